@@ -1,4 +1,4 @@
-//! The table of sessions, and what a publish does to one of them.
+//! The table of sessions, and the delivery of a frame to a session.
 
 use std::sync::Arc;
 
@@ -10,29 +10,30 @@ use super::session::{Delivered, Pause, Session};
 use super::slot_set::SlotSet;
 use super::{CloseReason, Frame, HubStats, Limits, Now, PhaseKind, SessionKey};
 
-/// Sessions by slot, those to be flushed, and those to be dropped.
+/// Sessions by slot, the sessions to be flushed, and the sessions to be dropped.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     pub(super) sessions: Slab<Session>,
     room: SlabRoom,
-    /// Sessions with something to send that the kernel may take: plain ones, then deflated ones.
+    /// Sessions with something to send that the kernel may take: plain sessions, then deflated
+    /// sessions.
     pub(super) dirty: [SlotSet; 2],
-    /// A publish never closes: who is over a limit is reaped after the loop.
+    /// Sessions over a limit. A publish never closes a session: the loop drops these sessions
+    /// afterwards.
     pub(super) over: Vec<(SessionKey, CloseReason)>,
-    /// Sessions whose queue went over its soft limit: to be armed.
+    /// Sessions whose queue exceeded the soft limit: to be armed.
     pub(super) over_soft: Vec<SessionKey>,
     pub(super) stats: HubStats,
 }
 
 impl Clients {
-    /// Takes a session in; returns its slot.
     pub(super) fn insert(&mut self, session: Session) -> u32 {
         let slot = self.sessions.insert(session) as u32;
         self.room.added(&self.sessions);
         slot
     }
 
-    /// The socket of a session is gone; the slot may be taken again.
+    /// Removes a session whose socket has ended; the slot is free again.
     pub(super) fn remove(&mut self, slot: u32) {
         self.sessions.remove(slot as usize);
         self.room.removed(&mut self.sessions);
@@ -48,7 +49,6 @@ impl Clients {
         (session.generation() == key.generation).then_some(session)
     }
 
-    /// A message from a client.
     pub(super) fn count_message(&mut self, key: SessionKey) {
         self.stats.received_messages += 1;
         if let Some(session) = self.session_mut(key) {
@@ -95,7 +95,7 @@ impl Clients {
         enlist(session, key.slot, &mut self.dirty);
     }
 
-    /// Puts a replayed frame in one send queue, unless its client takes no data.
+    /// Puts a replayed frame in one send queue. Returns false if the client takes no data.
     pub(super) fn replay(&mut self, now: Now, key: SessionKey, frame: &Arc<Frame>) -> bool {
         let session = self.sessions.get_mut(key.slot as usize);
         let Some(session) = session.filter(|session| session.generation() == key.generation) else {
@@ -109,7 +109,7 @@ impl Clients {
         true
     }
 
-    /// Puts a session in the list of the next flush, if it has something that may go.
+    /// Puts a session with something to send in the list of the next flush.
     pub(super) fn mark_dirty(&mut self, key: SessionKey) {
         // Not through `session_mut`: the lists are needed beside the session.
         let session = self.sessions.get_mut(key.slot as usize);
@@ -121,7 +121,7 @@ impl Clients {
         }
     }
 
-    /// The session whose slot this is now, or none.
+    /// The key of the session in this slot, if any.
     #[inline]
     pub(super) fn key_at(&self, slot: u32) -> Option<SessionKey> {
         let session = self.sessions.get(slot as usize)?;
@@ -129,7 +129,7 @@ impl Clients {
         Some(SessionKey { slot, generation })
     }
 
-    /// Counters balance, and every queue is whole.
+    /// Panics unless the counters balance and every queue is consistent.
     pub(super) fn check_invariants(&self) {
         let (mut waiting, mut bytes) = (0, 0);
         for (_, session) in &self.sessions {
@@ -162,7 +162,7 @@ impl Clients {
     }
 }
 
-/// A frame waits in the queue of the session.
+/// Counts a frame queued for the session.
 #[inline]
 fn count_queued(stats: &mut HubStats, session: &Session, frame: &Frame) {
     stats.messages_queued += 1;
@@ -172,8 +172,8 @@ fn count_queued(stats: &mut HubStats, session: &Session, frame: &Frame) {
     *peak = (*peak).max(session.queued_bytes() as u64);
 }
 
-/// Puts a session that has something to send in its list of the next flush, once; not one whose
-/// kernel takes nothing.
+/// Puts a session with something to send in a list of the next flush, once; not a session whose kernel
+/// takes nothing.
 #[inline]
 fn enlist(session: &mut Session, slot: u32, dirty: &mut [SlotSet; 2]) {
     if let Some(list) = session.enlist() {

@@ -1,5 +1,5 @@
-//! What a gateway acts on: sessions, topics, closes, deadlines. The gateway itself is beside it in
-//! [`super::Hub`], so that a callback may change anything here at once.
+//! The state on which a gateway acts: sessions, topics, closes, deadlines. The gateway is beside the
+//! core in [`super::Hub`], so that a callback may change anything here at once.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -37,37 +37,37 @@ pub struct Core {
     pub(super) topics: Topics,
     pub(super) deadlines: Deadlines,
     pub(super) effects: VecDeque<Effect>,
-    /// Topics that lost their last member because it ended, for the gateway.
+    /// Topics whose last member ended, for the gateway.
     pub(super) emptied: VecDeque<TopicName>,
     /// Sessions that were open and have ended, for the gateway.
     pub(super) ended: VecDeque<(SessionKey, CloseReason)>,
-    /// Sessions that have room for which the gateway waits.
+    /// Sessions with the room for which the gateway waits.
     pub(super) roomy: Vec<SessionKey>,
-    /// Sessions whose reading goes on.
+    /// Sessions that are read again.
     pub(super) resumed: Vec<SessionKey>,
-    /// Sessions that had their share of this turn; their addresses take turns in going on.
+    /// Sessions that had their share of this turn; their addresses take turns in further reading.
     pub(super) next_turn: FairQueue<SessionKey>,
     /// Sessions that are not read because the gateway has no room for a message; their addresses take
-    /// turns in what becomes free.
+    /// turns when room becomes free.
     pub(super) no_room: FairQueue<SessionKey>,
-    /// Room may have become free since the last session of that line was looked for in vain.
+    /// Whether room may have become free since the last search in `no_room` without success.
     pub(super) room_was_freed: bool,
     /// Message bytes of all clients since [`super::Hub::renew_reading`].
     pub(super) message_bytes: usize,
     pub(super) drain: Option<Drain>,
-    /// Clients for which the gateway has something under way, some of which may have ended.
+    /// Clients with work under way in the gateway; some of the clients may have ended.
     pub(super) busy: HashSet<SessionKey, RandomState>,
     pub(super) frame_scratch: FrameScratch,
     pub(super) compressor: Compressor,
     pub(super) windows: Windows,
     pub(super) inflate_windows: InflateWindows,
     pub(super) scratch: Scratch,
-    /// Receivers of the message that is published, in the order of their memory; empty otherwise.
+    /// Receivers of the message being published, in the order of their memory; empty otherwise.
     ordered: SlotSet,
     pub(super) memory: FrameMemory,
     pub(super) surveys: Surveys,
     pub(super) tails: Tails,
-    /// One count per connection, those handed to HTTP included.
+    /// A count per connection, including connections handed to HTTP.
     pub(super) places: Arc<()>,
     pub(super) addresses: Addresses,
     next_generation: u32,
@@ -76,7 +76,8 @@ pub struct Core {
 }
 
 impl Core {
-    /// `frame_bytes` counts the frames of feed and gateways together; `seed` decides the jitter.
+    /// Makes a core. `frame_bytes` counts the frames of feed and gateways together; `seed` determines
+    /// the jitter.
     pub fn new(limits: Limits, frame_bytes: FrameBytes, seed: u64) -> Self {
         Self {
             compressor: Compressor::new(&limits),
@@ -114,7 +115,7 @@ impl Core {
 
     // ---- getters
 
-    /// The instant of the call that the gateway is in.
+    /// The time of the current call to the gateway.
     pub fn now(&self) -> Now {
         self.now
     }
@@ -129,7 +130,7 @@ impl Core {
         &self.clients.stats
     }
 
-    /// What new frames are counted in.
+    /// The counter for new frames.
     pub fn frame_bytes(&self) -> &FrameBytes {
         &self.frame_bytes
     }
@@ -144,17 +145,17 @@ impl Core {
         self.clients.session(key).map(Session::client_addr)
     }
 
-    /// The session is open and takes data.
+    /// Whether the session is open and takes data.
     pub fn is_open(&self, key: SessionKey) -> bool {
         self.clients.session(key).is_some_and(Session::takes_data)
     }
 
-    /// Where the session stands, while its socket exists.
+    /// The phase of the session, while its socket exists.
     pub fn phase(&self, key: SessionKey) -> Option<PhaseKind> {
         self.clients.session(key).map(Session::phase)
     }
 
-    /// Bytes of frames that wait for the client; one that is half out counts whole.
+    /// Bytes of frames that wait for the client; a frame that is half out counts whole.
     pub fn unsent_bytes(&self, key: SessionKey) -> usize {
         self.clients.session(key).map_or(0, Session::queued_bytes)
     }
@@ -164,7 +165,7 @@ impl Core {
         self.topics.member_count(topic)
     }
 
-    /// Members of a topic, in no order that anyone may lean on.
+    /// Members of a topic, in no particular order.
     pub fn members(&self, topic: &TopicName) -> impl Iterator<Item = SessionKey> {
         self.topics.members(topic)
     }
@@ -184,17 +185,17 @@ impl Core {
         self.topics.joined_count(key.slot)
     }
 
-    /// The topics of one session, in no order that anyone may lean on.
+    /// The topics of one session, in no particular order.
     pub fn joined(&self, key: SessionKey) -> impl Iterator<Item = &TopicName> {
         self.topics.joined(key.slot)
     }
 
-    /// Connections, those handed to HTTP included.
+    /// Connections, including those handed to HTTP.
     pub fn connections(&self) -> usize {
         Permit::taken(&self.places)
     }
 
-    /// Addresses that have connections or had some lately, where they are limited by address.
+    /// Addresses with current or recent connections, if connections are limited by address.
     pub fn known_addresses(&self) -> usize {
         self.addresses.known()
     }
@@ -204,7 +205,7 @@ impl Core {
         self.deadlines.len()
     }
 
-    /// A number from the seeded generator ([`SplitMix64`]): jitter, identifiers in tests.
+    /// Returns a number of the seeded generator ([`SplitMix64`]): jitter, identifiers in tests.
     pub fn random(&mut self) -> u64 {
         self.random.next_u64()
     }
@@ -216,15 +217,16 @@ impl Core {
         self.clients.deliver(self.now, &self.limits, key, frame);
     }
 
-    /// Whether so many data frames of so many bytes together would go to the client: below the soft
-    /// limit of its send queue, and within its rate.
+    /// Whether so many data frames with so many bytes together would go to the client: below the soft
+    /// limit of the send queue, and within the client's rate.
     pub fn fits(&mut self, key: SessionKey, frames: usize, bytes: usize) -> bool {
         let (now, soft_bytes) = (self.now, self.limits.send_queue.soft_bytes);
         let session = self.clients.session_mut(key);
         session.is_some_and(|session| session.fits(now, frames, bytes, soft_bytes))
     }
 
-    /// Puts the same frame in the queue of every member, and keeps it for newcomers if it says so.
+    /// Puts the frame in the queue of every member, and keeps the frame for new clients if so
+    /// requested.
     pub fn publish(&mut self, publication: &Publication) {
         self.clients.stats.publications += 1;
         self.tail(publication);
@@ -262,7 +264,7 @@ impl Core {
         debug_assert!(self.ordered.is_empty(), "receivers that got nothing");
     }
 
-    /// Makes the client a member; the topic's retained frame is the first thing that it gets.
+    /// Makes the client a member; the topic's retained frame is the client's first frame.
     pub fn join(&mut self, key: SessionKey, topic: &TopicName) -> Joined {
         if !self.is_open(key) {
             return Joined::NotOpen;
@@ -274,7 +276,7 @@ impl Core {
         joined
     }
 
-    /// The client is no member any more; keyed frames of the topic that wait for it go.
+    /// Ends the client's membership, and removes the topic's keyed frames that wait for the client.
     pub fn leave(&mut self, key: SessionKey, topic: &TopicName) -> Left {
         let current = self.clients.session(key).is_some();
         let Some((keys, last)) = current.then(|| self.topics.leave(key, topic)).flatten() else {
@@ -297,8 +299,8 @@ impl Core {
         self.begin_close(key, code, reason, how);
     }
 
-    /// Lets the shell write to this client no more than so many bytes a second, as a slow line would
-    /// take them; `None`: as much as the kernel takes. For demonstrations.
+    /// Limits the writes to this client to so many bytes a second, like a slow line; `None`: as much as
+    /// the kernel takes. For demonstrations.
     pub fn pace(&mut self, key: SessionKey, bytes_per_second: Option<u32>) {
         if self.is_open(key) {
             self.effects.push_back(Effect::Pace {
@@ -308,15 +310,15 @@ impl Core {
         }
     }
 
-    /// Gives the client's next number ([`super::Lead::Seq`]) to nothing, so that the client sees a gap.
+    /// Skips the client's next number ([`super::Lead::Seq`]), so that the client sees a gap.
     pub fn skip_number(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session_mut(key) {
             session.skip_number();
         }
     }
 
-    /// Asks for one call of [`super::Gateway::handle_deadline`] at `at_us`; a later `at_us` replaces
-    /// it.
+    /// Requests one call of [`super::Gateway::handle_deadline`] at `at_us`; a later call replaces the
+    /// time, and `None` cancels the request.
     pub fn set_deadline(&mut self, key: SessionKey, at_us: Option<u64>) {
         if let Some(session) = self.clients.session_mut(key) {
             session.set_gateway_deadline(at_us);
@@ -324,14 +326,14 @@ impl Core {
         }
     }
 
-    /// Says who the client is, for the log and the operator's page.
+    /// Sets the user, for the log and the operator's page.
     pub fn set_user(&mut self, key: SessionKey, user: Box<str>) {
         if let Some(session) = self.clients.session_mut(key) {
             session.set_user(user);
         }
     }
 
-    /// Says why the client is refused, for the log line at its end: the label of a metric.
+    /// Sets the reason of a refusal, for the log line when the client ends: the label of a metric.
     pub fn set_refusal(&mut self, key: SessionKey, refusal: &'static str) {
         if let Some(session) = self.clients.session_mut(key) {
             session.set_refusal(refusal);
@@ -340,10 +342,10 @@ impl Core {
 
     // ---- inside
 
-    /// Lets later frames of the topic refer to this one.
+    /// Lets later frames of the topic refer to this frame.
     fn link(&mut self, publication: &Publication) {
         let frame = &publication.frame;
-        // A lead would stand between the bodies of two frames, and has another length for each client.
+        // A lead would come between the bodies of two frames, with another length for each client.
         if frame.lead() != Lead::None || !self.compressor.may_refer(frame.body().len()) {
             return;
         }
@@ -369,7 +371,7 @@ impl Core {
         key
     }
 
-    /// Puts the session's earliest deadline in the heap, if it is earlier than the one there.
+    /// Puts the session's earliest deadline in the heap, if there is no earlier entry.
     pub(super) fn arm(&mut self, key: SessionKey) {
         let limits = &self.limits;
         let session = self.clients.session_mut(key);
@@ -412,8 +414,8 @@ impl Core {
         }
     }
 
-    /// A client that is closed at a stop, or with 1013 ("try again later", the registry of RFC 6455
-    /// §11.7), comes back: the close says when.
+    /// A client closed at a stop, or with 1013 ("try again later", the registry of RFC 6455 §11.7),
+    /// comes back: the close says when.
     fn with_retry_after(&self, code: CloseCode, reason: CloseReason) -> CloseCode {
         match reason == CloseReason::ShuttingDown || code.code == 1013 {
             true => CloseCode {
@@ -424,8 +426,8 @@ impl Core {
         }
     }
 
-    /// The last control bytes are in the queue: the session only lives until they are out and the
-    /// peer has ended.
+    /// Begins the last phase, with the last control bytes queued: the session only lives until they are
+    /// out and the peer has ended.
     pub(super) fn start_closing(&mut self, key: SessionKey, reason: CloseReason) {
         let due = self.now.mono_us + self.limits.close_timeout_us;
         let Some(session) = self.clients.session_mut(key) else {
@@ -440,8 +442,8 @@ impl Core {
         self.arm(key);
     }
 
-    /// Ends a session at once, whatever waits: tells the shell to end the socket. The slot stays
-    /// taken until it has.
+    /// Ends a session at once, whatever waits: the shell has to end the socket. The slot stays in use
+    /// until then.
     pub(super) fn end(&mut self, key: SessionKey, reason: CloseReason, reset: bool) {
         let now = self.now;
         let session = self.clients.session_mut(key);
@@ -453,8 +455,8 @@ impl Core {
             .push_back(Effect::Release { key, reset, ended });
     }
 
-    /// What a session left is counted; one that was open is no member any more, and its gateway is
-    /// told.
+    /// Counts the remains of a session. If the session was open, removes its memberships and notes the
+    /// end for the gateway.
     fn count_left(&mut self, key: SessionKey, left: session::Departed) {
         if left.moved.from == Some(PhaseKind::Open) {
             self.leave_topics(key);
@@ -474,7 +476,7 @@ impl Core {
         }
     }
 
-    /// Drops those that are over a limit of their queue.
+    /// Drops the clients over a limit of their queue.
     pub(super) fn reap(&mut self) {
         while let Some(key) = self.clients.over_soft.pop() {
             self.arm(key);

@@ -1,17 +1,16 @@
-//! Deadlines: those that a session sets and stops, and when the core has to be called again though
-//! nothing happened.
+//! Deadlines: the timers of a session, and the next time at which the core has to run without an event.
 //!
-//! The core has a heap with lazy removal: a session is armed for its earliest deadline, and whoever moves
-//! that deadline later leaves the entry to fire early and be armed again. So pushing back a deadline,
-//! which happens at every pong, costs nothing. When stale entries outnumber the sessions by far, they
-//! are swept out: what a sweep costs was paid for by as many calls of [`Deadlines::arm`].
+//! The core has a heap with lazy removal: a session is armed for its earliest deadline. If that
+//! deadline moves later, the entry stays, fires early, and the session is armed again. So pushing back
+//! a deadline, which happens at every pong, costs nothing. When stale entries outnumber the sessions by
+//! far, a sweep removes the stale entries; as many calls of [`Deadlines::arm`] have paid for the sweep.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::{SessionKey, room};
 
-/// What a deadline is for.
+/// The purpose of a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Timer {
@@ -19,7 +18,7 @@ pub(super) enum Timer {
     Handshake,
     /// The next ping.
     Ping,
-    /// What the gateway asked to be woken for.
+    /// The deadline that the gateway has set.
     Gateway,
     /// A graceful close waits no longer, or the client's turn in a stop has come.
     Close,
@@ -31,8 +30,8 @@ impl Timer {
     const COUNT: usize = Self::End as usize + 1;
 }
 
-/// Stands for a timer that is not set: later than any deadline, and eight bytes less than an
-/// `Option` for each timer of each client.
+/// The value of a timer that is not set: later than any deadline, and eight bytes less than an `Option`
+/// for each timer of each client.
 const NEVER: u64 = u64::MAX;
 
 /// One moment for each [`Timer`], microseconds of the monotonic clock.
@@ -54,7 +53,7 @@ impl Timers {
         self.at_us[timer as usize] = at_us;
     }
 
-    /// Sets it, unless it is due before that.
+    /// Sets the timer, unless an earlier time is set.
     pub(super) fn set_earlier(&mut self, timer: Timer, at_us: u64) {
         let slot = &mut self.at_us[timer as usize];
         *slot = at_us.min(*slot);
@@ -68,7 +67,7 @@ impl Timers {
         self.at_us[timer as usize] <= now_us
     }
 
-    /// Stops a timer that is due; `false` if it is not.
+    /// Stops the timer if due; returns whether the timer was due.
     pub(super) fn take_due(&mut self, timer: Timer, now_us: u64) -> bool {
         let due = self.is_due(timer, now_us);
         if due {
@@ -77,8 +76,8 @@ impl Timers {
         due
     }
 
-    /// Sets a timer that is due a whole number of `interval_us` later, to the first such moment after
-    /// now: timers that a long turn delayed do not stay together. `false` if it is not due.
+    /// Moves a timer that is due a whole number of `interval_us` later, to the first such moment after
+    /// now: timers that a long turn delayed do not stay together. Returns whether the timer was due.
     pub(super) fn push_back(&mut self, timer: Timer, now_us: u64, interval_us: u64) -> bool {
         if !self.is_due(timer, now_us) {
             return false;
@@ -89,17 +88,17 @@ impl Timers {
         true
     }
 
-    /// The earliest of all.
+    /// The earliest time of all timers.
     pub(super) fn next(&self) -> Option<u64> {
         let earliest = self.at_us.iter().copied().min();
         earliest.filter(|at_us| *at_us != NEVER)
     }
 }
 
-/// Entries for each session before stale ones are swept out.
+/// Entries for each session above which stale entries are removed.
 const SWEEP_ENTRIES_PER_SESSION: usize = 4;
 
-/// And at least so many.
+/// The lowest number of entries for a sweep.
 const SWEEP_ENTRIES_MIN: usize = 1024;
 
 #[derive(Debug, Default)]
@@ -112,27 +111,26 @@ impl Deadlines {
         self.heap.push(Reverse((at_us, session)));
     }
 
-    /// Entries, stale ones among them.
+    /// Entries, including stale entries.
     pub(super) fn len(&self) -> usize {
         self.heap.len()
     }
 
-    /// Stale entries are to be swept out.
+    /// Whether stale entries are to be removed.
     pub(super) fn is_overfull(&self, sessions: usize) -> bool {
         self.heap.len() > SWEEP_ENTRIES_MIN.max(SWEEP_ENTRIES_PER_SESSION * sessions)
     }
 
-    /// Keeps the entries that `is_current` names.
+    /// Keeps the entries for which `is_current` returns true.
     pub(super) fn sweep(&mut self, is_current: impl Fn(u64, SessionKey) -> bool) {
         self.heap.retain(|Reverse((at, key))| is_current(*at, *key));
     }
 
-    /// The earliest entry, which may be stale.
+    /// The time of the earliest entry, which may be stale.
     pub(super) fn next(&self) -> Option<u64> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Takes one entry that is due.
     pub(super) fn pop_due(&mut self, now_us: u64) -> Option<(u64, SessionKey)> {
         let Reverse((at, _)) = self.heap.peek()?;
         if *at > now_us {

@@ -1,8 +1,8 @@
-//! The encodings of a frame for clients that agreed on compression, and what makes them.
+//! The encodings of a frame for clients that agreed on compression, and their compressor.
 //!
-//! Each is made at most once, by the first client that needs it, and serves all others. Such a
-//! client gets every message in one of them: a payload that is not compressed goes in stored
-//! blocks, because libwebsockets up to 4.3.2 spins on a message without compression.
+//! The first client that needs an encoding makes the encoding, for all others too. A client with
+//! compression gets every message in such an encoding: a payload that does not compress goes out in
+//! stored blocks, because libwebsockets up to 4.3.2 spins on a message without compression.
 
 use std::ops::RangeInclusive;
 use std::sync::OnceLock;
@@ -15,35 +15,33 @@ use crate::wire::deflate::{
     self, DICTIONARY_BYTES_MAX, DeflateParams, Deflater, SMALL_WINDOW_BITS, WINDOW_BITS,
 };
 
-/// Payloads above this get the small window for all clients: text that hardly shrinks takes twice as
-/// long with the large one, and the loop waits. They refer to no other frame.
+/// Larger payloads get the small window for all clients, and refer to no other frame: text that hardly
+/// shrinks takes twice as long with the large window, and the loop waits.
 const LARGE_BYTES: usize = 128 * 1024;
 
-/// Which encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Refers to nothing before it.
+    /// Refers to no earlier frame.
     Alone,
-    /// The same within the window of [`SMALL_WINDOW_BITS`].
+    /// Like `Alone`, within the window of [`SMALL_WINDOW_BITS`].
     Small,
     /// Not compressed.
     Stored,
-    /// Refers to the frame that is the last of the client's window.
+    /// Refers to the last frame in the client's window.
     After,
 }
 
-/// Which encoding, and after which frame.
+/// An encoding, and the earlier frame to which the encoding refers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     kind: Kind,
-    /// Of [`Kind::After`]; of others [`FrameId::NONE`].
+    /// The earlier frame of [`Kind::After`]; otherwise [`FrameId::NONE`].
     after: FrameId,
 }
 
 impl Key {
     pub(super) const ALONE: Self = Self::of(Kind::Alone, FrameId::NONE);
 
-    /// For a client with this window.
     pub(super) const fn of(kind: Kind, window: FrameId) -> Self {
         let after = match kind {
             Kind::After => window,
@@ -57,11 +55,11 @@ impl Key {
     }
 }
 
-/// What a client can inflate.
+/// The compression parameters and the window of a client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inflates {
     pub(super) params: DeflateParams,
-    /// The frame that the newest part of its window is.
+    /// The frame with which the client's window ends.
     pub(super) window: FrameId,
 }
 
@@ -69,7 +67,7 @@ pub(super) struct Inflates {
 #[derive(Debug)]
 pub(super) struct Deflated {
     key: Key,
-    /// `None`: it would not be smaller than the payload.
+    /// `None`: the encoding would not be smaller than the payload.
     encoded: Option<Encoded>,
     next: OnceLock<Box<Self>>,
 }
@@ -84,13 +82,13 @@ impl Encodings {
         std::iter::successors(first, |at| at.next.get().map(Box::as_ref))
     }
 
-    /// One that was made already, and was worth it.
+    /// Returns an encoding that exists already and is smaller than the payload.
     #[inline]
     pub(super) fn get(&self, key: Key) -> Option<&Encoded> {
         self.iter().find(|at| at.key == key)?.encoded.as_ref()
     }
 
-    /// The same, made by the first call.
+    /// Returns the encoding of `key`; the first call makes the encoding.
     pub(super) fn get_or_make(
         &self,
         key: Key,
@@ -113,12 +111,12 @@ impl Encodings {
         made.encoded.as_ref()
     }
 
-    /// How many refer to an earlier frame.
+    /// Returns the number of encodings that refer to an earlier frame.
     fn chained(&self) -> usize {
         self.iter().filter(|at| at.key.kind == Kind::After).count()
     }
 
-    /// Memory of all of them, in bytes.
+    /// Memory of all encodings, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         let encoded = self.iter().filter_map(|at| at.encoded.as_ref());
         encoded.map(Encoded::memory_bytes).sum()
@@ -132,7 +130,7 @@ pub(super) struct Compressor {
     deflater: Deflater,
     /// Made by the first client with a small window.
     small: Option<Deflater>,
-    /// Payload bytes that are worth it.
+    /// The sizes of payloads to compress, in bytes.
     worth_it: RangeInclusive<usize>,
     /// Bytes compressed since [`Self::take_bytes`].
     bytes: usize,
@@ -155,7 +153,7 @@ impl Compressor {
         std::mem::take(&mut self.bytes)
     }
 
-    /// Makes what [`form`] then finds for a client.
+    /// Makes the encoding that [`form`] then finds for a client.
     pub(super) fn encode(&mut self, frame: &Frame, client: Inflates, stats: &mut HubStats) {
         let after = after(client);
         if after.is_some_and(|key| self.after(frame, key, stats)) {
@@ -178,14 +176,14 @@ impl Compressor {
         self.worth_it.contains(&body_bytes)
     }
 
-    /// A payload of so many bytes may refer to another, and another to it.
+    /// Whether a payload of so many bytes may refer to earlier frames, and later frames to the payload.
     pub(super) fn may_refer(&self, body_bytes: usize) -> bool {
         self.is_worth_it(body_bytes) && body_bytes <= LARGE_BYTES
     }
 
-    /// `false`: the frame that the client has does not stand within reach before this one, or this one
-    /// has all its encodings. Once `false` for a window, it stays so: what a write was planned with is
-    /// what goes out.
+    /// Makes the encoding of `frame` that refers to the client's last frame; returns false if the last
+    /// frame is too far back or gone, `frame` has all its encodings, or nothing is saved. False never
+    /// becomes true for a window: a planned write relies on the result.
     fn after(&mut self, frame: &Frame, key: Key, stats: &mut HubStats) -> bool {
         if frame.encoded(key).is_some() {
             return true;
@@ -207,7 +205,8 @@ impl Compressor {
         made.is_some()
     }
 
-    /// `false`: it is not worth it.
+    /// Makes the encoding without reference; returns false if the size is outside `worth_it` or nothing
+    /// is saved.
     fn alone(&mut self, frame: &Frame, key: Key, stats: &mut HubStats) -> bool {
         let made = frame.encoded_with(key, |body| {
             if !self.is_worth_it(body.len()) {
@@ -228,7 +227,7 @@ impl Compressor {
     }
 }
 
-/// What a client gets of a frame, of what was made.
+/// Returns the encoding for a client, of the encodings that exist.
 #[inline]
 pub(super) fn form(frame: &Frame, client: Inflates) -> Form {
     let made = |key: &Key| frame.encoded(*key).is_some();
@@ -238,13 +237,13 @@ pub(super) fn form(frame: &Frame, client: Inflates) -> Form {
     key.map_or(Form::Plain, Form::Deflated)
 }
 
-/// The encoding that refers to what the client has, if that is known.
+/// The encoding that refers to the last frame of the client, if that frame is known.
 fn after(client: Inflates) -> Option<Key> {
     let known = client.params.takes_over() && client.window != FrameId::NONE;
     known.then_some(Key::of(Kind::After, client.window))
 }
 
-/// The encoding that refers to nothing before it, if the client has the window for one.
+/// The encoding without reference, if the client has a window for the encoding.
 fn alone(frame: &Frame, params: DeflateParams) -> Option<Key> {
     let body_bytes = frame.body().len();
     match params.deflates_with(body_bytes)? {

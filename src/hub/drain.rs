@@ -1,18 +1,18 @@
-//! A stop in phases: still accepting for a while, then closes spread over a while. While the gateway
-//! is busy with a client, the client is not closed, and the stop does not end.
+//! A stop in phases: weirgate still accepts clients for a while, then spreads the closes over a while.
+//! While the gateway is busy with a client, the client is not closed, and the stop does not end.
 
 use super::core::Core;
 use super::session::Pause;
 use super::{CloseCode, CloseReason, Closing, SessionKey};
 
-/// How a stop goes.
+/// The times of a stop.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DrainPlan {
-    /// Not ready any more, but newcomers are still accepted: load balancers take notice.
+    /// Time without readiness in which new clients are still accepted: load balancers take notice.
     pub delay_us: u64,
-    /// The closes are spread over this, so that clients do not come back in one second.
+    /// Time over which the closes are spread, so that clients do not all come back in the same second.
     pub spread_us: u64,
-    /// Then clients that the gateway is busy with still have this long.
+    /// Further time for clients with which the gateway is busy.
     pub busy_us: u64,
 }
 
@@ -37,7 +37,7 @@ impl Core {
         self.advance_drain(code);
     }
 
-    /// When the drain needs the core again.
+    /// The time at which the drain needs the core again.
     pub(super) fn drain_deadline(&self) -> Option<u64> {
         self.drain.filter(|d| !d.closing).map(|d| d.closes_at)
     }
@@ -54,7 +54,7 @@ impl Core {
         drain.closing = true;
         let spread_us = drain.plan.spread_us;
         let sessions = self.clients.sessions.iter();
-        // Who closes gracefully already has a deadline of its own.
+        // A client that closes gracefully already has a deadline.
         let open = sessions.filter(|(_, s)| s.takes_data());
         let keys: Vec<_> = open
             .map(|(slot, s)| SessionKey {
@@ -75,7 +75,7 @@ impl Core {
         }
     }
 
-    /// The client's turn to be closed has come. While the gateway is busy with the client, the hub
+    /// Begins the close of the client at a stop. While the gateway is busy with the client, the hub
     /// only stops reading the client.
     pub(super) fn stop_client(&mut self, key: SessionKey, code: CloseCode) {
         let busy_until = self.drain.map_or(0, |drain| {
@@ -92,9 +92,9 @@ impl Core {
         }
     }
 
-    /// Whether the gateway has something under way for this client, which may have ended. At a
-    /// stop the client is closed once the gateway is done ([`DrainPlan::busy_us`] at the latest),
-    /// and the stop is complete when the gateway is done with all clients.
+    /// Sets whether the gateway has work under way for this client, which may have ended. At a stop the
+    /// client is closed once the gateway is done ([`DrainPlan::busy_us`] at the latest), and the stop
+    /// is complete when the gateway is done with all clients.
     pub fn set_busy(&mut self, key: SessionKey, is_busy: bool) {
         if is_busy {
             self.busy.insert(key);

@@ -1,21 +1,21 @@
 //! One write per client and turn, in batches of three passes: plan, borrow, apply.
 //!
-//! The plan makes what the write needs (deflated encodings, leads). The borrow collects slices of
-//! the queues themselves, no byte of a shared frame is copied here. The shell tries each write
-//! once, and the apply moves the queues by what the kernel took. The vectors live on from batch to
-//! batch, so that a flush allocates nothing.
+//! The plan makes the encodings and leads of the write. The borrow collects slices of the queues
+//! themselves, without a copy of any byte of a shared frame. The shell tries each write once, and the
+//! apply moves the queues by the bytes that the kernel took. The vectors live on from batch to batch,
+//! so that a flush allocates nothing.
 //!
-//! Clients are written to in the order of their slots, which is the order of the memory, from a
-//! start that moves on each turn.
+//! Clients are written to in the order of their slots, which is the order in memory, from a start that
+//! moves on each turn.
 //!
 //! A flush of many clients takes long, so the shell may stop a flush between two batches. The next
-//! flush goes on with the clients that had no write yet, and takes others behind them.
+//! flush continues with the clients without a write so far, and then takes others.
 //!
-//! A write makes room in a send queue, and a gateway may wait for that room: for messages from before
-//! a client's subscription, such as last values. A replayed frame stands in the send queue among the
-//! others, so what is sent to the client after the frame stays behind it. The frame counts for no limit
-//! of the queue, takes no token of the client's rate and is never conflated: a client that reads gets
-//! all of them, however slowly. The limit of a client that takes nothing holds.
+//! A write makes room in a send queue, and a gateway may wait for that room: for messages from before a
+//! client's subscription, such as last values. A replayed frame is in the send queue among the others,
+//! so later frames stay behind the replayed frame. A replayed frame counts for no limit of the queue,
+//! takes no token of the client's rate and is never conflated: a client that reads gets all replayed
+//! frames, however slowly. The stall limit still drops a client that takes nothing.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -34,34 +34,35 @@ use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey};
 /// Sessions in one batch.
 const BATCH_SESSIONS: usize = 128;
 
-/// Bytes deflated in one batch; the last payload may go over.
+/// Bytes deflated in one batch; the last payload may exceed the limit.
 const BATCH_DEFLATED_BYTES: usize = 256 * 1024;
 
 /// Vectors that are empty between batches and keep their memory.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    /// Of this flush: plain clients, then deflated ones.
+    /// The rounds of this flush: plain clients, then deflated clients.
     rounds: [Round; 2],
     plans: Vec<Plan>,
     leads: Vec<u8>,
     slices: Vec<IoSlice<'static>>,
     writes: Vec<Write<'static>>,
     wrote: Vec<io::Result<usize>>,
-    /// Turns so far: where the next flush starts.
+    /// Turns so far, for the start of the next flush.
     turn: usize,
-    /// Bytes of publications without a conflation key that some client may have had no write for.
+    /// Bytes of publications without a conflation key that may still wait for some client's write.
     published_bytes: usize,
-    /// Those of them that were published before the flush under way began.
+    /// The part of `published_bytes` that was published before the flush under way began.
     begun_bytes: usize,
-    /// Where the frame is that was counted last, until the next flush: on many topics it counts once.
+    /// Address of the frame that was counted last, until the next flush: a frame on many topics counts
+    /// once.
     counted: usize,
 }
 
-/// The clients of one list that have had no write yet.
+/// The clients of one list without a write so far.
 #[derive(Debug, Default)]
 struct Round {
     waiting: SlotSet,
-    /// Where the walk goes on.
+    /// The slot at which the walk continues.
     next: u32,
 }
 
@@ -70,8 +71,8 @@ impl Round {
         self.waiting.is_empty()
     }
 
-    /// Takes the clients of a list. Nobody is always last: the start moves on by a prime each turn,
-    /// counted in clients, because slots that have nothing to send stand between them.
+    /// Takes the clients of a list. No client is always last: the start moves on by a prime each turn,
+    /// counted in clients, because slots with nothing to send are between them.
     fn begin(&mut self, list: &mut SlotSet, turn: usize) {
         debug_assert!(
             self.is_over(),
@@ -85,7 +86,6 @@ impl Round {
         self.next = self.waiting.slot_at(start);
     }
 
-    /// The next client, once.
     #[inline]
     fn take(&mut self) -> Option<u32> {
         let behind = self.waiting.take_from(self.next);
@@ -96,13 +96,13 @@ impl Round {
 }
 
 impl Scratch {
-    /// A flush has stopped before its end.
+    /// Whether a flush has stopped before the end.
     pub(super) fn is_under_way(&self) -> bool {
         !self.rounds.iter().all(Round::is_over)
     }
 
-    /// A publication stands in send queues. One that newer ones replace does not count: who waits gets
-    /// the newest, and to hold the newest back would make it old.
+    /// Counts a publication in send queues. A frame with a conflation key does not count: a waiting
+    /// client gets the newest frame, and waiting would make the newest frame old.
     pub(super) fn published(&mut self, frame: &Arc<Frame>) {
         let address = Arc::as_ptr(frame).addr();
         if frame.key().is_none() && self.counted != address {
@@ -111,12 +111,12 @@ impl Scratch {
         }
     }
 
-    /// Bytes of publications without a conflation key that some client may have had no write for.
+    /// Bytes of publications without a conflation key that may still wait for some client's write.
     pub(super) fn published_bytes(&self) -> usize {
         self.published_bytes
     }
 
-    /// A flush begins; the one before has reached everybody.
+    /// Begins a flush; the previous flush has reached all clients.
     fn begin(&mut self, dirty: &mut [SlotSet; 2]) {
         self.published_bytes -= self.begun_bytes;
         self.begun_bytes = self.published_bytes;
@@ -126,7 +126,7 @@ impl Scratch {
         }
     }
 
-    /// A flush has reached everybody, or has stopped.
+    /// Notes that a flush has reached all clients, or has stopped.
     fn paused(&mut self) {
         self.counted = 0;
         if !self.is_under_way() {
@@ -149,8 +149,8 @@ struct Plan {
 }
 
 impl Core {
-    /// Gives every session with something to send one write, while `tx` has time. What an earlier
-    /// flush left goes first.
+    /// Gives every session with something to send one write, while `tx` has time. Clients left by an
+    /// earlier flush go first.
     pub(super) fn flush_dirty(&mut self, tx: &mut dyn Transmit) {
         let mut scratch = std::mem::take(&mut self.scratch);
         let is_over = !scratch.is_under_way() || self.flush_rounds(&mut scratch, tx);
@@ -162,13 +162,13 @@ impl Core {
         self.scratch = scratch;
     }
 
-    /// Some clients wait for a write that the kernel may take.
+    /// Whether some clients wait for a write that the kernel may take.
     pub(super) fn has_unflushed(&self) -> bool {
         let listed = || self.clients.dirty.iter().any(|list| !list.is_empty());
         self.scratch.is_under_way() || listed()
     }
 
-    /// `false`: the time was over before the end.
+    /// Returns false if the time was over before the end.
     fn flush_rounds(&mut self, scratch: &mut Scratch, tx: &mut dyn Transmit) -> bool {
         for index in 0..scratch.rounds.len() {
             let mut round = std::mem::take(&mut scratch.rounds[index]);
@@ -212,7 +212,7 @@ impl Core {
                 session.gather(bytes_max, leads, &mut slices);
             }
             plan.bytes = slices[from..].iter().map(|s| s.len()).sum();
-            // From here on the range says which slices are this plan's.
+            // From here on the range is the range of this plan's slices.
             plan.leads = from..slices.len();
         }
         let mut writes = recycle_writes(std::mem::take(&mut scratch.writes));
@@ -231,7 +231,7 @@ impl Core {
         }
     }
 
-    /// A slot is free: no flush reaches its next session for what this one had to send.
+    /// Removes a free slot from all lists, so that no flush reaches the slot's next session.
     pub(super) fn unlist(&mut self, slot: u32) {
         for list in &mut self.clients.dirty {
             list.remove(slot);
@@ -241,7 +241,7 @@ impl Core {
         }
     }
 
-    /// Sessions that say so are in exactly one list, and no other is in any.
+    /// Panics unless every listed session is in exactly one list, and no other session is in any.
     pub(super) fn check_lists(&self) {
         let lists = self.clients.dirty.iter().chain(self.scratch.waiting());
         let lists: Vec<&SlotSet> = lists.collect();
@@ -255,7 +255,7 @@ impl Core {
         assert_eq!(slots, listed.count(), "slots without a session");
     }
 
-    /// Moves one queue by what the kernel took.
+    /// Moves one queue by the bytes that the kernel took.
     fn apply(&mut self, key: SessionKey, bytes: usize, outcome: io::Result<usize>) {
         let now = self.now;
         let stats = &mut self.clients.stats;
@@ -285,8 +285,8 @@ impl Core {
         }
     }
 
-    /// What the common case, an open session with an empty queue, never needs, and what follows from
-    /// reading a session that closes.
+    /// Handles the consequences of a write, except in the common case of an open session with an empty
+    /// queue; also after reading a session that closes.
     pub(super) fn after_write(&mut self, key: SessionKey, control_out: bool) {
         let (now, limits) = (self.now, &self.limits);
         let Some(session) = self.clients.session_mut(key) else {
@@ -306,7 +306,7 @@ impl Core {
     }
 }
 
-/// Makes what the write of one session needs; `None` if there is nothing to write.
+/// Makes the encodings and leads for the write of one session; `None` if there is nothing to write.
 #[inline]
 fn plan(
     clients: &mut Clients,
@@ -329,14 +329,14 @@ fn plan(
     })
 }
 
-/// An empty vector of the same memory, for slices of another lifetime: collecting in place keeps
-/// the allocation.
+/// Returns an empty vector with the same memory, for slices of another lifetime: collecting in place
+/// keeps the allocation.
 fn recycle<'a>(mut slices: Vec<IoSlice<'_>>) -> Vec<IoSlice<'a>> {
     slices.clear();
     slices.into_iter().map(|_| IoSlice::new(&[])).collect()
 }
 
-/// The same for writes.
+/// Like [`recycle`], for writes.
 fn recycle_writes<'a>(mut writes: Vec<Write<'_>>) -> Vec<Write<'a>> {
     writes.clear();
     let none = |write: Write<'_>| Write {
@@ -347,16 +347,16 @@ fn recycle_writes<'a>(mut writes: Vec<Write<'_>>) -> Vec<Write<'a>> {
 }
 
 impl Core {
-    /// Puts a frame from before the client's subscription in the client's queue. Returns `false` if
-    /// the client is gone or closing. The gateway bounds how much of it waits, for each client and for
-    /// all: the limits of the queue do not count the frame.
+    /// Puts a frame from before the client's subscription in the client's queue. Returns false if the
+    /// client is gone or closing. The gateway limits the waiting replayed frames, for each client and
+    /// for all: the limits of the queue do not count replayed frames.
     pub fn replay(&mut self, key: SessionKey, frame: &Arc<Frame>) -> bool {
         self.clients.replay(self.now, key, frame)
     }
 
-    /// Asks for one call of [`Gateway::handle_room`], at the end of this input or after a later flush:
-    /// as soon as the kernel has taken everything that waits for the client. A client that skips to the
-    /// newest messages may never get there: all replayed frames are enough of it.
+    /// Requests one call of [`Gateway::handle_room`], at the end of this input or after a later flush:
+    /// as soon as the kernel has taken everything that waits for the client. For a client that skips to
+    /// the newest messages, whose queue may never be empty, all replayed frames are enough.
     pub fn tell_room(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session_mut(key) {
             session.want_room();
@@ -364,7 +364,7 @@ impl Core {
         }
     }
 
-    /// The queue of a client has become shorter.
+    /// Notes that the queue of a client has become shorter.
     pub(super) fn note_room(&mut self, key: SessionKey) {
         let session = self.clients.session_mut(key);
         if session.is_some_and(|session| session.finds_room()) {
@@ -374,7 +374,7 @@ impl Core {
 }
 
 impl<G: Gateway> Hub<G> {
-    /// A client has room that its gateway waits for.
+    /// Calls the gateway for a client with the requested room.
     pub(super) fn tell_room(&mut self, key: SessionKey) {
         if self.core.is_open(key)
             && let Some(client) = self.clients.get_mut(key)

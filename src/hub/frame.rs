@@ -1,8 +1,8 @@
 //! Shared frames: a payload is encoded once, and every send queue holds a reference.
 //!
 //! A server frame is not masked (RFC 6455 §5.1), so the same bytes serve every client. Header and
-//! payload stand in one allocation; the encodings for clients with compression, and those of other
-//! protocols, are made at most once, by the first client that needs them.
+//! payload are in one allocation; the first client that needs an encoding with compression, or for
+//! another protocol, makes the encoding, once per frame.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,13 +13,13 @@ use super::protocol::websocket::{self, HEADER_ROOM};
 use super::protocol::{Codec, CodecId, Coded};
 use super::window::Link;
 
-/// One encoding of a frame: what stands before its payload, and the payload, in one allocation.
+/// One encoding of a frame: header and payload in one allocation.
 #[derive(Debug)]
 pub struct Encoded {
     bytes: Vec<u8>,
-    /// Where the header begins: it stands right before the body.
+    /// Index of the header, which ends at the body.
     start: u8,
-    /// Where the payload begins.
+    /// Index of the payload.
     body_at: u8,
 }
 
@@ -32,7 +32,7 @@ impl Encoded {
         }
     }
 
-    /// Header and payload, as they go to a client whose frame has no lead.
+    /// Header and payload, for a client whose frame has no lead.
     pub fn whole(&self) -> &[u8] {
         &self.bytes[self.start as usize..]
     }
@@ -42,7 +42,7 @@ impl Encoded {
         &self.bytes[self.body_at as usize..]
     }
 
-    /// What stands before the payload.
+    /// The bytes before the payload.
     pub(super) fn header(&self) -> &[u8] {
         &self.bytes[self.start as usize..self.body_at as usize]
     }
@@ -52,7 +52,7 @@ impl Encoded {
     }
 }
 
-/// What a payload is.
+/// The kind of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// UTF-8.
@@ -61,21 +61,21 @@ pub enum Content {
     Binary,
 }
 
-/// What stands before the shared body, rendered per connection at write time.
+/// The bytes before the shared body, rendered per connection at write time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lead {
     /// Nothing: all clients get the same bytes.
     None,
-    /// This text, then the queue entry's number in decimal.
+    /// A text, then the queue entry's number in decimal.
     Seq(&'static str),
 }
 
-/// What may be done to a frame when its client is slow.
+/// The measures allowed for a frame when its client is slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// May be conflated (with a key) or shed (by a rate).
     Data,
-    /// Answers what the client asked: neither conflated nor shed.
+    /// A response to the client: neither conflated nor shed.
     Answer,
 }
 
@@ -83,7 +83,7 @@ pub enum Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConflationKey(pub u64);
 
-/// Bytes of all frames alive, each counted once however many queues hold it.
+/// Bytes of all frames alive, each counted once however many queues share the frame.
 #[derive(Clone, Debug, Default)]
 pub struct FrameBytes(Arc<AtomicU64>);
 
@@ -98,8 +98,8 @@ impl FrameBytes {
     }
 }
 
-/// Entries of queues that hold the frame, as a walk over the queues has met them: the number of
-/// the walk, then the entries. Only the thread of the hub walks; frames are shared by all threads.
+/// The number of a walk over the queues, and the queue entries with this frame that the walk has met.
+/// Only the thread of the hub walks; frames are shared by all threads.
 #[derive(Debug, Default)]
 struct Counted(AtomicU64);
 
@@ -155,12 +155,12 @@ impl Frame {
         self.plain.body()
     }
 
-    /// What goes before the body for each connection.
+    /// The bytes before the body for each connection.
     pub fn lead(&self) -> Lead {
         self.lead
     }
 
-    /// What may be done to the frame when a client is slow.
+    /// The measures allowed for the frame when a client is slow.
     pub fn class(&self) -> Class {
         self.class
     }
@@ -170,44 +170,45 @@ impl Frame {
         self.key
     }
 
-    /// When the message that this frame carries arrived from the bus.
+    /// The time at which the message in this frame arrived from the bus.
     pub fn received(&self) -> Now {
         self.received
     }
 
-    /// Bytes that this frame counts for in a send queue: those of its plain encoding.
+    /// Bytes of this frame in a send queue: those of the plain encoding.
     pub fn queue_bytes(&self) -> usize {
         self.plain.whole().len()
     }
 
-    /// Bytes that this frame counts for in [`FrameBytes`]: the memory of all its encodings.
+    /// Bytes of this frame in [`FrameBytes`]: the memory of all encodings.
     pub fn memory_bytes(&self) -> usize {
         let others = self.deflated.memory_bytes() + Coded::memory_bytes(&self.coded);
         self.plain.memory_bytes() + others
     }
 
-    /// Counts one more queue entry in walk `number`; returns how many there are so far.
+    /// Counts one more queue entry in walk `number`; returns the number of entries so far.
     pub(super) fn count(&self, number: u32) -> u32 {
         let counted = self.counted.get(number) + 1;
         self.counted.set(number, counted);
         counted
     }
 
-    /// Takes one back; returns how many there were.
+    /// Takes one entry back; returns the number of entries before.
     pub(super) fn count_back(&self, number: u32) -> u32 {
         let counted = self.counted.get(number);
         self.counted.set(number, counted.saturating_sub(1));
         counted
     }
 
-    /// The deflated encoding that refers to nothing before it, if one was made already and was
-    /// worth it.
+    /// The deflated encoding without reference to an earlier frame, if made already and smaller than
+    /// the payload.
     pub fn deflated(&self) -> Option<&Encoded> {
         self.deflated.get(Key::ALONE)
     }
 
-    /// The same, made by `deflate` at the first call (raw DEFLATE of the body, with the trailing
-    /// empty block removed, RFC 7692 §7.2.1; `None` when it is not worth it).
+    /// The encoding of [`Self::deflated()`], made by `deflate` at the first call (raw DEFLATE of the
+    /// body, with the trailing empty block removed, RFC 7692 §7.2.1; `None` if compression saves
+    /// nothing).
     pub fn deflated_with(
         &self,
         deflate: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
@@ -217,7 +218,7 @@ impl Frame {
         })
     }
 
-    /// The frame's number, and the frame before it.
+    /// The frame's number, and the previous frame.
     #[inline]
     pub(super) fn link(&self) -> &Link {
         &self.link
@@ -228,13 +229,14 @@ impl Frame {
         &self.deflated
     }
 
-    /// An encoding for clients that agreed on compression, if it was made already and was worth it.
+    /// An encoding for clients that agreed on compression, if made already and useful.
     #[inline]
     pub(super) fn encoded(&self, key: Key) -> Option<&Encoded> {
         self.deflated.get(key)
     }
 
-    /// The same, made at the first call: `make` returns the payload behind [`HEADER_ROOM`].
+    /// The encoding of `key`, made at the first call: `make` returns the payload behind
+    /// [`HEADER_ROOM`].
     pub(super) fn encoded_with(
         &self,
         key: Key,
@@ -252,12 +254,12 @@ impl Frame {
         Coded::get_or_make(&self.coded, codec, self, |bytes| self.alive.add(bytes))
     }
 
-    /// The encoding of another protocol, if it was made already.
+    /// The encoding of another protocol, if made already.
     pub(super) fn coded(&self, id: CodecId) -> Option<&Encoded> {
         Coded::get(&self.coded, id)
     }
 
-    /// What the payload is.
+    /// The kind of the payload.
     pub fn content(&self) -> Content {
         self.content
     }
@@ -295,21 +297,21 @@ impl FrameBuilder {
         }
     }
 
-    /// Makes room for a payload of `bytes`, so that writing it allocates once.
+    /// Makes room for a payload of `bytes`, so that the payload needs only one allocation.
     #[must_use]
     pub fn with_capacity(mut self, bytes: usize) -> Self {
         self.bytes.reserve_exact(HEADER_ROOM + bytes);
         self
     }
 
-    /// Sets what is rendered before the body for each connection.
+    /// Sets the bytes before the body for each connection.
     #[must_use]
     pub fn lead(mut self, lead: Lead) -> Self {
         self.lead = lead;
         self
     }
 
-    /// Marks the frame as an answer: it is neither conflated nor shed.
+    /// Marks the frame as a response, neither conflated nor shed.
     #[must_use]
     pub fn answer(mut self) -> Self {
         self.class = Class::Answer;
@@ -324,14 +326,14 @@ impl FrameBuilder {
         self
     }
 
-    /// Sets when the message arrived from the bus.
+    /// Sets the time at which the message arrived from the bus.
     #[must_use]
     pub fn received(mut self, at: Now) -> Self {
         self.received = at;
         self
     }
 
-    /// The payload so far is appended to here; what is there already stays.
+    /// The payload so far, for appending; the bytes before must stay.
     pub fn payload(&mut self) -> &mut Vec<u8> {
         let bytes = &mut self.bytes;
         if bytes.is_empty() {

@@ -1,4 +1,4 @@
-//! The seam between the core and the client side of a contract.
+//! The interface between the core and the client side of a contract.
 
 use super::protocol::{Incoming, Speaks};
 use super::{
@@ -8,47 +8,45 @@ use crate::admission::ClientAddr;
 use crate::auth::Origins;
 use crate::wire::head::RequestHead;
 
-/// What a gateway decides about a client's request; `C` is what the gateway keeps of the
-/// client.
+/// A gateway's decision about a client's request; `C` is the gateway's state of the client.
 #[derive(Debug)]
 pub enum Admission<C> {
     /// The upgrade is accepted.
     Accept(Accepted, C),
-    /// Accepted, then closed at once with this code: browsers cannot see an HTTP status.
+    /// The upgrade is accepted, then closed at once with this code: browsers cannot see an HTTP status.
     AcceptThenClose(Accepted, CloseCode),
 }
 
-/// What a gateway has at a path.
+/// The kind of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entrance<'a> {
-    /// Clients, for pages of these origins; others are refused with 403.
+    /// Clients, for pages of these origins; requests from other origins are refused with 403.
     Clients(&'a Origins),
-    /// Pages: whatever the request asks for, the HTTP side answers it.
+    /// Pages: the HTTP side handles any request.
     Http,
-    /// Nothing that a client could be connected to: 403.
+    /// Nothing for clients: 403.
     None,
 }
 
-/// How an upgrade is accepted.
+/// The details of an accepted upgrade.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accepted {
-    /// `Sec-WebSocket-Protocol` of the answer: one of those offered.
+    /// `Sec-WebSocket-Protocol` of the response: an offered protocol.
     pub protocol: Option<String>,
-    /// Outbound messages a second; over it data is shed. `None`: no limit.
+    /// Outbound messages a second; data above the limit is shed. `None`: no limit.
     pub outbound_per_second: Option<u32>,
-    /// Who it is, for the log line at its end.
+    /// The user, for the log line when the client ends.
     pub user: Option<Box<str>>,
-    /// Why the client is closed at once, for the same line: the label of a metric.
+    /// The reason if the client is closed at once, for the same line: the label of a metric.
     pub refusal: Option<&'static str>,
 }
 
-/// The client side of a contract. It acts on the core at once; what other threads have to do goes
-/// out through [`poll_output`](Self::poll_output). Pure: no socket, no clock (`core.now()`), no
-/// thread.
+/// The client side of a contract. A gateway acts on the core at once; work for other threads goes out
+/// through [`poll_output`](Self::poll_output). Pure: no socket, no clock (`core.now()`), no thread.
 ///
-/// A callback about one client gets what the gateway keeps of that client; inputs and notices come
-/// with what the gateway keeps of all clients. By default a callback does nothing, and a
-/// publication goes to the members of its topic.
+/// A callback about a client gets the gateway's state of that client; inputs and notices come with the
+/// states of all clients. By default a callback does nothing, and a publication goes to the members of
+/// its topic.
 ///
 /// # Examples
 /// Every client is a member of one topic:
@@ -78,38 +76,37 @@ pub struct Accepted {
 /// }
 /// ```
 pub trait Gateway {
-    /// What the gateway keeps of one client. The hub holds it from the 101 until
-    /// [`handle_closed`](Self::handle_closed), which is given it back.
+    /// The gateway's state of a client. The hub keeps the state from the 101 until
+    /// [`handle_closed`](Self::handle_closed), which gets the state back.
     type Client;
 
-    /// What other threads tell the gateway; [`Infallible`](std::convert::Infallible) for nothing.
+    /// Input from other threads; [`Infallible`](std::convert::Infallible) for none.
     type In: Send;
 
-    /// What other threads do for the gateway; [`Infallible`](std::convert::Infallible) for nothing.
+    /// Work for other threads; [`Infallible`](std::convert::Infallible) for none.
     type Out;
 
-    /// The protocol that a client with this request speaks; `None`: the request is one for the HTTP
-    /// side. By default WebSocket for a request that asks for an upgrade.
+    /// The protocol of a client with this request; `None`: the request is for the HTTP side. By default
+    /// WebSocket for an upgrade request.
     fn speaks(&self, head: &RequestHead<'_>) -> Option<Speaks> {
         head.asks_upgrade().then_some(Speaks::WEBSOCKET)
     }
 
-    /// What the request of a client finds at `path`, which is as the client sent it. By default
-    /// clients at every path, for pages of any origin. Requests of which [`speaks`](Self::speaks)
-    /// returns `None` go to the HTTP side unasked.
+    /// The kind of a request's path, which is as the client sent it. By default clients at every path,
+    /// for pages of any origin. Not called for requests for which [`speaks`](Self::speaks) returns
+    /// `None`: such requests go to the HTTP side.
     fn entrance(&self, path: &str) -> Entrance<'_> {
         let _ = path;
         Entrance::Clients(Origins::any())
     }
 
-    /// Whether clients may ask for an event stream at `path`, if
-    /// [`Limits::event_stream`] allows event streams. By default
-    /// wherever [`entrance`](Self::entrance) has clients.
+    /// Whether clients may ask for an event stream at `path`, if [`Limits::event_stream`] allows event
+    /// streams. By default wherever [`entrance`](Self::entrance) has clients.
     fn streams_at(&self, path: &str) -> bool {
         matches!(self.entrance(path), Entrance::Clients(_))
     }
 
-    /// A whole request, valid in its protocol, that [`entrance`](Self::entrance) lets in.
+    /// Decides on a whole request, valid in its protocol, that [`entrance`](Self::entrance) accepts.
     fn admit(
         &mut self,
         core: &mut Core,
@@ -117,22 +114,22 @@ pub trait Gateway {
         head: &RequestHead<'_>,
     ) -> Admission<Self::Client>;
 
-    /// The answer to the request, as a 101, is queued: the first frames may follow.
+    /// Called when the response to the request, such as a 101, is queued: the first frames may follow.
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
         let _ = (core, key, client);
     }
 
-    /// Whether there is room for another message of the clients at this address. Without room, what the
-    /// clients send stays in their sockets, and the addresses take turns in what becomes free. Asked
+    /// Whether there is room for another message from the clients at this address. Without room, the
+    /// clients' data stays in the sockets, and the addresses take turns when room becomes free. Called
     /// before each message. By default there is always room.
     fn has_room_for(&self, client: ClientAddr) -> bool {
         let _ = client;
         true
     }
 
-    /// The client has ended its side, and what it sent before was not read: the client is not read for
-    /// now. `true`: the client is to be read to its end first, if nothing but its next share of a turn
-    /// is missing. By default the client ends at once: nobody hears an answer.
+    /// Called when a client that is not read for now has ended its side, with unread data. Returns true
+    /// if the client is to be read to the end first, provided that only the next share of a turn is
+    /// missing. By default the client ends at once: nobody reads a response.
     fn reads_to_the_end(
         &mut self,
         core: &mut Core,
@@ -143,7 +140,7 @@ pub trait Gateway {
         false
     }
 
-    /// A whole message. After a close nothing more comes.
+    /// Handles a whole message. No message comes after a close.
     fn handle_message(
         &mut self,
         core: &mut Core,
@@ -154,29 +151,29 @@ pub trait Gateway {
         let _ = (core, key, client, message);
     }
 
-    /// The deadline that was set with [`Core::set_deadline`].
+    /// Called at the deadline of [`Core::set_deadline`].
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
         let _ = (core, key, client);
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is due, in microseconds of the monotonic clock:
-    /// for work that belongs to no client. `None`: not by itself.
+    /// The time of the next [`handle_timeout`](Self::handle_timeout), in microseconds of the monotonic
+    /// clock, for work that belongs to no client. `None`: no timeout.
     fn poll_timeout(&self) -> Option<u64> {
         None
     }
 
-    /// The moment of [`poll_timeout`](Self::poll_timeout) has come.
+    /// Called at the time of [`poll_timeout`](Self::poll_timeout).
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Self::Client>) {
         let _ = (core, clients);
     }
 
-    /// The room that was asked for with [`Core::tell_room`] is there.
+    /// Called when there is the room requested with [`Core::tell_room`].
     fn handle_room(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
         let _ = (core, key, client);
     }
 
-    /// The connection of a client has ended. The client is a member of nothing, and nothing more
-    /// can be sent to it.
+    /// Called when the connection of a client has ended. The client is a member of no topic and can
+    /// receive nothing more.
     fn handle_closed(
         &mut self,
         core: &mut Core,
@@ -187,19 +184,19 @@ pub trait Gateway {
         let _ = (core, key, client, reason);
     }
 
-    /// The last member of a topic has ended, and no client has joined the topic since. Not called
-    /// when the last member leaves: then [`Core::leave`] returns
+    /// Called when the last member of a topic has ended, and no client has joined the topic since. Not
+    /// called when the last member leaves: then [`Core::leave`] returns
     /// [`Left::Last`](super::Left::Last).
     fn handle_emptied(&mut self, core: &mut Core, topic: &TopicName) {
         let _ = (core, topic);
     }
 
-    /// A publication of the feed. Most gateways hand it to the topic's members.
+    /// Handles a publication of the feed. Most gateways pass the publication to the topic's members.
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         core.publish(publication);
     }
 
-    /// What the bus says of itself.
+    /// Handles a notice of the bus.
     fn handle_notice(
         &mut self,
         core: &mut Core,
@@ -209,7 +206,7 @@ pub trait Gateway {
         let _ = (core, clients, notice);
     }
 
-    /// What another thread tells the gateway.
+    /// Handles an input from another thread.
     fn handle_input(
         &mut self,
         core: &mut Core,
@@ -217,8 +214,8 @@ pub trait Gateway {
         input: Self::In,
     );
 
-    /// The next thing that another thread has to do. The shell asks after every input until there
-    /// is nothing left.
+    /// The next work for another thread. The shell calls the method after every input until the result
+    /// is `None`.
     fn poll_output(&mut self) -> Option<Self::Out> {
         None
     }

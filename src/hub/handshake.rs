@@ -1,5 +1,5 @@
-//! From the first byte to the answer that the head deserves: the protocol's greeting, a refusal, or
-//! a place on the HTTP side.
+//! From the first byte to the response to the request head: the protocol's greeting, a refusal, or the
+//! handover to the HTTP side.
 
 use super::core::Core;
 use super::gateway::{Accepted, Admission, Entrance, Gateway};
@@ -14,13 +14,13 @@ use crate::wire::head::{self, HeadError, RequestHead};
 use crate::wire::response;
 
 impl Core {
-    /// What compressed messages of clients may refer to.
+    /// The windows to which compressed messages of clients may refer.
     pub fn inflate_windows(&self) -> &InflateWindows {
         &self.inflate_windows
     }
 
-    /// Collects the request head; returns it once it is whole, and leaves what follows it in
-    /// `input`. A head over its limit is refused here.
+    /// Collects the request head; returns the head once complete, and leaves the bytes behind the head
+    /// in `input`. A head over the limit is refused here.
     pub(super) fn read_head(&mut self, key: SessionKey, input: &mut &[u8]) -> Option<Vec<u8>> {
         let bytes_max = self.limits.head_bytes_max;
         match self.clients.session_mut(key)?.read_head(input, bytes_max) {
@@ -33,7 +33,8 @@ impl Core {
         }
     }
 
-    /// Gives a new connection its place among those of its address. A proxy's waits for the head.
+    /// Counts a new connection for the peer's address. A connection of a trusted proxy waits for the
+    /// head.
     pub(super) fn admit_peer(&mut self, key: SessionKey) {
         if let Some(client) = self.client_addr(key)
             && !self.limits.trusted_proxies.trusts(client)
@@ -42,7 +43,8 @@ impl Core {
         }
     }
 
-    /// Notes whose request it is; `false`: that address has no place for it, and was told.
+    /// Records the path and the client's address. Returns false if the address has reached its limit;
+    /// the refusal is queued then.
     fn admit_request(&mut self, key: SessionKey, head: &RequestHead<'_>) -> bool {
         let Some(session) = self.clients.session_mut(key) else {
             return false;
@@ -62,7 +64,7 @@ impl Core {
         let place = match self.addresses.admit(client, self.now.mono_us) {
             Ok(place) => place,
             Err(refusal) => {
-                // The first is a state, as over `connections_max`; the second is the client's doing
+                // `TooMany` is a state, as over `connections_max`; `TooFast` is caused by the client
                 // and passes (RFC 6585 §4).
                 let (status, detail, reason) = match refusal {
                     AddressRefusal::TooMany => (
@@ -86,7 +88,7 @@ impl Core {
         true
     }
 
-    /// Answers with a status and a `{"detail":…}` body, then closes.
+    /// Responds with a status and a `{"detail":…}` body, then closes.
     pub(super) fn refuse(
         &mut self,
         key: SessionKey,
@@ -133,7 +135,7 @@ impl Core {
         }
     }
 
-    /// Answers the request as the client's protocol does, and opens the session.
+    /// Responds to the request in the client's protocol, and opens the session.
     fn open(
         &mut self,
         key: SessionKey,
@@ -161,8 +163,8 @@ impl Core {
             }
         };
         let ping_us = self.limits.ping_interval_us;
-        // The first ping comes after half an interval to a whole one: ten thousand clients of one
-        // second are not pinged in one millisecond.
+        // The first ping comes after half an interval to a whole interval, so that ten thousand clients
+        // of the same second do not all get a ping in the same millisecond.
         let jitter = random % (ping_us / 2).max(1);
         let opening = Opening {
             greeted,
@@ -185,7 +187,7 @@ impl Core {
 }
 
 impl<G: Gateway> Hub<G> {
-    /// Decides on a whole request head; `input` is what came behind it.
+    /// Handles a whole request head; `input` has the bytes behind the head.
     pub(super) fn judge_head(&mut self, key: SessionKey, read: Vec<u8>, input: &mut &[u8]) {
         let core = &mut self.core;
         let head = match head::parse(&read, core.limits.head_headers_max) {
@@ -232,7 +234,7 @@ impl<G: Gateway> Hub<G> {
         core.refuse(key, 403, &[], text, CloseReason::Policy);
     }
 
-    /// Decides on a client's request where there may be clients.
+    /// Handles a client's request for a path that has clients.
     fn judge_request(&mut self, key: SessionKey, head: &RequestHead<'_>, speaks: Speaks) {
         let core = &mut self.core;
         if let Err(refusal) = (speaks.check)(head, &core.limits) {

@@ -1,9 +1,8 @@
-//! The core with its gateway: every way in, and the few ways out.
+//! The core with its gateway: all inputs, and the few outputs.
 //!
-//! Methods are of four kinds, and their names say which. *Inputs* tell what happened (`handle_*`);
-//! *commands* are asked for by the process (`drain`, `flush`); *outputs* are taken after inputs
-//! (`poll_*`); the rest are getters. After any input: `flush`, then effects and outputs until there
-//! are none.
+//! Methods are of four kinds, named accordingly. *Inputs* report events (`handle_*`); *commands* are
+//! requests of the process (`drain`, `flush`); *outputs* are taken after inputs (`poll_*`); the rest
+//! are getters. After any input, call `flush`, then take effects and outputs until there are none.
 
 use std::collections::VecDeque;
 
@@ -18,22 +17,22 @@ use super::{
 };
 use crate::admission::Peer;
 
-/// For a 503: come back, but not at once.
+/// For a 503: the client may come back, but not at once.
 pub(super) const RETRY: &[(&str, &str)] = &[("Retry-After", "1")];
 
-/// The core, a gateway, and what the gateway keeps of each client.
+/// The core, a gateway, and the gateway's state of each client.
 #[derive(Debug)]
 pub struct Hub<G: Gateway> {
     pub(super) core: Core,
     pub(super) gateway: G,
     pub(super) clients: ByClient<G::Client>,
-    /// Calls so far: the whole state is checked now and then in debug builds.
+    /// Calls so far: debug builds check the whole state now and then.
     #[cfg(debug_assertions)]
     calls: u64,
 }
 
 impl<G: Gateway> Hub<G> {
-    /// Puts a gateway on a core.
+    /// Joins a core and a gateway.
     pub fn new(core: Core, gateway: G) -> Self {
         Self {
             core,
@@ -46,7 +45,7 @@ impl<G: Gateway> Hub<G> {
 
     // ---- inputs
 
-    /// A connection was accepted. Its key names it until
+    /// Handles an accepted connection. The returned key is valid until
     /// [`handle_released`](Self::handle_released).
     pub fn handle_accepted(&mut self, now: Now, peer: impl Into<Peer>) -> SessionKey {
         self.core.now = now;
@@ -64,8 +63,9 @@ impl<G: Gateway> Hub<G> {
         key
     }
 
-    /// Asked before [`handle_accepted`](Self::handle_accepted): there is no room to tell the next
-    /// connection that there is none. The shell closes it, and that is all.
+    /// Whether the next connection is over [`Limits::sockets_max`](super::Limits::sockets_max), to be
+    /// called before [`handle_accepted`](Self::handle_accepted). The shell then closes the connection
+    /// without a response.
     pub fn turns_away(&mut self) -> bool {
         let turns_away = self.core.connections() >= self.core.limits.sockets_max;
         if turns_away {
@@ -76,8 +76,8 @@ impl<G: Gateway> Hub<G> {
         turns_away
     }
 
-    /// A connection that was handed to HTTP is back, with its place in the limits: its client
-    /// asks for a WebSocket. What was read of that goes to [`handle_bytes`](Self::handle_bytes).
+    /// Handles a connection that comes back from HTTP with its permit: the client asks for a WebSocket.
+    /// The request read so far goes to [`handle_bytes`](Self::handle_bytes).
     pub fn handle_returned(
         &mut self,
         now: Now,
@@ -89,7 +89,7 @@ impl<G: Gateway> Hub<G> {
         self.core.insert(peer.into(), permit)
     }
 
-    /// The kernel takes bytes for this client again.
+    /// Handles a socket that is writable again.
     pub fn handle_writable(&mut self, now: Now, key: SessionKey) {
         self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {
@@ -98,7 +98,7 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
-    /// The socket is gone; the slot may be taken again.
+    /// Handles the end of a socket; the slot is free again.
     pub fn handle_released(&mut self, key: SessionKey) {
         if let Some(session) = self.core.clients.session(key) {
             debug_assert_eq!(self.core.topics.joined_count(key.slot), 0);
@@ -109,14 +109,14 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
-    /// A publication of the feed.
+    /// Handles a publication of the feed.
     pub fn handle_publication(&mut self, now: Now, publication: &Publication) {
         self.core.now = now;
         self.gateway.handle_publication(&mut self.core, publication);
         self.settle();
     }
 
-    /// The bus says something of itself.
+    /// Handles a notice of the bus.
     pub fn handle_notice(&mut self, now: Now, notice: &BusNotice) {
         self.core.now = now;
         self.gateway
@@ -124,7 +124,7 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// What another thread tells the gateway.
+    /// Handles an input for the gateway from another thread.
     pub fn handle_input(&mut self, now: Now, input: G::In) {
         self.core.now = now;
         self.gateway
@@ -133,7 +133,7 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// Time has passed: everything due is done.
+    /// Does everything that is due at `now`.
     pub fn handle_timeout(&mut self, now: Now) {
         self.core.now = now;
         let stop_code = self.gateway.stop_code(&self.core.limits);
@@ -158,7 +158,7 @@ impl<G: Gateway> Hub<G> {
 
     // ---- commands
 
-    /// Begins a stop; [`handle_timeout`](Self::handle_timeout) carries it on.
+    /// Begins a stop, which [`handle_timeout`](Self::handle_timeout) continues.
     pub fn drain(&mut self, now: Now, plan: DrainPlan) {
         self.core.now = now;
         let stop_code = self.gateway.stop_code(&self.core.limits);
@@ -166,8 +166,8 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// Gives every client with something to send one write, while `tx` has time; `true`: some have
-    /// more. A flush that stopped for want of time goes on where it stopped
+    /// Gives every client with something to send one write, while `tx` has time; returns true if some
+    /// have more. A flush that stopped for lack of time continues in the next call
     /// ([`is_flushing`](Self::is_flushing)).
     pub fn flush(&mut self, now: Now, tx: &mut dyn Transmit) -> bool {
         self.core.now = now;
@@ -179,7 +179,7 @@ impl<G: Gateway> Hub<G> {
 
     // ---- outputs
 
-    /// What the shell has to do to sockets, in order.
+    /// The next work on a socket for the shell, in order.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         let effects = &mut self.core.effects;
         let effect = effects.pop_front();
@@ -189,17 +189,17 @@ impl<G: Gateway> Hub<G> {
         effect
     }
 
-    /// The shell has something left to do.
+    /// Whether the shell has work left.
     pub fn has_effects(&self) -> bool {
         !self.core.effects.is_empty()
     }
 
-    /// What other threads have to do for the gateway, in order.
+    /// The next work for another thread, in order.
     pub fn poll_output(&mut self) -> Option<G::Out> {
         self.gateway.poll_output()
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is wanted next, microseconds of the monotonic
+    /// The time of the next [`handle_timeout`](Self::handle_timeout), microseconds of the monotonic
     /// clock.
     pub fn poll_timeout(&self) -> Option<u64> {
         let others = [
@@ -223,59 +223,59 @@ impl<G: Gateway> Hub<G> {
         self.core.stats()
     }
 
-    /// The core, to look at.
+    /// The core.
     pub fn core(&self) -> &Core {
         &self.core
     }
 
-    /// The gateway, to look at.
+    /// The gateway.
     pub fn gateway(&self) -> &G {
         &self.gateway
     }
 
-    /// What the gateway keeps of each client, to look at.
+    /// The gateway's state of each client.
     pub fn clients(&self) -> &ByClient<G::Client> {
         &self.clients
     }
 
-    /// A stop was asked for.
+    /// Whether a stop has begun.
     pub fn is_draining(&self) -> bool {
         self.core.drain.is_some()
     }
 
-    /// A stop has closed every WebSocket: new clients would only be refused.
+    /// Whether a stop has closed every WebSocket: new clients would only be refused.
     pub fn takes_no_more(&self) -> bool {
         let closes_begun = self.core.drain.is_some_and(|d| d.closing);
         closes_begun && self.core.stats().open == 0
     }
 
-    /// A stop was asked for, the sockets of all WebSockets have ended, and the gateway is busy with
-    /// no client. Clients that were refused meanwhile do not count.
+    /// Whether a stop is complete: the sockets of all WebSockets have ended, and the gateway is busy
+    /// with no client. Clients refused meanwhile do not count.
     pub fn is_drained(&self) -> bool {
         self.takes_no_more() && self.core.stats().leaving == 0 && self.core.busy.is_empty()
     }
 
-    /// Some clients have something to send that the kernel may take, or a walk over the queues is
-    /// due because frames are over their limit.
+    /// Whether some clients have something to send that the kernel may take, or a walk over the queues
+    /// is due because frames are over their limit.
     pub fn has_to_flush(&self) -> bool {
         self.core.has_unflushed() || self.core.has_to_walk()
     }
 
-    /// A flush stopped for want of time.
+    /// Whether a flush has stopped for lack of time.
     pub fn is_flushing(&self) -> bool {
         self.core.scratch.is_under_way()
     }
 
-    /// The shell may take another publication. While a flush is under way, what is published waits for
-    /// those that the flush has yet to reach: the queue of a client that keeps up stays below its soft
-    /// limit, with a quarter of it for the publication. Queues of frames with a conflation key only
-    /// conflate, so these frames do not count.
+    /// Whether the shell may take another publication. While a flush is under way, publications wait
+    /// for the clients that the flush has yet to reach. A quarter of the soft limit is left for the
+    /// next publication, so that a client that keeps up stays below its soft limit. Queues of frames
+    /// with a conflation key only conflate, so these frames do not count.
     pub fn takes_publications(&self) -> bool {
         let max_bytes = self.core.limits.send_queue.soft_bytes / 4 * 3;
         !self.core.has_unflushed() || self.core.scratch.published_bytes() < max_bytes
     }
 
-    /// Everything that must always hold; panics otherwise. For simulations and tests.
+    /// Panics if the state is inconsistent. For simulations and tests.
     pub fn check_invariants(&self) {
         self.core.clients.check_invariants();
         self.core.check_lists();
@@ -308,7 +308,7 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
-    /// Carries out what the call has left behind: drops, ends, reading that goes on.
+    /// Carries out the consequences of a call: drops, ends, reading that continues.
     pub(super) fn settle(&mut self) {
         loop {
             self.core.reap();
@@ -334,14 +334,14 @@ impl<G: Gateway> Hub<G> {
     }
 
     fn tell_emptied(&mut self, topic: &TopicName) {
-        // Somebody may have joined in the meantime.
+        // A client may have joined in the meantime.
         if self.core.member_count(topic) == 0 {
             self.gateway.handle_emptied(&mut self.core, topic);
         }
     }
 
     fn tell_closed(&mut self, key: SessionKey, reason: CloseReason) {
-        // A client that was accepted only to be closed was never the gateway's.
+        // A client that was accepted only to be closed never belonged to the gateway.
         if let Some(client) = self.clients.remove(key) {
             self.gateway
                 .handle_closed(&mut self.core, key, client, reason);
@@ -350,7 +350,7 @@ impl<G: Gateway> Hub<G> {
     }
 }
 
-/// Codes that a gateway chooses.
+/// Close codes of a gateway.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Codes {
     pub(super) pong_timeout: CloseCode,
@@ -358,7 +358,7 @@ pub(super) struct Codes {
 }
 
 impl Core {
-    /// One thing of a session that is due, except what is the gateway's.
+    /// Does one piece of due work of a session, except the gateway's work.
     pub(super) fn client_due(&mut self, key: SessionKey, codes: Codes) {
         let (now, limits) = (self.now, &self.limits);
         let Some(session) = self.clients.session_mut(key) else {

@@ -1,25 +1,25 @@
-//! The key of a connection, and what a gateway keeps by it.
+//! The key of a connection, and a table by client for gateways.
 
 use super::room;
 
-/// One connection, from accept to the end of its socket. The slot is free again only after the
-/// shell said `released`; the generation tells its occupants apart, so that an event of a socket
-/// that is gone never reaches its successor.
+/// A connection, from accept to the end of the socket. The slot is free again only after the shell has
+/// called `handle_released`; the generation tells the occupants of a slot apart, so that an event of an
+/// ended socket never reaches the next occupant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey {
     /// Index in the table of sessions.
     pub slot: u32,
-    /// Which occupant of the slot.
+    /// The number of the occupant of the slot.
     pub generation: u32,
 }
 
 impl SessionKey {
-    /// As one word, for a poll token.
+    /// Returns the key as a 64-bit number, for a poll token.
     pub const fn to_bits(self) -> u64 {
         (self.generation as u64) << 32 | self.slot as u64
     }
 
-    /// Back from [`Self::to_bits`].
+    /// Reverses [`Self::to_bits`].
     pub const fn from_bits(bits: u64) -> Self {
         Self {
             slot: bits as u32,
@@ -28,7 +28,7 @@ impl SessionKey {
     }
 }
 
-/// One value for each client. A key of a former client of the slot finds nothing.
+/// A value for each client. A key of a former client of the slot finds nothing.
 #[derive(Debug)]
 pub struct ByClient<C> {
     slots: Vec<Option<(u32, C)>>,
@@ -45,19 +45,19 @@ impl<C> Default for ByClient<C> {
 }
 
 impl<C> ByClient<C> {
-    /// The client's value; `None` for a client that has ended.
+    /// Returns the client's value; `None` for a client that has ended.
     pub fn get(&self, key: SessionKey) -> Option<&C> {
         let (generation, client) = self.slots.get(key.slot as usize)?.as_ref()?;
         (*generation == key.generation).then_some(client)
     }
 
-    /// The client's value, to change it; `None` for a client that has ended.
+    /// Returns the client's value for changes; `None` for a client that has ended.
     pub fn get_mut(&mut self, key: SessionKey) -> Option<&mut C> {
         let (generation, client) = self.slots.get_mut(key.slot as usize)?.as_mut()?;
         (*generation == key.generation).then_some(client)
     }
 
-    /// All clients, in the order of their slots.
+    /// Iterates over all clients, in the order of their slots.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (SessionKey, &mut C)> {
         let slots = self.slots.iter_mut().enumerate();
         slots.filter_map(|(slot, entry)| {
@@ -70,17 +70,17 @@ impl<C> ByClient<C> {
         })
     }
 
-    /// How many clients there are.
+    /// The number of clients.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// There is no client.
+    /// Whether there is no client.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// A new client. Its slot is free: the client before it was removed when its session ended.
+    /// Adds a client. The slot is free: the client before was removed when the session ended.
     pub(super) fn insert(&mut self, key: SessionKey, client: C) -> &mut C {
         let slot = key.slot as usize;
         if self.slots.len() <= slot {

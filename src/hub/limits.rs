@@ -1,5 +1,5 @@
-//! The named limits that the core keeps. Values are handed in; every one has a counter or a
-//! close reason that shows when it was hit.
+//! The named limits of the core. The process passes the values; every limit has a counter or a close
+//! reason that shows an excess.
 
 use crate::admission::{AddressLimits, TrustedProxies};
 
@@ -9,18 +9,18 @@ pub const FRAME_WALK_MAX: usize = 8_192;
 /// Limits of one send queue (DESIGN of the queue: see `send_queue`).
 #[derive(Clone, Debug)]
 pub struct SendQueueLimits {
-    /// Past this many bytes a queue of keyed frames turns conflating; without keys the client has
-    /// `soft_for_us` to get below it again.
+    /// Above this many bytes a queue of keyed frames starts conflating; without keys the client has
+    /// `soft_for_us` to get below the limit again.
     pub soft_bytes: usize,
-    /// A queue without keys that would wait with more bytes than this drops its client.
+    /// Drops the client if more bytes than this would wait in a queue without keys.
     pub hard_bytes: usize,
-    /// How long a queue without keys may stay past `soft_bytes`.
+    /// How long a queue without keys may stay above `soft_bytes`.
     pub soft_for_us: u64,
-    /// A keyed queue whose oldest whole frame is older than this turns conflating.
+    /// A keyed queue starts conflating when the oldest whole frame is older than this.
     pub conflate_after_us: u64,
-    /// No byte accepted by the kernel for this long drops the client.
+    /// Drops the client if the kernel accepts no byte for this long.
     pub stall_us: u64,
-    /// Bytes of pongs that may wait; over it the client is not read until they are out.
+    /// Bytes of pongs that may wait; above the limit the client is not read until the pongs are out.
     pub control_bytes_max: usize,
 }
 
@@ -37,14 +37,14 @@ impl Default for SendQueueLimits {
     }
 }
 
-/// What compressed messages may refer to.
+/// The messages to which compressed messages may refer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeflateWindow {
-    /// Only to themselves.
+    /// No other message.
     None,
-    /// To earlier messages of their topic. Only for topics in which nobody can cause a message
-    /// between the secrets of others: the size of a message tells what it shares with the one
-    /// before (BREACH).
+    /// Earlier messages of the topic. Only for topics in which nobody can cause a message between the
+    /// secrets of others: the size of a message reveals what the message shares with the previous
+    /// message (BREACH).
     Shared,
 }
 
@@ -53,59 +53,63 @@ pub enum DeflateWindow {
 pub struct Limits {
     /// One send queue.
     pub send_queue: SendQueueLimits,
-    /// All frames alive together, each counted once; over it the clients with the largest queues go.
+    /// Memory of all frames together, each counted once; above the limit the clients with the largest
+    /// queues are dropped.
     pub frame_bytes_max: u64,
-    /// Sessions and frames that one flush looks at to find out who holds those; at least one queue.
+    /// Sessions and frames that one flush looks at to find the holders of those frames; at least one
+    /// queue.
     pub frame_walk_max: usize,
-    /// Request head: bytes (RFC 9112; 431 beyond).
+    /// Bytes of a request head (RFC 9112); 431 above.
     pub head_bytes_max: usize,
-    /// Request head: header lines.
+    /// Header lines of a request head.
     pub head_headers_max: usize,
-    /// From accept to the whole head.
+    /// Time from accept to the whole head.
     pub handshake_us: u64,
-    /// Clients may ask for an event stream (Server-Sent Events) where they may connect.
+    /// Whether clients may ask for an event stream (Server-Sent Events) wherever clients may connect.
     pub event_stream: bool,
-    /// Messages in the query of a request for an event stream; 400 beyond.
+    /// Messages in the query of a request for an event stream; 400 above.
     pub event_stream_sends_max: usize,
-    /// One message from a client, over fragments and after inflating; larger closes 1009.
+    /// Bytes of a message from a client, over fragments and after inflating; a larger message closes
+    /// with 1009.
     pub message_bytes_max: usize,
-    /// Connections at once, those handed to HTTP included; `usize::MAX` for none.
+    /// Connections at once, including those handed to HTTP; `usize::MAX` for no limit.
     pub connections_max: usize,
-    /// Connections at once, those included that are refused; a new one beyond is not answered.
+    /// Connections at once, including refused connections; a new connection above the limit gets no
+    /// response.
     pub sockets_max: usize,
     /// Connections of one address, at once and new ones.
     pub per_ip: AddressLimits,
-    /// Who may say which address it comes from.
+    /// The proxies that may say which address a client comes from.
     pub trusted_proxies: TrustedProxies,
-    /// Between pings; 0 sends none.
+    /// Time between pings; 0 sends none.
     pub ping_interval_us: u64,
-    /// From a ping that has left for the kernel to its pong.
+    /// Time from a ping that has left for the kernel to the pong.
     pub pong_timeout_us: u64,
-    /// From our close frame to the end of the socket.
+    /// Time from the hub's close frame to the end of the socket.
     pub close_timeout_us: u64,
-    /// The close code at a stop, where the gateway has none of its own.
+    /// The close code at a stop, for gateways without a stop code.
     pub stop_code: u16,
-    /// How long clients that are closed at a stop, or with 1013, are asked to wait before they come
-    /// back; 0 asks for nothing.
+    /// How long clients closed at a stop, or with 1013, are asked to wait before a new connection; 0
+    /// asks for no wait.
     pub close_retry_after_ms: u32,
     /// Payload bytes of one client, inflated, that are looked at in one turn; at least one message.
     pub turn_message_bytes_max: usize,
-    /// The same of all clients together, between two calls of
+    /// Payload bytes of all clients together, inflated, between two calls of
     /// [`Hub::renew_reading`](super::Hub::renew_reading); at least one message.
     pub turn_all_message_bytes_max: usize,
     /// Bytes handed to one socket in one write.
     pub write_bytes_max: usize,
-    /// Whether the frames of a topic may refer to earlier frames of the topic, for clients whose
-    /// window holds those.
+    /// Whether the frames of a topic may refer to earlier frames of the topic, for clients that keep
+    /// their window.
     pub deflate_window: DeflateWindow,
     /// Compression level for clients that offer permessage-deflate, 1 to 9; 0 accepts no offer.
     pub deflate_level: u32,
-    /// What compressed messages of all clients may refer to, each window counted whole; clients beyond
-    /// get `client_no_context_takeover` in the answer.
+    /// Memory of the windows for clients' compressed messages, each counted whole; above the limit a
+    /// new client gets `client_no_context_takeover` in the response.
     pub inflate_windows_bytes_max: u64,
-    /// Payloads below this go in stored blocks.
+    /// Smaller payloads go out in stored blocks.
     pub deflate_min_bytes: usize,
-    /// Payloads above this go in stored blocks: all clients wait while one is compressed.
+    /// Larger payloads go out in stored blocks: all clients wait while a payload is compressed.
     pub deflate_max_bytes: usize,
 }
 

@@ -1,16 +1,16 @@
 //! Frame memory: which clients are dropped when too much memory waits for clients that read nothing.
 //!
-//! Many queues share a frame, so the end of a client frees only the frames that nothing else
-//! holds. Who holds a frame is not counted at each delivery, but by a walk over the queues, which
-//! begins only while all frames alive are over their limit. A frame's own reference count tells
-//! whether the queues of blocked clients hold all references. Frames that another thread, the feed
-//! or a topic holds are not freed by any drop, and have limits of their own: these frames count
-//! towards the beginning of a walk, and drop nobody.
+//! Many queues share a frame, so the end of a client frees only the frames without another holder.
+//! Holders are not counted at each delivery, but by a walk over the queues, which begins only while all
+//! frames alive are over their limit. A frame's own reference count shows whether the queues of blocked
+//! clients hold all references. Frames held by another thread, the feed or a topic are not freed by any
+//! drop, and have limits of their own: these frames count towards the beginning of a walk, and drop no
+//! client.
 //!
-//! A walk goes on from flush to flush and looks at a bounded number of frames in each. Then comes
-//! the choice among the clients with the largest shares (the bytes of each frame divided by its
-//! references), which happens in one call, so that the choice is exact: clients are chosen until
-//! their end frees enough, and each whose end turns out not to be needed is spared.
+//! A walk continues from flush to flush and looks at a bounded number of frames in each. Then one call
+//! makes an exact choice among the clients with the largest shares (the bytes of each frame divided by
+//! the frame's references): clients are chosen until their end frees enough, and each chosen client
+//! whose end is not needed is spared.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -23,24 +23,24 @@ use super::core::Core;
 use super::session::Session;
 use super::{CloseReason, Frame, SessionKey};
 
-/// Clients among which a choice is made. What more clients share is freed by several choices.
+/// Clients in a choice. Frames shared by more clients are freed by several choices.
 const CANDIDATES_MAX: usize = 1_024;
 
-/// Frames that a choice looks at; the last queue may go over.
+/// Frames that a choice looks at; the last queue may exceed the limit.
 const CHOICE_FRAMES_MAX: usize = 65_536;
 
-/// From a walk that leaves nothing to free to the next walk. Also how long a walk waits for a
-/// flush after which no client is left to be written to.
+/// Time from a walk that leaves nothing to free to the next walk. Also the longest time for which a
+/// walk waits for a flush that leaves no client to be written to.
 const REST_US: u64 = 250_000;
 
 /// The state between two flushes.
 #[derive(Debug, Default)]
 pub(super) struct FrameMemory {
     walk: Option<Walk>,
-    /// Of the last walk or choice. Each frame remembers in which one it was counted.
+    /// The number of the last walk or choice. Each frame has the number of its last count.
     number: u32,
     walks: u64,
-    /// Since when all frames alive are over the limit.
+    /// The time since which all frames alive are over the limit.
     over_since: Option<u64>,
     rest_until: u64,
 }
@@ -52,12 +52,12 @@ struct Walk {
     next_slot: usize,
     /// Memory of the frames that only blocked clients hold.
     held_bytes: u64,
-    /// Shares of the clients with the largest ones; the smallest comes out first.
+    /// Shares of the clients with the largest shares; the smallest share comes out first.
     candidates: BinaryHeap<Reverse<(u64, SessionKey)>>,
 }
 
 impl Walk {
-    /// Looks at so many sessions and frames, at least at one queue; `true`: no queue is left.
+    /// Looks at so many sessions and frames, at least at one queue; returns true if no queue is left.
     fn go_on(&mut self, sessions: &Slab<Session>, most: usize) -> bool {
         let mut looked = 0;
         while self.next_slot < sessions.capacity() {
@@ -97,12 +97,12 @@ impl Walk {
     }
 }
 
-/// The queues that were counted hold all references.
+/// Whether the counted queues hold all references.
 fn is_held_by_counted(frame: &Arc<Frame>, counted: u32) -> bool {
     counted as usize == Arc::strong_count(frame)
 }
 
-/// Who is to be dropped, and the memory that this frees.
+/// The clients to be dropped, and the memory freed by these drops.
 struct Choice<'a> {
     clients: &'a Clients,
     number: u32,
@@ -139,7 +139,7 @@ impl Choice<'_> {
         self.freed_bytes -= bytes;
     }
 
-    /// Of the candidates, those whose end frees so much, or all that can be freed; none in vain.
+    /// Returns the candidates whose end frees so much, or all that can be freed; no candidate in vain.
     fn make(&mut self, candidates: Vec<Reverse<(u64, SessionKey)>>, bytes: u64) -> Vec<SessionKey> {
         let mut chosen = Vec::new();
         for Reverse((_, key)) in candidates {
@@ -150,8 +150,8 @@ impl Choice<'_> {
             chosen.push(key);
         }
         if self.freed_bytes == 0 {
-            // What is over the limit is shared by more clients than fit in a choice: it is freed
-            // with the last of those.
+            // The excess is shared by more clients than fit in a choice, and is freed with the last of
+            // those clients.
             return chosen;
         }
         let enough = bytes.min(self.freed_bytes);
@@ -174,12 +174,12 @@ impl Core {
         self.memory.walks
     }
 
-    /// A flush is wanted to find out who holds the frames.
+    /// Whether a flush is needed to find the holders of the frames.
     pub(super) fn has_to_walk(&self) -> bool {
         self.memory.walk.is_some() || self.is_walk_due()
     }
 
-    /// When the next walk is due, while one is wanted.
+    /// The time of the next walk, while a walk is wanted.
     pub(super) fn walk_deadline(&self) -> Option<u64> {
         let waits = self.memory.walk.is_none() && self.is_over_frame_limit();
         waits.then_some(self.memory.rest_until)
@@ -191,7 +191,7 @@ impl Core {
     }
 
     /// A client that was not written to yet is no slow client, so the walk waits for the end of the
-    /// flush; where a flush never ends, not for long.
+    /// flush; if a flush never ends, only for a limited time.
     fn is_walk_due(&self) -> bool {
         let (memory, now) = (&self.memory, self.now.mono_us);
         if now < memory.rest_until || !self.is_over_frame_limit() {
@@ -201,15 +201,15 @@ impl Core {
         !self.has_unflushed() || waited_long()
     }
 
-    /// Looks at a part of the queues while frames are over their limit, and drops clients when the
-    /// walk has come to its end. Called after a flush.
+    /// Looks at a part of the queues while frames are over their limit, and drops clients at the end of
+    /// the walk. Called after a flush.
     pub(super) fn keep_frame_memory(&mut self) {
         if !self.is_over_frame_limit() {
             self.memory.walk = None;
             self.memory.over_since = None;
             return;
         }
-        // These would count as frames that no drop frees; later frames do without them.
+        // The kept frames would count as frames that no drop frees; later frames do not need them.
         self.windows.let_go();
         self.memory.over_since.get_or_insert(self.now.mono_us);
         let mut walk = match self.memory.walk.take() {

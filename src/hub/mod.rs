@@ -1,11 +1,11 @@
 //! The pure core: sessions, topics, send queues, shared frames, deadlines.
 //!
-//! Owns everything that is true of a connection; makes no system call, reads no clock, knows no
-//! contract. Called by the reactor (or by a simulation), which is the only one that owns sockets.
+//! The module owns the state of every connection, makes no system call, reads no clock and knows no
+//! contract. The reactor, which owns the sockets, or a simulation calls the hub.
 //!
-//! The way of a message: a [`Feed`] makes a [`Publication`] of it, [`Hub::handle_publication`] puts
-//! its one [`Frame`] into the send queue of every member of the topic, and [`Hub::flush`] gives
-//! each client one write.
+//! The way of a message: a [`Feed`] makes a [`Publication`], [`Hub::handle_publication`] puts the
+//! [`Frame`] of the publication into the send queue of every member of the topic, and [`Hub::flush`]
+//! gives each client one write.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 

@@ -1,4 +1,5 @@
-//! One frame on its way out: which encoding, what stands before the shared body, what is left.
+//! One frame on the way out: the encoding, the header and lead before the shared body, and the bytes
+//! left.
 
 use std::sync::Arc;
 
@@ -12,11 +13,11 @@ use super::{Encoded, Frame, Lead};
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) frame: Arc<Frame>,
-    /// The number that [`Lead::Seq`] shows, 0 for frames without; with [`REPLAYED`].
+    /// The number in [`Lead::Seq`], 0 for frames without a number; and the bit [`REPLAYED`].
     bits: u64,
 }
 
-/// The bit of a replayed frame. No client gets so many messages that its number needs the bit.
+/// The bit of a replayed frame. No client gets so many messages that a number needs the bit.
 const REPLAYED: u64 = 1 << 63;
 
 impl Entry {
@@ -28,12 +29,12 @@ impl Entry {
         }
     }
 
-    /// The number that [`Lead::Seq`] shows; 0 for frames without.
+    /// The number in [`Lead::Seq`]; 0 for frames without a number.
     pub(super) fn seq(&self) -> u64 {
         self.bits & !REPLAYED
     }
 
-    /// The frame counts for no limit of the queue, and gives way to no newer frame.
+    /// The frame counts for no limit of the queue, and no newer frame replaces the frame.
     #[inline]
     pub(super) fn is_replayed(&self) -> bool {
         self.bits & REPLAYED != 0
@@ -50,20 +51,20 @@ impl Weigh for Entry {
     }
 }
 
-/// A queued message is one shared body, and so much for each client.
+/// A queued message costs each client only an entry; the clients share the body.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Entry>() == 16);
 
-/// The first data frame of a queue was begun.
+/// The progress of the first data frame of a queue. The rest has to go out in the same encoding.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Begun {
-    /// The encoding that it was begun in; `None` where there is only one for the client.
+    /// The encoding; `None` if the client can get only one.
     pub(super) deflated: Option<Kind>,
-    /// Bytes of it that the kernel has: header, lead and body counted together.
+    /// Bytes that the kernel has taken: header, lead and body counted together.
     pub(super) offset: u32,
 }
 
-/// Which encoding of a frame goes out.
+/// The encoding in which a frame goes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Plain,
@@ -76,8 +77,9 @@ impl Form {
         matches!(self, Self::Deflated(_))
     }
 
-    /// What a client's window holds behind a frame that went out in this form, whole: its newest
-    /// part is that frame, in whatever encoding it came. A frame without compression leaves it.
+    /// The frame with which the client's inflate window ends after `frame` was sent completely. Every
+    /// compressed encoding of `frame` inflates to the same bytes, so the encoding does not matter; an
+    /// uncompressed frame does not change the window.
     #[inline]
     pub(super) fn window_after(self, frame: &Frame, window: FrameId) -> FrameId {
         match self {
@@ -86,7 +88,7 @@ impl Form {
         }
     }
 
-    /// What a frame that goes out in this form is begun in.
+    /// The value of [`Begun::deflated`] for a frame that goes out in this form.
     pub(super) fn begun(self) -> Option<Kind> {
         match self {
             Self::Deflated(key) => Some(key.kind()),
@@ -99,7 +101,7 @@ impl Form {
 pub(super) struct Outgoing<'a> {
     pub(super) entry: &'a Entry,
     pub(super) form: Form,
-    /// Bytes of it that are out already.
+    /// Bytes that are out already.
     pub(super) skip: usize,
 }
 
@@ -116,7 +118,7 @@ impl<'a> Outgoing<'a> {
         encoded.unwrap_or_else(|| frame.plain())
     }
 
-    /// What follows the lead: the whole frame where there is none.
+    /// The bytes behind the lead: the whole frame if there is no lead.
     #[inline]
     pub(super) fn body(&self) -> &'a [u8] {
         match self.entry.frame.lead() {
@@ -147,7 +149,8 @@ impl<'a> Outgoing<'a> {
         text.len() + decimal_digits(self.entry.seq())
     }
 
-    /// Appends what goes before the shared body: header and lead; nothing for a frame without.
+    /// Appends the header and the lead that precede the shared body; nothing for a frame without a
+    /// lead.
     #[inline]
     pub(super) fn render_lead(&self, arena: &mut Vec<u8>) {
         if let Lead::Seq(text) = self.entry.frame.lead() {

@@ -1,16 +1,16 @@
-//! What a feed hands to the hub.
+//! The output of a feed for the hub.
 
 use std::borrow::{Borrow, Cow};
 use std::sync::Arc;
 
 use super::{Frame, Now};
 
-/// The name of a topic. Feeds make names, gateways join them; the hub only compares.
+/// The name of a topic. Feeds make names, gateways join topics by name; the hub only compares names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicName(pub Cow<'static, str>);
 
 impl TopicName {
-    /// A name known at compile time; costs no allocation.
+    /// Makes a name known at compile time, without an allocation.
     pub const fn fixed(name: &'static str) -> Self {
         Self(Cow::Borrowed(name))
     }
@@ -33,14 +33,14 @@ impl From<String> for TopicName {
     }
 }
 
-/// What a publication does to the frame that its topic keeps for newcomers.
+/// The effect of a publication on the topic's retained frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retain {
-    /// Leaves it as it is.
+    /// The retained frame does not change.
     Keep,
-    /// This frame is the first thing that a newcomer gets.
+    /// The publication's frame is the first frame for a new client.
     Set,
-    /// Newcomers get nothing until the next frame.
+    /// New clients get nothing until the next frame.
     Clear,
 }
 
@@ -51,72 +51,72 @@ pub struct Publication {
     pub topic: TopicName,
     /// Frame for the members, shared by all send queues.
     pub frame: Arc<Frame>,
-    /// `false`: only what is retained changes (quiet catch-up); members get nothing now.
+    /// `false`: only the retained frame changes (quiet catch-up); members get nothing now.
     pub deliver: bool,
-    /// What newcomers get from now on.
+    /// The change of the retained frame.
     pub retain: Retain,
 }
 
-/// What the bus says of itself, in its place among the publications.
+/// A notice from the bus, in order with the publications.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BusNotice {
-    /// The bus was reached, and everything that was wanted then is subscribed.
+    /// The bus was reached, and all subscriptions requested until then are made.
     Up,
     /// The bus is away.
     Down,
-    /// Messages were lost: a connection to the bus has ended, with all subscriptions that stood on
-    /// it. Comes before [`Self::Down`], and again if a connection ends before [`Self::Up`].
+    /// Messages were lost: a connection to the bus has ended, with all subscriptions of that
+    /// connection. Comes before [`Self::Down`], and again if a connection ends before [`Self::Up`].
     Gap,
-    /// One message on a topic was lost: it came, and was skipped.
+    /// A message on a topic was skipped, and so lost.
     Skipped(TopicName),
-    /// The bus has answered a request to subscribe to a topic.
+    /// The bus has responded to a request to subscribe to a topic.
     Settled {
-        /// What was asked for.
+        /// The requested topic.
         topic: TopicName,
-        /// The number of the request that was answered. Who has made a later request for the same
-        /// topic waits for another notice: in between the topic may have been given up.
+        /// The number of the request. A later request for the same topic waits for another notice: in
+        /// between the earlier request may have been cancelled.
         number: u64,
-        /// The subscription stands, so what is published from here on comes; `false`: the bus has
-        /// refused it, and nothing will.
+        /// `true`: the bus has subscribed, so messages published from here on arrive; `false`: the bus
+        /// has refused, and no messages will come.
         stands: bool,
     },
-    /// The full name of the message that the next publication is made of, where a gateway needs it: the
-    /// topic may be a pattern.
+    /// The full name of the next publication's message, for gateways that need the name: the topic may
+    /// be a pattern.
     Subject(Arc<str>),
-    /// The next publication is a last value, which is not to be delivered to all members.
+    /// The next publication is a last value, not to be delivered to all members.
     LastValue {
         /// The full name of the message.
         subject: Arc<str>,
-        /// The number of the question that the value answers.
+        /// The number of the request for the value.
         number: u64,
     },
-    /// The bus has answered the question for the last values of a topic: with publications before
-    /// this, or with none.
+    /// The bus has sent all last values of a topic: as publications before this notice, if there are
+    /// any.
     RetainedEnd {
-        /// What was asked for.
+        /// The requested topic.
         topic: TopicName,
-        /// The number of the question.
+        /// The number of the request.
         number: u64,
     },
 }
 
-/// What a feed has seen, for health and metrics. Counters only grow.
+/// Counters of a feed, for health and metrics. Counters only grow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedStats {
-    /// Per subject or channel family, in the feed's own order.
+    /// Counters per subject or channel family, in the feed's own order.
     pub subjects: Vec<SubjectStats>,
-    /// Unix milliseconds of the newest good message.
+    /// The time of the newest good message, Unix milliseconds.
     pub last_message_unix_ms: Option<i64>,
-    /// The cache was warmed, or found empty, at least once.
+    /// Whether the cache was filled, or found empty, at least once.
     pub caught_up: bool,
     /// Messages of subjects that are not relayed.
     pub messages_ignored: u64,
-    /// Losses that the bus told of.
+    /// Losses reported by the bus.
     pub gaps: u64,
 }
 
 impl FeedStats {
-    /// Of these subjects, nothing seen yet.
+    /// Returns counters for these subjects, all 0.
     pub fn of<'a>(subjects: impl IntoIterator<Item = &'a str>) -> Self {
         let counted = |subject: &str| SubjectStats {
             subject: subject.to_owned(),
@@ -128,8 +128,8 @@ impl FeedStats {
         }
     }
 
-    /// Takes the numbers of the same feed at a later moment. Its subjects do not change, so nothing
-    /// is allocated.
+    /// Copies the numbers of the same feed at a later moment. The subjects do not change, so the copy
+    /// allocates nothing.
     pub fn update(&mut self, later: &Self) {
         debug_assert_eq!(self.subjects.len(), later.subjects.len());
         let mut subjects = std::mem::take(&mut self.subjects);
@@ -150,46 +150,46 @@ pub struct SubjectStats {
     pub messages: u64,
     /// Messages refused: no broadcast, state unchanged.
     pub messages_bad: u64,
-    /// Messages not taken because a newer one of the same stream was there already.
+    /// Messages not taken because a newer message of the same stream had arrived.
     pub messages_old: u64,
 }
 
-/// A log line of a feed. The feed decides how many there are; the shell logs them.
+/// A log line of a feed. The feed limits the number of lines; the shell logs the lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FeedLine {
     /// A message was refused.
     BadMessage {
-        /// Its subject or channel.
+        /// The subject or channel.
         subject: String,
         /// Reason of the refusal, for the log line.
         why: String,
-        /// The beginning of its payload, as printable text.
+        /// The beginning of the payload, as printable text.
         excerpt: String,
     },
-    /// So many lines about refused messages were left out.
+    /// The number of lines about refused messages that were left out.
     LeftOut(u64),
 }
 
-/// Turns bus events into publications. One per process; pure: no clock, no socket, no thread.
+/// Turns bus events into publications. A process has one feed. Pure: no clock, no socket, no thread.
 pub trait Feed: Send {
-    /// What the bus thread sends.
+    /// An event of the bus thread.
     type Event: Send;
 
-    /// Takes one event and appends what follows from it to `out`.
+    /// Appends the publications of an event to `out`.
     fn event(&mut self, now: Now, event: Self::Event, out: &mut Vec<Publication>);
 
-    /// What an event tells the gateway, which hears of it before what follows from the event. For
-    /// gateways whose clients choose what the bus is asked for.
+    /// Returns the notice of an event for the gateway, which gets the notice before the publications of
+    /// the event. For gateways whose clients choose the subscriptions of the bus.
     fn notice(&self, event: &Self::Event) -> Option<BusNotice> {
         let _ = event;
         None
     }
 
-    /// What there is to log since the last event. Lines that nobody takes are replaced by later ones.
+    /// The next log line since the last event. Lines that nobody takes are replaced by later lines.
     fn next_line(&mut self) -> Option<FeedLine> {
         None
     }
 
-    /// What was seen so far.
+    /// The counters so far.
     fn stats(&self) -> &FeedStats;
 }

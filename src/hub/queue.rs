@@ -1,20 +1,20 @@
-//! A FIFO with two entries inline. Most clients have none or one frame waiting, so an idle or
-//! healthy connection owns no heap for it, and a drained one gives its heap back.
+//! A FIFO with two entries inline. Most clients have at most one frame waiting, so an idle or healthy
+//! connection needs no heap for the queue, and a drained queue gives its heap back.
 //!
-//! The queue knows the weight of its entries together, and keeps nothing inline for that.
+//! The queue knows the total weight of the entries, and keeps nothing inline for the weight.
 
 use std::collections::VecDeque;
 
-/// Room of a new ring: with the two inline a burst of 16, in one allocation and not in three.
+/// Room of a new ring: with the two inline entries a burst of 16, in one allocation instead of three.
 const RING_ENTRIES: usize = 14;
 
-/// What counts for something.
+/// A value with a weight.
 pub(super) trait Weigh {
-    /// The same while the value is in the queue.
+    /// The weight, constant while the value is in the queue.
     fn weight(&self) -> usize;
 }
 
-/// First in, first out; the first two stand inline, the others in a ring on the heap.
+/// First in, first out; the first two entries are inline, the others in a ring on the heap.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     /// Filled from the front: `head[1]` only while `head[0]` is, `rest` only while both are.
@@ -44,7 +44,6 @@ impl<T: Weigh> Queue<T> {
         inline + self.rest.as_ref().map_or(0, |r| r.entries.len())
     }
 
-    /// Of all entries.
     pub(super) fn weight(&self) -> usize {
         let inline: usize = self.head.iter().flatten().map(T::weight).sum();
         inline + self.rest.as_ref().map_or(0, |r| r.weight)
@@ -59,7 +58,7 @@ impl<T: Weigh> Queue<T> {
         self.head[0].as_ref()
     }
 
-    /// The entry with so many before it.
+    /// The entry with `index` entries before.
     #[inline]
     pub(super) fn get(&self, index: usize) -> Option<&T> {
         match self.head.get(index) {
@@ -103,7 +102,7 @@ impl<T: Weigh> Queue<T> {
         Some(first)
     }
 
-    /// Removes what `keep` refuses among all but the first `fixed` entries; returns how many went.
+    /// Removes the entries that `keep` refuses, except the first `fixed`; returns the number removed.
     pub(super) fn retain_after(&mut self, fixed: usize, mut keep: impl FnMut(&T) -> bool) -> usize {
         let before = self.len();
         let mut old = std::mem::take(self);
@@ -130,7 +129,7 @@ mod tests {
         }
     }
 
-    /// Against a plain ring, over a fixed mix of operations at every small size.
+    /// Compares with a plain ring, over a fixed mix of operations at every small size.
     #[test]
     fn behaves_like_a_ring() {
         let (mut queue, mut model) = (Queue::default(), VecDeque::new());

@@ -1,8 +1,7 @@
-//! What is read of clients, and when: a client's share of a turn, pauses, and clients that end while
-//! they are not read.
+//! Reading of clients: a client's share of a turn, pauses, and clients that end while paused.
 //!
-//! A client that is not read keeps what it sends in its socket. The shell sees the end of such a
-//! socket without reading it, so a client that has gone keeps nothing.
+//! While a client is not read, the data of the client stays in the socket. The shell sees the end of
+//! such a socket without reading, so a client that has gone occupies nothing.
 
 use super::core::Core;
 use super::gateway::Gateway;
@@ -15,23 +14,24 @@ use super::{CloseReason, Closing, Now, SessionKey};
 impl<G: Gateway> Hub<G> {
     // ---- inputs
 
-    /// Bytes that a client sent, as they came.
+    /// Handles bytes from a client.
     pub fn handle_bytes(&mut self, now: Now, key: SessionKey, bytes: &[u8]) {
         self.core.now = now;
         self.take_input(key, bytes);
         self.settle();
     }
 
-    /// The peer's side ended, and everything before was read: `failed` by an error, otherwise in order.
+    /// Handles the end of the peer's side, after everything before was read; `failed`: an error ended
+    /// the connection.
     pub fn handle_ended(&mut self, now: Now, key: SessionKey, failed: bool) {
         self.core.now = now;
         self.end(key, failed);
         self.settle();
     }
 
-    /// The shell sees that the peer's side has ended: `failed` by an error, otherwise in order. A client
-    /// that is read is read to its end first. A client that is not read ends now, unless it may still
-    /// read or the gateway wants what the client has sent.
+    /// Handles an end of the peer's side that the shell sees before everything is read; `failed`: an
+    /// error ended the connection. A client without a pause is read to the end first. A paused client
+    /// ends now, unless the client may still read or the gateway wants the unread data.
     pub fn handle_end_seen(&mut self, now: Now, key: SessionKey, failed: bool) {
         self.core.now = now;
         if self.is_paused(key) && (failed || !self.reads_to_the_end(key)) && self.end(key, failed) {
@@ -40,13 +40,13 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// The budget of message bytes of all clients is whole again.
+    /// Renews the budget of message bytes of all clients.
     pub fn renew_reading(&mut self) {
         self.core.message_bytes = 0;
     }
 
-    /// A client that had its share of an earlier turn has another: the one that has waited longest of
-    /// the address whose turn has come.
+    /// Gives another share to a client that had its share of an earlier turn: addresses take turns, and
+    /// the client of an address that has waited longest goes first.
     pub fn handle_next_share(&mut self, now: Now) {
         self.core.now = now;
         if let Some(key) = self.core.next_turn.pop() {
@@ -55,8 +55,9 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// A client for whose address the gateway has room again: the one that has waited longest of the
-    /// address whose turn has come. The shell reads it at once, before the next one is asked for.
+    /// Resumes a client for whose address the gateway has room again: the addresses take turns, and
+    /// within an address the client that has waited longest goes first. The shell reads that client
+    /// before the next call.
     pub fn handle_next_room(&mut self, now: Now) -> Option<SessionKey> {
         self.core.now = now;
         let gateway = &self.gateway;
@@ -74,8 +75,8 @@ impl<G: Gateway> Hub<G> {
         next
     }
 
-    /// Asked before each read of this client's socket: whether the shell may read. A client without
-    /// room for a message joins those that wait for [`handle_next_room`](Self::handle_next_room).
+    /// Whether the shell may read this client's socket, to be called before each read. A client without
+    /// room for a message joins the queue of [`handle_next_room`](Self::handle_next_room).
     pub fn may_read(&mut self, key: SessionKey) -> bool {
         let session = self.core.clients.session(key);
         let Some(session) = session.filter(|session| session.wants_read()) else {
@@ -92,7 +93,7 @@ impl<G: Gateway> Hub<G> {
 
     // ---- getters
 
-    /// Nothing is against reading this client; there may be no room for its message
+    /// Whether the client is not paused. Room for a message may still be missing
     /// ([`may_read`](Self::may_read)).
     pub fn wants_read(&self, key: SessionKey) -> bool {
         let session = self.core.clients.session(key);
@@ -105,8 +106,8 @@ impl<G: Gateway> Hub<G> {
         self.core.next_turn.len()
     }
 
-    /// Clients that may find room by [`handle_next_room`](Self::handle_next_room): 0 if none was freed
-    /// since the last try in vain.
+    /// Clients that may find room by [`handle_next_room`](Self::handle_next_room): 0 if no room was
+    /// freed since the last attempt without success.
     pub fn waiting_for_room(&self) -> usize {
         match self.core.room_was_freed {
             true => self.core.no_room.len(),
@@ -119,14 +120,15 @@ impl<G: Gateway> Hub<G> {
         self.core.message_bytes
     }
 
-    /// The budget of message bytes of all clients is used up.
+    /// Whether the budget of message bytes of all clients is used up.
     pub fn has_read_enough(&self) -> bool {
         self.core.message_bytes > self.core.limits.turn_all_message_bytes_max
     }
 
     // ---- inside
 
-    /// The peer's side ended; `false`: the client may still read, or its last words are on their way.
+    /// Handles the end of the peer's side; returns false if the client may still read or gets its last
+    /// control bytes.
     fn end(&mut self, key: SessionKey, failed: bool) -> bool {
         let now = self.core.now;
         let Some(session) = self.core.clients.session_mut(key) else {
@@ -151,7 +153,8 @@ impl<G: Gateway> Hub<G> {
         session.is_some_and(|session| session.pauses() != Pauses::default())
     }
 
-    /// The gateway wants what a client sent before its end, and the client is read on.
+    /// Whether the gateway wants the unread data of a client that has ended, and the client only waits
+    /// for its next share of a turn.
     fn reads_to_the_end(&mut self, key: SessionKey) -> bool {
         let Some(client) = self.clients.get_mut(key) else {
             return false;
@@ -178,7 +181,7 @@ impl<G: Gateway> Hub<G> {
         self.core.frame_scratch.rest();
     }
 
-    /// Messages come out one by one, so that a gateway may close or pause between them.
+    /// Handles the messages in turn, so that a gateway may close or pause between two messages.
     fn take_frames(&mut self, key: SessionKey, input: &mut &[u8]) {
         let mut message_bytes = 0;
         loop {
@@ -220,8 +223,8 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
-    /// Pauses a client that had its share of the turn, `message_bytes` of it now, or for whose next
-    /// message there is no room.
+    /// Pauses a client that had its share of the turn (`message_bytes` of the client in this turn), or
+    /// whose next message finds no room.
     fn pause_before_message(&mut self, key: SessionKey, input: &[u8], message_bytes: usize) {
         let core = &mut self.core;
         let Some(session) = core.clients.session(key) else {
@@ -242,7 +245,7 @@ impl<G: Gateway> Hub<G> {
 
     fn take_message(&mut self, key: SessionKey, message: &Message) {
         self.core.clients.count_message(key);
-        // A client that is about to be closed is heard no more.
+        // Messages of a client that is about to be closed are ignored.
         if !self.core.is_open(key) {
             return;
         }
@@ -266,17 +269,17 @@ impl<G: Gateway> Hub<G> {
 }
 
 impl Core {
-    /// Stops reading the client: what it sends waits in the kernel, then at the client.
+    /// Stops reading the client: new data waits in the kernel, then at the client.
     pub fn pause_reading(&mut self, key: SessionKey) {
         self.pause(key, Pause::Gateway);
     }
 
-    /// Reads on.
+    /// Resumes reading.
     pub fn resume_reading(&mut self, key: SessionKey) {
         self.resume(key, Pause::Gateway);
     }
 
-    /// `false`: it was paused for this already, or has ended.
+    /// Returns false if the client was paused for this reason already, or has ended.
     pub(super) fn pause(&mut self, key: SessionKey, why: Pause) -> bool {
         let now = self.now;
         let Some(session) = self.clients.session_mut(key) else {
@@ -289,8 +292,8 @@ impl Core {
         is_new
     }
 
-    /// A session that closes takes all of `input`, and what follows from that is done; `false`: the
-    /// session does not close.
+    /// Feeds all of `input` to a session that closes, and handles the consequences. Returns false if
+    /// the session does not close.
     fn read_last_words(&mut self, key: SessionKey, input: &[u8]) -> bool {
         let session = self.clients.session_mut(key);
         let closes = session.is_some_and(|session| session.read_last_words(input));

@@ -1,9 +1,9 @@
-//! Every end of a connection has a reason that someone can read: it is the label of the metric,
-//! the word in the log line, and it decides the close code.
+//! Reasons for the end of a connection: the label of the metric, the word in the log line, and the base
+//! of the close code.
 
 use std::borrow::Cow;
 
-/// Why a connection ended. The first reason counts; what follows from it changes nothing.
+/// The reason for the end of a connection. The first reason counts; later events change nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum CloseReason {
@@ -25,23 +25,23 @@ pub enum CloseReason {
     BadUtf8,
     /// A message over the limit: 1009.
     MessageTooBig,
-    /// No pong: 1011 (or as the gateway says).
+    /// No pong: 1011 (or the gateway's code).
     PongTimeout,
     /// The kernel accepted no byte for the stall limit.
     SendStalled,
-    /// The send queue was past its soft limit for too long.
+    /// The send queue was above its soft limit for too long.
     SendQueueSoft,
-    /// The send queue would have passed its hard limit.
+    /// The send queue would have exceeded its hard limit.
     SendQueueHard,
-    /// All frames together passed their limit, and this client held the most.
+    /// All frames together exceeded their limit, and the client was among those that held the most.
     FrameMemory,
     /// More connections than allowed.
     ConnectionLimit,
     /// More connections of one address than allowed.
     ConnectionsPerIp,
-    /// One address opens connections faster than allowed.
+    /// The address opens connections faster than allowed.
     ConnectionRatePerIp,
-    /// This process is stopping: 1012 (or as the gateway or `--stop-code` says).
+    /// The process stops: 1012 (or the code of the gateway or of `--stop-code`).
     ShuttingDown,
 }
 
@@ -96,19 +96,20 @@ impl CloseReason {
 /// Bytes of a reason in a close frame: 125 of a control frame, without the code (RFC 6455 §5.5).
 const REASON_BYTES_MAX: usize = 123;
 
-/// A close code and its reason text (RFC 6455 §7.4), as they go into the close frame.
+/// A close code and its reason text (RFC 6455 §7.4) for the close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseCode {
     /// The status code.
     pub code: u16,
     /// At most 123 bytes; may be empty.
     pub text: &'static str,
-    /// How long the client is asked to wait before it comes back; 0 asks for nothing.
+    /// The time that the client is asked to wait before a new connection, milliseconds; 0 asks for no
+    /// wait.
     pub retry_after_ms: u32,
 }
 
 impl CloseCode {
-    /// A code with a text that asks for no wait.
+    /// Returns a code with a text and without a wait.
     pub const fn new(code: u16, text: &'static str) -> Self {
         Self {
             code,
@@ -117,13 +118,13 @@ impl CloseCode {
         }
     }
 
-    /// A code without a text.
+    /// Returns a code without a text.
     pub const fn bare(code: u16) -> Self {
         Self::new(code, "")
     }
 
-    /// The reason of the close frame: the text, then `retry_after_ms=N` if the client is asked to
-    /// wait. A text that leaves no room for the wait is cut.
+    /// The reason of the close frame: the text, then `retry_after_ms=N` if the client is asked to wait.
+    /// A text that leaves no room for the wait is cut.
     pub fn reason(self) -> Cow<'static, str> {
         if self.retry_after_ms == 0 {
             return Cow::Borrowed(self.text);
@@ -140,13 +141,13 @@ impl CloseCode {
     }
 }
 
-/// How much the client still gets before the close frame.
+/// The data that the client still gets before the close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closing {
-    /// The close frame goes out behind what the kernel takes in this turn, or at the next frame
-    /// boundary; what waits longer is discarded and counted.
+    /// The close frame goes out behind the bytes that the kernel takes in this turn, or at the next
+    /// frame boundary; later frames are discarded and counted.
     Now,
-    /// What waits goes out first; nothing new is queued.
+    /// Waiting frames go out first; no new frame is queued.
     Graceful,
 }
 

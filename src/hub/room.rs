@@ -1,27 +1,27 @@
-//! The room of tables by slot after many clients have gone.
+//! Frees memory of tables by slot after many clients have gone.
 //!
-//! A table grows with the most clients that were ever there. Its room is given back when less than a
-//! quarter of it is used; twice of what is used is kept, so that a table that shrinks and grows again
-//! pays for neither with each client.
+//! A table grows with the highest number of clients so far. When less than a quarter of the room is
+//! used, the table shrinks to twice the used room, so that a table that shrinks and grows again does
+//! not pay for each client.
 
 use slab::Slab;
 
 /// Entries whose room is always kept.
 const ROOM_KEPT: usize = 1024;
 
-/// There is room for many more entries than are used.
+/// Whether there is room for many more entries than are used.
 pub(crate) fn is_too_large(used: usize, room: usize) -> bool {
     room > ROOM_KEPT && used < room / 4
 }
 
-/// Gives room back of which little is used.
+/// Gives back the room of a table of which little is used.
 pub(crate) fn shrink<T>(table: &mut Vec<T>) {
     if is_too_large(table.len(), table.capacity()) {
         table.shrink_to((2 * table.len()).max(ROOM_KEPT / 2));
     }
 }
 
-/// Takes empty slots off the end of a table, and gives its room back.
+/// Removes empty slots from the end of a table, and gives the room back.
 pub(crate) fn trim<T>(slots: &mut Vec<T>, is_empty: impl Fn(&T) -> bool) {
     while slots.last().is_some_and(&is_empty) {
         slots.pop();
@@ -29,11 +29,12 @@ pub(crate) fn trim<T>(slots: &mut Vec<T>, is_empty: impl Fn(&T) -> bool) {
     shrink(slots);
 }
 
-/// When a slab gives its room back: it is walked over for that, so not at each removal. The entries
-/// that are left may stand at its end, so it is tried again each time that half of them have gone.
+/// When a slab gives room back. To shrink walks the whole slab, so not every removal tries. The
+/// remaining entries may be at the end of the slab, so another attempt follows each time that half of
+/// the entries have gone.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SlabRoom {
-    /// With so few entries room is given back.
+    /// The number of entries at which room is given back.
     due_at: usize,
 }
 
@@ -43,7 +44,7 @@ impl SlabRoom {
         self.due_at = self.due_at.max(slab.len() / 4);
     }
 
-    /// An entry was removed: gives back what stands behind the last entry, if few are left of many.
+    /// An entry was removed: gives back the room behind the last entry, if few are left of many.
     pub(super) fn removed<T>(&mut self, slab: &mut Slab<T>) {
         if slab.capacity() > ROOM_KEPT && slab.len() <= self.due_at {
             self.due_at = slab.len() / 2;

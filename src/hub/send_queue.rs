@@ -1,13 +1,13 @@
-//! What waits for one client: a control part that goes first, and shared frames behind it.
+//! The send queue of a client: a control part that goes first, and shared frames behind.
 //!
-//! Three rules hold the queue together. A frame that was begun is finished first. Whole control
-//! frames go before whole data frames, so that a pong never stands behind a backlog. Only
-//! [`SendQueue::wrote`] moves the queue: a short write moves an offset, no bytes.
+//! Three rules hold the queue together. A frame that was begun is finished first. Whole control frames
+//! go before whole data frames, so that a pong never waits behind a backlog. Only [`SendQueue::wrote`]
+//! moves the queue: a short write moves an offset, no bytes.
 //!
-//! Frames with a conflation key make a slow client skip, never fall behind: past the soft limit,
-//! or when the oldest whole frame is old, only the newest frame per key stays, until the queue is
-//! empty once. Frames without a key are never skipped; a client that cannot keep up with them is
-//! dropped by the soft or the hard limit.
+//! Frames with a conflation key make a slow client skip, never fall behind: above the soft limit, or
+//! when the oldest whole frame is old, only the newest frame per key stays, until the queue has been
+//! empty. Frames without a key are never skipped; the soft or the hard limit drops a client that cannot
+//! keep up.
 
 mod conflate;
 mod write;
@@ -22,55 +22,54 @@ use super::queue::{Queue, Weigh as _};
 use super::window::FrameId;
 use super::{CloseReason, ConflationKey, Frame, Lead, Now};
 
-/// Frames in one write: with a lead each, and the control part, fewer slices than one `writev`
-/// takes (IOV_MAX is 1,024 on Linux).
+/// Frames in one write: with a lead each, and the control part, fewer slices than a `writev` takes
+/// (IOV_MAX is 1,024 on Linux).
 const FRAMES_MAX: usize = 256;
 
-/// The number of the first frame that shows one.
+/// The number in the first frame with a number.
 const FIRST_SEQ: u64 = 1;
 
-/// What became of a pushed frame.
+/// The outcome of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pushed {
     /// The frame waits.
     Queued,
-    /// It waits, and with it the queue went over its soft limit: a clock starts.
+    /// The frame waits, and has brought the queue over the soft limit: a clock starts.
     QueuedOverSoft,
-    /// It waits, and this many older ones went for it.
+    /// The frame waits, and has replaced this many older frames.
     Conflated {
         /// Frames removed.
         frames: u32,
-        /// Their queue bytes.
+        /// Queue bytes of the removed frames.
         bytes: usize,
     },
-    /// A limit is passed; the frame was not queued and the client is to be dropped.
+    /// A limit is exceeded; the frame was not queued and the client is to be dropped.
     Over(CloseReason),
 }
 
-/// What a write moved.
+/// The effect of a write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wrote {
     /// Frames that are out whole.
     pub(super) frames: u32,
-    /// Their queue bytes.
+    /// Queue bytes of these frames.
     pub(super) bytes: usize,
     /// Control bytes left the queue and none is left.
     pub(super) control_out: bool,
 }
 
-/// The control bytes and the frames that wait for one client.
 #[derive(Debug)]
 pub(super) struct SendQueue {
     control: Vec<u8>,
     data: Queue<Entry>,
     encoding: Encoding,
-    /// What the client's window holds, as of the last frame that is out whole.
+    /// The frame with which the client's window ends, as of the last frame that is out whole.
     window: FrameId,
     begun: Option<Begun>,
     /// Queue bytes of `data`.
     bytes: usize,
     pub(super) next_seq: u64,
-    /// Not zero: the queue is conflating, and 2 to this power frames are looked through again.
+    /// Not zero: the queue is conflating, and conflates again at 2 to this power frames.
     conflate_at: u8,
     /// Not zero: 8 bytes, where `Option<u64>` has 16.
     over_soft_since: Option<NonZeroU64>,
@@ -80,7 +79,7 @@ pub(super) struct SendQueue {
     frames_out: u64,
 }
 
-/// Every delivery touches it: two cache lines, and no third.
+/// Every delivery reads and writes a queue: two cache lines, and no third.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<SendQueue>() <= 128);
 
@@ -114,7 +113,7 @@ impl SendQueue {
         self.encoding
     }
 
-    /// Whole control frames, and the answer to the handshake, are appended here.
+    /// The control part, to append whole control frames or the response to the handshake.
     pub(super) fn control(&mut self, now: Now) -> &mut Vec<u8> {
         if self.is_empty() {
             self.progress_at = now.mono_us;
@@ -130,7 +129,7 @@ impl SendQueue {
         self.control.is_empty() && self.data.is_empty()
     }
 
-    /// Frames that wait or were begun.
+    /// The number of frames that wait or were begun.
     pub(super) fn frames(&self) -> usize {
         self.data.len()
     }
@@ -147,7 +146,7 @@ impl SendQueue {
         self.bytes
     }
 
-    /// Bytes that the kernel took so far.
+    /// Bytes taken by the kernel so far.
     pub(super) fn bytes_out(&self) -> u64 {
         self.bytes_out
     }
@@ -157,8 +156,8 @@ impl SendQueue {
         self.frames_out
     }
 
-    /// When the oldest frame that waits or was begun had arrived, microseconds of the monotonic
-    /// clock.
+    /// The time at which the oldest frame that waits or was begun arrived, microseconds of the
+    /// monotonic clock.
     pub(super) fn oldest_at(&self) -> Option<u64> {
         self.data
             .front()
@@ -173,15 +172,15 @@ impl SendQueue {
         self.over_soft_since.map(NonZeroU64::get)
     }
 
-    /// Queues a frame, or says why not.
+    /// Queues a frame, or returns the limit that forbids the frame.
     pub(super) fn push(
         &mut self,
         now: Now,
         frame: &Arc<Frame>,
         limits: &SendQueueLimits,
     ) -> Pushed {
-        // Asked before conflation makes way: a frame that takes the place of the last one is no
-        // progress of a client that reads nothing.
+        // Read before conflation removes frames: a frame that replaces the last frame is no progress of
+        // a client that reads nothing.
         let was_empty = self.is_empty();
         let outcome = match frame.key() {
             Some(key) => self.make_way(now, key, limits),
@@ -197,8 +196,8 @@ impl SendQueue {
         outcome
     }
 
-    /// Queues a frame that counts for no limit of the queue, and that no newer frame replaces. Who
-    /// replays bounds how much of it waits.
+    /// Queues a frame that counts for no limit of the queue, and that no newer frame replaces. The
+    /// caller limits the number of waiting replayed frames.
     pub(super) fn replay(&mut self, now: Now, frame: &Arc<Frame>) {
         if self.is_empty() {
             self.progress_at = now.mono_us;
@@ -213,13 +212,13 @@ impl SendQueue {
         self.data.push_back(entry);
     }
 
-    /// The kernel has taken everything; of a client that skips, every replayed frame: its queue may
-    /// never be empty.
+    /// Whether the kernel has taken everything. For a client that skips, all replayed frames are
+    /// enough, because the queue may never be empty.
     pub(super) fn has_room(&self) -> bool {
         self.data.is_empty() || self.is_conflating() && self.data.weight() == 0
     }
 
-    /// A frame that is not sent keeps its number: a gap always means a loss.
+    /// Counts a frame that is not sent: a gap in the numbers always means a loss.
     pub(super) fn shed(&mut self, frame: &Frame) {
         self.number(frame);
     }
@@ -232,10 +231,11 @@ impl SendQueue {
         self.next_seq - 1
     }
 
-    /// Frames without a key: what waits behind the first frame is bounded. The first does not
+    /// For frames without a key: limits the bytes behind the first frame. The first frame does not
     /// count, so that an empty queue takes a frame of any size.
     fn check_limits(&mut self, now: Now, limits: &SendQueueLimits) -> Pushed {
-        // The first frame that counts may stand behind many replayed ones: it is looked for last.
+        // Many replayed frames may precede the first frame that counts, so the search for that frame
+        // comes last.
         let is_little = self.counted_bytes() <= limits.soft_bytes.min(limits.hard_bytes);
         let behind = if is_little { 0 } else { self.bytes_behind() };
         if behind > limits.hard_bytes {
@@ -246,25 +246,25 @@ impl SendQueue {
             return Pushed::Queued;
         }
         if self.over_soft_since.is_some() {
-            // For how long is judged by the clock alone: after a freeze of the process the first
-            // messages come before the client was written to.
+            // Only the clock judges the duration: after a freeze of the process the first messages come
+            // before the client was written to.
             return Pushed::Queued;
         }
         self.over_soft_since = NonZeroU64::new(now.mono_us);
         Pushed::QueuedOverSoft
     }
 
-    /// The queue is below its soft limit again, or it is not. Asked when the clock runs out.
+    /// Whether the queue is still above the soft limit, to be called when the clock runs out.
     pub(super) fn is_over_soft(&self, limits: &SendQueueLimits) -> bool {
         self.bytes_behind() > limits.soft_bytes
     }
 
-    /// Bytes that count for the limits: those of replayed frames do not.
+    /// Bytes that count for the limits: replayed frames do not.
     fn counted_bytes(&self) -> usize {
         self.bytes - self.data.weight()
     }
 
-    /// The same, without the first frame that counts.
+    /// The same bytes without the first frame that counts.
     fn bytes_behind(&self) -> usize {
         let first = self.data.iter().find(|entry| !entry.is_replayed());
         self.counted_bytes() - first.map_or(0, |entry| entry.frame.queue_bytes())
@@ -274,22 +274,24 @@ impl SendQueue {
         self.over_soft_since = None;
     }
 
-    /// Removes the keyed frames that were not begun and whose key is one of these, but for replayed
-    /// ones; frames, bytes.
+    /// Removes the frames with one of these keys, except begun and replayed frames. Returns frames and
+    /// bytes.
     pub(super) fn remove(&mut self, gone: impl Fn(ConflationKey) -> bool) -> (u32, usize) {
         self.retain(|entry| entry.is_replayed() || !entry.frame.key().is_some_and(&gone))
     }
 
-    /// Whatever the client has, no frame refers to it any more; a frame that was begun still does.
+    /// Forgets the client's window, so that no frame refers to the window; a frame that was begun still
+    /// does.
     pub(super) fn forget_window(&mut self) {
         if self.begun.is_none() {
             self.window = FrameId::NONE;
         }
     }
 
-    /// Discards what was not begun: the client is closed at the next frame boundary.
+    /// Discards the frames that were not begun: the client is closed at the next frame boundary.
     pub(super) fn discard_waiting(&mut self) -> (u32, usize) {
-        // With what waited goes its clock, or it would be due for ever: nobody asks it any more.
+        // The clock of the soft limit ends too: nothing checks the clock again, so the deadline would
+        // be due forever.
         self.over_soft_since = None;
         self.retain(|_| false)
     }
@@ -308,7 +310,7 @@ impl SendQueue {
         (frames as u32, bytes)
     }
 
-    /// What must always hold; the simulation and debug builds ask after each step.
+    /// Panics if the queue is inconsistent; the simulation and debug builds call this after each step.
     pub(super) fn check_invariants(&self) {
         let bytes: usize = self.data.iter().map(|e| e.frame.queue_bytes()).sum();
         assert_eq!(bytes, self.bytes, "queue bytes");

@@ -1,5 +1,4 @@
-//! The seam between the core and the shell, which owns the sockets: what has to be done to them,
-//! and how bytes go out.
+//! The interface between the core and the shell, which owns the sockets: work on sockets, and writes.
 
 use std::io;
 use std::sync::Arc;
@@ -7,17 +6,17 @@ use std::sync::Arc;
 use super::{Ended, SessionKey};
 use crate::admission::AddressPlace;
 
-/// What the shell has to do to a socket.
+/// Work on a socket.
 #[derive(Debug)]
 pub enum Effect {
-    /// The socket's sending side is done: shut it down, go on reading until the peer ends.
+    /// The socket's sending side is done: shut down that side, and read on until the peer ends.
     HalfClose(SessionKey),
     /// End the socket, then call [`Hub::handle_released`](super::Hub::handle_released).
     Release {
-        /// Whose socket.
+        /// The socket's key.
         key: SessionKey,
-        /// Drop what the kernel still holds (a client that does not read), instead of letting it
-        /// drain.
+        /// Drop the bytes in the kernel (the client does not read); otherwise the kernel still sends
+        /// the bytes.
         reset: bool,
         /// For the log line.
         ended: Ended,
@@ -25,35 +24,35 @@ pub enum Effect {
     /// Hand the socket to the HTTP side with the bytes read so far, then call
     /// [`Hub::handle_released`](super::Hub::handle_released).
     ToHttp {
-        /// Whose socket.
+        /// The socket's key.
         key: SessionKey,
-        /// What was read, from the request line on.
+        /// Bytes read so far, from the request line on.
         read: Vec<u8>,
-        /// Its place in the connection limits; dropped when the connection ends.
+        /// The connection's permit in the connection limits; dropped when the connection ends.
         permit: Permit,
     },
     /// Write no more than so many bytes a second to this client; `None`: as much as the kernel takes.
     Pace {
-        /// Whose socket.
+        /// The socket's key.
         key: SessionKey,
-        /// The bytes.
+        /// The limit, in bytes a second.
         bytes_per_second: Option<u32>,
     },
-    /// Reading was paused and goes on: what the kernel holds comes with no new event.
+    /// Reading was paused and continues: bytes in the kernel come without a new event.
     Resume(SessionKey),
 }
 
-/// A place in the connection limits, given back when dropped.
+/// A connection's permit under the connection limits, given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
-    /// Held for its count alone.
+    /// Held for the reference count alone.
     _place: Arc<()>,
-    /// Among the connections of its address, once that is known.
+    /// The permit of the address, once known.
     _of_address: Option<AddressPlace>,
 }
 
 impl Permit {
-    /// Takes one of `places`.
+    /// Takes a permit from `places`.
     pub fn new(places: &Arc<()>) -> Self {
         Self {
             _place: Arc::clone(places),
@@ -61,35 +60,35 @@ impl Permit {
         }
     }
 
-    /// Counts it for an address; for the one before no more.
+    /// Counts the connection for an address, and no longer for the previous address.
     pub(super) fn hold(&mut self, place: Option<AddressPlace>) {
         self._of_address = place;
     }
 
-    /// How many are out. `places` itself is one holder.
+    /// The number of permits in use. `places` itself is one holder.
     pub fn taken(places: &Arc<()>) -> usize {
         Arc::strong_count(places) - 1
     }
 }
 
-/// One write: slices that go to one client, in order.
+/// A write: slices for one client, in order.
 #[derive(Debug)]
 pub struct Write<'a> {
-    /// Whose socket.
+    /// The socket's key.
     pub key: SessionKey,
-    /// At least one, none empty.
+    /// At least one slice, none empty.
     pub slices: &'a [io::IoSlice<'a>],
 }
 
-/// Takes batches of writes to the sockets. Returns only when no buffer is in use any more.
+/// Writes batches to the sockets. Returns only when no buffer is in use any more.
 pub trait Transmit {
-    /// Tries each write once and says in `wrote`, in the same order, how many bytes were taken.
+    /// Tries each write once and appends the number of bytes taken to `wrote`, in the same order.
     /// `WouldBlock`: none now; the socket will become writable again. Another error: the socket is
     /// dead.
     fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>);
 
-    /// `false` ends the flush for now: the other clients have their writes in the next one. Asked
-    /// between batches; by default there is always time.
+    /// Returns false to end the flush for now: the other clients get their writes in the next flush.
+    /// Called between batches; by default there is always time.
     fn has_time(&self) -> bool {
         true
     }

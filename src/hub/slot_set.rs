@@ -1,12 +1,12 @@
-//! A set of slots that is walked in the order of the slots.
+//! A set of slots, walked in the order of the slots.
 //!
-//! Sessions stand in memory by slot. A walk in this order reads memory from front to back, which
-//! the processor foresees, whatever order clients came in.
+//! Sessions are in memory by slot. A walk in this order reads memory from front to back, which the
+//! processor foresees, in whatever order clients came.
 
 /// Bits of a word.
 const BITS: usize = u64::BITS as usize;
 
-/// One bit for each slot, and one bit for each word of those that is not 0.
+/// A bit for each slot, and in the summary a bit for each word other than 0.
 #[derive(Debug, Default)]
 pub(super) struct SlotSet {
     words: Vec<u64>,
@@ -29,7 +29,6 @@ impl SlotSet {
         self.words.get(at).is_some_and(|word| word & bit != 0)
     }
 
-    /// Adds a slot, once.
     #[inline]
     pub(super) fn insert(&mut self, slot: u32) {
         let (at, bit) = place(slot as usize);
@@ -45,7 +44,6 @@ impl SlotSet {
         *word |= bit;
     }
 
-    /// Takes a slot out, if it is in.
     #[inline]
     pub(super) fn remove(&mut self, slot: u32) {
         let (at, bit) = place(slot as usize);
@@ -54,7 +52,7 @@ impl SlotSet {
         }
     }
 
-    /// Takes out the first slot that is not before this one.
+    /// Removes and returns the first slot that is not before `slot`.
     #[inline]
     pub(super) fn take_from(&mut self, slot: u32) -> Option<u32> {
         let (at, bit) = place(slot as usize);
@@ -70,7 +68,7 @@ impl SlotSet {
         Some((at * BITS) as u32 + word.trailing_zeros())
     }
 
-    /// The slot with so many before it; 0 if there are fewer.
+    /// The slot with `index` slots before; 0 if there are fewer.
     pub(super) fn slot_at(&self, mut index: usize) -> u32 {
         let mut at = 0;
         while let Some(next) = first_from(&self.summary, at) {
@@ -97,7 +95,6 @@ impl SlotSet {
         }
     }
 
-    /// Room for the word at this index.
     #[cold]
     fn grow(&mut self, at: usize) {
         self.words.resize(at + 1, 0);
@@ -111,7 +108,7 @@ fn place(index: usize) -> (usize, u64) {
     (index / BITS, 1 << (index % BITS))
 }
 
-/// The index of the first bit that is set and not before this one.
+/// The index of the first set bit from `index` on.
 #[inline]
 fn first_from(words: &[u64], index: usize) -> Option<usize> {
     let (at, bit) = place(index);
@@ -131,7 +128,7 @@ mod tests {
     use super::SlotSet;
     use crate::base::SplitMix64;
 
-    /// Against a tree, with slots that are close together and far apart.
+    /// Compares with a tree, for slots that are close together and far apart.
     #[test]
     fn behaves_like_a_tree() {
         for span in [3, 64, 65, 700, 10_000, 300_000] {

@@ -1,4 +1,4 @@
-//! What the core counts: plain numbers, read by the shell once a turn. Counters only grow.
+//! The counters of the core: plain numbers, read by the shell once a turn. Counters only grow.
 
 use std::io;
 
@@ -8,11 +8,11 @@ use super::session::{Pause, Pauses};
 /// How a write to a client failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
-    /// The client went: reset, or closed while we wrote.
+    /// The client has gone: reset, or closed during the write.
     PeerGone,
     /// The kernel gave up sending again.
     TimedOut,
-    /// No way to the client.
+    /// No route to the client.
     Unreachable,
     /// Anything else.
     Other,
@@ -46,46 +46,46 @@ pub struct HubStats {
     pub opened: u64,
     /// Connections handed to HTTP.
     pub to_http: u64,
-    /// Connections that came back from there with an upgrade.
+    /// Connections that came back from HTTP with an upgrade.
     pub returned: u64,
     /// Handshakes refused with a status.
     pub refused: u64,
     /// Gauge: sessions whose request head is not complete.
     pub heads: u64,
-    /// Gauge: open clients, from the answer to their request to the close.
+    /// Gauge: open clients, from the response to their request to the close.
     pub open: u64,
-    /// Gauge: those of them that speak another protocol than WebSocket.
+    /// Gauge: open clients that speak another protocol than WebSocket.
     pub open_other: u64,
     /// Gauge: sessions that only wait for their socket to end.
     pub closing: u64,
-    /// Gauge: those of them that were open before.
+    /// Gauge: closing sessions that were open before.
     pub leaving: u64,
     /// Gauge: clients that are not read, by reason ([`paused_clients`](Self::paused_clients)). A client
     /// may have several reasons.
     pub paused: [u64; Pause::ALL.len()],
-    /// Clients that ended while they were not read: what they had sent and was not read is dropped.
+    /// Clients that ended while they were not read: their unread data is dropped.
     pub ended_unread: u64,
     /// Ends of connections by reason, in the order of [`CloseReason::ALL`].
     pub closes: [u64; CloseReason::ALL.len()],
-    /// Messages meant for clients, one for each client.
+    /// Messages for clients, counted for each client.
     pub messages_queued: u64,
     /// Messages whose last byte the kernel took.
     pub messages_sent: u64,
-    /// Messages that a newer one of the same key replaced.
+    /// Messages replaced by a newer message of the same key.
     pub messages_conflated: u64,
     /// Messages over a client's outbound rate: not sent.
     pub messages_shed: u64,
-    /// Messages that were waiting when their client went.
+    /// Messages that were waiting when their client ended.
     pub messages_dropped: u64,
     /// Gauge: messages in send queues.
     pub messages_waiting: u64,
     /// Gauge: bytes in send queues, shared frames counted once per queue.
     pub send_queue_bytes: u64,
-    /// Bytes that the kernel took.
+    /// Bytes taken by the kernel.
     pub bytes_sent: u64,
     /// Writes handed to the kernel.
     pub writes: u64,
-    /// Writes of which the kernel took a part or nothing.
+    /// Writes taken by the kernel only in part or not at all.
     pub writes_short: u64,
     /// Writes that failed, in the order of [`SendError::LABELS`].
     pub send_errors: [u64; SendError::LABELS.len()],
@@ -93,7 +93,7 @@ pub struct HubStats {
     pub send_queue_peak_bytes: u64,
     /// Frames deflated, once for each encoding.
     pub frames_deflated: u64,
-    /// Encodings that refer to nothing before them.
+    /// Encodings that refer to no earlier frame.
     pub encodings_alone: u64,
     /// Encodings that refer to an earlier frame of their topic.
     pub encodings_chained: u64,
@@ -108,7 +108,7 @@ pub struct HubStats {
 }
 
 impl HubStats {
-    /// A session had the reasons `before` against reading, and has those of `after`.
+    /// Counts the change of a session's pauses from `before` to `after`.
     pub(super) fn count_pauses(&mut self, before: Pauses, after: Pauses) {
         if before == after {
             return;
@@ -140,7 +140,7 @@ impl HubStats {
         }
     }
 
-    /// Moves the gauges of phases; nothing else does.
+    /// Moves the gauges of phases; no other function does.
     pub(super) fn moved(&mut self, moved: Moved) {
         if let Some(left) = moved.from.and_then(|phase| self.gauge(phase)) {
             *left -= 1;
@@ -174,27 +174,26 @@ impl HubStats {
         Pause::ALL.map(Pause::label).into_iter().zip(self.paused)
     }
 
-    /// Ends with this reason.
+    /// Ends of connections with this reason.
     pub fn closes_for(&self, reason: CloseReason) -> u64 {
         self.closes[reason as usize]
     }
 }
 
-/// Where a connection stands in its life (docs/contributing/lifecycle.md).
+/// The phase of a connection (docs/contributing/lifecycle.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PhaseKind {
     /// The request head is on its way.
     Head,
-    /// The client gets messages, or a close waits for the last of them.
+    /// The client gets messages, or a close waits for the last of these messages.
     Open,
-    /// The last bytes are on their way; what the client sends is discarded.
+    /// The last bytes are on their way; new data from the client is discarded.
     Closing,
-    /// The shell was told to end the socket, or has it for HTTP.
+    /// The shell has to end the socket, or has the socket for HTTP.
     Gone,
 }
 
-/// A session has changed its phase: the gauges follow
-/// ([`HubStats::moved`](crate::hub::HubStats)).
+/// The change of a session's phase, for the gauges ([`HubStats::moved`](crate::hub::HubStats)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(in crate::hub) struct Moved {

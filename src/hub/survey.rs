@@ -1,9 +1,10 @@
-//! A survey: who is slow, who sends and gets the most, which topics carry the most.
+//! A survey: the slow clients, the clients with the most messages, and the topics with the most
+//! messages.
 //!
-//! All clients and topics have to be looked at for that, and a hundred thousand of them in one turn
-//! would delay every message. So a survey goes on from turn to turn, and looks at a bounded number
-//! in each. Nothing stands still meanwhile: a client is shown as it was in its own turn, and a
-//! client that has ended before the last turn is left out. Nobody is surveyed unless somebody asks.
+//! A survey has to look at all clients and topics; a hundred thousand of them in one turn would delay
+//! every message. So a survey continues from turn to turn, and looks at a bounded number in each. The
+//! state changes meanwhile: a client is counted as of its own turn, and a client that has ended before
+//! the last turn is left out. A survey runs only on request.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,17 +18,17 @@ use super::{ClientLook, ClientState, Hub, Now, PhaseKind, SessionKey, Survey, To
 /// Clients and topics that one turn looks at.
 pub const SURVEY_SLICE_MAX: usize = 2_048;
 
-/// Clients of each kind, and topics, that a survey names.
+/// Clients in each ranking, and topics, that a survey names.
 pub const SURVEY_NAMED_MAX: usize = 20;
 
-/// The survey under way, and when the last one began.
+/// The survey under way, and the time at which the last survey began.
 #[derive(Debug, Default)]
 pub(super) struct Surveys {
     walk: Option<Walk>,
     last_began_us: Option<u64>,
 }
 
-/// The largest by rank, so many.
+/// The [`SURVEY_NAMED_MAX`] values with the largest ranks.
 #[derive(Debug)]
 struct Largest<R, T>(BinaryHeap<Reverse<(R, T)>>);
 
@@ -36,7 +37,7 @@ impl<R: Ord, T: Ord> Largest<R, T> {
         Self(BinaryHeap::with_capacity(SURVEY_NAMED_MAX))
     }
 
-    /// `make` is called only for what belongs to the largest so far.
+    /// Adds a value if the rank is among the largest so far; only then calls `make`.
     fn offer(&mut self, rank: R, make: impl FnOnce() -> T) {
         if self.0.len() == SURVEY_NAMED_MAX {
             let is_small = |Reverse((least, _)): &Reverse<(R, T)>| rank <= *least;
@@ -84,7 +85,7 @@ impl Walk {
         }
     }
 
-    /// Looks at the next clients; what is left of `room` is for topics.
+    /// Looks at the next clients; the rest of `room` is for topics.
     fn look_at_clients(&mut self, now: Now, clients: &mut Clients, room: &mut usize) {
         while *room > 0 && self.next_slot < clients.sessions.capacity() {
             let slot = self.next_slot;
@@ -118,7 +119,7 @@ impl Walk {
         }
     }
 
-    /// Looks at the next topics; `true`: no topic is left.
+    /// Looks at the next topics; returns true if no topic is left.
     fn look_at_topics(&mut self, topics: &mut Topics, room: &mut usize) -> bool {
         while self.next_topic < topics.slots() {
             if *room == 0 {
@@ -137,7 +138,7 @@ impl Walk {
 }
 
 impl Core {
-    /// The client as an operator sees it; `None` if it has ended.
+    /// The client for an operator; `None` if the client has ended.
     pub fn look_at(&self, key: SessionKey) -> Option<ClientLook> {
         let session = self.clients.session(key)?;
         if session.phase() == PhaseKind::Gone {
@@ -170,7 +171,7 @@ impl Core {
         Some(self.name(walk))
     }
 
-    /// Ends a survey: those that it names are looked at once more, all at the same moment.
+    /// Ends a survey: looks at the named clients once more, all at the same moment.
     fn name(&self, walk: Walk) -> Survey {
         let mut survey = walk.survey;
         survey.ended = self.now;
@@ -196,14 +197,14 @@ impl Core {
 }
 
 impl<G: Gateway> Hub<G> {
-    /// Looks at the next [`SURVEY_SLICE_MAX`] clients and topics, and returns the survey when none is
-    /// left. The next call begins a new one.
+    /// Looks at the next [`SURVEY_SLICE_MAX`] clients and topics; returns the survey if none is left.
+    /// The next call begins a new survey.
     pub fn survey(&mut self, now: Now) -> Option<Survey> {
         self.core.now = now;
         self.core.survey_slice()
     }
 
-    /// A survey has begun and not ended.
+    /// Whether a survey is under way.
     pub fn is_surveying(&self) -> bool {
         self.core.surveys.walk.is_some()
     }

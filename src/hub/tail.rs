@@ -1,9 +1,9 @@
-//! Tails: the newest messages of a few topics, as text, while somebody looks at the topics on the
+//! Tails: the newest messages of a few topics, as text, for operators who look at the topics on the
 //! operator's page.
 //!
-//! Without a tail a publication costs one look at an empty list. With tails it costs a comparison of
-//! names for each, and a bounded copy of at most [`TAIL_LINES_PER_SECOND`] messages a second. A tail
-//! ends by itself some seconds after the last question.
+//! Without a tail a publication costs one look at an empty list. With tails every publication costs a
+//! comparison of names, and at most [`TAIL_LINES_PER_SECOND`] messages a second a bounded copy. A tail
+//! ends by itself some seconds after the last request.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,28 +15,29 @@ use crate::admission::TokenBucket;
 
 /// Topics with a tail at once.
 pub const TAILS_MAX: usize = 4;
-/// Messages that are kept of a topic.
+/// Messages kept of a topic.
 pub const TAIL_LINES_MAX: usize = 50;
-/// Messages that are copied of a topic in a second; the others are counted.
+/// Messages copied of a topic in a second; the others are counted.
 pub const TAIL_LINES_PER_SECOND: u32 = 10;
-/// Bytes that are copied of a message.
+/// Bytes copied of a message.
 pub const TAIL_LINE_BYTES_MAX: usize = 2_048;
 
-/// While only the count of messages has changed, looks are this far apart.
+/// The interval of looks while only the count of messages has changed.
 const LOOK_EVERY_US: u64 = 200_000;
 
-/// A message, as an operator sees it.
+/// A message for an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TailLine {
-    /// Counts the messages of the topic since the tail began, from 1.
+    /// The number of the message since the tail began, from 1.
     pub number: u64,
-    /// When it was published, Unix milliseconds.
+    /// The time of the publication, Unix milliseconds.
     pub at_unix_ms: i64,
     /// Bytes of the whole message.
     pub bytes: usize,
-    /// Its beginning, at most [`TAIL_LINE_BYTES_MAX`] bytes. Bytes that are no UTF-8 are replaced.
+    /// The beginning of the message, at most [`TAIL_LINE_BYTES_MAX`] bytes. Bytes that are no UTF-8 are
+    /// replaced.
     pub text: Box<str>,
-    /// The message is longer.
+    /// Whether the message is longer.
     pub is_cut: bool,
 }
 
@@ -45,11 +46,11 @@ pub struct TailLine {
 pub struct TailLook {
     /// The topic.
     pub topic: Box<str>,
-    /// When the tail began, Unix milliseconds.
+    /// The time at which the tail began, Unix milliseconds.
     pub began_unix_ms: i64,
     /// Messages since then.
     pub messages: u64,
-    /// Those of them that were not copied.
+    /// Messages that were not copied.
     pub left_out: u64,
     /// The newest of the copied messages, the oldest first.
     pub lines: Vec<Arc<TailLine>>,
@@ -66,7 +67,6 @@ struct Tail {
     rate: TokenBucket,
 }
 
-/// The tails that are wanted.
 #[derive(Debug, Default)]
 pub(super) struct Tails {
     tails: Vec<Tail>,
@@ -92,14 +92,14 @@ impl Tail {
         let body = frame.body();
         let is_cut = body.len() > TAIL_LINE_BYTES_MAX;
         let body_text = String::from_utf8_lossy(&body[..body.len().min(TAIL_LINE_BYTES_MAX)]);
-        // Half a character is none.
+        // Half a character at the end is removed.
         let body_text = match is_cut {
             true => body_text.trim_end_matches('\u{fffd}'),
             false => &body_text,
         };
         let text = match frame.lead() {
             Lead::None => body_text.into(),
-            // Each client has a number of its own there.
+            // The number of the lead differs between clients.
             Lead::Seq(lead) => format!("{lead}…{body_text}").into(),
         };
         self.lines.push_back(Arc::new(TailLine {
@@ -124,7 +124,7 @@ impl Tail {
 }
 
 impl Tails {
-    /// Keeps the message if somebody looks at its topic.
+    /// Keeps the message if its topic has a tail.
     pub(super) fn take(&mut self, now: Now, publication: &Publication) {
         let name = publication.topic.as_str();
         let found = self.tails.iter_mut().find(|tail| &*tail.topic == name);
@@ -159,7 +159,7 @@ impl Tails {
         });
     }
 
-    /// Ends those whose time is over.
+    /// Ends the tails whose time is over.
     fn end(&mut self, now: Now) {
         let before = self.tails.len();
         self.tails.retain(|tail| now.mono_us < tail.until_us);
@@ -179,7 +179,7 @@ impl Tails {
 }
 
 impl Core {
-    /// Keeps a message for the operator's page, if somebody looks at its topic.
+    /// Keeps a message for the operator's page, if its topic has a tail.
     pub(super) fn tail(&mut self, publication: &Publication) {
         if !self.tails.tails.is_empty() {
             self.tails.take(self.now, publication);
@@ -188,23 +188,24 @@ impl Core {
 }
 
 impl<G: Gateway> Hub<G> {
-    /// Keeps the newest messages of the topic up to this moment, microseconds of the monotonic
-    /// clock. Nothing happens if [`TAILS_MAX`] others are kept.
+    /// Keeps the newest messages of the topic until `until_us`, microseconds of the monotonic clock.
+    /// Nothing happens if there are [`TAILS_MAX`] other tails.
     pub fn want_tail(&mut self, now: Now, topic: &str, until_us: u64) {
         self.core.tails.want(now, topic, until_us);
     }
 
-    /// Some topic has a tail.
+    /// Whether some topic has a tail.
     pub fn has_tails(&self) -> bool {
         !self.core.tails.tails.is_empty()
     }
 
-    /// All tails, if anything has changed since the last look. Ends those whose time is over.
+    /// Returns all tails, if anything has changed since the last look. Ends the tails whose time is
+    /// over.
     pub fn look_at_tails(&mut self, now: Now) -> Option<Vec<TailLook>> {
         self.core.tails.look(now)
     }
 
-    /// Nobody took the last look: the next one is due at once.
+    /// Makes the next look due at once, because the last look was lost.
     pub fn look_was_lost(&mut self) {
         self.core.tails.is_changed = true;
     }

@@ -1,8 +1,8 @@
-//! Who gets what: topics, their members, and the frame that newcomers get.
+//! Topics, their members, and the retained frames for new clients.
 //!
-//! Both directions are kept, so that a client leaves all its topics without a search: a member
-//! knows where its session's list names the topic, and the list knows where the member stands.
-//! Publish is O(1) per member; join, leave and drop are O(own topics), which the contracts bound.
+//! Both directions are kept, so that a client leaves all its topics without a search: a member has the
+//! index of the topic in the session's list, and the list has the index of the member. Publish is O(1)
+//! per member; join, leave and drop are O(topics of the client), which the contracts limit.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -15,11 +15,10 @@ use super::{ConflationKey, Frame, Publication, Retain, SessionKey, TopicLook, To
 /// Members from which the order of their sessions in memory matters.
 const SCATTERED_MEMBERS_MIN: usize = 32;
 
-/// Conflation keys that are remembered of a topic. A pattern may have any number: frames of the others
-/// that wait for a client that leaves are sent, as frames without a key are.
+/// Conflation keys remembered for a topic. A pattern may have any number of keys: waiting frames of the
+/// other keys are sent to a client that leaves, like frames without a key.
 const KEYS_MAX: usize = 64;
 
-/// One topic while it has members or a retained frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TopicKey(u32);
 
@@ -29,7 +28,7 @@ struct Member {
     session: SessionKey,
     /// Index in `joined[session.slot]`.
     joined_at: u32,
-    /// Which retained frame it got when it joined.
+    /// The number of the retained frame that the member got on joining.
     retained: u32,
 }
 
@@ -45,20 +44,21 @@ struct Membership {
 struct Topic {
     name: TopicName,
     members: Vec<Member>,
-    /// A member stands before another one with a smaller slot, or has stood there.
+    /// Whether a member is or was in front of a member with a smaller slot.
     out_of_order: bool,
-    /// Of the client that has joined last.
+    /// Slot of the client that joined last.
     last_slot: u32,
     retained: Option<Arc<Frame>>,
     /// Counts the retained frames.
     retained_number: u32,
-    /// The newest frame that later ones may refer to.
+    /// The newest frame to which later frames may refer.
     newest: Weak<Frame>,
-    /// Conflation keys seen on it, [`KEYS_MAX`] at most: what a client that leaves is no longer owed.
+    /// Conflation keys seen on the topic, at most [`KEYS_MAX`]: waiting frames of these keys are
+    /// removed when a client leaves.
     keys: Vec<ConflationKey>,
-    /// Messages that went to members, each once.
+    /// Messages to members, each counted once.
     counts: Counts,
-    /// The same when the last survey looked.
+    /// The counts at the last survey.
     surveyed: Counts,
 }
 
@@ -69,7 +69,6 @@ struct Counts {
     bytes: u64,
 }
 
-/// A topic that a survey looks at.
 pub(super) struct Looked<'a> {
     name: &'a TopicName,
     pub(super) members: u64,
@@ -88,11 +87,11 @@ impl Looked<'_> {
     }
 }
 
-/// Whom a publication goes to.
+/// The receivers of a publication.
 pub(super) struct Receivers<K> {
-    /// In no order that anyone may lean on.
+    /// In no particular order.
     pub(super) keys: K,
-    /// They are many, and a walk over their sessions would read memory here and there.
+    /// Whether the receivers are many, with sessions scattered in memory.
     pub(super) scattered: bool,
 }
 
@@ -118,7 +117,7 @@ pub(super) struct Topics {
     memberships: usize,
 }
 
-/// What [`Core::join`](super::Core::join) did.
+/// The result of [`Core::join`](super::Core::join).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joined {
     /// The client is the first member.
@@ -131,7 +130,7 @@ pub enum Joined {
     NotOpen,
 }
 
-/// What [`Core::leave`](super::Core::leave) did.
+/// The result of [`Core::leave`](super::Core::leave).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
     /// The client was the last member.
@@ -143,7 +142,7 @@ pub enum Left {
 }
 
 impl Topics {
-    /// Joins a topic; what a new member gets at once.
+    /// Joins a topic; returns the retained frame for a new member.
     pub(super) fn join(
         &mut self,
         session: SessionKey,
@@ -178,8 +177,8 @@ impl Topics {
         (joined, topic.retained.clone())
     }
 
-    /// Leaves one topic; the topic's conflation keys and whether it was the last member, or
-    /// `None` if it was no member.
+    /// Leaves a topic. Returns the topic's conflation keys and whether the client was the last member;
+    /// `None` if the client was no member.
     pub(super) fn leave(
         &mut self,
         session: SessionKey,
@@ -193,7 +192,7 @@ impl Topics {
         Some((keys, last.is_some()))
     }
 
-    /// Leaves all topics; the names of those that lost their last member.
+    /// Leaves all topics; returns the names of the topics without members left.
     pub(super) fn leave_all(&mut self, slot: u32) -> Vec<TopicName> {
         let mut emptied = Vec::new();
         let Some(count) = self.joined.get(slot as usize).map(Vec::len) else {
@@ -207,8 +206,9 @@ impl Topics {
         emptied
     }
 
-    /// Takes entry `at` out of the session's list and out of the topic, mending the one entry on
-    /// each side that moved into the gap. Returns the name if the topic has no member left.
+    /// Removes entry `at` from the session's list and the member from the topic, and corrects the index
+    /// of the entry that moved into the gap on each side. Returns the name if the topic has no member
+    /// left.
     fn remove(&mut self, slot: u32, at: usize) -> Option<TopicName> {
         let gone = self.joined[slot as usize].swap_remove(at);
         self.memberships -= 1;
@@ -234,7 +234,7 @@ impl Topics {
         Some(name)
     }
 
-    /// Keeps or clears the retained frame and remembers the conflation key.
+    /// Sets or clears the retained frame and remembers the conflation key.
     pub(super) fn retain(&mut self, publication: &Publication) {
         let known = self.by_name.get(&publication.topic).copied();
         let key = match (known, publication.retain) {
@@ -265,7 +265,8 @@ impl Topics {
         self.forget_if_unused(key);
     }
 
-    /// The newest frame of the topic that later ones may refer to; the publication is retained next.
+    /// The newest frame of the topic to which later frames may refer; to be called before
+    /// [`Self::retain`].
     pub(super) fn newest(&mut self, publication: &Publication) -> Option<&mut Weak<Frame>> {
         let key = match publication.retain {
             Retain::Set => self.key_or_insert(&publication.topic),
@@ -274,8 +275,8 @@ impl Topics {
         Some(&mut self.topics[key.0 as usize].newest)
     }
 
-    /// Whom a publication goes to. A frame that was retained quietly and is delivered now does not
-    /// go again to those who got it when they joined.
+    /// The receivers of a publication. A frame that was retained quietly and is delivered now does not
+    /// go again to members that got the frame on joining.
     pub(super) fn receivers(
         &self,
         publication: &Publication,
@@ -294,7 +295,7 @@ impl Topics {
         }
     }
 
-    /// A topic's members, in no order that anyone may lean on.
+    /// A topic's members, in no particular order.
     pub(super) fn members(&self, name: &TopicName) -> impl Iterator<Item = SessionKey> {
         let key = self.by_name.get(name);
         let topic = key.map(|key| &self.topics[key.0 as usize]);
@@ -309,12 +310,12 @@ impl Topics {
         key.map_or(0, |key| self.topics[key.0 as usize].members.len())
     }
 
-    /// Slots of the table, empty ones included.
+    /// Slots of the table, including empty slots.
     pub(super) fn slots(&self) -> usize {
         self.topics.capacity()
     }
 
-    /// The topic in a slot, with what was published on it since the last look.
+    /// The topic in a slot, with the counts since the last survey.
     pub(super) fn look(&mut self, slot: usize) -> Option<Looked<'_>> {
         let topic = self.topics.get_mut(slot)?;
         let (now, before) = (topic.counts, topic.surveyed);
@@ -337,13 +338,13 @@ impl Topics {
         self.memberships
     }
 
-    /// The names of the topics that a session is a member of.
+    /// The names of the topics of a session.
     pub(super) fn joined(&self, slot: u32) -> impl Iterator<Item = &TopicName> {
         let joined = self.joined.get(slot as usize).into_iter().flatten();
         joined.map(|membership| &self.topics[membership.topic.0 as usize].name)
     }
 
-    /// How many topics a session is a member of.
+    /// The number of topics of a session.
     pub(super) fn joined_count(&self, slot: u32) -> usize {
         self.joined.get(slot as usize).map_or(0, Vec::len)
     }
@@ -376,7 +377,7 @@ impl Topics {
         }
     }
 
-    /// Both directions agree, everywhere.
+    /// Panics unless both directions agree everywhere.
     pub(super) fn check_invariants(&self) {
         for (key, topic) in &self.topics {
             assert!(!topic.members.is_empty() || topic.retained.is_some());

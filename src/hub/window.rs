@@ -1,53 +1,54 @@
 //! One deflate window for all clients.
 //!
-//! A client that keeps its window (context takeover, RFC 7692 §7.1.1) holds its last message as the
-//! newest part of that window, whatever came before. So a frame is compressed once with the frame
-//! before it in its topic as the dictionary, and those bytes are right for every client whose last
-//! message was that frame. A slow client, which skips, gets it after one of the last [`REACH`]
-//! frames; any other client gets it alone, and is in step again. No window is kept here for anyone:
-//! of each client a [`FrameId`] is known.
+//! A client that keeps its window (context takeover, RFC 7692 §7.1.1) holds its last message at the end
+//! of the window, whatever came before. So the hub compresses a frame once with the previous frame of
+//! the topic as the dictionary, and those bytes are right for every client whose last message was that
+//! previous frame. A slow client, which skips, gets the frame encoded after one of the last [`REACH`]
+//! frames; any other client gets the frame alone, and is in step again. The hub keeps no window for any
+//! client, only a [`FrameId`] for each.
 //!
 //! | what | where |
 //! | --- | --- |
-//! | a frame's number, and the frame before it | [`Link`], set when the frame is published |
-//! | what a client holds | `SendQueue::window`: the last frame that went out whole |
-//! | how that changes | [`Form::window_after`](super::outgoing::Form::window_after), nowhere else |
-//! | what a client gets | [`deflated::form`](super::deflated::form) |
+//! | a frame's number, and the previous frame | [`Link`], set when the frame is published |
+//! | the content of a client's window | `SendQueue::window`: the last frame that went out whole |
+//! | changes of a client's window | [`Form::window_after`](super::outgoing::Form::window_after) alone |
+//! | the encoding for a client | [`deflated::form`](super::deflated::form) |
 //!
-//! A mistake in these rules corrupts text and raises no error: `tests/hub_rules/window.rs` inflates
-//! what clients got and compares every text. Frames of other topics, answers and frames with a lead
-//! have no number: no message ever refers to them, and whoever got one is out of step.
+//! A mistake in these rules corrupts text and raises no error: `tests/hub_rules/window.rs` inflates the
+//! messages of clients and compares every text. Frames of other topics, responses and frames with a
+//! lead have no number: no message ever refers to them, and a client that got such a frame is out of
+//! step.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::Frame;
 
-/// A frame refers to the frames of its topic so many back at most: a slow client, which skips, has
-/// one of them.
+/// How many frames back in the topic a frame may refer to, at most: a slow client, which skips, has one
+/// of these frames.
 const REACH: usize = 8;
 
-/// Encodings of a frame after older frames than the one before it. Each costs a compression, so
-/// clients that are out of step, on purpose or not, cost so many together.
+/// Encodings of a frame that refer to frames older than the previous frame. Each costs a compression,
+/// so the limit bounds the cost of clients that are out of step, on purpose or not.
 pub(super) const OLDER_MAX: usize = 4;
 
 /// Bytes of frames that are kept only for later frames to refer to; at least one frame.
 const KEPT_BYTES_MAX: usize = 1024 * 1024;
 
-/// Twice in a round of all numbers the windows of all clients are forgotten, so that no number means
-/// a frame of the round before.
+/// Twice in a round of all numbers the windows of all clients are forgotten, so that no number means a
+/// frame of the previous round.
 const HALF_ROUND: u32 = 1 << 31;
 
-/// The number of a frame that others may refer to.
+/// The number of a frame to which later frames may refer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FrameId(u32);
 
 impl FrameId {
-    /// No such frame: nothing is known of the window.
+    /// No frame: the window is unknown.
     pub(super) const NONE: Self = Self(0);
 }
 
-/// A frame's number, and the frame before it in its topic.
+/// A frame's number, and the previous frame of the topic.
 #[derive(Debug, Default)]
 pub(super) struct Link(OnceLock<(FrameId, Weak<Frame>)>);
 
@@ -57,7 +58,7 @@ impl Link {
         self.0.get().map_or(FrameId::NONE, |(id, _)| *id)
     }
 
-    /// The frame before this one has this number.
+    /// Whether the previous frame has this number.
     pub(super) fn is_next_after(&self, id: FrameId) -> bool {
         self.before().is_some_and(|before| before.link().id() == id)
     }
@@ -66,7 +67,7 @@ impl Link {
         self.0.get()?.1.upgrade()
     }
 
-    /// The frame of this number, if it stands within reach before this one and is still there.
+    /// Returns the frame with this number, if that frame is within reach and still in memory.
     pub(super) fn earlier(&self, id: FrameId) -> Option<Arc<Frame>> {
         if id == FrameId::NONE {
             return None;
@@ -82,7 +83,7 @@ impl Link {
     }
 }
 
-/// Numbers the frames of a hub, and keeps the latest for those that refer to them.
+/// Numbers the frames of a hub, and keeps the latest frames for later references.
 #[derive(Debug, Default)]
 pub(super) struct Windows {
     last: u32,
@@ -91,8 +92,8 @@ pub(super) struct Windows {
 }
 
 impl Windows {
-    /// Puts a frame behind the newest of its topic; `is_retained`: the topic keeps it. A frame that
-    /// has its number stays where it is. `true`: the windows of all clients have to be forgotten.
+    /// Links a frame behind the newest of the topic; `is_retained`: the topic keeps the frame. A frame
+    /// with a number does not change. Returns true if the windows of all clients have to be forgotten.
     pub(super) fn link(
         &mut self,
         newest: &mut Weak<Frame>,
@@ -105,11 +106,11 @@ impl Windows {
         self.last = self.last.wrapping_add(1).max(1);
         let before = std::mem::replace(newest, Arc::downgrade(frame));
         match is_retained {
-            // The topic is about to let go of it.
+            // The topic is about to release the previous frame.
             true => self.keep(before.upgrade()),
             false => self.keep(Some(Arc::clone(frame))),
         }
-        // Nobody else numbers a frame, and this one has no number.
+        // Only this function numbers frames, and this frame had no number.
         let _ = frame.link().0.set((FrameId(self.last), before));
         self.last == HALF_ROUND || self.last == 1
     }
@@ -125,7 +126,7 @@ impl Windows {
         }
     }
 
-    /// Lets go of all frames: memory is short.
+    /// Releases all frames: memory is short.
     pub(super) fn let_go(&mut self) {
         self.kept = VecDeque::new();
         self.bytes = 0;

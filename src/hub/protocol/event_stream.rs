@@ -1,6 +1,6 @@
 //! Server-Sent Events (WHATWG HTML §9.2): a client that gets messages as an event stream in the
-//! answer to a plain `GET`. What another client would send as messages stands in the query of the
-//! request, as parameters `send`.
+//! response to a plain `GET`. The messages of the client are in the query of the request, as parameters
+//! `send`.
 
 use std::vec;
 
@@ -18,7 +18,7 @@ use crate::wire::object_writer::ObjectWriter;
 const IGNORED_BYTES_MAX: usize = 16 * 1024;
 
 /// An `EventSource` comes back after this time at the earliest, in milliseconds, and after
-/// [`RETRY_SPREAD_MS`] more at the latest: not all clients of one instance in one moment.
+/// [`RETRY_SPREAD_MS`] more at the latest: not all clients of an instance at the same moment.
 const RETRY_MS: u64 = 1_000;
 const RETRY_SPREAD_MS: u64 = 4_000;
 
@@ -44,7 +44,7 @@ const fn bad_request(detail: &'static str) -> Refusal {
     }
 }
 
-/// Whether the messages in the query are within the limits.
+/// Checks the request and the messages in the query.
 pub(super) fn check(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Refusal> {
     if head.announces_body() {
         return Err(bad_request("a request for an event stream has no body"));
@@ -65,7 +65,7 @@ pub(super) fn check(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Refus
     Ok(())
 }
 
-/// Answers with a 200, which the events follow.
+/// Responds with a 200; the events follow.
 pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal> {
     let head = request.head;
     let retry_ms = RETRY_MS + request.random % RETRY_SPREAD_MS;
@@ -78,10 +78,9 @@ pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted,
     Ok(Greeted::new(Box::new(stream), &CODEC))
 }
 
-/// One client.
 #[derive(Debug)]
 struct EventStream {
-    /// Of the query, not yet handled.
+    /// Messages of the query, not yet handled.
     messages: vec::IntoIter<String>,
     ignored_bytes: usize,
 }
@@ -117,8 +116,8 @@ impl Protocol for EventStream {
         event_stream::end_data(out, object.finish().as_bytes());
     }
 
-    /// A client that has sent its request may end its side and read on, and some proxies do so. One
-    /// that is gone answers the comment with a reset.
+    /// A client may end its side after the request and read on, and some proxies do so. A client that
+    /// is gone responds to the comment with a reset.
     fn peer_ended(&mut self, out: &mut Vec<u8>) -> bool {
         self.keep_alive(out);
         true

@@ -1,11 +1,11 @@
-//! What a client speaks: how its accepted request is answered, what its bytes mean, how it is kept
-//! alive and closed, and how frames look on its wire.
+//! The protocol of a client: the response to the accepted request, the meaning of the client's bytes,
+//! keep-alive and close, and the wire format of frames.
 //!
 //! The send queue, conflation, limits, drain and metrics are the same for all protocols. A gateway
-//! chooses the protocol of a client by its request ([`Gateway::speaks`](super::Gateway::speaks)).
+//! chooses a client's protocol by the request ([`Gateway::speaks`](super::Gateway::speaks)).
 //!
-//! A frame is made as a WebSocket frame; the encoding of another protocol is made at most once per
-//! frame, by the first client that needs it.
+//! A frame is made as a WebSocket frame; the first client that needs the encoding of another protocol
+//! makes that encoding, once per frame.
 
 mod event_stream;
 pub(super) mod websocket;
@@ -23,14 +23,14 @@ use crate::wire::head::RequestHead;
 
 pub use tungstenite::{Bytes, Utf8Bytes};
 
-/// One client's side of the protocol that it speaks, from the answer to its request on.
+/// The protocol state of a client, from the response to the request on.
 ///
-/// What a method appends to `out` is whole control frames: they go out before waiting messages,
-/// never inside one.
+/// Methods append whole control frames to `out`: control frames go out before waiting messages, never
+/// inside a message.
 pub trait Protocol: fmt::Debug + Send {
-    /// Takes what the next bytes of `input` come to, and leaves the rest; `None` when all are used
-    /// up. An answer, as a pong, is appended to `out`. `scratch` is room for one message that all
-    /// clients share.
+    /// Reads the next bytes of `input` up to a step, and leaves the rest; `None` when all bytes are
+    /// used up. A response, such as a pong, is appended to `out`. `scratch` is room for one message,
+    /// shared by all clients.
     fn read(
         &mut self,
         input: &mut &[u8],
@@ -38,48 +38,48 @@ pub trait Protocol: fmt::Debug + Send {
         scratch: &mut FrameScratch,
     ) -> Option<Step>;
 
-    /// Whether the next [`read`](Self::read) may find a message without input. By default every message
-    /// comes as bytes.
+    /// Whether the next [`read`](Self::read) may return a message without input. By default every
+    /// message comes as bytes.
     fn holds_messages(&self) -> bool {
         false
     }
 
-    /// Appends a sign of life. `true`: the client answers with a [`Step::Pong`], and is closed
-    /// when none comes in time.
+    /// Appends a sign of life. Returns true if the client responds with a [`Step::Pong`]; without a
+    /// pong in time the client is closed.
     fn keep_alive(&mut self, out: &mut Vec<u8>) -> bool;
 
-    /// Appends the last words, with the code and its text where the protocol has room for them.
+    /// Appends the last control bytes, with the code and the text if the protocol has room for both.
     fn close(&mut self, out: &mut Vec<u8>, code: CloseCode);
 
-    /// Takes what came behind our last words, and keeps none of it. Returns whether the client's last
-    /// words have come; until then our side of the connection stays open. By default none come.
+    /// Reads and discards input behind the hub's last control bytes. Returns whether the client's close
+    /// has come; until then the hub's side of the connection stays open. By default no close is awaited.
     fn reads_last_words(&mut self, input: &[u8]) -> bool {
         let _ = input;
         true
     }
 
-    /// The peer has ended its side of the connection, in order. Returns whether the peer may still
-    /// read, so that the client stays; something may be appended to `out` to find out. By default
-    /// the client is gone.
+    /// Handles the end of the peer's side of the connection, in order. Returns whether the peer may
+    /// still read, so that the client stays; the method may append a probe to `out`. By default the
+    /// client is gone.
     fn peer_ended(&mut self, out: &mut Vec<u8>) -> bool {
         let _ = out;
         false
     }
 }
 
-/// What the next bytes of a client came to.
+/// The result of reading the next bytes of a client.
 #[derive(Debug)]
 pub enum Step {
     /// A whole message.
     Message(Message),
-    /// The client asked for a sign of life, which stands in the control part: one at a time, so
-    /// that their limit holds for each.
+    /// The client asked for a sign of life, which is in the control part: one at a time, so that the
+    /// limit of the control part holds for each.
     Ping,
-    /// The client answered [`Protocol::keep_alive`].
+    /// The client responded to [`Protocol::keep_alive`].
     Pong,
-    /// The client closes, with the code of its close frame; the answer stands in the control part.
+    /// The client closes, with the code of its close frame; the response is in the control part.
     PeerClosed(Option<u16>),
-    /// The client broke the protocol: it is closed with this code.
+    /// The client broke the protocol and is closed with this code.
     Violation(CloseCode, CloseReason),
 }
 
@@ -93,7 +93,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// As gateways get it.
+    /// Returns the message for a gateway.
     pub fn incoming(&self) -> Incoming<'_> {
         match self {
             Self::Text(text) => Incoming::Text(text),
@@ -110,7 +110,7 @@ impl Message {
     }
 }
 
-/// A message as a gateway gets it.
+/// A message for a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incoming<'a> {
     /// Text, checked to be UTF-8.
@@ -128,30 +128,30 @@ pub struct Request<'a> {
     pub subprotocol: Option<&'a str>,
     /// The limits in force.
     pub limits: &'a Limits,
-    /// Drawn for this client, to spread what clients do later.
+    /// A random number for this client, to spread the later actions of clients.
     pub random: u64,
-    /// What the messages of all clients may refer to.
+    /// The inflate windows of all clients.
     pub inflate_windows: &'a InflateWindows,
 }
 
-/// A protocol that clients may speak, as far as requests are concerned.
+/// The request side of a protocol that clients may speak.
 #[derive(Clone, Copy, Debug)]
 pub struct Speaks {
-    /// Why a request is not one for this protocol, asked before the gateway is.
+    /// Returns an error if a request is invalid in this protocol. Called before the gateway.
     pub check: fn(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Refusal>,
-    /// Answers a request that the gateway has accepted by appending to `out`. If the request cannot
-    /// be answered, appends nothing.
+    /// Appends the response to an accepted request to `out`. Appends nothing if the request has no
+    /// valid response.
     pub greet: fn(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal>,
 }
 
 impl Speaks {
-    /// RFC 6455, with RFC 7692 where the client offers it and the limits allow it.
+    /// RFC 6455, with RFC 7692 if the client offers compression and the limits allow compression.
     pub const WEBSOCKET: Self = Self {
         check: websocket::check,
         greet: websocket::greet,
     };
 
-    /// Server-Sent Events (WHATWG HTML §9.2): the hub takes such clients where the limits allow it
+    /// Server-Sent Events (WHATWG HTML §9.2), if the limits allow event streams
     /// ([`Limits::event_stream`]).
     pub(super) const EVENT_STREAM: Self = Self {
         check: event_stream::check,
@@ -159,8 +159,8 @@ impl Speaks {
     };
 }
 
-/// The protocol of one client. WebSockets, which most clients speak, stand in the session itself;
-/// any other protocol is behind a pointer.
+/// The protocol of one client. The WebSocket state, which most clients have, is in the session; any
+/// other protocol is behind a pointer.
 #[derive(Debug)]
 pub(super) enum Spoken {
     WebSocket(WebSocket),
@@ -210,17 +210,17 @@ impl Protocol for Spoken {
     }
 }
 
-/// A client whose request is answered.
+/// A client after the response to the request.
 #[derive(Debug)]
 pub struct Greeted {
     pub(super) protocol: Spoken,
     pub(super) encoding: Encoding,
-    /// Of [`Encoding::Coded`].
+    /// The codec of [`Encoding::Coded`].
     pub(super) codec: Option<&'static Codec>,
 }
 
 impl Greeted {
-    /// A client whose frames are encoded by `codec`.
+    /// Returns a client whose frames are encoded by `codec`.
     pub fn new(protocol: Box<dyn Protocol>, codec: &'static Codec) -> Self {
         Self {
             protocol: Spoken::Other(protocol),
@@ -230,34 +230,34 @@ impl Greeted {
     }
 }
 
-/// Why a request is not one for the protocol.
+/// The refusal of a request that is invalid in the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// HTTP status.
     pub status: u16,
-    /// Headers that belong to the answer.
+    /// Headers of the response.
     pub headers: &'static [(&'static str, &'static str)],
-    /// What is wrong, for the client to read.
+    /// The fault, for the client to read.
     pub detail: &'static str,
 }
 
-/// How a client wants its frames: small, because every send queue holds one.
+/// The encoding of a client's frames: small, because every send queue has an `Encoding`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hub) enum Encoding {
-    /// As they were made.
+    /// As made.
     Plain,
-    /// permessage-deflate, as it was agreed on.
+    /// With permessage-deflate, as agreed on.
     Deflate(DeflateParams),
-    /// As a [`Codec`] makes them.
+    /// As made by a [`Codec`].
     Coded(CodecId),
 }
 
-/// A number that stands for a codec, the same for all hubs of the process: a reference would take
-/// a send queue over its two cache lines, and so would the alignment of a `u16`.
+/// The number of a codec, the same for all hubs of the process: a reference would make a send queue
+/// larger than two cache lines, and so would the alignment of a `u16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hub) struct CodecId([u8; 2]);
 
-/// How the frames of one protocol look on its wire.
+/// The wire format of a protocol's frames.
 #[derive(Debug)]
 pub struct Codec {
     prefix: &'static [u8],
@@ -266,8 +266,8 @@ pub struct Codec {
 }
 
 impl Codec {
-    /// `prefix` stands before each frame, also before its lead, and has at most 255 bytes. `encode`
-    /// appends the frame's body and what ends it.
+    /// `prefix` comes before each frame, also before the lead, and has at most 255 bytes. `encode`
+    /// appends the frame's body and terminator.
     pub const fn new(prefix: &'static [u8], encode: fn(&Frame, &mut Vec<u8>)) -> Self {
         assert!(prefix.len() <= u8::MAX as usize, "a prefix is short");
         Self {
@@ -285,7 +285,7 @@ impl Codec {
     }
 }
 
-/// A frame in the encoding of one codec, and in those of others behind it.
+/// The encoding of a frame by a codec, and the encodings by other codecs behind.
 #[derive(Debug)]
 pub(in crate::hub) struct Coded {
     id: CodecId,
@@ -304,8 +304,8 @@ impl Coded {
         }
     }
 
-    /// The frame as `codec` makes it, made by the first call; `made` is called with its memory, in
-    /// bytes.
+    /// The encoding by `codec`, made by the first call; then `made` is called with the memory of the
+    /// encoding, in bytes.
     pub(in crate::hub) fn get_or_make<'a>(
         mut at: &'a OnceLock<Box<Self>>,
         codec: &Codec,
@@ -325,7 +325,7 @@ impl Coded {
         }
     }
 
-    /// The encoding of a codec, if it was made already.
+    /// The encoding by a codec, if made already.
     pub(in crate::hub) fn get(mut at: &OnceLock<Box<Self>>, id: CodecId) -> Option<&Encoded> {
         loop {
             let coded = at.get()?;
@@ -336,7 +336,7 @@ impl Coded {
         }
     }
 
-    /// Memory of all encodings from here on, in bytes.
+    /// Memory of all encodings from `at` on, in bytes.
     pub(in crate::hub) fn memory_bytes(mut at: &OnceLock<Box<Self>>) -> usize {
         let mut bytes = 0;
         while let Some(coded) = at.get() {

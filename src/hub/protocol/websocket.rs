@@ -1,5 +1,5 @@
-//! WebSockets (RFC 6455, RFC 7692): the 101, frames in, control frames out, and what stands around a
-//! payload. All that the hub knows of them is here and in `wire`.
+//! WebSockets (RFC 6455, RFC 7692): the 101, frames in, control frames out, and the header before a
+//! payload. All knowledge of WebSockets in the hub is here and in `wire`.
 
 use std::io::{self, Read, Write};
 
@@ -18,13 +18,13 @@ use crate::wire::head::RequestHead;
 use crate::wire::response;
 use crate::wire::upgrade::UpgradeError;
 
-/// Whether a request is a valid one for an upgrade (RFC 6455 §4.2.1).
+/// Checks the request for an upgrade (RFC 6455 §4.2.1).
 pub(super) fn check(head: &RequestHead<'_>, _: &Limits) -> Result<(), Refusal> {
     head.upgrade()?;
     Ok(())
 }
 
-/// Answers with a 101.
+/// Responds with a 101.
 pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal> {
     let upgrade = request.head.upgrade()?;
     let limits = request.limits;
@@ -64,7 +64,7 @@ impl From<UpgradeError> for Refusal {
 
 // ---- frames out
 
-/// Room that a payload leaves before it for its header.
+/// Room for the header before a payload.
 pub(in crate::hub) const HEADER_ROOM: usize = HEADER_BYTES_MAX;
 
 fn first_byte(content: Content, deflated: bool) -> u8 {
@@ -75,7 +75,7 @@ fn first_byte(content: Content, deflated: bool) -> u8 {
     FIN | if deflated { RSV1 } else { 0 } | opcode
 }
 
-/// The frame around the payload that stands behind [`HEADER_ROOM`].
+/// Returns the frame around the payload, which begins behind [`HEADER_ROOM`].
 pub(in crate::hub) fn encode(mut bytes: Vec<u8>, content: Content, deflated: bool) -> Encoded {
     let payload_len = (bytes.len() - HEADER_ROOM) as u64;
     let mut header = [0; HEADER_BYTES_MAX];
@@ -85,35 +85,34 @@ pub(in crate::hub) fn encode(mut bytes: Vec<u8>, content: Content, deflated: boo
     Encoded::new(bytes, start as u8, HEADER_ROOM as u8)
 }
 
-/// An empty payload behind [`HEADER_ROOM`], with room for so many bytes.
+/// Returns an empty payload behind [`HEADER_ROOM`], with room for so many bytes.
 pub(in crate::hub) fn room_for(payload_bytes: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_ROOM + payload_bytes);
     bytes.resize(HEADER_ROOM, 0);
     bytes
 }
 
-/// A payload behind [`HEADER_ROOM`].
 pub(in crate::hub) fn behind_room(payload: &[u8]) -> Vec<u8> {
     let mut bytes = room_for(payload.len());
     bytes.extend_from_slice(payload);
     bytes
 }
 
-/// Bytes of the lead's text in its payload: deflated, it is a stored block that deflated blocks may
-/// follow.
+/// Bytes of the lead's text in the payload. In a compressed frame the text is a stored block, before
+/// the deflated blocks of the body.
 fn lead_payload_bytes(text_bytes: usize, deflated: bool) -> usize {
     let stored = if deflated { STORED_HEADER_BYTES } else { 0 };
     stored + text_bytes
 }
 
-/// Bytes before a body of `body_bytes` whose lead has a text of `text_bytes`: header and lead.
+/// Bytes of header and lead before a body of `body_bytes`, for a lead with a text of `text_bytes`.
 #[inline]
 pub(in crate::hub) fn lead_bytes(text_bytes: usize, body_bytes: usize, deflated: bool) -> usize {
     let lead = lead_payload_bytes(text_bytes, deflated);
     encode::header_bytes((lead + body_bytes) as u64) + lead
 }
 
-/// Appends what stands before the lead's text.
+/// Appends the bytes before the lead's text.
 #[inline]
 pub(in crate::hub) fn write_lead_header(
     out: &mut Vec<u8>,
@@ -133,16 +132,16 @@ pub(in crate::hub) fn write_lead_header(
 
 // ---- one client
 
-/// What is kept of one client's WebSocket: between two messages, no more than the reader.
+/// The state of one client's WebSocket: between two messages, only the reader.
 #[derive(Debug)]
 pub(in crate::hub) struct WebSocket {
     reader: FrameReader,
-    /// Within a fragmented message, and once one side has closed. Otherwise a new one would know as
-    /// much, and need no memory.
+    /// Kept within a fragmented message, and once one side has closed. Otherwise a new context would
+    /// know as much, and need no memory.
     context: Option<Box<WebSocketContext>>,
 }
 
-/// Every client has one.
+/// Every client has a `WebSocket`.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<WebSocket>() <= 96);
 
@@ -154,7 +153,7 @@ impl WebSocket {
         }
     }
 
-    /// What one frame comes to; `None` for one that asks for nothing.
+    /// Returns the meaning of a frame; `None` for a frame without effect.
     fn take_frame(&mut self, frame: &[u8], control: &mut Vec<u8>) -> Option<Step> {
         if let Some(context) = &mut self.context {
             let step = read_frame(context, frame, control);
@@ -172,7 +171,6 @@ impl WebSocket {
     }
 }
 
-/// What one frame comes to in its context.
 fn read_frame(context: &mut WebSocketContext, frame: &[u8], control: &mut Vec<u8>) -> Option<Step> {
     let mut pipe = Pipe {
         input: frame,
@@ -186,7 +184,7 @@ fn read_frame(context: &mut WebSocketContext, frame: &[u8], control: &mut Vec<u8
     judge(context, outcome, control)
 }
 
-/// What reading one frame came to; `None` for one that asks for nothing.
+/// Returns the meaning of a frame that was read; `None` for a frame without effect.
 fn judge(
     context: &mut WebSocketContext,
     outcome: Result<Received, Error>,
@@ -208,7 +206,7 @@ fn judge(
             flush(context, control);
             Some(Step::PeerClosed(None))
         }
-        // A fragment: the message goes on.
+        // A fragment: more of the message follows.
         Err(Error::Io(_)) | Ok(Received::Frame(_)) => None,
         Err(Error::Utf8(_)) => Some(violation(FrameError::BadUtf8)),
         Err(Error::Capacity(_)) => Some(violation(FrameError::TooBig)),
@@ -218,7 +216,7 @@ fn judge(
     }
 }
 
-/// Lets the context write the pong or close that it owes.
+/// Lets the context write the pong or close.
 fn flush(context: &mut WebSocketContext, control: &mut Vec<u8>) {
     let mut pipe = Pipe {
         input: &[],
@@ -268,8 +266,8 @@ impl Protocol for WebSocket {
         let _ = context.flush(&mut pipe);
     }
 
-    /// Clients that are told the end of the connection before they have looked at our close frame report
-    /// 1006 in place of its code, so the server ends the connection after both frames (RFC 6455 §7.1.1).
+    /// A client that sees the end of the connection before the close frame reports 1006 in place of the
+    /// code, so the server ends the connection after both frames (RFC 6455 §7.1.1).
     fn reads_last_words(&mut self, input: &[u8]) -> bool {
         self.context = None;
         self.reader.skip(input)
@@ -287,18 +285,18 @@ fn violation(error: FrameError) -> Step {
 
 fn new_context(message_bytes_max: usize) -> WebSocketContext {
     let config = WebSocketConfig::default()
-        // Nothing is kept per connection: the frame reader hands over whole frames.
+        // No buffer per connection: the frame reader returns whole frames.
         .read_buffer_size(0)
-        // Each frame that the context makes goes to the control part at once.
+        // Each frame of the context goes to the control part at once.
         .write_buffer_size(0)
         .max_message_size(Some(message_bytes_max))
         .max_frame_size(Some(message_bytes_max))
-        // The frame reader has unmasked them, and has refused those that were not masked.
+        // The frame reader has unmasked all frames, and has refused unmasked frames.
         .accept_unmasked_frames(true);
     WebSocketContext::new(Role::Server, Some(config))
 }
 
-/// The context's "stream": reads from one frame, writes whole frames to the control part.
+/// The "stream" of the context: reads from one frame, writes whole frames to the control part.
 struct Pipe<'a> {
     input: &'a [u8],
     control: &'a mut Vec<u8>,

@@ -1,9 +1,9 @@
 //! Frames with a conflation key: a slow client skips to the newest of each key.
 //!
-//! With few frames each new frame takes the place of the waiting one. With many, a look at all of
-//! them for each new frame would let a slow client cost the others time. Then a frame joins the queue,
-//! and older frames of the same keys are removed whenever the queue has doubled; and because the
-//! newest of many keys may be many bytes, the hard limit holds.
+//! With few frames each new frame replaces the waiting frame of its key. With many, a look at all
+//! frames for each new frame would let a slow client cost the others time. Then a frame joins the
+//! queue, and older frames of the same keys are removed whenever the queue has doubled; and because the
+//! newest frames of many keys may be many bytes, the hard limit holds.
 //!
 //! A replayed frame stays whatever its key, and makes no client slow.
 
@@ -18,12 +18,12 @@ use crate::hub::{CloseReason, ConflationKey, Now};
 /// Frames that are looked through for each new frame.
 const FEW_FRAMES: usize = 64;
 
-/// What stays of a queue: the last place of each key.
+/// The index of the newest frame of each key.
 type Newest = HashMap<ConflationKey, usize, RandomState>;
 
 impl SendQueue {
-    /// Keyed frames: past the soft limit, or when the oldest whole frame is old, the queue turns
-    /// conflating; only the stall limit drops its client, or the hard limit one of many keys.
+    /// For keyed frames: above the soft limit, or when the oldest whole frame is old, the queue starts
+    /// conflating. Only the stall limit drops the client, or the hard limit if there are many keys.
     pub(super) fn make_way(
         &mut self,
         now: Now,
@@ -53,7 +53,7 @@ impl SendQueue {
         Pushed::Conflated { frames, bytes }
     }
 
-    /// Newer frames replace older ones of the same key, until the queue is empty once.
+    /// Whether newer frames replace older frames of the same key, until the queue has been empty.
     pub(in crate::hub) fn is_conflating(&self) -> bool {
         self.conflate_at > 0
     }
@@ -66,7 +66,8 @@ impl SendQueue {
         self.counted_bytes() > limits.soft_bytes || age > limits.conflate_after_us
     }
 
-    /// Of each key the place of the newest frame; of `replaced`, which is about to be pushed, none.
+    /// The index of the newest frame of each key; none for `replaced`, whose new frame is about to be
+    /// pushed.
     fn newest(&self, replaced: ConflationKey) -> Newest {
         let mut newest = Newest::default();
         for (index, entry) in self.data.iter().enumerate() {

@@ -1,8 +1,8 @@
-//! What one write takes from a send queue: slices of the control part and of the frames, and how far
-//! they went out.
+//! A write from a send queue: slices of the control part and of the frames, and the progress of the
+//! frames.
 //!
-//! Frames that go out as they are, plain, whole and without a number, have a short way: many of them in
-//! one write are a burst to a thousand clients, where each look at each frame counts.
+//! Frames that go out plain, whole and without a number have a short path: in a burst to a thousand
+//! clients a write has many such frames, and every look at every frame counts.
 
 use std::io::IoSlice;
 
@@ -15,9 +15,9 @@ use crate::hub::window::FrameId;
 use crate::hub::{Frame, Now};
 
 impl SendQueue {
-    /// Has `encode` make the encodings that the next write of this many bytes sends. Exactly the
-    /// frames of [`Self::outgoing`]: one more that another client has deflated before the write is
-    /// put together would not be what its lead was rendered for.
+    /// Has `encode` make the encodings for the next write of this many bytes: exactly for the frames of
+    /// [`Self::outgoing`]. If another client deflated one more frame before the write is put together,
+    /// that frame would not match its rendered lead.
     pub(in crate::hub) fn encode_next(
         &self,
         bytes_max: usize,
@@ -38,7 +38,7 @@ impl SendQueue {
         }
     }
 
-    /// Renders the leads of the next write, in order, behind what is in the arena.
+    /// Appends the leads of the next write to the arena, in order.
     #[inline]
     pub(in crate::hub) fn render_leads(&self, bytes_max: usize, arena: &mut Vec<u8>) {
         if !self.has_numbered() {
@@ -49,8 +49,8 @@ impl SendQueue {
         }
     }
 
-    /// The next write: borrowed slices of control bytes, of `leads` (as
-    /// [`Self::render_leads`] wrote them) and of shared frames.
+    /// Appends the next write: borrowed slices of control bytes, of `leads` (from
+    /// [`Self::render_leads`]) and of shared frames.
     pub(in crate::hub) fn gather<'a>(
         &'a self,
         bytes_max: usize,
@@ -79,7 +79,7 @@ impl SendQueue {
         }
     }
 
-    /// The kernel took `n` bytes of what [`Self::gather`] gave.
+    /// Moves the queue by `n` bytes of [`Self::gather`] that the kernel took.
     pub(in crate::hub) fn wrote(&mut self, now: Now, n: usize) -> Wrote {
         let mut wrote = Wrote::default();
         let mut left = n;
@@ -111,7 +111,7 @@ impl SendQueue {
         wrote
     }
 
-    /// A client that has everything is slow no longer.
+    /// Ends conflation and the soft limit's clock if the client has everything.
     pub(in crate::hub) fn rest_if_empty(&mut self) {
         if self.data.is_empty() {
             self.conflate_at = 0;
@@ -119,7 +119,7 @@ impl SendQueue {
         }
     }
 
-    /// Moves into the first frame by at most `left` bytes; returns what is left of them.
+    /// Moves into the first frame by at most `left` bytes; returns the rest of `left`.
     fn advance(&mut self, left: usize, wrote: &mut Wrote) -> usize {
         let Some(first) = self.data.front() else {
             return left;
@@ -161,7 +161,7 @@ impl SendQueue {
         })
     }
 
-    /// One frame as it goes out now, or as it was `begun`.
+    /// Returns a frame as `begun` says, or in the best encoding available now.
     #[inline]
     fn part<'a>(&self, entry: &'a Entry, begun: Option<Begun>, window: FrameId) -> Outgoing<'a> {
         Outgoing {
@@ -180,7 +180,7 @@ impl SendQueue {
         }
     }
 
-    /// [`Self::outgoing`] where every frame goes out as it is.
+    /// Like [`Self::outgoing`], for a queue in which every frame is plain and whole.
     fn gather_plain<'a>(&'a self, bytes_max: usize, out: &mut Vec<IoSlice<'a>>) {
         let mut left = bytes_max;
         for entry in self.data.iter().take(FRAMES_MAX) {
@@ -193,19 +193,20 @@ impl SendQueue {
         }
     }
 
-    /// Every frame goes out whole, in its plain encoding and without a number.
+    /// Whether every frame goes out whole, in the plain encoding and without a number.
     #[inline]
     fn is_whole_and_plain(&self) -> bool {
         self.begun.is_none() && !self.has_numbered() && matches!(self.encoding, Encoding::Plain)
     }
 
-    /// Some frame had a number: those of most gateways have none, so nobody looks for leads.
+    /// Whether a frame had a number. Frames of most gateways have none, so there are no leads to look
+    /// for.
     #[inline]
     fn has_numbered(&self) -> bool {
         self.next_seq != FIRST_SEQ
     }
 
-    /// Every frame is out whole, which is the usual end of a write. Returns the bytes left: none.
+    /// Empties the queue, which is the usual end of a write. Returns the bytes left: none.
     #[inline]
     fn all_out(&mut self, wrote: &mut Wrote) -> usize {
         wrote.frames += self.data.len() as u32;

@@ -1,4 +1,4 @@
-//! What is due for a session though nothing happens: pings, pongs, stalls, closes.
+//! Work that is due for a session without an event: pings, pongs, stalls, closes.
 
 use super::phase::{Phase, Ping};
 use super::{Session, Timers};
@@ -6,13 +6,13 @@ use crate::hub::deadlines::Timer;
 use crate::hub::protocol::Protocol as _;
 use crate::hub::{CloseReason, Limits, Now};
 
-/// One thing that is due; when it is done, the session is armed again for the next.
+/// A piece of work that is due; afterwards the session is armed again for the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hub) enum Due {
     Nothing,
-    /// No whole request head in time.
+    /// The request head is not whole in time.
     HandshakeTimeout,
-    /// The session ends. `reset`: the kernel drops what it still holds.
+    /// The session ends. `reset`: the kernel drops the bytes that are not sent.
     End {
         reason: CloseReason,
         reset: bool,
@@ -28,7 +28,7 @@ pub(in crate::hub) enum Due {
 }
 
 impl Session {
-    /// The moment for the heap of deadlines, if it is before the one that stands there.
+    /// Returns the moment for the heap of deadlines, if there is no earlier entry.
     pub(in crate::hub) fn arm(&mut self, limits: &Limits) -> Option<u64> {
         let at = self.next_deadline(limits)?;
         if self.cold.armed_at.is_some_and(|armed| armed <= at) {
@@ -38,12 +38,12 @@ impl Session {
         Some(at)
     }
 
-    /// The entry of the heap at this moment is the session's.
+    /// Whether the entry of the heap at this moment is the session's current entry.
     pub(in crate::hub) fn is_armed_at(&self, at: u64) -> bool {
         self.cold.armed_at == Some(at)
     }
 
-    /// An entry of the heap came; `false` for one that an earlier entry has replaced.
+    /// Handles an entry of the heap; returns false if an earlier entry has replaced this entry.
     pub(in crate::hub) fn disarm(&mut self, at: u64) -> bool {
         let current = self.is_armed_at(at);
         if current {
@@ -52,7 +52,7 @@ impl Session {
         current
     }
 
-    /// The next moment at which something is due though nothing happens.
+    /// The next moment at which something is due without an event.
     fn next_deadline(&self, limits: &Limits) -> Option<u64> {
         let cold = &self.cold;
         let pong = match &cold.phase {
@@ -66,13 +66,13 @@ impl Session {
         all.into_iter().flatten().min()
     }
 
-    /// When a client is dropped that takes no byte of what waits.
+    /// The moment to drop a client that takes none of the waiting bytes.
     fn stall_due(&self, limits: &Limits) -> Option<u64> {
         let waits = !self.queue.is_empty();
         waits.then(|| self.queue.progress_at() + limits.send_queue.stall_us)
     }
 
-    /// Does one thing that is due, or says that the core has to; nothing of the gateway's.
+    /// Handles one piece of due work, or returns work for the core; nothing of the gateway's.
     pub(in crate::hub) fn due(&mut self, now: Now, limits: &Limits) -> Due {
         let due = |timers: &Timers, timer| timers.is_due(timer, now.mono_us);
         let stalled = self.stall_due(limits).is_some_and(|at| at <= now.mono_us);
@@ -117,7 +117,7 @@ impl Session {
         Due::Nothing
     }
 
-    /// A pong is missing.
+    /// Whether a pong is missing.
     fn pong_due(&mut self, now: Now, limits: &Limits) -> bool {
         let cold = &mut *self.cold;
         let Phase::Open(open) = &mut cold.phase else {
@@ -127,7 +127,7 @@ impl Session {
             return false;
         }
         if cold.reading.is_paused() {
-            // Its pong may stand in the kernel: who is not read cannot be late.
+            // The pong may be in the kernel: a client that is not read cannot be late.
             open.ping.allow_until(now.mono_us + limits.pong_timeout_us);
             return false;
         }
@@ -135,7 +135,7 @@ impl Session {
         true
     }
 
-    /// A graceful close has waited long enough, or a spread close has its turn.
+    /// Writes the close that waited long enough, or begins the client's turn in a stop.
     fn close_due(&mut self, now: Now) -> Due {
         let close = match &self.cold.phase {
             Phase::Open(open) => open.close,
@@ -148,7 +148,8 @@ impl Session {
         Due::CloseWritten(close.reason)
     }
 
-    /// The queue stayed past its soft limit for too long. One that did not has no clock any more.
+    /// Whether the queue stayed above the soft limit for too long. A queue below the limit loses its
+    /// clock.
     fn soft_limit_due(&mut self, now: Now, limits: &Limits) -> bool {
         let limits = &limits.send_queue;
         let since = self.queue.over_soft_since();
@@ -162,7 +163,7 @@ impl Session {
         over
     }
 
-    /// Puts a ping in the control part, unless one is under way.
+    /// Puts a ping in the control part, unless an earlier ping is under way.
     fn ping(&mut self, now: Now) {
         if let Phase::Open(open) = &mut self.cold.phase
             && open.ping == Ping::Idle
@@ -174,7 +175,7 @@ impl Session {
 
     // ---- the gateway's
 
-    /// Sets or stops what [`Session::take_gateway_due`] asks for.
+    /// Sets or stops the deadline of [`Session::take_gateway_due`].
     pub(in crate::hub) fn set_gateway_deadline(&mut self, at_us: Option<u64>) {
         let timers = &mut self.cold.timers;
         match (at_us, &self.cold.phase) {
@@ -183,8 +184,8 @@ impl Session {
         }
     }
 
-    /// The gateway's deadline has come; it is stopped, also that of a client that is about to be
-    /// closed, whose gateway has none any more.
+    /// Whether the gateway's deadline has come. Stops the deadline, also for a client that is about to
+    /// be closed, for which the result is false.
     pub(in crate::hub) fn take_gateway_due(&mut self, now: Now) -> bool {
         self.cold.timers.take_due(Timer::Gateway, now.mono_us) && self.takes_data()
     }

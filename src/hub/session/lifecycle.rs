@@ -10,65 +10,64 @@ use crate::hub::shell::Permit;
 use crate::hub::{CloseCode, CloseReason, Closing, Ended, Limits, Now};
 use crate::wire::head::HeadError;
 
-/// What the next bytes of a request head came to.
+/// The result of reading a request head.
 pub(in crate::hub) enum HeadRead {
-    /// Not whole yet, or no head is awaited: the input is as it was, or used up.
+    /// Not whole yet, or no head is awaited: the input is unchanged, or used up.
     Nothing,
-    /// The whole head; what follows it is left in the input.
+    /// The whole head; the bytes behind the head are left in the input.
     Whole(Vec<u8>),
-    /// Over its limit.
+    /// Over the limit.
     TooLarge(HeadError),
 }
 
-/// How a session is opened.
+/// The parameters for opening a session.
 pub(in crate::hub) struct Opening {
     pub(in crate::hub) greeted: Greeted,
     pub(in crate::hub) outbound_per_second: Option<u32>,
     pub(in crate::hub) user: Option<Box<str>>,
     pub(in crate::hub) refusal: Option<&'static str>,
-    /// When the first ping is due; `None`: none is sent.
+    /// The time of the first ping; `None`: no pings.
     pub(in crate::hub) first_ping_at: Option<u64>,
 }
 
-/// What a close that was asked for came to.
+/// The result of a requested close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hub) enum CloseBegun {
     /// The session is not open, or closes already.
     Ignored,
-    /// It waits for data to go out; from here on no new data is taken.
+    /// The close waits for data to go out; from here on no new data is taken.
     Waits,
-    /// Its frame is queued: the session is to start closing.
+    /// The close frame is queued: the session is to start closing.
     Written,
 }
 
-/// What a session leaves to count and to tell when it closes or ends.
+/// Counts and notices from a session that closes or ends.
 #[must_use]
 pub(in crate::hub) struct Departed {
     pub(in crate::hub) moved: Moved,
     pub(in crate::hub) reason: CloseReason,
-    /// The reason is to be counted: the first counts, what follows from it changes nothing.
+    /// Whether the reason is to be counted: only the first reason counts.
     pub(in crate::hub) is_first: bool,
-    /// The session was open, now or before it was closing.
+    /// The session was open, now or before closing.
     pub(in crate::hub) was_open: bool,
-    /// Frames that were dropped.
+    /// Frames dropped.
     pub(in crate::hub) frames: u32,
-    /// Their queue bytes.
+    /// Queue bytes of these frames.
     pub(in crate::hub) bytes: usize,
-    /// Why the session was not read until then.
+    /// The reasons why the session was not read until then.
     pub(in crate::hub) pauses: Pauses,
 }
 
-/// What follows from the peer's end.
+/// The consequence of the peer's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hub) enum PeerEnd {
-    /// Nothing: the last words are on their way, and may still arrive, or the peer may still read.
+    /// None: the last control bytes are on their way and may still arrive, or the peer may still read.
     Awaited,
     /// The session ends.
     Ends,
 }
 
 impl Session {
-    /// Collects the request head.
     pub(in crate::hub) fn read_head(&mut self, input: &mut &[u8], bytes_max: usize) -> HeadRead {
         let Phase::Head(Head { read, scanner }) = &mut self.cold.phase else {
             return HeadRead::Nothing;
@@ -94,27 +93,27 @@ impl Session {
         }
     }
 
-    /// Appends an answer to the request, or whole control frames.
+    /// The control part, to append a response to the request, or whole control frames.
     pub(in crate::hub) fn control(&mut self, now: Now) -> &mut Vec<u8> {
         self.queue.control(now)
     }
 
-    /// Who it is, for the log.
     pub(in crate::hub) fn set_user(&mut self, user: Box<str>) {
         self.cold.record.user = Some(user);
     }
 
-    /// Why the handshake is refused, for the log.
+    /// Sets the reason of a refused handshake, for the log.
     pub(in crate::hub) fn set_refusal(&mut self, refusal: &'static str) {
         self.cold.record.refusal = Some(refusal);
     }
 
-    /// The status that refused the handshake, for the log.
+    /// Sets the status that refused the handshake, for the log.
     pub(in crate::hub) fn set_status(&mut self, status: u16) {
         self.cold.record.code = Some(status);
     }
 
-    /// The answer to the request is queued: the client gets messages from here on.
+    /// Opens the session, with the response to the request queued: the client gets messages from here
+    /// on.
     pub(in crate::hub) fn open(&mut self, now: Now, opening: Opening) -> Moved {
         let greeted = opening.greeted;
         self.queue.set_encoding(greeted.encoding);
@@ -140,14 +139,14 @@ impl Session {
         moved
     }
 
-    /// The connection goes to HTTP, with its place in the limits.
+    /// Passes the connection to HTTP, with the permit.
     pub(in crate::hub) fn hand_over(&mut self) -> (Moved, Option<Permit>) {
         self.cold.timers = Timers::default();
         let (_, moved) = self.cold.phase.enter(Phase::Gone);
         (moved, self.cold.permit.take())
     }
 
-    /// A close was asked for. It waits until `due` for what is queued, as `close.how` says.
+    /// Begins a close, which waits until `due` for queued messages, as `close.how` says.
     pub(in crate::hub) fn begin_close(
         &mut self,
         now: Now,
@@ -157,7 +156,7 @@ impl Session {
         let Phase::Open(open) = &mut self.cold.phase else {
             return CloseBegun::Ignored;
         };
-        // A client that was not blocked takes in this turn what was queued in it.
+        // A client that was not blocked takes the messages queued in this turn.
         let waits = close.how == Closing::Graceful || self.sending != Sending::Blocked;
         if !waits || self.queue.data_is_empty() {
             self.write_close(now, close.code);
@@ -172,7 +171,7 @@ impl Session {
         if close.how == Closing::Now
             && let Some(earlier) = &mut open.close
         {
-            // Decided again: it waits no longer than for this turn.
+            // Decided again: the close waits no longer than for this turn.
             earlier.how = close.how;
         }
         CloseBegun::Ignored
@@ -186,8 +185,9 @@ impl Session {
         }
     }
 
-    /// The last control bytes are queued: what waits behind the frame that was begun goes, and the
-    /// session only lives until they are out and the peer has ended, or until `due`.
+    /// Starts closing, with the last control bytes queued: drops the frames behind the frame that was
+    /// begun. The session then lives until the control bytes are out and the peer has ended, or until
+    /// `due`.
     pub(in crate::hub) fn start_closing(&mut self, due: u64, reason: CloseReason) -> Departed {
         self.intake = Intake::Closed;
         let (frames, bytes) = self.queue.discard_waiting();
@@ -211,7 +211,7 @@ impl Session {
         }
     }
 
-    /// Takes what came behind our last words; `false`: they are not said yet.
+    /// Handles input behind the hub's last control bytes; returns false if the session does not close.
     pub(in crate::hub) fn read_last_words(&mut self, input: &[u8]) -> bool {
         let Phase::Closing(closing) = &mut self.cold.phase else {
             return false;
@@ -220,7 +220,7 @@ impl Session {
         true
     }
 
-    /// The peer's side ended in order, or by an error.
+    /// Handles the end of the peer's side, in order or by an error.
     pub(in crate::hub) fn peer_ended(&mut self, now: Now, failed: bool) -> PeerEnd {
         match &mut self.cold.phase {
             Phase::Open(open) if open.peer_ended && !failed => PeerEnd::Awaited,
@@ -239,7 +239,7 @@ impl Session {
         }
     }
 
-    /// Forgets everything: the socket ends. `None` if it has ended already.
+    /// Clears the session, because the socket ends. `None` if the session has ended already.
     pub(in crate::hub) fn end(
         &mut self,
         now: Now,
@@ -258,7 +258,7 @@ impl Session {
         let (was, moved) = cold.phase.enter(Phase::Gone);
         let (reason, is_first, was_open) = match &was {
             Phase::Closing(closing) => (closing.reason, false, closing.was_open),
-            // Its end was seen before; the error only tells that it does not read either.
+            // The peer's end was seen before; the error only shows that the peer does not read either.
             Phase::Open(open) if open.peer_ended && reason == CloseReason::SocketError => {
                 (CloseReason::PeerGone, true, true)
             }
@@ -278,8 +278,8 @@ impl Session {
         Some((left, ended))
     }
 
-    /// What follows from a write, other than in the common case, and from reading a session that
-    /// closes. `control_out`: control bytes left, and none is left.
+    /// The consequences of a write, except in the common case, and of reading a session that closes.
+    /// `control_out`: the control part has become empty.
     pub(in crate::hub) fn after_write(
         &mut self,
         now: Now,
@@ -306,12 +306,12 @@ impl Session {
         }
     }
 
-    /// A stop waits for the gateway until `until`.
+    /// Lets a stop wait for the gateway until `until`.
     pub(in crate::hub) fn await_gateway(&mut self, until: u64) {
         self.cold.timers.set(Timer::Close, until);
     }
 
-    /// The gateway is done; `true` if a stop waited for that, and the client's turn is now.
+    /// Notes that the gateway is done; returns true if a stop waited, and the client's turn is now.
     pub(in crate::hub) fn gateway_is_done(&mut self, now: Now) -> bool {
         let waited = self.takes_data() && self.pauses().holds(Pause::Stop);
         if waited {
@@ -320,7 +320,7 @@ impl Session {
         waited
     }
 
-    /// The client's turn in a stop comes at `at`.
+    /// Sets the client's turn in a stop to `at`.
     pub(in crate::hub) fn close_at(&mut self, at: u64) {
         self.cold.timers.set_earlier(Timer::Close, at);
     }

@@ -1,10 +1,10 @@
-//! What a session says of itself to those who look at it.
+//! The state of a session, as operators see it.
 
 use super::{PhaseKind, Sending, Session};
 use crate::hub::{ClientLook, ClientState, Now};
 
 impl Session {
-    /// How the client takes what it is sent.
+    /// How fast the client takes the messages.
     pub(in crate::hub) fn state(&self) -> ClientState {
         match self.phase() {
             PhaseKind::Head => return ClientState::Head,
@@ -24,7 +24,7 @@ impl Session {
         }
     }
 
-    /// Since the oldest message that waits arrived, microseconds.
+    /// Time since the oldest waiting message arrived, microseconds.
     pub(in crate::hub) fn oldest_us(&self, now: Now) -> Option<u64> {
         let oldest_at = self.queue.oldest_at()?;
         Some(now.mono_us.saturating_sub(oldest_at))

@@ -1,8 +1,8 @@
-//! One connection as the core sees it. A session owns itself: the core asks it what is due and
-//! what followed from a write, and turns the answers into effects and counters.
+//! A connection in the core. The core asks a session for due work and for the consequences of a write,
+//! and turns the results into effects and counters.
 //!
-//! The hot part is what a publish and a flush touch; everything else is behind one pointer. The
-//! border is a type boundary, not a promise of speed.
+//! The hot part has the fields that a publish and a flush use; everything else is behind one pointer.
+//! The border is a type boundary, not a promise of speed.
 
 mod due;
 mod lifecycle;
@@ -39,33 +39,33 @@ pub(super) struct Session {
     generation: u32,
     intake: Intake,
     sending: Sending,
-    /// A token bucket stands before the queue.
+    /// Whether a token bucket limits the queue's input.
     rate_limited: bool,
-    /// The gateway waits until the queue has room.
+    /// Whether the gateway waits until the queue has room.
     room_wanted: bool,
     queue: SendQueue,
     cold: Box<Cold>,
 }
 
-/// Whether new data is taken.
+/// Whether the session takes new data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Intake {
     /// Open and not about to close.
     Open,
-    /// The same, but over a limit: in the list of those to be dropped.
+    /// Open, but over a limit: in the list of sessions to be dropped.
     Over,
     /// Not open yet, about to close, or closed.
     Closed,
 }
 
-/// Where a session stands between two writes.
+/// The state of a session between two writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sending {
-    /// In no list: nothing waits, or it was not looked at yet.
+    /// In no list: nothing waits, or the session was not listed yet.
     Idle,
     /// In a list of the next flush.
     Listed,
-    /// The kernel takes nothing until it says so.
+    /// The kernel takes nothing until the socket is writable again.
     Blocked,
 }
 
@@ -76,38 +76,38 @@ struct Cold {
     /// The earliest entry in the heap of deadlines.
     armed_at: Option<u64>,
     reading: Reading,
-    /// What makes the frames of [`Encoding::Coded`].
+    /// The codec of [`Encoding::Coded`].
     codec: Option<&'static Codec>,
     permit: Option<Permit>,
     rate: Option<TokenBucket>,
     record: Record,
 }
 
-/// What became of a frame for one client.
+/// The outcome of a delivery to one client.
 pub(super) enum Delivered {
     /// The client takes no data.
     Refused,
-    /// It is over the client's rate.
+    /// The frame is over the client's rate.
     Shed,
-    /// It waits; never [`Pushed::Over`].
+    /// The frame waits; never [`Pushed::Over`].
     Queued(Pushed),
-    /// A limit is passed; the frame was not queued. With the reason at the first time, when the
-    /// client joins those to be dropped.
+    /// A limit is exceeded; the frame was not queued. With the reason at the first time, when the
+    /// client joins the list of clients to be dropped.
     Over(Option<CloseReason>),
 }
 
-/// What one write did.
+/// The effect of one write.
 pub(super) struct Written {
     pub(super) wrote: Wrote,
-    /// The kernel took less than it was given.
+    /// The kernel took less than offered.
     pub(super) short: bool,
-    /// The common case, an open session with an empty queue, is not this one:
-    /// [`Session::after_write`] says what follows.
+    /// Whether [`Session::after_write`] has to be called: not in the common case of an open session
+    /// with an empty queue.
     pub(super) follows: bool,
 }
 
 impl Session {
-    /// A connection whose request head is on its way.
+    /// Returns a session that awaits the request head.
     pub(super) fn new(
         generation: u32,
         peer: Peer,
@@ -155,7 +155,7 @@ impl Session {
         self.cold.phase.kind()
     }
 
-    /// Open and not about to close.
+    /// Whether the session is open and not about to close.
     #[inline]
     pub(super) fn takes_data(&self) -> bool {
         self.intake != Intake::Closed
@@ -165,12 +165,11 @@ impl Session {
         !self.cold.reading.is_paused() && self.phase() != PhaseKind::Gone
     }
 
-    /// Why the session is not read.
     pub(super) fn pauses(&self) -> Pauses {
         self.cold.reading.pauses()
     }
 
-    /// The next read may bring the gateway a message.
+    /// Whether the next read may return a message for the gateway.
     pub(super) fn may_bring_message(&self, input: &[u8]) -> bool {
         let Phase::Open(open) = &self.cold.phase else {
             return false;
@@ -192,12 +191,12 @@ impl Session {
         self.queue.frames()
     }
 
-    /// Bytes of the frames that wait; one that was begun counts whole.
+    /// Bytes of the frames that wait; a frame that was begun counts whole.
     pub(super) fn queued_bytes(&self) -> usize {
         self.queue.bytes()
     }
 
-    /// The kernel took less than was offered, and has not said since that it takes more.
+    /// Whether the kernel took less than offered, and the socket is not writable again.
     pub(super) fn is_blocked(&self) -> bool {
         self.sending == Sending::Blocked
     }
@@ -207,7 +206,7 @@ impl Session {
         self.queue.entries()
     }
 
-    /// What must always hold of one session alone.
+    /// Panics if the session by itself is inconsistent.
     pub(super) fn check_invariants(&self) {
         self.queue.check_invariants();
         let open = self.phase() == PhaseKind::Open;
@@ -251,7 +250,7 @@ impl Session {
         Delivered::Queued(pushed)
     }
 
-    /// Puts a replayed frame in the send queue. Returns `false` if the client takes no data.
+    /// Puts a replayed frame in the send queue. Returns false if the client takes no data.
     pub(super) fn replay(&mut self, now: Now, frame: &Arc<Frame>) -> bool {
         let takes = self.takes_data();
         if takes {
@@ -265,7 +264,7 @@ impl Session {
         self.room_wanted = true;
     }
 
-    /// The gateway waits for room, and there is some.
+    /// Whether the gateway waits for room and the queue has room.
     #[inline]
     pub(super) fn finds_room(&mut self) -> bool {
         let found = self.room_wanted && self.queue.has_room();
@@ -273,7 +272,8 @@ impl Session {
         found
     }
 
-    /// So many data frames of so many bytes together would all be queued now, without a limit passed.
+    /// Whether so many data frames of so many bytes together would all be queued now, without exceeding
+    /// a limit.
     pub(super) fn fits(
         &mut self,
         now: Now,
@@ -288,12 +288,13 @@ impl Session {
         rate.is_none_or(|rate| rate.holds(frames, now.mono_us))
     }
 
-    /// The next number is given to nothing: a loss that the client sees as a gap.
+    /// Skips the next number: a loss that the client sees as a gap.
     pub(super) fn skip_number(&mut self) {
         self.queue.next_seq += 1;
     }
 
-    /// Takes out the keyed frames that were not begun and whose key is one of these; frames, bytes.
+    /// Removes the keyed frames that were not begun and have one of these keys; returns frames and
+    /// bytes.
     pub(super) fn forget(&mut self, keys: &[ConflationKey]) -> (u32, usize) {
         let (frames, bytes) = self.queue.remove(|key| keys.contains(&key));
         self.queue.rest_if_empty();
@@ -301,9 +302,8 @@ impl Session {
         (frames, bytes)
     }
 
-    /// Joins a list of the next flush: 0 for clients whose frames go out as they
-    /// were made, 1 for the others. `None` if the
-    /// session is in a list already, or its kernel takes nothing.
+    /// Joins a list of the next flush: 0 for clients whose frames go out as made, 1 for the others.
+    /// `None` if the session is in a list already, or the kernel takes nothing.
     #[inline]
     pub(super) fn enlist(&mut self) -> Option<usize> {
         if self.sending != Sending::Idle {
@@ -313,26 +313,24 @@ impl Session {
         Some(usize::from(self.queue.encoding() != Encoding::Plain))
     }
 
-    /// In a list of the next flush, or of the one under way.
+    /// Whether the session is in a list of a flush.
     pub(super) fn is_listed(&self) -> bool {
         self.sending == Sending::Listed
     }
 
-    /// Nothing is known of the client's window any more.
     pub(super) fn forget_window(&mut self) {
         self.queue.forget_window();
     }
 
     // ---- what a flush touches
 
-    /// Something waits for the kernel.
     #[inline]
     pub(super) fn has_waiting(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Leaves its list and makes what the next write needs: encodings by `deflate`, and leads
-    /// behind what is in `leads`. `false` if there is nothing to write.
+    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends the leads
+    /// to `leads`. Returns false if there is nothing to write.
     #[inline]
     pub(super) fn prepare_write(
         &mut self,
@@ -378,7 +376,7 @@ impl Session {
         self.queue.gather(bytes_max, leads, out);
     }
 
-    /// The kernel took `taken` bytes of `offered`.
+    /// Handles a write: the kernel took `taken` bytes of `offered`.
     #[inline]
     pub(super) fn wrote(&mut self, now: Now, taken: usize, offered: usize) -> Written {
         let wrote = self.queue.wrote(now, taken);
@@ -393,7 +391,7 @@ impl Session {
         }
     }
 
-    /// The kernel takes bytes again.
+    /// Notes that the kernel takes bytes again.
     pub(super) fn unblock(&mut self) {
         if self.sending == Sending::Blocked {
             self.sending = Sending::Idle;
@@ -402,7 +400,6 @@ impl Session {
 
     // ---- input
 
-    /// Bytes came.
     pub(super) fn count_read(&mut self, bytes: usize) {
         self.cold.record.bytes_in += bytes as u64;
     }
@@ -411,9 +408,8 @@ impl Session {
         self.cold.record.messages_in += 1;
     }
 
-    /// Takes what the next bytes of `input` come to; `None`: nothing more for now. While reading
-    /// is paused, and while more than `control_bytes_max` wait in the control part, the input is
-    /// kept for later.
+    /// Reads the next bytes of `input` up to a step; `None`: no step for now. While reading is paused,
+    /// and while more than `control_bytes_max` wait in the control part, the input is kept for later.
     pub(super) fn read(
         &mut self,
         now: Now,
@@ -435,7 +431,7 @@ impl Session {
         let control = self.queue.control(now);
         let step = open.protocol.read(input, control, scratch);
         match step {
-            // Asked for or not.
+            // Also without a ping.
             Some(Step::Pong) => open.ping = Ping::Idle,
             Some(Step::PeerClosed(code)) => cold.record.code = code,
             _ => {}
@@ -443,13 +439,13 @@ impl Session {
         step
     }
 
-    /// `false` if it was paused for this already.
+    /// Returns false if reading was paused for this reason already.
     pub(super) fn pause(&mut self, why: Pause, now: Now) -> bool {
         self.cold.reading.pause(why, now)
     }
 
-    /// `true` if nothing is against reading any more, and something was. The time of the pause does not
-    /// count for a pong, which may stand behind what was not read.
+    /// Returns true if the last reason against reading is removed. The time of the pause does not count
+    /// for a pong, which may be behind unread input.
     pub(super) fn resume(&mut self, why: Pause, now: Now, limits: &Limits) -> bool {
         let paused_us = self.cold.reading.resume(why, now);
         if let (Some(paused_us), Phase::Open(open)) = (paused_us, &mut self.cold.phase)
@@ -461,23 +457,22 @@ impl Session {
         paused_us.is_some()
     }
 
-    /// What was read before a pause.
     pub(super) fn take_held(&mut self) -> Vec<u8> {
         self.cold.reading.take_held()
     }
 
-    // ---- the client's place in the limits
+    // ---- the client's permits and limits
 
     pub(super) fn set_path(&mut self, path: &str) {
         self.cold.record.set_path(path);
     }
 
-    /// Whose connection it is, as a trusted proxy says.
+    /// Sets the client's address, as reported by a trusted proxy.
     pub(super) fn set_client_addr(&mut self, client: ClientAddr) {
         self.cold.record.client = client;
     }
 
-    /// Counts the connection among those of its address until it ends.
+    /// Counts the connection for its address until the connection ends.
     pub(super) fn hold_place(&mut self, place: Option<AddressPlace>) {
         if let Some(permit) = &mut self.cold.permit {
             permit.hold(place);

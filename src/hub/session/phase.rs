@@ -1,4 +1,4 @@
-//! The phases of a session, what belongs to each of them, and which may follow which.
+//! The phases of a session, the data of each phase, and the allowed changes of phase.
 //!
 //! docs/contributing/lifecycle.md has the same table of edges for people; a test compares the two.
 
@@ -7,7 +7,7 @@ use crate::hub::stats::{Moved, PhaseKind};
 use crate::hub::{CloseCode, CloseReason, Closing};
 use crate::wire::head::HeadScanner;
 
-/// From where to where a session may go.
+/// The allowed changes of phase.
 const EDGES: [(PhaseKind, PhaseKind); 6] = [
     (PhaseKind::Head, PhaseKind::Open),
     (PhaseKind::Head, PhaseKind::Closing),
@@ -37,34 +37,34 @@ pub(super) struct Head {
 pub(super) struct Open {
     pub(super) protocol: Spoken,
     pub(super) ping: Ping,
-    /// A close waits for data to go out: all of it, or what the kernel takes at once.
+    /// A close waits for data to go out: all data, or as much as the kernel takes at once.
     pub(super) close: Option<PendingClose>,
     /// The peer has ended its side, and may still read.
     pub(super) peer_ended: bool,
 }
 
-/// What follows from a write.
+/// The consequence of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hub) enum AfterWrite {
     Nothing,
-    /// The close that waited is queued: the session is to start closing.
+    /// The waiting close is queued: the session is to start closing.
     CloseWritten(CloseReason),
-    /// Everything is out and the client's last words have come: our side of the socket is done.
+    /// Everything is out and the client's close has come: the hub's side of the socket is done.
     HalfClose,
     /// Everything is out, and the peer had ended before.
     End(CloseReason),
 }
 
-/// The last words.
+/// The state of a session that closes.
 #[derive(Debug)]
 pub(super) struct LastWords {
-    /// Why it ends: what happens from here on changes nothing.
+    /// The reason of the end: later events change nothing.
     pub(super) reason: CloseReason,
-    /// The session was open before: a stop waits for its end.
+    /// The session was open before: a stop waits for the session's end.
     pub(super) was_open: bool,
-    /// Reads until the client's last words; `None` once they have come, and where none are to come.
+    /// Reads until the client's close; `None` if the close has come, or if none is awaited.
     pub(super) listening: Option<Spoken>,
-    /// All is out, and our side of the socket is shut down.
+    /// All is out, and the hub's side of the socket is shut down.
     pub(super) half_closed: bool,
     /// The peer has ended its side.
     pub(super) peer_ended: bool,
@@ -81,7 +81,7 @@ impl LastWords {
         }
     }
 
-    /// The session was open, and `held` was read of it and not looked at.
+    /// Adds the state of the open session; `held` is unhandled input.
     pub(super) fn was_open(&mut self, open: Open, held: &[u8]) {
         self.was_open = true;
         self.peer_ended = open.peer_ended;
@@ -89,13 +89,13 @@ impl LastWords {
         self.read(held);
     }
 
-    /// Takes what came behind our last words.
+    /// Handles input behind the hub's last control bytes.
     pub(super) fn read(&mut self, input: &[u8]) {
         self.listening
             .take_if(|protocol| protocol.reads_last_words(input));
     }
 
-    /// What is next once all is out.
+    /// The next action once all is out.
     pub(super) fn all_is_out(&mut self) -> AfterWrite {
         if self.peer_ended {
             return AfterWrite::End(self.reason);
@@ -108,28 +108,28 @@ impl LastWords {
     }
 }
 
-/// One ping at a time.
+/// The state of the ping, at most one at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Ping {
-    /// None is under way.
+    /// No ping is under way.
     #[default]
     Idle,
-    /// One waits in the control part.
+    /// A ping waits in the control part.
     Queued {
-        /// A pong is to come.
+        /// Whether a pong will follow.
         answered: bool,
     },
-    /// One has left for the kernel.
+    /// A ping has left for the kernel.
     Sent {
-        /// When the client is closed without a pong.
+        /// The time at which the client is closed without a pong.
         pong_due: u64,
     },
-    /// No pong came in time. Once: the close may have to wait for what is flushed in this turn.
+    /// No pong came in time. Reported once: the close may have to wait for this turn's flush.
     Missed,
 }
 
 impl Ping {
-    /// The control part went out.
+    /// Notes that the control part went out.
     pub(super) fn sent(&mut self, pong_due: u64) {
         *self = match *self {
             Self::Queued { answered: true } => Self::Sent { pong_due },
@@ -138,7 +138,7 @@ impl Ping {
         };
     }
 
-    /// The pong, if one is due, has time until `at` at least.
+    /// Moves the deadline of a pending pong to `at`, unless the deadline is later.
     pub(super) fn allow_until(&mut self, at: u64) {
         if let Self::Sent { pong_due } = self {
             *pong_due = at.max(*pong_due);
@@ -171,12 +171,12 @@ impl Phase {
         }
     }
 
-    /// Open, with another protocol than WebSocket.
+    /// Whether the session is open, with another protocol than WebSocket.
     fn is_other(&self) -> bool {
         matches!(self, Self::Open(open) if matches!(open.protocol, Spoken::Other(_)))
     }
 
-    /// Goes on to `next`; returns what was, and the change for the gauges.
+    /// Changes to phase `next`; returns the previous phase, and the change for the gauges.
     pub(super) fn enter(&mut self, next: Self) -> (Self, Moved) {
         let (from, to) = (self.kind(), next.kind());
         debug_assert!(EDGES.contains(&(from, to)), "from {from:?} to {to:?}");

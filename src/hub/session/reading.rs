@@ -1,16 +1,16 @@
-//! Whether a session is read, and what was read of it before it was not.
+//! Pauses of reading, and input that was read before a pause.
 
 use crate::hub::Now;
 
-/// Why a session is not read for now. Reading goes on when no reason is left.
+/// A reason not to read a session for now. Reading continues when no reason is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(in crate::hub) enum Pause {
     /// Too many pongs wait.
     Control = 1,
-    /// The gateway asked for it.
+    /// The gateway has paused the client.
     Gateway = 2,
-    /// It had its share of this turn: a few compressed bytes can be a lot of work.
+    /// The client had its share of this turn: a few compressed bytes can be a lot of work.
     Turn = 4,
     /// The process stops, and the gateway is still busy with the client.
     Stop = 8,
@@ -19,7 +19,7 @@ pub(in crate::hub) enum Pause {
 }
 
 impl Pause {
-    /// All of them, in the order of the gauges.
+    /// All reasons, in the order of the gauges.
     pub(in crate::hub) const ALL: [Self; 5] = [
         Self::Control,
         Self::Gateway,
@@ -53,24 +53,24 @@ impl Pauses {
         self.0 & why as u8 != 0
     }
 
-    /// Nothing, or only what lasts until the client's next share of a turn.
+    /// Whether there is no reason, or only the wait for the client's next share of a turn.
     pub(in crate::hub) fn end_soon(self) -> bool {
         self.0 & !(Pause::Turn as u8) == 0
     }
 }
 
-/// The reasons against reading, and the bytes that came all the same.
+/// The reasons against reading, and the input that came all the same.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     paused: Pauses,
-    /// When the first of these reasons came, microseconds.
+    /// The time at which the first of these reasons came, microseconds.
     since: u64,
-    /// Read before the pause, not yet looked at.
+    /// Read before the pause, not yet handled.
     held: Vec<u8>,
 }
 
 impl Reading {
-    /// Adds a reason; `false` if it stood already.
+    /// Adds a reason; returns false if the reason was present already.
     pub(super) fn pause(&mut self, why: Pause, now: Now) -> bool {
         let before = self.paused;
         if !self.is_paused() {
@@ -80,7 +80,7 @@ impl Reading {
         before != self.paused
     }
 
-    /// Takes one reason away. If it was the last: how long reading was paused, microseconds.
+    /// Removes a reason. If no reason is left, returns the length of the pause, microseconds.
     pub(super) fn resume(&mut self, why: Pause, now: Now) -> Option<u64> {
         let before = self.paused;
         self.paused.0 &= !(why as u8);
@@ -96,7 +96,7 @@ impl Reading {
         self.paused
     }
 
-    /// Keeps what was read until reading goes on.
+    /// Keeps input until reading continues.
     pub(super) fn hold(&mut self, bytes: &[u8]) {
         self.held.extend_from_slice(bytes);
     }

@@ -1,9 +1,9 @@
-//! What the log line says of a connection when it has ended.
+//! The data of a connection for the log line at the end.
 
 use crate::admission::{ClientAddr, Peer};
 use crate::hub::{CloseReason, Ended, Now};
 
-/// What is kept of a request's path: enough to tell who it was.
+/// Characters of a request's path in the record: enough to recognize the client.
 const PATH_CHARS_MAX: usize = 128;
 
 /// Bytes before parameters of a path or a query, and between their names and values.
@@ -16,9 +16,9 @@ pub(super) struct Record {
     pub(super) client: ClientAddr,
     /// Path of the request up to its parameters, cut to [`PATH_CHARS_MAX`].
     path: Box<str>,
-    /// Who it is, where the gateway told.
+    /// The user, if the gateway has set a user.
     pub(super) user: Option<Box<str>>,
-    /// Why it was refused, where that is known more exactly than by the reason of the close.
+    /// The reason of the refusal, if known more exactly than by the reason of the close.
     pub(super) refusal: Option<&'static str>,
     accepted: Now,
     /// The code of the first close frame, or the status that refused the handshake.
@@ -26,7 +26,7 @@ pub(super) struct Record {
     pub(super) bytes_in: u64,
     pub(super) messages_in: u64,
     pub(super) messages_conflated: u64,
-    /// Messages in both directions, when the last survey looked.
+    /// Messages in both directions at the last survey.
     pub(super) messages_surveyed: u64,
 }
 
@@ -56,14 +56,13 @@ impl Record {
         self.accepted.mono_us
     }
 
-    /// Keeps the path, without parameters: a client may have put its token there.
+    /// Keeps the path, without parameters: a client may have put a token there.
     pub(super) fn set_path(&mut self, path: &str) {
         let path = &path[..parameters_begin(path)];
         let cut = path.char_indices().nth(PATH_CHARS_MAX);
         self.path = path[..cut.map_or(path.len(), |(at, _)| at)].into();
     }
 
-    /// How the connection looked at its end.
     pub(super) fn ended(
         &mut self,
         now: Now,
@@ -89,8 +88,8 @@ impl Record {
     }
 }
 
-/// Where the first byte of [`PARAMETERS`] stands in a path, plain or percent-encoded any number of
-/// times (`%3B`, `%253B`); the length of the path where none does.
+/// The index of the first byte of [`PARAMETERS`] in a path, plain or percent-encoded any number of
+/// times (`%3B`, `%253B`); the length of the path if there is none.
 fn parameters_begin(path: &str) -> usize {
     let begins = |at: &usize| match &path.as_bytes()[*at..] {
         [b'%', encoded @ ..] => decoded(encoded).is_some_and(|byte| PARAMETERS.contains(&byte)),
