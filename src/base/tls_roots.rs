@@ -1,4 +1,4 @@
-//! The trust of outgoing TLS: the authorities of a file, or of the system.
+//! The authorities that outgoing TLS trusts: from a file, or from the system.
 //!
 //! Used by the sources and by calls to services. Reads files at the start only.
 

@@ -297,7 +297,7 @@ fn lines(label: &str, texts: &[String]) -> String {
     lines.collect()
 }
 
-/// The value for people: `unset` without value and default.
+/// The value for people; `unset` if there is neither a value nor a default.
 fn shown(value: &CheckedValue) -> String {
     match is_unset(value) {
         true => "unset".to_owned(),

@@ -13,7 +13,7 @@ use crate::settings::{Kind, Rows, Setting};
 /// The settings of `weirgate health` from the checked gateway.
 const HEALTH_TAKES: [&str; 2] = ["listen", "port"];
 
-/// The settings of `weirgate token inspect` from the inspecting gateway, beside the keys.
+/// The settings that `weirgate token inspect` takes from its gateway, beside the settings of tokens.
 const INSPECT_TAKES: [&str; 4] = ["acl", "bus", "default-role", "symbols-max"];
 
 const SOURCES: &str = "\

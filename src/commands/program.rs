@@ -31,7 +31,7 @@ pub struct Program {
     pub gateways: &'static [GatewayKind],
 }
 
-/// An end of the process before the start of anything.
+/// The exit of a command line that starts nothing: help, or an error.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Exit {
     /// The exit status: 0 for help, 2 for wrong use or wrong settings. Wrong settings of `health` give 1: for

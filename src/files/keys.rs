@@ -145,7 +145,7 @@ impl KeyFiles {
 pub struct KeysChanged {
     /// Keys in force from now on.
     pub keys: usize,
-    /// Keys in force before.
+    /// Keys in force before the change.
     pub before: usize,
     /// Files with a changed text.
     pub files: Vec<PathBuf>,

@@ -12,7 +12,8 @@ use crate::reactor::{ListenSettings, ReactorSettings, TurnBudgets};
 use crate::settings::{Checked, Kind, Unit, Value};
 use crate::telemetry::names::{self, MetricName};
 
-/// The part of `--stop-timeout-ms` during which a close waits for a busy gateway; the rest is for the close.
+/// The percentage of `--stop-timeout-ms` during which a close waits while the gateway is busy with its
+/// client; the rest is for the close.
 const BUSY_PERCENT: u64 = 60;
 
 /// The settings of every gateway.

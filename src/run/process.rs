@@ -122,7 +122,7 @@ fn make_room_for_descriptors(descriptors: usize) {
     }
 }
 
-/// Returns the limit on open files of the process, if the system has a limit.
+/// Returns the limit on open files of the process, if the system reports a limit.
 fn files_max() -> Option<usize> {
     let (files_max, _) = Resource::NOFILE.get().ok()?;
     Some(usize::try_from(files_max).unwrap_or(usize::MAX))

@@ -51,7 +51,7 @@ pub struct CheckedValue {
     pub value: Value,
     /// The flag, the env name or the default that gave the value.
     pub source: Source,
-    /// The value was read by the program.
+    /// Whether the program has read the value.
     is_read: Cell<bool>,
 }
 

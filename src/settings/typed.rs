@@ -16,7 +16,7 @@ use super::setting::Setting;
 pub const GATEWAY_ENV: &str = "WEIRGATE_GATEWAY";
 const PREFIX: &str = "WEIRGATE_";
 
-/// The shortest env name for a warning about a difference of one letter: shorter names are similar by
+/// The shortest env name for a warning about a difference of one letter: shorter names may be similar by
 /// accident.
 const NEAR_LENGTH_MIN: usize = 8;
 

@@ -44,7 +44,7 @@ pub(super) fn is_http_path(path: &str) -> bool {
     })
 }
 
-/// A path for clients that gets some of the keys.
+/// A path whose clients get some of the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EndpointSettings {
     /// The path as in requests, without percent-decoding.
