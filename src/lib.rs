@@ -1,10 +1,10 @@
 //! weirgate: one process between a message bus and WebSocket clients.
 //!
-//! Three words for the style: pure core, thin shell, named limits. `ARCHITECTURE.md` beside `src` is
-//! the map: what each module holds, what each must never do, and the way of a message through them.
+//! Three words for the style: pure core, thin shell, named limits. `ARCHITECTURE.md` beside `src` is the map:
+//! the content and the limits of each module, and the path of a message through the modules.
 //!
-//! To build a gateway of your own, start with [`hub::Gateway`], [`hub::Feed`] and [`run::Parts`];
-//! `examples/ticker.rs` is a whole one.
+//! To build your own gateway, start with [`hub::Gateway`], [`hub::Feed`] and [`run::Parts`];
+//! `examples/ticker.rs` is a complete example.
 
 pub mod admission;
 pub mod auth;

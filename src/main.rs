@@ -1,4 +1,4 @@
-//! The program: the list of gateways, on the command line that is made from it.
+//! The program: the list of gateways, and the command line made from the list.
 
 use std::process::ExitCode;
 

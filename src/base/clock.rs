@@ -1,13 +1,13 @@
-//! The process's clocks: read here and nowhere else, handed to the pure core as [`Now`].
+//! The clocks of the process: read only here, handed to the pure core as [`Now`].
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// One instant on both clocks. The shell takes it once per turn; a simulation makes it up.
+/// One instant on both clocks. The shell reads the clocks once per turn; a simulation makes instants up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Now {
-    /// Monotonic microseconds since an arbitrary start. All deadlines are counted on it.
+    /// Monotonic microseconds since an arbitrary start, for all deadlines.
     pub mono_us: u64,
-    /// Unix time in milliseconds, for what is shown to people and clients.
+    /// Unix time in milliseconds, for people and clients.
     pub unix_ms: i64,
 }
 
@@ -29,7 +29,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Starts the monotonic clock at one second, so that "a while ago" never underflows.
+    /// Starts the monotonic clock at one second, so that subtracting a short time never underflows.
     pub fn start() -> Self {
         Self {
             origin: Instant::now(),

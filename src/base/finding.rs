@@ -1,14 +1,14 @@
-//! What a check has found, in words for the person who runs the check.
+//! The findings of a check, in words for the operator.
 //!
-//! Pure. Made by the start of a gateway that is only checked (`run`), and by whoever asks a broker or
-//! a service for `--check --connect` (`sources`, `kinds`); shown by `commands`.
+//! Pure. Made by the start of a gateway for a check (`run`), and by the checks of brokers and services for
+//! `--check --connect` (`sources`, `kinds`); shown by `commands`.
 
-/// One thing that was found, without secrets.
+/// One finding, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// As it has to be.
+    /// Good.
     Good(String),
-    /// The gateway starts and works, but probably not as somebody wants it.
+    /// The gateway starts and works, but probably not as intended.
     Warning(String),
     /// The gateway does not start, or can never do its work.
     Error(String),
@@ -31,7 +31,7 @@ impl Finding {
         }
     }
 
-    /// It is an error.
+    /// Whether the finding is an error.
     pub fn is_error(&self) -> bool {
         matches!(self, Self::Error(_))
     }

@@ -1,6 +1,7 @@
-//! How many lines one place may log, so that a flood of faults does not become a flood of lines.
+//! A budget of log lines for one place in the code, so that a flood of faults does not become a flood of
+//! lines.
 //!
-//! Pure: the time is handed in. Never logs anything itself. Used by `reactor`, `feeds` and `http`.
+//! Pure: the caller passes the time. Never logs anything. Used by `reactor`, `feeds` and `http`.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -8,7 +9,7 @@ use super::Now;
 
 const SECOND_US: u64 = 1_000_000;
 
-/// At most so many lines a second from one place.
+/// A limit on the log lines per second of one place.
 #[derive(Clone, Debug)]
 pub struct LogBudget {
     lines_per_second: u32,
@@ -17,10 +18,10 @@ pub struct LogBudget {
     suppressed: u64,
 }
 
-/// Leave to log one line.
+/// Permission to log one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLine {
-    /// Lines of the same place that were left out since the last one; worth a field of the line.
+    /// Suppressed lines of the same place since the last line; worth a field of the line.
     pub suppressed: u64,
 }
 
@@ -35,8 +36,8 @@ impl LogBudget {
         }
     }
 
-    /// Asks for one line. `None`: this second's lines are used up, and this one is counted as
-    /// suppressed.
+    /// Requests one line. Returns `None`, and counts a suppressed line, if the lines of this second are used
+    /// up.
     pub fn line(&mut self, now: Now) -> Option<LogLine> {
         if self.second_is_over(now) {
             self.second_began_us = now.mono_us;
@@ -52,8 +53,8 @@ impl LogBudget {
         })
     }
 
-    /// The lines that were left out, once their second is over: for a place that asks again and
-    /// again, so that they are told also when no line follows.
+    /// Returns the number of suppressed lines after the end of their second: for a place that asks
+    /// periodically, so that the number is logged even if no line follows.
     pub fn left_out(&mut self, now: Now) -> Option<u64> {
         let told = self.suppressed > 0 && self.second_is_over(now);
         told.then(|| std::mem::take(&mut self.suppressed))

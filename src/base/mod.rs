@@ -1,7 +1,7 @@
-//! What every thread may use: time, chance, waking, spinning, budgets. Knows no other module.
+//! Tools for every thread: time, chance, waking, spinning, budgets. Knows no other module.
 //!
-//! The pure modules use of it only what is pure: [`Now`], [`SplitMix64`], [`LogBudget`]
-//! (`scripts/arrows.py` checks it).
+//! The pure modules use only the pure part: [`Now`], [`SplitMix64`], [`LogBudget`] (checked by
+//! `scripts/arrows.py`).
 
 pub mod build_info;
 mod clock;
@@ -23,7 +23,7 @@ pub use wake::{LateWake, Wake};
 
 use std::{io, thread};
 
-/// Runs `work` on a thread of this name that nobody waits for: it ends by itself, or with the process.
+/// Runs `work` on a thread of this name without a join: the thread ends after `work`, or with the process.
 ///
 /// # Errors
 /// The system has no thread left.

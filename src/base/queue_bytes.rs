@@ -1,9 +1,9 @@
-//! How many bytes the events between a source and the loop may hold.
+//! A limit on the bytes of events between a source and the loop.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Room for the bytes of events that were sent and not taken. The source waits for room, the loop
-/// gives it back and never waits.
+/// Room for the bytes of sent events until the loop takes them. The source waits for room; the loop gives
+/// room back and never waits.
 #[derive(Debug)]
 pub struct QueueBytes {
     state: Mutex<State>,
@@ -50,7 +50,7 @@ impl QueueBytes {
         has_room
     }
 
-    /// Takes room for an event, waiting while others hold too much; `false`: the loop is gone.
+    /// Takes room for an event, waiting while others hold too much. Returns false if the loop has ended.
     pub fn take(&self, bytes: usize) -> bool {
         let is_full = |s: &mut State| !s.has_room(bytes, self.max);
         let mut state = self.state();
@@ -64,7 +64,7 @@ impl QueueBytes {
         !state.is_loop_gone
     }
 
-    /// The loop has taken an event of so many bytes, or the event was not sent after all.
+    /// Gives the room of an event back: the loop has taken the event, or the event was not sent.
     pub fn give_back(&self, bytes: usize) {
         let mut state = self.state();
         state.held -= bytes;
@@ -85,7 +85,7 @@ impl QueueBytes {
 }
 
 impl TakenBytes {
-    /// The loop has taken an event of so many bytes.
+    /// Gives the room of an event back: the loop has taken the event.
     pub fn give_back(&self, bytes: usize) {
         self.0.give_back(bytes);
     }
@@ -95,7 +95,7 @@ impl TakenBytes {
         self.0.state().held
     }
 
-    /// Room for them.
+    /// The room for these bytes.
     pub fn max(&self) -> usize {
         self.0.max
     }

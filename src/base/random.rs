@@ -1,9 +1,9 @@
-//! The program's one seeded generator, for jitter, identifiers and simulated data. Pure.
+//! The program's seeded random number generator, for jitter, identifiers and simulated data. Pure.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-/// splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): the
-/// same seed always gives the same numbers. Not for secrets: one number shows all that follow.
+/// splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): the same seed
+/// always gives the same numbers. Not for secrets: each number reveals all later numbers.
 #[derive(Clone, Debug)]
 pub struct SplitMix64(u64);
 

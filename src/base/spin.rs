@@ -1,14 +1,14 @@
 //! Polling without sleeping, for some time after the last work (`--spin-us`).
 //!
-//! Waking a sleeping thread takes tens of microseconds where its CPU has to leave an idle state. A
-//! thread that looks again and again finds its work at once, and nobody makes a system call to wake
-//! it. The price is the whole CPU that it runs on.
+//! Waking a sleeping thread takes tens of microseconds if the CPU has to leave an idle state. A polling
+//! thread finds its work at once, and no thread makes a system call to wake the polling thread. The price is
+//! a whole CPU.
 
 use std::thread;
 
 use super::Clock;
 
-/// How long a thread spins after work, and what came of that.
+/// The spinning of a thread after work, and its counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Spin {
     for_us: u64,
@@ -16,17 +16,17 @@ pub struct Spin {
     counts: SpinCounts,
 }
 
-/// What spinning cost and saved. Counts only grow.
+/// The cost and the benefit of spinning. Counts only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpinCounts {
     /// Microseconds spent.
     pub spun_us: u64,
-    /// Times that work was found: as many times the thread did not have to be woken.
+    /// Times that spinning found work: each time saved a wake-up.
     pub found: u64,
 }
 
 impl Spin {
-    /// Spins for `for_us` microseconds after the last work; 0: never.
+    /// Spins for `for_us` microseconds after the last work; 0 for never.
     pub fn new(for_us: u64) -> Self {
         Self {
             for_us,
@@ -35,18 +35,17 @@ impl Spin {
         }
     }
 
-    /// There was work at this moment of the monotonic clock, microseconds.
+    /// Notes work at `now_us` of the monotonic clock.
     pub fn worked(&mut self, now_us: u64) {
         self.until_us = now_us + self.for_us;
     }
 
-    /// Calls `has_work` again and again, until it says yes or fails, the time since the last work is
-    /// over, or `due_us` has come. Returns what it said last; `false` without a call when the time is
-    /// over already. Other threads that wait for this CPU run between two calls: one of them may be
-    /// bringing the work.
+    /// Calls `has_work` repeatedly until the result is true or an error, the time since the last work is
+    /// over, or `due_us` has come. Returns the last result, or false without a call if the time is over
+    /// already. Other threads on this CPU run between two calls: one of them may bring the work.
     ///
     /// # Errors
-    /// Those of `has_work`.
+    /// The errors of `has_work`.
     pub fn poll<E>(
         &mut self,
         clock: Clock,
@@ -73,7 +72,7 @@ impl Spin {
         Ok(found)
     }
 
-    /// What came of it so far.
+    /// Returns the counts so far.
     pub fn counts(&self) -> SpinCounts {
         self.counts
     }
@@ -109,7 +108,7 @@ mod tests {
     #[test]
     fn it_ends_after_its_time_or_when_something_is_due() {
         let now_us = Clock::start().now().mono_us;
-        // Long enough for a machine that is busy with other things.
+        // Long enough for a busy machine.
         let long_us = 300_000;
         let mut spin = Spin::new(long_us);
         spin.worked(now_us);

@@ -1,4 +1,4 @@
-//! Whom outgoing TLS trusts: the authorities of a file, or the system's.
+//! The authorities that outgoing TLS trusts: from a file, or from the system.
 //!
 //! Used by the sources and by calls to services. Reads files at the start only.
 
@@ -10,21 +10,21 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
-/// There is nobody to trust.
+/// There are no trusted certificates.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no certificates to trust in {place} ({reason})")]
 pub struct TrustError {
     /// The file, or the system's store.
     pub place: String,
-    /// What is wrong with it.
+    /// The error of the file or the store.
     pub reason: String,
 }
 
-/// The client side of TLS 1.2 and 1.3, which trusts the certificates of `ca_file` (PEM), or the
-/// system's where there is none.
+/// Returns the client side of TLS 1.2 and 1.3 that trusts the certificates of `ca_file` (PEM), or of the
+/// system without a file.
 ///
 /// # Errors
-/// The file cannot be read, or holds no certificate of an authority.
+/// The file cannot be read, or has no certificate of an authority.
 pub fn client_config(
     ca_file: Option<&Path>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TrustError> {
@@ -48,10 +48,10 @@ pub fn client_config(
         .map_err(|error| nobody(error.to_string()))
 }
 
-/// All certificates of a PEM file, in their order.
+/// Returns all certificates of a PEM file, in order.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The first error in the file, as text.
 pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = CertificateDer::pem_file_iter(file).map_err(|error| error.to_string())?;
     let certificates: Result<_, _> = certificates.collect();

@@ -1,5 +1,5 @@
-//! Waking a thread that waits in its poll: once, however many threads have something for it, and not
-//! at all while the thread is awake.
+//! Waking of a thread that waits in its poll: with one system call, however many threads wake, and with none
+//! while the thread is awake.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use mio::{Registry, Token, Waker};
 
-/// A handle that wakes a thread out of its [`mio::Poll`], or out of the next wait. Until that
-/// thread is awake, only the first call costs a system call.
+/// A handle that wakes a thread out of its [`mio::Poll`], or out of the next wait. Until the thread is awake,
+/// only the first call makes a system call.
 #[derive(Clone, Debug)]
 pub struct Wake {
     inner: Arc<Inner>,
@@ -16,19 +16,20 @@ pub struct Wake {
 
 #[derive(Debug)]
 struct Inner {
-    /// Who sleeps, for the log line.
+    /// The name of the thread, for the log line.
     sleeper: &'static str,
-    /// Nobody has to wake it: somebody did, or it is awake and will look before it sleeps.
+    /// No system call is necessary: another thread made the call, or the thread is awake and will look before
+    /// the next sleep.
     pending: AtomicBool,
     waker: Waker,
 }
 
 impl Wake {
-    /// Wakes the thread that polls `registry`, with an event of `token`. `sleeper` names that
+    /// Makes a handle for the thread that polls `registry`, with an event of `token`. `sleeper` names the
     /// thread in a log line.
     ///
     /// # Errors
-    /// The system has no descriptor left.
+    /// No file descriptor is left.
     pub(crate) fn new(
         registry: &Registry,
         token: Token,
@@ -44,7 +45,7 @@ impl Wake {
         })
     }
 
-    /// Wakes the thread. Call it after the thing to be found was put in its channel.
+    /// Wakes the thread. Must be called after the send into the thread's channel.
     pub fn wake(&self) {
         if !self.inner.pending.swap(true, Ordering::AcqRel)
             && let Err(error) = self.inner.waker.wake()
@@ -53,17 +54,17 @@ impl Wake {
         }
     }
 
-    /// From here on a call of [`Wake::wake`] wakes the thread again. The thread calls this before it
-    /// looks at its channels and sleeps: what was put in before is seen, what comes later wakes.
+    /// Makes [`Wake::wake`] wake the thread again. The thread calls this function before the last look at its
+    /// channels and the sleep: the look finds earlier messages, later messages wake.
     pub(crate) fn awake(&self) {
-        // A plain store could become visible after the look at the channels: a caller in between
-        // would find the thread still marked as woken, and its thing would wait for the next event.
-        // Of two swaps one always sees the other.
+        // A plain store could become visible after the look at the channels: a caller in between would find
+        // the thread still marked as woken, and its message would wait for the next event. Of two swaps, one
+        // always sees the other.
         self.inner.pending.swap(false, Ordering::AcqRel);
     }
 
-    /// The thread is awake, and calls [`Wake::awake`] before it sleeps: until then, nobody makes a
-    /// system call for it.
+    /// Marks the thread as awake: until the thread calls [`Wake::awake`], before its sleep, no other thread
+    /// makes a system call.
     pub(crate) fn will_look(&self) {
         self.inner.pending.swap(true, Ordering::AcqRel);
     }
@@ -74,14 +75,14 @@ impl Wake {
 pub struct LateWake(Arc<OnceLock<Wake>>);
 
 impl LateWake {
-    /// The loop is there.
+    /// Sets the handle, once the loop exists.
     pub fn set(&self, wake: &Wake) {
-        // Set before: it is the same loop.
+        // If set already: the loop is the same.
         let _ = self.0.set(wake.clone());
     }
 
-    /// Wakes the loop as [`Wake::wake`] does. Before it is there, nothing: its first turn looks at
-    /// every channel.
+    /// Wakes the loop with [`Wake::wake`]. Does nothing before the loop exists: the first turn looks at every
+    /// channel.
     pub fn wake(&self) {
         if let Some(wake) = self.0.get() {
             wake.wake();
@@ -100,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    /// A lost wake-up costs this long, and fails the test.
+    /// The delay of a lost wake-up; fails the test.
     const NEVER: Duration = Duration::from_secs(20);
 
     #[test]
@@ -123,8 +124,8 @@ mod tests {
         assert!(is_called() && !is_called());
     }
 
-    /// Two senders and a thread that spins for a while, then looks once more and sleeps; each message is
-    /// sent when the one before was taken, so that each finds the thread at another point.
+    /// Two senders and a thread that spins for a while, then looks once more and sleeps. Each message is sent
+    /// after the one before was taken, so each finds the thread at another point.
     #[test]
     fn no_wake_up_is_lost_between_spinning_and_sleeping() {
         let mut poll = Poll::new().expect("a poll");
@@ -167,13 +168,13 @@ mod tests {
         }
     }
 
-    /// What the thread and two senders share, and how far each is, in the steps of [`Wake`].
+    /// The shared state of the thread and two senders, and the step of each, in the steps of [`Wake`].
     #[derive(Clone, Default, PartialEq, Eq, Hash)]
     struct Shared {
         messages: u8,
         pending: bool,
         is_called: bool,
-        /// Next step of the thread; [`SLEEPING`] has one way out.
+        /// The next step of the thread; [`SLEEPING`] has one way out.
         thread: u8,
         saw_messages: bool,
         senders: [Sender; 2],
@@ -192,14 +193,14 @@ mod tests {
         fn thread_steps(&self) -> Option<Self> {
             let mut next = self.clone();
             match self.thread {
-                // It takes what is there: a turn, or a look while it spins.
+                // Takes all messages: a turn, or a look during spinning.
                 0 => next.messages = 0,
                 // awake
                 1 => next.pending = false,
                 2 => {
                     next.saw_messages = self.messages > 0;
                 }
-                // The poll: returns when it was called, or at once after a look that saw something.
+                // The poll: returns when called, or at once after a look that found a message.
                 SLEEPING if !(self.saw_messages || self.is_called) => return None,
                 SLEEPING => next.is_called = false,
                 // will_look

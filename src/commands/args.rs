@@ -1,4 +1,4 @@
-//! How the arguments of a command line look: one for each setting, and those that are no settings.
+//! The arguments of a command line: one for each setting, and flags beside the settings.
 
 use std::ffi::OsString;
 
@@ -7,19 +7,20 @@ use clap::{Arg, ArgAction, ArgMatches, ValueHint};
 
 use crate::settings::{Kind, Setting};
 
-/// What a command line is made for. What is parsed is the same for all.
+/// The purpose of a command line. Parsing is the same for all purposes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum For {
     /// Reading arguments; `--help`, with the settings in groups.
     Arguments,
-    /// Reading arguments with a `-h` among them: its dozen settings are one list.
+    /// Reading arguments including `-h`: the dozen settings of `-h` are one list.
     ShortHelp,
     /// Completions: the words of a choice are listed.
     Completions,
 }
 
 impl For {
-    /// What these arguments need. `-h` is help wherever it is: no flag takes it as a value.
+    /// Returns the purpose for these arguments. `-h` is help in every position: no flag takes `-h` as a
+    /// value.
     pub(super) fn arguments(args: &[OsString]) -> Self {
         match args.iter().any(|arg| arg == "-h") {
             true => Self::ShortHelp,
@@ -28,13 +29,13 @@ impl For {
     }
 }
 
-/// A flag without a value, that is no setting.
+/// A flag without a value, beside the settings.
 pub(super) fn switch(name: &'static str, help: &'static str) -> Arg {
     let arg = Arg::new(name).long(name).action(ArgAction::SetTrue);
     arg.help(help)
 }
 
-/// A flag with a value, that is no setting.
+/// A flag with a value, beside the settings.
 pub(super) fn value(
     name: &'static str,
     placeholder: &'static str,
@@ -85,7 +86,7 @@ fn help(setting: &Setting, long: bool) -> StyledStr {
     with_default(text, setting).into()
 }
 
-/// A help text with the default behind it.
+/// A help text with the default at the end.
 pub(super) fn with_default(text: String, setting: &Setting) -> String {
     match setting.default {
         "" => text,
@@ -94,7 +95,7 @@ pub(super) fn with_default(text: String, setting: &Setting) -> String {
     }
 }
 
-/// What the long help adds to the line.
+/// The addition of the long help to the line.
 fn details(setting: &Setting) -> String {
     let mut text = String::new();
     if !setting.more.is_empty() {
@@ -107,8 +108,8 @@ fn details(setting: &Setting) -> String {
     text
 }
 
-/// The text of a flag, if it was typed; of a repeated one all, with space between them. Only of
-/// flags that the subcommand has.
+/// Returns the text of a flag, if typed; the texts of a repeated flag are separated by space. The subcommand
+/// must have the flag.
 pub(super) fn flag(matches: &ArgMatches, flag: &str) -> Option<String> {
     let texts: Vec<_> = matches.get_many::<String>(flag)?.cloned().collect();
     Some(texts.join(" "))

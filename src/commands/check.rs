@@ -1,5 +1,5 @@
-//! `weirgate GATEWAY --check`: all that a start does before it listens, and the settings; with
-//! `--connect` also the addresses, the broker and the services.
+//! `weirgate GATEWAY --check`: checks all that a start does before listening, and shows the settings; with
+//! `--connect` also checks the addresses, the broker and the services.
 //!
 //! A process of its own; nothing is started. Called by `main`.
 
@@ -14,23 +14,23 @@ use crate::settings::typed::{GATEWAY_ENV, Source};
 use crate::settings::{Checked, CheckedValue, SettingsError, Value};
 use crate::wire::object_writer::ObjectWriter;
 
-/// How the outcome is shown.
+/// The format of the outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckFormat {
     /// For people.
     Text,
-    /// One JSON object, whatever the outcome.
+    /// One JSON object for every outcome.
     Json,
     /// Lines for an `EnvironmentFile` of systemd; secrets are comments.
     Env,
 }
 
-/// What is to be checked, and how it is shown.
+/// The extent of a check, and the format of the outcome.
 #[derive(Debug)]
 pub struct CheckOptions {
-    /// The settings that have their defaults too.
+    /// Whether to show settings with default values too.
     pub all: bool,
-    /// How the outcome is shown.
+    /// The format of the outcome.
     pub format: CheckFormat,
     /// Bind the addresses, and ask the broker and the services, each within this time.
     pub connect: Option<Duration>,
@@ -39,21 +39,21 @@ pub struct CheckOptions {
 /// `--check`, ready to run.
 #[derive(Debug)]
 pub struct CheckCommand {
-    /// What is typed to run the gateway.
+    /// The command that runs the gateway.
     pub words: String,
     /// The gateway.
     pub gateway: GatewayKind,
-    /// Its settings, or what is wrong with them.
+    /// The settings, or the errors in the settings.
     pub settings: Result<Box<Checked>, Vec<SettingsError>>,
-    /// What is to be checked, and how it is shown.
+    /// The extent of the check, and the format of the outcome.
     pub options: CheckOptions,
 }
 
-/// What a check shows, and the exit status.
+/// The output of a check, and the exit status.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// 0; 2 if a start would end with wrong settings, or could never work; 1 if a start would fail
-    /// for another reason, or an address, the broker or a service is not there.
+    /// 0; 2 if a start would end with wrong settings, or could never work; 1 if a start would fail for
+    /// another reason, or an address, the broker or a service is not available.
     pub status: u8,
     /// For standard output.
     pub shown: String,
@@ -90,11 +90,11 @@ pub(super) fn args() -> [Arg; 5] {
     ]
 }
 
-/// Time limit for a question, where nobody set another.
+/// The default time limit for a question.
 const CONNECT_TIMEOUT_MS: u64 = 5_000;
 
 impl CheckOptions {
-    /// What was typed; `None` without `--check`.
+    /// Reads the flags; `None` without `--check`.
     pub(super) fn of(matches: &ArgMatches) -> Option<Self> {
         let format = matches.get_one::<String>("format").map(String::as_str);
         let timeout_ms = matches.get_one(TIMEOUT_FLAG).copied();
@@ -112,7 +112,7 @@ impl CheckOptions {
 }
 
 impl CheckCommand {
-    /// Checks, and returns what to show.
+    /// Checks, and returns the output.
     pub fn run(&self) -> Outcome {
         let mut report = Report::new(self);
         let checked = match &self.settings {
@@ -123,7 +123,7 @@ impl CheckCommand {
             }
         };
         let (prepared, notices) = self.gateway.check_start(checked);
-        // What a start logs as an error can never work.
+        // A gateway with an error in the log of its start can never work.
         let mut status = if notices.iter().any(Finding::is_error) {
             2
         } else {
@@ -147,7 +147,7 @@ impl CheckCommand {
     }
 }
 
-/// What was found so far.
+/// The findings so far.
 pub(super) struct Report<'a> {
     command: &'a CheckCommand,
     pub(super) errors: Vec<String>,
@@ -165,7 +165,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// What a start would have logged.
+    /// Adds the warnings and errors of the start's log.
     pub(super) fn take_in(&mut self, notices: Vec<Finding>) {
         for notice in notices {
             match notice {
@@ -176,7 +176,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// All of it, for this exit status.
+    /// The output of all findings, with this exit status.
     pub(super) fn outcome(&self, status: u8) -> Outcome {
         match self.command.options.format {
             CheckFormat::Json => Outcome {
@@ -184,7 +184,7 @@ impl<'a> Report<'a> {
                 shown: self.json(status),
                 complaints: String::new(),
             },
-            // Who reads settings wants them all, or none.
+            // A consumer of the settings needs all settings, or none.
             _ if !self.errors.is_empty() => Outcome {
                 status,
                 shown: String::new(),
@@ -203,7 +203,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// The settings to show: those that somebody set, or all.
+    /// The settings to show: all, or only those with a value from flag or environment.
     fn values(&self) -> impl Iterator<Item = &CheckedValue> {
         let all = self.command.options.all;
         let checked = self.command.settings.iter();
@@ -236,7 +236,7 @@ impl<'a> Report<'a> {
         text
     }
 
-    /// Lines that systemd, a shell and `docker --env-file` read alike, if no value needs quotes.
+    /// Lines that systemd, a shell and `docker --env-file` read in the same way, if no value needs quotes.
     fn env(&self) -> String {
         let mut text = lines("# warning", &self.warnings);
         text += &format!("{GATEWAY_ENV}={}\n", self.command.gateway.name);
@@ -297,7 +297,7 @@ fn lines(label: &str, texts: &[String]) -> String {
     lines.collect()
 }
 
-/// The value for people. What nobody set, and has no default, is `unset`.
+/// The value for people; `unset` if there is neither a value nor a default.
 fn shown(value: &CheckedValue) -> String {
     match is_unset(value) {
         true => "unset".to_owned(),
@@ -323,7 +323,7 @@ fn setting(value: &CheckedValue) -> ObjectWriter {
     object
 }
 
-/// Part of the value is not shown.
+/// Whether a part of the value is hidden.
 fn is_secret(value: &Value) -> bool {
     match value {
         Value::Secret(text) => !text.expose().is_empty(),
@@ -332,7 +332,7 @@ fn is_secret(value: &Value) -> bool {
     }
 }
 
-/// The value as somebody types it.
+/// The value in the syntax of the command line.
 fn typed(value: &Value) -> String {
     let text = value.to_string();
     match value {
@@ -343,7 +343,7 @@ fn typed(value: &Value) -> String {
     }
 }
 
-/// In quotes where systemd needs them (systemd.exec(5), `EnvironmentFile=`).
+/// Adds quotes if systemd needs them (systemd.exec(5), `EnvironmentFile=`).
 fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./:,@%+=*[]".contains(c);
     if text.chars().all(is_plain) {

@@ -1,38 +1,37 @@
-//! `weirgate health`: one `GET /health`, for a container that holds nothing else to ask with.
+//! `weirgate health`: one `GET /health`, for a container without another HTTP client.
 //!
-//! A blocking client of its own few lines, in a process of its own; the loop never sees it. Called
-//! by `main`.
+//! A small blocking client, in a process of its own, apart from the loop. Called by `main`.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::listening::ListenAddr;
 
-/// As much of the answer as is looked at: the status line is the first few bytes.
+/// The bytes of the response to read: the status line is the first few bytes.
 const ANSWER_BYTES_MAX: usize = 1024;
 
-/// Where to ask, and for how long.
+/// The addresses to ask, and the time limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     addrs: Vec<ListenAddr>,
     timeout_ms: u64,
 }
 
-/// Why the gateway does not count as healthy.
+/// The reason why the gateway does not count as healthy.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthCheckError {
-    /// No answer: nobody listens, or it took too long.
+    /// No response: there is no listener, or the time limit has passed.
     #[error("no answer from http://{addr}/health: {error}")]
     NoAnswer {
-        /// Who was asked last.
+        /// The last address.
         addr: ListenAddr,
-        /// What happened.
+        /// The error of the last request.
         error: io::Error,
     },
-    /// An answer other than 200.
+    /// A response other than 200.
     #[error("http://{addr}/health answered: {answer}")]
     Unhealthy {
-        /// Who was asked.
+        /// The address.
         addr: ListenAddr,
         /// The status line, bounded.
         answer: String,
@@ -40,8 +39,8 @@ pub enum HealthCheckError {
 }
 
 impl HealthCheck {
-    /// Asks a gateway that listens on `listen`; where that stands for all addresses, over
-    /// loopback. `timeout_ms` is for the whole of it.
+    /// A check of a gateway that listens on `listen`; loopback replaces an unspecified address. `timeout_ms`
+    /// limits the whole check.
     pub fn new(listen: &[ListenAddr], timeout_ms: u64) -> Self {
         Self {
             addrs: listen.iter().flat_map(ListenAddr::to_connect).collect(),
@@ -49,10 +48,10 @@ impl HealthCheck {
         }
     }
 
-    /// Asks each address until one answers 200.
+    /// Asks each address until a response is 200.
     ///
     /// # Errors
-    /// None did: the last reason.
+    /// No response was 200: the last error.
     pub fn run(&self) -> Result<(), HealthCheckError> {
         let deadline = Instant::now() + Duration::from_millis(self.timeout_ms);
         let mut result = Ok(());
@@ -69,7 +68,7 @@ impl HealthCheck {
     }
 }
 
-/// The status line of the answer.
+/// Returns the status line of the response.
 fn ask(addr: &ListenAddr, deadline: Instant) -> io::Result<String> {
     let mut stream = addr.connect(left(deadline)?)?;
     let host = match addr {
@@ -92,7 +91,7 @@ fn ask(addr: &ListenAddr, deadline: Instant) -> io::Result<String> {
     Ok(String::from_utf8_lossy(line).trim_end().to_owned())
 }
 
-/// The time to `deadline`, which a timeout of zero would turn into "for ever".
+/// Returns the time to `deadline`. Zero is an error, because a socket timeout of zero means "for ever".
 fn left(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),

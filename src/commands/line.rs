@@ -10,10 +10,10 @@ use crate::run::{GatewayKind, Print};
 use crate::settings::typed::GATEWAY_ENV;
 use crate::settings::{Kind, Rows, Setting};
 
-/// What `weirgate health` takes of the gateway that it asks.
+/// The settings of `weirgate health` from the checked gateway.
 const HEALTH_TAKES: [&str; 2] = ["listen", "port"];
 
-/// What `weirgate token inspect` takes of the gateway that it speaks for, beside the keys.
+/// The settings that `weirgate token inspect` takes from its gateway, beside the settings of tokens.
 const INSPECT_TAKES: [&str; 4] = ["acl", "bus", "default-role", "symbols-max"];
 
 const SOURCES: &str = "\
@@ -64,7 +64,7 @@ fn gateway(program: &Program, kind: &GatewayKind, made_for: For) -> Command {
         .args(rows.iter().map(|row| of_gateway(row, made_for)))
 }
 
-/// A setting of a gateway, which `-h` may leave out.
+/// A setting of a gateway; `-h` may leave the setting out.
 fn of_gateway(setting: &Setting, made_for: For) -> Arg {
     let line = with_default(setting.help.to_owned(), setting);
     let arg = arg(setting, made_for).help(line);
@@ -72,7 +72,7 @@ fn of_gateway(setting: &Setting, made_for: For) -> Arg {
     if made_for != For::ShortHelp {
         return arg;
     }
-    // The first form of several: the column of flags stays narrow.
+    // Only the first of several forms, to keep the column of flags narrow.
     let placeholder = setting.kind.placeholder();
     let first = match setting.kind {
         Kind::Form(_) => placeholder.split(['|', '[']).next(),
@@ -82,7 +82,7 @@ fn of_gateway(setting: &Setting, made_for: For) -> Arg {
         .value_name(first.map_or_else(|| placeholder.clone(), str::to_owned))
 }
 
-/// The rows of `weirgate health`, for the gateway that it asks.
+/// The rows of `weirgate health`, for this gateway.
 pub(super) fn health_rows(of: Option<&GatewayKind>) -> Vec<Setting> {
     let of = of.map_or(Rows::EVERY, |kind| kind.rows).settings();
     let taken = of.into_iter().filter(|s| HEALTH_TAKES.contains(&s.flag));
@@ -122,7 +122,7 @@ pub(super) fn inspect_rows(of: Option<&GatewayKind>) -> Vec<Setting> {
     kind.rows.settings().into_iter().filter(is_taken).collect()
 }
 
-/// The rows of `weirgate token inspect` for all gateways that take tokens, beside the keys.
+/// The rows of `weirgate token inspect` for all gateways with tokens, beside the keys.
 fn inspect_args(program: &Program, made_for: For) -> Vec<Arg> {
     let mut rows: Vec<Setting> = Vec::new();
     for row in program.with_tokens().flat_map(|kind| kind.rows.settings()) {

@@ -1,6 +1,6 @@
-//! The command line of a program: what was typed, what is to be done, and the exit status.
+//! The command line of a program: from arguments to an invocation and the exit status.
 //!
-//! A [`Program`] is a list of gateways; its subcommands, `--help`, `--check`, the environment name
+//! A [`Program`] is a list of gateways. Its subcommands, `--help`, `--check`, the environment name
 //! `WEIRGATE_GATEWAY`, `health` and `token` are made from the list. Called by `main`.
 
 mod args;
@@ -37,22 +37,22 @@ use crate::settings::typed::Env;
 use crate::settings::{Checked, Kind, SettingsError};
 use crate::telemetry::logging;
 
-/// What is to be done.
+/// The action of a command line.
 #[derive(Debug)]
 pub enum Invocation {
     /// Run a gateway with these settings.
     Run(GatewayKind, Box<Checked>),
-    /// Show something of a gateway with these settings, and exit.
+    /// Print a text of a gateway with these settings, and exit.
     Print(Print, Box<Checked>),
-    /// Check the settings of a gateway, and what they name.
+    /// Check the settings of a gateway, and the files in the settings.
     Check(Box<CheckCommand>),
-    /// Show this, and exit with 0.
+    /// Print this text, and exit with 0.
     Show(String),
     /// Ask a running gateway for its health.
     Health(HealthCheck),
-    /// Make or judge a token.
+    /// Make or inspect a token.
     Token(Box<TokenCommand>),
-    /// Print what a gateway sends.
+    /// Print the messages of a gateway.
     Tail(Box<TailCommand>),
     /// Show running gateways.
     Top(Box<TopCommand>),
@@ -62,8 +62,8 @@ pub enum Invocation {
     Write(PageFiles),
 }
 
-/// Does what the process's arguments and environment ask for. The status: 0 after a signal, 1 after
-/// a failure, 2 for wrong settings.
+/// Runs the command of the process's arguments and environment. The status: 0 after a signal, 1 after a
+/// failure, 2 for wrong settings.
 pub fn main(program: &'static Program) -> ExitCode {
     match program.parse(std::env::args_os(), std::env::vars_os()) {
         Ok(Invocation::Run(gateway, checked)) => ran(gateway.run(&checked)),
@@ -103,7 +103,7 @@ fn checked(outcome: &Outcome) -> ExitCode {
 }
 
 fn ran(result: Result<(), RunError>) -> ExitCode {
-    // The last lines say how it ended.
+    // The last lines have the reason of the end.
     logging::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -128,7 +128,7 @@ impl Program {
     /// Reads arguments (the program's name first) and environment.
     ///
     /// # Errors
-    /// Help was asked for, or something is wrong: what to show, and the exit status.
+    /// Help was requested, or something is wrong: the text to show, and the exit status.
     pub fn parse<A, K, V>(
         &'static self,
         args: impl IntoIterator<Item = A>,
@@ -174,8 +174,7 @@ impl Program {
         }
     }
 
-    /// Puts the subcommand before the flags, where none is typed: the one that `WEIRGATE_GATEWAY`
-    /// names, or the only one.
+    /// Inserts a missing subcommand before the flags: the value of `WEIRGATE_GATEWAY`, or the only gateway.
     fn with_subcommand(&self, mut args: Vec<OsString>, env: &Env) -> Result<Vec<OsString>, Exit> {
         let first = args.get(1).map(|arg| arg.to_string_lossy());
         let first = first.as_deref().unwrap_or("-");
@@ -238,7 +237,7 @@ impl Program {
         };
         let of = of.map_err(|error| Exit::settings(&[error], 1))?;
         let rows = health_rows(of.or_else(|| self.gateways.first()));
-        // Its warnings are the gateway's own, and are in its log already.
+        // The warnings are in the gateway's log already.
         let checked = self.checked(rows, matches, env, |_| Vec::new());
         let checked = checked.map_err(|errors| Exit::settings(&errors, 1))?;
         let check = HealthCheck::new(&checked.listen(), checked.number("health-timeout-ms"));
@@ -256,7 +255,7 @@ impl Program {
         let gateway = gateway
             .transpose()
             .map_err(|error| Exit::settings(&[error], 2))?;
-        // Its warnings are the gateway's own.
+        // The warnings belong to the gateway.
         let checked = self.checked(inspect_rows(gateway), matches, env, |_| Vec::new());
         let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
         let action = match name {
@@ -280,7 +279,7 @@ impl Program {
         })))
     }
 
-    /// The gateway that `weirgate token inspect` speaks for.
+    /// Returns the gateway that `weirgate token inspect` simulates.
     fn inspecting(
         &self,
         matches: &ArgMatches,

@@ -1,5 +1,5 @@
-//! `weirgate completions` and `weirgate man`: made from the command line, so that neither can name
-//! a flag that is not there.
+//! `weirgate completions` and `weirgate man`: made from the command line, so that neither can name an unknown
+//! flag.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -19,7 +19,7 @@ use crate::base::build_info::VERSION;
 /// Shells with completions.
 pub(super) const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
-/// Signals, for gateways.
+/// The signals of gateways.
 const SIGNALS: &[(&str, &str)] = &[
     (
         "SIGTERM, SIGINT",
@@ -58,7 +58,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 
 /// A manual page.
 struct Page {
-    /// Such as `weirgate-levels`.
+    /// A name such as `weirgate-levels`.
     name: String,
     command: Command,
     is_gateway: bool,
@@ -84,7 +84,7 @@ impl PageFiles {
     /// Makes the directory if it is missing, and writes all files.
     ///
     /// # Errors
-    /// The first that the system refuses.
+    /// The first error of the system.
     pub fn write(&self) -> Result<(), PageFileError> {
         let refused = |path: &PathBuf, error| PageFileError {
             path: path.clone(),
@@ -99,7 +99,7 @@ impl PageFiles {
     }
 }
 
-/// The completions of this shell; `None` if there are none for it.
+/// Returns the completions of this shell, or `None` for an unsupported shell.
 pub(super) fn completions(program: &Program, shell: &str) -> Option<String> {
     let shell = SHELLS.into_iter().find(|one| one.to_string() == shell)?;
     let mut text = Vec::new();
@@ -109,10 +109,10 @@ pub(super) fn completions(program: &Program, shell: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// The manual page of this name, with or without the program's name in front.
+/// Returns the manual page of this name, with or without the program's name in front.
 ///
 /// # Errors
-/// There is none: the names that there are.
+/// The name is unknown; the text has the known names.
 pub(super) fn page(program: &Program, name: &str) -> Result<String, String> {
     let pages = pages(program);
     let full = format!("{}-{name}", program.name);
@@ -128,7 +128,7 @@ pub(super) fn page(program: &Program, name: &str) -> Result<String, String> {
     }
 }
 
-/// All manual pages as files of this directory.
+/// Returns all manual pages as files of this directory.
 pub(super) fn files(program: &Program, dir: &OsStr) -> PageFiles {
     let pages = pages(program);
     let file = |page: &Page| (format!("{}.1", page.name), page.text(program));
@@ -138,7 +138,7 @@ pub(super) fn files(program: &Program, dir: &OsStr) -> PageFiles {
     }
 }
 
-/// A page for the program and for each command.
+/// Makes a page for the program and for each command.
 fn pages(program: &Program) -> Vec<Page> {
     let mut root = command(program, For::Arguments).disable_help_subcommand(true);
     root.build();
@@ -165,7 +165,7 @@ fn add(program: &Program, command: &Command, pages: &mut Vec<Page>) {
 impl Page {
     fn text(&self, program: &Program) -> Vec<u8> {
         let words = self.command.get_bin_name().unwrap_or(program.name);
-        // Sixty flags are no synopsis.
+        // Sixty flags would make the synopsis unreadable.
         let command = match self.is_gateway {
             true => self
                 .command
@@ -176,12 +176,12 @@ impl Page {
         let has_commands = command.has_subcommands();
         let manual = format!("{} manual", program.name);
         let man = Man::new(command)
-            // An empty one would be no argument, and the next would be the date.
+            // An empty date would be no argument, and the next argument would become the date.
             .date(" ")
             .source(format!("{} {VERSION}", program.name))
             .manual(manual);
         let mut text = Vec::new();
-        // Writing into a Vec does not fail.
+        // Writing into a `Vec` cannot fail.
         let _ = man.render_title(&mut text);
         let _ = man.render_name_section(&mut text);
         let _ = man.render_synopsis_section(&mut text);
@@ -194,7 +194,7 @@ impl Page {
         text
     }
 
-    /// What the command line does not say of itself.
+    /// The sections beside the command line.
     fn sections(&self, program: &Program) -> Roff {
         let mut roff = Roff::new();
         if self.is_gateway {

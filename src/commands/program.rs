@@ -1,4 +1,4 @@
-//! A program as its commands know it: its gateways, how it says something, what its build is, and how it ends.
+//! A program from the view of its commands: gateways, output, build information, exit.
 
 use std::ffi::OsString;
 use std::fmt::{self, Display};
@@ -20,24 +20,24 @@ use crate::wire::object_writer::ObjectWriter;
 /// A program: its words, and its gateways.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
-    /// Its name on the command line.
+    /// The name on the command line.
     pub name: &'static str,
     /// One line for `--help`.
     pub about: &'static str,
-    /// What `--help` ends with.
+    /// The end of `--help`.
     pub start_with: &'static str,
-    /// What it can run, in the order of `--help`; not empty. `health` asks the first where none is
-    /// named. Where there is only one, its subcommand need not be typed.
+    /// The gateways, in the order of `--help`; not empty. `health` asks the first by default. If there is
+    /// only one, its subcommand may be left out.
     pub gateways: &'static [GatewayKind],
 }
 
-/// The end of the process, without anything having been started.
+/// The exit of a command line that starts nothing: help, or an error.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// The exit status: 0 for help, 2 for wrong use or wrong settings. Wrong settings of `health`
-    /// are 1: to a container's health check 2 means nothing.
+    /// The exit status: 0 for help, 2 for wrong use or wrong settings. Wrong settings of `health` give 1: for
+    /// a container's health check 2 has no meaning.
     pub status: u8,
-    /// What to show: on standard output with status 0, else on standard error. Help has colours.
+    /// The text: on standard output with status 0, else on standard error. Help has colours.
     pub text: String,
 }
 
@@ -47,8 +47,8 @@ impl Display for Exit {
     }
 }
 
-/// A reader that has gone away (`weirgate --help | head -1`) is no failure, and no panic. Colours stay
-/// in a terminal that has them, without `NO_COLOR`.
+/// Prints a text. A closed reader (`weirgate --help | head -1`) is neither a failure nor a panic. Colours are
+/// kept in a terminal with colours, without `NO_COLOR`.
 pub(super) fn show(text: &str) {
     let _ = writeln!(anstream::stdout(), "{text}");
 }
@@ -56,7 +56,7 @@ pub(super) fn show(text: &str) {
 pub(super) fn complain(text: &str) {
     let mut err = anstream::stderr();
     for line in text.lines() {
-        // As clap marks its own.
+        // Formatted like the errors of clap.
         let _ = match line.strip_prefix("error:") {
             Some(rest) => writeln!(err, "\x1b[1m\x1b[31merror:\x1b[0m{rest}"),
             None => writeln!(err, "{line}"),
@@ -65,12 +65,12 @@ pub(super) fn complain(text: &str) {
 }
 
 impl Program {
-    /// The gateway of that name.
+    /// Returns the gateway with this name.
     pub fn gateway(&self, name: &str) -> Option<&'static GatewayKind> {
         self.gateways.iter().find(|gateway| gateway.name == name)
     }
 
-    /// What is typed to run a gateway.
+    /// The command that runs a gateway.
     pub(super) fn words(&self, gateway: &GatewayKind) -> String {
         match self.gateways {
             [_] => self.name.to_owned(),
@@ -78,7 +78,7 @@ impl Program {
         }
     }
 
-    /// Tells who typed a setting of another gateway which gateways have the setting.
+    /// Adds a tip to the error about a setting of another gateway: the gateways with the setting.
     pub(super) fn with_tip(&self, mut error: clap::Error) -> clap::Error {
         let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) else {
             return error;
@@ -92,7 +92,7 @@ impl Program {
             .map(|kind| kind.name)
             .collect();
         if !of.is_empty() {
-            // What only looks like it is not meant.
+            // A similar flag is not the intended flag.
             error.remove(ContextKind::SuggestedArg);
             error.remove(ContextKind::Usage);
             let tip = format!("--{typed} is a setting of {}", of.join(" and "));
@@ -124,25 +124,25 @@ impl Program {
             })
     }
 
-    /// The gateways' names.
+    /// Joins the names of the gateways.
     pub(super) fn names(&self, between: &str) -> String {
         let names: Vec<_> = self.gateways.iter().map(|gateway| gateway.name).collect();
         names.join(between)
     }
 
-    /// Every row of every command, for names in the environment.
+    /// Returns every row of every command, for names in the environment.
     pub(super) fn known(&self) -> Vec<Setting> {
         let gateways = self.gateways.iter().map(|gateway| gateway.rows);
         let all = gateways.chain([Rows::TOKEN, Rows::HEALTH, Rows::TAIL, Rows::TOP]);
         all.flat_map(|rows| rows.settings()).collect()
     }
 
-    /// The gateways whose clients bring tokens.
+    /// The gateways with tokens.
     pub(super) fn with_tokens(&self) -> impl Iterator<Item = &'static GatewayKind> {
         self.gateways.iter().filter(|kind| kind.takes_tokens())
     }
 
-    /// The gateway that a token is for where none is named: the first with a table of roles.
+    /// The default gateway of a token: the first with a table of roles.
     pub(super) fn gateway_of_tokens(&self) -> Option<&'static GatewayKind> {
         let with_roles = |kind: &&GatewayKind| matches!(kind.tokens, TokenUse::Roles(_));
         let first = self.with_tokens().next();
@@ -165,8 +165,8 @@ impl Program {
 }
 
 impl Exit {
-    /// The parser repeats what it does not know, and that may be a URL or a token in the wrong
-    /// place: of arguments with an `@`, or that begin as each JWT does, nothing is shown.
+    /// The parser repeats unknown arguments, possibly a URL or a token in the wrong place. So arguments with
+    /// an `@`, or with the beginning of a JWT, are hidden.
     pub(super) fn from_clap(error: clap::Error, args: &[OsString]) -> Self {
         let mut text = error.render().ansi().to_string();
         for arg in args.iter().map(|arg| arg.to_string_lossy()) {
@@ -198,8 +198,9 @@ impl Exit {
     }
 }
 
-/// Moves a secret that was given as a flag out of the list of processes: starts the program again with the secret in the environment, which other users cannot see, under
-/// the name of the row of `flag`. If that fails, the flag stays visible.
+/// Hides a secret from the list of processes if the secret was given as a flag: starts the program again with
+/// the secret in the environment, invisible to other users, under the env name of the row of `flag`. On a
+/// failure the flag stays visible.
 pub(super) fn hide_secret(flag: &str, rows: Rows, secret: &SecretText) {
     let Ok(program) = std::env::current_exe() else {
         return;
@@ -232,11 +233,11 @@ fn without(flag: &str, args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     kept
 }
 
-/// Reads a URL that a person types, and returns its host too: a name or address, without the brackets of an IPv6 address.
-/// `instead` is the flag for a user and a password, which the URL may not have.
+/// Parses a URL from a person, and returns its host too: a name or address, without the brackets of an IPv6
+/// address. `instead` is the flag for a user and a password; the URL may not have them.
 ///
 /// # Errors
-/// What is wrong with it, without repeating it: it may hold a secret.
+/// The error, without the URL: the URL may contain a secret.
 pub(super) fn parse_url(text: &str, instead: &str) -> Result<(Url, String), String> {
     let url = Url::parse(text).map_err(|error| format!("the URL cannot be read: {error}"))?;
     if !url.username().is_empty() || url.password().is_some() {
@@ -251,18 +252,18 @@ pub(super) fn parse_url(text: &str, instead: &str) -> Result<(Url, String), Stri
     Ok((url, host))
 }
 
-/// What this build is: version and features, on one line.
+/// The version and the features on one line.
 pub(super) fn version_line() -> String {
     format!("{VERSION} (features: {})", FEATURES.join(", "))
 }
 
-/// The line of `--version`, and below it what a bug report needs too.
+/// The line of `--version`, followed by further facts for a bug report.
 pub(super) fn version_text(program: &Program) -> String {
     let (name, line) = (program.name, version_line());
     format!("{name} {line}\n  commit: {COMMIT}\n  target: {TARGET}\n  rustc:  {RUSTC}")
 }
 
-/// The same as one JSON object.
+/// The same facts as one JSON object.
 pub(super) fn version_json(program: &Program) -> String {
     let mut object = ObjectWriter::new();
     object.string("name", program.name);

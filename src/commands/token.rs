@@ -1,6 +1,6 @@
-//! `weirgate token`: makes tokens for trying out, and says what a gateway would say of one.
+//! `weirgate token`: makes tokens for tests, and checks a token by the rules of a gateway.
 //!
-//! A process of its own; no gateway uses it. Called by `main`.
+//! A process of its own; no gateway uses this module. Called by `main`.
 
 use std::io::{self, Read};
 
@@ -16,16 +16,16 @@ use crate::run::{GatewayKind, RunError, TokenUse};
 use crate::settings::{AuthSettings, Checked};
 use crate::wire::object_writer::ObjectWriter;
 
-/// What is to be done.
+/// The action of the command.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TokenAction {
     /// Make a token, signed with `JWT_SECRET`.
     Mint(Claims),
-    /// Look at one; without it, at what standard input has.
+    /// Check this token, or else the token on standard input.
     Inspect(Option<Token>),
 }
 
-/// What a new token says.
+/// The claims of a new token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     /// The role.
@@ -34,25 +34,25 @@ pub struct Claims {
     pub user: Option<String>,
     /// The symbol limit.
     pub symbols_max: Option<u32>,
-    /// From now to its end, seconds; `None`: it has none.
+    /// The validity in seconds; `None` for a token without an end.
     pub expires_in_s: Option<u32>,
 }
 
 /// `weirgate token`, ready to run.
 #[derive(Debug)]
 pub struct TokenCommand {
-    /// What is to be done.
+    /// The action.
     pub action: TokenAction,
-    /// The keys, and what is asked of claims.
+    /// The keys, and the rules for claims.
     pub auth: AuthSettings,
-    /// The gateway that the token is for, with its settings.
+    /// The gateway that checks the token, with its settings.
     pub judge: Option<(GatewayKind, Checked)>,
 }
 
-/// Why there is no token, or a bad one.
+/// The reason for no token, or for a refused token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// Nothing to sign with.
+    /// There is no secret to sign with.
     #[error("JWT_SECRET is not set: tokens are signed with it")]
     NoSecret,
     /// The key cannot sign.
@@ -67,16 +67,16 @@ pub enum TokenError {
     /// The table of roles cannot be read.
     #[error(transparent)]
     Table(RunError),
-    /// A gateway with these settings would refuse it.
+    /// A gateway with these settings would refuse the token.
     #[error("refused with {code}: {0} [{label}]", code = Refusal::CLOSE_CODE, label = .0.label())]
     Refused(Refusal),
 }
 
 impl TokenCommand {
-    /// Does it; returns what to show.
+    /// Runs the command; returns the text to show.
     ///
     /// # Errors
-    /// Something is missing, or the token is no good.
+    /// A secret, a file or the token is missing, or the token is refused.
     pub fn run(self) -> Result<String, TokenError> {
         let unix_ms = Clock::start().now().unix_ms;
         match &self.action {
@@ -102,7 +102,7 @@ impl TokenCommand {
         Ok(format!("{message}.{signature}"))
     }
 
-    /// With the issuer and the audience that are asked for, so that the token is let in.
+    /// Adds the required issuer and audience, so that the gateway accepts the token.
     fn claims(&self, claims: &Claims, unix_s: i64) -> String {
         let rules = &self.auth.rules;
         let mut json = ObjectWriter::new();
@@ -164,7 +164,7 @@ impl TokenCommand {
     }
 }
 
-/// What the role may subscribe to.
+/// The names that the role may subscribe to.
 fn names(table: &Acl, role: &str) -> String {
     match table.names(role) {
         None => "none, because the table does not have the role".to_owned(),

@@ -1,6 +1,6 @@
-//! The keys of tokens, from settings and files, which are read again when they change.
+//! The keys of tokens, from settings and files. Changed files are read again.
 //!
-//! Reading is this module's, what a key is good for [`crate::auth`]'s. Used by `kinds` and by
+//! This module reads; [`crate::auth`] decides about the use of a key. Used by `kinds` and by
 //! `weirgate token`.
 
 use std::fs;
@@ -13,7 +13,7 @@ use super::small;
 use crate::auth::{KeyError, KeyRing, KeySet};
 use crate::settings::AuthSettings;
 
-/// Why there are no keys. The operator's fault; holds nothing of a key.
+/// The reason why there are no keys: an error of the operator. Contains nothing of a key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The file cannot be read.
@@ -21,19 +21,19 @@ pub enum KeyFileError {
     Read {
         /// The setting that names the file.
         flag: &'static str,
-        /// The file, as the settings name it.
+        /// The file, with the name in the settings.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
-    /// The file holds no keys.
+    /// The file has no valid keys.
     #[error("--{flag} {}: {error}", path.display())]
     Keys {
         /// The setting that names the file.
         flag: &'static str,
-        /// The file, as the settings name it.
+        /// The file, with the name in the settings.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error in the file.
         error: KeyError,
     },
     /// The secret cannot be added.
@@ -41,38 +41,37 @@ pub enum KeyFileError {
     Secret(KeyError),
 }
 
-/// What tells a file from what it was: who replaces it changes its number, who writes into it its
-/// time or length. `None` while it is not there.
+/// The fingerprint of a file: inode, length and modification time. A replaced file has another inode, a
+/// written file another length or time. `None` for a missing file.
 type Print = Option<(u64, u64, Option<SystemTime>)>;
 
-/// The setting with the files that have one key each.
+/// The setting for files with one key each.
 const PEM_FILES: &str = "jwt-public-key-files";
 
-/// Reads a file.
 type ReadFile = fn(&Path) -> io::Result<Vec<u8>>;
 
-/// Where keys come from.
+/// The sources of keys.
 #[derive(Clone, Debug)]
 pub struct KeyFiles(AuthSettings);
 
 impl KeyFiles {
-    /// Those of these settings.
+    /// The key files of these settings.
     pub fn new(settings: &AuthSettings) -> Self {
         Self(settings.clone())
     }
 
-    /// Reads everything.
+    /// Reads all keys.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first error.
     pub fn read(&self) -> Result<KeySet, KeyFileError> {
         self.keys(&self.texts(small::read)?)
     }
 
-    /// Reads everything, and keeps what a later change is compared with.
+    /// Reads all keys, and keeps texts and fingerprints for later comparisons.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first error.
     pub fn in_force(self) -> Result<KeysInForce, KeyFileError> {
         let seen = self.prints();
         let texts = self.texts(small::read)?;
@@ -98,7 +97,7 @@ impl KeyFiles {
         self.paths().enumerate().map(read).collect()
     }
 
-    /// The secret, and the keys of these texts of the files.
+    /// The secret, and the keys in these texts of the files.
     fn keys(&self, texts: &[Vec<u8>]) -> Result<KeySet, KeyFileError> {
         let mut keys = KeySet::default();
         if let Some(secret) = &self.0.jwt_secret {
@@ -120,7 +119,7 @@ impl KeyFiles {
         Ok(keys)
     }
 
-    /// The setting that names the file of this number.
+    /// The setting of the file with this number.
     fn flag(&self, number: usize) -> &'static str {
         match number < self.0.public_key_files.len() {
             true => PEM_FILES,
@@ -141,44 +140,42 @@ impl KeyFiles {
     }
 }
 
-/// What a change of key files has done.
+/// The effect of changed key files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeysChanged {
     /// Keys in force from now on.
     pub keys: usize,
-    /// Keys that were in force until now.
+    /// Keys in force before the change.
     pub before: usize,
-    /// Files whose text is another one.
+    /// Files with a changed text.
     pub files: Vec<PathBuf>,
 }
 
-/// The keys in force, and the files that they came from. Holds public keys only, but for the secret
-/// of the settings.
+/// The keys in force, and their files. Contains only public keys, except for the secret in the settings.
 #[derive(Debug)]
 pub struct KeysInForce {
     files: KeyFiles,
     ring: KeyRing,
     texts: Vec<Vec<u8>>,
-    /// Before the texts were read.
+    /// The fingerprints before the texts were read.
     seen: Vec<Print>,
-    /// At the last look.
+    /// The fingerprints at the last look.
     looked: Vec<Print>,
 }
 
 impl KeysInForce {
-    /// The keys, for those who judge tokens.
+    /// Returns the keys, for the check of tokens.
     pub fn ring(&self) -> KeyRing {
         self.ring.clone()
     }
 
-    /// There are files, so the keys may change.
+    /// Whether there are files, so that the keys may change.
     pub fn may_change(&self) -> bool {
         self.files.paths().next().is_some()
     }
 
-    /// A file was replaced or written to since the last read, and is as it was at the look before this
-    /// one. A file that is written in place may hold some of its keys only, as whole as ever, until its
-    /// writer is done.
+    /// Returns true if a file has changed since the last read, and no file since the last look. A file that
+    /// is written in place may contain only some of its keys, without an error, until the writer is done.
     pub fn look(&mut self) -> bool {
         let prints = self.files.prints();
         let is_settled = prints == self.looked;
@@ -186,13 +183,13 @@ impl KeysInForce {
         is_settled && self.looked != self.seen
     }
 
-    /// Reads all files again and puts their keys in force; `None` if every text is the same, or if a
-    /// file changed while it was read, which the next looks see. A broken file changes nothing.
+    /// Reads all files again and puts their keys in force. Returns `None` if every text is the same, or if a
+    /// file changed during the read; later looks find such a file. A broken file changes nothing.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first error.
     pub fn read_again(&mut self) -> Result<Option<KeysChanged>, KeyFileError> {
-        // Before the texts: what is written from here on is seen by the next look.
+        // Before the texts, so that the next look finds later writes.
         self.seen = self.files.prints();
         let texts = self.files.texts(small::read_again)?;
         if texts == self.texts || self.files.prints() != self.seen {
@@ -245,7 +242,7 @@ mod tests {
         assert!(keys.may_change() && !keys.look());
         assert_eq!(keys.read_again().expect("the same"), None);
         let settled = |keys: &mut KeysInForce| !keys.look() && keys.look();
-        // Replaced, as a mounted secret is; then written into; then gone, which changes nothing.
+        // Replaced, as for a mounted secret; then written in place; then removed, without an effect.
         fs::write(&next, JWKS.replacen("\"sig\"", "\"enc\"", 1)).expect("written");
         fs::rename(&next, &set).expect("renamed");
         assert!(settled(&mut keys), "another file");
@@ -267,7 +264,7 @@ mod tests {
         assert_eq!(keys.read_again().expect("a set").expect("new").keys, 4);
     }
 
-    /// The first key is whole long before the last one is written.
+    /// The first key is complete long before the last one is written.
     #[test]
     fn a_file_that_is_being_written_is_read_when_its_writer_is_done() {
         let folder = tempfile::tempdir().expect("a folder");

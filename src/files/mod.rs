@@ -1,4 +1,4 @@
-//! Files that settings name: small ones, read whole, and the keys of tokens, read again after a change.
+//! Files in settings: small files, read whole, and the keys of tokens, read again after a change.
 
 mod keys;
 mod small;

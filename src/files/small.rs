@@ -1,16 +1,16 @@
-//! Small files that settings name: keys, the table of roles, the log filter.
+//! Small files in settings: keys, the table of roles, the log filter.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Larger files hold something else.
+/// Larger files have other content.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Reads a file at the start of the process; a pipe is a file too.
 ///
 /// # Errors
-/// The system's, or the file has more than 1 MiB.
+/// An error of the system, or the file has more than 1 MiB.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     if fs::metadata(path)?.len() > FILE_BYTES_MAX {
         let what = format!("over {FILE_BYTES_MAX} bytes");
@@ -19,7 +19,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path)
 }
 
-/// Reads a file again. A pipe has nothing more to say, and to wait for it would never end.
+/// Reads a file again. A pipe has no more content, and a read would wait forever.
 ///
 /// # Errors
 /// As [`read`], or the path names no regular file any more.

@@ -1,4 +1,4 @@
-//! Who may connect: keys from files, and the table of who may subscribe to what.
+//! Authentication of clients: keys from files, and the table of roles.
 
 use std::fmt::Display;
 use std::io;
@@ -16,7 +16,7 @@ use crate::telemetry::{GatewayMetric, names};
 /// A shorter secret can be guessed faster than a signature (RFC 7518 §3.2).
 const SECRET_BYTES_MIN: usize = 32;
 
-/// What tokens are judged with, and what keeps its keys up to date.
+/// Returns the authenticator of tokens, and the keys for its updates.
 pub(super) fn authenticator(
     settings: &AuthSettings,
 ) -> Result<(Authenticator, KeysInForce), RunError> {
@@ -32,7 +32,7 @@ pub(super) fn authenticator(
     Ok((authenticator, keys))
 }
 
-/// Logs what is allowed and probably not meant.
+/// Logs settings that are allowed and probably a mistake.
 pub(super) fn warn_of(settings: &AuthSettings, authenticator: &Authenticator) {
     if authenticator.admits_nobody() {
         tracing::error!("REQUIRE_AUTH is on and there is no key: nobody can connect");
@@ -41,7 +41,7 @@ pub(super) fn warn_of(settings: &AuthSettings, authenticator: &Authenticator) {
     warn_of_short("GATEWAY_API_KEY", settings.api_key.as_ref());
 }
 
-/// Logs that a secret can be guessed: as many guesses a second are answered as connections are.
+/// Logs that a secret can be guessed: an attacker has a guess with each connection.
 pub(super) fn warn_of_short(name: &str, secret: Option<&SecretText>) {
     if is_short(secret) {
         tracing::warn!("{name} has less than {SECRET_BYTES_MIN} bytes and can be guessed");
@@ -52,7 +52,7 @@ fn is_short(secret: Option<&SecretText>) -> bool {
     secret.is_some_and(|secret| secret.expose().len() < SECRET_BYTES_MIN)
 }
 
-/// What is counted of tokens and rates.
+/// The metrics of tokens and rates.
 pub(super) fn access_metrics(stats: &Arc<AccessStats>) -> [GatewayMetric; 2] {
     [
         GatewayMetric::by_label(&names::AUTH_REFUSALS, stats, |s| s.refusals().collect()),
@@ -64,7 +64,7 @@ pub(super) fn access_metrics(stats: &Arc<AccessStats>) -> [GatewayMetric; 2] {
     ]
 }
 
-/// The table of this file, or the built-in one.
+/// The table of roles from `file`, or the built-in table.
 pub(super) fn acl(file: Option<&Path>, syntax: NameSyntax) -> Result<Acl, RunError> {
     let Some(path) = file else {
         return Ok(Acl::built_in(syntax));
@@ -72,7 +72,7 @@ pub(super) fn acl(file: Option<&Path>, syntax: NameSyntax) -> Result<Acl, RunErr
     acl_of(path, files::read(path), syntax).map_err(RunError::Settings)
 }
 
-/// The table of this text of a file.
+/// Reads the table of roles from the text of the file at `path`.
 pub(super) fn acl_of(
     path: &Path,
     text: io::Result<Vec<u8>>,

@@ -8,21 +8,21 @@ use crate::settings::{Checked, NatsAccess, NatsUser, RedisAccess, SecretUrl, Sen
 use crate::sources::nats::{Credentials, NatsSettings, Tls};
 use crate::sources::redis::{self, Endpoint, RedisNeeds};
 
-/// What a setting takes that names a bus by URLs, of Redis or of NATS servers.
+/// The URL schemes of a bus that may be Redis or NATS.
 pub(super) const SCHEMES: &[&str] = &["redis", "rediss", "nats", "tls"];
 
-/// Those of Redis; the second with TLS.
+/// The schemes of Redis; `rediss` is with TLS.
 const REDIS_SCHEMES: [&str; 2] = ["redis", "rediss"];
 
-/// What URLs of a bus have to be.
+/// The allowed URLs of a bus, for an error.
 pub(super) const ALLOWED: &str = "one URL of Redis, or URLs of NATS servers, with their scheme";
 
-/// The URLs are of Redis; `false`: of NATS, or there are none.
+/// Whether a URL is of Redis. Returns false if all URLs are of NATS, and without URLs.
 pub(super) fn is_redis(urls: &SecretUrl) -> bool {
     schemes(urls).any(|scheme| REDIS_SCHEMES.contains(&scheme))
 }
 
-/// The URLs are of no single bus.
+/// Whether the URLs name no single bus: a URL has no scheme, or Redis is among several URLs.
 pub(super) fn is_wrong(urls: &SecretUrl) -> bool {
     let is_set = !urls.expose().is_empty();
     is_set && (schemes(urls).any(str::is_empty) || is_redis(urls) && schemes(urls).count() > 1)
@@ -56,18 +56,18 @@ fn credentials(user: &NatsUser) -> Credentials {
     }
 }
 
-/// What the Redis source is told.
+/// The settings of the Redis source.
 ///
 /// # Errors
-/// An address is no good.
+/// An address is not valid.
 pub(super) fn redis_settings(checked: &Checked) -> Result<redis::RedisSettings, RunError> {
     redis_settings_of(checked.redis(), checked.number("bus-message-bytes-max"))
 }
 
-/// What a source of this server is told, which takes payloads of up to so many bytes.
+/// The settings of a source of this server, with payloads up to `payload_bytes_max`.
 ///
 /// # Errors
-/// An address is no good.
+/// An address is not valid.
 pub(super) fn redis_settings_of(
     settings: RedisAccess,
     payload_bytes_max: usize,
@@ -95,10 +95,10 @@ pub(super) fn redis_settings_of(
     Ok(source)
 }
 
-/// Has these sentinels name the server; `flag` is the setting that has them.
+/// Sets the sentinels that name the server; `flag` is the setting with the sentinels.
 ///
 /// # Errors
-/// An address is no good.
+/// An address is not valid.
 pub(super) fn set_sentinels(
     source: &mut redis::RedisSettings,
     SentinelSettings { urls, master }: SentinelSettings,
@@ -112,7 +112,7 @@ pub(super) fn set_sentinels(
     Ok(())
 }
 
-/// Has the certificate of the server be good for this name; `flag` is the setting that has it.
+/// Sets the name that the certificate of the server must have; `flag` is the setting with the name.
 ///
 /// # Errors
 /// The server has no TLS.
@@ -129,7 +129,7 @@ pub(super) fn set_tls_name(
     Ok(())
 }
 
-/// Why there is no Redis source, with the setting that is at fault.
+/// Turns an error of the Redis source into a settings error that names the wrong setting.
 pub(super) fn redis_error(error: redis::RedisError) -> RunError {
     RunError::Settings(match error {
         redis::RedisError::NobodyTrusted(error) => format!("--redis-ca-file: {error}"),
@@ -138,14 +138,14 @@ pub(super) fn redis_error(error: redis::RedisError) -> RunError {
     })
 }
 
-/// What to do about sentinels without TLS; `flags` is how the names of the settings begin.
+/// The advice for sentinels without TLS; the names of the settings begin with `flags`.
 pub(super) fn plain_sentinel(error: &redis::RedisError, flags: &str) -> String {
     format!(
         "--{flags}-sentinels: {error}; write rediss:// for each sentinel, or set --{flags}-tls-name"
     )
 }
 
-/// Where Redis is, for people: without user and password.
+/// The address of Redis for people, without user and password.
 pub(super) fn shown_redis(source: &redis::RedisSettings) -> String {
     let scheme = if source.server.tls { "rediss" } else { "redis" };
     if source.sentinels.is_empty() {
@@ -159,15 +159,15 @@ pub(super) fn shown_redis(source: &redis::RedisSettings) -> String {
     )
 }
 
-/// What `--check --connect` asks Redis.
+/// The check of Redis for `--check --connect`.
 pub(super) fn redis_question(source: &redis::RedisSettings, needs: RedisNeeds) -> Question {
     let asked = format!("Redis at {}", shown_redis(source));
     let source = source.clone();
     Question::new(asked, move || redis::ask(&source, &needs))
 }
 
-/// What clients may ask for by this table: its names, its patterns, and for each pattern a name that
-/// it matches. Redis has rules of its own for patterns.
+/// All subscriptions that the table permits: its names, its patterns, and for each pattern an example of a
+/// matching name, because Redis has separate rules for patterns.
 pub(super) fn redis_needs(acl: &Acl) -> RedisNeeds {
     let mut wishes = Vec::new();
     for name in acl.all_names() {

@@ -1,5 +1,5 @@
-//! How clients speak with each gateway, for `weirgate tail`: what greets a client, what subscribes,
-//! and which messages are about the connection. The contracts are in `docs/reference/protocol-*.md`.
+//! The dialect of each gateway, for `weirgate tail`: the greeting, the subscribe request, and the messages
+//! about the connection. The contracts are in `docs/reference/protocol-*.md`.
 
 use sonic_rs::{JsonValueTrait, Serialize};
 
@@ -8,7 +8,7 @@ use crate::gateways::channels::ChannelsGateway;
 use crate::gateways::events::EventsGateway;
 use crate::run::Dialect;
 
-/// Symbols that a `subscribe` of trades may have.
+/// Symbols in a `subscribe` of trades.
 const SYMBOLS_PER_REQUEST: usize = 5;
 
 /// Levels and demo: the newest state at once, nothing to subscribe to.

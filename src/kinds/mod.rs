@@ -1,16 +1,16 @@
-//! The gateways of this program: each put together in a folder of its own, and the list of them.
+//! The gateways of this program: each in a folder of its own, and the list of all.
 //!
 //! | folder | has |
 //! | --- | --- |
 //! | `levels` | `weirgate levels`, and `weirgate demo`: the same on a simulated market |
-//! | `trades`, `channels` | the gateways with tokens, on Redis; `channels` on NATS too; what both need is in `auth` and `reload` |
+//! | `trades`, `channels` | the gateways with tokens, on Redis; `channels` on NATS too; common code in `auth` and `reload` |
 //! | `events` | the gateway between devices and HTTP services |
-//! | `bus` | what several gateways need of a bus: which it is, and the settings of its source |
+//! | `bus` | the bus settings of several gateways: the kind of bus, and its source |
 //!
-//! `dialects` has what a client in a terminal knows of each.
+//! `dialects` has the protocol of each gateway for a client in a terminal.
 //!
-//! A folder has the gateway's rows of settings, its pages, and the function that puts feed, gateway,
-//! source and pages together; the list has its [`GatewayKind`]. Called by `main`.
+//! A folder has the gateway's settings and pages, and the function that joins feed, gateway, source and
+//! pages; the list has its [`GatewayKind`]. Called by `main`.
 
 mod auth;
 mod bus;
@@ -26,8 +26,7 @@ mod trades;
 use crate::commands::Program;
 use crate::run::GatewayKind;
 
-/// Every gateway, in the order of `--help`; the first is the one that `weirgate health` asks where
-/// none is named.
+/// Every gateway, in the order of `--help`. `weirgate health` asks the first by default.
 pub static GATEWAYS: &[GatewayKind] = &[
     levels::LEVELS,
     trades::TRADES,

@@ -1,4 +1,4 @@
-//! What gateways with tokens read again at SIGHUP: keys and the table of roles.
+//! The files that gateways with tokens read again at SIGHUP: keys and the table of roles.
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,10 @@ use crate::files::{KeysChanged, KeysInForce};
 use crate::reactor::LateWake;
 use crate::run::{Inputs, Reload, Reloaded};
 
-/// Roles that a log line names; of more it says how many.
+/// Roles named in a log line; of further roles the line has only the number.
 const ROLES_SHOWN: usize = 10;
 
-/// The keys of tokens; nothing where no file could change them.
+/// The keys of tokens. Returns `None` if no file can change the keys.
 pub(super) fn keys(keys: KeysInForce) -> Option<Box<dyn Reload>> {
     keys.may_change().then(|| Box::new(keys) as Box<dyn Reload>)
 }
@@ -44,7 +44,7 @@ impl Reload for KeysInForce {
     }
 }
 
-/// The table of roles, from its file to the gateway.
+/// Reads the table of roles from its file, and sends each new table to the gateway.
 pub(super) struct AclFile {
     path: PathBuf,
     default_role: String,
@@ -54,9 +54,9 @@ pub(super) struct AclFile {
 }
 
 impl AclFile {
-    /// The file that `in_force` was read from, and where the gateway gets a new table.
+    /// Returns the file of the table `in_force`, and the gateway's input for new tables.
     pub(super) fn new(path: &Path, in_force: Acl, default_role: &str) -> (Self, Inputs<Acl>) {
-        // The thread that reads waits until the loop has taken the table before.
+        // The reading thread waits until the loop has taken the table before.
         let (tables, receiver): (_, Receiver<Acl>) = bounded(1);
         let wake = LateWake::default();
         let file = Self {
@@ -84,7 +84,7 @@ impl Reload for AclFile {
             return Ok(Reloaded::Unchanged);
         }
         self.in_force = acl.clone();
-        // After the loop's end nobody waits for it.
+        // Fails only after the end of the loop.
         let _ = self.tables.send(acl);
         self.wake.wake();
         self.tell(&changes);
@@ -112,7 +112,7 @@ pub(super) fn warn_of_default_role(acl: &Acl, role: &str) {
     }
 }
 
-/// The same before a start. Without tokens no client has another role.
+/// Checks the default role before a start. Without tokens all clients have this role.
 pub(super) fn check_default_role(acl: &Acl, role: &str, tokens_required: bool) {
     if tokens_required || acl.knows(role) {
         return warn_of_default_role(acl, role);

@@ -12,7 +12,7 @@ use crate::run::TIMEOUT_FLAG;
 use crate::settings::typed::Env;
 use crate::settings::{Checked, Kind, Rows, Setting, Unit, Warning, table};
 
-/// Every row of every command, as the documents have them.
+/// Every row of every command.
 fn settings() -> Vec<Setting> {
     let gateways = GATEWAYS.iter().map(|gateway| gateway.rows);
     let all: Vec<_> = gateways
@@ -21,10 +21,10 @@ fn settings() -> Vec<Setting> {
     table(&all)
 }
 
-/// Each command that has settings: what is typed to reach them, and its rows.
+/// Each command with settings: its arguments and its rows.
 fn commands() -> Vec<(Vec<&'static str>, Vec<Setting>)> {
     let words = |name| match name {
-        // Where Redis is has no default there.
+        // `trades` has no default for the address of Redis.
         "trades" => vec!["trades", "--redis-url=redis://r"],
         other => vec![other],
     };
@@ -104,7 +104,7 @@ fn flags_are_kebab_case_and_end_with_their_unit() {
             Unit::Seconds => flag.ends_with("-s"),
             Unit::Minutes => flag.ends_with("-min"),
             Unit::Hertz => flag.ends_with("-hz"),
-            // `-max` and what it is counted over may follow the unit.
+            // `-max` and the scope of the limit may follow the unit.
             Unit::Bytes => flag
                 .split_once("-bytes")
                 .is_some_and(|(_, rest)| ["", "-max", "-per-turn-max"].contains(&rest)),
@@ -141,8 +141,8 @@ fn every_source_of_every_setting_goes_over_the_next() {
     {
         for setting in gateway.rows.settings() {
             let names = setting.env_names();
-            // All env names at once; then without the first; and so on. Values do not matter to
-            // the order, so each is the default.
+            // All env names at once, then without the first, and so on. The values do not affect the order,
+            // so each is the default.
             let default = match (setting.default, setting.kind) {
                 ("", Kind::Form(_)) => walks::form_value(setting.flag),
                 ("", _) => "*",
@@ -187,7 +187,7 @@ fn values_follow_the_sources() {
     assert_eq!(port(&[], &env[1..]), 2);
     assert_eq!(port(&[], &env[2..]), 3);
     assert_eq!(port(&[], &[]), 8000);
-    // What is not looked at cannot be wrong.
+    // An overridden value cannot be wrong.
     assert_eq!(port(&["--port", "4"], &[("GATEWAY_PORT", "x")]), 4);
     assert!(levels(&["--ephemeral"], &[]).switch("ephemeral"));
     assert!(!levels(&["--ephemeral=false"], &[("WEIRGATE_EPHEMERAL", "1")]).switch("ephemeral"));
@@ -241,7 +241,7 @@ fn a_kubernetes_service_address_is_no_port() {
         levels(&[], &[("WEIRGATE_PORT", "tcp://10.0.0.1:80")]).number::<u16>("port"),
         8000
     );
-    // Not of that form, or typed by a person: wrong.
+    // Wrong: of another form, or typed by a person.
     for value in [
         "tcp://10.0.0.1",
         "http://10.0.0.1:80",
@@ -295,7 +295,7 @@ fn names_that_others_set_are_no_warning() {
         ("WEIRGATE_PORT_80_TCP_ADDR", "10.0.0.1"),
         ("WEIRGATE_LEVELS_PORT", "tcp://10.0.0.1:80"),
         ("GATEWAY_HOST", "1"),
-        // Two letters, too short, of another gateway, and beside the name that it is like.
+        // Two letters differ; too short; of another gateway; beside the similar name.
         ("GATEWAY_PORTAL", "1"),
         ("PORTS", "1"),
         ("LOBBY_URLS", "x"),

@@ -1,7 +1,7 @@
-//! Where a process listens: addresses, and the sockets that listen there.
+//! Listening: addresses, and the sockets on them.
 //!
-//! Binds and connects, never accepts: the event loop accepts its clients, the HTTP side those of the
-//! admin address, each in its own way. Knows no setting but by value.
+//! Binds and connects, never accepts: the event loop accepts clients, the HTTP side accepts connections to
+//! the admin address. Gets settings only as values.
 
 mod owner;
 mod socket_file;
@@ -18,34 +18,33 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 pub use self::owner::Owner;
 pub use self::socket_file::SocketFile;
 
-/// The longest path of a unix socket, bytes: what `sockaddr_un` holds, less the NUL behind it
-/// (unix(7)).
+/// The longest path of a unix socket, bytes: the size of the path in `sockaddr_un`, less the NUL (unix(7)).
 pub const PATH_BYTES_MAX: usize = 107;
 
-/// Where a process listens.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddr {
-    /// A TCP port; 0 takes a free one.
+    /// A TCP port; 0 picks a free port.
     Tcp(SocketAddr),
     /// A unix socket at this path.
     Unix(PathBuf),
 }
 
-/// How a process listens.
+/// The options of listening sockets.
 #[derive(Clone, Debug)]
 pub struct ListenOptions {
-    /// Connections that may wait in the kernel until they are accepted.
+    /// Connections that may wait in the kernel for the accept.
     pub backlog: i32,
-    /// Unsent bytes above which the kernel takes no more from who writes to an accepted TCP socket:
-    /// what it holds cannot be conflated. 0: its default.
+    /// Unsent bytes of an accepted TCP socket above which the kernel accepts no more: bytes in the kernel
+    /// cannot be conflated. 0 for the kernel's default.
     pub notsent_lowat_bytes: u32,
-    /// How long a peer of an accepted TCP socket may acknowledge nothing until the kernel ends the
-    /// connection: nobody else notices a machine that has gone without a word. 0: the kernel's default.
+    /// The time without acknowledgement after which the kernel ends an accepted TCP connection, milliseconds:
+    /// only the kernel notices a machine that disappeared silently. 0 for the kernel's default.
     pub user_timeout_ms: u32,
-    /// Other processes of this user may listen on the same TCP port, and the kernel spreads new
+    /// Whether other processes of this user may listen on the same TCP port. The kernel spreads new
     /// connections over all of them.
     pub reuse_port: bool,
-    /// The mode of unix sockets: who may write may connect.
+    /// The mode of unix sockets: a client with write permission may connect.
     pub unix_mode: u32,
     /// The owner of unix sockets.
     pub unix_owner: Owner,
@@ -64,22 +63,22 @@ impl Default for ListenOptions {
     }
 }
 
-/// A socket that listens, nonblocking.
+/// A listening socket, nonblocking.
 #[derive(Debug)]
 pub enum Bound {
     /// On a TCP port.
     Tcp(std::net::TcpListener),
-    /// At a path; the file goes with its second part, before the socket.
+    /// At a path. The file is removed with the second part, before the socket.
     Unix(UnixListener, SocketFile),
 }
 
 impl ListenAddr {
-    /// Listens there.
+    /// Listens on the address.
     ///
     /// # Errors
-    /// The address is taken or is none of this machine's; a path cannot be bound, or is taken by
-    /// a file that is no socket. [`io::ErrorKind::InvalidInput`]: the owner of unix sockets is
-    /// unknown here.
+    /// The address is in use or is not of this machine; a path cannot be bound, or is in use by a file that
+    /// is not a socket. [`io::ErrorKind::InvalidInput`]: the owner of unix sockets is unknown on this
+    /// machine.
     pub fn bind(&self, options: &ListenOptions) -> io::Result<Bound> {
         match self {
             Self::Tcp(addr) => Ok(Bound::Tcp(bind_tcp(*addr, options)?)),
@@ -90,10 +89,10 @@ impl ListenAddr {
         }
     }
 
-    /// Looks at what can be known before a bind.
+    /// Checks everything that can be checked before a bind.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`]: the owner of unix sockets is unknown here.
+    /// [`io::ErrorKind::InvalidInput`]: the owner of unix sockets is unknown on this machine.
     pub fn check(&self, options: &ListenOptions) -> io::Result<()> {
         match self {
             Self::Tcp(_) => Ok(()),
@@ -101,8 +100,8 @@ impl ListenAddr {
         }
     }
 
-    /// Where a program of this machine reaches who listens there: an address that stands for all
-    /// is reached over loopback.
+    /// Returns the addresses under which a program on this machine reaches the listener: loopback for an
+    /// unspecified address.
     pub fn to_connect(&self) -> Vec<Self> {
         let Self::Tcp(addr) = self else {
             return vec![self.clone()];
@@ -111,17 +110,17 @@ impl ListenAddr {
         let ips: Vec<IpAddr> = match addr.ip() {
             ip if !ip.is_unspecified() => vec![ip],
             IpAddr::V4(_) => vec![v4],
-            // `[::]` takes IPv4 too, where the system maps it.
+            // `[::]` includes IPv4 on systems that map IPv4 addresses.
             IpAddr::V6(_) => vec![v6, v4],
         };
         let with_port = |ip| Self::Tcp(SocketAddr::new(ip, addr.port()));
         ips.into_iter().map(with_port).collect()
     }
 
-    /// A blocking connection to whoever listens there.
+    /// Makes a blocking connection to the listener on this address.
     ///
     /// # Errors
-    /// Nobody listens, or the connection was not there within `timeout`.
+    /// There is no listener, or the connection took longer than `timeout`.
     pub fn connect(&self, timeout: Duration) -> io::Result<Socket> {
         let addr = match self {
             Self::Tcp(addr) => SockAddr::from(*addr),
@@ -132,7 +131,7 @@ impl ListenAddr {
         Ok(socket)
     }
 
-    /// The TCP port, if it is one.
+    /// Returns the TCP port, or `None` for a unix socket.
     pub fn port(&self) -> Option<u16> {
         match self {
             Self::Tcp(addr) => Some(addr.port()),
@@ -147,7 +146,7 @@ impl From<SocketAddr> for ListenAddr {
     }
 }
 
-/// As the settings have it: `unix:` and the path.
+/// Written as in the settings: `unix:` and the path.
 impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -158,10 +157,10 @@ impl fmt::Display for ListenAddr {
 }
 
 impl Bound {
-    /// Where it listens: with the port that it has taken.
+    /// Returns the address of the listener, with the actual port.
     ///
     /// # Errors
-    /// The socket has no address, which a bound one always has.
+    /// The socket has no address; a bound socket always has an address.
     pub fn local_addr(&self) -> io::Result<ListenAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(ListenAddr::Tcp),
@@ -187,14 +186,14 @@ fn bind_tcp(addr: SocketAddr, options: &ListenOptions) -> io::Result<std::net::T
     Ok(socket.into())
 }
 
-/// Sets what every accepted socket is to have. On Linux a listening socket hands its TCP options on
-/// to the sockets that it accepts, so no connection pays for them.
+/// Sets the options of accepted sockets. On Linux accepted sockets inherit the TCP options of the listening
+/// socket, so no connection needs a system call.
 fn set_options(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     #[cfg(target_os = "linux")]
     {
         if options.notsent_lowat_bytes > 0 {
-            // A kernel without the option only makes slow clients less fresh.
+            // Without the option slow clients only get older data.
             let _ = socket.set_tcp_notsent_lowat(options.notsent_lowat_bytes);
         }
         if options.user_timeout_ms > 0 {
@@ -207,7 +206,7 @@ fn set_options(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     Ok(())
 }
 
-/// A socket for `addr`. Where the system has no IPv6, `[::]` still means every address that it has.
+/// Opens a socket for `addr`. On a system without IPv6 `[::]` means all IPv4 addresses.
 fn socket_for<S>(
     addr: SocketAddr,
     open: impl Fn(Domain) -> io::Result<S>,

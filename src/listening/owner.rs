@@ -1,18 +1,18 @@
-//! Who owns a unix socket: names of the system, or numbers.
+//! The owner of a unix socket: names of the system, or numbers.
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::str::FromStr;
 
-/// A user, a group, or both; unset parts stay as the system makes them.
+/// A user, a group, or both; the system decides about unset parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
     user: Option<String>,
     group: Option<String>,
 }
 
-/// A text that is none of `USER`, `USER:GROUP` and `:GROUP`.
+/// The error for a text other than `USER`, `USER:GROUP` and `:GROUP`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("neither USER nor USER:GROUP nor :GROUP")]
 pub struct NoOwner;
@@ -45,10 +45,10 @@ impl fmt::Display for Owner {
 }
 
 impl Owner {
-    /// The numbers of user and group, read from `/etc/passwd` and `/etc/group`.
+    /// Returns the numbers of user and group, read from `/etc/passwd` and `/etc/group`.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`]: there is no such name.
+    /// [`io::ErrorKind::InvalidInput`]: the name is unknown.
     pub(super) fn ids(&self) -> io::Result<(Option<u32>, Option<u32>)> {
         let user = self.user.as_deref().map(|name| id(name, "/etc/passwd"));
         let group = self.group.as_deref().map(|name| id(name, "/etc/group"));
@@ -56,7 +56,7 @@ impl Owner {
     }
 }
 
-/// The number of a name: itself, or the third field of its line (passwd(5), group(5)).
+/// Returns a number as such, or the third field of the line of a name (passwd(5), group(5)).
 fn id(name: &str, file: &'static str) -> io::Result<u32> {
     if let Ok(id) = name.parse() {
         return Ok(id);

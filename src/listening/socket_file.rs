@@ -1,8 +1,7 @@
-//! The file of a unix socket: made at the start with its mode and owner, removed at the end.
+//! The file of a unix socket: created at the start with its mode and owner, removed at the end.
 //!
-//! A process that was killed leaves its file behind, and a file in the way refuses a bind. So a file
-//! whose socket nobody listens on is replaced; a socket with somebody behind it, and a file of any
-//! other kind, stay.
+//! A killed process leaves its file behind, and an existing file prevents a bind. So a socket file without a
+//! listener is replaced. A socket with a listener, and a file of any other type, stay.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, ErrorKind};
@@ -18,13 +17,13 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::ListenOptions;
 
-/// How long a start waits for another start in the same directory. Other programs may hold the lock
-/// of a directory for as long as they like, and then there is nothing to wait for.
+/// The longest wait of a start for another start in the same directory. Other programs may hold the lock of a
+/// directory without limit; waiting for them is useless.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
-/// The file of a socket that this process listens on. Dropping it removes the file, unless another
-/// process has put its own there meanwhile. To be dropped before the socket, which holds the inode: no
-/// other file has the same number until then.
+/// The file of a listening socket of this process. Dropping this value removes the file, unless another
+/// process has replaced the file meanwhile. Must be dropped before the socket: the socket holds the inode, so
+/// no other file can have the same number until then.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -33,7 +32,7 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// The path that it was bound to.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -48,19 +47,19 @@ impl Drop for SocketFile {
         if fs::symlink_metadata(&self.path).is_ok_and(|found| self.is(&found))
             && let Err(error) = fs::remove_file(&self.path)
         {
-            // The next start finds that nobody listens there, and replaces it.
+            // The next start finds no listener there, and replaces the file.
             tracing::warn!(path = %self.path.display(), %error, "a unix socket could not be removed");
         }
     }
 }
 
-/// Listens at `path`. The mode and the owner are there before anybody can connect.
+/// Listens at `path`. The mode and the owner are set before any client can connect.
 pub(super) fn bind(path: &Path, options: &ListenOptions) -> io::Result<(UnixListener, SocketFile)> {
     let owner = options.unix_owner.ids()?;
     let directory = path.parent().unwrap_or_else(|| Path::new("/"));
     let directory = File::open(directory)
         .map_err(|error| io::Error::new(error.kind(), format!("its directory: {error}")))?;
-    // Two starts at once could both find that nobody listens, and one would remove the other's file.
+    // Two simultaneous starts could both find no listener, and one would remove the other's file.
     lock(&directory);
     remove_if_nobody_listens(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -83,7 +82,7 @@ pub(super) fn bind(path: &Path, options: &ListenOptions) -> io::Result<(UnixList
     Ok((socket.into(), file))
 }
 
-/// Locks a directory, and waits a moment for another start to end. The lock goes with the file.
+/// Locks a directory, and waits a moment for another start to end. Closing the file ends the lock.
 fn lock(directory: &File) {
     let until = Instant::now() + LOCK_WAIT;
     let lock = || flock(directory, FlockOperation::NonBlockingLockExclusive);
@@ -92,7 +91,7 @@ fn lock(directory: &File) {
     }
 }
 
-/// Makes room for a socket at `path`, if what is there is a socket that nobody listens on.
+/// Removes a socket file without a listener at `path`.
 fn remove_if_nobody_listens(path: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
@@ -108,7 +107,7 @@ fn remove_if_nobody_listens(path: &Path) -> io::Result<()> {
     match probe.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        // "Would block": somebody listens, and has no room for one more.
+        // "Would block": there is a listener, with a full backlog.
         Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
         _ => {
             let text = "another process listens there";
@@ -233,7 +232,7 @@ mod tests {
         let folder = folder();
         let path = folder.path().join("a.sock");
         for _ in 0..20 {
-            // A file that nobody listens on, as all of them find it.
+            // A file without a listener, found by all starts.
             drop(UnixListener::bind(&path).expect("bound"));
             let start = || {
                 thread::spawn({

@@ -1,5 +1,5 @@
-//! What every gateway is told: made from its settings once, each part in the form of who takes it. For the
-//! operator's page, which limit is compared with which metric.
+//! The settings of every gateway, in the types of their users. For the operator's page: the limits, each with
+//! its metric.
 
 use std::path::PathBuf;
 
@@ -12,38 +12,38 @@ use crate::reactor::{ListenSettings, ReactorSettings, TurnBudgets};
 use crate::settings::{Checked, Kind, Unit, Value};
 use crate::telemetry::names::{self, MetricName};
 
-/// How much of `--stop-timeout-ms` a close waits while the gateway is busy with its client; the
-/// rest is for the close.
+/// The percentage of `--stop-timeout-ms` during which a close waits while the gateway is busy with its
+/// client; the rest is for the close.
 const BUSY_PERCENT: u64 = 60;
 
-/// What every gateway is told.
+/// The settings of every gateway.
 #[derive(Clone, Debug)]
 pub struct CommonSettings {
     /// The listening socket, the budgets of a turn, the stop.
     pub reactor: ReactorSettings,
-    /// Everything that can grow in the core.
+    /// The limits of the core.
     pub limits: Limits,
     /// Plain HTTP connections.
     pub http: HttpSettings,
-    /// When `/ready` says 503.
+    /// The limits for a 503 at `/ready`.
     pub ready: ReadyLimits,
-    /// Origins that may connect and read answers, as browsers write them; empty for any.
+    /// Origins that may connect and read responses, in the form of browsers; empty for any.
     pub allowed_origins: Vec<String>,
-    /// Where `/metrics`, `/stats`, `/ready` and `/internal/*` are instead of the public port.
+    /// The address of `/metrics`, `/stats`, `/ready` and `/internal/*`; `None` for the public port.
     pub admin_addr: Option<ListenAddr>,
     /// Whether the operator's page may show messages.
     pub admin_tail: bool,
-    /// Limits that the operator's page compares with a metric.
+    /// The limits on the operator's page, each with its metric.
     pub near_limits: Vec<ShownLimit>,
-    /// Connections to services at once, whose open files clients must not take.
+    /// Simultaneous connections to services; clients must leave these open files free.
     pub service_connections_max: usize,
-    /// Messages between the bus and the loop; 0 where there is no bus.
+    /// Messages between the bus and the loop; 0 without a bus.
     pub bus_queue_messages_max: usize,
-    /// Bytes of these messages, and one message of any size; 0 where there is no bus.
+    /// Bytes of these messages, plus one message of any size; 0 without a bus.
     pub bus_queue_bytes_max: usize,
-    /// The file with the log filter, if it is in one.
+    /// The file with the log filter, if there is a file.
     pub log_filter_file: Option<PathBuf>,
-    /// Seconds that the bus may be away before the process ends; `None` for ever.
+    /// Seconds without a bus until the process ends; `None` for no end.
     pub bus_away_exit_s: Option<u64>,
 }
 
@@ -55,7 +55,7 @@ impl Default for CommonSettings {
 }
 
 impl CommonSettings {
-    /// From the settings of a gateway.
+    /// Reads the settings of a gateway.
     pub fn new(checked: &Checked) -> Self {
         let limits = checked.limits();
         Self {
@@ -84,12 +84,12 @@ impl CommonSettings {
         }
     }
 
-    /// Who may connect, for the gateway.
+    /// The permitted origins, for the gateway.
     pub fn origins(&self) -> Origins {
         Origins::new(self.allowed_origins.iter().cloned())
     }
 
-    /// What the operator's page is made for.
+    /// The settings of the operator's page.
     pub(super) fn operator(&self) -> OperatorSettings {
         let is_loopback =
             matches!(&self.admin_addr, Some(ListenAddr::Tcp(addr)) if addr.ip().is_loopback());
@@ -101,7 +101,7 @@ impl CommonSettings {
         }
     }
 
-    /// Who may read answers, for the HTTP side.
+    /// The permitted origins, for the HTTP side.
     pub(super) fn cors(&self) -> Cors {
         match self.allowed_origins.as_slice() {
             [] => Cors::Any,
@@ -110,7 +110,7 @@ impl CommonSettings {
     }
 }
 
-/// A number of [`Part::Bus`](crate::settings::Part::Bus); 0 on a gateway without it.
+/// A number of [`Part::Bus`](crate::settings::Part::Bus); 0 on a gateway without this part.
 fn of_bus<T: TryFrom<u64> + Default>(checked: &Checked, flag: &str) -> T {
     let has = checked.has(flag);
     if has {
@@ -142,15 +142,15 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
     }
 }
 
-/// A limit and what is compared with it.
+/// A limit and its metric.
 struct Near {
     flag: &'static str,
     now: &'static MetricName,
     /// Only samples with this label.
     label: Option<(&'static str, &'static str)>,
-    /// The largest sample counts, or else their sum.
+    /// Whether the largest sample counts, instead of the sum.
     of_one: bool,
-    /// The limit in force, where that may be another than the setting.
+    /// The metric of the limit in force, for a limit that may differ from the setting.
     most: Option<&'static MetricName>,
 }
 
@@ -181,8 +181,7 @@ impl Near {
     }
 }
 
-/// The limits that a gauge comes near to. The others are counted when they are exceeded: by reason,
-/// or by a counter of their own.
+/// The limits with a gauge. All other limits are counted when exceeded: by reason, or by their own counter.
 static NEAR: &[Near] = &[
     Near::new("connections-max", &names::CONNECTIONS).most(&names::CONNECTIONS_MAX),
     Near::new("send-queue-soft-bytes", &names::SEND_QUEUE_PEAK),
@@ -207,7 +206,7 @@ static NEAR: &[Near] = &[
     Near::new("events-bus-instances-max", &names::EVENTS_BUS_INSTANCES),
 ];
 
-/// The limits of this gateway that a metric comes near to, and the open files.
+/// The limits of this gateway with a gauge, and the open files.
 pub(super) fn near_limits(checked: &Checked) -> Vec<ShownLimit> {
     let of_gateway = NEAR.iter().filter_map(|near| {
         let mut values = checked.values().iter();

@@ -27,15 +27,15 @@ use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
 
 /// From the last turn of the loop to the end of the HTTP side.
 const HTTP_STOP: Duration = Duration::from_millis(200);
-/// From there to the end of what the source owes the bus.
+/// From the end of the HTTP side to the end of the source's last work for the bus.
 const SOURCE_STOP: Duration = Duration::from_millis(100);
 
-/// Makes routes once there is something that they can show.
+/// Makes routes once there is telemetry to show.
 type Routes = Box<dyn FnOnce(&Arc<Telemetry>) -> Vec<Route>>;
 
-/// The parts of one gateway, put together and run. A feed makes publications of bus messages, the
-/// gateway is the client side of the contract; everything else has a default: no bus, the pages that
-/// every gateway has, no other thread.
+/// The parts of one gateway, assembled and run. The feed turns bus messages into publications, the gateway is
+/// the client side of the contract. Everything else has a default: no bus, the pages of every gateway, no
+/// other thread.
 ///
 /// ```no_run
 /// use weirgate::base::Clock;
@@ -75,19 +75,19 @@ pub struct Parts<G: Gateway, F> {
     questions: Vec<Question>,
 }
 
-/// Starts threads of a gateway's own.
+/// Starts the threads of the gateway.
 type StartThreads = Box<dyn FnOnce() -> Result<(), RunError>>;
 
-/// What other threads tell the gateway.
+/// The inputs of the gateway from other threads.
 pub struct Inputs<I> {
-    /// The other end of the channel that those threads send into.
+    /// The receiving end of the threads' channel.
     pub receiver: Receiver<I>,
-    /// Wakes the loop when something was put in; set when the loop is there.
+    /// Wakes the loop after a send; set once the loop exists.
     pub wake: LateWake,
 }
 
 impl<I> Inputs<I> {
-    /// Nothing ever comes.
+    /// Inputs that are always empty.
     fn none() -> Self {
         Self {
             receiver: never(),
@@ -99,18 +99,17 @@ impl<I> Inputs<I> {
 /// A gateway that listens.
 #[derive(Clone, Debug)]
 pub struct Listening {
-    /// Where clients connect, in the order of the settings.
+    /// The addresses for clients, in the order of the settings.
     pub addrs: Vec<ListenAddr>,
-    /// Where the operators' pages are, if not there too.
+    /// The address of the operators' pages; `None` for the public port.
     pub admin_addr: Option<ListenAddr>,
-    /// What the process tells of itself.
+    /// The telemetry of the process.
     pub telemetry: Arc<Telemetry>,
 }
 
 impl Listening {
-    /// What a program of this machine would connect to: the TCP port if there is one, or the unix
-    /// socket as Node's `ws` writes it. `localhost` stands for all addresses, and for the two that
-    /// the name has.
+    /// Returns the URL for a program on this machine: with the TCP port, or the unix socket in the syntax of
+    /// Node's `ws`. `localhost` replaces an unspecified address and the two loopback addresses of the name.
     pub fn url(&self, scheme: &str, path: &str) -> String {
         let tcp = self.addrs.iter().find_map(|addr| match addr {
             ListenAddr::Tcp(addr) => Some(addr),
@@ -132,7 +131,7 @@ impl Listening {
 }
 
 impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
-    /// A gateway without a bus, with the pages that every gateway has. `name` is its label in
+    /// A gateway without a bus, with the pages of every gateway. `name` is the label of the gateway in
     /// metrics.
     pub fn new(name: &'static str, common: CommonSettings, feed: F, gateway: G) -> Self {
         Self {
@@ -156,22 +155,22 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         }
     }
 
-    /// The count of frames alive that the feed makes its frames with.
+    /// Sets the counter of alive frames; the feed must use the same counter.
     #[must_use]
     pub fn frame_bytes(mut self, frame_bytes: FrameBytes) -> Self {
         self.frame_bytes = frame_bytes;
         self
     }
 
-    /// The bus, on a thread of its own, and what it says of itself. The settings have to have the
-    /// part that belongs to it ([`Part::Bus`](crate::settings::Part::Bus)): a queue without places
-    /// would hold each message up until the loop turns.
+    /// Sets the bus, on a thread of its own, and the status of the bus. The settings must include
+    /// [`Part::Bus`](crate::settings::Part::Bus): a queue without capacity would block each message until the
+    /// loop turns.
     #[must_use]
     pub fn source(self, source: impl Source + 'static, status: Arc<BusStatus>) -> Self {
         self.boxed_source(Box::new(source), status)
     }
 
-    /// The same, for a gateway whose settings choose between several buses.
+    /// Sets the bus, for a gateway whose settings choose between several buses.
     #[must_use]
     pub fn boxed_source(mut self, source: Box<dyn Source>, status: Arc<BusStatus>) -> Self {
         self.source = Some(source);
@@ -179,82 +178,82 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         self
     }
 
-    /// Pages beside those that every gateway has (`/ready`, `/stats`, `/metrics`).
+    /// Adds pages to the pages of every gateway (`/ready`, `/stats`, `/metrics`).
     #[must_use]
     pub fn routes(mut self, routes: impl FnOnce(&Arc<Telemetry>) -> Vec<Route> + 'static) -> Self {
         self.routes = Box::new(routes);
         self
     }
 
-    /// The answer for unknown paths, instead of 404.
+    /// Sets the response for unknown paths, instead of 404.
     #[must_use]
     pub fn fallback(mut self, fallback: Handler) -> Self {
         self.fallback = Some(fallback);
         self
     }
 
-    /// What `/stats` begins with.
+    /// Sets the head of `/stats`.
     #[must_use]
     pub fn stats_head(mut self, head: StatsHead) -> Self {
         self.stats_head = Some(head);
         self
     }
 
-    /// The line that it logs of itself, if any.
+    /// Sets a line of numbers to log, if any.
     #[must_use]
     pub fn stats_line(mut self, line: Option<StatsLine>) -> Self {
         self.stats_line = line;
         self
     }
 
-    /// What the gateway counts itself.
+    /// Adds metrics of the gateway.
     #[must_use]
     pub fn metrics(mut self, metrics: impl IntoIterator<Item = GatewayMetric>) -> Self {
         self.metrics.extend(metrics);
         self
     }
 
-    /// Parts of the settings that are read again at SIGHUP, beside the log filter.
+    /// Adds parts of the settings to read again at SIGHUP, beside the log filter.
     #[must_use]
     pub fn reloads(mut self, parts: impl IntoIterator<Item = Box<dyn Reload>>) -> Self {
         self.reloads.extend(parts);
         self
     }
 
-    /// What other threads tell the gateway.
+    /// Sets the inputs of the gateway from other threads.
     #[must_use]
     pub fn inputs(mut self, inputs: Inputs<G::In>) -> Self {
         self.inputs = inputs;
         self
     }
 
-    /// Hands other threads what they do for the gateway; must not block.
+    /// Sets the function that hands the gateway's outputs to other threads; must not block.
     #[must_use]
     pub fn output(mut self, output: impl FnMut(G::Out) + 'static) -> Self {
         self.output = Box::new(output);
         self
     }
 
-    /// Starts threads of the gateway's own that connect somewhere, when everything is put together
-    /// and before the gateway listens.
+    /// Sets the function that starts the gateway's own threads. Called after everything is assembled and
+    /// before the gateway listens.
     #[must_use]
     pub fn threads(mut self, start: impl FnOnce() -> Result<(), RunError> + 'static) -> Self {
         self.threads = Some(Box::new(start));
         self
     }
 
-    /// What `--check --connect` asks those whom the gateway connects to.
+    /// Adds checks of brokers and services for `--check --connect`.
     #[must_use]
     pub fn asks(mut self, questions: impl IntoIterator<Item = Question>) -> Self {
         self.questions.extend(questions);
         self
     }
 
-    /// Puts the gateway together, up to the moment where it listens: nothing is bound, and nobody is
-    /// connected to. `announce` is called once it listens.
+    /// Assembles the gateway up to listening, without a bind or a connection. `announce` is called once the
+    /// gateway listens.
     ///
     /// # Errors
-    /// The settings of where it listens are no good.
+    /// The listen settings are not valid.
     pub fn prepare(
         mut self,
         clock: Clock,
@@ -273,10 +272,10 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         })
     }
 
-    /// Runs the gateway until a signal. `announce` is called once it listens.
+    /// Runs the gateway until a signal. `announce` is called once the gateway listens.
     ///
     /// # Errors
-    /// It could not start, the loop failed, or the bus was away for longer than was allowed.
+    /// The gateway could not start, the loop failed, or the bus was away for longer than allowed.
     pub fn run(mut self, clock: Clock, announce: impl FnOnce(&Listening)) -> Result<(), RunError> {
         self.before_listening()?;
         self.listen_and_run(clock, announce)
@@ -378,8 +377,8 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     }
 }
 
-/// The gateway's parts that are read again, and the log filter last: a line about another part is
-/// logged as it was before.
+/// The gateway's parts to read again, with the log filter last: the filter before still applies to the lines
+/// about the other parts.
 fn reloads(mut parts: Vec<Box<dyn Reload>>, common: &CommonSettings) -> Reloads {
     if let Some(path) = &common.log_filter_file {
         parts.push(Box::new(LogFilterFile(path.clone())));
@@ -387,7 +386,7 @@ fn reloads(mut parts: Vec<Box<dyn Reload>>, common: &CommonSettings) -> Reloads 
     Reloads::new(parts)
 }
 
-/// Starts the threads that look at the running loop from outside.
+/// Starts the threads that watch the running loop.
 fn watch(
     common: &CommonSettings,
     telemetry: &Arc<Telemetry>,
@@ -408,7 +407,8 @@ fn watch(
     Ok(bus_away)
 }
 
-/// Starts the HTTP side, with the operator's page if it has an admin address; returns where its admin listener is, if there is one.
+/// Starts the HTTP side, with the operator's page on an admin address. Returns the address of the admin
+/// listener, if there is an admin listener.
 fn start_http(
     common: &CommonSettings,
     site: Site,
@@ -443,7 +443,7 @@ fn bind_admin(
     Ok((admin, addr))
 }
 
-/// How long a stop may take, the HTTP side's included.
+/// The longest duration of a stop, including the HTTP side.
 fn stop_at_most(reactor: &ReactorSettings) -> Duration {
     let drain = &reactor.drain;
     Duration::from_micros(drain.delay_us + drain.spread_us + reactor.stop_timeout_us)
@@ -454,7 +454,7 @@ fn waking(wake: &Wake) -> Box<dyn Fn() + Send> {
     Box::new(move || wake.wake())
 }
 
-/// The thread ends with the process: it may be blocked on its broker for as long as it likes.
+/// The thread ends with the process, because a source may block on its broker without limit.
 fn start_source(source: Box<dyn Source>, link: SourceLink) -> io::Result<()> {
     detached("source", move || source.run(link))
 }

@@ -1,5 +1,4 @@
-//! A gateway as one value: what it is called, which settings it has, what runs it, and what a client in a
-//! terminal has to know of it.
+//! A gateway as one value: its name, its settings, its start, and its protocol for a client in a terminal.
 
 use std::fmt;
 
@@ -10,44 +9,43 @@ use crate::auth::Acl;
 use crate::base::{Clock, Finding};
 use crate::settings::{Check, Checked, Rows};
 
-/// A gateway as one value. A program is a list of these ([`crate::commands::Program`]): its
-/// subcommands, `--help`, `--check`, `WEIRGATE_GATEWAY` and `health` are made from the list.
+/// A gateway as one value. A program is a list of gateways ([`crate::commands::Program`]): subcommands,
+/// `--help`, `--check`, `WEIRGATE_GATEWAY` and `health` are made from the list.
 #[derive(Clone, Copy, Debug)]
 pub struct GatewayKind {
     /// The word on the command line, and the label of the metrics.
     pub name: &'static str,
     /// One line for the list of subcommands.
     pub about: &'static str,
-    /// Its settings.
+    /// The settings.
     pub rows: Rows,
-    /// What its settings have to fit together in, besides what the shared ones have to.
+    /// The check of the gateway's settings against each other, besides the checks of shared settings.
     pub check: Check,
-    /// Flags that show something and end.
+    /// Flags that print something and exit.
     pub prints: &'static [Print],
-    /// How `weirgate tail` speaks with it.
+    /// The protocol, for `weirgate tail`.
     pub dialect: Dialect,
-    /// What it makes of its clients' tokens.
+    /// The use of clients' tokens.
     pub tokens: TokenUse,
     prepare: Prepare,
 }
 
-/// What a gateway makes of the tokens of its clients.
+/// A gateway's use of its clients' tokens.
 #[derive(Clone, Copy, Debug)]
 pub enum TokenUse {
-    /// It looks at none.
+    /// Tokens are ignored.
     None,
     /// The claims count, but for the role.
     Claims,
-    /// The role has to be in this table, and decides what the client may subscribe to.
+    /// The role must be in this table, and decides about the client's subscriptions.
     Roles(fn(&Checked) -> Result<Acl, RunError>),
 }
 
-/// What puts a gateway together, up to the moment where it listens. Reads every file that the
-/// settings name; binds nothing and connects to nobody. What it logs as an error can never work, and
-/// a check of the settings fails for it.
+/// Assembles a gateway up to listening. Reads every file in the settings, without a bind or a connection. An
+/// error in the log means that the gateway can never work: a check of the settings fails then.
 type Prepare = fn(&Checked, Clock) -> Result<Prepared, RunError>;
 
-/// A flag that shows something instead of running the gateway.
+/// A flag that prints something instead of running the gateway.
 #[derive(Clone, Copy)]
 pub struct Print {
     /// The flag without its dashes.
@@ -65,8 +63,7 @@ impl fmt::Debug for Print {
 }
 
 impl GatewayKind {
-    /// A gateway of this name, which `prepare` puts together
-    /// ([`Parts::prepare`](super::Parts::prepare)).
+    /// A gateway of this name that `prepare` assembles ([`Parts::prepare`](super::Parts::prepare)).
     pub const fn new(
         name: &'static str,
         about: &'static str,
@@ -85,43 +82,43 @@ impl GatewayKind {
         }
     }
 
-    /// With settings that have to fit together.
+    /// Sets the check of the settings against each other.
     #[must_use]
     pub const fn check(mut self, check: Check) -> Self {
         self.check = check;
         self
     }
 
-    /// With flags that show something and end.
+    /// Sets flags that print something and exit.
     #[must_use]
     pub const fn prints(mut self, prints: &'static [Print]) -> Self {
         self.prints = prints;
         self
     }
 
-    /// With clients that speak in a way of their own.
+    /// Sets the protocol of the clients.
     #[must_use]
     pub const fn dialect(mut self, dialect: Dialect) -> Self {
         self.dialect = dialect;
         self
     }
 
-    /// Its clients bring tokens.
+    /// Whether clients send tokens.
     pub fn takes_tokens(&self) -> bool {
         !matches!(self.tokens, TokenUse::None)
     }
 
-    /// With clients that bring tokens.
+    /// Sets the use of clients' tokens.
     #[must_use]
     pub const fn tokens(mut self, tokens: TokenUse) -> Self {
         self.tokens = tokens;
         self
     }
 
-    /// Runs it until a signal.
+    /// Runs the gateway until a signal.
     ///
     /// # Errors
-    /// It could not start, the loop failed, or the bus was away for longer than was allowed.
+    /// The gateway could not start, the loop failed, or the bus was away for longer than allowed.
     pub fn run(&self, checked: &Checked) -> Result<(), RunError> {
         reload::expect_signals();
         let clock = start_process(checked)?;
@@ -129,8 +126,8 @@ impl GatewayKind {
         ended.map_err(|error| error.of_settings(checked))
     }
 
-    /// All that a start does before it listens and connects, without a log: what the start would
-    /// have logged as a warning or an error comes back beside the gateway.
+    /// Does the work of a start before listening and connecting, without a log. Returns the gateway, and the
+    /// warnings and errors of the start's log.
     pub fn check_start(&self, checked: &Checked) -> (Result<Prepared, RunError>, Vec<Finding>) {
         let prepare = || {
             let prepared = self.prepare(checked, check_process(checked)?);
@@ -147,26 +144,26 @@ impl GatewayKind {
     }
 }
 
-/// How a client speaks with a gateway. A gateway without one of its own is [`Dialect::PLAIN`]: every
-/// message is data, and there is nothing to subscribe to.
+/// The protocol between a client and a gateway. The default is [`Dialect::PLAIN`]: every message is data, and
+/// there are no subscriptions.
 #[derive(Clone, Copy)]
 pub struct Dialect {
     /// The path of the WebSocket.
     pub path: &'static str,
-    /// What a client names to subscribe, for people; empty if there is nothing to subscribe to.
+    /// The kind of names to subscribe to, for people; empty without subscriptions.
     pub names: &'static str,
-    /// One of these, as it is typed in a shell.
+    /// An example of such a name, in shell syntax.
     pub example: &'static str,
-    /// Whether a message is the one with which the gateway greets a new client.
+    /// Whether a message is the gateway's greeting of a new client.
     pub is_greeting: fn(&str) -> bool,
     /// The messages that subscribe to these names.
     pub subscribe: fn(&[String]) -> Vec<String>,
-    /// What a message says about the connection and its subscriptions, for people; `None`: data.
+    /// The news of a message about the connection and its subscriptions, for people; `None` for data.
     pub status: fn(&str) -> Option<String>,
 }
 
 impl Dialect {
-    /// Nothing to subscribe to, and all messages are data.
+    /// No subscriptions, and all messages are data.
     pub const PLAIN: Self = Self {
         path: "/",
         names: "",

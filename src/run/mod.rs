@@ -2,16 +2,16 @@
 //!
 //! | file | has |
 //! | --- | --- |
-//! | `kind` | a gateway as one value, with what a client in a terminal has to know of it |
-//! | `gateway` | from feed, gateway and source to a running loop: the same for all of them |
-//! | `common` | what every gateway is told, from its settings; which metric each limit is compared with |
-//! | `prepared` | a gateway just before it listens, what can be asked before a start, and what a start would log |
-//! | `process` | what every process does first, and says |
-//! | `reload` | what is read again at SIGHUP, the log filter among it, and key files when they change |
-//! | `systemd` | what systemd is told, where it started the process |
+//! | `kind` | a gateway as one value, with its protocol for a client in a terminal |
+//! | `gateway` | from feed, gateway and source to a running loop: the same for every gateway |
+//! | `common` | the settings of every gateway; the metric of each limit |
+//! | `prepared` | a gateway just before listening, the checks before a start, and the log of a start |
+//! | `process` | the first steps of every process |
+//! | `reload` | files to read again at SIGHUP, with the log filter, and key files after a change |
+//! | `systemd` | the notifications to systemd |
 //! | `watches` | threads beside the loop: the end when the bus stays away, numbers in the log, freed memory |
 //!
-//! Knows no gateway: those of this program are put together in `kinds`, others may be anywhere
+//! Knows no gateway: the gateways of this program are assembled in `kinds`, others may be anywhere
 //! (`examples/ticker.rs`).
 
 mod common;
@@ -38,35 +38,35 @@ pub use self::process::say;
 pub use self::reload::{Reload, Reloaded};
 pub use self::watches::StatsLine;
 
-/// Why a gateway ended without a signal.
+/// The reason for an end without a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Us: logging was set up before.
+    /// weirgate: logging was set up before.
     #[error(transparent)]
     Logging(#[from] LoggingError),
-    /// Settings: the address is taken, or is none of this machine's.
+    /// Settings: the address is in use, or not an address of this machine.
     #[error("cannot listen on {addr}: {error}{}{settings}", listen_hint(.error.kind()))]
     Listen {
-        /// What was asked for.
+        /// The address in the settings.
         addr: ListenAddr,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
-        /// The settings that ask for it, behind a semicolon; may be empty.
+        /// The settings with the address, behind a semicolon; may be empty.
         settings: String,
     },
-    /// Us: a thread could not be started.
+    /// weirgate: a thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
-    /// Us: the poll failed.
+    /// weirgate: the poll failed.
     #[error("the event loop failed: {0}")]
     Loop(io::Error),
-    /// The bus: away for longer than the settings allow.
+    /// The bus: away for longer than allowed by the settings.
     #[error("the bus was away for {limit_s} s (--bus-away-exit-s)")]
     BusAway {
-        /// What the settings allow.
+        /// The allowed time, seconds.
         limit_s: u64,
     },
-    /// Settings: a file that they name, or an address, is no good.
+    /// Settings: a file or an address in the settings is not valid.
     #[error("{0}")]
     Settings(String),
 }
@@ -74,7 +74,7 @@ pub enum RunError {
 impl From<BindError> for RunError {
     fn from(error: BindError) -> Self {
         match error {
-            // Such as an owner that this machine does not know: it stays so.
+            // Such as an owner that this machine does not know: a retry cannot help.
             BindError::Listen(ListenError { addr, error })
                 if error.kind() == io::ErrorKind::InvalidInput =>
             {
@@ -92,7 +92,7 @@ impl From<BindError> for RunError {
     }
 }
 
-/// What the system means.
+/// Explains the error of the system.
 fn listen_hint(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::AddrInUse => "; another process listens there",
@@ -103,7 +103,7 @@ fn listen_hint(kind: io::ErrorKind) -> &'static str {
 }
 
 impl RunError {
-    /// Says which settings asked for an address that cannot be listened on.
+    /// Adds the settings of an address that cannot be listened on.
     pub(crate) fn of_settings(self, checked: &Checked) -> Self {
         match self {
             Self::Listen { addr, error, .. } => {

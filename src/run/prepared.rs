@@ -1,8 +1,8 @@
-//! A gateway that is put together, up to the moment where it listens; and what can be asked of the
-//! world around it before a start (`--check --connect`).
+//! A gateway that is assembled, up to listening; and the checks of its surroundings before a start
+//! (`--check --connect`).
 //!
-//! A check of the settings puts the gateway together as a start does, and shows the warnings and errors
-//! that the start would have logged: the two cannot differ.
+//! A check of the settings assembles the gateway in the same way as a start, and shows the warnings and
+//! errors of the start's log: the two cannot differ.
 
 use std::fmt::{self, Write};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -19,11 +19,11 @@ use crate::base::{Finding, detached};
 use crate::listening::{Bound, ListenAddr, ListenOptions};
 use crate::reactor::{BindError, ListenError, ListenSettings};
 
-/// The flag with the time that a [`Question`] may take.
+/// The flag with the time limit of a [`Question`].
 pub const TIMEOUT_FLAG: &str = "connect-timeout-ms";
 
-/// A gateway whose settings were read, with every file that they name. What is left is to listen and
-/// to connect.
+/// An assembled gateway. The settings and all their files were read; the next steps are listening and
+/// connecting.
 pub struct Prepared {
     pub(super) listen: ListenSettings,
     pub(super) admin_addr: Option<ListenAddr>,
@@ -31,7 +31,7 @@ pub struct Prepared {
     pub(super) run: Box<dyn FnOnce() -> Result<(), RunError>>,
 }
 
-/// Something to ask a broker or a service before a start. Changes nothing there.
+/// A check of a broker or a service before a start. Changes nothing there.
 pub struct Question {
     asked: String,
     ask: Box<dyn FnOnce() -> Vec<Finding> + Send>,
@@ -41,12 +41,12 @@ impl Prepared {
     /// Listens, connects, and runs until a signal.
     ///
     /// # Errors
-    /// It could not listen, the loop failed, or the bus was away for longer than was allowed.
+    /// The gateway could not listen, the loop failed, or the bus was away for longer than allowed.
     pub fn run(self) -> Result<(), RunError> {
         (self.run)()
     }
 
-    /// Has `end` called after the run, however the run ended.
+    /// Adds a call of `end` after the run, for every outcome of the run.
     #[must_use]
     pub fn ending_with(mut self, end: impl FnOnce() + 'static) -> Self {
         let run = self.run;
@@ -58,7 +58,7 @@ impl Prepared {
         self
     }
 
-    /// Binds every address and closes it again, and asks each question, which may take `limit`.
+    /// Binds and closes every address, and asks each question for at most `limit`.
     pub fn ask(self, limit: Duration) -> Vec<Finding> {
         let mut found = self.bind();
         for question in self.questions {
@@ -67,7 +67,7 @@ impl Prepared {
         found
     }
 
-    /// In the order of a start, and all at once, so that two of them cannot have the same port.
+    /// Binds in the order of a start, and all at once, so that two addresses cannot have the same port.
     fn bind(&self) -> Vec<Finding> {
         let admin_options = alone(&self.listen.options);
         let admin = self.admin_addr.iter().map(|addr| (addr, &admin_options));
@@ -92,7 +92,8 @@ impl Prepared {
     }
 }
 
-/// Of the operators' pages: each process has pages of its own, and nobody shares their port.
+/// The listen options of the admin socket: as for clients, but without `SO_REUSEPORT`, because each process
+/// has operators' pages of its own.
 pub(super) fn alone(options: &ListenOptions) -> ListenOptions {
     ListenOptions {
         reuse_port: false,
@@ -101,8 +102,8 @@ pub(super) fn alone(options: &ListenOptions) -> ListenOptions {
 }
 
 impl Question {
-    /// `asked` names who is asked, in case that nothing comes back. `ask` runs on a thread of its
-    /// own, and may block for as long as it likes.
+    /// Makes a question. `asked` names the broker or service, for the error if no response comes. `ask` runs
+    /// on a thread of its own, and may block without limit.
     pub fn new(
         asked: impl Into<String>,
         ask: impl FnOnce() -> Vec<Finding> + Send + 'static,
@@ -118,7 +119,7 @@ impl Question {
         let (sender, findings) = sync_channel(1);
         let work = move || {
             let (found, notices) = with_notices(ask);
-            // Nobody waits any more when this comes late.
+            // Fails if the limit has passed already.
             let _ = sender.send(notices.into_iter().chain(found).collect());
         };
         if let Err(error) = detached("question", work) {
@@ -139,12 +140,12 @@ impl Question {
     }
 }
 
-/// What was logged so far.
+/// The log lines so far.
 #[derive(Clone, Default)]
 struct Notices(Arc<Mutex<Vec<Finding>>>);
 
-/// Works, and returns what the work logged at the levels WARN and ERROR, in that order. Only this
-/// thread's lines count.
+/// Runs `work`, and returns the log lines of `work` at the levels WARN and ERROR, in order. Only lines of
+/// this thread count.
 pub(super) fn with_notices<T>(work: impl FnOnce() -> T) -> (T, Vec<Finding>) {
     let notices = Notices::default();
     let subscriber = tracing_subscriber::registry().with(notices.clone());
@@ -183,7 +184,7 @@ impl Line {
     }
 
     fn add(&mut self, field: &Field, value: fmt::Arguments<'_>) {
-        // Writing to a text does not fail.
+        // Writing to a string cannot fail.
         let _ = match field.name() {
             "message" => write!(self.message, "{value}"),
             name => {

@@ -1,4 +1,4 @@
-//! What every process does first, and what it says of itself.
+//! The first steps of every process, and its first log lines.
 
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -17,23 +17,22 @@ use crate::settings::Checked;
 use crate::telemetry::Build;
 use crate::telemetry::logging::{self, LogFormat};
 
-/// Open files that are neither a client's connection nor a service's: the bus, key files, threads,
-/// and new connections that were refused and have not ended.
+/// Open files besides the connections of clients and services: the bus, key files, threads, and refused new
+/// connections until their end.
 const FILES_KEPT: usize = 64;
 
-/// Descriptors that the kernel's table of the process has room for from the start: a MiB of the
-/// kernel's memory.
+/// The most descriptors that the kernel's table of the process has room for from the start: a MiB of kernel
+/// memory.
 const TABLE_DESCRIPTORS_MAX: usize = 128 * 1024;
 
-/// Of those, for refused connections. More are closed without an answer.
+/// The part of `FILES_KEPT` for refused connections. Further connections are closed without a response.
 const REFUSED_MAX: usize = 16;
 
-/// A limit on open files that has room for fewer clients is a default of the system that nobody has
-/// raised.
+/// Room for fewer clients means that the limit on open files is a default of the system, never raised.
 const ROOM_WARNED_OF: usize = 1_000;
 
-/// Sets up the log, says there what was odd about the settings, raises the limit on open files, and
-/// starts the clock that all threads of the process share.
+/// Sets up the log, logs the warnings about the settings, raises the limit on open files, and starts the
+/// clock of all threads of the process.
 ///
 /// # Errors
 /// Logging was set up before, the file of the log filter is broken, or the system refuses a thread.
@@ -43,7 +42,7 @@ pub(super) fn start_process(checked: &Checked) -> Result<Clock, RunError> {
     Ok(begin(checked))
 }
 
-/// The same without a log, for a process that only checks the settings.
+/// Does the same without a log, for a process that only checks the settings.
 ///
 /// # Errors
 /// The file of the log filter is broken.
@@ -71,8 +70,8 @@ fn begin(checked: &Checked) -> Clock {
     Clock::start()
 }
 
-/// Lowers the limit on connections to what the limit on open files has room for: clients must not
-/// take what the bus, services and key files need.
+/// Lowers the limit on connections to the room under the limit on open files: the bus, services and key files
+/// need the rest.
 pub(super) fn bound_connections(common: &mut CommonSettings) {
     let Some(files_max) = files_max() else {
         return;
@@ -108,9 +107,9 @@ pub(super) fn bound_connections(common: &mut CommonSettings) {
     make_room_for_descriptors(used.min(files_max));
 }
 
-/// Lets the kernel make the process's table of descriptors as large as it will be. The table doubles
-/// when it is full, and in a process with several threads the one that opens a descriptor then waits
-/// for all CPUs, 10 to 20 ms. For the loop that would be a pause for every client.
+/// Makes the kernel enlarge the process's table of descriptors at the start. A full table doubles. In a
+/// process with several threads, the thread with the new descriptor then waits for all CPUs, 10 to 20 ms: for
+/// the loop, a pause for every client.
 fn make_room_for_descriptors(descriptors: usize) {
     let last = descriptors.min(TABLE_DESCRIPTORS_MAX).saturating_sub(1);
     // Any descriptor; the copy has the highest number of the table, and is closed at once.
@@ -123,13 +122,13 @@ fn make_room_for_descriptors(descriptors: usize) {
     }
 }
 
-/// Open files that the process may have, if the system tells.
+/// Returns the limit on open files of the process, if the system reports a limit.
 fn files_max() -> Option<usize> {
     let (files_max, _) = Resource::NOFILE.get().ok()?;
     Some(usize::try_from(files_max).unwrap_or(usize::MAX))
 }
 
-/// Logs what has started, where clients reach it, and what bounds their number.
+/// Logs the gateway, its addresses and the limits on connections.
 pub(super) fn log_start(gateway: &str, listening: &Listening, connections_max: usize) {
     let addrs: Vec<_> = listening.addrs.iter().map(ListenAddr::to_string).collect();
     let admin = listening.admin_addr.as_ref().map(tracing::field::display);
@@ -145,7 +144,8 @@ pub(super) fn log_start(gateway: &str, listening: &Listening, connections_max: u
     );
 }
 
-/// Connections of clients that fit `files_max` beside the others; at least a quarter of it.
+/// Returns the number of client connections that fit `files_max` beside the others; at least a quarter of
+/// `files_max`.
 fn room_for_clients(files_max: usize, outgoing: usize) -> usize {
     files_max
         .saturating_sub(FILES_KEPT.saturating_add(outgoing))
@@ -161,13 +161,13 @@ pub(super) fn build(gateway: &'static str) -> Build {
     }
 }
 
-/// Jitter, and what connections and traces are called, differ from process to process: in
-/// containers that start together the clock and the process id do not.
+/// The seed for jitter and for the ids of connections and traces. Differs between processes, unlike clock and
+/// process id of containers that start together.
 pub(super) fn seed(clock: Clock) -> u64 {
     RandomState::new().hash_one(clock.now().mono_us)
 }
 
-/// For people who read standard output.
+/// Prints a line for people to standard output.
 pub fn say(text: &str) {
     logging::say(text);
 }

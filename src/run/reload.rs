@@ -1,8 +1,8 @@
-//! What is read again while the process runs: at SIGHUP, and key files whenever they change. Every process
-//! reads its log filter again, if that is in a file.
+//! Files that are read again while the process runs: at SIGHUP, and key files after every change. Every
+//! process reads its log filter again, if the filter is in a file.
 //!
-//! A thread of its own reads, so that a slow disk never holds up the loop. What is broken leaves
-//! what is in force. No client is closed, and no connection of the process is touched.
+//! A thread of its own reads, so a slow disk never blocks the loop. A broken file changes nothing. No client
+//! is closed, and no connection of the process is affected.
 
 use std::io::{self, IsTerminal, stdin};
 use std::iter::zip;
@@ -21,10 +21,10 @@ use crate::files;
 use crate::settings::{Checked, Kind};
 use crate::telemetry::{GatewayMetric, logging, names};
 
-/// How often files are looked at that are read again without a signal.
+/// The interval of looks at files that are read again without a signal.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// A SIGHUP came before the thread was there.
+/// Whether a SIGHUP came before the start of the thread.
 static CAME_EARLY: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// A part of the settings that can be read again while clients are connected.
@@ -32,24 +32,24 @@ pub trait Reload: Send {
     /// The label of the metric.
     fn what(&self) -> &'static str;
 
-    /// Returns `true` if the part should be read again without a signal; called once a second.
+    /// Returns true if the part should be read again without a signal. Called once a second.
     fn is_due(&mut self) -> bool {
         false
     }
 
-    /// Reads the part again, puts it in force and logs what has changed.
+    /// Reads the part again, applies the new values and logs the changes.
     ///
     /// # Errors
-    /// The part is broken, and nothing has changed: the text of a log line.
+    /// The part is broken, and nothing has changed. The error is the text of a log line.
     fn reload(&mut self) -> Result<Reloaded, String>;
 }
 
-/// What a part has turned out to be.
+/// The outcome of a successful reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reloaded {
-    /// The part is in force with other values.
+    /// The part has other values.
     Changed,
-    /// The part is as it was.
+    /// The part is unchanged.
     Unchanged,
 }
 
@@ -65,12 +65,12 @@ pub(super) struct Reloads {
     counts: Arc<Vec<(&'static str, Counts)>>,
 }
 
-/// How many parts of one SIGHUP had which outcome.
+/// The number of parts with each outcome, for one SIGHUP.
 type Outcomes = [u64; OUTCOMES.len()];
 
-/// From here on a SIGHUP does not end the process; what comes before [`Reloads::start`] is done then.
+/// From this call on a SIGHUP does not end the process. [`Reloads::start`] handles earlier signals.
 pub(super) fn expect_signals() {
-    // Where the system refuses, the thread's own handler counts.
+    // On an error the handler of the thread counts.
     let came = CAME_EARLY.get_or_init(Arc::default);
     let _ = flag::register(SIGHUP, Arc::clone(came));
 }
@@ -84,7 +84,7 @@ impl Reloads {
         }
     }
 
-    /// What is counted of them.
+    /// The metric of reloads.
     pub(super) fn metric(&self) -> GatewayMetric {
         let counts = Arc::clone(&self.counts);
         let numbers = move || {
@@ -101,7 +101,7 @@ impl Reloads {
         GatewayMetric::ByTwoLabels(&names::RELOADS, Box::new(numbers))
     }
 
-    /// Waits for signals and changes from a thread of its own, which ends with the process.
+    /// Starts a thread that waits for signals and changes, and ends with the process.
     pub(super) fn start(mut self) -> io::Result<()> {
         let mut signals = HangUps::new()?;
         let had_terminal = stdin().is_terminal();
@@ -124,7 +124,7 @@ impl Reloads {
         thread.spawn(run).map(drop)
     }
 
-    /// Reads everything again, and says that it was done.
+    /// Reads all parts again, and logs the outcomes.
     fn all(&mut self) {
         let mut outcomes = Outcomes::default();
         for number in 0..self.parts.len() {
@@ -138,7 +138,7 @@ impl Reloads {
         }
     }
 
-    /// Reads what asks for it.
+    /// Reads the parts that are due.
     fn changed(&mut self) {
         for number in 0..self.parts.len() {
             if self.parts[number].is_due() {
@@ -147,7 +147,7 @@ impl Reloads {
         }
     }
 
-    /// Reads one part again; the number of its outcome.
+    /// Reads one part again. Returns the number of the outcome.
     fn one(&mut self, number: usize) -> usize {
         let outcome = match self.parts[number].reload() {
             Ok(Reloaded::Changed) => 0,
@@ -162,8 +162,8 @@ impl Reloads {
     }
 }
 
-/// The shell sends SIGHUP when its terminal is closed. A gateway that was started there by hand ends
-/// with the terminal, as it would at Ctrl-C.
+/// The shell sends SIGHUP when its terminal is closed. A gateway started by hand in the terminal ends with
+/// the terminal, as at Ctrl-C.
 fn stop_without_terminal() {
     tracing::info!("SIGHUP: the terminal was closed");
     if let Err(error) = low_level::raise(SIGTERM) {
@@ -171,7 +171,7 @@ fn stop_without_terminal() {
     }
 }
 
-/// SIGHUP, waited for with a limit.
+/// A wait for SIGHUP with a limit.
 struct HangUps {
     poll: Poll,
     events: Events,
@@ -191,23 +191,23 @@ impl HangUps {
         })
     }
 
-    /// Returns `true` if a signal came, at once; `false` after the time.
+    /// Returns true at once after a signal, or false after the time.
     fn wait(&mut self, at_most: Duration) -> bool {
         if let Err(error) = self.poll.poll(&mut self.events, Some(at_most))
             && error.kind() != io::ErrorKind::Interrupted
         {
-            // Not to spin; the signal is pending all the same.
+            // Avoids a busy loop; the signal stays pending.
             thread::sleep(at_most);
         }
-        // Several that came together are one.
+        // Several signals at once count as one.
         self.signals.pending().count() > 0
     }
 }
 
-/// Characters of a filter that a log line shows.
+/// The most characters of a filter in a log line.
 const SHOWN_CHARS: usize = 200;
 
-/// The filter to start with: that of `--log-filter-file`, or else `--log-filter`.
+/// Returns the filter at the start: from `--log-filter-file`, or else from `--log-filter`.
 pub(super) fn log_filter_at_start(checked: &Checked) -> Result<String, String> {
     let of_settings = checked.text("log-filter");
     match checked.path("log-filter-file") {
@@ -234,7 +234,7 @@ impl Reload for LogFilterFile {
         if logging::is_in_force(&filter) {
             return Ok(Reloaded::Unchanged);
         }
-        // Under the filter that shows the line.
+        // Logged under the filter that shows the line, old or new.
         let is_shown = tracing::enabled!(tracing::Level::INFO);
         let tell = |is_shown: bool| {
             if is_shown {
@@ -250,7 +250,7 @@ impl Reload for LogFilterFile {
     }
 }
 
-/// The directives of a file: lines without comments, as one list. `named` is the setting in errors.
+/// Returns the directives of a file: lines without comments, as one list. `named` is the setting in errors.
 fn of_file(named: &str, path: &Path, text: io::Result<Vec<u8>>) -> Result<String, String> {
     let wrong = |error: &str| format!("{named} {}: {error}", path.display());
     let text = text.map_err(|error| wrong(&error.to_string()))?;
@@ -276,7 +276,7 @@ mod tests {
 
     use super::*;
 
-    /// Outcomes in their order; asks for the first without a signal.
+    /// Returns outcomes in order; due once without a signal.
     struct Played(VecDeque<Result<Reloaded, String>>, bool);
 
     impl Reload for Played {

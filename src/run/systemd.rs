@@ -1,9 +1,9 @@
-//! What systemd is told of this process (sd_notify(3)): that it listens, that its loop turns, that
-//! it stops. Where no NOTIFY_SOCKET is set, nothing at all happens.
+//! Notifications to systemd about this process (sd_notify(3)): the listening, the turns of the loop, the
+//! stop. Without NOTIFY_SOCKET nothing happens.
 //!
-//! `READY=1` comes when the gateway listens, not when the bus is reached: with the bus away it
-//! serves the last state and keeps trying, and a start that systemd gives up on would end that.
-//! Whether it should get traffic is what `/ready` says.
+//! `READY=1` is sent when the gateway listens, even without a bus: the gateway serves the last state and
+//! retries, and a start timeout of systemd would end this. `/ready` tells whether the gateway should get
+//! traffic.
 
 use std::sync::Arc;
 use std::thread;
@@ -14,11 +14,11 @@ use sd_notify::NotifyState;
 use crate::base::{Clock, detached};
 use crate::telemetry::Telemetry;
 
-/// A stop is told within this time.
+/// The longest delay of the notification of a stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Says that the gateway listens, and from then on what becomes of it. `stop_at_most` is how long a
-/// stop may take.
+/// Notifies systemd that the gateway listens, and later of turns and stop. `stop_at_most` is the longest
+/// duration of a stop.
 pub(super) fn listening(telemetry: &Arc<Telemetry>, clock: Clock, stop_at_most: Duration) {
     if std::env::var_os("NOTIFY_SOCKET").is_none_or(|path| path.is_empty()) {
         return;
@@ -27,7 +27,7 @@ pub(super) fn listening(telemetry: &Arc<Telemetry>, clock: Clock, stop_at_most: 
     let telemetry = Arc::clone(telemetry);
     let watch = move || watch(&telemetry, clock, stop_at_most);
     if let Err(error) = detached("systemd", watch) {
-        // A unit with WatchdogSec= starts it again then.
+        // A unit with WatchdogSec= restarts the gateway then.
         tracing::warn!(%error, "systemd cannot be told of the loop");
     }
 }
@@ -39,7 +39,7 @@ fn watch(telemetry: &Telemetry, clock: Clock, stop_at_most: Duration) {
         thread::sleep(LOOK_EVERY);
         if telemetry.event_loop.draining() && !stop_told {
             stop_told = true;
-            // The unit's TimeoutStopSec= need not know how long a drain was asked for.
+            // The unit's TimeoutStopSec= may be shorter than the configured drain.
             let micros = u32::try_from(stop_at_most.as_micros()).unwrap_or(u32::MAX);
             tell(&[
                 NotifyState::Stopping,
@@ -60,8 +60,8 @@ fn tell(state: &[NotifyState<'_>]) {
     }
 }
 
-/// When the watchdog is to be fed: four times in its interval, as long as the loop has turned
-/// within half of it. The loop turns at least every 500 ms, so an interval of 2 s or more holds.
+/// The times of watchdog notifications: four in an interval, while the last turn of the loop is less than
+/// half an interval ago. The loop turns at least every 500 ms, so an interval of 2 s or more is enough.
 struct Pulse {
     interval_us: u64,
     due_us: u64,

@@ -1,8 +1,8 @@
-//! Threads that look at the process beside its loop, each where it is asked for.
+//! Threads that watch the process beside its loop.
 //!
-//! [`BusAway`] ends the process when the bus has been away for too long (`--bus-away-exit-s`). Nothing else
-//! ends with the bus: clients stay and `/ready` tells of it. [`StatsLine`] logs how things are, again and
-//! again. [`after_storms`] gives memory of clients that have left back to the system.
+//! [`BusAway`] ends the process when the bus has been away for too long (`--bus-away-exit-s`). Otherwise the
+//! gateway survives a lost bus: clients stay, and `/ready` reports the loss. [`StatsLine`] logs numbers
+//! periodically. [`after_storms`] returns memory of ended clients to the system.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use signal_hook::low_level::raise;
 use crate::base::{Clock, detached};
 use crate::telemetry::{LoopNumbers, Telemetry};
 
-/// Between two looks at the bus.
+/// The time between two looks at the bus.
 const BUS_LOOK: Duration = Duration::from_millis(200);
 
 /// Whether the process stops because of the bus.
@@ -24,9 +24,9 @@ const BUS_LOOK: Duration = Duration::from_millis(200);
 pub(super) struct BusAway(Arc<AtomicBool>);
 
 impl BusAway {
-    /// Looks at the bus from a thread of its own. When it was away for `limit_s` seconds, stops the
-    /// process as a signal would, so that clients are told to come back. A stop that has begun
-    /// already goes on as it is.
+    /// Starts a thread that watches the bus. When the bus has been away for `limit_s` seconds, the thread
+    /// stops the process as a signal would, so clients get a close frame and reconnect. A stop that has begun
+    /// already continues unchanged.
     pub(super) fn watch(
         &self,
         telemetry: Arc<Telemetry>,
@@ -55,22 +55,22 @@ impl BusAway {
         detached("bus-away", watch)
     }
 
-    /// Whether this is why the process stops.
+    /// Whether the lost bus is the reason for the stop.
     pub(super) fn stops(&self) -> bool {
         self.0.load(Relaxed)
     }
 }
 
-/// What the line says, and how often.
+/// The function that logs a line, and the interval.
 pub struct StatsLine {
-    /// Milliseconds between two lines; the first comes after as many.
+    /// Milliseconds between two lines, and before the first line.
     pub interval_ms: u64,
     /// Logs one line.
     pub log: Box<dyn Fn(&Telemetry) + Send>,
 }
 
 impl StatsLine {
-    /// Logs from a thread of its own, which ends with the process.
+    /// Starts a thread that logs, and ends with the process.
     pub(super) fn start(self, telemetry: Arc<Telemetry>) -> io::Result<()> {
         let interval = Duration::from_millis(self.interval_ms);
         detached("stats-line", move || {
@@ -82,20 +82,20 @@ impl StatsLine {
     }
 }
 
-/// How often the connections are counted.
+/// The interval between two counts of the connections.
 const MEMORY_LOOK: Duration = Duration::from_secs(3);
 
-/// Fewer connections than this leave nothing that is worth a look.
+/// With fewer connections the freed memory does not matter.
 const CONNECTIONS_MIN: u64 = 128;
 
-/// The most connections since memory was given back the last time.
+/// The most connections since memory was returned the last time.
 #[derive(Debug, Default)]
 struct Ebb {
     most: u64,
 }
 
 impl Ebb {
-    /// Takes the number of connections now; true once most of many have left.
+    /// Takes the current number of connections. Returns true once most of many connections have ended.
     fn has_come(&mut self, connections: u64) -> bool {
         self.most = self.most.max(connections);
         let has_come = self.most >= CONNECTIONS_MIN && connections <= self.most / 2;
@@ -106,12 +106,11 @@ impl Ebb {
     }
 }
 
-/// Gives memory of clients that have left back to the system, from a thread of its own, which ends with
-/// the process.
+/// Starts a thread that returns memory of ended clients to the system, and ends with the process.
 ///
-/// glibc returns freed memory at the end of its heap by itself. After a storm a few small blocks that
-/// are in use lie there, and what is free before them stays with the process: 7 MiB of 25 after 400
-/// uploads that never ended. Asked to, glibc returns that too.
+/// glibc returns freed memory at the end of its heap automatically. After a storm, a few small blocks in use
+/// remain there and keep the free memory before them in the process: 7 MiB of 25 after 400 uploads that never
+/// ended. With `malloc_trim(3)` glibc returns this memory too.
 pub(super) fn after_storms(telemetry: Arc<Telemetry>) -> io::Result<()> {
     let run = move || {
         let mut ebb = Ebb::default();
@@ -119,7 +118,7 @@ pub(super) fn after_storms(telemetry: Arc<Telemetry>) -> io::Result<()> {
             thread::sleep(MEMORY_LOOK);
             let count = |numbers: &LoopNumbers| numbers.connections().map(|(_, n)| n).sum();
             if ebb.has_come(telemetry.event_loop.read(count)) {
-                // Those that left last are freed by then.
+                // The connections that ended last are freed by then.
                 thread::sleep(MEMORY_LOOK);
                 give_back();
             }
@@ -128,8 +127,8 @@ pub(super) fn after_storms(telemetry: Arc<Telemetry>) -> io::Result<()> {
     detached("freed-memory", run)
 }
 
-/// Returns what is free in all heaps to the system. The loop waits for the heap meanwhile, if it
-/// needs memory: for less than a millisecond with some MiB.
+/// Returns the free memory of all heaps to the system. If the loop needs memory, the loop waits for the heap:
+/// for less than a millisecond with some MiB.
 fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[allow(unsafe_code, reason = "a call of the C library without a safe form")]

@@ -1,4 +1,4 @@
-//! The values of one gateway, each allowed, and fitting together.
+//! The values of a gateway's settings: each allowed, and all consistent.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::setting::Setting;
 use super::typed::{Env, Source, Typed, collect};
 use crate::admission::TrustedProxies;
 
-/// Values that must not be larger than others.
+/// Pairs of settings: the first value must not be larger than the second.
 const ORDERS: &[(&str, &str)] = &[
     ("send-queue-soft-bytes", "send-queue-hard-bytes"),
     ("send-queue-hard-bytes", "frame-bytes-max"),
@@ -19,10 +19,10 @@ const ORDERS: &[(&str, &str)] = &[
     ("send-queue-conflate-after-ms", "send-queue-stall-ms"),
 ];
 
-/// Ways to show NATS who one is: at most one of them.
+/// The ways to authenticate to NATS: at most one of them may be set.
 const NATS_USERS: &[&str] = &["nats-user", "nats-token", "nats-creds", "nats-nkey"];
 
-/// Values that are of no use without each other.
+/// Pairs of settings: the first is an error without the second.
 const PAIRS: &[(&str, &str)] = &[
     ("nats-user", "nats-password"),
     ("nats-password", "nats-user"),
@@ -32,10 +32,10 @@ const PAIRS: &[(&str, &str)] = &[
     ("redis-sentinel-master", "redis-sentinels"),
 ];
 
-/// What a gateway looks at beyond single values; returns what does not fit together.
+/// A gateway's check of several values together; returns the inconsistencies.
 pub type Check = fn(&Checked) -> Vec<SettingsError>;
 
-/// The values of one gateway, or of another command: each allowed, and fitting together.
+/// The values of one gateway, or of another command: each allowed, and all consistent.
 #[derive(Debug)]
 pub struct Checked {
     values: Vec<CheckedValue>,
@@ -47,19 +47,19 @@ pub struct Checked {
 pub struct CheckedValue {
     /// The row of the table.
     pub setting: Setting,
-    /// The value; it shows itself without secrets.
+    /// The value; shown without secrets.
     pub value: Value,
     /// The flag, the env name or the default that gave the value.
     pub source: Source,
-    /// Somebody has asked for it.
+    /// Whether the program has read the value.
     is_read: Cell<bool>,
 }
 
 impl Checked {
-    /// Reads everything that was typed. `warnings` are kept for the log; `check` is the gateway's.
+    /// Reads all texts. `warnings` are kept for the log; `check` is the check of the gateway.
     ///
     /// # Errors
-    /// All values that are not allowed, or else all that do not fit together.
+    /// All values that are not allowed, or else all inconsistencies.
     pub fn new(
         typed: Vec<Typed>,
         warnings: Vec<Warning>,
@@ -97,7 +97,7 @@ impl Checked {
         Ok(checked)
     }
 
-    /// What every gateway has ([`Rows::EVERY`]) with its defaults, for a program without a command
+    /// The settings of every gateway ([`Rows::EVERY`]) with their defaults, for a program without a command
     /// line of this kind.
     pub fn defaults() -> Self {
         let rows = Rows::EVERY.settings();
@@ -108,29 +108,29 @@ impl Checked {
         }
     }
 
-    /// The values in the table's order, for `--check`.
+    /// Returns the values in the order of the table, for `--check`.
     pub fn values(&self) -> &[CheckedValue] {
         &self.values
     }
 
-    /// What should be read by the person who typed this, once there is a log.
+    /// Returns the warnings for the operator, to log once there is a log.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
-    /// The flag with the source of its value: `--port (env GATEWAY_PORT)`.
+    /// Returns the flag with the source of its value: `--port (env GATEWAY_PORT)`.
     pub fn named(&self, flag: &str) -> String {
         let found = self.found(flag);
         found.setting.named(&found.source)
     }
 
-    /// Flags that nothing has asked for: such a setting has no effect, and its row is wrong.
+    /// Returns the flags of all unread values: such a setting has no effect, and its row is wrong.
     pub fn unread(&self) -> Vec<&'static str> {
         let unread = self.values.iter().filter(|v| !v.is_read.get());
         unread.map(|v| v.setting.flag).collect()
     }
 
-    /// The value of this flag as one that is not allowed, for a gateway's [`Check`].
+    /// Returns the error for a value of `flag` that a gateway's [`Check`] refuses.
     pub fn refused(&self, flag: &str, refused: &Refused) -> SettingsError {
         let found = self.found(flag);
         SettingsError::value(&found.setting, &found.source, refused)
@@ -173,12 +173,12 @@ impl Checked {
         })
     }
 
-    /// The value, if it was given: one whose default is empty.
+    /// Returns the value, unless the value is the default.
     fn set(&self, flag: &str) -> Option<&CheckedValue> {
         self.find(flag).filter(|v| v.source != Source::Default)
     }
 
-    /// More in one part of a turn than half the soft limit would make every client slow at once.
+    /// More than half the soft limit in one part of a turn would make every client slow at once.
     fn lower_to_half(&mut self, flag: &str, of: &'static str) {
         let half = match self.find(of) {
             Some(CheckedValue {
@@ -213,18 +213,18 @@ impl Checked {
         &found.value
     }
 
-    /// There is such a row here.
+    /// Whether the gateway has this setting.
     pub fn has(&self, flag: &str) -> bool {
         self.find(flag).is_some()
     }
 
-    /// Somebody set it: the value is not the default. There has to be such a row here, as for all
-    /// that follows.
+    /// Whether the value is from a flag or the environment, not the default. As for all functions below, the
+    /// gateway must have the setting.
     pub fn is_set(&self, flag: &str) -> bool {
         self.found(flag).source != Source::Default
     }
 
-    /// A number; the table's range keeps it within `T`, which the tests hold.
+    /// Returns a number. The range in the table keeps the number within `T`; the tests check the ranges.
     pub fn number<T: TryFrom<u64>>(&self, flag: &str) -> T {
         match self.value(flag) {
             &Value::Number(n) => match T::try_from(n) {
@@ -235,7 +235,7 @@ impl Checked {
         }
     }
 
-    /// A number that switches something off when it is 0.
+    /// Returns a number, or `None` for 0, the number for "off".
     pub fn unless_0<T: TryFrom<u64>>(&self, flag: &str) -> Option<T> {
         match self.number::<u64>(flag) {
             0 => None,
@@ -243,12 +243,12 @@ impl Checked {
         }
     }
 
-    /// Milliseconds, in microseconds.
+    /// Returns a setting in milliseconds as microseconds.
     pub fn micros(&self, flag: &str) -> u64 {
         1000 * self.number::<u64>(flag)
     }
 
-    /// The thousandths of a number with a fraction; a negative one counts as 0.
+    /// Returns the thousandths of a number with a fraction; 0 for a negative number.
     pub fn milli(&self, flag: &str) -> u64 {
         match self.value(flag) {
             &Value::Milli(milli) => u64::try_from(milli).unwrap_or(0),
@@ -256,7 +256,7 @@ impl Checked {
         }
     }
 
-    /// The text of a row that takes any, or of a form.
+    /// Returns the text of a row of any text, or of a form.
     pub fn text(&self, flag: &str) -> String {
         match self.value(flag) {
             Value::Text(text) | Value::List(text) => text.clone(),
@@ -264,12 +264,12 @@ impl Checked {
         }
     }
 
-    /// A text; `None` when it is empty.
+    /// Returns a text, or `None` for an empty text.
     pub fn some_text(&self, flag: &str) -> Option<String> {
         Some(self.text(flag)).filter(|text| !text.is_empty())
     }
 
-    /// What a form's text stands for. `read` is what the form has looked at it with.
+    /// Returns the value of a form's text. `read` must be the function that the form reads with.
     pub fn formed<T>(&self, flag: &str, read: impl FnOnce(&str) -> Option<T>) -> T {
         match read(&self.text(flag)) {
             Some(value) => value,
@@ -277,12 +277,12 @@ impl Checked {
         }
     }
 
-    /// A file; `None` when none is named.
+    /// Returns the path of a file, or `None` if the setting is empty.
     pub fn path(&self, flag: &str) -> Option<PathBuf> {
         self.some_text(flag).map(PathBuf::from)
     }
 
-    /// A secret; `None` when it is empty.
+    /// Returns a secret, or `None` for an empty secret.
     pub fn secret(&self, flag: &str) -> Option<SecretText> {
         match self.value(flag) {
             Value::Secret(text) => Some(text.clone()).filter(|t| !t.expose().is_empty()),
@@ -290,7 +290,7 @@ impl Checked {
         }
     }
 
-    /// One URL or several.
+    /// Returns one or several URLs.
     pub fn url(&self, flag: &str) -> SecretUrl {
         match self.value(flag) {
             Value::Urls(urls) => urls.clone(),
@@ -298,7 +298,7 @@ impl Checked {
         }
     }
 
-    /// On or off.
+    /// Returns the state of a switch.
     pub fn switch(&self, flag: &str) -> bool {
         match self.value(flag) {
             &Value::Switch(on) => on,
@@ -306,7 +306,7 @@ impl Checked {
         }
     }
 
-    /// One of the words of the row.
+    /// Returns the chosen word.
     pub fn choice(&self, flag: &str) -> &'static str {
         match self.value(flag) {
             Value::Choice(word) => word,
@@ -314,7 +314,7 @@ impl Checked {
         }
     }
 
-    /// Origins, as browsers write them; empty for any.
+    /// Returns origins in the form of browsers; an empty list permits any origin.
     pub fn origins(&self, flag: &str) -> Vec<String> {
         match self.value(flag) {
             Value::Origins(origins) => origins.clone(),
@@ -322,7 +322,7 @@ impl Checked {
         }
     }
 
-    /// Addresses and networks.
+    /// Returns addresses and networks.
     pub fn networks(&self, flag: &str) -> TrustedProxies {
         match self.value(flag) {
             Value::Networks(networks) => networks.clone(),
@@ -333,7 +333,7 @@ impl Checked {
 
 #[cfg(test)]
 impl Checked {
-    /// Flags without their dashes, over the environment.
+    /// Flags without their dashes override the environment.
     pub(crate) fn of(
         rows: Rows,
         flags: &[(&str, &str)],

@@ -1,76 +1,76 @@
-//! What can be wrong with settings, in words for the person who typed them.
+//! Errors in settings, in words for the operator.
 
 use super::kind::Refused;
 use super::setting::Setting;
 use super::typed::Source;
 
-/// One wrong setting. Its text never holds a secret.
+/// One wrong setting. The text never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
     /// A value that is not allowed.
     #[error("{name} is {value}; allowed: {allowed}")]
     Value {
-        /// The flag, with the env name if that holds the value.
+        /// The flag, plus the env name if the value is from the environment.
         name: String,
-        /// The value, quoted; `***` where it may be secret.
+        /// The value, quoted; `***` for a value with a possible secret.
         value: String,
-        /// What is allowed.
+        /// The allowed values.
         allowed: String,
     },
-    /// An env value that is no UTF-8.
+    /// An env value that is not UTF-8.
     #[error("{name} is not UTF-8 text")]
     NotText {
-        /// The env name, behind the flag if the name belongs to one.
+        /// The env name, behind the flag of its setting, if any.
         name: String,
     },
-    /// A setting that there is no default for.
+    /// A required setting is not set.
     #[error("--{flag} (env {env}) is needed; allowed: {allowed}")]
     Missing {
         /// The flag.
         flag: &'static str,
-        /// The env name that one would set.
+        /// The env name to set.
         env: String,
-        /// What is allowed.
+        /// The allowed values.
         allowed: String,
     },
-    /// Two settings that say the same in different ways.
+    /// Two exclusive settings are both set.
     #[error("--{one} ({one_from}) and --{other} ({other_from}) are both set; allowed: one of them")]
     Either {
         /// A flag.
         one: &'static str,
-        /// The source of its value.
+        /// The source of the first value.
         one_from: Source,
         /// The other flag.
         other: &'static str,
-        /// The source of its value.
+        /// The source of the other value.
         other_from: Source,
     },
-    /// A setting that is half of something.
+    /// A setting without its counterpart.
     #[error("--{one} ({one_from}) is set without --{other}; allowed: both or none")]
     Alone {
         /// The flag.
         one: &'static str,
-        /// The source of its value.
+        /// The source of the value.
         one_from: Source,
-        /// The flag that is missing.
+        /// The missing flag.
         other: &'static str,
     },
-    /// Two values that do not fit together.
+    /// Two inconsistent values.
     #[error(
         "--{low} is {low_value} ({low_from}); allowed: at most --{high}, {high_value} ({high_from})"
     )]
     Order {
-        /// The flag that is too large.
+        /// The flag with the too large value.
         low: &'static str,
-        /// Its value.
+        /// The value of `low`.
         low_value: u64,
-        /// The source of its value.
+        /// The source of `low_value`.
         low_from: Source,
-        /// The flag that limits it.
+        /// The flag of the upper bound.
         high: &'static str,
-        /// Its value.
+        /// The value of `high`.
         high_value: u64,
-        /// The source of its value.
+        /// The source of `high_value`.
         high_from: Source,
     },
 }
@@ -89,10 +89,10 @@ impl SettingsError {
     }
 }
 
-/// Something that does not stop the start, but should be read. For the log.
+/// A problem that does not prevent the start. For the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
-    /// An address that Kubernetes injects for a service of that name.
+    /// An address from Kubernetes, for a service of the same name.
     #[error(
         "{name}={value} is ignored: Kubernetes sets it for a service; set a port number, or rename the service"
     )]
@@ -102,7 +102,7 @@ pub enum Warning {
         /// The value, such as `tcp://10.0.0.1:80`.
         value: String,
     },
-    /// Limits by address that do not tell the clients of a proxy apart.
+    /// Limits by address that count all clients of a proxy together.
     #[error(
         "--listen has a unix socket and --trusted-proxies does not have unix: --{flag} applies to all clients of the socket together"
     )]
@@ -110,17 +110,17 @@ pub enum Warning {
         /// The flag of the limit.
         flag: &'static str,
     },
-    /// A port is shared, and there is none.
+    /// `--reuse-port` without a TCP port.
     #[error(
         "--reuse-port has no effect: --listen has no IP address; give each process a unix socket"
     )]
     NoPortToShare,
-    /// An env name with our prefix that is no setting.
+    /// An env name with weirgate's prefix that is not a setting.
     #[error("{name} is no setting and is ignored{}", nearest.as_ref().map_or_else(String::new, |n| format!("; did you mean {n}?")))]
     Unknown {
         /// The env name.
         name: String,
-        /// The setting that was probably meant.
+        /// The nearest setting, probably the intended one.
         nearest: Option<String>,
     },
 }

@@ -1,5 +1,5 @@
-//! What several settings say together, made once of checked values: the limits of the core, what tokens are
-//! checked with, and where NATS and Redis are.
+//! Values made of several settings: the limits of the core, the rules for tokens, and the access to NATS and
+//! Redis.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ impl Checked {
             event_stream_sends_max: self.number("event-stream-sends-max"),
             message_bytes_max: self.number("message-bytes-max"),
             connections_max: self.unless_0("connections-max").unwrap_or(usize::MAX),
-            // The process knows, once it has raised the limit on open files.
+            // Set after the process has raised the limit on open files.
             sockets_max: usize::MAX,
             per_ip: AddressLimits {
                 connections_max: self.unless_0("connections-per-ip-max"),
@@ -51,7 +51,7 @@ impl Checked {
         }
     }
 
-    /// Gateways without such a row have a code of their own.
+    /// Gateways without this row have a code of their own.
     fn stop_code(&self) -> u16 {
         match self.has("stop-code") && self.choice("stop-code") == "1001" {
             true => 1001,
@@ -59,7 +59,7 @@ impl Checked {
         }
     }
 
-    /// Gateways without such a row share no window.
+    /// Gateways without this row share no window.
     fn deflate_window(&self) -> hub::DeflateWindow {
         match self.has("deflate-window") && self.choice("deflate-window") == "shared" {
             true => hub::DeflateWindow::Shared,
@@ -79,25 +79,25 @@ impl Checked {
     }
 }
 
-/// Keys, and what is asked of claims.
+/// Keys, and the rules for claims.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuthSettings {
-    /// Who brings no good token is refused.
+    /// Whether clients without a valid token are refused.
     pub required: bool,
-    /// A key that is brought as it is.
+    /// A shared key that clients send unchanged.
     pub api_key: Option<SecretText>,
-    /// For HS256.
+    /// The secret for HS256.
     pub jwt_secret: Option<SecretText>,
     /// PEM files.
     pub public_key_files: Vec<PathBuf>,
     /// A JSON Web Key Set.
     pub jwks_file: Option<PathBuf>,
-    /// What is asked of claims, and what they are called.
+    /// The rules for claims, and the names of the claims.
     pub rules: ClaimRules,
 }
 
 impl Checked {
-    /// What tokens are checked with. A subcommand that does not have a row does not have the thing.
+    /// The keys and rules for tokens. A subcommand without a row does without its feature.
     pub fn auth(&self) -> AuthSettings {
         AuthSettings {
             required: self.has("require-auth") && self.switch("require-auth"),
@@ -119,7 +119,7 @@ impl Checked {
         }
     }
 
-    /// A list with commas between its entries.
+    /// The entries of a comma-separated list.
     fn list(&self, flag: &str) -> impl Iterator<Item = String> {
         let text = self.text(flag);
         let entries: Vec<_> = text
@@ -130,41 +130,41 @@ impl Checked {
     }
 }
 
-/// Servers, and what they are shown.
+/// NATS servers, and the login for them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NatsAccess {
-    /// NATS servers, with commas between them; shown without the secret.
+    /// NATS servers, separated by commas; shown without the secret.
     pub url: SecretUrl,
-    /// For the servers whose URL names no user.
+    /// The user for servers without a user in the URL.
     pub user: NatsUser,
-    /// The authorities that may sign the servers' certificates; the system's when `None`.
+    /// The authorities for the servers' certificates; `None` for the system's authorities.
     pub ca: Option<PathBuf>,
     /// The client certificate and its key.
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
-/// Who we are to NATS.
+/// The login of weirgate at NATS.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NatsUser {
-    /// No user: the server has to let anybody in.
+    /// No user: the server must accept anonymous connections.
     None,
     /// User and password.
     Password(String, SecretText),
-    /// Whoever has this token.
+    /// A token.
     Token(SecretText),
-    /// Whom a credentials file names.
+    /// A file of credentials.
     Creds(PathBuf),
-    /// Who has the nkey whose seed is in this file.
+    /// A file with the seed of an nkey.
     Nkey(PathBuf),
 }
 
 impl Checked {
-    /// How to reach NATS.
+    /// The access to NATS.
     pub fn nats(&self) -> NatsAccess {
         self.nats_at(self.url("nats-url"))
     }
 
-    /// How to reach the NATS servers of `url`.
+    /// The access to the NATS servers of `url`.
     pub fn nats_at(&self, url: SecretUrl) -> NatsAccess {
         NatsAccess {
             url,
@@ -174,7 +174,7 @@ impl Checked {
         }
     }
 
-    /// [`Checked::new`] saw to it that there is at most one.
+    /// [`Checked::new`] has checked that at most one is set.
     fn nats_user(&self) -> NatsUser {
         let password = self.secret("nats-password");
         let pair = self.some_text("nats-user").zip(password);
@@ -188,7 +188,7 @@ impl Checked {
     }
 }
 
-/// A name that certificates may have.
+/// The form of a name in a certificate.
 pub static TLS_NAME: Form = Form {
     placeholder: "NAME",
     allowed: TLS_NAME_ALLOWED,
@@ -202,34 +202,34 @@ pub static TLS_NAME: Form = Form {
 
 const TLS_NAME_ALLOWED: &str = "a DNS name or an IP address";
 
-/// Where Redis is.
+/// The access to Redis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RedisAccess {
-    /// Goes over host and port; shown without the password.
+    /// The URL overrides host and port; shown without the password.
     pub url: Option<SecretUrl>,
     /// Host name or address.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// They go over all of these; shown without passwords.
+    /// The sentinels override URL, host and port; shown without passwords.
     pub sentinels: Option<SentinelSettings>,
     /// Certificates to trust, for TLS.
     pub ca_file: Option<PathBuf>,
-    /// The name that the certificate of the server has to have; `None`: its host.
+    /// The required name in the certificate of the server; `None` for its host.
     pub tls_name: Option<String>,
 }
 
-/// Who knows where Redis is.
+/// The sentinels, with the name of the server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SentinelSettings {
-    /// With commas between them.
+    /// URLs, separated by commas.
     pub urls: SecretUrl,
-    /// The name under which they know it.
+    /// The name of the server at the sentinels.
     pub master: String,
 }
 
 impl Checked {
-    /// Where Redis is. [`Checked::new`] saw to it that a gateway without host and port has a URL or
+    /// The access to Redis. [`Checked::new`] has checked that a gateway without host and port has a URL or
     /// sentinels.
     pub fn redis(&self) -> RedisAccess {
         let urls = self.some_url("redis-sentinels");
@@ -246,7 +246,8 @@ impl Checked {
         }
     }
 
-    /// Nothing says where Redis is, on a gateway that takes no host and port with defaults.
+    /// Returns an error if no setting has the address of Redis, on a gateway without defaults for host and
+    /// port.
     pub(super) fn no_redis(&self) -> Option<SettingsError> {
         let url = self.find("redis-url")?;
         let has_default = self.has("redis-host");

@@ -1,4 +1,4 @@
-//! What a value may be: reading it, saying what is allowed, showing it.
+//! The kinds of values: reading a value, naming the allowed values, showing a value.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,10 +9,10 @@ use super::secret::{SecretText, SecretUrl};
 use crate::admission::TrustedProxies;
 use crate::telemetry::logging;
 
-/// The unit of a number. It ends the flag's name, so it is not repeated where values are shown.
+/// The unit of a number. The flag's name ends with the unit, so values are shown without the unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// A bare number of something.
+    /// A bare number.
     Count,
     /// Bytes.
     Bytes,
@@ -24,31 +24,31 @@ pub enum Unit {
     Seconds,
     /// Minutes.
     Minutes,
-    /// Times a second.
+    /// Times per second.
     Hertz,
 }
 
-/// Text in a form that only the gateway knows which has such a row.
+/// A form of text that only its gateway knows.
 #[derive(Debug)]
 pub struct Form {
-    /// What stands for the value in `--help`.
+    /// The placeholder of the value in `--help`.
     pub placeholder: &'static str,
-    /// What is allowed, for an error about the whole value.
+    /// The allowed values, for an error about the whole value.
     pub allowed: &'static str,
-    /// Several values with space between them, so that the flag may be repeated.
+    /// Several values separated by space; the flag may be repeated.
     pub repeats: bool,
-    /// It is a URL, whose query may hold a secret.
+    /// Whether the text is a URL; the query of a URL may contain a secret.
     pub is_url: bool,
-    /// Reads the text, and returns it as it is shown, which has to mean the same again.
+    /// Reads the text, and returns the text to show. The shown text must read back to the same value.
     pub read: fn(&str) -> Result<String, Refused>,
 }
 
-/// What a setting may be.
+/// The kind of a setting's values.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// A whole number, both ends of the range included.
     Number {
-        /// Its unit.
+        /// The unit.
         unit: Unit,
         /// The smallest value.
         min: u64,
@@ -57,57 +57,57 @@ pub enum Kind {
     },
     /// A number with a fraction, both ends of the range included.
     Decimal {
-        /// Its unit.
+        /// The unit.
         unit: Unit,
         /// The smallest value, in thousandths.
         min_milli: i64,
         /// The largest value, in thousandths.
         max_milli: i64,
     },
-    /// A TCP port; 0 takes a free one. In env, `tcp://HOST:PORT` counts as unset.
+    /// A TCP port; 0 picks a free port. In env, `tcp://HOST:PORT` counts as unset.
     Port,
-    /// URLs with commas between them. The first scheme is meant where none is typed.
+    /// URLs separated by commas. The first scheme is the default.
     Urls(&'static [&'static str]),
-    /// One URL of these schemes, which may name a database behind its slash; or nothing.
+    /// One URL of these schemes, with an optional database behind the slash; or empty.
     OptionalUrl(&'static [&'static str]),
-    /// As [`Kind::Urls`], or nothing.
+    /// As [`Kind::Urls`], or empty.
     OptionalUrls(&'static [&'static str]),
     /// On or off.
     Switch,
     /// One of these words.
     Choice(&'static [&'static str]),
-    /// Web origins with commas between them; empty or `*` for any.
+    /// Web origins separated by commas; empty or `*` for any.
     Origins,
     /// Text in the form of one gateway.
     Form(&'static Form),
-    /// IP addresses, networks and `unix` with commas between them; empty for none, `*` for any.
+    /// IP addresses, networks and `unix`, separated by commas; empty for none, `*` for any.
     Networks,
-    /// Which log lines, in the language of `RUST_LOG`.
+    /// A filter of log lines in the language of `RUST_LOG`.
     LogFilter,
     /// Any text.
     Text,
-    /// A file's path; read when it is used, not here.
+    /// The path of a file; the file is read at its use, not here.
     Path,
     /// Any text, never shown.
     Secret,
 }
 
-/// A value that was read and is allowed.
+/// An allowed value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// Of [`Kind::Number`] and [`Kind::Port`].
     Number(u64),
-    /// Of [`Kind::Decimal`]: thousandths, rounded, but never from something to nothing.
+    /// Of [`Kind::Decimal`]: thousandths, rounded, but a positive number never to 0.
     Milli(i64),
     /// Of [`Kind::Urls`], [`Kind::OptionalUrl`] and [`Kind::OptionalUrls`].
     Urls(SecretUrl),
     /// Of [`Kind::Switch`].
     Switch(bool),
-    /// Of [`Kind::Choice`]: the word as the table spells it.
+    /// Of [`Kind::Choice`]: the word with the spelling of the table.
     Choice(&'static str),
-    /// Of [`Kind::Origins`], as browsers write them; empty for any.
+    /// Of [`Kind::Origins`], in the form of browsers; empty for any.
     Origins(Vec<String>),
-    /// Of a [`Kind::Form`] that repeats; with space between its entries.
+    /// Of a [`Kind::Form`] that repeats; the entries are separated by space.
     List(String),
     /// Of [`Kind::Networks`].
     Networks(TrustedProxies),
@@ -117,17 +117,17 @@ pub enum Value {
     Secret(SecretText),
 }
 
-/// A value that is not allowed, or the one of several that is not.
+/// A value that is not allowed, alone or among several values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// The value, as it was typed: it may hold a secret.
+    /// The value as typed, possibly with a secret.
     pub item: String,
-    /// What would be allowed in its place.
+    /// The allowed values.
     pub allowed: String,
 }
 
 impl Refused {
-    /// This value, and what would be allowed.
+    /// Makes the refusal of `item`.
     pub fn new(item: &str, allowed: impl Into<String>) -> Self {
         Self {
             item: item.to_owned(),
@@ -146,7 +146,7 @@ impl Kind {
         }
     }
 
-    /// A number with a fraction, of `unit`, in a range that is given in thousandths.
+    /// A number of `unit` with a fraction. The range is in thousandths, both ends included.
     pub const fn decimal(unit: Unit, range_milli: (i64, i64)) -> Self {
         Self::Decimal {
             unit,
@@ -155,7 +155,7 @@ impl Kind {
         }
     }
 
-    /// Reads a value; `None` when it is not allowed. Space around it does not count.
+    /// Reads a value without the space around it. Returns `None` if the value is not allowed.
     pub fn parse(self, text: &str) -> Option<Value> {
         let text = text.trim();
         match self {
@@ -202,7 +202,7 @@ impl Kind {
         }
     }
 
-    /// What is allowed, for an error: "a whole number from 0 to 9".
+    /// Returns the allowed values for an error: "a whole number from 0 to 9".
     pub fn allowed(self) -> String {
         match self {
             Self::Number { min, max, .. } => format!("a whole number from {min} to {max}"),
@@ -242,7 +242,7 @@ impl Kind {
         }
     }
 
-    /// What is wrong with a value that was not allowed: of several the one, and what it breaks.
+    /// Returns the wrong part of a refused value, and the violated rule.
     pub(super) fn refused(self, text: &str) -> Refused {
         let of_form = match self {
             Self::Form(form) => (form.read)(text).err(),
@@ -251,12 +251,12 @@ impl Kind {
         of_form.unwrap_or_else(|| Refused::new(text, self.allowed()))
     }
 
-    /// Whether its flag may be repeated. Other flags replace each other: the last counts.
+    /// Whether the flag may be repeated. Of other flags the last value counts.
     pub const fn repeats(self) -> bool {
         matches!(self, Self::Form(Form { repeats: true, .. }))
     }
 
-    /// What stands for the value in `--help`.
+    /// Returns the placeholder of the value in `--help`.
     pub fn placeholder(self) -> String {
         match self {
             Self::Number { unit, .. } | Self::Decimal { unit, .. } => match unit {
@@ -281,8 +281,8 @@ impl Kind {
         }
     }
 
-    /// What an error may show of a value that was not allowed. One with an `@` may hold a password,
-    /// also where somebody put a URL into the wrong setting, so nothing of it is shown.
+    /// Returns the text that an error shows for a refused value. A value with an `@` may contain a password,
+    /// even in a setting that is no URL, so the error shows nothing of such a value.
     pub fn shown_when_wrong(self, text: &str) -> String {
         match self {
             Self::Urls(_)
@@ -323,7 +323,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// Thousandths, as a number with as much of a fraction as it has.
+/// Thousandths, shown as a number with the shortest fraction.
 struct Milli(i64);
 
 impl fmt::Display for Milli {
@@ -334,10 +334,10 @@ impl fmt::Display for Milli {
 
 fn parse_milli(text: &str) -> Option<i64> {
     let value = text.parse::<f64>().ok().filter(|value| value.is_finite())?;
-    // In decimal: a product with 1,000 is rounded to a double, and a tie may come or go by that. Exact
-    // for every finite double, half to even, as Python's `round`.
+    // In decimal: a product with 1,000 is rounded to a double, so a tie may appear or disappear. Exact for
+    // every finite double, half to even, as Python's `round`.
     let digits = format!("{value:.3}").replace('.', "");
-    // Saturates; no range is that wide.
+    // Saturates; every range is smaller.
     let end = if value < 0.0 { i64::MIN } else { i64::MAX };
     let milli = digits.parse().unwrap_or(end);
     Some(if milli == 0 && value > 0.0 { 1 } else { milli })
@@ -385,7 +385,7 @@ fn parse_url(text: &str, schemes: &[&str]) -> Option<Value> {
     good.then(|| Value::Urls(SecretUrl::new(text)))
 }
 
-/// Origins as a browser writes them: lower case, without the scheme's own port.
+/// Origins in the form of browsers: lower case, without the scheme's default port.
 fn parse_origins(text: &str) -> Option<Value> {
     if text.is_empty() || text == "*" {
         return Some(Value::Origins(Vec::new()));
@@ -408,7 +408,7 @@ fn parse_origins(text: &str) -> Option<Value> {
         match (bare, origin.is_tuple()) {
             (false, _) => None,
             (true, true) => Some(origin.ascii_serialization()),
-            // Schemes of apps and extensions, which the URL standard calls opaque.
+            // Schemes of apps and extensions; the URL standard calls their origins opaque.
             (true, false) => Some(part.trim_end_matches('/').to_ascii_lowercase()),
         }
     };

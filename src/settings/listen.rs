@@ -1,5 +1,4 @@
-//! Where to listen, as settings say it: IP addresses, which `--port` belongs to, and paths of unix
-//! sockets.
+//! The listen addresses of the settings: IP addresses, combined with `--port`, and paths of unix sockets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -10,16 +9,16 @@ use super::kind::{Form, Refused, parse_addr};
 use crate::admission::ClientAddr;
 use crate::listening::{ListenAddr, ListenOptions, Owner, PATH_BYTES_MAX};
 
-/// What is typed before the path of a unix socket.
+/// The prefix of the path of a unix socket.
 const UNIX: &str = "unix:";
 
-/// Addresses at once: each is a socket that the loop looks at.
+/// The most addresses: the loop polls a socket for each.
 const ADDRS_MAX: usize = 8;
 
 const ADDR_ALLOWED: &str = "an IP address such as 0.0.0.0 or [::], or localhost, without a port (that is \
      --port), or unix:/PATH with at most 107 bytes of path";
 
-/// Of `--listen`.
+/// The form of `--listen`.
 pub(super) static LISTEN: Form = Form {
     placeholder: "ADDR|unix:PATH",
     allowed: ADDR_ALLOWED,
@@ -31,7 +30,7 @@ pub(super) static LISTEN: Form = Form {
 const ADMIN_ALLOWED: &str = "an IP address or localhost with a port, such as 127.0.0.1:9100 or \
      [::1]:9100, or unix:/PATH with at most 107 bytes of path";
 
-/// Of `--admin-addr`; empty for none.
+/// The form of `--admin-addr`; empty for none.
 pub(super) static ADMIN: Form = Form {
     placeholder: "ADDR:PORT|unix:PATH",
     allowed: ADMIN_ALLOWED,
@@ -45,7 +44,7 @@ pub(super) static ADMIN: Form = Form {
 
 const MODE_ALLOWED: &str = "a mode in octal digits from 0000 to 0777, such as 0660";
 
-/// Of `--unix-socket-mode`.
+/// The form of `--unix-socket-mode`.
 pub(super) static MODE: Form = Form {
     placeholder: "MODE",
     allowed: MODE_ALLOWED,
@@ -59,7 +58,7 @@ pub(super) static MODE: Form = Form {
 
 const OWNER_ALLOWED: &str = "USER, USER:GROUP or :GROUP, each a name or a number";
 
-/// Of `--unix-socket-owner`.
+/// The form of `--unix-socket-owner`.
 pub(super) static OWNER: Form = Form {
     placeholder: "USER:GROUP",
     allowed: OWNER_ALLOWED,
@@ -71,14 +70,14 @@ pub(super) static OWNER: Form = Form {
     },
 };
 
-/// One of `--listen`.
+/// One address of `--listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Listen {
     Ip(IpAddr),
     Unix(PathBuf),
 }
 
-/// What stands between addresses.
+/// Whether `c` separates addresses.
 fn is_between(c: char) -> bool {
     c == ',' || c.is_whitespace()
 }
@@ -111,8 +110,8 @@ fn shown(all: &[Listen]) -> String {
     all.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
-/// An absolute path: a relative one would depend on where the process was started. Without space
-/// and comma, which stand between addresses.
+/// Parses an absolute path: a relative path would depend on the working directory. Space and comma separate
+/// addresses, so the path has neither.
 fn parse_path(path: &str) -> Option<PathBuf> {
     let has_separator = path.contains(is_between) || path.contains('\0');
     let good = path.starts_with('/') && !path.ends_with('/') && path.len() <= PATH_BYTES_MAX;
@@ -127,7 +126,7 @@ fn parse_admin(text: &str) -> Option<Option<ListenAddr>> {
         return Some(Some(ListenAddr::Unix(parse_path(path)?)));
     }
     let (addr, port) = text.rsplit_once(':')?;
-    // Brackets tell an IPv6 address from its port.
+    // Brackets separate an IPv6 address from its port.
     let bare_v6 = addr.contains(':') && !addr.starts_with('[');
     let addr = parse_addr(addr).filter(|_| !bare_v6)?;
     Some(Some(SocketAddr::new(addr, port.parse().ok()?).into()))
@@ -143,7 +142,7 @@ fn parse_mode(text: &str) -> Option<u32> {
 const BY_ADDRESS: [&str; 2] = ["connections-per-ip-max", "connection-rate-per-ip"];
 
 impl Checked {
-    /// What of the addresses has another effect than it may seem.
+    /// Warns of addresses with an unexpected effect.
     pub(super) fn listen_warnings(&self) -> Vec<Warning> {
         if !self.has("listen") || !self.has("reuse-port") {
             return Vec::new();
@@ -163,7 +162,7 @@ impl Checked {
         warnings
     }
 
-    /// Where to listen: IP addresses with the port, and unix sockets.
+    /// The listen addresses: IP addresses with the port, and unix sockets.
     pub fn listen(&self) -> Vec<ListenAddr> {
         let port = self.number("port");
         let addr = |one| match one {
@@ -174,12 +173,13 @@ impl Checked {
         all.into_iter().map(addr).collect()
     }
 
-    /// How to listen.
+    /// The options of the listening sockets.
     pub fn listen_options(&self) -> ListenOptions {
         ListenOptions {
             backlog: self.number("listen-backlog"),
             notsent_lowat_bytes: self.number("tcp-notsent-lowat-bytes"),
-            // After the loop, which gives a reason, and never so early that a lost network is the end.
+            // Later than the loop, because the loop logs a reason; and at least a minute, to survive a lost
+            // network.
             user_timeout_ms: 60_000.max(2 * self.number::<u32>("send-queue-stall-ms")),
             reuse_port: self.switch("reuse-port"),
             unix_mode: self.formed("unix-socket-mode", parse_mode),
@@ -187,7 +187,7 @@ impl Checked {
         }
     }
 
-    /// Where the operators' pages are; `None` when that is the public port.
+    /// The address of the operators' pages; `None` for the public port.
     pub fn admin_addr(&self) -> Option<ListenAddr> {
         self.formed("admin-addr", parse_admin)
     }

@@ -1,16 +1,14 @@
-//! Flags and env: one table, typed, then checked.
+//! Flags and env: one table, from texts to checked values.
 //!
-//! A row ([`Setting`]) is data. A gateway has [`Rows`]: parts of the shared table, its own rows, and
-//! where it differs. The command line, the reading of the environment, `--help` and `--check` are
-//! all made from them, so none of them can disagree with another. Two stages: [`typed`] says what
-//! was given and by whom (flag, env, default), [`Checked`] holds the values, each allowed, all
-//! fitting together; a gateway makes its own settings of them where it is put together.
-//! Precedence, highest first: flag, the env names of the gateway that is replaced, `WEIRGATE_*`,
+//! A row ([`Setting`]) is data. A gateway has [`Rows`]: parts of the shared table, its own rows, and its
+//! changes. The command line, the reading of the environment, `--help` and `--check` are all made from the
+//! rows, so they cannot disagree. There are two stages: [`typed`] has the text and its source (flag, env,
+//! default), [`Checked`] has the values, each allowed and all consistent. A gateway makes its own settings of
+//! the checked values. Precedence, highest first: flag, the env names of the replaced gateway, `WEIRGATE_*`,
 //! default; an empty value is unset.
 //!
-//! Knows no gateway. Never starts anything, and never reads the real environment: both arguments
-//! and environment are handed in, so every rule here is tested without a process. Called by
-//! `commands` and by whoever puts a gateway together.
+//! Knows no gateway. Never starts anything, and never reads the real environment: callers pass in arguments
+//! and environment, so tests need no process. Called by `commands` and by programs that assemble a gateway.
 
 mod checked;
 mod error;

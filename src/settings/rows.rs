@@ -1,10 +1,10 @@
-//! Which rows a gateway has: parts of the shared table, its own, and where it differs.
+//! The rows of a gateway: parts of the shared table, its own rows, and its changes.
 
 use super::setting::{Part, Setting};
 use super::table::{AFTER_OWN, BEFORE_OWN};
 
-/// How a row of the shared table differs on one gateway: the flag, and the row made into another.
-/// So a row stands once, however many defaults it has.
+/// A change to a row of the shared table on one gateway: the flag, and a function from row to changed row.
+/// The shared table has each row once, despite several defaults.
 pub type Change = (&'static str, fn(Setting) -> Setting);
 
 /// The rows of one gateway, or of another command.
@@ -28,7 +28,7 @@ pub type Change = (&'static str, fn(Setting) -> Setting);
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Rows {
-    /// [`Part::Every`] too.
+    /// Whether [`Part::Every`] is included.
     every: bool,
     parts: &'static [Part],
     own: &'static [&'static [Setting]],
@@ -36,22 +36,22 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// What `weirgate token` has: what tokens are judged with.
+    /// The rows of `weirgate token`: the rules for tokens.
     pub const TOKEN: Self = Self::only(&[Part::Tokens]);
 
-    /// What `weirgate health` has, besides the address and the port of the gateway that it asks.
+    /// The rows of `weirgate health`, besides the address and the port of the gateway.
     pub const HEALTH: Self = Self::only(&[Part::Health]);
 
-    /// What `weirgate tail` has, besides the address and the port of the gateway.
+    /// The rows of `weirgate tail`, besides the address and the port of the gateway.
     pub const TAIL: Self = Self::only(&[Part::Tail]);
 
-    /// What `weirgate top` has, besides the admin address.
+    /// The rows of `weirgate top`, besides the admin address.
     pub const TOP: Self = Self::only(&[Part::Top]);
 
-    /// What every gateway has.
+    /// The rows of every gateway.
     pub const EVERY: Self = Self::gateway(&[]);
 
-    /// The rows of a gateway: what every gateway has, and these parts.
+    /// The rows of every gateway, and these parts.
     pub const fn gateway(parts: &'static [Part]) -> Self {
         Self {
             every: true,
@@ -68,21 +68,21 @@ impl Rows {
         }
     }
 
-    /// With rows that only this gateway has, or that it shares with another one as a whole.
+    /// Adds rows of this gateway alone, or rows that are shared with another gateway as a whole.
     #[must_use]
     pub const fn own(mut self, own: &'static [&'static [Setting]]) -> Self {
         self.own = own;
         self
     }
 
-    /// With shared rows that differ here.
+    /// Adds changes to shared rows.
     #[must_use]
     pub const fn changes(mut self, changes: &'static [Change]) -> Self {
         self.changes = changes;
         self
     }
 
-    /// The rows, in the order of `--help`.
+    /// Returns the rows, in the order of `--help`.
     pub fn settings(&self) -> Vec<Setting> {
         let before = shared(BEFORE_OWN).filter_map(|row| self.shared(row));
         let after = shared(AFTER_OWN).filter_map(|row| self.shared(row));
@@ -93,7 +93,7 @@ impl Rows {
         self.own.iter().copied().flatten().copied()
     }
 
-    /// A row of the shared table as it is here, if it is.
+    /// Returns a row of the shared table with the changes, or `None` if the row is not included.
     fn shared(&self, row: &Setting) -> Option<Setting> {
         let here = self.every && row.part == Part::Every || self.parts.contains(&row.part);
         let of_row = |change: &&Change| change.0 == row.flag;
@@ -101,7 +101,7 @@ impl Rows {
         here.then(|| self.changes.iter().filter(of_row).fold(*row, changed))
     }
 
-    /// Flags that [`changes`](Self::changes) names and no shared row here has.
+    /// The flags of [`changes`](Self::changes) that no included row has.
     #[cfg(test)]
     pub(crate) fn changes_of_nothing(&self) -> Vec<&'static str> {
         let rows = self.settings();
@@ -116,8 +116,8 @@ fn shared(parts: &'static [&'static [Setting]]) -> impl Iterator<Item = &'static
     parts.iter().copied().flatten()
 }
 
-/// All rows of several gateways as one table, for the documents: a shared row that differs between
-/// them stands there once for each form, in the order of `of`.
+/// Returns all rows of several gateways as one table, for the documents. A shared row appears once for each
+/// of its forms, in the order of `of`.
 pub fn table(of: &[Rows]) -> Vec<Setting> {
     let forms = |row: &'static Setting| of.iter().filter_map(move |rows| rows.shared(row));
     let before = shared(BEFORE_OWN).flat_map(forms);
@@ -133,7 +133,7 @@ pub fn table(of: &[Rows]) -> Vec<Setting> {
 }
 
 impl Setting {
-    /// The same row, in everything that is said of it.
+    /// Whether the rows are equal in everything shown about them.
     pub fn is_same(&self, other: &Self) -> bool {
         format!("{self:?}") == format!("{other:?}")
     }

@@ -1,8 +1,8 @@
-//! Values that must not be shown.
+//! Values that are never shown.
 
 use std::fmt;
 
-/// A key, a password, a token: shown as `***`, whole, and as nothing when it is empty.
+/// A key, a password, a token: shown as `***`, or as the empty string if empty.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(String);
 
@@ -12,7 +12,7 @@ impl SecretText {
         Self(text.to_owned())
     }
 
-    /// The text itself; never for a log, an error or an answer.
+    /// Returns the text; never for a log, an error or a response.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -30,18 +30,18 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// One URL, or several with commas between them. [`fmt::Display`] and [`fmt::Debug`] hide the
-/// password (or the token that stands alone) and the query; only [`SecretUrl::expose`] shows them.
+/// One URL, or several separated by commas. [`fmt::Display`] and [`fmt::Debug`] hide the password (or a token
+/// without user name) and the query; only [`SecretUrl::expose`] returns them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretUrl(String);
 
 impl SecretUrl {
-    /// Keeps the text as it was typed, without the space around it.
+    /// Keeps the text without the space around it.
     pub fn new(text: &str) -> Self {
         Self(text.trim().to_owned())
     }
 
-    /// The whole text, to connect with; never for a log, an error or an answer.
+    /// Returns the whole text, for connecting; never for a log, an error or a response.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -65,8 +65,8 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-/// Hides what stands before the last `@`, but for a user name that has a password, and the query.
-/// The last `@` of the whole text: a password that was not percent-encoded may hold `@`, `/`, `?`.
+/// Hides the part before the last `@`, except for a user name with a password, and hides the query. The last
+/// `@` of the whole text: a password that is not percent-encoded may contain `@`, `/`, `?`.
 fn masked(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),

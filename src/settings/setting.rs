@@ -1,4 +1,4 @@
-//! One row of the table: what a setting is called, where it may come from, what it may be.
+//! One row of the table: the name of a setting, its sources, its allowed values.
 
 use super::kind::{Kind, Unit};
 use super::typed::Source;
@@ -22,17 +22,17 @@ impl Heading {
     pub const LIFECYCLE: Self = Self("Readiness and stop");
     /// Tokens and their keys.
     pub const TOKENS: Self = Self("Tokens");
-    /// Who may connect, and what a client may send.
+    /// The limits of clients: connections, and messages from clients.
     pub const CLIENTS: Self = Self("Clients");
-    /// What waits for a client.
+    /// The send queues of clients.
     pub const SEND_QUEUE: Self = Self("Send queues");
     /// Pings, closes, compression.
     pub const CONNECTION: Self = Self("Connections");
     /// Budgets of one turn of the loop.
     pub const LOOP: Self = Self("Budgets of one turn of the loop");
-    /// How soon a message is taken.
+    /// The delay until a message is read.
     pub const LATENCY: Self = Self("Latency");
-    /// What the bus may send.
+    /// Messages from the bus.
     pub const BUS: Self = Self("Messages from the bus");
     /// The health check.
     pub const HEALTH: Self = Self("Health check");
@@ -42,86 +42,86 @@ impl Heading {
     pub const TOP: Self = Self("Gateways in a terminal");
 }
 
-/// A part of the shared table, which a gateway has as a whole or not at all.
+/// A part of the shared table; a gateway includes a part as a whole or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// What every gateway has: listening, logs, a stop, clients, send queues, budgets.
+    /// The rows of every gateway: listening, logs, a stop, clients, send queues, budgets.
     Every,
-    /// Who we are to NATS, and what to trust there.
+    /// The login at NATS, and the trusted authorities.
     Nats,
-    /// Where NATS is, and how its streams are read.
+    /// The NATS servers, and the reading of streams.
     JetStream,
     /// The Redis connection.
     Redis,
-    /// Host and port of Redis, with defaults; without them Redis has to be named.
+    /// Host and port of Redis, with defaults. Without this part the address of Redis is required.
     RedisHost,
-    /// A bus: how long it may be away, and how much may wait between it and the loop.
+    /// A bus: how long the bus may be away, and how much may wait between bus and loop.
     Bus,
     /// The size of a message from the bus.
     BusMessages,
     /// The nesting of JSON.
     Json,
-    /// A close code at a stop that may be chosen: the contracts with 1012.
+    /// The choice of the close code at a stop: for the contracts with 1012.
     StopCode,
-    /// A deflate window for all clients: topics in which no stranger can cause messages.
+    /// A deflate window for all clients: for topics in which strangers cannot cause messages.
     SharedWindow,
-    /// Whether clients without a good token are refused.
+    /// Whether clients without a valid token are refused.
     RequireAuth,
-    /// What tokens are judged with.
+    /// The rules for tokens.
     Tokens,
-    /// What `weirgate health` has for itself.
+    /// The rows of `weirgate health`.
     Health,
-    /// What `weirgate tail` has for itself.
+    /// The rows of `weirgate tail`.
     Tail,
-    /// What `weirgate top` has for itself.
+    /// The rows of `weirgate top`.
     Top,
 }
 
-/// What makes a setting a limit: something grows up to it, and something happens beyond it.
-/// `docs/reference/limits.md` is made of these.
+/// The limit of a setting: something grows up to the value, with an effect beyond. `docs/reference/limits.md`
+/// is made of these.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
-    /// What happens beyond it.
+    /// The effect beyond the limit.
     pub beyond: &'static str,
-    /// The close reason, the metric or the place that tells of it.
+    /// The close reason, the metric or the place with the evidence.
     pub shows: Shows,
-    /// The test that hits it: `FILE::FUNCTION`.
+    /// The test that exceeds the limit: `FILE::FUNCTION`.
     pub test: &'static str,
 }
 
-/// Where it shows that a limit was hit.
+/// The evidence of an exceeded limit.
 #[derive(Clone, Copy, Debug)]
 pub enum Shows {
     /// As the end of a connection: `reason` of `weirgate_client_closes_total` and in the log.
     Reason(CloseReason),
     /// In a metric.
     Metric(MetricName),
-    /// Somewhere else: what to look at.
+    /// Somewhere else: the place to look at.
     Elsewhere(&'static str),
 }
 
-/// One setting. Everything that is shown or read about it is in its row.
+/// One setting. Its row has everything that is shown or read about the setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// The flag without its dashes: kebab-case, the unit last.
     pub flag: &'static str,
-    /// Env names of the gateways that are replaced, in the order in which they are looked at.
+    /// Env names of the replaced gateways, in order of precedence.
     pub original_env: &'static [&'static str],
-    /// The default, as it would be typed; empty for "unset".
+    /// The default, as on the command line; empty for "unset".
     pub default: &'static str,
-    /// What it may be, and whether it is secret.
+    /// The allowed values, and whether they are secret.
     pub kind: Kind,
     /// The group in `--help`.
     pub heading: Heading,
     /// One line, at most 80 characters.
     pub help: &'static str,
-    /// What `--help` adds to the line, empty for nothing.
+    /// The addition of `--help` to the line; may be empty.
     pub more: &'static str,
-    /// What makes it a limit; `None`: nothing grows with it.
+    /// The limit; `None` if nothing grows with the setting.
     pub limit: Option<Limit>,
-    /// `-h` shows it: one of the dozen that most operators of the gateway set.
+    /// Whether `-h` shows the setting: one of the dozen settings of most operators.
     pub in_short_help: bool,
-    /// The part of the shared table that it belongs to; a gateway's own row is in none.
+    /// The part of the shared table; without meaning for a gateway's own row.
     pub(super) part: Part,
 }
 
@@ -184,39 +184,39 @@ impl Setting {
         Self::new(heading, flag, kind, default, help)
     }
 
-    /// With another default.
+    /// Sets another default.
     pub const fn default(mut self, default: &'static str) -> Self {
         self.default = default;
         self
     }
 
-    /// Of another kind, or with another range.
+    /// Sets another kind, or another range.
     pub const fn kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self
     }
 
-    /// With another line of help.
+    /// Sets another line of help.
     pub const fn help(mut self, help: &'static str) -> Self {
         self.help = help;
         self
     }
 
-    /// With more for `--help`.
+    /// Sets the addition for `--help`.
     pub const fn more(mut self, more: &'static str) -> Self {
         self.more = more;
         self
     }
 
-    /// Among the dozen settings of `-h`. With its default the line has to fit a terminal of 100
+    /// Puts the setting among the dozen of `-h`. The line with the default must fit a terminal of 100
     /// columns.
     pub const fn in_short_help(mut self) -> Self {
         self.in_short_help = true;
         self
     }
 
-    /// A limit: what happens beyond it, where that shows, and `FILE::FUNCTION` of a test that hits
-    /// it. `beyond` goes on from "beyond it: " and ends without a full stop.
+    /// Adds a limit: the effect beyond the limit, the evidence, and `FILE::FUNCTION` of a test that exceeds
+    /// the limit. `beyond` continues the phrase `Over the limit: ` and ends without a full stop.
     pub const fn limit(mut self, beyond: &'static str, shows: Shows, test: &'static str) -> Self {
         self.limit = Some(Limit {
             beyond,
@@ -226,7 +226,7 @@ impl Setting {
         self
     }
 
-    /// A limit beyond which something else happens.
+    /// Replaces the effect beyond the limit.
     pub const fn beyond(mut self, beyond: &'static str) -> Self {
         if let Some(limit) = &mut self.limit {
             limit.beyond = beyond;
@@ -234,29 +234,29 @@ impl Setting {
         self
     }
 
-    /// With the env names of the gateways that are replaced.
+    /// Sets the env names of the replaced gateways.
     pub const fn original_env(mut self, names: &'static [&'static str]) -> Self {
         self.original_env = names;
         self
     }
 
-    /// In this part of the shared table.
+    /// Sets the part of the shared table.
     pub(super) const fn part(mut self, part: Part) -> Self {
         self.part = part;
         self
     }
 
-    /// The flag with the source of its value: `--port (env GATEWAY_PORT)`.
+    /// Returns the flag with the source of its value: `--port (env GATEWAY_PORT)`.
     pub fn named(&self, source: &Source) -> String {
         format!("--{} ({source})", self.flag)
     }
 
-    /// The env name that every setting has: `WEIRGATE_` and the flag in capitals.
+    /// Returns the env name of every setting: `WEIRGATE_` and the flag in capitals.
     pub fn weirgate_env(&self) -> String {
         format!("WEIRGATE_{}", self.flag.to_uppercase().replace('-', "_"))
     }
 
-    /// All env names, the first that is set counts.
+    /// Returns all env names, in order of precedence.
     pub fn env_names(&self) -> Vec<String> {
         let originals = self.original_env.iter().map(|&name| name.to_owned());
         originals.chain([self.weirgate_env()]).collect()

@@ -1,8 +1,8 @@
-//! What was typed, and by whom: the first stage.
+//! The text of each setting and its source: the first stage.
 //!
-//! Takes the table, the flags and the environment; gives each setting of a subcommand its text and
-//! the source of it. Nothing is read as a number here but for one thing: a port that Kubernetes
-//! injected counts as unset, so the next source is looked at.
+//! From the table, the flags and the environment to the text and the source of each setting of a subcommand.
+//! This stage interprets only one value: a port that Kubernetes injected counts as unset, so the next source
+//! counts.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,14 +12,15 @@ use super::error::{SettingsError, Warning};
 use super::kind::{Kind, Value};
 use super::setting::Setting;
 
-/// The env name that stands in for the subcommand.
+/// The env name that replaces the subcommand.
 pub const GATEWAY_ENV: &str = "WEIRGATE_GATEWAY";
 const PREFIX: &str = "WEIRGATE_";
 
-/// Letters of an environment name, from which on a name that differs by one is no accident.
+/// The shortest env name for a warning about a difference of one letter: shorter names may be similar by
+/// accident.
 const NEAR_LENGTH_MIN: usize = 8;
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The command line.
@@ -43,12 +44,12 @@ impl fmt::Display for Source {
     }
 }
 
-/// The environment, handed in. Names that are no UTF-8 cannot be settings and are left out.
+/// The environment, passed in by the caller. Names that are not UTF-8 cannot be settings and are left out.
 #[derive(Debug, Default)]
 pub struct Env(BTreeMap<String, OsString>);
 
 impl Env {
-    /// From pairs, such as `std::env::vars_os()`.
+    /// Collects pairs, such as `std::env::vars_os()`.
     pub fn new<K: Into<OsString>, V: Into<OsString>>(
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
@@ -56,10 +57,10 @@ impl Env {
         Self(pairs.into_iter().filter_map(named).collect())
     }
 
-    /// The value of `name`; `None` when it is unset, empty, or only space.
+    /// Returns the value of `name`, or `None` if the value is unset, empty, or only space.
     ///
     /// # Errors
-    /// It is no UTF-8.
+    /// The value is not UTF-8.
     pub fn value(&self, name: &str) -> Result<Option<&str>, SettingsError> {
         let Some(value) = self.0.get(name) else {
             return Ok(None);
@@ -70,7 +71,7 @@ impl Env {
         Ok(Some(text).filter(|text| !text.trim().is_empty()))
     }
 
-    /// Warns of names with our prefix that belong to none of the `known` rows.
+    /// Warns of names with weirgate's prefix that belong to none of the `known` rows.
     pub fn unknown_names(&self, known: &[Setting]) -> Vec<Warning> {
         let ours = self.0.keys().filter(|name| name.starts_with(PREFIX));
         let unknown = ours.filter(|name| {
@@ -87,9 +88,9 @@ impl Env {
             .collect()
     }
 
-    /// Warns of names that differ by a letter from an environment name of `rows` without our prefix, such
-    /// as `NATS_URLS`, if that name is not set. Names of other programs are nobody's business, so short
-    /// names are left out, and `known` names of other gateways.
+    /// Warns of names with one letter's difference to an env name of `rows` without weirgate's prefix, such
+    /// as `NATS_URLS`, if the correct name is not set. To spare the names of other programs, short names are
+    /// left out, and `known` names of other gateways.
     pub fn near_names(&self, rows: &[Setting], known: &[Setting]) -> Vec<Warning> {
         let is_set = |name: &str| self.0.get(name).is_some_and(|value| !value.is_empty());
         let is_known = |name: &str| known.iter().any(|s| s.original_env.contains(&name));
@@ -123,7 +124,7 @@ impl Env {
 pub struct Typed {
     /// The row of the table.
     pub setting: Setting,
-    /// The text as it was typed. It may be secret: only [`Typed::read`] looks at it.
+    /// The text as typed, possibly secret: only [`Typed::read`] reads the field.
     text: String,
     /// The flag, the env name or the default that gave the text.
     pub source: Source,
@@ -142,10 +143,10 @@ impl Typed {
     }
 }
 
-/// Finds the text of each row: flag, over env in the order of its names, over default.
+/// Finds the text of each row. Precedence, highest first: flag, env names in order, default.
 ///
 /// # Errors
-/// An env value that would be used is no UTF-8.
+/// The env value to use is not UTF-8.
 pub fn collect(
     rows: impl IntoIterator<Item = Setting>,
     flag: impl Fn(&str) -> Option<String>,
@@ -203,8 +204,8 @@ fn from_env(
     Ok(None)
 }
 
-/// Kubernetes sets `NAME_PORT=tcp://HOST:PORT` in every container for each service `NAME` of the
-/// namespace (also `udp`, `sctp`), so a service that is called `gateway` would set `GATEWAY_PORT`.
+/// Kubernetes sets `NAME_PORT=tcp://HOST:PORT` in every container for each service `NAME` of the namespace
+/// (also `udp`, `sctp`), so a service called `gateway` sets `GATEWAY_PORT`.
 fn is_service_address(value: &str) -> bool {
     let schemes = ["tcp://", "udp://", "sctp://"];
     let rest = schemes.iter().find_map(|s| value.trim().strip_prefix(s));
@@ -223,8 +224,8 @@ fn is_service_link(name: &str) -> bool {
         || name.split_once("_PORT_").is_some_and(numbered)
 }
 
-/// The setting that was probably meant: one whose name differs by a few letters, one that goes on
-/// where this ends (a missing unit), or an original's name with our prefix.
+/// Returns the most similar setting: a name with a difference of a few letters, a name that continues the
+/// unknown name (a missing unit), or the name of a replaced gateway's setting behind weirgate's prefix.
 fn nearest(unknown: &str, known: &[Setting]) -> Option<String> {
     let typed = unknown.strip_prefix(PREFIX)?;
     if typed.is_empty() {

@@ -8,9 +8,9 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use super::{BrokerUrl, Messages, PublishCommand, Template};
 use crate::commands::args::{flag, switch, value};
 
-/// What is published if no message is given.
+/// The default message.
 const EXAMPLE: &str = r#"{"n":{number},"time":{time},"value":{walk}}"#;
-/// Messages per second at most: a rate beyond it is no rate.
+/// Messages per second at most.
 const RATE_MAX: f64 = 1_000_000.0;
 
 const HELP: &str = "\
@@ -63,10 +63,10 @@ fn rate(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "allowed: a number from 0.001 to 1000000".to_owned())
 }
 
-/// What was typed.
+/// Reads the arguments.
 ///
 /// # Errors
-/// The URL, the name or a combination of flags makes no sense; the text shows no URL.
+/// The URL, the name or a combination of flags is not valid; the text contains no URL.
 pub(in crate::commands) fn read(matches: &ArgMatches) -> Result<PublishCommand, String> {
     let url = broker_url(&flag(matches, "url").unwrap_or_default())?;
     let name = flag(matches, "name").unwrap_or_default();
@@ -111,7 +111,7 @@ fn broker_url(url: &str) -> Result<BrokerUrl, String> {
     }
 }
 
-/// A name on which a message can be published.
+/// Checks a name to publish on.
 fn check_name(name: &str, is_nats: bool) -> Result<(), String> {
     if name.is_empty() {
         return Err("the name to publish on is empty".to_owned());

@@ -14,27 +14,27 @@ use crate::base::{Clock, SplitMix64};
 use crate::sources::nats::{Credentials, NatsError, NatsSender, NatsSettings, Tls};
 use crate::sources::redis::{Endpoint, RedisError, RedisSender, RedisSettings};
 
-/// The largest line of standard input that is published.
+/// The longest line of standard input that is published.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// `weirgate publish`, ready to run.
 #[derive(Clone, Debug)]
 pub struct PublishCommand {
-    /// The broker; may hold a password.
+    /// The broker; the URL may contain a password.
     pub url: BrokerUrl,
     /// The subject or channel.
     pub name: String,
-    /// What to publish.
+    /// The messages.
     pub messages: Messages,
-    /// The end after so many messages; `None`: at the end of the input, or never.
+    /// The number of messages until the end; `None` for the end of the input, or no end.
     pub count: Option<u64>,
-    /// Messages per second; `None`: as fast as they are taken.
+    /// Messages per second; `None` for the speed of the broker.
     pub rate: Option<f64>,
-    /// Whether a JetStream stream has to acknowledge each message.
+    /// Whether a JetStream stream must acknowledge each message.
     pub jetstream: bool,
     /// The credentials file of a NATS user.
     pub creds: Option<PathBuf>,
-    /// The authorities to trust for TLS; the system's when `None`.
+    /// The authorities for TLS; `None` for the system's authorities.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -47,7 +47,7 @@ pub enum BrokerUrl {
     Redis(String),
 }
 
-/// The kind alone: the URL may hold a password.
+/// Only the kind is shown: the URL may contain a password.
 impl std::fmt::Debug for BrokerUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -57,22 +57,22 @@ impl std::fmt::Debug for BrokerUrl {
     }
 }
 
-/// Where messages come from.
+/// The source of messages.
 #[derive(Clone, Debug)]
 pub enum Messages {
-    /// From a text with places for values.
+    /// A text with placeholders.
     Made(Template),
     /// The lines of standard input.
     Lines,
 }
 
-/// Why not everything was published.
+/// The reason why not every message was published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// NATS is away, or refuses.
+    /// NATS is not available, or refuses.
     #[error(transparent)]
     Nats(#[from] NatsError),
-    /// Redis is away, or refuses.
+    /// Redis is not available, or refuses.
     #[error(transparent)]
     Redis(#[from] RedisError),
     /// Standard input cannot be read.
@@ -84,17 +84,17 @@ pub enum PublishError {
         /// The number of the line, from 1.
         number: u64,
     },
-    /// The system refuses something of this machine.
+    /// The system refuses a resource.
     #[error("the system refuses: {0}")]
     System(io::Error),
 }
 
 /// A connection to a broker.
 trait Broker {
-    /// Publishes a message. Returns what the broker said of it.
+    /// Publishes a message. Returns the response of the broker.
     fn publish(&mut self, name: &str, message: &[u8]) -> Result<Told, PublishError>;
 
-    /// Waits until the broker has taken everything.
+    /// Waits until the broker has received all messages.
     fn settle(&mut self, _name: &str) -> Result<(), PublishError> {
         Ok(())
     }
@@ -119,22 +119,22 @@ impl Broker for RedisSender {
     }
 }
 
-/// What the broker said of the last message.
+/// The broker's response to the last message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Told {
-    /// NATS without JetStream says nothing.
+    /// NATS without JetStream has no response.
     Nothing,
-    /// A stream has stored it, under this number.
+    /// A stream has stored the message, under this number.
     Stored { stream: String, sequence: u64 },
-    /// So many connections to Redis got it.
+    /// The number of Redis connections that got the message.
     Receivers(i64),
 }
 
 impl PublishCommand {
-    /// Publishes everything, or until the user ends it. Returns what to show.
+    /// Publishes all messages, or until the user stops. Returns the text to show.
     ///
     /// # Errors
-    /// The broker is away or refuses a message, or the input cannot be read.
+    /// The broker is not available or refuses a message, or the input cannot be read.
     pub fn run(mut self) -> Result<String, PublishError> {
         let stop = Stop::at_signals().map_err(PublishError::System)?;
         let mut broker = self.connect()?;
@@ -162,7 +162,7 @@ impl PublishCommand {
         Ok(summary(&self.name, published, &told))
     }
 
-    /// Waits until the next message is due. Returns `false` if the user asked for the end.
+    /// Waits until the next message is due. Returns false if the user stops.
     fn is_time(&self, begun: Instant, published: u64, stop: &Stop) -> bool {
         let Some(rate) = self.rate else { return true };
         let due = begun + Duration::from_secs_f64(published as f64 / rate);
@@ -194,7 +194,7 @@ impl PublishCommand {
     }
 }
 
-/// What is shown at the end.
+/// The text at the end.
 fn summary(name: &str, published: u64, told: &Told) -> String {
     let messages = match published {
         1 => "1 message".to_owned(),
@@ -215,7 +215,7 @@ fn summary(name: &str, published: u64, told: &Told) -> String {
     }
 }
 
-/// The next line without its line break; `None` at the end of the input.
+/// Returns the next line without its line break, or `None` at the end of the input.
 fn next_line(input: &mut impl BufRead, number: u64) -> Result<Option<Vec<u8>>, PublishError> {
     let mut line = Vec::new();
     let mut limited = io::Read::take(input, LINE_BYTES_MAX as u64 + 2);
@@ -235,14 +235,14 @@ fn next_line(input: &mut impl BufRead, number: u64) -> Result<Option<Vec<u8>>, P
     }
 }
 
-/// Where the random walk begins, in hundredths.
+/// The beginning of the random walk, in hundredths.
 const WALK_BEGIN: i64 = 10_000;
 /// The largest step of the walk, in hundredths.
 const WALK_STEP_MAX: i64 = 25;
 
-/// A text with places: `{number}` is the number of the message from 1, `{time}` the Unix time in
-/// milliseconds, `{walk}` a number that changes a little with each message, from 100.00 on. Other
-/// braces mean themselves.
+/// A text with placeholders: `{number}` is the number of the message from 1, `{time}` the Unix time in
+/// milliseconds, `{walk}` a number that changes a little with each message, from 100.00 on. Other braces are
+/// literal.
 ///
 /// ```
 /// use weirgate::commands::publish::Template;
@@ -270,7 +270,7 @@ impl Template {
         }
     }
 
-    /// The next message.
+    /// Returns the next message.
     pub fn next(&mut self, unix_ms: i64) -> Vec<u8> {
         self.n += 1;
         let steps = 2 * WALK_STEP_MAX as u64 + 1;

@@ -1,4 +1,4 @@
-//! Why there is no connection, or no more: in words, with what the user can do.
+//! The errors of connections: in words, with advice for the user.
 
 use std::io;
 
@@ -9,15 +9,15 @@ use tungstenite::protocol::CloseFrame;
 use super::target::Target;
 use crate::run::Dialect;
 
-/// As much of a server's words as is shown.
+/// The most characters shown of a server's text.
 const WORDS_MAX: usize = 200;
-/// What to do about the end of a connection that may come back.
+/// The advice after the end of a connection, if a new attempt may work.
 const RECONNECT: &str = "connect again, or use --reconnect";
 
-/// What ended `weirgate tail` before its user did.
+/// The end of `weirgate tail` before the user's stop.
 #[derive(Debug, thiserror::Error)]
 pub enum TailError {
-    /// The address, the network or the gateway: nobody accepts.
+    /// The address, the network or the gateway: no connection is accepted.
     #[error(
         "no connection to {target}: {source}; check the address and the port, and that the gateway \
          runs"
@@ -25,7 +25,7 @@ pub enum TailError {
     Unreachable {
         /// The URL, without its query.
         target: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// The certificates, or a port without TLS.
@@ -33,27 +33,27 @@ pub enum TailError {
     Tls {
         /// The URL, without its query.
         target: String,
-        /// What the TLS library said.
+        /// The error of the TLS library.
         reason: String,
     },
-    /// The server answered with HTTP, and did not open a WebSocket.
+    /// The server responded with HTTP, and did not open a WebSocket.
     #[error("{target} refused the WebSocket with status {status}{words}; {advice}")]
     Refused {
         /// The URL, without its query.
         target: String,
         /// The status of the response.
         status: u16,
-        /// The server's words, bounded; empty if there are none.
+        /// The server's text, bounded; may be empty.
         words: String,
-        /// What the user can do.
+        /// The advice for the user.
         advice: String,
     },
-    /// What answers speaks something else.
+    /// The server uses another protocol.
     #[error("{target} does not speak WebSocket: {reason}; check the address and the port")]
     NoWebSocket {
         /// The URL, without its query.
         target: String,
-        /// What is wrong.
+        /// The error.
         reason: String,
     },
     /// The server closed with a code.
@@ -61,11 +61,11 @@ pub enum TailError {
     Closed {
         /// The close code (RFC 6455 §7.4).
         code: u16,
-        /// The server's reason, bounded; empty if there is none.
+        /// The server's reason, bounded; may be empty.
         words: String,
-        /// What the code means.
+        /// The meaning of the code.
         meaning: &'static str,
-        /// What the user can do.
+        /// The advice for the user.
         advice: &'static str,
     },
     /// The connection ended without a close frame.
@@ -74,27 +74,27 @@ pub enum TailError {
          failed, or the server dropped this client as too slow; {RECONNECT}"
     )]
     Broken(Error),
-    /// The connection stands, and the server does not even answer a ping.
+    /// The connection exists, but the server does not even respond to a ping.
     #[error(
         "nothing came for {seconds} s, not even an answer to a ping: the network failed, or the \
          server hangs; {RECONNECT}"
     )]
     Silent {
-        /// For how long, seconds.
+        /// The duration of the silence, seconds.
         seconds: u64,
     },
-    /// The time was over before `--count` messages were there.
+    /// The time was over before `--count` messages had arrived.
     #[error("{have} of {want} messages within --timeout-s")]
     TooFew {
-        /// Messages that came.
+        /// Messages that arrived.
         have: u64,
-        /// Messages that were asked for.
+        /// Requested messages.
         want: u64,
     },
     /// Standard output cannot be written.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
-    /// The system refuses something of this machine.
+    /// The system refuses a resource.
     #[error("the system refuses: {0}")]
     System(io::Error),
 }
@@ -116,7 +116,7 @@ impl TailError {
         }
     }
 
-    /// The server closed; `None`: with a frame without a code.
+    /// The server closed; `None` for a close frame without a code.
     pub(super) fn closed(frame: Option<CloseFrame>) -> Self {
         let code = frame.as_ref().map_or(1005, |frame| frame.code.into());
         let reason = frame.as_ref().map_or("", |frame| &frame.reason);
@@ -129,7 +129,7 @@ impl TailError {
         }
     }
 
-    /// Whether another attempt may fare better.
+    /// Whether another attempt may succeed.
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broken(_) | Self::Silent { .. } => true,
@@ -140,7 +140,7 @@ impl TailError {
     }
 }
 
-/// What to do about a status.
+/// The advice for a status.
 fn advice(status: u16, known: &[(&'static str, Dialect)]) -> String {
     let words = match status {
         401 => "set a valid token: --token, or WEIRGATE_TOKEN in the environment",
@@ -161,7 +161,7 @@ fn advice(status: u16, known: &[(&'static str, Dialect)]) -> String {
     words.to_owned()
 }
 
-/// What a close code means, and what to do about it.
+/// The meaning of a close code, and the advice.
 fn meaning(code: u16, reason: &str) -> (&'static str, &'static str) {
     match code {
         1000 if reason == "Heartbeat timeout" => ("this client sent no pong in time", RECONNECT),
@@ -185,7 +185,7 @@ fn meaning(code: u16, reason: &str) -> (&'static str, &'static str) {
     }
 }
 
-/// A server's words behind a number: one line, bounded, in brackets.
+/// A server's text behind a number: one line, bounded, in brackets.
 fn shown(words: &str) -> String {
     let fit = words.chars().map(|c| if c.is_control() { ' ' } else { c });
     let fit: String = fit.take(WORDS_MAX).collect();

@@ -12,7 +12,7 @@ use crate::run::{Dialect, GatewayKind};
 use crate::settings::typed::Env;
 use crate::settings::{Checked, Rows, Setting};
 
-/// What `weirgate tail` takes of the gateway that it connects to.
+/// The settings of `weirgate tail` from the gateway.
 const TAKES: [&str; 2] = ["listen", "port"];
 const AFTER: &str = "\
 A gateway of this machine is found by its name, at the address and the port that it reads from the
@@ -21,7 +21,7 @@ standard error. Exit status: 0 after --count messages, after --timeout-s without
 Ctrl-C, and if standard output is closed; 1 if the connection ends or fails, and if --count messages
 are not there within --timeout-s.";
 
-/// The rows of `weirgate tail`, for the gateway that it connects to.
+/// The rows of `weirgate tail`, for this gateway.
 fn rows(of: Option<&GatewayKind>) -> Vec<Setting> {
     let of = of.map_or(Rows::EVERY, |kind| kind.rows).settings();
     let taken = of.into_iter().filter(|row| TAKES.contains(&row.flag));
@@ -38,7 +38,7 @@ fn rows(of: Option<&GatewayKind>) -> Vec<Setting> {
 pub(in crate::commands) fn command(program: &Program, made_for: For) -> Command {
     let names = program.names(", ");
     let of_gateway = |row: &Setting| match TAKES.contains(&row.flag) {
-        // Each gateway has its own; the name of the gateway chooses.
+        // The defaults differ between gateways.
         true => arg(&row.default("").original_env(&[]), made_for),
         false => arg(row, made_for),
     };
@@ -71,14 +71,14 @@ fn examples(program: &Program) -> String {
     text + &format!("\n  {name} tail wss://HOST/PATH --rate > /dev/null")
 }
 
-/// The gateways that have something to subscribe to.
+/// The gateways with subscriptions.
 fn subscribed(program: &Program) -> impl Iterator<Item = (&'static str, Dialect)> {
     let kinds = program.gateways.iter();
     let kinds = kinds.filter(|kind| !kind.dialect.names.is_empty());
     kinds.map(|kind| (kind.name, kind.dialect))
 }
 
-/// The flags that are no settings.
+/// The flags beside the settings.
 fn own(program: &Program) -> [Arg; 9] {
     let names = subscribed(program).map(|(kind, dialect)| format!("{} ({kind})", dialect.names));
     let names = names.collect::<Vec<_>>().join(", ");
@@ -113,7 +113,7 @@ fn own(program: &Program) -> [Arg; 9] {
 /// `weirgate tail`, from its arguments.
 ///
 /// # Errors
-/// What is wrong with them, for the user.
+/// The error in the arguments, for the user.
 pub(in crate::commands) fn read(
     program: &Program,
     matches: &ArgMatches,
@@ -126,10 +126,10 @@ pub(in crate::commands) fn read(
     typed(program, matches, of, &checked).map_err(|error| Exit::wrong_use(&error))
 }
 
-/// What was typed, for the gateway of that name if there is one.
+/// Reads the arguments, for the gateway of the target's name, if the target is a gateway.
 ///
 /// # Errors
-/// The target is no gateway and no URL, or there is nothing to subscribe to.
+/// The target is neither a gateway nor a URL, or the gateway has no subscriptions.
 fn typed(
     program: &Program,
     matches: &ArgMatches,
@@ -172,7 +172,7 @@ fn typed(
     })
 }
 
-/// Where to connect.
+/// Returns the target of the connection.
 fn target(
     program: &Program,
     matches: &ArgMatches,

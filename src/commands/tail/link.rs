@@ -19,15 +19,15 @@ use super::{TICK, TailCommand};
 use crate::base::tls_roots;
 use crate::listening::ListenAddr;
 
-/// How long connecting and the handshake may take together.
+/// The time limit of connecting and handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest message that is taken: the largest of a bus fits, with what a gateway adds.
+/// The largest accepted message: enough for the largest bus message, with a gateway's additions.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// An open WebSocket, whose reads end after a tick.
+/// An open WebSocket with a read timeout of one tick.
 pub(super) type Link = WebSocket<Stream>;
 
-/// A connection, with TLS on it or not.
+/// A connection, with or without TLS.
 #[derive(Debug)]
 pub(super) enum Stream {
     Plain(Socket),
@@ -68,7 +68,7 @@ impl Write for Stream {
     }
 }
 
-/// Connects, by `deadline` if that comes before the connect timeout.
+/// Connects before `deadline` and before the connect timeout.
 pub(super) fn open(command: &TailCommand, deadline: Option<Instant>) -> Result<Link, TailError> {
     let target = &command.target;
     let latest = Instant::now() + CONNECT_TIMEOUT;
@@ -105,7 +105,7 @@ fn connect(target: &Target, until: Instant) -> io::Result<Socket> {
     for addr in addrs {
         match addr.connect(left(until)?) {
             Ok(socket) => {
-                // Fails on unix sockets, which need it not.
+                // Fails on unix sockets, without consequence.
                 let _ = socket.set_tcp_nodelay(true);
                 return Ok(socket);
             }
@@ -115,7 +115,7 @@ fn connect(target: &Target, until: Instant) -> io::Result<Socket> {
     Err(last)
 }
 
-/// The time to `until`, which a timeout of zero would turn into "for ever".
+/// Returns the time to `until`. Zero is an error, because a socket timeout of zero means "for ever".
 fn left(until: Instant) -> io::Result<Duration> {
     match until.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(ErrorKind::TimedOut.into()),

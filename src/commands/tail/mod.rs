@@ -1,16 +1,16 @@
-//! `weirgate tail`: a WebSocket client in a terminal. Messages go to standard output, one on each
-//! line; everything about the connection goes to standard error.
+//! `weirgate tail`: a WebSocket client in a terminal. Messages go to standard output, one on each line;
+//! everything about the connection goes to standard error.
 //!
-//! Blocking, in a process of its own; no gateway uses it. What is special about a gateway is in its
-//! [`Dialect`]. Called by `main`.
+//! Blocking, in a process of its own; no gateway uses this module. The [`Dialect`] has the differences
+//! between gateways. Called by `main`.
 //!
 //! | file | has |
 //! | --- | --- |
 //! | `line` | the flags |
 //! | `target` | from the name of a gateway or a URL to addresses |
 //! | `link` | TCP, TLS and the handshake |
-//! | `output` | what is printed, counted and measured |
-//! | `error` | why there is no (more) connection, in words, and what to do |
+//! | `output` | printing, counting and measuring |
+//! | `error` | the reasons for no connection, in words, with advice |
 
 mod error;
 pub(super) mod line;
@@ -40,58 +40,58 @@ use super::program::{complain, hide_secret};
 use crate::run::Dialect;
 use crate::settings::{Rows, SecretText};
 
-/// How long a wait for a message takes at most, before signals and deadlines are looked at.
+/// The longest wait for a message before the next look at signals and deadlines.
 pub(super) const TICK: Duration = Duration::from_millis(100);
-/// How long a greeting is waited for, before the user is told that nothing was subscribed.
+/// The longest wait for a greeting before the warning that nothing was subscribed.
 const GREETING_PATIENCE: Duration = Duration::from_secs(3);
-/// Ticks without a byte of the server, after which the server is pinged.
+/// Ticks without a byte from the server before a ping to the server.
 const SILENT_TICKS_TO_PING: u32 = 100;
-/// Ticks without a byte of the server, after which the connection is given up.
+/// Ticks without a byte from the server before the end of the connection.
 const SILENT_TICKS_MAX: u32 = 200;
-/// The first delay before a reconnection; it doubles.
+/// The first delay before a reconnection; each further delay doubles.
 const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
-/// The delay that doubling ends at.
+/// The longest delay.
 const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(10);
-/// A connection of this age was a good one: the next delay is the first again.
+/// The age of a good connection: after a good connection the first delay applies again.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
 /// `weirgate tail`, ready to run.
 #[derive(Clone, Debug)]
 pub struct TailCommand {
-    /// Where to connect.
+    /// The target of the connection.
     pub target: Target,
-    /// How to speak there; `None`: what greets the client tells.
+    /// The dialect; `None` if the greeting of the server decides.
     pub dialect: Option<Dialect>,
-    /// The gateways that a greeting is looked for of, with their names.
+    /// The gateways with known greetings, and their names.
     pub known: Vec<(&'static str, Dialect)>,
-    /// What to subscribe to.
+    /// The names to subscribe to.
     pub subscribe: Vec<String>,
     /// Texts to send once, after the subscriptions.
     pub send: Vec<String>,
-    /// Sent with the handshake.
+    /// The token of the handshake.
     pub token: Option<SecretText>,
-    /// Whether the token was given as a flag, which other users of the machine can see.
+    /// Whether the token was given as a flag, visible to other users of the machine.
     pub token_is_visible: bool,
-    /// The authorities to trust for `wss://`; the system's when `None`.
+    /// The authorities for `wss://`; `None` for the system's authorities.
     pub ca_file: Option<PathBuf>,
-    /// How messages are printed.
+    /// The format of printed messages.
     pub style: Style,
     /// Whether a line about the rate is printed each second.
     pub rate: bool,
-    /// The end after so many messages.
+    /// The number of messages until the end.
     pub count: Option<u64>,
-    /// The end after this time.
+    /// The time until the end.
     pub timeout: Option<Duration>,
     /// Whether to connect again after the end of a connection.
     pub reconnect: bool,
 }
 
-/// The wish of the user to end it (Ctrl-C, SIGTERM).
+/// The stop by the user (Ctrl-C, SIGTERM).
 #[derive(Clone, Debug)]
 pub(super) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// The first signal is a wish, the second one ends the process.
+    /// The first signal requests a stop, the second ends the process.
     pub(super) fn at_signals() -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         for signal in TERM_SIGNALS {
@@ -105,7 +105,7 @@ impl Stop {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Sleeps until then. Returns `false` if the user asked for the end meanwhile.
+    /// Sleeps until `until`. Returns false if the user stops meanwhile.
     pub(super) fn sleep_until(&self, until: Instant) -> bool {
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -118,10 +118,10 @@ impl Stop {
 }
 
 impl TailCommand {
-    /// Prints until the user, `--count` or `--timeout-s` ends it, or standard output is closed.
+    /// Prints until the user, `--count` or `--timeout-s` stops the command, or standard output is closed.
     ///
     /// # Errors
-    /// There is no connection, or it ended.
+    /// The connection failed or ended.
     pub fn run(self) -> Result<(), TailError> {
         if let Some(token) = self.token.as_ref().filter(|_| self.token_is_visible) {
             hide_secret("--token", Rows::TAIL, token);
@@ -158,14 +158,14 @@ struct Session<'a> {
     stop: &'a Stop,
     deadline: Option<Instant>,
     dialect: Option<Dialect>,
-    /// When the user is told that no greeting came; `None`: one did, or none is needed.
+    /// The time of the warning about a missing greeting; `None` after a greeting, or if none is needed.
     greeting_until: Option<Instant>,
-    /// Ticks since the last byte of the server. Time in which standard output is blocked is none.
+    /// Ticks since the last byte of the server. Time with a blocked standard output does not count.
     silent_ticks: u32,
     closed: Option<CloseFrame>,
 }
 
-/// Whether a session goes on.
+/// Whether a session continues.
 #[derive(PartialEq, Eq)]
 enum Next {
     GoOn,
@@ -214,7 +214,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Looks at the clock: at the deadline, the rate line, and the wait for a greeting.
+    /// Checks the deadline, the rate line, and the wait for a greeting.
     fn is_over(&mut self) -> Result<bool, TailError> {
         let now = Instant::now();
         self.output.tick(now);
@@ -237,7 +237,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Subscribes, and sends what the user wants sent.
+    /// Sends the subscriptions and the user's texts.
     fn speak(&self, link: &mut Link) -> Result<(), TailError> {
         let names = &self.command.subscribe;
         let subscriptions = match self.dialect {
@@ -251,7 +251,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Takes what comes next, if anything comes within a tick.
+    /// Handles the next message, if a message comes within a tick.
     fn take(&mut self, link: &mut Link) -> Result<Next, TailError> {
         let read = link.read();
         if read.is_ok() {
@@ -269,13 +269,13 @@ impl<'a> Session<'a> {
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
                 Err(TailError::closed(self.closed.take()))
             }
-            // The end of TCP without a close frame, or in the middle of the two.
+            // TCP ended without a close frame, or between the two close frames.
             Err(_) if self.closed.is_some() => Err(TailError::closed(self.closed.take())),
             Err(error) => Err(TailError::Broken(error)),
         }
     }
 
-    /// Nothing came for a tick: sees whether the server is still there.
+    /// Handles a tick without a message: checks that the server is still there.
     fn silence(&mut self, link: &mut Link) -> Result<Next, TailError> {
         self.silent_ticks += 1;
         if self.silent_ticks == SILENT_TICKS_TO_PING {
@@ -309,13 +309,13 @@ impl<'a> Session<'a> {
         match self.output.print(message) {
             Ok(Printed::More) => Ok(Next::GoOn),
             Ok(Printed::Enough) => Ok(Next::End),
-            // A reader that has gone away (`weirgate tail … | head -1`) has all that it wanted.
+            // A closed reader (`weirgate tail … | head -1`) has enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Next::End),
             Err(error) => Err(TailError::Output(error)),
         }
     }
 
-    /// The first message, of a server that was given as a URL: tells what to say to it.
+    /// Handles the first message of a server with a URL target: the greeting decides about the dialect.
     fn meet(&mut self, link: &mut Link, text: &str) -> Result<(), TailError> {
         self.greeting_until = None;
         let mut known = self.command.known.iter();
@@ -332,7 +332,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Nothing came within a tick.
+/// Whether a read ended without a byte within a tick.
 fn is_a_tick(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,4 +1,4 @@
-//! What `weirgate tail` prints, counts and measures.
+//! The output of `weirgate tail`: printing, counting and measuring.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -7,34 +7,34 @@ use std::time::{Duration, Instant};
 use super::super::program::complain;
 use crate::wire::json::check_json;
 
-/// Nesting of JSON that is printed over several lines; deeper JSON is printed as it came.
+/// The deepest JSON that is printed over several lines; deeper JSON is printed unchanged.
 const PRETTY_DEPTH_MAX: usize = 128;
 /// Time between two lines about the rate.
 const RATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How a message is printed.
+/// The format of printed messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// On one line: line breaks become spaces.
     Line,
     /// JSON over several lines, indented.
     Pretty,
-    /// As it came, with a line break behind it; messages about the connection too.
+    /// Unchanged, with a line break at the end; messages about the connection too.
     Raw,
 }
 
-/// Whether more messages are wanted.
+/// Whether more messages are needed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Printed {
     More,
     Enough,
 }
 
-/// Standard output, and what went there.
+/// Standard output, with counts.
 #[derive(Debug)]
 pub(super) struct Output {
     style: Style,
-    /// A terminal acts on control characters; any other reader gets the bytes of a message.
+    /// A terminal interprets control characters; any other reader gets the bytes of a message.
     is_terminal: bool,
     count: Option<u64>,
     messages: u64,
@@ -67,7 +67,7 @@ impl Output {
         self.messages
     }
 
-    /// Prints a message, and flushes: a reader sees it at once.
+    /// Prints a message, and flushes, so that a reader gets the message at once.
     pub(super) fn print(&mut self, message: &[u8]) -> io::Result<Printed> {
         self.line.clear();
         render(self.style, message, &mut self.line);
@@ -88,7 +88,7 @@ impl Output {
         }
     }
 
-    /// Prints the line about the rate, if it is time for it.
+    /// Prints the line about the rate, if due.
     pub(super) fn tick(&mut self, now: Instant) {
         let Some(rate) = &mut self.rate else { return };
         let passed = now.saturating_duration_since(rate.since);
@@ -116,7 +116,7 @@ impl Rate {
     }
 }
 
-/// A message as it is printed, with its line break.
+/// Formats a message for printing, with a line break.
 fn render(style: Style, message: &[u8], line: &mut Vec<u8>) {
     match style {
         Style::Raw => line.extend_from_slice(message),
@@ -133,13 +133,13 @@ fn render(style: Style, message: &[u8], line: &mut Vec<u8>) {
     line.push(b'\n');
 }
 
-/// A server's text for a terminal: control characters (C0 but for line breaks and tabs, DEL, C1) are
-/// escaped as JSON escapes them, bytes that are no UTF-8 as `\xff`.
+/// Makes a server's text safe for a terminal: control characters (C0 except line breaks and tabs, DEL, C1)
+/// are escaped as in JSON, bytes that are not UTF-8 as `\xff`.
 pub(super) fn escaped(text: &[u8]) -> String {
     let mut shown = String::with_capacity(text.len());
     for chunk in text.utf8_chunks() {
         for c in chunk.valid().chars() {
-            // A String takes everything.
+            // Writing to a `String` cannot fail.
             let _ = match c {
                 '\n' | '\t' => shown.write_char(c),
                 c if c.is_control() => write!(shown, "\\u{:04x}", u32::from(c)),
@@ -153,7 +153,7 @@ pub(super) fn escaped(text: &[u8]) -> String {
     shown
 }
 
-/// JSON, indented, with all its digits; `None` of what is no JSON, or nested too deeply.
+/// Returns indented JSON with all digits, or `None` if the message is not JSON, or nested too deeply.
 fn pretty(message: &[u8]) -> Option<String> {
     let text = check_json(message, PRETTY_DEPTH_MAX).ok()?;
     let mut reader = sonic_rs::Deserializer::from_str(text).use_rawnumber();

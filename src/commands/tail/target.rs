@@ -1,16 +1,16 @@
-//! Where `weirgate tail` connects to: a gateway of this machine by its name, or a URL.
+//! The target of `weirgate tail`: a gateway of this machine by its name, or a URL.
 
 use std::fmt;
 
 use crate::commands::program::parse_url;
 use crate::listening::ListenAddr;
 
-/// Where to connect. Shown without the query, which may hold a token.
+/// The target of a connection. Shown without the query, because the query may contain a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Who is asked for a connection.
+    /// The server.
     pub(super) place: Place,
-    /// Whether TLS is spoken.
+    /// Whether the connection uses TLS.
     pub(super) tls: bool,
     /// The URL of the request.
     pub(super) url: String,
@@ -19,14 +19,14 @@ pub struct Target {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Where a gateway of this machine listens; the first that answers counts.
+    /// The listen addresses of a gateway of this machine; the first with a connection counts.
     Here(Vec<ListenAddr>),
     /// A name or address, without the brackets of an IPv6 address.
     Host { host: String, port: u16 },
 }
 
 impl Target {
-    /// A gateway of this machine that listens there.
+    /// A gateway of this machine that listens on `listen`.
     pub fn here(listen: &[ListenAddr], path: &str) -> Self {
         let addrs: Vec<_> = listen.iter().flat_map(ListenAddr::to_connect).collect();
         let host = match addrs.first() {
@@ -48,7 +48,7 @@ impl Target {
     /// A URL: `ws://`, `wss://`, `http://`, `https://`, or without a scheme.
     ///
     /// # Errors
-    /// What is wrong with it, without repeating it: it may hold a token.
+    /// The error, without the URL: the URL may contain a token.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("ws", text));
         let tls = match scheme.to_ascii_lowercase().as_str() {
@@ -78,7 +78,7 @@ impl Target {
         })
     }
 
-    /// The name that the certificate of the server has to have.
+    /// The required name in the certificate of the server.
     pub(super) fn tls_name(&self) -> &str {
         match &self.place {
             Place::Host { host, .. } => host,

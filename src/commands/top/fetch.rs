@@ -1,5 +1,5 @@
-//! One reading of a process: `/operator/state` and `/metrics`, each bounded in bytes, both together
-//! in time. Whatever answers there, `top` goes on.
+//! One reading of a process: `/operator/state` and `/metrics`, each bounded in bytes, both together in time.
+//! `top` survives every response.
 
 use std::io;
 use std::path::Path;
@@ -27,19 +27,19 @@ use crate::base::tls_roots;
 use crate::listening::ListenAddr;
 use crate::settings::SecretText;
 
-/// For both requests of a reading.
+/// The time limit for both requests of a reading.
 const READING_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of one answer: a gateway with the longest lists sends a tenth of this.
+/// The most bytes of a response: a gateway with the longest lists sends a tenth of this.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What a process answered.
+/// The responses of a process.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Reading {
     pub(super) state: State,
     pub(super) metrics: Metrics,
 }
 
-/// Why there is no reading.
+/// The reason for no reading.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     #[error("no connection: {0}")]
@@ -60,7 +60,7 @@ pub(super) enum FetchError {
     NoGateway,
 }
 
-/// Reads one process, again and again.
+/// Reads one process repeatedly.
 #[derive(Debug)]
 pub(super) struct Fetcher {
     target: Target,
@@ -70,10 +70,10 @@ pub(super) struct Fetcher {
 }
 
 impl Fetcher {
-    /// `authorization` is sent as the header of that name.
+    /// Makes a fetcher. `authorization` is the value of the `Authorization` header.
     ///
     /// # Errors
-    /// What is wrong with the certificates to trust, or with the header.
+    /// An error in the trusted certificates or in the header.
     pub(super) fn new(
         target: Target,
         ca_file: Option<&Path>,
@@ -104,10 +104,10 @@ impl Fetcher {
         })
     }
 
-    /// Asks once. Blocks for five seconds at most.
+    /// Reads once. Blocks for five seconds at most.
     ///
     /// # Errors
-    /// There is no answer of a gateway.
+    /// There is no response of a gateway.
     pub(super) fn read(&self) -> Result<Reading, FetchError> {
         let both = async {
             let state = self.get("/operator/state").await?;
@@ -153,7 +153,7 @@ impl Fetcher {
     {
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(FetchError::Broken)?;
-        // How the connection ends shows in the answer.
+        // An error of the connection appears in the response.
         spawn_local(async { drop(connection.await) });
         let mut request = Request::get(format!("{}{path}", self.target.base))
             .header(header::HOST, &self.target.authority)
@@ -213,7 +213,7 @@ mod tests {
         Fetcher::new(Target::here(&addr.into()), None, authorization).expect("a fetcher")
     }
 
-    /// Reads from a server that answers each request with what `answer` writes; the heads too.
+    /// Reads from a server whose responses `answer` writes. Returns the request heads too.
     fn read_from(
         answer: impl Fn(&str, &mut std::net::TcpStream) + Send + 'static,
     ) -> (Result<Reading, FetchError>, Vec<String>) {
@@ -305,7 +305,7 @@ mod tests {
     fn an_answer_without_end_is_cut_off() {
         let (reading, _) = read_from(|_, stream| {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
-            // Until the client has enough.
+            // Until the client closes.
             while stream.write_all(&[b' '; 65_536]).is_ok() {}
         });
         assert!(matches!(reading, Err(FetchError::TooLarge)), "{reading:?}");
@@ -319,7 +319,7 @@ mod tests {
         let reading = fetcher(addr, None).read();
         assert!(matches!(reading, Err(FetchError::Timeout)), "{reading:?}");
         assert!(begun.elapsed() < READING_TIMEOUT * 2);
-        // Bound and not listening: nobody else gets the port.
+        // Bound but not listening, so that no other socket gets the port.
         let closed =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));

@@ -11,9 +11,9 @@ use crate::commands::program::{Exit, Program};
 use crate::settings::typed::Env;
 use crate::settings::{Checked, Rows, Setting};
 
-/// What `weirgate top` takes of a gateway.
+/// The setting of `weirgate top` from a gateway.
 const TAKES: &str = "admin-addr";
-/// Processes that are looked at together: each has a line and a thread.
+/// The most processes: each has a line and a thread.
 pub(super) const TARGETS_MAX: usize = 32;
 const AFTER: &str = "\
 Keys: q ends, Tab and 1 to 5 choose the table, s sorts, p pauses, + and - change the interval,
@@ -66,7 +66,7 @@ pub(in crate::commands) fn command(program: &Program, made_for: For) -> Command 
 /// `weirgate top`, from its arguments.
 ///
 /// # Errors
-/// What is wrong with them, for the user.
+/// The error in the arguments, for the user.
 pub(in crate::commands) fn read(
     program: &Program,
     matches: &ArgMatches,
@@ -77,10 +77,10 @@ pub(in crate::commands) fn read(
     typed(program, matches, &checked).map_err(|error| Exit::wrong_use(&error))
 }
 
-/// What was typed.
+/// Reads the arguments.
 ///
 /// # Errors
-/// There is no address, or one cannot be read.
+/// There is no address, or an address cannot be read.
 fn typed(program: &Program, matches: &ArgMatches, checked: &Checked) -> Result<TopCommand, String> {
     let typed = matches.get_many::<String>("target").unwrap_or_default();
     let parsed: Result<Vec<Target>, String> = typed.map(|text| Target::parse(text)).collect();

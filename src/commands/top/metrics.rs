@@ -1,12 +1,12 @@
-//! The text of `/metrics` as numbers, and how much the counters grow a second.
+//! The text of `/metrics` as numbers, and the growth of counters per second.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::words::safe;
 
-/// Samples that are kept of one text: a gateway has some hundred.
+/// The most samples kept of one text: a gateway has a few hundred.
 const SAMPLES_MAX: usize = 20_000;
-/// Rates are over the last milliseconds: of fewer they would jump.
+/// The period of rates, milliseconds: over a shorter period rates would jump.
 const RATE_OVER_MS: u64 = 5_000;
 
 /// One reading of `/metrics`.
@@ -53,18 +53,18 @@ impl Metrics {
         samples.filter(is_meant).map(|sample| sample.value)
     }
 
-    /// The sum of the samples; `None` if there is none.
+    /// The sum of the samples, or `None` without samples.
     pub(super) fn sum(&self, name: &str, label: Label<'_>) -> Option<f64> {
         self.values(name, label).reduce(|a, b| a + b)
     }
 
-    /// The largest sample; `None` if there is none.
+    /// The largest sample, or `None` without samples.
     pub(super) fn largest(&self, name: &str, label: Label<'_>) -> Option<f64> {
         self.values(name, label).reduce(f64::max)
     }
 }
 
-/// `NAME{LABEL="VALUE",…} NUMBER`, with anything behind it.
+/// Parses `NAME{LABEL="VALUE",…} NUMBER`, with any text after the number.
 fn line(line: &str) -> Option<(&str, Sample)> {
     if line.starts_with('#') {
         return None;
@@ -82,7 +82,7 @@ fn line(line: &str) -> Option<(&str, Sample)> {
     Some((name, Sample { labels, value }))
 }
 
-/// The labels, and what is behind the brace.
+/// Parses the labels; returns the text after the brace too.
 fn labels(text: &str) -> Option<(Vec<(String, String)>, &str)> {
     let mut labels = Vec::new();
     let mut rest = text;
@@ -97,7 +97,7 @@ fn labels(text: &str) -> Option<(Vec<(String, String)>, &str)> {
     }
 }
 
-/// A text up to its closing quote, without its backslashes.
+/// Parses a text up to its closing quote, without its backslashes.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices();
@@ -119,7 +119,7 @@ fn quoted(text: &str) -> Option<(String, &str)> {
 pub(super) struct Rates(VecDeque<(u64, Metrics)>);
 
 impl Rates {
-    /// Adds a reading, taken at this millisecond.
+    /// Adds a reading with its time in milliseconds.
     pub(super) fn push(&mut self, at_ms: u64, metrics: Metrics) {
         self.0.push_back((at_ms, metrics));
         while self.0.len() > 2
@@ -137,7 +137,7 @@ impl Rates {
         self.0.back().map(|(_, metrics)| metrics)
     }
 
-    /// How much a counter grew a second; `None` before there are two readings, and after a restart.
+    /// The growth of a counter per second; `None` before the second reading, and after a restart.
     pub(super) fn per_second(&self, name: &str, label: Label<'_>) -> Option<f64> {
         let ((from_ms, first), (to_ms, last)) = (self.0.front()?, self.0.back()?);
         let seconds = to_ms.checked_sub(*from_ms).filter(|ms| *ms > 0)? as f64 / 1e3;
@@ -145,7 +145,7 @@ impl Rates {
         (grown >= 0.0).then_some(grown / seconds)
     }
 
-    /// Another process counts from 0.
+    /// Removes all readings: another process counts from 0.
     pub(super) fn forget(&mut self) {
         self.0.clear();
     }

@@ -1,17 +1,17 @@
-//! `weirgate top`: running gateways in a terminal, from what their admin addresses serve:
-//! `/operator/state` and `/metrics`.
+//! `weirgate top`: running gateways in a terminal, from `/operator/state` and `/metrics` of their admin
+//! addresses.
 //!
-//! In a process of its own; no gateway uses it. Called by `main`.
+//! In a process of its own; no gateway uses this module. Called by `main`.
 //!
 //! | file | has |
 //! | --- | --- |
 //! | `line` | the flags |
-//! | `target` | from what is typed to an address |
+//! | `target` | from an argument to an address |
 //! | `fetch` | one reading of a process, bounded in time and bytes |
 //! | `readers` | a thread for each process |
-//! | `state`, `metrics` | the answers as values; rates |
-//! | `process`, `tables` | what is shown of a process, as texts with a tone |
-//! | `view` | what is shown now, and the keys |
+//! | `state`, `metrics` | the responses as values; rates |
+//! | `process`, `tables` | the facts and tables of a process, as texts with a tone |
+//! | `view` | the current view, and the keys |
 //! | `screen` | the view in a terminal, and as text |
 
 mod fetch;
@@ -43,45 +43,45 @@ use crate::settings::{Rows, SecretText};
 
 /// Time between two readings of `--once`.
 const ONCE_INTERVAL: Duration = Duration::from_millis(500);
-/// How long `--once` waits for the second survey of a process: surveys are a second apart.
+/// The longest wait of `--once` for the second survey of a process: surveys are a second apart.
 const ONCE_PATIENCE: Duration = Duration::from_secs(8);
 
 /// `weirgate top`, ready to run.
 #[derive(Clone, Debug)]
 pub struct TopCommand {
-    /// The processes to look at.
+    /// The processes.
     pub targets: Vec<Target>,
-    /// Print a plain table, also in a terminal.
+    /// Whether to print a plain table once, also in a terminal.
     pub is_once: bool,
     /// Between two readings, milliseconds.
     pub interval_ms: u32,
-    /// The authorities to trust for `https://`; the system's when `None`.
+    /// The authorities for `https://`; `None` for the system's authorities.
     pub ca_file: Option<PathBuf>,
     /// The header for a proxy in front of the admin address.
     pub authorization: Option<SecretText>,
-    /// Whether the header was given as a flag, which other users of the machine can see.
+    /// Whether the header was given as a flag, visible to other users of the machine.
     pub authorization_is_visible: bool,
 }
 
-/// Why there was nothing (more) to show.
+/// The reason why `weirgate top` ended.
 #[derive(Debug, thiserror::Error)]
 pub enum TopError {
     /// Certificates, a header, threads.
     #[error("{0}")]
     Start(String),
-    /// There is no terminal, or it is gone.
+    /// There is no terminal, or the terminal is gone.
     #[error("the terminal does not work: {0}; --once needs none")]
     Terminal(io::Error),
-    /// With `--once`: a process did not answer.
+    /// With `--once`: a process did not respond.
     #[error("no answer from {0}")]
     Away(String),
 }
 
 impl TopCommand {
-    /// Shows the processes until the user ends it, or once.
+    /// Shows the processes until the user stops, or once.
     ///
     /// # Errors
-    /// There is no terminal; with `--once`, a process did not answer.
+    /// There is no terminal; with `--once`, a process did not respond.
     pub fn run(self) -> Result<(), TopError> {
         if let Some(text) = self
             .authorization
@@ -116,7 +116,7 @@ impl TopCommand {
     }
 }
 
-/// Standard output is a terminal that takes escape sequences.
+/// Whether standard output is a terminal with escape sequences.
 fn is_able_terminal() -> bool {
     io::stdout().is_terminal() && env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
@@ -126,7 +126,7 @@ fn has_colour() -> bool {
     env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Prints everything once rates and a survey with rates are there, or a process is away.
+/// Prints everything once all processes have rates and a survey with rates, or are away.
 fn once(mut view: View, readers: &Readers) -> Result<(), TopError> {
     let until = Instant::now() + ONCE_PATIENCE;
     while !view.processes.iter().all(is_complete) {
@@ -149,7 +149,7 @@ fn once(mut view: View, readers: &Readers) -> Result<(), TopError> {
     Err(TopError::Away(why.collect::<Vec<_>>().join("; ")))
 }
 
-/// Nothing more is to be waited for.
+/// Whether there is nothing to wait for.
 fn is_complete(process: &Process) -> bool {
     let survey = process
         .state

@@ -1,14 +1,14 @@
-//! A process that is looked at: its readings, whether it is away, and the lines that say how it is.
+//! A process: its readings, its absence, and the lines of facts about the process.
 
 use super::fetch::{FetchError, Reading};
 use super::metrics::Rates;
 use super::state::{Bus, State};
 use super::words::{byte_rate, bytes, count, decimal, duration, rate, safe};
 
-/// Older than that, the newest message of a bus that is there is worth a look.
+/// The age from which the newest message of an available bus is marked.
 const OLD_MS: f64 = 10_000.0;
 
-/// How good a text is.
+/// The meaning of a text's colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Tone {
     #[default]
@@ -35,26 +35,26 @@ impl Piece {
         Self::new(text, Tone::Plain)
     }
 
-    /// As bad as `tone` if the number is more than 0.
+    /// A text with `tone` if the number is more than 0.
     fn if_any(text: String, value: Option<f64>, tone: Tone) -> Self {
         let is_any = value.is_some_and(|value| value > 0.0);
         Self::new(text, if is_any { tone } else { Tone::Plain })
     }
 }
 
-/// A line of facts: what it is about, and the facts.
+/// A line of facts: the name of the line, and the facts.
 pub(super) type FactLine = (&'static str, Vec<Piece>);
 
 /// One process.
 #[derive(Debug)]
 pub(super) struct Process {
-    /// Its address, as it is shown.
+    /// The address as shown.
     pub(super) shown: String,
-    /// The last answer; it stays while the process is away.
+    /// The last state; kept while the process is away.
     pub(super) state: Option<State>,
     pub(super) rates: Rates,
     away: Option<Away>,
-    /// When the last answer came, milliseconds of the clock of this view.
+    /// The time of the last response, in milliseconds of the view's clock.
     answered_ms: Option<u64>,
 }
 
@@ -75,7 +75,7 @@ impl Process {
         }
     }
 
-    /// Takes what a reading gave.
+    /// Adds the result of a reading.
     pub(super) fn take(&mut self, at_ms: u64, read: Result<Reading, FetchError>) {
         match read {
             Ok(reading) => {
@@ -99,17 +99,17 @@ impl Process {
         }
     }
 
-    /// Why there is no answer.
+    /// The reason why the process is away.
     pub(super) fn away(&self) -> Option<&str> {
         self.away.as_ref().map(|away| away.why.as_str())
     }
 
-    /// What is shown of it may be old.
+    /// Whether the shown facts may be old.
     pub(super) fn is_old(&self) -> bool {
         self.away.is_some()
     }
 
-    /// One or two words.
+    /// The status in one or two words.
     pub(super) fn status(&self, now_ms: u64) -> Piece {
         if let Some(away) = &self.away {
             let since_ms = self.answered_ms.unwrap_or(away.since_ms);
@@ -129,7 +129,7 @@ impl Process {
         }
     }
 
-    /// Name and version.
+    /// Returns name and version.
     pub(super) fn name(&self) -> String {
         let state = self.state.as_ref();
         state.map_or_else(String::new, |state| {
@@ -137,7 +137,7 @@ impl Process {
         })
     }
 
-    /// The value of a metric now.
+    /// The current value of a metric.
     pub(super) fn now(&self, name: &str) -> Option<f64> {
         self.rates.newest()?.sum(name, None)
     }
@@ -146,7 +146,8 @@ impl Process {
         self.rates.per_second(name, None)
     }
 
-    /// Clients, and messages in and out a second, and bytes out: a line of a list of processes.
+    /// Returns clients, messages in and out per second, and bytes out per second: a line of the list of
+    /// processes.
     pub(super) fn in_short(&self) -> [String; 4] {
         [
             count(self.now("weirgate_clients")),
@@ -156,7 +157,7 @@ impl Process {
         ]
     }
 
-    /// All facts, a line each.
+    /// Returns all facts, a line each.
     pub(super) fn lines(&self, now_ms: u64) -> Vec<FactLine> {
         let mut lines = vec![("Process", self.who(now_ms))];
         if let Some(why) = self.away() {
@@ -307,7 +308,7 @@ impl Process {
         ]
     }
 
-    /// Messages that somebody did not get, by reason.
+    /// Messages that clients did not get, by reason.
     fn lost(&self) -> Vec<Piece> {
         let reasons = [
             ("skipped", "weirgate_messages_conflated_total", Tone::Wait),
@@ -359,7 +360,7 @@ impl Process {
     }
 }
 
-/// Ends that clients decide, or that belong to a stop, are no trouble.
+/// Returns the tone of an end. Ends by clients and ends at a stop are normal.
 pub(super) fn tone_of_end(reason: &str) -> Tone {
     match reason {
         "peer_closed" | "peer_gone" | "shutting_down" => Tone::Plain,
@@ -367,7 +368,7 @@ pub(super) fn tone_of_end(reason: &str) -> Tone {
     }
 }
 
-/// A reason why a process is not ready, in words.
+/// A reason for "not ready", in words.
 fn words(reason: &str) -> &str {
     match reason {
         "draining" => "stopping",

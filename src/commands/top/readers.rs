@@ -1,6 +1,7 @@
-//! Readings while `top` runs, and the loop of the terminal, which draws, reads keys and takes the readings.
+//! The readings while `top` runs, and the loop of the terminal: draws, reads keys and receives the readings.
 //!
-//! A thread for each process asks it again and again: one that hangs delays no other one, and no key.
+//! Each process has a thread that reads repeatedly: a hanging process delays neither another process nor a
+//! key.
 
 use std::io;
 use std::thread;
@@ -16,10 +17,10 @@ use super::screen;
 use super::view::{Asked, View};
 use crate::commands::tail::{Stop, TICK};
 
-/// The first survey is there soon after it was asked for.
+/// The delay of the second reading: the first survey is ready soon after the first reading.
 const FIRST_AGAIN: Duration = Duration::from_millis(250);
 
-/// How often is asked.
+/// The pace of readings.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     pub(super) interval: Duration,
@@ -35,17 +36,17 @@ impl Pace {
     }
 }
 
-/// What one of the threads has read.
+/// A reading of one of the threads.
 #[derive(Debug)]
 pub(super) struct Taken {
     /// The index of the process.
     pub(super) of: usize,
-    /// When, in milliseconds since the start.
+    /// The time of the reading, in milliseconds since the start.
     pub(super) at_ms: u64,
     pub(super) read: Result<Reading, FetchError>,
 }
 
-/// The threads.
+/// The threads of all processes.
 #[derive(Debug)]
 pub(super) struct Readers {
     begun: Instant,
@@ -54,17 +55,17 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// Starts a thread for each.
+    /// Starts a thread for each process.
     ///
     /// # Errors
     /// The system has no thread left.
     pub(super) fn start(fetchers: Vec<Fetcher>, pace: Pace) -> io::Result<Self> {
         let begun = Instant::now();
-        // One that is not taken at once holds its thread: nothing piles up.
+        // A full channel blocks the thread, so readings do not accumulate.
         let (sender, readings) = bounded(fetchers.len());
         let mut paces = Vec::new();
         for (of, fetcher) in fetchers.into_iter().enumerate() {
-            // A change for each key that is typed, taken after the reading.
+            // A change for each typed key, received after the reading.
             let (pace_sender, changes) = unbounded();
             paces.push(pace_sender);
             let reader = Reader {
@@ -90,15 +91,15 @@ impl Readers {
         self.begun.elapsed().as_millis() as u64
     }
 
-    /// From now on asks so often.
+    /// Sets the pace of all threads.
     pub(super) fn pace(&self, pace: Pace) {
         for sender in &self.paces {
-            // A thread ends with this value only.
+            // A thread ends only with this value.
             let _ = sender.send(pace);
         }
     }
 
-    /// The next reading, waited for so long.
+    /// Returns the next reading, after a wait of at most `wait`.
     pub(super) fn next(&self, wait: Duration) -> Option<Taken> {
         self.readings.recv_timeout(wait).ok()
     }
@@ -114,13 +115,13 @@ struct Reader {
 }
 
 impl Reader {
-    /// Until nobody takes the readings.
+    /// Runs until the receiver is closed.
     fn run(mut self) {
         let mut again = FIRST_AGAIN;
         loop {
             let asked = Instant::now();
             let read = self.fetcher.read();
-            // The first is asked for again soon, because the survey was not there yet.
+            // The first reading has no survey yet, so the second follows soon.
             let wait = match &read {
                 Ok(reading) if reading.state.survey.is_none() => again,
                 _ => Duration::MAX,
@@ -134,7 +135,7 @@ impl Reader {
         }
     }
 
-    /// Until the next reading is due. Returns `false` at the end.
+    /// Waits until the next reading is due. Returns false at the end.
     fn wait(&mut self, asked: Instant, at_most: Duration) -> bool {
         loop {
             let changed = match self.pace.is_paused {
@@ -156,18 +157,18 @@ impl Reader {
     }
 }
 
-/// A screen without news is drawn again after this time: it shows ages.
+/// The interval of drawing without news, because the screen shows ages.
 const DRAW_EVERY: Duration = Duration::from_millis(500);
 
-/// Shows the view until the user or a signal ends it. The terminal is as before afterwards, also
-/// after a panic.
+/// Shows the view until the user or a signal ends `top`. Restores the terminal afterwards, also after a
+/// panic.
 ///
 /// # Errors
-/// There is no terminal, or it is gone.
+/// There is no terminal, or the terminal is gone.
 pub(super) fn show_live(mut view: View, readers: &Readers) -> io::Result<()> {
     let stop = Stop::at_signals()?;
     end_with_terminal()?;
-    // Restores the terminal at a panic too.
+    // Installs a panic hook that restores the terminal.
     let shown = match ratatui::try_init() {
         Ok(mut terminal) => show(&mut terminal, &mut view, readers, &stop),
         Err(error) => Err(error),
@@ -176,16 +177,15 @@ pub(super) fn show_live(mut view: View, readers: &Readers) -> io::Result<()> {
     shown.and(restored)
 }
 
-/// Ends the process when the terminal is gone. crossterm would read a terminal that has ended again
-/// and again without a pause, and not every such process gets a SIGHUP: one that `docker exec` has
-/// started does not.
+/// Ends the process when the terminal is gone. crossterm would read a closed terminal in a busy loop, and not
+/// every such process gets a SIGHUP: for example, not a process of `docker exec`.
 fn end_with_terminal() -> io::Result<()> {
     let wait = || {
         let terminal = io::stdout();
-        // An end is reported whatever is asked for.
+        // The end of the terminal is reported for all flags.
         let mut fds = [PollFd::new(&terminal, PollFlags::empty())];
         while let Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
-        // Not every system can wait for a terminal like that.
+        // Some systems cannot wait for a terminal in this way.
         let [terminal] = fds;
         if terminal
             .revents()
@@ -223,7 +223,7 @@ fn show(
         }
         while let Some(reading) = readers.next(Duration::ZERO) {
             drawn = None;
-            // What was asked before the pause is not shown in it.
+            // A reading from before the pause is not shown during the pause.
             if !view.is_paused {
                 view.take(reading.of, reading.at_ms, reading.read);
             }

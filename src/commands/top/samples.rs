@@ -1,4 +1,4 @@
-//! What a gateway may say, for the tests.
+//! Samples of a gateway's responses, for the tests.
 
 use super::fetch::Reading;
 use super::metrics::Metrics;
@@ -53,12 +53,12 @@ weirgate_client_closes_total{reason=\"policy\"} 0
 # EOF
 ";
 
-/// A reading of these.
+/// A reading of these samples.
 pub(super) fn reading() -> Reading {
     reading_with(&[])
 }
 
-/// The same, with other values: the sample up to its value, and the value.
+/// A reading with other values: each change is the sample up to its value, and the value.
 pub(super) fn reading_with(changes: &[(&str, &str)]) -> Reading {
     let mut lines: Vec<String> = METRICS.lines().map(str::to_owned).collect();
     for (sample, value) in changes {

@@ -1,5 +1,5 @@
-//! The view, drawn into the buffer of a frame or as text. Any size of the screen will do; what has no room
-//! is left out from the bottom and from the right.
+//! The view, drawn into the buffer of a frame or as text. Every screen size works: rows at the bottom and
+//! columns at the right without room are left out.
 
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
@@ -12,18 +12,18 @@ use super::tables::{Column, Row, Table};
 use super::view::View;
 use super::words::duration;
 
-/// Screens of so many columns have the extra columns of tables.
+/// The width of screens from which tables have their extra columns.
 const WIDE_COLUMNS: u16 = 110;
-/// The column of the names of facts.
+/// The width of the column with the names of facts.
 const FACT_NAME_COLUMNS: usize = 9;
 const KEYS: &str = "q quit  Tab 1-5 table  s sort  p pause  + - interval";
 const KEYS_OF_SEVERAL: &str = "  ↑ ↓ process";
 
-/// Draws the view as it is at this millisecond.
+/// Draws the view at this millisecond.
 pub(super) fn draw(frame: &mut Frame<'_>, view: &View, now_ms: u64) {
     let listed = match view.processes.len() {
         0 | 1 => 0,
-        // The chosen process and its tables have most of the screen.
+        // Leaves most of the screen to the chosen process and its tables.
         processes => (processes as u16 + 2).min(frame.area().height / 4),
     };
     let facts = view
@@ -58,7 +58,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View, now_ms: u64) {
     frame.render_widget(keys_line, keys);
 }
 
-/// Colours, or none.
+/// Colours, or no colours.
 #[derive(Clone, Copy)]
 struct Palette {
     has_colour: bool,
@@ -94,7 +94,7 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, view: &View) {
     frame.render_widget(right.right_aligned(), area);
 }
 
-/// A line for each process, with the chosen one in view.
+/// Draws a line for each process, and scrolls to the chosen process.
 fn draw_processes(frame: &mut Frame<'_>, area: Rect, view: &View, now_ms: u64, palette: Palette) {
     let heads = [
         "Address", "Gateway", "Status", "Clients", "In/s", "Out/s", "Sent/s",
@@ -222,8 +222,8 @@ fn right_if(line: Line<'_>, is_right: bool) -> Line<'_> {
     }
 }
 
-/// Everything that there is to show at this millisecond as text, for a pipe: all facts and all tables of
-/// all processes, once.
+/// Returns the whole view at this millisecond as text, for a pipe: all facts and all tables of all processes,
+/// once.
 pub(super) fn as_text(view: &View, now_ms: u64) -> String {
     let parts: Vec<String> = view
         .processes
@@ -252,7 +252,7 @@ fn text_of(process: &Process, now_ms: u64) -> String {
     text
 }
 
-/// The rows below their heads, each column as wide as its widest cell.
+/// Formats the rows below their heads, each column as wide as its widest cell.
 fn table_text(columns: &[Column], rows: &[Row]) -> String {
     let heads: Vec<&str> = columns.iter().map(|column| column.name).collect();
     let cells = rows
@@ -303,7 +303,7 @@ mod tests {
         rows.map(|row| row.trim_end().to_owned() + "\n").collect()
     }
 
-    /// A process with two readings, and in `several` one that is away.
+    /// A process with two readings; with `several`, also a process without a response.
     fn view(several: bool) -> View {
         let shown = ["127.0.0.1:9100", "10.0.0.7:9100"];
         let shown = shown.iter().take(if several { 2 } else { 1 });

@@ -1,5 +1,5 @@
-//! `/operator/state` as values. What is missing or of another type is taken as absent: a newer
-//! gateway may say more, an older one less.
+//! `/operator/state` as values. A missing member, or a member of another type, counts as absent: a newer
+//! gateway may send more, an older gateway less.
 
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 
@@ -8,10 +8,10 @@ use crate::wire::json::check_depth;
 
 /// Nesting of the JSON; a gateway needs five levels.
 const DEPTH_MAX: usize = 32;
-/// Rows that are kept of each list.
+/// The most rows kept of each list.
 const ROWS_MAX: usize = 100;
 
-/// What a gateway says of itself.
+/// The state of a gateway.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct State {
     pub(super) gateway: String,
@@ -20,9 +20,9 @@ pub(super) struct State {
     pub(super) uptime_s: f64,
     pub(super) is_ready: bool,
     pub(super) reasons: Vec<String>,
-    /// `None`: the gateway has no bus.
+    /// `None` for a gateway without a bus.
     pub(super) bus: Option<Bus>,
-    /// `None`: nobody has asked for a survey before.
+    /// `None` before the first survey.
     pub(super) survey: Option<Survey>,
     pub(super) ends: Vec<End>,
     pub(super) limits: Vec<Limit>,
@@ -111,7 +111,7 @@ pub(super) struct Limit {
 }
 
 impl State {
-    /// `None`: no JSON object, or one of something else.
+    /// Returns `None` if the text is not the JSON object of a gateway.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         check_depth(text, DEPTH_MAX).ok()?;
         let json: Value = sonic_rs::from_slice(text).ok()?;

@@ -6,7 +6,7 @@ use super::process::{Piece, Process, Tone, tone_of_end};
 use super::state::{Client, End, Limit, State, Survey, Topic};
 use super::words::{bytes, decimal, duration, maybe_duration};
 
-/// From here on a limit has another colour.
+/// The shares of a limit from which the colour changes.
 const NEAR: f64 = 0.7;
 const VERY_NEAR: f64 = 0.9;
 
@@ -24,15 +24,15 @@ pub(super) enum Table {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Column {
     pub(super) name: &'static str,
-    /// Characters; 0: what the others leave.
+    /// The width in characters; 0 for the remaining width.
     pub(super) width: u16,
-    /// Numbers are on the right.
+    /// Whether the column has numbers, aligned to the right.
     pub(super) is_number: bool,
-    /// Only on wide screens.
+    /// Whether only wide screens have the column.
     pub(super) is_extra: bool,
 }
 
-/// A cell, and what it is sorted by.
+/// A cell, and its rank for sorting.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Cell {
     pub(super) piece: Piece,
@@ -139,7 +139,7 @@ impl Cell {
         Self::number(text, value)
     }
 
-    /// The largest number first, texts by the alphabet.
+    /// Compares for sorting: the largest number first, texts in alphabetical order.
     fn compare(&self, other: &Self) -> Ordering {
         match self.rank.is_nan() || other.rank.is_nan() {
             true => self.piece.text.cmp(&other.piece.text),
@@ -157,7 +157,7 @@ impl Table {
         Self::Limits,
     ];
 
-    /// What it is called on a gateway of this name.
+    /// The title of the table on a gateway of this name.
     pub(super) fn title(self, gateway: &str) -> &'static str {
         match (self, gateway) {
             (Self::Slowest, _) => "Slow clients",
@@ -181,7 +181,7 @@ impl Table {
         }
     }
 
-    /// What an empty table says.
+    /// The text of an empty table.
     pub(super) fn none(self) -> &'static str {
         match self {
             Self::Slowest => "No client waits: every send queue is empty.",
@@ -192,7 +192,7 @@ impl Table {
         }
     }
 
-    /// The rows, by the gateway's own order or by a column.
+    /// The rows, in the gateway's order or sorted by a column.
     pub(super) fn rows(self, process: &Process, sort: Option<usize>) -> Vec<Row> {
         let Some(state) = &process.state else {
             return Vec::new();
@@ -234,7 +234,7 @@ fn who(client: &str, user: &str) -> Cell {
     }
 }
 
-/// The topic says more than the path, where there is one: a device, a symbol.
+/// The topic, if known (a device, a symbol), or else the path.
 fn what(client: &Client) -> Cell {
     let text = match (client.topic.as_str(), client.topics) {
         ("", topics) if topics > 1.0 => format!("{} topics", decimal(topics, 0)),
@@ -291,7 +291,7 @@ fn end(end: &End, state: &State) -> Row {
         .code
         .map_or_else(|| "-".to_owned(), |code| format!("{code:.0}"));
     vec![
-        // The newest first, as the gateway has it.
+        // The newest first, as from the gateway.
         Cell::number(duration(ago_ms), -ago_ms),
         who(&end.client, &end.user),
         Cell::text(end.reason.clone(), tone_of_end(&end.reason)),
@@ -303,7 +303,7 @@ fn end(end: &End, state: &State) -> Row {
     ]
 }
 
-/// The nearest first.
+/// The limits, sorted by nearness.
 fn limits(process: &Process, state: &State) -> Vec<Row> {
     let rows = state.limits.iter().filter_map(|row| limit(process, row));
     let mut rows: Vec<Row> = rows.collect();

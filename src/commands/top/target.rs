@@ -1,4 +1,4 @@
-//! Where a process is asked: the URL of its admin address, or the path of a unix socket.
+//! The admin address of a process: a URL, or the path of a unix socket.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use crate::listening::ListenAddr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub(super) place: Place,
-    /// The path that every request begins with, without a slash at its end.
+    /// The prefix of the path of every request, without a slash at the end.
     pub(super) base: String,
-    /// What `Host` says.
+    /// The value of `Host`.
     pub(super) authority: String,
     shown: String,
 }
@@ -25,9 +25,9 @@ pub(super) enum Place {
 }
 
 impl Target {
-    /// The admin address of a process of this machine, as its settings have it.
+    /// The admin address of a process of this machine, from its settings.
     pub(super) fn here(addr: &ListenAddr) -> Self {
-        // An address that stands for all is reached over loopback.
+        // Loopback replaces an unspecified address.
         let addr = addr
             .to_connect()
             .into_iter()
@@ -45,10 +45,10 @@ impl Target {
         }
     }
 
-    /// `http://HOST:PORT[/PATH]`, `https://…`, `HOST:PORT` or `unix:PATH`.
+    /// Parses `http://HOST:PORT[/PATH]`, `https://…`, `HOST:PORT` or `unix:PATH`.
     ///
     /// # Errors
-    /// What is wrong with it, without repeating it: it may hold a password.
+    /// The error, without the URL: the URL may contain a password.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             return match path {
@@ -70,7 +70,7 @@ impl Target {
             Some(port) => format!("{name}:{port}"),
             None => name.to_owned(),
         };
-        // The page's own address is what a person copies.
+        // People copy the address of the operator's page.
         let base = url
             .path()
             .trim_end_matches('/')

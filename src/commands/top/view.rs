@@ -1,4 +1,4 @@
-//! What is shown, and what keys change of it.
+//! The view, and the effects of keys.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
@@ -6,29 +6,29 @@ use super::fetch::{FetchError, Reading};
 use super::process::Process;
 use super::tables::Table;
 
-/// What `+` and `-` choose from, milliseconds.
+/// The intervals of `+` and `-`, milliseconds.
 const INTERVALS_MS: [u32; 8] = [250, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000];
 
-/// Everything that is shown.
+/// The whole view.
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) processes: Vec<Process>,
-    /// The process whose facts and tables are shown.
+    /// The process with shown facts and tables.
     pub(super) chosen: usize,
     /// The table, as an index of [`Table::ALL`].
     table: usize,
-    /// For each table the column that it is sorted by.
+    /// The sort column of each table.
     sorts: [Option<usize>; Table::ALL.len()],
     pub(super) is_paused: bool,
     pub(super) interval_ms: u32,
     pub(super) has_colour: bool,
 }
 
-/// What a key asks for beyond another look.
+/// The request of a key beyond drawing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     Nothing,
-    /// The interval or the pause is another.
+    /// The interval or the pause has changed.
     Pace,
     End,
 }
@@ -46,14 +46,14 @@ impl View {
         }
     }
 
-    /// Takes what a reading of the process with this index gave.
+    /// Adds the result of a reading of the process with this index.
     pub(super) fn take(&mut self, of: usize, at_ms: u64, read: Result<Reading, FetchError>) {
         if let Some(process) = self.processes.get_mut(of) {
             process.take(at_ms, read);
         }
     }
 
-    /// The process whose facts and tables are shown.
+    /// The process with shown facts and tables.
     pub(super) fn process(&self) -> Option<&Process> {
         self.processes.get(self.chosen)
     }
@@ -65,7 +65,7 @@ impl View {
             .unwrap_or(Table::Slowest)
     }
 
-    /// The column that the table is sorted by; `None`: the gateway's own order.
+    /// The sort column of the table; `None` for the gateway's order.
     pub(super) fn sort(&self) -> Option<usize> {
         self.sorts.get(self.table).copied().flatten()
     }
@@ -99,7 +99,7 @@ impl View {
         Asked::Nothing
     }
 
-    /// The next column, and after the last one the gateway's own order.
+    /// Selects the next sort column; the gateway's order follows the last column.
     fn next_sort(&mut self) {
         let columns = self.table().columns().len();
         if let Some(sort) = self.sorts.get_mut(self.table) {
@@ -108,7 +108,7 @@ impl View {
         }
     }
 
-    /// `+` asks more often, `-` less often.
+    /// `+` shortens the interval, `-` lengthens the interval.
     fn pace(&mut self, more: i8) -> Asked {
         let now = self.interval_ms;
         let found = match more > 0 {

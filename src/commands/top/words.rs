@@ -1,10 +1,10 @@
-//! Numbers, sizes and times as a person reads them, and texts of a server made safe to show.
+//! Numbers, sizes and times for people, and texts of a server made safe for a terminal.
 
-/// Characters of a server's text that are kept.
+/// The most characters kept of a server's text.
 const TEXT_CHARS_MAX: usize = 200;
 
-/// A text of a server without characters that a terminal acts on (escape sequences, line breaks,
-/// changes of the direction), and no longer than is ever shown.
+/// Replaces the characters of a server's text that a terminal interprets (escape sequences, line breaks,
+/// changes of direction), and bounds the length.
 pub(super) fn safe(text: &str) -> String {
     let shown = |c: char| match c {
         c if c.is_control() => '\u{fffd}',
@@ -14,7 +14,7 @@ pub(super) fn safe(text: &str) -> String {
     text.chars().take(TEXT_CHARS_MAX).map(shown).collect()
 }
 
-/// A number with commas between thousands, and so many decimals.
+/// A number with commas between thousands, and with `digits` decimals.
 pub(super) fn decimal(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
     let (whole, rest) = match text.find('.') {
@@ -35,12 +35,12 @@ pub(super) fn decimal(value: f64, digits: usize) -> String {
     format!("{sign}{grouped}{rest}")
 }
 
-/// A count, or a dash where there is none.
+/// A count, or a dash for `None`.
 pub(super) fn count(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| decimal(value, 0))
 }
 
-/// So many a second, or a dash before there are two readings.
+/// A number per second, or a dash before the second reading.
 pub(super) fn rate(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| decimal(value, 1))
 }
@@ -55,7 +55,7 @@ pub(super) fn bytes(value: f64) -> String {
     }
 }
 
-/// Bytes a second, or a dash before there are two readings.
+/// Bytes per second, or a dash before the second reading.
 pub(super) fn byte_rate(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), bytes)
 }
@@ -76,7 +76,7 @@ pub(super) fn duration(ms: f64) -> String {
     }
 }
 
-/// A length of time, or a dash where there is none.
+/// A length of time, or a dash for `None`.
 pub(super) fn maybe_duration(ms: Option<f64>) -> String {
     ms.map_or_else(|| "-".to_owned(), duration)
 }

@@ -10,7 +10,7 @@ use crate::settings::{Checked, NatsAccess, RedisAccess};
 use crate::sources::{BusInterest, Source};
 use crate::telemetry::BusStatus;
 
-/// Which bus it is, and where.
+/// The bus, by its kind and address.
 pub(super) struct ChannelsBus {
     place: Place,
     payload_bytes_max: usize,
@@ -24,20 +24,20 @@ enum Place {
     Nats(NatsAccess),
 }
 
-/// A source that is not running, and the way to tell it what clients want.
+/// A source that does not run yet, with the interest of the clients.
 pub(super) struct OpenBus {
     pub(super) source: Box<dyn Source>,
     pub(super) interest: BusInterest,
-    /// Where the bus is, without secrets.
+    /// The address of the bus, without secrets.
     pub(super) shown: String,
-    /// What `--check --connect` asks the bus.
+    /// The check of the bus for `--check --connect`.
     pub(super) question: Question,
 }
 
 impl ChannelsBus {
     pub(super) fn of(checked: &Checked) -> Self {
         let urls = checked.url("bus");
-        // Both are read whichever bus it is: every setting has to be.
+        // Both are read for either bus: a setting that nobody reads is an error.
         let mut redis = checked.redis();
         let nats = checked.nats_at(urls.clone());
         redis.url = Some(urls)
@@ -56,7 +56,7 @@ impl ChannelsBus {
         }
     }
 
-    /// How long a confirmation of this bus may take longer than its server.
+    /// The longest delay of a confirmation by this bus after the confirmation by its server.
     pub(super) fn settle(&self) -> Duration {
         match self.place {
             Place::Redis(_) => Duration::ZERO,
@@ -75,8 +75,7 @@ impl ChannelsBus {
     /// Makes the source.
     ///
     /// # Errors
-    /// The settings are no good, this program has no such bus, or the system has no descriptor
-    /// left.
+    /// The settings are not valid, or no file descriptor is left.
     pub(super) fn open(&self, status: &Arc<BusStatus>, acl: &Acl) -> Result<OpenBus, RunError> {
         match &self.place {
             Place::Redis(settings) => self.redis(settings.clone(), Arc::clone(status), acl),

@@ -1,4 +1,4 @@
-//! `weirgate channels`: what a client may hold, say and get.
+//! `weirgate channels`: the settings, the pages and the start of the gateway.
 
 mod bus;
 mod pages;

@@ -1,4 +1,4 @@
-//! What the channels gateway says of itself: `/health` and the head of `/stats`.
+//! The pages of the channels gateway: `/health` and the head of `/stats`.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::http::{Answer, Route};
 use crate::telemetry::{BusStatus, Telemetry};
 use crate::wire::object_writer::{ObjectWriter, iso_utc};
 
-/// `redis` or `nats`. On Redis the pages are as the contract has them.
+/// `redis` or `nats`. With Redis the pages follow the contract.
 #[derive(Clone, Copy)]
 pub(super) struct BusName(pub(super) &'static str);
 
@@ -45,7 +45,7 @@ pub(super) fn health_route(telemetry: &Arc<Telemetry>, clock: Clock, bus: BusNam
     })
 }
 
-/// What `/stats` begins with (contract channels, row HTTP).
+/// Writes the head of `/stats` (contract channels, row HTTP).
 pub(super) fn stats_head(
     object: &mut ObjectWriter,
     telemetry: &Telemetry,

@@ -1,4 +1,4 @@
-//! The settings of `weirgate channels`: its bus, and what a client may hold and say.
+//! The settings of `weirgate channels`: the bus, and the limits of a client.
 
 use crate::auth::{NamePatterns, NameSyntax, SUBJECT_BYTES_MAX};
 use crate::kinds::bus;
@@ -31,7 +31,7 @@ pub(super) fn conflated(checked: &Checked) -> Vec<String> {
 
 const HEADING: Heading = Heading("Channels");
 
-/// What is beyond a limit over all clients, and the test of these limits.
+/// The effect of the limits over all clients, and the test of these limits.
 const ALL_BEYOND: &str = "an error in the response, and the next entry is checked; names that \
     somebody holds are granted";
 const ALL_TEST: &str =
@@ -295,7 +295,7 @@ pub(super) const OWN: &[Setting] = &[
     ),
 ];
 
-/// As the contract has them.
+/// The shared rows with the defaults and names of the contract.
 pub(super) const CHANGES: &[Change] = &[
     ("listen", |row| row.original_env(&["REDIS_WS_GATEWAY_HOST"])),
     ("port", |row| {
@@ -305,7 +305,7 @@ pub(super) const CHANGES: &[Change] = &[
     ("message-bytes-max", |row| row.default("2097152")),
 ];
 
-/// What the settings of the bus have to fit together in.
+/// Checks the settings against each other: the bus, names on the bus, the history.
 pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     let urls = checked.url("bus");
     let mut wrong = Vec::new();
@@ -352,7 +352,7 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     wrong
 }
 
-/// How names are written on the bus.
+/// The syntax of names on the bus.
 pub(super) fn syntax(checked: &Checked) -> NameSyntax {
     let urls = checked.url("bus");
     match urls.expose().is_empty() || bus::is_redis(&urls) {

@@ -1,4 +1,4 @@
-//! Puts the channels gateway together.
+//! Assembles the channels gateway.
 
 use std::sync::Arc;
 
@@ -23,7 +23,6 @@ use crate::settings::Checked;
 use crate::sources::BusInterest;
 use crate::telemetry::{BusStatus, GatewayMetric, names};
 
-/// Puts the channels gateway together.
 pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let auth = checked.auth();
@@ -116,7 +115,7 @@ fn conflated_names(checked: &Checked) -> Result<Option<NamePatterns>, RunError> 
     patterns.map(Some).map_err(wrong)
 }
 
-/// What is kept for clients that resume; of no message, nothing is.
+/// The limits of the history. With 0 messages there is no history.
 fn history(checked: &Checked) -> HistoryLimits {
     HistoryLimits {
         messages: checked.number("history"),
@@ -126,7 +125,8 @@ fn history(checked: &Checked) -> HistoryLimits {
     }
 }
 
-/// What reads the table again, and where the gateway gets it, if the table is in a file.
+/// The file with the table of roles, to read again, and the input of the gateway for new tables; `None` for
+/// the built-in table.
 fn acl_file(
     checked: &Checked,
     settings: &ChannelsGatewaySettings,
@@ -156,7 +156,7 @@ fn gateway_settings(
             name_bytes_max: checked.number("all-channel-name-bytes-max"),
         },
         inbound_per_second: rate,
-        // Only where somebody asked for it.
+        // Unlimited by default.
         outbound_per_second: checked.is_set(per_second).then_some(rate),
         default_role: checked.text("default-role"),
         json_depth_max: checked.number("json-depth-max"),
@@ -166,7 +166,7 @@ fn gateway_settings(
     })
 }
 
-/// What clients hold is what the bus is asked for.
+/// Carries out an output of the gateway: passes the interest of the clients to the bus.
 fn carry_out(interest: &BusInterest, syntax: NameSyntax, output: ChannelsOutput) {
     let Interest {
         name,
@@ -237,7 +237,7 @@ fn metrics(
         .collect()
 }
 
-/// Of last values that clients wait for.
+/// The metrics of last values.
 fn retained_metrics(
     stats: &Arc<ChannelsStats>,
     interest: &BusInterest,
@@ -260,7 +260,7 @@ fn retained_metrics(
     ]
 }
 
-/// Of what is kept for clients that resume.
+/// The metrics of the history.
 fn history_metrics(stats: &Arc<ChannelsStats>, max: HistoryLimits) -> [GatewayMetric; 7] {
     let number = |name, read| GatewayMetric::number(name, stats, read);
     [

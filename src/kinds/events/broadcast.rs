@@ -1,4 +1,4 @@
-//! `POST /internal/broadcast`: from a body to the answer that says how many devices got it.
+//! `POST /internal/broadcast`: from a body to the response with the number of devices.
 
 use crossbeam_channel::Sender;
 use tokio::sync::oneshot;
@@ -13,7 +13,7 @@ use crate::hub::FrameBytes;
 use crate::reactor::LateWake;
 use crate::wire::object_writer::ObjectWriter;
 
-/// From the body of a broadcast to its answer.
+/// Turns the body of a broadcast into the response.
 #[derive(Clone)]
 pub(super) struct Pusher {
     pub(super) input: Sender<Input>,
@@ -21,7 +21,7 @@ pub(super) struct Pusher {
     pub(super) frame_bytes: FrameBytes,
     pub(super) clock: Clock,
     pub(super) json_depth_max: usize,
-    /// To the other instances.
+    /// The other instances.
     pub(super) bus: Option<Bus>,
 }
 
@@ -38,7 +38,7 @@ impl Pusher {
         let (sent, told) = oneshot::channel();
         let (bytes, pusher, whole) = (body.len(), self.clone(), body.clone());
         match aside(bytes, move || pusher.read(&body, sent)).await {
-            // After the loop's end the push is dropped, and nobody tells.
+            // After the end of the loop the push is dropped, with its `sent`.
             Some(Ok(parts)) => parts
                 .into_iter()
                 .for_each(|part| drop(self.input.send(Input::Push(part)))),
@@ -83,12 +83,12 @@ impl Pusher {
     }
 }
 
-/// The answer after the loop's end.
+/// The response after the end of the loop.
 fn stopping() -> Answer {
     Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "Stopping")
 }
 
-/// Deliveries of this instance and of the others, and which of the others are missing.
+/// Writes the deliveries of all instances, and the ids of the missing instances.
 fn write_shared(object: &mut ObjectWriter, count: u64, others: &Outcome) {
     object.number("sent", count.saturating_add(others.sent));
     object.string("bus", if others.is_up { "up" } else { "away" });

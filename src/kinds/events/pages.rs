@@ -1,4 +1,4 @@
-//! What the events gateway says of itself: `/health`, `/healthz` and its metrics.
+//! The pages of the events gateway: `/health`, `/healthz` and its metrics.
 
 use std::sync::Arc;
 
@@ -16,8 +16,7 @@ pub(super) fn healthz() -> Answer {
     Answer::json(StatusCode::OK, object.finish()).no_store()
 }
 
-/// `/health`, as the other gateways have it, with the services that do not answer and the bus
-/// between instances.
+/// `/health` as in the other gateways, plus the unavailable services and the bus between instances.
 pub(super) fn health_route(
     telemetry: &Arc<Telemetry>,
     away: ServicesAway,
@@ -37,7 +36,7 @@ pub(super) fn health_route(
     })
 }
 
-/// What the gateway counts itself.
+/// The metrics of the gateway.
 pub(super) fn gateway_metrics(stats: &Arc<EventsStats>) -> Vec<GatewayMetric> {
     let number = |name, read| GatewayMetric::number(name, stats, read);
     let by_label = |name, read| GatewayMetric::by_label(name, stats, read);

@@ -1,4 +1,4 @@
-//! The services behind the events gateway, and what a device may do.
+//! The services behind the events gateway, and the limits of a device.
 
 use crate::http::services::Upstream;
 use crate::settings::{Change, Form, Heading, Kind, Refused, Setting, Shows, Unit};
@@ -226,7 +226,7 @@ pub(super) const OWN: &[Setting] = &[
     ),
 ];
 
-/// As the contract has them.
+/// The shared rows with the defaults of the contract.
 pub(super) const CHANGES: &[Change] =
     &[
         ("trusted-proxies", |row| {

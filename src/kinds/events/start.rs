@@ -1,4 +1,4 @@
-//! Puts the events gateway together.
+//! Assembles the events gateway.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,14 +29,13 @@ use crate::reactor::LateWake;
 use crate::run::{CommonSettings, Inputs, Parts, Prepared, Question, RunError, say};
 use crate::settings::Checked;
 
-/// Silences that the whole of a call may last (contract events, `HTTP_TIMEOUT_SECONDS`).
+/// The length of a whole call, in timeouts for silence (contract events, `HTTP_TIMEOUT_SECONDS`).
 const WHOLE_SILENCES: u32 = 6;
 
-/// A message is refused from `MAX_MESSAGE_BYTES` on; its connection ends only from the larger of
-/// this and four times that (contract events, row `message_too_large`).
+/// A message over `MAX_MESSAGE_BYTES` is refused. The connection ends only over the larger of this number and
+/// four times `MAX_MESSAGE_BYTES` (contract events, row `message_too_large`).
 const CLOSE_BYTES_MIN: usize = 1024 * 1024;
 
-/// Puts the events gateway together.
 pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let gateway_settings = gateway_settings(checked);
     let mut common = CommonSettings::new(checked);
@@ -133,7 +132,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     }))
 }
 
-/// What is said at the start, without the address.
+/// The text at the start, without the address.
 fn welcome(checked: &Checked, bus: Option<&BusPages>) -> String {
     let [lobby, measurement, simulation] =
         [Service::Lobby, Service::Measurement, Service::Simulation].map(|s| upstream(checked, s));
@@ -147,7 +146,7 @@ fn welcome(checked: &Checked, bus: Option<&BusPages>) -> String {
 }
 
 fn gateway_settings(checked: &Checked) -> EventsGatewaySettings {
-    // A part of a message is none.
+    // A fraction of a message does not count.
     let whole = checked.milli("rate-limit-burst") / 1000;
     EventsGatewaySettings {
         message_bytes_max: checked.number("message-bytes-max"),
@@ -160,7 +159,7 @@ fn gateway_settings(checked: &Checked) -> EventsGatewaySettings {
     }
 }
 
-/// Of calls, and of the proxy to each service that it has paths of.
+/// The connections of calls, and of the proxy to each service with proxied paths.
 fn service_connections_max(checked: &Checked) -> usize {
     let proxied = Service::ALL.iter().filter(|s| !s.proxied().is_empty());
     let to_one: usize = checked.number("proxy-connections-max");
@@ -176,7 +175,7 @@ fn internal_access(checked: &Checked) -> InternalAccess {
     }
 }
 
-/// The services, in the order of their numbers.
+/// The services, ordered by number.
 fn services(checked: &Checked) -> Result<[services::Service; Service::ALL.len()], RunError> {
     let wants_tls = Service::ALL
         .iter()
@@ -189,7 +188,7 @@ fn services(checked: &Checked) -> Result<[services::Service; Service::ALL.len()]
     Ok(Service::ALL.map(service))
 }
 
-/// What `--check --connect` asks a service.
+/// The check of a service for `--check --connect`.
 fn question(service: &services::Service) -> Question {
     let (service, asked) = (service.clone(), service.to_string());
     Question::new(asked.clone(), move || {
@@ -200,7 +199,7 @@ fn question(service: &services::Service) -> Question {
     })
 }
 
-/// Where a service is.
+/// The address of a service.
 fn upstream(checked: &Checked, service: Service) -> Upstream {
     let flag = match service {
         Service::Lobby => "lobby-url",
@@ -256,7 +255,7 @@ fn start_calls(
         answer_bytes_max: checked.number("upstream-answer-bytes-max"),
     };
     let replied = move |reply| {
-        // After the loop's end nobody waits for it.
+        // Fails only after the end of the loop.
         let _ = input.send(Input::Reply(reply));
         wake.wake();
     };

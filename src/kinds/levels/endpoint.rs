@@ -1,14 +1,14 @@
-//! `--endpoint`: one more path for WebSocket clients, and the keys of the payload that it sends.
+//! `--endpoint`: a further path for WebSocket clients, with a selection of the payload's keys.
 
 use std::fmt;
 
 use crate::gateways::LevelsGateway;
 use crate::settings::{Checked, Form, Refused};
 
-/// What one endpoint looks like.
+/// The syntax of one endpoint.
 const ONE: &str = "PATH=KEY[,KEY…]";
 
-/// What `--endpoint` takes.
+/// The form of `--endpoint`.
 pub(super) static FORM: Form = Form {
     placeholder: ONE,
     allowed: ONE,
@@ -17,12 +17,12 @@ pub(super) static FORM: Form = Form {
     read: |text| parse(text).map(|endpoints| shown(&endpoints)),
 };
 
-/// Those that were set.
+/// The endpoints of `--endpoint`.
 pub(super) fn of(checked: &Checked) -> Vec<EndpointSettings> {
     checked.formed("endpoint", |text| parse(text).ok())
 }
 
-/// Paths that answer plain HTTP; what ends with `/` stands for everything below it too.
+/// Paths of plain HTTP. A path with `/` at the end includes everything below, except for `/` alone.
 const HTTP_PATHS: [&str; 10] = [
     "/health",
     "/ready",
@@ -36,7 +36,7 @@ const HTTP_PATHS: [&str; 10] = [
     "/",
 ];
 
-/// The path answers plain HTTP.
+/// Whether plain HTTP uses the path.
 pub(super) fn is_http_path(path: &str) -> bool {
     let mut taken = HTTP_PATHS.iter();
     taken.any(|taken| {
@@ -44,19 +44,19 @@ pub(super) fn is_http_path(path: &str) -> bool {
     })
 }
 
-/// One more path for clients, which sends some of the keys.
+/// A path whose clients get some of the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EndpointSettings {
-    /// As requests have it: nothing is decoded.
+    /// The path as in requests, without percent-decoding.
     pub(super) path: String,
-    /// At least one, each once.
+    /// The keys: at least one, without repetition.
     pub(super) keys: Vec<String>,
 }
 
-/// Reads endpoints with space between them, and checks their paths against each other.
+/// Reads endpoints separated by space, and checks their paths against each other.
 ///
 /// # Errors
-/// The first that is not allowed.
+/// The first endpoint that is not allowed.
 fn parse(text: &str) -> Result<Vec<EndpointSettings>, Refused> {
     let mut endpoints: Vec<EndpointSettings> = Vec::new();
     for item in text.split_whitespace() {
@@ -75,7 +75,7 @@ fn parse_one(item: &str) -> Result<EndpointSettings, String> {
     let Some((path, keys)) = item.split_once('=') else {
         return Err(format!("{ONE}, several with space between them"));
     };
-    // What a request line may hold of a path (RFC 3986, section 3.3), but for the `=`.
+    // The characters of a path in a request line (RFC 3986, section 3.3), without `=`.
     let of_path = |c: char| c.is_ascii_alphanumeric() || "/-._~!$&'()*+,;:@%".contains(c);
     if !path.starts_with('/') || !path.chars().all(of_path) {
         return Err("a path that begins with /, without query".into());
@@ -97,7 +97,7 @@ fn parse_one(item: &str) -> Result<EndpointSettings, String> {
 }
 
 impl EndpointSettings {
-    /// Itself as a refusal, if it sends anything but `known` keys.
+    /// Returns this endpoint as a refusal if a key is not among `known`.
     pub(super) fn unknown_key(&self, known: &[&str]) -> Option<Refused> {
         let unknown = |key: &String| !known.contains(&key.as_str());
         let allowed = || format!("keys among {}", known.join(", "));
@@ -114,7 +114,7 @@ impl fmt::Display for EndpointSettings {
     }
 }
 
-/// With space between them, which [`parse`] reads again.
+/// The endpoints separated by space, as [`parse`] reads them.
 fn shown(endpoints: &[EndpointSettings]) -> String {
     let shown: Vec<_> = endpoints.iter().map(EndpointSettings::to_string).collect();
     shown.join(" ")

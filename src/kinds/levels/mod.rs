@@ -50,7 +50,7 @@ pub(super) const DEMO: GatewayKind = GatewayKind::new(
 .check(unknown_keys)
 .dialect(super::dialects::LEVELS);
 
-/// Endpoints that send keys which nothing fills.
+/// The endpoints with keys outside the payload.
 fn unknown_keys(checked: &Checked) -> Vec<SettingsError> {
     let relays = relay::of(checked);
     let relayed = relays.iter().map(|relay| relay.key.as_str());

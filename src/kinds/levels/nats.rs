@@ -20,10 +20,10 @@ use crate::telemetry::BusStatus;
 /// Frames the banner.
 const RULE: &str = "============================================================";
 
-/// The last line of the banner, once both subscriptions stand.
+/// The last line of the banner, once both subscriptions are confirmed.
 const SUBSCRIBED: &str = "✅ Gateway subscribed to NATS subjects";
 
-/// Puts the levels gateway on NATS together.
+/// Assembles the levels gateway on NATS.
 pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let access = checked.nats();
     let is_ephemeral = checked.switch("ephemeral");
@@ -81,7 +81,7 @@ fn stream_settings(
 }
 
 fn subscriptions(plan: &LevelsPlan) -> Vec<SubscriptionSpec> {
-    // Streams of relays are their publishers' to make.
+    // The publishers of relayed subjects create the streams.
     let named = |relay: &RelaySettings| relay.stream.clone();
     let ours = ["LEVEL_SIGNALS", "MARKET_DATA"].map(|name| Some(name.to_owned()));
     let streams = ours.into_iter().chain(plan.relays.iter().map(named));
@@ -94,7 +94,7 @@ fn subscriptions(plan: &LevelsPlan) -> Vec<SubscriptionSpec> {
     targets.map(subscription).collect()
 }
 
-/// Says the last line of the banner once the subscriptions stand.
+/// Prints the last line of the banner once the subscriptions are confirmed.
 fn announce_subscribed(status: Arc<BusStatus>) {
     let wait = move || {
         while !status.subscribed() {
@@ -102,7 +102,7 @@ fn announce_subscribed(status: Arc<BusStatus>) {
         }
         say(SUBSCRIBED);
     };
-    // Without the thread the line is missing, and nothing else.
+    // Without the thread only the line is missing.
     if let Err(error) = detached("banner", wait) {
         tracing::warn!(%error, "cannot wait for the subscriptions");
     }

@@ -1,5 +1,5 @@
-//! What the levels gateway says of itself: `/health`; and, for the demo, `/page/tab`: what the gateway says
-//! of the connection of one tab.
+//! The pages of the levels gateway: `/health`, and for the demo `/page/tab` with the connection of one
+//! browser tab.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::reactor::LateWake;
 use crate::telemetry::Telemetry;
 use crate::wire::object_writer::ObjectWriter;
 
-/// The way to the gateway.
+/// Asks the gateway for the connection of a tab.
 #[derive(Clone)]
 pub(super) struct TabAsker {
     pub(super) questions: Sender<TabQuestion>,
@@ -21,7 +21,7 @@ pub(super) struct TabAsker {
 }
 
 impl TabAsker {
-    /// `GET /page/tab?name=NAME`: only who has named a connection knows the name.
+    /// `GET /page/tab?name=NAME`. Only the tab that named its connection knows the name.
     pub(super) fn route(self) -> Route {
         let answer = move |request: RequestParts, _| {
             let asker = self.clone();
@@ -39,16 +39,16 @@ impl TabAsker {
         let question = TabQuestion {
             name,
             answer: Box::new(move |look| {
-                // The browser may have gone.
+                // The browser may have disconnected.
                 let _ = tell.send(look);
             }),
         };
         let _ = self.questions.send(question);
         self.wake.wake();
-        // After the loop's end the question is dropped.
+        // After the end of the loop the question is dropped.
         match told.await {
             Ok(Some(look)) => Answer::json(StatusCode::OK, operator::client(&look).finish()),
-            // As long as the tab has not said its name, which is no fault of who asks.
+            // The tab has not sent its name yet: not an error of the request.
             Ok(None) => Answer::json(StatusCode::OK, "null".to_owned()),
             Err(_) => Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "Stopping"),
         }
@@ -56,7 +56,7 @@ impl TabAsker {
     }
 }
 
-/// `name` in the query; empty without one.
+/// `name` in the query, or the empty string.
 fn name_of(request: &RequestParts) -> String {
     let query = request.head.uri.query().unwrap_or_default();
     let mut pairs = form_urlencoded::parse(query.as_bytes());
@@ -64,8 +64,8 @@ fn name_of(request: &RequestParts) -> String {
     name.map(|(_, name)| name.into_owned()).unwrap_or_default()
 }
 
-/// `/health` of the levels gateway (contract levels, `GET /health`). `nats_url` is shown as it is:
-/// its password must be hidden already.
+/// `/health` of the levels gateway (contract levels, `GET /health`). `nats_url` is shown unchanged, so the
+/// password must be hidden already.
 pub(super) fn health_route(telemetry: &Arc<Telemetry>, nats_url: String) -> Route {
     let telemetry = Arc::clone(telemetry);
     Route::get("/health", move |_| health(&telemetry, &nats_url))

@@ -1,18 +1,17 @@
-//! `--relay`: one more subject, and the key of the payload that its last message stands under.
+//! `--relay`: a further subject, and the key of its last message in the payload.
 
 use std::fmt;
 
 use crate::feeds::levels::{KEYS, SEQ_KEY, SUBJECTS};
 use crate::settings::{Checked, Form, Refused};
 
-/// The durable consumers of the two subjects that are always relayed, in the order of
-/// [`SUBJECTS`].
+/// The durable consumers of the two permanent subjects, in the order of [`SUBJECTS`].
 pub(super) const DURABLES: [&str; SUBJECTS.len()] = ["gateway_levels", "gateway_flow"];
 
-/// What one relay looks like.
+/// The syntax of one relay.
 const ONE: &str = "SUBJECT=KEY[,stream=NAME][,durable=NAME]";
 
-/// What `--relay` takes.
+/// The form of `--relay`.
 pub(super) static FORM: Form = Form {
     placeholder: ONE,
     allowed: ONE,
@@ -21,7 +20,7 @@ pub(super) static FORM: Form = Form {
     read: |text| parse(text).map(|relays| shown(&relays)),
 };
 
-/// Those that were set; none on a gateway without them.
+/// The relays of `--relay`; none on a gateway without this setting.
 pub(super) fn of(checked: &Checked) -> Vec<RelaySettings> {
     match checked.has("relay") {
         true => checked.formed("relay", |text| parse(text).ok()),
@@ -29,26 +28,26 @@ pub(super) fn of(checked: &Checked) -> Vec<RelaySettings> {
     }
 }
 
-/// nats-server takes no longer names of streams and consumers.
+/// The longest name of a stream or consumer that nats-server accepts.
 const NAME_BYTES_MAX: usize = 255;
 
-/// One more subject that is relayed, untouched.
+/// A further subject, relayed unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RelaySettings {
-    /// A whole NATS subject, without wildcards.
+    /// The whole NATS subject, without wildcards.
     pub(super) subject: String,
-    /// Its key in the payload, not escaped.
+    /// The key in the payload, not escaped.
     pub(super) key: String,
-    /// The stream that holds it; `None` asks the server.
+    /// The stream of the subject; `None` asks the server.
     pub(super) stream: Option<String>,
-    /// The durable consumer that reads it.
+    /// The durable consumer of the subject.
     pub(super) durable: String,
 }
 
-/// Reads relays with space between them, and checks them against each other.
+/// Reads relays separated by space, and checks them against each other.
 ///
 /// # Errors
-/// The first that is not allowed.
+/// The first relay that is not allowed.
 fn parse(text: &str) -> Result<Vec<RelaySettings>, Refused> {
     let mut relays = Vec::new();
     for item in text.split_whitespace() {
@@ -81,7 +80,8 @@ fn parse_one(item: &str) -> Result<RelaySettings, String> {
 }
 
 impl RelaySettings {
-    /// Itself, if nothing of it is taken by `others` or by what is always relayed.
+    /// Returns this relay, or an error if its subject, key or consumer is in use already: by one of `others`,
+    /// or by a permanent subject.
     fn beside(self, others: &[Self]) -> Result<Self, String> {
         let taken = |own: fn(&Self) -> &str, always: &[&str]| {
             let mine = own(&self);
@@ -125,7 +125,7 @@ fn checked_key(key: &str) -> Result<String, String> {
     }
 }
 
-/// What nats-server takes as the name of a stream or a consumer.
+/// Checks a name of a stream or a consumer by the rules of nats-server.
 fn checked_name(name: &str) -> Result<String, String> {
     let bad = |c: char| c.is_control() || matches!(c, '.' | '*' | '>' | '/' | '\\');
     match name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(bad) {
@@ -134,7 +134,7 @@ fn checked_name(name: &str) -> Result<String, String> {
     }
 }
 
-/// A consumer's name for a key: what such a name may not have becomes `_`.
+/// The default consumer name for a key: `_` replaces each character that is not safe in a name.
 fn default_durable(key: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || c == '-';
     let name: String = key.chars().map(|c| if safe(c) { c } else { '_' }).collect();
@@ -154,7 +154,7 @@ impl fmt::Display for RelaySettings {
     }
 }
 
-/// With space between them, which [`parse`] reads again.
+/// The relays separated by space, as [`parse`] reads them.
 fn shown(relays: &[RelaySettings]) -> String {
     let shown: Vec<_> = relays.iter().map(RelaySettings::to_string).collect();
     shown.join(" ")
@@ -183,7 +183,7 @@ mod tests {
                 "b.c.$d=é\"=/x,durable=gateway_____x"
             ]
         );
-        // What is shown means the same again.
+        // The shown text reads back unchanged.
         let text = "a=k,stream=S,durable=d b=é,durable=gateway__";
         assert_eq!((FORM.read)(text).as_deref(), Ok(text));
     }

@@ -1,4 +1,4 @@
-//! What the levels gateway relays and computes, and the market of the demo.
+//! The settings of the levels gateway, and of the market of the demo.
 
 use super::{endpoint, relay};
 use crate::settings::{Change, Heading, Kind, Setting, Unit};

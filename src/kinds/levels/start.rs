@@ -1,4 +1,4 @@
-//! Puts the levels gateway together, on whichever source.
+//! Assembles the levels gateway on any source.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::sources::Source;
 use crate::sources::simulated::{SimulatedSettings, SimulatedSource};
 use crate::telemetry::BusStatus;
 
-/// Puts the levels gateway on a simulated market together.
+/// Assembles the levels gateway on a simulated market.
 pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let market = SimulatedSettings {
         levels: checked.number("levels"),
@@ -45,7 +45,7 @@ pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError
         .prepare(clock, |listening| say(&welcome(listening)))
 }
 
-/// What the demo says at the start: what to open.
+/// The text at the start of the demo: the addresses to open.
 fn welcome(listening: &Listening) -> String {
     let (page, websocket) = (
         listening.url("http", "/"),
@@ -54,7 +54,7 @@ fn welcome(listening: &Listening) -> String {
     format!("weirgate demo: a simulated market\n  Page:      {page}\n  WebSocket: {websocket}")
 }
 
-/// The levels gateway apart from its source.
+/// The levels gateway without its source.
 pub(super) struct LevelsPlan {
     gateway: &'static str,
     common: CommonSettings,
@@ -79,14 +79,14 @@ impl LevelsPlan {
         }
     }
 
-    /// The durables and their subjects, as `/health` shows them.
+    /// The durable consumers and their subjects, as `/health` shows them.
     pub(super) fn consumers(&self) -> impl Iterator<Item = (&str, &str)> {
         let relays = self.relays.iter();
         let relayed = relays.map(|r| (r.durable.as_str(), r.subject.as_str()));
         DURABLES.into_iter().zip(SUBJECTS).chain(relayed)
     }
 
-    /// Judges messages as the feed will.
+    /// Judges messages by the rules of the feed.
     pub(super) fn judge(&self) -> crate::feeds::levels::LevelsJudge {
         crate::feeds::levels::LevelsJudge::new(&self.feed)
     }
@@ -96,8 +96,8 @@ impl LevelsPlan {
         Arc::new(BusStatus::new(&consumers, clock.now().unix_ms))
     }
 
-    /// Puts the gateway on a source. `shown_url` is where the bus is, for `/health`; `more` are pages
-    /// beside those of every levels gateway.
+    /// Assembles the gateway on a source. `shown_url` is the address of the bus, for `/health`; `more` are
+    /// further pages.
     pub(super) fn parts<G: Gateway>(
         self,
         gateway: impl FnOnce(LevelsGateway) -> G,
@@ -121,7 +121,7 @@ impl LevelsPlan {
     }
 }
 
-/// What a path sends has its own name, so that both sides find it.
+/// The topic of a path has the name of the path, for both feed and gateway.
 fn topic(endpoint: &EndpointSettings) -> TopicName {
     endpoint.path.clone().into()
 }

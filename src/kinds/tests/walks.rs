@@ -1,8 +1,8 @@
-//! The whole table with each subcommand: nothing in it is without effect, or too wide.
+//! Checks of the whole table with each subcommand: every row has an effect and a tight range.
 
 use super::*;
 
-/// What has to stand beside a flag that is half of something.
+/// The counterpart of `flag`: one flag is an error without the other.
 pub(super) fn partner(flag: &str) -> Option<&'static str> {
     Some(match flag {
         "nats-user" => "--nats-password=x",
@@ -20,7 +20,7 @@ pub(super) fn partner(flag: &str) -> Option<&'static str> {
     })
 }
 
-/// A value for a row in a form of its own.
+/// A valid value for a row with its own form.
 pub(super) fn form_value(flag: &str) -> &'static str {
     match flag {
         "relay" => "news.flash=news",

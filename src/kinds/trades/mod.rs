@@ -1,4 +1,4 @@
-//! `weirgate trades`: what a client may hold and say, and what the gateway says of itself.
+//! `weirgate trades`: the settings, the pages and the start of the gateway.
 
 mod pages;
 mod start;
@@ -115,7 +115,7 @@ const OWN: &[Setting] = &[
     ),
 ];
 
-/// As the contract has them.
+/// The shared rows with the defaults and names of the contract.
 const CHANGES: &[Change] = &[
     ("listen", |row| row.default("[::]")),
     ("port", |row| {

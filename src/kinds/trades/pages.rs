@@ -1,5 +1,5 @@
-//! What the trades gateway says of itself: `/health`, the answer to plain requests, `/stats`, the
-//! line that is logged once a minute.
+//! The pages of the trades gateway: `/health`, `/stats`, the response to plain requests, and the line that is
+//! logged once a minute.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::run::StatsLine;
 use crate::telemetry::{BusStatus, Telemetry};
 use crate::wire::object_writer::ObjectWriter;
 
-/// For plain requests to anything but the pages (contract trades, row "listens").
+/// The response to plain requests outside the pages (contract trades, row "listens").
 pub(super) fn upgrade_required() -> Handler {
     Handler::ready(|_| {
         let status = StatusCode::UPGRADE_REQUIRED;
@@ -36,7 +36,7 @@ pub(super) fn health_route(telemetry: &Arc<Telemetry>) -> Route {
     })
 }
 
-/// What `/stats` begins with, and what is logged once a minute.
+/// The head of `/stats`, and the line that is logged once a minute.
 #[derive(Clone)]
 pub(super) struct Numbers {
     pub(super) stats: Arc<TradesStats>,

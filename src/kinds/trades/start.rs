@@ -1,4 +1,4 @@
-//! Puts the trades gateway together.
+//! Assembles the trades gateway.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -22,7 +22,6 @@ use crate::settings::Checked;
 use crate::sources::redis::{RedisNeeds, RedisSource};
 use crate::telemetry::{BusStatus, GatewayMetric, names};
 
-/// Puts the trades gateway together.
 pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let auth = checked.auth();
@@ -122,7 +121,7 @@ fn metrics(stats: &Arc<TradesStats>, candles: Option<&CandleSettings>) -> Vec<Ga
         .collect()
 }
 
-/// What there is with candles only.
+/// The metrics of candles, if there are candles.
 fn candle_metrics(stats: &TradesStats, pairs_max: usize) -> [GatewayMetric; 4] {
     let candles = &stats.candles;
     [

@@ -1,4 +1,4 @@
-//! Tokens: whether they are asked for, what they are checked with, what their claims are called.
+//! Tokens: the requirement, the keys and rules, the names of claims.
 
 use super::super::kind::Kind;
 use super::super::setting::{Heading, Part, Setting};

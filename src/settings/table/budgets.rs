@@ -1,11 +1,11 @@
-//! Budgets of one turn of the loop, how it waits, and what the bus may send.
+//! Budgets of one turn of the loop, the wait of the loop, and the messages from the bus.
 
 use super::super::kind::{Kind, Unit};
 use super::super::setting::{Heading, Part, Setting, Shows};
 use super::{GIB, KIB, MIB};
 use crate::telemetry::names;
 
-/// A budget is no loss: what is left has the next turn.
+/// A budget loses nothing: the next turn continues.
 const NEXT_TURN: Shows = Shows::Metric(names::LOOP_TURNS);
 
 pub(super) static ROWS: &[Setting] = &[

@@ -1,4 +1,4 @@
-//! Where a bus is: the NATS connection, the Redis connection.
+//! The access to a bus: the NATS connection, the Redis connection.
 
 use super::super::groups::TLS_NAME;
 use super::super::kind::Kind;

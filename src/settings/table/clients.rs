@@ -1,4 +1,4 @@
-//! Where a gateway listens, who may connect, and what a client may send.
+//! The listen addresses of a gateway, and the limits of clients.
 
 use super::super::kind::Kind;
 use super::super::listen::{ADMIN, LISTEN, MODE, OWNER};

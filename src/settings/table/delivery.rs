@@ -1,4 +1,4 @@
-//! What waits for a client, and how a connection is kept.
+//! The send queues of clients, and the care of connections.
 
 use super::super::kind::Kind;
 use super::super::setting::{Heading, Part, Setting, Shows};

@@ -1,9 +1,9 @@
-//! The shared table: every setting that more than one gateway may have. Nothing else knows such a
-//! flag's name, range or default.
+//! The shared table: every setting that several gateways may have. The name, range and default of such a flag
+//! are only here.
 //!
-//! One file for each part of the program. Rows stand in the order of `--help`, those of one heading
-//! together, and each once: where a gateway differs, the gateway says so ([`super::Change`]). The
-//! rows that only one gateway has are that gateway's.
+//! One file for each part of the program. Rows are in the order of `--help`, each once, and the rows of one
+//! heading are together. A gateway changes a row with [`super::Change`]. A row of one gateway alone is in the
+//! folder of that gateway.
 
 mod auth;
 mod budgets;
@@ -21,10 +21,10 @@ const GIB: u64 = 1024 * MIB;
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 
-/// What stands before the rows of one gateway alone.
+/// The rows before a gateway's own rows.
 pub(super) static BEFORE_OWN: &[&[Setting]] = &[clients::LISTENING, buses::NATS, buses::REDIS];
 
-/// What stands after them.
+/// The rows after a gateway's own rows.
 pub(super) static AFTER_OWN: &[&[Setting]] = &[
     process::ROWS,
     auth::ROWS,

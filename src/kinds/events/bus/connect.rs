@@ -1,4 +1,4 @@
-//! The connection to the bus between instances: Redis or NATS, as the URL says.
+//! The connection to the bus between instances: Redis or NATS, depending on the URL.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,16 +19,16 @@ use crate::sources::{Source, SourceLink};
 
 /// Events between a connection and the thread of the bus.
 const EVENTS_MAX: usize = 1_024;
-/// Bytes of these. One message of any size has room.
+/// The bytes of these events. One message of any size has room.
 const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Where the bus is, and who this instance is to it. Shown without secrets.
+/// The address of the bus and the login of this instance. Shown without secrets.
 pub(super) struct BusAddress {
     urls: SecretUrl,
-    /// Of Redis; then `urls` say only who this instance is.
+    /// The sentinels of Redis; with sentinels `urls` has only the login.
     sentinels: Option<SentinelSettings>,
     ca: Option<PathBuf>,
-    /// Of Redis.
+    /// For Redis.
     tls_name: Option<String>,
     client: Option<(PathBuf, PathBuf)>,
     creds: Option<PathBuf>,
@@ -38,21 +38,21 @@ pub(super) struct BusAddress {
 /// Publishes bytes on a subject. Returns `false` if too much waits to be written.
 pub(super) type Publish = Box<dyn Fn(&Arc<str>, Vec<u8>) -> bool + Send>;
 
-/// How the threads of the connections are spoken to, once they run.
+/// The ends of the channels to the connection threads.
 pub(super) struct Connection {
-    /// What `--check --connect` asks the bus.
+    /// The check of the bus for `--check --connect`.
     pub(super) question: Option<Question>,
     pub(super) publish: Publish,
-    /// Of the subscribed connection.
+    /// The events of the subscribed connection.
     pub(super) events: Receiver<BusEvent>,
-    /// Gives the room of taken events back.
+    /// Gives the room of processed events back.
     pub(super) taken: TakenBytes,
-    /// Of the publishing connection, if it is another one.
+    /// The events of the publishing connection, if publishing has a connection of its own.
     pub(super) publishing: Option<Receiver<BusEvent>>,
 }
 
 impl BusAddress {
-    /// `None`: there is no bus.
+    /// Returns `None` without a bus.
     pub(super) fn of(checked: &Checked) -> Option<Self> {
         let is_set = |urls: &SecretUrl| !urls.expose().is_empty();
         let sentinels = Some(checked.url("events-bus-sentinels")).filter(is_set);
@@ -89,10 +89,10 @@ impl fmt::Display for BusAddress {
     }
 }
 
-/// Makes the connections, each on a thread that is to be started.
+/// Makes the connections. Each has a thread in `threads`, not started yet.
 ///
 /// # Errors
-/// The settings are no good, or this program has no such bus.
+/// The settings are not valid.
 pub(super) fn connect(
     address: &BusAddress,
     name: &str,
@@ -109,7 +109,7 @@ pub(super) fn connect(
     }
 }
 
-/// Has a connection run on a thread of its own.
+/// Adds a thread for a connection.
 fn run(
     name: &'static str,
     source: impl Source + 'static,
@@ -118,7 +118,7 @@ fn run(
 ) -> (Receiver<BusEvent>, TakenBytes) {
     let (sender, events) = bounded(EVENTS_MAX);
     let (bytes, taken) = QueueBytes::new(EVENT_BYTES_MAX);
-    // The thread of the bus waits for the channel itself.
+    // No waker: the thread of the bus waits for the channel.
     let link = SourceLink::new(sender, Box::new(|| {}), clock).bounded(bytes);
     threads.add(name, move || Box::new(source).run(link));
     (events, taken)
@@ -158,7 +158,7 @@ fn redis(
         address.tls_name.clone(),
         "events-bus-tls-name",
     )?;
-    // Other instances may be set to longer parts than this one.
+    // Other instances may be set to longer parts.
     settings.payload_bytes_max = MESSAGE_BYTES_MAX;
     settings.needs_all_names = true;
     let status = || Arc::new(BusStatus::new(&[], clock.now().unix_ms));
@@ -169,7 +169,7 @@ fn redis(
     }
     let (publisher, handle) = RedisPublisher::new(settings, status()).map_err(wrong)?;
     let (events, taken) = run("bus-subscribe", source, clock, threads);
-    // What it says is short: `Up` and `Down`.
+    // The publisher's events are short: `Up` and `Down`.
     let (sender, publishing) = bounded(EVENTS_MAX);
     let link = SourceLink::new(sender, Box::new(|| {}), clock);
     threads.add("bus-publish", move || Box::new(publisher).run(link));
@@ -182,7 +182,7 @@ fn redis(
     })
 }
 
-/// Published to is the last subject, which is this instance's own: nobody listens there.
+/// The check of Redis. Publishes to the last subject: the subject of this instance, without subscribers.
 fn redis_question(
     settings: &crate::sources::redis::RedisSettings,
     subjects: &[Arc<str>],
@@ -237,7 +237,7 @@ fn nats(
     })
 }
 
-/// As with Redis.
+/// The check of NATS; see [`redis_question`].
 fn nats_question(
     settings: &crate::sources::nats::NatsSettings,
     address: &BusAddress,

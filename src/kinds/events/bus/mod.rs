@@ -2,11 +2,11 @@
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | the handle, and how much may wait for other instances |
-//! | `connect` | which bus it is, and the threads of its connections |
+//! | `mod` | the handle, and the limits of waiting pushes |
+//! | `connect` | the kind of the bus, and the threads of its connections |
 //! | `thread` | the exchange between HTTP, the loop and the bus |
 //! | `rows` | settings |
-//! | `pages` | what `/health`, `/stats` and the metrics say of it |
+//! | `pages` | the bus in `/health`, `/stats` and the metrics |
 
 mod connect;
 mod pages;
@@ -35,13 +35,13 @@ use crate::settings::Checked;
 pub(super) use self::pages::BusPages;
 pub(super) use self::rows::{ROWS, check};
 
-/// Bytes of the bodies of pushes that wait for other instances. One push of any size has room.
+/// Bytes of the bodies of pushes that wait for other instances. A single push of any size has room.
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// How long a stop waits until the bus has carried the last message.
+/// The longest wait of a stop until the bus has carried the last message.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Shares pushes with other instances; clones share them over the same connection.
+/// Shares pushes with other instances. Clones use the same connection.
 #[derive(Clone)]
 pub(super) struct Bus {
     commands: Sender<Command>,
@@ -56,7 +56,7 @@ struct Waiting {
     pushes_max: usize,
 }
 
-/// Room for one push; given back when dropped.
+/// The room of one push; given back on drop.
 pub(super) struct Room {
     waiting: Arc<Waiting>,
     bytes: usize,
@@ -69,16 +69,16 @@ impl Drop for Room {
     }
 }
 
-/// What the thread of the bus needs of the rest of the gateway.
+/// The surroundings of the bus thread: the loop, the waker, the limits and the clock.
 pub(super) struct Surroundings {
-    /// Into the loop.
+    /// The input of the loop.
     pub(super) input: Sender<Input>,
     pub(super) wake: LateWake,
     pub(super) frame_bytes: FrameBytes,
     pub(super) clock: Clock,
 }
 
-/// What is left to do at a start, and to ask before.
+/// The threads to start, and the check before.
 #[derive(Default)]
 pub(super) struct ToStart {
     pub(super) threads: Threads,
@@ -86,10 +86,10 @@ pub(super) struct ToStart {
 }
 
 impl Bus {
-    /// Puts the bus together, if there is one, with the threads that have to be started.
+    /// Assembles the bus, if the settings name a bus, with its threads.
     ///
     /// # Errors
-    /// The settings are no good.
+    /// The settings are not valid.
     pub(super) fn prepare(
         checked: &Checked,
         around: Surroundings,
@@ -134,12 +134,12 @@ impl Bus {
         Ok(Some((bus, pages, ToStart { threads, question })))
     }
 
-    /// Room for a push with a body of so many bytes. `None`: too many wait, and one more was counted
-    /// as refused.
+    /// Reserves room for a push with a body of `bytes`. Returns `None`, and counts a refusal, if too many
+    /// pushes wait.
     pub(super) fn room(&self, bytes: usize) -> Option<Room> {
         let pushes = self.waiting.pushes.fetch_add(1, Relaxed);
         let held = self.waiting.bytes.fetch_add(bytes, Relaxed);
-        // Gives both back if there is none.
+        // Gives both back on drop.
         let room = Room {
             waiting: Arc::clone(&self.waiting),
             bytes,
@@ -152,16 +152,16 @@ impl Bus {
         Some(room)
     }
 
-    /// Publishes a push that was handed to the loop of this instance. The receiver is told what
-    /// became of the push in the other instances.
+    /// Publishes a push that the loop of this instance has already. The receiver gets the outcome in the
+    /// other instances.
     pub(super) fn push(&self, body: Bytes, room: Room) -> oneshot::Receiver<Outcome> {
         let (tell, told) = oneshot::channel();
-        // After the end of its thread the receiver is told nothing.
+        // After the end of the bus thread the receiver gets an error.
         let _ = self.commands.send(Command::Push { body, room, tell });
         told
     }
 
-    /// The loop has ended: the other instances are told, if the bus is there.
+    /// Announces the end of this instance to the others, if the bus is up.
     pub(super) fn leave(&self) {
         let (done, left) = bounded(1);
         if self.stats.is_up() && self.commands.send(Command::Leave(done)).is_ok() {

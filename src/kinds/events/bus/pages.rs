@@ -1,4 +1,4 @@
-//! What `/health`, `/stats` and the metrics say of the bus between instances.
+//! The bus between instances in `/health`, `/stats` and the metrics.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use crate::gateways::events::bus::{BusStats, InstanceId};
 use crate::telemetry::{GatewayMetric, names};
 use crate::wire::object_writer::ObjectWriter;
 
-/// The bus, for those who look at the gateway.
+/// The bus, for pages and metrics.
 #[derive(Clone)]
 pub(in crate::kinds::events) struct BusPages {
-    /// Without secrets.
+    /// Shown without secrets.
     pub(in crate::kinds::events) address: String,
     kind: &'static str,
     instance: InstanceId,

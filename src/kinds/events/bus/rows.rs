@@ -174,7 +174,7 @@ pub(in crate::kinds::events) const ROWS: &[Setting] = &[
     ),
 ];
 
-/// What these settings have to fit together in.
+/// Checks these settings against each other.
 pub(in crate::kinds::events) fn check(checked: &Checked) -> Vec<SettingsError> {
     let urls = checked.url("events-bus");
     let mut wrong = Vec::new();

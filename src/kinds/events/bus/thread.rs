@@ -1,4 +1,4 @@
-//! The thread between HTTP, the loop and the bus: it carries out what the exchange decides.
+//! The thread between HTTP, the loop and the bus: carries out the actions of the exchange.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use crate::gateways::events::{Input, Push};
 use crate::http::Bytes;
 use crate::run::RunError;
 
-/// Pushes of other instances that the loop has not delivered. With more, the bus is not read.
+/// Pushes of other instances in the loop, not delivered yet. At this number the thread stops reading the bus.
 const DELIVERING_MAX: usize = 64;
 
-/// While nothing is due.
+/// The wait while nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// What other threads want of this one.
+/// A command from another thread.
 pub(super) enum Command {
-    /// A push was handed to the loop of this instance: the others should deliver it too.
+    /// A push was handed to the loop of this instance: the other instances should deliver the push too.
     Push {
         body: Bytes,
         room: Room,
@@ -37,7 +37,7 @@ pub(super) enum Command {
         number: u64,
         sent: u64,
     },
-    /// The loop has ended. The sender is used once the bus has carried that.
+    /// The loop has ended. The sender is used once the bus has carried the announcement.
     Leave(Sender<()>),
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Deliverer {
 }
 
 impl Deliverer {
-    /// Returns `false` if the body is no broadcast.
+    /// Returns false if the body is not a broadcast.
     fn deliver(&self, origin: &InstanceId, number: u64, body: &[u8]) -> bool {
         let Ok(broadcast) = Broadcast::parse(body, self.json_depth_max) else {
             return false;
@@ -61,13 +61,13 @@ impl Deliverer {
                 number,
                 sent,
             };
-            // After the end of its thread nobody waits for it.
+            // Fails only after the end of the bus thread.
             let _ = commands.send(delivered);
         };
         let around = &self.around;
         let now = around.clock.now();
         for part in Push::parts(broadcast, &around.frame_bytes, now, Box::new(tell)) {
-            // After the loop's end nobody delivers.
+            // Fails only after the end of the loop.
             let _ = around.input.send(Input::Push(part));
         }
         around.wake.wake();
@@ -75,17 +75,17 @@ impl Deliverer {
     }
 }
 
-/// A push that a service waits for.
+/// A push with a waiting service.
 struct Told {
     tell: oneshot::Sender<Outcome>,
-    /// Held until then.
+    /// Held until the response.
     _room: Room,
 }
 
 /// The exchange of one instance, at work.
 pub(super) struct BusThread {
     exchange: Exchange,
-    /// What all instances are subscribed to.
+    /// The subject of all instances.
     all: Arc<str>,
     connection: Connection,
     is_subscribed: bool,
@@ -250,7 +250,7 @@ impl BusThread {
                 }
                 Action::Tell { number, outcome } => {
                     if let Some(told) = self.told.remove(&number) {
-                        // The service may have gone.
+                        // The service may have disconnected.
                         let _ = told.tell.send(outcome);
                     }
                 }
@@ -259,25 +259,23 @@ impl BusThread {
     }
 }
 
-/// What one instance alone is subscribed to.
+/// The subject of one instance.
 pub(super) fn subject_of(name: &str, id: &InstanceId) -> Arc<str> {
     format!("{name}.{}", id.as_str()).into()
 }
 
-/// Threads that are to be started, each of which ends with the process.
+/// Threads to start; each ends with the process.
 #[derive(Default)]
 pub(in crate::kinds::events) struct Threads(Vec<(&'static str, Work)>);
 
-/// What a thread does.
 type Work = Box<dyn FnOnce() + Send>;
 
 impl Threads {
-    /// One more thread.
     pub(super) fn add(&mut self, name: &'static str, work: impl FnOnce() + Send + 'static) {
         self.0.push((name, Box::new(work)));
     }
 
-    /// Starts all of them.
+    /// Starts all threads.
     ///
     /// # Errors
     /// The system has no thread left.
