@@ -1,4 +1,4 @@
-//! Which pages may connect (RFC 6454): exact origins, never parts of them.
+//! The origins whose pages may connect (RFC 6454): exact origins, never parts.
 
 use crate::wire::head::RequestHead;
 

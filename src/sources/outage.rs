@@ -47,7 +47,7 @@ enum State<E> {
     },
 }
 
-/// How to log a failure.
+/// The importance of a failure for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     /// An outage begins.
