@@ -15,8 +15,8 @@ use super::{LoopGone, SourceLink};
 use crate::base::Wake;
 use crate::feeds::{BusEvent, Subscription};
 
-/// The most changes that the source takes at once. The loop may wait for so many changes, and the source
-/// reads and writes in between.
+/// The most changes that the source takes at once. The loop may wait for the lock meanwhile, and the
+/// source reads and writes in between.
 const TAKEN_MAX: usize = 256;
 
 /// Room for names that is kept when nothing waits.
