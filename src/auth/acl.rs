@@ -1,4 +1,4 @@
-//! Who may subscribe to what: a table from role to names and patterns.
+//! The permissions of roles: a table from role to names and patterns.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,14 +8,14 @@ use super::verify::{Identity, Refusal};
 use crate::wire::json::{JsonError, object_entries};
 use crate::wire::object_writer::quoted;
 
-/// Steps of matching for one pattern. What needs more is refused, whatever is left of the request's
-/// budget.
+/// The most steps of matching for a pattern. A pattern that needs more is refused, whatever is left of the
+/// request's budget.
 const PATTERN_STEPS_MAX: usize = 50_000;
 
 /// The table is an object of lists.
 const DEPTH_MAX: usize = 2;
 
-/// The table where nobody gave another (contract channels: who may do what).
+/// The default table (contract channels: who may do what).
 const DEFAULT: [(&str, &[&str]); 3] = [
     ("user", &["market:tick", "market:tick:*", "indicators:*"]),
     (
@@ -33,25 +33,25 @@ const DEFAULT: [(&str, &[&str]); 3] = [
     ("internal", &["*"]),
 ];
 
-/// What is wrong with a table.
+/// The fault in a table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AclError {
     /// No JSON, or no object.
     #[error("no JSON object of role to list: {0}")]
     Json(#[from] JsonError),
-    /// A role's value is something else than a list of texts.
+    /// A role's value is not a list of texts.
     #[error("role {role:?}: not a list of texts")]
     NoList {
         /// The role's name.
         role: String,
     },
-    /// A role stands there twice.
+    /// A role is in the table twice.
     #[error("role {role:?} stands there twice")]
     Twice {
         /// The role's name.
         role: String,
     },
-    /// A pattern without one meaning.
+    /// A text that is no valid name or pattern.
     #[error("role {role:?}, pattern {pattern:?}: {error}")]
     Pattern {
         /// The role's name.
@@ -65,13 +65,13 @@ pub enum AclError {
 
 #[derive(Clone, Debug)]
 struct Role {
-    /// As they were given, to be shown.
+    /// As given, to be shown.
     names: Vec<String>,
     set: NameSet,
     verdicts: Verdicts,
 }
 
-/// A table from role to the names and patterns that it may subscribe to.
+/// A table from role to the names and patterns that the role may subscribe to.
 #[derive(Clone, Debug)]
 pub struct Acl {
     syntax: NameSyntax,
@@ -92,7 +92,7 @@ impl Acl {
         }
     }
 
-    /// The table where nobody gave another, in the syntax of the bus.
+    /// The default table, in the syntax of the bus.
     pub fn built_in(syntax: NameSyntax) -> Self {
         let mut acl = Self::empty(syntax);
         for (role, names) in DEFAULT {
@@ -102,7 +102,7 @@ impl Acl {
                 (NameSyntax::Nats, name) => nats_name(name),
             };
             let names = names.iter().map(name).collect();
-            // Plain names and wildcards: nothing in them can be wrong.
+            // Only plain names and wildcards, so adding cannot fail.
             let _ = acl.add(role.to_owned(), names);
         }
         acl
@@ -111,15 +111,15 @@ impl Acl {
     /// Reads `{"role": ["name", "pattern:*"], …}`, with the names of Redis.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// The fault in the table, and its place.
     pub fn from_json(text: &[u8]) -> Result<Self, AclError> {
         Self::read(NameSyntax::Redis, text)
     }
 
-    /// Reads `{"role": ["name", "pattern"], …}`, with the names of that bus.
+    /// Reads `{"role": ["name", "pattern"], …}`, with the names of the bus.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// The fault in the table, and its place.
     pub fn read(syntax: NameSyntax, text: &[u8]) -> Result<Self, AclError> {
         let mut acl = Self::empty(syntax);
         for entry in object_entries(text, DEPTH_MAX)? {
@@ -165,17 +165,17 @@ impl Acl {
         format!("{{\n{}\n}}\n", lines.join(",\n"))
     }
 
-    /// How the names of the table are written.
+    /// The syntax of the names in the table.
     pub fn syntax(&self) -> NameSyntax {
         self.syntax
     }
 
-    /// The table has this role.
+    /// Whether the table has this role.
     pub fn knows(&self, role: &str) -> bool {
         self.roles.contains_key(role)
     }
 
-    /// The names and patterns of a role, as the table has them; `None` if it does not have the role.
+    /// The names and patterns of a role, as in the table; `None` for an unknown role.
     pub fn names(&self, role: &str) -> Option<&[String]> {
         self.roles.get(role).map(|role| role.names.as_slice())
     }
@@ -189,7 +189,7 @@ impl Acl {
             .collect()
     }
 
-    /// Judges an identity by its role; one without a role has the default role.
+    /// Judges an identity by its role; an identity without a role has the default role.
     ///
     /// # Errors
     /// The table does not have the role.
@@ -200,7 +200,7 @@ impl Acl {
         }
     }
 
-    /// How many roles.
+    /// The number of roles.
     pub fn roles(&self) -> usize {
         self.roles.len()
     }
@@ -227,11 +227,11 @@ impl Acl {
         }
     }
 
-    /// Whether the role may subscribe to `name`, which stands for itself, or is a pattern: then every
-    /// name that it can match has to be granted. A role that the table does not know may nothing.
+    /// Whether the role may subscribe to `name`. If `name` is a pattern, the role needs permission for every
+    /// name that the pattern can match. An unknown role has no permission.
     ///
     /// # Errors
-    /// The answer cannot be told within `budget`. The name is refused then.
+    /// `budget` is too small for the question. The name is refused then.
     pub fn grants(
         &mut self,
         role: &str,
@@ -265,7 +265,7 @@ pub struct AclChanges {
 }
 
 impl AclChanges {
-    /// Both tables grant the same.
+    /// Whether both tables grant the same.
     pub fn is_empty(&self) -> bool {
         [&self.added, &self.removed, &self.changed]
             .iter()
@@ -288,7 +288,7 @@ impl Role {
         let granted = self.set.contain(pattern, &mut own);
         budget.take_back(own);
         match granted {
-            // Another request may have more left for it.
+            // Another request may have a larger budget left.
             Err(OverBudget) if !whole => Err(OverBudget),
             known => {
                 let granted = known.unwrap_or(false);

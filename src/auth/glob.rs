@@ -1,18 +1,18 @@
 //! Patterns as Redis matches them (`stringmatchlen` in its `util.c`), byte by byte: `*`, `?`, `[…]`
-//! with ranges and `^`, and `\` before a byte that is meant itself.
+//! with ranges and `^`, and `\` before a literal byte.
 //!
-//! Two questions are answered here, both within a budget of steps: does a pattern match a name, and
-//! does a set of patterns match everything that another one can. Redis itself does the matching of
+//! This module answers two questions, both within a budget of steps: does a pattern match a name, and
+//! does a set of patterns match every name of another pattern. Redis itself does the matching of
 //! publications.
 
 use std::collections::BTreeSet;
 
 use super::match_budget::{MatchBudget, OverBudget};
 
-/// What a state of the automaton costs beyond its places: memory, and a search among those seen.
+/// The cost of an automaton state besides its places: memory, and a search among the known states.
 const STATE_STEPS: usize = 16;
 
-/// Redis takes these in a name for a pattern; `[` and `\` alone do not make one (contract
+/// Whether Redis takes the name for a pattern: `[` and `\` alone do not make a pattern (contract
 /// channels: row names).
 pub fn is_pattern(name: &str) -> bool {
     name.contains(['*', '?'])
@@ -47,7 +47,7 @@ impl Bytes {
         self.0[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1
     }
 
-    /// The lowest one.
+    /// The lowest byte.
     fn first(self) -> Option<u8> {
         let word = self.0.iter().position(|word| *word != 0)?;
         Some((word as u32 * 64 + self.0[word].trailing_zeros()) as u8)
@@ -70,7 +70,7 @@ impl Bytes {
 enum Piece {
     /// `*`: any bytes, none too.
     Any,
-    /// Exactly one of these.
+    /// A single byte of the set.
     One(Bytes),
 }
 
@@ -81,10 +81,10 @@ pub struct Glob {
 }
 
 impl Glob {
-    /// Reads a pattern. Every text is one.
+    /// Reads a pattern. Every text is a pattern.
     ///
     /// # Errors
-    /// Its meaning is not the same everywhere.
+    /// The meaning is not the same everywhere.
     pub fn parse(pattern: &str) -> Result<Self, GlobError> {
         let mut rest = pattern.as_bytes();
         let mut pieces = Vec::new();
@@ -107,7 +107,7 @@ impl Glob {
         Ok(Self { pieces })
     }
 
-    /// A name that stands for itself alone, whatever is in it.
+    /// A name without wildcards, whatever the characters.
     pub fn exact(name: &str) -> Self {
         let one = |byte| Piece::One(Bytes::one(byte));
         Self {
@@ -116,7 +116,7 @@ impl Glob {
     }
 
     /// Whether the pattern matches the whole name, in at most (length of the pattern) × (length of
-    /// the name) steps: only the last `*` is ever gone back to.
+    /// the name) steps: backtracking goes only to the last `*`.
     pub fn matches(&self, name: &[u8]) -> bool {
         let matches = self.matches_within(name, &mut MatchBudget::unlimited());
         matches.unwrap_or(false)
@@ -154,7 +154,7 @@ impl Glob {
         }
     }
 
-    /// The one name that it matches, where it has no choice.
+    /// The name that the pattern matches, if there is exactly one.
     fn as_exact(&self) -> Option<Vec<u8>> {
         let byte = |piece: &Piece| match piece {
             Piece::One(set) => set.first().filter(|byte| *set == Bytes::one(*byte)),
@@ -163,8 +163,8 @@ impl Glob {
         self.pieces.iter().map(byte).collect()
     }
 
-    /// Up to the first `*` of either, this pattern takes every byte that `asked` takes. Where it
-    /// does not, it cannot grant all of `asked` alone.
+    /// Whether this pattern takes every byte that `asked` takes, up to the first `*` of either. If not, this
+    /// pattern cannot grant all of `asked` alone.
     fn begins_wide_enough(
         &self,
         asked: &Self,
@@ -181,20 +181,19 @@ impl Glob {
         Ok(true)
     }
 
-    /// There is a name that it matches: `[]` matches no byte.
+    /// Whether there is a matching name: `[]` matches no byte.
     fn matches_anything(&self) -> bool {
         let none = Piece::One(Bytes::default());
         !self.pieces.contains(&none)
     }
 
-    /// Matches every name.
     fn matches_everything(&self) -> bool {
         self.pieces == [Piece::Any]
     }
 }
 
-/// What stands between `[` and `]`, in Redis's own order of looking: an escaped byte, the end, a
-/// range (whose end may be `]`), a byte. Without an end it goes to the end of the pattern.
+/// Reads the part between `[` and `]`, in Redis's own order: an escaped byte, the end, a range
+/// (whose end may be `]`), a byte. Without an end the class extends to the end of the pattern.
 fn class(rest: &mut &[u8]) -> Result<Bytes, GlobError> {
     let negated = rest.first() == Some(&b'^');
     if negated {
@@ -228,22 +227,21 @@ fn class(rest: &mut &[u8]) -> Result<Bytes, GlobError> {
     Ok(if negated { set.complement() } else { set })
 }
 
-/// Patterns that are asked about together, as one automaton: what is active after some bytes is a
-/// set of places in the patterns.
+/// Patterns as a single automaton: the state after some bytes is a set of places in the patterns.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Globs {
     globs: Vec<Glob>,
-    /// The names of those patterns that match a single one.
+    /// The names of patterns that match exactly one name.
     exact: BTreeSet<Vec<u8>>,
-    /// The patterns that match more, by their place in `globs`.
+    /// The other patterns, by their place in `globs`.
     wild: Vec<usize>,
-    /// All bytes, in sets of those that are the same to every pattern.
+    /// All bytes, in sets of bytes that are the same to every pattern.
     kinds: Vec<Bytes>,
-    /// What is active before the first byte.
+    /// The places before the first byte.
     start: Vec<Place>,
 }
 
-/// Which pattern, and before which of its pieces. Ordered by pattern, then place.
+/// A pattern, and the next of its pieces. Ordered by pattern, then place.
 type Place = (u32, u32);
 
 impl Globs {
@@ -269,7 +267,7 @@ impl Globs {
         all
     }
 
-    /// One of them matches the whole name.
+    /// Whether any pattern matches the whole name.
     ///
     /// # Errors
     /// The budget is used up.
@@ -290,9 +288,9 @@ impl Globs {
         Ok(false)
     }
 
-    /// Every name that `asked` matches is matched by one of them. Exact.
+    /// Whether the patterns together match every name that `asked` matches. Exact.
     ///
-    /// Mostly one pattern grants all of it, which is far cheaper to see than what several grant
+    /// Mostly a single pattern grants all of `asked`. This case is far cheaper to check than several patterns
     /// together.
     ///
     /// # Errors
@@ -317,7 +315,7 @@ impl Globs {
         self.contain_from(self.start.clone(), asked, budget)
     }
 
-    /// Every name that `asked` matches is matched from these places on.
+    /// Whether every name that `asked` matches is matched from these places on.
     fn contain_from(
         &self,
         start: Vec<Place>,
@@ -348,7 +346,7 @@ impl Globs {
             for byte in self.kinds.iter().filter_map(|kind| kind.both(set).first()) {
                 budget.spend(STATE_STEPS + active.len())?;
                 let state = (next, self.after(&active, byte));
-                // Nothing is matched any more, and there is a name that goes on from here.
+                // Nothing is matched any more, and there is a name that continues from here.
                 if state.1.is_empty() {
                     return Ok(false);
                 }
@@ -374,7 +372,7 @@ impl Globs {
         self.closed(moved.collect())
     }
 
-    /// With the places behind a `*` that may stand for nothing.
+    /// Adds the places behind each `*`, which may match no bytes.
     fn closed(&self, mut places: Vec<Place>) -> Vec<Place> {
         let behind = places
             .iter()
@@ -400,7 +398,7 @@ impl Globs {
     }
 }
 
-/// Splits the kinds of bytes that `set` holds in part.
+/// Splits the kinds of bytes that are partly in `set`.
 fn refine(kinds: &mut Vec<Bytes>, set: Bytes) {
     let outside = set.complement();
     for index in 0..kinds.len() {

@@ -1,7 +1,7 @@
-//! The keys that tokens are signed with, and which of them a token may be checked with.
+//! The keys for checking the signatures of tokens, and the choice of the key for a token.
 //!
-//! A key knows its one algorithm, from what kind of key it is. A token's header only chooses among
-//! keys whose algorithm it names: a public key is never taken for an HMAC secret, and `none` names
+//! A key has a single algorithm, by the kind of the key. A token's header only chooses among
+//! keys of the named algorithm: a public key is never taken for an HMAC secret, and `none` names
 //! no key at all (RFC 8725 §3.1).
 
 use std::fmt;
@@ -19,20 +19,20 @@ use subtle::ConstantTimeEq;
 use super::{Refusal, Token};
 use crate::wire::json::{JsonError, check_json};
 
-/// Keys in one set.
+/// The most keys in a set.
 pub const KEYS_MAX: usize = 64;
 
-/// Keys of one algorithm that cannot be told apart by their names, all of which are tried: an RSA
-/// signature takes 0.2 ms of the loop. With a token that names no key, so many are tried in all.
+/// The most keys of an algorithm with the same key id, or without; all are tried, and an RSA
+/// signature takes 0.2 ms of the loop. For a token without a key id this is also the most keys tried.
 const KEYS_ALIKE_MAX: usize = 4;
 
-/// RSA keys below this are breakable, and RFC 7518 §3.3 forbids them.
+/// The smallest RSA key: smaller keys are breakable, and RFC 7518 §3.3 forbids them.
 const RSA_BITS_MIN: usize = 2048;
 
 /// A key set is flat JSON: a list of objects with texts.
 const JWKS_DEPTH_MAX: usize = 16;
 
-/// The algorithms that are taken, each with its own kind of key.
+/// The accepted algorithms, each with its own kind of key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// HMAC with SHA-256, a shared secret.
@@ -46,14 +46,14 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// The algorithm that a header's `alg` names (RFC 7518 §3.1, RFC 8037 §3.1), if it is taken.
+    /// The algorithm that a header's `alg` names (RFC 7518 §3.1, RFC 8037 §3.1), if accepted.
     pub fn named(alg: &str) -> Option<Self> {
         [Self::Hs256, Self::Rs256, Self::Es256, Self::EdDsa]
             .into_iter()
             .find(|a| a.name() == alg)
     }
 
-    /// As in a header's `alg`.
+    /// The name in a header's `alg`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Hs256 => "HS256",
@@ -76,13 +76,13 @@ impl Algorithm {
 /// Why a file gives no keys. The operator's fault; holds nothing of a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Private keys sign; they have no business here.
+    /// A private key, which is for signing and has no business here.
     #[error("a private key stands in it; only the public key belongs here")]
     Private,
     /// No PEM block.
     #[error("no PEM public key in it (-----BEGIN PUBLIC KEY-----)")]
     NoPem,
-    /// A PEM block that is no public key of a kind that is taken.
+    /// A PEM block that is no public key of an accepted kind.
     #[error("PEM block {number}: no RSA, P-256 or Ed25519 public key")]
     Pem {
         /// From 1.
@@ -100,18 +100,18 @@ pub enum KeyError {
     /// JSON, but no key set (RFC 7517 §5).
     #[error("no JSON Web Key Set: no list \"keys\"")]
     NoSet,
-    /// A key of a kind that is taken, but broken.
+    /// A key of an accepted kind, but broken.
     #[error("key {number} of the set: a {kind} key without good values")]
     Jwk {
         /// From 1.
         number: usize,
-        /// Its `kty`.
+        /// The `kty` of the key.
         kind: &'static str,
     },
     /// A set without a key that could check a token here.
     #[error("no RS256, ES256 or EdDSA key for signatures in the set")]
     NoUsableKey,
-    /// More than four keys of one algorithm without a key id, or with the same key id.
+    /// More than four keys of the same algorithm without a key id, or with the same key id.
     #[error(
         "more than {KEYS_ALIKE_MAX} keys of one algorithm without a key id (kid), or with the same"
     )]
@@ -121,7 +121,6 @@ pub enum KeyError {
     TooMany,
 }
 
-/// One key, for one algorithm.
 #[derive(Clone)]
 struct Key {
     id: Option<String>,
@@ -129,7 +128,7 @@ struct Key {
     key: DecodingKey,
 }
 
-/// The keys that tokens are checked with. [`fmt::Debug`] counts them.
+/// The keys for checking tokens. [`fmt::Debug`] shows only their number.
 #[derive(Clone, Default)]
 pub struct KeySet {
     keys: Vec<Key>,
@@ -142,12 +141,12 @@ impl fmt::Debug for KeySet {
 }
 
 impl KeySet {
-    /// No key: no token passes.
+    /// Whether there is no key: then no token passes.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// How many keys.
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
@@ -160,7 +159,7 @@ impl KeySet {
         self.add(None, Algorithm::Hs256, DecodingKey::from_secret(secret))
     }
 
-    /// Adds the public keys of a PEM text (RFC 7468): one block or several.
+    /// Adds the public keys of a PEM text (RFC 7468) with any number of blocks.
     ///
     /// # Errors
     /// A private key, or nothing that could check a token; nothing is added then.
@@ -184,10 +183,10 @@ impl KeySet {
     }
 
     /// Adds the keys of a JSON Web Key Set (RFC 7517) that can check signatures here. Keys for
-    /// encryption, of other algorithms and secrets (`oct`) are left out.
+    /// encryption, keys of other algorithms and secrets (`oct`) are left out.
     ///
     /// # Errors
-    /// No key set, a broken key, or no usable one; nothing is added then.
+    /// No key set, a broken key, or no usable key; nothing is added then.
     pub fn add_jwks(&mut self, text: &[u8]) -> Result<(), KeyError> {
         let text = check_json(text, JWKS_DEPTH_MAX)?;
         let set: Value = sonic_rs::from_str(text).map_err(JsonError::from)?;
@@ -223,9 +222,9 @@ impl KeySet {
         Ok(())
     }
 
-    /// Checks a signature (base64url) over `message` with the keys of this algorithm: with the one
-    /// that `id` names and those without a name. Where `id` names none, those with a name are tried
-    /// as well, unless they are too many for that.
+    /// Checks a signature (base64url) over `message` with the keys of this algorithm: keys with the
+    /// key id `id`, and keys without a key id. If `id` is `None`, all keys of the algorithm are tried; of
+    /// more than [`KEYS_ALIKE_MAX`] keys, only those without a key id.
     pub(super) fn check(
         &self,
         algorithm: Algorithm,
@@ -271,8 +270,8 @@ fn from_pem(block: &str) -> Option<(Algorithm, DecodingKey)> {
     works(algorithm, &key).then_some((algorithm, key))
 }
 
-/// The crate takes any bytes for a key; what they are worth shows when one is used. Ed25519 keys of
-/// another length it must not be given at all.
+/// Whether the key can check signatures. The crate takes any bytes for a key, and only use shows the
+/// fault. The crate must not get Ed25519 keys of another length at all.
 fn works(algorithm: Algorithm, key: &DecodingKey) -> bool {
     let length_is_right = match algorithm {
         Algorithm::EdDsa => key.try_get_as_bytes().is_ok_and(|bytes| bytes.len() == 32),
@@ -281,13 +280,13 @@ fn works(algorithm: Algorithm, key: &DecodingKey) -> bool {
     length_is_right && crypto::verify("", b"", key, algorithm.signing()).is_ok()
 }
 
-/// The modulus of an RSA key that was read from PEM: the crate keeps its DER (RFC 8017 §A.1.1).
+/// The modulus of an RSA key from PEM: the crate keeps the key's DER (RFC 8017 §A.1.1).
 fn modulus(key: &DecodingKey) -> Option<&[u8]> {
     let key = RsaPublicKey::from_der(key.try_get_as_bytes().ok()?).ok()?;
     Some(key.modulus.as_bytes())
 }
 
-/// Below [`RSA_BITS_MIN`], counted from the highest bit that is set.
+/// Whether the modulus is below [`RSA_BITS_MIN`], counted from the highest set bit.
 fn is_weak(modulus: &[u8]) -> bool {
     let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
     let [highest, rest @ ..] = &modulus[zeros..] else {
@@ -297,7 +296,7 @@ fn is_weak(modulus: &[u8]) -> bool {
     bits < RSA_BITS_MIN
 }
 
-/// A key of the set; `None` for one that is not meant for signatures of the algorithms here.
+/// Reads a key of the set; `None` for a key that is not for signatures of the algorithms here.
 fn from_jwk(jwk: &Value, number: usize) -> Result<Option<(Algorithm, DecodingKey)>, KeyError> {
     let member = |name: &str| jwk.get(name).and_then(|value| value.as_str());
     let (algorithm, kind) = match (member("kty"), member("crv")) {
@@ -347,7 +346,7 @@ fn from_jwk(jwk: &Value, number: usize) -> Result<Option<(Algorithm, DecodingKey
     }
 }
 
-/// The key names no operations, or to check signatures is one of them (RFC 7517 §4.3).
+/// Whether the key names no operations, or `verify` among them (RFC 7517 §4.3).
 fn may_verify(jwk: &Value) -> bool {
     jwk.get("key_ops").is_none_or(|operations| {
         let mut operations = operations.as_array().into_iter().flatten();
@@ -355,38 +354,38 @@ fn may_verify(jwk: &Value) -> bool {
     })
 }
 
-/// The keys in force, which somebody may replace while connections are judged. Copies share them.
+/// The current keys, replaceable while connections are judged. Copies share the keys.
 #[derive(Clone, Debug, Default)]
 pub struct KeyRing(Arc<RwLock<Arc<KeySet>>>);
 
 impl KeyRing {
-    /// Holds these keys.
+    /// Creates a ring with these keys.
     pub fn new(keys: KeySet) -> Self {
         Self(Arc::new(RwLock::new(Arc::new(keys))))
     }
 
-    /// The keys in force now. The lock is held for a count only, and never while keys are made.
+    /// The current keys. The lock is held only to clone a pointer, and never while keys are made.
     pub fn current(&self) -> Arc<KeySet> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts other keys in force; live connections stay.
+    /// Replaces the keys; live connections stay.
     pub fn replace(&self, keys: KeySet) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
     }
 }
 
-/// A key that stands in the configuration and is brought as it is (`GATEWAY_API_KEY`).
+/// A key from the configuration that clients send unchanged (`GATEWAY_API_KEY`).
 #[derive(Clone)]
 pub struct ApiKey(String);
 
 impl ApiKey {
-    /// Keeps the key; an empty one admits nobody, so there is none.
+    /// Keeps the key; returns `None` for an empty key, which would admit nobody.
     pub fn new(key: &str) -> Option<Self> {
         (!key.is_empty()).then(|| Self(key.to_owned()))
     }
 
-    /// Whether the token is the key, in a time that tells nothing of where they differ.
+    /// Whether the token is the key, in a time that does not depend on the first difference.
     pub(super) fn is(&self, token: &Token) -> bool {
         self.0.as_bytes().ct_eq(token.expose().as_bytes()).into()
     }

@@ -1,9 +1,8 @@
-//! What the matching of names and patterns may cost: a budget for one request, and answers that are
-//! remembered.
+//! The limits for matching names and patterns: a step budget for each request, and remembered answers.
 //!
-//! The budget is counted in steps instead of time: the same request has the same answer on every machine.
-//! The same few patterns are asked for by every client of a role, and an answer depends on nothing but the
-//! role's table, so an answer is remembered.
+//! The budget counts steps instead of time: the same request has the same answer on every machine.
+//! Every client of a role asks for the same few patterns, and an answer depends only on the
+//! role's table, so answers are remembered.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -12,7 +11,7 @@ use std::mem;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverBudget;
 
-/// Steps of matching that are left. A step is a look at one place of a pattern, a few nanoseconds.
+/// Steps of matching that are left. A step is a look at a place of a pattern, a few nanoseconds.
 #[derive(Debug)]
 pub struct MatchBudget {
     left: usize,
@@ -24,7 +23,7 @@ impl MatchBudget {
         Self { left: steps }
     }
 
-    /// For a single question of no client.
+    /// An unlimited budget, for a question that no client asks.
     pub(super) fn unlimited() -> Self {
         Self::new(usize::MAX)
     }
@@ -34,19 +33,19 @@ impl MatchBudget {
         self.left
     }
 
-    /// A budget for a part of the work, which [`Self::take_back`] ends.
+    /// Reserves a budget for a part of the work; [`Self::take_back`] returns the rest.
     pub(super) fn at_most(&mut self, steps: usize) -> Self {
         let steps = steps.min(self.left);
         self.left -= steps;
         Self { left: steps }
     }
 
-    /// Adds what a part of the work has left.
+    /// Adds the rest of a reserved budget.
     pub(super) fn take_back(&mut self, part: Self) {
         self.left += part.left;
     }
 
-    /// Takes steps from the budget; where they are not there, the rest of it goes.
+    /// Takes steps from the budget. If too few are left, the budget is empty afterwards.
     pub(super) fn spend(&mut self, steps: usize) -> Result<(), OverBudget> {
         let left = self.left.checked_sub(steps);
         self.left = left.unwrap_or(0);
@@ -54,14 +53,14 @@ impl MatchBudget {
     }
 }
 
-/// Patterns that are remembered for each role of the table.
+/// The most remembered patterns for each role of the table.
 const VERDICTS_MAX: usize = 1_024;
 
-/// Longer patterns are not remembered.
+/// The longest remembered pattern.
 const PATTERN_BYTES_MAX: usize = 255;
 
-/// Answers in two halves: when the newer one is full it becomes the older one, and what was not asked
-/// for since is forgotten.
+/// Answers in two halves: when the newer half is full, it replaces the older half, and answers without a
+/// recent question are forgotten.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Verdicts {
     newer: BTreeMap<Box<str>, bool>,
@@ -69,7 +68,7 @@ pub(super) struct Verdicts {
 }
 
 impl Verdicts {
-    /// The answer about this pattern, if it is known.
+    /// The remembered answer for this pattern.
     pub(super) fn get(&mut self, pattern: &str) -> Option<bool> {
         if let Some(granted) = self.newer.get(pattern) {
             return Some(*granted);

@@ -1,6 +1,6 @@
-//! Tokens and their keys, roles and what they may subscribe to, origins: judged here.
+//! Tokens and their keys, roles and their permissions, origins: judged here.
 //!
-//! Pure: time is handed in, and keys come as texts. Called by the gateways.
+//! Pure: time is an argument, and keys come as texts. Called by the gateways.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 

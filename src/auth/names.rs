@@ -1,13 +1,13 @@
-//! What the names of a bus look like, and which of them are patterns.
+//! The syntax of names and patterns of each bus.
 
 use super::glob::{self, Glob, GlobError, Globs};
 use super::match_budget::{MatchBudget, OverBudget};
 use super::subject::{self, Subject, SubjectError, Subjects};
 
-/// How names and patterns are written and matched: as the bus does it.
+/// The syntax and matching of names and patterns, as on the bus.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NameSyntax {
-    /// Redis: every text is a name; one with `*` or `?` is a glob.
+    /// Redis: every text is a name; a text with `*` or `?` is a glob.
     #[default]
     Redis,
     /// NATS: tokens between dots; `*` and `>` are wildcards.
@@ -26,7 +26,7 @@ pub enum NameError {
 }
 
 impl NameSyntax {
-    /// Whether the text stands for several names.
+    /// Whether the text matches several names.
     pub fn is_pattern(self, name: &str) -> bool {
         match self {
             Self::Redis => glob::is_pattern(name),
@@ -34,10 +34,10 @@ impl NameSyntax {
         }
     }
 
-    /// Whether the bus takes the text for a name or a pattern.
+    /// Checks that the bus takes the text for a name or a pattern.
     ///
     /// # Errors
-    /// Why not.
+    /// The fault in the text.
     pub fn check(self, name: &str) -> Result<(), NameError> {
         match self {
             Self::Redis => Ok(()),
@@ -46,12 +46,12 @@ impl NameSyntax {
     }
 }
 
-/// Names and patterns that a message's name is compared with.
+/// Names and patterns for comparison with a message's name.
 #[derive(Clone, Debug)]
 pub struct NamePatterns(NameSet);
 
 impl NamePatterns {
-    /// The names and patterns of these texts.
+    /// Reads names and patterns.
     ///
     /// # Errors
     /// The first text that is neither, and why.
@@ -59,14 +59,14 @@ impl NamePatterns {
         Ok(Self(NameSet::new(syntax, names)?))
     }
 
-    /// One of them is or matches the name.
+    /// Whether the name is in the list or matches a pattern.
     pub fn matches(&self, name: &str) -> bool {
         let matches = self.0.match_name(name, &mut MatchBudget::unlimited());
         matches.unwrap_or(false)
     }
 }
 
-/// Names and patterns of one bus that are asked about together.
+/// Names and patterns of the same bus.
 #[derive(Clone, Debug)]
 pub(super) enum NameSet {
     Redis(Globs),
@@ -101,7 +101,7 @@ impl NameSet {
         }
     }
 
-    /// One of them is or matches the name.
+    /// Whether the name is in the set or matches a pattern.
     ///
     /// # Errors
     /// The budget is used up.
@@ -116,8 +116,8 @@ impl NameSet {
         }
     }
 
-    /// Every name that the pattern matches is matched by one of them. A text that is no pattern is
-    /// not.
+    /// Whether the set matches every name that the pattern matches. Returns false for a text that is no
+    /// pattern.
     ///
     /// # Errors
     /// The budget is used up.

@@ -1,16 +1,16 @@
-//! Which pages may connect (RFC 6454): exact origins, never parts of them.
+//! The origins whose pages may connect (RFC 6454): exact origins, never parts.
 
 use crate::wire::head::RequestHead;
 
-/// Who may come, by what browsers say of the page that asks.
+/// The allowed origins: the pages that may connect, as browsers report them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
-    /// Empty: anyone.
+    /// If empty, all origins are allowed.
     allowed: Vec<String>,
 }
 
 impl Origins {
-    /// Allows all.
+    /// Allows all origins.
     pub fn any() -> &'static Self {
         static ANY: Origins = Origins {
             allowed: Vec::new(),
@@ -18,7 +18,7 @@ impl Origins {
         &ANY
     }
 
-    /// Allows these origins (`https://example.com`, without a path); none given allows all.
+    /// Allows these origins (`https://example.com`, without a path); an empty list allows all.
     pub fn new(allowed: impl IntoIterator<Item = String>) -> Self {
         let tidy = |origin: String| origin.trim_end_matches('/').to_ascii_lowercase();
         Self {
@@ -37,9 +37,9 @@ impl Origins {
         }
     }
 
-    /// Browsers leave `Origin` out of a `GET` to the page's own origin, and out of one whose answer
-    /// the page will not read (Fetch standard, "append a request `Origin` header"). The second has
-    /// no purpose but its effect.
+    /// Judges a request without `Origin`. Browsers leave the header out of a `GET` to the page's own origin,
+    /// and out of a `GET` whose response the page will not read (Fetch standard, "append a request `Origin`
+    /// header"). The only purpose of the latter is its effect.
     fn allow_without_origin(&self, head: &RequestHead<'_>) -> bool {
         if head.header("Sec-Fetch-Mode") == Some("no-cors") {
             return false;
@@ -47,7 +47,7 @@ impl Origins {
         match (head.header("Sec-Fetch-Site"), head.header("Referer")) {
             // Only for `https:` and this machine, where no other name can lead to the same server.
             (Some(site), _) => ["same-origin", "none"].contains(&site),
-            // Of plain `http:` to another machine, and of old browsers.
+            // For plain `http:` to another machine, and from old browsers.
             (None, Some(referer)) => self.has(origin_of(referer)),
             // A page may have its browser leave `Referer` out, but cannot change `User-Agent`.
             (None, None) => !is_browser(head.header("User-Agent").unwrap_or_default()),
@@ -68,7 +68,7 @@ fn origin_of(url: &str) -> &str {
     host_len.map_or(url, |len| &url[..host_at + len])
 }
 
-/// All browsers begin with this word, for the sake of servers of the nineties.
+/// Whether the program is a browser: all begin with this word, for the sake of servers of the nineties.
 fn is_browser(user_agent: &str) -> bool {
     user_agent.starts_with("Mozilla/")
 }
@@ -113,7 +113,7 @@ mod tests {
                 assert!(!allows(bad, more), "{bad}");
             }
         }
-        // What the browser says beside it changes nothing.
+        // Other headers of the browser change nothing.
         assert!(!allows(
             "https://evil.example",
             "Sec-Fetch-Site: same-origin\r\n"
@@ -181,7 +181,7 @@ mod tests {
         ] {
             assert!(allows(good), "{good}");
         }
-        // A name that was made to mean this machine is in `Host` too.
+        // After DNS rebinding, the attacker's name is in `Host` too.
         for bad in [
             "http://evil.example/?http://a:8080/",
             "http://evil.example/http://a:8080",

@@ -1,22 +1,22 @@
-//! NATS subjects and subject patterns: tokens between dots, `*` for any one token, `>` for one or
-//! more tokens at the end (NATS documentation: subject-based messaging).
+//! NATS subjects and subject patterns: tokens between dots, `*` for any single token, `>` for any positive
+//! number of tokens at the end (NATS documentation: subject-based messaging).
 //!
-//! Two questions are answered here: does a pattern match a subject, and does a set of patterns match
-//! everything that another one can. The server does the matching of messages.
+//! This module answers two questions: does a pattern match a subject, and does a set of patterns match
+//! every subject of another pattern. The server does the matching of messages.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use super::match_budget::{MatchBudget, OverBudget};
 
-/// Bytes of a subject. A server ends the connection at a longer line than 4,096 bytes
-/// (`max_control_line`), and with it the subscriptions of all clients.
+/// The most bytes of a subject. A server ends the connection at a line over 4,096 bytes
+/// (`max_control_line`), and with the connection the subscriptions of all clients.
 pub const SUBJECT_BYTES_MAX: usize = 3_072;
 
 /// Why a text is no NATS subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubjectError {
-    /// It begins or ends with a dot, has two in a row, or is empty.
+    /// The subject begins or ends with a dot, has two in a row, or is empty.
     #[error("a token is empty")]
     EmptyToken,
     /// A space, or a control character.
@@ -33,10 +33,9 @@ pub enum SubjectError {
     TooLong,
 }
 
-/// One token of a pattern.
+/// A token of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
-    /// Itself.
     Word(Box<str>),
     /// `*`.
     One,
@@ -50,12 +49,12 @@ pub struct Subject {
     tokens: Vec<Token>,
 }
 
-/// The text has a wildcard: `*` or `>` as a whole token.
+/// Whether the text has a wildcard: `*` or `>` as a whole token.
 pub(super) fn is_pattern(name: &str) -> bool {
     name.split('.').any(|token| matches!(token, "*" | ">"))
 }
 
-/// Whether the text is a subject or a pattern of subjects.
+/// Checks that the text is a subject or a pattern of subjects.
 pub(super) fn check(name: &str) -> Result<(), SubjectError> {
     if name.len() > SUBJECT_BYTES_MAX {
         return Err(SubjectError::TooLong);
@@ -95,13 +94,13 @@ impl Subject {
         Ok(Self { tokens })
     }
 
-    /// Whether the pattern matches the subject, which is one without wildcards.
+    /// Whether the pattern matches the subject. `subject` has no wildcards.
     pub fn matches(&self, subject: &str) -> bool {
         let tokens: Vec<_> = subject.split('.').map(Some).collect();
         self.matches_tokens(&tokens)
     }
 
-    /// What both match; `None`: no subject.
+    /// The pattern of the subjects that both match; `None` if there is no common subject.
     pub fn intersection(&self, other: &Self) -> Option<Self> {
         let mut tokens = Vec::new();
         loop {
@@ -135,7 +134,7 @@ impl Subject {
         self.tokens == [Token::Rest]
     }
 
-    /// `None` is a token that no pattern has as a word.
+    /// Whether the tokens match. `None` is a token that is a word of no pattern.
     fn matches_tokens(&self, subject: &[Option<&str>]) -> bool {
         let mut at = 0;
         for token in &self.tokens {
@@ -166,10 +165,10 @@ impl fmt::Display for Subject {
     }
 }
 
-/// Patterns that are asked about together.
+/// A set of subjects and patterns.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Subjects {
-    /// Those without wildcards.
+    /// The subjects without wildcards.
     exact: BTreeSet<String>,
     patterns: Vec<Subject>,
     /// Tokens of the longest pattern.
@@ -177,7 +176,7 @@ pub(super) struct Subjects {
 }
 
 impl Subjects {
-    /// The subjects and patterns of these texts.
+    /// Reads subjects and patterns.
     ///
     /// # Errors
     /// The first text that is neither, and why.
@@ -199,7 +198,7 @@ impl Subjects {
         self.patterns.iter().any(Subject::matches_everything)
     }
 
-    /// One of them is or matches the subject.
+    /// Whether the subject is in the set or matches a pattern.
     ///
     /// # Errors
     /// The budget is used up.
@@ -215,12 +214,11 @@ impl Subjects {
         self.match_tokens(&tokens, budget)
     }
 
-    /// Every subject that `asked` matches is matched by one of them. Exact.
+    /// Whether the set matches every subject that `asked` matches. Exact.
     ///
-    /// A wildcard of `asked` may stand for a token that no pattern has as a word, so for nothing but
-    /// the wildcards of the patterns; a pattern that matches such a token there matches every token.
-    /// So it is enough to look at one subject of each length, and beyond the longest pattern all
-    /// lengths are the same.
+    /// A wildcard of `asked` may represent a token that is a word of no pattern. Only wildcards match this
+    /// token, and a pattern with a wildcard there matches every token. A single subject of each length is
+    /// therefore enough, and all lengths over the longest pattern are alike.
     ///
     /// # Errors
     /// The budget is used up.
@@ -304,7 +302,7 @@ mod tests {
         assert!(is_pattern("a.*") && is_pattern(">") && !is_pattern("a") && !is_pattern("a*"));
     }
 
-    /// What NATS documents of wildcards, written in another way.
+    /// The documented wildcards of NATS, as a second implementation.
     fn brute_matches(pattern: &[&str], subject: &[&str]) -> bool {
         match (pattern, subject) {
             ([], []) => true,
@@ -317,7 +315,7 @@ mod tests {
         }
     }
 
-    /// All subjects of up to so many tokens, of words that patterns have and of one that they do not.
+    /// All subjects of up to so many tokens, of the patterns' words and a word that no pattern has.
     fn all_subjects(tokens_max: usize) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
         let mut last = vec![String::new()];
@@ -377,7 +375,7 @@ mod tests {
             }
         }
 
-        /// Patterns have 4 tokens at most here, so that a subject of 5 or 6 shows what longer ones do.
+        /// Patterns have 4 tokens at most here, so subjects of 5 or 6 represent all longer subjects.
         #[test]
         fn a_set_contains_a_pattern_if_it_matches_all_that_the_pattern_does(
             asked in pattern(),

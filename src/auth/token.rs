@@ -1,4 +1,4 @@
-//! Where a client's token stands in its request, and what may be echoed of it: never the token.
+//! The token of a client in its request, and the subprotocol to echo: never the token.
 
 use std::fmt;
 
@@ -6,30 +6,30 @@ use url::form_urlencoded;
 
 use crate::wire::head::RequestHead;
 
-/// The subprotocol before a token: `Sec-WebSocket-Protocol: bearer, TOKEN`, the one header that a
+/// The subprotocol before a token: `Sec-WebSocket-Protocol: bearer, TOKEN`, the only header that a
 /// browser's script can set.
 const BEARER: &str = "bearer";
 
-/// A key or a JWT as a client brought it. Shown as `***`, so that no log, error or metric can hold it.
+/// A key or a JWT from a client. Shown as `***`, so that no log, error or metric can contain the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// Keeps the text; an empty one is no token.
+    /// Keeps the text; an empty text is no token.
     pub fn new(text: impl Into<String>) -> Option<Self> {
         let text = text.into();
         (!text.is_empty()).then_some(Self(text))
     }
 
     /// The token of a request: `Authorization: Bearer` (RFC 6750 §2.1), else `?token=`, else the
-    /// subprotocol after `bearer`. The first that is there counts, right or wrong.
+    /// subprotocol after `bearer`. The first token found counts, right or wrong.
     pub fn find(head: &RequestHead<'_>) -> Option<Self> {
         in_authorization(head)
             .or_else(|| in_query(head))
             .or_else(|| in_protocols(head))
     }
 
-    /// The text itself; never for a log, an error or an answer.
+    /// The text itself; never for a log, an error or a response.
     pub(super) fn expose(&self) -> &str {
         &self.0
     }
@@ -47,7 +47,7 @@ fn in_authorization(head: &RequestHead<'_>) -> Option<Token> {
     bearer.then(|| Token::new(token.trim()))?
 }
 
-/// Of a repeated `token` the last counts, as where this gateway took over from.
+/// The token in the query. The last `token` counts, as in the replaced gateway.
 fn in_query(head: &RequestHead<'_>) -> Option<Token> {
     form_urlencoded::parse(head.query()?.as_bytes())
         .filter(|(name, _)| name == "token")
@@ -65,7 +65,7 @@ fn is_bearer(name: &str) -> bool {
     name.eq_ignore_ascii_case(BEARER)
 }
 
-/// The subprotocol to echo for gateways that speak none of their own: `bearer`, if it was offered
+/// The subprotocol to echo for gateways without a subprotocol of their own: `bearer`, if offered
 /// (a browser ends a connection whose offer is not answered).
 pub fn bearer_protocol(head: &RequestHead<'_>) -> Option<String> {
     let upgrade = head.upgrade().ok()?;
@@ -73,8 +73,8 @@ pub fn bearer_protocol(head: &RequestHead<'_>) -> Option<String> {
     bearer.map(str::to_owned)
 }
 
-/// The subprotocol to echo for gateways that take any: the first offered. It is never the token,
-/// which stands behind `bearer`.
+/// The subprotocol to echo for gateways with any subprotocol: the first offered. The token comes behind
+/// `bearer`, so the token is never echoed.
 pub fn first_protocol(head: &RequestHead<'_>) -> Option<String> {
     let upgrade = head.upgrade().ok()?;
     upgrade.protocols().next().map(str::to_owned)

@@ -1,6 +1,6 @@
-//! Who a token says its bearer is, and whether that is to be believed (RFC 7519, RFC 8725).
+//! The identity in a token, and the checks of the token (RFC 7519, RFC 8725).
 //!
-//! Time is handed in. A refusal has a name for the metric and nothing of the token.
+//! Time is an argument. A refusal has a name for the metric and nothing of the token.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,33 +13,33 @@ use super::Token;
 use super::keys::{Algorithm, ApiKey, KeyRing};
 use crate::wire::json::object_entries;
 
-/// Longer tokens are not looked at. A request head holds twice as much at the most.
+/// The longest token. A request head holds twice as much at the most.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// Claims are flat; what nests deeper is somebody's mischief.
+/// The deepest nesting of claims. Good claims are flat.
 const CLAIMS_DEPTH_MAX: usize = 32;
 
-/// The role of who brings the API key (contract channels: row roles).
+/// The role of a client with the API key (contract channels: row roles).
 const API_KEY_ROLE: &str = "admin";
 
-/// What a token brings in.
+/// The identity of a client, from its token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The role that the token names; without one the gateway's default counts.
+    /// The role that the token names; `None` means the gateway's default role.
     pub role: Option<String>,
-    /// The user, over all of its connections.
+    /// The user, over all of the user's connections.
     pub user: Option<String>,
-    /// How many symbols this user may hold.
+    /// The number of symbols that this user may subscribe to.
     pub symbols_max: Option<u32>,
-    /// When the token, and with it the connection, ends: unix milliseconds, leeway included.
+    /// The end of the token, and of the connection: unix milliseconds, leeway included.
     pub expires_unix_ms: Option<i64>,
 }
 
-/// Why a token admits nobody: the label of the metric. The client is told none of this.
+/// Why a token admits nobody: the label of the metric. The client gets no reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[repr(u8)]
 pub enum Refusal {
-    /// None was brought.
+    /// The request has no token.
     #[error("no token")]
     Missing,
     /// Over [`TOKEN_BYTES_MAX`].
@@ -48,10 +48,10 @@ pub enum Refusal {
     /// Neither the API key nor a JWT.
     #[error("neither the API key nor a JWT")]
     NotAToken,
-    /// An algorithm that is not taken; `none` is one.
+    /// An algorithm that is not accepted, `none` for instance.
     #[error("an algorithm that is not taken")]
     Algorithm,
-    /// No key fits its algorithm and key id.
+    /// No key has the token's algorithm and key id.
     #[error("no key here fits its algorithm and key id")]
     UnknownKey,
     /// Signed with another key, or changed since.
@@ -60,25 +60,25 @@ pub enum Refusal {
     /// A claim is of the wrong type.
     #[error("a claim of the wrong type")]
     Claims,
-    /// Past its `exp`.
+    /// The time is past `exp`.
     #[error("its time (exp) is over")]
     Expired,
-    /// Before its `nbf`.
+    /// The time is before `nbf`.
     #[error("its time (nbf) has not come")]
     NotYetValid,
-    /// Its `aud` does not name this gateway.
+    /// The `aud` claim does not name this gateway.
     #[error("its audience (aud) is not this one")]
     Audience,
-    /// Its `iss` is not one of those to be believed.
+    /// The `iss` claim names no accepted issuer.
     #[error("its issuer (iss) is not believed here")]
     Issuer,
-    /// Its role is not in the table.
+    /// The role is not in the table.
     #[error("its role is not in the table")]
     Role,
 }
 
 impl Refusal {
-    /// The close code that a refused client gets, after the upgrade: browsers cannot see an HTTP
+    /// The close code for a refused client, after the upgrade: browsers cannot see an HTTP
     /// status.
     pub const CLOSE_CODE: u16 = 1008;
 
@@ -117,15 +117,15 @@ impl Refusal {
     }
 }
 
-/// What is asked of a token's claims, and which of them say what.
+/// The rules for a token's claims, and the names of claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimRules {
-    /// `aud` has to name one of these. Without any, a token that names an audience is meant for
+    /// `aud` must name an audience in this list. If the list is empty, a token with an audience is for
     /// somebody else (RFC 7519 §4.1.3).
     pub audiences: Vec<String>,
-    /// `iss` has to be one of these; empty: any, or none.
+    /// `iss` must be in this list; empty: any issuer, or none.
     pub issuers: Vec<String>,
-    /// How far clocks may differ, milliseconds.
+    /// The tolerated difference of clocks, milliseconds.
     pub leeway_ms: u64,
     /// The claim with the role.
     pub role: String,
@@ -151,26 +151,26 @@ impl Default for ClaimRules {
 /// Judges tokens.
 #[derive(Clone, Debug, Default)]
 pub struct Authenticator {
-    /// `REQUIRE_AUTH`: who brings no good token is refused.
+    /// `REQUIRE_AUTH`: clients without a good token are refused.
     pub required: bool,
     /// `GATEWAY_API_KEY`, where the gateway has one.
     pub api_key: Option<ApiKey>,
     /// The keys of JWTs.
     pub keys: KeyRing,
-    /// What is asked of their claims.
+    /// The rules for the claims.
     pub rules: ClaimRules,
 }
 
 impl Authenticator {
-    /// Tokens are required and no key is there: nobody can connect.
+    /// Whether nobody can connect: tokens are required and there is no key.
     pub fn admits_nobody(&self) -> bool {
         self.required && self.api_key.is_none() && self.keys.current().is_empty()
     }
 
-    /// Who brings this token.
+    /// The identity in this token.
     ///
     /// # Errors
-    /// Why it admits nobody.
+    /// Why the token admits nobody.
     pub fn identify(&self, token: Option<&Token>, unix_ms: i64) -> Result<Identity, Refusal> {
         let token = token.ok_or(Refusal::Missing)?;
         if token.expose().len() > TOKEN_BYTES_MAX {
@@ -186,7 +186,7 @@ impl Authenticator {
         self.rules.judge(&members(&claims)?, unix_ms)
     }
 
-    /// The claims of a JWT, encoded as they are, once its signature is found good.
+    /// The encoded claims of a JWT, after the check of the signature.
     fn signed_claims<'a>(&self, token: &'a Token) -> Result<&'a str, Refusal> {
         let (message, signature) = split(token.expose()).ok_or(Refusal::NotAToken)?;
         let (header, claims) = message.split_once('.').ok_or(Refusal::NotAToken)?;
@@ -211,7 +211,7 @@ fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
 
 type Members<'a> = BTreeMap<Cow<'a, str>, LazyValue<'a>>;
 
-/// The members of an object. One that is there twice could be read in two ways: refused
+/// The members of an object. A repeated member could be read in two ways and is refused
 /// (RFC 7515 §4, RFC 7519 §4).
 fn members(json: &[u8]) -> Result<Members<'_>, Refusal> {
     let mut members = Members::new();
@@ -225,7 +225,7 @@ fn members(json: &[u8]) -> Result<Members<'_>, Refusal> {
     Ok(members)
 }
 
-/// Algorithm and key id of a header that asks for nothing we do not know (RFC 7515 §4.1.9, §4.1.11).
+/// Algorithm and key id of a header. Refuses headers with unknown demands (RFC 7515 §4.1.9, §4.1.11).
 fn judge_header(header: &Members<'_>) -> Result<(Algorithm, Option<String>), Refusal> {
     if header.contains_key("crit") {
         return Err(Refusal::NotAToken);
@@ -266,7 +266,7 @@ impl ClaimRules {
         })
     }
 
-    /// `aud` is one text or a list of them.
+    /// Checks `aud`, a text or a list of texts.
     fn judge_audience(&self, claims: &Members<'_>) -> Result<(), Refusal> {
         let Some(value) = claims.get("aud") else {
             let asked = !self.audiences.is_empty();
@@ -300,7 +300,7 @@ fn count(members: &Members<'_>, name: &str) -> Result<Option<u32>, Refusal> {
 }
 
 /// A NumericDate (RFC 7519 §2), in milliseconds: seconds since 1970, with a fraction or without.
-/// What lies beyond the ends of time is taken for the end.
+/// Dates outside of the range are clamped.
 fn time(members: &Members<'_>, name: &str) -> Result<Option<i64>, Refusal> {
     let Some(value) = members.get(name) else {
         return Ok(None);

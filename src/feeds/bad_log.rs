@@ -1,17 +1,16 @@
-//! What is logged of bad messages: bounded in size and in rate. Used by every feed.
+//! The log lines about bad messages: bounded in size and in rate. Used by every feed.
 
 use std::fmt::{Display, Write};
 
 use crate::base::LogBudget;
 use crate::hub::{FeedLine, Now};
 
-/// Lines for bad messages within one second; what is over is counted and said later.
+/// Lines for bad messages within a second; the others are counted and the count is logged later.
 const LINES_PER_SECOND: u32 = 5;
 
-/// Bytes of a bad message that are shown, after escaping.
+/// The most bytes shown of a bad message, after escaping.
 const EXCERPT_BYTES_MAX: usize = 200;
 
-/// The lines about bad messages, a few a second.
 #[derive(Debug)]
 pub(super) struct BadMessageLog {
     budget: LogBudget,
@@ -30,12 +29,12 @@ impl Default for BadMessageLog {
 }
 
 impl BadMessageLog {
-    /// Once a second is over, makes a line of how many lines were left out.
+    /// Once a second is over, makes a line with the number of lines that were left out.
     pub(super) fn tick(&mut self, now: Now) {
         self.left_out = self.budget.left_out(now).or(self.left_out);
     }
 
-    /// Makes a line about one message, or counts the message when this second had its lines.
+    /// Makes a line about a message, or counts the message if the lines of this second are used up.
     pub(super) fn say(&mut self, now: Now, subject: &str, payload: &[u8], why: &dyn Display) {
         self.tick(now);
         if self.budget.line(now).is_some() {
@@ -56,7 +55,7 @@ impl BadMessageLog {
 
 /// The beginning of `payload` as printable text of at most [`EXCERPT_BYTES_MAX`] bytes.
 fn excerpt(payload: &[u8]) -> String {
-    // Escaping never shortens, so no more of the payload than this can be shown.
+    // Escaping never shortens, so no more of the payload can be shown.
     let head = payload.get(..EXCERPT_BYTES_MAX).unwrap_or(payload);
     let mut shown = String::with_capacity(EXCERPT_BYTES_MAX);
     for chunk in head.utf8_chunks() {

@@ -1,4 +1,4 @@
-//! What a source tells a feed, whichever bus it comes from, and the feed of a gateway without a bus.
+//! The events from a source to a feed, for every bus, and the feed of a gateway without a bus.
 
 use std::sync::Arc;
 
@@ -6,35 +6,34 @@ use thiserror::Error;
 
 use crate::hub::{Feed, FeedStats, Now, Publication};
 
-/// One thing that happened on the bus, in the order in which it happened.
+/// An event on the bus, in the order of the bus.
 #[derive(Debug)]
 pub enum BusEvent {
-    /// The bus was reached and everything asked for is subscribed.
+    /// The bus was reached and all requested names are subscribed.
     Up,
     /// The bus is out of reach; the source tries again by itself.
     Down(Fault),
-    /// What was waiting when the subscriptions stood (warm-up, backlog) has been handed over.
+    /// The messages that waited at the subscription (warm-up, backlog) have been handed over.
     CaughtUp,
-    /// Messages were lost; how many, where the bus tells.
+    /// Messages were lost.
     Gap {
-        /// Number of messages lost, if known.
+        /// Number of messages lost, if the bus gives a number.
         lost: Option<u64>,
     },
     /// A message.
     Message(BusMessage),
-    /// A message came for this subscription, and is not handed over; the source has counted or logged
-    /// it.
+    /// A message for this subscription was not handed over; the source has counted or logged the message.
     Skipped(Subscription),
-    /// A subscription stands: whatever is published from here on comes, behind this event.
+    /// A subscription is confirmed: every later publication comes behind this event.
     Subscribed {
-        /// What stands.
+        /// The confirmed subscription.
         subscription: Subscription,
-        /// The number of the newest request for the subscription that the source knew of.
+        /// The number of the newest request for the subscription that the source knew.
         number: u64,
     },
-    /// The bus does not let us have a subscription; the source asks again now and then.
+    /// The bus refused a subscription; the source asks again now and then.
     Refused {
-        /// What the bus refused.
+        /// The refused subscription.
         subscription: Subscription,
         /// As in [`Self::Subscribed`].
         number: u64,
@@ -48,10 +47,9 @@ pub enum BusEvent {
         /// The number of the question that the value answers.
         number: u64,
     },
-    /// The question for the last values of a subscription is answered: with values before this, or with
-    /// none.
+    /// The end of the last values of a subscription, with or without values before.
     RetainedEnd {
-        /// What was asked for.
+        /// The subscription of the question.
         subscription: Subscription,
         /// The number of the question.
         number: u64,
@@ -68,18 +66,18 @@ impl BusEvent {
     }
 }
 
-/// What a source can be asked to subscribe to while it runs: one channel, or every channel that a
+/// A name that a source can subscribe to while the source runs: a channel, or every channel that a
 /// pattern matches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subscription {
     /// The channel's name or the pattern.
     pub name: Arc<str>,
-    /// It is a pattern.
+    /// Whether the name is a pattern.
     pub is_pattern: bool,
 }
 
 impl Subscription {
-    /// One channel, by its exact name.
+    /// A channel, by its exact name.
     pub fn channel(name: impl Into<Arc<str>>) -> Self {
         Self {
             name: name.into(),
@@ -100,44 +98,44 @@ impl Subscription {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault(pub String);
 
-/// One message as it came.
+/// A message as received.
 #[derive(Clone, Debug)]
 pub struct BusMessage {
     /// NATS subject or Redis channel.
     pub subject: Arc<str>,
     /// The pattern that matched, for a Redis pattern subscription.
     pub pattern: Option<Arc<str>>,
-    /// The payload, any bytes. A source that has a limit hands over one byte more than the limit
-    /// of a payload that is larger, so that the feed sees it and skips it.
+    /// The payload, any bytes. A source with a limit cuts a larger payload behind the first byte over the
+    /// limit, so that the feed recognises and skips the message.
     pub payload: Vec<u8>,
-    /// Where it stands in its stream, where the bus has streams.
-    pub position: Option<StreamPosition>,
     /// Position in the stream; `None` if the bus has no streams.
+    pub position: Option<StreamPosition>,
+    /// The time at which the source received the message.
     pub received: Now,
-    /// Part of a warm-up or backlog: the cache takes it, clients get no broadcast of its own.
+    /// Part of a warm-up or backlog: goes to the cache; clients get no separate broadcast.
     pub quiet: bool,
 }
 
-/// A message's place in what the bus keeps: one that compares greater is newer.
+/// A message's position in the stream of the bus: a greater position is newer.
 ///
-/// Each source says what its bus has for it. Positions of one subject can be compared, those of
-/// different subjects need not.
+/// Each source says how its bus counts. Positions of the same subject can be compared; positions of
+/// different subjects need not be comparable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamPosition {
-    /// Which life of the stream: greater for a stream that was made anew or went back in time, so
-    /// that its messages are newer than all from before, wherever its sequence starts.
+    /// The life of the stream: greater for a stream that was made anew or went back in time, so
+    /// that the new messages are newer than all earlier ones, wherever the sequence starts.
     pub epoch: i64,
-    /// Number of the message within that life.
+    /// Number of the message within the life.
     pub sequence: u64,
 }
 
-/// The newest place in a stream that was seen of one subject.
+/// The newest position seen of a subject.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LastSeen(Option<StreamPosition>);
 
 impl LastSeen {
-    /// Remembers `position`; `false` when it is not newer than what was seen before: a redelivery,
-    /// a replay, or a stream that is gone. A message without a position always counts as newer.
+    /// Remembers `position`. Returns false if an equal or newer position was seen before: the message is a
+    /// redelivery, a replay, or from a lost stream. A message without a position always counts as newer.
     pub(super) fn advance(&mut self, position: Option<StreamPosition>) -> bool {
         let Some(position) = position else {
             return true;
@@ -170,7 +168,7 @@ pub(super) fn check_size(payload: &[u8], bytes_max: usize) -> Result<(), TooLarg
     Ok(())
 }
 
-/// Makes nothing, and is caught up from the start.
+/// A feed without publications, caught up from the start.
 #[derive(Debug)]
 pub struct NoFeed {
     stats: FeedStats,

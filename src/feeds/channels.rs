@@ -1,8 +1,8 @@
-//! The channels feed: what Redis or NATS publishes, to a topic for each exact name and each pattern.
+//! The channels feed: publications of Redis or NATS, to a topic for each exact name and each pattern.
 //!
-//! The bus sends a message once for the name and once for each pattern that matches, so a client that
-//! holds several gets its copies in the order of the bus (Redis: the channel first), and nothing is
-//! matched here. The payload stays as it is; the number that each connection has goes before the shared
+//! The bus sends a message once for the name and once for each matching pattern. A client with several
+//! subscriptions gets its copies in the order of the bus (Redis: the channel first), and nothing is
+//! matched here. The payload stays unchanged; the number of each connection goes before the shared
 //! body. Must not know a client, a broker or a clock. Called by the reactor, through
 //! [`crate::hub::Feed`].
 
@@ -22,10 +22,10 @@ use crate::hub::{
 use crate::wire::json::check_json;
 use crate::wire::object_writer::{iso_utc, quoted};
 
-/// Channels are without bound, so they are counted as one.
+/// The number of channels is unbounded, so all channels are counted together.
 const FAMILY: &str = "channels";
 
-/// Before the number, and behind it everything else.
+/// The text before the number; everything else follows.
 const LEAD: Lead = Lead::Seq(r#"{"type":"data","seq":"#);
 
 /// Settings of a [`ChannelsFeed`].
@@ -33,12 +33,11 @@ const LEAD: Lead = Lead::Seq(r#"{"type":"data","seq":"#);
 pub struct ChannelsFeedSettings {
     /// Levels of nesting up to which a payload counts as JSON.
     pub json_depth_max: usize,
-    /// Bytes of a bus message; larger ones are counted, logged and skipped.
+    /// Bytes of a bus message; larger messages are counted, logged and skipped.
     pub bus_message_bytes_max: usize,
 }
 
-/// Turns publications of the bus into publications on topics that are called like the channel or the
-/// pattern.
+/// Turns publications of the bus into publications on topics with the name of the channel or pattern.
 #[derive(Debug)]
 pub struct ChannelsFeed {
     settings: ChannelsFeedSettings,
@@ -47,9 +46,9 @@ pub struct ChannelsFeed {
     alive: FrameBytes,
     /// Names whose messages are conflated for slow clients.
     conflated: Option<NamePatterns>,
-    /// Makes a key of a name and a pattern.
+    /// Hashes a name and a pattern to a key.
     keys: RandomState,
-    /// The gateway has to know the subject of each message.
+    /// Whether the gateway needs the subject of each message.
     tells_subjects: bool,
 }
 
@@ -67,26 +66,26 @@ impl ChannelsFeed {
         }
     }
 
-    /// Of names that match these, a slow client gets the newest message only.
+    /// Makes slow clients get only the newest message of matching names.
     #[must_use]
     pub fn conflating(mut self, names: NamePatterns) -> Self {
         self.conflated = Some(names);
         self
     }
 
-    /// Tells the subject of each message ([`BusNotice::Subject`]), for a gateway that sends last values.
+    /// Reports the subject of each message ([`BusNotice::Subject`]), for a gateway that sends last values.
     #[must_use]
     pub fn with_retained(mut self) -> Self {
         self.tells_subjects = true;
         self
     }
 
-    /// Whether the message is small enough to be relayed.
+    /// Returns an error if the message is too large to be relayed.
     fn check(&self, message: &BusMessage) -> Result<(), TooLarge> {
         check_size(&message.payload, self.settings.bus_message_bytes_max)
     }
 
-    /// The key of a message that may be replaced by a newer one. A client gets a copy for each of its
+    /// The key of a message that a newer message may replace. A client gets a copy for each of its
     /// names and patterns, and each copy is replaced by copies of its own kind.
     fn key(&self, message: &BusMessage) -> Option<ConflationKey> {
         let names = self.conflated.as_ref()?;
@@ -112,7 +111,7 @@ impl ChannelsFeed {
         Some(Publication {
             topic: topic(message),
             frame: self.frame(now, message),
-            // The last value goes to the clients that wait for it, and the gateway knows them.
+            // The gateway knows the clients that wait for the last value.
             deliver: !message.quiet,
             retain: Retain::Keep,
         })
@@ -155,7 +154,7 @@ impl ChannelsFeed {
     }
 }
 
-/// Called like the pattern that matched, or like the channel.
+/// The topic: the pattern that matched, or the channel.
 fn topic(message: &BusMessage) -> TopicName {
     let name = message.pattern.as_ref().unwrap_or(&message.subject);
     TopicName::from(name.to_string())
@@ -215,7 +214,7 @@ impl Feed for ChannelsFeed {
             BusEvent::Message(message) if self.check(message).is_err() => {
                 Some(BusNotice::Skipped(topic(message)))
             }
-            // One that is skipped is no loss: nobody has a number for it.
+            // A skipped value is no loss: nobody has a number for a last value.
             BusEvent::LastValue { message, number } => Some(BusNotice::LastValue {
                 subject: Arc::clone(&message.subject),
                 number: *number,
@@ -265,7 +264,7 @@ mod tests {
         })
     }
 
-    /// The topic and the text behind the number of what follows from one message.
+    /// The topic of a publication, and the text behind the number.
     fn published(feed: &mut ChannelsFeed, event: BusEvent) -> Option<(String, String)> {
         let mut out = Vec::new();
         assert_eq!(feed.notice(&event), None);

@@ -1,7 +1,7 @@
 //! Bus bytes to publications: parse, normalise, cache, encode once.
 //!
-//! One feed per process. Each is the only place that knows the bus side of its contract's JSON;
-//! none knows a client, a socket or a broker. Called through [`crate::hub::Feed`].
+//! One feed per process. Each feed is the only place that knows the bus side of its contract's JSON;
+//! no feed knows a client, a socket or a broker. Called through [`crate::hub::Feed`].
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 

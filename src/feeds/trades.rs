@@ -1,7 +1,7 @@
-//! The trades feed: `channel:trade:SYMBOL` publications to one topic a symbol.
+//! The trades feed: `channel:trade:SYMBOL` publications to a topic for each symbol.
 //!
-//! Six fields of the payload are passed on, each as the text it has there; who gets them is decided
-//! by the channel's name alone. Every trade counts, so frames have no conflation key. Must not know
+//! Six fields of the payload are passed on, each with its original text. The channel's name alone decides
+//! the topic. Every trade counts, so frames have no conflation key. Must not know
 //! a client, a broker or a clock. Called by the reactor, through [`crate::hub::Feed`].
 
 use std::sync::Arc;
@@ -48,11 +48,11 @@ pub enum BadTrade {
 pub struct TradesFeedSettings {
     /// Levels of nesting that a payload may have.
     pub json_depth_max: usize,
-    /// Bytes of a bus message; larger ones are counted, logged and skipped.
+    /// Bytes of a bus message; larger messages are counted, logged and skipped.
     pub bus_message_bytes_max: usize,
 }
 
-/// Turns trades on the bus into publications on topics that are called like their symbols.
+/// Turns trades on the bus into publications on topics named like their symbols.
 #[derive(Debug)]
 pub struct TradesFeed {
     settings: TradesFeedSettings,
@@ -101,7 +101,7 @@ impl TradesFeed {
         })
     }
 
-    /// `{"type":"trade","data":{…},"timestamp":ms}`; the timestamp is that of the broadcast.
+    /// `{"type":"trade","data":{…},"timestamp":ms}`; the timestamp is the time of the broadcast.
     fn frame(&self, now: Now, message: &BusMessage) -> Result<Arc<Frame>, JsonError> {
         let mut fields = [const { None }; FIELDS.len()];
         for entry in object_entries(&message.payload, self.settings.json_depth_max)? {
@@ -142,7 +142,7 @@ impl Feed for TradesFeed {
             BusEvent::Gap { .. } => self.stats.gaps += 1,
             BusEvent::Skipped(_) => self.stats.subjects[0].messages_bad += 1,
             BusEvent::Message(message) => out.extend(self.message(now, &message)),
-            // One pattern, which stands from the first `Up` on; a refusal is logged by the source.
+            // A single pattern, subscribed from the first `Up` on; the source logs a refusal.
             BusEvent::Down(_)
             | BusEvent::CaughtUp
             | BusEvent::Subscribed { .. }
@@ -161,7 +161,7 @@ impl Feed for TradesFeed {
     }
 }
 
-/// The symbol of a channel with exactly three parts, as it stands.
+/// The symbol of a channel with exactly three parts, unchanged.
 fn symbol(channel: &str) -> Option<&str> {
     let symbol = channel.strip_prefix("channel:trade:")?;
     (!symbol.contains(':')).then_some(symbol)
@@ -195,7 +195,7 @@ mod tests {
         })
     }
 
-    /// What subscribers of the topic get, if anything.
+    /// The broadcast for subscribers of the topic, if any.
     fn published(feed: &mut TradesFeed, channel: &str, payload: &[u8]) -> Option<(String, String)> {
         let mut out = Vec::new();
         feed.event(NOW, message(channel, payload), &mut out);

@@ -1,9 +1,9 @@
-//! The handle with which others say what they want from a bus while its source runs.
+//! The handle through which gateways request subscriptions of a bus while its source runs.
 //!
-//! A change that the source has not taken is kept once for each name, and a name that was wanted and
-//! given up in between leaves nothing. So at most two changes wait for each name that may be wanted
-//! at once, however fast minds change, and for however long the source takes nothing. A question for
-//! last values is kept in the same way: one for each name, and none once nobody waits for the answer.
+//! Of the changes to a name, only the newest waits for the source. If a name is requested and cancelled
+//! before the source looks, nothing waits. At most two changes therefore wait for each name that may be
+//! requested at a time, for however long the source takes none. Questions for last values are kept in the
+//! same way: at most a single question for each name, and none once nobody waits for the answer.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -15,30 +15,30 @@ use super::{LoopGone, SourceLink};
 use crate::base::Wake;
 use crate::feeds::{BusEvent, Subscription};
 
-/// The most changes that the source takes at once. The loop may wait for that long, and the source
-/// reads and writes in between.
+/// The most changes that the source takes at once. The loop may wait for the lock meanwhile, and the
+/// source reads and writes in between.
 const TAKEN_MAX: usize = 256;
 
 /// Room for names that is kept when nothing waits.
 const ROOM_KEPT: usize = 1_024;
 
-/// Says what is wanted. Never waits for the bus, so the loop may use it; clones say it to the same
-/// source.
+/// Requests and cancels subscriptions. Never waits for the bus, so the loop may call every method. Clones
+/// speak to the same source.
 ///
-/// Each name is wanted or not; saying the same twice changes nothing. See the sources for what comes
-/// back.
+/// Each name is requested or not; a repeated call changes nothing. The sources document their events in
+/// return.
 #[derive(Clone)]
 pub struct BusInterest {
     shared: Arc<Shared>,
     wake: Wake,
 }
 
-/// A name that is wanted from now on, or no longer.
+/// A request to subscribe to a name, or to end the subscription.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wish {
     pub(super) subscription: Subscription,
     pub(super) wanted: bool,
-    /// Comes back with the answer.
+    /// Returned with the answer.
     pub(super) number: u64,
 }
 
@@ -46,33 +46,33 @@ pub(super) struct Wish {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
     pub(super) subscription: Subscription,
-    /// Comes back with the answer.
+    /// Returned with the answer.
     pub(super) number: u64,
 }
 
-/// Questions for last values, by how far they are.
+/// Unanswered questions for last values, by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnansweredQuestions {
-    /// The source has not taken them.
+    /// Not taken by the source yet.
     pub waiting: u64,
-    /// The bus was asked and has not answered.
+    /// Sent to the bus, without an answer.
     pub asked: u64,
 }
 
-/// Changes of what is wanted that the bus has not answered, by how far they are.
+/// Changes of subscriptions that the bus has not answered, by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnansweredChanges {
-    /// The source has not taken them.
+    /// Not taken by the source yet.
     pub waiting: u64,
-    /// The bus was not asked.
+    /// Taken by the source, not sent to the bus.
     pub queued: u64,
-    /// The bus was asked and has not answered.
+    /// Sent to the bus, without an answer.
     pub asked: u64,
-    /// The bus has answered, and servers further away may not know of it yet.
+    /// Answered by the bus; servers further away may not know the subscription yet.
     pub settling: u64,
 }
 
-/// The source's end.
+/// The source's end of a [`BusInterest`].
 pub(super) struct Wishes {
     shared: Arc<Shared>,
     wake: Wake,
@@ -81,7 +81,7 @@ pub(super) struct Wishes {
 #[derive(Debug, Default)]
 struct Shared {
     changes: Mutex<Changes>,
-    /// The numbers of questions.
+    /// Questions by name, with their numbers.
     questions: Mutex<Line<u64>>,
     queued: AtomicU64,
     asked: AtomicU64,
@@ -89,12 +89,11 @@ struct Shared {
     settling: AtomicU64,
 }
 
-/// What the source has not taken.
+/// The changes that the source has not taken.
 #[derive(Debug, Default)]
 struct Changes {
-    /// The names that have changed.
     line: Line<Change>,
-    /// The names that the source was told to want.
+    /// The names that the source has taken as wanted.
     told: HashSet<Subscription>,
 }
 
@@ -104,16 +103,16 @@ struct Change {
     number: u64,
 }
 
-/// One entry for each name, in the order in which the names came.
+/// A queue with a single entry for each name, in the order in which the names came.
 #[derive(Debug)]
 struct Line<T> {
     names: BTreeMap<u64, Subscription>,
-    /// With the place of the name.
+    /// The place of each name in the queue, and its value.
     by_name: HashMap<Subscription, (u64, T)>,
     next_place: u64,
 }
 
-/// A handle, and where its wishes come out.
+/// Creates a handle and the source's end.
 pub(super) fn interest(wake: Wake) -> (BusInterest, Wishes) {
     let shared = Arc::new(Shared::default());
     let handle = BusInterest {
@@ -124,12 +123,12 @@ pub(super) fn interest(wake: Wake) -> (BusInterest, Wishes) {
 }
 
 impl BusInterest {
-    /// Wants a channel, or the channels of a pattern. For callers that want each name once.
+    /// Subscribes to a channel, or to the channels of a pattern. For callers that request each name once.
     pub fn subscribe(&self, subscription: Subscription) {
         self.subscribe_numbered(subscription, 0);
     }
 
-    /// Wants a channel, or the channels of a pattern. The answer brings the number back.
+    /// Subscribes to a channel, or to the channels of a pattern. The answer returns `number`.
     pub fn subscribe_numbered(&self, subscription: Subscription, number: u64) {
         self.say(Wish {
             subscription,
@@ -138,7 +137,7 @@ impl BusInterest {
         });
     }
 
-    /// Wants it no longer.
+    /// Ends a subscription.
     pub fn unsubscribe(&self, subscription: Subscription) {
         self.say(Wish {
             subscription,
@@ -147,7 +146,7 @@ impl BusInterest {
         });
     }
 
-    /// The changes that the bus has not answered.
+    /// The number of changes that the bus has not answered.
     pub fn unanswered(&self) -> UnansweredChanges {
         UnansweredChanges {
             waiting: self.shared.changes().line.names.len() as u64,
@@ -157,23 +156,23 @@ impl BusInterest {
         }
     }
 
-    /// Asks for the last value of a channel, or of each channel of a pattern, which has to be wanted.
-    /// The answer is [`BusEvent::LastValue`], any number of them, and then [`BusEvent::RetainedEnd`],
-    /// each with this number. There is none if the connection is lost, or if the same name is asked for
-    /// again before the source has taken the question. Of the sources, those of NATS have last values.
+    /// Asks for the last value of a channel, or of each channel of a pattern; the name must be subscribed.
+    /// The answer is any number of [`BusEvent::LastValue`], and then [`BusEvent::RetainedEnd`], each with
+    /// `number`. No answer comes if the connection is lost, or if the same name is asked for again before
+    /// the source has taken the question. Only the NATS sources have last values.
     pub fn ask_retained(&self, subscription: Subscription, number: u64) {
         if self.shared.questions().put(subscription, number) {
             self.wake.wake();
         }
     }
 
-    /// Nobody waits for the answer to the question any more. One that the bus was asked may be answered
-    /// all the same.
+    /// Removes a question whose answer nobody waits for any more. If the bus has the question already, the
+    /// answer may still come.
     pub fn forget_retained(&self, subscription: &Subscription) {
         self.shared.questions().remove(subscription);
     }
 
-    /// The questions for last values that are not answered.
+    /// The number of unanswered questions for last values.
     pub fn unanswered_questions(&self) -> UnansweredQuestions {
         UnansweredQuestions {
             waiting: self.shared.questions().names.len() as u64,
@@ -195,8 +194,8 @@ impl fmt::Debug for BusInterest {
 }
 
 impl Wishes {
-    /// Some of what was said until now: [`TAKEN_MAX`] at most, oldest first. If there is more, the
-    /// next wait of the source ends at once. What is said from here on wakes the source again.
+    /// Takes the oldest changes, at most [`TAKEN_MAX`]. If more wait, the next wait of the source ends at
+    /// once. Later changes wake the source again.
     pub(super) fn take(&self) -> Vec<Wish> {
         self.wake.awake();
         let (taken, has_more) = self.shared.changes().take();
@@ -206,7 +205,7 @@ impl Wishes {
         taken
     }
 
-    /// The oldest question for a last value.
+    /// Takes the oldest question for a last value.
     pub(super) fn next_question(&self) -> Option<Question> {
         let (subscription, number) = self.shared.questions().pop_first()?;
         Some(Question {
@@ -215,13 +214,12 @@ impl Wishes {
         })
     }
 
-    /// Says how many questions the bus was asked and has not answered.
+    /// Publishes the number of questions that the bus has not answered.
     pub(super) fn show_asked_questions(&self, asked: usize) {
         self.shared.questions_asked.store(asked as u64, Relaxed);
     }
 
-    /// Puts what was said in the ledger while there is no connection: as many changes as wait at the
-    /// call, at least.
+    /// Applies changes to the ledger while there is no connection: at least as many as wait at the call.
     pub(super) fn take_into(&self, ledger: &mut Ledger) {
         let mut left = self.waiting();
         loop {
@@ -239,7 +237,7 @@ impl Wishes {
         }
     }
 
-    /// Puts some of what was said in the ledger of a connection. What stands already is answered.
+    /// Applies some of the changes to the ledger of a connection, and answers for confirmed names at once.
     ///
     /// # Errors
     /// The loop is gone.
@@ -261,7 +259,7 @@ impl Wishes {
         Ok(())
     }
 
-    /// The connection is gone. If a wanted name stood on it, messages may be lost.
+    /// Handles the loss of the connection. If a wanted name was confirmed there, messages may be lost.
     ///
     /// # Errors
     /// The loop is gone.
@@ -274,19 +272,18 @@ impl Wishes {
         let has_carried = ledger.lost();
         self.show(ledger.unanswered());
         self.shared.questions_asked.store(0, Relaxed);
-        // The loss of a connection on which everything stood is told with the outage.
+        // If everything was subscribed, the report of the outage includes the loss.
         if has_carried && !all_stood {
             link.send(BusEvent::Gap { lost: None })?;
         }
         Ok(())
     }
 
-    /// How many changes wait.
     fn waiting(&self) -> usize {
         self.shared.changes().line.names.len()
     }
 
-    /// Shows what [`Ledger::unanswered`] says.
+    /// Publishes the numbers of [`Ledger::unanswered`].
     pub(super) fn show(&self, [queued, asked, settling]: [usize; 3]) {
         self.shared.queued.store(queued as u64, Relaxed);
         self.shared.asked.store(asked as u64, Relaxed);
@@ -307,7 +304,7 @@ impl Shared {
 }
 
 impl Changes {
-    /// `true`: there is something for the source to take.
+    /// Returns whether the source has to be woken.
     fn put(&mut self, wish: Wish) -> bool {
         let Wish {
             subscription,
@@ -315,14 +312,14 @@ impl Changes {
             number,
         } = wish;
         if !wanted && !self.told.contains(&subscription) {
-            // The source never heard of it.
+            // The source never took the subscription.
             self.line.remove(&subscription);
             return false;
         }
         self.line.put(subscription, Change { wanted, number })
     }
 
-    /// The oldest changes, and whether there are more.
+    /// Takes the oldest changes. Returns also whether more wait.
     fn take(&mut self) -> (Vec<Wish>, bool) {
         let mut taken = Vec::with_capacity(self.line.names.len().min(TAKEN_MAX));
         while taken.len() < TAKEN_MAX
@@ -353,8 +350,7 @@ impl<T> Default for Line<T> {
 }
 
 impl<T> Line<T> {
-    /// Puts a name at the end, or gives the name that is there another value. Returns whether the name
-    /// is new.
+    /// Appends a name, or gives a queued name another value. Returns whether the name is new.
     fn put(&mut self, name: Subscription, value: T) -> bool {
         if let Some((_, old)) = self.by_name.get_mut(&name) {
             *old = value;
@@ -401,7 +397,7 @@ mod tests {
         }
     }
 
-    /// A source that is away, and a client that wants other names all the time.
+    /// The source is away while a client keeps changing its names.
     #[test]
     fn changes_that_nobody_takes_are_no_more_than_the_names() {
         let (_waiter, wake) = Waiter::new("a test").expect("a waiter");

@@ -1,12 +1,11 @@
-//! What is wanted from a bus whose names change while it is used, what stands there, and what to ask
-//! for next. Pure.
+//! The subscriptions of a source: the wanted names, the state of each name on the server, and the next
+//! command. Pure.
 //!
-//! Each name has at most one command on its way. A change of mind meanwhile only changes what is
-//! wanted; the answer shows whether there is something left to ask. So quick changes end in the
-//! last one, and no memory grows with their number. A name may settle before it counts as confirmed.
-//! Names that nobody wants and that do not stand
-//! are forgotten: while a server answers nothing, what is kept are the names that are wanted, those
-//! that stand, and those in commands on their way, which are bounded.
+//! Each name has at most a single command on its way. Later requests only change the wanted state; the
+//! answer shows whether another command is needed. Of quick changes the last counts, and no memory
+//! grows with their number. A name may settle before it counts as confirmed. The ledger forgets names
+//! that are neither wanted nor on the server. While a server answers nothing, the ledger keeps the
+//! wanted names, the subscribed names, and the names in commands on their way, which are bounded.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -14,10 +13,10 @@ use std::time::Instant;
 
 use crate::feeds::Subscription;
 
-/// One command: what it asks, for names of one kind.
+/// A command for names of the same kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
-    /// Subscribe, or the opposite.
+    /// Subscribe, or unsubscribe.
     pub(super) wanted: bool,
     /// Patterns, or exact names.
     pub(super) patterns: bool,
@@ -25,95 +24,94 @@ pub(super) struct Change {
     pub(super) names: VecDeque<Arc<str>>,
 }
 
-/// What a name has become.
+/// The state of a name.
 #[derive(Debug, Default)]
 struct Entry {
     wanted: bool,
-    /// Of the newest wish for it.
+    /// The number of the newest request for the name.
     number: u64,
     server: Server,
     command: Command,
 }
 
-/// What the server has said of a name.
+/// The state of a name on the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Server {
-    /// Nothing on this connection, or it took the name away as asked.
+    /// Not subscribed on this connection, or unsubscribed as asked.
     #[default]
     Absent,
-    /// It refused a command with several names, this one among them: ask for this one alone.
+    /// The server refused a command with several names, this name among them: ask for the name alone.
     Suspect,
-    /// It refused this name, and that was told. Kept over connections, so that it is told once.
+    /// The server refused the name, which was reported. Kept over connections, to report only once.
     Refused,
-    /// The name stands there, and others that publish may not know of it yet. Its place among those.
+    /// The server has the name; other servers may not know the name yet. With the key in `settling`.
     Settling(u64),
-    /// The name stands.
+    /// Subscribed, for all publishers.
     Confirmed,
 }
 
-/// Where the command of a name is: there is one at most.
+/// The state of the command for a name: there is at most one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Command {
     #[default]
     None,
-    /// It waits for its turn, at this place of the queue.
+    /// Waits at this place of the queue.
     Queued(u64),
-    /// It is on its way.
+    /// On its way to the server.
     Sent,
 }
 
-/// The subscriptions of one source.
+/// The subscriptions of a source.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     channels: HashMap<Arc<str>, Entry>,
     patterns: HashMap<Arc<str>, Entry>,
-    /// Names that have something to ask, by their place; each once. Empty while there is no
-    /// connection.
+    /// Names that need a command, by their place; each once. Empty while there is no connection.
     queue: BTreeMap<u64, Subscription>,
-    /// The place of the next name.
     next_place: u64,
     has_connection: bool,
-    /// Names in commands on their way.
+    /// The number of names in commands on their way.
     asked: usize,
-    /// Bytes of these commands.
+    /// The bytes of these commands.
     asked_bytes: usize,
-    /// Names that were wanted when the connection was made, and have not been answered or not settled.
+    /// Names that were wanted when the connection was made, and are not answered or not settled yet.
     restoring: HashSet<Subscription>,
-    /// Names that settle, in the order in which their time is over.
+    /// Names that settle, ordered by the end of the wait.
     settling: BTreeMap<u64, Settling>,
 }
 
-/// A name that settles.
 #[derive(Debug)]
 struct Settling {
     subscription: Subscription,
     due: Instant,
 }
 
-/// The most names in one command.
+/// The most names in a command.
 const NAMES_MAX: usize = 256;
-/// The most bytes of names in one command, but for the last name.
+/// The most bytes of names in a command, not counting the last name.
 const NAME_BYTES_MAX: usize = 16 * 1024;
-/// The most names on their way: their answers must not fill the server's buffer for us.
+/// The most names on their way: their answers must not fill the server's output buffer for weirgate.
 const ASKED_MAX: usize = 8 * 1024;
-/// The same in bytes of commands, but for the last name. A busy server does not read its commands.
-/// More than its socket takes would stand in ours, and the kernel ends a connection whose peer takes
-/// nothing for five seconds, with everything that the server would have sent when it is done.
+/// The same in bytes of commands, not counting the last name. A busy server reads no commands. Commands
+/// over the capacity of the server's socket would wait in the socket of weirgate, and the kernel ends a
+/// connection whose peer takes nothing for five seconds. Everything that the server would have sent
+/// afterwards would be lost.
 const ASKED_BYTES_MAX: usize = 32 * 1024;
 /// The same while the names of a new connection are restored: there is little to lose yet, and many
-/// names are to stand soon.
+/// names have to be subscribed soon.
 const RESTORING_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes of a command of one name, beside the name.
+/// The bytes of a command for a single name, without the name.
 const COMMAND_BYTES: usize = 32;
 
 impl Ledger {
-    /// Somebody wants it, with a wish of this number. `true`: it stands already, which is the answer.
+    /// Records request `number` for a name. Returns true if the bus has confirmed the name already; then no
+    /// confirmation follows.
     pub(super) fn want(&mut self, subscription: &Subscription, number: u64) -> bool {
         let names = self.names_mut(subscription.is_pattern);
         let entry = names.entry(Arc::clone(&subscription.name)).or_default();
         (entry.wanted, entry.number) = (true, number);
         if entry.server == Server::Refused {
-            // Whoever wants it now is told again.
+            // A new request gets the refusal again.
             entry.server = Server::Suspect;
         }
         let stands = entry.server == Server::Confirmed && entry.command != Command::Sent;
@@ -121,7 +119,7 @@ impl Ledger {
         stands
     }
 
-    /// Nobody wants it any more.
+    /// Records that nobody wants the name any more.
     pub(super) fn unwant(&mut self, subscription: &Subscription) {
         let names = self.names_mut(subscription.is_pattern);
         let Some(entry) = names.get_mut(&subscription.name) else {
@@ -132,7 +130,7 @@ impl Ledger {
         self.forget_if_idle(subscription);
     }
 
-    /// A connection stands, with nothing subscribed on it: everything wanted is asked for.
+    /// Starts a connection without subscriptions: queues every wanted name.
     pub(super) fn connected(&mut self) {
         debug_assert!(!self.has_connection && self.queue.is_empty() && self.asked == 0);
         self.has_connection = true;
@@ -146,7 +144,7 @@ impl Ledger {
         }
     }
 
-    /// The connection is gone, and all that stood on it; `true`: a wanted name did.
+    /// Ends the connection and its subscriptions. Returns whether a wanted name was confirmed.
     pub(super) fn lost(&mut self) -> bool {
         self.has_connection = false;
         self.queue.clear();
@@ -168,12 +166,12 @@ impl Ledger {
         has_carried
     }
 
-    /// Everything that was wanted when the connection was made has been answered, and has settled.
+    /// Whether all names that were wanted when the connection was made are answered and settled.
     pub(super) fn is_restored(&self) -> bool {
         self.has_connection && self.restoring.is_empty()
     }
 
-    /// The next command, unless enough is on its way.
+    /// Returns the next command, unless enough commands are on their way.
     pub(super) fn next_change(&mut self) -> Option<Change> {
         let mut change: Option<Change> = None;
         let mut bytes = 0;
@@ -206,7 +204,6 @@ impl Ledger {
         change
     }
 
-    /// Enough commands are on their way.
     fn is_enough_asked(&self) -> bool {
         let bytes_max = match self.restoring.is_empty() {
             true => ASKED_BYTES_MAX,
@@ -215,8 +212,8 @@ impl Ledger {
         self.asked >= ASKED_MAX || self.asked_bytes >= bytes_max
     }
 
-    /// The server did what was asked for this name. If the name stands, and that is wanted: the
-    /// number of the newest wish for it.
+    /// Records that the server executed the command for the name. If the name is wanted and now subscribed,
+    /// returns the number of the newest request.
     pub(super) fn confirmed(&mut self, subscription: &Subscription, stands: bool) -> Option<u64> {
         self.restoring.remove(subscription);
         let entry = self.answered(subscription)?;
@@ -230,7 +227,7 @@ impl Ledger {
         number
     }
 
-    /// The server took a name, which counts as confirmed from `due` on. Later calls have later moments.
+    /// Records a subscription that counts as confirmed from `due` on. Later calls have later moments.
     pub(super) fn settles(&mut self, subscription: &Subscription, due: Instant) {
         let place = self.next_place;
         let Some(entry) = self.answered(subscription) else {
@@ -243,7 +240,7 @@ impl Ledger {
         self.settling.insert(place, Settling { subscription, due });
     }
 
-    /// A name that has settled by now and is wanted, with the number of the newest wish for it.
+    /// Returns a wanted name that has settled by `now`, with the number of its newest request.
     pub(super) fn next_settled(&mut self, now: Instant) -> Option<(Subscription, u64)> {
         while self.settle_due().is_some_and(|due| due <= now) {
             let (_, Settling { subscription, .. }) = self.settling.pop_first()?;
@@ -259,19 +256,19 @@ impl Ledger {
         None
     }
 
-    /// When the next name has settled.
+    /// The time at which the next name has settled.
     pub(super) fn settle_due(&self) -> Option<Instant> {
         Some(self.settling.first_key_value()?.1.due)
     }
 
-    /// The name was wanted when the connection was made, and has not been answered or not settled.
+    /// Whether the name was wanted when the connection was made, and is not answered or not settled yet.
     pub(super) fn is_restoring(&self, subscription: &Subscription) -> bool {
         self.restoring.contains(subscription)
     }
 
-    /// The server refused a command. If the one name in it is refused, which was not known: the
-    /// number of the newest wish for it. One of several names spoils them all, so they are asked for
-    /// again, each alone.
+    /// Records the refusal of a command. If the name was alone in the command and the refusal is new,
+    /// returns the number of the newest request. Of several names a single bad name spoils the command, so
+    /// each is asked for again, alone.
     pub(super) fn refused(&mut self, subscription: &Subscription, was_alone: bool) -> Option<u64> {
         if !was_alone {
             let names = self.names_mut(subscription.is_pattern);
@@ -292,8 +289,8 @@ impl Ledger {
         number
     }
 
-    /// The server has taken a standing name away by itself. If the name is wanted: the number of the
-    /// newest wish for it.
+    /// Records that the server ended a subscription by itself. If the name is wanted, returns the number of
+    /// the newest request.
     pub(super) fn revoked(&mut self, subscription: &Subscription) -> Option<u64> {
         let names = self.names_mut(subscription.is_pattern);
         let entry = names.get_mut(&subscription.name)?;
@@ -303,7 +300,7 @@ impl Ledger {
         let before = std::mem::replace(&mut entry.server, Server::Refused);
         let number = entry.wanted.then_some(entry.number);
         if let Command::Queued(place) = entry.command {
-            // It was to be given up.
+            // The queued command was to unsubscribe.
             entry.command = Command::None;
             self.queue.remove(&place);
         }
@@ -315,7 +312,7 @@ impl Ledger {
         number
     }
 
-    /// Asks again for everything that was refused.
+    /// Queues all refused names again.
     pub(super) fn retry_refused(&mut self) {
         for is_pattern in [false, true] {
             let names = self.names(is_pattern).iter();
@@ -328,19 +325,17 @@ impl Ledger {
         }
     }
 
-    /// A wanted name is refused.
     pub(super) fn has_refused(&self) -> bool {
         let mut entries = self.channels.values().chain(self.patterns.values());
         entries.any(|entry| entry.wanted && entry.server == Server::Refused)
     }
 
-    /// Names that wait for their turn to be asked for, names that were asked for and not answered, and
-    /// names that settle.
+    /// The numbers of names in the queue, of names in unanswered commands, and of names that settle.
     pub(super) fn unanswered(&self) -> [usize; 3] {
         [self.queue.len(), self.asked, self.settling.len()]
     }
 
-    /// The name as it is kept here, if it is.
+    /// The ledger's copy of a name, if there is a copy.
     pub(super) fn name(&self, name: &str, is_pattern: bool) -> Option<Arc<str>> {
         let kept = self.names(is_pattern).get_key_value(name);
         kept.map(|(name, _)| Arc::clone(name))
@@ -360,8 +355,7 @@ impl Ledger {
         }
     }
 
-    /// Gives the name a place in the queue if there is something to ask about it, and takes its
-    /// place away if there is nothing any more.
+    /// Queues the name if a command is needed, and removes the name from the queue otherwise.
     fn enqueue(&mut self, subscription: &Subscription) {
         if !self.has_connection {
             return;
@@ -385,7 +379,7 @@ impl Ledger {
         }
     }
 
-    /// The first name of the queue, which is asked for now.
+    /// Takes the first name of the queue, to send its command.
     fn take_first(&mut self) -> Option<Subscription> {
         let (_, first) = self.queue.pop_first()?;
         let entry = self.names_mut(first.is_pattern).get_mut(&first.name)?;
@@ -395,7 +389,7 @@ impl Ledger {
         Some(first)
     }
 
-    /// A command for this name has its answer.
+    /// Records the answer to the command for a name.
     fn answered(&mut self, subscription: &Subscription) -> Option<&mut Entry> {
         let names = match subscription.is_pattern {
             false => &mut self.channels,
@@ -423,22 +417,22 @@ impl Ledger {
 }
 
 impl Entry {
-    /// What stands is not what is wanted, and nothing was sent about it.
+    /// Whether the name needs a command, and none is on its way.
     fn is_due(&self) -> bool {
         self.wanted != self.stands() && self.command != Command::Sent
     }
 
-    /// The server has the name.
+    /// Whether the server has the name.
     fn stands(&self) -> bool {
         matches!(self.server, Server::Settling(_) | Server::Confirmed)
     }
 
-    /// There is nothing to keep it for.
+    /// Whether the ledger can forget the name.
     fn is_idle(&self) -> bool {
         !self.wanted && !self.stands() && self.command == Command::None
     }
 
-    /// Its command has no other name in it.
+    /// Whether the command may have no other name.
     fn is_asked_alone(&self) -> bool {
         matches!(self.server, Server::Suspect | Server::Refused)
     }

@@ -1,22 +1,22 @@
-//! Bus threads: each source blocks on its broker, stamps what comes and hands it over.
+//! Bus threads: each source blocks on its broker, stamps messages with the time and sends them to the loop.
 //!
-//! A source owns its connection and its retries; it never parses a payload and never touches a
-//! client. The channel is bounded: a full one makes the source wait, and what that means for the
-//! bus is said in each source.
+//! A source owns its connection and its retries; a source never parses a payload and never touches a
+//! client. The channel is bounded: a full channel makes the source wait. Each source documents the
+//! effect on its bus.
 //!
-//! A bus is one folder. It supplies its settings, its errors, and `relay::Bus`: one connection,
-//! from the attempt to make it to its loss. The rest is here:
+//! A bus is a folder with its settings, its errors, and `relay::Bus`: a connection, from the attempt
+//! to connect until the loss. The rest is here:
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | [`Source`], and [`SourceLink`], the way into the loop |
-//! | `relay` | the thread: connection after connection, what an outage tells the loop, status and log |
-//! | `probe` | whether a silent connection is kept, while a second one is tried |
+//! | `mod` | [`Source`], and [`SourceLink`], the channel to the loop |
+//! | `relay` | the thread: connection after connection, the events of an outage, status and log |
+//! | `probe` | whether a silent connection is kept, while a second connection is tried |
 //! | `outage` | since when the bus is away, and when to try again; pure |
-//! | `interest` | what others want from a bus whose names change, on its way to the thread |
-//! | `ledger` | what is wanted from such a bus, what stands there, and what to ask for next; pure |
-//! | `publisher` | what a gateway publishes, on its way to the thread of a connection |
-//! | `socket` | one socket and one waker in one poll; TCP, TLS, and what waits to be written or taken |
+//! | `interest` | requests for names of a bus whose names change, on their way to the thread |
+//! | `ledger` | wanted names of such a bus, their state on the server, and the next command; pure |
+//! | `publisher` | messages that a gateway publishes, on their way to the thread of a connection |
+//! | `socket` | a socket and a waker in a single poll; TCP, TLS, and bytes that wait to be written or taken |
 
 mod interest;
 mod ledger;
@@ -46,15 +46,15 @@ pub use self::relay::LinkTimes;
 
 /// A blocking connection to a bus, run on a thread of its own until the process ends.
 pub trait Source: Send {
-    /// Connects, subscribes and hands over events until the other end of `link` is gone.
+    /// Connects, subscribes and sends events until the other end of `link` is gone.
     fn run(self: Box<Self>, link: SourceLink);
 }
 
-/// The way from a source thread into the loop: a channel that is bounded in messages and bytes, and a call that wakes the loop
-/// (once, however many events wait).
+/// The channel from a source thread to the loop, bounded in messages and bytes, with a call that wakes the
+/// loop (once, however many events wait).
 pub struct SourceLink {
     events: Sender<BusEvent>,
-    /// `None`: the events are bounded by number alone.
+    /// `None`: only the number of events is bounded.
     bytes: Option<Arc<QueueBytes>>,
     wake: Box<dyn Fn() + Send>,
     clock: Clock,
@@ -63,7 +63,7 @@ pub struct SourceLink {
     owes: Arc<AtomicBool>,
 }
 
-/// The loop's end of a stop: dropped or settled, it tells the source that the loop has ended.
+/// The loop's end of a stop: on drop or [`Self::settle`], the source learns that the loop has ended.
 #[derive(Debug)]
 pub struct Stopping {
     stop: Sender<Infallible>,
@@ -71,7 +71,7 @@ pub struct Stopping {
 }
 
 impl Stopping {
-    /// Tells the source, and waits at most `patience` while it owes the bus something.
+    /// Stops the source, and waits at most `patience` while the source has work to finish on the bus.
     pub fn settle(self, patience: Duration) {
         drop(self.stop);
         let until = Instant::now() + patience;
@@ -81,13 +81,13 @@ impl Stopping {
     }
 }
 
-/// The loop that takes the events has ended.
+/// The error of a source whose loop has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the loop that takes the events has ended")]
 pub struct LoopGone;
 
 impl SourceLink {
-    /// `wake` is called after each event that was put in the channel.
+    /// Creates a link. `wake` is called after each event that was put in the channel.
     pub fn new(events: Sender<BusEvent>, wake: Box<dyn Fn() + Send>, clock: Clock) -> Self {
         Self {
             events,
@@ -109,31 +109,31 @@ impl SourceLink {
         (self, Stopping { stop, owes })
     }
 
-    /// Closed when the loop has ended, for a source that waits for other things too.
+    /// A channel that closes when the loop has ended, for a source that waits for other things too.
     pub fn stopped(&self) -> &Receiver<Infallible> {
         &self.stopped
     }
 
-    /// Says whether the source owes the bus something that a stop should wait for.
+    /// Sets whether a stop should wait for work of the source on the bus.
     pub fn set_owing(&self, owes: bool) {
         self.owes.store(owes, Ordering::Release);
     }
 
-    /// Bounds the events that were not taken by their bytes, too.
+    /// Bounds the events in the channel also by their bytes.
     #[must_use]
     pub fn bounded(mut self, bytes: Arc<QueueBytes>) -> Self {
         self.bytes = Some(bytes);
         self
     }
 
-    /// The source polls without sleeping for so long after each message.
+    /// Makes the source poll without sleeping for `spin_us` microseconds after each message.
     #[must_use]
     pub fn spinning(mut self, spin_us: u64) -> Self {
         self.spin_us = spin_us;
         self
     }
 
-    /// Puts an event in the channel, waiting while it is full, and wakes the loop.
+    /// Puts an event in the channel, waiting while the channel is full, and wakes the loop.
     ///
     /// # Errors
     /// The loop is gone, before or during the wait: the source ends.
@@ -173,7 +173,7 @@ impl SourceLink {
         }
     }
 
-    /// How long the source polls without sleeping after a message, microseconds.
+    /// The time for which the source polls without sleeping after a message, microseconds.
     pub fn spin_us(&self) -> u64 {
         self.spin_us
     }
@@ -183,7 +183,7 @@ impl SourceLink {
         self.clock
     }
 
-    /// Whether a message of so many bytes does not have to wait: only this thread takes room.
+    /// Whether a message of `bytes` bytes does not have to wait: only this thread takes room.
     pub fn has_room(&self, bytes: usize) -> bool {
         let room = |queue: &Arc<QueueBytes>| queue.has_room(bytes);
         !self.events.is_full() && self.bytes.as_ref().is_none_or(room)
@@ -225,7 +225,7 @@ mod tests {
         });
         let (mut messages, mut most) = (0, 0);
         while let Ok(event) = events.recv() {
-            // Time for the source to fill the queue, if nothing kept it from that.
+            // Time for the source to fill the queue, if nothing prevents that.
             thread::sleep(Duration::from_millis(2));
             most = most.max(taken.held());
             taken.give_back(event.payload_bytes());

@@ -1,30 +1,30 @@
-//! What a source remembers of its outages: since when, what was logged (a server's words cut), when to try again. Pure:
-//! the moments and the seed come in.
+//! The memory of outages: since when, the logged errors (a server's words cut), the time of the next try.
+//! Pure: the moments and the seed are arguments.
 
 use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
 
 use crate::base::SplitMix64;
 
-/// Subscriptions that stood for this long end the outage for good: the next attempt after their
-/// loss is soon again. Shorter ones do not, or attempts would follow one another closely.
+/// Subscriptions that lasted this long reset the delay: the next attempt after their loss is soon again.
+/// Shorter ones do not, or attempts would follow one another closely.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
-/// An outage is logged again after this long.
+/// The time after which an outage is logged again.
 const SAID_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// An hour: whatever is set, the bus is tried again, and the sums below cannot overflow.
 const DELAY_MAX_MS: u64 = 3_600_000;
 
-/// The most of a server's words that is shown.
+/// The most characters shown of a server's words.
 const WORDS_MAX: usize = 200;
 
-/// What a log line or an error shows of a server's words.
+/// Shortens a server's words for a log line or an error, without control characters.
 pub(super) fn shown(words: &str) -> String {
     let printable = words.chars().filter(|c| !c.is_control());
     printable.take(WORDS_MAX).collect()
 }
 
-/// The outages of one bus, whose errors are `E`. An outage lasts from the first failure to the next
-/// moment at which all subscriptions stand, however many attempts fail in between.
+/// The outages of a bus with errors `E`. An outage lasts from the first failure to the next
+/// moment at which all subscriptions are confirmed, however many attempts fail in between.
 #[derive(Debug)]
 pub(super) struct Outages<E> {
     backoff: Backoff,
@@ -38,7 +38,7 @@ enum State<E> {
     New,
     Away {
         since: Instant,
-        /// The kind of trouble that was logged last, and when.
+        /// The kind of error that was logged last, and the time of the log line.
         logged: Discriminant<E>,
         logged_at: Instant,
     },
@@ -47,31 +47,31 @@ enum State<E> {
     },
 }
 
-/// What a failure is to those who read the log.
+/// The importance of a failure for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     /// An outage begins.
     First,
-    /// The outage goes on, for another reason than the one logged last, or nothing was logged for
-    /// a minute. It has lasted for so long.
+    /// The outage continues for another reason than the one logged last, or nothing was logged for
+    /// a minute. With the duration of the outage so far.
     News(Duration),
-    /// The outage goes on for the same reason.
+    /// The outage continues for the same reason.
     Same,
 }
 
-/// What it means that all subscriptions stand.
+/// The end of an outage: all subscriptions are confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Recovery {
-    /// They stood before, in this process.
+    /// All subscriptions were confirmed before, in this process.
     pub(super) is_reconnect: bool,
-    /// How long the outage lasted. `None`: the first attempt was good.
+    /// The duration of the outage. `None`: the first attempt succeeded.
     pub(super) away: Option<Duration>,
 }
 
 impl<E> Outages<E> {
     /// Attempts follow each other after `delay_min_ms`, doubling up to `delay_max_ms`. Processes
-    /// that lost the same server should have different seeds, so that they do not all come back in
-    /// one moment.
+    /// that lost the same server need different seeds, so that they do not all reconnect in the same
+    /// moment.
     pub(super) fn new(delay_min_ms: u64, delay_max_ms: u64, seed: u64) -> Self {
         Self {
             backoff: Backoff::new(delay_min_ms, delay_max_ms, seed),
@@ -80,12 +80,12 @@ impl<E> Outages<E> {
         }
     }
 
-    /// All subscriptions have stood once.
+    /// Whether all subscriptions have been confirmed once.
     pub(super) fn has_stood(&self) -> bool {
         self.has_stood
     }
 
-    /// An attempt failed, or what stood was lost.
+    /// Records a failed attempt, or the loss of a connection.
     pub(super) fn failed(&mut self, error: &E, now: Instant) -> Failure {
         let kind = discriminant(error);
         match &mut self.state {
@@ -118,7 +118,7 @@ impl<E> Outages<E> {
         }
     }
 
-    /// All subscriptions stand.
+    /// Records that all subscriptions are confirmed.
     pub(super) fn ended(&mut self, now: Instant) -> Recovery {
         let away = match self.state {
             State::Away { since, .. } => Some(now.duration_since(since)),
@@ -131,7 +131,7 @@ impl<E> Outages<E> {
         }
     }
 
-    /// How long to wait before the next attempt.
+    /// The time to wait before the next attempt.
     pub(super) fn next_delay(&mut self) -> Duration {
         self.backoff.next_delay()
     }
@@ -158,7 +158,7 @@ impl Backoff {
     }
 
     /// The delay before the next attempt: between three quarters of the step and the whole step,
-    /// so that the jitter never makes it longer than what the settings say.
+    /// so that the jitter never exceeds the settings.
     fn next_delay(&mut self) -> Duration {
         let step_ms = self.step_ms;
         self.step_ms = (step_ms * 2).min(self.max_ms);
@@ -167,7 +167,7 @@ impl Backoff {
         Duration::from_micros(step_ms * 1_000 - jitter_us)
     }
 
-    /// The bus was there for a while: the next outage starts with the shortest delay.
+    /// Makes the next outage start with the shortest delay, after the bus was there for a while.
     fn reset(&mut self) {
         self.step_ms = self.min_ms;
     }

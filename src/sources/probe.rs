@@ -1,8 +1,8 @@
-//! Is a silent connection to be kept? A second connection beside it shows whether a new one would do
-//! better.
+//! Decides whether to keep a silent connection. A second connection shows whether a new connection would
+//! do better.
 //!
-//! A server that is busy, or that stands still, delivers everything on the connection that it has as
-//! soon as it goes on. What is published meanwhile is lost to a connection that is made anew.
+//! A server that was busy or stopped delivers everything on its existing connections as soon as the
+//! server continues. A new connection would lose the messages published meanwhile.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -11,31 +11,31 @@ use super::relay::Relay;
 
 /// The time between two second connections.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// The silent connection has this long to say something after a second one had its answer. A server
-/// that goes on answers on both at about the same time.
+/// The time that the silent connection has to say something after a second connection had its answer. A
+/// server that continues answers on both at about the same time.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What a second connection found.
+/// The result of a second connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// A server answers: a new connection would do better.
     Answer,
     /// The host of the silent connection answers that no server listens there.
     Nobody,
-    /// Nothing that would do better.
+    /// A new connection would do no better.
     Silence,
 }
 
-/// The silences of one connection.
+/// The silences of a connection.
 #[derive(Debug)]
 pub(super) struct Probe {
     /// The name of the bus in log lines.
     bus: &'static str,
-    /// A connection that was silent for this long is given up, whatever a second one finds.
+    /// A connection that was silent for this long is given up, whatever a second connection finds.
     silence_max: Duration,
-    /// When the next second connection is due; `None` while the connection is not silent.
+    /// The time of the next second connection; `None` while the connection is not silent.
     due: Option<Instant>,
-    /// When a second connection had its answer for the first time in this silence.
+    /// The time of the first answer to a second connection in this silence.
     answered: Option<Instant>,
 }
 
@@ -49,9 +49,9 @@ impl Probe {
         }
     }
 
-    /// The connection, which was `heard` last then, is silent for too long. Says so at the first call
-    /// of a silence, and has a second connection made if one is due. Returns the moment of the next
-    /// look; `None`: the silent connection is to be given up.
+    /// Handles a connection that has been silent for too long, since `heard`. The first call of a silence
+    /// logs a warning; `second` is called if a second connection is due. Returns the time of the next
+    /// call; `None`: give the silent connection up.
     pub(super) fn look<E: Error>(
         &mut self,
         heard: Instant,
@@ -93,8 +93,8 @@ impl Probe {
         self.due.map(|due| due.min(give_up))
     }
 
-    /// The connection said something. Returns whether it had been silent for too long; nothing was
-    /// lost on it. `all_stand`: all subscriptions do.
+    /// Records that the connection said something. Returns whether there was too long a silence; nothing was
+    /// lost then. `all_stand`: all subscriptions are confirmed.
     pub(super) fn end<E: Error>(&mut self, relay: &Relay<E>, all_stand: bool) -> bool {
         self.answered = None;
         let was_silent = self.due.take().is_some();

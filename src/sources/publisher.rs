@@ -1,7 +1,7 @@
-//! What a gateway publishes on a bus, on its way to the thread of the connection.
+//! Messages that a gateway publishes on a bus, on their way to the thread of the connection.
 //!
-//! Never waits: the way is bounded in messages and bytes, and a full one is told. What was not
-//! published when a connection is lost is forgotten: it is late by the time the next one stands.
+//! Publishing never waits: the queue is bounded in messages and bytes, and a full queue is reported.
+//! Messages not published when a connection is lost are dropped: they would be late on the next.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -10,9 +10,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::base::Wake;
 
-/// Messages that may wait to be written.
+/// The most messages that may wait to be written.
 const MESSAGES_MAX: usize = 4_096;
-/// Bytes of these. One message of any size has room.
+/// The most bytes of these messages. A single message of any size has room.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Publishes on a bus; clones publish on the same connection, in the order of their calls.
@@ -20,7 +20,7 @@ const BYTES_MAX: usize = 64 * 1024 * 1024;
 pub struct Publisher {
     sender: Sender<Outgoing>,
     bytes: Arc<AtomicUsize>,
-    /// Of a thread that waits in a poll; others wait for the channel.
+    /// For a thread that waits in a poll; others wait for the channel.
     wake: Option<Wake>,
 }
 
@@ -30,7 +30,6 @@ pub(super) struct Outbox {
     pub(super) messages: Receiver<Outgoing>,
 }
 
-/// A message on its way.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) subject: Arc<str>,
@@ -44,7 +43,7 @@ impl Drop for Outgoing {
     }
 }
 
-/// Both ends. `wake` wakes the thread that writes.
+/// Creates both ends. `wake` wakes the thread that writes.
 pub(super) fn publisher(wake: Option<Wake>) -> (Publisher, Outbox) {
     let (sender, messages) = bounded(MESSAGES_MAX);
     let publisher = Publisher {
@@ -56,8 +55,8 @@ pub(super) fn publisher(wake: Option<Wake>) -> (Publisher, Outbox) {
 }
 
 impl Publisher {
-    /// Has a message published. Returns `false` if too much waits to be written, or the thread that
-    /// writes has ended: the message is dropped.
+    /// Queues a message to publish. Returns false, and drops the message, if too much waits to be written
+    /// or the thread that writes has ended.
     pub fn publish(&self, subject: &Arc<str>, payload: Vec<u8>) -> bool {
         let bytes = payload.len();
         let before = self.bytes.fetch_add(bytes, Relaxed);
@@ -78,7 +77,7 @@ impl Publisher {
 }
 
 impl Outbox {
-    /// Forgets what waits: it was meant for a connection that is gone.
+    /// Drops the waiting messages, after the loss of their connection.
     pub(super) fn discard(&self) {
         self.messages.try_iter().for_each(drop);
     }

@@ -1,8 +1,8 @@
-//! The thread of a bus that can go away: connection after connection, for ever.
+//! The thread of a bus that can be lost: connection after connection, for ever.
 //!
-//! What a bus has to supply is [`Bus`]. The order of events is the same for all: [`BusEvent::Up`]
-//! once all subscriptions stand; after a loss one [`BusEvent::Down`], however many attempts follow,
-//! and before it one [`BusEvent::Gap`] where an outage loses messages.
+//! A bus supplies [`Bus`]. The order of events is the same for all: [`BusEvent::Up`]
+//! once all subscriptions are confirmed; after a loss a single [`BusEvent::Down`], however many attempts
+//! follow, and a [`BusEvent::Gap`] before `Down` where an outage loses messages.
 
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
@@ -16,44 +16,44 @@ use crate::base::Spin;
 use crate::feeds::{BusEvent, Fault};
 use crate::telemetry::BusStatus;
 
-/// What a bus adds to the thread that all buses share.
+/// The part of the thread that differs from bus to bus.
 pub(super) trait Bus {
     /// Why the bus is away. The texts must not hold a secret: they are logged and reported. Each
-    /// variant is a kind of trouble, which is logged once per outage.
+    /// variant is a kind of error, which is logged once per outage.
     type Error: Error;
 
     /// The name of the bus in log lines.
     const NAME: &'static str;
 
-    /// Whether what is published during an outage is lost. `false`: the bus keeps it for us.
+    /// Whether messages published during an outage are lost. If false, the bus keeps them for weirgate.
     const OUTAGE_LOSES_MESSAGES: bool;
 
-    /// What others read of the bus.
+    /// The status of the bus, for other threads.
     fn status(&self) -> &Arc<BusStatus>;
 
-    /// When to connect again.
+    /// The times at which to connect again.
     fn times(&self) -> &LinkTimes;
 
-    /// One connection, from the attempt to make it to its loss. Calls [`Relay::stands`] as soon as
-    /// all subscriptions stand.
+    /// Runs a connection from the attempt to connect until the loss. Calls [`Relay::stands`] as soon as
+    /// all subscriptions are confirmed.
     fn connect_and_relay(&mut self, relay: &mut Relay<Self::Error>) -> Stop<Self::Error>;
 }
 
-/// The times of the link to a bus, milliseconds. The default is what the contracts say; only tests have others.
+/// The times of the link to a bus, milliseconds. The defaults are those of the contracts; only tests have
+/// others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkTimes {
     /// Delay before the first attempt to connect again (contract row "bus away": 100).
     pub reconnect_delay_min_ms: u64,
     /// The delay that doubling ends at (contract row "bus away": 2,000).
     pub reconnect_delay_max_ms: u64,
-    /// A server that was silent for this long is asked whether it is there; JetStream is asked about the
-    /// consumers as often.
+    /// The silence after which the server is pinged; JetStream is asked about the consumers at the same
+    /// interval.
     pub ping_interval_ms: u64,
-    /// How long a server may take to say anything after that. Beyond it the bus counts as away, and a second
-    /// connection shows whether the server is busy or only the link is dead.
+    /// The time that a server may take to say anything after the ping. Afterwards the bus counts as away, and
+    /// a second connection shows whether the server is busy or only the link is dead.
     pub ping_timeout_ms: u64,
-    /// A link that was silent for this long is given up, even if no second connection has had an answer
-    /// either.
+    /// The silence after which a link is given up, even if no second connection has had an answer either.
     pub silence_max_ms: u64,
 }
 
@@ -91,7 +91,7 @@ impl<E> From<LoopGone> for Stop<E> {
     }
 }
 
-/// What the connections of one source share: the way into the loop, the status that others read,
+/// The shared state of the connections of a source: the link to the loop, the status for other threads,
 /// and the outages.
 pub(super) struct Relay<E> {
     pub(super) link: SourceLink,
@@ -127,7 +127,7 @@ impl<E: Error> Relay<E> {
         }
     }
 
-    /// Messages came: the thread spins from here on.
+    /// Records that messages came: the thread spins from here on.
     pub(super) fn worked(&mut self) {
         if self.link.spin_us() > 0 {
             self.spin.worked(self.link.now().mono_us);
@@ -137,7 +137,7 @@ impl<E: Error> Relay<E> {
     /// Looks for work without sleeping, for some time after the last messages and `timeout` at most.
     ///
     /// # Errors
-    /// Those of `has_work`.
+    /// The errors of `has_work`.
     pub(super) fn spin<F>(
         &mut self,
         timeout: Duration,
@@ -154,8 +154,8 @@ impl<E: Error> Relay<E> {
         found
     }
 
-    /// All subscriptions stand. Returns how long the bus was away, milliseconds; `None` when the
-    /// first attempt was good.
+    /// Reports that all subscriptions are confirmed. Returns the time for which the bus was away,
+    /// milliseconds; `None` if the first attempt succeeded.
     ///
     /// # Errors
     /// The loop is gone.
@@ -169,7 +169,7 @@ impl<E: Error> Relay<E> {
         Ok(recovery.away.map(|away| away.as_millis() as u64))
     }
 
-    /// Reports an outage once, and logs each kind of trouble once.
+    /// Reports an outage once, and logs each kind of error once.
     fn is_away<B: Bus<Error = E>>(&mut self, error: &E) -> Result<(), LoopGone> {
         self.status.set_down(self.link.now().unix_ms);
         let loses_messages = B::OUTAGE_LOSES_MESSAGES;
@@ -223,7 +223,7 @@ mod tests {
     #[derive(Clone, Copy)]
     enum Connection {
         Refused,
-        /// It stands, and is then lost.
+        /// Made, and then lost.
         Lost,
     }
 

@@ -1,4 +1,4 @@
-//! One socket and one waker in one poll, for a thread that waits for both: neither reading nor
+//! A socket and a waker in a single poll, for a thread that waits for both: neither reading nor
 //! writing ever blocks, and TLS is no special case.
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,22 +18,21 @@ use crate::base::Wake;
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
 
-/// What the kernel does about a silent link, beside the pings: after this long it asks, and what
-/// was sent and not confirmed for this long ends the connection.
+/// The kernel's limit for a silent link, beside the pings: after this long the kernel probes the peer, and
+/// ends the connection if sent bytes are not confirmed for this long.
 const TCP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Waits for one socket and one waker.
 pub(super) struct Waiter {
     poll: Poll,
     events: Events,
-    /// The socket may have something; it has not said "no more" since.
+    /// The socket may have bytes to read: the last read did not report `WouldBlock`.
     pub(super) readable: bool,
-    /// The socket may take something; it has not said "no more" since.
+    /// The socket may take bytes: the last write did not report `WouldBlock`.
     pub(super) writable: bool,
 }
 
 impl Waiter {
-    /// The waker ends a wait, or the next one. `sleeper` names the thread that waits.
+    /// The waker ends the current wait, or the next. `sleeper` names the thread that waits.
     ///
     /// # Errors
     /// The system has no descriptor left.
@@ -54,7 +53,7 @@ impl Waiter {
         self.poll(until.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether there is something at this moment that would end a wait.
+    /// Whether a wait would end at this moment.
     pub(super) fn look(&mut self) -> io::Result<bool> {
         self.poll(Duration::ZERO)?;
         Ok(!self.events.is_empty())
@@ -73,10 +72,10 @@ impl Waiter {
     }
 
     /// Connects to the first of the host's addresses that accepts, each within `timeout`, and waits
-    /// for that socket from here on. Looking the name up takes as long as the system takes for it.
+    /// for that socket from here on. `timeout` does not bound the name lookup.
     ///
     /// # Errors
-    /// What the system said of the last address.
+    /// The error of the last address.
     pub(super) fn connect(
         &mut self,
         host: &str,
@@ -93,9 +92,9 @@ impl Waiter {
         Err(last)
     }
 
-    /// Waits for this socket no longer.
+    /// Stops waiting for this socket.
     pub(super) fn leave(&self, tcp: &mut TcpStream) {
-        // Fails only where it is not registered any more.
+        // Fails only where the socket is not registered any more.
         let _ = self.poll.registry().deregister(tcp);
     }
 
@@ -138,28 +137,28 @@ fn prepare(tcp: &TcpStream) {
     let keepalive = TcpKeepalive::new()
         .with_time(TCP_PATIENCE)
         .with_interval(TCP_PATIENCE / 5);
-    // These fail only on a connection that is gone already; the first read will say so.
+    // These fail only on a lost connection; the first read reports the loss.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&keepalive);
     #[cfg(target_os = "linux")]
     let _ = socket.set_tcp_user_timeout(Some(TCP_PATIENCE));
 }
 
-/// A TCP stream, with TLS on it or not. Never blocks.
+/// A TCP stream, with or without TLS. Never blocks.
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream>),
 }
 
 impl Stream {
-    /// The handshake is done by the reads and writes that follow.
+    /// Starts TLS. The reads and writes that follow do the handshake.
     pub(super) fn tls(tcp: TcpStream, host: &str, config: &Arc<ClientConfig>) -> io::Result<Self> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let session = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
         Ok(Self::Tls(Box::new(TlsStream { tcp, session })))
     }
 
-    /// TLS has not come about yet.
+    /// Whether the TLS handshake is not complete.
     pub(super) fn is_handshaking(&self) -> bool {
         matches!(self, Self::Tls(tls) if tls.session.is_handshaking())
     }
@@ -197,8 +196,8 @@ impl Write for Stream {
     }
 }
 
-/// The client side of TLS. Reads and writes fail with `WouldBlock` as those of the socket do; the
-/// handshake, if it is not over, is done by the first of them.
+/// The client side of TLS. Reads and writes fail with `WouldBlock` like those of the socket. The first
+/// reads and writes do the handshake.
 pub(super) struct TlsStream {
     pub(super) tcp: TcpStream,
     pub(super) session: ClientConnection,
@@ -211,10 +210,10 @@ impl Read for TlsStream {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 done => return done,
             }
-            // The end of the stream is what the next round reads.
+            // The next round reads the end of the stream.
             self.session.read_tls(&mut self.tcp)?;
             let taken = self.session.process_new_packets();
-            // What it answers (the handshake, an alert) leaves as far as there is room.
+            // Sends the answer of the session (the handshake, an alert) as far as there is room.
             let sent = match self.flush() {
                 Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
                 _ => Ok(()),
@@ -226,7 +225,7 @@ impl Read for TlsStream {
 }
 
 impl Write for TlsStream {
-    /// Takes what fits the session's own buffer, which empties as the socket takes it.
+    /// Takes as much as fits the session's own buffer, which empties as the socket takes bytes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = self.session.writer().write(bytes)?;
         if taken > 0 || bytes.is_empty() {
@@ -235,7 +234,7 @@ impl Write for TlsStream {
         // If the socket takes all of a full buffer, nothing would wake a caller that waits for room.
         self.flush()?;
         match self.session.writer().write(bytes)? {
-            // The handshake has to come first: what the server says wakes the caller.
+            // The handshake has to come first: the next bytes of the server wake the caller.
             0 => Err(ErrorKind::WouldBlock.into()),
             taken => Ok(taken),
         }
@@ -249,19 +248,19 @@ impl Write for TlsStream {
     }
 }
 
-/// A stream that never blocks. Its waiter says when to try again.
+/// A stream that never blocks. The waiter says when to try again.
 pub(super) struct Buffered {
     stream: Stream,
     out: Vec<u8>,
     /// Of `out`.
     written: usize,
     buffer: Box<[u8]>,
-    /// Of `buffer`: read from the socket and not taken.
+    /// The part of `buffer` that was read from the socket and not taken.
     unread: Range<usize>,
 }
 
 impl Buffered {
-    /// Reads at most so many bytes at once.
+    /// Creates a stream that reads at most `read_bytes` bytes at once.
     pub(super) fn new(stream: Stream, read_bytes: usize) -> Self {
         Self {
             stream,
@@ -272,27 +271,25 @@ impl Buffered {
         }
     }
 
-    /// The stream itself, to look at.
     pub(super) fn stream(&self) -> &Stream {
         &self.stream
     }
 
-    /// The stream itself.
     pub(super) fn stream_mut(&mut self) -> &mut Stream {
         &mut self.stream
     }
 
-    /// Where what is to be sent is written; [`Self::flush`] sends it.
+    /// The buffer for bytes to send; [`Self::flush`] sends them.
     pub(super) fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out
     }
 
-    /// Bytes that wait to be written.
+    /// The number of bytes that wait to be written.
     pub(super) fn queued_bytes(&self) -> usize {
         self.out.len() - self.written
     }
 
-    /// Writes what the socket takes.
+    /// Writes as much as the socket takes.
     ///
     /// # Errors
     /// The connection is lost.
@@ -317,8 +314,8 @@ impl Buffered {
         Ok(())
     }
 
-    /// Reads once. `false`: there is nothing. What came is given out by [`Self::take`], and has to be
-    /// taken before the next read.
+    /// Reads once. Returns false if there is nothing to read. The caller has to take the bytes with
+    /// [`Self::take`] before the next read.
     ///
     /// # Errors
     /// The connection is lost, or the other side has ended it.
@@ -339,7 +336,7 @@ impl Buffered {
         Ok(false)
     }
 
-    /// Has `reader` take from what was read; what it leaves comes first the next time.
+    /// Lets `reader` take from the bytes that were read; the rest comes first the next time.
     pub(super) fn take<T>(&mut self, reader: impl FnOnce(&mut &[u8]) -> T) -> T {
         let mut input = self.buffer.get(self.unread.clone()).unwrap_or_default();
         let taken = reader(&mut input);
@@ -348,7 +345,6 @@ impl Buffered {
     }
 }
 
-/// The other side has ended the connection.
 pub(super) fn ended() -> io::Error {
     io::Error::new(ErrorKind::UnexpectedEof, "it ended the connection")
 }

@@ -1,4 +1,4 @@
-//! Which names and patterns a role may subscribe to.
+//! Tests of the names and patterns that a role may subscribe to.
 
 use super::*;
 

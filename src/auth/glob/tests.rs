@@ -3,7 +3,7 @@ use proptest::test_runner::RngSeed;
 
 use super::*;
 
-/// Redis's own way, line by line in its order, exponential as it is: the measure of the other.
+/// Redis's own algorithm, line by line, with exponential time: the reference for the test.
 fn as_redis(pattern: &[u8], name: &[u8]) -> bool {
     let Some((&first, rest)) = pattern.split_first() else {
         return name.is_empty();
@@ -117,7 +117,7 @@ fn a_pattern_made_to_take_for_ever_does_not() {
     assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
 }
 
-/// Each is asked whether it contains itself, well within the bound on steps.
+/// Each pattern is checked against itself, well within the bound on steps.
 #[test]
 fn patterns_with_many_stars_are_answered() {
     for pattern in [
@@ -145,7 +145,7 @@ fn cases(cases: u32) -> ProptestConfig {
     }
 }
 
-/// All names of up to this many of these bytes; `x` stands for every byte that no pattern names.
+/// All names up to a length from a few bytes; `x` represents every byte that no pattern names.
 fn names(length_max: usize) -> Vec<Vec<u8>> {
     let mut names = vec![Vec::new()];
     let mut last = names.clone();
@@ -205,8 +205,8 @@ proptest! {
         prop_assert_eq!(contain, Ok(stray.is_none()), "{:?}", stray);
     }
 
-    /// Whatever is asked of whatever table: an answer within a budget is the one without, and no
-    /// more is spent than is there.
+    /// For every pattern and table, an answer within a budget equals the answer without, and no more than
+    /// the budget is spent.
     #[test]
     fn a_budget_changes_no_answer(
         asked in patterns(),

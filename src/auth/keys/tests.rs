@@ -65,7 +65,7 @@ fn a_key_id_chooses_among_named_keys() {
 
 #[test]
 fn a_public_key_is_no_secret() {
-    // Signed with the text of the public key, as if it were an HMAC secret.
+    // Signed with the text of the public key, as if the text were an HMAC secret.
     let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
     let claims = URL_SAFE_NO_PAD.encode(r#"{"role":"admin"}"#);
     let message = format!("{header}.{claims}");
@@ -173,7 +173,7 @@ fn a_set_is_read_for_what_it_is_good_for() {
     ));
 }
 
-/// The size that counts is the modulus's: the DER text around it is longer.
+/// The size of the modulus counts: the DER text around is longer.
 #[test]
 fn rsa_keys_are_measured_by_their_modulus() {
     for text in [
@@ -193,7 +193,7 @@ fn rsa_keys_are_measured_by_their_modulus() {
 /// The modulus of `rsa-2047.pem`.
 const RSA_2047_MODULUS: &str = "cehTT0NuoUo0m2xjgZVZI8-_5tFeXk7I9a2LURoK1x4xOsXg7QZYeZpWzQPN6hyAQ01O3AXA2suqMuHJiu22ENRvEWVrv33-x61Bf261g0cq-FP6FHSHSWyQKIN6EamK-D9wWy4_MxB9Nl3ZFRK3lAJC2kHPphult7DiZltwdxUXJK5kfwUForYFO51SvAAO-bc8t0qFb4aga1hvFfnZdOBBoeRefgQC32ZwcgulXGXZTFCsJit42yXPdUXQaRtS-AF0Zk54QCw70jAlmJbtqgkQYPLDEgZWcR4fTURuWWpsCL0R7uRcRiUa-XsluBf0zCQ4vE18vbTXboSMyUX2sw";
 
-/// RFC 7517 §4.2, §4.3: a key says what it is meant for.
+/// RFC 7517 §4.2, §4.3: a key names its purpose.
 #[test]
 fn a_key_that_is_not_meant_to_verify_is_left_out() {
     for (member, used) in [

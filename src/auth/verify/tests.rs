@@ -285,7 +285,7 @@ fn nothing_of_a_secret_shows() {
 }
 
 mod fuzz {
-    //! Tokens that nobody signed: none is taken, and none ends the process.
+    //! Unsigned tokens: none is accepted, and none ends the process.
 
     use proptest::prelude::*;
     use proptest::sample::Index;
@@ -312,7 +312,7 @@ mod fuzz {
         authenticator().identify(Token::new(token).as_ref(), NOW_MS)
     }
 
-    /// What JSON headers and claims are made of.
+    /// Texts from the pieces of JSON headers and claims.
     fn json_like() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             Just(r#""alg""#.to_owned()),
@@ -331,7 +331,7 @@ mod fuzz {
     proptest! {
         #![proptest_config(cases(4_000))]
 
-        /// A good token with a few characters changed, taken out or put in.
+        /// A good token with a few characters changed, removed or inserted.
         #[test]
         fn a_changed_token_is_refused(
             changes in prop::collection::vec((any::<Index>(), 0..3, "[A-Za-z0-9_.=+/ -]"), 1..4),
@@ -364,7 +364,7 @@ mod fuzz {
             }
         }
 
-        /// Odd claims under a good signature: taken only as the object that another parser reads.
+        /// Odd claims under a good signature: accepted only as the object that another parser reads.
         #[test]
         fn odd_claims_are_read_as_another_parser_reads_them(claims in json_like()) {
             let token = signed(r#"{"alg":"HS256"}"#, &claims);
@@ -379,16 +379,16 @@ mod fuzz {
 }
 
 mod wycheproof {
-    //! The vectors of Project Wycheproof for JSON Web Signatures and Keys, those for keys and algorithms
-    //! that are taken here (`tests/vectors/jws/README.md`).
+    //! The vectors of Project Wycheproof for JSON Web Signatures and Keys, for the accepted kinds of keys and
+    //! algorithms (`tests/vectors/jws/README.md`).
 
     use super::*;
     use crate::auth::KeyError;
 
     const VECTORS: &str = include_str!("../../../tests/vectors/jws/wycheproof.json");
 
-    /// Invalid to Wycheproof and taken here: file and number. Both have a good signature of an RSA key
-    /// of the ROCA kind (CVE-2017-15361), whose weakness is the business of who makes keys.
+    /// Vectors that Wycheproof calls invalid and weirgate accepts: file and number. Both have a good
+    /// signature of an RSA key of the ROCA kind (CVE-2017-15361), a weakness for makers of keys to avoid.
     const TAKEN: [(&str, u64); 2] = [("json_web_key_test", 7), ("json_web_crypto_test", 46)];
 
     fn judge(keys: &Result<KeySet, KeyError>, token: &str) -> Result<(), String> {

@@ -1,29 +1,29 @@
-//! The newest value under each key, as the bytes that stand in payloads.
+//! The newest value under each key, as bytes of the payload.
 
 use std::sync::Arc;
 
 use super::normalise::write_string;
 use crate::hub::{ConflationKey, Frame, FrameBytes, Now};
 
-/// All frames of a topic replace each other, for each holds all that the topic shows; and a client
-/// is a member of one topic only.
+/// All frames of a topic replace each other: each holds everything that the topic shows, and a client
+/// is a member of a single topic.
 pub(super) const CONFLATION_KEY: ConflationKey = ConflationKey(0);
 
-/// Under which a message has its number, where messages have numbers.
+/// The key of the message number, where messages have numbers.
 pub(super) const SEQ_KEY: &str = "seq";
 
-/// Bytes of `,"seq":` and a number.
+/// The most bytes of `,"seq":` and a number.
 const SEQ_BYTES_MAX: usize = 27;
 
-/// A key of the payload, and its value while there is one.
+/// A key of the payload, with the newest value if there is a value.
 #[derive(Debug)]
 struct Part {
-    /// The key as it stands before its value: `"flow":`.
+    /// The key with its punctuation, as in the payload: `"flow":`.
     key: Vec<u8>,
     value: Option<Vec<u8>>,
 }
 
-/// The state: its parts stand in the order of the payload.
+/// The state: parts in the order of the payload.
 #[derive(Debug)]
 pub(super) struct Cache {
     parts: Vec<Part>,
@@ -32,7 +32,7 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// Nothing is known of any of `keys`.
+    /// Creates a cache without values.
     pub(super) fn new(keys: &[&str], alive: FrameBytes) -> Self {
         let part = |key: &&str| {
             let mut text = Vec::new();
@@ -49,23 +49,23 @@ impl Cache {
         }
     }
 
-    /// A new value; `None` takes the key away.
+    /// Sets a value; `None` removes the key.
     pub(super) fn set(&mut self, part: usize, value: Option<Vec<u8>>) {
         self.parts[part].value = value;
     }
 
-    /// Length of a value, to size the next one by.
+    /// The length of a value, an estimate for the next value.
     pub(super) fn value_bytes(&self, part: usize) -> usize {
         self.parts[part].value.as_ref().map_or(0, Vec::len)
     }
 
-    /// Nothing is known of `parts`: their payload is `{}`.
+    /// Whether none of `parts` has a value: their payload is `{}`.
     pub(super) fn is_empty(&self, parts: &[usize]) -> bool {
         self.known(parts).next().is_none()
     }
 
-    /// The payload of `parts` as a frame, stamped with the message that it comes from; `seq` stands
-    /// behind them.
+    /// The payload of `parts` as a frame, stamped with the message's time of receipt; `seq` comes behind the
+    /// parts.
     pub(super) fn frame(&self, parts: &[usize], seq: Option<u64>, received: Now) -> Arc<Frame> {
         let seq_bytes = seq.map_or(0, |_| SEQ_BYTES_MAX);
         let mut frame = Frame::text(&self.alive)
@@ -84,9 +84,9 @@ impl Cache {
         frame.finish()
     }
 
-    /// Bytes that [`Self::write`] appends.
+    /// The number of bytes that [`Self::write`] appends.
     fn payload_bytes(&self, parts: &[usize]) -> usize {
-        // One byte before each part, an opening brace or a comma, and the closing brace.
+        // Before each part an opening brace or a comma, and the closing brace.
         let bytes = |(key, value): (&[u8], &[u8])| 1 + key.len() + value.len();
         self.known(parts).map(bytes).sum::<usize>().max(1) + 1
     }

@@ -1,4 +1,4 @@
-//! One level: its fields, and the contract's table that makes the output of them.
+//! A level: its fields, and the contract's table from fields to output.
 
 use std::io::Write;
 
@@ -8,7 +8,7 @@ use super::session::SessionContext;
 use super::truth::{Kind, is_string, is_truthy};
 
 fields! {
-    /// Everything that is read of a level, by the object that it stands in.
+    /// The fields of a level, by object.
     Field {
         level {
             Id = "id",
@@ -54,17 +54,17 @@ fields! {
     }
 }
 
-/// How an output value follows from the input.
+/// The rule from input to an output value.
 enum Rule {
-    /// The value's text; this when it is missing. `null` passes.
+    /// The value's text, or the default when missing. `null` passes.
     Copy(Field, &'static str),
-    /// The value's text; when it is missing or null, that of the second field; then this.
+    /// The value's text; when missing or null, the text of the second field; then the default.
     CopyOr(Field, Field, &'static str),
-    /// The first word becomes the second, other values pass; this when the value is not truthy.
+    /// Replaces first words by second words, other values pass. The default when the value is not truthy.
     Map(Field, &'static [(&'static str, &'static str)], &'static str),
     /// Whether the value is truthy.
     Truth(Field),
-    /// `wall_ratio`, or what follows from the depth in the zone.
+    /// `wall_ratio`, or the ratio computed from the depth in the zone.
     WallRatio,
     /// From the session clock.
     IsFirst15m,
@@ -72,7 +72,7 @@ enum Rule {
     BarsSinceOpen,
 }
 
-/// An output key, with the punctuation around it, and its rule.
+/// An output key, with the punctuation around the key, and its rule.
 struct Row(&'static str, Rule);
 
 macro_rules! row {
@@ -126,7 +126,7 @@ const TABLE: &[Row] = &[
     row!("confluence_level_name",       Rule::Copy(Field::ConfluenceLevelName, "\"UNDEFINED\"")),
 ];
 
-/// An object within a level. One of a wrong type makes the message bad.
+/// An object within a level. A wrong type makes the message bad.
 #[derive(Clone, Copy)]
 enum Part {
     Barrier,
@@ -157,17 +157,16 @@ impl Part {
     }
 }
 
-/// The raw values of one level.
+/// The raw values of a level.
 #[derive(Debug)]
 pub(super) struct Level<'a> {
     values: Values<'a, { Field::COUNT }>,
-    /// By [`Part`]: the last value under its key is neither an object nor empty.
+    /// By [`Part`]: whether the last value under the key is neither an object nor empty.
     wrong_parts: [bool; 4],
 }
 
 impl<'a> Level<'a> {
-    /// Reads the level that `reader` stands at, whole: what is wrong anywhere in it makes the
-    /// message bad.
+    /// Reads the next level of `reader` completely: any fault in the level makes the message bad.
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, BadMessage> {
         let mut level = Self {
             values: Values::new(),
@@ -206,7 +205,7 @@ impl<'a> Level<'a> {
         Ok(())
     }
 
-    /// Forgets an earlier object under the same key; a tape takes its sweep along.
+    /// Forgets an earlier object under the same key; clearing a tape clears its sweep too.
     fn clear_part(&mut self, part: Part) {
         let (first, last) = match part {
             Part::Barrier => (Field::BarrierState, Field::BarrierDepthInZone),
@@ -253,7 +252,7 @@ impl<'a> Level<'a> {
             out.extend_from_slice(key.as_bytes());
             self.write_value(rule, session, out)?;
         }
-        // The first row's comma makes place for the brace.
+        // The brace replaces the first row's comma.
         if let Some(comma) = out.get_mut(start) {
             *comma = b'{';
         }
@@ -324,7 +323,7 @@ fn five_thousandth(number: &str) -> Option<f64> {
     let is_integer = number.bytes().all(|b| matches!(b, b'-' | b'0'..=b'9'));
     if is_integer && value.abs() >= 9_007_199_254_740_992.0 {
         // A double no longer holds every integer here, and rounding twice can miss the nearest
-        // one. n / 5000 = 2n / 10000, which parsing rounds once.
+        // double. n / 5000 = 2n / 10000, which parsing rounds once.
         return (doubled(number) + "e-4").parse().ok();
     }
     Some(value / 5000.0)

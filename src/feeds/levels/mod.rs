@@ -1,18 +1,18 @@
-//! The levels feed: NATS subjects to one state, and that state to topics.
+//! The levels feed: NATS subjects to a single state, and the state to topics.
 //!
 //! `market.flow` and the subjects of relays are kept untouched, `levels.signals` is normalised.
-//! Every good message makes one frame for each topic that shows something of it. Each value is
-//! kept as the bytes that stand in the payload, so a flow message is checked and copied and never
+//! Every good message makes a frame for each topic that shows a key of the message. Each value is
+//! kept as payload bytes, so a flow message is checked and copied and never
 //! touches the levels. Must not know a client, a broker or a clock. Called by the reactor, through
 //! [`crate::hub::Feed`].
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | subjects, what becomes of a message, and whether one would be taken |
+//! | `mod` | subjects, the handling of a message, and a check without effect |
 //! | `cache` | the newest value under each key; payloads |
-//! | `view` | what one topic shows: broadcasts, and quiet catch-up |
+//! | `view` | the parts that a topic shows: broadcasts, and quiet catch-up |
 //! | `normalise`, `level`, `predictions`, `session` | the contract's normalisation |
-//! | `reader`, `truth` | raw JSON values, and what makes a message bad |
+//! | `reader`, `truth` | raw JSON values, and the faults of bad messages |
 
 mod cache;
 mod level;
@@ -38,16 +38,16 @@ use crate::wire::json::check_json;
 pub use self::normalise::Normaliser;
 pub use self::reader::BadMessage;
 
-/// The topic that shows everything.
+/// The topic that shows every key.
 pub const TOPIC: TopicName = TopicName::fixed("levels");
 
 /// The subjects that are always relayed, in the order of the statistics.
 pub const SUBJECTS: [&str; 2] = ["levels.signals", "market.flow"];
 
-/// The keys that they fill, in the order of the payload; those of relays follow.
+/// The keys of [`SUBJECTS`], in the order of the payload; the keys of relays follow.
 pub const KEYS: [&str; 3] = ["flow", "levels", "viewport"];
 
-/// The key of a message's number, which no relay may fill.
+/// The key of a message's number, which no relay may use.
 pub const SEQ_KEY: &str = cache::SEQ_KEY;
 
 const FLOW: usize = 0;
@@ -59,34 +59,34 @@ const VIEWPORT: usize = 2;
 pub struct LevelsFeedSettings {
     /// Levels of nesting that a message may have.
     pub json_depth_max: usize,
-    /// Minutes from the open to the end of the session: the most that `bars_since_open` says.
+    /// Minutes from the open to the end of the session: the maximum of `bars_since_open`.
     pub session_length_min: u32,
-    /// Bytes of a bus message; larger ones are counted, logged and skipped.
+    /// Bytes of a bus message; larger messages are counted, logged and skipped.
     pub bus_message_bytes_max: usize,
     /// More subjects, in the order of their keys in the payload.
     pub relays: Vec<Relay>,
     /// More topics, beside [`TOPIC`].
     pub endpoints: Vec<Endpoint>,
-    /// Whether each payload has the number of its broadcast, so that a client knows how many it
-    /// skipped; no part of the contract.
+    /// Whether each payload has the number of its broadcast, so that a client can count skipped broadcasts;
+    /// no part of the contract.
     pub is_numbered: bool,
 }
 
-/// One more subject: its last message, untouched, under a key.
+/// An additional subject: its last message, untouched, under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relay {
-    /// None of [`SUBJECTS`], and of no other relay.
+    /// Neither in [`SUBJECTS`] nor used by another relay.
     pub subject: String,
-    /// None of [`KEYS`], and of no other relay.
+    /// Neither in [`KEYS`] nor used by another relay.
     pub key: String,
 }
 
-/// One more topic: some of the keys.
+/// An additional topic: some of the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Topic of the endpoint's clients.
     pub topic: TopicName,
-    /// Which; they stand in the order of the whole payload, whatever their order here.
+    /// The shown keys, in any order: the payload keeps the order of the whole payload.
     pub keys: Vec<String>,
 }
 
@@ -103,24 +103,24 @@ impl Default for LevelsFeedSettings {
     }
 }
 
-/// One relayed subject. Its name is in the statistics, at the same index.
+/// A relayed subject. Its name is in the statistics, at the same index.
 #[derive(Debug)]
 struct Subject {
     content: Content,
     last_seen: LastSeen,
 }
 
-/// What the messages of a subject hold.
+/// The content of a subject's messages.
 #[derive(Clone, Copy, Debug)]
 enum Content {
     /// Levels and viewport, to be normalised.
     Levels,
-    /// The value of this part of the state, as it is.
+    /// The value of this part of the state, unchanged.
     Value(usize),
 }
 
 impl Content {
-    /// The parts of the state that such a message concerns.
+    /// The parts of the state that a message concerns.
     const fn parts(self) -> Range<usize> {
         match self {
             Self::Levels => LEVELS..VIEWPORT + 1,
@@ -129,7 +129,7 @@ impl Content {
     }
 }
 
-/// Turns the bus events of the relayed subjects into publications on [`TOPIC`] and on those of the
+/// Turns the bus events of the relayed subjects into publications on [`TOPIC`] and on the topics of the
 /// endpoints.
 #[derive(Debug)]
 pub struct LevelsFeed {
@@ -143,7 +143,7 @@ pub struct LevelsFeed {
 }
 
 impl LevelsFeed {
-    /// A feed that knows nothing yet. Its frames are counted in `alive`.
+    /// Creates a feed without state. Its frames are counted in `alive`.
     pub fn new(settings: LevelsFeedSettings, alive: FrameBytes) -> Self {
         let relays = &settings.relays;
         let always = [
@@ -187,7 +187,7 @@ impl LevelsFeed {
         };
         let Subject { content, last_seen } = &mut self.subjects[index];
         let content = *content;
-        // A bad message moves the position too: it was seen, and what came before it is older.
+        // A bad message moves the position too: earlier messages are older.
         if !last_seen.advance(message.position) {
             self.stats.subjects[index].messages_old += 1;
             return;
@@ -211,7 +211,7 @@ impl LevelsFeed {
         }
     }
 
-    /// Puts a message in the cache; a bad one is handed back and changes nothing.
+    /// Puts a message in the cache. A bad message is returned and changes nothing.
     fn take(
         &mut self,
         content: Content,
@@ -241,7 +241,7 @@ impl LevelsFeed {
         payload: Vec<u8>,
         received: Now,
     ) -> Result<(), (Vec<u8>, BadMessage)> {
-        // Sized by the last one, so that it rarely grows while it is written.
+        // Sized by the last output, so that the buffer rarely grows.
         let last = self.cache.value_bytes(LEVELS);
         let mut levels = Vec::with_capacity(last + last / 8);
         match (self.normaliser).normalise(&payload, received.unix_ms, &mut levels) {
@@ -256,7 +256,7 @@ impl LevelsFeed {
         }
     }
 
-    /// Delivers on each topic what quiet messages changed there.
+    /// Delivers the changes of quiet messages on each topic.
     fn deliver_pending(&mut self, out: &mut Vec<Publication>) {
         for view in &mut self.views {
             view.deliver_pending(&self.cache, out);
@@ -276,7 +276,7 @@ impl Feed for LevelsFeed {
             | BusEvent::Refused { .. }
             | BusEvent::LastValue { .. }
             | BusEvent::RetainedEnd { .. } => {}
-            // The backlog broke off. What it brought so far is the newest there is for now.
+            // The backlog broke off; the part read so far is the newest state for now.
             BusEvent::Down(_) => self.deliver_pending(out),
             BusEvent::CaughtUp => {
                 self.stats.caught_up = true;
@@ -299,7 +299,7 @@ impl Feed for LevelsFeed {
     }
 }
 
-/// Judges messages as a [`LevelsFeed`] of the same settings would, for those who choose which message to hand
+/// Judges messages like a [`LevelsFeed`] with the same settings, for callers that choose the message to hand
 /// over.
 #[derive(Clone, Debug)]
 pub struct LevelsJudge {
@@ -309,7 +309,7 @@ pub struct LevelsJudge {
 }
 
 impl LevelsJudge {
-    /// A judge for the feed with these settings.
+    /// Creates a judge for the feed with these settings.
     pub fn new(settings: &LevelsFeedSettings) -> Self {
         Self {
             normaliser: Normaliser::new(settings.json_depth_max, settings.session_length_min),
@@ -318,13 +318,13 @@ impl LevelsJudge {
         }
     }
 
-    /// Whether a message of `subject`, which the feed relays, makes a state.
+    /// Whether the feed would accept the message. `subject` must be a relayed subject.
     pub fn is_good(&self, subject: &str, payload: &[u8]) -> bool {
         if check_size(payload, self.bus_message_bytes_max).is_err() {
             return false;
         }
         if subject == SUBJECTS[0] {
-            // Any moment does where the message has none.
+            // Any time will do for a message without time.
             let mut normaliser = self.normaliser.clone();
             return normaliser.normalise(payload, 0, &mut Vec::new()).is_ok();
         }

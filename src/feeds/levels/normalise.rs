@@ -12,15 +12,15 @@ use super::truth::{Kind, is_truthy};
 use crate::wire::json::check_json;
 
 /// The largest output. A level of two bytes on the bus has some 900 with all its defaults, so the
-/// limit on bus messages alone does not bound it.
+/// limit on bus messages alone does not bound the output.
 const NORMALISED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// `ts` beyond this, either way, is bad: as nanoseconds it does not fit 64 bits.
+/// The largest good `ts` in both directions: as nanoseconds a larger `ts` does not fit 64 bits.
 const TS_MS_MAX: i64 = 9_223_372_036_854;
 
 const SPY_UNKNOWN: &str = r#"{"spot":null,"bid":null,"ask":null}"#;
 
-/// Turns `levels.signals` messages into what clients get (contract: "Normalisation").
+/// Turns `levels.signals` messages into the output for clients (contract: "Normalisation").
 #[derive(Clone, Debug)]
 pub struct Normaliser {
     json_depth_max: usize,
@@ -28,8 +28,8 @@ pub struct Normaliser {
 }
 
 impl Normaliser {
-    /// `json_depth_max`: levels of nesting allowed; `session_length_min`: the most that
-    /// `bars_since_open` says.
+    /// `json_depth_max`: levels of nesting allowed; `session_length_min`: the maximum of
+    /// `bars_since_open`.
     pub fn new(json_depth_max: usize, session_length_min: u32) -> Self {
         Self {
             json_depth_max,
@@ -37,11 +37,11 @@ impl Normaliser {
         }
     }
 
-    /// Appends the normalised `message` to `out` and returns the text of its `viewport`, if it has
-    /// one that is not null. `now_unix_ms` stands in for a `ts` that is missing or empty.
+    /// Appends the normalised `message` to `out` and returns the text of its `viewport`, if there is
+    /// a viewport and not null. `now_unix_ms` replaces a missing or empty `ts`.
     ///
     /// # Errors
-    /// The message is bad; `out` then holds a part of it.
+    /// The message is bad; `out` then holds a part of the output.
     pub fn normalise<'a>(
         &mut self,
         message: &'a [u8],
@@ -101,9 +101,8 @@ fn write_levels<'a>(
 /// The top-level fields of a message; of repeated keys the last.
 struct Message<'a> {
     ts: Option<&'a str>,
-    /// Only when it is an object.
+    /// Only an object.
     spy: Option<&'a str>,
-    /// The array of levels, if there is one.
     levels: Option<&'a str>,
     viewport: Option<&'a str>,
     instruments: Instruments<'a>,
@@ -140,7 +139,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The array of levels: the value itself, or `levels` within it, once.
+/// The array of levels: the value itself, or `levels` within the value, once.
 fn levels_array(levels: &str) -> Result<Option<&str>, BadMessage> {
     match Kind::of(levels) {
         Kind::Array => return Ok(Some(levels)),
@@ -164,7 +163,7 @@ fn levels_array(levels: &str) -> Result<Option<&str>, BadMessage> {
 /// Instruments other than `spy`: objects with a `spot`, in the order in which their keys came first.
 #[derive(Default)]
 struct Instruments<'a> {
-    /// With the place in that order, once that is known.
+    /// With the place in the order, once known.
     by_key: BTreeMap<Cow<'a, str>, (usize, &'a str)>,
 }
 
@@ -179,14 +178,14 @@ impl<'a> Instruments<'a> {
         if has_spot {
             self.by_key.insert(key, (usize::MAX, text));
         } else if !self.by_key.is_empty() {
-            // The last value under a key counts, and this one is no instrument.
+            // The last value under a key counts, and this value is no instrument.
             self.by_key.remove(&key);
         }
         Ok(())
     }
 
-    /// Finds the places. A key that is repeated may have come first with a value that is no
-    /// instrument, so that only another look at all keys tells; one instrument needs none.
+    /// Finds the places. A repeated key may have come first with a value that is no instrument, so a second
+    /// pass over all keys is needed; not for a single instrument.
     fn find_places(&mut self, message: &'a str) -> Result<(), BadMessage> {
         if self.by_key.len() < 2 {
             return Ok(());
@@ -231,7 +230,7 @@ pub(super) fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// The moment of a message: its text, and the millisecond that the session clock sees.
+/// The time of a message: the text, and the milliseconds for the session clock.
 struct Timestamp<'a> {
     text: Cow<'a, str>,
     ms: i64,
@@ -259,8 +258,8 @@ impl<'a> Timestamp<'a> {
     }
 }
 
-/// A number with a fraction or an exponent, cut to whole milliseconds toward zero, as the gateway
-/// did that this one stands in for.
+/// A number with a fraction or an exponent, cut to whole milliseconds toward zero, as in the replaced
+/// gateway.
 fn fractional_ms(text: &str) -> Option<i64> {
     let ms: f64 = text.parse().ok()?;
     // Exact: a double holds every integer of this size.

@@ -7,7 +7,7 @@ use super::reader::{BadMessage, Reader, Values, fields};
 use super::truth::{Kind, is_truthy, string};
 
 fields! {
-    /// What is read of a viewport target for `ml_predictions`.
+    /// The fields of a viewport target that `ml_predictions` needs.
     Field {
         target {
             PTradeable2 = "p_tradeable_2",
@@ -42,7 +42,7 @@ const TABLE: [(&str, Field, &str); Field::COUNT] = [
     (",\"retrieval\":", Field::Retrieval, "{}"),
 ];
 
-/// A level's id as a value: equal whatever the escapes in its text or the way its number is put.
+/// A level's id as a value: escapes in a text and the notation of a number make no difference.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Id<'a> {
     Text(Cow<'a, str>),
@@ -56,8 +56,8 @@ enum Id<'a> {
 }
 
 impl<'a> Id<'a> {
-    /// `None` for what is empty (null, false, zero, the empty string), and for what is no id
-    /// (arrays and objects).
+    /// Returns `None` for empty values (null, false, zero, the empty string), and for arrays and objects,
+    /// which are no ids.
     fn of(raw: &'a str) -> Option<Self> {
         match Kind::of(raw) {
             _ if !is_truthy(raw) => None,
@@ -70,7 +70,7 @@ impl<'a> Id<'a> {
 
     fn number(raw: &str) -> Self {
         let (mantissa, exponent) = raw.split_once(['e', 'E']).unwrap_or((raw, "0"));
-        // Exponents that no i64 holds are as good as infinite; all of them are alike.
+        // Exponents outside of i64 are as good as infinite; all are alike.
         let exponent = exponent.parse().unwrap_or(i64::MAX / 2);
         let unsigned = mantissa.trim_start_matches('-');
         let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
@@ -85,14 +85,14 @@ impl<'a> Id<'a> {
     }
 }
 
-/// The targets of one viewport by the level that they are for.
+/// The targets of a viewport by their level.
 #[derive(Debug, Default)]
 pub(super) struct Predictions<'a> {
     by_level: BTreeMap<Id<'a>, &'a str>,
 }
 
 impl<'a> Predictions<'a> {
-    /// Reads the targets of a viewport, checking what the contract calls bad.
+    /// Reads the targets of a viewport and checks for the faults named in the contract.
     pub(super) fn read(viewport: &'a str) -> Result<Self, BadMessage> {
         if Kind::of(viewport) != Kind::Object && is_truthy(viewport) {
             return Err(BadMessage::wrong("viewport"));
@@ -159,7 +159,7 @@ impl<'a> Predictions<'a> {
     }
 }
 
-/// The non-empty `level_id` of a target, and the target's text; what is no object has none.
+/// The non-empty `level_id` of a target, and the target's text. A value that is no object has no id.
 fn read_target<'a>(reader: &mut Reader<'a>) -> Result<(Option<Id<'a>>, &'a str), BadMessage> {
     let mut level_id = "null";
     let target = reader.object(|reader, key| {

@@ -1,8 +1,8 @@
-//! A cursor over JSON text that was checked as a whole: raw values, in one pass, without copies. The fields
-//! that a message may have, and what makes a message bad.
+//! A cursor over checked JSON text: raw values, in a single pass, without copies. Also the fields of
+//! messages, and the faults of bad messages.
 //!
 //! The library's own lazy iterators take about 100 ns for each field, most of a message's time.
-//! Knowing that the text is JSON, finding where a value ends needs no parser. Text that is not
+//! Since the text is known to be JSON, finding the end of a value needs no parser. Text that is not
 //! JSON gives wrong values, but neither panics nor loops.
 
 use std::borrow::Cow;
@@ -14,7 +14,7 @@ use super::truth::{Kind, string};
 use crate::feeds::TooLarge;
 use crate::wire::json::JsonError;
 
-/// A place in checked text. Methods that take a value move past it.
+/// A position in checked text. Methods that take a value move behind the value.
 #[derive(Clone, Debug)]
 pub(super) struct Reader<'a> {
     text: &'a str,
@@ -22,7 +22,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Stands before the first value of `text`.
+    /// Starts before the first value of `text`.
     pub(super) const fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
     }
@@ -33,7 +33,7 @@ impl<'a> Reader<'a> {
         Kind::of(self.text.get(self.at..).unwrap_or_default())
     }
 
-    /// Takes the next value: its text, without white space around it.
+    /// Takes the next value: its text, without white space around.
     pub(super) fn value(&mut self) -> &'a str {
         self.skip_white_space();
         let start = self.at;
@@ -47,8 +47,8 @@ impl<'a> Reader<'a> {
         self.since(start)
     }
 
-    /// Takes the next value, if it is an object: `field` is called with each key, in order and
-    /// repeated ones included, and has to take the value. Returns the object's text. What is no
+    /// Takes the next value. If the value is an object, `field` is called with each key, in order and
+    /// repeated keys included, and has to take the field's value. Returns the text. A value that is no
     /// object has no fields.
     pub(super) fn object(
         &mut self,
@@ -62,8 +62,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Takes the next value, if it is an array: `entry` is called at each value and has to take
-    /// it. Returns the array's text. What is no array has no entries.
+    /// Takes the next value. If the value is an array, `entry` is called at each entry and has to take
+    /// the entry. Returns the text. A value that is no array has no entries.
     pub(super) fn array(
         &mut self,
         entry: impl FnMut(&mut Self) -> Result<(), BadMessage>,
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Stands at the opening quote, then past the closing one. Returns whether there are escapes.
+    /// Moves from the opening quote behind the closing quote. Returns whether there are escapes.
     fn skip_string(&mut self) -> bool {
         let mut has_escapes = false;
         let mut bytes = self.rest().iter();
@@ -144,7 +144,7 @@ impl<'a> Reader<'a> {
         has_escapes
     }
 
-    /// Stands at an opening bracket, then past the one that closes it.
+    /// Moves from an opening bracket behind the matching closing bracket.
     fn skip_container(&mut self) {
         let mut depth = 0_usize;
         while let Some(found) = self.rest().iter().position(|&b| is_structural(b)) {
@@ -165,7 +165,7 @@ impl<'a> Reader<'a> {
         self.at = self.text.len();
     }
 
-    /// Numbers, `true`, `false`, `null`. Takes at least one byte, so that every loop ends.
+    /// Skips a number, `true`, `false` or `null`. Takes at least a byte, so that every loop ends.
     fn skip_scalar(&mut self) {
         let ends = |&b: &u8| matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
         let rest = self.rest();
@@ -178,7 +178,7 @@ const fn is_structural(byte: u8) -> bool {
     matches!(byte, b'"' | b'{' | b'}' | b'[' | b']')
 }
 
-/// Why a message is skipped whole. Always its publisher's fault (contract: "Bad is").
+/// Why a message is skipped completely. Always its publisher's fault (contract: "Bad is").
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadMessage {
     /// Over the limit on bus messages.
@@ -196,10 +196,10 @@ pub enum BadMessage {
         /// The field.
         field: &'static str,
     },
-    /// A `ts` that is no moment which the session clock knows.
+    /// A `ts` out of the range of the session clock.
     #[error("`ts` is out of range")]
     TsOutOfRange,
-    /// A `barrier.depth_in_zone` that no double holds, where `wall_ratio` needs it.
+    /// A `barrier.depth_in_zone` outside of doubles, where `wall_ratio` needs the value.
     #[error("`barrier.depth_in_zone` is out of range")]
     DepthInZoneOutOfRange,
     /// Small on the bus, too large with all defaults filled in.
@@ -211,15 +211,14 @@ pub enum BadMessage {
 }
 
 impl BadMessage {
-    /// A field of a wrong type.
     pub(super) const fn wrong(field: &'static str) -> Self {
         Self::WrongType { field }
     }
 }
 
-/// Declares an enum of the fields that are read, object by object: `Variant = "key"`.
+/// Declares an enum of the fields to read, object by object: `Variant = "key"`.
 ///
-/// The values of an object are then kept in an array that the enum indexes, so reading one
+/// The values of an object are then kept in an array that the enum indexes. Reading an object
 /// allocates nothing, and a key repeated in the input overwrites its slot: the last counts.
 macro_rules! fields {
     ($(#[$doc:meta])* $name:ident { $($object:ident { $($field:ident = $key:literal,)* })* }) => {
@@ -228,7 +227,7 @@ macro_rules! fields {
         pub(super) enum $name { $($($field,)*)* }
 
         impl $name {
-            /// How many there are.
+            /// The number of fields.
             pub(super) const COUNT: usize = [$($($name::$field,)*)*].len();
 
             $(
@@ -245,7 +244,7 @@ macro_rules! fields {
 }
 pub(super) use fields;
 
-/// The raw values of one object's fields; a missing one is `None`.
+/// The raw values of an object's fields; a missing value is `None`.
 #[derive(Clone, Debug)]
 pub(super) struct Values<'a, const COUNT: usize>([Option<&'a str>; COUNT]);
 

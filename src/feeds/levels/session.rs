@@ -1,4 +1,4 @@
-//! The session clock: where a moment stands in the trading day of New York.
+//! The session clock: the position of a moment in the trading day of New York.
 
 use chrono::{DateTime, Duration, NaiveDate, NaiveTime, TimeZone};
 use chrono_tz::America::New_York;
@@ -9,12 +9,12 @@ const OPEN_AFTER_MIDNIGHT_MS: i64 = 34_200_000;
 
 const MINUTE_MS: i64 = 60_000;
 
-/// What a level says of its moment.
+/// The fields of a level that depend on the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SessionContext {
     /// Within the first 15 minutes of the open.
     pub(super) is_first_15m: bool,
-    /// Whole minutes since the open; 0 before it, capped at the session's length.
+    /// Whole minutes since the open; 0 before the open, capped at the session's length.
     pub(super) bars_since_open: i64,
 }
 
@@ -26,7 +26,7 @@ struct Day {
 }
 
 /// Computes [`SessionContext`]s. Messages follow each other within a day, so the day of the last
-/// one is kept, and the common case is two comparisons.
+/// message is kept, and the common case is two comparisons.
 #[derive(Clone, Debug)]
 pub(super) struct SessionClock {
     length_min: i64,
@@ -46,7 +46,7 @@ impl SessionClock {
         }
     }
 
-    /// The context of `ts_ms` (Unix milliseconds); `None` outside of what the calendar holds.
+    /// The context of `ts_ms` (Unix milliseconds); `None` outside of the calendar.
     pub(super) fn context(&mut self, ts_ms: i64) -> Option<SessionContext> {
         if !(self.day.midnight_ms..self.day.next_midnight_ms).contains(&ts_ms) {
             self.day = day_of(ts_ms)?;
@@ -71,8 +71,8 @@ fn day_of(ts_ms: i64) -> Option<Day> {
 
 fn midnight_ms(date: NaiveDate) -> Option<i64> {
     let midnight = date.and_time(NaiveTime::MIN);
-    // New York changes its clocks at 2:00, so midnight exists once. Should that ever change, the
-    // first of two counts, and the end of a gap stands for one that was left out.
+    // New York changes its clocks at 2:00, so midnight exists once. Should that ever change, the first
+    // of two midnights counts, and the end of a gap replaces a midnight within.
     let local = New_York.from_local_datetime(&midnight).earliest();
     let local = local.or_else(|| {
         New_York
@@ -122,11 +122,11 @@ mod tests {
 
     #[test]
     fn the_open_is_nine_and_a_half_hours_after_midnight_when_the_clocks_change() {
-        // 2024-03-10: one hour is left out, so the open is at 10:30 on the wall.
+        // 2024-03-10: an hour is left out, so the open is at 10:30 on the wall.
         let open = utc("2024-03-10T14:30:00Z");
         assert_eq!(at(open - 1), (false, 0));
         assert_eq!(at(open), (true, 0));
-        // 2024-11-03: one hour comes twice, so the open is at 8:30 on the wall.
+        // 2024-11-03: an hour comes twice, so the open is at 8:30 on the wall.
         let open = utc("2024-11-03T13:30:00Z");
         assert_eq!(at(open - 1), (false, 0));
         assert_eq!(at(open), (true, 0));

@@ -12,7 +12,7 @@ const START: Now = Now {
 mod properties;
 mod views;
 
-/// A feed, its clock and what a client would see of it.
+/// A feed, its clock, and the broadcasts and retained state for clients.
 struct Bench {
     feed: LevelsFeed,
     now: Now,
@@ -93,7 +93,7 @@ impl Bench {
         self
     }
 
-    /// What was delivered since the last call.
+    /// Takes the broadcasts since the last call.
     fn took(&mut self) -> Vec<String> {
         std::mem::take(&mut self.delivered)
     }
@@ -321,7 +321,7 @@ fn newcomers_get_a_recent_state_while_a_backlog_is_read() {
     assert_eq!(bench.retained.as_deref(), Some("{\"flow\":3}"));
     bench.quiet("4").after_ms(99).quiet("5");
     assert_eq!(bench.retained.as_deref(), Some("{\"flow\":3}"));
-    // Whatever happens next brings it up to date, a message that is skipped too.
+    // Any later event brings the retained state up to date, a skipped message too.
     bench.after_ms(1).message("levels.other", "x");
     assert_eq!(bench.retained.as_deref(), Some("{\"flow\":5}"));
     assert!(bench.took().is_empty());
@@ -360,10 +360,10 @@ fn nothing_is_broadcast_again_because_of_a_reconnection() {
     bench
         .at(Some((1, 5)), true, "market.flow", "5")
         .event(BusEvent::CaughtUp);
-    // The same state from a source that knows no positions.
+    // The same state from a source without positions.
     bench.quiet("5").event(BusEvent::CaughtUp);
     assert_eq!(bench.publications, 1);
-    // There and back again leaves nothing to say, unless a newcomer saw what was between.
+    // A change and its reversal need no broadcast, unless a new client saw the state between.
     bench.quiet("6").quiet("5").event(BusEvent::CaughtUp);
     assert!(bench.took().len() == 1 && bench.publications == 1);
     bench.after_ms(100);

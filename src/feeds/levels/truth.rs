@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// The kind of a JSON value, told by its first byte.
+/// The kind of a JSON value, recognised by the first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Null,
@@ -15,7 +15,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// The kind of the value whose text, checked and without white space around it, is `raw`.
+    /// The kind of the value with the text `raw`, checked and without white space around.
     pub(super) fn of(raw: &str) -> Self {
         match raw.as_bytes().first() {
             Some(b'{') => Self::Object,
@@ -29,13 +29,13 @@ impl Kind {
     }
 }
 
-/// `false` for null, false, zero, and empty strings, arrays and objects.
+/// Returns false for null, false, zero, and empty strings, arrays and objects.
 pub(super) fn is_truthy(raw: &str) -> bool {
     match Kind::of(raw) {
         Kind::Null | Kind::False => false,
         Kind::True => true,
         Kind::Number => {
-            // By its digits, not as a double: 1e-400 is not zero.
+            // By digits, not as a double: 1e-400 is not zero.
             let mut mantissa = raw.bytes().take_while(|b| !matches!(b, b'e' | b'E'));
             mantissa.any(|b| matches!(b, b'1'..=b'9'))
         }

@@ -1,4 +1,4 @@
-//! What one topic shows of the state: which parts, what its members got, what newcomers get.
+//! The view of a topic: its parts of the state, and the frames for members and new clients.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,32 +6,32 @@ use std::sync::Arc;
 use super::cache::Cache;
 use crate::hub::{Frame, Now, Publication, Retain, TopicName};
 
-/// While a backlog is read, what newcomers get is brought up to date at most this often. A frame
-/// for each of 100,000 messages would be work for nobody; without any, a client that connects
-/// meanwhile would get a state from before the backlog.
+/// While a backlog is read, the frame for new clients is updated at most this often. A frame for each of
+/// 100,000 messages would be work for nobody; without any update, a client that connects meanwhile would
+/// get a state from before the backlog.
 const QUIET_PUBLISH_INTERVAL_US: u64 = 100_000;
 
 /// Some parts of the state under a topic of their own.
 #[derive(Debug)]
 pub(super) struct View {
     topic: TopicName,
-    /// Which parts, in the order of the payload.
+    /// Indexes of the parts, in the order of the payload.
     parts: Vec<usize>,
-    /// The newest frame, delivered or not: what newcomers get.
+    /// The newest frame, delivered or not, for new clients.
     frame: Option<Arc<Frame>>,
-    /// That frame was only retained: members have not got it.
+    /// Whether the frame was only retained: members have not got it.
     is_quiet: bool,
-    /// When the newest quiet message came that no frame holds yet.
+    /// The time of the newest quiet message that is in no frame yet.
     pending: Option<Now>,
-    /// When a quiet frame was last made.
+    /// The time at which the last quiet frame was made.
     quiet_at_us: Option<u64>,
-    /// How many frames the members got, if that is shown to them.
+    /// The number of frames delivered to the members, if payloads are numbered.
     delivered: Option<u64>,
 }
 
 impl View {
-    /// A view that showed nothing yet of `parts`, which are in the order of the payload.
-    /// With `is_numbered` each payload has the number of its broadcast.
+    /// Creates a view without a frame. `parts` are in the order of the payload. If `is_numbered`, each
+    /// payload has the number of its broadcast.
     pub(super) fn new(topic: TopicName, parts: Vec<usize>, is_numbered: bool) -> Self {
         Self {
             topic,
@@ -44,29 +44,29 @@ impl View {
         }
     }
 
-    /// Whether it shows any of `parts`.
+    /// Whether the view shows any of `parts`.
     pub(super) fn shows(&self, parts: &Range<usize>) -> bool {
         self.parts.iter().any(|part| parts.contains(part))
     }
 
-    /// A good message came for something that it shows: one broadcast.
+    /// Broadcasts after a good message for a part of the view.
     pub(super) fn changed(&mut self, received: Now, cache: &Cache, out: &mut Vec<Publication>) {
         let frame = cache.frame(&self.parts, self.next_seq(), received);
         self.deliver(frame, cache, out);
     }
 
-    /// The number of the next broadcast. A quiet frame has it too: it is delivered next, or another
-    /// frame is in its place.
+    /// The number of the next broadcast. A quiet frame has the same number: either the quiet frame is
+    /// delivered next, or another frame replaces it.
     fn next_seq(&self) -> Option<u64> {
         self.delivered.map(|delivered| delivered + 1)
     }
 
-    /// The same of a quiet message: no broadcast of its own.
+    /// Notes a quiet message for a part of the view: no broadcast of its own.
     pub(super) fn changed_quietly(&mut self, received: Now) {
         self.pending = Some(received);
     }
 
-    /// Brings what newcomers get up to date, now and then.
+    /// Updates the frame for new clients, now and then.
     pub(super) fn publish_quietly(&mut self, now: Now, cache: &Cache, out: &mut Vec<Publication>) {
         if self.pending.is_none() {
             return;
@@ -83,14 +83,14 @@ impl View {
         }
     }
 
-    /// Delivers what quiet messages changed, once; nothing when they changed nothing.
+    /// Delivers the changes of quiet messages, once; nothing if there are none.
     pub(super) fn deliver_pending(&mut self, cache: &Cache, out: &mut Vec<Publication>) {
         if let Some(frame) = self.take_pending(cache) {
             self.deliver(frame, cache, out);
         } else if self.is_quiet
             && let Some(frame) = self.frame.clone()
         {
-            // The very frame that newcomers got: told by its pointer, none needs it twice.
+            // The very frame that new clients got: recognised by the pointer, so no client gets it twice.
             self.deliver(frame, cache, out);
         }
     }
@@ -114,7 +114,7 @@ impl View {
             topic: self.topic.clone(),
             frame,
             deliver,
-            // A newcomer gets nothing while nothing is known.
+            // A new client gets nothing while there is no value.
             retain: match cache.is_empty(&self.parts) {
                 true => Retain::Clear,
                 false => Retain::Set,
@@ -122,7 +122,7 @@ impl View {
         });
     }
 
-    /// The state that quiet messages left and that newcomers would not get yet, as a frame.
+    /// The state after quiet messages, as a frame, if new clients would not get that state yet.
     fn take_pending(&mut self, cache: &Cache) -> Option<Arc<Frame>> {
         let received = self.pending.take()?;
         let next = self.next_seq();

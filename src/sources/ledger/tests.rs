@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A server, the commands on their way to it, and who waits for an answer.
+/// A server, the commands on their way there, and the requests that wait for an answer.
 #[derive(Default)]
 struct World {
     ledger: Ledger,
@@ -16,16 +16,16 @@ struct World {
     stands: BTreeSet<(bool, String)>,
     forbidden: BTreeSet<(bool, String)>,
     wanted: BTreeSet<(bool, String)>,
-    /// Names whose first taker has not been told anything yet.
+    /// Names whose first request has no answer yet.
     waiting: BTreeSet<(bool, String)>,
-    /// Wishes so far: the number of the newest.
+    /// The number of the newest request.
     wishes: u64,
-    /// The newest wish for each name.
+    /// The newest request for each name.
     newest: BTreeMap<(bool, String), u64>,
-    /// Since when there is a clock, if names settle for [`SETTLE`], and how far it is.
+    /// The start of the clock, if names settle for [`SETTLE`], and the time since then.
     clock: Option<Instant>,
     passed: Duration,
-    /// Names that stand and have not settled.
+    /// Subscribed names that have not settled.
     unsettled: BTreeSet<(bool, String)>,
 }
 
@@ -67,7 +67,7 @@ impl World {
         self.on_their_way.clear();
         self.stands.clear();
         self.unsettled.clear();
-        // Whoever waits is told that the bus is away.
+        // All waiting requests learn that the bus is away.
         self.waiting.clear();
         self.ledger.lost();
     }
@@ -122,7 +122,7 @@ impl World {
         true
     }
 
-    /// Time passes: half of what a name takes to settle. Returns whether names wait for that.
+    /// Advances the clock by half of the settling time. Returns whether names settle.
     fn pass(&mut self) -> bool {
         let Some(start) = self.clock else {
             return false;
@@ -140,7 +140,7 @@ impl World {
         waits
     }
 
-    /// What is told answers the newest wish.
+    /// Checks that the answer belongs to the newest request.
     fn is_told(&mut self, subscription: &Subscription, number: Option<u64>) {
         if number.is_some() {
             assert!(self.wanted.contains(&key(subscription)));
@@ -219,8 +219,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// However minds change and links fail: what stands in the end is what is wanted and allowed,
-    /// everyone who waited was told, and nothing is kept for nothing.
+    /// Whatever changes and fails: in the end the subscribed names are the wanted and allowed names, every
+    /// request was answered, and nothing superfluous is kept.
     #[test]
     fn the_last_word_counts(steps in steps(), settles: bool) {
         let mut world = World {
@@ -235,7 +235,7 @@ proptest! {
                 Step::Answer => { world.answer(); }
                 Step::Connect => world.connect(),
                 Step::Lose => world.lose(),
-                // The server ends connections that hold what it forbids from now on.
+                // The server ends connections with subscriptions that it forbids from now on.
                 Step::Forbid(subscription) => {
                     world.forbidden.insert(key(&subscription));
                     world.lose();
@@ -247,7 +247,7 @@ proptest! {
         }
         world.connect();
         world.settle();
-        // Who asked while there was no connection was answered at once.
+        // Requests made without a connection were answered at once.
         world.waiting.retain(|name| !world.forbidden.contains(name));
         world.check_settled();
         world.forbidden.clear();
@@ -299,7 +299,7 @@ fn long_names_on_their_way_are_bounded_in_bytes() {
     world.settle();
     world.check_settled();
     assert_eq!(world.ledger.asked_bytes, 0);
-    // On a connection that has much to lose they are fewer.
+    // A connection with much to lose has fewer.
     for n in 0..100 {
         world.want(&Subscription::channel(format!("{n}{}", "y".repeat(1_000))));
     }
@@ -325,24 +325,24 @@ fn one_forbidden_name_does_not_take_the_others_with_it() {
     world.check_settled();
     assert_eq!(world.stands.len(), 4);
     assert!(!world.ask(), "asked again at once");
-    // Another taker is told too, while the first still wants it.
+    // A second request gets the refusal too, while the first is still wanted.
     world.want(&names[3]);
     world.settle();
     world.check_settled();
-    // A reconnection asks again, and does not tell again.
+    // A reconnection asks again, and does not report again.
     world.lose();
     world.waiting.insert(key(&names[3]));
     world.connect();
     world.settle();
     assert_eq!(world.waiting.len(), 1);
-    // A new taker is told again.
+    // A new request gets the refusal again.
     world.unwant(&names[3]);
     world.want(&names[3]);
     world.settle();
     world.check_settled();
 }
 
-/// A server that takes commands and answers none, and a client that wants other names all the time.
+/// The server takes commands and answers none, while a client keeps changing its names.
 #[test]
 fn names_that_came_and_went_while_the_server_was_silent_leave_nothing() {
     let mut ledger = Ledger::default();
@@ -358,7 +358,7 @@ fn names_that_came_and_went_while_the_server_was_silent_leave_nothing() {
     come_and_go(&mut ledger);
     let [queued, asked, _] = ledger.unanswered();
     assert!(queued == 0 && asked <= ASKED_BYTES_MAX / COMMAND_BYTES);
-    // This one has its turn when something was answered.
+    // The turn of this name comes after the next answer.
     ledger.want(&Subscription::pattern("stays*"), 2);
     come_and_go(&mut ledger);
     assert_eq!(ledger.unanswered(), [1, asked, 0]);
@@ -383,7 +383,7 @@ fn a_change_of_mind_costs_no_command() {
     assert_eq!(counts[&true], 1);
 }
 
-/// The permissions of a server may change while a name stands, and while it is to be given up.
+/// The permissions of a server may change while a name is subscribed, and while the unsubscription waits.
 #[test]
 fn a_name_that_the_server_takes_away_is_refused_and_asked_for_again() {
     let mut ledger = Ledger::default();
@@ -410,7 +410,7 @@ fn a_name_that_the_server_takes_away_is_refused_and_asked_for_again() {
     assert_eq!(ledger.unanswered(), [0, 0, 0]);
 }
 
-/// A thousand names wait together, and a name that came and went while it settled leaves nothing.
+/// A thousand names wait together, and a name that came and went while settling leaves nothing.
 #[test]
 fn names_settle_together() {
     let mut world = World {
@@ -426,7 +426,7 @@ fn names_settle_together() {
     assert_eq!(world.ledger.unanswered(), [0, 0, 1_000]);
     world.pass();
     assert_eq!(world.waiting.len(), 1_000);
-    // Its command is answered at once, and another taker waits for the time of the newest answer.
+    // The command is answered at once, and a second request waits for the time of the newest answer.
     world.unwant(&names[0]);
     while world.ask() || world.answer() {}
     world.want(&names[0]);
@@ -460,10 +460,10 @@ fn a_connection_is_restored_when_its_names_have_settled() {
     assert!(!world.ledger.is_restored());
     world.pass();
     assert!(world.ledger.is_restored() && !world.ledger.is_restoring(&kept));
-    // Nothing has been told of a name that settles: its loss concerns nobody.
+    // No confirmation was sent for the settling name: nobody needs to know of its loss.
     assert!(world.ledger.lost());
     world.ledger.connected();
-    // The name that was revoked is asked for alone, before or behind the other.
+    // The revoked name is asked for alone, before or behind the other.
     let again: Vec<_> = std::iter::from_fn(|| world.ledger.next_change()).collect();
     world.ledger.settles(&kept, Instant::now());
     assert!(again.iter().any(|change| change.names.contains(&kept.name)));

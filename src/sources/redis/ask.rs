@@ -1,5 +1,5 @@
-//! What can be asked of Redis before a start: whether it answers, where the master is, and what this
-//! user may subscribe and publish to. Changes nothing there.
+//! Checks of Redis before a start: whether Redis answers, where the master is, and which names this
+//! user may subscribe and publish to. Changes nothing on the server.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,26 +16,26 @@ use crate::base::Finding;
 use crate::feeds::Subscription;
 use crate::sources::socket::Waiter;
 
-/// Names that are asked for; who has more is told so.
+/// The most names that are checked; a warning gives the number of the others.
 const NAMES_MAX: usize = 1_000;
-/// Names in one line; of more it has the number.
+/// The most names in a line; a longer list is shown as a number.
 const NAMES_SHOWN_MAX: usize = 20;
-/// How long all of them may take together.
+/// The time that all names may take together.
 const NAMES_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a gateway needs of Redis.
+/// The names that a gateway needs on Redis.
 #[derive(Clone, Debug, Default)]
 pub struct RedisNeeds {
-    /// It cannot do without these.
+    /// Names that the gateway cannot do without.
     pub subscriptions: Vec<Subscription>,
-    /// Clients may ask for these; one that is refused concerns only them.
+    /// Names that clients may ask for; a refusal concerns only those clients.
     pub wishes: Vec<Subscription>,
-    /// Channels that it publishes to. An empty message is published there, so nobody must listen.
+    /// Channels that the gateway publishes to. The check publishes an empty message, so nobody must listen.
     pub published: Vec<String>,
 }
 
-/// Asks the sentinels if there are some, the server whether it answers, and whether this user may
-/// do what is needed.
+/// Asks the sentinels if there are some, and checks whether the server answers and whether this user may
+/// subscribe and publish as needed.
 pub fn ask(settings: &RedisSettings, needs: &RedisNeeds) -> Vec<Finding> {
     let mut found = Vec::new();
     if let Err(error) = all(settings, needs, &mut found) {
@@ -74,7 +74,7 @@ fn all(
     subscribed(&mut connection, needs, found)
 }
 
-/// Asks every sentinel, so that one that is away is seen before it is needed.
+/// Asks every sentinel, so that an absent sentinel is seen before it is needed.
 fn master(
     waiter: &mut Waiter,
     settings: &RedisSettings,
@@ -118,7 +118,7 @@ fn master(
         })
 }
 
-/// Of `HELLO`, which every user may ask; servers before 6.0 do not know it.
+/// The version from `HELLO`, which every user may ask; servers before 6.0 do not know the command.
 fn version(connection: &mut Connection<'_>, until: Instant) -> Result<String, RedisError> {
     let answers = connection.ask(&[&["HELLO"]], until)?;
     let Some(Value::Array(fields)) = answers.first() else {
@@ -218,7 +218,7 @@ fn command(one: &Subscription) -> [&str; 2] {
     [verb, &one.name]
 }
 
-/// Messages come between the confirmations.
+/// Tells confirmations from the messages in between.
 fn is_confirmation(value: &Value) -> bool {
     match value {
         Value::Error(_) => true,

@@ -1,4 +1,4 @@
-//! One connection: connecting, bytes in and out, questions with answers.
+//! A connection to Redis: connecting, bytes in and out, questions with answers.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -11,15 +11,14 @@ use super::resp::{ReadLimits, Reader, Value, pack};
 use super::settings::Endpoint;
 use crate::sources::socket::{Buffered, Stream, Waiter};
 
-/// What is read at once, and so at most between two looks at what else there is to do.
+/// The most bytes of a read, and so the most between two looks at other work.
 const READ_BYTES: usize = 64 * 1024;
-/// What answers to questions may hold: `ROLE` lists all replicas.
+/// The limits of answers to questions: `ROLE` lists all replicas.
 const ANSWER_LIMITS: ReadLimits = ReadLimits {
     bulk_bytes_max: 64 * 1024,
     items_max: 4 * 1024,
 };
 
-/// A connection to one server.
 pub(super) struct Connection<'w> {
     waiter: &'w mut Waiter,
     io: Buffered,
@@ -29,8 +28,8 @@ pub(super) struct Connection<'w> {
 }
 
 impl<'w> Connection<'w> {
-    /// Connects to the first of the host's addresses that accepts, each within `timeout`. Looking
-    /// the name up takes as long as the system takes for it.
+    /// Connects to the first of the host's addresses that accepts, each within `timeout`. `timeout` does not
+    /// bound the name lookup.
     pub(super) fn open(
         waiter: &'w mut Waiter,
         endpoint: &Endpoint,
@@ -62,33 +61,33 @@ impl<'w> Connection<'w> {
         &self.server
     }
 
-    /// Limits of what is read from here on.
+    /// Sets the limits of the values that are read from here on.
     pub(super) fn set_limits(&mut self, limits: ReadLimits) {
         self.reader.set_limits(limits);
     }
 
-    /// Puts a command behind what waits to be written.
+    /// Puts a command behind the bytes that wait to be written.
     pub(super) fn queue<T: AsRef<[u8]>>(&mut self, command: impl ExactSizeIterator<Item = T>) {
         pack(self.io.out(), command);
     }
 
-    /// Bytes that wait to be written.
+    /// The number of bytes that wait to be written.
     pub(super) fn queued_bytes(&self) -> usize {
         self.io.queued_bytes()
     }
 
-    /// Writes what the socket takes.
+    /// Writes as much as the socket takes.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.io.flush(self.waiter)
     }
 
-    /// Reads once. `false`: there is nothing. What came is given out by [`Self::next_value`], and
-    /// has to be taken before the next read.
+    /// Reads once. Returns false if there is nothing to read. The caller has to take all values with
+    /// [`Self::next_value`] before the next read.
     pub(super) fn read(&mut self) -> io::Result<bool> {
         self.io.read(self.waiter)
     }
 
-    /// The next value that has come whole.
+    /// Takes the next complete value.
     pub(super) fn next_value(&mut self) -> Result<Option<Value>, RedisError> {
         let value = self.io.take(|input| self.reader.next(input));
         value.map_err(|malformed| self.wrong(malformed.to_string()))
@@ -100,18 +99,18 @@ impl<'w> Connection<'w> {
         Ok(self.waiter.readable)
     }
 
-    /// Whether something may be read or written, or the waker was used; does not wait.
+    /// Whether the socket may be read or written, or the waker was used; does not wait.
     pub(super) fn look(&mut self) -> io::Result<bool> {
         self.waiter.look()
     }
 
-    /// Waits until something may be read or written, the waker was used, or the time is over.
+    /// Waits until the socket may be read or written, the waker was used, or the time is over.
     pub(super) fn wait(&mut self, until: Instant) -> io::Result<()> {
         self.waiter.wait(until)
     }
 
-    /// Sends commands and waits for their answers, one each. There are fewer answers only if the
-    /// server ended the connection after the last one.
+    /// Sends commands and waits for an answer to each. Returns fewer answers only if the
+    /// server ended the connection after the last answer.
     pub(super) fn ask<T: AsRef<[u8]>>(
         &mut self,
         commands: &[&[T]],
@@ -120,7 +119,7 @@ impl<'w> Connection<'w> {
         self.ask_for(commands, until, |_| true)
     }
 
-    /// The same, where other values may come between the answers.
+    /// Like [`Self::ask`], where other values may come between the answers.
     pub(super) fn ask_for<T: AsRef<[u8]>>(
         &mut self,
         commands: &[&[T]],
@@ -136,7 +135,7 @@ impl<'w> Connection<'w> {
             match self.read() {
                 Ok(true) => {}
                 Ok(false) if Instant::now() < until => {
-                    // TLS may have found something to send while it looked for something to read.
+                    // TLS may have produced bytes to send during the read.
                     self.flush().map_err(|error| self.no_answer(error))?;
                     self.wait(until).map_err(|error| self.no_answer(error))?;
                 }
@@ -159,7 +158,7 @@ impl<'w> Connection<'w> {
         }
     }
 
-    /// The error for what the server said and should not have said.
+    /// The error for a value that the server should not have sent.
     pub(super) fn wrong(&self, reason: String) -> RedisError {
         let server = self.server.clone();
         RedisError::Wrong { server, reason }

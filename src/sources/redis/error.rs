@@ -1,4 +1,4 @@
-//! What can go wrong between this process and Redis, by whose fault it is, in words for a log line.
+//! The errors between this process and Redis, by cause, worded for a log line.
 
 use std::io;
 
@@ -8,11 +8,11 @@ use crate::sources::relay;
 /// Why Redis is away or cannot be used. The texts never hold a password.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
-    /// The settings: the URL cannot be used. It is not shown, for what is wrong with it may be a
-    /// password that stands in the wrong place.
+    /// The settings: the URL cannot be used. The text does not show the URL, because the fault may be a
+    /// misplaced password.
     #[error("no Redis URL: {reason}; write redis://[user:password@]host[:6379][/database]")]
     BadUrl {
-        /// What is wrong with it.
+        /// The fault in the URL.
         reason: &'static str,
     },
     /// The settings: the certificates to trust cannot be read.
@@ -27,80 +27,80 @@ pub enum RedisError {
         /// Host and port.
         sentinel: String,
     },
-    /// The system: it gives no descriptor to wait on.
+    /// The system: no file descriptor is left to wait on.
     #[error("cannot wait for Redis ({source}); check the limit on open files")]
     System {
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The network or the server: nobody answers there.
+    /// The network or the server: nobody answers at the address.
     #[error(
         "cannot reach Redis at {server} ({source}); check its address, whether it has TLS, and that it runs"
     )]
     Unreachable {
         /// Host and port.
         server: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The server, the network or the settings: TLS does not come about.
+    /// The server, the network or the settings: the TLS handshake failed.
     #[error("no TLS with Redis at {server} ({reason}); check that TLS is on there, and the CA")]
     Tls {
         /// Host and port.
         server: String,
-        /// What the TLS library said.
+        /// The error of the TLS library.
         reason: String,
     },
-    /// The settings or the server: it answers and does not let us in.
+    /// The settings or the server: Redis answers and refuses the login.
     #[error("Redis at {server} refused {command} ({reason}); check user, password and database")]
     Refused {
         /// Host and port.
         server: String,
-        /// What was asked.
+        /// The refused command.
         command: &'static str,
         /// The server's words.
         reason: String,
     },
-    /// The server: what came is not what was asked for.
+    /// The server: a response does not fit the command.
     #[error("Redis at {server} answers wrongly: {reason}")]
     Wrong {
         /// Host and port.
         server: String,
-        /// What is wrong with it.
+        /// The fault in the response.
         reason: String,
     },
-    /// The sentinels: none of them says where the master is.
+    /// The sentinels: none says where the master is.
     #[error("no sentinel knows the master {master:?} (the last one: {reason})")]
     NoMaster {
         /// The master's name.
         master: String,
-        /// Why the last one did not help.
+        /// Why the last sentinel did not help.
         reason: String,
     },
-    /// The sentinels: the server that they name is no master (yet, or any more).
+    /// The sentinels: the named server is no master (yet, or any more).
     #[error("{server} is a {role} and not the master")]
     NotMaster {
         /// Host and port.
         server: String,
-        /// What it says that it is.
+        /// The role in the server's response.
         role: String,
     },
     /// The sentinels: another server is the master now.
     #[error("the sentinels name another master; leaving {server}")]
     Moved {
-        /// Host and port of the one that was.
+        /// Host and port of the old master.
         server: String,
     },
-    /// The server or the network: a connection that stood is gone.
+    /// The server or the network: a working connection is gone.
     #[error("the connection to Redis was lost ({source})")]
     Lost {
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The server or the network: a connection stands, and nothing comes back.
+    /// The server or the network: the connection is open, and nothing comes back.
     #[error("Redis has not answered for {silent_ms} ms; giving this connection up")]
     Silent {
-        /// For how long, milliseconds.
+        /// The duration of the silence, milliseconds.
         silent_ms: u64,
     },
 }

@@ -1,5 +1,5 @@
-//! The first words on a connection: who we are, and who they are. Of the connection beside a silent one
-//! they are the only words.
+//! The log-in on a connection, and the check of the server's role. A second connection beside a silent
+//! connection only logs in.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use crate::sources::socket::Waiter;
 /// The name that the server's client list shows.
 const CLIENT_NAME: &str = "weirgate";
 
-/// Gives user and password, selects the database, and sees that the server takes commands. All of
-/// it is sent at once, so it costs one way there and back.
+/// Sends user and password, selects the database, and checks that the server takes commands. All
+/// commands are sent at once, for a single round trip.
 pub(super) fn log_in(
     connection: &mut Connection<'_>,
     endpoint: &Endpoint,
@@ -57,7 +57,7 @@ pub(super) fn log_in(
     }
 }
 
-/// Sees that the server is a master.
+/// Checks that the server is a master.
 pub(super) fn check_role(
     connection: &mut Connection<'_>,
     until: Instant,
@@ -87,7 +87,7 @@ pub(super) fn check_role(
     }
 }
 
-/// Whether a refusal of this command stands in the way.
+/// Returns an error if the refusal of `command` makes the connection useless.
 fn judge(server: &str, command: &str, words: &str) -> Result<(), RedisError> {
     let refused = |command, reason| {
         let server = server.to_owned();
@@ -102,16 +102,16 @@ fn judge(server: &str, command: &str, words: &str) -> Result<(), RedisError> {
             tracing::warn!(server, "Redis asks for no password, but one is set here");
             Ok(())
         }
-        // A server that does not know the command repeats what it was given.
+        // A server that does not know the command repeats the arguments, which hold the password.
         "AUTH" => refused(
             "AUTH",
             shown(words.split("with args").next().unwrap_or_default()),
         ),
-        // Whoever may not ping may subscribe, and some of what is busy lets us subscribe too.
+        // A user without the right to ping may still subscribe, and some busy servers take subscriptions too.
         "PING" if is_temporary(words) || words.starts_with("NOPERM") => Ok(()),
         "PING" => refused("the connection", shown(words)),
         "SELECT" => refused("SELECT", shown(words)),
-        // A name is nice to have.
+        // The connection works without a name.
         _ => Ok(()),
     }
 }
@@ -120,7 +120,7 @@ fn needs_no_password(words: &str) -> bool {
     words.contains("without any password configured") || words.contains("no password is set")
 }
 
-/// The server takes no commands just now, and will.
+/// Whether the server takes no commands now, but will later.
 pub(super) fn is_temporary(words: &str) -> bool {
     ["LOADING", "BUSY", "MASTERDOWN"]
         .iter()
@@ -139,12 +139,12 @@ fn ended(connection: &Connection<'_>) -> RedisError {
     }
 }
 
-/// The time that the connection may take to be made, and again to log in. The silent connection is not
-/// read meanwhile, and sentinels are not heard.
+/// The time that the second connection may take to be made, and again to log in. Meanwhile neither the
+/// silent connection nor the watch over the sentinels is read.
 const TIMEOUT: Duration = Duration::from_millis(250);
 
-/// The connection beside one that is silent: where that one leads, and what another is made with. It logs
-/// in, and subscribes to nothing.
+/// The second connection beside a silent connection: the same server, and the means to connect. Logs in,
+/// and subscribes to nothing.
 pub(super) struct Second<'a> {
     pub(super) waiter: &'a mut Waiter,
     pub(super) tls: Option<&'a Arc<ClientConfig>>,
@@ -152,7 +152,6 @@ pub(super) struct Second<'a> {
 }
 
 impl Second<'_> {
-    /// Asks the server on another connection.
     pub(super) fn ask(&mut self) -> Found {
         match self.log_in() {
             // A refusal is an answer too.

@@ -1,52 +1,53 @@
-//! The Redis pub/sub source: relays channels and patterns that may change while it runs.
+//! The Redis pub/sub source: relays channels and patterns that may change while the source runs.
 //!
-//! Others say what they want through a [`BusInterest`], which never waits. The source owns the set
-//! of wanted names and keeps Redis at it:
+//! Gateways request names through a [`BusInterest`], which never waits. The source owns the set
+//! of wanted names and keeps the subscriptions on Redis equal to this set:
 //!
-//! - Events come in the order in which Redis sends, over all channels and patterns, and
-//!   [`BusEvent::Subscribed`] stands among them: what is published after Redis confirmed comes
-//!   behind it.
+//! - Events come in the order in which Redis sends, over all channels and patterns, with
+//!   [`BusEvent::Subscribed`] among them: messages published after the confirmation of Redis come
+//!   behind `Subscribed`.
 //! - While Redis is there, each [`BusInterest::subscribe`] is answered by `Subscribed`, by
-//!   [`BusEvent::Refused`] (Redis's rules forbid it; asked again every 30 s and after each
-//!   reconnection, told once), or, if the link is lost first, by [`BusEvent::Down`]. One whose name
-//!   stands already is answered at once; several wishes for one name have one answer.
-//! - While Redis is away a wish only changes the set. [`BusEvent::Up`] comes when everything that
-//!   was wanted at that moment is confirmed or refused, with `CaughtUp` right behind it (there is
-//!   no backlog); each confirmation before it is told as `Subscribed` too.
-//! - Wishes have numbers ([`BusInterest::subscribe_numbered`]). `Subscribed` and `Refused` bring the
-//!   number of the newest wish for the name that the source had taken, so who has wished anew since
-//!   can tell that the answer is not for the newer wish.
-//! - Quick changes of mind end in the last one: each name has one command on its way at most.
-//!   Commands carry up to 256 names and are sent without waiting for answers. Up to 32 KiB of them are
-//!   on their way: a busy server reads none, and they must not fill the link. While names are restored
-//!   on a new connection it is 1 MiB, up to 8,192 names. Wishes that the source has not taken are kept once for each name.
-//! - A lost link is one [`BusEvent::Gap`], if it ever stood, and one [`BusEvent::Down`], however
-//!   many attempts follow. They go on for ever, after 100 ms doubling to 2 s. A link that is lost
-//!   while the names are restored is one more `Gap`, if one of them stood on it.
+//!   [`BusEvent::Refused`] (Redis's rules forbid the name; asked again every 30 s and after each
+//!   reconnection, reported once), or, if the link is lost first, by [`BusEvent::Down`]. A request for
+//!   a confirmed name is answered at once; several requests for the same name have a single answer.
+//! - While Redis is away a request only changes the set. [`BusEvent::Up`] comes when every name that
+//!   was wanted at that moment is confirmed or refused, directly followed by `CaughtUp` (there is
+//!   no backlog); each earlier confirmation is reported as `Subscribed` too.
+//! - Requests have numbers ([`BusInterest::subscribe_numbered`]). `Subscribed` and `Refused` return the
+//!   number of the newest request for the name that the source had taken. A caller with a newer request
+//!   recognises by the number that the answer belongs to an older request.
+//! - Of quick changes the last counts: each name has at most a single command on its way.
+//!   Commands carry up to 256 names and are sent without waiting for answers. Up to 32 KiB of commands
+//!   are on their way: a busy server reads none, and they must not fill the link. While names are restored
+//!   on a new connection the limit is 1 MiB, up to 8,192 names. Requests that the source has not taken are
+//!   kept once for each name.
+//! - A lost link causes a single [`BusEvent::Gap`], if all names were ever confirmed, and a single
+//!   [`BusEvent::Down`], however many attempts follow. The attempts continue for ever, after 100 ms
+//!   doubling to 2 s. A link that is lost while the names are restored causes another `Gap`, if a wanted
+//!   name was subscribed there.
 //! - A server that was silent for a second is pinged. After two more seconds the status says that
-//!   the bus is away, but the connection is kept: a busy server delivers everything once it is
-//!   done. A second connection, which subscribes to nothing, shows what is wrong. If the server
-//!   accepts no connection, or answers there and says nothing on the first one for another second,
-//!   or nothing answers for 30 s, the first connection is given up. Any byte counts as a sign of
-//!   life.
+//!   the bus is away, but the connection is kept: a busy server delivers everything afterwards. A second
+//!   connection, without subscriptions, shows the cause. The first connection is given up if the server
+//!   accepts no connection; if the server answers on the second connection and says nothing on the first
+//!   for another second; or if nothing answers for 30 s. Any byte counts as a sign of life.
 //!
-//! One thread does all of it. It waits for the socket and for wishes in one poll, so it neither
-//! blocks in a read nor in a write, and TLS goes the same way. When the loop's channel is full it
-//! waits there, reads nothing, and Redis keeps what comes up to its limit for us
-//! (`client-output-buffer-limit pubsub`); beyond it Redis ends the connection, which is a gap.
-//! With sentinels, a second thread asks them once a second whether the master has moved; a server
-//! that is no longer the master is left.
+//! A single thread does all this. The thread waits for the socket and for requests in the same poll and
+//! never blocks in a read or a write, with TLS too. If the loop's channel is full, the thread waits for
+//! room and reads nothing. Redis meanwhile keeps the messages up to its limit
+//! (`client-output-buffer-limit pubsub`); over the limit Redis ends the connection, which is a gap.
+//! With sentinels, a second thread asks every second whether the master has moved. The source leaves a
+//! server that is no longer the master.
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | which server, and one session on it; `super::relay` has the thread |
-//! | `session` | one connection: pushes, confirmations, pings |
+//! | `mod` | the choice of the server, and a session there; `super::relay` has the thread |
+//! | `session` | a connection: pushes, confirmations, pings |
 //! | `connection` | bytes and values, questions with answers; `super::socket` has the socket |
 //! | `handshake` | logging in, and the second connection beside a silent one; `super::probe` has the rule |
 //! | `sentinel` | where the master is |
-//! | `ask` | what is asked before a start, for a check |
+//! | `ask` | the checks before a start |
 //! | `publish` | connections that publish: for gateways that speak to each other, and for a command |
-//! | `resp`, `settings`, `error` | pure: the protocol; URLs; words |
+//! | `resp`, `settings`, `error` | pure: the protocol; URLs; error texts |
 
 mod ask;
 mod connection;
@@ -82,9 +83,9 @@ pub use self::error::RedisError;
 pub use self::publish::{RedisPublisher, RedisSender};
 pub use self::settings::{Endpoint, REDIS_PORT, RedisSettings, SENTINEL_PORT};
 
-/// How long TLS, log-in and the question for the role may take together.
+/// The time that TLS, log-in and the question for the role may take together.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Lines about names, a second.
+/// The most log lines about names, a second.
 const LINES_PER_SECOND: u32 = 5;
 
 /// Relays publications, for ever.
@@ -93,20 +94,20 @@ pub struct RedisSource {
     status: Arc<BusStatus>,
     tls: Option<Arc<ClientConfig>>,
     waiter: Waiter,
-    /// For the second connection beside one that is silent.
+    /// For the second connection beside a silent connection.
     second_waiter: Waiter,
     wishes: Wishes,
     ledger: Ledger,
     lines: LogBudget,
-    /// Everything wanted stood on the connection in use.
+    /// Whether all wanted names were confirmed on the current connection.
     has_stood: bool,
     /// The sentinel that answered last.
     first_sentinel: usize,
 }
 
 impl RedisSource {
-    /// A source and the handle for its wishes, which may be used before the source runs. `status`
-    /// is kept true from here on.
+    /// Creates a source and the handle for requests, which may be used before the source runs. The source
+    /// keeps `status` up to date.
     ///
     /// # Errors
     /// The certificates to trust cannot be read, or the system has no descriptor left.
@@ -198,10 +199,10 @@ impl Bus for RedisSource {
     }
 }
 
-/// What TLS connections trust, where there is one.
+/// The TLS configuration, if the server or a sentinel has TLS.
 ///
 /// # Errors
-/// The certificates cannot be read, or it is not certain which name the master's must have.
+/// The certificates cannot be read, or the name in the master's certificate is not certain.
 fn tls_config(settings: &RedisSettings) -> Result<Option<Arc<ClientConfig>>, RedisError> {
     let with_tls = |endpoint: &Endpoint| endpoint.tls;
     if !with_tls(&settings.server) && !settings.sentinels.iter().any(with_tls) {
@@ -212,7 +213,7 @@ fn tls_config(settings: &RedisSettings) -> Result<Option<Arc<ClientConfig>>, Red
     Ok(Some(Arc::new(trusting.with_no_client_auth())))
 }
 
-/// A connection to the server, or to the master that the sentinels name, with a watch over them.
+/// Connects to the server, or to the master that the sentinels name, with a watch over them.
 fn connect<'w>(
     waiter: &'w mut Waiter,
     settings: &RedisSettings,

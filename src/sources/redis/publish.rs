@@ -1,8 +1,9 @@
-//! Connections that publish: a subscribed connection takes no PUBLISH (RESP2), so these are others. One is
-//! on a thread of its own, for gateways that speak to each other; one is for a command in a terminal.
+//! Connections that publish: a subscribed connection takes no PUBLISH (RESP2), so these are separate. The
+//! first kind is on a thread of its own, for gateways that speak to each other; the second is for a command
+//! in a terminal.
 //!
-//! On the thread, commands are sent without waiting for answers. A server that answers none for three seconds is
-//! left; what was on its way is not sent again.
+//! The thread sends commands without waiting for answers. The thread leaves a server without an answer for
+//! three seconds; commands on their way are not sent again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,21 +25,20 @@ use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
 
-/// Messages are taken while less than this waits for the socket.
+/// Messages are taken while fewer bytes wait for the socket.
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
 /// The time without an answer after which the connection is left.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// Lines about refused messages, a second.
+/// The most log lines about refused messages, a second.
 const LINES_PER_SECOND: u32 = 1;
 
-/// Publishes what its [`Publisher`] is given, for ever. Its events are `Up` and `Down` alone.
+/// Publishes the messages of its [`Publisher`], for ever. The only events are `Up` and `Down`.
 pub struct RedisPublisher {
     settings: RedisSettings,
     status: Arc<BusStatus>,
     tls: Option<Arc<ClientConfig>>,
     waiter: Waiter,
     outbox: Outbox,
-    /// What wakes this thread.
     wake: Wake,
     lines: LogBudget,
     /// The sentinel that answered last.
@@ -46,7 +46,7 @@ pub struct RedisPublisher {
 }
 
 impl RedisPublisher {
-    /// A connection and its handle, which may be used before the connection is there.
+    /// Creates the publisher and its handle, which may be used before the connection is there.
     ///
     /// # Errors
     /// The certificates to trust cannot be read, or the system has no descriptor left.
@@ -115,22 +115,21 @@ impl Bus for RedisPublisher {
     }
 }
 
-/// One connection from its log-in to its loss.
 struct Session<'a, 'w> {
     connection: Connection<'w>,
     outbox: &'a Outbox,
     wake: &'a Wake,
     lines: &'a mut LogBudget,
     relay: &'a Relay<RedisError>,
-    /// When each command without an answer was queued.
+    /// The time at which each command without an answer was queued.
     asked: VecDeque<Instant>,
 }
 
 impl Session<'_, '_> {
-    /// Writes what there is, reads once, and waits if there was nothing to read.
+    /// Writes as much as possible, reads once, and waits if there was nothing to read.
     fn turn(&mut self) -> Result<(), Stop> {
         let lost = |source| RedisError::Lost { source };
-        // What is published from here on wakes this thread again.
+        // Messages published from here on wake this thread again.
         self.wake.awake();
         self.take()?;
         self.connection.flush().map_err(lost)?;
@@ -145,7 +144,7 @@ impl Session<'_, '_> {
             let silent_ms = SILENCE_MAX.as_millis() as u64;
             return Err(RedisError::Silent { silent_ms }.into());
         }
-        // Messages that were left wait for room, and so for the socket.
+        // Messages left in the outbox wait for room, and so for the socket.
         let until = give_up.unwrap_or_else(|| Instant::now() + SILENCE_MAX);
         Ok(self.connection.wait(until).map_err(lost)?)
     }
@@ -188,7 +187,7 @@ impl Session<'_, '_> {
     }
 }
 
-/// How long Redis may take for a message.
+/// The time that Redis may take for a message.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Publishes on Redis for a command, one message after the other, and waits: every fault is an error, and
@@ -198,7 +197,7 @@ pub struct RedisSender {
 }
 
 impl RedisSender {
-    /// Connects. What waits for the socket is kept until the process ends: this is for a command.
+    /// Connects. The waiter is never freed, which is fine for a command.
     ///
     /// # Errors
     /// Redis is away or refuses the login, or the certificates to trust cannot be read.
@@ -211,7 +210,7 @@ impl RedisSender {
         Ok(Self { connection })
     }
 
-    /// Publishes a message. Returns how many connections to Redis got it.
+    /// Publishes a message. Returns how many connections to Redis got the message.
     ///
     /// # Errors
     /// The connection is lost, Redis is silent, or this user may not publish on the channel.

@@ -1,8 +1,8 @@
 //! The Redis protocol (RESP2): packing commands, and reading values piece by piece. Pure.
 //!
-//! The reader holds what has arrived, never what was announced, and of a string that is longer
-//! than the limit only its beginning; the rest is read and thrown away. (The parser of the `redis`
-//! crate collects a string of any length before it gives it out, and has no limit to set.)
+//! The reader holds the bytes that have arrived, never the announced length. Of a string over the
+//! limit only the beginning is kept; the rest is read and thrown away. (The parser of the `redis`
+//! crate collects a string of any length before returning the string, and has no limit to set.)
 
 use std::mem;
 
@@ -10,12 +10,12 @@ use std::mem;
 const LINE_BYTES_MAX: usize = 64 * 1024;
 /// The deepest nesting: `ROLE` answers with a list in a list.
 const DEPTH_MAX: usize = 4;
-/// The most items that are given room before they have arrived.
+/// The most items allocated before they have arrived.
 const ITEMS_ROOM_MAX: usize = 16;
-/// The most bytes that are given room before they have arrived.
+/// The most bytes allocated before they have arrived.
 const BYTES_ROOM_MAX: usize = 64 * 1024;
 
-/// Writes a command behind what `out` holds.
+/// Appends a command to `out`.
 pub fn pack<T: AsRef<[u8]>>(out: &mut Vec<u8>, parts: impl ExactSizeIterator<Item = T>) {
     header(out, b'*', parts.len());
     for part in parts {
@@ -32,7 +32,7 @@ fn header(out: &mut Vec<u8>, kind: u8, length: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// One value as the server sends it.
+/// A value as the server sends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// A short text: `OK`, `PONG`.
@@ -51,7 +51,7 @@ pub enum Value {
     Array(Vec<Self>),
 }
 
-/// What the reader takes.
+/// The limits of the reader.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadLimits {
     /// The longest string that is kept whole.
@@ -60,7 +60,7 @@ pub struct ReadLimits {
     pub items_max: usize,
 }
 
-/// These bytes are not the Redis protocol, or are more of it than is taken.
+/// The error for bytes that are not the Redis protocol, or exceed the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("what it sends is not the Redis protocol ({0})")]
 pub struct Malformed(&'static str);
@@ -83,7 +83,7 @@ struct Bulk {
     to_keep: usize,
     is_cut: bool,
     to_discard: usize,
-    /// Of the line end behind it.
+    /// The missing bytes of the line end behind the string.
     to_end: usize,
 }
 
@@ -94,7 +94,7 @@ struct Open {
 }
 
 impl Reader {
-    /// A reader before the first byte of a connection.
+    /// Creates a reader for a new connection.
     pub fn new(limits: ReadLimits) -> Self {
         Self {
             limits,
@@ -104,16 +104,16 @@ impl Reader {
         }
     }
 
-    /// Other limits from the next list or string on.
+    /// Sets other limits from the next list or string on.
     pub fn set_limits(&mut self, limits: ReadLimits) {
         self.limits = limits;
     }
 
-    /// Takes from `input` up to the end of the next whole value. `None`: all of it was taken, and
-    /// more is needed.
+    /// Takes from `input` up to the end of the next whole value. Returns `None` if all of `input` was taken
+    /// and more is needed.
     ///
     /// # Errors
-    /// The bytes are not the Redis protocol, or nest or announce more than is taken. The reader is of no
+    /// The bytes are not the Redis protocol, or exceed the limits of nesting or length. The reader is of no
     /// use afterwards.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Value>, Malformed> {
         loop {
@@ -157,7 +157,7 @@ impl Reader {
         Ok(Some(line))
     }
 
-    /// A value that is one line, or the beginning of a longer one.
+    /// Reads a value of a single line, or begins a longer value.
     fn begin(&mut self, line: &Line<'_>) -> Result<Option<Value>, Malformed> {
         let line = line.bytes().strip_suffix(b"\r\n");
         let line = line.ok_or(Malformed("a line that ends without a carriage return"))?;
@@ -197,7 +197,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Puts a value in its list; gives it, or the list that it completes, when nothing is open.
+    /// Puts a value in its list. Returns the value, or the list that is now complete, when no list is open.
     fn place(&mut self, mut value: Value) -> Option<Value> {
         while let Some(mut open) = self.open.pop() {
             open.items.push(value);
@@ -238,7 +238,7 @@ impl Bulk {
         }
     }
 
-    /// `true` once the string and its line end have arrived.
+    /// Returns true once the string and its line end have arrived.
     fn take(&mut self, input: &mut &[u8]) -> Result<bool, Malformed> {
         let kept = take_up_to(self.to_keep - self.kept.len(), input);
         self.kept.extend_from_slice(kept);
@@ -276,7 +276,7 @@ fn integer(text: &[u8]) -> Result<i64, Malformed> {
     number.ok_or(Malformed("a number that is none"))
 }
 
-/// `None` for -1, which says that there is nothing.
+/// Returns `None` for -1, the length of a missing string or list.
 fn length(text: &[u8]) -> Result<Option<usize>, Malformed> {
     match integer(text)? {
         -1 => Ok(None),
@@ -399,7 +399,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes are split, what was packed is read, and the `redis` crate agrees.
+        /// However the bytes are split, the packed values are read, and the `redis` crate agrees.
         #[test]
         fn what_is_packed_is_read(
             commands in prop::collection::vec(
@@ -417,7 +417,7 @@ mod tests {
             prop_assert_eq!(read_in_pieces(&bytes, &sizes).unwrap(), want);
         }
 
-        /// No bytes make it panic, and the split changes nothing.
+        /// No bytes cause a panic, and the split changes nothing.
         #[test]
         fn any_bytes_are_taken_or_refused(
             bytes in prop::collection::vec(prop_oneof![

@@ -1,4 +1,4 @@
-//! Asking sentinels where the master is, and whether it still is there.
+//! Questions to the sentinels: where the master is, and whether the master has moved.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -15,12 +15,12 @@ use super::settings::{Endpoint, RedisSettings};
 use crate::base::detached;
 use crate::sources::socket::Waiter;
 
-/// How often the sentinels are asked while a connection stands.
+/// The interval at which the sentinels are asked while a connection exists.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Asks the sentinels whether the master has moved, on a thread of its own, for as long as this
-/// lives. Sentinels send subscribers of a replaced master away only ten seconds after a failover
-/// that somebody asked for, and until then nothing is published there any more.
+/// Asks the sentinels whether the master has moved, on a thread of its own, until dropped. Sentinels
+/// disconnect the subscribers of a replaced master only ten seconds after a requested failover, and
+/// meanwhile nothing is published there any more.
 pub(super) struct Watch {
     has_moved: Arc<AtomicBool>,
 }
@@ -38,7 +38,7 @@ impl Watch {
         let has_moved = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&has_moved);
         let watch = move || {
-            // The other one is gone when the connection is.
+            // The other reference is dropped with the connection.
             while Arc::strong_count(&told) > 1 {
                 thread::sleep(WATCH_INTERVAL);
                 // Sentinels that are away say nothing about the master.
@@ -53,14 +53,14 @@ impl Watch {
         Ok(Self { has_moved })
     }
 
-    /// The sentinels name another server.
+    /// Whether the sentinels name another server.
     pub(super) fn has_moved(&self) -> bool {
         self.has_moved.load(Relaxed)
     }
 }
 
 /// The first answer of a sentinel, as an endpoint with the user, password, TLS and TLS name of
-/// `settings.server`. `first` is asked first, and becomes the one that answered.
+/// `settings.server`. Asks sentinel `first` first, and sets `first` to the sentinel that answered.
 pub(super) fn find_master(
     waiter: &mut Waiter,
     settings: &RedisSettings,
@@ -87,7 +87,7 @@ pub(super) fn find_master(
     })
 }
 
-/// Asks one sentinel.
+/// Asks a sentinel.
 pub(super) fn ask(
     waiter: &mut Waiter,
     sentinel: &Endpoint,

@@ -1,4 +1,4 @@
-//! One connection from its log-in to its loss: messages and confirmations out, wishes in.
+//! A connection from its log-in to its loss: messages and confirmations out, requests in.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,19 +18,19 @@ use crate::sources::ledger::{Change, Ledger};
 use crate::sources::probe::Probe;
 use crate::sources::relay::Relay;
 
-/// What was refused is asked for again after this long: somebody may have changed the rules.
+/// The interval at which refused names are asked for again: the server's rules may have changed.
 const RETRY_REFUSED: Duration = Duration::from_secs(30);
-/// Commands wait while more than this is not written.
+/// Commands wait while more bytes than this are not written.
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
 /// The longest list that a subscribed connection sends: kind, pattern, channel, payload.
 const PUSH_ITEMS_MAX: usize = 4;
 
-/// What a session works with, beside its connection.
+/// A connection with everything that a session uses.
 pub(super) struct Session<'a, 'w> {
     pub(super) connection: Connection<'w>,
     /// With sentinels: whether this server still is the master.
     pub(super) master: Option<Watch>,
-    /// Whether this connection is kept while it is silent, and the second one beside it.
+    /// Decides whether this connection is kept while silent, with the second connection.
     pub(super) probe: Probe,
     pub(super) second: Second<'a>,
     pub(super) settings: &'a RedisSettings,
@@ -39,19 +39,19 @@ pub(super) struct Session<'a, 'w> {
     pub(super) ledger: &'a mut Ledger,
     pub(super) lines: &'a mut LogBudget,
     pub(super) state: State,
-    /// Everything wanted at the start of this connection was answered, and that was told.
+    /// Whether all names wanted at the start of this connection were answered, and `Up` was sent.
     pub(super) has_stood: bool,
 }
 
-/// What a session remembers.
+/// The changing state of a session.
 pub(super) struct State {
-    /// What was sent and not answered, in that order.
+    /// Unanswered commands, in the order of their sending.
     expected: VecDeque<Expected>,
-    /// When anything came.
+    /// The time of the last read bytes.
     heard: Instant,
-    /// When a ping left after which nothing has come.
+    /// The time of a ping without any bytes since.
     pinged: Option<Instant>,
-    /// When refused names were asked for again.
+    /// The time at which refused names were asked for again.
     retried: Instant,
 }
 
@@ -73,7 +73,7 @@ impl State {
 }
 
 impl Session<'_, '_> {
-    /// Subscribes to everything that is wanted, and relays what comes meanwhile.
+    /// Subscribes to all wanted names, and relays the messages that come meanwhile.
     pub(super) fn restore(&mut self) -> Result<(), Stop> {
         self.connection.set_limits(ReadLimits {
             bulk_bytes_max: self.settings.payload_bytes_max,
@@ -95,7 +95,7 @@ impl Session<'_, '_> {
         }
     }
 
-    /// One read at most, then whatever it and the wishes call for; waits if there was nothing.
+    /// Reads once at most and does the work that follows, also for requests. Waits if there was nothing.
     fn turn(&mut self) -> Result<(), Stop> {
         self.wishes.take_and_answer(self.ledger, &self.relay.link)?;
         let has_read = self.connection.read().map_err(lost)?;
@@ -127,7 +127,7 @@ impl Session<'_, '_> {
         self.relay.spin(timeout, has_work).map_err(lost)
     }
 
-    /// Queues commands for what is due.
+    /// Queues the commands that are due.
     fn ask(&mut self) {
         while self.connection.queued_bytes() < QUEUED_BYTES_MAX {
             let Some(change) = self.ledger.next_change() else {
@@ -141,9 +141,9 @@ impl Session<'_, '_> {
         }
     }
 
-    /// Pings a server that is silent, and gives it up when it stays so. Silence counts only once
-    /// there is nothing more to read: a full channel may have kept us from reading. Gives the moment
-    /// of the next look.
+    /// Pings a silent server, and gives up a server that stays silent. Silence counts only when nothing more
+    /// can be read: a full channel may have kept the thread from reading. Returns the moment of the next
+    /// look.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         if self.master.as_ref().is_some_and(Watch::has_moved) {
             let server = self.connection.server().to_owned();
@@ -169,12 +169,12 @@ impl Session<'_, '_> {
         }
     }
 
-    /// The server has been silent for too long: it is busy, or the link is dead. Returns the moment
-    /// of the next look.
+    /// Handles a server that was silent for too long: the server is busy, or the link is dead. Returns the
+    /// moment of the next look.
     fn probe(&mut self) -> Result<Instant, Stop> {
         let heard = self.state.heard;
         let next = self.probe.look(heard, self.relay, || self.second.ask());
-        // What came while the second connection took its time ends the silence.
+        // Bytes that came during the second connection end the silence.
         if next.is_none() && self.connection.has_input().map_err(lost)? {
             return Ok(Instant::now());
         }
@@ -230,7 +230,7 @@ impl Session<'_, '_> {
             None => None,
         };
         let subject = match channel {
-            // Only a name that we asked for is known here.
+            // The ledger knows only the requested names.
             Value::Bulk(channel) if is_pattern => String::from_utf8_lossy(&channel).into(),
             Value::Bulk(channel) => self.name(&channel, false),
             Value::Cut(_) => {
@@ -257,7 +257,7 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// The name as the ledger keeps it, without another copy of it.
+    /// The ledger's copy of the name, to save another copy.
     fn name(&self, bytes: &[u8], is_pattern: bool) -> Arc<str> {
         let name = String::from_utf8_lossy(bytes);
         let kept = self.ledger.name(&name, is_pattern);
@@ -274,7 +274,7 @@ impl Session<'_, '_> {
             is_pattern: patterns,
         };
         if let Some(number) = self.ledger.confirmed(&subscription, wanted) {
-            // A refused name that was asked for again.
+            // The name may be a refused name that was asked for again.
             if self.has_stood {
                 self.show_refusals();
             }
@@ -286,7 +286,7 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// The first name that is not answered, if this is it.
+    /// Takes the first unanswered name. Returns `None` if `name` is another.
     fn expected_name(&mut self, wanted: bool, patterns: bool, name: &Value) -> Option<Arc<str>> {
         let Some(Expected::Change(change)) = self.state.expected.front_mut() else {
             return None;
@@ -310,10 +310,10 @@ impl Session<'_, '_> {
         }
     }
 
-    /// An error is the whole answer to one command.
+    /// Handles an error, which is the whole answer to a command.
     fn refused(&mut self, words: &str) -> Result<(), Stop> {
         let change = match self.state.expected.pop_front() {
-            // A user that may not ping has shown that the server is there.
+            // The refusal of a ping has shown that the server is there.
             Some(Expected::Pong) => return Ok(()),
             Some(Expected::Change(change)) => change,
             None => return Err(self.wrong(words)),
@@ -333,7 +333,7 @@ impl Session<'_, '_> {
                 is_pattern: change.patterns,
             };
             if !change.wanted {
-                // To ask again would bring the same; what still comes, nobody wants.
+                // Another try would have the same result, and nobody wants the messages that still come.
                 self.ledger.confirmed(&subscription, false);
             } else if let Some(number) = self.ledger.refused(&subscription, was_alone) {
                 self.tell_refused(subscription, number, words)?;
@@ -366,8 +366,8 @@ impl Session<'_, '_> {
         })?)
     }
 
-    /// Has the status say whether all names stand, where all are needed. Call it while the rest of
-    /// the status says that they do.
+    /// Sets the status to whether all names are subscribed, where all are needed. Call this while the rest of
+    /// the status says up.
     pub(super) fn show_refusals(&self) {
         if !self.settings.needs_all_names || !self.ledger.is_restored() {
             return;
@@ -387,7 +387,6 @@ impl Session<'_, '_> {
     }
 }
 
-/// The command's name.
 fn command(change: &Change) -> &'static str {
     match (change.wanted, change.patterns) {
         (true, false) => "SUBSCRIBE",

@@ -1,4 +1,4 @@
-//! What a Redis source needs to know, and the reading of Redis URLs.
+//! The settings of a Redis source, and the reading of Redis URLs.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,35 +9,36 @@ use url::{Host, Url};
 use super::error::RedisError;
 use crate::sources::LinkTimes;
 
-/// The port of a Redis server whose address names none.
+/// The default port of a Redis server.
 pub const REDIS_PORT: u16 = 6379;
-/// The port of a sentinel whose address names none.
+/// The default port of a sentinel.
 pub const SENTINEL_PORT: u16 = 26_379;
 
-/// Everything that can be set on a [`super::RedisSource`].
+/// The settings of a [`super::RedisSource`].
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// The server. With sentinels its host and port are not used: they say where the master is.
+    /// The server. With sentinels its host and port are not used: the sentinels say where the master is.
     pub server: Endpoint,
-    /// Sentinels, asked in turn; none: `server` is where it is.
+    /// Sentinels, asked in turn. If empty, `server` is the address.
     pub sentinels: Vec<Endpoint>,
     /// The name under which the sentinels know the master.
     pub master_name: String,
     /// Certificates (PEM) to trust instead of the system's, for `rediss://`.
     pub tls_ca_file: Option<PathBuf>,
-    /// A payload with more bytes than this is not kept whole: of it, one byte more is handed over.
+    /// The most bytes of a payload that is kept whole. A larger payload is cut behind the first byte over the
+    /// limit.
     pub payload_bytes_max: usize,
-    /// How long one address may take to accept a connection, milliseconds.
+    /// The time that an address may take to accept a connection, milliseconds.
     pub connect_timeout_ms: u64,
-    /// Of the link to the server.
+    /// The times of the link to the server.
     pub times: LinkTimes,
-    /// While Redis refuses a wanted name, the bus counts as away: without the name nothing comes.
-    /// `false`: names are clients' wishes, and a refused one concerns only them.
+    /// Whether the bus counts as away while Redis refuses a wanted name: without the name nothing comes. If
+    /// false, clients request the names, and a refused name concerns only those clients.
     pub needs_all_names: bool,
 }
 
 impl RedisSettings {
-    /// One server, everything else as the contracts have it.
+    /// Settings for a server, everything else as in the contracts.
     pub fn new(server: Endpoint) -> Self {
         Self {
             server,
@@ -51,9 +52,9 @@ impl RedisSettings {
         }
     }
 
-    /// Whether nobody but the settings, and servers that showed a certificate, says which name the
-    /// certificate of the master must have. The answer of a sentinel without TLS may be an
-    /// attacker's, with a certificate that is good for the attacker's own name.
+    /// Checks that the name in the master's certificate comes from the settings, or from servers with a
+    /// certificate. The answer of a sentinel without TLS may be an attacker's, with a certificate that is
+    /// good for the attacker's own name.
     pub(super) fn check_tls_name(&self) -> Result<(), RedisError> {
         let is_told = self.server.tls && self.server.tls_name.is_none();
         let mut plain = self.sentinels.iter().filter(|sentinel| !sentinel.tls);
@@ -66,7 +67,7 @@ impl RedisSettings {
     }
 }
 
-/// One server: where it is, and as whom to go there. Shown without user and password.
+/// The address of a server, and the user for the log-in. Shown without the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// Name or address, without the brackets of an IPv6 address.
@@ -75,14 +76,14 @@ pub struct Endpoint {
     pub port: u16,
     /// Through TLS (`rediss://`).
     pub tls: bool,
-    /// The name that its certificate has to have; `None`: the host.
+    /// The name that the server's certificate must have; `None`: the host.
     pub tls_name: Option<String>,
     /// The ACL user; none: the user `default`.
     pub username: Option<String>,
-    /// Its password.
+    /// The password of the user.
     pub password: Option<String>,
-    /// The number of the database. Redis delivers publications whatever it is; it is selected so
-    /// that a number which the server does not have is noticed.
+    /// The number of the database. Redis delivers publications for any number; weirgate selects the
+    /// database so that an invalid number is noticed.
     pub database: u32,
 }
 
@@ -101,8 +102,8 @@ impl Endpoint {
     }
 
     /// Reads `redis://[user:password@]host[:port][/database]`, or `rediss://…` for TLS. User and
-    /// password may be percent-encoded. What stands behind a question mark is for other clients and
-    /// not looked at.
+    /// password may be percent-encoded. The part behind a question mark is for other clients and
+    /// ignored.
     ///
     /// # Errors
     /// [`RedisError::BadUrl`]; the text shows nothing of the URL.
@@ -110,7 +111,7 @@ impl Endpoint {
         Self::parse_with(url.trim(), REDIS_PORT)
     }
 
-    /// Reads the address of one sentinel: `host[:port]`, or a URL as in [`Self::parse`].
+    /// Reads the address of a sentinel: `host[:port]`, or a URL as in [`Self::parse`].
     ///
     /// # Errors
     /// [`RedisError::BadUrl`]; the text shows nothing of the address.
@@ -195,7 +196,7 @@ fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// What the URL library found, without showing any of the text.
+/// The error of the URL library, without any part of the URL.
 fn words(error: url::ParseError) -> &'static str {
     match error {
         url::ParseError::EmptyHost => "it names no host",

@@ -1,34 +1,34 @@
-//! One level: how the market comes to it, the liquidity that rests there, and what both say about a break.
+//! A level: how the market approaches, the liquidity at the level, and the signal of a break.
 
 use super::spot::{Spot, Tape};
 use crate::base::SplitMix64;
 
-/// Nearer than this the market is at the level, in points.
+/// The largest distance at which the market is at the level, in points.
 const TOUCH: f64 = 0.75;
-/// The market has left a level when it is farther away than this, in points.
+/// The distance over which the market has left a level, in points.
 const LEFT: f64 = 3.0;
-/// Farther away than this a level signals nothing, in points.
+/// The distance over which a level signals nothing, in points.
 pub(super) const REACH: f64 = 12.0;
 
-/// One price that the market watches, and its state.
+/// A price that the market watches, and the state there.
 #[derive(Clone, Debug)]
 pub(super) struct Level {
     pub(super) id: String,
     pub(super) kind: &'static str,
     /// Points.
     pub(super) price: f64,
-    /// Below the spot: a support. Changes only once the spot is clearly on the other side.
+    /// Whether the level is below the spot: a support. Changes once the spot is clearly on the other side.
     pub(super) is_support: bool,
     /// Points from the spot, never negative.
     pub(super) distance: f64,
     pub(super) barrier: Barrier,
-    /// Net gamma of the dealers here, in contracts' delta per point.
+    /// Net gamma of the dealers at the level, in contracts' delta per point.
     pub(super) gamma: f64,
     /// −1 to 1: the tape as seen near this level.
     pub(super) imbalance: f64,
     pub(super) touches: i64,
     has_left: bool,
-    /// The farthest that the market was before the approach under way, in points.
+    /// The largest distance before the approach under way, in points.
     farthest: f64,
     /// Points per second towards the level.
     pub(super) approach_velocity: f64,
@@ -61,14 +61,14 @@ impl Level {
         }
     }
 
-    /// Sets the side without the memory of the other one: for a level that just appeared.
+    /// Sets the side without hysteresis: for a level that just appeared.
     pub(super) fn settle(&mut self, spot: f64) {
         self.is_support = self.price < spot;
         self.distance = (self.price - spot).abs();
         self.farthest = self.distance;
     }
 
-    /// Moves on by `dt_s` seconds, after the spot and the tape did.
+    /// Advances by `dt_s` seconds, after the spot and the tape.
     pub(super) fn advance(&mut self, dt_s: f64, spot: &Spot, tape: &Tape, random: &mut SplitMix64) {
         let last = spot.last();
         self.distance = (self.price - last).abs();
@@ -117,7 +117,7 @@ impl Level {
         (self.farthest - self.distance).max(0.0)
     }
 
-    /// The sweep under way runs into this level.
+    /// Whether the sweep under way runs into this level.
     pub(super) fn is_swept(&self, tape: &Tape) -> bool {
         self.distance < 5.0 && tape.sweep.is_some_and(|s| s.up != self.is_support)
     }
@@ -145,7 +145,7 @@ impl Level {
         self.score_smooth += (self.score_raw - self.score_smooth) * (1.0 - (-dt_s / 2.5).exp());
     }
 
-    /// Entered at one score and left at another, so that a signal does not flicker.
+    /// The next signal. A signal begins and ends at different scores, to avoid flicker.
     fn next_signal(&self) -> &'static str {
         let score = self.score_smooth;
         match self.signal {
@@ -181,7 +181,7 @@ impl Level {
         }
     }
 
-    /// What a person would say of it.
+    /// A remark for people.
     pub(super) fn note(&self) -> Option<&'static str> {
         match (self.signal, self.barrier.state) {
             ("BREAK", "VACUUM") => Some("Thin book ahead"),
@@ -195,17 +195,16 @@ impl Level {
 
 /// Rates of added, cancelled and filled contracts are means over about this time, in seconds.
 const RATE_TAU_S: f64 = 4.0;
-/// A state is kept at least this long, so that people can read it.
+/// The least duration of a state, so that people can read it, in seconds.
 const DWELL_S: f64 = 2.0;
 
-/// The liquidity at one level.
 #[derive(Clone, Debug)]
 pub(super) struct Barrier {
-    /// Contracts that are usual here.
+    /// Usual number of contracts.
     base: f64,
     /// Contracts now.
     pub(super) depth: f64,
-    /// What the resting orders tend to, as a multiple of the base.
+    /// The target of the resting orders, as a multiple of the base.
     intent: f64,
     /// Contracts per second.
     pub(super) added: f64,
@@ -230,7 +229,7 @@ impl Barrier {
         }
     }
 
-    /// Moves on by `dt_s` seconds with the spot at `distance` points.
+    /// Advances by `dt_s` seconds with the spot at `distance` points.
     pub(super) fn advance(&mut self, dt_s: f64, distance: f64, random: &mut SplitMix64) {
         if random.chance(dt_s / 14.0) {
             let draw = random.uniform();
@@ -264,7 +263,7 @@ impl Barrier {
         }
         let keep = (-dt_s / RATE_TAU_S).exp();
         let mean = |old: f64, new: f64| old * keep + new / dt_s * (1.0 - keep);
-        // Orders come and go all the time, also while the depth stands still.
+        // Orders come and go all the time, also while the depth does not change.
         let turnover = self.base * 0.02 * dt_s;
         self.added = mean(self.added, change.max(0.0) + turnover);
         self.canceled = mean(self.canceled, (-change).max(0.0) + turnover);
@@ -286,7 +285,7 @@ impl Barrier {
         }
     }
 
-    /// The depth against what is usual here.
+    /// The depth against the usual depth.
     pub(super) fn ratio(&self) -> f64 {
         self.depth / self.base
     }

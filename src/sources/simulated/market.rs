@@ -1,34 +1,34 @@
-//! The simulated market: what it is made of and how its parts move together.
+//! The simulated market: its parts, and how they move together.
 
 use super::level::Level;
 use super::messages;
 use super::spot::{OPEN, Spot, TICK, Tape};
 use crate::base::SplitMix64;
 
-/// More levels than this are not made.
+/// The most levels of a market.
 pub(super) const LEVELS_MAX: usize = 1_000;
 /// Points between strikes.
 const STRIKE_STEP: f64 = 5.0;
-/// A level that is shown stays until another is nearer by this much, in points.
+/// A shown level stays until another is nearer by this distance, in points.
 const STAY: f64 = 4.0;
-/// A level that is no strike is worth this much distance, in points.
+/// The advantage in distance of a level that is no strike, in points.
 const NAMED: f64 = 9.0;
-/// A gap between two clock values counts as no more than this, in seconds: after a pause the
-/// market goes on from where it was.
+/// The longest step between two clock values, in seconds: after a pause the market continues from its
+/// last state.
 const STEP_MAX_S: f64 = 1.0;
 
-/// What a simulated market is made from.
+/// The settings of a simulated market.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SimulatedSettings {
-    /// How many levels a message carries: 1 to 1,000, others are brought into that range.
+    /// The number of levels in a message, clamped to 1 to 1,000.
     pub levels: usize,
     /// The same seed and the same clock values give the same texts.
     pub seed: u64,
 }
 
 /// A plausible session of the ES future, as the JSON texts of the subjects `levels.signals` and
-/// `market.flow` (the input side of the levels contract). Pure: no clock, no other randomness
-/// than its seed. Floating-point functions of the platform are used, so texts of one seed may
+/// `market.flow` (the input side of the levels contract). Pure: no clock, no randomness except the
+/// seed. Floating-point functions of the platform are used, so texts of the same seed may
 /// differ between platforms in their last digit.
 #[derive(Clone, Debug)]
 pub struct SimulatedMarket {
@@ -42,7 +42,7 @@ pub struct SimulatedMarket {
     levels: Vec<Level>,
 }
 
-/// Where a level can be.
+/// A possible level.
 struct Candidate {
     kind: &'static str,
     price: f64,
@@ -74,21 +74,21 @@ impl SimulatedMarket {
         }
     }
 
-    /// Moves on to `unix_ms` (Unix milliseconds) and writes the `levels.signals` message of that
-    /// moment. A clock that stands still or goes back moves nothing.
+    /// Advances to `unix_ms` (Unix milliseconds) and writes the `levels.signals` message of that
+    /// moment. Nothing moves if the clock has stopped or goes back.
     pub fn levels_signals(&mut self, unix_ms: i64) -> Vec<u8> {
         self.advance(unix_ms);
         messages::levels_signals(unix_ms, &self.spot, &self.tape, &self.levels).into_bytes()
     }
 
-    /// Moves on to `unix_ms` (Unix milliseconds) and writes the `market.flow` message of that
+    /// Advances to `unix_ms` (Unix milliseconds) and writes the `market.flow` message of that
     /// moment.
     pub fn market_flow(&mut self, unix_ms: i64) -> Vec<u8> {
         self.advance(unix_ms);
         messages::market_flow(unix_ms, &self.spot, &self.tape, self.vwap, &self.levels).into_bytes()
     }
 
-    /// Moves on to `unix_ms` (Unix milliseconds) without writing anything.
+    /// Advances to `unix_ms` (Unix milliseconds) without writing anything.
     pub(super) fn advance(&mut self, unix_ms: i64) {
         let last = self.last_unix_ms.replace(unix_ms);
         let gap_s = last.map_or(0.0, |at| unix_ms.saturating_sub(at) as f64 / 1_000.0);
@@ -104,8 +104,8 @@ impl SimulatedMarket {
         }
     }
 
-    /// Keeps the nearest candidates: levels leave as the spot moves away and others appear. A
-    /// level that stays keeps its state, and takes the new price if it is one that moves.
+    /// Keeps the nearest candidates: levels leave as the spot moves away and others appear. A level that
+    /// stays keeps its state, and gets the candidate's new price.
     fn choose_levels(&mut self) {
         let spot = self.spot.last();
         let mut ranked: Vec<(f64, Candidate, Option<usize>)> = self

@@ -1,14 +1,14 @@
 //! The texts of the two subjects: JSON, written key by key.
 //!
-//! Not a JSON library's value: those keep their objects in hash maps, and here the order of keys
-//! and the number of decimals are part of what a seed promises.
+//! No value of a JSON library: libraries keep objects in hash maps. Here the same seed promises the same
+//! order of keys and number of decimals.
 
 use std::fmt::Write;
 
 use super::level::{Level, REACH};
 use super::spot::{OPEN, Spot, Tape};
 
-/// Levels this near each other support one another, in points.
+/// The largest distance between levels that support one another, in points.
 const CONFLUENCE: f64 = 2.5;
 
 /// `levels.signals`: schema `levels.signals.v1`, as the levels contract reads it.
@@ -87,7 +87,7 @@ fn barrier(o: &mut Object<'_>, level: &Level) {
 }
 
 fn traded(o: &mut Object<'_>, level: &Level, tape: &Tape) {
-    // The volume near a level is the part of the window's that its distance leaves.
+    // The nearer the level, the larger its share of the window's volume.
     let share = 0.05 + 0.95 * level.proximity();
     o.number("imbalance", level.imbalance, 3)
         .integer("buy_vol", (tape.buy_window * share) as i64)
@@ -137,7 +137,7 @@ fn confluence(o: &mut Object<'_>, level: &Level, levels: &[Level]) {
         .text("confluence_level_name", name);
 }
 
-/// The next level beyond this one, if the market breaks it. `levels` are sorted by price.
+/// The next level if the market breaks this level. `levels` are sorted by price.
 fn runway(o: &mut Object<'_>, level: &Level, levels: &[Level], position: usize) {
     let next = if level.is_support {
         position.checked_sub(1).and_then(|i| levels.get(i))
@@ -258,7 +258,7 @@ fn price_and_size(out: &mut String, (price, size): (f64, f64)) {
     out.push(']');
 }
 
-/// One JSON object while it is written. [`Object::end`] writes its closing brace.
+/// A JSON object under construction. [`Object::end`] writes its closing brace.
 pub(super) struct Object<'a> {
     out: &'a mut String,
     first: bool,
@@ -322,7 +322,7 @@ impl<'a> Object<'a> {
         self
     }
 
-    /// An array with one element per item; `write` writes that element, one JSON value.
+    /// An array with an element per item; `write` writes the element, a single JSON value.
     pub(super) fn array<T>(
         &mut self,
         key: &str,
@@ -342,7 +342,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Writes a number; one that JSON has no text for becomes `null`, and `-0.00` becomes `0.00`.
+/// Writes a number. A number without JSON text becomes `null`, and `-0.00` becomes `0.00`.
 pub(super) fn number(out: &mut String, value: f64, decimals: usize) {
     if !value.is_finite() {
         out.push_str("null");

@@ -1,8 +1,8 @@
-//! A market made up inside the process, for the demo, tests and load: no broker needed.
+//! A market simulated inside the process, for the demo, tests and load: no broker needed.
 //!
 //! [`SimulatedMarket`] is pure and writes the texts that a bus would carry; [`SimulatedSource`]
-//! sends them at a steady rate. A full channel makes it wait, and what it then missed is never
-//! made up: the next message is the newest state. Called by `main`.
+//! sends them at a steady rate. If the channel is full, the source waits and never makes up for missed
+//! messages: the next message is the newest state. Called by `main`.
 
 mod level;
 mod market;
@@ -22,7 +22,7 @@ use crate::feeds::{BusEvent, BusMessage, StreamPosition};
 use crate::sources::{LoopGone, Source, SourceLink};
 use crate::telemetry::BusStatus;
 
-/// The subjects that it sends, in turn.
+/// The subjects of the source, in turn.
 pub const SUBJECTS: [&str; 2] = ["levels.signals", "market.flow"];
 
 /// The slowest rate, in messages of each subject a second.
@@ -39,8 +39,8 @@ pub struct SimulatedSource {
 }
 
 impl SimulatedSource {
-    /// `rate_hz` is brought into [`RATE_HZ_MIN`] to [`RATE_HZ_MAX`] (one that is no number: the
-    /// slowest); `status` is set to up when the source runs.
+    /// Creates a source. `rate_hz` is clamped to [`RATE_HZ_MIN`] to [`RATE_HZ_MAX`] (NaN: the minimum);
+    /// `status` is set to up when the source runs.
     pub fn new(settings: SimulatedSettings, rate_hz: f64, status: Arc<BusStatus>) -> Self {
         Self {
             market: SimulatedMarket::new(settings),
@@ -112,9 +112,8 @@ impl Source for SimulatedSource {
     }
 }
 
-/// When the next message is due: instants at equal distances from a start. Counted from the start,
-/// so that late wake-ups do not add up; after a pause the missed ones are left out, so that nothing
-/// comes in a burst.
+/// The times of messages: instants at equal distances from a start. Counted from the start, so that
+/// late wake-ups do not add up; missed instants are left out, so that no burst follows a pause.
 #[derive(Clone, Copy, Debug)]
 struct Schedule {
     start_us: u64,
@@ -132,8 +131,8 @@ impl Schedule {
         }
     }
 
-    /// How long to wait at `now_us` for the next instant, in microseconds; that one is then used
-    /// up. 0 when it is now, or was missed by less than one step.
+    /// The time to wait at `now_us` for the next instant, in microseconds; the instant is then used up.
+    /// 0 if the instant is now, or was missed by less than a step.
     fn wait_us(&mut self, now_us: u64) -> u64 {
         let elapsed_us = now_us.saturating_sub(self.start_us);
         let current = (elapsed_us as f64 / self.step_us) as u64;

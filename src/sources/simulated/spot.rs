@@ -1,5 +1,5 @@
-//! The simulated future. Where it trades: a random walk with regimes, held near its anchor. What trades:
-//! volumes, imbalance, sweeps, the top of the book.
+//! The simulated future: the price is a random walk with regimes, held near its anchor; the tape has
+//! volumes, imbalance, sweeps and the top of the book.
 
 use std::collections::VecDeque;
 
@@ -7,17 +7,17 @@ use crate::base::SplitMix64;
 
 /// The smallest price step of the ES future, in points.
 pub(super) const TICK: f64 = 0.25;
-/// The spot never leaves this distance from [`OPEN`], in points.
+/// The largest distance of the spot from [`OPEN`], in points.
 pub(super) const BAND: f64 = 120.0;
-/// Where the session opens, in points.
+/// The opening price of the session, in points.
 pub(super) const OPEN: f64 = 6_850.0;
 
 /// Pull towards the anchor, per second: a move is half undone after about four minutes.
 const REVERSION_PER_S: f64 = 1.0 / 350.0;
-/// The velocity that is shown is a mean over about this time.
+/// The time constant of the shown velocity, a mean, in seconds.
 const VELOCITY_TAU_S: f64 = 6.0;
 
-/// What the market is up to for half a minute or so.
+/// The mood of the market for half a minute or so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Regime {
     Quiet,
@@ -47,7 +47,7 @@ impl Regime {
     }
 }
 
-/// The simulated spot and what follows from it alone.
+/// The simulated spot and the values derived from the spot alone.
 #[derive(Clone, Debug)]
 pub(super) struct Spot {
     mid: f64,
@@ -55,7 +55,7 @@ pub(super) struct Spot {
     regime_left_s: f64,
     /// Points per second, smoothed.
     pub(super) velocity: f64,
-    /// The trade last seen was a buyer's: it printed at the ask.
+    /// The last trade was a buyer's, at the ask.
     at_ask: bool,
     pub(super) session_high: f64,
     pub(super) session_low: f64,
@@ -78,7 +78,7 @@ impl Spot {
         }
     }
 
-    /// Moves on by `dt_s` seconds; `imbalance` (−1 to 1) says who the aggressor tends to be.
+    /// Advances by `dt_s` seconds. `imbalance` (−1 to 1) is the bias towards sellers or buyers as aggressors.
     pub(super) fn advance(&mut self, dt_s: f64, imbalance: f64, random: &mut SplitMix64) {
         self.regime_left_s -= dt_s;
         if self.regime_left_s <= 0.0 {
@@ -103,7 +103,7 @@ impl Spot {
     }
 
     fn change_regime(&mut self, random: &mut SplitMix64) {
-        // A stretched market turns rather than runs on, which keeps it off the edge of the band.
+        // A stretched market tends to turn, which keeps the spot off the edge of the band.
         let stretch = (self.mid - OPEN) / 40.0;
         let draw = random.uniform();
         self.regime = if draw < 0.15 {
@@ -123,7 +123,7 @@ impl Spot {
         (self.mid / TICK).floor() * TICK
     }
 
-    /// The best ask: one tick above the bid.
+    /// The best ask: a tick above the bid.
     pub(super) fn ask(&self) -> f64 {
         self.bid() + TICK
     }
@@ -141,7 +141,7 @@ impl Spot {
 
 /// Contracts per second in an ordinary market.
 const VOLUME_PER_S: f64 = 55.0;
-/// The window of the volumes that levels show, in seconds (a decaying mean, no hard edge).
+/// The window of the volumes at levels, in seconds (a decaying mean, no hard edge).
 const WINDOW_S: f64 = 30.0;
 const TRADES_KEPT: usize = 12;
 /// Prices shown on each side of the book.
@@ -157,7 +157,6 @@ pub(super) struct Sweep {
     left_s: f64,
 }
 
-/// One trade.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trade {
     pub(super) unix_ms: i64,
@@ -166,7 +165,7 @@ pub(super) struct Trade {
     pub(super) buy: bool,
 }
 
-/// The tape of one session.
+/// The tape of a session.
 #[derive(Clone, Debug)]
 pub(super) struct Tape {
     /// −1 (all sellers) to 1 (all buyers), smoothed.
@@ -198,7 +197,7 @@ impl Tape {
         }
     }
 
-    /// Moves on by `dt_s` seconds, after the spot did.
+    /// Advances by `dt_s` seconds, after the spot.
     pub(super) fn advance(
         &mut self,
         dt_s: f64,
@@ -213,7 +212,7 @@ impl Tape {
         let burst = if self.sweep.is_some() { 3.0 } else { 1.0 };
         let volume = VOLUME_PER_S * spot.activity() * burst * dt_s * random.between(0.4, 1.6);
         self.trade(volume, dt_s);
-        // The first time round fills the list, so that it is never short.
+        // The first call fills the list, so that the list is never short.
         let prints = if self.trades.is_empty() {
             TRADES_KEPT
         } else {
@@ -271,7 +270,7 @@ impl Tape {
         });
     }
 
-    /// The book's side from the best price outwards: price in points, size in contracts.
+    /// A side of the book from the best price outwards: price in points, size in contracts.
     pub(super) fn book(&self, spot: &Spot, bids: bool) -> [(f64, f64); BOOK_DEPTH] {
         std::array::from_fn(|i| {
             let away = TICK * i as f64;

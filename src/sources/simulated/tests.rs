@@ -203,7 +203,7 @@ fn a_long_session_stays_plausible() {
     let mut sweeps = 0;
     for i in 0..100_000 {
         let unix_ms = START_UNIX_MS + i * 250;
-        // Texts are what costs time here: one step of twenty is written and read in full.
+        // Texts take most of the time here: of twenty steps one is written and read in full.
         if i % 20 != 0 {
             market.advance(unix_ms);
             continue;

@@ -11,7 +11,7 @@ fn output(level: &str) -> Result<String, BadMessage> {
     Ok(String::from_utf8(out).expect("text"))
 }
 
-/// The text of one output value.
+/// The text of an output value.
 fn value_of(level: &str, key: &str) -> String {
     let output = output(level).expect("good");
     let mut found = None;

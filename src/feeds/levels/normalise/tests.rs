@@ -151,7 +151,7 @@ fn other_instruments_follow_spy_in_the_order_in_which_they_came() {
             r#","es":{"spot":2}"#,
         ),
         (r#"{"es":{"spot":1},"es":5}"#, ""),
-        // A key keeps the place where it came first, whatever its values, as in Python's objects.
+        // A key keeps its first place, whatever its values, as in Python's objects.
         (
             r#"{"es":{"spot":1},"nq":{"spot":2},"es":5,"es":{"spot":3}}"#,
             r#","es":{"spot":3},"nq":{"spot":2}"#,

@@ -22,7 +22,7 @@ fn json() -> impl Strategy<Value = String> {
     })
 }
 
-/// The text with one place cut, doubled or replaced: mostly no longer JSON, but nearly.
+/// A JSON text with a single place cut, doubled or replaced: mostly no longer JSON, but nearly.
 fn damaged() -> impl Strategy<Value = String> {
     let damage = (
         json(),
@@ -57,7 +57,7 @@ proptest! {
     #[test]
     fn nearly_json_is_judged_as_another_parser_judges_it(text in damaged()) {
         let other = serde_json::from_str::<serde_json::Value>(&text).map_err(|e| e.to_string());
-        // It gives up at a number that no double holds, which is JSON all the same.
+        // The other parser refuses a number outside of doubles, which is JSON all the same.
         prop_assume!(!other.as_ref().is_err_and(|e| e.contains("out of range")));
         let ours = check_json(text.as_bytes(), 512);
         prop_assert_eq!(ours.is_ok(), other.is_ok(), "{:?} {:?}", ours, other);
@@ -83,7 +83,7 @@ proptest! {
         }
     }
 
-    /// The state after a sequence is that of the last good message of each subject.
+    /// The state after a sequence consists of the last good message of each subject.
     #[test]
     fn the_state_is_that_of_the_last_good_messages(
         messages in proptest::collection::vec((any::<bool>(), 0..4_u8, any::<bool>()), 1..30)

@@ -1,4 +1,4 @@
-//! More subjects and more topics: who gets what, and when.
+//! More subjects and more topics: which topic gets which messages, and when.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ const ALL: &str = "levels";
 const FLOW_ONLY: &str = "/ws/flow";
 const MIXED: &str = "/ws/mixed";
 
-/// On each of the three topics.
+/// No broadcast on any of the three topics.
 const NOTHING: [Vec<String>; 3] = [const { Vec::new() }; 3];
 
-/// What clients of one topic saw.
+/// The publications on a topic.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Delivered since it was looked at last.
+    /// The broadcasts since the last look.
     delivered: Vec<String>,
-    /// The newest that was delivered.
+    /// The newest broadcast.
     newest: Option<String>,
-    /// What a newcomer gets.
+    /// The state for a new client.
     retained: Option<String>,
 }
 
@@ -100,7 +100,7 @@ impl Desk {
         self.took()
     }
 
-    /// What was delivered to all, to `FLOW_ONLY` and to `MIXED` since the last call.
+    /// Takes the broadcasts on `ALL`, `FLOW_ONLY` and `MIXED` since the last call.
     fn took(&mut self) -> [Vec<String>; 3] {
         [ALL, FLOW_ONLY, MIXED].map(|topic| {
             let seen = self.topics.get_mut(topic).expect("a topic");
@@ -150,9 +150,9 @@ fn a_topic_is_published_exactly_when_something_of_it_came() {
     let [all, flow, mixed] = desk.loud("market.flow", "5");
     assert_eq!((all.len(), mixed.len()), (1, 0));
     assert_eq!(flow, [r#"{"flow":5}"#]);
-    // The same again is a message like any other.
+    // A repeated value is a message like any other.
     assert_eq!(desk.loud("market.flow", "5")[1], [r#"{"flow":5}"#]);
-    // The viewport is concerned, also where there is none.
+    // The message concerns the viewport, even without a viewport.
     let [all, flow, mixed] = desk.loud("levels.signals", r#"{"ts":1}"#);
     assert_eq!((all.len(), flow.len()), (1, 0));
     assert_eq!(mixed, ["{}"]);
@@ -188,7 +188,7 @@ fn numbers_count_the_broadcasts_of_each_topic() {
         [r#"{"flow":5,"depth":7,"seq":2}"#]
     );
     assert_eq!(desk.loud("market.flow", "null")[1], [r#"{"seq":2}"#]);
-    // A backlog is one broadcast, so it is one number: nobody skips what nobody was sent.
+    // A backlog is a single broadcast with a single number: no client misses a number.
     for n in 0..100 {
         desk.message("market.flow", true, &n.to_string());
         desk.now.mono_us += 10_000;
@@ -202,7 +202,7 @@ fn numbers_count_the_broadcasts_of_each_topic() {
     desk.event(BusEvent::CaughtUp);
     assert_eq!(desk.took()[1], [r#"{"flow":99,"seq":3}"#]);
     assert_eq!(desk.loud("market.flow", "1")[1], [r#"{"flow":1,"seq":4}"#]);
-    // What changed nothing is no broadcast.
+    // A message without a change is no broadcast.
     desk.message("market.flow", true, "1");
     desk.event(BusEvent::CaughtUp);
     assert!(desk.took()[1].is_empty());
@@ -216,7 +216,7 @@ fn a_backlog_of_one_subject_is_nothing_to_the_topics_of_others() {
         desk.message("market.depth", true, &n.to_string());
     }
     assert_eq!(desk.took(), NOTHING);
-    // Live messages of another subject go on meanwhile, and end nobody else's backlog.
+    // Live messages of another subject continue meanwhile, and end no other subject's backlog.
     let [all, flow, mixed] = desk.loud("market.flow", "2");
     assert_eq!(all, [r#"{"flow":2,"depth":99}"#]);
     assert_eq!((flow.len(), mixed.len()), (1, 0));
@@ -226,7 +226,7 @@ fn a_backlog_of_one_subject_is_nothing_to_the_topics_of_others() {
     assert_eq!(mixed, [r#"{"depth":99}"#]);
 }
 
-/// Something that happens, as numbers: which subject, which payload, quiet or not, how long after.
+/// An event as numbers: subject, payload, quiet or not, milliseconds afterwards.
 type Step = (usize, usize, bool, u64);
 
 const SUBJECTS_HERE: [&str; 4] = [
@@ -237,7 +237,7 @@ const SUBJECTS_HERE: [&str; 4] = [
 ];
 
 proptest! {
-    /// Against a model that knows no bytes and no frames: one value for each key.
+    /// Against a model without bytes and frames: a value for each key.
     #[test]
     fn every_topic_ends_with_the_newest_of_its_keys(
         steps in proptest::collection::vec((0..6_usize, 0..4_usize, any::<bool>(), 0..150_u64), 1..60)
@@ -285,7 +285,7 @@ fn payload(model: &BTreeMap<&str, String>, keys: &[&str]) -> String {
     format!("{{{}}}", known.collect::<Vec<_>>().join(","))
 }
 
-/// Plays a step and says which keys it concerned; `None` for the end of a backlog.
+/// Plays a step and returns the keys of the step; `None` for the end of a backlog.
 fn play(
     desk: &mut Desk,
     model: &mut BTreeMap<&str, String>,
