@@ -171,8 +171,13 @@ def wrong_in_comments(sources):
     for name, text in sources.items():
         if COMMENTED.fullmatch(name):
             group = counted["src" if name.startswith("src/") else "others"]
-            for at, number in enumerate(prose.count(prose.comments(text))):
+            comments = prose.comments(text)
+            for at, number in enumerate(prose.count(comments)):
                 group[at] += number
+            for number, line in enumerate(comments.splitlines(), 1):
+                for words, said in NOT_SAID:
+                    if found := words.search(prose.INLINE.sub(" ", line)):
+                        yield f"{name}:{number}", f"not said here: {found.group()} ({said})"
     for group, most in COMMENTS_MAX.items():
         if (figure := prose.per_hundred(*counted[group])) > most + 0.05:
             yield f"comments of {group}", f"{figure:.1f} pronouns and relative words in 100 words; allowed are {most}"

@@ -35,13 +35,13 @@ pub enum LoggingError {
     /// Settings: the filter is not a list of directives.
     #[error("log filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// Us: the writing thread could not be started.
+    /// weirgate: the writing thread could not be started.
     #[error("cannot start the log: {0}")]
     Thread(#[from] io::Error),
-    /// Us: logging was set up before.
+    /// weirgate: logging was set up before.
     #[error("logging is set up already")]
     Again,
-    /// Us: there is no log with a filter to replace.
+    /// weirgate: there is no log with a filter to replace.
     #[error("logging is not set up")]
     NotSetUp,
 }

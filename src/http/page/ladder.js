@@ -9,7 +9,7 @@ const ROWS_MAX = 200;
 /** A ladder of more rows than this scrolls by itself, around the spot. */
 const LONG = 16;
 const HISTORY_S = 120, SAMPLE_MS = 1_000;
-/** Half the height of a score's chart, and what it stands for: 50 ± 38. */
+/** Half the height of a score's chart, in pixels, and the scores at its edges: 50 ± 38. */
 const CHART_HALF = 14, SCORE_HALF = 38;
 /** A spot is on the scale of the levels within this share of their middle. */
 const SCALE_SHARE = 0.1;
@@ -199,7 +199,7 @@ function drawRows(entries, spot, now) {
       order.push(spotRow);
       isMarked = true;
     }
-    // Levels should have names of their own; those that share one are told apart by their order.
+    // Levels should have different names; levels of the same name are distinguished by their order.
     const name = text(level.id) || `${text(level.level_kind_name)} ${price}`, n = seen.get(name) ?? 0;
     seen.set(name, n + 1);
     const key = `${name}#${n}`;

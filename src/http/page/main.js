@@ -103,7 +103,7 @@ function draw() {
   const names = objects(object(drawn.levels).levels).map((level) => [text(level.id), words(level.level_kind_name)]);
   drawPredictions(drawn, quote?.fits ? quote.spot : null, new Map(names), drawStart);
   drawFlow(drawn);
-  // For whoever waits until a message is on the screen.
+  // For tests that wait until a message is on the screen.
   attribute(byId("main"), "data-drawn", String(received));
   afterDrawing.port2.postMessage(0);
 }

@@ -3,7 +3,7 @@
 import { connect } from "../weirgate.js";
 import { attribute, byId, bytes, decimal, duration, element, put } from "./values.js";
 
-/** What the slider stands for, bytes a second. */
+/** The positions of the slider, in bytes a second. */
 const RATES = [500, 1_000, 2_000, 4_000, 8_000];
 const ASK_MS = 500;
 const STATES = {
