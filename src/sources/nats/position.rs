@@ -125,7 +125,7 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 pub(super) struct Acks {
     /// The subjects to publish to.
     owed: Vec<String>,
-    /// When the first of these messages was handed over.
+    /// When the first message with a waiting acknowledgement was handed over.
     since: Option<Instant>,
     max: usize,
     wait: Duration,
