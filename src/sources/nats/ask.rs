@@ -41,7 +41,8 @@ pub struct NatsNeeds {
     pub subscriptions: Vec<String>,
     /// Subjects for clients to request; a refusal concerns only these clients.
     pub wishes: Vec<String>,
-    /// Subjects to publish to. The check publishes an empty message there, so nobody must listen.
+    /// Subjects to publish to. The check publishes an empty message there, so nobody may be
+    /// listening.
     pub published: Vec<String>,
     /// The largest message, bytes.
     pub payload_bytes_max: usize,

@@ -137,7 +137,7 @@ impl Link {
                 Ok(()) => return Ok(Joined::Standing(standing(ours, messages))),
                 Err(error) if error.consumer_exists() => return Ok(Joined::Taken),
                 Err(ApiError::Lost) => return Err(NatsError::Lost),
-                // This user may not change consumers; joins without the move.
+                // Perhaps this user may not change consumers. Joins without the move.
                 Err(error) => tracing::debug!(%error, "a consumer was not moved to our inbox"),
             }
         }

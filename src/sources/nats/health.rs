@@ -118,7 +118,7 @@ impl Health {
     }
 }
 
-/// The attempts to attach a subscription, over all connections: the failures in a row, the errors
+/// The attempts to attach a subscription, over all connections: the start of the outage, the errors
 /// logged, and the time of the next attempt.
 #[derive(Debug)]
 pub(super) struct Attempts {

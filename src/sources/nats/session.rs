@@ -217,7 +217,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Handles a report. Returns whether a subject found the missing stream.
+    /// Handles a report. Returns whether a subject that waited for its stream was attached.
     fn take_in(&mut self, report: Report, watchdog: &Watchdog) -> Result<bool, Stop> {
         let reads_from = |s: &Subscription, name: &str| {
             s.standing()

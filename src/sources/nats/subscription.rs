@@ -17,7 +17,8 @@ use crate::sources::SourceLink;
 /// The longest wait for a message of a gap; the messages are in the stream already.
 const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
 
-/// Connections in a row without progress, before looking for a message with unreadable headers.
+/// Connections in a row without progress, after which a message with unreadable headers is looked
+/// for.
 const FRUITLESS_MAX: u32 = 2;
 
 /// A relayed subject, over all connections.
@@ -301,7 +302,8 @@ impl Subscription {
         })
     }
 
-    /// Subscribes to the durable consumer. Returns `None` if not available.
+    /// Subscribes to the durable consumer. Returns `None` if another client or the server prevents
+    /// that.
     fn stand_on_durable(&mut self, bus: &Link, start: u64) -> Result<Option<Standing>, NatsError> {
         if self.is_refused {
             return Ok(None);
@@ -459,8 +461,8 @@ impl Subscription {
         Ok(())
     }
 
-    /// Sends the queued acknowledgements. If a connection is lost with acknowledgements, the server
-    /// redelivers the messages.
+    /// Sends the queued acknowledgements. If the connection loses some, the server redelivers the
+    /// messages.
     pub(super) fn send_acks(&mut self, bus: &Link) {
         let acks = self.standing.iter_mut().flat_map(|s| s.acks.take());
         acks.for_each(|subject| bus.answer(&subject));
@@ -489,7 +491,7 @@ impl Subscription {
         Ok(link.send(BusEvent::Message(message))?)
     }
 
-    /// Logs the state of stream or durable consumer, unless logged last.
+    /// Logs `what`, unless it was the last state logged.
     fn tell(&mut self, what: Told) {
         if self.told.replace(what) == Some(what) {
             return;

@@ -214,7 +214,7 @@ impl Pump {
         registry.register(&mut self.near, Token(1), both)?;
         let mut events = Events::with_capacity(4);
         loop {
-            // The poll reports edges only once, so everything is tried until nothing moves.
+            // The poll reports each edge once, so everything is tried until nothing moves.
             while self.far_to_near()? | self.near_to_far()? {}
             match poll.poll(&mut events, None) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),

@@ -151,7 +151,8 @@ impl NatsSubjectsSource {
         session.relay.link.send(BusEvent::CaughtUp)?;
         let url = session.wire.url.clone();
         tracing::info!(url, away_ms, "subscribed on NATS");
-        // Questions for last values end with the connection; clients still waiting ask again.
+        // Questions for last values end with the connection; the gateway asks again for clients
+        // still waiting.
         Ok(session.run())
     }
 }

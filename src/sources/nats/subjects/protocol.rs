@@ -91,7 +91,8 @@ pub(super) struct Delivery {
     pub(super) reply: Option<String>,
     /// The status of a message from the server itself, such as 503: nobody answers.
     pub(super) status: Option<u16>,
-    /// The payload without headers. If the payload is over the limit: one byte more than the limit.
+    /// The payload without headers. A payload over the limit is cut to one byte more than the
+    /// limit.
     pub(super) payload: Vec<u8>,
 }
 
@@ -109,7 +110,7 @@ pub(super) struct Reader {
     body: Option<Body>,
 }
 
-/// A message in part.
+/// A partly received message.
 #[derive(Debug)]
 struct Body {
     delivery: Delivery,

@@ -47,7 +47,7 @@ pub(super) struct Session<'a> {
 /// The state of a session.
 pub(super) struct State {
     sids: Sids,
-    /// The PINGs without an answer, in order, and the change before each.
+    /// An entry for each PING without an answer, in order.
     expected: VecDeque<Expected>,
     retained: Retained,
     /// When the last bytes arrived.
@@ -120,7 +120,7 @@ impl Session<'_> {
         }
     }
 
-    /// Takes a turn after all names are restored. Only then last values are requested.
+    /// Takes a turn after all names are restored, with questions for last values.
     fn turn_with_questions(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
         let retained = &mut self.state.retained;
