@@ -153,8 +153,8 @@ impl Endpoint {
     /// Another server of the same cluster: `address` (host and port) is announced by a server. The
     /// log-in is the same as for this endpoint; `tls` says whether TLS is used. With TLS, the
     /// server must show a certificate for the name of this endpoint, not for `address`: servers
-    /// announce addresses before TLS, so an attacker on the path can insert a server with a valid
-    /// certificate.
+    /// announce addresses before TLS, so an attacker on the path can insert the name of a server
+    /// with the attacker's certificate.
     pub(super) fn neighbour(&self, address: &str, tls: bool) -> Option<Self> {
         let (host, port) = host_and_port(address).filter(|(host, _)| !host.is_empty())?;
         Some(Self {

@@ -17,8 +17,7 @@ use crate::sources::SourceLink;
 /// The longest wait for a message of a gap; the messages are in the stream already.
 const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
 
-/// Connections in a row without progress, after which a message with unreadable headers is looked
-/// for.
+/// Connections in a row without progress before looking for a message with unreadable headers.
 const FRUITLESS_MAX: u32 = 2;
 
 /// A relayed subject, over all connections.
@@ -254,8 +253,8 @@ impl Subscription {
 
     /// Changes from an ephemeral consumer to the durable consumer, if still free.
     ///
-    /// Both consumers run for a moment. Messages delivered by the durable consumer to other clients
-    /// before are awaited from the ephemeral consumer. A message from both is recognised by its
+    /// Both consumers run for a moment. Messages that the durable consumer delivered to others
+    /// before are awaited from the ephemeral consumer; a message from both is recognised by its
     /// sequence.
     pub(super) fn take_over(&mut self, bus: &Link, link: &SourceLink) -> Result<(), Stop> {
         let start = self.cursor.reached().unwrap_or(0) + 1;
@@ -273,15 +272,13 @@ impl Subscription {
                 Err(_) => break,
             }
         }
-        // The server would delete the consumer after a while; a request now keeps the server's
-        // lists short.
+        // The server would delete the consumer later; deleting now keeps the server's lists short.
         let stream = &self.target.stream;
         let _ = bus.api.delete_consumer(stream, &unnamed.consumer);
         Ok(())
     }
 
-    /// Subscribes to the durable consumer, or to an ephemeral consumer if the durable consumer is
-    /// not available.
+    /// Subscribes to the durable consumer or, if not available, to an ephemeral consumer.
     fn stand(
         &mut self,
         bus: &Link,
@@ -361,8 +358,7 @@ impl Subscription {
         if standing.delivered == reached {
             return Ok(standing.pending);
         }
-        // The consumer counts from another start than the cursor, so a temporary consumer does the
-        // counting.
+        // The consumer counts from another start than the cursor, so a temporary consumer counts.
         let Some(counted) = bus.make_consumer(&self.target, None, reached + 1)? else {
             return Ok(standing.pending);
         };
@@ -437,8 +433,7 @@ impl Subscription {
         let now = Instant::now();
         if news {
             if !link.has_room(message.data.len()) {
-                // The wait may be long, and the server would redeliver messages already handed
-                // over.
+                // The wait may be long, and the server would redeliver messages handed over.
                 self.send_acks(bus);
             }
             let data = std::mem::take(&mut message.data);
@@ -461,8 +456,8 @@ impl Subscription {
         Ok(())
     }
 
-    /// Sends the queued acknowledgements. If the connection loses some, the server redelivers the
-    /// messages.
+    /// Sends the queued acknowledgements. The server redelivers messages whose acknowledgements are
+    /// lost.
     pub(super) fn send_acks(&mut self, bus: &Link) {
         let acks = self.standing.iter_mut().flat_map(|s| s.acks.take());
         acks.for_each(|subject| bus.answer(&subject));
