@@ -1,6 +1,7 @@
-//! As whom to go to the servers, and what to trust: credentials and certificates.
+//! The credentials for the servers, and the trusted certificates.
 //!
-//! Files are read again for every connection, so one that was replaced counts from the next on.
+//! Files are read again for every connection, so a replaced file takes effect with the next
+//! connection.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -11,8 +12,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nats::Options;
 use nkeys::KeyPair;
 
-/// What a server is shown whose URL has neither user nor token. Has no `Debug`, for it may hold a
-/// password.
+/// The credentials for a server without user or token in its URL. Without `Debug`, because of the
+/// passwords.
 #[derive(Clone, Default)]
 pub enum Credentials {
     /// Connect without credentials.
@@ -22,19 +23,19 @@ pub enum Credentials {
     UserPassword(String, String),
     /// A token.
     Token(String),
-    /// A credentials file: the user's JWT and the seed of its key, as `nsc` writes it.
+    /// A credentials file as written by `nsc`: the user's JWT and the seed of the user's key.
     CredsFile(PathBuf),
     /// A file with the seed of a user's key (`SU…`).
     NkeyFile(PathBuf),
 }
 
-/// What TLS needs beside a `tls://` URL. Either part being set makes every connection use TLS,
-/// whatever the URL and the server say.
+/// The TLS settings beside a `tls://` URL. If either is set, every connection uses TLS, whatever
+/// the URL and the server say.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
-    /// A PEM file with the certificates that may sign the server's; the system's when `None`.
+    /// A PEM file with the certificates trusted to sign the server's; `None`: the system's.
     pub ca: Option<PathBuf>,
-    /// PEM files: our certificate with its chain, and its key.
+    /// PEM files: the client certificate with its chain, and the key.
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
@@ -45,7 +46,7 @@ impl Tls {
     }
 }
 
-/// What the URL of a server says of the login. Has no `Debug`, for it holds secrets.
+/// The log-in in the URL of a server. Without `Debug`, because of the secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Auth {
     None,
@@ -65,13 +66,13 @@ impl Auth {
     }
 }
 
-/// `%41` becomes `A`; a percent sign that starts no such pair stays.
+/// Decodes `%41` to `A`; a percent sign without two hex digits stays.
 fn percent_decoded(text: &str) -> String {
     let decoded = percent_encoding::percent_decode_str(text);
     decoded.decode_utf8_lossy().into_owned()
 }
 
-/// What a server is shown: the credentials themselves. Has no `Debug`, for it holds secrets.
+/// The credentials themselves, as sent to a server. Without `Debug`, because of the secrets.
 pub(super) enum Login {
     None,
     Token(String),
@@ -82,11 +83,11 @@ pub(super) enum Login {
 }
 
 impl Login {
-    /// What `auth` says, or else `credentials`.
+    /// Returns the log-in of `auth`, or else of `credentials`.
     ///
     /// # Errors
-    /// A file cannot be read or is not what it should be. The text names it and holds nothing of
-    /// it.
+    /// A file cannot be read or has the wrong content. The text names the file and quotes nothing
+    /// of its content.
     pub(super) fn read(auth: &Auth, credentials: &Credentials) -> io::Result<Self> {
         Ok(match (auth, credentials) {
             (Auth::Token(token), _) | (Auth::None, Credentials::Token(token)) => {
@@ -102,7 +103,7 @@ impl Login {
         })
     }
 
-    /// Options of the crate that show this to the server.
+    /// The crate's options with this log-in.
     pub(super) fn options(self) -> Options {
         match self {
             Self::None => Options::new(),
@@ -117,7 +118,7 @@ impl Login {
         }
     }
 
-    /// The fields of a CONNECT line that show this to a server whose INFO line had `nonce`.
+    /// The fields of a CONNECT line with this log-in, for a server with `nonce` in the INFO line.
     pub(super) fn fields(&self, nonce: &str) -> Vec<(&'static str, String)> {
         let signature = |key| ("sig", URL_SAFE_NO_PAD.encode(sign(key, nonce.as_bytes())));
         match self {
@@ -132,12 +133,12 @@ impl Login {
     }
 }
 
-/// Without a signature the server refuses.
+/// Signs `nonce`. On an error the signature is empty, and the server refuses.
 fn sign(key: &KeyPair, nonce: &[u8]) -> Vec<u8> {
     key.sign(nonce).unwrap_or_default()
 }
 
-/// A file as `nsc` writes it: the JWT and the seed, each between lines of dashes.
+/// Reads a file written by `nsc`: the JWT and the seed, each between lines of dashes.
 fn creds(path: &Path) -> io::Result<Login> {
     let text = read("credentials file", path)?;
     let is_mark = |line: &str| line.starts_with("---");
@@ -157,14 +158,15 @@ fn creds(path: &Path) -> io::Result<Login> {
 
 fn nkey(path: &Path) -> io::Result<Login> {
     let text = read("nkey file", path)?;
-    // Tools write the seed alone, or with comments around it.
+    // Tools write the seed alone, or with comments around the seed.
     let seed = text.lines().map(str::trim).find(|l| l.starts_with("SU"));
     let key = seed.and_then(|seed| KeyPair::from_seed(seed).ok());
     let key = key.ok_or_else(|| not(path, "the seed of a user's nkey (SU…)"))?;
     Ok(Login::Nkey(key))
 }
 
-/// Reads a file; an error says `what` it is, because settings name several.
+/// Reads a file; an error names the kind of the file in `what`, because settings name several
+/// files.
 fn read(what: &str, path: &Path) -> io::Result<String> {
     let named = |error: io::Error| {
         let error = unreadable(path, &error);
@@ -206,7 +208,7 @@ mod tests {
                 error.contains(".txt") && !error.contains("s3cret"),
                 "{error}"
             );
-            // What the URL says comes first, and then the file does not matter.
+            // The log-in of the URL comes first, and then the file does not matter.
             assert_eq!(refused(&Auth::Token("t".into()), &wrong), None);
         }
     }

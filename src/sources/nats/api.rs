@@ -1,7 +1,7 @@
 //! Requests to JetStream: an answer, a refusal, or the end of the connection, whatever is first.
 //!
 //! The crate's own requests wait five seconds even when the connection is gone meanwhile, and fail
-//! on error codes that are newer than the crate. Its types for what is sent and answered are used.
+//! on error codes newer than the crate. The crate's types of requests and answers are used.
 
 use std::io;
 use std::time::Duration;
@@ -17,21 +17,21 @@ use super::refusals::{INBOXES, Refusal, Refusals};
 
 /// How long an answer may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
-/// The same where other subjects wait meanwhile.
+/// The shorter limit while other subjects wait.
 const HASTY_TIMEOUT: Duration = Duration::from_millis(1_000);
 
-/// JetStream on one connection. Clones ask over the same connection.
+/// JetStream on a connection. Clones use the same connection.
 #[derive(Clone)]
 pub(super) struct Api {
     pub(super) connection: Connection,
     /// Closed when the connection is lost.
     pub(super) lost: Receiver<std::convert::Infallible>,
-    /// What the server did not permit on this connection.
+    /// The server's refusals on this connection.
     pub(super) refusals: Refusals,
     answer_timeout: Duration,
 }
 
-/// Why there is no answer to the point.
+/// The reason for a request without the desired answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
     #[error("error {code}: {description}")]
@@ -67,7 +67,7 @@ impl ApiError {
         self.code() == Some(Self::STREAM_NOT_FOUND)
     }
 
-    /// The consumer, or its stream with it.
+    /// Whether the consumer is missing, or its stream with it.
     pub(super) fn consumer_is_missing(&self) -> bool {
         self.code() == Some(Self::CONSUMER_NOT_FOUND) || self.stream_is_missing()
     }
@@ -99,11 +99,11 @@ impl ApiError {
     }
 }
 
-/// A message asked for, and not delivered by a consumer.
+/// A message that was requested, not delivered by a consumer.
 pub(super) struct Fetched {
     pub(super) sequence: u64,
     pub(super) payload: Vec<u8>,
-    /// Whether the crate could read its headers when a consumer delivers it.
+    /// Whether the crate could read the headers in a delivery by a consumer.
     pub(super) headers_readable: bool,
 }
 
@@ -139,8 +139,8 @@ impl Api {
         read(&self.ask(&format!("STREAM.INFO.{stream}"), b"")?)
     }
 
-    /// The name of the stream that stores `subject`: of streams whose subjects are their own, one
-    /// at most does.
+    /// The name of the stream that stores `subject`. Of the streams with subjects of their own,
+    /// only one can.
     pub(super) fn stream_holding(&self, subject: &str) -> Result<Option<String>, ApiError> {
         let subject = sonic_rs::to_string(subject).map_err(unreadable)?;
         let query = format!(r#"{{"subject":{subject}}}"#);
@@ -157,7 +157,7 @@ impl Api {
         read(&self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?)
     }
 
-    /// Makes a consumer: a durable one when the configuration names it.
+    /// Makes a consumer, durable if the configuration has a name.
     pub(super) fn add_consumer(
         &self,
         stream: &str,
@@ -173,8 +173,8 @@ impl Api {
         read(&self.ask(&verb, body.as_bytes())?)
     }
 
-    /// Makes a consumer that nobody listens to deliver to another subject. Its other settings are
-    /// sent back as the server told them: what the crate does not know of must not be lost.
+    /// Changes the deliver subject of a consumer without a listener. The other settings are sent
+    /// back as received, because settings unknown to the crate must not be lost.
     pub(super) fn move_consumer(
         &self,
         stream: &str,
@@ -219,7 +219,7 @@ impl Api {
         let message = sonic_rs::get(answer.as_slice(), ["message"]).map_err(unreadable)?;
         let mut raw: RawStreamMessage =
             sonic_rs::from_str(message.as_raw_str()).map_err(unreadable)?;
-        // Alone, without the payload: it may be large.
+        // Only the headers, without the payload: the payload may be large.
         let headers = raw.headers.take().map(|headers| RawStreamMessage {
             subject: String::new(),
             sequence: 0,
@@ -236,7 +236,8 @@ impl Api {
         }))
     }
 
-    /// Whether this user may ask for `verb`: the body cannot be read, so JetStream refuses it.
+    /// Checks whether this user may send the request `verb`. The body is unreadable, so JetStream
+    /// refuses the request.
     pub(super) fn permits(&self, verb: &str) -> Result<(), ApiError> {
         match self.ask(verb, b"{") {
             Err(error) if !error.is_an_answer() || matches!(error, ApiError::NoJetStream) => {
@@ -246,7 +247,7 @@ impl Api {
         }
     }
 
-    /// Why nothing came back.
+    /// The reason for a missing answer.
     fn unanswered(&self, request: &Refusal) -> ApiError {
         let inboxes = Refusal::Subscription(INBOXES.to_owned());
         if self.refusals.has(&inboxes) {
@@ -260,7 +261,8 @@ impl Api {
         }
     }
 
-    /// Publishes a message that a stream has to store. Returns the stream, and the number there.
+    /// Publishes a message to be stored by a stream. Returns the stream's name, and the message's
+    /// sequence there.
     pub(super) fn store(&self, subject: &str, message: &[u8]) -> Result<(String, u64), ApiError> {
         let answer = self.ask_on(subject.to_owned(), message)?;
         let stream = sonic_rs::get(answer.as_slice(), ["stream"]).map_err(unreadable)?;
@@ -271,13 +273,13 @@ impl Api {
         }
     }
 
-    /// The answer's JSON, which tells of no error.
+    /// Sends a request to JetStream. Returns the JSON of the answer, or the error in the answer.
     fn ask(&self, verb: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
         self.ask_on(format!("$JS.API.{verb}"), body)
     }
 
     fn ask_on(&self, subject: String, body: &[u8]) -> Result<Vec<u8>, ApiError> {
-        // It may be permitted by now.
+        // The request may be permitted by now.
         let request = Refusal::Request(subject.clone());
         self.refusals.forget(&request);
         let inbox = self.connection.new_inbox();
@@ -298,14 +300,14 @@ impl Api {
     }
 }
 
-/// The request that changes nothing of a consumer but where it delivers to.
+/// The request to change only the deliver subject of a consumer.
 fn moved(stream: &str, info: &[u8], deliver_subject: &str) -> Result<Vec<u8>, sonic_rs::Error> {
     let info: sonic_rs::Value = sonic_rs::from_slice(info)?;
     let mut config = info.get("config").cloned().unwrap_or_default();
     if let Some(config) = config.as_object_mut() {
         config.insert("deliver_subject", deliver_subject);
     }
-    // Servers before 2.10 do not know the action; they would make a consumer that is gone anew.
+    // Servers before 2.10 do not know the action; they would make a missing consumer anew.
     sonic_rs::to_vec(&sonic_rs::json!({
         "stream_name": stream,
         "config": config,
@@ -313,7 +315,7 @@ fn moved(stream: &str, info: &[u8], deliver_subject: &str) -> Result<Vec<u8>, so
     }))
 }
 
-/// What the answer says of an error, if it does.
+/// The error in an answer, if any.
 fn refusal(answer: &[u8]) -> Option<ApiError> {
     let error = sonic_rs::get(answer, ["error"]).ok()?;
     Some(ApiError::Refused {
@@ -325,7 +327,7 @@ fn refusal(answer: &[u8]) -> Option<ApiError> {
     })
 }
 
-/// The first name in a list of streams, which is `null` when it is empty.
+/// The first name in a list of streams; an empty list may be `null`.
 pub(super) fn first_stream(answer: &[u8]) -> Result<Option<String>, ApiError> {
     let streams = sonic_rs::get(answer, ["streams"]).map_err(unreadable)?;
     let names: Option<Vec<String>> = read(streams.as_raw_str().as_bytes())?;
@@ -352,7 +354,7 @@ mod tests {
         let error = refusal(refused).expect("a refusal");
         assert!(error.consumer_is_missing() && !error.stream_is_missing());
         assert_eq!(error.to_string(), "error 10014: consumer not found");
-        // a code that no crate knows, and no code at all
+        // An unknown code, and no code at all.
         assert!(refusal(br#"{"error":{"err_code":99999}}"#).is_some());
         assert!(refusal(br#"{"error":{}}"#).is_some());
         assert!(refusal(br#"{"config":{"error":1}}"#).is_none());

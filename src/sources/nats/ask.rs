@@ -1,5 +1,5 @@
-//! What can be known before a start: whether the files that settings name can be read, and of NATS whether
-//! it answers, what it holds, and what this user may do. Changes nothing there.
+//! The check before a start: whether the files named in the settings are readable, whether NATS
+//! answers, what NATS holds, and what this user may do. Changes nothing in NATS.
 
 use std::io;
 use std::time::Instant;
@@ -13,13 +13,13 @@ use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use super::tls;
 use crate::base::Finding;
 
-/// Names of clients' wishes that are asked for; who has more is told so.
+/// The limit on client subjects to check; a warning reports the number of the others.
 const NAMES_MAX: usize = 1_000;
-/// Names in one line; of more it has the number.
+/// The limit on names in a line; a longer list is shown as a number.
 const NAMES_SHOWN_MAX: usize = 20;
 
-/// Asks every server of the settings whether it answers, and the first that does about the streams
-/// and the durable consumers that a [`NatsSource`](super::NatsSource) of these settings needs.
+/// Connects to every server of the settings. Asks the first reachable server about the streams and
+/// durable consumers needed by a [`NatsSource`](super::NatsSource) with these settings.
 pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
     on_a_server(settings, |link, found| {
         for spec in &settings.subscriptions {
@@ -34,21 +34,22 @@ pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
     })
 }
 
-/// What a gateway needs of plain subjects.
+/// The permissions and sizes needed by a gateway on plain subjects.
 #[derive(Clone, Debug, Default)]
 pub struct NatsNeeds {
-    /// It cannot do without these.
+    /// Subjects the gateway cannot do without.
     pub subscriptions: Vec<String>,
-    /// Clients may ask for these; one that is refused concerns only them.
+    /// Subjects for clients to request; a refusal concerns only these clients.
     pub wishes: Vec<String>,
-    /// Subjects that it publishes to. An empty message is published there, so nobody must listen.
+    /// Subjects to publish to. The check publishes an empty message there, so nobody may be
+    /// listening.
     pub published: Vec<String>,
-    /// The largest message.
+    /// The largest message, bytes.
     pub payload_bytes_max: usize,
 }
 
-/// The same for plain subjects: whether this user may do what is needed, and whether the server
-/// takes messages of that size.
+/// Checks plain subjects: whether this user has the permissions of `needs`, and whether the server
+/// takes messages of the largest size.
 pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
     on_a_server(settings, |link, found| {
         let (payload_bytes, bytes) = (link.api.connection.max_payload(), needs.payload_bytes_max);
@@ -119,7 +120,7 @@ fn list(names: &[&str]) -> String {
     }
 }
 
-/// Connects to each server; the first that takes the connection is asked further.
+/// Connects to each server, and calls `further` with the first connection.
 fn on_a_server(
     settings: &NatsSettings,
     further: impl FnOnce(&Link, &mut Vec<Finding>),
@@ -145,7 +146,7 @@ fn on_a_server(
     let Some(link) = first else {
         return away.into_iter().map(Finding::Error).collect();
     };
-    // A start uses the next one.
+    // A start uses the next server, so these failures are only warnings.
     found.extend(away.into_iter().map(Finding::Warning));
     let hasty = link.hasty();
     further(&hasty, &mut found);
@@ -154,7 +155,7 @@ fn on_a_server(
     found
 }
 
-/// The stream of a subject, the durable consumer, and what this user may do with both.
+/// Checks the stream of a subject, the durable consumer, and this user's permissions on both.
 fn subject(
     link: &Link,
     settings: &NatsSettings,
@@ -178,8 +179,8 @@ fn subject(
     Ok(())
 }
 
-/// The name of the stream that the subject is read from. `None`: there is none, and a start waits
-/// for it or makes it.
+/// The name of the stream holding the subject. `None` if there is no such stream; a start then
+/// waits for the stream or makes it.
 fn stream_of(
     link: &Link,
     spec: &SubscriptionSpec,
@@ -218,7 +219,7 @@ fn stream_of(
     Ok(name)
 }
 
-/// Who has the durable consumer.
+/// Checks whether the durable consumer is free.
 fn durable(link: &Link, target: &Target) -> Result<Finding, NatsError> {
     let name = &target.durable;
     let failed = |error| asked(format!("tell of the consumer {name}"), error);
@@ -238,8 +239,9 @@ fn durable(link: &Link, target: &Target) -> Result<Finding, NatsError> {
     })
 }
 
-/// What a start and each message need. The requests have no readable body, so that JetStream
-/// refuses them and changes nothing; an acknowledgement with an unknown word is ignored.
+/// Checks the permissions for a start and for each message. The requests have an unreadable body,
+/// so JetStream refuses them and changes nothing; an acknowledgement with an unknown word is
+/// ignored.
 fn permissions(
     link: &Link,
     settings: &NatsSettings,
@@ -271,7 +273,8 @@ fn permissions(
     })
 }
 
-/// Whether nothing was refused. A refusal comes before the answer to whatever is asked next.
+/// Whether the server has not sent `refusal`. A refusal arrives before the answer to the next
+/// request.
 fn is_permitted(link: &Link, refusal: &Refusal) -> Result<bool, NatsError> {
     let rtt = link.api.connection.rtt();
     rtt.map_err(|_| NatsError::Lost)?;
@@ -289,7 +292,7 @@ fn permission(what: &str, is_permitted: bool) -> Finding {
     Finding::Error(error.to_string())
 }
 
-/// Whether a subject is one of those that a pattern with the wildcards `*` and `>` stands for.
+/// Whether a pattern with the wildcards `*` and `>` matches a subject.
 fn matches(pattern: &str, subject: &str) -> bool {
     let mut words = subject.split('.');
     for token in pattern.split('.') {
@@ -304,11 +307,11 @@ fn matches(pattern: &str, subject: &str) -> bool {
 }
 
 impl NatsSettings {
-    /// Reads every file that a connection reads. `prefix` is what the flags begin with: `nats` for
+    /// Reads every file needed for a connection. `prefix` is the beginning of the flags: `nats` for
     /// `--nats-creds`.
     ///
     /// # Errors
-    /// The flag, the file, and what is wrong with the file; nothing of its text.
+    /// The flag, the file, and the fault of the file; nothing of the file's text.
     pub fn check_files(&self, prefix: &str) -> Result<(), String> {
         let wrong = |setting: &str, error: io::Error| format!("--{prefix}-{setting}: {error}");
         let mut has_tls = self.tls.is_demanded();
@@ -332,7 +335,7 @@ impl NatsSettings {
     }
 }
 
-/// The setting that names the file of these credentials.
+/// The setting for the file of these credentials.
 fn setting_of(credentials: &Credentials) -> &'static str {
     match credentials {
         Credentials::CredsFile(_) => "creds",

@@ -1,6 +1,6 @@
-//! What a session reads from: subjects attached to consumers, and attached again when JetStream
-//! loses a consumer, is silent about it, or failed to give one. A fault of one subject is no
-//! fault of the others.
+//! Attaches the subjects of a session to consumers, and again when JetStream loses a consumer, is
+//! silent about a consumer, or failed to provide one. A fault of one subject does not affect the
+//! others.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use super::watchdog::Watchdog;
 use crate::sources::outage::Failure;
 
 impl Session<'_> {
-    /// Makes the streams and consumers stand and warms the cache. A subject for which that fails
-    /// is left for later, unless it fails for all.
+    /// Sets up streams and consumers, and warms the cache. A subject that fails is left for later;
+    /// if all fail, returns the first error.
     pub(super) fn set_up(&mut self) -> Result<Watchdog, Stop> {
         let names_none = |stream: &str| {
             let mut specs = self.subscriptions.iter().map(|s| s.spec());
@@ -26,7 +26,8 @@ impl Session<'_> {
         let hasty = self.bus.hasty();
         let mut failures = Vec::new();
         for index in 0..self.subscriptions.len() {
-            // One silence is waited for; more of them would keep the good subjects waiting.
+            // Only the first silence is waited for in full; more waits would delay the good
+            // subjects.
             let bus = if failures.is_empty() {
                 self.bus
             } else {
@@ -51,7 +52,7 @@ impl Session<'_> {
         Ok(watchdog)
     }
 
-    /// Attaches a subject. After an error it is read from nothing.
+    /// Attaches a subject. After an error the subject has no consumer.
     fn attach(&mut self, index: usize, bus: &Link) -> Result<(), Stop> {
         let Some(subscription) = self.subscriptions.get_mut(index) else {
             return Ok(());
@@ -78,7 +79,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Takes in that a subject could not be attached.
+    /// Records a failed attempt to attach a subject.
     fn is_unattached(&mut self, index: usize, error: &NatsError) {
         let Some(subscription) = self.subscriptions.get_mut(index) else {
             return;
@@ -105,14 +106,15 @@ impl Session<'_> {
         }
     }
 
-    /// Attaches a subject whose consumer or stream is gone, or that could not be attached before.
-    /// Returns whether that was possible.
+    /// Attaches a subject after the loss of consumer or stream, or after a failed attempt. Returns
+    /// whether the attempt succeeded.
     pub(super) fn attach_again(&mut self, index: usize, watchdog: &Watchdog) -> Result<bool, Stop> {
-        // What has come already is relayed first: it is older than what the next consumer gives.
+        // Waiting messages are relayed first: they are older than the messages of the next
+        // consumer.
         while self.messages_wait(index) {
             self.relay_turn(index)?;
         }
-        // They are owed to the consumer that is left.
+        // The acknowledgements belong to the consumer in use until now.
         self.subscriptions[index].send_acks(self.bus);
         // The other subjects wait meanwhile.
         let hasty = self.bus.hasty();
@@ -129,7 +131,8 @@ impl Session<'_> {
         Ok(attached)
     }
 
-    /// Changes over to a durable that is free by now. If that fails, the subject is read as before.
+    /// Changes to a durable consumer that is free by now. After a failure the subject is read as
+    /// before.
     pub(super) fn take_over(&mut self, index: usize, watchdog: &Watchdog) -> Result<(), Stop> {
         let hasty = self.bus.hasty();
         let Some(subscription) = self.subscriptions.get_mut(index) else {
@@ -147,8 +150,9 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Tells of consumers that JetStream does not answer about, and reads their subjects from
-    /// others after a while. The link is well meanwhile, and so may the other consumers be.
+    /// Reports consumers about which JetStream does not answer, and after a while reads their
+    /// subjects from other consumers. The link is well meanwhile, and the other consumers may be
+    /// well too.
     pub(super) fn check_consumers(&mut self, watchdog: &Watchdog) -> Result<(), Stop> {
         let again = Duration::from_millis(self.settings.consumer_silence_max_ms);
         let told = self.silence_told_after();
@@ -158,7 +162,7 @@ impl Session<'_> {
             };
             let now = Instant::now();
             if subscription.attempts_mut().is_away() {
-                // JetStream has to answer first; its silence is one more attempt that failed.
+                // JetStream has to answer first; silence counts as another failed attempt.
                 let is_silent = subscription.health_mut().silent_for(now) >= told;
                 if is_silent && subscription.attempts_mut().is_due(now) {
                     self.is_unattached(index, &NatsError::unanswered());

@@ -1,9 +1,9 @@
-//! Making and leaving connections: the only file that touches the crate's connect options.
+//! Makes and leaves connections. No other file touches the crate's connect options.
 //!
-//! The `nats` crate has no timeout for connecting, flushing or closing, and goes on by itself after
-//! a loss. Here every connection is used once: when it is lost, or silent, it is left to a
-//! throw-away thread and a new one is made. That also leads out of half-open TCP connections, which
-//! the crate notices after four minutes at the earliest.
+//! The `nats` crate has no timeout for connecting, flushing or closing, and reconnects by itself
+//! after a loss. Here every connection is used once: a lost or silent connection is left to a
+//! throw-away thread, and a new connection is made. This also ends half-open TCP connections,
+//! noticed by the crate after four minutes at the earliest.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read};
@@ -29,31 +29,31 @@ use crate::base::detached;
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How long the rest of the handshake (TLS, CONNECT, first PONG) may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(2_000);
-/// What the crate keeps of acknowledgements while it is cut off. They are worth nothing on the next
-/// connection, which is a new one, so little is enough.
+/// The crate's buffer for acknowledgements while disconnected. On the next connection, always a new
+/// one, these acknowledgements are worth nothing, so little is enough.
 const RECONNECT_BUFFER_BYTES: usize = 64 * 1024;
 /// The crate's own attempts after a loss wait this long; by then the connection was left.
 const OWN_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 /// Server errors logged per connection; the rest would say the same.
 const ERRORS_LOGGED_MAX: u32 = 8;
 
-/// One connection to one server, used until it is lost.
+/// A connection to a server, used until lost.
 pub(super) struct Link {
-    /// JetStream on this connection, and the news of its loss.
+    /// JetStream on this connection, and the signal of the loss.
     pub(super) api: Api,
-    /// The other servers of the cluster, as this one tells.
+    /// The other servers of the cluster, announced by this server.
     pub(super) neighbours: Vec<Endpoint>,
-    /// The server's version, as it tells.
+    /// The version announced by the server.
     pub(super) version: String,
 }
 
 impl Link {
     /// Connects, within [`PROBE_TIMEOUT`] and [`HANDSHAKE_TIMEOUT`].
     ///
-    /// A server that was stopped (SIGSTOP) still accepts, in its kernel, and then says nothing, and
+    /// The kernel of a stopped server (SIGSTOP) still accepts connections, but no data follows, and
     /// the crate would wait for ever. So the first line is awaited on a plain socket with a
-    /// timeout, and only a server that sent it is given to the crate, in a thread of its own. Where
-    /// the server is to be spoken to in TLS, that socket goes on with it.
+    /// timeout, and the crate connects only after this line, in a separate thread. With TLS, the
+    /// connection continues on the same socket.
     pub(super) fn open(endpoint: &Endpoint, settings: &NatsSettings) -> Result<Self, NatsError> {
         let (greeted, info_line) = probe(endpoint)?;
         let refused = |reason: String| NatsError::Refused {
@@ -90,7 +90,7 @@ impl Link {
         };
         let (sender, receiver) = bounded(1);
         detached("nats-connect", move || {
-            // Nobody waits any more when this comes late: what was made is closed again.
+            // After the timeout nobody waits any more: a late connection is closed again.
             if let Err(late) = sender.send(options.connect(url))
                 && let Ok(connection) = late.into_inner()
             {
@@ -109,7 +109,7 @@ impl Link {
         })
     }
 
-    /// The same connection for questions that must not take long.
+    /// The same connection with a shorter timeout for answers.
     pub(super) fn hasty(&self) -> Self {
         Self {
             api: self.api.hasty(),
@@ -118,16 +118,16 @@ impl Link {
         }
     }
 
-    /// A subject of our own, which nobody else can guess.
+    /// A new inbox subject that nobody else can guess.
     pub(super) fn new_inbox(&self) -> String {
         self.api.connection.new_inbox()
     }
 
-    /// Subscribes to a subject that a consumer delivers to.
+    /// Subscribes to a subject, such as the deliver subject of a consumer.
     ///
-    /// This is a plain subscription and not the crate's push subscription: that one deletes what it
-    /// made when it is dropped, and it mistakes every idle heartbeat of a consumer that has them
-    /// (another client's, say) for a gap, mutes itself and makes a second consumer.
+    /// A plain subscription, not the crate's push subscription. When dropped, a push subscription
+    /// deletes the consumer it made. And if a consumer has idle heartbeats (another client's, say),
+    /// the push subscription mistakes each for a gap, mutes itself and makes a second consumer.
     pub(super) fn subscribe(
         &self,
         subject: &str,
@@ -139,15 +139,15 @@ impl Link {
         }
     }
 
-    /// Publishes an empty message: an acknowledgement, or the answer to a consumer that asks whether
-    /// we still listen.
+    /// Publishes an empty message: an acknowledgement, or the answer to a control message of a
+    /// consumer.
     pub(super) fn answer(&self, subject: &str) {
-        // An error means that the connection is gone, which is seen elsewhere.
+        // An error means a lost connection, noticed elsewhere.
         let _ = self.api.connection.publish(subject, b"");
     }
 
-    /// Leaves the connection and what is subscribed on it. Never blocks: even to unsubscribe can
-    /// wait for a server that reads nothing.
+    /// Leaves the connection and its subscriptions. Never blocks: even unsubscribing can wait for a
+    /// server that reads nothing.
     pub(super) fn abandon(self, subscriptions: Vec<nats::Subscription>) {
         let left = detached("nats-leave", move || {
             drop(subscriptions);
@@ -159,14 +159,15 @@ impl Link {
     }
 }
 
-/// Whether it is a heartbeat or flow control message of the consumer and no message of the stream.
+/// Whether the message is a heartbeat or flow control of the consumer, not a message of the stream.
 pub(super) fn is_control(message: &nats::Message) -> bool {
     let status = |h: &nats::HeaderMap| h.get("Status").is_some_and(|s| s == "100");
     message.data.is_empty() && message.headers.as_ref().is_some_and(status)
 }
 
-/// Flow control is answered on its reply subject, and so is a heartbeat that says that the consumer
-/// is stalled. Consumers that we make have neither; those of other clients may.
+/// Answers flow control on the reply subject, and a heartbeat with the header
+/// `Nats-Consumer-Stalled` on the subject in the header. Consumers made by weirgate send neither;
+/// consumers of other clients may.
 pub(super) fn answer_control(message: &nats::Message, bus: &Link) {
     let stalled = message
         .headers
@@ -177,11 +178,11 @@ pub(super) fn answer_control(message: &nats::Message, bus: &Link) {
     }
 }
 
-/// Drops a connection so that its threads and its socket go too.
+/// Drops a connection such that its threads and its socket end too.
 ///
 /// The crate's `close` waits without a limit for a server that may be gone. A dropped connection
-/// ends when the next thing comes from the server, which may take two minutes; a message to
-/// ourselves makes it come at once.
+/// ends with the next data from the server, perhaps two minutes later; a message to the
+/// connection's own inbox brings data at once.
 fn leave(connection: Connection) {
     let inbox = connection.new_inbox();
     let echo = connection.subscribe(&inbox);
@@ -190,21 +191,22 @@ fn leave(connection: Connection) {
     drop(echo);
 }
 
-/// The crate's own TLS is never to be used ([`tls`]); should a server talk it into that, it fails.
+/// The crate's own TLS is never to be used ([`tls`]); if a server makes the crate try, the
+/// handshake fails.
 fn trusting_nobody() -> nats::rustls::ClientConfig {
     nats::rustls::ClientConfig::builder()
         .with_root_certificates(nats::rustls::RootCertStore::empty())
         .with_no_client_auth()
 }
 
-/// Keeps the loopback port until the crate's thread has ended, after which it connects no more. A
-/// thread that ends in the middle drops its options, and the port with them.
+/// Keeps the loopback port until the crate's thread has ended and connects no more. If the thread
+/// ends early, the options are dropped, and the port with them.
 fn holding(options: Options, hold: Hold) -> Options {
     let hold = Mutex::new(Some(hold));
     options.close_callback(move || drop(hold.lock().ok().and_then(|mut hold| hold.take())))
 }
 
-/// For a connection that is used until it is lost, and tells of it by closing the channel.
+/// Sets the options of a connection that is used until lost. The loss closes the channel.
 fn once(options: Options, lost: Sender<Infallible>, refusals: &Refusals) -> Options {
     let first = AtomicBool::new(true);
     let errors = AtomicU32::new(0);
@@ -219,7 +221,7 @@ fn once(options: Options, lost: Sender<Infallible>, refusals: &Refusals) -> Opti
             false => OWN_RECONNECT_DELAY,
         })
         .disconnect_callback(move || {
-            // Closes the channel, which everyone who waits for an answer sees.
+            // Closes the channel, which wakes everyone waiting for an answer.
             drop(lost.lock().ok().and_then(|mut lost| lost.take()));
         })
         .error_callback(move |error| {
@@ -230,7 +232,7 @@ fn once(options: Options, lost: Sender<Infallible>, refusals: &Refusals) -> Opti
         })
 }
 
-/// Waits for the server's first line, and gives it back with the connection that it came on.
+/// Waits for the server's first line. Returns the connection and the line.
 fn probe(endpoint: &Endpoint) -> Result<(TcpStream, String), NatsError> {
     let unreachable = |source| NatsError::Unreachable {
         url: endpoint.url(),
@@ -270,7 +272,7 @@ fn greeting(stream: &mut TcpStream) -> io::Result<String> {
     protocol::greeting(line)
 }
 
-/// The server's own words out of the crate's, where it has them.
+/// The server's own words in the crate's error, or else the whole text.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let words = text

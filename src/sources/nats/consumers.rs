@@ -1,4 +1,4 @@
-//! Streams and consumers: made when missing, taken as they are when present, and what is logged of that.
+//! Streams and consumers: made if missing, used unchanged if present, and the log lines about both.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use super::position::{Acks, StreamState};
 use super::refusals::Refusal;
 use super::settings::{StreamSpec, SubscriptionSpec};
 
-/// Messages that may be on their way to us without our acknowledgement. When many come,
-/// acknowledgements leave every 5 ms, so this allows some 90,000 messages a second; it bounds what
-/// the crate's unbounded channel can hold.
+/// The limit on messages in flight without an acknowledgement. Under load, acknowledgements leave
+/// every 5 ms, so some 90,000 messages a second are possible. The limit also bounds the crate's
+/// unbounded channel.
 const ACK_PENDING_MAX: i64 = 512;
-/// Deliveries of one message at most: a message whose headers the crate cannot read costs the
-/// connection each time, and must not do so for as long as the stream keeps it.
+/// The limit on deliveries of a message. A message with headers unreadable to the crate costs the
+/// connection at each delivery, and must not do so for as long as the stream keeps the message.
 const DELIVERIES_MAX: i64 = 5;
-/// What clients put before a subject that they made up.
+/// The prefix of subjects made up by clients.
 const INBOX_PREFIX: &str = "_INBOX.";
-/// How long the server keeps an unnamed consumer that nobody listens to.
+/// How long the server keeps an ephemeral consumer without a listener.
 const EPHEMERAL_IDLE_MAX: Duration = Duration::from_secs(10);
 
-/// A subject in its stream, and the durable that reads it.
+/// A subject, its stream, and the durable consumer of the subject.
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) stream: String,
@@ -33,50 +33,50 @@ pub(super) struct Target {
     pub(super) durable: String,
 }
 
-/// A consumer that delivers to us.
+/// A consumer delivering to this process.
 pub(super) struct Standing {
     /// Subscription to the consumer's deliver subject.
     pub(super) messages: nats::Subscription,
-    /// Its name on the server.
+    /// The consumer's name on the server.
     pub(super) consumer: String,
-    /// The subject that it delivers to.
+    /// The consumer's deliver subject.
     pub(super) deliver_subject: String,
-    /// The last stream sequence that went out to whoever listened.
+    /// The last stream sequence delivered, to any client.
     pub(super) delivered: u64,
-    /// Messages that it still has to deliver.
+    /// Messages not delivered yet.
     pub(super) pending: u64,
-    /// Messages that went out and were not acknowledged.
+    /// Messages delivered and not acknowledged.
     pub(super) ack_pending: u64,
-    /// What we owe for messages that were handed over.
+    /// Acknowledgements to send for messages handed over.
     pub(super) acks: Acks,
 }
 
-/// What came of joining a durable consumer that was free.
+/// The result of joining a free durable consumer.
 pub(super) enum Joined {
-    /// It delivers to us.
+    /// The consumer delivers to this process.
     Standing(Standing),
-    /// Somebody was quicker.
+    /// Another client was quicker.
     Taken,
-    /// This user may not subscribe to the subject that it delivers to.
+    /// This user may not subscribe to the consumer's deliver subject.
     NotPermitted,
 }
 
-/// What a durable consumer's name stands for on the server.
+/// The state of a durable consumer on the server.
 pub(super) enum Durable {
-    /// Nothing: it can be made.
+    /// No consumer has this name.
     Missing,
-    /// A push consumer of our subject that nobody listens to.
+    /// A push consumer of the right subject without a listener.
     Free(Box<ConsumerInfo>),
-    /// Somebody listens to it. The server lets several; each would get every message and
-    /// acknowledge for the others, so we keep away.
+    /// Another client listens. The server accepts several listeners, but each would get every
+    /// message and acknowledge for the others, so weirgate keeps away.
     Taken,
-    /// Something that we cannot read from, and why.
+    /// An unsuitable consumer, and the reason.
     Unusable(&'static str),
 }
 
-/// The JetStream side of one connection.
+/// The JetStream side of a connection.
 impl Link {
-    /// Makes the stream if it is missing, and tells how it stands.
+    /// Makes the stream if missing, and returns its state.
     pub(super) fn ensure_stream(&self, spec: &StreamSpec) -> Result<StreamState, NatsError> {
         let failed = |error| asked(format!("find or make the stream {}", spec.name), error);
         let info = match self.api.stream_info(&spec.name) {
@@ -98,23 +98,23 @@ impl Link {
         Ok(state_of(&info))
     }
 
-    /// The last message of the subject, if the stream has one.
+    /// The last message of the subject; `None` if there is none.
     pub(super) fn last_message(&self, spec: &Target) -> Result<Option<Fetched>, NatsError> {
         self.api
             .last(&spec.stream, &spec.subject)
             .map_err(|e| asked(format!("give the last message of {}", spec.subject), e))
     }
 
-    /// Subscribes to an existing durable that nobody listens to.
+    /// Subscribes to an existing durable consumer without a listener.
     ///
-    /// Two processes can find it free in the same moment. Where its deliver subject is an inbox,
-    /// which a client made up, it is moved to an inbox of ours: the server refuses to move a
-    /// consumer that has a listener, and a consumer has one deliver subject, so one of the two has
-    /// it and the other knows. The next client finds the subject in the consumer's information, as
-    /// it would have found the old one. A deliver subject that somebody chose stays as it is.
+    /// Two processes can find the consumer free in the same moment. If the deliver subject is an
+    /// inbox, made up by a client, the consumer is moved to an inbox of this process. The server
+    /// refuses to move a consumer with a listener, and a consumer has a single deliver subject, so
+    /// one process gets the consumer and the other an error. The next client finds the new subject
+    /// in the consumer's information. A deliver subject chosen by somebody stays unchanged.
     ///
-    /// `info` is from before: nobody listened then, so nothing was delivered since, and all that
-    /// comes after `info.delivered` comes to us.
+    /// `info` is from before the subscription. Without a listener nothing was delivered since, so
+    /// every message after `info.delivered` arrives here.
     pub(super) fn join(&self, spec: &Target, info: &ConsumerInfo) -> Result<Joined, NatsError> {
         let failed = |error| asked(format!("resume the consumer {}", spec.durable), error);
         let theirs = info.config.deliver_subject.clone().unwrap_or_default();
@@ -137,14 +137,14 @@ impl Link {
                 Ok(()) => return Ok(Joined::Standing(standing(ours, messages))),
                 Err(error) if error.consumer_exists() => return Ok(Joined::Taken),
                 Err(ApiError::Lost) => return Err(NatsError::Lost),
-                // This user may not change consumers: joined as it is.
+                // Perhaps this user may not change consumers. Joins without the move.
                 Err(error) => tracing::debug!(%error, "a consumer was not moved to our inbox"),
             }
         }
         let refusal = Refusal::Subscription(theirs.clone());
         self.api.refusals.forget(&refusal);
         let messages = subscribe(&theirs)?;
-        // A refusal comes before the answer to whatever is asked next.
+        // A refusal arrives before the answer to the next request.
         if let Err(ApiError::Lost) = self.api.consumer_info(&spec.stream, &spec.durable) {
             return Err(NatsError::Lost);
         }
@@ -154,8 +154,8 @@ impl Link {
         }
     }
 
-    /// Makes a consumer that delivers from stream sequence `start` on; unnamed when `durable` is
-    /// `None`. `Ok(None)`: somebody else made one of that name meanwhile.
+    /// Makes a consumer starting at stream sequence `start`, ephemeral if `durable` is `None`.
+    /// Returns `Ok(None)` if another client made a consumer of this name meanwhile.
     pub(super) fn make_consumer(
         &self,
         spec: &Target,
@@ -165,7 +165,8 @@ impl Link {
         let name = durable.unwrap_or("without a name");
         let failed = |error| asked(format!("make a consumer {name} on {}", spec.stream), error);
         let inbox = self.new_inbox();
-        // First the subscription: a consumer without a listener may be removed, or deliver to none.
+        // First the subscription: without a listener the server may remove the consumer, or deliver
+        // to nobody.
         let messages = self.subscribe(&inbox, None);
         let messages = messages.map_err(|e| failed(e.into()))?;
         let made = self.api.add_consumer(
@@ -203,7 +204,8 @@ impl Link {
     }
 }
 
-/// The stream of a subject that is not ours to make, and how it stands. `None`: there is none.
+/// Finds the stream of a subject, if weirgate does not make the stream. Returns name and state;
+/// `None` if there is no stream.
 pub(super) fn find_stream(
     api: &Api,
     spec: &SubscriptionSpec,
@@ -227,7 +229,7 @@ fn state_of(info: &StreamInfo) -> StreamState {
     }
 }
 
-/// Looks a durable up.
+/// Looks up a durable consumer.
 pub(super) fn look_up(api: &Api, spec: &Target) -> Result<Durable, ApiError> {
     let info = match api.consumer_info(&spec.stream, &spec.durable) {
         Ok(info) => info,
@@ -250,7 +252,7 @@ pub(super) fn look_up(api: &Api, spec: &Target) -> Result<Durable, ApiError> {
     })
 }
 
-/// What JetStream answered instead of what was asked.
+/// The error for a failed request; `action` names the request.
 pub(super) fn asked(action: String, source: ApiError) -> NatsError {
     let is_of_all = source.is_of_all();
     match source {
@@ -264,25 +266,24 @@ pub(super) fn asked(action: String, source: ApiError) -> NatsError {
     }
 }
 
-/// What can be told of a stream and a durable consumer.
+/// A state of stream and durable consumer, for the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
     /// There is no stream to relay from.
     NoStream,
     Made,
     Resumed,
-    /// Why it is not ours to read from.
+    /// The reason not to read from the durable consumer.
     NotOurs(&'static str),
 }
 
 impl Told {
-    /// Why a durable is left alone, when all that is wrong with it is that others use it.
+    /// The reason to leave a durable consumer alone while another client uses it.
     pub(super) const TAKEN: &'static str = "another client is bound to it";
-    /// The same, when it delivers to a subject that is closed to us.
+    /// The reason if the deliver subject is forbidden to this user.
     pub(super) const NOT_PERMITTED: &'static str =
         "this user may not subscribe to the subject that it delivers to";
 
-    /// Logs it.
     pub(super) fn log(self, spec: &SubscriptionSpec, target: &Target) {
         let (consumer, stream) = (&target.durable, &target.stream);
         match self {

@@ -1,10 +1,10 @@
-//! What can go wrong between this process and NATS, by whose fault it is, in words for a log line.
+//! The errors between this process and NATS, each with its cause and a text for the log.
 
 use std::io;
 
 use crate::sources::relay;
 
-/// Why NATS is away or cannot be used. The texts never hold a password or a token.
+/// The reason why NATS is away or cannot be used. The texts never hold a password or a token.
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
     /// The settings: the URL cannot be used.
@@ -12,7 +12,7 @@ pub enum NatsError {
     BadUrl {
         /// The URL, secrets hidden.
         url: String,
-        /// What is wrong with it.
+        /// The fault of the URL.
         reason: &'static str,
     },
     /// The network or the server: nobody answers there.
@@ -20,10 +20,10 @@ pub enum NatsError {
     Unreachable {
         /// The URL, secrets hidden.
         url: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The settings or the server: it answers and lets us not in.
+    /// The settings or the server: the server answers and refuses the connection.
     #[error(
         "no connection with NATS at {url} ({reason}); check user, password, token, credentials \
          and certificates"
@@ -31,67 +31,67 @@ pub enum NatsError {
     Refused {
         /// The URL, secrets hidden.
         url: String,
-        /// What the server or the TLS library said.
+        /// The error of the server or of the TLS library.
         reason: String,
     },
     /// The settings: a file with credentials or certificates.
     #[error("cannot go to NATS: {source}; check the setting that names this file")]
     File {
-        /// Which file, and what is wrong with it.
+        /// The file, and its fault.
         source: io::Error,
     },
-    /// The server or the network: a connection that stood is gone.
+    /// The server or the network: an established connection is gone.
     #[error("the connection to NATS was lost")]
     Lost,
-    /// The server or the network: a connection that stood has ended.
+    /// The server or the network: an established connection has ended.
     #[error("the connection to NATS was lost ({reason})")]
     Ended {
-        /// What the system or the server said.
+        /// The error of the system or of the server.
         reason: String,
     },
-    /// The server or the network: a connection stands, and nothing comes back.
+    /// The server or the network: the connection is open, and nothing comes back.
     #[error("NATS has not answered for {silent_ms} ms; giving this connection up")]
     Silent {
-        /// For how long, milliseconds.
+        /// The length of the silence, milliseconds.
         silent_ms: u64,
     },
     /// The system: no thread to ask the server from.
     #[error("no thread to watch NATS with ({source}); check the limit on processes")]
     NoThread {
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The system: nothing to wait for NATS with.
     #[error("no poll to wait for NATS with ({source}); check the limit on open files")]
     NoPoll {
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The server: this user may not do what a relay cannot do without.
+    /// The server: this user lacks a permission needed for the relay.
     #[error("NATS does not let this user {what}; change the permissions of this user")]
     NotPermitted {
-        /// What: to publish or to subscribe, and the subject.
+        /// The refused action: to publish or to subscribe, and the subject.
         what: String,
-        /// Whether no subject can be relayed without that.
+        /// Whether no subject can be relayed without the permission.
         is_of_all: bool,
     },
-    /// The server: JetStream said no, or nothing.
+    /// The server: JetStream refused or did not answer.
     #[error(
         "JetStream did not {action} ({reason}); check that nats-server runs with JetStream (-js) \
          and that this user may use it"
     )]
     JetStream {
-        /// What was asked of it.
+        /// The request.
         action: String,
-        /// What came back, or that nothing did.
+        /// JetStream's error, or the lack of an answer.
         reason: String,
-        /// Whether no subject can be relayed; `false`: that is known of one.
+        /// Whether no subject can be relayed; `false`: a single subject is known to be affected.
         is_of_all: bool,
     },
 }
 
 impl NatsError {
-    /// JetStream is silent about one subject.
+    /// The error for a silence of JetStream about a subject.
     pub(super) fn unanswered() -> Self {
         Self::JetStream {
             action: "answer about the stream of a subject".to_owned(),
@@ -109,7 +109,7 @@ impl NatsError {
     }
 }
 
-/// Why work on a connection ended.
+/// The reason for the end of work on a connection.
 pub(super) type Stop = relay::Stop<NatsError>;
 
 impl From<NatsError> for Stop {

@@ -1,5 +1,5 @@
-//! How a subscription fares: whether JetStream answers about its consumer, whether messages come, and when
-//! to attach it again. Pure: the moments come in.
+//! The health of a subscription: whether JetStream answers about the consumer, whether messages
+//! arrive, and when to attach again. Pure: callers pass the time.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
@@ -11,35 +11,35 @@ use crate::telemetry::Stall;
 /// A consumer is stalled if the server held messages for so long, and none was handed over.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
 
-/// The well-being of one subscription on one connection.
+/// The health of a subscription on a connection.
 #[derive(Debug)]
 pub(super) struct Health {
     heard: Instant,
-    /// The last attempt to attach it.
+    /// The time of the last attempt to attach.
     attached: Instant,
-    /// The last message that was news.
+    /// The time of the last new message.
     handed: Instant,
-    /// Since when the server holds messages, as it says.
+    /// Since when the server reports pending messages.
     holds_since: Option<Instant>,
-    /// The last acknowledgement that the server refused.
+    /// The time of the last refused acknowledgement.
     acks_refused: Option<Instant>,
     is_silent: bool,
     stall: Option<Stall>,
 }
 
-/// What the server said of a consumer.
+/// The server's counts for a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Counts {
-    /// Messages that it has still to deliver.
+    /// Messages not delivered yet.
     pub(super) pending: u64,
-    /// Messages that it delivered and that were not acknowledged.
+    /// Messages delivered and not acknowledged.
     pub(super) ack_pending: u64,
-    /// It delivers no more until something is acknowledged.
+    /// The consumer delivers no more until a message is acknowledged.
     pub(super) is_full: bool,
 }
 
 impl Health {
-    /// A subscription that is attached now, on a new connection.
+    /// The health of a subscription attached now, on a new connection.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             heard: now,
@@ -52,54 +52,55 @@ impl Health {
         }
     }
 
-    /// It is attached again, or that was tried.
+    /// Records an attempt to attach, successful or not.
     pub(super) fn attached(&mut self, now: Instant) {
         self.attached = now;
         self.handed = now;
     }
 
-    /// A message was handed over.
+    /// Records the hand-over of a message.
     pub(super) fn handed(&mut self, now: Instant) {
         self.handed = now;
     }
 
-    /// JetStream answered, whatever. Returns whether a silence ends.
+    /// Records any answer of JetStream. Returns whether a silence ends.
     pub(super) fn heard(&mut self, now: Instant) -> bool {
         self.heard = now;
         std::mem::take(&mut self.is_silent)
     }
 
-    /// The whole link was silent until now, which says nothing about JetStream.
+    /// Restarts the measure of JetStream's silence: a silence of the whole link says nothing about
+    /// JetStream.
     pub(super) fn link_was_silent(&mut self, now: Instant) {
         self.heard = now;
     }
 
-    /// How long JetStream is silent.
+    /// How long JetStream has been silent.
     pub(super) fn silent_for(&self, now: Instant) -> Duration {
         now.duration_since(self.heard)
     }
 
-    /// How long JetStream is silent, at the first call for which that is `after` or more.
+    /// The length of JetStream's silence, at the first call with a length of `after` or more.
     pub(super) fn falls_silent(&mut self, now: Instant, after: Duration) -> Option<Duration> {
         let silent = self.silent_for(now);
         (silent >= after && !std::mem::replace(&mut self.is_silent, true)).then_some(silent)
     }
 
-    /// Whether to attach it again, which is tried once in this time of silence.
+    /// Whether to attach again: once in each period `every` of silence.
     pub(super) fn is_to_be_attached(&self, now: Instant, every: Duration) -> bool {
         let over = |since| now.duration_since(since) >= every;
         self.is_silent && over(self.heard) && over(self.attached)
     }
 
-    /// The server refused an acknowledgement.
+    /// Records a refused acknowledgement.
     pub(super) fn ack_refused(&mut self, now: Instant) {
         self.acks_refused = Some(now);
     }
 
-    /// Takes in what the server said of the consumer. `Some`: what it suffers from has changed.
+    /// Judges the server's counts for the consumer. Returns `Some` if the stall has changed.
     pub(super) fn judge(&mut self, counts: Counts, now: Instant) -> Option<Option<Stall>> {
         let is_long_ago = |at| now.duration_since(at) >= STALLED_AFTER;
-        // What the server said may be older than the refusal.
+        // The counts may be older than the refusal.
         if counts.ack_pending == 0 && self.acks_refused.is_some_and(is_long_ago) {
             self.acks_refused = None;
         }
@@ -117,8 +118,8 @@ impl Health {
     }
 }
 
-/// The attempts to read the subject of one subscription, over all connections: since when none was good,
-/// what was logged of that, and when to try again.
+/// The attempts to attach a subscription, over all connections: the start of the outage, the errors
+/// logged, and the time of the next attempt.
 #[derive(Debug)]
 pub(super) struct Attempts {
     outages: Outages<NatsError>,
@@ -127,7 +128,7 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// The delays between attempts double from the first to the second, milliseconds.
+    /// The delays between attempts double from `delay_min_ms` to `delay_max_ms`.
     pub(super) fn new(delay_min_ms: u64, delay_max_ms: u64) -> Self {
         let seed = RandomState::new().hash_one(delay_max_ms);
         Self {
@@ -136,29 +137,29 @@ impl Attempts {
         }
     }
 
-    /// The last attempt failed.
+    /// Whether the last attempt failed.
     pub(super) fn is_away(&self) -> bool {
         self.next.is_some()
     }
 
-    /// It is time for another attempt.
+    /// Whether another attempt is due.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.next.is_none_or(|next| now >= next)
     }
 
-    /// JetStream answers again: the next attempt need not wait.
+    /// Makes the next attempt due: JetStream answers again.
     pub(super) fn hurry(&mut self, now: Instant) {
         self.next = self.next.map(|next| next.min(now));
     }
 
-    /// An attempt failed. Returns what that is to those who read the log.
+    /// Records a failed attempt. Returns how to log the failure.
     pub(super) fn failed(&mut self, error: &NatsError, now: Instant) -> Failure {
         let failure = self.outages.failed(error, now);
         self.next = Some(now + self.outages.next_delay());
         failure
     }
 
-    /// An attempt was good. Returns how long there was none, if there were failures.
+    /// Records a successful attempt. Returns the length of the outage, if attempts had failed.
     pub(super) fn succeeded(&mut self, now: Instant) -> Option<Duration> {
         let recovery = self.outages.ended(now);
         self.next.take().and(recovery.away)
@@ -201,7 +202,7 @@ mod tests {
         };
         let mut health = Health::new(start);
         assert_eq!(health.judge(holds(0, true), at(9)), None);
-        // It was quiet, and this message is on its way.
+        // The subject was quiet, and this message is on its way.
         assert_eq!(health.judge(holds(1, true), at(9)), None);
         assert_eq!(health.judge(holds(1, true), at(13)), None);
         let full = Some(Some(Stall::AcksRefused));
@@ -213,7 +214,7 @@ mod tests {
         assert_eq!(health.judge(holds(1, false), at(21)), Some(None));
         assert_eq!(health.judge(holds(1, false), at(22)), other);
         assert_eq!(health.judge(holds(0, false), at(23)), Some(None));
-        // What comes one by one is no stall, however far behind.
+        // While messages arrive there is no stall, however far behind.
         for second in 30..50 {
             health.handed(at(second));
             assert_eq!(health.judge(holds(9, false), at(second)), None);
@@ -232,7 +233,7 @@ mod tests {
         let mut health = Health::new(start);
         health.ack_refused(at(1));
         let refused = Some(Some(Stall::AcksRefused));
-        // The server said this before it refused.
+        // The server sent this count before the refusal.
         assert_eq!(health.judge(owed(0), at(1)), refused);
         assert_eq!(health.judge(owed(1), at(9)), None);
         assert_eq!(health.judge(owed(0), at(10)), Some(None));

@@ -1,26 +1,26 @@
-//! The last good message of a subject, for a start after bad ones. A stream is read forwards, and
-//! has no "the one before": the message before a sequence is searched for.
+//! Searches the last good message of a subject, for a start after bad messages. A stream is read
+//! forwards only, so the message before a sequence has to be searched for.
 
 use super::api::{Api, ApiError, Fetched};
 use super::consumers::Target;
 use super::settings::LookBack;
 
-/// What the search found.
+/// The result of the search.
 pub(super) enum LookedBack {
     /// The newest message is good.
     NewestIsGood,
-    /// So many messages are bad, and this one before them is good.
+    /// The last good message, and the number of bad messages after it.
     Good(Box<Fetched>, u64),
-    /// All of them are bad, so many.
+    /// All messages are bad; the number of them.
     NoneIsGood(u64),
-    /// The limit was reached behind so many bad ones.
+    /// The limit was reached; the number of bad messages seen.
     Limited(u64),
-    /// JetStream did not answer to the point, behind so many bad ones.
+    /// JetStream did not answer to the point; the number of bad messages seen before.
     Failed(ApiError, u64),
 }
 
 impl LookedBack {
-    /// Logs what a bad newest message means for clients.
+    /// Logs the effect of a bad newest message on clients.
     pub(super) fn tell(&self, subject: &str) {
         match self {
             Self::NewestIsGood => {}
@@ -48,8 +48,8 @@ impl LookedBack {
     }
 }
 
-/// Looks at messages of the subject, from `newest` backwards to the first good one, but not at those
-/// up to `floor`, which was handed over before.
+/// Searches the messages of the subject from `newest` backwards for the first good message.
+/// Messages up to `floor` were handed over before and are left out.
 pub(super) fn look_back(
     api: &Api,
     target: &Target,
@@ -85,7 +85,7 @@ pub(super) fn look_back(
     }
 }
 
-/// What has a place in a stream.
+/// A message with a sequence in a stream.
 trait Placed {
     fn sequence(&self) -> u64;
 }
@@ -96,9 +96,9 @@ impl Placed for Fetched {
     }
 }
 
-/// The newest message behind `floor` and before `before`. `fetch` gives the first message from a
-/// sequence on. A window that grows fourfold backwards finds some message, and halves of the window
-/// find the newest, so the number of fetches grows with the logarithm of the distance.
+/// The newest message after `floor` and before `before`. `fetch` returns the first message from a
+/// sequence on. A window that grows fourfold backwards finds some message, and halving the window
+/// finds the newest, so the number of fetches grows with the logarithm of the distance.
 fn newest_between<M: Placed, E>(
     floor: u64,
     before: u64,
@@ -138,7 +138,7 @@ mod tests {
         }
     }
 
-    /// The answer, and how many fetches it took.
+    /// The result, and the number of fetches.
     fn search(stream: &[u64], floor: u64, before: u64) -> (Option<u64>, u32) {
         let mut fetches = 0;
         let found = newest_between(floor, before, |from| {

@@ -1,10 +1,10 @@
-//! The loopback connection between the crate and our TLS, which no other process can use.
+//! The loopback connection between the crate and weirgate's TLS, closed to other processes.
 //!
-//! Other users of the machine see the port and can connect to it, or take a free port over. So:
-//! the crate is given no credentials, and its CONNECT line gets them here, where it enters TLS;
-//! that line must hold a random name, which only the crate was told; the other end must be a socket
-//! of this process, where the system shows that; and the port is ours for as long as the crate can
-//! connect to it, because the crate's options hold the listener.
+//! Other users of the machine see the port and can connect to it, or take over a free port. So the
+//! crate gets no credentials: they are added to the crate's CONNECT line here, on the way into TLS.
+//! The CONNECT line must hold a random name known only to the crate. The other end must be a socket
+//! of this process, if the system shows the owner. The port stays taken for as long as the crate
+//! can connect, because the crate's options hold the listener.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,19 +33,19 @@ pub(super) struct Loopback {
 }
 
 struct Shared {
-    /// Both ends have it, so that the port stays taken whichever is dropped first.
+    /// Shared by both ends, so the port stays taken whichever end is dropped first.
     listener: Mutex<TcpListener>,
     address: SocketAddr,
     is_released: AtomicBool,
 }
 
-/// What the crate's options hold: while this lives the port is taken.
+/// The part held by the crate's options. The port stays taken until the drop.
 pub(super) struct Hold {
     shared: Arc<Shared>,
     wake: Wake,
 }
 
-/// Where the crate is to connect to, and as whom.
+/// The port and the name for the crate's connection.
 pub(super) struct Door {
     pub(super) port: u16,
     /// The name for the crate's CONNECT line.
@@ -83,14 +83,14 @@ impl Loopback {
         Ok((Self { shared, poll, wake }, Door { port, name, hold }))
     }
 
-    /// The crate's connection. Others who connect are hung up on.
+    /// Accepts the crate's connection. Connections of other processes are closed.
     ///
     /// # Errors
-    /// It did not come until then.
+    /// The crate did not connect before `until`.
     pub(super) fn accept(&mut self, until: Instant) -> io::Result<TcpStream> {
         loop {
             while let Some((stream, peer)) = self.next()? {
-                // Where the system does not say whose the socket is, the name decides alone.
+                // If the system does not show the owner of the socket, the name decides alone.
                 match is_ours(peer, self.shared.address) {
                     Ok(false) => tracing::warn!(
                         %peer,
@@ -107,12 +107,12 @@ impl Loopback {
         }
     }
 
-    /// Keeps the port and hangs up on everyone, the crate's own next attempts too, until the
+    /// Keeps the port and closes every connection, further attempts of the crate too, until the
     /// crate's thread has ended.
     pub(super) fn refuse(mut self) {
         while !self.is_released() {
             if let Err(error) = self.hang_up() {
-                // The crate holds the listener still: what comes now waits in it for nothing.
+                // The crate still holds the listener, so new connections wait for nothing.
                 tracing::debug!(%error, "a loopback port of NATS refuses nobody any more");
                 return;
             }
@@ -134,7 +134,7 @@ impl Loopback {
         match listener.accept() {
             Ok(accepted) => Ok(Some(accepted)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-            // Gone again before it was accepted, or a signal.
+            // Closed before the accept, or a signal.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -169,7 +169,7 @@ impl Drop for Hold {
 /// Whether the other end of a loopback connection, `peer` to `local`, is a socket of this process.
 ///
 /// # Errors
-/// The system does not tell.
+/// The system does not show the owner.
 #[cfg(target_os = "linux")]
 fn is_ours(peer: SocketAddr, local: SocketAddr) -> io::Result<bool> {
     let table = std::fs::read_to_string("/proc/self/net/tcp")?;
@@ -178,7 +178,7 @@ fn is_ours(peer: SocketAddr, local: SocketAddr) -> io::Result<bool> {
     };
     let socket = format!("socket:[{inode}]");
     for descriptor in std::fs::read_dir("/proc/self/fd")? {
-        // One that was closed meanwhile is not the one.
+        // A descriptor closed meanwhile does not match.
         if let Ok(target) = std::fs::read_link(descriptor?.path())
             && target.as_os_str() == socket.as_str()
         {
@@ -193,7 +193,7 @@ fn is_ours(_: SocketAddr, _: SocketAddr) -> io::Result<bool> {
     Err(ErrorKind::Unsupported.into())
 }
 
-/// The inode of the socket at `near` that is connected with `far` (proc_net_tcp of the kernel's
+/// The inode of the socket at `near` connected with `far` (proc_net_tcp of the kernel's
 /// documentation).
 #[cfg(target_os = "linux")]
 fn inode_of(table: &str, near: SocketAddr, far: SocketAddr) -> Option<&str> {
@@ -212,11 +212,11 @@ fn inode_of(table: &str, near: SocketAddr, far: SocketAddr) -> Option<&str> {
     })
 }
 
-/// What stands before TLS: takes the crate's CONNECT line, and nothing else, and gives back the
-/// line for the server.
+/// The gate before TLS: takes the crate's CONNECT line, and nothing else, and returns the line for
+/// the server.
 pub(super) struct Gate {
     name: String,
-    /// Fields of CONNECT that log in.
+    /// The log-in fields of CONNECT.
     login: Vec<(&'static str, String)>,
     line: Vec<u8>,
 }
@@ -230,11 +230,11 @@ impl Gate {
         }
     }
 
-    /// Takes the next bytes of the crate. `Some`: the line is complete, and this is what the
-    /// server gets of all that came.
+    /// Takes the next bytes of the crate. Returns `Some` once the line is complete: the bytes for
+    /// the server.
     ///
     /// # Errors
-    /// It is not the crate that sent this.
+    /// The bytes are not from the crate.
     pub(super) fn pass(&mut self, bytes: &[u8]) -> io::Result<Option<Vec<u8>>> {
         self.line.extend_from_slice(bytes);
         let Some(end) = self.line.windows(2).position(|two| two == b"\r\n") else {

@@ -1,40 +1,40 @@
 //! The NATS JetStream source: relays subjects of streams through push consumers.
 //!
-//! Every message is acknowledged after it was handed over, several at a time, so when the loop's channel is full this
-//! thread waits, the server stops sending at the consumer's limit of unacknowledged messages, and
-//! the stream keeps the rest. Nothing is lost by being slow.
+//! Messages are acknowledged after the hand-over to the loop, several at a time. When the loop's
+//! channel is full, this thread waits, the server stops sending at the consumer's limit of
+//! unacknowledged messages, and the stream keeps the rest. Slowness loses nothing.
 //!
-//! The order of events: for each subscription the last message of its subject, quiet
-//! (warm-up); `BusEvent::Up` once all subscriptions stand; the backlog, quiet if it is more than
-//! a few messages; `BusEvent::CaughtUp`; from then on messages as they come. After a loss one
-//! `BusEvent::Down`, however many attempts it takes, and then the same again, but the warm-up
-//! only where there is a long backlog. A message that was handed over is not handed over again,
-//! whichever consumer or connection brings it (warm-up and backlog may both bring the last one,
-//! both times quiet).
+//! The order of events: for each subscription the last message of the subject, quiet (warm-up);
+//! `BusEvent::Up` once all subscriptions are set up; the backlog, quiet if longer than a few
+//! messages; `BusEvent::CaughtUp`; from then on messages as they arrive. After a loss comes a
+//! single `BusEvent::Down`, however many attempts follow, and then the same order, but with the
+//! warm-up only for a long backlog. No message is handed over twice, whichever consumer or
+//! connection brings it, except for the last message: warm-up and backlog may both bring it, both
+//! times quiet.
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | which server, and one session on it; `super::relay` has the thread |
-//! | `session` | one connection: the turn of messages and reports |
-//! | `attach` | the same: subjects attached to consumers, at first and again |
-//! | `subscription` | one subject: consumer, cursor, backlog |
-//! | `consumers` | making and finding streams and consumers, and what is logged of them |
+//! | `mod` | the choice of the server, and a session on it; `super::relay` has the thread |
+//! | `session` | a connection: the turn of messages and reports |
+//! | `attach` | the same session: attaching subjects to consumers, at first and again |
+//! | `subscription` | a subject: consumer, cursor, backlog |
+//! | `consumers` | finding and making streams and consumers, and the log lines about both |
 //! | `look_back` | the last good message of a subject, when the newest are bad |
-//! | `api` | requests to JetStream, which end with the connection |
-//! | `ask` | what is read and asked before a start, for a check |
+//! | `api` | requests to JetStream, ended by the loss of the connection |
+//! | `ask` | the check before a start: files, streams, permissions |
 //! | `watchdog` | asking the server whether the link and the consumers are well |
-//! | `servers` | which servers are tried, in which order, and the second connection beside a silent one; `super::probe` has the rule |
+//! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::probe` has the rule |
 //! | `connection` | making and leaving connections |
-//! | `access` | credentials, and which certificates count |
+//! | `access` | credentials and trusted certificates |
 //! | `tls` | TLS to the server, plain to the crate |
-//! | `loopback` | the connection between the two, which is closed to other processes |
-//! | `health` | whether JetStream answers about a consumer, whether messages come, and when to attach again; pure |
-//! | `refusals` | what the server does not permit this user, and its words |
-//! | `plain` | plain subjects, without JetStream: for gateways that speak to each other, and for a command that publishes |
-//! | `subjects/` | plain subjects and patterns that clients choose, while the source runs |
-//! | `position`, `settings`, `error` | pure: sequences and what is still to acknowledge, URLs, words |
+//! | `loopback` | the connection between `tls` and the crate, closed to other processes |
+//! | `health` | whether JetStream answers about a consumer, whether messages arrive, and when to attach again; pure |
+//! | `refusals` | the server's refusals of permissions, and the texts of them |
+//! | `plain` | plain subjects, without JetStream: for gateways talking to each other, and for a publishing command |
+//! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs |
+//! | `position`, `settings`, `error` | pure: sequences and waiting acknowledgements, URLs, error texts |
 
-// The whole crate is marked deprecated in favour of an async one, which would put a runtime into
+// The whole crate is marked deprecated in favour of an async crate, which would put a runtime into
 // the data path.
 #![allow(deprecated)]
 
@@ -88,7 +88,8 @@ pub struct NatsSource {
 }
 
 impl NatsSource {
-    /// `status` should name the subscriptions' durables and subjects; it is kept true from here on.
+    /// Makes a source. `status` should name the durable consumers and subjects of the
+    /// subscriptions; the source keeps `status` up to date from here on.
     pub fn new(settings: NatsSettings, status: Arc<BusStatus>) -> Self {
         let specs = settings.subscriptions.iter().cloned();
         let subscriptions = specs.map(|spec| Subscription::new(spec, &settings));
@@ -134,7 +135,7 @@ fn connect(servers: &mut Servers, settings: &NatsSettings) -> Result<(Link, Endp
 impl Bus for NatsSource {
     type Error = NatsError;
     const NAME: &'static str = "NATS";
-    /// The streams keep them.
+    /// The streams keep the messages.
     const OUTAGE_LOSES_MESSAGES: bool = false;
 
     fn status(&self) -> &Arc<BusStatus> {

@@ -1,11 +1,11 @@
-//! Plain subjects, without JetStream: what is published is delivered to those who are subscribed at
-//! that moment, and kept nowhere. [`NatsPlainSource`] is for gateways that speak to each other,
-//! [`NatsSender`] for a command in a terminal.
+//! Plain subjects, without JetStream: a message is delivered to the subscribers of the moment, and
+//! kept nowhere. [`NatsPlainSource`] is for gateways that speak to each other, [`NatsSender`] for a
+//! command in a terminal.
 //!
-//! The caller of a source publishes at least once a second on a subject that is subscribed here, so a link on
-//! which nothing comes for three seconds is dead, and is left. What the loop does not take in time is
-//! dropped and told as [`BusEvent::Gap`]: the crate keeps any number of messages, and a core
-//! subscription cannot make the server wait.
+//! The caller of a source publishes at least once a second on a subject that is subscribed here. A
+//! link without a message for three seconds is dead, and is left. Messages that the loop does not
+//! take in time are dropped and reported as [`BusEvent::Gap`]: the crate keeps any number of
+//! messages, and a core subscription cannot make the server wait.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::sources::publisher::{self, Outbox, Publisher};
 use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::telemetry::BusStatus;
 
-/// The time without a message after which the connection is left.
+/// The longest time without a message before the connection is left.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// Relays and publishes on plain subjects, for ever.
@@ -36,15 +36,15 @@ pub struct NatsPlainSource {
     settings: NatsSettings,
     status: Arc<BusStatus>,
     subjects: Vec<Arc<str>>,
-    /// A server has to take messages of this size.
+    /// The largest message; the server has to take messages of this size.
     payload_bytes_max: usize,
     outbox: Outbox,
     servers: Servers,
 }
 
 impl NatsPlainSource {
-    /// A source of these subjects, and a handle that publishes messages of up to so many bytes. Of
-    /// the settings, streams and consumers are not used.
+    /// Makes a source of these subjects, and a handle that publishes messages of up to
+    /// `payload_bytes_max` bytes. Streams and consumers in `settings` are not used.
     pub fn new(
         settings: NatsSettings,
         subjects: Vec<Arc<str>>,
@@ -128,19 +128,19 @@ impl Bus for NatsPlainSource {
     }
 }
 
-/// One connection from its first message to its loss.
+/// A connection from its first message to its loss.
 struct Session<'a> {
     bus: &'a Link,
     relay: &'a mut Relay<NatsError>,
     subscriptions: &'a [nats::Subscription],
-    /// When anything came.
+    /// When the last message arrived.
     heard: Instant,
-    /// Messages for which the loop had no room, and which it does not know of.
+    /// Messages dropped because the loop had no room, and not reported yet.
     dropped: u64,
 }
 
 impl Session<'_> {
-    /// Waits for messages, and hands over those that are there.
+    /// Waits for messages, and hands over all waiting messages of a subject.
     fn turn(&mut self) -> Result<(), Stop> {
         let silence = SILENCE_MAX.saturating_sub(self.heard.elapsed());
         let mut select = Select::new();
@@ -185,7 +185,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Why nothing comes.
+    /// The reason for the silence.
     fn silent(&self) -> NatsError {
         let refused = self.bus.api.refusals.take_news().into_iter().next();
         let what = match refused {
@@ -203,8 +203,8 @@ impl Session<'_> {
     }
 }
 
-/// Publishes what is in the outbox, until the returned end is dropped. On a thread of its own: a
-/// server that reads nothing blocks it, and the thread that listens has to notice.
+/// Publishes the messages of the outbox until the returned sender is dropped. On a separate thread:
+/// a server that reads nothing blocks the thread, and the listening thread has to notice.
 fn publish(connection: Connection, outbox: Outbox) -> Result<Sender<Infallible>, NatsError> {
     let (end, ended): (Sender<Infallible>, Receiver<Infallible>) = bounded(0);
     let work = move || {
@@ -216,7 +216,7 @@ fn publish(connection: Connection, outbox: Outbox) -> Result<Sender<Infallible>,
             let Ok(message) = message else {
                 return;
             };
-            // An error means that the connection is gone, which the other thread sees.
+            // An error means a lost connection; the other thread notices the loss.
             let _ = connection.publish(&message.subject, &message.payload);
         }
     };
@@ -226,7 +226,7 @@ fn publish(connection: Connection, outbox: Outbox) -> Result<Sender<Infallible>,
 
 /// How long the server may take to take everything.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
-/// So many messages may be on their way before the server is asked whether it has taken them.
+/// The limit on messages in flight before waiting for the server to confirm them.
 const UNCONFIRMED_MAX: u32 = 1_000;
 
 /// Publishes on NATS for a command, with or without the acknowledgement of a stream, and waits: every fault
@@ -239,8 +239,8 @@ pub struct NatsSender {
 }
 
 impl NatsSender {
-    /// Connects to the first server that accepts. With `jetstream` each message has to be stored by
-    /// a stream.
+    /// Connects to the first server that accepts. With `jetstream`, each message has to be stored
+    /// by a stream.
     ///
     /// # Errors
     /// No server is reached, or none accepts.
@@ -254,7 +254,8 @@ impl NatsSender {
         })
     }
 
-    /// Publishes a message. With JetStream returns the stream that stored it, and its number there.
+    /// Publishes a message. With JetStream, returns the name of the stream and the message's
+    /// sequence there.
     ///
     /// # Errors
     /// The connection is lost, the message is too large or not permitted, or no stream stores it.
@@ -292,7 +293,7 @@ impl NatsSender {
     /// The connection is lost, or this user may not publish on the subject.
     pub fn settle(&mut self, subject: &str) -> Result<(), NatsError> {
         self.unconfirmed = 0;
-        // The crate would wait for a connection that does not come back.
+        // The crate would wait for the return of a lost connection.
         if self.link.api.is_lost() {
             return Err(NatsError::Lost);
         }
@@ -318,7 +319,8 @@ impl NatsSender {
                 action: format!("store the message on {subject}"),
                 reason: match error {
                     ApiError::NoJetStream => "no stream has this subject".to_owned(),
-                    // Others are subscribed to the subject, so the server does not say so.
+                    // With other subscribers to the subject, the server does not report a missing
+                    // stream.
                     ApiError::NoAnswer(_) => "no stream with this subject answers".to_owned(),
                     error => error.to_string(),
                 },

@@ -1,11 +1,11 @@
-//! Where a message stands in its stream, how far this process has come, and what it has still to
-//! acknowledge. Pure: the moments come in.
+//! The position of a message in its stream, the progress of this process, and the acknowledgements
+//! to send. Pure: callers pass the time.
 
 use std::time::{Duration, Instant};
 
 use crate::feeds::StreamPosition;
 
-/// What a JetStream message's reply subject tells of it.
+/// The content of a JetStream message's reply subject.
 ///
 /// Two forms are in use (NATS ADR-15): `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.
 /// <consumer seq>.<time>.<pending>`, nine tokens, and the same after `<domain>.<account hash>` and,
@@ -17,13 +17,13 @@ pub(super) struct AckSubject {
 }
 
 impl AckSubject {
-    /// `None` when the subject is not one of JetStream's.
+    /// Returns `None` for any other subject.
     pub(super) fn parse(reply: &str) -> Option<Self> {
         let stream_sequence = numbers(reply)?.next()?.parse().ok()?;
         Some(Self { stream_sequence })
     }
 
-    /// Messages that the consumer has not delivered.
+    /// The number of messages that the consumer has not delivered yet.
     pub(super) fn pending(reply: &str) -> Option<u64> {
         numbers(reply)?.nth(3)?.parse().ok()
     }
@@ -40,16 +40,16 @@ fn numbers(reply: &str) -> Option<impl Iterator<Item = &str>> {
     Some(tokens.split('.').skip(skip + 3))
 }
 
-/// The state of a stream as the server tells it.
+/// The state of a stream, reported by the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StreamState {
-    /// When it was created, Unix nanoseconds.
+    /// The creation time, Unix nanoseconds.
     pub(super) created_unix_ns: i64,
     /// The highest sequence number given out so far.
     pub(super) last_sequence: u64,
 }
 
-/// How far one subscription has come, over all connections of this process.
+/// The progress of a subscription, over all connections of this process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cursor {
     created_unix_ns: i64,
@@ -64,13 +64,13 @@ impl Cursor {
         self.reached
     }
 
-    /// Everything up to `sequence` is done.
+    /// Records that everything up to `sequence` is done.
     pub(super) fn reach(&mut self, sequence: u64) {
         self.reached = Some(sequence);
     }
 
-    /// The position of `sequence` for the feed. The epoch is the stream's creation time, moved on
-    /// where that would not make the epoch greater.
+    /// The position of `sequence` for the feed. The epoch is the stream's creation time, or a later
+    /// number if the creation time would not make the epoch greater.
     pub(super) fn position(&self, sequence: u64) -> StreamPosition {
         StreamPosition {
             epoch: self.reported_unix_ns,
@@ -78,13 +78,13 @@ impl Cursor {
         }
     }
 
-    /// Takes in what the server says of the stream now.
+    /// Takes in the state of the stream, reported by the server now.
     ///
-    /// A stream that was made anew while this process ran is read from its start: all of it is
-    /// news. A stream of the same creation time whose last sequence is behind what was handed over
-    /// (restored from a backup, or its host lost power before a sync) is reported as a new one too,
-    /// otherwise everything would be dropped as old until it has caught up; what it holds is
-    /// history, so it starts over from its last message.
+    /// A stream made anew while this process ran is read from the start: all messages are news. A
+    /// stream of the same creation time with a last sequence behind the cursor (restored from a
+    /// backup, or the host lost power before a sync) is reported as a new stream too; otherwise
+    /// everything would be dropped as old until the stream has caught up. The messages of such a
+    /// stream are history, so the relay starts over from the last message.
     pub(super) fn observe(&mut self, stream: StreamState) {
         let same = self.created_unix_ns == stream.created_unix_ns;
         match self.reached {
@@ -103,36 +103,38 @@ impl Cursor {
     }
 }
 
-/// Acknowledgements that leave together at most.
+/// The limit on acknowledgements sent together.
 const OWED_MAX: i64 = 64;
-/// The part of a consumer's limit of unacknowledged messages that may be owed, and of its patience:
-/// no limit of somebody else's consumer is reached because we wait.
+/// The divisor for a consumer's limit of unacknowledged messages and for the consumer's timeout.
+/// Waiting acknowledgements use at most this share, so no limit of another client's consumer is
+/// reached.
 const SHARE: u8 = 8;
 /// How long an acknowledgement waits for others.
 const WAIT: Duration = Duration::from_millis(200);
-/// What the server waits for an acknowledgement where a consumer says nothing of it.
+/// The server's timeout for an acknowledgement if a consumer sets none.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 
-/// Acknowledgements that are owed to one consumer, sent several at a time.
+/// The acknowledgements to send to a consumer, several at a time.
 ///
-/// The crate wakes a thread for each acknowledgement that follows another by more than 5 ms, and
-/// that thread makes a system call: at 20 messages a second a quarter of what a message costs. No
-/// message waits for its acknowledgement, so those of a fifth of a second leave together. What that
-/// changes: a process that is killed may get the messages of this time a second time, which the
-/// [`Cursor`] knows.
+/// If an acknowledgement follows another by more than 5 ms, the crate wakes a thread, and the
+/// thread makes a system call: at 20 messages a second a quarter of the cost of a message. No
+/// message waits for its acknowledgement, so the acknowledgements of a fifth of a second leave
+/// together. The effect: after a kill, the messages of this time may be delivered a second time,
+/// and the [`Cursor`] recognises them.
 #[derive(Debug)]
 pub(super) struct Acks {
     /// The subjects to publish to.
     owed: Vec<String>,
-    /// When the first of them was handed over.
+    /// When the first message with a waiting acknowledgement was handed over.
     since: Option<Instant>,
     max: usize,
     wait: Duration,
 }
 
 impl Acks {
-    /// For a consumer that stops at so many unacknowledged messages (0 or less: at none), and
-    /// delivers again what was not acknowledged within `ack_wait` (0: the server's default).
+    /// Makes a queue for a consumer that stops at `ack_pending_max` unacknowledged messages (0 or
+    /// less: never) and redelivers messages not acknowledged within `ack_wait` (0: the server's
+    /// default).
     pub(super) fn new(ack_pending_max: i64, ack_wait: Duration) -> Self {
         let share = match ack_pending_max {
             ..=0 => OWED_MAX,
@@ -151,8 +153,8 @@ impl Acks {
         }
     }
 
-    /// A message was handed over at `now`. Returns whether to send what is owed: because it is
-    /// much, or has waited.
+    /// Queues the acknowledgement of a message handed over at `now`. Returns whether to send the
+    /// queue now: because the queue is long, or has waited long.
     #[must_use]
     pub(super) fn owe(&mut self, subject: String, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
@@ -160,13 +162,13 @@ impl Acks {
         self.owed.len() >= self.max || now.duration_since(since) >= self.wait
     }
 
-    /// When to send what is owed if no other message comes: later than [`Self::owe`] says, so that
-    /// steady messages need no timer.
+    /// When to send the queue if no other message comes: later than in [`Self::owe`], so steady
+    /// messages need no timer.
     pub(super) fn due(&self) -> Option<Instant> {
         self.since.map(|since| since + self.wait * 2)
     }
 
-    /// Takes what is owed, in the order in which it was handed over.
+    /// Takes the queued acknowledgements, in the order of the hand-over.
     pub(super) fn take(&mut self) -> impl Iterator<Item = String> {
         self.since = None;
         self.owed.drain(..)

@@ -1,22 +1,22 @@
-//! What the server does not permit this user, and the words that say so. They come in errors that belong to
-//! no request, so who misses an answer looks here for the reason.
+//! The server's refusals of permissions, and the parser of their texts. A refusal arrives as an
+//! error without a request; code that misses an answer looks for the reason here.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Refusals that are remembered of one connection; the oldest are forgotten first. A connection
-/// has a subject for each of its streams and consumers, and a few verbs.
+/// The limit on refusals remembered of a connection; the oldest are forgotten first. A connection
+/// uses a subject for each stream and consumer, and a few verbs.
 const REFUSALS_MAX: usize = 64;
-/// Every inbox stands for all: one permission lets in to all of them.
+/// A refusal of any inbox counts for all: the same permission covers all inboxes.
 pub(super) const INBOXES: &str = "_INBOX.>";
 const INBOX_PREFIX: &str = "_INBOX.";
 const ACKS_PREFIX: &str = "$JS.ACK.";
 
-/// One thing that the server did not permit.
+/// An action that the server did not permit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// To subscribe to a subject.
     Subscription(String),
-    /// To publish to a subject, which is how JetStream is asked.
+    /// To publish to a subject, such as a request to JetStream.
     Request(String),
     /// To acknowledge the messages of a consumer.
     Acks { stream: String, consumer: String },
@@ -36,7 +36,7 @@ impl Refusal {
     }
 }
 
-/// Stream and consumer of an acknowledgement, in both of its forms (see
+/// Stream and consumer of an acknowledgement, in both forms of the subject (see
 /// [`AckSubject`](super::position::AckSubject)).
 fn acks(subject: &str) -> Option<Refusal> {
     let tokens: Vec<&str> = subject.strip_prefix(ACKS_PREFIX)?.split('.').collect();
@@ -48,19 +48,19 @@ fn acks(subject: &str) -> Option<Refusal> {
     })
 }
 
-/// The refusals of one connection, in the order in which they came. Clones are the same list.
+/// The refusals of a connection, in order of arrival. Clones share the list.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Refusals(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
     all: Vec<Refusal>,
-    /// Those that the session has not taken yet.
+    /// Refusals not yet taken by the session.
     news: Vec<Refusal>,
 }
 
 impl Refusals {
-    /// Takes in an error of the server. Returns whether it is a refusal that is known already.
+    /// Takes in an error of the server. Returns whether the error is a known refusal.
     pub(super) fn take_in(&self, error: &str) -> bool {
         let Some(refusal) = Refusal::parse(error) else {
             return false;
@@ -76,17 +76,17 @@ impl Refusals {
         false
     }
 
-    /// Forgets a refusal before it is tried whether it still holds.
+    /// Forgets a refusal before the action is tried again.
     pub(super) fn forget(&self, refusal: &Refusal) {
         self.known().all.retain(|known| known != refusal);
     }
 
-    /// Whether that was refused.
+    /// Whether the server has sent this refusal.
     pub(super) fn has(&self, refusal: &Refusal) -> bool {
         self.known().all.contains(refusal)
     }
 
-    /// What was refused since the last call.
+    /// The refusals since the last call.
     pub(super) fn take_news(&self) -> Vec<Refusal> {
         std::mem::take(&mut self.known().news)
     }
@@ -110,7 +110,8 @@ pub(super) fn refused_subject(words: &str) -> Option<String> {
     is_subscription.then_some(subject)
 }
 
-/// The subject of a refusal, which the server writes as Go quotes a text, and whether it may not be subscribed to.
+/// The subject of a refusal, quoted by the server as a Go string, and whether the refusal is of a
+/// subscription.
 fn refused(words: &str) -> Option<(String, bool)> {
     let (before, quoted) = words.split_once('"')?;
     let before = before.to_ascii_lowercase();

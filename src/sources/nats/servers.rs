@@ -1,5 +1,5 @@
-//! Which servers are tried for a connection, and in which order; and the connection beside one that is
-//! silent, which finds the server to try first.
+//! The order in which servers are tried for a connection. Also the second connection beside a
+//! silent connection, to find the server to try first.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -11,18 +11,19 @@ use crate::sources::probe::{Found, Probe};
 use crate::sources::relay::Relay;
 use crate::sources::socket::Waiter;
 
-/// The servers of a source, beside those of its URL.
+/// The servers of a source beyond the servers of the URL.
 #[derive(Default)]
 pub(super) struct Servers {
-    /// Others of the cluster, tried after those of the URL.
+    /// Other servers of the cluster, tried after the servers of the URL.
     learned: Vec<Endpoint>,
-    /// This one answered while the one in use was silent: the next connection tries it first.
+    /// The server with an answer while the server in use was silent; tried first for the next
+    /// connection.
     better: Option<Endpoint>,
 }
 
 impl Servers {
-    /// Tries every server once; the error is the last one's. `open` returns the connection with the
-    /// other servers of its cluster, which are learned.
+    /// Tries every server once. Returns the first connection, or the error of the last server.
+    /// `open` returns a connection and the other servers of the cluster, kept in `learned`.
     pub(super) fn connect<C>(
         &mut self,
         settings: &NatsSettings,
@@ -45,37 +46,38 @@ impl Servers {
         Err(last)
     }
 
-    /// Every server but this one.
+    /// All servers except `used`.
     pub(super) fn others(&self, settings: &NatsSettings, used: &Endpoint) -> Vec<Endpoint> {
         let all = settings.endpoints().flatten().chain(self.learned.clone());
         all.filter(|endpoint| !endpoint.is_at(used)).collect()
     }
 
-    /// The next connection tries this server first.
+    /// Makes the next connection try this server first.
     pub(super) fn prefer(&mut self, better: Option<Endpoint>) {
         self.better = better;
     }
 }
 
-/// How long a server may take for a second connection. The silent one is not read meanwhile; a server
-/// that goes on answers at once on both.
+/// Limits on the time for a second connection. The silent connection is not read meanwhile; a
+/// working server answers at once on both.
 const PATIENCE: Patience = Patience {
     connect: Duration::from_millis(500),
     handshake: Duration::from_secs(1),
 };
-/// A second connection is read until it is let in.
+/// The payload limit of a second connection, read only until the log-in is complete.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
-/// The second connection, which logs in and subscribes to nothing: it tells whether a silent one is kept. Another server of the list is tried, then the
-/// silent one again, and so on: a server that stands still has another one do better, and so has a
-/// server whose link alone is dead.
+/// The second connection, to decide whether the silent connection is kept; logs in and subscribes
+/// to nothing. The tries alternate between another server of the list and the silent server. If the
+/// silent server hangs, another server answers; if only the link is dead, the same server answers
+/// on a new connection.
 pub(super) struct Second {
     probe: Probe,
-    /// Where the silent connection leads.
+    /// The server of the silent connection.
     used: Endpoint,
     others: Vec<Endpoint>,
     tries: usize,
-    /// The server that answered.
+    /// The server with an answer.
     better: Option<Endpoint>,
 }
 
@@ -125,13 +127,13 @@ impl Second {
         self.probe.end(relay, all_stand)
     }
 
-    /// The server that answered while this connection was silent, if that was its end.
+    /// The server with an answer during the silence, if the silence ended this connection.
     pub(super) fn better(self) -> Option<Endpoint> {
         self.better
     }
 }
 
-/// A server that lets nobody in is no better.
+/// Asks another server. A server refusing the log-in is no better.
 fn ask_another(endpoint: &Endpoint, settings: &NatsSettings) -> Found {
     match log_in(endpoint, settings) {
         Ok(()) => Found::Answer,
@@ -139,7 +141,7 @@ fn ask_another(endpoint: &Endpoint, settings: &NatsSettings) -> Found {
     }
 }
 
-/// The server of the silent connection: one that refuses goes on.
+/// Asks the server of the silent connection again. Even a refusal shows a working server.
 fn ask_again(endpoint: &Endpoint, settings: &NatsSettings) -> Found {
     match log_in(endpoint, settings) {
         Ok(()) | Err(NatsError::Refused { .. }) => Found::Answer,

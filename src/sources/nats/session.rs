@@ -1,4 +1,4 @@
-//! One connection from its first message to its loss: the messages of all subscriptions, in turns.
+//! A connection from its first message to its loss: the messages of all subscriptions, in turns.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -17,20 +17,20 @@ use crate::feeds::BusEvent;
 use crate::sources::relay::Relay;
 use crate::telemetry::{BusStatus, ConsumerStatus, Stall};
 
-/// Messages of one subscription that are handed over before the others are looked at.
+/// The limit on messages of a subscription handed over before the others get their turn.
 const TURN_MESSAGES_MAX: usize = 64;
 
-/// What a session works with, beside its connection.
+/// A session: settings, subscriptions, connections.
 pub(super) struct Session<'a> {
     pub(super) settings: &'a NatsSettings,
     pub(super) relay: &'a mut Relay<NatsError>,
     pub(super) subscriptions: &'a mut [Subscription],
     pub(super) bus: &'a Link,
-    /// Whether this connection is kept while it is silent.
+    /// Decides whether this connection is kept during a silence.
     pub(super) second: &'a mut Second,
 }
 
-/// What there is to do.
+/// The next thing to do.
 enum Ready {
     Lost,
     Reports,
@@ -51,7 +51,7 @@ impl Session<'_> {
                 self.settle();
                 Stop::LoopGone
             }
-            // What has arrived is good, however the connection ended.
+            // Messages that have arrived are good, however the connection ended.
             Stop::Bus(error) => match self.relay_rest() {
                 Err(Stop::LoopGone) => Stop::LoopGone,
                 Err(Stop::Bus(_)) | Ok(()) => Stop::Bus(error),
@@ -83,7 +83,8 @@ impl Session<'_> {
                 answered = Instant::now();
                 self.is_heard(answered);
                 let found_stream = self.take_in(report, watchdog)?;
-                // Its last message was handed over, quiet.
+                // The last message of the subject was handed over quietly, so `CaughtUp` follows
+                // again.
                 told_caught_up &= !found_stream;
             }
             self.send_due_acks();
@@ -92,28 +93,30 @@ impl Session<'_> {
             quiet = if left.is_zero() {
                 self.look_elsewhere(answered, watchdog)?
             } else {
-                // Of a link that is silent, the consumers say nothing.
+                // Consumers are checked only while the link is well: a silent link says nothing
+                // about them.
                 self.check_consumers(watchdog)?;
                 left
             };
         }
     }
 
-    /// How long no acknowledgement is due; `None`: none is owed.
+    /// The time until the next acknowledgements are due; `None` if none wait.
     fn until_acks(&self) -> Option<Duration> {
         let dues = self.subscriptions.iter().filter_map(|s| s.acks_due());
         Some(dues.min()?.saturating_duration_since(Instant::now()))
     }
 
-    /// The process ends: no acknowledgement that is owed is forgotten, or the next reader of a
-    /// durable would get its message again.
+    /// Sends all waiting acknowledgements at the end of the process. Otherwise the next reader of a
+    /// durable consumer would get the messages again.
     fn settle(&mut self) {
         let mut owed = false;
         for subscription in self.subscriptions.iter_mut() {
             owed |= subscription.acks_due().is_some();
             subscription.send_acks(self.bus);
         }
-        // Waits without a limit for a server that is gone; the process does not.
+        // The flush waits without a limit for a dead server, but the process does not wait for this
+        // thread.
         if owed && !self.bus.api.is_lost() {
             let _ = self.bus.api.connection.flush();
         }
@@ -214,7 +217,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Whether a subject found the stream that it waited for.
+    /// Handles a report. Returns whether a subject that waited for its stream was attached.
     fn take_in(&mut self, report: Report, watchdog: &Watchdog) -> Result<bool, Stop> {
         let reads_from = |s: &Subscription, name: &str| {
             s.standing()
@@ -275,7 +278,7 @@ impl Session<'_> {
             Report::Free { .. } if subscription.awaits_durable() => {
                 self.take_over(index, watchdog)?;
             }
-            // of a consumer that is not read from any more, or of a stream that is not there yet
+            // About a consumer no longer in use, or a stream still missing.
             Report::Alive
             | Report::Answered { .. }
             | Report::Pending { .. }
@@ -286,7 +289,7 @@ impl Session<'_> {
         Ok(false)
     }
 
-    /// What the server did not permit concerns the subscription that tried it.
+    /// Applies each new refusal to the subscription concerned.
     fn take_refusals(&mut self, watchdog: &Watchdog) -> Result<(), Stop> {
         for refusal in self.bus.api.refusals.take_news() {
             let concerns = |subscription: &Subscription| {
@@ -317,7 +320,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The link is silent. Returns how long until the next look.
+    /// Handles a silent link. Returns the time until the next look.
     fn look_elsewhere(&mut self, answered: Instant, watchdog: &Watchdog) -> Result<Duration, Stop> {
         let refusals = &self.bus.api.refusals;
         if refusals.has(&Refusal::Request(INBOXES.to_owned())) {
@@ -327,7 +330,7 @@ impl Session<'_> {
         }
         match self.second.look(answered, self.relay, self.settings) {
             Some(next) => Ok(next.saturating_duration_since(Instant::now())),
-            // What came while the second connection took its time ends the silence.
+            // A report during the second connection ends the silence.
             None if !watchdog.reports.is_empty() => Ok(Duration::ZERO),
             None => {
                 let silent_ms = answered.elapsed().as_millis() as u64;
@@ -336,7 +339,7 @@ impl Session<'_> {
         }
     }
 
-    /// The link is well.
+    /// Records that the link is well.
     fn is_heard(&mut self, now: Instant) {
         if self.second.end(self.relay, true) {
             for subscription in self.subscriptions.iter_mut() {
@@ -362,8 +365,8 @@ impl Session<'_> {
         all.map(watched).collect()
     }
 
-    /// How long the link may be silent: it is tried once per interval, and the last echo before the time to
-    /// answer begins is as old as that.
+    /// How long the link may be silent. The link is tried once per interval, so the last echo may
+    /// be an interval old when the time to answer begins.
     pub(super) fn patience(&self) -> Duration {
         if self.subscriptions.is_empty() {
             return Duration::MAX;
@@ -371,7 +374,7 @@ impl Session<'_> {
         self.interval() + Duration::from_millis(self.settings.times.ping_timeout_ms)
     }
 
-    /// After how long the silence of JetStream about a subject is told.
+    /// The length of JetStream's silence about a subject before the log reports it.
     pub(super) fn silence_told_after(&self) -> Duration {
         self.patience().saturating_add(ANSWER_TIMEOUT)
     }
@@ -381,7 +384,7 @@ impl Session<'_> {
     }
 }
 
-/// What there is to do at this moment.
+/// The next thing to do, without waiting.
 fn look(subscriptions: &[Subscription], bus: &Link, watchdog: &Watchdog) -> Ready {
     if let Err(TryRecvError::Disconnected) = bus.api.lost.try_recv() {
         return Ready::Lost;
@@ -397,7 +400,7 @@ fn look(subscriptions: &[Subscription], bus: &Link, watchdog: &Watchdog) -> Read
     index.map_or(Ready::Nothing, Ready::Messages)
 }
 
-/// Where `/health` and `/ready` read about a subscription.
+/// The status of a subscription, for `/health` and `/ready`.
 pub(super) fn of<'a>(
     status: &'a BusStatus,
     subscription: &Subscription,
@@ -406,7 +409,7 @@ pub(super) fn of<'a>(
     status.consumers().iter().find(|c| c.subject() == subject)
 }
 
-/// Nothing is known of the subscription's consumer any more.
+/// Resets the status of the subscription's consumer.
 pub(super) fn forget(status: &BusStatus, subscription: &Subscription) {
     if let Some(consumer) = of(status, subscription) {
         consumer.set_lag(None);

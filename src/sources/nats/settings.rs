@@ -1,4 +1,4 @@
-//! What a NATS source needs to know, and the reading of NATS URLs.
+//! The settings of a NATS source, and the parser of NATS URLs.
 
 use std::sync::Arc;
 
@@ -6,72 +6,72 @@ use super::access::{Auth, Credentials, Tls};
 use super::error::NatsError;
 use crate::sources::LinkTimes;
 
-/// The port of a NATS URL that names none.
+/// The port of a NATS URL without a port.
 const DEFAULT_PORT: u16 = 4222;
 
-/// The name that the server's connection list shows.
+/// The name in the server's connection list.
 pub(super) const CLIENT_NAME: &str = "weirgate";
 
-/// Servers that are remembered beside those of the URL.
+/// The limit on servers remembered beside the servers of the URL.
 const LEARNED_MAX: usize = 16;
 
-/// Everything that can be set on a [`super::NatsSource`]. Has no `Debug`, for it may hold passwords.
+/// The settings of a [`super::NatsSource`]. Without `Debug`, because of the passwords.
 #[derive(Clone)]
 pub struct NatsSettings {
-    /// One NATS URL or several, separated by commas: `nats://[user:password@|token@]host[:port]`
-    /// or `tls://…`. They are tried in turn, and then other servers of the cluster that a server
-    /// told of. Percent signs in user, password and token are decoded.
+    /// NATS URLs, separated by commas: `nats://[user:password@|token@]host[:port]` or `tls://…`.
+    /// The servers are tried in turn, then other servers of the cluster, as announced by a server.
+    /// Percent signs in user, password and token are decoded.
     pub urls: String,
-    /// For the servers whose URL has neither user nor token.
+    /// The credentials for servers without user or token in the URL.
     pub credentials: Credentials,
-    /// Certificates, for `tls://` and for servers that want TLS.
+    /// Certificates, for `tls://` and for servers requiring TLS.
     pub tls: Tls,
-    /// Streams that are created when missing and never altered when present. Others are never
-    /// created: their subjects wait until they are there.
+    /// Streams to create if missing, never altered if present. Other streams are never created:
+    /// their subjects wait for them.
     pub streams: Vec<StreamSpec>,
-    /// What is relayed: one consumer each.
+    /// The subjects to relay, each through a consumer.
     pub subscriptions: Vec<SubscriptionSpec>,
-    /// Use unnamed consumers only, so that several processes each get every message.
+    /// Use ephemeral consumers only, so that several processes each get every message.
     pub ephemeral: bool,
-    /// Of the link to each server.
+    /// The times of the link to each server.
     pub times: LinkTimes,
     /// After so many milliseconds without an answer of JetStream about a consumer, while the link
-    /// is well, its subject is read from another one.
+    /// is well, the subject is read from another consumer.
     pub consumer_silence_max_ms: u64,
-    /// A backlog of more messages than this is quiet: it updates the cache, without one broadcast
-    /// each (levels contract: 4).
+    /// A backlog of more messages than this is quiet: the cache is updated, without a broadcast for
+    /// each message (levels contract: 4).
     pub backlog_quiet_min: u64,
-    /// How the last good message of a subject is found when its newest one is bad.
+    /// The search for the last good message of a subject when the newest message is bad.
     pub look_back: LookBack,
 }
 
 /// Whether a message of a subject (the first text) with a payload makes a state.
 pub type Judge = dyn Fn(&str, &[u8]) -> bool + Send + Sync;
 
-/// How far and by what the last good message of a subject is searched for.
+/// The limit and the test in the search for the last good message of a subject.
 #[derive(Clone)]
 pub struct LookBack {
-    /// Messages that are fetched of one subject, at most; 0: none.
+    /// The limit on messages fetched of a subject; 0: none.
     pub messages_max: u64,
-    /// Which messages are good.
+    /// Whether a message is good.
     pub is_good: Arc<Judge>,
 }
 
-/// A stream as it is created when it is missing: file storage, limits retention.
+/// A stream to create if missing: file storage, limits retention.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamSpec {
     /// The stream's name.
     pub name: String,
-    /// The subjects that it stores.
+    /// The subjects to store.
     pub subjects: Vec<String>,
-    /// How long it keeps a message, seconds.
+    /// The maximum age of a message, seconds.
     pub max_age_s: u64,
 }
 
-/// One subject that is relayed.
+/// A subject to relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriptionSpec {
-    /// The stream that holds the subject; `None` for whichever does, which the server is asked.
+    /// The stream holding the subject; `None`: the server is asked for the stream.
     pub stream: Option<String>,
     /// The subject, without wildcards: its last message warms the cache.
     pub subject: String,
@@ -79,7 +79,7 @@ pub struct SubscriptionSpec {
     pub durable: String,
 }
 
-/// One server: where it is, and as whom to go there. Has no `Debug`, for it holds the password.
+/// The address of a server, and the log-in there. Without `Debug`, because of the password.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Endpoint {
     pub(super) tls: bool,
@@ -87,12 +87,12 @@ pub(super) struct Endpoint {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) auth: Auth,
-    /// The name that its certificate has to have: the host of a URL of the settings.
+    /// The name required in the server's certificate: the host of a URL of the settings.
     pub(super) tls_name: String,
 }
 
 impl NatsSettings {
-    /// Servers for plain subjects: no streams, no consumers, everything else as the contracts have it.
+    /// Settings for plain subjects: no streams, no consumers, all other values as in the contracts.
     pub fn plain(urls: &str, credentials: Credentials, tls: Tls) -> Self {
         Self {
             urls: urls.to_owned(),
@@ -111,7 +111,7 @@ impl NatsSettings {
         }
     }
 
-    /// The servers of `urls`, each on its own, so that a bad one does not hide a good one.
+    /// The servers of `urls`, parsed separately: a bad URL does not hide a good URL.
     pub(super) fn endpoints(&self) -> impl Iterator<Item = Result<Endpoint, NatsError>> {
         let urls: Vec<&str> = split(&self.urls).collect();
         let urls = if urls.is_empty() { vec![""] } else { urls };
@@ -150,10 +150,11 @@ impl Endpoint {
         })
     }
 
-    /// Another server of the same cluster: `address` as a server tells it (host and port). It is
-    /// gone to as this one is, in TLS if this one is (`tls`). In TLS it has to show a certificate of
-    /// this one's name, whatever it is called: servers tell names before TLS, so an attacker on the
-    /// path can write the name of a server with a certificate of its own.
+    /// Another server of the same cluster: `address` (host and port) is announced by a server. The
+    /// log-in is the same as for this endpoint; `tls` says whether TLS is used. With TLS, the
+    /// server must show a certificate for the name of this endpoint, not for `address`: servers
+    /// announce addresses before TLS, so an attacker on the path can insert the name of a server
+    /// with the attacker's certificate.
     pub(super) fn neighbour(&self, address: &str, tls: bool) -> Option<Self> {
         let (host, port) = host_and_port(address).filter(|(host, _)| !host.is_empty())?;
         Some(Self {
@@ -182,8 +183,8 @@ impl Endpoint {
     }
 }
 
-/// Takes in what a server told of its cluster: the newest first, and not too many. Those of the URL
-/// are tried before them, and are not among them.
+/// Adds announced servers to `learned`, newest first, [`LEARNED_MAX`] at most. Servers of the URL
+/// are tried before these, and are left out.
 pub(super) fn learn(learned: &mut Vec<Endpoint>, told: Vec<Endpoint>, configured: &[Endpoint]) {
     let before = std::mem::take(learned);
     for endpoint in told.into_iter().chain(before) {
@@ -199,7 +200,7 @@ pub(super) fn learn(learned: &mut Vec<Endpoint>, told: Vec<Endpoint>, configured
 
 /// The URLs with every password and token shown as `***`, for banner, logs and `/health`.
 ///
-/// Errs on the side of hiding: what looks like half of a password that holds a comma goes too.
+/// When in doubt, hides: a part without host and port may be half of a password with a comma.
 pub fn redacted(urls: &str) -> String {
     let shown: Vec<String> = urls.split(',').map(redacted_one).collect();
     shown.join(",")
@@ -226,7 +227,7 @@ fn split(urls: &str) -> impl Iterator<Item = &str> {
     urls.split(',').map(str::trim).filter(|url| !url.is_empty())
 }
 
-/// `None` when what stands in the place of the port is no port.
+/// Returns `None` if the port is no number.
 fn host_and_port(place: &str) -> Option<(&str, u16)> {
     if let Some(v6) = place.strip_prefix('[') {
         let (host, rest) = v6.split_once(']')?;
@@ -341,10 +342,10 @@ mod tests {
         let told = |by: &Endpoint, address| Vec::from_iter(by.neighbour(address, true));
         let mut learned = Vec::new();
         learn(&mut learned, told(one, "attacker.example:1"), &configured);
-        // One that is learned tells of another one.
+        // A learned server announces another server.
         let next = told(&learned[0], "10.0.0.1:1");
         learn(&mut learned, next, &configured);
-        // A configured one keeps its own name, whoever tells of it.
+        // A configured server keeps its own name, whichever server announces it.
         learn(&mut learned, told(one, "two.example:4222"), &configured);
         let names = |learned: &[Endpoint]| -> Vec<_> {
             let pair = |e: &Endpoint| (e.host.clone(), e.tls_name.clone());
@@ -356,7 +357,7 @@ mod tests {
             pair("attacker.example", "one.example"),
         ];
         assert_eq!(names(&learned), want);
-        // Two that tell of the same server: name and login of the one that told last.
+        // If two servers announce the same server, name and log-in come from the last announcement.
         learn(&mut learned, told(two, "attacker.example:1"), &configured);
         assert_eq!(names(&learned)[0], pair("attacker.example", "two.example"));
         assert!(learned[0].auth == two.auth && learned[1].auth == one.auth);

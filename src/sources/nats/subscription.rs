@@ -1,4 +1,4 @@
-//! One relayed subject: which consumer it reads from, how far it has come, what is quiet.
+//! A relayed subject: the consumer, the position reached, and the extent of the quiet backlog.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,39 +14,39 @@ use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 use crate::feeds::{BusEvent, BusMessage};
 use crate::sources::SourceLink;
 
-/// How long one message of a gap may take; they are in the stream already.
+/// The longest wait for a message of a gap; the messages are in the stream already.
 const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
 
-/// Connections that brought nothing, after which a message that breaks them is looked for.
+/// Connections in a row without progress before looking for a message with unreadable headers.
 const FRUITLESS_MAX: u32 = 2;
 
-/// One relayed subject, over all connections.
+/// A relayed subject, over all connections.
 pub(super) struct Subscription {
     spec: SubscriptionSpec,
-    /// Its stream, where that is ours to make.
+    /// The subject's stream, if weirgate makes the stream.
     ours: Option<StreamSpec>,
-    /// The name of its stream is empty until it is known.
+    /// The name of the stream is empty until known.
     target: Target,
     subject: Arc<str>,
     cursor: Cursor,
-    /// The consumer that it reads from on this connection.
+    /// The consumer in use on this connection.
     standing: Option<Standing>,
-    /// Reading from an unnamed consumer until the durable is free.
+    /// Reading from an ephemeral consumer until the durable consumer is free.
     awaits_durable: bool,
-    /// The server refused the deliver subject of the durable on this connection.
+    /// The server refused the deliver subject of the durable consumer on this connection.
     is_refused: bool,
     /// Messages of a gap between two connections, to be relayed before anything else.
     gap: Vec<nats::Message>,
     /// Messages up to this stream sequence are backlog.
     quiet_until: Option<u64>,
-    /// How far it had come when it was attached last.
+    /// The sequence reached at the last attach.
     attached_at: Option<u64>,
-    /// Connections in a row on which it came no further.
+    /// Connections in a row without progress.
     fruitless: u32,
     health: Health,
     attempts: Attempts,
     was_look_back_limited: bool,
-    /// The last thing that was logged of stream and durable, so that it is logged once.
+    /// The last state logged of stream and durable consumer; each state is logged once.
     told: Option<Told>,
 }
 
@@ -85,12 +85,12 @@ impl Subscription {
         &self.spec
     }
 
-    /// What it reads from, while it stands.
+    /// The stream, the subject and the durable consumer.
     pub(super) fn target(&self) -> &Target {
         &self.target
     }
 
-    /// The consumer that it reads from, while it stands. It does not while it has no stream.
+    /// The consumer in use; `None` without a stream, or after a failed attempt.
     pub(super) fn standing(&self) -> Option<&Standing> {
         self.standing.as_ref()
     }
@@ -103,7 +103,8 @@ impl Subscription {
         &mut self.attempts
     }
 
-    /// Whether to attach it now, while it is read from nothing, given whether its stream is there.
+    /// Whether to attach the subject now. Returns false while a consumer is in use. If the stream
+    /// is missing, weirgate must be the maker of the stream, and the last attempt must have failed.
     pub(super) fn is_to_be_attached(&self, stream_is_there: bool) -> bool {
         let can_be = stream_is_there || (self.ours.is_some() && self.attempts.is_away());
         self.standing.is_none() && can_be && self.attempts.is_due(Instant::now())
@@ -113,13 +114,13 @@ impl Subscription {
         self.awaits_durable
     }
 
-    /// Whether its backlog has been handed over.
+    /// Whether the backlog has been handed over.
     pub(super) fn caught_up(&self) -> bool {
         self.quiet_until.is_none()
     }
 
-    /// The server says that nothing is pending, and nothing waits here: the end of the backlog was
-    /// deleted from the stream meanwhile.
+    /// Handles the server's report of nothing pending. If nothing waits here either, the end of the
+    /// backlog was deleted from the stream meanwhile, and the backlog is over.
     pub(super) fn nothing_pending(&mut self) {
         let waits = |s: &Standing| !s.messages.receiver().is_empty();
         if !self.standing.as_ref().is_some_and(waits) {
@@ -127,7 +128,7 @@ impl Subscription {
         }
     }
 
-    /// The connection is gone: gives back what was subscribed on it.
+    /// Ends the use of a lost connection. Returns the subscription on the connection.
     pub(super) fn detach(&mut self) -> Option<nats::Subscription> {
         self.is_refused = false;
         let further = self.cursor.reached() != self.attached_at;
@@ -135,7 +136,7 @@ impl Subscription {
         self.let_go()
     }
 
-    /// Reads from nothing. Returns what was subscribed.
+    /// Stops reading. Returns the subscription in use.
     pub(super) fn let_go(&mut self) -> Option<nats::Subscription> {
         self.gap.clear();
         self.quiet_until = None;
@@ -143,13 +144,12 @@ impl Subscription {
         self.standing.take().map(|s| s.messages)
     }
 
-    /// Finds or makes stream and consumer, warms the cache where that is due, and decides what of
-    /// the backlog is quiet.
+    /// Finds or makes stream and consumer, warms the cache if due, and decides how much of the
+    /// backlog is quiet.
     ///
-    /// What counts as backlog comes from consumer and stream, once, and its end is a stream
-    /// sequence. The pending count that each message carries would be the simpler end, but under
-    /// steady traffic it need never be zero, and what is delivered again carries a zero before the
-    /// backlog's end.
+    /// The backlog is determined once, from consumer and stream, and ends at a stream sequence. The
+    /// pending count in each message would be a simpler end, but under steady traffic the count
+    /// need never be zero, and a redelivered message carries a zero before the end of the backlog.
     pub(super) fn attach(
         &mut self,
         bus: &Link,
@@ -160,8 +160,8 @@ impl Subscription {
         self.attach_to(bus, settings, link, settings.ephemeral)
     }
 
-    /// The same with an unnamed consumer, while JetStream does not answer about the durable. An
-    /// error leaves everything as it is.
+    /// Attaches to an ephemeral consumer, while JetStream does not answer about the durable
+    /// consumer. An error leaves everything unchanged.
     pub(super) fn attach_elsewhere(
         &mut self,
         bus: &Link,
@@ -196,7 +196,7 @@ impl Subscription {
         };
         let standing = self.stand(bus, settings, unnamed, start)?;
         let first = self.cursor.reached().is_none();
-        // A consumer may claim more than a stream that lost its tail has.
+        // If the stream lost its tail, the consumer may claim a sequence after the stream's last.
         let delivered = standing.delivered.min(stream.last_sequence);
         let reached = self.cursor.reached().unwrap_or(delivered);
         let unseen = self.unseen(bus, &standing, last_sequence, settings.backlog_quiet_min)?;
@@ -223,11 +223,11 @@ impl Subscription {
         }))
     }
 
-    /// Hands over messages that the crate cannot read.
+    /// Hands over messages with headers unreadable to the crate.
     ///
-    /// Headers that are no headers make the crate drop the connection, each time the message
-    /// comes, so a consumer that starts with it would never get any further. Asked for by its
-    /// sequence, the message comes packed up.
+    /// The crate drops the connection at each delivery of malformed headers, so a consumer starting
+    /// with such a message would never get any further. Requested by sequence, the message arrives
+    /// packed in JSON.
     fn pass_unreadable(&mut self, bus: &Link, link: &SourceLink) -> Result<(), Stop> {
         let (stream, subject) = (&self.target.stream, &self.target.subject);
         while let Some(reached) = self.cursor.reached()
@@ -251,10 +251,11 @@ impl Subscription {
         Ok(())
     }
 
-    /// Changes over from an unnamed consumer to the durable, if that is still free.
+    /// Changes from an ephemeral consumer to the durable consumer, if still free.
     ///
-    /// Both run for a moment. What the durable has delivered to others before is awaited from the
-    /// unnamed one; what both bring is known by its sequence.
+    /// Both consumers run for a moment. Messages that the durable consumer delivered to others
+    /// before are awaited from the ephemeral consumer; a message from both is recognised by its
+    /// sequence.
     pub(super) fn take_over(&mut self, bus: &Link, link: &SourceLink) -> Result<(), Stop> {
         let start = self.cursor.reached().unwrap_or(0) + 1;
         let Some(durable) = self.stand_on_durable(bus, start)? else {
@@ -271,13 +272,13 @@ impl Subscription {
                 Err(_) => break,
             }
         }
-        // It goes by itself after a while; asking now keeps the server's lists short.
+        // The server would delete the consumer later; deleting now keeps the server's lists short.
         let stream = &self.target.stream;
         let _ = bus.api.delete_consumer(stream, &unnamed.consumer);
         Ok(())
     }
 
-    /// Subscribes to the durable, or to an unnamed consumer where that is not ours to have.
+    /// Subscribes to the durable consumer or, if not available, to an ephemeral consumer.
     fn stand(
         &mut self,
         bus: &Link,
@@ -292,13 +293,14 @@ impl Subscription {
         self.awaits_durable = !settings.ephemeral && !self.is_refused;
         let made = bus.make_consumer(&self.target, None, start)?;
         made.ok_or_else(|| {
-            // a server would have to give one name twice
+            // Only a server giving the same name twice could answer this.
             let reason = ApiError::Unreadable("it says that the name is in use".into());
             asked("make an unnamed consumer".into(), reason)
         })
     }
 
-    /// `None` when the durable is not ours to have.
+    /// Subscribes to the durable consumer. Returns `None` if another client or the server prevents
+    /// that.
     fn stand_on_durable(&mut self, bus: &Link, start: u64) -> Result<Option<Standing>, NatsError> {
         if self.is_refused {
             return Ok(None);
@@ -314,7 +316,7 @@ impl Subscription {
                 self.tell(Told::Made);
                 return Ok(Some(made));
             }
-            // another process was quicker
+            // Another process was quicker.
             found = look_up(&self.target)?;
         }
         let not_ours = match found {
@@ -336,8 +338,9 @@ impl Subscription {
         Ok(None)
     }
 
-    /// How many messages the stream holds that this process has not handed over. When they are few
-    /// and some of them went out to a connection that is gone, or to another client, fetches those.
+    /// Counts the messages of the stream not handed over by this process. If the consumer has
+    /// another position than the cursor and there are at most `few` such messages, also fetches the
+    /// messages into `gap`.
     fn unseen(
         &mut self,
         bus: &Link,
@@ -355,7 +358,7 @@ impl Subscription {
         if standing.delivered == reached {
             return Ok(standing.pending);
         }
-        // The consumer's count has another start than ours: a consumer of our own counts for us.
+        // The consumer counts from another start than the cursor, so a temporary consumer counts.
         let Some(counted) = bus.make_consumer(&self.target, None, reached + 1)? else {
             return Ok(standing.pending);
         };
@@ -373,7 +376,7 @@ impl Subscription {
         Ok(counted.pending)
     }
 
-    /// Hands over the newest message; before it the last good one, if the newest is bad.
+    /// Hands over the newest message. If the newest is bad, the last good message goes first.
     fn warm(
         &mut self,
         last: Option<Fetched>,
@@ -401,14 +404,14 @@ impl Subscription {
         std::mem::take(&mut self.was_look_back_limited)
     }
 
-    /// Takes the messages of the gap, which are to be relayed before those of the consumer.
+    /// Takes the messages of the gap, to be relayed before the messages of the consumer.
     pub(super) fn take_gap(&mut self) -> Vec<nats::Message> {
         std::mem::take(&mut self.gap)
     }
 
-    /// Hands a message over and then owes its acknowledgement, so that what the loop has no room for
-    /// stays with the server. Whatever its size: a message that is too big is the feed's to refuse and
-    /// count, and it is acknowledged like any other.
+    /// Hands a message over, then queues the acknowledgement: without room in the loop, the message
+    /// stays with the server. Messages of any size are acknowledged; the feed refuses and counts
+    /// messages over a limit.
     pub(super) fn relay(
         &mut self,
         mut message: nats::Message,
@@ -422,7 +425,7 @@ impl Subscription {
         let Some(ack) = message.reply.as_deref().and_then(AckSubject::parse) else {
             return Ok(());
         };
-        // Delivered again, or known from the consumer that was read before this one.
+        // Not news: delivered again, or known from the previous consumer.
         let news = self
             .cursor
             .reached()
@@ -430,7 +433,7 @@ impl Subscription {
         let now = Instant::now();
         if news {
             if !link.has_room(message.data.len()) {
-                // The wait may be long, and the server would deliver again what the loop has.
+                // The wait may be long, and the server would redeliver messages handed over.
                 self.send_acks(bus);
             }
             let data = std::mem::take(&mut message.data);
@@ -453,14 +456,14 @@ impl Subscription {
         Ok(())
     }
 
-    /// Sends the acknowledgements that are owed. What a lost connection does not take, the server
-    /// delivers again.
+    /// Sends the queued acknowledgements. The server redelivers messages whose acknowledgements are
+    /// lost.
     pub(super) fn send_acks(&mut self, bus: &Link) {
         let acks = self.standing.iter_mut().flat_map(|s| s.acks.take());
         acks.for_each(|subject| bus.answer(&subject));
     }
 
-    /// When to send them.
+    /// The time to send the queued acknowledgements.
     pub(super) fn acks_due(&self) -> Option<Instant> {
         self.standing.as_ref().and_then(|s| s.acks.due())
     }
@@ -483,7 +486,7 @@ impl Subscription {
         Ok(link.send(BusEvent::Message(message))?)
     }
 
-    /// Logs what became of the durable, unless that was the last thing logged of it.
+    /// Logs `what`, unless it was the last state logged.
     fn tell(&mut self, what: Told) {
         if self.told.replace(what) == Some(what) {
             return;

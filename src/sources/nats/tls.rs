@@ -1,9 +1,9 @@
 //! TLS to a server, done here and not by the crate.
 //!
-//! The crate brings a rustls whose certificate checks have known faults that nobody mends any more,
-//! and its TLS streams can sleep on bytes that have come. So it is given a connection over loopback
-//! without TLS, and a thread carries the bytes between that and the server. The server's first
-//! line, which comes before TLS, is passed on without what it says of TLS and of other servers.
+//! The certificate checks in the crate's rustls have known faults without a fix, and the crate's
+//! TLS streams can sleep on bytes that have arrived. So the crate gets a loopback connection
+//! without TLS, and a thread carries the bytes between this connection and the server. The server's
+//! first line, sent before TLS, is passed on without the fields about TLS and about other servers.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -21,9 +21,9 @@ use super::loopback::{Door, Gate, Loopback};
 use crate::base::{detached, tls_roots};
 use crate::sources::socket::TlsStream;
 
-/// Plain bytes that are read from one side before they are written to the other.
+/// Plain bytes read from a side before they are written to the other.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// What the server's first line says that is not for the crate.
+/// Fields of the server's first line that are withheld from the crate.
 const NOT_FOR_THE_CRATE: [&str; 4] = [
     "tls_required",
     "tls_available",
@@ -31,7 +31,7 @@ const NOT_FOR_THE_CRATE: [&str; 4] = [
     "connect_urls",
 ];
 
-/// The most of a server's version that is shown.
+/// The longest version to show, characters.
 const VERSION_CHARS_MAX: usize = 40;
 
 /// Whether the server's first line asks for TLS.
@@ -40,7 +40,7 @@ pub(super) fn is_wanted(info_line: &str) -> bool {
     sonic_rs::get(json, ["tls_required"]).is_ok_and(|v| v.as_bool() == Some(true))
 }
 
-/// The addresses of other servers that the server's first line tells.
+/// The addresses of other servers in the server's first line.
 pub(super) fn neighbours(info_line: &str) -> Vec<String> {
     let json = info_line.trim_start_matches("INFO ");
     let told = sonic_rs::get(json, ["connect_urls"]);
@@ -57,7 +57,7 @@ pub(super) fn names_cluster(info_line: &str) -> bool {
     name.is_ok_and(|name| name.as_str().is_some_and(|name| !name.is_empty()))
 }
 
-/// The version that the server's first line tells.
+/// The version in the server's first line.
 pub(super) fn version(info_line: &str) -> String {
     let json = info_line.trim_start_matches("INFO ");
     let told = sonic_rs::get(json, ["version"]).ok();
@@ -69,10 +69,10 @@ pub(super) fn version(info_line: &str) -> String {
         .collect()
 }
 
-/// The client side of TLS, with what the settings trust and show.
+/// The TLS configuration of the client: the trusted certificates, and the client's own.
 ///
 /// # Errors
-/// A file cannot be read or is not what it should be; the text names it.
+/// A file cannot be read or has the wrong content; the text names the file.
 pub(super) fn config(tls: &Tls) -> io::Result<ClientConfig> {
     let trusting = tls_roots::client_config(tls.ca.as_deref());
     let builder = trusting.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
@@ -89,19 +89,19 @@ pub(super) fn config(tls: &Tls) -> io::Result<ClientConfig> {
         .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
 }
 
-/// A connection to a server, whose first line was read.
+/// A connection to a server, after the server's first line was read.
 pub(super) struct Far<'a> {
     pub(super) stream: TcpStream,
     pub(super) info_line: &'a str,
-    /// The name that the certificate has to have.
+    /// The name required in the certificate.
     pub(super) name: &'a str,
 }
 
-/// Speaks TLS with the server, logs in there, and carries the bytes to a port of loopback that
-/// takes one connection: the crate's.
+/// Speaks TLS with the server, adds the log-in, and carries the bytes to a loopback port that takes
+/// only the crate's connection.
 ///
 /// # Errors
-/// The server is not who it should be, refuses, or takes longer than `timeout`.
+/// The server has the wrong certificate, refuses, or takes longer than `timeout`.
 pub(super) fn carry(
     far: Far<'_>,
     login: &Login,
@@ -119,7 +119,7 @@ pub(super) fn carry(
     let gate = Gate::new(door.name.clone(), login.fields(&nonce));
     detached("nats-tls", move || {
         let mut loopback = loopback;
-        // The crate sees the end of its connection; why is in what the crate or we log then.
+        // The crate sees the end of the connection; the log then shows the reason.
         let ended = accept_and_pump(&mut loopback, until + timeout, (tls, stream), first, gate);
         if let Err(error) = ended {
             tracing::debug!(%error, "a TLS connection with NATS ended");
@@ -144,7 +144,7 @@ fn shake_hands(tls: &mut ClientConnection, far: &mut TcpStream, until: Instant) 
                 return Err(ErrorKind::UnexpectedEof.into());
             }
             if let Err(error) = tls.process_new_packets() {
-                // The server is told why, if it listens.
+                // Sends the server the reason, if the server listens.
                 let _ = tls.write_tls(far);
                 return Err(io::Error::new(ErrorKind::InvalidData, error));
             }
@@ -153,7 +153,7 @@ fn shake_hands(tls: &mut ClientConnection, far: &mut TcpStream, until: Instant) 
     Ok(())
 }
 
-/// The line for the crate, and the nonce that a login may have to sign.
+/// The line for the crate, and the nonce for a log-in with a signature.
 fn plain_info(info_line: &str) -> io::Result<(Vec<u8>, String)> {
     let json = info_line.trim_start_matches("INFO ");
     let mut info: sonic_rs::Value = sonic_rs::from_str(json).map_err(io::Error::other)?;
@@ -199,13 +199,13 @@ struct Pump {
     far: TlsStream,
     near: mio::net::TcpStream,
     to_near: Vec<u8>,
-    /// Until the crate has shown who it is.
+    /// Present until the crate has sent the right name.
     gate: Option<Gate>,
     chunk: Vec<u8>,
 }
 
 impl Pump {
-    /// Until either side ends.
+    /// Runs until either side ends.
     fn run(mut self) -> io::Result<()> {
         let mut poll = Poll::new()?;
         let both = Interest::READABLE | Interest::WRITABLE;
@@ -214,7 +214,7 @@ impl Pump {
         registry.register(&mut self.near, Token(1), both)?;
         let mut events = Events::with_capacity(4);
         loop {
-            // Edges are told once, so everything is tried until nothing moves.
+            // The poll reports each edge once, so everything is tried until nothing moves.
             while self.far_to_near()? | self.near_to_far()? {}
             match poll.poll(&mut events, None) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
@@ -223,7 +223,8 @@ impl Pump {
         }
     }
 
-    /// Whether anything moved. Nothing more is read while the crate has not taken what was.
+    /// Carries bytes to the crate. Returns whether anything moved. Reads nothing more until the
+    /// crate has taken the bytes read before.
     fn far_to_near(&mut self) -> io::Result<bool> {
         let mut moved = false;
         if self.to_near.is_empty()
@@ -243,7 +244,8 @@ impl Pump {
         Ok(moved)
     }
 
-    /// The same the other way. What was read fits the empty buffer of the TLS session.
+    /// Carries bytes to the server. Returns whether anything moved. A chunk fits the empty buffer
+    /// of the TLS session.
     fn near_to_far(&mut self) -> io::Result<bool> {
         if ready(self.far.flush())?.is_none() {
             return Ok(false);
@@ -265,7 +267,7 @@ impl Pump {
     }
 }
 
-/// `None` when it would block.
+/// Returns `None` if the operation would block.
 fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(done) => Ok(Some(done)),

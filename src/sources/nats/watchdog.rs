@@ -1,12 +1,12 @@
-//! Asks the server two things, again and again, on threads of their own.
+//! Asks the server two questions, again and again, on separate threads.
 //!
-//! Whether the link is well: an empty message to an inbox of ours comes back over the connection
-//! that the messages come by. JetStream has no part in that, so a consumer whose leader is being
-//! elected is not taken for a dead link.
+//! Whether the link is well: an empty message to an inbox of this process comes back over the same
+//! connection as the messages. JetStream has no part in the exchange, so the election of a
+//! consumer's leader is not mistaken for a dead link.
 //!
-//! How the consumers are: one that is gone, and one that JetStream is silent about, look the same
-//! to who waits for messages. Each has a thread, so a question that hangs holds up no other. What
-//! silence means is judged by the session.
+//! Whether the consumers are well: without messages, a deleted consumer looks the same as a silence
+//! of JetStream. Each subscription has a thread, so a hanging question delays no other. The session
+//! judges the silence.
 
 use std::io;
 use std::thread;
@@ -21,42 +21,43 @@ use super::health::Counts;
 use super::settings::SubscriptionSpec;
 use crate::base::detached;
 
-/// Reports that may wait while the session waits for the loop; more are dropped, for the next
-/// round says the same again.
+/// The limit on reports waiting while the session waits for the loop. More are dropped; the next
+/// round repeats them.
 const REPORTS_MAX: usize = 64;
 
-/// How long a consumer must be missing before it is reported. The server says "not found" while it
-/// still deletes, and a stream made in that moment can lose its files and its subjects to the
-/// deletion (seen with 2.9.10).
+/// How long a consumer must be missing before the report. The server says "not found" while still
+/// deleting, and a stream made in that moment can lose its files and its subjects to the deletion
+/// (seen with 2.9.10).
 const MISSING_FOR: Duration = Duration::from_millis(300);
 
-/// What to look after for a subscription, which is known by its index.
+/// The target of the watch for a subscription, with the index of the subscription.
 pub(super) enum Watched {
-    /// A consumer that is read from.
+    /// A consumer in use.
     Consumer(usize, WatchedConsumer),
-    /// A subject whose stream is not there.
+    /// A subject without a consumer, perhaps without a stream.
     Subject(usize, SubscriptionSpec),
 }
 
-/// A consumer to look after.
+/// A consumer to watch.
 pub(super) struct WatchedConsumer {
     pub(super) target: Target,
-    /// The name of the consumer that is read from.
+    /// The name of the consumer in use.
     pub(super) consumer: String,
-    /// Where it delivers to. A consumer of the same name that delivers elsewhere is another one.
+    /// The consumer's deliver subject. A consumer of the same name with another deliver subject is
+    /// another consumer.
     pub(super) deliver_subject: String,
-    /// Whether to look for the durable of `target` too.
+    /// Whether to look for the durable consumer of `target` too.
     pub(super) awaits_durable: bool,
 }
 
-/// What the server said.
+/// The answers of the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Report {
     /// The link is well.
     Alive,
     /// JetStream answered about a subscription, but not to the point.
     Answered { index: usize },
-    /// The consumer stands.
+    /// The consumer exists.
     Pending {
         index: usize,
         consumer: String,
@@ -64,17 +65,18 @@ pub(super) enum Report {
     },
     /// The consumer or its stream is gone.
     Gone { index: usize, consumer: String },
-    /// The durable can be had, or made.
+    /// The durable consumer is free, or missing.
     Free { index: usize },
-    /// Whether the stream that a subject waits for is there.
+    /// Whether the stream of a waiting subject exists.
     Stream { index: usize, is_there: bool },
 }
 
-/// The session's end of the watchdog. Dropping it ends the threads after their current questions.
+/// The session's handle of the watchdog. Dropping the handle ends the threads after their current
+/// questions.
 pub(super) struct Watchdog {
-    /// One for each subscription.
+    /// A channel for each subscription.
     watch: Vec<Sender<Watched>>,
-    /// What the server said.
+    /// The answers of the server.
     pub(super) reports: Receiver<Report>,
 }
 
@@ -87,7 +89,7 @@ impl Watchdog {
         let (sender, reports) = bounded(REPORTS_MAX);
         let (link, told) = (api.clone(), sender.clone());
         detached("nats-link", move || {
-            // A connection that takes nothing more is noticed by its silence.
+            // If the connection takes nothing more, the session notices the silence.
             if let Err(error) = watch_link(&link, interval, &told) {
                 tracing::debug!(%error, "the link with NATS is not watched any more");
             }
@@ -103,10 +105,10 @@ impl Watchdog {
         Ok(Self { watch, reports })
     }
 
-    /// From now on looks after these: one for each subscription, in their order.
+    /// Watches these from now on: one for each subscription, in the same order.
     pub(super) fn watch(&self, all: Vec<Watched>) {
         for (orders, watched) in self.watch.iter().zip(all) {
-            // The thread is gone only if it could not go on; the silence is then noticed.
+            // The thread is gone only after a failure; the session notices the silence.
             let _ = orders.send(watched);
         }
     }
@@ -150,7 +152,7 @@ fn watch_subscription(
     }
 }
 
-/// Empty when the server did not answer.
+/// Returns no reports if the server did not answer.
 fn ask(api: &Api, watched: &Watched) -> Vec<Report> {
     match watched {
         Watched::Consumer(index, watched) => ask_of_consumer(api, *index, watched),
@@ -167,7 +169,7 @@ fn ask(api: &Api, watched: &Watched) -> Vec<Report> {
     }
 }
 
-/// Whatever the answer was, JetStream is there.
+/// Any answer, even an error, shows that JetStream works.
 fn answered(error: &ApiError, index: usize) -> Option<Report> {
     error.is_an_answer().then_some(Report::Answered { index })
 }

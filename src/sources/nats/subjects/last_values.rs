@@ -1,9 +1,9 @@
-//! The last values of the subjects that a pattern matches: from each stream that holds such subjects,
-//! through a consumer with the last message of each subject. Pure.
+//! The last values of the subjects that match a pattern: from each stream with such subjects,
+//! through a consumer of the last message of each subject. Pure.
 //!
-//! The consumer asks for acknowledgements and gets none, so the server delivers so many messages and no
-//! more. It is deleted at the end; should that fail, the server deletes it after some seconds without a
-//! listener.
+//! The consumer asks for acknowledgements and gets none, so the server stops at `max_ack_pending`
+//! messages. The consumer is deleted at the end; if the deletion fails, the server deletes the
+//! consumer after some seconds without a listener.
 
 use std::collections::VecDeque;
 
@@ -13,19 +13,19 @@ use super::super::position::AckSubject;
 use super::protocol::Delivery;
 use crate::auth::Subject;
 
-/// Payload bytes of the last values of one pattern: half of what may wait for a client by default, so
-/// that a client which reads is not dropped for them.
+/// The limit on payload bytes of the last values of a pattern: half of the default limit of a
+/// client's send queue, so a client that reads is not dropped because of last values.
 const BYTES_MAX: usize = 512 * 1024;
-/// Streams that are asked for one pattern.
+/// The limit on streams asked for a pattern.
 const STREAMS_MAX: usize = 16;
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// One pattern that is asked for.
+/// The question for a pattern.
 #[derive(Debug)]
 pub(super) struct LastValues {
-    /// Streams with the part of the pattern that each holds, which were not asked.
+    /// Streams not asked yet, with the part of the pattern in each.
     targets: VecDeque<(String, String)>,
-    /// The stream of the consumer, and its name once the server has told it.
+    /// The stream of the consumer; the name in `consumer` follows with the server's answer.
     stream: String,
     consumer: Option<String>,
     values_left: usize,
@@ -34,18 +34,18 @@ pub(super) struct LastValues {
     pub(super) is_cut: bool,
 }
 
-/// What follows from what the server said.
+/// The next step after a message from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// More comes.
+    /// More values follow.
     Wait,
     /// This stream has no more.
     Stream,
 }
 
 impl LastValues {
-    /// Of the streams in the answer, those that hold a part of the pattern. The answer is one page (of
-    /// 256 streams); the streams of the other pages count as cut.
+    /// Selects the streams in the answer that hold a part of the pattern. The answer is one page
+    /// (of 256 streams); the streams of the other pages count as cut.
     pub(super) fn new(pattern: &str, streams: &[u8], values_max: usize) -> Self {
         let (mut targets, listed) = targets(pattern, streams);
         let total = sonic_rs::get(streams, ["total"]).ok();
@@ -62,8 +62,8 @@ impl LastValues {
         }
     }
 
-    /// The request for a consumer of the next stream: subject and body. `None`: there is none, or no
-    /// room for values.
+    /// The request for a consumer of the next stream: subject and body. `None` without a next
+    /// stream, or without room for values.
     pub(super) fn next_consumer(&mut self, deliver_subject: &str) -> Option<(String, String)> {
         let has_room = self.values_left > 0 && self.bytes_left > 0;
         if !has_room {
@@ -92,14 +92,14 @@ impl LastValues {
         Some((subject, body.to_string()))
     }
 
-    /// The answer to the request for a consumer.
+    /// Handles the answer to the request for a consumer.
     pub(super) fn created(&mut self, answer: &[u8]) -> Next {
         let text = |field: &str| {
             let value = sonic_rs::get(answer, [field]).ok()?;
             value.as_str().map(str::to_owned)
         };
         let Some(name) = text("name") else {
-            // It was refused, or there is no stream any more.
+            // The request was refused, or the stream is gone.
             return Next::Stream;
         };
         self.consumer = Some(name);
@@ -114,7 +114,7 @@ impl LastValues {
         }
     }
 
-    /// A value has come. Returns whether it is within the limits.
+    /// Counts a value. Returns whether the value is within the limits, and the next step.
     pub(super) fn delivered(&mut self, delivery: &Delivery) -> (bool, Next) {
         let bytes = delivery.payload.len();
         if self.values_left == 0 || bytes > self.bytes_left {
@@ -133,15 +133,15 @@ impl LastValues {
         }
     }
 
-    /// Where a request to delete the consumer goes.
+    /// The subject of the request to delete the consumer.
     pub(super) fn delete(&mut self) -> Option<String> {
         let (stream, consumer) = (&self.stream, self.consumer.take()?);
         Some(format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}"))
     }
 }
 
-/// Streams and filters: a consumer's filter has to lie within one subject of its stream. And how many
-/// streams the answer lists.
+/// Streams and filters, and the number of streams in the answer. A consumer's filter has to lie
+/// within one subject of its stream.
 fn targets(pattern: &str, answer: &[u8]) -> (VecDeque<(String, String)>, u64) {
     let (mut targets, mut listed) = (VecDeque::new(), 0);
     let (Ok(pattern), Ok(streams)) = (Subject::parse(pattern), sonic_rs::get(answer, ["streams"]))

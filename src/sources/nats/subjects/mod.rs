@@ -1,26 +1,26 @@
-//! Subjects and patterns of subjects that may change while the source runs, without JetStream: for
-//! clients that choose what they want.
+//! Plain subjects and patterns of subjects, without JetStream, chosen by clients while the source
+//! runs.
 //!
-//! Others say what they want through a [`BusInterest`], which never waits. What comes back is told as
-//! the Redis source tells it ([`crate::sources::interest`], [`crate::sources::ledger`]): events come in
-//! the order in which the server sends, over all subjects; [`BusEvent::Subscribed`] stands among them
-//! once the server has answered a PING behind the SUB; [`BusEvent::Refused`] where the server's
-//! permissions forbid a subject (asked again every 30 s and after each reconnection, told once); a lost
-//! connection is one [`BusEvent::Gap`], if anything stood, and one [`BusEvent::Down`].
+//! Callers request subjects through a [`BusInterest`], without waiting. The events are the same as
+//! from the Redis source ([`crate::sources::interest`], [`crate::sources::ledger`]), in the order
+//! in which the server sends, over all subjects: [`BusEvent::Subscribed`] once the server has
+//! answered a PING behind the SUB; [`BusEvent::Refused`] if the server's permissions forbid a
+//! subject (asked again every 30 s and after each reconnection, reported once); for a lost
+//! connection a [`BusEvent::Gap`], if any subscription was confirmed, and a [`BusEvent::Down`].
 //!
-//! Each wanted subject or pattern is one subscription on the server, so a message that several of them
-//! match comes once for each.
+//! Each requested subject or pattern is a subscription on the server, so a message that matches
+//! several of them arrives once for each.
 //!
-//! This does not use the `nats` crate. The crate gives each subscription a channel of its own, which
-//! loses the order between subjects, keeps any number of messages in memory, and has to be waited for
-//! with a look at each of them. Here one thread waits for the socket and for changes of interest in one
-//! poll. When the loop's channel is full it waits there and reads nothing, and the server keeps what
-//! comes up to its limit for a connection (`max_pending`); beyond it the server ends the connection,
-//! which is a gap.
+//! The `nats` crate is not used here. The crate gives each subscription its own channel: the order
+//! between subjects is lost, memory is not bounded, and a wait has to look at each channel. Here
+//! one thread waits for the socket and for changes of interest in the same poll. When the loop's
+//! channel is full, the thread waits there and reads nothing. The server keeps messages up to its
+//! limit for a connection (`max_pending`). Over the limit, the server ends the connection, and the
+//! loss is reported as a gap.
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | which server, and one session on it |
+//! | `mod` | the choice of the server, and a session on it |
 //! | `session` | messages, confirmations, refusals, pings |
 //! | `retained`, `last_values` | last values, from JetStream, of subjects and of patterns; pure |
 //! | `wire` | connecting, TLS, logging in, bytes in and out |
@@ -48,7 +48,7 @@ use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
 
-/// Lines about subjects, a second.
+/// The limit on log lines about subjects, a second.
 const LINES_PER_SECOND: u32 = 5;
 
 /// Settings of a [`NatsSubjectsSource`].
@@ -56,26 +56,27 @@ const LINES_PER_SECOND: u32 = 5;
 pub struct NatsSubjectsSettings {
     /// Servers, log-in and TLS; streams and consumers are not used.
     pub nats: NatsSettings,
-    /// A payload with more bytes than this is not kept whole: of it, one byte more is handed over.
+    /// The payload limit, bytes. A larger payload is cut to one byte more than the limit.
     pub payload_bytes_max: usize,
-    /// Last values of one pattern that are sent.
+    /// The limit on last values sent for a pattern.
     pub retained_subjects_max: usize,
     /// When a subscription counts as confirmed.
     pub settle: Settle,
 }
 
-/// How long interest may travel from the server of a connection to the others. The server confirms a
-/// subscription before the others know of it, and what is published there until then does not come.
+/// How long interest may travel from the server of a connection to the other servers. The server
+/// confirms a subscription before the other servers know it, and messages published there until
+/// then do not arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settle {
-    /// Between the server's confirmation and ours.
+    /// The time between the server's confirmation and weirgate's.
     pub time: Duration,
-    /// Of every server; `false`: only of one that names a cluster.
+    /// Whether to wait on every server; `false`: only on a server with a cluster name.
     pub always: bool,
 }
 
 impl Settle {
-    /// On a server that names a cluster or does not.
+    /// The time to wait on a server with or without a cluster name.
     fn after(self, is_clustered: bool) -> Duration {
         match self.always || is_clustered {
             true => self.time,
@@ -84,7 +85,7 @@ impl Settle {
     }
 }
 
-/// Relays the subjects and patterns that somebody wants, for ever.
+/// Relays the requested subjects and patterns, for ever.
 pub struct NatsSubjectsSource {
     settings: NatsSubjectsSettings,
     status: Arc<BusStatus>,
@@ -92,14 +93,14 @@ pub struct NatsSubjectsSource {
     wishes: Wishes,
     ledger: Ledger,
     lines: LogBudget,
-    /// Everything wanted stood on the connection in use.
+    /// All requested names were confirmed on the connection in use.
     has_stood: bool,
     servers: Servers,
 }
 
 impl NatsSubjectsSource {
-    /// A source and the handle for its wishes, which may be used before the source runs. `status`
-    /// is kept true from here on.
+    /// Makes a source, and the handle to request subjects; the handle may be used before the source
+    /// runs. The source keeps `status` up to date from here on.
     ///
     /// # Errors
     /// The system has no descriptor left.
@@ -150,7 +151,8 @@ impl NatsSubjectsSource {
         session.relay.link.send(BusEvent::CaughtUp)?;
         let url = session.wire.url.clone();
         tracing::info!(url, away_ms, "subscribed on NATS");
-        // Questions for last values go with the connection: who still waits asks again.
+        // Questions for last values end with the connection; the gateway asks again for clients
+        // still waiting.
         Ok(session.run())
     }
 }

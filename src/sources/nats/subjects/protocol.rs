@@ -1,8 +1,8 @@
-//! The client protocol of NATS: writing commands, the numbers of subscriptions, and reading what the server
-//! sends piece by piece. Pure.
+//! The client protocol of NATS: writes commands, numbers subscriptions, and reads the server's
+//! bytes piece by piece. Pure.
 //!
-//! The reader holds what has arrived, never what was announced, and of a payload that is longer than
-//! the limit only its beginning; the rest is read and thrown away.
+//! The reader takes memory for bytes received, never for a size announced. Of a payload over the
+//! limit only the beginning is kept; the rest is read and thrown away.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use crate::feeds::Subscription;
 
-/// The longest line: the server's first one, which lists the servers of a cluster.
+/// The longest line. The server's first line lists the servers of a cluster.
 const LINE_BYTES_MAX: usize = 256 * 1024;
-/// Bytes of the headers of a message that are kept: its status is in the first line.
+/// Bytes kept of the headers of a message: the status is in the first line.
 const HEADER_BYTES_KEPT: usize = 64;
 
-/// Whether the server's first line is there, or what answers is no NATS server: no more of it is to be read.
+/// Whether to stop reading: the server's first line is complete, or the peer is no NATS server.
 pub(in crate::sources::nats) fn is_greeting_over(line: &[u8]) -> bool {
     let is_wrong = line.len() >= 5 && !line.starts_with(b"INFO ");
     is_wrong || line.last() == Some(&b'\n') || line.len() > LINE_BYTES_MAX
@@ -25,7 +25,7 @@ pub(in crate::sources::nats) fn is_greeting_over(line: &[u8]) -> bool {
 /// The server's first line: `INFO` and JSON.
 ///
 /// # Errors
-/// It is another one, or not whole.
+/// The line is another, or not whole.
 pub(in crate::sources::nats) fn greeting(line: Vec<u8>) -> io::Result<String> {
     match String::from_utf8(line) {
         Ok(line) if line.starts_with("INFO ") && line.ends_with('\n') => Ok(line),
@@ -36,7 +36,7 @@ pub(in crate::sources::nats) fn greeting(line: Vec<u8>) -> io::Result<String> {
     }
 }
 
-/// The server's first line did not come in time.
+/// The error if the server's first line did not arrive in time.
 pub(in crate::sources::nats) fn no_greeting() -> io::Error {
     let silent = "it accepted the connection and says nothing";
     io::Error::new(ErrorKind::TimedOut, silent)
@@ -69,7 +69,7 @@ pub(super) fn pong(out: &mut Vec<u8>) {
     out.extend_from_slice(b"PONG\r\n");
 }
 
-/// What the server sends.
+/// An operation from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Op {
     /// A message of a subscription.
@@ -78,7 +78,7 @@ pub(super) enum Op {
     Pong,
     /// The server's words, without quotes.
     Error(String),
-    /// What the server says of itself, in JSON; or an acknowledgement.
+    /// Information about the server, in JSON; or an acknowledgement.
     Other,
 }
 
@@ -86,37 +86,38 @@ pub(super) enum Op {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Delivery {
     pub(super) subject: String,
-    /// The number that the subscription was given.
+    /// The number of the subscription.
     pub(super) sid: u64,
     pub(super) reply: Option<String>,
-    /// Of a message from the server itself, such as 503: nobody answers.
+    /// The status of a message from the server itself, such as 503: nobody answers.
     pub(super) status: Option<u16>,
-    /// Without headers. Of one that is over the limit: one byte more than the limit.
+    /// The payload without headers. A payload over the limit is cut to one byte more than the
+    /// limit.
     pub(super) payload: Vec<u8>,
 }
 
-/// These bytes are not the protocol, or are more of it than is taken.
+/// Bytes outside the protocol, or over a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("what it sends is not the NATS protocol ({0})")]
 pub(super) struct Malformed(&'static str);
 
-/// Reads what the server sends from pieces of any size.
+/// Reads the server's operations from pieces of any size.
 #[derive(Debug)]
 pub(super) struct Reader {
     payload_bytes_max: usize,
-    /// The beginning of a line whose end has not come.
+    /// The beginning of an incomplete line.
     line: Vec<u8>,
     body: Option<Body>,
 }
 
-/// A message that is arriving.
+/// A partly received message.
 #[derive(Debug)]
 struct Body {
     delivery: Delivery,
     headers: Vec<u8>,
     headers_left: usize,
     payload_left: usize,
-    /// Of the line end behind it.
+    /// The missing bytes of the line end behind the payload.
     end_left: usize,
 }
 
@@ -130,8 +131,8 @@ impl Reader {
         }
     }
 
-    /// Takes from `input` up to the end of the next whole operation. `None`: all of it was taken,
-    /// and more is needed.
+    /// Takes bytes from `input` up to the end of the next operation. Returns `None` if `input` is
+    /// used up and the operation is incomplete.
     ///
     /// # Errors
     /// The bytes are not the protocol. The reader is of no use afterwards.
@@ -149,7 +150,7 @@ impl Reader {
             }
             let line = mem::take(&mut self.line);
             let op = self.begin(&line);
-            // Most lines are short: the room is used again.
+            // Most lines are short: the buffer is used again.
             self.line = line;
             self.line.clear();
             self.line.shrink_to(4 * 1024);
@@ -159,7 +160,7 @@ impl Reader {
         }
     }
 
-    /// Whether `line` is a whole line now.
+    /// Takes bytes up to the end of a line. Returns whether `line` is complete.
     fn take_line(&mut self, input: &mut &[u8]) -> Result<bool, Malformed> {
         let end = input.iter().position(|&byte| byte == b'\n');
         let (piece, rest) = input.split_at(end.map_or(input.len(), |at| at + 1));
@@ -171,7 +172,7 @@ impl Reader {
         Ok(end.is_some())
     }
 
-    /// An operation that is one line, or the beginning of a message.
+    /// Parses a line: an operation, or the beginning of a message.
     fn begin(&mut self, line: &[u8]) -> Result<Option<Op>, Malformed> {
         let line = String::from_utf8_lossy(line);
         let line = line.trim_end_matches(['\r', '\n']);
@@ -191,7 +192,8 @@ impl Reader {
     }
 }
 
-/// The line of a message: subject, number of the subscription, perhaps a reply subject, sizes.
+/// Parses the first line of a message: subject, number of the subscription, perhaps a reply
+/// subject, sizes.
 fn message(line: &str, has_headers: bool) -> Result<Body, Malformed> {
     let wrong = Malformed("the first line of a message");
     let mut fields: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -222,7 +224,7 @@ fn message(line: &str, has_headers: bool) -> Result<Body, Malformed> {
 }
 
 impl Body {
-    /// Whether the message is whole now.
+    /// Takes bytes of the message. Returns whether the message is complete.
     fn take(&mut self, input: &mut &[u8], payload_bytes_max: usize) -> Result<bool, Malformed> {
         let headers = split(input, &mut self.headers_left);
         keep(&mut self.headers, headers, HEADER_BYTES_KEPT);
@@ -254,7 +256,7 @@ impl Body {
     }
 }
 
-/// The part of `input` that is still missing.
+/// Splits the missing part off `input`.
 fn split<'a>(input: &mut &'a [u8], left: &mut usize) -> &'a [u8] {
     let (piece, rest) = input.split_at(input.len().min(*left));
     *input = rest;
@@ -267,7 +269,7 @@ fn keep(kept: &mut Vec<u8>, piece: &[u8], bytes_max: usize) {
     kept.extend_from_slice(&piece[..piece.len().min(room)]);
 }
 
-/// The numbers by which a connection names its subscriptions.
+/// The numbers of the subscriptions on a connection.
 #[derive(Debug, Default)]
 pub(super) struct Sids {
     by_sid: HashMap<u64, Subscription>,
@@ -276,7 +278,7 @@ pub(super) struct Sids {
 }
 
 impl Sids {
-    /// A new number for a subscription that has none.
+    /// Gives a new number to a subscription without one.
     pub(super) fn add(&mut self, subscription: Subscription) -> u64 {
         self.last += 1;
         let name = Arc::clone(&subscription.name);
@@ -288,7 +290,7 @@ impl Sids {
         self.last
     }
 
-    /// The number of a subscription, if it has one.
+    /// The number of a subscription, if any.
     pub(super) fn of(&self, name: &str) -> Option<u64> {
         self.by_name.get(name).copied()
     }
@@ -303,7 +305,7 @@ impl Sids {
         self.get(self.of(name)?)
     }
 
-    /// Forgets a subscription; messages that still come for it belong to nobody.
+    /// Forgets a subscription. Messages still coming for the number are ignored.
     pub(super) fn remove(&mut self, name: &str) -> Option<u64> {
         let sid = self.by_name.remove(name)?;
         self.by_sid.remove(&sid);

@@ -1,9 +1,9 @@
-//! Last values: questions to JetStream over the connection of the messages, so that an answer has its
-//! place among the messages. Pure: the session writes and reads.
+//! Last values: questions to JetStream over the connection of the messages, so the order of answers
+//! and messages is defined. Pure: the session writes and reads.
 //!
-//! For an exact subject there are two requests: which stream holds the subject, and its last message.
-//! For a pattern see [`super::last_values`]. A question ends after [`ANSWER_TIMEOUT`], with the values
-//! that have come until then.
+//! An exact subject takes two requests: the name of the stream, and the last message. For a pattern
+//! see [`super::last_values`]. A question ends after [`ANSWER_TIMEOUT`], with the values received
+//! until then.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -22,21 +22,21 @@ use crate::sources::interest::Question;
 
 /// Questions on their way at once; the others wait.
 const ASKED_MAX: usize = 64;
-/// How long the answers to a question may take together: longer than a silent server is waited for, so
-/// that a question on a dead link is asked again on the next one.
+/// How long the answers to a question may take together. Longer than the wait for a silent server,
+/// so a question on a dead link is asked again on the next link.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// The numbers of its own subscriptions begin here: those of wishes are smaller.
+/// The first number for subscriptions of questions; requested names have smaller numbers.
 const FIRST_SID: u64 = 1 << 62;
 
 /// The questions of one connection.
 #[derive(Debug)]
 pub(super) struct Retained {
-    /// Answers come to this subject with the number of the question behind it.
+    /// The subject for answers, before the number of the question.
     inbox: String,
-    /// Values of one pattern.
+    /// The limit on values of a pattern.
     values_max: usize,
     asked: HashMap<u64, Asked>,
-    /// In the order of their ends.
+    /// The numbers of the questions, in the order of their deadlines.
     line: VecDeque<u64>,
     last: u64,
     told: Vec<Told>,
@@ -49,10 +49,10 @@ struct Asked {
     due: Instant,
 }
 
-/// The answer that is missing.
+/// The missing answer.
 #[derive(Debug)]
 enum Step {
-    /// Which streams hold the subjects.
+    /// The streams that hold the subjects.
     Streams,
     /// The last message.
     Message,
@@ -60,11 +60,11 @@ enum Step {
     Values(LastValues),
 }
 
-/// What has come.
+/// A value, or the end of a question.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Told {
     Value {
-        /// What was asked for.
+        /// The question.
         of: Question,
         subject: Arc<str>,
         payload: Vec<u8>,
@@ -78,9 +78,9 @@ pub(super) enum Told {
 }
 
 impl Retained {
-    /// Of a pattern, so many values are sent.
+    /// Makes an empty list; `values_max` is the limit on values sent for a pattern.
     pub(super) fn new(values_max: usize) -> Self {
-        // Nobody else can guess it: the keys of the hasher are random.
+        // Nobody else can guess the inbox: the keys of the hasher are random.
         let [one, other] = [0, 1].map(|n| RandomState::new().hash_one(n));
         Self {
             inbox: format!("_INBOX.{one:016x}{other:016x}"),
@@ -92,22 +92,22 @@ impl Retained {
         }
     }
 
-    /// Questions on their way.
+    /// The number of questions on their way.
     pub(super) fn asked(&self) -> usize {
         self.asked.len()
     }
 
-    /// Another question may be asked.
+    /// Whether another question may be asked.
     pub(super) fn has_room(&self) -> bool {
         self.asked.len() < ASKED_MAX
     }
 
-    /// The subscription of this number belongs to a question.
+    /// Whether the subscription of this number belongs to a question.
     pub(super) fn is_of(sid: u64) -> bool {
         sid >= FIRST_SID
     }
 
-    /// What has come since the last call.
+    /// The values and ends since the last call.
     pub(super) fn take_told(&mut self) -> Vec<Told> {
         mem::take(&mut self.told)
     }
@@ -134,7 +134,7 @@ impl Retained {
         self.line.push_back(self.last);
     }
 
-    /// A message of its subscriptions has come.
+    /// Takes a message of a question's subscription.
     pub(super) fn take(&mut self, delivery: Delivery, out: &mut Vec<u8>) {
         if delivery.sid == FIRST_SID {
             let number = delivery.subject.rsplit_once('.');
@@ -163,7 +163,7 @@ impl Retained {
         Some(first.due)
     }
 
-    /// A request has its answer.
+    /// Handles the answer to a request.
     fn answered(&mut self, number: u64, delivery: &Delivery, out: &mut Vec<u8>) {
         let values_max = self.values_max;
         let reply = self.reply(number);
@@ -205,7 +205,7 @@ impl Retained {
         }
     }
 
-    /// A consumer has delivered a value.
+    /// Handles a value delivered by a consumer.
     fn delivered(&mut self, number: u64, delivery: Delivery, out: &mut Vec<u8>) {
         let Some(asked) = self.asked.get_mut(&number) else {
             return;
@@ -226,7 +226,7 @@ impl Retained {
         }
     }
 
-    /// Leaves the consumer of a pattern, and asks the next stream for one.
+    /// Leaves the consumer of a pattern, and requests a consumer of the next stream.
     fn next_stream(&mut self, number: u64, out: &mut Vec<u8>) {
         let (inbox, reply) = (format!("{}.v.{number}", self.inbox), self.reply(number));
         self.leave_consumer(number, out);
@@ -278,10 +278,10 @@ impl Retained {
     }
 }
 
-/// The payload of the message in the answer; `None` for an error, such as that there is none.
+/// The payload of the message in the answer; `None` for an error, such as a missing message.
 fn last_message(answer: &[u8]) -> Option<Vec<u8>> {
     let message = sonic_rs::get(answer, ["message"]).ok()?;
-    // An empty payload has no member.
+    // An empty payload has no member `data`.
     let data = message.get("data")?;
     STANDARD.decode(data.as_str()?).ok()
 }

@@ -1,4 +1,4 @@
-//! One connection from its log-in to its loss: messages and confirmations out, wishes in.
+//! A connection from its log-in to its loss: messages and confirmations out, requests in.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,22 +20,22 @@ use crate::sources::outage::shown;
 use crate::sources::relay::Relay;
 use crate::sources::socket::Waiter;
 
-/// What was refused is asked for again after this long: somebody may have changed the permissions.
+/// Refused names are requested again after this long: somebody may have changed the permissions.
 const RETRY_REFUSED: Duration = Duration::from_secs(30);
-/// Commands wait while more than this is not written.
+/// Commands wait while more bytes than this are not written.
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
 
-/// Names that are told as settled between two reads.
+/// The limit on names reported as settled between two reads.
 const SETTLED_PER_TURN: usize = 1_024;
 
-/// What a session works with.
+/// A session: connection, requests, state.
 pub(super) struct Session<'a> {
     pub(super) waiter: &'a mut Waiter,
     pub(super) wire: &'a mut Wire,
-    /// Whether this connection is kept while it is silent.
+    /// Decides whether this connection is kept during a silence.
     pub(super) second: &'a mut Second,
     pub(super) settings: &'a NatsSettings,
-    /// How long interest travels to the other servers, after this one has confirmed it.
+    /// How long interest travels to the other servers after the confirmation of this server.
     pub(super) settle: Duration,
     pub(super) relay: &'a mut Relay<NatsError>,
     pub(super) wishes: &'a Wishes,
@@ -44,19 +44,19 @@ pub(super) struct Session<'a> {
     pub(super) state: State,
 }
 
-/// What a session remembers.
+/// The state of a session.
 pub(super) struct State {
     sids: Sids,
-    /// Each was followed by a PING that is not answered, in that order.
+    /// An entry for each PING without an answer, in order.
     expected: VecDeque<Expected>,
     retained: Retained,
-    /// When anything came.
+    /// When the last bytes arrived.
     heard: Instant,
-    /// When a ping left after which nothing has come.
+    /// When the last ping left, if nothing has arrived since.
     pinged: Option<Instant>,
     /// When refused names were asked for again.
     retried: Instant,
-    /// The last error that named no subject: perhaps why the connection ends.
+    /// The last error without a subject: perhaps the reason for the end of the connection.
     last_words: Option<String>,
 }
 
@@ -65,17 +65,18 @@ enum Expected {
     Change(Asked),
 }
 
-/// A change that the server was asked for.
+/// A change requested from the server.
 struct Asked {
     change: Change,
-    /// Names that the server has refused.
+    /// Names refused by the server.
     refused: Vec<Arc<str>>,
-    /// An error came that named none of them.
+    /// The text of an error without any of the names.
     words: Option<String>,
 }
 
 impl State {
-    /// Of the last values of a pattern, so many are sent.
+    /// Makes an empty state; `retained_subjects_max` is the limit on last values sent for a
+    /// pattern.
     pub(super) fn new(retained_subjects_max: usize) -> Self {
         let now = Instant::now();
         Self {
@@ -89,7 +90,7 @@ impl State {
         }
     }
 
-    /// The change whose answers are coming.
+    /// The first change without an answer. The server's errors belong to this change.
     fn first_asked(&mut self) -> Option<&mut Asked> {
         self.expected
             .iter_mut()
@@ -101,7 +102,7 @@ impl State {
 }
 
 impl Session<'_> {
-    /// Subscribes to everything that is wanted, and relays what comes meanwhile.
+    /// Subscribes to all requested names, and relays messages meanwhile.
     pub(super) fn restore(&mut self) -> Result<(), Stop> {
         self.ledger.connected();
         while !self.ledger.is_restored() {
@@ -119,12 +120,12 @@ impl Session<'_> {
         }
     }
 
-    /// A turn once the names stand: last values are asked for then.
+    /// Takes a turn after all names are restored, with questions for last values.
     fn turn_with_questions(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
         let retained = &mut self.state.retained;
         retained.end_late(now, self.wire.out());
-        // What a silent server does not read must not fill the link.
+        // Questions must not fill the link to a silent server.
         let timeout = Duration::from_millis(self.settings.times.ping_timeout_ms);
         let is_silent = |pinged| now >= pinged + timeout;
         while retained.has_room()
@@ -138,10 +139,11 @@ impl Session<'_> {
         self.turn()
     }
 
-    /// One read at most, then whatever it and the wishes call for; waits if there was nothing.
+    /// Reads at most once, then handles the bytes and the requests. Waits if there was nothing to
+    /// read.
     fn turn(&mut self) -> Result<(), Stop> {
         self.wishes.take_and_answer(self.ledger, &self.relay.link)?;
-        // What came before the end of a connection was handed over with the read before.
+        // Messages before the end of a connection were handed over after the previous read.
         let has_read = self.wire.read(self.waiter).map_err(|e| self.lost(&e))?;
         if has_read {
             (self.state.heard, self.state.pinged) = (Instant::now(), None);
@@ -172,7 +174,7 @@ impl Session<'_> {
         found.map_err(|error| self.lost(&error))
     }
 
-    /// Queues commands for what is due, each change with a PING behind it.
+    /// Queues commands for the changes that are due, each change with a PING behind it.
     fn ask(&mut self) {
         while self.wire.queued_bytes() < QUEUED_BYTES_MAX {
             let Some(change) = self.ledger.next_change() else {
@@ -200,8 +202,8 @@ impl Session<'_> {
         }
     }
 
-    /// Pings a server that is silent, and looks elsewhere when it stays so. Silence counts only once
-    /// there is nothing more to read: a full channel may have kept us from reading. Gives the moment
+    /// Pings a silent server, and looks elsewhere if the silence goes on. Silence counts only when
+    /// there is nothing more to read: a full channel may have stopped the reading. Returns the time
     /// of the next look.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         let now = Instant::now();
@@ -224,12 +226,12 @@ impl Session<'_> {
         }
     }
 
-    /// The server stands still, or the link is dead. Gives the moment of the next look.
+    /// Handles a silent server or a dead link. Returns the time of the next look.
     fn look_elsewhere(&mut self) -> Result<Instant, Stop> {
         let heard = self.state.heard;
         let next = self.second.look(heard, self.relay, self.settings);
         if next.is_none() {
-            // What came while the second connection took its time ends the silence.
+            // Bytes that arrived during the second connection end the silence.
             self.waiter
                 .wait(Instant::now())
                 .map_err(|e| self.lost(&e))?;
@@ -243,7 +245,7 @@ impl Session<'_> {
         })
     }
 
-    /// Hands over everything that was read.
+    /// Handles all operations that were read.
     fn relay_all(&mut self) -> Result<(), Stop> {
         let received = self.relay.link.now();
         while let Some(op) = self.wire.next_op()? {
@@ -286,7 +288,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Last values have come, or the ends of questions.
+    /// Sends the last values, and the ends of questions.
     fn tell_retained(&mut self) -> Result<(), Stop> {
         for told in self.state.retained.take_told() {
             let event = match told {
@@ -331,7 +333,7 @@ impl Session<'_> {
         }
     }
 
-    /// Everything before the PING was taken or refused.
+    /// Handles a PONG: everything before the PING was accepted or refused.
     fn ponged(&mut self) -> Result<(), Stop> {
         match self.state.expected.pop_front() {
             Some(Expected::Pong) => Ok(()),
@@ -358,7 +360,7 @@ impl Session<'_> {
                 self.state.sids.remove(&subscription.name);
                 self.ledger.confirmed(&subscription, false);
             } else if is_refused || words.is_some() {
-                // The server may have it all the same, if the error was about another name.
+                // The server may have accepted this name, if the error was about another.
                 if let Some(sid) = self.state.sids.remove(&subscription.name) {
                     protocol::unsubscribe(self.wire.out(), sid);
                 }
@@ -376,7 +378,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Names of which the other servers know by now.
+    /// Reports the names that the other servers know by now.
     fn tell_settled(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
         for _ in 0..SETTLED_PER_TURN {
@@ -395,7 +397,8 @@ impl Session<'_> {
         })?)
     }
 
-    /// An error of the server. It belongs to the change whose PONG is next, if to any.
+    /// Handles an error of the server. The error belongs to the change with the next PONG, if to
+    /// any.
     fn refused(&mut self, words: String) -> Result<(), Stop> {
         let Some(subject) = refused_subject(&words) else {
             let is_of_publishing = words.to_ascii_lowercase().contains("violation for publish");
@@ -417,7 +420,7 @@ impl Session<'_> {
             asked.refused.push(name);
             return Ok(());
         }
-        // Permissions have changed while it stood.
+        // The permissions have changed since the confirmation.
         if let Some(subscription) = self.state.sids.named(&subject).cloned()
             && let Some(number) = self.ledger.revoked(&subscription)
         {

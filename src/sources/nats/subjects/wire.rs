@@ -1,5 +1,5 @@
-//! One connection: from the address to the first PONG, then bytes in and out. Never blocks for
-//! longer than its timeouts.
+//! A connection: from the address to the first PONG, then bytes in and out. Never blocks for longer
+//! than the timeouts.
 
 use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::super::tls;
 use super::protocol::{self, Op, Reader};
 use crate::sources::socket::{Buffered, Stream, Waiter, ended};
 
-/// What is read at once, and so at most between two looks at what else there is to do.
+/// The most bytes of a single read, and so between two looks at other work.
 const READ_BYTES: usize = 64 * 1024;
 
 /// How long a server may take for a new connection.
@@ -28,21 +28,21 @@ pub(in crate::sources::nats) struct Patience {
 }
 
 impl Patience {
-    /// Of a connection that is to be used.
+    /// The limits for a connection in normal use.
     pub(super) const USUAL: Self = Self {
         connect: Duration::from_secs(1),
         handshake: Duration::from_secs(2),
     };
 }
 
-/// A connection to one server, which has let us in.
+/// A connection to a server, logged in.
 pub(in crate::sources::nats) struct Wire {
     io: Buffered,
     /// Without user and password.
     pub(super) url: String,
-    /// The other servers of the cluster, as this one tells.
+    /// The other servers of the cluster, announced by this server.
     pub(super) neighbours: Vec<Endpoint>,
-    /// The server is one of a cluster, or may become that.
+    /// The server is part of a cluster, or may become so.
     pub(super) is_clustered: bool,
     reader: Reader,
 }
@@ -112,7 +112,7 @@ impl Wire {
             match self.read(waiter) {
                 Ok(true) => {}
                 Ok(false) if Instant::now() < until => {
-                    // TLS may have found something to send while it looked for something to read.
+                    // TLS may have queued bytes to send during the read.
                     let waited = self.flush(waiter).and_then(|()| waiter.wait(until));
                     waited.map_err(|e| refused(&self.url, e.to_string()))?;
                 }
@@ -129,7 +129,8 @@ impl Wire {
                     return Err(refused(&self.url, format!("{tls}{error}")));
                 }
             }
-            // What came behind the PONG is taken too: a server of a cluster tells of the others there.
+            // Operations behind the PONG are taken too: a server of a cluster announces the other
+            // servers there.
             let mut is_in = false;
             while let Some(op) = self.next_op()? {
                 match op {
@@ -145,28 +146,28 @@ impl Wire {
         }
     }
 
-    /// Where commands are written; [`Self::flush`] sends them.
+    /// The buffer for commands; [`Self::flush`] sends the buffer.
     pub(super) fn out(&mut self) -> &mut Vec<u8> {
         self.io.out()
     }
 
-    /// Bytes that wait to be written.
+    /// The number of bytes waiting to be written.
     pub(super) fn queued_bytes(&self) -> usize {
         self.io.queued_bytes()
     }
 
-    /// Writes what the socket takes.
+    /// Writes as much as the socket takes.
     pub(super) fn flush(&mut self, waiter: &mut Waiter) -> io::Result<()> {
         self.io.flush(waiter)
     }
 
-    /// Reads once. `false`: there is nothing. What came is given out by [`Self::next_op`], and has
-    /// to be taken before the next read.
+    /// Reads once. Returns false if there was nothing to read. The operations come from
+    /// [`Self::next_op`], and all have to be taken before the next read.
     pub(super) fn read(&mut self, waiter: &mut Waiter) -> io::Result<bool> {
         self.io.read(waiter)
     }
 
-    /// The next operation that has come whole.
+    /// The next complete operation.
     pub(super) fn next_op(&mut self) -> Result<Option<Op>, NatsError> {
         let op = self.io.take(|input| self.reader.next(input));
         op.map_err(|malformed| NatsError::Refused {
@@ -181,7 +182,8 @@ impl Wire {
     }
 }
 
-/// The server's first line, which comes before TLS. The server says no more until it is answered.
+/// Reads the server's first line, sent before TLS. The server sends no more until the client
+/// answers.
 fn greeting(waiter: &mut Waiter, tcp: &mut TcpStream, until: Instant) -> io::Result<String> {
     let mut line = Vec::new();
     let mut chunk = [0; 4096];
@@ -203,7 +205,7 @@ fn greeting(waiter: &mut Waiter, tcp: &mut TcpStream, until: Instant) -> io::Res
     protocol::greeting(line)
 }
 
-/// `CONNECT` with the log-in, and a `PING` whose answer shows that the server takes it.
+/// `CONNECT` with the log-in, and a `PING`. The answer shows that the server accepts the log-in.
 fn connect_line(info: &str, login: &Login) -> Vec<u8> {
     let json = info.trim_start_matches("INFO ");
     let nonce = sonic_rs::get(json, ["nonce"]).ok();
