@@ -38,6 +38,21 @@ impl ClientState {
     }
 }
 
+/// What one connection has transferred.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes from the client, the request head included.
+    pub bytes_in: u64,
+    /// Bytes for the client, taken by the kernel.
+    pub bytes_out: u64,
+    /// Messages from the client.
+    pub messages_in: u64,
+    /// Messages taken whole by the kernel.
+    pub messages_out: u64,
+    /// Messages replaced by newer messages.
+    pub messages_conflated: u64,
+}
+
 /// One client at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientLook {
@@ -59,16 +74,8 @@ pub struct ClientLook {
     pub oldest_us: Option<u64>,
     /// Time since the kernel last took a byte of the queue, microseconds; `None`: nothing waits.
     pub stuck_us: Option<u64>,
-    /// Messages replaced by newer messages.
-    pub messages_conflated: u64,
-    /// Messages from the client.
-    pub messages_in: u64,
-    /// Messages taken whole by the kernel.
-    pub messages_out: u64,
-    /// Bytes from the client.
-    pub bytes_in: u64,
-    /// Bytes taken by the kernel.
-    pub bytes_out: u64,
+    /// The traffic so far.
+    pub traffic: Traffic,
     /// Topics of which the client is a member.
     pub topics: u64,
     /// The topic, if the client is a member of a single topic: a device, for example.
@@ -140,14 +147,6 @@ pub struct Ended {
     pub code: Option<u16>,
     /// How long the connection lived, microseconds.
     pub age_us: u64,
-    /// Bytes from the client, the request head included.
-    pub bytes_in: u64,
-    /// Bytes for the client, taken by the kernel.
-    pub bytes_out: u64,
-    /// Messages from the client.
-    pub messages_in: u64,
-    /// Messages taken whole by the kernel.
-    pub messages_out: u64,
-    /// Messages replaced by newer messages.
-    pub messages_conflated: u64,
+    /// The traffic of the whole connection.
+    pub traffic: Traffic,
 }

@@ -52,7 +52,7 @@ pub use gateway::{Accepted, Admission, Entrance, Gateway};
 pub use hub::Hub;
 pub use keys::{ByClient, SessionKey};
 pub use limits::{DeflateWindow, FRAME_WALK_MAX, Limits, SendQueueLimits};
-pub use look::{ClientLook, ClientState, Ended, Survey, TopicLook};
+pub use look::{ClientLook, ClientState, Ended, Survey, TopicLook, Traffic};
 pub use protocol::{
     Bytes, Codec, Greeted, Incoming, Message, Protocol, Refusal, Request, Speaks, Step, Utf8Bytes,
 };

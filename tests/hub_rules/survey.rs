@@ -147,7 +147,7 @@ fn a_client_that_skips_says_so() {
     }
     let look = world.hub.core().look_at(key).expect("it is there");
     assert_eq!(look.state, ClientState::Conflating);
-    assert!(look.messages_conflated > 30, "{look:?}");
+    assert!(look.traffic.messages_conflated > 30, "{look:?}");
     assert!(
         look.queue_bytes < 2_000 && look.oldest_us.is_some(),
         "{look:?}"

@@ -367,7 +367,10 @@ impl<G: Gateway<Out: Output>> World<G> {
             Effect::Release { key, reset, ended } => {
                 let socket = self.net.sockets.get_mut(&key).expect("it exists");
                 assert!(socket.released.is_none(), "released twice");
-                assert_eq!(ended.bytes_out, socket.bytes, "the line about the end");
+                assert_eq!(
+                    ended.traffic.bytes_out, socket.bytes,
+                    "the line about the end"
+                );
                 socket.released = Some(reset);
                 self.released.push(key);
                 self.hub.handle_released(key);

@@ -9,7 +9,7 @@ use url::form_urlencoded;
 use crate::base::Clock;
 use crate::http::readiness::{ReadyLimits, not_ready};
 use crate::http::site::{Answer, RequestParts};
-use crate::hub::{ClientLook, Survey, TAILS_MAX, TailLine, TailLook, TopicLook};
+use crate::hub::{ClientLook, Survey, TAILS_MAX, TailLine, TailLook, TopicLook, Traffic};
 use crate::telemetry::{BusStatus, EndedAt, Surveyed, Telemetry, TooManyTails};
 use crate::wire::object_writer::ObjectWriter;
 
@@ -141,11 +141,7 @@ pub fn client(look: &ClientLook) -> ObjectWriter {
     object.number("queue_bytes", look.queue_bytes);
     object.maybe_number("oldest_ms", look.oldest_us.map(|us| us / 1_000));
     object.maybe_number("stuck_ms", look.stuck_us.map(|us| us / 1_000));
-    object.number("conflated", look.messages_conflated);
-    object.number("messages_in", look.messages_in);
-    object.number("messages_out", look.messages_out);
-    object.number("bytes_in", look.bytes_in);
-    object.number("bytes_out", look.bytes_out);
+    traffic(&mut object, &look.traffic);
     object.number("topics", look.topics);
     let topic = look.topic.as_ref().map(|topic| topic.as_str());
     maybe_string(&mut object, "topic", topic);
@@ -173,12 +169,16 @@ fn end(end: &EndedAt) -> ObjectWriter {
     object.string("reason", ended.reason.label());
     object.maybe_number("code", ended.code);
     object.number("age_ms", ended.age_us / 1_000);
-    object.number("bytes_in", ended.bytes_in);
-    object.number("bytes_out", ended.bytes_out);
-    object.number("messages_in", ended.messages_in);
-    object.number("messages_out", ended.messages_out);
-    object.number("conflated", ended.messages_conflated);
+    traffic(&mut object, &ended.traffic);
     object
+}
+
+fn traffic(object: &mut ObjectWriter, traffic: &Traffic) {
+    object.number("bytes_in", traffic.bytes_in);
+    object.number("bytes_out", traffic.bytes_out);
+    object.number("messages_in", traffic.messages_in);
+    object.number("messages_out", traffic.messages_out);
+    object.number("conflated", traffic.messages_conflated);
 }
 
 /// The limits as a JSON list, which stays the same for the life of the process.

@@ -250,7 +250,7 @@ impl Session {
         }
         self.intake = Intake::Closed;
         let (frames, bytes) = (self.queue.frames() as u32, self.queue.bytes());
-        let (bytes_out, messages_out) = (self.queue.bytes_out(), self.queue.frames_out());
+        let traffic = self.traffic();
         self.queue = SendQueue::new();
         let cold = &mut *self.cold;
         let pauses = std::mem::take(&mut cold.reading).pauses();
@@ -274,7 +274,7 @@ impl Session {
             bytes,
             pauses,
         };
-        let ended = cold.record.ended(now, reason, bytes_out, messages_out);
+        let ended = cold.record.ended(now, reason, traffic);
         Some((left, ended))
     }
 

@@ -1,7 +1,7 @@
 //! The state of a session, as operators see it.
 
 use super::{PhaseKind, Sending, Session};
-use crate::hub::{ClientLook, ClientState, Now};
+use crate::hub::{ClientLook, ClientState, Now, Traffic};
 
 impl Session {
     /// How fast the client takes the messages.
@@ -40,7 +40,17 @@ impl Session {
     }
 
     fn messages(&self) -> u64 {
-        self.cold.record.messages_in + self.queue.frames_out()
+        let traffic = self.traffic();
+        traffic.messages_in + traffic.messages_out
+    }
+
+    /// The traffic so far.
+    pub(super) fn traffic(&self) -> Traffic {
+        Traffic {
+            bytes_out: self.queue.bytes_out(),
+            messages_out: self.queue.frames_out(),
+            ..self.cold.record.traffic
+        }
     }
 
     /// The client with its numbers, without its topics.
@@ -57,11 +67,7 @@ impl Session {
             queue_bytes: queue.bytes() as u64,
             oldest_us: self.oldest_us(now),
             stuck_us: waits.then(|| now.mono_us.saturating_sub(queue.progress_at())),
-            messages_conflated: record.messages_conflated,
-            messages_in: record.messages_in,
-            messages_out: queue.frames_out(),
-            bytes_in: record.bytes_in,
-            bytes_out: queue.bytes_out(),
+            traffic: self.traffic(),
             topics: 0,
             topic: None,
             recent_messages: 0,

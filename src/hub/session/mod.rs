@@ -243,7 +243,7 @@ impl Session {
                 return Delivered::Over(first.then_some(reason));
             }
             Pushed::Conflated { frames, .. } => {
-                self.cold.record.messages_conflated += u64::from(frames);
+                self.cold.record.traffic.messages_conflated += u64::from(frames);
             }
             Pushed::Queued | Pushed::QueuedOverSoft => {}
         }
@@ -298,7 +298,7 @@ impl Session {
     pub(super) fn forget(&mut self, keys: &[ConflationKey]) -> (u32, usize) {
         let (frames, bytes) = self.queue.remove(|key| keys.contains(&key));
         self.queue.rest_if_empty();
-        self.cold.record.messages_conflated += u64::from(frames);
+        self.cold.record.traffic.messages_conflated += u64::from(frames);
         (frames, bytes)
     }
 
@@ -401,11 +401,11 @@ impl Session {
     // ---- input
 
     pub(super) fn count_read(&mut self, bytes: usize) {
-        self.cold.record.bytes_in += bytes as u64;
+        self.cold.record.traffic.bytes_in += bytes as u64;
     }
 
     pub(super) fn count_message(&mut self) {
-        self.cold.record.messages_in += 1;
+        self.cold.record.traffic.messages_in += 1;
     }
 
     /// Reads the next bytes of `input` up to a step; `None`: no step for now. While reading is paused,

@@ -1,7 +1,7 @@
 //! The data of a connection for the log line at the end.
 
 use crate::admission::{ClientAddr, Peer};
-use crate::hub::{CloseReason, Ended, Now};
+use crate::hub::{CloseReason, Ended, Now, Traffic};
 
 /// Characters of a request's path in the record: enough to recognize the client.
 const PATH_CHARS_MAX: usize = 128;
@@ -23,9 +23,8 @@ pub(super) struct Record {
     accepted: Now,
     /// The code of the first close frame, or the status that refused the handshake.
     pub(super) code: Option<u16>,
-    pub(super) bytes_in: u64,
-    pub(super) messages_in: u64,
-    pub(super) messages_conflated: u64,
+    /// The traffic without the outgoing part, which the send queue counts.
+    pub(super) traffic: Traffic,
     /// Messages in both directions at the last survey.
     pub(super) messages_surveyed: u64,
 }
@@ -40,9 +39,7 @@ impl Record {
             refusal: None,
             accepted: now,
             code: None,
-            bytes_in: 0,
-            messages_in: 0,
-            messages_conflated: 0,
+            traffic: Traffic::default(),
             messages_surveyed: 0,
         }
     }
@@ -63,13 +60,7 @@ impl Record {
         self.path = path[..cut.map_or(path.len(), |(at, _)| at)].into();
     }
 
-    pub(super) fn ended(
-        &mut self,
-        now: Now,
-        reason: CloseReason,
-        bytes_out: u64,
-        messages_out: u64,
-    ) -> Ended {
+    pub(super) fn ended(&mut self, now: Now, reason: CloseReason, traffic: Traffic) -> Ended {
         Ended {
             peer: self.peer,
             client: self.client,
@@ -79,11 +70,7 @@ impl Record {
             reason,
             code: self.code,
             age_us: now.mono_us - self.accepted.mono_us,
-            bytes_in: self.bytes_in,
-            bytes_out,
-            messages_in: self.messages_in,
-            messages_out,
-            messages_conflated: self.messages_conflated,
+            traffic,
         }
     }
 }
@@ -120,7 +107,11 @@ mod tests {
         };
         let mut record = Record::new(peer, now);
         record.set_path(path);
-        String::from(record.ended(now, CloseReason::Policy, 0, 0).path)
+        String::from(
+            record
+                .ended(now, CloseReason::Policy, Traffic::default())
+                .path,
+        )
     }
 
     #[test]

@@ -58,11 +58,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             refusal = ended.refusal,
             code = ended.code,
             age_ms = ended.age_us / 1000,
-            bytes_in = ended.bytes_in,
-            bytes_out = ended.bytes_out,
-            messages_in = ended.messages_in,
-            messages_out = ended.messages_out,
-            conflated = ended.messages_conflated,
+            bytes_in = ended.traffic.bytes_in,
+            bytes_out = ended.traffic.bytes_out,
+            messages_in = ended.traffic.messages_in,
+            messages_out = ended.traffic.messages_out,
+            conflated = ended.traffic.messages_conflated,
             lines_left_out = line.suppressed,
             "connection ended"
         );

@@ -100,6 +100,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 mod tests {
     use super::*;
     use crate::admission::{ClientAddr, Peer};
+    use crate::hub::Traffic;
 
     fn ended(reason: CloseReason) -> Ended {
         Ended {
@@ -111,11 +112,7 @@ mod tests {
             refusal: None,
             code: None,
             age_us: 1,
-            bytes_in: 2,
-            bytes_out: 3,
-            messages_in: 4,
-            messages_out: 5,
-            messages_conflated: 6,
+            traffic: Traffic::default(),
         }
     }
 
