@@ -11,8 +11,8 @@ from processes import free_port
 from prometheus import scrape
 from waiting import until
 
-CLIENT = ["client", "user", "path", "state", "age_ms", "queue_messages", "queue_bytes", "oldest_ms", "stuck_ms", "conflated", "messages_in",
-          "messages_out", "bytes_in", "bytes_out", "topics", "topic", "recent_messages"]
+CLIENT = ["client", "user", "path", "state", "age_ms", "queue_messages", "queue_bytes", "oldest_ms", "stuck_ms", "bytes_in", "bytes_out",
+          "messages_in", "messages_out", "conflated", "topics", "topic", "recent_messages"]
 SURVEY = ["age_ms", "took_us", "slices", "interval_ms", "clients", "clients_waiting", "clients_blocked", "clients_conflating", "slowest", "busiest",
           "topics", "busiest_topics"]
 
