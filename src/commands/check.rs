@@ -1,7 +1,7 @@
 //! `weirgate GATEWAY --check`: checks all that a start does before listening, and shows the settings; with
 //! `--connect` also checks the addresses, the broker and the services.
 //!
-//! A process of its own; nothing is started. Called by `main`.
+//! A process of its own; nothing is started. Called by `commands`.
 
 use std::time::Duration;
 

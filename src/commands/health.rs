@@ -1,6 +1,6 @@
 //! `weirgate health`: one `GET /health`, for a container without another HTTP client.
 //!
-//! A small blocking client, in a process of its own, apart from the loop. Called by `main`.
+//! A small blocking client, in a process of its own, apart from the loop. Called by `commands`.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};

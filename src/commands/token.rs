@@ -1,6 +1,6 @@
 //! `weirgate token`: makes tokens for tests, and checks a token by the rules of a gateway.
 //!
-//! A process of its own; no gateway uses this module. Called by `main`.
+//! A process of its own; no gateway uses this module. Called by `commands`.
 
 use std::io::{self, Read};
 

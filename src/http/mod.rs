@@ -3,7 +3,7 @@
 //! Owns every connection with a request other than a WebSocket upgrade for the gateway: the reactor hands the
 //! connection over with the bytes read so far, and gets the connection back when the client asks for a
 //! WebSocket later. Owns the admin listener too. Never makes the loop wait: the hand-over is a message, live
-//! state is read from telemetry. Called by `main` (start, stop) and the reactor (hand-over).
+//! state is read from telemetry. Called by `run` (start, stop) and the reactor (hand-over).
 
 mod admin;
 mod body;

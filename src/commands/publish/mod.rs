@@ -1,6 +1,6 @@
 //! `weirgate publish`: publishes messages on a NATS subject or a Redis channel.
 //!
-//! Blocking, in a process of its own; no gateway uses it. Called by `main`.
+//! Blocking, in a process of its own; no gateway uses it. Called by `commands`.
 
 pub(super) mod line;
 

@@ -2,7 +2,7 @@
 //! everything about the connection goes to standard error.
 //!
 //! Blocking, in a process of its own; no gateway uses this module. The [`Dialect`] has the differences
-//! between gateways. Called by `main`.
+//! between gateways. Called by `commands`.
 //!
 //! | file | has |
 //! | --- | --- |

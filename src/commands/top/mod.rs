@@ -1,7 +1,7 @@
 //! `weirgate top`: running gateways in a terminal, from `/operator/state` and `/metrics` of their admin
 //! addresses.
 //!
-//! In a process of its own; no gateway uses this module. Called by `main`.
+//! In a process of its own; no gateway uses this module. Called by `commands`.
 //!
 //! | file | has |
 //! | --- | --- |

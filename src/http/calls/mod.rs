@@ -2,7 +2,7 @@
 //!
 //! The loop hands a call over and continues; the answer comes back over a channel. Follows no redirect, keeps
 //! no cookie, asks for no coding. The gateway bounds the calls at once, and interprets the answers. Called by
-//! `run`.
+//! `kinds`.
 
 mod client;
 

@@ -1,6 +1,6 @@
 //! The page at `/` and its files: inside the binary, nothing from other hosts.
 //!
-//! The page uses `/weirgate.js`, the same client as for users ([`ClientModule::Levels`]). Called by `run`,
+//! The page uses `/weirgate.js`, the same client as for users ([`ClientModule::Levels`]). Called by `kinds`,
 //! for the gateways with a page.
 
 use super::files::{self, ClientModule, File};

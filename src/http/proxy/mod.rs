@@ -3,7 +3,7 @@
 //! Bodies stream both ways, except a small request body, which is read completely before the request gets a
 //! connection to its service. A side that does not read stops the other side. No cookie is kept, no redirect
 //! followed, nothing decoded. The rules for paths and headers are in pure parts: `path`, `headers`. Called by
-//! `run`, runs on the HTTP thread.
+//! `kinds`, runs on the HTTP thread.
 
 mod body;
 mod exchange;

@@ -2,7 +2,7 @@
 //!
 //! [`SimulatedMarket`] is pure and writes the texts that a bus would carry; [`SimulatedSource`]
 //! sends them at a steady rate. If the channel is full, the source waits and never makes up for missed
-//! messages: the next message is the newest state. Called by `main`.
+//! messages: the next message is the newest state. Called by `kinds`.
 
 mod level;
 mod market;
