@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -47,11 +48,22 @@ class Shell:
         self.child.wait(10)
 
 
+def connects(port):
+    """Whether something listens on this port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 class Hello:
     """A page: its parts in their order, and the shells that run."""
 
     def __init__(self, name, folder):
         ports = {port: str(free_port()) for port in PORTS}
+        # Those that the blocks so far name.
+        self.ports, self.named = ports.values(), set()
         text = (HELLO / f"{name}.md").read_text()
         text = re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: ports[found[1]], text)
         # The language, the text, and what the page says before it.
@@ -77,6 +89,7 @@ class Hello:
         """Does what the page says, up to the last block."""
         for kind, block, before in self.parts:
             if kind == "sh":
+                await self.earlier_servers(block)
                 self.shells.append(Shell(block, self.folder, self.env, len(self.shells) + 1))
                 await self.take_address(block)
             elif kind == "text":
@@ -86,6 +99,12 @@ class Hello:
                 name = re.findall(r"[Ss]ave this file as `([\w.]+)`", before)[-1]
                 (self.folder / name).write_text(block)
                 self.files[name] = self.folder / name
+
+    async def earlier_servers(self, block):
+        """Waits for the servers that this block names and an earlier one starts: a person is not as fast as this test."""
+        for port in sorted(self.named & set(re.findall(r"\d{4,5}", block))):
+            await until(lambda: connects(int(port)), 30, f"port {port} in\n{self.terminals()}")
+        self.named |= set(self.ports) & set(re.findall(r"\d{4,5}", block))
 
     async def take_address(self, block):
         """The address that a block prints, if it prints one for the browser."""
