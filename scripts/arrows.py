@@ -10,6 +10,7 @@ table, a row of the table has no arrow, an arrow is forbidden, modules need each
 an impure part of `base`. --print writes the
 table that the source asks for, with the reasons of the present table; forbidden arrows and circles are reported beside it.
 """
+import functools
 import pathlib
 import re
 import sys
@@ -99,8 +100,9 @@ def named(code, module, modules):
             yield found[2]
 
 
+@functools.cache
 def sources():
-    """Yields (path, code) of every file of src, without comments and tests."""
+    """Returns (path, code) of every file of src, without comments and tests."""
     src = ROOT / "src"
     files = {path: without_comments_and_texts(path.read_text()) for path in sorted(src.rglob("*.rs"))}
     tests = set()
@@ -108,12 +110,14 @@ def sources():
         folder = path.parent if path.name in ("mod.rs", "lib.rs", "main.rs") else path.with_suffix("")
         for name in without_tests(code)[1]:
             tests |= {folder / f"{name}.rs", folder / name}
+    found = []
     for path, code in files.items():
         if path.name == "lib.rs" or path.stem == "tests" or path.stem.endswith("_tests"):
             continue
         if any(test == path or test in path.parents for test in tests) or "tests" in path.parts:
             continue
-        yield path, without_tests(code)[0]
+        found.append((path, without_tests(code)[0]))
+    return found
 
 
 def arrows():
@@ -179,7 +183,7 @@ def wrong():
         elif arrow not in rows:
             yield files[0], f"an arrow that {DOCUMENT} does not list: {arrow[0]} -> {arrow[1]}"
     for path, code in sources():
-        if module_path(path)[:1] and module_path(path)[0] in PURE and (names := impure(code)):
+        if PURE.intersection(module_path(path)[:1]) and (names := impure(code)):
             yield path.relative_to(ROOT).as_posix(), f"a pure module names of base: {', '.join(sorted(names))}"
     for circle in circles(found):
         yield "src", "modules that need each other: {}".format(", ".join(circle))

@@ -144,9 +144,10 @@ def main():
     begin = time.monotonic()
     LOGS.mkdir(parents=True, exist_ok=True)
     words = sys.argv[1:]
-    is_quick = words == ["--quick"]
-    parts = quick_parts() if is_quick else build() + other_parts()
-    parts = [part for part in parts if not words or is_quick or any(word in part.name for word in words)]
+    if words == ["--quick"]:
+        parts = quick_parts()
+    else:
+        parts = [part for part in build() + other_parts() if not words or any(word in part.name for word in words)]
     parts.sort(key=lambda part: LONG.index(part.name) if part.name in LONG else len(LONG))
     built = time.monotonic()
     print(f"built in {built - begin:.0f} s; {len(parts)} parts, {JOBS} at once", flush=True)

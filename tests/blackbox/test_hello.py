@@ -102,9 +102,10 @@ class Hello:
 
     async def earlier_servers(self, block):
         """Waits for the servers that this block names and an earlier one starts: a person is not as fast as this test."""
-        for port in sorted(self.named & set(re.findall(r"\d{4,5}", block))):
+        named = {port for port in self.ports if port in block}
+        for port in self.named & named:
             await until(lambda: connects(int(port)), 30, f"port {port} in\n{self.terminals()}")
-        self.named |= set(self.ports) & set(re.findall(r"\d{4,5}", block))
+        self.named |= named
 
     async def take_address(self, block):
         """The address that a block prints, if it prints one for the browser."""

@@ -115,20 +115,18 @@ class Process:
     def log(self):
         return self.log_path.read_text(errors="replace")
 
-    def logs(self, *texts, seconds=10):
-        """Waits until all of these texts are in the log: a separate thread writes the lines."""
-        end = time.monotonic() + seconds
-        while missing := [text for text in texts if text not in self.log()]:
-            assert time.monotonic() < end, f"not logged: {missing}\n{self.log_tail()}"
-            time.sleep(0.02)
-
     def lines_with(self, *texts):
-        """Waits for a line of the log that has all of these texts; returns all such lines."""
-        end = time.monotonic() + 10
+        """Waits for a line of the log that has all of these texts; returns all such lines. A separate thread of weirgate writes the log."""
+        end = time.monotonic() + 10 * PATIENCE
         while not (lines := [line for line in self.log().splitlines() if all(text in line for text in texts)]):
             assert time.monotonic() < end, f"no line with {texts}\n{self.log_tail()}"
             time.sleep(0.02)
         return lines
+
+    def logs(self, *texts):
+        """Waits until each of these texts is in a line of the log."""
+        for text in texts:
+            self.lines_with(text)
 
     def log_tail(self, chars=3000):
         return f"--- last output of pid {self.pid} ---\n{self.log()[-chars:]}"
