@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use flate2::{Decompress, FlushDecompress};
-use weirgate_test_support::DeflateSender;
+use weirgate_test_support::{DeflateSender, client_frame};
 
 use super::inflate::inflate;
 
@@ -34,22 +34,7 @@ pub(crate) fn request_with(target: &str, offer: Option<&str>) -> Vec<u8> {
 
 /// A masked client frame.
 pub(crate) fn frame(first_byte: u8, payload: &[u8]) -> Vec<u8> {
-    let mask = [0x11, 0xa2, 0x3c, 0x94];
-    let mut out = vec![first_byte];
-    match payload.len() {
-        n @ 0..126 => out.push(0x80 | n as u8),
-        n @ 126..65_536 => {
-            out.push(0x80 | 126);
-            out.extend((n as u16).to_be_bytes());
-        }
-        n => {
-            out.push(0x80 | 127);
-            out.extend((n as u64).to_be_bytes());
-        }
-    }
-    out.extend(mask);
-    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(b, m)| b ^ m));
-    out
+    client_frame(first_byte, [0x11, 0xa2, 0x3c, 0x94], payload)
 }
 
 /// A ping sent by the client, and the most messages before the pong; `None` if the server did not

@@ -7,6 +7,7 @@ use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use weirgate::wire::deflate::InflateWindows;
 use weirgate::wire::frame_reader::{FrameReader, FrameScratch};
+use weirgate_test_support::client_frame;
 
 use super::{choices, oracle, outcome};
 
@@ -226,16 +227,7 @@ fn inflated(mut stream: &[u8], deflate: Deflate) -> (Vec<u8>, bool) {
 }
 
 fn write(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
-    out.push(0x80 | opcode);
-    match payload.len() {
-        short @ 0..126 => out.push(0x80 | short as u8),
-        long => {
-            out.push(0x80 | 126);
-            out.extend((long as u16).to_be_bytes());
-        }
-    }
-    out.extend([0; 4]);
-    out.extend_from_slice(payload);
+    out.extend(client_frame(0x80 | opcode, [0; 4], payload));
 }
 
 /// Inflates a whole message (RFC 7692 §7.2.2) behind the text in the window; `None` if the message is damaged

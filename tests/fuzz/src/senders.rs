@@ -3,7 +3,7 @@
 
 use weirgate::wire::deflate::InflateWindows;
 use weirgate::wire::frame_reader::{FrameReader, FrameScratch};
-use weirgate_test_support::DeflateSender;
+use weirgate_test_support::{DeflateSender, client_frame};
 
 use super::bodies::{KINDS, body, size};
 use super::{choices, oracle, outcome};
@@ -43,20 +43,7 @@ const WAYS: [Way; 8] = [
 
 /// A frame whose mask is zero.
 fn frame(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
-    out.push(first);
-    match payload.len() {
-        short @ 0..126 => out.push(0x80 | short as u8),
-        long @ 126..65_536 => {
-            out.push(0x80 | 126);
-            out.extend((long as u16).to_be_bytes());
-        }
-        long => {
-            out.push(0x80 | 127);
-            out.extend((long as u64).to_be_bytes());
-        }
-    }
-    out.extend([0; 4]);
-    out.extend_from_slice(payload);
+    out.extend(client_frame(first, [0; 4], payload));
 }
 
 /// A client on both sides, and the text that its messages may refer to.

@@ -3,6 +3,7 @@
 //!
 //! On an error every function panics, and the test fails.
 
+mod client_frame;
 mod deflate_sender;
 pub mod http_client;
 mod link_proxy;
@@ -12,6 +13,7 @@ mod port;
 mod program;
 mod redis_server;
 
+pub use client_frame::client_frame;
 pub use deflate_sender::DeflateSender;
 pub use link_proxy::LinkProxy;
 pub use nats_cluster::NatsCluster;
