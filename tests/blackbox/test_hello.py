@@ -14,7 +14,7 @@ import subprocess
 import pytest
 from browser import open_page
 from processes import ROOT, free_port, nats_server_binary, system_binary, weirgate_binary
-from waiting import until
+from waiting import PATIENCE, until
 
 # Chromium takes a core for itself: one at a time.
 pytestmark = pytest.mark.xdist_group("chromium")
@@ -140,13 +140,26 @@ def hello(tmp_path):
         one.discard()
 
 
-async def values(page, seconds=30):
+async def values(page):
     """Different values that the page shows, as many as prove that it moves."""
-    seen = []
-    end = asyncio.get_running_loop().time() + seconds
-    while len(seen) < VALUES_SEEN:
+    async def value():
         text = await page.text("#value")
-        if re.fullmatch(r"[0-9.]+", text) and text not in seen:
+        return text if re.fullmatch(r"[0-9.]+", text) else None
+    return await different(page, value)
+
+
+async def prices(page):
+    """All prices that the page of levels shows, as one text."""
+    return json.dumps(re.findall(r"\b(?:99|100|101)\.\d\d\b", await page.js("document.body.innerText")))
+
+
+async def different(page, read, seconds=30):
+    """Reads until as many different texts were seen as prove that the page moves."""
+    seen = []
+    end = asyncio.get_running_loop().time() + PATIENCE * seconds
+    while len(seen) < VALUES_SEEN:
+        text = await read()
+        if text and text not in seen:
             seen.append(text)
         assert asyncio.get_running_loop().time() < end, f"only {seen}; {page.problems}"
         await asyncio.sleep(0.05)
@@ -182,14 +195,7 @@ async def test_the_pages_of_levels_and_demo_have_what_the_page_of_levels_says(he
     async with open_page(f"http://127.0.0.1:{port}/") as browser:
         both = "['99.00', '101.00'].every(price => document.body.innerText.includes(price))"
         await browser.until(both, 20, "both levels")
-        spots = []
-        for _ in range(200):
-            found = re.findall(r"\b(?:99|100|101)\.\d\d\b", await browser.js("document.body.innerText"))
-            spots.append(json.dumps(found))
-            if len(set(spots)) >= VALUES_SEEN:
-                break
-            await asyncio.sleep(0.05)
-        assert len(set(spots)) >= VALUES_SEEN, spots[-1]
+        await different(browser, lambda: prices(browser))
 
 
 async def test_with_a_wrong_token_the_browser_is_told(hello):

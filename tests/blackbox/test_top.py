@@ -217,6 +217,7 @@ async def test_once_of_gateways_with_a_bus_over_a_unix_socket(nats, start_weirga
     path = tmp_path / "admin.sock"
     weirgate = start_weirgate("levels", "--admin-addr", f"unix:{path}", nats=nats)
     await until(path.exists, 20, "the socket")
+    weirgate.logs("weirgate is listening")
     client = await connect(weirgate.port)
     async with publisher(nats) as bus:
         await bus.flow({"n": 1})
