@@ -387,11 +387,13 @@ fn a_loop_that_spins_finds_its_work_awake_and_sleeps_when_none_comes() {
         thread::sleep(Duration::from_millis(10));
     }
     assert!(is_reached(found + 5), "the bus: {:?}", spin());
-    // An idle turn, at least every half second, tells the last of it.
-    thread::sleep(Duration::from_millis(1_500));
-    let spun = spin();
-    thread::sleep(Duration::from_millis(1_500));
-    assert_eq!(spin(), spun, "nothing came, and it did not sleep");
+    // An idle turn, at least every half second, tells the last of it; later on a busy machine.
+    let sleeps = (0..10).any(|_| {
+        let spun = spin();
+        thread::sleep(Duration::from_millis(1_500));
+        spin() == spun
+    });
+    assert!(sleeps, "nothing came, and it did not sleep: {:?}", spin());
     client.round_trip();
 }
 

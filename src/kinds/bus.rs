@@ -4,9 +4,9 @@
 use crate::auth::{Acl, is_pattern};
 use crate::feeds::Subscription;
 use crate::run::{Question, RunError};
-use crate::settings::{Checked, NatsAccess, NatsUser, RedisAccess, SecretUrl, SentinelSettings};
-use crate::sources::nats::{Credentials, NatsSettings, Tls};
-use crate::sources::redis::{self, Endpoint, RedisNeeds};
+use crate::settings::{Checked, SecretUrl};
+use crate::sources::nats::{self, Credentials, NatsNeeds, NatsSettings, Tls};
+use crate::sources::redis::{self, Endpoint, REDIS_PORT, RedisError, RedisNeeds, RedisSettings};
 
 /// The URL schemes of a bus that may be Redis or NATS.
 pub(super) const SCHEMES: &[&str] = &["redis", "rediss", "nats", "tls"];
@@ -35,118 +35,155 @@ fn schemes(urls: &SecretUrl) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The NATS connection from settings: servers, log-in and TLS; no streams.
-pub(super) fn nats_settings(access: &NatsAccess) -> NatsSettings {
-    let tls = Tls {
-        ca: access.ca.clone(),
-        client: access.client.clone(),
-    };
-    NatsSettings::plain(access.url.expose(), credentials(&access.user), tls)
+/// The names of the settings of a bus. A gateway needs only the settings of its own buses.
+#[derive(Clone, Copy)]
+pub(super) struct BusRows {
+    /// The setting of the URL.
+    pub(super) url: &'static str,
+    /// The beginning of all other names.
+    pub(super) prefix: &'static str,
+    /// The setting of the certificate authorities of Redis.
+    pub(super) redis_ca: &'static str,
 }
 
-fn credentials(user: &NatsUser) -> Credentials {
-    match user {
-        NatsUser::None => Credentials::None,
-        NatsUser::Password(user, password) => {
-            Credentials::UserPassword(user.clone(), password.expose().to_owned())
+/// The settings of NATS.
+pub(super) const NATS: BusRows = BusRows {
+    url: "nats-url",
+    prefix: "nats",
+    redis_ca: "",
+};
+
+/// The settings of Redis.
+pub(super) const REDIS: BusRows = BusRows {
+    url: "redis-url",
+    prefix: "redis",
+    redis_ca: "redis-ca-file",
+};
+
+impl BusRows {
+    fn row(self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+
+    /// A text of the settings, if the gateway has the setting and the text is not empty.
+    fn text(self, checked: &Checked, name: &str) -> Option<String> {
+        let row = self.row(name);
+        checked.has(&row).then(|| checked.some_text(&row)).flatten()
+    }
+
+    fn secret(self, checked: &Checked, name: &str) -> Option<String> {
+        let row = self.row(name);
+        let secret = checked.has(&row).then(|| checked.secret(&row)).flatten()?;
+        Some(secret.expose().to_owned())
+    }
+
+    /// The NATS connection: servers, log-in and TLS; no streams.
+    ///
+    /// # Errors
+    /// A file with credentials or certificates cannot be used.
+    pub(super) fn nats(self, checked: &Checked) -> Result<NatsSettings, RunError> {
+        let path = |name| checked.path(&self.row(name));
+        let user = self.text(checked, "user");
+        let password = user.zip(self.secret(checked, "password"));
+        // `Checked::new` and the checks of the gateways allow at most one of these.
+        let logins = [
+            password.map(|(user, password)| Credentials::UserPassword(user, password)),
+            self.secret(checked, "token").map(Credentials::Token),
+            path("creds").map(Credentials::CredsFile),
+            path("nkey").map(Credentials::NkeyFile),
+        ];
+        let login = logins.into_iter().flatten().next();
+        let tls = Tls {
+            ca: path("ca"),
+            client: path("cert").zip(path("key")),
+        };
+        let urls = checked.url(self.url);
+        let settings = NatsSettings::plain(urls.expose(), login.unwrap_or(Credentials::None), tls);
+        let files = settings.check_files(self.prefix);
+        files.map(|()| settings).map_err(RunError::Settings)
+    }
+
+    /// The Redis server, or the sentinels that name the server.
+    ///
+    /// # Errors
+    /// An address is not valid, or a name is set for the certificate of a server without TLS.
+    pub(super) fn redis(self, checked: &Checked) -> Result<RedisSettings, RunError> {
+        let wrong =
+            |flag: &str, error: &RedisError| RunError::Settings(format!("--{flag}: {error}"));
+        let host = self.text(checked, "host");
+        let port = self.row("port");
+        let port = checked.has(&port).then(|| checked.number(&port));
+        let server = match checked.url(self.url) {
+            url if !url.expose().is_empty() => Endpoint::parse(url.expose()),
+            _ => Ok(Endpoint::new(
+                &host.unwrap_or_else(|| "localhost".to_owned()),
+                port.unwrap_or(REDIS_PORT),
+            )),
+        };
+        let server = server.map_err(|error| wrong(self.url, &error))?;
+        let mut settings = RedisSettings::new(server);
+        let flag = self.row("sentinels");
+        let sentinels = checked.url(&flag);
+        if !sentinels.expose().is_empty() {
+            let sentinels = sentinels.expose().split(',').map(Endpoint::parse_sentinel);
+            settings.sentinels = sentinels
+                .collect::<Result<_, _>>()
+                .map_err(|error| wrong(&flag, &error))?;
         }
-        NatsUser::Token(token) => Credentials::Token(token.expose().to_owned()),
-        NatsUser::Creds(path) => Credentials::CredsFile(path.clone()),
-        NatsUser::Nkey(path) => Credentials::NkeyFile(path.clone()),
+        settings.master_name = checked.text(&self.row("sentinel-master"));
+        settings.tls_ca_file = checked.path(self.redis_ca);
+        let flag = self.row("tls-name");
+        settings.server.tls_name = checked.some_text(&flag);
+        if settings.server.tls_name.is_some() && !settings.server.tls {
+            let text =
+                format!("--{flag}: a server without TLS has no certificate; write rediss://");
+            return Err(RunError::Settings(text));
+        }
+        Ok(settings)
+    }
+
+    /// Turns an error of the Redis source into a settings error that names the wrong setting.
+    pub(super) fn redis_error(self, error: RedisError) -> RunError {
+        let Self {
+            prefix, redis_ca, ..
+        } = self;
+        RunError::Settings(match error {
+            RedisError::NobodyTrusted(error) => format!("--{redis_ca}: {error}"),
+            RedisError::PlainSentinel { .. } => format!(
+                "--{prefix}-sentinels: {error}; write rediss:// for each sentinel, or set \
+                 --{prefix}-tls-name"
+            ),
+            error => error.to_string(),
+        })
     }
 }
 
-/// The settings of the Redis source.
-///
-/// # Errors
-/// An address is not valid.
-pub(super) fn redis_settings(checked: &Checked) -> Result<redis::RedisSettings, RunError> {
-    redis_settings_of(checked.redis(), checked.number("bus-message-bytes-max"))
+/// Which bus the settings name, with the settings of its source.
+pub(super) enum Bus {
+    Redis(RedisSettings),
+    Nats(NatsSettings),
 }
 
-/// The settings of a source of this server, with payloads up to `payload_bytes_max`.
-///
-/// # Errors
-/// An address is not valid.
-pub(super) fn redis_settings_of(
-    settings: RedisAccess,
-    payload_bytes_max: usize,
-) -> Result<redis::RedisSettings, RunError> {
-    let RedisAccess {
-        url,
-        host,
-        port,
-        sentinels,
-        ca_file,
-        tls_name,
-    } = settings;
-    let server = match url {
-        Some(url) => Endpoint::parse(url.expose())
-            .map_err(|error| RunError::Settings(format!("--redis-url: {error}")))?,
-        None => Endpoint::new(&host, port),
-    };
-    let mut source = redis::RedisSettings::new(server);
-    if let Some(sentinels) = sentinels {
-        set_sentinels(&mut source, sentinels, "redis-sentinels")?;
+impl Bus {
+    /// `redis` or `nats`.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "redis",
+            Self::Nats(_) => "nats",
+        }
     }
-    source.tls_ca_file = ca_file;
-    set_tls_name(&mut source, tls_name, "redis-tls-name")?;
-    source.payload_bytes_max = payload_bytes_max;
-    Ok(source)
-}
 
-/// Sets the sentinels that name the server; `flag` is the setting with the sentinels.
-///
-/// # Errors
-/// An address is not valid.
-pub(super) fn set_sentinels(
-    source: &mut redis::RedisSettings,
-    SentinelSettings { urls, master }: SentinelSettings,
-    flag: &str,
-) -> Result<(), RunError> {
-    let sentinels = urls.expose().split(',').map(Endpoint::parse_sentinel);
-    source.sentinels = sentinels
-        .collect::<Result<_, _>>()
-        .map_err(|error| RunError::Settings(format!("--{flag}: {error}")))?;
-    source.master_name = master;
-    Ok(())
-}
-
-/// Sets the name that the certificate of the server must have; `flag` is the setting with the name.
-///
-/// # Errors
-/// The server has no TLS.
-pub(super) fn set_tls_name(
-    source: &mut redis::RedisSettings,
-    name: Option<String>,
-    flag: &str,
-) -> Result<(), RunError> {
-    if name.is_some() && !source.server.tls {
-        let text = format!("--{flag}: a server without TLS has no certificate; write rediss://");
-        return Err(RunError::Settings(text));
+    /// The address for people, without passwords and tokens.
+    pub(super) fn address(&self) -> String {
+        match self {
+            Self::Redis(settings) => shown_redis(settings),
+            Self::Nats(settings) => SecretUrl::new(&settings.urls).to_string(),
+        }
     }
-    source.server.tls_name = name;
-    Ok(())
-}
-
-/// Turns an error of the Redis source into a settings error that names the wrong setting.
-pub(super) fn redis_error(error: redis::RedisError) -> RunError {
-    RunError::Settings(match error {
-        redis::RedisError::NobodyTrusted(error) => format!("--redis-ca-file: {error}"),
-        redis::RedisError::PlainSentinel { .. } => plain_sentinel(&error, "redis"),
-        error => error.to_string(),
-    })
-}
-
-/// The advice for sentinels without TLS; the names of the settings begin with `flags`.
-pub(super) fn plain_sentinel(error: &redis::RedisError, flags: &str) -> String {
-    format!(
-        "--{flags}-sentinels: {error}; write rediss:// for each sentinel, or set --{flags}-tls-name"
-    )
 }
 
 /// The address of Redis for people, without user and password.
-pub(super) fn shown_redis(source: &redis::RedisSettings) -> String {
+pub(super) fn shown_redis(source: &RedisSettings) -> String {
     let scheme = if source.server.tls { "rediss" } else { "redis" };
     if source.sentinels.is_empty() {
         return format!("{scheme}://{}", source.server.address());
@@ -160,10 +197,17 @@ pub(super) fn shown_redis(source: &redis::RedisSettings) -> String {
 }
 
 /// The check of Redis for `--check --connect`.
-pub(super) fn redis_question(source: &redis::RedisSettings, needs: RedisNeeds) -> Question {
+pub(super) fn redis_question(source: &RedisSettings, needs: RedisNeeds) -> Question {
     let asked = format!("Redis at {}", shown_redis(source));
     let source = source.clone();
     Question::new(asked, move || redis::ask(&source, &needs))
+}
+
+/// The check of NATS, without streams, for `--check --connect`.
+pub(super) fn nats_question(source: &NatsSettings, needs: NatsNeeds) -> Question {
+    let asked = format!("NATS at {}", SecretUrl::new(&source.urls));
+    let source = source.clone();
+    Question::new(asked, move || nats::ask_plain(&source, &needs))
 }
 
 /// All subscriptions that the table permits: its names, its patterns, and for each pattern an example of a
@@ -190,6 +234,7 @@ pub(super) fn redis_needs(acl: &Acl) -> RedisNeeds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::{Part, Rows};
 
     #[test]
     fn urls_are_of_one_bus() {
@@ -206,6 +251,106 @@ mod tests {
         ] {
             let urls = SecretUrl::new(urls);
             assert_eq!((is_redis(&urls), is_wrong(&urls)), (redis, wrong), "{urls}");
+        }
+    }
+
+    fn nats_of(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Result<NatsSettings, String> {
+        let rows = Rows::gateway(&[Part::JetStream, Part::Nats]);
+        let checked = Checked::of(rows, flags, env)?;
+        NATS.nats(&checked).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn there_is_one_way_to_log_in_to_nats() {
+        let dir = std::env::temp_dir();
+        let seed = dir.join(format!("weirgate-bus-{}.nk", std::process::id()));
+        let user = nkeys::KeyPair::new_user();
+        std::fs::write(&seed, user.seed().expect("a seed")).expect("a file");
+        let nkey = seed.to_str().expect("a path");
+        let password = Credentials::UserPassword("u".into(), "s3cret".into());
+        for (args, env, want) in [
+            (&[][..], &[][..], Credentials::None),
+            (&[], &[("NATS_CREDS", "")], Credentials::None),
+            (
+                &[("nats-nkey", nkey)],
+                &[],
+                Credentials::NkeyFile(seed.clone()),
+            ),
+            (
+                &[],
+                &[("NATS_TOKEN", "s3cret")],
+                Credentials::Token("s3cret".into()),
+            ),
+            (
+                &[("nats-user", "u")],
+                &[("WEIRGATE_NATS_PASSWORD", "s3cret")],
+                password,
+            ),
+        ] {
+            let got = nats_of(args, env).expect("good settings");
+            assert!(got.credentials == want);
+        }
+        std::fs::remove_file(&seed).expect("the file");
+        let both = nats_of(&[("nats-creds", "c")], &[("NATS_TOKEN", "s3cret")]).err();
+        let both = both.expect("an error");
+        assert!(both.contains("--nats-token (env NATS_TOKEN) and --nats-creds (flag)"));
+        assert!(!both.contains("s3cret"), "{both}");
+        let alone = nats_of(&[], &[("NATS_PASSWORD", "s3cret")]).err();
+        let alone = alone.expect("an error");
+        assert!(alone.contains("without --nats-user") && !alone.contains("s3cret"));
+        let cert = nats_of(&[("nats-cert", "c.pem")], &[]).err();
+        let cert = cert.expect("an error");
+        assert!(cert.contains("--nats-cert (flag) is set without --nats-key"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named_with_its_setting() {
+        for flag in ["nats-creds", "nats-nkey", "nats-ca"] {
+            let missing = nats_of(&[(flag, "/nowhere/x")], &[]).err();
+            let missing = missing.expect("an error");
+            assert!(missing.contains(&format!("--{flag}: ")), "{missing}");
+        }
+    }
+
+    const NAMED: Rows = Rows::gateway(&[Part::Redis]);
+    const WITH_HOST: Rows = Rows::gateway(&[Part::Redis, Part::RedisHost]);
+
+    fn redis_of(rows: Rows, env: &[(&str, &str)]) -> Result<RedisSettings, String> {
+        let checked = Checked::of(rows, &[], env)?;
+        REDIS.redis(&checked).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_a_default_host_redis_has_to_be_named() {
+        let missing = redis_of(NAMED, &[]).unwrap_err();
+        assert!(missing.contains("--redis-url (env REDIS_URL) is needed"));
+        assert_eq!(redis_of(NAMED, &[("REDIS_URL", " ")]).unwrap_err(), missing);
+        let wrong = redis_of(NAMED, &[("REDIS_URL", "localhost:6379")]).unwrap_err();
+        assert!(wrong.contains("--redis-url (env REDIS_URL) is "), "{wrong}");
+        let url = redis_of(NAMED, &[("REDIS_URL", "redis://u:s3cret@h/2")]).expect("good settings");
+        assert!(!format!("{url:?}").contains("s3cret"), "{url:?}");
+        let default = redis_of(WITH_HOST, &[]).expect("good settings");
+        assert_eq!(default.server.address(), "localhost:6379");
+    }
+
+    #[test]
+    fn sentinels_stand_in_for_a_url_and_need_a_name() {
+        let env = [
+            ("REDIS_SENTINELS", "a:1, rediss://u:s3cret@b:2"),
+            ("REDIS_SENTINEL_MASTER", "main"),
+        ];
+        for rows in [NAMED, WITH_HOST] {
+            let redis = redis_of(rows, &env).expect("good settings");
+            assert!(!format!("{redis:?}").contains("s3cret"), "{redis:?}");
+            assert_eq!((redis.sentinels.len(), &*redis.master_name), (2, "main"));
+            for (half, other) in [(&env[..1], "master"), (&env[1..], "sentinels")] {
+                let alone = redis_of(rows, half).unwrap_err();
+                assert!(
+                    alone.contains("is set without") && alone.contains(other),
+                    "{alone}"
+                );
+                assert!(!alone.contains("s3cret"), "{alone}");
+            }
         }
     }
 }

@@ -19,8 +19,11 @@ const ORDERS: &[(&str, &str)] = &[
     ("send-queue-conflate-after-ms", "send-queue-stall-ms"),
 ];
 
-/// The ways to authenticate to NATS: at most one of them may be set.
-const NATS_USERS: &[&str] = &["nats-user", "nats-token", "nats-creds", "nats-nkey"];
+/// The ways to authenticate to NATS: at most one of each list may be set.
+const NATS_USERS: &[&[&str]] = &[
+    &["nats-user", "nats-token", "nats-creds", "nats-nkey"],
+    &["events-bus-creds", "events-bus-nkey"],
+];
 
 /// Pairs of settings: the first is an error without the second.
 const PAIRS: &[(&str, &str)] = &[
@@ -30,6 +33,10 @@ const PAIRS: &[(&str, &str)] = &[
     ("nats-key", "nats-cert"),
     ("redis-sentinels", "redis-sentinel-master"),
     ("redis-sentinel-master", "redis-sentinels"),
+    ("events-bus-cert", "events-bus-key"),
+    ("events-bus-key", "events-bus-cert"),
+    ("events-bus-sentinels", "events-bus-sentinel-master"),
+    ("events-bus-sentinel-master", "events-bus-sentinels"),
 ];
 
 /// A gateway's check of several values together; returns the inconsistencies.
@@ -81,7 +88,7 @@ impl Checked {
         let mut checked = Self { values, warnings };
         if errors.is_empty() {
             errors.extend(ORDERS.iter().filter_map(|&pair| checked.order(pair)));
-            errors.extend(checked.several(NATS_USERS));
+            errors.extend(NATS_USERS.iter().filter_map(|ways| checked.several(ways)));
             errors.extend(PAIRS.iter().filter_map(|&pair| checked.alone(pair)));
             errors.extend(check(&checked));
             errors.extend(checked.no_redis());
@@ -128,6 +135,13 @@ impl Checked {
     pub fn unread(&self) -> Vec<&'static str> {
         let unread = self.values.iter().filter(|v| !v.is_read.get());
         unread.map(|v| v.setting.flag).collect()
+    }
+
+    /// Counts all settings that begin with `prefix` as read: settings of a bus that is not used.
+    pub fn leave_unused(&self, prefix: &str) {
+        let rows = self.values.iter();
+        rows.filter(|v| v.setting.flag.starts_with(prefix))
+            .for_each(|v| v.is_read.set(true));
     }
 
     /// Returns the error for a value of `flag` that a gateway's [`Check`] refuses.

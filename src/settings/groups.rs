@@ -1,5 +1,4 @@
-//! Values made of several settings: the limits of the core, the rules for tokens, and the access to NATS and
-//! Redis.
+//! Values made of several settings: the limits of the core, and the rules for tokens.
 
 use std::path::PathBuf;
 
@@ -8,7 +7,7 @@ use rustls::pki_types::ServerName;
 use super::Checked;
 use super::error::SettingsError;
 use super::kind::{Form, Refused};
-use super::secret::{SecretText, SecretUrl};
+use super::secret::SecretText;
 use crate::admission::AddressLimits;
 use crate::auth::ClaimRules;
 use crate::hub;
@@ -130,64 +129,6 @@ impl Checked {
     }
 }
 
-/// NATS servers, and the login for them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NatsAccess {
-    /// NATS servers, separated by commas; shown without the secret.
-    pub url: SecretUrl,
-    /// The user for servers without a user in the URL.
-    pub user: NatsUser,
-    /// The authorities for the servers' certificates; `None` for the system's authorities.
-    pub ca: Option<PathBuf>,
-    /// The client certificate and its key.
-    pub client: Option<(PathBuf, PathBuf)>,
-}
-
-/// The login of weirgate at NATS.
-#[derive(Clone, Debug, PartialEq)]
-pub enum NatsUser {
-    /// No user: the server must accept anonymous connections.
-    None,
-    /// User and password.
-    Password(String, SecretText),
-    /// A token.
-    Token(SecretText),
-    /// A file of credentials.
-    Creds(PathBuf),
-    /// A file with the seed of an nkey.
-    Nkey(PathBuf),
-}
-
-impl Checked {
-    /// The access to NATS.
-    pub fn nats(&self) -> NatsAccess {
-        self.nats_at(self.url("nats-url"))
-    }
-
-    /// The access to the NATS servers of `url`.
-    pub fn nats_at(&self, url: SecretUrl) -> NatsAccess {
-        NatsAccess {
-            url,
-            user: self.nats_user(),
-            ca: self.path("nats-ca"),
-            client: self.path("nats-cert").zip(self.path("nats-key")),
-        }
-    }
-
-    /// [`Checked::new`] has checked that at most one is set.
-    fn nats_user(&self) -> NatsUser {
-        let password = self.secret("nats-password");
-        let pair = self.some_text("nats-user").zip(password);
-        let ways = [
-            pair.map(|(user, password)| NatsUser::Password(user, password)),
-            self.secret("nats-token").map(NatsUser::Token),
-            self.path("nats-creds").map(NatsUser::Creds),
-            self.path("nats-nkey").map(NatsUser::Nkey),
-        ];
-        ways.into_iter().flatten().next().unwrap_or(NatsUser::None)
-    }
-}
-
 /// The form of a name in a certificate.
 pub static TLS_NAME: Form = Form {
     placeholder: "NAME",
@@ -202,168 +143,29 @@ pub static TLS_NAME: Form = Form {
 
 const TLS_NAME_ALLOWED: &str = "a DNS name or an IP address";
 
-/// The access to Redis.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RedisAccess {
-    /// The URL overrides host and port; shown without the password.
-    pub url: Option<SecretUrl>,
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// The sentinels override URL, host and port; shown without passwords.
-    pub sentinels: Option<SentinelSettings>,
-    /// Certificates to trust, for TLS.
-    pub ca_file: Option<PathBuf>,
-    /// The required name in the certificate of the server; `None` for its host.
-    pub tls_name: Option<String>,
-}
-
-/// The sentinels, with the name of the server.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SentinelSettings {
-    /// URLs, separated by commas.
-    pub urls: SecretUrl,
-    /// The name of the server at the sentinels.
-    pub master: String,
-}
-
 impl Checked {
-    /// The access to Redis. [`Checked::new`] has checked that a gateway without host and port has a URL or
-    /// sentinels.
-    pub fn redis(&self) -> RedisAccess {
-        let urls = self.some_url("redis-sentinels");
-        let master = self.text("redis-sentinel-master");
-        let host = self.has("redis-host").then(|| self.text("redis-host"));
-        let port = self.has("redis-port").then(|| self.number("redis-port"));
-        RedisAccess {
-            url: self.some_url("redis-url"),
-            host: host.unwrap_or_default(),
-            port: port.unwrap_or_default(),
-            sentinels: urls.map(|urls| SentinelSettings { urls, master }),
-            ca_file: self.path("redis-ca-file"),
-            tls_name: self.some_text("redis-tls-name"),
-        }
-    }
-
     /// Returns an error if no setting has the address of Redis, on a gateway without defaults for host and
     /// port.
     pub(super) fn no_redis(&self) -> Option<SettingsError> {
         let url = self.find("redis-url")?;
         let has_default = self.has("redis-host");
-        let is_set = ["redis-url", "redis-sentinels"].map(|flag| self.some_url(flag).is_some());
-        let known = has_default || is_set.contains(&true);
+        let is_set = |flag| !self.url(flag).expose().is_empty();
+        let known = has_default || is_set("redis-url") || is_set("redis-sentinels");
         (!known).then(|| SettingsError::Missing {
             flag: url.setting.flag,
             env: url.setting.env_names().swap_remove(0),
             allowed: url.setting.kind.allowed(),
         })
     }
-
-    fn some_url(&self, flag: &str) -> Option<SecretUrl> {
-        Some(self.url(flag)).filter(|url| !url.expose().is_empty())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Part, Rows};
 
     #[test]
     fn the_defaults_are_the_cores() {
         let made = Checked::defaults().limits();
         assert_eq!(format!("{made:?}"), format!("{:?}", hub::Limits::default()));
-    }
-
-    fn nats_of(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Result<NatsAccess, String> {
-        let rows = Rows::gateway(&[Part::JetStream, Part::Nats]);
-        Checked::of(rows, flags, env).map(|checked| checked.nats())
-    }
-
-    #[test]
-    fn there_is_one_way_to_be_somebody() {
-        let password = NatsUser::Password("u".into(), SecretText::new("s3cret"));
-        for (args, env, want) in [
-            (&[][..], &[][..], NatsUser::None),
-            (&[], &[("NATS_CREDS", "")], NatsUser::None),
-            (
-                &[],
-                &[("NATS_CREDS", "/a b")],
-                NatsUser::Creds("/a b".into()),
-            ),
-            (&[("nats-nkey", "n")], &[], NatsUser::Nkey("n".into())),
-            (
-                &[],
-                &[("NATS_TOKEN", "s3cret")],
-                NatsUser::Token(SecretText::new("s3cret")),
-            ),
-            (
-                &[("nats-user", "u")],
-                &[("WEIRGATE_NATS_PASSWORD", "s3cret")],
-                password,
-            ),
-        ] {
-            let got = nats_of(args, env).expect("good settings");
-            assert_eq!(got.user, want);
-            assert!(!format!("{got:?}").contains("s3cret"), "{got:?}");
-        }
-        let both = nats_of(&[("nats-creds", "c")], &[("NATS_TOKEN", "s3cret")]).unwrap_err();
-        assert!(both.contains("--nats-token (env NATS_TOKEN) and --nats-creds (flag)"));
-        assert!(!both.contains("s3cret"), "{both}");
-        let alone = nats_of(&[], &[("NATS_PASSWORD", "s3cret")]).unwrap_err();
-        assert!(alone.contains("without --nats-user") && !alone.contains("s3cret"));
-    }
-
-    #[test]
-    fn a_client_certificate_needs_its_key() {
-        let error = nats_of(&[("nats-cert", "c.pem")], &[]).unwrap_err();
-        assert!(error.contains("--nats-cert (flag) is set without --nats-key"));
-        let env = [("NATS_CERT", "c"), ("NATS_KEY", "k"), ("NATS_CA", "a")];
-        let access = nats_of(&[], &env).expect("good settings");
-        assert_eq!(access.client, Some(("c".into(), "k".into())));
-        assert_eq!(access.ca, Some("a".into()));
-    }
-
-    const NAMED: Rows = Rows::gateway(&[Part::Redis]);
-    const WITH_HOST: Rows = Rows::gateway(&[Part::Redis, Part::RedisHost]);
-
-    fn redis_of(rows: Rows, env: &[(&str, &str)]) -> Result<RedisAccess, String> {
-        Checked::of(rows, &[], env).map(|checked| checked.redis())
-    }
-
-    #[test]
-    fn without_a_default_host_redis_has_to_be_named() {
-        let missing = redis_of(NAMED, &[]).unwrap_err();
-        assert!(missing.contains("--redis-url (env REDIS_URL) is needed"));
-        assert_eq!(redis_of(NAMED, &[("REDIS_URL", " ")]).unwrap_err(), missing);
-        let wrong = redis_of(NAMED, &[("REDIS_URL", "localhost:6379")]).unwrap_err();
-        assert!(wrong.contains("--redis-url (env REDIS_URL) is "), "{wrong}");
-        let url = redis_of(NAMED, &[("REDIS_URL", "redis://u:s3cret@h/2")]).expect("good settings");
-        assert!(!format!("{url:?}").contains("s3cret"), "{url:?}");
-        let default = redis_of(WITH_HOST, &[]).expect("good settings");
-        assert_eq!((default.host.as_str(), default.port), ("localhost", 6379));
-    }
-
-    #[test]
-    fn sentinels_stand_in_for_a_url_and_need_a_name() {
-        let env = [
-            ("REDIS_SENTINELS", "a:1, rediss://u:s3cret@b:2"),
-            ("REDIS_SENTINEL_MASTER", "main"),
-        ];
-        for rows in [NAMED, WITH_HOST] {
-            let redis = redis_of(rows, &env).expect("good settings");
-            assert!(!format!("{redis:?}").contains("s3cret"), "{redis:?}");
-            let sentinels = redis.sentinels.expect("sentinels");
-            assert_eq!(sentinels.master, "main");
-            for (half, other) in [(&env[..1], "master"), (&env[1..], "sentinels")] {
-                let alone = redis_of(rows, half).unwrap_err();
-                assert!(
-                    alone.contains("is set without") && alone.contains(other),
-                    "{alone}"
-                );
-                assert!(!alone.contains("s3cret"), "{alone}");
-            }
-        }
     }
 }

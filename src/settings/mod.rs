@@ -23,7 +23,7 @@ pub mod typed;
 
 pub use checked::{Check, Checked, CheckedValue};
 pub use error::{SettingsError, Warning};
-pub use groups::{AuthSettings, NatsAccess, NatsUser, RedisAccess, SentinelSettings, TLS_NAME};
+pub use groups::{AuthSettings, TLS_NAME};
 pub use kind::{Form, Kind, Refused, Unit, Value};
 pub use rows::{Change, Rows, table};
 pub use secret::{SecretText, SecretUrl};

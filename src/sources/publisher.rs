@@ -20,8 +20,7 @@ const BYTES_MAX: usize = 64 * 1024 * 1024;
 pub struct Publisher {
     sender: Sender<Outgoing>,
     bytes: Arc<AtomicUsize>,
-    /// For a thread that waits in a poll; others wait for the channel.
-    wake: Option<Wake>,
+    wake: Wake,
 }
 
 /// The end of the thread that writes.
@@ -44,7 +43,7 @@ impl Drop for Outgoing {
 }
 
 /// Creates both ends. `wake` wakes the thread that writes.
-pub(super) fn publisher(wake: Option<Wake>) -> (Publisher, Outbox) {
+pub(super) fn publisher(wake: Wake) -> (Publisher, Outbox) {
     let (sender, messages) = bounded(MESSAGES_MAX);
     let publisher = Publisher {
         sender,
@@ -69,9 +68,7 @@ impl Publisher {
         if is_full || self.sender.try_send(outgoing).is_err() {
             return false;
         }
-        if let Some(wake) = &self.wake {
-            wake.wake();
-        }
+        self.wake.wake();
         true
     }
 }
@@ -86,10 +83,12 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::socket::Waiter;
 
     #[test]
     fn what_waits_to_be_published_is_bounded_in_messages_and_bytes() {
-        let (publisher, outbox) = publisher(None);
+        let (_waiter, wake) = Waiter::new("the test").expect("a poll");
+        let (publisher, outbox) = publisher(wake);
         let subject: Arc<str> = "s".into();
         assert!(publisher.publish(&subject, vec![0; BYTES_MAX + 1]));
         assert!(!publisher.publish(&subject, vec![0; 1]));

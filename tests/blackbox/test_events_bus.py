@@ -155,7 +155,7 @@ async def test_the_password_of_the_bus_is_shown_nowhere(start_weirgate, redis_se
     url = f"redis://:s3cret-of-the-bus@127.0.0.1:{redis_server.port}"
     weirgate = start_weirgate("events", "--events-bus", url, "--log-filter", "debug", env=ENV)
     await know_each_other([weirgate])
-    weirgate.logs("Bus:         redis://:***@")
+    weirgate.logs(f"Bus:         redis://127.0.0.1:{redis_server.port}")
     shown = [weirgate.log(), *(weirgate.get(path)[2] for path in ["/health", "/stats", "/metrics"])]
     assert not any("s3cret" in text for text in shown)
 

@@ -36,7 +36,7 @@ async def test_pushes_go_on_over_the_server_that_the_sentinels_name(start_weirga
     await until(lambda: knows_replica(sentinel, replica), 30, "the sentinel knows the replica")
     instances = [start_weirgate("events", *sentinel_flags(sentinel), env=ENV) for _ in range(2)]
     await know_each_other(instances)
-    instances[0].logs(f"main (sentinels 127.0.0.1:1,127.0.0.1:{sentinel})")
+    instances[0].logs(f"main (sentinels 127.0.0.1:1, 127.0.0.1:{sentinel})")
     async with device(instances[0], "a") as here, device(instances[1], "a") as there:
         got = {here: [], there: []}
 

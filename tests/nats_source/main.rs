@@ -8,6 +8,7 @@ mod links;
 mod look_back;
 mod outages;
 mod permissions;
+mod publishing;
 mod relaying;
 mod silence;
 mod subjects;

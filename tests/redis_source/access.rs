@@ -58,6 +58,7 @@ fn a_needed_name_that_is_refused_counts_as_an_outage() {
     let mut settings = settings(&url);
     settings.needs_all_names = true;
     let source = run(settings);
+    source.until("CaughtUp");
     source
         .interest
         .subscribe(Subscription::pattern("channel:trade:*"));

@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use super::rows::syntax;
 use crate::auth::{Acl, NameSyntax};
+use crate::kinds::bus::{self, Bus, BusRows, nats_question, redis_needs, redis_question};
 use crate::run::{Question, RunError};
-use crate::settings::{Checked, NatsAccess, RedisAccess};
+use crate::settings::Checked;
+use crate::sources::nats::{
+    NatsNeeds, NatsSettings, NatsSubjectsSettings, NatsSubjectsSource, Settle,
+};
+use crate::sources::redis::{RedisSettings, RedisSource};
 use crate::sources::{BusInterest, Source};
 use crate::telemetry::BusStatus;
 
 /// The bus, by its kind and address.
 pub(super) struct ChannelsBus {
-    place: Place,
+    bus: Bus,
+    rows: BusRows,
     payload_bytes_max: usize,
     retained_subjects_max: usize,
-    settle: Duration,
-    settles_always: bool,
-}
-
-enum Place {
-    Redis(RedisAccess),
-    Nats(NatsAccess),
+    settle: Settle,
 }
 
 /// A source that does not run yet, with the interest of the clients.
@@ -35,41 +35,50 @@ pub(super) struct OpenBus {
 }
 
 impl ChannelsBus {
-    pub(super) fn of(checked: &Checked) -> Self {
-        let urls = checked.url("bus");
-        // Both are read for either bus: a setting that nobody reads is an error.
-        let mut redis = checked.redis();
-        let nats = checked.nats_at(urls.clone());
-        redis.url = Some(urls)
-            .filter(|urls| !urls.expose().is_empty())
-            .or(redis.url);
-        let place = match syntax(checked) {
-            NameSyntax::Nats => Place::Nats(nats),
-            NameSyntax::Redis => Place::Redis(redis),
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// An address is not valid, or a file cannot be used.
+    pub(super) fn of(checked: &Checked) -> Result<Self, RunError> {
+        let is_named = !checked.url("bus").expose().is_empty();
+        let is_nats = syntax(checked) == NameSyntax::Nats;
+        let (rows, unused) = match is_nats {
+            true => (bus::NATS, "redis-"),
+            false => (bus::REDIS, "nats-"),
         };
-        Self {
-            place,
+        checked.leave_unused(unused);
+        let rows = match is_named {
+            true => BusRows { url: "bus", ..rows },
+            false => rows,
+        };
+        checked.leave_unused("redis-url");
+        let bus = match is_nats {
+            true => Bus::Nats(rows.nats(checked)?),
+            false => Bus::Redis(rows.redis(checked)?),
+        };
+        Ok(Self {
+            bus,
+            rows,
             payload_bytes_max: checked.number("bus-message-bytes-max"),
             retained_subjects_max: checked.number("retained-subjects-max"),
-            settle: Duration::from_millis(checked.number("bus-settle-ms")),
-            settles_always: checked.is_set("bus-settle-ms"),
-        }
+            settle: Settle {
+                time: Duration::from_millis(checked.number("bus-settle-ms")),
+                always: checked.is_set("bus-settle-ms"),
+            },
+        })
     }
 
     /// The longest delay of a confirmation by this bus after the confirmation by its server.
     pub(super) fn settle(&self) -> Duration {
-        match self.place {
-            Place::Redis(_) => Duration::ZERO,
-            Place::Nats(_) => self.settle,
+        match self.bus {
+            Bus::Redis(_) => Duration::ZERO,
+            Bus::Nats(_) => self.settle.time,
         }
     }
 
     /// `redis` or `nats`.
     pub(super) fn name(&self) -> &'static str {
-        match self.place {
-            Place::Redis(_) => "redis",
-            Place::Nats(_) => "nats",
-        }
+        self.bus.name()
     }
 
     /// Makes the source.
@@ -77,71 +86,53 @@ impl ChannelsBus {
     /// # Errors
     /// The settings are not valid, or no file descriptor is left.
     pub(super) fn open(&self, status: &Arc<BusStatus>, acl: &Acl) -> Result<OpenBus, RunError> {
-        match &self.place {
-            Place::Redis(settings) => self.redis(settings.clone(), Arc::clone(status), acl),
-            Place::Nats(access) => self.nats(access, Arc::clone(status), acl),
+        match &self.bus {
+            Bus::Redis(settings) => self.redis(settings.clone(), Arc::clone(status), acl),
+            Bus::Nats(settings) => self.nats(settings.clone(), Arc::clone(status), acl),
         }
     }
 
     fn redis(
         &self,
-        settings: RedisAccess,
+        mut settings: RedisSettings,
         status: Arc<BusStatus>,
         acl: &Acl,
     ) -> Result<OpenBus, RunError> {
-        use crate::kinds::bus::{
-            redis_error, redis_needs, redis_question, redis_settings_of, shown_redis,
-        };
-        use crate::sources::redis::RedisSource;
-
-        let settings = redis_settings_of(settings, self.payload_bytes_max)?;
-        let shown = format!("Redis:     {}", shown_redis(&settings));
+        settings.payload_bytes_max = self.payload_bytes_max;
         let question = redis_question(&settings, redis_needs(acl));
-        let (source, interest) = RedisSource::new(settings, status).map_err(redis_error)?;
+        let opened = RedisSource::new(settings, status);
+        let (source, interest) = opened.map_err(|error| self.rows.redis_error(error))?;
         Ok(OpenBus {
             source: Box::new(source),
             interest,
-            shown,
+            shown: format!("Redis:     {}", self.bus.address()),
             question,
         })
     }
 
     fn nats(
         &self,
-        access: &NatsAccess,
+        nats: NatsSettings,
         status: Arc<BusStatus>,
         acl: &Acl,
     ) -> Result<OpenBus, RunError> {
-        use crate::kinds::bus::nats_settings;
-        use crate::sources::nats::{
-            self, NatsNeeds, NatsSubjectsSettings, NatsSubjectsSource, Settle,
-        };
-
-        let settings = NatsSubjectsSettings {
-            nats: nats_settings(access),
-            payload_bytes_max: self.payload_bytes_max,
-            retained_subjects_max: self.retained_subjects_max,
-            settle: Settle {
-                time: self.settle,
-                always: self.settles_always,
-            },
-        };
-        let checked_files = settings.nats.check_files("nats");
-        checked_files.map_err(RunError::Settings)?;
         let needs = NatsNeeds {
             wishes: acl.all_names().into_iter().map(str::to_owned).collect(),
             ..NatsNeeds::default()
         };
-        let for_question = settings.nats.clone();
-        let question = Question::new(format!("NATS at {}", access.url), move || {
-            nats::ask_plain(&for_question, &needs)
-        });
+        let question = nats_question(&nats, needs);
+        let settings = NatsSubjectsSettings {
+            nats,
+            payload_bytes_max: self.payload_bytes_max,
+            retained_subjects_max: self.retained_subjects_max,
+            settle: self.settle,
+        };
         let (source, interest) = NatsSubjectsSource::new(settings, status)
             .map_err(|error| RunError::Settings(error.to_string()))?;
         Ok(OpenBus {
             source: Box::new(source),
             interest,
-            shown: format!("NATS:      {}", access.url),
+            shown: format!("NATS:      {}", self.bus.address()),
             question,
         })
     }

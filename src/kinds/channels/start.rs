@@ -26,7 +26,7 @@ use crate::telemetry::{BusStatus, GatewayMetric, names};
 pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let auth = checked.auth();
-    let bus = ChannelsBus::of(checked);
+    let bus = ChannelsBus::of(checked)?;
     let retained = checked.switch("retained");
     let conflated = conflated_names(checked)?;
     let (authenticator, keys) = authenticator(&auth)?;

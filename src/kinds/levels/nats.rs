@@ -9,9 +9,9 @@ use super::relay::{self, RelaySettings};
 use super::start::LevelsPlan;
 use crate::base::{Clock, detached};
 use crate::gateways::LevelsGateway;
-use crate::kinds::bus::nats_settings;
+use crate::kinds::bus::NATS;
 use crate::run::{Prepared, Question, RunError, say};
-use crate::settings::{Checked, NatsAccess, SecretUrl};
+use crate::settings::{Checked, SecretUrl};
 use crate::sources::nats::{
     self, LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec,
 };
@@ -25,7 +25,8 @@ const SUBSCRIBED: &str = "✅ Gateway subscribed to NATS subjects";
 
 /// Assembles the levels gateway on NATS.
 pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
-    let access = checked.nats();
+    let url = checked.url(NATS.url);
+    let access = NATS.nats(checked)?;
     let is_ephemeral = checked.switch("ephemeral");
     let look_back_messages_max = checked.number("look-back-messages-max");
     let plan = LevelsPlan::new(LEVELS.name, checked, relay::of(checked));
@@ -35,29 +36,22 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         messages_max: look_back_messages_max,
         is_good: Arc::new(move |subject, payload| judge.is_good(subject, payload)),
     };
-    let settings = stream_settings(&access, is_ephemeral, look_back, &plan);
-    let checked_files = settings.check_files("nats");
-    checked_files.map_err(RunError::Settings)?;
-    let asked = format!("NATS at {}", access.url);
+    let settings = stream_settings(access, is_ephemeral, look_back, &plan);
+    let asked = format!("NATS at {url}");
     let for_question = settings.clone();
     let question = Question::new(asked, move || nats::ask(&for_question));
     let source = NatsSource::new(settings, Arc::clone(&status));
     let subscribing = Arc::clone(&status);
-    let announced_url = access.url.clone();
-    let url = access.url.to_string();
-    plan.parts(|levels| levels, source, status, url, Vec::new())
+    plan.parts(|levels| levels, source, status, url.to_string(), Vec::new())
         .asks([question])
         .prepare(clock, move |listening| {
-            say(&banner(
-                &announced_url,
-                &listening.url("ws", LevelsGateway::PATH),
-            ));
+            say(&banner(&url, &listening.url("ws", LevelsGateway::PATH)));
             announce_subscribed(subscribing);
         })
 }
 
 fn stream_settings(
-    access: &NatsAccess,
+    access: NatsSettings,
     is_ephemeral: bool,
     look_back: LookBack,
     plan: &LevelsPlan,
@@ -76,7 +70,7 @@ fn stream_settings(
         subscriptions: subscriptions(plan),
         ephemeral: is_ephemeral,
         look_back,
-        ..nats_settings(access)
+        ..access
     }
 }
 

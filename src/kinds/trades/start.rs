@@ -15,7 +15,7 @@ use crate::gateways::{
 use crate::http::{ClientModule, client_routes};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, authenticator, warn_of};
-use crate::kinds::bus::{redis_error, redis_question, redis_settings, shown_redis};
+use crate::kinds::bus::{REDIS, redis_question, shown_redis};
 use crate::kinds::reload;
 use crate::run::{CommonSettings, Parts, Prepared, RunError, say};
 use crate::settings::Checked;
@@ -25,7 +25,8 @@ use crate::telemetry::{BusStatus, GatewayMetric, names};
 pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let auth = checked.auth();
-    let mut redis = redis_settings(checked)?;
+    let mut redis = REDIS.redis(checked)?;
+    redis.payload_bytes_max = checked.number("bus-message-bytes-max");
     redis.needs_all_names = true;
     let (authenticator, keys) = authenticator(&auth)?;
     let gateway_settings = gateway_settings(checked, &common, authenticator);
@@ -39,7 +40,8 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         ..RedisNeeds::default()
     };
     let question = redis_question(&redis, needs);
-    let (source, interest) = RedisSource::new(redis, Arc::clone(&status)).map_err(redis_error)?;
+    let opened = RedisSource::new(redis, Arc::clone(&status));
+    let (source, interest) = opened.map_err(|error| REDIS.redis_error(error))?;
     interest.subscribe(Subscription::pattern(PATTERN));
     let stats = Arc::new(TradesStats::default());
     let numbers = Numbers {

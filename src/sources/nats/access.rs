@@ -14,7 +14,7 @@ use nkeys::KeyPair;
 
 /// The credentials for a server without user or token in its URL. Without `Debug`, because of the
 /// passwords.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub enum Credentials {
     /// Connect without credentials.
     #[default]

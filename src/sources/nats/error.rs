@@ -100,6 +100,15 @@ impl NatsError {
         }
     }
 
+    /// The error for a refused permission without which nothing works; `verb` is `publish` or
+    /// `subscribe`.
+    pub(super) fn not_permitted(verb: &str, subject: &str) -> Self {
+        Self::NotPermitted {
+            what: format!("{verb} to {subject}"),
+            is_of_all: true,
+        }
+    }
+
     /// Whether no subject can be relayed on this connection.
     pub(super) fn is_of_all(&self) -> bool {
         match self {

@@ -30,8 +30,8 @@
 //! | `loopback` | the connection between `tls` and the crate, closed to other processes |
 //! | `health` | whether JetStream answers about a consumer, whether messages arrive, and when to attach again; pure |
 //! | `refusals` | the server's refusals of permissions, and the texts of them |
-//! | `plain` | plain subjects, without JetStream: for gateways talking to each other, and for a publishing command |
-//! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs |
+//! | `publish` | a command that publishes |
+//! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs, and for gateways that speak to each other |
 //! | `position`, `settings`, `error` | pure: sequences and waiting acknowledgements, URLs, error texts |
 
 // The whole crate is marked deprecated in favour of an async crate, which would put a runtime into
@@ -48,8 +48,8 @@ mod error;
 mod health;
 mod look_back;
 mod loopback;
-mod plain;
 mod position;
+mod publish;
 mod refusals;
 mod servers;
 mod session;
@@ -75,7 +75,7 @@ use self::settings::Endpoint;
 pub use self::access::{Credentials, Tls};
 pub use self::ask::{NatsNeeds, ask, ask_plain};
 pub use self::error::NatsError;
-pub use self::plain::{NatsPlainSource, NatsSender};
+pub use self::publish::NatsSender;
 pub use self::settings::{Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, redacted};
 pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
 

@@ -104,15 +104,9 @@ fn remember(list: &mut Vec<Refusal>, refusal: Refusal) {
     list.push(refusal);
 }
 
-/// The subject in `Permissions Violation for Subscription to "a.b"`.
-pub(super) fn refused_subject(words: &str) -> Option<String> {
-    let (subject, is_subscription) = refused(words)?;
-    is_subscription.then_some(subject)
-}
-
 /// The subject of a refusal, quoted by the server as a Go string, and whether the refusal is of a
 /// subscription.
-fn refused(words: &str) -> Option<(String, bool)> {
+pub(super) fn refused(words: &str) -> Option<(String, bool)> {
     let (before, quoted) = words.split_once('"')?;
     let before = before.to_ascii_lowercase();
     if !before.contains("permissions violation for ") {
@@ -208,22 +202,23 @@ mod tests {
 
     #[test]
     fn the_subject_of_a_refusal_is_read() {
-        let refused = |subject: &str| {
-            refused_subject(&format!(
+        let subject_of = |subject: &str| {
+            refused(&format!(
                 "Permissions Violation for Subscription to {subject}"
             ))
         };
-        assert_eq!(refused("\"a.b\"").as_deref(), Some("a.b"));
-        assert_eq!(refused("\"a.>\" (sid \"7\")").as_deref(), Some("a.>"));
-        assert_eq!(refused(r#""a\"b\\c""#).as_deref(), Some(r#"a"b\c"#));
-        assert_eq!(refused("\"a"), None);
-        for other in [
-            "",
-            "é",
-            "Permissions Violation for Publish to \"a\"",
-            "Maximum Subscriptions Exceeded",
+        for (quoted, subject) in [
+            ("\"a.b\"", "a.b"),
+            ("\"a.>\" (sid \"7\")", "a.>"),
+            (r#""a\"b\\c""#, r#"a"b\c"#),
         ] {
-            assert_eq!(refused_subject(other), None, "{other}");
+            assert_eq!(subject_of(quoted), Some((subject.to_owned(), true)));
+        }
+        assert_eq!(subject_of("\"a"), None);
+        let publish = refused("Permissions Violation for Publish to \"a\"");
+        assert_eq!(publish, Some(("a".to_owned(), false)));
+        for other in ["", "é", "Maximum Subscriptions Exceeded"] {
+            assert_eq!(refused(other), None, "{other}");
         }
     }
 }

@@ -57,6 +57,14 @@ pub(super) fn names_cluster(info_line: &str) -> bool {
     name.is_ok_and(|name| name.as_str().is_some_and(|name| !name.is_empty()))
 }
 
+/// The largest message that the server takes, bytes, from its first line.
+pub(super) fn max_payload(info_line: &str) -> usize {
+    let json = info_line.trim_start_matches("INFO ");
+    let told = sonic_rs::get(json, ["max_payload"]).ok();
+    let bytes = told.and_then(|bytes| bytes.as_u64()).unwrap_or(u64::MAX);
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
 /// The version in the server's first line.
 pub(super) fn version(info_line: &str) -> String {
     let json = info_line.trim_start_matches("INFO ");

@@ -57,7 +57,7 @@ impl RedisPublisher {
         let tls = tls_config(&settings)?;
         let waiter = Waiter::new("the Redis publisher");
         let (waiter, wake) = waiter.map_err(|source| RedisError::System { source })?;
-        let (handle, outbox) = publisher::publisher(Some(wake.clone()));
+        let (handle, outbox) = publisher::publisher(wake.clone());
         let publisher = Self {
             settings,
             status,

@@ -349,6 +349,9 @@ impl Session<'_, '_> {
         words: &str,
     ) -> Result<(), Stop> {
         let reason = shown(words);
+        if self.has_stood {
+            self.show_refusals();
+        }
         self.relay.status.count_refused();
         if let Some(line) = self.lines.line(self.relay.link.now()) {
             tracing::warn!(

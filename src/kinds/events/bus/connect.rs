@@ -1,39 +1,36 @@
 //! The connection to the bus between instances: Redis or NATS, depending on the URL.
 
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
 
 use super::thread::{Threads, subject_of};
 use crate::base::{Clock, QueueBytes, TakenBytes};
-use crate::feeds::BusEvent;
+use crate::feeds::{BusEvent, Subscription};
 use crate::gateways::events::bus::{
     ExchangeSettings, InstanceId, LINE_BYTES_MAX, MESSAGE_BYTES_MAX,
 };
-use crate::kinds::bus;
+use crate::kinds::bus::{Bus, BusRows, is_redis, nats_question, redis_question};
 use crate::run::{Question, RunError};
-use crate::settings::{Checked, SecretUrl, SentinelSettings};
-use crate::sources::{Source, SourceLink};
+use crate::settings::Checked;
+use crate::sources::nats::{
+    NatsNeeds, NatsSettings, NatsSubjectsSettings, NatsSubjectsSource, Settle,
+};
+use crate::sources::redis::{RedisNeeds, RedisPublisher, RedisSettings, RedisSource};
+use crate::sources::{BusInterest, Publisher, Source, SourceLink};
+use crate::telemetry::BusStatus;
 
 /// Events between a connection and the thread of the bus.
 const EVENTS_MAX: usize = 1_024;
 /// The bytes of these events. One message of any size has room.
 const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The address of the bus and the login of this instance. Shown without secrets.
-pub(super) struct BusAddress {
-    urls: SecretUrl,
-    /// The sentinels of Redis; with sentinels `urls` has only the login.
-    sentinels: Option<SentinelSettings>,
-    ca: Option<PathBuf>,
-    /// For Redis.
-    tls_name: Option<String>,
-    client: Option<(PathBuf, PathBuf)>,
-    creds: Option<PathBuf>,
-    nkey: Option<PathBuf>,
-}
+/// The settings of the bus.
+const ROWS: BusRows = BusRows {
+    url: "events-bus",
+    prefix: "events-bus",
+    redis_ca: "events-bus-ca",
+};
 
 /// Publishes bytes on a subject. Returns `false` if too much waits to be written.
 pub(super) type Publish = Box<dyn Fn(&Arc<str>, Vec<u8>) -> bool + Send>;
@@ -51,61 +48,38 @@ pub(super) struct Connection {
     pub(super) publishing: Option<Receiver<BusEvent>>,
 }
 
-impl BusAddress {
-    /// Returns `None` without a bus.
-    pub(super) fn of(checked: &Checked) -> Option<Self> {
-        let is_set = |urls: &SecretUrl| !urls.expose().is_empty();
-        let sentinels = Some(checked.url("events-bus-sentinels")).filter(is_set);
-        let master = checked.text("events-bus-sentinel-master");
-        let address = Self {
-            urls: checked.url("events-bus"),
-            sentinels: sentinels.map(|urls| SentinelSettings { urls, master }),
-            ca: checked.path("events-bus-ca"),
-            tls_name: checked.some_text("events-bus-tls-name"),
-            client: checked
-                .path("events-bus-cert")
-                .zip(checked.path("events-bus-key")),
-            creds: checked.path("events-bus-creds"),
-            nkey: checked.path("events-bus-nkey"),
-        };
-        (is_set(&address.urls) || address.sentinels.is_some()).then_some(address)
-    }
-
-    /// `redis` or `nats`.
-    pub(super) fn kind(&self) -> &'static str {
-        match bus::is_redis(&self.urls) || self.sentinels.is_some() {
-            true => "redis",
-            false => "nats",
-        }
-    }
-}
-
-impl fmt::Display for BusAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.sentinels {
-            Some(SentinelSettings { urls, master }) => write!(f, "{master} (sentinels {urls})"),
-            None => self.urls.fmt(f),
-        }
-    }
+/// The bus that the settings name, if any.
+///
+/// # Errors
+/// An address is not valid, or a file cannot be used.
+pub(super) fn bus_of(checked: &Checked) -> Result<Option<Bus>, RunError> {
+    let urls = checked.url(ROWS.url);
+    let has_sentinels = !checked.url("events-bus-sentinels").expose().is_empty();
+    checked.leave_unused(ROWS.prefix);
+    Ok(match (urls.expose().is_empty(), has_sentinels) {
+        (true, false) => None,
+        (false, false) if !is_redis(&urls) => Some(Bus::Nats(ROWS.nats(checked)?)),
+        _ => Some(Bus::Redis(ROWS.redis(checked)?)),
+    })
 }
 
 /// Makes the connections. Each has a thread in `threads`, not started yet.
 ///
 /// # Errors
-/// The settings are not valid.
+/// The settings are not valid, or no file descriptor is left.
 pub(super) fn connect(
-    address: &BusAddress,
+    bus: Bus,
     name: &str,
     me: &InstanceId,
     settings: &ExchangeSettings,
     clock: Clock,
     threads: &mut Threads,
 ) -> Result<Connection, RunError> {
-    let subjects = vec![Arc::from(name), subject_of(name, me)];
+    let subjects = [Arc::from(name), subject_of(name, me)];
     let sent_bytes_max = settings.message_bytes_max + LINE_BYTES_MAX;
-    match address.kind() {
-        "redis" => redis(address, subjects, clock, threads),
-        _ => nats(address, subjects, sent_bytes_max, clock, threads),
+    match bus {
+        Bus::Redis(settings) => redis(settings, &subjects, clock, threads),
+        Bus::Nats(settings) => nats(settings, &subjects, sent_bytes_max, clock, threads),
     }
 }
 
@@ -124,49 +98,41 @@ fn run(
     (events, taken)
 }
 
+fn subscribe(interest: &BusInterest, subjects: &[Arc<str>]) {
+    for subject in subjects {
+        interest.subscribe(Subscription::channel(&**subject));
+    }
+}
+
+fn publish_with(publisher: Publisher) -> Publish {
+    Box::new(move |subject, bytes| publisher.publish(subject, bytes))
+}
+
+/// The subject that the check publishes to: the subject of this instance, without subscribers.
+fn published(subjects: &[Arc<str>]) -> Vec<String> {
+    subjects.last().iter().map(|one| one.to_string()).collect()
+}
+
 fn redis(
-    address: &BusAddress,
-    subjects: Vec<Arc<str>>,
+    mut settings: RedisSettings,
+    subjects: &[Arc<str>],
     clock: Clock,
     threads: &mut Threads,
 ) -> Result<Connection, RunError> {
-    use crate::feeds::Subscription;
-    use crate::kinds::bus::{plain_sentinel, set_sentinels, set_tls_name};
-    use crate::sources::redis::{
-        Endpoint, REDIS_PORT, RedisError, RedisPublisher, RedisSettings, RedisSource,
-    };
-    use crate::telemetry::BusStatus;
-
-    let wrong = |error: RedisError| {
-        RunError::Settings(match error {
-            RedisError::NobodyTrusted(_) => format!("--events-bus-ca: {error}"),
-            RedisError::PlainSentinel { .. } => plain_sentinel(&error, "events-bus"),
-            _ => format!("--events-bus: {error}"),
-        })
-    };
-    let server = match address.urls.expose() {
-        "" => Endpoint::new("localhost", REDIS_PORT),
-        url => Endpoint::parse(url).map_err(wrong)?,
-    };
-    let mut settings = RedisSettings::new(server);
-    if let Some(sentinels) = address.sentinels.clone() {
-        set_sentinels(&mut settings, sentinels, "events-bus-sentinels")?;
-    }
-    settings.tls_ca_file.clone_from(&address.ca);
-    set_tls_name(
-        &mut settings,
-        address.tls_name.clone(),
-        "events-bus-tls-name",
-    )?;
     // Other instances may be set to longer parts.
     settings.payload_bytes_max = MESSAGE_BYTES_MAX;
     settings.needs_all_names = true;
     let status = || Arc::new(BusStatus::new(&[], clock.now().unix_ms));
-    let question = redis_question(&settings, &subjects);
+    let channels = subjects.iter().map(|one| Subscription::channel(&**one));
+    let needs = RedisNeeds {
+        subscriptions: channels.collect(),
+        published: published(subjects),
+        ..RedisNeeds::default()
+    };
+    let question = redis_question(&settings, needs);
+    let wrong = |error| ROWS.redis_error(error);
     let (source, interest) = RedisSource::new(settings.clone(), status()).map_err(wrong)?;
-    for subject in subjects {
-        interest.subscribe(Subscription::channel(&*subject));
-    }
+    subscribe(&interest, subjects);
     let (publisher, handle) = RedisPublisher::new(settings, status()).map_err(wrong)?;
     let (events, taken) = run("bus-subscribe", source, clock, threads);
     // The publisher's events are short: `Up` and `Down`.
@@ -175,85 +141,45 @@ fn redis(
     threads.add("bus-publish", move || Box::new(publisher).run(link));
     Ok(Connection {
         question: Some(question),
-        publish: Box::new(move |subject, bytes| handle.publish(subject, bytes)),
+        publish: publish_with(handle),
         events,
         taken,
         publishing: Some(publishing),
     })
 }
 
-/// The check of Redis. Publishes to the last subject: the subject of this instance, without subscribers.
-fn redis_question(
-    settings: &crate::sources::redis::RedisSettings,
-    subjects: &[Arc<str>],
-) -> Question {
-    use crate::feeds::Subscription;
-    use crate::kinds::bus::shown_redis;
-    use crate::sources::redis::{RedisNeeds, ask};
-
-    let channels = subjects.iter().map(|one| Subscription::channel(&**one));
-    let needs = RedisNeeds {
-        subscriptions: channels.collect(),
-        published: subjects.last().iter().map(|one| one.to_string()).collect(),
-        ..RedisNeeds::default()
-    };
-    let asked = format!("Redis at {}", shown_redis(settings));
-    let settings = settings.clone();
-    Question::new(asked, move || ask(&settings, &needs))
-}
-
 fn nats(
-    address: &BusAddress,
-    subjects: Vec<Arc<str>>,
+    settings: NatsSettings,
+    subjects: &[Arc<str>],
     sent_bytes_max: usize,
     clock: Clock,
     threads: &mut Threads,
 ) -> Result<Connection, RunError> {
-    use crate::sources::nats::{Credentials, NatsPlainSource, NatsSettings, Tls};
-    use crate::telemetry::BusStatus;
-
-    let credentials = match (&address.creds, &address.nkey) {
-        (Some(creds), _) => Credentials::CredsFile(creds.clone()),
-        (None, Some(nkey)) => Credentials::NkeyFile(nkey.clone()),
-        (None, None) => Credentials::None,
+    let needs = NatsNeeds {
+        subscriptions: subjects.iter().map(|one| one.to_string()).collect(),
+        published: published(subjects),
+        payload_bytes_max: sent_bytes_max,
+        ..NatsNeeds::default()
     };
-    let tls = Tls {
-        ca: address.ca.clone(),
-        client: address.client.clone(),
+    let question = nats_question(&settings, needs);
+    let settings = NatsSubjectsSettings {
+        nats: settings,
+        // Other instances may be set to longer parts.
+        payload_bytes_max: MESSAGE_BYTES_MAX,
+        retained_subjects_max: 0,
+        settle: Settle::NEVER,
     };
-    let settings = NatsSettings::plain(address.urls.expose(), credentials, tls);
-    let checked_files = settings.check_files("events-bus");
-    checked_files.map_err(RunError::Settings)?;
-    let question = nats_question(&settings, address, &subjects, sent_bytes_max);
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
-    let (source, handle) = NatsPlainSource::new(settings, subjects, sent_bytes_max, status);
+    let (source, interest, handle) =
+        NatsSubjectsSource::publishing(settings, sent_bytes_max, status)
+            .map_err(|error| RunError::Settings(error.to_string()))?;
+    subscribe(&interest, subjects);
     let (events, taken) = run("bus", source, clock, threads);
     Ok(Connection {
         question: Some(question),
-        publish: Box::new(move |subject, bytes| handle.publish(subject, bytes)),
+        publish: publish_with(handle),
         events,
         taken,
         publishing: None,
-    })
-}
-
-/// The check of NATS; see [`redis_question`].
-fn nats_question(
-    settings: &crate::sources::nats::NatsSettings,
-    address: &BusAddress,
-    subjects: &[Arc<str>],
-    payload_bytes_max: usize,
-) -> Question {
-    use crate::sources::nats::{NatsNeeds, ask_plain};
-
-    let needs = NatsNeeds {
-        subscriptions: subjects.iter().map(|one| one.to_string()).collect(),
-        published: subjects.last().iter().map(|one| one.to_string()).collect(),
-        payload_bytes_max,
-        ..NatsNeeds::default()
-    };
-    let settings = settings.clone();
-    Question::new(format!("NATS at {address}"), move || {
-        ask_plain(&settings, &needs)
     })
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded, unbounded};
 use tokio::sync::oneshot;
 
-use self::connect::{BusAddress, connect};
+use self::connect::{bus_of, connect};
 use self::thread::{BusThread, Command, Deliverer, Threads};
 use crate::base::Clock;
 use crate::gateways::events::Input;
@@ -105,12 +105,12 @@ impl Bus {
         };
         let pushes_max = checked.number("events-bus-waiting-max");
         let name = checked.text("events-bus-name");
-        let Some(address) = BusAddress::of(checked) else {
+        let Some(bus) = bus_of(checked)? else {
             return Ok(None);
         };
-        let pages = BusPages::new(&address, &me, Arc::clone(&stats));
+        let pages = BusPages::new(&bus, &me, Arc::clone(&stats));
         let mut threads = Threads::default();
-        let mut connection = connect(&address, &name, &me, &settings, clock, &mut threads)?;
+        let mut connection = connect(bus, &name, &me, &settings, clock, &mut threads)?;
         let question = connection.question.take();
         let (commands, received) = unbounded();
         let deliverer = Deliverer {

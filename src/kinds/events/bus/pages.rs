@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::connect::BusAddress;
 use crate::gateways::events::bus::{BusStats, InstanceId};
+use crate::kinds::bus::Bus;
 use crate::telemetry::{GatewayMetric, names};
 use crate::wire::object_writer::ObjectWriter;
 
@@ -18,10 +18,10 @@ pub(in crate::kinds::events) struct BusPages {
 }
 
 impl BusPages {
-    pub(super) fn new(address: &BusAddress, instance: &InstanceId, stats: Arc<BusStats>) -> Self {
+    pub(super) fn new(bus: &Bus, instance: &InstanceId, stats: Arc<BusStats>) -> Self {
         Self {
-            address: address.to_string(),
-            kind: address.kind(),
+            address: bus.address(),
+            kind: bus.name(),
             instance: instance.clone(),
             stats,
         }

@@ -9,7 +9,6 @@ use crate::telemetry::names;
 
 const BUS: Heading = Heading("Bus between instances");
 const SENTINELS: &str = "events-bus-sentinels";
-const MASTER: &str = "events-bus-sentinel-master";
 const KIB: u64 = 1024;
 
 /// Part of a subject, so without spaces and wildcards.
@@ -59,7 +58,7 @@ pub(in crate::kinds::events) const ROWS: &[Setting] = &[
     ),
     Setting::new(
         BUS,
-        MASTER,
+        "events-bus-sentinel-master",
         Kind::Text,
         "",
         "Name of the bus's Redis master in the configuration of the sentinels",
@@ -174,58 +173,37 @@ pub(in crate::kinds::events) const ROWS: &[Setting] = &[
     ),
 ];
 
-/// Checks these settings against each other.
+/// Checks these settings against each other: the bus is one, and only its own settings are set.
 pub(in crate::kinds::events) fn check(checked: &Checked) -> Vec<SettingsError> {
     let urls = checked.url("events-bus");
     let mut wrong = Vec::new();
     let mut refuse = |flag, value: &str, allowed| {
         wrong.push(checked.refused(flag, &Refused::new(value, allowed)));
     };
-    let has_sentinels = !checked.url(SENTINELS).expose().is_empty();
-    let is_redis = bus::is_redis(&urls) || has_sentinels;
     if bus::is_wrong(&urls) {
         refuse("events-bus", urls.expose(), bus::ALLOWED);
     }
-    let is_nats = !urls.expose().is_empty() && !bus::is_redis(&urls);
-    let master = checked.text(MASTER);
-    if has_sentinels && (is_nats || master.is_empty()) {
-        let allowed = match is_nats {
-            true => "none, for NATS",
-            false => "none without --events-bus-sentinel-master",
-        };
-        refuse(SENTINELS, checked.url(SENTINELS).expose(), allowed);
+    let sentinels = checked.url(SENTINELS);
+    let has_sentinels = !sentinels.expose().is_empty();
+    let is_redis = bus::is_redis(&urls) || has_sentinels;
+    if has_sentinels && !urls.expose().is_empty() && !bus::is_redis(&urls) {
+        refuse(SENTINELS, sentinels.expose(), "none, for NATS");
     }
-    if !has_sentinels && !master.is_empty() {
-        refuse(MASTER, &master, "none without --events-bus-sentinels");
-    }
-    let tls_name = checked.text("events-bus-tls-name");
-    if !is_redis && !tls_name.is_empty() {
-        refuse(
+    for (flag, is_allowed, allowed) in [
+        (
             "events-bus-tls-name",
-            &tls_name,
+            is_redis,
             "none without a bus on Redis",
-        );
-    }
-    let value = |flag| checked.text(flag);
-    let is_set = |flag| !value(flag).is_empty();
-    for (flag, partner) in [
-        ("events-bus-cert", Some("events-bus-key")),
-        ("events-bus-key", Some("events-bus-cert")),
-        ("events-bus-creds", None),
-        ("events-bus-nkey", None),
+        ),
+        ("events-bus-cert", !is_redis, "none, for Redis"),
+        ("events-bus-key", !is_redis, "none, for Redis"),
+        ("events-bus-creds", !is_redis, "none, for Redis"),
+        ("events-bus-nkey", !is_redis, "none, for Redis"),
     ] {
-        let allowed = if !is_set(flag) {
-            continue;
-        } else if is_redis {
-            "none, for Redis"
-        } else if partner.is_some_and(|partner| !is_set(partner)) {
-            "a file, beside another one: --events-bus-cert and --events-bus-key go together"
-        } else if flag == "events-bus-nkey" && is_set("events-bus-creds") {
-            "none, beside --events-bus-creds"
-        } else {
-            continue;
-        };
-        refuse(flag, &value(flag), allowed);
+        let value = checked.text(flag);
+        if !is_allowed && !value.is_empty() {
+            refuse(flag, &value, allowed);
+        }
     }
     wrong
 }

@@ -1,5 +1,5 @@
 //! Plain subjects and patterns of subjects, without JetStream, chosen by clients while the source
-//! runs.
+//! runs, or for gateways that speak to each other.
 //!
 //! Callers request subjects through a [`BusInterest`], without waiting. The events are the same as
 //! from the Redis source ([`crate::sources::interest`], [`crate::sources::ledger`]), in the order
@@ -22,12 +22,14 @@
 //! | --- | --- |
 //! | `mod` | the choice of the server, and a session on it |
 //! | `session` | messages, confirmations, refusals, pings |
+//! | `publishing` | the messages of the caller, and the rules for gateways that speak to each other |
 //! | `retained`, `last_values` | last values, from JetStream, of subjects and of patterns; pure |
 //! | `wire` | connecting, TLS, logging in, bytes in and out |
 //! | `protocol` | the client protocol of NATS, and the numbers of subscriptions; pure |
 
 mod last_values;
 pub(super) mod protocol;
+mod publishing;
 mod retained;
 mod session;
 pub(super) mod wire;
@@ -35,15 +37,17 @@ pub(super) mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::publishing::Publishing;
 use self::session::{Session, State};
 use self::wire::{Patience, Wire};
 use super::error::{NatsError, Stop};
 use super::servers::{Second, Servers};
 use super::settings::NatsSettings;
-use crate::base::LogBudget;
+use crate::base::{LogBudget, Wake};
 use crate::feeds::BusEvent;
 use crate::sources::interest::{self, BusInterest, Wishes};
 use crate::sources::ledger::Ledger;
+use crate::sources::publisher::{self, Publisher};
 use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
@@ -76,6 +80,12 @@ pub struct Settle {
 }
 
 impl Settle {
+    /// Confirmed as soon as the server confirms.
+    pub const NEVER: Self = Self {
+        time: Duration::ZERO,
+        always: false,
+    };
+
     /// The time to wait on a server with or without a cluster name.
     fn after(self, is_clustered: bool) -> Duration {
         match self.always || is_clustered {
@@ -96,6 +106,7 @@ pub struct NatsSubjectsSource {
     /// All requested names were confirmed on the connection in use.
     has_stood: bool,
     servers: Servers,
+    publishing: Option<Publishing>,
 }
 
 impl NatsSubjectsSource {
@@ -108,9 +119,34 @@ impl NatsSubjectsSource {
         settings: NatsSubjectsSettings,
         status: Arc<BusStatus>,
     ) -> Result<(Self, BusInterest), NatsError> {
+        let (source, handle, _) = Self::with_wake(settings, status)?;
+        Ok((source, handle))
+    }
+
+    /// Makes a source that also publishes messages of up to `bytes_max` bytes, with the rules for
+    /// gateways that speak to each other. The caller publishes on a subscribed subject at least
+    /// once a second.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn publishing(
+        settings: NatsSubjectsSettings,
+        bytes_max: usize,
+        status: Arc<BusStatus>,
+    ) -> Result<(Self, BusInterest, Publisher), NatsError> {
+        let (mut source, handle, wake) = Self::with_wake(settings, status)?;
+        let (publisher, outbox) = publisher::publisher(wake);
+        source.publishing = Some(Publishing { outbox, bytes_max });
+        Ok((source, handle, publisher))
+    }
+
+    fn with_wake(
+        settings: NatsSubjectsSettings,
+        status: Arc<BusStatus>,
+    ) -> Result<(Self, BusInterest, Wake), NatsError> {
         let waiter = Waiter::new("the NATS source");
         let (waiter, wake) = waiter.map_err(|source| NatsError::NoPoll { source })?;
-        let (handle, wishes) = interest::interest(wake);
+        let (handle, wishes) = interest::interest(wake.clone());
         let source = Self {
             settings,
             status,
@@ -120,8 +156,9 @@ impl NatsSubjectsSource {
             lines: LogBudget::new(LINES_PER_SECOND),
             has_stood: false,
             servers: Servers::default(),
+            publishing: None,
         };
-        Ok((source, handle))
+        Ok((source, handle, wake))
     }
 
     fn use_connection(
@@ -130,6 +167,10 @@ impl NatsSubjectsSource {
         second: &mut Second,
         relay: &mut Relay<NatsError>,
     ) -> Result<Stop, Stop> {
+        if let Some(publishing) = &self.publishing {
+            publishing.check(wire)?;
+            publishing.outbox.discard();
+        }
         self.wishes.take_into(&mut self.ledger);
         relay.status.set_up(false);
         let settle = self.settings.settle.after(wire.is_clustered);
@@ -143,6 +184,7 @@ impl NatsSubjectsSource {
             wishes: &self.wishes,
             ledger: &mut self.ledger,
             lines: &mut self.lines,
+            publishing: self.publishing.as_ref(),
             state: State::new(self.settings.retained_subjects_max),
         };
         session.restore()?;

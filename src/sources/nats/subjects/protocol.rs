@@ -52,7 +52,7 @@ pub(super) fn unsubscribe(out: &mut Vec<u8>, sid: u64) {
     out.extend_from_slice(format!("UNSUB {sid}\r\n").as_bytes());
 }
 
-/// Writes `PUB`, with a subject for the answer.
+/// Writes `PUB`. `reply` is the subject for an answer; empty for none.
 pub(super) fn publish(out: &mut Vec<u8>, subject: &str, reply: &str, payload: &[u8]) {
     out.extend_from_slice(format!("PUB {subject} {reply} {}\r\n", payload.len()).as_bytes());
     out.extend_from_slice(payload);

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::error::{NatsError, Stop};
-use super::super::refusals::refused_subject;
+use super::super::refusals::refused;
 use super::super::servers::Second;
 use super::super::settings::NatsSettings;
 use super::protocol::{self, Delivery, Op, Sids};
+use super::publishing::{Publishing, QUEUED_BYTES_MAX};
 use super::retained::{Retained, Told};
 use super::wire::Wire;
 use crate::base::{LogBudget, Now};
@@ -22,8 +23,6 @@ use crate::sources::socket::Waiter;
 
 /// Refused names are requested again after this long: somebody may have changed the permissions.
 const RETRY_REFUSED: Duration = Duration::from_secs(30);
-/// Commands wait while more bytes than this are not written.
-const QUEUED_BYTES_MAX: usize = 64 * 1024;
 
 /// The limit on names reported as settled between two reads.
 const SETTLED_PER_TURN: usize = 1_024;
@@ -41,6 +40,8 @@ pub(super) struct Session<'a> {
     pub(super) wishes: &'a Wishes,
     pub(super) ledger: &'a mut Ledger,
     pub(super) lines: &'a mut LogBudget,
+    /// For a source that publishes.
+    pub(super) publishing: Option<&'a Publishing>,
     pub(super) state: State,
 }
 
@@ -54,6 +55,12 @@ pub(super) struct State {
     heard: Instant,
     /// When the last ping left, if nothing has arrived since.
     pinged: Option<Instant>,
+    /// When the last message arrived.
+    pub(super) relayed: Instant,
+    /// Messages that the loop had no room for, and not reported yet.
+    pub(super) dropped: u64,
+    /// The last subject on which the server permits no publishing.
+    pub(super) not_published: Option<String>,
     /// When refused names were asked for again.
     retried: Instant,
     /// The last error without a subject: perhaps the reason for the end of the connection.
@@ -85,6 +92,9 @@ impl State {
             retained: Retained::new(retained_subjects_max),
             heard: now,
             pinged: None,
+            relayed: now,
+            dropped: 0,
+            not_published: None,
             retried: now,
             last_words: None,
         }
@@ -152,14 +162,19 @@ impl Session<'_> {
         }
         let until = self.watch(!has_read)?;
         self.tell_settled()?;
-        let dues = [self.state.retained.due(), self.ledger.settle_due()];
+        let dues = [
+            self.state.retained.due(),
+            self.ledger.settle_due(),
+            self.message_due()?,
+        ];
         let until = dues.into_iter().flatten().fold(until, Instant::min);
         self.ask();
+        self.publish();
         self.wishes.show(self.ledger.unanswered());
         self.wire.flush(self.waiter).map_err(|e| self.lost(&e))?;
         if has_read {
             self.relay.worked();
-        } else if !self.spin(until)? {
+        } else if !self.can_publish() && !self.spin(until)? {
             self.waiter.wait(until).map_err(|e| self.lost(&e))?;
         }
         Ok(())
@@ -277,15 +292,15 @@ impl Session<'_> {
             true => (delivery.subject.into(), Some(name)),
             false => (name, None),
         };
-        self.relay.link.send(BusEvent::Message(BusMessage {
+        let event = BusEvent::Message(BusMessage {
             subject,
             pattern,
             payload: delivery.payload,
             position: None,
             received,
             quiet: false,
-        }))?;
-        Ok(())
+        });
+        self.hand_over(event)
     }
 
     /// Sends the last values, and the ends of questions.
@@ -400,11 +415,12 @@ impl Session<'_> {
     /// Handles an error of the server. The error belongs to the change with the next PONG, if to
     /// any.
     fn refused(&mut self, words: String) -> Result<(), Stop> {
-        let Some(subject) = refused_subject(&words) else {
-            let is_of_publishing = words.to_ascii_lowercase().contains("violation for publish");
-            if let Some(asked) = self.state.first_asked()
+        let refused = refused(&words);
+        let Some((subject, true)) = refused else {
+            if let Some((subject, _)) = refused {
+                self.state.not_published = Some(shown(&subject));
+            } else if let Some(asked) = self.state.first_asked()
                 && asked.change.wanted
-                && !is_of_publishing
             {
                 asked.words = Some(shown(&words));
             }
@@ -438,6 +454,10 @@ impl Session<'_> {
         reason: &str,
     ) -> Result<(), Stop> {
         self.relay.status.count_refused();
+        if self.publishing.is_some() {
+            let subject = shown(&subscription.name);
+            return Err(NatsError::not_permitted("subscribe", &subject).into());
+        }
         if let Some(line) = self.lines.line(self.relay.link.now()) {
             tracing::warn!(
                 name = shown(&subscription.name),
@@ -456,10 +476,9 @@ impl Session<'_> {
 
     fn log_error(&mut self, words: &str) {
         if let Some(line) = self.lines.line(self.relay.link.now()) {
-            let lines_left_out = line.suppressed;
             tracing::warn!(
                 error = shown(words),
-                lines_left_out,
+                lines_left_out = line.suppressed,
                 "nats-server reported an error"
             );
         }

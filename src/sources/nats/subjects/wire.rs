@@ -44,6 +44,8 @@ pub(in crate::sources::nats) struct Wire {
     pub(super) neighbours: Vec<Endpoint>,
     /// The server is part of a cluster, or may become so.
     pub(super) is_clustered: bool,
+    /// The largest message that the server takes, bytes.
+    pub(super) max_payload: usize,
     reader: Reader,
 }
 
@@ -90,6 +92,7 @@ impl Wire {
             url: endpoint.url(),
             neighbours: neighbours.collect(),
             is_clustered: tls::names_cluster(&info),
+            max_payload: tls::max_payload(&info),
             reader: Reader::new(payload_bytes_max),
         };
         match wire.log_in(waiter, until) {

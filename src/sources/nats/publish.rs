@@ -1,0 +1,117 @@
+//! A command in a terminal that publishes, with or without the acknowledgement of a stream.
+
+use std::time::Duration;
+
+use super::api::ApiError;
+use super::connection::Link;
+use super::error::NatsError;
+use super::refusals::Refusal;
+use super::servers::Servers;
+use super::settings::NatsSettings;
+use super::{connect, redacted};
+
+/// How long the server may take to take everything.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+/// The limit on messages in flight before waiting for the server to confirm them.
+const UNCONFIRMED_MAX: u32 = 1_000;
+
+/// Publishes on NATS for a command, with or without the acknowledgement of a stream, and waits: every fault
+/// is an error, and nothing is tried again.
+pub struct NatsSender {
+    link: Link,
+    url: String,
+    jetstream: bool,
+    unconfirmed: u32,
+}
+
+impl NatsSender {
+    /// Connects to the first server that accepts. With `jetstream`, each message has to be stored
+    /// by a stream.
+    ///
+    /// # Errors
+    /// No server is reached, or none accepts.
+    pub fn connect(settings: &NatsSettings, jetstream: bool) -> Result<Self, NatsError> {
+        let (link, _) = connect(&mut Servers::default(), settings)?;
+        Ok(Self {
+            link,
+            url: redacted(&settings.urls),
+            jetstream,
+            unconfirmed: 0,
+        })
+    }
+
+    /// Publishes a message. With JetStream, returns the name of the stream and the message's
+    /// sequence there.
+    ///
+    /// # Errors
+    /// The connection is lost, the message is too large or not permitted, or no stream stores it.
+    pub fn publish(
+        &mut self,
+        subject: &str,
+        message: &[u8],
+    ) -> Result<Option<(String, u64)>, NatsError> {
+        let largest = self.link.api.connection.max_payload();
+        if message.len() > largest {
+            let bytes = message.len();
+            let reason =
+                format!("max_payload of the server is {largest}, the message has {bytes} bytes");
+            let url = self.url.clone();
+            return Err(NatsError::Refused { url, reason });
+        }
+        if self.jetstream {
+            return self.store(subject, message).map(Some);
+        }
+        let published = self.link.api.connection.publish(subject, message);
+        published.map_err(|_| NatsError::Lost)?;
+        self.unconfirmed += 1;
+        if self.link.api.is_lost() {
+            return Err(NatsError::Lost);
+        }
+        if self.unconfirmed >= UNCONFIRMED_MAX {
+            self.settle(subject)?;
+        }
+        Ok(None)
+    }
+
+    /// Waits until the server has taken everything.
+    ///
+    /// # Errors
+    /// The connection is lost, or this user may not publish on the subject.
+    pub fn settle(&mut self, subject: &str) -> Result<(), NatsError> {
+        self.unconfirmed = 0;
+        // The crate would wait for the return of a lost connection.
+        if self.link.api.is_lost() {
+            return Err(NatsError::Lost);
+        }
+        let flushed = self.link.api.connection.flush_timeout(FLUSH_TIMEOUT);
+        // A refusal comes before the answer to the flush.
+        if self
+            .link
+            .api
+            .refusals
+            .has(&Refusal::Request(subject.to_owned()))
+        {
+            return Err(NatsError::not_permitted("publish", subject));
+        }
+        flushed.map_err(|_| NatsError::Lost)
+    }
+
+    fn store(&self, subject: &str, message: &[u8]) -> Result<(String, u64), NatsError> {
+        let stored = self.link.api.store(subject, message);
+        stored.map_err(|error| match error {
+            ApiError::NotPermitted(_) => NatsError::not_permitted("publish", subject),
+            ApiError::Lost | ApiError::Connection(_) => NatsError::Lost,
+            error => NatsError::JetStream {
+                action: format!("store the message on {subject}"),
+                reason: match error {
+                    ApiError::NoJetStream => "no stream has this subject".to_owned(),
+                    // With other subscribers to the subject, the server does not report a missing
+                    // stream.
+                    ApiError::NoAnswer(_) => "no stream with this subject answers".to_owned(),
+                    error => error.to_string(),
+                },
+                is_of_all: true,
+            },
+        })
+    }
+}
