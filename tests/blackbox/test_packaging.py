@@ -20,7 +20,7 @@ from clients import connect_many
 from images import in_context, stages
 from processes import ROOT, Process, free_port, system_binary, weirgate_binary
 from proxies import Haproxy
-from recipes import assert_known, default_ms, run
+from recipes import assert_known, default_ms, run, with_mounts
 from waiting import until
 
 DOCKERFILE = stages((ROOT / "Dockerfile").read_text())
@@ -200,7 +200,7 @@ def test_compose_files_ask_for_what_there_is(file):
         assert context == ROOT
         image = service["build"].get("target", "weirgate")
         assert image in IMAGES
-        env = {k: str(v) for k, v in service.get("environment", {}).items()}
+        env = {k: with_mounts(service, str(v)) for k, v in service.get("environment", {}).items()}
         gateway = env.get("WEIRGATE_GATEWAY") or DOCKERFILE[image].env()["WEIRGATE_GATEWAY"]
         assert_known(env, gateway)
         # A port of its own, or one that the proxy beside it reaches.
