@@ -252,6 +252,25 @@ async def test_the_replicas_share_the_clients_and_one_may_go(started, start_weir
     assert any(client.open for client in clients[:30]), "the others have their clients still"
 
 
+# --- Prometheus
+
+def test_every_alert_leads_to_a_page_and_one_command_makes_a_link_of_it(tmp_path):
+    """`make lint` looks the pages up."""
+    alerts = DEPLOY / "prometheus" / "alerts.yml"
+    copy = tmp_path / "alerts.yml"
+    shutil.copy(alerts, copy)
+    [command] = re.findall(r"^#   (sed .*) alerts\.yml$", alerts.read_text(), re.M)
+    subprocess.run(f"{command} {copy}", shell=True, check=True)
+    before, after = [yaml.safe_load(file.read_text())["groups"] for file in (alerts, copy)]
+    rules = [(was, now) for groups in zip(before, after) for was, now in zip(*(group["rules"] for group in groups))]
+    assert len(rules) > 20
+    for was, now in rules:
+        page = was["annotations"].pop("runbook_url")
+        assert page.startswith("docs/")
+        assert now["annotations"].pop("runbook_url") == f"https://git.example.com/weirgate/blob/main/{page}"
+        assert was == now
+
+
 # --- systemd and Debian
 
 def unit_for_here(tmp_path):
