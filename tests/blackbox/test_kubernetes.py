@@ -7,7 +7,7 @@ import pytest
 from images import stages
 from jsonschema import Draft7Validator
 from kubernetes_validate import validate
-from pods import CHART, GATEWAYS, Pod, container, helm, pod_spec, rendered, template
+from pods import CHART, GATEWAYS, Pod, container, helm, pod_spec, rendered
 from processes import ROOT, weirgate_binary
 from recipes import assert_known, default_ms, run
 
@@ -17,7 +17,7 @@ KUBERNETES = ["1.25", "1.30"]
 PUBLIC = ["--set", "ingress.enabled=true", "--set", "ingress.tlsSecret=tls", "--set", "trustedProxies=10.0.0.0/8",
           "--set", "autoscaling.enabled=true"]
 # Every other value that a release may have.
-WITH_FILES = {
+EVERYTHING = {
     "files": {"roles.json": '{"user": ["a"]}', "jwks.json": "{}"},
     "secretFiles": ["weirgate-nats", "weirgate-tls"],
     "extraArgs": ["--log-filter", "info"],
@@ -46,12 +46,15 @@ def test_helm_finds_no_fault(gateway):
 
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("gateway", GATEWAYS)
-def test_every_document_fits_the_schemas_of_kubernetes(gateway, version):
-    documents = rendered(gateway, *PUBLIC, values=WITH_FILES)
-    assert set(documents) == {"Deployment", "Service", "PodDisruptionBudget", "Ingress", "HorizontalPodAutoscaler",
-                              "ConfigMap", "ServiceAccount", "ServiceMonitor"}
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["of the gateway", "everything"])
+def test_every_document_fits_the_schemas_of_kubernetes(gateway, version, values):
+    documents = rendered(gateway, *PUBLIC, values=values)
+    kinds = {"Deployment", "Service", "PodDisruptionBudget", "Ingress", "HorizontalPodAutoscaler"}
+    with_files = {"ConfigMap"} if values or gateway == "channels" else set()
+    assert set(documents) == kinds | with_files | ({"ServiceAccount", "ServiceMonitor"} if values else set())
     assert not list(nulls(documents))
-    strict(MONITOR).validate(documents.pop("ServiceMonitor"))
+    if "ServiceMonitor" in documents:
+        strict(MONITOR).validate(documents.pop("ServiceMonitor"))
     for document in documents.values():
         validate(document, version, strict=True)
 
@@ -79,13 +82,13 @@ def strict(schema):
 
 
 def test_the_strict_schema_refuses_a_misspelt_key():
-    monitor = rendered("levels", values=WITH_FILES)["ServiceMonitor"]
+    monitor = rendered("levels", values=EVERYTHING)["ServiceMonitor"]
     for wrong in ({"endpoint": []}, {"endpoints": [{"ports": "admin"}]}):
         assert not strict(MONITOR).is_valid({**monitor, "spec": {**monitor["spec"], **wrong}})
 
 
 def test_a_monitor_scrapes_the_port_for_operators():
-    documents = rendered("levels", values=WITH_FILES)
+    documents = rendered("levels", values=EVERYTHING)
     monitor, service = documents["ServiceMonitor"], documents["Service"]
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
@@ -100,7 +103,7 @@ def test_a_monitor_scrapes_the_port_for_operators():
 
 
 def test_an_account_of_the_pods_has_no_token():
-    documents = rendered("levels", values=WITH_FILES)
+    documents = rendered("levels", values=EVERYTHING)
     account, pod = documents["ServiceAccount"], pod_spec(documents)
     assert account["metadata"]["name"] == pod["serviceAccountName"] == "weirgate-levels"
     assert not account["automountServiceAccountToken"] and not pod["automountServiceAccountToken"]
@@ -128,7 +131,7 @@ def test_the_gateway_knows_every_setting(gateway, tmp_path):
 def test_a_rolling_update_takes_no_pod_away_before_its_time(gateway):
     documents = rendered(gateway)
     spec = documents["Deployment"]["spec"]
-    pod, it = spec["template"]["spec"], container(documents)
+    pod, it = pod_spec(documents), container(documents)
     env = {e["name"]: e.get("value") for e in it["env"]}
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     drain_ms = int(env["WEIRGATE_DRAIN_DELAY_MS"]) + int(env["WEIRGATE_DRAIN_MS"])
@@ -163,13 +166,13 @@ def test_an_init_container_checks_what_the_gateway_starts_with(gateway, tmp_path
 
 
 def test_the_grace_period_follows_the_drain():
-    pod = rendered("levels", "--set", "drainDelayMs=2500,drainMs=1000")["Deployment"]["spec"]["template"]["spec"]
+    pod = pod_spec(rendered("levels", "--set", "drainDelayMs=2500,drainMs=1000"))
     assert pod["terminationGracePeriodSeconds"] == 14
 
 
 def test_a_pod_may_do_nothing_but_serve():
     documents = rendered("levels")
-    pod, it = documents["Deployment"]["spec"]["template"]["spec"], container(documents)
+    pod, it = pod_spec(documents), container(documents)
     user = f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"
     assert pod["securityContext"]["runAsNonRoot"] and user == IMAGES["levels"].last("USER")
     security = it["securityContext"]

@@ -3,7 +3,7 @@ import json
 
 import pytest
 import yaml
-from pods import CHART, container, pod_spec, rendered
+from pods import CHART, container, pod_spec, rendered, template
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -78,6 +78,26 @@ def test_a_text_arrives_as_it_is(text):
     assert {name: find(documents) for name, find in places.items()} == dict.fromkeys(places, text)
     assert container(documents)["args"] == ["levels", text, "last"]
     assert documents["Ingress"]["spec"]["tls"][0]["hosts"] == [text]
+
+
+@pytest.mark.parametrize("number", [999_999, 1_000_000, 12_345_678])
+def test_a_number_has_all_its_digits(number):
+    """Helm reads numbers as floats, and writes a million as 1e+06."""
+    values = {"replicas": number, "drainDelayMs": number, "drainMs": number,
+              "tolerations": [{"operator": "Exists", "tolerationSeconds": number}],
+              "topologySpreadConstraints": [{"maxSkew": number, "topologyKey": "a", "whenUnsatisfiable": "ScheduleAnyway"}]}
+    text = template("levels", values=values)[1]
+    documents = rendered("levels", values=values)
+    assert f"replicas: {number}\n" in text and documents["Deployment"]["spec"]["replicas"] == number
+    env = {entry["name"]: entry["value"] for entry in container(documents)["env"]}
+    assert env["WEIRGATE_DRAIN_DELAY_MS"] == env["WEIRGATE_DRAIN_MS"] == str(number)
+    assert pod_spec(documents)["terminationGracePeriodSeconds"] == (2 * number + 999) // 1000 + 10
+    assert pod_spec(documents)["tolerations"][0]["tolerationSeconds"] == number
+    assert pod_spec(documents)["topologySpreadConstraints"][0]["maxSkew"] == number
+    scale = {"enabled": True, "minReplicas": number, "maxReplicas": number, "clientsPerPod": number}
+    spec = rendered("levels", values={"autoscaling": scale})["HorizontalPodAutoscaler"]["spec"]
+    assert spec["minReplicas"] == spec["maxReplicas"] == number
+    assert spec["metrics"][0]["pods"]["target"]["averageValue"] == str(number)
 
 
 def test_every_value_is_tried_or_bounded():

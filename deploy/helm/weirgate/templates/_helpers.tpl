@@ -1,3 +1,4 @@
+{{- /* int64: Helm reads the numbers of a file as floats, and would write a million as 1e+06. */}}
 {{- define "weirgate.name" -}}
 weirgate-{{ .Values.gateway }}
 {{- end }}
@@ -25,8 +26,8 @@ env:
   - {name: WEIRGATE_ADMIN_ADDR, value: "0.0.0.0:9100"}
   # No preStop hook: this is the time in which /ready says 503 and newcomers are still accepted,
   # until every node has taken the pod out of the Service.
-  - {name: WEIRGATE_DRAIN_DELAY_MS, value: {{ .Values.drainDelayMs | quote }}}
-  - {name: WEIRGATE_DRAIN_MS, value: {{ .Values.drainMs | quote }}}
+  - {name: WEIRGATE_DRAIN_DELAY_MS, value: {{ int64 .Values.drainDelayMs | quote }}}
+  - {name: WEIRGATE_DRAIN_MS, value: {{ int64 .Values.drainMs | quote }}}
   - {name: WEIRGATE_LOG_FORMAT, value: json}
   {{- with .Values.trustedProxies }}
   - {name: WEIRGATE_TRUSTED_PROXIES, value: {{ . | quote }}}
