@@ -7,7 +7,7 @@ import pytest
 from images import stages
 from jsonschema import Draft7Validator
 from kubernetes_validate import validate
-from pods import CHART, GATEWAYS, Pod, container, helm, pod_spec, rendered
+from pods import CHART, GATEWAYS, Pod, container, helm, on_chart, pod_spec, rendered
 from processes import ROOT, weirgate_binary
 from recipes import assert_known, default_ms, run
 
@@ -38,15 +38,19 @@ EVERYTHING = {
 MONITOR = json.loads((ROOT / "tests" / "vectors" / "kubernetes" / "servicemonitor.json").read_text())
 
 
+VALUES = pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["of the gateway", "everything"])
+
+
+@VALUES
 @pytest.mark.parametrize("gateway", GATEWAYS)
-def test_helm_finds_no_fault(gateway):
-    status, text = helm("lint", "--strict", str(CHART), "-f", str(CHART / f"values-{gateway}.yaml"))
+def test_helm_finds_no_fault(gateway, values):
+    status, text = on_chart(["lint", "--strict"], gateway, *PUBLIC, values=values)
     assert status == 0, text
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("gateway", GATEWAYS)
-@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["of the gateway", "everything"])
+@VALUES
 def test_every_document_fits_the_schemas_of_kubernetes(gateway, version, values):
     documents = rendered(gateway, *PUBLIC, values=values)
     kinds = {"Deployment", "Service", "PodDisruptionBudget", "Ingress", "HorizontalPodAutoscaler"}
@@ -182,10 +186,11 @@ def test_a_pod_may_do_nothing_but_serve():
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
 def test_all_documents_mean_the_same_pods(gateway):
-    documents = rendered(gateway, *PUBLIC)
-    labels = documents["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    documents = rendered(gateway, *PUBLIC, values=EVERYTHING)
+    selector = documents["Deployment"]["spec"]["selector"]["matchLabels"]
     service = documents["Service"]["spec"]
-    assert service["selector"] == labels == documents["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"]
+    assert service["selector"] == selector == documents["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"]
+    assert documents["Deployment"]["spec"]["template"]["metadata"]["labels"] == {**selector, "team": "feeds"}
     names = {p["name"] for p in container(documents)["ports"]}
     assert {p["targetPort"] for p in service["ports"]} <= names
     backend = documents["Ingress"]["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]

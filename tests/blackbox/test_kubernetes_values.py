@@ -86,7 +86,7 @@ def test_a_number_has_all_its_digits(number):
     values = {"replicas": number, "drainDelayMs": number, "drainMs": number,
               "tolerations": [{"operator": "Exists", "tolerationSeconds": number}],
               "topologySpreadConstraints": [{"maxSkew": number, "topologyKey": "a", "whenUnsatisfiable": "ScheduleAnyway"}]}
-    text = template("levels", values=values)[1]
+    text = template("levels", values=values)
     documents = rendered("levels", values=values)
     assert f"replicas: {number}\n" in text and documents["Deployment"]["spec"]["replicas"] == number
     env = {entry["name"]: entry["value"] for entry in container(documents)["env"]}

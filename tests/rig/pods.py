@@ -25,19 +25,24 @@ def helm(*argv):
     return done.returncode, done.stdout
 
 
-def template(gateway, *more, values=None):
-    """(status, output) of `helm template` with the values of the gateway, and with `values` on top."""
+def on_chart(command, gateway, *more, values=None):
+    """(status, output) of a command of Helm on the chart with the values of the gateway, and with `values` on top."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(values or {}, file, ensure_ascii=False)
         file.flush()
-        return helm("template", "weirgate", str(CHART), "-f", str(CHART / f"values-{gateway}.yaml"), "-f", file.name, *more)
+        return helm(*command, str(CHART), "-f", str(CHART / f"values-{gateway}.yaml"), "-f", file.name, *more)
+
+
+def template(gateway, *more, values=None):
+    """The text of the documents of a release."""
+    status, text = on_chart(["template", "weirgate"], gateway, *more, values=values)
+    assert status == 0, text
+    return text
 
 
 def rendered(gateway, *more, values=None):
     """The documents of a release, by kind."""
-    status, text = template(gateway, *more, values=values)
-    assert status == 0, text
-    documents = list(yaml.safe_load_all(text))
+    documents = list(yaml.safe_load_all(template(gateway, *more, values=values)))
     assert len({document["kind"] for document in documents}) == len(documents)
     return {document["kind"]: document for document in documents}
 
