@@ -156,3 +156,9 @@ def test_a_constraint_is_about_the_pods_of_the_release_unless_it_says_otherwise(
     other = {**own, "labelSelector": {"matchLabels": {"app": "nats"}}}
     spread = pod_spec(rendered("levels", values={"topologySpreadConstraints": [own, other]}))["topologySpreadConstraints"]
     assert spread == [{**own, "labelSelector": {"matchLabels": labels}}, other]
+
+
+def test_another_text_of_a_file_starts_no_new_pods():
+    """The pods see the change, and no client is closed."""
+    one, other = [rendered("channels", values={"files": {"roles.json": text}}) for text in ("{}", '{"user": []}')]
+    assert one["ConfigMap"] != other["ConfigMap"] and one["Deployment"] == other["Deployment"]
