@@ -4,7 +4,7 @@
 - A source file of ours has at most 500 lines: a person reads it in one sitting.
 - Nothing left over: unfinished code, debug prints, tests switched off.
 - Nothing names a path of somebody's machine.
-- Relative links in documents lead somewhere, and so do links to a heading.
+- Relative links in documents lead somewhere, and so do links to a heading. Each alert has such a link.
 - A link to a test with the name of the test as its text finds the test there.
 - Documents name things (scripts/prose.py), use the words of docs/glossary.md, and pages for users no identifier of the source.
 - A doc comment says more than that there is something; a test module has its place beside its file, without #[path].
@@ -33,6 +33,9 @@ LEFT_OVER = re.compile("|".join([r"\bto" r"do!\(", r"\bunimplemen" r"ted!\(", r"
 MACHINE_PATH = re.compile("|".join([r"(?:^|[^A-Za-z0-9_.}])/(?:wo" r"rk|ro" r"ot|home/[a-z]+)/", r"\.\./sha" r"red\b"]))
 TEST_LINK = re.compile(r"\[`(\w+)`\]\(([^)#\s]+\.(?:rs|py))\)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+# Each alert names a page of the documents.
+ALERTS = "deploy/prometheus/alerts.yml"
+RUNBOOK = re.compile(r'runbook_url: "([^"#]+)(?:#([^"]+))?"')
 
 # Pronouns and relative words per 100 words: in these documents together, and in each of them.
 PROSE_MAX, PROSE_PAGE_MAX = 5.0, 6.0
@@ -121,6 +124,29 @@ def headings(path):
     return anchors
 
 
+def where_it_ends(target, link, anchor):
+    """Returns what is wrong with a link to `target`; None if nothing is."""
+    if not target.exists():
+        return f"leads nowhere: {link}"
+    if anchor and target.suffix == ".md" and anchor not in headings(target):
+        return f"no such heading: {link}#{anchor}"
+    return None
+
+
+def wrong_in_alerts(text):
+    """Yields (line number, what) of alerts without a page of the documents."""
+    waiting = None
+    for number, line in enumerate([*text.splitlines(), "- alert: (the end)"], 1):
+        if "- alert: " in line:
+            if waiting:
+                yield waiting, "an alert without a runbook_url"
+            waiting = number
+        elif found := RUNBOOK.search(line):
+            waiting = None
+            if dead := where_it_ends(ROOT / found[1], found[1], found[2]):
+                yield number, dead
+
+
 def wrong_in_document(path, name, text):
     """Yields (line number, what) of a Markdown document."""
     fenced = False
@@ -135,11 +161,8 @@ def wrong_in_document(path, name, text):
         for link, anchor in LINK.findall(line):
             if re.match(r"[a-z]+:", link):
                 continue
-            target = path.parent / link if link else path
-            if not target.exists():
-                yield number, f"leads nowhere: {link}"
-            elif anchor and target.suffix == ".md" and anchor not in headings(target):
-                yield number, f"no such heading: {link}#{anchor}"
+            if dead := where_it_ends(path.parent / link if link else path, link, anchor):
+                yield number, dead
         if name.startswith("docs/") or "/" not in name:
             if name not in SAYS_SO_ITSELF:
                 for words, said in NOT_SAID:
@@ -206,6 +229,8 @@ def main():
         if path.suffix == ".md":
             documents[name] = text
             found += wrong_in_document(path, name, text)
+        if name == ALERTS:
+            found += wrong_in_alerts(text)
         if path.suffix == ".rs" or COMMENTED.fullmatch(name):
             sources[name] = text
         for number, what in found:

@@ -10,6 +10,7 @@ import pytest
 import websockets
 import yaml
 from processes import ROOT, Process, Weirgate, weirgate_binary
+from recipes import with_mounts
 
 SECRET = "a secret of the tests, long enough"
 ASKED = {"trades": ("/", {"action": "subscribe", "symbols": ["AAPL"]}),
@@ -31,7 +32,7 @@ def here(value, bus):
 
 def environment(kind, bus):
     gateway = next(service for service in services(kind).values() if "build" in service)
-    env = {name: here(value, bus) for name, value in gateway["environment"].items()}
+    env = {name: with_mounts(gateway, here(value, bus)) for name, value in gateway["environment"].items()}
     if "REDIS_HOST" in env:
         env.update(REDIS_HOST="127.0.0.1", REDIS_PORT=str(bus.port))
     # The port is the test's, the other values are those of the file.
@@ -90,6 +91,12 @@ async def test_the_feed_comes_back_after_its_bus(started, redis_server):
     redis_server.kill()
     redis_server.start()
     await prices(gateway, "trades", 2)
+
+
+def test_the_roles_of_the_compose_file_are_the_built_in_roles():
+    """So that the file changes nothing until somebody writes into it."""
+    printed = subprocess.run([weirgate_binary(), "channels", "--print-acl"], stdout=subprocess.PIPE, check=True).stdout
+    assert json.loads((ROOT / "deploy" / "channels" / "roles.json").read_text()) == json.loads(printed)
 
 
 def test_no_compose_file_has_a_secret_of_its_own():

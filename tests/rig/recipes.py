@@ -2,7 +2,7 @@
 import re
 import subprocess
 
-from processes import weirgate_binary
+from processes import ROOT, weirgate_binary
 
 
 def run(argv, env):
@@ -24,3 +24,13 @@ def default_ms(name):
     """The default of a setting in milliseconds, from the program."""
     _, text = run([weirgate_binary(), "levels", "--check", "--all"], {})
     return int(re.search(rf"--{name}\s+(\d+)", text).group(1))
+
+
+def with_mounts(service, text):
+    """A text of a service of a compose file, with the directories that it mounts at their places in the repository."""
+    for volume in service.get("volumes", []):
+        here, inside, mode = volume.split(":")
+        folder = ROOT / "deploy" / here
+        assert folder.is_dir() and mode == "ro", f"{volume}: a mounted file would stay as it was at the start"
+        text = text.replace(inside + "/", f"{folder}/")
+    return text
