@@ -14,6 +14,7 @@ mod channels_gateway {
     mod resume_random;
     mod retained;
     mod retained_random;
+    mod rights;
     mod subjects;
     mod tables;
     mod waiting;
@@ -45,6 +46,7 @@ fn settings() -> ChannelsGatewaySettings {
             name_bytes_max: 1 << 24,
         },
         inbound_per_second: 1_000,
+        renewals_per_second: 1_000,
         outbound_per_second: None,
         default_role: "user".to_owned(),
         json_depth_max: 512,

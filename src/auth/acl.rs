@@ -1,9 +1,11 @@
 //! The permissions of roles: a table from role to names and patterns.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::match_budget::{MatchBudget, OverBudget, Verdicts};
 use super::names::{NameError, NameSet, NameSyntax};
+use super::rights::{Rights, Template, TemplateError, TokenNameLimits};
 use super::verify::{Identity, Refusal};
 use crate::wire::json::{JsonError, object_entries};
 use crate::wire::object_writer::quoted;
@@ -61,13 +63,28 @@ pub enum AclError {
         /// The reason of the refusal.
         error: NameError,
     },
+    /// A name with places for claims that could give a user more than the user's own.
+    #[error("role {role:?}, pattern {pattern:?}: {error}")]
+    Template {
+        /// The role's name.
+        role: String,
+        /// The pattern, as the table has it.
+        pattern: String,
+        /// The reason of the refusal.
+        error: TemplateError,
+    },
 }
 
 #[derive(Clone, Debug)]
 struct Role {
     /// As given, to be shown.
     names: Vec<String>,
+    /// The names without places for claims.
     set: NameSet,
+    /// The names with places for claims.
+    templates: Arc<[Template]>,
+    /// All names, with a wildcard in each place for a claim.
+    patterns: Vec<String>,
     verdicts: Verdicts,
 }
 
@@ -137,15 +154,37 @@ impl Acl {
         if self.roles.contains_key(&role) {
             return Err(AclError::Twice { role });
         }
-        let set = NameSet::new(self.syntax, &names);
-        let set = set.map_err(|(pattern, error)| AclError::Pattern {
+        let (mut plain, mut templates, mut patterns) = (Vec::new(), Vec::new(), Vec::new());
+        let wrong = |(pattern, error)| AclError::Pattern {
             role: role.clone(),
             pattern,
             error,
-        })?;
+        };
+        for name in &names {
+            let template = Template::parse(self.syntax, name);
+            let template = template.map_err(|error| AclError::Template {
+                role: role.clone(),
+                pattern: name.clone(),
+                error,
+            })?;
+            match template {
+                None => {
+                    plain.push(name.clone());
+                    patterns.push(name.clone());
+                }
+                Some(template) => {
+                    patterns.push(template.pattern());
+                    let sample = NameSet::new(self.syntax, &[template.sample()]);
+                    sample.map_err(|(_, error)| wrong((name.clone(), error)))?;
+                    templates.push(template);
+                }
+            }
+        }
         let table = Role {
+            set: NameSet::new(self.syntax, &plain).map_err(wrong)?,
             names,
-            set,
+            patterns,
+            templates: templates.into(),
             verdicts: Verdicts::default(),
         };
         self.roles.insert(role, table);
@@ -175,29 +214,40 @@ impl Acl {
         self.roles.contains_key(role)
     }
 
-    /// The names and patterns of a role, as in the table; `None` for an unknown role.
-    pub fn names(&self, role: &str) -> Option<&[String]> {
-        self.roles.get(role).map(|role| role.names.as_slice())
+    /// The names and patterns of a role, without those with places for claims; `None` for an unknown role.
+    pub fn plain_names(&self, role: &str) -> Option<impl Iterator<Item = &String>> {
+        let role = self.roles.get(role)?;
+        let both = role.names.iter().zip(&role.patterns);
+        let plain = both.filter(|(name, pattern)| name == pattern);
+        Some(plain.map(|(name, _)| name))
     }
 
-    /// The names and patterns of all roles, each once.
+    /// The names and patterns of all roles, each once. A place for a claim is a wildcard here.
     pub fn all_names(&self) -> BTreeSet<&str> {
         let roles = self.roles.values();
         roles
-            .flat_map(|role| &role.names)
+            .flat_map(|role| &role.patterns)
             .map(String::as_str)
             .collect()
     }
 
-    /// Judges an identity by its role; an identity without a role has the default role.
+    /// The rights of an identity; an identity without a role has the default role.
     ///
     /// # Errors
-    /// The table does not have the role.
-    pub fn admit(&self, identity: &Identity) -> Result<(), Refusal> {
-        match &identity.role {
-            Some(role) if !self.knows(role) => Err(Refusal::Role),
-            _ => Ok(()),
-        }
+    /// The table does not have the role, or names beside the role's are not allowed.
+    pub fn admit(
+        &self,
+        identity: &Identity,
+        default_role: &str,
+        limits: TokenNameLimits,
+    ) -> Result<Rights, Refusal> {
+        let role = identity.role.as_deref().unwrap_or(default_role).to_owned();
+        let templates = match self.roles.get(&role) {
+            Some(table) => Arc::clone(&table.templates),
+            None if identity.role.is_some() => return Err(Refusal::Role),
+            None => Arc::default(),
+        };
+        Rights::new(self.syntax, role, identity, &templates, limits)
     }
 
     /// The number of roles.
@@ -227,29 +277,24 @@ impl Acl {
         }
     }
 
-    /// Whether the role may subscribe to `name`. If `name` is a pattern, the role needs permission for every
-    /// name that the pattern can match. An unknown role has no permission.
+    /// Whether a client may subscribe to `name`: by the names of the role, or by the client's own names. If
+    /// `name` is a pattern, one of both lists has to grant every name that the pattern can match. An unknown
+    /// role has no names.
     ///
     /// # Errors
     /// `budget` is too small for the question. The name is refused then.
     pub fn grants(
         &mut self,
-        role: &str,
+        rights: &mut Rights,
         name: &str,
         budget: &mut MatchBudget,
     ) -> Result<bool, OverBudget> {
-        let Some(role) = self.roles.get_mut(role) else {
-            return Ok(false);
+        let syntax = self.syntax;
+        let Some(role) = self.roles.get_mut(&rights.role) else {
+            return rights.grant_own(syntax, &Arc::default(), name, budget);
         };
-        if role.set.match_everything() {
-            return Ok(true);
-        }
-        if self.syntax.is_pattern(name) {
-            role.grants_pattern(name, budget)
-        } else {
-            budget.spend(name.len())?;
-            role.set.match_name(name, budget)
-        }
+        Ok(role.grants(syntax, name, budget)?
+            || rights.grant_own(syntax, &role.templates, name, budget)?)
     }
 }
 
@@ -274,6 +319,22 @@ impl AclChanges {
 }
 
 impl Role {
+    fn grants(
+        &mut self,
+        syntax: NameSyntax,
+        name: &str,
+        budget: &mut MatchBudget,
+    ) -> Result<bool, OverBudget> {
+        if self.set.match_everything() {
+            return Ok(true);
+        }
+        if syntax.is_pattern(name) {
+            return self.grants_pattern(name, budget);
+        }
+        budget.spend(name.len())?;
+        self.set.match_name(name, budget)
+    }
+
     fn grants_pattern(
         &mut self,
         pattern: &str,

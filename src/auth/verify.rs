@@ -11,6 +11,7 @@ use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
 
 use super::Token;
 use super::keys::{Algorithm, ApiKey, KeyRing};
+use super::rights::CLAIM_BYTES_MAX;
 use crate::wire::json::object_entries;
 
 /// The longest token. A request head holds twice as much at the most.
@@ -23,7 +24,7 @@ const CLAIMS_DEPTH_MAX: usize = 32;
 const API_KEY_ROLE: &str = "admin";
 
 /// The identity of a client, from its token.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The role that the token names; `None` means the gateway's default role.
     pub role: Option<String>,
@@ -31,8 +32,25 @@ pub struct Identity {
     pub user: Option<String>,
     /// The number of symbols that this user may subscribe to.
     pub symbols_max: Option<u32>,
+    /// Names and patterns that the token grants beside the role; `Err` for a claim of another type.
+    pub names: Result<Vec<String>, Refusal>,
+    /// All claims that are texts; `None` for a claim of another type.
+    pub texts: BTreeMap<String, Option<String>>,
     /// The end of the token, and of the connection: unix milliseconds, leeway included.
     pub expires_unix_ms: Option<i64>,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            role: None,
+            user: None,
+            symbols_max: None,
+            names: Ok(Vec::new()),
+            texts: BTreeMap::new(),
+            expires_unix_ms: None,
+        }
+    }
 }
 
 /// Why a token admits nobody: the label of the metric. The client gets no reason.
@@ -75,6 +93,15 @@ pub enum Refusal {
     /// The role is not in the table.
     #[error("its role is not in the table")]
     Role,
+    /// A claim that a name of the role needs may not be in a name.
+    #[error(
+        "a claim in the names of its role is no text of 1 to {CLAIM_BYTES_MAX} letters, digits and \
+         - _ @ | ="
+    )]
+    ClaimText,
+    /// The names in the token are no list of names of the bus, too many or too long.
+    #[error("its names are no list of names of the bus, too many or too long")]
+    Names,
 }
 
 impl Refusal {
@@ -83,7 +110,7 @@ impl Refusal {
     pub const CLOSE_CODE: u16 = 1008;
 
     /// All refusals, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Missing,
         Self::TooLong,
         Self::NotAToken,
@@ -96,6 +123,8 @@ impl Refusal {
         Self::Audience,
         Self::Issuer,
         Self::Role,
+        Self::ClaimText,
+        Self::Names,
     ];
 
     /// The metric label.
@@ -113,6 +142,8 @@ impl Refusal {
             Self::Audience => "audience",
             Self::Issuer => "issuer",
             Self::Role => "role",
+            Self::ClaimText => "claim_text",
+            Self::Names => "names",
         }
     }
 }
@@ -133,6 +164,8 @@ pub struct ClaimRules {
     pub user: String,
     /// The claim with the symbol limit.
     pub symbols_max: String,
+    /// The claim with names and patterns, for the gateway of channels.
+    pub names: String,
 }
 
 impl Default for ClaimRules {
@@ -144,6 +177,7 @@ impl Default for ClaimRules {
             role: "role".to_owned(),
             user: "sub".to_owned(),
             symbols_max: "maxSymbols".to_owned(),
+            names: "channels".to_owned(),
         }
     }
 }
@@ -262,6 +296,12 @@ impl ClaimRules {
             role: text(claims, &self.role)?,
             user: text(claims, &self.user)?,
             symbols_max: count(claims, &self.symbols_max)?,
+            names: claims
+                .get(self.names.as_str())
+                .map_or(Ok(Vec::new()), |names| {
+                    read(names).map_err(|_| Refusal::Names)
+                }),
+            texts: texts(claims),
             expires_unix_ms: expires,
         })
     }
@@ -292,6 +332,13 @@ fn read<'a, T: sonic_rs::Deserialize<'a>>(value: &'a LazyValue<'_>) -> Result<T,
 
 fn text(members: &Members<'_>, name: &str) -> Result<Option<String>, Refusal> {
     members.get(name).map(read).transpose()
+}
+
+fn texts(members: &Members<'_>) -> BTreeMap<String, Option<String>> {
+    let text = |(name, value): (&Cow<'_, str>, &LazyValue<'_>)| {
+        (name.clone().into_owned(), read(value).ok())
+    };
+    members.iter().map(text).collect()
 }
 
 /// A whole number from 0 on.

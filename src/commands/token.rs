@@ -9,7 +9,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::DateTime;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 
-use crate::auth::{Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, TOKEN_BYTES_MAX, Token};
+use crate::auth::{
+    Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, TOKEN_BYTES_MAX, Token,
+    TokenNameLimits,
+};
 use crate::base::Clock;
 use crate::files::{KeyFileError, KeyFiles};
 use crate::run::{GatewayKind, RunError, TokenUse};
@@ -145,17 +148,15 @@ impl TokenCommand {
         let mut grants = format!("\n  gateway:  {}", gateway.name);
         if let TokenUse::Roles(table) = gateway.tokens {
             let table = table(checked).map_err(TokenError::Table)?;
-            table.admit(&identity).map_err(TokenError::Refused)?;
-            let role = identity.role.take();
-            let (role, shown) = match role {
-                Some(role) => (role.clone(), role),
-                None => {
-                    let role = checked.text("default-role");
-                    (role.clone(), format!("{role} (the default role)"))
-                }
+            let limits = TokenNameLimits {
+                names_max: checked.number("channels-max"),
+                name_bytes_max: checked.number("channel-name-bytes-max"),
             };
-            identity.role = Some(shown);
-            grants += &format!("\n  names:    {}", names(&table, &role));
+            let rights = table.admit(&identity, &checked.text("default-role"), limits);
+            let rights = rights.map_err(TokenError::Refused)?;
+            grants += &format!("\n  names:    {}", names(&table, &rights));
+            let default = || format!("{} (the default role)", rights.role);
+            identity.role.get_or_insert_with(default);
         }
         if checked.has("symbols-max") && identity.symbols_max.is_none() {
             identity.symbols_max = Some(checked.number("symbols-max"));
@@ -164,12 +165,20 @@ impl TokenCommand {
     }
 }
 
-/// The names that the role may subscribe to.
-fn names(table: &Acl, role: &str) -> String {
-    match table.names(role) {
-        None => "none, because the table does not have the role".to_owned(),
-        Some([]) => "none".to_owned(),
-        Some(names) => names.join(", "),
+/// The names of the role, and the client's own.
+fn names(table: &Acl, rights: &Rights) -> String {
+    let of_role = table.plain_names(&rights.role);
+    let known = of_role.is_some();
+    let names: Vec<&str> = of_role
+        .into_iter()
+        .flatten()
+        .chain(rights.own_names())
+        .map(String::as_str)
+        .collect();
+    match (names.is_empty(), known) {
+        (true, true) => "none".to_owned(),
+        (true, false) => "none, because the table does not have the role".to_owned(),
+        (false, _) => names.join(", "),
     }
 }
 

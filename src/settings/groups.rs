@@ -114,6 +114,7 @@ impl Checked {
                 role: self.text("jwt-role-claim"),
                 user: self.text("jwt-user-claim"),
                 symbols_max: self.text("jwt-symbols-claim"),
+                names: self.text("jwt-channels-claim"),
             },
         }
     }

@@ -340,6 +340,9 @@ metric_names! { |at|
             the position is of another instance, from before a loss, or of a name without history; \
             window: missed messages were forgotten; queue: they do not fit in the send queue or the \
             rate of the client.";
+    RENEWALS = Counter "weirgate_token_renewals_total" ["outcome"]
+        "New tokens of clients on open connections, by outcome; limited: not looked at, because one client \
+            or all clients sent too many.";
     RETAINED_WAITING = Gauge "weirgate_retained_waiting" []
         "Last values that clients wait for (--retained): clients times names.";
     RETAINED_QUESTIONS = Gauge "weirgate_retained_questions" ["stage"]

@@ -20,7 +20,7 @@ pub(crate) fn with_auth() -> ChannelsGatewaySettings {
     }
 }
 
-fn token(claims: &Value) -> String {
+pub(crate) fn token(claims: &Value) -> String {
     let key = EncodingKey::from_secret(b"secret");
     jsonwebtoken::encode(&Header::default(), claims, &key).expect("a token")
 }

@@ -2,9 +2,14 @@
 
 use super::*;
 
+fn of(role: &str) -> Rights {
+    Rights::of_role(role.to_owned())
+}
+
 fn grants(acl: &mut Acl, role: &str, name: &str) -> bool {
     let mut budget = MatchBudget::new(PATTERN_STEPS_MAX);
-    acl.grants(role, name, &mut budget).unwrap_or(false)
+    acl.grants(&mut of(role), name, &mut budget)
+        .unwrap_or(false)
 }
 
 #[test]
@@ -152,7 +157,7 @@ fn what_was_asked_before_costs_its_length() {
     let mut cost = |role: &str, granted: bool| {
         let mut budget = MatchBudget::new(PATTERN_STEPS_MAX);
         let pattern = "1*a*b*c*d*e*f*g*h";
-        let told = acl.grants(role, pattern, &mut budget);
+        let told = acl.grants(&mut of(role), pattern, &mut budget);
         assert_eq!(told, Ok(granted), "{role}");
         PATTERN_STEPS_MAX - budget.left()
     };
@@ -170,12 +175,12 @@ fn without_a_budget_nothing_is_granted_and_nothing_remembered() {
     let pattern = "1*a*b*c*d*e*f*g*h";
     for name in [pattern, "x:1", "x:*"] {
         for steps in [0, 5] {
-            let told = acl.grants("r", name, &mut MatchBudget::new(steps));
+            let told = acl.grants(&mut of("r"), name, &mut MatchBudget::new(steps));
             assert!(!told.unwrap_or(false), "{name} {steps}");
         }
     }
     let mut few = MatchBudget::new(2_000);
-    assert_eq!(acl.grants("r", pattern, &mut few), Err(OverBudget));
+    assert_eq!(acl.grants(&mut of("r"), pattern, &mut few), Err(OverBudget));
     assert_eq!(few.left(), 0);
     assert!(grants(&mut acl, "r", pattern));
 }
@@ -186,8 +191,8 @@ fn a_pattern_that_needs_too_much_is_refused_and_that_is_remembered() {
     let mut acl = Acl::from_json(table.as_bytes()).expect("a table");
     let evil = format!("{}b", "*a".repeat(120));
     let mut budget = MatchBudget::new(2 * PATTERN_STEPS_MAX);
-    assert_eq!(acl.grants("r", &evil, &mut budget), Ok(false));
+    assert_eq!(acl.grants(&mut of("r"), &evil, &mut budget), Ok(false));
     assert_eq!(budget.left(), PATTERN_STEPS_MAX - evil.len());
-    assert_eq!(acl.grants("r", &evil, &mut budget), Ok(false));
+    assert_eq!(acl.grants(&mut of("r"), &evil, &mut budget), Ok(false));
     assert_eq!(budget.left(), PATTERN_STEPS_MAX - 2 * evil.len());
 }

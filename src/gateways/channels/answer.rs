@@ -39,6 +39,13 @@ impl Answer {
         answer.to(request_id)
     }
 
+    pub(super) fn authenticated(role: &str, revoked: &[String], request_id: &str) -> Self {
+        let mut answer = Self::new(r#"{"type":"authenticated","seq":"#);
+        answer.body.string("role", role);
+        answer.strings("revoked", revoked);
+        answer.to(request_id)
+    }
+
     pub(super) fn pong(request_id: &str) -> Self {
         Self::new(r#"{"type":"pong","seq":"#).to(request_id)
     }

@@ -8,13 +8,16 @@ use foldhash::quality::RandomState;
 use super::super::access::{RequestRate, TokenEnd};
 use super::answer::Answers;
 use crate::admission::{ClientAddr, address_group};
+use crate::auth::Rights;
 use crate::hub::TopicName;
 
 /// The gateway's state of a client. The names that the client holds are its topics in the hub.
 #[derive(Debug)]
 pub struct Client {
-    pub(super) role: String,
+    pub(super) rights: Rights,
     pub(super) token_end: TokenEnd,
+    /// When the client last sent a new token, microseconds of the monotonic clock.
+    pub(super) authenticated_us: Option<u64>,
     /// The patterns among the client's names.
     pub(super) patterns: Patterns,
     pub(super) requests: RequestRate,

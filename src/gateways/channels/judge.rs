@@ -21,7 +21,7 @@ impl ChannelsGateway {
     pub(super) fn judge(
         &mut self,
         held: usize,
-        client: &Client,
+        client: &mut Client,
         name: &str,
         budget: &mut MatchBudget,
     ) -> Verdict {
@@ -43,7 +43,7 @@ impl ChannelsGateway {
             return Verdict::Refused(format!("Max wildcard subscriptions exceeded ({max})"));
         }
         let denied = || format!("Access denied to channel: {name}");
-        match settings.acl.grants(&client.role, name, budget) {
+        match settings.acl.grants(&mut client.rights, name, budget) {
             Ok(true) => self.room(client, name),
             Ok(false) => Verdict::Denied(denied()),
             Err(OverBudget) => Verdict::Refused(denied()),

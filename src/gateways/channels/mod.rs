@@ -10,6 +10,7 @@
 //! of a client stay until the client unsubscribes, or asks again and is refused.
 
 mod answer;
+mod authenticate;
 mod bus;
 mod client;
 mod history;
@@ -32,11 +33,12 @@ use self::request::{Action, Request, RequestLimits, Since};
 use self::resume::Resumes;
 use self::retained::Retained;
 use super::access::{
-    AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, uuid,
+    AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, shown_user, uuid,
 };
-use crate::admission::ClientAddr;
+use crate::admission::{ClientAddr, TokenBucket};
 use crate::auth::{
-    Acl, Authenticator, Identity, MatchBudget, NameSyntax, Origins, Refusal, Token, bearer_protocol,
+    Acl, Authenticator, Identity, MatchBudget, NameSyntax, Origins, Refusal, Rights, Token,
+    bearer_protocol,
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Closing, Core, Entrance, Gateway,
@@ -69,6 +71,8 @@ pub struct ChannelsGatewaySettings {
     pub all_clients: AllClientsLimits,
     /// Messages that a client may send, a second.
     pub inbound_per_second: u32,
+    /// New tokens of all clients on living connections that are judged, a second.
+    pub renewals_per_second: u32,
     /// Data messages that a client gets, a second; `None` for no limit.
     pub outbound_per_second: Option<u32>,
     /// The role of a client without a role.
@@ -94,6 +98,8 @@ pub struct ChannelsGateway {
     retained: Retained,
     history: History,
     resumes: Resumes,
+    /// New tokens of all clients on living connections.
+    renewals: TokenBucket,
     /// The longest wait of an answer for the bus, microseconds.
     bus_wait_us: u64,
     /// Whether the bus is there.
@@ -128,6 +134,7 @@ impl ChannelsGateway {
             retained: Retained::new(settings.acl.syntax()),
             history: History::default(),
             resumes: Resumes::default(),
+            renewals: TokenBucket::new(settings.renewals_per_second, 0),
             settings,
             stats,
             bus_wait_us: BUS_WAIT_US,
@@ -159,16 +166,14 @@ impl ChannelsGateway {
         self
     }
 
-    /// Returns the identity in the request's token. Refuses a bad token, and a role that is not in the table.
-    fn identify(&self, core: &Core, head: &RequestHead<'_>) -> Result<Identity, Refusal> {
-        let authenticator = &self.settings.authenticator;
-        if !authenticator.required {
-            return Ok(Identity::default());
+    /// Returns the identity and the rights in the request's token. Refuses a bad token, and a role that is
+    /// not in the table.
+    fn identify(&self, core: &Core, head: &RequestHead<'_>) -> Result<(Identity, Rights), Refusal> {
+        if self.settings.authenticator.required {
+            return self.judge_token(core, Token::find(head).as_ref());
         }
-        let token = Token::find(head);
-        let identity = authenticator.identify(token.as_ref(), core.now().unix_ms)?;
-        self.settings.acl.admit(&identity)?;
-        Ok(identity)
+        let role = self.settings.default_role.clone();
+        Ok((Identity::default(), Rights::of_role(role)))
     }
 
     fn syntax(&self) -> NameSyntax {
@@ -183,13 +188,12 @@ impl ChannelsGateway {
         }
     }
 
-    fn client(&self, core: &Core, key: SessionKey, identity: Identity) -> Client {
+    fn client(&self, core: &Core, key: SessionKey, identity: &Identity, rights: Rights) -> Client {
         let address = core.client_addr(key).unwrap_or(ClientAddr::Unix);
-        let default = || self.settings.default_role.clone();
-        let token_end = TokenEnd::of(&identity);
         Client {
-            role: identity.role.unwrap_or_else(default),
-            token_end,
+            rights,
+            token_end: TokenEnd::of(identity),
+            authenticated_us: None,
             patterns: Patterns::new(address),
             requests: RequestRate::new(self.settings.inbound_per_second, core.now()),
             answers: Answers::default(),
@@ -212,6 +216,9 @@ impl ChannelsGateway {
                 self.subscribe(core, key, client, (names, since), id)
             }
             Action::Unsubscribe(names) => at_once(self.unsubscribe(core, key, client, names, id)),
+            Action::Authenticate(token) => {
+                at_once(self.authenticate(core, key, client, &token, id))
+            }
             Action::Ping => at_once(Answer::pong(id)),
             Action::Unknown(action) => {
                 at_once(Answer::error(&format!("Unknown action: {action}"), id))
@@ -327,7 +334,10 @@ impl Gateway for ChannelsGateway {
             ..Accepted::default()
         };
         match self.identify(core, head) {
-            Ok(identity) => Admission::Accept(accepted, self.client(core, key, identity)),
+            Ok((identity, rights)) => {
+                accepted.user = identity.user.as_deref().map(shown_user);
+                Admission::Accept(accepted, self.client(core, key, &identity, rights))
+            }
             Err(refusal) => {
                 self.stats.access.count_refusal(refusal);
                 accepted.refusal = Some(refusal.label());
@@ -337,7 +347,7 @@ impl Gateway for ChannelsGateway {
     }
 
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        let answer = Answer::connected(&uuid(core), &client.role);
+        let answer = Answer::connected(&uuid(core), &client.rights.role);
         self.answer(core, key, client, answer, Behind::default());
     }
 

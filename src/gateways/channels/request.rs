@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::history::{Epoch, Position};
+use crate::auth::Token;
 use crate::wire::json::compact;
 use crate::wire::json::{JsonError, check_json, object_entries};
 
@@ -29,6 +30,8 @@ pub(super) type Since = Option<BTreeMap<String, Position>>;
 pub(super) enum Action {
     Subscribe(Vec<String>, Since),
     Unsubscribe(Vec<String>),
+    /// With a new token.
+    Authenticate(Token),
     Ping,
     /// Another action: its name for the error.
     Unknown(String),
@@ -73,6 +76,7 @@ struct Members {
     action: Option<String>,
     channels: Option<String>,
     since: Option<String>,
+    token: Option<String>,
     id: Option<String>,
 }
 
@@ -84,6 +88,7 @@ fn members(text: &[u8], depth_max: usize) -> Result<Members, JsonError> {
             "action" => &mut members.action,
             "channels" => &mut members.channels,
             "since" => &mut members.since,
+            "token" => &mut members.token,
             "requestId" => &mut members.id,
             _ => continue,
         };
@@ -100,6 +105,7 @@ impl Members {
         let action = match named.as_deref() {
             Ok("subscribe") => self.subscribe(limits),
             Ok("unsubscribe") => self.channels(entries_max).map(Action::Unsubscribe),
+            Ok("authenticate") => self.token().map(Action::Authenticate),
             Ok("ping") => Ok(Action::Ping),
             Ok(other) => Ok(Action::Unknown(other.to_owned())),
             Err(_) if action == "null" => Ok(Action::Unknown("None".to_owned())),
@@ -116,6 +122,14 @@ impl Members {
         let since = self.since.as_deref().filter(|_| limits.reads_since);
         let since = since.map(|since| positions(since, limits)).transpose()?;
         Ok(Action::Subscribe(channels, since))
+    }
+
+    fn token(&self) -> Result<Token, Cow<'static, str>> {
+        let token = self.token.as_deref().unwrap_or("null");
+        let token: Option<String> = sonic_rs::from_str(token).ok();
+        token
+            .and_then(Token::new)
+            .ok_or("token must be a string".into())
     }
 
     /// Returns the channels; an error if any is not a string.

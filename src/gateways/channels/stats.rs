@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::super::access::AccessStats;
+use super::authenticate::Renewal;
 use super::history::NotRecovered;
 use super::names::Full;
 
 /// The limits over all clients, as labels.
 const LIMITS: [&str; 4] = ["channels", "wildcards", "name_bytes", "address_wildcards"];
+
+/// The outcome of a new token, as labels: the order of [`Renewal`].
+const RENEWALS: [&str; 3] = ["accepted", "refused", "limited"];
 
 /// The outcome of a resume, as labels.
 const RESUMES: [&str; 4] = ["recovered", "epoch", "window", "queue"];
@@ -22,6 +26,7 @@ pub struct ChannelsStats {
     name_bytes: AtomicU64,
     limited: [AtomicU64; LIMITS.len()],
     gaps_told: AtomicU64,
+    renewals: [AtomicU64; RENEWALS.len()],
     resumes: [AtomicU64; RESUMES.len()],
     retained_waiting: AtomicU64,
     retained_bytes: AtomicU64,
@@ -72,6 +77,18 @@ impl ChannelsStats {
         self.channels.store(channels as u64, Relaxed);
         self.patterns.store(patterns as u64, Relaxed);
         self.name_bytes.store(name_bytes as u64, Relaxed);
+    }
+
+    /// New tokens on living connections, by outcome.
+    pub fn renewals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.renewals.iter().map(|count| count.load(Relaxed));
+        RENEWALS.into_iter().zip(counts)
+    }
+
+    pub(super) fn count_renewal(&self, outcome: Renewal) {
+        if let Some(count) = self.renewals.get(outcome as usize) {
+            count.fetch_add(1, Relaxed);
+        }
     }
 
     /// Losses of the bus, counted once per notified client.

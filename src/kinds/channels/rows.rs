@@ -274,6 +274,19 @@ pub(super) const OWN: &[Setting] = &[
         Shows::Metric(names::REQUESTS_LIMITED),
         "tests/channels_gateway/requests.rs::who_sends_too_much_is_told_once_a_second",
     ),
+    Setting::count(
+        HEADING,
+        "renewals-per-second-max",
+        (1, 1_000_000),
+        "500",
+        "New tokens per second of all clients, on open connections",
+    )
+    .more("A client may send a new token once a second.")
+    .limit(
+        "an error in the response; the old token stays",
+        Shows::Metric(names::RENEWALS),
+        "tests/channels_gateway/rights.rs::new_tokens_are_bounded_for_one_client_and_for_all",
+    ),
     Setting::new(
         HEADING,
         "default-role",
@@ -290,8 +303,9 @@ pub(super) const OWN: &[Setting] = &[
         "JSON file with the names and patterns of each role; replaces the built-in table",
     )
     .more(
-        "--print-acl prints the table in force, in the same form. SIGHUP reads the file again; a \
-        broken file leaves the table unchanged.",
+        "A name may have places for claims of the token: {sub}, {claim:NAME}. --print-acl prints \
+        the table in force, in the same form. SIGHUP reads the file again; a broken file leaves \
+        the table unchanged.",
     ),
 ];
 

@@ -156,6 +156,7 @@ fn gateway_settings(
             name_bytes_max: checked.number("all-channel-name-bytes-max"),
         },
         inbound_per_second: rate,
+        renewals_per_second: checked.number("renewals-per-second-max"),
         // Unlimited by default.
         outbound_per_second: checked.is_set(per_second).then_some(rate),
         default_role: checked.text("default-role"),
@@ -219,6 +220,7 @@ fn metrics(
         GatewayMetric::fixed(&names::SUBSCRIBED_NAME_BYTES_MAX, max.name_bytes_max),
         by_label(&names::SUBSCRIPTIONS_LIMITED, |s| s.limited().collect()),
         number(&names::GAPS_TOLD, ChannelsStats::gaps_told),
+        by_label(&names::RENEWALS, |s| s.renewals().collect()),
         GatewayMetric::ByLabel(
             &names::SUBSCRIPTION_CHANGES,
             Box::new(move || {

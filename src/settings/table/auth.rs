@@ -106,4 +106,13 @@ pub(super) static ROWS: &[Setting] = &[
         "The claim with the user's symbol limit, a whole number",
     )
     .part(Part::Tokens),
+    Setting::new(
+        Heading::TOKENS,
+        "jwt-channels-claim",
+        Kind::Text,
+        "channels",
+        "The claim with a list of names that the token grants beside the role",
+    )
+    .more("Names and patterns of the bus, at most as many as a client may hold. Only for channels.")
+    .part(Part::Tokens),
 ];

@@ -32,6 +32,7 @@ fn channels_gateway() -> Bench<ChannelsGateway> {
             name_bytes_max: 1 << 24,
         },
         inbound_per_second: 1_000,
+        renewals_per_second: 1_000,
         outbound_per_second: None,
         default_role: "internal".to_owned(),
         json_depth_max: DEPTH_MAX,
