@@ -27,7 +27,7 @@ pub enum TemplateError {
     /// A place has no end, or no claim.
     #[error("a place for a claim is {{sub}} or {{claim:NAME}}")]
     Place,
-    /// Something else stands beside a place.
+    /// A place has other text beside it.
     #[error("a place for a claim has to be a whole token between separators")]
     PartOfToken,
     /// The first token is a place.

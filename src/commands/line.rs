@@ -1,7 +1,7 @@
 //! The command line, made from the list of gateways and their settings.
 
 use clap::builder::PossibleValuesParser;
-use clap::{Arg, Command, ValueHint, value_parser};
+use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
 
 use super::args::{For, arg, switch, value, with_default};
 use super::program::{Program, version_line};
@@ -14,7 +14,14 @@ use crate::settings::{Kind, Rows, Setting};
 const HEALTH_TAKES: [&str; 2] = ["listen", "port"];
 
 /// The settings that `weirgate token inspect` takes from its gateway, beside the settings of tokens.
-const INSPECT_TAKES: [&str; 4] = ["acl", "bus", "default-role", "symbols-max"];
+const INSPECT_TAKES: [&str; 6] = [
+    "acl",
+    "bus",
+    "channel-name-bytes-max",
+    "channels-max",
+    "default-role",
+    "symbols-max",
+];
 
 const SOURCES: &str = "\
 Every flag has an environment name: --log-format is WEIRGATE_LOG_FORMAT, and some have the names in
@@ -181,6 +188,14 @@ fn token(program: &Program, made_for: For) -> Command {
     let mint = part("mint", "Make a test token, signed with JWT_SECRET (HS256)")
         .arg(claim("role", "ROLE", "Role of the token"))
         .arg(claim("user", "USER", "User of the token"))
+        .arg(
+            claim(
+                "channel",
+                "NAME",
+                "Name or pattern that the token grants; may be repeated",
+            )
+            .action(ArgAction::Append),
+        )
         .arg(number("symbols-max", "Symbol limit of the user"))
         .arg(
             number(

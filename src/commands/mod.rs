@@ -262,6 +262,9 @@ impl Program {
             "mint" => TokenAction::Mint(Claims {
                 role: flag(matches, "role"),
                 user: flag(matches, "user"),
+                channels: matches
+                    .get_many("channel")
+                    .map_or_else(Vec::new, |names| names.cloned().collect()),
                 symbols_max: matches.get_one("symbols-max").copied(),
                 expires_in_s: matches.get_one("expires-in-s").copied().filter(|s| *s > 0),
             }),

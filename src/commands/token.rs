@@ -35,6 +35,8 @@ pub struct Claims {
     pub role: Option<String>,
     /// The user.
     pub user: Option<String>,
+    /// Names and patterns beside the role's.
+    pub channels: Vec<String>,
     /// The symbol limit.
     pub symbols_max: Option<u32>,
     /// The validity in seconds; `None` for a token without an end.
@@ -118,6 +120,9 @@ impl TokenCommand {
             if let Some(value) = value {
                 json.string(name, value);
             }
+        }
+        if !claims.channels.is_empty() {
+            json.strings(&rules.names, claims.channels.iter().map(String::as_str));
         }
         if let Some(symbols_max) = claims.symbols_max {
             json.number(&rules.symbols_max, symbols_max);
@@ -239,6 +244,7 @@ mod tests {
         let claims = Claims {
             role: Some("admin".to_owned()),
             user: Some("ann \"a\"".to_owned()),
+            channels: Vec::new(),
             symbols_max: Some(3),
             expires_in_s: Some(60),
         };

@@ -104,6 +104,27 @@ fn a_token_is_judged_by_the_table_of_its_gateway() {
     assert_eq!(line(&told, "names:"), "names:    none");
     let (_, told) = inspect("", &["--acl", acl, "--default-role=guest"]);
     assert_eq!(line(&told, "role:"), "role:     guest (the default role)");
+    // The names of the user and of the token.
+    std::fs::write(&file, r#"{"user": ["a", "b:{sub}:*"]}"#).expect("written");
+    let mint = |more: &[&str]| shown(&[&["token", "mint"], more].concat(), &env);
+    for (claims, says) in [
+        (&["--user=ann"][..], "names:    a, b:ann:*"),
+        (
+            &["--user=ann", "--channel=c", "--channel=d:*"],
+            "names:    a, b:ann:*, c, d:*",
+        ),
+        (&["--role=user"], "names:    a"),
+        (
+            &["--user=*"],
+            "error: refused with 1008: a claim in the names of its role is no text of 1 to 128 \
+             letters, digits and - _ @ | = [claim_text]",
+        ),
+    ] {
+        let token = mint(claims);
+        let run = weirgate(&["token", "inspect", token.trim(), "--acl", acl], &env);
+        let told = run.stdout + &run.stderr;
+        assert!(told.contains(says), "{told}");
+    }
     // No table of roles there.
     let (status, told) = inspect("nobody", &["--gateway=trades", "--symbols-max=9"]);
     assert_eq!(
