@@ -38,6 +38,20 @@ impl NotReady {
             Self::FeedStalled => "feed_stalled",
         }
     }
+
+    /// The reason for people.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Draining => "stopping",
+            Self::LoopStalled => "the loop hangs",
+            Self::Starting => "starting",
+            Self::BusAway => "the bus is away",
+            Self::SubjectAway => "a subject is away",
+            Self::SubscriptionRefused => "a subscription is refused",
+            Self::AcksRefused => "acknowledgements are refused",
+            Self::FeedStalled => "the feed stalls",
+        }
+    }
 }
 
 /// The limits of readiness.

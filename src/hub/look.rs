@@ -1,5 +1,7 @@
 //! The operators' view of clients, topics and ended connections: plain values, copied out of the core.
 
+use serde::{Deserialize, Serialize};
+
 use super::{CloseReason, Now, TopicName};
 use crate::admission::{ClientAddr, Peer};
 
@@ -39,7 +41,8 @@ impl ClientState {
 }
 
 /// What one connection has transferred.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Traffic {
     /// Bytes from the client, the request head included.
     pub bytes_in: u64,
@@ -50,6 +53,7 @@ pub struct Traffic {
     /// Messages taken whole by the kernel.
     pub messages_out: u64,
     /// Messages replaced by newer messages.
+    #[serde(rename = "conflated")]
     pub messages_conflated: u64,
 }
 
@@ -85,7 +89,8 @@ pub struct ClientLook {
 }
 
 /// One topic at one moment.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TopicLook {
     /// The name: a path of levels, a symbol, a channel, a device.
     pub name: TopicName,

@@ -3,10 +3,12 @@
 use std::borrow::{Borrow, Cow};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Frame, Now};
 
 /// The name of a topic. Feeds make names, gateways join topics by name; the hub only compares names.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TopicName(pub Cow<'static, str>);
 
 impl TopicName {

@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::core::Core;
 use super::gateway::Gateway;
 use super::{Frame, Hub, Lead, Now, Publication};
@@ -26,7 +28,7 @@ pub const TAIL_LINE_BYTES_MAX: usize = 2_048;
 const LOOK_EVERY_US: u64 = 200_000;
 
 /// A message for an operator.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TailLine {
     /// The number of the message since the tail began, from 1.
     pub number: u64,

@@ -1,20 +1,23 @@
 //! The settings of every gateway, in the types of their users. For the operator's page: the limits, each with
-//! its metric.
+//! its present value.
 
 use std::path::PathBuf;
 
 use crate::auth::Origins;
-use crate::http::operator::{OperatorSettings, ShownLimit};
+use crate::http::operator::{NearLimit, OperatorSettings, ReadNumber};
 use crate::http::{Cors, HttpSettings, ReadyLimits};
 use crate::hub::{DrainPlan, Limits};
 use crate::listening::ListenAddr;
 use crate::reactor::{ListenSettings, ReactorSettings, TurnBudgets};
 use crate::settings::{Checked, Kind, Unit, Value};
-use crate::telemetry::names::{self, MetricName};
+use crate::telemetry::{Reading, names};
 
 /// The percentage of `--stop-timeout-ms` during which a close waits while the gateway is busy with its
 /// client; the rest is for the close.
 const BUSY_PERCENT: u64 = 60;
+
+/// The flag of a limit that open files lower.
+const CONNECTIONS_MAX: &str = "connections-max";
 
 /// The settings of every gateway.
 #[derive(Clone, Debug)]
@@ -33,8 +36,8 @@ pub struct CommonSettings {
     pub admin_addr: Option<ListenAddr>,
     /// Whether the operator's page may show messages.
     pub admin_tail: bool,
-    /// The limits on the operator's page, each with its metric.
-    pub near_limits: Vec<ShownLimit>,
+    /// The limits on the operator's page.
+    pub near_limits: Vec<NearLimit>,
     /// Simultaneous connections to services; clients must leave these open files free.
     pub service_connections_max: usize,
     /// Messages between the bus and the loop; 0 without a bus.
@@ -142,80 +145,69 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
     }
 }
 
-/// A limit and its metric.
-struct Near {
-    flag: &'static str,
-    now: &'static MetricName,
-    /// Only samples with this label.
-    label: Option<(&'static str, &'static str)>,
-    /// Whether the largest sample counts, instead of the sum.
-    of_one: bool,
-    /// The metric of the limit in force, for a limit that may differ from the setting.
-    most: Option<&'static MetricName>,
-}
-
-impl Near {
-    const fn new(flag: &'static str, now: &'static MetricName) -> Self {
-        Self {
-            flag,
-            now,
-            label: None,
-            of_one: false,
-            most: None,
-        }
-    }
-
-    const fn label(mut self, name: &'static str, value: &'static str) -> Self {
-        self.label = Some((name, value));
-        self
-    }
-
-    const fn of_one(mut self) -> Self {
-        self.of_one = true;
-        self
-    }
-
-    const fn most(mut self, most: &'static MetricName) -> Self {
-        self.most = Some(most);
-        self
-    }
-}
-
-/// The limits with a gauge. All other limits are counted when exceeded: by reason, or by their own counter.
-static NEAR: &[Near] = &[
-    Near::new("connections-max", &names::CONNECTIONS).most(&names::CONNECTIONS_MAX),
-    Near::new("send-queue-soft-bytes", &names::SEND_QUEUE_PEAK),
-    Near::new("send-queue-hard-bytes", &names::SEND_QUEUE_PEAK),
-    Near::new("frame-bytes-max", &names::FRAME_BYTES_ALIVE),
-    Near::new(
-        "inflate-windows-bytes-max",
-        &names::INFLATE_WINDOW_BYTES_GRANTED,
-    ),
-    Near::new("bus-queue-messages-max", &names::BUS_QUEUE_MESSAGES),
-    Near::new("bus-queue-bytes-max", &names::BUS_QUEUE_BYTES),
-    Near::new("all-channels-max", &names::SUBSCRIBED_NAMES),
-    Near::new("all-wildcards-max", &names::SUBSCRIBED_NAMES).label("kind", "pattern"),
-    Near::new("all-channel-name-bytes-max", &names::SUBSCRIBED_NAME_BYTES),
-    Near::new("retained-bytes-max", &names::RETAINED_BYTES),
-    Near::new("history-names-max", &names::HISTORY_NAMES),
-    Near::new("history-bytes-max", &names::HISTORY_BYTES),
-    Near::new("calls-max", &names::UPSTREAM_CALLS_IN_FLIGHT),
-    Near::new("proxy-connections-max", &names::PROXY_REQUESTS_IN_FLIGHT).of_one(),
-    Near::new("waiting-bytes-max", &names::EVENT_WAITING_BYTES),
-    Near::new("events-bus-waiting-max", &names::EVENTS_BUS_PUSHES_WAITING),
-    Near::new("events-bus-instances-max", &names::EVENTS_BUS_INSTANCES),
+/// The limits with a present value. All other limits are counted when exceeded: by reason, or by their own
+/// counter.
+static NEAR: &[(&str, ReadNumber)] = &[
+    (CONNECTIONS_MAX, |at| Some(at.turn.all_connections())),
+    ("send-queue-soft-bytes", largest_send_queue),
+    ("send-queue-hard-bytes", largest_send_queue),
+    ("frame-bytes-max", |at| {
+        Some(at.turn.shell.frame_bytes_alive)
+    }),
+    ("inflate-windows-bytes-max", |at| {
+        Some(at.turn.shell.inflate_window_bytes_granted)
+    }),
+    ("bus-queue-messages-max", |at| {
+        Some(at.turn.shell.bus_queue_messages)
+    }),
+    ("bus-queue-bytes-max", |at| {
+        Some(at.turn.shell.bus_queue_bytes)
+    }),
+    ("all-channels-max", |at| at.sum(&names::SUBSCRIBED_NAMES)),
+    ("all-wildcards-max", |at| {
+        let mut kinds = at.values(&names::SUBSCRIBED_NAMES);
+        kinds.find(|(kind, _)| *kind == "pattern").map(|(_, n)| n)
+    }),
+    ("all-channel-name-bytes-max", |at| {
+        at.sum(&names::SUBSCRIBED_NAME_BYTES)
+    }),
+    ("retained-bytes-max", |at| at.sum(&names::RETAINED_BYTES)),
+    ("history-names-max", |at| at.sum(&names::HISTORY_NAMES)),
+    ("history-bytes-max", |at| at.sum(&names::HISTORY_BYTES)),
+    ("calls-max", |at| at.sum(&names::UPSTREAM_CALLS_IN_FLIGHT)),
+    // The limit is for each service.
+    ("proxy-connections-max", |at| {
+        let services = at.values(&names::PROXY_REQUESTS_IN_FLIGHT);
+        services.map(|(_, requests)| requests).max()
+    }),
+    ("waiting-bytes-max", |at| {
+        at.sum(&names::EVENT_WAITING_BYTES)
+    }),
+    ("events-bus-waiting-max", |at| {
+        at.sum(&names::EVENTS_BUS_PUSHES_WAITING)
+    }),
+    ("events-bus-instances-max", |at| {
+        at.sum(&names::EVENTS_BUS_INSTANCES)
+    }),
 ];
 
-/// The limits of this gateway with a gauge, and the open files.
-pub(super) fn near_limits(checked: &Checked) -> Vec<ShownLimit> {
-    let of_gateway = NEAR.iter().filter_map(|near| {
+/// Bytes of the largest send queue in the newest survey: the metric is a peak, which outlives the queue.
+fn largest_send_queue(at: &Reading<'_>) -> Option<u64> {
+    let slowest = &at.surveyed.as_deref()?.survey.slowest;
+    Some(slowest.first().map_or(0, |client| client.queue_bytes))
+}
+
+/// The limits of this gateway with a present value, and the open files.
+pub(super) fn near_limits(checked: &Checked) -> Vec<NearLimit> {
+    let of_gateway = NEAR.iter().filter_map(|&(flag, now)| {
         let mut values = checked.values().iter();
-        let found = values.find(|value| value.setting.flag == near.flag)?;
-        let Value::Number(most) = found.value else {
+        let found = values.find(|value| value.setting.flag == flag)?;
+        let Value::Number(max) = found.value else {
             return None;
         };
-        Some(ShownLimit {
-            name: format!("--{}", near.flag),
+        let in_force: ReadNumber = |at| at.turn.shell.connections_max;
+        Some(NearLimit {
+            name: format!("--{flag}"),
             about: found.setting.help,
             is_bytes: matches!(
                 found.setting.kind,
@@ -224,44 +216,77 @@ pub(super) fn near_limits(checked: &Checked) -> Vec<ShownLimit> {
                     ..
                 }
             ),
-            most: Some(most).filter(|most| *most > 0),
-            now_metric: near.now.name,
-            label: near.label,
-            of_one: near.of_one,
-            most_metric: near.most.map(|metric| metric.name),
+            max: Some(max).filter(|max| *max > 0),
+            max_in_force: (flag == CONNECTIONS_MAX).then_some(in_force),
+            now,
         })
     });
     of_gateway.chain([open_files()]).collect()
 }
 
 /// A limit of the system, not of the table.
-fn open_files() -> ShownLimit {
-    ShownLimit {
+fn open_files() -> NearLimit {
+    NearLimit {
         name: "ulimit -n".to_owned(),
         about: "Open files of the process",
         is_bytes: false,
-        most: None,
-        now_metric: names::PROCESS_OPEN_FDS.name,
-        label: None,
-        of_one: false,
-        most_metric: Some(names::PROCESS_MAX_FDS.name),
+        max: None,
+        max_in_force: Some(|at| at.process.max_fds),
+        now: |at| at.process.open_fds,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::{FeedStats, Now, Survey};
+    use crate::telemetry::{Build, GatewayMetric, Surveyed, Telemetry};
 
     #[test]
-    fn a_limit_that_is_off_has_no_most_and_the_others_have_their_value() {
+    fn a_limit_that_is_off_has_no_maximum_and_the_others_have_their_value() {
         let limits = near_limits(&Checked::defaults());
         let of = |name: &str| limits.iter().find(|limit| limit.name == name);
         let connections = of("--connections-max").expect("every gateway has it");
-        assert_eq!(connections.most, None);
-        assert_eq!(connections.most_metric, Some("weirgate_connections_max"));
+        assert!(connections.max.is_none() && connections.max_in_force.is_some());
         let frames = of("--frame-bytes-max").expect("every gateway has it");
-        assert_eq!((frames.most, frames.is_bytes), (Some(512 << 20), true));
+        assert_eq!((frames.max, frames.is_bytes), (Some(512 << 20), true));
         assert!(of("--calls-max").is_none(), "a gateway without services");
         assert!(of("ulimit -n").is_some());
+    }
+
+    #[test]
+    fn a_present_value_is_a_sum_or_of_one_kind_or_of_the_busiest_service() {
+        let build = Build {
+            version: "0",
+            commit: "c0ffee",
+            gateway: "events",
+            features: String::new(),
+        };
+        let telemetry = Telemetry::new(build, FeedStats::default(), None, Now::default());
+        let kinds = || vec![("name", 8), ("pattern", 2)];
+        let services = || vec![("lobby", 3), ("game", 5)];
+        telemetry.add_gateway(vec![
+            GatewayMetric::ByLabel(&names::SUBSCRIBED_NAMES, Box::new(kinds)),
+            GatewayMetric::ByLabel(&names::UPSTREAM_CALLS_IN_FLIGHT, Box::new(services)),
+            GatewayMetric::ByLabel(&names::PROXY_REQUESTS_IN_FLIGHT, Box::new(services)),
+        ]);
+        let now = |flag: &str| {
+            let found = NEAR.iter().find(|(name, _)| *name == flag);
+            found.expect(flag).1(&Reading::now(&telemetry))
+        };
+        for (flag, value) in [
+            ("all-channels-max", Some(10)),
+            ("all-wildcards-max", Some(2)),
+            ("calls-max", Some(8)),
+            ("proxy-connections-max", Some(5)),
+            ("history-bytes-max", None),
+            ("send-queue-soft-bytes", None),
+        ] {
+            assert_eq!(now(flag), value, "{flag}");
+        }
+        let survey = Survey::default();
+        let ends = Vec::new();
+        telemetry.surveys.put(Surveyed { survey, ends });
+        assert_eq!(now("send-queue-hard-bytes"), Some(0), "nobody waits");
     }
 }

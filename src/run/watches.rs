@@ -116,8 +116,8 @@ pub(super) fn after_storms(telemetry: Arc<Telemetry>) -> io::Result<()> {
         let mut ebb = Ebb::default();
         loop {
             thread::sleep(MEMORY_LOOK);
-            let count = |numbers: &LoopNumbers| numbers.connections().map(|(_, n)| n).sum();
-            if ebb.has_come(telemetry.event_loop.read(count)) {
+            let connections = telemetry.event_loop.read(LoopNumbers::all_connections);
+            if ebb.has_come(connections) {
                 // The connections that ended last are freed by then.
                 thread::sleep(MEMORY_LOOK);
                 give_back();

@@ -198,6 +198,11 @@ impl LoopNumbers {
         .into_iter()
     }
 
+    /// Returns the connections of all phases.
+    pub fn all_connections(&self) -> u64 {
+        self.connections().map(|(_, count)| count).sum()
+    }
+
     /// Returns the request heads by outcome.
     pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let HubStats {

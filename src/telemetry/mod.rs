@@ -10,6 +10,7 @@ mod log_lines;
 pub mod logging;
 pub mod names;
 mod operator;
+pub mod operator_state;
 mod process;
 mod prometheus_text;
 mod samples;
@@ -121,6 +122,15 @@ impl GatewayMetric {
         name
     }
 
+    /// Returns the present values with their label; a number without a label has the label `""`.
+    fn values(&self) -> Vec<(&'static str, u64)> {
+        match self {
+            Self::Number(_, value) => vec![("", value())],
+            Self::ByLabel(_, values) => values(),
+            Self::ByTwoLabels(..) | Self::Durations(..) => Vec::new(),
+        }
+    }
+
     fn write(&self, out: &mut Writer<'_>) -> fmt::Result {
         match self {
             Self::Number(name, value) => out.write(name, value()),
@@ -164,12 +174,6 @@ impl Telemetry {
         debug_assert!(added.is_ok(), "a process has one gateway");
     }
 
-    /// Returns the gateway's own values of a metric without a value in the table.
-    fn gateway_metric(&self, name: &MetricName) -> Option<&GatewayMetric> {
-        let mut metrics = self.gateway.get()?.iter();
-        metrics.find(|metric| metric.name().name == name.name)
-    }
-
     /// Returns the running program.
     pub fn build(&self) -> &Build {
         &self.build
@@ -206,7 +210,7 @@ impl Collector for Telemetry {
         let mut out = Writer(encoder);
         let reading = Reading::now(self);
         for metric in names::ALL {
-            match (metric.write, self.gateway_metric(metric)) {
+            match (metric.write, reading.gateway_metric(metric)) {
                 (Some(write), _) => write(metric, &reading, &mut out)?,
                 (None, Some(gateway)) => gateway.write(&mut out)?,
                 (None, None) => {}
@@ -216,38 +220,66 @@ impl Collector for Telemetry {
     }
 }
 
-/// All numbers of the process, except the gateway's, at one moment.
-struct Reading<'a> {
+/// All numbers of the process at one moment.
+#[derive(Debug)]
+pub struct Reading<'a> {
     /// The loop's numbers at the end of its last turn.
-    turn: LoopNumbers,
+    pub turn: LoopNumbers,
+    /// Numbers of the kernel.
+    pub process: ProcessStats,
+    /// The newest survey, if there was one.
+    pub surveyed: Option<Arc<Surveyed>>,
     /// Values of this moment, even while the loop hangs.
     event_loop: &'a EventLoop,
     /// The bus, if the gateway has a bus.
     bus: Option<&'a BusStatus>,
+    /// The gateway's own metrics.
+    gateway: &'a [GatewayMetric],
     /// Surveys made so far.
     surveys: u64,
     tail_topics: u64,
     tail_messages: u64,
     /// Log lines that were left out.
     log_lines_left_out: u64,
-    /// Numbers of the kernel.
-    process: ProcessStats,
     build: &'a Build,
 }
 
 impl<'a> Reading<'a> {
-    fn now(telemetry: &'a Telemetry) -> Self {
+    /// Reads all numbers except those of the gateway, which are read one by one.
+    pub fn now(telemetry: &'a Telemetry) -> Self {
         Self {
             turn: telemetry.event_loop.numbers(),
+            process: ProcessStats::read(),
+            surveyed: telemetry.surveys.newest(),
             event_loop: &telemetry.event_loop,
             bus: telemetry.bus(),
+            gateway: telemetry.gateway.get().map_or(&[], Vec::as_slice),
             surveys: telemetry.surveys.made(),
             tail_topics: telemetry.tails.topics(),
             tail_messages: telemetry.tails.messages(),
             log_lines_left_out: log_lines::left_out(),
-            process: ProcessStats::read(),
             build: &telemetry.build,
         }
+    }
+
+    /// Returns the gateway's own metric of this name: a metric without a value in the table.
+    fn gateway_metric(&self, name: &MetricName) -> Option<&'a GatewayMetric> {
+        let mut metrics = self.gateway.iter();
+        metrics.find(|metric| metric.name().name == name.name)
+    }
+
+    /// Returns the values of a metric of the gateway, each with the value of its label; none if the gateway
+    /// lacks the metric.
+    pub fn values(&self, name: &MetricName) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        let metric = self.gateway_metric(name);
+        metric.map(GatewayMetric::values).into_iter().flatten()
+    }
+
+    /// Returns the sum of the values of a metric of the gateway; `None` without values.
+    pub fn sum(&self, name: &MetricName) -> Option<u64> {
+        self.values(name)
+            .map(|(_, value)| value)
+            .reduce(|a, b| a + b)
     }
 
     /// Returns a number of each subject of the feed.

@@ -125,9 +125,13 @@ pub struct Surveys {
 }
 
 impl Surveys {
-    /// Requests a survey, and returns the newest survey; `None` before the first.
-    pub fn ask(&self) -> Option<Arc<Surveyed>> {
+    /// Requests a survey.
+    pub fn ask(&self) {
         self.asked.store(true, Relaxed);
+    }
+
+    /// Returns the newest survey; `None` before the first.
+    pub fn newest(&self) -> Option<Arc<Surveyed>> {
         self.newest.read(Option::clone)
     }
 

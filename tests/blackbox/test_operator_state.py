@@ -6,15 +6,29 @@ import urllib.error
 import urllib.request
 
 from bus import publisher
-from clients import connect_many
+from clients import connect, connect_many
 from processes import free_port
-from prometheus import scrape
+from prometheus import Metrics, scrape
+from redis_gateways import CHANNELS, subscriber
 from waiting import until
 
 CLIENT = ["client", "user", "path", "state", "age_ms", "queue_messages", "queue_bytes", "oldest_ms", "stuck_ms", "bytes_in", "bytes_out",
           "messages_in", "messages_out", "conflated", "topics", "topic", "recent_messages"]
 SURVEY = ["age_ms", "took_us", "slices", "interval_ms", "clients", "clients_waiting", "clients_blocked", "clients_conflating", "slowest", "busiest",
           "topics", "busiest_topics"]
+NUMBERS = {
+    "clients": "weirgate_clients", "connections": "weirgate_connections", "connections_max": "weirgate_connections_max",
+    "connections_accepted": "weirgate_connections_accepted_total", "connections_ended": "weirgate_client_closes_total",
+    "bus_messages": "weirgate_bus_messages_total", "bus_messages_bad": "weirgate_bus_messages_bad_total", "bus_gaps": "weirgate_bus_gaps_total",
+    "bus_queue_messages": "weirgate_bus_queue_messages", "bus_last_message_unix_ms": "weirgate_bus_last_message_timestamp_seconds",
+    "messages_queued": "weirgate_messages_queued_total", "messages_sent": "weirgate_frames_sent_total",
+    "messages_conflated": "weirgate_messages_conflated_total", "messages_shed": "weirgate_messages_shed_total",
+    "messages_dropped": "weirgate_messages_dropped_total", "messages_waiting": "weirgate_messages_waiting",
+    "send_queue_bytes": "weirgate_send_queue_bytes", "send_queue_peak_bytes": "weirgate_send_queue_peak_bytes",
+    "frame_bytes": "weirgate_frame_bytes_alive", "sent_bytes": "weirgate_bytes_sent_total",
+    "received_messages": "weirgate_received_messages_total", "received_bytes": "weirgate_received_bytes_total",
+    "cpu_seconds": "process_cpu_seconds_total",
+}
 
 
 def get(port, path, **headers):
@@ -123,12 +137,54 @@ async def test_client_addresses_are_on_the_admin_address_alone(nats, start_weirg
     assert scrape(without).sum("weirgate_surveys_total") == 0
 
 
-async def test_every_limit_names_metrics_that_are_there(redis_server, start_weirgate):
-    weirgate, admin = await started(start_weirgate, "channels", redis=redis_server)
-    names = {line.split("{")[0].split(" ")[0] for line in get(admin, "/metrics")[2].splitlines() if not line.startswith("#")}
-    limits = state(admin)["limits"]
-    assert {"--connections-max", "--frame-bytes-max", "--all-channels-max", "--all-wildcards-max", "ulimit -n"} <= {limit["name"] for limit in limits}
-    for limit in limits:
-        assert limit["metric"] in names, limit
-        assert limit["max_metric"] is None or limit["max_metric"] in names, limit
-        assert limit["about"], limit
+async def test_every_limit_has_its_value(redis_server, start_weirgate):
+    weirgate, admin = await started(start_weirgate, "channels", "--all-wildcards-max", "7", redis=redis_server)
+    client = await subscriber(CHANNELS, weirgate, ["AAPL", "MSFT"])
+    now = await surveyed(admin, lambda now: now["survey"]["topics"] == 2)
+    limits = {limit.pop("name"): limit for limit in now["limits"]}
+    assert all(list(limit) == ["about", "is_bytes", "now", "max"] and limit["about"] for limit in limits.values()), limits
+    values = {name: (limit["now"], limit["max"]) for name, limit in limits.items()}
+    assert values["--all-channels-max"][0] == 2 and values["--all-wildcards-max"] == (0, 7), values
+    assert values["--connections-max"] == (now["numbers"]["connections"], now["numbers"]["connections_max"]), values
+    assert 1 <= values["--connections-max"][0] < values["--connections-max"][1], values
+    assert 10 < values["ulimit -n"][0] < values["ulimit -n"][1], values
+    assert limits["--frame-bytes-max"]["is_bytes"] and values["--frame-bytes-max"][1] == 512 * 1024 * 1024
+    assert "--calls-max" not in limits, "no services here"
+    client.abort()
+
+
+async def test_the_largest_send_queue_beside_its_limits_is_that_of_now(nats, start_weirgate):
+    weirgate, admin = await started(start_weirgate, "levels", nats=nats)
+    slow = await connect(weirgate.port, receive_bytes=4096)
+    slow.stop_reading()
+    of_queue = lambda now: {limit["now"] for limit in now["limits"] if limit["name"].startswith("--send-queue-")}
+    async with publisher(nats) as bus:
+        async with asyncio.timeout(30):
+            while not state(admin)["numbers"]["send_queue_bytes"]:
+                await bus.flow({"pad": "x" * 8192})
+    now = await surveyed(admin, lambda now: now["survey"]["slowest"])
+    assert of_queue(now) == {now["survey"]["slowest"][0]["queue_bytes"]}
+    slow.abort()
+    now = await surveyed(admin, lambda now: now["survey"]["clients"] == 0)
+    assert of_queue(now) == {0} and now["numbers"]["send_queue_peak_bytes"] > 0, now["limits"]
+
+
+async def test_the_numbers_are_those_of_the_metrics(nats, start_weirgate):
+    weirgate, admin = await started(start_weirgate, "levels", nats=nats)
+    client = await connect(weirgate.port)
+    ended = await connect(weirgate.port)
+    async with publisher(nats) as bus:
+        await bus.flow({"n": 1})
+        for one in (client, ended):
+            await one.wait_for(lambda c: c.messages == 1, 10, "the message")
+    ended.abort()
+    now = await surveyed(admin, lambda now: now["closes"])
+    assert sum(now["closes"].values()) == 1 and set(now["closes"]) <= {"peer_gone", "socket_error"}
+    metrics = Metrics(get(admin, "/metrics")[2])
+    numbers = now["numbers"]
+    assert list(numbers) == list(NUMBERS)
+    for name in numbers.keys() - {"cpu_seconds"}:
+        assert numbers[name] == round(metrics.sum(NUMBERS[name]) * (1000 if name.endswith("_unix_ms") else 1)), name
+    assert numbers["clients"] == 1 and numbers["messages_sent"] == 2 and numbers["bus_messages"] == 1 and numbers["sent_bytes"] > 0
+    assert 0 < numbers["cpu_seconds"] <= metrics.sum("process_cpu_seconds_total")
+    client.abort()

@@ -1,6 +1,7 @@
 """The operator's page in Chromium, of every gateway: the bus, slow clients, ends with their reasons, limits."""
 import asyncio
 import json
+import re
 import urllib.request
 
 import clients
@@ -105,6 +106,10 @@ async def test_levels(start_nats, start_weirgate):
         topics = await page.js(ROWS % "topics")
         assert topics[0][0] == "levels" and float(topics[0][2]) > 1, topics
         assert await page.text("#clients") == "1"
+        rates = await page.js(PAIRS % "rates")
+        assert len(rates) == 10 and all(re.fullmatch(r"[\d,.]+( k?B| MB| %)?", rate) for rate in rates.values()), rates
+        asked = set(await page.js("performance.getEntriesByType('resource').filter(e => e.initiatorType === 'fetch').map(e => new URL(e.name).pathname)"))
+        assert asked == {"/operator/state"}, "one request for everything"
         limits = await page.text("#limits")
         assert "--send-queue-soft-bytes" in limits and "/ 262.1 kB" in limits, limits
         nothing_wrong(page, admin)

@@ -1,5 +1,4 @@
-//! One reading of a process: `/operator/state` and `/metrics`, each bounded in bytes, both together in time.
-//! `top` survives every response.
+//! One reading of a process: `/operator/state`, bounded in bytes and in time. `top` survives every response.
 
 use std::io;
 use std::path::Path;
@@ -20,24 +19,20 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::metrics::Metrics;
-use super::state::State;
 use super::target::{Place, Target};
 use crate::base::tls_roots;
 use crate::listening::ListenAddr;
 use crate::settings::SecretText;
+use crate::telemetry::operator_state::OperatorState;
+use crate::wire::json::check_depth;
 
-/// The time limit for both requests of a reading.
+/// The time limit for a reading.
 const READING_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most bytes of a response: a gateway with the longest lists sends a tenth of this.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// The responses of a process.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Reading {
-    pub(super) state: State,
-    pub(super) metrics: Metrics,
-}
+/// Nesting of the JSON; a gateway needs five levels.
+const DEPTH_MAX: usize = 32;
+const PATH: &str = "/operator/state";
 
 /// The reason for no reading.
 #[derive(Debug, thiserror::Error)]
@@ -50,13 +45,9 @@ pub(super) enum FetchError {
     TooLarge,
     #[error("the answer is no HTTP, or broke off: {0}")]
     Broken(hyper::Error),
-    #[error("{path}: status {status}; {advice}")]
-    Refused {
-        path: &'static str,
-        status: u16,
-        advice: &'static str,
-    },
-    #[error("what answers there is no gateway's admin address")]
+    #[error("{PATH}: status {status}; {advice}")]
+    Refused { status: u16, advice: &'static str },
+    #[error("what answers there is no gateway's admin address, or of another version of weirgate")]
     NoGateway,
 }
 
@@ -108,46 +99,38 @@ impl Fetcher {
     ///
     /// # Errors
     /// There is no response of a gateway.
-    pub(super) fn read(&self) -> Result<Reading, FetchError> {
-        let both = async {
-            let state = self.get("/operator/state").await?;
-            let state = State::parse(&state).ok_or(FetchError::NoGateway)?;
-            let metrics = self.get("/metrics").await?;
-            let metrics = Metrics::parse(&String::from_utf8_lossy(&metrics));
-            Ok(Reading { state, metrics })
-        };
-        let within = async { timeout(READING_TIMEOUT, both).await };
+    pub(super) fn read(&self) -> Result<OperatorState, FetchError> {
+        let within = async { timeout(READING_TIMEOUT, self.get()).await };
         let read = LocalSet::new().block_on(&self.runtime, within);
-        read.unwrap_or(Err(FetchError::Timeout))
+        parse(&read.unwrap_or(Err(FetchError::Timeout))?).ok_or(FetchError::NoGateway)
     }
 
-    async fn get(&self, path: &'static str) -> Result<Bytes, FetchError> {
+    async fn get(&self) -> Result<Bytes, FetchError> {
         let unreachable = FetchError::Unreachable;
         match &self.target.place {
             Place::Here(ListenAddr::Tcp(addr)) => {
                 let stream = TcpStream::connect(addr).await.map_err(unreachable)?;
-                self.exchange(path, stream).await
+                self.exchange(stream).await
             }
             Place::Here(ListenAddr::Unix(socket)) => {
                 let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
-                self.exchange(path, stream).await
+                self.exchange(stream).await
             }
             Place::Host { host, port, .. } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await;
                 let stream = stream.map_err(unreachable)?;
                 let Some(tls) = &self.tls else {
-                    return self.exchange(path, stream).await;
+                    return self.exchange(stream).await;
                 };
                 let name = ServerName::try_from(host.clone());
                 let name = name.map_err(|error| unreachable(io::Error::other(error)))?;
                 let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream);
-                self.exchange(path, stream.await.map_err(unreachable)?)
-                    .await
+                self.exchange(stream.await.map_err(unreachable)?).await
             }
         }
     }
 
-    async fn exchange<S>(&self, path: &'static str, stream: S) -> Result<Bytes, FetchError>
+    async fn exchange<S>(&self, stream: S) -> Result<Bytes, FetchError>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -155,7 +138,7 @@ impl Fetcher {
         let (mut sender, connection) = handshake.map_err(FetchError::Broken)?;
         // An error of the connection appears in the response.
         spawn_local(async { drop(connection.await) });
-        let mut request = Request::get(format!("{}{path}", self.target.base))
+        let mut request = Request::get(format!("{}{PATH}", self.target.base))
             .header(header::HOST, &self.target.authority)
             .header(header::CONNECTION, "close")
             .header(header::ACCEPT_ENCODING, "identity")
@@ -166,15 +149,14 @@ impl Fetcher {
             headers.insert(header::AUTHORIZATION, value.clone());
         }
         let response = sender.send_request(request).await;
-        body(path, response.map_err(FetchError::Broken)?).await
+        body(response.map_err(FetchError::Broken)?).await
     }
 }
 
-async fn body(path: &'static str, response: Response<Incoming>) -> Result<Bytes, FetchError> {
+async fn body(response: Response<Incoming>) -> Result<Bytes, FetchError> {
     let status = response.status();
     if status != StatusCode::OK {
         return Err(FetchError::Refused {
-            path,
             status: status.as_u16(),
             advice: advice(status),
         });
@@ -188,6 +170,13 @@ async fn body(path: &'static str, response: Response<Incoming>) -> Result<Bytes,
             Err(_) => Err(FetchError::NoGateway),
         },
     }
+}
+
+/// Returns `None` if the text is not the state of a gateway.
+fn parse(text: &[u8]) -> Option<OperatorState> {
+    check_depth(text, DEPTH_MAX).ok()?;
+    let state: OperatorState = sonic_rs::from_slice(text).ok()?;
+    (!state.gateway.is_empty()).then_some(state)
 }
 
 fn advice(status: StatusCode) -> &'static str {
@@ -206,8 +195,9 @@ mod tests {
     use std::thread;
     use std::time::Instant;
 
-    use super::super::samples::{METRICS, STATE};
+    use super::super::samples::STATE;
     use super::*;
+    use crate::telemetry::operator_state::ShownClient;
 
     fn fetcher(addr: std::net::SocketAddr, authorization: Option<&SecretText>) -> Fetcher {
         Fetcher::new(Target::here(&addr.into()), None, authorization).expect("a fetcher")
@@ -216,7 +206,7 @@ mod tests {
     /// Reads from a server whose responses `answer` writes. Returns the request heads too.
     fn read_from(
         answer: impl Fn(&str, &mut std::net::TcpStream) + Send + 'static,
-    ) -> (Result<Reading, FetchError>, Vec<String>) {
+    ) -> (Result<OperatorState, FetchError>, Vec<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let server = thread::spawn(move || {
@@ -248,27 +238,50 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_is_two_requests_with_what_the_proxy_asks_for() {
-        let (reading, heads) = read_from(|head, stream| {
-            let body = if head.starts_with("GET /metrics ") {
-                METRICS
-            } else {
-                STATE
-            };
-            let _ = stream.write_all(ok(body).as_bytes());
+    fn a_reading_is_one_request_with_what_the_proxy_asks_for() {
+        let (state, heads) = read_from(|_, stream| {
+            let _ = stream.write_all(ok(STATE).as_bytes());
         });
-        assert_eq!(reading.unwrap().state.gateway, "levels");
-        assert_eq!(heads.len(), 2);
+        let state = state.unwrap();
+        assert_eq!((state.gateway.as_str(), state.ready), ("levels", true));
+        assert_eq!(state.numbers.clients, Some(3));
+        assert_eq!(state.numbers.cpu_seconds, None, "of another version");
+        let survey = state.survey.unwrap();
+        assert_eq!(survey.slowest[0].user.as_deref(), Some("ann"));
+        assert_eq!(survey.slowest[0].traffic.messages_conflated, 17);
+        assert_eq!(heads.len(), 1);
         assert!(
-            heads[0].starts_with("GET /operator/state HTTP/1.1\r\nhost: 127.0.0.1:"),
+            heads[0].starts_with("GET /operator/state HTTP/1.1\r\nhost: 127.0.0.1:")
+                && heads[0].contains("authorization: Basic YTpi\r\n"),
             "{heads:?}"
         );
-        assert!(
-            heads
-                .iter()
-                .all(|head| head.contains("authorization: Basic YTpi\r\n")),
-            "{heads:?}"
-        );
+    }
+
+    #[test]
+    fn anything_else_is_no_state() {
+        let deep = "[".repeat(100_000);
+        for text in [
+            "",
+            "{}",
+            "[1]",
+            "null",
+            "<html>",
+            r#"{"gateway":1,"ready":true}"#,
+            r#"{"gateway":"x","ends":{}}"#,
+            &deep,
+        ] {
+            assert_eq!(parse(text.as_bytes()), None, "{text:.20}");
+        }
+        assert_eq!(parse(b"{\"gateway\":\"\xff\",\"ready\":true}"), None);
+    }
+
+    #[test]
+    fn what_another_version_lacks_or_adds_is_left_out() {
+        let text = r#"{"gateway":"x","new":[{}],"bus":null,"survey":{"slowest":[{"new":1}]}}"#;
+        let state = parse(text.as_bytes()).expect("a gateway");
+        assert_eq!((state.ready, state.numbers.clients), (false, None));
+        let survey = state.survey.expect("a survey");
+        assert_eq!(survey.slowest, [ShownClient::default()]);
     }
 
     #[test]

@@ -1,5 +1,4 @@
-//! `weirgate top`: running gateways in a terminal, from `/operator/state` and `/metrics` of their admin
-//! addresses.
+//! `weirgate top`: running gateways in a terminal, from `/operator/state` of their admin addresses.
 //!
 //! In a process of its own; no gateway uses this module. Called by `commands`.
 //!
@@ -9,20 +8,19 @@
 //! | `target` | from an argument to an address |
 //! | `fetch` | one reading of a process, bounded in time and bytes |
 //! | `readers` | a thread for each process |
-//! | `state`, `metrics` | the responses as values; rates |
+//! | `rates` | the growth of counters |
 //! | `process`, `tables` | the facts and tables of a process, as texts with a tone |
 //! | `view` | the current view, and the keys |
 //! | `screen` | the view in a terminal, and as text |
 
 mod fetch;
 pub(super) mod line;
-mod metrics;
 mod process;
+mod rates;
 mod readers;
 #[cfg(test)]
 mod samples;
 mod screen;
-mod state;
 mod tables;
 mod target;
 mod view;
@@ -155,5 +153,5 @@ fn is_complete(process: &Process) -> bool {
         .state
         .as_ref()
         .and_then(|state| state.survey.as_ref());
-    process.away().is_some() || survey.is_some_and(|survey| survey.interval_s.is_some())
+    process.away().is_some() || survey.is_some_and(|survey| survey.interval_ms.is_some())
 }

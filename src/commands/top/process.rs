@@ -1,12 +1,16 @@
 //! A process: its readings, its absence, and the lines of facts about the process.
 
-use super::fetch::{FetchError, Reading};
-use super::metrics::Rates;
-use super::state::{Bus, State};
-use super::words::{byte_rate, bytes, count, decimal, duration, rate, safe};
+use std::cmp::Reverse;
 
-/// The age from which the newest message of an available bus is marked.
-const OLD_MS: f64 = 10_000.0;
+use super::fetch::FetchError;
+use super::rates::{Counter, Rates};
+use super::words::{count, duration, maybe_bytes, rate, safe, whole};
+use crate::telemetry::operator_state::{Numbers, OperatorState, ShownBus};
+
+/// The age from which the newest message of an available bus is marked, milliseconds.
+const OLD_MS: u64 = 10_000;
+/// The most facts of a line.
+const PIECES_MAX: usize = 100;
 
 /// The meaning of a text's colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,18 +30,18 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    pub(super) fn new(text: impl Into<String>, tone: Tone) -> Self {
-        let text = text.into();
+    /// Every text of a server becomes a piece, and is made safe here.
+    pub(super) fn new(text: impl AsRef<str>, tone: Tone) -> Self {
+        let text = safe(text.as_ref());
         Self { text, tone }
     }
 
-    pub(super) fn plain(text: impl Into<String>) -> Self {
+    pub(super) fn plain(text: impl AsRef<str>) -> Self {
         Self::new(text, Tone::Plain)
     }
 
     /// A text with `tone` if the number is more than 0.
-    fn if_any(text: String, value: Option<f64>, tone: Tone) -> Self {
-        let is_any = value.is_some_and(|value| value > 0.0);
+    fn if_any(text: String, is_any: bool, tone: Tone) -> Self {
         Self::new(text, if is_any { tone } else { Tone::Plain })
     }
 }
@@ -51,8 +55,8 @@ pub(super) struct Process {
     /// The address as shown.
     pub(super) shown: String,
     /// The last state; kept while the process is away.
-    pub(super) state: Option<State>,
-    pub(super) rates: Rates,
+    pub(super) state: Option<OperatorState>,
+    rates: Rates,
     away: Option<Away>,
     /// The time of the last response, in milliseconds of the view's clock.
     answered_ms: Option<u64>,
@@ -76,25 +80,23 @@ impl Process {
     }
 
     /// Adds the result of a reading.
-    pub(super) fn take(&mut self, at_ms: u64, read: Result<Reading, FetchError>) {
+    pub(super) fn take(&mut self, at_ms: u64, read: Result<OperatorState, FetchError>) {
         match read {
-            Ok(reading) => {
-                let before = self.state.as_ref().map_or(0.0, |state| state.uptime_s);
+            Ok(state) => {
+                let before = self.state.as_ref().map_or(0, |state| state.uptime_seconds);
                 // Another process counts from 0.
-                if reading.state.uptime_s < before || self.away.is_some() {
+                if state.uptime_seconds < before || self.away.is_some() {
                     self.rates.forget();
                 }
                 self.away = None;
                 self.answered_ms = Some(at_ms);
-                self.rates.push(at_ms, reading.metrics);
-                self.state = Some(reading.state);
+                self.rates.push(at_ms, state.numbers);
+                self.state = Some(state);
             }
             Err(error) => {
                 let since_ms = self.away.as_ref().map_or(at_ms, |away| away.since_ms);
-                self.away = Some(Away {
-                    since_ms,
-                    why: safe(&error.to_string()),
-                });
+                let why = safe(&error.to_string());
+                self.away = Some(Away { since_ms, why });
             }
         }
     }
@@ -113,47 +115,45 @@ impl Process {
     pub(super) fn status(&self, now_ms: u64) -> Piece {
         if let Some(away) = &self.away {
             let since_ms = self.answered_ms.unwrap_or(away.since_ms);
-            let age = duration(now_ms.saturating_sub(since_ms) as f64);
+            let age = duration(now_ms.saturating_sub(since_ms));
             return Piece::new(format!("Away for {age}"), Tone::Bad);
         }
-        match &self.state {
-            None => Piece::plain("Asking"),
-            Some(state) if !state.is_ready => {
-                let reasons: Vec<_> = state.reasons.iter().map(|reason| words(reason)).collect();
-                Piece::new(format!("Not ready: {}", reasons.join(", ")), Tone::Bad)
-            }
-            Some(State { bus: Some(bus), .. }) if bus.away_ms.is_some() => {
-                Piece::new("Bus away", Tone::Wait)
-            }
-            Some(_) => Piece::new("Ready", Tone::Good),
-        }
+        let Some(state) = &self.state else {
+            return Piece::plain("Asking");
+        };
+        let is_bus_away = state.bus.as_ref().is_some_and(|bus| bus.away_ms.is_some());
+        let tone = match (state.ready, is_bus_away) {
+            (false, _) => Tone::Bad,
+            (true, true) => Tone::Wait,
+            (true, false) => Tone::Good,
+        };
+        Piece::new(&state.status, tone)
     }
 
     /// Returns name and version.
     pub(super) fn name(&self) -> String {
         let state = self.state.as_ref();
         state.map_or_else(String::new, |state| {
-            format!("{} {}", state.gateway, state.version)
+            safe(&format!("{} {}", state.gateway, state.version))
         })
     }
 
-    /// The current value of a metric.
-    pub(super) fn now(&self, name: &str) -> Option<f64> {
-        self.rates.newest()?.sum(name, None)
+    fn rate(&self, counter: Counter) -> String {
+        rate(self.rates.per_second(counter))
     }
 
-    fn rate(&self, name: &str) -> Option<f64> {
-        self.rates.per_second(name, None)
+    fn sent_rate(&self) -> String {
+        maybe_bytes(self.rates.per_second(|numbers| numbers.sent_bytes))
     }
 
     /// Returns clients, messages in and out per second, and bytes out per second: a line of the list of
     /// processes.
     pub(super) fn in_short(&self) -> [String; 4] {
         [
-            count(self.now("weirgate_clients")),
-            rate(self.rate("weirgate_bus_messages_total")),
-            rate(self.rate("weirgate_frames_sent_total")),
-            byte_rate(self.rate("weirgate_bytes_sent_total")),
+            count(self.state.as_ref().and_then(|state| state.numbers.clients)),
+            self.rate(|numbers| numbers.bus_messages),
+            self.rate(|numbers| numbers.messages_sent),
+            self.sent_rate(),
         ]
     }
 
@@ -164,12 +164,15 @@ impl Process {
             lines.push(("Why", vec![Piece::new(why, Tone::Bad)]));
         }
         if let Some(state) = &self.state {
-            lines.push(("Bus", self.bus(state)));
-            lines.push(("Clients", self.clients(state)));
-            lines.push(("Queues", self.queues()));
+            lines.push(("Bus", bus(state)));
+            lines.push(("Clients", clients(state)));
+            lines.push(("Queues", queues(&state.numbers)));
             lines.push(("Rates/s", self.in_and_out()));
-            lines.push(("Lost/s", self.lost()));
-            lines.push(("Ends", self.ends()));
+            lines.push(("Lost/s", self.lost(&state.numbers)));
+            lines.push(("Ends", self.ends(state)));
+        }
+        for (_, pieces) in &mut lines {
+            pieces.truncate(PIECES_MAX);
         }
         lines
     }
@@ -177,7 +180,7 @@ impl Process {
     fn who(&self, now_ms: u64) -> Vec<Piece> {
         let mut pieces = vec![Piece::plain(self.name()), self.status(now_ms)];
         if let Some(state) = &self.state {
-            let up = duration(state.uptime_s * 1e3).replace(".0 s", " s");
+            let up = duration(state.uptime_seconds.saturating_mul(1_000)).replace(".0 s", " s");
             pieces.push(Piece::plain(format!("up {up}")));
         }
         pieces.push(Piece::plain(self.shown.clone()));
@@ -185,179 +188,135 @@ impl Process {
         pieces
     }
 
-    fn bus(&self, state: &State) -> Vec<Piece> {
-        let mut pieces = match &state.bus {
-            Some(bus) => self.broker(state, bus),
-            None => vec![Piece::plain("none")],
-        };
-        let samples = self
-            .rates
-            .newest()
-            .map(|metrics| metrics.samples("weirgate_service_away"));
-        for sample in samples.unwrap_or_default() {
-            let service = sample.label("service");
-            pieces.push(match sample.value > 0.0 {
-                true => Piece::new(format!("{service} does not answer"), Tone::Bad),
-                false => Piece::new(format!("{service} up"), Tone::Good),
-            });
-        }
-        pieces
-    }
-
-    fn broker(&self, state: &State, bus: &Bus) -> Vec<Piece> {
-        let mut pieces = vec![match (bus.away_ms, bus.is_connected, bus.is_subscribed) {
-            (Some(ms), _, _) => Piece::new(format!("away for {}", duration(ms)), Tone::Bad),
-            (_, _, true) => Piece::new("up", Tone::Good),
-            (_, true, _) => Piece::new("connected, not subscribed", Tone::Bad),
-            _ => Piece::new("away", Tone::Bad),
-        }];
-        let at_s = self.now("weirgate_bus_last_message_timestamp_seconds");
-        let age_ms = at_s.map(|s| (state.now_unix_ms - s * 1e3).max(0.0));
-        let is_old = age_ms.is_some_and(|ms| ms > OLD_MS);
-        let newest = age_ms.map_or_else(
-            || "none yet".to_owned(),
-            |ms| format!("{} ago", duration(ms)),
-        );
-        let tone = if is_old { Tone::Wait } else { Tone::Plain };
-        pieces.push(Piece::new(format!("newest message {newest}"), tone));
-        pieces.push(Piece::plain(format!(
-            "{} reconnects",
-            decimal(bus.reconnects, 0)
-        )));
-        if bus.refused > 0.0 {
-            let text = format!("{} refused subscriptions", decimal(bus.refused, 0));
-            pieces.push(Piece::new(text, Tone::Bad));
-        }
-        for consumer in &bus.consumers {
-            let name = &consumer.name;
-            pieces.push(
-                match (consumer.away_ms, consumer.is_stalled, consumer.lag) {
-                    (Some(ms), _, _) => {
-                        Piece::new(format!("{name} away for {}", duration(ms)), Tone::Bad)
-                    }
-                    (_, true, _) => Piece::new(format!("{name} stalled"), Tone::Bad),
-                    (_, _, Some(lag)) if lag > 0.0 => {
-                        Piece::new(format!("{name} {} behind", decimal(lag, 0)), Tone::Wait)
-                    }
-                    _ => continue,
-                },
-            );
-        }
-        pieces
-    }
-
-    fn clients(&self, state: &State) -> Vec<Piece> {
-        let now = count(self.now("weirgate_clients"));
-        let connections = count(self.now("weirgate_connections"));
-        let max = self
-            .now("weirgate_connections_max")
-            .filter(|max| *max > 0.0);
-        let max = max.map_or_else(|| "no limit".to_owned(), |max| decimal(max, 0));
-        let mut pieces = vec![
-            Piece::plain(now),
-            Piece::plain(format!("connections {connections} / {max}")),
-        ];
-        if let Some(survey) = &state.survey {
-            let states = [
-                ("waiting", survey.waiting, Tone::Plain),
-                ("blocked", survey.blocked, Tone::Wait),
-                ("skipping", survey.conflating, Tone::Wait),
-            ];
-            pieces.extend(states.map(|(name, value, tone)| {
-                Piece::if_any(format!("{} {name}", decimal(value, 0)), Some(value), tone)
-            }));
-        }
-        pieces
-    }
-
-    fn queues(&self) -> Vec<Piece> {
-        let size = |name: &str| bytes(self.now(name).unwrap_or(0.0));
-        let number = |name: &str| count(self.now(name));
-        vec![
-            Piece::plain(format!("{} messages", number("weirgate_messages_waiting"))),
-            Piece::plain(size("weirgate_send_queue_bytes")),
-            Piece::plain(format!(
-                "largest {}",
-                size("weirgate_send_queue_peak_bytes")
-            )),
-            Piece::plain(format!("frames {}", size("weirgate_frame_bytes_alive"))),
-            Piece::plain(format!(
-                "from bus {}",
-                number("weirgate_bus_queue_messages")
-            )),
-        ]
-    }
-
     fn in_and_out(&self) -> Vec<Piece> {
-        let number = |name: &str| rate(self.rate(name));
-        vec![
-            Piece::plain(format!("in {}", number("weirgate_bus_messages_total"))),
-            Piece::plain(format!("out {}", number("weirgate_frames_sent_total"))),
-            Piece::plain(format!(
-                "sent {}",
-                byte_rate(self.rate("weirgate_bytes_sent_total"))
-            )),
-            Piece::plain(format!(
-                "from clients {}",
-                number("weirgate_received_messages_total")
-            )),
-            Piece::plain(format!(
-                "accepted {}",
-                number("weirgate_connections_accepted_total")
-            )),
+        [
+            format!("in {}", self.rate(|numbers| numbers.bus_messages)),
+            format!("out {}", self.rate(|numbers| numbers.messages_sent)),
+            format!("sent {}", self.sent_rate()),
+            format!("from clients {}", self.rate(|n| n.received_messages)),
+            format!("accepted {}", self.rate(|n| n.connections_accepted)),
         ]
+        .map(Piece::plain)
+        .into()
     }
 
     /// Messages that clients did not get, by reason.
-    fn lost(&self) -> Vec<Piece> {
-        let reasons = [
-            ("skipped", "weirgate_messages_conflated_total", Tone::Wait),
-            ("shed", "weirgate_messages_shed_total", Tone::Wait),
-            (
-                "with connection",
-                "weirgate_messages_dropped_total",
-                Tone::Wait,
-            ),
-            ("bad", "weirgate_bus_messages_bad_total", Tone::Bad),
-            ("gaps", "weirgate_bus_gaps_total", Tone::Bad),
+    fn lost(&self, numbers: &Numbers) -> Vec<Piece> {
+        let reasons: [(&str, Counter, Tone); 5] = [
+            ("skipped", |n| n.messages_conflated, Tone::Wait),
+            ("shed", |n| n.messages_shed, Tone::Wait),
+            ("with connection", |n| n.messages_dropped, Tone::Wait),
+            ("bad", |n| n.bus_messages_bad, Tone::Bad),
+            ("gaps", |n| n.bus_gaps, Tone::Bad),
         ];
-        let known = reasons.iter().filter_map(|(name, metric, tone)| {
-            self.now(metric)?;
-            let value = self.rate(metric);
+        let known = reasons.into_iter().filter_map(|(name, counter, tone)| {
+            counter(numbers)?;
+            let value = self.rates.per_second(counter);
+            let is_any = value.is_some_and(|value| value > 0.0);
             Some(Piece::if_any(
                 format!("{name} {}", rate(value)),
-                value,
-                *tone,
+                is_any,
+                tone,
             ))
         });
         known.collect()
     }
 
     /// Ended connections since the start, by reason, the most first.
-    fn ends(&self) -> Vec<Piece> {
-        let samples = self
-            .rates
-            .newest()
-            .map(|metrics| metrics.samples("weirgate_client_closes_total"));
-        let mut ends: Vec<_> = samples
-            .unwrap_or_default()
-            .iter()
-            .filter(|s| s.value > 0.0)
-            .collect();
-        ends.sort_by(|a, b| b.value.total_cmp(&a.value));
-        let mut pieces = vec![Piece::plain(format!(
-            "{}/s",
-            rate(self.rate("weirgate_client_closes_total"))
-        ))];
-        pieces.extend(ends.iter().map(|sample| {
-            let reason = sample.label("reason");
-            Piece::new(
-                format!("{reason} {}", decimal(sample.value, 0)),
-                tone_of_end(reason),
-            )
+    fn ends(&self, state: &OperatorState) -> Vec<Piece> {
+        let mut ends: Vec<_> = state.closes.iter().collect();
+        ends.sort_by_key(|(_, count)| Reverse(**count));
+        let rate = self.rate(|numbers| numbers.connections_ended);
+        let mut pieces = vec![Piece::plain(format!("{rate}/s"))];
+        pieces.extend(ends.into_iter().map(|(reason, count)| {
+            Piece::new(format!("{reason} {}", whole(*count)), tone_of_end(reason))
         }));
         pieces
     }
+}
+
+fn bus(state: &OperatorState) -> Vec<Piece> {
+    let mut pieces = match &state.bus {
+        Some(bus) => broker(state, bus),
+        None => vec![Piece::plain("none")],
+    };
+    pieces.extend(state.services.iter().map(|service| match service.away {
+        true => Piece::new(format!("{} does not answer", service.name), Tone::Bad),
+        false => Piece::new(format!("{} up", service.name), Tone::Good),
+    }));
+    pieces
+}
+
+fn broker(state: &OperatorState, bus: &ShownBus) -> Vec<Piece> {
+    let mut pieces = vec![match (bus.away_ms, bus.connected, bus.subscribed) {
+        (Some(ms), _, _) => Piece::new(format!("away for {}", duration(ms)), Tone::Bad),
+        (_, _, true) => Piece::new("up", Tone::Good),
+        (_, true, _) => Piece::new("connected, not subscribed", Tone::Bad),
+        _ => Piece::new("away", Tone::Bad),
+    }];
+    let at_unix_ms = state.numbers.bus_last_message_unix_ms;
+    let age_ms = at_unix_ms.map(|at| state.age_ms(at));
+    let is_old = age_ms.is_some_and(|ms| ms > OLD_MS);
+    let newest = age_ms.map_or_else(
+        || "none yet".to_owned(),
+        |ms| format!("{} ago", duration(ms)),
+    );
+    let newest = format!("newest message {newest}");
+    pieces.push(Piece::if_any(newest, is_old, Tone::Wait));
+    let reconnects = whole(bus.reconnects);
+    pieces.push(Piece::plain(format!("{reconnects} reconnects")));
+    if bus.refused > 0 {
+        let text = format!("{} refused subscriptions", whole(bus.refused));
+        pieces.push(Piece::new(text, Tone::Bad));
+    }
+    for consumer in &bus.consumers {
+        let name = &consumer.name;
+        pieces.push(match (consumer.away_ms, consumer.stalled, consumer.lag) {
+            (Some(ms), _, _) => Piece::new(format!("{name} away for {}", duration(ms)), Tone::Bad),
+            (_, true, _) => Piece::new(format!("{name} stalled"), Tone::Bad),
+            (_, _, Some(lag)) if lag > 0 => {
+                Piece::new(format!("{name} {} behind", whole(lag)), Tone::Wait)
+            }
+            _ => continue,
+        });
+    }
+    pieces
+}
+
+fn clients(state: &OperatorState) -> Vec<Piece> {
+    let numbers = &state.numbers;
+    let max = numbers
+        .connections_max
+        .map_or_else(|| "no limit".to_owned(), whole);
+    let connections = count(numbers.connections);
+    let mut pieces = vec![
+        Piece::plain(count(numbers.clients)),
+        Piece::plain(format!("connections {connections} / {max}")),
+    ];
+    if let Some(survey) = &state.survey {
+        let states = [
+            ("waiting", survey.clients_waiting, Tone::Plain),
+            ("blocked", survey.clients_blocked, Tone::Wait),
+            ("skipping", survey.clients_conflating, Tone::Wait),
+        ];
+        pieces.extend(states.map(|(name, value, tone)| {
+            Piece::if_any(format!("{} {name}", whole(value)), value > 0, tone)
+        }));
+    }
+    pieces
+}
+
+fn queues(numbers: &Numbers) -> Vec<Piece> {
+    let size = |value: Option<u64>| maybe_bytes(value.map(|value| value as f64));
+    [
+        format!("{} messages", count(numbers.messages_waiting)),
+        size(numbers.send_queue_bytes),
+        format!("largest {}", size(numbers.send_queue_peak_bytes)),
+        format!("frames {}", size(numbers.frame_bytes)),
+        format!("from bus {}", count(numbers.bus_queue_messages)),
+    ]
+    .map(Piece::plain)
+    .into()
 }
 
 /// Returns the tone of an end. Ends by clients and ends at a stop are normal.
@@ -368,24 +327,11 @@ pub(super) fn tone_of_end(reason: &str) -> Tone {
     }
 }
 
-/// A reason for "not ready", in words.
-fn words(reason: &str) -> &str {
-    match reason {
-        "draining" => "stopping",
-        "loop_stalled" => "the loop hangs",
-        "bus_away" => "the bus is away",
-        "subject_away" => "a subject is away",
-        "subscription_refused" => "a subscription is refused",
-        "acks_refused" => "acknowledgements are refused",
-        "feed_stalled" => "the feed stalls",
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{reading, reading_with};
+    use super::super::samples::{state, state_with};
     use super::*;
+    use crate::telemetry::operator_state::ShownService;
 
     fn text(lines: &[FactLine], about: &str) -> String {
         let line = lines.iter().find(|(name, _)| *name == about).expect(about);
@@ -396,14 +342,11 @@ mod tests {
     #[test]
     fn rates_come_from_two_readings() {
         let mut process = Process::new("h:1".to_owned());
-        process.take(0, Ok(reading()));
+        process.take(0, Ok(state()));
         assert_eq!(process.in_short(), ["3", "-", "-", "-"]);
         process.take(
             2_000,
-            Ok(reading_with(&[(
-                "weirgate_bus_messages_total{subject=\"a\"}",
-                "140",
-            )])),
+            Ok(state_with(|numbers| numbers.bus_messages = Some(160))),
         );
         assert_eq!(process.in_short()[1], "20.0");
         assert!(text(&process.lines(2_000), "Rates/s").starts_with("in 20.0, out 0.0"));
@@ -413,7 +356,7 @@ mod tests {
     fn an_unreachable_process_is_away_with_its_age_and_comes_back() {
         let mut process = Process::new("h:1".to_owned());
         assert_eq!(process.status(0).text, "Asking");
-        process.take(0, Ok(reading()));
+        process.take(0, Ok(state()));
         process.take(1_000, Err(FetchError::Timeout));
         process.take(3_000, Err(FetchError::NoGateway));
         assert_eq!(
@@ -422,7 +365,7 @@ mod tests {
         );
         assert!(process.away().is_some_and(|why| why.contains("no gateway")));
         assert_eq!(process.in_short()[0], "3", "what was known stays");
-        process.take(5_000, Ok(reading()));
+        process.take(5_000, Ok(state()));
         assert_eq!(
             (process.status(5_000).text.as_str(), process.away()),
             ("Ready", None)
@@ -433,30 +376,44 @@ mod tests {
     #[test]
     fn a_restart_begins_new_rates() {
         let mut process = Process::new("h:1".to_owned());
-        process.take(0, Ok(reading()));
-        let mut later = reading();
-        later.state.uptime_s = 1.0;
+        process.take(0, Ok(state()));
+        let mut later = state();
+        later.uptime_seconds = 1;
         process.take(1_000, Ok(later));
         assert_eq!(process.in_short()[1], "-");
     }
 
     #[test]
-    fn the_reason_why_a_process_is_not_ready_is_said() {
+    fn services_have_their_own_facts() {
         let mut process = Process::new("h:1".to_owned());
-        let mut away = reading();
-        away.state.is_ready = false;
-        away.state.reasons = vec!["bus_away".to_owned(), "new_reason".to_owned()];
-        if let Some(bus) = &mut away.state.bus {
-            bus.away_ms = Some(12_000.0);
+        let mut events = state();
+        events.bus = None;
+        events.services = [("lobby", false), ("game\x07", true)]
+            .map(|(name, away)| ShownService {
+                name: name.to_owned(),
+                away,
+            })
+            .into();
+        process.take(0, Ok(events));
+        let shown = text(&process.lines(0), "Bus");
+        assert_eq!(shown, "none, lobby up, game\u{fffd} does not answer");
+    }
+
+    #[test]
+    fn the_status_and_the_bus_are_in_words() {
+        let mut process = Process::new("h:1".to_owned());
+        let mut away = state();
+        away.ready = false;
+        away.status = "Not ready: the bus is away\x1b[2J".to_owned();
+        if let Some(bus) = &mut away.bus {
+            bus.away_ms = Some(12_000);
         }
         process.take(0, Ok(away.clone()));
-        assert_eq!(
-            process.status(0).text,
-            "Not ready: the bus is away, new_reason"
-        );
+        let safe = "Not ready: the bus is away\u{fffd}[2J";
+        assert_eq!(process.status(0), Piece::new(safe, Tone::Bad));
         assert!(text(&process.lines(0), "Bus").starts_with("away for 12.0 s"));
-        away.state.is_ready = true;
+        away.ready = true;
         process.take(0, Ok(away));
-        assert_eq!(process.status(0), Piece::new("Bus away", Tone::Wait));
+        assert_eq!(process.status(0).tone, Tone::Wait);
     }
 }

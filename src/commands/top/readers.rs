@@ -12,10 +12,11 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::fetch::{FetchError, Fetcher, Reading};
+use super::fetch::{FetchError, Fetcher};
 use super::screen;
 use super::view::{Asked, View};
 use crate::commands::tail::{Stop, TICK};
+use crate::telemetry::operator_state::OperatorState;
 
 /// The delay of the second reading: the first survey is ready soon after the first reading.
 const FIRST_AGAIN: Duration = Duration::from_millis(250);
@@ -43,7 +44,7 @@ pub(super) struct Taken {
     pub(super) of: usize,
     /// The time of the reading, in milliseconds since the start.
     pub(super) at_ms: u64,
-    pub(super) read: Result<Reading, FetchError>,
+    pub(super) read: Result<OperatorState, FetchError>,
 }
 
 /// The threads of all processes.
@@ -123,7 +124,7 @@ impl Reader {
             let read = self.fetcher.read();
             // The first reading has no survey yet, so the second follows soon.
             let wait = match &read {
-                Ok(reading) if reading.state.survey.is_none() => again,
+                Ok(state) if state.survey.is_none() => again,
                 _ => Duration::MAX,
             };
             again = Duration::MAX;

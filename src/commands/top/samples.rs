@@ -1,11 +1,14 @@
 //! Samples of a gateway's responses, for the tests.
 
-use super::fetch::Reading;
-use super::metrics::Metrics;
-use super::state::State;
+use crate::telemetry::operator_state::{Numbers, OperatorState};
 
 pub(super) const STATE: &str = r#"{"gateway":"levels","version":"0.1.0","now_unix_ms":1700000010000,"uptime_seconds":3723,
-"ready":true,"reasons":[],"last_turn_age_ms":2,
+"ready":true,"reasons":[],"status":"Ready","last_turn_age_ms":2,
+"numbers":{"clients":3,"connections":95,"connections_max":100,"connections_accepted":40,"connections_ended":37,
+ "bus_messages":120,"bus_messages_bad":0,"bus_gaps":0,"bus_queue_messages":0,"bus_last_message_unix_ms":1700000009400,
+ "messages_sent":5000,"messages_conflated":97,"messages_shed":0,"messages_dropped":12,"messages_waiting":4,
+ "send_queue_bytes":66436,"send_queue_peak_bytes":65536,"frame_bytes":268435456,"sent_bytes":9000000,"received_messages":3},
+"closes":{"peer_closed":36,"send_stalled":1},
 "bus":{"connected":true,"subscribed":true,"away_ms":null,"reconnects":2,"refused":0,
  "consumers":[{"name":"gateway_flow","subject":"market.flow","lag":40,"away_ms":null,"stalled":false}]},
 "survey":{"age_ms":900,"took_us":12,"slices":1,"interval_ms":1000,"clients":3,"clients_waiting":2,"clients_blocked":1,
@@ -17,58 +20,18 @@ pub(super) const STATE: &str = r#"{"gateway":"levels","version":"0.1.0","now_uni
 "ends":[{"at_unix_ms":1700000004000,"client":"10.0.0.9","peer":"10.0.0.9:4711","user":null,"path":"/ws/stream","reason":"send_stalled","code":1013,"age_ms":31000,"bytes_in":1,"bytes_out":2,"messages_in":3,"messages_out":400,"conflated":80},
  {"at_unix_ms":1700000001000,"client":"10.0.0.8","peer":"10.0.0.8:4712","user":"bob","path":"/ws/stream","reason":"peer_closed","code":null,"age_ms":900,"bytes_in":1,"bytes_out":2,"messages_in":3,"messages_out":4,"conflated":0}],
 "limits":[
- {"name":"--connections-max","about":"Connections at once","is_bytes":false,"max":null,"metric":"weirgate_connections","largest":false,"max_metric":"weirgate_connections_max"},
- {"name":"--frame-bytes-max","about":"Memory of frames","is_bytes":true,"max":536870912,"metric":"weirgate_frame_bytes_alive","largest":false,"max_metric":null},
- {"name":"--all-wildcards-max","about":"Patterns","is_bytes":false,"max":null,"metric":"weirgate_subscribed_names","label":{"kind":"pattern"},"largest":false,"max_metric":null},
- {"name":"--calls-max","about":"Not on this gateway","is_bytes":false,"max":7,"metric":"weirgate_upstream_calls_in_flight","largest":false,"max_metric":null}]}"#;
+ {"name":"--connections-max","about":"Connections at once","is_bytes":false,"now":95,"max":100},
+ {"name":"--frame-bytes-max","about":"Memory of frames","is_bytes":true,"now":268435456,"max":536870912},
+ {"name":"--all-wildcards-max","about":"Patterns","is_bytes":false,"now":2,"max":null}]}"#;
 
-pub(super) const METRICS: &str = "\
-# TYPE weirgate_clients gauge
-weirgate_clients 3
-weirgate_connections{phase=\"open\"} 90
-weirgate_connections{phase=\"http\"} 5
-weirgate_connections_max 100
-weirgate_bus_messages_total{subject=\"a\"} 100
-weirgate_bus_messages_total{subject=\"b\"} 20
-weirgate_frames_sent_total 5000
-weirgate_bytes_sent_total 9000000
-weirgate_received_messages_total 3
-weirgate_connections_accepted_total 40
-weirgate_messages_waiting 4
-weirgate_send_queue_bytes 66436
-weirgate_send_queue_peak_bytes 65536
-weirgate_frame_bytes_alive 268435456
-weirgate_bus_queue_messages 0
-weirgate_subscribed_names{kind=\"name\"} 8
-weirgate_subscribed_names{kind=\"pattern\"} 2
-weirgate_bus_last_message_timestamp_seconds 1700000009.4
-weirgate_messages_conflated_total 97
-weirgate_messages_shed_total 0
-weirgate_messages_dropped_total 12
-weirgate_bus_messages_bad_total{subject=\"a\"} 0
-weirgate_bus_gaps_total 0
-weirgate_client_closes_total{reason=\"peer_closed\"} 36
-weirgate_client_closes_total{reason=\"send_stalled\"} 1
-weirgate_client_closes_total{reason=\"policy\"} 0
-# EOF
-";
-
-/// A reading of these samples.
-pub(super) fn reading() -> Reading {
-    reading_with(&[])
+/// The state of these samples.
+pub(super) fn state() -> OperatorState {
+    state_with(|_| {})
 }
 
-/// A reading with other values: each change is the sample up to its value, and the value.
-pub(super) fn reading_with(changes: &[(&str, &str)]) -> Reading {
-    let mut lines: Vec<String> = METRICS.lines().map(str::to_owned).collect();
-    for (sample, value) in changes {
-        let changed = lines
-            .iter_mut()
-            .find(|line| line.starts_with(&format!("{sample} ")));
-        *changed.expect(sample) = format!("{sample} {value}");
-    }
-    Reading {
-        state: State::parse(STATE.as_bytes()).expect("the state of a gateway"),
-        metrics: Metrics::parse(&lines.join("\n")),
-    }
+/// The state of these samples with other numbers.
+pub(super) fn state_with(change: impl FnOnce(&mut Numbers)) -> OperatorState {
+    let mut state: OperatorState = sonic_rs::from_str(STATE).expect("the state of a gateway");
+    change(&mut state.numbers);
+    state
 }

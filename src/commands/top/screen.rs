@@ -85,7 +85,7 @@ impl Palette {
 }
 
 fn draw_head(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let every = duration(f64::from(view.interval_ms)).replace(".0 s", " s");
+    let every = duration(view.interval_ms.into()).replace(".0 s", " s");
     let right = match view.is_paused {
         true => Line::from("Paused").style(Modifier::BOLD),
         false => Line::from(format!("every {every}")),
@@ -287,7 +287,7 @@ mod tests {
     use ratatui::crossterm::event::KeyCode;
 
     use super::super::fetch::FetchError;
-    use super::super::samples::{reading, reading_with};
+    use super::super::samples::{state, state_with};
     use super::*;
 
     fn drawn(view: &View, columns: u16, lines: u16) -> Buffer {
@@ -308,14 +308,14 @@ mod tests {
         let shown = ["127.0.0.1:9100", "10.0.0.7:9100"];
         let shown = shown.iter().take(if several { 2 } else { 1 });
         let mut view = View::new(shown.map(|text| (*text).to_owned()), 1_000);
-        view.take(0, 0, Ok(reading()));
-        let later = [
-            ("weirgate_bus_messages_total{subject=\"a\"}", "142"),
-            ("weirgate_frames_sent_total", "7469"),
-            ("weirgate_bytes_sent_total", "11400000"),
-            ("weirgate_messages_conflated_total", "103"),
-        ];
-        view.take(0, 2_000, Ok(reading_with(&later)));
+        view.take(0, 0, Ok(state()));
+        let later = state_with(|numbers| {
+            numbers.bus_messages = Some(162);
+            numbers.messages_sent = Some(7_469);
+            numbers.sent_bytes = Some(11_400_000);
+            numbers.messages_conflated = Some(103);
+        });
+        view.take(0, 2_000, Ok(later));
         view.take(1, 1_000, Err(FetchError::Timeout));
         view
     }
@@ -382,8 +382,8 @@ mod tests {
     fn all_tables_of_all_processes_are_text() {
         let shown = ["127.0.0.1:9100", "unix:/run/a.sock"].map(str::to_owned);
         let mut view = View::new(shown.into_iter(), 1_000);
-        view.take(0, 0, Ok(reading()));
-        view.take(0, 1_000, Ok(reading()));
+        view.take(0, 0, Ok(state()));
+        view.take(0, 1_000, Ok(state()));
         view.take(1, 1_000, Err(FetchError::NoGateway));
         insta::assert_snapshot!(as_text(&view, 1_000));
     }

@@ -3,12 +3,16 @@
 use std::cmp::Ordering;
 
 use super::process::{Piece, Process, Tone, tone_of_end};
-use super::state::{Client, End, Limit, State, Survey, Topic};
-use super::words::{bytes, decimal, duration, maybe_duration};
+use super::words::{bytes, decimal, duration, maybe_duration, whole};
+use crate::telemetry::operator_state::{
+    OperatorState, ShownClient, ShownEnd, ShownLimit, ShownSurvey,
+};
 
 /// The shares of a limit from which the colour changes.
 const NEAR: f64 = 0.7;
 const VERY_NEAR: f64 = 0.9;
+/// The most rows of a table.
+const ROWS_MAX: usize = 100;
 
 /// A table of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +111,7 @@ const LIMITS: &[Column] = &[
 ];
 
 impl Cell {
-    fn text(text: impl Into<String>, tone: Tone) -> Self {
+    fn text(text: impl AsRef<str>, tone: Tone) -> Self {
         Self {
             piece: Piece::new(text, tone),
             rank: f64::NAN,
@@ -121,20 +125,22 @@ impl Cell {
         }
     }
 
-    fn count(value: f64) -> Self {
-        Self::number(decimal(value, 0), value)
+    fn count(value: u64) -> Self {
+        Self::number(whole(value), value as f64)
     }
 
-    fn size(value: f64) -> Self {
-        Self::number(bytes(value), value)
+    fn size(value: u64) -> Self {
+        Self::number(bytes(value as f64), value as f64)
     }
 
-    fn time(ms: Option<f64>) -> Self {
-        Self::number(maybe_duration(ms), ms.unwrap_or(-1.0))
+    fn time(ms: Option<u64>) -> Self {
+        Self::number(maybe_duration(ms), ms.map_or(-1.0, |ms| ms as f64))
     }
 
     /// A count over the time between two surveys.
-    fn rate(value: f64, interval_s: Option<f64>, show: fn(f64) -> String) -> Self {
+    fn rate(value: u64, survey: &ShownSurvey, show: fn(f64) -> String) -> Self {
+        let interval_s = survey.interval_ms.map(|ms| ms.max(1) as f64 / 1e3);
+        let value = value as f64;
         let text = interval_s.map_or_else(|| "-".to_owned(), |s| show(value / s));
         Self::number(text, value)
     }
@@ -197,24 +203,13 @@ impl Table {
         let Some(state) = &process.state else {
             return Vec::new();
         };
-        let survey = state.survey.as_ref();
-        let of_clients = |list: fn(&Survey) -> &[Client], row: fn(&Client, &Survey) -> Row| {
-            survey.map_or_else(Vec::new, |survey| {
-                list(survey)
-                    .iter()
-                    .map(|client| row(client, survey))
-                    .collect()
-            })
-        };
-        let mut rows: Vec<Row> = match self {
-            Self::Slowest => of_clients(|survey| &survey.slowest, slow),
-            Self::Busiest => of_clients(|survey| &survey.busiest, busy),
-            Self::Topics => survey.map_or_else(Vec::new, |survey| {
-                let topics = survey.busiest_topics.iter();
-                topics.map(|row| topic(row, survey.interval_s)).collect()
-            }),
-            Self::Ends => state.ends.iter().map(|row| end(row, state)).collect(),
-            Self::Limits => limits(process, state),
+        let mut rows: Vec<Row> = match (self, &state.survey) {
+            (Self::Slowest, Some(survey)) => rows(&survey.slowest, slow),
+            (Self::Busiest, Some(survey)) => rows(&survey.busiest, |client| busy(client, survey)),
+            (Self::Topics, Some(survey)) => topics(survey),
+            (Self::Slowest | Self::Busiest | Self::Topics, None) => Vec::new(),
+            (Self::Ends, _) => rows(&state.ends, |row| end(row, state)),
+            (Self::Limits, _) => limits(state),
         };
         if let Some(column) = sort {
             let by = |a: &Row, b: &Row| match (a.get(column), b.get(column)) {
@@ -227,24 +222,27 @@ impl Table {
     }
 }
 
-fn who(client: &str, user: &str) -> Cell {
+fn rows<T>(list: &[T], row: impl Fn(&T) -> Row) -> Vec<Row> {
+    list.iter().take(ROWS_MAX).map(row).collect()
+}
+
+fn who(client: &str, user: Option<&str>) -> Cell {
     match user {
-        "" => Cell::text(client, Tone::Plain),
-        user => Cell::text(format!("{user} ({client})"), Tone::Plain),
+        None => Cell::text(client, Tone::Plain),
+        Some(user) => Cell::text(format!("{user} ({client})"), Tone::Plain),
     }
 }
 
 /// The topic, if known (a device, a symbol), or else the path.
-fn what(client: &Client) -> Cell {
-    let text = match (client.topic.as_str(), client.topics) {
-        ("", topics) if topics > 1.0 => format!("{} topics", decimal(topics, 0)),
-        ("", _) => client.path.clone(),
-        (topic, _) => topic.to_owned(),
-    };
-    Cell::text(text, Tone::Plain)
+fn what(client: &ShownClient) -> Cell {
+    match (&client.topic, client.topics) {
+        (Some(topic), _) => Cell::text(topic, Tone::Plain),
+        (None, 2..) => Cell::text(format!("{} topics", whole(client.topics)), Tone::Plain),
+        (None, _) => Cell::text(&client.path, Tone::Plain),
+    }
 }
 
-fn slow(client: &Client, _: &Survey) -> Row {
+fn slow(client: &ShownClient) -> Row {
     let (state, tone) = match client.state.as_str() {
         "head" => ("request head", Tone::Plain),
         "waiting" => ("sends", Tone::Plain),
@@ -254,59 +252,60 @@ fn slow(client: &Client, _: &Survey) -> Row {
         other => (other, Tone::Plain),
     };
     vec![
-        who(&client.client, &client.user),
+        who(&client.client, client.user.as_deref()),
         what(client),
         Cell::text(state, tone),
         Cell::size(client.queue_bytes),
         Cell::time(client.oldest_ms),
         Cell::time(Some(client.age_ms)),
         Cell::count(client.queue_messages),
-        Cell::count(client.conflated),
+        Cell::count(client.traffic.messages_conflated),
     ]
 }
 
-fn busy(client: &Client, survey: &Survey) -> Row {
+fn busy(client: &ShownClient, survey: &ShownSurvey) -> Row {
     vec![
-        who(&client.client, &client.user),
+        who(&client.client, client.user.as_deref()),
         what(client),
-        Cell::rate(client.recent_messages, survey.interval_s, |v| decimal(v, 1)),
-        Cell::count(client.messages_out),
+        Cell::rate(client.recent_messages, survey, |v| decimal(v, 1)),
+        Cell::count(client.traffic.messages_out),
         Cell::time(Some(client.age_ms)),
-        Cell::count(client.messages_in),
+        Cell::count(client.traffic.messages_in),
     ]
 }
 
-fn topic(topic: &Topic, interval_s: Option<f64>) -> Row {
-    vec![
-        Cell::text(topic.name.clone(), Tone::Plain),
-        Cell::count(topic.members),
-        Cell::rate(topic.recent_messages, interval_s, |v| decimal(v, 1)),
-        Cell::rate(topic.recent_bytes, interval_s, bytes),
-    ]
+fn topics(survey: &ShownSurvey) -> Vec<Row> {
+    rows(&survey.busiest_topics, |topic| {
+        vec![
+            Cell::text(topic.name.as_str(), Tone::Plain),
+            Cell::count(topic.members),
+            Cell::rate(topic.recent_messages, survey, |v| decimal(v, 1)),
+            Cell::rate(topic.recent_bytes, survey, bytes),
+        ]
+    })
 }
 
-fn end(end: &End, state: &State) -> Row {
-    let ago_ms = (state.now_unix_ms - end.at_unix_ms).max(0.0);
+fn end(end: &ShownEnd, state: &OperatorState) -> Row {
+    let ago_ms = state.age_ms(end.at_unix_ms);
     let code = end
         .code
-        .map_or_else(|| "-".to_owned(), |code| format!("{code:.0}"));
+        .map_or_else(|| "-".to_owned(), |code| code.to_string());
     vec![
         // The newest first, as from the gateway.
-        Cell::number(duration(ago_ms), -ago_ms),
-        who(&end.client, &end.user),
-        Cell::text(end.reason.clone(), tone_of_end(&end.reason)),
-        Cell::number(code, end.code.unwrap_or(0.0)),
+        Cell::number(duration(ago_ms), -(ago_ms as f64)),
+        who(&end.client, end.user.as_deref()),
+        Cell::text(&end.reason, tone_of_end(&end.reason)),
+        Cell::number(code, end.code.unwrap_or(0).into()),
         Cell::time(Some(end.age_ms)),
-        Cell::text(end.path.clone(), Tone::Plain),
-        Cell::count(end.messages_out),
-        Cell::count(end.conflated),
+        Cell::text(&end.path, Tone::Plain),
+        Cell::count(end.traffic.messages_out),
+        Cell::count(end.traffic.messages_conflated),
     ]
 }
 
 /// The limits, sorted by nearness.
-fn limits(process: &Process, state: &State) -> Vec<Row> {
-    let rows = state.limits.iter().filter_map(|row| limit(process, row));
-    let mut rows: Vec<Row> = rows.collect();
+fn limits(state: &OperatorState) -> Vec<Row> {
+    let mut rows = rows(&state.limits, limit);
     rows.sort_by(|a, b| match (a.last(), b.last()) {
         (Some(a), Some(b)) => a.compare(b),
         _ => Ordering::Equal,
@@ -314,44 +313,36 @@ fn limits(process: &Process, state: &State) -> Vec<Row> {
     rows
 }
 
-fn limit(process: &Process, limit: &Limit) -> Option<Row> {
-    let metrics = process.rates.newest()?;
-    let label = limit.label.as_ref();
-    let label = label.map(|(name, value)| (name.as_str(), value.as_str()));
-    let now = match limit.of_one {
-        true => metrics.largest(&limit.metric, label),
-        false => metrics.sum(&limit.metric, label),
-    }?;
-    let max = metrics.sum(&limit.max_metric, None).or(limit.max);
-    let max = max.filter(|max| *max > 0.0);
-    let share = max.map_or(0.0, |max| now / max);
-    let show = |value: f64| match limit.is_bytes {
-        true => bytes(value),
-        false => decimal(value, 0),
+fn limit(limit: &ShownLimit) -> Row {
+    let show = match limit.is_bytes {
+        true => |value: u64| bytes(value as f64),
+        false => whole,
     };
+    let max = limit.max.filter(|max| *max > 0);
+    let share = max.map_or(0.0, |max| limit.now as f64 / max as f64);
     let tone = match share {
         share if share >= VERY_NEAR => Tone::Bad,
         share if share >= NEAR => Tone::Wait,
         _ => Tone::Plain,
     };
     let shown = max.map_or_else(|| "-".to_owned(), |_| format!("{:.0} %", share * 100.0));
-    Some(vec![
-        Cell::text(limit.name.clone(), Tone::Plain),
-        Cell::number(show(now), now),
+    vec![
+        Cell::text(&limit.name, Tone::Plain),
+        Cell::number(show(limit.now), limit.now as f64),
         Cell::number(
             max.map_or_else(|| "no limit".to_owned(), show),
-            max.unwrap_or(f64::MAX),
+            max.map_or(f64::MAX, |max| max as f64),
         ),
         Cell {
             piece: Piece::new(shown, tone),
             rank: share,
         },
-    ])
+    ]
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::reading;
+    use super::super::samples::state;
     use super::*;
 
     fn column(rows: &[Row], column: usize) -> Vec<&str> {
@@ -362,7 +353,7 @@ mod tests {
 
     fn process() -> Process {
         let mut process = Process::new("h:1".to_owned());
-        process.take(0, Ok(reading()));
+        process.take(0, Ok(state()));
         process
     }
 

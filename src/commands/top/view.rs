@@ -2,9 +2,10 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::fetch::{FetchError, Reading};
+use super::fetch::FetchError;
 use super::process::Process;
 use super::tables::Table;
+use crate::telemetry::operator_state::OperatorState;
 
 /// The intervals of `+` and `-`, milliseconds.
 const INTERVALS_MS: [u32; 8] = [250, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000];
@@ -47,7 +48,7 @@ impl View {
     }
 
     /// Adds the result of a reading of the process with this index.
-    pub(super) fn take(&mut self, of: usize, at_ms: u64, read: Result<Reading, FetchError>) {
+    pub(super) fn take(&mut self, of: usize, at_ms: u64, read: Result<OperatorState, FetchError>) {
         if let Some(process) = self.processes.get_mut(of) {
             process.take(at_ms, read);
         }

@@ -35,9 +35,14 @@ pub(super) fn decimal(value: f64, digits: usize) -> String {
     format!("{sign}{grouped}{rest}")
 }
 
+/// A count.
+pub(super) fn whole(value: u64) -> String {
+    decimal(value as f64, 0)
+}
+
 /// A count, or a dash for `None`.
-pub(super) fn count(value: Option<f64>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| decimal(value, 0))
+pub(super) fn count(value: Option<u64>) -> String {
+    value.map_or_else(|| "-".to_owned(), whole)
 }
 
 /// A number per second, or a dash before the second reading.
@@ -55,16 +60,16 @@ pub(super) fn bytes(value: f64) -> String {
     }
 }
 
-/// Bytes per second, or a dash before the second reading.
-pub(super) fn byte_rate(value: Option<f64>) -> String {
+/// A size, or bytes per second; a dash for `None`.
+pub(super) fn maybe_bytes(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), bytes)
 }
 
 /// A length of time in milliseconds.
-pub(super) fn duration(ms: f64) -> String {
-    let s = ms / 1e3;
+pub(super) fn duration(ms: u64) -> String {
+    let s = ms as f64 / 1e3;
     match s {
-        s if s < 1.0 => format!("{ms:.0} ms"),
+        s if s < 1.0 => format!("{ms} ms"),
         s if s < 60.0 => format!("{s:.1} s"),
         s if s < 3_600.0 => format!("{} min {} s", (s / 60.0) as u64, s as u64 % 60),
         s if s < 86_400.0 => format!("{} h {} min", (s / 3_600.0) as u64, (s / 60.0) as u64 % 60),
@@ -77,7 +82,7 @@ pub(super) fn duration(ms: f64) -> String {
 }
 
 /// A length of time, or a dash for `None`.
-pub(super) fn maybe_duration(ms: Option<f64>) -> String {
+pub(super) fn maybe_duration(ms: Option<u64>) -> String {
     ms.map_or_else(|| "-".to_owned(), duration)
 }
 
@@ -91,13 +96,13 @@ mod tests {
         assert_eq!(decimal(-1_234.56, 1), "-1,234.6");
         assert_eq!(decimal(999.0, 0), "999");
         assert_eq!(
-            [rate(None), rate(Some(0.04)), count(Some(12.0))],
+            [rate(None), rate(Some(0.04)), count(Some(12))],
             ["-", "0.0", "12"]
         );
         assert_eq!(bytes(999.0), "999 B");
         assert_eq!(bytes(1_500.0), "1.5 kB");
         assert_eq!(bytes(2e9), "2.00 GB");
-        let times = [0.0, 999.0, 1_500.0, 61_000.0, 3_660_000.0, 90_000_000.0].map(duration);
+        let times = [0, 999, 1_500, 61_000, 3_660_000, 90_000_000].map(duration);
         assert_eq!(
             times,
             [

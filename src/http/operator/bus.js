@@ -7,9 +7,8 @@ const pairs = new Pairs("bus");
 /** Older than that, the newest message of a bus that is there is worth a look. */
 const OLD_MS = 10_000;
 
-function busEntries({ bus, now_unix_ms: now }, metrics) {
-  const at = metrics.sum("weirgate_bus_last_message_timestamp_seconds");
-  const ageMs = at === null ? null : Math.max(0, now - at * 1000);
+function busEntries({ bus, numbers, now_unix_ms: now }) {
+  const at = numbers.bus_last_message_unix_ms, ageMs = at === null ? null : Math.max(0, now - at);
   const isAway = bus.away_ms !== null;
   const state = bus.subscribed ? ["up", "good"] : bus.connected ? ["connected, not subscribed", "bad"] : ["away", "bad"];
   const rows = [["State", ...state]];
@@ -17,7 +16,7 @@ function busEntries({ bus, now_unix_ms: now }, metrics) {
   rows.push(["Newest message", ageMs === null ? "none yet" : `${duration(ageMs)} ago`, ageMs > OLD_MS ? "wait" : ""]);
   rows.push(["Reconnects", decimal(bus.reconnects, 0)]);
   rows.push(["Refused subscriptions", decimal(bus.refused, 0), bus.refused ? "bad" : ""]);
-  const bad = metrics.sum("weirgate_bus_messages_bad_total"), gaps = metrics.sum("weirgate_bus_gaps_total");
+  const { bus_messages_bad: bad, bus_gaps: gaps } = numbers;
   rows.push(["Bad messages", decimal(bad, 0), bad ? "wait" : ""]);
   if (gaps) rows.push(["Losses", decimal(gaps, 0), "wait"]);
   for (const { name, lag, away_ms: awayMs, stalled } of bus.consumers) {
@@ -28,21 +27,19 @@ function busEntries({ bus, now_unix_ms: now }, metrics) {
 }
 
 /** Services of the events gateway, and its bus between instances. */
-function serviceEntries(metrics) {
-  const rows = metrics.samples("weirgate_service_away").map(({ labels, value }) =>
-    [`Service ${labels.service}`, value ? "does not answer" : "up", value ? "bad" : "good"]);
-  const isUp = metrics.sum("weirgate_events_bus_up");
-  if (isUp !== null) {
-    rows.push(["Bus of the instances", isUp ? "up" : "away", isUp ? "good" : "bad"]);
-    rows.push(["Instances", decimal(metrics.sum("weirgate_events_bus_instances"), 0)]);
+function serviceEntries({ services, events_bus: bus }) {
+  const rows = services.map(({ name, away }) => [`Service ${name}`, away ? "does not answer" : "up", away ? "bad" : "good"]);
+  if (bus) {
+    rows.push(["Bus of the instances", bus.up ? "up" : "away", bus.up ? "good" : "bad"]);
+    rows.push(["Instances", decimal(bus.instances, 0)]);
   }
   return rows;
 }
 
-export function drawBus(state, metrics) {
-  const services = serviceEntries(metrics);
+export function drawBus(state) {
+  const services = serviceEntries(state);
   put(byId("bus-h"), !state.bus && services.length ? "Services" : "Bus");
-  const rows = [...(state.bus ? busEntries(state, metrics) : []), ...services];
+  const rows = [...(state.bus ? busEntries(state) : []), ...services];
   pairs.draw(rows.length ? rows : [["State", "this gateway has no bus"]]);
   put(byId("bus-about"), state.bus?.away_ms ? "trying again" : "");
 }

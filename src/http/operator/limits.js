@@ -1,4 +1,4 @@
-// How near the limits are: those that a metric comes near to.
+// How near the limits are.
 import { Bar } from "./tables.js";
 import { attribute, byId, bytes, decimal, put, scale } from "./values.js";
 
@@ -7,16 +7,11 @@ const NEAR = 0.7, VERY_NEAR = 0.9;
 
 const bars = new Map();
 
-function entry(limit, metrics) {
-  const now = limit.largest ? metrics.largest(limit.metric, limit.label) : metrics.sum(limit.metric, limit.label);
-  const max = (limit.max_metric && metrics.sum(limit.max_metric)) ?? limit.max;
-  return { limit, now, max, share: now === null || !max ? 0 : now / max };
-}
+const shareOf = ({ now, max }) => (max ? now / max : 0);
 
-export function drawLimits(limits, metrics) {
-  const entries = limits.map((limit) => entry(limit, metrics)).filter(({ now }) => now !== null);
-  entries.sort((a, b) => b.share - a.share);
-  const order = entries.map(({ limit, now, max, share }) => {
+export function drawLimits(limits) {
+  const order = [...limits].sort((a, b) => shareOf(b) - shareOf(a)).map((limit) => {
+    const { now, max } = limit, share = shareOf(limit);
     if (!bars.has(limit.name)) bars.set(limit.name, new Bar());
     const bar = bars.get(limit.name), text = limit.is_bytes ? bytes : (count) => decimal(count, 0);
     put(bar.name, limit.name);

@@ -1,8 +1,7 @@
-// The operator's page: asks for the state and the metrics once a second, and shows both.
+// The operator's page: asks for the state once a second, and shows the state.
 import { drawBus } from "./bus.js";
 import { drawLimits } from "./limits.js";
 import { allowMessages } from "./messages.js";
-import { Metrics, Rates } from "./metrics.js";
 import { Pairs, drawEnds, drawSurvey } from "./tables.js";
 import { attribute, byId, bytes, decimal, duration, put } from "./values.js";
 
@@ -10,31 +9,41 @@ const ASK_MS = 1_000;
 /** The first survey is there soon after it was asked for. */
 const FIRST_ASK_MS = 250;
 const RATE_MS = 5_000;
-const REASONS = {
-  draining: "stopping", loop_stalled: "the loop hangs", starting: "starting", bus_away: "the bus is away", subject_away: "a subject is away",
-  subscription_refused: "a subscription is refused", acks_refused: "acknowledgements are refused", feed_stalled: "the feed stalls",
-};
 
-const rates = new Rates(RATE_MS), ratePairs = new Pairs("rates");
+/** How much the counters of the process grew a second, over the last seconds. */
+class Rates {
+  #kept = [];
+
+  push(numbers) {
+    const at = performance.now();
+    this.#kept.push({ at, numbers });
+    while (this.#kept.length > 2 && at - this.#kept[1].at >= RATE_MS) this.#kept.shift();
+  }
+
+  /** Null before there are two readings, after a restart, and for a number that the process lacks. */
+  perSecond(name) {
+    const first = this.#kept[0], last = this.#kept.at(-1);
+    if (!first || first === last) return null;
+    const to = last.numbers[name], grown = to - first.numbers[name];
+    return to === null || !(grown >= 0) ? null : grown / ((last.at - first.at) / 1000);
+  }
+
+  forget() {
+    this.#kept.length = 0;
+  }
+}
+
+const rates = new Rates(), ratePairs = new Pairs("rates");
 let isPaused = false, answeredAt = null, uptime = 0;
 
-async function fetched(path) {
-  const answer = await fetch(new URL(path, document.baseURI), { cache: "no-store", signal: AbortSignal.timeout(5_000) });
-  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-  return answer;
-}
-
 async function ask() {
-  const [state, text] = await Promise.all([fetched("state").then((answer) => answer.json()), fetched("../metrics").then((answer) => answer.text())]);
-  return { state, metrics: new Metrics(text, performance.now()) };
+  const answer = await fetch(new URL("state", document.baseURI), { cache: "no-store", signal: AbortSignal.timeout(5_000) });
+  if (!answer.ok) throw new Error(`state: ${answer.status}`);
+  return answer.json();
 }
 
-/** What the pill says, and its colour. */
-function statusOf({ ready, reasons, bus }) {
-  if (!ready) return [`Not ready: ${reasons.map((reason) => REASONS[reason] ?? reason).join(", ")}`, "closed"];
-  if (bus && bus.away_ms !== null) return ["Bus away", "stale"];
-  return ["Ready", "open"];
-}
+/** The colour of the pill. */
+const colourOf = ({ ready, bus }) => (!ready ? "closed" : bus && bus.away_ms !== null ? "stale" : "open");
 
 function say([text, status]) {
   put(byId("status"), text);
@@ -43,43 +52,42 @@ function say([text, status]) {
   put(byId("live"), text);
 }
 
-function drawRates(metrics) {
-  rates.push(metrics);
-  const of = (name, label) => rates.perSecond(name, label);
-  const count = (name, label) => decimal(of(name, label), 1);
-  put(byId("clients"), decimal(metrics.sum("weirgate_clients"), 0));
-  put(byId("in"), count("weirgate_bus_messages_total"));
-  put(byId("out"), count("weirgate_frames_sent_total"));
-  const sent = of("weirgate_bytes_sent_total");
-  put(byId("sent"), sent === null ? "–" : bytes(sent));
-  const queued = of("weirgate_messages_queued_total"), skipped = of("weirgate_messages_conflated_total");
+function drawRates(numbers) {
+  rates.push(numbers);
+  const count = (name) => decimal(rates.perSecond(name), 1);
+  const size = (name) => (rates.perSecond(name) === null ? "–" : bytes(rates.perSecond(name)));
+  const cpu = rates.perSecond("cpu_seconds");
+  put(byId("clients"), decimal(numbers.clients, 0));
+  put(byId("in"), count("bus_messages"));
+  put(byId("out"), count("messages_sent"));
+  put(byId("sent"), size("sent_bytes"));
   ratePairs.draw([
-    ["Messages from the bus", count("weirgate_bus_messages_total")],
-    ["Deliveries queued", decimal(queued, 1)],
-    ["Deliveries sent", count("weirgate_frames_sent_total")],
-    ["Skipped for slow clients", decimal(skipped, 1), skipped > 0 ? "wait" : ""],
-    ["Lost with their connection", count("weirgate_messages_dropped_total")],
-    ["Messages from clients", count("weirgate_received_messages_total")],
-    ["Bytes from clients", of("weirgate_received_bytes_total") === null ? "–" : bytes(of("weirgate_received_bytes_total"))],
-    ["Connections accepted", count("weirgate_connections_accepted_total")],
-    ["Connections ended", count("weirgate_client_closes_total")],
-    ["Processor", rates.perSecond("process_cpu_seconds_total") === null ? "–" : `${decimal(100 * of("process_cpu_seconds_total"), 1)} %`],
+    ["Messages from the bus", count("bus_messages")],
+    ["Deliveries queued", count("messages_queued")],
+    ["Deliveries sent", count("messages_sent")],
+    ["Skipped for slow clients", count("messages_conflated"), rates.perSecond("messages_conflated") > 0 ? "wait" : ""],
+    ["Lost with their connection", count("messages_dropped")],
+    ["Messages from clients", count("received_messages")],
+    ["Bytes from clients", size("received_bytes")],
+    ["Connections accepted", count("connections_accepted")],
+    ["Connections ended", count("connections_ended")],
+    ["Processor", cpu === null ? "–" : `${decimal(100 * cpu, 1)} %`],
   ]);
 }
 
-function draw({ state, metrics }) {
+function draw(state) {
   // Another process counts from 0.
   if (state.uptime_seconds < uptime) rates.forget();
   uptime = state.uptime_seconds;
-  say(statusOf(state));
+  say([state.status, colourOf(state)]);
   put(byId("gateway"), state.gateway);
   document.title = `weirgate ${state.gateway} · operator`;
-  drawRates(metrics);
-  drawBus(state, metrics);
-  drawLimits(state.limits, metrics);
+  drawRates(state.numbers);
+  drawBus(state);
+  drawLimits(state.limits);
   allowMessages(state.tail);
   drawSurvey(state);
-  drawEnds(state.ends, metrics);
+  drawEnds(state);
   put(byId("version"), state.version);
   put(byId("uptime"), duration(state.uptime_seconds * 1000).replace(".0 s", " s"));
   const { survey } = state;

@@ -1,8 +1,8 @@
 //! The operator's page, on the admin address only: the state of the bus, rates, clients by queue, the busiest
 //! clients and topics, the last ended connections, and the distance to the limits.
 //!
-//! Plain files inside the binary, and a JSON document with the data that must not be in `/metrics`: client
-//! addresses, users, names of topics. The page reads `/metrics` for all other numbers.
+//! Plain files inside the binary, and a JSON document with all data of the page. The document has what must
+//! not be in `/metrics` too: client addresses, users, names of topics.
 
 mod state;
 
@@ -19,18 +19,17 @@ use super::site::{Answer, RequestParts, Route, SEC_FETCH_SITE};
 use crate::base::Clock;
 use crate::telemetry::Telemetry;
 
-pub use state::{ShownLimit, client};
+pub use state::{NearLimit, ReadNumber, client};
 
 /// The path of the page.
 const PATH: &str = "/operator/";
 
 /// The files of the page; some are shared with the public page.
-static FILES: [File; 10] = [
+static FILES: [File; 9] = [
     File::html("/operator/", include_str!("index.html")),
     File::css("/operator/page.css", include_str!("../page/page.css")),
     File::css("/operator/operator.css", include_str!("operator.css")),
     File::script("/operator/main.js", include_str!("main.js")),
-    File::script("/operator/metrics.js", include_str!("metrics.js")),
     File::script("/operator/tables.js", include_str!("tables.js")),
     File::script("/operator/limits.js", include_str!("limits.js")),
     File::script("/operator/messages.js", include_str!("messages.js")),
@@ -43,8 +42,8 @@ static FILES: [File; 10] = [
 pub struct OperatorSettings {
     /// When the process counts as ready.
     pub ready: ReadyLimits,
-    /// Limits beside their metrics.
-    pub limits: Vec<ShownLimit>,
+    /// Limits, each with its present value.
+    pub limits: Vec<NearLimit>,
     /// Whether the admin address is reachable only from this machine; then `localhost` is the only name for
     /// the address.
     pub is_loopback: bool,
@@ -56,12 +55,10 @@ pub struct OperatorSettings {
 pub fn routes(telemetry: &Arc<Telemetry>, clock: Clock, settings: OperatorSettings) -> Vec<Route> {
     let telemetry = Arc::clone(telemetry);
     let OperatorSettings {
-        ready,
-        limits,
         is_loopback,
         has_tail,
+        ..
     } = settings;
-    let limits = state::limits(&limits);
     let mut routes = files::routes(&FILES);
     routes.push(tail_route(
         Arc::clone(&telemetry),
@@ -70,7 +67,7 @@ pub fn routes(telemetry: &Arc<Telemetry>, clock: Clock, settings: OperatorSettin
         has_tail,
     ));
     routes.push(own_page_only("/operator/state", is_loopback, move |_| {
-        let text = state::state(&telemetry, clock, &ready, &limits, has_tail);
+        let text = state::state(&telemetry, clock, &settings);
         Answer::json(StatusCode::OK, text).no_store()
     }));
     routes.extend(["/", "/operator"].map(|path| Route::get(path, |_| to_the_page())));

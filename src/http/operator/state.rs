@@ -4,201 +4,216 @@
 use std::sync::Arc;
 
 use hyper::StatusCode;
+use serde::Serialize;
 use url::form_urlencoded;
 
+use super::OperatorSettings;
 use crate::base::Clock;
-use crate::http::readiness::{ReadyLimits, not_ready};
+use crate::http::readiness::{NotReady, not_ready};
 use crate::http::site::{Answer, RequestParts};
-use crate::hub::{ClientLook, Survey, TAILS_MAX, TailLine, TailLook, TopicLook, Traffic};
-use crate::telemetry::{BusStatus, EndedAt, Surveyed, Telemetry, TooManyTails};
+use crate::hub::{ClientLook, Survey, TAILS_MAX, TailLook};
+use crate::telemetry::operator_state::{
+    Numbers, OperatorState, ShownBus, ShownClient, ShownConsumer, ShownEnd, ShownEventsBus,
+    ShownLimit, ShownService, ShownSurvey,
+};
+use crate::telemetry::{BusStatus, EndedAt, Reading, Telemetry, TooManyTails, names};
 use crate::wire::object_writer::ObjectWriter;
 
-/// A limit, and the metric to compare.
+/// Reads a number of the process; `None` if the process lacks the number.
+pub type ReadNumber = fn(&Reading<'_>) -> Option<u64>;
+
+/// A limit, and where its present value is.
 #[derive(Clone, Debug)]
-pub struct ShownLimit {
+pub struct NearLimit {
     /// The flag on the command line.
     pub name: String,
     /// The limited quantity.
     pub about: &'static str,
     /// Whether the numbers are bytes.
     pub is_bytes: bool,
-    /// The limit; `None` if there is none, or if `most_metric` has the limit.
-    pub most: Option<u64>,
-    /// The metric to compare.
-    pub now_metric: &'static str,
-    /// Only samples with this label are compared.
-    pub label: Option<(&'static str, &'static str)>,
-    /// Compares the largest sample, in place of the sum of all.
-    pub of_one: bool,
-    /// The metric with the limit in force.
-    pub most_metric: Option<&'static str>,
+    /// The limit of the settings; `None` for no limit.
+    pub max: Option<u64>,
+    /// Reads the limit in force, if the limit may differ from the setting.
+    pub max_in_force: Option<ReadNumber>,
+    /// Reads the present value.
+    pub now: ReadNumber,
 }
 
 /// Returns the whole JSON document. Asks the loop for the next survey.
 pub(super) fn state(
     telemetry: &Arc<Telemetry>,
     clock: Clock,
-    ready: &ReadyLimits,
-    limits: &str,
-    has_tail: bool,
+    settings: &OperatorSettings,
 ) -> String {
-    let surveyed = telemetry.surveys.ask();
+    telemetry.surveys.ask();
     let now = clock.now();
+    let at = Reading::now(telemetry);
     let build = telemetry.build();
-    let reasons = not_ready(telemetry, now, ready);
-    let mut object = ObjectWriter::new();
-    object.string("gateway", build.gateway);
-    object.string("version", build.version);
-    object.number("now_unix_ms", now.unix_ms);
-    object.number("uptime_seconds", telemetry.uptime_seconds(now));
-    object.boolean("ready", reasons.is_empty());
-    object.strings("reasons", reasons.iter().map(|reason| reason.as_str()));
-    let age_ms = telemetry.event_loop.last_turn_age_ms(now);
-    object.number("last_turn_age_ms", age_ms);
-    match telemetry.bus() {
-        Some(status) => object.object("bus", bus(status, now.unix_ms)),
-        None => object.raw("bus", "null"),
-    }
-    match surveyed.as_deref() {
-        Some(Surveyed { survey, ends }) => {
-            let age_us = now.mono_us.saturating_sub(survey.ended.mono_us);
-            object.object("survey", written(survey, age_us));
-            object.raw("ends", &list(ends.iter().map(end)));
-        }
-        None => {
-            object.raw("survey", "null");
-            object.raw("ends", "[]");
-        }
-    }
-    object.raw("limits", limits);
-    object.boolean("tail", has_tail);
-    object.finish()
-}
-
-pub(super) fn list(objects: impl Iterator<Item = ObjectWriter>) -> String {
-    let objects: Vec<String> = objects.map(ObjectWriter::finish).collect();
-    format!("[{}]", objects.join(","))
-}
-
-fn maybe_string(object: &mut ObjectWriter, key: &str, value: Option<&str>) {
-    match value {
-        Some(value) => object.string(key, value),
-        None => object.raw(key, "null"),
-    }
-}
-
-fn bus(status: &BusStatus, now_unix_ms: i64) -> ObjectWriter {
-    let away_ms = |since: i64| now_unix_ms.saturating_sub(since).max(0);
-    let mut object = ObjectWriter::new();
-    object.boolean("connected", status.connected());
-    object.boolean("subscribed", status.subscribed());
-    object.maybe_number("away_ms", status.away_since_unix_ms().map(away_ms));
-    object.number("reconnects", status.reconnects());
-    object.number("refused", status.refused());
-    let consumer = |consumer: &crate::telemetry::ConsumerStatus| {
-        let mut object = ObjectWriter::new();
-        object.string("name", consumer.name());
-        object.string("subject", consumer.subject());
-        object.maybe_number("lag", consumer.lag());
-        let away = consumer.away_since_unix_ms().map(away_ms);
-        object.maybe_number("away_ms", away);
-        object.boolean("stalled", consumer.stall().is_some());
-        object
+    let reasons = not_ready(telemetry, now, &settings.ready);
+    let bus = telemetry.bus().map(|status| bus(status, now.unix_ms));
+    let surveyed = at.surveyed.as_deref();
+    let closes = at.turn.closes().filter(|(_, count)| *count > 0);
+    let service = |(name, away): (&str, u64)| ShownService {
+        name: name.to_owned(),
+        away: away > 0,
     };
-    let consumers = status.consumers().iter().map(consumer);
-    object.raw("consumers", &list(consumers));
-    object
+    json(&OperatorState {
+        gateway: build.gateway.to_owned(),
+        version: build.version.to_owned(),
+        now_unix_ms: now.unix_ms,
+        uptime_seconds: telemetry.uptime_seconds(now),
+        ready: reasons.is_empty(),
+        reasons: reasons.iter().map(|r| r.as_str().to_owned()).collect(),
+        status: status(&reasons, bus.as_ref()),
+        last_turn_age_ms: telemetry.event_loop.last_turn_age_ms(now),
+        numbers: numbers(&at),
+        closes: closes.map(|(reason, n)| (reason.to_owned(), n)).collect(),
+        bus,
+        services: at.values(&names::SERVICE_AWAY).map(service).collect(),
+        events_bus: at.sum(&names::EVENTS_BUS_UP).map(|up| ShownEventsBus {
+            up: up > 0,
+            instances: at.sum(&names::EVENTS_BUS_INSTANCES).unwrap_or(0),
+        }),
+        survey: surveyed.map(|surveyed| {
+            let survey = &surveyed.survey;
+            shown_survey(survey, now.mono_us.saturating_sub(survey.ended.mono_us))
+        }),
+        ends: surveyed.map_or_else(Vec::new, |s| s.ends.iter().map(end).collect()),
+        limits: settings
+            .limits
+            .iter()
+            .filter_map(|l| limit(l, &at))
+            .collect(),
+        tail: settings.has_tail,
+    })
 }
 
-fn written(survey: &Survey, age_us: u64) -> ObjectWriter {
-    let mut object = ObjectWriter::new();
-    object.number("age_ms", age_us / 1_000);
-    let took_us = survey.ended.mono_us.saturating_sub(survey.began.mono_us);
-    object.number("took_us", took_us);
-    object.number("slices", survey.slices);
-    object.maybe_number("interval_ms", survey.interval_us.map(|us| us / 1_000));
-    object.number("clients", survey.clients);
-    object.number("clients_waiting", survey.clients_waiting);
-    object.number("clients_blocked", survey.clients_blocked);
-    object.number("clients_conflating", survey.clients_conflating);
-    object.raw("slowest", &list(survey.slowest.iter().map(client)));
-    object.raw("busiest", &list(survey.busiest.iter().map(client)));
-    object.number("topics", survey.topics);
-    let topics = survey.busiest_topics.iter().map(topic);
-    object.raw("busiest_topics", &list(topics));
-    object
+fn json(value: &impl Serialize) -> String {
+    // Plain values always serialise.
+    sonic_rs::to_string(value).unwrap_or_default()
 }
 
-/// Writes a client without its peer: limits count by the client's address.
-pub fn client(look: &ClientLook) -> ObjectWriter {
-    let mut object = ObjectWriter::new();
-    object.string("client", &look.client.to_string());
-    maybe_string(&mut object, "user", look.user.as_deref());
-    object.string("path", &look.path);
-    object.string("state", look.state.label());
-    object.number("age_ms", look.age_us / 1_000);
-    object.number("queue_messages", look.queue_messages);
-    object.number("queue_bytes", look.queue_bytes);
-    object.maybe_number("oldest_ms", look.oldest_us.map(|us| us / 1_000));
-    object.maybe_number("stuck_ms", look.stuck_us.map(|us| us / 1_000));
-    traffic(&mut object, &look.traffic);
-    object.number("topics", look.topics);
-    let topic = look.topic.as_ref().map(|topic| topic.as_str());
-    maybe_string(&mut object, "topic", topic);
-    object.number("recent_messages", look.recent_messages);
-    object
+fn status(reasons: &[NotReady], bus: Option<&ShownBus>) -> String {
+    if !reasons.is_empty() {
+        let reasons: Vec<_> = reasons.iter().map(|reason| reason.words()).collect();
+        return format!("Not ready: {}", reasons.join(", "));
+    }
+    let is_away = bus.is_some_and(|bus| bus.away_ms.is_some());
+    if is_away { "Bus away" } else { "Ready" }.to_owned()
 }
 
-fn topic(look: &TopicLook) -> ObjectWriter {
-    let mut object = ObjectWriter::new();
-    object.string("name", look.name.as_str());
-    object.number("members", look.members);
-    object.number("recent_messages", look.recent_messages);
-    object.number("recent_bytes", look.recent_bytes);
-    object
+fn numbers(at: &Reading<'_>) -> Numbers {
+    let (hub, feed, shell) = (&at.turn.hub, &at.turn.feed, &at.turn.shell);
+    let subjects = || feed.subjects.iter();
+    Numbers {
+        clients: Some(hub.open),
+        connections: Some(at.turn.all_connections()),
+        connections_max: shell.connections_max,
+        connections_accepted: Some(hub.accepted),
+        connections_ended: Some(hub.closes.iter().sum()),
+        bus_messages: Some(subjects().map(|subject| subject.messages).sum()),
+        bus_messages_bad: Some(subjects().map(|subject| subject.messages_bad).sum()),
+        bus_gaps: Some(feed.gaps),
+        bus_queue_messages: Some(shell.bus_queue_messages),
+        bus_last_message_unix_ms: feed.last_message_unix_ms,
+        messages_queued: Some(hub.messages_queued),
+        messages_sent: Some(hub.messages_sent),
+        messages_conflated: Some(hub.messages_conflated),
+        messages_shed: Some(hub.messages_shed),
+        messages_dropped: Some(hub.messages_dropped),
+        messages_waiting: Some(hub.messages_waiting),
+        send_queue_bytes: Some(hub.send_queue_bytes),
+        send_queue_peak_bytes: Some(hub.send_queue_peak_bytes),
+        frame_bytes: Some(shell.frame_bytes_alive),
+        sent_bytes: Some(hub.bytes_sent),
+        received_messages: Some(hub.received_messages),
+        received_bytes: Some(hub.received_bytes),
+        cpu_seconds: at.process.cpu_seconds,
+    }
 }
 
-fn end(end: &EndedAt) -> ObjectWriter {
+fn bus(status: &BusStatus, now_unix_ms: i64) -> ShownBus {
+    let away_ms = |since: i64| u64::try_from(now_unix_ms.saturating_sub(since)).unwrap_or(0);
+    let consumers = status.consumers().iter().map(|consumer| ShownConsumer {
+        name: consumer.name().to_owned(),
+        subject: consumer.subject().to_owned(),
+        lag: consumer.lag(),
+        away_ms: consumer.away_since_unix_ms().map(away_ms),
+        stalled: consumer.stall().is_some(),
+    });
+    ShownBus {
+        connected: status.connected(),
+        subscribed: status.subscribed(),
+        away_ms: status.away_since_unix_ms().map(away_ms),
+        reconnects: status.reconnects(),
+        refused: status.refused(),
+        consumers: consumers.collect(),
+    }
+}
+
+fn shown_survey(survey: &Survey, age_us: u64) -> ShownSurvey {
+    ShownSurvey {
+        age_ms: age_us / 1_000,
+        took_us: survey.ended.mono_us.saturating_sub(survey.began.mono_us),
+        slices: survey.slices,
+        interval_ms: survey.interval_us.map(|us| us / 1_000),
+        clients: survey.clients,
+        clients_waiting: survey.clients_waiting,
+        clients_blocked: survey.clients_blocked,
+        clients_conflating: survey.clients_conflating,
+        slowest: survey.slowest.iter().map(shown_client).collect(),
+        busiest: survey.busiest.iter().map(shown_client).collect(),
+        topics: survey.topics,
+        busiest_topics: survey.busiest_topics.clone(),
+    }
+}
+
+/// Returns a client as in `/operator/state`, in JSON.
+pub fn client(look: &ClientLook) -> String {
+    json(&shown_client(look))
+}
+
+fn shown_client(look: &ClientLook) -> ShownClient {
+    ShownClient {
+        client: look.client.to_string(),
+        user: look.user.as_deref().map(str::to_owned),
+        path: look.path.to_string(),
+        state: look.state.label().to_owned(),
+        age_ms: look.age_us / 1_000,
+        queue_messages: look.queue_messages,
+        queue_bytes: look.queue_bytes,
+        oldest_ms: look.oldest_us.map(|us| us / 1_000),
+        stuck_ms: look.stuck_us.map(|us| us / 1_000),
+        traffic: look.traffic,
+        topics: look.topics,
+        topic: look.topic.as_ref().map(|topic| topic.as_str().to_owned()),
+        recent_messages: look.recent_messages,
+    }
+}
+
+fn end(end: &EndedAt) -> ShownEnd {
     let ended = &end.ended;
-    let mut object = ObjectWriter::new();
-    object.number("at_unix_ms", end.at_unix_ms);
-    object.string("client", &ended.client.to_string());
-    object.string("peer", &ended.peer.to_string());
-    maybe_string(&mut object, "user", ended.user.as_deref());
-    object.string("path", &ended.path);
-    object.string("reason", ended.reason.label());
-    object.maybe_number("code", ended.code);
-    object.number("age_ms", ended.age_us / 1_000);
-    traffic(&mut object, &ended.traffic);
-    object
+    ShownEnd {
+        at_unix_ms: end.at_unix_ms,
+        client: ended.client.to_string(),
+        peer: ended.peer.to_string(),
+        user: ended.user.as_deref().map(str::to_owned),
+        path: ended.path.to_string(),
+        reason: ended.reason.label().to_owned(),
+        code: ended.code,
+        age_ms: ended.age_us / 1_000,
+        traffic: ended.traffic,
+    }
 }
 
-fn traffic(object: &mut ObjectWriter, traffic: &Traffic) {
-    object.number("bytes_in", traffic.bytes_in);
-    object.number("bytes_out", traffic.bytes_out);
-    object.number("messages_in", traffic.messages_in);
-    object.number("messages_out", traffic.messages_out);
-    object.number("conflated", traffic.messages_conflated);
-}
-
-/// The limits as a JSON list, which stays the same for the life of the process.
-pub(super) fn limits(limits: &[ShownLimit]) -> String {
-    list(limits.iter().map(|limit| {
-        let mut object = ObjectWriter::new();
-        object.string("name", &limit.name);
-        object.string("about", limit.about);
-        object.boolean("is_bytes", limit.is_bytes);
-        object.maybe_number("max", limit.most);
-        object.string("metric", limit.now_metric);
-        if let Some((name, value)) = limit.label {
-            let mut label = ObjectWriter::new();
-            label.string(name, value);
-            object.object("label", label);
-        }
-        object.boolean("largest", limit.of_one);
-        maybe_string(&mut object, "max_metric", limit.most_metric);
-        object
-    }))
+fn limit(limit: &NearLimit, at: &Reading<'_>) -> Option<ShownLimit> {
+    Some(ShownLimit {
+        name: limit.name.clone(),
+        about: limit.about.to_owned(),
+        is_bytes: limit.is_bytes,
+        now: (limit.now)(at)?,
+        max: limit.max_in_force.and_then(|read| read(at)).or(limit.max),
+    })
 }
 
 /// The longest name of a topic: the limit for channels.
@@ -236,17 +251,137 @@ fn tail_written(topic: &str, look: Option<&TailLook>, after: u64) -> String {
     object.number("messages", look.map_or(0, |look| look.messages));
     object.number("left_out", look.map_or(0, |look| look.left_out));
     let lines = look.into_iter().flat_map(|look| &look.lines);
-    let newer = lines.filter(|line| line.number > after);
-    object.raw("lines", &list(newer.map(|line| line_written(line))));
+    let newer: Vec<_> = lines
+        .map(Arc::as_ref)
+        .filter(|line| line.number > after)
+        .collect();
+    object.raw("lines", &json(&newer));
     object.finish()
 }
 
-fn line_written(line: &TailLine) -> ObjectWriter {
-    let mut object = ObjectWriter::new();
-    object.number("number", line.number);
-    object.number("at_unix_ms", line.at_unix_ms);
-    object.number("bytes", line.bytes as u64);
-    object.string("text", &line.text);
-    object.boolean("is_cut", line.is_cut);
-    object
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::pages::tests::{telemetry, turn};
+    use crate::hub::{CloseReason, Survey};
+    use crate::telemetry::{GatewayMetric, Surveyed};
+
+    fn read(telemetry: &Arc<Telemetry>, clock: Clock) -> OperatorState {
+        let limit = NearLimit {
+            name: "--a-max".to_owned(),
+            about: "Clients at once",
+            is_bytes: false,
+            max: Some(9),
+            max_in_force: Some(|at| at.turn.shell.connections_max),
+            now: |at| Some(at.turn.hub.open),
+        };
+        let of_another_gateway = NearLimit {
+            now: |at| at.sum(&names::PUSHES),
+            ..limit.clone()
+        };
+        let settings = OperatorSettings {
+            limits: vec![limit, of_another_gateway],
+            ..OperatorSettings::default()
+        };
+        sonic_rs::from_str(&state(telemetry, clock, &settings)).expect("the state")
+    }
+
+    #[test]
+    fn numbers_closes_and_limits_have_their_values() {
+        let clock = Clock::start();
+        let telemetry = telemetry(clock);
+        turn(&telemetry, |numbers| {
+            numbers.hub.open = 3;
+            numbers.hub.messages_sent = 42;
+            numbers.hub.closes[CloseReason::SendStalled as usize] = 2;
+            numbers.feed.subjects[0].messages = 7;
+        });
+        let state = read(&telemetry, clock);
+        let numbers = state.numbers;
+        assert_eq!((numbers.clients, numbers.connections), (Some(3), Some(3)));
+        assert_eq!(
+            (numbers.messages_sent, numbers.bus_messages),
+            (Some(42), Some(7))
+        );
+        assert_eq!(numbers.connections_ended, Some(2));
+        let closes: Vec<_> = state.closes.into_iter().collect();
+        assert_eq!(closes, [("send_stalled".to_owned(), 2)]);
+        let limits: Vec<_> = state.limits.iter().map(|l| (l.now, l.max)).collect();
+        assert_eq!(
+            limits,
+            [(3, Some(9))],
+            "a limit without a value is left out"
+        );
+        turn(&telemetry, |numbers| {
+            numbers.shell.connections_max = Some(4)
+        });
+        assert_eq!(read(&telemetry, clock).limits[0].max, Some(4), "in force");
+    }
+
+    #[test]
+    fn the_page_reads_numbers_that_the_state_has() {
+        let script = include_str!("main.js");
+        let numbers = json(&Numbers::default());
+        let calls = ["count(\"", "size(\"", "perSecond(\""];
+        let rests = calls.iter().flat_map(|call| script.split(call).skip(1));
+        let names: Vec<_> = rests.filter_map(|rest| rest.split('"').next()).collect();
+        assert!(names.len() > 10, "{names:?}");
+        for name in names {
+            assert!(numbers.contains(&format!("\"{name}\":")), "{name}");
+        }
+    }
+
+    #[test]
+    fn services_and_the_bus_of_instances_are_those_of_the_gateway() {
+        let clock = Clock::start();
+        let telemetry = telemetry(clock);
+        let state = read(&telemetry, clock);
+        assert_eq!((state.services.len(), state.events_bus), (0, None));
+        let away = || vec![("lobby", 0), ("game", 1)];
+        telemetry.add_gateway(vec![
+            GatewayMetric::ByLabel(&names::SERVICE_AWAY, Box::new(away)),
+            GatewayMetric::fixed(&names::EVENTS_BUS_UP, 1),
+            GatewayMetric::fixed(&names::EVENTS_BUS_INSTANCES, 5),
+        ]);
+        let state = read(&telemetry, clock);
+        let services = state.services.iter().map(|s| (s.name.as_str(), s.away));
+        assert_eq!(
+            services.collect::<Vec<_>>(),
+            [("lobby", false), ("game", true)]
+        );
+        let (up, instances) = (true, 5);
+        assert_eq!(state.events_bus, Some(ShownEventsBus { up, instances }));
+    }
+
+    #[test]
+    fn the_status_is_in_words() {
+        let clock = Clock::start();
+        let telemetry = telemetry(clock);
+        let state = read(&telemetry, clock);
+        assert_eq!(
+            (state.ready, state.status.as_str()),
+            (false, "Not ready: starting")
+        );
+        assert_eq!(state.reasons, ["starting"]);
+        telemetry.event_loop.set_caught_up();
+        let state = read(&telemetry, clock);
+        assert_eq!((state.ready, state.status.as_str()), (true, "Bus away"));
+    }
+
+    #[test]
+    fn a_state_asks_for_a_survey_and_has_the_newest() {
+        let clock = Clock::start();
+        let telemetry = telemetry(clock);
+        assert_eq!(read(&telemetry, clock).survey, None);
+        assert!(telemetry.surveys.is_asked());
+        telemetry.surveys.put(Surveyed {
+            survey: Survey {
+                clients: 4,
+                ..Survey::default()
+            },
+            ends: Vec::new(),
+        });
+        let survey = read(&telemetry, clock).survey.expect("a survey");
+        assert_eq!((survey.clients, survey.interval_ms), (4, None));
+    }
 }

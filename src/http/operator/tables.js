@@ -134,11 +134,10 @@ export function drawSurvey({ gateway, survey }) {
 }
 
 /** Ended connections: how many of each reason since the start, and the last of them. */
-export function drawEnds(ends, metrics) {
-  const counted = metrics.samples("weirgate_client_closes_total").filter(({ value }) => value > 0);
-  counted.sort((a, b) => b.value - a.value);
-  const items = counted.map(({ labels: { reason }, value }) => {
-    const item = element("li", "", `${reason} ${decimal(value, 0)}`);
+export function drawEnds({ ends, closes }) {
+  const counted = Object.entries(closes).sort(([, a], [, b]) => b - a);
+  const items = counted.map(([reason, count]) => {
+    const item = element("li", "", `${reason} ${decimal(count, 0)}`);
     attribute(item, "data-tone", toneOf(reason));
     return item;
   });

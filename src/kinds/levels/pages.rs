@@ -47,7 +47,7 @@ impl TabAsker {
         self.wake.wake();
         // After the end of the loop the question is dropped.
         match told.await {
-            Ok(Some(look)) => Answer::json(StatusCode::OK, operator::client(&look).finish()),
+            Ok(Some(look)) => Answer::json(StatusCode::OK, operator::client(&look)),
             // The tab has not sent its name yet: not an error of the request.
             Ok(None) => Answer::json(StatusCode::OK, "null".to_owned()),
             Err(_) => Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "Stopping"),
