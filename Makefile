@@ -59,8 +59,8 @@ peers: ## Set up the other servers of loadtest/peers (cargo, npm, pip, apt-get d
 
 # The recipe of PERF.md; CLIENTS and BYTES take several numbers.
 compare: build ## weirgate beside all peers that are set up, with a page of plots in target/compare (an hour); ROUNDS, CLIENTS, BYTES
-	servers=(--server "weirgate=$(TARGET)/release/weirgate levels"); \
-	add() { [ ! -e "$$2" ] || servers+=(--server "$$1=$$3"); }; \
+	servers=(--server "weirgate=$(TARGET)/release/weirgate levels"); absent=(); \
+	add() { if [ -e "$$2" ]; then servers+=(--server "$$1=$$3"); else absent+=("$$1"); fi; }; \
 	add uWebSockets target/peers/uwebsockets target/peers/uwebsockets; \
 	add tungstenite target/peers/release/peer-tungstenite target/peers/release/peer-tungstenite; \
 	add nchan target/peers/nchan/usr $(PEERS)/nchan/server.py; \
@@ -68,6 +68,8 @@ compare: build ## weirgate beside all peers that are set up, with a page of plot
 	add "axum-4KB" target/peers/release/peer-axum "target/peers/release/peer-axum 4096"; \
 	add ws $(PEERS)/node-ws/node_modules "node $(PEERS)/node-ws/server.mjs"; \
 	add FastAPI target/peers/fastapi "target/peers/fastapi/bin/python $(PEERS)/fastapi/server.py"; \
+	[ "$${#absent[@]}" = 0 ] || printf '%s\n' "not set up, so not measured: $${absent[*]}" \
+	    "make peers sets them up; uWebSockets: make peers UWEBSOCKETS=its checkout" >&2; \
 	$(TARGET)/release/loadtest compare "$${servers[@]}" --aa --pin --rounds $(or $(ROUNDS),20) --messages 60 \
 	    --clients $(or $(CLIENTS),1000) --bytes $(or $(BYTES),2048$(comma)8192) --report target/compare
 

@@ -41,7 +41,7 @@ pub(crate) struct ClientsArgs {
     /// End after this many seconds
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
-    /// End as soon as each reader has this many messages
+    /// End as soon as each reader has this many messages with a stamp
     #[arg(long, value_name = "MESSAGES")]
     expect: Option<u64>,
     /// The server may skip messages (conflation): gaps are no loss
@@ -93,6 +93,8 @@ struct Outcome {
     lost: u64,
     fewest_of_a_client: u64,
     most_of_a_client: u64,
+    fewest_unstamped_of_a_client: u64,
+    most_unstamped_of_a_client: u64,
     readers: Group,
     throttled: Option<Group>,
     server: Option<ServerFigures>,
@@ -125,7 +127,8 @@ pub(crate) fn run(a: &ClientsArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> 
     let server = process
         .map(|p| figures(p, cpu_before, fleet.readers.deliveries))
         .transpose()?;
-    let (fewest, most) = fleet.deliveries_range();
+    let (fewest, most) = fleet.range_of_readers(|seen| seen.deliveries);
+    let (fewest_unstamped, most_unstamped) = fleet.range_of_readers(|seen| seen.unstamped);
     let short = a
         .expect
         .map_or(0, |_| enough.saturating_sub(fleet.readers.deliveries));
@@ -141,6 +144,8 @@ pub(crate) fn run(a: &ClientsArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> 
         },
         fewest_of_a_client: fewest,
         most_of_a_client: most,
+        fewest_unstamped_of_a_client: fewest_unstamped,
+        most_unstamped_of_a_client: most_unstamped,
         readers: Group::of(&fleet, &fleet.readers, fleet.open_count(Kind::Reader)),
         throttled: (a.throttle > 0)
             .then(|| Group::of(&fleet, &fleet.throttled, fleet.open_count(Kind::Throttled))),
@@ -189,6 +194,11 @@ impl Group {
     }
 
     fn row(&self, name: &str) -> Vec<String> {
+        // Without a stamped message there is no latency to refuse.
+        let ms = |percentile| match self.deliveries {
+            0 => "-".into(),
+            _ => unless_refused(percentile),
+        };
         row(&[
             &name,
             &self.open_at_end,
@@ -200,10 +210,10 @@ impl Group {
             &self.deflated,
             &mib(self.payload_bytes),
             &self.of_the_text(),
-            &unless_refused(self.latency.p50_ms),
-            &unless_refused(self.latency.p99_ms),
-            &unless_refused(self.latency.p999_ms),
-            &unless_refused(self.latency.max_ms),
+            &ms(self.latency.p50_ms),
+            &ms(self.latency.p99_ms),
+            &ms(self.latency.p999_ms),
+            &ms(self.latency.max_ms),
         ])
     }
 }
@@ -229,13 +239,7 @@ impl Outcome {
         rows.push(self.readers.row("readers"));
         rows.extend(self.throttled.as_ref().map(|t| t.row("throttled")));
         let mut text = table(&rows);
-        text.push_str(&format!(
-            "{} messages/s; {} to {} for each reader; connected in {:.2} s\n",
-            (self.readers.deliveries as f64 / self.seconds).round(),
-            self.fewest_of_a_client,
-            self.most_of_a_client,
-            self.connected_in_s
-        ));
+        text.push_str(&self.rates());
         for (how, count) in self
             .readers
             .ends
@@ -253,6 +257,31 @@ impl Outcome {
             ));
         }
         text
+    }
+
+    /// The messages for each second, first those with figures of their own.
+    fn rates(&self) -> String {
+        let (stamped, unstamped) = (self.readers.deliveries, self.readers.unstamped);
+        let line = |count: u64, what: &str, fewest: u64, most: u64| {
+            let rate = (count as f64 / self.seconds).round();
+            format!("{rate} messages/s{what}; {fewest} to {most} for each reader")
+        };
+        let with = line(stamped, "", self.fewest_of_a_client, self.most_of_a_client);
+        let without = line(
+            unstamped,
+            " without a stamp",
+            self.fewest_unstamped_of_a_client,
+            self.most_unstamped_of_a_client,
+        );
+        let connected = format!("connected in {:.2} s", self.connected_in_s);
+        match (stamped, unstamped) {
+            (_, 0) => format!("{with}; {connected}\n"),
+            (0, _) => format!(
+                "{without}; {connected}\nlatency, loss and order need messages with a stamp, such as \
+                 those of `loadtest publish`\n"
+            ),
+            _ => format!("{with}; {connected}\n{without}\n"),
+        }
     }
 
     fn verdict(&self) -> Result<(), Fault> {
@@ -284,6 +313,73 @@ fn parse_url(url: &str) -> Result<(SocketAddr, String), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The text of 10 s with two readers; `stamped` and `unstamped` messages in all.
+    fn text(stamped: u64, unstamped: u64) -> String {
+        let figures = if stamped > 0 {
+            Percentiles {
+                p50_ms: Some(1.5),
+                ..Percentiles::default()
+            }
+        } else {
+            Percentiles::default()
+        };
+        let outcome = Outcome {
+            clients: 2,
+            connected_in_s: 0.1,
+            seconds: 10.0,
+            conflating: false,
+            lost: 0,
+            fewest_of_a_client: stamped / 2,
+            most_of_a_client: stamped / 2,
+            fewest_unstamped_of_a_client: unstamped / 2 - 1,
+            most_unstamped_of_a_client: unstamped / 2 + 1,
+            readers: Group {
+                open_at_end: 2,
+                deliveries: stamped,
+                skipped: 0,
+                not_rising: 0,
+                retained: 0,
+                unstamped,
+                deflated: 0,
+                payload_bytes: 0,
+                text_bytes: 0,
+                latency: figures,
+                ends: BTreeMap::new(),
+            },
+            throttled: None,
+            server: None,
+        };
+        outcome.text()
+    }
+
+    #[test]
+    fn messages_without_a_stamp_have_a_rate_and_the_way_to_stamps() {
+        let said = text(0, 660);
+        assert!(
+            said.ends_with(
+                "66 messages/s without a stamp; 329 to 331 for each reader; connected in 0.10 s\n\
+                 latency, loss and order need messages with a stamp, such as those of `loadtest publish`\n"
+            ),
+            "{said}"
+        );
+        assert!(!said.contains("refused"), "{said}");
+    }
+
+    #[test]
+    fn a_greeting_without_a_stamp_hides_no_figure() {
+        let said = text(600, 2);
+        assert!(
+            said.ends_with(
+                "60 messages/s; 300 to 300 for each reader; connected in 0.10 s\n\
+                 0 messages/s without a stamp; 0 to 2 for each reader\n"
+            ),
+            "{said}"
+        );
+        // The percentiles that are not known are refused.
+        assert!(said.contains("1.50") && said.contains("refused"), "{said}");
+        assert!(!said.contains("loadtest publish"), "{said}");
+    }
 
     #[test]
     fn urls() {

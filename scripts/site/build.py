@@ -22,6 +22,8 @@ PAGES = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "PERF.md", "SECURITY
 PICTURES = {".png", ".svg", ".jpg"}
 LANGUAGES = {".rs": "rust", ".py": "python", ".js": "javascript", ".mjs": "javascript", ".ts": "typescript", ".yaml": "yaml",
              ".yml": "yaml", ".toml": "toml", ".sh": "bash", ".html": "html", ".json": "json", ".jsx": "jsx"}
+SETTINGS = (HERE / "mkdocs.yml").read_text()
+DESCRIPTION = re.search(r"^site_description: (.*)$", SETTINGS, re.M)[1]
 FENCE = re.compile(r"^(```.*?^```|    .*?$)", re.M | re.S)
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)]*)?(\))")
 
@@ -38,6 +40,9 @@ class Pages:
             return
         self.done.add(path)
         text = path.read_text()
+        if path == ROOT / "README.md":
+            # The name of the page is that of the site: the browser's tab would show the name twice.
+            text = f"---\ntitle: {DESCRIPTION}\n---\n{text}"
         parts = FENCE.split(text)
         # Every second part is code, where nothing is a link.
         parts[::2] = [LINK.sub(lambda link: self.link(path, link), part) for part in parts[::2]]
@@ -87,15 +92,20 @@ class Pages:
 
 
 def navigation():
-    """The order of docs/README.md: its headings, and the first link of each row."""
+    """The order of docs/README.md: its headings, and the links in the first cell of each row.
+
+    After a link "hello: NATS" the next one of the cell, "Redis", is "hello: Redis"."""
     nav, section = [{"weirgate": "README.md"}], None
     for line in (ROOT / "docs" / "README.md").read_text().splitlines():
         if line.startswith("## "):
             section = []
             nav.append({line[3:]: section})
-        elif (row := re.match(r"\| \[([^]]+)\]\(([^)]+)\)", line)) and section is not None:
-            path = (ROOT / "docs" / row[2]).resolve().relative_to(ROOT)
-            section.append({row[1]: str(path)})
+        elif line.startswith("| [") and section is not None:
+            links = re.findall(r"\[([^]]+)\]\(([^)]+)\)", line.split(" | ")[0])
+            group, colon, _ = links[0][0].partition(": ")
+            for at, (text, target) in enumerate(links):
+                path = (ROOT / "docs" / target).resolve().relative_to(ROOT)
+                section.append({group + colon + text if at and colon else text: str(path)})
     return nav
 
 
@@ -109,14 +119,15 @@ def build():
             pages.dead.append(f"llms.txt: {target}")
     if pages.dead:
         sys.exit("site: links that lead nowhere:\n" + "\n".join(pages.dead))
-    settings = (HERE / "mkdocs.yml").read_text() + yaml.safe_dump({"nav": navigation()}, allow_unicode=True)
+    settings = SETTINGS + yaml.safe_dump({"nav": navigation()}, allow_unicode=True)
     # Its folders are beside it.
     (TARGET / "mkdocs.yml").write_text(settings)
     done = subprocess.run([sys.executable, "-m", "zensical", "build", "--clean", "--strict", "-f", "mkdocs.yml"], cwd=TARGET)
     if done.returncode:
         sys.exit(done.returncode)
     shutil.copyfile(ROOT / "llms.txt", TARGET / "site" / "llms.txt")
-    print(f"site: {len(pages.done)} pages in target/site; open target/site/index.html")
+    print(f"site: {len(pages.done)} pages in target/site. The search works over HTTP only: run")
+    print("    python3 -m http.server -d target/site -b 127.0.0.1 8008\nand open http://127.0.0.1:8008/")
 
 
 if __name__ == "__main__":

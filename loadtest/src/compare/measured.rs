@@ -39,7 +39,7 @@ pub(super) struct Measured {
     pub(super) first_to_last_ms: Option<Spread>,
     /// Rounds whose p50, p99 or p99.9 is refused.
     pub(super) refused: Refused,
-    /// Rounds disturbed by other programs.
+    /// Rounds disturbed by the host or by other programs.
     pub(super) disturbed: usize,
     /// Percentiles over all rounds together; a single disturbed round shows in the tail.
     pub(super) latency: Percentiles,
@@ -301,7 +301,7 @@ fn of_half(values: &[f64], rounds: usize) -> Option<Spread> {
     spread(values).filter(|s| s.n * 2 >= rounds)
 }
 
-/// The machine's CPU per delivery; `None` in a round disturbed by other programs.
+/// The machine's CPU per delivery; `None` in a disturbed round.
 fn machine(round: &Round) -> Option<f64> {
     (!round.disturbed).then_some(round.machine_us_per_delivery)
 }

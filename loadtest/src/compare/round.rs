@@ -80,7 +80,7 @@ pub(super) struct Round {
     pub(super) client_busy: f64,
     /// CPUs kept busy by programs outside the experiment, or taken by the hypervisor.
     pub(super) others_busy_cpus: f64,
-    /// Other programs kept more than a twentieth of a CPU busy.
+    /// The host or other programs kept more than a twentieth of a CPU busy.
     pub(super) disturbed: bool,
     /// Intended send time to the end of the client's read.
     pub(super) latency: Percentiles,

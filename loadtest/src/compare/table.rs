@@ -171,7 +171,7 @@ fn notes(result: &Comparison) -> String {
         let busiest = all().filter_map(|s| s.others_busy_cpus);
         let busiest = busiest.map(|spread| spread.max).fold(0.0, f64::max);
         notes.push_str(&format!(
-            "Disturbed: {disturbed} of {parts} parts; others kept up to {busiest:.2} CPUs busy; such a part has no machine figure.\n"
+            "Disturbed: {disturbed} of {parts} parts; host or others kept up to {busiest:.2} CPUs busy; no machine figure there.\n"
         ));
     }
     let refused = [

@@ -90,6 +90,10 @@ impl Client {
             match stream.write(&self.out) {
                 Ok(n) => drop(self.out.drain(..n)),
                 Err(e) if not_now(&e) => return,
+                // The result of connect(2), at the first write.
+                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                    return self.end("connection refused, nothing listens there".into(), tally);
+                }
                 Err(e) => return self.end(format!("write: {}", e.kind()), tally),
             }
         }

@@ -50,7 +50,10 @@ impl Fleet {
     fn opened(&mut self, index: usize) -> Result<(), Fault> {
         let client = &mut self.clients[index];
         if let Phase::Refused(why) = &client.phase {
-            return Err(Fault::Server(format!("client {index}: {why}")));
+            let addr = self.target.addr;
+            return Err(Fault::Server(format!(
+                "client {index} cannot connect to {addr}: {why}"
+            )));
         }
         if let Some(text) = &self.target.send {
             client.send(

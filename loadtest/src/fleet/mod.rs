@@ -142,13 +142,13 @@ impl Fleet {
         }
     }
 
-    /// Fewest and most counted messages of a reader.
-    pub(crate) fn deliveries_range(&self) -> (u64, u64) {
+    /// Fewest and most of a count over the readers.
+    pub(crate) fn range_of_readers(&self, of: impl Fn(&Seen) -> u64) -> (u64, u64) {
         let of_readers = || {
             self.clients
                 .iter()
                 .filter(|c| c.kind == Kind::Reader)
-                .map(|c| c.seen.deliveries)
+                .map(|c| of(&c.seen))
         };
         (
             of_readers().min().unwrap_or(0),
@@ -176,6 +176,7 @@ impl Fleet {
         }
         for client in &mut self.clients {
             client.seen.deliveries = 0;
+            client.seen.unstamped = 0;
         }
     }
 

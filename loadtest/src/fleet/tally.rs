@@ -21,6 +21,8 @@ pub(crate) struct Seen {
     pub(crate) last_n: Option<u64>,
     /// Messages counted in [`Tally::deliveries`].
     pub(crate) deliveries: u64,
+    /// Messages counted in [`Tally::unstamped`].
+    pub(crate) unstamped: u64,
     /// Freshness over time, across all connections.
     pub(crate) freshness: Freshness,
 }
@@ -100,6 +102,7 @@ impl Tally {
     pub(crate) fn message(&mut self, seen: &mut Seen, stamp: Option<Stamp>, now_us: u64) {
         let Some(stamp) = stamp else {
             self.unstamped += 1;
+            seen.unstamped += 1;
             return;
         };
         seen.freshness.message(seen.last_n, stamp.n, now_us);
@@ -193,6 +196,7 @@ mod tests {
         t.message(&mut s, None, 1);
         assert_eq!((t.retained, t.deliveries, t.skipped), (1, 4, 2));
         assert_eq!((t.not_rising, t.unstamped, s.last_n), (2, 1, Some(13)));
+        assert_eq!((s.deliveries, s.unstamped), (4, 1));
         assert_eq!(t.latency.max(), 500);
     }
 

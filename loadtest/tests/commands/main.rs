@@ -203,6 +203,8 @@ fn a_report_is_a_page_with_its_data_and_can_be_made_again_from_the_json() {
     assert!(output.status.success(), "{output:?}");
     let page = std::fs::read_to_string(made.join("index.html")).unwrap();
     assert!(page.contains("\"cpu_us_per_delivery\"") && !page.contains("histogram_us"));
+    // Time that the host took counts as well.
+    assert!(page.contains("The host or other programs disturbed"));
     let table = std::fs::read_to_string(made.join("table.md")).unwrap();
     assert_eq!(table.lines().count(), 4, "{table}");
     let result = made.join("result.json");
@@ -306,6 +308,21 @@ fn a_server_that_keeps_stuck_clients_fails() {
     assert!(
         stderr.contains("0 messages lost, 0 readers closed, stuck clients stayed in 1 parts"),
         "{stderr}"
+    );
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = free.local_addr().unwrap().to_string();
+    drop(free);
+    let output = loadtest(&["clients", &format!("ws://{addr}/ws/stream"), "-n", "2"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        format!(
+            "loadtest: server: client 0 cannot connect to {addr}: connection refused, nothing listens there\n"
+        )
     );
 }
 

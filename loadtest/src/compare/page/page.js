@@ -329,7 +329,7 @@ function words() {
   const sum = (of) => all.reduce((n, s) => n + of(s), 0);
   const warnings = [
     [sum((s) => s.lost + s.not_rising + s.closed), (n) => `${grouped(n)} messages lost or out of order, or clients closed.`],
-    [sum((s) => s.disturbed), (n) => `Other programs disturbed ${n} of ${parts} parts: CPU ratios tolerate this, latencies do not.`],
+    [sum((s) => s.disturbed), (n) => `The host or other programs disturbed ${n} of ${parts} parts: CPU ratios tolerate this, latencies do not.`],
     [sum((s) => s.refused.p99), (n) => `The p99 of ${n} of ${parts} parts is refused: loadtest itself was late.`],
   ];
   $("warnings").replaceChildren(...warnings.filter(([n]) => n).map(([n, say]) => html("p", {}, say(n))));
