@@ -242,6 +242,8 @@ pub struct ShownEnd {
     pub path: String,
     /// The label of a [`CloseReason`](crate::hub::CloseReason).
     pub reason: String,
+    /// The reason of a refusal where `reason` covers several, as in the log line.
+    pub refusal: Option<String>,
     /// The close code, or the status that refused the handshake.
     pub code: Option<u16>,
     /// How long the connection lived.
@@ -249,6 +251,16 @@ pub struct ShownEnd {
     /// The traffic of the whole connection.
     #[serde(flatten)]
     pub traffic: Traffic,
+}
+
+impl ShownEnd {
+    /// The reason in full: `policy (expired)`.
+    pub fn full_reason(&self) -> String {
+        match &self.refusal {
+            Some(refusal) => format!("{} ({refusal})", self.reason),
+            None => self.reason.clone(),
+        }
+    }
 }
 
 /// A limit with its present value.

@@ -200,6 +200,7 @@ fn end(end: &EndedAt) -> ShownEnd {
         user: ended.user.as_deref().map(str::to_owned),
         path: ended.path.to_string(),
         reason: ended.reason.label().to_owned(),
+        refusal: ended.refusal.map(str::to_owned),
         code: ended.code,
         age_ms: ended.age_us / 1_000,
         traffic: ended.traffic,

@@ -50,7 +50,7 @@ const COLUMNS = {
     { name: "At", className: "at", text: (row) => clock(row.at_unix_ms), title: (row) => new Date(row.at_unix_ms).toISOString() },
     { ...WHO, title: ({ peer }) => `connected from ${peer}` },
     { name: "Path", className: "what wide middle", text: ({ path }) => path || "–" },
-    { name: "Reason", className: "reason", text: ({ reason }) => reason, tone: ({ reason }) => toneOf(reason) },
+    { name: "Reason", className: "reason", text: ({ reason, refusal }) => (refusal ? `${reason} (${refusal})` : reason), tone: ({ reason }) => toneOf(reason) },
     { name: "Code", className: "count num middle", text: ({ code }) => code ?? "–" },
     { name: "Lived", className: "when num middle", text: (row) => ms(row.age_ms) },
     { name: "Got", className: "count num wide middle", text: (row) => decimal(row.messages_out, 0), title: (row) => `${bytes(row.bytes_out)} in ${decimal(row.messages_out, 0)} messages` },

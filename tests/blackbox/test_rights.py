@@ -1,0 +1,107 @@
+"""Each user's own names, with real tokens, and a new token on a living connection."""
+import asyncio
+import json
+import os
+import subprocess
+import time
+import urllib.request
+
+import websockets
+from processes import free_port, weirgate_binary
+from waiting import until
+
+SECRET = "thirty-two bytes of a test secret"
+TABLE = {"user": ["news", "orders.{sub}.>", "desks.{claim:desk}"], "desk": ["news", "desks.*"]}
+
+
+def mint(*flags):
+    return subprocess.run([weirgate_binary(), "token", "mint", *flags], check=True, text=True, stdout=subprocess.PIPE,
+                          env={**os.environ, "JWT_SECRET": SECRET}).stdout.strip()
+
+
+class Client:
+    """A client of the gateway with a token."""
+
+    def __init__(self, ws):
+        self.ws = ws
+
+    async def answer(self, **request):
+        """The answer to a request; messages of the bus before it are left out."""
+        await self.ws.send(json.dumps(request))
+        while True:
+            message = json.loads(await asyncio.wait_for(self.ws.recv(), 20))
+            if message["type"] != "data":
+                return message
+
+    async def subscribe(self, *names):
+        return (await self.answer(action="subscribe", channels=names))["channels"]
+
+
+async def connect(gateway, token):
+    ws = await websockets.connect(f"ws://127.0.0.1:{gateway.port}/ws?token={token}")
+    client = Client(ws)
+    welcome = json.loads(await asyncio.wait_for(ws.recv(), 20))
+    assert welcome["type"] == "connected", welcome
+    return client
+
+
+def start(start_weirgate, nats, tmp_path, *flags):
+    table = tmp_path / "roles.json"
+    table.write_text(json.dumps(TABLE))
+    gateway = start_weirgate("channels", "--bus", nats.url, "--acl", str(table), *flags,
+                             env={"REQUIRE_AUTH": "true", "JWT_SECRET": SECRET})
+    gateway.logs("weirgate is listening")
+    gateway.logs("subscribed on NATS")
+    return gateway
+
+
+async def test_each_user_gets_the_own_messages_and_is_named_on_the_pages(start_weirgate, nats, tmp_path):
+    admin = free_port()
+    gateway = start(start_weirgate, nats, tmp_path, "--admin-addr", f"127.0.0.1:{admin}")
+    ann, bob = [await connect(gateway, mint("--user", user)) for user in ("ann", "bob")]
+    guest = await connect(gateway, mint("--user", "guest", "--channel", "orders.ann.7"))
+    asked = ["news", "orders.ann.>", "orders.ann.7", "orders.bob.>", "orders.>", ">", "desks.fx"]
+    assert await ann.subscribe(*asked) == ["news", "orders.ann.>", "orders.ann.7"]
+    assert await bob.subscribe(*asked) == ["news", "orders.bob.>"]
+    assert await guest.subscribe(*asked) == ["news", "orders.ann.7"]
+
+    refused = await websockets.connect(f"ws://127.0.0.1:{gateway.port}/ws?token={mint('--user', 'a.b')}")
+    await refused.wait_closed()
+    assert refused.close_code == 1008
+    gateway.logs('refusal="claim_text"')
+    for one in (ann, bob, guest):
+        await one.ws.close()
+    gateway.logs('user="ann"')
+
+    def page(path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin}{path}", timeout=5) as answer:
+            return answer.read().decode()
+
+    def ends():
+        return sorted((end["user"] or "", end["reason"], end["refusal"]) for end in json.loads(page("/operator/state"))["ends"])
+    closed = [(user, "peer_closed", None) for user in ("ann", "bob", "guest")]
+    await until(lambda: ends() == [("", "policy", "claim_text"), *closed], 20, "the users and the refusal on the operator's page")
+    assert 'weirgate_auth_refusals_total{reason="claim_text"} 1' in page("/metrics")
+
+
+async def test_a_connection_outlives_its_tokens_and_loses_what_the_new_one_does_not_grant(start_weirgate, nats, tmp_path):
+    gateway = start(start_weirgate, nats, tmp_path)
+    short = ["--user", "ann", "--expires-in-s", "3"]
+    client = await connect(gateway, mint(*short))
+    assert await client.subscribe("news", "orders.ann.>") == ["news", "orders.ann.>"]
+    begin = time.monotonic()
+    while time.monotonic() - begin < 8:
+        answer = await client.answer(action="authenticate", token=mint(*short), requestId=1)
+        assert (answer["type"], answer["role"], answer["revoked"]) == ("authenticated", "user", []), answer
+        await asyncio.sleep(1.2)
+    await asyncio.sleep(1.2)
+    answer = await client.answer(action="authenticate", token=mint("--role", "desk", "--user", "ann"))
+    assert (answer["role"], answer["revoked"]) == ("desk", ["orders.ann.>"])
+    assert await client.subscribe("orders.ann.7", "desks.fx") == ["desks.fx"]
+    await asyncio.sleep(1.2)
+    answer = await client.answer(action="authenticate", token="wrong")
+    assert answer["error"] == "Authentication failed"
+    answer = await client.answer(action="authenticate", token="wrong")
+    assert answer["error"] in ("Authentication failed", "Too many new tokens")
+    await until(lambda: 'weirgate_token_renewals_total{outcome="accepted"}' in gateway.get("/metrics")[2], 20, "the count")
+    await client.ws.close()
