@@ -1,108 +1,58 @@
-//! `weirgate demo` towards clients: the levels gateway, whose page may slow its connection and ask for the
-//! connection's numbers.
+//! `weirgate demo` towards clients: the levels gateway, whose page may ask for the numbers of its connections.
 //!
-//! A tab names its connection, and may set a pace: `{"tab":"NAME","bytes_per_second":2000}`; `null` removes
-//! the pace. Every client that knows the name may ask for the connection's numbers. Other client messages are
-//! ignored, as by `weirgate levels`.
+//! A tab names a connection in the query of the request: `/ws/stream?name=NAME`. Every client that knows the name
+//! may ask for the connection's numbers.
 
 use std::collections::HashMap;
-use std::fmt;
 
 use foldhash::quality::RandomState;
+use url::form_urlencoded;
 
 use super::LevelsGateway;
 use crate::hub::{
-    Admission, ByClient, ClientLook, CloseReason, Core, Entrance, Gateway, Incoming, SessionKey,
-    TopicName,
+    Admission, ByClient, ClientLook, CloseReason, Core, Entrance, Gateway, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
-use crate::wire::json::object_entries;
 
 /// Bytes of a tab's name; a longer name is ignored.
 const NAME_BYTES_MAX: usize = 64;
-
-/// At a slower pace, a ping and its pong would not be in time.
-const BYTES_PER_SECOND_MIN: u32 = 100;
-
-/// Levels of nesting in a message of a tab.
-const DEPTH_MAX: usize = 4;
 
 /// The client side of the demo.
 #[derive(Debug)]
 pub struct DemoGateway {
     levels: LevelsGateway,
     /// Connections by the names from their tabs.
-    tabs: HashMap<Box<str>, SessionKey, RandomState>,
+    tabs: HashMap<String, SessionKey, RandomState>,
 }
 
 /// The gateway's state of a client.
 #[derive(Debug, Default)]
 pub struct DemoClient {
     topic: Option<TopicName>,
-    name: Option<Box<str>>,
+    name: Option<String>,
 }
 
-/// Asks for the numbers of the connection with this name.
-pub struct TabQuestion {
-    /// The name from the tab.
-    pub name: String,
-    /// Takes the numbers; `None` if there is no such connection.
-    pub answer: Box<dyn FnOnce(Option<ClientLook>) + Send>,
-}
+/// Asks for the numbers of the connection with this name: `None` if there is no such connection.
+pub type TabQuestion = (String, Box<dyn FnOnce(Option<ClientLook>) + Send>);
 
-impl fmt::Debug for TabQuestion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TabQuestion({})", self.name)
-    }
-}
-
-/// The message of a tab about its connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Said {
-    name: Box<str>,
-    bytes_per_second: Option<u32>,
-}
-
-impl Said {
-    /// Returns `None` for any other message.
-    fn parse(text: &str) -> Option<Self> {
-        let (mut name, mut bytes_per_second) = (None, None);
-        for entry in object_entries(text.as_bytes(), DEPTH_MAX).ok()? {
-            let (key, value) = entry.ok()?;
-            let value = value.as_raw_str();
-            match &*key {
-                "tab" => name = sonic_rs::from_str::<String>(value).ok(),
-                "bytes_per_second" => bytes_per_second = sonic_rs::from_str(value).ok()?,
-                _ => {}
-            }
-        }
-        let name = name.filter(|name| (1..=NAME_BYTES_MAX).contains(&name.len()))?;
-        Some(Self {
-            name: name.into(),
-            bytes_per_second: bytes_per_second.map(|rate: u32| rate.max(BYTES_PER_SECOND_MIN)),
-        })
-    }
+/// Returns the tab's name in a query; `None` without a name, or if the name is too long.
+pub fn tab_name(query: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    let (_, name) = pairs.find(|(key, _)| key == "name")?;
+    let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
+    fits.then(|| name.into_owned())
 }
 
 impl DemoGateway {
+    /// Requests below this path are for the HTTP side, which makes their connections slow.
+    pub const SLOW_PATH: &'static str = "/page/slow/";
+
     /// Wraps this gateway for the demo.
     pub fn new(levels: LevelsGateway) -> Self {
         Self {
             levels,
             tabs: HashMap::default(),
         }
-    }
-
-    /// Names the connection, in place of an earlier name. A name of another connection stays with the other
-    /// connection.
-    fn name(&mut self, key: SessionKey, client: &mut DemoClient, name: Box<str>) {
-        if self.tabs.contains_key(&name) {
-            return;
-        }
-        if let Some(before) = client.name.replace(name.clone()) {
-            self.tabs.remove(&before);
-        }
-        self.tabs.insert(name, key);
     }
 }
 
@@ -112,11 +62,10 @@ impl Gateway for DemoGateway {
     type Out = std::convert::Infallible;
 
     fn entrance(&self, path: &str) -> Entrance<'_> {
-        self.levels.entrance(path)
-    }
-
-    fn streams_at(&self, path: &str) -> bool {
-        self.levels.streams_at(path)
+        match path.starts_with(Self::SLOW_PATH) {
+            true => Entrance::Http,
+            false => self.levels.entrance(path),
+        }
     }
 
     fn admit(
@@ -125,33 +74,20 @@ impl Gateway for DemoGateway {
         key: SessionKey,
         head: &RequestHead<'_>,
     ) -> Admission<Self::Client> {
-        let client = |topic| DemoClient { topic, name: None };
+        let name = head.query().and_then(tab_name);
         match self.levels.admit(core, key, head) {
-            Admission::Accept(accepted, topic) => Admission::Accept(accepted, client(topic)),
-            Admission::AcceptThenClose(accepted, code) => {
-                Admission::AcceptThenClose(accepted, code)
-            }
+            Admission::Accept(reply, topic) => Admission::Accept(reply, DemoClient { topic, name }),
+            Admission::AcceptThenClose(reply, code) => Admission::AcceptThenClose(reply, code),
         }
     }
 
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
-        self.levels.handle_opened(core, key, &mut client.topic);
-    }
-
-    fn handle_message(
-        &mut self,
-        core: &mut Core,
-        key: SessionKey,
-        client: &mut Self::Client,
-        message: Incoming<'_>,
-    ) {
-        let Incoming::Text(text) = message else {
-            return;
-        };
-        if let Some(said) = Said::parse(text) {
-            self.name(key, client, said.name);
-            core.pace(key, said.bytes_per_second);
+        // A name stays with the connection that had the name first.
+        client.name.take_if(|name| self.tabs.contains_key(name));
+        if let Some(name) = &client.name {
+            self.tabs.insert(name.clone(), key);
         }
+        self.levels.handle_opened(core, key, &mut client.topic);
     }
 
     fn handle_closed(&mut self, _: &mut Core, _: SessionKey, client: Self::Client, _: CloseReason) {
@@ -164,10 +100,9 @@ impl Gateway for DemoGateway {
         &mut self,
         core: &mut Core,
         _: &mut ByClient<Self::Client>,
-        question: TabQuestion,
+        (name, answer): TabQuestion,
     ) {
-        let key = self.tabs.get(question.name.as_str());
-        (question.answer)(key.and_then(|key| core.look_at(*key)));
+        answer(self.tabs.get(&name).and_then(|key| core.look_at(*key)));
     }
 }
 
@@ -175,42 +110,19 @@ impl Gateway for DemoGateway {
 mod tests {
     use super::*;
 
-    fn said(name: &str, bytes_per_second: Option<u32>) -> Option<Said> {
-        Some(Said {
-            name: name.into(),
-            bytes_per_second,
-        })
-    }
-
     #[test]
-    fn a_tab_says_its_name_and_its_pace_and_nothing_else_is_heard() {
+    fn a_name_is_in_the_query_and_short() {
         let long = "n".repeat(NAME_BYTES_MAX);
         let cases = [
-            (
-                r#"{"tab":"a","bytes_per_second":2000}"#.to_owned(),
-                said("a", Some(2000)),
-            ),
-            (
-                r#"{"tab":"a","bytes_per_second":null}"#.to_owned(),
-                said("a", None),
-            ),
-            (r#"{"tab":"a","more":[1]}"#.to_owned(), said("a", None)),
-            (
-                r#"{"tab":"a","bytes_per_second":0}"#.to_owned(),
-                said("a", Some(100)),
-            ),
-            (format!(r#"{{"tab":"{long}"}}"#), said(&long, None)),
-            (format!(r#"{{"tab":"{long}n"}}"#), None),
-            (r#"{"tab":"a","bytes_per_second":-1}"#.to_owned(), None),
-            (r#"{"tab":"a","bytes_per_second":"1"}"#.to_owned(), None),
-            (r#"{"tab":""}"#.to_owned(), None),
-            (r#"{"tab":1}"#.to_owned(), None),
-            (r#"{"tab":"a"#.to_owned(), None),
-            ("[]".to_owned(), None),
-            ("".to_owned(), None),
+            ("name=a", Some("a")),
+            ("more=1&name=one%20tab&name=b", Some("one tab")),
+            (&format!("name={long}"), Some(&*long)),
+            (&format!("name={long}n"), None),
+            ("name=", None),
+            ("", None),
         ];
-        for (text, want) in cases {
-            assert_eq!(Said::parse(&text), want, "{text}");
+        for (query, want) in cases {
+            assert_eq!(tab_name(query).as_deref(), want, "{query}");
         }
     }
 }

@@ -12,6 +12,6 @@ mod levels;
 mod trades;
 
 pub use access::AccessStats;
-pub use demo::{DemoGateway, TabQuestion};
+pub use demo::{DemoGateway, TabQuestion, tab_name};
 pub use levels::{LevelsGateway, LevelsPath};
 pub use trades::{CandleSettings, CandleStats, TradesGateway, TradesGatewaySettings, TradesStats};

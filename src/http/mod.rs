@@ -30,7 +30,7 @@ pub use handover::{Handover, HttpSettings, WayBack};
 pub use plane::{HttpHandle, HttpPlane};
 pub use readiness::{NotReady, ReadyLimits};
 pub use site::{
-    ANY_METHOD, Answer, Cors, GET, Handler, LateAnswer, Later, RequestParts, Route, Site,
+    ANY_METHOD, Answer, Cors, GET, Handler, LateAnswer, Later, RequestParts, Route, Site, TakeOver,
 };
 
 pub use hyper::body::Bytes;

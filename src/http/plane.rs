@@ -17,7 +17,7 @@ use super::admin::{self, Admin};
 use super::connection::{self, Server};
 use super::handover::{Handover, HttpSettings, WayBack};
 use super::service::Service;
-use super::site::Site;
+use super::site::{Site, TakeOver};
 
 enum Job {
     Serve(Handover, WayBack),
@@ -108,16 +108,19 @@ fn run(
     settings: HttpSettings,
     queue: mpsc::UnboundedReceiver<Job>,
 ) {
+    let nobody: TakeOver = Arc::new(|handover, _| Some(handover));
+    let take_over = site.take_over.clone().unwrap_or(nobody);
     let server = |site| Rc::new(Server::new(Service::new(site), settings.clone()));
     let admin = admin.map(|admin| {
         let (listener, site) = admin.into_parts();
         (listener, server(site))
     });
-    LocalSet::new().block_on(runtime, serve(server(site), admin, queue));
+    LocalSet::new().block_on(runtime, serve(server(site), take_over, admin, queue));
 }
 
 async fn serve(
     server: Rc<Server>,
+    take_over: TakeOver,
     admin: Option<(admin::Listener, Rc<Server>)>,
     mut queue: mpsc::UnboundedReceiver<Job>,
 ) {
@@ -134,6 +137,9 @@ async fn serve(
         });
         match job.await {
             Some(Job::Serve(handover, back)) => {
+                let Some(handover) = take_over(handover, &back) else {
+                    continue;
+                };
                 let (server, stopping) = (Rc::clone(&server), stopping.clone());
                 let served = connection::serve(server, handover, None, Some(back), stopping);
                 connections.spawn_local(served);

@@ -15,6 +15,7 @@ use hyper::http::request;
 use hyper::{Method, StatusCode};
 
 use super::body::{AnswerBody, RequestBody};
+use super::handover::{Handover, WayBack};
 use crate::admission::Peer;
 use crate::wire::object_writer::ObjectWriter;
 
@@ -116,9 +117,16 @@ impl Route {
     }
 }
 
+/// Takes over the connections of some requests, with the bytes read so far; returns other connections. Called on
+/// the HTTP thread, must not block. A connection may go on to the reactor by the way back, with another request
+/// or on another socket.
+pub type TakeOver = Arc<dyn Fn(Handover, &WayBack) -> Option<Handover> + Send + Sync>;
+
 /// All plain HTTP of a gateway.
 #[derive(Clone, Default)]
 pub struct Site {
+    /// Asked before the routes, once for each connection that the reactor hands over.
+    pub take_over: Option<TakeOver>,
     /// The routes, in the order in which they are tried.
     pub routes: Vec<Route>,
     /// The answer for unknown paths, if other than 404 `{"detail":"Not Found"}` (trades contract: 426).

@@ -299,17 +299,6 @@ impl Core {
         self.begin_close(key, code, reason, how);
     }
 
-    /// Limits the writes to this client to so many bytes a second, like a slow line; `None`: as much as
-    /// the kernel takes. For demonstrations.
-    pub fn pace(&mut self, key: SessionKey, bytes_per_second: Option<u32>) {
-        if self.is_open(key) {
-            self.effects.push_back(Effect::Pace {
-                key,
-                bytes_per_second,
-            });
-        }
-    }
-
     /// Skips the client's next number ([`super::Lead::Seq`]), so that the client sees a gap.
     pub fn skip_number(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session_mut(key) {

@@ -31,13 +31,6 @@ pub enum Effect {
         /// The connection's permit in the connection limits; dropped when the connection ends.
         permit: Permit,
     },
-    /// Write no more than so many bytes a second to this client; `None`: as much as the kernel takes.
-    Pace {
-        /// The socket's key.
-        key: SessionKey,
-        /// The limit, in bytes a second.
-        bytes_per_second: Option<u32>,
-    },
     /// Reading was paused and continues: bytes in the kernel come without a new event.
     Resume(SessionKey),
 }

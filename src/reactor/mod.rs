@@ -5,7 +5,6 @@
 //! The loop serves any gateway and any feed: only their traits are known here.
 
 mod listeners;
-mod pace;
 mod report;
 mod seams;
 mod sockets;

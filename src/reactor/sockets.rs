@@ -10,7 +10,6 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
-use super::pace::{Paces, cut};
 use super::unread::{End, READABLE, Unread};
 use crate::admission::{ClientAddr, FairQueue};
 use crate::base::Clock;
@@ -85,7 +84,6 @@ pub(super) struct Sockets {
     slots: Vec<Option<Socket>>,
     /// Sockets that may hold unread bytes.
     readable: Readable,
-    pub(super) paces: Paces,
     joined: Joined,
     clock: Clock,
     first_write_us: Option<u64>,
@@ -99,7 +97,6 @@ impl Sockets {
             registry,
             slots: Vec::new(),
             readable: Readable::default(),
-            paces: Paces::default(),
             joined: Joined::default(),
             clock,
             first_write_us: None,
@@ -268,37 +265,12 @@ impl Sockets {
 
     fn take(&mut self, key: SessionKey) -> Option<TcpStream> {
         self.stream(key)?;
-        self.paces.forget(key.slot);
         let socket = self.slots[key.slot as usize].take();
         room::trim(&mut self.slots, Option::is_none);
         socket.map(|socket| socket.stream)
     }
 
     fn write(&mut self, key: SessionKey, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let clock = self.clock;
-        match self.paces.room(key, || clock.mono_us()) {
-            None => self.write_now(key, slices),
-            Some(room) => self.write_paced(key, slices, room),
-        }
-    }
-
-    /// Writes at most `room` bytes.
-    fn write_paced(
-        &mut self,
-        key: SessionKey,
-        slices: &[IoSlice<'_>],
-        room: usize,
-    ) -> io::Result<usize> {
-        let outcome = match room {
-            0 => Err(io::ErrorKind::WouldBlock.into()),
-            _ => self.write_now(key, &cut(slices, room)),
-        };
-        let taken = outcome.as_ref().map_or(0, |taken| *taken);
-        self.paces.took(key, taken, taken < bytes(slices));
-        outcome
-    }
-
-    fn write_now(&mut self, key: SessionKey, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         let stream = self.stream(key).ok_or_else(gone)?;
         let outcome = match slices {

@@ -228,7 +228,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.hub.poll_timeout(),
             self.listeners.due_us(),
             self.report.due_us(),
-            self.sockets.paces.due_us(),
             self.stop_at_us,
         ];
         let due = dues.into_iter().flatten().min().unwrap_or(u64::MAX);
@@ -242,7 +241,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.spin.worked(now.mono_us);
         }
         events.iter().for_each(|event| self.event(now, event));
-        self.write_to_paced(now);
         self.accept_and_read(now);
         self.take_inputs(now);
         self.take_bus();

@@ -16,7 +16,7 @@ use super::{RunError, systemd, watches};
 use crate::base::{Clock, QueueBytes, detached};
 use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
-use crate::http::{Admin, Handler, HttpPlane, Route, Site, operator};
+use crate::http::{Admin, Handler, HttpPlane, Route, Site, TakeOver, operator};
 use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub};
 use crate::listening::{ListenAddr, ListenOptions};
 use crate::reactor::{
@@ -65,6 +65,7 @@ pub struct Parts<G: Gateway, F> {
     status: Option<Arc<BusStatus>>,
     routes: Routes,
     fallback: Option<Handler>,
+    take_over: Option<TakeOver>,
     stats_head: Option<StatsHead>,
     stats_line: Option<StatsLine>,
     metrics: Vec<GatewayMetric>,
@@ -144,6 +145,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             status: None,
             routes: Box::new(|_| Vec::new()),
             fallback: None,
+            take_over: None,
             stats_head: None,
             stats_line: None,
             metrics: Vec::new(),
@@ -189,6 +191,13 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     #[must_use]
     pub fn fallback(mut self, fallback: Handler) -> Self {
         self.fallback = Some(fallback);
+        self
+    }
+
+    /// Sets the function that takes over some connections before the routes.
+    #[must_use]
+    pub fn take_over(mut self, take_over: TakeOver) -> Self {
+        self.take_over = Some(take_over);
         self
     }
 
@@ -321,6 +330,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let site = Site {
             routes,
             fallback: self.fallback,
+            take_over: self.take_over,
             cors: common.cors(),
         };
         let (http, admin_addr) = start_http(&common, site, operator, clock)?;

@@ -1,9 +1,11 @@
 """What a newcomer tries first: the demo, and the Python client that the gateway's documents show."""
 import asyncio
 import json
+import signal
 import sys
 import time
 
+import pytest
 import websockets
 from bus import publisher
 from waiting import until
@@ -53,38 +55,72 @@ async def test_the_documents_python_client_runs(nats, start_weirgate):
         await child.wait()
 
 
-def tab(weirgate, name):
-    """(status, value) of what the demo says of a connection."""
-    status, _, body = weirgate.get(f"/page/tab?name={name}")
+FULL_SPEED = 1_000_000_000
+
+
+def tab(weirgate, name, bytes_per_second=None):
+    """(status, value) of what the demo says of a connection; a pace is for a tab on the slow line."""
+    pace = "" if bytes_per_second is None else f"&bytes_per_second={bytes_per_second}"
+    status, _, body = weirgate.get(f"/page/tab?name={name}{pace}")
     return status, json.loads(body)
+
+
+def slow_url(weirgate, name, bytes_per_second):
+    """Where a tab connects over the slow line."""
+    return f"ws://127.0.0.1:{weirgate.port}/page/slow/ws/stream?name={name}&bytes_per_second={bytes_per_second}"
 
 
 async def test_a_tab_may_be_slowed_and_asks_how_its_connection_does(start_weirgate):
     weirgate = start_weirgate("demo", "--rate-hz", "20").wait_ready()
-    async with websockets.connect(weirgate.ws_url, compression=None, max_size=None) as slow, websockets.connect(weirgate.ws_url) as fast:
-        await slow.send(json.dumps({"tab": "one tab", "bytes_per_second": 20_000}))
-        # Neither a name that another connection has, nor anything else that it says, changes anything.
-        await fast.send(json.dumps({"tab": "one tab"}))
+    url = slow_url(weirgate, "one%20tab", 20_000)
+    fast_url = f"{weirgate.ws_url}?name=one%20tab"
+    # Neither connection is read at its end: no wait for the closing handshake.
+    options = {"max_size": None, "close_timeout": 0.1}
+    async with (websockets.connect(url, compression=None, **options) as slow,
+                websockets.connect(fast_url, **options) as fast):
+        # A message changes nothing, and a name stays with the connection that had the name first.
         await fast.send("hello")
-        got = 0
+        got, begin = 0, time.monotonic()
 
         async def read():
             nonlocal got
             async for text in slow:
                 got += len(text)
         reading = asyncio.create_task(read())
-        # The full rate goes on until the gateway has read the request.
-        await until(lambda: tab(weirgate, "one%20tab")[1] is not None, 10, "the pace is known")
-        before, begin = got, time.monotonic()
-        await asyncio.sleep(6)
-        got, took = got - before, time.monotonic() - begin
-        # What was queued before the pace came, and the message that was begun, come on top.
+        await asyncio.sleep(3)
+        took = time.monotonic() - begin
+        # What the client's library had read before, and the message that was begun, come on top.
         assert got < 20_000 * took + 60_000, f"{got} bytes in {took:.1f} s"
         status, said = await asyncio.to_thread(tab, weirgate, "one%20tab")
         assert status == 200 and said["state"] in ("conflating", "blocked") and said["conflated"] > 20, said
-        assert said["oldest_ms"] < 5_000 and said["queue_messages"] >= 1, said
-        await slow.send(json.dumps({"tab": "one tab", "bytes_per_second": None}))
-        await until(lambda: tab(weirgate, "one%20tab")[1]["state"] == "idle", 10, "the pace is over")
+        assert said["oldest_ms"] < 5_000 and said["queue_messages"] >= 1 and said["path"] == "/ws/stream", said
+        await until(lambda: tab(weirgate, "one%20tab", FULL_SPEED)[1]["state"] == "idle", 10, "the pace is over")
         reading.cancel()
         assert await asyncio.to_thread(tab, weirgate, "another") == (200, None)
     await until(lambda: tab(weirgate, "one%20tab") == (200, None), 5, "the connection has ended")
+
+
+async def refusal(url, **options):
+    """The status of a handshake that is refused."""
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        await websockets.connect(url, **options)
+    return refused.value.response.status_code
+
+
+async def test_the_slow_line_has_few_places_and_the_rules_of_the_gateway(start_weirgate):
+    weirgate = start_weirgate("demo", "--connections-per-ip-max", "1").wait_ready()
+    url = slow_url(weirgate, "a", 2_000)
+    # A tab counts once in the limits of the gateway.
+    async with websockets.connect(url) as slow:
+        assert "levels" in json.loads(await asyncio.wait_for(slow.recv(), 10))
+        assert await refusal(slow_url(weirgate, "b", 2_000)) == 503
+    free = start_weirgate("demo", "--allowed-origins", "https://example.com").wait_ready()
+    assert await refusal(slow_url(free, "b", 2_000), origin="https://other.example") == 403
+    async with websockets.connect(slow_url(free, "a", 2_000), origin="https://example.com") as slow:
+        assert await refusal(slow_url(free, "a", 2_000), origin="https://example.com") == 503, "the name is in use"
+        free.send(signal.SIGTERM)
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            while True:
+                await asyncio.wait_for(slow.recv(), 10)
+        assert closed.value.rcvd.code == 1012, "the close comes over the slow line too"
+    assert free.wait(10) == 0

@@ -87,6 +87,25 @@ pub(crate) const OPERATOR: &[Fixed] = &[
         beyond: "ignored",
         shows: Shows::Elsewhere("`null` from `/page/tab`"),
         code: ("src/gateways/demo.rs", "NAME_BYTES_MAX: usize = 64;"),
-        test: "src/gateways/demo.rs::a_tab_says_its_name_and_its_pace_and_nothing_else_is_heard",
+        test: "src/gateways/demo.rs::a_name_is_in_the_query_and_short",
+    },
+    Fixed {
+        what: "Tabs of the demo that are slowed at the same time",
+        value: "100",
+        beyond: "503; the page tries again",
+        shows: Shows::Elsewhere("the status of the tab"),
+        code: ("src/kinds/levels/slow.rs", "TABS_MAX: usize = 100;"),
+        test: "src/kinds/levels/slow.rs::tabs_on_the_line_are_bounded_and_a_name_is_free_after_its_tab",
+    },
+    Fixed {
+        what: "Time in which a slowed tab of the demo takes the next bytes",
+        value: "30 s",
+        beyond: "the connection ends",
+        shows: Shows::Metric(names::CLIENT_CLOSES),
+        code: (
+            "src/kinds/levels/slow.rs",
+            "WRITE_TIMEOUT: Duration = Duration::from_secs(30);",
+        ),
+        test: "src/kinds/levels/slow.rs::a_tab_that_takes_nothing_leaves_the_line",
     },
 ];

@@ -386,8 +386,6 @@ impl<G: Gateway<Out: Output>> World<G> {
                 self.released.push(key);
                 self.hub.handle_released(key);
             }
-            // No toy requests a pace.
-            Effect::Pace { .. } => unreachable!("a pace"),
             Effect::Resume(key) => {
                 self.resumed += 1;
                 self.pump(key);

@@ -74,14 +74,15 @@ async def test_a_server_that_stops_can_ask_for_a_wait(start_weirgate, redis_serv
 async def test_a_slow_client_of_levels_knows_how_many_states_it_skipped(start_weirgate):
     server = start_weirgate("demo", "--rate-hz", "50", "--state-seq", "--send-queue-soft-bytes", "20000").wait_ready()
     states, gaps = [], []
-    async with weirgate.Levels(server.http_url + "/ws/stream", on_state=lambda state, _: states.append(state["seq"]),
-                               on_gap=gaps.append) as levels:
+    # The demo has a line that is as slow as a client wants.
+    tab = "?name=slow&bytes_per_second="
+    async with weirgate.Levels(f"{server.http_url}/page/slow/ws/stream{tab}1000000000",
+                               on_state=lambda state, _: states.append(state["seq"]), on_gap=gaps.append):
         await until(lambda: len(states) > 5, 5, "states")
         assert gaps == [] and states == list(range(states[0], states[0] + len(states)))
-        # The demo writes no faster than a tab asks for.
-        levels.send(json.dumps({"tab": "slow", "bytes_per_second": 20_000}))
+        assert server.get(f"/page/tab{tab}20000")[0] == 200
         await until(lambda: len(gaps) > 1, 20, "states were skipped")
-        levels.send(json.dumps({"tab": "slow", "bytes_per_second": None}))
+        assert server.get(f"/page/tab{tab}1000000000")[0] == 200
         newest = states[-1]
         await until(lambda: states[-1] > newest + 100, 10, "all states again")
     missing = set(range(states[0], states[-1])) - set(states)

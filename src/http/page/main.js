@@ -4,7 +4,7 @@ import { drawFlow } from "./flow.js";
 import { drawLadder, followSpot } from "./ladder.js";
 import { drawPredictions } from "./predictions.js";
 import { ask, removeDeadLinks, server } from "./server.js";
-import { drawSlow, setUpSlow } from "./slow.js";
+import { drawSlow, ownUrl, setUpSlow } from "./slow.js";
 import { attribute, byId, bytes, decimal, duration, isObject, number, object, objects, put, text, words } from "./values.js";
 
 /** Told well within the 3 s that are promised. */
@@ -113,7 +113,7 @@ const path = new URLSearchParams(location.search).get("path") ?? "ws/stream";
 const url = new URL(path, document.baseURI);
 let openedAt = 0, nextIsFirst = true;
 
-const feed = connect(url, {
+const feed = connect(() => ownUrl(path), {
   staleMs: STALE_MS,
   onMessage,
   onOpen: () => {

@@ -1,10 +1,11 @@
-// "Slow this tab", in the demo alone: the page's own connection gets few bytes a second, a second connection gets all of them,
-// and the server says of both what waits and what it skipped.
+// "Slow this tab", in the demo alone: the page's own connection uses the slow line of the demo, which reads few bytes a second
+// from the server; a second connection gets everything. The server says of both what waits and what it skipped.
 import { connect } from "../weirgate.js";
 import { attribute, byId, bytes, decimal, duration, element, put } from "./values.js";
 
 /** The positions of the slider, in bytes a second. */
 const RATES = [500, 1_000, 2_000, 4_000, 8_000];
+const FULL_SPEED = 1e9;
 const ASK_MS = 500;
 const STATES = {
   idle: "nothing waits", waiting: "sends", blocked: "waits for the client", conflating: "skips to the newest", over_soft_limit: "over its limit",
@@ -17,6 +18,8 @@ class Side {
   name = crypto.getRandomValues(new Uint32Array(4)).join("-");
   received = 0;
   newestTs = null;
+  /** Bytes a second, if the connection uses the slow line. */
+  rate = FULL_SPEED;
   #cells = new Map();
   #said = null;
 
@@ -29,15 +32,16 @@ class Side {
     }
   }
 
-  /** Tells the server which connection this is, and how many bytes a second it may have. */
-  introduce(feed, bytesPerSecond) {
-    feed.send(JSON.stringify({ tab: this.name, bytes_per_second: bytesPerSecond }));
+  url(path) {
+    const url = new URL(path, document.baseURI);
+    url.searchParams.set("name", this.name);
+    url.searchParams.set("bytes_per_second", this.rate);
+    return url;
   }
 
+  /** Asks the server for the numbers of this connection, and tells the slow line the rate. */
   async ask() {
-    const url = new URL("page/tab", document.baseURI);
-    url.searchParams.set("name", this.name);
-    const answer = await fetch(url, { cache: "no-store" }).catch(() => null);
+    const answer = await fetch(this.url("page/tab"), { cache: "no-store" }).catch(() => null);
     this.#said = answer?.ok ? await answer.json() : null;
   }
 
@@ -51,29 +55,30 @@ class Side {
   }
 }
 
-let feed = null, mine = null, other = null, second = null, isSlow = false, isAsking = false, askedAt = -Infinity;
+let feed = null, mine = null, other = null, second = null, isOnLine = false, isAsking = false, askedAt = -Infinity;
 
 const rate = () => RATES[Number(byId("slow-rate").value)];
+const isSlow = () => mine?.rate < FULL_SPEED;
 
-function introduce() {
-  mine.introduce(feed, isSlow ? rate() : null);
+/** The address for the page's own connection. At full speed again, the tab stays on the slow line until its connection ends. */
+export function ownUrl(path) {
+  isOnLine = isSlow();
+  return mine ? mine.url(isOnLine ? `page/slow/${path}` : path) : new URL(path, document.baseURI);
 }
 
 function show() {
   const text = `${rate() / 1_000} kB/s`;
   put(byId("slow-shown"), text);
   attribute(byId("slow-rate"), "aria-valuetext", text);
-  put(byId("slow-button"), isSlow ? "Full speed again" : "Slow this tab");
-  attribute(byId("slow-button"), "aria-pressed", String(isSlow));
-  put(byId("slow-about"), isSlow ? `This tab gets ${text}` : second ? "Both at full speed" : "");
+  put(byId("slow-button"), isSlow() ? "Full speed again" : "Slow this tab");
+  attribute(byId("slow-button"), "aria-pressed", String(isSlow()));
+  put(byId("slow-about"), isSlow() ? `This tab gets ${text}` : second ? "Both at full speed" : "");
 }
 
 /** The second connection is there once somebody has asked for it: a demo with many visitors has one each. */
 function openSecond(timeOf) {
   if (second) return;
-  const url = new URL("ws/stream", document.baseURI);
-  second = connect(url, {
-    onOpen: () => other.introduce(second, null),
+  second = connect(other.url("ws/stream"), {
     onMessage: (data) => {
       other.received += 1;
       try {
@@ -93,18 +98,20 @@ export function setUpSlow(connection, timeOf) {
   other = new Side(byId("slow-other"));
   byId("slow").hidden = false;
   byId("slow-button").onclick = () => {
-    isSlow = !isSlow;
+    mine.rate = isSlow() ? FULL_SPEED : rate();
     openSecond(timeOf);
     byId("slow-pair").hidden = false;
-    introduce();
+    if (isOnLine && feed.status !== "waiting") mine.ask();
+    else feed.reconnect();
     show();
   };
   byId("slow-rate").oninput = () => {
-    if (isSlow) introduce();
+    if (isSlow()) {
+      mine.rate = rate();
+      mine.ask();
+    }
     show();
   };
-  feed.addEventListener("open", introduce);
-  introduce();
   show();
 }
 

@@ -5,6 +5,7 @@ mod nats;
 mod pages;
 mod relay;
 mod rows;
+mod slow;
 mod start;
 
 use self::nats::start;

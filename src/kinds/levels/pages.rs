@@ -5,63 +5,47 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use tokio::sync::oneshot;
-use url::form_urlencoded;
 
-use crate::gateways::TabQuestion;
+use super::slow::SlowLine;
+use crate::gateways::{TabQuestion, tab_name};
 use crate::http::{Answer, GET, Handler, LateAnswer, RequestParts, Route, StatusCode, operator};
 use crate::reactor::LateWake;
 use crate::telemetry::Telemetry;
 use crate::wire::object_writer::ObjectWriter;
 
-/// Asks the gateway for the connection of a tab.
-#[derive(Clone)]
-pub(super) struct TabAsker {
-    pub(super) questions: Sender<TabQuestion>,
-    pub(super) wake: LateWake,
-}
-
-impl TabAsker {
-    /// `GET /page/tab?name=NAME`. Only the tab that named its connection knows the name.
-    pub(super) fn route(self) -> Route {
-        let answer = move |request: RequestParts, _| {
-            let asker = self.clone();
-            async move { LateAnswer::from(asker.answer(name_of(&request)).await) }
-        };
-        Route {
-            path: "/page/tab",
-            methods: &GET,
-            answer: Handler::later(answer),
-        }
-    }
-
-    async fn answer(self, name: String) -> Answer {
+/// `GET /page/tab?name=NAME&bytes_per_second=N`: the numbers of a tab's connection, and the pace of a tab on the
+/// slow line. Only the tab that named its connection knows the name.
+pub(super) fn tab_route(asks: Sender<TabQuestion>, wake: LateWake, line: SlowLine) -> Route {
+    let answer = move |request: RequestParts, _| {
+        let query = request.head.uri.query().unwrap_or_default();
+        line.set_pace(query);
         let (tell, told) = oneshot::channel();
-        let question = TabQuestion {
-            name,
-            answer: Box::new(move |look| {
-                // The browser may have disconnected.
-                let _ = tell.send(look);
-            }),
-        };
-        let _ = self.questions.send(question);
-        self.wake.wake();
-        // After the end of the loop the question is dropped.
-        match told.await {
-            Ok(Some(look)) => Answer::json(StatusCode::OK, operator::client(&look)),
-            // The tab has not sent its name yet: not an error of the request.
-            Ok(None) => Answer::json(StatusCode::OK, "null".to_owned()),
-            Err(_) => Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "Stopping"),
+        // The browser may have disconnected.
+        let tell = move |look| drop(tell.send(look));
+        let _ = asks.send((tab_name(query).unwrap_or_default(), Box::new(tell)));
+        wake.wake();
+        async move {
+            // After the end of the loop the question is dropped.
+            let answer = match told.await {
+                Ok(Some(look)) => Answer::json(StatusCode::OK, operator::client(&look)),
+                // The tab has not sent its name yet: not an error of the request.
+                Ok(None) => Answer::json(StatusCode::OK, "null".to_owned()),
+                Err(_) => Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "Stopping"),
+            };
+            LateAnswer::from(answer.no_store())
         }
-        .no_store()
+    };
+    Route {
+        path: "/page/tab",
+        methods: &GET,
+        answer: Handler::later(answer),
     }
 }
 
-/// `name` in the query, or the empty string.
-fn name_of(request: &RequestParts) -> String {
-    let query = request.head.uri.query().unwrap_or_default();
-    let mut pairs = form_urlencoded::parse(query.as_bytes());
-    let name = pairs.find(|(key, _)| key == "name");
-    name.map(|(_, name)| name.into_owned()).unwrap_or_default()
+/// The answer to a tab that the slow line did not take.
+pub(super) fn slow_route() -> Route {
+    let full = |_: &_| Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "No slow line is free");
+    Route::get("/page/slow/{path}", full)
 }
 
 /// `/health` of the levels gateway (contract levels, `GET /health`). `nats_url` is shown unchanged, so the

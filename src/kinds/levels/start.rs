@@ -6,8 +6,9 @@ use crossbeam_channel::unbounded;
 
 use super::DEMO;
 use super::endpoint::{self, EndpointSettings};
-use super::pages::{TabAsker, health_route};
+use super::pages::{health_route, slow_route, tab_route};
 use super::relay::{DURABLES, RelaySettings};
+use super::slow::SlowLine;
 use crate::base::Clock;
 use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
 use crate::gateways::{DemoGateway, LevelsGateway, LevelsPath};
@@ -32,12 +33,14 @@ pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError
     let source = SimulatedSource::new(market, rate_hz, Arc::clone(&status));
     let (questions, inputs) = unbounded();
     let wake = LateWake::default();
-    let asker = TabAsker {
-        questions,
-        wake: wake.clone(),
-    };
+    let line = SlowLine::default();
+    let pages = vec![
+        slow_route(),
+        tab_route(questions, wake.clone(), line.clone()),
+    ];
     let url = "simulated".to_owned();
-    plan.parts(DemoGateway::new, source, status, url, vec![asker.route()])
+    plan.parts(DemoGateway::new, source, status, url, pages)
+        .take_over(Arc::new(move |handover, back| line.take(handover, back)))
         .inputs(Inputs {
             receiver: inputs,
             wake,

@@ -2,7 +2,7 @@
 
 use super::Reactor;
 use crate::http::Handover;
-use crate::hub::{Effect, Ended, Feed, Gateway, Now, Permit, SessionKey};
+use crate::hub::{Effect, Ended, Feed, Gateway, Permit, SessionKey};
 use crate::telemetry::Budget;
 
 /// Effects in one turn, such as sockets to close; the rest waits for the next turn.
@@ -36,10 +36,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 self.hub.handle_released(key);
             }
             Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
-            Effect::Pace {
-                key,
-                bytes_per_second,
-            } => self.pace(key, bytes_per_second),
             Effect::Resume(key) => self.read_on(key),
         }
     }
@@ -79,18 +75,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 peer,
                 permit,
             });
-        }
-    }
-
-    pub(super) fn pace(&mut self, key: SessionKey, bytes_per_second: Option<u32>) {
-        let now_us = self.clock.mono_us();
-        self.sockets.paces.set(key, bytes_per_second, now_us);
-    }
-
-    /// Lets the hub write in this turn to the paced clients whose tick has come.
-    pub(super) fn write_to_paced(&mut self, now: Now) {
-        for key in self.sockets.paces.take_due(now.mono_us) {
-            self.hub.handle_writable(now, key);
         }
     }
 }
