@@ -13,7 +13,7 @@ import sys
 
 import arrows
 
-KNOT_MAX, LARGE, LARGE_MAX = 8, 5, 2
+KNOT_MAX, LARGE, LARGE_MAX = 8, 5, 1
 USE = re.compile(r"(?:^|\n)\s*(pub(?:\([^)]*\))?\s+)?use\s+([^;]+);")
 
 

@@ -1,16 +1,14 @@
-//! The encodings of a frame for clients that agreed on compression, and their compressor.
+//! The compressor, and which encoding of a frame goes to a client that agreed on compression.
 //!
-//! The first client that needs an encoding makes the encoding, for all others too. A client with
-//! compression gets every message in such an encoding: a payload that does not compress goes out in
-//! stored blocks, because libwebsockets up to 4.3.2 spins on a message without compression.
+//! A client with compression gets every message in such an encoding: a payload that does not compress
+//! goes out in stored blocks, because libwebsockets up to 4.3.2 spins on a message without compression.
 
 use std::ops::RangeInclusive;
-use std::sync::OnceLock;
 
-use super::outgoing::Form;
+use super::encodings::{FrameId, Key, Kind};
 use super::protocol::websocket;
-use super::window::{FrameId, OLDER_MAX};
-use super::{Encoded, Frame, HubStats, Limits};
+use super::window::OLDER_MAX;
+use super::{Frame, HubStats, Limits};
 use crate::wire::deflate::{
     self, DICTIONARY_BYTES_MAX, DeflateParams, Deflater, SMALL_WINDOW_BITS, WINDOW_BITS,
 };
@@ -19,108 +17,12 @@ use crate::wire::deflate::{
 /// shrinks takes twice as long with the large window, and the loop waits.
 const LARGE_BYTES: usize = 128 * 1024;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Refers to no earlier frame.
-    Alone,
-    /// Like `Alone`, within the window of [`SMALL_WINDOW_BITS`].
-    Small,
-    /// Not compressed.
-    Stored,
-    /// Refers to the last frame in the client's window.
-    After,
-}
-
-/// An encoding, and the earlier frame to which the encoding refers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key {
-    kind: Kind,
-    /// The earlier frame of [`Kind::After`]; otherwise [`FrameId::NONE`].
-    after: FrameId,
-}
-
-impl Key {
-    pub(super) const ALONE: Self = Self::of(Kind::Alone, FrameId::NONE);
-
-    pub(super) const fn of(kind: Kind, window: FrameId) -> Self {
-        let after = match kind {
-            Kind::After => window,
-            Kind::Alone | Kind::Small | Kind::Stored => FrameId::NONE,
-        };
-        Self { kind, after }
-    }
-
-    pub(super) fn kind(self) -> Kind {
-        self.kind
-    }
-}
-
 /// The compression parameters and the window of a client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inflates {
     pub(super) params: DeflateParams,
     /// The frame with which the client's window ends.
     pub(super) window: FrameId,
-}
-
-/// One encoding of a frame, and others behind it.
-#[derive(Debug)]
-pub(super) struct Deflated {
-    key: Key,
-    /// `None`: the encoding would not be smaller than the payload.
-    encoded: Option<Encoded>,
-    next: OnceLock<Box<Self>>,
-}
-
-/// The encodings of a frame so far.
-#[derive(Debug, Default)]
-pub(super) struct Encodings(OnceLock<Box<Deflated>>);
-
-impl Encodings {
-    fn iter(&self) -> impl Iterator<Item = &Deflated> {
-        let first = self.0.get().map(Box::as_ref);
-        std::iter::successors(first, |at| at.next.get().map(Box::as_ref))
-    }
-
-    /// Returns an encoding that exists already and is smaller than the payload.
-    #[inline]
-    pub(super) fn get(&self, key: Key) -> Option<&Encoded> {
-        self.iter().find(|at| at.key == key)?.encoded.as_ref()
-    }
-
-    /// Returns the encoding of `key`; the first call makes the encoding.
-    pub(super) fn get_or_make(
-        &self,
-        key: Key,
-        make: impl FnOnce() -> Option<Encoded>,
-    ) -> Option<&Encoded> {
-        let mut at = &self.0;
-        while let Some(made) = at.get() {
-            if made.key == key {
-                return made.encoded.as_ref();
-            }
-            at = &made.next;
-        }
-        let made = at.get_or_init(|| {
-            Box::new(Deflated {
-                key,
-                encoded: make(),
-                next: OnceLock::new(),
-            })
-        });
-        made.encoded.as_ref()
-    }
-
-    /// Returns the number of encodings that refer to an earlier frame.
-    fn chained(&self) -> usize {
-        self.iter().filter(|at| at.key.kind == Kind::After).count()
-    }
-
-    /// Memory of all encodings, in bytes.
-    pub(super) fn memory_bytes(&self) -> usize {
-        let encoded = self.iter().filter_map(|at| at.encoded.as_ref());
-        encoded.map(Encoded::memory_bytes).sum()
-    }
 }
 
 /// The deflaters of a hub.
@@ -153,7 +55,7 @@ impl Compressor {
         std::mem::take(&mut self.bytes)
     }
 
-    /// Makes the encoding that [`form`] then finds for a client.
+    /// Makes the encoding that [`kind`] then finds for a client.
     pub(super) fn encode(&mut self, frame: &Frame, client: Inflates, stats: &mut HubStats) {
         let after = after(client);
         if after.is_some_and(|key| self.after(frame, key, stats)) {
@@ -227,14 +129,14 @@ impl Compressor {
     }
 }
 
-/// Returns the encoding for a client, of the encodings that exist.
+/// Returns the kind of encoding for a client, of the encodings that exist.
 #[inline]
-pub(super) fn form(frame: &Frame, client: Inflates) -> Form {
+pub(super) fn kind(frame: &Frame, client: Inflates) -> Kind {
     let made = |key: &Key| frame.encoded(*key).is_some();
     let key = after(client).filter(made);
     let key = key.or_else(|| alone(frame, client.params).filter(made));
     let key = key.or_else(|| Some(Key::of(Kind::Stored, FrameId::NONE)).filter(made));
-    key.map_or(Form::Plain, Form::Deflated)
+    key.map_or(Kind::Plain, |key| key.kind)
 }
 
 /// The encoding that refers to the last frame of the client, if that frame is known.

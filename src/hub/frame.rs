@@ -1,56 +1,17 @@
 //! Shared frames: a payload is encoded once, and every send queue holds a reference.
 //!
 //! A server frame is not masked (RFC 6455 §5.1), so the same bytes serve every client. Header and
-//! payload are in one allocation; the first client that needs an encoding with compression, or for
-//! another protocol, makes the encoding, once per frame.
+//! payload are in one allocation; clients with compression or of another protocol get one of the
+//! frame's other encodings (`encodings.rs`).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use super::Now;
-use super::deflated::{Encodings, Key};
+use super::encodings::{Encoded, Encodings, FrameId, Key, Kind};
+use super::protocol::Codec;
 use super::protocol::websocket::{self, HEADER_ROOM};
-use super::protocol::{Codec, CodecId, Coded};
 use super::window::Link;
-
-/// One encoding of a frame: header and payload in one allocation.
-#[derive(Debug)]
-pub struct Encoded {
-    bytes: Vec<u8>,
-    /// Index of the header, which ends at the body.
-    start: u8,
-    /// Index of the payload.
-    body_at: u8,
-}
-
-impl Encoded {
-    pub(super) fn new(bytes: Vec<u8>, start: u8, body_at: u8) -> Self {
-        Self {
-            bytes,
-            start,
-            body_at,
-        }
-    }
-
-    /// Header and payload, for a client whose frame has no lead.
-    pub fn whole(&self) -> &[u8] {
-        &self.bytes[self.start as usize..]
-    }
-
-    /// The payload alone, for frames whose header and lead are rendered per connection.
-    pub fn body(&self) -> &[u8] {
-        &self.bytes[self.body_at as usize..]
-    }
-
-    /// The bytes before the payload.
-    pub(super) fn header(&self) -> &[u8] {
-        &self.bytes[self.start as usize..self.body_at as usize]
-    }
-
-    pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes.capacity()
-    }
-}
 
 /// The kind of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,12 +88,15 @@ pub struct Frame {
     class: Class,
     key: Option<ConflationKey>,
     received: Now,
-    deflated: Encodings,
+    encodings: Encodings,
     link: Link,
-    coded: OnceLock<Box<Coded>>,
     alive: FrameBytes,
     counted: Counted,
 }
+
+/// Every message that waits or is retained has a `Frame`.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Frame>() <= 144);
 
 impl Frame {
     /// Starts a text frame; the payload is written to the builder.
@@ -182,8 +146,7 @@ impl Frame {
 
     /// Bytes of this frame in [`FrameBytes`]: the memory of all encodings.
     pub fn memory_bytes(&self) -> usize {
-        let others = self.deflated.memory_bytes() + Coded::memory_bytes(&self.coded);
-        self.plain.memory_bytes() + others
+        self.plain.memory_bytes() + self.encodings.memory_bytes()
     }
 
     /// Counts one more queue entry in walk `number`; returns the number of entries so far.
@@ -203,7 +166,7 @@ impl Frame {
     /// The deflated encoding without reference to an earlier frame, if made already and smaller than
     /// the payload.
     pub fn deflated(&self) -> Option<&Encoded> {
-        self.deflated.get(Key::ALONE)
+        self.encodings.get(Key::ALONE)
     }
 
     /// The encoding of [`Self::deflated()`], made by `deflate` at the first call (raw DEFLATE of the
@@ -224,39 +187,44 @@ impl Frame {
         &self.link
     }
 
-    /// All encodings for clients that agreed on compression.
+    /// All encodings so far, except the plain encoding.
     pub(super) fn encodings(&self) -> &Encodings {
-        &self.deflated
+        &self.encodings
     }
 
-    /// An encoding for clients that agreed on compression, if made already and useful.
+    /// An encoding, if made already and worth sending.
     #[inline]
     pub(super) fn encoded(&self, key: Key) -> Option<&Encoded> {
-        self.deflated.get(key)
+        match key.kind {
+            Kind::Plain => Some(&self.plain),
+            _ => self.encodings.get(key),
+        }
     }
 
-    /// The encoding of `key`, made at the first call: `make` returns the payload behind
+    /// The compressed encoding of `key`, made at the first call: `make` returns the payload behind
     /// [`HEADER_ROOM`].
     pub(super) fn encoded_with(
         &self,
         key: Key,
         make: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
     ) -> Option<&Encoded> {
-        self.deflated.get_or_make(key, || {
-            let encoded = websocket::encode(make(self.body())?, self.content, true);
-            self.alive.add(encoded.memory_bytes());
-            Some(encoded)
+        self.make(key, || {
+            Some(websocket::encode(make(self.body())?, self.content, true))
         })
     }
 
-    /// The encoding of another protocol, made at the first call.
-    pub(super) fn coded_with(&self, codec: &Codec) -> &Encoded {
-        Coded::get_or_make(&self.coded, codec, self, |bytes| self.alive.add(bytes))
+    /// Makes the encoding of another protocol, at the first call.
+    pub(super) fn encode_with(&self, codec: &Codec) {
+        let key = Key::of(Kind::Codec(codec.id()), FrameId::NONE);
+        self.make(key, || Some(codec.encode(self)));
     }
 
-    /// The encoding of another protocol, if made already.
-    pub(super) fn coded(&self, id: CodecId) -> Option<&Encoded> {
-        Coded::get(&self.coded, id)
+    fn make(&self, key: Key, make: impl FnOnce() -> Option<Encoded>) -> Option<&Encoded> {
+        self.encodings.get_or_make(key, || {
+            let encoded = make()?;
+            self.alive.add(encoded.memory_bytes());
+            Some(encoded)
+        })
     }
 
     /// The kind of the payload.
@@ -364,9 +332,8 @@ impl FrameBuilder {
             class: self.class,
             key: self.key,
             received: self.received,
-            deflated: Encodings::default(),
+            encodings: Encodings::default(),
             link: Link::default(),
-            coded: OnceLock::new(),
             alive: self.alive,
             counted: Counted::default(),
         })

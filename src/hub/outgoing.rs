@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use super::deflated::{Key, Kind};
-use super::protocol::{CodecId, websocket};
+use super::encodings::{FrameId, Key, Kind};
+use super::protocol::websocket;
 use super::queue::Weigh;
-use super::window::FrameId;
 use super::{Encoded, Frame, Lead};
 
 /// One frame in one queue: 16 bytes, whatever the frame's size.
@@ -58,49 +57,17 @@ const _: () = assert!(size_of::<Entry>() == 16);
 /// The progress of the first data frame of a queue. The rest has to go out in the same encoding.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Begun {
-    /// The encoding; `None` if the client can get only one.
-    pub(super) deflated: Option<Kind>,
+    /// The kind of the encoding. [`Kind::After`] refers to the client's window, which stays until the
+    /// frame is out.
+    pub(super) kind: Kind,
     /// Bytes that the kernel has taken: header, lead and body counted together.
     pub(super) offset: u32,
-}
-
-/// The encoding in which a frame goes out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    Plain,
-    Deflated(Key),
-    Coded(CodecId),
-}
-
-impl Form {
-    fn is_deflated(self) -> bool {
-        matches!(self, Self::Deflated(_))
-    }
-
-    /// The frame with which the client's inflate window ends after `frame` was sent completely. Every
-    /// compressed encoding of `frame` inflates to the same bytes, so the encoding does not matter; an
-    /// uncompressed frame does not change the window.
-    #[inline]
-    pub(super) fn window_after(self, frame: &Frame, window: FrameId) -> FrameId {
-        match self {
-            Self::Deflated(_) => frame.link().id(),
-            Self::Plain | Self::Coded(_) => window,
-        }
-    }
-
-    /// The value of [`Begun::deflated`] for a frame that goes out in this form.
-    pub(super) fn begun(self) -> Option<Kind> {
-        match self {
-            Self::Deflated(key) => Some(key.kind()),
-            Self::Plain | Self::Coded(_) => None,
-        }
-    }
 }
 
 /// One frame of a write.
 pub(super) struct Outgoing<'a> {
     pub(super) entry: &'a Entry,
-    pub(super) form: Form,
+    pub(super) key: Key,
     /// Bytes that are out already.
     pub(super) skip: usize,
 }
@@ -109,13 +76,20 @@ impl<'a> Outgoing<'a> {
     #[inline]
     fn encoded(&self) -> &'a Encoded {
         let frame = &self.entry.frame;
-        let encoded = match self.form {
-            Form::Plain => return frame.plain(),
-            Form::Deflated(key) => frame.encoded(key),
-            Form::Coded(id) => frame.coded(id),
-        };
+        let encoded = frame.encoded(self.key);
         debug_assert!(encoded.is_some(), "not made");
         encoded.unwrap_or_else(|| frame.plain())
+    }
+
+    /// The frame with which the client's inflate window ends after this frame was sent completely.
+    /// Every compressed encoding of a frame inflates to the same bytes, so the encoding does not matter;
+    /// an uncompressed frame does not change the window.
+    #[inline]
+    pub(super) fn window_after(&self, window: FrameId) -> FrameId {
+        match self.key.kind.is_deflated() {
+            true => self.entry.frame.link().id(),
+            false => window,
+        }
     }
 
     /// The bytes behind the lead: the whole frame if there is no lead.
@@ -139,9 +113,9 @@ impl<'a> Outgoing<'a> {
     fn numbered_lead_bytes(&self, text: &str) -> usize {
         let text_bytes = self.lead_text_bytes(text);
         let encoded = self.encoded();
-        match self.form {
-            Form::Coded(_) => encoded.header().len() + text_bytes,
-            form => websocket::lead_bytes(text_bytes, encoded.body().len(), form.is_deflated()),
+        match self.key.kind {
+            Kind::Codec(_) => encoded.header().len() + text_bytes,
+            kind => websocket::lead_bytes(text_bytes, encoded.body().len(), kind.is_deflated()),
         }
     }
 
@@ -162,14 +136,14 @@ impl<'a> Outgoing<'a> {
         use std::io::Write;
 
         let encoded = self.encoded();
-        match self.form {
-            Form::Coded(_) => arena.extend_from_slice(encoded.header()),
-            form => websocket::write_lead_header(
+        match self.key.kind {
+            Kind::Codec(_) => arena.extend_from_slice(encoded.header()),
+            kind => websocket::write_lead_header(
                 arena,
                 self.entry.frame.content(),
                 self.lead_text_bytes(text),
                 encoded.body().len(),
-                form.is_deflated(),
+                kind.is_deflated(),
             ),
         }
         arena.extend_from_slice(text.as_bytes());

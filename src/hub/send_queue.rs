@@ -15,11 +15,11 @@ mod write;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use super::encodings::FrameId;
 use super::limits::SendQueueLimits;
 use super::outgoing::{Begun, Entry};
 use super::protocol::Encoding;
 use super::queue::{Queue, Weigh as _};
-use super::window::FrameId;
 use super::{CloseReason, ConflationKey, Frame, Lead, Now};
 
 /// Frames in one write: with a lead each, and the control part, fewer slices than a `writev` takes

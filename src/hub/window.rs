@@ -11,8 +11,8 @@
 //! | --- | --- |
 //! | a frame's number, and the previous frame | [`Link`], set when the frame is published |
 //! | the content of a client's window | `SendQueue::window`: the last frame that went out whole |
-//! | changes of a client's window | [`Form::window_after`](super::outgoing::Form::window_after) alone |
-//! | the encoding for a client | [`deflated::form`](super::deflated::form) |
+//! | changes of a client's window | [`Outgoing::window_after`](super::outgoing::Outgoing::window_after) alone |
+//! | the encoding for a client | [`deflated::kind`](super::deflated::kind) |
 //!
 //! A mistake in these rules corrupts text and raises no error: `tests/hub_rules/window.rs` inflates the
 //! messages of clients and compares every text. Frames of other topics, responses and frames with a
@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::Frame;
+use super::encodings::FrameId;
 
 /// How many frames back in the topic a frame may refer to, at most: a slow client, which skips, has one
 /// of these frames.
@@ -38,15 +39,6 @@ const KEPT_BYTES_MAX: usize = 1024 * 1024;
 /// Twice in a round of all numbers the windows of all clients are forgotten, so that no number means a
 /// frame of the previous round.
 const HALF_ROUND: u32 = 1 << 31;
-
-/// The number of a frame to which later frames may refer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct FrameId(u32);
-
-impl FrameId {
-    /// No frame: the window is unknown.
-    pub(super) const NONE: Self = Self(0);
-}
 
 /// A frame's number, and the previous frame of the topic.
 #[derive(Debug, Default)]

@@ -65,6 +65,48 @@ fn line_and_websocket_clients_get_the_same_publication() {
 }
 
 #[test]
+fn the_same_publication_goes_out_in_four_encodings_at_once() {
+    let mut room = Room::new(Limits {
+        event_stream: true,
+        ..no_pings()
+    });
+    let inflates = String::from_utf8_lossy(UPGRADE).replacen(
+        "Host: a\r\n",
+        "Host: a\r\nSec-WebSocket-Extensions: permessage-deflate\r\n",
+        1,
+    );
+    let stream = b"GET /ws HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n";
+    let clients = [
+        room.connect(UPGRADE),
+        room.lines(),
+        room.connect(inflates.as_bytes()),
+        room.connect(stream),
+    ];
+    // Too small to deflate: a stored block.
+    let stored = b"\xc1\x11\x00\x0b\x00\xf4\xffone for all\x00";
+    let whole: [&[u8]; 4] = [
+        b"\x81\x0bone for all",
+        b"> one for all\n",
+        stored,
+        b"data: one for all\n\n",
+    ];
+    // Each client has a part when the others' encodings are made, and gets the rest of its own.
+    for key in clients {
+        let socket = room.socket(key);
+        (socket.bytes, socket.room) = (Vec::new(), 5);
+    }
+    room.say(say("one for all"));
+    let payload = "one for all".len() as u64;
+    assert!(room.frame_bytes.alive() >= 4 * payload, "four encodings");
+    for (key, whole) in clients.into_iter().zip(whole) {
+        assert_eq!(room.socket(key).bytes, whole[..5]);
+        room.open_window(key, usize::MAX);
+        assert_eq!(room.socket(key).bytes, whole);
+    }
+    assert_eq!(room.frame_bytes.alive(), 0, "all encodings are given back");
+}
+
+#[test]
 fn a_number_of_the_client_stands_before_the_shared_body() {
     let mut room = Room::new(no_pings());
     let first = room.lines();

@@ -12,10 +12,10 @@ pub(super) mod websocket;
 
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use websocket::WebSocket;
 
+use super::encodings::CodecId;
 use super::{CloseCode, CloseReason, Encoded, Frame, Limits};
 use crate::wire::deflate::{DeflateParams, InflateWindows};
 use crate::wire::frame_reader::FrameScratch;
@@ -252,11 +252,6 @@ pub(in crate::hub) enum Encoding {
     Coded(CodecId),
 }
 
-/// The number of a codec, the same for all hubs of the process: a reference would make a send queue
-/// larger than two cache lines, and so would the alignment of a `u16`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::hub) struct CodecId([u8; 2]);
-
 /// The wire format of a protocol's frames.
 #[derive(Debug)]
 pub struct Codec {
@@ -278,71 +273,12 @@ impl Codec {
     }
 
     pub(super) fn id(&self) -> CodecId {
-        static CODECS: AtomicU16 = AtomicU16::new(0);
-        *self
-            .id
-            .get_or_init(|| CodecId(CODECS.fetch_add(1, Ordering::Relaxed).to_ne_bytes()))
-    }
-}
-
-/// The encoding of a frame by a codec, and the encodings by other codecs behind.
-#[derive(Debug)]
-pub(in crate::hub) struct Coded {
-    id: CodecId,
-    encoded: Encoded,
-    next: OnceLock<Box<Self>>,
-}
-
-impl Coded {
-    fn new(codec: &Codec, frame: &Frame) -> Self {
-        let mut bytes = codec.prefix.to_vec();
-        (codec.encode)(frame, &mut bytes);
-        Self {
-            id: codec.id(),
-            encoded: Encoded::new(bytes, 0, codec.prefix.len() as u8),
-            next: OnceLock::new(),
-        }
+        *self.id.get_or_init(CodecId::next)
     }
 
-    /// The encoding by `codec`, made by the first call; then `made` is called with the memory of the
-    /// encoding, in bytes.
-    pub(in crate::hub) fn get_or_make<'a>(
-        mut at: &'a OnceLock<Box<Self>>,
-        codec: &Codec,
-        frame: &Frame,
-        made: impl Fn(usize),
-    ) -> &'a Encoded {
-        loop {
-            let coded = at.get_or_init(|| {
-                let coded = Self::new(codec, frame);
-                made(coded.encoded.memory_bytes());
-                Box::new(coded)
-            });
-            if coded.id == codec.id() {
-                return &coded.encoded;
-            }
-            at = &coded.next;
-        }
-    }
-
-    /// The encoding by a codec, if made already.
-    pub(in crate::hub) fn get(mut at: &OnceLock<Box<Self>>, id: CodecId) -> Option<&Encoded> {
-        loop {
-            let coded = at.get()?;
-            if coded.id == id {
-                return Some(&coded.encoded);
-            }
-            at = &coded.next;
-        }
-    }
-
-    /// Memory of all encodings from `at` on, in bytes.
-    pub(in crate::hub) fn memory_bytes(mut at: &OnceLock<Box<Self>>) -> usize {
-        let mut bytes = 0;
-        while let Some(coded) = at.get() {
-            bytes += coded.encoded.memory_bytes();
-            at = &coded.next;
-        }
-        bytes
+    pub(super) fn encode(&self, frame: &Frame) -> Encoded {
+        let mut bytes = self.prefix.to_vec();
+        (self.encode)(frame, &mut bytes);
+        Encoded::new(bytes, 0, self.prefix.len() as u8)
     }
 }

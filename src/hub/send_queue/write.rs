@@ -7,11 +7,11 @@
 use std::io::IoSlice;
 
 use super::{FIRST_SEQ, FRAMES_MAX, SendQueue, Wrote};
-use crate::hub::deflated::{self, Inflates, Key};
-use crate::hub::outgoing::{Begun, Entry, Form, Outgoing};
+use crate::hub::deflated::{self, Inflates};
+use crate::hub::encodings::{FrameId, Key, Kind};
+use crate::hub::outgoing::{Begun, Entry, Outgoing};
 use crate::hub::protocol::Encoding;
 use crate::hub::queue::Queue;
-use crate::hub::window::FrameId;
 use crate::hub::{Frame, Now};
 
 impl SendQueue {
@@ -33,7 +33,7 @@ impl SendQueue {
                 encode(&entry.frame, window);
             }
             let part = self.part(entry, begun, window);
-            window = part.form.window_after(&entry.frame, window);
+            window = part.window_after(window);
             left = left.saturating_sub(part.body().len());
         }
     }
@@ -125,18 +125,18 @@ impl SendQueue {
             return left;
         };
         let part = self.part(first, self.begun, self.window);
-        let (form, skip) = (part.form, part.skip);
+        let (skip, window) = (part.skip, part.window_after(self.window));
         let remaining = part.lead_bytes() + part.body().len() - skip;
         if left < remaining {
             self.begun = (skip + left > 0).then_some(Begun {
-                deflated: form.begun(),
+                kind: part.key.kind,
                 offset: (skip + left) as u32,
             });
             return 0;
         }
         self.begun = None;
         if let Some(entry) = self.data.pop_front() {
-            self.window = form.window_after(&entry.frame, self.window);
+            self.window = window;
             let bytes = entry.frame.queue_bytes();
             self.bytes -= bytes;
             wrote.frames += 1;
@@ -155,7 +155,7 @@ impl SendQueue {
                 return None;
             }
             let part = self.part(self.data.get(index)?, begun.take(), window);
-            window = part.form.window_after(&part.entry.frame, window);
+            window = part.window_after(window);
             left = left.saturating_sub(part.body().len());
             Some(part)
         })
@@ -164,18 +164,17 @@ impl SendQueue {
     /// Returns a frame as `begun` says, or in the best encoding available now.
     #[inline]
     fn part<'a>(&self, entry: &'a Entry, begun: Option<Begun>, window: FrameId) -> Outgoing<'a> {
+        let kind = match (begun, self.encoding) {
+            (Some(begun), _) => begun.kind,
+            (None, Encoding::Plain) => Kind::Plain,
+            (None, Encoding::Coded(id)) => Kind::Codec(id),
+            (None, Encoding::Deflate(params)) => {
+                deflated::kind(&entry.frame, Inflates { params, window })
+            }
+        };
         Outgoing {
             entry,
-            form: match self.encoding {
-                Encoding::Plain => Form::Plain,
-                Encoding::Coded(id) => Form::Coded(id),
-                Encoding::Deflate(params) => match begun {
-                    Some(Begun { deflated, .. }) => {
-                        deflated.map_or(Form::Plain, |kind| Form::Deflated(Key::of(kind, window)))
-                    }
-                    None => deflated::form(&entry.frame, Inflates { params, window }),
-                },
-            },
+            key: Key::of(kind, window),
             skip: begun.map_or(0, |b| b.offset as usize),
         }
     }

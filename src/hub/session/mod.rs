@@ -360,7 +360,7 @@ impl Session {
     fn encode_next(&self, bytes_max: usize) {
         if let Some(codec) = self.cold.codec {
             self.queue.encode_next(bytes_max, |frame, _| {
-                frame.coded_with(codec);
+                frame.encode_with(codec);
             });
         }
     }
