@@ -272,7 +272,7 @@ proptest! {
             if granted && is_pattern {
                 // Every subject of the pattern that these tokens can make is granted too.
                 for one in ["a", "b", "ann", "bob", "other"] {
-                    let subject = name.replace('*', one).replace('>', one);
+                    let subject = name.replace(['*', '>'], one);
                     prop_assert!(model(&patterns, &subject), "{} of {}", subject, name);
                 }
             }

@@ -294,7 +294,7 @@ fn end(end: &ShownEnd, state: &OperatorState) -> Row {
         // The newest first, as from the gateway.
         Cell::number(duration(ago_ms), -(ago_ms as f64)),
         who(&end.client, end.user.as_deref()),
-        Cell::text(&end.full_reason(), tone_of_end(&end.reason)),
+        Cell::text(end.full_reason(), tone_of_end(&end.reason)),
         Cell::number(code, end.code.unwrap_or(0).into()),
         Cell::time(Some(end.age_ms)),
         Cell::text(&end.path, Tone::Plain),

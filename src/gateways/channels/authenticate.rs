@@ -3,22 +3,13 @@
 use super::super::access::{TokenEnd, shown_user};
 use super::answer::Answer;
 use super::client::Client;
+use super::stats::Renewal;
 use super::{ChannelsGateway, STEPS_PER_ENTRY};
 use crate::auth::{Identity, MatchBudget, Refusal, Rights, Token, TokenNameLimits};
 use crate::hub::{Core, SessionKey};
 
 /// A client may send a new token once in this time.
 const EVERY_US: u64 = 1_000_000;
-
-/// The outcome of a new token, as the label of the metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Renewal {
-    Accepted,
-    Refused,
-    /// Not looked at: too many tokens of this client, or of all clients.
-    Limited,
-}
 
 impl ChannelsGateway {
     /// Returns the identity and the rights in a token.

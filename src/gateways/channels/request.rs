@@ -129,7 +129,7 @@ impl Members {
         let token: Option<String> = sonic_rs::from_str(token).ok();
         token
             .and_then(Token::new)
-            .ok_or("token must be a string".into())
+            .ok_or(Cow::Borrowed("token must be a string"))
     }
 
     /// Returns the channels; an error if any is not a string.

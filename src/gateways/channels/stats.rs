@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::super::access::AccessStats;
-use super::authenticate::Renewal;
 use super::history::NotRecovered;
 use super::names::Full;
 
@@ -16,6 +15,16 @@ const RENEWALS: [&str; 3] = ["accepted", "refused", "limited"];
 
 /// The outcome of a resume, as labels.
 const RESUMES: [&str; 4] = ["recovered", "epoch", "window", "queue"];
+
+/// The outcome of a new token, as the label of the metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Renewal {
+    Accepted,
+    Refused,
+    /// Not looked at: too many tokens of this client, or of all clients.
+    Limited,
+}
 
 /// Counters that any thread may read.
 #[derive(Debug, Default)]
