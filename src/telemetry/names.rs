@@ -323,6 +323,9 @@ metric_names! { |at|
         "Entries of subscribe requests refused because of a limit over all clients or over those of an address, by limit.";
     GAPS_TOLD = Counter "weirgate_gaps_told_total" []
         "Losses of messages between the bus and weirgate that clients were told of, counted once per client.";
+    RENEWALS = Counter "weirgate_token_renewals_total" ["outcome"]
+        "New tokens of clients on open connections, by outcome; limited: not looked at, because one client \
+            or all clients sent too many.";
     HISTORY_NAMES = Gauge "weirgate_history_names" []
         "Names of which messages are kept for clients that resume (--history).";
     HISTORY_NAMES_MAX = Gauge "weirgate_history_names_max" []
@@ -340,9 +343,6 @@ metric_names! { |at|
             the position is of another instance, from before a loss, or of a name without history; \
             window: missed messages were forgotten; queue: they do not fit in the send queue or the \
             rate of the client.";
-    RENEWALS = Counter "weirgate_token_renewals_total" ["outcome"]
-        "New tokens of clients on open connections, by outcome; limited: not looked at, because one client \
-            or all clients sent too many.";
     RETAINED_WAITING = Gauge "weirgate_retained_waiting" []
         "Last values that clients wait for (--retained): clients times names.";
     RETAINED_QUESTIONS = Gauge "weirgate_retained_questions" ["stage"]

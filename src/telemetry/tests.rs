@@ -31,6 +31,7 @@ fn telemetry() -> Arc<Telemetry> {
             Box::new(|| vec![("channels", 1)]),
         ),
         number(&names::GAPS_TOLD),
+        GatewayMetric::ByLabel(&names::RENEWALS, Box::new(|| vec![("accepted", 1)])),
         number(&names::HISTORY_NAMES),
         number(&names::HISTORY_NAMES_MAX),
         number(&names::HISTORY_NAMES_LIMITED),

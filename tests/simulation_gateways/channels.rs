@@ -239,6 +239,7 @@ impl Contract for Channels {
                 name_bytes_max: 1 << 24,
             },
             inbound_per_second: 1_000_000,
+            renewals_per_second: 1_000,
             outbound_per_second: None,
             default_role: "user".to_owned(),
             json_depth_max: 32,

@@ -66,7 +66,7 @@ pub(super) static ROWS: &[Setting] = &[
         "send-queue-stall-ms",
         (100, HOUR_MS),
         "30000",
-        "How long the kernel may take no byte for a client while frames wait in the send queue",
+        "How long the kernel may take no byte for a client while frames wait",
     )
     .more("Less than 10000 also drops working clients on very slow connections.")
     .limit(
