@@ -1,7 +1,7 @@
 import { Address, Connection, ConnectionEvents, ConnectionOptions, FeedEvent, RequestError } from "./weirgate.js";
 
 export interface SessionOptions<Client> extends ConnectionOptions<Client> {
-  /** Each refusal by the server; a refused request is rejected as well. */
+  /** Each refusal by the server, and each exception of a subscription's handler. A refused request is rejected as well. */
   onError?: (error: RequestError) => void;
 }
 
@@ -19,12 +19,38 @@ export class Session<Events, Item> extends Connection<never, Events, Item> {
   constructor(url: Address, options?: SessionOptions<any>);
 }
 
-/** Names to subscribe to, and to subscribe to again on each new connection. */
-export class Subscriber<Events, Item, Acknowledgement> extends Session<Events, Item> {
-  /** The names granted by the server. */
+export interface SubscriberOptions<Client> extends SessionOptions<Client> {
+  /** Most names of all subscriptions together; a name of two subscriptions counts twice. With more, `subscribe` throws. Default 10,000. */
+  namesMax?: number;
+}
+
+/** The server's answer about the names of a subscription. */
+export interface Answer {
+  granted: string[];
+  /** The reasons by name. */
+  refused: Record<string, string>;
+}
+
+/**
+ * Names that a part of the program wants until `unsubscribe()`, over all connections.
+ *
+ * Awaited, it is the answer once the server has granted or refused each name; rejected with a RequestError "refused" if no
+ * name is granted, "timeout" (the names stay wanted), or "closed". `for await` takes the messages of the names, from the
+ * begin of the loop; the loop ends with `unsubscribe()` or `close()`, and throws if the server refuses all names or the
+ * client for good, or if more than `queueMax` messages wait.
+ */
+export interface Subscription<Item> extends PromiseLike<Answer>, AsyncIterable<Item> {
+  /** The names granted on this connection. */
+  readonly granted: string[];
+  /** The names refused by the server, with the reasons. */
+  readonly refused: Record<string, string>;
+  /** Gives up the names: each name with the last of its subscriptions. No call of the handler follows. */
+  unsubscribe(): void;
+}
+
+/** Names that are wanted until they are given up: asked for on each connection, and again after a new token. */
+export class Subscriber<Events, Item> extends Session<Events, Item> {
+  /** The names granted on this connection. */
   readonly subscriptions: ReadonlySet<string>;
-  /** Resolves with the server's acknowledgement. Without a connection the request waits for a connection, `requestMs` at most. */
-  subscribe(names: string | readonly string[], options?: RequestOptions): Promise<Acknowledgement>;
-  unsubscribe(names: string | readonly string[], options?: RequestOptions): Promise<Acknowledgement>;
   ping(options?: RequestOptions): Promise<{ timestamp: number | string }>;
 }
