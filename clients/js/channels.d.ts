@@ -1,4 +1,5 @@
-import { SessionEvents, Subscriber, SubscriberOptions, Subscription } from "./session.js";
+import { SessionEvents } from "./session.js";
+import { Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
 import { Address, FeedEvent, Gap } from "./weirgate.js";
 
 /** A published message. */

@@ -1,4 +1,4 @@
-import { Subscriber } from "./session.js";
+import { Subscriber } from "./subscriber.js";
 
 /** `weirgate channels`. */
 export class Channels extends Subscriber {

@@ -1,4 +1,5 @@
-import { SessionEvents, Subscriber, SubscriberOptions, Subscription } from "./session.js";
+import { SessionEvents } from "./session.js";
+import { Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
 import { Address, FeedEvent } from "./weirgate.js";
 
 /** A trade: each key only where the publisher sent it, with the publisher's value. */

@@ -1,4 +1,4 @@
-import { Subscriber } from "./session.js";
+import { Subscriber } from "./subscriber.js";
 
 /** `weirgate trades`. */
 export class Trades extends Subscriber {

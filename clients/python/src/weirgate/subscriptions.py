@@ -168,7 +168,9 @@ class SubscriberCore(SessionCore):
         return [entry.name for entry in self._all("live") if entry.group == group]
 
     def granted(self, names: Iterable[str], group: str = "") -> None:
-        entries = [entry for name in names if (entry := self._names.get((group, name))) is not None]
+        """Of the names only those asked for: another may be about to be given up."""
+        known = (self._names.get((group, name)) for name in names)
+        entries = _in_state((entry for entry in known if entry is not None), "asked")
         for entry in entries:
             entry.state = "live"
         _check(entries)
@@ -186,7 +188,8 @@ class SubscriberCore(SessionCore):
 
     def opened(self, identity: str) -> None:
         self._is_up = True
-        for entry in self._all("refused", "limited"):
+        for entry in self._names.values():
+            entry.is_alone = False
             # Another token may be granted more.
             if entry.state == "limited" or identity != self._identity:
                 entry.state = "wanted"
