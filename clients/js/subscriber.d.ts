@@ -21,6 +21,7 @@ export interface Answer {
  * client for good, or if more than `queueMax` messages wait.
  */
 export interface Subscription<Item> extends PromiseLike<Answer>, AsyncIterable<Item> {
+  catch<Other = never>(rejected?: (error: any) => Other | PromiseLike<Other>): Promise<Answer | Other>;
   /** The names granted on this connection. */
   readonly granted: string[];
   /** The names refused by the server, with the reasons. */

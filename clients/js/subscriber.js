@@ -25,7 +25,7 @@ class Subscription extends EventTarget {
     this.#handler = handler;
     for (const { subs } of entries) subs.add(this);
     // A program may ignore the answer: no unhandled rejection then.
-    this.#answer.catch(() => {});
+    this.catch(() => {});
     this.#timer = setTimeout(() => this.#settle.reject(new RequestError("timeout", "no answer")), client.options.requestMs);
   }
 
@@ -42,6 +42,9 @@ class Subscription extends EventTarget {
 
   then(...how) {
     return this.#answer.then(...how);
+  }
+  catch(how) {
+    return this.#answer.catch(how);
   }
 
   unsubscribe() {
