@@ -6,7 +6,7 @@ import re
 import pytest
 from weirgate.core import Core, Deliver, Dial, Drop, Emit, LevelsCore, Options, RequestError, Send
 from weirgate.sessions import DevicesCore
-from weirgate.subscriptions import ChannelsCore, Subscription, TradesCore
+from weirgate.subscriptions import ChannelsCore, SubscriptionCore, TradesCore
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "conformance"
 CORES = {"connection": Core, "levels": LevelsCore, "trades": TradesCore, "channels": ChannelsCore, "events": DevicesCore}
@@ -222,7 +222,7 @@ class Run:
     def do_response(self, label, value):
         call = self.calls[label]
         assert call.is_done and call.error is None
-        if isinstance(call, Subscription):
+        if isinstance(call, SubscriptionCore):
             assert {"granted": call.granted, "refused": call.refused} == value
         else:
             assert call.response == value

@@ -14,13 +14,12 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as _connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from . import subscriptions
 from .core import Close, Core, Deliver, Dial, Drop, Emit, LevelsCore, Options, RequestError, Send, Status
 from .options import (
     Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade, TradesOptions, Url,
 )
 from .sessions import DevicesCore, Push, Request, SessionCore
-from .subscriptions import ChannelsCore, SubscriberCore, TradesCore
+from .subscriptions import ChannelsCore, SubscriberCore, SubscriptionCore, TradesCore
 
 Item = TypeVar("Item")
 
@@ -175,7 +174,7 @@ class Connection(Generic[Item]):
             case Deliver(subscription, item, details):
                 self._deliver(subscription, item, details)
 
-    def _deliver(self, subscription: subscriptions.Subscription, item: Any, details: tuple[Any, ...]) -> None:
+    def _deliver(self, subscription: SubscriptionCore, item: Any, details: tuple[Any, ...]) -> None:
         raise NotImplementedError
 
     def _call(self, listener: Callable[..., Any], args: tuple[Any, ...]) -> Exception | None:
@@ -293,7 +292,7 @@ class Subscription(Generic[Item]):
     of the loop; the loop ends with `unsubscribe()` or `close()`, and raises RequestError if the server refuses all names
     (`refused`) or the client (`closed`) for good, or if more than `queue_max` messages wait (`late`)."""
 
-    def __init__(self, client: _Subscriber[Any], inner: subscriptions.Subscription) -> None:
+    def __init__(self, client: _Subscriber[Any], inner: SubscriptionCore) -> None:
         self._client, self._inner = client, inner
         self._inboxes: list[_Inbox] = []
         self._waiters: list[asyncio.Future[None]] = []
@@ -364,12 +363,12 @@ class _Subscriber(_Session[Item]):
         """The server's pong."""
         return await self._answer(self._core.ping(_now()))
 
-    def _subscription(self, inner: subscriptions.Subscription) -> Subscription[Any]:
+    def _subscription(self, inner: SubscriptionCore) -> Subscription[Any]:
         subscription: Subscription[Any] = Subscription(self, inner)
         self._pump()
         return subscription
 
-    def _deliver(self, subscription: subscriptions.Subscription, item: Any, details: tuple[Any, ...]) -> None:
+    def _deliver(self, subscription: SubscriptionCore, item: Any, details: tuple[Any, ...]) -> None:
         if subscription.is_left:
             return
         if subscription.on_item is not None:

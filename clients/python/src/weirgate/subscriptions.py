@@ -24,7 +24,7 @@ class _Entry:
 
     name: str
     group: str
-    subscriptions: dict[Subscription, None] = field(default_factory=dict)
+    subscriptions: dict[SubscriptionCore, None] = field(default_factory=dict)
     state: State = "wanted"
     why: str = ""
     is_alone: bool = False
@@ -35,7 +35,7 @@ class _Entry:
 
 
 @dataclass(eq=False)
-class Subscription:
+class SubscriptionCore:
     """Names that a part of the program wants until `SubscriberCore.unsubscribe`. `on_change` is called when the wait for
     the server ends, and when no more messages come."""
 
@@ -102,7 +102,7 @@ class SubscriberCore(SessionCore):
         super().__post_init__()
         self._names: dict[tuple[str, str], _Entry] = {}
         # Subscriptions that wait for the server, in the order of their deadlines.
-        self._waiting: dict[Subscription, None] = {}
+        self._waiting: dict[SubscriptionCore, None] = {}
         self._count = 0
         self._is_up = False
         self._is_planned = False
@@ -116,7 +116,7 @@ class SubscriberCore(SessionCore):
         return self.live("")
 
     def subscribe(self, now: float, names: str | Iterable[str], handler: Callable[..., object] | None = None,
-                  group: str = "") -> Subscription:
+                  group: str = "") -> SubscriptionCore:
         """Names of different groups are different names. Raises ValueError over `names_max`."""
         self.now = now
         wanted = list(dict.fromkeys(self.names(names)))
@@ -126,7 +126,7 @@ class SubscriberCore(SessionCore):
         if self._count + len(wanted) > most:
             raise ValueError(f"more than names_max ({most:,}) names")
         entries = [self._entry(name, group) for name in wanted]
-        subscription = Subscription(self, entries, handler, now + self.options.request_ms)
+        subscription = SubscriptionCore(self, entries, handler, now + self.options.request_ms)
         for entry in entries:
             entry.subscriptions[subscription] = None
         self._waiting[subscription] = None
@@ -134,7 +134,7 @@ class SubscriberCore(SessionCore):
         subscription.check()
         return subscription
 
-    def unsubscribe(self, now: float, subscription: Subscription) -> None:
+    def unsubscribe(self, now: float, subscription: SubscriptionCore) -> None:
         self.now = now
         if subscription.is_left:
             return
@@ -181,7 +181,7 @@ class SubscriberCore(SessionCore):
         for subscription in list(entry.subscriptions) if entry else ():
             self._outputs.append(Deliver(subscription, item, details))
 
-    def settled(self, subscription: Subscription) -> None:
+    def settled(self, subscription: SubscriptionCore) -> None:
         self._waiting.pop(subscription, None)
 
     # ---- Of a connection
@@ -334,7 +334,7 @@ class TradesCore(SubscriberCore):
         return {"action": action + "_candles", "symbols": names, "interval": group} if group else {"action": action, "symbols": names}
 
     def subscribe_candles(self, now: float, symbols: str | Iterable[str], interval: str,
-                          handler: Callable[..., object] | None = None) -> Subscription:
+                          handler: Callable[..., object] | None = None) -> SubscriptionCore:
         return self.subscribe(now, symbols, handler, interval)
 
     @property
@@ -417,7 +417,7 @@ class ChannelsCore(SubscriberCore):
             self._settle(request, message)
 
     def _data(self, message: dict[str, Any]) -> None:
-        name = message.get("channel") if message.get("pattern") is None else message["pattern"]
+        name: str = message["channel"] if message.get("pattern") is None else message["pattern"]
         offset, epoch = message.get("offset"), message.get("epoch") or (self._positions.get(name) or {}).get("epoch")
         if offset and epoch:
             self._positions[name] = {"epoch": epoch, "offset": offset}
