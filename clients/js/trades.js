@@ -43,7 +43,8 @@ export class Trades extends Subscriber {
     this.granted(currentSubscriptions, interval);
     const action = type === "pong" ? "ping" : subscribed ? "subscribe" : "unsubscribe";
     const { message: asked } = request ?? {};
+    const isHeld = !subscribed || asked?.symbols?.every((symbol) => currentSubscriptions.includes(symbol));
     // Otherwise a late response, after a timeout of the request.
-    if (asked?.action.startsWith(action) && asked.interval === interval) request.resolve(data ?? { timestamp });
+    if (asked?.action.startsWith(action) && asked.interval === interval && isHeld) request.resolve(data ?? { timestamp });
   }
 }

@@ -357,12 +357,13 @@ class TradesCore(SubscriberCore):
         request = self._asked()
         if type == "error":
             return self._refuse_request(request, "refused", message.get("message"))
-        interval = data.get("interval")
-        self.granted(data.get("currentSubscriptions", ()), interval or "")
+        interval, current = data.get("interval"), data.get("currentSubscriptions", [])
+        self.granted(current, interval or "")
         action = "ping" if type == "pong" else "subscribe" if "subscribed" in data else "unsubscribe"
         asked = None if request is None else (request.message["action"], request.message.get("interval"))
         # Otherwise a late response, after a timeout of the request.
-        if request is not None and asked == (action + "_candles" if interval else action, interval):
+        is_asked = request is not None and asked == (action + "_candles" if interval else action, interval)
+        if request is not None and is_asked and (action != "subscribe" or set(request.message["symbols"]) <= set(current)):
             self._settle(request, data or {"timestamp": timestamp})
 
 
