@@ -41,7 +41,6 @@ export class Channels extends Subscriber {
     const now = new Map(Object.entries(positions));
     // With `true` the missed messages follow.
     for (const name of channels) if (recovered[name] !== true) this.#positions.set(name, now.get(name));
-    this.granted(channels);
     this.emit("subscribed", message);
   }
 

@@ -8,7 +8,7 @@ const PROBE_MS = 3_000;
 const LIMITED = /^(Max |Server limit |Cannot subscribe)/;
 const FULL = /would exceed maximum/;
 
-/** Names that a part of the program wants until `unsubscribe()`. Awaited: the server's answer. */
+/** Names that a part of the program wants. Awaited: the server's answer. */
 class Subscription extends EventTarget {
   #client;
   #entries;
@@ -82,6 +82,7 @@ export class Subscriber extends Session {
   #count = 0;
   #isUp = false;
   #isPlanned = false;
+  #asking = 0;
   #as;
 
   get subscriptions() {
@@ -118,14 +119,7 @@ export class Subscriber extends Session {
     return new Set(this.#all("live").filter((entry) => entry.group === group).map(({ name }) => name));
   }
 
-  /** Of the names only those asked for: another may be about to be given up. */
-  granted(names, group = "") {
-    const entries = inState(names.flatMap((name) => this.#names.get(keyOf(name, group)) ?? []), ["asked"]);
-    for (const entry of entries) entry.state = "live";
-    check(entries);
-  }
-
-  /** Passes a message to the subscriptions of a name. A handler that fails keeps no other from the message. */
+  /** A handler that fails keeps no other from the message. */
   deliver(name, group, item, ...details) {
     for (const sub of [...(this.#names.get(keyOf(name, group))?.subs ?? [])]) {
       try {
@@ -189,32 +183,45 @@ export class Subscriber extends Session {
 
   /** Gives up what nobody wants any more, and asks for what is wanted. */
   #ask() {
-    const gone = [...this.#names.values()].filter(({ subs }) => !subs.size);
-    for (const { name, group } of gone) this.#names.delete(keyOf(name, group));
-    this.forget(gone.map(({ name }) => name));
-    if (!this.#isUp) return;
-    for (let part; (part = this.#part(inState(gone, ["live", "asked"]))); ) this.#request("unsubscribe", part, "gone");
-    for (let part; (part = !(this.isSerial && this.#all("asked").length) && this.#part(this.#all("wanted"))); ) this.#request("subscribe", part, "asked");
+    while (!(this.isSerial && this.#asking)) {
+      const gone = [...this.#names.values()].filter(({ subs }) => !subs.size);
+      const held = this.#part(inState(gone, this.#isUp ? ["live", "asked"] : []));
+      for (const { name, group } of held ?? gone) this.#names.delete(keyOf(name, group));
+      this.forget((held ?? gone).map(({ name }) => name));
+      const wanted = this.#part(this.#isUp ? this.#all("wanted") : []);
+      if (held) this.#request("unsubscribe", held, "gone");
+      else if (wanted) this.#request("subscribe", wanted, "asked");
+      else return;
+    }
   }
 
   /** The first names that go in a request together. */
   #part(entries) {
     const [first] = entries;
-    if (!first?.isAlone) return first && entries.filter(({ group, isAlone }) => group === first.group && !isAlone).slice(0, this.partMax);
-    return [first];
+    if (first?.isAlone) return [first];
+    return first && entries.filter(({ group, isAlone }) => group === first.group && !isAlone).slice(0, this.partMax);
   }
 
   #request(action, part, state) {
     const names = part.map(({ name }) => name), [{ group }] = part;
     for (const entry of part) entry.state = state;
-    const settle = ({ code, message, errors = [] }) => {
-      const left = inState(part, ["asked"]).filter(({ subs }) => subs.size), isRefusal = code === "refused";
-      if (!code) this.#refuse(left, errors);
-      else if (isRefusal && names.length === 1) this.#refuse(left, [message]);
+    this.#asking += 1;
+    const settle = ({ code, message, channels = names, errors = [] }) => {
+      this.#asking -= 1;
+      const left = inState(part, ["asked"]), isRefusal = code === "refused";
+      if (!code) {
+        for (const entry of left) if (channels.includes(entry.name)) entry.state = "live";
+        check(left);
+        this.#refuse(inState(left, ["asked"]), errors);
+      } else if (isRefusal && names.length === 1) this.#refuse(left, [message]);
       // A single bad name refuses a whole request.
       else for (const entry of left) Object.assign(entry, { state: "wanted", isAlone: isRefusal });
       if (code === "timeout") this.#tell(new RequestError(code, message));
-      if (action === "unsubscribe") for (const entry of this.#all("limited")) entry.state = "wanted";
+      if (action === "unsubscribe") {
+        const held = code === "timeout" ? part.filter(({ name }) => !this.#names.has(keyOf(name, group))) : [];
+        if (held.length) this.#request(action, held, state);
+        for (const entry of this.#all("limited")) entry.state = "wanted";
+      }
       this.#ask();
     };
     this.ask((id) => this.message(action, names, id, group), { isSafe: false, isQuiet: true, isBound: true }).then(settle, settle);

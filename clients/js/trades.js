@@ -40,7 +40,6 @@ export class Trades extends Subscriber {
     const request = this.asked();
     if (type === "error") return this.refuse(request, "refused", message);
     const { subscribed, currentSubscriptions = [], interval } = data ?? {};
-    this.granted(currentSubscriptions, interval);
     const action = type === "pong" ? "ping" : subscribed ? "subscribe" : "unsubscribe";
     const { message: asked } = request ?? {};
     const isHeld = !subscribed || asked?.symbols?.every((symbol) => currentSubscriptions.includes(symbol));

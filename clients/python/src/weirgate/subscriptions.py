@@ -167,14 +167,6 @@ class SubscriberCore(SessionCore):
         """The names granted on this connection."""
         return [entry.name for entry in self._all("live") if entry.group == group]
 
-    def granted(self, names: Iterable[str], group: str = "") -> None:
-        """Of the names only those asked for: another may be about to be given up."""
-        known = (self._names.get((group, name)) for name in names)
-        entries = _in_state((entry for entry in known if entry is not None), "asked")
-        for entry in entries:
-            entry.state = "live"
-        _check(entries)
-
     def deliver(self, name: str, group: str, item: Any, *details: Any) -> None:
         """Passes a message to the subscriptions of a name."""
         entry = self._names.get((group, name))
@@ -245,16 +237,18 @@ class SubscriberCore(SessionCore):
 
     def _ask(self) -> None:
         """Gives up what nobody wants any more, and asks for what is wanted."""
-        gone = [entry for entry in self._names.values() if not entry.subscriptions]
-        for entry in gone:
-            del self._names[entry.group, entry.name]
-        self.forget([entry.name for entry in gone])
-        if not self._is_up:
-            return
-        while part := self._part(_in_state(gone, "live", "asked")):
-            self._request("unsubscribe", part, "gone")
-        while not (self.is_serial and self._asking) and (part := self._part(self._all("wanted"))):
-            self._request("subscribe", part, "asked")
+        while not (self.is_serial and self._asking):
+            gone = [entry for entry in self._names.values() if not entry.subscriptions]
+            held = self._part(_in_state(gone, "live", "asked") if self._is_up else [])
+            for entry in held or gone:
+                del self._names[entry.group, entry.name]
+            self.forget([entry.name for entry in held or gone])
+            if held:
+                self._request("unsubscribe", held, "gone")
+            elif wanted := self._part(self._all("wanted") if self._is_up else []):
+                self._request("subscribe", wanted, "asked")
+            else:
+                return
 
     def _part(self, entries: list[_Entry]) -> list[_Entry]:
         """The first names that go in a request together."""
@@ -270,12 +264,15 @@ class SubscriberCore(SessionCore):
 
         def done(request: Request) -> None:
             self._asking -= 1
-            left = [entry for entry in _in_state(part, "asked") if entry.subscriptions]
-            if request.error is None:
-                self._refuse(left, request.response.get("errors", []))
+            error = request.error
+            if error is None:
+                self._answered(part, request.response)
             else:
-                self._failed(request.error, left, len(part))
+                self._failed(part, error)
             if action == "unsubscribe":
+                held = [entry for entry in part if (entry.group, entry.name) not in self._names]
+                if held and error is not None and error.code == "timeout":
+                    self._request(action, held, state)
                 for entry in self._all("limited"):
                     entry.state = "wanted"
             self._ask()
@@ -283,12 +280,23 @@ class SubscriberCore(SessionCore):
         self.ask(self.now, lambda request_id: self.message(action, names, request_id, part[0].group),
                  is_safe=False, is_quiet=True, is_bound=True, on_done=done)
 
-    def _failed(self, error: RequestError, left: list[_Entry], asked: int) -> None:
-        if error.code == "refused" and asked == 1:
-            return self._refuse(left, [str(error)])
-        for entry in left:
-            # A single bad name refuses a whole request.
-            entry.state, entry.is_alone = "wanted", error.code == "refused"
+    def _answered(self, part: list[_Entry], response: dict[str, Any]) -> None:
+        asked = _in_state(part, "asked")
+        granted = set(response.get("channels", [entry.name for entry in part]))
+        for entry in asked:
+            if entry.name in granted:
+                entry.state = "live"
+        _check(asked)
+        self._refuse(_in_state(asked, "asked"), response.get("errors", []))
+
+    def _failed(self, part: list[_Entry], error: RequestError) -> None:
+        asked, is_refusal = _in_state(part, "asked"), error.code == "refused"
+        if is_refusal and len(part) == 1:
+            self._refuse(asked, [str(error)])
+        else:
+            for entry in asked:
+                # A single bad name refuses a whole request.
+                entry.state, entry.is_alone = "wanted", is_refusal
         if error.code == "timeout":
             self._emit("error", error)
 
@@ -358,7 +366,6 @@ class TradesCore(SubscriberCore):
         if type == "error":
             return self._refuse_request(request, "refused", message.get("message"))
         interval, current = data.get("interval"), data.get("currentSubscriptions", [])
-        self.granted(current, interval or "")
         action = "ping" if type == "pong" else "subscribe" if "subscribed" in data else "unsubscribe"
         asked = None if request is None else (request.message["action"], request.message.get("interval"))
         # Otherwise a late response, after a timeout of the request.
@@ -431,7 +438,6 @@ class ChannelsCore(SubscriberCore):
             # With true the missed messages follow.
             if recovered.get(name) is not True:
                 self._positions[name] = positions.get(name)
-        self.granted(channels)
         self._emit("subscribed", message)
 
     def _count_seq(self, seq: int) -> None:
