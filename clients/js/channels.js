@@ -63,6 +63,8 @@ export class Channels extends Subscriber {
     const request = this.asked(requestId);
     if (type === "error") return this.refuse(request, "refused", error);
     if (type === "subscribed") this.#subscribed(message);
-    request?.resolve(message);
+    if (request) request.resolve(message);
+    // After the timeout of the request.
+    else if (type === "subscribed") this.granted(message.channels);
   }
 }

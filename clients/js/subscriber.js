@@ -119,6 +119,12 @@ export class Subscriber extends Session {
     return new Set(this.#all("live").filter((entry) => entry.group === group).map(({ name }) => name));
   }
 
+  granted(names, part = this.#all("asked")) {
+    const entries = inState(part, ["asked"]).filter(({ name }) => names.includes(name));
+    for (const entry of entries) entry.state = "live";
+    check(entries);
+  }
+
   /** A handler that fails keeps no other from the message. */
   deliver(name, group, item, ...details) {
     for (const sub of [...(this.#names.get(keyOf(name, group))?.subs ?? [])]) {
@@ -208,14 +214,13 @@ export class Subscriber extends Session {
     this.#asking += 1;
     const settle = ({ code, message, channels = names, errors = [] }) => {
       this.#asking -= 1;
-      const left = inState(part, ["asked"]), isRefusal = code === "refused";
+      const isRefusal = code === "refused";
       if (!code) {
-        for (const entry of left) if (channels.includes(entry.name)) entry.state = "live";
-        check(left);
-        this.#refuse(inState(left, ["asked"]), errors);
-      } else if (isRefusal && names.length === 1) this.#refuse(left, [message]);
+        this.granted(channels, part);
+        this.#refuse(part.filter(({ name }) => !channels.includes(name)), errors);
+      } else if (isRefusal && names.length === 1) this.#refuse(part, [message]);
       // A single bad name refuses a whole request.
-      else for (const entry of left) Object.assign(entry, { state: "wanted", isAlone: isRefusal });
+      else for (const entry of inState(part, ["asked"])) Object.assign(entry, { state: "wanted", isAlone: isRefusal });
       if (code === "timeout") this.#tell(new RequestError(code, message));
       if (action === "unsubscribe") {
         const held = code === "timeout" ? part.filter(({ name }) => !this.#names.has(keyOf(name, group))) : [];
@@ -228,16 +233,16 @@ export class Subscriber extends Session {
   }
 
   /** The reasons come in the order of the names; the last reason goes for the rest. */
-  #refuse(left, errors) {
-    if (!left.length) return;
+  #refuse(part, errors) {
     const last = errors.at(-1) ?? "not granted";
-    if (FULL.test(last)) left.push(...this.#all("wanted"));
-    left.forEach((entry, at) => {
-      entry.why = errors[at] ?? last;
-      entry.state = LIMITED.test(entry.why) ? "limited" : "refused";
-    });
+    part.forEach((entry, at) => (entry.why = errors[at] ?? last));
+    // Only what is still waited for.
+    const left = inState(part, ["asked"]), full = FULL.test(last) ? this.#all("wanted") : [];
+    for (const entry of full) entry.why = last;
+    left.push(...full);
+    for (const entry of left) entry.state = LIMITED.test(entry.why) ? "limited" : "refused";
     check(left);
-    this.#tell(refusal(left));
+    if (left.length) this.#tell(refusal(left));
   }
 }
 

@@ -167,6 +167,15 @@ class SubscriberCore(SessionCore):
         """The names granted on this connection."""
         return [entry.name for entry in self._all("live") if entry.group == group]
 
+    def granted(self, names: Iterable[str], part: list[_Entry] | None = None) -> None:
+        """`part`: None in a response after the timeout of its request."""
+        granted = set(names)
+        asked = self._all("asked") if part is None else _in_state(part, "asked")
+        entries = [entry for entry in asked if entry.name in granted]
+        for entry in entries:
+            entry.state = "live"
+        _check(entries)
+
     def deliver(self, name: str, group: str, item: Any, *details: Any) -> None:
         """Passes a message to the subscriptions of a name."""
         entry = self._names.get((group, name))
@@ -281,37 +290,36 @@ class SubscriberCore(SessionCore):
                  is_safe=False, is_quiet=True, is_bound=True, on_done=done)
 
     def _answered(self, part: list[_Entry], response: dict[str, Any]) -> None:
-        asked = _in_state(part, "asked")
-        granted = set(response.get("channels", [entry.name for entry in part]))
-        for entry in asked:
-            if entry.name in granted:
-                entry.state = "live"
-        _check(asked)
-        self._refuse(_in_state(asked, "asked"), response.get("errors", []))
+        granted = response.get("channels", [entry.name for entry in part])
+        self.granted(granted, part)
+        self._refuse([entry for entry in part if entry.name not in granted], response.get("errors", []))
 
     def _failed(self, part: list[_Entry], error: RequestError) -> None:
-        asked, is_refusal = _in_state(part, "asked"), error.code == "refused"
+        is_refusal = error.code == "refused"
         if is_refusal and len(part) == 1:
-            self._refuse(asked, [str(error)])
+            self._refuse(part, [str(error)])
         else:
-            for entry in asked:
+            for entry in _in_state(part, "asked"):
                 # A single bad name refuses a whole request.
                 entry.state, entry.is_alone = "wanted", is_refusal
         if error.code == "timeout":
             self._emit("error", error)
 
-    def _refuse(self, left: list[_Entry], errors: list[str]) -> None:
+    def _refuse(self, part: list[_Entry], errors: list[str]) -> None:
         """The reasons come in the order of the names; the last reason goes for the rest."""
-        if not left:
-            return
         last = errors[-1] if errors else "not granted"
-        if _FULL.search(last):
-            left = left + self._all("wanted")
-        for at, entry in enumerate(left):
+        for at, entry in enumerate(part):
             entry.why = errors[at] if at < len(errors) else last
+        full = self._all("wanted") if _FULL.search(last) else []
+        for entry in full:
+            entry.why = last
+        # Only what is still waited for.
+        left = _in_state(part, "asked") + full
+        for entry in left:
             entry.state = "limited" if _LIMITED.match(entry.why) else "refused"
         _check(left)
-        self._emit("error", _refusal(left))
+        if left:
+            self._emit("error", _refusal(left))
 
 
 def _in_state(entries: Iterable[_Entry], *states: State) -> list[_Entry]:
@@ -423,6 +431,8 @@ class ChannelsCore(SubscriberCore):
             self._subscribed(message)
         if request is not None:
             self._settle(request, message)
+        elif type == "subscribed":
+            self.granted(message.get("channels", []))
 
     def _data(self, message: dict[str, Any]) -> None:
         name: str = message["channel"] if message.get("pattern") is None else message["pattern"]
