@@ -1,8 +1,8 @@
-// The common base of trades and channels: names that are wanted until they are given up, over all connections.
+// The common base of trades and channels: names that are wanted over all connections.
 import { Session } from "./session.js";
 import { RequestError } from "./weirgate.js";
 
-/** Longest wait for the response to a ping on a link that may be dead. */
+/** Longest wait for a pong. */
 const PROBE_MS = 3_000;
 /** Refusals by a limit pass. With the second kind no other name has room either. */
 const LIMITED = /^(Max |Server limit |Cannot subscribe)/;
@@ -77,7 +77,7 @@ class Subscription extends EventTarget {
 }
 
 export class Subscriber extends Session {
-  // Each name: "wanted", "asked" for, "live", "refused", "limited" (refused for now), or "gone"; and its subscriptions.
+  // Each name with its subscriptions: "wanted", "asked" for, "live", "refused", "limited" (refused for now), or "gone".
   #names = new Map();
   #count = 0;
   #isUp = false;
@@ -102,7 +102,7 @@ export class Subscriber extends Session {
     return PROBE_MS;
   }
 
-  // ---- For typed clients. Names of different groups are different names.
+  // ---- For typed clients. A name is one of a group.
 
   want(given, handler, group = "") {
     const names = [...new Set(given)], { namesMax } = this.options;
@@ -114,7 +114,6 @@ export class Subscriber extends Session {
     return sub;
   }
 
-  /** The names granted on this connection. */
   live(group = "") {
     return new Set(this.#all("live").filter((entry) => entry.group === group).map(({ name }) => name));
   }
@@ -191,10 +190,10 @@ export class Subscriber extends Session {
   #ask() {
     while (!(this.isSerial && this.#asking)) {
       const gone = [...this.#names.values()].filter(({ subs }) => !subs.size);
-      const held = this.#part(inState(gone, this.#isUp ? ["live", "asked"] : []));
-      for (const { name, group } of held ?? gone) this.#names.delete(keyOf(name, group));
-      this.forget((held ?? gone).map(({ name }) => name));
-      const wanted = this.#part(this.#isUp ? this.#all("wanted") : []);
+      const held = this.#part(gone, "live", "asked"), left = held ?? gone;
+      for (const { name, group } of left) this.#names.delete(keyOf(name, group));
+      this.forget(left.map(({ name }) => name));
+      const wanted = this.#part([...this.#names.values()], "wanted");
       if (held) this.#request("unsubscribe", held, "gone");
       else if (wanted) this.#request("subscribe", wanted, "asked");
       else return;
@@ -202,10 +201,10 @@ export class Subscriber extends Session {
   }
 
   /** The first names that go in a request together. */
-  #part(entries) {
-    const [first] = entries;
+  #part(entries, ...states) {
+    const all = this.#isUp ? inState(entries, states) : [], [first] = all;
     if (first?.isAlone) return [first];
-    return first && entries.filter(({ group, isAlone }) => group === first.group && !isAlone).slice(0, this.partMax);
+    return first && all.filter(({ group, isAlone }) => group === first.group && !isAlone).slice(0, this.partMax);
   }
 
   #request(action, part, state) {
@@ -229,17 +228,15 @@ export class Subscriber extends Session {
       }
       this.#ask();
     };
-    this.ask((id) => this.message(action, names, id, group), { isSafe: false, isQuiet: true, isBound: true }).then(settle, settle);
+    this.ask((id) => this.message(action, names, id, group), { isQuiet: true, isBound: true }).then(settle, settle);
   }
 
   /** The reasons come in the order of the names; the last reason goes for the rest. */
   #refuse(part, errors) {
-    const last = errors.at(-1) ?? "not granted";
-    part.forEach((entry, at) => (entry.why = errors[at] ?? last));
-    // Only what is still waited for.
-    const left = inState(part, ["asked"]), full = FULL.test(last) ? this.#all("wanted") : [];
-    for (const entry of full) entry.why = last;
-    left.push(...full);
+    const last = errors.at(-1) ?? "not granted", all = [...part, ...(FULL.test(last) ? this.#all("wanted") : [])];
+    all.forEach((entry, at) => (entry.why = errors[at] ?? last));
+    // Others were given up meanwhile.
+    const left = inState(all, ["asked", "wanted"]);
     for (const entry of left) entry.state = LIMITED.test(entry.why) ? "limited" : "refused";
     check(left);
     if (left.length) this.#tell(refusal(left));

@@ -31,7 +31,6 @@ const SILENCE_DOUBLINGS_MAX = 4;
 
 export const connect = (url, options) => new Connection(url, options);
 
-/** The reason for a missing response; `code` is a word for programs. */
 export class RequestError extends Error {
   constructor(code, message = code, details = null) {
     super(message);
@@ -98,7 +97,6 @@ export class Connection extends EventTarget {
     this.#again();
   }
 
-  /** Returns false if not sent: nothing is kept for later. */
   send(data) {
     if (this.#openedAt === null || this.#socket?.readyState !== 1) return false;
     this.#socket.send(data);

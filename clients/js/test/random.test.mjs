@@ -20,7 +20,7 @@ function seeded(seed) {
   };
 }
 
-/** Each name that begins with X is forbidden, and a client holds `MOST` names. */
+/** Each name that begins with X is forbidden; a client that holds `MOST` names is granted none, not even a held name. */
 class ChannelsServer {
   held = new Set();
   answer({ action, channels = [], requestId }) {
@@ -31,7 +31,7 @@ class ChannelsServer {
     }
     const granted = [], errors = [];
     for (const name of channels) {
-      if (!this.held.has(name) && this.held.size >= MOST) {
+      if (this.held.size >= MOST) {
         errors.push(`Max channels exceeded (${MOST})`);
         break;
       }

@@ -290,7 +290,7 @@ class SubscriberCore(SessionCore):
                  is_safe=False, is_quiet=True, is_bound=True, on_done=done)
 
     def _answered(self, part: list[_Entry], response: dict[str, Any]) -> None:
-        granted = response.get("channels", [entry.name for entry in part])
+        granted = set(response.get("channels", [entry.name for entry in part]))
         self.granted(granted, part)
         self._refuse([entry for entry in part if entry.name not in granted], response.get("errors", []))
 
