@@ -7,7 +7,7 @@ export class Session extends Connection {
   #made = 0;
 
   constructor(url, options) {
-    super(url, { staleMs: 0, namesMax: 10_000, ...options });
+    super(url, { staleMs: 0, ...options });
   }
 
   /** Whether a request waits for the previous response, because responses do not name the request. */

@@ -105,7 +105,7 @@ export class Subscriber extends Session {
   // ---- For typed clients. A name is one of a group.
 
   want(given, handler, group = "") {
-    const names = [...new Set(given)], { namesMax } = this.options;
+    const names = [...new Set(given)], { namesMax = 10_000 } = this.options;
     if (!names.length || names.some((name) => typeof name !== "string")) throw new TypeError("a name is a text");
     if (this.#count + names.length > namesMax) throw new RangeError(`more than namesMax (${namesMax}) names`);
     const sub = new Subscription(this, names.map((name) => this.#entry(name, group)), handler);

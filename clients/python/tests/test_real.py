@@ -329,6 +329,16 @@ def test_the_same_without_asyncio(start_weirgate, redis_server):
         wanted.unsubscribe()
         trades.ping()
         assert list(wanted) == [] and trades.subscriptions == ["AAPL"]
+        # A handler may subscribe, and give up.
+        more = []
+        first = trades.subscribe("MSFT", lambda trade, timestamp: (more.append(trades.subscribe("GOOGL")), first.unsubscribe())).wait()
+        publish("channel:trade:MSFT", json.dumps({"symbol": "MSFT", "price": 5}))
+        end = time.monotonic() + 10
+        while set(trades.subscriptions) != {"AAPL", "GOOGL"}:
+            assert time.monotonic() < end, trades.subscriptions
+            time.sleep(0.02)
+        publish("channel:trade:GOOGL", json.dumps({"symbol": "GOOGL", "price": 6}))
+        assert next(more[0].iterate(timeout_s=10))["price"] == 6
     assert trades.status == "closed"
     trades.close()
 

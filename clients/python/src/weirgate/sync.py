@@ -200,7 +200,8 @@ class _Subscriber(Connection[Item]):
         def make() -> Subscription[Any]:
             inner = subscribe()
             return Subscription(self, inner, None if handler else aiter(inner))
-        return self._run(self._start(make))
+        # A handler may subscribe.
+        return make() if threading.current_thread() is self._thread else self._run(self._start(make))
 
 
 class Trades(_Subscriber[Trade]):
