@@ -1,4 +1,5 @@
-import { SessionEvents, SessionOptions, Subscriber } from "./session.js";
+import { SessionEvents } from "./session.js";
+import { Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
 import { Address, FeedEvent, Gap } from "./weirgate.js";
 
 /** A published message. */
@@ -33,10 +34,11 @@ export interface ChannelsWelcome {
   timestamp: string;
 }
 
-/** `errors`: why some names were not granted. If no name was granted, the request is rejected. */
+/** The server's response to a request for names; a request may have the names of several subscriptions. */
 export interface ChannelsAcknowledgement {
-  type: "subscribed" | "unsubscribed";
+  type: "subscribed";
   channels: string[];
+  /** Why the other names were not granted. */
   errors?: string[];
   /** With a history on the server: the current position of each name. */
   positions?: Record<string, Position>;
@@ -48,8 +50,8 @@ export interface ChannelsAcknowledgement {
 
 export { Gap };
 
-export interface ChannelsOptions extends SessionOptions<Channels> {
-  onData?: (message: ChannelMessage) => void;
+export interface ChannelsOptions<Data = any> extends SubscriberOptions<Channels<Data>> {
+  onData?: (message: ChannelMessage<Data>) => void;
   onWelcome?: (welcome: ChannelsWelcome) => void;
   /** Each acknowledgement of a subscription, including renewals on a new connection. */
   onSubscribed?: (acknowledgement: ChannelsAcknowledgement) => void;
@@ -57,14 +59,19 @@ export interface ChannelsOptions extends SessionOptions<Channels> {
   onGap?: (gap: Gap) => void;
 }
 
-export interface ChannelsEvents extends SessionEvents {
-  data: FeedEvent<ChannelMessage>;
+export interface ChannelsEvents<Data = any> extends SessionEvents {
+  data: FeedEvent<ChannelMessage<Data>>;
   welcome: FeedEvent<ChannelsWelcome>;
   subscribed: FeedEvent<ChannelsAcknowledgement>;
   gap: FeedEvent<Gap>;
 }
 
-/** `weirgate channels`: `for await` takes `data` messages. */
-export class Channels extends Subscriber<ChannelsEvents, ChannelMessage, ChannelsAcknowledgement> {
-  constructor(url: Address, options?: ChannelsOptions);
+/** `weirgate channels`, with the type of `data`: `for await` takes `data` messages. */
+export class Channels<Data = any> extends Subscriber<ChannelsEvents<Data>, ChannelMessage<Data>> {
+  constructor(url: Address, options?: ChannelsOptions<Data>);
+  /** Wants names or patterns until `unsubscribe()`, connected or not. `handler` gets each message of these names. */
+  subscribe<Own extends Data = Data>(
+    names: string | readonly string[],
+    handler?: (data: Own, message: ChannelMessage<Own>) => void,
+  ): Subscription<ChannelMessage<Own>>;
 }

@@ -7,22 +7,22 @@ export interface Push<Data = any> {
   data: Data;
 }
 
-export interface DevicesOptions extends SessionOptions<Devices> {
+export interface DevicesOptions<Data = any> extends SessionOptions<Devices<Data>> {
   /** The id in the address. Without an id the device calls `identify`. */
   deviceId?: string;
-  onPush?: (push: Push) => void;
+  onPush?: (push: Push<Data>) => void;
   /** The gateway requests `identify`. */
   onIdentify?: (data: { hint: string }) => void;
 }
 
-export interface DevicesEvents extends SessionEvents {
-  push: FeedEvent<Push>;
+export interface DevicesEvents<Data = any> extends SessionEvents {
+  push: FeedEvent<Push<Data>>;
   identify: FeedEvent<{ hint: string }>;
 }
 
-/** `weirgate events`: a device; `for await` takes pushes. */
-export class Devices extends Session<DevicesEvents, Push> {
-  constructor(url: Address, options?: DevicesOptions);
+/** `weirgate events`: a device, with the type of the data of a push; `for await` takes pushes. */
+export class Devices<Data = any> extends Session<DevicesEvents<Data>, Push<Data>> {
+  constructor(url: Address, options?: DevicesOptions<Data>);
   /** After the response, later connections have the id in the address. */
   identify(deviceId: string, options?: RequestOptions): Promise<{ device_id: string }>;
   /** Returns the response of the service. A lost request is not sent again. */

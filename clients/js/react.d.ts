@@ -1,3 +1,5 @@
+import type { Channels, ChannelMessage } from "./channels.js";
+import type { Trade, Trades } from "./trades.js";
 import { Connection, Status } from "./weirgate.js";
 
 type AnyConnection = Connection<any, any, any>;
@@ -19,3 +21,21 @@ export interface Feed<Client> {
  */
 export function useFeed<Client extends AnyConnection>(make: () => Client, deps?: readonly unknown[]): Feed<Client>;
 export function useFeed<Client extends AnyConnection>(client: Client): Feed<Client>;
+
+export interface Channel<Data, Message> {
+  status: Status;
+  /** The newest data of the name; undefined before the first. */
+  value: Data | undefined;
+  /** Of channels the message with `value`, of trades the time of the broadcast. */
+  message: Message | undefined;
+  /** Why the server refuses the name. */
+  error: string | undefined;
+}
+
+/**
+ * The newest data of a name or pattern (channels) or symbol (trades), and the status of the connection. Renders at most
+ * once a frame. Components share the client, and the name: it is given up with the last component. Without a client, the
+ * hook waits.
+ */
+export function useChannel<Data>(client: Channels<Data> | null, name: string): Channel<Data, ChannelMessage<Data>>;
+export function useChannel(client: Trades | null, name: string): Channel<Trade, number>;

@@ -1,4 +1,4 @@
-// A hook for React: the newest message of a client, and the status of the connection.
+// Hooks for React: the newest message of a client or of a name, and the status of the connection.
 import { useMemo, useSyncExternalStore } from "react";
 
 const BEFORE = Object.freeze({ status: "connecting", value: undefined, client: null });
@@ -7,32 +7,59 @@ const nextFrame = globalThis.requestAnimationFrame ?? ((call) => setTimeout(call
 
 export function useFeed(source, deps = []) {
   const isOwned = typeof source === "function";
-  const feed = useMemo(() => makeStore(source, isOwned), isOwned ? deps : [source]);
-  return useSyncExternalStore(feed.subscribe, feed.read, () => BEFORE);
+  return useStore((take) => {
+    const client = isOwned ? source() : source, { kind } = client;
+    const leave = listen(client, [kind, "status"], ({ type, detail }) => take({ status: client.status, ...(type === kind && { value: detail }) }));
+    take({ status: client.status, client, ...(client.state && { value: client.state }) });
+    return () => {
+      leave();
+      if (isOwned) client.close();
+    };
+  }, isOwned ? deps : [source]);
 }
 
-function makeStore(source, isOwned) {
+export function useChannel(client, name) {
+  return useStore((take) => {
+    if (!client) return () => {};
+    const show = (news) => take({ status: client.status, client, error: Object.values(sub.refused)[0], ...news });
+    const sub = client.subscribe(name, (value, message) => show({ value, message }));
+    const leave = listen(client, ["status", "subscribed", "error"], () => show());
+    show();
+    return () => {
+      leave();
+      sub.unsubscribe();
+    };
+  }, [client, name]);
+}
+
+function useStore(start, deps) {
+  const store = useMemo(() => makeStore(start), deps);
+  return useSyncExternalStore(store.subscribe, store.read, () => BEFORE);
+}
+
+/** A snapshot that is shown at most once a frame. `start` gets a function that changes it, and returns how to stop. */
+function makeStore(start) {
   let snapshot = BEFORE;
   const subscribe = (changed) => {
-    const client = isOwned ? source() : source, types = [client.kind, "status"];
     let isPlanned = false, isGone = false;
-    const take = (value = snapshot.value) => {
-      snapshot = { status: client.status, value, client };
+    const stop = start((news) => {
+      snapshot = { ...snapshot, ...news };
       if (isPlanned) return;
       isPlanned = true;
       nextFrame(() => {
         isPlanned = false;
         if (!isGone) changed();
       });
-    };
-    const heard = ({ type, detail }) => take(type === client.kind ? detail : undefined);
-    for (const type of types) client.addEventListener(type, heard);
-    take(client.state ?? undefined);
+    });
     return () => {
       isGone = true;
-      for (const type of types) client.removeEventListener(type, heard);
-      if (isOwned) client.close();
+      stop();
     };
   };
   return { subscribe, read: () => snapshot };
+}
+
+function listen(client, types, take) {
+  for (const type of types) client.addEventListener(type, take);
+  return () => types.forEach((type) => client.removeEventListener(type, take));
 }

@@ -1,4 +1,5 @@
-import { RequestOptions, SessionEvents, SessionOptions, Subscriber } from "./session.js";
+import { SessionEvents } from "./session.js";
+import { Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
 import { Address, FeedEvent } from "./weirgate.js";
 
 /** A trade: each key only where the publisher sent it, with the publisher's value. */
@@ -16,12 +17,6 @@ export interface TradesWelcome {
   connectionId: string;
   serverId: string;
   maxSymbolsPerConnection: number;
-}
-
-export interface TradesAcknowledgement {
-  subscribed?: string[];
-  unsubscribed?: string[];
-  currentSubscriptions: string[];
 }
 
 /** The duration of a candle. */
@@ -44,11 +39,7 @@ export interface Candle {
   closed: boolean;
 }
 
-export interface CandlesAcknowledgement extends TradesAcknowledgement {
-  interval: CandleInterval;
-}
-
-export interface TradesOptions extends SessionOptions<Trades> {
+export interface TradesOptions extends SubscriberOptions<Trades> {
   /** `timestamp`: time of the broadcast by the gateway, Unix time in ms. */
   onTrade?: (trade: Trade, timestamp: number) => void;
   onCandle?: (candle: Candle) => void;
@@ -62,11 +53,12 @@ export interface TradesEvents extends SessionEvents {
 }
 
 /** `weirgate trades`: `for await` takes trades. Symbols are made upper case. */
-export class Trades extends Subscriber<TradesEvents, Trade, TradesAcknowledgement> {
+export class Trades extends Subscriber<TradesEvents, Trade> {
   constructor(url: Address, options?: TradesOptions);
-  /** Symbols with granted candles, by interval; subscribed to again on each new connection. */
+  /** Wants symbols until `unsubscribe()`, connected or not. `handler` gets each trade whose `symbol` is one of these. */
+  subscribe(symbols: string | readonly string[], handler?: (trade: Trade, timestamp: number) => void): Subscription<Trade>;
+  /** The symbols with candles granted on this connection, by interval. */
   readonly candles: ReadonlyMap<CandleInterval, ReadonlySet<string>>;
-  /** For a gateway with `--candles`; any other refuses the request. */
-  subscribeCandles(symbols: string | readonly string[], interval: CandleInterval, options?: RequestOptions): Promise<CandlesAcknowledgement>;
-  unsubscribeCandles(symbols: string | readonly string[], interval: CandleInterval, options?: RequestOptions): Promise<CandlesAcknowledgement>;
+  /** As `subscribe`, for candles. For a gateway with `--candles`; any other refuses the symbols. */
+  subscribeCandles(symbols: string | readonly string[], interval: CandleInterval, handler?: (candle: Candle) => void): Subscription<Candle>;
 }

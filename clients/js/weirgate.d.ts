@@ -32,9 +32,11 @@ export interface Close {
 export class RequestError extends Error {
   constructor(code: string, message?: string, details?: unknown);
   /**
-   * "refused": the server said no. "timeout": no response for `requestMs`. "lost": the connection broke before the
-   * response, and the request may have been carried out. "closed": there is no connection any more. "late": more
-   * messages waited than `queueMax`. Further codes of `weirgate events`: "rate_limited", "upstream_error", …
+   * "refused": the server said no; for names `details` has the reasons by name. "timeout": no response for `requestMs`.
+   * "lost": the connection broke before the response, and the request may have been carried out. "closed": there is no
+   * connection any more; if the server refused the client, the message has code and reason, and `details` is the `Close`.
+   * "late": more messages waited than `queueMax`. "handler": the handler of a subscription failed with the exception in
+   * `details`. Further codes of `weirgate events`: "rate_limited", "upstream_error", …
    */
   readonly code: string;
   readonly details: unknown;

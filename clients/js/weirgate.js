@@ -31,7 +31,6 @@ const SILENCE_DOUBLINGS_MAX = 4;
 
 export const connect = (url, options) => new Connection(url, options);
 
-/** The reason for a missing response; `code` is a word for programs. */
 export class RequestError extends Error {
   constructor(code, message = code, details = null) {
     super(message);
@@ -44,6 +43,8 @@ export class Connection extends EventTarget {
   lastClose = null;
   reconnects = 0;
   retryAt = 0;
+  /** Once closed: null, or an error if the server refuses the client. */
+  end;
 
   #url;
   #socket = null;
@@ -54,7 +55,6 @@ export class Connection extends EventTarget {
   #clockOffset = 0;
   #attempt = 0;
   #refusals = 0;
-  #isRefused = false;
   #lostAt = 0;
   #everOpen = false;
   #startedAt = null;
@@ -74,6 +74,7 @@ export class Connection extends EventTarget {
     this.options = { ...DEFAULTS, ...options };
     if (this.options.signal?.aborted) {
       this.status = "closed";
+      this.end = null;
       return;
     }
     this.#open();
@@ -85,6 +86,7 @@ export class Connection extends EventTarget {
     this.#forget(code, reason);
     clearTimeout(this.#timer);
     this.#watch(false);
+    this.end = null;
     this.#become("closed");
   }
 
@@ -95,15 +97,14 @@ export class Connection extends EventTarget {
     this.#again();
   }
 
-  /** Returns false if not sent: nothing is kept for later. */
   send(data) {
     if (this.#openedAt === null || this.#socket?.readyState !== 1) return false;
     this.#socket.send(data);
     return true;
   }
 
-  /** The details of an event type. Of states only the newest waits. */
-  iterate(type = this.kind) {
+  /** The details of an event type of `source`. Of states only the newest waits. */
+  iterate(type = this.kind, source = this) {
     const inbox = { queue: [] };
     const take = (event) => {
       const { queue } = inbox;
@@ -115,21 +116,21 @@ export class Connection extends EventTarget {
       inbox.wake?.();
     };
     const names = [type, "status"];
-    for (const name of names) this.addEventListener(name, take);
-    return this.#take(inbox, () => names.forEach((name) => this.removeEventListener(name, take)));
+    for (const name of names) source.addEventListener(name, take);
+    return this.#take(source, inbox, () => names.forEach((name) => source.removeEventListener(name, take)));
   }
 
-  async *#take(inbox, end) {
+  async *#take(source, inbox, off) {
     try {
       for (;;) {
         if (inbox.queue.length) yield inbox.queue.shift();
         else if (inbox.isLate) throw new RequestError("late");
-        else if (this.status !== "closed") await new Promise((go) => (inbox.wake = go));
-        else if (this.#isRefused) throw new RequestError("closed", `${this.lastClose.code} ${this.lastClose.reason}`);
-        else return;
+        else if (source.end) throw source.end;
+        else if (source.end === null) return;
+        else await new Promise((go) => (inbox.wake = go));
       }
     } finally {
-      end();
+      off();
     }
   }
 
@@ -142,6 +143,7 @@ export class Connection extends EventTarget {
   get kind() {
     return "message";
   }
+  /** `as`: address and token. */
   opened() {}
   changed() {}
   receive(state, kept) {
@@ -165,6 +167,7 @@ export class Connection extends EventTarget {
     const dial = (parts) => isMine() && this.#dial(WebSocket, ...parts);
     const failed = (error) => isMine() && this.#closed(1006, String(error));
     this.#startedAt = now();
+    this.end = undefined;
     try {
       const parts = [typeof url === "function" ? url() : url, getToken?.({ refused: this.#refusals > 0 })];
       if (parts.some((part) => part?.then)) Promise.all(parts).then(dial).catch(failed);
@@ -189,7 +192,7 @@ export class Connection extends EventTarget {
     const socket = new WebSocket(url.href, offered);
     let fault;
     this.#socket = socket;
-    socket.onopen = () => this.#opened();
+    socket.onopen = () => this.#opened(`${given} ${token}`);
     socket.onmessage = (event) => this.#message(event.data);
     socket.onclose = ({ code, reason }) => {
       const error = fault?.error?.code;
@@ -207,7 +210,7 @@ export class Connection extends EventTarget {
     });
   }
 
-  #opened() {
+  #opened(as) {
     const at = (this.#openedAt = this.#heardAt = now());
     this.#silenceMs = this.options.silenceMs * 2 ** this.#silences * (1 + Math.random());
     this.#answerBy = Infinity;
@@ -215,7 +218,7 @@ export class Connection extends EventTarget {
     if (this.#everOpen) this.reconnects += 1;
     else this.#freshAt = at;
     this.#everOpen = true;
-    this.opened();
+    this.opened(as);
     this.#become(this.#isStale(at) ? "stale" : "open");
     this.#arm();
     if (this.#socket) this.emit("open", this);
@@ -261,8 +264,8 @@ export class Connection extends EventTarget {
     const close = { code, reason, opened, attempt: this.#attempt, retryAfterMs, ...more };
     this.lastClose = close;
     const wait = this.options.retry?.(close) ?? this.#delay(close);
-    this.#isRefused = wait === false;
-    if (this.#isRefused) {
+    if (wait === false) {
+      this.end = new RequestError("closed", `${code} ${reason}`, close);
       clearTimeout(this.#timer);
       this.#become("closed");
       return;

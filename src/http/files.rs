@@ -134,6 +134,16 @@ static SESSION: [File; 2] = [
         include_str!("../../clients/js/session.d.ts"),
     ),
 ];
+static SUBSCRIBER: [File; 2] = [
+    File::script(
+        "/subscriber.js",
+        include_str!("../../clients/js/subscriber.js"),
+    ),
+    types(
+        "/subscriber.d.ts",
+        include_str!("../../clients/js/subscriber.d.ts"),
+    ),
+];
 static TRADES: [File; 2] = [
     File::script("/trades.js", include_str!("../../clients/js/trades.js")),
     types("/trades.d.ts", include_str!("../../clients/js/trades.d.ts")),
@@ -164,14 +174,14 @@ static EVENT_STREAM: [File; 2] = [
 /// The files of a client: its module with imports, and the event stream, usable by any client in place of a
 /// WebSocket.
 fn files_of(client: ClientModule) -> impl Iterator<Item = &'static File> {
-    let own = match client {
-        ClientModule::Levels => None,
-        ClientModule::Trades => Some(&TRADES),
-        ClientModule::Channels => Some(&CHANNELS),
-        ClientModule::Events => Some(&EVENTS),
+    let (subscriber, own) = match client {
+        ClientModule::Levels => (None, None),
+        ClientModule::Trades => (Some(&SUBSCRIBER), Some(&TRADES)),
+        ClientModule::Channels => (Some(&SUBSCRIBER), Some(&CHANNELS)),
+        ClientModule::Events => (None, Some(&EVENTS)),
     };
     let session = own.map(|_| &SESSION);
-    let all = [Some(&CORE), session, own, Some(&EVENT_STREAM)];
+    let all = [Some(&CORE), session, subscriber, own, Some(&EVENT_STREAM)];
     all.into_iter().flatten().flatten()
 }
 

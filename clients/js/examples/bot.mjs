@@ -15,9 +15,6 @@ const trades = new Trades(url, {
   onStatus: (status) => console.error("connection:", status, trades.lastClose?.reason ?? ""),
   onError: (error) => console.error("refused:", error.message),
 });
-// Not awaited: the request is sent once connected, and again on each new connection.
-trades.subscribe(symbols.length ? symbols : ["AAPL"]);
-
 const seen = new Map();
 const printing = setInterval(() => {
   for (const [symbol, { value, volume }] of seen) console.log(symbol, (value / volume).toFixed(4), volume);
@@ -25,7 +22,8 @@ const printing = setInterval(() => {
 }, 1_000);
 
 try {
-  for await (const { symbol, price, volume = 1 } of trades) {
+  // The symbols are wanted until the end: asked for once connected, and again on each new connection.
+  for await (const { symbol, price, volume = 1 } of trades.subscribe(symbols.length ? symbols : ["AAPL"])) {
     const sum = seen.get(symbol) ?? { value: 0, volume: 0 };
     seen.set(symbol, { value: sum.value + price * volume, volume: sum.volume + volume });
   }

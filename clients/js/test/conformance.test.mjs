@@ -89,6 +89,20 @@ class Run {
   token(token) { this.asked.at(-1).resolve(token); }
   late_token(token) { this.asked[0].resolve(token); }
   no_token(why) { this.asked.at(-1).reject(new Error(why)); }
+  subscribe(label, names) { this.wants(label, (handler) => this.client.subscribe(names, handler)); }
+  subscribe_candles(label, symbols, interval) { this.wants(label, (handler) => this.client.subscribeCandles(symbols, interval, handler)); }
+  wants(label, subscribe) {
+    const call = { got: [] };
+    this.calls.set(label, call);
+    call.sub = subscribe((...args) => {
+      if (call.fails) throw new Error("the handler fails");
+      call.got.push(args[0]);
+    });
+    call.sub.then((value) => (call.value = value), (error) => (call.error = error));
+  }
+  unsubscribe(label) { this.calls.get(label).sub.unsubscribe(); }
+  fails(label) { this.calls.get(label).fails = true; }
+  async together(steps) { for (const [verb, ...args] of steps) this[verb](...args); }
   call(label, method, ...args) {
     const abort = new AbortController(), call = { abort };
     this.calls.set(label, call);
@@ -122,20 +136,32 @@ class Run {
     assert.deepEqual(this.told.splice(0), wanted);
     assert.deepEqual(this.listened.splice(0), wanted);
   }
-  response(label, value) { assert.deepEqual(this.calls.get(label), { abort: this.calls.get(label).abort, value }); }
+  throws(names) { assert.throws(() => this.client.subscribe(names)); }
+  handled(label, wanted) { assert.deepEqual(this.calls.get(label).got.splice(0), wanted); }
+  closes(label, wanted) { assert.deepEqual(this.calls.get(label).got.splice(0).map(({ close }) => close), wanted); }
+  response(label, wanted) {
+    const { value, error } = this.calls.get(label);
+    assert.deepEqual([value, error], [wanted, undefined]);
+  }
   error(label, code, message) {
     const { error } = this.calls.get(label);
     assert.equal(error?.code, code);
     if (message !== undefined) assert.equal(error.message, message);
   }
   aborted(label) { assert.equal(this.calls.get(label).error?.name, "AbortError"); }
-  pending(label) { assert.deepEqual(Object.keys(this.calls.get(label)), ["abort"]); }
+  pending(label) {
+    const { value, error } = this.calls.get(label);
+    assert.deepEqual([value, error], [undefined, undefined]);
+  }
   subscriptions(wanted) { assert.deepEqual([...this.client.subscriptions].sort(), [...wanted].sort()); }
   candles(interval, wanted) { assert.deepEqual([...(this.client.candles.get(interval) ?? [])].sort(), [...wanted].sort()); }
   token_asked(refused) { assert.equal(this.asked.at(-1).refused, refused); }
   token_used(token) { assert.deepEqual(latest().protocols, ["bearer", token]); }
   device_id(id) { assert.equal(new URL(latest().url).searchParams.get("device_id"), id); }
 }
+
+// A failing handler is logged.
+console.error = () => {};
 
 for (const file of readdirSync(folder).filter((name) => name.endsWith(".json"))) {
   for (const one of JSON.parse(readFileSync(new URL(file, folder), "utf8")).cases) {

@@ -234,16 +234,23 @@ test("channels and trades: subscribed, acknowledged, unsubscribed", async () => 
   const channels = new Channels(`ws://127.0.0.1:${ports[0]}/ws`, { ...options, onData: ({ channel }) => got.push(channel) });
   const trades = new Trades(`ws://127.0.0.1:${ports[1]}`, { ...options, onTrade: ({ symbol }) => got.push(symbol) });
   open.push(() => channels.close(), () => trades.close());
-  assert.deepEqual((await channels.subscribe("market:tick:a")).channels, ["market:tick:a"]);
-  assert.deepEqual((await channels.subscribe("market:tick:b")).channels, ["market:tick:b"]);
-  assert.deepEqual((await trades.subscribe("AAPL")).subscribed, ["AAPL"]);
-  assert.deepEqual((await trades.subscribe("MSFT")).subscribed, ["MSFT"]);
+  const tick = channels.subscribe("market:tick:a"), apple = trades.subscribe("AAPL");
+  assert.deepEqual([(await tick).granted, (await apple).granted], [["market:tick:a"], ["AAPL"]]);
+  assert.deepEqual((await channels.subscribe("market:tick:b")).granted, ["market:tick:b"]);
+  assert.deepEqual((await trades.subscribe("MSFT")).granted, ["MSFT"]);
   for (const name of ["market:tick:a", "market:tick:b"]) await redis.publish(name, { n: 1 });
   for (const name of ["AAPL", "MSFT"]) await redis.publish(`channel:trade:${name}`, { symbol: name, price: 1 });
   await until(() => got.length === 4, 5_000, "a message of each");
   assert.deepEqual(got.sort(), ["AAPL", "MSFT", "market:tick:a", "market:tick:b"]);
-  await channels.unsubscribe("market:tick:a");
-  await trades.unsubscribe("AAPL");
+  tick.unsubscribe();
+  apple.unsubscribe();
+  got.length = 0;
+  await until(async () => {
+    for (const name of ["market:tick:a", "market:tick:b"]) await redis.publish(name, { n: 2 });
+    for (const name of ["AAPL", "MSFT"]) await redis.publish(`channel:trade:${name}`, { symbol: name, price: 2 });
+    const newest = got.slice(-8);
+    return newest.length === 8 && newest.every((name) => ["market:tick:b", "MSFT"].includes(name));
+  }, 10_000, "only what is wanted");
   assert.deepEqual([...channels.subscriptions, ...trades.subscriptions], ["market:tick:b", "MSFT"]);
 });
 

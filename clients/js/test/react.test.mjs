@@ -10,7 +10,8 @@ import { installed, packages } from "./installed.mjs";
 const load = (name) => import(pathToFileURL(join(installed, name)));
 const frames = [];
 globalThis.requestAnimationFrame = (call) => frames.push(call);
-const { useFeed } = await load("react.js");
+const { useChannel, useFeed } = await load("react.js");
+const { Channels } = await load("channels.js");
 const { Levels } = await load("weirgate.js");
 const { Trades } = await load("trades.js");
 const require = createRequire(packages);
@@ -27,7 +28,8 @@ class Socket {
   constructor() { Socket.all.push(this); }
   open() { this.readyState = 1; this.onopen?.({}); }
   message(value) { this.onmessage?.({ data: JSON.stringify(value) }); }
-  send() {}
+  sent = [];
+  send(text) { this.sent.push(JSON.parse(text)); }
   close() { this.readyState = 2; }
 }
 const frame = () => act(() => { for (const call of frames.splice(0)) call(); });
@@ -108,5 +110,105 @@ test("a client that others share is watched and left open", () => {
   assert.deepEqual(seen.feed.value, { symbol: "AAPL", price: 1 });
   act(() => root.unmount());
   assert.equal(trades.status, "open");
+  trades.close();
+});
+
+/** Runs what waits for the end of a tick. */
+const tick = () => act(async () => {});
+const data = (channel, value, pattern = null) => ({ type: "data", seq: 1, channel, pattern, data: value });
+const grant = (socket) => {
+  for (const { action, channels, requestId } of socket.sent.splice(0)) {
+    if (action === "subscribe") socket.message({ type: "subscribed", channels, errors: [], requestId, seq: 1 });
+  }
+};
+
+test("three components on one client: each draws its own name, and renders for no other", async () => {
+  const channels = new Channels("ws://feed.example/", { WebSocket: Socket }), socket = Socket.all.at(-1);
+  const shows = ["a", "b", "c:*"].map((name) => shown(() => useChannel(channels, name)));
+  let root;
+  await act(async () => { root = create(createElement("p", null, shows.map(([Shown], key) => createElement(Shown, { key })))); });
+  socket.open();
+  await tick();
+  assert.deepEqual(socket.sent.map(({ channels }) => channels), [["a", "b", "c:*"]]);
+  grant(socket);
+  await tick();
+  frame();
+  const [a, b, c] = shows.map(([, seen]) => seen), before = [a, b, c].map(({ renders }) => renders);
+  for (let n = 0; n < 20; n += 1) {
+    socket.message(data("a", n));
+    socket.message(data("b", 100 + n));
+  }
+  socket.message(data("c:1", 5, "c:*"));
+  frame();
+  assert.deepEqual([a, b, c].map(({ feed }) => [feed.status, feed.value]), [["open", 19], ["open", 119], ["open", 5]]);
+  assert.equal(c.feed.message.channel, "c:1");
+  socket.message(data("a", 20));
+  frame();
+  assert.deepEqual([a, b, c].map(({ renders }, at) => renders - before[at]), [2, 1, 1]);
+  await act(async () => root.unmount());
+  assert.deepEqual(socket.sent.map(({ action, channels }) => [action, channels]), [["unsubscribe", ["a", "b", "c:*"]]]);
+  assert.equal(channels.status, "open");
+  channels.close();
+});
+
+test("components share a name, strict mode asks once, and the name is given up with the last component", async () => {
+  const channels = new Channels("ws://feed.example/", { WebSocket: Socket }), socket = Socket.all.at(-1);
+  const [One, one] = shown(() => useChannel(channels, "x")), [Two, two] = shown(() => useChannel(channels, "x"));
+  const tree = (...shows) => createElement(StrictMode, null, shows.map((Shown, key) => createElement(Shown, { key })));
+  socket.open();
+  let root;
+  await act(async () => { root = create(tree(One, Two), { unstable_strictMode: true }); });
+  assert.deepEqual(socket.sent.map(({ action, channels }) => [action, channels]), [["subscribe", ["x"]]]);
+  grant(socket);
+  await act(async () => root.update(tree(One)));
+  assert.deepEqual(socket.sent, []);
+  socket.message(data("x", 1));
+  frame();
+  assert.deepEqual([one.feed.value, two.feed.value], [1, undefined]);
+  await act(async () => root.update(tree()));
+  assert.deepEqual(socket.sent.map(({ action, channels }) => [action, channels]), [["unsubscribe", ["x"]]]);
+  channels.close();
+});
+
+test("a component without a client waits; another name begins without the old value; a refusal is shown", async () => {
+  const channels = new Channels("ws://feed.example/", { WebSocket: Socket }), socket = Socket.all.at(-1);
+  const seen = {};
+  const Shown = ({ client, name }) => {
+    seen.feed = useChannel(client, name);
+    return null;
+  };
+  let root;
+  await act(async () => { root = create(createElement(Shown, { client: null, name: "x" })); });
+  assert.deepEqual([seen.feed.status, seen.feed.value], ["connecting", undefined]);
+  await act(async () => root.update(createElement(Shown, { client: channels, name: "x" })));
+  socket.open();
+  await tick();
+  grant(socket);
+  socket.message(data("x", 1));
+  frame();
+  assert.deepEqual([seen.feed.status, seen.feed.value, seen.feed.error], ["open", 1, undefined]);
+  await act(async () => root.update(createElement(Shown, { client: channels, name: "secret" })));
+  assert.equal(seen.feed.value, undefined);
+  assert.deepEqual(socket.sent.map(({ action, channels }) => [action, channels]), [["unsubscribe", ["x"]], ["subscribe", ["secret"]]]);
+  const { requestId } = socket.sent[1];
+  socket.message({ type: "subscribed", channels: [], errors: ["Access denied to channel: secret"], requestId, seq: 1 });
+  await tick();
+  frame();
+  assert.equal(seen.feed.error, "Access denied to channel: secret");
+  await act(async () => root.unmount());
+  channels.close();
+});
+
+test("trades: the newest trade of a symbol", async () => {
+  const trades = new Trades("ws://feed.example/", { WebSocket: Socket }), socket = Socket.all.at(-1);
+  const [Shown, seen] = shown(() => useChannel(trades, "aapl"));
+  let root;
+  await act(async () => { root = create(createElement(Shown)); });
+  socket.open();
+  socket.message({ type: "trade", data: { symbol: "MSFT", price: 1 }, timestamp: 1 });
+  socket.message({ type: "trade", data: { symbol: "AAPL", price: 2 }, timestamp: 7 });
+  frame();
+  assert.deepEqual([seen.feed.value, seen.feed.message], [{ symbol: "AAPL", price: 2 }, 7]);
+  await act(async () => root.unmount());
   trades.close();
 });

@@ -84,17 +84,21 @@ test("trades: acknowledged, refused, and subscribed again after a restart, with 
     onTrade: ({ price }) => prices.push(price),
   });
   try {
-    assert.deepEqual((await trades.subscribe(["aapl", "GOOGL"])).subscribed, ["AAPL", "GOOGL"]);
+    assert.deepEqual(await trades.subscribe(["aapl", "GOOGL"]), { granted: ["AAPL", "GOOGL"], refused: {} });
     assert.deepEqual(asked, [false, true]);
     await redis.publish("channel:trade:AAPL", { symbol: "AAPL", price: 1 });
     await until(() => prices.length === 1, 5_000, "a trade");
-    await assert.rejects(trades.subscribe(["A", "B", "C", "D"]), { code: "refused", message: /maximum of 5/ });
+    const more = trades.subscribe(["A", "B", "C", "D"]);
+    const { granted, refused } = await more;
+    assert.deepEqual([granted, Object.keys(refused)], [["A", "B", "C"], ["D"]]);
+    assert.match(refused.D, /maximum of 5/);
+    more.unsubscribe();
     assert.ok((await trades.ping()).timestamp > 0);
     server.kill("SIGTERM");
     await once(server, "exit");
     server = startWeirgate(["trades"], env);
     await until(() => trades.reconnects > 1 && trades.status === "open", 10_000, "back");
-    assert.equal(trades.subscriptions.size, 2);
+    await until(() => trades.subscriptions.size === 2, 5_000, "both symbols");
     await until(async () => {
       await redis.publish("channel:trade:GOOGL", { symbol: "GOOGL", price: 2 });
       return prices.at(-1) === 2;
@@ -114,10 +118,10 @@ test("candles: the running one at once, closed ones, and subscribed again after 
   try {
     await redis.publish("channel:trade:AAPL", { price: "1.50", volume: 3, timestamp: Date.now() });
     const running = trades.iterate("candle");
-    assert.deepEqual((await trades.subscribeCandles("aapl", "5m")).subscribed, ["AAPL"]);
+    assert.deepEqual((await trades.subscribeCandles("aapl", "5m")).granted, ["AAPL"]);
     const { value: first } = await running.next();
     assert.deepEqual([first.symbol, first.interval, first.close, first.volume, first.closed], ["AAPL", "5m", 1.5, 3, false]);
-    await trades.subscribeCandles("AAPL", "1s");
+    const seconds = trades.subscribeCandles("AAPL", "1s");
     await until(() => closed.some(({ interval }) => interval === "1s"), 5_000, "a closed candle, without another trade");
     server.kill("SIGTERM");
     await once(server, "exit");
@@ -128,10 +132,71 @@ test("candles: the running one at once, closed ones, and subscribed again after 
       await redis.publish("channel:trade:AAPL", { price: 2 });
       return closed.some(({ interval, close }) => interval === "1s" && close === 2);
     }, 10_000, "a candle of the old subscription");
-    await trades.unsubscribeCandles("AAPL", "1s");
-    assert.deepEqual([...trades.candles].map(([interval, symbols]) => [interval, symbols.size]), [["5m", 1], ["1s", 0]]);
+    seconds.unsubscribe();
+    await trades.ping();
+    assert.deepEqual([...trades.candles].map(([interval, symbols]) => [interval, symbols.size]), [["1s", 0], ["1m", 0], ["5m", 1]]);
   } finally {
     trades.close();
+  }
+});
+
+test("opened before the gateway, longer than a request waits: every wanted name is live with the first connection", async () => {
+  const [redis, port, tradesPort] = [await startRedis(), freePort(), freePort()];
+  const got = [], options = { WebSocket, requestMs: 500 };
+  const channels = new Channels(`ws://127.0.0.1:${port}/ws`, options), trades = new Trades(`ws://127.0.0.1:${tradesPort}`, options);
+  const tick = channels.subscribe("market:tick", (value) => got.push(["tick", value]));
+  channels.subscribe("indicators:*", (value, { channel }) => got.push([channel, value]));
+  trades.subscribe("aapl", ({ price }) => got.push(["AAPL", price]));
+  try {
+    await assert.rejects(tick, { code: "timeout" });
+    await new Promise((go) => setTimeout(go, 1_500));
+    startWeirgate(["channels"], { REDIS_WS_GATEWAY_PORT: `${port}`, REDIS_URL: redis.url });
+    startWeirgate(["trades"], { WS_PORT: `${tradesPort}`, REDIS_URL: redis.url });
+    await until(() => channels.subscriptions.size === 2 && trades.subscriptions.size === 1, 20_000, "all names");
+    await Promise.all([ready(port), ready(tradesPort)]);
+    await redis.publish("market:tick", 1);
+    await redis.publish("indicators:a", 2);
+    await redis.publish("channel:trade:AAPL", { symbol: "AAPL", price: 3 });
+    await until(() => got.length === 3, 5_000, "a message of each name");
+    assert.deepEqual(got.sort(), [["AAPL", 3], ["indicators:a", 2], ["tick", 1]]);
+    tick.unsubscribe();
+    await channels.ping();
+    assert.deepEqual([...channels.subscriptions], ["indicators:*"]);
+  } finally {
+    channels.close();
+    trades.close();
+  }
+});
+
+test("a refused path or token rejects a subscription with code and reason", async () => {
+  const [redis, port] = [await startRedis(), freePort()];
+  startWeirgate(["channels"], { REDIS_WS_GATEWAY_PORT: `${port}`, REDIS_URL: redis.url, REQUIRE_AUTH: "true", JWT_SECRET: SECRET });
+  await ready(port);
+  const path = new Channels(`ws://127.0.0.1:${port}/wrong`, { WebSocket });
+  await assert.rejects(path.subscribe("x"), ({ code, message, details }) => code === "closed" && message === "1006 HTTP status 403" && details.status === 403);
+  const token = new Channels(`ws://127.0.0.1:${port}/ws`, { WebSocket, getToken: () => "nonsense" });
+  await assert.rejects(token.subscribe("x"), ({ code, message, details }) => code === "closed" && message === "1008 Authentication failed" && details.code === 1008);
+});
+
+test("a name that one token does not permit is live with the next", async () => {
+  const [redis, port] = [await startRedis(), freePort()];
+  startWeirgate(["channels"], { REDIS_WS_GATEWAY_PORT: `${port}`, REDIS_URL: redis.url, REQUIRE_AUTH: "true", JWT_SECRET: SECRET });
+  await ready(port);
+  let role = "user";
+  const told = [];
+  const channels = new Channels(`ws://127.0.0.1:${port}/ws`, {
+    WebSocket,
+    getToken: () => jwt({ sub: "ann", role, exp: Math.floor(Date.now() / 1000) + 600 }),
+    onError: ({ code, details }) => told.push([code, Object.keys(details)]),
+  });
+  try {
+    assert.deepEqual((await channels.subscribe(["market:tick", "engine:signal"])).granted, ["market:tick"]);
+    assert.deepEqual(told, [["refused", ["engine:signal"]]]);
+    role = "admin";
+    channels.reconnect();
+    await until(() => channels.subscriptions.size === 2, 5_000, "both names");
+  } finally {
+    channels.close();
   }
 });
 
@@ -180,15 +245,16 @@ test("channels: granted in part, counted, and what was shed is a gap", async () 
   const gaps = [];
   const channels = new Channels(`ws://127.0.0.1:${port}/ws`, { WebSocket, onGap: (gap) => gaps.push(gap) });
   try {
-    const granted = await channels.subscribe(["market:tick:*", "engine:signal"]);
-    assert.deepEqual([granted.channels, granted.errors.length], [["market:tick:*"], 1]);
+    const sub = channels.subscribe(["market:tick:*", "engine:signal"]);
+    assert.deepEqual(await sub, { granted: ["market:tick:*"], refused: { "engine:signal": "Access denied to channel: engine:signal" } });
     await assert.rejects(channels.subscribe("engine:signal"), { code: "refused", message: /Access denied/ });
     const stream = channels.iterate();
     await Promise.all(Array.from({ length: 40 }, (_, n) => redis.publish("market:tick:A", n)));
     for (let n = 0; n < 5; n += 1) assert.equal((await stream.next()).value.channel, "market:tick:A");
     await channels.ping();
     assert.ok(gaps.length > 0 && gaps[0].last >= gaps[0].first);
-    await channels.unsubscribe("market:tick:*");
+    sub.unsubscribe();
+    await channels.ping();
     assert.equal(channels.subscriptions.size, 0);
   } finally {
     channels.close();

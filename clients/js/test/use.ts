@@ -3,7 +3,7 @@ import { connect, Levels, RequestError, type LevelsState, type Status } from "we
 import { Channels } from "weirgate/channels";
 import { Devices } from "weirgate/events";
 import { EventStream, withFallback } from "weirgate/event-stream";
-import { useFeed } from "weirgate/react";
+import { useChannel, useFeed } from "weirgate/react";
 import { Trades } from "weirgate/trades";
 
 const feed = connect("ws://localhost:8000/ws/stream", { onState: ({ levels }) => levels?.es, signal: AbortSignal.timeout(1) });
@@ -22,13 +22,19 @@ async function main() {
   const spot: number | null | undefined = levels.state?.levels?.spy.spot;
 
   const trades = new Trades("ws://localhost:8080", { onTrade: (trade, timestamp) => trade.price + timestamp });
-  const { currentSubscriptions } = await trades.subscribe(["AAPL"], { signal: AbortSignal.timeout(5) });
+  const { granted, refused } = await trades.subscribe(["AAPL"]);
+  const why: string = refused[granted[0]];
+  const symbol = trades.subscribe("AAPL", (trade, timestamp) => trade.price + timestamp);
+  for await (const { price } of symbol) console.log(price + 1);
+  symbol.unsubscribe();
+  symbol.then(({ granted }) => granted.length, (error) => error);
   for await (const trade of trades) trade.symbol.toUpperCase();
   trades.addEventListener("trade", ({ detail, timestamp }) => detail.price + timestamp);
   trades.addEventListener("error", ({ detail }) => detail.code);
-  const { interval } = await trades.subscribeCandles("AAPL", "1m");
+  await trades.subscribeCandles("AAPL", "1m", ({ high, low }) => high - low);
+  for await (const { close } of trades.subscribeCandles("AAPL", "1m")) console.log(close + 1);
   for await (const { start, high, closed } of trades.iterate("candle")) console.log(start + high, closed);
-  const minutes: number | undefined = trades.candles.get(interval)?.size;
+  const minutes: number | undefined = trades.candles.get("1m")?.size;
   // @ts-expect-error there are no candles of an hour
   trades.subscribeCandles("AAPL", "1h");
   // @ts-expect-error trades have no such option
@@ -37,9 +43,31 @@ async function main() {
   trades.subscribe(5);
 
   const channels = new Channels(new URL("ws://localhost:8889/ws"), { tokenIn: "query", onGap: ({ first, last }) => last - first });
-  const { errors = [] } = await channels.subscribe("market:tick:*");
+  const { refused: reasons } = await channels.subscribe("market:tick:*", (data, { channel, pattern }) => [data, channel, pattern]);
   for await (const { channel, data, seq } of channels) console.log(channel, data, seq);
   for await (const { first } of channels.iterate("gap")) console.log(first + 1);
+
+  interface Tick { price: number }
+  const ticks = new Channels<Tick>("ws://localhost:8889/ws", { onData: ({ data }) => data.price, namesMax: 5 });
+  const sub = ticks.subscribe("market:tick", ({ price }, { data, seq }) => price + data.price + seq);
+  for await (const { data } of sub) console.log(data.price + 1);
+  for await (const { data } of ticks) console.log(data.price + 1);
+  for await (const { data } of ticks.iterate("data")) console.log(data.price + 1);
+  ticks.addEventListener("data", ({ detail }) => detail.data.price + 1);
+  ticks.subscribe<Tick & { volume: number }>("market:tick:*", ({ volume }) => volume + 1);
+  // @ts-expect-error ticks have no such member
+  ticks.subscribe("market:tick", ({ cost }) => cost);
+  // @ts-expect-error ticks have no such member
+  ticks.addEventListener("data", ({ detail }) => detail.data.cost);
+  // @ts-expect-error a subscription is given up by itself
+  ticks.unsubscribe("market:tick");
+  const tick: number | undefined = useChannel(ticks, "market:tick").value?.price;
+  const trade: number | undefined = useChannel(trades, "AAPL").value?.price;
+  // @ts-expect-error ticks have no such member
+  useChannel(ticks, "market:tick").value?.cost;
+
+  const typed = new Devices<{ code: string }>("ws://localhost:8000/ws", { onPush: ({ data }) => data.code });
+  for await (const { data } of typed) data.code.toUpperCase();
 
   const device = new Devices("ws://localhost:8000/ws", { deviceId: "d1", onPush: ({ event }) => event });
   const { code } = await device.request<{ code: string }>("lobby.create", {});

@@ -21,10 +21,9 @@ async def main(url="ws://localhost:8889/ws", *channels):
         on_gap=lambda gap: print("missing:", gap.first, "to", gap.last, file=sys.stderr),
         on_error=lambda error: print("refused:", error, file=sys.stderr))
     async with feed:
-        messages = feed.iterate()
-        granted = await feed.subscribe(channels or ["market:tick:*"])
-        print("subscribed:", granted["channels"], file=sys.stderr)
-        async for message in messages:
+        wanted = await feed.subscribe(channels or ["market:tick:*"])
+        print("subscribed:", wanted.granted, file=sys.stderr)
+        async for message in wanted:
             print(message["channel"], message["data"])
 
 

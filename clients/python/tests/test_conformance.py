@@ -4,8 +4,9 @@ import pathlib
 import re
 
 import pytest
-from weirgate.core import Core, Dial, Drop, Emit, LevelsCore, Options, Send
-from weirgate.sessions import ChannelsCore, DevicesCore, TradesCore
+from weirgate.core import Core, Deliver, Dial, Drop, Emit, LevelsCore, Options, RequestError, Send
+from weirgate.sessions import DevicesCore
+from weirgate.subscriptions import ChannelsCore, SubscriptionCore, TradesCore
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "conformance"
 CORES = {"connection": Core, "levels": LevelsCore, "trades": TradesCore, "channels": ChannelsCore, "events": DevicesCore}
@@ -40,6 +41,7 @@ class Run:
         self.now, self.numbers, self.wall_offset = 1000.0, [0.5], 1.7e12
         self.attempts_made, self.sent_texts, self.told, self.calls = 0, [], [], {}
         self.asked, self.tokens_used, self.last_drop = [], [], None
+        self.handled, self.failing = {}, set()
         self.has_token = case.get("token", False)
         options = Options(has_token=self.has_token, **{snake(name): value for name, value in case.get("options", {}).items()})
         self.hidden = "state" if case["client"] == "connection" else "message"
@@ -62,8 +64,19 @@ class Run:
                 case Drop(code, reason):
                     self.last_drop = [code, reason]
                     self.asked[-1]["is_awaited"] = False
+                case Deliver(subscription, _, details):
+                    self.handle(subscription, details)
                 case Emit(type, args) if type not in ("open", self.hidden):
                     self.told.append(TOLD[type](*args))
+
+    def handle(self, subscription, details):
+        if subscription.is_left:
+            return
+        [label] = [label for label, call in self.calls.items() if call is subscription]
+        if label in self.failing:
+            self.core.report(RequestError("handler"))
+        else:
+            self.handled[label].append(details[0])
 
     def dialed(self, token):
         self.attempts_made += 1
@@ -81,6 +94,9 @@ class Run:
     def play(self, verb, *args):
         getattr(self, "do_" + verb)(*args)
         self.drain()
+        if verb != "sleep":
+            # What the driver does at once.
+            self.advance(self.now)
 
     # ---- Actions
 
@@ -94,7 +110,7 @@ class Run:
         self.now += ms
 
     def do_accept(self):
-        self.core.handle_opened(self.now)
+        self.core.handle_opened(self.now, str(self.tokens_used[-1]))
 
     def do_refuse(self, status, retry_after_s=0):
         self.core.handle_closed(self.now, 1006, f"HTTP status {status}", status=status, retry_after_ms=1000 * retry_after_s)
@@ -121,6 +137,24 @@ class Run:
 
     def do_no_token(self, why):
         self.core.handle_closed(self.now, 1006, why)
+
+    def do_subscribe(self, label, names):
+        self.handled[label] = []
+        self.calls[label] = self.core.subscribe(self.now, names, print)
+
+    def do_subscribe_candles(self, label, symbols, interval):
+        self.handled[label] = []
+        self.calls[label] = self.core.subscribe_candles(self.now, symbols, interval, print)
+
+    def do_unsubscribe(self, label):
+        self.core.unsubscribe(self.now, self.calls[label])
+
+    def do_fails(self, label):
+        self.failing.add(label)
+
+    def do_together(self, steps):
+        for verb, *args in steps:
+            getattr(self, "do_" + verb)(*args)
 
     def do_call(self, label, method, *args):
         self.calls[label] = getattr(self.core, snake(method))(self.now, *args)
@@ -173,9 +207,25 @@ class Run:
         told, self.told = self.told, []
         assert told == wanted
 
+    def do_throws(self, names):
+        with pytest.raises((TypeError, ValueError)):
+            self.core.subscribe(self.now, names)
+
+    def do_handled(self, label, wanted):
+        handled, self.handled[label] = self.handled[label], []
+        assert handled == wanted
+
+    def do_closes(self, label, wanted):
+        handled, self.handled[label] = self.handled[label], []
+        assert [candle["close"] for candle in handled] == wanted
+
     def do_response(self, label, value):
-        request = self.calls[label]
-        assert request.is_done and request.error is None and request.response == value
+        call = self.calls[label]
+        assert call.is_done and call.error is None
+        if isinstance(call, SubscriptionCore):
+            assert {"granted": call.granted, "refused": call.refused} == value
+        else:
+            assert call.response == value
 
     def do_error(self, label, code, message=None):
         error = self.calls[label].error

@@ -104,29 +104,32 @@ async def test_trades_are_acknowledged_and_subscribed_again_after_a_restart(star
     welcomes, closes = [], []
     async with weirgate.Trades(f"ws://127.0.0.1:{server.port}/", on_welcome=welcomes.append,
                                on_status=lambda _: closes.append(trades.last_close)) as trades:
-        done = await trades.subscribe(["aapl", "GOOGL"])
-        assert done["subscribed"] == ["AAPL", "GOOGL"]
+        wanted = await trades.subscribe(["aapl", "GOOGL"])
+        assert (wanted.granted, wanted.refused) == (["AAPL", "GOOGL"], {})
         # Published before anybody iterates: the loop below starts in the same step.
         publish("channel:trade:AAPL", json.dumps({"symbol": "AAPL", "price": 150.25}))
         async for trade in trades:
             assert trade["price"] == 150.25
             break
+        more = await trades.subscribe(["A", "B", "C", "D"])
+        assert more.granted == ["A", "B", "C"] and "maximum of 5" in more.refused["D"]
         with pytest.raises(weirgate.RequestError) as refused:
-            await trades.subscribe(["A", "B", "C", "D"])
+            await trades.subscribe("E")
         assert refused.value.code == "refused" and "maximum of 5" in str(refused.value)
+        more.unsubscribe()
         assert "timestamp" in await trades.ping()
         server.send(signal.SIGTERM)
         await asyncio.to_thread(server.wait, 10)
         start_weirgate("trades", redis=redis_server, env={"WS_PORT": str(server.port)})
         await until(lambda: len(welcomes) == 2 and trades.status == "open", 10, "a second connection")
-        stream = trades.iterate()
+        stream = aiter(wanted)
         end = time.monotonic() + 10
         while time.monotonic() < end and not publish("channel:trade:GOOGL", "{}"):
             await asyncio.sleep(0.05)
-        again = await trades.subscribe(["GOOGL"])
-        assert again["subscribed"] == [] and again["currentSubscriptions"] == ["AAPL", "GOOGL"]
+        await until(lambda: {"AAPL", "GOOGL"} <= set(trades.subscriptions), 10, "both symbols")
         publish("channel:trade:GOOGL", json.dumps({"symbol": "GOOGL", "price": 7}))
         async for trade in stream:
+            assert trade["symbol"] == "GOOGL"
             if trade.get("price") == 7:
                 break
         assert trades.reconnects == 1 and next(close for close in closes if close).code == 1001
@@ -138,17 +141,18 @@ async def test_candles_come_at_once_and_when_they_are_closed(start_weirgate, red
     publish("channel:trade:AAPL", json.dumps({"price": 1.5, "volume": 3, "timestamp": int(time.time() * 1000)}))
     async with weirgate.Trades(f"ws://127.0.0.1:{server.port}/") as trades:
         candles = trades.iterate("candle")
-        assert (await trades.subscribe_candles(["aapl"], "5m"))["subscribed"] == ["AAPL"]
+        assert (await trades.subscribe_candles(["aapl"], "5m")).granted == ["AAPL"]
         running = await anext(candles)
         assert (running["close"], running["volume"], running["closed"]) == (1.5, 3, False)
-        await trades.subscribe_candles("AAPL", "1s")
+        seconds = await trades.subscribe_candles("AAPL", "1s")
         publish("channel:trade:AAPL", json.dumps({"price": 2, "timestamp": int(time.time() * 1000)}))
         async for candle in candles:
             if candle["closed"] and candle["close"] == 2:
                 assert candle["interval"] == "1s"
                 break
         assert trades.candles == {"5m": ["AAPL"], "1s": ["AAPL"]}
-        await trades.unsubscribe_candles("AAPL", "1s")
+        seconds.unsubscribe()
+        await trades.ping()
         assert trades.candles == {"5m": ["AAPL"]}
 
 
@@ -171,9 +175,9 @@ async def test_a_refused_token_is_replaced_once(start_weirgate, redis_server):
         assert asked == [False, True]
         assert trades.last_close.code == 1008
     async with weirgate.Trades(f"ws://127.0.0.1:{server.port}/", get_token=lambda refused: "nonsense", token_in="query") as trades:
-        with pytest.raises(weirgate.RequestError) as refused:
+        with pytest.raises(weirgate.RequestError, match="1008 Authentication failed") as refused:
             await trades.subscribe("AAPL")
-        assert refused.value.code == "closed" and trades.status == "closed"
+        assert refused.value.code == "closed" and trades.status == "closed" and refused.value.details.code == 1008
 
 
 async def test_channels_count_their_messages_and_grant_in_part(start_weirgate, redis_server):
@@ -181,8 +185,8 @@ async def test_channels_count_their_messages_and_grant_in_part(start_weirgate, r
     publish = redis_server.client().publish
     gaps = []
     async with weirgate.Channels(f"ws://127.0.0.1:{server.port}/ws", on_gap=gaps.append) as channels:
-        done = await channels.subscribe(["market:tick:*", "engine:signal"])
-        assert done["channels"] == ["market:tick:*"] and len(done["errors"]) == 1
+        wanted = await channels.subscribe(["market:tick:*", "engine:signal"])
+        assert wanted.granted == ["market:tick:*"] and wanted.refused == {"engine:signal": "Access denied to channel: engine:signal"}
         with pytest.raises(weirgate.RequestError, match="Access denied"):
             await channels.subscribe("engine:signal")
         assert channels.subscriptions == ["market:tick:*"]
@@ -194,7 +198,8 @@ async def test_channels_count_their_messages_and_grant_in_part(start_weirgate, r
         # The gateway shed most of the other messages: the next message shows the gap.
         await channels.ping()
         assert gaps[0].first > got[-1]["seq"] and gaps[0].last >= gaps[0].first
-        await channels.unsubscribe("market:tick:*")
+        wanted.unsubscribe()
+        await channels.ping()
         assert channels.subscriptions == []
 
 
@@ -220,17 +225,121 @@ async def test_a_device_asks_its_services_and_gets_pushes(start_weirgate, servic
             await asyncio.wait_for(device.request("lobby.slow", {"n": 1}), 0)
 
 
+async def test_opened_before_the_gateway_every_wanted_name_is_live_with_the_first_connection(start_weirgate, redis_server):
+    port, trades_port, got = free_port(), free_port(), []
+    channels = weirgate.Channels(f"ws://127.0.0.1:{port}/ws", request_ms=500)
+    trades = weirgate.Trades(f"ws://127.0.0.1:{trades_port}/", request_ms=500)
+    async with channels, trades:
+        tick = channels.subscribe("market:tick", lambda value, message: got.append(("tick", value)))
+        channels.subscribe("indicators:*", lambda value, message: got.append((message["channel"], value)))
+        trades.subscribe("aapl", lambda trade, timestamp: got.append(("AAPL", trade["price"])))
+        with pytest.raises(weirgate.RequestError) as late:
+            await tick
+        assert late.value.code == "timeout"
+        await asyncio.sleep(1.5)
+        for gateway, variable, at in (("channels", "REDIS_WS_GATEWAY_PORT", port), ("trades", "WS_PORT", trades_port)):
+            start_weirgate(gateway, redis=redis_server, env={variable: str(at)})
+        await until(lambda: len(channels.subscriptions) == 2 and trades.subscriptions == ["AAPL"], 20, "all names")
+        publish = redis_server.client().publish
+        await until(lambda: publish("channel:trade:AAPL", json.dumps({"symbol": "AAPL", "price": 3})), 10, "the bus")
+        publish("market:tick", "1")
+        publish("indicators:a", "2")
+        await until(lambda: len(got) == 3, 5, "a message of each name")
+        assert sorted(got) == [("AAPL", 3), ("indicators:a", 2), ("tick", 1)]
+        tick.unsubscribe()
+        await channels.ping()
+        assert channels.subscriptions == ["indicators:*"]
+
+
+async def test_a_loop_over_a_subscription_takes_its_messages_and_ends_with_it(start_weirgate, redis_server):
+    server = start_weirgate("channels", redis=redis_server).wait_ready()
+    publish = redis_server.client().publish
+    told = []
+    async with weirgate.Channels(f"ws://127.0.0.1:{server.port}/ws", queue_max=2, on_error=told.append) as channels:
+        mine, other = await channels.subscribe("market:tick:A"), await channels.subscribe("market:tick:B")
+        publish("market:tick:B", "1")
+        publish("market:tick:A", "2")
+        publish("market:tick:A", "3")
+        got = []
+        async for message in mine:
+            got.append((message["channel"], message["data"]))
+            if len(got) == 2:
+                break
+        assert got == [("market:tick:A", 2), ("market:tick:A", 3)]
+        late, rest = aiter(other), aiter(mine)
+        for n in range(3):
+            publish("market:tick:B", str(n))
+        await until(lambda: len(other._inboxes[0].waiting) == 2, 5, "two messages")
+        assert [(await anext(late))["data"] for _ in range(2)] == [0, 1]
+        with pytest.raises(weirgate.RequestError, match="queue_max"):
+            await anext(late)
+        mine.unsubscribe()
+        with pytest.raises(StopAsyncIteration):
+            await anext(rest)
+        with pytest.raises(weirgate.RequestError, match="Access denied"):
+            async for _ in channels.subscribe("engine:signal"):
+                pass
+        assert [(error.code, list(error.details)) for error in told] == [("refused", ["engine:signal"])]
+    async for _ in other:
+        raise AssertionError("nothing comes after the end")
+
+
+async def test_a_handler_that_fails_is_told_and_keeps_no_other_from_its_message(start_weirgate, redis_server):
+    server = start_weirgate("channels", redis=redis_server).wait_ready()
+    logged, told, got = [], [], []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: logged.append(context["exception"]))
+
+    def fails(value, message):
+        raise ValueError("of the handler")
+    async with weirgate.Channels(f"ws://127.0.0.1:{server.port}/ws", on_error=told.append) as channels:
+        channels.subscribe("market:tick", fails)
+        both = channels.subscribe("market:tick", lambda value, message: (got.append(value), both.unsubscribe() if value == 2 else None))
+        await both
+        for n in (1, 2, 3):
+            redis_server.client().publish("market:tick", str(n))
+        await until(lambda: len(told) == 3, 5, "three failures")
+        assert got == [1, 2] and channels.status == "open" and channels.subscriptions == ["market:tick"]
+        assert [(error.code, error.details) for error in told] == [("handler", error) for error in logged]
+
+
+async def test_a_caller_that_waits_no_longer_gives_up_nothing(start_weirgate, redis_server):
+    port = free_port()
+    async with weirgate.Channels(f"ws://127.0.0.1:{port}/ws") as channels:
+        wanted = channels.subscribe("market:tick")
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(wanted, 0.05)
+        start_weirgate("channels", redis=redis_server, env={"REDIS_WS_GATEWAY_PORT": str(port)})
+        await until(lambda: channels.subscriptions == ["market:tick"], 20, "the name")
+        assert await wanted is wanted
+
+
 def test_the_same_without_asyncio(start_weirgate, redis_server):
     server = start_weirgate("trades", redis=redis_server).wait_ready()
-    publish = redis_server.client().publish
+    publish, got = redis_server.client().publish, []
     with weirgate.sync.Trades(f"ws://127.0.0.1:{server.port}/") as trades:
-        assert trades.subscribe("AAPL")["subscribed"] == ["AAPL"]
+        wanted = trades.subscribe("AAPL").wait()
+        trades.subscribe("aapl", lambda trade, timestamp: got.append(trade["price"])).wait()
         for price in range(3):
             publish("channel:trade:AAPL", json.dumps({"symbol": "AAPL", "price": price}))
-        assert [trade["price"] for _, trade in zip(range(3), trades)] == [0, 1, 2]
+        assert [trade["price"] for _, trade in zip(range(3), wanted)] == [0, 1, 2] == got
+        with pytest.raises(TimeoutError):
+            next(wanted.iterate(timeout_s=0.05))
         with pytest.raises(TimeoutError):
             next(trades.iterate(timeout_s=0.05))
-        assert trades.subscriptions == ["AAPL"] and trades.status == "open"
+        assert trades.subscriptions == wanted.granted == ["AAPL"] and trades.status == "open"
+        wanted.unsubscribe()
+        trades.ping()
+        assert list(wanted) == [] and trades.subscriptions == ["AAPL"]
+        # A handler may subscribe, and give up.
+        more = []
+        first = trades.subscribe("MSFT", lambda trade, timestamp: (more.append(trades.subscribe("GOOGL")), first.unsubscribe())).wait()
+        publish("channel:trade:MSFT", json.dumps({"symbol": "MSFT", "price": 5}))
+        end = time.monotonic() + 10
+        while set(trades.subscriptions) != {"AAPL", "GOOGL"}:
+            assert time.monotonic() < end, trades.subscriptions
+            time.sleep(0.02)
+        publish("channel:trade:GOOGL", json.dumps({"symbol": "GOOGL", "price": 6}))
+        assert next(more[0].iterate(timeout_s=10))["price"] == 6
     assert trades.status == "closed"
     trades.close()
 
@@ -252,6 +361,13 @@ def test_a_callback_that_would_wait_for_itself_fails_at_once(start_weirgate):
 async def test_options_that_nobody_reads_are_refused_and_nobody_there_is_no_error():
     with pytest.raises(TypeError, match="on_sate"):
         weirgate.Levels("ws://127.0.0.1:1/", on_sate=print)
+    with pytest.raises(TypeError, match="connect_options"):
+        weirgate.Channels("wss://127.0.0.1:1/", ssl=None)
+    for address in ("127.0.0.1:1/ws", "localhost:1/ws", "ftp://localhost/ws", "ws:/ws", ""):
+        with pytest.raises(ValueError, match="ws://, wss://, http:// or https://"):
+            weirgate.Channels(address)
+        with pytest.raises(ValueError, match="wss://"):
+            weirgate.sync.Trades(address)
     async with weirgate.connect(lambda: f"ws://127.0.0.1:{free_port()}/") as feed:
         await until(lambda: feed.status == "waiting", 5, "the first failure")
         assert feed.last_close.error == "ECONNREFUSED" and feed.retry_in_ms <= 600

@@ -11,9 +11,13 @@
 
 `weirgate.sync` has the same clients for programs without asyncio.
 """
-from .aio import Channels, Connection, Devices, Levels, Trades, connect
+from .aio import Channels, Connection, Devices, Levels, Subscription, Trades, connect
 from .core import Close, Gap, RequestError, Status
+from .options import Candle, ChannelMessage, Trade
 from .sessions import Push
 
 __version__ = "0.1.0"
-__all__ = ["Channels", "Close", "Connection", "Devices", "Gap", "Levels", "Push", "RequestError", "Status", "Trades", "connect"]
+__all__ = [
+    "Candle", "ChannelMessage", "Channels", "Close", "Connection", "Devices", "Gap", "Levels", "Push", "RequestError", "Status",
+    "Subscription", "Trade", "Trades", "connect",
+]

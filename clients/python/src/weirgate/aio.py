@@ -6,7 +6,7 @@ import errno
 import inspect
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from typing import Any, Generic, Self, TypeVar, Unpack
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -14,9 +14,12 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as _connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from .core import Close, Core, Dial, Drop, Emit, LevelsCore, Options, RequestError, Send, Status
-from .options import ChannelsOptions, ConnectionOptions, DevicesOptions, Interval, LevelsOptions, TradesOptions, Url
-from .sessions import ChannelsCore, DevicesCore, Push, Request, SessionCore, SubscriberCore, TradesCore
+from .core import Close, Core, Deliver, Dial, Drop, Emit, LevelsCore, Options, RequestError, Send, Status
+from .options import (
+    Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade, TradesOptions, Url,
+)
+from .sessions import DevicesCore, Push, Request, SessionCore
+from .subscriptions import ChannelsCore, SubscriberCore, SubscriptionCore, TradesCore
 
 Item = TypeVar("Item")
 
@@ -46,9 +49,11 @@ class Connection(Generic[Item]):
         self._begin(url, {**options}, ConnectionOptions)
 
     def _begin(self, url: Url, options: dict[str, Any], known: Any) -> None:
-        unknown = options.keys() - known.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"unknown option: {', '.join(sorted(unknown))}")
+        if unknown := sorted(options.keys() - known.__annotations__.keys()):
+            hint = "; options of the connection, such as ssl, go in connect_options={\"ssl\": …}"
+            raise TypeError(f"unknown option: {', '.join(unknown)}{hint}")
+        if isinstance(url, str):
+            _address(url, [])
         get_token = options.pop("get_token", None)
         token_in = options.pop("token_in", "header")
         connect_options = options.pop("connect_options", {})
@@ -62,6 +67,7 @@ class Connection(Generic[Item]):
         self._link: asyncio.Task[None] | None = None
         self._out: asyncio.Queue[str | bytes] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
+        self._identity = ""
         self._closing: dict[asyncio.Task[None], tuple[int, str]] = {}
         self._is_pumping = False
         self._core.start(_now())
@@ -126,25 +132,8 @@ class Connection(Generic[Item]):
         RequestError `closed` when the server refused for good, `late` when more than `queue_max` wait."""
         type = type or self._core.kind
         inbox = _Inbox(deque(maxlen=1 if type == "state" else None), self._core.options.queue_max)
-        return self._take(inbox, [self.on(type, inbox.put), self.on("status", lambda _: inbox.wake.set())])
-
-    async def _take(self, inbox: _Inbox, offs: list[Callable[[], None]]) -> AsyncIterator[Any]:
-        try:
-            while True:
-                if inbox.waiting:
-                    yield inbox.waiting.popleft()
-                elif inbox.is_late:
-                    raise RequestError("late", "more messages wait than queue_max")
-                elif self.status != "closed":
-                    inbox.wake.clear()
-                    await inbox.wake.wait()
-                elif self._core.is_refused and self.last_close:
-                    raise RequestError("closed", f"{self.last_close.code} {self.last_close.reason}")
-                else:
-                    return
-        finally:
-            for off in offs:
-                off()
+        offs = [self.on(type, inbox.put), self.on("status", lambda _: inbox.wake.set())]
+        return _take(inbox, offs, lambda: (self.status == "closed", self._core.refusal))
 
     def __aiter__(self) -> AsyncIterator[Item]:
         return self.iterate()
@@ -166,7 +155,7 @@ class Connection(Generic[Item]):
         due = self._core.poll_deadline()
         self._timer = None if due is None else self._loop.call_later(max(0.0, due - _now()) / 1000, self._tick)
 
-    def _do(self, output: Dial | Send | Drop | Emit) -> None:
+    def _do(self, output: Dial | Send | Drop | Emit | Deliver) -> None:
         match output:
             case Dial(refused):
                 self._out = asyncio.Queue()
@@ -182,13 +171,20 @@ class Connection(Generic[Item]):
             case Emit(type, args):
                 for listener in list(self._listeners.get(type, ())):
                     self._call(listener, args)
+            case Deliver(subscription, item, details):
+                self._deliver(subscription, item, details)
 
-    def _call(self, listener: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def _deliver(self, subscription: SubscriptionCore, item: Any, details: tuple[Any, ...]) -> None:
+        raise NotImplementedError
+
+    def _call(self, listener: Callable[..., Any], args: tuple[Any, ...]) -> Exception | None:
         # A failing callback must not end the connection of the other listeners.
         try:
             listener(*args)
         except Exception as error:
             self._loop.call_exception_handler({"message": f"weirgate: callback {listener!r} failed", "exception": error})
+            return error
+        return None
 
     def _tick(self) -> None:
         self._core.handle_timer(_now())
@@ -208,7 +204,7 @@ class Connection(Generic[Item]):
                     self._core.handle_closed(_now(), 1006, **_why(error))
                     self._pump()
                 return
-            self._core.handle_opened(_now())
+            self._core.handle_opened(_now(), self._identity)
             writer = self._loop.create_task(_write(link, out))
             self._pump()
             try:
@@ -241,6 +237,7 @@ class Connection(Generic[Item]):
             query.append(("token", token))
         elif token:
             options["additional_headers"] = {**dict(options.get("additional_headers") or {}), "Authorization": f"Bearer {token}"}
+        self._identity = f"{url} {token}"
         # The core has the deadline of the handshake.
         return await _connect(_address(url, query), open_timeout=None, **options)
 
@@ -287,30 +284,102 @@ class _Session(Connection[Item]):
         return request.response
 
 
+class Subscription(Generic[Item]):
+    """Names that a part of the program wants until `unsubscribe()`, over all connections.
+
+    `await` returns the subscription once the server has answered for each name; raises RequestError: `refused` if no name
+    is granted, `timeout` (the names stay wanted), `closed`. `async for` takes the messages of the names, from the begin
+    of the loop; the loop ends with `unsubscribe()` or `close()`, and raises RequestError if the server refuses all names
+    (`refused`) or the client (`closed`) for good, or if more than `queue_max` messages wait (`late`)."""
+
+    def __init__(self, client: _Subscriber[Any], inner: SubscriptionCore) -> None:
+        self._client, self._inner = client, inner
+        self._inboxes: list[_Inbox] = []
+        self._waiters: list[asyncio.Future[None]] = []
+        inner.on_change, inner.on_item = self._changed, self._put
+
+    @property
+    def names(self) -> list[str]:
+        return self._inner.names
+
+    @property
+    def granted(self) -> list[str]:
+        """The names granted on this connection."""
+        return self._inner.granted
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """The names refused by the server, with the reasons."""
+        return self._inner.refused
+
+    def unsubscribe(self) -> None:
+        """Gives up the names: each name with the last of its subscriptions. No call of the handler follows."""
+        self._client._core.unsubscribe(_now(), self._inner)
+        self._client._pump()
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        if not self._inner.is_done:
+            done: asyncio.Future[None] = self._client._loop.create_future()
+            self._waiters.append(done)
+            yield from done
+        if self._inner.error is not None:
+            raise self._inner.error
+        return self
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        inbox = _Inbox(deque(), self._client._core.options.queue_max)
+        self._inboxes.append(inbox)
+        return _take(inbox, [lambda: self._inboxes.remove(inbox)], lambda: (self._inner.is_over, self._inner.ending))
+
+    def _put(self, item: Any) -> None:
+        for inbox in self._inboxes:
+            inbox.put(item)
+
+    def _changed(self) -> None:
+        if self._inner.is_done:
+            for done in self._waiters:
+                if not done.done():
+                    done.set_result(None)
+            self._waiters.clear()
+        for inbox in self._inboxes:
+            inbox.wake.set()
+
+
 class _Subscriber(_Session[Item]):
     _core_type = SubscriberCore
     _core: SubscriberCore
 
     @property
     def subscriptions(self) -> list[str]:
-        """The names granted by the server, and subscribed to again on each new connection."""
-        return list(self._core.subscriptions)
+        """The names granted on this connection."""
+        return self._core.subscriptions
 
-    async def subscribe(self, names: str | Iterable[str]) -> dict[str, Any]:
-        """The server's acknowledgement."""
-        return await self._answer(self._core.subscribe(_now(), names))
-
-    async def unsubscribe(self, names: str | Iterable[str]) -> dict[str, Any]:
-        """The server's acknowledgement."""
-        return await self._answer(self._core.unsubscribe(_now(), names))
+    def subscribe(self, names: str | Iterable[str], handler: Callable[..., object] | None = None) -> Subscription[Item]:
+        """Wants the names until `unsubscribe()` of the returned Subscription, connected or not. `handler` gets each message
+        of these names. Raises ValueError over `names_max`."""
+        return self._subscription(self._core.subscribe(_now(), names, handler))
 
     async def ping(self) -> dict[str, Any]:
         """The server's pong."""
         return await self._answer(self._core.ping(_now()))
 
+    def _subscription(self, inner: SubscriptionCore) -> Subscription[Any]:
+        subscription: Subscription[Any] = Subscription(self, inner)
+        self._pump()
+        return subscription
 
-class Trades(_Subscriber[dict[str, Any]]):
-    """`weirgate trades`. Iteration takes trades, `iterate("candle")` candles."""
+    def _deliver(self, subscription: SubscriptionCore, item: Any, details: tuple[Any, ...]) -> None:
+        if subscription.is_left:
+            return
+        if subscription.on_item is not None:
+            subscription.on_item(item)
+        if subscription.handler is not None and (error := self._call(subscription.handler, details)):
+            self._core.report(RequestError("handler", repr(error), error))
+
+
+class Trades(_Subscriber[Trade]):
+    """`weirgate trades`. Iteration takes trades, `iterate("candle")` candles. Handlers get a trade, and the time of its
+    broadcast by the gateway (Unix time in ms)."""
 
     _core_type = TradesCore
     _core: TradesCore
@@ -320,24 +389,22 @@ class Trades(_Subscriber[dict[str, Any]]):
 
     @property
     def candles(self) -> dict[str, list[str]]:
-        """Symbols with granted candles, by interval; subscribed to again like `subscriptions`."""
-        return {interval: list(symbols) for interval, symbols in self._core.candles.items() if symbols}
+        """The symbols with candles granted on this connection, by interval."""
+        return self._core.candles
 
-    async def subscribe_candles(self, symbols: str | Iterable[str], interval: Interval) -> dict[str, Any]:
-        """The server's acknowledgement. For a gateway with `--candles`; any other refuses the request."""
-        return await self._answer(self._core.subscribe_candles(_now(), symbols, interval))
-
-    async def unsubscribe_candles(self, symbols: str | Iterable[str], interval: Interval) -> dict[str, Any]:
-        """The server's acknowledgement."""
-        return await self._answer(self._core.unsubscribe_candles(_now(), symbols, interval))
+    def subscribe_candles(self, symbols: str | Iterable[str], interval: Interval,
+                          handler: Callable[[Candle], object] | None = None) -> Subscription[Candle]:
+        """As `subscribe`, for candles. For a gateway with `--candles`; any other refuses the symbols."""
+        return self._subscription(self._core.subscribe_candles(_now(), symbols, interval, handler))
 
 
-class Channels(_Subscriber[dict[str, Any]]):
-    """`weirgate channels`. Iteration takes `data` messages: channel, pattern, data, seq, timestamp."""
+class Channels(_Subscriber[ChannelMessage[Data]], Generic[Data]):
+    """`weirgate channels`, with the type of `data`: `Channels[Tick]`. Iteration takes messages: channel, pattern, data, seq,
+    timestamp. Handlers get the data, and the message."""
 
     _core_type = ChannelsCore
 
-    def __init__(self, url: Url, **options: Unpack[ChannelsOptions]) -> None:
+    def __init__(self, url: Url, **options: Unpack[ChannelsOptions[Data]]) -> None:
         self._begin(url, {**options}, ChannelsOptions)
 
 
@@ -364,6 +431,26 @@ def connect(url: Url, **options: Unpack[ConnectionOptions]) -> Connection[str]:
     return Connection(url, **options)
 
 
+async def _take(inbox: _Inbox, offs: list[Callable[[], None]], ending: Callable[[], tuple[bool, RequestError | None]]) -> AsyncIterator[Any]:
+    try:
+        while True:
+            is_over, error = ending()
+            if inbox.waiting:
+                yield inbox.waiting.popleft()
+            elif inbox.is_late:
+                raise RequestError("late", "more messages wait than queue_max")
+            elif not is_over:
+                inbox.wake.clear()
+                await inbox.wake.wait()
+            elif error is not None:
+                raise error
+            else:
+                return
+    finally:
+        for off in offs:
+            off()
+
+
 def _now() -> float:
     return time.monotonic() * 1000
 
@@ -375,6 +462,8 @@ async def _value(given: Any) -> Any:
 def _address(url: str, query: list[tuple[str, str]]) -> str:
     parts = urlsplit(url)
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    if scheme not in ("ws", "wss") or not parts.netloc:
+        raise ValueError(f"{url!r} is no address: it begins with ws://, wss://, http:// or https://, and a host")
     names = {name for name, _ in query}
     kept = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in names]
     return urlunsplit((scheme, parts.netloc, parts.path, urlencode(kept + query), ""))

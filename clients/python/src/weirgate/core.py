@@ -67,6 +67,7 @@ class Options:
     backoff_max_ms: float = 15_000.0
     request_ms: float = 10_000.0
     queue_max: int = 10_000
+    names_max: int = 10_000
     device_id: str | None = None
     retry: Callable[[Close], float | bool | None] | None = None
     has_token: bool = False
@@ -74,8 +75,9 @@ class Options:
 
 
 class RequestError(Exception):
-    """Why a request has no response. `code` is a word for programs: refused, timeout, lost, closed, late, or the
-    gateway's own, such as rate_limited."""
+    """Why a request has no response. `code` is a word for programs: refused (`details`: the reasons by name), timeout,
+    lost, closed (`details`: the Close, if the server refused the client), late, handler (`details`: the exception), or
+    the gateway's own, such as rate_limited."""
 
     def __init__(self, code: str, message: str | None = None, details: Any = None) -> None:
         super().__init__(code if message is None else message)
@@ -121,7 +123,16 @@ class Emit:
     args: tuple[Any, ...] = ()
 
 
-Output = Dial | Send | Drop | Emit
+@dataclass(frozen=True)
+class Deliver:
+    """Pass `item` to the iterations of a subscription, and `details` to its handler."""
+
+    subscription: Any
+    item: Any
+    details: tuple[Any, ...]
+
+
+Output = Dial | Send | Drop | Emit | Deliver
 
 
 @dataclass
@@ -155,7 +166,7 @@ class Core:
         self.last_close: Close | None = None
         self.reconnects = 0
         self.retry_at = 0.0
-        self.is_refused = False
+        self.refusal: RequestError | None = None
         self.now = 0.0
         self._outputs: deque[Output] = deque()
         self._link: _Link | None = None
@@ -179,8 +190,9 @@ class Core:
         """Ends the connection for good, except for `reconnect`."""
         self.now = now
         # Earlier events are not reported after the end.
-        self._outputs = deque(one for one in self._outputs if not isinstance(one, Emit))
+        self._outputs = deque(one for one in self._outputs if not isinstance(one, Emit | Deliver))
         self._forget(code, reason)
+        self.refusal = None
         self._due_at = math.inf
         self._become("closed")
 
@@ -198,8 +210,8 @@ class Core:
         self._outputs.append(Send(text))
         return True
 
-    def handle_opened(self, now: float) -> None:
-        """The handshake has succeeded."""
+    def handle_opened(self, now: float, identity: str = "") -> None:
+        """The handshake has succeeded, with this address and token."""
         link = self._link
         assert link is not None and link.opened_at is None
         self.now = link.opened_at = link.heard_at = now
@@ -209,7 +221,7 @@ class Core:
         else:
             self._fresh_at = now
         self._ever_open = True
-        self.opened()
+        self.opened(identity)
         self._become("stale" if self._is_stale() else "open")
         self._arm()
         self._emit("open")
@@ -261,8 +273,8 @@ class Core:
         wait = self.options.retry(close) if self.options.retry else None
         if wait is None or wait is True:
             wait = self._delay(close)
-        self.is_refused = wait is False
         if wait is False:
+            self.refusal = RequestError("closed", f"{code} {reason}", close)
             self._due_at = math.inf
             self._become("closed")
             return
@@ -289,6 +301,14 @@ class Core:
             return
         self._arm()
 
+    def report(self, error: RequestError) -> None:
+        """Reports a failure of the program, such as an exception of a handler, to the listeners of `error`."""
+        self._emit("error", error)
+
+    def closed_error(self) -> RequestError:
+        """Why requests fail after the end."""
+        return self.refusal or RequestError("closed")
+
     def poll_output(self) -> Output | None:
         """Returns the next output; None if there is no output."""
         return self._outputs.popleft() if self._outputs else None
@@ -299,7 +319,7 @@ class Core:
 
     # ---- Methods for typed clients to override.
 
-    def opened(self) -> None:
+    def opened(self, identity: str) -> None:
         pass
 
     def changed(self, status: Status) -> None:
@@ -316,6 +336,7 @@ class Core:
 
     def _open(self) -> None:
         self._link = _Link(started_at=self.now)
+        self.refusal = None
         self._outputs.append(Dial(refused=self._refusals > 0))
         self._become("connecting")
         self._arm()
@@ -420,7 +441,7 @@ class LevelsCore(Core):
     state: Any = None
     _seq: Any = None
 
-    def opened(self) -> None:
+    def opened(self, identity: str) -> None:
         self._seq = None
 
     def receive(self, message: Any, kept: bool) -> None:

@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, TypedDict
+from typing import Any, Generic, Literal, NotRequired, TypedDict, TypeVar
 
 from .core import Close, Gap, RequestError, Status
 from .sessions import Push
+
+Data = TypeVar("Data")
+"""The data of a message, `Channels[Tick]`."""
 
 Url = str | Callable[[], str | Awaitable[str]]
 """http(s) is taken for ws(s). A function, also a coroutine function, is called before each attempt."""
@@ -13,6 +16,55 @@ Url = str | Callable[[], str | Awaitable[str]]
 
 Interval = Literal["1s", "1m", "5m"]
 """The duration of a candle."""
+
+
+class Trade(TypedDict):
+    """A trade: each key only where the publisher sent it, with the publisher's value."""
+
+    symbol: str
+    price: float
+    volume: NotRequired[float]
+    timestamp: NotRequired[int]
+    """Unix time in ms."""
+    conditions: NotRequired[list[str]]
+    exchange: NotRequired[str]
+
+
+class Candle(TypedDict):
+    """The trades of a symbol in an interval, by the timestamps of the trades."""
+
+    symbol: str
+    interval: Interval
+    start: int
+    """Begin of the interval, Unix time in ms."""
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    trades: int
+    """Number of trades."""
+    closed: bool
+    """The candle is final. A closed candle comes once."""
+
+
+class ChannelMessage(TypedDict, Generic[Data]):
+    """A published message."""
+
+    type: Literal["data"]
+    seq: int
+    channel: str
+    pattern: str | None
+    """The matching pattern; None for an exact name."""
+    data: Data
+    timestamp: str
+    """ISO 8601, UTC."""
+    offset: NotRequired[int]
+    """With a history on the server: the number of the message among the messages of the name or pattern."""
+    epoch: NotRequired[str]
+    """On the first message of an epoch; offsets of different epochs are unrelated."""
+    retained: NotRequired[bool]
+    """The last value, from before the subscription."""
 
 
 class ConnectionOptions(TypedDict, total=False):
@@ -60,19 +112,24 @@ class LevelsOptions(ConnectionOptions, total=False):
 
 class SessionOptions(ConnectionOptions, total=False):
     on_error: Callable[[RequestError], object]
-    """Each refusal by the server; a refused request is rejected as well."""
+    """Each refusal by the server, and each exception of a subscription's handler; a refused request is rejected as well."""
 
 
-class TradesOptions(SessionOptions, total=False):
-    on_trade: Callable[[dict[str, Any], int], object]
+class SubscriberOptions(SessionOptions, total=False):
+    names_max: int
+    """Most names of all subscriptions together, a name of two subscriptions counted twice; more raise ValueError. 10,000."""
+
+
+class TradesOptions(SubscriberOptions, total=False):
+    on_trade: Callable[[Trade, int], object]
     """The trade, and the time of the broadcast by the gateway (Unix time in ms)."""
-    on_candle: Callable[[dict[str, Any]], object]
+    on_candle: Callable[[Candle], object]
     """A running or closed candle of `subscribe_candles`."""
     on_welcome: Callable[[dict[str, Any]], object]
 
 
-class ChannelsOptions(SessionOptions, total=False):
-    on_data: Callable[[dict[str, Any]], object]
+class ChannelsOptions(SubscriberOptions, Generic[Data], total=False):
+    on_data: Callable[[ChannelMessage[Data]], object]
     on_welcome: Callable[[dict[str, Any]], object]
     on_gap: Callable[[Gap], object]
     """Called before the first message after a gap. Never with the replaced gateway: its numbers do not show gaps."""

@@ -17,10 +17,15 @@ from typing import Any, Generic, Self, TypeVar, Unpack
 
 from . import aio
 from .core import Close, Gap, RequestError, Status
-from .options import ChannelsOptions, ConnectionOptions, DevicesOptions, Interval, LevelsOptions, TradesOptions, Url
+from .options import (
+    Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade, TradesOptions, Url,
+)
 from .sessions import Push
 
-__all__ = ["Channels", "Close", "Connection", "Devices", "Gap", "Levels", "Push", "RequestError", "Status", "Trades", "connect"]
+__all__ = [
+    "Candle", "ChannelMessage", "Channels", "Close", "Connection", "Devices", "Gap", "Levels", "Push", "RequestError", "Status",
+    "Subscription", "Trade", "Trades", "connect",
+]
 
 Item = TypeVar("Item")
 
@@ -41,7 +46,6 @@ class Connection(Generic[Item]):
         async def make() -> aio.Connection[Any]:
             return self._type(url, **options)
 
-        self._early: Any = None
         try:
             self._inner: Any = self._run(make())
         except BaseException:
@@ -81,9 +85,7 @@ class Connection(Generic[Item]):
         self._loop.call_soon_threadsafe(self._inner.reconnect)
 
     def send(self, text: str) -> bool:
-        async def send() -> bool:
-            return self._inner.send(text)
-        return self._run(send())
+        return self._run(self._start(lambda: self._inner.send(text)))
 
     def on(self, type: str, function: Callable[..., Any]) -> Callable[[], None]:
         """Calls `function` on each event of `type`, in the client's thread; returns a function that removes the listener."""
@@ -91,8 +93,9 @@ class Connection(Generic[Item]):
 
     def iterate(self, type: str | None = None, timeout_s: float | None = None) -> Iterator[Any]:
         """As `weirgate.Connection.iterate`. TimeoutError when nothing comes for `timeout_s`."""
-        items, self._early = (None, self._early) if type else (self._early, None)
-        items = items or self._run(self._start(type))
+        return self._items(self._run(self._start(lambda: self._inner.iterate(type))), timeout_s)
+
+    def _items(self, items: Any, timeout_s: float | None) -> Iterator[Any]:
         try:
             while True:
                 try:
@@ -106,8 +109,9 @@ class Connection(Generic[Item]):
     def __iter__(self) -> Iterator[Item]:
         return self.iterate()
 
-    async def _start(self, type: str | None) -> Any:
-        return self._inner.iterate(type)
+    async def _start(self, make: Callable[[], Any]) -> Any:
+        """What `make` makes, in the client's thread."""
+        return make()
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         if threading.current_thread() is self._thread:
@@ -134,28 +138,73 @@ class Levels(Connection[dict[str, Any]]):
         return self._inner.state
 
 
+async def _wait(subscription: aio.Subscription[Any]) -> None:
+    await subscription
+
+
 async def _next(items: Any, timeout_s: float | None) -> Any:
     return await asyncio.wait_for(anext(items), timeout_s)
+
+
+class Subscription(Generic[Item]):
+    """As `weirgate.Subscription`; `wait()` in place of `await`. Without a handler, messages from `subscribe` on wait for the
+    first loop; if more than `queue_max` wait, that loop raises RequestError `late`."""
+
+    def __init__(self, client: Connection[Any], inner: aio.Subscription[Item], early: Any) -> None:
+        self._client, self._inner, self._early = client, inner, early
+
+    @property
+    def names(self) -> list[str]:
+        return self._inner.names
+
+    @property
+    def granted(self) -> list[str]:
+        return self._inner.granted
+
+    @property
+    def refused(self) -> dict[str, str]:
+        return self._inner.refused
+
+    def wait(self) -> Self:
+        """Returns once the server has answered for each name; raises RequestError as `await` of `weirgate.Subscription`."""
+        self._client._run(_wait(self._inner))
+        return self
+
+    def unsubscribe(self) -> None:
+        if self._client._thread.is_alive():
+            self._client._loop.call_soon_threadsafe(self._inner.unsubscribe)
+
+    def iterate(self, timeout_s: float | None = None) -> Iterator[Item]:
+        """The messages of the names. TimeoutError when nothing comes for `timeout_s`."""
+        items, self._early = self._early, None
+        return self._client._items(items or self._client._run(self._client._start(self._inner.__aiter__)), timeout_s)
+
+    def __iter__(self) -> Iterator[Item]:
+        return self.iterate()
 
 
 class _Subscriber(Connection[Item]):
     @property
     def subscriptions(self) -> list[str]:
+        """The names granted on this connection."""
         return self._inner.subscriptions
 
-    def subscribe(self, names: str | Iterable[str]) -> dict[str, Any]:
-        """Returns the server's acknowledgement. Messages from now on wait for the first iteration."""
-        self._early = self._early or self._run(self._start(None))
-        return self._run(self._inner.subscribe(names))
-
-    def unsubscribe(self, names: str | Iterable[str]) -> dict[str, Any]:
-        return self._run(self._inner.unsubscribe(names))
+    def subscribe(self, names: str | Iterable[str], handler: Callable[..., object] | None = None) -> Subscription[Item]:
+        """Wants the names until `unsubscribe()` of the returned Subscription; does not wait for the server."""
+        return self._subscription(handler, lambda: self._inner.subscribe(names, handler))
 
     def ping(self) -> dict[str, Any]:
         return self._run(self._inner.ping())
 
+    def _subscription(self, handler: Callable[..., object] | None, subscribe: Callable[[], aio.Subscription[Any]]) -> Subscription[Any]:
+        def make() -> Subscription[Any]:
+            inner = subscribe()
+            return Subscription(self, inner, None if handler else aiter(inner))
+        # A handler may subscribe.
+        return make() if threading.current_thread() is self._thread else self._run(self._start(make))
 
-class Trades(_Subscriber[dict[str, Any]]):
+
+class Trades(_Subscriber[Trade]):
     """`weirgate trades`. Iteration takes trades, `iterate("candle")` candles."""
 
     _type = aio.Trades
@@ -167,19 +216,17 @@ class Trades(_Subscriber[dict[str, Any]]):
     def candles(self) -> dict[str, list[str]]:
         return self._inner.candles
 
-    def subscribe_candles(self, symbols: str | Iterable[str], interval: Interval) -> dict[str, Any]:
-        return self._run(self._inner.subscribe_candles(symbols, interval))
-
-    def unsubscribe_candles(self, symbols: str | Iterable[str], interval: Interval) -> dict[str, Any]:
-        return self._run(self._inner.unsubscribe_candles(symbols, interval))
+    def subscribe_candles(self, symbols: str | Iterable[str], interval: Interval,
+                          handler: Callable[[Candle], object] | None = None) -> Subscription[Candle]:
+        return self._subscription(handler, lambda: self._inner.subscribe_candles(symbols, interval, handler))
 
 
-class Channels(_Subscriber[dict[str, Any]]):
-    """`weirgate channels`. Iteration takes `data` messages."""
+class Channels(_Subscriber[ChannelMessage[Data]], Generic[Data]):
+    """`weirgate channels`. Iteration takes messages."""
 
     _type = aio.Channels
 
-    def __init__(self, url: Url, **options: Unpack[ChannelsOptions]) -> None:
+    def __init__(self, url: Url, **options: Unpack[ChannelsOptions[Data]]) -> None:
         self._begin(url, {**options})
 
 

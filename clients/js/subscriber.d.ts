@@ -1,0 +1,38 @@
+import { RequestOptions, Session, SessionOptions } from "./session.js";
+
+export interface SubscriberOptions<Client> extends SessionOptions<Client> {
+  /** Most names of all subscriptions together; a name of two subscriptions counts twice. With more, `subscribe` throws. Default 10,000. */
+  namesMax?: number;
+}
+
+/** The server's answer about the names of a subscription. */
+export interface Answer {
+  granted: string[];
+  /** The reasons by name. */
+  refused: Record<string, string>;
+}
+
+/**
+ * Names that a part of the program wants until `unsubscribe()`, over all connections.
+ *
+ * Awaited, it is the answer once the server has granted or refused each name; rejected with a RequestError "refused" if no
+ * name is granted, "timeout" (the names stay wanted), or "closed". `for await` takes the messages of the names, from the
+ * begin of the loop; the loop ends with `unsubscribe()` or `close()`, and throws if the server refuses all names or the
+ * client for good, or if more than `queueMax` messages wait.
+ */
+export interface Subscription<Item> extends PromiseLike<Answer>, AsyncIterable<Item> {
+  catch<Other = never>(rejected?: (error: any) => Other | PromiseLike<Other>): Promise<Answer | Other>;
+  /** The names granted on this connection. */
+  readonly granted: string[];
+  /** The names refused by the server, with the reasons. */
+  readonly refused: Record<string, string>;
+  /** Gives up the names: each name with the last of its subscriptions. No call of the handler follows. */
+  unsubscribe(): void;
+}
+
+/** Names that are wanted until they are given up: asked for on each connection, and again after a new token. */
+export class Subscriber<Events, Item> extends Session<Events, Item> {
+  /** The names granted on this connection. */
+  readonly subscriptions: ReadonlySet<string>;
+  ping(options?: RequestOptions): Promise<{ timestamp: number | string }>;
+}

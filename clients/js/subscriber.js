@@ -1,0 +1,251 @@
+// The common base of trades and channels: names that are wanted over all connections.
+import { Session } from "./session.js";
+import { RequestError } from "./weirgate.js";
+
+/** Longest wait for a pong. */
+const PROBE_MS = 3_000;
+/** Refusals by a limit pass. With the second kind no other name has room either. */
+const LIMITED = /^(Max |Server limit |Cannot subscribe)/;
+const FULL = /would exceed maximum/;
+
+/** Names that a part of the program wants. Awaited: the server's answer. */
+class Subscription extends EventTarget {
+  #client;
+  #entries;
+  #handler;
+  #settle;
+  #timer;
+  #isLeft = false;
+  #answer = new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
+
+  constructor(client, entries, handler) {
+    super();
+    this.#client = client;
+    this.#entries = entries;
+    this.#handler = handler;
+    for (const { subs } of entries) subs.add(this);
+    // A program may ignore the answer: no unhandled rejection then.
+    this.catch(() => {});
+    this.#timer = setTimeout(() => this.#settle.reject(new RequestError("timeout", "no answer")), client.options.requestMs);
+  }
+
+  get granted() {
+    return this.#entries.filter(({ state }) => state === "live").map(({ name }) => name);
+  }
+  get refused() {
+    return reasons(this.#entries.filter(isRefused));
+  }
+  get end() {
+    if (this.#isLeft) return null;
+    return this.#entries.every(isRefused) ? refusal(this.#entries) : this.#client.end;
+  }
+
+  then(...how) {
+    return this.#answer.then(...how);
+  }
+  catch(how) {
+    return this.#answer.catch(how);
+  }
+
+  unsubscribe() {
+    if (this.#isLeft) return;
+    this.#isLeft = true;
+    for (const { subs } of this.#entries) subs.delete(this);
+    this.#client.plan(-this.#entries.length);
+    this.check();
+  }
+
+  [Symbol.asyncIterator]() {
+    return this.#client.iterate("item", this);
+  }
+
+  deliver(item, details) {
+    if (this.#isLeft) return;
+    this.dispatchEvent(Object.assign(new Event("item"), { detail: item }));
+    this.#handler?.(...details);
+  }
+
+  /** After a change of its names, or of the connection. */
+  check() {
+    const { end, granted, refused } = this;
+    if (end !== undefined) this.#settle.reject(end ?? new RequestError("closed"));
+    else if (this.#entries.every((entry) => entry.state === "live" || isRefused(entry))) this.#settle.resolve({ granted, refused });
+    else return;
+    clearTimeout(this.#timer);
+    this.dispatchEvent(new Event("status"));
+  }
+}
+
+export class Subscriber extends Session {
+  // Each name with its subscriptions: "wanted", "asked" for, "live", "refused", "limited" (refused for now), or "gone".
+  #names = new Map();
+  #count = 0;
+  #isUp = false;
+  #isPlanned = false;
+  #asking = 0;
+  #as;
+
+  get subscriptions() {
+    return this.live();
+  }
+
+  subscribe(names, handler) {
+    return this.want(this.names(names), handler);
+  }
+
+  ping(options) {
+    return this.ask((requestId) => this.message("ping", undefined, requestId), options);
+  }
+
+  probe() {
+    this.ping();
+    return PROBE_MS;
+  }
+
+  // ---- For typed clients. A name is one of a group.
+
+  want(given, handler, group = "") {
+    const names = [...new Set(given)], { namesMax = 10_000 } = this.options;
+    if (!names.length || names.some((name) => typeof name !== "string")) throw new TypeError("a name is a text");
+    if (this.#count + names.length > namesMax) throw new RangeError(`more than namesMax (${namesMax}) names`);
+    const sub = new Subscription(this, names.map((name) => this.#entry(name, group)), handler);
+    this.plan(names.length);
+    sub.check();
+    return sub;
+  }
+
+  live(group = "") {
+    return new Set(this.#all("live").filter((entry) => entry.group === group).map(({ name }) => name));
+  }
+
+  granted(names, part = this.#all("asked")) {
+    const entries = inState(part, ["asked"]).filter(({ name }) => names.includes(name));
+    for (const entry of entries) entry.state = "live";
+    check(entries);
+  }
+
+  /** A handler that fails keeps no other from the message. */
+  deliver(name, group, item, ...details) {
+    for (const sub of [...(this.#names.get(keyOf(name, group))?.subs ?? [])]) {
+      try {
+        sub.deliver(item, details);
+      } catch (error) {
+        console.error(error);
+        this.#tell(new RequestError("handler", String(error), error));
+      }
+    }
+  }
+
+  /** What nobody wants any more. */
+  forget() {}
+
+  opened(as) {
+    this.#isUp = true;
+    for (const entry of this.#names.values()) {
+      entry.isAlone = false;
+      // Another token may be granted more.
+      if (entry.state === "limited" || as !== this.#as) entry.state = "wanted";
+    }
+    this.#as = as;
+    this.#ask();
+    super.opened();
+  }
+
+  changed(status) {
+    super.changed(status);
+    if (status === "open" || status === "stale") return;
+    this.#isUp = false;
+    for (const entry of this.#all("live", "asked")) entry.state = "wanted";
+    if (status === "closed") check([...this.#names.values()]);
+  }
+
+  /** Asks for changes: those of a tick together. */
+  plan(more) {
+    this.#count += more;
+    if (this.#isPlanned) return;
+    this.#isPlanned = true;
+    queueMicrotask(() => {
+      this.#isPlanned = false;
+      this.#ask();
+    });
+  }
+
+  /** Later: a listener that fails must not stop what goes on here. */
+  #tell(error) {
+    queueMicrotask(() => this.emit("error", error));
+  }
+
+  #all(...states) {
+    return inState([...this.#names.values()], states);
+  }
+
+  #entry(name, group) {
+    const key = keyOf(name, group), entry = this.#names.get(key) ?? { name, group, subs: new Set(), state: "wanted" };
+    this.#names.set(key, entry);
+    if (isRefused(entry)) entry.state = "wanted";
+    return entry;
+  }
+
+  /** Gives up what nobody wants any more, and asks for what is wanted. */
+  #ask() {
+    while (!(this.isSerial && this.#asking)) {
+      const gone = [...this.#names.values()].filter(({ subs }) => !subs.size);
+      const held = this.#part(gone, "live", "asked"), left = held ?? gone;
+      for (const { name, group } of left) this.#names.delete(keyOf(name, group));
+      this.forget(left.map(({ name }) => name));
+      const wanted = this.#part([...this.#names.values()], "wanted");
+      if (held) this.#request("unsubscribe", held, "gone");
+      else if (wanted) this.#request("subscribe", wanted, "asked");
+      else return;
+    }
+  }
+
+  /** The first names that go in a request together. */
+  #part(entries, ...states) {
+    const all = this.#isUp ? inState(entries, states) : [], [first] = all;
+    if (first?.isAlone) return [first];
+    return first && all.filter(({ group, isAlone }) => group === first.group && !isAlone).slice(0, this.partMax);
+  }
+
+  #request(action, part, state) {
+    const names = part.map(({ name }) => name), [{ group }] = part;
+    for (const entry of part) entry.state = state;
+    this.#asking += 1;
+    const settle = ({ code, message, channels = names, errors = [] }) => {
+      this.#asking -= 1;
+      const isRefusal = code === "refused";
+      if (!code) {
+        this.granted(channels, part);
+        this.#refuse(part.filter(({ name }) => !channels.includes(name)), errors);
+      } else if (isRefusal && names.length === 1) this.#refuse(part, [message]);
+      // A single bad name refuses a whole request.
+      else for (const entry of inState(part, ["asked"])) Object.assign(entry, { state: "wanted", isAlone: isRefusal });
+      if (code === "timeout") this.#tell(new RequestError(code, message));
+      if (action === "unsubscribe") {
+        const held = code === "timeout" ? part.filter(({ name }) => !this.#names.has(keyOf(name, group))) : [];
+        if (held.length) this.#request(action, held, state);
+        for (const entry of this.#all("limited")) entry.state = "wanted";
+      }
+      this.#ask();
+    };
+    this.ask((id) => this.message(action, names, id, group), { isQuiet: true, isBound: true }).then(settle, settle);
+  }
+
+  /** The reasons come in the order of the names; the last reason goes for the rest. */
+  #refuse(part, errors) {
+    const last = errors.at(-1) ?? "not granted", all = [...part, ...(FULL.test(last) ? this.#all("wanted") : [])];
+    all.forEach((entry, at) => (entry.why = errors[at] ?? last));
+    // Others were given up meanwhile.
+    const left = inState(all, ["asked", "wanted"]);
+    for (const entry of left) entry.state = LIMITED.test(entry.why) ? "limited" : "refused";
+    check(left);
+    if (left.length) this.#tell(refusal(left));
+  }
+}
+
+const keyOf = (name, group) => `${group} ${name}`;
+const inState = (entries, states) => entries.filter(({ state }) => states.includes(state));
+const isRefused = ({ state }) => state === "refused" || state === "limited";
+const reasons = (entries) => Object.fromEntries(entries.map(({ name, why }) => [name, why]));
+const refusal = (entries) => new RequestError("refused", [...new Set(entries.map(({ why }) => why))].join("; "), reasons(entries));
+const check = (entries) => new Set(entries.flatMap(({ subs }) => [...subs])).forEach((sub) => sub.check());

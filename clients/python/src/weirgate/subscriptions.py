@@ -1,0 +1,459 @@
+"""Trades and channels without input or output: names that are wanted until they are given up, over all connections."""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .core import Deliver, Gap, RequestError, Status
+from .sessions import PROBE_MS, Request, SessionCore
+
+# A refusal by a limit passes.
+_LIMITED = re.compile(r"Max |Server limit |Cannot subscribe")
+# No other name has room either.
+_FULL = re.compile(r"would exceed maximum")
+
+State = Literal["wanted", "asked", "live", "refused", "limited", "gone"]
+"""Of a name: "limited" is refused for now."""
+
+
+@dataclass(eq=False)
+class _Entry:
+    """A name, with the subscriptions that want the name."""
+
+    name: str
+    group: str
+    subscriptions: dict[SubscriptionCore, None] = field(default_factory=dict)
+    state: State = "wanted"
+    why: str = ""
+    is_alone: bool = False
+
+    @property
+    def is_refused(self) -> bool:
+        return self.state in ("refused", "limited")
+
+
+@dataclass(eq=False)
+class SubscriptionCore:
+    """Names that a part of the program wants until `SubscriberCore.unsubscribe`. `on_change` is called when the wait for
+    the server ends, and when no more messages come."""
+
+    core: SubscriberCore
+    entries: list[_Entry]
+    handler: Callable[..., object] | None
+    due_at: float
+    is_done: bool = False
+    """The wait for the server is over."""
+    is_left: bool = False
+    error: RequestError | None = None
+    on_change: Callable[[], None] | None = None
+    on_item: Callable[[Any], None] | None = None
+    """Of the driver: for the iterations."""
+
+    @property
+    def names(self) -> list[str]:
+        return [entry.name for entry in self.entries]
+
+    @property
+    def granted(self) -> list[str]:
+        """The names granted on this connection."""
+        return [entry.name for entry in self.entries if entry.state == "live"]
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """The reasons by name."""
+        return {entry.name: entry.why for entry in self.entries if entry.is_refused}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more messages come; `ending` has the reason."""
+        return self.is_left or self.core.status == "closed" or all(entry.is_refused for entry in self.entries)
+
+    @property
+    def ending(self) -> RequestError | None:
+        """None after `unsubscribe` and `close`."""
+        if self.is_left:
+            return None
+        return _refusal(self.entries) if all(entry.is_refused for entry in self.entries) else self.core.refusal
+
+    def check(self) -> None:
+        """After a change of its names, or of the connection."""
+        if self.is_over:
+            self.settle(self.ending or RequestError("closed"))
+        elif all(entry.state == "live" or entry.is_refused for entry in self.entries):
+            self.settle(None)
+
+    def settle(self, error: RequestError | None) -> None:
+        if not self.is_done:
+            self.is_done, self.error = True, error
+            self.core.settled(self)
+        if self.on_change is not None:
+            self.on_change()
+
+
+class SubscriberCore(SessionCore):
+    """The common base of trades and channels."""
+
+    part_max = 0
+    """Most names of a request."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._names: dict[tuple[str, str], _Entry] = {}
+        # Subscriptions that wait for the server, in the order of their deadlines.
+        self._waiting: dict[SubscriptionCore, None] = {}
+        self._count = 0
+        self._is_up = False
+        self._is_planned = False
+        self._asking = 0
+        self._identity: str | None = None
+
+    # ---- For programs
+
+    @property
+    def subscriptions(self) -> list[str]:
+        return self.live("")
+
+    def subscribe(self, now: float, names: str | Iterable[str], handler: Callable[..., object] | None = None,
+                  group: str = "") -> SubscriptionCore:
+        """Names of different groups are different names. Raises ValueError over `names_max`."""
+        self.now = now
+        wanted = list(dict.fromkeys(self.names(names)))
+        if not wanted or not all(isinstance(name, str) for name in wanted):
+            raise TypeError("a name is a text")
+        most = self.options.names_max
+        if self._count + len(wanted) > most:
+            raise ValueError(f"more than names_max ({most:,}) names")
+        entries = [self._entry(name, group) for name in wanted]
+        subscription = SubscriptionCore(self, entries, handler, now + self.options.request_ms)
+        for entry in entries:
+            entry.subscriptions[subscription] = None
+        self._waiting[subscription] = None
+        self._plan(len(wanted))
+        subscription.check()
+        return subscription
+
+    def unsubscribe(self, now: float, subscription: SubscriptionCore) -> None:
+        self.now = now
+        if subscription.is_left:
+            return
+        subscription.is_left = True
+        for entry in subscription.entries:
+            entry.subscriptions.pop(subscription, None)
+        self._plan(-len(subscription.entries))
+        subscription.check()
+
+    def ping(self, now: float, **how: Any) -> Request:
+        return self.ask(now, self.ping_message, **how)
+
+    # ---- For typed clients to override.
+
+    def names(self, names: str | Iterable[str]) -> list[str]:
+        return [names] if isinstance(names, str) else list(names)
+
+    def message(self, action: str, names: list[str], request_id: str, group: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def ping_message(self, request_id: str) -> dict[str, Any]:
+        return {"action": "ping"}
+
+    def forget(self, names: list[str]) -> None:
+        """Nobody wants the names any more."""
+
+    # ---- For typed clients to call.
+
+    def live(self, group: str) -> list[str]:
+        """The names granted on this connection."""
+        return [entry.name for entry in self._all("live") if entry.group == group]
+
+    def granted(self, names: Iterable[str], part: list[_Entry] | None = None) -> None:
+        """`part`: None in a response after the timeout of its request."""
+        granted = set(names)
+        asked = self._all("asked") if part is None else _in_state(part, "asked")
+        entries = [entry for entry in asked if entry.name in granted]
+        for entry in entries:
+            entry.state = "live"
+        _check(entries)
+
+    def deliver(self, name: str, group: str, item: Any, *details: Any) -> None:
+        """Passes a message to the subscriptions of a name."""
+        entry = self._names.get((group, name))
+        for subscription in list(entry.subscriptions) if entry else ():
+            self._outputs.append(Deliver(subscription, item, details))
+
+    def settled(self, subscription: SubscriptionCore) -> None:
+        self._waiting.pop(subscription, None)
+
+    # ---- Of a connection
+
+    def opened(self, identity: str) -> None:
+        self._is_up = True
+        for entry in self._names.values():
+            entry.is_alone = False
+            # Another token may be granted more.
+            if entry.state == "limited" or identity != self._identity:
+                entry.state = "wanted"
+        self._identity = identity
+        self._ask()
+        super().opened(identity)
+
+    def changed(self, status: Status) -> None:
+        if status not in ("open", "stale"):
+            self._is_up = False
+        super().changed(status)
+        if status in ("open", "stale"):
+            return
+        for entry in self._all("live", "asked"):
+            entry.state = "wanted"
+        if status == "closed":
+            _check(list(self._names.values()))
+
+    def handle_timer(self, now: float) -> None:
+        self.now = now
+        while self._waiting and (first := next(iter(self._waiting))).due_at <= now:
+            first.settle(RequestError("timeout", "no answer"))
+        super().handle_timer(now)
+        if self._is_planned:
+            self._is_planned = False
+            self._ask()
+
+    def poll_deadline(self) -> float | None:
+        # The changes of a tick go together: the driver is back at once.
+        dues = [self.now] if self._is_planned else [next(iter(self._waiting)).due_at] if self._waiting else []
+        if (due_at := super().poll_deadline()) is not None:
+            dues.append(due_at)
+        return min(dues, default=None)
+
+    def probe(self) -> float:
+        self.ping(self.now)
+        return PROBE_MS
+
+    # ---- Inside
+
+    def _plan(self, more: int) -> None:
+        self._count += more
+        self._is_planned = True
+
+    def _all(self, *states: State) -> list[_Entry]:
+        return _in_state(self._names.values(), *states)
+
+    def _entry(self, name: str, group: str) -> _Entry:
+        entry = self._names.setdefault((group, name), _Entry(name, group))
+        if entry.is_refused:
+            entry.state = "wanted"
+        return entry
+
+    def _ask(self) -> None:
+        """Gives up what nobody wants any more, and asks for what is wanted."""
+        while not (self.is_serial and self._asking):
+            gone = [entry for entry in self._names.values() if not entry.subscriptions]
+            held = self._part(_in_state(gone, "live", "asked") if self._is_up else [])
+            for entry in held or gone:
+                del self._names[entry.group, entry.name]
+            self.forget([entry.name for entry in held or gone])
+            if held:
+                self._request("unsubscribe", held, "gone")
+            elif wanted := self._part(self._all("wanted") if self._is_up else []):
+                self._request("subscribe", wanted, "asked")
+            else:
+                return
+
+    def _part(self, entries: list[_Entry]) -> list[_Entry]:
+        """The first names that go in a request together."""
+        if not entries or entries[0].is_alone:
+            return entries[:1]
+        return [entry for entry in entries if entry.group == entries[0].group and not entry.is_alone][:self.part_max]
+
+    def _request(self, action: str, part: list[_Entry], state: State) -> None:
+        names = [entry.name for entry in part]
+        for entry in part:
+            entry.state = state
+        self._asking += 1
+
+        def done(request: Request) -> None:
+            self._asking -= 1
+            error = request.error
+            if error is None:
+                self._answered(part, request.response)
+            else:
+                self._failed(part, error)
+            if action == "unsubscribe":
+                held = [entry for entry in part if (entry.group, entry.name) not in self._names]
+                if held and error is not None and error.code == "timeout":
+                    self._request(action, held, state)
+                for entry in self._all("limited"):
+                    entry.state = "wanted"
+            self._ask()
+
+        self.ask(self.now, lambda request_id: self.message(action, names, request_id, part[0].group),
+                 is_safe=False, is_quiet=True, is_bound=True, on_done=done)
+
+    def _answered(self, part: list[_Entry], response: dict[str, Any]) -> None:
+        granted = set(response.get("channels", [entry.name for entry in part]))
+        self.granted(granted, part)
+        self._refuse([entry for entry in part if entry.name not in granted], response.get("errors", []))
+
+    def _failed(self, part: list[_Entry], error: RequestError) -> None:
+        is_refusal = error.code == "refused"
+        if is_refusal and len(part) == 1:
+            self._refuse(part, [str(error)])
+        else:
+            for entry in _in_state(part, "asked"):
+                # A single bad name refuses a whole request.
+                entry.state, entry.is_alone = "wanted", is_refusal
+        if error.code == "timeout":
+            self._emit("error", error)
+
+    def _refuse(self, part: list[_Entry], errors: list[str]) -> None:
+        """The reasons come in the order of the names; the last reason goes for the rest."""
+        last = errors[-1] if errors else "not granted"
+        for at, entry in enumerate(part):
+            entry.why = errors[at] if at < len(errors) else last
+        full = self._all("wanted") if _FULL.search(last) else []
+        for entry in full:
+            entry.why = last
+        # Only what is still waited for.
+        left = _in_state(part, "asked") + full
+        for entry in left:
+            entry.state = "limited" if _LIMITED.match(entry.why) else "refused"
+        _check(left)
+        if left:
+            self._emit("error", _refusal(left))
+
+
+def _in_state(entries: Iterable[_Entry], *states: State) -> list[_Entry]:
+    return [entry for entry in entries if entry.state in states]
+
+
+def _refusal(entries: list[_Entry]) -> RequestError:
+    reasons = {entry.name: entry.why for entry in entries}
+    return RequestError("refused", "; ".join(dict.fromkeys(reasons.values())), reasons)
+
+
+def _check(entries: list[_Entry]) -> None:
+    for subscription in {subscription: None for entry in entries for subscription in entry.subscriptions}:
+        subscription.check()
+
+
+class TradesCore(SubscriberCore):
+    """`weirgate trades`."""
+
+    kind = "trade"
+    is_serial = True
+    part_max = 5
+
+    def names(self, names: str | Iterable[str]) -> list[str]:
+        return [name.upper() for name in super().names(names)]
+
+    def message(self, action: str, names: list[str], request_id: str, group: str) -> dict[str, Any]:
+        return {"action": action + "_candles", "symbols": names, "interval": group} if group else {"action": action, "symbols": names}
+
+    def subscribe_candles(self, now: float, symbols: str | Iterable[str], interval: str,
+                          handler: Callable[..., object] | None = None) -> SubscriptionCore:
+        return self.subscribe(now, symbols, handler, interval)
+
+    @property
+    def candles(self) -> dict[str, list[str]]:
+        """The symbols with candles granted on this connection, by interval."""
+        return {interval: symbols for interval in ("1s", "1m", "5m") if (symbols := self.live(interval))}
+
+    def receive(self, message: Any, kept: bool) -> None:
+        type, data, timestamp = message.get("type"), message.get("data"), message.get("timestamp")
+        if type == "trade":
+            symbol = data.get("symbol") if isinstance(data, dict) else None
+            self.deliver(str(symbol).upper(), "", data, data, timestamp)
+            return self._emit("trade", data, timestamp)
+        if type == "candle":
+            self.deliver(data.get("symbol"), data.get("interval"), data, data)
+            return self._emit("candle", data)
+        data = data or {}
+        if data.get("connectionId"):
+            return self._emit("welcome", data)
+        request = self._asked()
+        if type == "error":
+            return self._refuse_request(request, "refused", message.get("message"))
+        interval, current = data.get("interval"), data.get("currentSubscriptions", [])
+        action = "ping" if type == "pong" else "subscribe" if "subscribed" in data else "unsubscribe"
+        asked = None if request is None else (request.message["action"], request.message.get("interval"))
+        # Otherwise a late response, after a timeout of the request.
+        is_asked = request is not None and asked == (action + "_candles" if interval else action, interval)
+        if request is not None and is_asked and (action != "subscribe" or set(request.message["symbols"]) <= set(current)):
+            self._settle(request, data or {"timestamp": timestamp})
+
+
+class ChannelsCore(SubscriberCore):
+    """`weirgate channels`."""
+
+    kind = "data"
+    part_max = 1_000
+    _seq = 0
+    _counts = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # The last message of each granted name; None without a history on the server.
+        self._positions: dict[str, dict[str, Any] | None] = {}
+
+    def message(self, action: str, names: list[str], request_id: str, group: str) -> dict[str, Any]:
+        message: dict[str, Any] = {"action": action, "channels": names, "requestId": request_id}
+        # A server without a history has told no position.
+        if action == "subscribe" and any(self._positions.values()):
+            # Without a position the server reports a name as not recovered.
+            nowhere = {"epoch": "", "offset": 0}
+            since = {name: self._positions[name] or nowhere for name in names if name in self._positions}
+            message |= {"since": since} if since else {}
+        return message
+
+    def ping_message(self, request_id: str) -> dict[str, Any]:
+        return {"action": "ping", "requestId": request_id}
+
+    def forget(self, names: list[str]) -> None:
+        for name in names:
+            self._positions.pop(name, None)
+
+    def opened(self, identity: str) -> None:
+        self._seq = 0
+        super().opened(identity)
+
+    def receive(self, message: Any, kept: bool) -> None:
+        self._count_seq(message.get("seq", 0))
+        type = message.get("type")
+        if type == "data":
+            return self._data(message)
+        if type == "connected":
+            return self._emit("welcome", message)
+        request_id = message.get("requestId")
+        request = None if request_id is None else self._asked(request_id)
+        if type == "error":
+            return self._refuse_request(request, "refused", message.get("error"))
+        if type == "subscribed":
+            self._subscribed(message)
+        if request is not None:
+            self._settle(request, message)
+        elif type == "subscribed":
+            self.granted(message.get("channels", []))
+
+    def _data(self, message: dict[str, Any]) -> None:
+        name: str = message["channel"] if message.get("pattern") is None else message["pattern"]
+        offset, epoch = message.get("offset"), message.get("epoch") or (self._positions.get(name) or {}).get("epoch")
+        if offset and epoch:
+            self._positions[name] = {"epoch": epoch, "offset": offset}
+        self.deliver(name, "", message, message.get("data"), message)
+        self._emit("data", message)
+
+    def _subscribed(self, message: dict[str, Any]) -> None:
+        positions, recovered, channels = message.get("positions", {}), message.get("recovered", {}), message.get("channels", [])
+        for name in channels:
+            # With true the missed messages follow.
+            if recovered.get(name) is not True:
+                self._positions[name] = positions.get(name)
+        self._emit("subscribed", message)
+
+    def _count_seq(self, seq: int) -> None:
+        # The replaced gateway counts over all clients: the numbers show no losses of this client.
+        if self._seq == 0:
+            self._counts = seq == 1
+        if self._counts and seq > self._seq + 1:
+            self._emit("gap", Gap(self._seq + 1, seq - 1))
+        self._seq = seq
