@@ -105,7 +105,7 @@ fn bus(status: &BusStatus, now_unix_ms: i64) -> ObjectWriter {
         object.boolean("stalled", consumer.stall().is_some());
         object
     };
-    let consumers = status.consumers().iter().map(consumer);
+    let consumers = status.consumers_used().map(consumer);
     object.raw("consumers", &list(consumers));
     object
 }

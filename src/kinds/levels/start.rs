@@ -6,7 +6,7 @@ use crossbeam_channel::unbounded;
 
 use super::DEMO;
 use super::endpoint::{self, EndpointSettings};
-use super::pages::{TabAsker, health_route};
+use super::pages::{TabAsker, health_route, keys_route};
 use super::relay::{DURABLES, RelaySettings};
 use crate::base::Clock;
 use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
@@ -27,7 +27,7 @@ pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError
         seed: checked.number("seed"),
     };
     let rate_hz = f64::from(checked.number::<u32>("rate-hz"));
-    let plan = LevelsPlan::new(DEMO.name, checked, Vec::new());
+    let plan = LevelsPlan::new(DEMO.name, checked, Vec::new(), true);
     let status = plan.bus_status(clock);
     let source = SimulatedSource::new(market, rate_hz, Arc::clone(&status));
     let (questions, inputs) = unbounded();
@@ -37,12 +37,19 @@ pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError
         wake: wake.clone(),
     };
     let url = "simulated".to_owned();
-    plan.parts(DemoGateway::new, source, status, url, vec![asker.route()])
-        .inputs(Inputs {
-            receiver: inputs,
-            wake,
-        })
-        .prepare(clock, |listening| say(&welcome(listening)))
+    plan.parts(
+        DemoGateway::new,
+        source,
+        status,
+        url,
+        clock,
+        vec![asker.route()],
+    )
+    .inputs(Inputs {
+        receiver: inputs,
+        wake,
+    })
+    .prepare(clock, |listening| say(&welcome(listening)))
 }
 
 /// The text at the start of the demo: the addresses to open.
@@ -61,6 +68,8 @@ pub(super) struct LevelsPlan {
     feed: LevelsFeedSettings,
     paths: Vec<LevelsPath>,
     pub(super) relays: Vec<RelaySettings>,
+    /// Whether the permanent subjects are read, at least if their streams exist.
+    pub(super) has_market: bool,
 }
 
 impl LevelsPlan {
@@ -68,6 +77,7 @@ impl LevelsPlan {
         gateway: &'static str,
         checked: &Checked,
         relays: Vec<RelaySettings>,
+        has_market: bool,
     ) -> Self {
         let endpoints = endpoint::of(checked);
         Self {
@@ -76,6 +86,7 @@ impl LevelsPlan {
             feed: feed_settings(checked, &relays, &endpoints),
             paths: paths(&endpoints),
             relays,
+            has_market,
         }
     }
 
@@ -83,7 +94,9 @@ impl LevelsPlan {
     pub(super) fn consumers(&self) -> impl Iterator<Item = (&str, &str)> {
         let relays = self.relays.iter();
         let relayed = relays.map(|r| (r.durable.as_str(), r.subject.as_str()));
-        DURABLES.into_iter().zip(SUBJECTS).chain(relayed)
+        let permanent = DURABLES.into_iter().zip(SUBJECTS);
+        let permanent = permanent.filter(|_| self.has_market);
+        permanent.chain(relayed)
     }
 
     /// Judges messages by the rules of the feed.
@@ -104,6 +117,7 @@ impl LevelsPlan {
         source: impl Source + 'static,
         status: Arc<BusStatus>,
         shown_url: String,
+        clock: Clock,
         more: Vec<Route>,
     ) -> Parts<G, LevelsFeed> {
         let frame_bytes = FrameBytes::default();
@@ -115,6 +129,7 @@ impl LevelsPlan {
             .routes(move |telemetry| {
                 let mut routes = page::routes();
                 routes.push(health_route(telemetry, shown_url));
+                routes.push(keys_route(telemetry, clock, self.relays));
                 routes.extend(more);
                 routes
             })
