@@ -248,6 +248,8 @@ fn wrong_values() {
             &["events", "--events-bus-nkey=n"],
             &[("WEIRGATE_EVENTS_BUS", "redis://a")],
         ),
+        (&["levels", "--market=yes"], &[]),
+        (&["levels", "--market=off"], &[]),
         (&["channels", "--stop-code=1000"], &[]),
         (&[], &[("WEIRGATE_GATEWAY", "level")]),
     ];

@@ -38,6 +38,8 @@ pub struct ConsumerStatus {
     /// The consumer has been read from at least once.
     has_stood: AtomicBool,
     setups_failed: AtomicU64,
+    /// The source leaves the consumer's subject out.
+    left_out: AtomicBool,
 }
 
 /// The reason why no messages come from a consumer although the bus holds some.
@@ -61,6 +63,7 @@ impl BusStatus {
             away_since_unix_ms: AtomicI64::new(0),
             has_stood: AtomicBool::new(false),
             setups_failed: AtomicU64::new(0),
+            left_out: AtomicBool::new(false),
         };
         Self {
             connected: AtomicBool::new(false),
@@ -152,35 +155,40 @@ impl BusStatus {
         &self.consumers
     }
 
+    /// Returns the consumers of subjects that the source does not leave out.
+    pub fn consumers_used(&self) -> impl Iterator<Item = &ConsumerStatus> {
+        self.consumers.iter().filter(|c| !c.left_out.load(Relaxed))
+    }
+
     /// Returns the consumers with a known lag, and the lag.
     pub fn lags(&self) -> impl Iterator<Item = (&str, u64)> {
         let known = |consumer| ConsumerStatus::lag(consumer).map(|lag| (consumer.name(), lag));
-        self.consumers.iter().filter_map(known)
+        self.consumers_used().filter_map(known)
     }
 
     /// Returns the consumers, and whether the server is silent about each (1) or responds (0).
     pub fn silences(&self) -> impl Iterator<Item = (&str, u64)> {
         let silence = |c: &ConsumerStatus| u64::from(c.is_silent());
-        self.consumers.iter().map(move |c| (c.name(), silence(c)))
+        self.consumers_used().map(move |c| (c.name(), silence(c)))
     }
 
     /// Returns the consumers, and whether each is stalled (1) or not (0).
     pub fn stalls(&self) -> impl Iterator<Item = (&str, u64)> {
         let stall = |c: &ConsumerStatus| u64::from(c.stall().is_some());
-        self.consumers.iter().map(move |c| (c.name(), stall(c)))
+        self.consumers_used().map(move |c| (c.name(), stall(c)))
     }
 
     /// Returns the consumers, and whether each cannot be read from (1) or can (0), while the connection
     /// works.
     pub fn aways(&self) -> impl Iterator<Item = (&str, u64)> {
         let away = |c: &ConsumerStatus| u64::from(c.is_away());
-        self.consumers.iter().map(move |c| (c.name(), away(c)))
+        self.consumers_used().map(move |c| (c.name(), away(c)))
     }
 
     /// Returns the consumers, and the number of failed set-ups of each.
     pub fn setups_failed(&self) -> impl Iterator<Item = (&str, u64)> {
         let failed = |c: &ConsumerStatus| c.setups_failed.load(Relaxed);
-        self.consumers.iter().map(move |c| (c.name(), failed(c)))
+        self.consumers_used().map(move |c| (c.name(), failed(c)))
     }
 
     /// Whether any consumer has not been readable for more than `grace_ms`, or never was.
@@ -279,6 +287,11 @@ impl ConsumerStatus {
     pub fn set_attached(&self) {
         self.has_stood.store(true, Relaxed);
         self.away_since_unix_ms.store(0, Relaxed);
+    }
+
+    /// Source: sets whether the subject is left out: neither the metrics nor `/health` show the consumer.
+    pub fn set_left_out(&self, left_out: bool) {
+        self.left_out.store(left_out, Relaxed);
     }
 
     /// Source: sets whether the server is silent about the consumer.

@@ -6,6 +6,7 @@ mod ask;
 mod cluster;
 mod links;
 mod look_back;
+mod optional;
 mod outages;
 mod permissions;
 mod publishing;
@@ -52,6 +53,7 @@ fn settings(url: &str) -> NatsSettings {
             stream("LEVEL_SIGNALS", &["levels.*"]),
             stream("MARKET_DATA", &["market.*", "market.*.*"]),
         ],
+        streams_optional: false,
         subscriptions: vec![
             subscription("LEVEL_SIGNALS", LEVELS, "gateway_levels"),
             subscription("MARKET_DATA", FLOW, "gateway_flow"),

@@ -9,20 +9,20 @@ use weirgate::telemetry::Stall;
 use super::*;
 
 /// A request that is muted, and what takes its place: of the same length, and no service.
-type Mute = (&'static [u8], &'static [u8]);
+pub(super) type Mute = (&'static [u8], &'static [u8]);
 
 const OF_CONSUMERS: Mute = (
     b"$JS.API.CONSUMER.INFO.LEVEL_SIGNALS.",
     b"$JS.MUTE.CONSUMER.INF.LEVEL_SIGNALS.",
 );
-const OF_THE_STREAM: Mute = (
+pub(super) const OF_THE_STREAM: Mute = (
     b"$JS.API.STREAM.INFO.LEVEL_SIGNALS",
     b"$JS.MUTE.STREAM.INF.LEVEL_SIGNALS",
 );
 
 /// A way to the server that can make JetStream deaf for questions about one stream. Returns its
 /// URL and the switch.
-fn muting(server: &NatsServer, what: Mute) -> (String, Arc<AtomicBool>) {
+pub(super) fn muting(server: &NatsServer, what: Mute) -> (String, Arc<AtomicBool>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("nats://{}", listener.local_addr().expect("an address"));
     let (mute, address) = (Arc::new(AtomicBool::new(false)), server.address());

@@ -248,6 +248,26 @@ async def test_a_bus_that_is_away_is_told_apart_from_a_quiet_market(start_nats, 
         await page.until("document.getElementById('status').textContent === 'Stale'", 30, "quiet again")
 
 
+HOUR_MS = 3_600_000
+MONDAY = 1715608800000  # 10:00 in New York, half an hour after the open
+
+
+@pytest.mark.parametrize(("ts", "about"), [
+    (MONDAY, "1 level · minute 30 of the session"), (MONDAY - HOUR_MS / 3, "1 level · first 15 minutes"), (MONDAY - HOUR_MS, "1 level"),
+    (MONDAY + 5 * HOUR_MS, "1 level"), (MONDAY - 48 * HOUR_MS, "1 level"),
+], ids=["session", "open", "before", "after", "saturday"])
+async def test_the_minute_of_a_session_is_shown_during_the_session(nats, start_weirgate, ts, about):
+    weirgate = start_weirgate(nats=nats).wait_ready()
+    async with publisher(nats) as bus, open_page(weirgate.http_url) as page:
+        await connected(page)
+        await bus.levels({"ts": int(ts), "levels": [{"id": "a", "price": 100}]})
+        await page.until(f"document.getElementById('about').textContent === {json.dumps(about)}", 10, about)
+        assert await page.js("document.querySelector('.chip').title.includes('no signal')"), "a level without a signal is told as one"
+        hole = "document.getElementById('pill').getBoundingClientRect().left - document.getElementById('spot').getBoundingClientRect().right"
+        assert await page.js(hole) < 50, "no room is kept for a badge of the demo"
+        nothing_wrong(page, weirgate)
+
+
 async def test_pages_of_operators_elsewhere_have_no_link(start_weirgate):
     weirgate = start_weirgate("demo", "--admin-addr", "127.0.0.1:0")
     await until(lambda: weirgate.get("/health")[0] == 200, 10, "it listens")

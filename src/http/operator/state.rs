@@ -134,7 +134,7 @@ fn numbers(at: &Reading<'_>) -> Numbers {
 
 fn bus(status: &BusStatus, now_unix_ms: i64) -> ShownBus {
     let away_ms = |since: i64| u64::try_from(now_unix_ms.saturating_sub(since)).unwrap_or(0);
-    let consumers = status.consumers().iter().map(|consumer| ShownConsumer {
+    let consumers = status.consumers_used().map(|consumer| ShownConsumer {
         name: consumer.name().to_owned(),
         subject: consumer.subject().to_owned(),
         lag: consumer.lag(),

@@ -147,6 +147,7 @@ class Row {
     attribute(this.tr, "data-signal", signal);
     put(this.#arrow, up ? "▲" : down ? "▼" : "");
     put(this.#signal, words(signal));
+    attribute(this.#chip, "title", signal === "CHOP" ? "No direction; also shown if the publisher sends no signal" : "");
     put(this.#direction, up ? " up" : down ? " down" : ` ${text(level.direction)}`);
     const confidence = text(level.confidence);
     put(this.#confidence, words(confidence) || "–");
@@ -239,14 +240,28 @@ export function drawLadder(state, received, now) {
   for (const [key, row] of rows) if (row.usedAt !== now) rows.delete(key);
   place(body, order);
   box.classList.toggle("long", order.length > LONG);
-  return { quote, about: about(entries) };
+  return { quote, about: about(entries, number(levels.ts)) };
 }
 
-function about(entries) {
+function about(entries, ts) {
   if (entries.length === 0) return "";
   const { level } = entries[0], minute = number(level.bars_since_open);
-  const session = level.is_first_15m === true ? " · first 15 minutes" : minute === null ? "" : ` · minute ${minute} of the session`;
+  const isOver = minute === null || minute !== minuteOf(ts);
+  const session = isOver ? "" : level.is_first_15m === true ? " · first 15 minutes" : ` · minute ${minute} of the session`;
   return `${entries.length} level${entries.length > 1 ? "s" : ""}${session}`;
+}
+
+const newYork = new Intl.DateTimeFormat("en-US", { timeZone: "America/New_York", weekday: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+
+/**
+ * The whole minutes since the open at 09:30 New York; null before it and at a weekend. The feed counts
+ * at weekends too, and stops at the end of the session.
+ */
+export function minuteOf(ts) {
+  if (ts === null || Math.abs(ts) > 8.64e15) return null;
+  const { weekday, hour, minute } = Object.fromEntries(newYork.formatToParts(ts).map(({ type, value }) => [type, value]));
+  const since = Number(hour) * 60 + Number(minute) - (9 * 60 + 30);
+  return since < 0 || weekday === "Sat" || weekday === "Sun" ? null : since;
 }
 
 // A long ladder keeps the spot in sight, unless somebody has just moved it.

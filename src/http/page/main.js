@@ -3,6 +3,7 @@ import { connect } from "../weirgate.js";
 import { drawFlow } from "./flow.js";
 import { drawLadder, followSpot } from "./ladder.js";
 import { drawPredictions } from "./predictions.js";
+import { aboutRelays, drawRelays, takeAges, takeState } from "./relays.js";
 import { ask, removeDeadLinks, server } from "./server.js";
 import { drawSlow, ownUrl, setUpSlow } from "./slow.js";
 import { attribute, byId, bytes, decimal, duration, isObject, number, object, objects, put, text, words } from "./values.js";
@@ -19,8 +20,10 @@ const CLOSES = {
 };
 
 // ---- What came. Only the newest text is kept and read, once a frame: a slow tab skips, it never falls behind.
-let newest = null, newestAt = 0, newestIsFirst = false;
+let newest = null, newestAt = 0, newestIsFirst = false, newestKept = false;
 let drawn = {}, newestTs = null, aboutLevels = "";
+/** With relays alone: the text of the state, until its keys are taken from it; and when the ages were asked for. */
+let untaken = null, agesAt = 0;
 let arrivedAt = null, freshAt = null, received = 0, receivedBytes = 0, unreadable = 0;
 const latencies = [], slots = [];
 
@@ -39,6 +42,7 @@ function onMessage(data, kept) {
   newest = data;
   newestAt = Date.now();
   newestIsFirst = nextIsFirst;
+  newestKept = kept;
   nextIsFirst = false;
   plan();
 }
@@ -57,12 +61,14 @@ function read() {
   } catch {
     // Counted with whatever else is no object.
   }
+  const json = newest;
   newest = null;
   if (!isObject(state)) {
     unreadable += 1;
     return;
   }
   drawn = state;
+  untaken = { json, kept: newestKept, at: performance.now() };
   const ts = timeOf(state);
   // The first message of a connection may be a kept state: its age is no latency.
   if (ts !== null && ts !== newestTs && !newestIsFirst) {
@@ -93,7 +99,26 @@ function draw() {
   isPlanned = false;
   drawStart = performance.now();
   read();
+  document.body.classList.toggle("is-relays", server.isRelays);
   if (isPaused) return;
+  if (server.isRelays) drawKeys();
+  else drawMarket();
+  // For tests that wait until a message is on the screen.
+  attribute(byId("main"), "data-drawn", String(received));
+  afterDrawing.port2.postMessage(0);
+}
+
+const isRelaysShown = () => document.body.classList.contains("is-relays");
+
+function drawKeys() {
+  if (untaken) takeState(untaken.json, untaken.kept, untaken.at);
+  untaken = null;
+  if (agesAt !== server.agesAt) takeAges(server.ages, server.agesAt);
+  agesAt = server.agesAt;
+  drawRelays(drawStart);
+}
+
+function drawMarket() {
   const { quote, about } = drawLadder(drawn, received, drawStart);
   aboutLevels = about;
   put(byId("symbol"), quote ? quote.name : "Spot");
@@ -103,9 +128,6 @@ function draw() {
   const names = objects(object(drawn.levels).levels).map((level) => [text(level.id), words(level.level_kind_name)]);
   drawPredictions(drawn, quote?.fits ? quote.spot : null, new Map(names), drawStart);
   drawFlow(drawn);
-  // For tests that wait until a message is on the screen.
-  attribute(byId("main"), "data-drawn", String(received));
-  afterDrawing.port2.postMessage(0);
 }
 
 // ---- The connection
@@ -127,12 +149,16 @@ function closeText({ code, reason, opened }) {
   return `${code} ${text(reason, 80) || (opened ? CLOSES[code] ?? "" : "no connection")}`.trim();
 }
 
+/** A market moves all the time; a relayed subject may be silent for hours and well. */
+const shownStatus = () => (feed.status === "stale" && server.isRelays && !server.isBusAway ? "quiet" : feed.status);
+
 /** What the pill shows, and what is read aloud when it changes. */
 function statusTexts(now) {
   const wait = Math.max(0, Math.ceil((feed.retryAt - now) / 1000));
-  switch (feed.status) {
+  switch (shownStatus()) {
     case "connecting": return feed.lastClose ? ["Reconnecting", "Connection lost, reconnecting"] : ["Connecting", "Connecting"];
     case "waiting": return [`Reconnecting in ${wait} s`, "Connection lost, reconnecting"];
+    case "quiet": return ["Quiet", "Connected, nothing new has come"];
     case "stale": return server.isBusAway
       ? ["NATS is away", "Connected, but the server gets no data: NATS is away"]
       : ["Stale", "Connected, but the data is stale"];
@@ -169,17 +195,21 @@ function speak(sentence, now) {
 // ---- The clock line: four times a second, whatever arrives.
 function tick() {
   if (document.hidden) return;
-  const now = performance.now(), isStale = freshAt !== null && feed.status !== "open" && now - freshAt >= STALE_MS;
+  const now = performance.now(), status = shownStatus();
+  const isStale = freshAt !== null && status !== "open" && status !== "quiet" && now - freshAt >= STALE_MS;
   const [label, spoken] = statusTexts(now);
   put(byId("status"), label);
-  attribute(byId("pill"), "data-status", isPaused && feed.status === "open" ? "paused" : feed.status);
-  if (feed.status !== "open") ask(now);
+  attribute(byId("pill"), "data-status", isPaused && feed.status === "open" ? "paused" : status);
+  if (feed.status !== "open" || server.isRelays) ask(now);
   byId("simulated").hidden = !server.isSimulated;
   document.body.classList.toggle("is-old", isStale || isPaused);
   speak(spoken, now);
   byId("main").classList.toggle("is-stale", isStale);
   byId("about").classList.toggle("stale", isStale);
   put(byId("about"), isStale ? `Stale: nothing new for ${duration(now - freshAt)}` : isPaused ? "View paused" : aboutLevels);
+  put(byId("relayed-about"), isPaused ? "View paused" : aboutRelays());
+  // Ages move, and a page that the other replaces is drawn at once.
+  if (server.isRelays || isRelaysShown()) plan();
   drawFigures(now);
   if (server.isSimulated) {
     setUpSlow(feed, timeOf);

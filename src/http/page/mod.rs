@@ -6,7 +6,7 @@
 use super::files::{self, ClientModule, File};
 use super::site::Route;
 
-static FILES: [File; 9] = [
+static FILES: [File; 10] = [
     File::html("/", include_str!("index.html")),
     File::css("/page/page.css", include_str!("page.css")),
     File::script("/page/main.js", include_str!("main.js")),
@@ -14,6 +14,7 @@ static FILES: [File; 9] = [
     File::script("/page/ladder.js", include_str!("ladder.js")),
     File::script("/page/flow.js", include_str!("flow.js")),
     File::script("/page/predictions.js", include_str!("predictions.js")),
+    File::script("/page/relays.js", include_str!("relays.js")),
     File::script("/page/server.js", include_str!("server.js")),
     File::script("/page/slow.js", include_str!("slow.js")),
 ];

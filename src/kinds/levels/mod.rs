@@ -1,6 +1,7 @@
 //! `weirgate levels` and `weirgate demo`: the same feed and gateway, on NATS or on a simulated market.
 
 mod endpoint;
+mod market;
 mod nats;
 mod pages;
 mod relay;
@@ -30,7 +31,7 @@ pub(super) const LEVELS: GatewayKind = GatewayKind::new(
     .own(&[rows::OF_LEVELS, rows::OF_BOTH]),
     start,
 )
-.check(unknown_keys)
+.check(contradictions)
 .dialect(super::dialects::LEVELS);
 
 /// `weirgate demo`.
@@ -59,4 +60,10 @@ fn unknown_keys(checked: &Checked) -> Vec<SettingsError> {
     let endpoints = endpoint::of(checked);
     let refused = endpoints.iter().filter_map(|e| e.unknown_key(&known));
     refused.map(|r| checked.refused("endpoint", &r)).collect()
+}
+
+/// The settings of `weirgate levels` that exclude each other.
+fn contradictions(checked: &Checked) -> Vec<SettingsError> {
+    let nothing = market::nothing_to_read(checked);
+    nothing.into_iter().chain(unknown_keys(checked)).collect()
 }

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::LEVELS;
+use super::market::{self, Market};
 use super::relay::{self, RelaySettings};
 use super::start::LevelsPlan;
 use crate::base::{Clock, detached};
@@ -29,56 +30,71 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     let access = NATS.nats(checked)?;
     let is_ephemeral = checked.switch("ephemeral");
     let look_back_messages_max = checked.number("look-back-messages-max");
-    let plan = LevelsPlan::new(LEVELS.name, checked, relay::of(checked));
+    let market = market::of(checked);
+    let plan = LevelsPlan::new(
+        LEVELS.name,
+        checked,
+        relay::of(checked),
+        market != Market::Off,
+    );
     let status = plan.bus_status(clock);
     let judge = plan.judge();
     let look_back = LookBack {
         messages_max: look_back_messages_max,
         is_good: Arc::new(move |subject, payload| judge.is_good(subject, payload)),
     };
-    let settings = stream_settings(access, is_ephemeral, look_back, &plan);
+    let settings = NatsSettings {
+        streams_optional: market == Market::IfThere,
+        ephemeral: is_ephemeral,
+        look_back,
+        ..stream_settings(access, &plan)
+    };
     let asked = format!("NATS at {url}");
     let for_question = settings.clone();
     let question = Question::new(asked, move || nats::ask(&for_question));
     let source = NatsSource::new(settings, Arc::clone(&status));
     let subscribing = Arc::clone(&status);
-    plan.parts(|levels| levels, source, status, url.to_string(), Vec::new())
-        .asks([question])
-        .prepare(clock, move |listening| {
-            say(&banner(&url, &listening.url("ws", LevelsGateway::PATH)));
-            announce_subscribed(subscribing);
-        })
+    plan.parts(
+        |levels| levels,
+        source,
+        status,
+        url.to_string(),
+        clock,
+        Vec::new(),
+    )
+    .asks([question])
+    .prepare(clock, move |listening| {
+        say(&banner(&url, &listening.url("ws", LevelsGateway::PATH)));
+        announce_subscribed(subscribing);
+    })
 }
 
-fn stream_settings(
-    access: NatsSettings,
-    is_ephemeral: bool,
-    look_back: LookBack,
-    plan: &LevelsPlan,
-) -> NatsSettings {
+fn stream_settings(access: NatsSettings, plan: &LevelsPlan) -> NatsSettings {
     const DAY_S: u64 = 24 * 60 * 60;
     let stream = |name: &str, subjects: &[&str]| StreamSpec {
         name: name.to_owned(),
         subjects: subjects.iter().map(|&s| s.to_owned()).collect(),
         max_age_s: DAY_S,
     };
-    NatsSettings {
-        streams: vec![
+    let streams = match plan.has_market {
+        true => vec![
             stream("LEVEL_SIGNALS", &["levels.*"]),
             stream("MARKET_DATA", &["market.*", "market.*.*"]),
         ],
-        subscriptions: subscriptions(plan),
-        ephemeral: is_ephemeral,
-        look_back,
+        false => Vec::new(),
+    };
+    NatsSettings {
+        subscriptions: subscriptions(&streams, plan),
+        streams,
         ..access
     }
 }
 
-fn subscriptions(plan: &LevelsPlan) -> Vec<SubscriptionSpec> {
+fn subscriptions(streams: &[StreamSpec], plan: &LevelsPlan) -> Vec<SubscriptionSpec> {
     // The publishers of relayed subjects create the streams.
     let named = |relay: &RelaySettings| relay.stream.clone();
-    let ours = ["LEVEL_SIGNALS", "MARKET_DATA"].map(|name| Some(name.to_owned()));
-    let streams = ours.into_iter().chain(plan.relays.iter().map(named));
+    let ours = streams.iter().map(|stream| Some(stream.name.clone()));
+    let streams = ours.chain(plan.relays.iter().map(named));
     let targets = streams.zip(plan.consumers());
     let subscription = |(stream, (durable, subject)): (_, (&str, &str))| SubscriptionSpec {
         stream,

@@ -1,12 +1,14 @@
-//! The pages of the levels gateway: `/health`, and for the demo `/page/tab` with the connection of one
-//! browser tab.
+//! The pages of the levels gateway: `/health`, `/page/keys` with the keys of relays, and for the demo
+//! `/page/tab` with the connection of one browser tab.
 
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use tokio::sync::oneshot;
 
+use super::relay::RelaySettings;
 use super::slow::SlowLine;
+use crate::base::Clock;
 use crate::gateways::{TabQuestion, tab_name};
 use crate::http::{Answer, GET, Handler, LateAnswer, RequestParts, Route, StatusCode, operator};
 use crate::reactor::LateWake;
@@ -55,6 +57,32 @@ pub(super) fn health_route(telemetry: &Arc<Telemetry>, nats_url: String) -> Rout
     Route::get("/health", move |_| health(&telemetry, &nats_url))
 }
 
+/// `/page/keys`: for each key of a relay the age of its newest good message, milliseconds, or null.
+pub(super) fn keys_route(
+    telemetry: &Arc<Telemetry>,
+    clock: Clock,
+    relays: Vec<RelaySettings>,
+) -> Route {
+    let telemetry = Arc::clone(telemetry);
+    Route::get("/page/keys", move |_| {
+        keys(&telemetry, &relays, clock.now().unix_ms)
+    })
+}
+
+fn keys(telemetry: &Telemetry, relays: &[RelaySettings], now_unix_ms: i64) -> Answer {
+    let mut object = ObjectWriter::new();
+    telemetry.event_loop.read(|numbers| {
+        for relay in relays {
+            let mut subjects = numbers.feed.subjects.iter();
+            let stats = subjects.find(|stats| stats.subject == relay.subject);
+            let last = stats.and_then(|stats| stats.last_message_unix_ms);
+            let age_ms = last.map(|last| now_unix_ms.saturating_sub(last).max(0));
+            object.maybe_number(&relay.key, age_ms);
+        }
+    });
+    Answer::json(StatusCode::OK, object.finish()).no_store()
+}
+
 fn health(telemetry: &Telemetry, nats_url: &str) -> Answer {
     let numbers = telemetry.event_loop.numbers();
     let mut object = ObjectWriter::new();
@@ -66,7 +94,7 @@ fn health(telemetry: &Telemetry, nats_url: &str) -> Answer {
     object.boolean("nats_connected", bus.is_some_and(|bus| bus.connected()));
     object.maybe_number("last_message_ts", numbers.feed.last_message_unix_ms);
     let mut lag = ObjectWriter::new();
-    for consumer in bus.map_or(&[][..], |bus| bus.consumers()) {
+    for consumer in bus.iter().flat_map(|bus| bus.consumers_used()) {
         lag.maybe_number(consumer.name(), consumer.lag());
     }
     object.object("consumer_lag", lag);
@@ -76,7 +104,6 @@ fn health(telemetry: &Telemetry, nats_url: &str) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Clock;
     use crate::http::pages::tests::{telemetry, text, turn};
     use crate::http::{ReadyLimits, page, pages};
     use crate::kinds::levels::endpoint::is_http_path;
@@ -108,6 +135,7 @@ mod tests {
         let telemetry = telemetry(clock);
         let mut routes = pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
         routes.push(health_route(&telemetry, String::new()));
+        routes.push(keys_route(&telemetry, clock, Vec::new()));
         routes.extend(page::routes());
         for route in routes {
             assert!(is_http_path(route.path), "{}", route.path);

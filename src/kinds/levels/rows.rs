@@ -1,25 +1,38 @@
 //! The settings of the levels gateway, and of the market of the demo.
 
-use super::{endpoint, relay};
+use super::{endpoint, market, relay};
 use crate::settings::{Change, Heading, Kind, Setting, Unit};
 
 const RELAYS: Heading = Heading("Relays and endpoints");
 const SESSION: Heading = Heading("Trading session");
 const MARKET: Heading = Heading("Simulated market");
 
-pub(super) const OF_LEVELS: &[Setting] = &[Setting::new(
-    RELAYS,
-    "relay",
-    Kind::Form(&relay::FORM),
-    "",
-    "Relay another NATS subject under KEY; may be repeated",
-)
-.more(
-    "Clients get the last message of the subject. stream defaults to the stream that holds the subject; weirgate waits for the stream and \
-        never creates the stream. durable defaults to gateway_KEY. In the environment, several \
-        relays are separated by spaces.",
-)
-.in_short_help()];
+pub(super) const OF_LEVELS: &[Setting] = &[
+    Setting::new(
+        RELAYS,
+        "relay",
+        Kind::Form(&relay::FORM),
+        "",
+        "Relay another NATS subject under KEY; may be repeated",
+    )
+    .more(
+        "Clients get the last message of the subject. stream defaults to the stream that holds the subject; weirgate waits for the stream and \
+            never creates the stream. durable defaults to gateway_KEY. In the environment, several \
+            relays are separated by spaces.",
+    )
+    .in_short_help(),
+    Setting::new(
+        RELAYS,
+        "market",
+        Kind::Choice(&market::WORDS),
+        market::WORDS[0],
+        "Whether to read levels.signals and market.flow too",
+    )
+    .more(
+        "on: always, and missing streams of both are made. off: never; needs a --relay. auto: with a \
+            --relay, only if the stream LEVEL_SIGNALS or MARKET_DATA exists, also later; without a --relay as on.",
+    ),
+];
 
 pub(super) const OF_BOTH: &[Setting] = &[
     Setting::new(

@@ -6,7 +6,7 @@ use crossbeam_channel::unbounded;
 
 use super::DEMO;
 use super::endpoint::{self, EndpointSettings};
-use super::pages::{health_route, slow_route, tab_route};
+use super::pages::{health_route, keys_route, slow_route, tab_route};
 use super::relay::{DURABLES, RelaySettings};
 use super::slow::SlowLine;
 use crate::base::Clock;
@@ -28,7 +28,7 @@ pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError
         seed: checked.number("seed"),
     };
     let rate_hz = f64::from(checked.number::<u32>("rate-hz"));
-    let plan = LevelsPlan::new(DEMO.name, checked, Vec::new());
+    let plan = LevelsPlan::new(DEMO.name, checked, Vec::new(), true);
     let status = plan.bus_status(clock);
     let source = SimulatedSource::new(market, rate_hz, Arc::clone(&status));
     let (questions, inputs) = unbounded();
@@ -39,7 +39,7 @@ pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError
         tab_route(questions, wake.clone(), line.clone()),
     ];
     let url = "simulated".to_owned();
-    plan.parts(DemoGateway::new, source, status, url, pages)
+    plan.parts(DemoGateway::new, source, status, url, clock, pages)
         .take_over(Arc::new(move |handover, back| line.take(handover, back)))
         .inputs(Inputs {
             receiver: inputs,
@@ -64,6 +64,8 @@ pub(super) struct LevelsPlan {
     feed: LevelsFeedSettings,
     paths: Vec<LevelsPath>,
     pub(super) relays: Vec<RelaySettings>,
+    /// Whether the permanent subjects are read, at least if their streams exist.
+    pub(super) has_market: bool,
 }
 
 impl LevelsPlan {
@@ -71,6 +73,7 @@ impl LevelsPlan {
         gateway: &'static str,
         checked: &Checked,
         relays: Vec<RelaySettings>,
+        has_market: bool,
     ) -> Self {
         let endpoints = endpoint::of(checked);
         Self {
@@ -79,6 +82,7 @@ impl LevelsPlan {
             feed: feed_settings(checked, &relays, &endpoints),
             paths: paths(&endpoints),
             relays,
+            has_market,
         }
     }
 
@@ -86,7 +90,9 @@ impl LevelsPlan {
     pub(super) fn consumers(&self) -> impl Iterator<Item = (&str, &str)> {
         let relays = self.relays.iter();
         let relayed = relays.map(|r| (r.durable.as_str(), r.subject.as_str()));
-        DURABLES.into_iter().zip(SUBJECTS).chain(relayed)
+        let permanent = DURABLES.into_iter().zip(SUBJECTS);
+        let permanent = permanent.filter(|_| self.has_market);
+        permanent.chain(relayed)
     }
 
     /// Judges messages by the rules of the feed.
@@ -107,6 +113,7 @@ impl LevelsPlan {
         source: impl Source + 'static,
         status: Arc<BusStatus>,
         shown_url: String,
+        clock: Clock,
         more: Vec<Route>,
     ) -> Parts<G, LevelsFeed> {
         let frame_bytes = FrameBytes::default();
@@ -118,6 +125,7 @@ impl LevelsPlan {
             .routes(move |telemetry| {
                 let mut routes = page::routes();
                 routes.push(health_route(telemetry, shown_url));
+                routes.push(keys_route(telemetry, clock, self.relays));
                 routes.extend(more);
                 routes
             })

@@ -4,7 +4,7 @@
 //! on error codes newer than the crate. The crate's types of requests and answers are used.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError, select};
 use nats::Connection;
@@ -17,6 +17,8 @@ use super::refusals::{INBOXES, Refusal, Refusals};
 
 /// How long an answer may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
+/// How often a request without an answer looks for the server's refusal, which arrives beside the answers.
+const REFUSAL_LOOK: Duration = Duration::from_millis(20);
 /// The shorter limit while other subjects wait.
 const HASTY_TIMEOUT: Duration = Duration::from_millis(1_000);
 
@@ -247,18 +249,16 @@ impl Api {
         }
     }
 
-    /// The reason for a missing answer.
-    fn unanswered(&self, request: &Refusal) -> ApiError {
+    /// The refusal of a request on `subject`, if the server has sent one.
+    fn refused(&self, subject: &str) -> Option<ApiError> {
+        let request = Refusal::Request(subject.to_owned());
         let inboxes = Refusal::Subscription(INBOXES.to_owned());
-        if self.refusals.has(&inboxes) {
-            return ApiError::NotPermitted(format!("subscribe to {INBOXES}"));
-        }
-        match request {
-            Refusal::Request(subject) if self.refusals.has(request) => {
-                ApiError::NotPermitted(format!("publish to {subject}"))
-            }
-            _ => ApiError::NoAnswer(self.answer_timeout),
-        }
+        let what = match () {
+            () if self.refusals.has(&inboxes) => format!("subscribe to {INBOXES}"),
+            () if self.refusals.has(&request) => format!("publish to {subject}"),
+            () => return None,
+        };
+        Some(ApiError::NotPermitted(what))
     }
 
     /// Publishes a message to be stored by a stream. Returns the stream's name, and the message's
@@ -285,10 +285,19 @@ impl Api {
         let inbox = self.connection.new_inbox();
         let answers = self.connection.subscribe(&inbox)?;
         self.connection.publish_request(&subject, &inbox, body)?;
-        let answer = select! {
-            recv(answers.receiver()) -> answer => answer.map_err(|_| ApiError::Lost)?,
-            recv(self.lost) -> _ => return Err(ApiError::Lost),
-            default(self.answer_timeout) => return Err(self.unanswered(&request)),
+        let end = Instant::now() + self.answer_timeout;
+        let answer = loop {
+            select! {
+                recv(answers.receiver()) -> answer => break answer.map_err(|_| ApiError::Lost)?,
+                recv(self.lost) -> _ => return Err(ApiError::Lost),
+                default(REFUSAL_LOOK) => {}
+            }
+            if let Some(refused) = self.refused(&subject) {
+                return Err(refused);
+            }
+            if Instant::now() >= end {
+                return Err(ApiError::NoAnswer(self.answer_timeout));
+            }
         };
         if answer.is_no_responders() {
             return Err(ApiError::NoJetStream);

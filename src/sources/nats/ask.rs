@@ -8,6 +8,7 @@ use super::access::{Credentials, Login, Tls};
 use super::connection::Link;
 use super::consumers::{Durable, Target, asked, find_stream, look_up};
 use super::error::NatsError;
+use super::optional::look_for;
 use super::refusals::Refusal;
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use super::tls;
@@ -22,7 +23,17 @@ const NAMES_SHOWN_MAX: usize = 20;
 /// durable consumers needed by a [`NatsSource`](super::NatsSource) with these settings.
 pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
     on_a_server(settings, |link, found| {
+        let left_out = match left_out(link, settings, found) {
+            Ok(left_out) => left_out,
+            Err(error) => return found.push(Finding::Error(error.to_string())),
+        };
         for spec in &settings.subscriptions {
+            if left_out
+                .iter()
+                .any(|stream| Some(&stream.name) == spec.stream.as_ref())
+            {
+                continue;
+            }
             if let Err(error) = subject(link, settings, spec, found) {
                 let is_of_all = error.is_of_all();
                 found.push(Finding::Error(error.to_string()));
@@ -153,6 +164,24 @@ fn on_a_server(
     drop(hasty);
     link.abandon(Vec::new());
     found
+}
+
+/// The optional streams, if their subjects are left out.
+fn left_out<'a>(
+    link: &Link,
+    settings: &'a NatsSettings,
+    found: &mut Vec<Finding>,
+) -> Result<&'a [StreamSpec], NatsError> {
+    let streams = &settings.streams[..];
+    if !settings.streams_optional || !look_for(&link.api, streams)?.is_left_out() {
+        return Ok(&[]);
+    }
+    let names: Vec<_> = streams.iter().map(|stream| &stream.name[..]).collect();
+    let names = names.join(" and ");
+    found.push(Finding::Good(format!(
+        "no stream {names} for this user; a start makes none, and reads only the relays (--market)"
+    )));
+    Ok(streams)
 }
 
 /// Checks the stream of a subject, the durable consumer, and this user's permissions on both.

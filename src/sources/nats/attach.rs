@@ -39,7 +39,11 @@ impl Session<'_> {
                 Err(stop) => return Err(stop),
             }
         }
-        let all_failed = failures.len() == self.subscriptions.len();
+        let read = self
+            .subscriptions
+            .iter()
+            .filter(|s| !s.presence.is_left_out());
+        let all_failed = failures.len() == read.count();
         for (index, error) in failures {
             if all_failed {
                 return Err(error.into());
@@ -52,12 +56,14 @@ impl Session<'_> {
         Ok(watchdog)
     }
 
-    /// Attaches a subject. After an error the subject has no consumer.
+    /// Attaches a subject, or leaves the subject out. After an error the subject has no consumer.
     fn attach(&mut self, index: usize, bus: &Link) -> Result<(), Stop> {
+        let is_left_out = self.is_left_out(index, bus)?;
         let Some(subscription) = self.subscriptions.get_mut(index) else {
             return Ok(());
         };
-        if let Err(stop) = subscription.attach(bus, self.settings, &self.relay.link) {
+        if !is_left_out && let Err(stop) = subscription.attach(bus, self.settings, &self.relay.link)
+        {
             subscription.let_go();
             return Err(stop);
         }
@@ -66,7 +72,7 @@ impl Session<'_> {
             self.relay.status.count_look_back_limited();
         }
         let away = subscription.attempts_mut().succeeded(Instant::now());
-        if let Some(away) = away {
+        if let Some(away) = away.filter(|_| !is_left_out) {
             tracing::info!(
                 subject = subscription.spec().subject,
                 away_ms = away.as_millis() as u64,
@@ -160,6 +166,9 @@ impl Session<'_> {
             let Some(subscription) = self.subscriptions.get_mut(index) else {
                 break;
             };
+            if subscription.presence.is_left_out() {
+                continue;
+            }
             let now = Instant::now();
             if subscription.attempts_mut().is_away() {
                 // JetStream has to answer first; silence counts as another failed attempt.

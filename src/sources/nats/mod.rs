@@ -19,6 +19,7 @@
 //! | `attach` | the same session: attaching subjects to consumers, at first and again |
 //! | `subscription` | a subject: consumer, cursor, backlog |
 //! | `consumers` | finding and making streams and consumers, and the log lines about both |
+//! | `optional` | streams that may be absent, and then are neither made nor read |
 //! | `look_back` | the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream, ended by the loss of the connection |
 //! | `ask` | the check before a start: files, streams, permissions |
@@ -48,6 +49,7 @@ mod error;
 mod health;
 mod look_back;
 mod loopback;
+mod optional;
 mod position;
 mod publish;
 mod refusals;

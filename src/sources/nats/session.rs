@@ -8,6 +8,7 @@ use crossbeam_channel::{Select, TryRecvError};
 use super::api::ANSWER_TIMEOUT;
 use super::connection::Link;
 use super::error::{NatsError, Stop};
+use super::optional::Presence;
 use super::refusals::{INBOXES, Refusal};
 use super::servers::Second;
 use super::settings::NatsSettings;
@@ -350,6 +351,9 @@ impl Session<'_> {
 
     pub(super) fn watched(&self) -> Vec<Watched> {
         let watched = |(index, s): (usize, &Subscription)| {
+            if s.presence == Presence::Forbidden {
+                return Watched::Nothing;
+            }
             let Some(standing) = s.standing() else {
                 return Watched::Subject(index, s.spec().clone());
             };

@@ -29,6 +29,9 @@ pub struct NatsSettings {
     /// Streams to create if missing, never altered if present. Other streams are never created:
     /// their subjects wait for them.
     pub streams: Vec<StreamSpec>,
+    /// As long as none of `streams` exists, make none, and leave their subjects out. Once one
+    /// exists, this has no effect until the end of the process.
+    pub streams_optional: bool,
     /// The subjects to relay, each through a consumer.
     pub subscriptions: Vec<SubscriptionSpec>,
     /// Use ephemeral consumers only, so that several processes each get every message.
@@ -99,6 +102,7 @@ impl NatsSettings {
             credentials,
             tls,
             streams: Vec::new(),
+            streams_optional: false,
             subscriptions: Vec::new(),
             ephemeral: true,
             times: LinkTimes::default(),

@@ -9,6 +9,7 @@ use super::consumers::{self, Durable, Joined, Standing, Target, Told, asked};
 use super::error::{NatsError, Stop};
 use super::health::{Attempts, Health};
 use super::look_back::{LookedBack, look_back};
+use super::optional::Presence;
 use super::position::{AckSubject, Cursor, StreamState};
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 use crate::feeds::{BusEvent, BusMessage};
@@ -25,6 +26,8 @@ pub(super) struct Subscription {
     spec: SubscriptionSpec,
     /// The subject's stream, if weirgate makes the stream.
     ours: Option<StreamSpec>,
+    /// Whether the subject is read.
+    pub(super) presence: Presence,
     /// The name of the stream is empty until known.
     target: Target,
     subject: Arc<str>,
@@ -53,8 +56,10 @@ pub(super) struct Subscription {
 impl Subscription {
     pub(super) fn new(spec: SubscriptionSpec, settings: &NatsSettings) -> Self {
         let named = |s: &&StreamSpec| spec.stream.as_ref() == Some(&s.name);
+        let ours = settings.streams.iter().find(named).cloned();
         Self {
-            ours: settings.streams.iter().find(named).cloned(),
+            presence: Presence::new(settings.streams_optional && ours.is_some()),
+            ours,
             target: Target {
                 stream: spec.stream.clone().unwrap_or_default(),
                 subject: spec.subject.clone(),
@@ -103,10 +108,9 @@ impl Subscription {
         &mut self.attempts
     }
 
-    /// Whether to attach the subject now. Returns false while a consumer is in use. If the stream
-    /// is missing, weirgate must be the maker of the stream, and the last attempt must have failed.
+    /// Whether to attach the subject now: no consumer is in use, and weirgate finds or makes the stream.
     pub(super) fn is_to_be_attached(&self, stream_is_there: bool) -> bool {
-        let can_be = stream_is_there || (self.ours.is_some() && self.attempts.is_away());
+        let can_be = stream_is_there || (self.ours.is_some() && !self.presence.is_left_out());
         self.standing.is_none() && can_be && self.attempts.is_due(Instant::now())
     }
 

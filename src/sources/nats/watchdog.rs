@@ -36,6 +36,8 @@ pub(super) enum Watched {
     Consumer(usize, WatchedConsumer),
     /// A subject without a consumer, perhaps without a stream.
     Subject(usize, SubscriptionSpec),
+    /// A subject that is not watched.
+    Nothing,
 }
 
 /// A consumer to watch.
@@ -156,6 +158,7 @@ fn watch_subscription(
 fn ask(api: &Api, watched: &Watched) -> Vec<Report> {
     match watched {
         Watched::Consumer(index, watched) => ask_of_consumer(api, *index, watched),
+        Watched::Nothing => Vec::new(),
         Watched::Subject(index, spec) => {
             let report = match find_stream(api, spec) {
                 Ok(found) => Some(Report::Stream {

@@ -1,0 +1,87 @@
+//! Streams that may be absent: their subjects are left out, and nobody waits for them.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::silence::{OF_THE_STREAM, muting};
+use super::*;
+
+const NEWS: &str = "news.flash";
+
+/// A subject of a stream of its own, beside optional streams.
+fn beside_news(url: &str) -> NatsSettings {
+    let mut settings = settings(url);
+    settings.streams_optional = true;
+    settings.subscriptions.push(SubscriptionSpec {
+        stream: Some("NEWS".into()),
+        subject: NEWS.into(),
+        durable: "gateway_news".into(),
+    });
+    settings
+}
+
+fn make(js: &JetStream, name: &str, subject: &str) {
+    js.add_stream(StreamConfig {
+        name: name.into(),
+        subjects: vec![subject.into()],
+        ..StreamConfig::default()
+    })
+    .expect("a stream");
+}
+
+fn used(source: &Running) -> Vec<&str> {
+    let used = source.status.consumers_used();
+    used.map(weirgate::telemetry::ConsumerStatus::name)
+        .collect()
+}
+
+#[test]
+fn streams_that_are_absent_are_left_out_until_one_of_them_is_there() {
+    let server = NatsServer::start();
+    let js = jetstream(&server.url());
+    make(&js, "NEWS", "news.*");
+    let source = run(beside_news(&server.url()));
+    assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
+    assert_eq!(used(&source), ["gateway_news"]);
+    assert!(source.status.subscribed() && !source.status.has_away(i64::MAX, 0));
+    thread::sleep(Duration::from_secs(3));
+    assert!(js.stream_info("MARKET_DATA").is_err() && js.stream_info("LEVEL_SIGNALS").is_err());
+    make(&js, "MARKET_DATA", "market.*");
+    eventually("both are read", || source.status.lags().count() == 3);
+    assert!(js.stream_info("LEVEL_SIGNALS").is_ok(), "the other is made");
+    publish(&js, LEVELS, 0..1);
+    publish(&js, FLOW, 1..2);
+    let mut came = [source.next(), source.next(), source.next(), source.next()].map(|e| short(&e));
+    came.sort();
+    assert!(
+        came.contains(&"levels 0".to_owned()) && came.contains(&"flow 1".to_owned()),
+        "{came:?}"
+    );
+}
+
+#[test]
+fn one_stream_that_is_there_makes_the_other() {
+    let server = NatsServer::start();
+    let js = jetstream(&server.url());
+    make(&js, "LEVEL_SIGNALS", "levels.*");
+    let source = run(beside_news(&server.url()));
+    source.until("CaughtUp");
+    assert_eq!(used(&source).len(), 3);
+    assert!(js.stream_info("MARKET_DATA").is_ok());
+}
+
+#[test]
+fn a_silence_about_the_streams_decides_nothing() {
+    let server = NatsServer::start();
+    make(&jetstream(&server.url()), "NEWS", "news.*");
+    let (url, mute) = muting(&server, OF_THE_STREAM);
+    mute.store(true, SeqCst);
+    let deaf = nats::connect(server.url()).expect("a connection");
+    let _deaf = deaf.subscribe("$JS.MUTE.>").expect("subscribed");
+    let source = run(beside_news(&url));
+    assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
+    assert_eq!(used(&source).len(), 3);
+    assert!(source.status.consumers()[0].is_away() && source.status.has_away(i64::MAX, 0));
+    mute.store(false, SeqCst);
+    eventually("they are left out", || used(&source) == ["gateway_news"]);
+    assert!(source.status.subscribed());
+}
