@@ -200,11 +200,7 @@ impl KeySet {
     }
 
     /// `or` decides about a broken key.
-    fn add_set(
-        &mut self,
-        text: &[u8],
-        or: fn(KeyError) -> Result<Option<(Algorithm, DecodingKey)>, KeyError>,
-    ) -> Result<(), KeyError> {
+    fn add_set(&mut self, text: &[u8], or: fn(KeyError) -> ReadKey) -> Result<(), KeyError> {
         let text = check_json(text, JWKS_DEPTH_MAX)?;
         let set: Value = sonic_rs::from_str(text).map_err(JsonError::from)?;
         let keys = set.get("keys").and_then(Value::as_array);
@@ -313,8 +309,11 @@ fn is_weak(modulus: &[u8]) -> bool {
     bits < RSA_BITS_MIN
 }
 
+/// A key of a set; `None` for a key without a use here.
+type ReadKey = Result<Option<(Algorithm, DecodingKey)>, KeyError>;
+
 /// Reads a key of the set; `None` for a key that is not for signatures of the algorithms here.
-fn from_jwk(jwk: &Value, number: usize) -> Result<Option<(Algorithm, DecodingKey)>, KeyError> {
+fn from_jwk(jwk: &Value, number: usize) -> ReadKey {
     let member = |name: &str| jwk.get(name).and_then(|value| value.as_str());
     let (algorithm, kind) = match (member("kty"), member("crv")) {
         (Some("RSA"), _) => (Algorithm::Rs256, "RSA"),

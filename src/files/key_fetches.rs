@@ -4,7 +4,7 @@
 //! stay. A token with an unknown key id asks for a fetch through [`KeyRing`].
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -131,6 +131,8 @@ pub struct KeyFetches {
     ring: KeyRing,
     schedule: Schedule,
     stats: Arc<KeyFetchStats>,
+    /// True until there is a key at all.
+    awaits_keys: Arc<AtomicBool>,
     /// The outcome of the last fetch.
     last: Option<usize>,
 }
@@ -149,6 +151,7 @@ impl KeyFetches {
                 good_us: clock.mono_us().into(),
                 clock,
             }),
+            awaits_keys: Arc::new(in_force.ring().current().is_empty().into()),
             last: None,
         })
     }
@@ -156,6 +159,11 @@ impl KeyFetches {
     /// The counters.
     pub fn stats(&self) -> Arc<KeyFetchStats> {
         Arc::clone(&self.stats)
+    }
+
+    /// A flag that is true until there is a key at all, from a file, a setting or the URL.
+    pub fn awaits_keys(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.awaits_keys)
     }
 
     /// Starts the thread, which ends with the process.
@@ -220,6 +228,7 @@ impl KeyFetches {
             Ok(_) => {
                 let now_us = self.stats.clock.mono_us();
                 self.stats.good_us.store(now_us, Relaxed);
+                self.awaits_keys.store(false, Relaxed);
                 if self.last.is_some_and(|last| last > 1) {
                     tracing::info!(url = %self.url.shown(), "the key set is there again");
                 }
@@ -327,7 +336,7 @@ mod tests {
         let ring = keys.ring();
         let keys = Arc::new(Mutex::new(keys));
         let mut fetches = KeyFetches::new(&keys, Clock::start()).expect("a URL");
-        let stats = fetches.stats();
+        let (stats, awaits_keys) = (fetches.stats(), fetches.awaits_keys());
         let mut look = |text: Option<String>| {
             *served.lock().expect("a text") = text;
             fetches.schedule.due_ms = 0;
@@ -335,7 +344,9 @@ mod tests {
             (ring.current().len(), ring.newer())
         };
         assert_eq!(look(None), (0, NewerKeys::Due));
+        assert!(awaits_keys.load(Relaxed));
         assert_eq!(look(Some(JWKS.to_owned())), (3, NewerKeys::OnDemand));
+        assert!(!awaits_keys.load(Relaxed));
         assert_eq!(look(Some(JWKS.to_owned())), (3, NewerKeys::OnDemand));
         for bad in [None, Some("garbage".to_owned()), Some("{}".to_owned())] {
             assert_eq!(

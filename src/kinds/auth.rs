@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use super::reload::Keys;
@@ -24,6 +25,8 @@ pub(super) struct KeyUpdates {
     pub(super) reload: Option<Box<dyn Reload>>,
     /// The check of the URL for `--check --connect`.
     pub(super) question: Option<Question>,
+    /// A flag that is true until a client can be admitted; `None` if keys are not fetched, or not needed.
+    pub(super) awaits: Option<Arc<AtomicBool>>,
     fetches: Option<KeyFetches>,
 }
 
@@ -77,7 +80,10 @@ pub(super) fn authenticator(
     let (may_change, question) = (keys.may_change(), keys.url().map(question));
     let keys = Arc::new(Mutex::new(keys));
     let fetches = KeyFetches::new(&keys, clock);
+    let needs_keys = authenticator.required && authenticator.api_key.is_none();
+    let awaits = fetches.as_ref().filter(|_| needs_keys);
     let updates = KeyUpdates {
+        awaits: awaits.map(KeyFetches::awaits_keys),
         reload: may_change.then(|| Box::new(Keys(keys)) as Box<dyn Reload>),
         question,
         fetches,

@@ -191,8 +191,10 @@ async def test_a_gateway_starts_before_its_identity_provider_and_stops_while_tha
     token = keys[0].token(role="user")
     assert (await connect(gateway, token))[0] == 1013
     assert "nobody can connect" not in gateway.log()
+    assert "keys_away" in json.loads(gateway.get("/ready")[2])["reasons"]
     key_set.answer = None
     assert await admitted(gateway, token) == "user"
+    assert "keys_away" not in json.loads(gateway.get("/ready")[2])["reasons"]
     key_set.answer = never
     gateway.send(signal.SIGHUP)
     await until(lambda: len(key_set.requests) > 2, 10, "a fetch without an answer")

@@ -82,6 +82,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         .boxed_source(source, status)
         .asks([question])
         .asks(keys.question.take())
+        .awaits_keys(keys.awaits.take())
         .threads(keys.threads())
         .routes(move |telemetry| {
             let mut routes = client_routes(ClientModule::Channels);

@@ -64,6 +64,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         .source(source, status)
         .asks([question])
         .asks(keys.question.take())
+        .awaits_keys(keys.awaits.take())
         .threads(keys.threads())
         .routes(|telemetry| {
             let mut routes = client_routes(ClientModule::Trades);
