@@ -53,6 +53,7 @@ impl NotReady {
             Self::SubscriptionRefused => "a subscription is refused",
             Self::AcksRefused => "acknowledgements are refused",
             Self::FeedStalled => "the feed stalls",
+            Self::KeysAway => "the keys of tokens are away",
         }
     }
 }
