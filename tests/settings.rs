@@ -251,6 +251,11 @@ fn wrong_values() {
         (&["levels", "--market=yes"], &[]),
         (&["levels", "--market=off"], &[]),
         (&["channels", "--stop-code=1000"], &[]),
+        (&["channels", "--jwt-jwks-url=http://idp/keys"], &[]),
+        (
+            &["trades"],
+            &[("JWT_JWKS_URL", "https://ann:s3cret@idp/keys")],
+        ),
         (&[], &[("WEIRGATE_GATEWAY", "level")]),
     ];
     let tell = |&(args, env): &Case| {

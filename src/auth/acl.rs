@@ -19,7 +19,6 @@ const DEPTH_MAX: usize = 2;
 
 /// The default table (contract channels: who may do what).
 const DEFAULT: [(&str, &[&str]); 3] = [
-    ("user", &["market:tick", "market:tick:*", "indicators:*"]),
     (
         "admin",
         &[
@@ -33,6 +32,7 @@ const DEFAULT: [(&str, &[&str]); 3] = [
         ],
     ),
     ("internal", &["*"]),
+    ("user", &["market:tick", "market:tick:*", "indicators:*"]),
 ];
 
 /// The fault in a table.
@@ -77,6 +77,8 @@ pub enum AclError {
 
 #[derive(Clone, Debug)]
 struct Role {
+    /// The position in the table, from 0.
+    rank: usize,
     /// As given, to be shown.
     names: Vec<String>,
     /// The names without places for claims.
@@ -182,6 +184,7 @@ impl Acl {
         }
         let table = Role {
             set: NameSet::new(self.syntax, &plain).map_err(wrong)?,
+            rank: self.roles.len(),
             names,
             patterns,
             templates: templates.into(),
@@ -191,11 +194,19 @@ impl Acl {
         Ok(())
     }
 
+    /// The roles in the order of the table.
+    fn in_order(&self) -> impl Iterator<Item = (&str, &Role)> {
+        let mut roles: Vec<_> = self.roles.iter().collect();
+        roles.sort_by_key(|(_, table)| table.rank);
+        roles
+            .into_iter()
+            .map(|(role, table)| (role.as_str(), table))
+    }
+
     /// The table as [`Acl::from_json`] reads it, a line for each role.
     pub fn to_json(&self) -> String {
         let lines: Vec<String> = self
-            .roles
-            .iter()
+            .in_order()
             .map(|(role, table)| {
                 let names: Vec<String> = table.names.iter().map(|name| quoted(name)).collect();
                 format!("  {}: [{}]", quoted(role), names.join(", "))
@@ -231,6 +242,23 @@ impl Acl {
             .collect()
     }
 
+    /// Returns the role of an identity: of several roles, the first in the table. `None` means the default
+    /// role.
+    ///
+    /// # Errors
+    /// The identity has roles, and the table has none of them.
+    pub fn role_of<'a>(&self, identity: &'a Identity) -> Result<Option<&'a str>, Refusal> {
+        let known = identity.roles.iter().filter_map(|role| {
+            let rank = self.roles.get(role)?.rank;
+            Some((rank, role.as_str()))
+        });
+        match known.min() {
+            Some((_, role)) => Ok(Some(role)),
+            None if identity.roles.is_empty() => Ok(None),
+            None => Err(Refusal::Role),
+        }
+    }
+
     /// The rights of an identity; an identity without a role has the default role.
     ///
     /// # Errors
@@ -241,12 +269,9 @@ impl Acl {
         default_role: &str,
         limits: TokenNameLimits,
     ) -> Result<Rights, Refusal> {
-        let role = identity.role.as_deref().unwrap_or(default_role).to_owned();
-        let templates = match self.roles.get(&role) {
-            Some(table) => Arc::clone(&table.templates),
-            None if identity.role.is_some() => return Err(Refusal::Role),
-            None => Arc::default(),
-        };
+        let role = self.role_of(identity)?.unwrap_or(default_role).to_owned();
+        let templates = self.roles.get(&role).map(|table| &table.templates);
+        let templates = templates.map_or_else(Arc::default, Arc::clone);
         Rights::new(self.syntax, role, identity, &templates, limits)
     }
 
@@ -261,9 +286,16 @@ impl Acl {
             let missing = one.roles.keys().filter(|role| !other.knows(role));
             missing.cloned().collect()
         };
+        // Of several roles in a token the first in the table counts.
+        let common = |one: &Self, other: &Self| -> Vec<String> {
+            let common = one.in_order().filter(|(role, _)| other.knows(role));
+            common.map(|(role, _)| role.to_owned()).collect()
+        };
+        let both = common(self, next).into_iter().zip(common(next, self));
+        let moved: BTreeSet<_> = both.filter(|(a, b)| a != b).map(|(role, _)| role).collect();
         let differs = |(role, table): &(&String, &Role)| {
             let next = next.roles.get(*role);
-            next.is_some_and(|next| next.names != table.names)
+            next.is_some_and(|next| next.names != table.names || moved.contains(*role))
         };
         AclChanges {
             added: not_in(next, self),

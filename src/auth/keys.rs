@@ -5,7 +5,6 @@
 //! no key at all (RFC 8725 §3.1).
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -188,12 +187,26 @@ impl KeySet {
     /// # Errors
     /// No key set, a broken key, or no usable key; nothing is added then.
     pub fn add_jwks(&mut self, text: &[u8]) -> Result<(), KeyError> {
+        self.add_set(text, Err)
+    }
+
+    /// As [`KeySet::add_jwks`], for a set of somebody else: a broken key is left out, and does not withhold
+    /// the other keys (RFC 7517 §5).
+    ///
+    /// # Errors
+    /// No key set, no usable key, or too many keys; nothing is added then.
+    pub fn add_foreign_jwks(&mut self, text: &[u8]) -> Result<(), KeyError> {
+        self.add_set(text, |_| Ok(None))
+    }
+
+    /// `or` decides about a broken key.
+    fn add_set(&mut self, text: &[u8], or: fn(KeyError) -> ReadKey) -> Result<(), KeyError> {
         let text = check_json(text, JWKS_DEPTH_MAX)?;
         let set: Value = sonic_rs::from_str(text).map_err(JsonError::from)?;
         let keys = set.get("keys").and_then(Value::as_array);
         let mut added = self.clone();
         for (jwk, number) in keys.ok_or(KeyError::NoSet)?.iter().zip(1..) {
-            if let Some((algorithm, key)) = from_jwk(jwk, number)? {
+            if let Some((algorithm, key)) = from_jwk(jwk, number).or_else(or)? {
                 let id = jwk.get("kid").and_then(|kid| kid.as_str());
                 added.add(id.map(str::to_owned), algorithm, key)?;
             }
@@ -296,8 +309,11 @@ fn is_weak(modulus: &[u8]) -> bool {
     bits < RSA_BITS_MIN
 }
 
+/// A key of a set; `None` for a key without a use here.
+type ReadKey = Result<Option<(Algorithm, DecodingKey)>, KeyError>;
+
 /// Reads a key of the set; `None` for a key that is not for signatures of the algorithms here.
-fn from_jwk(jwk: &Value, number: usize) -> Result<Option<(Algorithm, DecodingKey)>, KeyError> {
+fn from_jwk(jwk: &Value, number: usize) -> ReadKey {
     let member = |name: &str| jwk.get(name).and_then(|value| value.as_str());
     let (algorithm, kind) = match (member("kty"), member("crv")) {
         (Some("RSA"), _) => (Algorithm::Rs256, "RSA"),
@@ -352,27 +368,6 @@ fn may_verify(jwk: &Value) -> bool {
         let mut operations = operations.as_array().into_iter().flatten();
         operations.any(|operation| operation.as_str() == Some("verify"))
     })
-}
-
-/// The current keys, replaceable while connections are judged. Copies share the keys.
-#[derive(Clone, Debug, Default)]
-pub struct KeyRing(Arc<RwLock<Arc<KeySet>>>);
-
-impl KeyRing {
-    /// Creates a ring with these keys.
-    pub fn new(keys: KeySet) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(keys))))
-    }
-
-    /// The current keys. The lock is held only to clone a pointer, and never while keys are made.
-    pub fn current(&self) -> Arc<KeySet> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Replaces the keys; live connections stay.
-    pub fn replace(&self, keys: KeySet) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
-    }
 }
 
 /// A key from the configuration that clients send unchanged (`GATEWAY_API_KEY`).

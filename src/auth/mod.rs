@@ -5,23 +5,26 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod acl;
+mod claims;
 mod glob;
 mod keys;
 mod match_budget;
 mod names;
 mod origins;
 mod rights;
+mod ring;
 mod subject;
 mod token;
 mod verify;
 
 pub use acl::{Acl, AclChanges, AclError};
 pub use glob::{Glob, GlobError, is_pattern};
-pub use keys::{Algorithm, ApiKey, KEYS_MAX, KeyError, KeyRing, KeySet};
+pub use keys::{Algorithm, ApiKey, KEYS_MAX, KeyError, KeySet};
 pub use match_budget::{MatchBudget, OverBudget};
 pub use names::{NameError, NamePatterns, NameSyntax};
 pub use origins::Origins;
 pub use rights::{CLAIM_BYTES_MAX, Rights, TemplateError, TokenNameLimits};
+pub use ring::{KeyRing, NewerKeys};
 pub use subject::{SUBJECT_BYTES_MAX, Subject, SubjectError};
 pub use token::{Token, bearer_protocol, first_protocol};
 pub use verify::{Authenticator, ClaimRules, Identity, Refusal, TOKEN_BYTES_MAX};

@@ -9,9 +9,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
 
-use super::Token;
-use super::keys::{Algorithm, ApiKey, KeyRing};
+use super::claims::{self, find};
+use super::keys::{Algorithm, ApiKey};
 use super::rights::CLAIM_BYTES_MAX;
+use super::ring::KeyRing;
+use super::{NewerKeys, Token};
 use crate::wire::json::object_entries;
 
 /// The longest token. A request head holds twice as much at the most.
@@ -26,8 +28,10 @@ const API_KEY_ROLE: &str = "admin";
 /// The identity of a client, from its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The role that the token names; `None` means the gateway's default role.
-    pub role: Option<String>,
+    /// The roles that the token names; without any, the gateway's default role counts.
+    pub roles: Vec<String>,
+    /// The settings name a claim with the role, and the token does not have the claim.
+    pub lacks_role_claim: bool,
     /// The user, over all of the user's connections.
     pub user: Option<String>,
     /// The number of symbols that this user may subscribe to.
@@ -43,7 +47,8 @@ pub struct Identity {
 impl Default for Identity {
     fn default() -> Self {
         Self {
-            role: None,
+            roles: Vec::new(),
+            lacks_role_claim: false,
             user: None,
             symbols_max: None,
             names: Ok(Vec::new()),
@@ -72,6 +77,9 @@ pub enum Refusal {
     /// No key has the token's algorithm and key id.
     #[error("no key here fits its algorithm and key id")]
     UnknownKey,
+    /// As [`Refusal::UnknownKey`], and newer keys are due: the client may try again.
+    #[error("no key here fits its algorithm and key id yet; newer keys are due")]
+    KeysDue,
     /// Signed with another key, or changed since.
     #[error("signed with another key, or changed since")]
     Signature,
@@ -109,13 +117,25 @@ impl Refusal {
     /// status.
     pub const CLOSE_CODE: u16 = 1008;
 
+    /// The close code for [`Refusal::KeysDue`]: try again later.
+    pub const LATER_CODE: u16 = 1013;
+
+    /// The close code for this refusal.
+    pub const fn close_code(self) -> u16 {
+        match self {
+            Self::KeysDue => Self::LATER_CODE,
+            _ => Self::CLOSE_CODE,
+        }
+    }
+
     /// All refusals, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Missing,
         Self::TooLong,
         Self::NotAToken,
         Self::Algorithm,
         Self::UnknownKey,
+        Self::KeysDue,
         Self::Signature,
         Self::Claims,
         Self::Expired,
@@ -135,6 +155,7 @@ impl Refusal {
             Self::NotAToken => "not_a_token",
             Self::Algorithm => "algorithm",
             Self::UnknownKey => "unknown_key",
+            Self::KeysDue => "keys_due",
             Self::Signature => "signature",
             Self::Claims => "claims",
             Self::Expired => "expired",
@@ -158,11 +179,13 @@ pub struct ClaimRules {
     pub issuers: Vec<String>,
     /// The tolerated difference of clocks, milliseconds.
     pub leeway_ms: u64,
-    /// The claim with the role.
+    /// The claim with the role or the roles: a name, or else a path with dots.
     pub role: String,
-    /// The claim with the user.
+    /// Whether the settings name the claim with the role, so that a token should have the claim.
+    pub role_is_named: bool,
+    /// The claim with the user: a name or a path.
     pub user: String,
-    /// The claim with the symbol limit.
+    /// The claim with the symbol limit: a name or a path.
     pub symbols_max: String,
     /// The claim with names and patterns, for the gateway of channels.
     pub names: String,
@@ -175,6 +198,7 @@ impl Default for ClaimRules {
             issuers: Vec::new(),
             leeway_ms: 0,
             role: "role".to_owned(),
+            role_is_named: false,
             user: "sub".to_owned(),
             symbols_max: "maxSymbols".to_owned(),
             names: "channels".to_owned(),
@@ -198,7 +222,10 @@ pub struct Authenticator {
 impl Authenticator {
     /// Whether nobody can connect: tokens are required and there is no key.
     pub fn admits_nobody(&self) -> bool {
-        self.required && self.api_key.is_none() && self.keys.current().is_empty()
+        self.required
+            && self.api_key.is_none()
+            && self.keys.current().is_empty()
+            && self.keys.newer() == NewerKeys::Never
     }
 
     /// The identity in this token.
@@ -212,7 +239,7 @@ impl Authenticator {
         }
         if self.api_key.as_ref().is_some_and(|key| key.is(token)) {
             return Ok(Identity {
-                role: Some(API_KEY_ROLE.to_owned()),
+                roles: vec![API_KEY_ROLE.to_owned()],
                 ..Identity::default()
             });
         }
@@ -227,8 +254,10 @@ impl Authenticator {
         let header = decode(header)?;
         let (algorithm, key_id) = judge_header(&members(&header)?)?;
         let keys = self.keys.current();
-        keys.check(algorithm, key_id.as_deref(), message, signature)?;
-        Ok(claims)
+        match keys.check(algorithm, key_id.as_deref(), message, signature) {
+            Err(Refusal::UnknownKey) => Err(self.keys.unknown_key()),
+            checked => checked.map(|()| claims),
+        }
     }
 }
 
@@ -243,11 +272,11 @@ fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
     decoded.map_err(|_| Refusal::NotAToken)
 }
 
-type Members<'a> = BTreeMap<Cow<'a, str>, LazyValue<'a>>;
+pub(super) type Members<'a> = BTreeMap<Cow<'a, str>, LazyValue<'a>>;
 
 /// The members of an object. A repeated member could be read in two ways and is refused
 /// (RFC 7515 §4, RFC 7519 §4).
-fn members(json: &[u8]) -> Result<Members<'_>, Refusal> {
+pub(super) fn members(json: &[u8]) -> Result<Members<'_>, Refusal> {
     let mut members = Members::new();
     let entries = object_entries(json, CLAIMS_DEPTH_MAX).map_err(|_| Refusal::NotAToken)?;
     for entry in entries {
@@ -292,10 +321,12 @@ impl ClaimRules {
             return Err(Refusal::Issuer);
         }
         self.judge_audience(claims)?;
+        let roles = find(claims, &self.role, claims::roles)?;
         Ok(Identity {
-            role: text(claims, &self.role)?,
-            user: text(claims, &self.user)?,
-            symbols_max: count(claims, &self.symbols_max)?,
+            lacks_role_claim: self.role_is_named && roles.is_none(),
+            roles: roles.unwrap_or_default(),
+            user: find(claims, &self.user, |value| read(value))?,
+            symbols_max: find(claims, &self.symbols_max, |value| read(value))?,
             names: claims
                 .get(self.names.as_str())
                 .map_or(Ok(Vec::new()), |names| {
@@ -326,7 +357,9 @@ impl ClaimRules {
     }
 }
 
-fn read<'a, T: sonic_rs::Deserialize<'a>>(value: &'a LazyValue<'_>) -> Result<T, Refusal> {
+pub(super) fn read<'a, T: sonic_rs::Deserialize<'a>>(
+    value: &'a LazyValue<'_>,
+) -> Result<T, Refusal> {
     sonic_rs::from_str(value.as_raw_str()).map_err(|_| Refusal::Claims)
 }
 
@@ -339,11 +372,6 @@ fn texts(members: &Members<'_>) -> BTreeMap<String, Option<String>> {
         (name.clone().into_owned(), read(value).ok())
     };
     members.iter().map(text).collect()
-}
-
-/// A whole number from 0 on.
-fn count(members: &Members<'_>, name: &str) -> Result<Option<u32>, Refusal> {
-    members.get(name).map(read).transpose()
 }
 
 /// A NumericDate (RFC 7519 §2), in milliseconds: seconds since 1970, with a fraction or without.

@@ -73,7 +73,7 @@ pub enum TokenError {
     #[error(transparent)]
     Table(RunError),
     /// A gateway with these settings would refuse the token.
-    #[error("refused with {code}: {0} [{label}]", code = Refusal::CLOSE_CODE, label = .0.label())]
+    #[error("refused with {code}: {0} [{label}]", code = .0.close_code(), label = .0.label())]
     Refused(Refusal),
 }
 
@@ -134,6 +134,23 @@ impl TokenCommand {
         json.finish()
     }
 
+    /// The role that counts, and why.
+    fn shown_role(&self, role: &str, identity: &Identity) -> String {
+        let named = &identity.roles;
+        match named.as_slice() {
+            [] if identity.lacks_role_claim => {
+                let claim = &self.auth.rules.role;
+                format!("{role} (the default role; the token has no claim {claim})")
+            }
+            [] => format!("{role} (the default role)"),
+            [_] => role.to_owned(),
+            several => {
+                let several = several.join(", ");
+                format!("{role} (of {several}: the first in the table counts)")
+            }
+        }
+    }
+
     fn inspect(&self, token: Option<&Token>, unix_ms: i64) -> Result<String, TokenError> {
         let authenticator = Authenticator {
             required: true,
@@ -160,8 +177,7 @@ impl TokenCommand {
             let rights = table.admit(&identity, &checked.text("default-role"), limits);
             let rights = rights.map_err(TokenError::Refused)?;
             grants += &format!("\n  names:    {}", names(&table, &rights));
-            let default = || format!("{} (the default role)", rights.role);
-            identity.role.get_or_insert_with(default);
+            identity.roles = vec![self.shown_role(&rights.role, &identity)];
         }
         if checked.has("symbols-max") && identity.symbols_max.is_none() {
             identity.symbols_max = Some(checked.number("symbols-max"));
@@ -190,6 +206,10 @@ fn names(table: &Acl, rights: &Rights) -> String {
 fn good(identity: &Identity, unix_ms: i64) -> String {
     let or =
         |value: &Option<String>, other: &str| value.clone().unwrap_or_else(|| other.to_owned());
+    let role = match identity.roles.is_empty() {
+        true => "the gateway's default".to_owned(),
+        false => identity.roles.join(", "),
+    };
     let symbols = identity.symbols_max.map(|n| n.to_string());
     let ends = identity.expires_unix_ms.map(|at| {
         let left_s = (at - unix_ms) / 1000;
@@ -199,7 +219,7 @@ fn good(identity: &Identity, unix_ms: i64) -> String {
     });
     format!(
         "good\n  role:     {}\n  user:     {}\n  symbols:  {}\n  ends:     {}",
-        or(&identity.role, "the gateway's default"),
+        role,
         or(&identity.user, "none"),
         or(&symbols, "the gateway's limit"),
         or(&ends, "never"),
@@ -233,6 +253,8 @@ mod tests {
                 jwt_secret: Some(SecretText::new("secret")),
                 public_key_files: Vec::new(),
                 jwks_file: None,
+                jwks_url: None,
+                jwks_ca_file: None,
                 rules,
             },
             judge: None,

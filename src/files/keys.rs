@@ -9,8 +9,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::key_url::KeyUrl;
 use super::small;
-use crate::auth::{KeyError, KeyRing, KeySet};
+use crate::auth::{KeyError, KeyRing, KeySet, NewerKeys};
+use crate::base::tls_roots::TrustError;
+use crate::http::FetchError;
 use crate::settings::AuthSettings;
 
 /// The reason why there are no keys: an error of the operator. Contains nothing of a key.
@@ -36,6 +39,25 @@ pub enum KeyFileError {
         /// The error in the file.
         error: KeyError,
     },
+    /// The set cannot be fetched.
+    #[error("--jwt-jwks-url {url}: {error}")]
+    Fetch {
+        /// The URL without its query.
+        url: String,
+        /// The reason.
+        error: FetchError,
+    },
+    /// The fetched set has no valid keys.
+    #[error("--jwt-jwks-url {url}: {error}")]
+    Fetched {
+        /// The URL without its query.
+        url: String,
+        /// The error in the set.
+        error: KeyError,
+    },
+    /// There are no authorities to trust at the URL.
+    #[error("--jwt-jwks-ca-file: {0}")]
+    Authorities(TrustError),
     /// The secret cannot be added.
     #[error("--jwt-secret: {0}")]
     Secret(KeyError),
@@ -60,26 +82,42 @@ impl KeyFiles {
         Self(settings.clone())
     }
 
-    /// Reads all keys.
+    /// Reads all keys, and fetches the set at the URL.
     ///
     /// # Errors
     /// The first error.
     pub fn read(&self) -> Result<KeySet, KeyFileError> {
-        self.keys(&self.texts(small::read)?)
+        let texts = self.texts(small::read)?;
+        let Some(url) = KeyUrl::of(&self.0)? else {
+            return self.keys(&texts, None);
+        };
+        let fetched = url.fetch().map_err(|error| KeyFileError::Fetch {
+            url: url.shown(),
+            error,
+        })?;
+        self.keys(&texts, Some(&fetched))
     }
 
-    /// Reads all keys, and keeps texts and fingerprints for later comparisons.
+    /// Reads the keys in files, and keeps texts and fingerprints for later comparisons. The keys at the URL
+    /// are due.
     ///
     /// # Errors
     /// The first error.
     pub fn in_force(self) -> Result<KeysInForce, KeyFileError> {
         let seen = self.prints();
         let texts = self.texts(small::read)?;
-        let ring = KeyRing::new(self.keys(&texts)?);
+        let ring = KeyRing::new(self.keys(&texts, None)?);
+        let url = KeyUrl::of(&self.0)?;
+        if url.is_some() {
+            ring.set_newer(NewerKeys::Due);
+        }
         Ok(KeysInForce {
             files: self,
             ring,
             texts,
+            url,
+            fetched: None,
+            is_requested: false,
             looked: seen.clone(),
             seen,
         })
@@ -97,8 +135,8 @@ impl KeyFiles {
         self.paths().enumerate().map(read).collect()
     }
 
-    /// The secret, and the keys in these texts of the files.
-    fn keys(&self, texts: &[Vec<u8>]) -> Result<KeySet, KeyFileError> {
+    /// The secret, and the keys in these texts of the files and of the URL.
+    fn keys(&self, texts: &[Vec<u8>], fetched: Option<&[u8]>) -> Result<KeySet, KeyFileError> {
         let mut keys = KeySet::default();
         if let Some(secret) = &self.0.jwt_secret {
             let added = keys.add_secret(secret.expose().as_bytes());
@@ -113,6 +151,13 @@ impl KeyFiles {
             added.map_err(|error| KeyFileError::Keys {
                 flag,
                 path: path.clone(),
+                error,
+            })?;
+        }
+        if let (Some(url), Some(fetched)) = (&self.0.jwks_url, fetched) {
+            let added = keys.add_foreign_jwks(fetched);
+            added.map_err(|error| KeyFileError::Fetched {
+                url: url.to_string(),
                 error,
             })?;
         }
@@ -140,7 +185,7 @@ impl KeyFiles {
     }
 }
 
-/// The effect of changed key files.
+/// The effect of changed keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeysChanged {
     /// Keys in force from now on.
@@ -157,6 +202,11 @@ pub struct KeysInForce {
     files: KeyFiles,
     ring: KeyRing,
     texts: Vec<Vec<u8>>,
+    url: Option<KeyUrl>,
+    /// The last good text of the URL.
+    fetched: Option<Vec<u8>>,
+    /// Whether the operator requested a fetch at once.
+    is_requested: bool,
     /// The fingerprints before the texts were read.
     seen: Vec<Print>,
     /// The fingerprints at the last look.
@@ -169,9 +219,48 @@ impl KeysInForce {
         self.ring.clone()
     }
 
-    /// Whether there are files, so that the keys may change.
+    /// Whether there are files or a URL, so that the keys may change.
     pub fn may_change(&self) -> bool {
-        self.files.paths().next().is_some()
+        self.files.paths().next().is_some() || self.url.is_some()
+    }
+
+    /// The URL of keys, if any.
+    pub fn url(&self) -> Option<&KeyUrl> {
+        self.url.as_ref()
+    }
+
+    /// Requests a fetch at once.
+    pub fn request_fetch(&mut self) {
+        self.is_requested = true;
+    }
+
+    /// Takes the request for a fetch at once, if there is one.
+    pub(super) fn take_request(&mut self) -> bool {
+        std::mem::take(&mut self.is_requested)
+    }
+
+    /// Puts the keys of a fetched set in force, beside the keys of the files. Returns `None` if the text is
+    /// the same. A broken set changes nothing.
+    ///
+    /// # Errors
+    /// The set is broken.
+    pub fn take_fetched(&mut self, text: Vec<u8>) -> Result<Option<KeysChanged>, KeyFileError> {
+        if self.fetched.as_ref() == Some(&text) {
+            return Ok(None);
+        }
+        let keys = self.files.keys(&self.texts, Some(&text))?;
+        self.fetched = Some(text);
+        Ok(Some(self.put_in_force(keys, Vec::new())))
+    }
+
+    fn put_in_force(&self, keys: KeySet, files: Vec<PathBuf>) -> KeysChanged {
+        let changed = KeysChanged {
+            keys: keys.len(),
+            before: self.ring.current().len(),
+            files,
+        };
+        self.ring.replace(keys);
+        changed
     }
 
     /// Returns true if a file has changed since the last read, and no file since the last look. A file that
@@ -195,15 +284,11 @@ impl KeysInForce {
         if texts == self.texts || self.files.prints() != self.seen {
             return Ok(None);
         }
-        let keys = self.files.keys(&texts)?;
+        let keys = self.files.keys(&texts, self.fetched.as_deref())?;
         let both = self.texts.iter().zip(&texts);
         let changed = self.files.paths().zip(both).filter(|(_, (a, b))| a != b);
-        let told = KeysChanged {
-            keys: keys.len(),
-            before: self.ring.current().len(),
-            files: changed.map(|(path, _)| path.clone()).collect(),
-        };
-        self.ring.replace(keys);
+        let changed = changed.map(|(path, _)| path.clone()).collect();
+        let told = self.put_in_force(keys, changed);
         self.texts = texts;
         Ok(Some(told))
     }
@@ -213,7 +298,7 @@ impl KeysInForce {
 mod tests {
     use super::*;
     use crate::auth::ClaimRules;
-    use crate::settings::SecretText;
+    use crate::settings::{KeySetUrl, SecretText};
 
     const JWKS: &str = include_str!("../../tests/vectors/tokens/jwks.json");
     const RSA: &str = include_str!("../../tests/vectors/tokens/rsa.pem");
@@ -226,6 +311,8 @@ mod tests {
             jwt_secret: Some(SecretText::new("secret")),
             public_key_files: pem.iter().map(|&path| path.to_owned()).collect(),
             jwks_file: jwks.map(Path::to_owned),
+            jwks_url: None,
+            jwks_ca_file: None,
             rules: ClaimRules::default(),
         }
     }
@@ -303,6 +390,41 @@ mod tests {
         let changed = keys.read_again().expect("keys").expect("another set");
         assert_eq!((changed.keys, changed.before), (4, 5));
         assert_eq!(changed.files, [set]);
+    }
+
+    #[test]
+    fn a_fetched_set_stands_beside_the_files_and_a_broken_one_changes_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pem = folder.path().join("pem");
+        fs::write(&pem, RSA).expect("written");
+        let mut settings = settings(&[&pem], None);
+        settings.jwks_url = KeySetUrl::parse("http://127.0.0.1:1/keys");
+        let mut keys = KeyFiles::new(&settings).in_force().expect("keys");
+        let ring = keys.ring();
+        assert_eq!((ring.current().len(), ring.newer()), (2, NewerKeys::Due));
+        assert!(keys.may_change() && keys.url().is_some());
+        let changed = keys.take_fetched(JWKS.into()).expect("a set").expect("new");
+        assert_eq!((changed.keys, changed.before), (5, 2));
+        assert_eq!(keys.take_fetched(JWKS.into()).expect("the same"), None);
+        for broken in ["", "{", "{\"keys\":[]}", "<html>"] {
+            let error = keys.take_fetched(broken.into()).expect_err(broken);
+            let shown = error.to_string();
+            assert!(
+                shown.starts_with("--jwt-jwks-url http://127.0.0.1:1/keys: no "),
+                "{shown}"
+            );
+            assert_eq!(ring.current().len(), 5, "{broken}");
+        }
+        // Both change apart from each other.
+        fs::write(&pem, format!("{RSA}{P256}")).expect("written");
+        assert!(!keys.look() && keys.look());
+        let changed = keys.read_again().expect("keys").expect("others");
+        assert_eq!((changed.keys, changed.before), (6, 5));
+        let next = JWKS.replacen("\"sig\"", "\"enc\"", 1);
+        let changed = keys.take_fetched(next.into()).expect("a set").expect("new");
+        assert_eq!((changed.keys, changed.before), (5, 6));
+        keys.request_fetch();
+        assert!(keys.take_request() && !keys.take_request());
     }
 
     #[test]

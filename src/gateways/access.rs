@@ -11,6 +11,17 @@ use crate::hub::{CloseCode, Core, Now};
 pub(super) const AUTHENTICATION_FAILED: CloseCode =
     CloseCode::new(Refusal::CLOSE_CODE, "Authentication failed");
 
+/// The close for a token that newer keys may fit: clients try again by themselves.
+const KEYS_DUE: CloseCode = CloseCode::new(Refusal::LATER_CODE, "Keys of tokens are due");
+
+/// The close for a refused token.
+pub(super) fn close_of(refusal: Refusal) -> CloseCode {
+    match refusal.close_code() {
+        Refusal::LATER_CODE => KEYS_DUE,
+        _ => AUTHENTICATION_FAILED,
+    }
+}
+
 /// The error for a client that exceeds its rate.
 pub(super) const RATE_LIMIT_EXCEEDED: &str = "Rate limit exceeded";
 
@@ -101,6 +112,7 @@ impl RequestRate {
 pub struct AccessStats {
     requests_limited: AtomicU64,
     refusals: [AtomicU64; Refusal::ALL.len()],
+    without_role: AtomicU64,
 }
 
 impl AccessStats {
@@ -113,6 +125,22 @@ impl AccessStats {
     pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.refusals.iter().map(|count| count.load(Relaxed));
         Refusal::ALL.into_iter().map(Refusal::label).zip(counts)
+    }
+
+    /// Clients admitted with the default role, because their token lacks the claim that the settings name.
+    pub fn without_role(&self) -> u64 {
+        self.without_role.load(Relaxed)
+    }
+
+    /// Counts a client whose token lacks the claim with the role. The first one is logged.
+    pub(super) fn count_without_role(&self) {
+        if self.without_role.fetch_add(1, Relaxed) == 0 {
+            tracing::warn!(
+                "a token has no claim named by --jwt-role-claim: its client gets the default role \
+                 (weirgate token inspect shows a token's role; weirgate_tokens_without_role_total \
+                 counts further clients)"
+            );
+        }
     }
 
     fn count_limited(&self) {

@@ -9,6 +9,7 @@ mod admin;
 mod body;
 pub mod calls;
 mod connection;
+mod fetch;
 mod files;
 mod gate;
 mod handover;
@@ -25,6 +26,7 @@ mod site;
 
 pub use admin::Admin;
 pub use body::{AnswerBody, BoxError, ReadBodyError, RequestBody, aside};
+pub use fetch::{Fetch, FetchError, FetchLimits};
 pub use files::{ClientModule, client_routes};
 pub use handover::{Handover, HttpSettings, WayBack};
 pub use plane::{HttpHandle, HttpPlane};

@@ -22,6 +22,8 @@ pub enum NotReady {
     AcksRefused,
     /// The bus holds messages and delivers none.
     FeedStalled,
+    /// Clients need tokens, and the keys of tokens were never fetched.
+    KeysAway,
 }
 
 impl NotReady {
@@ -36,6 +38,7 @@ impl NotReady {
             Self::SubscriptionRefused => "subscription_refused",
             Self::AcksRefused => "acks_refused",
             Self::FeedStalled => "feed_stalled",
+            Self::KeysAway => "keys_away",
         }
     }
 
@@ -50,6 +53,7 @@ impl NotReady {
             Self::SubscriptionRefused => "a subscription is refused",
             Self::AcksRefused => "acknowledgements are refused",
             Self::FeedStalled => "the feed stalls",
+            Self::KeysAway => "the keys of tokens are away",
         }
     }
 }
@@ -104,6 +108,7 @@ pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -
         ),
         (NotReady::AcksRefused, has_stall(Stall::AcksRefused)),
         (NotReady::FeedStalled, has_stall(Stall::NothingDelivered)),
+        (NotReady::KeysAway, telemetry.awaits_keys()),
     ];
     let holds = |(reason, holds): (NotReady, bool)| holds.then_some(reason);
     reasons.into_iter().filter_map(holds).collect()
@@ -115,6 +120,7 @@ mod tests {
     use crate::hub::FeedStats;
     use crate::telemetry::Build;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     const START: Now = Now {
         mono_us: 1_000_000,
@@ -207,6 +213,17 @@ mod tests {
         bus.set_subscription_refused(true);
         assert_eq!(reasons(&telemetry, 0), [NotReady::SubscriptionRefused]);
         bus.set_subscription_refused(false);
+        assert_eq!(reasons(&telemetry, 0), []);
+    }
+
+    #[test]
+    fn nobody_is_sent_here_before_the_first_keys() {
+        let telemetry = telemetry(None);
+        telemetry.event_loop.set_caught_up();
+        let awaits_keys = Arc::new(AtomicBool::new(true));
+        telemetry.set_awaits_keys(Arc::clone(&awaits_keys));
+        assert_eq!(reasons(&telemetry, 0), [NotReady::KeysAway]);
+        awaits_keys.store(false, Ordering::Relaxed);
         assert_eq!(reasons(&telemetry, 0), []);
     }
 

@@ -1,25 +1,73 @@
-//! Authentication of clients: keys from files, and the table of roles.
+//! Authentication of clients: keys from files and from a URL, and the table of roles.
 
 use std::fmt::Display;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
-use crate::auth::{Acl, ApiKey, Authenticator, NameSyntax};
+use super::reload::Keys;
+use crate::auth::{Acl, ApiKey, Authenticator, KeySet, NameSyntax};
+use crate::base::{Clock, Finding};
 use crate::files;
-use crate::files::{KeyFiles, KeysInForce};
+use crate::files::{KeyFetchStats, KeyFetches, KeyFiles, KeyUrl};
 use crate::gateways::AccessStats;
-use crate::run::RunError;
+use crate::run::{Question, Reload, RunError};
 use crate::settings::{AuthSettings, SecretText};
 use crate::telemetry::{GatewayMetric, names};
 
 /// A shorter secret can be guessed faster than a signature (RFC 7518 §3.2).
 const SECRET_BYTES_MIN: usize = 32;
 
-/// Returns the authenticator of tokens, and the keys for its updates.
+/// The updates of the keys of tokens.
+pub(super) struct KeyUpdates {
+    /// The keys in files; `None` if no file and no URL can change the keys.
+    pub(super) reload: Option<Box<dyn Reload>>,
+    /// The check of the URL for `--check --connect`.
+    pub(super) question: Option<Question>,
+    /// A flag that is true until a client can be admitted; `None` if keys are not fetched, or not needed.
+    pub(super) awaits: Option<Arc<AtomicBool>>,
+    fetches: Option<KeyFetches>,
+}
+
+impl KeyUpdates {
+    /// The metrics of the fetches, if there is a URL.
+    pub(super) fn metrics(&self) -> Vec<GatewayMetric> {
+        let Some(stats) = self.fetches.as_ref().map(KeyFetches::stats) else {
+            return Vec::new();
+        };
+        vec![
+            GatewayMetric::by_label(&names::KEY_FETCHES, &stats, KeyFetchStats::outcomes),
+            GatewayMetric::number(&names::KEY_SET_AGE, &stats, KeyFetchStats::age_s),
+        ]
+    }
+
+    /// Returns the function that starts the thread of the fetches.
+    pub(super) fn threads(&mut self) -> impl FnOnce() -> Result<(), RunError> + 'static {
+        let fetches = self.fetches.take();
+        move || fetches.map_or(Ok(()), |fetches| fetches.start().map_err(RunError::Thread))
+    }
+}
+
+/// The check of the URL of keys.
+fn question(url: &KeyUrl) -> Question {
+    let (url, asked) = (url.clone(), format!("the key set at {}", url.shown()));
+    Question::new(asked.clone(), move || {
+        let mut keys = KeySet::default();
+        let found = url.fetch().map_err(|error| error.to_string());
+        let read = |text: Vec<u8>| keys.add_foreign_jwks(&text).map_err(|e| e.to_string());
+        vec![match found.and_then(read) {
+            Ok(()) => Finding::Good(format!("{asked} has {} keys for tokens", keys.len())),
+            Err(error) => Finding::Error(format!("{asked}: {error}")),
+        }]
+    })
+}
+
+/// Returns the authenticator of tokens, and the updates of its keys.
 pub(super) fn authenticator(
     settings: &AuthSettings,
-) -> Result<(Authenticator, KeysInForce), RunError> {
+    clock: Clock,
+) -> Result<(Authenticator, KeyUpdates), RunError> {
     let keys = KeyFiles::new(settings).in_force();
     let keys = keys.map_err(|error| RunError::Settings(error.to_string()))?;
     let api_key = settings.api_key.as_ref();
@@ -29,7 +77,18 @@ pub(super) fn authenticator(
         keys: keys.ring(),
         rules: settings.rules.clone(),
     };
-    Ok((authenticator, keys))
+    let (may_change, question) = (keys.may_change(), keys.url().map(question));
+    let keys = Arc::new(Mutex::new(keys));
+    let fetches = KeyFetches::new(&keys, clock);
+    let needs_keys = authenticator.required && authenticator.api_key.is_none();
+    let awaits = fetches.as_ref().filter(|_| needs_keys);
+    let updates = KeyUpdates {
+        awaits: awaits.map(KeyFetches::awaits_keys),
+        reload: may_change.then(|| Box::new(Keys(keys)) as Box<dyn Reload>),
+        question,
+        fetches,
+    };
+    Ok((authenticator, updates))
 }
 
 /// Logs settings that are allowed and probably a mistake.
@@ -100,6 +159,8 @@ mod tests {
             jwt_secret: Some(short.clone()),
             public_key_files: Vec::new(),
             jwks_file: None,
+            jwks_url: None,
+            jwks_ca_file: None,
             rules: crate::auth::ClaimRules::default(),
         };
         tracing::subscriber::with_default(subscriber, || {

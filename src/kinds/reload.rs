@@ -1,6 +1,7 @@
 //! The files that gateways with tokens read again at SIGHUP: keys and the table of roles.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -14,22 +15,28 @@ use crate::run::{Inputs, Reload, Reloaded};
 /// Roles named in a log line; of further roles the line has only the number.
 const ROLES_SHOWN: usize = 10;
 
-/// The keys of tokens. Returns `None` if no file can change the keys.
-pub(super) fn keys(keys: KeysInForce) -> Option<Box<dyn Reload>> {
-    keys.may_change().then(|| Box::new(keys) as Box<dyn Reload>)
+/// The keys of tokens, shared with the fetches from a URL.
+pub(super) struct Keys(pub(super) Arc<Mutex<KeysInForce>>);
+
+impl Keys {
+    fn in_force(&self) -> MutexGuard<'_, KeysInForce> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Reload for KeysInForce {
+impl Reload for Keys {
     fn what(&self) -> &'static str {
         "keys"
     }
 
     fn is_due(&mut self) -> bool {
-        self.look()
+        self.in_force().look()
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {
-        let read = self.read_again();
+        let mut in_force = self.in_force();
+        in_force.request_fetch();
+        let read = in_force.read_again();
         let changed = read.map_err(|error| format!("{error}; the keys stay as they were"))?;
         let Some(changed) = changed else {
             return Ok(Reloaded::Unchanged);

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, never};
@@ -70,6 +71,7 @@ pub struct Parts<G: Gateway, F> {
     stats_line: Option<StatsLine>,
     metrics: Vec<GatewayMetric>,
     reloads: Vec<Box<dyn Reload>>,
+    awaits_keys: Option<Arc<AtomicBool>>,
     inputs: Inputs<G::In>,
     output: Box<dyn FnMut(G::Out)>,
     threads: Option<StartThreads>,
@@ -150,6 +152,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             stats_line: None,
             metrics: Vec::new(),
             reloads: Vec::new(),
+            awaits_keys: None,
             inputs: Inputs::none(),
             output: Box::new(|_| {}),
             threads: None,
@@ -226,6 +229,14 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     #[must_use]
     pub fn reloads(mut self, parts: impl IntoIterator<Item = Box<dyn Reload>>) -> Self {
         self.reloads.extend(parts);
+        self
+    }
+
+    /// Sets a flag, if any, that is true until the gateway has a key for the tokens of its clients: until then
+    /// the gateway is not ready.
+    #[must_use]
+    pub fn awaits_keys(mut self, awaits_keys: Option<Arc<AtomicBool>>) -> Self {
+        self.awaits_keys = awaits_keys;
         self
     }
 
@@ -323,6 +334,9 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let reloads = reloads(self.reloads, &common);
         let metrics = self.metrics.into_iter().chain([reloads.metric()]);
         telemetry.add_gateway(metrics.collect());
+        if let Some(awaits_keys) = self.awaits_keys {
+            telemetry.set_awaits_keys(awaits_keys);
+        }
 
         let mut routes = pages::status_routes(&telemetry, clock, common.ready, self.stats_head);
         routes.extend((self.routes)(&telemetry));

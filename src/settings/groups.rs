@@ -6,6 +6,7 @@ use rustls::pki_types::ServerName;
 
 use super::Checked;
 use super::error::SettingsError;
+use super::key_set_url::KeySetUrl;
 use super::kind::{Form, Refused};
 use super::secret::SecretText;
 use crate::admission::AddressLimits;
@@ -91,6 +92,10 @@ pub struct AuthSettings {
     pub public_key_files: Vec<PathBuf>,
     /// A JSON Web Key Set.
     pub jwks_file: Option<PathBuf>,
+    /// The address of a JSON Web Key Set.
+    pub jwks_url: Option<KeySetUrl>,
+    /// Authorities to trust at that address, instead of the system's.
+    pub jwks_ca_file: Option<PathBuf>,
     /// The rules for claims, and the names of the claims.
     pub rules: ClaimRules,
 }
@@ -107,11 +112,16 @@ impl Checked {
                 .map(PathBuf::from)
                 .collect(),
             jwks_file: self.path("jwt-jwks-file"),
+            jwks_url: self
+                .some_text("jwt-jwks-url")
+                .and_then(|url| KeySetUrl::parse(&url)),
+            jwks_ca_file: self.path("jwt-jwks-ca-file"),
             rules: ClaimRules {
                 audiences: self.list("jwt-audience").collect(),
                 issuers: self.list("jwt-issuer").collect(),
                 leeway_ms: self.number("jwt-leeway-ms"),
                 role: self.text("jwt-role-claim"),
+                role_is_named: self.is_set("jwt-role-claim"),
                 user: self.text("jwt-user-claim"),
                 symbols_max: self.text("jwt-symbols-claim"),
                 names: self.text("jwt-channels-claim"),

@@ -13,6 +13,7 @@
 mod checked;
 mod error;
 mod groups;
+mod key_set_url;
 mod kind;
 mod listen;
 mod rows;
@@ -24,6 +25,7 @@ pub mod typed;
 pub use checked::{Check, Checked, CheckedValue};
 pub use error::{SettingsError, Warning};
 pub use groups::{AuthSettings, TLS_NAME};
+pub use key_set_url::KeySetUrl;
 pub use kind::{Form, Kind, Refused, Unit, Value};
 pub use rows::{Change, Rows, table};
 pub use secret::{SecretText, SecretUrl};

@@ -17,6 +17,7 @@ mod samples;
 mod terminal;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use prometheus_client::collector::Collector;
@@ -64,6 +65,7 @@ pub struct Telemetry {
     build: Build,
     bus: Option<Arc<BusStatus>>,
     gateway: OnceLock<Vec<GatewayMetric>>,
+    awaits_keys: OnceLock<Arc<AtomicBool>>,
     started: Now,
 }
 
@@ -162,6 +164,7 @@ impl Telemetry {
             build,
             bus,
             gateway: OnceLock::new(),
+            awaits_keys: OnceLock::new(),
             started: now,
         })
     }
@@ -172,6 +175,19 @@ impl Telemetry {
         debug_assert!(metrics.iter().all(is_free), "the table has a value");
         let added = self.gateway.set(metrics);
         debug_assert!(added.is_ok(), "a process has one gateway");
+    }
+
+    /// Sets the flag that is true until the gateway has a key for the tokens of its clients.
+    pub fn set_awaits_keys(&self, awaits_keys: Arc<AtomicBool>) {
+        let set = self.awaits_keys.set(awaits_keys);
+        debug_assert!(set.is_ok(), "a process has one gateway");
+    }
+
+    /// Whether no client can be admitted, because the keys of tokens were never fetched.
+    pub fn awaits_keys(&self) -> bool {
+        self.awaits_keys
+            .get()
+            .is_some_and(|awaits| awaits.load(Ordering::Relaxed))
     }
 
     /// Returns the running program.

@@ -366,6 +366,12 @@ metric_names! { |at|
             without a readable price or time, or of a symbol beyond --candle-pairs-max.";
     AUTH_REFUSALS = Counter "weirgate_auth_refusals_total" ["reason"]
         "Clients refused because of a token, by reason.";
+    TOKENS_WITHOUT_ROLE = Counter "weirgate_tokens_without_role_total" []
+        "Clients admitted with the default role because their token lacks the claim of --jwt-role-claim.";
+    KEY_FETCHES = Counter "weirgate_key_fetches_total" ["outcome"]
+        "Fetches of the key set at --jwt-jwks-url, by outcome.";
+    KEY_SET_AGE = Gauge "weirgate_key_set_age_seconds" []
+        "Time since the key set at --jwt-jwks-url was fetched; before the first time, since the start.";
     REQUESTS_LIMITED = Counter "weirgate_requests_limited_total" []
         "Messages of clients dropped because of a rate limit.";
     UPSTREAM_CALLS = Counter "weirgate_upstream_calls_total" ["service", "outcome"]

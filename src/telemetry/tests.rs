@@ -55,6 +55,9 @@ fn telemetry() -> Arc<Telemetry> {
             Box::new(|| vec![("late", 2)]),
         ),
         GatewayMetric::ByLabel(&names::AUTH_REFUSALS, Box::new(|| vec![("expired", 4)])),
+        number(&names::TOKENS_WITHOUT_ROLE),
+        GatewayMetric::ByLabel(&names::KEY_FETCHES, Box::new(|| vec![("changed", 1)])),
+        number(&names::KEY_SET_AGE),
         GatewayMetric::Number(&names::REQUESTS_LIMITED, Box::new(|| 5)),
         GatewayMetric::ByTwoLabels(
             &names::UPSTREAM_CALLS,

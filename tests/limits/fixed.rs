@@ -85,6 +85,39 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/auth/keys/tests.rs::a_set_is_read_for_what_it_is_good_for",
     },
     Fixed {
+        what: "The key set at --jwt-jwks-url",
+        value: "1 MiB",
+        beyond: "not taken: the last good keys stay",
+        shows: Shows::Metric(names::KEY_FETCHES),
+        code: (
+            "src/files/key_url.rs",
+            "KEY_SET_BYTES_MAX: usize = 1024 * 1024;",
+        ),
+        test: "src/files/key_fetches.rs::the_last_good_set_stays_until_another_good_one",
+    },
+    Fixed {
+        what: "A fetch of that key set, from the look-up of the name to the last byte",
+        value: "5 s",
+        beyond: "ended: the last good keys stay",
+        shows: Shows::Metric(names::KEY_FETCHES),
+        code: (
+            "src/files/key_url.rs",
+            "FETCH_TIMEOUT: Duration = Duration::from_secs(5);",
+        ),
+        test: "src/http/fetch.rs::an_endless_or_slow_document_ends_at_its_limits",
+    },
+    Fixed {
+        what: "Fetches of that key set for tokens with an unknown key id",
+        value: "1 a minute",
+        beyond: "tokens with an unknown key id are refused, or asked to try again",
+        shows: Shows::Metric(names::KEY_FETCHES),
+        code: (
+            "src/files/key_fetches.rs",
+            "FETCH_AGAIN_MS: u64 = 60 * 1000;",
+        ),
+        test: "src/files/key_fetches.rs::tokens_with_unknown_keys_cause_one_fetch_a_minute",
+    },
+    Fixed {
         what: "Keys of one algorithm without a key id or with the same key id; keys tried for a token \
                without a key id",
         value: "4",

@@ -13,10 +13,46 @@ fn grants(acl: &mut Acl, role: &str, name: &str) -> bool {
 }
 
 #[test]
+fn of_several_roles_the_first_in_the_table_counts() {
+    let read = |text: &str| Acl::from_json(text.as_bytes()).expect("a table");
+    let acl = read(r#"{"staff": ["*"], "desk": ["b"], "all": ["a"]}"#);
+    let identity = |roles: &[&str]| Identity {
+        roles: roles.iter().map(|&role| role.to_owned()).collect(),
+        ..Identity::default()
+    };
+    for (roles, counts) in [
+        (&[][..], Ok(None)),
+        (&["all"], Ok(Some("all"))),
+        (&["all", "desk", "offline_access"], Ok(Some("desk"))),
+        (&["desk", "all"], Ok(Some("desk"))),
+        (&["none"], Err(Refusal::Role)),
+        (&["none", "nor"], Err(Refusal::Role)),
+    ] {
+        assert_eq!(acl.role_of(&identity(roles)), counts, "{roles:?}");
+    }
+    let built_in = Acl::default();
+    assert_eq!(
+        built_in.role_of(&identity(&["user", "admin"])),
+        Ok(Some("admin"))
+    );
+    // Another order is another table.
+    let other = read(r#"{"desk": ["b"], "staff": ["*"], "all": ["a"]}"#);
+    assert_eq!(acl.changes_to(&other).changed, ["desk", "staff"]);
+    let longer = read(r#"{"new": [], "staff": ["*"], "desk": ["b"], "all": ["a"]}"#);
+    let changes = acl.changes_to(&longer);
+    assert!(
+        changes.changed.is_empty() && changes.added == ["new"],
+        "{changes:?}"
+    );
+    assert_eq!(read(&other.to_json()).to_json(), other.to_json());
+    assert!(other.to_json().starts_with("{\n  \"desk\""));
+}
+
+#[test]
 fn what_changes_between_two_tables_is_told_by_role() {
     let acl = |text: &str| Acl::from_json(text.as_bytes()).expect("a table");
     let old = acl(r#"{"a": ["x"], "b": ["y:*"], "c": []}"#);
-    let new = acl(r#"{"c": ["z"], "b": ["y:*"], "d": []}"#);
+    let new = acl(r#"{"b": ["y:*"], "c": ["z"], "d": []}"#);
     assert!(old.changes_to(&old.clone()).is_empty());
     let changes = old.changes_to(&new);
     assert!(!changes.is_empty());

@@ -1,5 +1,5 @@
 use super::*;
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, KeyRing};
 
 const JWKS: &str = include_str!("../../../tests/vectors/tokens/jwks.json");
 const RSA: &str = include_str!("../../../tests/vectors/tokens/rsa.pem");
@@ -264,6 +264,36 @@ fn a_token_without_a_key_id_is_tried_with_few_keys() {
 
 const ED_JWK: &str =
     r#"{"kty":"OKP","crv":"Ed25519","x":"eYJbfqJxJwXVV9AJ5jBbXo9McF91ab7jGoakNFlfyI8"}"#;
+
+/// A set of somebody else loses only what is broken in it; the own file is refused as a whole.
+#[test]
+fn a_broken_key_of_a_foreign_set_does_not_withhold_the_others() {
+    let weak = r#"{"kty":"RSA","n":"AQAB","e":"AQAB","kid":"weak"}"#;
+    let no_curve_point = r#"{"kty":"EC","crv":"P-256","kid":"no","x":1}"#;
+    let set = format!(r#"{{"keys":[{weak},{ED_JWK},{no_curve_point}]}}"#);
+    assert!(matches!(jwks(&set), Err(KeyError::Weak { number: 1 })));
+    let foreign = |text: &str| {
+        let mut keys = KeySet::default();
+        keys.add_foreign_jwks(text.as_bytes()).map(|()| keys.len())
+    };
+    assert_eq!(foreign(&set), Ok(1));
+    assert_eq!(
+        foreign(&format!(r#"{{"keys":[{weak}]}}"#)),
+        Err(KeyError::NoUsableKey)
+    );
+    assert_eq!(foreign(r#"{"keys":[]}"#), Err(KeyError::NoUsableKey));
+    assert_eq!(foreign("{}"), Err(KeyError::NoSet));
+    assert!(matches!(foreign("<html>"), Err(KeyError::Json(_))));
+    let named = |n| ED_JWK.replace('{', &format!(r#"{{"kid":"{n}","#));
+    let many = |n: usize| {
+        format!(
+            r#"{{"keys":[{}]}}"#,
+            (0..n).map(named).collect::<Vec<_>>().join(",")
+        )
+    };
+    assert_eq!(foreign(&many(KEYS_MAX)), Ok(KEYS_MAX));
+    assert_eq!(foreign(&many(KEYS_MAX + 1)), Err(KeyError::TooMany));
+}
 
 #[test]
 fn keys_are_replaced_for_everyone_who_shares_them() {

@@ -14,7 +14,7 @@ fn identity(user: Option<&str>, claims: &[(&str, Option<&str>)], names: &[&str])
     let owned = |text: &str| text.to_owned();
     let claim = |(name, text): &(&str, Option<&str>)| (owned(name), text.map(owned));
     Identity {
-        role: Some("r".to_owned()),
+        roles: vec!["r".to_owned()],
         user: user.map(owned),
         texts: claims.iter().map(claim).collect(),
         names: Ok(names.iter().copied().map(owned).collect()),

@@ -38,7 +38,8 @@ fn claims_become_an_identity() {
     let claims = r#"{"role":"admin","sub":"ann","maxSymbols":7,"exp":1700000001,"x":[{}]}"#;
     let identity = of_claims(&ClaimRules::default(), claims).expect("a good token");
     let text = |text: &str| Some(text.to_owned());
-    assert_eq!((identity.role, identity.user), (text("admin"), text("ann")));
+    assert_eq!(identity.roles, ["admin"]);
+    assert_eq!(identity.user, text("ann"));
     let numbers = (identity.symbols_max, identity.expires_unix_ms);
     assert_eq!(numbers, (Some(7), Some(1_700_000_001_000)));
     assert_eq!(identity.texts["sub"], text("ann"));
@@ -54,7 +55,7 @@ fn claims_become_an_identity() {
     };
     let claims = r#"{"https:\/\/example.com\/role":"r","userId":"u\u00e9","n":0,"sub":5}"#;
     let identity = of_claims(&rules, claims).expect("a good token");
-    assert_eq!(identity.role.as_deref(), Some("r"));
+    assert_eq!(identity.roles, ["r"]);
     assert_eq!(identity.user.as_deref(), Some("ué"));
     assert_eq!(
         (identity.symbols_max, identity.expires_unix_ms),
@@ -102,6 +103,65 @@ fn a_token_has_its_time() {
     assert_eq!(late.expires_unix_ms, Some(i64::MAX));
     let later = of_claims(&generous, r#"{"exp":1700000000}"#).expect("a good token");
     assert_eq!(later.expires_unix_ms, Some(1_700_000_060_000));
+}
+
+/// The claims of identity providers: a list, an object with a list, a name with dots.
+#[test]
+fn roles_are_read_as_identity_providers_write_them() {
+    let named = |claim: &str| ClaimRules {
+        role: claim.to_owned(),
+        role_is_named: true,
+        ..ClaimRules::default()
+    };
+    let roles = |rules: &ClaimRules, claims: &str| of_claims(rules, claims).map(|i| i.roles);
+    let both = Ok(vec!["a".to_owned(), "b".to_owned()]);
+    for (claim, claims) in [
+        ("role", r#"{"role":["a","b"]}"#),
+        (
+            "realm_access.roles",
+            r#"{"realm_access":{"roles":["a","b"]}}"#,
+        ),
+        (
+            "https://example.com/role",
+            r#"{"https://example.com/role":["a","b"]}"#,
+        ),
+        ("cognito:groups", r#"{"cognito:groups":["a","b"]}"#),
+    ] {
+        assert_eq!(roles(&named(claim), claims), both, "{claims}");
+    }
+    let default = ClaimRules::default();
+    assert_eq!(roles(&default, r#"{"role":[]}"#), Ok(Vec::new()));
+    for claims in [
+        r#"{"role":[1]}"#,
+        r#"{"role":{"a":"b"}}"#,
+        r#"{"role":null}"#,
+    ] {
+        assert_eq!(roles(&default, claims), Err(Refusal::Claims), "{claims}");
+    }
+    let lacks = |rules: &ClaimRules, claims: &str| {
+        let identity = of_claims(rules, claims).expect("a good token");
+        identity.lacks_role_claim
+    };
+    assert!(!lacks(&default, "{}"), "nobody named a claim");
+    assert!(lacks(&named("role"), "{}"));
+    assert!(lacks(
+        &named("realm_access.roles"),
+        r#"{"realm_access":{}}"#
+    ));
+    assert!(!lacks(&named("role"), r#"{"role":[]}"#));
+}
+
+#[test]
+fn a_user_may_be_at_a_path() {
+    let rules = ClaimRules {
+        user: "account.name".to_owned(),
+        symbols_max: "account.symbols".to_owned(),
+        ..ClaimRules::default()
+    };
+    let identity = of_claims(&rules, r#"{"account":{"name":"ann","symbols":3}}"#);
+    let identity = identity.expect("a good token");
+    assert_eq!(identity.user.as_deref(), Some("ann"));
+    assert_eq!(identity.symbols_max, Some(3));
 }
 
 #[test]
@@ -158,7 +218,7 @@ fn audience_and_issuer() {
 fn claims_of_the_wrong_type_are_refused() {
     for claims in [
         r#"{"role":5}"#,
-        r#"{"role":["admin"]}"#,
+        r#"{"role":[["admin"]]}"#,
         r#"{"role":null}"#,
         r#"{"sub":{}}"#,
         r#"{"maxSymbols":-1}"#,
@@ -255,7 +315,7 @@ fn the_api_key_makes_an_admin_and_an_absent_one_nobody() {
     let identity = authenticator()
         .identify(key.as_ref(), NOW_MS)
         .expect("the key");
-    assert_eq!(identity.role.as_deref(), Some("admin"));
+    assert_eq!(identity.roles, ["admin"]);
     assert_eq!(identity.expires_unix_ms, None);
     let nobody = Authenticator {
         required: true,
@@ -373,7 +433,7 @@ mod fuzz {
             let token = signed(r#"{"alg":"HS256"}"#, &claims);
             if let Ok(identity) = judge(token.expose().to_owned()) {
                 let read: serde_json::Value = serde_json::from_str(&claims).expect("good JSON");
-                prop_assert_eq!(identity.role.as_deref(), read["role"].as_str());
+                prop_assert_eq!(identity.roles.first().map(String::as_str), read["role"].as_str());
                 let expires = identity.expires_unix_ms.is_some_and(|at| at <= NOW_MS);
                 prop_assert!(read.get("aud").is_none() && !expires, "{}", claims);
             }

@@ -31,6 +31,9 @@ impl ChannelsGateway {
         let rights = settings
             .acl
             .admit(&identity, &settings.default_role, limits)?;
+        if identity.lacks_role_claim {
+            self.stats.access.count_without_role();
+        }
         Ok((identity, rights))
     }
 

@@ -33,7 +33,8 @@ use self::request::{Action, Request, RequestLimits, Since};
 use self::resume::Resumes;
 use self::retained::Retained;
 use super::access::{
-    AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, shown_user, uuid,
+    AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, shown_user,
+    uuid,
 };
 use crate::admission::{ClientAddr, TokenBucket};
 use crate::auth::{
@@ -341,7 +342,7 @@ impl Gateway for ChannelsGateway {
             Err(refusal) => {
                 self.stats.access.count_refusal(refusal);
                 accepted.refusal = Some(refusal.label());
-                Admission::AcceptThenClose(accepted, AUTHENTICATION_FAILED)
+                Admission::AcceptThenClose(accepted, close_of(refusal))
             }
         }
     }

@@ -16,7 +16,7 @@ use self::candles::{Candles, Interval, Update};
 use self::client::{Client, Content, Held, Users, user_for_log};
 use self::request::{Accepts, Request};
 use super::access::{
-    AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, uuid,
+    AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
 };
 use crate::auth::{Authenticator, Identity, Origins, Refusal, Token, first_protocol};
 use crate::hub::{
@@ -280,7 +280,7 @@ impl Gateway for TradesGateway {
                 self.stats.access.count_refusal(refusal);
                 accepted.refusal = Some(refusal.label());
                 accepted.user = user_for_log(None, head);
-                return Admission::AcceptThenClose(accepted, AUTHENTICATION_FAILED);
+                return Admission::AcceptThenClose(accepted, close_of(refusal));
             }
             // Without REQUIRE_AUTH a bad token is ignored.
             Err(_) => Identity::default(),

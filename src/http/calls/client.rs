@@ -17,7 +17,7 @@ use crate::gateways::events::call::{Answer, Call, CallFailure};
 use crate::http::aside;
 use crate::http::body::{self, ReadBodyError};
 use crate::http::services::{
-    Ended, Failure, FailureReason, Lease, Policy, Pool, RequestStats, Service,
+    Ended, Failure, FailureReason, Lease, Policy, Pool, RequestStats, Service, USER_AGENT,
 };
 use crate::wire::traceparent::Trace;
 
@@ -118,10 +118,7 @@ impl Client {
             .header(header::ACCEPT, "*/*")
             // Without this header any coding would be acceptable (RFC 9110 §12.5.3).
             .header(header::ACCEPT_ENCODING, "identity")
-            .header(
-                header::USER_AGENT,
-                concat!("weirgate/", env!("CARGO_PKG_VERSION")),
-            )
+            .header(header::USER_AGENT, USER_AGENT)
             .body(Full::new(body))
             .unwrap_or_default();
         for (name, value) in [("traceparent", &trace.parent), ("tracestate", &trace.state)] {

@@ -11,8 +11,8 @@ use std::task::{Context, Poll, ready};
 use std::time::{self, Duration};
 
 use http_body_util::Empty;
-use hyper::body;
-use hyper::{Request, StatusCode, header};
+use hyper::body::{self, Incoming};
+use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -107,6 +107,9 @@ impl Activity {
         }
     }
 }
+
+/// The name of this program in requests.
+pub(in crate::http) const USER_AGENT: &str = concat!("weirgate/", env!("CARGO_PKG_VERSION"));
 
 /// If a service had closed the connection before a request came, its reset follows after a round trip. A
 /// service that took the request and closes without an answer sends no reset.
@@ -218,17 +221,29 @@ impl Service {
     }
 
     async fn status(&self) -> io::Result<StatusCode> {
+        let target = format!("{}/", self.upstream.base_path());
+        Ok(self.get(&target).await?.status())
+    }
+
+    /// Sends `GET` for this target on a connection of its own, and returns the response. Must run in a
+    /// [`LocalSet`].
+    ///
+    /// # Errors
+    /// As [`Service::ask`].
+    pub(in crate::http) async fn get(&self, target: &str) -> io::Result<Response<Incoming>> {
         let stream = connect(self, &Activity::start()).await?;
         let handshake = hyper::client::conn::http1::handshake(stream).await;
         let (mut sender, connection) = handshake.map_err(io::Error::other)?;
         // The response shows how the connection ends.
         spawn_local(async { drop(connection.await) });
-        let request = Request::get(format!("{}/", self.upstream.base_path()))
+        let request = Request::get(target)
             .header(header::HOST, self.upstream.authority())
+            .header(header::ACCEPT_ENCODING, "identity")
+            .header(header::USER_AGENT, USER_AGENT)
             .header(header::CONNECTION, "close")
             .body(Empty::<body::Bytes>::new())
             .map_err(io::Error::other)?;
         let response = sender.send_request(request).await;
-        Ok(response.map_err(io::Error::other)?.status())
+        response.map_err(io::Error::other)
     }
 }

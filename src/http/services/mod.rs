@@ -19,6 +19,7 @@ use crate::base::{Clock, LogBudget, LogLine};
 use crate::telemetry::{GatewayMetric, names};
 use crate::wire::object_writer::ObjectWriter;
 
+pub(super) use self::link::USER_AGENT;
 pub(super) use self::pool::{Again, Ended, Failure, FailureReason, Lease, Place, Policy, Pool};
 pub(super) use self::stats::{ByService, RequestMetrics, RequestStats, numbers, pairs};
 

@@ -17,7 +17,7 @@ use crate::gateways::channels::{
 use crate::http::{ClientModule, client_routes};
 use crate::hub::{FrameBytes, TopicName};
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
-use crate::kinds::reload::{self, AclFile, check_default_role};
+use crate::kinds::reload::{AclFile, check_default_role};
 use crate::run::{CommonSettings, Inputs, Parts, Prepared, Reload, RunError, say};
 use crate::settings::Checked;
 use crate::sources::BusInterest;
@@ -29,7 +29,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     let bus = ChannelsBus::of(checked)?;
     let retained = checked.switch("retained");
     let conflated = conflated_names(checked)?;
-    let (authenticator, keys) = authenticator(&auth)?;
+    let (authenticator, mut keys) = authenticator(&auth, clock)?;
     let gateway_settings = gateway_settings(checked, &common, authenticator)?;
     let (acl_file, tables) = acl_file(checked, &gateway_settings);
     warn_of(&auth, &gateway_settings.authenticator);
@@ -62,6 +62,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     };
     let history = history(checked);
     let mut metrics = metrics(&stats, gateway_settings.all_clients, &interest);
+    metrics.extend(keys.metrics());
     metrics.extend(history_metrics(&stats, history));
     let retained_bytes_max = checked.number("retained-bytes-max");
     metrics.extend(retained_metrics(&stats, &interest, retained_bytes_max));
@@ -80,6 +81,9 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         .frame_bytes(frame_bytes)
         .boxed_source(source, status)
         .asks([question])
+        .asks(keys.question.take())
+        .awaits_keys(keys.awaits.take())
+        .threads(keys.threads())
         .routes(move |telemetry| {
             let mut routes = client_routes(ClientModule::Channels);
             routes.push(health_route(telemetry, clock, bus_name));
@@ -89,7 +93,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
             stats_head(object, telemetry, &for_stats, clock, bus_name);
         }))
         .metrics(metrics)
-        .reloads(reload::keys(keys))
+        .reloads(keys.reload)
         .reloads(acl_file)
         .output(move |output| carry_out(&interest, syntax, output));
     let parts = match tables {
@@ -219,6 +223,7 @@ fn metrics(
         number(&names::SUBSCRIBED_NAME_BYTES, ChannelsStats::name_bytes),
         GatewayMetric::fixed(&names::SUBSCRIBED_NAME_BYTES_MAX, max.name_bytes_max),
         by_label(&names::SUBSCRIPTIONS_LIMITED, |s| s.limited().collect()),
+        number(&names::TOKENS_WITHOUT_ROLE, |s| s.access.without_role()),
         number(&names::GAPS_TOLD, ChannelsStats::gaps_told),
         by_label(&names::RENEWALS, |s| s.renewals().collect()),
         GatewayMetric::ByLabel(

@@ -16,7 +16,6 @@ use crate::http::{ClientModule, client_routes};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, authenticator, warn_of};
 use crate::kinds::bus::{REDIS, redis_question, shown_redis};
-use crate::kinds::reload;
 use crate::run::{CommonSettings, Parts, Prepared, RunError, say};
 use crate::settings::Checked;
 use crate::sources::redis::{RedisNeeds, RedisSource};
@@ -28,7 +27,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     let mut redis = REDIS.redis(checked)?;
     redis.payload_bytes_max = checked.number("bus-message-bytes-max");
     redis.needs_all_names = true;
-    let (authenticator, keys) = authenticator(&auth)?;
+    let (authenticator, mut keys) = authenticator(&auth, clock)?;
     let gateway_settings = gateway_settings(checked, &common, authenticator);
     let environment = checked.text("node-env");
     warn_of(&auth, &gateway_settings.authenticator);
@@ -55,7 +54,8 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         bus_message_bytes_max: checked.number("bus-message-bytes-max"),
     };
     let feed = TradesFeed::new(feed_settings, frame_bytes.clone());
-    let metrics = metrics(&stats, gateway_settings.candles.as_ref());
+    let mut metrics = metrics(&stats, gateway_settings.candles.as_ref());
+    metrics.extend(keys.metrics());
     let gateway = TradesGateway::new(gateway_settings, Arc::clone(&stats));
     let line = checked.unless_0("stats-log-interval-ms");
     let (for_line, for_stats) = (numbers.clone(), numbers.clone());
@@ -63,6 +63,9 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         .frame_bytes(frame_bytes)
         .source(source, status)
         .asks([question])
+        .asks(keys.question.take())
+        .awaits_keys(keys.awaits.take())
+        .threads(keys.threads())
         .routes(|telemetry| {
             let mut routes = client_routes(ClientModule::Trades);
             routes.push(health_route(telemetry));
@@ -74,7 +77,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
             for_stats.write(telemetry, object);
         }))
         .metrics(metrics)
-        .reloads(reload::keys(keys))
+        .reloads(keys.reload)
         .prepare(clock, move |listening| {
             let (websocket, server_id) = (listening.url("ws", ""), &numbers.server_id);
             say(&format!(

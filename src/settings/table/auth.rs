@@ -1,5 +1,6 @@
 //! Tokens: the requirement, the keys and rules, the names of claims.
 
+use super::super::key_set_url;
 use super::super::kind::Kind;
 use super::super::setting::{Heading, Part, Setting};
 use super::HOUR_MS;
@@ -57,6 +58,28 @@ pub(super) static ROWS: &[Setting] = &[
     .part(Part::Tokens),
     Setting::new(
         Heading::TOKENS,
+        "jwt-jwks-url",
+        Kind::Form(&key_set_url::FORM),
+        "",
+        "URL of a JSON Web Key Set, for RS256, ES256 and EdDSA",
+    )
+    .more(
+        "Fetched each hour, at SIGHUP, and for a token with an unknown key id, at most once a minute. \
+         While the server is away, the last good keys stay.",
+    )
+    .original_env(&["JWT_JWKS_URL"])
+    .part(Part::Tokens),
+    Setting::new(
+        Heading::TOKENS,
+        "jwt-jwks-ca-file",
+        Kind::Path,
+        "",
+        "PEM file with the authorities for --jwt-jwks-url, instead of the system's",
+    )
+    .original_env(&["JWT_JWKS_CA_FILE"])
+    .part(Part::Tokens),
+    Setting::new(
+        Heading::TOKENS,
         "jwt-audience",
         Kind::Text,
         "",
@@ -87,7 +110,11 @@ pub(super) static ROWS: &[Setting] = &[
         "jwt-role-claim",
         Kind::Text,
         "role",
-        "The claim with the role",
+        "The claim with the role or a list of roles; dots lead into objects",
+    )
+    .more(
+        "Such as realm_access.roles. Of several roles the first in the table counts. If this is set and a \
+         token does not have the claim, the client gets the default role, and a warning is logged once.",
     )
     .part(Part::Tokens),
     Setting::new(

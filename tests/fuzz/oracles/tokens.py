@@ -101,7 +101,11 @@ def judged(token, audience):
     count = claims.get("maxSymbols")
     if "maxSymbols" in claims and not (is_number(count) and re.fullmatch("[0-9]{1,10}", count) and int(count) < 2**32):
         raise Bad("maxSymbols")
-    lines = [text_claim(claims, "role"), text_claim(claims, "sub")]
+    roles = claims.get("role", [])
+    roles = roles if isinstance(roles, list) else [roles]
+    if not all(map(is_text, roles)):
+        raise Bad("role")
+    lines = ["|".join(roles) if roles else None, text_claim(claims, "sub")]
     shown = ["-" if line is None else f"={line}" for line in lines]
     return "\n".join(shown + ["-" if value is None else str(value) for value in (count, end)])
 

@@ -67,7 +67,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     };
     let ours = match &identity {
         Ok(identity) => [
-            text_or_none(&identity.role),
+            text_or_none(&(!identity.roles.is_empty()).then(|| identity.roles.join("|"))),
             text_or_none(&identity.user),
             number_or_none(identity.symbols_max.map(i64::from)),
             number_or_none(identity.expires_unix_ms),
@@ -80,7 +80,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     outcome(match identity {
         Ok(identity) => format!(
             "{} {} {} {}",
-            identity.role.is_some(),
+            !identity.roles.is_empty(),
             identity.user.is_some(),
             identity.symbols_max.is_some(),
             identity.expires_unix_ms.is_some()

@@ -1,0 +1,224 @@
+//! Fetches a document from a server, for threads that may wait. Follows no redirect, keeps no cookie and no
+//! connection, asks for no coding.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use rustls::ClientConfig;
+use tokio::runtime;
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+use url::Url;
+
+use super::body::{self, ReadBodyError};
+use super::services::{Service, Upstream};
+
+/// Limits of time and size.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchLimits {
+    /// For the whole fetch, from the look-up of the name to the last byte.
+    pub whole: Duration,
+    /// Bytes of the document.
+    pub bytes_max: usize,
+}
+
+/// The reason for no document.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The name is unknown, the server refuses, or the connection ended early.
+    #[error("{0}")]
+    Unreachable(io::Error),
+    /// Over [`FetchLimits::whole`].
+    #[error("no whole answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// Any status other than 200.
+    #[error("the server answers {}{}", .0.as_u16(), of_redirect(*.0))]
+    Status(StatusCode),
+    /// Over [`FetchLimits::bytes_max`].
+    #[error("the answer is over {0} bytes")]
+    TooLarge(usize),
+}
+
+fn of_redirect(status: StatusCode) -> &'static str {
+    match status.is_redirection() {
+        true => ", and redirects are not followed",
+        false => "",
+    }
+}
+
+/// A document to fetch.
+#[derive(Clone)]
+pub struct Fetch {
+    service: Service,
+    target: String,
+    limits: FetchLimits,
+}
+
+impl fmt::Debug for Fetch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fetch({})", self.service)
+    }
+}
+
+impl Fetch {
+    /// Prepares a fetch. `tls` is used for `https://`. `None` for a URL of another scheme, without a host, or
+    /// with a user.
+    pub fn new(url: &Url, tls: Option<Arc<ClientConfig>>, limits: FetchLimits) -> Option<Self> {
+        let mut origin = url.clone();
+        origin.set_path("/");
+        origin.set_query(None);
+        let query = url.query().map(|query| format!("?{query}"));
+        Some(Self {
+            service: Service::new("document", Upstream::parse(origin.as_str())?, tls),
+            target: format!("{}{}", url.path(), query.unwrap_or_default()),
+            limits,
+        })
+    }
+
+    /// Fetches the document. Blocks for [`FetchLimits::whole`] at the most.
+    ///
+    /// # Errors
+    /// There is no document, or the document is too large.
+    pub fn get(&self) -> Result<Vec<u8>, FetchError> {
+        let mut builder = runtime::Builder::new_current_thread();
+        let runtime = builder.enable_io().enable_time().build();
+        let runtime = runtime.map_err(FetchError::Unreachable)?;
+        let whole = self.limits.whole;
+        let document = async { timeout(whole, self.document()).await };
+        let document = LocalSet::new().block_on(&runtime, document);
+        // The look-up of a name may hang in the system's library for longer.
+        runtime.shutdown_background();
+        document.unwrap_or(Err(FetchError::Timeout(whole)))
+    }
+
+    async fn document(&self) -> Result<Vec<u8>, FetchError> {
+        let response = self.service.get(&self.target).await;
+        let response = response.map_err(FetchError::Unreachable)?;
+        if response.status() != StatusCode::OK {
+            return Err(FetchError::Status(response.status()));
+        }
+        let bytes_max = self.limits.bytes_max;
+        let document = body::read(response.into_body(), bytes_max).await;
+        document.map_err(|error| match error {
+            ReadBodyError::TooLarge => FetchError::TooLarge(bytes_max),
+            ReadBodyError::Broken(error) => FetchError::Unreachable(io::Error::other(error)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+
+    const LIMITS: FetchLimits = FetchLimits {
+        whole: Duration::from_secs(20),
+        bytes_max: 1000,
+    };
+
+    /// A server for one connection. Returns its address and the head of the request.
+    fn serve(
+        answer: impl FnOnce(&mut TcpStream) + Send + 'static,
+    ) -> (SocketAddr, thread::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        let run = move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+                head.push(byte[0]);
+            }
+            answer(&mut stream);
+            String::from_utf8_lossy(&head).into_owned()
+        };
+        (addr, thread::spawn(run))
+    }
+
+    fn fetch(addr: SocketAddr, limits: FetchLimits) -> Result<Vec<u8>, FetchError> {
+        let url = Url::parse(&format!("http://{addr}/a/keys?app=1")).expect("a URL");
+        Fetch::new(&url, None, limits).expect("a host").get()
+    }
+
+    fn says(text: &'static str) -> impl FnOnce(&mut TcpStream) + Send {
+        // The client may have left.
+        move |stream| drop(stream.write_all(text.as_bytes()))
+    }
+
+    #[test]
+    fn a_document_is_fetched_with_its_query() {
+        let (addr, server) = serve(says("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nkeys"));
+        assert_eq!(fetch(addr, LIMITS).expect("a document"), b"keys");
+        let head = server.join().expect("a request");
+        assert!(head.starts_with("GET /a/keys?app=1 HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains(&format!("host: {addr}\r\n")), "{head}");
+        assert!(head.contains("accept-encoding: identity\r\n"), "{head}");
+    }
+
+    #[test]
+    fn an_endless_or_slow_document_ends_at_its_limits() {
+        let (addr, server) = serve(|stream| {
+            let endless = "HTTP/1.1 200 OK\r\n\r\n".bytes().chain([b'x'; 5000]);
+            drop(stream.write_all(&endless.collect::<Vec<u8>>()));
+            drop(stream.read(&mut [0]));
+        });
+        let error = fetch(addr, LIMITS).expect_err("endless").to_string();
+        assert_eq!(error, "the answer is over 1000 bytes");
+        server.join().expect("ended");
+        let (addr, server) = serve(says(
+            "HTTP/1.1 200 OK\r\ncontent-length: 10000000000\r\n\r\n",
+        ));
+        assert!(matches!(
+            fetch(addr, LIMITS),
+            Err(FetchError::TooLarge(1000))
+        ));
+        server.join().expect("ended");
+        let limits = FetchLimits {
+            whole: Duration::from_millis(50),
+            ..LIMITS
+        };
+        for begin in ["", "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nke"] {
+            let (addr, server) = serve(move |stream| {
+                drop(stream.write_all(begin.as_bytes()));
+                drop(stream.read(&mut [0]));
+            });
+            let error = fetch(addr, limits).expect_err("slow").to_string();
+            assert_eq!(error, "no whole answer within 50 ms", "{begin}");
+            server.join().expect("ended");
+        }
+    }
+
+    #[test]
+    fn another_answer_is_no_document() {
+        let (addr, server) = serve(says(
+            "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+        ));
+        let error = fetch(addr, LIMITS).expect_err("a redirect").to_string();
+        assert_eq!(
+            error,
+            "the server answers 302, and redirects are not followed"
+        );
+        server.join().expect("ended");
+        let (addr, server) = serve(says("HTTP/1.1 503 Away\r\ncontent-length: 0\r\n\r\n"));
+        let error = fetch(addr, LIMITS).expect_err("away").to_string();
+        assert_eq!(error, "the server answers 503");
+        server.join().expect("ended");
+        for text in [
+            "no HTTP at all\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nke",
+        ] {
+            let (addr, server) = serve(says(text));
+            assert!(
+                matches!(fetch(addr, LIMITS), Err(FetchError::Unreachable(_))),
+                "{text}"
+            );
+            server.join().expect("ended");
+        }
+    }
+}
