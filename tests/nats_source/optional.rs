@@ -59,6 +59,29 @@ fn streams_that_are_absent_are_left_out_until_one_of_them_is_there() {
 }
 
 #[test]
+fn an_outage_leaves_them_left_out_and_streams_of_the_meantime_are_found() {
+    let mut server = NatsServer::start();
+    make(&jetstream(&server.url()), "NEWS", "news.*");
+    let (url, mute) = muting(&server, OF_THE_STREAM);
+    let source = run(beside_news(&url));
+    source.until("CaughtUp");
+    server.kill();
+    source.until("Down");
+    // Once decided, a silence about the streams keeps nobody waiting.
+    mute.store(true, SeqCst);
+    server.restart();
+    let deaf = nats::connect(server.url()).expect("a connection");
+    let _deaf = deaf.subscribe("$JS.MUTE.>").expect("subscribed");
+    source.until("Up");
+    assert_eq!(used(&source), ["gateway_news"]);
+    thread::sleep(Duration::from_secs(3));
+    assert!(source.status.subscribed() && !source.status.has_away(i64::MAX, 0));
+    mute.store(false, SeqCst);
+    make(&jetstream(&server.url()), "LEVEL_SIGNALS", "levels.*");
+    eventually("both are read", || source.status.lags().count() == 3);
+}
+
+#[test]
 fn one_stream_that_is_there_makes_the_other() {
     let server = NatsServer::start();
     let js = jetstream(&server.url());

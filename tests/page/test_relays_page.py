@@ -57,6 +57,10 @@ async def test_each_key_has_its_age_and_its_newest_text_and_there_is_no_market(n
         await page.until(f"{ROWS}.some(([key, age]) => key === 'depth' && (age.endsWith(' ms') || parseFloat(age) < 3))", 10, "it is young again")
         await streams.publish("news.later", json.dumps("x" * 100_000).encode())
         await page.until(f"{ROWS}.some(([key, , text]) => key === 'later' && text.length === 501 && text.endsWith('…'))", 10, "a long text is cut")
+        # Long strings of quotes, and keys of the language itself.
+        long = "JSON.stringify({ a: '\"\\\\'.repeat(4e6), __proto__: 1, ['b\"']: { c: [1, ','] }, d: 'e' })"
+        taken = await page.js(f"import('/page/relays.js').then(({{ parts }}) => [...parts({long})].map(([key, text]) => [key, text.length, text.slice(0, 12)]))")
+        assert taken == [["a", 16_000_002, ('"' + r'\"\\' * 3)[:12]], ['b"', 13, '{"c":[1,","]'], ["d", 3, '"e"']], taken
         # A relayed subject may be silent and well.
         await page.until("document.getElementById('status').textContent === 'Quiet'", 10, "quiet, not stale")
         assert await page.js("document.body.classList.contains('is-old')") is False

@@ -35,20 +35,30 @@ class Row {
   }
 }
 
+/** Where the string ends whose first character is at `from`: at a quote behind an even number of backslashes. */
+function stringEnd(json, from) {
+  for (let quote = json.indexOf('"', from); ; quote = json.indexOf('"', quote + 1)) {
+    let first = quote;
+    while (json[first - 1] === "\\") first -= 1;
+    if ((quote - first) % 2 === 0) return quote + 1;
+  }
+}
+
 /**
  * The values of an object's keys as they are written, so that a number keeps its digits. The text is JSON.
  * @returns {Map<string, string>}
  */
 export function parts(json) {
-  const found = new Map(), tokens = /"(?:[^"\\]|\\.)*"|[[\]{},:]/g;
+  const found = new Map(), signs = /["[\]{},:]/g;
   let depth = 0, key = null, from = 0;
-  for (let token; (token = tokens.exec(json)); ) {
-    const [sign] = token;
-    const ends = depth === 1 && (sign === "," || sign === "}");
+  for (let token; (token = signs.exec(json)); ) {
+    const [sign] = token, ends = depth === 1 && (sign === "," || sign === "}");
     if (ends && key !== null) found.set(key, json.slice(from, token.index).trim());
     if (ends) key = null;
-    else if (depth === 1 && key === null && sign[0] === '"') key = JSON.parse(sign);
-    else if (depth === 1 && sign === ":") from = tokens.lastIndex;
+    else if (depth === 1 && sign === ":") from = signs.lastIndex;
+    // A regular expression for whole strings would run out of its stack in a long one.
+    if (sign === '"') signs.lastIndex = stringEnd(json, signs.lastIndex);
+    if (sign === '"' && depth === 1 && key === null) key = JSON.parse(json.slice(token.index, signs.lastIndex));
     if (sign === "{" || sign === "[") depth += 1;
     else if (sign === "}" || sign === "]") depth -= 1;
   }

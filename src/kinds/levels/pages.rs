@@ -106,6 +106,7 @@ mod tests {
     use super::*;
     use crate::http::pages::tests::{telemetry, text, turn};
     use crate::http::{ReadyLimits, page, pages};
+    use crate::hub::FeedStats;
     use crate::kinds::levels::endpoint::is_http_path;
 
     #[test]
@@ -126,6 +127,28 @@ mod tests {
         assert_eq!(
             text(&health(&telemetry, url)),
             r#"{"service":"gateway","status":"healthy","nats_url":"nats://u:***@nats:4222","connections":3,"nats_connected":true,"last_message_ts":1700000000000,"consumer_lag":{"gateway_levels":null,"gateway_flow":7}}"#
+        );
+    }
+
+    #[test]
+    fn each_key_of_a_relay_has_the_age_of_its_message() {
+        let telemetry = telemetry(Clock::start());
+        let relay = |subject: &str, key: &str| RelaySettings {
+            subject: subject.to_owned(),
+            key: key.to_owned(),
+            stream: None,
+            durable: key.to_owned(),
+        };
+        let relays = [relay("a", "one"), relay("b", "two\""), relay("c", "three")];
+        turn(&telemetry, |numbers| {
+            numbers.feed = FeedStats::of(["a", "b", "c"]);
+            numbers.feed.subjects[0].last_message_unix_ms = Some(70);
+            // The clock was set back meanwhile.
+            numbers.feed.subjects[1].last_message_unix_ms = Some(101);
+        });
+        assert_eq!(
+            text(&keys(&telemetry, &relays, 100)),
+            r#"{"one":30,"two\"":0,"three":null}"#
         );
     }
 

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::connection::Link;
 use super::error::{NatsError, Stop};
+use super::optional::Presence;
 use super::session::{Session, forget, of};
+use super::subscription::Subscription;
 use super::watchdog::Watchdog;
 use crate::sources::outage::Failure;
 
@@ -26,6 +28,9 @@ impl Session<'_> {
         let hasty = self.bus.hasty();
         let mut failures = Vec::new();
         for index in 0..self.subscriptions.len() {
+            if self.subscriptions[index].presence == Presence::LeftOut {
+                continue;
+            }
             // Only the first silence is waited for in full; more waits would delay the good
             // subjects.
             let bus = if failures.is_empty() {
@@ -39,11 +44,11 @@ impl Session<'_> {
                 Err(stop) => return Err(stop),
             }
         }
-        let read = self
-            .subscriptions
-            .iter()
-            .filter(|s| !s.presence.is_left_out());
-        let all_failed = failures.len() == read.count();
+        // The answer to a later question may have been that the subject is left out.
+        let is_read = |s: &Subscription| !s.presence.is_left_out();
+        failures.retain(|&(index, _)| is_read(&self.subscriptions[index]));
+        let read = self.subscriptions.iter().filter(|s| is_read(s)).count();
+        let all_failed = failures.len() == read;
         for (index, error) in failures {
             if all_failed {
                 return Err(error.into());
@@ -58,12 +63,13 @@ impl Session<'_> {
 
     /// Attaches a subject, or leaves the subject out. After an error the subject has no consumer.
     fn attach(&mut self, index: usize, bus: &Link) -> Result<(), Stop> {
-        let is_left_out = self.is_left_out(index, bus)?;
+        if self.is_left_out(index, bus)? {
+            return Ok(());
+        }
         let Some(subscription) = self.subscriptions.get_mut(index) else {
             return Ok(());
         };
-        if !is_left_out && let Err(stop) = subscription.attach(bus, self.settings, &self.relay.link)
-        {
+        if let Err(stop) = subscription.attach(bus, self.settings, &self.relay.link) {
             subscription.let_go();
             return Err(stop);
         }
@@ -72,7 +78,7 @@ impl Session<'_> {
             self.relay.status.count_look_back_limited();
         }
         let away = subscription.attempts_mut().succeeded(Instant::now());
-        if let Some(away) = away.filter(|_| !is_left_out) {
+        if let Some(away) = away {
             tracing::info!(
                 subject = subscription.spec().subject,
                 away_ms = away.as_millis() as u64,
@@ -90,6 +96,10 @@ impl Session<'_> {
         let Some(subscription) = self.subscriptions.get_mut(index) else {
             return;
         };
+        // Nobody waits for the subject, and the watchdog asks again.
+        if subscription.presence.is_left_out() {
+            return;
+        }
         let failure = subscription.attempts_mut().failed(error, Instant::now());
         forget(&self.relay.status, subscription);
         if let Some(status) = of(&self.relay.status, subscription) {

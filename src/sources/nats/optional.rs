@@ -5,7 +5,10 @@
 //! or the user may not ask for them, weirgate makes no stream and reads no subject of them. One
 //! stream that exists makes all of them wanted, until the end of the process: from then on a missing
 //! stream is made, as it is without the setting. Without an answer nothing is decided, and a later
-//! attempt asks again.
+//! attempt asks again. Once the subjects are left out, only the watchdog asks, so that no silence
+//! about these streams keeps the relays waiting.
+
+use std::time::Instant;
 
 use super::api::{Api, ApiError};
 use super::connection::Link;
@@ -21,7 +24,7 @@ pub(super) enum Presence {
     Wanted,
     /// Not decided yet.
     Undecided,
-    /// None of the streams exists; the server is asked again and again.
+    /// None of the streams exists; the watchdog asks again and again.
     LeftOut,
     /// This user may not ask for a stream; the next connection asks again.
     Forbidden,
@@ -46,7 +49,10 @@ impl Presence {
 /// The server did not answer about a stream, and no other stream exists.
 pub(super) fn look_for(api: &Api, streams: &[StreamSpec]) -> Result<Presence, NatsError> {
     let (mut found, mut unanswered) = (Presence::LeftOut, None);
+    let hasty = api.hasty();
     for stream in streams {
+        // Only the first silence is waited for in full.
+        let api = if unanswered.is_none() { api } else { &hasty };
         match api.stream_info(&stream.name) {
             Ok(_) => return Ok(Presence::Wanted),
             Err(error) if error.stream_is_missing() => {}
@@ -63,45 +69,56 @@ pub(super) fn look_for(api: &Api, streams: &[StreamSpec]) -> Result<Presence, Na
 }
 
 impl Session<'_> {
-    /// Decides whether a subject is left out. The status and the log report each change.
+    /// Whether a subject is left out. Asks the server, unless the subject is wanted already; the
+    /// answer is about all optional subjects.
     ///
     /// # Errors
-    /// As [`look_for`]; the subject is undecided as before.
+    /// As [`look_for`]; nothing is decided.
     pub(super) fn is_left_out(&mut self, index: usize, bus: &Link) -> Result<bool, NatsError> {
-        let presence = |session: &Self| session.subscriptions.get(index).map(|s| s.presence);
-        if presence(self) == Some(Presence::Wanted) {
+        let subject = self.subscriptions.get(index);
+        if subject.is_none_or(|s| s.presence == Presence::Wanted) {
             return Ok(false);
         }
         let found = look_for(&bus.api, &self.settings.streams)?;
-        let mut others = self.subscriptions.iter().map(|s| s.presence);
-        let was_left_out = others.any(Presence::is_left_out);
-        match found {
-            Presence::Wanted if was_left_out => tracing::info!(
-                streams = self.optional_streams(),
-                "one of these streams is there by now; their subjects are read too"
-            ),
-            Presence::LeftOut | Presence::Forbidden if !was_left_out => tracing::info!(
-                streams = self.optional_streams(),
-                is_forbidden = (found == Presence::Forbidden).then_some(true),
-                "none of these streams is there; only the relays are read, and no stream is made \
-                 (--market)"
-            ),
-            _ => {}
-        }
-        for (at, subscription) in self.subscriptions.iter_mut().enumerate() {
-            let concerns = at == index || found == Presence::Wanted;
-            if concerns && subscription.presence != Presence::Wanted {
-                subscription.presence = found;
-                if let Some(status) = of(&self.relay.status, subscription) {
-                    status.set_left_out(found.is_left_out());
+        self.tell_presence(found);
+        for subscription in self.subscriptions.iter_mut() {
+            if subscription.presence == Presence::Wanted {
+                continue;
+            }
+            subscription.presence = found;
+            let status = of(&self.relay.status, subscription);
+            if let Some(status) = status {
+                status.set_left_out(found.is_left_out());
+            }
+            // An attempt without an answer may have failed before.
+            if found.is_left_out() {
+                subscription.attempts_mut().succeeded(Instant::now());
+                if let Some(status) = status {
+                    status.set_attached();
                 }
             }
         }
         Ok(found.is_left_out())
     }
 
-    fn optional_streams(&self) -> String {
+    /// Logs a change.
+    fn tell_presence(&self, found: Presence) {
+        let mut subscriptions = self.subscriptions.iter();
+        let was_left_out = subscriptions.any(|s| s.presence.is_left_out());
         let names = self.settings.streams.iter().map(|s| s.name.as_str());
-        names.collect::<Vec<_>>().join(" ")
+        let streams = names.collect::<Vec<_>>().join(" ");
+        match (found.is_left_out(), was_left_out) {
+            (false, true) => tracing::info!(
+                streams,
+                "one of these streams is there by now; their subjects are read too"
+            ),
+            (true, false) => tracing::info!(
+                streams,
+                is_forbidden = (found == Presence::Forbidden).then_some(true),
+                "none of these streams is there; only the relays are read, and no stream is made \
+                 (--market)"
+            ),
+            _ => {}
+        }
     }
 }
