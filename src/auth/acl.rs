@@ -337,7 +337,7 @@ pub struct AclChanges {
     pub added: Vec<String>,
     /// In the old table only.
     pub removed: Vec<String>,
-    /// In both, with other names and patterns.
+    /// In both, with other names and patterns, or in another order among the roles of both.
     pub changed: Vec<String>,
 }
 

@@ -104,6 +104,11 @@ mod tests {
         let judged = || authenticator.identify(token.as_ref(), 0).map(drop);
         assert_eq!(judged(), Err(Refusal::UnknownKey));
         authenticator.keys.set_newer(NewerKeys::OnDemand);
+        // {"alg":"HS256"}: no key set has a secret.
+        let secret = Token::new("eyJhbGciOiJIUzI1NiJ9.e30.AA");
+        let secret = authenticator.identify(secret.as_ref(), 0).map(drop);
+        assert_eq!(secret, Err(Refusal::UnknownKey));
+        assert_eq!(authenticator.keys.newer(), NewerKeys::OnDemand);
         assert_eq!(judged(), Err(Refusal::KeysDue));
         assert_eq!(authenticator.keys.newer(), NewerKeys::Due);
         for refusal in Refusal::ALL {

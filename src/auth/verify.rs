@@ -255,7 +255,10 @@ impl Authenticator {
         let (algorithm, key_id) = judge_header(&members(&header)?)?;
         let keys = self.keys.current();
         match keys.check(algorithm, key_id.as_deref(), message, signature) {
-            Err(Refusal::UnknownKey) => Err(self.keys.unknown_key()),
+            // No key set has the secret of HS256.
+            Err(Refusal::UnknownKey) if algorithm != Algorithm::Hs256 => {
+                Err(self.keys.unknown_key())
+            }
             checked => checked.map(|()| claims),
         }
     }

@@ -2,7 +2,7 @@
 
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
-use weirgate::auth::{ApiKey, KeyRing, KeySet};
+use weirgate::auth::{ApiKey, KeyRing, KeySet, NewerKeys};
 
 use super::*;
 
@@ -48,6 +48,55 @@ fn outcome(bench: &mut Bench, request: &[u8]) -> Result<String, (u16, String)> {
 
 fn to(target: &str) -> Vec<u8> {
     world::client::request(target, None)
+}
+
+/// {"alg":"RS256","kid":"new"} and {}: of a key that is not here.
+pub(crate) const OF_A_NEW_KEY: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6Im5ldyJ9.e30.AA";
+
+#[test]
+fn a_token_of_a_new_key_may_come_again_while_newer_keys_are_due() {
+    let settings = with_auth();
+    let ring = settings.authenticator.keys.clone();
+    let mut bench = Bench::new(settings);
+    let target = to(&format!("/ws?token={OF_A_NEW_KEY}"));
+    let failed = Err((FAILED.0, FAILED.1.to_owned()));
+    assert_eq!(outcome(&mut bench, &target), failed);
+    ring.set_newer(NewerKeys::OnDemand);
+    let later = Err((1013, "Keys of tokens are due".to_owned()));
+    assert_eq!(outcome(&mut bench, &target), later);
+    assert_eq!(ring.newer(), NewerKeys::Due);
+    assert_eq!(outcome(&mut bench, &target), later);
+    let other = format!("/ws?token={}", token(&json!({"role": "user"})));
+    assert_eq!(outcome(&mut bench, &to(&other)), Ok("user".to_owned()));
+    ring.set_newer(NewerKeys::Fetched);
+    assert_eq!(outcome(&mut bench, &target), failed);
+    let refusals: Vec<_> = bench.stats.access.refusals().filter(|r| r.1 > 0).collect();
+    assert_eq!(refusals, [("unknown_key", 2), ("keys_due", 2)]);
+}
+
+#[test]
+fn of_several_roles_one_counts_and_a_missing_claim_is_counted() {
+    let mut settings = with_auth();
+    settings.authenticator.rules.role = "realm_access.roles".to_owned();
+    settings.authenticator.rules.role_is_named = true;
+    let mut bench = Bench::new(settings);
+    let roles = |roles: Value| token(&json!({"realm_access": {"roles": roles}}));
+    let failed = || Err((FAILED.0, FAILED.1.to_owned()));
+    let admits = |role: &str| Ok(role.to_owned());
+    for (token, want, without_role) in [
+        (roles(json!(["user", "admin", "other"])), admits("admin"), 0),
+        (roles(json!("user")), admits("user"), 0),
+        (roles(json!([])), admits("user"), 0),
+        (roles(json!(["other"])), failed(), 0),
+        (roles(json!([7])), failed(), 0),
+        (token(&json!({"role": "admin"})), admits("user"), 1),
+        (token(&json!({})), admits("user"), 2),
+        ("s3cret".to_owned(), admits("admin"), 2),
+    ] {
+        let got = outcome(&mut bench, &to(&format!("/ws?token={token}")));
+        assert_eq!(got, want, "{token}");
+        assert_eq!(bench.stats.access.without_role(), without_role, "{token}");
+    }
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use super::admission::{token, with_auth};
+use weirgate::auth::NewerKeys;
+
+use super::admission::{OF_A_NEW_KEY, token, with_auth};
 use super::*;
 
 /// The first second of a bench, Unix time.
@@ -154,6 +156,22 @@ fn after_a_refused_token_the_old_one_stays() {
     let anybody = open.client();
     let answer = open.renewed(anybody, "x");
     assert_eq!(answer["error"], "Authentication is not required");
+}
+
+#[test]
+fn a_new_token_of_a_new_key_is_told_apart_while_newer_keys_are_due() {
+    let settings = with_auth();
+    let ring = settings.authenticator.keys.clone();
+    let mut bench = Bench::new(settings);
+    let key = bench.client_with(&json!({"sub": "ann"}));
+    ring.set_newer(NewerKeys::OnDemand);
+    assert_eq!(
+        bench.renewed(key, OF_A_NEW_KEY)["error"],
+        "Keys of tokens are due"
+    );
+    bench.world.advance(SECOND);
+    let good = token(&json!({"sub": "ann"}));
+    assert_eq!(bench.renewed(key, &good)["type"], "authenticated");
 }
 
 #[test]

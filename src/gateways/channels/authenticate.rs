@@ -1,6 +1,6 @@
 //! The rights in a token: at the start of a connection, and with a new token on a living connection.
 
-use super::super::access::{TokenEnd, shown_user};
+use super::super::access::{TokenEnd, close_of, shown_user};
 use super::answer::Answer;
 use super::client::Client;
 use super::stats::Renewal;
@@ -59,7 +59,7 @@ impl ChannelsGateway {
             Err(refusal) => {
                 self.stats.access.count_refusal(refusal);
                 self.stats.count_renewal(Renewal::Refused);
-                return Answer::error("Authentication failed", request_id);
+                return Answer::error(close_of(refusal).text, request_id);
             }
         };
         self.stats.count_renewal(Renewal::Accepted);
