@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use super::encodings::{FrameId, Key, Kind};
 use super::protocol::websocket;
 use super::window::OLDER_MAX;
-use super::{Frame, HubStats, Limits};
+use super::{Encoded, Frame, HubStats, Limits};
 use crate::wire::deflate::{
     self, DICTIONARY_BYTES_MAX, DeflateParams, Deflater, SMALL_WINDOW_BITS, WINDOW_BITS,
 };
@@ -55,7 +55,7 @@ impl Compressor {
         std::mem::take(&mut self.bytes)
     }
 
-    /// Makes the encoding that [`kind`] then finds for a client.
+    /// Makes the encoding that [`best`] then finds for a client.
     pub(super) fn encode(&mut self, frame: &Frame, client: Inflates, stats: &mut HubStats) {
         let after = after(client);
         if after.is_some_and(|key| self.after(frame, key, stats)) {
@@ -129,23 +129,24 @@ impl Compressor {
     }
 }
 
-/// Returns the kind of encoding for a client, of the encodings that exist.
+/// Returns the encoding for a client, of the encodings that exist.
 #[inline]
-pub(super) fn kind(frame: &Frame, client: Inflates) -> Kind {
-    let made = |key: &Key| frame.encoded(*key).is_some();
-    let key = after(client).filter(made);
-    let key = key.or_else(|| alone(frame, client.params).filter(made));
-    let key = key.or_else(|| Some(Key::of(Kind::Stored, FrameId::NONE)).filter(made));
-    key.map_or(Kind::Plain, |key| key.kind)
+pub(super) fn best(frame: &Frame, client: Inflates) -> Option<(Kind, &Encoded)> {
+    let made = |key: Key| Some((key.kind, frame.encoded(key)?));
+    let best = after(client).and_then(made);
+    let best = best.or_else(|| alone(frame, client.params).and_then(made));
+    best.or_else(|| made(Key::of(Kind::Stored, FrameId::NONE)))
 }
 
 /// The encoding that refers to the last frame of the client, if that frame is known.
+#[inline]
 fn after(client: Inflates) -> Option<Key> {
     let known = client.params.takes_over() && client.window != FrameId::NONE;
     known.then_some(Key::of(Kind::After, client.window))
 }
 
 /// The encoding without reference, if the client has a window for the encoding.
+#[inline]
 fn alone(frame: &Frame, params: DeflateParams) -> Option<Key> {
     let body_bytes = frame.body().len();
     match params.deflates_with(body_bytes)? {

@@ -24,11 +24,13 @@ impl Encoded {
     }
 
     /// Header and payload, for a client whose frame has no lead.
+    #[inline]
     pub fn whole(&self) -> &[u8] {
         &self.bytes[self.start as usize..]
     }
 
     /// The payload alone, for frames whose header and lead are rendered per connection.
+    #[inline]
     pub fn body(&self) -> &[u8] {
         &self.bytes[self.body_at as usize..]
     }
@@ -103,6 +105,7 @@ pub(super) struct Key {
 impl Key {
     pub(super) const ALONE: Self = Self::of(Kind::Alone, FrameId::NONE);
 
+    #[inline]
     pub(super) const fn of(kind: Kind, window: FrameId) -> Self {
         let after = match kind {
             Kind::After => window,
@@ -126,6 +129,7 @@ struct Made {
 pub(super) struct Encodings(OnceLock<Box<Made>>);
 
 impl Encodings {
+    #[inline]
     fn iter(&self) -> impl Iterator<Item = &Made> {
         let first = self.0.get().map(Box::as_ref);
         std::iter::successors(first, |at| at.next.get().map(Box::as_ref))

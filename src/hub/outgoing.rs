@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::encodings::{FrameId, Key, Kind};
+use super::encodings::{FrameId, Kind};
 use super::protocol::websocket;
 use super::queue::Weigh;
 use super::{Encoded, Frame, Lead};
@@ -67,26 +67,19 @@ pub(super) struct Begun {
 /// One frame of a write.
 pub(super) struct Outgoing<'a> {
     pub(super) entry: &'a Entry,
-    pub(super) key: Key,
+    pub(super) kind: Kind,
+    pub(super) encoded: &'a Encoded,
     /// Bytes that are out already.
     pub(super) skip: usize,
 }
 
 impl<'a> Outgoing<'a> {
-    #[inline]
-    fn encoded(&self) -> &'a Encoded {
-        let frame = &self.entry.frame;
-        let encoded = frame.encoded(self.key);
-        debug_assert!(encoded.is_some(), "not made");
-        encoded.unwrap_or_else(|| frame.plain())
-    }
-
     /// The frame with which the client's inflate window ends after this frame was sent completely.
     /// Every compressed encoding of a frame inflates to the same bytes, so the encoding does not matter;
     /// an uncompressed frame does not change the window.
     #[inline]
     pub(super) fn window_after(&self, window: FrameId) -> FrameId {
-        match self.key.kind.is_deflated() {
+        match self.kind.is_deflated() {
             true => self.entry.frame.link().id(),
             false => window,
         }
@@ -96,8 +89,8 @@ impl<'a> Outgoing<'a> {
     #[inline]
     pub(super) fn body(&self) -> &'a [u8] {
         match self.entry.frame.lead() {
-            Lead::None => self.encoded().whole(),
-            Lead::Seq(_) => self.encoded().body(),
+            Lead::None => self.encoded.whole(),
+            Lead::Seq(_) => self.encoded.body(),
         }
     }
 
@@ -112,10 +105,11 @@ impl<'a> Outgoing<'a> {
 
     fn numbered_lead_bytes(&self, text: &str) -> usize {
         let text_bytes = self.lead_text_bytes(text);
-        let encoded = self.encoded();
-        match self.key.kind {
-            Kind::Codec(_) => encoded.header().len() + text_bytes,
-            kind => websocket::lead_bytes(text_bytes, encoded.body().len(), kind.is_deflated()),
+        match self.kind {
+            Kind::Codec(_) => self.encoded.header().len() + text_bytes,
+            kind => {
+                websocket::lead_bytes(text_bytes, self.encoded.body().len(), kind.is_deflated())
+            }
         }
     }
 
@@ -135,14 +129,13 @@ impl<'a> Outgoing<'a> {
     fn render_numbered_lead(&self, text: &str, arena: &mut Vec<u8>) {
         use std::io::Write;
 
-        let encoded = self.encoded();
-        match self.key.kind {
-            Kind::Codec(_) => arena.extend_from_slice(encoded.header()),
+        match self.kind {
+            Kind::Codec(_) => arena.extend_from_slice(self.encoded.header()),
             kind => websocket::write_lead_header(
                 arena,
                 self.entry.frame.content(),
                 self.lead_text_bytes(text),
-                encoded.body().len(),
+                self.encoded.body().len(),
                 kind.is_deflated(),
             ),
         }

@@ -129,7 +129,7 @@ impl SendQueue {
         let remaining = part.lead_bytes() + part.body().len() - skip;
         if left < remaining {
             self.begun = (skip + left > 0).then_some(Begun {
-                kind: part.key.kind,
+                kind: part.kind,
                 offset: (skip + left) as u32,
             });
             return 0;
@@ -164,17 +164,20 @@ impl SendQueue {
     /// Returns a frame as `begun` says, or in the best encoding available now.
     #[inline]
     fn part<'a>(&self, entry: &'a Entry, begun: Option<Begun>, window: FrameId) -> Outgoing<'a> {
-        let kind = match (begun, self.encoding) {
-            (Some(begun), _) => begun.kind,
-            (None, Encoding::Plain) => Kind::Plain,
-            (None, Encoding::Coded(id)) => Kind::Codec(id),
-            (None, Encoding::Deflate(params)) => {
-                deflated::kind(&entry.frame, Inflates { params, window })
-            }
+        let frame = &entry.frame;
+        let made = |kind| Some((kind, frame.encoded(Key::of(kind, window))?));
+        let found = match (begun, self.encoding) {
+            (Some(begun), _) => made(begun.kind),
+            (None, Encoding::Plain) => made(Kind::Plain),
+            (None, Encoding::Coded(id)) => made(Kind::Codec(id)),
+            (None, Encoding::Deflate(params)) => deflated::best(frame, Inflates { params, window }),
         };
+        debug_assert!(found.is_some(), "not made");
+        let (kind, encoded) = found.unwrap_or_else(|| (Kind::Plain, frame.plain()));
         Outgoing {
             entry,
-            key: Key::of(kind, window),
+            kind,
+            encoded,
             skip: begun.map_or(0, |b| b.offset as usize),
         }
     }
