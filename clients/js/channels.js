@@ -1,11 +1,18 @@
 import { Subscriber } from "./subscriber.js";
+import { RequestError } from "./weirgate.js";
 
-/** `weirgate channels`. */
+/** Refusals of a new token that pass. */
+const PASSING = /^(Too many|Keys)/;
+
 export class Channels extends Subscriber {
   #seq = 0;
   #counts = false;
   // The last message of each granted name; undefined without a history on the server.
   #positions = new Map();
+  // Address and token.
+  #as;
+  #endsAt;
+  #timer;
 
   get kind() {
     return "data";
@@ -28,9 +35,14 @@ export class Channels extends Subscriber {
     return Object.fromEntries(known.map((name) => [name, this.#positions.get(name) ?? { epoch: "", offset: 0 }]));
   }
 
-  opened(as) {
+  opened(...as) {
     this.#seq = 0;
-    super.opened(as);
+    this.#as = as;
+    super.opened(...as);
+  }
+  changed(status) {
+    super.changed(status);
+    if (status !== "open" && status !== "stale") this.#plan(NaN);
   }
   forget(channels) {
     for (const name of channels) this.#positions.delete(name);
@@ -52,6 +64,47 @@ export class Channels extends Subscriber {
     this.emit("data", message);
   }
 
+  /** The gateway's clock tells how long the token lasts: a client's clock may be wrong. */
+  #admitted({ timestamp, revoked = [] }, request) {
+    let end;
+    if (request) this.#as[1] = request.message.token;
+    this.admitted(...this.#as);
+    this.revoked(revoked);
+    try {
+      end = JSON.parse(atob(this.#as[1].split(".")[1].replace(/-/g, "+").replace(/_/g, "/"))).exp * 1_000;
+    } catch {
+      // No JWT.
+    }
+    this.#plan(typeof this.options.token === "function" ? end - Date.parse(timestamp) + performance.now() : NaN);
+  }
+
+  /** A new token at a random time, because many clients may have connected at once. */
+  #plan(endsAt) {
+    const left = (this.#endsAt = endsAt) - performance.now();
+    clearTimeout(this.#timer);
+    this.#timer =
+      left > 0 && setTimeout(() => this.#renew(), Math.max(1_000, Math.min(left * (0.6 + 0.2 * Math.random()), left - 5_000, 1e9)));
+  }
+
+  async #renew() {
+    const failed = (error) => {
+      // Lost, or too late.
+      if (mine !== this.#timer) return;
+      const isRefusal = error?.code === "refused";
+      this.#plan(isRefusal && !PASSING.test(error.message) ? NaN : this.#endsAt);
+      if (!isRefusal) this.tell(new RequestError("token", String(error), error));
+    };
+    const mine = (this.#timer = setTimeout(failed, this.options.requestMs, new Error("no new token in time")));
+    try {
+      const token = await this.options.token({ refused: false });
+      if (mine !== this.#timer) return;
+      if (!token || token === this.#as[1]) this.#plan(this.#endsAt);
+      else await this.ask((requestId) => ({ action: "authenticate", token, requestId }), { isBound: true });
+    } catch (error) {
+      failed(error);
+    }
+  }
+
   receive(message) {
     const { type, seq, requestId = null, error } = message;
     // The replaced gateway counts over all clients: the numbers show no losses of this client.
@@ -59,8 +112,9 @@ export class Channels extends Subscriber {
     if (this.#counts && seq > this.#seq + 1) this.emit("gap", { first: this.#seq + 1, last: seq - 1 });
     this.#seq = seq;
     if (type === "data") return this.#data(message);
-    if (type === "connected") return this.emit("welcome", message);
     const request = this.asked(requestId);
+    if (type === "connected" || type === "authenticated") this.#admitted(message, request);
+    if (type === "connected") return this.emit("welcome", message);
     if (type === "error") return this.refuse(request, "refused", error);
     if (type === "subscribed") this.#subscribed(message);
     if (request) request.resolve(message);

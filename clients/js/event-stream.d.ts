@@ -5,7 +5,8 @@
  *
  * `send` reopens the stream with the message in the query; messages of a tick go together. Subscriptions and `identify`
  * are sent again with each later message, other messages once. Messages from the gateway between the two streams are
- * lost. A ping gets a local response if data came from the gateway in the last 45 s.
+ * lost. A new token is refused, because queries are in logs. A ping gets a local response if data came from the gateway in
+ * the last 45 s.
  */
 export class EventStream {
   constructor(url: string | URL, protocols?: string | string[]);

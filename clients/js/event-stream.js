@@ -1,6 +1,6 @@
 // Server-Sent Events in the shape of a WebSocket, for networks that break WebSockets.
 //
-// Runs in browsers, workers and Node, without dependencies. event-stream.d.ts describes each export.
+// event-stream.d.ts describes each export.
 
 /** Longest wait for a WebSocket to open; a stream gets twice as long. */
 const WEBSOCKET_MS = 4_000;
@@ -76,10 +76,12 @@ export class EventStream extends Shape {
     queueMicrotask(() => this.#closed(code, reason, true));
   }
 
-  /** A local response to a request for a sign of life, if the stream is alive. */
+  /** A local response to a new token, or to a request for a sign of life if the stream is alive. */
   #ownAnswer(message) {
-    if (!this.#abort || now() - this.#heardAt > ALIVE_MS) return undefined;
     const { action, event, requestId, request_id, data } = message;
+    // A token in the query would be in logs. The next connection has a new token.
+    if (action === "authenticate") return { type: "error", error: "Unknown action: authenticate", requestId };
+    if (!this.#abort || now() - this.#heardAt > ALIVE_MS) return undefined;
     if (action === "ping") return { type: "pong", requestId, timestamp: Date.now() };
     if (event !== "identify") return undefined;
     const id = data?.device_id;

@@ -1,7 +1,5 @@
-// The common base of clients with requests: each request has a response.
 import { Connection, RequestError } from "./weirgate.js";
 
-/** A connection with requests. The feed may be quiet, so silence alone is no fault: the client probes. */
 export class Session extends Connection {
   #pending = [];
   #made = 0;
@@ -10,16 +8,10 @@ export class Session extends Connection {
     super(url, { staleMs: 0, ...options });
   }
 
-  /** Whether a request waits for the previous response, because responses do not name the request. */
   get isSerial() {
     return false;
   }
 
-  /**
-   * The response to the message that `make` returns for an id. Without a connection the request waits for the next
-   * connection, unless it `isBound` to this one. A request in flight at the end of a connection is sent again only if
-   * `isSafe`.
-   */
   ask(make, { signal, isSafe = true, isQuiet = false, isBound = false } = {}) {
     const response = new Promise((resolve, reject) => {
       signal?.throwIfAborted();
@@ -48,7 +40,6 @@ export class Session extends Connection {
     return response;
   }
 
-  /** The request in flight with the id, or the oldest. */
   asked(id) {
     return this.#pending.find((request) => request.isSent && (id === undefined || request.id === id));
   }

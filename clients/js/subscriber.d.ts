@@ -35,4 +35,10 @@ export class Subscriber<Events, Item> extends Session<Events, Item> {
   /** The names granted on this connection. */
   readonly subscriptions: ReadonlySet<string>;
   ping(options?: RequestOptions): Promise<{ timestamp: number | string }>;
+  /** The server has admitted the client with a token. Another token may be granted more, so refused names are asked for again. */
+  protected admitted(address: string | URL, token?: string | null): void;
+  /** A new token does not grant the names. */
+  protected revoked(names: readonly string[]): void;
+  /** Names of `group` that nobody wants any more. */
+  protected forget(names: readonly string[]): void;
 }

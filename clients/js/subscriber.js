@@ -1,14 +1,10 @@
-// The common base of trades and channels: names that are wanted over all connections.
 import { Session } from "./session.js";
 import { RequestError } from "./weirgate.js";
 
-/** Longest wait for a pong. */
-const PROBE_MS = 3_000;
 /** Refusals by a limit pass. With the second kind no other name has room either. */
 const LIMITED = /^(Max |Server limit |Cannot subscribe)/;
 const FULL = /would exceed maximum/;
 
-/** Names that a part of the program wants. Awaited: the server's answer. */
 class Subscription extends EventTarget {
   #client;
   #entries;
@@ -65,7 +61,6 @@ class Subscription extends EventTarget {
     this.#handler?.(...details);
   }
 
-  /** After a change of its names, or of the connection. */
   check() {
     const { end, granted, refused } = this;
     if (end !== undefined) this.#settle.reject(end ?? new RequestError("closed"));
@@ -99,10 +94,10 @@ export class Subscriber extends Session {
 
   probe() {
     this.ping();
-    return PROBE_MS;
+    // The longest wait for a pong.
+    return 3_000;
   }
 
-  // ---- For typed clients. A name is one of a group.
 
   want(given, handler, group = "") {
     const names = [...new Set(given)], { namesMax = 10_000 } = this.options;
@@ -131,24 +126,35 @@ export class Subscriber extends Session {
         sub.deliver(item, details);
       } catch (error) {
         console.error(error);
-        this.#tell(new RequestError("handler", String(error), error));
+        this.tell(new RequestError("handler", String(error), error));
       }
     }
   }
 
-  /** What nobody wants any more. */
+  /** Later: a listener that fails must not stop what goes on here. */
+  tell(error) {
+    queueMicrotask(() => this.emit("error", error));
+  }
+
   forget() {}
 
-  opened(as) {
+  opened(...as) {
     this.#isUp = true;
-    for (const entry of this.#names.values()) {
-      entry.isAlone = false;
-      // Another token may be granted more.
-      if (entry.state === "limited" || as !== this.#as) entry.state = "wanted";
-    }
-    this.#as = as;
-    this.#ask();
+    for (const entry of this.#names.values()) entry.isAlone = false;
+    this.admitted(...as);
     super.opened();
+  }
+
+  admitted(...as) {
+    for (const entry of this.#all("limited", `${as}` !== this.#as && "refused")) entry.state = "wanted";
+    this.#as = `${as}`;
+    this.#ask();
+  }
+
+  revoked(names) {
+    const part = this.#all("live").filter(({ name }) => names.includes(name));
+    for (const entry of part) entry.state = "asked";
+    this.#refuse(part, ["not granted by the new token"]);
   }
 
   changed(status) {
@@ -159,20 +165,15 @@ export class Subscriber extends Session {
     if (status === "closed") check([...this.#names.values()]);
   }
 
-  /** Asks for changes: those of a tick together. */
   plan(more) {
     this.#count += more;
     if (this.#isPlanned) return;
     this.#isPlanned = true;
+    // The changes of a tick together.
     queueMicrotask(() => {
       this.#isPlanned = false;
       this.#ask();
     });
-  }
-
-  /** Later: a listener that fails must not stop what goes on here. */
-  #tell(error) {
-    queueMicrotask(() => this.emit("error", error));
   }
 
   #all(...states) {
@@ -186,7 +187,6 @@ export class Subscriber extends Session {
     return entry;
   }
 
-  /** Gives up what nobody wants any more, and asks for what is wanted. */
   #ask() {
     while (!(this.isSerial && this.#asking)) {
       const gone = [...this.#names.values()].filter(({ subs }) => !subs.size);
@@ -220,7 +220,7 @@ export class Subscriber extends Session {
       } else if (isRefusal && names.length === 1) this.#refuse(part, [message]);
       // A single bad name refuses a whole request.
       else for (const entry of inState(part, ["asked"])) Object.assign(entry, { state: "wanted", isAlone: isRefusal });
-      if (code === "timeout") this.#tell(new RequestError(code, message));
+      if (code === "timeout") this.tell(new RequestError(code, message));
       if (action === "unsubscribe") {
         const held = code === "timeout" ? part.filter(({ name }) => !this.#names.has(keyOf(name, group))) : [];
         if (held.length) this.#request(action, held, state);
@@ -239,7 +239,7 @@ export class Subscriber extends Session {
     const left = inState(all, ["asked", "wanted"]);
     for (const entry of left) entry.state = LIMITED.test(entry.why) ? "limited" : "refused";
     check(left);
-    if (left.length) this.#tell(refusal(left));
+    if (left.length) this.tell(refusal(left));
   }
 }
 

@@ -36,7 +36,7 @@ export class RequestError extends Error {
    * "lost": the connection broke before the response, and the request may have been carried out. "closed": there is no
    * connection any more; if the server refused the client, the message has code and reason, and `details` is the `Close`.
    * "late": more messages waited than `queueMax`. "handler": the handler of a subscription failed with the exception in
-   * `details`. Further codes of `weirgate events`: "rate_limited", "upstream_error", …
+   * `details`. "token": no new token for an open connection; `details` is the exception of the function for tokens. Further codes of `weirgate events`: "rate_limited", "upstream_error", …
    */
   readonly code: string;
   readonly details: unknown;
@@ -66,10 +66,11 @@ export interface ConnectionOptions<Client> {
   /** Overrides the reaction to a close: wait for this many ms, never reconnect (false), as usual (undefined). */
   retry?: (close: Close) => number | false | undefined;
   /**
-   * The token, called before each attempt. `refused`: the server refused the last token (close code 1008, or HTTP status
-   * 401). A refused token is replaced once; if the new token is refused too, the connection is closed for good.
+   * The token, or a function, called before each attempt. `refused`: the server refused the last token (close code 1008, or
+   * HTTP status 401). A refused token of a function is replaced once; if the new token is refused too, the connection is
+   * closed for good. `Channels` calls the function also before a JWT ends, and sends the new token on the open connection.
    */
-  getToken?: (about: { refused: boolean }) => string | null | undefined | Promise<string | null | undefined>;
+  token?: string | null | ((about: { refused: boolean }) => string | null | undefined | Promise<string | null | undefined>);
   /**
    * "protocol": the subprotocol `bearer`, kept out of logs; `?token=` for a token with characters not allowed in a
    * subprotocol. "query": always `?token=`, as the replaced channels gateway needs. Default "protocol".
@@ -136,6 +137,8 @@ export class Connection<State = LevelsState, Events = ConnectionEvents<State>, I
   readonly reconnects: number;
   /** While `waiting`: due time of the next attempt, on the clock of `performance.now()`. */
   readonly retryAt: number;
+  /** Once closed: null, or an error if the server refuses the client. */
+  readonly end?: RequestError | null;
   /** The options with their defaults. */
   readonly options: Readonly<Record<string, any>>;
   /** The event type of `for await`. */
@@ -155,9 +158,12 @@ export class Connection<State = LevelsState, Events = ConnectionEvents<State>, I
   [Symbol.asyncIterator](): AsyncGenerator<Item>;
   addEventListener<Type extends keyof Events & string>(type: Type, listener: (event: Events[Type]) => void, options?: boolean | AddEventListenerOptions): void;
   addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
-  protected opened(): void;
+  /** The handshake has succeeded, with this address and token. Overridden by typed clients, as the next three. */
+  protected opened(address: string | URL, token?: string | null): void;
   protected changed(status: Status): void;
+  /** A parsed message. */
   protected receive(message: any, kept: boolean): void;
+  /** Requests a response; returns the longest wait in ms, 0 if the protocol has no such request. */
   protected probe(): number;
   protected emit(type: string, detail: unknown, more?: object): void;
 }

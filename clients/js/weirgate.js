@@ -1,5 +1,4 @@
-// A WebSocket with reconnects and detection of old data, for browsers, workers and Node.
-// weirgate.d.ts has each option, event and field.
+// Options, events, fields and methods: in the .d.ts of each module.
 
 const DEFAULTS = {
   staleMs: 3_000,
@@ -26,7 +25,6 @@ const FINAL = new Set([1002, 1003, 1007, 1008, 1009, 1010]);
 const PASSING = new Set([408, 425, 429]);
 /** With a timer so late, or a clock so far off, the machine was asleep. */
 const ASLEEP_MS = 5_000;
-/** Most doublings of the silence limit while a feed stays silent. */
 const SILENCE_DOUBLINGS_MAX = 4;
 
 export const connect = (url, options) => new Connection(url, options);
@@ -43,7 +41,6 @@ export class Connection extends EventTarget {
   lastClose = null;
   reconnects = 0;
   retryAt = 0;
-  /** Once closed: null, or an error if the server refuses the client. */
   end;
 
   #url;
@@ -81,7 +78,6 @@ export class Connection extends EventTarget {
     this.#watch(true);
   }
 
-  /** Ends the connection for good, except for `reconnect()`. */
   close(code = 1000, reason = "") {
     this.#forget(code, reason);
     clearTimeout(this.#timer);
@@ -90,7 +86,6 @@ export class Connection extends EventTarget {
     this.#become("closed");
   }
 
-  /** A new connection immediately, in any status. */
   reconnect() {
     this.#attempt = this.#refusals = 0;
     this.#watch(true);
@@ -103,7 +98,6 @@ export class Connection extends EventTarget {
     return true;
   }
 
-  /** The details of an event type of `source`. Of states only the newest waits. */
   iterate(type = this.kind, source = this) {
     const inbox = { queue: [] };
     const take = (event) => {
@@ -138,18 +132,14 @@ export class Connection extends EventTarget {
     return this.iterate();
   }
 
-  // ---- Methods for typed clients to override.
-  /** The event type of `for await`. */
   get kind() {
     return "message";
   }
-  /** `as`: address and token. */
   opened() {}
   changed() {}
   receive(state, kept) {
     this.emit("state", state, { kept });
   }
-  /** Requests a response; returns the longest wait in ms, 0 if the protocol has no such request. */
   probe() {
     return 0;
   }
@@ -160,7 +150,7 @@ export class Connection extends EventTarget {
   }
 
   #open() {
-    const { getToken, WebSocket = globalThis.WebSocket } = this.options;
+    const { token, WebSocket = globalThis.WebSocket } = this.options;
     if (!WebSocket) throw new TypeError("no global WebSocket: pass the one of the package ws as option WebSocket");
     const url = this.#url, isFirst = this.#startedAt === null, mine = (this.#attempting = {});
     const isMine = () => mine === this.#attempting;
@@ -169,7 +159,7 @@ export class Connection extends EventTarget {
     this.#startedAt = now();
     this.end = undefined;
     try {
-      const parts = [typeof url === "function" ? url() : url, getToken?.({ refused: this.#refusals > 0 })];
+      const parts = [valueOf(url), valueOf(token, { refused: this.#refusals > 0 })];
       if (parts.some((part) => part?.then)) Promise.all(parts).then(dial).catch(failed);
       else dial(parts);
     } catch (error) {
@@ -192,7 +182,7 @@ export class Connection extends EventTarget {
     const socket = new WebSocket(url.href, offered);
     let fault;
     this.#socket = socket;
-    socket.onopen = () => this.#opened(`${given} ${token}`);
+    socket.onopen = () => this.#opened(given, token);
     socket.onmessage = (event) => this.#message(event.data);
     socket.onclose = ({ code, reason }) => {
       const error = fault?.error?.code;
@@ -210,7 +200,7 @@ export class Connection extends EventTarget {
     });
   }
 
-  #opened(as) {
+  #opened(...as) {
     const at = (this.#openedAt = this.#heardAt = now());
     this.#silenceMs = this.options.silenceMs * 2 ** this.#silences * (1 + Math.random());
     this.#answerBy = Infinity;
@@ -218,7 +208,7 @@ export class Connection extends EventTarget {
     if (this.#everOpen) this.reconnects += 1;
     else this.#freshAt = at;
     this.#everOpen = true;
-    this.opened(as);
+    this.opened(...as);
     this.#become(this.#isStale(at) ? "stale" : "open");
     this.#arm();
     if (this.#socket) this.emit("open", this);
@@ -278,9 +268,9 @@ export class Connection extends EventTarget {
 
   /** Full jitter: all clients lost the same server at once. At most the time since the loss: a short loss is over soon. */
   #delay({ code, opened, attempt, status = 0, retryAfterMs = 0 }) {
-    const { backoffMinMs, backoffMaxMs, getToken } = this.options;
+    const { backoffMinMs, backoffMaxMs, token } = this.options;
     // A new token is tried once.
-    if (getToken && (code === 1008 || status === 401)) {
+    if (typeof token === "function" && (code === 1008 || status === 401)) {
       this.#refusals += 1;
       if (this.#refusals > 1) return false;
     } else if (FINAL.has(code) || (status >= 400 && status < 500 && !PASSING.has(status))) return false;
@@ -390,7 +380,6 @@ export class Connection extends EventTarget {
   }
 }
 
-/** `weirgate levels`: the newest state. */
 export class Levels extends Connection {
   state = null;
   #seq;
@@ -411,3 +400,4 @@ export class Levels extends Connection {
 }
 
 const now = () => performance.now();
+const valueOf = (given, ...about) => (typeof given === "function" ? given(...about) : given);

@@ -35,6 +35,9 @@ const TOLD = {
   push: ({ event, data }) => ["push", event, data],
 };
 
+/** A token of a case: a text, or the claims of a JWT. */
+const textOf = (token) => (typeof token === "string" ? token : `e30.${Buffer.from(JSON.stringify(token)).toString("base64url")}.sig`);
+
 /** Runs all due promises; no time passes. */
 async function settled() {
   for (let n = 0; n < 30; n += 1) await null;
@@ -47,15 +50,15 @@ class Run {
   asked = [];
   sentBefore = new Map();
 
-  constructor({ client, options, token }) {
+  constructor({ client, options, token: isAsked }) {
     const [url, make] = CLIENTS[client];
-    const getToken = (about) => new Promise((resolve, reject) => this.asked.push({ ...about, resolve, reject, at: world.now }));
+    const token = (about) => new Promise((resolve, reject) => this.asked.push({ ...about, resolve, reject, at: world.now }));
     const callbacks = {};
     const types = Object.entries(TOLD).filter(([type]) => (client === "connection" ? type !== "state" : type !== "message"));
     for (const [type, told] of types) {
       callbacks[`on${type[0].toUpperCase()}${type.slice(1)}`] = (...args) => this.told.push(told(...args));
     }
-    this.client = make(url, { ...options, ...callbacks, ...(token && { getToken }) });
+    this.client = make(url, { ...options, ...callbacks, ...(isAsked && { token }) });
     // Listeners get the same as options.
     for (const [type, told] of types) {
       this.client.addEventListener(type, ({ detail, kept, timestamp }) => this.listened.push(told(detail, kept ?? timestamp)));
@@ -86,8 +89,8 @@ class Run {
   message(value) { latest().message(JSON.stringify(value)); }
   text(text) { latest().message(text); }
   end(code, reason) { latest().end(code, reason); }
-  token(token) { this.asked.at(-1).resolve(token); }
-  late_token(token) { this.asked[0].resolve(token); }
+  token(token) { this.asked.at(-1).resolve(textOf(token)); }
+  late_token(number, token) { this.asked[number - 1].resolve(textOf(token)); }
   no_token(why) { this.asked.at(-1).reject(new Error(why)); }
   subscribe(label, names) { this.wants(label, (handler) => this.client.subscribe(names, handler)); }
   subscribe_candles(label, symbols, interval) { this.wants(label, (handler) => this.client.subscribeCandles(symbols, interval, handler)); }
@@ -131,7 +134,10 @@ class Run {
     assert.deepEqual(got, wanted);
   }
   dropped(...wanted) { assert.deepEqual(latest().closedWith, wanted); }
-  sent(wanted) { assert.deepEqual(this.newlySent().map((text) => (typeof wanted[0] === "string" ? text : JSON.parse(text))), wanted); }
+  sent(given) {
+    const wanted = given.map((one) => (one.token ? { ...one, token: textOf(one.token) } : one));
+    assert.deepEqual(this.newlySent().map((text) => (typeof wanted[0] === "string" ? text : JSON.parse(text))), wanted);
+  }
   events(wanted) {
     assert.deepEqual(this.told.splice(0), wanted);
     assert.deepEqual(this.listened.splice(0), wanted);
@@ -156,7 +162,8 @@ class Run {
   subscriptions(wanted) { assert.deepEqual([...this.client.subscriptions].sort(), [...wanted].sort()); }
   candles(interval, wanted) { assert.deepEqual([...(this.client.candles.get(interval) ?? [])].sort(), [...wanted].sort()); }
   token_asked(refused) { assert.equal(this.asked.at(-1).refused, refused); }
-  token_used(token) { assert.deepEqual(latest().protocols, ["bearer", token]); }
+  questions(count) { assert.equal(this.asked.length, count); }
+  token_used(token) { assert.deepEqual(latest().protocols, ["bearer", textOf(token)]); }
   device_id(id) { assert.equal(new URL(latest().url).searchParams.get("device_id"), id); }
 }
 

@@ -146,6 +146,16 @@ test("a ping and a second identify are answered without a request", async () => 
   assert.equal(asked.length, 1);
 });
 
+test("a new token is not sent: queries are in logs", async () => {
+  const { asked, url } = await streams();
+  const { stream, got } = streamOf(url, ["bearer", "old"]);
+  await until(() => stream.readyState === 1, 5_000, "open");
+  stream.send(JSON.stringify({ action: "authenticate", token: "new", requestId: "7" }));
+  await until(() => got.length, 5_000, "an answer");
+  assert.deepEqual(got.map((text) => JSON.parse(text)), [{ type: "error", error: "Unknown action: authenticate", requestId: "7" }]);
+  assert.equal(asked.length, 1);
+});
+
 test("levels: behind a proxy that refuses upgrades states come all the same, also after a restart", async () => {
   const port = freePort();
   const startDemo = () => startWeirgate(["demo", "--port", `${port}`, "--rate-hz", "10"]);

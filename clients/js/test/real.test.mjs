@@ -77,7 +77,7 @@ test("trades: acknowledged, refused, and subscribed again after a restart, with 
   const asked = [], prices = [];
   const trades = new Trades(`ws://127.0.0.1:${port}`, {
     WebSocket,
-    getToken: async ({ refused }) => {
+    token: async ({ refused }) => {
       asked.push(refused);
       return refused ? jwt({ sub: "ann", exp: Math.floor(Date.now() / 1000) + 600 }) : "nonsense";
     },
@@ -174,7 +174,7 @@ test("a refused path or token rejects a subscription with code and reason", asyn
   await ready(port);
   const path = new Channels(`ws://127.0.0.1:${port}/wrong`, { WebSocket });
   await assert.rejects(path.subscribe("x"), ({ code, message, details }) => code === "closed" && message === "1006 HTTP status 403" && details.status === 403);
-  const token = new Channels(`ws://127.0.0.1:${port}/ws`, { WebSocket, getToken: () => "nonsense" });
+  const token = new Channels(`ws://127.0.0.1:${port}/ws`, { WebSocket, token: () => "nonsense" });
   await assert.rejects(token.subscribe("x"), ({ code, message, details }) => code === "closed" && message === "1008 Authentication failed" && details.code === 1008);
 });
 
@@ -186,7 +186,7 @@ test("a name that one token does not permit is live with the next", async () => 
   const told = [];
   const channels = new Channels(`ws://127.0.0.1:${port}/ws`, {
     WebSocket,
-    getToken: () => jwt({ sub: "ann", role, exp: Math.floor(Date.now() / 1000) + 600 }),
+    token: () => jwt({ sub: "ann", role, exp: Math.floor(Date.now() / 1000) + 600 }),
     onError: ({ code, details }) => told.push([code, Object.keys(details)]),
   });
   try {
@@ -195,6 +195,52 @@ test("a name that one token does not permit is live with the next", async () => 
     role = "admin";
     channels.reconnect();
     await until(() => channels.subscriptions.size === 2, 5_000, "both names");
+  } finally {
+    channels.close();
+  }
+});
+
+test("new tokens replace those that end, without a cut: names come and go with the rights", async () => {
+  const [redis, port] = [await startRedis(), freePort()];
+  startWeirgate(["channels"], { REDIS_WS_GATEWAY_PORT: `${port}`, REDIS_URL: redis.url, REQUIRE_AUTH: "true", JWT_SECRET: SECRET });
+  await ready(port);
+  const roles = ["admin", "user"], errors = [], statuses = [], got = [];
+  let asked = 0;
+  const channels = new Channels(`ws://127.0.0.1:${port}/ws`, {
+    WebSocket,
+    token: async () => {
+      asked += 1;
+      return jwt({ sub: "ann", role: roles.shift() ?? "admin", jti: asked, exp: Math.floor(Date.now() / 1000) + 5 });
+    },
+    onError: ({ code, details }) => errors.push([code, details]),
+    onStatus: (status) => statuses.push(status),
+  });
+  try {
+    const names = channels.subscribe(["market:tick", "engine:signal"], (data) => got.push(data));
+    assert.deepEqual((await names).granted, ["market:tick", "engine:signal"]);
+    await until(() => errors.length, 5_000, "the second token revokes a name");
+    assert.deepEqual(errors, [["refused", { "engine:signal": "not granted by the new token" }]]);
+    assert.deepEqual(names.granted, ["market:tick"]);
+    await until(() => names.granted.length === 2, 5_000, "the third token grants the name again");
+    // Longer than any of the tokens lasts.
+    await until(() => asked >= 8, 20_000, "further tokens");
+    await redis.publish("engine:signal", 7);
+    await until(() => got.length, 5_000, "a message");
+    assert.deepEqual([statuses, channels.reconnects, errors.length, got], [["open"], 0, 1, [7]]);
+  } finally {
+    channels.close();
+  }
+});
+
+test("a token may be a text, and is not replaced", async () => {
+  const [redis, port] = [await startRedis(), freePort()];
+  startWeirgate(["channels"], { REDIS_WS_GATEWAY_PORT: `${port}`, REDIS_URL: redis.url, REQUIRE_AUTH: "true", JWT_SECRET: SECRET });
+  await ready(port);
+  const channels = new Channels(`ws://127.0.0.1:${port}/ws`, { WebSocket, token: jwt({ sub: "ann", exp: Math.floor(Date.now() / 1000) + 3 }) });
+  try {
+    await channels.subscribe("market:tick");
+    await until(() => channels.status === "closed", 10_000, "the end of the token");
+    assert.deepEqual([channels.lastClose.code, channels.reconnects], [1008, 0]);
   } finally {
     channels.close();
   }

@@ -103,14 +103,14 @@ test("an abort signal closes the connection, also one that was aborted before", 
 
 test("an address may come later, and a token that no subprotocol can hold goes into the query", inWorld(async () => {
   const asked = [];
-  const channels = new Channels(async () => "http://feed.example/ws?a=1", { getToken: (about) => (asked.push(about), "a/b=") });
+  const channels = new Channels(async () => "http://feed.example/ws?a=1", { token: (about) => (asked.push(about), "a/b=") });
   assert.equal(sockets.length, 0);
   await settled();
   assert.equal(latest().url, "ws://feed.example/ws?a=1&token=a%2Fb%3D");
   assert.deepEqual(latest().protocols, []);
   assert.deepEqual(asked, [{ refused: false }]);
   channels.close();
-  const others = { getToken: () => "abc", protocols: "v1" };
+  const others = { token: () => "abc", protocols: "v1" };
   connect(URL_, others).close();
   assert.deepEqual(latest().protocols, ["bearer", "abc", "v1"]);
   connect(URL_, { ...others, tokenIn: "query" }).close();

@@ -8,7 +8,11 @@ import { Trades } from "weirgate/trades";
 
 const feed = connect("ws://localhost:8000/ws/stream", { onState: ({ levels }) => levels?.es, signal: AbortSignal.timeout(1) });
 const status: Status = feed.status;
-connect(async () => new URL("ws://localhost/"), { getToken: async ({ refused }) => (refused ? "new" : null), retry: () => false });
+connect("ws://localhost/", { token: "text" });
+connect("ws://localhost/", { token: async () => "text" });
+// @ts-expect-error a token is no number
+connect("ws://localhost/", { token: 5 });
+connect(async () => new URL("ws://localhost/"), { token: async ({ refused }) => (refused ? "new" : null), retry: () => false });
 
 connect("ws://localhost:8000/ws/stream", { WebSocket: withFallback() });
 connect("ws://localhost:8000/ws/stream", { WebSocket: EventStream });

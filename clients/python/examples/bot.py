@@ -11,12 +11,12 @@ import weirgate
 
 
 async def main(url="ws://localhost:8889/ws", *channels):
-    async def get_token(refused):
+    async def fetch_token(refused):
         # A real bot fetches a new token here, and never uses a cached token if `refused` is true.
         return os.environ.get("TOKEN")
 
     feed = weirgate.Channels(
-        url, get_token=get_token,
+        url, token=fetch_token,
         on_status=lambda status: print("connection:", status, file=sys.stderr),
         on_gap=lambda gap: print("missing:", gap.first, "to", gap.last, file=sys.stderr),
         on_error=lambda error: print("refused:", error, file=sys.stderr))

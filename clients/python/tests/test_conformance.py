@@ -1,12 +1,14 @@
 """The cases of clients/conformance against the Python clients, in virtual time. The README there has the format."""
+import base64
 import json
 import pathlib
 import re
 
 import pytest
-from weirgate.core import Core, Deliver, Dial, Drop, Emit, LevelsCore, Options, RequestError, Send
+from weirgate.channels import ChannelsCore
+from weirgate.core import Core, Deliver, Dial, Drop, Emit, LevelsCore, Options, Renew, RequestError, Send
 from weirgate.sessions import DevicesCore
-from weirgate.subscriptions import ChannelsCore, SubscriptionCore, TradesCore
+from weirgate.subscriptions import SubscriptionCore, TradesCore
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "conformance"
 CORES = {"connection": Core, "levels": LevelsCore, "trades": TradesCore, "channels": ChannelsCore, "events": DevicesCore}
@@ -28,6 +30,14 @@ TOLD = {
     "gap": lambda gap: ["gap", *gap],
     "push": lambda push: ["push", push.event, push.data],
 }
+
+
+def text_of(token):
+    """A token of a case: a text, or the claims of a JWT."""
+    if isinstance(token, str):
+        return token
+    body = base64.urlsafe_b64encode(json.dumps(token, separators=(",", ":"), ensure_ascii=False).encode()).rstrip(b"=")
+    return f"e30.{body.decode()}.sig"
 
 
 def snake(name):
@@ -56,9 +66,13 @@ class Run:
         while (output := self.core.poll_output()) is not None:
             match output:
                 case Dial(refused):
-                    self.asked.append({"refused": refused, "is_awaited": self.has_token})
+                    self.asked.append({"refused": refused, "is_awaited": self.has_token, "is_renewal": False})
                     if not self.has_token:
                         self.dialed(None)
+                case Renew(is_wanted):
+                    self.asked[-1]["is_awaited"] = False
+                    if is_wanted:
+                        self.asked.append({"refused": False, "is_awaited": True, "is_renewal": True})
                 case Send(text):
                     self.sent_texts.append(text)
                 case Drop(code, reason):
@@ -110,7 +124,7 @@ class Run:
         self.now += ms
 
     def do_accept(self):
-        self.core.handle_opened(self.now, str(self.tokens_used[-1]))
+        self.core.handle_opened(self.now, "ws://feed.example/", self.tokens_used[-1])
 
     def do_refuse(self, status, retry_after_s=0):
         self.core.handle_closed(self.now, 1006, f"HTTP status {status}", status=status, retry_after_ms=1000 * retry_after_s)
@@ -130,13 +144,20 @@ class Run:
     def do_token(self, token):
         assert self.asked[-1]["is_awaited"]
         self.asked[-1]["is_awaited"] = False
-        self.dialed(token)
+        if self.asked[-1]["is_renewal"]:
+            self.core.handle_token(self.now, text_of(token))
+        else:
+            self.dialed(text_of(token))
 
-    def do_late_token(self, token):
-        assert not self.asked[0]["is_awaited"], "the driver was told to stop"
+    def do_late_token(self, number, token):
+        assert not self.asked[number - 1]["is_awaited"], "the driver was told to stop"
 
     def do_no_token(self, why):
-        self.core.handle_closed(self.now, 1006, why)
+        self.asked[-1]["is_awaited"] = False
+        if self.asked[-1]["is_renewal"]:
+            self.core.handle_no_token(self.now, Exception(why))
+        else:
+            self.core.handle_closed(self.now, 1006, why)
 
     def do_subscribe(self, label, names):
         self.handled[label] = []
@@ -201,6 +222,8 @@ class Run:
 
     def do_sent(self, wanted):
         sent, self.sent_texts = self.sent_texts, []
+        wanted = [one | {"token": text_of(one["token"])} if isinstance(one, dict) and "token" in one else one
+                  for one in wanted]
         assert [text if wanted and isinstance(wanted[0], str) else json.loads(text) for text in sent] == wanted
 
     def do_events(self, wanted):
@@ -247,8 +270,11 @@ class Run:
     def do_token_asked(self, refused):
         assert self.asked[-1]["refused"] == refused
 
+    def do_questions(self, count):
+        assert len(self.asked) == count
+
     def do_token_used(self, token):
-        assert self.tokens_used[-1] == token
+        assert self.tokens_used[-1] == text_of(token)
 
     def do_device_id(self, device_id):
         assert self.core.options.device_id == device_id

@@ -4,8 +4,9 @@ import json
 import random
 
 import pytest
+from weirgate.channels import ChannelsCore
 from weirgate.core import Dial, Drop, Options, Send
-from weirgate.subscriptions import ChannelsCore, TradesCore
+from weirgate.subscriptions import TradesCore
 
 SEEDS, STEPS, MOST = 150, 60, 5
 NAMES = ["A", "B", "C", "D", "E", "F", "G", "H", "X1", "X2"]

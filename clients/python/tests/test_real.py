@@ -167,17 +167,72 @@ async def test_a_refused_token_is_replaced_once(start_weirgate, redis_server):
     server = start_weirgate("trades", redis=redis_server, env={"REQUIRE_AUTH": "true", "JWT_SECRET": SECRET}).wait_ready()
     asked = []
 
-    async def get_token(refused):
+    async def fetch_token(refused):
         asked.append(refused)
         return token(sub="ann", exp=int(time.time()) + 600) if refused else "nonsense"
-    async with weirgate.Trades(f"ws://127.0.0.1:{server.port}/", get_token=get_token) as trades:
+    async with weirgate.Trades(f"ws://127.0.0.1:{server.port}/", token=fetch_token) as trades:
         await trades.subscribe("AAPL")
         assert asked == [False, True]
         assert trades.last_close.code == 1008
-    async with weirgate.Trades(f"ws://127.0.0.1:{server.port}/", get_token=lambda refused: "nonsense", token_in="query") as trades:
+    async with weirgate.Trades(f"ws://127.0.0.1:{server.port}/", token=lambda refused: "nonsense", token_in="query") as trades:
         with pytest.raises(weirgate.RequestError, match="1008 Authentication failed") as refused:
             await trades.subscribe("AAPL")
         assert refused.value.code == "closed" and trades.status == "closed" and refused.value.details.code == 1008
+
+
+async def test_new_tokens_replace_those_that_end_without_a_cut(start_weirgate, redis_server):
+    server = start_weirgate("channels", redis=redis_server, env={"REQUIRE_AUTH": "true", "JWT_SECRET": SECRET}).wait_ready()
+    roles, asked, errors, statuses, got = ["admin", "user"], [], [], [], []
+
+    async def fetch(refused):
+        asked.append(refused)
+        return token(sub="ann", role=roles.pop(0) if roles else "admin", jti=len(asked), exp=int(time.time()) + 5)
+    async with weirgate.Channels(f"ws://127.0.0.1:{server.port}/ws", token=fetch, on_error=errors.append, on_status=statuses.append) as channels:
+        names = await channels.subscribe(["market:tick", "engine:signal"], lambda data, _: got.append(data))
+        assert names.granted == ["market:tick", "engine:signal"]
+        await until(lambda: errors, 5, "the second token revokes a name")
+        assert errors[0].code == "refused" and errors[0].details == {"engine:signal": "not granted by the new token"}
+        assert names.granted == ["market:tick"]
+        await until(lambda: len(names.granted) == 2, 5, "the third token grants the name again")
+        # Longer than any of the tokens lasts.
+        await until(lambda: len(asked) >= 8, 20, "further tokens")
+        redis_server.client().publish("engine:signal", "7")
+        await until(lambda: got, 5, "a message")
+        assert statuses == ["open"] and channels.reconnects == 0 and len(errors) == 1 and got == [7] and not any(asked)
+
+
+async def test_a_slow_or_failing_function_for_tokens_is_told_stopped_and_asked_again(start_weirgate, redis_server):
+    server = start_weirgate("channels", redis=redis_server, env={"REQUIRE_AUTH": "true", "JWT_SECRET": SECRET}).wait_ready()
+    asked, errors, stopped = [], [], []
+
+    async def fetch(refused):
+        asked.append(refused)
+        if len(asked) == 2:
+            raise OSError("offline")
+        if len(asked) in (3, 5):
+            try:
+                await asyncio.sleep(60)
+            finally:
+                stopped.append(len(asked))
+        return token(sub="ann", jti=len(asked), exp=int(time.time()) + 6)
+    channels = weirgate.Channels(f"ws://127.0.0.1:{server.port}/ws", token=fetch, on_error=errors.append, request_ms=1_000)
+    try:
+        await channels.subscribe("market:tick")
+        await until(lambda: len(asked) == 5, 15, "a token in the fourth call, and a fifth call")
+        assert [error.code for error in errors] == ["token", "token"] and "offline" in str(errors[0]) and isinstance(errors[0].details, OSError)
+        assert stopped == [3] and channels.status == "open" and channels.reconnects == 0
+    finally:
+        await channels.close()
+    await until(lambda: stopped == [3, 5], 5, "nothing of the client is left")
+
+
+async def test_a_token_may_be_a_text_and_is_not_replaced(start_weirgate, redis_server):
+    server = start_weirgate("channels", redis=redis_server, env={"REQUIRE_AUTH": "true", "JWT_SECRET": SECRET}).wait_ready()
+    text = token(sub="ann", exp=int(time.time()) + 3)
+    async with weirgate.Channels(f"ws://127.0.0.1:{server.port}/ws", token=text) as channels:
+        await channels.subscribe("market:tick")
+        await until(lambda: channels.status == "closed", 10, "the end of the token")
+        assert channels.last_close.code == 1008 and channels.reconnects == 0
 
 
 async def test_channels_count_their_messages_and_grant_in_part(start_weirgate, redis_server):

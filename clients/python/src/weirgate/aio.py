@@ -14,12 +14,13 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as _connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from .core import Close, Core, Deliver, Dial, Drop, Emit, LevelsCore, Options, RequestError, Send, Status
+from .channels import ChannelsCore
+from .core import Close, Core, Deliver, Dial, Drop, Emit, LevelsCore, Options, Output, Renew, RequestError, Send, Status
 from .options import (
     Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade, TradesOptions, Url,
 )
 from .sessions import DevicesCore, Push, Request, SessionCore
-from .subscriptions import ChannelsCore, SubscriberCore, SubscriptionCore, TradesCore
+from .subscriptions import SubscriberCore, SubscriptionCore, TradesCore
 
 Item = TypeVar("Item")
 
@@ -54,20 +55,17 @@ class Connection(Generic[Item]):
             raise TypeError(f"unknown option: {', '.join(unknown)}{hint}")
         if isinstance(url, str):
             _address(url, [])
-        get_token = options.pop("get_token", None)
-        token_in = options.pop("token_in", "header")
-        connect_options = options.pop("connect_options", {})
-        self._url, self._get_token, self._token_in = url, get_token, token_in
-        self._connect_options = {"max_size": None, **connect_options}
+        self._url, self._token, self._token_in = url, options.pop("token", None), options.pop("token_in", "header")
+        self._connect_options = {"max_size": None, **options.pop("connect_options", {})}
         self._listeners: dict[str, list[Callable[..., Any]]] = {}
         for name in [name for name in options if name.startswith("on_")]:
             self.on(name.removeprefix("on_"), options.pop(name))
         self._loop = asyncio.get_running_loop()
-        self._core = self._core_type(Options(has_token=get_token is not None, **options))
+        self._core = self._core_type(Options(has_token=callable(self._token), **options))
         self._link: asyncio.Task[None] | None = None
         self._out: asyncio.Queue[str | bytes] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
-        self._identity = ""
+        self._renewal: asyncio.Task[None] | None = None
         self._closing: dict[asyncio.Task[None], tuple[int, str]] = {}
         self._is_pumping = False
         self._core.start(_now())
@@ -155,7 +153,7 @@ class Connection(Generic[Item]):
         due = self._core.poll_deadline()
         self._timer = None if due is None else self._loop.call_later(max(0.0, due - _now()) / 1000, self._tick)
 
-    def _do(self, output: Dial | Send | Drop | Emit | Deliver) -> None:
+    def _do(self, output: Output) -> None:
         match output:
             case Dial(refused):
                 self._out = asyncio.Queue()
@@ -173,6 +171,13 @@ class Connection(Generic[Item]):
                     self._call(listener, args)
             case Deliver(subscription, item, details):
                 self._deliver(subscription, item, details)
+            case Renew(is_wanted):
+                if self._renewal:
+                    self._renewal.cancel()
+                self._renewal = self._loop.create_task(self._renew()) if is_wanted else None
+
+    async def _renew(self) -> None:
+        raise NotImplementedError
 
     def _deliver(self, subscription: SubscriptionCore, item: Any, details: tuple[Any, ...]) -> None:
         raise NotImplementedError
@@ -198,13 +203,15 @@ class Connection(Generic[Item]):
         writer: asyncio.Task[None] | None = None
         try:
             try:
-                link = await self._dial(refused)
+                address = await _value(self._url() if callable(self._url) else self._url)
+                token = await _value(self._token(refused) if callable(self._token) else self._token)
+                link = await self._dial(address, token)
             except Exception as error:
                 if task not in self._closing:
                     self._core.handle_closed(_now(), 1006, **_why(error))
                     self._pump()
                 return
-            self._core.handle_opened(_now(), self._identity)
+            self._core.handle_opened(_now(), address, token)
             writer = self._loop.create_task(_write(link, out))
             self._pump()
             try:
@@ -226,9 +233,7 @@ class Connection(Generic[Item]):
             if writer:
                 writer.cancel()
 
-    async def _dial(self, refused: bool) -> ClientConnection:
-        url = await _value(self._url() if callable(self._url) else self._url)
-        token = await _value(self._get_token(refused)) if self._get_token else None
+    async def _dial(self, url: str, token: str | None) -> ClientConnection:
         options = {**self._connect_options}
         query = []
         if self._core.options.device_id:
@@ -237,7 +242,6 @@ class Connection(Generic[Item]):
             query.append(("token", token))
         elif token:
             options["additional_headers"] = {**dict(options.get("additional_headers") or {}), "Authorization": f"Bearer {token}"}
-        self._identity = f"{url} {token}"
         # The core has the deadline of the handshake.
         return await _connect(_address(url, query), open_timeout=None, **options)
 
@@ -403,9 +407,19 @@ class Channels(_Subscriber[ChannelMessage[Data]], Generic[Data]):
     timestamp. Handlers get the data, and the message."""
 
     _core_type = ChannelsCore
+    _core: ChannelsCore
 
     def __init__(self, url: Url, **options: Unpack[ChannelsOptions[Data]]) -> None:
         self._begin(url, {**options}, ChannelsOptions)
+
+    async def _renew(self) -> None:
+        try:
+            token = await _value(self._token(False))
+        except Exception as error:
+            self._core.handle_no_token(_now(), error)
+        else:
+            self._core.handle_token(_now(), token)
+        self._pump()
 
 
 class Devices(_Session[Push]):

@@ -71,13 +71,13 @@ class Options:
     device_id: str | None = None
     retry: Callable[[Close], float | bool | None] | None = None
     has_token: bool = False
-    """Whether a new token is available after a refusal by the server."""
+    """Whether new tokens are available: after a refusal by the server, and before the end of a token."""
 
 
 class RequestError(Exception):
     """Why a request has no response. `code` is a word for programs: refused (`details`: the reasons by name), timeout,
-    lost, closed (`details`: the Close, if the server refused the client), late, handler (`details`: the exception), or
-    the gateway's own, such as rate_limited."""
+    lost, closed (`details`: the Close, if the server refused the client), late, handler and token (`details`: the
+    exception, of a subscription's handler or of the function for tokens), or the gateway's own, such as rate_limited."""
 
     def __init__(self, code: str, message: str | None = None, details: Any = None) -> None:
         super().__init__(code if message is None else message)
@@ -132,7 +132,15 @@ class Deliver:
     details: tuple[Any, ...]
 
 
-Output = Dial | Send | Drop | Emit | Deliver
+@dataclass(frozen=True)
+class Renew:
+    """Get a new token for the open connection, and report the token with `handle_token` or `handle_no_token`. If not
+    `is_wanted`: stop getting one."""
+
+    is_wanted: bool
+
+
+Output = Dial | Send | Drop | Emit | Deliver | Renew
 
 
 @dataclass
@@ -210,7 +218,7 @@ class Core:
         self._outputs.append(Send(text))
         return True
 
-    def handle_opened(self, now: float, identity: str = "") -> None:
+    def handle_opened(self, now: float, address: str = "", token: str | None = None) -> None:
         """The handshake has succeeded, with this address and token."""
         link = self._link
         assert link is not None and link.opened_at is None
@@ -221,7 +229,7 @@ class Core:
         else:
             self._fresh_at = now
         self._ever_open = True
-        self.opened(identity)
+        self.opened(address, token)
         self._become("stale" if self._is_stale() else "open")
         self._arm()
         self._emit("open")
@@ -319,7 +327,7 @@ class Core:
 
     # ---- Methods for typed clients to override.
 
-    def opened(self, identity: str) -> None:
+    def opened(self, address: str, token: str | None) -> None:
         pass
 
     def changed(self, status: Status) -> None:
@@ -441,7 +449,7 @@ class LevelsCore(Core):
     state: Any = None
     _seq: Any = None
 
-    def opened(self, identity: str) -> None:
+    def opened(self, address: str, token: str | None) -> None:
         self._seq = None
 
     def receive(self, message: Any, kept: bool) -> None:

@@ -70,9 +70,10 @@ class ChannelMessage(TypedDict, Generic[Data]):
 class ConnectionOptions(TypedDict, total=False):
     """The options of every client. All times are in ms."""
 
-    get_token: Callable[[bool], str | None | Awaitable[str | None]]
-    """Returns the token, called before each attempt. The argument: the server refused the last token. A refused token
-    is replaced once; if the new token is refused too, the connection is closed for good."""
+    token: str | Callable[[bool], str | None | Awaitable[str | None]] | None
+    """The token, or a function, called before each attempt. The argument: the server refused the last token. A refused token
+    of a function is replaced once; if the new token is refused too, the connection is closed for good. `Channels` calls the
+    function also before a JWT ends, and sends the new token on the open connection."""
     token_in: Literal["header", "query"]
     """`Authorization: Bearer`, the default, or `?token=`, as the replaced channels gateway needs."""
     retry: Callable[[Close], float | bool | None]
@@ -112,7 +113,8 @@ class LevelsOptions(ConnectionOptions, total=False):
 
 class SessionOptions(ConnectionOptions, total=False):
     on_error: Callable[[RequestError], object]
-    """Each refusal by the server, and each exception of a subscription's handler; a refused request is rejected as well."""
+    """Each refusal by the server, each exception of a subscription's handler, and each failure to get a new token on an open
+    connection; a refused request is rejected as well."""
 
 
 class SubscriberOptions(SessionOptions, total=False):

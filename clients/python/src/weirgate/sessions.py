@@ -85,7 +85,7 @@ class SessionCore(Core):
         due_at = min([self._due_at, *(request.due_at for request in self._pending)])
         return None if due_at == math.inf else due_at
 
-    def opened(self, identity: str) -> None:
+    def opened(self, address: str, token: str | None) -> None:
         self._flush()
 
     def changed(self, status: Status) -> None:

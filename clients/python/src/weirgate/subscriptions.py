@@ -1,4 +1,4 @@
-"""Trades and channels without input or output: names that are wanted until they are given up, over all connections."""
+"""Names that are wanted until they are given up, over all connections, without input or output; and trades."""
 from __future__ import annotations
 
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .core import Deliver, Gap, RequestError, Status
+from .core import Deliver, RequestError, Status
 from .sessions import PROBE_MS, Request, SessionCore
 
 # A refusal by a limit passes.
@@ -107,7 +107,7 @@ class SubscriberCore(SessionCore):
         self._is_up = False
         self._is_planned = False
         self._asking = 0
-        self._identity: str | None = None
+        self._admitted_as: tuple[str, str | None] | None = None
 
     # ---- For programs
 
@@ -176,6 +176,22 @@ class SubscriberCore(SessionCore):
             entry.state = "live"
         _check(entries)
 
+    def admitted(self, address: str, token: str | None) -> None:
+        """The server has admitted the client with a token. Another token may be granted more."""
+        is_other = self._admitted_as != (address, token)
+        for entry in self._all("limited", *(["refused"] if is_other else [])):
+            entry.state = "wanted"
+        self._admitted_as = (address, token)
+        self._ask()
+
+    def revoked(self, names: Iterable[str]) -> None:
+        """A new token does not grant the names."""
+        lost = set(names)
+        part = [entry for entry in self._all("live") if entry.name in lost]
+        for entry in part:
+            entry.state = "asked"
+        self._refuse(part, ["not granted by the new token"])
+
     def deliver(self, name: str, group: str, item: Any, *details: Any) -> None:
         """Passes a message to the subscriptions of a name."""
         entry = self._names.get((group, name))
@@ -187,16 +203,12 @@ class SubscriberCore(SessionCore):
 
     # ---- Of a connection
 
-    def opened(self, identity: str) -> None:
+    def opened(self, address: str, token: str | None) -> None:
         self._is_up = True
         for entry in self._names.values():
             entry.is_alone = False
-            # Another token may be granted more.
-            if entry.state == "limited" or identity != self._identity:
-                entry.state = "wanted"
-        self._identity = identity
-        self._ask()
-        super().opened(identity)
+        self.admitted(address, token)
+        super().opened(address, token)
 
     def changed(self, status: Status) -> None:
         if status not in ("open", "stale"):
@@ -380,80 +392,3 @@ class TradesCore(SubscriberCore):
         is_asked = request is not None and asked == (action + "_candles" if interval else action, interval)
         if request is not None and is_asked and (action != "subscribe" or set(request.message["symbols"]) <= set(current)):
             self._settle(request, data or {"timestamp": timestamp})
-
-
-class ChannelsCore(SubscriberCore):
-    """`weirgate channels`."""
-
-    kind = "data"
-    part_max = 1_000
-    _seq = 0
-    _counts = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        # The last message of each granted name; None without a history on the server.
-        self._positions: dict[str, dict[str, Any] | None] = {}
-
-    def message(self, action: str, names: list[str], request_id: str, group: str) -> dict[str, Any]:
-        message: dict[str, Any] = {"action": action, "channels": names, "requestId": request_id}
-        # A server without a history has told no position.
-        if action == "subscribe" and any(self._positions.values()):
-            # Without a position the server reports a name as not recovered.
-            nowhere = {"epoch": "", "offset": 0}
-            since = {name: self._positions[name] or nowhere for name in names if name in self._positions}
-            message |= {"since": since} if since else {}
-        return message
-
-    def ping_message(self, request_id: str) -> dict[str, Any]:
-        return {"action": "ping", "requestId": request_id}
-
-    def forget(self, names: list[str]) -> None:
-        for name in names:
-            self._positions.pop(name, None)
-
-    def opened(self, identity: str) -> None:
-        self._seq = 0
-        super().opened(identity)
-
-    def receive(self, message: Any, kept: bool) -> None:
-        self._count_seq(message.get("seq", 0))
-        type = message.get("type")
-        if type == "data":
-            return self._data(message)
-        if type == "connected":
-            return self._emit("welcome", message)
-        request_id = message.get("requestId")
-        request = None if request_id is None else self._asked(request_id)
-        if type == "error":
-            return self._refuse_request(request, "refused", message.get("error"))
-        if type == "subscribed":
-            self._subscribed(message)
-        if request is not None:
-            self._settle(request, message)
-        elif type == "subscribed":
-            self.granted(message.get("channels", []))
-
-    def _data(self, message: dict[str, Any]) -> None:
-        name: str = message["channel"] if message.get("pattern") is None else message["pattern"]
-        offset, epoch = message.get("offset"), message.get("epoch") or (self._positions.get(name) or {}).get("epoch")
-        if offset and epoch:
-            self._positions[name] = {"epoch": epoch, "offset": offset}
-        self.deliver(name, "", message, message.get("data"), message)
-        self._emit("data", message)
-
-    def _subscribed(self, message: dict[str, Any]) -> None:
-        positions, recovered, channels = message.get("positions", {}), message.get("recovered", {}), message.get("channels", [])
-        for name in channels:
-            # With true the missed messages follow.
-            if recovered.get(name) is not True:
-                self._positions[name] = positions.get(name)
-        self._emit("subscribed", message)
-
-    def _count_seq(self, seq: int) -> None:
-        # The replaced gateway counts over all clients: the numbers show no losses of this client.
-        if self._seq == 0:
-            self._counts = seq == 1
-        if self._counts and seq > self._seq + 1:
-            self._emit("gap", Gap(self._seq + 1, seq - 1))
-        self._seq = seq

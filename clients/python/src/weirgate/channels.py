@@ -1,0 +1,192 @@
+"""Channels without input or output: subscriptions, positions for missed messages, and new tokens before old ones end."""
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from datetime import datetime
+from typing import Any, cast
+
+from .core import Gap, Renew, RequestError, Status
+from .sessions import Request
+from .subscriptions import SubscriberCore
+
+# A new token: asked for so long before the end of the old one, and after waits of this range.
+_BEFORE_MS = 5_000.0
+_RENEWAL_MIN_MS = 1_000.0
+_RENEWAL_MAX_MS = 1e9
+# Refusals of a new token that pass.
+_PASSING = re.compile(r"Too many|Keys")
+
+
+class ChannelsCore(SubscriberCore):
+    """`weirgate channels`."""
+
+    kind = "data"
+    part_max = 1_000
+    _seq = 0
+    _counts = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # The last message of each granted name; None without a history on the server.
+        self._positions: dict[str, dict[str, Any] | None] = {}
+        self._address, self._token = "", cast("str | None", None)
+        # Of the token; then the time for a new token, and the longest wait for the token.
+        self._ends_at = self._renew_at = self._late_at = math.inf
+        self._is_asking = False
+
+    def message(self, action: str, names: list[str], request_id: str, group: str) -> dict[str, Any]:
+        message: dict[str, Any] = {"action": action, "channels": names, "requestId": request_id}
+        # A server without a history has told no position.
+        if action == "subscribe" and any(self._positions.values()):
+            # Without a position the server reports a name as not recovered.
+            nowhere = {"epoch": "", "offset": 0}
+            since = {name: self._positions[name] or nowhere for name in names if name in self._positions}
+            message |= {"since": since} if since else {}
+        return message
+
+    def ping_message(self, request_id: str) -> dict[str, Any]:
+        return {"action": "ping", "requestId": request_id}
+
+    def forget(self, names: list[str]) -> None:
+        for name in names:
+            self._positions.pop(name, None)
+
+    def opened(self, address: str, token: str | None) -> None:
+        self._seq = 0
+        self._address, self._token = address, token
+        super().opened(address, token)
+
+    def changed(self, status: Status) -> None:
+        super().changed(status)
+        if status not in ("open", "stale"):
+            self._plan_renewal(math.nan)
+
+    # ---- A new token before the end of the old one
+
+    def handle_timer(self, now: float) -> None:
+        super().handle_timer(now)
+        if now >= self._renew_at:
+            self._renew_at, self._late_at = math.inf, now + self.options.request_ms
+            self._is_asking = True
+            self._outputs.append(Renew(True))
+        elif now >= self._late_at:
+            self._failed_token(TimeoutError("no new token in time"))
+
+    def poll_deadline(self) -> float | None:
+        due_at = super().poll_deadline()
+        due_at = min(math.inf if due_at is None else due_at, self._renew_at, self._late_at)
+        return None if due_at == math.inf else due_at
+
+    def handle_token(self, now: float, token: str | None) -> None:
+        """The new token requested by `Renew`."""
+        self.now = now
+        if not self._is_asking:
+            return
+        self._is_asking = False
+        if not token or token == self._token:
+            return self._plan_renewal(self._ends_at)
+        late_at = self._late_at
+
+        def done(request: Request) -> None:
+            # Otherwise too late, or on a connection that is lost.
+            if self._late_at == late_at and request.error is not None and request.error.code == "refused":
+                self._plan_renewal(self._ends_at if _PASSING.match(str(request.error)) else math.nan)
+
+        self.ask(now, lambda request_id: {"action": "authenticate", "token": token, "requestId": request_id},
+                 is_bound=True, on_done=done)
+
+    def handle_no_token(self, now: float, error: Exception) -> None:
+        """The function for tokens has failed."""
+        self.now = now
+        if self._is_asking:
+            self._is_asking = False
+            self._failed_token(error)
+
+    def _failed_token(self, error: Exception) -> None:
+        self._plan_renewal(self._ends_at)
+        self._emit("error", RequestError("token", repr(error), error))
+
+    def _admit(self, message: dict[str, Any], request: Request | None) -> None:
+        if request is not None:
+            self._token = request.message["token"]
+        self.admitted(self._address, self._token)
+        self.revoked(message.get("revoked", []))
+        # The gateway's clock tells how long the token lasts: a client's clock may be wrong.
+        left = _end_of(self._token) - _unix_ms(message.get("timestamp"))
+        self._plan_renewal(self.now + left if self.options.has_token else math.nan)
+
+    def _plan_renewal(self, ends_at: float) -> None:
+        """Asks for a new token at a random time, because many clients may have connected at once."""
+        self._ends_at, self._late_at, self._renew_at = ends_at, math.inf, math.inf
+        left = ends_at - self.now
+        if left > 0:
+            wait = min(left * (0.6 + 0.2 * self.random()), left - _BEFORE_MS, _RENEWAL_MAX_MS)
+            self._renew_at = self.now + max(_RENEWAL_MIN_MS, wait)
+        if self._is_asking:
+            self._is_asking = False
+            self._outputs.append(Renew(False))
+
+    # ---- Messages
+
+    def receive(self, message: Any, kept: bool) -> None:
+        self._count_seq(message.get("seq", 0))
+        type = message.get("type")
+        if type == "data":
+            return self._data(message)
+        request_id = message.get("requestId")
+        request = None if request_id is None else self._asked(request_id)
+        if type in ("connected", "authenticated"):
+            self._admit(message, request)
+        if type == "connected":
+            return self._emit("welcome", message)
+        if type == "error":
+            return self._refuse_request(request, "refused", message.get("error"))
+        if type == "subscribed":
+            self._subscribed(message)
+        if request is not None:
+            self._settle(request, message)
+        elif type == "subscribed":
+            self.granted(message.get("channels", []))
+
+    def _data(self, message: dict[str, Any]) -> None:
+        name: str = message["channel"] if message.get("pattern") is None else message["pattern"]
+        offset, epoch = message.get("offset"), message.get("epoch") or (self._positions.get(name) or {}).get("epoch")
+        if offset and epoch:
+            self._positions[name] = {"epoch": epoch, "offset": offset}
+        self.deliver(name, "", message, message.get("data"), message)
+        self._emit("data", message)
+
+    def _subscribed(self, message: dict[str, Any]) -> None:
+        positions, recovered, channels = message.get("positions", {}), message.get("recovered", {}), message.get("channels", [])
+        for name in channels:
+            # With true the missed messages follow.
+            if recovered.get(name) is not True:
+                self._positions[name] = positions.get(name)
+        self._emit("subscribed", message)
+
+    def _count_seq(self, seq: int) -> None:
+        # The replaced gateway counts over all clients: the numbers show no losses of this client.
+        if self._seq == 0:
+            self._counts = seq == 1
+        if self._counts and seq > self._seq + 1:
+            self._emit("gap", Gap(self._seq + 1, seq - 1))
+        self._seq = seq
+
+
+def _end_of(token: str | None) -> float:
+    """The end of a JWT, Unix time in ms; NaN for another token, and without an end."""
+    try:
+        body = str(token).split(".")[1]
+        return float(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["exp"]) * 1000
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _unix_ms(timestamp: Any) -> float:
+    try:
+        return datetime.fromisoformat(timestamp).timestamp() * 1000
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
