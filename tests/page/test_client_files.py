@@ -1,23 +1,35 @@
 """The clients that each gateway serves, imported by a page of another origin in Chromium."""
 import asyncio
 import contextlib
+import gzip
 import http.client
 import http.server
 import json
+import os
+import re
+import socket
+import subprocess
 import threading
 
 import pytest
 from browser import open_page
-from processes import ROOT
+from processes import ROOT, node_binary
 from prometheus import scrape
 from services import TOKEN, push
 from waiting import until
 
 pytestmark = pytest.mark.xdist_group("chromium")
 
+CLIENTS = ROOT / "clients/js"
+# The file of each gateway's client, and the modules that it is joined from.
 FILES = {
-    "levels": [], "trades": ["session", "subscriber", "trades"], "channels": ["session", "subscriber", "channels"], "events": ["session", "events"],
+    "levels": ("weirgate", ["weirgate"]),
+    "trades": ("trades", ["weirgate", "session", "subscriber", "trades"]),
+    "channels": ("channels", ["weirgate", "session", "subscriber", "channels"]),
+    "events": ("events", ["weirgate", "session", "events"]),
 }
+# Bytes that a browser loads at most.
+SIZES = {"weirgate": 5_000, "trades": 9_000, "channels": 9_000, "events": 6_500, "event-stream": 3_500}
 
 
 class Empty(http.server.BaseHTTPRequestHandler):
@@ -69,25 +81,100 @@ def gateways(start_weirgate, redis_server, service):
     return start
 
 
+def joined(modules, end):
+    text = "".join((CLIENTS / f"{name}.{end}").read_text() for name in modules)
+    text = re.sub(r"^(import|export \{) .*\n", "", text, flags=re.MULTILINE)
+    if end == "js":
+        text = re.sub(r"^ *(//.*|/\*\*(?s:.*?)\*/)\n", "", text, flags=re.MULTILINE)
+    return text.encode()
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_a_gateway_serves_its_client_with_types_and_a_tag(gateways, name):
+def test_a_gateway_serves_its_client_as_one_file_with_types_and_a_tag(gateways, name):
     weirgate = gateways(name)
-    served = ["weirgate", "event-stream", *FILES[name]]
-    for file in served:
-        for path, kind in ((f"/{file}.js", "text/javascript"), (f"/{file}.d.ts", "text/plain")):
+    own, modules = FILES[name]
+    for file, parts in ((own, modules), ("event-stream", ["event-stream"])):
+        for end, kind in (("js", "text/javascript"), ("d.ts", "text/plain")):
+            path = f"/{file}.{end}"
             status, headers, body = ask(weirgate, path, Origin="https://page.example")
-            assert status == 200 and body == (ROOT / f"clients/js{path}").read_bytes(), path
+            assert status == 200 and body == joined(parts, end), path
             assert headers["content-type"] == f"{kind}; charset=utf-8" and headers["cache-control"] == "no-cache"
-            assert headers["access-control-allow-origin"] == "*"
+            assert headers["access-control-allow-origin"] == "*" and headers["vary"] == "Accept-Encoding"
             status, again, body = ask(weirgate, path, If_None_Match=headers["etag"])
             assert (status, body, again["etag"]) == (304, b"", headers["etag"])
             assert ask(weirgate, path, "HEAD")[0] == 200
             status, headers, _ = ask(weirgate, path, "POST")
             assert status == 405 and "GET" in headers["allow"]
-    others = {file for files in FILES.values() for file in files} - set(served)
+    others = {"weirgate", "session", "subscriber", "trades", "channels", "events"} - {own}
     unknown = 426 if name == "trades" else 404
-    assert {ask(weirgate, f"/{file}.js")[0] for file in others} <= {unknown}
-    assert ask(weirgate, "/v1/weirgate.js")[0] == unknown
+    assert {ask(weirgate, f"/{file}.js")[0] for file in others} == {unknown}
+    assert ask(weirgate, f"/v1/{own}.js")[0] == unknown
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_sizes_in_the_documents_are_the_sizes_on_the_wire(gateways, name):
+    weirgate = gateways(name)
+    documents = {path: (ROOT / path).read_text() for path in ("docs/reference/clients.md", "clients/js/README.md")}
+    for file in (FILES[name][0], "event-stream"):
+        plain = ask(weirgate, f"/{file}.js")
+        status, headers, body = ask(weirgate, f"/{file}.js", Accept_Encoding="gzip, deflate, br, zstd")
+        assert status == 200 and headers["content-encoding"] == "gzip" and headers["vary"] == "Accept-Encoding"
+        assert gzip.decompress(body) == plain[2] and headers["content-length"] == str(len(body))
+        assert len(body) <= SIZES[file]
+        module = "weirgate" if file == "weirgate" else f"weirgate/{file}"
+        for path, named in (("docs/reference/clients.md", f"/{file}.js"), ("clients/js/README.md", module)):
+            row = re.search(rf"^\|.*`{re.escape(named)}`.*\| ([0-9.]+) kB", documents[path], re.MULTILINE)
+            assert abs(float(row[1]) * 1_000 - len(body)) <= 250, f"{path}: {named} has {len(body)} bytes"
+        if name == "levels" and file == "weirgate":
+            readme = re.search(r"one file of ([0-9.]+) kB as sent", (ROOT / "README.md").read_text())
+            assert abs(float(readme[1]) * 1_000 - len(body)) <= 250
+        # Each form has its tag: only who has this form gets a 304.
+        assert headers["etag"] != plain[1]["etag"]
+        for known, status in ((headers["etag"], 304), (f"W/{headers['etag']}", 304), (plain[1]["etag"], 200)):
+            answer = ask(weirgate, f"/{file}.js", Accept_Encoding="gzip", If_None_Match=known)
+            assert (answer[0], answer[1]["vary"]) == (status, "Accept-Encoding")
+        status, head, none = ask(weirgate, f"/{file}.js", "HEAD", Accept_Encoding="gzip")
+        assert (status, head["content-length"], head["content-encoding"], none) == (200, str(len(body)), "gzip", b"")
+        for refused in ("gzip;q=0", "br", "identity, gzip;q=0.5"):
+            status, headers, body = ask(weirgate, f"/{file}.js", Accept_Encoding=refused)
+            assert "content-encoding" not in headers and body == plain[2]
+
+
+def test_an_old_proxy_gets_both_forms(gateways):
+    weirgate = gateways("levels")
+    plain = ask(weirgate, "/weirgate.js")[2]
+    for accept, encoding in (("", None), ("Accept-Encoding: gzip\r\n", b"gzip")):
+        with socket.create_connection(("127.0.0.1", weirgate.port), 10) as client:
+            client.sendall(f"GET /weirgate.js HTTP/1.0\r\n{accept}\r\n".encode())
+            answer = b"".join(iter(lambda: client.recv(65_536), b""))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.0 200 ") and b"transfer-encoding" not in head.lower()
+        assert (b"content-encoding: gzip" in head.lower()) == (encoding is not None)
+        assert (gzip.decompress(body) if encoding else body) == plain
+
+
+def test_the_served_files_pass_the_cases_and_their_types_hold_in_node(gateways, tmp_path):
+    (tmp_path / "package.json").write_text('{"type":"module"}')
+    for name, (file, _) in FILES.items():
+        weirgate = gateways(name)
+        for end in ("js", "d.ts"):
+            (tmp_path / f"{file}.{end}").write_bytes(ask(weirgate, f"/{file}.{end}")[2])
+    cases = CLIENTS / "test/conformance.test.mjs"
+    done = subprocess.run([node_binary(), "--test", "--test-reporter=tap", cases], env={**os.environ, "CLIENTS": f"{tmp_path}/"}, capture_output=True, text=True)
+    assert done.returncode == 0 and int(re.search(r"^# pass (\d+)$", done.stdout, re.MULTILINE)[1]) > 100, done.stdout[-5_000:]
+    (tmp_path / "use.ts").write_text("""
+        import { connect, Levels, RequestError as OfLevels } from "./weirgate.js";
+        import { Trades, RequestError as OfTrades } from "./trades.js";
+        import { Channels, RequestError } from "./channels.js";
+        import { Devices } from "./events.js";
+        const channels = new Channels<{ n: number }>("ws://localhost/ws", { onData: ({ data }) => data.n.toFixed() });
+        channels.subscribe("a").catch((error: RequestError) => error.code);
+        export const all = [connect, Levels, Trades, Devices, OfLevels, OfTrades];
+    """)
+    options = ["--noEmit", "--strict", "--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler"]
+    compiler = ROOT / "tests/node/node_modules/typescript/bin/tsc"
+    done = subprocess.run([node_binary(), compiler, *options, tmp_path / "use.ts"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 @contextlib.asynccontextmanager
