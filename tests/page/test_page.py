@@ -8,7 +8,7 @@ import pytest
 import websockets
 from browser import open_page
 from bus import publisher
-from processes import ROOT
+from processes import ROOT, free_port
 from prometheus import scrape
 from waiting import until
 
