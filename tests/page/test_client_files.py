@@ -1,12 +1,13 @@
 """The clients that each gateway serves, imported by a page of another origin in Chromium."""
 import asyncio
 import contextlib
+import functools
 import gzip
 import http.client
 import http.server
 import json
-import os
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -32,24 +33,34 @@ FILES = {
 SIZES = {"weirgate": 5_000, "trades": 9_000, "channels": 9_000, "events": 6_500, "event-stream": 3_500}
 
 
+EMPTY = "<!doctype html><title>empty</title><link rel=icon href=data:,>"
+
+
 class Empty(http.server.BaseHTTPRequestHandler):
     """A page without anything."""
 
     def do_GET(self):
-        body = b"<!doctype html><title>empty</title><link rel=icon href=data:,>"
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(EMPTY)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(EMPTY.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Files of a folder."""
 
     def log_message(self, *_):
         pass
 
 
 @contextlib.contextmanager
-def empty_page():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Empty)
+def listening(handler):
+    """The URL of a server."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/"
@@ -153,16 +164,25 @@ def test_an_old_proxy_gets_both_forms(gateways):
         assert (gzip.decompress(body) if encoding else body) == plain
 
 
-def test_the_served_files_pass_the_cases_and_their_types_hold_in_node(gateways, tmp_path):
-    (tmp_path / "package.json").write_text('{"type":"module"}')
+@pytest.fixture
+def served(gateways, tmp_path):
+    """A folder like `clients`, with the served files in place of the modules of `clients/js`."""
+    js = tmp_path / "js"
+    shutil.copytree(CLIENTS / "test", js / "test")
+    shutil.copytree(ROOT / "clients/conformance", tmp_path / "conformance")
+    (js / "package.json").write_text('{"type":"module"}')
     for name, (file, _) in FILES.items():
         weirgate = gateways(name)
         for end in ("js", "d.ts"):
-            (tmp_path / f"{file}.{end}").write_bytes(ask(weirgate, f"/{file}.{end}")[2])
-    cases = CLIENTS / "test/conformance.test.mjs"
-    done = subprocess.run([node_binary(), "--test", "--test-reporter=tap", cases], env={**os.environ, "CLIENTS": f"{tmp_path}/"}, capture_output=True, text=True)
+            (js / f"{file}.{end}").write_bytes(ask(weirgate, f"/{file}.{end}")[2])
+    return tmp_path
+
+
+def test_the_served_files_pass_the_cases_and_their_types_hold_in_node(served):
+    cases = served / "js/test/conformance.test.mjs"
+    done = subprocess.run([node_binary(), "--test", "--test-reporter=tap", cases], capture_output=True, text=True)
     assert done.returncode == 0 and int(re.search(r"^# pass (\d+)$", done.stdout, re.MULTILINE)[1]) > 100, done.stdout[-5_000:]
-    (tmp_path / "use.ts").write_text("""
+    (served / "js/use.ts").write_text("""
         import { connect, Levels, RequestError as OfLevels } from "./weirgate.js";
         import { Trades, RequestError as OfTrades } from "./trades.js";
         import { Channels, RequestError } from "./channels.js";
@@ -173,8 +193,69 @@ def test_the_served_files_pass_the_cases_and_their_types_hold_in_node(gateways, 
     """)
     options = ["--noEmit", "--strict", "--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler"]
     compiler = ROOT / "tests/node/node_modules/typescript/bin/tsc"
-    done = subprocess.run([node_binary(), compiler, *options, tmp_path / "use.ts"], capture_output=True, text=True)
+    done = subprocess.run([node_binary(), compiler, *options, served / "js/use.ts"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+# What the cases need of Node, for a worker of a browser.
+OF_NODE = {
+    "test": """
+        export const cases = [];
+        export const test = (name, run) => cases.push([name, run]);""",
+    "fs": """
+        export const readdirSync = () => %s;
+        export function readFileSync(url) {
+          const request = new XMLHttpRequest();
+          request.open("GET", url, false);
+          request.send();
+          return request.responseText;
+        }""",
+    "assert": """
+        const same = (a, b) => {
+          if (Object.is(a, b)) return true;
+          if (typeof a !== "object" || typeof b !== "object" || !a || !b || Array.isArray(a) !== Array.isArray(b)) return false;
+          const keys = Object.keys(a);
+          return keys.length === Object.keys(b).length && keys.every((key) => Object.hasOwn(b, key) && same(a[key], b[key]));
+        };
+        const fail = (...what) => { throw new Error(what.map((one) => JSON.stringify(one)).join(" is not ")); };
+        const ok = (value, message) => value || fail(message);
+        const deepEqual = (a, b) => same(a, b) || fail(a, b);
+        const equal = (a, b) => Object.is(a, b) || fail(a, b);
+        const throws = (run) => {
+          try { run(); } catch { return; }
+          fail("nothing thrown");
+        };
+        export default { ok, equal, deepEqual, throws };""",
+    "worker": """
+        import { cases } from "./test.mjs";
+        await import("../conformance.test.mjs");
+        const failed = [];
+        for (const [name, run] of cases) {
+          try { await run(); } catch (error) { failed.push(`${name}: ${error.message}`); }
+        }
+        postMessage({ count: cases.length, failed });""",
+}
+
+
+async def test_the_served_files_pass_the_cases_in_a_worker_of_chromium(served):
+    """A worker, because the cases have a `document` of their own, and a page cannot replace its document."""
+    test = served / "js/test"
+    cases = test / "conformance.test.mjs"
+    cases.write_text(re.sub(r'"node:(\w+)[/\w]*"', r'"./node/\1.mjs"', cases.read_text()))
+    names = json.dumps([path.name for path in (served / "conformance").glob("*.json")])
+    (test / "node").mkdir()
+    for name, text in OF_NODE.items():
+        (test / f"node/{name}.mjs").write_text(text % names if name == "fs" else text)
+    (served / "index.html").write_text(EMPTY)
+    with listening(functools.partial(Quiet, directory=str(served))) as url:
+        async with open_page(url) as page:
+            done = await page.js("""new Promise((resolve, reject) => {
+              const worker = new Worker("/js/test/node/worker.mjs", { type: "module" });
+              worker.onmessage = ({ data }) => resolve(JSON.stringify(data));
+              worker.onerror = ({ message }) => reject(new Error(message));
+            })""")
+            done = json.loads(done)
+            assert done["failed"] == [] and done["count"] > 100
 
 
 @contextlib.asynccontextmanager
@@ -223,7 +304,7 @@ FALLBACK = """(async () => {
 
 async def test_a_page_behind_a_proxy_without_websockets_gets_fresh_states(start_weirgate):
     weirgate = start_weirgate("demo", "--rate-hz", "10").wait_ready()
-    with empty_page() as url:
+    with listening(Empty) as url:
         async with proxy_without_upgrades(weirgate) as (port, refused), open_page(url) as page:
             await page.js(FALLBACK % port)
             await page.until("spots.size > 5 && client.status === 'open'", 20, "fresh prices")
@@ -250,7 +331,7 @@ async def imported(page, weirgate, module, name, path, callback, then):
 
 async def test_a_page_gets_trades_with_the_module_of_the_gateway(gateways, redis_server):
     weirgate = gateways("trades")
-    with empty_page() as url:
+    with listening(Empty) as url:
         async with open_page(url) as page:
             done = await imported(page, weirgate, "trades", "Trades", "/", "onTrade", 'await client.subscribe("aapl")')
             assert done["granted"] == ["AAPL"]
@@ -261,7 +342,7 @@ async def test_a_page_gets_trades_with_the_module_of_the_gateway(gateways, redis
 
 async def test_a_page_gets_messages_with_the_module_of_the_gateway(gateways, redis_server):
     weirgate = gateways("channels")
-    with empty_page() as url:
+    with listening(Empty) as url:
         async with open_page(url) as page:
             done = await imported(page, weirgate, "channels", "Channels", "/ws", "onData", 'await client.subscribe("market:tick")')
             assert done["granted"] == ["market:tick"]
@@ -272,7 +353,7 @@ async def test_a_page_gets_messages_with_the_module_of_the_gateway(gateways, red
 
 async def test_a_page_gets_pushes_with_the_module_of_the_gateway(gateways):
     weirgate = gateways("events")
-    with empty_page() as url:
+    with listening(Empty) as url:
         async with open_page(url) as page:
             then = 'await client.identify("d1"), await client.request("lobby.create", {})'
             assert await imported(page, weirgate, "events", "Devices", "/ws", "onPush", then) == {"device": "d1"}

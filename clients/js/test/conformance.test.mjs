@@ -3,12 +3,12 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 
+import { Channels } from "../channels.js";
+import { Devices } from "../events.js";
+import { Trades } from "../trades.js";
+import { connect, Levels } from "../weirgate.js";
 import { inWorld, latest, pass, sleep, sockets, world } from "./world.mjs";
 
-// The modules of this package, or the files that gateways serve.
-const clients = new URL(process.env.CLIENTS ?? "../", import.meta.url);
-const load = (name) => import(new URL(`${name}.js`, clients));
-const [{ connect, Levels }, { Trades }, { Channels }, { Devices }] = await Promise.all(["weirgate", "trades", "channels", "events"].map(load));
 const folder = new URL("../../conformance/", import.meta.url);
 const CLIENTS = {
   connection: ["ws://feed.example/ws", connect],
