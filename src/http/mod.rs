@@ -8,6 +8,7 @@
 mod admin;
 mod body;
 pub mod calls;
+mod client_files;
 mod connection;
 mod fetch;
 mod files;
@@ -26,8 +27,8 @@ mod site;
 
 pub use admin::Admin;
 pub use body::{AnswerBody, BoxError, ReadBodyError, RequestBody, aside};
+pub use client_files::{ClientModule, client_routes};
 pub use fetch::{Fetch, FetchError, FetchLimits};
-pub use files::{ClientModule, client_routes};
 pub use handover::{Handover, HttpSettings, WayBack};
 pub use plane::{HttpHandle, HttpPlane};
 pub use readiness::{NotReady, ReadyLimits};

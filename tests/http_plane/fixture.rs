@@ -56,7 +56,7 @@ impl Fixture {
         routes.push(Route::get("/large", |_| {
             Answer::new(StatusCode::OK, "text/plain", vec![b'x'; LARGE])
         }));
-        routes.extend(page::routes());
+        routes.extend(page::routes(true));
         routes.extend(bodies::routes());
         let site = Site {
             routes,

@@ -93,7 +93,7 @@ impl Running {
         let (send, listening) = mpsc::channel();
         thread::spawn(move || {
             Parts::new("toy", common, NoFeed::default(), Toy)
-                .routes(|_| page::routes().into_iter().chain([health()]).collect())
+                .routes(|_| page::routes(true).into_iter().chain([health()]).collect())
                 .run(Clock::start(), |listening| {
                     send.send(listening.clone()).unwrap()
                 })

@@ -8,7 +8,7 @@ import pytest
 import websockets
 from browser import open_page
 from bus import publisher
-from processes import ROOT
+from processes import ROOT, free_port
 from prometheus import scrape
 from waiting import until
 
@@ -268,12 +268,27 @@ async def test_the_minute_of_a_session_is_shown_during_the_session(nats, start_w
         nothing_wrong(page, weirgate)
 
 
+async def test_all_files_of_the_pages_come_compressed(start_weirgate):
+    admin = free_port()
+    weirgate = start_weirgate("demo", "--admin-addr", f"127.0.0.1:{admin}")
+    await until(lambda: weirgate.get("/health")[0] == 200, 10, "it listens")
+    sizes = """[...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
+        .filter(({ name }) => /(\\/|\\.css|\\.js)$/.test(name)).map(({ name, encodedBodySize, decodedBodySize }) => [name, encodedBodySize, decodedBodySize])"""
+    for url, least in ((weirgate.http_url, 10), (f"http://127.0.0.1:{admin}/operator/", 8)):
+        async with open_page(url) as page:
+            await page.until(f"({sizes}).length >= {least}", 10, "the files are there")
+            for name, sent, whole in await page.js(sizes):
+                assert 0 < sent < whole, name
+
+
 async def test_pages_of_operators_elsewhere_have_no_link(start_weirgate):
     weirgate = start_weirgate("demo", "--admin-addr", "127.0.0.1:0")
     await until(lambda: weirgate.get("/health")[0] == 200, 10, "it listens")
     async with open_page(weirgate.http_url) as page:
-        await page.until("document.getElementById('operators') === null", 10, "the links are gone")
+        await connected(page)
+        assert await page.js("document.getElementById('operators') === null")
         assert "weirgate.js" in await page.text("footer")
+        nothing_wrong(page, weirgate)
 
 
 async def test_at_320_px_every_price_is_whole(start_weirgate):

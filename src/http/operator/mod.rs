@@ -25,7 +25,7 @@ pub use state::{NearLimit, ReadNumber, client};
 const PATH: &str = "/operator/";
 
 /// The files of the page; some are shared with the public page.
-static FILES: [File; 9] = [
+const FILES: [File; 9] = [
     File::html("/operator/", include_str!("index.html")),
     File::css("/operator/page.css", include_str!("../page/page.css")),
     File::css("/operator/operator.css", include_str!("operator.css")),
@@ -59,7 +59,7 @@ pub fn routes(telemetry: &Arc<Telemetry>, clock: Clock, settings: OperatorSettin
         has_tail,
         ..
     } = settings;
-    let mut routes = files::routes(&FILES);
+    let mut routes = files::routes(FILES);
     routes.push(tail_route(
         Arc::clone(&telemetry),
         clock,

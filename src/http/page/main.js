@@ -245,7 +245,8 @@ byId("pause").onclick = () => {
 };
 document.addEventListener("visibilitychange", tick);
 ask();
-removeDeadLinks(byId("operators"));
+const links = byId("operators");
+if (links) removeDeadLinks(links);
 setInterval(tick, TICK_MS);
 draw();
 tick();

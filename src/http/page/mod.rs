@@ -3,11 +3,15 @@
 //! The page uses `/weirgate.js`, the same client as for users ([`ClientModule::Levels`]). Called by `kinds`,
 //! for the gateways with a page.
 
-use super::files::{self, ClientModule, File};
+use std::borrow::Cow;
+
+use super::client_files::{ClientModule, client_routes};
+use super::files::{self, File};
 use super::site::Route;
 
-static FILES: [File; 10] = [
-    File::html("/", include_str!("index.html")),
+const INDEX: File = File::html("/", include_str!("index.html"));
+
+const FILES: [File; 9] = [
     File::css("/page/page.css", include_str!("page.css")),
     File::script("/page/main.js", include_str!("main.js")),
     File::script("/page/values.js", include_str!("values.js")),
@@ -19,11 +23,24 @@ static FILES: [File; 10] = [
     File::script("/page/slow.js", include_str!("slow.js")),
 ];
 
-/// Returns a route for each file, the client included.
-pub fn routes() -> Vec<Route> {
-    let mut routes = files::routes(&FILES);
-    routes.extend(files::client_routes(ClientModule::Levels));
+/// Returns a route for each file, the client included. `has_status`: the address has `/ready`, `/stats` and
+/// `/metrics`, to which the page then has links.
+pub fn routes(has_status: bool) -> Vec<Route> {
+    let mut routes = files::routes([index(has_status)]);
+    routes.extend(files::routes(FILES));
+    routes.extend(client_routes(ClientModule::Levels));
     routes
+}
+
+fn index(has_status: bool) -> File {
+    match INDEX.text.split_once(r#"<span id="operators">"#) {
+        Some((before, links)) if !has_status => {
+            let after = links.split_once("</span>").map_or("", |(_, after)| after);
+            let text = Cow::Owned([before, after].concat());
+            File { text, ..INDEX }
+        }
+        _ => INDEX,
+    }
 }
 
 #[cfg(test)]
@@ -34,14 +51,26 @@ mod tests {
 
     #[test]
     fn the_page_may_load_and_reach_its_own_origin_only() {
-        let answer = ask(&FILES[0], None);
+        let answer = ask(&INDEX, &[]);
         let policy = answer.headers[header::CONTENT_SECURITY_POLICY].to_str();
         assert!(!policy.unwrap().contains("unsafe"));
-        for file in &FILES {
+        for file in FILES.iter().chain(&[INDEX]) {
             for elsewhere in ["http://", "https://", "<style", "style=\"", "innerHTML"] {
                 let svg = file.text.replace("http://www.w3.org/2000/svg", "");
                 assert!(!svg.contains(elsewhere), "{} has {elsewhere}", file.path);
             }
         }
+    }
+
+    #[test]
+    fn the_page_has_no_link_to_what_its_address_has_not() {
+        let (all, some) = (index(true).text, index(false).text);
+        for status in ["ready", "stats", "metrics"] {
+            let link = format!("<a href=\"{status}\">");
+            assert!(all.contains(&link) && !some.contains(&link), "{status}");
+        }
+        let footer =
+            r#"<a href="health">health</a> · <a href="weirgate.js">weirgate.js</a></footer>"#;
+        assert!(some.contains(footer) && some.ends_with("</html>\n"));
     }
 }

@@ -29,7 +29,7 @@ export async function ask(now = performance.now()) {
   }
 }
 
-/** With an admin address of its own, the server has these pages elsewhere. */
+/** A proxy may keep these pages from the public. */
 export async function removeDeadLinks(links) {
   const answer = await fetch(new URL("stats", document.baseURI), { cache: "no-store" }).catch(() => null);
   if (answer?.status === 404) links.remove();

@@ -159,7 +159,7 @@ mod tests {
         let mut routes = pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
         routes.push(health_route(&telemetry, String::new()));
         routes.push(keys_route(&telemetry, clock, Vec::new()));
-        routes.extend(page::routes());
+        routes.extend(page::routes(true));
         for route in routes {
             assert!(is_http_path(route.path), "{}", route.path);
         }

@@ -117,13 +117,14 @@ impl LevelsPlan {
         more: Vec<Route>,
     ) -> Parts<G, LevelsFeed> {
         let frame_bytes = FrameBytes::default();
+        let has_status = self.common.admin_addr.is_none();
         let gateway = gateway(LevelsGateway::new(self.paths, self.common.origins()));
         let feed = LevelsFeed::new(self.feed, frame_bytes.clone());
         Parts::new(self.gateway, self.common, feed, gateway)
             .frame_bytes(frame_bytes)
             .source(source, status)
             .routes(move |telemetry| {
-                let mut routes = page::routes();
+                let mut routes = page::routes(has_status);
                 routes.push(health_route(telemetry, shown_url));
                 routes.push(keys_route(telemetry, clock, self.relays));
                 routes.extend(more);
