@@ -19,9 +19,9 @@ Examples:
   weirgate publish nats://127.0.0.1:4222 news.flash 'hello' --jetstream
   cat messages.jsonl | weirgate publish redis://127.0.0.1:6379 news:all - --rate 100
 
-In MESSAGE, {number} is the number of the message from 1, {time} the Unix time in milliseconds, {walk} a
-number that changes a little with each message, from 100.00 on. Lines of standard input are
-published as they are. Without --count and --rate one message is published; with --rate alone,
+In MESSAGE, {number} is the number of the message from 1, {time} the Unix time in milliseconds,
+{walk} a number that changes a little with each message, from 100.00 on. Lines of standard input
+are published as they are. Without --count and --rate one message is published; with --rate alone,
 messages until Ctrl-C. Exit status: 0, or 1 if the broker is away or refuses a message.";
 
 /// The subcommand.

@@ -170,7 +170,16 @@ impl RedisSource {
         self.has_stood = true;
         session.show_refusals();
         session.relay.link.send(BusEvent::CaughtUp)?;
-        tracing::info!(server, away_ms, "subscribed on Redis");
+        match session.ledger.refused_of_wanted() {
+            (0, _) => tracing::info!(server, away_ms, "subscribed on Redis"),
+            (refused, of) => tracing::warn!(
+                server,
+                away_ms,
+                refused,
+                of,
+                "subscribed on Redis, without the refused names"
+            ),
+        }
         Ok(session.run())
     }
 }
