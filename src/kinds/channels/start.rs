@@ -102,9 +102,13 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     };
     parts.prepare(clock, move |listening| {
         let websocket = listening.url("ws", ChannelsGateway::PATH);
-        say(&format!(
-            "weirgate channels\n  {shown}\n  WebSocket: {websocket}"
-        ));
+        let (bus, address) = &shown;
+        let as_json = || tracing::info!(bus, address, websocket, "weirgate channels");
+        let bus_line = format!("{:<11}{address}", format!("{bus}:"));
+        say(
+            &format!("weirgate channels\n  {bus_line}\n  WebSocket: {websocket}"),
+            as_json,
+        );
     })
 }
 

@@ -80,10 +80,19 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         .reloads(keys.reload)
         .prepare(clock, move |listening| {
             let (websocket, server_id) = (listening.url("ws", ""), &numbers.server_id);
-            say(&format!(
+            let text = format!(
                 "weirgate trades\n  Redis:       {redis_shown}\n  WebSocket:   \
                  {websocket}\n  Environment: {environment}\n  Server:      {server_id}"
-            ));
+            );
+            say(&text, || {
+                tracing::info!(
+                    redis = redis_shown,
+                    websocket,
+                    environment,
+                    server_id,
+                    "weirgate trades"
+                );
+            });
         })
 }
 

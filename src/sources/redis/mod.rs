@@ -80,7 +80,7 @@ use crate::telemetry::BusStatus;
 
 pub use self::ask::{RedisNeeds, ask};
 pub use self::error::RedisError;
-pub use self::publish::{RedisPublisher, RedisSender};
+pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
 pub use self::settings::{Endpoint, REDIS_PORT, RedisSettings, SENTINEL_PORT};
 
 /// The time that TLS, log-in and the question for the role may take together.
