@@ -14,7 +14,7 @@ use crate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
     HistoryLimits, Interest,
 };
-use crate::http::{ClientModule, client_routes};
+use crate::http::{ClientModule, FrontPage, StatusCode, client_routes};
 use crate::hub::{FrameBytes, TopicName};
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
 use crate::kinds::reload::{AclFile, check_default_role};
@@ -88,6 +88,19 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
             let mut routes = client_routes(ClientModule::Channels);
             routes.push(health_route(telemetry, clock, bus_name));
             routes
+        })
+        .front(FrontPage {
+            gateway: CHANNELS.name,
+            path: ChannelsGateway::PATH,
+            status: StatusCode::NOT_FOUND,
+            client: "/channels.js",
+            tail: "--subscribe NAME",
+            documents: &[
+                "docs/guides/hello/nats.md",
+                "docs/guides/hello/redis.md",
+                "docs/guides/channels.md",
+                "docs/reference/protocol-channels.md",
+            ],
         })
         .stats_head(Box::new(move |telemetry, object| {
             stats_head(object, telemetry, &for_stats, clock, bus_name);

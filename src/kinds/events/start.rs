@@ -22,7 +22,7 @@ use crate::http::calls::{CallLimits, Calls};
 use crate::http::internal::{self, InternalAccess};
 use crate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
 use crate::http::services::{self, ServicesAway, Upstream};
-use crate::http::{ClientModule, client_routes};
+use crate::http::{ClientModule, FrontPage, StatusCode, client_routes};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::warn_of_short;
 use crate::reactor::LateWake;
@@ -103,6 +103,18 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
             routes.extend(client_routes(ClientModule::Events));
             routes.extend(proxy.routes());
             routes
+        })
+        .front(FrontPage {
+            gateway: EVENTS.name,
+            path: EventsGateway::PATH,
+            status: StatusCode::NOT_FOUND,
+            client: "/events.js",
+            tail: "--subscribe DEVICE",
+            documents: &[
+                "docs/guides/hello/events.md",
+                "docs/guides/events.md",
+                "docs/reference/protocol-events.md",
+            ],
         })
         .stats_head(Box::new(move |_, object| {
             away_stats.write(object);
