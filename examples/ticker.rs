@@ -57,7 +57,9 @@ fn prepare(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
             vec![Route::get("/health", health)]
         })
         .prepare(clock, |at| {
-            say(&format!("ticker on {}", at.url("ws", "/ws")))
+            let websocket = at.url("ws", "/ws");
+            let as_json = || tracing::info!(websocket, "ticker");
+            say(&format!("ticker on {websocket}"), as_json);
         })
 }
 

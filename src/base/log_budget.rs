@@ -56,8 +56,16 @@ impl LogBudget {
     /// Returns the number of suppressed lines after the end of their second: for a place that asks
     /// periodically, so that the number is logged even if no line follows.
     pub fn left_out(&mut self, now: Now) -> Option<u64> {
-        let told = self.suppressed > 0 && self.second_is_over(now);
-        told.then(|| std::mem::take(&mut self.suppressed))
+        if self.suppressed == 0 || !self.second_is_over(now) {
+            return None;
+        }
+        self.left_out_at_end()
+    }
+
+    /// Returns the number of suppressed lines without a wait: for the end of a place.
+    pub fn left_out_at_end(&mut self) -> Option<u64> {
+        let lines = std::mem::take(&mut self.suppressed);
+        (lines > 0).then_some(lines)
     }
 
     fn second_is_over(&self, now: Now) -> bool {
@@ -101,6 +109,9 @@ mod tests {
         assert_eq!(budget.left_out(START.plus_us(1_000_000)), None);
         let next = Some(LogLine { suppressed: 0 });
         assert_eq!(budget.line(START.plus_us(1_000_001)), next);
+        assert_eq!(budget.line(START.plus_us(1_000_002)), None);
+        assert_eq!(budget.left_out_at_end(), Some(1));
+        assert_eq!(budget.left_out_at_end(), None);
     }
 
     #[test]

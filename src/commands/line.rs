@@ -68,7 +68,14 @@ fn gateway(program: &Program, kind: &GatewayKind, made_for: For) -> Command {
         .args_override_self(true)
         .args(check::args())
         .args(kind.prints.iter().map(|p: &Print| switch(p.flag, p.help)))
-        .args(rows.iter().map(|row| of_gateway(row, made_for)))
+        .args(in_order(&rows, made_for).map(|row| of_gateway(row, made_for)))
+}
+
+/// The rows in the order of the help: `-h` begins with the rows that lead.
+fn in_order(rows: &[Setting], made_for: For) -> impl Iterator<Item = &Setting> {
+    let leads = move |row: &&Setting| made_for == For::ShortHelp && row.leads_short_help;
+    let others = rows.iter().filter(move |row| !leads(row));
+    rows.iter().filter(leads).chain(others)
 }
 
 /// A setting of a gateway; `-h` may leave the setting out.

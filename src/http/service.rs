@@ -34,8 +34,14 @@ impl Service {
             return Found::Handler(&route.answer);
         }
         let methods: Vec<&Method> = on_path().flat_map(|route| route.methods).collect();
+        if !methods.is_empty() {
+            return Found::Answer(method_not_allowed(&methods));
+        }
+        let front = self.site.front.as_ref();
+        if let Some(page) = front.and_then(|front| front.answer(request)) {
+            return Found::Answer(page);
+        }
         match &self.site.fallback {
-            _ if !methods.is_empty() => Found::Answer(method_not_allowed(&methods)),
             Some(fallback) => Found::Handler(fallback),
             None => Found::Answer(Answer::detail(StatusCode::NOT_FOUND, "Not Found")),
         }

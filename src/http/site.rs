@@ -15,6 +15,7 @@ use hyper::http::request;
 use hyper::{Method, StatusCode};
 
 use super::body::{AnswerBody, RequestBody};
+use super::front::FrontPage;
 use super::handover::{Handover, WayBack};
 use crate::admission::Peer;
 use crate::wire::object_writer::ObjectWriter;
@@ -131,6 +132,8 @@ pub struct Site {
     pub routes: Vec<Route>,
     /// The answer for unknown paths, if other than 404 `{"detail":"Not Found"}` (trades contract: 426).
     pub fallback: Option<Handler>,
+    /// The page for browsers at `/` and at the path of the WebSocket, if no route is there.
+    pub front: Option<FrontPage>,
     /// The origins that may read answers, and make changes.
     pub cors: Cors,
 }

@@ -98,7 +98,11 @@ impl BusRows {
             client: path("cert").zip(path("key")),
         };
         let urls = checked.url(self.url);
-        let settings = NatsSettings::plain(urls.expose(), login.unwrap_or(Credentials::None), tls);
+        let login = login.unwrap_or(Credentials::None);
+        let settings = NatsSettings {
+            urls_from: format!("--{}", self.url),
+            ..NatsSettings::plain(urls.expose(), login, tls)
+        };
         let files = settings.check_files(self.prefix);
         files.map(|()| settings).map_err(RunError::Settings)
     }

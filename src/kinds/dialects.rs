@@ -40,6 +40,11 @@ pub(super) const TRADES: Dialect = Dialect {
             _ => None,
         }
     },
+    grants: |message| match text(message, &["type"])?.as_str() {
+        "success" if !(TRADES.is_greeting)(message) => Some(true),
+        "error" => Some(false),
+        _ => None,
+    },
 };
 
 /// Channels: names and patterns.
@@ -77,6 +82,11 @@ pub(super) const CHANNELS: Dialect = Dialect {
         }
         _ => None,
     },
+    grants: |message| match text(message, &["type"])?.as_str() {
+        "subscribed" => Some(!texts(message, "channels").is_empty()),
+        "error" => Some(false),
+        _ => None,
+    },
 };
 
 /// Events: the id of a device.
@@ -105,6 +115,10 @@ pub(super) const EVENTS: Dialect = Dialect {
             }
             _ => None,
         }
+    },
+    grants: |message| {
+        let is_answer = is(message, "event", "identify");
+        is_answer.then(|| !is(message, "type", "error"))
     },
 };
 
@@ -174,6 +188,41 @@ mod tests {
         let want = r#"{"event":"identify","data":{"device_id":"ann"}}"#;
         assert_eq!(device, [want]);
         assert!((LEVELS.subscribe)(&owned(&["x"])).is_empty());
+    }
+
+    #[test]
+    fn each_request_is_granted_or_refused_by_one_message() {
+        let identify =
+            |kind| format!(r#"{{"type":"{kind}","event":"identify","data":{{"device_id":"a"}}}}"#);
+        let (response, error) = (identify("response"), identify("error"));
+        for (dialect, message, want) in [
+            (TRADES, WELCOME, None),
+            (TRADES, TRADE, None),
+            (
+                TRADES,
+                r#"{"type":"success","message":"Successfully subscribed"}"#,
+                Some(true),
+            ),
+            (TRADES, r#"{"type":"error","message":"no"}"#, Some(false)),
+            (CHANNELS, CONNECTED, None),
+            (CHANNELS, r#"{"type":"data","seq":3,"data":1}"#, None),
+            (
+                CHANNELS,
+                r#"{"type":"subscribed","channels":["a"],"errors":["b"]}"#,
+                Some(true),
+            ),
+            (
+                CHANNELS,
+                r#"{"type":"subscribed","channels":[],"errors":["b"]}"#,
+                Some(false),
+            ),
+            (CHANNELS, r#"{"type":"error","error":"no"}"#, Some(false)),
+            (EVENTS, WHO, None),
+            (EVENTS, &response, Some(true)),
+            (EVENTS, &error, Some(false)),
+        ] {
+            assert_eq!((dialect.grants)(message), want, "{message}");
+        }
     }
 
     #[test]

@@ -45,9 +45,11 @@ pub static WEIRGATE: Program = Program {
 
 const START_WITH: &str = "\
 Start with:
-  weirgate demo            then open http://localhost:8000/
-  weirgate levels          with NATS_URL set
-  weirgate levels --check  to check the settings and the files that they name
+  weirgate demo                                  then open http://localhost:8000/
+  weirgate channels --bus nats://127.0.0.1:4222  or redis://127.0.0.1:6379
+  weirgate channels --acl roles.json             with the names of each role
+  weirgate channels --require-auth               with JWT_SECRET set, for clients with a token
+  weirgate channels --check                      to check the settings and their files
 
 Exit status: 0 after a signal, 1 after a failure, 2 for wrong settings.
 WEIRGATE_GATEWAY names the subcommand if none is given.";

@@ -16,6 +16,7 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 
+use self::effects::log_left_out;
 use self::interrupts::{Freeze, StopSignals};
 use self::reading::FirstReads;
 use self::survey::Ends;
@@ -172,6 +173,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         while let Some(effect) = self.hub.poll_effect() {
             self.carry_out(effect);
         }
+        log_left_out(self.end_lines.left_out_at_end());
         Ok(())
     }
 
@@ -309,6 +311,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.report.flushed(None, began.mono_us);
         }
         let turn = [began, self.clock.now()];
+        log_left_out(self.end_lines.left_out(began));
         let event_loop = &self.seams.telemetry.event_loop;
         let feed = self.feed.stats();
         self.report.spun(self.spin.counts());

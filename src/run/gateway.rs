@@ -17,7 +17,7 @@ use super::{RunError, systemd, watches};
 use crate::base::{Clock, QueueBytes, detached};
 use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
-use crate::http::{Admin, Handler, HttpPlane, Route, Site, TakeOver, operator};
+use crate::http::{Admin, FrontPage, Handler, HttpPlane, Route, Site, TakeOver, operator};
 use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub};
 use crate::listening::{ListenAddr, ListenOptions};
 use crate::reactor::{
@@ -66,6 +66,7 @@ pub struct Parts<G: Gateway, F> {
     status: Option<Arc<BusStatus>>,
     routes: Routes,
     fallback: Option<Handler>,
+    front: Option<FrontPage>,
     take_over: Option<TakeOver>,
     stats_head: Option<StatsHead>,
     stats_line: Option<StatsLine>,
@@ -147,6 +148,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             status: None,
             routes: Box::new(|_| Vec::new()),
             fallback: None,
+            front: None,
             take_over: None,
             stats_head: None,
             stats_line: None,
@@ -194,6 +196,13 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     #[must_use]
     pub fn fallback(mut self, fallback: Handler) -> Self {
         self.fallback = Some(fallback);
+        self
+    }
+
+    /// Sets the page for browsers at an address without a page.
+    #[must_use]
+    pub fn front(mut self, front: FrontPage) -> Self {
+        self.front = Some(front);
         self
     }
 
@@ -344,6 +353,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let site = Site {
             routes,
             fallback: self.fallback,
+            front: self.front,
             take_over: self.take_over,
             cors: common.cors(),
         };

@@ -160,6 +160,9 @@ pub struct Dialect {
     pub subscribe: fn(&[String]) -> Vec<String>,
     /// The news of a message about the connection and its subscriptions, for people; `None` for data.
     pub status: fn(&str) -> Option<String>,
+    /// Whether a message grants a part of a subscribe request, or refuses a whole request; `None` for other
+    /// messages. Each request has one such message.
+    pub grants: fn(&str) -> Option<bool>,
 }
 
 impl Dialect {
@@ -171,6 +174,7 @@ impl Dialect {
         is_greeting: |_| false,
         subscribe: |_| Vec::new(),
         status: |_| None,
+        grants: |_| None,
     };
 }
 

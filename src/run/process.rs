@@ -167,9 +167,10 @@ pub(super) fn seed(clock: Clock) -> u64 {
     RandomState::new().hash_one(clock.now().mono_us)
 }
 
-/// Prints a line for people to standard output.
-pub fn say(text: &str) {
-    logging::say(text);
+/// Prints a text for people to standard output. If the format of the log is JSON, calls `as_json` instead,
+/// which logs the same facts as one message with fields.
+pub fn say(text: &str, as_json: impl FnOnce()) {
+    logging::say(text, as_json);
 }
 
 #[cfg(test)]

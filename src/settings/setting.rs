@@ -121,6 +121,8 @@ pub struct Setting {
     pub limit: Option<Limit>,
     /// Whether `-h` shows the setting: one of the dozen settings of most operators.
     pub in_short_help: bool,
+    /// Whether `-h` shows the setting before the others: the settings of the README's examples.
+    pub leads_short_help: bool,
     /// The part of the shared table; without meaning for a gateway's own row.
     pub(super) part: Part,
 }
@@ -144,6 +146,7 @@ impl Setting {
             more: "",
             limit: None,
             in_short_help: false,
+            leads_short_help: false,
             part: Part::Every,
         }
     }
@@ -213,6 +216,12 @@ impl Setting {
     pub const fn in_short_help(mut self) -> Self {
         self.in_short_help = true;
         self
+    }
+
+    /// Puts the setting among the dozen of `-h`, before the others.
+    pub const fn leads_short_help(mut self) -> Self {
+        self.leads_short_help = true;
+        self.in_short_help()
     }
 
     /// Adds a limit: the effect beyond the limit, the evidence, and `FILE::FUNCTION` of a test that exceeds

@@ -326,8 +326,20 @@ impl Ledger {
     }
 
     pub(super) fn has_refused(&self) -> bool {
-        let mut entries = self.channels.values().chain(self.patterns.values());
-        entries.any(|entry| entry.wanted && entry.server == Server::Refused)
+        self.wanted().any(|entry| entry.server == Server::Refused)
+    }
+
+    /// The numbers of wanted names that the server refuses, and of all wanted names.
+    pub(super) fn refused_of_wanted(&self) -> (usize, usize) {
+        let refused = self
+            .wanted()
+            .filter(|entry| entry.server == Server::Refused);
+        (refused.count(), self.wanted().count())
+    }
+
+    fn wanted(&self) -> impl Iterator<Item = &Entry> {
+        let entries = self.channels.values().chain(self.patterns.values());
+        entries.filter(|entry| entry.wanted)
     }
 
     /// The numbers of names in the queue, of names in unanswered commands, and of names that settle.

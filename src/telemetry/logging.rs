@@ -118,16 +118,12 @@ fn flush_before_panics() {
     }));
 }
 
-/// Writes a text for people at the start; as JSON lines if the format is JSON.
-pub fn say(text: &str) {
-    if FORMAT.get() != Some(&LogFormat::Json) {
-        return log_lines::say(text);
-    }
-    for line in text.lines().map(str::trim) {
-        // Leaves out the rules above and below a block.
-        if line.contains(char::is_alphanumeric) {
-            tracing::info!("{line}");
-        }
+/// Writes a text for people at the start. If the format is JSON, calls `as_json` instead, which logs the same
+/// facts as one message with fields.
+pub fn say(text: &str, as_json: impl FnOnce()) {
+    match FORMAT.get() {
+        Some(LogFormat::Json) => as_json(),
+        _ => log_lines::say(text),
     }
 }
 

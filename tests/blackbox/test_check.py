@@ -135,7 +135,9 @@ def test_nats_that_is_away_refuses_or_is_silent(start_nats):
     status, lines = check("levels", NATS_URL=nats.url, NATS_TOKEN="wrong")
     assert status == 1 and has(lines, "error", "Authorization Violation"), lines
     status, lines = check("levels", NATS_URL=f"nats://127.0.0.1:{free_port()}")
-    assert status == 1 and has(lines, "error: cannot reach NATS at", "Connection refused"), lines
+    assert status == 1 and has(lines, "error: cannot reach NATS at", "Connection refused", "check --nats-url,"), lines
+    status, lines = check("channels", "--bus", f"nats://127.0.0.1:{free_port()}")
+    assert status == 1 and has(lines, "error: cannot reach NATS at", "check --bus,"), lines
     away = f"nats://127.0.0.1:{free_port()}"
     status, lines = check("levels", NATS_URL=f"{away},{nats.url}", NATS_TOKEN="right")
     assert status == 0 and has(lines, "warning: cannot reach NATS at", away), "the next server answers"

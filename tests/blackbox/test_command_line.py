@@ -168,6 +168,23 @@ async def test_the_time_in_a_terminal_is_that_of_its_place(in_terminal):
     assert min(apart, 86_400 - apart) < 60, line
 
 
+@pytest.mark.parametrize("gateway, message, fields", [
+    ("demo", "weirgate demo: a simulated market", {"page", "websocket"}),
+    ("levels", "GATEWAY SERVICE", {"nats_url", "websocket"}),
+    ("trades", "weirgate trades", {"redis", "websocket", "environment", "server_id"}),
+    ("channels", "weirgate channels", {"bus", "address", "websocket"}),
+    ("events", "weirgate events", {"lobby", "measurement", "simulation", "websocket"}),
+])
+def test_the_first_text_is_one_message_with_fields_in_json(start_weirgate, gateway, message, fields):
+    env = {"REDIS_URL": "redis://127.0.0.1:1"} if gateway == "trades" else {}
+    weirgate = start_weirgate(gateway, "--log-format", "json", env=env)
+    [line] = weirgate.lines_with(f'"{message}"')
+    known = set(json.loads(line)) - {"timestamp", "level", "target", "message"}
+    assert known == fields, line
+    assert f"localhost:{weirgate.port}" in json.loads(line)["websocket"]
+    assert "  " not in weirgate.log(), "no text of several columns"
+
+
 async def test_json_is_json_in_a_terminal_too(in_terminal):
     weirgate, terminal = in_terminal("demo", "--log-format", "json")
     line = await ended_line(weirgate, lambda: terminal.text)

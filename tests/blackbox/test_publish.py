@@ -88,6 +88,61 @@ def test_the_rate_is_kept_and_a_signal_ends_it(redis_server, started):
     endless.logs("publishing on c; Ctrl-C ends it", ": 1 receiver")
 
 
+def endless(started, *args):
+    started.append(Process([weirgate_binary(), "publish", *args, "--rate", "20", "--retry"]))
+    return started[-1]
+
+
+def test_retry_goes_on_after_a_restart_of_redis(started):
+    server = RedisServer()
+    started.append(server)
+    publisher = endless(started, server.url, "c", "{number}")
+    with subscribed(server, "c") as received:
+        assert int(received()) > 0
+    server.kill()
+    publisher.logs("; again in 0.2 s", "; again in 0.5 s")
+    assert publisher.alive()
+    server.start()
+    publisher.logs("publishing on c again")
+    with subscribed(server, "c") as received:
+        first, second = int(received()), int(received())
+        assert second == first + 1, "the number goes on"
+        begun = time.monotonic()
+        assert [int(received()) for _ in range(10)][-1] == second + 10
+        assert time.monotonic() - begun > 0.3, "the rate holds: nothing is made up for"
+    publisher.send(signal.SIGTERM)
+    assert publisher.wait(10) == 0
+
+
+async def test_retry_goes_on_after_a_restart_of_nats_and_a_signal_ends_the_wait(start_nats, started):
+    server = start_nats()
+    publishers = [endless(started, server.url, "news.flash", "{number}"), endless(started, server.url, "ends", "x")]
+    connection = await nats_client.connect(server.url)
+    got = await connection.subscribe("news.flash")
+    assert int((await got.next_msg(10)).data) > 0
+    await asyncio.to_thread(publishers[1].logs, "publishing on ends")
+    await connection.close()
+    server.kill()
+    for publisher in publishers:
+        publisher.logs("; again in 0.2 s", "; again in 0.5 s")
+    publishers[1].send(signal.SIGTERM)
+    assert await asyncio.to_thread(publishers[1].wait, 10) == 0
+    server.start()
+    await asyncio.to_thread(publishers[0].logs, "publishing on news.flash again")
+    connection = await nats_client.connect(server.url)
+    got = await connection.subscribe("news.flash")
+    first = int((await got.next_msg(10)).data)
+    assert int((await got.next_msg(10)).data) == first + 1
+    await connection.close()
+    publishers[0].send(signal.SIGTERM)
+    assert await asyncio.to_thread(publishers[0].wait, 10) == 0
+
+
+def test_retry_ends_at_what_does_not_pass(redis_server):
+    status, out, told = run(redis_server.url.replace("//", "//nobody:any@"), "c", "x", "--retry")
+    assert (status, out) == (1, "") and told.startswith("error: ") and told.count("\n") == 1, told
+
+
 async def test_nats_with_and_without_a_stream(nats):
     status, out, told = await publish(nats.url, "news.flash", "x", "--jetstream")
     assert (status, out) == (1, "") and "no stream has this subject" in told and "news.flash" in told, told

@@ -84,5 +84,6 @@ async def test_trades_are_not_ready_at_once_without_their_pattern(redis_server, 
     redis_server.client().execute_command("ACL", "SETUSER", "reader", "on", "nopass", "resetchannels", "+@all")
     weirgate = start_weirgate("trades", env={"REDIS_URL": redis_server.url.replace("//", "//reader:any@")})
     await until(lambda: reasons(weirgate) == ["subscription_refused"], 10, "the refusal, long before the grace of an outage")
-    weirgate.logs("Redis refused a subscription")
+    weirgate.logs("Redis refused a subscription", "without the refused names", "refused=1 of=1")
+    assert "subscribed on Redis\n" not in weirgate.log() and "subscribed on Redis " not in weirgate.log()
     await until(lambda: scrape(weirgate).sum("weirgate_bus_subscriptions_refused_total") == 1, 10, "weirgate_bus_subscriptions_refused_total")

@@ -97,6 +97,17 @@ async def test_a_subscription_that_is_refused_is_told(redis_server, start_weirga
     await until(lambda: 'reason="peer_closed" code=1000' in weirgate.log(), 10, "a close by the client")
 
 
+@pytest.mark.parametrize("style", [[], ["--raw"], ["--reconnect"]], ids=["lines", "raw", "reconnect"])
+async def test_a_tail_that_is_granted_nothing_ends_with_1(redis_server, start_weirgate, style):
+    channels = start_weirgate("channels", redis=redis_server).wait_ready()
+    status, _, told = await tail("channels", "--subscribe", "engine:signal", "--port", channels.port, *style)
+    assert status == 1 and "subscribed to nothing; the gateway refuses: Access denied" in told, told
+    assert told.endswith("error: the gateway grants nothing of --subscribe; check the names, and the rights of the token\n"), told
+    trades = start_weirgate("trades", redis=redis_server).wait_ready()
+    status, _, told = await tail("trades", "--subscribe", "A-NAME-THAT-IS-TOO-LONG", "--port", trades.port, *style)
+    assert status == 1 and "error: the gateway grants nothing" in told, told
+
+
 async def test_a_token_is_sent_refused_in_words_and_hidden(redis_server, start_weirgate, start_tail):
     env = {"JWT_SECRET": SECRET, "REQUIRE_AUTH": "true"}
     weirgate = start_weirgate("channels", redis=redis_server, env=env).wait_ready()

@@ -424,7 +424,7 @@ pub(crate) const FIXED: &[Fixed] = &[
     Fixed {
         what: "Log lines about ended connections",
         value: "10 a second",
-        beyond: "counted, and reported as `lines_left_out` in the next line",
+        beyond: "counted, and reported as `lines_left_out` in the next line, or within two seconds",
         shows: Shows::Metric(names::CLIENT_CLOSES),
         code: ("src/reactor/turn.rs", "END_LINES_PER_SECOND: u32 = 10;"),
         test: "tests/blackbox/test_limits_logs.py::test_a_flood_of_ends_is_no_flood_of_lines",

@@ -46,6 +46,7 @@ fn settings(url: &str) -> NatsSettings {
         durable: durable.into(),
     };
     NatsSettings {
+        urls_from: "--nats-url".to_owned(),
         urls: url.into(),
         credentials: Credentials::None,
         tls: Tls::default(),

@@ -352,9 +352,12 @@ async def test_a_slowed_tab_skips_to_the_newest_and_a_fast_connection_beside_it_
         await page.js("document.getElementById('slow-button').click()")
         skipped = "Number(document.querySelector('#slow-this [data-key=skipped]').textContent.replace(',', ''))"
         await page.until(f"{skipped} > 20", 60, "the server skips for the slow tab")
+        assert await page.js("[document.getElementById('pill').dataset.status, document.getElementById('status').textContent]") == [
+            "slowed", "Slowed"]
         ages = []
         for _ in range(20):
-            slow, fast = await page.js(SIDES)
+            slow, fast, shown = await page.js(f"[...{SIDES}, document.getElementById('age').textContent]")
+            assert shown == slow["age"], "one age"
             assert slow["state"] in ("skips to the newest", "waits for the client"), slow
             assert fast["skipped"] == "0" and fast["state"] == "nothing waits", fast
             assert milliseconds(fast["age"]) < 1000, fast
@@ -371,11 +374,23 @@ async def test_a_slowed_tab_skips_to_the_newest_and_a_fast_connection_beside_it_
         await page.js("document.getElementById('slow-button').click()")
         await page.until("document.querySelector('#slow-this [data-key=state]').textContent === 'nothing waits'", 10, "full speed again")
         assert await page.text("#slow-about") == "Both at full speed"
+        await page.until("document.getElementById('status').textContent === 'Live'", 10, "live again")
         before = await page.js(skipped)
         await asyncio.sleep(1.5)
         slow, fast = await page.js(SIDES)
         assert await page.js(skipped) == before and milliseconds(slow["age"]) < 1000, slow
         nothing_wrong(page, weirgate)
+
+
+async def test_the_names_of_the_market_have_a_tooltip(start_weirgate):
+    weirgate = start_weirgate("demo").wait_ready()
+    async with open_page(weirgate.http_url) as page:
+        await page.until("document.querySelectorAll('#rows .barrier').length > 3", 10, "the levels")
+        bare = "[...document.querySelectorAll('#ladder thead th, #predictions thead th')].filter(th => !th.title).map(th => th.textContent)"
+        assert await page.js(bare) == []
+        titles = "[...document.querySelectorAll('#rows .barrier')].map(cell => [cell.dataset.state, cell.title])"
+        states = dict(await page.js(titles))
+        assert states and all("level" in title.split(",")[0] for title in states.values()), states
 
 
 async def test_a_real_market_has_no_control_that_slows(nats, start_weirgate):

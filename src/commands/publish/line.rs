@@ -19,10 +19,11 @@ Examples:
   weirgate publish nats://127.0.0.1:4222 news.flash 'hello' --jetstream
   cat messages.jsonl | weirgate publish redis://127.0.0.1:6379 news:all - --rate 100
 
-In MESSAGE, {number} is the number of the message from 1, {time} the Unix time in milliseconds, {walk} a
-number that changes a little with each message, from 100.00 on. Lines of standard input are
-published as they are. Without --count and --rate one message is published; with --rate alone,
-messages until Ctrl-C. Exit status: 0, or 1 if the broker is away or refuses a message.";
+In MESSAGE, {number} is the number of the message from 1, {time} the Unix time in milliseconds,
+{walk} a number that changes a little with each message, from 100.00 on. Lines of standard input
+are published as they are. Without --count and --rate one message is published; with --rate alone,
+messages until Ctrl-C. With --retry, messages on their way when the broker goes away may be
+missing, and one may come twice. Exit status: 0, or 1 if the broker is away or refuses a message.";
 
 /// The subcommand.
 pub(in crate::commands) fn command() -> Command {
@@ -43,13 +44,15 @@ pub(in crate::commands) fn command() -> Command {
         .args(flags())
 }
 
-fn flags() -> [Arg; 5] {
+fn flags() -> [Arg; 6] {
     let stored = "Wait until a JetStream stream has stored each message";
+    let retry = "Go on after the broker was away, instead of ending";
     let authorities = "PEM file with the certificates to trust for TLS [default: the system's]";
     [
         value("count", "N", "End after N messages").value_parser(value_parser!(u64).range(1..)),
         value("rate", "R", "Messages per second, for example 5 or 0.5").value_parser(rate),
         switch("jetstream", stored),
+        switch("retry", retry),
         value("creds", "FILE", "Credentials file of a NATS user")
             .value_parser(value_parser!(PathBuf)),
         value("ca-file", "FILE", authorities).value_parser(value_parser!(PathBuf)),
@@ -92,6 +95,7 @@ pub(in crate::commands) fn read(matches: &ArgMatches) -> Result<PublishCommand, 
         count: count.or_else(|| is_single.then_some(1)),
         rate,
         jetstream,
+        retry: matches.get_flag("retry"),
         creds,
         ca_file: matches.get_one("ca-file").cloned(),
     })

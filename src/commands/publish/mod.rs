@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::program::complain;
-use super::tail::Stop;
+use super::tail::{RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN, Stop};
 use crate::base::{Clock, SplitMix64};
 use crate::sources::nats::{Credentials, NatsError, NatsSender, NatsSettings, Tls};
-use crate::sources::redis::{Endpoint, RedisError, RedisSender, RedisSettings};
+use crate::sources::redis::{Endpoint, RedisError, RedisSender, RedisSenders, RedisSettings};
 
 /// The longest line of standard input that is published.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -32,6 +32,8 @@ pub struct PublishCommand {
     pub rate: Option<f64>,
     /// Whether a JetStream stream must acknowledge each message.
     pub jetstream: bool,
+    /// Whether to connect again after the broker was away.
+    pub retry: bool,
     /// The credentials file of a NATS user.
     pub creds: Option<PathBuf>,
     /// The authorities for TLS; `None` for the system's authorities.
@@ -89,6 +91,17 @@ pub enum PublishError {
     System(io::Error),
 }
 
+impl PublishError {
+    /// Whether another attempt may succeed.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Nats(error) => error.may_pass(),
+            Self::Redis(error) => error.may_pass(),
+            _ => false,
+        }
+    }
+}
+
 /// A connection to a broker.
 trait Broker {
     /// Publishes a message. Returns the response of the broker.
@@ -113,7 +126,7 @@ impl Broker for NatsSender {
     }
 }
 
-impl Broker for RedisSender {
+impl Broker for RedisSender<'_> {
     fn publish(&mut self, name: &str, message: &[u8]) -> Result<Told, PublishError> {
         Ok(Told::Receivers(Self::publish(self, name, message)?))
     }
@@ -130,6 +143,54 @@ enum Told {
     Receivers(i64),
 }
 
+/// The way to a broker: one connection after the other.
+enum Brokers {
+    Nats {
+        settings: NatsSettings,
+        jetstream: bool,
+    },
+    Redis(RedisSenders),
+}
+
+impl Brokers {
+    fn connect(&mut self) -> Result<Box<dyn Broker + '_>, PublishError> {
+        Ok(match self {
+            Self::Nats {
+                settings,
+                jetstream,
+            } => Box::new(NatsSender::connect(settings, *jetstream)?),
+            Self::Redis(senders) => Box::new(senders.connect()?),
+        })
+    }
+}
+
+/// The progress over all connections.
+struct Progress {
+    published: u64,
+    told: Told,
+    /// The message that the broker did not take.
+    held: Option<Vec<u8>>,
+    /// Whether a message was taken on this connection.
+    is_well: bool,
+}
+
+/// The pace of a connection: the time of its first message, and the messages before.
+struct Pace {
+    rate: Option<f64>,
+    begun: Instant,
+    before: u64,
+}
+
+impl Pace {
+    /// Waits until the next message is due. Returns false if the user stops.
+    fn is_time(&self, published: u64, stop: &Stop) -> bool {
+        let Some(rate) = self.rate else { return true };
+        let here = published - self.before;
+        let due = self.begun + Duration::from_secs_f64(here as f64 / rate);
+        stop.sleep_until(due)
+    }
+}
+
 impl PublishCommand {
     /// Publishes all messages, or until the user stops. Returns the text to show.
     ///
@@ -137,60 +198,109 @@ impl PublishCommand {
     /// The broker is not available or refuses a message, or the input cannot be read.
     pub fn run(mut self) -> Result<String, PublishError> {
         let stop = Stop::at_signals().map_err(PublishError::System)?;
-        let mut broker = self.connect()?;
-        if self.count.is_none() && matches!(self.messages, Messages::Made(_)) {
-            complain(&format!("publishing on {}; Ctrl-C ends it", self.name));
-        }
+        let mut brokers = self.brokers()?;
         let mut input = io::stdin().lock();
-        let (begun, mut published) = (Instant::now(), 0);
-        let mut told = Told::Nothing;
-        while self.count.is_none_or(|count| published < count) && !stop.is_asked() {
-            if !self.is_time(begun, published, &stop) {
+        let mut progress = Progress {
+            published: 0,
+            told: Told::Nothing,
+            held: None,
+            is_well: false,
+        };
+        let mut delay = RECONNECT_DELAY_MIN;
+        loop {
+            progress.is_well = false;
+            let sent = match brokers.connect() {
+                // Once a message was published, the login and the names are right.
+                Err(error) => Err((progress.published > 0 || error.may_pass(), error)),
+                Ok(mut broker) => self
+                    .send(&mut *broker, &mut input, &mut progress, &stop)
+                    .map_err(|error| (error.may_pass(), error)),
+            };
+            let error = match sent {
+                Ok(()) => break,
+                Err((true, error)) if self.retry => error,
+                Err((_, error)) => return Err(error),
+            };
+            if progress.is_well {
+                delay = RECONNECT_DELAY_MIN;
+            }
+            complain(&format!("{error}; again in {:.1} s", delay.as_secs_f64()));
+            if !stop.sleep_until(Instant::now() + delay) {
                 break;
             }
-            let message = match &mut self.messages {
-                Messages::Made(template) => template.next(Clock::start().now().unix_ms),
-                Messages::Lines => match next_line(&mut input, published + 1)? {
+            delay = (delay * 2).min(RECONNECT_DELAY_MAX);
+        }
+        Ok(summary(&self.name, progress.published, &progress.told))
+    }
+
+    /// Publishes the remaining messages on a connection.
+    fn send(
+        &mut self,
+        broker: &mut dyn Broker,
+        input: &mut impl BufRead,
+        progress: &mut Progress,
+        stop: &Stop,
+    ) -> Result<(), PublishError> {
+        let pace = Pace {
+            rate: self.rate,
+            begun: Instant::now(),
+            before: progress.published,
+        };
+        let is_endless = self.count.is_none() && matches!(self.messages, Messages::Made(_));
+        if is_endless && pace.before == 0 {
+            complain(&format!("publishing on {}; Ctrl-C ends it", self.name));
+        }
+        let wants_more = |published| self.count.is_none_or(|count| published < count);
+        while wants_more(progress.published) && !stop.is_asked() {
+            if !pace.is_time(progress.published, stop) {
+                break;
+            }
+            let message = match (progress.held.take(), &mut self.messages) {
+                (Some(held), _) => held,
+                (None, Messages::Made(template)) => template.next(Clock::start().now().unix_ms),
+                (None, Messages::Lines) => match next_line(input, progress.published + 1)? {
                     Some(line) => line,
                     None => break,
                 },
             };
-            told = broker.publish(&self.name, &message)?;
-            published += 1;
+            match broker.publish(&self.name, &message) {
+                Ok(told) => progress.told = told,
+                Err(error) => {
+                    progress.held = Some(message);
+                    return Err(error);
+                }
+            }
+            progress.published += 1;
+            if !progress.is_well && pace.before > 0 {
+                complain(&format!("publishing on {} again", self.name));
+            }
+            progress.is_well = true;
         }
-        broker.settle(&self.name)?;
-        Ok(summary(&self.name, published, &told))
+        broker.settle(&self.name)
     }
 
-    /// Waits until the next message is due. Returns false if the user stops.
-    fn is_time(&self, begun: Instant, published: u64, stop: &Stop) -> bool {
-        let Some(rate) = self.rate else { return true };
-        let due = begun + Duration::from_secs_f64(published as f64 / rate);
-        stop.sleep_until(due)
+    fn brokers(&self) -> Result<Brokers, PublishError> {
+        Ok(match &self.url {
+            BrokerUrl::Nats(url) => Brokers::Nats {
+                settings: self.nats(url),
+                jetstream: self.jetstream,
+            },
+            BrokerUrl::Redis(url) => {
+                let mut settings = RedisSettings::new(Endpoint::parse(url)?);
+                settings.tls_ca_file.clone_from(&self.ca_file);
+                Brokers::Redis(RedisSenders::new(settings)?)
+            }
+        })
     }
 
-    fn connect(&self) -> Result<Box<dyn Broker>, PublishError> {
-        match &self.url {
-            BrokerUrl::Nats(url) => self.nats(url),
-            BrokerUrl::Redis(url) => self.redis(url),
-        }
-    }
-
-    fn nats(&self, url: &str) -> Result<Box<dyn Broker>, PublishError> {
+    fn nats(&self, url: &str) -> NatsSettings {
         let creds = self.creds.clone();
         let credentials = creds.map_or(Credentials::None, Credentials::CredsFile);
         let tls = Tls {
             ca: self.ca_file.clone(),
             ..Tls::default()
         };
-        let settings = NatsSettings::plain(url, credentials, tls);
-        Ok(Box::new(NatsSender::connect(&settings, self.jetstream)?))
-    }
-
-    fn redis(&self, url: &str) -> Result<Box<dyn Broker>, PublishError> {
-        let mut settings = RedisSettings::new(Endpoint::parse(url)?);
-        settings.tls_ca_file.clone_from(&self.ca_file);
-        Ok(Box::new(RedisSender::new(&settings)?))
+        NatsSettings::plain(url, credentials, tls)
     }
 }
 

@@ -83,6 +83,11 @@ pub enum TailError {
         /// The duration of the silence, seconds.
         seconds: u64,
     },
+    /// The gateway refused every subscription.
+    #[error(
+        "the gateway grants nothing of --subscribe; check the names, and the rights of the token"
+    )]
+    NothingGranted,
     /// The time was over before `--count` messages had arrived.
     #[error("{have} of {want} messages within --timeout-s")]
     TooFew {

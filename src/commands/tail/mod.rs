@@ -49,9 +49,9 @@ const SILENT_TICKS_TO_PING: u32 = 100;
 /// Ticks without a byte from the server before the end of the connection.
 const SILENT_TICKS_MAX: u32 = 200;
 /// The first delay before a reconnection; each further delay doubles.
-const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
+pub(super) const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
 /// The longest delay.
-const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(10);
+pub(super) const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(10);
 /// The age of a good connection: after a good connection the first delay applies again.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
@@ -163,6 +163,10 @@ struct Session<'a> {
     /// Ticks since the last byte of the server. Time with a blocked standard output does not count.
     silent_ticks: u32,
     closed: Option<CloseFrame>,
+    /// Subscribe requests that are neither granted nor refused yet.
+    requests_open: usize,
+    /// Whether anything was granted, or may be: the user's own texts are not followed.
+    has_grant: bool,
 }
 
 /// Whether a session continues.
@@ -188,6 +192,8 @@ impl<'a> Session<'a> {
             greeting_until: None,
             silent_ticks: 0,
             closed: None,
+            requests_open: 0,
+            has_grant: !command.send.is_empty(),
         }
     }
 
@@ -238,12 +244,13 @@ impl<'a> Session<'a> {
     }
 
     /// Sends the subscriptions and the user's texts.
-    fn speak(&self, link: &mut Link) -> Result<(), TailError> {
+    fn speak(&mut self, link: &mut Link) -> Result<(), TailError> {
         let names = &self.command.subscribe;
         let subscriptions = match self.dialect {
             Some(dialect) if !names.is_empty() => (dialect.subscribe)(names),
             _ => Vec::new(),
         };
+        self.requests_open = subscriptions.len();
         for text in subscriptions.iter().chain(&self.command.send) {
             link.send(Message::text(text.as_str()))
                 .map_err(TailError::Broken)?;
@@ -303,6 +310,7 @@ impl<'a> Session<'a> {
         if let Some(status) = &status {
             complain(&escaped(status.as_bytes()));
         }
+        self.count_grant(text)?;
         if status.is_some() && self.command.style != Style::Raw {
             return Ok(Next::GoOn);
         }
@@ -312,6 +320,20 @@ impl<'a> Session<'a> {
             // A closed reader (`weirgate tail … | head -1`) has enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Next::End),
             Err(error) => Err(TailError::Output(error)),
+        }
+    }
+
+    /// Ends the command if the gateway has refused every request: nothing would ever come.
+    fn count_grant(&mut self, text: &str) -> Result<(), TailError> {
+        let grants = self.dialect.and_then(|dialect| (dialect.grants)(text));
+        let (Some(grants), true) = (grants, self.requests_open > 0) else {
+            return Ok(());
+        };
+        self.requests_open -= 1;
+        self.has_grant |= grants;
+        match self.requests_open == 0 && !self.has_grant {
+            true => Err(TailError::NothingGranted),
+            false => Ok(()),
         }
     }
 

@@ -15,6 +15,16 @@ const CHART_HALF = 14, SCORE_HALF = 38;
 const SCALE_SHARE = 0.1;
 const FOLLOW_PAUSE_MS = 10_000;
 
+/** The names of the market, for readers who are no traders. */
+const BARRIERS = {
+  VACUUM: "Few orders rest at the level", WALL: "Far more orders than usual rest at the level", CONSUMED: "Trades use up the orders at the level",
+  ABSORPTION: "Orders at the level come back as fast as trades use them up", NEUTRAL: "About as many orders as usual rest at the level",
+};
+const SIGNALS = {
+  BREAK: "The price is expected to pass the level", BOUNCE: "The price is expected to turn at the level",
+  NO_TRADE: "Nothing to trade on", CHOP: "No direction; also shown if the publisher sends no signal",
+};
+
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const box = byId("scroll"), body = byId("rows");
 const rows = new Map();
@@ -127,7 +137,8 @@ class Row {
     attribute(this.#barrierCell, "data-state", state);
     // A wall of 2.5 times the usual depth fills the bar.
     scale(this.#barrierFill, wall === null ? null : clamp(Math.abs(wall) / 2.5, 0.02, 1));
-    const parts = [liquidity === null ? "" : `liquidity ${signed(liquidity, 0)}`, wall === null ? "" : `${decimal(wall, 2)} of the usual depth`];
+    const meaning = Object.hasOwn(BARRIERS, state) ? BARRIERS[state] : "";
+    const parts = [meaning, liquidity === null ? "" : `liquidity ${signed(liquidity, 0)}`, wall === null ? "" : `${decimal(wall, 2)} of the usual depth`];
     attribute(this.#barrierCell, "title", parts.filter(Boolean).join(", "));
   }
 
@@ -147,7 +158,7 @@ class Row {
     attribute(this.tr, "data-signal", signal);
     put(this.#arrow, up ? "▲" : down ? "▼" : "");
     put(this.#signal, words(signal));
-    attribute(this.#chip, "title", signal === "CHOP" ? "No direction; also shown if the publisher sends no signal" : "");
+    attribute(this.#chip, "title", Object.hasOwn(SIGNALS, signal) ? SIGNALS[signal] : "");
     put(this.#direction, up ? " up" : down ? " down" : ` ${text(level.direction)}`);
     const confidence = text(level.confidence);
     put(this.#confidence, words(confidence) || "–");

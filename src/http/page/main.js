@@ -5,7 +5,7 @@ import { drawLadder, followSpot } from "./ladder.js";
 import { drawPredictions } from "./predictions.js";
 import { aboutRelays, drawRelays, takeAges, takeState } from "./relays.js";
 import { ask, removeDeadLinks, server } from "./server.js";
-import { drawSlow, ownUrl, setUpSlow } from "./slow.js";
+import { drawSlow, isSlow, ownUrl, setUpSlow } from "./slow.js";
 import { attribute, byId, bytes, decimal, duration, isObject, number, object, objects, put, text, words } from "./values.js";
 
 /** Told well within the 3 s that are promised. */
@@ -149,8 +149,12 @@ function closeText({ code, reason, opened }) {
   return `${code} ${text(reason, 80) || (opened ? CLOSES[code] ?? "" : "no connection")}`.trim();
 }
 
-/** A market moves all the time; a relayed subject may be silent for hours and well. */
-const shownStatus = () => (feed.status === "stale" && server.isRelays && !server.isBusAway ? "quiet" : feed.status);
+/** A market moves all the time; a relayed subject may be silent for hours and well. A slowed tab is behind on purpose. */
+function shownStatus() {
+  const isHere = feed.status === "open" || feed.status === "stale";
+  if (isHere && isSlow()) return "slowed";
+  return feed.status === "stale" && server.isRelays && !server.isBusAway ? "quiet" : feed.status;
+}
 
 /** What the pill shows, and what is read aloud when it changes. */
 function statusTexts(now) {
@@ -158,6 +162,7 @@ function statusTexts(now) {
   switch (shownStatus()) {
     case "connecting": return feed.lastClose ? ["Reconnecting", "Connection lost, reconnecting"] : ["Connecting", "Connecting"];
     case "waiting": return [`Reconnecting in ${wait} s`, "Connection lost, reconnecting"];
+    case "slowed": return isPaused ? ["Paused", "The view is paused, the data comes on"] : ["Slowed", "Connected, and this tab is slowed"];
     case "quiet": return ["Quiet", "Connected, nothing new has come"];
     case "stale": return server.isBusAway
       ? ["NATS is away", "Connected, but the server gets no data: NATS is away"]
@@ -222,7 +227,7 @@ function drawFigures(now) {
   const rate = rates(now), middle = [...latencies].sort((a, b) => a - b)[latencies.length >> 1];
   put(byId("rate"), decimal(rate && rate.messages, 1));
   put(byId("bytes"), rate ? bytes(rate.bytes) : "–");
-  put(byId("age"), arrivedAt === null ? "–" : duration(now - arrivedAt));
+  if (!server.isSimulated) put(byId("age"), arrivedAt === null ? "–" : duration(now - arrivedAt));
   put(byId("latency"), middle === undefined ? "–" : `≈ ${duration(middle)}`);
   put(byId("messages"), decimal(received, 0));
   put(byId("received"), bytes(receivedBytes));

@@ -45,20 +45,24 @@ class Side {
     this.#said = answer?.ok ? await answer.json() : null;
   }
 
+  /** Returns the text of the age. */
   draw() {
     const said = this.#said, show = (key, value) => put(this.#cells.get(key), value);
-    show("age", this.newestTs === null ? "–" : duration(Math.max(0, Date.now() - this.newestTs)));
+    const age = this.newestTs === null ? "–" : duration(Math.max(0, Date.now() - this.newestTs));
+    show("age", age);
     show("received", decimal(this.received, 0));
     show("state", said ? STATES[said.state] ?? said.state : "–");
     show("queue", said ? `${said.queue_messages} message${said.queue_messages === 1 ? "" : "s"}, ${bytes(said.queue_bytes)}` : "–");
     show("skipped", said ? decimal(said.conflated, 0) : "–");
+    return age;
   }
 }
 
 let feed = null, mine = null, other = null, second = null, isOnLine = false, isAsking = false, askedAt = -Infinity;
 
 const rate = () => RATES[Number(byId("slow-rate").value)];
-const isSlow = () => mine?.rate < FULL_SPEED;
+/** Whether the tab is slowed now. */
+export const isSlow = () => mine?.rate < FULL_SPEED;
 
 /** The address for the page's own connection. At full speed again, the tab stays on the slow line until its connection ends. */
 export function ownUrl(path) {
@@ -97,6 +101,7 @@ export function setUpSlow(connection, timeOf) {
   mine = new Side(byId("slow-this"));
   other = new Side(byId("slow-other"));
   byId("slow").hidden = false;
+  attribute(byId("age-about"), "title", "Of the newest value");
   byId("slow-button").onclick = () => {
     mine.rate = isSlow() ? FULL_SPEED : rate();
     openSecond(timeOf);
@@ -119,7 +124,8 @@ export function setUpSlow(connection, timeOf) {
 export function drawSlow(now, received, newestTs) {
   mine.received = received;
   mine.newestTs = newestTs;
-  mine.draw();
+  // The page has one age of this tab: a slowed tab still gets messages, with older values.
+  put(byId("age"), mine.draw());
   other.draw();
   // Nobody is asked before the control was used.
   if (!second || isAsking || now - askedAt < ASK_MS) return;

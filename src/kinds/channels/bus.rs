@@ -28,8 +28,8 @@ pub(super) struct ChannelsBus {
 pub(super) struct OpenBus {
     pub(super) source: Box<dyn Source>,
     pub(super) interest: BusInterest,
-    /// The address of the bus, without secrets.
-    pub(super) shown: String,
+    /// The kind of the bus for people, and its address without secrets.
+    pub(super) shown: (&'static str, String),
     /// The check of the bus for `--check --connect`.
     pub(super) question: Question,
 }
@@ -105,7 +105,7 @@ impl ChannelsBus {
         Ok(OpenBus {
             source: Box::new(source),
             interest,
-            shown: format!("Redis:     {}", self.bus.address()),
+            shown: ("Redis", self.bus.address()),
             question,
         })
     }
@@ -132,7 +132,7 @@ impl ChannelsBus {
         Ok(OpenBus {
             source: Box::new(source),
             interest,
-            shown: format!("NATS:      {}", self.bus.address()),
+            shown: ("NATS", self.bus.address()),
             question,
         })
     }

@@ -43,12 +43,13 @@ pub(super) const OWN: &[Setting] = &[
         "bus",
         Kind::OptionalUrls(bus::SCHEMES),
         "",
-        "Redis or NATS whose messages are relayed; empty: Redis at --redis-url",
+        "NATS or Redis to relay; empty: Redis at --redis-url",
     )
     .more(
         "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS; nats://USER:PASSWORD@HOST:PORT, \
          tls:// for TLS, several NATS servers with commas between them; shown without the secret.",
-    ),
+    )
+    .leads_short_help(),
     Setting::ms(
         HEADING,
         "bus-settle-ms",
@@ -300,13 +301,14 @@ pub(super) const OWN: &[Setting] = &[
         "acl",
         Kind::Text,
         "",
-        "JSON file with the names and patterns of each role; replaces the built-in table",
+        "JSON file with the names and patterns of each role",
     )
     .more(
-        "A name may have places for claims of the token: {sub}, {claim:NAME}. --print-acl prints \
-        the table in force, in the same form. SIGHUP reads the file again; a broken file leaves \
+        "Replaces the built-in table. A name may have places for claims of the token: {sub}, \
+        {claim:NAME}. --print-acl prints the table in force, in the same form. SIGHUP reads the file again; a broken file leaves \
         the table unchanged.",
-    ),
+    )
+    .leads_short_help(),
 ];
 
 /// The shared rows with the defaults and names of the contract.
@@ -317,6 +319,8 @@ pub(super) const CHANGES: &[Change] = &[
         row.default("8889").more("")
     }),
     ("message-bytes-max", |row| row.default("2097152")),
+    ("require-auth", |row| row.leads_short_help()),
+    ("jwt-secret", |row| row.leads_short_help()),
 ];
 
 /// Checks the settings against each other: the bus, names on the bus, the history.

@@ -14,7 +14,7 @@ use crate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
     HistoryLimits, Interest,
 };
-use crate::http::{ClientModule, client_routes};
+use crate::http::{ClientModule, FrontPage, StatusCode, client_routes};
 use crate::hub::{FrameBytes, TopicName};
 use crate::kinds::auth::{access_metrics, acl, authenticator, warn_of};
 use crate::kinds::reload::{AclFile, check_default_role};
@@ -89,6 +89,19 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
             routes.push(health_route(telemetry, clock, bus_name));
             routes
         })
+        .front(FrontPage {
+            gateway: CHANNELS.name,
+            path: ChannelsGateway::PATH,
+            status: StatusCode::NOT_FOUND,
+            client: "/channels.js",
+            tail: "--subscribe NAME",
+            documents: &[
+                "docs/guides/hello/nats.md",
+                "docs/guides/hello/redis.md",
+                "docs/guides/channels.md",
+                "docs/reference/protocol-channels.md",
+            ],
+        })
         .stats_head(Box::new(move |telemetry, object| {
             stats_head(object, telemetry, &for_stats, clock, bus_name);
         }))
@@ -102,9 +115,13 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     };
     parts.prepare(clock, move |listening| {
         let websocket = listening.url("ws", ChannelsGateway::PATH);
-        say(&format!(
-            "weirgate channels\n  {shown}\n  WebSocket: {websocket}"
-        ));
+        let (bus, address) = &shown;
+        let as_json = || tracing::info!(bus, address, websocket, "weirgate channels");
+        let bus_line = format!("{:<11}{address}", format!("{bus}:"));
+        say(
+            &format!("weirgate channels\n  {bus_line}\n  WebSocket: {websocket}"),
+            as_json,
+        );
     })
 }
 

@@ -22,7 +22,7 @@ use crate::http::calls::{CallLimits, Calls};
 use crate::http::internal::{self, InternalAccess};
 use crate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
 use crate::http::services::{self, ServicesAway, Upstream};
-use crate::http::{ClientModule, client_routes};
+use crate::http::{ClientModule, FrontPage, StatusCode, client_routes};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::warn_of_short;
 use crate::reactor::LateWake;
@@ -89,7 +89,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     metrics.push(away.metric());
     metrics.extend(bus_pages.iter().flat_map(BusPages::metrics));
     let (away_stats, bus_stats) = (away.clone(), bus_pages.clone());
-    let welcome = welcome(checked, bus_pages.as_ref());
+    let welcome = Welcome::new(checked, bus_pages.as_ref());
     let gateway = EventsGateway::new(gateway_settings, common.origins(), Arc::clone(&stats));
     let prepared = Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
         .frame_bytes(frame_bytes)
@@ -103,6 +103,18 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
             routes.extend(client_routes(ClientModule::Events));
             routes.extend(proxy.routes());
             routes
+        })
+        .front(FrontPage {
+            gateway: EVENTS.name,
+            path: EventsGateway::PATH,
+            status: StatusCode::NOT_FOUND,
+            client: "/events.js",
+            tail: "--subscribe DEVICE",
+            documents: &[
+                "docs/guides/hello/events.md",
+                "docs/guides/events.md",
+                "docs/reference/protocol-events.md",
+            ],
         })
         .stats_head(Box::new(move |_, object| {
             away_stats.write(object);
@@ -120,10 +132,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         .asks(questions)
         .prepare(clock, move |listening| {
             let websocket = listening.url("ws", EventsGateway::PATH);
-            say(&format!(
-                "{welcome}
-  WebSocket:   {websocket}"
-            ));
+            welcome.say(&websocket);
         })?;
     Ok(prepared.ending_with(move || {
         if let Some(bus) = &bus {
@@ -132,17 +141,41 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     }))
 }
 
-/// The text at the start, without the address.
-fn welcome(checked: &Checked, bus: Option<&BusPages>) -> String {
-    let [lobby, measurement, simulation] =
-        [Service::Lobby, Service::Measurement, Service::Simulation].map(|s| upstream(checked, s));
-    let bus = bus.map_or_else(String::new, |bus| {
-        format!("\n  Bus:         {}", bus.address)
-    });
-    format!(
-        "weirgate events\n  Lobby:       {lobby}\n  Measurement: {measurement}\n  \
-         Simulation:  {simulation}{bus}"
-    )
+/// The facts at the start, without the address of the gateway.
+struct Welcome {
+    /// Lobby, measurement, simulation.
+    services: [String; 3],
+    bus: Option<String>,
+}
+
+impl Welcome {
+    fn new(checked: &Checked, bus: Option<&BusPages>) -> Self {
+        let services = [Service::Lobby, Service::Measurement, Service::Simulation];
+        Self {
+            services: services.map(|service| upstream(checked, service).to_string()),
+            bus: bus.map(|bus| bus.address.to_string()),
+        }
+    }
+
+    fn say(&self, websocket: &str) {
+        let [lobby, measurement, simulation] = &self.services;
+        let bus = self.bus.as_deref();
+        let bus_line = bus.map_or_else(String::new, |bus| format!("\n  Bus:         {bus}"));
+        let text = format!(
+            "weirgate events\n  Lobby:       {lobby}\n  Measurement: {measurement}\n  \
+             Simulation:  {simulation}{bus_line}\n  WebSocket:   {websocket}"
+        );
+        say(&text, || {
+            tracing::info!(
+                lobby,
+                measurement,
+                simulation,
+                bus,
+                websocket,
+                "weirgate events"
+            );
+        });
+    }
 }
 
 fn gateway_settings(checked: &Checked) -> EventsGatewaySettings {

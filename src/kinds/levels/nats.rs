@@ -64,7 +64,9 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     )
     .asks([question])
     .prepare(clock, move |listening| {
-        say(&banner(&url, &listening.url("ws", LevelsGateway::PATH)));
+        let websocket = listening.url("ws", LevelsGateway::PATH);
+        let as_json = || tracing::info!(nats_url = %url, websocket, "GATEWAY SERVICE");
+        say(&banner(&url, &websocket), as_json);
         announce_subscribed(subscribing);
     })
 }
@@ -110,7 +112,7 @@ fn announce_subscribed(status: Arc<BusStatus>) {
         while !status.subscribed() {
             thread::sleep(Duration::from_millis(20));
         }
-        say(SUBSCRIBED);
+        say(SUBSCRIBED, || tracing::info!("{SUBSCRIBED}"));
     };
     // Without the thread only the line is missing.
     if let Err(error) = detached("banner", wait) {

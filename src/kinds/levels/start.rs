@@ -45,16 +45,21 @@ pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError
             receiver: inputs,
             wake,
         })
-        .prepare(clock, |listening| say(&welcome(listening)))
+        .prepare(clock, |listening| {
+            let [page, websocket] = addresses(listening);
+            let as_json = || tracing::info!(page, websocket, "weirgate demo: a simulated market");
+            say(&welcome([&page, &websocket]), as_json);
+        })
 }
 
 /// The text at the start of the demo: the addresses to open.
-fn welcome(listening: &Listening) -> String {
-    let (page, websocket) = (
-        listening.url("http", "/"),
-        listening.url("ws", LevelsGateway::PATH),
-    );
+fn welcome([page, websocket]: [&str; 2]) -> String {
     format!("weirgate demo: a simulated market\n  Page:      {page}\n  WebSocket: {websocket}")
+}
+
+/// The addresses of the page and of the WebSocket.
+fn addresses(listening: &Listening) -> [String; 2] {
+    [("http", "/"), ("ws", LevelsGateway::PATH)].map(|(scheme, path)| listening.url(scheme, path))
 }
 
 /// The levels gateway without its source.
@@ -197,6 +202,11 @@ mod tests {
         }
     }
 
+    fn said(listening: &Listening) -> String {
+        let [page, websocket] = addresses(listening);
+        welcome([&page, &websocket])
+    }
+
     #[test]
     fn the_demo_says_what_to_open() {
         for (listen, page) in [
@@ -207,10 +217,10 @@ mod tests {
             ("[fd00::1]:80", "http://[fd00::1]:80/\n"),
         ] {
             let addr = listen.parse::<SocketAddr>().expect("an address");
-            let text = welcome(&listening(vec![addr.into()]));
+            let text = said(&listening(vec![addr.into()]));
             assert!(text.contains(page), "{listen}: {text}");
         }
-        let unix = welcome(&listening(vec![ListenAddr::Unix("/run/a.sock".into())]));
+        let unix = said(&listening(vec![ListenAddr::Unix("/run/a.sock".into())]));
         assert!(
             unix.ends_with("WebSocket: ws+unix:/run/a.sock:/ws/stream"),
             "{unix}"

@@ -12,7 +12,7 @@ use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
 use crate::gateways::{
     CandleSettings, CandleStats, TradesGateway, TradesGatewaySettings, TradesStats,
 };
-use crate::http::{ClientModule, client_routes};
+use crate::http::{ClientModule, FrontPage, StatusCode, client_routes};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, authenticator, warn_of};
 use crate::kinds::bus::{REDIS, redis_question, shown_redis};
@@ -73,6 +73,18 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         })
         .fallback(upgrade_required())
         .stats_line(line.map(|ms| for_line.every(ms)))
+        .front(FrontPage {
+            gateway: TRADES.name,
+            path: "/",
+            status: StatusCode::UPGRADE_REQUIRED,
+            client: "/trades.js",
+            tail: "--subscribe SYMBOL",
+            documents: &[
+                "docs/guides/hello/trades.md",
+                "docs/guides/trades.md",
+                "docs/reference/protocol-trades.md",
+            ],
+        })
         .stats_head(Box::new(move |telemetry, object| {
             for_stats.write(telemetry, object);
         }))
@@ -80,10 +92,19 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         .reloads(keys.reload)
         .prepare(clock, move |listening| {
             let (websocket, server_id) = (listening.url("ws", ""), &numbers.server_id);
-            say(&format!(
+            let text = format!(
                 "weirgate trades\n  Redis:       {redis_shown}\n  WebSocket:   \
                  {websocket}\n  Environment: {environment}\n  Server:      {server_id}"
-            ));
+            );
+            say(&text, || {
+                tracing::info!(
+                    redis = redis_shown,
+                    websocket,
+                    environment,
+                    server_id,
+                    "weirgate trades"
+                );
+            });
         })
 }
 

@@ -78,3 +78,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 }
+
+/// Logs the number of lines about ended connections that were left out, if no further line says so.
+pub(super) fn log_left_out(lines: Option<u64>) {
+    if let Some(lines_left_out) = lines {
+        tracing::info!(lines_left_out, "more connections ended");
+    }
+}

@@ -55,7 +55,7 @@ impl Link {
     /// timeout, and the crate connects only after this line, in a separate thread. With TLS, the
     /// connection continues on the same socket.
     pub(super) fn open(endpoint: &Endpoint, settings: &NatsSettings) -> Result<Self, NatsError> {
-        let (greeted, info_line) = probe(endpoint)?;
+        let (greeted, info_line) = probe(endpoint, &settings.urls_from)?;
         let refused = |reason: String| NatsError::Refused {
             url: endpoint.url(),
             reason,
@@ -233,9 +233,10 @@ fn once(options: Options, lost: Sender<Infallible>, refusals: &Refusals) -> Opti
 }
 
 /// Waits for the server's first line. Returns the connection and the line.
-fn probe(endpoint: &Endpoint) -> Result<(TcpStream, String), NatsError> {
+fn probe(endpoint: &Endpoint, urls_from: &str) -> Result<(TcpStream, String), NatsError> {
     let unreachable = |source| NatsError::Unreachable {
         url: endpoint.url(),
+        setting: urls_from.to_owned(),
         source,
     };
     let addresses = (endpoint.host.as_str(), endpoint.port)
@@ -304,8 +305,9 @@ mod tests {
         let url = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
         let endpoint = Endpoint::parse(&url).map_err(|e| e.to_string()).unwrap();
         // Nobody accepts: the kernel does.
-        let silent = probe(&endpoint).unwrap_err().to_string();
+        let silent = probe(&endpoint, "--bus").unwrap_err().to_string();
         assert!(silent.contains("says nothing"), "{silent}");
+        assert!(silent.contains("check --bus, "), "{silent}");
         let other = std::thread::spawn(move || {
             for _ in 0..2 {
                 use std::io::Write;
@@ -313,7 +315,7 @@ mod tests {
                 let _ = stream.write_all(b"220 mail.example ESMTP\r\n");
             }
         });
-        let wrong = probe(&endpoint).unwrap_err().to_string();
+        let wrong = probe(&endpoint, "the URL").unwrap_err().to_string();
         assert!(wrong.contains("no NATS server"), "{wrong}");
         other.join().unwrap();
     }

@@ -8,7 +8,7 @@ use crate::sources::relay;
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
     /// The settings: the URL cannot be used.
-    #[error("{url} is no NATS URL: {reason}; write nats://host:4222 in NATS_URL")]
+    #[error("{url} is no NATS URL: {reason}; write nats://host:4222")]
     BadUrl {
         /// The URL, secrets hidden.
         url: String,
@@ -16,10 +16,12 @@ pub enum NatsError {
         reason: &'static str,
     },
     /// The network or the server: nobody answers there.
-    #[error("cannot reach NATS at {url} ({source}); check NATS_URL, and that the server runs")]
+    #[error("cannot reach NATS at {url} ({source}); check {setting}, and that the server runs")]
     Unreachable {
         /// The URL, secrets hidden.
         url: String,
+        /// The setting of the URL.
+        setting: String,
         /// The system's error.
         source: io::Error,
     },
@@ -91,6 +93,16 @@ pub enum NatsError {
 }
 
 impl NatsError {
+    /// Whether another attempt may succeed: the server is away, or starts.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Lost | Self::Ended { .. } | Self::Silent { .. } => {
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// The error for a silence of JetStream about a subject.
     pub(super) fn unanswered() -> Self {
         Self::JetStream {

@@ -22,6 +22,8 @@ pub struct NatsSettings {
     /// The servers are tried in turn, then other servers of the cluster, as announced by a server.
     /// Percent signs in user, password and token are decoded.
     pub urls: String,
+    /// The place of `urls` for people, such as `--nats-url`, for errors.
+    pub urls_from: String,
     /// The credentials for servers without user or token in the URL.
     pub credentials: Credentials,
     /// Certificates, for `tls://` and for servers requiring TLS.
@@ -99,6 +101,7 @@ impl NatsSettings {
     pub fn plain(urls: &str, credentials: Credentials, tls: Tls) -> Self {
         Self {
             urls: urls.to_owned(),
+            urls_from: "the URL".to_owned(),
             credentials,
             tls,
             streams: Vec::new(),

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::handshake::is_temporary;
 use crate::base::tls_roots::TrustError;
 use crate::sources::relay;
 
@@ -103,6 +104,17 @@ pub enum RedisError {
         /// The duration of the silence, milliseconds.
         silent_ms: u64,
     },
+}
+
+impl RedisError {
+    /// Whether another attempt may succeed: the server is away, or starts.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::Silent { .. } => true,
+            Self::Refused { reason, .. } => is_temporary(reason),
+            _ => false,
+        }
+    }
 }
 
 /// Why work on a connection ended.

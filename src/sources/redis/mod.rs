@@ -80,7 +80,7 @@ use crate::telemetry::BusStatus;
 
 pub use self::ask::{RedisNeeds, ask};
 pub use self::error::RedisError;
-pub use self::publish::{RedisPublisher, RedisSender};
+pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
 pub use self::settings::{Endpoint, REDIS_PORT, RedisSettings, SENTINEL_PORT};
 
 /// The time that TLS, log-in and the question for the role may take together.
@@ -170,7 +170,16 @@ impl RedisSource {
         self.has_stood = true;
         session.show_refusals();
         session.relay.link.send(BusEvent::CaughtUp)?;
-        tracing::info!(server, away_ms, "subscribed on Redis");
+        match session.ledger.refused_of_wanted() {
+            (0, _) => tracing::info!(server, away_ms, "subscribed on Redis"),
+            (refused, of) => tracing::warn!(
+                server,
+                away_ms,
+                refused,
+                of,
+                "subscribed on Redis, without the refused names"
+            ),
+        }
         Ok(session.run())
     }
 }

@@ -190,26 +190,47 @@ impl Session<'_, '_> {
 /// The time that Redis may take for a message.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Publishes on Redis for a command, one message after the other, and waits: every fault is an error, and
-/// nothing is tried again.
-pub struct RedisSender {
-    connection: Connection<'static>,
+/// The way to Redis for a command that publishes: one connection after the other.
+pub struct RedisSenders {
+    settings: RedisSettings,
+    tls: Option<Arc<ClientConfig>>,
+    waiter: Waiter,
 }
 
-impl RedisSender {
-    /// Connects. The waiter is never freed, which is fine for a command.
+impl RedisSenders {
+    /// Reads the certificates to trust. Does not connect.
     ///
     /// # Errors
-    /// Redis is away or refuses the login, or the certificates to trust cannot be read.
-    pub fn new(settings: &RedisSettings) -> Result<Self, RedisError> {
-        let tls = tls_config(settings)?;
+    /// The certificates cannot be read, or the system has no descriptor left.
+    pub fn new(settings: RedisSettings) -> Result<Self, RedisError> {
+        let tls = tls_config(&settings)?;
         let waiter = Waiter::new("weirgate publish");
         let (waiter, _) = waiter.map_err(|source| RedisError::System { source })?;
-        let waiter = Box::leak(Box::new(waiter));
-        let (connection, _, _) = connect(waiter, settings, tls.as_ref(), &mut 0)?;
-        Ok(Self { connection })
+        Ok(Self {
+            settings,
+            tls,
+            waiter,
+        })
     }
 
+    /// Connects.
+    ///
+    /// # Errors
+    /// Redis is away or refuses the login.
+    pub fn connect(&mut self) -> Result<RedisSender<'_>, RedisError> {
+        let (connection, _, _) =
+            connect(&mut self.waiter, &self.settings, self.tls.as_ref(), &mut 0)?;
+        Ok(RedisSender { connection })
+    }
+}
+
+/// Publishes on Redis for a command, one message after the other, and waits: every fault is an error, and
+/// nothing is tried again.
+pub struct RedisSender<'w> {
+    connection: Connection<'w>,
+}
+
+impl RedisSender<'_> {
     /// Publishes a message. Returns how many connections to Redis got the message.
     ///
     /// # Errors

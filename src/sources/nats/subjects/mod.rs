@@ -192,7 +192,16 @@ impl NatsSubjectsSource {
         self.has_stood = true;
         session.relay.link.send(BusEvent::CaughtUp)?;
         let url = session.wire.url.clone();
-        tracing::info!(url, away_ms, "subscribed on NATS");
+        match session.ledger.refused_of_wanted() {
+            (0, _) => tracing::info!(url, away_ms, "subscribed on NATS"),
+            (refused, of) => tracing::warn!(
+                url,
+                away_ms,
+                refused,
+                of,
+                "subscribed on NATS, without the refused names"
+            ),
+        }
         // Questions for last values end with the connection; the gateway asks again for clients
         // still waiting.
         Ok(session.run())

@@ -62,6 +62,7 @@ impl Wire {
         let login = Login::read(&endpoint.auth, &settings.credentials).map_err(wrong_file)?;
         let unreachable = |source| NatsError::Unreachable {
             url: endpoint.url(),
+            setting: settings.urls_from.clone(),
             source,
         };
         let tcp = waiter.connect(&endpoint.host, endpoint.port, patience.connect);
