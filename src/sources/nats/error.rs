@@ -95,12 +95,10 @@ pub enum NatsError {
 impl NatsError {
     /// Whether another attempt may succeed: the server is away, or starts.
     pub fn may_pass(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Lost | Self::Ended { .. } | Self::Silent { .. } => {
-                true
-            }
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Lost | Self::Ended { .. } | Self::Silent { .. }
+        )
     }
 
     /// The error for a silence of JetStream about a subject.
