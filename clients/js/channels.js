@@ -2,7 +2,7 @@ import { Subscriber } from "./subscriber.js";
 import { RequestError } from "./weirgate.js";
 
 /** Refusals of a new token that pass. */
-const PASSING = /^(Too many|Keys)/;
+const LATER = /^(Too many|Keys)/;
 
 export class Channels extends Subscriber {
   #seq = 0;
@@ -91,7 +91,7 @@ export class Channels extends Subscriber {
       // Lost, or too late.
       if (mine !== this.#timer) return;
       const isRefusal = error?.code === "refused";
-      this.#plan(isRefusal && !PASSING.test(error.message) ? NaN : this.#endsAt);
+      this.#plan(isRefusal && !LATER.test(error.message) ? NaN : this.#endsAt);
       if (!isRefusal) this.tell(new RequestError("token", String(error), error));
     };
     const mine = (this.#timer = setTimeout(failed, this.options.requestMs, new Error("no new token in time")));

@@ -36,7 +36,9 @@ const TOLD = {
 };
 
 /** A token of a case: a text, or the claims of a JWT. */
-const textOf = (token) => (typeof token === "string" ? token : `e30.${Buffer.from(JSON.stringify(token)).toString("base64url")}.sig`);
+// Browsers run these cases too, and have no Buffer.
+const base64url = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text))).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+const textOf = (token) => (typeof token === "string" ? token : `e30.${base64url(JSON.stringify(token))}.sig`);
 
 /** Runs all due promises; no time passes. */
 async function settled() {
