@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -368,7 +369,7 @@ fn a_check_with_connect_finds_an_address_that_is_taken() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("bound").port();
     let socket = folder.path().join("a.sock");
-    let listening = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+    let listening = UnixListener::bind(&socket).expect("bound");
     let check = |listen: &str, more: &str| {
         let args = ["demo", "--check", "--connect", listen, more];
         let mut command = Command::new(env!("CARGO_BIN_EXE_weirgate"));
@@ -384,6 +385,12 @@ fn a_check_with_connect_finds_an_address_that_is_taken() {
     assert_eq!(status, Some(1), "{text}");
     assert!(text.contains("another process listens there"), "{text}");
     drop(listening);
+    // A child of another test has the descriptor too, until it runs its program.
+    let deadline = Instant::now() + PATIENCE;
+    while UnixStream::connect(&socket).is_ok() {
+        assert!(Instant::now() < deadline, "somebody listens still");
+        thread::sleep(Duration::from_millis(5));
+    }
     let (status, text) = check(&unix, "--all");
     assert_eq!(status, Some(0), "{text}");
     assert!(!socket.exists(), "nothing is left behind");
