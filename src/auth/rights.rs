@@ -175,8 +175,6 @@ struct Own {
     named: Vec<String>,
     /// The templates that `set` was made with: a new table has others.
     templates: Arc<[Template]>,
-    /// The names made from claims, and those in the token.
-    names: Vec<String>,
     set: NameSet,
 }
 
@@ -235,8 +233,11 @@ impl Rights {
     }
 
     /// The names and patterns beside the role's.
-    pub fn own_names(&self) -> &[String] {
-        self.own.as_ref().map_or(&[], |own| &own.names)
+    pub fn own_names(&self) -> Vec<String> {
+        let own = self.own.as_ref();
+        own.map_or_else(Vec::new, |own| {
+            names(&own.claims, &own.named, &own.templates)
+        })
     }
 
     /// Whether the names beside the role's grant `name`; see [`super::Acl::grants`].
@@ -250,7 +251,11 @@ impl Rights {
         let Some(own) = &mut self.own else {
             return Ok(false);
         };
-        if !Arc::ptr_eq(&own.templates, templates) {
+        let is_same = match templates.is_empty() {
+            true => own.templates.is_empty(),
+            false => Arc::ptr_eq(&own.templates, templates),
+        };
+        if !is_same {
             let (claims, named) = (own.claims.clone(), own.named.clone());
             match Own::new(syntax, claims, named, templates) {
                 Some(made) => **own = made,
@@ -273,21 +278,25 @@ impl Own {
         named: Vec<String>,
         templates: &Arc<[Template]>,
     ) -> Option<Self> {
-        let claim = |place: &Piece| {
-            let found = claims.iter().find(|(known, _)| known == place);
-            found.map(|(_, claim)| claim.clone()).ok_or(())
-        };
-        let made = templates.iter().filter_map(|one| one.fill(claim).ok());
-        let names: Vec<String> = made.chain(named.iter().cloned()).collect();
+        let names = names(&claims, &named, templates);
         let set = NameSet::new(syntax, &names).ok()?;
         Some(Self {
             claims,
             named,
             templates: Arc::clone(templates),
-            names,
             set,
         })
     }
+}
+
+/// The names made from claims, and behind them those in the token.
+fn names(claims: &[(Piece, String)], named: &[String], templates: &[Template]) -> Vec<String> {
+    let claim = |place: &Piece| {
+        let found = claims.iter().find(|(known, _)| known == place);
+        found.map(|(_, claim)| claim.clone()).ok_or(())
+    };
+    let made = templates.iter().filter_map(|one| one.fill(claim).ok());
+    made.chain(named.iter().cloned()).collect()
 }
 
 #[cfg(test)]

@@ -190,12 +190,9 @@ impl TokenCommand {
 fn names(table: &Acl, rights: &Rights) -> String {
     let of_role = table.plain_names(&rights.role);
     let known = of_role.is_some();
-    let names: Vec<&str> = of_role
-        .into_iter()
-        .flatten()
-        .chain(rights.own_names())
-        .map(String::as_str)
-        .collect();
+    let own = rights.own_names();
+    let all = of_role.into_iter().flatten().chain(&own);
+    let names: Vec<&str> = all.map(String::as_str).collect();
     match (names.is_empty(), known) {
         (true, true) => "none".to_owned(),
         (true, false) => "none, because the table does not have the role".to_owned(),
