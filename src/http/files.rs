@@ -106,7 +106,7 @@ impl Forms {
         } else {
             let answer = Answer::new(StatusCode::OK, self.content_type, form.body.clone());
             let encoding = packed.map(|_| fixed(header::CONTENT_ENCODING, "gzip"));
-            with_all(answer, encoding)
+            answer.with_all(encoding)
         };
         let headers = [
             (header::ETAG, form.etag.clone()),
@@ -115,16 +115,8 @@ impl Forms {
             fixed(header::CONTENT_SECURITY_POLICY, POLICY),
             fixed(header::REFERRER_POLICY, "no-referrer"),
         ];
-        with_all(answer, headers)
+        answer.with_all(headers)
     }
-}
-
-fn with_all(
-    answer: Answer,
-    headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
-) -> Answer {
-    let headers = headers.into_iter();
-    headers.fold(answer, |answer, (name, value)| answer.with(name, value))
 }
 
 impl Form {
@@ -155,8 +147,7 @@ fn has_form(request: &RequestParts, etag: &HeaderValue) -> bool {
 /// Returns true if `Accept-Encoding` permits gzip and does not prefer plain bytes (RFC 9110 §12.5.3). Without
 /// the header the answer is plain: many programs that send none cannot decompress.
 fn takes_gzip(request: &RequestParts) -> bool {
-    let values = request.head.headers.get_all(header::ACCEPT_ENCODING);
-    let values = values.iter().filter_map(|value| value.to_str().ok());
+    let values = request.header_values(&header::ACCEPT_ENCODING);
     let (mut gzip, mut identity, mut any) = (None, None, None);
     for coding in values.flat_map(|value| value.split(',')) {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 
 use hyper::header::{self, ACCEPT, HOST, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
-use mediatype::{MediaTypeList, Name, ReadParams, names};
+use mediatype::{MediaTypeList, names};
 
+use super::pages::quality;
 use super::site::{Answer, RequestParts};
 
 /// No scripts and nothing from other hosts; the style is in the page.
@@ -46,14 +47,13 @@ impl FrontPage {
         }
         let page = self.page(request);
         let answer = Answer::new(self.status, "text/html; charset=utf-8", page);
-        let fixed =
-            |answer: Answer, (name, value)| answer.with(name, HeaderValue::from_static(value));
         let headers = [
             (header::CONTENT_SECURITY_POLICY, POLICY),
             (header::REFERRER_POLICY, "no-referrer"),
             (header::VARY, "Accept"),
         ];
-        Some(headers.into_iter().fold(answer.no_store(), fixed))
+        let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        Some(answer.no_store().with_all(headers))
     }
 
     fn page(&self, request: &RequestParts) -> String {
@@ -103,14 +103,9 @@ impl FrontPage {
 
 /// Whether `Accept` names `text/html` (RFC 9110 §12.5.1). A wildcard is not enough: `curl` sends one.
 fn asks_html(request: &RequestParts) -> bool {
-    let values = request.head.headers.get_all(ACCEPT).iter();
-    let values = values.filter_map(|value| value.to_str().ok());
-    let mut types = values.flat_map(|value| MediaTypeList::new(value).flatten());
-    types.any(|accepted| {
-        let q = accepted.get_param(Name::new_unchecked("q"));
-        let is_refused = q.is_some_and(|q| q.as_str().parse() == Ok(0.0));
-        accepted.ty == names::TEXT && accepted.subty == names::HTML && !is_refused
-    })
+    let values = request.header_values(&ACCEPT);
+    let mut ranges = values.flat_map(MediaTypeList::new).flatten();
+    ranges.any(|range| range.ty == names::TEXT && range.subty == names::HTML && quality(&range) > 0)
 }
 
 /// The text for HTML, in content and in attributes.

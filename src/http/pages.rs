@@ -43,9 +43,8 @@ pub fn status_routes(
 }
 
 fn metrics(telemetry: &Arc<Telemetry>, request: &RequestParts) -> Answer {
-    let accept = request.head.headers.get_all(ACCEPT).iter();
-    let (content_type, text) = match MetricsFormat::accepted(accept.filter_map(|v| v.to_str().ok()))
-    {
+    let format = MetricsFormat::accepted(request.header_values(&ACCEPT));
+    let (content_type, text) = match format {
         MetricsFormat::OpenMetrics => (OPEN_METRICS_CONTENT_TYPE, telemetry.open_metrics()),
         MetricsFormat::PrometheusText => {
             (PROMETHEUS_TEXT_CONTENT_TYPE, telemetry.prometheus_text())
@@ -200,7 +199,7 @@ fn is_0_0_4(range: &MediaType<'_>) -> bool {
 }
 
 /// Returns the quality of a range in thousandths; 1000 if absent or unreadable.
-fn quality(range: &MediaType<'_>) -> u16 {
+pub(super) fn quality(range: &MediaType<'_>) -> u16 {
     let value = range.get_param(names::Q);
     let value = value.and_then(|value| value.as_str().parse::<f32>().ok());
     (value.unwrap_or(1.0).clamp(0.0, 1.0) * 1_000.0).round() as u16

@@ -48,6 +48,15 @@ impl RequestParts {
     pub fn header(&self, name: &HeaderName) -> Option<&str> {
         self.head.headers.get(name)?.to_str().ok()
     }
+
+    /// Returns all values of a header that are visible ASCII.
+    pub fn header_values<'a>(
+        &'a self,
+        name: &HeaderName,
+    ) -> impl Iterator<Item = &'a str> + use<'a> {
+        let values = self.head.headers.get_all(name).iter();
+        values.filter_map(|value| value.to_str().ok())
+    }
 }
 
 /// A future answer. Polled on the HTTP thread, so it must not block; dropped when the client leaves.
@@ -288,6 +297,13 @@ impl Answer {
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
+    }
+
+    /// Sets all these headers.
+    #[must_use]
+    pub fn with_all(self, headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>) -> Self {
+        let headers = headers.into_iter();
+        headers.fold(self, |answer, (name, value)| answer.with(name, value))
     }
 
     /// Forbids caches to keep the answer, because it is true only now.
