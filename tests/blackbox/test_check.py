@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from bus import publisher
-from processes import RedisServer, free_port, weirgate_binary
+from processes import RedisServer, free_port, minted_token, weirgate_binary
 from services import Service
 
 SECRET = "thirty-two bytes of a test secret"
@@ -271,13 +271,9 @@ async def test_inspect_says_what_the_gateway_says(start_weirgate, tmp_path, role
     if table := env.pop("acl", None):
         (tmp_path / "acl.json").write_text(json.dumps(table))
         env["WEIRGATE_ACL"] = str(tmp_path / "acl.json")
-    mint = [weirgate_binary(), "token", "mint", *(["--role", role] if role else [])]
-    token = subprocess.run(mint, env={"JWT_SECRET": SECRET}, check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
+    token = minted_token(SECRET, *(["--role", role] if role else []))
     told = subprocess.run([weirgate_binary(), "token", "inspect"], input=token, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    gateway = start_weirgate("channels", env={**env, "REQUIRE_AUTH": "true", "REDIS_URL": "redis://127.0.0.1:1"})
-    async with asyncio.timeout(20):
-        while gateway.get("/health")[0] != 200:
-            await asyncio.sleep(0.03)
+    gateway = start_weirgate("channels", env={**env, "REQUIRE_AUTH": "true", "REDIS_URL": "redis://127.0.0.1:1"}).wait_for("/health")
     async with websockets.connect(f"ws://127.0.0.1:{gateway.port}/ws?token={token}") as client:
         try:
             admitted = json.loads(await asyncio.wait_for(client.recv(), 10))["role"]

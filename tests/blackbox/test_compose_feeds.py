@@ -9,7 +9,7 @@ import sys
 import pytest
 import websockets
 import yaml
-from processes import ROOT, Process, Weirgate, weirgate_binary
+from processes import ROOT, Process, Weirgate, minted_token, weirgate_binary
 from recipes import with_mounts
 
 SECRET = "a secret of the tests, long enough"
@@ -48,12 +48,6 @@ def start_feed(started, kind, bus):
     started.append(Process([sys.executable, script, *(here(word, bus) for word in feed["command"][2:])]))
 
 
-def token():
-    minted = subprocess.run([weirgate_binary(), "token", "mint", "--role", "user"], env={"JWT_SECRET": SECRET},
-                            stdout=subprocess.PIPE, text=True, check=True)
-    return minted.stdout.strip()
-
-
 def price(message):
     """The moving number of a message, None where it has none."""
     data = message.get("flow", {}) if "flow" in message else message.get("data", {})
@@ -62,7 +56,7 @@ def price(message):
 
 async def prices(gateway, kind, count):
     path, request = ASKED[kind]
-    query = f"?token={token()}" if kind == "channels" else ""
+    query = "?token=" + minted_token(SECRET, "--role", "user") if kind == "channels" else ""
     seen = set()
     async with websockets.connect(f"ws://127.0.0.1:{gateway.port}{path}{query}") as client:
         if request:

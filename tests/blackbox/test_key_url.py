@@ -42,12 +42,7 @@ def start_gateway(start_weirgate, certificates):
     """start_gateway(key_set, *flags, **env) → a channels gateway that asks for tokens and answers."""
     def start(key_set, *flags, **env):
         settings = {"REQUIRE_AUTH": "true", "JWT_JWKS_URL": key_set.url, "JWT_JWKS_CA_FILE": str(certificates.ca)}
-        gateway = start_weirgate("channels", *flags, env={**settings, **NO_REDIS, **env})
-        end = time.monotonic() + 20
-        while gateway.get("/health")[0] != 200:
-            assert gateway.alive() and time.monotonic() < end, gateway.log_tail()
-            time.sleep(0.03)
-        return gateway
+        return start_weirgate("channels", *flags, env={**settings, **NO_REDIS, **env}).wait_for("/health")
     return start
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from nats_keys import Operator, creds, login
 from pods import GATEWAYS, Pod, container, rendered
-from processes import ROOT, free_port, weirgate_binary
+from processes import ROOT, free_port, minted_token
 from redis_gateways import CHANNELS
 from test_channels_nats import Reader, say
 from waiting import until
@@ -56,12 +56,6 @@ class Release:
         client = await clients.connect(self.weirgate.port, path=f"{CHANNELS.path}?token={token}", make=Reader)
         await client.wait_for(lambda c: c.answers or not c.open, 20, "connected")
         return client
-
-
-def token(role):
-    minted = subprocess.run([weirgate_binary(), "token", "mint", "--role", role], env={"JWT_SECRET": SECRET},
-                            stdout=subprocess.PIPE, text=True, check=True)
-    return minted.stdout.strip()
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
@@ -118,7 +112,7 @@ def desk(start_nats, start_weirgate, tmp_path):
 async def test_roles_of_a_mounted_table_decide_and_a_new_table_counts_after_the_signal(desk):
     release, server, operator = desk
     await release.ready()
-    user, admin = [await release.client(token(role)) for role in ("user", "admin")]
+    user, admin = [await release.client(minted_token(SECRET, "--role", role)) for role in ("user", "admin")]
     answer = await user.ask("subscribe", "orders.status.*", "orders.placed")
     assert answer["channels"] == ["orders.status.*"]
     assert answer["errors"] == ["Access denied to channel: orders.placed"]
@@ -159,7 +153,7 @@ async def test_a_new_set_of_keys_counts_by_itself(desk):
 async def test_new_credentials_count_at_the_next_connection(desk):
     release, server, _ = desk
     await release.ready()
-    client = await release.client(token("user"))
+    client = await release.client(minted_token(SECRET, "--role", "user"))
     await client.ask("subscribe", "orders.status.*")
     server.kill()
     other = Operator()

@@ -1,22 +1,15 @@
 """Each user's own names, with real tokens, and a new token on a living connection."""
 import asyncio
 import json
-import os
-import subprocess
 import time
 import urllib.request
 
 import websockets
-from processes import free_port, weirgate_binary
+from processes import free_port, minted_token
 from waiting import until
 
 SECRET = "thirty-two bytes of a test secret"
 TABLE = {"user": ["news", "orders.{sub}.>", "desks.{claim:desk}"], "desk": ["news", "desks.*"]}
-
-
-def mint(*flags):
-    return subprocess.run([weirgate_binary(), "token", "mint", *flags], check=True, text=True, stdout=subprocess.PIPE,
-                          env={**os.environ, "JWT_SECRET": SECRET}).stdout.strip()
 
 
 class Client:
@@ -58,14 +51,14 @@ def start(start_weirgate, nats, tmp_path, *flags):
 async def test_each_user_gets_the_own_messages_and_is_named_on_the_pages(start_weirgate, nats, tmp_path):
     admin = free_port()
     gateway = start(start_weirgate, nats, tmp_path, "--admin-addr", f"127.0.0.1:{admin}")
-    ann, bob = [await connect(gateway, mint("--user", user)) for user in ("ann", "bob")]
-    guest = await connect(gateway, mint("--user", "guest", "--channel", "orders.ann.7"))
+    ann, bob = [await connect(gateway, minted_token(SECRET, "--user", user)) for user in ("ann", "bob")]
+    guest = await connect(gateway, minted_token(SECRET, "--user", "guest", "--channel", "orders.ann.7"))
     asked = ["news", "orders.ann.>", "orders.ann.7", "orders.bob.>", "orders.>", ">", "desks.fx"]
     assert await ann.subscribe(*asked) == ["news", "orders.ann.>", "orders.ann.7"]
     assert await bob.subscribe(*asked) == ["news", "orders.bob.>"]
     assert await guest.subscribe(*asked) == ["news", "orders.ann.7"]
 
-    refused = await websockets.connect(f"ws://127.0.0.1:{gateway.port}/ws?token={mint('--user', 'a.b')}")
+    refused = await websockets.connect(f"ws://127.0.0.1:{gateway.port}/ws?token={minted_token(SECRET, '--user', 'a.b')}")
     await refused.wait_closed()
     assert refused.close_code == 1008
     gateway.logs('refusal="claim_text"')
@@ -87,14 +80,14 @@ async def test_each_user_gets_the_own_messages_and_is_named_on_the_pages(start_w
 async def test_a_connection_outlives_its_tokens_and_loses_what_the_new_one_does_not_grant(start_weirgate, nats, tmp_path):
     gateway = start(start_weirgate, nats, tmp_path)
     short = ["--user", "ann", "--expires-in-s", "6"]
-    client = await connect(gateway, mint(*short))
+    client = await connect(gateway, minted_token(SECRET, *short))
     assert await client.subscribe("news", "orders.ann.>") == ["news", "orders.ann.>"]
     begin = time.monotonic()
     while time.monotonic() - begin < 10:
-        answer = await client.answer(action="authenticate", token=mint(*short), requestId=1)
+        answer = await client.answer(action="authenticate", token=minted_token(SECRET, *short), requestId=1)
         assert (answer["type"], answer["role"], answer["revoked"]) == ("authenticated", "user", []), answer
         await asyncio.sleep(1.2)
-    answer = await client.answer(action="authenticate", token=mint("--role", "desk", "--user", "ann"))
+    answer = await client.answer(action="authenticate", token=minted_token(SECRET, "--role", "desk", "--user", "ann"))
     assert (answer["role"], answer["revoked"]) == ("desk", ["orders.ann.>"])
     assert await client.subscribe("orders.ann.7", "desks.fx") == ["desks.fx"]
     await asyncio.sleep(1.2)

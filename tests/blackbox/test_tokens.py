@@ -1,14 +1,12 @@
 """Tokens from outside: keys that change on disk, connections that end with their token, and nothing of a token anywhere."""
 import asyncio
 import json
-import os
 import pathlib
-import subprocess
 import time
 
 import pytest
 import websockets
-from processes import weirgate_binary
+from processes import minted_token
 from waiting import until
 
 TOKENS = pathlib.Path(__file__).parent.parent / "vectors" / "tokens"
@@ -21,18 +19,8 @@ NO_REDIS = {"REDIS_URL": "redis://127.0.0.1:1"}
 def start_gateway(start_weirgate):
     """start_gateway(**env) → a channels gateway that asks for tokens and answers."""
     def start(**env):
-        gateway = start_weirgate("channels", env={"REQUIRE_AUTH": "true", **NO_REDIS, **env})
-        end = time.monotonic() + 20
-        while gateway.get("/health")[0] != 200:
-            assert gateway.alive() and time.monotonic() < end, gateway.log_tail()
-            time.sleep(0.03)
-        return gateway
+        return start_weirgate("channels", env={"REQUIRE_AUTH": "true", **NO_REDIS, **env}).wait_for("/health")
     return start
-
-
-def mint(*flags):
-    return subprocess.run([weirgate_binary(), "token", "mint", *flags], check=True, text=True, stdout=subprocess.PIPE,
-                          env={**os.environ, "JWT_SECRET": SECRET}).stdout.strip()
 
 
 async def role(gateway, token):
@@ -69,7 +57,7 @@ async def test_keys_are_read_again_when_their_file_changes(start_gateway, tmp_pa
 async def test_a_connection_ends_with_its_token_and_others_stay(start_gateway):
     gateway = start_gateway(JWT_SECRET=SECRET)
     url = f"ws://127.0.0.1:{gateway.port}/ws"
-    short, long = mint("--role", "user", "--expires-in-s", "2"), mint("--role", "admin", "--expires-in-s", "0")
+    short, long = minted_token(SECRET, "--role", "user", "--expires-in-s", "2"), minted_token(SECRET, "--role", "admin", "--expires-in-s", "0")
     begin = time.time()
     async with websockets.connect(url, additional_headers={"Authorization": f"Bearer {short}"}) as ends, \
             websockets.connect(url, subprotocols=["bearer", long]) as stays:
@@ -90,7 +78,7 @@ async def test_a_connection_ends_with_its_token_and_others_stay(start_gateway):
 async def test_nothing_of_a_token_shows(start_gateway):
     key = "an-api-key-that-nobody-may-see"
     gateway = start_gateway(JWT_SECRET=SECRET, GATEWAY_API_KEY=key)
-    good, forged = mint("--role", "user"), mint("--role", "admin")[:-6] + "AAAAAA"
+    good, forged = minted_token(SECRET, "--role", "user"), minted_token(SECRET, "--role", "admin")[:-6] + "AAAAAA"
     assert await role(gateway, key) == "admin"
     assert await role(gateway, good) == "user"
     for wrong in (forged, "wrong-" + key, "x" * 9_000):

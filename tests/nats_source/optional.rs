@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::silence::{OF_THE_STREAM, muting};
+use super::silence::{OF_THE_STREAM, deaf, muting};
 use super::*;
 
 const NEWS: &str = "news.flash";
@@ -69,8 +69,7 @@ fn an_outage_leaves_them_left_out_and_streams_of_the_meantime_are_found() {
     // Once decided, a silence about the streams keeps nobody waiting.
     mute.store(true, SeqCst);
     server.restart();
-    let deaf = nats::connect(server.url()).expect("a connection");
-    let _deaf = deaf.subscribe("$JS.MUTE.>").expect("subscribed");
+    let _deaf = deaf(&server);
     source.until("Up");
     assert_eq!(used(&source), ["gateway_news"]);
     thread::sleep(Duration::from_secs(3));
@@ -97,8 +96,7 @@ fn a_silence_about_the_streams_decides_nothing() {
     make(&jetstream(&server.url()), "NEWS", "news.*");
     let (url, mute) = muting(&server, OF_THE_STREAM);
     mute.store(true, SeqCst);
-    let deaf = nats::connect(server.url()).expect("a connection");
-    let _deaf = deaf.subscribe("$JS.MUTE.>").expect("subscribed");
+    let _deaf = deaf(&server);
     let source = run(beside_news(&url));
     assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
     assert_eq!(used(&source).len(), 3);

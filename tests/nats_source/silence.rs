@@ -20,6 +20,13 @@ pub(super) const OF_THE_STREAM: Mute = (
     b"$JS.MUTE.STREAM.INF.LEVEL_SIGNALS",
 );
 
+/// Listens where muted questions arrive, so that no server answers "no responders".
+pub(super) fn deaf(server: &NatsServer) -> (nats::Connection, nats::Subscription) {
+    let connection = nats::connect(server.url()).expect("a connection");
+    let subscription = connection.subscribe("$JS.MUTE.>").expect("subscribed");
+    (connection, subscription)
+}
+
 /// A way to the server that can make JetStream deaf for questions about one stream. Returns its
 /// URL and the switch.
 pub(super) fn muting(server: &NatsServer, what: Mute) -> (String, Arc<AtomicBool>) {
@@ -64,9 +71,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, what: Mute, is_mute: &AtomicB
 fn a_consumer_that_nobody_answers_about_touches_no_other_subject() {
     let server = NatsServer::start();
     let (url, mute) = muting(&server, OF_CONSUMERS);
-    // Somebody listens there, so that no server answers "no responders".
-    let deaf = nats::connect(server.url()).expect("a connection");
-    let _deaf = deaf.subscribe("$JS.MUTE.>").expect("subscribed");
+    let _deaf = deaf(&server);
     let source = run(settings(&url));
     source.until("CaughtUp");
     let js = jetstream(&server.url());
@@ -109,8 +114,7 @@ fn a_subject_that_nobody_answers_about_at_the_start_stops_no_other() {
     let server = NatsServer::start();
     let (url, mute) = muting(&server, OF_CONSUMERS);
     mute.store(true, SeqCst);
-    let deaf = nats::connect(server.url()).expect("a connection");
-    let _deaf = deaf.subscribe("$JS.MUTE.>").expect("subscribed");
+    let _deaf = deaf(&server);
     let source = run(settings(&url));
     assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
     let js = jetstream(&server.url());
@@ -143,8 +147,7 @@ fn a_stream_that_nobody_answers_about_is_asked_for_again_and_again() {
     make_streams(&jetstream(&server.url()));
     let (url, mute) = muting(&server, OF_THE_STREAM);
     mute.store(true, SeqCst);
-    let deaf = nats::connect(server.url()).expect("a connection");
-    let _deaf = deaf.subscribe("$JS.MUTE.>").expect("subscribed");
+    let _deaf = deaf(&server);
     let source = run(settings(&url));
     assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
     let failed = || source.status.setups_failed().map(|(_, n)| n).sum::<u64>();

@@ -72,6 +72,13 @@ def node_binary():
     return path
 
 
+def minted_token(secret, *flags):
+    """A token of `weirgate token mint`, signed with the secret."""
+    minted = subprocess.run([weirgate_binary(), "token", "mint", *flags], env={"JWT_SECRET": secret}, check=True,
+                            text=True, stdout=subprocess.PIPE)
+    return minted.stdout.strip()
+
+
 class Process:
     """A child with the output in a file, or in the descriptor `output`; `files_max` bounds the descriptors (soft and hard)."""
 
@@ -291,11 +298,15 @@ class Weirgate(Process):
 
     def wait_ready(self, seconds=60):
         """Returns once /ready is 200."""
+        return self.wait_for("/ready", seconds)
+
+    def wait_for(self, path, seconds=60):
+        """Returns once the path is answered with 200; /health says that the gateway listens, whatever its bus does."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if self.ready_status() == 200:
+            if self.get(path)[0] == 200:
                 return self
             if not self.alive():
                 raise StartError(f"weirgate ended at start with status {self.child.returncode}\n{self.log_tail()}")
             time.sleep(0.03)
-        raise StartError(f"/ready is {self.get('/ready')} after {seconds} s\n{self.log_tail()}")
+        raise StartError(f"{path} is {self.get(path)} after {seconds} s\n{self.log_tail()}")

@@ -3,22 +3,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { connect } from "../weirgate.js";
-import { inWorld, passInSteps, sockets, world } from "./world.mjs";
+import { inWorld, passInSteps, seeded, sockets, world } from "./world.mjs";
 
 const CLIENTS = 10_000;
 const OUTAGE_MS = 3_000;
 /** After an outage a client waits no longer than the outage has lasted, beside the shortest wait. */
 const BACK_MS = 3_300;
-
-/** The same numbers in each run (mulberry32). */
-function seeded(seed) {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 test("10,000 clients are back 3.3 s after an outage of 3 s, and not all at once", inWorld(() => {
   world.random = seeded(7);

@@ -5,20 +5,10 @@ import { test } from "node:test";
 
 import { Channels } from "../channels.js";
 import { Trades } from "../trades.js";
-import { inWorld, latest, pass, sockets, world } from "./world.mjs";
+import { inWorld, latest, pass, seeded, sockets, world } from "./world.mjs";
 
 const SEEDS = 150, STEPS = 60, MOST = 5;
 const settled = async () => { for (let n = 0; n < 30; n += 1) await null; };
-
-/** The same numbers in each run (mulberry32). */
-function seeded(seed) {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 const LASTS_MS = 20_000;
 /** At the end of a program nothing fails any more. */

@@ -149,3 +149,13 @@ export function sleep(ms, clockStands) {
 }
 
 export const latest = () => sockets[sockets.length - 1];
+
+/** The same numbers in each run (mulberry32). */
+export function seeded(seed) {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
