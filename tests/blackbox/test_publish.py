@@ -138,6 +138,30 @@ async def test_retry_goes_on_after_a_restart_of_nats_and_a_signal_ends_the_wait(
     assert await asyncio.to_thread(publishers[0].wait, 10) == 0
 
 
+async def test_retry_waits_for_a_stream_that_has_taken_a_message(start_nats, started):
+    server = start_nats()
+    connection = await nats_client.connect(server.url)
+    js = connection.jetstream()
+    await js.add_stream(name="KEPT", subjects=["kept"])
+    publisher = endless(started, server.url, "kept", "{number}", "--jetstream")
+    await stored(js)
+    await js.delete_stream("KEPT")
+    await asyncio.to_thread(publisher.logs, "no stream has this subject", "; again in 0.2 s")
+    await js.add_stream(name="KEPT", subjects=["kept"])
+    await asyncio.to_thread(publisher.logs, "publishing on kept again")
+    await stored(js)
+    await connection.close()
+    publisher.send(signal.SIGTERM)
+    assert await asyncio.to_thread(publisher.wait, 10) == 0
+
+
+async def stored(js):
+    """Waits until the stream has a message."""
+    async with asyncio.timeout(60):
+        while (await js.stream_info("KEPT")).state.messages == 0:
+            await asyncio.sleep(0.05)
+
+
 def test_retry_ends_at_what_does_not_pass(redis_server):
     status, out, told = run(redis_server.url.replace("//", "//nobody:any@"), "c", "x", "--retry")
     assert (status, out) == (1, "") and told.startswith("error: ") and told.count("\n") == 1, told

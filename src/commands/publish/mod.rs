@@ -92,9 +92,11 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// Whether another attempt may succeed.
-    fn may_pass(&self) -> bool {
+    /// Whether another attempt may succeed after `published` messages. A stream that has taken a message is
+    /// missing while its server starts.
+    fn may_pass(&self, published: u64) -> bool {
         match self {
+            Self::Nats(NatsError::NoStream { .. }) => published > 0,
             Self::Nats(error) => error.may_pass(),
             Self::Redis(error) => error.may_pass(),
             _ => false,
@@ -211,10 +213,10 @@ impl PublishCommand {
             progress.is_well = false;
             let sent = match brokers.connect() {
                 // Once a message was published, the login and the names are right.
-                Err(error) => Err((progress.published > 0 || error.may_pass(), error)),
+                Err(error) => Err((progress.published > 0 || error.may_pass(0), error)),
                 Ok(mut broker) => self
                     .send(&mut *broker, &mut input, &mut progress, &stop)
-                    .map_err(|error| (error.may_pass(), error)),
+                    .map_err(|error| (error.may_pass(progress.published), error)),
             };
             let error = match sent {
                 Ok(()) => break,

@@ -90,6 +90,17 @@ pub enum NatsError {
         /// Whether no subject can be relayed; `false`: a single subject is known to be affected.
         is_of_all: bool,
     },
+    /// The server: no stream stores messages of a subject, or the stream does not answer.
+    #[error(
+        "JetStream did not store the message on {subject} ({reason}); check that nats-server runs \
+         with JetStream (-js) and that this user may use it"
+    )]
+    NoStream {
+        /// The subject.
+        subject: String,
+        /// Which of the two.
+        reason: &'static str,
+    },
 }
 
 impl NatsError {

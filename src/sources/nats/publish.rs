@@ -101,17 +101,19 @@ impl NatsSender {
         stored.map_err(|error| match error {
             ApiError::NotPermitted(_) => NatsError::not_permitted("publish", subject),
             ApiError::Lost | ApiError::Connection(_) => NatsError::Lost,
+            ApiError::NoJetStream => no_stream(subject, "no stream has this subject"),
+            // With other subscribers to the subject, the server does not report a missing stream.
+            ApiError::NoAnswer(_) => no_stream(subject, "no stream with this subject answers"),
             error => NatsError::JetStream {
                 action: format!("store the message on {subject}"),
-                reason: match error {
-                    ApiError::NoJetStream => "no stream has this subject".to_owned(),
-                    // With other subscribers to the subject, the server does not report a missing
-                    // stream.
-                    ApiError::NoAnswer(_) => "no stream with this subject answers".to_owned(),
-                    error => error.to_string(),
-                },
+                reason: error.to_string(),
                 is_of_all: true,
             },
         })
     }
+}
+
+fn no_stream(subject: &str, reason: &'static str) -> NatsError {
+    let subject = subject.to_owned();
+    NatsError::NoStream { subject, reason }
 }
