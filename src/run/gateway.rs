@@ -1,7 +1,6 @@
 //! From feed, gateway and source to a running loop: the same for every gateway.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use crossbeam_channel::{Receiver, bounded, never};
 
 use super::common::CommonSettings;
 use super::prepared::{Prepared, Question, alone};
-use super::process::{bound_connections, build, log_start, seed};
+use super::process::{Listening, bound_connections, build, log_start, seed};
 use super::reload::{LogFilterFile, Reload, Reloads};
 use super::watches::{BusAway, StatsLine};
 use super::{RunError, systemd, watches};
@@ -97,40 +96,6 @@ impl<I> Inputs<I> {
             receiver: never(),
             wake: LateWake::default(),
         }
-    }
-}
-
-/// A gateway that listens.
-#[derive(Clone, Debug)]
-pub struct Listening {
-    /// The addresses for clients, in the order of the settings.
-    pub addrs: Vec<ListenAddr>,
-    /// The address of the operators' pages; `None` for the public port.
-    pub admin_addr: Option<ListenAddr>,
-    /// The telemetry of the process.
-    pub telemetry: Arc<Telemetry>,
-}
-
-impl Listening {
-    /// Returns the URL for a program on this machine: with the TCP port, or the unix socket in the syntax of
-    /// Node's `ws`. `localhost` replaces an unspecified address and the two loopback addresses of the name.
-    pub fn url(&self, scheme: &str, path: &str) -> String {
-        let tcp = self.addrs.iter().find_map(|addr| match addr {
-            ListenAddr::Tcp(addr) => Some(addr),
-            ListenAddr::Unix(_) => None,
-        });
-        if let Some(addr) = tcp {
-            let ip = addr.ip();
-            let is_localhost = ip.is_unspecified()
-                || ip == IpAddr::V4(Ipv4Addr::LOCALHOST)
-                || ip == IpAddr::V6(Ipv6Addr::LOCALHOST);
-            return match is_localhost {
-                true => format!("{scheme}://localhost:{}{path}", addr.port()),
-                false => format!("{scheme}://{addr}{path}"),
-            };
-        }
-        let unix = self.addrs.first().map(ToString::to_string);
-        format!("{scheme}+{}:{path}", unix.unwrap_or_default())
     }
 }
 

@@ -6,7 +6,7 @@
 //! | `gateway` | from feed, gateway and source to a running loop: the same for every gateway |
 //! | `common` | the settings of every gateway; the metric of each limit |
 //! | `prepared` | a gateway just before listening, the checks before a start, and the log of a start |
-//! | `process` | the first steps of every process |
+//! | `process` | the first steps of every process, and where it listens |
 //! | `reload` | files to read again at SIGHUP, with the log filter, and key files after a change |
 //! | `systemd` | the notifications to systemd |
 //! | `watches` | threads beside the loop: the end when the bus stays away, numbers in the log, freed memory |
@@ -31,10 +31,10 @@ use crate::settings::Checked;
 use crate::telemetry::logging::LoggingError;
 
 pub use self::common::CommonSettings;
-pub use self::gateway::{Inputs, Listening, Parts};
+pub use self::gateway::{Inputs, Parts};
 pub use self::kind::{Dialect, GatewayKind, Print, TokenUse};
 pub use self::prepared::{Prepared, Question, TIMEOUT_FLAG};
-pub use self::process::say;
+pub use self::process::{Listening, say};
 pub use self::reload::{Reload, Reloaded};
 pub use self::watches::StatsLine;
 

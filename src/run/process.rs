@@ -1,21 +1,22 @@
-//! The first steps of every process, and its first log lines.
+//! The first steps of every process, where it listens, and its first log lines.
 
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use rlimit::Resource;
 
 use super::common::CommonSettings;
-use super::gateway::Listening;
 use super::{RunError, reload};
 use crate::base::Clock;
 use crate::base::build_info::{self, COMMIT, VERSION};
 use crate::http::Admin;
 use crate::listening::ListenAddr;
 use crate::settings::Checked;
-use crate::telemetry::Build;
 use crate::telemetry::logging::{self, LogFormat};
+use crate::telemetry::{Build, Telemetry};
 
 /// Open files besides the connections of clients and services: the bus, key files, threads, and refused new
 /// connections until their end.
@@ -126,6 +127,57 @@ fn make_room_for_descriptors(descriptors: usize) {
 fn files_max() -> Option<usize> {
     let (files_max, _) = Resource::NOFILE.get().ok()?;
     Some(usize::try_from(files_max).unwrap_or(usize::MAX))
+}
+
+/// A gateway that listens.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    /// The addresses for clients, in the order of the settings.
+    pub addrs: Vec<ListenAddr>,
+    /// The address of the operators' pages; `None` for the public port.
+    pub admin_addr: Option<ListenAddr>,
+    /// The telemetry of the process.
+    pub telemetry: Arc<Telemetry>,
+}
+
+impl Listening {
+    /// Returns the URL for a program on this machine: with the TCP port, or the unix socket in the syntax of
+    /// Node's `ws`. `localhost` replaces an unspecified address and the two loopback addresses of the name.
+    pub fn url(&self, scheme: &str, path: &str) -> String {
+        let mut addrs = self.addrs.iter();
+        let tcp = addrs.find(|addr| matches!(addr, ListenAddr::Tcp(_)));
+        let addr = tcp.or_else(|| self.addrs.first());
+        addr.map_or_else(String::new, |addr| url(addr, scheme, path))
+    }
+
+    /// Returns the lines of a banner about the pages for people: `/health`, and with an admin listener the
+    /// operators' page. Names have `width` characters.
+    pub fn page_lines(&self, width: usize) -> String {
+        let health = self.url("http", "/health");
+        let operator = self.admin_addr.as_ref();
+        let operator = operator.map(|addr| url(addr, "http", "/operator"));
+        let line = |(name, url)| format!("\n  {name:<width$}{url}");
+        let lines = [("Health:", Some(health)), ("Operator:", operator)];
+        let lines = lines
+            .into_iter()
+            .filter_map(|(name, url)| Some((name, url?)));
+        lines.map(line).collect()
+    }
+}
+
+fn url(addr: &ListenAddr, scheme: &str, path: &str) -> String {
+    let addr = match addr {
+        ListenAddr::Tcp(addr) => addr,
+        ListenAddr::Unix(_) => return format!("{scheme}+{addr}:{path}"),
+    };
+    let ip = addr.ip();
+    let is_localhost = ip.is_unspecified()
+        || ip == IpAddr::V4(Ipv4Addr::LOCALHOST)
+        || ip == IpAddr::V6(Ipv6Addr::LOCALHOST);
+    match is_localhost {
+        true => format!("{scheme}://localhost:{}{path}", addr.port()),
+        false => format!("{scheme}://{addr}{path}"),
+    }
 }
 
 /// Logs the gateway, its addresses and the limits on connections.

@@ -185,6 +185,15 @@ def test_the_first_text_is_one_message_with_fields_in_json(start_weirgate, gatew
     assert "  " not in weirgate.log(), "no text of several columns"
 
 
+@pytest.mark.parametrize("gateway", ["channels", "events"])
+def test_the_first_text_names_the_pages_for_people(start_weirgate, gateway):
+    weirgate = start_weirgate(gateway, "--admin-addr", f"127.0.0.1:{(port := free_port())}", "--log-format", "text",
+                              env={"REDIS_URL": "redis://127.0.0.1:1"})
+    for name, url in [("Health", f"http://localhost:{weirgate.port}/health"), ("Operator", f"http://localhost:{port}/operator")]:
+        [line] = weirgate.lines_with(f"  {name}:")
+        assert line.split() == [f"{name}:", url]
+
+
 async def test_json_is_json_in_a_terminal_too(in_terminal):
     weirgate, terminal = in_terminal("demo", "--log-format", "json")
     line = await ended_line(weirgate, lambda: terminal.text)

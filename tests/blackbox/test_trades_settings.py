@@ -21,6 +21,7 @@ def start_trades(redis_server, start_weirgate):
 async def test_the_banner_says_where_and_what(start_trades):
     weirgate = start_trades(env={"NODE_ENV": "production"})
     for line in ["weirgate trades", r"  Redis:       redis://127.0.0.1:\d+", f"  WebSocket:   ws://localhost:{weirgate.port}",
+                 f"  Health:      http://localhost:{weirgate.port}/health",
                  "  Environment: production", r"  Server:      ws-gateway-[0-9a-f]{8}"]:
         assert re.search(f"^{line}$", weirgate.log(), re.M), weirgate.log()
 

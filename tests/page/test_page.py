@@ -198,7 +198,7 @@ async def test_a_feed_that_stops_is_stale_within_3_s(nats, start_weirgate):
         await page.until("document.getElementById('live').textContent.includes('stale')", 5, "it is read aloud too")
         await bus.flow({"n": 20})
         await page.until("document.getElementById('pill').dataset.status === 'open'", 5, "fresh again")
-        assert await page.js("document.querySelector('.is-stale')") is None
+        assert await page.js("document.querySelector('.is-grey')") is None
         nothing_wrong(page, weirgate)
 
 
@@ -213,12 +213,24 @@ async def test_a_paused_view_says_so_and_its_price_is_dimmed(start_weirgate):
         held = await page.text("#spot")
         opacity = "Number(getComputedStyle(document.getElementById('spot')).opacity)"
         assert await page.js(opacity) < 0.6
+        for old in ("#rows", "#flow"):
+            assert await page.js(f"getComputedStyle(document.querySelector('{old}')).filter") == "grayscale(1)", old
         await asyncio.sleep(1.5)
         assert await page.text("#spot") == held
         await page.js("document.getElementById('pause').click()")
         await page.until(f"document.getElementById('spot').textContent !== '{held}'", 10, "it moves again")
         assert await page.text("#status") == "Live"
         assert await page.js(opacity) == 1
+        assert await page.js("document.querySelector('.is-grey')") is None
+        nothing_wrong(page, weirgate)
+
+
+async def test_every_name_of_the_demos_market_has_a_tooltip(start_weirgate):
+    weirgate = start_weirgate("demo").wait_ready()
+    async with open_page(weirgate.http_url) as page:
+        await page.until("document.querySelectorAll('#flow dt').length > 4 && document.querySelectorAll('#flow th').length === 4", 10, "a flow")
+        without = "[...document.querySelectorAll('.of-market th[scope=col], #flow dt')].filter((name) => !name.title).map((name) => name.textContent)"
+        assert await page.js(without) == []
         nothing_wrong(page, weirgate)
 
 

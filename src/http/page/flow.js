@@ -4,6 +4,20 @@ import { anything, byId, decimal, decoration, element, isObject, number, object,
 const PAIRS_MAX = 7, BOOK_ROWS = 5;
 const FIRST = ["delta", "cvd", "volume", "imbalance", "velocity", "vwap", "change", "net"];
 const NAMES = { delta: "Delta", cvd: "Cumulative delta", vwap: "VWAP" };
+const MEANINGS = {
+  delta: "Bought minus sold, in the newest period",
+  cvd: "Bought minus sold, since the session began",
+  volume: "Bought and sold, since the session began",
+  imbalance: "From −1, only sold, to 1, only bought",
+  velocity: "How fast the price moves",
+  vwap: "The average price, each trade weighted by its size",
+  change: "How far the price is from the first of the session",
+  net: "Bought minus sold",
+};
+const BOOK = [
+  ["Bid size", "How much others want to buy at the price beside it"], ["Bid", "A price that somebody pays"],
+  ["Ask", "A price that somebody sells at"], ["Ask size", "How much others want to sell at the price beside it"],
+];
 /** Shown elsewhere on the page. */
 const ELSEWHERE = new Set(["ts", "symbol", "buy_vol", "sell_vol", "buy", "sell"]);
 
@@ -44,7 +58,9 @@ function drawPairs(data) {
     for (const key of chosen) {
       const value = element("dd");
       pairs.set(key, value);
-      list.append(element("dt", "", Object.hasOwn(NAMES, key) ? NAMES[key] : words(key)), value);
+      const name = element("dt", "", Object.hasOwn(NAMES, key) ? NAMES[key] : words(key));
+      if (Object.hasOwn(MEANINGS, key)) name.title = MEANINGS[key];
+      list.append(name, value);
     }
   }
   for (const key of chosen) put(pairs.get(key), anything(key, data[key]));
@@ -62,9 +78,10 @@ function bookCell(className) {
 }
 
 function makeBook(count) {
-  const head = element("tr", "", ...["Bid size", "Bid", "Ask", "Ask size"].map((name, n) => {
+  const head = element("tr", "", ...BOOK.map(([name, meaning], n) => {
     const th = element("th", n % 2 ? "num" : "", name);
     th.scope = "col";
+    th.title = meaning;
     return th;
   }));
   head.children[2].className = "";

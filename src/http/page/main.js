@@ -209,7 +209,7 @@ function tick() {
   byId("simulated").hidden = !server.isSimulated;
   document.body.classList.toggle("is-old", isStale || isPaused);
   speak(spoken, now);
-  byId("main").classList.toggle("is-stale", isStale);
+  byId("main").classList.toggle("is-grey", isStale || isPaused);
   byId("about").classList.toggle("stale", isStale);
   put(byId("about"), isStale ? `Stale: nothing new for ${duration(now - freshAt)}` : isPaused ? "View paused" : aboutLevels);
   put(byId("relayed-about"), isPaused ? "View paused" : aboutRelays());

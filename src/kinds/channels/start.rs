@@ -118,10 +118,9 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         let (bus, address) = &shown;
         let as_json = || tracing::info!(bus, address, websocket, "weirgate channels");
         let bus_line = format!("{:<11}{address}", format!("{bus}:"));
-        say(
-            &format!("weirgate channels\n  {bus_line}\n  WebSocket: {websocket}"),
-            as_json,
-        );
+        let pages = listening.page_lines(11);
+        let text = format!("weirgate channels\n  {bus_line}\n  WebSocket: {websocket}{pages}");
+        say(&text, as_json);
     })
 }
 

@@ -132,7 +132,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         .asks(questions)
         .prepare(clock, move |listening| {
             let websocket = listening.url("ws", EventsGateway::PATH);
-            welcome.say(&websocket);
+            welcome.say(&websocket, &listening.page_lines(13));
         })?;
     Ok(prepared.ending_with(move || {
         if let Some(bus) = &bus {
@@ -157,13 +157,13 @@ impl Welcome {
         }
     }
 
-    fn say(&self, websocket: &str) {
+    fn say(&self, websocket: &str, pages: &str) {
         let [lobby, measurement, simulation] = &self.services;
         let bus = self.bus.as_deref();
         let bus_line = bus.map_or_else(String::new, |bus| format!("\n  Bus:         {bus}"));
         let text = format!(
             "weirgate events\n  Lobby:       {lobby}\n  Measurement: {measurement}\n  \
-             Simulation:  {simulation}{bus_line}\n  WebSocket:   {websocket}"
+             Simulation:  {simulation}{bus_line}\n  WebSocket:   {websocket}{pages}"
         );
         say(&text, || {
             tracing::info!(

@@ -92,9 +92,10 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         .reloads(keys.reload)
         .prepare(clock, move |listening| {
             let (websocket, server_id) = (listening.url("ws", ""), &numbers.server_id);
+            let pages = listening.page_lines(13);
             let text = format!(
                 "weirgate trades\n  Redis:       {redis_shown}\n  WebSocket:   \
-                 {websocket}\n  Environment: {environment}\n  Server:      {server_id}"
+                 {websocket}{pages}\n  Environment: {environment}\n  Server:      {server_id}"
             );
             say(&text, || {
                 tracing::info!(
