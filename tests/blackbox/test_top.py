@@ -128,10 +128,12 @@ async def test_another_size_is_drawn_anew(start_weirgate, start_top):
     _, admin = await gateway(start_weirgate, "demo")
     view = start_top(f"127.0.0.1:{admin}")
     await view.shows("Ready")
+    # Between two drawings the screen is empty.
+    width = lambda: len("".join(screen(view.terminal.text)[:1]))
     view.terminal.resize(120, 40)
-    await until(lambda: len(screen(view.terminal.text)[0]) == 120, 10, "a wider screen")
+    await until(lambda: width() == 120, 10, "a wider screen")
     view.terminal.resize(30, 6)
-    await until(lambda: len(screen(view.terminal.text)[0]) == 30, 10, "a small screen")
+    await until(lambda: width() == 30, 10, "a small screen")
     view.terminal.type("q")
     assert await view.ends() == 0
 
