@@ -22,4 +22,5 @@ pub mod run;
 pub mod settings;
 pub mod sources;
 pub mod telemetry;
+pub mod tls;
 pub mod wire;

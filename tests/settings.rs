@@ -251,6 +251,15 @@ fn wrong_values() {
         (&["levels", "--market=yes"], &[]),
         (&["levels", "--market=off"], &[]),
         (&["channels", "--stop-code=1000"], &[]),
+        (&["channels", "--redis-port=off"], &[]),
+        (&["channels", "--tls-min=1.1"], &[]),
+        (&["channels", "--tls-port=on"], &[]),
+        (&["channels", "--tls-port=8443", "--tls-cert=a,b"], &[]),
+        (
+            &["channels", "--tls-port=0", "--tls-cert=a,b", "--tls-key=a"],
+            &[],
+        ),
+        (&["levels", "--port=off"], &[]),
         (&["channels", "--jwt-jwks-url=http://idp/keys"], &[]),
         (
             &["trades"],

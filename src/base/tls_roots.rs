@@ -1,4 +1,4 @@
-//! The authorities that outgoing TLS trusts: from a file, or from the system.
+//! The cryptography of TLS, and the authorities that outgoing TLS trusts: from a file, or from the system.
 //!
 //! Used by the sources and by calls to services. Reads files at the start only.
 
@@ -6,8 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::WantsClientCert;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::server::ProducesTickets;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 /// There are no trusted certificates.
@@ -41,11 +43,23 @@ pub fn client_config(
     if taken == 0 {
         return Err(nobody("it has none".to_owned()));
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    ClientConfig::builder_with_provider(provider)
+    ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map(|builder| builder.with_root_certificates(roots))
         .map_err(|error| nobody(error.to_string()))
+}
+
+/// The cryptography of all TLS in the process.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Makes the tickets of clients that come back; the key is replaced every six hours.
+///
+/// # Errors
+/// The system has no random numbers.
+pub fn tickets() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+    rustls::crypto::ring::Ticketer::new()
 }
 
 /// Returns all certificates of a PEM file, in order.

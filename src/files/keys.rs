@@ -3,13 +3,11 @@
 //! This module reads; [`crate::auth`] decides about the use of a key. Used by `kinds` and by
 //! `weirgate token`.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use super::key_url::KeyUrl;
+use super::prints::Prints;
 use super::small;
 use crate::auth::{KeyError, KeyRing, KeySet, NewerKeys};
 use crate::base::tls_roots::TrustError;
@@ -63,10 +61,6 @@ pub enum KeyFileError {
     Secret(KeyError),
 }
 
-/// The fingerprint of a file: inode, length and modification time. A replaced file has another inode, a
-/// written file another length or time. `None` for a missing file.
-type Print = Option<(u64, u64, Option<SystemTime>)>;
-
 /// The setting for files with one key each.
 const PEM_FILES: &str = "jwt-public-key-files";
 
@@ -104,7 +98,7 @@ impl KeyFiles {
     /// # Errors
     /// The first error.
     pub fn in_force(self) -> Result<KeysInForce, KeyFileError> {
-        let seen = self.prints();
+        let prints = Prints::now(self.paths().cloned());
         let texts = self.texts(small::read)?;
         let ring = KeyRing::new(self.keys(&texts, None)?);
         let url = KeyUrl::of(&self.0)?;
@@ -118,8 +112,7 @@ impl KeyFiles {
             url,
             fetched: None,
             is_requested: false,
-            looked: seen.clone(),
-            seen,
+            prints,
         })
     }
 
@@ -175,14 +168,6 @@ impl KeyFiles {
     fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         self.0.public_key_files.iter().chain(&self.0.jwks_file)
     }
-
-    fn prints(&self) -> Vec<Print> {
-        let print = |path: &PathBuf| {
-            let found = fs::metadata(path).ok()?;
-            Some((found.ino(), found.len(), found.modified().ok()))
-        };
-        self.paths().map(print).collect()
-    }
 }
 
 /// The effect of changed keys.
@@ -207,10 +192,7 @@ pub struct KeysInForce {
     fetched: Option<Vec<u8>>,
     /// Whether the operator requested a fetch at once.
     is_requested: bool,
-    /// The fingerprints before the texts were read.
-    seen: Vec<Print>,
-    /// The fingerprints at the last look.
-    looked: Vec<Print>,
+    prints: Prints,
 }
 
 impl KeysInForce {
@@ -263,13 +245,9 @@ impl KeysInForce {
         changed
     }
 
-    /// Returns true if a file has changed since the last read, and no file since the last look. A file that
-    /// is written in place may contain only some of its keys, without an error, until the writer is done.
+    /// Returns true if a file has changed since the last read, and no file since the last look.
     pub fn look(&mut self) -> bool {
-        let prints = self.files.prints();
-        let is_settled = prints == self.looked;
-        self.looked = prints;
-        is_settled && self.looked != self.seen
+        self.prints.look()
     }
 
     /// Reads all files again and puts their keys in force. Returns `None` if every text is the same, or if a
@@ -278,10 +256,9 @@ impl KeysInForce {
     /// # Errors
     /// The first error.
     pub fn read_again(&mut self) -> Result<Option<KeysChanged>, KeyFileError> {
-        // Before the texts, so that the next look finds later writes.
-        self.seen = self.files.prints();
+        self.prints.will_read();
         let texts = self.files.texts(small::read_again)?;
-        if texts == self.texts || self.files.prints() != self.seen {
+        if texts == self.texts || self.prints.have_changed() {
             return Ok(None);
         }
         let keys = self.files.keys(&texts, self.fetched.as_deref())?;
@@ -296,6 +273,8 @@ impl KeysInForce {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::auth::ClaimRules;
     use crate::settings::{KeySetUrl, SecretText};

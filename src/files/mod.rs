@@ -4,9 +4,11 @@
 mod key_fetches;
 mod key_url;
 mod keys;
+mod prints;
 mod small;
 
 pub use key_fetches::{KeyFetchStats, KeyFetches};
 pub use key_url::KeyUrl;
 pub use keys::{KeyFileError, KeyFiles, KeysChanged, KeysInForce};
+pub(crate) use prints::Prints;
 pub(crate) use small::{read, read_again};

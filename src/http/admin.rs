@@ -173,6 +173,7 @@ impl Connections {
         }
         let handover = Handover {
             stream,
+            tls: None,
             read: Vec::new(),
             peer,
             permit: Permit::new(&self.places),

@@ -16,12 +16,12 @@ use hyper::server::conn::http1;
 use hyper::{Request, Response, service};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::body::{AnswerBody, BoxError, Progress, RequestBody};
+use super::client_stream::ClientStream;
 use super::gate::{Client, Gate, HeadLimits, SharedGate, Stop};
 use super::handover::{
     ConnectionClock, FirstHead, Handover, HttpSettings, ReadAhead, WayBack, Work,
@@ -90,11 +90,12 @@ pub(super) async fn serve(
 ) {
     let Handover {
         stream,
+        tls,
         read,
         peer,
         permit,
     } = handover;
-    let stream = match TcpStream::from_std(stream) {
+    let stream = match ClientStream::new(stream, tls) {
         Ok(stream) => stream,
         Err(error) => return debug!(%peer, %error, "HTTP connection could not be taken over"),
     };
@@ -140,9 +141,10 @@ pub(super) async fn serve(
         (End::Done, Some(Stop::Upgrade(read))) => match back {
             Some(back) => {
                 // A socket that cannot leave the runtime is broken, and can only be closed.
-                if let Ok(stream) = stream.into_std() {
+                if let Ok((stream, tls)) = stream.into_std() {
                     back(Handover {
                         stream,
+                        tls,
                         read,
                         peer,
                         permit,
@@ -221,7 +223,7 @@ async fn run(
 
 /// Sends a last answer, ends our half, then reads the rest of the client's bytes, within limits: closing a
 /// socket with unread bytes causes a reset, and a reset can overtake the last answer (RFC 9112 §9.6).
-async fn linger(mut stream: TcpStream, mut answer: &[u8], settings: &HttpSettings) {
+async fn linger(mut stream: ClientStream, mut answer: &[u8], settings: &HttpSettings) {
     let drain = async {
         while !answer.is_empty() {
             let wrote = poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, answer)).await?;
@@ -233,7 +235,7 @@ async fn linger(mut stream: TcpStream, mut answer: &[u8], settings: &HttpSetting
         let mut left = settings.linger_bytes_max;
         while left > 0 {
             stream.readable().await?;
-            match stream.try_read(&mut scratch) {
+            match stream.try_discard(&mut scratch) {
                 Ok(0) => break,
                 Ok(n) => left = left.saturating_sub(n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -15,8 +15,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
 
+use super::client_stream::ClientStream;
 use super::handover::{Ahead, ConnectionClock};
 use crate::wire::body::BodyScanner;
 use crate::wire::head::{self, HeadError, HeadScanner};
@@ -66,7 +66,7 @@ enum Next {
 /// A client's socket as hyper sees it: one request at a time, then the end of the connection.
 #[derive(Debug)]
 pub(super) struct Gate {
-    stream: TcpStream,
+    stream: ClientStream,
     clock: Rc<ConnectionClock>,
     limits: HeadLimits,
     /// The bytes read. hyper has the bytes before `given`, and may have the bytes before `passed`.
@@ -84,7 +84,7 @@ impl Gate {
     /// A gate for a socket with `read` read already, from the start of a head on. `decided`: the head is not
     /// checked again for a WebSocket or an event stream.
     pub(super) fn new(
-        stream: TcpStream,
+        stream: ClientStream,
         read: Vec<u8>,
         decided: bool,
         limits: HeadLimits,
@@ -105,7 +105,7 @@ impl Gate {
     }
 
     /// Returns the socket, and why the gate stopped; `None` if hyper ended the connection.
-    pub(super) fn into_parts(self) -> (TcpStream, Option<Stop>) {
+    pub(super) fn into_parts(self) -> (ClientStream, Option<Stop>) {
         match self.next {
             Next::Stopped(stop) => (self.stream, Some(stop)),
             Next::Head(_) | Next::Body(_) => (self.stream, None),
@@ -118,10 +118,7 @@ impl Gate {
         let is_whole = !matches!(self.next, Next::Body(_));
         let read = match self.next {
             Next::Head(_) => self.poll_read_ahead(cx),
-            Next::Body(_) | Next::Stopped(_) => {
-                let mut byte = [0];
-                self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte))
-            }
+            Next::Body(_) | Next::Stopped(_) => self.stream.poll_peek(cx),
         };
         match read {
             Poll::Pending => Client::There,

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::admission::Peer;
 use crate::hub::Permit;
+use crate::tls::Session;
 
 /// Limits of plain HTTP connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,8 @@ impl Default for HttpSettings {
 pub struct Handover {
     /// The socket, nonblocking.
     pub stream: TcpStream,
+    /// The connection's TLS; `None` for a plain connection.
+    pub tls: Option<Box<Session>>,
     /// The bytes read so far, from the start of the request line on.
     pub read: Vec<u8>,
     /// The other end.

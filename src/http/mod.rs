@@ -9,6 +9,7 @@ mod admin;
 mod body;
 pub mod calls;
 mod client_files;
+mod client_stream;
 mod connection;
 mod fetch;
 mod files;

@@ -76,6 +76,21 @@ impl<G: Gateway> Hub<G> {
         turns_away
     }
 
+    /// Handles progress of bytes that the shell keeps for a client behind a write: the client reads, slowly.
+    pub fn handle_progress(&mut self, now: Now, key: SessionKey) {
+        self.core.now = now;
+        if let Some(session) = self.core.clients.session_mut(key) {
+            session.note_progress(now);
+        }
+    }
+
+    /// Ends a connection for a reason that only the shell knows. `reset` drops the bytes in the kernel.
+    pub fn handle_failed(&mut self, now: Now, key: SessionKey, reason: CloseReason, reset: bool) {
+        self.core.now = now;
+        self.core.end(key, reason, reset);
+        self.settle();
+    }
+
     /// Handles a connection that comes back from HTTP with its permit: the client asks for a WebSocket.
     /// The request read so far goes to [`handle_bytes`](Self::handle_bytes).
     pub fn handle_returned(

@@ -13,6 +13,8 @@ pub enum CloseReason {
     PeerGone,
     /// The socket failed.
     SocketError,
+    /// The handshake of TLS failed, or the client broke the protocol of TLS later.
+    TlsError,
     /// The request head was not complete in time.
     HandshakeTimeout,
     /// The request head was refused (status 4xx or 5xx).
@@ -35,6 +37,8 @@ pub enum CloseReason {
     SendQueueHard,
     /// All frames together exceeded their limit, and the client was among those that held the most.
     FrameMemory,
+    /// The TLS of all clients held more bytes than allowed, and those of this client stood still the longest.
+    TlsMemory,
     /// More connections than allowed.
     ConnectionLimit,
     /// More connections of one address than allowed.
@@ -47,10 +51,11 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::PeerClosed,
         Self::PeerGone,
         Self::SocketError,
+        Self::TlsError,
         Self::HandshakeTimeout,
         Self::BadRequest,
         Self::Policy,
@@ -62,6 +67,7 @@ impl CloseReason {
         Self::SendQueueSoft,
         Self::SendQueueHard,
         Self::FrameMemory,
+        Self::TlsMemory,
         Self::ConnectionLimit,
         Self::ConnectionsPerIp,
         Self::ConnectionRatePerIp,
@@ -74,6 +80,7 @@ impl CloseReason {
             Self::PeerClosed => "peer_closed",
             Self::PeerGone => "peer_gone",
             Self::SocketError => "socket_error",
+            Self::TlsError => "tls_error",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::BadRequest => "bad_request",
             Self::Policy => "policy",
@@ -85,6 +92,7 @@ impl CloseReason {
             Self::SendQueueSoft => "send_queue_soft",
             Self::SendQueueHard => "send_queue_hard",
             Self::FrameMemory => "frame_memory",
+            Self::TlsMemory => "tls_memory",
             Self::ConnectionLimit => "connection_limit",
             Self::ConnectionsPerIp => "connections_per_ip",
             Self::ConnectionRatePerIp => "connection_rate_per_ip",

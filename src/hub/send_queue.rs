@@ -168,6 +168,11 @@ impl SendQueue {
         self.progress_at
     }
 
+    /// Notes that the kernel took bytes that the shell keeps behind a write.
+    pub(super) fn note_progress(&mut self, now: Now) {
+        self.progress_at = now.mono_us;
+    }
+
     pub(super) fn over_soft_since(&self) -> Option<u64> {
         self.over_soft_since.map(NonZeroU64::get)
     }

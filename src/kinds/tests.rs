@@ -151,7 +151,9 @@ fn every_source_of_every_setting_goes_over_the_next() {
             let source = |args: &[&str], env: &[(&str, &str)]| {
                 let given = !args.is_empty() || !env.is_empty();
                 let beside = walks::partner(setting.flag).filter(|_| given);
-                let args = [&[gateway.name], args, beside.as_slice()].concat();
+                let beside: Vec<&str> =
+                    beside.into_iter().flat_map(str::split_whitespace).collect();
+                let args = [&[gateway.name], args, &beside].concat();
                 let (_, checked) = started(&args, env);
                 let mut values = checked.values().iter();
                 let value = values.find(|value| value.setting.flag == setting.flag);

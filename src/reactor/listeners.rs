@@ -22,10 +22,21 @@ const RETRY_MAX_US: u64 = 500_000;
 /// Settings of the listening sockets and of accepted sockets.
 #[derive(Clone, Debug)]
 pub struct ListenSettings {
-    /// The addresses to listen on.
+    /// The addresses to listen on for plain connections.
     pub addrs: Vec<ListenAddr>,
+    /// The addresses to listen on for TLS.
+    pub tls_addrs: Vec<ListenAddr>,
     /// Backlog, port sharing, permissions of unix sockets, options of accepted sockets.
     pub options: ListenOptions,
+}
+
+/// A new connection.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: Peer,
+    /// The connection begins with a handshake of TLS.
+    pub(super) is_tls: bool,
 }
 
 /// A listening socket, its edge and its back-off.
@@ -33,6 +44,8 @@ pub struct ListenSettings {
 struct Listener {
     /// `None` after the close.
     inner: Option<Inner>,
+    /// The connections begin with a handshake of TLS.
+    is_tls: bool,
     /// Connections may wait: an edge came, and `accept` has not returned "would block" since.
     ready: bool,
     /// After a failure: no accept before this time.
@@ -99,7 +112,7 @@ fn credentials(_: &UnixStream) -> Option<Credentials> {
 }
 
 impl Listener {
-    fn register(bound: Bound, registry: &Registry, token: Token) -> io::Result<Self> {
+    fn register(bound: Bound, is_tls: bool, registry: &Registry, token: Token) -> io::Result<Self> {
         let mut inner = match bound {
             Bound::Tcp(listener) => Inner::Tcp(TcpListener::from_std(listener)),
             Bound::Unix(listener, file) => Inner::Unix {
@@ -110,6 +123,7 @@ impl Listener {
         registry.register(inner.source(), token, Interest::READABLE)?;
         Ok(Self {
             inner: Some(inner),
+            is_tls,
             ready: false,
             retry_at_us: 0,
             retry_us: RETRY_MIN_US,
@@ -145,21 +159,26 @@ impl Listener {
     }
 
     /// Accepts the next connection, unless none waits or accepting is backed off.
-    fn accept(&mut self, now: Now) -> Option<(TcpStream, Peer)> {
+    fn accept(&mut self, now: Now) -> Option<Accepted> {
         let inner = self.inner.take()?;
         let accepted = self.accept_from(&inner, now);
         self.inner = Some(inner);
         accepted
     }
 
-    fn accept_from(&mut self, inner: &Inner, now: Now) -> Option<(TcpStream, Peer)> {
+    fn accept_from(&mut self, inner: &Inner, now: Now) -> Option<Accepted> {
         while self.ready && now.mono_us >= self.retry_at_us {
             match inner.accept() {
                 Ok((stream, peer)) => {
                     self.retry_us = RETRY_MIN_US;
                     #[cfg(not(target_os = "linux"))]
                     let _ = stream.set_nodelay(true);
-                    return Some((stream, peer));
+                    let is_tls = self.is_tls;
+                    return Some(Accepted {
+                        stream,
+                        peer,
+                        is_tls,
+                    });
                 }
                 Err(error) => self.failed(now, &error),
             }
@@ -215,11 +234,11 @@ mod tests {
         let ListenAddr::Tcp(local) = bound.local_addr().unwrap() else {
             panic!("a TCP port");
         };
-        let mut listener = Listener::register(bound, poll.registry(), Token(0)).unwrap();
+        let mut listener = Listener::register(bound, false, poll.registry(), Token(0)).unwrap();
         let client = std::net::TcpStream::connect(local).unwrap();
         listener.set_ready();
-        let (stream, _) = listener.accept(Now::default()).unwrap();
-        (stream, client)
+        let accepted = listener.accept(Now::default()).unwrap();
+        (accepted.stream, client)
     }
 
     #[test]
@@ -249,6 +268,7 @@ pub(super) struct Listeners {
     all: Vec<Listener>,
     /// The bound addresses, with the ports that the system chose.
     addrs: Vec<ListenAddr>,
+    tls_addrs: Vec<ListenAddr>,
     /// The token of the first listener; the tokens of the others are below.
     first_token: usize,
     /// Index of the listener that accepts next.
@@ -276,19 +296,26 @@ impl Listeners {
         let mut listeners = Self {
             all: Vec::new(),
             addrs: Vec::new(),
+            tls_addrs: Vec::new(),
             first_token: first.0,
             next: 0,
             reuse_port: settings.options.reuse_port,
         };
-        for addr in &settings.addrs {
+        let plain = settings.addrs.iter().map(|addr| (addr, false));
+        let tls = settings.tls_addrs.iter().map(|addr| (addr, true));
+        for (addr, is_tls) in plain.chain(tls) {
             let failed = |error| ListenError {
                 addr: addr.clone(),
                 error,
             };
             let bound = addr.bind(&settings.options).map_err(failed)?;
-            listeners.addrs.push(bound.local_addr().map_err(failed)?);
+            let local = bound.local_addr().map_err(failed)?;
+            match is_tls {
+                false => listeners.addrs.push(local),
+                true => listeners.tls_addrs.push(local),
+            }
             let token = Token(first.0 - listeners.all.len());
-            let listener = Listener::register(bound, registry, token);
+            let listener = Listener::register(bound, is_tls, registry, token);
             listeners.all.push(listener.map_err(failed)?);
         }
         Ok(listeners)
@@ -296,6 +323,10 @@ impl Listeners {
 
     pub(super) fn local_addrs(&self) -> &[ListenAddr] {
         &self.addrs
+    }
+
+    pub(super) fn local_tls_addrs(&self) -> &[ListenAddr] {
+        &self.tls_addrs
     }
 
     /// Records that the poll reported waiting connections; returns false if `token` is not a listener's.
@@ -311,7 +342,7 @@ impl Listeners {
     }
 
     /// Accepts the next connection, each listener in turn.
-    pub(super) fn accept(&mut self, now: Now) -> Option<(TcpStream, Peer)> {
+    pub(super) fn accept(&mut self, now: Now) -> Option<Accepted> {
         for _ in 0..self.all.len() {
             let at = self.next;
             self.next = (at + 1) % self.all.len();

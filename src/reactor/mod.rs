@@ -4,6 +4,7 @@
 //! flush, effects. Each step has a budget. The rest waits in a list of the step, since no second edge comes.
 //! The loop serves any gateway and any feed: only their traits are known here.
 
+mod handshakes;
 mod listeners;
 mod report;
 mod seams;
@@ -11,6 +12,7 @@ mod sockets;
 mod turn;
 mod unread;
 
+pub use handshakes::{HandshakeCounts, HandshakeLimits, Handshakes};
 pub use listeners::{ListenError, ListenSettings};
 pub use seams::{ReactorSettings, Seams, TurnBudgets, way_back};
 pub use turn::{BindError, Reactor};

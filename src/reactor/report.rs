@@ -22,6 +22,7 @@ pub(super) struct Shell {
     pub(super) bus_queue_messages_max: usize,
     pub(super) bus_queue_bytes: usize,
     pub(super) bus_queue_bytes_max: usize,
+    pub(super) tls_held_bytes: usize,
 }
 
 /// Counters of the loop's turns and messages.
@@ -132,6 +133,7 @@ fn shell_stats<G: Gateway>(hub: &Hub<G>, shell: Shell) -> ShellStats {
         bus_queue_messages_max: shell.bus_queue_messages_max as u64,
         bus_queue_bytes: shell.bus_queue_bytes as u64,
         bus_queue_bytes_max: shell.bus_queue_bytes_max as u64,
+        tls_held_bytes: shell.tls_held_bytes as u64,
         frame_bytes_alive: core.frame_bytes().alive(),
         frame_bytes_max: limits.frame_bytes_max,
         inflate_window_bytes: windows.kept_bytes(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, unbounded};
 
+use super::handshakes::Handshakes;
 use super::listeners::ListenSettings;
 use crate::base::{TakenBytes, Wake};
 use crate::http::{Handover, HttpHandle, WayBack};
@@ -34,6 +35,8 @@ pub struct ReactorSettings {
     pub stop_timeout_us: u64,
     /// Time after the last work during which the loop polls without sleeping; 0: none.
     pub spin_us: u64,
+    /// Bytes that the TLS of all clients may hold; beyond, those clients end whose bytes stand still.
+    pub tls_held_bytes_max: usize,
 }
 
 /// The channels and handles that connect the loop with other threads.
@@ -53,6 +56,8 @@ pub struct Seams<G: Gateway, F: Feed> {
     pub http: HttpHandle,
     /// Connections back from HTTP: their client asks for a WebSocket.
     pub returned: Receiver<Handover>,
+    /// The thread of TLS handshakes; `None` without TLS.
+    pub handshakes: Option<Handshakes>,
     /// Numbers of the loop for other threads.
     pub telemetry: Arc<Telemetry>,
 }
@@ -60,7 +65,12 @@ pub struct Seams<G: Gateway, F: Feed> {
 impl<G: Gateway, F: Feed> Seams<G, F> {
     /// Whether another thread has put something in a channel.
     pub(super) fn have_messages(&self) -> bool {
-        !(self.bus.is_empty() && self.inputs.is_empty() && self.returned.is_empty())
+        let have_shaken = self
+            .handshakes
+            .as_ref()
+            .is_some_and(Handshakes::have_shaken);
+        let is_empty = self.bus.is_empty() && self.inputs.is_empty() && self.returned.is_empty();
+        have_shaken || !is_empty
     }
 }
 

@@ -1,4 +1,7 @@
-//! The sockets of all sessions, by slot, and the plain transmit: one `send` or `writev` each.
+//! The sockets of all sessions, by slot, and the transmit: one `send` or `writev` each, or records of TLS.
+
+mod joined;
+mod tls;
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write as _};
@@ -10,19 +13,26 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
+use self::joined::Joined;
+pub(super) use self::tls::Got;
 use super::unread::{End, READABLE, Unread};
 use crate::admission::{ClientAddr, FairQueue};
 use crate::base::Clock;
 use crate::hub::{SessionKey, Transmit, Write, room};
-
-/// Up to this size several slices are copied into one buffer: `writev` costs 7–13 % more at these sizes.
-/// Larger slices are copied if several clients get the same slices.
-const JOIN_BYTES_MAX: usize = 16 * 1024;
+use crate::tls::Session;
 
 #[derive(Debug)]
 struct Socket {
     generation: u32,
     stream: TcpStream,
+    /// `None` for a plain connection.
+    tls: Option<Box<Session>>,
+    /// The sending side ends when the kept records of TLS are out.
+    ends: bool,
+    /// The last write of TLS was short.
+    was_full: bool,
+    /// The bytes that the TLS holds, and when they last became fewer, microseconds of the monotonic clock.
+    held: tls::Held,
     /// The socket is in a list of readable sockets: once, however many edges came.
     readable: bool,
     cost: Cost,
@@ -77,6 +87,17 @@ impl Readable {
     }
 }
 
+/// The kernel's share of the kept records of TLS after a report of room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Everything, or nothing was kept: the client can be written to.
+    Free,
+    /// Some bytes.
+    Moved,
+    /// No byte.
+    Full,
+}
+
 /// Sockets by slot of the hub's table.
 #[derive(Debug)]
 pub(super) struct Sockets {
@@ -85,6 +106,9 @@ pub(super) struct Sockets {
     /// Sockets that may hold unread bytes.
     readable: Readable,
     joined: Joined,
+    tls: tls::Buffers,
+    /// The bytes that the TLS of all sockets holds.
+    held_bytes: usize,
     clock: Clock,
     first_write_us: Option<u64>,
     /// The end of a flush, microseconds of the monotonic clock.
@@ -98,6 +122,8 @@ impl Sockets {
             slots: Vec::new(),
             readable: Readable::default(),
             joined: Joined::default(),
+            tls: tls::Buffers::default(),
+            held_bytes: 0,
             clock,
             first_write_us: None,
             flush_until_us: 0,
@@ -116,7 +142,12 @@ impl Sockets {
 
     /// Adds a socket to the table and to the poll. If the socket holds bytes already, an edge reports these
     /// bytes.
-    pub(super) fn insert(&mut self, key: SessionKey, mut stream: TcpStream) -> io::Result<()> {
+    pub(super) fn insert(
+        &mut self,
+        key: SessionKey,
+        mut stream: TcpStream,
+        tls: Option<Box<Session>>,
+    ) -> io::Result<()> {
         self.registry.register(&mut stream, token(key), READABLE)?;
         let slot = key.slot as usize;
         if self.slots.len() <= slot {
@@ -125,6 +156,10 @@ impl Sockets {
         self.slots[slot] = Some(Socket {
             generation: key.generation,
             stream,
+            tls,
+            ends: false,
+            was_full: false,
+            held: tls::Held::default(),
             readable: false,
             cost: Cost::Little,
             unread: Unread::Nothing,
@@ -208,8 +243,7 @@ impl Sockets {
     }
 
     fn socket(&mut self, key: SessionKey) -> Option<&mut Socket> {
-        let socket = self.slots.get_mut(key.slot as usize)?.as_mut()?;
-        (socket.generation == key.generation).then_some(socket)
+        socket_of(&mut self.slots, key)
     }
 
     fn stream(&mut self, key: SessionKey) -> Option<&mut TcpStream> {
@@ -217,19 +251,58 @@ impl Sockets {
     }
 
     /// Reads once, and records whether unread bytes may follow ([`has_unread`](Self::has_unread)).
-    pub(super) fn read(&mut self, key: SessionKey, buf: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read(&mut self, key: SessionKey, buf: &mut [u8]) -> io::Result<Got> {
         let gone = || io::Error::from(io::ErrorKind::WouldBlock);
-        let socket = self.socket(key).ok_or_else(gone)?;
-        let read = socket.stream.read(buf);
+        let socket = socket_of(&mut self.slots, key).ok_or_else(gone)?;
+        let read = match &mut socket.tls {
+            None => socket.stream.read(buf).map(|n| Got::plain(n, buf.len())),
+            Some(session) => self.tls.read(&mut socket.stream, session, buf),
+        };
         let is_empty = match &read {
-            Ok(0) => true,
-            Ok(n) => *n < buf.len() && socket.unread < Unread::End,
+            Ok(got) => got.is_end() || got.is_short && socket.unread < Unread::End,
             Err(error) => error.kind() != io::ErrorKind::Interrupted,
         };
         if is_empty {
             socket.unread = Unread::Nothing;
         }
+        if socket.tls.as_ref().is_some_and(|tls| tls.has_kept()) {
+            self.ask_for_room(key)?;
+        }
+        self.count_held(key);
         read
+    }
+
+    /// Counts the bytes that the TLS of a socket holds, after each of its steps.
+    fn count_held(&mut self, key: SessionKey) {
+        let Some(socket) = socket_of(&mut self.slots, key) else {
+            return;
+        };
+        if let Some(session) = &socket.tls {
+            let before = socket.held.bytes;
+            socket.held.count(session.held_bytes(), &self.clock);
+            self.held_bytes = self.held_bytes + socket.held.bytes - before;
+        }
+    }
+
+    /// The bytes that the TLS of all sockets holds: unfinished records of clients, and records that the kernel
+    /// does not take.
+    pub(super) fn tls_held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Returns the sockets to end so that the TLS of the others holds at most so many bytes: those whose bytes
+    /// have stood still the longest.
+    pub(super) fn over_held(&self, bytes_max: usize) -> Vec<SessionKey> {
+        if self.held_bytes <= bytes_max {
+            return Vec::new();
+        }
+        let slots = self.slots.iter().zip(0..);
+        let holders = slots.filter_map(|(socket, slot)| {
+            let socket = socket.as_ref().filter(|socket| socket.held.bytes > 0)?;
+            let generation = socket.generation;
+            Some((socket.held, SessionKey { slot, generation }))
+        });
+        tls::oldest(holders.collect(), self.held_bytes - bytes_max)
     }
 
     /// Whether the socket has a pending error, such as a reset behind the end of the peer's side.
@@ -238,41 +311,81 @@ impl Sockets {
         stream.is_some_and(|stream| !matches!(stream.take_error(), Ok(None)))
     }
 
-    /// Ends the sending side. An error means that the peer has left already.
+    /// Ends the sending side, behind the kept records of TLS. An error means that the peer has left already.
     pub(super) fn half_close(&mut self, key: SessionKey) {
-        if let Some(stream) = self.stream(key) {
-            let _ = stream.shutdown(Shutdown::Write);
-        }
-    }
-
-    /// Closes a socket; `reset` drops the bytes that the kernel still holds.
-    pub(super) fn close(&mut self, key: SessionKey, reset: bool) {
-        let Some(stream) = self.take(key) else {
+        let Some(socket) = socket_of(&mut self.slots, key) else {
             return;
         };
+        if let Some(session) = &mut socket.tls {
+            session.keep_close_notify();
+            let stream = &mut socket.stream;
+            let _ = session.send_kept(|bytes| stream.write(bytes));
+            if session.has_kept() {
+                socket.ends = true;
+                let _ = self.ask_for_room(key);
+                self.count_held(key);
+                return;
+            }
+        }
+        let _ = socket.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Closes a socket; `reset` drops the bytes that the kernel still holds. Returns false if the socket is
+    /// not here, but with the thread of handshakes.
+    pub(super) fn close(&mut self, key: SessionKey, reset: bool) -> bool {
+        let Some((mut stream, tls)) = self.take(key) else {
+            return false;
+        };
+        if let Some(mut session) = tls.filter(|_| !reset) {
+            session.keep_close_notify();
+            // A client that does not read gets no alert.
+            let _ = session.send_kept(|bytes| stream.write(bytes));
+        }
         if reset {
             // Otherwise the kernel would keep the bytes for a client that does not read.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
+        true
     }
 
     /// Removes a socket from the table and from the poll.
-    pub(super) fn hand_over(&mut self, key: SessionKey) -> Option<TcpStream> {
-        let mut stream = self.take(key)?;
+    pub(super) fn hand_over(
+        &mut self,
+        key: SessionKey,
+    ) -> Option<(TcpStream, Option<Box<Session>>)> {
+        let (mut stream, tls) = self.take(key)?;
         self.registry.deregister(&mut stream).ok()?;
-        Some(stream)
+        Some((stream, tls))
     }
 
-    fn take(&mut self, key: SessionKey) -> Option<TcpStream> {
+    fn take(&mut self, key: SessionKey) -> Option<(TcpStream, Option<Box<Session>>)> {
         self.stream(key)?;
         let socket = self.slots[key.slot as usize].take();
         room::trim(&mut self.slots, Option::is_none);
-        socket.map(|socket| socket.stream)
+        let socket = socket?;
+        self.held_bytes -= socket.held.bytes;
+        Some((socket.stream, socket.tls))
     }
 
     fn write(&mut self, key: SessionKey, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
-        let stream = self.stream(key).ok_or_else(gone)?;
+        let socket = socket_of(&mut self.slots, key).ok_or_else(gone)?;
+        if let Some(session) = &mut socket.tls {
+            let (stream, was_full) = (&mut socket.stream, socket.was_full);
+            let sealed = self.tls.write(stream, session, slices, was_full)?;
+            let had_held = std::mem::replace(&mut socket.was_full, sealed.is_full);
+            if sealed.is_full {
+                self.ask_for_room(key)?;
+            }
+            if sealed.is_full || had_held {
+                self.count_held(key);
+            }
+            return match sealed.taken {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                taken => Ok(taken),
+            };
+        }
+        let stream = &mut socket.stream;
         let outcome = match slices {
             [one] => stream.write(one),
             many => stream.write_vectored(many),
@@ -287,17 +400,36 @@ impl Sockets {
         outcome
     }
 
-    /// Handles a report of the poll that the socket takes bytes again. A unix socket ends its request for
-    /// reports: every message that its client reads would wake the loop.
-    pub(super) fn has_room(&mut self, key: SessionKey) {
-        let Some(socket) = self
-            .slots
-            .get_mut(key.slot as usize)
-            .and_then(Option::as_mut)
-        else {
-            return;
+    /// Handles a report of the poll that the socket takes bytes again: sends the kept records of TLS. A unix
+    /// socket ends its request for reports: every message that its client reads would wake the loop.
+    pub(super) fn has_room(&mut self, key: SessionKey) -> Room {
+        let Some(socket) = socket_of(&mut self.slots, key) else {
+            return Room::Free;
         };
-        if socket.generation == key.generation && socket.asks_for_room && is_unix(&socket.stream) {
+        let stream = &mut socket.stream;
+        if let Some(session) = &mut socket.tls
+            && session.has_kept()
+        {
+            // A broken connection shows itself at the next read or write.
+            let sent = session.send_kept(|bytes| stream.write(bytes)).unwrap_or(0);
+            let is_left = session.has_kept();
+            if !is_left && socket.ends {
+                let _ = stream.shutdown(Shutdown::Write);
+            }
+            self.count_held(key);
+            if is_left {
+                return if sent > 0 { Room::Moved } else { Room::Full };
+            }
+        }
+        self.end_request_for_room(key);
+        Room::Free
+    }
+
+    fn end_request_for_room(&mut self, key: SessionKey) {
+        if let Some(socket) = socket_of(&mut self.slots, key)
+            && socket.asks_for_room
+            && is_unix(&socket.stream)
+        {
             let stream = &mut socket.stream;
             let asked = self.registry.reregister(stream, token(key), READABLE);
             socket.asks_for_room = asked.is_err();
@@ -306,22 +438,20 @@ impl Sockets {
 
     /// Requests a report of the poll when the socket takes bytes again: at once, if there is room now.
     fn ask_for_room(&mut self, key: SessionKey) -> io::Result<()> {
-        let Some(socket) = self
-            .slots
-            .get_mut(key.slot as usize)
-            .and_then(Option::as_mut)
-        else {
+        let Some(socket) = socket_of(&mut self.slots, key).filter(|one| !one.asks_for_room) else {
             return Ok(());
         };
-        if socket.generation != key.generation || socket.asks_for_room {
-            return Ok(());
-        }
         let interest = READABLE | Interest::WRITABLE;
         self.registry
             .reregister(&mut socket.stream, token(key), interest)?;
         socket.asks_for_room = true;
         Ok(())
     }
+}
+
+fn socket_of(slots: &mut [Option<Socket>], key: SessionKey) -> Option<&mut Socket> {
+    let socket = slots.get_mut(key.slot as usize)?.as_mut()?;
+    (socket.generation == key.generation).then_some(socket)
 }
 
 /// The kernel reports room in a unix socket with each read at the other end, in TCP only if a write was
@@ -337,47 +467,6 @@ fn token(key: SessionKey) -> Token {
 
 fn bytes(slices: &[IoSlice<'_>]) -> usize {
     slices.iter().map(|slice| slice.len()).sum()
-}
-
-/// Joins the slices of a write in a buffer, which serves the next writes of a batch while they are equal.
-#[derive(Debug, Default)]
-struct Joined {
-    bytes: Vec<u8>,
-    /// Index in the batch of the write that `bytes` was joined for.
-    of: Option<usize>,
-}
-
-impl Joined {
-    /// Returns the slices of the write at `index` as one slice. Reuses the joined bytes of the write before
-    /// if its slices are the same memory, as for all clients that get a burst. `None`: copying costs more
-    /// than sending the slices.
-    fn join(&mut self, batch: &[Write<'_>], index: usize) -> Option<&[u8]> {
-        let slices = batch[index].slices;
-        if slices.len() < 2 {
-            return None;
-        }
-        if self.of.is_some_and(|of| is_same(slices, batch[of].slices)) {
-            return Some(&self.bytes);
-        }
-        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-        let again = batch.get(index + 1);
-        if bytes > JOIN_BYTES_MAX && !again.is_some_and(|next| is_same(slices, next.slices)) {
-            return None;
-        }
-        self.bytes.clear();
-        for slice in slices {
-            self.bytes.extend_from_slice(slice);
-        }
-        self.of = Some(index);
-        Some(&self.bytes)
-    }
-}
-
-/// Whether the slices are the same memory. The slices are borrowed as long as the batch, so the same memory
-/// holds the same bytes.
-fn is_same(one: &[IoSlice<'_>], other: &[IoSlice<'_>]) -> bool {
-    let same = |(a, b): (&IoSlice<'_>, &IoSlice<'_>)| std::ptr::eq::<[u8]>(&**a, &**b);
-    one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
 impl Transmit for Sockets {
@@ -398,46 +487,5 @@ impl Transmit for Sockets {
 
     fn has_time(&self) -> bool {
         self.clock.mono_us() < self.flush_until_us
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write<'a>(slices: &'a [IoSlice<'a>]) -> Write<'a> {
-        Write {
-            key: SessionKey {
-                slot: 0,
-                generation: 0,
-            },
-            slices,
-        }
-    }
-
-    #[test]
-    fn large_slices_are_joined_once_for_those_that_get_the_same() {
-        let frames = [vec![b'a'; JOIN_BYTES_MAX], vec![b'b'; 10], vec![b'c'; 10]];
-        let slices: Vec<IoSlice<'_>> = frames.iter().map(|f| IoSlice::new(f)).collect();
-        let equal_text = frames[0].clone();
-        let other = [IoSlice::new(&equal_text), slices[1]];
-        let batch = [
-            write(&slices[..2]),
-            write(&slices[..2]),
-            write(&slices[1..]),
-            write(&slices[..2]),
-            write(&slices[..1]),
-            write(&other),
-        ];
-        let mut joined = Joined::default();
-        let mut lengths = |index| joined.join(&batch, index).map(<[u8]>::len);
-        assert_eq!(lengths(0), Some(JOIN_BYTES_MAX + 10));
-        assert_eq!(lengths(1), Some(JOIN_BYTES_MAX + 10));
-        assert_eq!(lengths(2), Some(20), "small ones always");
-        assert_eq!(lengths(3), None, "nobody else gets the same");
-        assert_eq!(lengths(4), None, "one slice");
-        assert_eq!(lengths(5), None, "other memory");
-        let whole = joined.join(&batch, 0).expect("joined").to_vec();
-        assert_eq!(whole, frames[..2].concat());
     }
 }

@@ -23,11 +23,11 @@ use self::survey::Ends;
 use super::listeners::{ListenError, Listeners};
 use super::report::{Report, Shell, log_lines};
 use super::seams::{ReactorSettings, Seams};
-use super::sockets::{Cost, Sockets};
+use super::sockets::{Cost, Room, Sockets};
 use super::unread::{End, Unread};
 use crate::admission::ClientAddr;
 use crate::base::{Clock, LogBudget, Spin, Wake};
-use crate::hub::{Feed, Gateway, Hub, Now, Publication, SessionKey};
+use crate::hub::{CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey};
 use crate::listening::ListenAddr;
 use crate::telemetry::{Budget, Stage};
 
@@ -160,6 +160,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.listeners.local_addrs()
     }
 
+    /// Returns the addresses of the listeners for TLS, in the order of the settings.
+    pub fn local_tls_addrs(&self) -> &[ListenAddr] {
+        self.listeners.local_tls_addrs()
+    }
+
     /// Runs turns until a stop is complete.
     ///
     /// # Errors
@@ -251,6 +256,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.flush();
         self.judge(events.is_empty());
         self.flush();
+        self.relieve();
         self.effects();
         self.survey();
         self.tails();
@@ -297,6 +303,16 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
+    /// Ends clients whose TLS holds bytes, while that of all clients holds too many.
+    fn relieve(&mut self) {
+        let bytes_max = self.settings.tls_held_bytes_max;
+        for key in self.sockets.over_held(bytes_max) {
+            let now = self.clock.now();
+            self.hub
+                .handle_failed(now, key, CloseReason::TlsMemory, true);
+        }
+    }
+
     /// Ends a turn that began at `began`: publishes the numbers of the loop.
     fn tell(&mut self, began: Now) {
         let shell = Shell {
@@ -305,6 +321,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             bus_queue_messages_max: self.seams.bus.capacity().unwrap_or(0),
             bus_queue_bytes: self.seams.bus_bytes.held(),
             bus_queue_bytes_max: self.seams.bus_bytes.max(),
+            tls_held_bytes: self.sockets.tls_held_bytes(),
         };
         if !self.hub.is_flushing() {
             // Messages of this turn that no client took.
@@ -330,8 +347,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 self.note_unread(key, Unread::of(event));
                 self.look_for_end(now, key);
                 if event.is_writable() {
-                    self.sockets.has_room(key);
-                    self.hub.handle_writable(now, key);
+                    match self.sockets.has_room(key) {
+                        Room::Free => self.hub.handle_writable(now, key),
+                        Room::Moved => self.hub.handle_progress(now, key),
+                        Room::Full => {}
+                    }
                 }
             }
         }

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::tls::ClientTls;
 use crate::auth::Origins;
 use crate::http::operator::{NearLimit, OperatorSettings, ReadNumber};
 use crate::http::{Cors, HttpSettings, ReadyLimits};
@@ -24,6 +25,8 @@ const CONNECTIONS_MAX: &str = "connections-max";
 pub struct CommonSettings {
     /// The listening socket, the budgets of a turn, the stop.
     pub reactor: ReactorSettings,
+    /// TLS towards clients; `None` for plain connections alone.
+    pub tls: Option<ClientTls>,
     /// The limits of the core.
     pub limits: Limits,
     /// Plain HTTP connections.
@@ -63,6 +66,7 @@ impl CommonSettings {
         let limits = checked.limits();
         Self {
             reactor: reactor_settings(checked),
+            tls: ClientTls::new(checked),
             http: HttpSettings {
                 head_bytes_max: limits.head_bytes_max,
                 head_headers_max: limits.head_headers_max,
@@ -128,6 +132,7 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
     ReactorSettings {
         listen: ListenSettings {
             addrs: checked.listen(),
+            tls_addrs: checked.listen_tls(),
             options: checked.listen_options(),
         },
         budgets: TurnBudgets {
@@ -142,6 +147,7 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
         },
         stop_timeout_us,
         spin_us: checked.number("spin-us"),
+        tls_held_bytes_max: checked.number("tls-held-bytes-max"),
     }
 }
 
@@ -153,6 +159,9 @@ static NEAR: &[(&str, ReadNumber)] = &[
     ("send-queue-hard-bytes", largest_send_queue),
     ("frame-bytes-max", |at| {
         Some(at.turn.shell.frame_bytes_alive)
+    }),
+    ("tls-held-bytes-max", |at| {
+        Some(at.turn.shell.tls_held_bytes)
     }),
     ("inflate-windows-bytes-max", |at| {
         Some(at.turn.shell.inflate_window_bytes_granted)

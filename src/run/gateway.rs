@@ -11,6 +11,7 @@ use super::common::CommonSettings;
 use super::prepared::{Prepared, Question, alone};
 use super::process::{Listening, bound_connections, build, log_start, seed};
 use super::reload::{LogFilterFile, Reload, Reloads};
+use super::tls::{TlsInForce, handshake_metrics};
 use super::watches::{BusAway, StatsLine};
 use super::{RunError, systemd, watches};
 use crate::base::{Clock, QueueBytes, detached};
@@ -20,7 +21,8 @@ use crate::http::{Admin, FrontPage, Handler, HttpPlane, Route, Site, TakeOver, o
 use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub};
 use crate::listening::{ListenAddr, ListenOptions};
 use crate::reactor::{
-    BindError, LateWake, ListenError, Reactor, ReactorSettings, Seams, Wake, way_back,
+    BindError, HandshakeCounts, Handshakes, LateWake, ListenError, Reactor, ReactorSettings, Seams,
+    Wake, way_back,
 };
 use crate::sources::{Source, SourceLink};
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
@@ -72,6 +74,8 @@ pub struct Parts<G: Gateway, F> {
     metrics: Vec<GatewayMetric>,
     reloads: Vec<Box<dyn Reload>>,
     awaits_keys: Option<Arc<AtomicBool>>,
+    /// Read just before listening.
+    tls: Option<TlsInForce>,
     inputs: Inputs<G::In>,
     output: Box<dyn FnMut(G::Out)>,
     threads: Option<StartThreads>,
@@ -120,6 +124,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             metrics: Vec::new(),
             reloads: Vec::new(),
             awaits_keys: None,
+            tls: None,
             inputs: Inputs::none(),
             output: Box::new(|_| {}),
             threads: None,
@@ -257,7 +262,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         G: 'static,
         F: 'static,
     {
-        self.before_listening()?;
+        self.before_listening(clock)?;
         Ok(Prepared {
             listen: self.common.reactor.listen.clone(),
             admin_addr: self.common.admin_addr.clone(),
@@ -271,13 +276,17 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     /// # Errors
     /// The gateway could not start, the loop failed, or the bus was away for longer than allowed.
     pub fn run(mut self, clock: Clock, announce: impl FnOnce(&Listening)) -> Result<(), RunError> {
-        self.before_listening()?;
+        self.before_listening(clock)?;
         self.listen_and_run(clock, announce)
     }
 
-    fn before_listening(&mut self) -> Result<(), RunError> {
+    fn before_listening(&mut self, clock: Clock) -> Result<(), RunError> {
+        if let Some(tls) = &self.common.tls {
+            self.tls = Some(TlsInForce::read(tls.files.clone(), clock)?);
+        }
         let listen = &self.common.reactor.listen;
-        for addr in listen.addrs.iter().chain(&self.common.admin_addr) {
+        let addrs = listen.addrs.iter().chain(&listen.tls_addrs);
+        for addr in addrs.chain(&self.common.admin_addr) {
             let failed = |error| {
                 let addr = addr.clone();
                 RunError::from(BindError::Listen(ListenError { addr, error }))
@@ -285,8 +294,9 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             addr.check(&listen.options).map_err(failed)?;
         }
         let mut admin = self.common.admin_addr.iter();
-        if let Some(addr) = admin.find(|addr| addr.port() != Some(0) && listen.addrs.contains(addr))
-        {
+        let is_taken =
+            |addr: &ListenAddr| listen.addrs.contains(addr) || listen.tls_addrs.contains(addr);
+        if let Some(addr) = admin.find(|addr| addr.port() != Some(0) && is_taken(addr)) {
             let text = format!("--admin-addr {addr} is an address of --listen too");
             return Err(RunError::Settings(text));
         }
@@ -305,9 +315,17 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         }
         let counted = feed.stats().clone();
         let telemetry = Telemetry::new(build(self.name), counted, self.status, clock.now());
-        let reloads = reloads(self.reloads, &common);
-        let metrics = self.metrics.into_iter().chain([reloads.metric()]);
-        telemetry.add_gateway(metrics.collect());
+        let (mut parts, mut metrics) = (self.reloads, self.metrics);
+        let handshakes = Arc::new(HandshakeCounts::default());
+        let tls = self.tls.as_ref().map(TlsInForce::in_force);
+        if let Some(in_force) = self.tls {
+            metrics.extend(handshake_metrics(&handshakes));
+            metrics.push(in_force.expiry());
+            parts.push(Box::new(in_force));
+        }
+        let reloads = reloads(parts, &common);
+        metrics.push(reloads.metric());
+        telemetry.add_gateway(metrics);
         if let Some(awaits_keys) = self.awaits_keys {
             telemetry.set_awaits_keys(awaits_keys);
         }
@@ -341,6 +359,10 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                 start_source(source, link)?;
             }
             let (back, returned) = way_back(wake);
+            let handshakes = tls.zip(common.tls.as_ref()).map(|(tls, settings)| {
+                let limits = settings.handshakes;
+                Handshakes::start(tls, limits, clock, wake, &handshakes)
+            });
             Ok(Seams {
                 bus,
                 bus_bytes,
@@ -349,12 +371,14 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                 output: self.output,
                 http: http.handle(back),
                 returned,
+                handshakes: handshakes.transpose()?,
                 telemetry: Arc::clone(&telemetry),
             })
         };
         let mut reactor = Reactor::bind(common.reactor.clone(), hub, feed, clock, seams)?;
         let listening = Listening {
             addrs: reactor.local_addrs().to_vec(),
+            tls_addrs: reactor.local_tls_addrs().to_vec(),
             admin_addr,
             telemetry,
         };

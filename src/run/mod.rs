@@ -9,6 +9,7 @@
 //! | `process` | the first steps of every process, and where it listens |
 //! | `reload` | files to read again at SIGHUP, with the log filter, and key files after a change |
 //! | `systemd` | the notifications to systemd |
+//! | `tls` | the files of TLS towards clients |
 //! | `watches` | threads beside the loop: the end when the bus stays away, numbers in the log, freed memory |
 //!
 //! Knows no gateway: the gateways of this program are assembled in `kinds`, others may be anywhere
@@ -21,6 +22,7 @@ mod prepared;
 mod process;
 mod reload;
 mod systemd;
+mod tls;
 mod watches;
 
 use std::io;
@@ -36,6 +38,7 @@ pub use self::kind::{Dialect, GatewayKind, Print, TokenUse};
 pub use self::prepared::{Prepared, Question, TIMEOUT_FLAG};
 pub use self::process::{Listening, say};
 pub use self::reload::{Reload, Reloaded};
+pub use self::tls::ClientTls;
 pub use self::watches::StatsLine;
 
 /// The reason for an end without a signal.

@@ -134,6 +134,8 @@ fn files_max() -> Option<usize> {
 pub struct Listening {
     /// The addresses for clients, in the order of the settings.
     pub addrs: Vec<ListenAddr>,
+    /// The addresses for clients with TLS, in the order of the settings.
+    pub tls_addrs: Vec<ListenAddr>,
     /// The address of the operators' pages; `None` for the public port.
     pub admin_addr: Option<ListenAddr>,
     /// The telemetry of the process.

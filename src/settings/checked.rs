@@ -27,6 +27,10 @@ const NATS_USERS: &[&[&str]] = &[
 
 /// Pairs of settings: the first is an error without the second.
 const PAIRS: &[(&str, &str)] = &[
+    ("tls-port", "tls-cert"),
+    ("tls-cert", "tls-port"),
+    ("tls-cert", "tls-key"),
+    ("tls-key", "tls-cert"),
     ("nats-user", "nats-password"),
     ("nats-password", "nats-user"),
     ("nats-cert", "nats-key"),
@@ -90,6 +94,7 @@ impl Checked {
             errors.extend(ORDERS.iter().filter_map(|&pair| checked.order(pair)));
             errors.extend(NATS_USERS.iter().filter_map(|ways| checked.several(ways)));
             errors.extend(PAIRS.iter().filter_map(|&pair| checked.alone(pair)));
+            errors.extend(checked.tls_errors());
             errors.extend(check(&checked));
             errors.extend(checked.no_redis());
         }
@@ -289,6 +294,11 @@ impl Checked {
             Some(value) => value,
             None => unreachable!("--{flag} is not read as it is shown"),
         }
+    }
+
+    /// Whether a port is off.
+    pub fn is_off(&self, flag: &str) -> bool {
+        matches!(self.value(flag), Value::Choice(_))
     }
 
     /// Returns the path of a file, or `None` if the setting is empty.

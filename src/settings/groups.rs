@@ -12,6 +12,7 @@ use super::secret::SecretText;
 use crate::admission::AddressLimits;
 use crate::auth::ClaimRules;
 use crate::hub;
+use crate::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
 
 impl Checked {
     /// The limits of the core.
@@ -49,6 +50,56 @@ impl Checked {
             deflate_min_bytes: self.number("deflate-min-bytes"),
             deflate_max_bytes: self.number("deflate-max-bytes"),
         }
+    }
+
+    /// The files of TLS towards clients; `None` without `--tls-port`.
+    pub fn server_tls(&self) -> Option<ServerTlsFiles> {
+        if self.is_off("tls-port") {
+            return None;
+        }
+        let pairs = self
+            .paths("tls-cert")
+            .into_iter()
+            .zip(self.paths("tls-key"));
+        let oldest = match self.choice("tls-min") {
+            "1.3" => OldestVersion::Tls13,
+            _ => OldestVersion::Tls12,
+        };
+        Some(ServerTlsFiles {
+            certificates: pairs
+                .map(|(chain, key)| CertificateFiles { chain, key })
+                .collect(),
+            client_ca: self.path("tls-client-ca"),
+            oldest,
+        })
+    }
+
+    /// Certificates without a key, and a process without an address.
+    pub(super) fn tls_errors(&self) -> Vec<SettingsError> {
+        let mut errors = Vec::new();
+        if !self.has("tls-port") {
+            return errors;
+        }
+        let [certificates, keys] = ["tls-cert", "tls-key"].map(|flag| self.paths(flag).len());
+        if certificates != keys && keys > 0 {
+            let shown = self.text("tls-key");
+            let allowed = format!("as many files as --tls-cert, {certificates}");
+            errors.push(self.refused("tls-key", &Refused::new(&shown, allowed)));
+        }
+        if self.listen().is_empty() && self.is_off("tls-port") {
+            let allowed = "a port, unless --tls-port or a unix socket in --listen is set";
+            errors.push(self.refused("port", &Refused::new("off", allowed)));
+        }
+        errors
+    }
+
+    fn paths(&self, flag: &str) -> Vec<PathBuf> {
+        let text = self.text(flag);
+        let paths = text
+            .split(',')
+            .map(str::trim)
+            .filter(|path| !path.is_empty());
+        paths.map(PathBuf::from).collect()
     }
 
     /// Gateways without this row have a code of their own.

@@ -28,6 +28,9 @@ pub enum Unit {
     Hertz,
 }
 
+/// The word for no port.
+const OFF: &str = "off";
+
 /// A form of text that only its gateway knows.
 #[derive(Debug)]
 pub struct Form {
@@ -66,6 +69,8 @@ pub enum Kind {
     },
     /// A TCP port; 0 picks a free port. In env, `tcp://HOST:PORT` counts as unset.
     Port,
+    /// A TCP port, or the word `off` for none.
+    PortOrOff,
     /// URLs separated by commas. The first scheme is the default.
     Urls(&'static [&'static str]),
     /// One URL of these schemes, with an optional database behind the slash; or empty.
@@ -173,7 +178,8 @@ impl Kind {
                     .contains(&milli)
                     .then_some(Value::Milli(milli))
             }
-            Self::Port => Some(Value::Number(text.parse::<u16>().ok()?.into())),
+            Self::PortOrOff if text == OFF => Some(Value::Choice(OFF)),
+            Self::Port | Self::PortOrOff => Some(Value::Number(text.parse::<u16>().ok()?.into())),
             Self::Urls(schemes) => parse_urls(text, schemes),
             Self::OptionalUrl(schemes) => parse_url(text, schemes),
             Self::OptionalUrls(_) if text.is_empty() => Some(Value::Urls(SecretUrl::new(text))),
@@ -215,6 +221,7 @@ impl Kind {
                 format!("a number from {min} to {max}")
             }
             Self::Port => "a port from 1 to 65535, or 0 for a free one".into(),
+            Self::PortOrOff => "a port from 1 to 65535, 0 for a free one, or off".into(),
             Self::Urls(schemes) | Self::OptionalUrls(schemes) => {
                 let forms: Vec<_> = schemes.iter().map(|s| format!("{s}://HOST:PORT")).collect();
                 format!("{}, several with commas between them", forms.join(" or "))
@@ -268,7 +275,7 @@ impl Kind {
                 Unit::Minutes => "MIN".into(),
                 Unit::Hertz => "HZ".into(),
             },
-            Self::Port => "PORT".into(),
+            Self::Port | Self::PortOrOff => "PORT".into(),
             Self::Urls(_) | Self::OptionalUrl(_) | Self::OptionalUrls(_) => "URL".into(),
             Self::Switch => "true|false".into(),
             Self::Choice(words) => words.join("|"),

@@ -164,13 +164,31 @@ impl Checked {
 
     /// The listen addresses: IP addresses with the port, and unix sockets.
     pub fn listen(&self) -> Vec<ListenAddr> {
-        let port = self.number("port");
+        let port = self.port("port");
         let addr = |one| match one {
-            Listen::Ip(ip) => ListenAddr::Tcp(SocketAddr::new(ip, port)),
-            Listen::Unix(path) => ListenAddr::Unix(path),
+            Listen::Ip(ip) => Some(ListenAddr::Tcp(SocketAddr::new(ip, port?))),
+            Listen::Unix(path) => Some(ListenAddr::Unix(path)),
         };
         let all = self.formed("listen", |text| parse_listen(text).ok());
-        all.into_iter().map(addr).collect()
+        all.into_iter().filter_map(addr).collect()
+    }
+
+    /// The addresses for TLS: the IP addresses of `--listen` with the port of TLS.
+    pub fn listen_tls(&self) -> Vec<ListenAddr> {
+        let Some(port) = self.port("tls-port") else {
+            return Vec::new();
+        };
+        let all = self.formed("listen", |text| parse_listen(text).ok());
+        let addr = |one| match one {
+            Listen::Ip(ip) => Some(ListenAddr::Tcp(SocketAddr::new(ip, port))),
+            Listen::Unix(_) => None,
+        };
+        all.into_iter().filter_map(addr).collect()
+    }
+
+    /// The port of `flag`; `None` for off.
+    fn port(&self, flag: &str) -> Option<u16> {
+        (!self.is_off(flag)).then(|| self.number(flag))
     }
 
     /// The options of the listening sockets.

@@ -12,6 +12,8 @@ pub struct Heading(pub &'static str);
 impl Heading {
     /// Address, port, backlog.
     pub const LISTENING: Self = Self("Listening");
+    /// TLS towards clients.
+    pub const TLS: Self = Self("TLS");
     /// The NATS connection.
     pub const NATS: Self = Self("NATS");
     /// The Redis connection.

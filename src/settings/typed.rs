@@ -192,7 +192,7 @@ fn from_env(
         let Some(value) = env.value(&name).map_err(named)? else {
             continue;
         };
-        if matches!(setting.kind, Kind::Port) && is_service_address(value) {
+        if matches!(setting.kind, Kind::Port | Kind::PortOrOff) && is_service_address(value) {
             warnings.push(Warning::ServiceAddress {
                 name,
                 value: value.trim().to_owned(),

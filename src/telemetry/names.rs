@@ -230,6 +230,16 @@ metric_names! { |at|
     ACCEPT_ERRORS = Counter "weirgate_accept_errors_total" []
         "Failed accepts, for example without free file descriptors."
         => at.turn.shell.accept_errors;
+    TLS_HANDSHAKES = Counter "weirgate_tls_handshakes_total" ["outcome"]
+        "Handshakes of TLS by outcome: full, resumed (the client had a ticket), failed.";
+    TLS_HANDSHAKES_OPEN = Gauge "weirgate_tls_handshakes_open" ["state"]
+        "Connections before the end of their TLS handshake by state: under_way, waiting (for their turn).";
+    TLS_HELD_BYTES = Gauge "weirgate_tls_held_bytes" []
+        "Bytes that the TLS of all clients holds: unfinished records of clients, and records that the \
+            kernel does not take."
+        => at.turn.shell.tls_held_bytes;
+    TLS_CERTIFICATE_EXPIRY = Gauge "weirgate_tls_certificate_expiry_timestamp_seconds" []
+        "The end of the certificate that ends first, Unix time.";
     DEFLATED_FRAMES = Counter "weirgate_deflated_frames_total" []
         "Compressions of frames; a frame is compressed once for each of its encodings."
         => at.turn.hub.frames_deflated;

@@ -99,6 +99,12 @@ fn telemetry() -> Arc<Telemetry> {
             &names::PROXY_BODY_BYTES,
             Box::new(|| vec![(["simulation", "answer"], 11)]),
         ),
+        GatewayMetric::ByLabel(&names::TLS_HANDSHAKES, Box::new(|| vec![("full", 13)])),
+        GatewayMetric::ByLabel(
+            &names::TLS_HANDSHAKES_OPEN,
+            Box::new(|| vec![("waiting", 14)]),
+        ),
+        number(&names::TLS_CERTIFICATE_EXPIRY),
         GatewayMetric::ByTwoLabels(&names::RELOADS, Box::new(|| vec![(["acl", "failed"], 12)])),
     ]);
     telemetry

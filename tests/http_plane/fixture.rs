@@ -85,6 +85,7 @@ impl Fixture {
         small.unwrap();
         self.handle.serve(Handover {
             stream: accepted,
+            tls: None,
             read: read.as_ref().to_vec(),
             peer: peer.into(),
             permit: Permit::new(&self.places),

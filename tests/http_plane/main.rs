@@ -219,6 +219,7 @@ fn a_hand_over_after_the_stop_closes_the_connection_and_frees_its_place() {
     let (stream, peer) = fixture.listener.accept().unwrap();
     handle.serve(Handover {
         stream,
+        tls: None,
         read: get("/health").into_bytes(),
         peer: peer.into(),
         permit: Permit::new(&fixture.places),

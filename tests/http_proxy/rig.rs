@@ -125,6 +125,7 @@ impl Rig {
         accepted.set_nonblocking(true).unwrap();
         self.handle.serve(Handover {
             stream: accepted,
+            tls: None,
             read: read.as_ref().to_vec(),
             peer: peer.into(),
             permit: Permit::new(&self.places),

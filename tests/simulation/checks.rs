@@ -111,6 +111,8 @@ impl<T: Toy> Run<T> {
             CloseReason::ShuttingDown => self.draining.is_some(),
             CloseReason::HandshakeTimeout
             | CloseReason::BadRequest
+            | CloseReason::TlsError
+            | CloseReason::TlsMemory
             | CloseReason::ConnectionLimit
             | CloseReason::ConnectionsPerIp
             | CloseReason::ConnectionRatePerIp => false,

@@ -391,6 +391,11 @@ impl Session {
         }
     }
 
+    /// Notes that the kernel took bytes that the shell keeps behind a write.
+    pub(super) fn note_progress(&mut self, now: Now) {
+        self.queue.note_progress(now);
+    }
+
     /// Notes that the kernel takes bytes again.
     pub(super) fn unblock(&mut self) {
         if self.sending == Sending::Blocked {

@@ -166,6 +166,7 @@ mod tests {
             stream.set_nonblocking(true).unwrap();
             let handover = Handover {
                 stream,
+                tls: None,
                 read: read.as_bytes().to_vec(),
                 peer: peer.into(),
                 permit: Permit::new(&Arc::default()),

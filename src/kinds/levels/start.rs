@@ -197,6 +197,7 @@ mod tests {
         let now = Clock::start().now();
         Listening {
             addrs,
+            tls_addrs: Vec::new(),
             admin_addr: None,
             telemetry: Telemetry::new(build, FeedStats::default(), None, now),
         }

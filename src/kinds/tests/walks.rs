@@ -2,9 +2,12 @@
 
 use super::*;
 
-/// The counterpart of `flag`: one flag is an error without the other.
+/// The counterparts of `flag`: one flag is an error without the others.
 pub(super) fn partner(flag: &str) -> Option<&'static str> {
     Some(match flag {
+        "tls-port" => "--tls-cert=x --tls-key=x",
+        "tls-cert" => "--tls-key=x --tls-port=0",
+        "tls-key" => "--tls-cert=x --tls-port=0",
         "nats-user" => "--nats-password=x",
         "nats-password" => "--nats-user=x",
         "nats-cert" => "--nats-key=x",

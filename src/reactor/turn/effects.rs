@@ -32,7 +32,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             Effect::Release { key, reset, ended } => {
                 self.log_end(&ended);
                 self.ends.push(self.clock.now(), ended);
-                self.sockets.close(key, reset);
+                if !self.sockets.close(key, reset)
+                    && let Some(handshakes) = &self.seams.handshakes
+                {
+                    handshakes.drop_socket(key);
+                }
                 self.hub.handle_released(key);
             }
             Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
@@ -68,9 +72,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let peer = self.hub.core().peer(key);
         let stream = self.sockets.hand_over(key);
         self.hub.handle_released(key);
-        if let (Some(stream), Some(peer)) = (stream, peer) {
+        if let (Some((stream, tls)), Some(peer)) = (stream, peer) {
             self.seams.http.serve(Handover {
                 stream: std::net::TcpStream::from(std::os::fd::OwnedFd::from(stream)),
+                tls,
                 read,
                 peer,
                 permit,

@@ -11,8 +11,11 @@ use std::io;
 use mio::net::TcpStream;
 
 use super::{Cost, REFUSE_US, Reactor, Unread};
-use crate::hub::{Feed, Gateway, Now, PhaseKind, SessionKey};
+use crate::hub::{CloseReason, Feed, Gateway, Now, PhaseKind, SessionKey};
+use crate::reactor::handshakes::Handshakes;
+use crate::reactor::listeners::Accepted;
 use crate::telemetry::Budget;
+use crate::tls::Session;
 
 /// Time of one turn for accepting and reading cheap clients, and as much for the others.
 const READ_US_MAX: u64 = 2_000;
@@ -79,6 +82,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             READ_US_MAX
         };
         self.accept(now, began_us + share_us);
+        self.take_shaken(now, began_us + share_us);
         self.take_returned(now, began_us + share_us);
         let until_us = began_us + READ_US_MAX;
         for _ in 0..self.sockets.readable(Cost::Little) {
@@ -151,7 +155,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             if accepted > 0 && self.clock.mono_us() >= until_us {
                 break;
             }
-            let Some((stream, peer)) = self.listeners.accept(now) else {
+            let Some(accepted) = self.listeners.accept(now) else {
                 if gives_way {
                     self.listeners.give_way();
                     self.refuse_until_us = now.mono_us + REFUSE_US;
@@ -161,8 +165,12 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             if self.hub.turns_away() {
                 continue;
             }
-            let key = self.hub.handle_accepted(now, peer);
-            self.register(now, key, stream);
+            let key = self.hub.handle_accepted(now, accepted.peer);
+            if accepted.is_tls {
+                self.begin_handshake(now, key, accepted);
+                continue;
+            }
+            self.register(now, key, accepted.stream, None);
             if self.first_reads.is_next_tried() {
                 self.note_unread(key, Unread::Hoped);
             }
@@ -170,11 +178,55 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.report.spent(Budget::Accepts);
     }
 
-    fn register(&mut self, now: Now, key: SessionKey, stream: TcpStream) {
-        if let Err(error) = self.sockets.insert(key, stream) {
+    fn register(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        stream: TcpStream,
+        tls: Option<Box<Session>>,
+    ) {
+        if let Err(error) = self.sockets.insert(key, stream, tls) {
             tracing::warn!(%error, "a connection could not be registered");
             self.hub.handle_ended(now, key, true);
         }
+    }
+
+    /// Sends a socket to the thread of handshakes, unless the client is refused: then the socket is closed,
+    /// because a response would cost a handshake.
+    fn begin_handshake(&mut self, now: Now, key: SessionKey, accepted: Accepted) {
+        let is_welcome = self.hub.core().phase(key) == Some(PhaseKind::Head);
+        match &self.seams.handshakes {
+            Some(handshakes) if is_welcome => {
+                handshakes.begin(key, accepted.stream, accepted.peer.client());
+            }
+            _ => self.hub.handle_ended(now, key, true),
+        }
+    }
+
+    /// Takes sockets whose handshake is over.
+    fn take_shaken(&mut self, now: Now, until_us: u64) {
+        for taken in 0..self.settings.budgets.accepts_max {
+            if taken > 0 && self.clock.mono_us() >= until_us {
+                break;
+            }
+            let handshakes = self.seams.handshakes.as_ref();
+            let Some(shaken) = handshakes.and_then(Handshakes::next) else {
+                return;
+            };
+            let key = shaken.key;
+            match shaken.outcome {
+                None => self
+                    .hub
+                    .handle_failed(now, key, CloseReason::TlsError, false),
+                // A session that has ended meanwhile needs no socket.
+                Some((stream, tls)) if self.hub.core().phase(key) == Some(PhaseKind::Head) => {
+                    self.register(now, key, stream, Some(tls));
+                    self.note_unread(key, Unread::Bytes);
+                }
+                Some(_) => {}
+            }
+        }
+        self.report.spent(Budget::Accepts);
     }
 
     /// Takes connections back from HTTP, like new connections with the bytes that HTTP has read.
@@ -189,7 +241,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let key = self
                 .hub
                 .handle_returned(now, handover.peer, handover.permit);
-            self.register(now, key, TcpStream::from_std(handover.stream));
+            let stream = TcpStream::from_std(handover.stream);
+            self.register(now, key, stream, handover.tls);
             self.hub.handle_bytes(now, key, &handover.read);
         }
         self.report.spent(Budget::Accepts);
@@ -235,9 +288,12 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             }
             let room = self.read_buffer.len().min(bytes_max - bytes);
             match self.sockets.read(key, &mut self.read_buffer[..room]) {
-                Ok(n) if n > 0 => {
-                    bytes += n;
-                    self.hub.handle_bytes(now, key, &self.read_buffer[..n]);
+                Ok(got) if !got.is_end() => {
+                    bytes += got.raw_bytes;
+                    let plain = &self.read_buffer[..got.plain_bytes];
+                    if !plain.is_empty() {
+                        self.hub.handle_bytes(now, key, plain);
+                    }
                 }
                 Ok(_) => {
                     self.hub.handle_ended(now, key, false);
@@ -250,6 +306,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (bytes, false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.hub
+                        .handle_failed(now, key, CloseReason::TlsError, false);
+                    return (bytes, false);
+                }
                 Err(_) => {
                     self.hub.handle_ended(now, key, true);
                     return (bytes, false);

@@ -23,11 +23,11 @@ pub(super) static LISTENING: &[Setting] = &[
     Setting::new(
         Heading::LISTENING,
         "port",
-        Kind::Port,
+        Kind::PortOrOff,
         "8000",
         "Port for WebSocket and HTTP",
     )
-    .more("PORT is read when GATEWAY_PORT is not set.")
+    .more("PORT is read when GATEWAY_PORT is not set. off: only --tls-port or unix sockets.")
     .original_env(&["GATEWAY_PORT", "PORT"])
     .in_short_help(),
     Setting::new(

@@ -11,6 +11,7 @@ mod buses;
 mod clients;
 mod delivery;
 mod process;
+mod tls;
 
 use super::kind::Kind;
 use super::setting::{Heading, Part, Setting, Shows};
@@ -22,7 +23,8 @@ const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 
 /// The rows before a gateway's own rows.
-pub(super) static BEFORE_OWN: &[&[Setting]] = &[clients::LISTENING, buses::NATS, buses::REDIS];
+pub(super) static BEFORE_OWN: &[&[Setting]] =
+    &[clients::LISTENING, tls::ROWS, buses::NATS, buses::REDIS];
 
 /// The rows after a gateway's own rows.
 pub(super) static AFTER_OWN: &[&[Setting]] = &[

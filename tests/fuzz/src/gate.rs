@@ -87,6 +87,7 @@ impl Plane {
         let (first, rest) = stream.split_at(read);
         self.handle.serve(Handover {
             stream: accepted,
+            tls: None,
             read: first.to_vec(),
             peer: peer.into(),
             permit: Permit::new(&Arc::default()),

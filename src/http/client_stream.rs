@@ -1,0 +1,178 @@
+//! A client's socket on the HTTP thread, with TLS or plain: hyper and the gate see plain bytes.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
+use tokio::net::TcpStream;
+
+use crate::tls::{RECORD_BYTES_MAX, Session, sealed_bytes_max};
+
+/// Bytes of the network for one read of a connection with TLS.
+const RAW_BYTES: usize = 16 * 1024;
+
+/// A connected socket.
+#[derive(Debug)]
+pub(super) struct ClientStream {
+    tcp: TcpStream,
+    tls: Option<Box<Session>>,
+}
+
+impl ClientStream {
+    /// Takes a nonblocking socket into the runtime.
+    ///
+    /// # Errors
+    /// The runtime cannot watch the socket.
+    pub(super) fn new(tcp: std::net::TcpStream, tls: Option<Box<Session>>) -> io::Result<Self> {
+        let tcp = TcpStream::from_std(tcp)?;
+        Ok(Self { tcp, tls })
+    }
+
+    /// Takes the socket out of the runtime.
+    ///
+    /// # Errors
+    /// The socket cannot leave the runtime.
+    pub(super) fn into_std(self) -> io::Result<(std::net::TcpStream, Option<Box<Session>>)> {
+        Ok((self.tcp.into_std()?, self.tls))
+    }
+
+    /// Waits for a state of the socket.
+    pub(super) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        self.tcp.ready(interest).await
+    }
+
+    /// Ready when a read finds bytes or an end.
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.has_opened() {
+            true => Poll::Ready(Ok(())),
+            false => self.tcp.poll_read_ready(cx),
+        }
+    }
+
+    /// Looks for bytes, of TLS or plain, without taking any.
+    pub(super) fn poll_peek(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match self.has_opened() {
+            true => Poll::Ready(Ok(1)),
+            false => self.tcp.poll_peek(cx, &mut ReadBuf::new(&mut [0])),
+        }
+    }
+
+    fn has_opened(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.has_plain())
+    }
+
+    /// Waits for bytes from the network.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        self.tcp.readable().await
+    }
+
+    /// Reads and drops bytes, unopened with TLS.
+    pub(super) fn try_discard(&self, scratch: &mut [u8]) -> io::Result<usize> {
+        self.tcp.try_read(scratch)
+    }
+
+    /// Sends the kept records.
+    fn poll_kept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(session) = &mut self.tls else {
+            return Poll::Ready(Ok(()));
+        };
+        loop {
+            session.send_kept(|bytes| self.tcp.try_write(bytes))?;
+            if !session.has_kept() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.tcp.poll_write_ready(cx))?;
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { tcp, tls } = &mut *self;
+        let Some(session) = tls else {
+            return Pin::new(tcp).poll_read(cx, buf);
+        };
+        if session.has_plain() {
+            let bytes = session.take_plain(buf.initialize_unfilled());
+            buf.advance(bytes);
+            return Poll::Ready(Ok(()));
+        }
+        let mut raw = [0; RAW_BYTES];
+        while !session.has_ended() {
+            ready!(tcp.poll_read_ready(cx))?;
+            let read = match tcp.try_read(&mut raw) {
+                Ok(0) => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                read => read?,
+            };
+            let opened = session.open(&mut raw[..read], buf.initialize_unfilled());
+            // The rest goes out with the next write.
+            session.send_kept(|bytes| tcp.try_write(bytes))?;
+            let bytes = opened?;
+            buf.advance(bytes);
+            if bytes > 0 {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.tls.is_none() {
+            return Pin::new(&mut self.tcp).poll_write(cx, buf);
+        }
+        ready!(self.poll_kept(cx))?;
+        let Self { tcp, tls } = &mut *self;
+        let Some(session) = tls else {
+            return Poll::Ready(Ok(0));
+        };
+        let part = &buf[..buf.len().min(RECORD_BYTES_MAX)];
+        let mut records = [0; sealed_bytes_max(RECORD_BYTES_MAX)];
+        let sealed = session.seal(part, &mut records)?;
+        session.keep(&records[..sealed]);
+        session.send_kept(|bytes| tcp.try_write(bytes))?;
+        Poll::Ready(Ok(part.len()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.tls.is_none() {
+            return Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
+        }
+        let first = bufs.iter().find(|buf| !buf.is_empty());
+        self.poll_write(cx, first.map_or(&[], |buf| buf))
+    }
+
+    /// With TLS hyper joins the parts of an answer in one buffer, for a single record.
+    fn is_write_vectored(&self) -> bool {
+        self.tls.is_none()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_kept(cx))?;
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(session) = &mut self.tls {
+            // The second call finds the session ended, and keeps nothing.
+            session.keep_close_notify();
+        }
+        ready!(self.poll_kept(cx))?;
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}

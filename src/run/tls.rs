@@ -1,0 +1,166 @@
+//! TLS towards clients: its files read at the start, and read again after a change, without a cut.
+
+use std::sync::Arc;
+
+use rustls::server::ProducesTickets;
+
+use super::RunError;
+use super::reload::{Reload, Reloaded};
+use crate::base::{Clock, tls_roots};
+use crate::files::Prints;
+use crate::reactor::{HandshakeCounts, HandshakeLimits};
+use crate::settings::Checked;
+use crate::telemetry::{GatewayMetric, names};
+use crate::tls::{CertificateError, CertificateFacts, ServerTls, ServerTlsFiles, ServerTlsInForce};
+
+/// A certificate with an earlier end is worth a line in the log.
+const ENDS_SOON_S: i64 = 14 * 24 * 3600;
+
+/// The settings of TLS towards clients.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    /// The files.
+    pub files: ServerTlsFiles,
+    /// The limits of handshakes.
+    pub handshakes: HandshakeLimits,
+}
+
+impl ClientTls {
+    /// Reads the settings; `None` without `--tls-port`.
+    pub(super) fn new(checked: &Checked) -> Option<Self> {
+        let Some(files) = checked.server_tls() else {
+            checked.leave_unused("tls-");
+            return None;
+        };
+        Some(Self {
+            files,
+            handshakes: HandshakeLimits {
+                under_way_max: checked.number("tls-handshakes-max"),
+                per_ip_max: checked.number("tls-handshakes-per-ip-max"),
+            },
+        })
+    }
+}
+
+/// The files in force.
+#[derive(Debug)]
+pub(super) struct TlsInForce {
+    files: ServerTlsFiles,
+    prints: Prints,
+    tickets: Arc<dyn ProducesTickets>,
+    in_force: ServerTlsInForce,
+    clock: Clock,
+}
+
+impl TlsInForce {
+    /// Reads the files, and logs odd certificates.
+    ///
+    /// # Errors
+    /// Clients could not be served.
+    pub(super) fn read(files: ServerTlsFiles, clock: Clock) -> Result<Self, RunError> {
+        let failed = |error: CertificateError| RunError::Settings(format!("TLS: {error}"));
+        let tickets = tls_roots::tickets()
+            .map_err(|error| failed(CertificateError::Library(error.to_string())))?;
+        let prints = Prints::now(files.paths());
+        let tls = ServerTls::read(&files, Arc::clone(&tickets)).map_err(failed)?;
+        warn(&tls.facts, clock);
+        Ok(Self {
+            files,
+            prints,
+            tickets,
+            in_force: ServerTlsInForce::new(tls),
+            clock,
+        })
+    }
+
+    /// The configuration for new clients.
+    pub(super) fn in_force(&self) -> ServerTlsInForce {
+        self.in_force.clone()
+    }
+
+    /// The metric of the earliest end of a certificate.
+    pub(super) fn expiry(&self) -> GatewayMetric {
+        let in_force = self.in_force.clone();
+        let ends = move || {
+            let facts = in_force.facts();
+            let first = facts.iter().map(|facts| facts.ends_unix_s).min();
+            first.map_or(0, |ends| u64::try_from(ends).unwrap_or(0))
+        };
+        GatewayMetric::Number(&names::TLS_CERTIFICATE_EXPIRY, Box::new(ends))
+    }
+}
+
+impl Reload for TlsInForce {
+    fn what(&self) -> &'static str {
+        "tls"
+    }
+
+    fn is_due(&mut self) -> bool {
+        self.prints.look()
+    }
+
+    fn reload(&mut self) -> Result<Reloaded, String> {
+        let kept = |error| format!("{error}; the certificates stay as they were");
+        self.prints.will_read();
+        let tls = ServerTls::read(&self.files, Arc::clone(&self.tickets)).map_err(kept)?;
+        if self.prints.have_changed() {
+            // The next look finds the rest.
+            return Ok(Reloaded::Unchanged);
+        }
+        if tls.is_same(&self.in_force) {
+            return Ok(Reloaded::Unchanged);
+        }
+        for facts in &tls.facts {
+            tracing::info!(
+                file = %facts.file.display(),
+                names = facts.names.join(" "),
+                ends_unix_s = facts.ends_unix_s,
+                "the certificate has changed"
+            );
+        }
+        warn(&tls.facts, self.clock);
+        self.in_force.put(tls);
+        Ok(Reloaded::Changed)
+    }
+}
+
+/// Logs complaints about certificates.
+fn warn(all: &[CertificateFacts], clock: Clock) {
+    let now_s = clock.now().unix_ms / 1000;
+    for facts in all {
+        for complaint in complaints(facts, now_s) {
+            tracing::warn!(file = %facts.file.display(), "the certificate {complaint}");
+        }
+    }
+}
+
+/// Reasons for clients to refuse a certificate, now or soon, and a costly key.
+pub(super) fn complaints(facts: &CertificateFacts, now_s: i64) -> Vec<String> {
+    let left_s = facts.ends_unix_s - now_s;
+    let days = left_s / (24 * 3600);
+    let all = [
+        (left_s < 0).then(|| format!("has expired {} days ago", -days)),
+        (0..ENDS_SOON_S)
+            .contains(&left_s)
+            .then(|| format!("expires in {days} days")),
+        (facts.begins_unix_s > now_s).then(|| "is not valid yet".to_owned()),
+        (!facts.is_in_order)
+            .then(|| "is in a chain out of order: each has to be issued by the next".to_owned()),
+        facts
+            .names
+            .is_empty()
+            .then(|| "has no name in its SAN extension: browsers refuse it".to_owned()),
+        facts
+            .is_rsa
+            .then(|| "has an RSA key: with ECDSA P-256 a handshake costs a fifth".to_owned()),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// The metrics of handshakes.
+pub(super) fn handshake_metrics(counts: &Arc<HandshakeCounts>) -> [GatewayMetric; 2] {
+    [
+        GatewayMetric::by_label(&names::TLS_HANDSHAKES, counts, HandshakeCounts::outcomes),
+        GatewayMetric::by_label(&names::TLS_HANDSHAKES_OPEN, counts, HandshakeCounts::open),
+    ]
+}

@@ -1,0 +1,368 @@
+//! The server's certificates: read from PEM files, checked, and chosen by the name in the client's first message
+//! (SNI, RFC 6066 §3).
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use crate::base::tls_roots::{certificates, provider};
+
+/// The protocol of browsers behind TLS (RFC 7301 §6): a WebSocket needs HTTP/1.1.
+const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// Tickets for a connection: a returning client uses its ticket, and gets another.
+const TICKETS: usize = 1;
+
+/// A certificate chain and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, the server's certificate first (PEM).
+    pub chain: PathBuf,
+    /// The key of the server's certificate (PEM).
+    pub key: PathBuf,
+}
+
+/// The oldest permitted version of the protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OldestVersion {
+    /// TLS 1.2 (RFC 5246).
+    #[default]
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
+}
+
+/// The files of TLS towards clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTlsFiles {
+    /// At least one pair; the first is for clients without a name in their first message, or with an unknown
+    /// name.
+    pub certificates: Vec<CertificateFiles>,
+    /// The authorities of client certificates (PEM): each client has to show a certificate. `None`: clients
+    /// show no certificate.
+    pub client_ca: Option<PathBuf>,
+    /// The oldest version.
+    pub oldest: OldestVersion,
+}
+
+impl ServerTlsFiles {
+    /// All files.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let pairs = self.certificates.iter();
+        let pairs = pairs.flat_map(|files| [files.chain.clone(), files.key.clone()]);
+        pairs.chain(self.client_ca.clone()).collect()
+    }
+}
+
+/// Why clients cannot be served with these files.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateError {
+    /// The chain cannot be read.
+    #[error("cannot read the certificates of {file}: {reason}")]
+    Chain {
+        /// The file.
+        file: String,
+        /// The error of the file.
+        reason: String,
+    },
+    /// The key cannot be read.
+    #[error("cannot read the key of {file}: {reason}")]
+    Key {
+        /// The file.
+        file: String,
+        /// The error of the file.
+        reason: String,
+    },
+    /// The key is of another certificate.
+    #[error("the key of {key} does not belong to the first certificate of {chain}")]
+    OtherKey {
+        /// The file of the key.
+        key: String,
+        /// The file of the chain.
+        chain: String,
+    },
+    /// The authorities of clients cannot be read.
+    #[error("cannot read the authorities of {file}: {reason}")]
+    ClientCa {
+        /// The file.
+        file: String,
+        /// The error of the file.
+        reason: String,
+    },
+    /// The library refuses the settings.
+    #[error("TLS cannot be used: {0}")]
+    Library(String),
+}
+
+/// Facts of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// The file of the chain.
+    pub file: PathBuf,
+    /// The DNS names and addresses of the certificate.
+    pub names: Vec<String>,
+    /// The first moment of its validity, Unix time in seconds.
+    pub begins_unix_s: i64,
+    /// The last moment of its validity, Unix time in seconds.
+    pub ends_unix_s: i64,
+    /// Whether each certificate of the chain was issued by the next.
+    pub is_in_order: bool,
+    /// Whether the key is an RSA key: a handshake costs five times as much as with an elliptic curve.
+    pub is_rsa: bool,
+}
+
+/// The configuration for clients, and facts of its certificates.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// For [`Session::new`](super::Session::new).
+    pub config: Arc<ServerConfig>,
+    /// In the order of the files.
+    pub facts: Vec<CertificateFacts>,
+    /// The content of the files, for a comparison with later content.
+    content: Vec<Vec<u8>>,
+}
+
+impl ServerTls {
+    /// Reads the files. `tickets` makes and reads the tickets of returning clients: the same for all
+    /// configurations of a process, so a new certificate ends no resumption.
+    ///
+    /// # Errors
+    /// A file is missing or has other content, or a key belongs to another certificate.
+    pub fn read(
+        files: &ServerTlsFiles,
+        tickets: Arc<dyn ProducesTickets>,
+    ) -> Result<Self, CertificateError> {
+        let provider = provider();
+        let read = |files| Certificate::read(files, &provider);
+        let all: Vec<Certificate> = files
+            .certificates
+            .iter()
+            .map(read)
+            .collect::<Result<_, _>>()?;
+        let facts = all.iter().map(|one| one.facts.clone()).collect();
+        let paths = files.paths();
+        let content = paths
+            .iter()
+            .map(|path| std::fs::read(path).unwrap_or_default());
+        let content = content.collect();
+        let versions: &[&SupportedProtocolVersion] = match files.oldest {
+            OldestVersion::Tls12 => &[&version::TLS13, &version::TLS12],
+            OldestVersion::Tls13 => &[&version::TLS13],
+        };
+        let library = |error: rustls::Error| CertificateError::Library(error.to_string());
+        let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions)
+            .map_err(library)?;
+        let config = match &files.client_ca {
+            None => config.with_no_client_auth(),
+            Some(file) => {
+                let roots = Arc::new(authorities(file)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
+                    .build()
+                    .map_err(|error| CertificateError::Library(error.to_string()))?;
+                config.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut config = config.with_cert_resolver(Arc::new(ByName::new(all)));
+        config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+        // Tickets alone: the server keeps nothing for gone clients.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = tickets;
+        config.send_tls13_tickets = TICKETS;
+        Ok(Self {
+            config: Arc::new(config),
+            facts,
+            content,
+        })
+    }
+
+    /// Whether the files had the same content for the configuration in force.
+    pub fn is_same(&self, in_force: &ServerTlsInForce) -> bool {
+        self.content == in_force.locked().content
+    }
+}
+
+fn authorities(file: &Path) -> Result<RootCertStore, CertificateError> {
+    let failed = |reason: String| CertificateError::ClientCa {
+        file: file.display().to_string(),
+        reason,
+    };
+    let mut roots = RootCertStore::empty();
+    let (taken, _) = roots.add_parsable_certificates(certificates(file).map_err(failed)?);
+    match taken {
+        0 => Err(failed("it has no certificate of an authority".to_owned())),
+        _ => Ok(roots),
+    }
+}
+
+#[derive(Debug)]
+struct Certificate {
+    key: Arc<CertifiedKey>,
+    facts: CertificateFacts,
+}
+
+impl Certificate {
+    fn read(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Self, CertificateError> {
+        let file = files.chain.display().to_string();
+        let bad_chain = |reason: String| CertificateError::Chain {
+            file: file.clone(),
+            reason,
+        };
+        let bad_key = |reason: String| CertificateError::Key {
+            file: files.key.display().to_string(),
+            reason,
+        };
+        let chain = certificates(&files.chain).map_err(bad_chain)?;
+        let first = chain
+            .first()
+            .ok_or_else(|| bad_chain("it has none".to_owned()))?;
+        let facts = CertificateFacts::of(&files.chain, first, &chain).map_err(bad_chain)?;
+        let key = PrivateKeyDer::from_pem_file(&files.key);
+        let key = key.map_err(|error| bad_key(error.to_string()))?;
+        let signing = provider.key_provider.load_private_key(key);
+        let signing = signing.map_err(|error| bad_key(error.to_string()))?;
+        let key = CertifiedKey::new(chain, signing);
+        // For some kinds of keys the library cannot tell.
+        let other_key = rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch);
+        if key.keys_match() == Err(other_key) {
+            return Err(CertificateError::OtherKey {
+                key: files.key.display().to_string(),
+                chain: file,
+            });
+        }
+        let key = Arc::new(key);
+        Ok(Self { key, facts })
+    }
+}
+
+impl CertificateFacts {
+    fn of(
+        file: &Path,
+        first: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<Self, String> {
+        let parse = |der: &CertificateDer<'_>| {
+            let parsed = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+            Ok::<_, String>((
+                parsed.1.issuer().as_raw().to_vec(),
+                parsed.1.subject().as_raw().to_vec(),
+            ))
+        };
+        let names: Vec<_> = chain.iter().map(parse).collect::<Result<_, _>>()?;
+        let is_in_order = names.windows(2).all(|pair| pair[0].0 == pair[1].1);
+        let (_, parsed) = X509Certificate::from_der(first).map_err(|error| error.to_string())?;
+        let validity = parsed.validity();
+        Ok(Self {
+            file: file.to_owned(),
+            names: server_names(&parsed),
+            begins_unix_s: validity.not_before.timestamp(),
+            ends_unix_s: validity.not_after.timestamp(),
+            is_in_order,
+            is_rsa: matches!(
+                parsed.public_key().parsed(),
+                Ok(x509_parser::public_key::PublicKey::RSA(_))
+            ),
+        })
+    }
+}
+
+/// The DNS names and addresses of a certificate (RFC 6125 §6.4). Browsers do not read the subject.
+fn server_names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(names)) = certificate.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let names = names.value.general_names.iter();
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes)
+                .ok()
+                .map(|ip| std::net::IpAddr::from(ip).to_string()),
+            _ => <[u8; 16]>::try_from(*bytes)
+                .ok()
+                .map(|ip| std::net::IpAddr::from(ip).to_string()),
+        },
+        _ => None,
+    };
+    names.filter_map(name).collect()
+}
+
+/// The choice of a certificate by name.
+#[derive(Debug)]
+struct ByName {
+    first: Option<Arc<CertifiedKey>>,
+    /// Exact names, and wildcards with their `*.`.
+    names: HashMap<String, Arc<CertifiedKey>>,
+}
+
+impl ByName {
+    fn new(all: Vec<Certificate>) -> Self {
+        let first = all.first().map(|one| Arc::clone(&one.key));
+        let mut names = HashMap::new();
+        for one in all {
+            for name in one.facts.names {
+                // The first certificate with a name counts.
+                names.entry(name).or_insert_with(|| Arc::clone(&one.key));
+            }
+        }
+        Self { first, names }
+    }
+
+    fn of_name(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        let name = name.to_ascii_lowercase();
+        self.names.get(&name).or_else(|| {
+            // A wildcard matches a single label (RFC 6125 §6.4.3).
+            let (_, parent) = name.split_once('.')?;
+            self.names.get(&format!("*.{parent}"))
+        })
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let of_name = hello.server_name().and_then(|name| self.of_name(name));
+        of_name.or(self.first.as_ref()).cloned()
+    }
+}
+
+/// The configuration in force, shared by the thread of reloads and the thread of handshakes.
+#[derive(Clone, Debug)]
+pub struct ServerTlsInForce(Arc<Mutex<ServerTls>>);
+
+impl ServerTlsInForce {
+    /// The first configuration.
+    pub fn new(tls: ServerTls) -> Self {
+        Self(Arc::new(Mutex::new(tls)))
+    }
+
+    /// The configuration for the next client.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.locked().config)
+    }
+
+    /// What the certificates in force say.
+    pub fn facts(&self) -> Vec<CertificateFacts> {
+        self.locked().facts.clone()
+    }
+
+    /// Replaces the configuration for the next clients; open connections keep theirs.
+    pub fn put(&self, tls: ServerTls) {
+        *self.locked() = tls;
+    }
+
+    fn locked(&self) -> MutexGuard<'_, ServerTls> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,18 @@
+//! TLS towards clients: the server's certificates, and the TLS of one connection.
+//!
+//! | file | has |
+//! | --- | --- |
+//! | `certificates` | certificates and keys of PEM files, their facts, and the choice by the client's name for the server |
+//! | `session` | one connection: the handshake, records to plain bytes, plain bytes to records |
+//!
+//! Makes no system call on a socket: the event loop, its thread for handshakes and the HTTP side move the bytes.
+//! Cryptography, records and the rules of the protocol are rustls's.
+
+mod certificates;
+mod session;
+
+pub use self::certificates::{
+    CertificateError, CertificateFacts, CertificateFiles, OldestVersion, ServerTls, ServerTlsFiles,
+    ServerTlsInForce,
+};
+pub use self::session::{RECORD_BYTES_MAX, Session, sealed_bytes_max};

@@ -1,0 +1,316 @@
+//! TLS of one connection: bytes of the network in, plain bytes out, and the other way, without a system call.
+//!
+//! From its first byte on a session makes progress with [`Session::open`]: first the handshake, then the records
+//! of the client. Records to send are either [sealed](Session::seal) into a buffer of the caller, or kept in the
+//! session until the network takes them: answers of the handshake, alerts, and the rest of sealed records.
+//!
+//! The record layer is rustls's, in its form without buffers: an idle connection keeps no buffer.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+
+/// The most plain bytes in a record (RFC 8446 §5.1).
+pub const RECORD_BYTES_MAX: usize = 16 * 1024;
+
+/// The most bytes added to a record by sealing: a header of 5 bytes, a nonce of 8 and a tag of 16 in TLS 1.2
+/// (RFC 5288 §3); less in TLS 1.3 (RFC 8446 §5.2).
+pub(super) const RECORD_OVERHEAD_MAX: usize = 29;
+
+/// The room for the library's own records before sealed bytes, such as a key update.
+const ROOM_BYTES: usize = 512;
+
+/// The most bytes of an unfinished record after the handshake: header, content, padding and tag (RFC
+/// 8446 §5.2).
+const INCOMING_BYTES_MAX: usize = 5 + RECORD_BYTES_MAX + 256;
+
+/// The most unread bytes of a handshake: certificates of a client are the largest part.
+const HANDSHAKE_BYTES_MAX: usize = 32 * 1024;
+
+/// TLS of one connection.
+pub struct Session {
+    connection: UnbufferedServerConnection,
+    /// The bytes of an unfinished record. Also passed to the library for sealing: the library refers to these
+    /// bytes while a handshake message comes in parts.
+    incoming: Vec<u8>,
+    /// Plain bytes without room in the caller's buffer.
+    plain: Vec<u8>,
+    /// Records to send, in order, before any record sealed later.
+    kept: Vec<u8>,
+    /// The client has ended its side with an alert `close_notify`.
+    has_ended: bool,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+/// Where plain bytes go: first the caller's buffer, then the session.
+struct Plain<'a> {
+    into: &'a mut [u8],
+    len: usize,
+    rest: &'a mut Vec<u8>,
+}
+
+impl Plain<'_> {
+    fn push(&mut self, payload: &[u8]) {
+        let room = match self.rest.is_empty() {
+            true => self.into.len() - self.len,
+            false => 0,
+        };
+        let (now, later) = payload.split_at(room.min(payload.len()));
+        self.into[self.len..self.len + now.len()].copy_from_slice(now);
+        self.len += now.len();
+        self.rest.extend_from_slice(later);
+    }
+}
+
+impl Session {
+    /// A session before its first byte.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        Ok(Self {
+            connection: UnbufferedServerConnection::new(config)?,
+            incoming: Vec::new(),
+            plain: Vec::new(),
+            kept: Vec::new(),
+            has_ended: false,
+        })
+    }
+
+    /// Whether the handshake is not over.
+    pub fn is_handshaking(&self) -> bool {
+        self.connection.is_handshaking()
+    }
+
+    /// The library's state of the connection: version, certificates, name.
+    pub fn connection(&self) -> &UnbufferedServerConnection {
+        &self.connection
+    }
+
+    /// Processes bytes of the network. Returns the count of plain bytes in `into`; plain bytes without room
+    /// wait for [`take_plain`](Self::take_plain). `raw` is opened in place.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`]: the client broke the protocol. An alert for the client is
+    /// [kept](Self::has_kept).
+    pub fn open(&mut self, raw: &mut [u8], into: &mut [u8]) -> io::Result<usize> {
+        let mut waiting = std::mem::take(&mut self.plain);
+        let mut plain = Plain {
+            into,
+            len: 0,
+            rest: &mut waiting,
+        };
+        let opened = if self.incoming.is_empty() {
+            let opened = self.process(raw, &mut plain);
+            opened.map(|used| self.incoming.extend_from_slice(&raw[used..]))
+        } else {
+            let mut incoming = std::mem::take(&mut self.incoming);
+            incoming.extend_from_slice(raw);
+            let opened = self.process(&mut incoming, &mut plain);
+            opened.map(|used| {
+                incoming.drain(..used);
+                // An idle connection keeps no buffer.
+                incoming.shrink_to_fit();
+                self.incoming = incoming;
+            })
+        };
+        let len = plain.len;
+        self.plain = waiting;
+        opened?;
+        let bytes_max = match self.is_handshaking() {
+            true => HANDSHAKE_BYTES_MAX,
+            false => INCOMING_BYTES_MAX,
+        };
+        if self.incoming.len() > bytes_max {
+            return Err(invalid("more bytes than a record may have"));
+        }
+        Ok(len)
+    }
+
+    /// Processes whole records. Returns how many bytes of `incoming` are used up.
+    fn process(&mut self, incoming: &mut [u8], plain: &mut Plain<'_>) -> io::Result<usize> {
+        let mut used = 0;
+        loop {
+            let status = self.connection.process_tls_records(&mut incoming[used..]);
+            let UnbufferedStatus {
+                mut discard, state, ..
+            } = status;
+            let mut is_done = false;
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(invalid)?;
+                        discard += record.discard;
+                        plain.push(record.payload);
+                    }
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    keep_encoded(&mut self.kept, |room| data.encode(room));
+                }
+                // Encoded bytes are kept, and go out in order.
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed) => self.has_ended = true,
+                Ok(ConnectionState::Closed) => {
+                    self.has_ended = true;
+                    is_done = true;
+                }
+                Ok(ConnectionState::WriteTraffic(_) | ConnectionState::BlockedHandshake) => {
+                    is_done = true;
+                }
+                // Early data is off.
+                Ok(_) => return Err(invalid("data before the end of the handshake")),
+                Err(error) => {
+                    used += discard;
+                    self.keep_alert(&mut incoming[used..]);
+                    return Err(invalid(error));
+                }
+            }
+            used += discard;
+            if is_done {
+                return Ok(used);
+            }
+        }
+    }
+
+    /// Keeps the library's alert for the client after an error.
+    fn keep_alert(&mut self, incoming: &mut [u8]) {
+        let status = self.connection.process_tls_records(incoming);
+        if let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state {
+            keep_encoded(&mut self.kept, |room| data.encode(room));
+        }
+    }
+
+    /// Whether plain bytes wait for the caller.
+    pub fn has_plain(&self) -> bool {
+        !self.plain.is_empty()
+    }
+
+    /// Moves waiting plain bytes into a buffer; returns how many.
+    pub fn take_plain(&mut self, into: &mut [u8]) -> usize {
+        let n = self.plain.len().min(into.len());
+        into[..n].copy_from_slice(&self.plain[..n]);
+        self.plain.drain(..n);
+        if self.plain.is_empty() {
+            self.plain = Vec::new();
+        }
+        n
+    }
+
+    /// Whether the client has ended its side; no plain byte follows the waiting plain bytes.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// Seals plain bytes as records in `into`, with room for [`sealed_bytes_max`]. Returns the bytes of the records.
+    /// The records follow the [kept](Self::has_kept) records.
+    ///
+    /// # Errors
+    /// The session has ended, or its keys are used up.
+    #[inline]
+    pub fn seal(&mut self, plain: &[u8], into: &mut [u8]) -> io::Result<usize> {
+        let status = self.connection.process_tls_records(&mut self.incoming);
+        match (status.discard, status.state) {
+            (0, Ok(ConnectionState::WriteTraffic(mut traffic))) => {
+                traffic.encrypt(plain, into).map_err(exhausted)
+            }
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Whether records wait for the network.
+    pub fn has_kept(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
+    /// The held bytes: unfinished records, waiting plain bytes, and records to send.
+    pub fn held_bytes(&self) -> usize {
+        self.incoming.len() + self.plain.len() + self.kept.len()
+    }
+
+    /// Keeps the rest of sealed records.
+    pub fn keep(&mut self, records: &[u8]) {
+        self.kept.extend_from_slice(records);
+    }
+
+    /// Keeps the alert `close_notify`: nothing follows the alert (RFC 8446 §6.1).
+    pub fn keep_close_notify(&mut self) {
+        let status = self.connection.process_tls_records(&mut self.incoming);
+        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state {
+            let mut room = [0; ROOM_BYTES];
+            // Without room for the alert the connection ends silently.
+            let n = traffic.queue_close_notify(&mut room).unwrap_or(0);
+            self.kept.extend_from_slice(&room[..n]);
+        }
+    }
+
+    /// Sends the kept records with `send`, until nothing is left or the network takes no more. Returns the count
+    /// of sent bytes.
+    ///
+    /// # Errors
+    /// The error of `send`, except [`io::ErrorKind::WouldBlock`].
+    pub fn send_kept(
+        &mut self,
+        mut send: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut sent = 0;
+        let outcome = loop {
+            if sent == self.kept.len() {
+                break Ok(sent);
+            }
+            match send(&self.kept[sent..]) {
+                Ok(n) => sent += n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(sent),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        };
+        if sent == self.kept.len() {
+            self.kept = Vec::new();
+        } else {
+            self.kept.drain(..sent);
+        }
+        outcome
+    }
+}
+
+/// The room for [`Session::seal`] of so many plain bytes.
+pub const fn sealed_bytes_max(plain_bytes: usize) -> usize {
+    plain_bytes + plain_bytes.div_ceil(RECORD_BYTES_MAX) * RECORD_OVERHEAD_MAX + ROOM_BYTES
+}
+
+/// Appends the bytes of `encode`. The library tells the room to make.
+fn keep_encoded(
+    kept: &mut Vec<u8>,
+    mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
+) {
+    let from = kept.len();
+    let mut room = ROOM_BYTES;
+    loop {
+        kept.resize(from + room, 0);
+        match encode(&mut kept[from..]) {
+            Ok(n) => return kept.truncate(from + n),
+            Err(EncodeError::InsufficientSize(needed)) => room = needed.required_size,
+            Err(EncodeError::AlreadyEncoded) => return kept.truncate(from),
+        }
+    }
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+#[cold]
+fn exhausted(error: EncryptError) -> io::Error {
+    io::Error::other(error)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+"""TLS towards clients: pages, WebSockets, versions, names, certificates of clients, and new certificates under clients."""
+import asyncio
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+
+import pytest
+import websockets
+from clients import FrameReader, upgrade_request
+from prometheus import scrape
+from tls import Authority, MemoryClient, get
+from waiting import until
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+def count(weirgate, metric, **labels):
+    return scrape(weirgate).sum(metric, **labels)
+
+
+async def subscriber(weirgate, context, name="news", **kwargs):
+    """A client of channels that has subscribed."""
+    client = await websockets.connect(f"wss://127.0.0.1:{weirgate.tls_port}/ws", ssl=context, **kwargs)
+    await client.send(json.dumps({"action": "subscribe", "channels": [name]}))
+    while json.loads(await asyncio.wait_for(client.recv(), 20))["type"] != "subscribed":
+        pass
+    return client
+
+
+@pytest.fixture
+def channels(start_tls, redis_server, tmp_path):
+    """A gateway of channels with a TLS port; every client may subscribe to everything."""
+    (tmp_path / "roles.json").write_text('{"user": ["*"]}')
+
+    def start(*flags, **kwargs):
+        return start_tls("channels", "--acl", str(tmp_path / "roles.json"), *flags, redis=redis_server, **kwargs).wait_ready()
+    return start
+
+
+async def test_pages_and_websockets_come_over_tls_and_plain(channels, authority, redis_server):
+    weirgate = channels()
+    for version in VERSIONS:
+        status, body = get(weirgate.tls_port, "/health", authority.context(version=version))
+        assert status == 200 and json.loads(body)["status"] == "healthy"
+    assert weirgate.get("/health")[0] == 200, "the plain port is there"
+    clients = [await subscriber(weirgate, authority.context(version=version)) for version in VERSIONS]
+    with redis_server.client() as redis:
+        for n in range(100):
+            redis.publish("news", json.dumps({"n": n, "text": "x" * (n * 700)}))
+    for client in clients:
+        got = [json.loads(await asyncio.wait_for(client.recv(), 20))["data"]["n"] for _ in range(100)]
+        assert got == list(range(100))
+        await client.close()
+        assert client.close_code == 1000
+    assert count(weirgate, "weirgate_tls_handshakes_total", outcome="full") == 4
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_request_in_single_bytes_and_right_behind_the_handshake(channels, authority, version):
+    weirgate = channels()
+    for cut in (1, None):
+        client = MemoryClient(weirgate.tls_port, authority.context(version=version), cut)
+        await asyncio.to_thread(client.greet)
+        assert client.tls.version() == {VERSIONS[0]: "TLSv1.2", VERSIONS[1]: "TLSv1.3"}[version]
+        # A record for each byte.
+        for byte in upgrade_request(weirgate.tls_port, "/ws", ()):
+            client.write(bytes([byte]))
+        head = await asyncio.to_thread(client.read_until, b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101"), head
+        client.close()
+
+
+async def test_a_kept_connection_asks_for_a_page_and_then_for_a_websocket(channels, authority):
+    weirgate = channels()
+    client = await asyncio.to_thread(MemoryClient(weirgate.tls_port, authority.context()).greet)
+    for _ in range(3):
+        client.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = await asyncio.to_thread(client.read_until, b"}")
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+    client.write(upgrade_request(weirgate.tls_port, "/ws", ()))
+    answer = await asyncio.to_thread(client.read_until, b'"connected"')
+    assert answer.startswith(b"HTTP/1.1 101"), answer
+    client.close()
+
+
+async def test_a_client_that_reads_late_gets_everything_in_order(channels, authority, redis_server):
+    weirgate = channels("--send-queue-soft-bytes", "60000000", "--send-queue-hard-bytes", "80000000", "--ping-interval-ms", "0")
+    client = await asyncio.to_thread(MemoryClient(weirgate.tls_port, authority.context()).greet)
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+    client.write(upgrade_request(weirgate.tls_port, "/ws", ()))
+    await asyncio.to_thread(client.read_until, b'"connected"')
+    text = json.dumps({"action": "subscribe", "channels": ["news"]}).encode()
+    client.write(bytes([0x81, 0x80 | len(text)]) + bytes(4) + text)
+    await asyncio.to_thread(client.read_until, b'"subscribed"')
+    sizes = [1, 100, 16_000, 40_000, 70_000, 300_000, 5] * 12
+    with redis_server.client() as redis:
+        for n, size in enumerate(sizes):
+            redis.publish("news", json.dumps({"n": n, "text": "x" * size}))
+    await until(lambda: count(weirgate, "weirgate_messages_waiting") > 0, 20, "messages that wait")
+    frames, got = FrameReader(), []
+
+    def read_all():
+        while len(got) < len(sizes):
+            part = client.read()
+            assert part, "the connection ended"
+            got.extend(json.loads(payload)["data"] for opcode, payload in frames.feed(part) if opcode == 1)
+    await asyncio.wait_for(asyncio.to_thread(read_all), 60)
+    assert [(one["n"], len(one["text"])) for one in got] == list(enumerate(sizes))
+    client.close()
+
+
+async def test_the_port_without_tls_may_be_off(start_tls, authority):
+    weirgate = start_tls("demo", "--port", "off")
+    await until(lambda: get_or_none(weirgate, authority) == 200, 20, "an answer over TLS")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", weirgate.port), 5)
+
+
+def get_or_none(weirgate, authority):
+    try:
+        return get(weirgate.tls_port, "/health", authority.context())[0]
+    except OSError:
+        return None
+
+
+async def test_versions_and_protocols(start_tls, authority):
+    weirgate = start_tls("demo", "--tls-min", "1.3").wait_ready()
+    with pytest.raises(ssl.SSLError):
+        get(weirgate.tls_port, "/health", authority.context(version=VERSIONS[0]))
+    context = authority.context()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with socket.create_connection(("127.0.0.1", weirgate.tls_port), 20) as plain:
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as tls:
+            assert (tls.version(), tls.selected_alpn_protocol()) == ("TLSv1.3", "http/1.1")
+    old = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{weirgate.tls_port}", "-tls1_1"], stdin=subprocess.DEVNULL,
+                         capture_output=True, text=True, timeout=20)
+    assert old.returncode != 0 and "alert" in old.stderr, old.stderr
+    await until(lambda: count(weirgate, "weirgate_tls_handshakes_total", outcome="failed") == 2, 20, "both counted")
+
+
+async def test_bytes_that_are_no_tls_end_the_connection_with_a_reason(start_tls, authority):
+    weirgate = start_tls("demo").wait_ready()
+    for data in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\0" * 100, b"\x16\x03\x01\xff\xff" + b"x" * 100):
+        with socket.create_connection(("127.0.0.1", weirgate.tls_port), 20) as plain:
+            plain.sendall(data)
+            while plain.recv(1000):
+                pass
+    # And behind a good handshake.
+    client = await asyncio.to_thread(MemoryClient(weirgate.tls_port, authority.context()).greet)
+    client.socket.sendall(b"\x17\x03\x03\x00\x20" + b"x" * 32)
+    assert await asyncio.to_thread(client.socket.recv, 1000)
+    client.close()
+    await until(lambda: count(weirgate, "weirgate_client_closes_total", reason="tls_error") == 4, 20, "four ends with a reason")
+    assert get(weirgate.tls_port, "/health", authority.context())[0] == 200, "nobody else notices"
+
+
+async def test_a_silent_handshake_ends_with_the_deadline_of_the_head(start_tls, authority):
+    weirgate = start_tls("demo", "--handshake-timeout-ms", "1000").wait_ready()
+    silent = socket.create_connection(("127.0.0.1", weirgate.tls_port), 20)
+    greeted = await asyncio.to_thread(MemoryClient(weirgate.tls_port, authority.context()).greet)
+    assert await asyncio.to_thread(silent.recv, 1) == b""
+    # One deadline for the handshake and the head; the client is told inside of TLS.
+    assert b"408" in await asyncio.to_thread(greeted.read)
+    greeted.close()
+    silent.close()
+    await until(lambda: count(weirgate, "weirgate_client_closes_total", reason="handshake_timeout") == 2, 20, "both counted")
+    assert count(weirgate, "weirgate_tls_handshakes_open", state="under_way") == 0
+
+
+async def test_a_client_gets_the_certificate_of_the_name_that_it_asks_for(start_tls, authority):
+    pairs = [authority.sign(f"n{n}", *names) for n, names in enumerate([["DNS:a.test"], ["DNS:b.test", "DNS:*.c.test"]])]
+    both = [",".join(str(pair[at]) for pair in pairs) for at in (0, 1)]
+    weirgate = start_tls("demo", certificate=both).wait_ready()
+    context = authority.context()
+    context.check_hostname = False
+    for name, subject in [("a.test", "n0"), ("b.test", "n1"), ("B.Test", "n1"), ("x.c.test", "n1"), ("x.y.c.test", "n0"),
+                          ("other.test", "n0"), (None, "n0")]:
+        with socket.create_connection(("127.0.0.1", weirgate.tls_port), 20) as plain:
+            with context.wrap_socket(plain, server_hostname=name) as tls:
+                assert dict(part[0] for part in tls.getpeercert()["subject"])["commonName"] == subject, name
+
+
+async def test_only_clients_with_a_certificate_get_in(start_tls, authority, tmp_path):
+    weirgate = start_tls("demo", "--tls-client-ca", str(authority.ca)).wait_ready()
+    good = authority.context(certificate=authority.sign("ann", "email:ann@example.test"))
+    assert get(weirgate.tls_port, "/health", good)[0] == 200
+    stranger = Authority(tmp_path, "strangers").sign("eve", "email:eve@example.test")
+    for context in (authority.context(), authority.context(certificate=stranger)):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            get(weirgate.tls_port, "/health", context)
+
+
+async def test_a_new_certificate_counts_for_new_clients_and_cuts_nobody(channels, authority, redis_server, tmp_path):
+    files = [tmp_path / "chain.pem", tmp_path / "key.pem"]
+
+    def put(pair):
+        for file, new in zip(files, pair):
+            (tmp_path / "next").write_bytes(new.read_bytes())
+            (tmp_path / "next").rename(file)
+    put(authority.sign("first", "IP:127.0.0.1"))
+    weirgate = channels(certificate=files)
+    client = await subscriber(weirgate, authority.context())
+
+    def subject():
+        with socket.create_connection(("127.0.0.1", weirgate.tls_port), 20) as plain:
+            with authority.context().wrap_socket(plain, server_hostname="127.0.0.1") as tls:
+                return dict(part[0] for part in tls.getpeercert()["subject"])["commonName"]
+    assert subject() == "first"
+    put(authority.sign("second", "IP:127.0.0.1"))
+    await until(lambda: subject() == "second", 20, "the new certificate")
+    files[1].write_text("no key")
+    weirgate.send(signal.SIGHUP)
+    weirgate.logs("key.pem", "the certificates stay as they were")
+    assert subject() == "second"
+    assert count(weirgate, "weirgate_reloads_total", what="tls", outcome="failed") >= 1
+    with redis_server.client() as redis:
+        redis.publish("news", '"still here"')
+    assert json.loads(await asyncio.wait_for(client.recv(), 20))["data"] == "still here"
+    await client.close()
+
+
+async def test_a_client_that_comes_back_needs_no_whole_handshake(start_tls, authority):
+    weirgate = start_tls("demo").wait_ready()
+    context, session = authority.context(), None
+    for _ in range(2):
+        with socket.create_connection(("127.0.0.1", weirgate.tls_port), 20) as plain:
+            with context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as tls:
+                tls.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert tls.recv(1000).startswith(b"HTTP/1.1 200")
+                session = tls.session
+    await until(lambda: count(weirgate, "weirgate_tls_handshakes_total", outcome="resumed") == 1, 20, "one resumed")
+    assert count(weirgate, "weirgate_tls_handshakes_total", outcome="full") == 1
+
+
+@pytest.mark.parametrize("gateway", ["demo", "channels"])
+async def test_a_stop_says_goodbye_inside_of_tls(start_tls, redis_server, authority, gateway):
+    weirgate = start_tls(gateway, redis=redis_server).wait_ready()
+    path = "/ws/stream" if gateway == "demo" else "/ws"
+    client = await websockets.connect(f"wss://127.0.0.1:{weirgate.tls_port}{path}", ssl=authority.context())
+    silent = socket.create_connection(("127.0.0.1", weirgate.tls_port), 20)
+    weirgate.send(signal.SIGTERM)
+    with pytest.raises(websockets.ConnectionClosed):
+        while True:
+            await asyncio.wait_for(client.recv(), 20)
+    assert client.close_code == 1012
+    assert await asyncio.to_thread(weirgate.wait, 20) == 0
+    silent.close()
+
+
+@pytest.mark.parametrize("flags, told", [
+    (["--tls-port", "0"], "--tls-port (flag) is set without --tls-cert"),
+    (["--tls-port", "0", "--tls-cert", "DIR/c.pem"], "--tls-cert (flag) is set without --tls-key"),
+    (["--tls-port", "0", "--tls-cert", "DIR/c.pem,DIR/d.pem", "--tls-key", "DIR/c.key"], "as many files as --tls-cert, 2"),
+    (["--tls-port", "0", "--tls-cert", "DIR/none.pem", "--tls-key", "DIR/c.key"], "none.pem: "),
+    (["--tls-port", "0", "--tls-cert", "DIR/c.pem", "--tls-key", "DIR/other.key"], "does not belong to the first certificate"),
+    (["--tls-port", "0", "--tls-cert", "DIR/c.key", "--tls-key", "DIR/c.key"], "c.key: it has none"),
+    (["--port", "off"], "--port is \"off\"; allowed: a port, unless"),
+])
+def test_wrong_files_are_told_at_the_start(authority, tmp_path, flags, told):
+    from processes import weirgate_binary
+    for name, file in [("c", "c.pem"), ("other", "other.pem")]:
+        certificate, key = authority.sign(name, "DNS:localhost")
+        (tmp_path / file).write_bytes(certificate.read_bytes())
+        (tmp_path / f"{name}.key").write_bytes(key.read_bytes())
+    flags = [flag.replace("DIR", str(tmp_path)) for flag in flags]
+    for more in ([], ["--check"]):
+        ended = subprocess.run([weirgate_binary(), "demo", "--port", "0", *flags, *more], capture_output=True, text=True, timeout=20,
+                               env={"PATH": os.environ["PATH"]})
+        assert ended.returncode == 2 and told in ended.stderr, (more, ended)

@@ -1,0 +1,103 @@
+"""Limits of TLS: handshakes under way, clients that begin one and say nothing, and clients that read nothing."""
+import asyncio
+import signal
+import socket
+
+import websockets
+from clients import upgrade_request
+from prometheus import scrape
+from tls import MemoryClient, get
+from waiting import until
+
+
+def silent(weirgate, count, source="127.0.0.1"):
+    """Connections that say nothing."""
+    return [socket.create_connection(("127.0.0.1", weirgate.tls_port), 20, source_address=(source, 0)) for _ in range(count)]
+
+
+def open_handshakes(weirgate):
+    """(under way, waiting)"""
+    metrics = scrape(weirgate)
+    return tuple(int(metrics.sum("weirgate_tls_handshakes_open", state=state)) for state in ("under_way", "waiting"))
+
+
+async def test_handshakes_under_way_are_bounded_and_others_wait(start_tls, authority):
+    weirgate = start_tls("demo", "--tls-handshakes-max", "2", "--handshake-timeout-ms", "60000").wait_ready()
+    strangers = silent(weirgate, 5)
+    await until(lambda: open_handshakes(weirgate) == (2, 3), 20, "two under way, three that wait")
+    page = asyncio.create_task(asyncio.to_thread(get, weirgate.tls_port, "/health", authority.context()))
+    await until(lambda: open_handshakes(weirgate) == (2, 4), 20, "the client waits")
+    for stranger in strangers:
+        stranger.close()
+    assert (await page)[0] == 200
+    await until(lambda: open_handshakes(weirgate) == (0, 0), 20, "none left")
+
+
+async def test_an_address_that_begins_handshakes_delays_no_other(start_tls, authority):
+    weirgate = start_tls("demo", "--tls-handshakes-per-ip-max", "3", "--handshake-timeout-ms", "60000").wait_ready()
+    strangers = silent(weirgate, 50, "127.0.0.2")
+    await until(lambda: open_handshakes(weirgate) == (3, 47), 20, "three of the address under way")
+    for _ in range(5):
+        assert get(weirgate.tls_port, "/health", authority.context())[0] == 200
+    assert open_handshakes(weirgate) == (3, 47)
+    for stranger in strangers:
+        stranger.close()
+    await until(lambda: open_handshakes(weirgate) == (0, 0), 20, "none left")
+
+
+async def test_a_client_over_a_limit_is_closed_before_its_handshake(start_tls, authority):
+    weirgate = start_tls("demo", "--connections-per-ip-max", "2").wait_ready()
+    clients = silent(weirgate, 2, "127.0.0.2")
+    await until(lambda: open_handshakes(weirgate) == (2, 0), 20, "both under way")
+    [third] = silent(weirgate, 1, "127.0.0.2")
+    assert await asyncio.to_thread(third.recv, 100) in (b"", None), "no alert, no page"
+    await until(lambda: scrape(weirgate).sum("weirgate_client_closes_total", reason="connections_per_ip") == 1, 20, "counted")
+    assert open_handshakes(weirgate) == (2, 0)
+    for client in clients:
+        client.close()
+
+
+async def test_handshakes_end_with_the_process(start_tls):
+    weirgate = start_tls("demo", "--handshake-timeout-ms", "60000").wait_ready()
+    strangers = silent(weirgate, 20)
+    await until(lambda: open_handshakes(weirgate)[0] == 20, 20, "all under way")
+    weirgate.send(signal.SIGTERM)
+    assert await asyncio.to_thread(weirgate.wait, 20) == 0
+    for stranger in strangers:
+        stranger.close()
+
+
+async def test_what_tls_holds_for_clients_that_do_not_read_is_bounded(start_tls, authority, redis_server, tmp_path):
+    (tmp_path / "roles.json").write_text('{"user": ["*"]}')
+    weirgate = start_tls("channels", "--acl", str(tmp_path / "roles.json"), "--tls-held-bytes-max", "400000",
+                         "--tcp-notsent-lowat-bytes", "16384", redis=redis_server).wait_ready()
+
+    def subscriber():
+        client = MemoryClient(weirgate.tls_port, authority.context())
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.greet()
+        client.write(upgrade_request(weirgate.tls_port, "/ws", ()))
+        client.read_until(b'"connected"')
+        text = b'{"action":"subscribe","channels":["news"]}'
+        client.write(bytes([0x81, 0x80 | len(text)]) + bytes(4) + text)
+        client.read_until(b'"subscribed"')
+        return client
+    clients = [await asyncio.to_thread(subscriber) for _ in range(40)]
+    reader = await websockets.connect(f"wss://127.0.0.1:{weirgate.tls_port}/ws", ssl=authority.context(), max_size=None)
+    await reader.send('{"action":"subscribe","channels":["news"]}')
+    while b"subscribed" not in (await reader.recv()).encode():
+        pass
+    largest = 0
+    with redis_server.client() as redis:
+        for n in range(60):
+            redis.publish("news", '"' + "x" * 60_000 + '"')
+            assert len(await asyncio.wait_for(reader.recv(), 20)) > 60_000, "a client that reads gets all"
+            largest = max(largest, scrape(weirgate).sum("weirgate_tls_held_bytes"))
+    await until(lambda: scrape(weirgate).sum("weirgate_client_closes_total", reason="tls_memory") > 5, 20, "some were dropped")
+    # What a turn adds before it ends: at most four records for each client.
+    assert 300_000 < largest < 400_000 + 40 * 65_700, largest
+    await until(lambda: scrape(weirgate).sum("weirgate_tls_held_bytes") <= 400_000, 20, "within the limit")
+    for client in clients:
+        client.close()
+    await reader.close()
+    await until(lambda: scrape(weirgate).sum("weirgate_tls_held_bytes") == 0, 20, "nothing is left")
