@@ -83,7 +83,7 @@ class Chromium(Page):
 
     def __init__(self, link):
         super().__init__(link)
-        self.requests, self.problems, self.loaded = [], [], asyncio.Event()
+        self.requests, self.problems, self.loaded, self.has_loaded = [], [], set(), asyncio.Event()
 
     @staticmethod
     def arguments(folder, hosts):
@@ -97,8 +97,9 @@ class Chromium(Page):
         return f"ws://127.0.0.1:{port}{path}"
 
     def event(self, method, params):
-        if method == "Page.loadEventFired":
-            self.loaded.set()
+        if method == "Page.lifecycleEvent" and params["name"] == "load":
+            self.loaded.add(params["loaderId"])
+            self.has_loaded.set()
         elif method == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
         elif method == "Network.webSocketCreated":
@@ -117,14 +118,18 @@ class Chromium(Page):
         self.session = {"sessionId": (await self.call("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]}
         for domain in ("Page", "Runtime", "Network", "Log", "Accessibility"):
             await self.call(f"{domain}.enable")
+        await self.call("Page.setLifecycleEventsEnabled", enabled=True)
         await self.resize(width, height)
         await self.media(scheme, reduced_motion)
 
     async def goto(self, url):
-        self.loaded.clear()
+        """Returns once this page has loaded: the browser's first page may load late, and takes no command with it."""
         got = await self.call("Page.navigate", url=url)
         assert "errorText" not in got, f"{url}: {got['errorText']}"
-        await asyncio.wait_for(self.loaded.wait(), PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S):
+            while got["loaderId"] not in self.loaded:
+                self.has_loaded.clear()
+                await self.has_loaded.wait()
 
     async def evaluate(self, **params):
         return await self.call("Runtime.evaluate", returnByValue=True, **params)
