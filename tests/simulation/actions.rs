@@ -367,6 +367,21 @@ impl<T: Toy> Run<T> {
         socket.broken = true;
     }
 
+    /// The shell ends a client whose TLS is broken, or holds too much.
+    pub(crate) fn break_tls(&mut self) {
+        let Some(key) = self.anyone() else { return };
+        let reason = self
+            .random
+            .pick(&[CloseReason::TlsError, CloseReason::TlsMemory]);
+        let peer = self.peers.get_mut(&key).expect("a peer");
+        (peer.tls_failed, peer.always_read) = (Some(reason), false);
+        let reset = reason == CloseReason::TlsMemory;
+        let (now, hub) = (self.world.now, &mut self.world.hub);
+        hub.handle_progress(now, key);
+        hub.handle_failed(now, key, reason, reset);
+        self.world.settle();
+    }
+
     pub(crate) fn fall_silent(&mut self) {
         if let Some(key) = self.someone() {
             let peer = self.peers.get_mut(&key).expect("a peer");
@@ -394,6 +409,8 @@ impl<T: Toy> Run<T> {
         hub.handle_bytes(now, key, &frame(0x88, b""));
         hub.handle_writable(now, key);
         hub.handle_ended(now, key, true);
+        hub.handle_progress(now, key);
+        hub.handle_failed(now, key, CloseReason::TlsError, false);
         hub.handle_released(key);
         assert_eq!(format!("{:?}", hub.stats()), before);
         assert!(!hub.wants_read(key));

@@ -87,6 +87,7 @@ impl<T: Toy> Run<T> {
             CloseReason::PeerClosed => peer.close_sent.is_some(),
             CloseReason::PeerGone => peer.ended,
             CloseReason::SocketError => peer.ended || peer.broken,
+            CloseReason::TlsError | CloseReason::TlsMemory => peer.tls_failed == Some(reason),
             CloseReason::Policy => true,
             CloseReason::ProtocolError | CloseReason::BadUtf8 | CloseReason::MessageTooBig => {
                 peer.violated.is_some_and(|(r, _)| r == reason)
@@ -111,8 +112,6 @@ impl<T: Toy> Run<T> {
             CloseReason::ShuttingDown => self.draining.is_some(),
             CloseReason::HandshakeTimeout
             | CloseReason::BadRequest
-            | CloseReason::TlsError
-            | CloseReason::TlsMemory
             | CloseReason::ConnectionLimit
             | CloseReason::ConnectionsPerIp
             | CloseReason::ConnectionRatePerIp => false,
@@ -124,7 +123,8 @@ impl<T: Toy> Run<T> {
     fn released(&mut self, key: SessionKey) {
         let mut ledger = self.ledger.borrow_mut();
         let (peer, socket) = (&self.peers[&key], &self.world.net.sockets[&key]);
-        let reads = socket.room > ALL / 2 && !peer.ended && !peer.broken;
+        let is_whole = !peer.ended && !peer.broken && peer.tls_failed.is_none();
+        let reads = socket.room > ALL / 2 && is_whole;
         let Some(story) = ledger.stories.get_mut(&key) else {
             let late = self.world.now.mono_us >= peer.accepted_at + self.limits.handshake_us;
             refused(peer, socket, reads, late);

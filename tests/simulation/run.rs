@@ -141,6 +141,8 @@ pub(crate) struct Peer {
     pub(crate) ended: bool,
     /// A write to it fails.
     pub(crate) broken: bool,
+    /// The shell has ended it.
+    pub(crate) tls_failed: Option<CloseReason>,
     /// Has its place among the connections of its address.
     pub(crate) placed: bool,
 }
@@ -288,7 +290,8 @@ impl<T: Toy> Run<T> {
             78 => self.violate(),
             79 => self.cut(),
             80 => self.stale_events(),
-            81 => self.break_socket(),
+            81 if self.random.chance(80) => self.break_socket(),
+            81 => self.break_tls(),
             82 => self.fall_silent(),
             83 => self.spurious_writable(),
             84..88 => self.answer_calls(),
