@@ -3,9 +3,17 @@
 //! A small blocking client, in a process of its own, apart from the loop. Called by `commands`.
 
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
+use socket2::Socket;
+
 use crate::listening::ListenAddr;
+use crate::settings::Checked;
+use crate::tls::of_own_certificate;
 
 /// The bytes of the response to read: the status line is the first few bytes.
 const ANSWER_BYTES_MAX: usize = 1024;
@@ -14,6 +22,8 @@ const ANSWER_BYTES_MAX: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     addrs: Vec<ListenAddr>,
+    /// The file with the gateway's certificate, if the addresses are for TLS.
+    certificate: Option<PathBuf>,
     timeout_ms: u64,
 }
 
@@ -21,16 +31,20 @@ pub struct HealthCheck {
 #[derive(Debug, thiserror::Error)]
 pub enum HealthCheckError {
     /// No response: there is no listener, or the time limit has passed.
-    #[error("no answer from http://{addr}/health: {error}")]
+    #[error("no answer from {scheme}://{addr}/health: {error}")]
     NoAnswer {
+        /// `http` or `https`.
+        scheme: &'static str,
         /// The last address.
         addr: ListenAddr,
         /// The error of the last request.
         error: io::Error,
     },
     /// A response other than 200.
-    #[error("http://{addr}/health answered: {answer}")]
+    #[error("{scheme}://{addr}/health answered: {answer}")]
     Unhealthy {
+        /// `http` or `https`.
+        scheme: &'static str,
         /// The address.
         addr: ListenAddr,
         /// The status line, bounded.
@@ -39,11 +53,25 @@ pub enum HealthCheckError {
 }
 
 impl HealthCheck {
+    /// A check of a gateway with these settings: over TLS if the gateway listens on no other address.
+    pub fn of(checked: &Checked) -> Self {
+        let timeout_ms = checked.number("health-timeout-ms");
+        let plain = Self::new(&checked.listen(), timeout_ms);
+        if !plain.addrs.is_empty() {
+            return plain;
+        }
+        Self {
+            certificate: checked.tls_certificate(),
+            ..Self::new(&checked.listen_tls(), timeout_ms)
+        }
+    }
+
     /// A check of a gateway that listens on `listen`; loopback replaces an unspecified address. `timeout_ms`
     /// limits the whole check.
     pub fn new(listen: &[ListenAddr], timeout_ms: u64) -> Self {
         Self {
             addrs: listen.iter().flat_map(ListenAddr::to_connect).collect(),
+            certificate: None,
             timeout_ms,
         }
     }
@@ -54,34 +82,65 @@ impl HealthCheck {
     /// No response was 200: the last error.
     pub fn run(&self) -> Result<(), HealthCheckError> {
         let deadline = Instant::now() + Duration::from_millis(self.timeout_ms);
+        let scheme = if self.certificate.is_some() {
+            "https"
+        } else {
+            "http"
+        };
         let mut result = Ok(());
         for addr in &self.addrs {
-            let asked = ask(addr, deadline);
+            let asked = self.ask(addr, deadline);
             let addr = addr.clone();
             result = match asked {
                 Ok(answer) if is_200(&answer) => return Ok(()),
-                Ok(answer) => Err(HealthCheckError::Unhealthy { addr, answer }),
-                Err(error) => Err(HealthCheckError::NoAnswer { addr, error }),
+                Ok(answer) => Err(HealthCheckError::Unhealthy {
+                    scheme,
+                    addr,
+                    answer,
+                }),
+                Err(error) => Err(HealthCheckError::NoAnswer {
+                    scheme,
+                    addr,
+                    error,
+                }),
             };
         }
         result
     }
+
+    /// Returns the status line of the response.
+    fn ask(&self, addr: &ListenAddr, deadline: Instant) -> io::Result<String> {
+        let socket = addr.connect(left(deadline)?)?;
+        socket.set_write_timeout(Some(left(deadline)?))?;
+        let host = match addr {
+            ListenAddr::Tcp(addr) => addr.to_string(),
+            ListenAddr::Unix(_) => "localhost".to_owned(),
+        };
+        let (Some(file), ListenAddr::Tcp(tcp)) = (&self.certificate, addr) else {
+            return exchange(socket, |socket| socket, &host, deadline);
+        };
+        let config = of_own_certificate(file).map_err(io::Error::other)?;
+        let name = ServerName::from(tcp.ip());
+        let session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+        let stream = StreamOwned::new(session, socket);
+        exchange(stream, |stream| &stream.sock, &host, deadline)
+    }
 }
 
-/// Returns the status line of the response.
-fn ask(addr: &ListenAddr, deadline: Instant) -> io::Result<String> {
-    let mut stream = addr.connect(left(deadline)?)?;
-    let host = match addr {
-        ListenAddr::Tcp(addr) => addr.to_string(),
-        ListenAddr::Unix(_) => "localhost".to_owned(),
-    };
-    stream.set_write_timeout(Some(left(deadline)?))?;
+/// Asks, and returns the status line of the response.
+fn exchange<S: Read + Write>(
+    mut stream: S,
+    socket: impl Fn(&S) -> &Socket,
+    host: &str,
+    deadline: Instant,
+) -> io::Result<String> {
+    socket(&stream).set_read_timeout(Some(left(deadline)?))?;
     let request = format!("GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut buffer = [0; ANSWER_BYTES_MAX];
     while answer.len() < ANSWER_BYTES_MAX && !answer.contains(&b'\n') {
-        stream.set_read_timeout(Some(left(deadline)?))?;
+        socket(&stream).set_read_timeout(Some(left(deadline)?))?;
         match stream.read(&mut buffer)? {
             0 => break,
             n => answer.extend(buffer.iter().take(n)),

@@ -11,7 +11,7 @@ use crate::settings::typed::GATEWAY_ENV;
 use crate::settings::{Kind, Rows, Setting};
 
 /// The settings of `weirgate health` from the checked gateway.
-const HEALTH_TAKES: [&str; 2] = ["listen", "port"];
+const HEALTH_TAKES: [&str; 5] = ["listen", "port", "tls-port", "tls-cert", "tls-key"];
 
 /// The settings that `weirgate token inspect` takes from its gateway, beside the settings of tokens.
 const INSPECT_TAKES: [&str; 6] = [

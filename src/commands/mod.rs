@@ -240,7 +240,7 @@ impl Program {
         // The warnings are in the gateway's log already.
         let checked = self.checked(rows, matches, env, |_| Vec::new());
         let checked = checked.map_err(|errors| Exit::settings(&errors, 1))?;
-        let check = HealthCheck::new(&checked.listen(), checked.number("health-timeout-ms"));
+        let check = HealthCheck::of(&checked);
         Ok(Invocation::Health(check))
     }
 

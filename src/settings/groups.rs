@@ -74,6 +74,11 @@ impl Checked {
         })
     }
 
+    /// The first file of `--tls-cert`.
+    pub fn tls_certificate(&self) -> Option<PathBuf> {
+        self.paths("tls-cert").into_iter().next()
+    }
+
     /// Certificates without a key, and a process without an address.
     pub(super) fn tls_errors(&self) -> Vec<SettingsError> {
         let mut errors = Vec::new();

@@ -3,16 +3,19 @@
 //! | file | has |
 //! | --- | --- |
 //! | `certificates` | certificates and keys of PEM files, their facts, and the choice by the client's name for the server |
+//! | `own` | the client side of a process that connects to itself |
 //! | `session` | one connection: the handshake, records to plain bytes, plain bytes to records |
 //!
 //! Makes no system call on a socket: the event loop, its thread for handshakes and the HTTP side move the bytes.
 //! Cryptography, records and the rules of the protocol are rustls's.
 
 mod certificates;
+mod own;
 mod session;
 
 pub use self::certificates::{
     CertificateError, CertificateFacts, CertificateFiles, OldestVersion, ServerTls, ServerTlsFiles,
     ServerTlsInForce,
 };
+pub use self::own::of_own_certificate;
 pub use self::session::{RECORD_BYTES_MAX, Session, sealed_bytes_max};

@@ -10,6 +10,7 @@ import subprocess
 import pytest
 import websockets
 from clients import FrameReader, upgrade_request
+from processes import weirgate_binary
 from prometheus import scrape
 from tls import Authority, MemoryClient, get
 from waiting import until
@@ -112,11 +113,19 @@ async def test_a_client_that_reads_late_gets_everything_in_order(channels, autho
     client.close()
 
 
-async def test_the_port_without_tls_may_be_off(start_tls, authority):
+async def test_the_port_without_tls_may_be_off(start_tls, authority, local_certificate):
     weirgate = start_tls("demo", "--port", "off")
     await until(lambda: get_or_none(weirgate, authority) == 200, 20, "an answer over TLS")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", weirgate.port), 5)
+    certificate, key = local_certificate
+
+    def health(certificate):
+        flags = ["--port", "off", "--tls-port", str(weirgate.tls_port), "--tls-cert", str(certificate), "--tls-key", str(key)]
+        return subprocess.run([weirgate_binary(), "health", "demo", *flags], capture_output=True, text=True, timeout=20)
+    assert health(certificate).returncode == 0
+    other = health(authority.sign("another", "IP:127.0.0.1")[0])
+    assert other.returncode == 1 and f"no answer from https://127.0.0.1:{weirgate.tls_port}/health" in other.stderr, other
 
 
 def get_or_none(weirgate, authority):
@@ -260,7 +269,6 @@ async def test_a_stop_says_goodbye_inside_of_tls(start_tls, redis_server, author
     (["--port", "off"], "--port is \"off\"; allowed: a port, unless"),
 ])
 def test_wrong_files_are_told_at_the_start(authority, tmp_path, flags, told):
-    from processes import weirgate_binary
     for name, file in [("c", "c.pem"), ("other", "other.pem")]:
         certificate, key = authority.sign(name, "DNS:localhost")
         (tmp_path / file).write_bytes(certificate.read_bytes())
