@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Args;
+use rustls::ClientConfig;
 use serde::Serialize;
 
 use crate::clock;
@@ -14,6 +15,7 @@ use crate::fault::Fault;
 use crate::fleet::{Fleet, Kind, Percentiles, Tally, Target};
 use crate::process::Process;
 use crate::report::{self, mib, row, table, unless_refused};
+use crate::tls;
 use crate::wire::deflate::DeflateArgs;
 
 /// Options of `loadtest clients`.
@@ -21,6 +23,9 @@ use crate::wire::deflate::DeflateArgs;
 pub(crate) struct ClientsArgs {
     /// Server, for example ws://127.0.0.1:8000/ws/stream
     url: String,
+    /// Certificates to trust (PEM), for wss://; the certificate has to name the IP address
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Clients that read everything at once
     #[arg(long, short = 'n', default_value_t = 1000)]
     clients: usize,
@@ -102,8 +107,9 @@ struct Outcome {
 
 /// Runs `loadtest clients`; fails on a loss (unless conflating), a wrong order or a closed reader.
 pub(crate) fn run(a: &ClientsArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
-    let (addr, path) = parse_url(&a.url)?;
+    let (addr, path, is_tls) = parse_url(&a.url)?;
     let target = Target {
+        tls: tls_of(a, is_tls)?,
         addr,
         path,
         deflate: a.deflate.deflate,
@@ -298,16 +304,30 @@ impl Outcome {
 }
 
 /// Address and path of a `ws://` URL.
-fn parse_url(url: &str) -> Result<(SocketAddr, String), Fault> {
-    let wrong = || Fault::Usage(format!("{url}: expected ws://HOST:PORT/PATH"));
-    let rest = url.strip_prefix("ws://").ok_or_else(wrong)?;
+/// The TLS of the clients of a `wss://` URL.
+fn tls_of(a: &ClientsArgs, is_tls: bool) -> Result<Option<Arc<ClientConfig>>, Fault> {
+    match (is_tls, &a.ca_file) {
+        (false, _) => Ok(None),
+        (true, Some(file)) => tls::client_config(file).map(Some),
+        (true, None) => Err(Fault::Usage("wss:// needs --ca-file".into())),
+    }
+}
+
+/// Address, path, and whether the clients speak TLS.
+fn parse_url(url: &str) -> Result<(SocketAddr, String, bool), Fault> {
+    let wrong = || Fault::Usage(format!("{url}: expected ws://HOST:PORT/PATH, or wss://…"));
+    let (rest, is_tls) = match url.split_once("://") {
+        Some(("ws", rest)) => (rest, false),
+        Some(("wss", rest)) => (rest, true),
+        _ => return Err(wrong()),
+    };
     let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
     let addr = host
         .to_socket_addrs()
         .ok()
         .and_then(|mut all| all.next())
         .ok_or_else(wrong)?;
-    Ok((addr, path.to_owned()))
+    Ok((addr, path.to_owned(), is_tls))
 }
 
 #[cfg(test)]
@@ -383,7 +403,8 @@ mod tests {
 
     #[test]
     fn urls() {
-        let (addr, path) = parse_url("ws://127.0.0.1:8000/ws/stream?a=b").unwrap();
+        let (addr, path, is_tls) = parse_url("ws://127.0.0.1:8000/ws/stream?a=b").unwrap();
+        assert!(!is_tls && parse_url("wss://127.0.0.1:1/").unwrap().2);
         assert_eq!(
             (addr.to_string().as_str(), path.as_str()),
             ("127.0.0.1:8000", "/ws/stream?a=b")

@@ -29,6 +29,7 @@ mod stamp;
 mod stats;
 mod storm;
 mod syscalls;
+mod tls;
 mod wire;
 
 use std::process::ExitCode;

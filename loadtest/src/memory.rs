@@ -75,6 +75,7 @@ pub(crate) fn run(a: &MemoryArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     let server = launch::server(&a.server, &launch::nats_url(&nats))?;
     let process = server.process()?;
     let target = Target {
+        tls: None,
         addr: server.addr,
         path: a.path.clone(),
         deflate: a.deflate.deflate,

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 import websockets
 from clients import FrameReader, upgrade_request
-from processes import weirgate_binary
+from processes import loadtest_binary, weirgate_binary
 from prometheus import scrape
 from tls import Authority, MemoryClient, get
 from waiting import until
@@ -257,6 +257,17 @@ async def test_a_stop_says_goodbye_inside_of_tls(start_tls, redis_server, author
     assert client.close_code == 1012
     assert await asyncio.to_thread(weirgate.wait, 20) == 0
     silent.close()
+
+
+async def test_the_load_test_speaks_tls(start_tls, authority):
+    weirgate = start_tls("demo").wait_ready()
+    command = [loadtest_binary(), "clients", f"wss://127.0.0.1:{weirgate.tls_port}/ws/stream", "--ca-file", str(authority.ca),
+               "-n", "20", "--seconds", "2"]
+    ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended
+    readers = next(line for line in ended.stdout.splitlines() if line.startswith("readers"))
+    assert readers.split()[1] == "20" and "messages/s" in ended.stdout, ended.stdout
+    assert count(weirgate, "weirgate_tls_handshakes_total", outcome="full") == 20
 
 
 @pytest.mark.parametrize("flags, told", [

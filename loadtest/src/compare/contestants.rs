@@ -4,13 +4,16 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use rustls::ClientConfig;
 use serde::Serialize;
 
 use super::{CompareArgs, Limits};
 use crate::fault::Fault;
 use crate::launch::{self, Program};
 use crate::publish::Publisher;
+use crate::tls;
 use crate::wire::deflate::Window;
 
 /// The part of a contestant in the comparison.
@@ -38,6 +41,8 @@ pub(super) struct Contestant {
     pub(super) publisher: Publisher,
     /// The compression offer of the clients.
     pub(super) deflate: Option<Window>,
+    /// The TLS of the clients; `None` for plain clients.
+    pub(super) tls: Option<Arc<ClientConfig>>,
     /// Number of the next message; the numbers continue from part to part.
     pub(super) next_n: u64,
 }
@@ -62,6 +67,7 @@ impl Contestant {
             command: command.to_owned(),
             publisher: Publisher::connect(&url, &args.subject, bytes)?.changing(args.changed),
             deflate: args.deflate.deflate.filter(|_| !args.plain.contains(&name)),
+            tls: args.tls_of(&name)?,
             program,
             nats,
             name,
@@ -78,6 +84,15 @@ impl CompareArgs {
             Limits::Coalescing => Some(Role::CoalescingLimit),
             Limits::Both if self.limit_batched => Some(Role::CoalescingLimit),
             Limits::Both | Limits::Raw => Some(Role::Limit),
+        }
+    }
+
+    /// The TLS of the clients of a server.
+    fn tls_of(&self, name: &String) -> Result<Option<Arc<ClientConfig>>, Fault> {
+        match (self.tls.contains(name), &self.ca_file) {
+            (false, _) => Ok(None),
+            (true, Some(file)) => tls::client_config(file).map(Some),
+            (true, None) => Err(Fault::Usage("--tls needs --ca-file".into())),
         }
     }
 
@@ -115,10 +130,12 @@ pub(super) fn start(args: &CompareArgs) -> Result<Vec<Contestant>, Fault> {
     }
     let taken = all.iter().map(|(_, name, _)| name.clone()).collect();
     let names = names(&args.server, taken)?;
-    if let Some(unknown) = args.plain.iter().find(|name| !names.contains(name)) {
-        return Err(Fault::Usage(format!(
-            "--plain {unknown}: no server is called so"
-        )));
+    for (flag, wanted) in [("plain", &args.plain), ("tls", &args.tls)] {
+        if let Some(unknown) = wanted.iter().find(|name| !names.contains(name)) {
+            return Err(Fault::Usage(format!(
+                "--{flag} {unknown}: no server is called so"
+            )));
+        }
     }
     let servers = names.into_iter().zip(&args.server);
     all.extend(servers.map(|(name, server)| (Role::Server, name, server.command.as_str())));

@@ -82,6 +82,12 @@ pub(crate) struct CompareArgs {
     /// The clients of this server offer no compression, repeatable: compare a server with itself
     #[arg(long, value_name = "NAME", requires = "deflate")]
     plain: Vec<String>,
+    /// The clients of this server speak TLS, repeatable: its command listens with TLS on {port}
+    #[arg(long, value_name = "NAME", requires = "ca_file")]
+    tls: Vec<String>,
+    /// Certificates to trust (PEM), for --tls; the certificate has to name 127.0.0.1
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Share of a payload that differs from the payload before it, 0 to 1
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     changed: f64,

@@ -438,6 +438,7 @@ impl Load<'_> {
 
     fn target(&self, contestant: &Contestant) -> Target {
         Target {
+            tls: contestant.tls.clone(),
             addr: contestant.program.addr,
             path: self.args.path.clone(),
             deflate: contestant.deflate,

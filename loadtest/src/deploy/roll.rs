@@ -38,6 +38,7 @@ impl Stage {
         let instance = launch::server_at(&a.server, &nats_url, one)?;
         let nginx = launch::nginx(&nginx_conf(front, [one, other]), front)?;
         let target = Target {
+            tls: None,
             addr: front,
             path: a.path.clone(),
             deflate: None,

@@ -126,6 +126,7 @@ fn devices(
 /// The address and path for devices of this name.
 fn target(server: &Program, name: &str) -> Target {
     Target {
+        tls: None,
         addr: server.addr,
         path: format!("/ws?device_id={name}-{{n}}"),
         deflate: None,

@@ -2,8 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use mio::net::TcpStream;
-
+use super::link::Link;
 use super::returning::Comeback;
 use super::tally::{Seen, Tally};
 use crate::clock;
@@ -39,7 +38,7 @@ pub(super) enum Phase {
 
 /// A connection of the fleet.
 pub(super) struct Client {
-    pub(super) stream: Option<TcpStream>,
+    pub(super) stream: Option<Link>,
     pub(super) kind: Kind,
     pub(super) phase: Phase,
     pub(super) seen: Seen,
@@ -64,7 +63,7 @@ pub(super) struct Shared<'a> {
 }
 
 impl Client {
-    pub(super) fn new(stream: TcpStream, kind: Kind, request: Vec<u8>) -> Self {
+    pub(super) fn new(stream: Link, kind: Kind, request: Vec<u8>) -> Self {
         Self {
             stream: Some(stream),
             kind,
@@ -103,16 +102,25 @@ impl Client {
 
     /// Reads until nothing more is available, or `budget` bytes. With `closed`, the event announced the
     /// peer's end, so a short read is not the last read.
-    pub(super) fn read(&mut self, shared: &mut Shared<'_>, mut budget: usize, closed: bool) {
+    pub(super) fn read(&mut self, shared: &mut Shared<'_>, budget: usize, closed: bool) {
+        self.read_bytes(shared, budget, closed);
+        // The request waits for the end of the handshake of TLS.
+        if !self.out.is_empty() {
+            self.write(shared.tally);
+        }
+    }
+
+    fn read_bytes(&mut self, shared: &mut Shared<'_>, mut budget: usize, closed: bool) {
         while let (Some(stream), true) = (&mut self.stream, budget > 0) {
             let size = shared.scratch.len().min(budget);
+            let is_emptied = stream.is_emptied_by_short_reads();
             match stream.read(&mut shared.scratch[..size]) {
                 Ok(0) => return self.end("no close frame".into(), shared.tally),
                 Ok(n) => {
                     budget -= n;
                     self.received(n, shared);
                     // A second read without data would cost as much as this read.
-                    if n < size && !closed {
+                    if n < size && !closed && is_emptied {
                         return;
                     }
                 }

@@ -7,6 +7,7 @@ use mio::{Interest, Token};
 use socket2::{Domain, Socket, Type};
 
 use super::client::{Client, Kind, Phase};
+use super::link::Link;
 use super::{Fleet, SMALL_RCVBUF_BYTES};
 use crate::clock;
 use crate::fault::{Fault, Tried};
@@ -65,7 +66,8 @@ impl Fleet {
             && let Some(stream) = &mut client.stream
         {
             // Reads follow the clock or never happen; readiness would only wake the loop.
-            self.poll.registry().deregister(stream).tried("epoll_ctl")?;
+            let socket = stream.socket();
+            self.poll.registry().deregister(socket).tried("epoll_ctl")?;
         }
         Ok(())
     }
@@ -88,14 +90,15 @@ impl Fleet {
     }
 
     /// Starts a connection with the events of this client.
-    pub(super) fn dial(&self, index: usize, kind: Kind) -> Result<TcpStream, Fault> {
+    pub(super) fn dial(&self, index: usize, kind: Kind) -> Result<Link, Fault> {
         let mut stream = connect(self.target.addr, index, kind)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registry = self.poll.registry();
         registry
             .register(&mut stream, Token(index), interest)
             .tried("epoll_ctl")?;
-        Ok(stream)
+        let target = &self.target;
+        Link::new(stream, target.addr.ip(), target.tls.as_ref())
     }
 }
 

@@ -6,6 +6,7 @@ mod client;
 mod connect;
 mod freshness;
 mod lateness;
+mod link;
 mod returning;
 mod tally;
 
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mio::{Events, Poll, Token};
+use rustls::ClientConfig;
 
 pub(crate) use alarm::Alarm;
 pub(crate) use client::Kind;
@@ -50,6 +52,8 @@ pub(crate) struct Target {
     pub(crate) addr: SocketAddr,
     /// Path and query of the upgrade request; `{n}` is the number of the client, from 0.
     pub(crate) path: String,
+    /// The TLS of the clients; `None` for plain clients.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
     /// Offer permessage-deflate.
     pub(crate) deflate: Option<Window>,
     /// A text message to send once open (a subscription).

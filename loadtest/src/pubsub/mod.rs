@@ -161,6 +161,7 @@ fn run(
     let server = launch::server_on(&common.server, bus, &url)?;
     let process = server.process()?;
     let target = Target {
+        tls: None,
         addr: server.addr,
         path: words.path.to_owned(),
         deflate: common.deflate.deflate,

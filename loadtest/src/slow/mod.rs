@@ -73,6 +73,7 @@ impl Stage {
         let url = launch::nats_url(&nats);
         let server = launch::server(&common.server, &url)?;
         let target = Target {
+            tls: None,
             addr: server.addr,
             path: common.path.clone(),
             deflate: common.deflate.deflate,

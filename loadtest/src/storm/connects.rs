@@ -80,6 +80,7 @@ fn round(a: &ConnectArgs, stop: &Arc<AtomicBool>) -> Result<Storm, Fault> {
     let url = launch::nats_url(&nats);
     let server = launch::server(&a.common.server, &url)?;
     let target = Target {
+        tls: None,
         addr: server.addr,
         path: a.common.path.clone(),
         deflate: None,
