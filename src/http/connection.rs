@@ -95,6 +95,7 @@ pub(super) async fn serve(
         peer,
         permit,
     } = handover;
+    let is_tls = tls.is_some();
     let stream = match ClientStream::new(stream, tls) {
         Ok(stream) => stream,
         Err(error) => return debug!(%peer, %error, "HTTP connection could not be taken over"),
@@ -126,6 +127,7 @@ pub(super) async fn serve(
         server: Rc::clone(&server),
         clock: Rc::clone(&clock),
         peer,
+        is_tls,
     };
     let mut http = server
         .protocol
@@ -253,6 +255,7 @@ struct Requests {
     server: Rc<Server>,
     clock: Rc<ConnectionClock>,
     peer: Peer,
+    is_tls: bool,
 }
 
 impl service::Service<Request<Incoming>> for Requests {
@@ -265,6 +268,7 @@ impl service::Service<Request<Incoming>> for Requests {
         let parts = RequestParts {
             head,
             peer: self.peer,
+            is_tls: self.is_tls,
         };
         let server = Rc::clone(&self.server);
         let answer = match server.service.find(&parts) {

@@ -191,6 +191,7 @@ pub(super) mod tests {
         let request = RequestParts {
             head,
             peer: crate::admission::Peer::Unix(None),
+            is_tls: false,
         };
         Forms::of(file.clone()).answer(&request)
     }

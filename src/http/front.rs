@@ -64,7 +64,7 @@ impl FrontPage {
             tail,
             ..
         } = self;
-        let is_https = request.header(&X_FORWARDED_PROTO) == Some("https");
+        let is_https = request.is_tls || request.header(&X_FORWARDED_PROTO) == Some("https");
         let secure = if is_https { "s" } else { "" };
         let host = escaped(request.header(&HOST).unwrap_or("HOST"));
         let url = format!("ws{secure}://{host}{path}");
@@ -147,7 +147,8 @@ mod tests {
         });
         let (head, ()) = request.body(()).unwrap().into_parts();
         let peer = Peer::Unix(None);
-        PAGE.answer(&RequestParts { head, peer })
+        let is_tls = false;
+        PAGE.answer(&RequestParts { head, peer, is_tls })
     }
 
     #[test]

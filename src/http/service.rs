@@ -92,7 +92,14 @@ mod tests {
     fn ask(site: Site, request: hyper::http::request::Builder) -> Answer {
         let (head, ()) = request.body(()).unwrap().into_parts();
         let peer = Peer::Unix(None);
-        let (service, parts) = (Service::new(site), RequestParts { head, peer });
+        let (service, parts) = (
+            Service::new(site),
+            RequestParts {
+                head,
+                peer,
+                is_tls: false,
+            },
+        );
         let mut answer = match service.find(&parts) {
             Found::Answer(answer) => answer,
             Found::Handler(Handler::Ready(answer)) => answer(&parts),

@@ -36,6 +36,8 @@ pub struct RequestParts {
     pub head: request::Parts,
     /// The other end of the connection.
     pub peer: Peer,
+    /// Whether the connection came over TLS.
+    pub is_tls: bool,
 }
 
 impl RequestParts {

@@ -21,6 +21,7 @@ use rustls::HandshakeKind;
 use crate::admission::{AddressLimits, AddressPlace, Addresses, ClientAddr, FairQueue};
 use crate::base::{Clock, Wake};
 use crate::hub::SessionKey;
+use crate::telemetry::Durations;
 use crate::tls::{ServerTlsInForce, Session};
 
 const WAKER: Token = Token(usize::MAX);
@@ -43,20 +44,22 @@ pub struct HandshakeLimits {
 /// Counts of the thread.
 #[derive(Debug, Default)]
 pub struct HandshakeCounts {
-    full: AtomicU64,
-    resumed: AtomicU64,
+    /// The time that the thread needed for each whole handshake.
+    full: Arc<Durations>,
+    /// The same with a ticket.
+    resumed: Arc<Durations>,
     failed: AtomicU64,
     under_way: AtomicU64,
     waiting: AtomicU64,
-    busy_us: AtomicU64,
 }
 
 impl HandshakeCounts {
     /// Completed handshakes by their kind, and failed ones: `full`, `resumed`, `failed`.
     pub fn outcomes(&self) -> Vec<(&'static str, u64)> {
+        let count = |durations: &Durations| durations.counts().count();
         vec![
-            ("full", self.full.load(Relaxed)),
-            ("resumed", self.resumed.load(Relaxed)),
+            ("full", count(&self.full)),
+            ("resumed", count(&self.resumed)),
             ("failed", self.failed.load(Relaxed)),
         ]
     }
@@ -69,9 +72,12 @@ impl HandshakeCounts {
         ]
     }
 
-    /// The time that handshakes took on the thread, microseconds.
-    pub fn busy_us(&self) -> u64 {
-        self.busy_us.load(Relaxed)
+    /// The time that the thread needed for each completed handshake, by its kind.
+    pub fn durations(&self) -> Vec<(&'static str, Arc<Durations>)> {
+        vec![
+            ("full", Arc::clone(&self.full)),
+            ("resumed", Arc::clone(&self.resumed)),
+        ]
     }
 }
 
@@ -191,6 +197,8 @@ struct Shake {
 
 struct Begun {
     session: Box<Session>,
+    /// The time of all steps so far.
+    took_us: u64,
     /// A place among the handshakes of the address.
     _place: Option<AddressPlace>,
 }
@@ -249,7 +257,6 @@ impl Worker {
             if !self.take_jobs() {
                 return;
             }
-            let began_us = self.clock.mono_us();
             let mut has_finished = false;
             for _ in 0..STEPS {
                 let Some(key) = self.ready.pop() else {
@@ -259,7 +266,7 @@ impl Worker {
             }
             // Behind the steps, which leave places.
             has_finished |= self.begin_waiting();
-            self.tell(began_us);
+            self.tell();
             if has_finished {
                 self.the_loop.wake();
             }
@@ -339,6 +346,7 @@ impl Worker {
         let session = Session::new(config).map_err(io::Error::other)?;
         shake.begun = Some(Begun {
             session: Box::new(session),
+            took_us: 0,
             _place: place,
         });
         self.under_way += 1;
@@ -357,7 +365,10 @@ impl Worker {
         let Some(begun) = &mut shake.begun else {
             return false;
         };
-        match step(&mut shake.stream, &mut begun.session, buffer) {
+        let began_us = self.clock.mono_us();
+        let step = step(&mut shake.stream, &mut begun.session, buffer);
+        begun.took_us += self.clock.mono_us() - began_us;
+        match step {
             Step::Wait => return false,
             Step::Again => {
                 self.ready.push(shake.client, key);
@@ -369,11 +380,11 @@ impl Worker {
             }
             Step::Done => {
                 let kind = begun.session.connection().handshake_kind();
-                let count = match kind {
+                let durations = match kind {
                     Some(HandshakeKind::Resumed) => &self.counts.resumed,
                     _ => &self.counts.full,
                 };
-                count.fetch_add(1, Relaxed);
+                durations.observe_us(begun.took_us);
                 let done = self.take(key).and_then(|mut shake| {
                     self.poll.registry().deregister(&mut shake.stream).ok()?;
                     Some((shake.stream, shake.begun?.session))
@@ -391,9 +402,7 @@ impl Worker {
         let _ = self.finished.send(Shaken { key, outcome: None });
     }
 
-    fn tell(&self, began_us: u64) {
-        let busy_us = self.clock.mono_us() - began_us;
-        self.counts.busy_us.fetch_add(busy_us, Relaxed);
+    fn tell(&self) {
         self.counts.under_way.store(self.under_way as u64, Relaxed);
         self.counts
             .waiting

@@ -144,12 +144,17 @@ pub struct Listening {
 
 impl Listening {
     /// Returns the URL for a program on this machine: with the TCP port, or the unix socket in the syntax of
-    /// Node's `ws`. `localhost` replaces an unspecified address and the two loopback addresses of the name.
+    /// Node's `ws`. `localhost` replaces an unspecified address and the two loopback addresses of the name. The
+    /// scheme gets an `s` if the gateway listens for TLS alone.
     pub fn url(&self, scheme: &str, path: &str) -> String {
         let mut addrs = self.addrs.iter();
         let tcp = addrs.find(|addr| matches!(addr, ListenAddr::Tcp(_)));
-        let addr = tcp.or_else(|| self.addrs.first());
-        addr.map_or_else(String::new, |addr| url(addr, scheme, path))
+        let plain = tcp.or_else(|| self.addrs.first());
+        match (plain, self.tls_addrs.first()) {
+            (Some(addr), _) => url(addr, scheme, path),
+            (None, Some(addr)) => url(addr, &format!("{scheme}s"), path),
+            (None, None) => String::new(),
+        }
     }
 
     /// Returns the lines of a banner about the pages for people: `/health`, and with an admin listener the
@@ -184,13 +189,18 @@ fn url(addr: &ListenAddr, scheme: &str, path: &str) -> String {
 
 /// Logs the gateway, its addresses and the limits on connections.
 pub(super) fn log_start(gateway: &str, listening: &Listening, connections_max: usize) {
-    let addrs: Vec<_> = listening.addrs.iter().map(ListenAddr::to_string).collect();
+    let joined = |addrs: &[ListenAddr]| {
+        let addrs: Vec<_> = addrs.iter().map(ListenAddr::to_string).collect();
+        Some(addrs.join(",")).filter(|addrs| !addrs.is_empty())
+    };
+    let [listen, tls] = [&listening.addrs, &listening.tls_addrs].map(|addrs| joined(addrs));
     let admin = listening.admin_addr.as_ref().map(tracing::field::display);
     tracing::info!(
         gateway,
         version = VERSION,
         commit = COMMIT,
-        listen = %addrs.join(","),
+        listen = listen.as_ref().map(tracing::field::display),
+        tls = tls.as_ref().map(tracing::field::display),
         admin,
         connections_max,
         files_max = files_max(),

@@ -232,6 +232,8 @@ metric_names! { |at|
         => at.turn.shell.accept_errors;
     TLS_HANDSHAKES = Counter "weirgate_tls_handshakes_total" ["outcome"]
         "Handshakes of TLS by outcome: full, resumed (the client had a ticket), failed.";
+    TLS_HANDSHAKE_DURATION = Histogram "weirgate_tls_handshake_duration_seconds" ["outcome"]
+        "Time of the thread for a TLS handshake: full, or resumed.";
     TLS_HANDSHAKES_OPEN = Gauge "weirgate_tls_handshakes_open" ["state"]
         "Connections before the end of their TLS handshake by state: under_way, waiting (for their turn).";
     TLS_HELD_BYTES = Gauge "weirgate_tls_held_bytes" []

@@ -100,6 +100,10 @@ fn telemetry() -> Arc<Telemetry> {
             Box::new(|| vec![(["simulation", "answer"], 11)]),
         ),
         GatewayMetric::ByLabel(&names::TLS_HANDSHAKES, Box::new(|| vec![("full", 13)])),
+        GatewayMetric::Durations(
+            &names::TLS_HANDSHAKE_DURATION,
+            vec![("full", Arc::default())],
+        ),
         GatewayMetric::ByLabel(
             &names::TLS_HANDSHAKES_OPEN,
             Box::new(|| vec![("waiting", 14)]),

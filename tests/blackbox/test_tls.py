@@ -1,5 +1,6 @@
 """TLS towards clients: pages, WebSockets, versions, names, certificates of clients, and new certificates under clients."""
 import asyncio
+import http.client
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import websockets
 from clients import FrameReader, upgrade_request
 from processes import loadtest_binary, weirgate_binary
 from prometheus import scrape
+from services import TOKEN, Service
 from tls import Authority, MemoryClient, get
 from waiting import until
 
@@ -119,6 +121,7 @@ async def test_the_port_without_tls_may_be_off(start_tls, authority, local_certi
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", weirgate.port), 5)
     certificate, key = local_certificate
+    weirgate.logs(f"WebSocket: wss://localhost:{weirgate.tls_port}/ws/stream", f"tls=127.0.0.1:{weirgate.tls_port}")
 
     def health(certificate):
         flags = ["--port", "off", "--tls-port", str(weirgate.tls_port), "--tls-cert", str(certificate), "--tls-key", str(key)]
@@ -133,6 +136,27 @@ def get_or_none(weirgate, authority):
         return get(weirgate.tls_port, "/health", authority.context())[0]
     except OSError:
         return None
+
+
+async def test_the_page_at_the_address_names_the_address_with_tls(channels, authority):
+    weirgate = channels()
+    connection = http.client.HTTPSConnection("127.0.0.1", weirgate.tls_port, context=authority.context(), timeout=20)
+    connection.request("GET", "/", headers={"Accept": "text/html"})
+    assert f"<code>wss://127.0.0.1:{weirgate.tls_port}/ws</code>" in connection.getresponse().read().decode()
+    connection.close()
+
+
+async def test_a_service_is_told_that_the_client_came_over_tls(start_tls, authority):
+    service = Service(lambda asked: {"asked": asked})
+    urls = {name: service.url for name in ("LOBBY_URL", "MEASUREMENT_URL", "SIMULATION_URL")}
+    weirgate = start_tls("events", env={**urls, "INTERNAL_AUTH_TOKEN": TOKEN}).wait_for("/health")
+    connection = http.client.HTTPSConnection("127.0.0.1", weirgate.tls_port, context=authority.context(), timeout=20)
+    connection.request("POST", "/v1/jobs/9/run", b'{"n":1}', {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())) == (200, {"asked": {"n": 1}})
+    connection.close()
+    assert service.headers[0]["X-Forwarded-Proto"] == "https"
+    service.stop()
 
 
 async def test_versions_and_protocols(start_tls, authority):

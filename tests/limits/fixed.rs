@@ -17,6 +17,36 @@ pub(crate) struct Fixed {
 
 pub(crate) const FIXED: &[Fixed] = &[
     Fixed {
+        what: "Unread bytes of a client's TLS handshake",
+        value: "32 KiB",
+        beyond: "the connection ends with an alert",
+        shows: Shows::Reason(CloseReason::TlsError),
+        code: (
+            "src/tls/session.rs",
+            "HANDSHAKE_BYTES_MAX: usize = 32 * 1024;",
+        ),
+        test: "src/tls/session/tests.rs::an_unfinished_record_is_bounded",
+    },
+    Fixed {
+        what: "Plain bytes of a client in sealed records that the kernel does not take",
+        value: "64 KiB, and 16 KiB once a write was short",
+        beyond: "nothing more is sealed: frames wait in the send queue",
+        shows: Shows::Metric(names::TLS_HELD_BYTES),
+        code: (
+            "src/reactor/sockets/tls.rs",
+            "BURST_BYTES: usize = 4 * RECORD_BYTES_MAX;",
+        ),
+        test: "tests/blackbox/test_tls_limits.py::test_what_tls_holds_for_clients_that_do_not_read_is_bounded",
+    },
+    Fixed {
+        what: "Steps of TLS handshakes between two looks for new clients",
+        value: "16",
+        beyond: "the next steps follow; addresses take turns",
+        shows: Shows::Metric(names::TLS_HANDSHAKE_DURATION),
+        code: ("src/reactor/handshakes.rs", "STEPS: usize = 16;"),
+        test: "tests/blackbox/test_tls_limits.py::test_an_address_that_begins_handshakes_delays_no_other",
+    },
+    Fixed {
         what: "Bytes from a client of an event stream after its request",
         value: "16 KiB",
         beyond: "the close event with code 1002",

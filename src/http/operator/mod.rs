@@ -162,6 +162,7 @@ mod tests {
         let request = RequestParts {
             head,
             peer: Peer::Unix(None),
+            is_tls: false,
         };
         let route = routes.iter().find(|route| route.path == path).unwrap();
         match &route.answer {

@@ -28,6 +28,8 @@ pub(super) struct Forwarded<'a> {
     /// Whether the other end is a trusted proxy: then the proxy's headers on the client's scheme and host
     /// count.
     pub(super) peer_is_trusted: bool,
+    /// Whether the client's connection came over TLS.
+    pub(super) is_tls: bool,
     /// The host of the target, if present: then `Host` is ignored (RFC 9112 §3.2.2).
     pub(super) target_host: Option<HeaderValue>,
     /// The service's host and port.
@@ -63,7 +65,8 @@ pub(super) fn to_service(
         Entry::Vacant(entry) => drop(entry.insert(value)),
     };
     let proto = HeaderName::from_static("x-forwarded-proto");
-    add(headers, proto, HeaderValue::from_static("http"));
+    let scheme = if forwarded.is_tls { "https" } else { "http" };
+    add(headers, proto, HeaderValue::from_static(scheme));
     if let Some(host) = forwarded.target_host.or(asked_host) {
         add(headers, HeaderName::from_static("x-forwarded-host"), host);
     }
@@ -210,6 +213,7 @@ mod tests {
         let forwarded = Forwarded {
             peer,
             peer_is_trusted,
+            is_tls: false,
             target_host: None,
             host: &host,
         };

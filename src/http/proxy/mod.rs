@@ -301,6 +301,7 @@ impl Shared {
         let forwarded = headers::Forwarded {
             peer: parts.peer.client(),
             peer_is_trusted: self.trusted_proxies.trusts(parts.peer.client()),
+            is_tls: parts.is_tls,
             target_host,
             host: upstream.authority(),
         };
