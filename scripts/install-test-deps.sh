@@ -20,6 +20,7 @@ need() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing+=("
 need nats-server nats-server
 need redis-server redis-server
 need nginx nginx-light
+[ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing+=(libnginx-mod-stream)
 need haproxy haproxy
 need caddy caddy
 need apache2 apache2-bin

@@ -53,7 +53,7 @@ impl fmt::Display for Network {
     }
 }
 
-/// The proxies whose `X-Forwarded-For` is trusted.
+/// The proxies whose words on their clients' addresses are trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TrustedProxies {
     /// No proxy is trusted: the client is the peer of the connection.
@@ -66,7 +66,16 @@ pub enum TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// Whether `peer` is a trusted proxy.
+    /// Whether the far end of a connection is a trusted proxy. Where every peer is trusted, a client that a header
+    /// of the PROXY protocol names is not: the header came from the last proxy.
+    pub fn trusts_peer(&self, peer: &Peer) -> bool {
+        match (self, peer) {
+            (Self::Any, Peer::Proxied(_)) => false,
+            _ => self.trusts(peer.client()),
+        }
+    }
+
+    /// Whether the address is one of a trusted proxy.
     pub fn trusts(&self, peer: ClientAddr) -> bool {
         match self {
             Self::None => false,
@@ -89,6 +98,9 @@ impl TrustedProxies {
         forwarded_for: impl Iterator<Item = &'a str>,
     ) -> ClientAddr {
         let mut client = peer.client();
+        if !self.trusts_peer(peer) {
+            return client;
+        }
         let entries: Vec<&str> = forwarded_for.flat_map(|line| line.split(',')).collect();
         for entry in entries.into_iter().rev() {
             if !self.trusts(client) {
@@ -221,6 +233,21 @@ mod tests {
             any, "10.0.0.2",
             "the rest the client may have written itself"
         );
+    }
+
+    #[test]
+    fn behind_a_header_of_a_proxy_only_a_listed_proxy_is_believed() {
+        let says = ["203.0.113.1"];
+        let client = |trusted: &TrustedProxies, ip: &str| {
+            let peer = Peer::Proxied(std::net::SocketAddr::new(ip.parse().unwrap(), 4711));
+            let client = trusted.client(&peer, says.iter().copied());
+            (client.to_string(), trusted.trusts_peer(&peer))
+        };
+        let listed = proxies("10.0.0.0/8");
+        assert_eq!(client(&listed, "10.0.0.1"), ("203.0.113.1".into(), true));
+        assert_eq!(client(&listed, "192.0.2.9"), ("192.0.2.9".into(), false));
+        let any = client(&TrustedProxies::Any, "192.0.2.9");
+        assert_eq!(any, ("192.0.2.9".into(), false));
     }
 
     #[test]

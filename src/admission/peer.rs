@@ -3,13 +3,15 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-/// The far end of the socket.
+/// The far end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// Over TCP.
     Tcp(SocketAddr),
     /// Over a unix socket: a program of this machine, whose socket has no address.
     Unix(Option<Credentials>),
+    /// The client that a trusted proxy names in a header of the PROXY protocol.
+    Proxied(SocketAddr),
 }
 
 /// The connecting program on this machine, as the kernel recorded at the connect (`SO_PEERCRED`).
@@ -25,7 +27,7 @@ impl Peer {
     /// Returns the client's address for a connection without a trusted proxy.
     pub fn client(&self) -> ClientAddr {
         match self {
-            Self::Tcp(addr) => addr.ip().into(),
+            Self::Tcp(addr) | Self::Proxied(addr) => addr.ip().into(),
             Self::Unix(_) => ClientAddr::Unix,
         }
     }
@@ -40,7 +42,7 @@ impl From<SocketAddr> for Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(addr) => addr.fmt(f),
+            Self::Tcp(addr) | Self::Proxied(addr) => addr.fmt(f),
             Self::Unix(None) => f.write_str("unix"),
             Self::Unix(Some(Credentials { pid, uid })) => write!(f, "unix:pid={pid},uid={uid}"),
         }

@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use socket2::Socket;
 
+use crate::admission::{ClientAddr, TrustedProxies};
 use crate::listening::ListenAddr;
 use crate::settings::Checked;
 use crate::tls::of_own_certificate;
@@ -18,12 +19,17 @@ use crate::tls::of_own_certificate;
 /// The bytes of the response to read: the status line is the first few bytes.
 const ANSWER_BYTES_MAX: usize = 1024;
 
+/// The header of the PROXY protocol for a connection of the proxy itself.
+const OWN_HEADER: &[u8] = b"PROXY UNKNOWN\r\n";
+
 /// The addresses to ask, and the time limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     addrs: Vec<ListenAddr>,
     /// The file with the gateway's certificate, if the addresses are for TLS.
     certificate: Option<PathBuf>,
+    /// The proxies whose connections begin with a header; this process may be at such an address.
+    headers_from: TrustedProxies,
     timeout_ms: u64,
 }
 
@@ -57,12 +63,17 @@ impl HealthCheck {
     pub fn of(checked: &Checked) -> Self {
         let timeout_ms = checked.number("health-timeout-ms");
         let plain = Self::new(&checked.listen(), timeout_ms);
-        if !plain.addrs.is_empty() {
-            return plain;
-        }
+        let (check, certificate) = match plain.addrs.is_empty() {
+            false => (plain, None),
+            true => {
+                let over_tls = Self::new(&checked.listen_tls(), timeout_ms);
+                (over_tls, checked.tls_certificate())
+            }
+        };
         Self {
-            certificate: checked.tls_certificate(),
-            ..Self::new(&checked.listen_tls(), timeout_ms)
+            certificate,
+            headers_from: checked.headers_from(),
+            ..check
         }
     }
 
@@ -72,6 +83,7 @@ impl HealthCheck {
         Self {
             addrs: listen.iter().flat_map(ListenAddr::to_connect).collect(),
             certificate: None,
+            headers_from: TrustedProxies::None,
             timeout_ms,
         }
     }
@@ -110,12 +122,15 @@ impl HealthCheck {
 
     /// Returns the status line of the response.
     fn ask(&self, addr: &ListenAddr, deadline: Instant) -> io::Result<String> {
-        let socket = addr.connect(left(deadline)?)?;
+        let mut socket = addr.connect(left(deadline)?)?;
         socket.set_write_timeout(Some(left(deadline)?))?;
-        let host = match addr {
-            ListenAddr::Tcp(addr) => addr.to_string(),
-            ListenAddr::Unix(_) => "localhost".to_owned(),
+        let (host, own) = match addr {
+            ListenAddr::Tcp(addr) => (addr.to_string(), ClientAddr::from(addr.ip())),
+            ListenAddr::Unix(_) => ("localhost".to_owned(), ClientAddr::Unix),
         };
+        if self.headers_from.trusts(own) {
+            socket.write_all(OWN_HEADER)?;
+        }
         let (Some(file), ListenAddr::Tcp(tcp)) = (&self.certificate, addr) else {
             return exchange(socket, |socket| socket, &host, deadline);
         };

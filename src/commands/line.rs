@@ -11,7 +11,15 @@ use crate::settings::typed::GATEWAY_ENV;
 use crate::settings::{Kind, Rows, Setting};
 
 /// The settings of `weirgate health` from the checked gateway.
-const HEALTH_TAKES: [&str; 5] = ["listen", "port", "tls-port", "tls-cert", "tls-key"];
+const HEALTH_TAKES: [&str; 7] = [
+    "listen",
+    "port",
+    "tls-port",
+    "tls-cert",
+    "tls-key",
+    "trusted-proxies",
+    "proxy-protocol",
+];
 
 /// The settings that `weirgate token inspect` takes from its gateway, beside the settings of tokens.
 const INSPECT_TAKES: [&str; 6] = [

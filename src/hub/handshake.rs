@@ -36,10 +36,10 @@ impl Core {
     /// Counts a new connection for the peer's address. A connection of a trusted proxy waits for the
     /// head.
     pub(super) fn admit_peer(&mut self, key: SessionKey) {
-        if let Some(client) = self.client_addr(key)
-            && !self.limits.trusted_proxies.trusts(client)
+        if let Some(peer) = self.peer(key)
+            && !self.limits.trusted_proxies.trusts_peer(&peer)
         {
-            self.admit(key, client);
+            self.admit(key, peer.client());
         }
     }
 
@@ -52,7 +52,7 @@ impl Core {
         session.set_path(head.path());
         let peer = session.peer();
         let trusted = &self.limits.trusted_proxies;
-        if !trusted.trusts(peer.client()) {
+        if !trusted.trusts_peer(&peer) {
             return true;
         }
         let client = trusted.client(&peer, head.header_values("X-Forwarded-For"));
@@ -123,7 +123,7 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
-        if self.limits.trusted_proxies.trusts(session.peer().client()) {
+        if self.limits.trusted_proxies.trusts_peer(&session.peer()) {
             // Proxies keep connections and send other clients' requests over them.
             session.hold_place(None);
         }

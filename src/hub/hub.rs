@@ -5,12 +5,13 @@
 //! are getters. After any input, call `flush`, then take effects and outputs until there are none.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use super::core::Core;
 use super::drain::DrainPlan;
 use super::gateway::Gateway;
 use super::session::{Due, Pause};
-use super::shell::{Effect, Permit, Transmit};
+use super::shell::{Effect, Permit, Secured, Transmit};
 use super::{
     BusNotice, ByClient, CloseCode, CloseReason, Closing, HubStats, Now, Publication, SessionKey,
     TopicName, room,
@@ -74,6 +75,24 @@ impl<G: Gateway> Hub<G> {
             self.core.clients.stats.count_close(reason);
         }
         turns_away
+    }
+
+    /// Handles the header by which a trusted proxy names its client, before the first byte of the client: the
+    /// client's address counts from here on.
+    pub fn handle_proxied(&mut self, now: Now, key: SessionKey, client: SocketAddr) {
+        self.core.now = now;
+        if let Some(session) = self.core.clients.session_mut(key) {
+            session.set_peer(Peer::Proxied(client));
+            self.core.admit_peer(key);
+        }
+        self.settle();
+    }
+
+    /// Handles the end of a handshake of TLS. For operators: the core needs none of it.
+    pub fn handle_secured(&mut self, key: SessionKey, secured: Secured) {
+        if let Some(session) = self.core.clients.session_mut(key) {
+            session.set_secured(secured);
+        }
     }
 
     /// Handles progress of bytes that the shell keeps for a client behind a write: the client reads, slowly.

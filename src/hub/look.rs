@@ -62,8 +62,10 @@ pub struct Traffic {
 pub struct ClientLook {
     /// The client's address: the peer's, or what a trusted proxy says.
     pub client: ClientAddr,
-    /// The user, as the client says, for gateways that know users.
+    /// The user, as the client's token, certificate or message says.
     pub user: Option<Box<str>>,
+    /// The version of TLS; `None` for a plain connection.
+    pub tls: Option<&'static str>,
     /// Path of the request, without its query.
     pub path: Box<str>,
     /// How fast the client takes the messages.
@@ -139,8 +141,10 @@ pub struct Ended {
     pub peer: Peer,
     /// The client's address: the peer's, or what a trusted proxy said.
     pub client: ClientAddr,
-    /// The user, as the client said, for gateways that know users.
+    /// The user, as the client's token, certificate or message said.
     pub user: Option<Box<str>>,
+    /// The version of TLS; `None` for a plain connection.
+    pub tls: Option<&'static str>,
     /// The reason of a refusal where a [`CloseReason`] covers several: `origin`, `path`, or the label
     /// of `weirgate_auth_refusals_total`.
     pub refusal: Option<&'static str>,

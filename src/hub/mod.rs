@@ -62,7 +62,7 @@ pub use publication::{
     BusNotice, Feed, FeedLine, FeedStats, Publication, Retain, SubjectStats, TopicName,
 };
 pub use reason::{CloseCode, CloseReason, Closing};
-pub use shell::{Effect, Permit, Transmit, Write};
+pub use shell::{Effect, Permit, Secured, Transmit, Write};
 pub use stats::{HubStats, PhaseKind, SendError};
 pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX};
 pub use tail::{

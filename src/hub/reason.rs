@@ -13,6 +13,8 @@ pub enum CloseReason {
     PeerGone,
     /// The socket failed.
     SocketError,
+    /// A connection of a trusted proxy did not begin with a header of the PROXY protocol.
+    ProxyHeader,
     /// The handshake of TLS failed, or the client broke the protocol of TLS later.
     TlsError,
     /// The request head was not complete in time.
@@ -51,10 +53,11 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::PeerClosed,
         Self::PeerGone,
         Self::SocketError,
+        Self::ProxyHeader,
         Self::TlsError,
         Self::HandshakeTimeout,
         Self::BadRequest,
@@ -80,6 +83,7 @@ impl CloseReason {
             Self::PeerClosed => "peer_closed",
             Self::PeerGone => "peer_gone",
             Self::SocketError => "socket_error",
+            Self::ProxyHeader => "proxy_header",
             Self::TlsError => "tls_error",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::BadRequest => "bad_request",

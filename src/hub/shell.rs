@@ -64,6 +64,15 @@ impl Permit {
     }
 }
 
+/// What a handshake of TLS tells of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secured {
+    /// The version: `1.2` or `1.3`.
+    pub version: &'static str,
+    /// The name in the client's certificate, if the client has shown one.
+    pub user: Option<Box<str>>,
+}
+
 /// A write: slices for one client, in order.
 #[derive(Debug)]
 pub struct Write<'a> {

@@ -10,7 +10,7 @@ use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 
-use crate::admission::{Credentials, Peer};
+use crate::admission::{Credentials, Peer, TrustedProxies};
 use crate::base::LogBudget;
 use crate::hub::Now;
 use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
@@ -26,6 +26,8 @@ pub struct ListenSettings {
     pub addrs: Vec<ListenAddr>,
     /// The addresses to listen on for TLS.
     pub tls_addrs: Vec<ListenAddr>,
+    /// The proxies whose connections begin with a header of the PROXY protocol.
+    pub headers_from: TrustedProxies,
     /// Backlog, port sharing, permissions of unix sockets, options of accepted sockets.
     pub options: ListenOptions,
 }

@@ -56,7 +56,7 @@ pub struct Seams<G: Gateway, F: Feed> {
     pub http: HttpHandle,
     /// Connections back from HTTP: their client asks for a WebSocket.
     pub returned: Receiver<Handover>,
-    /// The thread of TLS handshakes; `None` without TLS.
+    /// The thread of TLS handshakes and headers of proxies; `None` without both.
     pub handshakes: Option<Handshakes>,
     /// Numbers of the loop for other threads.
     pub telemetry: Arc<Telemetry>,
@@ -65,12 +65,10 @@ pub struct Seams<G: Gateway, F: Feed> {
 impl<G: Gateway, F: Feed> Seams<G, F> {
     /// Whether another thread has put something in a channel.
     pub(super) fn have_messages(&self) -> bool {
-        let have_shaken = self
-            .handshakes
-            .as_ref()
-            .is_some_and(Handshakes::have_shaken);
+        let handshakes = self.handshakes.as_ref();
+        let have_entered = handshakes.is_some_and(Handshakes::have_entered);
         let is_empty = self.bus.is_empty() && self.inputs.is_empty() && self.returned.is_empty();
-        have_shaken || !is_empty
+        have_entered || !is_empty
     }
 }
 

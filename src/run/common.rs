@@ -133,6 +133,7 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
         listen: ListenSettings {
             addrs: checked.listen(),
             tls_addrs: checked.listen_tls(),
+            headers_from: checked.headers_from(),
             options: checked.listen_options(),
         },
         budgets: TurnBudgets {

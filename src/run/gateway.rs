@@ -14,6 +14,7 @@ use super::reload::{LogFilterFile, Reload, Reloads};
 use super::tls::{TlsInForce, handshake_metrics};
 use super::watches::{BusAway, StatsLine};
 use super::{RunError, systemd, watches};
+use crate::admission::TrustedProxies;
 use crate::base::{Clock, QueueBytes, detached};
 use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
@@ -359,8 +360,10 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                 start_source(source, link)?;
             }
             let (back, returned) = way_back(wake);
-            let handshakes = tls.zip(common.tls.as_ref()).map(|(tls, settings)| {
-                let limits = settings.handshakes;
+            let has_headers = common.reactor.listen.headers_from != TrustedProxies::None;
+            let handshakes = (tls.is_some() || has_headers).then(|| {
+                let limits = common.tls.as_ref().map(|tls| tls.handshakes);
+                let limits = limits.unwrap_or_default();
                 Handshakes::start(tls, limits, clock, wake, &handshakes)
             });
             Ok(Seams {

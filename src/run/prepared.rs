@@ -71,7 +71,7 @@ impl Prepared {
     fn bind(&self) -> Vec<Finding> {
         let admin_options = alone(&self.listen.options);
         let admin = self.admin_addr.iter().map(|addr| (addr, &admin_options));
-        let public = self.listen.addrs.iter();
+        let public = self.listen.addrs.iter().chain(&self.listen.tls_addrs);
         let public = public.map(|addr| (addr, &self.listen.options));
         let mut bound: Vec<Bound> = Vec::new();
         let mut found = Vec::new();

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::checked::Checked;
-use super::error::Warning;
+use super::error::{SettingsError, Warning};
 use super::kind::{Form, Refused, parse_addr};
-use crate::admission::ClientAddr;
+use crate::admission::{ClientAddr, TrustedProxies};
 use crate::listening::{ListenAddr, ListenOptions, Owner, PATH_BYTES_MAX};
 
 /// The prefix of the path of a unix socket.
@@ -184,6 +184,22 @@ impl Checked {
             Listen::Unix(_) => None,
         };
         all.into_iter().filter_map(addr).collect()
+    }
+
+    /// The proxies whose connections begin with a header of the PROXY protocol.
+    pub fn headers_from(&self) -> TrustedProxies {
+        match self.has("proxy-protocol") && self.switch("proxy-protocol") {
+            true => self.networks("trusted-proxies"),
+            false => TrustedProxies::None,
+        }
+    }
+
+    /// Headers of the PROXY protocol without a proxy.
+    pub(super) fn headers_from_nobody(&self) -> Option<SettingsError> {
+        let has_headers = self.has("proxy-protocol") && self.switch("proxy-protocol");
+        let nobody = has_headers && self.headers_from() == TrustedProxies::None;
+        let allowed = "false, unless --trusted-proxies names the proxies";
+        nobody.then(|| self.refused("proxy-protocol", &Refused::new("true", allowed)))
     }
 
     /// The port of `flag`; `None` for off.

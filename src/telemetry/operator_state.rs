@@ -39,6 +39,8 @@ pub struct OperatorState {
     pub services: Vec<ShownService>,
     /// The bus between instances, if the gateway has this bus.
     pub events_bus: Option<ShownEventsBus>,
+    /// `None` without TLS towards clients.
+    pub tls: Option<ShownTls>,
     /// `None` before the first survey.
     pub survey: Option<ShownSurvey>,
     /// Connections that ended last, the newest first.
@@ -163,6 +165,22 @@ pub struct ShownEventsBus {
     pub instances: u64,
 }
 
+/// TLS towards clients. The handshakes count from the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ShownTls {
+    /// The end of the certificate that ends first, Unix milliseconds.
+    pub certificate_ends_unix_ms: i64,
+    /// Whole handshakes.
+    pub handshakes_full: u64,
+    /// Handshakes of clients with a ticket.
+    pub handshakes_resumed: u64,
+    /// Failed handshakes.
+    pub handshakes_failed: u64,
+    /// Handshakes under way, or waiting for their turn.
+    pub handshakes_open: u64,
+}
+
 /// A survey of all clients and topics.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -199,8 +217,10 @@ pub struct ShownSurvey {
 pub struct ShownClient {
     /// The client's address.
     pub client: String,
-    /// The user, as the client says.
+    /// The user, as the client's token, certificate or message says.
     pub user: Option<String>,
+    /// The version of TLS; `None` for a plain connection.
+    pub tls: Option<String>,
     /// Path of the request, without its query.
     pub path: String,
     /// The label of a [`ClientState`](crate::hub::ClientState).
@@ -236,8 +256,10 @@ pub struct ShownEnd {
     pub client: String,
     /// The other end of the socket.
     pub peer: String,
-    /// The user, as the client said.
+    /// The user, as the client's token, certificate or message said.
     pub user: Option<String>,
+    /// The version of TLS; `None` for a plain connection.
+    pub tls: Option<String>,
     /// Path of the request, without its query.
     pub path: String,
     /// The label of a [`CloseReason`](crate::hub::CloseReason).

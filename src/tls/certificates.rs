@@ -299,6 +299,28 @@ fn server_names(certificate: &X509Certificate<'_>) -> Vec<String> {
     names.filter_map(name).collect()
 }
 
+/// The most characters of a client's name: enough to recognize the client.
+const CLIENT_NAME_CHARS_MAX: usize = 128;
+
+/// The name of a client in its certificate: the common name of the subject, else the first email address, DNS name
+/// or URI. `None` for a certificate without any of these.
+pub(super) fn client_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let common = parsed.subject().iter_common_name().next();
+    let common = common.and_then(|name| name.as_str().ok().map(str::to_owned));
+    let name = common.or_else(|| {
+        let names = parsed.subject_alternative_name().ok()??;
+        names.value.general_names.iter().find_map(|name| match name {
+            GeneralName::RFC822Name(name) | GeneralName::DNSName(name) | GeneralName::URI(name) => {
+                Some((*name).to_owned())
+            }
+            _ => None,
+        })
+    })?;
+    let shown = name.chars().filter(|c| !c.is_control());
+    Some(shown.take(CLIENT_NAME_CHARS_MAX).collect())
+}
+
 /// The choice of a certificate by name.
 #[derive(Debug)]
 struct ByName {

@@ -9,9 +9,12 @@
 use std::io;
 use std::sync::Arc;
 
+use rustls::ProtocolVersion;
 use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+
+use super::certificates::client_name;
 
 /// The most plain bytes in a record (RFC 8446 §5.1).
 pub const RECORD_BYTES_MAX: usize = 16 * 1024;
@@ -93,6 +96,19 @@ impl Session {
     /// The library's state of the connection: version, certificates, name.
     pub fn connection(&self) -> &UnbufferedServerConnection {
         &self.connection
+    }
+
+    /// The version of the protocol: `1.2` or `1.3`.
+    pub fn version(&self) -> &'static str {
+        match self.connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "1.2",
+            _ => "1.3",
+        }
+    }
+
+    /// The name in the client's certificate; `None` if the client has shown none.
+    pub fn client_name(&self) -> Option<String> {
+        client_name(self.connection.peer_certificates()?.first()?)
     }
 
     /// Processes bytes of the network. Returns the count of plain bytes in `into`; plain bytes without room

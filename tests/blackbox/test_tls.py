@@ -7,11 +7,12 @@ import signal
 import socket
 import ssl
 import subprocess
+import urllib.request
 
 import pytest
 import websockets
 from clients import FrameReader, upgrade_request
-from processes import loadtest_binary, weirgate_binary
+from processes import free_port, loadtest_binary, weirgate_binary
 from prometheus import scrape
 from services import TOKEN, Service
 from tls import Authority, MemoryClient, get
@@ -224,6 +225,43 @@ async def test_only_clients_with_a_certificate_get_in(start_tls, authority, tmp_
     for context in (authority.context(), authority.context(certificate=stranger)):
         with pytest.raises((ssl.SSLError, ConnectionError)):
             get(weirgate.tls_port, "/health", context)
+
+
+async def test_operators_see_versions_handshakes_certificates_and_the_names_of_clients(start_tls, authority):
+    admin = free_port()
+    flags = ("--tls-client-ca", str(authority.ca), "--admin-addr", f"127.0.0.1:{admin}")
+    weirgate = start_tls("demo", *flags)
+    weirgate.logs("weirgate is listening")
+
+    def context(name, *names, version=None):
+        return authority.context(certificate=authority.sign(name, *names), version=version)
+    clients = [await websockets.connect(f"wss://127.0.0.1:{weirgate.tls_port}/ws/stream", ssl=one, max_size=None)
+               for one in (context("ann", "email:ann@example.test", version=VERSIONS[0]), context("bob", "DNS:bob.example.test"))]
+    # A kept connection has the name too, once it is a WebSocket.
+    kept = await asyncio.to_thread(MemoryClient(weirgate.tls_port, context("cid", "DNS:cid.example.test")).greet)
+    kept.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await asyncio.to_thread(kept.read_until, b"}")
+    kept.write(upgrade_request(weirgate.tls_port))
+    await asyncio.to_thread(kept.read_until, b"\r\n\r\n")
+
+    def state():
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin}/operator/state", timeout=20) as answer:
+            return json.loads(answer.read())
+
+    def seen():
+        survey = state()["survey"]
+        return sorted((one["user"], one["tls"]) for one in survey["busiest"]) if survey else []
+    await until(lambda: seen() == [("ann", "1.2"), ("bob", "1.3"), ("cid", "1.3")], 20, "three users")
+    tls = state()["tls"]
+    assert (tls["handshakes_full"], tls["handshakes_failed"], tls["handshakes_open"]) == (3, 0, 0)
+    assert 29 * 86_400_000 < tls["certificate_ends_unix_ms"] - state()["now_unix_ms"] < 30 * 86_400_000
+    top = await asyncio.to_thread(subprocess.run, [weirgate_binary(), "top", "--once", f"http://127.0.0.1:{admin}"],
+                                  capture_output=True, text=True, timeout=30)
+    assert "ann (127.0.0.1) TLS 1.2" in top.stdout, top.stdout + top.stderr
+    assert "certificate ends in 29 d" in top.stdout
+    for client in clients:
+        await client.close()
+    weirgate.lines_with("connection ended", 'user="ann"', 'tls="1.2"')
 
 
 async def test_a_new_certificate_counts_for_new_clients_and_cuts_nobody(channels, authority, redis_server, tmp_path):

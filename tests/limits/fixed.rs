@@ -17,6 +17,17 @@ pub(crate) struct Fixed {
 
 pub(crate) const FIXED: &[Fixed] = &[
     Fixed {
+        what: "Header of the PROXY protocol with its extensions",
+        value: "4 KiB",
+        beyond: "the connection is closed",
+        shows: Shows::Reason(CloseReason::ProxyHeader),
+        code: (
+            "src/reactor/handshakes/proxied.rs",
+            "HEADER_BYTES_MAX: usize = 4 * 1024;",
+        ),
+        test: "src/reactor/handshakes/proxied.rs::anything_else_is_no_header",
+    },
+    Fixed {
         what: "Unread bytes of a client's TLS handshake",
         value: "32 KiB",
         beyond: "the connection ends with an alert",
@@ -43,7 +54,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         value: "16",
         beyond: "the next steps follow; addresses take turns",
         shows: Shows::Metric(names::TLS_HANDSHAKE_DURATION),
-        code: ("src/reactor/handshakes.rs", "STEPS: usize = 16;"),
+        code: ("src/reactor/handshakes/worker.rs", "STEPS: usize = 16;"),
         test: "tests/blackbox/test_tls_limits.py::test_an_address_that_begins_handshakes_delays_no_other",
     },
     Fixed {

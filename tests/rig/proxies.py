@@ -10,12 +10,14 @@ from processes import ROOT, Process, StartError, free_port, system_binary
 
 RECIPE = ROOT / "deploy" / "nginx" / "weirgate.conf"
 HAPROXY = ROOT / "deploy" / "haproxy"
+NGINX_TCP = ROOT / "deploy" / "nginx" / "tcp.conf"
 CADDYFILE = ROOT / "deploy" / "caddy" / "Caddyfile"
 APACHE = ROOT / "deploy" / "apache" / "weirgate.conf"
 VARNISH = ROOT / "deploy" / "varnish" / "weirgate.vcl"
 # The line of a recipe with the address of weirgate, and the rest of the line.
 HAPROXY_SERVER = {"weirgate.cfg": r"server one 127\.0\.0\.1:8000 (.*)",
-                  "replicas.cfg": r"server-template .* gateway:8000 resolvers docker init-addr none (.*)"}
+                  "replicas.cfg": r"server-template .* gateway:8000 resolvers docker init-addr none (.*)",
+                  "tcp.cfg": r"server one 127\.0\.0\.1:8443 (.*)"}
 
 MAIN = """\
 daemon off;
@@ -32,6 +34,16 @@ http {{
     scgi_temp_path {folder}/scgi;
     include {folder}/weirgate.conf;
 }}
+"""
+
+NGINX_TCP_MAIN = """\
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off;
+master_process off;
+pid {folder}/pid;
+error_log stderr warn;
+events {{ worker_connections 2048; }}
+include {folder}/tcp.conf;
 """
 
 
@@ -92,7 +104,7 @@ class Haproxy(Proxy):
         text = replaced(text, server.group(0), servers)
         # Two descriptors for each: more than a test may have.
         text = replaced(text, "maxconn 50000", "maxconn 1000")
-        text = replaced(text, "bind :80", f"bind 127.0.0.1:{self.port}")
+        text = replaced(text, "bind :443" if recipe == "tcp.cfg" else "bind :80", f"bind 127.0.0.1:{self.port}")
         config = self.folder / "haproxy.cfg"
         config.write_text(text)
         self.process = Process([system_binary("haproxy", "haproxy"), "-db", "-f", config])
@@ -116,6 +128,20 @@ class Nginx(Proxy):
             recipe = replaced(recipe, old, new)
         (self.folder / "weirgate.conf").write_text(recipe)
         (self.folder / "nginx.conf").write_text(MAIN.format(folder=self.folder))
+        self.process = Process([system_binary("nginx", "nginx-light"), "-e", "stderr", "-p", self.folder, "-c", self.folder / "nginx.conf"])
+        self.wait_until_it_listens()
+
+
+class NginxTcp(Proxy):
+    """nginx as a load balancer of TCP before one port."""
+
+    def __init__(self, backend):
+        self.port = free_port()
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-nginx-"))
+        recipe = replaced(NGINX_TCP.read_text(), "127.0.0.1:8443", f"127.0.0.1:{backend}")
+        recipe = replaced(recipe, "listen 443;", f"listen 127.0.0.1:{self.port};")
+        (self.folder / "tcp.conf").write_text(recipe)
+        (self.folder / "nginx.conf").write_text(NGINX_TCP_MAIN.format(folder=self.folder))
         self.process = Process([system_binary("nginx", "nginx-light"), "-e", "stderr", "-p", self.folder, "-c", self.folder / "nginx.conf"])
         self.wait_until_it_listens()
 

@@ -372,7 +372,7 @@ impl<T: Toy> Run<T> {
         let Some(key) = self.anyone() else { return };
         let reason = self
             .random
-            .pick(&[CloseReason::TlsError, CloseReason::TlsMemory]);
+            .pick(&[CloseReason::ProxyHeader, CloseReason::TlsError, CloseReason::TlsMemory]);
         let peer = self.peers.get_mut(&key).expect("a peer");
         (peer.tls_failed, peer.always_read) = (Some(reason), false);
         let reset = reason == CloseReason::TlsMemory;

@@ -87,7 +87,9 @@ impl<T: Toy> Run<T> {
             CloseReason::PeerClosed => peer.close_sent.is_some(),
             CloseReason::PeerGone => peer.ended,
             CloseReason::SocketError => peer.ended || peer.broken,
-            CloseReason::TlsError | CloseReason::TlsMemory => peer.tls_failed == Some(reason),
+            CloseReason::ProxyHeader | CloseReason::TlsError | CloseReason::TlsMemory => {
+                peer.tls_failed == Some(reason)
+            }
             CloseReason::Policy => true,
             CloseReason::ProtocolError | CloseReason::BadUtf8 | CloseReason::MessageTooBig => {
                 peer.violated.is_some_and(|(r, _)| r == reason)

@@ -5,12 +5,16 @@ use std::cmp::Reverse;
 use super::fetch::FetchError;
 use super::rates::{Counter, Rates};
 use super::words::{count, duration, maybe_bytes, rate, safe, whole};
-use crate::telemetry::operator_state::{Numbers, OperatorState, ShownBus};
+use crate::telemetry::operator_state::{Numbers, OperatorState, ShownBus, ShownTls};
 
 /// The age from which the newest message of an available bus is marked, milliseconds.
 const OLD_MS: u64 = 10_000;
 /// The most facts of a line.
 const PIECES_MAX: usize = 100;
+const DAY_MS: i64 = 24 * 3_600 * 1_000;
+/// The time before the end of a certificate from which the colour changes: renewal comes a month before the end.
+const ENDS_SOON_MS: i64 = 14 * DAY_MS;
+const ENDS_VERY_SOON_MS: i64 = 3 * DAY_MS;
 
 /// The meaning of a text's colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,6 +170,7 @@ impl Process {
         if let Some(state) = &self.state {
             lines.push(("Bus", bus(state)));
             lines.push(("Clients", clients(state)));
+            lines.extend(state.tls.map(|shown| ("TLS", tls(state, shown))));
             lines.push(("Queues", queues(&state.numbers)));
             lines.push(("Rates/s", self.in_and_out()));
             lines.push(("Lost/s", self.lost(&state.numbers)));
@@ -245,6 +250,26 @@ fn bus(state: &OperatorState) -> Vec<Piece> {
         false => Piece::new(format!("{} up", service.name), Tone::Good),
     }));
     pieces
+}
+
+fn tls(state: &OperatorState, tls: ShownTls) -> Vec<Piece> {
+    let left_ms = tls.certificate_ends_unix_ms.saturating_sub(state.now_unix_ms);
+    let ends = match u64::try_from(left_ms) {
+        Ok(ms) if ms > 0 => format!("certificate ends in {}", duration(ms)),
+        _ => "certificate has ended".to_owned(),
+    };
+    let tone = match left_ms {
+        ms if ms < ENDS_VERY_SOON_MS => Tone::Bad,
+        ms if ms < ENDS_SOON_MS => Tone::Wait,
+        _ => Tone::Plain,
+    };
+    vec![
+        Piece::new(ends, tone),
+        Piece::plain(format!("handshakes {}", whole(tls.handshakes_full))),
+        Piece::plain(format!("resumed {}", whole(tls.handshakes_resumed))),
+        Piece::plain(format!("failed {}", whole(tls.handshakes_failed))),
+        Piece::plain(format!("open {}", whole(tls.handshakes_open))),
+    ]
 }
 
 fn broker(state: &OperatorState, bus: &ShownBus) -> Vec<Piece> {

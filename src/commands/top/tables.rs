@@ -226,11 +226,13 @@ fn rows<T>(list: &[T], row: impl Fn(&T) -> Row) -> Vec<Row> {
     list.iter().take(ROWS_MAX).map(row).collect()
 }
 
-fn who(client: &str, user: Option<&str>) -> Cell {
-    match user {
-        None => Cell::text(client, Tone::Plain),
-        Some(user) => Cell::text(format!("{user} ({client})"), Tone::Plain),
-    }
+fn who(client: &str, user: Option<&str>, tls: Option<&str>) -> Cell {
+    let who = match user {
+        None => client.to_owned(),
+        Some(user) => format!("{user} ({client})"),
+    };
+    let tls = tls.map_or_else(String::new, |version| format!(" TLS {version}"));
+    Cell::text(who + &tls, Tone::Plain)
 }
 
 /// The topic, if known (a device, a symbol), or else the path.
@@ -252,7 +254,7 @@ fn slow(client: &ShownClient) -> Row {
         other => (other, Tone::Plain),
     };
     vec![
-        who(&client.client, client.user.as_deref()),
+        who(&client.client, client.user.as_deref(), client.tls.as_deref()),
         what(client),
         Cell::text(state, tone),
         Cell::size(client.queue_bytes),
@@ -265,7 +267,7 @@ fn slow(client: &ShownClient) -> Row {
 
 fn busy(client: &ShownClient, survey: &ShownSurvey) -> Row {
     vec![
-        who(&client.client, client.user.as_deref()),
+        who(&client.client, client.user.as_deref(), client.tls.as_deref()),
         what(client),
         Cell::rate(client.recent_messages, survey, |v| decimal(v, 1)),
         Cell::count(client.traffic.messages_out),
@@ -293,7 +295,7 @@ fn end(end: &ShownEnd, state: &OperatorState) -> Row {
     vec![
         // The newest first, as from the gateway.
         Cell::number(duration(ago_ms), -(ago_ms as f64)),
-        who(&end.client, end.user.as_deref()),
+        who(&end.client, end.user.as_deref(), end.tls.as_deref()),
         Cell::text(end.full_reason(), tone_of_end(&end.reason)),
         Cell::number(code, end.code.unwrap_or(0).into()),
         Cell::time(Some(end.age_ms)),

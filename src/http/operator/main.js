@@ -3,6 +3,7 @@ import { drawBus } from "./bus.js";
 import { drawLimits } from "./limits.js";
 import { allowMessages } from "./messages.js";
 import { Pairs, drawEnds, drawSurvey } from "./tables.js";
+import { drawTls } from "./tls.js";
 import { attribute, byId, bytes, decimal, duration, put } from "./values.js";
 
 const ASK_MS = 1_000;
@@ -84,6 +85,7 @@ function draw(state) {
   document.title = `weirgate ${state.gateway} · operator`;
   drawRates(state.numbers);
   drawBus(state);
+  drawTls(state);
   drawLimits(state.limits);
   allowMessages(state.tail);
   drawSurvey(state);

@@ -25,7 +25,7 @@ pub use state::{NearLimit, ReadNumber, client};
 const PATH: &str = "/operator/";
 
 /// The files of the page; some are shared with the public page.
-const FILES: [File; 9] = [
+const FILES: [File; 10] = [
     File::html("/operator/", include_str!("index.html")),
     File::css("/operator/page.css", include_str!("../page/page.css")),
     File::css("/operator/operator.css", include_str!("operator.css")),
@@ -34,6 +34,7 @@ const FILES: [File; 9] = [
     File::script("/operator/limits.js", include_str!("limits.js")),
     File::script("/operator/messages.js", include_str!("messages.js")),
     File::script("/operator/bus.js", include_str!("bus.js")),
+    File::script("/operator/tls.js", include_str!("tls.js")),
     File::script("/operator/values.js", include_str!("../page/values.js")),
 ];
 

@@ -14,7 +14,7 @@ use crate::http::site::{Answer, RequestParts};
 use crate::hub::{ClientLook, Survey, TAILS_MAX, TailLook};
 use crate::telemetry::operator_state::{
     Numbers, OperatorState, ShownBus, ShownClient, ShownConsumer, ShownEnd, ShownEventsBus,
-    ShownLimit, ShownService, ShownSurvey,
+    ShownLimit, ShownService, ShownSurvey, ShownTls,
 };
 use crate::telemetry::{BusStatus, EndedAt, Reading, Telemetry, TooManyTails, names};
 use crate::wire::object_writer::ObjectWriter;
@@ -74,6 +74,7 @@ pub(super) fn state(
             up: up > 0,
             instances: at.sum(&names::EVENTS_BUS_INSTANCES).unwrap_or(0),
         }),
+        tls: tls(&at),
         survey: surveyed.map(|surveyed| {
             let survey = &surveyed.survey;
             shown_survey(survey, now.mono_us.saturating_sub(survey.ended.mono_us))
@@ -132,6 +133,23 @@ fn numbers(at: &Reading<'_>) -> Numbers {
     }
 }
 
+fn tls(at: &Reading<'_>) -> Option<ShownTls> {
+    let ends_unix_s = at.sum(&names::TLS_CERTIFICATE_EXPIRY)?;
+    let handshakes = |outcome| {
+        let mut counts = at.values(&names::TLS_HANDSHAKES);
+        counts
+            .find(|(label, _)| *label == outcome)
+            .map_or(0, |(_, count)| count)
+    };
+    Some(ShownTls {
+        certificate_ends_unix_ms: i64::try_from(ends_unix_s.saturating_mul(1_000)).unwrap_or(i64::MAX),
+        handshakes_full: handshakes("full"),
+        handshakes_resumed: handshakes("resumed"),
+        handshakes_failed: handshakes("failed"),
+        handshakes_open: at.sum(&names::TLS_HANDSHAKES_OPEN).unwrap_or(0),
+    })
+}
+
 fn bus(status: &BusStatus, now_unix_ms: i64) -> ShownBus {
     let away_ms = |since: i64| u64::try_from(now_unix_ms.saturating_sub(since)).unwrap_or(0);
     let consumers = status.consumers_used().map(|consumer| ShownConsumer {
@@ -177,6 +195,7 @@ fn shown_client(look: &ClientLook) -> ShownClient {
     ShownClient {
         client: look.client.to_string(),
         user: look.user.as_deref().map(str::to_owned),
+        tls: look.tls.map(str::to_owned),
         path: look.path.to_string(),
         state: look.state.label().to_owned(),
         age_ms: look.age_us / 1_000,
@@ -198,6 +217,7 @@ fn end(end: &EndedAt) -> ShownEnd {
         client: ended.client.to_string(),
         peer: ended.peer.to_string(),
         user: ended.user.as_deref().map(str::to_owned),
+        tls: ended.tls.map(str::to_owned),
         path: ended.path.to_string(),
         reason: ended.reason.label().to_owned(),
         refusal: ended.refusal.map(str::to_owned),
@@ -352,6 +372,28 @@ mod tests {
         );
         let (up, instances) = (true, 5);
         assert_eq!(state.events_bus, Some(ShownEventsBus { up, instances }));
+    }
+
+    #[test]
+    fn a_gateway_with_tls_shows_its_handshakes_and_the_end_of_its_certificate() {
+        let clock = Clock::start();
+        let telemetry = telemetry(clock);
+        assert_eq!(read(&telemetry, clock).tls, None);
+        let outcomes = || vec![("full", 3), ("resumed", 2), ("failed", 1)];
+        let open = || vec![("under_way", 4), ("waiting", 5)];
+        telemetry.add_gateway(vec![
+            GatewayMetric::ByLabel(&names::TLS_HANDSHAKES, Box::new(outcomes)),
+            GatewayMetric::ByLabel(&names::TLS_HANDSHAKES_OPEN, Box::new(open)),
+            GatewayMetric::fixed(&names::TLS_CERTIFICATE_EXPIRY, 1_800_000_000),
+        ]);
+        let shown = ShownTls {
+            certificate_ends_unix_ms: 1_800_000_000_000,
+            handshakes_full: 3,
+            handshakes_resumed: 2,
+            handshakes_failed: 1,
+            handshakes_open: 9,
+        };
+        assert_eq!(read(&telemetry, clock).tls, Some(shown));
     }
 
     #[test]

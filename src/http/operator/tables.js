@@ -13,6 +13,7 @@ const CALM = new Set(["peer_closed", "peer_gone", "shutting_down"]);
 export const toneOf = (reason) => (CALM.has(reason) ? "" : "bad");
 const ms = (value) => (value === null ? "–" : duration(value));
 const who = ({ client, user }) => (user ? `${user} (${client})` : client);
+const overTls = ({ tls }) => (tls ? `over TLS ${tls}` : "without TLS");
 /** The topic says more than the path, where there is one: a device, a symbol. */
 const what = ({ topic, topics, path }) => topic ?? (topics > 1 ? `${path} · ${decimal(topics, 0)} topics` : path);
 
@@ -20,7 +21,7 @@ function clock(unixMs) {
   return new Date(unixMs).toLocaleTimeString("en-GB");
 }
 
-const WHO = { name: "Client", className: "who", text: who };
+const WHO = { name: "Client", className: "who", text: who, title: (row) => `${who(row)} ${overTls(row)}` };
 const WHAT = { name: "Topic or path", className: "what middle", text: what };
 const STATE = { name: "State", className: "state", text: ({ state }) => STATES[state]?.[0] ?? state, tone: ({ state }) => STATES[state]?.[1] ?? "" };
 
@@ -48,7 +49,7 @@ const COLUMNS = {
   ],
   ends: [
     { name: "At", className: "at", text: (row) => clock(row.at_unix_ms), title: (row) => new Date(row.at_unix_ms).toISOString() },
-    { ...WHO, title: ({ peer }) => `connected from ${peer}` },
+    { ...WHO, title: (row) => `connected from ${row.peer} ${overTls(row)}` },
     { name: "Path", className: "what wide middle", text: ({ path }) => path || "–" },
     { name: "Reason", className: "reason", text: ({ reason, refusal }) => (refusal ? `${reason} (${refusal})` : reason), tone: ({ reason }) => toneOf(reason) },
     { name: "Code", className: "count num middle", text: ({ code }) => code ?? "–" },

@@ -300,7 +300,7 @@ impl Shared {
         *request.headers_mut() = parts.head.headers;
         let forwarded = headers::Forwarded {
             peer: parts.peer.client(),
-            peer_is_trusted: self.trusted_proxies.trusts(parts.peer.client()),
+            peer_is_trusted: self.trusted_proxies.trusts_peer(&parts.peer),
             is_tls: parts.is_tls,
             target_host,
             host: upstream.authority(),

@@ -124,7 +124,9 @@ impl Session {
             self.rate_limited = true;
             cold.rate = Some(TokenBucket::new(per_second, now.mono_us));
         }
-        cold.record.user = opening.user;
+        if opening.user.is_some() {
+            cold.record.user = opening.user;
+        }
         cold.record.refusal = opening.refusal;
         cold.timers.stop(Timer::Handshake);
         if let Some(at) = opening.first_ping_at {

@@ -60,6 +60,7 @@ impl Session {
         ClientLook {
             client: record.client,
             user: record.user.clone(),
+            tls: record.tls,
             path: record.path().into(),
             state: self.state(),
             age_us: now.mono_us.saturating_sub(record.accepted_us()),

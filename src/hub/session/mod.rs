@@ -18,7 +18,7 @@ use super::deadlines::{Timer, Timers};
 use super::deflated::Inflates;
 use super::protocol::{Codec, Encoding, Protocol as _, Step};
 use super::send_queue::{Pushed, SendQueue, Wrote};
-use super::shell::Permit;
+use super::shell::{Permit, Secured};
 use super::stats::{Moved, PhaseKind};
 use super::{Class, CloseReason, ConflationKey, Frame, Limits, Now, SendQueueLimits};
 use crate::admission::{AddressPlace, ClientAddr, Peer, TokenBucket};
@@ -470,6 +470,18 @@ impl Session {
 
     pub(super) fn set_path(&mut self, path: &str) {
         self.cold.record.set_path(path);
+    }
+
+    /// Sets the client that a trusted proxy names before the client's first byte.
+    pub(super) fn set_peer(&mut self, peer: Peer) {
+        self.cold.record.peer = peer;
+        self.cold.record.client = peer.client();
+    }
+
+    /// Sets what the handshake of TLS has told.
+    pub(super) fn set_secured(&mut self, secured: Secured) {
+        self.cold.record.tls = Some(secured.version);
+        self.cold.record.user = secured.user;
     }
 
     /// Sets the client's address, as reported by a trusted proxy.

@@ -16,7 +16,9 @@ pub(super) struct Record {
     pub(super) client: ClientAddr,
     /// Path of the request up to its parameters, cut to [`PATH_CHARS_MAX`].
     path: Box<str>,
-    /// The user, if the gateway has set a user.
+    /// The version of TLS; `None` for a plain connection.
+    pub(super) tls: Option<&'static str>,
+    /// The user, if the gateway has set a user, or the client has shown a certificate.
     pub(super) user: Option<Box<str>>,
     /// The reason of the refusal, if known more exactly than by the reason of the close.
     pub(super) refusal: Option<&'static str>,
@@ -35,6 +37,7 @@ impl Record {
             peer,
             client: peer.client(),
             path: Box::default(),
+            tls: None,
             user: None,
             refusal: None,
             accepted: now,
@@ -64,6 +67,7 @@ impl Record {
         Ended {
             peer: self.peer,
             client: self.client,
+            tls: self.tls,
             user: self.user.take(),
             refusal: self.refusal,
             path: std::mem::take(&mut self.path),

@@ -53,6 +53,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             client = %ended.client,
             peer = %ended.peer,
             user = ended.user.as_deref(),
+            tls = ended.tls,
             path = &*ended.path,
             reason = ended.reason.label(),
             refusal = ended.refusal,

@@ -11,8 +11,8 @@ use std::io;
 use mio::net::TcpStream;
 
 use super::{Cost, REFUSE_US, Reactor, Unread};
-use crate::hub::{CloseReason, Feed, Gateway, Now, PhaseKind, SessionKey};
-use crate::reactor::handshakes::Handshakes;
+use crate::hub::{CloseReason, Feed, Gateway, Now, PhaseKind, Secured, SessionKey};
+use crate::reactor::handshakes::{Entered, Handshakes, Outcome};
 use crate::reactor::listeners::Accepted;
 use crate::telemetry::Budget;
 use crate::tls::Session;
@@ -82,7 +82,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             READ_US_MAX
         };
         self.accept(now, began_us + share_us);
-        self.take_shaken(now, began_us + share_us);
+        self.take_entered(now, began_us + share_us);
         self.take_returned(now, began_us + share_us);
         let until_us = began_us + READ_US_MAX;
         for _ in 0..self.sockets.readable(Cost::Little) {
@@ -166,13 +166,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 continue;
             }
             let key = self.hub.handle_accepted(now, accepted.peer);
-            if accepted.is_tls {
-                self.begin_handshake(now, key, accepted);
-                continue;
-            }
-            self.register(now, key, accepted.stream, None);
-            if self.first_reads.is_next_tried() {
-                self.note_unread(key, Unread::Hoped);
+            let headers_from = &self.settings.listen.headers_from;
+            let is_welcome = self.hub.core().phase(key) == Some(PhaseKind::Head);
+            match &self.seams.handshakes {
+                Some(handshakes) if is_welcome && headers_from.trusts_peer(&accepted.peer) => {
+                    handshakes.read_header(key, accepted);
+                }
+                _ => self.enter(now, key, accepted),
             }
         }
         self.report.spent(Budget::Accepts);
@@ -191,39 +191,58 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
+    /// Begins TLS, or HTTP.
+    fn enter(&mut self, now: Now, key: SessionKey, accepted: Accepted) {
+        if accepted.is_tls {
+            self.begin_handshake(now, key, accepted);
+            return;
+        }
+        self.register(now, key, accepted.stream, None);
+        if self.first_reads.is_next_tried() {
+            self.note_unread(key, Unread::Hoped);
+        }
+    }
+
     /// Sends a socket to the thread of handshakes, unless the client is refused: then the socket is closed,
     /// because a response would cost a handshake.
     fn begin_handshake(&mut self, now: Now, key: SessionKey, accepted: Accepted) {
         let is_welcome = self.hub.core().phase(key) == Some(PhaseKind::Head);
         match &self.seams.handshakes {
             Some(handshakes) if is_welcome => {
-                handshakes.begin(key, accepted.stream, accepted.peer.client());
+                let client = self.hub.core().client_addr(key);
+                let client = client.unwrap_or(accepted.peer.client());
+                handshakes.begin(key, accepted.stream, client);
             }
             _ => self.hub.handle_ended(now, key, true),
         }
     }
 
-    /// Takes sockets whose handshake is over.
-    fn take_shaken(&mut self, now: Now, until_us: u64) {
+    /// Takes sockets whose header was read, or whose handshake is over.
+    fn take_entered(&mut self, now: Now, until_us: u64) {
         for taken in 0..self.settings.budgets.accepts_max {
             if taken > 0 && self.clock.mono_us() >= until_us {
                 break;
             }
             let handshakes = self.seams.handshakes.as_ref();
-            let Some(shaken) = handshakes.and_then(Handshakes::next) else {
+            let Some(Entered { key, outcome }) = handshakes.and_then(Handshakes::next) else {
                 return;
             };
-            let key = shaken.key;
-            match shaken.outcome {
-                None => self
-                    .hub
-                    .handle_failed(now, key, CloseReason::TlsError, false),
-                // A session that has ended meanwhile needs no socket.
-                Some((stream, tls)) if self.hub.core().phase(key) == Some(PhaseKind::Head) => {
+            // A session that has ended meanwhile needs no socket.
+            let is_awaited = self.hub.core().phase(key) == Some(PhaseKind::Head);
+            match outcome {
+                Outcome::Failed(reason) => self.hub.handle_failed(now, key, reason, false),
+                _ if !is_awaited => {}
+                Outcome::Header(accepted, client) => {
+                    if let Some(client) = client {
+                        self.hub.handle_proxied(now, key, client);
+                    }
+                    self.enter(now, key, accepted);
+                }
+                Outcome::Handshake(stream, tls) => {
+                    self.hub.handle_secured(key, secured(&tls));
                     self.register(now, key, stream, Some(tls));
                     self.note_unread(key, Unread::Bytes);
                 }
-                Some(_) => {}
             }
         }
         self.report.spent(Budget::Accepts);
@@ -241,6 +260,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let key = self
                 .hub
                 .handle_returned(now, handover.peer, handover.permit);
+            if let Some(tls) = &handover.tls {
+                self.hub.handle_secured(key, secured(tls));
+            }
             let stream = TcpStream::from_std(handover.stream);
             self.register(now, key, stream, handover.tls);
             self.hub.handle_bytes(now, key, &handover.read);
@@ -318,6 +340,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             }
         }
         (bytes, false)
+    }
+}
+
+fn secured(tls: &Session) -> Secured {
+    Secured {
+        version: tls.version(),
+        user: tls.client_name().map(String::into_boxed_str),
     }
 }
 

@@ -107,6 +107,7 @@ mod tests {
             peer: Peer::Unix(None),
             client: ClientAddr::Unix,
             user: None,
+            tls: None,
             path: "/ws".into(),
             reason,
             refusal: None,

@@ -173,6 +173,17 @@ pub(super) static CLIENTS: &[Setting] = &[
     )
     .original_env(&["FORWARDED_ALLOW_IPS"])
     .in_short_help(),
+    Setting::new(
+        Heading::CLIENTS,
+        "proxy-protocol",
+        Kind::Switch,
+        "false",
+        "Connections of --trusted-proxies begin with a header of the PROXY protocol",
+    )
+    .more(
+        "For load balancers of TCP, which can add no X-Forwarded-For. Versions 1 and 2, on every address of \
+         --listen, with or without TLS. A connection of these proxies without a header is closed.",
+    ),
     Setting::ms(
         Heading::CLIENTS,
         "handshake-timeout-ms",
