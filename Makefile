@@ -157,7 +157,7 @@ mutants-sample: ## Change a sample of all operators, conditions and results in t
 	CARGO_TARGET_DIR="$(abspath $(TARGET))/mutants-sample" CARGO_INCREMENTAL=1 CARGO_PROFILE_DEV_DEBUG=0 SIM_SEEDS=$(or $(SEEDS),60) \
 	    cargo mutants --shard $(or $(SHARD),0/20) --build-timeout 900 $(MUTANTS)
 
-fuzz: ## Feed every fuzz target mutations of its corpus for FUZZ_SECONDS=60, with a new seed (17 minutes); FUZZ_SEED, NAME
+fuzz: ## Feed every fuzz target mutations of its corpus for FUZZ_SECONDS=60, with a new seed (18 minutes); FUZZ_SEED, NAME
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) FUZZ_SEED=$(or $(FUZZ_SEED),$(shell date +%s)) \
 	    cargo test --locked -p weirgate-fuzz-targets --test fuzz $(NAME) -- --nocapture
 

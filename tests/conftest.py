@@ -1,4 +1,4 @@
 """The rig's fixtures, for every test here."""
 from certificates import certificates, other_certificates  # noqa: F401
 from tls import authority, local_certificate, start_tls  # noqa: F401
-from fixtures import nats, pytest_pyfunc_call, redis_server, sentinel, service, start_nats, start_sentinel, start_weirgate, started  # noqa: F401
+from fixtures import led_over_tls, nats, pytest_pyfunc_call, redis_server, sentinel, service, start_nats, start_sentinel, start_weirgate, started  # noqa: F401

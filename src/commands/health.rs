@@ -11,7 +11,6 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use socket2::Socket;
 
-use crate::admission::{ClientAddr, TrustedProxies};
 use crate::listening::ListenAddr;
 use crate::settings::Checked;
 use crate::tls::of_own_certificate;
@@ -28,8 +27,8 @@ pub struct HealthCheck {
     addrs: Vec<ListenAddr>,
     /// The file with the gateway's certificate, if the addresses are for TLS.
     certificate: Option<PathBuf>,
-    /// The proxies whose connections begin with a header; this process may be at such an address.
-    headers_from: TrustedProxies,
+    /// The addresses to which a connection begins with a header of the PROXY protocol.
+    with_header: Vec<ListenAddr>,
     timeout_ms: u64,
 }
 
@@ -70,9 +69,11 @@ impl HealthCheck {
                 (over_tls, checked.tls_certificate())
             }
         };
+        let addrs = check.addrs.iter();
+        let with_header = addrs.filter(|addr| checked.begins_with_header(addr));
         Self {
             certificate,
-            headers_from: checked.headers_from(),
+            with_header: with_header.cloned().collect(),
             ..check
         }
     }
@@ -83,7 +84,7 @@ impl HealthCheck {
         Self {
             addrs: listen.iter().flat_map(ListenAddr::to_connect).collect(),
             certificate: None,
-            headers_from: TrustedProxies::None,
+            with_header: Vec::new(),
             timeout_ms,
         }
     }
@@ -124,11 +125,11 @@ impl HealthCheck {
     fn ask(&self, addr: &ListenAddr, deadline: Instant) -> io::Result<String> {
         let mut socket = addr.connect(left(deadline)?)?;
         socket.set_write_timeout(Some(left(deadline)?))?;
-        let (host, own) = match addr {
-            ListenAddr::Tcp(addr) => (addr.to_string(), ClientAddr::from(addr.ip())),
-            ListenAddr::Unix(_) => ("localhost".to_owned(), ClientAddr::Unix),
+        let host = match addr {
+            ListenAddr::Tcp(addr) => addr.to_string(),
+            ListenAddr::Unix(_) => "localhost".to_owned(),
         };
-        if self.headers_from.trusts(own) {
+        if self.with_header.contains(addr) {
             socket.write_all(OWN_HEADER)?;
         }
         let (Some(file), ListenAddr::Tcp(tcp)) = (&self.certificate, addr) else {

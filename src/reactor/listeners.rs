@@ -32,6 +32,13 @@ pub struct ListenSettings {
     pub options: ListenOptions,
 }
 
+impl ListenSettings {
+    /// Whether connections of some proxies begin with a header.
+    pub fn has_headers(&self) -> bool {
+        self.headers_from != TrustedProxies::None
+    }
+}
+
 /// A new connection.
 #[derive(Debug)]
 pub(super) struct Accepted {

@@ -14,7 +14,6 @@ use super::reload::{LogFilterFile, Reload, Reloads};
 use super::tls::{TlsInForce, handshake_metrics};
 use super::watches::{BusAway, StatsLine};
 use super::{RunError, systemd, watches};
-use crate::admission::TrustedProxies;
 use crate::base::{Clock, QueueBytes, detached};
 use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
@@ -264,10 +263,12 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         F: 'static,
     {
         self.before_listening(clock)?;
+        let mut questions: Vec<_> = self.tls.iter().map(TlsInForce::question).collect();
+        questions.append(&mut self.questions);
         Ok(Prepared {
             listen: self.common.reactor.listen.clone(),
             admin_addr: self.common.admin_addr.clone(),
-            questions: std::mem::take(&mut self.questions),
+            questions,
             run: Box::new(move || self.listen_and_run(clock, announce)),
         })
     }
@@ -360,7 +361,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                 start_source(source, link)?;
             }
             let (back, returned) = way_back(wake);
-            let has_headers = common.reactor.listen.headers_from != TrustedProxies::None;
+            let has_headers = common.reactor.listen.has_headers();
             let handshakes = (tls.is_some() || has_headers).then(|| {
                 let limits = common.tls.as_ref().map(|tls| tls.handshakes);
                 let limits = limits.unwrap_or_default();

@@ -5,16 +5,20 @@ use std::sync::Arc;
 use rustls::server::ProducesTickets;
 
 use super::RunError;
+use super::prepared::Question;
 use super::reload::{Reload, Reloaded};
-use crate::base::{Clock, tls_roots};
+use crate::base::{Clock, Finding, tls_roots};
 use crate::files::Prints;
 use crate::reactor::{HandshakeCounts, HandshakeLimits};
 use crate::settings::Checked;
 use crate::telemetry::{GatewayMetric, names};
-use crate::tls::{CertificateError, CertificateFacts, ServerTls, ServerTlsFiles, ServerTlsInForce};
+use crate::tls::{
+    CertificateError, CertificateFacts, ServerTls, ServerTlsFiles, ServerTlsInForce, greet_itself,
+};
 
 /// A certificate with an earlier end is worth a line in the log.
-const ENDS_SOON_S: i64 = 14 * 24 * 3600;
+const ENDS_SOON_S: i64 = 14 * DAY_S;
+const DAY_S: i64 = 24 * 3600;
 
 /// The settings of TLS towards clients.
 #[derive(Clone, Debug)]
@@ -78,6 +82,16 @@ impl TlsInForce {
         self.in_force.clone()
     }
 
+    /// A handshake of this process with itself for each certificate, for `--check --connect`.
+    pub(super) fn question(&self) -> Question {
+        let (in_force, now_s) = (self.in_force.clone(), self.clock.now().unix_ms / 1000);
+        Question::new("TLS", move || {
+            let tls = in_force.now();
+            let each = tls.facts.iter();
+            each.map(|facts| greeted(&tls, facts, now_s)).collect()
+        })
+    }
+
     /// The metric of the earliest end of a certificate.
     pub(super) fn expiry(&self) -> GatewayMetric {
         let in_force = self.in_force.clone();
@@ -124,6 +138,20 @@ impl Reload for TlsInForce {
     }
 }
 
+fn greeted(tls: &ServerTls, facts: &CertificateFacts, now_s: i64) -> Finding {
+    let file = facts.file.display();
+    match greet_itself(tls, facts) {
+        Ok(version) => {
+            let names = facts.names.join(", ");
+            let days = (facts.ends_unix_s - now_s) / DAY_S;
+            Finding::Good(format!(
+                "TLS: a handshake of version {version} with the certificate of {file}, for {names}, which ends in {days} days"
+            ))
+        }
+        Err(reason) => Finding::Error(format!("TLS: no handshake with {file}: {reason}")),
+    }
+}
+
 /// Logs complaints about certificates.
 fn warn(all: &[CertificateFacts], clock: Clock) {
     let now_s = clock.now().unix_ms / 1000;
@@ -137,7 +165,7 @@ fn warn(all: &[CertificateFacts], clock: Clock) {
 /// Reasons for clients to refuse a certificate, now or soon, and a costly key.
 pub(super) fn complaints(facts: &CertificateFacts, now_s: i64) -> Vec<String> {
     let left_s = facts.ends_unix_s - now_s;
-    let days = left_s / (24 * 3600);
+    let days = left_s / DAY_S;
     let all = [
         (left_s < 0).then(|| format!("has expired {} days ago", -days)),
         (0..ENDS_SOON_S)

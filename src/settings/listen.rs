@@ -194,6 +194,15 @@ impl Checked {
         }
     }
 
+    /// Whether a program of this machine that connects to `addr` begins with a header of the PROXY protocol.
+    pub fn begins_with_header(&self, addr: &ListenAddr) -> bool {
+        let own = match addr {
+            ListenAddr::Tcp(addr) => addr.ip().into(),
+            ListenAddr::Unix(_) => ClientAddr::Unix,
+        };
+        self.headers_from().trusts(own)
+    }
+
     /// Headers of the PROXY protocol without a proxy.
     pub(super) fn headers_from_nobody(&self) -> Option<SettingsError> {
         let has_headers = self.has("proxy-protocol") && self.switch("proxy-protocol");

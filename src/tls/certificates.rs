@@ -310,12 +310,16 @@ pub(super) fn client_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let common = common.and_then(|name| name.as_str().ok().map(str::to_owned));
     let name = common.or_else(|| {
         let names = parsed.subject_alternative_name().ok()??;
-        names.value.general_names.iter().find_map(|name| match name {
-            GeneralName::RFC822Name(name) | GeneralName::DNSName(name) | GeneralName::URI(name) => {
-                Some((*name).to_owned())
-            }
-            _ => None,
-        })
+        names
+            .value
+            .general_names
+            .iter()
+            .find_map(|name| match name {
+                GeneralName::RFC822Name(name)
+                | GeneralName::DNSName(name)
+                | GeneralName::URI(name) => Some((*name).to_owned()),
+                _ => None,
+            })
     })?;
     let shown = name.chars().filter(|c| !c.is_control());
     Some(shown.take(CLIENT_NAME_CHARS_MAX).collect())
@@ -372,6 +376,11 @@ impl ServerTlsInForce {
     /// The configuration for the next client.
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.locked().config)
+    }
+
+    /// The configuration with its facts.
+    pub fn now(&self) -> ServerTls {
+        self.locked().clone()
     }
 
     /// What the certificates in force say.

@@ -17,5 +17,5 @@ pub use self::certificates::{
     CertificateError, CertificateFacts, CertificateFiles, OldestVersion, ServerTls, ServerTlsFiles,
     ServerTlsInForce,
 };
-pub use self::own::of_own_certificate;
+pub use self::own::{greet_itself, of_own_certificate};
 pub use self::session::{RECORD_BYTES_MAX, Session, sealed_bytes_max};

@@ -1,13 +1,18 @@
-//! The client side of a process that connects to itself: `weirgate health`.
+//! The client side of a process that connects to itself: `weirgate health`, and `--check --connect`.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme,
+};
 
+use super::certificates::{CertificateFacts, ServerTls};
+use super::session::Session;
 use crate::base::tls_roots::{certificates, provider};
 
 /// Returns a configuration that accepts exactly the server's certificate in a file: the name in the certificate is
@@ -31,6 +36,54 @@ pub fn of_own_certificate(file: &Path) -> Result<ClientConfig, String> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
     Ok(config.with_no_client_auth())
+}
+
+/// Makes a handshake with the configuration of clients, in memory, as a client that asks for the first name of a
+/// certificate and accepts this certificate alone. Returns the version of the protocol.
+///
+/// # Errors
+/// The reason why clients could not connect, as text.
+pub fn greet_itself(
+    tls: &ServerTls,
+    certificate: &CertificateFacts,
+) -> Result<&'static str, String> {
+    let config = Arc::new(of_own_certificate(&certificate.file)?);
+    let name = certificate
+        .names
+        .iter()
+        .max_by_key(|name| name.parse::<IpAddr>().is_err());
+    let name = name.map_or("localhost", String::as_str).replace('*', "any");
+    let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
+    let library = |error: Error| error.to_string();
+    let mut client = ClientConnection::new(config, name).map_err(library)?;
+    let mut server = Session::new(Arc::clone(&tls.config)).map_err(library)?;
+    while client.is_handshaking() {
+        let mut to_server = Vec::new();
+        while client.wants_write() {
+            client
+                .write_tls(&mut to_server)
+                .map_err(|error| error.to_string())?;
+        }
+        let opened = server.open(&mut to_server, &mut []);
+        let mut to_client = Vec::new();
+        let _ = server.send_kept(|bytes| {
+            to_client.extend_from_slice(bytes);
+            Ok(bytes.len())
+        });
+        let mut unread = &to_client[..];
+        while !unread.is_empty() {
+            client
+                .read_tls(&mut unread)
+                .map_err(|error| error.to_string())?;
+            client.process_new_packets().map_err(library)?;
+        }
+        opened.map_err(|error| error.to_string())?;
+    }
+    // The server's last word on the client's certificate comes later: this client shows none.
+    Ok(match client.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => "1.2",
+        _ => "1.3",
+    })
 }
 
 #[derive(Debug)]

@@ -3,6 +3,7 @@ import asyncio
 import json
 import re
 import signal
+import socket
 import subprocess
 import urllib.request
 
@@ -10,6 +11,7 @@ import clients
 import nats as nats_py
 import pytest
 import yaml
+from kubernetes_validate import validate
 from nats_keys import Operator, creds, login
 from pods import GATEWAYS, Pod, container, rendered
 from processes import ROOT, free_port, minted_token
@@ -76,11 +78,16 @@ async def test_the_container_starts_and_its_probes_are_content(gateway, request,
     assert await asyncio.to_thread(release.weirgate.wait, seconds) == 0
 
 
+def of_guide(name):
+    """A file of the guide."""
+    [text] = re.findall(rf"^```yaml\n(# {re.escape(name)}\n.*?)^```", GUIDE, re.M | re.S)
+    return yaml.safe_load(text)
+
+
 def example():
     """The file of values of the guide, and its other flag."""
-    [text] = re.findall(r"^```yaml\n(# desk\.yaml\n.*?)^```", GUIDE, re.M | re.S)
     [flag] = re.findall(r"--set-file '([^']*)'", GUIDE)
-    return yaml.safe_load(text), flag
+    return of_guide("desk.yaml"), flag
 
 
 def keys(count):
@@ -170,3 +177,32 @@ async def test_new_credentials_count_at_the_next_connection(desk):
     await client.wait_for(lambda c: c.data, 20, "what it still holds")
     assert client.open and client.short() == [("orders.status.7", "orders.status.*", 1)]
     await publisher.close()
+
+
+async def test_clients_of_a_balancer_come_over_tls_with_the_secret_of_the_guide(start_weirgate, redis_server, authority, local_certificate, tmp_path):
+    values, service = of_guide("feed.yaml"), of_guide("feed-service.yaml")
+    validate(service, "1.30", strict=True)
+    [port] = service["spec"]["ports"]
+    assert str(port["targetPort"]) == values["settings"]["WEIRGATE_TLS_PORT"]
+    values["settings"] |= {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(redis_server.port), "WEIRGATE_TLS_PORT": str(free_port())}
+    # The probes come from this machine too, without a header.
+    assert values["trustedProxies"] == "10.0.0.0/8"
+    values["trustedProxies"] = "127.0.0.7"
+    documents = rendered("channels", values=values)
+    assert service["spec"]["selector"].items() <= documents["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
+    secret = dict(zip(("tls.crt", "tls.key"), (file.read_text() for file in local_certificate)))
+    secrets = {"weirgate-channels": {"JWT_SECRET": SECRET}, "feed-tls": secret}
+    release = await Release(documents, tmp_path, start_weirgate, secrets).ready()
+    tls_port = int(values["settings"]["WEIRGATE_TLS_PORT"])
+
+    def names_of(source, header):
+        with socket.create_connection(("127.0.0.1", tls_port), 20, (source, 0)) as plain:
+            plain.sendall(header)
+            with authority.context().wrap_socket(plain, server_hostname="localhost") as tls:
+                return [name for _, name in tls.getpeercert()["subjectAltName"]]
+    assert names_of("127.0.0.7", b"PROXY TCP4 198.51.100.7 10.0.0.1 4711 443\r\n") == ["127.0.0.1", "localhost"]
+    release.weirgate.logs('"client":"198.51.100.7"')
+    # Renewed by cert-manager.
+    renewed = authority.sign("renewed", "DNS:localhost", "DNS:renewed.example.test")
+    release.pod.project("secret-0", dict(zip(secret, (file.read_text() for file in renewed))))
+    await until(lambda: "renewed.example.test" in names_of("127.0.0.8", b""), 20, "the new certificate")

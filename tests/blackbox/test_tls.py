@@ -227,6 +227,23 @@ async def test_only_clients_with_a_certificate_get_in(start_tls, authority, tmp_
             get(weirgate.tls_port, "/health", context)
 
 
+def test_a_check_makes_a_handshake_with_itself(authority, local_certificate, redis_server, tmp_path):
+    wild = authority.sign("wild", "DNS:*.example.test", days=20)
+    files = [",".join(str(one[at]) for one in (local_certificate, wild)) for at in (0, 1)]
+    flags = ["--tls-port", str(free_port()), "--tls-cert", files[0], "--tls-key", files[1], "--port", str(free_port()),
+             "--tls-client-ca", str(authority.ca), "--bus", redis_server.url]
+
+    def check(*more):
+        return subprocess.run([weirgate_binary(), "channels", "--check", "--connect", *flags, *more], capture_output=True, text=True, timeout=30)
+    good = check()
+    assert good.returncode == 0, good.stderr
+    assert f"TLS: a handshake of version 1.3 with the certificate of {local_certificate[0]}, for 127.0.0.1, localhost, which ends in 29 days" in good.stdout
+    assert f"can listen on 127.0.0.1:{flags[1]}" in good.stdout or f"can listen on 0.0.0.0:{flags[1]}" in good.stdout, good.stdout
+    with socket.create_server(("0.0.0.0", int(flags[1]))):
+        taken = check()
+    assert taken.returncode == 1 and f":{flags[1]}" in taken.stdout + taken.stderr, taken
+
+
 async def test_operators_see_versions_handshakes_certificates_and_the_names_of_clients(start_tls, authority):
     admin = free_port()
     flags = ("--tls-client-ca", str(authority.ca), "--admin-addr", f"127.0.0.1:{admin}")

@@ -3,6 +3,7 @@ import asyncio
 import inspect
 import time
 
+import over_tls
 import pytest
 import redis
 from processes import NatsServer, Process, RedisServer, Weirgate, free_port, system_binary
@@ -53,11 +54,23 @@ def redis_server(started):
     return started[-1]
 
 
+@pytest.fixture(scope="session")
+def led_over_tls(request):
+    """(certificate, key) of every gateway with OVER_TLS=1, else None."""
+    if not over_tls.is_on():
+        return None
+    over_tls.lead(request.getfixturevalue("authority").context())
+    return request.getfixturevalue("local_certificate")
+
+
 @pytest.fixture
-def start_weirgate(started):
+def start_weirgate(started, led_over_tls):
     """start_weirgate(subcommand, *flags, nats=…, redis=…, env=…, files_max=…) → Weirgate, not waited for"""
     def start(*args, **kwargs):
-        started.append(Weirgate(*args, **kwargs))
+        flags, tls_port = over_tls.flags(args, led_over_tls) if led_over_tls else ([], None)
+        started.append(Weirgate(*args, *flags, **kwargs))
+        if tls_port:
+            over_tls.ports[started[-1].port] = tls_port
         return started[-1]
     return start
 

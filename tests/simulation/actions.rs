@@ -370,9 +370,11 @@ impl<T: Toy> Run<T> {
     /// The shell ends a client whose TLS is broken, or holds too much.
     pub(crate) fn break_tls(&mut self) {
         let Some(key) = self.anyone() else { return };
-        let reason = self
-            .random
-            .pick(&[CloseReason::ProxyHeader, CloseReason::TlsError, CloseReason::TlsMemory]);
+        let reason = self.random.pick(&[
+            CloseReason::ProxyHeader,
+            CloseReason::TlsError,
+            CloseReason::TlsMemory,
+        ]);
         let peer = self.peers.get_mut(&key).expect("a peer");
         (peer.tls_failed, peer.always_read) = (Some(reason), false);
         let reset = reason == CloseReason::TlsMemory;

@@ -1,2 +1,3 @@
 """The fixtures of the rig of the black-box tests."""
-from fixtures import pytest_pyfunc_call, redis_server, service, start_weirgate, started  # noqa: F401
+from tls import authority, local_certificate  # noqa: F401
+from fixtures import led_over_tls, pytest_pyfunc_call, redis_server, service, start_weirgate, started  # noqa: F401

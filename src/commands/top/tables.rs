@@ -254,7 +254,11 @@ fn slow(client: &ShownClient) -> Row {
         other => (other, Tone::Plain),
     };
     vec![
-        who(&client.client, client.user.as_deref(), client.tls.as_deref()),
+        who(
+            &client.client,
+            client.user.as_deref(),
+            client.tls.as_deref(),
+        ),
         what(client),
         Cell::text(state, tone),
         Cell::size(client.queue_bytes),
@@ -267,7 +271,11 @@ fn slow(client: &ShownClient) -> Row {
 
 fn busy(client: &ShownClient, survey: &ShownSurvey) -> Row {
     vec![
-        who(&client.client, client.user.as_deref(), client.tls.as_deref()),
+        who(
+            &client.client,
+            client.user.as_deref(),
+            client.tls.as_deref(),
+        ),
         what(client),
         Cell::rate(client.recent_messages, survey, |v| decimal(v, 1)),
         Cell::count(client.traffic.messages_out),

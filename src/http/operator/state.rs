@@ -142,7 +142,8 @@ fn tls(at: &Reading<'_>) -> Option<ShownTls> {
             .map_or(0, |(_, count)| count)
     };
     Some(ShownTls {
-        certificate_ends_unix_ms: i64::try_from(ends_unix_s.saturating_mul(1_000)).unwrap_or(i64::MAX),
+        certificate_ends_unix_ms: i64::try_from(ends_unix_s.saturating_mul(1_000))
+            .unwrap_or(i64::MAX),
         handshakes_full: handshakes("full"),
         handshakes_resumed: handshakes("resumed"),
         handshakes_failed: handshakes("failed"),

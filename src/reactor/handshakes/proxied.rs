@@ -125,7 +125,12 @@ mod tests {
     fn anything_else_is_no_header() {
         let datagrams = v2(1, 0x12, &V4);
         let version_3 = [&b"\r\n\r\n\0\r\nQUIT\n"[..], &[0x31, 0x11, 0, 12], &V4].concat();
-        let endless = [&v2(1, 0x11, &V4)[..14], &[0xff, 0xff], &[0; HEADER_BYTES_MAX]].concat();
+        let endless = [
+            &v2(1, 0x11, &V4)[..14],
+            &[0xff, 0xff],
+            &[0; HEADER_BYTES_MAX],
+        ]
+        .concat();
         let others: [&[u8]; 9] = [
             b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n",
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\0\0\0\0\0\0",

@@ -210,7 +210,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         match &self.seams.handshakes {
             Some(handshakes) if is_welcome => {
                 let client = self.hub.core().client_addr(key);
-                let client = client.unwrap_or(accepted.peer.client());
+                let client = client.unwrap_or_else(|| accepted.peer.client());
                 handshakes.begin(key, accepted.stream, client);
             }
             _ => self.hub.handle_ended(now, key, true),

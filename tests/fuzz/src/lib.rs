@@ -20,6 +20,7 @@ mod replies;
 mod requests;
 mod senders;
 mod settings;
+mod tls;
 mod tokens;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -39,7 +40,7 @@ const fn target(name: &'static str, run: fn(&[u8]) -> u64) -> Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     target("heads", heads::run),
     target("gate", gate::run),
     target("frames", frames::run),
@@ -57,6 +58,7 @@ pub const TARGETS: [Target; 17] = [
     target("proxy_paths", paths::run),
     target("tokens", tokens::run),
     target("settings", settings::run),
+    target("tls", tls::run),
 ];
 
 /// Runs a target by its name.

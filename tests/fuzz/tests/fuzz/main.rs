@@ -27,5 +27,5 @@ macro_rules! targets {
 
 targets! {
     heads gate frames senders deflate channels_requests trades_requests events_requests broadcasts levels trades
-    channels redis_replies globs proxy_paths tokens settings
+    channels redis_replies globs proxy_paths tokens settings tls
 }
