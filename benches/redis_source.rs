@@ -11,7 +11,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use weirgate::base::Clock;
 use weirgate::feeds::{BusEvent, Subscription};
-use weirgate::sources::redis::{Endpoint, RedisSettings, RedisSource};
+use weirgate::sources::redis::{RedisEndpoint, RedisSettings, RedisSource};
 use weirgate::sources::{Source, SourceLink};
 use weirgate::telemetry::BusStatus;
 
@@ -55,7 +55,7 @@ fn start() -> (Sender<()>, Receiver<BusEvent>) {
     let port = listener.local_addr().expect("an address").port();
     let (go, gone) = bounded(1);
     thread::spawn(move || serve(&listener, &gone));
-    let mut settings = RedisSettings::new(Endpoint::new("127.0.0.1", port));
+    let mut settings = RedisSettings::new(RedisEndpoint::new("127.0.0.1", port));
     // This server responds to no pings.
     settings.times.ping_interval_ms = 3_600_000;
     let status = Arc::new(BusStatus::new(&[], 1));

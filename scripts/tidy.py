@@ -9,12 +9,14 @@
 - Documents name things (scripts/prose.py), use the words of docs/glossary.md, and pages for users no identifier of the source.
 - A doc comment says more than that there is something; a test module has its place beside its file, without #[path].
 - The arrows between the modules of src are those in docs/contributing/arrows.md (scripts/arrows.py).
+- Each fault of tests/mutations/mutations.toml stands exactly once in its file.
 - Lockfiles name no download address; shell scripts parse; make's targets have their line of help.
 """
 import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import arrows
 import prose
@@ -34,6 +36,7 @@ MACHINE_PATH = re.compile("|".join([r"(?:^|[^A-Za-z0-9_.}])/(?:wo" r"rk|ro" r"ot
 TEST_LINK = re.compile(r"\[`(\w+)`\]\(([^)#\s]+\.(?:rs|py))\)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 # Each alert names a page of the documents.
+MUTATIONS = "tests/mutations/mutations.toml"
 ALERTS = "deploy/prometheus/alerts.yml"
 RUNBOOK = re.compile(r'runbook_url: "([^"#]+)(?:#([^"]+))?"')
 
@@ -216,6 +219,14 @@ def wrong_in_comments(sources):
                 yield f"{name}:{number}", "#[path]: a module has its place beside its file"
 
 
+def wrong_in_mutations():
+    """Yields (place, what) of faults that could not be planted."""
+    for fault in tomllib.loads((ROOT / MUTATIONS).read_text())["mutation"]:
+        file = ROOT / fault["file"]
+        if not file.is_file() or file.read_text().count(fault["find"]) != 1:
+            yield f"{MUTATIONS}: {fault['name']}", f"not exactly once in {fault['file']}"
+
+
 def main():
     wrong = 0
     documents, sources = {}, {}
@@ -236,7 +247,7 @@ def main():
         for number, what in found:
             print(f"{name}:{number}: {what}")
             wrong += 1
-    for place, what in [*wrong_in_prose(documents), *wrong_in_comments(sources), *arrows.wrong()]:
+    for place, what in [*wrong_in_prose(documents), *wrong_in_comments(sources), *wrong_in_mutations(), *arrows.wrong()]:
         print(f"{place}: {what}")
         wrong += 1
     if wrong:

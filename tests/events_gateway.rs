@@ -17,9 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use weirgate::auth::Origins;
 use weirgate::gateways::events::broadcast::Broadcast;
-use weirgate::gateways::events::call::{Answer, Call, CallFailure};
+use weirgate::gateways::events::call::{Call, CallFailure, ServiceAnswer};
 use weirgate::gateways::events::{
-    EventsGateway, EventsGatewaySettings, EventsStats, Input, Push, Service,
+    EventsGateway, EventsGatewaySettings, EventsService, EventsStats, Input, Push,
 };
 use weirgate::hub::{DrainPlan, FrameBytes, Limits, SessionKey};
 use world::World;
@@ -56,7 +56,7 @@ fn ask(world: &mut Events, key: SessionKey, event: &str, id: u32) {
 }
 
 fn answer(world: &mut Events, call: &Call, body: &str) {
-    let answer = Answer {
+    let answer = ServiceAnswer {
         status: 200,
         content_type: "application/json".to_owned(),
         body: body.as_bytes().to_vec(),
@@ -64,7 +64,7 @@ fn answer(world: &mut Events, call: &Call, body: &str) {
     reply(world, call, Ok(answer));
 }
 
-fn reply(world: &mut Events, call: &Call, outcome: Result<Answer, CallFailure>) {
+fn reply(world: &mut Events, call: &Call, outcome: Result<ServiceAnswer, CallFailure>) {
     let reply = call.reader.read(call.id, outcome);
     world.hub.handle_input(world.now, Input::Reply(reply));
     world.settle();
@@ -174,7 +174,7 @@ fn what_a_service_is_asked_keeps_its_text() {
         r#"{"data":{ "n": 1.50, "b": 12345678901234567890123 },"event":"lobby.\u0078","x":1}"#,
     );
     let call = world.outputs.pop().expect("a call");
-    assert_eq!(call.service, Service::Lobby);
+    assert_eq!(call.service, EventsService::Lobby);
     let body = String::from_utf8(call.body.clone()).expect("text");
     let (client, message) = body.split_once(r#","message":"#).expect("two parts");
     assert!(
@@ -252,7 +252,7 @@ fn each_connection_is_a_sequence_and_waits_for_nobody_else() {
         ]
     );
     let run = world.outputs.pop().expect("the next");
-    assert_eq!(run.service, Service::Simulation);
+    assert_eq!(run.service, EventsService::Simulation);
     answer(&mut world, &run, "null");
     assert_eq!(
         world.texts(slow),
@@ -416,7 +416,7 @@ fn a_service_that_hangs_holds_up_its_own_callers_only() {
         "Upstream unreachable",
     );
     assert_eq!(world.texts(keys[39]), std::slice::from_ref(&unreachable));
-    assert!(world.hub.gateway().circuit_is_open(Service::Lobby));
+    assert!(world.hub.gateway().circuit_is_open(EventsService::Lobby));
     ask(&mut world, keys[39], "lobby.hang", 39);
     assert_eq!(world.texts(keys[39]), [unreachable]);
     world.advance(1_000_000);
@@ -424,7 +424,7 @@ fn a_service_that_hangs_holds_up_its_own_callers_only() {
     ask(&mut world, keys[39], "lobby.hang", 39);
     let probe = world.outputs.pop().expect("one call probes");
     answer(&mut world, &probe, "1");
-    assert!(!world.hub.gateway().circuit_is_open(Service::Lobby));
+    assert!(!world.hub.gateway().circuit_is_open(EventsService::Lobby));
 }
 
 #[test]

@@ -9,10 +9,10 @@ use std::path::PathBuf;
 
 use weirgate::admission::TrustedProxies;
 use weirgate::base::Clock;
-use weirgate::gateways::events::Service;
+use weirgate::gateways::events::EventsService;
 use weirgate::http::proxy::{Proxied, Proxy, ProxySettings};
 use weirgate::http::services::{self, Upstream};
-use weirgate::telemetry::names::{self, Kind};
+use weirgate::telemetry::names::{self, MetricKind};
 use weirgate::telemetry::{GatewayMetric, LoopNumbers};
 
 const BEGIN: &str =
@@ -88,11 +88,11 @@ fn the_page_has_every_value_of_every_label() {
 
 fn proxy() -> Proxy {
     let upstream = Upstream::parse("http://x").expect("a URL");
-    let proxied = |service: Service| Proxied {
+    let proxied = |service: EventsService| Proxied {
         service: services::Service::new(service.label(), upstream.clone(), None),
         paths: Vec::new(),
     };
-    let services = Service::ALL.into_iter();
+    let services = EventsService::ALL.into_iter();
     let services = services.filter(|service| !service.proxied().is_empty());
     Proxy::new(ProxySettings {
         services: services.map(proxied).collect(),
@@ -138,7 +138,7 @@ fn named_in(text: &str) -> BTreeSet<&str> {
 /// Whether a query may use this name.
 fn exists(name: &str) -> bool {
     names::ALL.iter().any(|metric| match metric.kind {
-        Kind::Histogram => ["_bucket", "_sum", "_count"]
+        MetricKind::Histogram => ["_bucket", "_sum", "_count"]
             .iter()
             .any(|suffix| name.strip_suffix(suffix) == Some(metric.name)),
         _ => name == metric.name,

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 
-use crate::tls::{RECORD_BYTES_MAX, Session, sealed_bytes_max};
+use crate::tls::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
 
 /// Bytes of the network for one read of a connection with TLS.
 const RAW_BYTES: usize = 16 * 1024;
@@ -16,7 +16,7 @@ const RAW_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct ClientStream {
     tcp: TcpStream,
-    tls: Option<Box<Session>>,
+    tls: Option<Box<TlsSession>>,
 }
 
 impl ClientStream {
@@ -24,7 +24,7 @@ impl ClientStream {
     ///
     /// # Errors
     /// The runtime cannot watch the socket.
-    pub(super) fn new(tcp: std::net::TcpStream, tls: Option<Box<Session>>) -> io::Result<Self> {
+    pub(super) fn new(tcp: std::net::TcpStream, tls: Option<Box<TlsSession>>) -> io::Result<Self> {
         let tcp = TcpStream::from_std(tcp)?;
         Ok(Self { tcp, tls })
     }
@@ -33,7 +33,7 @@ impl ClientStream {
     ///
     /// # Errors
     /// The socket cannot leave the runtime.
-    pub(super) fn into_std(self) -> io::Result<(std::net::TcpStream, Option<Box<Session>>)> {
+    pub(super) fn into_std(self) -> io::Result<(std::net::TcpStream, Option<Box<TlsSession>>)> {
         Ok((self.tcp.into_std()?, self.tls))
     }
 

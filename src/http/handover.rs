@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::admission::Peer;
 use crate::hub::Permit;
-use crate::tls::Session;
+use crate::tls::TlsSession;
 
 /// Limits of plain HTTP connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct Handover {
     /// The socket, nonblocking.
     pub stream: TcpStream,
     /// The connection's TLS; `None` for a plain connection.
-    pub tls: Option<Box<Session>>,
+    pub tls: Option<Box<TlsSession>>,
     /// The bytes read so far, from the start of the request line on.
     pub read: Vec<u8>,
     /// The other end.

@@ -4,7 +4,7 @@
 use super::core::Core;
 use super::gateway::{Accepted, Admission, Entrance, Gateway};
 use super::hub::{Hub, RETRY};
-use super::protocol::{Refusal, Request, Speaks};
+use super::protocol::{Request, RequestRefusal, Speaks};
 use super::session::{HeadRead, Opening};
 use super::shell::Effect;
 use super::{CloseReason, Closing, SessionKey};
@@ -112,7 +112,7 @@ impl Core {
         self.refuse(key, error.status(), &[], error.reason(), reason);
     }
 
-    fn refuse_request(&mut self, key: SessionKey, refusal: Refusal) {
+    fn refuse_request(&mut self, key: SessionKey, refusal: RequestRefusal) {
         let reason = CloseReason::BadRequest;
         self.refuse(key, refusal.status, refusal.headers, refusal.detail, reason);
     }

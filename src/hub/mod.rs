@@ -56,7 +56,8 @@ pub use keys::{ByClient, SessionKey};
 pub use limits::{DeflateWindow, FRAME_WALK_MAX, Limits, SendQueueLimits};
 pub use look::{ClientLook, ClientState, Ended, Survey, TopicLook, Traffic};
 pub use protocol::{
-    Bytes, Codec, Greeted, Incoming, Message, Protocol, Refusal, Request, Speaks, Step, Utf8Bytes,
+    Bytes, Codec, Greeted, Incoming, Message, Protocol, Request, RequestRefusal, Speaks, Step,
+    Utf8Bytes,
 };
 pub use publication::{
     BusNotice, Feed, FeedLine, FeedStats, Publication, Retain, SubjectStats, TopicName,

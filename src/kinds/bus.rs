@@ -6,7 +6,9 @@ use crate::feeds::Subscription;
 use crate::run::{Question, RunError};
 use crate::settings::{Checked, SecretUrl};
 use crate::sources::nats::{self, Credentials, NatsNeeds, NatsSettings, Tls};
-use crate::sources::redis::{self, Endpoint, REDIS_PORT, RedisError, RedisNeeds, RedisSettings};
+use crate::sources::redis::{
+    self, REDIS_PORT, RedisEndpoint, RedisError, RedisNeeds, RedisSettings,
+};
 
 /// The URL schemes of a bus that may be Redis or NATS.
 pub(super) const SCHEMES: &[&str] = &["redis", "rediss", "nats", "tls"];
@@ -118,8 +120,8 @@ impl BusRows {
         let port = self.row("port");
         let port = checked.has(&port).then(|| checked.number(&port));
         let server = match checked.url(self.url) {
-            url if !url.expose().is_empty() => Endpoint::parse(url.expose()),
-            _ => Ok(Endpoint::new(
+            url if !url.expose().is_empty() => RedisEndpoint::parse(url.expose()),
+            _ => Ok(RedisEndpoint::new(
                 &host.unwrap_or_else(|| "localhost".to_owned()),
                 port.unwrap_or(REDIS_PORT),
             )),
@@ -129,7 +131,10 @@ impl BusRows {
         let flag = self.row("sentinels");
         let sentinels = checked.url(&flag);
         if !sentinels.expose().is_empty() {
-            let sentinels = sentinels.expose().split(',').map(Endpoint::parse_sentinel);
+            let sentinels = sentinels
+                .expose()
+                .split(',')
+                .map(RedisEndpoint::parse_sentinel);
             settings.sentinels = sentinels
                 .collect::<Result<_, _>>()
                 .map_err(|error| wrong(&flag, &error))?;
@@ -192,7 +197,11 @@ pub(super) fn shown_redis(source: &RedisSettings) -> String {
     if source.sentinels.is_empty() {
         return format!("{scheme}://{}", source.server.address());
     }
-    let sentinels: Vec<_> = source.sentinels.iter().map(Endpoint::address).collect();
+    let sentinels: Vec<_> = source
+        .sentinels
+        .iter()
+        .map(RedisEndpoint::address)
+        .collect();
     format!(
         "{} (sentinels {})",
         source.master_name,

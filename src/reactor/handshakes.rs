@@ -24,7 +24,7 @@ use crate::admission::ClientAddr;
 use crate::base::{Clock, Wake};
 use crate::hub::{CloseReason, SessionKey};
 use crate::telemetry::Durations;
-use crate::tls::{ServerTlsInForce, Session};
+use crate::tls::{ServerTlsInForce, TlsSession};
 
 use worker::{WAKER, Worker};
 
@@ -98,7 +98,7 @@ pub(super) enum Outcome {
     /// The header was read. It names the client, or the connection is one of the proxy itself.
     Header(Accepted, Option<SocketAddr>),
     /// The handshake is over.
-    Handshake(TcpStream, Box<Session>),
+    Handshake(TcpStream, Box<TlsSession>),
     /// The socket is closed.
     Failed(CloseReason),
 }

@@ -19,14 +19,14 @@ use super::unread::{End, READABLE, Unread};
 use crate::admission::{ClientAddr, FairQueue};
 use crate::base::Clock;
 use crate::hub::{SessionKey, Transmit, Write, room};
-use crate::tls::Session;
+use crate::tls::TlsSession;
 
 #[derive(Debug)]
 struct Socket {
     generation: u32,
     stream: TcpStream,
     /// `None` for a plain connection.
-    tls: Option<Box<Session>>,
+    tls: Option<Box<TlsSession>>,
     /// The sending side ends when the kept records of TLS are out.
     ends: bool,
     /// The last write of TLS was short.
@@ -146,7 +146,7 @@ impl Sockets {
         &mut self,
         key: SessionKey,
         mut stream: TcpStream,
-        tls: Option<Box<Session>>,
+        tls: Option<Box<TlsSession>>,
     ) -> io::Result<()> {
         self.registry.register(&mut stream, token(key), READABLE)?;
         let slot = key.slot as usize;
@@ -352,13 +352,13 @@ impl Sockets {
     pub(super) fn hand_over(
         &mut self,
         key: SessionKey,
-    ) -> Option<(TcpStream, Option<Box<Session>>)> {
+    ) -> Option<(TcpStream, Option<Box<TlsSession>>)> {
         let (mut stream, tls) = self.take(key)?;
         self.registry.deregister(&mut stream).ok()?;
         Some((stream, tls))
     }
 
-    fn take(&mut self, key: SessionKey) -> Option<(TcpStream, Option<Box<Session>>)> {
+    fn take(&mut self, key: SessionKey) -> Option<(TcpStream, Option<Box<TlsSession>>)> {
         self.stream(key)?;
         let socket = self.slots[key.slot as usize].take();
         room::trim(&mut self.slots, Option::is_none);

@@ -16,7 +16,7 @@ use super::{BusStatus, Reading};
 
 /// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows while the process lives.
     Counter,
     /// Goes up and down.
@@ -33,7 +33,7 @@ pub struct MetricName {
     /// The full name, as in queries (histograms: without `_bucket`, `_sum`, `_count`).
     pub name: &'static str,
     /// Counter, gauge or histogram: the `# TYPE` line.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Label names, in the order of writing.
     pub labels: &'static [&'static str],
     /// One sentence for people.
@@ -49,9 +49,9 @@ impl MetricName {
     /// Returns the family's name without its unit and its kind's suffix, and the unit: the encoder adds both.
     pub(super) fn stem(&self) -> (&'static str, Option<Unit>) {
         let family = match self.kind {
-            Kind::Counter => self.name.strip_suffix("_total"),
-            Kind::Info => self.name.strip_suffix("_info"),
-            Kind::Gauge | Kind::Histogram => None,
+            MetricKind::Counter => self.name.strip_suffix("_total"),
+            MetricKind::Info => self.name.strip_suffix("_info"),
+            MetricKind::Gauge | MetricKind::Histogram => None,
         }
         .unwrap_or(self.name);
         if let Some(stem) = family.strip_suffix("_seconds") {
@@ -66,10 +66,10 @@ impl MetricName {
     /// Returns the kind in the encoder's terms.
     pub(super) fn metric_type(&self) -> MetricType {
         match self.kind {
-            Kind::Counter => MetricType::Counter,
-            Kind::Gauge => MetricType::Gauge,
-            Kind::Histogram => MetricType::Histogram,
-            Kind::Info => MetricType::Info,
+            MetricKind::Counter => MetricType::Counter,
+            MetricKind::Gauge => MetricType::Gauge,
+            MetricKind::Histogram => MetricType::Histogram,
+            MetricKind::Info => MetricType::Info,
         }
     }
 }
@@ -82,7 +82,7 @@ macro_rules! metric_names {
             #[doc = $help]
             pub const $id: MetricName = MetricName {
                 name: $name,
-                kind: Kind::$kind,
+                kind: MetricKind::$kind,
                 labels: &[$($label),*],
                 help: $help,
                 write: metric_names!(@write $at $($value)?),

@@ -9,7 +9,7 @@ use prometheus_client::encoding::{
     DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet,
 };
 
-use super::names::{Kind, MetricName};
+use super::names::{MetricKind, MetricName};
 
 /// Upper bounds of the buckets of a duration, microseconds; the last bucket has no bound.
 const DURATION_BOUNDS_US: [u64; 17] = [
@@ -95,7 +95,7 @@ where
     N: EncodeCounterValue + EncodeGaugeValue,
 {
     match metric.kind {
-        Kind::Counter => encoder.encode_counter::<NoLabelSet, _, f64>(&value, None),
+        MetricKind::Counter => encoder.encode_counter::<NoLabelSet, _, f64>(&value, None),
         _ => encoder.encode_gauge(&value),
     }
 }

@@ -294,9 +294,9 @@ mod of_names {
                 assert!(!not_said.contains(&word), "{name} repeats its kind");
             }
             let total = name.ends_with("_total");
-            assert_eq!(total, metric.kind == Kind::Counter, "{name}: _total");
+            assert_eq!(total, metric.kind == MetricKind::Counter, "{name}: _total");
             let info = name.ends_with("_info");
-            assert_eq!(info, metric.kind == Kind::Info, "{name}: _info");
+            assert_eq!(info, metric.kind == MetricKind::Info, "{name}: _info");
         }
     }
 
@@ -320,9 +320,9 @@ mod of_names {
             let (stem, unit) = metric.stem();
             let unit = unit.map_or(String::new(), |u| format!("_{}", u.as_str()));
             let suffix = match metric.kind {
-                Kind::Counter => "_total",
-                Kind::Info => "_info",
-                Kind::Gauge | Kind::Histogram => "",
+                MetricKind::Counter => "_total",
+                MetricKind::Info => "_info",
+                MetricKind::Gauge | MetricKind::Histogram => "",
             };
             assert_eq!(format!("{stem}{unit}{suffix}"), metric.name);
         }

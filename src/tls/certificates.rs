@@ -126,7 +126,7 @@ pub struct CertificateFacts {
 /// The configuration for clients, and facts of its certificates.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    /// For [`Session::new`](super::Session::new).
+    /// For [`TlsSession::new`](super::TlsSession::new).
     pub config: Arc<ServerConfig>,
     /// In the order of the files.
     pub facts: Vec<CertificateFacts>,

@@ -18,4 +18,4 @@ pub use self::certificates::{
     ServerTlsInForce,
 };
 pub use self::own::{greet_itself, of_own_certificate};
-pub use self::session::{RECORD_BYTES_MAX, Session, sealed_bytes_max};
+pub use self::session::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};

@@ -12,7 +12,7 @@ use rustls::{
 };
 
 use super::certificates::{CertificateFacts, ServerTls};
-use super::session::Session;
+use super::session::TlsSession;
 use crate::base::tls_roots::{certificates, provider};
 
 /// Returns a configuration that accepts exactly the server's certificate in a file: the name in the certificate is
@@ -56,7 +56,7 @@ pub fn greet_itself(
     let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
     let library = |error: Error| error.to_string();
     let mut client = ClientConnection::new(config, name).map_err(library)?;
-    let mut server = Session::new(Arc::clone(&tls.config)).map_err(library)?;
+    let mut server = TlsSession::new(Arc::clone(&tls.config)).map_err(library)?;
     while client.is_handshaking() {
         let mut to_server = Vec::new();
         while client.wants_write() {

@@ -1,7 +1,7 @@
 //! TLS of one connection: bytes of the network in, plain bytes out, and the other way, without a system call.
 //!
-//! From its first byte on a session makes progress with [`Session::open`]: first the handshake, then the records
-//! of the client. Records to send are either [sealed](Session::seal) into a buffer of the caller, or kept in the
+//! From its first byte on a session makes progress with [`TlsSession::open`]: first the handshake, then the records
+//! of the client. Records to send are either [sealed](TlsSession::seal) into a buffer of the caller, or kept in the
 //! session until the network takes them: answers of the handshake, alerts, and the rest of sealed records.
 //!
 //! The record layer is rustls's, in its form without buffers: an idle connection keeps no buffer.
@@ -34,7 +34,7 @@ const INCOMING_BYTES_MAX: usize = 5 + RECORD_BYTES_MAX + 256;
 const HANDSHAKE_BYTES_MAX: usize = 32 * 1024;
 
 /// TLS of one connection.
-pub struct Session {
+pub struct TlsSession {
     connection: UnbufferedServerConnection,
     /// The bytes of an unfinished record. Also passed to the library for sealing: the library refers to these
     /// bytes while a handshake message comes in parts.
@@ -47,9 +47,9 @@ pub struct Session {
     has_ended: bool,
 }
 
-impl std::fmt::Debug for Session {
+impl std::fmt::Debug for TlsSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").finish_non_exhaustive()
+        f.debug_struct("TlsSession").finish_non_exhaustive()
     }
 }
 
@@ -73,7 +73,7 @@ impl Plain<'_> {
     }
 }
 
-impl Session {
+impl TlsSession {
     /// A session before its first byte.
     ///
     /// # Errors
@@ -297,7 +297,7 @@ impl Session {
     }
 }
 
-/// The room for [`Session::seal`] of so many plain bytes.
+/// The room for [`TlsSession::seal`] of so many plain bytes.
 pub const fn sealed_bytes_max(plain_bytes: usize) -> usize {
     plain_bytes + plain_bytes.div_ceil(RECORD_BYTES_MAX) * RECORD_OVERHEAD_MAX + ROOM_BYTES
 }

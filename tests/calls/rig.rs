@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
-use weirgate::gateways::events::call::{Answer, Call, CallFailure, Reader, Reply};
-use weirgate::gateways::events::{CALL_PATH, Service as EventsService};
+use weirgate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
+use weirgate::gateways::events::{CALL_PATH, EventsService};
 use weirgate::http::calls::{CallLimits, Calls};
 use weirgate::http::services::{Service, Upstream};
 use weirgate::hub::{Frame, FrameBytes};
@@ -64,7 +64,7 @@ pub(crate) struct Asked {
 }
 
 /// What came of a call.
-pub(crate) type Outcome = Result<Answer, CallFailure>;
+pub(crate) type Outcome = Result<ServiceAnswer, CallFailure>;
 
 pub(crate) struct World {
     calls: Calls,
@@ -146,7 +146,7 @@ impl World {
                 parent: "00-1-2-01".to_owned(),
                 state: "a=b,c=d".to_owned(),
             },
-            reader: Reader::new(move |outcome| {
+            reader: AnswerReader::new(move |outcome| {
                 reading();
                 tell.send(outcome).expect("the test waits");
                 Ok(Frame::text(&FrameBytes::default()).body(b"read").finish())

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use weirgate::gateways::events::bus::{
-    Action, BusStats, Exchange, ExchangeSettings, InstanceId, Outcome, To,
+    Action, BusStats, Exchange, ExchangeSettings, InstanceId, PushOutcome, To,
 };
 use weirgate::hub::Now;
 
@@ -28,7 +28,7 @@ pub(super) struct Instance {
     /// The bus carries what it publishes, and brings it what others publish.
     pub(super) is_connected: bool,
     /// What it was told of its own pushes.
-    pub(super) told: Vec<(u64, Outcome)>,
+    pub(super) told: Vec<(u64, PushOutcome)>,
     /// Pushes of others are delivered, and the answer never leaves.
     pub(super) is_hung: bool,
     /// Everything that it has published.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
-use weirgate::gateways::events::Service;
+use weirgate::gateways::events::EventsService;
 use weirgate::http::HttpSettings;
 
 use crate::rig::{Rig, accept, assert_ends, get, ok, post, proxied};
@@ -134,7 +134,7 @@ fn a_service_may_be_at_https() {
         let rig = Rig::with(
             |settings| {
                 let (url, tls) = (format!("https://{host}:{port}"), Arc::new(tls.clone()));
-                settings.services[0] = proxied(Service::Measurement, &url, Some(tls));
+                settings.services[0] = proxied(EventsService::Measurement, &url, Some(tls));
             },
             HttpSettings::default(),
         );

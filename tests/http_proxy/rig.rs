@@ -38,8 +38,8 @@ pub(crate) const BASE_PATH: &str = "/base";
 pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
     ProxySettings {
         services: vec![
-            proxied(events::Service::Measurement, measurement, None),
-            proxied(events::Service::Simulation, simulation, None),
+            proxied(events::EventsService::Measurement, measurement, None),
+            proxied(events::EventsService::Simulation, simulation, None),
         ],
         inner_paths: &INNER_PATHS,
         silence_timeout_ms: 60_000,
@@ -52,7 +52,7 @@ pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
 
 /// A service with its paths of the contract.
 pub(crate) fn proxied(
-    service: events::Service,
+    service: events::EventsService,
     url: &str,
     tls: Option<Arc<ClientConfig>>,
 ) -> Proxied {

@@ -5,8 +5,8 @@
 use std::cell::Cell;
 
 use weirgate::hub::{
-    CloseCode, CloseReason, Codec, Frame, Greeted, Limits, Message, Protocol, Refusal, Request,
-    Speaks, Step,
+    CloseCode, CloseReason, Codec, Frame, Greeted, Limits, Message, Protocol, Request,
+    RequestRefusal, Speaks, Step,
 };
 use weirgate::wire::frame_reader::FrameScratch;
 use weirgate::wire::head::RequestHead;
@@ -30,10 +30,10 @@ static CODEC: Codec = Codec::new(b"> ", |frame: &Frame, out: &mut Vec<u8>| {
     out.push(b'\n');
 });
 
-fn check(head: &RequestHead<'_>, _: &Limits) -> Result<(), Refusal> {
+fn check(head: &RequestHead<'_>, _: &Limits) -> Result<(), RequestRefusal> {
     match head.method() {
         "GET" => Ok(()),
-        _ => Err(Refusal {
+        _ => Err(RequestRefusal {
             status: 405,
             headers: &[("Allow", "GET")],
             detail: "lines are got",
@@ -41,7 +41,7 @@ fn check(head: &RequestHead<'_>, _: &Limits) -> Result<(), Refusal> {
     }
 }
 
-fn greet(_: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal> {
+fn greet(_: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, RequestRefusal> {
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n");
     Ok(Greeted::new(Box::new(Lines::default()), &CODEC))
 }

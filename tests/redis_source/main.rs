@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, bounded};
 use weirgate::base::Clock;
 use weirgate::feeds::{BusEvent, BusMessage, Subscription};
 use weirgate::sources::BusInterest;
-use weirgate::sources::redis::{Endpoint, RedisSettings, RedisSource};
+use weirgate::sources::redis::{RedisEndpoint, RedisSettings, RedisSource};
 use weirgate::sources::{Source, SourceLink};
 use weirgate::telemetry::BusStatus;
 use weirgate_test_support::{RedisServer, free_port};
@@ -21,7 +21,7 @@ use weirgate_test_support::{RedisServer, free_port};
 const PATIENCE: Duration = Duration::from_secs(15);
 
 fn settings(url: &str) -> RedisSettings {
-    RedisSettings::new(Endpoint::parse(url).expect("a Redis URL"))
+    RedisSettings::new(RedisEndpoint::parse(url).expect("a Redis URL"))
 }
 
 /// A source on its thread, its handle, and what it hands over.

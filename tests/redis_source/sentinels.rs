@@ -54,7 +54,7 @@ impl Group {
             .map(|s| format!("redis://:watch@127.0.0.1:{}", s.port()));
         let addresses = std::iter::once(format!("127.0.0.1:{dead}")).chain(alive);
         settings.sentinels = addresses
-            .map(|address| Endpoint::parse_sentinel(&address).expect("an address"))
+            .map(|address| RedisEndpoint::parse_sentinel(&address).expect("an address"))
             .collect();
         settings.master_name = MASTER.into();
         settings
@@ -125,7 +125,7 @@ fn a_replica_is_not_taken_for_the_master() {
     let sentinel = RedisServer::start_sentinel(&config);
     let mut settings = settings("redis://nowhere.invalid");
     let address = format!("127.0.0.1:{}", sentinel.port());
-    settings.sentinels = vec![Endpoint::parse_sentinel(&address).expect("an address")];
+    settings.sentinels = vec![RedisEndpoint::parse_sentinel(&address).expect("an address")];
     settings.master_name = MASTER.into();
     let source = run(settings.clone());
     let fault = source.fault();

@@ -66,7 +66,8 @@ def led_over_tls(request):
 @pytest.fixture
 def start_weirgate(started, led_over_tls):
     """start_weirgate(subcommand, *flags, nats=…, redis=…, env=…, files_max=…) → Weirgate, not waited for"""
-    def start(*args, **kwargs):
+    def start(subcommand="levels", *more, **kwargs):
+        args = (subcommand, *more)
         flags, tls_port = over_tls.flags(args, led_over_tls) if led_over_tls else ([], None)
         started.append(Weirgate(*args, *flags, **kwargs))
         if tls_port:

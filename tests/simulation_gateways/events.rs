@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value, json};
 use weirgate::auth::Origins;
 use weirgate::gateways::events::broadcast::Broadcast;
-use weirgate::gateways::events::call::{Answer, CallFailure};
+use weirgate::gateways::events::call::{CallFailure, ServiceAnswer};
 use weirgate::gateways::events::{
-    EventsGateway, EventsGatewaySettings, EventsStats, Input, Push, Service,
+    EventsGateway, EventsGatewaySettings, EventsService, EventsStats, Input, Push,
 };
 use weirgate::hub::SessionKey;
 
@@ -53,7 +53,7 @@ impl Bench<Events> {
         let body: Value = serde_json::from_slice(&call.body).expect("JSON");
         let id = body["message"]["request_id"].clone();
         let answer = |status, content_type: &str, body: String| {
-            Ok(Answer {
+            Ok(ServiceAnswer {
                 status,
                 content_type: content_type.to_owned(),
                 body: body.into_bytes(),
@@ -276,7 +276,7 @@ impl Contract for Events {
             "devices"
         );
         let calls = bench.world.hub.gateway();
-        let in_flight: usize = Service::ALL
+        let in_flight: usize = EventsService::ALL
             .map(|service| calls.calls_in_flight(service))
             .iter()
             .sum();

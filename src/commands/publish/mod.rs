@@ -12,7 +12,7 @@ use super::program::complain;
 use super::tail::{RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN, Stop};
 use crate::base::{Clock, SplitMix64};
 use crate::sources::nats::{Credentials, NatsError, NatsSender, NatsSettings, Tls};
-use crate::sources::redis::{Endpoint, RedisError, RedisSender, RedisSenders, RedisSettings};
+use crate::sources::redis::{RedisEndpoint, RedisError, RedisSender, RedisSenders, RedisSettings};
 
 /// The longest line of standard input that is published.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -288,7 +288,7 @@ impl PublishCommand {
                 jetstream: self.jetstream,
             },
             BrokerUrl::Redis(url) => {
-                let mut settings = RedisSettings::new(Endpoint::parse(url)?);
+                let mut settings = RedisSettings::new(RedisEndpoint::parse(url)?);
                 settings.tls_ca_file.clone_from(&self.ca_file);
                 Brokers::Redis(RedisSenders::new(settings)?)
             }

@@ -13,33 +13,33 @@ pub struct Call {
     /// The gateway's id of the call; the reply has the same id.
     pub id: u64,
     /// The called service.
-    pub service: Service,
+    pub service: EventsService,
     /// The request body.
     pub body: Vec<u8>,
     /// The trace of the call.
     pub trace: Trace,
     /// Reads the outcome.
-    pub reader: Reader,
+    pub reader: AnswerReader,
 }
 
 /// Makes frames from the outcome of a call. The caller reads, not the loop: an answer may be large, and only
 /// its client should wait. Pure, as the whole gateway is.
 #[derive(Clone)]
-pub struct Reader(Arc<dyn Fn(Result<Answer, CallFailure>) -> ForClient + Send + Sync>);
+pub struct AnswerReader(Arc<dyn Fn(Result<ServiceAnswer, CallFailure>) -> ForClient + Send + Sync>);
 
 /// The message for the client of a call: an answer, or an error.
 pub type ForClient = Result<Arc<Frame>, Arc<Frame>>;
 
-impl Reader {
+impl AnswerReader {
     /// Makes a reader from this function.
     pub fn new(
-        read: impl Fn(Result<Answer, CallFailure>) -> ForClient + Send + Sync + 'static,
+        read: impl Fn(Result<ServiceAnswer, CallFailure>) -> ForClient + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(read))
     }
 
     /// Makes the reply of the call `id` for the loop.
-    pub fn read(&self, id: u64, outcome: Result<Answer, CallFailure>) -> Reply {
+    pub fn read(&self, id: u64, outcome: Result<ServiceAnswer, CallFailure>) -> Reply {
         let failure = outcome.as_ref().err().copied();
         Reply {
             id,
@@ -49,7 +49,7 @@ impl Reader {
     }
 }
 
-impl fmt::Debug for Reader {
+impl fmt::Debug for AnswerReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reader")
     }
@@ -62,13 +62,13 @@ pub struct Reply {
     pub id: u64,
     /// Why there is no answer, if there is none.
     pub failure: Option<CallFailure>,
-    /// The frame from the call's [`Reader`].
+    /// The frame from the call's [`AnswerReader`].
     pub frame: ForClient,
 }
 
 /// A service's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct ServiceAnswer {
     /// HTTP status.
     pub status: u16,
     /// Media type, empty if absent.
@@ -100,7 +100,7 @@ pub const INNER_PATHS: [&str; 2] = ["gateway", "internal"];
 
 /// A service behind the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Service {
+pub enum EventsService {
     /// `LOBBY_URL`.
     Lobby,
     /// `MEASUREMENT_URL`.
@@ -109,7 +109,7 @@ pub enum Service {
     Simulation,
 }
 
-impl Service {
+impl EventsService {
     /// All services, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::Lobby, Self::Measurement, Self::Simulation];
 
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn events_go_to_their_services() {
-        use Service::{Lobby, Measurement, Simulation};
+        use EventsService::{Lobby, Measurement, Simulation};
         for (event, service) in [
             ("lobby.create", Some(Lobby)),
             ("lobby.", Some(Lobby)),
@@ -180,9 +180,9 @@ mod tests {
             (".lobby", None),
             ("identify", None),
         ] {
-            assert_eq!(Service::of(event), service, "{event}");
+            assert_eq!(EventsService::of(event), service, "{event}");
         }
-        for (number, service) in Service::ALL.into_iter().enumerate() {
+        for (number, service) in EventsService::ALL.into_iter().enumerate() {
             assert_eq!(service as usize, number);
         }
     }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
 
-use super::call::{CallFailure, Service};
+use super::call::{CallFailure, EventsService};
 use crate::admission::{ClientAddr, FairQueue};
 use crate::hub::SessionKey;
 
@@ -16,7 +16,7 @@ const FAILURES_MAX: u32 = 20;
 /// The pause without calls; then a probe follows.
 const OPEN_US: u64 = 1_000_000;
 
-const SERVICES: usize = Service::ALL.len();
+const SERVICES: usize = EventsService::ALL.len();
 
 /// The permission for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(super) struct Calls {
     /// Reserved slots for each service.
     kept: usize,
     next_id: u64,
-    in_flight: HashMap<u64, (SessionKey, Service), RandomState>,
+    in_flight: HashMap<u64, (SessionKey, EventsService), RandomState>,
     lines: [Line; SERVICES],
 }
 
@@ -81,7 +81,7 @@ impl Calls {
         now_us: u64,
         client: ClientAddr,
         key: SessionKey,
-        service: Service,
+        service: EventsService,
     ) -> Leave {
         let leave = self.judge(now_us, service);
         match leave {
@@ -96,11 +96,11 @@ impl Calls {
     }
 
     /// Removes a connection from the line of `service`.
-    pub(super) fn leave_line(&mut self, key: SessionKey, service: Service) {
+    pub(super) fn leave_line(&mut self, key: SessionKey, service: EventsService) {
         self.lines[service as usize].waiting.remove(&key);
     }
 
-    fn judge(&mut self, now_us: u64, service: Service) -> Leave {
+    fn judge(&mut self, now_us: u64, service: EventsService) -> Leave {
         let has_slot = self.has_slot(service);
         let line = &mut self.lines[service as usize];
         match line.circuit {
@@ -117,10 +117,12 @@ impl Calls {
         Leave::Go(id)
     }
 
-    fn has_slot(&self, service: Service) -> bool {
+    fn has_slot(&self, service: EventsService) -> bool {
         let own = &self.lines[service as usize];
         let free = self.calls_max.saturating_sub(self.in_flight.len());
-        let others = Service::ALL.into_iter().filter(|other| *other != service);
+        let others = EventsService::ALL
+            .into_iter()
+            .filter(|other| *other != service);
         let owed: usize = others
             .map(|other| {
                 self.kept
@@ -161,7 +163,7 @@ impl Calls {
 
     /// The next connection that leaves its line, with the permission for its call.
     pub(super) fn next(&mut self, now_us: u64) -> Option<(SessionKey, Leave)> {
-        for service in Service::ALL {
+        for service in EventsService::ALL {
             if self.lines[service as usize].waiting.is_empty() {
                 continue;
             }
@@ -181,12 +183,12 @@ impl Calls {
     }
 
     /// Calls of a service in flight.
-    pub(super) fn in_flight(&self, service: Service) -> usize {
+    pub(super) fn in_flight(&self, service: EventsService) -> usize {
         self.lines[service as usize].in_flight
     }
 
     /// Returns true if the service is not called at present, or probed.
-    pub(super) fn is_open(&self, service: Service) -> bool {
+    pub(super) fn is_open(&self, service: EventsService) -> bool {
         self.lines[service as usize].circuit != Circuit::Closed
     }
 }
@@ -206,7 +208,7 @@ mod tests {
         }
     }
 
-    fn go(calls: &mut Calls, now_us: u64, service: Service) -> Option<u64> {
+    fn go(calls: &mut Calls, now_us: u64, service: EventsService) -> Option<u64> {
         match calls.ask(now_us, HOME, key(0), service) {
             Leave::Go(id) => Some(id),
             Leave::Wait | Leave::Unreachable => None,
@@ -216,14 +218,14 @@ mod tests {
     #[test]
     fn a_service_that_hangs_leaves_the_others_their_slots() {
         let mut calls = Calls::new(100);
-        let hung = (0..200).filter(|_| go(&mut calls, 0, Service::Lobby).is_some());
+        let hung = (0..200).filter(|_| go(&mut calls, 0, EventsService::Lobby).is_some());
         assert_eq!(hung.count(), 80);
-        let others = (0..200).filter(|_| go(&mut calls, 0, Service::Simulation).is_some());
+        let others = (0..200).filter(|_| go(&mut calls, 0, EventsService::Simulation).is_some());
         assert_eq!(others.count(), 10);
-        assert!((0..10).all(|_| go(&mut calls, 0, Service::Measurement).is_some()));
+        assert!((0..10).all(|_| go(&mut calls, 0, EventsService::Measurement).is_some()));
         assert_eq!(calls.in_flight.len(), 100);
         assert_eq!(
-            calls.ask(0, HOME, key(7), Service::Measurement),
+            calls.ask(0, HOME, key(7), EventsService::Measurement),
             Leave::Wait
         );
     }
@@ -231,9 +233,12 @@ mod tests {
     #[test]
     fn who_waits_goes_in_the_order_of_arrival() {
         let mut calls = Calls::new(1);
-        let first = go(&mut calls, 0, Service::Lobby).expect("a free slot");
+        let first = go(&mut calls, 0, EventsService::Lobby).expect("a free slot");
         for slot in 1..=3 {
-            assert_eq!(calls.ask(0, HOME, key(slot), Service::Lobby), Leave::Wait);
+            assert_eq!(
+                calls.ask(0, HOME, key(slot), EventsService::Lobby),
+                Leave::Wait
+            );
         }
         assert_eq!(calls.next(0), None);
         let mut running = first;
@@ -253,16 +258,22 @@ mod tests {
     #[test]
     fn addresses_take_turns_and_who_has_left_has_none() {
         let mut calls = Calls::new(1);
-        let mut running = go(&mut calls, 0, Service::Lobby).expect("a free slot");
+        let mut running = go(&mut calls, 0, EventsService::Lobby).expect("a free slot");
         for slot in 1..=100 {
-            assert_eq!(calls.ask(0, HOME, key(slot), Service::Lobby), Leave::Wait);
+            assert_eq!(
+                calls.ask(0, HOME, key(slot), EventsService::Lobby),
+                Leave::Wait
+            );
         }
         let other = ClientAddr::Ip(IpAddr::V4(Ipv4Addr::BROADCAST));
-        assert_eq!(calls.ask(0, other, key(500), Service::Lobby), Leave::Wait);
+        assert_eq!(
+            calls.ask(0, other, key(500), EventsService::Lobby),
+            Leave::Wait
+        );
         for slot in (1..=100_u32).filter(|slot| !slot.is_multiple_of(10)) {
-            calls.leave_line(key(slot), Service::Lobby);
+            calls.leave_line(key(slot), EventsService::Lobby);
         }
-        assert_eq!(calls.lines[Service::Lobby as usize].waiting.len(), 11);
+        assert_eq!(calls.lines[EventsService::Lobby as usize].waiting.len(), 11);
         let mut order = Vec::new();
         for _ in 0..11 {
             assert!(calls.ended(0, running, None).is_some());
@@ -276,7 +287,7 @@ mod tests {
         assert!(calls.ended(0, running, None).is_some());
         assert_eq!(calls.next(0), None);
         assert!(
-            go(&mut calls, 0, Service::Lobby).is_some(),
+            go(&mut calls, 0, EventsService::Lobby).is_some(),
             "its slot is free"
         );
     }
@@ -285,7 +296,7 @@ mod tests {
     fn twenty_failures_in_a_row_open_the_circuit_and_one_call_probes() {
         let mut calls = Calls::new(100);
         let fail = |calls: &mut Calls, now_us, failure| {
-            let id = go(calls, now_us, Service::Lobby).expect("closed");
+            let id = go(calls, now_us, EventsService::Lobby).expect("closed");
             calls.ended(now_us, id, failure);
         };
         for _ in 0..19 {
@@ -293,48 +304,57 @@ mod tests {
         }
         fail(&mut calls, 0, Some(CallFailure::TooLarge));
         for _ in 0..20 {
-            assert!(!calls.is_open(Service::Lobby));
+            assert!(!calls.is_open(EventsService::Lobby));
             fail(&mut calls, 5, Some(CallFailure::Unreachable));
         }
-        assert!(calls.is_open(Service::Lobby));
+        assert!(calls.is_open(EventsService::Lobby));
         assert_eq!(
-            calls.ask(5, HOME, key(1), Service::Lobby),
+            calls.ask(5, HOME, key(1), EventsService::Lobby),
             Leave::Unreachable
         );
         assert!(
-            go(&mut calls, 5, Service::Simulation).is_some(),
+            go(&mut calls, 5, EventsService::Simulation).is_some(),
             "the others go on"
         );
         assert_eq!(
-            calls.ask(1_000_004, HOME, key(1), Service::Lobby),
+            calls.ask(1_000_004, HOME, key(1), EventsService::Lobby),
             Leave::Unreachable
         );
-        let probe = go(&mut calls, 1_000_005, Service::Lobby).expect("one probes");
+        let probe = go(&mut calls, 1_000_005, EventsService::Lobby).expect("one probes");
         assert_eq!(
-            calls.ask(1_000_005, HOME, key(1), Service::Lobby),
+            calls.ask(1_000_005, HOME, key(1), EventsService::Lobby),
             Leave::Unreachable
         );
         calls.ended(1_500_000, probe, Some(CallFailure::Timeout));
         assert_eq!(
-            calls.ask(2_499_999, HOME, key(1), Service::Lobby),
+            calls.ask(2_499_999, HOME, key(1), EventsService::Lobby),
             Leave::Unreachable
         );
-        let probe = go(&mut calls, 2_500_000, Service::Lobby).expect("one probes again");
+        let probe = go(&mut calls, 2_500_000, EventsService::Lobby).expect("one probes again");
         calls.ended(2_600_000, probe, None);
-        assert!(!calls.is_open(Service::Lobby));
+        assert!(!calls.is_open(EventsService::Lobby));
         fail(&mut calls, 2_600_000, Some(CallFailure::Timeout));
-        assert!(!calls.is_open(Service::Lobby), "counted from the start");
+        assert!(
+            !calls.is_open(EventsService::Lobby),
+            "counted from the start"
+        );
     }
 
     #[test]
     fn who_waits_for_a_service_that_fails_is_told_at_once() {
         let mut calls = Calls::new(20);
         let running: Vec<u64> = (0..16)
-            .filter_map(|_| go(&mut calls, 0, Service::Lobby))
+            .filter_map(|_| go(&mut calls, 0, EventsService::Lobby))
             .collect();
         assert_eq!(running.len(), 16);
-        assert_eq!(calls.ask(0, HOME, key(5), Service::Lobby), Leave::Wait);
-        assert_eq!(calls.ask(0, HOME, key(6), Service::Lobby), Leave::Wait);
+        assert_eq!(
+            calls.ask(0, HOME, key(5), EventsService::Lobby),
+            Leave::Wait
+        );
+        assert_eq!(
+            calls.ask(0, HOME, key(6), EventsService::Lobby),
+            Leave::Wait
+        );
         calls.lines[0].failures = FAILURES_MAX - 1;
         calls.ended(9, running[0], Some(CallFailure::Timeout));
         assert_eq!(calls.next(9), Some((key(5), Leave::Unreachable)));

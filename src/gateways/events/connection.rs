@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::EventsStats;
-use super::call::Service;
+use super::call::EventsService;
 use super::message::Message;
 use crate::admission::{ClientAddr, TokenBucket, address_group};
 use crate::hub::{Incoming, SessionKey, TopicName};
@@ -77,7 +77,7 @@ pub(super) struct Calling {
     pub(super) message: Arc<Message>,
     /// Bytes of the text.
     pub(super) bytes: usize,
-    pub(super) service: Service,
+    pub(super) service: EventsService,
     /// The call was made. Otherwise the call waits in line for a slot.
     pub(super) is_made: bool,
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::call::{Answer, CallFailure, Reader};
+use super::call::{AnswerReader, CallFailure, ServiceAnswer};
 use super::message::Message;
 use crate::hub::{Core, Frame, FrameBytes, Now};
 use crate::wire::json::{check_json, compact, object_entries};
@@ -157,8 +157,8 @@ fn answer(origin: &Origin, envelope: &Envelope<'_>) -> Arc<Frame> {
 }
 
 /// Returns a reader that answers `message` with the service's answer.
-pub(super) fn reader(origin: Origin, message: Arc<Message>, depth_max: usize) -> Reader {
-    Reader::new(move |answer| match outcome(answer, depth_max) {
+pub(super) fn reader(origin: Origin, message: Arc<Message>, depth_max: usize) -> AnswerReader {
+    AnswerReader::new(move |answer| match outcome(answer, depth_max) {
         Ok(data) => Ok(response(&origin, &message, &data)),
         Err(why) => {
             let code = Code::UpstreamError;
@@ -168,7 +168,10 @@ pub(super) fn reader(origin: Origin, message: Arc<Message>, depth_max: usize) ->
 }
 
 /// Returns `data` of the response, or the message of the `upstream_error`.
-fn outcome(outcome: Result<Answer, CallFailure>, depth_max: usize) -> Result<String, String> {
+fn outcome(
+    outcome: Result<ServiceAnswer, CallFailure>,
+    depth_max: usize,
+) -> Result<String, String> {
     match outcome {
         Ok(answer) if answer.status >= 400 => {
             let detail = detail(&answer.body, depth_max);
@@ -224,7 +227,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, content_type: &str, body: &str) -> Result<String, String> {
-        let answer = Answer {
+        let answer = ServiceAnswer {
             status,
             content_type: content_type.to_owned(),
             body: body.as_bytes().to_vec(),

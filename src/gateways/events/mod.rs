@@ -37,7 +37,7 @@ use crate::wire::object_writer::ObjectWriter;
 use crate::wire::traceparent::Trace;
 
 pub use self::broadcast::Push;
-pub use self::call::{BROADCAST_PATH, CALL_PATH, INNER_PATHS, Service};
+pub use self::call::{BROADCAST_PATH, CALL_PATH, EventsService, INNER_PATHS};
 pub use self::stats::EventsStats;
 
 /// Settings of an [`EventsGateway`].
@@ -98,12 +98,12 @@ impl EventsGateway {
     }
 
     /// Calls of a service in flight.
-    pub fn calls_in_flight(&self, service: Service) -> usize {
+    pub fn calls_in_flight(&self, service: EventsService) -> usize {
         self.calls.in_flight(service)
     }
 
     /// Whether the service is not called at present, or probed.
-    pub fn circuit_is_open(&self, service: Service) -> bool {
+    pub fn circuit_is_open(&self, service: EventsService) -> bool {
         self.calls.is_open(service)
     }
 
@@ -189,7 +189,7 @@ impl EventsGateway {
             let refused = |(code, why)| self.refusal(core, &message, code, why);
             return Some(identified.unwrap_or_else(refused));
         }
-        let Some(service) = Service::of(&message.name) else {
+        let Some(service) = EventsService::of(&message.name) else {
             let why = format!("Unknown event '{}'", message.name);
             return Some(self.refusal(core, &message, Code::UnknownEvent, &why));
         };

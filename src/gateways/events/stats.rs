@@ -2,15 +2,15 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use super::call::Service;
+use super::call::EventsService;
 use super::envelope::Code;
 
 /// Counters that any thread may read.
 #[derive(Debug, Default)]
 pub struct EventsStats {
     errors: [AtomicU64; Code::ALL.len()],
-    skipped: [AtomicU64; Service::ALL.len()],
-    open: [AtomicBool; Service::ALL.len()],
+    skipped: [AtomicU64; EventsService::ALL.len()],
+    open: [AtomicBool; EventsService::ALL.len()],
     forgotten: AtomicU64,
     pushes: AtomicU64,
     waiting_bytes: AtomicU64,
@@ -26,13 +26,19 @@ impl EventsStats {
     /// Calls not made because the service was not called at the time.
     pub fn calls_skipped(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.skipped.iter().map(|count| count.load(Relaxed));
-        Service::ALL.into_iter().map(Service::label).zip(counts)
+        EventsService::ALL
+            .into_iter()
+            .map(EventsService::label)
+            .zip(counts)
     }
 
     /// 1 for a service that is not called at present, or probed.
     pub fn circuits_open(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let open = self.open.iter().map(|open| open.load(Relaxed).into());
-        Service::ALL.into_iter().map(Service::label).zip(open)
+        EventsService::ALL
+            .into_iter()
+            .map(EventsService::label)
+            .zip(open)
     }
 
     /// Messages of ended clients, dropped in place of being forwarded.
@@ -60,7 +66,7 @@ impl EventsStats {
         }
     }
 
-    pub(super) fn count_skipped(&self, service: Service) {
+    pub(super) fn count_skipped(&self, service: EventsService) {
         if let Some(count) = self.skipped.get(service as usize) {
             count.fetch_add(1, Relaxed);
         }
@@ -74,7 +80,7 @@ impl EventsStats {
         self.pushes.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn store_circuit(&self, service: Service, is_open: bool) {
+    pub(super) fn store_circuit(&self, service: EventsService, is_open: bool) {
         if let Some(open) = self.open.get(service as usize) {
             open.store(is_open, Relaxed);
         }

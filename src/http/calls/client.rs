@@ -13,7 +13,7 @@ use hyper::{Request, Response};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use crate::gateways::events::call::{Answer, Call, CallFailure};
+use crate::gateways::events::call::{Call, CallFailure, ServiceAnswer};
 use crate::http::aside;
 use crate::http::body::{self, ReadBodyError};
 use crate::http::services::{
@@ -42,7 +42,7 @@ pub struct CallLimits {
 /// The outcome of a call as a metric label, in the order of [`outcome`].
 const OUTCOMES: [&str; 5] = ["answered", "refused", "timeout", "unreachable", "too_large"];
 
-fn outcome(result: &Result<Answer, CallFailure>) -> usize {
+fn outcome(result: &Result<ServiceAnswer, CallFailure>) -> usize {
     match result {
         Ok(answer) if answer.status < 400 => 0,
         Ok(_) => 1,
@@ -91,7 +91,7 @@ impl Client {
     ///
     /// # Errors
     /// There is no answer, or the answer is too large.
-    pub(super) async fn call(&self, call: Call) -> Result<Answer, CallFailure> {
+    pub(super) async fn call(&self, call: Call) -> Result<ServiceAnswer, CallFailure> {
         self.stats.begin();
         let begun = Instant::now();
         let answer = timeout(self.limits.whole, self.exchange(call)).await;
@@ -101,7 +101,7 @@ impl Client {
         result
     }
 
-    async fn exchange(&self, call: Call) -> Result<Answer, CallFailure> {
+    async fn exchange(&self, call: Call) -> Result<ServiceAnswer, CallFailure> {
         let request = self.request(Bytes::from(call.body), &call.trace);
         let place = self.pool.place().await;
         let sent = self.pool.send(place, request, || false).await;
@@ -135,7 +135,7 @@ impl Client {
         &self,
         response: Response<Incoming>,
         lease: &Lease<Full<Bytes>>,
-    ) -> Result<Answer, CallFailure> {
+    ) -> Result<ServiceAnswer, CallFailure> {
         let (head, body) = response.into_parts();
         let bytes_max = self.limits.answer_bytes_max;
         let read = body::read(body, bytes_max);
@@ -148,7 +148,7 @@ impl Client {
         };
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
-        Ok(Answer {
+        Ok(ServiceAnswer {
             status: head.status.as_u16(),
             content_type: content_type.unwrap_or_default().into_owned(),
             body: decoded(&head.headers, body, bytes_max).await?,

@@ -18,7 +18,7 @@ use self::client::Client;
 use super::aside;
 use super::services::{ByService, RequestMetrics, RequestStats, Service};
 use crate::base::detached;
-use crate::gateways::events::call::{Answer, Call, CallFailure, Reader, Reply};
+use crate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
 use crate::telemetry::{GatewayMetric, names};
 
 pub use self::client::CallLimits;
@@ -35,7 +35,7 @@ pub struct Calls {
 
 impl Calls {
     /// Starts the thread. `services` are in the order of
-    /// [`Service::ALL`](crate::gateways::events::Service::ALL); each call goes to `path` there.
+    /// [`EventsService::ALL`](crate::gateways::events::EventsService::ALL); each call goes to `path` there.
     ///
     /// # Errors
     /// The system refuses a thread or descriptors for its event loop.
@@ -103,7 +103,7 @@ async fn serve(
 }
 
 /// Reads an answer; a large answer on another thread, so that other calls continue.
-async fn read(reader: Reader, id: u64, outcome: Result<Answer, CallFailure>) -> Reply {
+async fn read(reader: AnswerReader, id: u64, outcome: Result<ServiceAnswer, CallFailure>) -> Reply {
     let bytes = outcome.as_ref().map_or(0, |answer| answer.body.len());
     let again = reader.clone();
     let reply = aside(bytes, move || reader.read(id, outcome)).await;

@@ -130,11 +130,11 @@ fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateways::events::{INNER_PATHS, Service};
+    use crate::gateways::events::{EventsService, INNER_PATHS};
     use proptest::prelude::*;
 
-    fn target(path: &str) -> Result<(Service, &str), PathRefusal> {
-        let mut all = Service::ALL.into_iter().flat_map(|service| {
+    fn target(path: &str) -> Result<(EventsService, &str), PathRefusal> {
+        let mut all = EventsService::ALL.into_iter().flat_map(|service| {
             let paths = service.proxied().iter();
             paths.map(move |&(path, cut)| (service, ProxiedPath { path, cut }))
         });
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_table_of_the_contract() {
-        use Service::{Measurement, Simulation};
+        use EventsService::{Measurement, Simulation};
         for (path, service, there) in [
             (
                 "/v1/measurement/jobs/7",
@@ -339,7 +339,7 @@ mod tests {
             assert_eq!(target(&path), Err(PathRefusal::Trick), "{path}");
         }
         let harmless = "/v1/jobs/a%3fb/c%23d";
-        assert_eq!(target(harmless), Ok((Service::Measurement, harmless)));
+        assert_eq!(target(harmless), Ok((EventsService::Measurement, harmless)));
     }
 
     #[test]
@@ -405,7 +405,7 @@ mod tests {
         #[test]
         fn plain_paths_pass(path in "(/[a-z0-9_-]{1,8}){1,5}/?") {
             let whole = format!("/v1/measurement{path}");
-            prop_assert_eq!(target(&whole), Ok((Service::Measurement, whole.as_str())));
+            prop_assert_eq!(target(&whole), Ok((EventsService::Measurement, whole.as_str())));
         }
 
         #[test]

@@ -7,7 +7,7 @@ use std::vec;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::{Codec, Greeted, Message, Protocol, Refusal, Request, Step};
+use super::{Codec, Greeted, Message, Protocol, Request, RequestRefusal, Step};
 use crate::hub::{CloseCode, CloseReason, Content, Frame, Limits};
 use crate::wire::event_stream::{self, COMMENT, DATA};
 use crate::wire::frame_reader::FrameScratch;
@@ -36,8 +36,8 @@ fn encode(frame: &Frame, out: &mut Vec<u8>) {
     }
 }
 
-const fn bad_request(detail: &'static str) -> Refusal {
-    Refusal {
+const fn bad_request(detail: &'static str) -> RequestRefusal {
+    RequestRefusal {
         status: 400,
         headers: &[],
         detail,
@@ -45,7 +45,7 @@ const fn bad_request(detail: &'static str) -> Refusal {
 }
 
 /// Checks the request and the messages in the query.
-pub(super) fn check(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Refusal> {
+pub(super) fn check(head: &RequestHead<'_>, limits: &Limits) -> Result<(), RequestRefusal> {
     if head.announces_body() {
         return Err(bad_request("a request for an event stream has no body"));
     }
@@ -66,7 +66,7 @@ pub(super) fn check(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Refus
 }
 
 /// Responds with a 200; the events follow.
-pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal> {
+pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, RequestRefusal> {
     let head = request.head;
     let retry_ms = RETRY_MS + request.random % RETRY_SPREAD_MS;
     event_stream::answer(out, head.header("Origin"), retry_ms);

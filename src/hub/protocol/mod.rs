@@ -138,10 +138,10 @@ pub struct Request<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Speaks {
     /// Returns an error if a request is invalid in this protocol. Called before the gateway.
-    pub check: fn(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Refusal>,
+    pub check: fn(head: &RequestHead<'_>, limits: &Limits) -> Result<(), RequestRefusal>,
     /// Appends the response to an accepted request to `out`. Appends nothing if the request has no
     /// valid response.
-    pub greet: fn(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal>,
+    pub greet: fn(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, RequestRefusal>,
 }
 
 impl Speaks {
@@ -232,7 +232,7 @@ impl Greeted {
 
 /// The refusal of a request that is invalid in the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct RequestRefusal {
     /// HTTP status.
     pub status: u16,
     /// Headers of the response.

@@ -7,7 +7,7 @@ use tungstenite::protocol::frame::CloseFrame;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message as Received};
 
-use super::{Encoding, Greeted, Message, Protocol, Refusal, Request, Spoken, Step};
+use super::{Encoding, Greeted, Message, Protocol, Request, RequestRefusal, Spoken, Step};
 use crate::hub::{CloseCode, CloseReason, Content, DeflateWindow, Encoded, Limits};
 use crate::wire::deflate::{self, Agreed, STORED_HEADER_BYTES};
 use crate::wire::encode::{
@@ -19,13 +19,13 @@ use crate::wire::response;
 use crate::wire::upgrade::UpgradeError;
 
 /// Checks the request for an upgrade (RFC 6455 §4.2.1).
-pub(super) fn check(head: &RequestHead<'_>, _: &Limits) -> Result<(), Refusal> {
+pub(super) fn check(head: &RequestHead<'_>, _: &Limits) -> Result<(), RequestRefusal> {
     head.upgrade()?;
     Ok(())
 }
 
 /// Responds with a 101.
-pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, Refusal> {
+pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, RequestRefusal> {
     let upgrade = request.head.upgrade()?;
     let limits = request.limits;
     let offers = (limits.deflate_level > 0).then(|| upgrade.negotiate_deflate());
@@ -52,7 +52,7 @@ pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted,
     })
 }
 
-impl From<UpgradeError> for Refusal {
+impl From<UpgradeError> for RequestRefusal {
     fn from(error: UpgradeError) -> Self {
         Self {
             status: error.status(),

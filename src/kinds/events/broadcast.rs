@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use super::bus::Bus;
 use crate::base::Clock;
 use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
-use crate::gateways::events::bus::Outcome;
+use crate::gateways::events::bus::PushOutcome;
 use crate::gateways::events::{Input, Push};
 use crate::http::{Answer, Bytes, StatusCode, aside};
 use crate::hub::FrameBytes;
@@ -89,7 +89,7 @@ fn stopping() -> Answer {
 }
 
 /// Writes the deliveries of all instances, and the ids of the missing instances.
-fn write_shared(object: &mut ObjectWriter, count: u64, others: &Outcome) {
+fn write_shared(object: &mut ObjectWriter, count: u64, others: &PushOutcome) {
     object.number("sent", count.saturating_add(others.sent));
     object.string("bus", if others.is_up { "up" } else { "away" });
     object.number("instances", 1 + others.answered as u64);

@@ -14,8 +14,8 @@ use super::pages::{gateway_metrics, health_route, healthz};
 use crate::base::{Clock, Finding, tls_roots};
 use crate::feeds::NoFeed;
 use crate::gateways::events::{
-    BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
-    Input, Service,
+    BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsService, EventsStats,
+    INNER_PATHS, Input,
 };
 use crate::http::Route;
 use crate::http::calls::{CallLimits, Calls};
@@ -150,7 +150,11 @@ struct Welcome {
 
 impl Welcome {
     fn new(checked: &Checked, bus: Option<&BusPages>) -> Self {
-        let services = [Service::Lobby, Service::Measurement, Service::Simulation];
+        let services = [
+            EventsService::Lobby,
+            EventsService::Measurement,
+            EventsService::Simulation,
+        ];
         Self {
             services: services.map(|service| upstream(checked, service).to_string()),
             bus: bus.map(|bus| bus.address.to_string()),
@@ -194,7 +198,9 @@ fn gateway_settings(checked: &Checked) -> EventsGatewaySettings {
 
 /// The connections of calls, and of the proxy to each service with proxied paths.
 fn service_connections_max(checked: &Checked) -> usize {
-    let proxied = Service::ALL.iter().filter(|s| !s.proxied().is_empty());
+    let proxied = EventsService::ALL
+        .iter()
+        .filter(|s| !s.proxied().is_empty());
     let to_one: usize = checked.number("proxy-connections-max");
     let calls: usize = checked.number("calls-max");
     calls + proxied.count() * to_one
@@ -209,16 +215,16 @@ fn internal_access(checked: &Checked) -> InternalAccess {
 }
 
 /// The services, ordered by number.
-fn services(checked: &Checked) -> Result<[services::Service; Service::ALL.len()], RunError> {
-    let wants_tls = Service::ALL
+fn services(checked: &Checked) -> Result<[services::Service; EventsService::ALL.len()], RunError> {
+    let wants_tls = EventsService::ALL
         .iter()
         .any(|&s| upstream(checked, s).wants_tls());
     let ca_file = checked.path("upstream-ca-file");
     let tls = wants_tls.then(|| tls(ca_file.as_deref())).transpose()?;
-    let service = |service: Service| {
+    let service = |service: EventsService| {
         services::Service::new(service.label(), upstream(checked, service), tls.clone())
     };
-    Ok(Service::ALL.map(service))
+    Ok(EventsService::ALL.map(service))
 }
 
 /// The check of a service for `--check --connect`.
@@ -233,11 +239,11 @@ fn question(service: &services::Service) -> Question {
 }
 
 /// The address of a service.
-fn upstream(checked: &Checked, service: Service) -> Upstream {
+fn upstream(checked: &Checked, service: EventsService) -> Upstream {
     let flag = match service {
-        Service::Lobby => "lobby-url",
-        Service::Measurement => "measurement-url",
-        Service::Simulation => "simulation-url",
+        EventsService::Lobby => "lobby-url",
+        EventsService::Measurement => "measurement-url",
+        EventsService::Simulation => "simulation-url",
     };
     checked.formed(flag, Upstream::parse)
 }
@@ -254,15 +260,15 @@ fn proxy_settings(
     services: &[services::Service],
     clock: Clock,
 ) -> ProxySettings {
-    let paths = |service: Service| {
+    let paths = |service: EventsService| {
         let paths = service.proxied().iter();
         paths.map(|&(path, cut)| ProxiedPath { path, cut })
     };
-    let proxied = |(number, service): (Service, &services::Service)| Proxied {
+    let proxied = |(number, service): (EventsService, &services::Service)| Proxied {
         service: service.clone(),
         paths: paths(number).collect(),
     };
-    let services = Service::ALL.into_iter().zip(services);
+    let services = EventsService::ALL.into_iter().zip(services);
     let services = services.filter(|(number, _)| !number.proxied().is_empty());
     ProxySettings {
         services: services.map(proxied).collect(),

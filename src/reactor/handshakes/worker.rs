@@ -18,7 +18,7 @@ use crate::admission::{AddressLimits, AddressPlace, Addresses, ClientAddr, FairQ
 use crate::base::{Clock, Wake};
 use crate::hub::{CloseReason, SessionKey};
 use crate::reactor::listeners::Accepted;
-use crate::tls::{ServerTlsInForce, Session};
+use crate::tls::{ServerTlsInForce, TlsSession};
 
 pub(super) const WAKER: Token = Token(usize::MAX);
 
@@ -47,7 +47,7 @@ enum Stage {
 }
 
 struct Handshake {
-    session: Box<Session>,
+    session: Box<TlsSession>,
     /// The time of all steps so far.
     took_us: u64,
     /// A place among the handshakes of the address.
@@ -261,7 +261,7 @@ impl Worker {
     fn begin(&mut self, key: SessionKey, place: Option<AddressPlace>) -> io::Result<()> {
         let tls = self.tls.as_ref();
         let tls = tls.ok_or_else(|| io::Error::other("no certificate"))?;
-        let session = Session::new(tls.config()).map_err(io::Error::other)?;
+        let session = TlsSession::new(tls.config()).map_err(io::Error::other)?;
         let Some(socket) = self.sockets.all.get_mut(&key) else {
             return Ok(());
         };
@@ -346,7 +346,7 @@ fn register(poll: &Poll, key: SessionKey, stream: &mut TcpStream) -> io::Result<
 }
 
 /// Sends the kept records, reads once, and opens the bytes.
-fn step(stream: &mut TcpStream, session: &mut Session, buffer: &mut [u8]) -> Step {
+fn step(stream: &mut TcpStream, session: &mut TlsSession, buffer: &mut [u8]) -> Step {
     let moved = session.send_kept(|bytes| stream.write(bytes));
     if let Err(error) = moved {
         return Step::Failed(error);

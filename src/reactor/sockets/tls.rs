@@ -11,7 +11,7 @@ use mio::net::TcpStream;
 
 use crate::base::Clock;
 use crate::hub::SessionKey;
-use crate::tls::{RECORD_BYTES_MAX, Session, sealed_bytes_max};
+use crate::tls::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
 
 /// Plain bytes sealed for one `send`: with a `send` for each record 64 KiB cost half as much again.
 const BURST_BYTES: usize = 4 * RECORD_BYTES_MAX;
@@ -98,7 +98,7 @@ impl Buffers {
     pub(super) fn write(
         &mut self,
         stream: &mut TcpStream,
-        session: &mut Session,
+        session: &mut TlsSession,
         slices: &[IoSlice<'_>],
         was_full: bool,
     ) -> io::Result<Sealed> {
@@ -129,7 +129,7 @@ impl Buffers {
     pub(super) fn read(
         &mut self,
         stream: &mut TcpStream,
-        session: &mut Session,
+        session: &mut TlsSession,
         buf: &mut [u8],
     ) -> io::Result<Got> {
         if session.has_plain() {

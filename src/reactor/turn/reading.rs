@@ -15,7 +15,7 @@ use crate::hub::{CloseReason, Feed, Gateway, Now, PhaseKind, Secured, SessionKey
 use crate::reactor::handshakes::{Entered, Handshakes, Outcome};
 use crate::reactor::listeners::Accepted;
 use crate::telemetry::Budget;
-use crate::tls::Session;
+use crate::tls::TlsSession;
 
 /// Time of one turn for accepting and reading cheap clients, and as much for the others.
 const READ_US_MAX: u64 = 2_000;
@@ -183,7 +183,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         now: Now,
         key: SessionKey,
         stream: TcpStream,
-        tls: Option<Box<Session>>,
+        tls: Option<Box<TlsSession>>,
     ) {
         if let Err(error) = self.sockets.insert(key, stream, tls) {
             tracing::warn!(%error, "a connection could not be registered");
@@ -343,7 +343,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 }
 
-fn secured(tls: &Session) -> Secured {
+fn secured(tls: &TlsSession) -> Secured {
     Secured {
         version: tls.version(),
         user: tls.client_name().map(String::into_boxed_str),

@@ -10,7 +10,7 @@ use rustls::ClientConfig;
 use super::connection::Connection;
 use super::error::RedisError;
 use super::resp::Value;
-use super::settings::{Endpoint, RedisSettings};
+use super::settings::{RedisEndpoint, RedisSettings};
 use super::{HANDSHAKE_TIMEOUT, handshake, sentinel, tls_config};
 use crate::base::Finding;
 use crate::feeds::Subscription;
@@ -80,7 +80,7 @@ fn master(
     settings: &RedisSettings,
     tls: Option<&Arc<ClientConfig>>,
     found: &mut Vec<Finding>,
-) -> Result<Endpoint, RedisError> {
+) -> Result<RedisEndpoint, RedisError> {
     let (name, mut masters) = (&settings.master_name, Vec::new());
     let mut reason = String::from("there is none to ask");
     for one in &settings.sentinels {
@@ -101,7 +101,7 @@ fn master(
             }
         }
     }
-    let addresses: Vec<_> = masters.iter().map(Endpoint::address).collect();
+    let addresses: Vec<_> = masters.iter().map(RedisEndpoint::address).collect();
     if addresses.iter().any(|one| Some(one) != addresses.first()) {
         let text = format!(
             "the sentinels name different masters: {}",

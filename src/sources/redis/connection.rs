@@ -8,7 +8,7 @@ use rustls::ClientConfig;
 
 use super::error::RedisError;
 use super::resp::{ReadLimits, Reader, Value, pack};
-use super::settings::Endpoint;
+use super::settings::RedisEndpoint;
 use crate::sources::socket::{Buffered, Stream, Waiter};
 
 /// The most bytes of a read, and so the most between two looks at other work.
@@ -32,7 +32,7 @@ impl<'w> Connection<'w> {
     /// bound the name lookup.
     pub(super) fn open(
         waiter: &'w mut Waiter,
-        endpoint: &Endpoint,
+        endpoint: &RedisEndpoint,
         tls: Option<&Arc<ClientConfig>>,
         timeout: Duration,
     ) -> Result<Self, RedisError> {

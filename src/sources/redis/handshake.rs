@@ -10,7 +10,7 @@ use rustls::ClientConfig;
 use super::connection::Connection;
 use super::error::RedisError;
 use super::resp::Value;
-use super::settings::Endpoint;
+use super::settings::RedisEndpoint;
 use crate::sources::outage;
 use crate::sources::probe::Found;
 use crate::sources::socket::Waiter;
@@ -22,7 +22,7 @@ const CLIENT_NAME: &str = "weirgate";
 /// commands are sent at once, for a single round trip.
 pub(super) fn log_in(
     connection: &mut Connection<'_>,
-    endpoint: &Endpoint,
+    endpoint: &RedisEndpoint,
     until: Instant,
 ) -> Result<(), RedisError> {
     let password = endpoint.password.as_deref();
@@ -148,7 +148,7 @@ const TIMEOUT: Duration = Duration::from_millis(250);
 pub(super) struct Second<'a> {
     pub(super) waiter: &'a mut Waiter,
     pub(super) tls: Option<&'a Arc<ClientConfig>>,
-    pub(super) endpoint: Endpoint,
+    pub(super) endpoint: RedisEndpoint,
 }
 
 impl Second<'_> {

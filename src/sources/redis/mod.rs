@@ -81,7 +81,7 @@ use crate::telemetry::BusStatus;
 pub use self::ask::{RedisNeeds, ask};
 pub use self::error::RedisError;
 pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
-pub use self::settings::{Endpoint, REDIS_PORT, RedisSettings, SENTINEL_PORT};
+pub use self::settings::{REDIS_PORT, RedisEndpoint, RedisSettings, SENTINEL_PORT};
 
 /// The time that TLS, log-in and the question for the role may take together.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -213,7 +213,7 @@ impl Bus for RedisSource {
 /// # Errors
 /// The certificates cannot be read, or the name in the master's certificate is not certain.
 fn tls_config(settings: &RedisSettings) -> Result<Option<Arc<ClientConfig>>, RedisError> {
-    let with_tls = |endpoint: &Endpoint| endpoint.tls;
+    let with_tls = |endpoint: &RedisEndpoint| endpoint.tls;
     if !with_tls(&settings.server) && !settings.sentinels.iter().any(with_tls) {
         return Ok(None);
     }
@@ -228,7 +228,7 @@ fn connect<'w>(
     settings: &RedisSettings,
     tls: Option<&Arc<ClientConfig>>,
     first_sentinel: &mut usize,
-) -> Result<(Connection<'w>, Endpoint, Option<Watch>), RedisError> {
+) -> Result<(Connection<'w>, RedisEndpoint, Option<Watch>), RedisError> {
     let has_sentinels = !settings.sentinels.is_empty();
     let endpoint = match has_sentinels {
         true => sentinel::find_master(waiter, settings, tls, first_sentinel)?,

@@ -11,7 +11,7 @@ use super::connection::Connection;
 use super::error::RedisError;
 use super::handshake::{log_in, shown};
 use super::resp::Value;
-use super::settings::{Endpoint, RedisSettings};
+use super::settings::{RedisEndpoint, RedisSettings};
 use crate::base::detached;
 use crate::sources::socket::Waiter;
 
@@ -30,7 +30,7 @@ impl Watch {
     pub(super) fn start(
         settings: RedisSettings,
         tls: Option<Arc<ClientConfig>>,
-        master: Endpoint,
+        master: RedisEndpoint,
         mut first: usize,
     ) -> Result<Self, RedisError> {
         let failed = |source| RedisError::System { source };
@@ -66,7 +66,7 @@ pub(super) fn find_master(
     settings: &RedisSettings,
     tls: Option<&Arc<ClientConfig>>,
     first: &mut usize,
-) -> Result<Endpoint, RedisError> {
+) -> Result<RedisEndpoint, RedisError> {
     let sentinels = settings.sentinels.len();
     let mut reason = String::from("there is none to ask");
     for index in (0..sentinels).map(|n| (*first + n) % sentinels) {
@@ -90,10 +90,10 @@ pub(super) fn find_master(
 /// Asks a sentinel.
 pub(super) fn ask(
     waiter: &mut Waiter,
-    sentinel: &Endpoint,
+    sentinel: &RedisEndpoint,
     settings: &RedisSettings,
     tls: Option<&Arc<ClientConfig>>,
-) -> Result<Endpoint, RedisError> {
+) -> Result<RedisEndpoint, RedisError> {
     let timeout = Duration::from_millis(settings.connect_timeout_ms);
     let mut connection = Connection::open(waiter, sentinel, tls, timeout)?;
     let until = Instant::now() + timeout;
@@ -103,7 +103,7 @@ pub(super) fn ask(
     let reason = match answers.into_iter().next() {
         Some(Value::Array(items)) => match address(&items) {
             Some((host, port)) => {
-                return Ok(Endpoint {
+                return Ok(RedisEndpoint {
                     host,
                     port,
                     ..settings.server.clone()

@@ -18,9 +18,9 @@ pub const SENTINEL_PORT: u16 = 26_379;
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
     /// The server. With sentinels its host and port are not used: the sentinels say where the master is.
-    pub server: Endpoint,
+    pub server: RedisEndpoint,
     /// Sentinels, asked in turn. If empty, `server` is the address.
-    pub sentinels: Vec<Endpoint>,
+    pub sentinels: Vec<RedisEndpoint>,
     /// The name under which the sentinels know the master.
     pub master_name: String,
     /// Certificates (PEM) to trust instead of the system's, for `rediss://`.
@@ -39,7 +39,7 @@ pub struct RedisSettings {
 
 impl RedisSettings {
     /// Settings for a server, everything else as in the contracts.
-    pub fn new(server: Endpoint) -> Self {
+    pub fn new(server: RedisEndpoint) -> Self {
         Self {
             server,
             sentinels: Vec::new(),
@@ -69,7 +69,7 @@ impl RedisSettings {
 
 /// The address of a server, and the user for the log-in. Shown without the password.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct RedisEndpoint {
     /// Name or address, without the brackets of an IPv6 address.
     pub host: String,
     /// TCP port.
@@ -87,7 +87,7 @@ pub struct Endpoint {
     pub database: u32,
 }
 
-impl Endpoint {
+impl RedisEndpoint {
     /// A server without password or TLS.
     pub fn new(host: &str, port: u16) -> Self {
         Self {
@@ -174,7 +174,7 @@ impl Endpoint {
 }
 
 /// The URL, with the password as `***`.
-impl fmt::Display for Endpoint {
+impl fmt::Display for RedisEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.tls { "rediss://" } else { "redis://" })?;
         match (&self.username, &self.password) {
@@ -186,7 +186,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-impl fmt::Debug for Endpoint {
+impl fmt::Debug for RedisEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Endpoint({self})")
     }
@@ -214,8 +214,8 @@ fn words(error: url::ParseError) -> &'static str {
 mod tests {
     use super::*;
 
-    fn parsed(url: &str) -> Endpoint {
-        Endpoint::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"))
+    fn parsed(url: &str) -> RedisEndpoint {
+        RedisEndpoint::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"))
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
             "redis://u:12#secret@h",
             "redis://u:12?secret@h",
         ] {
-            let error = Endpoint::parse(url).err().map(|e| e.to_string());
+            let error = RedisEndpoint::parse(url).err().map(|e| e.to_string());
             let error = error.unwrap_or_else(|| panic!("{url} was taken"));
             assert!(!error.contains("sec"), "{error}");
         }
@@ -280,10 +280,10 @@ mod tests {
             ("[::1]", "redis://[::1]:26379/0"),
             ("rediss://u:p@s1", "rediss://u:***@s1:26379/0"),
         ] {
-            let endpoint = Endpoint::parse_sentinel(text).unwrap();
+            let endpoint = RedisEndpoint::parse_sentinel(text).unwrap();
             assert_eq!(endpoint.to_string(), want);
         }
-        assert!(Endpoint::parse_sentinel("").is_err());
+        assert!(RedisEndpoint::parse_sentinel("").is_err());
     }
 
     #[test]
@@ -291,7 +291,9 @@ mod tests {
         let refused = |server: &str, tls_name: Option<&str>, sentinels: &[&str]| {
             let mut settings = RedisSettings::new(parsed(server));
             settings.server.tls_name = tls_name.map(str::to_owned);
-            let sentinels = sentinels.iter().map(|text| Endpoint::parse_sentinel(text));
+            let sentinels = sentinels
+                .iter()
+                .map(|text| RedisEndpoint::parse_sentinel(text));
             settings.sentinels = sentinels.map(Result::unwrap).collect();
             settings.check_tls_name().err().map(|e| e.to_string())
         };

@@ -16,7 +16,7 @@ use crate::base::tls_roots::provider;
 const VERSIONS: [&[&SupportedProtocolVersion]; 2] = [&[&version::TLS13], &[&version::TLS12]];
 
 /// Both ends before the handshake.
-fn pair(versions: &'static [&'static SupportedProtocolVersion]) -> (ClientConnection, Session) {
+fn pair(versions: &'static [&'static SupportedProtocolVersion]) -> (ClientConnection, TlsSession) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
     let certificate = made.cert.der().clone();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
@@ -36,7 +36,10 @@ fn pair(versions: &'static [&'static SupportedProtocolVersion]) -> (ClientConnec
     client.enable_secret_extraction = true;
     let name = ServerName::try_from("localhost").expect("a name");
     let client = ClientConnection::new(Arc::new(client), name).expect("a client");
-    (client, Session::new(Arc::new(config)).expect("a session"))
+    (
+        client,
+        TlsSession::new(Arc::new(config)).expect("a session"),
+    )
 }
 
 /// What the client has to send now.
@@ -60,7 +63,7 @@ fn received(client: &mut ClientConnection, mut records: &[u8]) -> Vec<u8> {
 }
 
 /// What the session keeps, all of it.
-fn kept(session: &mut Session) -> Vec<u8> {
+fn kept(session: &mut TlsSession) -> Vec<u8> {
     let mut out = Vec::new();
     let sent = session.send_kept(|bytes| {
         out.extend_from_slice(bytes);
@@ -71,7 +74,7 @@ fn kept(session: &mut Session) -> Vec<u8> {
 }
 
 /// Gives the session bytes in pieces of at most so many; returns the plain bytes.
-fn opened(session: &mut Session, bytes: &[u8], mut piece: impl FnMut() -> usize) -> Vec<u8> {
+fn opened(session: &mut TlsSession, bytes: &[u8], mut piece: impl FnMut() -> usize) -> Vec<u8> {
     let mut plain = Vec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -89,7 +92,9 @@ fn opened(session: &mut Session, bytes: &[u8], mut piece: impl FnMut() -> usize)
 }
 
 /// Both ends after the handshake.
-fn greeted(versions: &'static [&'static SupportedProtocolVersion]) -> (ClientConnection, Session) {
+fn greeted(
+    versions: &'static [&'static SupportedProtocolVersion],
+) -> (ClientConnection, TlsSession) {
     let (mut client, mut session) = pair(versions);
     while client.is_handshaking() || session.is_handshaking() {
         let bytes = sent(&mut client);
@@ -99,7 +104,7 @@ fn greeted(versions: &'static [&'static SupportedProtocolVersion]) -> (ClientCon
     (client, session)
 }
 
-fn sealed(session: &mut Session, plain: &[u8]) -> Vec<u8> {
+fn sealed(session: &mut TlsSession, plain: &[u8]) -> Vec<u8> {
     let mut records = vec![0; sealed_bytes_max(plain.len())];
     let n = session.seal(plain, &mut records).expect("sealed");
     records.truncate(n);

@@ -5,7 +5,7 @@
 //! result is decoded again, and resolved by a careless service.
 
 use percent_encoding::percent_decode;
-use weirgate::gateways::events::{INNER_PATHS, Service};
+use weirgate::gateways::events::{EventsService, INNER_PATHS};
 use weirgate::http::proxy::ProxiedPath;
 
 use super::{oracle, outcome};
@@ -15,7 +15,7 @@ const DECODINGS: usize = 3;
 
 /// The paths of the contract, with the prefix before the part that a client chooses.
 fn proxied() -> Vec<(&'static str, ProxiedPath)> {
-    let all = Service::ALL
+    let all = EventsService::ALL
         .into_iter()
         .flat_map(|service| service.proxied());
     let prefix = |path: &'static str| path.strip_suffix("{path}").unwrap_or(path);

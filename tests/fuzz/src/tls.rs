@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use rustls::client::ClientConnection;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
-use weirgate::tls::{Session, sealed_bytes_max};
+use weirgate::tls::{TlsSession, sealed_bytes_max};
 
 use super::{choices, outcome};
 
@@ -55,8 +55,8 @@ pub(super) fn run(data: &[u8]) -> u64 {
     }
 }
 
-fn session() -> Session {
-    Session::new(Arc::clone(&CONFIGS.server)).expect("a session")
+fn session() -> TlsSession {
+    TlsSession::new(Arc::clone(&CONFIGS.server)).expect("a session")
 }
 
 /// The same bytes to the session and to rustls: both refuse, or neither.
@@ -90,7 +90,7 @@ fn first_messages(cut: usize, data: &[u8]) -> u64 {
 /// A client and a session, and what each has said to the other.
 struct Connection {
     client: ClientConnection,
-    session: Session,
+    session: TlsSession,
     to_session: Vec<u8>,
     to_client: Vec<u8>,
     said_by_client: Vec<u8>,

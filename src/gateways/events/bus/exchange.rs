@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::instances::{Instances, SILENCE_US};
 use super::message::{MESSAGE_BYTES_MAX, Message, Part};
-use super::{Action, BusStats, ExchangeSettings, Ignored, InstanceId, Outcome, To};
+use super::{Action, BusStats, ExchangeSettings, Ignored, InstanceId, PushOutcome, To};
 use crate::base::LogBudget;
 use crate::hub::Now;
 
@@ -414,7 +414,7 @@ impl Exchange {
         missing.retain(|id| !waiting.answered.contains(id));
         self.tell(
             number,
-            Outcome {
+            PushOutcome {
                 is_up: matches!(self.link, Link::Up { .. }),
                 sent: waiting.sent,
                 answered: waiting.answered.len(),
@@ -428,7 +428,7 @@ impl Exchange {
         let missing = self.instances.there().cloned().collect();
         self.tell(
             number,
-            Outcome {
+            PushOutcome {
                 is_up: false,
                 sent: 0,
                 answered: 0,
@@ -437,7 +437,7 @@ impl Exchange {
         );
     }
 
-    fn tell(&mut self, number: u64, mut outcome: Outcome) {
+    fn tell(&mut self, number: u64, mut outcome: PushOutcome) {
         outcome.missing.sort_unstable();
         if !outcome.is_up || !outcome.missing.is_empty() {
             self.stats.count_incomplete();

@@ -81,7 +81,7 @@ pub enum Action {
         /// The number from [`Exchange::push`].
         number: u64,
         /// The outcome in the other instances.
-        outcome: Outcome,
+        outcome: PushOutcome,
     },
 }
 
@@ -96,7 +96,7 @@ pub enum To {
 
 /// The outcome of a push in the other instances.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct PushOutcome {
     /// Whether the bus was there for the whole time.
     pub is_up: bool,
     /// Deliveries in the instances that have answered.

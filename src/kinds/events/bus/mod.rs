@@ -25,7 +25,7 @@ use self::connect::{bus_of, connect};
 use self::thread::{BusThread, Command, Deliverer, Threads};
 use crate::base::Clock;
 use crate::gateways::events::Input;
-use crate::gateways::events::bus::{BusStats, Exchange, ExchangeSettings, InstanceId, Outcome};
+use crate::gateways::events::bus::{BusStats, Exchange, ExchangeSettings, InstanceId, PushOutcome};
 use crate::http::Bytes;
 use crate::hub::FrameBytes;
 use crate::reactor::LateWake;
@@ -154,7 +154,7 @@ impl Bus {
 
     /// Publishes a push that the loop of this instance has already. The receiver gets the outcome in the
     /// other instances.
-    pub(super) fn push(&self, body: Bytes, room: Room) -> oneshot::Receiver<Outcome> {
+    pub(super) fn push(&self, body: Bytes, room: Room) -> oneshot::Receiver<PushOutcome> {
         let (tell, told) = oneshot::channel();
         // After the end of the bus thread the receiver gets an error.
         let _ = self.commands.send(Command::Push { body, room, tell });

@@ -12,7 +12,7 @@ use super::{Room, Surroundings};
 use crate::base::{Clock, detached};
 use crate::feeds::BusEvent;
 use crate::gateways::events::broadcast::Broadcast;
-use crate::gateways::events::bus::{Action, BusStats, Exchange, InstanceId, Outcome, To};
+use crate::gateways::events::bus::{Action, BusStats, Exchange, InstanceId, PushOutcome, To};
 use crate::gateways::events::{Input, Push};
 use crate::http::Bytes;
 use crate::run::RunError;
@@ -29,7 +29,7 @@ pub(super) enum Command {
     Push {
         body: Bytes,
         room: Room,
-        tell: oneshot::Sender<Outcome>,
+        tell: oneshot::Sender<PushOutcome>,
     },
     /// The loop has delivered a push of another instance.
     Delivered {
@@ -77,7 +77,7 @@ impl Deliverer {
 
 /// A push with a waiting service.
 struct Told {
-    tell: oneshot::Sender<Outcome>,
+    tell: oneshot::Sender<PushOutcome>,
     /// Held until the response.
     _room: Room,
 }
