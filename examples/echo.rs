@@ -2,17 +2,24 @@
 //! conformance and abuse suites.
 //!
 //!     cargo run --release --example echo -- --listen 127.0.0.1:9001
+//!     cargo run --release --example echo -- --tls-listen 127.0.0.1:9002 --tls-cert cert.pem --tls-key key.pem
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use clap::{Arg, Command, value_parser};
+use clap::{Arg, ArgMatches, Command, value_parser};
 use weirgate::base::Clock;
 use weirgate::feeds::NoFeed;
 use weirgate::hub::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incoming, SessionKey};
-use weirgate::run::{CommonSettings, Parts};
+use weirgate::reactor::HandshakeLimits;
+use weirgate::run::{ClientTls, CommonSettings, Parts};
+use weirgate::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
 use weirgate::wire::head::RequestHead;
+
+/// Handshakes under way at once: all are of one address.
+const HANDSHAKES_MAX: usize = 1_024;
 
 /// Sends every message back.
 struct Echo;
@@ -46,6 +53,25 @@ impl Gateway for Echo {
     }
 }
 
+/// TLS with the certificate of the options.
+fn tls(options: &ArgMatches) -> Result<ClientTls, Box<dyn Error>> {
+    let path = |name| options.get_one::<String>(name).map(PathBuf::from);
+    Ok(ClientTls {
+        files: ServerTlsFiles {
+            certificates: vec![CertificateFiles {
+                chain: path("tls-cert").ok_or("--tls-cert")?,
+                key: path("tls-key").ok_or("--tls-key")?,
+            }],
+            client_ca: None,
+            oldest: OldestVersion::default(),
+        },
+        handshakes: HandshakeLimits {
+            under_way_max: HANDSHAKES_MAX,
+            per_ip_max: HANDSHAKES_MAX,
+        },
+    })
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Command::new("echo")
         .arg(
@@ -59,6 +85,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 .value_parser(value_parser!(usize))
                 .default_value("16777216"),
         )
+        .args(["tls-listen", "tls-cert", "tls-key"].map(|name| Arg::new(name).long(name)))
         .get_matches();
     let addr: SocketAddr = options
         .get_one::<String>("listen")
@@ -74,6 +101,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     // An echo of the largest message may wait behind another.
     let hard_bytes = &mut common.limits.send_queue.hard_bytes;
     *hard_bytes = message_bytes_max.max(*hard_bytes);
+    if let Some(addr) = options.get_one::<String>("tls-listen") {
+        let addr: SocketAddr = addr.parse()?;
+        common.reactor.listen.tls_addrs = vec![addr.into()];
+        common.tls = Some(tls(&options)?);
+    }
     Parts::new("echo", common, NoFeed::default(), Echo).run(Clock::start(), |listening| {
         println!("echo on {}", listening.url("ws", "/"));
     })?;

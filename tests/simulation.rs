@@ -39,6 +39,7 @@ fn wanted() -> Coverage {
         "resumed",
         "a batch over 128",
         "over the soft limit",
+        "a record beyond what the kernel takes",
         "paused by pongs",
         "paused by the gateway",
         "a slot was used again",

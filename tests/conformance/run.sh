@@ -6,6 +6,8 @@
 #   run.sh abuse-echo          all of abuse.py against examples/echo
 #   run.sh abuse-levels        all of abuse.py against `weirgate levels`, with a feed from a real nats-server
 #
+# OVER_TLS=1: the same over TLS. Autobahn speaks it; for abuse.py HAProxy stands between, which passes the bytes on.
+#
 # Reports go to target/conformance. Exit 0: as expected. 1: not. 2: could not run.
 # Needs the build of `make test`; abuse-levels also scripts/install-test-deps.sh.
 set -euo pipefail
@@ -44,38 +46,94 @@ abuse() {
         --per-client 16 --strict "$@"
 }
 
+# The flags for TLS on a port; with a certificate that is made for the run.
+tls_on() {
+    local made=$out/tls
+    mkdir -p "$made"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout "$made/key.pem" -out "$made/cert.pem" \
+        -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 2>"$made/openssl.log" || fail "openssl: $(cat "$made/openssl.log")"
+    echo "--tls-cert $made/cert.pem --tls-key $made/key.pem"
+}
+
+# forward FROM TO: plain bytes for the port FROM go over TLS to the port TO.
+forward() {
+    command -v haproxy >/dev/null || fail "no haproxy: run scripts/install-test-deps.sh"
+    cat >"$out/forward.cfg" <<EOF
+global
+    maxconn 4000
+defaults
+    mode tcp
+    timeout connect 2s
+    timeout client 1h
+    timeout server 1h
+listen tls
+    bind 127.0.0.1:$1
+    server one 127.0.0.1:$2 ssl verify none alpn http/1.1
+EOF
+    haproxy -db -f "$out/forward.cfg" >"$out/forward.log" 2>&1 &
+    started+=($!)
+    wait_for "$1" haproxy
+}
+
+is_over_tls() { [ "${OVER_TLS:-}" = 1 ]; }
+
+# serves PORT PLAIN_FLAGS TLS_FLAGS: the flags of a server that the suite reaches at the port; PORT in the flags is the server's.
+serves() {
+    if is_over_tls; then
+        own=$(free_port)
+        flags="${3//PORT/$own} $(tls_on)"
+        forward "$1" "$own"
+    else
+        flags=${2//PORT/$1}
+    fi
+}
+
 need_echo() { [ -x "$echo_binary" ] || fail "no echo server at $echo_binary: run make test once"; }
 
 autobahn() {
     need_echo
-    local port bad=0 set
+    local port tls_port bad=0 set url
     port=$(free_port)
+    tls_port=$(free_port)
+    url=ws://127.0.0.1:$port/
+    local tls=()
+    if is_over_tls; then
+        read -ra tls <<<"--tls-listen 127.0.0.1:$tls_port $(tls_on)"
+        url=wss://127.0.0.1:$tls_port/
+    fi
     # Autobahn's largest message has 16 MiB.
-    "$echo_binary" --listen "127.0.0.1:$port" --message-bytes-max 16777216 >"$out/echo.log" 2>&1 &
+    "$echo_binary" --listen "127.0.0.1:$port" --message-bytes-max 16777216 "${tls[@]}" >"$out/echo.log" 2>&1 &
     started+=($!)
     wait_for "$port" "the echo server"
     for set in "$@"; do
         # NON-STRICT: 6.4.3-4 look for bad UTF-8 byte by byte. Cut in silence: 7.1.6 may end so.
         AUTOBAHN_HOME=${AUTOBAHN_HOME:-$target/autobahn} AUTOBAHN_NON_STRICT_MAX=2 AUTOBAHN_SILENT_MAX=1 AUTOBAHN_REQUIRE_DEFLATE=1 \
-            "$here/autobahn.sh" "ws://127.0.0.1:$port/" "$set" "$out/autobahn-${set//[^a-z0-9-]/_}" || bad=$?
+            "$here/autobahn.sh" "$url" "$set" "$out/autobahn-${set//[^a-z0-9-]/_}" || bad=$?
     done
     end_all
     return "$bad"
 }
 
-abuse_quick() {
+# The echo server that the suite reaches at a port.
+echo_flags() {
     need_echo
-    local port
+    serves "$1" "--listen 127.0.0.1:PORT" "--listen 127.0.0.1:0 --tls-listen 127.0.0.1:PORT"
+    flags="$flags --message-bytes-max 1048576"
+}
+
+abuse_quick() {
+    local port flags own
     port=$(free_port)
-    abuse --ws "ws://127.0.0.1:$port/" --cmd "$echo_binary --listen 127.0.0.1:$port --message-bytes-max 1048576" --log "$out/echo.log" --echo --stall 2 \
+    echo_flags "$port"
+    abuse --ws "ws://127.0.0.1:$port/" --cmd "$echo_binary $flags" --log "$out/echo.log" --echo --stall 2 \
         --only '^(handshake|frame|text|close|length|size|flood|deflate|half-close)' --json "$out/abuse-quick.json"
 }
 
 abuse_echo() {
-    need_echo
-    local port
+    local port flags own
     port=$(free_port)
-    abuse --ws "ws://127.0.0.1:$port/" --cmd "$echo_binary --listen 127.0.0.1:$port --message-bytes-max 1048576" --log "$out/echo.log" --echo \
+    echo_flags "$port"
+    abuse --ws "ws://127.0.0.1:$port/" --cmd "$echo_binary $flags" --log "$out/echo.log" --echo \
         --stall 0.5 --json "$out/abuse-echo.json"
 }
 
@@ -83,16 +141,17 @@ abuse_levels() {
     [ -x "$weirgate" ] || fail "no program at $weirgate: run make test once"
     command -v nats-server >/dev/null || fail "no nats-server: run scripts/install-test-deps.sh"
     "$python" -c 'import nats' 2>/dev/null || fail "no nats-py: run scripts/install-test-deps.sh"
-    local port nats_port store rc=0
+    local port nats_port store rc=0 flags own
     port=$(free_port)
+    serves "$port" "--port PORT" "--port off --tls-port PORT --tls-handshakes-per-ip-max 1024"
     nats_port=$(free_port)
     store=$(mktemp -d "${TMPDIR:-/tmp}/weirgate-nats.XXXXXX")
     nats-server -js -a 127.0.0.1 -p "$nats_port" -sd "$store" >"$out/nats.log" 2>&1 &
     started+=($!)
     wait_for "$nats_port" nats-server
-    NATS_URL="nats://127.0.0.1:$nats_port" GATEWAY_PORT=$port \
+    NATS_URL="nats://127.0.0.1:$nats_port" \
         abuse --ws "ws://127.0.0.1:$port/ws/stream" --http "http://127.0.0.1:$port/health" \
-        --cmd "$weirgate levels --listen 127.0.0.1 --send-queue-stall-ms 5000 --allowed-origins http://good.example" \
+        --cmd "$weirgate levels --listen 127.0.0.1 $flags --send-queue-stall-ms 5000 --allowed-origins http://good.example" \
         --origin-bad http://evil.example --origin-ok http://good.example \
         --feed-cmd "exec $python $here/publish.py nats://127.0.0.1:$nats_port" --feed-seconds 20 \
         --log "$out/levels.log" --stall 0.5 --json "$out/abuse-levels.json" || rc=$?

@@ -96,6 +96,8 @@ impl<T: Toy> Run<T> {
         self.peers.insert(key, peer);
         if let Some(socket) = self.world.net.sockets.get_mut(&key) {
             socket.client.is_polite = self.random.chance(70);
+            let record = self.random.pick(&[100, 2_000, 16_384]);
+            socket.record = self.random.chance(30).then_some(record);
         }
         self.say(key, &bytes);
         key

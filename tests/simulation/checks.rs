@@ -251,6 +251,10 @@ impl<T: Toy> Run<T> {
         if !open {
             return;
         }
+        if socket.held > 0 {
+            self.coverage
+                .insert("a record beyond what the kernel takes".to_owned());
+        }
         let paused = !self.world.hub.wants_read(key);
         // Until now its ping could not leave, or its pong was not read.
         let hindered = paused || socket.blocked;

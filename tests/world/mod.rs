@@ -264,7 +264,16 @@ impl<G: Gateway<Out: Output>> World<G> {
             return;
         };
         socket.room = socket.room.saturating_add(room);
-        if socket.blocked && room > 0 {
+        let sent_held = socket.send_held();
+        let is_free = socket.room > 0 && socket.held == 0;
+        if sent_held > 0 {
+            if socket.blocked {
+                socket.blocked_at = Some(self.now.mono_us);
+            }
+            self.hub.handle_progress(self.now, key);
+        }
+        let socket = self.net.sockets.get_mut(&key).expect("a socket");
+        if socket.blocked && room > 0 && is_free {
             socket.blocked = false;
             self.hub.handle_writable(self.now, key);
         }

@@ -16,6 +16,10 @@ pub(crate) struct Socket {
     pub(crate) client: Client,
     /// Bytes that the kernel still takes before "would block".
     pub(crate) room: usize,
+    /// The most bytes of a record, for a client with TLS: a record is sealed whole, whatever the kernel takes of it.
+    pub(crate) record: Option<usize>,
+    /// Sealed bytes that the kernel has not taken. For the client they have come.
+    pub(crate) held: usize,
     /// The kernel returned "would block" or took less; a `writable` follows later.
     pub(crate) blocked: bool,
     pub(crate) half_closed: bool,
@@ -67,6 +71,32 @@ impl Transmit for Net {
     }
 }
 
+impl Socket {
+    /// Returns how many of the bytes are taken: what the kernel has room for, and with TLS the rest of the last record.
+    fn take(&mut self, bytes: usize) -> usize {
+        let Some(record) = self.record else {
+            let taken = bytes.min(self.room);
+            self.room -= taken;
+            return taken;
+        };
+        let mut taken = 0;
+        while taken < bytes && self.held == 0 {
+            let sealed = record.min(bytes - taken);
+            let sent = sealed.min(self.room);
+            (self.room, self.held) = (self.room - sent, sealed - sent);
+            taken += sealed;
+        }
+        taken
+    }
+
+    /// The kernel takes held bytes into its room. Returns how many.
+    pub(super) fn send_held(&mut self) -> usize {
+        let sent = self.held.min(self.room);
+        (self.room, self.held) = (self.room - sent, self.held - sent);
+        sent
+    }
+}
+
 impl Net {
     fn write(&mut self, write: &Write<'_>) -> io::Result<usize> {
         let socket = self
@@ -85,8 +115,7 @@ impl Net {
             .flat_map(|s| s.iter().copied())
             .collect();
         self.largest_write = self.largest_write.max(bytes.len());
-        let taken = bytes.len().min(socket.room);
-        socket.room -= taken;
+        let taken = socket.take(bytes.len());
         socket.blocked = taken < bytes.len();
         socket.bytes += taken as u64;
         let was_closed = socket.client.close.is_some();
