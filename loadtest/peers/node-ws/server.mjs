@@ -1,8 +1,19 @@
-// Node's ws as its manual shows a broadcast: send() for each client.
+// Node's ws as its manual shows a broadcast: send() for each client; over TLS with TLS_CERT and TLS_KEY, as it shows too.
+import { readFileSync } from "node:fs";
+import https from "node:https";
 import net from "node:net";
 import { WebSocketServer } from "ws";
 
-const server = new WebSocketServer({ host: "127.0.0.1", port: Number(process.env.GATEWAY_PORT ?? 8000) });
+const host = "127.0.0.1", listenPort = Number(process.env.GATEWAY_PORT ?? 8000);
+const { TLS_CERT: cert, TLS_KEY: key } = process.env;
+let server;
+if (cert) {
+  const pages = https.createServer({ cert: readFileSync(cert), key: readFileSync(key), minVersion: "TLSv1.3" });
+  server = new WebSocketServer({ server: pages });
+  pages.listen(listenPort, host);
+} else {
+  server = new WebSocketServer({ host, port: listenPort });
+}
 server.on("connection", (client) => client.on("error", () => {}));
 
 function broadcast(payload) {

@@ -27,6 +27,7 @@ pub(crate) use freshness::Freshness;
 use hdrhistogram::Histogram;
 use lateness::RunDelay;
 pub(crate) use lateness::{LATE_SHARE_MAX, Percentiles, histogram};
+pub(crate) use link::Link;
 use returning::Jitter;
 pub(crate) use returning::Returns;
 pub(crate) use tally::{Latency, Samples, Seen, Tally};

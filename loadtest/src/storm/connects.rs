@@ -80,7 +80,7 @@ fn round(a: &ConnectArgs, stop: &Arc<AtomicBool>) -> Result<Storm, Fault> {
     let url = launch::nats_url(&nats);
     let server = launch::server(&a.common.server, &url)?;
     let target = Target {
-        tls: None,
+        tls: a.common.tls()?,
         addr: server.addr,
         path: a.common.path.clone(),
         deflate: None,
@@ -91,7 +91,7 @@ fn round(a: &ConnectArgs, stop: &Arc<AtomicBool>) -> Result<Storm, Fault> {
     let mut publisher = Publisher::connect(&url, &a.common.subject, a.common.bytes)?;
     fleet.open(Kind::Reader, 1)?;
     let halt = AtomicBool::new(false);
-    let swarm = Swarm::new(server.addr, &a.quiet_path)?;
+    let swarm = Swarm::new(server.addr, &a.quiet_path, a.common.tls()?)?;
     thread::scope(|scope| {
         let feed = scope.spawn(|| publisher.publish(1, u64::MAX, &Pace::Rate(a.rate), &halt));
         let storm = beside(&mut fleet, swarm, a.clients, stop);

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Args, Subcommand};
+use rustls::ClientConfig;
 
 use crate::fault::Fault;
+use crate::tls;
 
 /// The scenarios.
 #[derive(Debug, Subcommand)]
@@ -28,6 +30,9 @@ struct Common {
     /// Server: a command with {port} and {nats} replaced, NATS_URL and GATEWAY_PORT set
     #[arg(long, value_name = "COMMAND")]
     server: String,
+    /// Certificates to trust (PEM): the clients speak TLS; the certificate has to name 127.0.0.1
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Path of the WebSocket with the feed
     #[arg(long, default_value = "/ws/stream")]
     path: String,
@@ -43,6 +48,14 @@ struct Common {
     /// Write the result as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+impl Common {
+    /// The TLS of the clients; `None` for plain connections.
+    fn tls(&self) -> Result<Option<Arc<ClientConfig>>, Fault> {
+        let file = self.ca_file.as_deref();
+        file.map(tls::client_config).transpose()
+    }
 }
 
 /// Runs `loadtest storm`.

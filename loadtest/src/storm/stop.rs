@@ -77,7 +77,7 @@ fn round(a: &StopArgs, stop: &Arc<AtomicBool>) -> Result<Stopped, Fault> {
     let url = launch::nats_url(&nats);
     let mut server = launch::server(&a.common.server, &url)?;
     let mut publisher = Publisher::connect(&url, &a.common.subject, a.common.bytes)?;
-    let mut swarm = Swarm::new(server.addr, &a.common.path)?;
+    let mut swarm = Swarm::new(server.addr, &a.common.path, a.common.tls()?)?;
     publisher.publish(1, 1, &Pace::Burst, stop)?;
     swarm.call(a.clients)?;
     let end = clock::now_us() + OPEN_US;

@@ -2,14 +2,15 @@
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use rustls::ClientConfig;
 
 use crate::clock;
 use crate::fault::{Fault, Tried};
-use crate::fleet::{Kind, connect};
+use crate::fleet::{Kind, Link, connect};
 use crate::wire::handshake::{self, Answer};
 
 /// Connects between two polls, so early clients do not wait for late clients.
@@ -31,14 +32,18 @@ pub(super) struct Times {
 /// A client of the swarm.
 #[derive(Default)]
 struct Caller {
-    stream: Option<TcpStream>,
+    stream: Option<Link>,
     times: Times,
+    /// The request is written.
+    has_asked: bool,
     head: Vec<u8>,
 }
 
 /// All clients, on a single thread with a shared poll.
 pub(super) struct Swarm {
     addr: SocketAddr,
+    /// `None` for plain connections.
+    tls: Option<Arc<ClientConfig>>,
     request: Vec<u8>,
     poll: Poll,
     events: Events,
@@ -54,9 +59,14 @@ pub(super) struct Swarm {
 
 impl Swarm {
     /// A swarm without clients.
-    pub(super) fn new(addr: SocketAddr, path: &str) -> Result<Self, Fault> {
+    pub(super) fn new(
+        addr: SocketAddr,
+        path: &str,
+        tls: Option<Arc<ClientConfig>>,
+    ) -> Result<Self, Fault> {
         Ok(Self {
             addr,
+            tls,
             request: handshake::request(&addr.to_string(), path, None),
             poll: Poll::new().tried("epoll")?,
             events: Events::with_capacity(1024),
@@ -108,13 +118,14 @@ impl Swarm {
                 Interest::READABLE | Interest::WRITABLE,
             )
             .tried("epoll_ctl")?;
+        let stream = Link::new(stream, self.addr.ip(), self.tls.as_ref())?;
         self.callers[index] = Caller {
             stream: Some(stream),
             times: Times {
                 began_us,
                 ..Times::default()
             },
-            head: Vec::new(),
+            ..Caller::default()
         };
         Ok(())
     }
@@ -171,16 +182,23 @@ impl Caller {
             return Ok(());
         };
         if self.times.connected_us == 0 {
-            if let Some(error) = stream.take_error()? {
+            let socket = stream.socket();
+            if let Some(error) = socket.take_error()? {
                 return Err(error);
             }
-            match stream.peer_addr() {
+            match socket.peer_addr() {
                 Err(e) if e.kind() == io::ErrorKind::NotConnected => return Ok(()),
                 other => drop(other?),
             }
             self.times.connected_us = clock::now_us();
-            // The socket is fresh: the buffer has room for the whole request.
-            stream.write_all(request)?;
+        }
+        if !self.has_asked {
+            // The socket is fresh: the buffer has room for the whole request. TLS takes it behind its handshake.
+            match stream.write_all(request) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                written => written?,
+            }
+            self.has_asked = true;
         }
         loop {
             match stream.read(scratch) {
