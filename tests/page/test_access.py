@@ -88,6 +88,8 @@ async def test_every_text_has_enough_contrast_in_both_themes(nats, start_weirgat
             await page.js(f"document.getElementById('pill').dataset.status = '{status}'")
             for scheme in ("light", "dark"):
                 await page.media(scheme)
+                # Old prices are pale, and the machine may be slow.
+                await filled(page, bus)
                 texts = await page.js(TEXTS)
                 assert len(texts) > 150
                 grounds.add(await page.js("getComputedStyle(document.body).backgroundColor"))

@@ -5,6 +5,7 @@ import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from waiting import PATIENCE
 from websockets.asyncio.client import connect
 
 TOKEN = "a-token-of-the-tests"
@@ -68,7 +69,8 @@ def post(url, body, headers=()):
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json", **dict(headers)})
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        # Megabytes in a debug build beside other tests take their time.
+        with urllib.request.urlopen(request, timeout=40 * PATIENCE) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
