@@ -3,9 +3,12 @@ import asyncio
 import http.client
 import time
 
+import pytest
 from clients import connect, connect_many, upgrade_request
 from prometheus import scrape
 from waiting import until
+
+pytestmark = pytest.mark.plain("over TLS a refused client is closed before its handshake, without a status: test_tls_limits.py")
 
 CROWD, OTHER = "127.0.0.2", "127.0.0.3"
 

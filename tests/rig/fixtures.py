@@ -64,11 +64,12 @@ def led_over_tls(request):
 
 
 @pytest.fixture
-def start_weirgate(started, led_over_tls):
+def start_weirgate(started, led_over_tls, request):
     """start_weirgate(subcommand, *flags, nats=…, redis=…, env=…, files_max=…) → Weirgate, not waited for"""
     def start(subcommand="levels", *more, **kwargs):
         args = (subcommand, *more)
-        flags, tls_port = over_tls.flags(args, led_over_tls) if led_over_tls else ([], None)
+        stays_plain = not led_over_tls or request.node.get_closest_marker("plain")
+        flags, tls_port = ([], None) if stays_plain else over_tls.flags(args, led_over_tls)
         started.append(Weirgate(*args, *flags, **kwargs))
         if tls_port:
             over_tls.ports[started[-1].port] = tls_port
