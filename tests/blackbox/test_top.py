@@ -141,17 +141,19 @@ async def test_another_size_is_drawn_anew(start_weirgate, start_top):
 async def test_a_terminal_that_is_gone_ends_it(start_weirgate):
     """Without the signal that most such processes get."""
     _, admin = await gateway(start_weirgate, "demo")
-    master, slave = os.openpty()
-    child = subprocess.Popen([weirgate_binary(), "top", f"127.0.0.1:{admin}"], env={**os.environ, **ENV},
-                             stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
-    try:
-        os.close(slave)
-        assert await asyncio.to_thread(os.read, master, 65536)
-        os.close(master)
-        assert await asyncio.to_thread(child.wait, 10) == 1
-    finally:
-        child.kill()
-        child.wait(10)
+    # Now and then in the middle of the first picture.
+    for _ in range(5):
+        master, slave = os.openpty()
+        child = subprocess.Popen([weirgate_binary(), "top", f"127.0.0.1:{admin}"], env={**os.environ, **ENV},
+                                 stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+        try:
+            os.close(slave)
+            assert await asyncio.to_thread(os.read, master, 65536)
+            os.close(master)
+            assert await asyncio.to_thread(child.wait, 10) == 1
+        finally:
+            child.kill()
+            child.wait(10)
 
 
 async def test_keys_pause_and_change_the_interval(start_weirgate, start_top):

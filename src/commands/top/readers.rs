@@ -4,6 +4,7 @@
 //! key.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -170,10 +171,14 @@ pub(super) fn show_live(mut view: View, readers: &Readers) -> io::Result<()> {
     let stop = Stop::at_signals()?;
     end_with_terminal()?;
     // Installs a panic hook that restores the terminal.
-    let shown = match ratatui::try_init() {
-        Ok(mut terminal) => show(&mut terminal, &mut view, readers, &stop),
-        Err(error) => Err(error),
-    };
+    let shown = ratatui::try_init().and_then(|terminal| {
+        // Not dropped: ratatui would report a cursor that stays hidden on standard error, and end in a panic if
+        // that is the terminal that is gone.
+        let mut terminal = ManuallyDrop::new(terminal);
+        let shown = show(&mut terminal, &mut view, readers, &stop);
+        let cursor = terminal.show_cursor();
+        shown.and(cursor)
+    });
     let restored = ratatui::try_restore();
     shown.and(restored)
 }
