@@ -35,8 +35,8 @@ LEFT_OVER = re.compile("|".join([r"\bto" r"do!\(", r"\bunimplemen" r"ted!\(", r"
 MACHINE_PATH = re.compile("|".join([r"(?:^|[^A-Za-z0-9_.}])/(?:wo" r"rk|ro" r"ot|home/[a-z]+)/", r"\.\./sha" r"red\b"]))
 TEST_LINK = re.compile(r"\[`(\w+)`\]\(([^)#\s]+\.(?:rs|py))\)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
-# Each alert names a page of the documents.
 MUTATIONS = "tests/mutations/mutations.toml"
+# Each alert names a page of the documents.
 ALERTS = "deploy/prometheus/alerts.yml"
 RUNBOOK = re.compile(r'runbook_url: "([^"#]+)(?:#([^"]+))?"')
 

@@ -4,19 +4,7 @@
 # WEIRGATE is the program.
 set -eu
 way=$1 port=$2
-here=$(cd "$(dirname "$0")" && pwd)
-weirgate=${WEIRGATE:-$here/../../target/release/weirgate}
-folder=$(mktemp -d)
-unset GATEWAY_PORT
-children=
-end() {
-    # shellcheck disable=SC2086
-    kill $children 2>/dev/null || true
-    wait
-    rm -rf "$folder"
-    exit 0
-}
-trap end TERM INT
+. "$(dirname "$0")/before.sh"
 
 case $way in
 tcp)
@@ -49,11 +37,4 @@ fi
         -e '/location = .ready/d' "$here/../../deploy/nginx/weirgate.conf"
     echo "}"
 } >"$folder/nginx.conf"
-# loadtest waits for nginx's port, so nginx is started when the instance behind it is there.
-for _ in $(seq 500); do
-    grep -q "GATEWAY SERVICE" "$folder/weirgate" && break
-    sleep 0.02
-done
-nginx -p "$folder" -c "$folder/nginx.conf" 2>"$folder/nginx" &
-children="$children $!"
-wait
+before nginx -p "$folder" -c "$folder/nginx.conf"

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Args;
-use rustls::ClientConfig;
 use serde::Serialize;
 
 use crate::clock;
@@ -109,7 +108,7 @@ struct Outcome {
 pub(crate) fn run(a: &ClientsArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     let (addr, path, is_tls) = parse_url(&a.url)?;
     let target = Target {
-        tls: tls_of(a, is_tls)?,
+        tls: tls::wanted(is_tls, "wss://", a.ca_file.as_deref())?,
         addr,
         path,
         deflate: a.deflate.deflate,
@@ -303,17 +302,7 @@ impl Outcome {
     }
 }
 
-/// Address and path of a `ws://` URL.
-/// The TLS of the clients of a `wss://` URL.
-fn tls_of(a: &ClientsArgs, is_tls: bool) -> Result<Option<Arc<ClientConfig>>, Fault> {
-    match (is_tls, &a.ca_file) {
-        (false, _) => Ok(None),
-        (true, Some(file)) => tls::client_config(file).map(Some),
-        (true, None) => Err(Fault::Usage("wss:// needs --ca-file".into())),
-    }
-}
-
-/// Address, path, and whether the clients speak TLS.
+/// Address and path of a `ws://` or `wss://` URL, and whether the clients speak TLS.
 fn parse_url(url: &str) -> Result<(SocketAddr, String, bool), Fault> {
     let wrong = || Fault::Usage(format!("{url}: expected ws://HOST:PORT/PATH, or wss://…"));
     let (rest, is_tls) = match url.split_once("://") {

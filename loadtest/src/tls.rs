@@ -10,9 +10,22 @@ use rustls::{CipherSuite, ClientConfig, RootCertStore};
 
 use crate::fault::{Fault, Tried};
 
+/// The TLS of clients whose server is reached by `how`: a scheme or a flag; `None` for plain clients.
+pub(crate) fn wanted(
+    is_wanted: bool,
+    how: &str,
+    ca_file: Option<&Path>,
+) -> Result<Option<Arc<ClientConfig>>, Fault> {
+    match (is_wanted, ca_file) {
+        (false, _) => Ok(None),
+        (true, Some(file)) => client_config(file).map(Some),
+        (true, None) => Err(Fault::Usage(format!("{how} needs --ca-file"))),
+    }
+}
+
 /// Clients that trust the certificates of a PEM file. AES-128-GCM is their first choice, as of browsers on machines
 /// with AES in hardware; no client uses a ticket, so every handshake is a whole one.
-pub(crate) fn client_config(ca_file: &Path) -> Result<Arc<ClientConfig>, Fault> {
+fn client_config(ca_file: &Path) -> Result<Arc<ClientConfig>, Fault> {
     let what = || format!("read {}", ca_file.display());
     let mut roots = RootCertStore::empty();
     let certificates = CertificateDer::pem_file_iter(ca_file);

@@ -22,7 +22,7 @@ use mio::net::TcpStream;
 use super::listeners::Accepted;
 use crate::admission::ClientAddr;
 use crate::base::{Clock, Wake};
-use crate::hub::{CloseReason, SessionKey};
+use crate::hub::{CloseReason, Secured, SessionKey};
 use crate::telemetry::Durations;
 use crate::tls::{ServerTlsInForce, TlsSession};
 
@@ -98,9 +98,17 @@ pub(super) enum Outcome {
     /// The header was read. It names the client, or the connection is one of the proxy itself.
     Header(Accepted, Option<SocketAddr>),
     /// The handshake is over.
-    Handshake(TcpStream, Box<TlsSession>),
+    Handshake(TcpStream, Box<TlsSession>, Secured),
     /// The socket is closed.
     Failed(CloseReason),
+}
+
+/// What a session tells of its client. Reads the client's certificate, if the client has shown one.
+pub(super) fn secured(tls: &TlsSession) -> Secured {
+    Secured {
+        version: tls.version(),
+        user: tls.client_name().map(String::into_boxed_str),
+    }
 }
 
 /// The loop's side of the thread. The thread ends when this is dropped.

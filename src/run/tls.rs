@@ -13,11 +13,10 @@ use crate::reactor::{HandshakeCounts, HandshakeLimits};
 use crate::settings::Checked;
 use crate::telemetry::{GatewayMetric, names};
 use crate::tls::{
-    CertificateError, CertificateFacts, ServerTls, ServerTlsFiles, ServerTlsInForce, greet_itself,
+    CertificateError, CertificateFacts, ENDS_SOON_S, ServerTls, ServerTlsFiles, ServerTlsInForce,
+    greet_itself,
 };
 
-/// A certificate with an earlier end is worth a line in the log.
-const ENDS_SOON_S: i64 = 14 * DAY_S;
 const DAY_S: i64 = 24 * 3600;
 
 /// The settings of TLS towards clients.

@@ -188,7 +188,7 @@ impl Checked {
 
     /// The proxies whose connections begin with a header of the PROXY protocol.
     pub fn headers_from(&self) -> TrustedProxies {
-        match self.has("proxy-protocol") && self.switch("proxy-protocol") {
+        match self.has_headers() {
             true => self.networks("trusted-proxies"),
             false => TrustedProxies::None,
         }
@@ -205,10 +205,13 @@ impl Checked {
 
     /// Headers of the PROXY protocol without a proxy.
     pub(super) fn headers_from_nobody(&self) -> Option<SettingsError> {
-        let has_headers = self.has("proxy-protocol") && self.switch("proxy-protocol");
-        let nobody = has_headers && self.headers_from() == TrustedProxies::None;
+        let nobody = self.has_headers() && self.headers_from() == TrustedProxies::None;
         let allowed = "false, unless --trusted-proxies names the proxies";
         nobody.then(|| self.refused("proxy-protocol", &Refused::new("true", allowed)))
+    }
+
+    fn has_headers(&self) -> bool {
+        self.has("proxy-protocol") && self.switch("proxy-protocol")
     }
 
     /// The port of `flag`; `None` for off.

@@ -25,6 +25,12 @@ const HTTP_1_1: &[u8] = b"http/1.1";
 /// Tickets for a connection: a returning client uses its ticket, and gets another.
 const TICKETS: usize = 1;
 
+/// A certificate with an earlier end is worth a look: renewal comes a month before the end.
+pub const ENDS_SOON_S: i64 = 14 * 24 * 3600;
+
+/// A certificate with an earlier end needs somebody.
+pub const ENDS_VERY_SOON_S: i64 = 3 * 24 * 3600;
+
 /// A certificate chain and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {

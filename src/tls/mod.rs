@@ -14,8 +14,8 @@ mod own;
 mod session;
 
 pub use self::certificates::{
-    CertificateError, CertificateFacts, CertificateFiles, OldestVersion, ServerTls, ServerTlsFiles,
-    ServerTlsInForce,
+    CertificateError, CertificateFacts, CertificateFiles, ENDS_SOON_S, ENDS_VERY_SOON_S,
+    OldestVersion, ServerTls, ServerTlsFiles, ServerTlsInForce,
 };
 pub use self::own::{greet_itself, of_own_certificate};
 pub use self::session::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};

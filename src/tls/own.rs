@@ -7,9 +7,7 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme,
-};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::certificates::{CertificateFacts, ServerTls};
 use super::session::TlsSession;
@@ -80,10 +78,7 @@ pub fn greet_itself(
         opened.map_err(|error| error.to_string())?;
     }
     // The server's last word on the client's certificate comes later: this client shows none.
-    Ok(match client.protocol_version() {
-        Some(ProtocolVersion::TLSv1_2) => "1.2",
-        _ => "1.3",
-    })
+    Ok(server.version())
 }
 
 #[derive(Debug)]

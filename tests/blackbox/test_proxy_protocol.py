@@ -12,8 +12,9 @@ import pytest
 import websockets
 from clients import client_frame, upgrade_request
 from processes import weirgate_binary
-from prometheus import scrape
+from prometheus import Metrics, scrape
 from proxies import Haproxy, NginxTcp
+from tls import is_there
 from waiting import until
 
 FLAGS = ("--trusted-proxies", "127.0.0.0/8", "--proxy-protocol", "--admin-tail")
@@ -104,8 +105,7 @@ def closes(weirgate, reason):
     while part := admin.socket.recv(65536):
         answer += part
     admin.close()
-    lines = [line for line in answer.decode().splitlines() if line.startswith("weirgate_client_closes_total") and f'reason="{reason}"' in line]
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+    return Metrics(answer.decode().partition("\r\n\r\n")[2]).sum("weirgate_client_closes_total", reason=reason)
 
 
 async def test_what_is_no_header_is_closed_counted_and_told(start_tls):
@@ -203,17 +203,9 @@ async def test_the_recipes_for_balancers_of_tcp(start_tls, authority, started, b
     async def client_of(address):
         return await websockets.connect(f"wss://localhost:{proxy.port}/ws/stream", ssl=authority.context(), local_addr=(address, 0), max_size=None)
 
-    async def has_client():
-        try:
-            return await client_of("127.0.0.9")
-        except (OSError, websockets.InvalidMessage, EOFError):
-            return None
     # HAProxy looks at /ready first.
-    end = time.monotonic() + 30
-    while not (first := await has_client()):
-        assert time.monotonic() < end, proxy.process.log_tail()
-        await asyncio.sleep(0.1)
-    clients = [first, await client_of("127.0.0.9"), await client_of("127.0.0.8")]
+    await until(lambda: is_there(proxy.port, authority.context()), 10, "an answer through the load balancer")
+    clients = [await client_of(address) for address in ("127.0.0.9", "127.0.0.9", "127.0.0.8")]
     with pytest.raises((OSError, websockets.InvalidMessage, EOFError)):
         await client_of("127.0.0.9")
     for client in clients:

@@ -71,6 +71,14 @@ def get(port, path, context, name="127.0.0.1"):
         connection.close()
 
 
+def is_there(port, context):
+    """Whether /health answers over TLS."""
+    try:
+        return get(port, "/health", context)[0] == 200
+    except OSError:
+        return False
+
+
 class MemoryClient:
     """A TLS client whose bytes the test moves: `cut` bytes at a time go to the server."""
 

@@ -67,7 +67,7 @@ impl Contestant {
             command: command.to_owned(),
             publisher: Publisher::connect(&url, &args.subject, bytes)?.changing(args.changed),
             deflate: args.deflate.deflate.filter(|_| !args.plain.contains(&name)),
-            tls: args.tls_of(&name)?,
+            tls: tls::wanted(args.tls.contains(&name), "--tls", args.ca_file.as_deref())?,
             program,
             nats,
             name,
@@ -84,15 +84,6 @@ impl CompareArgs {
             Limits::Coalescing => Some(Role::CoalescingLimit),
             Limits::Both if self.limit_batched => Some(Role::CoalescingLimit),
             Limits::Both | Limits::Raw => Some(Role::Limit),
-        }
-    }
-
-    /// The TLS of the clients of a server.
-    fn tls_of(&self, name: &String) -> Result<Option<Arc<ClientConfig>>, Fault> {
-        match (self.tls.contains(name), &self.ca_file) {
-            (false, _) => Ok(None),
-            (true, Some(file)) => tls::client_config(file).map(Some),
-            (true, None) => Err(Fault::Usage("--tls needs --ca-file".into())),
         }
     }
 

@@ -53,8 +53,7 @@ struct Common {
 impl Common {
     /// The TLS of the clients; `None` for plain connections.
     fn tls(&self) -> Result<Option<Arc<ClientConfig>>, Fault> {
-        let file = self.ca_file.as_deref();
-        file.map(tls::client_config).transpose()
+        tls::wanted(self.ca_file.is_some(), "TLS", self.ca_file.as_deref())
     }
 }
 

@@ -6,15 +6,12 @@ use super::fetch::FetchError;
 use super::rates::{Counter, Rates};
 use super::words::{count, duration, maybe_bytes, rate, safe, whole};
 use crate::telemetry::operator_state::{Numbers, OperatorState, ShownBus, ShownTls};
+use crate::tls::{ENDS_SOON_S, ENDS_VERY_SOON_S};
 
 /// The age from which the newest message of an available bus is marked, milliseconds.
 const OLD_MS: u64 = 10_000;
 /// The most facts of a line.
 const PIECES_MAX: usize = 100;
-const DAY_MS: i64 = 24 * 3_600 * 1_000;
-/// The time before the end of a certificate from which the colour changes: renewal comes a month before the end.
-const ENDS_SOON_MS: i64 = 14 * DAY_MS;
-const ENDS_VERY_SOON_MS: i64 = 3 * DAY_MS;
 
 /// The meaning of a text's colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -261,8 +258,8 @@ fn tls(state: &OperatorState, tls: ShownTls) -> Vec<Piece> {
         _ => "certificate has ended".to_owned(),
     };
     let tone = match left_ms {
-        ms if ms < ENDS_VERY_SOON_MS => Tone::Bad,
-        ms if ms < ENDS_SOON_MS => Tone::Wait,
+        ms if ms < ENDS_VERY_SOON_S * 1_000 => Tone::Bad,
+        ms if ms < ENDS_SOON_S * 1_000 => Tone::Wait,
         _ => Tone::Plain,
     };
     vec![

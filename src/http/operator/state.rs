@@ -135,11 +135,10 @@ fn numbers(at: &Reading<'_>) -> Numbers {
 
 fn tls(at: &Reading<'_>) -> Option<ShownTls> {
     let ends_unix_s = at.sum(&names::TLS_CERTIFICATE_EXPIRY)?;
+    let counts: Vec<_> = at.values(&names::TLS_HANDSHAKES).collect();
     let handshakes = |outcome| {
-        let mut counts = at.values(&names::TLS_HANDSHAKES);
-        counts
-            .find(|(label, _)| *label == outcome)
-            .map_or(0, |(_, count)| count)
+        let of_outcome = counts.iter().find(|(label, _)| *label == outcome);
+        of_outcome.map_or(0, |(_, count)| *count)
     };
     Some(ShownTls {
         certificate_ends_unix_ms: i64::try_from(ends_unix_s.saturating_mul(1_000))

@@ -13,7 +13,7 @@ use mio::{Events, Interest, Poll, Token};
 use rustls::HandshakeKind;
 
 use super::proxied::{Beginning, take_header};
-use super::{Entered, HandshakeCounts, HandshakeLimits, Job, Outcome};
+use super::{Entered, HandshakeCounts, HandshakeLimits, Job, Outcome, secured};
 use crate::admission::{AddressLimits, AddressPlace, Addresses, ClientAddr, FairQueue, Peer};
 use crate::base::{Clock, Wake};
 use crate::hub::{CloseReason, SessionKey};
@@ -306,7 +306,8 @@ impl Worker {
             _ => &self.counts.full,
         };
         durations.observe_us(handshake.took_us);
-        self.finish(key, Outcome::Handshake(stream, handshake.session));
+        let secured = secured(&handshake.session);
+        self.finish(key, Outcome::Handshake(stream, handshake.session, secured));
     }
 
     /// Takes a socket out of the thread.

@@ -11,8 +11,8 @@ use std::io;
 use mio::net::TcpStream;
 
 use super::{Cost, REFUSE_US, Reactor, Unread};
-use crate::hub::{CloseReason, Feed, Gateway, Now, PhaseKind, Secured, SessionKey};
-use crate::reactor::handshakes::{Entered, Handshakes, Outcome};
+use crate::hub::{CloseReason, Feed, Gateway, Now, PhaseKind, SessionKey};
+use crate::reactor::handshakes::{Entered, Handshakes, Outcome, secured};
 use crate::reactor::listeners::Accepted;
 use crate::telemetry::Budget;
 use crate::tls::TlsSession;
@@ -167,9 +167,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             }
             let key = self.hub.handle_accepted(now, accepted.peer);
             let headers_from = &self.settings.listen.headers_from;
-            let is_welcome = self.hub.core().phase(key) == Some(PhaseKind::Head);
             match &self.seams.handshakes {
-                Some(handshakes) if is_welcome && headers_from.trusts_peer(&accepted.peer) => {
+                Some(handshakes)
+                    if headers_from.trusts_peer(&accepted.peer) && self.is_awaited(key) =>
+                {
                     handshakes.read_header(key, accepted);
                 }
                 _ => self.enter(now, key, accepted),
@@ -194,7 +195,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Begins TLS, or HTTP.
     fn enter(&mut self, now: Now, key: SessionKey, accepted: Accepted) {
         if accepted.is_tls {
-            self.begin_handshake(now, key, accepted);
+            self.begin_handshake(now, key, accepted.stream);
             return;
         }
         self.register(now, key, accepted.stream, None);
@@ -205,16 +206,19 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Sends a socket to the thread of handshakes, unless the client is refused: then the socket is closed,
     /// because a response would cost a handshake.
-    fn begin_handshake(&mut self, now: Now, key: SessionKey, accepted: Accepted) {
-        let is_welcome = self.hub.core().phase(key) == Some(PhaseKind::Head);
-        match &self.seams.handshakes {
-            Some(handshakes) if is_welcome => {
-                let client = self.hub.core().client_addr(key);
-                let client = client.unwrap_or_else(|| accepted.peer.client());
-                handshakes.begin(key, accepted.stream, client);
+    fn begin_handshake(&mut self, now: Now, key: SessionKey, stream: TcpStream) {
+        let client = self.hub.core().client_addr(key);
+        match (&self.seams.handshakes, client) {
+            (Some(handshakes), Some(client)) if self.is_awaited(key) => {
+                handshakes.begin(key, stream, client);
             }
             _ => self.hub.handle_ended(now, key, true),
         }
+    }
+
+    /// Whether the request head of a session is awaited: the session was not refused, and has not ended.
+    fn is_awaited(&self, key: SessionKey) -> bool {
+        self.hub.core().phase(key) == Some(PhaseKind::Head)
     }
 
     /// Takes sockets whose header was read, or whose handshake is over.
@@ -227,19 +231,18 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let Some(Entered { key, outcome }) = handshakes.and_then(Handshakes::next) else {
                 return;
             };
-            // A session that has ended meanwhile needs no socket.
-            let is_awaited = self.hub.core().phase(key) == Some(PhaseKind::Head);
             match outcome {
                 Outcome::Failed(reason) => self.hub.handle_failed(now, key, reason, false),
-                _ if !is_awaited => {}
+                // A session that has ended meanwhile needs no socket.
+                _ if !self.is_awaited(key) => {}
                 Outcome::Header(accepted, client) => {
                     if let Some(client) = client {
                         self.hub.handle_proxied(now, key, client);
                     }
                     self.enter(now, key, accepted);
                 }
-                Outcome::Handshake(stream, tls) => {
-                    self.hub.handle_secured(key, secured(&tls));
+                Outcome::Handshake(stream, tls, secured) => {
+                    self.hub.handle_secured(key, secured);
                     self.register(now, key, stream, Some(tls));
                     self.note_unread(key, Unread::Bytes);
                 }
@@ -340,13 +343,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             }
         }
         (bytes, false)
-    }
-}
-
-fn secured(tls: &TlsSession) -> Secured {
-    Secured {
-        version: tls.version(),
-        user: tls.client_name().map(String::into_boxed_str),
     }
 }
 
