@@ -154,14 +154,15 @@ async def take_operator_messages():
 
 
 async def take_report(kind, folder):
-    """Light and dark, of a report: `report`, the plots of ratios and latencies; `growth`, the plot over clients."""
+    """Light and dark, of a report: `report`, the plot of ratios alone; `growth`, the plot over clients."""
     url = (folder / "index.html").resolve().as_uri()
-    name, width, last = {"report": ("compare", 1200, "#percentiles"), "growth": ("growth", 760, "#clients")}[kind]
+    # Warnings are for whoever measures, and stand beside the figures; the rows of the ratios have the names of the legend.
+    name, width, shown, gone = {
+        "report": ("compare", 900, "#ratio", "#warnings, nav"), "growth": ("growth", 760, "#clients", "#warnings")}[kind]
     for scheme in ("light", "dark"):
         async with open_page(url, width=width, height=900, scheme=scheme, reduced_motion=True) as page:
-            if kind == "growth":
-                await page.js("document.querySelectorAll('main section:not(#clients)').forEach((other) => other.remove())")
-            bottom = await page.js(f"document.querySelector('{last}').getBoundingClientRect().bottom")
+            await page.js(f"document.querySelectorAll('main section:not({shown}), {gone}').forEach((other) => other.remove())")
+            bottom = await page.js(f"document.querySelector('{shown}').getBoundingClientRect().bottom")
             await page.resize(width, round(bottom) + 20)
             path = FOLDER / f"{name}-{scheme}.png"
             await page.screenshot(path)

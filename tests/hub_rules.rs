@@ -13,6 +13,7 @@ mod hub_rules {
     mod order;
     mod queue;
     mod reading;
+    mod slots;
     mod survey;
     mod tail;
     mod topics;

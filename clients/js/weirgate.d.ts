@@ -76,6 +76,11 @@ export interface ConnectionOptions<Client> {
    * subprotocol. "query": always `?token=`, as the replaced channels gateway needs. Default "protocol".
    */
   tokenIn?: "protocol" | "query";
+  /**
+   * The most times a second at which states of levels, and messages of the conflated names of channels, are to come: 0.1 to
+   * 1,000. The newest always arrives. The others are skipped, as for a slow client: numbers have gaps. Default: all.
+   */
+  maxHz?: number;
   /** Closes the connection on abort. */
   signal?: AbortSignal;
   /** Time without a new message until `stale`. 0: never. Default 3,000 for levels and `connect`, otherwise 0. */

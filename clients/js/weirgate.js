@@ -172,10 +172,11 @@ export class Connection extends EventTarget {
   }
 
   #dial(WebSocket, given, token) {
-    const { protocols = [], deviceId, tokenIn } = this.options;
+    const { protocols = [], deviceId, maxHz, tokenIn } = this.options;
     const url = new URL(given, globalThis.location?.href), offered = [protocols].flat();
     url.protocol = url.protocol.replace(/^http/, "ws");
     if (deviceId) url.searchParams.set("device_id", deviceId);
+    if (maxHz) url.searchParams.set("max_hz", maxHz);
     // A subprotocol stays out of logs, but cannot hold every character.
     if (token && tokenIn !== "query" && /^[\w!#$%&'*+.^`|~-]+$/.test(token)) offered.unshift("bearer", token);
     else if (token) url.searchParams.set("token", token);

@@ -78,6 +78,7 @@ impl Gateway for DemoGateway {
         match self.levels.admit(core, key, head) {
             Admission::Accept(reply, topic) => Admission::Accept(reply, DemoClient { topic, name }),
             Admission::AcceptThenClose(reply, code) => Admission::AcceptThenClose(reply, code),
+            Admission::Refuse(refusal) => Admission::Refuse(refusal),
         }
     }
 

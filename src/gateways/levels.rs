@@ -4,7 +4,9 @@
 use std::convert::Infallible;
 
 use crate::auth::Origins;
-use crate::hub::{Accepted, Admission, ByClient, Core, Entrance, Gateway, SessionKey, TopicName};
+use crate::hub::{
+    Accepted, Admission, ByClient, Core, Entrance, Gateway, MaxRate, SessionKey, TopicName,
+};
 use crate::wire::head::RequestHead;
 
 /// A path, and the topic of the path's clients.
@@ -57,7 +59,16 @@ impl Gateway for LevelsGateway {
         _: SessionKey,
         head: &RequestHead<'_>,
     ) -> Admission<Self::Client> {
-        Admission::Accept(Accepted::default(), self.topic(head.path()).cloned())
+        match MaxRate::of(head) {
+            Ok(max_rate) => {
+                let accepted = Accepted {
+                    max_rate,
+                    ..Accepted::default()
+                };
+                Admission::Accept(accepted, self.topic(head.path()).cloned())
+            }
+            Err(refusal) => Admission::Refuse(refusal),
+        }
     }
 
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, topic: &mut Self::Client) {

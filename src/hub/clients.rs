@@ -21,8 +21,9 @@ pub(super) struct Clients {
     /// Sessions over a limit. A publish never closes a session: the loop drops these sessions
     /// afterwards.
     pub(super) over: Vec<(SessionKey, CloseReason)>,
-    /// Sessions whose queue exceeded the soft limit: to be armed.
-    pub(super) over_soft: Vec<SessionKey>,
+    /// Sessions with an earlier deadline since a delivery: a queue over the soft limit, or a frame that
+    /// waits for a slot.
+    pub(super) to_arm: Vec<SessionKey>,
     pub(super) stats: HubStats,
 }
 
@@ -64,6 +65,32 @@ impl Clients {
         key: SessionKey,
         frame: &Arc<Frame>,
     ) {
+        self.enter(key, frame, |session| {
+            session.deliver(now, frame, &limits.send_queue)
+        });
+    }
+
+    /// Opens the client's slot: the frames that waited go into the send queue.
+    pub(super) fn open_slot(&mut self, now: Now, limits: &Limits, key: SessionKey) {
+        let frames = self.session_mut(key).map(|session| session.open_slot(now));
+        for frame in frames.into_iter().flatten() {
+            // Counted again by its way into the queue.
+            self.stats.messages_queued -= 1;
+            self.stats.count_removed(1, frame.queue_bytes());
+            self.enter(key, &frame, |session| {
+                session.push(now, &frame, &limits.send_queue)
+            });
+        }
+    }
+
+    /// Delivers a frame to one client, and counts the delivery.
+    #[inline]
+    fn enter(
+        &mut self,
+        key: SessionKey,
+        frame: &Arc<Frame>,
+        deliver: impl FnOnce(&mut Session) -> Delivered,
+    ) {
         // Not through `session_mut`: the other fields are needed beside the session.
         let Some(session) = self.sessions.get_mut(key.slot as usize) else {
             return;
@@ -71,7 +98,7 @@ impl Clients {
         if session.generation() != key.generation {
             return;
         }
-        match session.deliver(now, frame, &limits.send_queue) {
+        match deliver(session) {
             Delivered::Refused => return,
             Delivered::Shed => {
                 self.stats.messages_queued += 1;
@@ -84,11 +111,18 @@ impl Clients {
                 self.over.extend(reason.map(|reason| (key, reason)));
                 return;
             }
+            Delivered::Held { frames, bytes } => {
+                self.stats.messages_conflated += u64::from(frames);
+                self.stats.count_removed(frames, bytes);
+                count_queued(&mut self.stats, session, frame);
+                self.to_arm.push(key);
+                return;
+            }
             Delivered::Queued(Pushed::Conflated { frames, bytes }) => {
                 self.stats.messages_conflated += u64::from(frames);
                 self.stats.count_removed(frames, bytes);
             }
-            Delivered::Queued(Pushed::QueuedOverSoft) => self.over_soft.push(key),
+            Delivered::Queued(Pushed::QueuedOverSoft) => self.to_arm.push(key),
             Delivered::Queued(_) => {}
         }
         count_queued(&mut self.stats, session, frame);

@@ -17,7 +17,7 @@ use super::shell::{Effect, Permit};
 use super::slot_set::SlotSet;
 use super::survey::Surveys;
 use super::tail::Tails;
-use super::topics::{Joined, Left, Topics};
+use super::topics::{Joined, KEYS_MAX, Left, Topics};
 use super::window::Windows;
 use super::{
     CloseCode, CloseReason, Closing, DeflateWindow, Frame, FrameBytes, HubStats, Lead, Limits, Now,
@@ -288,6 +288,10 @@ impl Core {
             self.clients.stats.count_removed(frames, bytes);
             self.note_room(key);
         }
+        if keys.len() == KEYS_MAX {
+            // The topic may have more keys: what waits for a slot comes now, or would come much later.
+            self.clients.open_slot(self.now, &self.limits, key);
+        }
         match last {
             true => Left::Last,
             false => Left::Others,
@@ -390,6 +394,8 @@ impl Core {
         let due = self.now.mono_us + self.limits.close_timeout_us;
         let now = self.now;
         let code = self.with_retry_after(code, reason);
+        // What waits for a slot leaves before the close.
+        self.clients.open_slot(now, &self.limits, key);
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
@@ -467,7 +473,7 @@ impl Core {
 
     /// Drops the clients over a limit of their queue.
     pub(super) fn reap(&mut self) {
-        while let Some(key) = self.clients.over_soft.pop() {
+        while let Some(key) = self.clients.to_arm.pop() {
             self.arm(key);
         }
         while let Some((key, reason)) = self.clients.over.pop() {

@@ -1,8 +1,9 @@
 //! The interface between the core and the client side of a contract.
 
-use super::protocol::{Incoming, Speaks};
+use super::protocol::{Incoming, RequestRefusal, Speaks};
 use super::{
-    BusNotice, ByClient, CloseCode, CloseReason, Core, Limits, Publication, SessionKey, TopicName,
+    BusNotice, ByClient, CloseCode, CloseReason, Core, Limits, MaxRate, Publication, SessionKey,
+    TopicName,
 };
 use crate::admission::ClientAddr;
 use crate::auth::Origins;
@@ -15,6 +16,8 @@ pub enum Admission<C> {
     Accept(Accepted, C),
     /// The upgrade is accepted, then closed at once with this code: browsers cannot see an HTTP status.
     AcceptThenClose(Accepted, CloseCode),
+    /// The request is refused with a status.
+    Refuse(RequestRefusal),
 }
 
 /// The kind of a path.
@@ -35,6 +38,9 @@ pub struct Accepted {
     pub protocol: Option<String>,
     /// Outbound messages a second; data above the limit is shed. `None`: no limit.
     pub outbound_per_second: Option<u32>,
+    /// The client's own rate: frames with a conflation key wait for the client's next slot. `None`: all
+    /// frames leave at once.
+    pub max_rate: Option<MaxRate>,
     /// The user, for the log line when the client ends.
     pub user: Option<Box<str>>,
     /// The reason if the client is closed at once, for the same line: the label of a metric.

@@ -169,6 +169,7 @@ impl Core {
         let opening = Opening {
             greeted,
             outbound_per_second: accepted.outbound_per_second,
+            max_rate: accepted.max_rate,
             user: accepted.user,
             refusal: accepted.refusal,
             first_ping_at: (ping_us > 0).then_some(now.mono_us + ping_us / 2 + jitter),
@@ -253,6 +254,7 @@ impl<G: Gateway> Hub<G> {
                     core.begin_close(key, code, CloseReason::Policy, Closing::Now);
                 }
             }
+            Admission::Refuse(refusal) => core.refuse_request(key, refusal),
         }
     }
 }

@@ -412,6 +412,7 @@ impl Core {
             Due::CloseWritten(reason) => self.start_closing(key, reason),
             Due::Stop => self.stop_client(key, codes.stop),
             Due::Ping => self.clients.mark_dirty(key),
+            Due::Slot => self.clients.open_slot(now, limits, key),
         }
     }
 }

@@ -72,7 +72,8 @@ pub struct ClientLook {
     pub state: ClientState,
     /// Time since the accept, microseconds.
     pub age_us: u64,
-    /// Messages in the send queue, including a message that is half out.
+    /// Messages in the send queue, including a message that is half out, and messages that wait for a
+    /// slot of the client's own rate.
     pub queue_messages: u64,
     /// Bytes of these messages.
     pub queue_bytes: u64,

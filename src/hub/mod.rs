@@ -27,6 +27,7 @@ mod hub;
 mod keys;
 mod limits;
 mod look;
+mod max_rate;
 mod memory;
 mod outgoing;
 mod protocol;
@@ -55,6 +56,7 @@ pub use hub::Hub;
 pub use keys::{ByClient, SessionKey};
 pub use limits::{DeflateWindow, FRAME_WALK_MAX, Limits, SendQueueLimits};
 pub use look::{ClientLook, ClientState, Ended, Survey, TopicLook, Traffic};
+pub use max_rate::MaxRate;
 pub use protocol::{
     Bytes, Codec, Greeted, Incoming, Message, Protocol, Request, RequestRefusal, Speaks, Step,
     Utf8Bytes,

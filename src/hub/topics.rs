@@ -17,7 +17,7 @@ const SCATTERED_MEMBERS_MIN: usize = 32;
 
 /// Conflation keys remembered for a topic. A pattern may have any number of keys: waiting frames of the
 /// other keys are sent to a client that leaves, like frames without a key.
-const KEYS_MAX: usize = 64;
+pub(super) const KEYS_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TopicKey(u32);

@@ -182,7 +182,7 @@ metric_names! { |at|
             or still waits."
         => at.turn.hub.messages_queued;
     MESSAGES_CONFLATED = Counter "weirgate_messages_conflated_total" []
-        "Queued messages replaced by a newer one of the same key because their client was slow."
+        "Queued messages replaced by a newer one of the same key because their client was slow, or asked for fewer."
         => at.turn.hub.messages_conflated;
     MESSAGES_SHED = Counter "weirgate_messages_shed_total" []
         "Messages left out for a client because of a rate limit."

@@ -82,9 +82,9 @@ class Raw:
         self.reader, self.head, self.bytes, self.uncompressed = reader, head, [], 0
 
     @classmethod
-    async def connect(cls, port, offer):
+    async def connect(cls, port, offer, path="/ws/stream"):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
-        writer.write(f"GET /ws/stream HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                      f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
                      f"{offer}\r\n".encode())
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)

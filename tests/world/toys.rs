@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use weirgate::auth::Origins;
 use weirgate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Entrance,
-    Frame, Gateway, Incoming, Joined, Lead, Left, Publication, Retain, SessionKey, TopicName,
+    Frame, Gateway, Incoming, Joined, Lead, Left, MaxRate, Publication, Retain, SessionKey,
+    TopicName,
 };
 use weirgate::wire::head::RequestHead;
 
@@ -70,8 +71,13 @@ pub(crate) fn admit<C>(
         let code = CloseCode::new(1008, "Authentication failed");
         return Admission::AcceptThenClose(Accepted::default(), code);
     }
+    let max_rate = match MaxRate::of(head) {
+        Ok(max_rate) => max_rate,
+        Err(refusal) => return Admission::Refuse(refusal),
+    };
     let accepted = Accepted {
         outbound_per_second: rate,
+        max_rate,
         ..Accepted::default()
     };
     Admission::Accept(accepted, client)

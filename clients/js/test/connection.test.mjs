@@ -354,8 +354,8 @@ test("the address may be relative, http, or made anew each time; a bad one is th
   try {
     connect("../ws/stream").close();
     assert.equal(latest().url, "wss://feed.example/ws/stream");
-    connect("http://localhost:8000/ws/stream", { protocols: ["a"] }).close();
-    assert.equal(latest().url, "ws://localhost:8000/ws/stream");
+    connect("http://localhost:8000/ws/stream?a=1", { protocols: ["a"], maxHz: 2 }).close();
+    assert.equal(latest().url, "ws://localhost:8000/ws/stream?a=1&max_hz=2");
     assert.deepEqual(latest().protocols, ["a"]);
     let token = 0;
     const feed = connect(() => `ws://x/?token=${(token += 1)}`);

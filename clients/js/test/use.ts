@@ -8,7 +8,7 @@ import { Trades } from "weirgate/trades";
 
 const feed = connect("ws://localhost:8000/ws/stream", { onState: ({ levels }) => levels?.es, signal: AbortSignal.timeout(1) });
 const status: Status = feed.status;
-connect("ws://localhost/", { token: "text" });
+connect("ws://localhost/", { token: "text", maxHz: 0.5 });
 connect("ws://localhost/", { token: async () => "text" });
 // @ts-expect-error a token is no number
 connect("ws://localhost/", { token: 5 });

@@ -43,7 +43,7 @@ use crate::auth::{
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Closing, Core, Entrance, Gateway,
-    Incoming, Left, Publication, SessionKey, TopicName,
+    Incoming, Left, MaxRate, Publication, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
 
@@ -329,7 +329,12 @@ impl Gateway for ChannelsGateway {
         key: SessionKey,
         head: &RequestHead<'_>,
     ) -> Admission<Client> {
+        let max_rate = match MaxRate::of(head) {
+            Ok(max_rate) => max_rate,
+            Err(refusal) => return Admission::Refuse(refusal),
+        };
         let mut accepted = Accepted {
+            max_rate,
             protocol: bearer_protocol(head),
             outbound_per_second: self.settings.outbound_per_second,
             ..Accepted::default()

@@ -1,6 +1,7 @@
 //! Work that is due for a session without an event: pings, pongs, stalls, closes.
 
 use super::phase::{Phase, Ping};
+use super::slots::Slots;
 use super::{Session, Timers};
 use crate::hub::deadlines::Timer;
 use crate::hub::protocol::Protocol as _;
@@ -25,6 +26,8 @@ pub(in crate::hub) enum Due {
     Stop,
     /// A ping is queued.
     Ping,
+    /// The client's slot opens.
+    Slot,
 }
 
 impl Session {
@@ -62,7 +65,8 @@ impl Session {
         };
         let soft = self.queue.over_soft_since();
         let soft = soft.map(|since| since + limits.send_queue.soft_for_us + 1);
-        let all = [cold.timers.next(), pong, self.stall_due(limits), soft];
+        let slot = self.slots().and_then(Slots::due_us);
+        let all = [cold.timers.next(), pong, self.stall_due(limits), soft, slot];
         all.into_iter().flatten().min()
     }
 
@@ -104,6 +108,9 @@ impl Session {
                 reason: CloseReason::SendQueueSoft,
                 reset: true,
             };
+        }
+        if self.is_slot_due(now) {
+            return Due::Slot;
         }
         let interval = limits.ping_interval_us;
         if self
@@ -161,6 +168,11 @@ impl Session {
             self.queue.forget_soft();
         }
         over
+    }
+
+    fn is_slot_due(&self, now: Now) -> bool {
+        let due_us = self.slots().and_then(Slots::due_us);
+        due_us.is_some_and(|at| at <= now.mono_us)
     }
 
     /// Puts a ping in the control part, unless an earlier ping is under way.

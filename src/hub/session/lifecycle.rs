@@ -1,13 +1,14 @@
 //! From one phase to the next: the request head, the 101, the close, the end.
 
 use super::phase::{AfterWrite, Head, LastWords, Open, PendingClose, Phase, Ping};
+use super::slots::Slots;
 use super::{Intake, Moved, Pause, Pauses, Sending, Session};
 use crate::admission::TokenBucket;
 use crate::hub::deadlines::{Timer, Timers};
 use crate::hub::protocol::{Greeted, Protocol as _};
 use crate::hub::send_queue::SendQueue;
 use crate::hub::shell::Permit;
-use crate::hub::{CloseCode, CloseReason, Closing, Ended, Limits, Now};
+use crate::hub::{CloseCode, CloseReason, Closing, Ended, Limits, MaxRate, Now};
 use crate::wire::head::HeadError;
 
 /// The result of reading a request head.
@@ -24,6 +25,7 @@ pub(in crate::hub) enum HeadRead {
 pub(in crate::hub) struct Opening {
     pub(in crate::hub) greeted: Greeted,
     pub(in crate::hub) outbound_per_second: Option<u32>,
+    pub(in crate::hub) max_rate: Option<MaxRate>,
     pub(in crate::hub) user: Option<Box<str>>,
     pub(in crate::hub) refusal: Option<&'static str>,
     /// The time of the first ping; `None`: no pings.
@@ -121,8 +123,12 @@ impl Session {
         let cold = &mut *self.cold;
         cold.codec = greeted.codec;
         if let Some(per_second) = opening.outbound_per_second {
-            self.rate_limited = true;
+            self.is_limited = true;
             cold.rate = Some(TokenBucket::new(per_second, now.mono_us));
+        }
+        if let Some(rate) = opening.max_rate {
+            self.is_limited = true;
+            cold.slots = Some(Box::new(Slots::new(rate)));
         }
         if opening.user.is_some() {
             cold.record.user = opening.user;
@@ -192,7 +198,9 @@ impl Session {
     /// `due`.
     pub(in crate::hub) fn start_closing(&mut self, due: u64, reason: CloseReason) -> Departed {
         self.intake = Intake::Closed;
-        let (frames, bytes) = self.queue.discard_waiting();
+        let held = self.drop_held();
+        let queued = self.queue.discard_waiting();
+        let (frames, bytes) = (held.0 + queued.0, held.1 + queued.1);
         let cold = &mut *self.cold;
         let mut reading = std::mem::take(&mut cold.reading);
         cold.timers = Timers::default();
@@ -251,7 +259,9 @@ impl Session {
             return None;
         }
         self.intake = Intake::Closed;
+        let held = self.drop_held();
         let (frames, bytes) = (self.queue.frames() as u32, self.queue.bytes());
+        let (frames, bytes) = (held.0 + frames, held.1 + bytes);
         let traffic = self.traffic();
         self.queue = SendQueue::new();
         let cold = &mut *self.cold;

@@ -4,12 +4,14 @@
 //! The hot part has the fields that a publish and a flush use; everything else is behind one pointer.
 //! The border is a type boundary, not a promise of speed.
 
+mod delivery;
 mod due;
 mod lifecycle;
 mod look;
 mod phase;
 mod reading;
 mod record;
+mod slots;
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -17,13 +19,14 @@ use std::sync::Arc;
 use super::deadlines::{Timer, Timers};
 use super::deflated::Inflates;
 use super::protocol::{Codec, Encoding, Protocol as _, Step};
-use super::send_queue::{Pushed, SendQueue, Wrote};
+use super::send_queue::{SendQueue, Wrote};
 use super::shell::{Permit, Secured};
 use super::stats::{Moved, PhaseKind};
-use super::{Class, CloseReason, ConflationKey, Frame, Limits, Now, SendQueueLimits};
+use super::{Frame, Limits, Now};
 use crate::admission::{AddressPlace, ClientAddr, Peer, TokenBucket};
 use crate::wire::frame_reader::FrameScratch;
 
+pub(super) use delivery::Delivered;
 pub(super) use due::Due;
 pub(super) use lifecycle::{CloseBegun, Departed, HeadRead, Opening, PeerEnd};
 pub(super) use phase::{AfterWrite, PendingClose};
@@ -32,6 +35,7 @@ pub(super) use reading::{Pause, Pauses};
 use phase::{Head, Phase, Ping};
 use reading::Reading;
 use record::Record;
+use slots::Slots;
 
 /// One connection, from the accept until its socket is released.
 #[derive(Debug)]
@@ -39,8 +43,8 @@ pub(super) struct Session {
     generation: u32,
     intake: Intake,
     sending: Sending,
-    /// Whether a token bucket limits the queue's input.
-    rate_limited: bool,
+    /// Whether a token bucket or the client's own rate limits the queue's input.
+    is_limited: bool,
     /// Whether the gateway waits until the queue has room.
     room_wanted: bool,
     queue: SendQueue,
@@ -80,20 +84,8 @@ struct Cold {
     codec: Option<&'static Codec>,
     permit: Option<Permit>,
     rate: Option<TokenBucket>,
+    slots: Option<Box<Slots>>,
     record: Record,
-}
-
-/// The outcome of a delivery to one client.
-pub(super) enum Delivered {
-    /// The client takes no data.
-    Refused,
-    /// The frame is over the client's rate.
-    Shed,
-    /// The frame waits; never [`Pushed::Over`].
-    Queued(Pushed),
-    /// A limit is exceeded; the frame was not queued. With the reason at the first time, when the
-    /// client joins the list of clients to be dropped.
-    Over(Option<CloseReason>),
 }
 
 /// The effect of one write.
@@ -125,13 +117,14 @@ impl Session {
             codec: None,
             permit: Some(permit),
             rate: None,
+            slots: None,
             record: Record::new(peer, now),
         };
         let session = Self {
             generation,
             intake: Intake::Closed,
             sending: Sending::Idle,
-            rate_limited: false,
+            is_limited: false,
             room_wanted: false,
             queue: SendQueue::new(),
             cold: Box::new(cold),
@@ -188,12 +181,22 @@ impl Session {
 
     /// Frames that wait or were begun.
     pub(super) fn queued_frames(&self) -> usize {
-        self.queue.frames()
+        self.queue.frames() + self.slots().map_or(0, Slots::count)
     }
 
     /// Bytes of the frames that wait; a frame that was begun counts whole.
+    #[inline]
     pub(super) fn queued_bytes(&self) -> usize {
-        self.queue.bytes()
+        self.queue.bytes() + self.slots().map_or(0, Slots::bytes)
+    }
+
+    /// The slots of a client with a rate of its own. Without a limit, nothing cold is touched.
+    #[inline]
+    fn slots(&self) -> Option<&Slots> {
+        match self.is_limited {
+            true => self.cold.slots.as_deref(),
+            false => None,
+        }
     }
 
     /// Whether the kernel took less than offered, and the socket is not writable again.
@@ -201,9 +204,11 @@ impl Session {
         self.sending == Sending::Blocked
     }
 
-    /// Frames that wait or were begun, in their order.
+    /// Frames that wait or were begun: those of the queue in their order, then those that wait for a
+    /// slot.
     pub(super) fn frames(&self) -> impl Iterator<Item = &Arc<Frame>> {
-        self.queue.entries()
+        let held = self.slots().into_iter().flat_map(Slots::frames);
+        self.queue.entries().chain(held)
     }
 
     /// Panics if the session by itself is inconsistent.
@@ -211,96 +216,13 @@ impl Session {
         self.queue.check_invariants();
         let open = self.phase() == PhaseKind::Open;
         assert!(open || !self.takes_data(), "takes data before or after");
+        let held = self.slots().map_or(0, Slots::count);
+        assert!(self.takes_data() || held == 0, "held for no slot");
         let gone = self.phase() == PhaseKind::Gone;
         assert!(!gone || self.queue.is_empty(), "gone, and something waits");
     }
 
-    // ---- what a publish touches
-
-    /// Puts a frame in the send queue.
-    #[inline]
-    pub(super) fn deliver(
-        &mut self,
-        now: Now,
-        frame: &Arc<Frame>,
-        limits: &SendQueueLimits,
-    ) -> Delivered {
-        if self.intake == Intake::Closed {
-            return Delivered::Refused;
-        }
-        if self.rate_limited && frame.class() == Class::Data {
-            let rate = self.cold.rate.as_mut();
-            if rate.is_some_and(|rate| !rate.take(now.mono_us)) {
-                self.queue.shed(frame);
-                return Delivered::Shed;
-            }
-        }
-        let pushed = self.queue.push(now, frame, limits);
-        match pushed {
-            Pushed::Over(reason) => {
-                let first = self.intake != Intake::Over;
-                self.intake = Intake::Over;
-                return Delivered::Over(first.then_some(reason));
-            }
-            Pushed::Conflated { frames, .. } => {
-                self.cold.record.traffic.messages_conflated += u64::from(frames);
-            }
-            Pushed::Queued | Pushed::QueuedOverSoft => {}
-        }
-        Delivered::Queued(pushed)
-    }
-
-    /// Puts a replayed frame in the send queue. Returns false if the client takes no data.
-    pub(super) fn replay(&mut self, now: Now, frame: &Arc<Frame>) -> bool {
-        let takes = self.takes_data();
-        if takes {
-            self.queue.replay(now, frame);
-        }
-        takes
-    }
-
-    /// [`Self::finds_room`] returns `true` once from here on.
-    pub(super) fn want_room(&mut self) {
-        self.room_wanted = true;
-    }
-
-    /// Whether the gateway waits for room and the queue has room.
-    #[inline]
-    pub(super) fn finds_room(&mut self) -> bool {
-        let found = self.room_wanted && self.queue.has_room();
-        self.room_wanted &= !found;
-        found
-    }
-
-    /// Whether so many data frames of so many bytes together would all be queued now, without exceeding
-    /// a limit.
-    pub(super) fn fits(
-        &mut self,
-        now: Now,
-        frames: usize,
-        bytes: usize,
-        soft_bytes: usize,
-    ) -> bool {
-        if self.intake != Intake::Open || self.queue.bytes() + bytes > soft_bytes {
-            return false;
-        }
-        let rate = self.cold.rate.as_mut().filter(|_| self.rate_limited);
-        rate.is_none_or(|rate| rate.holds(frames, now.mono_us))
-    }
-
-    /// Skips the next number: a loss that the client sees as a gap.
-    pub(super) fn skip_number(&mut self) {
-        self.queue.next_seq += 1;
-    }
-
-    /// Removes the keyed frames that were not begun and have one of these keys; returns frames and
-    /// bytes.
-    pub(super) fn forget(&mut self, keys: &[ConflationKey]) -> (u32, usize) {
-        let (frames, bytes) = self.queue.remove(|key| keys.contains(&key));
-        self.queue.rest_if_empty();
-        self.cold.record.traffic.messages_conflated += u64::from(frames);
-        (frames, bytes)
-    }
+    // ---- what a flush touches
 
     /// Joins a list of the next flush: 0 for clients whose frames go out as made, 1 for the others.
     /// `None` if the session is in a list already, or the kernel takes nothing.
@@ -321,8 +243,6 @@ impl Session {
     pub(super) fn forget_window(&mut self) {
         self.queue.forget_window();
     }
-
-    // ---- what a flush touches
 
     #[inline]
     pub(super) fn has_waiting(&self) -> bool {

@@ -93,6 +93,9 @@ class ConnectionOptions(TypedDict, total=False):
     """Upper bound of the doubling. 15,000."""
     request_ms: float
     """Longest wait for a response, counted from the call. 10,000."""
+    max_hz: float
+    """The most times a second at which states of levels, and messages of the conflated names of channels, are to come: 0.1 to
+    1,000. The newest always arrives. The others are skipped, as for a slow client: numbers have gaps. Default: all."""
     queue_max: int
     """Most waiting messages of an iteration; with more, the iteration ends with the error `late`. 10,000."""
     connect_options: dict[str, Any]

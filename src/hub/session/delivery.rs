@@ -1,0 +1,181 @@
+//! The delivery of frames to one client: into the send queue, or into the client's next slot.
+
+use std::sync::Arc;
+
+use super::slots::Slotted;
+use super::{Intake, Session};
+use crate::hub::send_queue::Pushed;
+use crate::hub::{Class, CloseReason, ConflationKey, Frame, Now, SendQueueLimits};
+
+/// The outcome of a delivery to one client.
+pub(in crate::hub) enum Delivered {
+    /// The client takes no data.
+    Refused,
+    /// The frame is over the client's rate.
+    Shed,
+    /// The frame waits; never [`Pushed::Over`].
+    Queued(Pushed),
+    /// The frame waits for the client's next slot.
+    Held {
+        /// 1 if the frame has replaced an older frame, otherwise 0.
+        frames: u32,
+        /// Queue bytes of the older frame.
+        bytes: usize,
+    },
+    /// A limit is exceeded; the frame was not queued. With the reason at the first time, when the
+    /// client joins the list of clients to be dropped.
+    Over(Option<CloseReason>),
+}
+
+impl Session {
+    /// Puts a frame in the send queue, or keeps the frame for the client's next slot.
+    #[inline]
+    pub(in crate::hub) fn deliver(
+        &mut self,
+        now: Now,
+        frame: &Arc<Frame>,
+        limits: &SendQueueLimits,
+    ) -> Delivered {
+        if self.is_limited
+            && let Some(held) = self.hold(now, frame, limits)
+        {
+            return held;
+        }
+        self.push(now, frame, limits)
+    }
+
+    /// Keeps a frame for the client's next slot; `None` if the frame waits for no slot.
+    fn hold(
+        &mut self,
+        now: Now,
+        frame: &Arc<Frame>,
+        limits: &SendQueueLimits,
+    ) -> Option<Delivered> {
+        if self.intake != Intake::Open {
+            return None;
+        }
+        let (slots, key) = (self.cold.slots.as_mut()?, frame.key()?);
+        Some(match slots.judge(now, key, frame, limits.hard_bytes) {
+            Slotted::Leaves => return None,
+            Slotted::Over => self.over(CloseReason::SendQueueHard),
+            Slotted::Held(older) => self.held(older.as_ref()),
+        })
+    }
+
+    /// The number of a frame that is replaced is used up, as if the frame had waited in the queue.
+    fn held(&mut self, older: Option<&Arc<Frame>>) -> Delivered {
+        let Some(older) = older else {
+            return Delivered::Held {
+                frames: 0,
+                bytes: 0,
+            };
+        };
+        self.queue.shed(older);
+        self.cold.record.traffic.messages_conflated += 1;
+        let bytes = older.queue_bytes();
+        Delivered::Held { frames: 1, bytes }
+    }
+
+    /// Opens the client's slot; the frames that waited are to be pushed.
+    pub(in crate::hub) fn open_slot(&mut self, now: Now) -> Vec<Arc<Frame>> {
+        let slots = self.cold.slots.as_mut();
+        slots.map_or_else(Vec::new, |slots| slots.open(now))
+    }
+
+    /// Drops the slots with the frames that wait; returns frames and bytes.
+    pub(super) fn drop_held(&mut self) -> (u32, usize) {
+        let slots = self.cold.slots.take();
+        slots.map_or((0, 0), |slots| (slots.count() as u32, slots.bytes()))
+    }
+
+    /// Puts a frame in the send queue, whatever the client's slots.
+    #[inline]
+    pub(in crate::hub) fn push(
+        &mut self,
+        now: Now,
+        frame: &Arc<Frame>,
+        limits: &SendQueueLimits,
+    ) -> Delivered {
+        if self.intake == Intake::Closed {
+            return Delivered::Refused;
+        }
+        if self.is_limited && frame.class() == Class::Data {
+            let rate = self.cold.rate.as_mut();
+            if rate.is_some_and(|rate| !rate.take(now.mono_us)) {
+                self.queue.shed(frame);
+                return Delivered::Shed;
+            }
+        }
+        let pushed = self.queue.push(now, frame, limits);
+        match pushed {
+            Pushed::Over(reason) => return self.over(reason),
+            Pushed::Conflated { frames, .. } => {
+                self.cold.record.traffic.messages_conflated += u64::from(frames);
+            }
+            Pushed::Queued | Pushed::QueuedOverSoft => {}
+        }
+        Delivered::Queued(pushed)
+    }
+
+    /// Takes nothing more, and is to be dropped.
+    fn over(&mut self, reason: CloseReason) -> Delivered {
+        let first = self.intake != Intake::Over;
+        self.intake = Intake::Over;
+        Delivered::Over(first.then_some(reason))
+    }
+
+    /// Puts a replayed frame in the send queue. Returns false if the client takes no data.
+    pub(in crate::hub) fn replay(&mut self, now: Now, frame: &Arc<Frame>) -> bool {
+        let takes = self.takes_data();
+        if takes {
+            self.queue.replay(now, frame);
+        }
+        takes
+    }
+
+    /// [`Self::finds_room`] returns `true` once from here on.
+    pub(in crate::hub) fn want_room(&mut self) {
+        self.room_wanted = true;
+    }
+
+    /// Whether the gateway waits for room and the queue has room.
+    #[inline]
+    pub(in crate::hub) fn finds_room(&mut self) -> bool {
+        let found = self.room_wanted && self.queue.has_room();
+        self.room_wanted &= !found;
+        found
+    }
+
+    /// Whether so many data frames of so many bytes together would all be queued now, without exceeding
+    /// a limit.
+    pub(in crate::hub) fn fits(
+        &mut self,
+        now: Now,
+        frames: usize,
+        bytes: usize,
+        soft_bytes: usize,
+    ) -> bool {
+        if self.intake != Intake::Open || self.queued_bytes() + bytes > soft_bytes {
+            return false;
+        }
+        let rate = self.cold.rate.as_mut().filter(|_| self.is_limited);
+        rate.is_none_or(|rate| rate.holds(frames, now.mono_us))
+    }
+
+    /// Skips the next number: a loss that the client sees as a gap.
+    pub(in crate::hub) fn skip_number(&mut self) {
+        self.queue.next_seq += 1;
+    }
+
+    /// Removes the keyed frames that were not begun and have one of these keys; returns frames and
+    /// bytes.
+    pub(in crate::hub) fn forget(&mut self, keys: &[ConflationKey]) -> (u32, usize) {
+        let slots = self.cold.slots.as_mut();
+        let held = slots.map_or((0, 0), |slots| slots.remove(keys));
+        let queued = self.queue.remove(|key| keys.contains(&key));
+        let (frames, bytes) = (held.0 + queued.0, held.1 + queued.1);
+        self.queue.rest_if_empty();
+        self.cold.record.traffic.messages_conflated += u64::from(frames);
+        (frames, bytes)
+    }
+}

@@ -1,0 +1,126 @@
+//! The client's own rate: frames with a conflation key wait for the client's next slot, one every
+//! interval, and the newest frame of each key leaves.
+//!
+//! A frame that comes when a slot is open leaves at once, and the next slot is an interval later. Held
+//! frames count as waiting. All clients together hold no more frames than there are keys: a client holds
+//! only the newest frame of a key, and all clients share the frame.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use crate::hub::max_rate::MaxRate;
+use crate::hub::{ConflationKey, Frame, Now};
+
+/// A frame that waits for the slot.
+#[derive(Debug)]
+struct Held {
+    /// Counts the frames: the order in which they leave.
+    number: u64,
+    frame: Arc<Frame>,
+}
+
+/// What becomes of a frame.
+#[derive(Debug)]
+pub(super) enum Slotted {
+    /// A slot is open: the frame leaves at once.
+    Leaves,
+    /// The frame waits for the next slot, in the place of an older frame of the same key.
+    Held(Option<Arc<Frame>>),
+    /// The frames that wait have too many bytes.
+    Over,
+}
+
+/// The slots of one client.
+#[derive(Debug)]
+pub(super) struct Slots {
+    interval_us: u64,
+    /// When the next slot opens, microseconds of the monotonic clock.
+    next_us: u64,
+    held: HashMap<ConflationKey, Held, RandomState>,
+    /// Queue bytes of the held frames.
+    bytes: usize,
+    numbered: u64,
+}
+
+impl Slots {
+    /// Slots of which the first is open.
+    pub(super) fn new(rate: MaxRate) -> Self {
+        Self {
+            interval_us: rate.interval_us(),
+            next_us: 0,
+            held: HashMap::default(),
+            bytes: 0,
+            numbered: 0,
+        }
+    }
+
+    /// Decides on a frame; at most `bytes_max` bytes wait behind the first frame.
+    pub(super) fn judge(
+        &mut self,
+        now: Now,
+        key: ConflationKey,
+        frame: &Arc<Frame>,
+        bytes_max: usize,
+    ) -> Slotted {
+        if self.held.is_empty() && now.mono_us >= self.next_us {
+            self.next_us = now.mono_us + self.interval_us;
+            return Slotted::Leaves;
+        }
+        let replaced = self.held.get(&key).map(|held| held.frame.queue_bytes());
+        let others = self.held.len() - usize::from(replaced.is_some());
+        let bytes = self.bytes - replaced.unwrap_or(0) + frame.queue_bytes();
+        if others > 0 && bytes > bytes_max {
+            return Slotted::Over;
+        }
+        self.numbered += 1;
+        self.bytes = bytes;
+        let newest = Held {
+            number: self.numbered,
+            frame: Arc::clone(frame),
+        };
+        let older = self.held.insert(key, newest);
+        Slotted::Held(older.map(|held| held.frame))
+    }
+
+    /// When the slot opens for which frames wait.
+    pub(super) fn due_us(&self) -> Option<u64> {
+        (!self.held.is_empty()).then_some(self.next_us)
+    }
+
+    /// Opens the slot: returns the held frames in the order in which they came.
+    pub(super) fn open(&mut self, now: Now) -> Vec<Arc<Frame>> {
+        // A late call moves no later slot, unless a whole slot has passed.
+        self.next_us += self.interval_us;
+        if self.next_us <= now.mono_us {
+            self.next_us = now.mono_us + self.interval_us;
+        }
+        self.bytes = 0;
+        let mut held: Vec<Held> = std::mem::take(&mut self.held).into_values().collect();
+        held.sort_unstable_by_key(|held| held.number);
+        held.into_iter().map(|held| held.frame).collect()
+    }
+
+    /// Removes the held frames with one of these keys; returns frames and bytes.
+    pub(super) fn remove(&mut self, keys: &[ConflationKey]) -> (u32, usize) {
+        let gone = keys.iter().filter_map(|key| self.held.remove(key));
+        let (frames, bytes) = gone.fold((0, 0), |(frames, bytes), held| {
+            (frames + 1, bytes + held.frame.queue_bytes())
+        });
+        self.bytes -= bytes;
+        (frames, bytes)
+    }
+
+    pub(super) fn frames(&self) -> impl Iterator<Item = &Arc<Frame>> {
+        self.held.values().map(|held| &held.frame)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.held.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}

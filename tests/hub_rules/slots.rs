@@ -1,0 +1,209 @@
+//! A client's own rate: frames with a conflation key wait for the client's next slot.
+
+use std::collections::BTreeSet;
+
+use weirgate::hub::{CloseReason, DrainPlan, Limits, SessionKey};
+
+use super::{SECOND, small_queue, state};
+use crate::world::state::State;
+use crate::world::{Random, World};
+
+/// A member of "levels" with two slots a second.
+fn slotted(world: &mut World<State>) -> SessionKey {
+    world.connect("/ws?max_hz=2", None)
+}
+
+fn balance(world: &World<State>) -> [u64; 4] {
+    let s = world.hub.stats();
+    [
+        s.messages_queued,
+        s.messages_sent,
+        s.messages_conflated,
+        s.messages_waiting,
+    ]
+}
+
+#[test]
+fn the_first_frame_leaves_at_once_and_the_newest_at_each_slot() {
+    let mut world = state(small_queue());
+    let (key, fast) = (slotted(&mut world), world.connect("/ws", None));
+    for n in 0..21 {
+        world.publish("levels/1", &n.to_string());
+        world.advance(SECOND / 20);
+    }
+    assert_eq!(world.texts(key), ["0", "9", "19"]);
+    assert_eq!(world.texts(fast).len(), 21);
+    // What waits leaves though nothing more comes.
+    world.advance(SECOND / 2);
+    assert_eq!(world.texts(key), ["20"]);
+    assert_eq!(balance(&world), [42, 25, 17, 0]);
+    // Behind a pause the next frame leaves at once.
+    world.advance(10 * SECOND);
+    world.publish("levels/1", "late");
+    assert_eq!(world.texts(key), ["late"]);
+    world.hub.check_invariants();
+}
+
+#[test]
+fn each_key_has_its_newest_frame_and_the_order_is_that_of_the_frames() {
+    let mut world = state(small_queue());
+    let key = slotted(&mut world);
+    world.publish("levels/1", "at once");
+    for (topic, body) in [
+        ("levels/1", "a"),
+        ("levels/2", "b"),
+        ("levels/3", "c"),
+        ("levels/1", "d"),
+    ] {
+        world.publish(topic, body);
+    }
+    assert_eq!(world.texts(key), ["at once"]);
+    assert_eq!(balance(&world), [5, 1, 1, 3]);
+    assert_eq!(world.hub.stats().send_queue_bytes, 3 * 3);
+    world.advance(SECOND / 2);
+    assert_eq!(world.texts(key), ["b", "c", "d"]);
+}
+
+#[test]
+fn answers_and_frames_without_a_key_never_wait() {
+    let mut world = state(small_queue());
+    let key = slotted(&mut world);
+    world.publish("levels/1", "a");
+    world.publish("levels/1", "b");
+    world.text(key, "ask");
+    assert_eq!(world.texts(key), ["a", "ask"]);
+    world.advance(SECOND / 2);
+    assert_eq!(world.texts(key), ["b"]);
+}
+
+#[test]
+fn what_waits_for_a_slot_leaves_before_a_close_and_a_stop() {
+    let mut world = state(small_queue());
+    let keys = [slotted(&mut world), slotted(&mut world)];
+    world.publish("levels/1", "a");
+    world.publish("levels/1", "b");
+    world.text(keys[0], "bye now");
+    assert_eq!(world.texts(keys[0]), ["a", "b"]);
+    world.hub.drain(world.now, DrainPlan::default());
+    world.settle();
+    world.advance(SECOND);
+    assert_eq!(world.texts(keys[1]), ["a", "b"]);
+    let stats = world.hub.stats();
+    assert_eq!((stats.messages_waiting, stats.messages_dropped), (0, 0));
+}
+
+#[test]
+fn what_waits_for_a_slot_ends_with_the_client() {
+    let mut world = state(small_queue());
+    let key = slotted(&mut world);
+    world.publish("levels/1", "a");
+    world.publish("levels/1", "b");
+    world.publish("levels/2", "c");
+    world.end(key, true);
+    let stats = world.hub.stats();
+    assert_eq!((stats.messages_waiting, stats.messages_dropped), (0, 2));
+    assert_eq!(stats.send_queue_bytes, 0);
+    world.advance(SECOND);
+}
+
+#[test]
+fn frames_of_a_topic_that_was_left_do_not_come_later() {
+    let mut world = state(small_queue());
+    let key = slotted(&mut world);
+    world.text(key, "join other");
+    world.publish("levels/1", "a");
+    world.publish("other/2", "b");
+    world.text(key, "leave other");
+    world.advance(SECOND);
+    assert_eq!(world.texts(key), ["a"]);
+    // Of a topic with more keys than are remembered the frames leave before the topic is left.
+    world.text(key, "join other");
+    for n in 0..70 {
+        world.publish(&format!("other/{n}"), &n.to_string());
+    }
+    world.text(key, "leave other");
+    assert_eq!(world.hub.stats().messages_waiting, 0);
+    world.advance(SECOND);
+    assert_eq!(world.texts(key).len(), 70 - 63);
+}
+
+#[test]
+fn the_hard_limit_holds_for_the_newest_of_many_keys() {
+    let mut world = state(small_queue());
+    let key = slotted(&mut world);
+    for n in 0..20 {
+        world.publish(&format!("levels/{n}"), &"x".repeat(98));
+    }
+    assert_eq!(world.reason(key), None, "one at once, 19 of 100 bytes wait");
+    for n in 0..20 {
+        world.publish(&format!("levels/{n}"), &"y".repeat(98));
+    }
+    assert_eq!(world.reason(key), None, "20 wait");
+    world.publish("levels/20", "z");
+    assert_eq!(world.reason(key), Some(CloseReason::SendQueueHard));
+    let stats = world.hub.stats();
+    assert_eq!((stats.messages_waiting, stats.send_queue_bytes), (0, 0));
+}
+
+#[test]
+fn a_value_out_of_range_is_refused_with_its_reason() {
+    let mut world = state(Limits::default());
+    let key = world.accept(usize::MAX);
+    world.send(key, &crate::world::client::request("/ws?max_hz=0", None));
+    assert_eq!(world.net.sockets[&key].client.status(), Some(400));
+    let closes = world.hub.stats().closes_for(CloseReason::BadRequest);
+    assert_eq!((closes, world.hub.stats().opened), (1, 0));
+}
+
+/// Whatever happens: the newest of each key arrives. If the kernel takes everything: at two moments a second.
+#[test]
+fn at_random_the_newest_arrives_and_no_slot_comes_early() {
+    for seed in 0..200 {
+        let mut random = Random::new(seed);
+        let mut world = state(Limits {
+            ping_interval_us: 0,
+            ..Limits::default()
+        });
+        let key = slotted(&mut world);
+        let mut newest = [None; 4];
+        let mut received: Vec<(u64, String)> = Vec::new();
+        for n in 0..300_u64 {
+            match random.below(10) {
+                0..6 => {
+                    let topic = random.below(4);
+                    world.publish(&format!("levels/{topic}"), &format!("{topic} {n}"));
+                    newest[topic as usize] = Some(n);
+                }
+                6..9 => world.advance(random.below(SECOND / 4)),
+                _ if seed % 2 == 0 => {
+                    let socket = world.net.sockets.get_mut(&key).expect("a socket");
+                    socket.room = random.below(200) as usize;
+                    world.open_window(key, 0);
+                }
+                _ => {}
+            }
+            world.hub.check_invariants();
+            let at = world.now.mono_us;
+            received.extend(world.texts(key).into_iter().map(|text| (at, text)));
+        }
+        world.open_window(key, usize::MAX);
+        world.advance(SECOND);
+        let rest = world.texts(key).into_iter();
+        received.extend(rest.map(|text| (world.now.mono_us, text)));
+        let moments: BTreeSet<u64> = received.iter().map(|(at, _)| *at).collect();
+        let spent = world.now.mono_us - 1_000_000;
+        if seed % 2 == 1 {
+            assert!(
+                moments.len() as u64 <= 2 + 2 * spent / SECOND,
+                "seed {seed}"
+            );
+        }
+        for (topic, newest) in newest.iter().enumerate() {
+            let prefix = format!("{topic} ");
+            let of_topic = received.iter().filter_map(|(_, t)| t.strip_prefix(&prefix));
+            let numbers: Vec<u64> = of_topic.map(|n| n.parse().expect("a number")).collect();
+            assert!(numbers.is_sorted(), "seed {seed}: {numbers:?}");
+            assert_eq!(numbers.last(), newest.as_ref(), "seed {seed}, key {topic}");
+        }
+    }
+}
