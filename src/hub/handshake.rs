@@ -3,8 +3,8 @@
 
 use super::core::Core;
 use super::gateway::{Accepted, Admission, Entrance, Gateway};
-use super::hub::{Hub, RETRY};
-use super::protocol::{Request, RequestRefusal, Speaks};
+use super::hub::Hub;
+use super::protocol::{Request, RequestRefusal, Speaks, event_stream};
 use super::session::{HeadRead, Opening};
 use super::shell::Effect;
 use super::{CloseReason, Closing, SessionKey};
@@ -39,13 +39,18 @@ impl Core {
         if let Some(peer) = self.peer(key)
             && !self.limits.trusted_proxies.trusts_peer(&peer)
         {
-            self.admit(key, peer.client());
+            self.admit(key, peer.client(), None);
         }
     }
 
     /// Records the path and the client's address. Returns false if the address has reached its limit;
-    /// the refusal is queued then.
-    fn admit_request(&mut self, key: SessionKey, head: &RequestHead<'_>) -> bool {
+    /// the refusal is queued then. `stream` is that of [`refuse`](Self::refuse).
+    fn admit_request(
+        &mut self,
+        key: SessionKey,
+        head: &RequestHead<'_>,
+        stream: Option<&RequestHead<'_>>,
+    ) -> bool {
         let Some(session) = self.clients.session_mut(key) else {
             return false;
         };
@@ -57,10 +62,15 @@ impl Core {
         }
         let client = trusted.client(&peer, head.header_values("X-Forwarded-For"));
         session.set_client_addr(client);
-        self.admit(key, client)
+        self.admit(key, client, stream)
     }
 
-    fn admit(&mut self, key: SessionKey, client: ClientAddr) -> bool {
+    fn admit(
+        &mut self,
+        key: SessionKey,
+        client: ClientAddr,
+        stream: Option<&RequestHead<'_>>,
+    ) -> bool {
         let place = match self.addresses.admit(client, self.now.mono_us) {
             Ok(place) => place,
             Err(refusal) => {
@@ -78,7 +88,8 @@ impl Core {
                         CloseReason::ConnectionRatePerIp,
                     ),
                 };
-                self.refuse(key, status, RETRY, detail, reason);
+                let refusal = RequestRefusal::for_now(status, detail);
+                self.refuse(key, refusal, reason, stream);
                 return false;
             }
         };
@@ -88,33 +99,40 @@ impl Core {
         true
     }
 
-    /// Responds with a status and a `{"detail":…}` body, then closes.
+    /// Responds with a status and a `{"detail":…}` body, then closes. `stream`: the head of a request for
+    /// an event stream that is valid but for this refusal. If the refusal passes, such a client gets a
+    /// stream that ends at once.
     pub(super) fn refuse(
         &mut self,
         key: SessionKey,
-        status: u16,
-        headers: &[(&str, &str)],
-        detail: &str,
+        refusal: RequestRefusal,
         reason: CloseReason,
+        stream: Option<&RequestHead<'_>>,
     ) {
         let now = self.now;
+        let stream = stream.filter(|_| refusal.passes());
+        let stream = stream.map(|head| (head, self.random()));
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
-        session.set_status(status);
-        response::refusal(session.control(now), status, headers, detail);
+        if let Some((head, random)) = stream {
+            session.set_status(200);
+            event_stream::refuse(head, random, session.control(now));
+        } else {
+            let (status, headers) = (refusal.status, refusal.headers);
+            session.set_status(status);
+            response::refusal(session.control(now), status, headers, refusal.detail);
+        }
         self.clients.stats.refused += 1;
         self.start_closing(key, reason);
     }
 
     fn refuse_head(&mut self, key: SessionKey, error: HeadError) {
-        let reason = CloseReason::BadRequest;
-        self.refuse(key, error.status(), &[], error.reason(), reason);
+        self.refuse_request(key, RequestRefusal::new(error.status(), error.reason()));
     }
 
     fn refuse_request(&mut self, key: SessionKey, refusal: RequestRefusal) {
-        let reason = CloseReason::BadRequest;
-        self.refuse(key, refusal.status, refusal.headers, refusal.detail, reason);
+        self.refuse(key, refusal, CloseReason::BadRequest, None);
     }
 
     fn hand_to_http(&mut self, key: SessionKey, mut read: Vec<u8>, input: &mut &[u8]) {
@@ -187,6 +205,12 @@ impl Core {
     }
 }
 
+/// Whether the path has clients, and the page that sends the request may be one of them.
+fn may_connect<G: Gateway>(gateway: &G, head: &RequestHead<'_>) -> bool {
+    let entrance = gateway.entrance(head.path());
+    matches!(entrance, Entrance::Clients(origins) if origins.allow(head))
+}
+
 impl<G: Gateway> Hub<G> {
     /// Handles a whole request head; `input` has the bytes behind the head.
     pub(super) fn judge_head(&mut self, key: SessionKey, read: Vec<u8>, input: &mut &[u8]) {
@@ -199,20 +223,23 @@ impl<G: Gateway> Hub<G> {
             }
         };
         let draining = core.drain.is_some_and(|d| d.closing);
-        let speaks = match self.gateway.speaks(&head) {
+        let (speaks, stream) = match self.gateway.speaks(&head) {
             None if core.limits.event_stream
                 && head.asks_event_stream()
                 && self.gateway.streams_at(head.path()) =>
             {
-                Some(Speaks::EVENT_STREAM)
+                // A page that may never connect is not asked to come back.
+                let stream = Some(&head).filter(|head| may_connect(&self.gateway, head));
+                (Some(Speaks::EVENT_STREAM), stream)
             }
-            speaks => speaks,
+            speaks => (speaks, None),
         };
         if draining && speaks.is_some() {
-            core.refuse(key, 503, RETRY, "Shutting down", CloseReason::ShuttingDown);
+            let stops = RequestRefusal::for_now(503, "Shutting down");
+            core.refuse(key, stops, CloseReason::ShuttingDown, stream);
             return;
         }
-        if !core.admit_request(key, &head) {
+        if !core.admit_request(key, &head, stream) {
             return;
         }
         let Some(speaks) = speaks else {
@@ -232,7 +259,8 @@ impl<G: Gateway> Hub<G> {
             Entrance::Clients(_) => ("origin", "Origin not allowed"),
         };
         core.set_refusal(key, refusal);
-        core.refuse(key, 403, &[], text, CloseReason::Policy);
+        let forbidden = RequestRefusal::new(403, text);
+        core.refuse(key, forbidden, CloseReason::Policy, None);
     }
 
     /// Handles a client's request for a path that has clients.

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use super::core::Core;
 use super::drain::DrainPlan;
 use super::gateway::Gateway;
+use super::protocol::RequestRefusal;
 use super::session::{Due, Pause};
 use super::shell::{Effect, Permit, Secured, Transmit};
 use super::{
@@ -17,9 +18,6 @@ use super::{
     TopicName, room,
 };
 use crate::admission::Peer;
-
-/// For a 503: the client may come back, but not at once.
-pub(super) const RETRY: &[(&str, &str)] = &[("Retry-After", "1")];
 
 /// The core, a gateway, and the gateway's state of each client.
 #[derive(Debug)]
@@ -54,9 +52,9 @@ impl<G: Gateway> Hub<G> {
         let key = self.core.insert(peer.into(), permit);
         self.core.clients.stats.accepted += 1;
         if self.core.connections() > self.core.limits.connections_max {
+            let full = RequestRefusal::for_now(503, "Too many connections");
             let reason = CloseReason::ConnectionLimit;
-            self.core
-                .refuse(key, 503, RETRY, "Too many connections", reason);
+            self.core.refuse(key, full, reason, None);
         } else {
             self.core.admit_peer(key);
         }
@@ -401,8 +399,8 @@ impl Core {
         match session.due(now, limits) {
             Due::Nothing => {}
             Due::HandshakeTimeout => {
-                let reason = CloseReason::HandshakeTimeout;
-                self.refuse(key, 408, &[], "Request timeout", reason);
+                let late = RequestRefusal::new(408, "Request timeout");
+                self.refuse(key, late, CloseReason::HandshakeTimeout, None);
             }
             Due::End { reason, reset } => self.end(key, reason, reset),
             Due::PongTimeout => {

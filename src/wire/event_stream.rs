@@ -47,16 +47,37 @@ impl<'a> RequestHead<'a> {
 /// origin of the requesting page, which may connect. `retry_ms`: the time after which an `EventSource`
 /// connects again when the stream is lost.
 pub fn answer(out: &mut Vec<u8>, origin: Option<&str>, retry_ms: u64) {
+    head(out, origin, "");
+    out.extend_from_slice(&retry(retry_ms));
+    out.push(b'\n');
+}
+
+/// Appends a whole response without an event, after which an `EventSource` connects again. The length
+/// tells other clients that the stream has already ended.
+pub fn refusal(out: &mut Vec<u8>, origin: Option<&str>, retry_ms: u64) {
+    let mut body = retry(retry_ms);
+    body.push(b'\n');
+    head(out, origin, &format!("Content-Length: {}\r\n", body.len()));
+    out.extend_from_slice(&body);
+}
+
+/// The line with the time after which an `EventSource` connects again.
+pub fn retry(retry_ms: u64) -> Vec<u8> {
+    format!("retry: {retry_ms}\n").into_bytes()
+}
+
+fn head(out: &mut Vec<u8>, origin: Option<&str>, length: &str) {
     // `X-Accel-Buffering`: nginx passes each event on at once.
     out.extend_from_slice(
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
           X-Accel-Buffering: no\r\nConnection: close\r\n",
     );
+    out.extend_from_slice(length.as_bytes());
     if let Some(origin) = origin {
         let cors = format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n");
         out.extend_from_slice(cors.as_bytes());
     }
-    out.extend_from_slice(format!("\r\nretry: {retry_ms}\n\n").as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The field name before the first line of an event's data.
@@ -150,6 +171,18 @@ mod tests {
         );
         let cors = "\r\nAccess-Control-Allow-Origin: https://a.example\r\nVary: Origin\r\n\r\n";
         assert!(text(Some("https://a.example")).contains(cors));
+    }
+
+    #[test]
+    fn a_refusal_is_a_stream_that_ends_with_the_time_to_come_back() {
+        let mut out = Vec::new();
+        refusal(&mut out, Some("https://a.example"), 1_500);
+        assert_eq!(
+            String::from_utf8(out).expect("text"),
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
+             X-Accel-Buffering: no\r\nConnection: close\r\nContent-Length: 13\r\n\
+             Access-Control-Allow-Origin: https://a.example\r\nVary: Origin\r\n\r\nretry: 1500\n\n"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use weirgate::admission::{AddressLimits, TrustedProxies};
 use weirgate::hub::{CloseReason, DrainPlan, Frame, Limits, PhaseKind, SessionKey};
 
 use super::room::{Room, Say};
@@ -19,16 +20,41 @@ fn ask(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n")
 }
 
+/// The time of the line that says when an `EventSource` comes back, and the text behind the line.
+fn retry_ms(text: &str) -> (u64, &str) {
+    let retry = text.strip_prefix("retry: ").expect("a time");
+    let (ms, rest) = retry.split_once('\n').expect("a line");
+    (ms.parse().expect("a number"), rest)
+}
+
+/// Asserts that the client got a whole stream that only says when to come back.
+fn assert_refused_for_now(room: &mut Room, key: SessionKey, why: CloseReason) {
+    let answer = room.take(key);
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert_eq!(
+        head,
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
+             X-Accel-Buffering: no\r\nConnection: close\r\nContent-Length: {}",
+            body.len()
+        )
+    );
+    let (ms, rest) = retry_ms(body);
+    assert!((1_000..5_000).contains(&ms) && rest == "\n", "{answer}");
+    assert!(room.socket(key).half_closed);
+    assert_eq!(room.hub.stats().closes_for(why), 1, "{why:?}");
+    assert_eq!(room.hub.stats().opened, room.hub.stats().open);
+}
+
 /// A client that has read the answer to its request.
 fn stream(room: &mut Room, target: &str) -> SessionKey {
     let key = room.connect(ask(target).as_bytes());
     let answer = room.take(key);
     let (head, events) = answer.split_once("\r\n\r\n").expect("a head");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    let (retry, events) = events.split_once("\n\n").expect("an event");
-    let retry_ms = retry.strip_prefix("retry: ").expect("a time");
-    assert!((1_000..5_000).contains(&retry_ms.parse::<u64>().expect("a number")));
-    room.socket(key).bytes = events.into();
+    let (ms, events) = retry_ms(events);
+    assert!((1_000..5_000).contains(&ms));
+    room.socket(key).bytes = events.strip_prefix('\n').expect("a blank line").into();
     key
 }
 
@@ -182,8 +208,15 @@ fn a_drain_sends_what_waits_and_then_the_close_as_an_event() {
     room.hub.drain(room.now, DrainPlan::default());
     room.settle();
     let late = room.connect(ask("/ws").as_bytes());
-    assert!(room.take(late).starts_with("HTTP/1.1 503 "));
+    assert_refused_for_now(&mut room, late, CloseReason::ShuttingDown);
     room.end(late);
+    let browser = room.connect(UPGRADE);
+    assert_eq!(
+        room.take(browser),
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\
+         Connection: close\r\nRetry-After: 1\r\n\r\n{\"detail\":\"Shutting down\"}"
+    );
+    room.end(browser);
     room.open_window(key, usize::MAX);
     let close = "event: close\ndata: {\"code\":1012,\"reason\":\"\"}\n\n";
     assert_eq!(room.take(key), format!("data: last\n\n{close}"));
@@ -191,6 +224,83 @@ fn a_drain_sends_what_waits_and_then_the_close_as_an_event() {
     room.end(key);
     assert_eq!(room.socket(key).released, Some(false));
     assert!(room.hub.is_drained());
+}
+
+/// Limits by address for the clients of a trusted proxy.
+fn behind_a_proxy(per_ip: AddressLimits) -> Room {
+    Room::new(Limits {
+        per_ip,
+        trusted_proxies: TrustedProxies::Networks(vec!["127.0.0.0/8".parse().expect("a network")]),
+        ..allowed()
+    })
+}
+
+#[test]
+fn an_address_over_its_limit_gets_a_stream_that_ends_and_others_the_status() {
+    for (per_ip, reason, status) in [
+        (
+            AddressLimits {
+                connections_max: Some(1),
+                ..AddressLimits::default()
+            },
+            CloseReason::ConnectionsPerIp,
+            "HTTP/1.1 503 Service Unavailable\r\n",
+        ),
+        (
+            AddressLimits {
+                connections_per_second: Some(1),
+                burst: 1,
+                ..AddressLimits::default()
+            },
+            CloseReason::ConnectionRatePerIp,
+            "HTTP/1.1 429 Too Many Requests\r\n",
+        ),
+    ] {
+        let mut room = behind_a_proxy(per_ip);
+        stream(&mut room, "/ws");
+        let again = room.connect(ask("/ws").as_bytes());
+        assert_refused_for_now(&mut room, again, reason);
+        let page = b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n".as_slice();
+        let post = ask("/ws").replace("GET", "POST");
+        for other in [UPGRADE, page, post.as_bytes()] {
+            let key = room.connect(other);
+            let answer = room.take(key);
+            assert!(answer.starts_with(status), "{answer}");
+            assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
+            assert!(room.hub.stats().open == 1 && room.hub.stats().to_http == 0);
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_for_ever_keeps_its_status_over_a_limit() {
+    let mut room = behind_a_proxy(AddressLimits {
+        connections_max: Some(1),
+        ..AddressLimits::default()
+    });
+    let wrong = ask("/ws").replace("Host: a", "Content-Length: 1\r\nHost: a");
+    let key = room.connect(wrong.as_bytes());
+    assert!(room.take(key).starts_with("HTTP/1.1 400 "));
+}
+
+#[test]
+fn a_close_that_asks_for_a_wait_says_so_to_an_event_source_too() {
+    let mut room = Room::new(Limits {
+        close_retry_after_ms: 60_000,
+        ..allowed()
+    });
+    let keys = [stream(&mut room, "/ws"), stream(&mut room, "/ws")];
+    room.hub.drain(room.now, DrainPlan::default());
+    room.settle();
+    let waits = keys.map(|key| {
+        let text = room.take(key);
+        let (ms, event) = retry_ms(&text);
+        let close = "event: close\ndata: {\"code\":1012,\"reason\":\"retry_after_ms=60000\"}\n\n";
+        assert_eq!(event, close);
+        assert!((60_000..64_000).contains(&ms), "{ms}");
+        ms
+    });
+    assert_ne!(waits[0], waits[1], "not all at the same moment");
 }
 
 #[test]

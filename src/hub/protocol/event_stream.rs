@@ -17,8 +17,9 @@ use crate::wire::object_writer::ObjectWriter;
 /// Bytes behind the request that are read and ignored.
 const IGNORED_BYTES_MAX: usize = 16 * 1024;
 
-/// An `EventSource` comes back after this time at the earliest, in milliseconds, and after
-/// [`RETRY_SPREAD_MS`] more at the latest: not all clients of an instance at the same moment.
+/// An `EventSource` comes back after this time at the earliest, in milliseconds, as after the
+/// `Retry-After` of [`RequestRefusal::for_now`], and after [`RETRY_SPREAD_MS`] more at the latest: not
+/// all clients of an instance at the same moment.
 const RETRY_MS: u64 = 1_000;
 const RETRY_SPREAD_MS: u64 = 4_000;
 
@@ -37,11 +38,7 @@ fn encode(frame: &Frame, out: &mut Vec<u8>) {
 }
 
 const fn bad_request(detail: &'static str) -> RequestRefusal {
-    RequestRefusal {
-        status: 400,
-        headers: &[],
-        detail,
-    }
+    RequestRefusal::new(400, detail)
 }
 
 /// Checks the request and the messages in the query.
@@ -68,14 +65,23 @@ pub(super) fn check(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Reque
 /// Responds with a 200; the events follow.
 pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, RequestRefusal> {
     let head = request.head;
-    let retry_ms = RETRY_MS + request.random % RETRY_SPREAD_MS;
-    event_stream::answer(out, head.header("Origin"), retry_ms);
+    let retry_spread_ms = request.random % RETRY_SPREAD_MS;
+    event_stream::answer(out, head.header("Origin"), RETRY_MS + retry_spread_ms);
     let messages: Vec<_> = head.sent_in_query().flatten().collect();
     let stream = EventStream {
         messages: messages.into_iter(),
         ignored_bytes: 0,
+        retry_spread_ms,
     };
     Ok(Greeted::new(Box::new(stream), &CODEC))
+}
+
+/// Responds to a request that is refused for now: a whole stream, which only says when to come back.
+/// After any status but 200 an `EventSource` never comes back (WHATWG HTML §9.2.3, "fail the
+/// connection").
+pub(in crate::hub) fn refuse(head: &RequestHead<'_>, random: u64, out: &mut Vec<u8>) {
+    let retry_ms = RETRY_MS + random % RETRY_SPREAD_MS;
+    event_stream::refusal(out, head.header("Origin"), retry_ms);
 }
 
 #[derive(Debug)]
@@ -83,6 +89,8 @@ struct EventStream {
     /// Messages of the query, not yet handled.
     messages: vec::IntoIter<String>,
     ignored_bytes: usize,
+    /// The part of this client in the time after which it comes back.
+    retry_spread_ms: u64,
 }
 
 impl Protocol for EventStream {
@@ -111,6 +119,11 @@ impl Protocol for EventStream {
         let mut object = ObjectWriter::new();
         object.number("code", u64::from(code.code));
         object.string("reason", &code.reason());
+        if code.retry_after_ms > 0 {
+            // An `EventSource` knows no close event, but comes back after the wait all the same.
+            let retry_ms = u64::from(code.retry_after_ms) + self.retry_spread_ms;
+            out.extend_from_slice(&event_stream::retry(retry_ms));
+        }
         out.extend_from_slice(b"event: close\n");
         out.extend_from_slice(DATA);
         event_stream::end_data(out, object.finish().as_bytes());

@@ -7,7 +7,7 @@
 //! A frame is made as a WebSocket frame; the first client that needs the encoding of another protocol
 //! makes that encoding, once per frame.
 
-mod event_stream;
+pub(super) mod event_stream;
 pub(super) mod websocket;
 
 use std::fmt;
@@ -239,6 +239,31 @@ pub struct RequestRefusal {
     pub headers: &'static [(&'static str, &'static str)],
     /// The fault, for the client to read.
     pub detail: &'static str,
+}
+
+impl RequestRefusal {
+    /// Returns a refusal that is final.
+    pub(super) const fn new(status: u16, detail: &'static str) -> Self {
+        Self {
+            status,
+            headers: &[],
+            detail,
+        }
+    }
+
+    /// Returns a refusal that passes, with 503 or 429: the client may come back, but not at once. The
+    /// second is that of [`event_stream::RETRY_MS`].
+    pub(super) const fn for_now(status: u16, detail: &'static str) -> Self {
+        Self {
+            headers: &[("Retry-After", "1")],
+            ..Self::new(status, detail)
+        }
+    }
+
+    /// Whether the same request may succeed later.
+    pub(super) const fn passes(self) -> bool {
+        matches!(self.status, 429 | 503)
+    }
 }
 
 /// The encoding of a client's frames: small, because every send queue has an `Encoding`.
