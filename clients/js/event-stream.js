@@ -118,12 +118,14 @@ export class EventStream extends Shape {
     for (const message of messages) url.searchParams.append("send", message);
     try {
       const response = await fetch(url, { headers: this.#headers, signal: abort.signal, cache: "no-store" });
-      const type = response.headers.get("content-type") ?? "";
-      if (!response.ok || !type.startsWith("text/event-stream")) {
+      const { headers, ok, status } = response;
+      if (!ok || !headers.get("content-type")?.startsWith("text/event-stream")) {
         abort.abort();
-        const isFinal = messages.length > 0 && TOO_MUCH.has(response.status);
-        return this.#ended(abort, isFinal ? 1009 : 1006, `HTTP status ${response.status}`);
+        const isFinal = messages.length > 0 && TOO_MUCH.has(status);
+        return this.#ended(abort, isFinal ? 1009 : 1006, `HTTP status ${status}`);
       }
+      // With a length the response is a wait, not a stream.
+      if (headers.has("content-length")) return this.#ended(abort, 1006, `retry_after_ms=${/\d+/.exec(await response.text())}`);
       if (abort !== this.#abort) return;
       this.#heardAt = now();
       // Without messages there is no response to wait for.

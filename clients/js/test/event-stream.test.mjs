@@ -108,6 +108,30 @@ test("a lost stream, and an answer that is no stream, close with 1006; too much 
   assert.equal(much.closes[0][0], 1009);
 });
 
+test("a stream with a length is a refusal: not open, and back no sooner than it says", async () => {
+  const body = "retry: 1234\n\n", headers = { "Content-Type": "text/event-stream", "Content-Length": body.length };
+  let isFull = true;
+  const { asked, url } = await streams((response) => {
+    if (isFull) response.writeHead(200, headers).end(body);
+    else response.writeHead(200, { "Content-Type": "text/event-stream" }).write("retry: 1234\n\n");
+  });
+  const { stream, closes } = streamOf(url);
+  let isOpen = false;
+  stream.onopen = () => { isOpen = true; };
+  await until(() => closes.length, 5_000, "the refusal");
+  assert.deepEqual([isOpen, closes], [false, [[1006, "retry_after_ms=1234"]]]);
+
+  const feed = new Levels(url, { WebSocket: EventStream });
+  open.push(() => feed.close());
+  await until(() => feed.lastClose, 5_000, "the refusal");
+  assert.deepEqual([feed.lastClose.opened, feed.lastClose.retryAfterMs], [false, 1_234]);
+  const refusedAt = performance.now();
+  isFull = false;
+  await until(() => feed.status === "open", 10_000, "the next attempt");
+  assert.ok(performance.now() - refusedAt > 1_000, "it waits");
+  assert.equal(asked.length, 3);
+});
+
 test("messages of a tick go together, subscriptions again with each later one, others once", async () => {
   const { asked, url } = await streams();
   const { stream } = streamOf(url);
