@@ -1,6 +1,7 @@
-// uWebSockets with its own publish and subscribe: one topic, one loop.
+// uWebSockets with its own publish and subscribe: one topic, one loop. Over TLS with TLS_CERT and TLS_KEY.
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
+#include <openssl/ssl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -60,9 +61,8 @@ template <typename On> static void relay(int nats, On on) {
 
 struct Nothing {};
 
-int main() {
-    uWS::App app;
-    app.ws<Nothing>("/ws/stream", {.open = [](auto *client) { client->subscribe("flow"); }});
+template <typename App> static void serve(App &app) {
+    app.template ws<Nothing>("/ws/stream", {.open = [](auto *client) { client->subscribe("flow"); }});
     int port = std::stoi(variable("GATEWAY_PORT", "8000"));
     app.listen("127.0.0.1", port, [](auto *listening) {
         if (!listening) std::_Exit(1);
@@ -74,4 +74,23 @@ int main() {
         });
     }).detach();
     app.run();
+}
+
+int main() {
+    std::string certificates = variable("TLS_CERT", ""), key = variable("TLS_KEY", "");
+    if (certificates.empty() || key.empty()) {
+        uWS::App app;
+        serve(app);
+        return 0;
+    }
+    uWS::SSLApp app({.key_file_name = key.c_str(), .cert_file_name = certificates.c_str()});
+    if (app.constructorFailed()) {
+        std::cerr << "TLS_CERT or TLS_KEY cannot be used\n";
+        return 1;
+    }
+    // The option ssl_ciphers is about TLS 1.2 and older, so the suite of TLS 1.3 is set with OpenSSL itself.
+    auto *context = static_cast<SSL_CTX *>(app.getNativeHandle());
+    SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
+    if (SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256") != 1) return 1;
+    serve(app);
 }
