@@ -1,6 +1,9 @@
 //! axum's WebSocket: one task per client, each with a receiver of one broadcast channel.
 //!
-//! `peer-axum` leaves the buffers as they come, `peer-axum 4096` sets the read buffer of each client.
+//! `peer-axum` leaves the buffers as they come, `peer-axum 4096` sets the read buffer of each client. Over TLS with
+//! `TLS_CERT` and `TLS_KEY`.
+
+mod tls;
 
 use axum::Router;
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
@@ -27,7 +30,10 @@ async fn main() -> std::io::Result<()> {
     };
     let app = Router::new().route("/ws/stream", get(upgrade));
     let listener = tokio::net::TcpListener::bind(feed::address()).await?;
-    axum::serve(listener, app).await
+    match tls::acceptor()? {
+        Some(acceptor) => axum::serve(tls::Clients::accepted(listener, acceptor)?, app).await,
+        None => axum::serve(listener, app).await,
+    }
 }
 
 async fn client(mut socket: WebSocket, mut messages: Receiver<Utf8Bytes>) {
