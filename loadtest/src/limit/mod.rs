@@ -1,7 +1,10 @@
 //! `loadtest limit`: the least work of a server. A single thread, and a non-blocking send(2) of a
-//! pre-built buffer per client and message; no queues, no pings, no limits, no HTTP.
+//! pre-built buffer per client and message; no queues, no pings, no limits, no HTTP. Over TLS, the frame is also sealed for
+//! each client, with rustls, from the one frame into the one buffer of all clients.
 
+mod client;
 mod server;
+mod session;
 mod source;
 
 use std::sync::Arc;
@@ -12,6 +15,7 @@ use clap::Args;
 pub(crate) use source::frame;
 
 use crate::fault::Fault;
+use crate::tls;
 
 /// Options of `loadtest limit`.
 #[derive(Debug, Args)]
@@ -30,6 +34,9 @@ pub(crate) struct LimitArgs {
     /// Subject to relay
     #[arg(long, default_value = "market.flow")]
     subject: String,
+    /// TLS 1.3 with AES-128-GCM; TLS_CERT and TLS_KEY name the files of the certificates and the key (PEM)
+    #[arg(long)]
+    tls: bool,
     /// Join all waiting frames of a turn (up to 128 KiB) into one send per client
     #[arg(long)]
     batched: bool,
@@ -63,7 +70,8 @@ pub(crate) fn run(args: &LimitArgs, stop: Arc<AtomicBool>) -> Result<(), Fault> 
     } else {
         source::CHANNEL_MESSAGES
     };
-    let mut server = server::Server::bind(args.port, args.batched, args.generate, waiting)?;
+    let tls = args.tls.then(tls::server_config).transpose()?;
+    let mut server = server::Server::bind(args.port, tls, args.batched, args.generate, waiting)?;
     let started = if args.generate {
         source::generate(args, server.inlet())?
     } else if args.lines {

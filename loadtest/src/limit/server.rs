@@ -1,20 +1,22 @@
 //! The limit's loop.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustls::ServerConfig;
 use slab::Slab;
 use socket2::{Domain, Socket, Type};
 
+use super::client::{Buffers, Client, Sent};
+use super::session::Session;
 use super::source::Inlet;
 use crate::fault::{Fault, Tried};
-use crate::wire::handshake;
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -22,19 +24,12 @@ const WAKER: Token = Token(usize::MAX - 1);
 const BATCH_BYTES_MAX: usize = 128 * 1024;
 const BACKLOG: i32 = 4096;
 
-struct Client {
-    stream: TcpStream,
-    /// The request head until the response; `None` once open.
-    head: Option<Vec<u8>>,
-    /// The rest of a partly sent frame. The rest must follow, or the stream would be broken; until
-    /// then, whole frames are skipped.
-    tail: Vec<u8>,
-}
-
 /// The limit's state.
 pub(super) struct Server {
     poll: Poll,
     listener: TcpListener,
+    /// The TLS of the clients; `None` for plain clients.
+    tls: Option<Arc<ServerConfig>>,
     clients: Slab<Client>,
     frames: Receiver<Vec<u8>>,
     sender: Sender<Vec<u8>>,
@@ -46,10 +41,10 @@ pub(super) struct Server {
     lossless: bool,
     behind: usize,
     batch: Vec<u8>,
-    scratch: Box<[u8]>,
+    buffers: Buffers,
     /// Frames not sent because the socket was full.
     skipped: u64,
-    /// Sends of only a part of the bytes.
+    /// Frames of which the socket took only a part. Over TLS also frames of which the socket took nothing.
     partial: u64,
 }
 
@@ -57,6 +52,7 @@ impl Server {
     /// Listens on 127.0.0.1:`port`.
     pub(super) fn bind(
         port: u16,
+        tls: Option<Arc<ServerConfig>>,
         batched: bool,
         lossless: bool,
         in_flight: usize,
@@ -77,6 +73,7 @@ impl Server {
         Ok(Self {
             poll,
             listener,
+            tls,
             clients: Slab::new(),
             frames,
             sender,
@@ -87,7 +84,7 @@ impl Server {
             lossless,
             behind: 0,
             batch: Vec::with_capacity(BATCH_BYTES_MAX),
-            scratch: vec![0; 64 * 1024].into_boxed_slice(),
+            buffers: Buffers::new(),
             skipped: 0,
             partial: 0,
         })
@@ -162,28 +159,20 @@ impl Server {
 
     fn send_all(&mut self, bytes: &[u8]) {
         for (_, client) in &mut self.clients {
-            if client.head.is_some() {
+            if !client.is_open() {
                 continue;
             }
-            if !client.tail.is_empty() {
+            if client.is_behind() {
                 self.skipped += 1;
                 continue;
             }
-            match client.stream.write(bytes) {
-                Ok(n) if n == bytes.len() => {}
-                Ok(n) => {
-                    self.partial += 1;
-                    self.behind += 1;
-                    client.tail.extend_from_slice(&bytes[n..]);
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock && self.lossless => {
-                    self.behind += 1;
-                    client.tail.extend_from_slice(bytes);
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => self.skipped += 1,
-                // A broken socket is removed when its event comes.
-                Err(_) => {}
+            match client.send(bytes, &mut self.buffers) {
+                Sent::Whole | Sent::Broken => {}
+                Sent::Part => self.partial += 1,
+                Sent::Nothing if self.lossless => client.keep(bytes),
+                Sent::Nothing => self.skipped += 1,
             }
+            self.behind += usize::from(client.is_behind());
         }
     }
 
@@ -196,59 +185,31 @@ impl Server {
                 .registry()
                 .register(&mut stream, Token(entry.key()), interest)
                 .tried("epoll_ctl")?;
-            entry.insert(Client {
-                stream,
-                head: Some(Vec::new()),
-                tail: Vec::new(),
-            });
+            let session = self.tls.as_ref().map(Session::new).transpose()?;
+            entry.insert(Client::new(stream, session));
         }
         Ok(())
     }
 
-    fn ready(&mut self, key: usize, writable: bool) {
+    fn ready(&mut self, key: usize, is_writable: bool) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
-        let was_behind = !client.tail.is_empty();
-        if writable && was_behind {
-            if let Ok(n) = client.stream.write(&client.tail) {
-                client.tail.drain(..n);
-            }
-            self.behind -= usize::from(client.tail.is_empty());
+        let (was_behind, was_open) = (client.is_behind(), client.is_open());
+        if is_writable {
+            client.flush();
         }
-        let alive = loop {
-            match client.stream.read(&mut self.scratch) {
-                Ok(0) => break false,
-                Ok(n) => {
-                    let Some(head) = &mut client.head else {
-                        continue;
-                    };
-                    head.extend_from_slice(&self.scratch[..n]);
-                    if head.len() > handshake::HEAD_BYTES_MAX {
-                        break false;
-                    }
-                    let Some(length) = handshake::head_length(head) else {
-                        continue;
-                    };
-                    let Some(answer) = handshake::accept(&head[..length]) else {
-                        break false;
-                    };
-                    if client.stream.write(&answer).ok() != Some(answer.len()) {
-                        break false;
-                    }
-                    client.head = None;
-                    self.open.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => break e.kind() == ErrorKind::WouldBlock,
-            }
+        let is_alive = client.read(&mut self.buffers);
+        let is_behind = is_alive && client.is_behind();
+        let is_open = is_alive && client.is_open();
+        self.behind = self.behind + usize::from(is_behind) - usize::from(was_behind);
+        match (was_open, is_open) {
+            (false, true) => self.open.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.open.fetch_sub(1, Ordering::Relaxed),
+            _ => 0,
         };
-        if !alive {
-            let client = self.clients.remove(key);
-            self.behind -= usize::from(!client.tail.is_empty());
-            if client.head.is_none() {
-                self.open.fetch_sub(1, Ordering::Relaxed);
-            }
+        if !is_alive {
+            self.clients.remove(key);
         }
     }
 }
