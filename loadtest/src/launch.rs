@@ -306,10 +306,11 @@ fn started(
     .ready()
 }
 
-/// Starts the raw limit: this program with the subcommand `limit`.
-pub(crate) fn limit(nats: &str, subject: &str, batched: bool) -> Result<Program, Fault> {
+/// Starts the raw limit: this program with the subcommand `limit`. The certificate for TLS is in the environment.
+pub(crate) fn limit(nats: &str, subject: &str, batched: bool, tls: bool) -> Result<Program, Fault> {
     let mut args = vec!["--nats", nats, "--subject", subject, "--exit-with-stdin"];
     args.extend(batched.then_some("--batched"));
+    args.extend(tls.then_some("--tls"));
     let name = if batched { "limit (batched)" } else { "limit" };
     limit_with(&args, name)
 }

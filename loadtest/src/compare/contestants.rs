@@ -59,7 +59,11 @@ impl Contestant {
         };
         let program = match coalescing {
             None => launch::server(command, &url)?,
-            Some(coalescing) => launch::limit(&url, &args.subject, coalescing)?,
+            Some(coalescing) => launch::limit(&url, &args.subject, coalescing, args.limit_tls)?,
+        };
+        let (is_tls, flag) = match role {
+            Role::Server => (args.tls.contains(&name), "--tls"),
+            _ => (args.limit_tls, "--limit-tls"),
         };
         let bytes = args.bytes.first().copied().unwrap_or_default();
         Ok(Self {
@@ -67,7 +71,7 @@ impl Contestant {
             command: command.to_owned(),
             publisher: Publisher::connect(&url, &args.subject, bytes)?.changing(args.changed),
             deflate: args.deflate.deflate.filter(|_| !args.plain.contains(&name)),
-            tls: tls::wanted(args.tls.contains(&name), "--tls", args.ca_file.as_deref())?,
+            tls: tls::wanted(is_tls, flag, args.ca_file.as_deref())?,
             program,
             nats,
             name,
@@ -95,6 +99,16 @@ impl CompareArgs {
             Limits::None => &[],
         }
     }
+
+    /// The name of a limit. A limit over TLS says so: figures of the two kinds are no pair.
+    fn limit_name(&self, role: Role) -> String {
+        let limit = if self.limit_tls { "TLS limit" } else { "limit" };
+        match role {
+            Role::CoalescingLimit => format!("coalescing {limit}"),
+            Role::LimitAgain => format!("{limit} again"),
+            Role::Limit | Role::Server => limit.into(),
+        }
+    }
 }
 
 /// Starts all contestants: the limits first, then the servers in the given order.
@@ -104,20 +118,18 @@ pub(super) fn start(args: &CompareArgs) -> Result<Vec<Contestant>, Fault> {
             "--limit-batched needs the coalescing limit: --limits both".into(),
         ));
     }
-    if args.aa && args.base().is_none() {
-        return Err(Fault::Usage("--aa needs a limit".into()));
+    if (args.aa || args.limit_tls) && args.base().is_none() {
+        return Err(Fault::Usage("--aa and --limit-tls need a limit".into()));
+    }
+    if args.limit_tls {
+        tls::server_files()?;
     }
     let mut all: Vec<(Role, String, &str)> = Vec::new();
     for role in args.limits() {
-        let name = if *role == Role::Limit {
-            "limit"
-        } else {
-            "coalescing limit"
-        };
-        all.push((*role, name.into(), ""));
+        all.push((*role, args.limit_name(*role), ""));
     }
     if args.aa {
-        all.push((Role::LimitAgain, "limit again".into(), ""));
+        all.push((Role::LimitAgain, args.limit_name(Role::LimitAgain), ""));
     }
     let taken = all.iter().map(|(_, name, _)| name.clone()).collect();
     let names = names(&args.server, taken)?;

@@ -47,6 +47,10 @@ pub(crate) struct CompareArgs {
     /// Ratios in the table are to the limit with joined frames (all frames of a turn in one send)
     #[arg(long)]
     limit_batched: bool,
+    /// The limits speak TLS: TLS 1.3 with AES-128-GCM; TLS_CERT and TLS_KEY name the files of the certificates and the key
+    /// (PEM), as for the servers in loadtest/peers
+    #[arg(long, requires = "ca_file")]
+    limit_tls: bool,
     /// Path of the servers' WebSocket
     #[arg(long, default_value = "/ws/stream")]
     path: String,
@@ -85,7 +89,7 @@ pub(crate) struct CompareArgs {
     /// The clients of this server speak TLS, repeatable: its command listens with TLS on {port}
     #[arg(long, value_name = "NAME", requires = "ca_file")]
     tls: Vec<String>,
-    /// Certificates to trust (PEM), for --tls; the certificate has to name 127.0.0.1
+    /// Certificates to trust (PEM), for --tls and --limit-tls; the certificate has to name 127.0.0.1
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// Share of a payload that differs from the payload before it, 0 to 1

@@ -61,6 +61,8 @@ pub(super) struct Entry {
     name: String,
     role: Role,
     command: String,
+    /// Whether the clients of this contestant speak TLS.
+    tls: bool,
 }
 
 /// All contestants in one case.
@@ -87,6 +89,7 @@ impl Comparison {
             name: c.name.clone(),
             role: c.role,
             command: c.command.clone(),
+            tls: c.tls.is_some(),
         };
         let in_case = |(case, servers): (Case, Vec<Measured>)| CaseResult {
             case,

@@ -15,7 +15,7 @@ pub(crate) const SMALL: [&str; 9] = [
     "0.2",
 ];
 
-fn names(servers: &Value) -> Vec<&str> {
+pub(crate) fn names(servers: &Value) -> Vec<&str> {
     let servers = servers.as_array().unwrap();
     servers
         .iter()

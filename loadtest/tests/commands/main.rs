@@ -1,6 +1,7 @@
 //! The commands against a real nats-server, with the raw limit as the server.
 
 mod compare;
+mod tls;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};

@@ -317,7 +317,8 @@ function controls() {
 function words() {
   const servers = data.contestants.filter((c) => !isLimit(c)).map((c) => c.name);
   const named = servers.length > 3 ? `${servers[0]} and ${servers.length - 1} other servers` : servers.join(", ");
-  const title = servers.length ? `${named} beside the raw limit` : "The raw limit beside itself";
+  const limit = data.contestants.some((c) => isLimit(c) && c.tls) ? "raw TLS limit" : "raw limit";
+  const title = servers.length ? `${named} beside the ${limit}` : `The ${limit} beside itself`;
   $("title").textContent = data.base ? title : servers.join(" beside ");
   document.title = $("title").textContent;
   const pace = data.in_flight ? `${data.in_flight} messages in flight` : `${data.rate} messages a second`;
