@@ -59,7 +59,7 @@ peers: ## Set up the other servers of loadtest/peers (cargo, npm, pip, apt-get d
 
 # The recipe of PERF.md; CLIENTS and BYTES take several numbers.
 compare: build ## weirgate beside all peers that are set up, with a page of plots in target/compare (an hour); ROUNDS, CLIENTS, BYTES
-	servers=(--server "weirgate=$(TARGET)/release/weirgate levels"); absent=(); \
+	unset TLS_CERT TLS_KEY; servers=(--server "weirgate=$(TARGET)/release/weirgate levels"); absent=(); \
 	add() { if [ -e "$$2" ]; then servers+=(--server "$$1=$$3"); else absent+=("$$1"); fi; }; \
 	add uWebSockets target/peers/uwebsockets target/peers/uwebsockets; \
 	add tungstenite target/peers/release/peer-tungstenite target/peers/release/peer-tungstenite; \
