@@ -9,11 +9,8 @@ use crate::wire::head::RequestHead;
 const PARAMETER: &str = "max_hz";
 const MIN_HZ: f64 = 0.1;
 const MAX_HZ: f64 = 1_000.0;
-const REFUSAL: RequestRefusal = RequestRefusal {
-    status: 400,
-    headers: &[],
-    detail: "max_hz must be a number from 0.1 to 1000",
-};
+const REFUSAL: RequestRefusal =
+    RequestRefusal::new(400, "max_hz must be a number from 0.1 to 1000");
 
 /// The most times a second at which a client wants frames with a conflation key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -196,11 +196,20 @@ impl TlsSession {
         }
     }
 
-    /// Keeps the library's alert for the client after an error.
+    /// Keeps the library's alert for the client after an error. Plain bytes before the error are dropped.
     fn keep_alert(&mut self, incoming: &mut [u8]) {
-        let status = self.connection.process_tls_records(incoming);
-        if let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state {
-            keep_encoded(&mut self.kept, |room| data.encode(room));
+        loop {
+            let status = self.connection.process_tls_records(incoming);
+            match status.state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while traffic.next_record().is_some() {}
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    return keep_encoded(&mut self.kept, |room| data.encode(room));
+                }
+                _ => return,
+            }
         }
     }
 
