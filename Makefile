@@ -74,10 +74,11 @@ compare: build ## weirgate beside all peers that are set up, with a page of plot
 	    --clients $(or $(CLIENTS),1000) --bytes $(or $(BYTES),2048$(comma)8192) --report target/compare
 
 conformance: export TEST_BUILD := release
-conformance: deps build ## All 517 cases of Autobahn (needs a Python 2.7) and the whole abuse suite (half an hour)
+conformance: deps build ## All 517 cases of Autobahn (needs a Python 2.7), the whole abuse suite, TLS (half an hour); TLSFUZZER=its checkout
 	tests/conformance/run.sh autobahn all
 	tests/conformance/run.sh abuse-echo
 	tests/conformance/run.sh abuse-levels
+	tests/conformance/run.sh tls
 
 clients: export TEST_BUILD := release
 clients: deps build ## Clients of other authors against the gateways, 41 of them (12 minutes; apt, pip, npm, cargo); NAME='tornado java'

@@ -78,7 +78,7 @@ impl Clients {
             self.stats.messages_queued -= 1;
             self.stats.count_removed(1, frame.queue_bytes());
             self.enter(key, &frame, |session| {
-                session.push(now, &frame, &limits.send_queue)
+                session.deliver_held(now, &frame, &limits.send_queue)
             });
         }
     }
@@ -203,7 +203,7 @@ fn count_queued(stats: &mut HubStats, session: &Session, frame: &Frame) {
     stats.messages_waiting += 1;
     stats.send_queue_bytes += frame.queue_bytes() as u64;
     let peak = &mut stats.send_queue_peak_bytes;
-    *peak = (*peak).max(session.queued_bytes() as u64);
+    *peak = (*peak).max(session.queue_bytes() as u64);
 }
 
 /// Puts a session with something to send in a list of the next flush, once; not a session whose kernel

@@ -45,6 +45,9 @@ pub struct TlsSession {
     kept: Vec<u8>,
     /// The client has ended its side with an alert `close_notify`.
     has_ended: bool,
+    /// The client broke the protocol. The library is not asked again: it may refer to a part of a message
+    /// whose bytes are gone, and panics at such a call.
+    has_failed: bool,
 }
 
 impl std::fmt::Debug for TlsSession {
@@ -85,6 +88,7 @@ impl TlsSession {
             plain: Vec::new(),
             kept: Vec::new(),
             has_ended: false,
+            has_failed: false,
         })
     }
 
@@ -118,6 +122,15 @@ impl TlsSession {
     /// [`io::ErrorKind::InvalidData`]: the client broke the protocol. An alert for the client is
     /// [kept](Self::has_kept).
     pub fn open(&mut self, raw: &mut [u8], into: &mut [u8]) -> io::Result<usize> {
+        if self.has_failed {
+            return Err(invalid("bytes behind an error"));
+        }
+        let opened = self.open_more(raw, into);
+        self.has_failed = opened.is_err();
+        opened
+    }
+
+    fn open_more(&mut self, raw: &mut [u8], into: &mut [u8]) -> io::Result<usize> {
         let mut waiting = std::mem::take(&mut self.plain);
         let mut plain = Plain {
             into,
@@ -196,17 +209,18 @@ impl TlsSession {
         }
     }
 
-    /// Keeps the library's alert for the client after an error. Plain bytes before the error are dropped.
+    /// Keeps the library's alert for the client after an error, behind what the library had to send before.
+    /// Plain bytes before the error are dropped.
     fn keep_alert(&mut self, incoming: &mut [u8]) {
-        loop {
+        // With nothing more to send the library would read on behind the error.
+        while self.connection.wants_write() {
             let status = self.connection.process_tls_records(incoming);
             match status.state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while traffic.next_record().is_some() {}
                 }
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    return keep_encoded(&mut self.kept, |room| data.encode(room));
+                    keep_encoded(&mut self.kept, |room| data.encode(room));
                 }
                 _ => return,
             }
@@ -241,6 +255,9 @@ impl TlsSession {
     /// The session has ended, or its keys are used up.
     #[inline]
     pub fn seal(&mut self, plain: &[u8], into: &mut [u8]) -> io::Result<usize> {
+        if self.has_failed {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         let status = self.connection.process_tls_records(&mut self.incoming);
         match (status.discard, status.state) {
             (0, Ok(ConnectionState::WriteTraffic(mut traffic))) => {
@@ -265,8 +282,12 @@ impl TlsSession {
         self.kept.extend_from_slice(records);
     }
 
-    /// Keeps the alert `close_notify`: nothing follows the alert (RFC 8446 §6.1).
+    /// Keeps the alert `close_notify`: nothing follows the alert (RFC 8446 §6.1). Nothing if the client broke
+    /// the protocol.
     pub fn keep_close_notify(&mut self) {
+        if self.has_failed {
+            return;
+        }
         let status = self.connection.process_tls_records(&mut self.incoming);
         if let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state {
             let mut room = [0; ROOM_BYTES];

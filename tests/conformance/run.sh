@@ -5,6 +5,7 @@
 #   run.sh abuse-quick         the part of abuse.py that takes seconds, against examples/echo
 #   run.sh abuse-echo          all of abuse.py against examples/echo
 #   run.sh abuse-levels        all of abuse.py against `weirgate levels`, with a feed from a real nats-server
+#   run.sh tls                 sslyze against `weirgate demo` over TLS; with TLSFUZZER=its checkout its scripts for TLS 1.3 too
 #
 # OVER_TLS=1: the same over TLS. Autobahn speaks it; for abuse.py HAProxy stands between, which passes the bytes on.
 #
@@ -160,10 +161,31 @@ abuse_levels() {
     return "$rc"
 }
 
+# With an RSA certificate, which the scripts expect.
+tls_suite() {
+    [ -x "$weirgate" ] || fail "no program at $weirgate: run make test once"
+    local tools=$target/tls-tools made=$out/tls-rsa port rc=0
+    port=$(free_port)
+    if ! "$tools/bin/python" -c 'import sslyze, tlslite' 2>/dev/null; then
+        python3 -m venv "$tools" && "$tools/bin/pip" install -q -r "$here/tls-requirements.txt" || fail "pip install -r $here/tls-requirements.txt"
+    fi
+    mkdir -p "$made"
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout "$made/key.pem" -out "$made/cert.pem" -subj /CN=localhost \
+        -addext subjectAltName=DNS:localhost,IP:127.0.0.1 2>"$made/openssl.log" || fail "openssl: $(cat "$made/openssl.log")"
+    "$weirgate" demo --listen 127.0.0.1 --port off --tls-port "$port" --tls-handshakes-per-ip-max 1024 \
+        --tls-cert "$made/cert.pem" --tls-key "$made/key.pem" >"$out/tls.log" 2>&1 &
+    started+=($!)
+    wait_for "$port" weirgate
+    "$tools/bin/python" "$here/tls.py" "$port" "$out/tls-suite" ${TLSFUZZER:+"$TLSFUZZER"} || rc=$?
+    end_all
+    return "$rc"
+}
+
 case ${1:-} in
     autobahn) shift; [ $# -gt 0 ] || set -- quick deflate-quick; autobahn "$@" ;;
     abuse-quick) abuse_quick ;;
     abuse-echo) abuse_echo ;;
     abuse-levels) abuse_levels ;;
+    tls) tls_suite ;;
     *) sed -n '2,/^set -/p' "$0" | sed '$d'; exit 2 ;;
 esac

@@ -44,21 +44,38 @@ impl Session {
         self.push(now, frame, limits)
     }
 
-    /// Keeps a frame for the client's next slot; `None` if the frame waits for no slot.
+    /// Keeps a frame for the client's next slot, or sheds a frame over the client's rate; `None` if the
+    /// frame goes into the send queue. Not inlined: few clients have a limit.
+    #[inline(never)]
     fn hold(
         &mut self,
         now: Now,
         frame: &Arc<Frame>,
         limits: &SendQueueLimits,
     ) -> Option<Delivered> {
-        if self.intake != Intake::Open {
+        if self.intake == Intake::Open
+            && let Some(slots) = self.cold.slots.as_mut()
+            && let Some(key) = frame.key()
+        {
+            match slots.judge(now, key, frame, limits.hard_bytes) {
+                Slotted::Leaves => {}
+                Slotted::Over => return Some(self.over(CloseReason::SendQueueHard)),
+                Slotted::Held(older) => return Some(self.held(older.as_ref())),
+            }
+        }
+        self.shed(now, frame)
+    }
+
+    /// Sheds a frame over the client's rate; `None` if the frame is within the rate.
+    fn shed(&mut self, now: Now, frame: &Frame) -> Option<Delivered> {
+        if self.intake == Intake::Closed || frame.class() != Class::Data {
             return None;
         }
-        let (slots, key) = (self.cold.slots.as_mut()?, frame.key()?);
-        Some(match slots.judge(now, key, frame, limits.hard_bytes) {
-            Slotted::Leaves => return None,
-            Slotted::Over => self.over(CloseReason::SendQueueHard),
-            Slotted::Held(older) => self.held(older.as_ref()),
+        let rate = self.cold.rate.as_mut();
+        let is_over = rate.is_some_and(|rate| !rate.take(now.mono_us));
+        is_over.then(|| {
+            self.queue.shed(frame);
+            Delivered::Shed
         })
     }
 
@@ -88,23 +105,22 @@ impl Session {
         slots.map_or((0, 0), |slots| (slots.count() as u32, slots.bytes()))
     }
 
-    /// Puts a frame in the send queue, whatever the client's slots.
-    #[inline]
-    pub(in crate::hub) fn push(
+    /// Puts a frame that has waited for a slot in the send queue, unless the frame is over the client's
+    /// rate.
+    pub(in crate::hub) fn deliver_held(
         &mut self,
         now: Now,
         frame: &Arc<Frame>,
         limits: &SendQueueLimits,
     ) -> Delivered {
+        let shed = self.shed(now, frame);
+        shed.unwrap_or_else(|| self.push(now, frame, limits))
+    }
+
+    #[inline]
+    fn push(&mut self, now: Now, frame: &Arc<Frame>, limits: &SendQueueLimits) -> Delivered {
         if self.intake == Intake::Closed {
             return Delivered::Refused;
-        }
-        if self.is_limited && frame.class() == Class::Data {
-            let rate = self.cold.rate.as_mut();
-            if rate.is_some_and(|rate| !rate.take(now.mono_us)) {
-                self.queue.shed(frame);
-                return Delivered::Shed;
-            }
         }
         let pushed = self.queue.push(now, frame, limits);
         match pushed {

@@ -184,8 +184,13 @@ impl Session {
         self.queue.frames() + self.slots().map_or(0, Slots::count)
     }
 
-    /// Bytes of the frames that wait; a frame that was begun counts whole.
+    /// Bytes in the send queue, without the frames that wait for a slot.
     #[inline]
+    pub(super) fn queue_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    /// Bytes of the frames that wait; a frame that was begun counts whole.
     pub(super) fn queued_bytes(&self) -> usize {
         self.queue.bytes() + self.slots().map_or(0, Slots::bytes)
     }

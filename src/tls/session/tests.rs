@@ -2,11 +2,12 @@ use std::io::{Read, Write};
 
 use proptest::prelude::*;
 use rustls::client::ClientConnection;
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::cipher::OutboundPlainMessage;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{
     CipherSuite, ClientConfig, ConnectionTrafficSecrets, ContentType, ProtocolVersion,
-    RootCertStore, SupportedProtocolVersion, version,
+    RootCertStore, SignatureScheme, SupportedProtocolVersion, version,
 };
 
 use super::*;
@@ -17,6 +18,14 @@ const VERSIONS: [&[&SupportedProtocolVersion]; 2] = [&[&version::TLS13], &[&vers
 
 /// Both ends before the handshake.
 fn pair(versions: &'static [&'static SupportedProtocolVersion]) -> (ClientConnection, TlsSession) {
+    pair_with(versions, |_| {})
+}
+
+/// The same, with another provider of the client.
+fn pair_with(
+    versions: &'static [&'static SupportedProtocolVersion],
+    change: impl FnOnce(&mut CryptoProvider),
+) -> (ClientConnection, TlsSession) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
     let certificate = made.cert.der().clone();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
@@ -28,7 +37,9 @@ fn pair(versions: &'static [&'static SupportedProtocolVersion]) -> (ClientConnec
         .expect("a certificate");
     let mut roots = RootCertStore::empty();
     roots.add(certificate).expect("a root");
-    let mut client = ClientConfig::builder_with_provider(provider())
+    let mut of_client = CryptoProvider::clone(&provider());
+    change(&mut of_client);
+    let mut client = ClientConfig::builder_with_provider(Arc::new(of_client))
         .with_protocol_versions(versions)
         .expect("versions")
         .with_root_certificates(roots)
@@ -266,6 +277,89 @@ fn a_message_of_the_protocol_in_parts_ends_no_process() {
     session.keep_close_notify();
     let mut rest = forger.record(ContentType::Handshake, &[0, 1, 1]);
     let _ = session.open(&mut rest, &mut into);
+}
+
+/// A client that knows no signature of the certificate's kind learns the reason behind the server's first messages.
+#[test]
+fn an_alert_follows_what_was_to_be_sent_before() {
+    let (mut client, mut session) = pair_with(VERSIONS[0], |provider| {
+        let algorithms = provider.signature_verification_algorithms;
+        let rsa = |(scheme, _): &&(SignatureScheme, _)| *scheme == SignatureScheme::RSA_PSS_SHA256;
+        let mapping: Vec<_> = algorithms.mapping.iter().filter(rsa).copied().collect();
+        provider.signature_verification_algorithms.mapping = mapping.leak();
+    });
+    let mut into = [0; 1_000];
+    session
+        .open(&mut sent(&mut client), &mut into)
+        .expect_err("no signature in common");
+    let mut records = &*kept(&mut session);
+    let mut error = Ok(());
+    while error.is_ok() && !records.is_empty() {
+        client.read_tls(&mut records).expect("a slice");
+        error = client.process_new_packets().map(drop);
+    }
+    let reason = rustls::AlertDescription::HandshakeFailure;
+    assert_eq!(error, Err(rustls::Error::AlertReceived(reason)));
+}
+
+/// The library refers to the part in the caller's buffer, and the error has taken the buffer.
+#[test]
+fn an_error_behind_a_part_of_a_message_ends_no_process() {
+    for part in [&[24, 0][..], &[24, 0, 0, 1][..]] {
+        let (client, mut session) = greeted(VERSIONS[0]);
+        let mut forger = Forger::new(client);
+        let mut into = [0; 1_000];
+        let mut begun = forger.record(ContentType::Handshake, part);
+        assert_eq!(session.open(&mut begun, &mut into).expect("a part"), 0);
+        let mut between = forger.record(ContentType::ApplicationData, b"GET /");
+        let error = session.open(&mut between, &mut into).expect_err("refused");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(session.seal(b"later", &mut [0; 1_000]).is_err());
+        assert!(session.open(&mut [23, 3, 3, 0, 0], &mut into).is_err());
+        session.keep_close_notify();
+    }
+}
+
+#[test]
+fn whatever_a_client_forges_no_process_ends() {
+    let types = [
+        ContentType::Handshake,
+        ContentType::ApplicationData,
+        ContentType::Alert,
+        ContentType::ChangeCipherSpec,
+        ContentType::Heartbeat,
+    ];
+    let parts: [&[u8]; 8] = [
+        &[],
+        &[24],
+        &[24, 0, 0, 1],
+        &[24, 0, 0, 1, 1],
+        &[4, 0],
+        &[1, 0],
+        &[2, 40],
+        b"GET",
+    ];
+    for seed in 0..300 {
+        let mut random = SplitMix64::new(seed);
+        let mut below = |n: usize| random.next_u64() as usize % n;
+        let (client, mut session) = greeted(VERSIONS[0]);
+        let mut forger = Forger::new(client);
+        let mut into = [0; 64];
+        for _ in 0..8 {
+            // Mostly parts of messages of the handshake.
+            let typ = types[below(types.len()).saturating_sub(below(3))];
+            let mut bytes = forger.record(typ, parts[below(parts.len())]);
+            let cut = below(bytes.len());
+            let _ = session.open(&mut bytes[..cut], &mut into);
+            let _ = session.open(&mut bytes[cut..], &mut into);
+            if below(2) == 0 {
+                let _ = session.seal(b"between", &mut [0; 1_000]);
+            }
+        }
+        session.keep_close_notify();
+        let _ = session.open(&mut forger.record(ContentType::Handshake, &[24]), &mut into);
+        session.keep_close_notify();
+    }
 }
 
 #[test]
