@@ -40,8 +40,8 @@ async def test_storms_while_redis_hangs_leave_nothing(redis_server, start_weirga
     storms = await asyncio.gather(*(storm(weirgate, n, 400) for n in range(3)))
     changes = scrape(weirgate)
     waiting = {stage: changes.sum("weirgate_subscription_changes", stage=stage) for stage in ("waiting", "queued", "asked")}
-    # 60,000 names of 500 bytes were asked for and given up.
-    assert waiting["waiting"] + waiting["queued"] <= 2 * len(storms) * NAMES, waiting
+    # 60,000 names of 500 bytes were asked for and given up. What is left depends on when the thread of Redis looks.
+    assert waiting["waiting"] + waiting["queued"] <= 1_000, waiting
     assert waiting["asked"] <= 1_024, waiting
     grown = resident_bytes(weirgate) - before
     assert grown < 24 * MIB, f"{grown / MIB:.1f} MiB"
