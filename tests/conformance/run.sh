@@ -40,11 +40,15 @@ wait_for() {
     fail "$2 does not listen on port $1"
 }
 
+# Over TLS the peer of a client that never hangs up is HAProxy, which waits for the client.
+abuse_skips=()
+[ "${OVER_TLS:-}" != 1 ] || abuse_skips=(--skip '^close: a client that closes and never hangs up')
+
 # The limits here are those that the targets name: a violation gets a close frame, an attack costs at
 # most 16 MiB, a handshake ends within 12 s, a dead peer within 45 s.
 abuse() {
     "$python" "$here/abuse.py" --max-message 1048576 --handshake 12 --heartbeat 45 --drain 5 --mem 16 \
-        --per-client 16 --strict "$@"
+        --per-client 16 --strict "${abuse_skips[@]}" "$@"
 }
 
 # The flags for TLS on a port; with a certificate that is made for the run.
