@@ -8,7 +8,7 @@ import time
 import pytest
 import weirgate as weirgate_clients
 from bus import publisher
-from clients import connect
+from clients import connect, upgrade_request
 from event_stream import Stream
 from prometheus import scrape
 from redis_gateways import CHANNELS, subscriber
@@ -16,39 +16,34 @@ from test_compression import Raw
 from waiting import until
 
 HZ, SECONDS = 20, 6
+COUNT = HZ * SECONDS
 REFUSAL = {"detail": "max_hz must be a number from 0.1 to 1000"}
 
 
-@dataclasses.dataclass
-class Steady:
-    """A value `HZ` times a second, by `publish`, for `SECONDS`; `count` values in the end."""
-    count: int = 0
-
-    async def run(self, publish):
-        due = time.monotonic()
-        while self.count < HZ * SECONDS:
-            await publish({"n": self.count, "price": self.count, "pad": "weirgate " * 40})
-            self.count, due = self.count + 1, due + 1 / HZ
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
+async def steady(publish):
+    """`COUNT` values by `publish`, `HZ` times a second."""
+    begin = time.monotonic()
+    for n in range(COUNT):
+        await publish({"n": n, "price": n, "pad": "weirgate " * 40})
+        await asyncio.sleep(max(0.0, begin + (n + 1) / HZ - time.monotonic()))
 
 
 async def test_one_state_a_second_of_twenty_and_the_last_within_a_second(nats, start_weirgate):
     weirgate = start_weirgate("levels", "--state-seq", nats=nats).wait_ready()
     path = "/ws/stream?max_hz=1"
     slow, fast = await connect(weirgate.port, path=path, keep_sums=True), await connect(weirgate.port)
-    feed = Steady()
     async with publisher(nats) as bus:
-        await feed.run(bus.flow)
+        await steady(bus.flow)
     ended = time.monotonic()
-    await slow.wait_for(lambda c: c.newest and c.state()["flow"]["n"] == feed.count - 1, 5, "the newest state")
+    await slow.wait_for(lambda c: c.newest and c.state()["flow"]["n"] == COUNT - 1, 5, "the newest state")
     took = time.monotonic() - ended
     assert took < 2, f"the last state came {took:.1f} s behind the end"
-    await fast.wait_for(lambda c: c.messages == feed.count, 5, "every state")
+    await fast.wait_for(lambda c: c.messages == COUNT, 5, "every state")
     # At once, then at most once a second, on a busy machine less often.
     assert SECONDS / 2 <= slow.messages <= SECONDS + 2, slow.messages
     assert slow.state() == fast.state(), "the same bytes, with the number of the broadcast"
     metrics = scrape(weirgate)
-    assert metrics.sum("weirgate_messages_conflated_total") == feed.count - slow.messages
+    assert metrics.sum("weirgate_messages_conflated_total") == COUNT - slow.messages
     assert metrics.sum("weirgate_messages_waiting") == 0
 
 
@@ -64,12 +59,12 @@ async def test_a_rate_of_one_saves_four_fifths_of_the_compressed_bytes(nats, sta
 
     readers = [asyncio.create_task(read(client)) for client in clients]
     async with publisher(nats) as bus:
-        await Steady().run(bus.flow)
+        await steady(bus.flow)
     await asyncio.sleep(1.5)
     for reader in readers:
         reader.cancel()
     full, some = (sum(client.bytes) for client in clients)
-    assert len(clients[0].bytes) == HZ * SECONDS and len(clients[1].bytes) >= SECONDS / 2
+    assert len(clients[0].bytes) == COUNT and len(clients[1].bytes) >= SECONDS / 2
     assert some <= full / 5, f"{some} of {full} bytes"
 
 
@@ -80,19 +75,18 @@ async def test_of_channels_the_conflated_names_wait_and_no_others(redis_server, 
     plain = dataclasses.replace(kind, subscribe=lambda names: {"action": "subscribe", "channels": names})
     other = await subscriber(plain, weirgate, ["indicators:A"])
     publish = redis_server.client().publish
-    feed = Steady()
 
     async def all_names(value):
         for name in ("market:tick:A", "market:tick:B", "indicators:A"):
             publish(name, json.dumps(value))
 
-    await feed.run(all_names)
-    await other.wait_for(lambda c: c.messages == 2 + feed.count, 5, "every message of a name that is not conflated")
+    await steady(all_names)
+    await other.wait_for(lambda c: c.messages == 2 + COUNT, 5, "every message of a name that is not conflated")
     assert other.missing == 0
-    await conflated.wait_for(lambda c: c.prices[-2:] == [feed.count - 1] * 2, 5, "the newest of both names")
+    await conflated.wait_for(lambda c: c.prices[-2:] == [COUNT - 1] * 2, 5, "the newest of both names")
     assert SECONDS <= len(conflated.prices) <= 2 * (SECONDS + 2), conflated.prices
     # Each skipped message has kept its number.
-    assert conflated.missing == 2 * feed.count - len(conflated.prices)
+    assert conflated.missing == 2 * COUNT - len(conflated.prices)
     # Responses do not wait.
     asked = time.monotonic()
     conflated.say({"action": "ping"})
@@ -127,8 +121,7 @@ async def test_a_value_out_of_range_is_refused_with_its_reason(start_weirgate, r
     values = ["0", "0.09", "1000.1", "-1", "two", "", "NaN", "1e2"]
     for value in values:
         reader, writer = await asyncio.open_connection("127.0.0.1", weirgate.port)
-        writer.write(f"GET {path}?max_hz={value} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode())
+        writer.write(upgrade_request(weirgate.port, f"{path}?max_hz={value}"))
         head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400 "), (value, head)
         assert json.loads(body) == REFUSAL, value

@@ -40,22 +40,22 @@ wait_for() {
     fail "$2 does not listen on port $1"
 }
 
-# Over TLS the peer of a client that never hangs up is HAProxy, which waits for the client.
-abuse_skips=()
-[ "${OVER_TLS:-}" != 1 ] || abuse_skips=(--skip '^close: a client that closes and never hangs up')
-
 # The limits here are those that the targets name: a violation gets a close frame, an attack costs at
 # most 16 MiB, a handshake ends within 12 s, a dead peer within 45 s.
 abuse() {
+    local skips=()
+    # HAProxy, which is between, waits for a client that never hangs up.
+    if is_over_tls; then skips=(--skip '^close: a client that closes and never hangs up'); fi
     "$python" "$here/abuse.py" --max-message 1048576 --handshake 12 --heartbeat 45 --drain 5 --mem 16 \
-        --per-client 16 --strict "${abuse_skips[@]}" "$@"
+        --per-client 16 --strict "${skips[@]}" "$@"
 }
 
-# The flags for TLS on a port; with a certificate that is made for the run.
+# tls_on [KEY]: the flags for TLS on a port; with a certificate that is made for the run. KEY is for openssl's -newkey.
 tls_on() {
-    local made=$out/tls
+    local made=$out/tls key=${1:-ec -pkeyopt ec_paramgen_curve:P-256}
     mkdir -p "$made"
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout "$made/key.pem" -out "$made/cert.pem" \
+    # shellcheck disable=SC2086
+    openssl req -x509 -newkey $key -nodes -days 2 -keyout "$made/key.pem" -out "$made/cert.pem" \
         -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 2>"$made/openssl.log" || fail "openssl: $(cat "$made/openssl.log")"
     echo "--tls-cert $made/cert.pem --tls-key $made/key.pem"
 }
@@ -168,16 +168,13 @@ abuse_levels() {
 # With an RSA certificate, which the scripts expect.
 tls_suite() {
     [ -x "$weirgate" ] || fail "no program at $weirgate: run make test once"
-    local tools=$target/tls-tools made=$out/tls-rsa port rc=0
+    local tools=$target/tls-tools port rc=0 tls
     port=$(free_port)
     if ! "$tools/bin/python" -c 'import sslyze, tlslite' 2>/dev/null; then
         python3 -m venv "$tools" && "$tools/bin/pip" install -q -r "$here/tls-requirements.txt" || fail "pip install -r $here/tls-requirements.txt"
     fi
-    mkdir -p "$made"
-    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout "$made/key.pem" -out "$made/cert.pem" -subj /CN=localhost \
-        -addext subjectAltName=DNS:localhost,IP:127.0.0.1 2>"$made/openssl.log" || fail "openssl: $(cat "$made/openssl.log")"
-    "$weirgate" demo --listen 127.0.0.1 --port off --tls-port "$port" --tls-handshakes-per-ip-max 1024 \
-        --tls-cert "$made/cert.pem" --tls-key "$made/key.pem" >"$out/tls.log" 2>&1 &
+    read -ra tls <<<"$(tls_on rsa:2048)"
+    "$weirgate" demo --listen 127.0.0.1 --port off --tls-port "$port" --tls-handshakes-per-ip-max 1024 "${tls[@]}" >"$out/tls.log" 2>&1 &
     started+=($!)
     wait_for "$port" weirgate
     "$tools/bin/python" "$here/tls.py" "$port" "$out/tls-suite" ${TLSFUZZER:+"$TLSFUZZER"} || rc=$?

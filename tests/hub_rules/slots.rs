@@ -125,6 +125,20 @@ fn frames_of_a_topic_that_was_left_do_not_come_later() {
     assert_eq!(world.hub.stats().messages_waiting, 0);
     world.advance(SECOND);
     assert_eq!(world.texts(key).len(), 70 - 63);
+    // With nothing held, leaving such a topic uses up no slot.
+    let stays = world.connect("/ws", None);
+    for key in [stays, key] {
+        world.text(key, "join other");
+    }
+    for n in 0..70 {
+        world.publish(&format!("other/{n}"), &n.to_string());
+    }
+    world.advance(SECOND);
+    assert_eq!(world.texts(key).len(), 70);
+    world.advance(SECOND);
+    world.text(key, "leave other");
+    world.publish("levels/1", "c");
+    assert_eq!(world.texts(key), ["c"]);
 }
 
 #[test]

@@ -89,8 +89,11 @@ impl Slots {
         (!self.held.is_empty()).then_some(self.next_us)
     }
 
-    /// Opens the slot: returns the held frames in the order in which they came.
+    /// Opens the slot: returns the held frames, oldest first. Without a held frame the slot is not used up.
     pub(super) fn open(&mut self, now: Now) -> Vec<Arc<Frame>> {
+        if self.held.is_empty() {
+            return Vec::new();
+        }
         // A late call moves no later slot, unless a whole slot has passed.
         self.next_us += self.interval_us;
         if self.next_us <= now.mono_us {
