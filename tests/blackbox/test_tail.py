@@ -9,6 +9,7 @@ import ssl
 import subprocess
 
 import pytest
+from ports import listens
 from processes import Process, free_port, weirgate_binary
 from services import push
 from terminal import Terminal
@@ -160,7 +161,7 @@ async def test_a_device_says_who_it_is_sends_and_gets_pushes(start_weirgate, sta
 async def test_a_unix_socket(start_weirgate, tmp_path):
     path = tmp_path / "gateway.sock"
     start_weirgate("demo", "--listen", f"unix:{path}")
-    await until(path.exists, 10, "the socket")
+    await until(lambda: listens(path), 10, "the socket")
     status, out, told = await tail("demo", "--count", 1, "--listen", f"unix:{path}")
     assert status == 0 and "levels" in json.loads(out), told
     assert f"connected to unix:{path}" in told

@@ -12,6 +12,7 @@ import urllib.request
 import pytest
 from bus import publisher
 from clients import connect
+from ports import listens
 from processes import free_port, weirgate_binary
 from terminal import Terminal, screen
 from waiting import until
@@ -220,7 +221,7 @@ async def test_once_in_a_pipe_prints_rates_and_all_tables(start_weirgate):
 async def test_once_of_gateways_with_a_bus_over_a_unix_socket(nats, start_weirgate, tmp_path):
     path = tmp_path / "admin.sock"
     weirgate = start_weirgate("levels", "--admin-addr", f"unix:{path}", nats=nats)
-    await until(path.exists, 20, "the socket")
+    await until(lambda: listens(path), 20, "the socket")
     weirgate.logs("weirgate is listening")
     client = await connect(weirgate.port)
     async with publisher(nats) as bus:

@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 from clients import connect, connect_many
+from ports import listens
 from processes import Process, weirgate_binary
 from prometheus import scrape
 from proxies import Haproxy, Nginx
@@ -73,7 +74,7 @@ def ends(weirgate):
 async def test_clients_and_pages_over_a_socket_alone(started, path):
     started.append(Process([weirgate_binary(), "demo", "--listen", f"unix:{path}", "--rate-hz", "50"]))
     weirgate = started[-1]
-    await until(path.exists, 10, "the socket")
+    await until(lambda: listens(path), 10, "the socket")
     weirgate.logs(f"ws+unix:{path}:/ws/stream")
     client = await connect(0, unix=path)
     await client.wait_for(lambda c: c.messages >= 5, 5, "messages")
@@ -216,7 +217,7 @@ async def test_the_loop_sleeps_while_clients_read(start_weirgate, path):
 async def test_the_admin_pages_have_a_socket_too(start_weirgate, path):
     admin = path.with_name("admin.sock")
     weirgate = start_weirgate("demo", "--admin-addr", f"unix:{admin}")
-    await until(admin.exists, 10, "the socket")
+    await until(lambda: listens(admin), 10, "the socket")
     await until(lambda: get(UnixHttp(admin), "/ready")[0] == 200, 10, "ready")
     assert "weirgate_clients" in get(UnixHttp(admin), "/metrics")[1]
     assert weirgate.get("/metrics")[0] == 404, "not on the public port"

@@ -35,5 +35,11 @@ def free_port():
             return FIRST + number
 
 
+def listens(path):
+    """Whether somebody listens at a unix socket: its file is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 if __name__ == "__main__":
     print(free_port())
