@@ -16,8 +16,8 @@ use everybody::{Everybody, TOPIC};
 use open::{NOW, TakesAll, hub, open, settle};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use weirgate::hub::{
-    ConflationKey, Frame, FrameBytes, Hub, Lead, Now, Publication, Retain, SessionKey, Transmit,
-    Write,
+    ConflationKey, Frame, FrameBytes, Hub, Lead, Now, Place, Publication, Retain, SessionKey,
+    Transmit, Write,
 };
 
 /// Two atomic additions per allocation: little beside a turn of a thousand deliveries.
@@ -71,6 +71,7 @@ impl Messages {
             frame: frame.body(&self.body).finish(),
             deliver: true,
             retain: Retain::Keep,
+            place: Place::Outside,
         }
     }
 }

@@ -15,7 +15,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use everybody::{Everybody, TOPIC};
 use open::{NOW, TakesAll, hub, open, settle};
 use weirgate::base::SplitMix64;
-use weirgate::hub::{ConflationKey, Frame, Hub, Now, Publication, Retain, SessionKey};
+use weirgate::hub::{ConflationKey, Frame, Hub, Now, Place, Publication, Retain, SessionKey};
 
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 
@@ -96,6 +96,7 @@ impl Room {
                 .finish(),
             deliver: true,
             retain: Retain::Keep,
+            place: Place::Outside,
         };
         self.hub.handle_publication(self.now, &publication);
     }

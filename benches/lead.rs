@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use everybody::{Everybody, TOPIC};
 use open::{NOW, hub, open, settle};
-use weirgate::hub::{Frame, Hub, Lead, Publication, Retain, SessionKey, Transmit, Write};
+use weirgate::hub::{Frame, Hub, Lead, Place, Publication, Retain, SessionKey, Transmit, Write};
 
 const CLIENTS: usize = 250;
 const PAIRS: usize = 2_000;
@@ -107,6 +107,7 @@ impl Room {
             frame,
             deliver: true,
             retain: Retain::Keep,
+            place: Place::Outside,
         };
         self.hub.handle_publication(NOW, &publication);
         while self.hub.flush(NOW, &mut self.loopback) {}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use weirgate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Normaliser};
 use weirgate::feeds::{BusEvent, BusMessage};
-use weirgate::hub::{Feed, FrameBytes, Now, Publication, TopicName};
+use weirgate::hub::{Feed, FrameBytes, Now, Place, Publication, TopicName};
 use weirgate::wire::json::check_depth;
 
 const NOW: Now = Now {
@@ -35,6 +35,7 @@ fn message(subject: &Arc<str>, payload: &[u8]) -> BusEvent {
         pattern: None,
         payload: payload.to_vec(),
         position: None,
+        place: Place::Outside,
         received: NOW,
         quiet: false,
     })

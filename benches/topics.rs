@@ -12,8 +12,8 @@ use criterion::{
 };
 use open::{NOW, TakesAll, hub, open, settle};
 use weirgate::hub::{
-    Accepted, Admission, ByClient, Core, Frame, Gateway, Hub, Joined, Left, Publication, Retain,
-    SessionKey, TopicName,
+    Accepted, Admission, ByClient, Core, Frame, Gateway, Hub, Joined, Left, Place, Publication,
+    Retain, SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
 
@@ -172,6 +172,7 @@ impl Population {
                 .finish(),
             deliver: true,
             retain: Retain::Keep,
+            place: Place::Outside,
         };
         let publications: Vec<_> = batch.iter().map(publication).collect();
         let sent = self.hub.stats().messages_sent;

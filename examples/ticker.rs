@@ -8,7 +8,7 @@ use std::{convert::Infallible, process::ExitCode, sync::Arc, thread, time::Durat
 use weirgate::auth::Origins;
 use weirgate::base::Clock;
 use weirgate::commands::{self, Program};
-use weirgate::feeds::{BusEvent, BusMessage};
+use weirgate::feeds::{BusEvent, BusMessage, Place};
 use weirgate::http::{Answer, Route, StatusCode};
 use weirgate::hub::*;
 use weirgate::run::{CommonSettings, GatewayKind, Parts, Prepared, RunError, say};
@@ -80,6 +80,7 @@ impl Source for Ticks {
                 pattern: None,
                 payload: n.to_string().into_bytes(),
                 position: None,
+                place: Place::Outside,
                 received: link.now(),
                 quiet: false,
             }));
@@ -110,6 +111,7 @@ impl Feed for TickFeed {
                     .finish(),
                 deliver: true,
                 retain: Retain::Set,
+                place: Place::Outside,
             });
         }
     }

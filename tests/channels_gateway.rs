@@ -8,10 +8,9 @@ mod channels_gateway {
 
     mod admission;
     mod delivery;
+    mod kept_names;
     mod requests;
     mod resume;
-    mod resume_limits;
-    mod resume_random;
     mod retained;
     mod retained_random;
     mod rights;
@@ -27,9 +26,9 @@ use weirgate::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
 use weirgate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use weirgate::feeds::{BusEvent, BusMessage, Fault, Subscription};
 use weirgate::gateways::channels::{
-    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, HistoryLimits,
+    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, KeptNames,
 };
-use weirgate::hub::{CloseReason, Feed, Limits, SessionKey};
+use weirgate::hub::{CloseReason, Feed, HistoryLimits, Limits, Mark, Place, Position, SessionKey};
 use world::World;
 
 const SECOND: u64 = 1_000_000;
@@ -53,6 +52,7 @@ fn settings() -> ChannelsGatewaySettings {
         origins: Origins::default(),
         authenticator: Authenticator::default(),
         acl: Acl::default(),
+        marks_channel: None,
     }
 }
 
@@ -74,10 +74,20 @@ impl Bench {
         settings: ChannelsGatewaySettings,
         make: impl FnOnce(ChannelsGateway) -> ChannelsGateway,
     ) -> Self {
+        Self::limited(settings, HistoryLimits::default(), make)
+    }
+
+    /// With a history within these limits.
+    fn limited(
+        settings: ChannelsGatewaySettings,
+        history: HistoryLimits,
+        make: impl FnOnce(ChannelsGateway) -> ChannelsGateway,
+    ) -> Self {
         let stats = Arc::new(ChannelsStats::default());
         let gateway = make(ChannelsGateway::new(settings, Arc::clone(&stats)));
         let limits = Limits {
             ping_interval_us: 0,
+            history,
             ..Limits::default()
         };
         let world = World::new(limits, gateway, 1);
@@ -151,6 +161,7 @@ impl Bench {
                 pattern: pattern.map(|&pattern| pattern.into()),
                 payload: payload.as_bytes().to_vec(),
                 position: None,
+                place: Place::Outside,
                 received: self.world.now,
                 quiet: false,
             };

@@ -9,7 +9,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use weirgate::feeds::levels::{LevelsFeed, LevelsFeedSettings};
 use weirgate::feeds::{BusEvent, BusMessage, StreamPosition};
-use weirgate::hub::{Feed, FrameBytes, Now, Publication, Retain};
+use weirgate::hub::{Feed, FrameBytes, Now, Place, Publication, Retain};
 
 type Object = BTreeMap<String, Box<RawValue>>;
 
@@ -97,6 +97,7 @@ fn publish(feed: &mut LevelsFeed, step: &Object, sequence: u64) -> Vec<Publicati
         pattern: None,
         payload,
         position: Some(StreamPosition { epoch: 1, sequence }),
+        place: Place::Outside,
         received: NOW,
         quiet: false,
     };

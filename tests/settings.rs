@@ -216,9 +216,11 @@ fn wrong_values() {
         ),
         (&["channels", "--retained"], &[]),
         (
-            &["channels", "--history=5", "--frame-bytes-max=100000000"],
-            &[],
+            &["trades", "--history-ms=5000", "--frame-bytes-max=100000000"],
+            &[("REDIS_URL", "redis://127.0.0.1:1")],
         ),
+        (&["channels", "--history-ms=60000"], &[]),
+        (&["channels", "--history-names=a:*"], &[]),
         (&["events"], &[("RATE_LIMIT_RPS", "ten")]),
         (&["events"], &[("RATE_LIMIT_BURST", "many")]),
         (&["events"], &[("HTTP_TIMEOUT_SECONDS", "0")]),

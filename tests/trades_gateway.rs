@@ -6,6 +6,7 @@ mod trades_gateway {
     use super::*;
 
     mod candles;
+    mod resume;
 }
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use weirgate::auth::{Authenticator, KeyRing, KeySet, Origins};
 use weirgate::feeds::trades::{TradesFeed, TradesFeedSettings};
 use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::gateways::{TradesGateway, TradesGatewaySettings, TradesStats};
-use weirgate::hub::{Feed, FrameBytes, Limits, SessionKey};
+use weirgate::hub::{Feed, FrameBytes, Limits, Place, SessionKey};
 use world::World;
 use world::client::{frame, request};
 
@@ -92,6 +93,7 @@ fn publish(world: &mut World<TradesGateway>, feed: &mut TradesFeed, channel: &st
         pattern: None,
         payload: payload.as_bytes().to_vec(),
         position: None,
+        place: Place::Outside,
         received: world.now,
         quiet: false,
     };

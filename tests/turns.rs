@@ -15,7 +15,7 @@ use weirgate::base::Clock;
 use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::hub::{
     Accepted, Admission, ByClient, Core, Feed, FeedStats, Frame, FrameBytes, Gateway, Incoming,
-    Now, Publication, Retain, SessionKey, TopicName,
+    Now, Place, Publication, Retain, SessionKey, TopicName,
 };
 use weirgate::listening::ListenAddr;
 use weirgate::run::{CommonSettings, Listening, Parts};
@@ -99,6 +99,7 @@ impl Source for Bursts {
                     pattern: None,
                     payload: vec![0; 64 * 1024],
                     position: None,
+                    place: Place::Outside,
                     received: link.now(),
                     quiet: false,
                 };
@@ -159,6 +160,7 @@ impl Feed for Publishes {
                 frame,
                 deliver: true,
                 retain: Retain::Keep,
+                place: Place::Outside,
             });
         }
     }

@@ -18,6 +18,16 @@ pub fn is_pattern(name: &str) -> bool {
     name.contains(['*', '?'])
 }
 
+/// Whether `outer` is a text and `*`, and `inner` begins with that text.
+pub(super) fn contains(outer: &str, inner: &str) -> bool {
+    const SPECIAL: [char; 4] = ['*', '?', '[', '\\'];
+    let Some(prefix) = outer.strip_suffix('*').filter(|p| !p.contains(SPECIAL)) else {
+        return false;
+    };
+    let literal = inner.split(SPECIAL).next().unwrap_or_default();
+    literal.starts_with(prefix)
+}
+
 /// A pattern whose meaning depends on the machine that Redis runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GlobError {

@@ -34,6 +34,18 @@ impl NameSyntax {
         }
     }
 
+    /// Whether every name that the pattern `inner` matches also matches `outer`. On Redis only the plain
+    /// cases are decided: equal patterns, and an outer pattern that ends in its only wildcard, `*`.
+    pub fn contains(self, outer: &str, inner: &str) -> bool {
+        match self {
+            Self::Redis => outer == inner || glob::contains(outer, inner),
+            Self::Nats => match (Subject::parse(outer), Subject::parse(inner)) {
+                (Ok(outer), Ok(inner)) => outer.intersection(&inner) == Some(inner),
+                _ => false,
+            },
+        }
+    }
+
     /// Checks that the bus takes the text for a name or a pattern.
     ///
     /// # Errors

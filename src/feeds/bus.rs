@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::hub::{Feed, FeedStats, Now, Publication};
+use crate::hub::{BusNotice, Feed, FeedStats, Mark, Now, Place, Publication};
 
 /// An event on the bus, in the order of the bus.
 #[derive(Debug)]
@@ -23,7 +23,21 @@ pub enum BusEvent {
     /// A message.
     Message(BusMessage),
     /// A message for this subscription was not handed over; the source has counted or logged the message.
-    Skipped(Subscription),
+    Skipped {
+        /// The subscription.
+        subscription: Subscription,
+        /// The place in the kept feed.
+        place: Place,
+    },
+    /// From here on, the messages of the kept feed are counted from this mark.
+    Mark {
+        /// The hash of the list of kept names.
+        names: u32,
+        /// The mark.
+        mark: Mark,
+        /// Messages of the feed since the mark before on this connection; 0 for the first mark.
+        count: u64,
+    },
     /// A subscription is confirmed: every later publication comes behind this event.
     Subscribed {
         /// The confirmed subscription.
@@ -57,6 +71,22 @@ pub enum BusEvent {
 }
 
 impl BusEvent {
+    /// The notice of an event about the link to the bus and the marks of the feed; `None` for the
+    /// others.
+    pub(super) fn link_notice(&self) -> Option<BusNotice> {
+        match self {
+            Self::Up => Some(BusNotice::Up),
+            Self::Down(_) => Some(BusNotice::Down),
+            Self::Gap { .. } => Some(BusNotice::Gap),
+            Self::Mark { names, mark, count } => Some(BusNotice::Mark {
+                names: *names,
+                mark: *mark,
+                count: *count,
+            }),
+            _ => None,
+        }
+    }
+
     /// Bytes of a message's payload; 0 for the other events.
     pub fn payload_bytes(&self) -> usize {
         match self {
@@ -112,6 +142,8 @@ pub struct BusMessage {
     pub position: Option<StreamPosition>,
     /// The time at which the source received the message.
     pub received: Now,
+    /// The place in the kept feed.
+    pub place: Place,
     /// Part of a warm-up or backlog: goes to the cache; clients get no separate broadcast.
     pub quiet: bool,
 }

@@ -16,8 +16,8 @@ use super::bus::check_size;
 use super::{BusEvent, BusMessage, Subscription, TooLarge};
 use crate::auth::NamePatterns;
 use crate::hub::{
-    BusNotice, ConflationKey, Feed, FeedLine, FeedStats, Frame, FrameBytes, Lead, Now, Publication,
-    Retain, TopicName,
+    BusNotice, ConflationKey, Feed, FeedLine, FeedStats, Frame, FrameBytes, Lead, Now,
+    POSITION_BYTES_MAX, Place, Publication, Retain, TopicName,
 };
 use crate::wire::json::check_json;
 use crate::wire::object_writer::{iso_utc, quoted};
@@ -91,7 +91,7 @@ impl ChannelsFeed {
         let names = self.conflated.as_ref()?;
         names
             .matches(&message.subject)
-            .then(|| ConflationKey(self.keys.hash_one((&message.subject, &message.pattern))))
+            .then(|| ConflationKey(self.keys.hash_one((&message.subject, pattern(message)))))
     }
 
     fn message(&mut self, now: Now, message: &BusMessage) -> Option<Publication> {
@@ -114,16 +114,22 @@ impl ChannelsFeed {
             // The gateway knows the clients that wait for the last value.
             deliver: !message.quiet,
             retain: Retain::Keep,
+            place: message.place,
         })
     }
 
     /// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…}`, with `"retained":true`
     /// behind the data of a last value.
     fn frame(&self, now: Now, message: &BusMessage) -> Arc<Frame> {
-        let pattern = message.pattern.as_deref();
-        let pattern = pattern.map_or_else(|| "null".to_owned(), quoted);
+        let pattern = pattern(message).map_or_else(|| "null".to_owned(), |name| quoted(name));
         let mut frame = Frame::text(&self.alive)
-            .with_capacity(message.payload.len() + message.subject.len() + pattern.len() + 80)
+            .with_capacity(
+                message.payload.len()
+                    + message.subject.len()
+                    + pattern.len()
+                    + 80
+                    + POSITION_BYTES_MAX,
+            )
             .lead(LEAD)
             .received(message.received);
         if let Some(key) = self.key(message) {
@@ -149,14 +155,21 @@ impl ChannelsFeed {
         if message.quiet {
             body.extend_from_slice(br#","retained":true"#);
         }
-        body.extend_from_slice(format!(",\"timestamp\":\"{}\"}}", iso_utc(now.unix_ms)).as_bytes());
-        frame.finish()
+        body.extend_from_slice(format!(",\"timestamp\":\"{}\"", iso_utc(now.unix_ms)).as_bytes());
+        frame.end_object(message.place.position()).finish()
     }
+}
+
+/// The pattern that brought the message outside of the kept feed. Within the feed the gateway finds the
+/// patterns.
+fn pattern(message: &BusMessage) -> Option<&Arc<str>> {
+    let pattern = message.pattern.as_ref();
+    pattern.filter(|_| message.place == Place::Outside)
 }
 
 /// The topic: the pattern that matched, or the channel.
 fn topic(message: &BusMessage) -> TopicName {
-    let name = message.pattern.as_ref().unwrap_or(&message.subject);
+    let name = pattern(message).unwrap_or(&message.subject);
     TopicName::from(name.to_string())
 }
 
@@ -178,9 +191,10 @@ impl Feed for ChannelsFeed {
             }
             BusEvent::CaughtUp => self.stats.caught_up = true,
             BusEvent::Gap { .. } => self.stats.gaps += 1,
-            BusEvent::Skipped(_) => self.stats.subjects[0].messages_bad += 1,
+            BusEvent::Skipped { .. } => self.stats.subjects[0].messages_bad += 1,
             BusEvent::Up
             | BusEvent::Down(_)
+            | BusEvent::Mark { .. }
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::RetainedEnd { .. } => {}
@@ -189,9 +203,6 @@ impl Feed for ChannelsFeed {
 
     fn notice(&self, event: &BusEvent) -> Option<BusNotice> {
         match event {
-            BusEvent::Up => Some(BusNotice::Up),
-            BusEvent::Down(_) => Some(BusNotice::Down),
-            BusEvent::Gap { .. } => Some(BusNotice::Gap),
             BusEvent::Subscribed {
                 subscription,
                 number,
@@ -208,11 +219,18 @@ impl Feed for ChannelsFeed {
                 topic: TopicName::from(subscription.name.to_string()),
                 number: *number,
             }),
-            BusEvent::Skipped(subscription) => Some(BusNotice::Skipped(TopicName::from(
-                subscription.name.to_string(),
-            ))),
+            BusEvent::Skipped {
+                subscription,
+                place,
+            } => Some(BusNotice::Skipped {
+                topic: TopicName::from(subscription.name.to_string()),
+                place: *place,
+            }),
             BusEvent::Message(message) if self.check(message).is_err() => {
-                Some(BusNotice::Skipped(topic(message)))
+                Some(BusNotice::Skipped {
+                    topic: topic(message),
+                    place: message.place,
+                })
             }
             // A skipped value is no loss: nobody has a number for a last value.
             BusEvent::LastValue { message, number } => Some(BusNotice::LastValue {
@@ -222,7 +240,8 @@ impl Feed for ChannelsFeed {
             BusEvent::Message(message) if self.tells_subjects => {
                 Some(BusNotice::Subject(Arc::clone(&message.subject)))
             }
-            BusEvent::CaughtUp | BusEvent::Message(_) => None,
+            BusEvent::Message(_) => None,
+            _ => event.link_notice(),
         }
     }
 
@@ -259,6 +278,7 @@ mod tests {
             pattern: pattern.map(Into::into),
             payload: payload.to_vec(),
             position: None,
+            place: Place::Outside,
             received: NOW,
             quiet: false,
         })
@@ -327,7 +347,10 @@ mod tests {
                 }
                 large => large,
             };
-            let skipped = BusNotice::Skipped(TopicName::from("c:*".to_owned()));
+            let skipped = BusNotice::Skipped {
+                topic: TopicName::from("c:*".to_owned()),
+                place: Place::Outside,
+            };
             assert_eq!(feed.notice(&event) == Some(skipped), !is_value);
             let mut out = Vec::new();
             feed.event(NOW, event, &mut out);

@@ -11,4 +11,5 @@ pub mod channels;
 pub mod levels;
 pub mod trades;
 
+pub use crate::hub::{Mark, Place, Position};
 pub use bus::{BusEvent, BusMessage, Fault, NoFeed, StreamPosition, Subscription, TooLarge};

@@ -12,7 +12,8 @@ use super::bad_log::BadMessageLog;
 use super::bus::{TooLarge, check_size};
 use super::{BusEvent, BusMessage};
 use crate::hub::{
-    Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, Publication, Retain, TopicName,
+    BusNotice, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, POSITION_BYTES_MAX, Publication,
+    Retain, TopicName,
 };
 use crate::wire::json::{JsonError, object_entries};
 
@@ -98,10 +99,23 @@ impl TradesFeed {
             topic: TopicName::from(symbol.to_owned()),
             deliver: true,
             retain: Retain::Keep,
+            place: message.place,
         })
     }
 
-    /// `{"type":"trade","data":{…},"timestamp":ms}`; the timestamp is the time of the broadcast.
+    /// A trade that is too large here may have been relayed by an instance with another limit.
+    fn left_out(&self, message: &BusMessage) -> Option<BusNotice> {
+        message.place.position()?;
+        check_size(&message.payload, self.settings.bus_message_bytes_max).err()?;
+        let topic = TopicName::from(symbol(&message.subject)?.to_owned());
+        Some(BusNotice::Skipped {
+            topic,
+            place: message.place,
+        })
+    }
+
+    /// `{"type":"trade","data":{…},"timestamp":ms}`; the timestamp is the time of the broadcast. With a
+    /// history `"pos"` is the last member.
     fn frame(&self, now: Now, message: &BusMessage) -> Result<Arc<Frame>, JsonError> {
         let mut fields = [const { None }; FIELDS.len()];
         for entry in object_entries(&message.payload, self.settings.json_depth_max)? {
@@ -111,7 +125,11 @@ impl TradesFeed {
             }
         }
         let mut frame = Frame::text(&self.alive)
-            .with_capacity(message.payload.len() + 64)
+            .with_capacity(
+                message.payload.len()
+                    + 64
+                    + message.place.position().map_or(0, |_| POSITION_BYTES_MAX),
+            )
             .received(message.received);
         let out = frame.payload();
         out.extend_from_slice(br#"{"type":"trade","data":"#);
@@ -127,8 +145,8 @@ impl TradesFeed {
         if before == b'{' {
             out.push(b'{');
         }
-        out.extend_from_slice(format!("}},\"timestamp\":{}}}", now.unix_ms).as_bytes());
-        Ok(frame.finish())
+        out.extend_from_slice(format!("}},\"timestamp\":{}", now.unix_ms).as_bytes());
+        Ok(frame.end_object(message.place.position()).finish())
     }
 }
 
@@ -140,15 +158,23 @@ impl Feed for TradesFeed {
         match event {
             BusEvent::Up => self.stats.caught_up = true,
             BusEvent::Gap { .. } => self.stats.gaps += 1,
-            BusEvent::Skipped(_) => self.stats.subjects[0].messages_bad += 1,
+            BusEvent::Skipped { .. } => self.stats.subjects[0].messages_bad += 1,
             BusEvent::Message(message) => out.extend(self.message(now, &message)),
             // A single pattern, subscribed from the first `Up` on; the source logs a refusal.
             BusEvent::Down(_)
             | BusEvent::CaughtUp
+            | BusEvent::Mark { .. }
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::LastValue { .. }
             | BusEvent::RetainedEnd { .. } => {}
+        }
+    }
+
+    fn notice(&self, event: &BusEvent) -> Option<BusNotice> {
+        match event {
+            BusEvent::Message(message) => self.left_out(message),
+            _ => event.link_notice(),
         }
     }
 
@@ -170,6 +196,7 @@ fn symbol(channel: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::Place;
 
     const NOW: Now = Now {
         mono_us: 5_000_000,
@@ -190,6 +217,7 @@ mod tests {
             pattern: Some(PATTERN.into()),
             payload: payload.to_vec(),
             position: None,
+            place: Place::Outside,
             received: NOW,
             quiet: false,
         })

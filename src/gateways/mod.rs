@@ -8,6 +8,7 @@ mod access;
 pub mod channels;
 mod demo;
 pub mod events;
+mod history;
 mod levels;
 mod trades;
 

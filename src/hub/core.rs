@@ -11,6 +11,7 @@ use super::deadlines::Deadlines;
 use super::deflated::Compressor;
 use super::drain::Drain;
 use super::flush::Scratch;
+use super::history::History;
 use super::memory::FrameMemory;
 use super::session::{self, CloseBegun, Pauses, PendingClose, Session};
 use super::shell::{Effect, Permit};
@@ -41,6 +42,8 @@ pub struct Core {
     pub(super) emptied: VecDeque<TopicName>,
     /// Sessions that were open and have ended, for the gateway.
     pub(super) ended: VecDeque<(SessionKey, CloseReason)>,
+    /// Sessions that a stop closes.
+    pub(super) stopping: VecDeque<SessionKey>,
     /// Sessions with the room for which the gateway waits.
     pub(super) roomy: Vec<SessionKey>,
     /// Sessions that are read again.
@@ -67,6 +70,7 @@ pub struct Core {
     pub(super) memory: FrameMemory,
     pub(super) surveys: Surveys,
     pub(super) tails: Tails,
+    pub(super) history: Option<Box<History>>,
     /// A count per connection, including connections handed to HTTP.
     pub(super) places: Arc<()>,
     pub(super) addresses: Addresses,
@@ -84,7 +88,6 @@ impl Core {
             windows: Windows::default(),
             inflate_windows: InflateWindows::new(limits.inflate_windows_bytes_max),
             addresses: Addresses::new(limits.per_ip),
-            limits,
             now: Now::default(),
             clients: Clients::default(),
             topics: Topics::default(),
@@ -92,6 +95,7 @@ impl Core {
             effects: VecDeque::new(),
             emptied: VecDeque::new(),
             ended: VecDeque::new(),
+            stopping: VecDeque::new(),
             roomy: Vec::new(),
             resumed: Vec::new(),
             next_turn: FairQueue::default(),
@@ -106,6 +110,8 @@ impl Core {
             memory: FrameMemory::default(),
             surveys: Surveys::default(),
             tails: Tails::default(),
+            history: History::new(limits.history).map(Box::new),
+            limits,
             places: Arc::new(()),
             next_generation: 0,
             frame_bytes,
@@ -229,6 +235,7 @@ impl Core {
     /// requested.
     pub fn publish(&mut self, publication: &Publication) {
         self.clients.stats.publications += 1;
+        self.keep(publication);
         self.tail(publication);
         if self.limits.deflate_window == DeflateWindow::Shared {
             self.link(publication);

@@ -1,9 +1,9 @@
 //! A stop in phases: weirgate still accepts clients for a while, then spreads the closes over a while.
 //! While the gateway is busy with a client, the client is not closed, and the stop does not end.
 
+use super::SessionKey;
 use super::core::Core;
 use super::session::Pause;
-use super::{CloseCode, CloseReason, Closing, SessionKey};
 
 /// The times of a stop.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,7 +25,7 @@ pub(super) struct Drain {
 }
 
 impl Core {
-    pub(super) fn begin_drain(&mut self, plan: DrainPlan, code: CloseCode) {
+    pub(super) fn begin_drain(&mut self, plan: DrainPlan) {
         if self.drain.is_some() {
             return;
         }
@@ -34,7 +34,7 @@ impl Core {
             closes_at: self.now.mono_us + plan.delay_us,
             closing: false,
         });
-        self.advance_drain(code);
+        self.advance_drain();
     }
 
     /// The time at which the drain needs the core again.
@@ -43,7 +43,7 @@ impl Core {
     }
 
     /// Starts the closes when the delay is over.
-    pub(super) fn advance_drain(&mut self, code: CloseCode) {
+    pub(super) fn advance_drain(&mut self) {
         let now = self.now.mono_us;
         let Some(drain) = &mut self.drain else {
             return;
@@ -64,7 +64,7 @@ impl Core {
             .collect();
         for key in keys {
             if spread_us == 0 {
-                self.stop_client(key, code);
+                self.stop_client(key);
                 continue;
             }
             let at = now + self.random() % spread_us;
@@ -75,9 +75,9 @@ impl Core {
         }
     }
 
-    /// Begins the close of the client at a stop. While the gateway is busy with the client, the hub
-    /// only stops reading the client.
-    pub(super) fn stop_client(&mut self, key: SessionKey, code: CloseCode) {
+    /// Puts the client in the list of clients that a stop closes. While the gateway is busy with the
+    /// client, the hub only stops reading the client.
+    pub(super) fn stop_client(&mut self, key: SessionKey) {
         let busy_until = self.drain.map_or(0, |drain| {
             let plan = drain.plan;
             drain.closes_at + plan.spread_us + plan.busy_us
@@ -88,7 +88,7 @@ impl Core {
             self.pause(key, Pause::Stop);
             self.arm(key);
         } else {
-            self.begin_close(key, code, CloseReason::ShuttingDown, Closing::Graceful);
+            self.stopping.push_back(key);
         }
     }
 

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Now;
 use super::encodings::{Encoded, Encodings, FrameId, Key, Kind};
+use super::position::EMPTY_MEMBER_BYTES;
 use super::protocol::Codec;
 use super::protocol::websocket::{self, HEADER_ROOM};
 use super::window::Link;
+use super::{Now, Position};
 
 /// The kind of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +93,8 @@ pub struct Frame {
     link: Link,
     alive: FrameBytes,
     counted: Counted,
+    /// Bytes of the position before the last `"}` of the payload; 0 without a position.
+    position_bytes: u8,
 }
 
 /// Every message that waits or is retained has a `Frame`.
@@ -117,6 +120,15 @@ impl Frame {
     /// The payload, without header and lead.
     pub fn body(&self) -> &[u8] {
         self.plain.body()
+    }
+
+    /// The text of the position in the payload; empty without a position.
+    pub(super) fn position(&self) -> &[u8] {
+        let bytes = usize::from(self.position_bytes);
+        let behind = if bytes > 0 { r#""}"#.len() } else { 0 };
+        let body = self.body();
+        let end = body.len() - behind;
+        &body[end - bytes..end]
     }
 
     /// The bytes before the body for each connection.
@@ -250,6 +262,7 @@ pub struct FrameBuilder {
     key: Option<ConflationKey>,
     received: Now,
     alive: FrameBytes,
+    position_bytes: u8,
 }
 
 impl FrameBuilder {
@@ -262,6 +275,7 @@ impl FrameBuilder {
             key: None,
             received: Now::default(),
             alive: alive.clone(),
+            position_bytes: 0,
         }
     }
 
@@ -317,6 +331,28 @@ impl FrameBuilder {
         self
     }
 
+    /// Ends the JSON object of the payload, which lacks only its `}`, with the position as its last
+    /// member.
+    #[must_use]
+    pub fn end_object(mut self, position: Option<Position>) -> Self {
+        let before = self.payload().len();
+        if let Some(position) = position {
+            position.append_member(self.payload());
+            let member = self.payload().len() - before;
+            // The member without `,"pos":"` and `"`; a position is shorter than 256 bytes.
+            self.position_bytes = (member - EMPTY_MEMBER_BYTES) as u8;
+        }
+        self.payload().push(b'}');
+        self
+    }
+
+    /// Takes over that the payload ends as that of another frame.
+    #[must_use]
+    pub(crate) fn ending_like(mut self, frame: &Frame) -> Self {
+        self.position_bytes = frame.position_bytes;
+        self
+    }
+
     /// Writes the header before the payload; from here on the frame does not change.
     pub fn finish(mut self) -> Arc<Frame> {
         debug_assert!(
@@ -336,6 +372,7 @@ impl FrameBuilder {
             link: Link::default(),
             alive: self.alive,
             counted: Counted::default(),
+            position_bytes: self.position_bytes,
         })
     }
 }

@@ -226,6 +226,11 @@ pub trait Gateway {
         None
     }
 
+    /// Called before a stop closes the client: the last frames for the client.
+    fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
+        let _ = (core, key, client);
+    }
+
     /// The close at a stop of the process. By default [`Limits::stop_code`] without a text.
     fn stop_code(&self, limits: &Limits) -> CloseCode {
         CloseCode::bare(limits.stop_code)

@@ -151,6 +151,7 @@ impl<G: Gateway> Hub<G> {
     /// Handles a notice of the bus.
     pub fn handle_notice(&mut self, now: Now, notice: &BusNotice) {
         self.core.now = now;
+        self.core.note(notice);
         self.gateway
             .handle_notice(&mut self.core, &mut self.clients, notice);
         self.settle();
@@ -168,8 +169,8 @@ impl<G: Gateway> Hub<G> {
     /// Does everything that is due at `now`.
     pub fn handle_timeout(&mut self, now: Now) {
         self.core.now = now;
-        let stop_code = self.gateway.stop_code(&self.core.limits);
-        self.core.advance_drain(stop_code);
+        self.core.advance_drain();
+        self.core.look_at_history();
         while let Some((at, key)) = self.core.deadlines.pop_due(now.mono_us) {
             let session = self.core.clients.session_mut(key);
             if session.is_some_and(|session| session.disarm(at)) {
@@ -193,8 +194,7 @@ impl<G: Gateway> Hub<G> {
     /// Begins a stop, which [`handle_timeout`](Self::handle_timeout) continues.
     pub fn drain(&mut self, now: Now, plan: DrainPlan) {
         self.core.now = now;
-        let stop_code = self.gateway.stop_code(&self.core.limits);
-        self.core.begin_drain(plan, stop_code);
+        self.core.begin_drain(plan);
         self.settle();
     }
 
@@ -237,6 +237,7 @@ impl<G: Gateway> Hub<G> {
         let others = [
             self.core.drain_deadline(),
             self.core.walk_deadline(),
+            self.core.history_deadline(),
             self.gateway.poll_timeout(),
         ];
         let others = others.into_iter().flatten();
@@ -325,11 +326,8 @@ impl<G: Gateway> Hub<G> {
     // ---- inside
 
     fn session_due(&mut self, key: SessionKey) {
-        let codes = Codes {
-            pong_timeout: self.gateway.pong_timeout_code(),
-            stop: self.gateway.stop_code(&self.core.limits),
-        };
-        self.core.client_due(key, codes);
+        let pong_timeout = self.gateway.pong_timeout_code();
+        self.core.client_due(key, pong_timeout);
         let now = self.core.now;
         let session = self.core.clients.session_mut(key);
         if session.is_some_and(|session| session.take_gateway_due(now))
@@ -348,6 +346,8 @@ impl<G: Gateway> Hub<G> {
                 self.tell_emptied(&topic);
             } else if let Some((key, reason)) = self.core.ended.pop_front() {
                 self.tell_closed(key, reason);
+            } else if let Some(key) = self.core.stopping.pop_front() {
+                self.stop(key);
             } else if let Some(key) = self.core.roomy.pop() {
                 self.tell_room(key);
             } else if let Some(key) = self.core.resumed.pop() {
@@ -363,6 +363,16 @@ impl<G: Gateway> Hub<G> {
                 self.check_invariants();
             }
         }
+    }
+
+    /// Closes a client at a stop, behind the last frames of the gateway.
+    fn stop(&mut self, key: SessionKey) {
+        if let Some(client) = self.clients.get_mut(key) {
+            self.gateway.handle_stopping(&mut self.core, key, client);
+        }
+        let code = self.gateway.stop_code(&self.core.limits);
+        let reason = CloseReason::ShuttingDown;
+        self.core.begin_close(key, code, reason, Closing::Graceful);
     }
 
     fn tell_emptied(&mut self, topic: &TopicName) {
@@ -382,16 +392,9 @@ impl<G: Gateway> Hub<G> {
     }
 }
 
-/// Close codes of a gateway.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Codes {
-    pub(super) pong_timeout: CloseCode,
-    pub(super) stop: CloseCode,
-}
-
 impl Core {
     /// Does one piece of due work of a session, except the gateway's work.
-    pub(super) fn client_due(&mut self, key: SessionKey, codes: Codes) {
+    pub(super) fn client_due(&mut self, key: SessionKey, pong_timeout: CloseCode) {
         let (now, limits) = (self.now, &self.limits);
         let Some(session) = self.clients.session_mut(key) else {
             return;
@@ -405,10 +408,10 @@ impl Core {
             Due::End { reason, reset } => self.end(key, reason, reset),
             Due::PongTimeout => {
                 let reason = CloseReason::PongTimeout;
-                self.begin_close(key, codes.pong_timeout, reason, Closing::Now);
+                self.begin_close(key, pong_timeout, reason, Closing::Now);
             }
             Due::CloseWritten(reason) => self.start_closing(key, reason),
-            Due::Stop => self.stop_client(key, codes.stop),
+            Due::Stop => self.stop_client(key),
             Due::Ping => self.clients.mark_dirty(key),
             Due::Slot => self.clients.open_slot(now, limits, key),
         }

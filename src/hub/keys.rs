@@ -59,7 +59,16 @@ impl<C> ByClient<C> {
 
     /// Iterates over all clients, in the order of their slots.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (SessionKey, &mut C)> {
-        let slots = self.slots.iter_mut().enumerate();
+        self.slots_mut(0, usize::MAX)
+    }
+
+    /// Iterates over the clients in `count` slots from `first` on.
+    pub fn slots_mut(
+        &mut self,
+        first: usize,
+        count: usize,
+    ) -> impl Iterator<Item = (SessionKey, &mut C)> {
+        let slots = self.slots.iter_mut().enumerate().skip(first).take(count);
         slots.filter_map(|(slot, entry)| {
             let (generation, client) = entry.as_mut()?;
             let key = SessionKey {
@@ -68,6 +77,11 @@ impl<C> ByClient<C> {
             };
             Some((key, client))
         })
+    }
+
+    /// Slots, including those without a client.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
     }
 
     /// The number of clients.

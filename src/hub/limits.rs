@@ -6,6 +6,9 @@ use crate::admission::{AddressLimits, TrustedProxies};
 /// Sessions and frames that one flush looks at while frames are over their limit: about 0.3 ms.
 pub const FRAME_WALK_MAX: usize = 8_192;
 
+/// Messages in all send queues with which clients get missed messages: a queue has 16 bytes for each.
+pub const RESUME_MESSAGES_MAX: u64 = 4_194_304;
+
 /// Limits of one send queue (DESIGN of the queue: see `send_queue`).
 #[derive(Clone, Debug)]
 pub struct SendQueueLimits {
@@ -48,11 +51,24 @@ pub enum DeflateWindow {
     Shared,
 }
 
+/// The limits of a history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HistoryLimits {
+    /// How long a message is kept, microseconds; 0 keeps none, and there are no positions.
+    pub keep_us: u64,
+    /// Memory of all kept messages, and of the names of their topics; the oldest go first.
+    pub bytes_max: usize,
+}
+
 /// All limits of the core.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// One send queue.
     pub send_queue: SendQueueLimits,
+    /// Messages kept for resuming clients.
+    pub history: HistoryLimits,
+    /// Messages in all send queues, above which no client gets missed messages.
+    pub resume_messages_max: u64,
     /// Memory of all frames together, each counted once; above the limit the clients with the largest
     /// queues are dropped.
     pub frame_bytes_max: u64,
@@ -117,6 +133,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             send_queue: SendQueueLimits::default(),
+            history: HistoryLimits::default(),
+            resume_messages_max: RESUME_MESSAGES_MAX,
             frame_bytes_max: 512 * 1024 * 1024,
             frame_walk_max: FRAME_WALK_MAX,
             head_bytes_max: 16 * 1024,

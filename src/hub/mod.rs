@@ -19,6 +19,7 @@ mod flush;
 mod frame;
 mod gateway;
 mod handshake;
+mod history;
 #[expect(
     clippy::module_inception,
     reason = "the hub is what the module is named after"
@@ -30,11 +31,13 @@ mod look;
 mod max_rate;
 mod memory;
 mod outgoing;
+mod position;
 mod protocol;
 mod publication;
 mod queue;
 mod reading;
 mod reason;
+mod resume;
 pub(crate) mod room;
 mod send_queue;
 mod session;
@@ -52,11 +55,15 @@ pub use drain::DrainPlan;
 pub use encodings::Encoded;
 pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Lead};
 pub use gateway::{Accepted, Admission, Entrance, Gateway};
+pub use history::{Missed, Outcome, Variant, Wanted};
 pub use hub::Hub;
 pub use keys::{ByClient, SessionKey};
-pub use limits::{DeflateWindow, FRAME_WALK_MAX, Limits, SendQueueLimits};
+pub use limits::{
+    DeflateWindow, FRAME_WALK_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX, SendQueueLimits,
+};
 pub use look::{ClientLook, ClientState, Ended, Survey, TopicLook, Traffic};
 pub use max_rate::MaxRate;
+pub use position::{Mark, POSITION_BYTES_MAX, Place, Position};
 pub use protocol::{
     Bytes, Codec, Greeted, Incoming, Message, Protocol, Request, RequestRefusal, Speaks, Step,
     Utf8Bytes,
@@ -64,9 +71,9 @@ pub use protocol::{
 pub use publication::{
     BusNotice, Feed, FeedLine, FeedStats, Publication, Retain, SubjectStats, TopicName,
 };
-pub use reason::{CloseCode, CloseReason, Closing};
+pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use shell::{Effect, Permit, Secured, Transmit, Write};
-pub use stats::{HubStats, PhaseKind, SendError};
+pub use stats::{HistoryStats, HubStats, PhaseKind, SendError};
 pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX};
 pub use tail::{
     TAIL_LINE_BYTES_MAX, TAIL_LINES_MAX, TAIL_LINES_PER_SECOND, TAILS_MAX, TailLine, TailLook,

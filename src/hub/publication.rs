@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Frame, Now};
+use super::{Frame, Mark, Now, Place};
 
 /// The name of a topic. Feeds make names, gateways join topics by name; the hub only compares names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,6 +57,8 @@ pub struct Publication {
     pub deliver: bool,
     /// The change of the retained frame.
     pub retain: Retain,
+    /// The place in the kept feed: with a position, the core keeps the frame for clients that resume.
+    pub place: Place,
 }
 
 /// A notice from the bus, in order with the publications.
@@ -70,7 +72,21 @@ pub enum BusNotice {
     /// connection. Comes before [`Self::Down`], and again if a connection ends before [`Self::Up`].
     Gap,
     /// A message on a topic was skipped, and so lost.
-    Skipped(TopicName),
+    Skipped {
+        /// The topic.
+        topic: TopicName,
+        /// The place in the kept feed.
+        place: Place,
+    },
+    /// From here on, the messages of the kept feed are counted from this mark.
+    Mark {
+        /// The hash of the list of kept names.
+        names: u32,
+        /// The mark.
+        mark: Mark,
+        /// Messages of the feed since the mark before, if there was one since the last [`Self::Gap`].
+        count: u64,
+    },
     /// The bus has responded to a request to subscribe to a topic.
     Settled {
         /// The requested topic.

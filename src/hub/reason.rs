@@ -163,6 +163,51 @@ pub enum Closing {
     Graceful,
 }
 
+/// Why a client gets no missed messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotRecovered {
+    /// The text is no position of this feed.
+    Bad,
+    /// There is no history, or the client is a member already.
+    Off,
+    /// The position is from before a loss of the bus.
+    Gap,
+    /// The mark is unknown here.
+    Epoch,
+    /// The message has not come here yet.
+    Ahead,
+    /// A missed message is no longer kept, or was left out.
+    Window,
+    /// The missed messages are too many.
+    Large,
+}
+
+impl NotRecovered {
+    /// All reasons, in the order of the numbers of [`crate::hub::HubStats`].
+    pub const ALL: [Self; 7] = [
+        Self::Bad,
+        Self::Off,
+        Self::Gap,
+        Self::Epoch,
+        Self::Ahead,
+        Self::Window,
+        Self::Large,
+    ];
+
+    /// The word for clients, and the label of the metric.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Bad => "bad",
+            Self::Off => "off",
+            Self::Gap => "gap",
+            Self::Epoch => "epoch",
+            Self::Ahead => "ahead",
+            Self::Window => "window",
+            Self::Large => "large",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::CloseReason;
 use super::session::{Pause, Pauses};
+use super::{CloseReason, NotRecovered};
 
 /// How a write to a client failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,23 @@ pub struct HubStats {
     pub received_bytes: u64,
     /// Publications taken from the feed.
     pub publications: u64,
+    /// `None` without a history.
+    pub history: Option<HistoryStats>,
+    /// Names of which everything missed was sent again.
+    pub resumes_recovered: u64,
+    /// Names that were not resumed, in the order of [`NotRecovered::ALL`].
+    pub resumes_refused: [u64; NotRecovered::ALL.len()],
+}
+
+/// Gauges of the history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HistoryStats {
+    /// Messages kept for clients that resume.
+    pub messages: u64,
+    /// Memory of these messages, and of the names of their topics.
+    pub bytes: u64,
+    /// The limit of the memory.
+    pub bytes_max: u64,
 }
 
 impl HubStats {

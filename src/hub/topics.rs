@@ -295,6 +295,15 @@ impl Topics {
         }
     }
 
+    /// Whether the session is a member of the topic.
+    pub(super) fn has(&self, session: SessionKey, name: &TopicName) -> bool {
+        let Some(key) = self.by_name.get(name) else {
+            return false;
+        };
+        let joined = self.joined.get(session.slot as usize);
+        joined.is_some_and(|joined| joined.iter().any(|j| j.topic == *key))
+    }
+
     /// A topic's members, in no particular order.
     pub(super) fn members(&self, name: &TopicName) -> impl Iterator<Item = SessionKey> {
         let key = self.by_name.get(name);

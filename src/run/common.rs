@@ -182,8 +182,9 @@ static NEAR: &[(&str, ReadNumber)] = &[
         at.sum(&names::SUBSCRIBED_NAME_BYTES)
     }),
     ("retained-bytes-max", |at| at.sum(&names::RETAINED_BYTES)),
-    ("history-names-max", |at| at.sum(&names::HISTORY_NAMES)),
-    ("history-bytes-max", |at| at.sum(&names::HISTORY_BYTES)),
+    ("history-bytes-max", |at| {
+        at.turn.hub.history.map(|history| history.bytes)
+    }),
     ("calls-max", |at| at.sum(&names::UPSTREAM_CALLS_IN_FLIGHT)),
     // The limit is for each service.
     ("proxy-connections-max", |at| {

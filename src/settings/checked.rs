@@ -95,6 +95,7 @@ impl Checked {
             errors.extend(NATS_USERS.iter().filter_map(|ways| checked.several(ways)));
             errors.extend(PAIRS.iter().filter_map(|&pair| checked.alone(pair)));
             errors.extend(checked.tls_errors());
+            errors.extend(checked.history_errors());
             errors.extend(checked.headers_from_nobody());
             errors.extend(check(&checked));
             errors.extend(checked.no_redis());

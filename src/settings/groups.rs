@@ -11,14 +11,19 @@ use super::kind::{Form, Refused};
 use super::secret::SecretText;
 use crate::admission::AddressLimits;
 use crate::auth::ClaimRules;
-use crate::hub;
+use crate::hub::{self, HistoryLimits};
 use crate::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
+
+/// The position of a client on a quiet name is up to 10 s old.
+const HISTORY_US_MIN: u64 = 20_000_000;
 
 impl Checked {
     /// The limits of the core.
     pub fn limits(&self) -> hub::Limits {
         hub::Limits {
             send_queue: self.send_queue(),
+            history: self.history(),
+            resume_messages_max: hub::RESUME_MESSAGES_MAX,
             frame_bytes_max: self.number("frame-bytes-max"),
             frame_walk_max: hub::FRAME_WALK_MAX,
             head_bytes_max: self.number("head-bytes-max"),
@@ -50,6 +55,38 @@ impl Checked {
             deflate_min_bytes: self.number("deflate-min-bytes"),
             deflate_max_bytes: self.number("deflate-max-bytes"),
         }
+    }
+
+    /// The limits of the history; nothing is kept on a gateway without this part.
+    pub fn history(&self) -> HistoryLimits {
+        match self.has("history-ms") {
+            true => HistoryLimits {
+                keep_us: self.micros("history-ms"),
+                bytes_max: self.number("history-bytes-max"),
+            },
+            false => HistoryLimits::default(),
+        }
+    }
+
+    /// A time that is shorter than the positions of quiet names are old, and more memory than slow clients
+    /// leave.
+    pub(super) fn history_errors(&self) -> Vec<SettingsError> {
+        let limits = self.history();
+        let mut errors = Vec::new();
+        if limits.keep_us == 0 {
+            return errors;
+        }
+        if limits.keep_us < HISTORY_US_MIN {
+            let shown = self.number::<u64>("history-ms").to_string();
+            errors.push(self.refused("history-ms", &Refused::new(&shown, "0, or at least 20000")));
+        }
+        let frames: u64 = self.number("frame-bytes-max");
+        if limits.bytes_max as u64 > frames / 2 {
+            let allowed = "at most half of --frame-bytes-max";
+            let shown = limits.bytes_max.to_string();
+            errors.push(self.refused("history-bytes-max", &Refused::new(&shown, allowed)));
+        }
+        errors
     }
 
     /// The files of TLS towards clients; `None` without `--tls-port`.

@@ -28,6 +28,8 @@ impl Heading {
     pub const CLIENTS: Self = Self("Clients");
     /// The send queues of clients.
     pub const SEND_QUEUE: Self = Self("Send queues");
+    /// The messages kept for clients that resume.
+    pub const HISTORY: Self = Self("Missed messages");
     /// Pings, closes, compression.
     pub const CONNECTION: Self = Self("Connections");
     /// Budgets of one turn of the loop.
@@ -63,6 +65,8 @@ pub enum Part {
     BusMessages,
     /// The nesting of JSON.
     Json,
+    /// The messages that are kept for clients that resume.
+    History,
     /// The choice of the close code at a stop: for the contracts with 1012.
     StopCode,
     /// A deflate window for all clients: for topics in which strangers cannot cause messages.

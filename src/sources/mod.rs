@@ -14,11 +14,13 @@
 //! | `probe` | whether a silent connection is kept, while a second connection is tried |
 //! | `outage` | since when the bus is away, and when to try again; pure |
 //! | `interest` | requests for names of a bus whose names change, on their way to the thread |
+//! | `kept` | the messages of the kept feed: their positions, and the marks from which they are counted; pure |
 //! | `ledger` | wanted names of such a bus, their state on the server, and the next command; pure |
 //! | `publisher` | messages that a gateway publishes, on their way to the thread of a connection |
 //! | `socket` | a socket and a waker in a single poll; TCP, TLS, and bytes that wait to be written or taken |
 
 mod interest;
+mod kept;
 mod ledger;
 pub mod nats;
 mod outage;
@@ -41,6 +43,7 @@ use crate::base::{Clock, Now, QueueBytes};
 use crate::feeds::BusEvent;
 
 pub use self::interest::{BusInterest, UnansweredChanges};
+pub use self::kept::KeptFeed;
 pub use self::publisher::Publisher;
 pub use self::relay::LinkTimes;
 
@@ -198,7 +201,7 @@ impl SourceLink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feeds::BusMessage;
+    use crate::feeds::{BusMessage, Place};
 
     const MIB: usize = 1024 * 1024;
 
@@ -208,6 +211,7 @@ mod tests {
             pattern: None,
             payload: vec![b'1'; bytes],
             position: None,
+            place: Place::Outside,
             received: Now::default(),
             quiet: false,
         })

@@ -19,6 +19,7 @@ pub struct BusStatus {
     spun_us: AtomicU64,
     spins_found: AtomicU64,
     subscription_refused: AtomicBool,
+    positions_shared: AtomicBool,
     consumers: Vec<ConsumerStatus>,
 }
 
@@ -76,6 +77,7 @@ impl BusStatus {
             spun_us: AtomicU64::new(0),
             spins_found: AtomicU64::new(0),
             subscription_refused: AtomicBool::new(false),
+            positions_shared: AtomicBool::new(false),
             consumers: consumers.iter().map(consumer).collect(),
         }
     }
@@ -148,6 +150,16 @@ impl BusStatus {
     /// Source: sets whether the bus refuses a subscription that the gateway cannot do without.
     pub fn set_subscription_refused(&self, refused: bool) {
         self.subscription_refused.store(refused, Relaxed);
+    }
+
+    /// Whether positions in the feed are valid on other instances too.
+    pub fn positions_shared(&self) -> bool {
+        self.positions_shared.load(Relaxed)
+    }
+
+    /// Source: sets whether positions in the feed are valid on other instances too.
+    pub fn set_positions_shared(&self, shared: bool) {
+        self.positions_shared.store(shared, Relaxed);
     }
 
     /// Returns the consumers, in the order of [`Self::new`].

@@ -11,13 +11,13 @@
 //! Readiness and the watchdog must not depend on that copy, so their values are atomic: the end of the last
 //! turn, draining, caught up.
 
-use std::iter::zip;
+use std::iter::{once, zip};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
 use super::samples::DurationCounts;
 use crate::base::SpinCounts;
-use crate::hub::{CloseReason, FeedStats, HubStats, Now, SendError};
+use crate::hub::{CloseReason, FeedStats, HubStats, NotRecovered, Now, SendError};
 
 /// A value with a single writing thread and any reading thread.
 #[derive(Debug, Default)]
@@ -230,6 +230,18 @@ impl LoopNumbers {
             ..
         } = self.hub;
         [("chained", chained), ("alone", alone), ("stored", stored)].into_iter()
+    }
+
+    /// Returns the names that clients asked to resume, by outcome.
+    pub fn resumes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.hub.history.is_some().then(|| self.all_resumes());
+        counts.into_iter().flatten()
+    }
+
+    fn all_resumes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let refused = NotRecovered::ALL.map(NotRecovered::label);
+        let recovered = ("recovered", self.hub.resumes_recovered);
+        once(recovered).chain(zip(refused, self.hub.resumes_refused))
     }
 
     /// Returns the failed writes, by kind.

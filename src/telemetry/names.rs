@@ -338,23 +338,24 @@ metric_names! { |at|
     RENEWALS = Counter "weirgate_token_renewals_total" ["outcome"]
         "New tokens of clients on open connections, by outcome; limited: not looked at, because one client \
             or all clients sent too many.";
-    HISTORY_NAMES = Gauge "weirgate_history_names" []
-        "Names of which messages are kept for clients that resume (--history).";
-    HISTORY_NAMES_MAX = Gauge "weirgate_history_names_max" []
-        "Names of which messages may be kept (--history-names-max).";
-    HISTORY_NAMES_LIMITED = Counter "weirgate_history_names_limited_total" []
-        "Times that a name got no history because of --history-names-max.";
     HISTORY_MESSAGES = Gauge "weirgate_history_messages" []
-        "Messages kept for clients that resume.";
+        "Messages kept for clients that resume (--history-ms)."
+        => IfAny(at.turn.hub.history.map(|history| history.messages));
     HISTORY_BYTES = Gauge "weirgate_history_bytes" []
-        "Bytes of the messages kept for clients that resume, and 256 for each.";
+        "Memory of the messages kept for clients that resume, in all their forms, and of the names of their topics."
+        => IfAny(at.turn.hub.history.map(|history| history.bytes));
     HISTORY_BYTES_MAX = Gauge "weirgate_history_bytes_max" []
-        "Bytes of messages that may be kept (--history-bytes-max).";
+        "Memory allowed for these messages (--history-bytes-max)."
+        => IfAny(at.turn.hub.history.map(|history| history.bytes_max));
     RESUMES = Counter "weirgate_resumes_total" ["outcome"]
-        "Names that clients asked to resume, by outcome: recovered, or the reason against it. epoch: \
-            the position is of another instance, from before a loss, or of a name without history; \
-            window: missed messages were forgotten; queue: they do not fit in the send queue or the \
-            rate of the client.";
+        "Names that clients asked to resume, by outcome: recovered, or the reason against it. bad: no position of \
+            this feed; off: outside of the kept names, or held already; gap: the bus was lost since; epoch: a position \
+            that this instance cannot know; ahead: not come here yet; window: missed messages were forgotten; large: \
+            they are too many."
+        => ByLabel(at.turn.resumes());
+    POSITIONS_SHARED = Gauge "weirgate_positions_shared" []
+        "1 while positions are valid on other instances too: marks come on the channel of --history-channel."
+        => IfAny(at.turn.hub.history.and(at.bus).map(BusStatus::positions_shared));
     RETAINED_WAITING = Gauge "weirgate_retained_waiting" []
         "Last values that clients wait for (--retained): clients times names.";
     RETAINED_QUESTIONS = Gauge "weirgate_retained_questions" ["stage"]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::hub::CloseReason;
+use crate::hub::{CloseReason, HistoryStats};
 
 const NOW: Now = Now {
     mono_us: 10_000_000,
@@ -32,13 +32,6 @@ fn telemetry() -> Arc<Telemetry> {
         ),
         number(&names::GAPS_TOLD),
         GatewayMetric::ByLabel(&names::RENEWALS, Box::new(|| vec![("accepted", 1)])),
-        number(&names::HISTORY_NAMES),
-        number(&names::HISTORY_NAMES_MAX),
-        number(&names::HISTORY_NAMES_LIMITED),
-        number(&names::HISTORY_MESSAGES),
-        number(&names::HISTORY_BYTES),
-        number(&names::HISTORY_BYTES_MAX),
-        GatewayMetric::ByLabel(&names::RESUMES, Box::new(|| vec![("recovered", 1)])),
         number(&names::RETAINED_WAITING),
         GatewayMetric::ByLabel(&names::RETAINED_QUESTIONS, Box::new(|| vec![("asked", 1)])),
         number(&names::RETAINED_BYTES),
@@ -111,6 +104,9 @@ fn telemetry() -> Arc<Telemetry> {
         number(&names::TLS_CERTIFICATE_EXPIRY),
         GatewayMetric::ByTwoLabels(&names::RELOADS, Box::new(|| vec![(["acl", "failed"], 12)])),
     ]);
+    let _ = telemetry.event_loop.turn_ended(NOW, |numbers| {
+        numbers.hub.history = Some(HistoryStats::default());
+    });
     telemetry
 }
 

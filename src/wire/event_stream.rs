@@ -84,9 +84,10 @@ fn head(out: &mut Vec<u8>, origin: Option<&str>, length: &str) {
 pub const DATA: &[u8] = b"data: ";
 
 /// Appends `text` as the rest of an event whose data begins with [`DATA`], and ends the event. Each line of
-/// the text gets a `data` field; the client reads every end of a line as LF.
-pub fn end_data(out: &mut Vec<u8>, text: &[u8]) {
-    out.reserve(text.len() + 2);
+/// the text gets a `data` field; the client reads every end of a line as LF. A client that comes back sends
+/// the last `id` that it got; without one, the last stays.
+pub fn end_data(out: &mut Vec<u8>, text: &[u8], id: &[u8]) {
+    out.reserve(text.len() + id.len() + 8);
     let mut rest = text;
     while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
         let (line, ending) = rest.split_at(at);
@@ -97,6 +98,10 @@ pub fn end_data(out: &mut Vec<u8>, text: &[u8]) {
         rest = &ending[1 + usize::from(is_pair)..];
     }
     out.extend_from_slice(rest);
+    if !id.is_empty() {
+        out.extend_from_slice(b"\nid: ");
+        out.extend_from_slice(id);
+    }
     out.extend_from_slice(b"\n\n");
 }
 
@@ -195,7 +200,7 @@ mod tests {
             ("\n\r", "\ndata: \ndata: \n\n"),
         ] {
             let mut out = Vec::new();
-            end_data(&mut out, text.as_bytes());
+            end_data(&mut out, text.as_bytes(), b"");
             assert_eq!(String::from_utf8(out).expect("text"), event, "{text:?}");
         }
     }

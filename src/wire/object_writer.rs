@@ -76,6 +76,11 @@ impl ObjectWriter {
         self.text.len()
     }
 
+    /// Returns the text without the `}`, for a last member that is written elsewhere.
+    pub fn finish_open(self) -> String {
+        self.text
+    }
+
     /// Ends the object and returns its text.
     pub fn finish(mut self) -> String {
         self.text.push('}');

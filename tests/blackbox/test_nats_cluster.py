@@ -66,32 +66,44 @@ async def gateway(start_weirgate, server, *flags, env=None):
 async def test_what_is_published_after_subscribed_comes_from_every_server(start_cluster, start_weirgate):
     """New names, and publishers at the other servers that have heard of `subscribed`."""
     async with start_cluster() as servers:
-        weirgate = await gateway(start_weirgate, servers[0], "--history", "10", env={"MAX_CHANNELS_PER_CLIENT": "2000"})
+        weirgate = await gateway(start_weirgate, servers[0], env={"MAX_CHANNELS_PER_CLIENT": "2000"})
         publishers = [await bus(server) for server in servers[1:]]
 
         async def rounds(number):
-            client, positions = await connect(weirgate), {}
+            client, names = await connect(weirgate), []
             for n in range(-(-ROUNDS // CLIENTS)):
                 name = f"c{number}.r{n}"
-                answer = await client.ask("subscribe", name)
-                positions |= answer["positions"]
+                await client.ask("subscribe", name)
+                names.append(name)
                 for at, publisher in enumerate(publishers):
                     await say(publisher, name, at)
             await asyncio.sleep(4 * ROUTE_S)
             got = sorted((m["channel"], m["data"]) for m in client.data)
-            want = sorted((name, at) for name in positions for at in range(len(publishers)))
-            # The position of `subscribed` is before all of them.
-            late = await connect(weirgate)
-            late.say({"action": "subscribe", "channels": list(positions)[-40:], "since": dict(list(positions.items())[-40:])})
-            await late.wait_for(lambda c: len(c.answers) > 1, 20, "an answer")
-            assert set(late.answers[1]["recovered"].values()) == {True}
-            again = [m for m in want if m[0] in late.answers[1]["recovered"]]
-            await late.wait_for(lambda c: len(c.data) >= len(again), 5, "what it missed")
-            return len(want) - len(got), got == want and sorted((m["channel"], m["data"]) for m in late.data) == again
+            want = sorted((name, at) for name in names for at in range(len(publishers)))
+            return len(want) - len(got), got == want
 
         results = await asyncio.gather(*(rounds(number) for number in range(CLIENTS)))
         print(f"{ROUNDS} rounds, {2 * ROUNDS} messages: {sum(lost for lost, _ in results)} lost")
         assert all(equal for _, equal in results), results
+        for publisher in publishers:
+            await publisher.close()
+
+
+async def test_the_kept_feed_has_what_every_server_publishes(start_cluster, start_weirgate):
+    """Positions begin when the interest of the gateway has reached the other servers."""
+    async with start_cluster() as servers:
+        weirgate = await gateway(start_weirgate, servers[0], "--history-ms", "60000", "--history-names", "*.*")
+        publishers = [await bus(server) for server in servers[1:]]
+        answer = await (await connect(weirgate)).ask("subscribe", "a.b")
+        for round_ in range(20):
+            for at, publisher in enumerate(publishers):
+                await say(publisher, "a.b", 10 * round_ + at)
+        await asyncio.sleep(4 * ROUTE_S)
+        late = await connect(weirgate)
+        late.say({"action": "subscribe", "channels": ["a.b", "a.*"], "since": answer["pos"]})
+        await late.wait_for(lambda c: len(c.data) == 80, 20, "what it missed, for each name")
+        assert late.answers[1]["recovered"] == {"a.b": True, "a.*": True}
+        assert sorted({m["data"] for m in late.data}) == [10 * round_ + at for round_ in range(20) for at in range(2)]
         for publisher in publishers:
             await publisher.close()
 

@@ -106,7 +106,10 @@ fn a_message_that_is_skipped_is_a_gap_for_its_receivers() {
     }
     let too_large = "1".repeat((1 << 20) + 1);
     bench.publish("indicators:x", &["indicators:*"], &too_large);
-    bench.bus(BusEvent::Skipped(Subscription::pattern("indicators:*")));
+    bench.bus(BusEvent::Skipped {
+        subscription: Subscription::pattern("indicators:*"),
+        place: Place::Outside,
+    });
     for (key, _) in subscriptions {
         bench.ping(key);
     }

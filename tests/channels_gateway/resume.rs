@@ -1,437 +1,426 @@
-//! A client that comes back gets what it missed, or is told that it does not.
+//! A client that comes back gets what it missed, or is told that it does not: names of the kept feed.
 
 use super::*;
 
-const TICK: &str = "market:tick";
+const KEPT: [&str; 2] = ["market:*", "indicators:a"];
+pub(super) const TICK: &str = "market:tick";
+pub(super) const MARK: Mark = Mark {
+    nonce: 0x7f3a_09c2_b11e,
+    counter: 1,
+};
 
 pub(super) fn limits() -> HistoryLimits {
     HistoryLimits {
-        messages: 100,
-        bytes_max: 1 << 20,
-        names_max: 10,
         keep_us: 60 * SECOND,
+        bytes_max: 1 << 20,
     }
 }
 
-impl Bench {
-    /// A gateway with history, and Redis there.
-    pub(super) fn remembering(settings: ChannelsGatewaySettings, limits: HistoryLimits) -> Self {
-        let mut bench = Self::made(settings, |gateway| gateway.with_history(limits));
-        bench.bus(BusEvent::Up);
-        bench
+/// A gateway with a kept feed, and the count of its messages.
+pub(super) struct Kept {
+    pub(super) bench: Bench,
+    count: u64,
+}
+
+impl Kept {
+    pub(super) fn new() -> Self {
+        Self::with(settings(), limits())
     }
 
-    /// A client that holds a name which stands, and where the name was then.
-    pub(super) fn member(&mut self, name: &str) -> (SessionKey, Value) {
-        let key = self.client();
-        self.subscribe(key, &[name]);
-        if self.got_nothing(key) {
-            self.confirm(name);
+    pub(super) fn with(settings: ChannelsGatewaySettings, limits: HistoryLimits) -> Self {
+        let settings = ChannelsGatewaySettings {
+            acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
+            ..settings
+        };
+        let names = KEPT.map(str::to_owned).to_vec();
+        let names = KeptNames::new(NameSyntax::Redis, names).expect("names");
+        let bench = Bench::limited(settings, limits, |gateway| gateway.with_kept(names));
+        let mut kept = Self { bench, count: 0 };
+        kept.begin(MARK);
+        kept
+    }
+
+    /// The feed stands, from this mark on.
+    pub(super) fn begin(&mut self, mark: Mark) {
+        self.mark(mark);
+        self.bench.bus(BusEvent::Up);
+        self.bench.world.advance(1);
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        let count = std::mem::take(&mut self.count);
+        self.bench.bus(BusEvent::Mark {
+            names: 5,
+            mark,
+            count,
+        });
+    }
+
+    pub(super) fn position(count: u64) -> Position {
+        Position {
+            names: 5,
+            mark: MARK,
+            count,
         }
-        let [answer] = &self.got(key)[..] else {
+    }
+
+    fn message(&mut self, subject: &str, payload: &str) -> BusMessage {
+        self.count += 1;
+        BusMessage {
+            subject: subject.into(),
+            pattern: Some(KEPT[0].into()),
+            payload: payload.as_bytes().to_vec(),
+            position: None,
+            place: Place::Kept(Some(Self::position(self.count))),
+            received: self.bench.world.now,
+            quiet: false,
+        }
+    }
+
+    pub(super) fn publish(&mut self, subject: &str, payload: &str) {
+        let message = self.message(subject, payload);
+        self.bench.bus(BusEvent::Message(message));
+    }
+
+    /// A client, and the answer to its `subscribe`.
+    pub(super) fn member(&mut self, names: &[&str]) -> (SessionKey, Value) {
+        let key = self.bench.client();
+        self.bench.subscribe(key, names);
+        let [answer] = &self.bench.got(key)[..] else {
             panic!("one answer");
         };
-        (key, answer["positions"][name].clone())
+        (key, answer.clone())
     }
 
-    pub(super) fn got_nothing(&self, key: SessionKey) -> bool {
-        self.world.net.sockets[&key].client.texts.is_empty()
-    }
-
-    pub(super) fn resume(&mut self, key: SessionKey, names: &[&str], since: &Value) {
+    /// What a client gets that comes back: the answer, and what follows.
+    pub(super) fn comes_back(
+        &mut self,
+        names: &[&str],
+        since: &str,
+    ) -> (SessionKey, Value, Vec<Value>) {
+        let key = self.bench.client();
         let request = json!({"action": "subscribe", "channels": names, "since": since});
-        self.say(key, &request);
-    }
-
-    /// What a client gets that comes back for one name.
-    pub(super) fn comes_back(&mut self, name: &str, position: &Value) -> (Value, Vec<Value>) {
-        let key = self.client();
-        self.resume(key, &[name], &json!({ name: position }));
-        let mut got = self.got(key);
+        self.bench.say(key, &request);
+        let mut got = self.bench.got(key);
         assert!(!got.is_empty(), "no answer");
         let answer = got.remove(0);
         assert_eq!(answer["type"], "subscribed");
-        (answer["recovered"][name].clone(), got)
+        (key, answer, got)
     }
 
-    pub(super) fn numbers(&self) -> Vec<(&'static str, u64)> {
-        self.stats.resumes().filter(|(_, n)| *n > 0).collect()
+    fn why(&mut self, name: &str, since: &str) -> Value {
+        let (_, answer, got) = self.comes_back(&[name], since);
+        assert_eq!(answer["recovered"][name], false, "{answer}");
+        assert_eq!(got, [json!(null); 0], "nothing of what was missed");
+        answer["why"][name].clone()
+    }
+
+    fn resumes(&self) -> Vec<(&'static str, u64)> {
+        let stats = self.bench.world.hub.stats();
+        let refused = weirgate::hub::NotRecovered::ALL.map(|why| why.label());
+        let refused = refused.into_iter().zip(stats.resumes_refused);
+        let all = std::iter::once(("recovered", stats.resumes_recovered)).chain(refused);
+        all.filter(|(_, count)| *count > 0).collect()
     }
 }
 
-pub(super) fn at(position: &Value, offset: u64) -> Value {
-    json!({"epoch": position["epoch"], "offset": offset})
-}
-
-pub(super) fn offsets(messages: &[Value]) -> Vec<u64> {
-    let of = |message: &Value| message["offset"].as_u64().expect("an offset");
+fn positions(messages: &[Value]) -> Vec<String> {
+    let of = |message: &Value| message["pos"].as_str().expect("a position").to_owned();
     messages.iter().map(of).collect()
 }
 
-pub(super) fn data(messages: &[Value]) -> Vec<Value> {
+pub(super) fn at(count: u64) -> String {
+    Kept::position(count).to_string()
+}
+
+fn data(messages: &[Value]) -> Vec<Value> {
     messages.iter().map(|m| m["data"].clone()).collect()
 }
 
 #[test]
 fn who_comes_back_gets_what_was_missed_behind_the_answer_and_in_order() {
-    let mut bench = Bench::remembering(settings(), limits());
-    let (key, position) = bench.member(TICK);
-    assert_eq!(position["offset"], 0);
-    bench.publish(TICK, &[], "1");
-    bench.publish(TICK, &[], "2");
-    let got = bench.got(key);
-    assert_eq!(offsets(&got), [1, 2]);
+    let mut kept = Kept::new();
+    let (key, answer) = kept.member(&[TICK]);
+    assert_eq!(answer["pos"], at(0), "without since: where the feed is");
+    assert_eq!(answer.get("recovered"), None);
+    kept.publish(TICK, "1");
+    kept.publish("market:other", "7");
+    kept.publish(TICK, "2");
+    let got = kept.bench.got(key);
     assert_eq!(
-        got[0]["epoch"], position["epoch"],
-        "the first has the epoch"
+        (data(&got), positions(&got)),
+        (vec![json!(1), json!(2)], vec![at(1), at(3)])
     );
-    assert_eq!(got[1].get("epoch"), None);
-    bench.world.end(key, true);
-    for n in 3..=7 {
-        bench.publish(TICK, &[], &n.to_string());
+    kept.bench.world.end(key, true);
+    for n in 3..=5 {
+        kept.publish(TICK, &n.to_string());
     }
-    assert!(bench.world.outputs.wanted[TICK], "it stays subscribed");
-    let back = bench.client();
-    bench.resume(back, &[TICK], &json!({ TICK: at(&position, 2) }));
-    bench.publish(TICK, &[], "8");
-    let got = bench.got(back);
-    assert_eq!(got[0]["recovered"], json!({ TICK: true }));
-    assert_eq!(got[0]["positions"], json!({ TICK: at(&position, 7) }));
-    assert_eq!(offsets(&got[1..]), [3, 4, 5, 6, 7, 8]);
-    assert_eq!(data(&got[1..]), [3, 4, 5, 6, 7, 8].map(|n| json!(n)));
-    let seqs: Vec<_> = got.iter().map(|m| m["seq"].clone()).collect();
-    assert_eq!(seqs, [2, 3, 4, 5, 6, 7, 8].map(|n| json!(n)), "no gap");
-    assert_eq!(bench.numbers(), [("recovered", 1)]);
-    // One that missed nothing.
+    let (back, answer, got) = kept.comes_back(&[TICK], &at(3));
+    assert_eq!(answer["recovered"], json!({ TICK: true }));
     assert_eq!(
-        bench.comes_back(TICK, &at(&position, 8)),
+        (answer.get("why"), answer.get("pos")),
+        (None, None),
+        "told with the messages"
+    );
+    assert_eq!(
+        (data(&got), positions(&got)),
+        (
+            vec![json!(3), json!(4), json!(5)],
+            vec![at(4), at(5), at(6)]
+        )
+    );
+    kept.publish(TICK, "8");
+    let live = kept.bench.got(back);
+    assert_eq!(positions(&live), [at(7)]);
+    let seqs: Vec<_> = got.iter().chain(&live).map(|m| m["seq"].clone()).collect();
+    assert_eq!(seqs, [3, 4, 5, 6].map(|n| json!(n)), "no gap");
+    let (_, answer, got) = kept.comes_back(&[TICK], &at(7));
+    assert_eq!(
+        (answer["recovered"][TICK].clone(), got),
         (json!(true), vec![])
     );
-}
-
-#[test]
-fn a_window_that_does_not_reach_back_gives_nothing() {
-    let small = HistoryLimits {
-        messages: 3,
-        ..limits()
-    };
-    let mut bench = Bench::remembering(settings(), small);
-    let (_, position) = bench.member(TICK);
-    for n in 1..=5 {
-        bench.publish(TICK, &[], &n.to_string());
-    }
-    assert_eq!(
-        bench.comes_back(TICK, &at(&position, 1)),
-        (json!(false), vec![])
-    );
-    let (recovered, missed) = bench.comes_back(TICK, &at(&position, 2));
-    assert_eq!((recovered, offsets(&missed)), (json!(true), vec![3, 4, 5]));
-    for foreign in [
-        at(&position, 6),
-        json!({"epoch": "0", "offset": 4}),
-        json!({"epoch": "0123456789abcdef", "offset": 4}),
-    ] {
-        assert_eq!(bench.comes_back(TICK, &foreign), (json!(false), vec![]));
-    }
-    let counts = [("recovered", 1), ("epoch", 3), ("window", 1)];
-    assert_eq!(bench.numbers(), counts);
-}
-
-#[test]
-fn a_name_without_members_stays_for_its_time_and_so_do_messages() {
-    let mut bench = Bench::remembering(settings(), limits());
-    let (key, position) = bench.member(TICK);
-    bench.publish(TICK, &[], "1");
-    bench.world.end(key, true);
-    bench.world.advance(60 * SECOND - 1);
-    assert!(bench.world.outputs.wanted[TICK]);
-    assert_eq!(bench.comes_back(TICK, &position).0, json!(true));
-    bench.world.advance(SECOND);
-    assert!(bench.world.outputs.wanted[TICK], "somebody came");
-    assert_eq!(bench.stats.history_messages(), 0, "they are too old");
-    assert_eq!(bench.comes_back(TICK, &position).0, json!(false));
-    for key in bench.open() {
-        bench.unsubscribe(key, &[TICK]);
-    }
-    bench.world.advance(60 * SECOND);
-    assert!(!bench.world.outputs.wanted[TICK]);
-    assert_eq!(bench.counts(), (0, 0, 0));
-    assert_eq!(bench.stats.history_names(), 0);
-    // Subscribed anew, it is another time.
-    let back = bench.client();
-    bench.resume(back, &[TICK], &json!({ TICK: at(&position, 1) }));
-    assert!(bench.got_nothing(back), "the bus has not confirmed");
-    bench.confirm(TICK);
-    let got = bench.got(back);
-    assert_eq!(got[0]["recovered"], json!({ TICK: false }));
-    assert_ne!(got[0]["positions"][TICK]["epoch"], position["epoch"]);
-}
-
-/// Permissions may change while a name is kept for those who come back.
-#[test]
-fn a_name_without_members_that_the_bus_takes_away_is_given_up() {
-    let mut bench = Bench::remembering(settings(), limits());
-    let (key, position) = bench.member(TICK);
-    bench.world.end(key, true);
-    assert!(bench.world.outputs.wanted[TICK]);
-    bench.refuse(TICK);
-    assert!(!bench.world.outputs.wanted[TICK]);
-    assert_eq!(bench.counts(), (0, 0, 0));
-    // One that a client holds is asked for again and again.
-    let (_, other) = bench.member("market:tick:B");
-    bench.refuse("market:tick:B");
-    assert!(bench.world.outputs.wanted["market:tick:B"]);
-    assert_ne!(position["epoch"], other["epoch"]);
-}
-
-impl Bench {
-    pub(super) fn open(&self) -> Vec<SessionKey> {
-        let sockets = self.world.net.sockets.iter();
-        let open = sockets.filter(|(_, socket)| socket.released.is_none());
-        open.map(|(key, _)| *key).collect()
-    }
-}
-
-/// Whatever makes a hole possible begins another epoch, and those who stay learn it.
-#[test]
-fn after_a_loss_nothing_is_recovered_and_members_learn_the_new_epoch() {
-    let mut bench = Bench::remembering(settings(), limits());
-    let (key, position) = bench.member(TICK);
-    let (gone, _) = bench.member("market:tick:B");
-    bench.world.end(gone, true);
-    bench.publish(TICK, &[], "1");
-    bench.bus(BusEvent::Gap { lost: None });
-    bench.down();
+    assert_eq!(kept.resumes(), [("recovered", 2)]);
     assert!(
-        !bench.world.outputs.wanted["market:tick:B"],
-        "nobody can resume it"
+        kept.bench.world.outputs.wanted.is_empty(),
+        "nothing was asked of the bus"
     );
-    let early = bench.comes_back(TICK, &at(&position, 1));
-    assert_eq!(early, (json!(false), vec![]));
-    bench.confirm(TICK);
-    bench.bus(BusEvent::Up);
-    bench.publish(TICK, &[], "2");
-    bench.publish(TICK, &[], "3");
-    let got = bench.got(key);
-    assert_eq!(offsets(&got), [1, 1, 2]);
-    let (before, after) = (&got[0]["epoch"], &got[1]["epoch"]);
-    assert_eq!(before, &position["epoch"]);
-    assert!(after.is_string() && before != after);
-    assert_eq!(bench.comes_back(TICK, &at(&position, 1)).0, json!(false));
-    let learnt = json!({"epoch": after, "offset": 1});
-    let (recovered, missed) = bench.comes_back(TICK, &learnt);
-    assert_eq!((recovered, data(&missed)), (json!(true), vec![json!(3)]));
-    // A message that is skipped is a hole too.
-    bench.bus(BusEvent::Skipped(Subscription::channel(TICK)));
-    assert_eq!(bench.comes_back(TICK, &learnt).0, json!(false));
 }
 
 #[test]
-fn several_names_are_resumed_at_once_in_the_order_of_the_bus() {
-    let mut bench = Bench::remembering(settings(), limits());
-    let (gone, at_exact) = bench.member(TICK);
-    bench.subscribe(gone, &["market:tick:*"]);
-    bench.confirm("market:tick:*");
-    let at_pattern = bench.got(gone)[0]["positions"]["market:tick:*"].clone();
-    bench.world.end(gone, true);
-    for n in 1..=3 {
-        bench.publish(TICK, &[], &format!("{n}"));
-        let copy = BusMessage {
-            subject: "market:tick:x".into(),
-            pattern: Some("market:tick:*".into()),
-            payload: format!("{n}0").into_bytes(),
-            position: None,
-            received: bench.world.now,
-            quiet: false,
-        };
-        bench.bus(BusEvent::Message(copy));
-    }
-    let key = bench.client();
-    let since = json!({TICK: at_exact, "market:tick:*": at_pattern, "other": at_exact});
-    let names = [TICK, "engine:signal", "market:tick:*", TICK];
-    bench.resume(key, &names, &since);
-    let got = bench.got(key);
+fn names_and_patterns_within_the_feed_get_their_copies_in_one_order() {
+    let mut kept = Kept::new();
+    let names = [TICK, "market:t*", "market:*"];
+    let (key, _) = kept.member(&names);
+    kept.publish(TICK, "1");
+    kept.publish("market:x", "2");
+    let live = kept.bench.got(key);
+    let pattern = |message: &Value| (message["pattern"].clone(), message["channel"].clone());
+    assert_eq!(
+        live.iter().map(pattern).collect::<Vec<_>>(),
+        [
+            (json!(null), json!(TICK)),
+            (json!("market:t*"), json!(TICK)),
+            (json!("market:*"), json!(TICK)),
+            (json!("market:*"), json!("market:x")),
+        ]
+    );
+    assert_eq!(positions(&live), [at(1), at(1), at(1), at(2)]);
+    // The same messages with another number, byte for byte.
+    let (_, answer, got) = kept.comes_back(&names, &at(0));
+    assert_eq!(
+        answer["recovered"],
+        json!({TICK: true, "market:t*": true, "market:*": true})
+    );
+    let without_seq = |messages: &[Value]| -> Vec<Value> {
+        let mut messages = messages.to_vec();
+        messages.iter_mut().for_each(|m| m["seq"] = json!(0));
+        messages
+    };
+    assert_eq!(without_seq(&got), without_seq(&live));
+    // Patterns that nobody held when the messages came, and one that may match more than the feed.
+    let (_, _, got) = kept.comes_back(&["market:*ick"], &at(0));
+    assert_eq!(
+        (data(&got), got[0]["pattern"].clone()),
+        (vec![json!(1)], json!("market:*ick"))
+    );
+    let key = kept.bench.client();
+    kept.bench.say(
+        key,
+        &json!({"action": "subscribe", "channels": ["mark*"], "since": at(0)}),
+    );
+    kept.bench.confirm("mark*");
+    assert_eq!(kept.bench.got(key)[0]["why"], json!({"mark*": "off"}));
+    let (_, _, got) = kept.comes_back(&["market:?*"], &at(0));
+    assert_eq!(
+        (got.len(), got[0]["pattern"].clone()),
+        (2, json!("market:?*"))
+    );
+}
+
+#[test]
+fn names_outside_of_the_feed_are_asked_of_the_bus_and_say_so() {
+    let mut kept = Kept::new();
+    let key = kept.bench.client();
+    let request =
+        json!({"action": "subscribe", "channels": [TICK, "indicators:b"], "since": at(0)});
+    kept.publish(TICK, "1");
+    kept.bench.say(key, &request);
+    assert_eq!(
+        kept.bench.got(key),
+        [Value::Null; 0],
+        "it waits for the bus, with what was missed"
+    );
+    kept.publish(TICK, "2");
+    kept.bench.confirm("indicators:b");
+    let got = kept.bench.got(key);
     assert_eq!(
         got[0]["recovered"],
-        json!({TICK: true, "market:tick:*": true})
+        json!({TICK: true, "indicators:b": false})
     );
-    assert_eq!(got[0]["channels"], json!([TICK, "market:tick:*", TICK]));
+    assert_eq!(got[0]["why"], json!({"indicators:b": "off"}));
     assert_eq!(
-        got[0]["errors"],
-        json!(["Access denied to channel: engine:signal"])
+        data(&got[1..]),
+        [json!(1), json!(2)],
+        "nothing came before the answer"
     );
-    assert_eq!(data(&got[1..]), [1, 10, 2, 20, 3, 30].map(|n| json!(n)));
-    assert_eq!(bench.counts(), (2, 1, 1));
+    kept.bench.publish("indicators:b", &[], "3");
+    let got = kept.bench.got(key);
+    assert_eq!((data(&got), got[0].get("pos")), (vec![json!(3)], None));
+    assert_eq!(kept.resumes(), [("recovered", 1), ("off", 1)]);
+    kept.bench.unsubscribe(key, &["indicators:b", TICK]);
+    assert_eq!(kept.bench.counts(), (0, 0, 0));
+    assert_eq!(kept.bench.world.outputs.wanted.get(TICK), None);
 }
 
-/// The answer waits for another name: what comes meanwhile is behind it, and comes once.
 #[test]
-fn nothing_newer_comes_before_an_answer_that_waits() {
-    let mut bench = Bench::remembering(settings(), limits());
-    let (_, position) = bench.member(TICK);
-    bench.publish(TICK, &[], "1");
-    let back = bench.client();
-    bench.resume(back, &[TICK, "indicators:a"], &json!({ TICK: position }));
-    bench.publish(TICK, &[], "2");
-    bench.ping(back);
-    // Asked again, and asked to resume again: it is on its way already.
-    bench.subscribe(back, &[TICK]);
-    bench.resume(back, &[TICK], &json!({ TICK: position }));
-    assert!(bench.got_nothing(back));
-    bench.confirm("indicators:a");
-    bench.publish(TICK, &[], "3");
-    let got = bench.got(back);
-    let kinds: Vec<_> = got
-        .iter()
-        .map(|m| m["type"].as_str().expect("a type"))
-        .collect();
-    let want = [
-        "subscribed",
-        "data",
-        "data",
-        "pong",
-        "subscribed",
-        "subscribed",
-        "data",
-    ];
-    assert_eq!(kinds, want);
-    assert_eq!(got[0]["recovered"], json!({ TICK: true }));
-    assert_eq!(
-        got[5]["recovered"],
-        json!({ TICK: false }),
-        "not by this request"
+fn a_name_that_is_given_up_while_its_answer_waits_is_not_resumed() {
+    let mut kept = Kept::new();
+    let key = kept.bench.client();
+    kept.publish(TICK, "1");
+    let names = ["indicators:b", TICK, TICK];
+    kept.bench.say(
+        key,
+        &json!({"action": "subscribe", "channels": names, "since": at(0)}),
     );
-    assert_eq!(bench.counts().0, 3);
-    // One that lets go, and one that ends, while they wait.
-    for ends in [false, true] {
-        let other = bench.client();
-        let new = format!("indicators:{ends}");
-        bench.resume(other, &[TICK, &new], &json!({ TICK: position }));
-        match ends {
-            true => bench.world.end(other, true),
-            false => bench.unsubscribe(other, &[TICK]),
-        }
-        bench.publish(TICK, &[], "4");
-        if !ends {
-            bench.confirm(&new);
-            assert_eq!(
-                bench.kinds(other),
-                kinds_of(&["subscribed", "unsubscribed"])
-            );
-        }
+    kept.bench.unsubscribe(key, &[TICK]);
+    kept.bench.confirm("indicators:b");
+    let got = kept.bench.got(key);
+    assert_eq!(got[0]["recovered"], json!({"indicators:b": false}));
+    assert_eq!(got[1]["type"], "unsubscribed");
+    kept.publish(TICK, "2");
+    assert!(kept.bench.got(key).is_empty());
+    assert_eq!(kept.bench.counts(), (1, 1, 0));
+    kept.bench.world.end(key, true);
+    assert_eq!(kept.bench.counts(), (0, 0, 0));
+}
+
+#[test]
+fn a_doubt_is_told_with_its_reason_and_nothing_of_what_was_missed_follows() {
+    let mut kept = Kept::new();
+    kept.publish(TICK, "1");
+    let other = Mark { counter: 2, ..MARK };
+    let unknown = Position {
+        mark: other,
+        ..Kept::position(0)
+    };
+    let of_another_list = Position {
+        names: 6,
+        ..Kept::position(0)
+    };
+    for (since, why) in [
+        ("", "bad"),
+        ("junk", "bad"),
+        (&at(0)[1..], "bad"),
+        (&of_another_list.to_string(), "bad"),
+        (&unknown.to_string(), "epoch"),
+        (&at(2), "ahead"),
+    ] {
+        assert_eq!(kept.why(TICK, since), why, "{since}");
+    }
+    let long = "m".repeat(100_000);
+    assert_eq!(kept.why(TICK, &long), "bad");
+    for since in [
+        json!(5),
+        json!([]),
+        json!({"epoch": "", "offset": 1}),
+        json!(true),
+    ] {
+        let key = kept.bench.client();
+        kept.bench.say(
+            key,
+            &json!({"action": "subscribe", "channels": [TICK], "since": since}),
+        );
+        assert_eq!(
+            kept.bench.got(key)[0]["why"],
+            json!({ TICK: "bad" }),
+            "{since}"
+        );
+    }
+    // A loss: every position before it is of no use, and new ones are.
+    kept.bench.bus(BusEvent::Gap { lost: None });
+    kept.bench.down();
+    assert_eq!(kept.why(TICK, &at(1)), "gap");
+    kept.count = 0;
+    kept.mark(other);
+    kept.bench.bus(BusEvent::Up);
+    assert_eq!(kept.why(TICK, &at(1)), "gap");
+    let (_, answer, _) = kept.comes_back(&[TICK], &unknown.to_string());
+    assert_eq!(answer["recovered"][TICK], true, "the mark is known by now");
+}
+
+#[test]
+fn a_mark_names_the_same_messages_as_the_count_before_it() {
+    let mut kept = Kept::new();
+    kept.publish(TICK, "1");
+    // Not JSON and empty: counted, and relayed by nobody.
+    kept.publish(TICK, "");
+    kept.publish(TICK, "");
+    let next = Mark { counter: 2, ..MARK };
+    kept.mark(next);
+    // Another instance counted from the mark before, up to the newest message.
+    let position = |mark, count| Position {
+        names: 5,
+        mark,
+        count,
+    };
+    let place = Place::Kept(Some(position(next, 1)));
+    let message = BusMessage {
+        place,
+        ..kept.message(TICK, "2")
+    };
+    kept.bench.bus(BusEvent::Message(message));
+    for (since, missed) in [
+        (position(MARK, 0), vec![json!(1), json!(2)]),
+        (position(MARK, 1), vec![json!(2)]),
+        (position(MARK, 3), vec![json!(2)]),
+        (position(next, 0), vec![json!(2)]),
+        (position(MARK, 4), vec![]),
+        (position(next, 1), vec![]),
+    ] {
+        let (_, answer, got) = kept.comes_back(&[TICK], &since.to_string());
+        assert_eq!(
+            (answer["recovered"][TICK].clone(), data(&got)),
+            (json!(true), missed),
+            "{since}"
+        );
     }
 }
 
-fn kinds_of(names: &[&str]) -> Vec<(String, u64)> {
-    let numbered = names.iter().zip(2..);
-    numbered
-        .map(|(name, seq)| ((*name).to_owned(), seq))
-        .collect()
-}
-
-/// The bus goes and comes back while the answer waits.
 #[test]
-fn a_loss_while_the_answer_waits_is_told() {
-    let mut bench = Bench::remembering(settings(), limits());
-    let (_, position) = bench.member(TICK);
-    bench.publish(TICK, &[], "1");
-    let back = bench.client();
-    bench.resume(back, &[TICK, "indicators:a"], &json!({ TICK: position }));
-    bench.bus(BusEvent::Gap { lost: None });
-    assert!(bench.got_nothing(back));
-    bench.down();
-    let got = bench.got(back);
+fn a_message_that_is_left_out_is_a_hole_for_its_name_and_for_patterns() {
+    let mut kept = Kept::new();
+    let (key, _) = kept.member(&[TICK, "market:*"]);
+    let mut large = kept.message(TICK, "");
+    large.payload = vec![b'1'; (1 << 20) + 1];
+    kept.bench.bus(BusEvent::Message(large));
+    kept.publish("market:x", "2");
+    let got = kept.bench.got(key);
     assert_eq!(
-        (got.len(), &got[0]["recovered"]),
-        (1, &json!({ TICK: false }))
+        got[0]["seq"], 5,
+        "two numbers are missing, one for each name"
     );
-    bench.confirm(TICK);
-    bench.publish(TICK, &[], "2");
-    assert_eq!(data(&bench.got(back)), [json!(2)]);
+    assert_eq!(kept.why(TICK, &at(0)), "window");
+    assert_eq!(kept.why("market:*", &at(0)), "window");
+    let (_, answer, _) = kept.comes_back(&["market:x"], &at(0));
+    assert_eq!(answer["recovered"]["market:x"], true);
+    let (_, answer, _) = kept.comes_back(&[TICK, "market:*"], &at(1));
+    assert_eq!(answer["recovered"], json!({TICK: true, "market:*": true}));
 }
 
 #[test]
-fn a_held_name_cannot_be_resumed_and_a_wrong_position_is_an_error() {
-    let mut bench = Bench::remembering(settings(), limits());
-    let (key, position) = bench.member(TICK);
-    bench.publish(TICK, &[], "1");
-    bench.got(key);
-    bench.resume(key, &[TICK], &json!({ TICK: position }));
-    let got = bench.got(key);
+fn a_name_that_is_held_already_cannot_be_resumed() {
+    let mut kept = Kept::new();
+    let (key, _) = kept.member(&[TICK]);
+    kept.publish(TICK, "1");
+    kept.bench.got(key);
+    kept.bench.say(
+        key,
+        &json!({"action": "subscribe", "channels": [TICK, "market:x"], "since": at(0)}),
+    );
+    let got = kept.bench.got(key);
+    assert_eq!(got[0]["recovered"], json!({TICK: false, "market:x": true}));
     assert_eq!(
-        (got.len(), &got[0]["recovered"]),
-        (1, &json!({ TICK: false }))
+        (got.len(), got[0]["why"].clone()),
+        (1, json!({TICK: "off"}))
     );
-    bench.resume(key, &[TICK], &json!({ TICK: 5 }));
-    let error = &bench.got(key)[0];
-    assert_eq!(
-        error["error"],
-        "since must be an object of {epoch, offset} by name"
-    );
-}
-
-#[test]
-fn a_role_that_has_lost_the_right_is_refused() {
-    let mut bench = Bench::remembering(settings(), limits());
-    let (key, position) = bench.member(TICK);
-    bench.world.end(key, true);
-    bench.publish(TICK, &[], "1");
-    let none = Acl::from_json(br#"{"user": ["indicators:*"]}"#);
-    let now = bench.world.now;
-    bench.world.hub.handle_input(now, none.expect("a table"));
-    let back = bench.client();
-    bench.resume(back, &[TICK], &json!({ TICK: position }));
-    let got = bench.got(back);
-    assert_eq!(got.len(), 1, "{got:?}");
-    assert_eq!(
-        got[0]["errors"],
-        json!(["Access denied to channel: market:tick"])
-    );
-    assert_eq!(got[0]["recovered"], json!({}));
-}
-
-#[test]
-fn without_the_setting_the_position_is_an_unknown_member() {
-    let mut bench = Bench::up(settings());
-    let key = bench.client();
-    bench.resume(key, &[TICK], &json!(5));
-    bench.confirm(TICK);
-    bench.publish(TICK, &[], "1");
-    let got = bench.got(key);
-    assert_eq!(got[0].get("positions"), None);
-    assert_eq!(got[0].get("recovered"), None);
-    assert_eq!(got[1].get("offset"), None);
-    bench.world.end(key, true);
-    assert!(!bench.world.outputs.wanted[TICK]);
-}
-
-/// With last values too: what was missed is newer than any last value, and only who gets nothing of it
-/// gets one.
-#[test]
-fn a_last_value_is_for_those_who_recover_nothing() {
-    let mut bench = Bench::made(settings(), |gateway| {
-        gateway.with_retained(1 << 26).with_history(limits())
-    });
-    bench.feed = bench.feed.with_retained();
-    bench.bus(BusEvent::Up);
-    let (gone, position) = bench.member(TICK);
-    assert_eq!(bench.questions(), 1);
-    bench.end(TICK);
-    bench.world.end(gone, true);
-    bench.publish(TICK, &[], "1");
-    let (recovered, missed) = bench.comes_back(TICK, &position);
-    assert_eq!((recovered, data(&missed)), (json!(true), vec![json!(1)]));
-    assert_eq!(bench.questions(), 1, "nobody waits for a last value");
-    assert_eq!(bench.comes_back(TICK, &at(&position, 9)).0, json!(false));
-    assert_eq!(bench.questions(), 2);
-    bench.end(TICK);
-    // One whose name lost its history while the answer waited.
-    let back = bench.client();
-    bench.resume(back, &[TICK, "indicators:a"], &json!({ TICK: position }));
-    bench.bus(BusEvent::Gap { lost: None });
-    bench.down();
-    assert_eq!(bench.got(back)[0]["recovered"], json!({ TICK: false }));
-    assert_eq!(bench.questions(), 2);
-    bench.bus(BusEvent::Up);
-    assert_eq!(bench.questions(), 4, "for both names");
 }

@@ -38,6 +38,7 @@ impl Bench {
             pattern: pattern.map(Into::into),
             payload: value.as_bytes().to_vec(),
             position: None,
+            place: Place::Outside,
             received: self.world.now,
             quiet: true,
         };

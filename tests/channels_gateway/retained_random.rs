@@ -94,6 +94,7 @@ impl Run {
                 pattern: pattern.map(Into::into),
                 payload: payload(self.published, 1_000).into_bytes(),
                 position: None,
+                place: Place::Outside,
                 received: self.bench.world.now,
                 quiet: false,
             }));

@@ -1,7 +1,7 @@
 //! Limits of the send queue, conflation, memory of frames.
 
 use weirgate::feeds::{BusEvent, BusMessage};
-use weirgate::hub::{CloseReason, Feed, Limits, SessionKey};
+use weirgate::hub::{CloseReason, Feed, Limits, Place, SessionKey};
 
 use super::{SECOND, small_queue, state, symbols};
 use crate::world::state::StateFeed;
@@ -275,6 +275,7 @@ fn the_retained_state_comes_first_and_never_twice() {
             pattern: None,
             payload: payload.as_bytes().to_vec(),
             position: Some(position),
+            place: Place::Outside,
             received: weirgate::hub::Now::default(),
             quiet,
         })

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use weirgate::hub::{
     Accepted, Admission, ByClient, ConflationKey, Core, DeflateWindow, Entrance, Frame, Gateway,
-    HubStats, Incoming, Limits, Publication, Retain, SendQueueLimits, SessionKey, TopicName,
+    HubStats, Incoming, Limits, Place, Publication, Retain, SendQueueLimits, SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
 
@@ -48,6 +48,7 @@ impl Feeds {
             frame,
             deliver,
             retain: Retain::Set,
+            place: Place::Outside,
         });
     }
 }

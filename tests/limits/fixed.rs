@@ -258,28 +258,6 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/channels_gateway/waiting.rs::a_client_with_many_answers_waiting_is_not_read",
     },
     Fixed {
-        what: "Missed messages that a turn of the loop sends to clients that resume (`--history`); 8 more for each response",
-        value: "1,024, exceeded by the last response at most",
-        beyond: "the other clients get their responses in the next turns",
-        shows: Shows::Metric(names::RESUMES),
-        code: (
-            "src/gateways/channels/resume.rs",
-            "MISSED_PER_TURN: usize = 1_024;",
-        ),
-        test: "tests/channels_gateway/resume_limits.rs::a_storm_of_resumes_takes_turns",
-    },
-    Fixed {
-        what: "Kept messages that one publication makes weirgate forget (`--history-bytes-max`)",
-        value: "64",
-        beyond: "the rest is forgotten in the next turns, 4,096 in each",
-        shows: Shows::Metric(names::HISTORY_BYTES),
-        code: (
-            "src/gateways/channels/history.rs",
-            "GIVEN_UP_PER_MESSAGE_MAX: usize = 64;",
-        ),
-        test: "src/gateways/channels/history/tests.rs::a_large_message_makes_room_bit_by_bit",
-    },
-    Fixed {
         what: "Waiting messages of one device's connection",
         value: "64, or 1 MiB",
         beyond: "weirgate stops reading from the connection until there is room",

@@ -8,6 +8,7 @@ mod compression;
 mod files;
 mod fixed;
 mod frames;
+mod history;
 mod http;
 mod instances;
 mod nats;
@@ -23,6 +24,7 @@ use compression::COMPRESSION;
 use files::FILES;
 use fixed::{FIXED, Fixed};
 use frames::FRAMES;
+use history::HISTORY;
 use http::HTTP;
 use instances::INSTANCES;
 use nats::NATS;
@@ -80,6 +82,7 @@ fn fixed_limits() -> impl Iterator<Item = &'static Fixed> {
         .iter()
         .chain(CHECK)
         .chain(COMPRESSION)
+        .chain(HISTORY)
         .chain(FILES)
         .chain(FRAMES)
         .chain(INSTANCES)

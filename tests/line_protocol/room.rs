@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use weirgate::hub::{
     Accepted, Admission, ByClient, CloseReason, ConflationKey, Core, Effect, Frame, FrameBytes,
-    Gateway, Hub, Incoming, Lead, Limits, Now, Publication, Retain, SessionKey, Speaks, TopicName,
-    Transmit, Write,
+    Gateway, Hub, Incoming, Lead, Limits, Now, Place, Publication, Retain, SessionKey, Speaks,
+    TopicName, Transmit, Write,
 };
 use weirgate::wire::head::RequestHead;
 
@@ -90,6 +90,7 @@ fn to_all(frame: Arc<Frame>) -> Publication {
         frame,
         deliver: true,
         retain: Retain::Keep,
+        place: Place::Outside,
     }
 }
 

@@ -8,6 +8,7 @@ from browser import open_page
 from event_stream import Stream
 from foreign_pages import Site
 from processes import free_port
+from prometheus import scrape
 from proxies import Caddy, Haproxy, Nginx
 from waiting import until
 
@@ -110,3 +111,62 @@ def url_at(port):
 def is_served(port):
     with contextlib.closing(Stream(port, "/health", version="1.0")) as answer:
         return answer.status == 200
+
+
+LISTEN_TO_NUMBERS = """void (() => {
+  const send = JSON.stringify({ action: "subscribe", channels: ["market:*"] });
+  globalThis.numbers = [];
+  globalThis.refused = [];
+  globalThis.source = new EventSource("http://127.0.0.1:%d/ws?send=" + encodeURIComponent(send));
+  source.onmessage = (event) => {
+    const message = JSON.parse(event.data);
+    if (message.type === "data") numbers.push(message.data);
+    if (message.recovered && !message.recovered["market:*"]) refused.push(message.why);
+  };
+})()"""
+
+
+async def test_nothing_is_lost_when_instances_are_killed(start_weirgate, redis_server, started):
+    """An unmodified EventSource, nginx with the recipe, and two instances that are killed in turn."""
+    ports = [free_port(), free_port()]
+
+    def start(port):
+        weirgate = start_weirgate("channels", "--port", str(port), "--event-stream", "--history-ms", "60000", "--history-names",
+                                  "market:*", redis=redis_server, env={"DEFAULT_ROLE": "internal"})
+        weirgate.port, weirgate.http_url = port, f"http://127.0.0.1:{port}"
+        return weirgate.wait_ready()
+
+    instances = [start(port) for port in ports]
+    nginx = Nginx(*ports)
+    started.append(nginx)
+    published, over = 0, asyncio.Event()
+
+    async def publish():
+        nonlocal published
+        bus = redis_server.client()
+        while not over.is_set():
+            published += 1
+            await asyncio.to_thread(bus.publish, "market:a", str(published))
+            await asyncio.sleep(0.05)
+
+    for one in instances:
+        await until(lambda: scrape(one).sum("weirgate_positions_shared") == 1, 10, "shared positions")
+    async with listening_to(None) as page:
+        await page.js(LISTEN_TO_NUMBERS % nginx.port)
+        await page.until("source.readyState === 1", 20, "the stream is open")
+        await asyncio.sleep(0.3)
+        publishing = asyncio.create_task(publish())
+        for round_ in range(4):
+            await asyncio.sleep(2)
+            at = 0 if scrape(instances[0]).sum("weirgate_clients") == 1 else 1
+            instances[at].kill()
+            before = await page.js("numbers.length")
+            await page.until(f"numbers.length > {before} || {IS_DEAD}", 20, f"the stream is back after kill {round_}")
+            instances[at] = start(ports[at])
+        over.set()
+        await publishing
+        await page.until(f"numbers.at(-1) === {published} || {IS_DEAD}", 20, "the last number")
+        numbers = await page.js("numbers")
+        assert await page.js("refused") == []
+    assert numbers == list(range(numbers[0], published + 1)), "each once, in order"
+    assert numbers[0] <= 2

@@ -24,6 +24,7 @@ class Stream:
         self.reader = self.link.makefile("rb")
         status, *lines = iter(lambda: self.reader.readline().decode().rstrip("\r\n"), "")
         self.status = int(status.split()[1])
+        self.last_id = None
         self.headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
 
     def event(self):
@@ -35,6 +36,8 @@ class Stream:
                 kind = value
             elif name == "data":
                 data.append(value)
+            elif name == "id":
+                self.last_id = value
             elif name == "" and data:
                 return kind, "\n".join(data)
         return None

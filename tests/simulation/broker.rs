@@ -2,7 +2,7 @@
 
 use weirgate::feeds::levels::{LevelsFeed, LevelsFeedSettings};
 use weirgate::feeds::{BusEvent, BusMessage, Fault, StreamPosition};
-use weirgate::hub::{Feed, FrameBytes, Now, Publication};
+use weirgate::hub::{Feed, FrameBytes, Now, Place, Publication};
 
 use crate::world::Random;
 use crate::world::state::StateFeed;
@@ -94,6 +94,7 @@ impl Broker {
                 epoch: self.created,
                 sequence,
             }),
+            place: Place::Outside,
             received,
             quiet: self.phase == Phase::Backlog,
         })

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use weirgate::auth::{Acl, Authenticator, Origins};
 use weirgate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
-use weirgate::feeds::{BusEvent, BusMessage, Fault, Subscription};
+use weirgate::feeds::{BusEvent, BusMessage, Fault, Place, Subscription};
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats,
 };
@@ -207,6 +207,7 @@ impl Bench<Channels> {
                 pattern: pattern.map(Into::into),
                 payload: payload.clone(),
                 position: None,
+                place: Place::Outside,
                 received: self.world.now,
                 quiet: false,
             }));
@@ -246,6 +247,7 @@ impl Contract for Channels {
             origins: Origins::default(),
             authenticator: Authenticator::default(),
             acl: Acl::from_json(GRANTED.as_bytes()).expect("a table"),
+            marks_channel: None,
         };
         ChannelsGateway::new(settings, Arc::clone(&self.stats))
     }

@@ -98,6 +98,7 @@ impl Levels {
                         epoch: self.epoch,
                         sequence: self.sequence,
                     }),
+                    place: weirgate::hub::Place::Outside,
                     received: now,
                     quiet: self.quiet,
                 })

@@ -9,7 +9,7 @@ use weirgate::auth::{Authenticator, Origins};
 use weirgate::feeds::trades::{TradesFeed, TradesFeedSettings};
 use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};
-use weirgate::hub::{Now, SessionKey};
+use weirgate::hub::{Now, Place, SessionKey};
 
 use super::bench::{Bench, Contract, SECOND, noise, take};
 use super::candles::{INTERVALS, Market, Seen, Trade};
@@ -92,6 +92,7 @@ impl Trades {
             pattern: Some("channel:trade:*".into()),
             payload,
             position: None,
+            place: Place::Outside,
             received: bench.world.now,
             quiet: false,
         };

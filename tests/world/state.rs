@@ -6,7 +6,7 @@ use std::sync::Arc;
 use weirgate::feeds::{BusEvent, StreamPosition};
 use weirgate::hub::{
     Admission, ByClient, CloseReason, ConflationKey, Core, Entrance, Feed, FeedStats, Frame,
-    FrameBytes, Gateway, Incoming, Now, Publication, Retain, SessionKey, TopicName,
+    FrameBytes, Gateway, Incoming, Now, Place, Publication, Retain, SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
 
@@ -104,6 +104,7 @@ impl Gateway for State {
             frame,
             deliver: true,
             retain: Retain::Keep,
+            place: Place::Outside,
         };
         self.handle_publication(core, &publication);
     }
@@ -169,7 +170,8 @@ impl Feed for StateFeed {
             BusEvent::Up
             | BusEvent::Down(_)
             | BusEvent::Gap { .. }
-            | BusEvent::Skipped(_)
+            | BusEvent::Skipped { .. }
+            | BusEvent::Mark { .. }
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::LastValue { .. }
@@ -180,6 +182,7 @@ impl Feed for StateFeed {
             frame,
             deliver,
             retain: Retain::Set,
+            place: Place::Outside,
         });
     }
 

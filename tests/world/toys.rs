@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use weirgate::auth::Origins;
 use weirgate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Entrance,
-    Frame, Gateway, Incoming, Joined, Lead, Left, MaxRate, Publication, Retain, SessionKey,
+    Frame, Gateway, Incoming, Joined, Lead, Left, MaxRate, Place, Publication, Retain, SessionKey,
     TopicName,
 };
 use weirgate::wire::head::RequestHead;
@@ -138,6 +138,7 @@ fn publish(core: &mut Core, ledger: &Shared, topic: String, body: &str) {
         frame,
         deliver: true,
         retain: Retain::Keep,
+        place: Place::Outside,
     });
 }
 
@@ -174,6 +175,7 @@ impl Numbered {
             frame,
             deliver: true,
             retain: Retain::Keep,
+            place: Place::Outside,
         });
         let mut ledger = self.told.ledger.borrow_mut();
         ledger.publish(core.now(), topic, &note, true, Retain::Keep);

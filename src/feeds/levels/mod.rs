@@ -272,7 +272,8 @@ impl Feed for LevelsFeed {
         self.bad_log.tick(now);
         match event {
             BusEvent::Up
-            | BusEvent::Skipped(_)
+            | BusEvent::Skipped { .. }
+            | BusEvent::Mark { .. }
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::LastValue { .. }

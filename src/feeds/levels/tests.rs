@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::feeds::{Fault, StreamPosition};
+use crate::feeds::{Fault, Place, StreamPosition};
 use crate::hub::Retain;
 
 const START: Now = Now {
@@ -83,6 +83,7 @@ impl Bench {
             pattern: None,
             payload: payload.as_ref().to_vec(),
             position,
+            place: Place::Outside,
             received: self.now,
             quiet,
         }))
@@ -152,6 +153,7 @@ fn frames_carry_the_stamp_of_their_message_and_no_slack() {
         pattern: None,
         payload: vec![b'1'; 5_000],
         position: None,
+        place: Place::Outside,
         received,
         quiet: false,
     };
@@ -338,6 +340,7 @@ fn the_frame_that_newcomers_got_is_the_one_delivered() {
         pattern: None,
         payload: b"1".to_vec(),
         position: None,
+        place: Place::Outside,
         received: START,
         quiet: true,
     };
@@ -449,6 +452,7 @@ fn it_judges_as_the_feed_does() {
                 pattern: None,
                 payload: payload.as_bytes().to_vec(),
                 position: None,
+                place: Place::Outside,
                 received: Now::default(),
                 quiet: true,
             };

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::cache::Cache;
-use crate::hub::{Frame, Now, Publication, Retain, TopicName};
+use crate::hub::{Frame, Now, Place, Publication, Retain, TopicName};
 
 /// While a backlog is read, the frame for new clients is updated at most this often. A frame for each of
 /// 100,000 messages would be work for nobody; without any update, a client that connects meanwhile would
@@ -119,6 +119,7 @@ impl View {
                 true => Retain::Clear,
                 false => Retain::Set,
             },
+            place: Place::Outside,
         });
     }
 

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::history::Position;
-use crate::hub::{Core, Frame, Lead, TopicName};
+use super::super::history::Status;
+use crate::hub::{Core, Frame, Lead, NotRecovered, Outcome, Position, TopicName};
 use crate::wire::object_writer::{ObjectWriter, iso_utc};
 
 /// An answer without its number and its time.
@@ -46,6 +46,15 @@ impl Answer {
         answer.to(request_id)
     }
 
+    pub(super) fn status(status: Status) -> Self {
+        let mut answer = Self::new(r#"{"type":"status","seq":"#);
+        answer.body.string("bus", status.bus());
+        if status.has_lost {
+            answer.body.boolean("lost", true);
+        }
+        answer
+    }
+
     pub(super) fn pong(request_id: &str) -> Self {
         Self::new(r#"{"type":"pong","seq":"#).to(request_id)
     }
@@ -72,25 +81,28 @@ impl Answer {
         self
     }
 
-    /// Adds the positions of the granted names.
-    pub(super) fn positions<'a>(&mut self, of: impl Iterator<Item = (&'a TopicName, Position)>) {
-        let mut positions = ObjectWriter::new();
-        for (name, position) in of {
-            let mut inner = ObjectWriter::new();
-            inner.string("epoch", &position.epoch.text());
-            inner.number("offset", position.offset);
-            positions.object(name.as_str(), inner);
-        }
-        self.body.object("positions", positions);
-    }
-
-    /// Adds for each name whether everything that the client missed follows the answer.
-    pub(super) fn recovered<'a>(&mut self, of: impl Iterator<Item = (&'a TopicName, bool)>) {
-        let mut recovered = ObjectWriter::new();
-        for (name, is_recovered) in of {
-            recovered.boolean(name.as_str(), is_recovered);
+    /// Adds for each name of a request with `since` whether all missed messages follow the
+    /// answer, and why not.
+    pub(super) fn recovered(&mut self, resumed: &Resumed, outcomes: &[Outcome]) {
+        let off = resumed
+            .off
+            .iter()
+            .map(|name| (name, Err(NotRecovered::Off)));
+        let of_names = resumed.names.iter().zip(outcomes.iter().copied());
+        let by_name: BTreeMap<&TopicName, Outcome> = off.chain(of_names).collect();
+        let (mut recovered, mut reasons) = (ObjectWriter::new(), ObjectWriter::new());
+        let mut is_whole = true;
+        for (name, outcome) in by_name {
+            recovered.boolean(name.as_str(), outcome.is_ok());
+            if let Err(why) = outcome {
+                reasons.string(name.as_str(), why.label());
+                is_whole = false;
+            }
         }
         self.body.object("recovered", recovered);
+        if !is_whole {
+            self.body.object("why", reasons);
+        }
     }
 
     /// Returns the bytes of the finished answer, approximately.
@@ -98,11 +110,11 @@ impl Answer {
         self.body.bytes()
     }
 
-    /// Returns the frame, with the time of the call.
-    pub(super) fn frame(mut self, core: &Core) -> Arc<Frame> {
+    /// Returns the frame, with the time of the call, and with the position behind which the client is.
+    pub(super) fn frame(mut self, core: &Core, position: Option<Position>) -> Arc<Frame> {
         let now = core.now();
         self.body.string("timestamp", &iso_utc(now.unix_ms));
-        let body = self.body.finish();
+        let body = self.body.finish_open();
         // The lead has opened the object and holds its first members.
         let body = format!(",{}", body.trim_start_matches('{'));
         Frame::text(core.frame_bytes())
@@ -110,6 +122,7 @@ impl Answer {
             .lead(Lead::Seq(self.lead))
             .received(now)
             .body(body.as_bytes())
+            .end_object(position)
             .finish()
     }
 }
@@ -131,42 +144,44 @@ pub(super) struct Behind {
     pub(super) unconfirmed: BTreeSet<TopicName>,
     /// Names whose last values go to the client behind the answer.
     pub(super) retained: BTreeSet<TopicName>,
-    /// Names whose positions are in the answer; `None`: the answer has no positions.
-    pub(super) granted: Option<BTreeSet<TopicName>>,
-    /// Names that the client asks to resume; `None`: the request has no `since`.
-    pub(super) resumes: Option<BTreeMap<TopicName, Resume>>,
+    /// Whether the client is a member of a granted name of the kept feed.
+    pub(super) has_kept: bool,
+    /// `None`: the request has no `since`.
+    pub(super) resumed: Option<Resumed>,
 }
 
-/// How a name is resumed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Resume {
-    /// The client joins with its answer: the messages missed since this position follow, then newer messages.
-    Waits(Position),
-    /// The client is a member, and gets no missed messages.
-    Lost,
+/// A request with `since`.
+#[derive(Debug, Default)]
+pub(super) struct Resumed {
+    /// The position, as the client sent it.
+    pub(super) since: String,
+    /// Names of the kept feed, joined with the answer.
+    pub(super) names: Vec<TopicName>,
+    /// Granted names without a resume.
+    pub(super) off: Vec<TopicName>,
 }
 
 impl Behind {
-    /// Notes how a name is resumed.
-    pub(super) fn resume(&mut self, name: &TopicName, how: Resume) {
-        self.resumes
-            .get_or_insert_default()
-            .insert(name.clone(), how);
+    /// The consequences of a request with this `since`.
+    pub(super) fn new(since: Option<String>) -> Self {
+        let resumed = since.map(|since| Resumed {
+            since,
+            ..Resumed::default()
+        });
+        Self {
+            resumed,
+            ..Self::default()
+        }
+    }
+
+    /// The names joined with this answer.
+    fn resuming(&self) -> impl Iterator<Item = &TopicName> {
+        self.resumed.iter().flat_map(|resumed| &resumed.names)
     }
 
     /// Returns true if the client joins the name with this answer.
     pub(super) fn is_resuming(&self, name: &TopicName) -> bool {
-        let resume = self.resumes.as_ref().and_then(|resumes| resumes.get(name));
-        matches!(resume, Some(Resume::Waits(_)))
-    }
-
-    /// The names with missed messages behind the answer.
-    pub(super) fn waiting_resumes(&self) -> impl Iterator<Item = (&TopicName, Position)> {
-        let resumes = self.resumes.iter().flatten();
-        resumes.filter_map(|(name, resume)| match resume {
-            Resume::Waits(since) => Some((name, *since)),
-            Resume::Lost => None,
-        })
+        self.resuming().any(|resuming| resuming == name)
     }
 }
 
@@ -200,7 +215,7 @@ impl Answers {
     /// Queues an answer that waits until its names are confirmed, and until `due_us` at the latest.
     pub(super) fn push(&mut self, answer: Answer, behind: Behind, due_us: u64) {
         self.bytes += answer.bytes();
-        self.resuming += behind.waiting_resumes().count();
+        self.resuming += behind.resuming().count();
         self.waiting.push_back(Waiting {
             answer,
             behind,
@@ -214,16 +229,11 @@ impl Answers {
         first.is_some_and(|first| first.behind.unconfirmed.is_empty() || first.due_us <= now_us)
     }
 
-    /// Returns the names of the first answer.
-    pub(super) fn first(&mut self) -> Option<&mut Behind> {
-        Some(&mut self.waiting.front_mut()?.behind)
-    }
-
     /// Removes the first answer.
     pub(super) fn pop(&mut self) -> Option<(Answer, Behind)> {
         let first = self.waiting.pop_front()?;
         self.bytes -= first.answer.bytes();
-        self.resuming -= first.behind.waiting_resumes().count();
+        self.resuming -= first.behind.resuming().count();
         Some((first.answer, first.behind))
     }
 
@@ -235,7 +245,7 @@ impl Answers {
     /// The names that the client joins with an answer.
     pub(super) fn resuming(&self) -> impl Iterator<Item = &TopicName> {
         let waiting = self.waiting.iter();
-        waiting.flat_map(|waiting| waiting.behind.waiting_resumes().map(|(name, _)| name))
+        waiting.flat_map(|waiting| waiting.behind.resuming())
     }
 
     /// Returns true if the client joins the name with a waiting answer.
@@ -248,28 +258,12 @@ impl Answers {
         let is_resuming = self.is_resuming(name);
         if is_resuming {
             let waiting = self.waiting.iter_mut();
-            for resumes in waiting.filter_map(|waiting| waiting.behind.resumes.as_mut()) {
-                resumes.remove(name);
+            for resumed in waiting.filter_map(|waiting| waiting.behind.resumed.as_mut()) {
+                resumed.names.retain(|resuming| resuming != name);
             }
             self.resuming -= 1;
         }
         is_resuming
-    }
-
-    /// Records that the client has joined a name of the first answer, and gets no missed messages.
-    pub(super) fn lose_resume(&mut self, name: &TopicName, is_unconfirmed: bool) {
-        let Some(first) = self.waiting.front_mut() else {
-            return;
-        };
-        let resume = first.behind.resumes.as_mut().and_then(|r| r.get_mut(name));
-        if let Some(resume) = resume.filter(|resume| **resume != Resume::Lost) {
-            *resume = Resume::Lost;
-            self.resuming -= 1;
-        }
-        first.behind.retained.insert(name.clone());
-        if is_unconfirmed {
-            first.behind.unconfirmed.insert(name.clone());
-        }
     }
 
     /// The names whose last values follow the waiting answers.

@@ -22,8 +22,8 @@ pub struct Client {
     pub(super) patterns: Patterns,
     pub(super) requests: RequestRate,
     pub(super) answers: Answers,
-    /// The first answer resumes names, and is in the line of `Resumes`.
-    pub(super) is_in_line: bool,
+    /// Of an event stream that comes back.
+    pub(super) last_event_id: Option<Box<str>>,
 }
 
 /// The patterns of a client.

@@ -43,6 +43,9 @@ impl ChannelsGateway {
             return Verdict::Refused(format!("Max wildcard subscriptions exceeded ({max})"));
         }
         let denied = || format!("Access denied to channel: {name}");
+        if settings.marks_channel.as_deref() == Some(name) {
+            return Verdict::Refused(denied());
+        }
         match settings.acl.grants(&mut client.rights, name, budget) {
             Ok(true) => self.room(client, name),
             Ok(false) => Verdict::Denied(denied()),
@@ -50,21 +53,12 @@ impl ChannelsGateway {
         }
     }
 
-    /// Grants the name if the limits of all clients and of the client's address leave room. Names without
-    /// members, which stay subscribed for clients that resume, make room.
-    fn room(&mut self, client: &Client, name: &str) -> Verdict {
-        let (limit, max) = loop {
-            let Some((limit, max)) = self.names.full(name) else {
-                match self.full_for_address(client, name) {
-                    Some(full) => break full,
-                    None => return Verdict::Granted,
-                }
-            };
-            let oldest = self.history.oldest_lingering(limit == Full::Patterns);
-            match oldest {
-                Some(oldest) => self.give_up(&oldest),
-                None => break (limit, max),
-            }
+    /// Grants the name if the limits of all clients and of the client's address leave room.
+    fn room(&self, client: &Client, name: &str) -> Verdict {
+        let full = self.names.full(name);
+        let full = full.or_else(|| self.full_for_address(client, name));
+        let Some((limit, max)) = full else {
+            return Verdict::Granted;
         };
         self.stats.count_limited(limit);
         let of = match limit {

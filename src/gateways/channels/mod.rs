@@ -13,29 +13,28 @@ mod answer;
 mod authenticate;
 mod bus;
 mod client;
-mod history;
 mod judge;
+mod kept;
 mod names;
 mod request;
 mod resume;
 mod retained;
 mod stats;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::answer::{Answer, Answers, BUS_WAIT_US, Behind};
 use self::client::{Client, Patterns, Shares};
-use self::history::History;
 use self::judge::Verdict;
+use self::kept::holds_kept;
 use self::names::Names;
-use self::request::{Action, Request, RequestLimits, Since};
-use self::resume::Resumes;
+use self::request::{Action, Request, RequestLimits};
 use self::retained::Retained;
 use super::access::{
     AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, shown_user,
     uuid,
 };
+use super::history::{Statuses, last_event_id};
 use crate::admission::{ClientAddr, TokenBucket};
 use crate::auth::{
     Acl, Authenticator, Identity, MatchBudget, NameSyntax, Origins, Refusal, Rights, Token,
@@ -43,11 +42,11 @@ use crate::auth::{
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Closing, Core, Entrance, Gateway,
-    Incoming, Left, MaxRate, Publication, SessionKey, TopicName,
+    Incoming, Left, MaxRate, Place, Publication, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
 
-pub use self::history::HistoryLimits;
+pub use self::kept::KeptNames;
 pub use self::names::{AllClientsLimits, Interest};
 pub use self::retained::RetainedRequest;
 pub use self::stats::ChannelsStats;
@@ -86,6 +85,8 @@ pub struct ChannelsGatewaySettings {
     pub authenticator: Authenticator,
     /// The names that a role may subscribe to.
     pub acl: Acl,
+    /// The channel of the marks, which no client gets.
+    pub marks_channel: Option<String>,
 }
 
 /// The client side of the channels contract (`GET /ws`).
@@ -97,8 +98,9 @@ pub struct ChannelsGateway {
     /// The share of each client address in the patterns of all clients.
     shares: Shares,
     retained: Retained,
-    history: History,
-    resumes: Resumes,
+    /// `None`: there is no kept feed.
+    kept: Option<KeptNames>,
+    statuses: Statuses,
     /// New tokens of all clients on living connections.
     renewals: TokenBucket,
     /// The longest wait of an answer for the bus, microseconds.
@@ -133,8 +135,8 @@ impl ChannelsGateway {
             names: Names::new(settings.all_clients, settings.acl.syntax()),
             shares: Shares::default(),
             retained: Retained::new(settings.acl.syntax()),
-            history: History::default(),
-            resumes: Resumes::default(),
+            kept: None,
+            statuses: Statuses::default(),
             renewals: TokenBucket::new(settings.renewals_per_second, 0),
             settings,
             stats,
@@ -160,10 +162,11 @@ impl ChannelsGateway {
         self
     }
 
-    /// Sends clients that resume the messages they missed, within these limits.
+    /// Takes the messages of these names from the kept feed. Clients that resume such a name get the messages
+    /// that they missed.
     #[must_use]
-    pub fn with_history(mut self, limits: HistoryLimits) -> Self {
-        self.history = History::new(limits);
+    pub fn with_kept(mut self, names: KeptNames) -> Self {
+        self.kept = Some(names);
         self
     }
 
@@ -185,7 +188,6 @@ impl ChannelsGateway {
         RequestLimits {
             depth_max: self.settings.json_depth_max,
             entries_max: ENTRIES_MAX.max(2 * self.settings.channels_max),
-            reads_since: self.history.is_on(),
         }
     }
 
@@ -198,7 +200,7 @@ impl ChannelsGateway {
             patterns: Patterns::new(address),
             requests: RequestRate::new(self.settings.inbound_per_second, core.now()),
             answers: Answers::default(),
-            is_in_line: false,
+            last_event_id: None,
         }
     }
 
@@ -214,6 +216,7 @@ impl ChannelsGateway {
         let at_once = |answer| (answer, Behind::default());
         match request.action {
             Action::Subscribe(names, since) => {
+                let since = since.or_else(|| client.last_event_id.as_deref().map(str::to_owned));
                 self.subscribe(core, key, client, (names, since), id)
             }
             Action::Unsubscribe(names) => at_once(self.unsubscribe(core, key, client, names, id)),
@@ -234,15 +237,11 @@ impl ChannelsGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut Client,
-        (names, mut since): (Vec<String>, Since),
+        (names, since): (Vec<String>, Option<String>),
         request_id: &str,
     ) -> (Answer, Behind) {
         let (mut granted, mut errors) = (Vec::new(), Vec::new());
-        let mut behind = Behind {
-            granted: self.history.is_on().then(BTreeSet::new),
-            resumes: since.is_some().then(BTreeMap::new),
-            ..Behind::default()
-        };
+        let mut behind = Behind::new(since);
         let mut budget = MatchBudget::new(STEPS_PER_ENTRY * self.request_limits().entries_max);
         let mut resuming = client.answers.resuming_count();
         for name in names {
@@ -250,8 +249,7 @@ impl ChannelsGateway {
             match self.judge(held, client, &name, &mut budget) {
                 Verdict::Granted => {
                     let topic = TopicName::from(name.clone());
-                    let since = since.as_mut().and_then(|since| since.remove(&name));
-                    let resumes = self.grant(core, key, client, topic, since, &mut behind);
+                    let resumes = self.grant(core, key, client, topic, &mut behind);
                     resuming += usize::from(resumes);
                     granted.push(name);
                 }
@@ -295,12 +293,10 @@ impl ChannelsGateway {
     ) -> bool {
         let topic = TopicName::from(name);
         match core.leave(key, &topic) {
-            Left::NoMember if client.answers.forget_resume(&topic) => {
-                self.forget_resume(core, &topic);
-            }
+            Left::NoMember if client.answers.forget_resume(&topic) => {}
             Left::NoMember => return false,
             Left::Others => {}
-            Left::Last => self.release(core, &topic),
+            Left::Last => self.release(&topic),
         }
         self.shares.remove(&mut client.patterns, &topic);
         client.answers.settle(&topic);
@@ -342,7 +338,11 @@ impl Gateway for ChannelsGateway {
         match self.identify(core, head) {
             Ok((identity, rights)) => {
                 accepted.user = identity.user.as_deref().map(shown_user);
-                Admission::Accept(accepted, self.client(core, key, &identity, rights))
+                let client = Client {
+                    last_event_id: last_event_id(head),
+                    ..self.client(core, key, &identity, rights)
+                };
+                Admission::Accept(accepted, client)
             }
             Err(refusal) => {
                 self.stats.access.count_refusal(refusal);
@@ -395,46 +395,39 @@ impl Gateway for ChannelsGateway {
     fn handle_closed(&mut self, core: &mut Core, key: SessionKey, client: Client, _: CloseReason) {
         self.retained.closed(key, client.answers.retained());
         self.ask_retained(core);
-        for name in client.answers.resuming() {
-            self.forget_resume(core, name);
-        }
         self.shares.remove_all(client.patterns);
         self.names.store(&self.stats, core.memberships());
     }
 
     fn poll_timeout(&self) -> Option<u64> {
-        match self.resumes.are_due() {
-            true => Some(0),
-            false => [self.history.due_us(), self.retained.due_us()]
-                .into_iter()
-                .flatten()
-                .min(),
-        }
+        let dues = [self.retained.due_us(), self.statuses.due_us()];
+        dues.into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        self.take_turns(core, clients);
+        let kept = self.kept.as_ref();
+        let holds = |core: &Core, key, _: &Client| holds_kept(core, key, kept);
+        self.statuses
+            .handle_timeout(core, clients, holds, |core, status| {
+                Answer::status(status).frame(core, status.position)
+            });
         self.ask_retained(core);
     }
 
     fn handle_emptied(&mut self, core: &mut Core, name: &TopicName) {
-        self.release(core, name);
+        self.release(name);
         self.names.store(&self.stats, core.memberships());
     }
 
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
+        if let Place::Kept(_) = publication.place {
+            return self.publish_kept(core, publication);
+        }
         if publication.deliver {
             if self.retained.came_live(&publication.topic) {
                 self.ask_retained(core);
             }
-            let (alive, now) = (core.frame_bytes(), core.now());
-            return match self.history.number(publication, alive, now.mono_us) {
-                Some(numbered) => {
-                    core.publish(&numbered);
-                    self.history.store(&self.stats);
-                }
-                None => core.publish(publication),
-            };
+            return core.publish(publication);
         }
         let bytes = publication.frame.queue_bytes();
         for key in self.retained.take(&publication.topic, bytes) {
@@ -449,6 +442,7 @@ impl Gateway for ChannelsGateway {
         clients: &mut ByClient<Client>,
         notice: &BusNotice,
     ) {
+        self.statuses.note(core, notice);
         match notice {
             BusNotice::Up => {
                 self.up = true;
@@ -456,7 +450,8 @@ impl Gateway for ChannelsGateway {
             }
             BusNotice::Down => self.down(core, clients),
             BusNotice::Gap => self.lost(core, clients),
-            BusNotice::Skipped(topic) => self.skipped(core, topic),
+            BusNotice::Skipped { topic, place } => self.skipped(core, topic, *place),
+            BusNotice::Mark { .. } => {}
             BusNotice::Settled {
                 topic,
                 number,
@@ -469,6 +464,15 @@ impl Gateway for ChannelsGateway {
             BusNotice::RetainedEnd { topic, number } => self.retained.ended(topic, *number),
         }
         self.ask_retained(core);
+    }
+
+    /// Sends the last position, so that the client misses nothing on its way to another instance.
+    fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, _: &mut Client) {
+        let holds = holds_kept(core, key, self.kept.as_ref());
+        if let Some(status) = self.statuses.last(core, holds) {
+            let frame = Answer::status(status).frame(core, status.position);
+            core.send(key, &frame);
+        }
     }
 
     /// Handles room in the send queue: the client has taken its last values.

@@ -1,5 +1,5 @@
-//! The names that the gateway requests from the bus: names with members, which the hub knows, and names kept
-//! for clients that resume.
+//! The names with members, and which of them the gateway requests from the bus: all but those of the kept
+//! feed, whose messages come anyway.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -72,6 +72,8 @@ enum State {
     Asked,
     Stands,
     Refused,
+    /// The name is of the kept feed: the bus is not asked.
+    Kept,
 }
 
 impl Names {
@@ -104,16 +106,22 @@ impl Names {
         }
     }
 
-    /// Requests a name on its first member.
-    pub(super) fn want(&mut self, name: &TopicName) {
+    /// Counts a name on its first member, and requests the name from the bus if `is_asked`.
+    pub(super) fn want(&mut self, name: &TopicName, is_asked: bool) {
         // The name is still requested if its last member ended a moment ago.
         if !self.wanted.contains_key(name) {
             self.patterns += usize::from(self.syntax.is_pattern(name.as_str()));
             self.bytes += name.as_str().len();
-            self.change(name, true);
+            let state = match is_asked {
+                true => State::Asked,
+                false => State::Kept,
+            };
+            if is_asked {
+                self.change(name, true);
+            }
             let wanted = Wanted {
                 number: self.number,
-                state: State::Asked,
+                state,
             };
             self.wanted.insert(name.clone(), wanted);
         }
@@ -121,10 +129,12 @@ impl Names {
 
     /// Cancels a name that nothing needs any more.
     pub(super) fn give_up(&mut self, name: &TopicName) {
-        if self.wanted.remove(name).is_some() {
+        if let Some(wanted) = self.wanted.remove(name) {
             self.patterns -= usize::from(self.syntax.is_pattern(name.as_str()));
             self.bytes -= name.as_str().len();
-            self.change(name, false);
+            if wanted.state != State::Kept {
+                self.change(name, false);
+            }
         }
     }
 
@@ -150,7 +160,7 @@ impl Names {
             false => State::Refused,
         };
         let wanted = self.wanted.get_mut(name);
-        let wanted = wanted.filter(|wanted| wanted.number == number);
+        let wanted = wanted.filter(|w| w.number == number && w.state != State::Kept);
         wanted.is_some_and(|wanted| std::mem::replace(&mut wanted.state, state) == State::Asked)
     }
 
@@ -164,10 +174,10 @@ impl Names {
         }
     }
 
-    /// Returns true if the messages of the name come.
+    /// Returns true if the messages of the name come, while the bus is there.
     pub(super) fn stands(&self, name: &TopicName) -> bool {
         let wanted = self.wanted.get(name);
-        wanted.is_some_and(|wanted| wanted.state == State::Stands)
+        wanted.is_some_and(|wanted| matches!(wanted.state, State::Stands | State::Kept))
     }
 
     /// Returns true if the bus has confirmed or refused the newest request for the name.
@@ -205,14 +215,14 @@ mod tests {
                 number,
             })
         };
-        names.want(&a);
-        names.want(&a);
-        names.want(&b);
+        names.want(&a, true);
+        names.want(&a, true);
+        names.want(&b, true);
         assert!(names.settle(&a, 1, true) && !names.settle(&a, 1, true) && names.is_settled(&a));
         names.give_up(&a);
         names.give_up(&a);
         assert!(!names.settle(&a, 1, true), "it may be confirmed late");
-        names.want(&a);
+        names.want(&a, true);
         assert!(
             !names.settle(&a, 1, true),
             "the answer to the first request"

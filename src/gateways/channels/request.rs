@@ -1,34 +1,26 @@
 //! The parser of client messages (contract channels: row messages).
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
-use super::history::{Epoch, Position};
+use super::super::history::read_since;
 use crate::auth::Token;
 use crate::wire::json::compact;
 use crate::wire::json::{JsonError, check_json, object_entries};
-
-const WRONG_SINCE: &str = "since must be an object of {epoch, offset} by name";
 
 /// Limits of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestLimits {
     /// Levels of nesting.
     pub(super) depth_max: usize,
-    /// Entries of `channels`, because each may be compared with the whole table of roles. The limit of
-    /// `since` too.
+    /// Entries of `channels`, because each may be compared with the whole table of roles.
     pub(super) entries_max: usize,
-    /// Whether `since` is read; otherwise `since` is an unknown member.
-    pub(super) reads_since: bool,
 }
-
-/// The last positions of a client, by name. `None`: the request has none.
-pub(super) type Since = Option<BTreeMap<String, Position>>;
 
 /// The action of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    Subscribe(Vec<String>, Since),
+    /// With the position behind which the client resumes.
+    Subscribe(Vec<String>, Option<String>),
     Unsubscribe(Vec<String>),
     /// With a new token.
     Authenticate(Token),
@@ -103,7 +95,7 @@ impl Members {
         let action = self.action.as_deref().unwrap_or("null");
         let named = sonic_rs::from_str::<String>(action);
         let action = match named.as_deref() {
-            Ok("subscribe") => self.subscribe(limits),
+            Ok("subscribe") => self.subscribe(entries_max),
             Ok("unsubscribe") => self.channels(entries_max).map(Action::Unsubscribe),
             Ok("authenticate") => self.token().map(Action::Authenticate),
             Ok("ping") => Ok(Action::Ping),
@@ -117,10 +109,9 @@ impl Members {
         }
     }
 
-    fn subscribe(&self, limits: RequestLimits) -> Result<Action, Cow<'static, str>> {
-        let channels = self.channels(limits.entries_max)?;
-        let since = self.since.as_deref().filter(|_| limits.reads_since);
-        let since = since.map(|since| positions(since, limits)).transpose()?;
+    fn subscribe(&self, entries_max: usize) -> Result<Action, Cow<'static, str>> {
+        let channels = self.channels(entries_max)?;
+        let since = self.since.as_deref().and_then(read_since);
         Ok(Action::Subscribe(channels, since))
     }
 
@@ -146,42 +137,6 @@ impl Members {
     }
 }
 
-/// Returns the positions; an error if any is not a position.
-fn positions(
-    since: &str,
-    limits: RequestLimits,
-) -> Result<BTreeMap<String, Position>, Cow<'static, str>> {
-    let mut positions = BTreeMap::new();
-    let entries = object_entries(since.as_bytes(), limits.depth_max).map_err(|_| WRONG_SINCE)?;
-    for entry in entries {
-        let (name, value) = entry.map_err(|_| WRONG_SINCE)?;
-        let position = position(value.as_raw_str(), limits.depth_max).ok_or(WRONG_SINCE)?;
-        positions.insert(name.into_owned(), position);
-        if positions.len() > limits.entries_max {
-            let max = limits.entries_max;
-            return Err(format!("since must have at most {max} entries").into());
-        }
-    }
-    Ok(positions)
-}
-
-/// Returns a position. The last of repeated members counts; unknown members are ignored.
-fn position(text: &str, depth_max: usize) -> Option<Position> {
-    let (mut epoch, mut offset) = (None, None);
-    for entry in object_entries(text.as_bytes(), depth_max).ok()? {
-        let (name, value) = entry.ok()?;
-        match &*name {
-            "epoch" => epoch = sonic_rs::from_str::<String>(value.as_raw_str()).ok(),
-            "offset" => offset = sonic_rs::from_str::<u64>(value.as_raw_str()).ok(),
-            _ => {}
-        }
-    }
-    Some(Position {
-        epoch: Epoch::parse(&epoch?),
-        offset: offset?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,7 +145,6 @@ mod tests {
         let limits = RequestLimits {
             depth_max: 8,
             entries_max: 100,
-            reads_since: true,
         };
         let request = Request::parse(text, limits);
         (request.action, request.id)
@@ -289,49 +243,20 @@ mod tests {
     }
 
     #[test]
-    fn positions_are_read_whole_or_not_at_all() {
-        let of = |since: &str| format!("{{\"action\":\"subscribe\",\"since\":{since}}}");
-        let good =
-            r#"{"a":{"epoch":"00000000000000ff","offset":41,"x":[]},"b":{"offset":0,"epoch":""}}"#;
-        let position = |epoch, offset| Position {
-            epoch: Epoch::parse(epoch),
-            offset,
+    fn a_since_of_any_kind_is_read() {
+        let since = |since: &str| {
+            let text = format!("{{\"action\":\"subscribe\",\"since\":{since}}}");
+            let Action::Subscribe(names, since) = parse(&text).0 else {
+                panic!("a request: {text}");
+            };
+            assert!(names.is_empty());
+            since
         };
-        let want = [
-            ("a".to_owned(), position("00000000000000ff", 41)),
-            ("b".to_owned(), position("", 0)),
-        ];
-        let want = Action::Subscribe(Vec::new(), Some(want.into()));
-        assert_eq!(parse(&of(good)).0, want);
-        assert_eq!(Epoch::new(255), Epoch::parse("00000000000000ff"));
-        for foreign in ["ff", "00000000000000FF", "x", "+0000000000000ff"] {
-            assert_ne!(Epoch::new(255), Epoch::parse(foreign), "{foreign}");
+        assert_eq!(since("null"), None);
+        assert_eq!(since(r#""m1.2""#).as_deref(), Some("m1.2"));
+        let long = format!("\"{}\"", "m".repeat(65));
+        for bad in ["5", "true", "[]", r#"{"a":1}"#, r#""""#, &long] {
+            assert_eq!(since(bad).as_deref(), Some(""), "{bad}");
         }
-        for bad in [
-            "null",
-            "5",
-            "[]",
-            r#"{"a":1}"#,
-            r#"{"a":{}}"#,
-            r#"{"a":{"epoch":"0"}}"#,
-            r#"{"a":{"epoch":0,"offset":0}}"#,
-            r#"{"a":{"epoch":"0","offset":-1}}"#,
-            r#"{"a":{"epoch":"0","offset":1.5}}"#,
-            r#"{"a":{"epoch":"0","offset":"1"}}"#,
-            r#"{"a":{"epoch":"0","offset":18446744073709551616}}"#,
-        ] {
-            assert_eq!(parse(&of(bad)).0, wrong(WRONG_SINCE), "{bad}");
-        }
-        let one = r#":{"epoch":"","offset":1}"#;
-        let many: Vec<String> = (0..101).map(|n| format!("\"{n}\"{one}")).collect();
-        let many = of(&format!("{{{}}}", many.join(",")));
-        assert_eq!(parse(&many).0, wrong("since must have at most 100 entries"));
-        let limits = RequestLimits {
-            depth_max: 8,
-            entries_max: 100,
-            reads_since: false,
-        };
-        let ignored = Request::parse(&of("5"), limits).action;
-        assert_eq!(ignored, Action::Subscribe(Vec::new(), None));
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::super::access::AccessStats;
-use super::history::NotRecovered;
 use super::names::Full;
 
 /// The limits over all clients, as labels.
@@ -12,9 +11,6 @@ const LIMITS: [&str; 4] = ["channels", "wildcards", "name_bytes", "address_wildc
 
 /// The outcome of a new token, as labels: the order of [`Renewal`].
 const RENEWALS: [&str; 3] = ["accepted", "refused", "limited"];
-
-/// The outcome of a resume, as labels.
-const RESUMES: [&str; 4] = ["recovered", "epoch", "window", "queue"];
 
 /// The outcome of a new token, as the label of the metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +32,9 @@ pub struct ChannelsStats {
     limited: [AtomicU64; LIMITS.len()],
     gaps_told: AtomicU64,
     renewals: [AtomicU64; RENEWALS.len()],
-    resumes: [AtomicU64; RESUMES.len()],
     retained_waiting: AtomicU64,
     retained_bytes: AtomicU64,
     retained_given_up: AtomicU64,
-    without_history: AtomicU64,
-    history_names: AtomicU64,
-    history_messages: AtomicU64,
-    history_bytes: AtomicU64,
     /// Counters of tokens and rates.
     pub access: Arc<AccessStats>,
 }
@@ -139,51 +130,5 @@ impl ChannelsStats {
         self.retained_waiting.store(waiting as u64, Relaxed);
         self.retained_bytes.store(bytes as u64, Relaxed);
         self.retained_given_up.fetch_add(given_up, Relaxed);
-    }
-
-    /// Names that clients asked to resume, by outcome.
-    pub fn resumes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = self.resumes.iter().map(|count| count.load(Relaxed));
-        RESUMES.into_iter().zip(counts)
-    }
-
-    /// Names without a history because of the limit on names with a history.
-    pub fn without_history(&self) -> u64 {
-        self.without_history.load(Relaxed)
-    }
-
-    /// Names with a history.
-    pub fn history_names(&self) -> u64 {
-        self.history_names.load(Relaxed)
-    }
-
-    /// Kept messages.
-    pub fn history_messages(&self) -> u64 {
-        self.history_messages.load(Relaxed)
-    }
-
-    /// Bytes of the kept messages under the limit.
-    pub fn history_bytes(&self) -> u64 {
-        self.history_bytes.load(Relaxed)
-    }
-
-    pub(super) fn count_resume(&self, outcome: Result<(), NotRecovered>) {
-        let at = match outcome {
-            Ok(()) => 0,
-            Err(NotRecovered::Epoch) => 1,
-            Err(NotRecovered::Window) => 2,
-            Err(NotRecovered::Queue) => 3,
-        };
-        self.resumes[at].fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn count_without_history(&self) {
-        self.without_history.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn store_history(&self, names: usize, messages: usize, bytes: usize) {
-        self.history_names.store(names as u64, Relaxed);
-        self.history_messages.store(messages as u64, Relaxed);
-        self.history_bytes.store(bytes as u64, Relaxed);
     }
 }

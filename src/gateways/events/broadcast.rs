@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sonic_rs::LazyValue;
 
 use super::{EventsStats, envelope};
-use crate::hub::{Core, Frame, FrameBytes, Now, Publication, Retain, TopicName};
+use crate::hub::{Core, Frame, FrameBytes, Now, Place, Publication, Retain, TopicName};
 use crate::wire::json::{JsonError, TooDeep, check_json, compact, object_entries};
 use crate::wire::object_writer::ObjectWriter;
 
@@ -236,6 +236,7 @@ impl Push {
                 frame: Arc::clone(&self.frame),
                 deliver: true,
                 retain: Retain::Keep,
+                place: Place::Outside,
             });
         }
         let total = self.total.fetch_add(sent, Ordering::Relaxed) + sent;

@@ -2,18 +2,40 @@
 
 use std::sync::Arc;
 
+use super::super::history::Status;
 use super::candles::Update;
 use super::client::{Content, Held};
-use crate::hub::{Core, Frame, TopicName};
+use crate::hub::{Core, Frame, NotRecovered, Position, TopicName};
 use crate::wire::object_writer::ObjectWriter;
 
 /// `{"type":"success","message":…,"data":…,"timestamp":ms}`.
 pub(super) fn success(core: &Core, message: &str, data: ObjectWriter) -> Arc<Frame> {
+    success_at(core, message, data, None)
+}
+
+/// As [`success`], with the position of the newest trade behind the other members.
+pub(super) fn success_at(
+    core: &Core,
+    message: &str,
+    data: ObjectWriter,
+    position: Option<Position>,
+) -> Arc<Frame> {
     let mut object = ObjectWriter::new();
     object.string("type", "success");
     object.string("message", message);
     object.object("data", data);
-    stamped(core, object)
+    placed(core, object, position)
+}
+
+/// `{"type":"status","bus":"up","timestamp":ms,"pos":…}`, with `"lost":true` after a loss.
+pub(super) fn status(core: &Core, status: Status) -> Arc<Frame> {
+    let mut object = ObjectWriter::new();
+    object.string("type", "status");
+    object.string("bus", status.bus());
+    if status.has_lost {
+        object.boolean("lost", true);
+    }
+    placed(core, object, status.position)
 }
 
 /// `{"type":"error","message":…,"timestamp":ms}`.
@@ -49,6 +71,15 @@ pub(super) fn symbols(
     data
 }
 
+/// Adds to `data` of a `subscribe` with `since` whether the missed trades follow; `why` is the reason if
+/// not.
+pub(super) fn recovered(data: &mut ObjectWriter, why: Option<&NotRecovered>) {
+    data.boolean("recovered", why.is_none());
+    if let Some(why) = why {
+        data.string("why", why.label());
+    }
+}
+
 /// Returns the message of a running or closed candle.
 pub(super) fn candle(core: &Core, update: &Update) -> Arc<Frame> {
     let frame = Frame::text(core.frame_bytes())
@@ -60,11 +91,16 @@ pub(super) fn candle(core: &Core, update: &Update) -> Arc<Frame> {
     }
 }
 
-fn stamped(core: &Core, mut object: ObjectWriter) -> Arc<Frame> {
+fn stamped(core: &Core, object: ObjectWriter) -> Arc<Frame> {
+    placed(core, object, None)
+}
+
+fn placed(core: &Core, mut object: ObjectWriter, position: Option<Position>) -> Arc<Frame> {
     object.number("timestamp", core.now().unix_ms);
     Frame::text(core.frame_bytes())
         .answer()
         .received(core.now())
-        .body(object.finish().as_bytes())
+        .body(object.finish_open().as_bytes())
+        .end_object(position)
         .finish()
 }

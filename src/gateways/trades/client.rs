@@ -17,9 +17,16 @@ pub struct Client {
     pub(super) token_end: TokenEnd,
     /// `None` without a configured rate.
     pub(super) requests: Option<Box<RequestRate>>,
+    /// Of an event stream that comes back.
+    pub(super) last_event_id: Option<Box<str>>,
 }
 
 impl Client {
+    /// Whether the client has subscribed to trades.
+    pub(super) fn holds_trades(&self) -> bool {
+        !self.held.symbols(Content::Trades).is_empty()
+    }
+
     /// Judges a message by the client's rate.
     pub(super) fn judge_rate(&mut self, now: Now, stats: &AccessStats) -> Rated {
         let requests = self.requests.as_mut();

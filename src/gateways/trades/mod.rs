@@ -18,10 +18,12 @@ use self::request::{Accepts, Request};
 use super::access::{
     AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
 };
+use super::history::{Statuses, last_event_id};
 use crate::auth::{Authenticator, Identity, Origins, Refusal, Token, first_protocol};
 use crate::hub::{
-    Accepted, Admission, ByClient, CloseCode, CloseReason, Closing, Core, Entrance, Frame, Gateway,
-    Incoming, Joined, Left, Limits, Publication, Retain, SessionKey, TopicName,
+    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Entrance,
+    Frame, Gateway, Incoming, Joined, Left, Limits, Missed, NotRecovered, Place, Publication,
+    Retain, SessionKey, TopicName, Wanted,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
@@ -59,6 +61,7 @@ pub struct TradesGateway {
     candles: Option<Candles>,
     /// Candles to publish; empty between two calls.
     updates: Vec<Update>,
+    statuses: Statuses,
 }
 
 impl TradesGateway {
@@ -75,6 +78,7 @@ impl TradesGateway {
             held: 0,
             candles,
             updates: Vec::new(),
+            statuses: Statuses::default(),
         }
     }
 
@@ -90,13 +94,18 @@ impl TradesGateway {
         key: SessionKey,
         client: &mut Held,
         content: Content,
-        asked: Vec<String>,
+        (asked, since): (Vec<String>, Option<String>),
     ) {
+        let resumed: Option<(String, Vec<TopicName>)> = since.map(|since| {
+            let topics = asked.iter().cloned().map(TopicName::from).collect();
+            (since, topics)
+        });
         let new = client.new_ones(content, asked);
         if let Err(message) = self.judge(core, client, content, &new) {
             let refusal = answer::error(core, &message);
             return core.send(key, &refusal);
         }
+        let missed = resumed.map(|(since, topics)| missed(core, key, &since, &topics));
         for symbol in &new {
             let joined = core.join(key, &content.topic(symbol));
             if let (Joined::First, Content::Candles(interval)) = (joined, content)
@@ -115,9 +124,21 @@ impl TradesGateway {
             (n, Content::Trades) => format!("Successfully subscribed to {n} symbol(s)"),
             (n, _) => format!("Successfully subscribed to candles of {n} symbol(s)"),
         };
-        let data = answer::symbols(content, "subscribed", &new, client);
-        let success = answer::success(core, &message, data);
+        let mut data = answer::symbols(content, "subscribed", &new, client);
+        // Behind the answer nothing is missing, or the missed trades follow and the last of them says where
+        // the client is.
+        let position = match &missed {
+            Some(Ok(_)) => None,
+            Some(Err(_)) | None => core.position().filter(|_| content == Content::Trades),
+        };
+        if let Some(missed) = &missed {
+            answer::recovered(&mut data, missed.as_ref().err());
+        }
+        let success = answer::success_at(core, &message, data, position);
         core.send(key, &success);
+        if let Some(Ok(missed)) = missed {
+            core.send_missed(key, missed);
+        }
         if let Content::Candles(interval) = content {
             self.send_running(core, key, interval, &new);
         }
@@ -198,6 +219,13 @@ impl TradesGateway {
         core.send(key, &success);
     }
 
+    /// Sends the status of the bus to the clients whose turn it is.
+    fn send_statuses(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+        let holds = |_: &Core, _, client: &Client| client.holds_trades();
+        self.statuses
+            .handle_timeout(core, clients, holds, answer::status);
+    }
+
     /// Handles the end of a topic's last member.
     fn unwatch(&mut self, core: &Core, topic: &TopicName) {
         if let Some(candles) = &mut self.candles
@@ -215,6 +243,7 @@ impl TradesGateway {
                 topic: update.topic,
                 deliver: true,
                 retain: Retain::Keep,
+                place: Place::Outside,
             });
         }
     }
@@ -235,6 +264,7 @@ impl TradesGateway {
             held,
             token_end,
             requests: per_second.map(|rate| Box::new(RequestRate::new(rate, core.now()))),
+            last_event_id: None,
         }
     }
 
@@ -245,6 +275,19 @@ impl TradesGateway {
         data.number("maxSymbolsPerConnection", symbols_max as u64);
         answer::success(core, "Connected to WebSocket Gateway", data)
     }
+}
+
+/// All trades of these symbols after a position, or why some would be missing.
+fn missed(
+    core: &mut Core,
+    key: SessionKey,
+    since: &str,
+    symbols: &[TopicName],
+) -> Result<Missed, NotRecovered> {
+    let wanted: Vec<Wanted<'_>> = symbols.iter().map(Wanted::exact).collect();
+    let (missed, outcomes) = core.missed(key, since, &wanted, &|frame, _, _| Arc::clone(frame));
+    outcomes.into_iter().collect::<Result<(), _>>()?;
+    Ok(missed)
 }
 
 impl Gateway for TradesGateway {
@@ -286,7 +329,11 @@ impl Gateway for TradesGateway {
             Err(_) => Identity::default(),
         };
         accepted.user = user_for_log(identity.user.as_deref(), head);
-        Admission::Accept(accepted, self.client(core, identity))
+        let client = Client {
+            last_event_id: last_event_id(head),
+            ..self.client(core, identity)
+        };
+        Admission::Accept(accepted, client)
     }
 
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
@@ -321,11 +368,18 @@ impl Gateway for TradesGateway {
             candles: self.candles.is_some(),
         };
         let (content, symbols) = match Request::parse(&text, accepts) {
-            Ok(Request::Subscribe(symbols)) => {
-                return self.subscribe(core, key, held, Content::Trades, symbols);
+            Ok(Request::Subscribe(symbols, since)) => {
+                let since = since.or_else(|| client.last_event_id.as_deref().map(str::to_owned));
+                return self.subscribe(core, key, held, Content::Trades, (symbols, since));
             }
             Ok(Request::SubscribeCandles(interval, symbols)) => {
-                return self.subscribe(core, key, held, Content::Candles(interval), symbols);
+                return self.subscribe(
+                    core,
+                    key,
+                    held,
+                    Content::Candles(interval),
+                    (symbols, None),
+                );
             }
             Ok(Request::Unsubscribe(symbols)) => (Content::Trades, symbols),
             Ok(Request::UnsubscribeCandles(interval, symbols)) => {
@@ -354,6 +408,14 @@ impl Gateway for TradesGateway {
         }
     }
 
+    /// Sends the last position, so that the client misses nothing on its way to another instance.
+    fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+        if let Some(status) = self.statuses.last(core, client.holds_trades()) {
+            let status = answer::status(core, status);
+            core.send(key, &status);
+        }
+    }
+
     fn handle_closed(&mut self, _: &mut Core, _: SessionKey, client: Client, _: CloseReason) {
         let count = client.held.count();
         self.users.remove(&client.held, count);
@@ -375,11 +437,17 @@ impl Gateway for TradesGateway {
         }
     }
 
-    fn poll_timeout(&self) -> Option<u64> {
-        self.candles.as_ref().and_then(Candles::poll_timeout)
+    fn handle_notice(&mut self, core: &mut Core, _: &mut ByClient<Client>, notice: &BusNotice) {
+        self.statuses.note(core, notice);
     }
 
-    fn handle_timeout(&mut self, core: &mut Core, _: &mut ByClient<Client>) {
+    fn poll_timeout(&self) -> Option<u64> {
+        let candles = self.candles.as_ref().and_then(Candles::poll_timeout);
+        candles.into_iter().chain(self.statuses.due_us()).min()
+    }
+
+    fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+        self.send_statuses(core, clients);
         if let Some(candles) = &mut self.candles {
             candles.handle_timeout(core.now(), &mut self.updates);
             self.publish_updates(core);

@@ -4,6 +4,7 @@ use std::fmt;
 
 use sonic_rs::LazyValue;
 
+use super::super::history::read_since;
 use super::candles::Interval;
 use crate::wire::json::{JsonError, check_json, object_entries};
 
@@ -15,8 +16,8 @@ const SYMBOL_UNITS_MAX: usize = 10;
 /// A well-formed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    /// One to five symbols, in upper case.
-    Subscribe(Vec<String>),
+    /// One to five symbols, in upper case, and the position behind which the client resumes.
+    Subscribe(Vec<String>, Option<String>),
     /// At least one symbol, in upper case.
     Unsubscribe(Vec<String>),
     /// As [`Self::Subscribe`], for candles.
@@ -109,13 +110,17 @@ impl fmt::Display for BadSymbols {
 impl Request {
     /// Reads a message. Members outside the contract are ignored; the last of repeated members counts.
     pub(super) fn parse(text: &str, accepts: Accepts) -> Result<Self, BadRequest> {
-        let [action, symbols, interval] = members(text, accepts.json_depth_max)?;
+        let [action, symbols, interval, since] = members(text, accepts.json_depth_max)?;
         let action = action.and_then(|value| text_of(&value));
         match action.as_deref() {
             None => Err(BadRequest::NoAction),
             Some("ping") => Ok(Self::Ping),
             Some("subscribe") => {
-                read_symbols("subscribe", symbols, SYMBOLS_PER_REQUEST_MAX).map(Self::Subscribe)
+                let symbols = read_symbols("subscribe", symbols, SYMBOLS_PER_REQUEST_MAX)?;
+                Ok(Self::Subscribe(
+                    symbols,
+                    since.and_then(|since| read_since(since.as_raw_str())),
+                ))
             }
             Some("unsubscribe") => {
                 read_symbols("unsubscribe", symbols, usize::MAX).map(Self::Unsubscribe)
@@ -141,9 +146,9 @@ impl Request {
     }
 }
 
-/// Returns the values of `action`, `symbols` and `interval` of a text that is completely JSON.
-fn members(text: &str, depth_max: usize) -> Result<[Option<LazyValue<'_>>; 3], BadRequest> {
-    let (mut action, mut symbols, mut interval) = (None, None, None);
+/// Returns the values of `action`, `symbols`, `interval` and `since` of a text that is completely JSON.
+fn members(text: &str, depth_max: usize) -> Result<[Option<LazyValue<'_>>; 4], BadRequest> {
+    let (mut action, mut symbols, mut interval, mut since) = (None, None, None, None);
     let not_json = BadRequest::NotJson;
     let entries = match object_entries(text.as_bytes(), depth_max) {
         Ok(entries) => entries,
@@ -160,10 +165,11 @@ fn members(text: &str, depth_max: usize) -> Result<[Option<LazyValue<'_>>; 3], B
             "action" => action = Some(value),
             "symbols" => symbols = Some(value),
             "interval" => interval = Some(value),
+            "since" => since = Some(value),
             _ => {}
         }
     }
-    Ok([action, symbols, interval])
+    Ok([action, symbols, interval, since])
 }
 
 fn read_interval(
@@ -247,7 +253,7 @@ mod tests {
             (r#"{"action":"x","action":"ping"}"#, Request::Ping),
             (
                 r#"{"symbols":["aapl"," b","stra\u00dfe"],"action":"subscribe"}"#,
-                Request::Subscribe(symbols(&["AAPL", " B", "STRASSE"])),
+                Request::Subscribe(symbols(&["AAPL", " B", "STRASSE"]), None),
             ),
             (
                 r#"{"action":"unsubscribe","symbols":["A","B","C","D","E","F"]}"#,
@@ -255,7 +261,7 @@ mod tests {
             ),
             (
                 r#"{"action":"subscribe","symbols":["ABCDEFGHIJ","\ud83d\ude00\ud83d\ude00\ud83d\ude00\ud83d\ude00\ud83d\ude00"]}"#,
-                Request::Subscribe(symbols(&["ABCDEFGHIJ", "😀😀😀😀😀"])),
+                Request::Subscribe(symbols(&["ABCDEFGHIJ", "😀😀😀😀😀"]), None),
             ),
         ];
         for (text, want) in cases {

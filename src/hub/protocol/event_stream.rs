@@ -28,7 +28,7 @@ static CODEC: Codec = Codec::new(DATA, encode);
 /// A text is the event's data; bytes are base64 in an event of type `binary`.
 fn encode(frame: &Frame, out: &mut Vec<u8>) {
     match frame.content() {
-        Content::Text => event_stream::end_data(out, frame.body()),
+        Content::Text => event_stream::end_data(out, frame.body(), frame.position()),
         Content::Binary => {
             out.extend_from_slice(BASE64_STANDARD.encode(frame.body()).as_bytes());
             // The fields of an event may come in any order.
@@ -126,7 +126,7 @@ impl Protocol for EventStream {
         }
         out.extend_from_slice(b"event: close\n");
         out.extend_from_slice(DATA);
-        event_stream::end_data(out, object.finish().as_bytes());
+        event_stream::end_data(out, object.finish().as_bytes(), b"");
     }
 
     /// A client may end its side after the request and read on, and some proxies do so. A client that

@@ -195,6 +195,11 @@ impl Session {
         self.queue.bytes() + self.slots().map_or(0, Slots::bytes)
     }
 
+    /// Whether the client has a rate of its own.
+    pub(super) fn has_own_rate(&self) -> bool {
+        self.slots().is_some()
+    }
+
     /// The slots of a client with a rate of its own. Without a limit, nothing cold is touched.
     #[inline]
     fn slots(&self) -> Option<&Slots> {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::rows::syntax;
-use crate::auth::{Acl, NameSyntax};
+use super::rows::{history_names, syntax};
+use crate::auth::{Acl, NameError, NameSyntax};
+use crate::feeds::Subscription;
 use crate::kinds::bus::{self, Bus, BusRows, nats_question, redis_needs, redis_question};
 use crate::run::{Question, RunError};
 use crate::settings::Checked;
@@ -12,7 +13,7 @@ use crate::sources::nats::{
     NatsNeeds, NatsSettings, NatsSubjectsSettings, NatsSubjectsSource, Settle,
 };
 use crate::sources::redis::{RedisSettings, RedisSource};
-use crate::sources::{BusInterest, Source};
+use crate::sources::{BusInterest, KeptFeed, Source};
 use crate::telemetry::BusStatus;
 
 /// The bus, by its kind and address.
@@ -22,6 +23,9 @@ pub(super) struct ChannelsBus {
     payload_bytes_max: usize,
     retained_subjects_max: usize,
     settle: Settle,
+    syntax: NameSyntax,
+    history_names: Vec<String>,
+    history_channel: String,
 }
 
 /// A source that does not run yet, with the interest of the clients.
@@ -65,6 +69,9 @@ impl ChannelsBus {
                 time: Duration::from_millis(checked.number("bus-settle-ms")),
                 always: checked.is_set("bus-settle-ms"),
             },
+            syntax: syntax(checked),
+            history_names: history_names(checked),
+            history_channel: checked.text("history-channel"),
         })
     }
 
@@ -101,7 +108,11 @@ impl ChannelsBus {
         settings.payload_bytes_max = self.payload_bytes_max;
         let question = redis_question(&settings, redis_needs(acl));
         let opened = RedisSource::new(settings, status);
-        let (source, interest) = opened.map_err(|error| self.rows.redis_error(error))?;
+        let (mut source, interest) = opened.map_err(|error| self.rows.redis_error(error))?;
+        if let Some(feed) = self.kept_feed(&interest)? {
+            let kept = source.with_kept(feed, &self.history_channel);
+            source = kept.map_err(|error| self.rows.redis_error(error))?;
+        }
         Ok(OpenBus {
             source: Box::new(source),
             interest,
@@ -127,8 +138,11 @@ impl ChannelsBus {
             retained_subjects_max: self.retained_subjects_max,
             settle: self.settle,
         };
-        let (source, interest) = NatsSubjectsSource::new(settings, status)
+        let (mut source, interest) = NatsSubjectsSource::new(settings, status)
             .map_err(|error| RunError::Settings(error.to_string()))?;
+        if let Some(feed) = self.kept_feed(&interest)? {
+            source = source.with_kept(feed);
+        }
         Ok(OpenBus {
             source: Box::new(source),
             interest,
@@ -136,4 +150,27 @@ impl ChannelsBus {
             question,
         })
     }
+    /// The kept feed, whose names are subscribed from the start; `None` without a history.
+    fn kept_feed(&self, interest: &BusInterest) -> Result<Option<KeptFeed>, RunError> {
+        if self.history_names.is_empty() {
+            return Ok(None);
+        }
+        let names = self.history_names.iter();
+        let subscriptions: Vec<Subscription> = names
+            .map(|name| match self.syntax.is_pattern(name) {
+                true => Subscription::pattern(name.as_str()),
+                false => Subscription::channel(name.as_str()),
+            })
+            .collect();
+        for subscription in &subscriptions {
+            interest.subscribe(subscription.clone());
+        }
+        let feed = KeptFeed::new(self.syntax, subscriptions);
+        feed.map(Some).map_err(wrong_history_name)
+    }
+}
+
+/// The error of a name in `--history-names`.
+pub(super) fn wrong_history_name((name, error): (String, NameError)) -> RunError {
+    RunError::Settings(format!("--history-names {name}: {error}"))
 }

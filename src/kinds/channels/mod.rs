@@ -21,6 +21,7 @@ pub(super) const CHANNELS: GatewayKind = GatewayKind::new(
         Part::Redis,
         Part::RedisHost,
         Part::Json,
+        Part::History,
         Part::StopCode,
         Part::RequireAuth,
         Part::Tokens,

@@ -29,6 +29,11 @@ pub(super) fn conflated(checked: &Checked) -> Vec<String> {
     words(&checked.text("conflate"))
 }
 
+/// The names and patterns of `--history-names`.
+pub(super) fn history_names(checked: &Checked) -> Vec<String> {
+    words(&checked.text("history-names"))
+}
+
 const HEADING: Heading = Heading("Channels");
 
 /// The effect of the limits over all clients, and the test of these limits.
@@ -101,57 +106,16 @@ pub(super) const OWN: &[Setting] = &[
         Shows::Metric(names::RETAINED_BYTES),
         "tests/channels_gateway/retained.rs::values_of_all_clients_together_are_bounded_and_addresses_take_turns",
     ),
-    Setting::count(
+    Setting::new(
         HEADING,
-        "history",
-        (0, 1_000_000),
-        "0",
-        "Messages kept of each name, for clients that resume; 0 keeps none",
+        "history-names",
+        Kind::Form(&NAMES),
+        "",
+        "Names and patterns of which messages are kept; may be repeated",
     )
-    .more("Messages and `subscribed` then say where each name is. A name is what clients subscribe to: a pattern has its own.")
-    .limit(
-        "the oldest message of the name is forgotten",
-        Shows::Metric(names::RESUMES),
-        "tests/channels_gateway/resume.rs::a_window_that_does_not_reach_back_gives_nothing",
-    ),
-    Setting::bytes(
-        HEADING,
-        "history-bytes-max",
-        (65_536, 17_179_869_184),
-        "67108864",
-        "Bytes of all kept messages; at most half of --frame-bytes-max",
-    )
-    .more("With --history. Each message counts with 256 bytes more; compressed forms are not counted.")
-    .limit(
-        "the oldest messages of all names are forgotten",
-        Shows::Metric(names::HISTORY_BYTES),
-        "tests/channels_gateway/resume_limits.rs::messages_have_a_limit_of_bytes_over_all_names_and_the_oldest_go_first",
-    ),
-    Setting::count(
-        HEADING,
-        "history-names-max",
-        (1, 10_000_000),
-        "10000",
-        "Names of which messages are kept",
-    )
-    .more("With --history. Names without clients make room first.")
-    .limit(
-        "a new name has no history: no positions, nothing to resume",
-        Shows::Metric(names::HISTORY_NAMES_LIMITED),
-        "tests/channels_gateway/resume_limits.rs::names_with_history_are_bounded_and_those_without_members_make_room",
-    ),
-    Setting::ms(
-        HEADING,
-        "history-ms",
-        (1, 86_400_000),
-        "60000",
-        "How long messages are kept, and a name without clients stays subscribed",
-    )
-    .more("With --history.")
-    .limit(
-        "the message is forgotten; the name is unsubscribed on the bus",
-        Shows::Metric(names::RESUMES),
-        "tests/channels_gateway/resume.rs::a_name_without_members_stays_for_its_time_and_so_do_messages",
+    .more(
+        "With --history-ms; read from the start. A client resumes these names, and names and patterns within them. All instances \
+        need the same list. Names on the bus; several with commas or spaces between them.",
     ),
     Setting::new(
         HEADING,
@@ -323,7 +287,7 @@ pub(super) const CHANGES: &[Change] = &[
     ("jwt-secret", |row| row.leads_short_help()),
 ];
 
-/// Checks the settings against each other: the bus, names on the bus, the history.
+/// Checks the settings against each other: the bus, names on the bus.
 pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     let urls = checked.url("bus");
     let mut wrong = Vec::new();
@@ -333,15 +297,16 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     if checked.switch("retained") && syntax(checked) != NameSyntax::Nats {
         refuse("retained", "true", "false, unless --bus names NATS");
     }
-    let (bytes_max, frames_max) = ("history-bytes-max", "frame-bytes-max");
-    let [messages, bytes, frames]: [u64; 3] =
-        ["history", bytes_max, frames_max].map(|flag| checked.number(flag));
-    if messages > 0 && bytes > frames / 2 {
-        refuse(
-            bytes_max,
-            &bytes.to_string(),
-            "at most half of --frame-bytes-max",
-        );
+    let keeps = checked.number::<u64>("history-ms") > 0;
+    if keeps == history_names(checked).is_empty() {
+        let allowed = match keeps {
+            true => "at least one name, with --history-ms",
+            false => "nothing, without --history-ms",
+        };
+        refuse("history-names", &checked.text("history-names"), allowed);
+    }
+    if let Err((name, _)) = NamePatterns::new(syntax(checked), &history_names(checked)) {
+        refuse("history-names", &name, NAMES_ALLOWED);
     }
     if let Err((name, _)) = NamePatterns::new(syntax(checked), &conflated(checked)) {
         refuse("conflate", &name, NAMES_ALLOWED);

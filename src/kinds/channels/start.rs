@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use super::CHANNELS;
+use super::bus::wrong_history_name;
 use super::bus::{ChannelsBus, OpenBus};
 use super::pages::{BusName, health_route, stats_head};
-use super::rows::{conflated, syntax};
+use super::rows::{conflated, history_names, syntax};
 use crate::auth::{Acl, Authenticator, NamePatterns, NameSyntax};
 use crate::base::Clock;
 use crate::feeds::Subscription;
 use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use crate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
-    HistoryLimits, Interest,
+    Interest, KeptNames,
 };
 use crate::http::{ClientModule, FrontPage, StatusCode, client_routes};
 use crate::hub::{FrameBytes, TopicName};
@@ -60,10 +61,8 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         true => feed.with_retained(),
         false => feed,
     };
-    let history = history(checked);
     let mut metrics = metrics(&stats, gateway_settings.all_clients, &interest);
     metrics.extend(keys.metrics());
-    metrics.extend(history_metrics(&stats, history));
     let retained_bytes_max = checked.number("retained-bytes-max");
     metrics.extend(retained_metrics(&stats, &interest, retained_bytes_max));
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
@@ -72,9 +71,9 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         true => gateway.with_retained(retained_bytes_max),
         false => gateway,
     };
-    let gateway = match history.messages {
-        0 => gateway,
-        _ => gateway.with_history(history),
+    let gateway = match kept_names(checked)? {
+        Some(names) => gateway.with_kept(names),
+        None => gateway,
     };
     let for_stats = Arc::clone(&stats);
     let parts = Parts::new(CHANNELS.name, common, feed, gateway)
@@ -135,14 +134,20 @@ fn conflated_names(checked: &Checked) -> Result<Option<NamePatterns>, RunError> 
     patterns.map(Some).map_err(wrong)
 }
 
-/// The limits of the history. With 0 messages there is no history.
-fn history(checked: &Checked) -> HistoryLimits {
-    HistoryLimits {
-        messages: checked.number("history"),
-        bytes_max: checked.number("history-bytes-max"),
-        names_max: checked.number("history-names-max"),
-        keep_us: checked.number::<u64>("history-ms") * 1_000,
+/// The names of the kept feed; `None` without a history.
+fn kept_names(checked: &Checked) -> Result<Option<KeptNames>, RunError> {
+    let names = history_names(checked);
+    if names.is_empty() {
+        return Ok(None);
     }
+    let kept = KeptNames::new(syntax(checked), names);
+    kept.map(Some).map_err(wrong_history_name)
+}
+
+/// The channel of the marks; `None` if there are none.
+fn marks_channel(checked: &Checked) -> Option<String> {
+    let has_marks = checked.number::<u64>("history-ms") > 0 && syntax(checked) == NameSyntax::Redis;
+    has_marks.then(|| checked.text("history-channel"))
 }
 
 /// The file with the table of roles, to read again, and the input of the gateway for new tables; `None` for
@@ -184,6 +189,7 @@ fn gateway_settings(
         origins: common.origins(),
         authenticator,
         acl: acl(checked.path("acl").as_deref(), syntax(checked))?,
+        marks_channel: marks_channel(checked),
     })
 }
 
@@ -280,22 +286,5 @@ fn retained_metrics(
         number(&names::RETAINED_BYTES, ChannelsStats::retained_bytes),
         GatewayMetric::fixed(&names::RETAINED_BYTES_MAX, bytes_max),
         number(&names::RETAINED_GIVEN_UP, ChannelsStats::retained_given_up),
-    ]
-}
-
-/// The metrics of the history.
-fn history_metrics(stats: &Arc<ChannelsStats>, max: HistoryLimits) -> [GatewayMetric; 7] {
-    let number = |name, read| GatewayMetric::number(name, stats, read);
-    [
-        number(&names::HISTORY_NAMES, ChannelsStats::history_names),
-        GatewayMetric::fixed(&names::HISTORY_NAMES_MAX, max.names_max),
-        number(
-            &names::HISTORY_NAMES_LIMITED,
-            ChannelsStats::without_history,
-        ),
-        number(&names::HISTORY_MESSAGES, ChannelsStats::history_messages),
-        number(&names::HISTORY_BYTES, ChannelsStats::history_bytes),
-        GatewayMetric::fixed(&names::HISTORY_BYTES_MAX, max.bytes_max),
-        GatewayMetric::by_label(&names::RESUMES, stats, |s| s.resumes().collect()),
     ]
 }

@@ -17,6 +17,7 @@ pub(super) const TRADES: GatewayKind = GatewayKind::new(
         Part::BusMessages,
         Part::Redis,
         Part::Json,
+        Part::History,
         Part::SharedWindow,
         Part::RequireAuth,
         Part::Tokens,

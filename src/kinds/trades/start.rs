@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::TRADES;
 use super::pages::{Numbers, health_route, upgrade_required};
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, NameSyntax};
 use crate::base::Clock;
 use crate::feeds::Subscription;
 use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
@@ -18,6 +18,7 @@ use crate::kinds::auth::{access_metrics, authenticator, warn_of};
 use crate::kinds::bus::{REDIS, redis_question, shown_redis};
 use crate::run::{CommonSettings, Parts, Prepared, RunError, say};
 use crate::settings::Checked;
+use crate::sources::KeptFeed;
 use crate::sources::redis::{RedisNeeds, RedisSource};
 use crate::telemetry::{BusStatus, GatewayMetric, names};
 
@@ -40,8 +41,13 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     };
     let question = redis_question(&redis, needs);
     let opened = RedisSource::new(redis, Arc::clone(&status));
-    let (source, interest) = opened.map_err(|error| REDIS.redis_error(error))?;
+    let (mut source, interest) = opened.map_err(|error| REDIS.redis_error(error))?;
     interest.subscribe(Subscription::pattern(PATTERN));
+    let marks = checked.text("history-channel");
+    if common.limits.history.keep_us > 0 {
+        let kept = source.with_kept(kept_feed()?, &marks);
+        source = kept.map_err(|error| REDIS.redis_error(error))?;
+    }
     let stats = Arc::new(TradesStats::default());
     let numbers = Numbers {
         stats: Arc::clone(&stats),
@@ -107,6 +113,13 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
                 );
             });
         })
+}
+
+/// The one pattern of the gateway.
+fn kept_feed() -> Result<KeptFeed, RunError> {
+    let pattern = vec![Subscription::pattern(PATTERN)];
+    KeptFeed::new(NameSyntax::Redis, pattern)
+        .map_err(|(name, error)| RunError::Settings(format!("{name}: {error}")))
 }
 
 fn gateway_settings(

@@ -10,6 +10,7 @@ mod budgets;
 mod buses;
 mod clients;
 mod delivery;
+mod history;
 mod process;
 mod tls;
 
@@ -32,6 +33,7 @@ pub(super) static AFTER_OWN: &[&[Setting]] = &[
     auth::ROWS,
     clients::CLIENTS,
     delivery::ROWS,
+    history::ROWS,
     budgets::ROWS,
     HEALTH,
     TAIL,

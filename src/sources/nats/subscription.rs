@@ -12,7 +12,7 @@ use super::look_back::{LookedBack, look_back};
 use super::optional::Presence;
 use super::position::{AckSubject, Cursor, StreamState};
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
-use crate::feeds::{BusEvent, BusMessage};
+use crate::feeds::{BusEvent, BusMessage, Place};
 use crate::sources::SourceLink;
 
 /// The longest wait for a message of a gap; the messages are in the stream already.
@@ -484,6 +484,7 @@ impl Subscription {
             pattern: None,
             payload,
             position: Some(self.cursor.position(sequence)),
+            place: Place::Outside,
             received: link.now(),
             quiet,
         };
@@ -492,9 +493,8 @@ impl Subscription {
 
     /// Logs `what`, unless it was the last state logged.
     fn tell(&mut self, what: Told) {
-        if self.told.replace(what) == Some(what) {
-            return;
+        if self.told.replace(what) != Some(what) {
+            what.log(&self.spec, &self.target);
         }
-        what.log(&self.spec, &self.target);
     }
 }

@@ -46,13 +46,17 @@
 //! | `handshake` | logging in, and the second connection beside a silent one; `super::probe` has the rule |
 //! | `sentinel` | where the master is |
 //! | `ask` | the checks before a start |
+//! | `feed` | the kept feed on a connection: positions, and marks that come |
+//! | `marks` | the thread that publishes marks, which make positions valid on other instances |
 //! | `publish` | connections that publish: for gateways that speak to each other, and for a command |
 //! | `resp`, `settings`, `error` | pure: the protocol; URLs; error texts |
 
 mod ask;
 mod connection;
 mod error;
+mod feed;
 mod handshake;
+mod marks;
 mod publish;
 pub mod resp;
 mod sentinel;
@@ -67,9 +71,11 @@ use rustls::ClientConfig;
 use self::connection::Connection;
 use self::error::Stop;
 use self::handshake::Second;
+use self::marks::MarkPublisher;
 use self::sentinel::Watch;
 use self::session::{Session, State};
 use super::interest::{self, BusInterest, Wishes};
+use super::kept::KeptFeed;
 use super::ledger::Ledger;
 use super::probe::Probe;
 use super::relay::{Bus, LinkTimes, Relay};
@@ -103,6 +109,13 @@ pub struct RedisSource {
     has_stood: bool,
     /// The sentinel that answered last.
     first_sentinel: usize,
+    kept: Option<Kept>,
+}
+
+/// The kept feed, and the way to publish its marks.
+struct Kept {
+    feed: KeptFeed,
+    marks: MarkPublisher,
 }
 
 impl RedisSource {
@@ -132,12 +145,24 @@ impl RedisSource {
             lines: LogBudget::new(LINES_PER_SECOND),
             has_stood: false,
             first_sentinel: 0,
+            kept: None,
         };
         Ok((source, handle))
     }
 
+    /// Gives the messages of the feed their positions, and publishes marks on the channel, so that the
+    /// positions are valid on all instances. The caller subscribes to the names of the feed.
+    ///
+    /// # Errors
+    /// The certificates to trust cannot be read, or the system has no thread left.
+    pub fn with_kept(mut self, feed: KeptFeed, channel: &str) -> Result<Self, RedisError> {
+        let marks = MarkPublisher::start(self.settings.clone(), channel.into())?;
+        self.kept = Some(Kept { feed, marks });
+        Ok(self)
+    }
+
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
-        let (connection, endpoint, master) = connect(
+        let (mut connection, endpoint, master) = connect(
             &mut self.waiter,
             &self.settings,
             self.tls.as_ref(),
@@ -146,6 +171,11 @@ impl RedisSource {
         self.wishes.take_into(&mut self.ledger);
         let server = connection.server().to_owned();
         relay.status.set_up(false);
+        let mut kept = self.kept.as_mut();
+        let may_share = match &mut kept {
+            Some(kept) => kept.connected(&mut connection, &relay.status)?,
+            None => false,
+        };
         let silence_max = Duration::from_millis(self.settings.times.silence_max_ms);
         let mut session = Session {
             connection,
@@ -163,8 +193,11 @@ impl RedisSource {
             lines: &mut self.lines,
             state: State::new(),
             has_stood: false,
+            kept,
+            may_share,
         };
         session.restore()?;
+        session.begin_feed()?;
         let away_ms = session.relay.stands()?;
         session.has_stood = true;
         self.has_stood = true;

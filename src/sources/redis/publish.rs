@@ -15,6 +15,7 @@ use rustls::ClientConfig;
 use super::connection::Connection;
 use super::error::{RedisError, Stop};
 use super::handshake::shown;
+use super::marks::says_lone_master;
 use super::resp::Value;
 use super::sentinel::Watch;
 use super::settings::RedisSettings;
@@ -187,6 +188,17 @@ impl Session<'_, '_> {
     }
 }
 
+/// The outcome of a mark.
+#[derive(Debug)]
+pub(super) enum MarkAnswer {
+    /// The mark is among the messages of the master.
+    Published,
+    /// The server is no lone master any more.
+    NotMaster,
+    /// This user may not publish on the channel; the server's words.
+    Refused(String),
+}
+
 /// The time that Redis may take for a message.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -231,6 +243,31 @@ pub struct RedisSender<'w> {
 }
 
 impl RedisSender<'_> {
+    /// Publishes a mark, and asks for the server's role behind the mark.
+    ///
+    /// # Errors
+    /// The connection is lost, Redis is silent, or refuses for now: the mark may stand or not.
+    pub(super) fn publish_mark(
+        &mut self,
+        channel: &str,
+        mark: &str,
+    ) -> Result<MarkAnswer, RedisError> {
+        let until = Instant::now() + ANSWER_TIMEOUT;
+        let commands: [&[&str]; 2] = [&["PUBLISH", channel, mark], &["HELLO"]];
+        let answers = self.connection.ask(&commands, until)?;
+        match answers.first() {
+            Some(Value::Integer(_)) => {}
+            Some(Value::Error(words)) if words.starts_with("NOPERM") => {
+                return Ok(MarkAnswer::Refused(shown(words)));
+            }
+            _ => return Err(self.connection.wrong("no number of receivers".to_owned())),
+        }
+        match answers.get(1).is_some_and(says_lone_master) {
+            true => Ok(MarkAnswer::Published),
+            false => Ok(MarkAnswer::NotMaster),
+        }
+    }
+
     /// Publishes a message. Returns how many connections to Redis got the message.
     ///
     /// # Errors

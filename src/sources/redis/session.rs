@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Kept;
 use super::connection::Connection;
 use super::error::{RedisError, Stop};
 use super::handshake::{Second, is_temporary, shown};
@@ -41,12 +42,15 @@ pub(super) struct Session<'a, 'w> {
     pub(super) state: State,
     /// Whether all names wanted at the start of this connection were answered, and `Up` was sent.
     pub(super) has_stood: bool,
+    pub(super) kept: Option<&'a mut Kept>,
+    /// Whether marks of other instances count here.
+    pub(super) may_share: bool,
 }
 
 /// The changing state of a session.
 pub(super) struct State {
     /// Unanswered commands, in the order of their sending.
-    expected: VecDeque<Expected>,
+    pub(super) expected: VecDeque<Expected>,
     /// The time of the last read bytes.
     heard: Instant,
     /// The time of a ping without any bytes since.
@@ -55,9 +59,11 @@ pub(super) struct State {
     retried: Instant,
 }
 
-enum Expected {
+pub(super) enum Expected {
     Pong,
     Change(Change),
+    /// The subscription to the channel of the marks.
+    Marks,
 }
 
 impl State {
@@ -107,6 +113,7 @@ impl Session<'_, '_> {
             self.relay()?;
         }
         let until = self.watch(!has_read)?;
+        let until = self.mark()?.map_or(until, |mark| mark.min(until));
         self.ask();
         self.wishes.show(self.ledger.unanswered());
         self.connection.flush().map_err(lost)?;
@@ -239,18 +246,29 @@ impl Session<'_, '_> {
                     tracing::warn!(lines_left_out, "skipped: a channel whose name is too long");
                 }
                 let subscription = Subscription::pattern(pattern.unwrap_or_default());
-                return Ok(self.relay.link.send(BusEvent::Skipped(subscription))?);
+                let place = self.place_of_cut(&subscription)?;
+                return Ok(self.relay.link.send(BusEvent::Skipped {
+                    subscription,
+                    place,
+                })?);
             }
             _ => return Err(self.wrong("a message without its channel")),
         };
         let (Value::Bulk(payload) | Value::Cut(payload)) = payload else {
             return Err(self.wrong("a message without its payload"));
         };
+        if self.is_mark(&subject) {
+            return self.take_mark(is_pattern, &payload);
+        }
+        let Some(place) = self.place(pattern.as_deref(), &subject) else {
+            return Ok(());
+        };
         self.relay.link.send(BusEvent::Message(BusMessage {
             subject,
             pattern,
             payload,
             position: None,
+            place,
             received,
             quiet: false,
         }))?;
@@ -265,6 +283,9 @@ impl Session<'_, '_> {
     }
 
     fn confirmed(&mut self, wanted: bool, patterns: bool, name: &Value) -> Result<(), Stop> {
+        if let Some(Expected::Marks) = self.state.expected.front() {
+            return self.marks_confirmed(name);
+        }
         let name = self.expected_name(wanted, patterns, name);
         let Some(name) = name else {
             return Err(self.wrong("a confirmation of what was not asked"));
@@ -273,6 +294,7 @@ impl Session<'_, '_> {
             name,
             is_pattern: patterns,
         };
+        self.settle_kept(&subscription, wanted);
         if let Some(number) = self.ledger.confirmed(&subscription, wanted) {
             // The name may be a refused name that was asked for again.
             if self.has_stood {
@@ -283,7 +305,10 @@ impl Session<'_, '_> {
                 number,
             })?;
         }
-        Ok(())
+        match self.has_stood {
+            true => self.begin_feed(),
+            false => Ok(()),
+        }
     }
 
     /// Takes the first unanswered name. Returns `None` if `name` is another.
@@ -315,6 +340,10 @@ impl Session<'_, '_> {
         let change = match self.state.expected.pop_front() {
             // The refusal of a ping has shown that the server is there.
             Some(Expected::Pong) => return Ok(()),
+            Some(Expected::Marks) => {
+                self.marks_refused(words);
+                return Ok(());
+            }
             Some(Expected::Change(change)) => change,
             None => return Err(self.wrong(words)),
         };
@@ -385,7 +414,7 @@ impl Session<'_, '_> {
         }
     }
 
-    fn wrong(&self, what: &str) -> Stop {
+    pub(super) fn wrong(&self, what: &str) -> Stop {
         self.connection.wrong(shown(what)).into()
     }
 }

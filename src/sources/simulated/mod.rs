@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use market::{SimulatedMarket, SimulatedSettings};
 
 use crate::base::Now;
-use crate::feeds::{BusEvent, BusMessage, StreamPosition};
+use crate::feeds::{BusEvent, BusMessage, Place, StreamPosition};
 use crate::sources::{LoopGone, Source, SourceLink};
 use crate::telemetry::BusStatus;
 
@@ -99,6 +99,7 @@ impl SimulatedSource {
             pattern: None,
             payload,
             position: Some(position),
+            place: Place::Outside,
             received,
             quiet: false,
         }

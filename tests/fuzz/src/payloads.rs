@@ -6,7 +6,7 @@ use weirgate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use weirgate::feeds::levels::Normaliser;
 use weirgate::feeds::trades::{TradesFeed, TradesFeedSettings};
 use weirgate::feeds::{BusEvent, BusMessage};
-use weirgate::hub::{Feed, FrameBytes, Publication};
+use weirgate::hub::{Feed, FrameBytes, Place, Publication};
 
 use super::client::NOW;
 use super::requests::DEPTH_MAX;
@@ -63,6 +63,7 @@ fn message(subject: &str, pattern: Option<&str>, payload: &[u8]) -> BusEvent {
         pattern: pattern.map(Into::into),
         payload: payload.to_vec(),
         position: None,
+        place: Place::Outside,
         received: NOW,
         quiet: false,
     })

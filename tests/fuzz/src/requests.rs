@@ -39,6 +39,7 @@ fn channels_gateway() -> Bench<ChannelsGateway> {
         origins: Origins::default(),
         authenticator: Authenticator::default(),
         acl: Acl::default(),
+        marks_channel: None,
     };
     Bench::new(ChannelsGateway::new(settings, Arc::default()))
 }

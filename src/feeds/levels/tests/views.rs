@@ -90,6 +90,7 @@ impl Desk {
             pattern: None,
             payload: payload.as_bytes().to_vec(),
             position: None,
+            place: Place::Outside,
             received: self.now,
             quiet,
         }));

@@ -293,7 +293,7 @@ mod tests {
 
     use super::*;
     use crate::base::QueueBytes;
-    use crate::feeds::BusMessage;
+    use crate::feeds::{BusMessage, Place};
     use crate::gateways::events::bus::ExchangeSettings;
     use crate::hub::FrameBytes;
     use crate::reactor::LateWake;
@@ -354,6 +354,7 @@ mod tests {
                 pattern: None,
                 payload,
                 position: None,
+                place: Place::Outside,
                 received: clock.now(),
                 quiet: false,
             };

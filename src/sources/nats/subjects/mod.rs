@@ -24,9 +24,11 @@
 //! | `session` | messages, confirmations, refusals, pings |
 //! | `publishing` | the messages of the caller, and the rules for gateways that speak to each other |
 //! | `retained`, `last_values` | last values, from JetStream, of subjects and of patterns; pure |
+//! | `feed` | subscribed names, and the kept feed among the names |
 //! | `wire` | connecting, TLS, logging in, bytes in and out |
 //! | `protocol` | the client protocol of NATS, and the numbers of subscriptions; pure |
 
+mod feed;
 mod last_values;
 pub(super) mod protocol;
 mod publishing;
@@ -45,6 +47,7 @@ use super::servers::{Second, Servers};
 use super::settings::NatsSettings;
 use crate::base::{LogBudget, Wake};
 use crate::feeds::BusEvent;
+use crate::sources::KeptFeed;
 use crate::sources::interest::{self, BusInterest, Wishes};
 use crate::sources::ledger::Ledger;
 use crate::sources::publisher::{self, Publisher};
@@ -107,6 +110,7 @@ pub struct NatsSubjectsSource {
     has_stood: bool,
     servers: Servers,
     publishing: Option<Publishing>,
+    kept: Option<KeptFeed>,
 }
 
 impl NatsSubjectsSource {
@@ -140,6 +144,14 @@ impl NatsSubjectsSource {
         Ok((source, handle, publisher))
     }
 
+    /// Gives the messages of the feed positions, which are valid on one connection. The caller subscribes to
+    /// the names of the feed.
+    #[must_use]
+    pub fn with_kept(mut self, feed: KeptFeed) -> Self {
+        self.kept = Some(feed);
+        self
+    }
+
     fn with_wake(
         settings: NatsSubjectsSettings,
         status: Arc<BusStatus>,
@@ -157,6 +169,7 @@ impl NatsSubjectsSource {
             has_stood: false,
             servers: Servers::default(),
             publishing: None,
+            kept: None,
         };
         Ok((source, handle, wake))
     }
@@ -186,8 +199,15 @@ impl NatsSubjectsSource {
             lines: &mut self.lines,
             publishing: self.publishing.as_ref(),
             state: State::new(self.settings.retained_subjects_max),
+            kept: self.kept.as_mut(),
+            has_stood: false,
         };
+        if let Some(kept) = &mut session.kept {
+            kept.connected();
+        }
         session.restore()?;
+        session.has_stood = true;
+        session.begin_feed()?;
         let away_ms = session.relay.stands()?;
         self.has_stood = true;
         session.relay.link.send(BusEvent::CaughtUp)?;

@@ -14,7 +14,8 @@ use super::publishing::{Publishing, QUEUED_BYTES_MAX};
 use super::retained::{Retained, Told};
 use super::wire::Wire;
 use crate::base::{LogBudget, Now};
-use crate::feeds::{BusEvent, BusMessage, Fault, Subscription};
+use crate::feeds::{BusEvent, BusMessage, Fault, Place, Subscription};
+use crate::sources::KeptFeed;
 use crate::sources::interest::{Question, Wishes};
 use crate::sources::ledger::{Change, Ledger};
 use crate::sources::outage::shown;
@@ -23,9 +24,6 @@ use crate::sources::socket::Waiter;
 
 /// Refused names are requested again after this long: somebody may have changed the permissions.
 const RETRY_REFUSED: Duration = Duration::from_secs(30);
-
-/// The limit on names reported as settled between two reads.
-const SETTLED_PER_TURN: usize = 1_024;
 
 /// A session: connection, requests, state.
 pub(super) struct Session<'a> {
@@ -43,6 +41,9 @@ pub(super) struct Session<'a> {
     /// For a source that publishes.
     pub(super) publishing: Option<&'a Publishing>,
     pub(super) state: State,
+    pub(super) kept: Option<&'a mut KeptFeed>,
+    /// Whether all names wanted at the start of this connection were answered.
+    pub(super) has_stood: bool,
 }
 
 /// The state of a session.
@@ -292,11 +293,15 @@ impl Session<'_> {
             true => (delivery.subject.into(), Some(name)),
             false => (name, None),
         };
+        let Some(place) = self.place(pattern.as_deref(), &subject) else {
+            return Ok(());
+        };
         let event = BusEvent::Message(BusMessage {
             subject,
             pattern,
             payload: delivery.payload,
             position: None,
+            place,
             received,
             quiet: false,
         });
@@ -318,6 +323,7 @@ impl Session<'_> {
                         pattern: of.subscription.is_pattern.then_some(of.subscription.name),
                         payload,
                         position: None,
+                        place: Place::Outside,
                         received: self.relay.link.now(),
                         quiet: true,
                     },
@@ -393,25 +399,6 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Reports the names that the other servers know by now.
-    fn tell_settled(&mut self) -> Result<(), Stop> {
-        let now = Instant::now();
-        for _ in 0..SETTLED_PER_TURN {
-            let Some((subscription, number)) = self.ledger.next_settled(now) else {
-                break;
-            };
-            self.tell_subscribed(subscription, number)?;
-        }
-        Ok(())
-    }
-
-    fn tell_subscribed(&self, subscription: Subscription, number: u64) -> Result<(), Stop> {
-        Ok(self.relay.link.send(BusEvent::Subscribed {
-            subscription,
-            number,
-        })?)
-    }
-
     /// Handles an error of the server. The error belongs to the change with the next PONG, if to
     /// any.
     fn refused(&mut self, words: String) -> Result<(), Stop> {
@@ -467,6 +454,7 @@ impl Session<'_> {
                 "NATS refused a subscription; asking again every 30 s"
             );
         }
+        self.settle_kept(&subscription, false);
         Ok(self.relay.link.send(BusEvent::Refused {
             subscription,
             number,

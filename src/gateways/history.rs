@@ -1,0 +1,135 @@
+//! The common part of gateways with a history: the `since` of a request, and the status of the bus.
+//!
+//! Clients get the status when the bus goes and comes back, now and then with a young position, and before
+//! the close of a stop. A client on a quiet name learns from the status: nothing is missing, and where
+//! to go on after a cut. Must not know a contract: the gateway makes the frames.
+
+use std::sync::Arc;
+
+use crate::hub::{BusNotice, ByClient, Core, Frame, POSITION_BYTES_MAX, Position, SessionKey};
+use crate::wire::head::RequestHead;
+
+/// Time from status to status: no position is older, and every history reaches further back.
+const INTERVAL_US: u64 = 10_000_000;
+/// Clients in one call.
+const SLICE: usize = 2_048;
+
+/// Reads the JSON of a `since`; `None` for `null`. Anything but a position becomes an empty text: a client with a
+/// broken position gets an answer, and is live from then on.
+pub(super) fn read_since(json: &str) -> Option<String> {
+    let text: Option<Option<String>> = sonic_rs::from_str(json).ok();
+    let text = text.unwrap_or_else(|| Some(String::new()));
+    text.map(|text| match text.len() <= POSITION_BYTES_MAX {
+        true => text,
+        false => String::new(),
+    })
+}
+
+/// The position from an event stream after a reconnection (`Last-Event-ID`, WHATWG HTML §9.2.5): the
+/// `since` of each request in the query without a `since`.
+pub(super) fn last_event_id(head: &RequestHead<'_>) -> Option<Box<str>> {
+    let id = head.header("Last-Event-ID").filter(|id| !id.is_empty());
+    let id = id.filter(|_| head.asks_event_stream())?;
+    let is_short = id.len() <= POSITION_BYTES_MAX;
+    Some(if is_short { id.into() } else { "".into() })
+}
+
+/// The contents of a status.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Status {
+    /// Whether the bus is there.
+    pub(super) is_up: bool,
+    /// Whether messages were lost since the last status.
+    pub(super) has_lost: bool,
+    /// The position, for a client with a name of the feed.
+    pub(super) position: Option<Position>,
+}
+
+impl Status {
+    /// The value of `bus`.
+    pub(super) fn bus(self) -> &'static str {
+        match self.is_up {
+            true => "up",
+            false => "away",
+        }
+    }
+}
+
+/// The statuses of a gateway.
+#[derive(Debug, Default)]
+pub(super) struct Statuses {
+    is_up: bool,
+    has_lost: bool,
+    /// The next slot of a round; 0 for the next round.
+    next_slot: usize,
+    /// The time of the next slice.
+    due_us: Option<u64>,
+}
+
+impl Statuses {
+    /// Handles a notice of the bus. A change begins a round at once.
+    pub(super) fn note(&mut self, core: &Core, notice: &BusNotice) {
+        match notice {
+            BusNotice::Up => self.is_up = true,
+            BusNotice::Down => self.is_up = false,
+            BusNotice::Gap => return self.has_lost = true,
+            _ => return,
+        }
+        if core.has_history() {
+            self.next_slot = 0;
+            self.due_us = Some(core.now().mono_us);
+        }
+    }
+
+    /// The time of the next [`Self::handle_timeout`].
+    pub(super) fn due_us(&self) -> Option<u64> {
+        self.due_us
+    }
+
+    /// Sends the status to the next slice of clients. `holds` tells the clients with a name of the
+    /// feed, and `make` makes the frame of a status.
+    pub(super) fn handle_timeout<C>(
+        &mut self,
+        core: &mut Core,
+        clients: &mut ByClient<C>,
+        holds: impl Fn(&Core, SessionKey, &C) -> bool,
+        make: impl Fn(&Core, Status) -> Arc<Frame>,
+    ) {
+        let now_us = core.now().mono_us;
+        if self.due_us.is_none_or(|due| due > now_us) {
+            return;
+        }
+        let status = self.now(core);
+        // Without a position for clients without a name: their first request could have a `since`.
+        let [with, without] =
+            [status.position, None].map(|position| make(core, Status { position, ..status }));
+        for (key, client) in clients.slots_mut(self.next_slot, SLICE) {
+            match holds(core, key, client) {
+                true => core.send(key, &with),
+                false => core.send(key, &without),
+            }
+        }
+        self.next_slot += SLICE;
+        self.due_us = Some(now_us);
+        if self.next_slot >= clients.slots() {
+            self.next_slot = 0;
+            self.has_lost = false;
+            self.due_us = Some(now_us + INTERVAL_US);
+        }
+    }
+
+    /// The status for a client about to be closed; `None` without a history.
+    pub(super) fn last(&self, core: &Core, holds: bool) -> Option<Status> {
+        let status = self.now(core);
+        let position = status.position.filter(|_| holds);
+        core.has_history().then_some(Status { position, ..status })
+    }
+
+    fn now(&self, core: &Core) -> Status {
+        Status {
+            is_up: self.is_up,
+            has_lost: self.has_lost,
+            position: core.position(),
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! The newest messages of a kept feed, for clients that resume.
+//!
+//! Each message of the feed has a number, never told, over all connections to the bus: a
+//! client gets a [`Position`], and the history knows the number of each mark. Messages that no topic gets
+//! (bad messages) use up their numbers without an entry. All topics share one list, in the order of the
+//! feed; a resume walks the list from the position on and takes the messages of the topics. Therefore a topic
+//! costs a message nothing, and the messages of several topics come in the order of the feed.
+//!
+//! A resume is whole or refused: [`NotRecovered`] says why.
+
+mod names;
+mod wanted;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+
+use self::names::Names;
+pub use self::wanted::{Outcome, Variant, Wanted};
+use super::{Frame, HistoryLimits, HistoryStats, Mark, NotRecovered, Position, TopicName};
+
+/// Remembered marks, the newest: an hour of one instance with a mark each second.
+const MARKS_MAX: usize = 4_096;
+/// The share of the bytes for names of topics.
+const NAMES_SHARE: usize = 4;
+/// Memory of an entry beside the frame's bytes: the entry, the frame's other fields.
+const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<Frame>();
+/// Memory of a frame for clients of a pattern, beside the bytes and the pattern.
+const VARIANT_BYTES: usize = size_of::<(TopicName, Arc<Frame>)>() + size_of::<Frame>();
+/// Messages forgotten for their age, or measured again, in one call.
+const STEPS_MAX: usize = 4_096;
+/// How long after a message the encodings are counted: fast clients have the message by then. Messages
+/// stay so much longer at most, so that they are forgotten many at a time.
+const LATE_US: u64 = 1_000_000;
+
+/// A message of the feed.
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    kept_us: u64,
+    /// `None`: the message was left out, so nobody gets it again.
+    frame: Option<Arc<Frame>>,
+    /// The frames for clients of patterns, as far as some were needed.
+    variants: Vec<(TopicName, Arc<Frame>)>,
+    /// Index of the topic's name.
+    name: u32,
+    /// Memory, as of the last look.
+    bytes: u32,
+}
+
+impl Entry {
+    /// The frame for clients of a name, and the memory of a new frame.
+    fn frame_for(
+        &mut self,
+        topic: &TopicName,
+        wanted: &Wanted<'_>,
+        variant: Variant<'_>,
+    ) -> Option<(Arc<Frame>, usize)> {
+        let frame = self.frame.as_ref()?;
+        if wanted.patterns.is_none() {
+            return Some((Arc::clone(frame), 0));
+        }
+        let mut made = self.variants.iter();
+        if let Some((_, made)) = made.find(|(name, _)| name == wanted.name) {
+            return Some((Arc::clone(made), 0));
+        }
+        let made = variant(frame, topic, wanted.name);
+        Some((Arc::clone(&made), self.add_variant(wanted.name, made)))
+    }
+
+    /// Keeps the frame for clients of a pattern; returns the memory.
+    fn add_variant(&mut self, pattern: &TopicName, frame: Arc<Frame>) -> usize {
+        self.variants.push((pattern.clone(), frame));
+        let before = self.bytes;
+        self.bytes = self.memory_bytes();
+        (self.bytes - before) as usize
+    }
+
+    /// Memory with all encodings so far. A frame is never larger than a bus message, far below the type's
+    /// limit.
+    fn memory_bytes(&self) -> u32 {
+        let frame = self.frame.iter().map(|frame| frame.memory_bytes());
+        let variants = self
+            .variants
+            .iter()
+            .map(|(pattern, frame)| VARIANT_BYTES + pattern.as_str().len() + frame.memory_bytes());
+        let bytes = ENTRY_BYTES + frame.chain(variants).sum::<usize>();
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+}
+
+/// The missed messages of a client.
+#[derive(Debug, Default)]
+pub struct Missed {
+    /// The messages, in the order of the feed.
+    pub(super) frames: Vec<Arc<Frame>>,
+    /// Queue bytes of the frames.
+    pub(super) bytes: usize,
+    /// Entries visited by the search.
+    pub(super) walked: usize,
+}
+
+/// The kept messages, the marks among them, and the place of the newest message.
+#[derive(Debug)]
+pub(super) struct History {
+    limits: HistoryLimits,
+    /// Positions with another hash count another feed.
+    names_hash: u32,
+    entries: VecDeque<Entry>,
+    names: Names,
+    /// The number of each mark, and the marks in their order.
+    marked: HashMap<Mark, u64, RandomState>,
+    marks: VecDeque<Mark>,
+    /// The newest mark of this connection, and the number.
+    newest_mark: Option<(Mark, u64)>,
+    /// The number of the newest message.
+    head: u64,
+    /// Positions below are from before a loss.
+    floor: u64,
+    /// The number of the newest forgotten message.
+    forgotten: u64,
+    /// Memory of the messages.
+    bytes: usize,
+    /// The number of the first entry whose encodings are not counted yet.
+    uncounted: u64,
+    /// The time of the next look.
+    look_us: Option<u64>,
+}
+
+impl History {
+    /// An empty history; `None` if the limits keep nothing.
+    pub(super) fn new(limits: HistoryLimits) -> Option<Self> {
+        (limits.keep_us > 0).then(|| Self {
+            limits,
+            names_hash: 0,
+            entries: VecDeque::new(),
+            names: Names::new(limits.bytes_max / NAMES_SHARE),
+            marked: HashMap::default(),
+            marks: VecDeque::new(),
+            newest_mark: None,
+            head: 0,
+            floor: 0,
+            forgotten: 0,
+            bytes: 0,
+            uncounted: 0,
+            look_us: None,
+        })
+    }
+
+    /// Handles a mark, after which positions count from the mark. `count` messages of the feed have come
+    /// since the mark before, if this connection had a mark.
+    pub(super) fn mark(&mut self, names_hash: u32, mark: Mark, count: u64) {
+        let number = match self.newest_mark {
+            Some((_, before)) => before + count,
+            None => self.head,
+        };
+        self.names_hash = names_hash;
+        self.head = self.head.max(number);
+        self.newest_mark = Some((mark, number));
+        if self.marked.insert(mark, number).is_none() {
+            self.marks.push_back(mark);
+        }
+        if self.marks.len() > MARKS_MAX
+            && let Some(oldest) = self.marks.pop_front()
+        {
+            self.marked.remove(&oldest);
+        }
+    }
+
+    /// Handles a loss: messages after the newest may be missing, and no earlier position is good.
+    pub(super) fn gap(&mut self) {
+        self.newest_mark = None;
+        // A number for the loss, above every earlier position.
+        self.head += 1;
+        self.floor = self.head;
+    }
+
+    /// Keeps a message of the feed; `None`: the message was left out.
+    pub(super) fn keep(
+        &mut self,
+        now_us: u64,
+        position: Position,
+        topic: &TopicName,
+        frame: Option<&Arc<Frame>>,
+    ) {
+        let Some((mark, number)) = self.newest_mark else {
+            return;
+        };
+        let number = number + position.count;
+        debug_assert!(mark == position.mark && number > self.head, "out of order");
+        self.head = number;
+        let mut entry = Entry {
+            number,
+            kept_us: now_us,
+            frame: frame.cloned(),
+            variants: Vec::new(),
+            name: self.names.came(topic, number),
+            bytes: 0,
+        };
+        entry.bytes = entry.memory_bytes();
+        self.bytes += entry.bytes as usize;
+        self.entries.push_back(entry);
+        let look_us = now_us.saturating_add(LATE_US);
+        self.look_us.get_or_insert(look_us);
+        self.forget_excess();
+    }
+
+    /// Keeps the frame of the newest message for clients of a pattern.
+    pub(super) fn keep_variant(&mut self, pattern: &TopicName, frame: &Arc<Frame>) {
+        if let Some(newest) = self.entries.back_mut() {
+            self.bytes += newest.add_variant(pattern, Arc::clone(frame));
+        }
+        self.forget_excess();
+    }
+
+    /// The position of the newest message; `None` while the feed does not stand.
+    pub(super) fn position(&self) -> Option<Position> {
+        let (mark, number) = self.newest_mark?;
+        Some(Position {
+            names: self.names_hash,
+            mark,
+            count: self.head - number,
+        })
+    }
+
+    /// The messages after a position by the wanted names, oldest first, and for each name whether everything
+    /// is there.
+    pub(super) fn missed(
+        &mut self,
+        since: &str,
+        wanted: &[Wanted<'_>],
+        bytes_max: usize,
+        variant: Variant<'_>,
+    ) -> (Missed, Vec<Outcome>) {
+        let since = match self.number_of(since) {
+            Ok(since) => since,
+            Err(why) => return (Missed::default(), vec![Err(why); wanted.len()]),
+        };
+        let first = self.entries.partition_point(|entry| entry.number <= since);
+        let mut outcomes: Vec<Outcome> = wanted
+            .iter()
+            .map(|wanted| self.judge(since, first, wanted))
+            .collect();
+        let found = self.collect(first, wanted, &outcomes, bytes_max, variant);
+        let missed = found.unwrap_or_else(|why| {
+            for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
+                *outcome = Err(why);
+            }
+            Missed::default()
+        });
+        self.forget_excess();
+        (missed, outcomes)
+    }
+
+    /// Whether every message of a name after a position is there.
+    fn judge(&self, since: u64, first: usize, wanted: &Wanted<'_>) -> Outcome {
+        let known = self.names.get(wanted.name);
+        let (id, is_forgotten) = match (wanted.patterns, known) {
+            (Some(_), _) => (None, since < self.forgotten),
+            (None, Some((id, name))) => (Some(id), since < name.forgotten),
+            (None, None) => return self.names.knows_since(since),
+        };
+        // Nobody knows whether a pattern would match a message without a frame.
+        let mut after = self.entries.range(first..);
+        let is_left_out = after.any(|e| e.frame.is_none() && id.is_none_or(|id| id == e.name));
+        match is_forgotten || is_left_out {
+            true => Err(NotRecovered::Window),
+            false => Ok(()),
+        }
+    }
+
+    /// The entries from `first` on by the names with a good outcome. A message comes once for each
+    /// matching name.
+    fn collect(
+        &mut self,
+        first: usize,
+        wanted: &[Wanted<'_>],
+        outcomes: &[Outcome],
+        bytes_max: usize,
+        variant: Variant<'_>,
+    ) -> Result<Missed, NotRecovered> {
+        let good = wanted.iter().zip(outcomes);
+        let good = good.filter(|(_, outcome)| outcome.is_ok());
+        let good: Vec<&Wanted<'_>> = good.map(|(wanted, _)| wanted).collect();
+        let mut missed = Missed {
+            walked: self.entries.len() - first,
+            ..Missed::default()
+        };
+        // The wanted names by the name of a message: a message's name is compared once.
+        let mut by_name: HashMap<u32, Vec<&Wanted<'_>>, RandomState> = HashMap::default();
+        for at in first..self.entries.len() {
+            let entry = &mut self.entries[at];
+            let topic = self.names.topic(entry.name);
+            let names = by_name.entry(entry.name).or_insert_with(|| {
+                let matching = good.iter().filter(|wanted| wanted.matches(topic));
+                matching.copied().collect()
+            });
+            for name in names {
+                let Some((frame, bytes)) = entry.frame_for(topic, name, variant) else {
+                    continue;
+                };
+                self.bytes += bytes;
+                missed.bytes += frame.queue_bytes();
+                if missed.bytes > bytes_max {
+                    return Err(NotRecovered::Large);
+                }
+                missed.frames.push(frame);
+            }
+        }
+        Ok(missed)
+    }
+
+    /// The number of the message at a position.
+    fn number_of(&self, since: &str) -> Result<u64, NotRecovered> {
+        let position = Position::parse(since).ok_or(NotRecovered::Bad)?;
+        let number = self.marked.get(&position.mark);
+        let number = *number.ok_or(NotRecovered::Epoch)?;
+        if position.names != self.names_hash {
+            return Err(NotRecovered::Bad);
+        }
+        if number < self.floor {
+            return Err(NotRecovered::Gap);
+        }
+        let number = number.saturating_add(position.count);
+        match number <= self.head {
+            true => Ok(number),
+            false => Err(NotRecovered::Ahead),
+        }
+    }
+
+    /// The time of the next [`Self::handle_timeout`].
+    pub(super) fn due_us(&self) -> Option<u64> {
+        self.look_us
+    }
+
+    /// Forgets old messages, and counts encodings made since a message was kept.
+    pub(super) fn handle_timeout(&mut self, now_us: u64) {
+        for _ in 0..STEPS_MAX {
+            let oldest = self.entries.front();
+            if oldest.is_none_or(|entry| entry.kept_us + self.limits.keep_us > now_us) {
+                break;
+            }
+            self.forget_oldest();
+        }
+        let first = self.first_uncounted();
+        for at in first..self.entries.len().min(first + STEPS_MAX) {
+            let entry = &mut self.entries[at];
+            if entry.kept_us + LATE_US > now_us {
+                break;
+            }
+            self.bytes -= entry.bytes as usize;
+            entry.bytes = entry.memory_bytes();
+            self.bytes += entry.bytes as usize;
+            self.uncounted = entry.number + 1;
+        }
+        self.forget_excess();
+        let oldest = self.entries.front();
+        let too_old = oldest.map(|entry| entry.kept_us.saturating_add(self.limits.keep_us));
+        let uncounted = self.entries.get(self.first_uncounted());
+        let uncounted = uncounted.map(|entry| entry.kept_us);
+        let due = too_old.into_iter().chain(uncounted).min();
+        self.look_us = due.map(|due| due.saturating_add(LATE_US));
+    }
+
+    /// Counts the encodings of the messages after a resume again: resuming clients may need others.
+    pub(super) fn count_again(&mut self, now_us: u64, missed: &Missed) {
+        let first = self.entries.len().saturating_sub(missed.walked);
+        if let Some(entry) = self.entries.get(first)
+            && !missed.frames.is_empty()
+        {
+            self.uncounted = self.uncounted.min(entry.number);
+            let due = now_us.saturating_add(LATE_US);
+            self.look_us = Some(self.look_us.map_or(due, |look| look.min(due)));
+        }
+    }
+
+    /// The gauges.
+    pub(super) fn stats(&self) -> HistoryStats {
+        HistoryStats {
+            messages: self.entries.len() as u64,
+            bytes: self.memory() as u64,
+            bytes_max: self.limits.bytes_max as u64,
+        }
+    }
+
+    /// Memory of the messages and the names.
+    fn memory(&self) -> usize {
+        self.bytes + self.names.bytes()
+    }
+
+    fn first_uncounted(&self) -> usize {
+        let uncounted = self.uncounted;
+        self.entries
+            .partition_point(|entry| entry.number < uncounted)
+    }
+
+    /// Forgets the oldest messages while all need too much memory.
+    fn forget_excess(&mut self) {
+        while self.memory() > self.limits.bytes_max && self.forget_oldest() {}
+    }
+
+    /// Returns false if there is none.
+    fn forget_oldest(&mut self) -> bool {
+        let Some(entry) = self.entries.pop_front() else {
+            return false;
+        };
+        self.bytes -= entry.bytes as usize;
+        self.forgotten = entry.number;
+        self.names.forget_message(entry.name, entry.number);
+        if self.entries.is_empty() {
+            self.entries = VecDeque::new();
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! The topics of kept messages. A topic is remembered for longer than the messages, so the history
+//! knows of a quiet topic: nothing came, however old a position is.
+
+use std::collections::{HashMap, VecDeque};
+
+use foldhash::quality::RandomState;
+use slab::Slab;
+
+use super::Outcome;
+use crate::hub::room::SlabRoom;
+use crate::hub::{NotRecovered, TopicName};
+
+/// Topics remembered without a kept message.
+pub(super) const QUIET_MAX: usize = 65_536;
+/// Memory of a name beside the text, stored twice.
+const NAME_BYTES: usize = 128;
+
+/// A topic of the feed.
+#[derive(Debug)]
+pub(super) struct Name {
+    topic: TopicName,
+    /// The number of the newest message.
+    newest: u64,
+    /// The number of the newest message no longer kept.
+    pub(super) forgotten: u64,
+    /// Kept messages.
+    kept: u32,
+}
+
+/// All remembered topics.
+#[derive(Debug)]
+pub(super) struct Names {
+    table: Slab<Name>,
+    room: SlabRoom,
+    by_topic: HashMap<TopicName, u32, RandomState>,
+    /// Topics without a kept message, each with the number of the newest message at the time: a topic
+    /// with another number has messages again, or had. The longest quiet topic is first.
+    quiet: VecDeque<(u32, u64)>,
+    quiet_count: usize,
+    bytes: usize,
+    bytes_max: usize,
+    /// The newest number of all topics no longer remembered.
+    forgotten: u64,
+}
+
+impl Names {
+    /// An empty table; quiet topics are forgotten above `bytes_max`.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self {
+            table: Slab::new(),
+            room: SlabRoom::default(),
+            by_topic: HashMap::default(),
+            quiet: VecDeque::new(),
+            quiet_count: 0,
+            bytes: 0,
+            bytes_max,
+            forgotten: 0,
+        }
+    }
+
+    /// Handles a new message of a topic. Returns the topic's index.
+    pub(super) fn came(&mut self, topic: &TopicName, number: u64) -> u32 {
+        let id = match self.by_topic.get(topic) {
+            Some(&id) => id,
+            None => self.insert(topic),
+        };
+        let name = &mut self.table[id as usize];
+        if name.kept == 0 {
+            self.quiet_count -= 1;
+        }
+        name.newest = number;
+        name.kept += 1;
+        id
+    }
+
+    /// Handles the message with this number of a topic, the oldest: the message is no longer kept.
+    pub(super) fn forget_message(&mut self, id: u32, number: u64) {
+        let name = &mut self.table[id as usize];
+        name.forgotten = number;
+        name.kept -= 1;
+        if name.kept == 0 {
+            self.quiet.push_back((id, name.newest));
+            self.quiet_count += 1;
+        }
+        self.forget_quiet();
+    }
+
+    /// The topic and the index.
+    pub(super) fn get(&self, topic: &TopicName) -> Option<(u32, &Name)> {
+        let id = *self.by_topic.get(topic)?;
+        Some((id, &self.table[id as usize]))
+    }
+
+    /// The topic with an index.
+    pub(super) fn topic(&self, id: u32) -> &TopicName {
+        &self.table[id as usize].topic
+    }
+
+    /// Whether certainly nothing came on an unknown topic after a number.
+    pub(super) fn knows_since(&self, since: u64) -> Outcome {
+        match since < self.forgotten {
+            true => Err(NotRecovered::Window),
+            false => Ok(()),
+        }
+    }
+
+    /// Places in the list of quiet topics.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.quiet.len()
+    }
+
+    /// Memory of the names.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds a quiet topic. Whether a message of this topic was forgotten is not known any more.
+    fn insert(&mut self, topic: &TopicName) -> u32 {
+        let id = self.table.insert(Name {
+            topic: topic.clone(),
+            newest: self.forgotten,
+            forgotten: self.forgotten,
+            kept: 0,
+        }) as u32;
+        self.room.added(&self.table);
+        self.by_topic.insert(topic.clone(), id);
+        self.bytes += bytes_of(topic);
+        self.quiet_count += 1;
+        id
+    }
+
+    /// Forgets quiet topics while they are too many.
+    fn forget_quiet(&mut self) {
+        while (self.quiet_count > QUIET_MAX || self.bytes > self.bytes_max)
+            && let Some((id, number)) = self.quiet.pop_front()
+        {
+            if is_quiet(&self.table, id, number) {
+                let gone = self.table.remove(id as usize);
+                self.by_topic.remove(&gone.topic);
+                self.forgotten = self.forgotten.max(gone.newest);
+                self.bytes -= bytes_of(&gone.topic);
+                self.quiet_count -= 1;
+                self.room.removed(&mut self.table);
+            }
+        }
+        // Topics with a message now and then leave places behind them.
+        if self.quiet.len() > 2 * self.quiet_count + 64 {
+            let table = &self.table;
+            self.quiet
+                .retain(|(id, number)| is_quiet(table, *id, *number));
+        }
+    }
+}
+
+fn is_quiet(table: &Slab<Name>, id: u32, number: u64) -> bool {
+    let name = table.get(id as usize);
+    name.is_some_and(|name| name.kept == 0 && name.newest == number)
+}
+
+fn bytes_of(topic: &TopicName) -> usize {
+    NAME_BYTES + 2 * topic.as_str().len()
+}

@@ -1,0 +1,227 @@
+//! Positions in a kept feed: the text in a message for a client, and back from the client to resume.
+//!
+//! A position names a message by the newest mark before the message and the number of kept messages
+//! since the mark. A mark is unique, and every instance of weirgate with the mark on the connection
+//! counts the same messages behind the mark. Therefore the position means the same message on all of
+//! them, without any agreement between instances and for any payloads.
+
+use std::fmt;
+
+/// The most bytes of a position's text.
+pub const POSITION_BYTES_MAX: usize = 64;
+
+/// Bytes of the member [`Position::append_member`] beside the text of the position.
+pub(super) const EMPTY_MEMBER_BYTES: usize = r#","pos":"""#.len();
+
+/// Hexadecimal digits of a nonce.
+const NONCE_DIGITS: usize = 12;
+
+/// A unique text among the messages of a feed, from which messages are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mark {
+    /// 48 random bits, new at each start of a process.
+    pub nonce: u64,
+    /// Each number is used once in a process.
+    pub counter: u64,
+}
+
+/// The place of a message in a kept feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The hash of the list of kept names: another list counts other messages.
+    pub names: u32,
+    /// The newest mark before the message.
+    pub mark: Mark,
+    /// Kept messages since the mark, up to this message; 0 for the mark itself.
+    pub count: u64,
+}
+
+/// Whether a message is of the kept feed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// The message came by a name outside of the feed, or there is no feed.
+    #[default]
+    Outside,
+    /// The message is of the feed, and comes once for all matching names. `None` while positions are not
+    /// known.
+    Kept(Option<Position>),
+}
+
+impl Place {
+    /// The position, if there is a position.
+    pub fn position(self) -> Option<Position> {
+        match self {
+            Self::Outside => None,
+            Self::Kept(position) => position,
+        }
+    }
+}
+
+impl Mark {
+    /// Reads a mark: only the text of [`Display`](fmt::Display).
+    pub fn parse(text: &str) -> Option<Self> {
+        let (nonce, counter) = text.split_once('.')?;
+        let is_nonce = nonce.len() == NONCE_DIGITS && nonce.bytes().all(is_lower_hex);
+        let nonce = u64::from_str_radix(nonce, 16).ok().filter(|_| is_nonce)?;
+        let counter = from_base_36(counter)?;
+        Some(Self { nonce, counter })
+    }
+}
+
+impl Position {
+    /// Reads the text of a position: only a text of [`Display`](fmt::Display).
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > POSITION_BYTES_MAX {
+            return None;
+        }
+        let (names, rest) = text.strip_prefix('m')?.split_once('.')?;
+        let (mark, count) = rest.rsplit_once('.')?;
+        Some(Self {
+            names: u32::try_from(from_base_36(names)?).ok()?,
+            mark: Mark::parse(mark)?,
+            count: from_base_36(count)?,
+        })
+    }
+
+    /// Appends the position as the last member of a JSON object without the `}`:
+    /// `,"pos":"…"`.
+    pub fn append_member(self, object: &mut Vec<u8>) {
+        object.extend_from_slice(b",\"pos\":\"");
+        self.append(object);
+        object.push(b'"');
+    }
+
+    /// Appends the text. Every kept message has a position, so the text is written without a formatter.
+    fn append(self, out: &mut Vec<u8>) {
+        out.push(b'm');
+        push_base_36(out, u64::from(self.names));
+        out.push(b'.');
+        for digit in (0..NONCE_DIGITS).rev() {
+            out.push(DIGITS[(self.mark.nonce >> (4 * digit)) as usize & 15]);
+        }
+        out.push(b'.');
+        push_base_36(out, self.mark.counter);
+        out.push(b'.');
+        push_base_36(out, self.count);
+    }
+}
+
+/// `<nonce>.<counter>`: 12 hexadecimal digits, and a number in base 36.
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut counter = Vec::new();
+        push_base_36(&mut counter, self.counter);
+        let nonce = self.nonce & ((1 << (4 * NONCE_DIGITS)) - 1);
+        write!(f, "{nonce:012x}.{}", String::from_utf8_lossy(&counter))
+    }
+}
+
+/// `m<names>.<nonce>.<counter>.<count>`, at most [`POSITION_BYTES_MAX`] bytes.
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::with_capacity(POSITION_BYTES_MAX);
+        self.append(&mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
+    }
+}
+
+const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+
+fn push_base_36(out: &mut Vec<u8>, mut number: u64) {
+    let begin = out.len();
+    loop {
+        out.push(DIGITS[(number % 36) as usize]);
+        number /= 36;
+        if number == 0 {
+            break;
+        }
+    }
+    out[begin..].reverse();
+}
+
+/// A number without leading zeros and capitals, so that each number has a single text.
+fn from_base_36(text: &str) -> Option<u64> {
+    let is_plain = text.bytes().all(|b| DIGITS.contains(&b));
+    let is_short = text == "0" || !text.starts_with('0');
+    let number = u64::from_str_radix(text, 36).ok();
+    number.filter(|_| is_plain && is_short)
+}
+
+fn is_lower_hex(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn position(names: u32, nonce: u64, counter: u64, count: u64) -> Position {
+        let mark = Mark { nonce, counter };
+        Position { names, mark, count }
+    }
+
+    #[test]
+    fn a_position_has_one_text() {
+        let pos = position(7_483_915, 0x7f3a_09c2_b11e, 1_804, 7);
+        assert_eq!(pos.to_string(), "m4gemj.7f3a09c2b11e.1e4.7");
+        assert_eq!(Position::parse(&pos.to_string()), Some(pos));
+        let mut object = b"{\"a\":1".to_vec();
+        pos.append_member(&mut object);
+        let text = String::from_utf8(object).unwrap();
+        assert_eq!(text, r#"{"a":1,"pos":"m4gemj.7f3a09c2b11e.1e4.7""#);
+        let longest = position(u32::MAX, (1 << 48) - 1, u64::MAX, u64::MAX);
+        assert!(longest.to_string().len() <= POSITION_BYTES_MAX);
+        assert_eq!(Position::parse(&longest.to_string()), Some(longest));
+    }
+
+    #[test]
+    fn what_is_no_position_is_not_read() {
+        for text in [
+            "",
+            "m",
+            "m1",
+            "m1.7f3a09c2b11e.1",
+            "m1.7f3a09c2b11e.1.",
+            "m1.7f3a09c2b11e..1",
+            "m1.7f3a09c2b11e.1.1.1",
+            "m1.7f3a09c2b11.1.1",
+            "m1.7F3A09C2B11E.1.1",
+            "m1.+f3a09c2b11e.1.1",
+            "m01.7f3a09c2b11e.1.1",
+            "m1.7f3a09c2b11e.1.01",
+            "m1.7f3a09c2b11e.1.+1",
+            "m1.7f3a09c2b11e.1.A",
+            "m1.7f3a09c2b11e.1.3w5e11264sgsg",
+            "m1z141z4.7f3a09c2b11e.1.1",
+            "s1.2",
+            "M1.7f3a09c2b11e.1.1",
+            " m1.7f3a09c2b11e.1.1",
+            "m1.7f3a09c2b11e.1.1\n",
+            "m\u{ff11}.7f3a09c2b11e.1.1",
+        ] {
+            assert_eq!(Position::parse(text), None, "{text:?}");
+        }
+        assert_eq!(Mark::parse("7f3a09c2b11e"), None);
+        assert_eq!(Mark::parse("7f3a09c2b11e.-1"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_position_is_read_back(
+            names in any::<u32>(), nonce in 0..1_u64 << 48, counter in any::<u64>(), count in any::<u64>(),
+        ) {
+            let pos = position(names, nonce, counter, count);
+            prop_assert_eq!(Position::parse(&pos.to_string()), Some(pos));
+            prop_assert_eq!(Mark::parse(&pos.mark.to_string()), Some(pos.mark));
+        }
+
+        #[test]
+        fn no_text_has_a_second_reading(text in "m[0-9a-z]{0,3}\\.[0-9a-f]{12}\\.[0-9a-z]{0,3}\\.[0-9a-z]{0,3}") {
+            if let Some(pos) = Position::parse(&text) {
+                prop_assert_eq!(pos.to_string(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Resuming: the missed messages of a client follow the answer to the request, before newer messages.
+//!
+//! A gateway asks for the missed messages, answers, sends the missed messages, and joins the
+//! client, all in one call of the gateway: no publication can come between.
+
+use std::sync::Arc;
+
+use super::core::Core;
+use super::history::Missed;
+use super::session::Session;
+use super::{
+    BusNotice, Frame, NotRecovered, Outcome, Position, Publication, SessionKey, TopicName, Variant,
+    Wanted,
+};
+
+/// The most bytes of missed messages for a client.
+const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The cost of a visited entry in the budget of message bytes.
+const WALK_BYTES: usize = 4;
+
+impl Core {
+    /// Whether messages of the feed are kept, and have positions.
+    pub fn has_history(&self) -> bool {
+        self.history.is_some()
+    }
+
+    /// The position of the newest message, for a client with everything before in the send queue;
+    /// `None` without a history, or while the feed does not stand.
+    pub fn position(&self) -> Option<Position> {
+        self.history.as_ref()?.position()
+    }
+
+    /// Finds the messages of these names after the position `since`, a client's text of any kind.
+    /// Counts the outcomes. The answer to the client comes first, then
+    /// [`send_missed`](Self::send_missed), then [`join`](Self::join), before any other call.
+    pub fn missed(
+        &mut self,
+        key: SessionKey,
+        since: &str,
+        wanted: &[Wanted<'_>],
+        variant: Variant<'_>,
+    ) -> (Missed, Vec<Outcome>) {
+        let (missed, outcomes) = self.find_missed(key, since, wanted, variant);
+        for outcome in &outcomes {
+            match outcome {
+                Ok(()) => self.clients.stats.resumes_recovered += 1,
+                Err(why) => self.count_not_recovered(*why),
+            }
+        }
+        // The next request waits for the next turn, as after a large message.
+        let cost = missed.bytes + WALK_BYTES * missed.walked;
+        self.message_bytes = self.message_bytes.saturating_add(cost);
+        (missed, outcomes)
+    }
+
+    /// Counts a name not resumed because the gateway forbids the resume.
+    pub fn count_not_recovered(&mut self, why: NotRecovered) {
+        self.clients.stats.resumes_refused[why as usize] += 1;
+    }
+
+    /// Puts missed messages in the client's send queue, beside the limits.
+    pub fn send_missed(&mut self, key: SessionKey, missed: Missed) {
+        if let Some(history) = &mut self.history {
+            history.count_again(self.now.mono_us, &missed);
+        }
+        for frame in missed.frames {
+            self.clients.replay(self.now, key, &frame);
+        }
+    }
+
+    fn find_missed(
+        &mut self,
+        key: SessionKey,
+        since: &str,
+        wanted: &[Wanted<'_>],
+        variant: Variant<'_>,
+    ) -> (Missed, Vec<Outcome>) {
+        let refused = |why| (Missed::default(), vec![Err(why); wanted.len()]);
+        let session = self.clients.session(key);
+        // The newest message of a key may wait for a slot while later messages have left.
+        let has_own_rate = session.is_none_or(Session::has_own_rate);
+        // The live messages of a member would come again.
+        let mut held = wanted
+            .iter()
+            .map(|wanted| self.topics.has(key, wanted.name));
+        let may_resume = !has_own_rate && !held.any(|is_held| is_held);
+        let Some(history) = self.history.as_mut().filter(|_| may_resume) else {
+            return refused(NotRecovered::Off);
+        };
+        let (missed, outcomes) = history.missed(since, wanted, RESUME_BYTES_MAX, variant);
+        let waiting = self.clients.stats.messages_waiting + missed.frames.len() as u64;
+        match waiting <= self.limits.resume_messages_max {
+            true => (missed, outcomes),
+            false => refused(NotRecovered::Large),
+        }
+    }
+
+    /// Keeps the frame of the newest publication in the form for clients of a pattern.
+    pub fn keep_variant(&mut self, pattern: &TopicName, frame: &Arc<Frame>) {
+        if let Some(history) = &mut self.history {
+            history.keep_variant(pattern, frame);
+        }
+    }
+
+    /// Keeps a publication with a place in the feed.
+    pub(super) fn keep(&mut self, publication: &Publication) {
+        if let Some(position) = publication.place.position()
+            && let Some(history) = &mut self.history
+        {
+            let (topic, frame) = (&publication.topic, &publication.frame);
+            history.keep(self.now.mono_us, position, topic, Some(frame));
+            self.count_history();
+        }
+    }
+
+    /// Handles a notice.
+    pub(super) fn note(&mut self, notice: &BusNotice) {
+        let Some(history) = &mut self.history else {
+            return;
+        };
+        match notice {
+            BusNotice::Mark { names, mark, count } => history.mark(*names, *mark, *count),
+            BusNotice::Gap => history.gap(),
+            BusNotice::Skipped { topic, place } => {
+                if let Some(position) = place.position() {
+                    history.keep(self.now.mono_us, position, topic, None);
+                }
+            }
+            _ => {}
+        }
+        self.count_history();
+    }
+
+    /// The time at which the history needs the core again.
+    pub(super) fn history_deadline(&self) -> Option<u64> {
+        self.history.as_ref()?.due_us()
+    }
+
+    /// Does the due work of the history.
+    pub(super) fn look_at_history(&mut self) {
+        let now_us = self.now.mono_us;
+        if let Some(history) = &mut self.history
+            && history.due_us().is_some_and(|due| due <= now_us)
+        {
+            history.handle_timeout(now_us);
+            self.count_history();
+        }
+    }
+
+    fn count_history(&mut self) {
+        self.clients.stats.history = self.history.as_ref().map(|history| history.stats());
+    }
+}

@@ -1,0 +1,52 @@
+//! Limits of missed messages.
+
+use weirgate::settings::Shows;
+use weirgate::telemetry::names;
+
+use crate::fixed::Fixed;
+
+pub(crate) const HISTORY: &[Fixed] = &[
+    Fixed {
+        what: "Missed messages that one client gets (`--history-ms`)",
+        value: "4 MiB",
+        beyond: "the client gets none, and is told: `large`",
+        shows: Shows::Metric(names::RESUMES),
+        code: (
+            "src/hub/resume.rs",
+            "RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;",
+        ),
+        test: "tests/trades_gateway/resume.rs::a_client_that_reads_slowly_gets_4_mib_and_what_comes_meanwhile",
+    },
+    Fixed {
+        what: "Messages in all send queues together, above which no client gets missed messages",
+        value: "4,194,304: 64 MiB of places in the queues",
+        beyond: "a client that comes back is told: `large`",
+        shows: Shows::Metric(names::RESUMES),
+        code: ("src/hub/limits.rs", "RESUME_MESSAGES_MAX: u64 = 4_194_304;"),
+        test: "tests/trades_gateway/resume.rs::no_more_is_sent_again_while_too_much_waits",
+    },
+    Fixed {
+        what: "Marks that are remembered, of all instances",
+        value: "4,096, the newest",
+        beyond: "a position of an older mark is told: `epoch`",
+        shows: Shows::Metric(names::RESUMES),
+        code: ("src/hub/history.rs", "MARKS_MAX: usize = 4_096;"),
+        test: "src/hub/history/tests.rs::the_oldest_marks_are_forgotten",
+    },
+    Fixed {
+        what: "Names without a kept message that the history remembers, to know that nothing came",
+        value: "65,536, and a quarter of `--history-bytes-max`",
+        beyond: "an old position of a forgotten name is told: `window`",
+        shows: Shows::Metric(names::RESUMES),
+        code: ("src/hub/history/names.rs", "QUIET_MAX: usize = 65_536;"),
+        test: "src/hub/history/tests.rs::names_are_remembered_up_to_their_limits",
+    },
+    Fixed {
+        what: "Clients that get the status of the bus in one turn of the loop (`--history-ms`)",
+        value: "2,048",
+        beyond: "the others get the status in the next turns",
+        shows: Shows::Elsewhere("nothing: all clients get the status"),
+        code: ("src/gateways/history.rs", "SLICE: usize = 2_048;"),
+        test: "tests/trades_gateway/resume.rs::rounds_of_the_status_take_turns_over_many_clients",
+    },
+];

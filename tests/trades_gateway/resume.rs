@@ -1,0 +1,319 @@
+//! A client that comes back gets the trades that it missed, or is told that it does not.
+
+use weirgate::hub::{DrainPlan, HistoryLimits, Mark, Position};
+
+use super::*;
+
+const SECOND: u64 = 1_000_000;
+const MARK: Mark = Mark {
+    nonce: 0x7f3a_09c2_b11e,
+    counter: 1,
+};
+
+fn at(count: u64) -> Position {
+    Position {
+        names: 5,
+        mark: MARK,
+        count,
+    }
+}
+
+/// A gateway with a history, its feed, and the count of trades since the mark.
+struct Bench {
+    world: World<TradesGateway>,
+    feed: TradesFeed,
+    count: u64,
+}
+
+impl Bench {
+    fn new(symbols_max: usize) -> Self {
+        Self::with(symbols_max, weirgate::hub::RESUME_MESSAGES_MAX)
+    }
+
+    fn with(symbols_max: usize, resume_messages_max: u64) -> Self {
+        let limits = Limits {
+            resume_messages_max,
+            ping_interval_us: 0,
+            history: HistoryLimits {
+                keep_us: 60 * SECOND,
+                bytes_max: 1 << 24,
+            },
+            ..Limits::default()
+        };
+        let settings = TradesGatewaySettings {
+            symbols_max,
+            ..settings(false)
+        };
+        let gateway = TradesGateway::new(settings, Arc::default());
+        let world = World::new(limits, gateway, 1);
+        let feed = feed(&world);
+        let mut bench = Self {
+            world,
+            feed,
+            count: 0,
+        };
+        bench.begin();
+        bench
+    }
+
+    fn begin(&mut self) {
+        self.count = 0;
+        self.bus(BusEvent::Mark {
+            names: 5,
+            mark: MARK,
+            count: 0,
+        });
+        self.bus(BusEvent::Up);
+        self.world.advance(1);
+    }
+
+    fn bus(&mut self, event: BusEvent) {
+        let now = self.world.now;
+        if let Some(notice) = self.feed.notice(&event) {
+            self.world.hub.handle_notice(now, &notice);
+        }
+        let mut out = Vec::new();
+        self.feed.event(now, event, &mut out);
+        for publication in &out {
+            self.world.hub.handle_publication(now, publication);
+        }
+        self.world.settle();
+    }
+
+    fn trade(&mut self, symbol: &str, payload: &str) {
+        self.count += 1;
+        self.bus(BusEvent::Message(BusMessage {
+            subject: format!("channel:trade:{symbol}").into(),
+            pattern: Some("channel:trade:*".into()),
+            payload: payload.as_bytes().to_vec(),
+            position: None,
+            place: Place::Kept(Some(at(self.count))),
+            received: self.world.now,
+            quiet: false,
+        }));
+    }
+
+    fn client(&mut self) -> SessionKey {
+        let key = self.world.connect("/", None);
+        self.world.texts(key);
+        key
+    }
+
+    /// What a client gets that subscribes with a position.
+    fn resumes(&mut self, key: SessionKey, symbols: &str, since: &str) -> Vec<String> {
+        let request = format!(r#"{{"action":"subscribe","symbols":{symbols},"since":"{since}"}}"#);
+        self.world.text(key, &request);
+        self.world.texts(key)
+    }
+
+    fn comes_back(&mut self, symbols: &str, since: &str) -> Vec<String> {
+        let key = self.client();
+        self.resumes(key, symbols, since)
+    }
+}
+
+#[test]
+fn missed_trades_follow_the_answer_byte_for_byte_as_live() {
+    let mut bench = Bench::new(5);
+    let live = bench.client();
+    let answer = subscribe(&mut bench.world, live, r#"["A","B"]"#);
+    let success = r#"{"type":"success","message":"Successfully subscribed to 2 symbol(s)","data":{"subscribed":["A","B"],"currentSubscriptions":["A","B"]},"timestamp":1715629300000,"pos":"m5.7f3a09c2b11e.1.0"}"#;
+    assert_eq!(answer, success);
+    for (symbol, price) in [("A", 1), ("C", 2), ("B", 3), ("A", 4)] {
+        bench.trade(symbol, &format!(r#"{{"price":{price}}}"#));
+    }
+    let trades = bench.world.texts(live);
+    assert_eq!(
+        trades[1],
+        r#"{"type":"trade","data":{"price":3},"timestamp":1715629300000,"pos":"m5.7f3a09c2b11e.1.3"}"#
+    );
+    let got = bench.comes_back(r#"["a","b"]"#, &at(0).to_string());
+    assert_eq!(
+        got[0],
+        r#"{"type":"success","message":"Successfully subscribed to 2 symbol(s)","data":{"subscribed":["A","B"],"currentSubscriptions":["A","B"],"recovered":true},"timestamp":1715629300000}"#
+    );
+    assert_eq!(got[1..], trades[..], "the same bytes in the same order");
+    let got = bench.comes_back(r#"["A"]"#, &at(1).to_string());
+    assert_eq!(got[1..], trades[2..]);
+    bench.world.hub.check_invariants();
+}
+
+#[test]
+fn a_doubt_is_told_and_the_client_is_live() {
+    let mut bench = Bench::new(5);
+    bench.trade("A", "{}");
+    for (since, why) in [
+        ("x", "bad"),
+        ("", "bad"),
+        ("m5.7f3a09c2b11e.2.0", "epoch"),
+        ("m5.7f3a09c2b11e.1.zz", "ahead"),
+    ] {
+        let key = bench.client();
+        let got = bench.resumes(key, r#"["A"]"#, since);
+        let told = format!(
+            r#""recovered":false,"why":"{why}"}},"timestamp":1715629300000,"pos":"m5.7f3a09c2b11e.1.{}"}}"#,
+            bench.count
+        );
+        assert!(got.len() == 1 && got[0].ends_with(&told), "{got:?}");
+        bench.trade("A", "{}");
+        assert_eq!(bench.world.texts(key).len(), 1, "live from then on");
+    }
+    // A symbol that is held already: nothing of what was missed, for none.
+    let key = bench.client();
+    subscribe(&mut bench.world, key, r#"["A"]"#);
+    let got = bench.resumes(key, r#"["A","B"]"#, &at(0).to_string());
+    assert!(
+        got.len() == 1 && got[0].contains(r#""recovered":false,"why":"off""#),
+        "{got:?}"
+    );
+    // A refused request resumes nothing.
+    let got = bench.resumes(key, r#"["1","2","3","4","5"]"#, &at(0).to_string());
+    assert!(
+        got.len() == 1 && got[0].contains("would exceed maximum"),
+        "{got:?}"
+    );
+    assert_eq!(bench.world.hub.stats().resumes_recovered, 0);
+    // Candles have no positions.
+    assert_eq!(
+        bench.world.hub.stats().resumes_refused.iter().sum::<u64>(),
+        6
+    );
+}
+
+#[test]
+fn ten_resumes_in_a_row_bring_everything_once() {
+    let mut bench = Bench::new(5);
+    let (mut since, mut seen) = (at(0).to_string(), Vec::new());
+    for round in 0..10 {
+        for n in 0..round % 3 {
+            bench.trade("A", &format!(r#"{{"price":{}}}"#, 10 * round + n));
+        }
+        let got = bench.comes_back(r#"["A"]"#, &since);
+        assert!(got[0].contains(r#""recovered":true"#), "{got:?}");
+        for text in &got[1..] {
+            let message: serde_json::Value = serde_json::from_str(text).expect("JSON");
+            since = message["pos"].as_str().expect("a position").to_owned();
+            seen.push(message["data"]["price"].as_u64().expect("a price"));
+        }
+    }
+    assert_eq!(seen, [10, 20, 21, 40, 50, 51, 70, 80, 81]);
+}
+
+#[test]
+fn a_client_that_reads_slowly_gets_4_mib_and_what_comes_meanwhile() {
+    let mut bench = Bench::new(5);
+    let payload = format!(r#"{{"symbol":"{}"}}"#, "x".repeat(4_000));
+    for _ in 0..1_000 {
+        bench.trade("A", &payload);
+    }
+    let key = bench.world.accept(1_000);
+    bench.world.send(key, &request("/", None));
+    bench.world.texts(key);
+    let got = bench.resumes(key, r#"["A"]"#, &at(0).to_string());
+    assert!(got.len() < 2, "the client reads nothing");
+    for _ in 0..20 {
+        bench.trade("A", &payload);
+    }
+    let mut texts = got;
+    for _ in 0..50 {
+        bench.world.advance(SECOND);
+        bench.world.open_window(key, 125_000);
+        texts.extend(bench.world.texts(key));
+    }
+    bench.world.open_window(key, usize::MAX);
+    texts.extend(bench.world.texts(key));
+    let trades: Vec<_> = texts
+        .iter()
+        .filter(|t| t.contains(r#""type":"trade""#))
+        .collect();
+    assert_eq!(trades.len(), 1_020);
+    for (n, text) in trades.iter().enumerate() {
+        assert!(
+            text.ends_with(&format!(r#""pos":"{}"}}"#, at(n as u64 + 1))),
+            "in order"
+        );
+    }
+    // One message more, and the whole is too much.
+    for _ in 0..60 {
+        bench.trade("A", &payload);
+    }
+    let got = bench.comes_back(r#"["A"]"#, &at(0).to_string());
+    assert!(
+        got.len() == 1 && got[0].contains(r#""why":"large""#),
+        "{}",
+        got[0]
+    );
+}
+
+#[test]
+fn the_status_of_the_bus_comes_every_ten_seconds_on_change_and_at_a_stop() {
+    let mut bench = Bench::new(5);
+    let key = bench.client();
+    subscribe(&mut bench.world, key, r#"["A"]"#);
+    let idle = bench.client();
+    bench.trade("B", "{}");
+    bench.world.advance(10 * SECOND);
+    let status =
+        r#"{"type":"status","bus":"up","timestamp":1715629310000,"pos":"m5.7f3a09c2b11e.1.1"}"#;
+    assert_eq!(bench.world.texts(key), [status]);
+    let without = r#"{"type":"status","bus":"up","timestamp":1715629310000}"#;
+    assert_eq!(
+        bench.world.texts(idle),
+        [without],
+        "the client holds nothing"
+    );
+    bench.bus(BusEvent::Gap { lost: None });
+    bench.bus(BusEvent::Down(weirgate::feeds::Fault("gone".to_owned())));
+    bench.world.advance(1);
+    let away = r#"{"type":"status","bus":"away","lost":true,"timestamp":1715629310000}"#;
+    assert_eq!(bench.world.texts(key), [away]);
+    let got = bench.comes_back(r#"["A"]"#, &at(1).to_string());
+    assert!(
+        got[0].contains(r#""why":"gap""#) && !got[0].contains("pos"),
+        "{got:?}"
+    );
+    bench.begin();
+    assert_eq!(
+        bench.world.texts(key),
+        [r#"{"type":"status","bus":"up","timestamp":1715629310000,"pos":"m5.7f3a09c2b11e.1.0"}"#]
+    );
+    let now = bench.world.now;
+    bench.world.hub.drain(now, DrainPlan::default());
+    bench.world.settle();
+    assert_eq!(bench.world.texts(key).len(), 1, "the last position");
+    assert_eq!(
+        bench.world.client(key).close,
+        Some((1001, "Server shutting down".to_owned()))
+    );
+}
+
+#[test]
+fn rounds_of_the_status_take_turns_over_many_clients() {
+    let mut bench = Bench::new(5);
+    let keys: Vec<_> = (0..2_500).map(|_| bench.client()).collect();
+    bench.world.advance(11 * SECOND);
+    bench.world.advance(11 * SECOND);
+    for key in keys {
+        assert_eq!(bench.world.texts(key).len(), 2, "each once in a round");
+    }
+}
+
+#[test]
+fn no_more_is_sent_again_while_too_much_waits() {
+    let mut bench = Bench::with(5, 100);
+    for n in 0..60 {
+        bench.trade("A", &format!(r#"{{"price":{n}}}"#));
+    }
+    let waits = bench.world.accept(1_000);
+    bench.world.send(waits, &request("/", None));
+    bench.resumes(waits, r#"["A"]"#, &at(0).to_string());
+    let got = bench.comes_back(r#"["A"]"#, &at(0).to_string());
+    assert!(
+        got.len() == 1 && got[0].contains(r#""why":"large""#),
+        "{got:?}"
+    );
+    let got = bench.comes_back(r#"["A"]"#, &at(50).to_string());
+    assert_eq!(got.len(), 11, "there is room for ten");
+    bench.world.open_window(waits, usize::MAX);
+    assert_eq!(bench.comes_back(r#"["A"]"#, &at(0).to_string()).len(), 61);
+}
