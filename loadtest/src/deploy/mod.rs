@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -16,7 +17,7 @@ use self::roll::{Rolled, Stage, next_instance};
 use crate::clock;
 use crate::fault::Fault;
 use crate::fleet::{Fleet, Kind};
-use crate::launch::Program;
+use crate::launch;
 use crate::publish::{Pace, Publisher};
 use crate::report;
 
@@ -113,8 +114,9 @@ fn rolls(a: &DeployArgs, stage: &mut Stage, seed: u64) -> Result<Vec<RollOutcome
         };
         let (addr, url) = (stage.free, stage.nats_url.as_str());
         let old = stage.instance.take();
+        let start = || launch::server_at(command, url, addr);
         let (next, rolled) =
-            while_watched(fleet, || next_instance(command, url, addr, old, a.kill))?;
+            while_watched(fleet, || next_instance(start, Duration::ZERO, old, a.kill))?;
         stage.free = rolled.left;
         stage.instance = Some(next);
         outcomes.push(settle(fleet, a.clients, rolled)?);
@@ -123,10 +125,10 @@ fn rolls(a: &DeployArgs, stage: &mut Stage, seed: u64) -> Result<Vec<RollOutcome
 }
 
 /// Runs `work` on another thread while the clients read.
-fn while_watched(
+fn while_watched<T: Send>(
     fleet: &mut Fleet,
-    work: impl FnOnce() -> Result<(Program, Rolled), Fault> + Send,
-) -> Result<(Program, Rolled), Fault> {
+    work: impl FnOnce() -> Result<T, Fault> + Send,
+) -> Result<T, Fault> {
     thread::scope(|scope| {
         let working = scope.spawn(work);
         let read = fleet.run(u64::MAX / 2, |_| working.is_finished());

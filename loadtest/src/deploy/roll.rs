@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -36,7 +37,7 @@ impl Stage {
         let (one, other) = (launch::free_address()?, launch::free_address()?);
         let front = launch::free_address()?;
         let instance = launch::server_at(&a.server, &nats_url, one)?;
-        let nginx = launch::nginx(&nginx_conf(front, [one, other]), front)?;
+        let nginx = launch::nginx(&nginx_conf(front, &[one, other]), front)?;
         let target = Target {
             tls: None,
             addr: front,
@@ -57,13 +58,14 @@ impl Stage {
 }
 
 /// The recommended configuration, with the given addresses.
-fn nginx_conf(front: SocketAddr, [one, other]: [SocketAddr; 2]) -> String {
+pub(super) fn nginx_conf(front: SocketAddr, instances: &[SocketAddr]) -> String {
     let of = |addr| format!("server {addr} ");
     let site = NGINX_SITE.lines().flat_map(|line| {
         if line.contains("server 127.0.0.1:8000 ") {
-            [one, other]
-                .map(|addr| line.replace("server 127.0.0.1:8000 ", &of(addr)))
-                .to_vec()
+            let lines = instances
+                .iter()
+                .map(|addr| line.replace("server 127.0.0.1:8000 ", &of(addr)));
+            lines.collect()
         } else {
             vec![line.replace("listen 80;", &format!("listen {front} backlog=4096;"))]
         }
@@ -75,7 +77,7 @@ fn nginx_conf(front: SocketAddr, [one, other]: [SocketAddr; 2]) -> String {
 pub(super) struct Rolled {
     /// Address of the old instance, free for the next instance.
     pub(super) left: SocketAddr,
-    /// From the start of the new instance until `/ready` succeeds.
+    /// From the start of the new instance until `/ready` succeeds; 0 without a new instance.
     pub(super) ready_us: u64,
     /// From the signal to the end of the old instance.
     pub(super) stopped_us: u64,
@@ -83,35 +85,36 @@ pub(super) struct Rolled {
     pub(super) end: String,
 }
 
-/// Starts an instance, waits until it is ready, and ends the old one.
+/// Starts an instance, waits until it is ready and for `up` longer, and ends the old one.
 pub(super) fn next_instance(
-    command: &str,
-    nats: &str,
-    addr: SocketAddr,
+    start: impl FnOnce() -> Result<Program, Fault>,
+    up: Duration,
     old: Option<Program>,
     kill: bool,
 ) -> Result<(Program, Rolled), Fault> {
-    let mut old = old.ok_or_else(|| Fault::Server("there is no instance to replace".into()))?;
+    let old = old.ok_or_else(|| Fault::Server("there is no instance to replace".into()))?;
     let started = clock::now_us();
-    let next = launch::server_at(command, nats, addr)?;
+    let next = start()?;
     let ready_us = clock::now_us() - started;
+    std::thread::sleep(up);
+    let rolled = end_instance(old, kill)?;
+    Ok((next, Rolled { ready_us, ..rolled }))
+}
+
+/// Ends an instance.
+pub(super) fn end_instance(mut old: Program, kill: bool) -> Result<Rolled, Fault> {
     let asked = clock::now_us();
     old.signal(if kill { Signal::KILL } else { Signal::TERM })?;
     let end = match old.wait(STOP_US)? {
         Some(status) => status.to_string(),
         None => "it does not end".into(),
     };
-    let stopped_us = clock::now_us() - asked;
-    let left = old.addr;
-    Ok((
-        next,
-        Rolled {
-            left,
-            ready_us,
-            stopped_us,
-            end,
-        },
-    ))
+    Ok(Rolled {
+        left: old.addr,
+        ready_us: 0,
+        stopped_us: clock::now_us() - asked,
+        end,
+    })
 }
 
 #[cfg(test)]
@@ -121,7 +124,7 @@ mod tests {
     #[test]
     fn the_recommended_configuration_gets_our_addresses() {
         let addr = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-        let conf = nginx_conf(addr(1001), [addr(1002), addr(1003)]);
+        let conf = nginx_conf(addr(1001), &[addr(1002), addr(1003)]);
         for wanted in [
             "listen 127.0.0.1:1001 backlog=4096;",
             "server 127.0.0.1:1002 max_fails=0;",
