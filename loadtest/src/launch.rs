@@ -255,12 +255,22 @@ pub(crate) fn server_at(template: &str, nats: &str, addr: SocketAddr) -> Result<
 /// Starts a server of trades or channels on a bus. `{port}` and `{redis}` or `{nats}` are replaced;
 /// REDIS_URL or WEIRGATE_BUS and the variables of the gateways' ports are set.
 pub(crate) fn server_on(template: &str, bus: BusKind, url: &str) -> Result<Program, Fault> {
+    server_on_at(template, bus, url, free_address()?)
+}
+
+/// Starts a server of trades or channels on a bus, at a given address.
+pub(crate) fn server_on_at(
+    template: &str,
+    bus: BusKind,
+    url: &str,
+    addr: SocketAddr,
+) -> Result<Program, Fault> {
     let ports = ["WS_PORT", "REDIS_WS_GATEWAY_PORT"];
     let given = match bus {
         BusKind::Redis => ("{redis}", "REDIS_URL", url),
         BusKind::Nats => ("{nats}", "WEIRGATE_BUS", url),
     };
-    started(template, &[given], &ports, free_address()?)
+    started(template, &[given], &ports, addr)
 }
 
 /// Starts a server of devices. `{port}` and the placeholders of `given` are replaced, and the

@@ -11,7 +11,7 @@ use crate::fleet::{Fleet, Returns};
 use crate::report::{row, table};
 
 /// Expected ends of an old instance.
-const GOOD_ENDS: [&str; 2] = ["exit status: 0", "signal: 9 (SIGKILL)"];
+pub(super) const GOOD_ENDS: [&str; 2] = ["exit status: 0", "signal: 9 (SIGKILL)"];
 
 /// A replaced instance.
 #[derive(Serialize)]
@@ -35,11 +35,11 @@ pub(super) struct RollOutcome {
 
 /// Seconds.
 #[derive(Serialize)]
-struct Percentiles {
-    p50: f64,
+pub(super) struct Percentiles {
+    pub(super) p50: f64,
     p90: f64,
-    p99: f64,
-    max: f64,
+    pub(super) p99: f64,
+    pub(super) max: f64,
 }
 
 /// The result of `loadtest deploy`.
@@ -82,7 +82,7 @@ impl RollOutcome {
 }
 
 impl Percentiles {
-    fn of(mut values_us: Vec<u64>) -> Self {
+    pub(super) fn of(mut values_us: Vec<u64>) -> Self {
         values_us.sort_unstable();
         let last = values_us.len().saturating_sub(1);
         let at = |q: f64| {

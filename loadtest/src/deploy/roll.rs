@@ -41,7 +41,7 @@ impl Stage {
         let target = Target {
             tls: None,
             addr: front,
-            path: a.path.clone(),
+            path: a.path.clone().unwrap_or_else(|| "/ws/stream".into()),
             deflate: None,
             send: None,
             throttle_kbit: 0,

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 
 use super::link::Link;
 use super::returning::Comeback;
+use super::talk::{Talk, say};
 use super::tally::{Seen, Tally};
 use crate::clock;
 use crate::stamp;
@@ -38,6 +39,8 @@ pub(super) enum Phase {
 
 /// A connection of the fleet.
 pub(super) struct Client {
+    /// The number in the order of opening.
+    index: usize,
     pub(super) stream: Option<Link>,
     pub(super) kind: Kind,
     pub(super) phase: Phase,
@@ -60,11 +63,13 @@ pub(super) struct Shared<'a> {
     /// For messages compressed without context takeover.
     pub(super) inflater: &'a mut Inflater,
     pub(super) tally: &'a mut Tally,
+    pub(super) talk: Option<&'a mut (dyn Talk + 'static)>,
 }
 
 impl Client {
-    pub(super) fn new(stream: Link, kind: Kind, request: Vec<u8>) -> Self {
+    pub(super) fn new(index: usize, stream: Link, kind: Kind, request: Vec<u8>) -> Self {
         Self {
+            index,
             stream: Some(stream),
             kind,
             phase: Phase::Handshake(Vec::new()),
@@ -152,6 +157,9 @@ impl Client {
                 self.phase = Phase::Open;
                 self.seen.opened_us = now_us;
                 self.seen.freshness.opened();
+                if let Some(talk) = &mut shared.talk {
+                    say(talk.opened(self.index), &mut self.out);
+                }
                 self.frames(after_head..n, now_us, shared);
             }
         }
@@ -162,10 +170,17 @@ impl Client {
             scratch,
             inflater,
             tally,
+            talk,
             ..
         } = shared;
         let (seen, out) = (&mut self.seen, &mut self.out);
         let (deflate, window) = (self.deflate, &mut self.window);
+        let index = self.index;
+        let mut hear = |text: &[u8], out: &mut Vec<u8>| {
+            if let Some(talk) = talk {
+                say(talk.heard(index, text, now_us), out);
+            }
+        };
         let mut broken = None;
         let mut close = None;
         let fed = self.parser.feed(&scratch[at], |received| match received {
@@ -177,6 +192,7 @@ impl Client {
                 tally.payload_bytes += bytes;
                 tally.text_bytes += bytes;
                 tally.message(seen, stamp::find(payload), now_us);
+                hear(payload, out);
             }
             Received::Message {
                 payload,
@@ -195,7 +211,9 @@ impl Client {
                         tally.payload_bytes += bytes;
                         tally.text_bytes += text.bytes;
                         tally.deflated += 1;
-                        tally.message(seen, stamp::find(&head[..text.head_bytes]), now_us);
+                        let head = &head[..text.head_bytes];
+                        tally.message(seen, stamp::find(head), now_us);
+                        hear(head, out);
                     }
                     Err(why) => broken = Some(why.to_string()),
                 }

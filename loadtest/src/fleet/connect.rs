@@ -78,7 +78,7 @@ impl Fleet {
             self.throttle_at_us = clock::now_us();
         }
         let request = self.request(index);
-        self.clients.push(Client::new(stream, kind, request));
+        self.clients.push(Client::new(index, stream, kind, request));
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod freshness;
 mod lateness;
 mod link;
 mod returning;
+mod talk;
 mod tally;
 
 use std::io;
@@ -30,6 +31,7 @@ pub(crate) use lateness::{LATE_SHARE_MAX, Percentiles, histogram};
 pub(crate) use link::Link;
 use returning::Jitter;
 pub(crate) use returning::Returns;
+pub(crate) use talk::{Talk, Talking};
 pub(crate) use tally::{Latency, Samples, Seen, Tally};
 
 use crate::clock;
@@ -85,6 +87,8 @@ pub(crate) struct Fleet {
     /// Delays before clients reconnect; `None`: clients do not reconnect.
     jitter: Option<Jitter>,
     returns: Returns,
+    /// The conversation of the readers, if any.
+    talking: Option<Talking>,
     stop: Arc<AtomicBool>,
 }
 
@@ -107,8 +111,14 @@ impl Fleet {
             throttle_at_us: 0,
             jitter: None,
             returns: Returns::default(),
+            talking: None,
             stop,
         })
+    }
+
+    /// Lets the clients opened later take part in a conversation.
+    pub(crate) fn talk(&mut self, talking: Talking) {
+        self.talking = Some(talking);
     }
 
     /// Sets the address for clients opened later.
@@ -267,11 +277,13 @@ impl Fleet {
             other => other.tried("epoll_wait")?,
         }
         let before = self.readers.deliveries;
+        let mut talk = self.talking.as_ref().map(|talking| talking.borrow_mut());
         let mut shared = Shared {
             scratch: &mut self.scratch,
             offered: self.target.deflate,
             inflater: &mut self.inflater,
             tally: &mut self.readers,
+            talk: talk.as_deref_mut(),
         };
         for event in &self.events {
             let Some(client) = self.clients.get_mut(event.token().0) else {
@@ -285,6 +297,7 @@ impl Fleet {
                 client.read(&mut shared, usize::MAX, event.is_read_closed());
             }
         }
+        drop(talk);
         let read = self.readers.deliveries - before;
         let late_us = self.run_delay.take_us();
         if read > 0 {
@@ -310,6 +323,7 @@ impl Fleet {
             offered: self.target.deflate,
             inflater: &mut self.inflater,
             tally: &mut self.throttled,
+            talk: None,
         };
         let throttled = |c: &&mut Client| c.kind == Kind::Throttled && c.phase == Phase::Open;
         for client in self.clients.iter_mut().filter(throttled) {

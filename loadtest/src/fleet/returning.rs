@@ -103,6 +103,8 @@ impl Fleet {
                 if let Some(why) = refused {
                     returns.refused += 1;
                     self.readers.ended(why.clone());
+                } else if let Some(talking) = &self.talking {
+                    talking.borrow_mut().cut(index, now);
                 }
                 continue;
             };
@@ -119,7 +121,7 @@ impl Fleet {
         let stream = self.dial(index, kind)?;
         let request = self.request(index);
         let old = &mut self.clients[index];
-        let mut client = Client::new(stream, kind, request);
+        let mut client = Client::new(index, stream, kind, request);
         client.seen = std::mem::take(&mut old.seen);
         client.comeback = Comeback {
             attempts: old.comeback.attempts,

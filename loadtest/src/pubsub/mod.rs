@@ -12,6 +12,7 @@ use std::thread;
 use clap::Args;
 
 use self::outcome::Outcome;
+pub(crate) use self::publisher::Connection;
 use self::publisher::{Publisher, Schedule};
 use crate::clock;
 use crate::fault::Fault;

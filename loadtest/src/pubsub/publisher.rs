@@ -68,13 +68,15 @@ impl Schedule {
     }
 }
 
-enum Connection {
+/// A connection to a bus.
+pub(crate) enum Connection {
     Redis(Box<redis::Connection>),
     Nats(nats::Connection),
 }
 
 impl Connection {
-    fn open(bus: BusKind, url: &str) -> Result<Self, Fault> {
+    /// Connects to the bus.
+    pub(crate) fn open(bus: BusKind, url: &str) -> Result<Self, Fault> {
         let failed = |error: String| Fault::Bus(format!("connect {url}: {error}"));
         match bus {
             BusKind::Redis => redis::Client::open(url)
@@ -90,7 +92,7 @@ impl Connection {
     }
 
     /// Publishes the messages; returns after the bus has received all.
-    fn publish<'a>(
+    pub(crate) fn publish<'a>(
         &mut self,
         messages: impl Iterator<Item = (&'a str, Vec<u8>)>,
     ) -> Result<(), Fault> {
