@@ -128,11 +128,19 @@ events-load: build ## Requests, a service that hangs, pushes (to two instances t
 # What docs/guides/deploy.md recommends.
 DEPLOY := $(TARGET)/release/loadtest deploy --clients 1000 --server
 
-deploy-test: deps build ## Rolling deploys under 1,000 clients behind nginx: stopped, back at once, killed (2 minutes)
-	$(DEPLOY) "$(TARGET)/release/weirgate levels --drain-delay-ms 1000 --drain-ms 1000" --repeat $(or $(ROUNDS),5)
-	$(DEPLOY) "$(TARGET)/release/weirgate levels --drain-delay-ms 1000 --drain-ms 1000" --rolls 4 --pause 0
+TRADES := $(TARGET)/release/weirgate trades --history-ms 60000
+CHANNELS := $(TARGET)/release/weirgate channels --history-ms 60000 --history-names 'market:*'
+DRAIN := --drain-delay-ms 1000 --drain-ms 1000
+
+deploy-test: deps build ## Rolling deploys under 1,000 clients behind nginx: levels, and trades and channels with resumes; stopped, killed (10 minutes)
+	$(DEPLOY) "$(TARGET)/release/weirgate levels $(DRAIN)" --repeat $(or $(ROUNDS),5)
+	$(DEPLOY) "$(TARGET)/release/weirgate levels $(DRAIN)" --rolls 4 --pause 0
 	$(DEPLOY) "$(TARGET)/release/weirgate levels" --repeat 2
 	$(DEPLOY) "$(TARGET)/release/weirgate levels" --kill --repeat 2
+	$(DEPLOY) "$(TRADES)" --gateway trades --kill --rolls 10
+	$(DEPLOY) "$(TRADES) $(DRAIN)" --gateway trades --rolls 10
+	$(DEPLOY) "$(CHANNELS)" --gateway channels --kill --rolls 10
+	$(DEPLOY) "$(CHANNELS) $(DRAIN)" --gateway channels --rolls 10
 
 deb: ## The Debian package in target/debian, with manual pages, completions and documents (cargo-deb; minutes)
 	scripts/deb.sh
