@@ -1,6 +1,9 @@
 import { Connection, RequestError } from "./weirgate.js";
 
 export class Session extends Connection {
+  // Whether the server still has to answer a position of this connection.
+  isResuming = false;
+
   #pending = [];
   #made = 0;
 
@@ -12,7 +15,16 @@ export class Session extends Connection {
     return false;
   }
 
-  ask(make, { signal, isSafe = true, isQuiet = false, isBound = false } = {}) {
+  get position() {
+    return this.options.since;
+  }
+
+  /** A position from before the answer would hide missed messages that still come. */
+  hear({ pos }) {
+    if (pos && !this.isResuming) this.options.since = pos;
+  }
+
+  ask(make, { signal, isSafe = true, isQuiet = false, isBound = false, done } = {}) {
     const response = new Promise((resolve, reject) => {
       signal?.throwIfAborted();
       if (this.status === "closed") throw this.end ?? new RequestError("closed");
@@ -22,6 +34,7 @@ export class Session extends Connection {
         signal?.removeEventListener("abort", aborted);
         this.#pending = this.#pending.filter((other) => other !== request);
         how(value);
+        done?.(value);
         this.#flush();
       };
       const request = { id, message: make(id), isSafe, isQuiet, isBound, isSent: false, resolve: settle(resolve), reject: settle(reject) };

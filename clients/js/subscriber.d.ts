@@ -1,8 +1,27 @@
-import { RequestOptions, Session, SessionOptions } from "./session.js";
+import { RequestOptions, ResumeOptions, Session, SessionEvents, SessionOptions, Why } from "./session.js";
+import { FeedEvent } from "./weirgate.js";
 
 export interface SubscriberOptions<Client> extends SessionOptions<Client> {
   /** Most names of all subscriptions together; a name of two subscriptions counts twice. With more, `subscribe` throws. Default 10,000. */
   namesMax?: number;
+}
+
+/** Whether the server gets messages from its bus. */
+export type Bus = "up" | "away";
+
+/** For a gateway with `--history-ms`. */
+export interface HistoryOptions<Acknowledgement> extends ResumeOptions {
+  /** The newest messages of each name, 1 to 100: with the first subscription, and where missed messages do not follow. */
+  last?: number;
+  /** Each acknowledgement of names, also on a new connection; `recovered` says whether all missed messages follow. */
+  onSubscribed?: (acknowledgement: Acknowledgement) => void;
+  /** The bus went, came back, or `lost` messages. The first status of a connection counts as a change. */
+  onBus?: (bus: Bus, lost: boolean) => void;
+}
+
+export interface HistoryEvents<Acknowledgement> extends SessionEvents {
+  subscribed: FeedEvent<Acknowledgement>;
+  bus: FeedEvent<Bus, { lost: boolean }>;
 }
 
 /** The server's answer about the names of a subscription. */
@@ -34,6 +53,8 @@ export interface Subscription<Item> extends PromiseLike<Answer>, AsyncIterable<I
 export class Subscriber<Events, Item> extends Session<Events, Item> {
   /** The names granted on this connection. */
   readonly subscriptions: ReadonlySet<string>;
+  /** As the server has said on this connection; undefined before, and without a history on the server. */
+  readonly bus: Bus | undefined;
   ping(options?: RequestOptions): Promise<{ timestamp: number | string }>;
   /** The server has admitted the client with a token. Another token may be granted more, so refused names are asked for again. */
   protected admitted(address: string | URL, token?: string | null): void;

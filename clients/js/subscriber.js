@@ -72,12 +72,18 @@ class Subscription extends EventTarget {
 }
 
 export class Subscriber extends Session {
+  bus;
+
   // Each name with its subscriptions: "wanted", "asked" for, "live", "refused", "limited" (refused for now), or "gone".
+  // `since`: the position up to which the client has all messages of the name.
   #names = new Map();
   #count = 0;
   #isUp = false;
   #isPlanned = false;
   #asking = 0;
+  // Requests in flight with a position.
+  #resuming = 0;
+  #given = this.options.since;
   #as;
 
   get subscriptions() {
@@ -98,7 +104,6 @@ export class Subscriber extends Session {
     return 3_000;
   }
 
-
   want(given, handler, group = "") {
     const names = [...new Set(given)], { namesMax = 10_000 } = this.options;
     if (!names.length || names.some((name) => typeof name !== "string")) throw new TypeError("a name is a text");
@@ -115,7 +120,7 @@ export class Subscriber extends Session {
 
   granted(names, part = this.#all("asked")) {
     const entries = inState(part, ["asked"]).filter(({ name }) => names.includes(name));
-    for (const entry of entries) entry.state = "live";
+    for (const entry of entries) Object.assign(entry, { state: "live", isKnown: true });
     check(entries);
   }
 
@@ -136,10 +141,23 @@ export class Subscriber extends Session {
     queueMicrotask(() => this.emit("error", error));
   }
 
+  /** After the grants of a request. With a recovered name the missed messages follow, and have the next position. */
+  acknowledged(detail, pos, isRecovered) {
+    if (!this.isResuming && !isRecovered) this.options.since = pos;
+    this.emit("subscribed", detail);
+  }
+
+  reported({ bus, lost = false }) {
+    if (bus === this.bus && !lost) return;
+    this.bus = bus;
+    this.emit("bus", bus, { lost });
+  }
+
   forget() {}
 
   opened(...as) {
     this.#isUp = true;
+    this.bus = undefined;
     for (const entry of this.#names.values()) entry.isAlone = false;
     this.admitted(...as);
     super.opened();
@@ -158,9 +176,11 @@ export class Subscriber extends Session {
   }
 
   changed(status) {
+    const isUp = status === "open" || status === "stale";
+    this.#isUp &&= isUp;
     super.changed(status);
-    if (status === "open" || status === "stale") return;
-    this.#isUp = false;
+    if (isUp) return;
+    for (const entry of this.#all("live")) entry.since = this.position;
     for (const entry of this.#all("live", "asked")) entry.state = "wanted";
     if (status === "closed") check([...this.#names.values()]);
   }
@@ -181,13 +201,19 @@ export class Subscriber extends Session {
   }
 
   #entry(name, group) {
-    const key = keyOf(name, group), entry = this.#names.get(key) ?? { name, group, subs: new Set(), state: "wanted" };
+    const key = keyOf(name, group), { position } = this, since = position === this.#given ? position : null;
+    const entry = this.#names.get(key) ?? { name, group, subs: new Set(), state: "wanted", since };
     this.#names.set(key, entry);
     if (isRefused(entry)) entry.state = "wanted";
     return entry;
   }
 
   #ask() {
+    this.#askAll();
+    this.isResuming = this.#resuming > 0 || this.#all("wanted").some((entry) => this.#more(entry).since);
+  }
+
+  #askAll() {
     while (!(this.isSerial && this.#asking)) {
       const gone = [...this.#names.values()].filter(({ subs }) => !subs.size);
       const held = this.#part(gone, "live", "asked"), left = held ?? gone;
@@ -204,15 +230,25 @@ export class Subscriber extends Session {
   #part(entries, ...states) {
     const all = this.#isUp ? inState(entries, states) : [], [first] = all;
     if (first?.isAlone) return [first];
-    return first && all.filter(({ group, isAlone }) => group === first.group && !isAlone).slice(0, this.partMax);
+    const kindOf = (entry) => `${entry.group} ${entry.state === "wanted" && Object.values(this.#more(entry))}`;
+    return first && all.filter((entry) => kindOf(entry) === kindOf(first) && !entry.isAlone).slice(0, this.partMax);
+  }
+
+  /** A position that has moved without the name would skip messages of the name. */
+  #more({ group, since, isKnown }) {
+    const { position } = this, { last } = this.options, isResumed = !group && position && since === position;
+    return { since: isResumed ? since : undefined, last: !group && (isResumed || !isKnown) ? last : undefined };
   }
 
   #request(action, part, state) {
-    const names = part.map(({ name }) => name), [{ group }] = part;
+    const names = part.map(({ name }) => name), [{ group }] = part, more = state === "asked" ? this.#more(part[0]) : {};
+    const resuming = more.since ? 1 : 0;
     for (const entry of part) entry.state = state;
     this.#asking += 1;
-    const settle = ({ code, message, channels = names, errors = [] }) => {
+    this.#resuming += resuming;
+    const done = ({ code, message, channels = names, errors = [] }) => {
       this.#asking -= 1;
+      this.#resuming -= resuming;
       const isRefusal = code === "refused";
       if (!code) {
         this.granted(channels, part);
@@ -228,7 +264,7 @@ export class Subscriber extends Session {
       }
       this.#ask();
     };
-    this.ask((id) => this.message(action, names, id, group), { isQuiet: true, isBound: true }).then(settle, settle);
+    this.ask((id) => this.message(action, names, id, group, more), { isQuiet: true, isBound: true, done });
   }
 
   /** The reasons come in the order of the names; the last reason goes for the rest. */

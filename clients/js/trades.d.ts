@@ -1,5 +1,5 @@
-import { SessionEvents } from "./session.js";
-import { Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
+import { Why } from "./session.js";
+import { HistoryEvents, HistoryOptions, Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
 import { Address, FeedEvent } from "./weirgate.js";
 
 /** A trade: each key only where the publisher sent it, with the publisher's value. */
@@ -39,14 +39,23 @@ export interface Candle {
   closed: boolean;
 }
 
-export interface TradesOptions extends SubscriberOptions<Trades> {
+/** The server's response to a request for symbols; a request may have the symbols of several subscriptions. */
+export interface TradesAcknowledgement {
+  subscribed: string[];
+  currentSubscriptions: string[];
+  /** After a request with a position: whether all missed trades follow. If false, no missed trade follows. */
+  recovered?: boolean;
+  why?: Why;
+}
+
+export interface TradesOptions extends SubscriberOptions<Trades>, HistoryOptions<TradesAcknowledgement> {
   /** `timestamp`: time of the broadcast by the gateway, Unix time in ms. */
   onTrade?: (trade: Trade, timestamp: number) => void;
   onCandle?: (candle: Candle) => void;
   onWelcome?: (welcome: TradesWelcome) => void;
 }
 
-export interface TradesEvents extends SessionEvents {
+export interface TradesEvents extends HistoryEvents<TradesAcknowledgement> {
   trade: FeedEvent<Trade, { timestamp: number }>;
   candle: FeedEvent<Candle>;
   welcome: FeedEvent<TradesWelcome>;

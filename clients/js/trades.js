@@ -14,8 +14,8 @@ export class Trades extends Subscriber {
   names(symbols) {
     return [symbols].flat().map((symbol) => symbol.toUpperCase());
   }
-  message(action, symbols, _, interval) {
-    return interval ? { action: `${action}_candles`, symbols, interval } : { action, symbols };
+  message(action, symbols, _, interval, more) {
+    return interval ? { action: `${action}_candles`, symbols, interval } : { action, symbols, ...more };
   }
 
   subscribeCandles(symbols, interval, handler) {
@@ -27,7 +27,9 @@ export class Trades extends Subscriber {
     return new Map(["1s", "1m", "5m"].map((interval) => [interval, this.live(interval)]));
   }
 
-  receive({ type, message, data, timestamp }) {
+  receive(received) {
+    const { type, message, data, timestamp, pos } = received;
+    this.hear(received);
     if (type === "trade") {
       this.deliver(String(data?.symbol).toUpperCase(), "", data, data, timestamp);
       return this.emit("trade", data, { timestamp });
@@ -36,6 +38,7 @@ export class Trades extends Subscriber {
       this.deliver(data.symbol, data.interval, data, data);
       return this.emit("candle", data);
     }
+    if (type === "status") return this.reported(received);
     if (data?.connectionId) return this.emit("welcome", data);
     const request = this.asked();
     if (type === "error") return this.refuse(request, "refused", message);
@@ -45,5 +48,6 @@ export class Trades extends Subscriber {
     const isHeld = !subscribed || asked?.symbols?.every((symbol) => currentSubscriptions.includes(symbol));
     // Otherwise a late response, after a timeout of the request.
     if (asked?.action.startsWith(action) && asked.interval === interval && isHeld) request.resolve(data ?? { timestamp });
+    if (subscribed && !interval) this.acknowledged(data, pos, data.recovered);
   }
 }

@@ -30,7 +30,8 @@ const TOLD = {
   trade: (trade, timestamp) => ["trade", trade, timestamp],
   candle: ({ symbol, close, closed }) => ["candle", symbol, close, closed],
   data: ({ channel, data }) => ["data", channel, data],
-  subscribed: ({ channels, recovered = null }) => ["subscribed", channels, recovered],
+  subscribed: ({ channels, subscribed = channels, recovered = null, why }) => ["subscribed", subscribed, recovered, ...(why ? [why] : [])],
+  bus: (bus, lost) => ["bus", bus, ...(lost ? ["lost"] : [])],
   gap: ({ first, last }) => ["gap", first, last],
   push: ({ event, data }) => ["push", event, data],
 };
@@ -63,7 +64,7 @@ class Run {
     this.client = make(url, { ...options, ...callbacks, ...(isAsked && { token }) });
     // Listeners get the same as options.
     for (const [type, told] of types) {
-      this.client.addEventListener(type, ({ detail, kept, timestamp }) => this.listened.push(told(detail, kept ?? timestamp)));
+      this.client.addEventListener(type, ({ detail, kept, timestamp, lost }) => this.listened.push(told(detail, kept ?? timestamp ?? lost)));
     }
   }
 
@@ -130,6 +131,7 @@ class Run {
     }
     assert.ok(Math.abs(latest().at - since - ms) < 0.01, `${latest().at - since} ms, not ${ms}`);
   }
+  position(wanted) { assert.equal(this.client.position ?? null, wanted); }
   reconnects(count) { assert.equal(this.client.reconnects, count); }
   last_close(wanted) {
     const got = Object.fromEntries(Object.keys(wanted).map((key) => [key, this.client.lastClose[key]]));

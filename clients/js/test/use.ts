@@ -38,6 +38,11 @@ async function main() {
   await trades.subscribeCandles("AAPL", "1m", ({ high, low }) => high - low);
   for await (const { close } of trades.subscribeCandles("AAPL", "1m")) console.log(close + 1);
   for await (const { start, high, closed } of trades.iterate("candle")) console.log(start + high, closed);
+  const resumed = new Trades("ws://localhost:8080", { since: localStorage.getItem("position"), last: 1, onBus: (bus, lost) => bus === "away" || lost });
+  resumed.addEventListener("subscribed", ({ detail }) => detail.recovered === false && detail.why === "window");
+  const [position, bus]: [string | null | undefined, "up" | "away" | undefined] = [resumed.position, resumed.bus];
+  // @ts-expect-error the position is the client's
+  resumed.position = "p";
   const minutes: number | undefined = trades.candles.get("1m")?.size;
   // @ts-expect-error there are no candles of an hour
   trades.subscribeCandles("AAPL", "1h");

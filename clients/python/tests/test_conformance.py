@@ -26,7 +26,9 @@ TOLD = {
     "trade": lambda trade, timestamp: ["trade", trade, timestamp],
     "candle": lambda candle: ["candle", candle["symbol"], candle["close"], candle["closed"]],
     "data": lambda message: ["data", message["channel"], message["data"]],
-    "subscribed": lambda message: ["subscribed", message["channels"], message.get("recovered")],
+    "subscribed": lambda told: ["subscribed", told["channels"] if "channels" in told else told["subscribed"], told.get("recovered"),
+                                *([told["why"]] if "why" in told else [])],
+    "bus": lambda bus, lost: ["bus", bus, *(["lost"] if lost else [])],
     "gap": lambda gap: ["gap", *gap],
     "push": lambda push: ["push", push.event, push.data],
 }
@@ -210,6 +212,9 @@ class Run:
             if self.attempts_made > made:
                 break
         assert self.now - since == pytest.approx(ms, abs=0.01)
+
+    def do_position(self, wanted):
+        assert self.core.position == wanted
 
     def do_reconnects(self, count):
         assert self.core.reconnects == count

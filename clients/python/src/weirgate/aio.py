@@ -16,28 +16,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from .channels import ChannelsCore
 from .core import Close, Core, Deliver, Dial, Drop, Emit, LevelsCore, Options, Output, Renew, RequestError, Send, Status
+from .iteration import Inbox, take
 from .options import (
-    Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade, TradesOptions, Url,
+    Bus, Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade, TradesOptions, Url,
 )
 from .sessions import DevicesCore, Push, Request, SessionCore
 from .subscriptions import SubscriberCore, SubscriptionCore, TradesCore
 
 Item = TypeVar("Item")
-
-
-class _Inbox:
-    """Messages that wait for an iteration."""
-
-    def __init__(self, waiting: deque[Any], most: int) -> None:
-        self.waiting, self.most = waiting, most
-        self.is_late, self.wake = False, asyncio.Event()
-
-    def put(self, detail: Any = None, *_: Any) -> None:
-        # Only the newest state waits: a deque of length 1 drops the older state.
-        self.is_late = self.is_late or (self.waiting.maxlen is None and len(self.waiting) >= self.most)
-        if not self.is_late:
-            self.waiting.append(detail)
-        self.wake.set()
 
 
 class Connection(Generic[Item]):
@@ -129,9 +115,9 @@ class Connection(Generic[Item]):
         """The details of an event type, from this call until `close()`. Of states only the newest waits. Raises
         RequestError `closed` when the server refused for good, `late` when more than `queue_max` wait."""
         type = type or self._core.kind
-        inbox = _Inbox(deque(maxlen=1 if type == "state" else None), self._core.options.queue_max)
+        inbox = Inbox(deque(maxlen=1 if type == "state" else None), self._core.options.queue_max)
         offs = [self.on(type, inbox.put), self.on("status", lambda _: inbox.wake.set())]
-        return _take(inbox, offs, lambda: (self.status == "closed", self._core.refusal))
+        return take(inbox, offs, lambda: (self.status == "closed", self._core.refusal))
 
     def __aiter__(self) -> AsyncIterator[Item]:
         return self.iterate()
@@ -264,6 +250,11 @@ class _Session(Connection[Item]):
     _core_type = SessionCore
     _core: SessionCore
 
+    @property
+    def position(self) -> str | None:
+        """With a history on the server: the position up to which the client has all messages."""
+        return self._core.position
+
     async def _answer(self, request: Request) -> Any:
         """Returns the response; raises RequestError without a response. A cancelled caller waits no longer."""
         done: asyncio.Future[None] = self._loop.create_future()
@@ -297,7 +288,7 @@ class Subscription(Generic[Item]):
 
     def __init__(self, client: _Subscriber[Any], inner: SubscriptionCore) -> None:
         self._client, self._inner = client, inner
-        self._inboxes: list[_Inbox] = []
+        self._inboxes: list[Inbox] = []
         self._waiters: list[asyncio.Future[None]] = []
         inner.on_change, inner.on_item = self._changed, self._put
 
@@ -330,9 +321,9 @@ class Subscription(Generic[Item]):
         return self
 
     def __aiter__(self) -> AsyncIterator[Item]:
-        inbox = _Inbox(deque(), self._client._core.options.queue_max)
+        inbox = Inbox(deque(), self._client._core.options.queue_max)
         self._inboxes.append(inbox)
-        return _take(inbox, [lambda: self._inboxes.remove(inbox)], lambda: (self._inner.is_over, self._inner.ending))
+        return take(inbox, [lambda: self._inboxes.remove(inbox)], lambda: (self._inner.is_over, self._inner.ending))
 
     def _put(self, item: Any) -> None:
         for inbox in self._inboxes:
@@ -356,6 +347,11 @@ class _Subscriber(_Session[Item]):
     def subscriptions(self) -> list[str]:
         """The names granted on this connection."""
         return self._core.subscriptions
+
+    @property
+    def bus(self) -> Bus | None:
+        """As the server has said on this connection; None before, and without a history on the server."""
+        return self._core.bus
 
     def subscribe(self, names: str | Iterable[str], handler: Callable[..., object] | None = None) -> Subscription[Item]:
         """Wants the names until `unsubscribe()` of the returned Subscription, connected or not. `handler` gets each message
@@ -442,26 +438,6 @@ class Devices(_Session[Push]):
 def connect(url: Url, **options: Unpack[ConnectionOptions]) -> Connection[str]:
     """A connection without a contract: iteration takes unchanged messages."""
     return Connection(url, **options)
-
-
-async def _take(inbox: _Inbox, offs: list[Callable[[], None]], ending: Callable[[], tuple[bool, RequestError | None]]) -> AsyncIterator[Any]:
-    try:
-        while True:
-            is_over, error = ending()
-            if inbox.waiting:
-                yield inbox.waiting.popleft()
-            elif inbox.is_late:
-                raise RequestError("late", "more messages wait than queue_max")
-            elif not is_over:
-                inbox.wake.clear()
-                await inbox.wake.wait()
-            elif error is not None:
-                raise error
-            else:
-                return
-    finally:
-        for off in offs:
-            off()
 
 
 def _now() -> float:

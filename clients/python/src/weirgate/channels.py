@@ -37,7 +37,7 @@ class ChannelsCore(SubscriberCore):
         self._ends_at = self._renew_at = self._late_at = math.inf
         self._is_asking = False
 
-    def message(self, action: str, names: list[str], request_id: str, group: str) -> dict[str, Any]:
+    def message(self, action: str, names: list[str], request_id: str, group: str, more: dict[str, Any]) -> dict[str, Any]:
         message: dict[str, Any] = {"action": action, "channels": names, "requestId": request_id}
         # A server without a history has told no position.
         if action == "subscribe" and any(self._positions.values()):

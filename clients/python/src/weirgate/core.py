@@ -70,6 +70,9 @@ class Options:
     names_max: int = 10_000
     device_id: str | None = None
     max_hz: float | None = None
+    since: str | None = None
+    """The position, which moves with the messages."""
+    last: int | None = None
     retry: Callable[[Close], float | bool | None] | None = None
     has_token: bool = False
     """Whether new tokens are available: after a refusal by the server, and before the end of a token."""

@@ -18,6 +18,15 @@ Interval = Literal["1s", "1m", "5m"]
 """The duration of a candle."""
 
 
+Bus = Literal["up", "away"]
+"""Whether the server gets messages from its bus."""
+
+Why = Literal["bad", "off", "gap", "epoch", "ahead", "window", "large"]
+"""Why missed messages do not follow. bad: no position of this feed; off: no history; gap: the server may have lost messages
+itself; epoch: the position is unknown; ahead: the server is behind the position; window: missed messages are too old; large:
+too many."""
+
+
 class Trade(TypedDict):
     """A trade: each key only where the publisher sent it, with the publisher's value."""
 
@@ -125,7 +134,24 @@ class SubscriberOptions(SessionOptions, total=False):
     """Most names of all subscriptions together, a name of two subscriptions counted twice; more raise ValueError. 10,000."""
 
 
-class TradesOptions(SubscriberOptions, total=False):
+class ResumeOptions(TypedDict, total=False):
+    """For a gateway with `--history-ms`."""
+
+    since: str | None
+    """The position to go on from, as a client before had it in `position`. Without: live messages alone."""
+
+
+class HistoryOptions(ResumeOptions, total=False):
+    last: int
+    """The newest messages of each name, 1 to 100: with the first subscription, and where missed messages do not follow."""
+    on_subscribed: Callable[[dict[str, Any]], object]
+    """Each acknowledgement of names, also on a new connection; `recovered` says whether all missed messages follow. If false,
+    no missed message follows, and `why` is a `Why`."""
+    on_bus: Callable[[Bus, bool], object]
+    """The bus went or came back; the flag: messages were lost. The first status of a connection counts as a change."""
+
+
+class TradesOptions(SubscriberOptions, HistoryOptions, total=False):
     on_trade: Callable[[Trade, int], object]
     """The trade, and the time of the broadcast by the gateway (Unix time in ms)."""
     on_candle: Callable[[Candle], object]

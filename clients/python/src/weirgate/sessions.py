@@ -48,6 +48,17 @@ class SessionCore(Core):
         super().__post_init__()
         self._pending: list[Request] = []
         self._made = 0
+        # Whether the server still has to answer a position of this connection.
+        self._is_resuming = False
+
+    @property
+    def position(self) -> str | None:
+        return self.options.since
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """A position from before the answer would hide missed messages that still come."""
+        if (pos := message.get("pos")) and not self._is_resuming:
+            self.options.since = pos
 
     def ask(self, now: float, make: Callable[[str], dict[str, Any]], *, is_safe: bool = True, is_quiet: bool = False,
             is_bound: bool = False, on_done: Callable[[Request], None] | None = None) -> Request:

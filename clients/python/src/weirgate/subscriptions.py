@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .core import Deliver, RequestError, Status
+from .options import Bus
 from .sessions import PROBE_MS, Request, SessionCore
 
 # A refusal by a limit passes.
@@ -28,6 +29,10 @@ class _Entry:
     state: State = "wanted"
     why: str = ""
     is_alone: bool = False
+    since: str | None = None
+    """The position up to which the client has all messages of the name."""
+    is_known: bool = False
+    """Whether the server has granted the name before."""
 
     @property
     def is_refused(self) -> bool:
@@ -107,6 +112,10 @@ class SubscriberCore(SessionCore):
         self._is_up = False
         self._is_planned = False
         self._asking = 0
+        # Requests in flight with a position.
+        self._resuming = 0
+        self._given = self.options.since
+        self.bus: Bus | None = None
         self._admitted_as: tuple[str, str | None] | None = None
 
     # ---- For programs
@@ -152,7 +161,7 @@ class SubscriberCore(SessionCore):
     def names(self, names: str | Iterable[str]) -> list[str]:
         return [names] if isinstance(names, str) else list(names)
 
-    def message(self, action: str, names: list[str], request_id: str, group: str) -> dict[str, Any]:
+    def message(self, action: str, names: list[str], request_id: str, group: str, more: dict[str, Any]) -> dict[str, Any]:
         raise NotImplementedError
 
     def ping_message(self, request_id: str) -> dict[str, Any]:
@@ -173,8 +182,20 @@ class SubscriberCore(SessionCore):
         asked = self._all("asked") if part is None else _in_state(part, "asked")
         entries = [entry for entry in asked if entry.name in granted]
         for entry in entries:
-            entry.state = "live"
+            entry.state, entry.is_known = "live", True
         _check(entries)
+
+    def acknowledged(self, detail: dict[str, Any], pos: str | None, is_recovered: bool | None) -> None:
+        """After the grants of a request. With a recovered name the missed messages follow, and have the next position."""
+        if not self._is_resuming and not is_recovered:
+            self.options.since = pos
+        self._emit("subscribed", detail)
+
+    def reported(self, message: dict[str, Any]) -> None:
+        bus, is_lost = message.get("bus"), message.get("lost", False)
+        if bus != self.bus or is_lost:
+            self.bus = bus
+            self._emit("bus", bus, is_lost)
 
     def admitted(self, address: str, token: str | None) -> None:
         """The server has admitted the client with a token. Another token may be granted more."""
@@ -205,6 +226,7 @@ class SubscriberCore(SessionCore):
 
     def opened(self, address: str, token: str | None) -> None:
         self._is_up = True
+        self.bus = None
         for entry in self._names.values():
             entry.is_alone = False
         self.admitted(address, token)
@@ -216,6 +238,8 @@ class SubscriberCore(SessionCore):
         super().changed(status)
         if status in ("open", "stale"):
             return
+        for entry in self._all("live"):
+            entry.since = self.position
         for entry in self._all("live", "asked"):
             entry.state = "wanted"
         if status == "closed":
@@ -251,13 +275,18 @@ class SubscriberCore(SessionCore):
         return _in_state(self._names.values(), *states)
 
     def _entry(self, name: str, group: str) -> _Entry:
-        entry = self._names.setdefault((group, name), _Entry(name, group))
+        since = self.position if self.position == self._given else None
+        entry = self._names.setdefault((group, name), _Entry(name, group, since=since))
         if entry.is_refused:
             entry.state = "wanted"
         return entry
 
     def _ask(self) -> None:
         """Gives up what nobody wants any more, and asks for what is wanted."""
+        self._ask_all()
+        self._is_resuming = self._resuming > 0 or any("since" in self._more(entry) for entry in self._all("wanted"))
+
+    def _ask_all(self) -> None:
         while not (self.is_serial and self._asking):
             gone = [entry for entry in self._names.values() if not entry.subscriptions]
             held = self._part(_in_state(gone, "live", "asked") if self._is_up else [])
@@ -275,16 +304,32 @@ class SubscriberCore(SessionCore):
         """The first names that go in a request together."""
         if not entries or entries[0].is_alone:
             return entries[:1]
-        return [entry for entry in entries if entry.group == entries[0].group and not entry.is_alone][:self.part_max]
+        kind = self._kind(entries[0])
+        return [entry for entry in entries if self._kind(entry) == kind and not entry.is_alone][:self.part_max]
+
+    def _kind(self, entry: _Entry) -> tuple[str, dict[str, Any]]:
+        return entry.group, self._more(entry) if entry.state == "wanted" else {}
+
+    def _more(self, entry: _Entry) -> dict[str, Any]:
+        """The members of a request. A position that has moved without the name would skip messages of the name."""
+        if entry.group:
+            return {}
+        more: dict[str, Any] = {"since": entry.since} if entry.since and entry.since == self.position else {}
+        if self.options.last is not None and (more or not entry.is_known):
+            more["last"] = self.options.last
+        return more
 
     def _request(self, action: str, part: list[_Entry], state: State) -> None:
-        names = [entry.name for entry in part]
+        names, more = [entry.name for entry in part], self._more(part[0]) if state == "asked" else {}
+        is_resuming = "since" in more
         for entry in part:
             entry.state = state
         self._asking += 1
+        self._resuming += is_resuming
 
         def done(request: Request) -> None:
             self._asking -= 1
+            self._resuming -= is_resuming
             error = request.error
             if error is None:
                 self._answered(part, request.response)
@@ -298,7 +343,7 @@ class SubscriberCore(SessionCore):
                     entry.state = "wanted"
             self._ask()
 
-        self.ask(self.now, lambda request_id: self.message(action, names, request_id, part[0].group),
+        self.ask(self.now, lambda request_id: self.message(action, names, request_id, part[0].group, more),
                  is_safe=False, is_quiet=True, is_bound=True, on_done=done)
 
     def _answered(self, part: list[_Entry], response: dict[str, Any]) -> None:
@@ -358,8 +403,9 @@ class TradesCore(SubscriberCore):
     def names(self, names: str | Iterable[str]) -> list[str]:
         return [name.upper() for name in super().names(names)]
 
-    def message(self, action: str, names: list[str], request_id: str, group: str) -> dict[str, Any]:
-        return {"action": action + "_candles", "symbols": names, "interval": group} if group else {"action": action, "symbols": names}
+    def message(self, action: str, names: list[str], request_id: str, group: str, more: dict[str, Any]) -> dict[str, Any]:
+        own = {"action": action + "_candles", "interval": group} if group else {"action": action}
+        return own | {"symbols": names} | more
 
     def subscribe_candles(self, now: float, symbols: str | Iterable[str], interval: str,
                           handler: Callable[..., object] | None = None) -> SubscriptionCore:
@@ -371,6 +417,7 @@ class TradesCore(SubscriberCore):
         return {interval: symbols for interval in ("1s", "1m", "5m") if (symbols := self.live(interval))}
 
     def receive(self, message: Any, kept: bool) -> None:
+        self.hear(message)
         type, data, timestamp = message.get("type"), message.get("data"), message.get("timestamp")
         if type == "trade":
             symbol = data.get("symbol") if isinstance(data, dict) else None
@@ -379,6 +426,8 @@ class TradesCore(SubscriberCore):
         if type == "candle":
             self.deliver(data.get("symbol"), data.get("interval"), data, data)
             return self._emit("candle", data)
+        if type == "status":
+            return self.reported(message)
         data = data or {}
         if data.get("connectionId"):
             return self._emit("welcome", data)
@@ -392,3 +441,5 @@ class TradesCore(SubscriberCore):
         is_asked = request is not None and asked == (action + "_candles" if interval else action, interval)
         if request is not None and is_asked and (action != "subscribe" or set(request.message["symbols"]) <= set(current)):
             self._settle(request, data or {"timestamp": timestamp})
+        if action == "subscribe" and not interval:
+            self.acknowledged(data, message.get("pos"), data.get("recovered"))

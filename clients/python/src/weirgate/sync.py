@@ -18,7 +18,7 @@ from typing import Any, Generic, Self, TypeVar, Unpack
 from . import aio
 from .core import Close, Gap, RequestError, Status
 from .options import (
-    Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade, TradesOptions, Url,
+    Bus, Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade, TradesOptions, Url,
 )
 from .sessions import Push
 
@@ -188,6 +188,14 @@ class _Subscriber(Connection[Item]):
     def subscriptions(self) -> list[str]:
         """The names granted on this connection."""
         return self._inner.subscriptions
+
+    @property
+    def position(self) -> str | None:
+        return self._inner.position
+
+    @property
+    def bus(self) -> Bus | None:
+        return self._inner.bus
 
     def subscribe(self, names: str | Iterable[str], handler: Callable[..., object] | None = None) -> Subscription[Item]:
         """Wants the names until `unsubscribe()` of the returned Subscription; does not wait for the server."""
