@@ -1,5 +1,5 @@
-import { SessionEvents } from "./session.js";
-import { Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
+import { Why } from "./session.js";
+import { HistoryEvents, HistoryOptions, Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
 import { Address, FeedEvent, Gap } from "./weirgate.js";
 
 /** A published message. */
@@ -10,20 +10,10 @@ export interface ChannelMessage<Data = any> {
   /** The matching pattern; null for an exact name. */
   pattern: string | null;
   data: Data;
-  /** With a history on the server: the number of the message among the messages of the name or pattern. */
-  offset?: number;
-  /** On the first message of an epoch; offsets of different epochs are unrelated. */
-  epoch?: string;
   /** The last value, from before the subscription. */
   retained?: true;
   /** ISO 8601, UTC. */
   timestamp: string;
-}
-
-/** A position in the messages of a name or pattern. */
-export interface Position {
-  epoch: string;
-  offset: number;
 }
 
 export interface ChannelsWelcome {
@@ -40,29 +30,26 @@ export interface ChannelsAcknowledgement {
   channels: string[];
   /** Why the other names were not granted. */
   errors?: string[];
-  /** With a history on the server: the current position of each name. */
-  positions?: Record<string, Position>;
-  /** On a new connection: whether all missed messages of a name follow. If false, no missed message follows. */
+  /** After a request with a position: whether all missed messages of a name follow. If false, no missed message follows. */
   recovered?: Record<string, boolean>;
+  /** Of the names that are not recovered. */
+  why?: Record<string, Why>;
   seq: number;
   timestamp: string;
 }
 
 export { Gap };
 
-export interface ChannelsOptions<Data = any> extends SubscriberOptions<Channels<Data>> {
+export interface ChannelsOptions<Data = any> extends SubscriberOptions<Channels<Data>>, HistoryOptions<ChannelsAcknowledgement> {
   onData?: (message: ChannelMessage<Data>) => void;
   onWelcome?: (welcome: ChannelsWelcome) => void;
-  /** Each acknowledgement of a subscription, including renewals on a new connection. */
-  onSubscribed?: (acknowledgement: ChannelsAcknowledgement) => void;
   /** Called before the first message after a gap. Never with the replaced gateway: its numbers do not show gaps. */
   onGap?: (gap: Gap) => void;
 }
 
-export interface ChannelsEvents<Data = any> extends SessionEvents {
+export interface ChannelsEvents<Data = any> extends HistoryEvents<ChannelsAcknowledgement> {
   data: FeedEvent<ChannelMessage<Data>>;
   welcome: FeedEvent<ChannelsWelcome>;
-  subscribed: FeedEvent<ChannelsAcknowledgement>;
   gap: FeedEvent<Gap>;
 }
 

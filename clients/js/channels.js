@@ -7,8 +7,6 @@ const LATER = /^(Too many|Keys)/;
 export class Channels extends Subscriber {
   #seq = 0;
   #counts = false;
-  // The last message of each granted name; undefined without a history on the server.
-  #positions = new Map();
   // Address and token.
   #as;
   #endsAt;
@@ -23,16 +21,8 @@ export class Channels extends Subscriber {
   names(channels) {
     return [channels].flat();
   }
-  message(action, channels, requestId) {
-    return { action, channels, since: action === "subscribe" ? this.#since(channels) : undefined, requestId };
-  }
-
-  /** The positions of names that were granted before; without a position the server reports a name as not recovered. */
-  #since(channels) {
-    const known = channels.filter((name) => this.#positions.has(name));
-    // A server without a history has told no position.
-    if (!known.length || ![...this.#positions.values()].some(Boolean)) return undefined;
-    return Object.fromEntries(known.map((name) => [name, this.#positions.get(name) ?? { epoch: "", offset: 0 }]));
+  message(action, channels, requestId, _, more) {
+    return { action, channels, ...more, requestId };
   }
 
   opened(...as) {
@@ -43,25 +33,6 @@ export class Channels extends Subscriber {
   changed(status) {
     super.changed(status);
     if (status !== "open" && status !== "stale") this.#plan(NaN);
-  }
-  forget(channels) {
-    for (const name of channels) this.#positions.delete(name);
-  }
-
-  #subscribed(message) {
-    const { channels, positions = {}, recovered = {} } = message;
-    const now = new Map(Object.entries(positions));
-    // With `true` the missed messages follow.
-    for (const name of channels) if (recovered[name] !== true) this.#positions.set(name, now.get(name));
-    this.emit("subscribed", message);
-  }
-
-  #data(message) {
-    const { channel, pattern, data, offset } = message, name = pattern ?? channel;
-    const { epoch = this.#positions.get(name)?.epoch } = message;
-    if (offset && epoch) this.#positions.set(name, { epoch, offset });
-    this.deliver(name, "", message, data, message);
-    this.emit("data", message);
   }
 
   /** The gateway's clock tells how long the token lasts: a client's clock may be wrong. */
@@ -106,19 +77,26 @@ export class Channels extends Subscriber {
   }
 
   receive(message) {
-    const { type, seq, requestId = null, error } = message;
+    const { type, seq, requestId = null, error, channel, channels, pattern, data, pos, recovered = {} } = message;
+    this.hear(message);
     // The replaced gateway counts over all clients: the numbers show no losses of this client.
     if (this.#seq === 0) this.#counts = seq === 1;
     if (this.#counts && seq > this.#seq + 1) this.emit("gap", { first: this.#seq + 1, last: seq - 1 });
     this.#seq = seq;
-    if (type === "data") return this.#data(message);
+    if (type === "data") {
+      this.deliver(pattern ?? channel, "", message, data, message);
+      return this.emit("data", message);
+    }
+    if (type === "status") return this.reported(message);
     const request = this.asked(requestId);
     if (type === "connected" || type === "authenticated") this.#admitted(message, request);
     if (type === "connected") return this.emit("welcome", message);
     if (type === "error") return this.refuse(request, "refused", error);
-    if (type === "subscribed") this.#subscribed(message);
     if (request) request.resolve(message);
+    if (type !== "subscribed") return;
     // After the timeout of the request.
-    else if (type === "subscribed") this.granted(message.channels);
+    if (!request) this.granted(channels);
+    // A response that grants nothing says nothing about the history.
+    this.acknowledged(type, message, pos, !channels.length || Object.values(recovered).includes(true));
   }
 }

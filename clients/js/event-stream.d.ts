@@ -4,9 +4,9 @@
  * subprotocols are left out.
  *
  * `send` reopens the stream with the message in the query; messages of a tick go together. Subscriptions and `identify`
- * are sent again with each later message, other messages once. Messages from the gateway between the two streams are
- * lost. A new token is refused, because queries are in logs. A ping gets a local response if data came from the gateway in
- * the last 45 s.
+ * are sent again with each later message, without `since`; other messages are sent once. A gateway with a history gets the
+ * newest position in `Last-Event-ID`, and sends the messages between the two streams; without a history these are lost. A new
+ * token is refused, because queries are in logs. A ping gets a local response if data came from the gateway in the last 45 s.
  */
 export class EventStream {
   constructor(url: string | URL, protocols?: string | string[]);

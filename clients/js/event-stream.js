@@ -12,6 +12,8 @@ const REOPEN_MS = 300;
 const ALIVE_MS = 45_000;
 /** Too much for a request: a repetition would fail too. */
 const TOO_MUCH = new Set([400, 414, 431]);
+/** The types of responses. */
+const ANSWERS = new Set(["success", "subscribed", "unsubscribed", "pong", "response", "error"]);
 
 /** By origin: whether a WebSocket opened last, and the failures since. */
 const origins = new Map();
@@ -42,6 +44,10 @@ export class EventStream extends Shape {
   #timer;
   #openedAt = -Infinity;
   #heardAt = 0;
+  // The newest position, and the number of responses until another position counts: a stream that is cut before has not
+  // brought all missed messages.
+  #id;
+  #due = 0;
 
   constructor(url, protocols = []) {
     super();
@@ -65,6 +71,7 @@ export class EventStream extends Shape {
     // The old stream is ignored: old responses would be taken for responses to this message.
     this.#abort?.abort();
     this.#abort = null;
+    if (isKept(message)) this.#id = message.since ?? message.data?.since ?? this.#id;
     this.#batch.push({ text, message });
     this.#timer ??= setTimeout(() => this.#reopen(), Math.max(0, this.#openedAt + REOPEN_MS - now()));
   }
@@ -91,17 +98,18 @@ export class EventStream extends Shape {
 
   #reopen() {
     this.#timer = undefined;
-    const batch = this.#batch.splice(0), kept = this.#kept.map(({ text }) => text), sent = batch.map(({ text }) => text);
+    const batch = this.#batch.splice(0), kept = [...this.#kept];
     for (const one of batch) this.#keep(one);
     // The order of subscriptions does not matter: the responses to new messages come first.
-    const adds = batch.every(({ message }) => isOf(message, "subscribe"));
-    this.#run(adds ? [...sent, ...kept] : [...kept, ...sent]);
+    const adds = batch.every(({ message }) => isOf(message, "subscribe")), all = adds ? [...batch, ...kept] : [...kept, ...batch];
+    this.#due = this.#id ? 1 + all.findLastIndex((one) => isKept(one.message)) : 0;
+    this.#run(all.map(({ text }) => text));
   }
 
   /** Keeps subscriptions and `identify` for reopenings; any other message is sent once. */
   #keep(one) {
     const { message } = one;
-    if (isOf(message, "subscribe") || message.event === "identify") this.#kept.push(one);
+    if (isKept(message)) this.#kept.push(withoutSince(one));
     if (!isOf(message, "unsubscribe")) return;
     const gone = new Set(names(message));
     this.#kept = this.#kept.flatMap((other) => {
@@ -114,10 +122,15 @@ export class EventStream extends Shape {
   }
 
   async #run(messages) {
-    const abort = (this.#abort = new AbortController()), url = new URL(this.#url);
+    const abort = (this.#abort = new AbortController()), url = new URL(this.#url), asked = { ...this.#headers };
+    if (this.#id) {
+      asked["Last-Event-ID"] = this.#id;
+      // The older position would win.
+      url.searchParams.delete("since");
+    }
     for (const message of messages) url.searchParams.append("send", message);
     try {
-      const response = await fetch(url, { headers: this.#headers, signal: abort.signal, cache: "no-store" });
+      const response = await fetch(url, { headers: asked, signal: abort.signal, cache: "no-store" });
       const { headers, ok, status } = response;
       if (!ok || !headers.get("content-type")?.startsWith("text/event-stream")) {
         abort.abort();
@@ -153,10 +166,11 @@ export class EventStream extends Shape {
       rest = lines.pop();
       for (const line of lines) {
         if (abort !== this.#abort) return;
-        const [, field, text] = /^(data|event): ?(.*)$/s.exec(line) ?? [];
+        const [, field, text] = /^(data|event|id): ?(.*)$/s.exec(line) ?? [];
         if (field === "data") event.data = "data" in event ? `${event.data}\n${text}` : text;
-        else if (field) event.type = text;
+        else if (field) event[field] = text;
         else if (line === "") {
+          this.#hear(event);
           if ("data" in event) this.#take(event);
           event = {};
         }
@@ -164,14 +178,24 @@ export class EventStream extends Shape {
     }
   }
 
-  #take({ type, data }) {
-    if (type === "close") {
+  #hear(event) {
+    if (this.#due) {
+      const { type, data } = parsed(event.data);
+      if (ANSWERS.has(type) && !data?.connectionId) this.#due -= 1;
+      // The client keeps positions too.
+      if (this.#due) event.data &&= event.data.replace(/(,"pos":")[^"]+(?="\}$)/, `$1${this.#id}`);
+    }
+    if (!this.#due) this.#id = event.id || this.#id;
+  }
+
+  #take({ event, data }) {
+    if (event === "close") {
       const { code, reason } = parsed(data);
       this.#stop();
       return this.#closed(code ?? 1006, reason ?? "", true);
     }
     const bytes = () => Uint8Array.from(atob(data), (one) => one.charCodeAt(0)).buffer;
-    this.onmessage?.({ data: type === "binary" ? bytes() : data });
+    this.onmessage?.({ data: event === "binary" ? bytes() : data });
   }
 
   #stop() {
@@ -253,5 +277,14 @@ function parsed(text) {
   }
 }
 
+/** An old position would bring messages again. */
+function withoutSince(one) {
+  const { since, data, ...left } = one.message;
+  if (!since && !data?.since) return one;
+  const message = { ...left, data: data && { ...data, since: undefined } };
+  return { text: JSON.stringify(message), message };
+}
+
+const isKept = (message) => isOf(message, "subscribe") || message.event === "identify";
 const isOf = ({ action }, name) => action === name || action === `${name}_candles`;
 const names = ({ symbols, channels }) => [symbols ?? channels ?? []].flat();

@@ -6,8 +6,17 @@ export class Devices extends Session {
     return "push";
   }
 
+  get query() {
+    return { ...super.query, since: this.options.deviceId && this.position };
+  }
+  opened() {
+    this.isResuming = Boolean(this.position);
+    super.opened();
+  }
+
   identify(deviceId, options) {
-    return this.ask((request_id) => ({ event: "identify", request_id, data: { device_id: deviceId } }), options);
+    const data = { device_id: deviceId, since: this.position ?? undefined };
+    return this.ask((request_id) => ({ event: "identify", request_id, data }), options);
   }
 
   request(event, data = {}, options) {
@@ -22,13 +31,21 @@ export class Devices extends Session {
     return requestMs;
   }
 
-  receive({ type, event, request_id, data, error }) {
+  receive(message) {
+    const { type, event, request_id, data, error, pos } = message;
+    this.hear(message);
     if (event === "gateway.identify_required") return this.emit("identify", data);
     if (type === "event") return this.emit("push", { event, data });
     // Responses come in the order of the requests: a message refused unread is the oldest in flight.
     const request = request_id !== null ? this.asked(request_id) : event === "gateway" ? this.asked() : undefined;
     // Later connections identify by the address.
-    if (type === "response" && event === "identify") this.options.deviceId = data.device_id;
+    if (event === "identify") {
+      this.isResuming = false;
+      if (!error) {
+        this.options.deviceId = data.device_id;
+        this.acknowledged("identified", data, pos, data.recovered);
+      }
+    }
     if (error) this.refuse(request, error.code, error.message, error.details);
     else request?.resolve(data);
   }

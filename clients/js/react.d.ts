@@ -1,5 +1,6 @@
 import type { Channels, ChannelMessage } from "./channels.js";
 import type { Trade, Trades } from "./trades.js";
+import type { Bus } from "./subscriber.js";
 import { Connection, Status } from "./weirgate.js";
 
 type AnyConnection = Connection<any, any, any>;
@@ -28,6 +29,8 @@ export interface Channel<Data, Message> {
   value: Data | undefined;
   /** Of channels the message with `value`, of trades the time of the broadcast. */
   message: Message | undefined;
+  /** "away": the server gets no messages, so `value` may be old. */
+  bus: Bus | undefined;
   /** Why the server refuses the name. */
   error: string | undefined;
 }

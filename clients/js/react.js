@@ -21,9 +21,9 @@ export function useFeed(source, deps = []) {
 export function useChannel(client, name) {
   return useStore((take) => {
     if (!client) return () => {};
-    const show = (news) => take({ status: client.status, client, error: Object.values(sub.refused)[0], ...news });
+    const show = (news) => take({ status: client.status, client, bus: client.bus, error: Object.values(sub.refused)[0], ...news });
     const sub = client.subscribe(name, (value, message) => show({ value, message }));
-    const leave = listen(client, ["status", "subscribed", "error"], () => show());
+    const leave = listen(client, ["status", "subscribed", "bus", "error"], () => show());
     show();
     return () => {
       leave();

@@ -42,6 +42,8 @@ export class Session<Events, Item> extends Connection<never, Events, Item> {
   protected isResuming: boolean;
   /** Keeps the position of a message. */
   protected hear(message: { pos?: string }): void;
+  /** Emits an acknowledgement, and keeps the position unless missed messages follow. */
+  protected acknowledged(type: string, detail: object, pos: string | undefined, isRecovered?: boolean): void;
   /** Whether a request waits for the previous response, because responses do not name the request. */
   protected get isSerial(): boolean;
   /**

@@ -24,6 +24,12 @@ export class Session extends Connection {
     if (pos && !this.isResuming) this.options.since = pos;
   }
 
+  /** With `isRecovered` the missed messages follow, and have the next position. */
+  acknowledged(type, detail, pos, isRecovered) {
+    if (!this.isResuming && !isRecovered) this.options.since = pos;
+    this.emit(type, detail);
+  }
+
   ask(make, { signal, isSafe = true, isQuiet = false, isBound = false, done } = {}) {
     const response = new Promise((resolve, reject) => {
       signal?.throwIfAborted();

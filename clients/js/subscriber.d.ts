@@ -1,4 +1,4 @@
-import { RequestOptions, ResumeOptions, Session, SessionEvents, SessionOptions, Why } from "./session.js";
+import { RequestOptions, ResumeOptions, Session, SessionEvents, SessionOptions } from "./session.js";
 import { FeedEvent } from "./weirgate.js";
 
 export interface SubscriberOptions<Client> extends SessionOptions<Client> {
@@ -60,6 +60,4 @@ export class Subscriber<Events, Item> extends Session<Events, Item> {
   protected admitted(address: string | URL, token?: string | null): void;
   /** A new token does not grant the names. */
   protected revoked(names: readonly string[]): void;
-  /** Names of `group` that nobody wants any more. */
-  protected forget(names: readonly string[]): void;
 }

@@ -141,19 +141,11 @@ export class Subscriber extends Session {
     queueMicrotask(() => this.emit("error", error));
   }
 
-  /** After the grants of a request. With a recovered name the missed messages follow, and have the next position. */
-  acknowledged(detail, pos, isRecovered) {
-    if (!this.isResuming && !isRecovered) this.options.since = pos;
-    this.emit("subscribed", detail);
-  }
-
   reported({ bus, lost = false }) {
     if (bus === this.bus && !lost) return;
     this.bus = bus;
     this.emit("bus", bus, { lost });
   }
-
-  forget() {}
 
   opened(...as) {
     this.#isUp = true;
@@ -216,9 +208,8 @@ export class Subscriber extends Session {
   #askAll() {
     while (!(this.isSerial && this.#asking)) {
       const gone = [...this.#names.values()].filter(({ subs }) => !subs.size);
-      const held = this.#part(gone, "live", "asked"), left = held ?? gone;
-      for (const { name, group } of left) this.#names.delete(keyOf(name, group));
-      this.forget(left.map(({ name }) => name));
+      const held = this.#part(gone, "live", "asked");
+      for (const { name, group } of held ?? gone) this.#names.delete(keyOf(name, group));
       const wanted = this.#part([...this.#names.values()], "wanted");
       if (held) this.#request("unsubscribe", held, "gone");
       else if (wanted) this.#request("subscribe", wanted, "asked");

@@ -135,6 +135,10 @@ export class Connection extends EventTarget {
   get kind() {
     return "message";
   }
+  get query() {
+    const { deviceId, maxHz } = this.options;
+    return { device_id: deviceId, max_hz: maxHz };
+  }
   opened() {}
   changed() {}
   receive(state, kept) {
@@ -172,11 +176,10 @@ export class Connection extends EventTarget {
   }
 
   #dial(WebSocket, given, token) {
-    const { protocols = [], deviceId, maxHz, tokenIn } = this.options;
+    const { protocols = [], tokenIn } = this.options;
     const url = new URL(given, globalThis.location?.href), offered = [protocols].flat();
     url.protocol = url.protocol.replace(/^http/, "ws");
-    if (deviceId) url.searchParams.set("device_id", deviceId);
-    if (maxHz) url.searchParams.set("max_hz", maxHz);
+    for (const [name, value] of Object.entries(this.query)) if (value) url.searchParams.set(name, value);
     // A subprotocol stays out of logs, but cannot hold every character.
     if (token && tokenIn !== "query" && /^[\w!#$%&'*+.^`|~-]+$/.test(token)) offered.unshift("bearer", token);
     else if (token) url.searchParams.set("token", token);

@@ -26,6 +26,7 @@ const TOLD = {
   bad: () => ["bad"],
   welcome: () => ["welcome"],
   identify: () => ["identify"],
+  identified: ({ recovered = null, why }) => ["identified", recovered, ...(why ? [why] : [])],
   error: ({ code }) => ["error", code],
   trade: (trade, timestamp) => ["trade", trade, timestamp],
   candle: ({ symbol, close, closed }) => ["candle", symbol, close, closed],
@@ -168,6 +169,7 @@ class Run {
   token_asked(refused) { assert.equal(this.asked.at(-1).refused, refused); }
   questions(count) { assert.equal(this.asked.length, count); }
   token_used(token) { assert.deepEqual(latest().protocols, ["bearer", textOf(token)]); }
+  query(name, wanted) { assert.equal(new URL(latest().url).searchParams.get(name), wanted); }
   device_id(id) { assert.equal(new URL(latest().url).searchParams.get("device_id"), id); }
 }
 

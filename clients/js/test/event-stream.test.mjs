@@ -158,6 +158,50 @@ test("messages of a tick go together, subscriptions again with each later one, o
   assert.deepEqual(await send(once), [subscribe("b"), candles, once]);
 });
 
+/** Another stream for these messages: the messages of the query, and the header with the position. */
+async function reopened({ asked, stream }, ...messages) {
+  const { length } = asked;
+  for (const message of messages) stream.send(JSON.stringify(message));
+  await until(() => asked.length > length, 5_000, "another stream");
+  const { sent, headers, url } = asked.at(-1);
+  return [sent.map((text) => JSON.parse(text)), headers["last-event-id"], url.searchParams.get("since")];
+}
+
+test("a stream goes on from the newest position, and old positions are not sent again", async () => {
+  const { asked, url } = await streams();
+  const { stream, got } = streamOf(url), here = { asked, stream };
+  const write = async (...events) => {
+    const { length } = got;
+    for (const [message, id] of events) asked.at(-1).response.write(`${message ? `data: ${JSON.stringify(message)}\n` : ""}${id ? `id: ${id}\n` : ""}\n`);
+    await until(() => got.length === length + events.filter(([message]) => message).length, 5_000, "the messages");
+    return got.slice(length).map((text) => JSON.parse(text).pos);
+  };
+  const answer = { type: "subscribed", recovered: {} }, push = (pos) => [{ type: "data", pos }, pos];
+  await until(() => stream.readyState === 1, 5_000, "open");
+  assert.equal(asked[0].headers["last-event-id"], undefined);
+  assert.deepEqual(await reopened(here, { ...subscribe("a"), since: "s1" }), [[{ ...subscribe("a"), since: "s1" }], "s1", null]);
+  // What came before the response may be newer than what was missed.
+  assert.deepEqual(await write([{ type: "connected" }], push("p9")), [undefined, "s1"]);
+  assert.deepEqual(await reopened(here, subscribe("b")), [[subscribe("b"), subscribe("a")], "s1", null]);
+  assert.deepEqual(await write([answer], push("p3")), [undefined, "s1"], "a is not answered");
+  assert.deepEqual(await reopened(here, subscribe("c")), [[subscribe("c"), subscribe("a"), subscribe("b")], "s1", null]);
+  assert.deepEqual(await write([answer], [answer], [{ ...answer, pos: "p4" }, "p4"], push("p5")), [undefined, undefined, "p4", "p5"]);
+  assert.deepEqual(await reopened(here, unsubscribe("b", "c")), [[subscribe("a"), subscribe("b"), subscribe("c"), unsubscribe("b", "c")], "p5", null]);
+  assert.deepEqual(await write([answer], [answer], push("p6"), [answer], push("p7"), [undefined, "p8"], [{ type: "pong" }]), [undefined, undefined, "p5", undefined, "p7", undefined]);
+  assert.equal((await reopened(here, subscribe("d")))[1], "p8", "an id alone counts");
+});
+
+test("a device: the position in the address goes with the first id, and only an identify has a position", async () => {
+  const { asked, url } = await streams();
+  const { stream } = streamOf(`${url}&since=s1`), here = { asked, stream };
+  await until(() => stream.readyState === 1, 5_000, "open");
+  const lobby = { event: "lobby.create", data: { since: 2020 } }, identify = { event: "identify", data: { device_id: "d1" } };
+  assert.deepEqual(await reopened(here, lobby), [[lobby], undefined, "s1"]);
+  const first = { ...identify, data: { device_id: "d1", since: "s2" } };
+  assert.deepEqual(await reopened(here, first), [[first], "s2", null]);
+  assert.deepEqual(await reopened(here, lobby), [[identify, lobby], "s2", null]);
+});
+
 test("a ping and a second identify are answered without a request", async () => {
   const { asked, url } = await streams();
   const { stream, got } = streamOf(`${url}&device_id=d1`);

@@ -248,7 +248,7 @@ test("a token may be a text, and is not replaced", async () => {
 
 test("channels: what was missed while the network was away comes when it is back", async () => {
   const [redis, port, linkPort] = [await startRedis(), freePort(), freePort()];
-  startWeirgate(["channels", "--history", "100"], { REDIS_WS_GATEWAY_PORT: `${port}`, REDIS_URL: redis.url });
+  startWeirgate(["channels", "--history-ms", "60000", "--history-names", "market:*"], { REDIS_WS_GATEWAY_PORT: `${port}`, REDIS_URL: redis.url });
   await ready(port);
   const ends = new Set();
   let isCut = false;

@@ -51,6 +51,8 @@ async function main() {
   // @ts-expect-error symbols are texts
   trades.subscribe(5);
 
+  const renewed = new Channels("ws://localhost:8889/ws", { since: null, last: 5, onSubscribed: ({ recovered, why }) => recovered?.x === false && why?.x === "gap" });
+  const place: string | null | undefined = renewed.position;
   const channels = new Channels(new URL("ws://localhost:8889/ws"), { tokenIn: "query", onGap: ({ first, last }) => last - first });
   const { refused: reasons } = await channels.subscribe("market:tick:*", (data, { channel, pattern }) => [data, channel, pattern]);
   for await (const { channel, data, seq } of channels) console.log(channel, data, seq);
@@ -79,6 +81,7 @@ async function main() {
   for await (const { data } of typed) data.code.toUpperCase();
 
   const device = new Devices("ws://localhost:8000/ws", { deviceId: "d1", onPush: ({ event }) => event });
+  const { recovered } = await new Devices("ws://localhost:8000/ws", { since: device.position, onIdentified: ({ why }) => why === "off" }).identify("d3");
   const { code } = await device.request<{ code: string }>("lobby.create", {});
   try {
     await device.identify("d2");

@@ -22,6 +22,7 @@ TOLD = {
     "bad": lambda error, data: ["bad"],
     "welcome": lambda welcome: ["welcome"],
     "identify": lambda hint: ["identify"],
+    "identified": lambda data: ["identified", data.get("recovered"), *([data["why"]] if "why" in data else [])],
     "error": lambda error: ["error", error.code],
     "trade": lambda trade, timestamp: ["trade", trade, timestamp],
     "candle": lambda candle: ["candle", candle["symbol"], candle["close"], candle["closed"]],
@@ -280,6 +281,9 @@ class Run:
 
     def do_token_used(self, token):
         assert self.tokens_used[-1] == text_of(token)
+
+    def do_query(self, name, wanted):
+        assert self.core.query.get(name) == wanted
 
     def do_device_id(self, device_id):
         assert self.core.options.device_id == device_id

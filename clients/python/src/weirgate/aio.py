@@ -221,8 +221,7 @@ class Connection(Generic[Item]):
 
     async def _dial(self, url: str, token: str | None) -> ClientConnection:
         options = {**self._connect_options}
-        asked = {"device_id": self._core.options.device_id, "max_hz": self._core.options.max_hz}
-        query = [(name, str(value)) for name, value in asked.items() if value]
+        query = [(name, str(value)) for name, value in self._core.query.items() if value]
         if token and self._token_in == "query":
             query.append(("token", token))
         elif token:

@@ -1,4 +1,4 @@
-"""Channels without input or output: subscriptions, positions for missed messages, and new tokens before old ones end."""
+"""Channels without input or output: subscriptions, and new tokens before old ones end."""
 from __future__ import annotations
 
 import base64
@@ -30,29 +30,16 @@ class ChannelsCore(SubscriberCore):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # The last message of each granted name; None without a history on the server.
-        self._positions: dict[str, dict[str, Any] | None] = {}
         self._address, self._token = "", cast("str | None", None)
         # Of the token; then the time for a new token, and the longest wait for the token.
         self._ends_at = self._renew_at = self._late_at = math.inf
         self._is_asking = False
 
     def message(self, action: str, names: list[str], request_id: str, group: str, more: dict[str, Any]) -> dict[str, Any]:
-        message: dict[str, Any] = {"action": action, "channels": names, "requestId": request_id}
-        # A server without a history has told no position.
-        if action == "subscribe" and any(self._positions.values()):
-            # Without a position the server reports a name as not recovered.
-            nowhere = {"epoch": "", "offset": 0}
-            since = {name: self._positions[name] or nowhere for name in names if name in self._positions}
-            message |= {"since": since} if since else {}
-        return message
+        return {"action": action, "channels": names} | more | {"requestId": request_id}
 
     def ping_message(self, request_id: str) -> dict[str, Any]:
         return {"action": "ping", "requestId": request_id}
-
-    def forget(self, names: list[str]) -> None:
-        for name in names:
-            self._positions.pop(name, None)
 
     def opened(self, address: str, token: str | None) -> None:
         self._seq = 0
@@ -132,10 +119,15 @@ class ChannelsCore(SubscriberCore):
     # ---- Messages
 
     def receive(self, message: Any, kept: bool) -> None:
+        self.hear(message)
         self._count_seq(message.get("seq", 0))
         type = message.get("type")
         if type == "data":
-            return self._data(message)
+            name = message["channel"] if message.get("pattern") is None else message["pattern"]
+            self.deliver(name, "", message, message.get("data"), message)
+            return self._emit("data", message)
+        if type == "status":
+            return self.reported(message)
         request_id = message.get("requestId")
         request = None if request_id is None else self._asked(request_id)
         if type in ("connected", "authenticated"):
@@ -145,27 +137,17 @@ class ChannelsCore(SubscriberCore):
         if type == "error":
             return self._refuse_request(request, "refused", message.get("error"))
         if type == "subscribed":
-            self._subscribed(message)
+            self._emit("subscribed", message)
         if request is not None:
             self._settle(request, message)
-        elif type == "subscribed":
-            self.granted(message.get("channels", []))
-
-    def _data(self, message: dict[str, Any]) -> None:
-        name: str = message["channel"] if message.get("pattern") is None else message["pattern"]
-        offset, epoch = message.get("offset"), message.get("epoch") or (self._positions.get(name) or {}).get("epoch")
-        if offset and epoch:
-            self._positions[name] = {"epoch": epoch, "offset": offset}
-        self.deliver(name, "", message, message.get("data"), message)
-        self._emit("data", message)
-
-    def _subscribed(self, message: dict[str, Any]) -> None:
-        positions, recovered, channels = message.get("positions", {}), message.get("recovered", {}), message.get("channels", [])
-        for name in channels:
-            # With true the missed messages follow.
-            if recovered.get(name) is not True:
-                self._positions[name] = positions.get(name)
-        self._emit("subscribed", message)
+        if type != "subscribed":
+            return
+        channels = message.get("channels", [])
+        if request is None:
+            # After the timeout of the request.
+            self.granted(channels)
+        # A response that grants nothing says nothing about the history.
+        self.acknowledged(message.get("pos"), not channels or True in message.get("recovered", {}).values())
 
     def _count_seq(self, seq: int) -> None:
         # The replaced gateway counts over all clients: the numbers show no losses of this client.

@@ -331,6 +331,11 @@ class Core:
 
     # ---- Methods for typed clients to override.
 
+    @property
+    def query(self) -> dict[str, Any]:
+        """The parameters of the address, without those that are None."""
+        return {"device_id": self.options.device_id, "max_hz": self.options.max_hz}
+
     def opened(self, address: str, token: str | None) -> None:
         pass
 

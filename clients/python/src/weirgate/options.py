@@ -68,10 +68,6 @@ class ChannelMessage(TypedDict, Generic[Data]):
     data: Data
     timestamp: str
     """ISO 8601, UTC."""
-    offset: NotRequired[int]
-    """With a history on the server: the number of the message among the messages of the name or pattern."""
-    epoch: NotRequired[str]
-    """On the first message of an epoch; offsets of different epochs are unrelated."""
     retained: NotRequired[bool]
     """The last value, from before the subscription."""
 
@@ -146,7 +142,7 @@ class HistoryOptions(ResumeOptions, total=False):
     """The newest messages of each name, 1 to 100: with the first subscription, and where missed messages do not follow."""
     on_subscribed: Callable[[dict[str, Any]], object]
     """Each acknowledgement of names, also on a new connection; `recovered` says whether all missed messages follow. If false,
-    no missed message follows, and `why` is a `Why`."""
+    no missed message follows, and `why` is a `Why`. Of channels, both are by name."""
     on_bus: Callable[[Bus, bool], object]
     """The bus went or came back; the flag: messages were lost. The first status of a connection counts as a change."""
 
@@ -159,19 +155,18 @@ class TradesOptions(SubscriberOptions, HistoryOptions, total=False):
     on_welcome: Callable[[dict[str, Any]], object]
 
 
-class ChannelsOptions(SubscriberOptions, Generic[Data], total=False):
+class ChannelsOptions(SubscriberOptions, HistoryOptions, Generic[Data], total=False):
     on_data: Callable[[ChannelMessage[Data]], object]
     on_welcome: Callable[[dict[str, Any]], object]
     on_gap: Callable[[Gap], object]
     """Called before the first message after a gap. Never with the replaced gateway: its numbers do not show gaps."""
-    on_subscribed: Callable[[dict[str, Any]], object]
-    """Each acknowledgement of a subscription, including renewals on a new connection. With a history on the server,
-    `recovered` says for each name whether all missed messages follow; if false, no missed message follows."""
 
 
-class DevicesOptions(SessionOptions, total=False):
+class DevicesOptions(SessionOptions, ResumeOptions, total=False):
     device_id: str
     """The id in the address. Without an id the device calls `identify`."""
     on_push: Callable[[Push], object]
     on_identify: Callable[[dict[str, Any]], object]
     """The gateway requests `identify`."""
+    on_identified: Callable[[dict[str, Any]], object]
+    """The response to `identify`, and on a new connection to the position in the address: `device_id`, `recovered`, and `why`."""

@@ -60,6 +60,11 @@ class SessionCore(Core):
         if (pos := message.get("pos")) and not self._is_resuming:
             self.options.since = pos
 
+    def acknowledged(self, pos: str | None, is_recovered: bool | None) -> None:
+        """With `is_recovered` the missed messages follow, and have the next position."""
+        if not self._is_resuming and not is_recovered:
+            self.options.since = pos
+
     def ask(self, now: float, make: Callable[[str], dict[str, Any]], *, is_safe: bool = True, is_quiet: bool = False,
             is_bound: bool = False, on_done: Callable[[Request], None] | None = None) -> Request:
         """Makes a request with the message that `make` returns for an id. Without a connection the request waits for the next
@@ -141,8 +146,16 @@ class DevicesCore(SessionCore):
 
     kind = "push"
 
+    @property
+    def query(self) -> dict[str, Any]:
+        return super().query | {"since": self.position if self.options.device_id else None}
+
+    def opened(self, address: str, token: str | None) -> None:
+        self._is_resuming = bool(self.position)
+        super().opened(address, token)
+
     def identify(self, now: float, device_id: str, **how: Any) -> Request:
-        return self.ask(now, _identify(device_id), **how)
+        return self.ask(now, _identify(device_id, self.position), **how)
 
     def request(self, now: float, event: str, data: dict[str, Any] | None = None, **how: Any) -> Request:
         data = data or {}
@@ -154,6 +167,7 @@ class DevicesCore(SessionCore):
         return self.options.request_ms
 
     def receive(self, message: Any, kept: bool) -> None:
+        self.hear(message)
         type, event, data, error = (message.get(key) for key in ("type", "event", "data", "error"))
         if event == "gateway.identify_required":
             return self._emit("identify", data)
@@ -163,13 +177,18 @@ class DevicesCore(SessionCore):
         # Responses come in the order of the requests: a message refused unread is the oldest in flight.
         request = self._asked(request_id) if request_id is not None or event == "gateway" else None
         # Later connections identify by the address.
-        if type == "response" and event == "identify":
-            self.options.device_id = data["device_id"]
+        if event == "identify":
+            self._is_resuming = False
+            if not error:
+                self.options.device_id = data["device_id"]
+                self.acknowledged(message.get("pos"), data.get("recovered"))
+                self._emit("identified", data)
         if error:
             self._refuse_request(request, error["code"], error["message"], error.get("details"))
         elif request is not None:
             self._settle(request, data)
 
 
-def _identify(device_id: str | None) -> Callable[[str], dict[str, Any]]:
-    return lambda request_id: {"event": "identify", "request_id": request_id, "data": {"device_id": device_id}}
+def _identify(device_id: str | None, since: str | None = None) -> Callable[[str], dict[str, Any]]:
+    data = {"device_id": device_id} | ({"since": since} if since else {})
+    return lambda request_id: {"event": "identify", "request_id": request_id, "data": data}

@@ -167,9 +167,6 @@ class SubscriberCore(SessionCore):
     def ping_message(self, request_id: str) -> dict[str, Any]:
         return {"action": "ping"}
 
-    def forget(self, names: list[str]) -> None:
-        """Nobody wants the names any more."""
-
     # ---- For typed clients to call.
 
     def live(self, group: str) -> list[str]:
@@ -184,12 +181,6 @@ class SubscriberCore(SessionCore):
         for entry in entries:
             entry.state, entry.is_known = "live", True
         _check(entries)
-
-    def acknowledged(self, detail: dict[str, Any], pos: str | None, is_recovered: bool | None) -> None:
-        """After the grants of a request. With a recovered name the missed messages follow, and have the next position."""
-        if not self._is_resuming and not is_recovered:
-            self.options.since = pos
-        self._emit("subscribed", detail)
 
     def reported(self, message: dict[str, Any]) -> None:
         bus, is_lost = message.get("bus"), message.get("lost", False)
@@ -292,7 +283,6 @@ class SubscriberCore(SessionCore):
             held = self._part(_in_state(gone, "live", "asked") if self._is_up else [])
             for entry in held or gone:
                 del self._names[entry.group, entry.name]
-            self.forget([entry.name for entry in held or gone])
             if held:
                 self._request("unsubscribe", held, "gone")
             elif wanted := self._part(self._all("wanted") if self._is_up else []):
@@ -442,4 +432,5 @@ class TradesCore(SubscriberCore):
         if request is not None and is_asked and (action != "subscribe" or set(request.message["symbols"]) <= set(current)):
             self._settle(request, data or {"timestamp": timestamp})
         if action == "subscribe" and not interval:
-            self.acknowledged(data, message.get("pos"), data.get("recovered"))
+            self.acknowledged(message.get("pos"), data.get("recovered"))
+            self._emit("subscribed", data)

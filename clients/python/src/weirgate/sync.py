@@ -246,6 +246,10 @@ class Devices(Connection[Push]):
     def __init__(self, url: Url, **options: Unpack[DevicesOptions]) -> None:
         self._begin(url, {**options})
 
+    @property
+    def position(self) -> str | None:
+        return self._inner.position
+
     def identify(self, device_id: str) -> dict[str, Any]:
         return self._run(self._inner.identify(device_id))
 
