@@ -199,7 +199,7 @@ test("a component without a client waits; another name begins without the old va
   channels.close();
 });
 
-test("trades: the newest trade of a symbol", async () => {
+test("trades: the newest trade of a symbol, and whether the gateway gets any", async () => {
   const trades = new Trades("ws://feed.example/", { WebSocket: Socket }), socket = Socket.all.at(-1);
   const [Shown, seen] = shown(() => useChannel(trades, "aapl"));
   let root;
@@ -209,6 +209,9 @@ test("trades: the newest trade of a symbol", async () => {
   socket.message({ type: "trade", data: { symbol: "AAPL", price: 2 }, timestamp: 7 });
   frame();
   assert.deepEqual([seen.feed.value, seen.feed.message], [{ symbol: "AAPL", price: 2 }, 7]);
+  socket.message({ type: "status", bus: "away", timestamp: 8 });
+  frame();
+  assert.equal(seen.feed.bus, "away");
   await act(async () => root.unmount());
   trades.close();
 });

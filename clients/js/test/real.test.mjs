@@ -246,43 +246,64 @@ test("a token may be a text, and is not replaced", async () => {
   }
 });
 
-test("channels: what was missed while the network was away comes when it is back", async () => {
-  const [redis, port, linkPort] = [await startRedis(), freePort(), freePort()];
-  startWeirgate(["channels", "--history-ms", "60000", "--history-names", "market:*"], { REDIS_WS_GATEWAY_PORT: `${port}`, REDIS_URL: redis.url });
-  await ready(port);
-  const ends = new Set();
-  let isCut = false;
-  const link = createLink((near) => {
-    if (isCut) return near.destroy();
+/** A way to the port that can be cut; connections through a cut way fail. */
+async function linkTo(port) {
+  const ends = new Set(), server = createLink((near) => {
+    if (link.isCut) return near.destroy();
     const far = connectSocket(port, "127.0.0.1");
     for (const [from, to] of [[near, far], [far, near]]) {
       ends.add(from);
       from.on("error", () => {}).on("close", () => to.destroy()).pipe(to);
     }
   });
-  await once(link.listen(linkPort, "127.0.0.1"), "listening");
-  const [got, recovered, gaps] = [[], [], []];
-  const channels = new Channels(`ws://127.0.0.1:${linkPort}/ws`, {
-    WebSocket,
-    onData: ({ data }) => got.push(data),
-    onSubscribed: (answer) => recovered.push(answer.recovered),
-    onGap: (gap) => gaps.push(gap),
-  });
-  try {
-    await channels.subscribe("market:tick");
-    await redis.publish("market:tick", 0);
-    await until(() => got.length === 1, 5_000, "the first message");
-    isCut = true;
+  const link = { isCut: false, close: () => server.close(), cut() {
+    link.isCut = true;
     for (const end of ends) end.destroy();
-    for (let n = 1; n <= 50; n += 1) await redis.publish("market:tick", n);
-    isCut = false;
-    await until(() => got.length === 51, 10_000, "what was missed");
-    assert.deepEqual([got, recovered, gaps], [Array.from({ length: 51 }, (_, n) => n), [undefined, { "market:tick": true }], []]);
-  } finally {
-    channels.close();
-    link.close();
-  }
-});
+  } };
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return Object.assign(link, { port: server.address().port });
+}
+
+for (const [kind, Client, name, names, recovered] of [
+  ["channels", Channels, "market:tick", ["--history-names", "market:*"], { "market:tick": true }],
+  ["trades", Trades, "AAPL", [], true],
+]) {
+  test(`${kind}: what was missed while the network was away comes when it is back, and over a restart of the program`, async () => {
+    const [redis, port] = [await startRedis(), freePort()];
+    startWeirgate([kind, "--history-ms", "60000", ...names], { REDIS_WS_GATEWAY_PORT: `${port}`, WS_PORT: `${port}`, REDIS_URL: redis.url });
+    await ready(port);
+    const link = await linkTo(port), got = [], told = [], gaps = [];
+    const publish = (n) => (kind === "trades" ? redis.publish(`channel:trade:${name}`, { symbol: name, price: n }) : redis.publish(name, n));
+    const made = (since) => new Client(`ws://127.0.0.1:${link.port}/${kind === "trades" ? "" : "ws"}`, {
+      WebSocket,
+      since,
+      onTrade: ({ price }) => got.push(price),
+      onData: ({ data }) => got.push(data),
+      onSubscribed: (answer) => told.push(answer.recovered),
+      onGap: (gap) => gaps.push(gap),
+    });
+    let client = made();
+    try {
+      await client.subscribe(name);
+      await publish(0);
+      await until(() => got.length === 1, 5_000, "the first message");
+      link.cut();
+      for (let n = 1; n <= 50; n += 1) await publish(n);
+      link.isCut = false;
+      await until(() => got.length === 51, 10_000, "what was missed");
+      client.close();
+      for (let n = 51; n <= 60; n += 1) await publish(n);
+      client = made(client.position);
+      client.subscribe(name);
+      await until(() => got.length === 61, 5_000, "what was missed by the second client");
+      assert.deepEqual([got, told, gaps], [Array.from({ length: 61 }, (_, n) => n), [undefined, recovered, recovered], []]);
+    } finally {
+      client.close();
+      link.close();
+    }
+  });
+}
 
 test("channels: granted in part, counted, and what was shed is a gap", async () => {
   const [redis, port] = [await startRedis(), freePort()];

@@ -136,6 +136,36 @@ async def test_trades_are_acknowledged_and_subscribed_again_after_a_restart(star
         assert trades.reconnects == 1 and next(close for close in closes if close).code == 1001
 
 
+@pytest.mark.parametrize("gateway, client, path, names", [
+    ("channels", weirgate.Channels, "/ws", ("--history-names", "market:*")), ("trades", weirgate.Trades, "/", ()),
+])
+async def test_a_program_that_starts_again_goes_on_from_its_position(start_weirgate, redis_server, gateway, client, path, names):
+    server = start_weirgate(gateway, "--history-ms", "60000", *names, redis=redis_server).wait_ready()
+    url, name = server.http_url + path, {"channels": "market:tick", "trades": "AAPL"}[gateway]
+    got, told = [], []
+
+    def publish(number):
+        content = {"symbol": name, "price": number}
+        redis_server.client().publish({"channels": name, "trades": f"channel:trade:{name}"}[gateway], json.dumps(content))
+
+    def made(since=None):
+        return client(url, since=since, on_subscribed=lambda answer: told.append(answer.get("recovered")))
+
+    def take(data, _):
+        got.append(data["price"])
+    async with made() as first:
+        await first.subscribe(name, take)
+        publish(0)
+        await until(lambda: got == [0], 5, "the first message")
+    for number in range(1, 30):
+        publish(number)
+    async with made(first.position) as second:
+        second.subscribe(name, take)
+        await until(lambda: len(got) == 30, 5, "what was missed")
+        assert got == list(range(30)) and second.position != first.position
+    assert told == [None, {"channels": {name: True}, "trades": True}[gateway]]
+
+
 async def test_candles_come_at_once_and_when_they_are_closed(start_weirgate, redis_server):
     server = start_weirgate("trades", "--candles", redis=redis_server).wait_ready()
     publish = redis_server.client().publish
