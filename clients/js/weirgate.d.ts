@@ -163,6 +163,8 @@ export class Connection<State = LevelsState, Events = ConnectionEvents<State>, I
   [Symbol.asyncIterator](): AsyncGenerator<Item>;
   addEventListener<Type extends keyof Events & string>(type: Type, listener: (event: Events[Type]) => void, options?: boolean | AddEventListenerOptions): void;
   addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
+  /** The parameters of the address; those without a value are left out. */
+  protected get query(): Record<string, unknown>;
   /** The handshake has succeeded, with this address and token. Overridden by typed clients, as the next three. */
   protected opened(address: string | URL, token?: string | null): void;
   protected changed(status: Status): void;
