@@ -14,15 +14,38 @@ const INTERVAL_US: u64 = 10_000_000;
 /// Clients in one call.
 const SLICE: usize = 2_048;
 
-/// Reads the JSON of a `since`; `None` for `null`. Anything but a position becomes an empty text: a client with a
+/// Reads the JSON of a `since`. Anything but a position becomes an empty text: a client with a
 /// broken position gets an answer, and is live from then on.
-pub(super) fn read_since(json: &str) -> Option<String> {
+pub(super) fn read_since(json: &str) -> Since {
     let text: Option<Option<String>> = sonic_rs::from_str(json).ok();
-    let text = text.unwrap_or_else(|| Some(String::new()));
-    text.map(|text| match text.len() <= POSITION_BYTES_MAX {
-        true => text,
-        false => String::new(),
-    })
+    match text {
+        Some(None) => Since::Null,
+        Some(Some(text)) if text.len() <= POSITION_BYTES_MAX => Since::At(text),
+        _ => Since::At(String::new()),
+    }
+}
+
+/// The `since` of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Since {
+    /// The request has none.
+    #[default]
+    Absent,
+    /// `null`: the names are new to the client.
+    Null,
+    /// A text of any kind, empty if the value was no short text.
+    At(String),
+}
+
+impl Since {
+    /// The position from which the client resumes, with the position of an event stream as the default.
+    pub(super) fn or(self, last_event_id: Option<&str>) -> Option<String> {
+        match self {
+            Self::Absent => last_event_id.map(str::to_owned),
+            Self::Null => None,
+            Self::At(text) => Some(text),
+        }
+    }
 }
 
 /// The position from an event stream after a reconnection (`Last-Event-ID`, WHATWG HTML §9.2.5): the

@@ -93,8 +93,8 @@ impl Entry {
 /// The missed messages of a client.
 #[derive(Debug, Default)]
 pub struct Missed {
-    /// The messages, in the order of the feed.
-    pub(super) frames: Vec<Arc<Frame>>,
+    /// The messages with their numbers, in the order of the feed.
+    pub(super) frames: Vec<(u64, Arc<Frame>)>,
     /// Queue bytes of the frames.
     pub(super) bytes: usize,
     /// Entries visited by the search.
@@ -291,6 +291,7 @@ impl History {
         let mut by_name: HashMap<u32, Vec<&Wanted<'_>>, RandomState> = HashMap::default();
         for at in first..self.entries.len() {
             let entry = &mut self.entries[at];
+            let number = entry.number;
             let topic = self.names.topic(entry.name);
             let names = by_name.entry(entry.name).or_insert_with(|| {
                 let matching = good.iter().filter(|wanted| wanted.matches(topic));
@@ -305,7 +306,7 @@ impl History {
                 if missed.bytes > bytes_max {
                     return Err(NotRecovered::Large);
                 }
-                missed.frames.push(frame);
+                missed.frames.push((number, frame));
             }
         }
         Ok(missed)

@@ -233,7 +233,9 @@ impl<G: Gateway> Hub<G> {
         let address = session.client_addr();
         let all_spent = core.message_bytes > core.limits.turn_all_message_bytes_max;
         let spent = message_bytes > core.limits.turn_message_bytes_max;
-        if spent || all_spent && !input.is_empty() {
+        // The messages of an event stream come from the query, without input.
+        let comes = !input.is_empty() || session.gathers();
+        if spent || all_spent && comes {
             if core.pause(key, Pause::Turn) {
                 core.next_turn.push(address, key);
             }
@@ -252,6 +254,7 @@ impl<G: Gateway> Hub<G> {
         if let Some(client) = self.clients.get_mut(key) {
             self.gateway
                 .handle_message(&mut self.core, key, client, message.incoming());
+            self.core.send_gathered(key);
         }
     }
 

@@ -63,8 +63,29 @@ impl Core {
         if let Some(history) = &mut self.history {
             history.count_again(self.now.mono_us, &missed);
         }
-        for frame in missed.frames {
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        if session.gathers() || session.has_gathered() {
+            session.gather_missed(missed.frames);
+            return self.send_gathered(key);
+        }
+        for (_, frame) in missed.frames {
             self.clients.replay(self.now, key, &frame);
+        }
+    }
+
+    /// Sends the missed messages of all requests of an event stream, once all were answered.
+    pub(super) fn send_gathered(&mut self, key: SessionKey) {
+        let session = self.clients.session_mut(key);
+        let Some((missed, live)) = session.and_then(Session::take_gathered) else {
+            return;
+        };
+        for frame in missed {
+            self.clients.replay(self.now, key, &frame);
+        }
+        for frame in live {
+            self.clients.deliver(self.now, &self.limits, key, &frame);
         }
     }
 

@@ -33,6 +33,7 @@ impl Bench {
     fn with(symbols_max: usize, resume_messages_max: u64) -> Self {
         let limits = Limits {
             resume_messages_max,
+            event_stream: true,
             ping_interval_us: 0,
             history: HistoryLimits {
                 keep_us: 60 * SECOND,
@@ -316,4 +317,61 @@ fn no_more_is_sent_again_while_too_much_waits() {
     assert_eq!(got.len(), 11, "there is room for ten");
     bench.world.open_window(waits, usize::MAX);
     assert_eq!(bench.comes_back(r#"["A"]"#, &at(0).to_string()).len(), 61);
+}
+
+/// A client of an event stream with these messages in its query.
+fn stream(bench: &mut Bench, sends: &[&str], last_event_id: &str) -> SessionKey {
+    let sends: Vec<String> = sends
+        .iter()
+        .map(|send| format!("send={}", send.replace('"', "%22").replace(' ', "")))
+        .collect();
+    let request = format!(
+        "GET /?{} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\nLast-Event-ID: {last_event_id}\r\n\r\n",
+        sends.join("&")
+    );
+    let key = bench.world.accept(usize::MAX);
+    bench.world.send(key, request.as_bytes());
+    key
+}
+
+#[test]
+fn the_missed_trades_of_all_requests_of_a_stream_come_in_the_order_of_the_feed() {
+    let mut bench = Bench::new(5);
+    bench.trade("A", r#"{"price":1}"#);
+    bench.trade("B", r#"{"price":2}"#);
+    bench.trade("A", r#"{"price":3}"#);
+    let subscribe = |symbol: &str| format!(r#"{{"action":"subscribe","symbols":["{symbol}"]}}"#);
+    let sends = [
+        subscribe("A"),
+        subscribe("B"),
+        r#"{"action":"ping"}"#.to_owned(),
+    ];
+    let sends: Vec<&str> = sends.iter().map(String::as_str).collect();
+    let key = stream(&mut bench, &sends, &at(0).to_string());
+    let sent = bench.world.sent(key);
+    let ids: Vec<&str> = sent
+        .lines()
+        .filter_map(|line| line.strip_prefix("id: "))
+        .collect();
+    assert_eq!(ids, [1, 2, 3].map(|n| at(n).to_string()), "{sent}");
+    let place = |text: &str| sent.find(text).unwrap_or_else(|| panic!("{text}: {sent}"));
+    assert!(
+        place(r#""subscribed":["B"]"#) < place(r#""price":1"#),
+        "the answers first: {sent}"
+    );
+    bench.trade("B", r#"{"price":4}"#);
+    assert!(
+        bench.world.sent(key).contains(&format!("id: {}\n", at(4))),
+        "live"
+    );
+    // `null` takes a request out: the symbol is new to the client.
+    let new = r#"{"action":"subscribe","symbols":["A"],"since":null}"#;
+    let key = stream(&mut bench, &[new, &subscribe("B")], &at(2).to_string());
+    let sent = bench.world.sent(key);
+    assert_eq!(sent.matches(r#""recovered":true"#).count(), 1, "{sent}");
+    assert!(
+        sent.contains(r#""price":4"#) && !sent.contains(r#""price":3"#),
+        "{sent}"
+    );
+    bench.world.hub.check_invariants();
 }

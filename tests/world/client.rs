@@ -170,6 +170,11 @@ impl Client {
         }
     }
 
+    /// Takes what was received behind the head of a response other than 101.
+    pub(crate) fn take_rest(&mut self) -> String {
+        String::from_utf8(std::mem::take(&mut self.bytes)).expect("text")
+    }
+
     fn take_frame(&mut self) -> bool {
         let [first, second, rest @ ..] = self.bytes.as_slice() else {
             return false;

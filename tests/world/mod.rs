@@ -406,6 +406,12 @@ impl<G: Gateway<Out: Output>> World<G> {
         &self.net.sockets[&key].client
     }
 
+    /// Takes the text received by a client of an event stream since the last call.
+    pub(crate) fn sent(&mut self, key: SessionKey) -> String {
+        let socket = self.net.sockets.get_mut(&key).expect("a client");
+        socket.client.take_rest()
+    }
+
     /// Takes the text messages received by a client since the last call.
     pub(crate) fn texts(&mut self, key: SessionKey) -> Vec<String> {
         let socket = self.net.sockets.get_mut(&key).expect("a client");

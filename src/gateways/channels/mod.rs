@@ -216,7 +216,7 @@ impl ChannelsGateway {
         let at_once = |answer| (answer, Behind::default());
         match request.action {
             Action::Subscribe(names, since) => {
-                let since = since.or_else(|| client.last_event_id.as_deref().map(str::to_owned));
+                let since = since.or(client.last_event_id.as_deref());
                 self.subscribe(core, key, client, (names, since), id)
             }
             Action::Unsubscribe(names) => at_once(self.unsubscribe(core, key, client, names, id)),

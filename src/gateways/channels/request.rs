@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::super::history::read_since;
+use super::super::history::{Since, read_since};
 use crate::auth::Token;
 use crate::wire::json::compact;
 use crate::wire::json::{JsonError, check_json, object_entries};
@@ -20,7 +20,7 @@ pub(super) struct RequestLimits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     /// With the position behind which the client resumes.
-    Subscribe(Vec<String>, Option<String>),
+    Subscribe(Vec<String>, Since),
     Unsubscribe(Vec<String>),
     /// With a new token.
     Authenticate(Token),
@@ -111,7 +111,7 @@ impl Members {
 
     fn subscribe(&self, entries_max: usize) -> Result<Action, Cow<'static, str>> {
         let channels = self.channels(entries_max)?;
-        let since = self.since.as_deref().and_then(read_since);
+        let since = self.since.as_deref().map_or(Since::Absent, read_since);
         Ok(Action::Subscribe(channels, since))
     }
 
@@ -160,7 +160,7 @@ mod tests {
         for (text, action, id) in [
             (
                 r#"{"action":"subscribe","channels":["a","b*","a"],"requestId":"r"}"#,
-                Action::Subscribe(names(&["a", "b*", "a"]), None),
+                Action::Subscribe(names(&["a", "b*", "a"]), Since::Absent),
                 "\"r\"",
             ),
             (
@@ -170,7 +170,7 @@ mod tests {
             ),
             (
                 r#"{"action":"subscribe"}"#,
-                Action::Subscribe(Vec::new(), None),
+                Action::Subscribe(Vec::new(), Since::Absent),
                 "null",
             ),
             (r#"{"action":"ping","channels":5}"#, Action::Ping, "null"),
@@ -252,11 +252,12 @@ mod tests {
             assert!(names.is_empty());
             since
         };
-        assert_eq!(since("null"), None);
-        assert_eq!(since(r#""m1.2""#).as_deref(), Some("m1.2"));
+        assert_eq!(since("null"), Since::Null);
+        let at = |text: &str| Since::At(text.to_owned());
+        assert_eq!(since(r#""m1.2""#), at("m1.2"));
         let long = format!("\"{}\"", "m".repeat(65));
         for bad in ["5", "true", "[]", r#"{"a":1}"#, r#""""#, &long] {
-            assert_eq!(since(bad).as_deref(), Some(""), "{bad}");
+            assert_eq!(since(bad), at(""), "{bad}");
         }
     }
 }

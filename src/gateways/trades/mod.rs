@@ -369,7 +369,7 @@ impl Gateway for TradesGateway {
         };
         let (content, symbols) = match Request::parse(&text, accepts) {
             Ok(Request::Subscribe(symbols, since)) => {
-                let since = since.or_else(|| client.last_event_id.as_deref().map(str::to_owned));
+                let since = since.or(client.last_event_id.as_deref());
                 return self.subscribe(core, key, held, Content::Trades, (symbols, since));
             }
             Ok(Request::SubscribeCandles(interval, symbols)) => {

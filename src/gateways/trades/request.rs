@@ -4,7 +4,7 @@ use std::fmt;
 
 use sonic_rs::LazyValue;
 
-use super::super::history::read_since;
+use super::super::history::{Since, read_since};
 use super::candles::Interval;
 use crate::wire::json::{JsonError, check_json, object_entries};
 
@@ -17,7 +17,7 @@ const SYMBOL_UNITS_MAX: usize = 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     /// One to five symbols, in upper case, and the position behind which the client resumes.
-    Subscribe(Vec<String>, Option<String>),
+    Subscribe(Vec<String>, Since),
     /// At least one symbol, in upper case.
     Unsubscribe(Vec<String>),
     /// As [`Self::Subscribe`], for candles.
@@ -119,7 +119,7 @@ impl Request {
                 let symbols = read_symbols("subscribe", symbols, SYMBOLS_PER_REQUEST_MAX)?;
                 Ok(Self::Subscribe(
                     symbols,
-                    since.and_then(|since| read_since(since.as_raw_str())),
+                    since.map_or(Since::Absent, |since| read_since(since.as_raw_str())),
                 ))
             }
             Some("unsubscribe") => {
@@ -253,7 +253,7 @@ mod tests {
             (r#"{"action":"x","action":"ping"}"#, Request::Ping),
             (
                 r#"{"symbols":["aapl"," b","stra\u00dfe"],"action":"subscribe"}"#,
-                Request::Subscribe(symbols(&["AAPL", " B", "STRASSE"]), None),
+                Request::Subscribe(symbols(&["AAPL", " B", "STRASSE"]), Since::Absent),
             ),
             (
                 r#"{"action":"unsubscribe","symbols":["A","B","C","D","E","F"]}"#,
@@ -261,7 +261,7 @@ mod tests {
             ),
             (
                 r#"{"action":"subscribe","symbols":["ABCDEFGHIJ","\ud83d\ude00\ud83d\ude00\ud83d\ude00\ud83d\ude00\ud83d\ude00"]}"#,
-                Request::Subscribe(symbols(&["ABCDEFGHIJ", "😀😀😀😀😀"]), None),
+                Request::Subscribe(symbols(&["ABCDEFGHIJ", "😀😀😀😀😀"]), Since::Absent),
             ),
         ];
         for (text, want) in cases {

@@ -78,7 +78,8 @@ impl Bench {
         let since = since.to_string();
         let (missed, outcomes) = self.history.missed(&since, &wanted, 1 << 20, NO_VARIANT);
         outcomes.into_iter().collect::<Outcome>()?;
-        let text = |frame: &Arc<Frame>| String::from_utf8_lossy(frame.body()).into_owned();
+        let text =
+            |(_, frame): &(u64, Arc<Frame>)| String::from_utf8_lossy(frame.body()).into_owned();
         Ok(missed.frames.iter().map(text).collect())
     }
 
@@ -338,7 +339,7 @@ fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
         let texts: Vec<_> = missed
             .frames
             .iter()
-            .map(|f| String::from_utf8_lossy(f.body()))
+            .map(|(_, f)| String::from_utf8_lossy(f.body()))
             .collect();
         assert_eq!(texts, ["1-a:1-a:*", "3-a:2-a:*", "3"]);
     }

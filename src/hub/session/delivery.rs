@@ -54,6 +54,11 @@ impl Session {
         limits: &SendQueueLimits,
     ) -> Option<Delivered> {
         if self.intake == Intake::Open
+            && let Some(kept) = self.gather_live(frame, limits.hard_bytes)
+        {
+            return Some(kept);
+        }
+        if self.intake == Intake::Open
             && let Some(slots) = self.cold.slots.as_mut()
             && let Some(key) = frame.key()
         {
@@ -134,7 +139,7 @@ impl Session {
     }
 
     /// Takes nothing more, and is to be dropped.
-    fn over(&mut self, reason: CloseReason) -> Delivered {
+    pub(super) fn over(&mut self, reason: CloseReason) -> Delivered {
         let first = self.intake != Intake::Over;
         self.intake = Intake::Over;
         Delivered::Over(first.then_some(reason))

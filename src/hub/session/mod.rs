@@ -6,6 +6,7 @@
 
 mod delivery;
 mod due;
+mod gathered;
 mod lifecycle;
 mod look;
 mod phase;
@@ -32,6 +33,7 @@ pub(super) use lifecycle::{CloseBegun, Departed, HeadRead, Opening, PeerEnd};
 pub(super) use phase::{AfterWrite, PendingClose};
 pub(super) use reading::{Pause, Pauses};
 
+use gathered::Gathered;
 use phase::{Head, Phase, Ping};
 use reading::Reading;
 use record::Record;
@@ -85,6 +87,7 @@ struct Cold {
     permit: Option<Permit>,
     rate: Option<TokenBucket>,
     slots: Option<Box<Slots>>,
+    gathered: Option<Box<Gathered>>,
     record: Record,
 }
 
@@ -118,6 +121,7 @@ impl Session {
             permit: Some(permit),
             rate: None,
             slots: None,
+            gathered: None,
             record: Record::new(peer, now),
         };
         let session = Self {
@@ -164,11 +168,17 @@ impl Session {
 
     /// Whether the next read may return a message for the gateway.
     pub(super) fn may_bring_message(&self, input: &[u8]) -> bool {
-        let Phase::Open(open) = &self.cold.phase else {
-            return false;
-        };
-        let comes = !input.is_empty() || open.protocol.holds_messages();
-        comes && self.takes_data() && self.wants_read()
+        let is_open = matches!(self.cold.phase, Phase::Open(_));
+        let comes = !input.is_empty() || self.holds_messages();
+        is_open && comes && self.takes_data() && self.wants_read()
+    }
+
+    /// Whether messages of an open client are kept, for later reads.
+    fn holds_messages(&self) -> bool {
+        match &self.cold.phase {
+            Phase::Open(open) => open.protocol.holds_messages(),
+            _ => false,
+        }
     }
 
     pub(super) fn peer(&self) -> Peer {
