@@ -342,7 +342,10 @@ fn every_setting_is_read_and_no_range_is_wider_than_its_type() {
         for numbers in [Vec::new()].into_iter().chain(ends) {
             let listen = [gateway.name, "--listen=127.0.0.1", "--port", &port];
             let numbers = numbers.iter().map(String::as_str);
-            let args: Vec<_> = listen.into_iter().chain(numbers).collect();
+            let mut args: Vec<_> = listen.into_iter().chain(numbers).collect();
+            if gateway.name == "channels" && args.contains(&"--history-ms=86400000") {
+                args.push("--history-names=a:*");
+            }
             let run = weirgate(&args, &env);
             assert_eq!(run.status, 1, "{args:?}: {}", run.stderr);
             assert!(

@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use crate::hub::{BusNotice, ByClient, Core, Frame, POSITION_BYTES_MAX, Position, SessionKey};
+use crate::hub::{
+    BusNotice, ByClient, Core, Frame, NotRecovered, POSITION_BYTES_MAX, Position, SessionKey,
+};
 use crate::wire::head::RequestHead;
 
 /// Time from status to status: no position is older, and every history reaches further back.
@@ -45,6 +47,34 @@ impl Since {
             Self::Null => None,
             Self::At(text) => Some(text),
         }
+    }
+}
+
+/// The most messages of a topic that a client gets by `last`.
+const LAST_MAX: usize = 100;
+
+/// The error of a `last` out of range.
+pub(super) const WRONG_LAST: &str = "last must be a whole number from 1 to 100";
+
+/// Reads the JSON of a `last`; `None` for `null`.
+///
+/// # Errors
+/// The value is no whole number in range.
+pub(super) fn read_last(json: &str) -> Result<Option<usize>, &'static str> {
+    let last: Option<usize> = sonic_rs::from_str(json).map_err(|_| WRONG_LAST)?;
+    match last {
+        Some(last) if !(1..=LAST_MAX).contains(&last) => Err(WRONG_LAST),
+        last => Ok(last),
+    }
+}
+
+/// Whether a client with a `last` gets the newest messages: not beside missed messages, and not if the
+/// history gives nothing.
+pub(super) fn gets_newest<T>(missed: Option<Result<T, &NotRecovered>>) -> bool {
+    match missed {
+        None => true,
+        Some(Ok(_)) => false,
+        Some(Err(why)) => !matches!(why, NotRecovered::Off | NotRecovered::Large),
     }
 }
 

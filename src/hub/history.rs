@@ -17,7 +17,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use self::names::Names;
-pub use self::wanted::{Outcome, Variant, Wanted};
+pub use self::wanted::{Missed, Outcome, Variant, Wanted};
 use super::{Frame, HistoryLimits, HistoryStats, Mark, NotRecovered, Position, TopicName};
 
 /// Remembered marks, the newest: an hour of one instance with a mark each second.
@@ -88,17 +88,6 @@ impl Entry {
         let bytes = ENTRY_BYTES + frame.chain(variants).sum::<usize>();
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
-}
-
-/// The missed messages of a client.
-#[derive(Debug, Default)]
-pub struct Missed {
-    /// The messages with their numbers, in the order of the feed.
-    pub(super) frames: Vec<(u64, Arc<Frame>)>,
-    /// Queue bytes of the frames.
-    pub(super) bytes: usize,
-    /// Entries visited by the search.
-    pub(super) walked: usize,
 }
 
 /// The kept messages, the marks among them, and the place of the newest message.
@@ -253,6 +242,43 @@ impl History {
         (missed, outcomes)
     }
 
+    /// The newest `count` messages of each topic that a wanted name matches, oldest first.
+    pub(super) fn newest(
+        &mut self,
+        wanted: &[Wanted<'_>],
+        count: usize,
+        bytes_max: usize,
+        variant: Variant<'_>,
+    ) -> Result<Missed, NotRecovered> {
+        let mut newest = Missed::default();
+        // The wanted names and the messages so far, by the name of a message.
+        let mut by_name: HashMap<u32, (Vec<&Wanted<'_>>, usize), RandomState> = HashMap::default();
+        for at in (0..self.entries.len()).rev() {
+            newest.walked += 1;
+            let entry = &mut self.entries[at];
+            let (number, topic) = (entry.number, self.names.topic(entry.name));
+            let (names, seen) = by_name.entry(entry.name).or_insert_with(|| {
+                let matching = wanted.iter().filter(|wanted| wanted.matches(topic));
+                (matching.collect(), 0)
+            });
+            *seen += 1;
+            if *seen > count {
+                continue;
+            }
+            // Backwards, as the whole list.
+            for name in names.iter().rev() {
+                let Some((frame, bytes)) = entry.frame_for(topic, name, variant) else {
+                    continue;
+                };
+                self.bytes += bytes;
+                newest.push(number, frame, bytes_max)?;
+            }
+        }
+        newest.frames.reverse();
+        self.forget_excess();
+        Ok(newest)
+    }
+
     /// Whether every message of a name after a position is there.
     fn judge(&self, since: u64, first: usize, wanted: &Wanted<'_>) -> Outcome {
         let known = self.names.get(wanted.name);
@@ -302,11 +328,7 @@ impl History {
                     continue;
                 };
                 self.bytes += bytes;
-                missed.bytes += frame.queue_bytes();
-                if missed.bytes > bytes_max {
-                    return Err(NotRecovered::Large);
-                }
-                missed.frames.push((number, frame));
+                missed.push(number, frame, bytes_max)?;
             }
         }
         Ok(missed)

@@ -47,10 +47,42 @@ impl Core {
                 Err(why) => self.count_not_recovered(*why),
             }
         }
-        // The next request waits for the next turn, as after a large message.
+        self.charge(&missed);
+        (missed, outcomes)
+    }
+
+    /// Finds the newest `count` messages of each topic that these names match, for a client without a
+    /// position. The answer and [`send_missed`](Self::send_missed) follow as after
+    /// [`missed`](Self::missed).
+    ///
+    /// # Errors
+    /// [`NotRecovered::Large`]: the messages are too many.
+    pub fn newest(
+        &mut self,
+        wanted: &[Wanted<'_>],
+        count: usize,
+        variant: Variant<'_>,
+    ) -> Result<Missed, NotRecovered> {
+        let Some(history) = &mut self.history else {
+            return Ok(Missed::default());
+        };
+        let newest = history.newest(wanted, count, RESUME_BYTES_MAX, variant)?;
+        self.charge(&newest);
+        self.check_waiting(newest)
+    }
+
+    /// The next request waits for the next turn, as after a large message.
+    fn charge(&mut self, missed: &Missed) {
         let cost = missed.bytes + WALK_BYTES * missed.walked;
         self.message_bytes = self.message_bytes.saturating_add(cost);
-        (missed, outcomes)
+    }
+
+    fn check_waiting(&self, missed: Missed) -> Result<Missed, NotRecovered> {
+        let waiting = self.clients.stats.messages_waiting + missed.frames.len() as u64;
+        match waiting <= self.limits.resume_messages_max {
+            true => Ok(missed),
+            false => Err(NotRecovered::Large),
+        }
     }
 
     /// Counts a name not resumed because the gateway forbids the resume.
@@ -109,10 +141,9 @@ impl Core {
             return refused(NotRecovered::Off);
         };
         let (missed, outcomes) = history.missed(since, wanted, RESUME_BYTES_MAX, variant);
-        let waiting = self.clients.stats.messages_waiting + missed.frames.len() as u64;
-        match waiting <= self.limits.resume_messages_max {
-            true => (missed, outcomes),
-            false => refused(NotRecovered::Large),
+        match self.check_waiting(missed) {
+            Ok(missed) => (missed, outcomes),
+            Err(why) => refused(why),
         }
     }
 

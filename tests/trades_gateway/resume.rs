@@ -375,3 +375,77 @@ fn the_missed_trades_of_all_requests_of_a_stream_come_in_the_order_of_the_feed()
     );
     bench.world.hub.check_invariants();
 }
+
+/// What a client gets that comes for the first time.
+fn first_time(bench: &mut Bench, rest: &str) -> Vec<String> {
+    let key = bench.client();
+    let request = format!(r#"{{"action":"subscribe","symbols":["A","B"],{rest}}}"#);
+    bench.world.text(key, &request);
+    bench.world.texts(key)
+}
+
+#[test]
+fn a_client_that_comes_for_the_first_time_gets_the_newest_trades() {
+    let mut bench = Bench::new(5);
+    for (symbol, price) in [("A", 1), ("B", 2), ("A", 3), ("C", 4), ("A", 5)] {
+        bench.trade(symbol, &format!(r#"{{"price":{price}}}"#));
+    }
+    let prices = |got: &[String]| -> Vec<u64> {
+        let price = |text: &String| {
+            let message: serde_json::Value = serde_json::from_str(text).expect("JSON");
+            message["data"]["price"].as_u64()
+        };
+        got.iter().filter_map(price).collect()
+    };
+    for (last, wanted) in [
+        ("1", vec![2, 5]),
+        ("2", vec![2, 3, 5]),
+        ("100", vec![1, 2, 3, 5]),
+    ] {
+        let got = first_time(&mut bench, &format!(r#""last":{last}"#));
+        assert_eq!(prices(&got), wanted, "in the order of the feed");
+        assert!(
+            !got[0].contains("pos") && !got[0].contains("recovered"),
+            "{}",
+            got[0]
+        );
+    }
+    // Missed trades instead, or the newest where some would be missing.
+    let since = |position: Position| format!(r#""since":"{position}","last":1"#);
+    assert_eq!(prices(&first_time(&mut bench, &since(at(4)))), [5]);
+    let unknown = Position { names: 6, ..at(4) };
+    let got = first_time(&mut bench, &since(unknown));
+    assert_eq!(prices(&got), [2, 5]);
+    assert!(
+        got[0].contains(r#""recovered":false,"why":"bad"}"#) && !got[0].contains("pos"),
+        "{}",
+        got[0]
+    );
+    for wrong in ["0", "101", "-1", "1.5", r#""1""#, "[]", "true"] {
+        let got = first_time(&mut bench, &format!(r#""last":{wrong}"#));
+        let error =
+            r#""message":"Invalid subscribe message: last must be a whole number from 1 to 100""#;
+        assert!(got.len() == 1 && got[0].contains(error), "{got:?}");
+    }
+    assert_eq!(prices(&first_time(&mut bench, r#""last":null"#)), [0; 0]);
+    // Live from then on, and what is held brings nothing.
+    let key = bench.client();
+    bench
+        .world
+        .text(key, r#"{"action":"subscribe","symbols":["A"],"last":1}"#);
+    bench.trade("A", r#"{"price":6}"#);
+    assert_eq!(prices(&bench.world.texts(key)), [5, 6]);
+    bench
+        .world
+        .text(key, r#"{"action":"subscribe","symbols":["A"],"last":1}"#);
+    assert_eq!(prices(&bench.world.texts(key)), [0; 0]);
+    // Too much is told.
+    let payload = format!(r#"{{"symbol":"{}"}}"#, "x".repeat(100_000));
+    (0..50).for_each(|_| bench.trade("A", &payload));
+    let got = first_time(&mut bench, r#""last":100"#);
+    assert!(
+        got.len() == 1 && got[0].contains(r#""why":"large"}"#),
+        "{}",
+        got[0]
+    );
+}

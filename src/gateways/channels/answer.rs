@@ -99,7 +99,9 @@ impl Answer {
                 is_whole = false;
             }
         }
-        self.body.object("recovered", recovered);
+        if resumed.since.is_some() {
+            self.body.object("recovered", recovered);
+        }
         if !is_whole {
             self.body.object("why", reasons);
         }
@@ -146,34 +148,35 @@ pub(super) struct Behind {
     pub(super) retained: BTreeSet<TopicName>,
     /// Whether the client is a member of a granted name of the kept feed.
     pub(super) has_kept: bool,
-    /// `None`: the request has no `since`.
+    /// `None`: the request has no `since` and no `last`.
     pub(super) resumed: Option<Resumed>,
 }
 
-/// A request with `since`.
+/// A request with `since` or `last`.
 #[derive(Debug, Default)]
 pub(super) struct Resumed {
     /// The position, as the client sent it.
-    pub(super) since: String,
+    pub(super) since: Option<String>,
+    /// The number of newest messages of each name, without missed messages.
+    pub(super) last: Option<usize>,
     /// Names of the kept feed, joined with the answer.
     pub(super) names: Vec<TopicName>,
     /// Granted names without a resume.
     pub(super) off: Vec<TopicName>,
 }
 
-impl Behind {
-    /// The consequences of a request with this `since`.
-    pub(super) fn new(since: Option<String>) -> Self {
-        let resumed = since.map(|since| Resumed {
+impl Resumed {
+    /// `None` for a request with neither.
+    pub(super) fn new(since: Option<String>, last: Option<usize>) -> Option<Self> {
+        (since.is_some() || last.is_some()).then(|| Self {
             since,
-            ..Resumed::default()
-        });
-        Self {
-            resumed,
+            last,
             ..Self::default()
-        }
+        })
     }
+}
 
+impl Behind {
     /// The names joined with this answer.
     fn resuming(&self) -> impl Iterator<Item = &TopicName> {
         self.resumed.iter().flat_map(|resumed| &resumed.names)

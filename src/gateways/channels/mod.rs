@@ -23,7 +23,7 @@ mod stats;
 
 use std::sync::Arc;
 
-use self::answer::{Answer, Answers, BUS_WAIT_US, Behind};
+use self::answer::{Answer, Answers, BUS_WAIT_US, Behind, Resumed};
 use self::client::{Client, Patterns, Shares};
 use self::judge::Verdict;
 use self::kept::holds_kept;
@@ -42,7 +42,7 @@ use crate::auth::{
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Closing, Core, Entrance, Gateway,
-    Incoming, Left, MaxRate, Place, Publication, SessionKey, TopicName,
+    Incoming, MaxRate, Place, Publication, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
 
@@ -188,6 +188,7 @@ impl ChannelsGateway {
         RequestLimits {
             depth_max: self.settings.json_depth_max,
             entries_max: ENTRIES_MAX.max(2 * self.settings.channels_max),
+            reads_last: self.kept.is_some(),
         }
     }
 
@@ -215,9 +216,10 @@ impl ChannelsGateway {
         let id = request.id.as_str();
         let at_once = |answer| (answer, Behind::default());
         match request.action {
-            Action::Subscribe(names, since) => {
+            Action::Subscribe(names, since, last) => {
                 let since = since.or(client.last_event_id.as_deref());
-                self.subscribe(core, key, client, (names, since), id)
+                let resumed = Resumed::new(since, last);
+                self.subscribe(core, key, client, (names, resumed), id)
             }
             Action::Unsubscribe(names) => at_once(self.unsubscribe(core, key, client, names, id)),
             Action::Authenticate(token) => {
@@ -237,11 +239,14 @@ impl ChannelsGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut Client,
-        (names, since): (Vec<String>, Option<String>),
+        (names, resumed): (Vec<String>, Option<Resumed>),
         request_id: &str,
     ) -> (Answer, Behind) {
         let (mut granted, mut errors) = (Vec::new(), Vec::new());
-        let mut behind = Behind::new(since);
+        let mut behind = Behind {
+            resumed,
+            ..Behind::default()
+        };
         let mut budget = MatchBudget::new(STEPS_PER_ENTRY * self.request_limits().entries_max);
         let mut resuming = client.answers.resuming_count();
         for name in names {
@@ -281,28 +286,6 @@ impl ChannelsGateway {
         gone.retain(|name| self.let_go(core, key, client, name.clone()));
         self.names.store(&self.stats, core.memberships());
         Answer::unsubscribed(&gone, request_id)
-    }
-
-    /// Returns false if the client does not hold the name.
-    fn let_go(
-        &mut self,
-        core: &mut Core,
-        key: SessionKey,
-        client: &mut Client,
-        name: String,
-    ) -> bool {
-        let topic = TopicName::from(name);
-        match core.leave(key, &topic) {
-            Left::NoMember if client.answers.forget_resume(&topic) => {}
-            Left::NoMember => return false,
-            Left::Others => {}
-            Left::Last => self.release(&topic),
-        }
-        self.shares.remove(&mut client.patterns, &topic);
-        client.answers.settle(&topic);
-        self.retained.forget(&topic, key);
-        self.ask_retained(core);
-        true
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::super::history::{Since, read_since};
+use super::super::history::{Since, read_last, read_since};
 use crate::auth::Token;
 use crate::wire::json::compact;
 use crate::wire::json::{JsonError, check_json, object_entries};
@@ -14,13 +14,16 @@ pub(super) struct RequestLimits {
     pub(super) depth_max: usize,
     /// Entries of `channels`, because each may be compared with the whole table of roles.
     pub(super) entries_max: usize,
+    /// Whether `last` is read; otherwise `last` is an unknown member.
+    pub(super) reads_last: bool,
 }
 
 /// The action of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// With the position behind which the client resumes.
-    Subscribe(Vec<String>, Since),
+    /// With the position behind which the client resumes, and the number of newest messages of each name
+    /// for a client without a position.
+    Subscribe(Vec<String>, Since, Option<usize>),
     Unsubscribe(Vec<String>),
     /// With a new token.
     Authenticate(Token),
@@ -68,6 +71,7 @@ struct Members {
     action: Option<String>,
     channels: Option<String>,
     since: Option<String>,
+    last: Option<String>,
     token: Option<String>,
     id: Option<String>,
 }
@@ -80,6 +84,7 @@ fn members(text: &[u8], depth_max: usize) -> Result<Members, JsonError> {
             "action" => &mut members.action,
             "channels" => &mut members.channels,
             "since" => &mut members.since,
+            "last" => &mut members.last,
             "token" => &mut members.token,
             "requestId" => &mut members.id,
             _ => continue,
@@ -95,7 +100,7 @@ impl Members {
         let action = self.action.as_deref().unwrap_or("null");
         let named = sonic_rs::from_str::<String>(action);
         let action = match named.as_deref() {
-            Ok("subscribe") => self.subscribe(entries_max),
+            Ok("subscribe") => self.subscribe(limits),
             Ok("unsubscribe") => self.channels(entries_max).map(Action::Unsubscribe),
             Ok("authenticate") => self.token().map(Action::Authenticate),
             Ok("ping") => Ok(Action::Ping),
@@ -109,10 +114,12 @@ impl Members {
         }
     }
 
-    fn subscribe(&self, entries_max: usize) -> Result<Action, Cow<'static, str>> {
-        let channels = self.channels(entries_max)?;
+    fn subscribe(&self, limits: RequestLimits) -> Result<Action, Cow<'static, str>> {
+        let channels = self.channels(limits.entries_max)?;
         let since = self.since.as_deref().map_or(Since::Absent, read_since);
-        Ok(Action::Subscribe(channels, since))
+        let last = self.last.as_deref().filter(|_| limits.reads_last);
+        let last = last.map_or(Ok(None), read_last)?;
+        Ok(Action::Subscribe(channels, since, last))
     }
 
     fn token(&self) -> Result<Token, Cow<'static, str>> {
@@ -145,6 +152,7 @@ mod tests {
         let limits = RequestLimits {
             depth_max: 8,
             entries_max: 100,
+            reads_last: true,
         };
         let request = Request::parse(text, limits);
         (request.action, request.id)
@@ -160,7 +168,7 @@ mod tests {
         for (text, action, id) in [
             (
                 r#"{"action":"subscribe","channels":["a","b*","a"],"requestId":"r"}"#,
-                Action::Subscribe(names(&["a", "b*", "a"]), Since::Absent),
+                Action::Subscribe(names(&["a", "b*", "a"]), Since::Absent, None),
                 "\"r\"",
             ),
             (
@@ -170,7 +178,7 @@ mod tests {
             ),
             (
                 r#"{"action":"subscribe"}"#,
-                Action::Subscribe(Vec::new(), Since::Absent),
+                Action::Subscribe(Vec::new(), Since::Absent, None),
                 "null",
             ),
             (r#"{"action":"ping","channels":5}"#, Action::Ping, "null"),
@@ -246,7 +254,7 @@ mod tests {
     fn a_since_of_any_kind_is_read() {
         let since = |since: &str| {
             let text = format!("{{\"action\":\"subscribe\",\"since\":{since}}}");
-            let Action::Subscribe(names, since) = parse(&text).0 else {
+            let Action::Subscribe(names, since, None) = parse(&text).0 else {
                 panic!("a request: {text}");
             };
             assert!(names.is_empty());

@@ -4,12 +4,15 @@
 //! A client resumes a name by joining with the answer. In a single step the answer lists the names
 //! that are whole, the missed messages follow, and the client joins.
 
+use super::super::history::gets_newest;
 use super::ChannelsGateway;
 use super::answer::{Answer, Behind, Resumed};
 use super::client::Client;
 use super::kept::{variant, wanted};
 use crate::auth::NamePatterns;
-use crate::hub::{Core, Joined, Missed, NotRecovered, Outcome, SessionKey, TopicName};
+use crate::hub::{
+    Core, Joined, Left, Missed, NotRecovered, Outcome, SessionKey, TopicName, Variant, Wanted,
+};
 
 impl ChannelsGateway {
     /// Grants the name: the client is a member from here on, or from the answer on if the client resumes.
@@ -33,7 +36,9 @@ impl ChannelsGateway {
                 self.count_pattern(client, &name);
                 return true;
             }
-            resumed.off.push(name.clone());
+            if resumed.since.is_some() {
+                resumed.off.push(name.clone());
+            }
         }
         behind.has_kept |= is_kept;
         self.hold(core, key, client, &name);
@@ -79,6 +84,28 @@ impl ChannelsGateway {
         joined
     }
 
+    /// Returns false if the client does not hold the name.
+    pub(super) fn let_go(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        name: String,
+    ) -> bool {
+        let topic = TopicName::from(name);
+        match core.leave(key, &topic) {
+            Left::NoMember if client.answers.forget_resume(&topic) => {}
+            Left::NoMember => return false,
+            Left::Others => {}
+            Left::Last => self.release(&topic),
+        }
+        self.shares.remove(&mut client.patterns, &topic);
+        client.answers.settle(&topic);
+        self.retained.forget(&topic, key);
+        self.ask_retained(core);
+        true
+    }
+
     /// Handles a name without members.
     pub(super) fn release(&mut self, name: &TopicName) {
         if let Some(kept) = &mut self.kept {
@@ -120,26 +147,31 @@ impl ChannelsGateway {
 
     /// Sends the first answer and the missed messages.
     fn send_first(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        let Some((mut answer, behind)) = client.answers.pop() else {
+        let Some((mut answer, mut behind)) = client.answers.pop() else {
             return;
         };
-        let mut missed = Missed::default();
+        let mut follow = Missed::default();
         let mut has_recovered = false;
-        if let Some(resumed) = &behind.resumed {
-            let (found, outcomes) = self.missed(core, key, resumed);
-            has_recovered = outcomes.iter().any(Result::is_ok);
-            missed = found;
+        if let Some(resumed) = &mut behind.resumed {
+            // As live: a message comes for the name first, then for patterns.
+            let syntax = self.syntax();
+            let is_pattern = |name: &TopicName| syntax.is_pattern(name.as_str());
+            resumed.names.sort_by_key(is_pattern);
+            let (found, outcomes) = self.find(core, key, resumed);
+            has_recovered = resumed.since.is_some() && outcomes.iter().any(Result::is_ok);
+            follow = found;
             answer.recovered(resumed, &outcomes);
             for name in &resumed.names {
                 self.join(core, key, name);
             }
         }
-        // Behind the answer nothing is missing, or missed messages follow and say where the client is.
+        // Behind the answer nothing is missing, or messages follow and say where the client is.
         let has_kept = behind.has_kept || behind.resumed.is_some_and(|r| !r.names.is_empty());
-        let position = core.position().filter(|_| has_kept && !has_recovered);
+        let is_told = has_kept && !has_recovered && follow.is_empty();
+        let position = core.position().filter(|_| is_told);
         let frame = answer.frame(core, position);
         core.send(key, &frame);
-        core.send_missed(key, missed);
+        core.send_missed(key, follow);
         for name in &behind.retained {
             self.retained.answered(name, key);
         }
@@ -147,27 +179,46 @@ impl ChannelsGateway {
         self.ask_retained(core);
     }
 
-    /// Finds the missed messages, and the outcome for each name to resume.
-    fn missed(
-        &self,
-        core: &mut Core,
-        key: SessionKey,
-        resumed: &Resumed,
-    ) -> (Missed, Vec<Outcome>) {
-        resumed
-            .off
-            .iter()
-            .for_each(|_| core.count_not_recovered(NotRecovered::Off));
+    /// Finds the messages behind an answer, and the outcome for each name to resume.
+    fn find(&self, core: &mut Core, key: SessionKey, resumed: &Resumed) -> (Missed, Vec<Outcome>) {
         let patterns_of = |name| self.kept.as_ref().and_then(|kept| kept.patterns_of(name));
         let names: Vec<(TopicName, Option<NamePatterns>)> = resumed
             .names
             .iter()
             .map(|name| (name.clone(), patterns_of(name)))
             .collect();
-        let names: Vec<_> = names.iter().map(wanted).collect();
+        let names: Vec<Wanted<'_>> = names.iter().map(wanted).collect();
         let alive = core.frame_bytes().clone();
-        core.missed(key, &resumed.since, &names, &|frame, name, pattern| {
-            variant(frame, name, pattern, &alive)
-        })
+        let variant: Variant<'_> = &|frame, name, pattern| variant(frame, name, pattern, &alive);
+        let Some(since) = &resumed.since else {
+            let found = newest(core, &names, resumed.last, variant);
+            let outcome = found.as_ref().map(|_| ()).map_err(|why| *why);
+            return (found.unwrap_or_default(), vec![outcome; names.len()]);
+        };
+        resumed
+            .off
+            .iter()
+            .for_each(|_| core.count_not_recovered(NotRecovered::Off));
+        let (mut found, outcomes) = core.missed(key, since, &names, variant);
+        let lost = names.iter().zip(&outcomes);
+        let lost = lost.filter(|(_, outcome)| gets_newest(Some(outcome.as_ref())));
+        let lost: Vec<Wanted<'_>> = lost.map(|(name, _)| *name).collect();
+        if let Ok(newest) = newest(core, &lost, resumed.last, variant) {
+            found.merge(newest);
+        }
+        (found, outcomes)
+    }
+}
+
+/// The newest messages of each name, if the client asks for any.
+fn newest(
+    core: &mut Core,
+    names: &[Wanted<'_>],
+    last: Option<usize>,
+    variant: Variant<'_>,
+) -> Result<Missed, NotRecovered> {
+    match last {
+        Some(last) if !names.is_empty() => core.newest(names, last, variant),
+        _ => Ok(Missed::default()),
     }
 }

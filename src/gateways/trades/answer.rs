@@ -73,8 +73,14 @@ pub(super) fn symbols(
 
 /// Adds to `data` of a `subscribe` with `since` whether the missed trades follow; `why` is the reason if
 /// not.
-pub(super) fn recovered(data: &mut ObjectWriter, why: Option<&NotRecovered>) {
-    data.boolean("recovered", why.is_none());
+pub(super) fn recovered(
+    data: &mut ObjectWriter,
+    is_recovered: Option<bool>,
+    why: Option<&NotRecovered>,
+) {
+    if let Some(is_recovered) = is_recovered {
+        data.boolean("recovered", is_recovered);
+    }
     if let Some(why) = why {
         data.string("why", why.label());
     }

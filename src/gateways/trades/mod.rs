@@ -18,7 +18,7 @@ use self::request::{Accepts, Request};
 use super::access::{
     AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
 };
-use super::history::{Statuses, last_event_id};
+use super::history::{Statuses, gets_newest, last_event_id};
 use crate::auth::{Authenticator, Identity, Origins, Refusal, Token, first_protocol};
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Entrance,
@@ -48,6 +48,14 @@ pub struct TradesGatewaySettings {
     pub authenticator: Authenticator,
     /// `None`: there are no candles, and no requests for candles.
     pub candles: Option<CandleSettings>,
+}
+
+/// A `subscribe`, of trades or candles.
+#[derive(Debug, Default)]
+struct Asked {
+    symbols: Vec<String>,
+    since: Option<String>,
+    last: Option<usize>,
 }
 
 /// The client side of the trades contract.
@@ -94,18 +102,16 @@ impl TradesGateway {
         key: SessionKey,
         client: &mut Held,
         content: Content,
-        (asked, since): (Vec<String>, Option<String>),
+        asked: Asked,
     ) {
-        let resumed: Option<(String, Vec<TopicName>)> = since.map(|since| {
-            let topics = asked.iter().cloned().map(TopicName::from).collect();
-            (since, topics)
-        });
-        let new = client.new_ones(content, asked);
+        let all: Vec<TopicName> = asked.symbols.iter().cloned().map(TopicName::from).collect();
+        let new = client.new_ones(content, asked.symbols);
         if let Err(message) = self.judge(core, client, content, &new) {
             let refusal = answer::error(core, &message);
             return core.send(key, &refusal);
         }
-        let missed = resumed.map(|(since, topics)| missed(core, key, &since, &topics));
+        let missed = asked.since.map(|since| missed(core, key, &since, &all));
+        let newest = newest(core, &new, asked.last, missed.as_ref());
         for symbol in &new {
             let joined = core.join(key, &content.topic(symbol));
             if let (Joined::First, Content::Candles(interval)) = (joined, content)
@@ -125,20 +131,23 @@ impl TradesGateway {
             (n, _) => format!("Successfully subscribed to candles of {n} symbol(s)"),
         };
         let mut data = answer::symbols(content, "subscribed", &new, client);
-        // Behind the answer nothing is missing, or the missed trades follow and the last of them says where
-        // the client is.
-        let position = match &missed {
-            Some(Ok(_)) => None,
-            Some(Err(_)) | None => core.position().filter(|_| content == Content::Trades),
-        };
-        if let Some(missed) = &missed {
-            answer::recovered(&mut data, missed.as_ref().err());
-        }
+        let why = newest
+            .as_ref()
+            .err()
+            .or_else(|| missed.as_ref().and_then(|m| m.as_ref().err()));
+        answer::recovered(&mut data, missed.as_ref().map(Result::is_ok), why);
+        let has_recovered = matches!(missed, Some(Ok(_)));
+        let follow = missed
+            .and_then(Result::ok)
+            .or_else(|| newest.ok())
+            .unwrap_or_default();
+        // Behind the answer nothing is missing, or messages follow and the last of them says where the
+        // client is.
+        let is_told = content == Content::Trades && !has_recovered && follow.is_empty();
+        let position = core.position().filter(|_| is_told);
         let success = answer::success_at(core, &message, data, position);
         core.send(key, &success);
-        if let Some(Ok(missed)) = missed {
-            core.send_missed(key, missed);
-        }
+        core.send_missed(key, follow);
         if let Content::Candles(interval) = content {
             self.send_running(core, key, interval, &new);
         }
@@ -290,6 +299,20 @@ fn missed(
     Ok(missed)
 }
 
+/// The newest trades of each symbol, if the client asks for these and gets no missed trades.
+fn newest(
+    core: &mut Core,
+    symbols: &[TopicName],
+    last: Option<usize>,
+    missed: Option<&Result<Missed, NotRecovered>>,
+) -> Result<Missed, NotRecovered> {
+    let Some(last) = last.filter(|_| gets_newest(missed.map(Result::as_ref))) else {
+        return Ok(Missed::default());
+    };
+    let wanted: Vec<Wanted<'_>> = symbols.iter().map(Wanted::exact).collect();
+    core.newest(&wanted, last, &|frame, _, _| Arc::clone(frame))
+}
+
 impl Gateway for TradesGateway {
     type Client = Client;
     type In = Infallible;
@@ -366,20 +389,24 @@ impl Gateway for TradesGateway {
         let accepts = Accepts {
             json_depth_max: self.settings.json_depth_max,
             candles: self.candles.is_some(),
+            last: core.has_history(),
         };
         let (content, symbols) = match Request::parse(&text, accepts) {
-            Ok(Request::Subscribe(symbols, since)) => {
-                let since = since.or(client.last_event_id.as_deref());
-                return self.subscribe(core, key, held, Content::Trades, (symbols, since));
+            Ok(Request::Subscribe(symbols, resume)) => {
+                let since = resume.since.or(client.last_event_id.as_deref());
+                let asked = Asked {
+                    symbols,
+                    since,
+                    last: resume.last,
+                };
+                return self.subscribe(core, key, held, Content::Trades, asked);
             }
             Ok(Request::SubscribeCandles(interval, symbols)) => {
-                return self.subscribe(
-                    core,
-                    key,
-                    held,
-                    Content::Candles(interval),
-                    (symbols, None),
-                );
+                let asked = Asked {
+                    symbols,
+                    ..Asked::default()
+                };
+                return self.subscribe(core, key, held, Content::Candles(interval), asked);
             }
             Ok(Request::Unsubscribe(symbols)) => (Content::Trades, symbols),
             Ok(Request::UnsubscribeCandles(interval, symbols)) => {

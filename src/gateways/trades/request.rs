@@ -4,7 +4,7 @@ use std::fmt;
 
 use sonic_rs::LazyValue;
 
-use super::super::history::{Since, read_since};
+use super::super::history::{Since, read_last, read_since};
 use super::candles::Interval;
 use crate::wire::json::{JsonError, check_json, object_entries};
 
@@ -16,8 +16,8 @@ const SYMBOL_UNITS_MAX: usize = 10;
 /// A well-formed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    /// One to five symbols, in upper case, and the position behind which the client resumes.
-    Subscribe(Vec<String>, Since),
+    /// One to five symbols, in upper case.
+    Subscribe(Vec<String>, Resume),
     /// At least one symbol, in upper case.
     Unsubscribe(Vec<String>),
     /// As [`Self::Subscribe`], for candles.
@@ -46,6 +46,8 @@ pub(super) enum BadRequest {
     },
     /// An unknown `interval`; the value is the action.
     Interval(&'static str),
+    /// A `last` out of range, with the reason.
+    Last(&'static str),
 }
 
 /// The limits and features of a gateway.
@@ -55,6 +57,17 @@ pub(super) struct Accepts {
     pub(super) json_depth_max: usize,
     /// Whether there are requests for candles.
     pub(super) candles: bool,
+    /// Whether `last` is read; otherwise `last` is an unknown member.
+    pub(super) last: bool,
+}
+
+/// The messages that follow the answer to a `subscribe`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Resume {
+    /// The position behind which the client resumes.
+    pub(super) since: Since,
+    /// The newest trades of each symbol, so many, without a position.
+    pub(super) last: Option<usize>,
 }
 
 /// The error in `symbols`.
@@ -76,6 +89,7 @@ impl fmt::Display for BadRequest {
             Self::NoAction => f.write_str("Invalid message format: missing action field"),
             Self::Unknown(action) => write!(f, "Unknown action: {action}"),
             Self::Symbols { action, why } => write!(f, "Invalid {action} message: {why}"),
+            Self::Last(why) => write!(f, "Invalid subscribe message: {why}"),
             Self::Interval(action) => {
                 write!(f, "Invalid {action} message: interval is not 1s, 1m or 5m")
             }
@@ -110,17 +124,18 @@ impl fmt::Display for BadSymbols {
 impl Request {
     /// Reads a message. Members outside the contract are ignored; the last of repeated members counts.
     pub(super) fn parse(text: &str, accepts: Accepts) -> Result<Self, BadRequest> {
-        let [action, symbols, interval, since] = members(text, accepts.json_depth_max)?;
+        let [action, symbols, interval, since, last] = members(text, accepts.json_depth_max)?;
         let action = action.and_then(|value| text_of(&value));
         match action.as_deref() {
             None => Err(BadRequest::NoAction),
             Some("ping") => Ok(Self::Ping),
             Some("subscribe") => {
                 let symbols = read_symbols("subscribe", symbols, SYMBOLS_PER_REQUEST_MAX)?;
-                Ok(Self::Subscribe(
-                    symbols,
-                    since.map_or(Since::Absent, |since| read_since(since.as_raw_str())),
-                ))
+                let since = since.map_or(Since::Absent, |since| read_since(since.as_raw_str()));
+                let last = last.filter(|_| accepts.last);
+                let last = last.map_or(Ok(None), |last| read_last(last.as_raw_str()));
+                let last = last.map_err(BadRequest::Last)?;
+                Ok(Self::Subscribe(symbols, Resume { since, last }))
             }
             Some("unsubscribe") => {
                 read_symbols("unsubscribe", symbols, usize::MAX).map(Self::Unsubscribe)
@@ -146,9 +161,10 @@ impl Request {
     }
 }
 
-/// Returns the values of `action`, `symbols`, `interval` and `since` of a text that is completely JSON.
-fn members(text: &str, depth_max: usize) -> Result<[Option<LazyValue<'_>>; 4], BadRequest> {
-    let (mut action, mut symbols, mut interval, mut since) = (None, None, None, None);
+/// Returns the values of `action`, `symbols`, `interval`, `since` and `last` of a text that is completely JSON.
+fn members(text: &str, depth_max: usize) -> Result<[Option<LazyValue<'_>>; 5], BadRequest> {
+    let (mut action, mut symbols, mut interval) = (None, None, None);
+    let (mut since, mut last) = (None, None);
     let not_json = BadRequest::NotJson;
     let entries = match object_entries(text.as_bytes(), depth_max) {
         Ok(entries) => entries,
@@ -166,10 +182,11 @@ fn members(text: &str, depth_max: usize) -> Result<[Option<LazyValue<'_>>; 4], B
             "symbols" => symbols = Some(value),
             "interval" => interval = Some(value),
             "since" => since = Some(value),
+            "last" => last = Some(value),
             _ => {}
         }
     }
-    Ok([action, symbols, interval, since])
+    Ok([action, symbols, interval, since, last])
 }
 
 fn read_interval(
@@ -234,6 +251,7 @@ mod tests {
         let accepts = Accepts {
             json_depth_max: 512,
             candles,
+            last: true,
         };
         Request::parse(text, accepts).map_err(|bad| bad.to_string())
     }
@@ -253,7 +271,7 @@ mod tests {
             (r#"{"action":"x","action":"ping"}"#, Request::Ping),
             (
                 r#"{"symbols":["aapl"," b","stra\u00dfe"],"action":"subscribe"}"#,
-                Request::Subscribe(symbols(&["AAPL", " B", "STRASSE"]), Since::Absent),
+                Request::Subscribe(symbols(&["AAPL", " B", "STRASSE"]), Resume::default()),
             ),
             (
                 r#"{"action":"unsubscribe","symbols":["A","B","C","D","E","F"]}"#,
@@ -261,7 +279,7 @@ mod tests {
             ),
             (
                 r#"{"action":"subscribe","symbols":["ABCDEFGHIJ","\ud83d\ude00\ud83d\ude00\ud83d\ude00\ud83d\ude00\ud83d\ude00"]}"#,
-                Request::Subscribe(symbols(&["ABCDEFGHIJ", "😀😀😀😀😀"]), Since::Absent),
+                Request::Subscribe(symbols(&["ABCDEFGHIJ", "😀😀😀😀😀"]), Resume::default()),
             ),
         ];
         for (text, want) in cases {

@@ -37,3 +37,43 @@ impl<'a> Wanted<'a> {
         }
     }
 }
+
+/// The missed messages of a client.
+#[derive(Debug, Default)]
+pub struct Missed {
+    /// The messages with their numbers, in the order of the feed.
+    pub(in crate::hub) frames: Vec<(u64, Arc<Frame>)>,
+    /// Queue bytes of the frames.
+    pub(in crate::hub) bytes: usize,
+    /// Entries visited by the search.
+    pub(in crate::hub) walked: usize,
+}
+
+impl Missed {
+    /// Whether nothing was missed.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    pub(super) fn push(
+        &mut self,
+        number: u64,
+        frame: Arc<Frame>,
+        bytes_max: usize,
+    ) -> Result<(), NotRecovered> {
+        self.bytes += frame.queue_bytes();
+        self.frames.push((number, frame));
+        match self.bytes > bytes_max {
+            true => Err(NotRecovered::Large),
+            false => Ok(()),
+        }
+    }
+
+    /// Adds the messages of other names, in the order of the feed.
+    pub fn merge(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.walked = self.walked.max(other.walked);
+        self.frames.extend(other.frames);
+        self.frames.sort_by_key(|(number, _)| *number);
+    }
+}

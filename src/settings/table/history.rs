@@ -17,7 +17,6 @@ pub(super) static ROWS: &[Setting] = &[
         "At least 20000. Messages then have a position, \"pos\", and clients get the status of the bus now and then. A client \
         that comes back, to whichever instance, sends its last position as \"since\" and gets what it missed.",
     )
-    .in_short_help()
     .limit(
         "the message is forgotten; a client that missed the message is told",
         Shows::Metric(names::RESUMES),
