@@ -106,7 +106,12 @@ impl ChannelsBus {
         acl: &Acl,
     ) -> Result<OpenBus, RunError> {
         settings.payload_bytes_max = self.payload_bytes_max;
-        let question = redis_question(&settings, redis_needs(acl));
+        let mut needs = redis_needs(acl);
+        if !self.history_names.is_empty() {
+            let marks = Subscription::channel(self.history_channel.as_str());
+            needs.wishes.extend(self.kept_names().chain([marks]));
+        }
+        let question = redis_question(&settings, needs);
         let opened = RedisSource::new(settings, status);
         let (mut source, interest) = opened.map_err(|error| self.rows.redis_error(error))?;
         if let Some(feed) = self.kept_feed(&interest)? {
@@ -150,18 +155,20 @@ impl ChannelsBus {
             question,
         })
     }
+    fn kept_names(&self) -> impl Iterator<Item = Subscription> {
+        let names = self.history_names.iter();
+        names.map(|name| match self.syntax.is_pattern(name) {
+            true => Subscription::pattern(name.as_str()),
+            false => Subscription::channel(name.as_str()),
+        })
+    }
+
     /// The kept feed, whose names are subscribed from the start; `None` without a history.
     fn kept_feed(&self, interest: &BusInterest) -> Result<Option<KeptFeed>, RunError> {
         if self.history_names.is_empty() {
             return Ok(None);
         }
-        let names = self.history_names.iter();
-        let subscriptions: Vec<Subscription> = names
-            .map(|name| match self.syntax.is_pattern(name) {
-                true => Subscription::pattern(name.as_str()),
-                false => Subscription::channel(name.as_str()),
-            })
-            .collect();
+        let subscriptions: Vec<Subscription> = self.kept_names().collect();
         for subscription in &subscriptions {
             interest.subscribe(subscription.clone());
         }

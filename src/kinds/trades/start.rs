@@ -35,16 +35,21 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
 
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
     let redis_shown = shown_redis(&redis);
+    let marks = checked.text("history-channel");
+    let has_history = common.limits.history.keep_us > 0;
     let needs = RedisNeeds {
         subscriptions: vec![Subscription::pattern(PATTERN)],
+        wishes: has_history
+            .then(|| Subscription::channel(marks.as_str()))
+            .into_iter()
+            .collect(),
         ..RedisNeeds::default()
     };
     let question = redis_question(&redis, needs);
     let opened = RedisSource::new(redis, Arc::clone(&status));
     let (mut source, interest) = opened.map_err(|error| REDIS.redis_error(error))?;
     interest.subscribe(Subscription::pattern(PATTERN));
-    let marks = checked.text("history-channel");
-    if common.limits.history.keep_us > 0 {
+    if has_history {
         let kept = source.with_kept(kept_feed()?, &marks);
         source = kept.map_err(|error| REDIS.redis_error(error))?;
     }
