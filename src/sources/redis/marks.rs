@@ -5,15 +5,14 @@
 //! count.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::RedisSenders;
 use super::connection::Connection;
 use super::error::RedisError;
-use super::publish::MarkAnswer;
+use super::publish::{MarkAnswer, RedisSender, RedisSenders};
 use super::resp::Value;
 use super::settings::RedisSettings;
 use crate::base::detached;
@@ -22,13 +21,22 @@ use crate::feeds::Mark;
 /// The time from mark to mark of an instance.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
-/// News from the publishing thread for the reading thread.
+/// News from the publishing thread for the reading thread: the connection for which the news is, by its
+/// number.
 #[derive(Debug, Default)]
 struct Learned {
     /// The server is no master any more.
-    was_demoted: AtomicBool,
+    demoted: AtomicU64,
     /// This user may not publish marks.
-    is_refused: AtomicBool,
+    refused: AtomicU64,
+}
+
+/// A mark to publish.
+#[derive(Clone, Copy, Debug)]
+struct ToPublish {
+    mark: Mark,
+    /// The number of the reading thread's connection: after a failover the mark goes to another server.
+    connection: u64,
 }
 
 /// The way to the publishing thread.
@@ -36,8 +44,10 @@ struct Learned {
 pub(super) struct MarkPublisher {
     /// The channel of the marks.
     pub(super) channel: Arc<str>,
-    marks: Sender<Mark>,
+    marks: Sender<ToPublish>,
     learned: Arc<Learned>,
+    /// Counts the connections of the reading thread, from 1.
+    connection: u64,
     /// The time of the next mark; `None` while marks must not be published.
     next: Option<Instant>,
 }
@@ -51,9 +61,8 @@ impl MarkPublisher {
         // A single mark at a time: a mark behind a slow answer would be useless.
         let (marks, to_publish) = bounded(1);
         let learned = Arc::new(Learned::default());
-        let senders = RedisSenders::new(settings)?;
         let thread = MarkThread {
-            senders,
+            senders: RedisSenders::new(settings)?,
             channel: Arc::clone(&channel),
             to_publish,
             learned: Arc::clone(&learned),
@@ -64,15 +73,15 @@ impl MarkPublisher {
             channel,
             marks,
             learned,
+            connection: 0,
             next: None,
         })
     }
 
     /// Handles a new connection of the reading thread.
     pub(super) fn connected(&mut self) {
+        self.connection += 1;
         self.next = None;
-        self.learned.was_demoted.store(false, Relaxed);
-        self.learned.is_refused.store(false, Relaxed);
     }
 
     /// Publishes from here on, beginning now.
@@ -82,81 +91,80 @@ impl MarkPublisher {
 
     /// The time of the next mark.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.next.filter(|_| !self.learned.is_refused.load(Relaxed))
+        let is_refused = self.learned.refused.load(Relaxed) == self.connection;
+        self.next.filter(|_| !is_refused)
     }
 
     /// Publishes a mark, if the thread is not busy with the mark before.
     pub(super) fn publish(&mut self, mark: Mark) {
         self.next = Some(Instant::now() + INTERVAL);
+        let connection = self.connection;
         // Full: the server is slow. Ended: the thread could not go on.
-        let _ = self.marks.try_send(mark);
+        let _ = self.marks.try_send(ToPublish { mark, connection });
     }
 
     /// Whether the server is no master any more.
     pub(super) fn was_demoted(&self) -> bool {
-        self.learned.was_demoted.load(Relaxed)
+        self.learned.demoted.load(Relaxed) == self.connection
     }
 }
 
 struct MarkThread {
     senders: RedisSenders,
     channel: Arc<str>,
-    to_publish: Receiver<Mark>,
+    to_publish: Receiver<ToPublish>,
     learned: Arc<Learned>,
 }
 
 impl MarkThread {
     fn run(mut self) {
-        while let Ok(first) = self.to_publish.recv() {
-            match self.senders.connect() {
-                Ok(mut sender) => {
-                    let ended = publish_on(
-                        &mut sender,
-                        first,
-                        &self.channel,
-                        &self.to_publish,
-                        &self.learned,
-                    );
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a mark may not have been published");
-                    }
-                }
-                Err(error) => tracing::debug!(%error, "no connection for marks"),
-            }
+        let mut next = self.to_publish.recv().ok();
+        while let Some(first) = next {
+            let published = self.senders.connect().and_then(|sender| {
+                let news = (&*self.channel, &self.to_publish, &*self.learned);
+                publish_on(sender, first, news)
+            });
+            next = published.unwrap_or_else(|error| {
+                // A mark is never published again.
+                tracing::debug!(%error, "a mark may not have been published");
+                None
+            });
+            next = next.or_else(|| self.to_publish.recv().ok());
         }
     }
 }
 
-/// Publishes on a connection until an error.
+/// Publishes on a connection until the connection is useless. Returns a mark for another server.
 fn publish_on(
-    sender: &mut super::RedisSender<'_>,
-    first: Mark,
-    channel: &str,
-    to_publish: &Receiver<Mark>,
-    learned: &Learned,
-) -> Result<(), RedisError> {
-    let mut next = Some(first);
-    while let Some(mark) = next {
-        match sender.publish_mark(channel, &mark.to_string())? {
+    mut sender: RedisSender<'_>,
+    first: ToPublish,
+    (channel, to_publish, learned): (&str, &Receiver<ToPublish>, &Learned),
+) -> Result<Option<ToPublish>, RedisError> {
+    let mut next = first;
+    loop {
+        match sender.publish_mark(channel, &next.mark.to_string())? {
             MarkAnswer::Published => {}
             MarkAnswer::NotMaster => {
-                learned.was_demoted.store(true, Relaxed);
-                return Ok(());
+                learned.demoted.store(next.connection, Relaxed);
+                return Ok(None);
             }
             MarkAnswer::Refused(reason) => {
-                learned.is_refused.store(true, Relaxed);
+                learned.refused.store(next.connection, Relaxed);
                 tracing::warn!(
                     channel,
                     reason,
                     "this user may not publish marks (+publish, &CHANNEL), so positions are valid on \
                      this connection only"
                 );
-                return Ok(());
+                return Ok(None);
             }
         }
-        next = to_publish.recv().ok();
+        match to_publish.recv() {
+            Ok(mark) if mark.connection == first.connection => next = mark,
+            Ok(mark) => return Ok(Some(mark)),
+            Err(_) => return Ok(None),
+        }
     }
-    Ok(())
 }
 
 /// Whether marks of others count on a connection: the server is a master and alone. A server before Redis 6
