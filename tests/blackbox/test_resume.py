@@ -6,6 +6,7 @@ import signal
 import clients
 import nats as nats_py
 import pytest
+import redis
 from event_stream import Stream
 from processes import RedisServer
 from prometheus import scrape
@@ -198,6 +199,33 @@ async def test_a_replica_takes_no_marks_of_others(start_weirgate, redis_server, 
     back, answer = await subscribe(on_replica, kind, ["A"], since=client.pos)
     assert recovered(kind, answer) == (True, None)
     assert scrape(on_replica).sum(SHARED) == 0
+
+
+async def test_after_a_failover_positions_are_shared_on_the_new_master(start_weirgate, redis_server, sentinel, started, kind):
+    """What was published before is in doubt: a replica may lack some of it."""
+    replica = RedisServer("--replicaof", "127.0.0.1", str(redis_server.port))
+    started.append(replica)
+    await until(lambda: replica.client().info("replication")["master_link_status"] == "up", 20, "replication")
+    await until(lambda: redis.Redis(port=sentinel).execute_command("SENTINEL", "replicas", "main"), 30, "the replica known")
+    env = {"REDIS_SENTINELS": f"127.0.0.1:{sentinel}", "REDIS_SENTINEL_MASTER": "main", "DEFAULT_ROLE": "internal"}
+    one, other = (start_weirgate(kind.name, *flags_of(kind), env=env) for _ in range(2))
+    await shares(one, other)
+    client, _ = await subscribe(one, kind, ["A"])
+    publish(redis_server, kind, "A", 1)
+    assert await got(client, 1) == [1]
+    before = client.pos
+    redis.Redis(port=sentinel).execute_command("SENTINEL", "failover", "main")
+    await client.wait_for(lambda c: any(s["bus"] == "away" for s in c.statuses), 40, "the loss told")
+    await client.wait_for(lambda c: c.statuses[-1]["bus"] == "up", 40, "the return told")
+    await shares(one, other)
+    publish(replica, kind, "A", 2)
+    assert await got(client, 2) == [1, 2]
+    back, answer = await subscribe(other, kind, ["A"], since=client.pos)
+    assert recovered(kind, answer) == (True, None), "the marks are those of the new master"
+    _, answer = await subscribe(other, kind, ["A"], since=before)
+    assert recovered(kind, answer)[0] is False
+    publish(replica, kind, "A", 3)
+    assert await got(back, 1) == [3]
 
 
 async def test_marks_reach_no_client_and_junk_among_them_is_nothing(start_weirgate, redis_server):
