@@ -11,5 +11,6 @@ pub mod channels;
 pub mod levels;
 pub mod trades;
 
+pub(crate) use crate::hub::fnv_1a;
 pub use crate::hub::{Mark, Place, Position};
 pub use bus::{BusEvent, BusMessage, Fault, NoFeed, StreamPosition, Subscription, TooLarge};

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::hub::{
-    BusNotice, ByClient, Core, Frame, NotRecovered, POSITION_BYTES_MAX, Position, SessionKey,
+    BusNotice, ByClient, Core, Frame, NotRecovered, POSITION_BYTES_MAX, Place, Position, SessionKey,
 };
 use crate::wire::head::RequestHead;
 
@@ -132,6 +132,12 @@ impl Statuses {
             self.next_slot = 0;
             self.due_us = Some(core.now().mono_us);
         }
+    }
+
+    /// Whether clients get a message of this place. While the feed is restored, clients know of the loss and
+    /// have a position from before: messages without a position would come again on another instance.
+    pub(super) fn passes(&self, place: Place) -> bool {
+        self.is_up || place != Place::Kept(None)
     }
 
     /// The time of the next [`Self::handle_timeout`].

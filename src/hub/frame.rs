@@ -122,6 +122,11 @@ impl Frame {
         self.plain.body()
     }
 
+    /// Whether the payload ends with a position.
+    pub(crate) fn has_position(&self) -> bool {
+        self.position_bytes > 0
+    }
+
     /// The text of the position in the payload; empty without a position.
     pub(super) fn position(&self) -> &[u8] {
         let bytes = usize::from(self.position_bytes);
@@ -346,10 +351,12 @@ impl FrameBuilder {
         self
     }
 
-    /// Takes over that the payload ends as that of another frame.
+    /// Notes the position at the end of the payload: that of another frame, and more bytes.
     #[must_use]
-    pub(crate) fn ending_like(mut self, frame: &Frame) -> Self {
-        self.position_bytes = frame.position_bytes;
+    pub(crate) fn ending_like(mut self, frame: &Frame, more: usize) -> Self {
+        if frame.position_bytes > 0 {
+            self.position_bytes = frame.position_bytes + more as u8;
+        }
         self
     }
 

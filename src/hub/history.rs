@@ -17,7 +17,10 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use self::names::Names;
+use self::wanted::After;
+pub(super) use self::wanted::CopyPlace;
 pub use self::wanted::{Missed, Outcome, Variant, Wanted};
+use super::position::CopyPosition;
 use super::{Frame, HistoryLimits, HistoryStats, Mark, NotRecovered, Position, TopicName};
 
 /// Remembered marks, the newest: an hour of one instance with a mark each second.
@@ -226,12 +229,13 @@ impl History {
             Ok(since) => since,
             Err(why) => return (Missed::default(), vec![Err(why); wanted.len()]),
         };
-        let first = self.entries.partition_point(|entry| entry.number <= since);
+        let whole = since.whole();
+        let first = self.entries.partition_point(|entry| entry.number <= whole);
         let mut outcomes: Vec<Outcome> = wanted
             .iter()
-            .map(|wanted| self.judge(since, first, wanted))
+            .map(|wanted| self.judge(since.of(wanted), first, wanted))
             .collect();
-        let found = self.collect(first, wanted, &outcomes, bytes_max, variant);
+        let found = self.collect((since, first), wanted, &outcomes, (bytes_max, variant));
         let missed = found.unwrap_or_else(|why| {
             for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
                 *outcome = Err(why);
@@ -259,7 +263,9 @@ impl History {
             let (number, topic) = (entry.number, self.names.topic(entry.name));
             let (names, seen) = by_name.entry(entry.name).or_insert_with(|| {
                 let matching = wanted.iter().filter(|wanted| wanted.matches(topic));
-                (matching.collect(), 0)
+                let mut matching: Vec<_> = matching.collect();
+                matching.sort_by_key(|wanted| wanted.rank());
+                (matching, 0)
             });
             *seen += 1;
             if *seen > count {
@@ -271,7 +277,7 @@ impl History {
                     continue;
                 };
                 self.bytes += bytes;
-                newest.push(number, frame, bytes_max)?;
+                newest.push((number, name.rank()), frame, bytes_max)?;
             }
         }
         newest.frames.reverse();
@@ -300,15 +306,15 @@ impl History {
     /// matching name.
     fn collect(
         &mut self,
-        first: usize,
+        (since, first): (After, usize),
         wanted: &[Wanted<'_>],
         outcomes: &[Outcome],
-        bytes_max: usize,
-        variant: Variant<'_>,
+        (bytes_max, variant): (usize, Variant<'_>),
     ) -> Result<Missed, NotRecovered> {
         let good = wanted.iter().zip(outcomes);
         let good = good.filter(|(_, outcome)| outcome.is_ok());
-        let good: Vec<&Wanted<'_>> = good.map(|(wanted, _)| wanted).collect();
+        let mut good: Vec<&Wanted<'_>> = good.map(|(wanted, _)| wanted).collect();
+        good.sort_by_key(|wanted| wanted.rank());
         let mut missed = Missed {
             walked: self.entries.len() - first,
             ..Missed::default()
@@ -324,19 +330,23 @@ impl History {
                 matching.copied().collect()
             });
             for name in names {
+                if number <= since.of(name) {
+                    continue;
+                }
                 let Some((frame, bytes)) = entry.frame_for(topic, name, variant) else {
                     continue;
                 };
                 self.bytes += bytes;
-                missed.push(number, frame, bytes_max)?;
+                missed.push((number, name.rank()), frame, bytes_max)?;
             }
         }
         Ok(missed)
     }
 
-    /// The number of the message at a position.
-    fn number_of(&self, since: &str) -> Result<u64, NotRecovered> {
-        let position = Position::parse(since).ok_or(NotRecovered::Bad)?;
+    /// The number of the message at a position, and the newest copy.
+    fn number_of(&self, since: &str) -> Result<After, NotRecovered> {
+        let CopyPosition { position, copy } =
+            CopyPosition::parse(since).ok_or(NotRecovered::Bad)?;
         let number = self.marked.get(&position.mark);
         let number = *number.ok_or(NotRecovered::Epoch)?;
         if position.names != self.names_hash {
@@ -347,7 +357,7 @@ impl History {
         }
         let number = number.saturating_add(position.count);
         match number <= self.head {
-            true => Ok(number),
+            true => Ok(After { number, copy }),
             false => Err(NotRecovered::Ahead),
         }
     }

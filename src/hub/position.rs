@@ -36,6 +36,20 @@ pub struct Position {
     pub count: u64,
 }
 
+/// The place of a copy among the copies of a message, the same on all instances: a client with several
+/// matching names gets a copy for each, and may be cut between two copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CopyRank(u32);
+
+/// The place of a client in a kept feed: behind a message, or behind a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CopyPosition {
+    /// The message.
+    pub(super) position: Position,
+    /// The newest copy of the message.
+    pub(super) copy: CopyRank,
+}
+
 /// Whether a message is of the kept feed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Place {
@@ -106,6 +120,46 @@ impl Position {
     }
 }
 
+impl CopyRank {
+    /// The copy for the message's own name: the last, with the position of the message.
+    pub const LAST: Self = Self(u32::MAX);
+
+    /// The copy for a pattern.
+    pub fn of_pattern(pattern: &str) -> Self {
+        let hash = fnv_1a(pattern.bytes());
+        Self(hash.min(u32::MAX - 1))
+    }
+
+    /// The end of the text of a position for a copy before the last.
+    pub fn suffix(self) -> Vec<u8> {
+        let mut suffix = b".".to_vec();
+        push_base_36(&mut suffix, u64::from(self.0));
+        suffix
+    }
+}
+
+impl CopyPosition {
+    /// Reads the text of a position, with or without the rank of a copy behind.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        if let Some(position) = Position::parse(text) {
+            let copy = CopyRank::LAST;
+            return Some(Self { position, copy });
+        }
+        let (position, copy) = text.rsplit_once('.')?;
+        let copy = u32::try_from(from_base_36(copy)?).ok()?;
+        Some(Self {
+            position: Position::parse(position)?,
+            copy: CopyRank(copy),
+        })
+    }
+}
+
+/// FNV-1a: the same on all instances of all versions. (RFC 9923)
+pub(crate) fn fnv_1a(bytes: impl IntoIterator<Item = u8>) -> u32 {
+    let add = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    bytes.into_iter().fold(0x811c_9dc5, add)
+}
+
 /// `<nonce>.<counter>`: 12 hexadecimal digits, and a number in base 36.
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -174,6 +228,43 @@ mod tests {
         let longest = position(u32::MAX, (1 << 48) - 1, u64::MAX, u64::MAX);
         assert!(longest.to_string().len() <= POSITION_BYTES_MAX);
         assert_eq!(Position::parse(&longest.to_string()), Some(longest));
+    }
+
+    #[test]
+    fn a_copy_of_a_message_has_a_text_of_its_own() {
+        let pos = position(7_483_915, 0x7f3a_09c2_b11e, 1_804, 7);
+        let whole = pos.to_string();
+        let copy = CopyRank::LAST;
+        assert_eq!(
+            CopyPosition::parse(&whole),
+            Some(CopyPosition {
+                position: pos,
+                copy
+            })
+        );
+        let copy = CopyRank::of_pattern("market:*");
+        assert!(copy < CopyRank::LAST);
+        let text = whole.clone() + &String::from_utf8(copy.suffix()).unwrap();
+        assert_eq!(text, "m4gemj.7f3a09c2b11e.1e4.7.14cru1t");
+        assert_eq!(
+            CopyPosition::parse(&text),
+            Some(CopyPosition {
+                position: pos,
+                copy
+            })
+        );
+        for text in [
+            "m4gemj.7f3a09c2b11e.1e4.7.",
+            "m4gemj.7f3a09c2b11e.1e4.7.01",
+            "1.2",
+            "",
+        ] {
+            assert_eq!(CopyPosition::parse(text), None, "{text:?}");
+        }
+        assert_eq!(CopyPosition::parse(&format!("{whole}.1z141z4")), None);
+        assert_eq!(CopyPosition::parse(&format!("{text}.1")), None);
+        let longest = position(u32::MAX, (1 << 48) - 1, u64::MAX, u64::MAX);
+        assert!(format!("{longest}.1z141z3").len() <= POSITION_BYTES_MAX);
     }
 
     #[test]

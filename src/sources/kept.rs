@@ -11,7 +11,7 @@ use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
 use crate::auth::{NameError, NamePatterns, NameSyntax};
-use crate::feeds::{BusEvent, Mark, Place, Position, Subscription};
+use crate::feeds::{BusEvent, Mark, Place, Position, Subscription, fnv_1a};
 
 /// Remembered marks, the newest: a repeated mark is from another program.
 const MARKS_MAX: usize = 4_096;
@@ -177,16 +177,13 @@ impl KeptFeed {
     }
 }
 
-/// FNV-1a of the list: the same on all instances of all versions. (RFC 9923)
+/// The hash of the list.
 fn hash_of(names: &[Subscription]) -> u32 {
-    let mut hash = 0x811c_9dc5_u32;
-    let mut add = |byte: u8| hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    for subscription in names {
-        subscription.name.bytes().for_each(&mut add);
-        // No name has this byte, never found in UTF-8.
-        add(0xff);
-    }
-    hash
+    // No name has this byte, never found in UTF-8.
+    let bytes = names
+        .iter()
+        .flat_map(|name| name.name.bytes().chain([0xff]));
+    fnv_1a(bytes)
 }
 
 #[cfg(test)]

@@ -9,12 +9,15 @@ use foldhash::fast::FixedState;
 use super::ChannelsGateway;
 use crate::auth::{NameError, NamePatterns, NameSyntax};
 use crate::hub::{
-    ConflationKey, Core, Frame, FrameBytes, Place, Publication, SessionKey, TopicName, Wanted,
+    ConflationKey, CopyRank, Core, Frame, FrameBytes, Place, Publication, SessionKey, TopicName,
+    Wanted,
 };
 use crate::wire::object_writer::quoted;
 
 /// The text before the pattern in the frame of an exact name, behind the name.
 const PATTERN: &str = r#","pattern":"#;
+/// The text behind the position at the end of a frame.
+const POSITION_END: &[u8] = br#""}"#;
 
 /// The names read from the start, and the clients' patterns among them.
 #[derive(Debug)]
@@ -22,7 +25,7 @@ pub struct KeptNames {
     syntax: NameSyntax,
     names: Vec<String>,
     patterns: NamePatterns,
-    /// Patterns with members, compared with each message.
+    /// Patterns with members, compared with each message, in the order of the copies.
     held: Vec<(TopicName, NamePatterns)>,
 }
 
@@ -57,7 +60,11 @@ impl KeptNames {
         if let Some(patterns) = self.patterns_of(name)
             && !self.held.iter().any(|(held, _)| held == name)
         {
-            self.held.push((name.clone(), patterns));
+            let rank = |name: &TopicName| CopyRank::of_pattern(name.as_str());
+            let at = self
+                .held
+                .partition_point(|(held, _)| rank(held) < rank(name));
+            self.held.insert(at, (name.clone(), patterns));
         }
     }
 
@@ -82,22 +89,27 @@ impl KeptNames {
 }
 
 impl ChannelsGateway {
-    /// Publishes a message of the kept feed to the members of the name, and of the matching patterns.
-    pub(super) fn publish_kept(&mut self, core: &mut Core, publication: &Publication) {
-        core.publish(publication);
-        let Some(kept) = &self.kept else { return };
-        for pattern in kept.matching(&publication.topic) {
-            let frame = &publication.frame;
-            let frame = variant(frame, &publication.topic, pattern, core.frame_bytes());
-            if publication.place.position().is_some() {
-                core.keep_variant(pattern, &frame);
-            }
+    /// Publishes a message of the kept feed to the members of the matching patterns, and of the name. A
+    /// client may be cut between two copies, so each copy has a position.
+    pub(super) fn publish_kept(&self, core: &mut Core, publication: &Publication) {
+        let (name, frame) = (&publication.topic, &publication.frame);
+        let has_position = publication.place.position().is_some();
+        let kept = self.kept.iter();
+        let patterns = kept.flat_map(|kept| kept.matching(name));
+        let variants: Vec<_> = patterns
+            .map(|pattern| (pattern, variant(frame, name, pattern, core.frame_bytes())))
+            .collect();
+        for (pattern, frame) in &variants {
             core.publish(&Publication {
-                topic: pattern.clone(),
-                frame,
+                topic: (*pattern).clone(),
+                frame: Arc::clone(frame),
                 place: Place::Outside,
                 ..*publication
             });
+        }
+        core.publish(publication);
+        for (pattern, frame) in variants.iter().filter(|_| has_position) {
+            core.keep_variant(pattern, frame);
         }
     }
 }
@@ -115,7 +127,8 @@ pub(super) fn wanted<'a>((name, patterns): &'a (TopicName, Option<NamePatterns>)
     }
 }
 
-/// The frame of a message for clients of a pattern: with the pattern in place of `null`.
+/// The frame of a message for clients of a pattern: with the pattern in place of `null`, and with the rank
+/// of this copy behind the position.
 pub(super) fn variant(
     frame: &Frame,
     name: &TopicName,
@@ -123,22 +136,30 @@ pub(super) fn variant(
     alive: &FrameBytes,
 ) -> Arc<Frame> {
     let pattern_text = quoted(pattern.as_str());
-    let body = frame.body();
     // The feed writes `,"channel":NAME,"pattern":null,…` behind the number.
     let before = r#","channel":"#.len() + quoted(name.as_str()).len() + PATTERN.len();
+    let body = frame.body();
     let (before, rest) = body.split_at(before.min(body.len()));
     let rest = rest.strip_prefix(b"null").unwrap_or(rest);
+    let (rest, suffix, end) = match rest.strip_suffix(POSITION_END) {
+        Some(rest) if frame.has_position() => {
+            let suffix = CopyRank::of_pattern(pattern.as_str()).suffix();
+            (rest, suffix, POSITION_END)
+        }
+        _ => (rest, Vec::new(), &[][..]),
+    };
+    let parts = [before, pattern_text.as_bytes(), rest, &suffix, end];
     let mut builder = Frame::text(alive)
-        .with_capacity(before.len() + pattern_text.len() + rest.len())
+        .with_capacity(parts.iter().map(|part| part.len()).sum())
         .lead(frame.lead())
         .received(frame.received())
-        .ending_like(frame);
+        .ending_like(frame, suffix.len());
     if let Some(ConflationKey(key)) = frame.key() {
         // Each copy is replaced by copies of the same kind.
         let key = FixedState::default().hash_one((key, pattern.as_str()));
         builder = builder.key(ConflationKey(key));
     }
-    for part in [before, pattern_text.as_bytes(), rest] {
+    for part in parts {
         builder = builder.body(part);
     }
     builder.finish()

@@ -404,7 +404,10 @@ impl Gateway for ChannelsGateway {
 
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         if let Place::Kept(_) = publication.place {
-            return self.publish_kept(core, publication);
+            if self.statuses.passes(publication.place) {
+                self.publish_kept(core, publication);
+            }
+            return;
         }
         if publication.deliver {
             if self.retained.came_live(&publication.topic) {

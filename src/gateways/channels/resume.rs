@@ -147,16 +147,12 @@ impl ChannelsGateway {
 
     /// Sends the first answer and the missed messages.
     fn send_first(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        let Some((mut answer, mut behind)) = client.answers.pop() else {
+        let Some((mut answer, behind)) = client.answers.pop() else {
             return;
         };
         let mut follow = Missed::default();
         let mut has_recovered = false;
-        if let Some(resumed) = &mut behind.resumed {
-            // As live: a message comes for the name first, then for patterns.
-            let syntax = self.syntax();
-            let is_pattern = |name: &TopicName| syntax.is_pattern(name.as_str());
-            resumed.names.sort_by_key(is_pattern);
+        if let Some(resumed) = &behind.resumed {
             let (found, outcomes) = self.find(core, key, resumed);
             has_recovered = resumed.since.is_some() && outcomes.iter().any(Result::is_ok);
             follow = found;

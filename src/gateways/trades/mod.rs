@@ -456,7 +456,9 @@ impl Gateway for TradesGateway {
 
     /// Relays the trade to the symbol's members, then publishes the resulting candles.
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
-        core.publish(publication);
+        if self.statuses.passes(publication.place) {
+            core.publish(publication);
+        }
         if let Some(candles) = &mut self.candles {
             let (symbol, message) = (publication.topic.as_str(), publication.frame.body());
             candles.take(core.now(), symbol, message, &mut self.updates);

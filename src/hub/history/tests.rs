@@ -1,5 +1,6 @@
 //! What is kept, what is forgotten, and what a position finds.
 
+use super::wanted::CopyPlace;
 use super::*;
 use crate::auth::NamePatterns;
 use crate::hub::FrameBytes;
@@ -78,8 +79,9 @@ impl Bench {
         let since = since.to_string();
         let (missed, outcomes) = self.history.missed(&since, &wanted, 1 << 20, NO_VARIANT);
         outcomes.into_iter().collect::<Outcome>()?;
-        let text =
-            |(_, frame): &(u64, Arc<Frame>)| String::from_utf8_lossy(frame.body()).into_owned();
+        let text = |(_, frame): &(CopyPlace, Arc<Frame>)| {
+            String::from_utf8_lossy(frame.body()).into_owned()
+        };
         Ok(missed.frames.iter().map(text).collect())
     }
 

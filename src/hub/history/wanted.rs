@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::auth::NamePatterns;
-use crate::hub::{Frame, NotRecovered, TopicName};
+use crate::hub::{CopyRank, Frame, NotRecovered, TopicName};
 
 /// Whether all missed messages of a name are there.
 pub type Outcome = Result<(), NotRecovered>;
@@ -30,6 +30,14 @@ impl<'a> Wanted<'a> {
         }
     }
 
+    /// The place of the name's copy among the copies of a message.
+    pub(super) fn rank(&self) -> CopyRank {
+        match self.patterns {
+            Some(_) => CopyRank::of_pattern(self.name.as_str()),
+            None => CopyRank::LAST,
+        }
+    }
+
     pub(super) fn matches(&self, topic: &TopicName) -> bool {
         match self.patterns {
             Some(patterns) => patterns.matches(topic.as_str()),
@@ -38,11 +46,37 @@ impl<'a> Wanted<'a> {
     }
 }
 
+/// The number of the last message of a client, and the newest copy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct After {
+    pub(super) number: u64,
+    pub(super) copy: CopyRank,
+}
+
+impl After {
+    /// The number of the newest message of which the client has the copy for a name.
+    pub(super) fn of(self, wanted: &Wanted<'_>) -> u64 {
+        match wanted.rank() <= self.copy {
+            true => self.number,
+            false => self.number.saturating_sub(1),
+        }
+    }
+
+    /// The number behind which all copies are missed.
+    pub(super) fn whole(self) -> u64 {
+        let is_part = self.copy < CopyRank::LAST;
+        self.number.saturating_sub(u64::from(is_part))
+    }
+}
+
+/// The place of a copy in the feed: the number of the message, and the rank of the copy.
+pub(in crate::hub) type CopyPlace = (u64, CopyRank);
+
 /// The missed messages of a client.
 #[derive(Debug, Default)]
 pub struct Missed {
-    /// The messages with their numbers, in the order of the feed.
-    pub(in crate::hub) frames: Vec<(u64, Arc<Frame>)>,
+    /// The messages with their places, in the order of the feed.
+    pub(in crate::hub) frames: Vec<(CopyPlace, Arc<Frame>)>,
     /// Queue bytes of the frames.
     pub(in crate::hub) bytes: usize,
     /// Entries visited by the search.
@@ -57,12 +91,12 @@ impl Missed {
 
     pub(super) fn push(
         &mut self,
-        number: u64,
+        place: CopyPlace,
         frame: Arc<Frame>,
         bytes_max: usize,
     ) -> Result<(), NotRecovered> {
         self.bytes += frame.queue_bytes();
-        self.frames.push((number, frame));
+        self.frames.push((place, frame));
         match self.bytes > bytes_max {
             true => Err(NotRecovered::Large),
             false => Ok(()),
@@ -74,6 +108,6 @@ impl Missed {
         self.bytes += other.bytes;
         self.walked = self.walked.max(other.walked);
         self.frames.extend(other.frames);
-        self.frames.sort_by_key(|(number, _)| *number);
+        self.frames.sort_by_key(|(place, _)| *place);
     }
 }

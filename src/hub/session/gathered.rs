@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use super::Session;
 use super::delivery::Delivered;
+use crate::hub::history::CopyPlace;
 use crate::hub::{Class, CloseReason, Frame};
 
 /// The waiting messages.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    /// Missed messages with their numbers in the feed.
-    missed: Vec<(u64, Arc<Frame>)>,
+    /// Missed messages with their places in the feed.
+    missed: Vec<(CopyPlace, Arc<Frame>)>,
     live: Vec<Arc<Frame>>,
     live_bytes: usize,
 }
@@ -32,7 +33,7 @@ impl Session {
     }
 
     /// Keeps missed messages until [`Self::take_gathered`]; live messages wait too from here on.
-    pub(in crate::hub) fn gather_missed(&mut self, missed: Vec<(u64, Arc<Frame>)>) {
+    pub(in crate::hub) fn gather_missed(&mut self, missed: Vec<(CopyPlace, Arc<Frame>)>) {
         self.is_limited = true;
         let gathered = self.cold.gathered.get_or_insert_default();
         gathered.missed.extend(missed);
@@ -47,8 +48,7 @@ impl Session {
         }
         let mut gathered = self.cold.gathered.take()?;
         self.is_limited = self.cold.rate.is_some() || self.cold.slots.is_some();
-        // Stable: the copies of a message for several names keep their order.
-        gathered.missed.sort_by_key(|(number, _)| *number);
+        gathered.missed.sort_by_key(|(place, _)| *place);
         let missed = gathered.missed.into_iter().map(|(_, frame)| frame);
         Some((missed.collect(), gathered.live))
     }
