@@ -106,7 +106,7 @@ impl Kept {
         answered
     }
 
-    fn asks(&mut self, request: &Value) -> (SessionKey, Value, Vec<Value>) {
+    pub(super) fn asks(&mut self, request: &Value) -> (SessionKey, Value, Vec<Value>) {
         let key = self.bench.client();
         self.bench.say(key, request);
         let mut got = self.bench.got(key);
@@ -131,7 +131,7 @@ impl Kept {
     }
 }
 
-fn positions(messages: &[Value]) -> Vec<String> {
+pub(super) fn positions(messages: &[Value]) -> Vec<String> {
     let of = |message: &Value| message["pos"].as_str().expect("a position").to_owned();
     messages.iter().map(of).collect()
 }
@@ -140,7 +140,7 @@ pub(super) fn at(count: u64) -> String {
     Kept::position(count).to_string()
 }
 
-fn data(messages: &[Value]) -> Vec<Value> {
+pub(super) fn data(messages: &[Value]) -> Vec<Value> {
     messages.iter().map(|m| m["data"].clone()).collect()
 }
 
@@ -452,72 +452,4 @@ fn a_name_that_is_held_already_cannot_be_resumed() {
         (got.len(), got[0]["why"].clone()),
         (1, json!({TICK: "off"}))
     );
-}
-
-#[test]
-fn a_pattern_with_last_is_a_picture_of_all_its_names() {
-    let mut kept = Kept::new();
-    for round in 0..3 {
-        for name in ["market:a", "market:b", TICK] {
-            kept.publish(name, &format!("{round}"));
-        }
-    }
-    kept.publish("market:b", "9");
-    let (_, answer, got) =
-        kept.asks(&json!({"action": "subscribe", "channels": ["market:*", TICK], "last": 1}));
-    assert_eq!(
-        (
-            answer.get("pos"),
-            answer.get("recovered"),
-            answer.get("why")
-        ),
-        (None, None, None)
-    );
-    let short: Vec<_> = got
-        .iter()
-        .map(|m| {
-            (
-                m["channel"].clone(),
-                m["pattern"].clone(),
-                m["data"].clone(),
-            )
-        })
-        .collect();
-    let every = json!("market:*");
-    assert_eq!(
-        short,
-        [
-            (json!("market:a"), every.clone(), json!(2)),
-            (json!(TICK), every.clone(), json!(2)),
-            (json!(TICK), json!(null), json!(2)),
-            (json!("market:b"), every, json!(9)),
-        ],
-        "as live: for the pattern, then for the name"
-    );
-    assert!(positions(&got)[3].starts_with(&format!("{}.", at(10))));
-    // Where a name is not resumed, its newest message follows among the missed ones of the others.
-    let names = ["market:a", TICK];
-    let request = json!({"action": "subscribe", "channels": names, "since": at(8), "last": 1});
-    let (_, answer, got) = kept.asks(&request);
-    assert_eq!(answer["recovered"], json!({"market:a": true, TICK: true}));
-    assert_eq!(
-        data(&got),
-        [json!(2)],
-        "missed, and nothing of a name without a miss"
-    );
-    let (_, answer, _) =
-        kept.asks(&json!({"action": "subscribe", "channels": [TICK], "last": 101}));
-    assert_eq!(answer["error"], "last must be a whole number from 1 to 100");
-    // Nothing yet: the answer says where the feed is.
-    let (_, answer, got) =
-        kept.asks(&json!({"action": "subscribe", "channels": ["market:new"], "last": 5}));
-    assert_eq!((answer["pos"].clone(), got.len()), (json!(at(10)), 0));
-    // Outside of the feed `last` means nothing.
-    let key = kept.bench.client();
-    kept.bench.say(
-        key,
-        &json!({"action": "subscribe", "channels": ["indicators:b"], "last": 1}),
-    );
-    kept.bench.confirm("indicators:b");
-    assert_eq!(kept.bench.got(key)[0].get("why"), None);
 }
