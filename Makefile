@@ -107,9 +107,9 @@ outages: deps debug-build ## The broker away for 45 s, and busy for 10 s, over a
 	    TEST_BUSY_S=10 $(PYTEST) tests/blackbox/test_redis_worst_days.py; \
 	done
 
-simulate: ## Both simulations with 10,000 seeds (an hour); SEEDS
+simulate: ## The simulations with 10,000 seeds (an hour); SEEDS
 	CARGO_PROFILE_TEST_OPT_LEVEL=1 CARGO_PROFILE_DEV_OPT_LEVEL=1 SIM_SEEDS=$(or $(SEEDS),10000) \
-	    cargo test --locked --test simulation_gateways --test simulation -- --nocapture
+	    cargo test --locked --test simulation_gateways --test simulation --test simulation_resume -- --nocapture
 
 redis-restart: deps debug-build ## Redis killed and back under 1,000 subscribed clients, trades and channels (a minute)
 	TEST_CLIENTS=1000 $(PYTEST) tests/blackbox/test_redis_restart.py

@@ -102,7 +102,11 @@ impl Core {
             session.gather_missed(missed.frames);
             return self.send_gathered(key);
         }
-        for (_, frame) in missed.frames {
+        self.replay_all(key, missed.frames.into_iter().map(|(_, frame)| frame));
+    }
+
+    fn replay_all(&mut self, key: SessionKey, frames: impl IntoIterator<Item = Arc<Frame>>) {
+        for frame in frames {
             self.clients.replay(self.now, key, &frame);
         }
     }
@@ -113,9 +117,7 @@ impl Core {
         let Some((missed, live)) = session.and_then(Session::take_gathered) else {
             return;
         };
-        for frame in missed {
-            self.clients.replay(self.now, key, &frame);
-        }
+        self.replay_all(key, missed);
         for frame in live {
             self.clients.deliver(self.now, &self.limits, key, &frame);
         }

@@ -75,7 +75,7 @@ impl KeptFeed {
     }
 
     /// Handles a new connection: no name is subscribed, no mark counts.
-    pub(super) fn connected(&mut self) {
+    pub fn connected(&mut self) {
         self.mark = None;
         for name in &mut self.names {
             name.stands = false;
@@ -83,7 +83,7 @@ impl KeptFeed {
     }
 
     /// Notes the answer of the bus for a name; any other name is ignored.
-    pub(super) fn settle(&mut self, subscription: &Subscription, stands: bool) {
+    pub fn settle(&mut self, subscription: &Subscription, stands: bool) {
         let names = self.names.iter_mut();
         for name in names.filter(|name| name.subscription == *subscription) {
             name.stands = stands;
@@ -91,18 +91,18 @@ impl KeptFeed {
     }
 
     /// Whether all names are subscribed and no mark counts yet.
-    pub(super) fn may_begin(&self) -> bool {
+    pub fn may_begin(&self) -> bool {
         self.mark.is_none() && self.names.iter().all(|name| name.stands)
     }
 
     /// Begins to count from a mark of this connection alone.
-    pub(super) fn begin(&mut self) -> BusEvent {
+    pub fn begin(&mut self) -> BusEvent {
         let mark = self.next_mark();
         self.count_from(mark)
     }
 
     /// An unused mark.
-    pub(super) fn next_mark(&mut self) -> Mark {
+    pub fn next_mark(&mut self) -> Mark {
         let counter = self.next_counter;
         self.next_counter += 1;
         Mark {
@@ -113,7 +113,7 @@ impl KeptFeed {
 
     /// Counts from a mark among the messages. `None` if nothing is counted yet, or if the
     /// message is no mark, or has come before.
-    pub(super) fn marked(&mut self, payload: &[u8]) -> Option<BusEvent> {
+    pub fn marked(&mut self, payload: &[u8]) -> Option<BusEvent> {
         self.mark?;
         let mark = Mark::parse(str::from_utf8(payload).ok()?)?;
         if !self.seen.insert(mark) {
@@ -143,7 +143,7 @@ impl KeptFeed {
 
     /// The place of a message by a subscription; counts the message. `None`: another copy of a
     /// message by an earlier name of the list.
-    pub(super) fn place(&mut self, by: &str, is_pattern: bool, subject: &str) -> Option<Place> {
+    pub fn place(&mut self, by: &str, is_pattern: bool, subject: &str) -> Option<Place> {
         let is_by = |name: &Name| {
             name.subscription.is_pattern == is_pattern && &*name.subscription.name == by
         };

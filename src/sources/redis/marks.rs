@@ -178,7 +178,7 @@ pub(super) fn is_lone_master(
 }
 
 /// Whether the answer to `HELLO` is from a master without a cluster.
-pub(super) fn says_lone_master(answer: &Value) -> bool {
+pub fn says_lone_master(answer: &Value) -> bool {
     let Value::Array(items) = answer else {
         return false;
     };

@@ -86,6 +86,7 @@ use crate::telemetry::BusStatus;
 
 pub use self::ask::{RedisNeeds, ask};
 pub use self::error::RedisError;
+pub use self::marks::says_lone_master;
 pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
 pub use self::settings::{REDIS_PORT, RedisEndpoint, RedisSettings, SENTINEL_PORT};
 

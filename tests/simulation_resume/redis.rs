@@ -1,0 +1,151 @@
+//! A Redis that executes one command after another, and a replica of it: one order of all messages, of
+//! which each connection gets a contiguous run.
+
+use std::collections::BTreeMap;
+
+use weirgate::auth::{NamePatterns, NameSyntax};
+use weirgate::sources::redis::resp::Value;
+
+/// What an instance is connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Server {
+    Master,
+    /// With everything of the master, and with messages that somebody publishes there.
+    Replica,
+    /// The master, which says that it is of a cluster.
+    Cluster,
+    /// The master, in a version without `HELLO`.
+    Old,
+}
+
+impl Server {
+    /// The answer to `HELLO`.
+    pub(crate) fn hello(self) -> Value {
+        let (mode, role) = match self {
+            Self::Master => ("standalone", "master"),
+            Self::Replica => ("standalone", "replica"),
+            Self::Cluster => ("cluster", "master"),
+            Self::Old => return Value::Error("ERR unknown command 'HELLO'".to_owned()),
+        };
+        let bulk = |text: &str| Value::Bulk(text.as_bytes().to_vec());
+        let pairs = ["server", "redis", "mode", mode, "role", role];
+        Value::Array(pairs.map(bulk).to_vec())
+    }
+}
+
+/// A message that was published, a mark or not.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) channel: String,
+    pub(crate) payload: Vec<u8>,
+    /// Published on the replica, where it stays.
+    pub(crate) is_on_replica: bool,
+    /// What no instance relays, whatever its version.
+    pub(crate) is_junk: bool,
+}
+
+impl Item {
+    pub(crate) fn is_at(&self, on_replica: bool) -> bool {
+        on_replica || !self.is_on_replica
+    }
+
+    /// Whether an instance with this limit relays the message.
+    pub(crate) fn is_relayed(&self, bytes_max: usize) -> bool {
+        !self.is_junk && self.payload.len() <= bytes_max
+    }
+}
+
+/// Everything that was published, in the order of its execution. An item's index is its number.
+#[derive(Debug, Default)]
+pub(crate) struct Redis {
+    pub(crate) items: Vec<Item>,
+    /// Numbers of the messages of each name that a client may hold.
+    by_name: BTreeMap<String, (Option<NamePatterns>, Vec<usize>)>,
+    /// Marks under way to the server.
+    marks: Vec<String>,
+    /// Marks that were executed, with their numbers.
+    executed: Vec<(usize, String)>,
+    pub(crate) marks_channel: String,
+}
+
+impl Redis {
+    /// `prefix`: what stands before a client's name in the name of a channel.
+    pub(crate) fn new<'a>(
+        prefix: &str,
+        names: impl Iterator<Item = &'a str>,
+        marks_channel: &str,
+    ) -> Self {
+        let of = |name: &str| {
+            let text = [name.to_owned()];
+            let patterns = name
+                .contains('*')
+                .then(|| NamePatterns::new(NameSyntax::Redis, &text));
+            let patterns = patterns.map(|patterns| patterns.expect("a pattern"));
+            (format!("{prefix}{name}"), (patterns, Vec::new()))
+        };
+        Self {
+            by_name: names.map(of).collect(),
+            marks_channel: marks_channel.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// The number of the next message.
+    pub(crate) fn end(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(crate) fn publish(&mut self, item: Item) {
+        let number = self.end();
+        for (name, (patterns, numbers)) in &mut self.by_name {
+            let matches = match patterns {
+                Some(patterns) => patterns.matches(&item.channel),
+                None => *name == item.channel,
+            };
+            if matches && item.channel != self.marks_channel {
+                numbers.push(number);
+            }
+        }
+        self.items.push(item);
+    }
+
+    /// Numbers of the messages of a name, from one number up to another.
+    pub(crate) fn of_name(&self, name: &str, from: usize, to: usize) -> &[usize] {
+        let (_, numbers) = &self.by_name[name];
+        let at = |number: usize| numbers.partition_point(|n| *n < number);
+        &numbers[at(from)..at(to.max(from))]
+    }
+
+    /// An instance publishes a mark. The mark comes to the server some time later.
+    pub(crate) fn send_mark(&mut self, mark: String) {
+        self.marks.push(mark);
+    }
+
+    /// The oldest mark that is under way comes to the server.
+    pub(crate) fn execute_mark(&mut self) {
+        if !self.marks.is_empty() {
+            let mark = self.marks.remove(0);
+            self.executed.push((self.end(), mark.clone()));
+            self.publish_on_marks(mark.into_bytes());
+        }
+    }
+
+    /// Somebody repeats a mark that all connections have: the marks before `all_from` are not on all.
+    pub(crate) fn repeat_mark(&mut self, all_from: usize) {
+        let first = self
+            .executed
+            .partition_point(|(number, _)| *number < all_from);
+        if let Some((_, mark)) = self.executed.get(first) {
+            self.publish_on_marks(mark.clone().into_bytes());
+        }
+    }
+
+    pub(crate) fn publish_on_marks(&mut self, payload: Vec<u8>) {
+        self.publish(Item {
+            channel: self.marks_channel.clone(),
+            payload,
+            is_on_replica: false,
+            is_junk: true,
+        });
+    }
+}
