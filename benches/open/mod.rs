@@ -1,6 +1,8 @@
 //! What the benchmarks of the hub share: clients that came in through the public way, and sockets
 //! that take everything without a system call. What is left is the cost of the core alone.
 
+#![allow(dead_code, reason = "each benchmark uses its own part")]
+
 use std::hint::black_box;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
