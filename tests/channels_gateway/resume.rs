@@ -228,7 +228,7 @@ fn names_and_patterns_within_the_feed_get_their_copies_in_one_order() {
     for got in 0..live.len() {
         let since = got
             .checked_sub(1)
-            .map_or(at(0), |last| positions(&live)[last].clone());
+            .map_or_else(|| at(0), |last| positions(&live)[last].clone());
         let (_, _, rest) = kept.comes_back(&names, &since);
         let parts = |messages: &[Value]| messages.iter().map(pattern).collect::<Vec<_>>();
         assert_eq!(parts(&rest), parts(&live[got..]), "behind {since}");
