@@ -86,7 +86,7 @@ impl TradesFeed {
                 counts.messages_bad += 1;
                 self.bad_log
                     .say(now, &message.subject, &message.payload, &why);
-                None
+                self.left_out(message, &why)
             }
         }
     }
@@ -103,13 +103,19 @@ impl TradesFeed {
         })
     }
 
-    /// A trade that is too large here may have been relayed by an instance with another limit.
-    fn left_out(&self, message: &BusMessage) -> Option<BusNotice> {
-        message.place.position()?;
-        check_size(&message.payload, self.settings.bus_message_bytes_max).err()?;
-        let topic = TopicName::from(symbol(&message.subject)?.to_owned());
-        Some(BusNotice::Skipped {
-            topic,
+    /// A trade over a limit of this instance may have been relayed by an instance with another limit: the
+    /// history has to know of the trade. Any other bad trade is bad everywhere.
+    fn left_out(&self, message: &BusMessage, why: &BadTrade) -> Option<Publication> {
+        let is_limited = matches!(
+            why,
+            BadTrade::TooLarge(_) | BadTrade::NotJson(JsonError::TooDeep(_))
+        );
+        message.place.position().filter(|_| is_limited)?;
+        Some(Publication {
+            topic: TopicName::from(symbol(&message.subject)?.to_owned()),
+            frame: Frame::text(&self.alive).finish(),
+            deliver: false,
+            retain: Retain::Keep,
             place: message.place,
         })
     }
@@ -172,10 +178,7 @@ impl Feed for TradesFeed {
     }
 
     fn notice(&self, event: &BusEvent) -> Option<BusNotice> {
-        match event {
-            BusEvent::Message(message) => self.left_out(message),
-            _ => event.link_notice(),
-        }
+        event.link_notice()
     }
 
     fn next_line(&mut self) -> Option<FeedLine> {

@@ -156,6 +156,16 @@ impl Core {
         }
     }
 
+    /// Notes a message of the feed that nobody gets: a resume over the message is refused.
+    pub fn leave_out(&mut self, publication: &Publication) {
+        if let Some(position) = publication.place.position()
+            && let Some(history) = &mut self.history
+        {
+            history.keep(self.now.mono_us, position, &publication.topic, None);
+            self.count_history();
+        }
+    }
+
     /// Keeps a publication with a place in the feed.
     pub(super) fn keep(&mut self, publication: &Publication) {
         if let Some(position) = publication.place.position()

@@ -449,3 +449,25 @@ fn a_client_that_comes_for_the_first_time_gets_the_newest_trades() {
         got[0]
     );
 }
+
+#[test]
+fn a_trade_over_a_limit_of_this_instance_is_a_hole_for_its_symbol() {
+    let mut bench = Bench::new(5);
+    let deep = format!(r#"{{"price":{}1{}}}"#, "[".repeat(600), "]".repeat(600));
+    let large = format!(r#"{{"price":"{}"}}"#, "x".repeat(1 << 20));
+    for (symbol, payload) in [("A", &deep), ("B", &large)] {
+        bench.trade(symbol, payload);
+    }
+    // Bad everywhere: no hole.
+    bench.trade("C", "no JSON");
+    for (symbol, recovered) in [("A", false), ("B", false), ("C", true), ("D", true)] {
+        let got = bench.comes_back(&format!(r#"["{symbol}"]"#), &at(0).to_string());
+        let told = format!(r#""recovered":{recovered}"#);
+        assert!(
+            got.len() == 1 && got[0].contains(&told),
+            "{symbol}: {got:?}"
+        );
+    }
+    let got = bench.comes_back(r#"["A","B"]"#, &at(2).to_string());
+    assert!(got[0].contains(r#""recovered":true"#), "{got:?}");
+}

@@ -146,8 +146,6 @@ pub(super) struct Behind {
     pub(super) unconfirmed: BTreeSet<TopicName>,
     /// Names whose last values go to the client behind the answer.
     pub(super) retained: BTreeSet<TopicName>,
-    /// Whether the client is a member of a granted name of the kept feed.
-    pub(super) has_kept: bool,
     /// `None`: the request has no `since` and no `last`.
     pub(super) resumed: Option<Resumed>,
 }

@@ -8,7 +8,7 @@ use super::super::history::gets_newest;
 use super::ChannelsGateway;
 use super::answer::{Answer, Behind, Resumed};
 use super::client::Client;
-use super::kept::{variant, wanted};
+use super::kept::{holds_kept, variant, wanted};
 use crate::auth::NamePatterns;
 use crate::hub::{
     Core, Joined, Left, Missed, NotRecovered, Outcome, SessionKey, TopicName, Variant, Wanted,
@@ -40,7 +40,6 @@ impl ChannelsGateway {
                 resumed.off.push(name.clone());
             }
         }
-        behind.has_kept |= is_kept;
         self.hold(core, key, client, &name);
         if is_kept {
             return false;
@@ -161,8 +160,9 @@ impl ChannelsGateway {
                 self.join(core, key, name);
             }
         }
-        // Behind the answer nothing is missing, or messages follow and say where the client is.
-        let has_kept = behind.has_kept || behind.resumed.is_some_and(|r| !r.names.is_empty());
+        // Behind the answer nothing is missing, or messages follow and say where the client is. Also for a
+        // request about other names: without a position the client would forget its own.
+        let has_kept = holds_kept(core, key, self.kept.as_ref());
         let is_told = has_kept && !has_recovered && follow.is_empty();
         let position = core.position().filter(|_| is_told);
         let frame = answer.frame(core, position);

@@ -143,7 +143,8 @@ impl TradesGateway {
             .unwrap_or_default();
         // Behind the answer nothing is missing, or messages follow and the last of them says where the
         // client is.
-        let is_told = content == Content::Trades && !has_recovered && follow.is_empty();
+        let holds_trades = !client.symbols(Content::Trades).is_empty();
+        let is_told = holds_trades && !has_recovered && follow.is_empty();
         let position = core.position().filter(|_| is_told);
         let success = answer::success_at(core, &message, data, position);
         core.send(key, &success);
@@ -456,6 +457,9 @@ impl Gateway for TradesGateway {
 
     /// Relays the trade to the symbol's members, then publishes the resulting candles.
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
+        if !publication.deliver {
+            return core.leave_out(publication);
+        }
         if self.statuses.passes(publication.place) {
             core.publish(publication);
         }
