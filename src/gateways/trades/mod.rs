@@ -141,8 +141,7 @@ impl TradesGateway {
             .and_then(Result::ok)
             .or_else(|| newest.ok())
             .unwrap_or_default();
-        // Behind the answer nothing is missing, or messages follow and the last of them says where the
-        // client is.
+        // Behind the answer nothing is missing, or the last message says where the client is.
         let holds_trades = !client.symbols(Content::Trades).is_empty();
         let is_told = holds_trades && !has_recovered && follow.is_empty();
         let position = core.position().filter(|_| is_told);
