@@ -217,6 +217,8 @@ async def test_after_a_failover_positions_are_shared_on_the_new_master(start_wei
     redis.Redis(port=sentinel).execute_command("SENTINEL", "failover", "main")
     await client.wait_for(lambda c: any(s["bus"] == "away" for s in c.statuses), 40, "the loss told")
     await client.wait_for(lambda c: c.statuses[-1]["bus"] == "up", 40, "the return told")
+    for each in (one, other):
+        await until(lambda: scrape(each).sum("weirgate_bus_reconnects_total") == 1, 40, "both on the new master")
     await shares(one, other)
     publish(replica, kind, "A", 2)
     assert await got(client, 2) == [1, 2]
