@@ -105,11 +105,7 @@ impl Bench {
 }
 
 fn position(count: u64) -> Position {
-    Position {
-        names: 5,
-        mark: MARK,
-        count,
-    }
+    Position::counted(5, MARK, count)
 }
 
 /// A message, without a history and with a full one.

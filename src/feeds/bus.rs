@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::hub::{BusNotice, Feed, FeedStats, Mark, Now, Place, Publication};
+use crate::hub::{BusNotice, Feed, FeedStats, Mark, Now, Place, Position, Publication};
 
 /// An event on the bus, in the order of the bus.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub enum BusEvent {
         /// Messages of the feed since the mark before on this connection; 0 for the first mark.
         count: u64,
     },
+    /// The position of the newest message of a stream without young messages.
+    Head(Position),
     /// A subscription is confirmed: every later publication comes behind this event.
     Subscribed {
         /// The confirmed subscription.
@@ -78,6 +80,7 @@ impl BusEvent {
             Self::Up => Some(BusNotice::Up),
             Self::Down(_) => Some(BusNotice::Down),
             Self::Gap { .. } => Some(BusNotice::Gap),
+            Self::Head(position) => Some(BusNotice::Head(*position)),
             Self::Mark { names, mark, count } => Some(BusNotice::Mark {
                 names: *names,
                 mark: *mark,
@@ -144,7 +147,7 @@ pub struct BusMessage {
     pub received: Now,
     /// The place in the kept feed.
     pub place: Place,
-    /// Part of a warm-up or backlog: goes to the cache; clients get no separate broadcast.
+    /// Part of a warm-up or backlog: goes to the cache or the history; clients get no separate broadcast.
     pub quiet: bool,
 }
 
@@ -198,6 +201,15 @@ pub(super) fn check_size(payload: &[u8], bytes_max: usize) -> Result<(), TooLarg
         return Err(TooLarge { bytes, bytes_max });
     }
     Ok(())
+}
+
+/// The time of a broadcast for the clients: now, or for an old message of a stream the time of storage, when
+/// other instances broadcast the message.
+pub(super) fn broadcast_unix_ms(now: Now, message: &BusMessage) -> i64 {
+    match message.quiet && message.place != Place::Outside {
+        true => message.received.unix_ms,
+        false => now.unix_ms,
+    }
 }
 
 /// A feed without publications, caught up from the start.

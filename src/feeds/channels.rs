@@ -12,7 +12,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::bad_log::BadMessageLog;
-use super::bus::check_size;
+use super::bus::{broadcast_unix_ms, check_size};
 use super::{BusEvent, BusMessage, Subscription, TooLarge};
 use crate::auth::NamePatterns;
 use crate::hub::{
@@ -152,10 +152,11 @@ impl ChannelsFeed {
                 body.extend_from_slice(format!("{{\"raw\":{}}}", quoted(&text)).as_bytes());
             }
         }
-        if message.quiet {
+        if message.quiet && message.place == Place::Outside {
             body.extend_from_slice(br#","retained":true"#);
         }
-        body.extend_from_slice(format!(",\"timestamp\":\"{}\"", iso_utc(now.unix_ms)).as_bytes());
+        let time = broadcast_unix_ms(now, message);
+        body.extend_from_slice(format!(",\"timestamp\":\"{}\"", iso_utc(time)).as_bytes());
         frame.end_object(message.place.position()).finish()
     }
 }
@@ -195,6 +196,7 @@ impl Feed for ChannelsFeed {
             BusEvent::Up
             | BusEvent::Down(_)
             | BusEvent::Mark { .. }
+            | BusEvent::Head(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::RetainedEnd { .. } => {}

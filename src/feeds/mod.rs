@@ -12,5 +12,5 @@ pub mod levels;
 pub mod trades;
 
 pub(crate) use crate::hub::fnv_1a;
-pub use crate::hub::{Mark, Place, Position};
+pub use crate::hub::{Mark, Place, Point, Position, StoredId};
 pub use bus::{BusEvent, BusMessage, Fault, NoFeed, StreamPosition, Subscription, TooLarge};

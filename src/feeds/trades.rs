@@ -9,11 +9,11 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::bad_log::BadMessageLog;
-use super::bus::{TooLarge, check_size};
+use super::bus::{TooLarge, broadcast_unix_ms, check_size};
 use super::{BusEvent, BusMessage};
 use crate::hub::{
-    BusNotice, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, POSITION_BYTES_MAX, Publication,
-    Retain, TopicName,
+    BusNotice, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, POSITION_BYTES_MAX, Place,
+    Publication, Retain, TopicName,
 };
 use crate::wire::json::{JsonError, object_entries};
 
@@ -97,7 +97,7 @@ impl TradesFeed {
         Ok(Publication {
             frame: self.frame(now, message)?,
             topic: TopicName::from(symbol.to_owned()),
-            deliver: true,
+            deliver: !message.quiet,
             retain: Retain::Keep,
             place: message.place,
         })
@@ -110,13 +110,13 @@ impl TradesFeed {
             why,
             BadTrade::TooLarge(_) | BadTrade::NotJson(JsonError::TooDeep(_))
         );
-        message.place.position().filter(|_| is_limited)?;
+        let position = message.place.position().filter(|_| is_limited)?;
         Some(Publication {
             topic: TopicName::from(symbol(&message.subject)?.to_owned()),
             frame: Frame::text(&self.alive).finish(),
             deliver: false,
             retain: Retain::Keep,
-            place: message.place,
+            place: Place::LeftOut(position),
         })
     }
 
@@ -151,7 +151,8 @@ impl TradesFeed {
         if before == b'{' {
             out.push(b'{');
         }
-        out.extend_from_slice(format!("}},\"timestamp\":{}", now.unix_ms).as_bytes());
+        let time = broadcast_unix_ms(now, message);
+        out.extend_from_slice(format!("}},\"timestamp\":{time}").as_bytes());
         Ok(frame.end_object(message.place.position()).finish())
     }
 }
@@ -170,6 +171,7 @@ impl Feed for TradesFeed {
             BusEvent::Down(_)
             | BusEvent::CaughtUp
             | BusEvent::Mark { .. }
+            | BusEvent::Head(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::LastValue { .. }
@@ -199,7 +201,6 @@ fn symbol(channel: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::Place;
 
     const NOW: Now = Now {
         mono_us: 5_000_000,

@@ -1,14 +1,14 @@
 //! The newest messages of a kept feed, for clients that resume.
 //!
-//! Each message of the feed has a number, never told, over all connections to the bus: a
-//! client gets a [`Position`], and the history knows the number of each mark. Messages that no topic gets
-//! (bad messages) use up their numbers without an entry. All topics share one list, in the order of the
-//! feed; a resume walks the list from the position on and takes the messages of the topics. Therefore a topic
-//! costs a message nothing, and the messages of several topics come in the order of the feed.
+//! Each message of the feed has a number ([`places`]); messages that no topic gets (bad messages) have no
+//! entry. All topics share one list, in the order of the feed; a resume walks the list from the position on
+//! and takes the messages of the topics. Therefore a topic costs a message nothing, and the messages of
+//! several topics come in the order of the feed.
 //!
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
 mod names;
+mod places;
 mod wanted;
 
 use std::collections::{HashMap, VecDeque};
@@ -17,18 +17,18 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use self::names::Names;
+use self::places::Places;
 use self::wanted::After;
 pub(super) use self::wanted::CopyPlace;
 pub use self::wanted::{Missed, Outcome, Variant, Wanted};
-use super::position::CopyPosition;
-use super::{Frame, HistoryLimits, HistoryStats, Mark, NotRecovered, Position, TopicName};
+use super::{
+    Frame, HistoryLimits, HistoryStats, Mark, NotRecovered, Position, StoredId, TopicName,
+};
 
-/// Remembered marks, the newest: an hour of one instance with a mark each second.
-const MARKS_MAX: usize = 4_096;
 /// The share of the bytes for names of topics.
 const NAMES_SHARE: usize = 4;
-/// Memory of an entry beside the frame's bytes: the entry, the frame's other fields.
-const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<Frame>();
+/// Memory of an entry beside the frame's bytes: the entry, the frame's other fields, the id.
+const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<Frame>() + size_of::<StoredId>();
 /// Memory of a frame for clients of a pattern, beside the bytes and the pattern.
 const VARIANT_BYTES: usize = size_of::<(TopicName, Arc<Frame>)>() + size_of::<Frame>();
 /// Messages forgotten for their age, or measured again, in one call.
@@ -93,23 +93,13 @@ impl Entry {
     }
 }
 
-/// The kept messages, the marks among them, and the place of the newest message.
+/// The kept messages, and their numbers.
 #[derive(Debug)]
 pub(super) struct History {
     limits: HistoryLimits,
-    /// Positions with another hash count another feed.
-    names_hash: u32,
+    places: Places,
     entries: VecDeque<Entry>,
     names: Names,
-    /// The number of each mark, and the marks in their order.
-    marked: HashMap<Mark, u64, RandomState>,
-    marks: VecDeque<Mark>,
-    /// The newest mark of this connection, and the number.
-    newest_mark: Option<(Mark, u64)>,
-    /// The number of the newest message.
-    head: u64,
-    /// Positions below are from before a loss.
-    floor: u64,
     /// The number of the newest forgotten message.
     forgotten: u64,
     /// Memory of the messages.
@@ -125,14 +115,9 @@ impl History {
     pub(super) fn new(limits: HistoryLimits) -> Option<Self> {
         (limits.keep_us > 0).then(|| Self {
             limits,
-            names_hash: 0,
+            places: Places::default(),
             entries: VecDeque::new(),
             names: Names::new(limits.bytes_max / NAMES_SHARE),
-            marked: HashMap::default(),
-            marks: VecDeque::new(),
-            newest_mark: None,
-            head: 0,
-            floor: 0,
             forgotten: 0,
             bytes: 0,
             uncounted: 0,
@@ -140,32 +125,19 @@ impl History {
         })
     }
 
-    /// Handles a mark, after which positions count from the mark. `count` messages of the feed have come
-    /// since the mark before, if this connection had a mark.
+    /// Handles a mark: see [`Places::mark`].
     pub(super) fn mark(&mut self, names_hash: u32, mark: Mark, count: u64) {
-        let number = match self.newest_mark {
-            Some((_, before)) => before + count,
-            None => self.head,
-        };
-        self.names_hash = names_hash;
-        self.head = self.head.max(number);
-        self.newest_mark = Some((mark, number));
-        if self.marked.insert(mark, number).is_none() {
-            self.marks.push_back(mark);
-        }
-        if self.marks.len() > MARKS_MAX
-            && let Some(oldest) = self.marks.pop_front()
-        {
-            self.marked.remove(&oldest);
-        }
+        self.places.mark(names_hash, mark, count);
     }
 
     /// Handles a loss: messages after the newest may be missing, and no earlier position is good.
     pub(super) fn gap(&mut self) {
-        self.newest_mark = None;
-        // A number for the loss, above every earlier position.
-        self.head += 1;
-        self.floor = self.head;
+        self.places.gap();
+    }
+
+    /// Handles the position of the newest message of a stream, which is not kept.
+    pub(super) fn begin(&mut self, position: Position) {
+        self.places.next(position);
     }
 
     /// Keeps a message of the feed; `None`: the message was left out.
@@ -176,12 +148,9 @@ impl History {
         topic: &TopicName,
         frame: Option<&Arc<Frame>>,
     ) {
-        let Some((mark, number)) = self.newest_mark else {
+        let Some(number) = self.places.next(position) else {
             return;
         };
-        let number = number + position.count;
-        debug_assert!(mark == position.mark && number > self.head, "out of order");
-        self.head = number;
         let mut entry = Entry {
             number,
             kept_us: now_us,
@@ -208,12 +177,7 @@ impl History {
 
     /// The position of the newest message; `None` while the feed does not stand.
     pub(super) fn position(&self) -> Option<Position> {
-        let (mark, number) = self.newest_mark?;
-        Some(Position {
-            names: self.names_hash,
-            mark,
-            count: self.head - number,
-        })
+        self.places.newest()
     }
 
     /// The messages after a position by the wanted names, oldest first, and for each name whether everything
@@ -225,7 +189,7 @@ impl History {
         bytes_max: usize,
         variant: Variant<'_>,
     ) -> (Missed, Vec<Outcome>) {
-        let since = match self.number_of(since) {
+        let since = match self.places.find(since) {
             Ok(since) => since,
             Err(why) => return (Missed::default(), vec![Err(why); wanted.len()]),
         };
@@ -343,25 +307,6 @@ impl History {
         Ok(missed)
     }
 
-    /// The number of the message at a position, and the newest copy.
-    fn number_of(&self, since: &str) -> Result<After, NotRecovered> {
-        let CopyPosition { position, copy } =
-            CopyPosition::parse(since).ok_or(NotRecovered::Bad)?;
-        let number = self.marked.get(&position.mark);
-        let number = *number.ok_or(NotRecovered::Epoch)?;
-        if position.names != self.names_hash {
-            return Err(NotRecovered::Bad);
-        }
-        if number < self.floor {
-            return Err(NotRecovered::Gap);
-        }
-        let number = number.saturating_add(position.count);
-        match number <= self.head {
-            true => Ok(After { number, copy }),
-            false => Err(NotRecovered::Ahead),
-        }
-    }
-
     /// The time of the next [`Self::handle_timeout`].
     pub(super) fn due_us(&self) -> Option<u64> {
         self.look_us
@@ -440,6 +385,7 @@ impl History {
         };
         self.bytes -= entry.bytes as usize;
         self.forgotten = entry.number;
+        self.places.forgot(entry.number);
         self.names.forget_message(entry.name, entry.number);
         if self.entries.is_empty() {
             self.entries = VecDeque::new();

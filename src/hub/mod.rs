@@ -64,7 +64,7 @@ pub use limits::{
 pub use look::{ClientLook, ClientState, Ended, Survey, TopicLook, Traffic};
 pub use max_rate::MaxRate;
 pub(crate) use position::fnv_1a;
-pub use position::{CopyRank, Mark, POSITION_BYTES_MAX, Place, Position};
+pub use position::{CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId};
 pub use protocol::{
     Bytes, Codec, Greeted, Incoming, Message, Protocol, Request, RequestRefusal, Speaks, Step,
     Utf8Bytes,

@@ -1,9 +1,10 @@
 //! Positions in a kept feed: the text in a message for a client, and back from the client to resume.
 //!
-//! A position names a message by the newest mark before the message and the number of kept messages
-//! since the mark. A mark is unique, and every instance of weirgate with the mark on the connection
-//! counts the same messages behind the mark. Therefore the position means the same message on all of
-//! them, without any agreement between instances and for any payloads.
+//! In a stream of the bus, a position is the id of the message. On a bus without ids, a position names a
+//! message by the newest mark before the message and the number of kept messages since the mark. A mark is
+//! unique, and every instance of weirgate with the mark on the connection counts the same messages behind
+//! the mark. Therefore a position means the same message on all instances, without any agreement between
+//! instances and for any payloads.
 
 use std::fmt;
 
@@ -12,6 +13,11 @@ pub const POSITION_BYTES_MAX: usize = 64;
 
 /// Bytes of the member [`Position::append_member`] beside the text of the position.
 pub(super) const EMPTY_MEMBER_BYTES: usize = r#","pos":"""#.len();
+
+/// The first byte of the position of a counted message.
+const COUNTED: u8 = b'm';
+/// The first byte of the position of a stored message.
+const STORED: u8 = b's';
 
 /// Hexadecimal digits of a nonce.
 const NONCE_DIGITS: usize = 12;
@@ -25,15 +31,37 @@ pub struct Mark {
     pub counter: u64,
 }
 
+/// The id of a message in a stream of the bus. Both parts name the message: a stream that was made anew or
+/// restored from a backup may give the first part to another message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StoredId {
+    /// JetStream: the sequence number. Redis: the milliseconds of the id.
+    pub major: u64,
+    /// JetStream: the time of storage, Unix nanoseconds. Redis: the number behind the milliseconds.
+    pub minor: u64,
+}
+
 /// The place of a message in a kept feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The hash of the list of kept names: another list counts other messages.
+    /// The hash of the list of kept names, or of the stream's name: another feed has other messages.
     pub names: u32,
-    /// The newest mark before the message.
-    pub mark: Mark,
-    /// Kept messages since the mark, up to this message; 0 for the mark itself.
-    pub count: u64,
+    /// The message within the feed.
+    pub point: Point,
+}
+
+/// A message within a kept feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// A message of a bus without ids.
+    Counted {
+        /// The newest mark before the message.
+        mark: Mark,
+        /// Kept messages since the mark, up to this message; 0 for the mark itself.
+        count: u64,
+    },
+    /// A message of a stream.
+    Stored(StoredId),
 }
 
 /// The place of a copy among the copies of a message, the same on all instances: a client with several
@@ -59,6 +87,9 @@ pub enum Place {
     /// The message is of the feed, and comes once for all matching names. `None` while positions are not
     /// known.
     Kept(Option<Position>),
+    /// The message is of the feed, and no client gets the message because of a limit of this instance: a
+    /// resume over the message is refused.
+    LeftOut(Position),
 }
 
 impl Place {
@@ -67,6 +98,7 @@ impl Place {
         match self {
             Self::Outside => None,
             Self::Kept(position) => position,
+            Self::LeftOut(position) => Some(position),
         }
     }
 }
@@ -75,6 +107,10 @@ impl Mark {
     /// Reads a mark: only the text of [`Display`](fmt::Display).
     pub fn parse(text: &str) -> Option<Self> {
         let (nonce, counter) = text.split_once('.')?;
+        Self::of(nonce, counter)
+    }
+
+    fn of(nonce: &str, counter: &str) -> Option<Self> {
         let is_nonce = nonce.len() == NONCE_DIGITS && nonce.bytes().all(is_lower_hex);
         let nonce = u64::from_str_radix(nonce, 16).ok().filter(|_| is_nonce)?;
         let counter = from_base_36(counter)?;
@@ -83,18 +119,47 @@ impl Mark {
 }
 
 impl Position {
+    /// The position of a message behind a mark.
+    pub fn counted(names: u32, mark: Mark, count: u64) -> Self {
+        let point = Point::Counted { mark, count };
+        Self { names, point }
+    }
+
+    /// The position of a message of a stream.
+    pub fn stored(names: u32, id: StoredId) -> Self {
+        let point = Point::Stored(id);
+        Self { names, point }
+    }
+
     /// Reads the text of a position: only a text of [`Display`](fmt::Display).
     pub fn parse(text: &str) -> Option<Self> {
+        let (names, point, rank) = Self::split(text)?;
+        rank.is_none().then_some(())?;
+        Some(Self { names, point })
+    }
+
+    /// Reads the parts of a position, and the text of a rank behind.
+    fn split(text: &str) -> Option<(u32, Point, Option<&str>)> {
         if text.len() > POSITION_BYTES_MAX {
             return None;
         }
-        let (names, rest) = text.strip_prefix('m')?.split_once('.')?;
-        let (mark, count) = rest.rsplit_once('.')?;
-        Some(Self {
-            names: u32::try_from(from_base_36(names)?).ok()?,
-            mark: Mark::parse(mark)?,
-            count: from_base_36(count)?,
-        })
+        let mut parts = text.get(1..)?.split('.');
+        let mut number = || from_base_36(parts.next()?);
+        let names = u32::try_from(number()?).ok()?;
+        let point = match text.as_bytes()[0] {
+            STORED => Point::Stored(StoredId {
+                major: number()?,
+                minor: number()?,
+            }),
+            COUNTED => {
+                let mark = Mark::of(parts.next()?, parts.next()?)?;
+                let count = from_base_36(parts.next()?)?;
+                Point::Counted { mark, count }
+            }
+            _ => return None,
+        };
+        let rank = parts.next();
+        parts.next().is_none().then_some((names, point, rank))
     }
 
     /// Appends the position as the last member of a JSON object without the `}`:
@@ -107,16 +172,22 @@ impl Position {
 
     /// Appends the text. Every kept message has a position, so the text is written without a formatter.
     fn append(self, out: &mut Vec<u8>) {
-        out.push(b'm');
+        let (kind, numbers) = match self.point {
+            Point::Counted { mark, count } => (COUNTED, [mark.counter, count]),
+            Point::Stored(id) => (STORED, [id.major, id.minor]),
+        };
+        out.push(kind);
         push_base_36(out, u64::from(self.names));
-        out.push(b'.');
-        for digit in (0..NONCE_DIGITS).rev() {
-            out.push(DIGITS[(self.mark.nonce >> (4 * digit)) as usize & 15]);
+        if let Point::Counted { mark, .. } = self.point {
+            out.push(b'.');
+            for digit in (0..NONCE_DIGITS).rev() {
+                out.push(DIGITS[(mark.nonce >> (4 * digit)) as usize & 15]);
+            }
         }
-        out.push(b'.');
-        push_base_36(out, self.mark.counter);
-        out.push(b'.');
-        push_base_36(out, self.count);
+        for number in numbers {
+            out.push(b'.');
+            push_base_36(out, number);
+        }
     }
 }
 
@@ -141,16 +212,13 @@ impl CopyRank {
 impl CopyPosition {
     /// Reads the text of a position, with or without the rank of a copy behind.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        if let Some(position) = Position::parse(text) {
-            let copy = CopyRank::LAST;
-            return Some(Self { position, copy });
-        }
-        let (position, copy) = text.rsplit_once('.')?;
-        let copy = u32::try_from(from_base_36(copy)?).ok()?;
-        Some(Self {
-            position: Position::parse(position)?,
-            copy: CopyRank(copy),
-        })
+        let (names, point, rank) = Position::split(text)?;
+        let copy = match rank {
+            Some(rank) => CopyRank(u32::try_from(from_base_36(rank)?).ok()?),
+            None => CopyRank::LAST,
+        };
+        let position = Position { names, point };
+        Some(Self { position, copy })
     }
 }
 
@@ -170,7 +238,7 @@ impl fmt::Display for Mark {
     }
 }
 
-/// `m<names>.<nonce>.<counter>.<count>`, at most [`POSITION_BYTES_MAX`] bytes.
+/// `m<names>.<nonce>.<counter>.<count>` or `s<names>.<major>.<minor>`, at most [`POSITION_BYTES_MAX`] bytes.
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = Vec::with_capacity(POSITION_BYTES_MAX);
@@ -212,8 +280,7 @@ mod tests {
     use super::*;
 
     fn position(names: u32, nonce: u64, counter: u64, count: u64) -> Position {
-        let mark = Mark { nonce, counter };
-        Position { names, mark, count }
+        Position::counted(names, Mark { nonce, counter }, count)
     }
 
     #[test]
@@ -287,6 +354,13 @@ mod tests {
             "m1.7f3a09c2b11e.1.3w5e11264sgsg",
             "m1z141z4.7f3a09c2b11e.1.1",
             "s1.2",
+            "s1.2.",
+            "s1.2.3.4",
+            "s1.02.3",
+            "s1.2.3w5e11264sgsg",
+            "s1z141z4.2.3",
+            "s1.7f3a09c2b11e.1.",
+            "é1.2.3",
             "M1.7f3a09c2b11e.1.1",
             " m1.7f3a09c2b11e.1.1",
             "m1.7f3a09c2b11e.1.1\n",
@@ -298,14 +372,37 @@ mod tests {
         assert_eq!(Mark::parse("7f3a09c2b11e.-1"), None);
     }
 
+    #[test]
+    fn a_stored_message_has_the_text_of_its_id() {
+        let id = StoredId {
+            major: 1_804,
+            minor: 1_700_000_000_123_456_789,
+        };
+        let pos = Position::stored(7_483_915, id);
+        assert_eq!(pos.to_string(), "s4gemj.1e4.cwyvpeni7w9h");
+        assert_eq!(Position::parse(&pos.to_string()), Some(pos));
+        let copy = CopyPosition::parse(&format!("{pos}.5")).expect("a copy");
+        assert_eq!((copy.position, copy.copy), (pos, CopyRank(5)));
+        let [major, minor] = [u64::MAX; 2];
+        let longest = Position::stored(u32::MAX, StoredId { major, minor });
+        assert!(format!("{longest}.1z141z3").len() <= POSITION_BYTES_MAX);
+    }
+
     proptest! {
+        #[test]
+        fn every_stored_position_is_read_back(names in any::<u32>(), major in any::<u64>(), minor in any::<u64>()) {
+            let pos = Position::stored(names, StoredId { major, minor });
+            prop_assert_eq!(Position::parse(&pos.to_string()), Some(pos));
+        }
+
         #[test]
         fn every_position_is_read_back(
             names in any::<u32>(), nonce in 0..1_u64 << 48, counter in any::<u64>(), count in any::<u64>(),
         ) {
             let pos = position(names, nonce, counter, count);
             prop_assert_eq!(Position::parse(&pos.to_string()), Some(pos));
-            prop_assert_eq!(Mark::parse(&pos.mark.to_string()), Some(pos.mark));
+            let mark = Mark { nonce, counter };
+            prop_assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
         }
 
         #[test]

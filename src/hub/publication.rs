@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Frame, Mark, Now, Place};
+use super::{Frame, Mark, Now, Place, Position};
 
 /// The name of a topic. Feeds make names, gateways join topics by name; the hub only compares names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ pub struct Publication {
     pub topic: TopicName,
     /// Frame for the members, shared by all send queues.
     pub frame: Arc<Frame>,
-    /// `false`: only the retained frame changes (quiet catch-up); members get nothing now.
+    /// `false`: only the retained frame and the history change (quiet catch-up); members get nothing now.
     pub deliver: bool,
     /// The change of the retained frame.
     pub retain: Retain,
@@ -87,6 +87,8 @@ pub enum BusNotice {
         /// Messages of the feed since the mark before, if there was one since the last [`Self::Gap`].
         count: u64,
     },
+    /// The position of the newest message of a stream without young messages.
+    Head(Position),
     /// The bus has responded to a request to subscribe to a topic.
     Settled {
         /// The requested topic.

@@ -9,8 +9,8 @@ use super::core::Core;
 use super::history::Missed;
 use super::session::Session;
 use super::{
-    BusNotice, Frame, NotRecovered, Outcome, Position, Publication, SessionKey, TopicName, Variant,
-    Wanted,
+    BusNotice, Frame, NotRecovered, Outcome, Place, Position, Publication, SessionKey, TopicName,
+    Variant, Wanted,
 };
 
 /// The most bytes of missed messages for a client.
@@ -156,23 +156,14 @@ impl Core {
         }
     }
 
-    /// Notes a message of the feed that nobody gets: a resume over the message is refused.
-    pub fn leave_out(&mut self, publication: &Publication) {
-        if let Some(position) = publication.place.position()
-            && let Some(history) = &mut self.history
-        {
-            history.keep(self.now.mono_us, position, &publication.topic, None);
-            self.count_history();
-        }
-    }
-
     /// Keeps a publication with a place in the feed.
     pub(super) fn keep(&mut self, publication: &Publication) {
         if let Some(position) = publication.place.position()
             && let Some(history) = &mut self.history
         {
-            let (topic, frame) = (&publication.topic, &publication.frame);
-            history.keep(self.now.mono_us, position, topic, Some(frame));
+            let is_left_out = matches!(publication.place, Place::LeftOut(_));
+            let frame = Some(&publication.frame).filter(|_| !is_left_out);
+            history.keep(self.now.mono_us, position, &publication.topic, frame);
             self.count_history();
         }
     }
@@ -184,6 +175,7 @@ impl Core {
         };
         match notice {
             BusNotice::Mark { names, mark, count } => history.mark(*names, *mark, *count),
+            BusNotice::Head(position) => history.begin(*position),
             BusNotice::Gap => history.gap(),
             BusNotice::Skipped { topic, place } => {
                 if let Some(position) = place.position() {

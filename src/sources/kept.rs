@@ -168,11 +168,7 @@ impl KeptFeed {
     fn next_place(&mut self) -> Place {
         Place::Kept(self.mark.map(|mark| {
             self.count += 1;
-            Position {
-                names: self.hash,
-                mark,
-                count: self.count,
-            }
+            Position::counted(self.hash, mark, self.count)
         }))
     }
 }
@@ -189,6 +185,7 @@ fn hash_of(names: &[Subscription]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feeds::Point;
 
     fn feed(names: &[&str]) -> KeptFeed {
         let subscription = |name: &&str| match NameSyntax::Redis.is_pattern(name) {
@@ -203,7 +200,11 @@ mod tests {
 
     fn count(place: Option<Place>) -> Option<u64> {
         match place {
-            Some(Place::Kept(position)) => position.map(|position| position.count),
+            Some(Place::Kept(None)) => None,
+            Some(Place::Kept(Some(Position {
+                point: Point::Counted { count, .. },
+                ..
+            }))) => Some(count),
             other => panic!("{other:?}"),
         }
     }

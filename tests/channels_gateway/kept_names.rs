@@ -46,10 +46,7 @@ fn clients_get_the_status_of_the_bus_with_a_young_position() {
         (got.len(), &got[0]["bus"], got[0].get("lost")),
         (1, &json!("up"), None)
     );
-    let pos = Position {
-        mark: Mark { counter: 9, ..MARK },
-        ..Kept::position(0)
-    };
+    let pos = Position::counted(5, Mark { counter: 9, ..MARK }, 0);
     assert_eq!(got[0]["pos"], pos.to_string());
     // Before the close of a stop.
     let now = kept.bench.world.now;

@@ -59,11 +59,7 @@ impl Kept {
     }
 
     pub(super) fn position(count: u64) -> Position {
-        Position {
-            names: 5,
-            mark: MARK,
-            count,
-        }
+        Position::counted(5, MARK, count)
     }
 
     fn message(&mut self, subject: &str, payload: &str) -> BusMessage {
@@ -328,10 +324,7 @@ fn a_doubt_is_told_with_its_reason_and_nothing_of_what_was_missed_follows() {
     let mut kept = Kept::new();
     kept.publish(TICK, "1");
     let other = Mark { counter: 2, ..MARK };
-    let unknown = Position {
-        mark: other,
-        ..Kept::position(0)
-    };
+    let unknown = Position::counted(5, other, 0);
     let of_another_list = Position {
         names: 6,
         ..Kept::position(0)
@@ -387,11 +380,7 @@ fn a_mark_names_the_same_messages_as_the_count_before_it() {
     let next = Mark { counter: 2, ..MARK };
     kept.mark(next);
     // Another instance counted from the mark before, up to the newest message.
-    let position = |mark, count| Position {
-        names: 5,
-        mark,
-        count,
-    };
+    let position = |mark, count| Position::counted(5, mark, count);
     let place = Place::Kept(Some(position(next, 1)));
     let message = BusMessage {
         place,

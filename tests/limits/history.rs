@@ -30,8 +30,19 @@ pub(crate) const HISTORY: &[Fixed] = &[
         value: "4,096, the newest",
         beyond: "a position of an older mark is told: `epoch`",
         shows: Shows::Metric(names::RESUMES),
-        code: ("src/hub/history.rs", "MARKS_MAX: usize = 4_096;"),
+        code: ("src/hub/history/places.rs", "MARKS_MAX: usize = 4_096;"),
         test: "src/hub/history/tests.rs::the_oldest_marks_are_forgotten",
+    },
+    Fixed {
+        what: "Ids of a stream's messages that are remembered beyond the kept messages",
+        value: "65,536, the newest",
+        beyond: "a position of an older message is told: `window`",
+        shows: Shows::Metric(names::RESUMES),
+        code: (
+            "src/hub/history/places.rs",
+            "FORGOTTEN_IDS_MAX: usize = 65_536;",
+        ),
+        test: "src/hub/history/tests.rs::ids_are_remembered_longer_than_messages_up_to_a_number",
     },
     Fixed {
         what: "Names without a kept message that the history remembers, to know that nothing came",

@@ -11,11 +11,7 @@ const MARK: Mark = Mark {
 };
 
 fn at(count: u64) -> Position {
-    Position {
-        names: 5,
-        mark: MARK,
-        count,
-    }
+    Position::counted(5, MARK, count)
 }
 
 /// A gateway with a history, its feed, and the count of trades since the mark.

@@ -172,6 +172,7 @@ impl Feed for StateFeed {
             | BusEvent::Gap { .. }
             | BusEvent::Skipped { .. }
             | BusEvent::Mark { .. }
+            | BusEvent::Head(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::LastValue { .. }

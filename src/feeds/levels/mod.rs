@@ -274,6 +274,7 @@ impl Feed for LevelsFeed {
             BusEvent::Up
             | BusEvent::Skipped { .. }
             | BusEvent::Mark { .. }
+            | BusEvent::Head(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::LastValue { .. }

@@ -456,13 +456,10 @@ impl Gateway for TradesGateway {
 
     /// Relays the trade to the symbol's members, then publishes the resulting candles.
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
-        if !publication.deliver {
-            return core.leave_out(publication);
-        }
         if self.statuses.passes(publication.place) {
             core.publish(publication);
         }
-        if let Some(candles) = &mut self.candles {
+        if let Some(candles) = self.candles.as_mut().filter(|_| publication.deliver) {
             let (symbol, message) = (publication.topic.as_str(), publication.frame.body());
             candles.take(core.now(), symbol, message, &mut self.updates);
             self.publish_updates(core);

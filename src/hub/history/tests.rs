@@ -1,5 +1,6 @@
 //! What is kept, what is forgotten, and what a position finds.
 
+use super::places::{FORGOTTEN_IDS_MAX, MARKS_MAX};
 use super::wanted::CopyPlace;
 use super::*;
 use crate::auth::NamePatterns;
@@ -13,11 +14,7 @@ fn mark(counter: u64) -> Mark {
 }
 
 fn position(counter: u64, count: u64) -> Position {
-    Position {
-        names: 1,
-        mark: mark(counter),
-        count,
-    }
+    Position::counted(1, mark(counter), count)
 }
 
 /// A history with the mark 0, and frames of some bytes.
@@ -145,7 +142,7 @@ fn the_oldest_go_first_when_all_need_too_much_memory() {
     }
     let kept = bench.history.stats().messages;
     assert!((40..64).contains(&kept), "{kept}");
-    let oldest = position(0, last.count - kept);
+    let oldest = position(0, bench.count - kept);
     assert_eq!(
         bench
             .missed(&["a"], oldest)
@@ -153,7 +150,7 @@ fn the_oldest_go_first_when_all_need_too_much_memory() {
         Ok(kept)
     );
     assert_eq!(
-        bench.missed(&["a"], position(0, oldest.count - 1)),
+        bench.missed(&["a"], position(0, bench.count - kept - 1)),
         Err(NotRecovered::Window)
     );
     // Encodings that are made later count too.
@@ -300,10 +297,7 @@ fn the_oldest_marks_are_forgotten() {
         Err(NotRecovered::Epoch)
     );
     assert_eq!(bench.missed(&["a"], position(1, 0)).unwrap(), [""; 0]);
-    assert_eq!(
-        (bench.history.marks.len(), bench.history.marked.len()),
-        (MARKS_MAX, MARKS_MAX)
-    );
+    assert_eq!(bench.history.places.remembered(), (MARKS_MAX, MARKS_MAX, 0));
 }
 
 #[test]
@@ -363,4 +357,119 @@ fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
     let after = left_out.to_string();
     let (_, outcomes) = bench.history.missed(&after, &wanted, 1 << 20, &variant);
     assert_eq!(outcomes, [Ok(()), Ok(())]);
+}
+
+/// The position of the message with this id in a stream.
+fn stored(major: u64, minor: u64) -> Position {
+    Position::stored(2, StoredId { major, minor })
+}
+
+impl Bench {
+    /// A history of a stream, with nothing in it.
+    fn of_a_stream(bytes_max: usize) -> Self {
+        let mut bench = Self::new(bytes_max);
+        bench.history.places = Places::default();
+        bench
+    }
+
+    fn store(&mut self, topic: &str, body: &str, position: Position) {
+        let topic = TopicName::from(topic.to_owned());
+        let frame = self.frame(body);
+        self.history
+            .keep(self.now_us, position, &topic, Some(&frame));
+    }
+}
+
+#[test]
+fn a_message_of_a_stream_is_found_by_both_parts_of_its_id() {
+    let mut bench = Bench::of_a_stream(1 << 20);
+    assert_eq!(bench.history.position(), None);
+    assert_eq!(
+        bench.missed(&["a"], stored(4, 40)),
+        Err(NotRecovered::Epoch)
+    );
+    for (major, topic) in [(5, "a"), (6, "b"), (9, "a")] {
+        bench.store(topic, &major.to_string(), stored(major, 10 * major));
+    }
+    assert_eq!(bench.history.position(), Some(stored(9, 90)));
+    assert_eq!(bench.missed(&["a"], stored(5, 50)).unwrap(), ["9"]);
+    assert_eq!(
+        bench.missed(&["a", "b"], stored(5, 50)).unwrap(),
+        ["6", "9"]
+    );
+    assert_eq!(bench.missed(&["b"], stored(9, 90)).unwrap(), [""; 0]);
+    let other_stream = Position::stored(
+        3,
+        StoredId {
+            major: 5,
+            minor: 50,
+        },
+    );
+    for (since, why) in [
+        // centrifuge-go#160: the sequence of the old stream with the time of the new stream.
+        (stored(6, 61), NotRecovered::Epoch),
+        (stored(9, 91), NotRecovered::Epoch),
+        (stored(7, 70), NotRecovered::Epoch),
+        (stored(4, 40), NotRecovered::Window),
+        (stored(10, 100), NotRecovered::Ahead),
+        (position(0, 0), NotRecovered::Epoch),
+        (other_stream, NotRecovered::Bad),
+    ] {
+        assert_eq!(bench.missed(&["a"], since), Err(why), "{since}");
+    }
+}
+
+#[test]
+fn nothing_before_a_loss_of_a_stream_is_found() {
+    let mut bench = Bench::of_a_stream(1 << 20);
+    bench.store("a", "5", stored(5, 50));
+    bench.history.gap();
+    assert_eq!(bench.history.position(), None);
+    assert_eq!(bench.missed(&["a"], stored(5, 50)), Err(NotRecovered::Gap));
+    // The stream was made anew: the numbers begin again.
+    bench.store("a", "1", stored(1, 90));
+    bench.store("a", "2", stored(2, 95));
+    assert_eq!(bench.missed(&["a"], stored(1, 90)).unwrap(), ["2"]);
+    assert_eq!(bench.missed(&["a"], stored(1, 10)), Err(NotRecovered::Gap));
+    assert_eq!(
+        bench.missed(&["a"], stored(2, 20)),
+        Err(NotRecovered::Epoch)
+    );
+}
+
+#[test]
+fn a_stream_without_young_messages_has_a_position() {
+    let mut bench = Bench::of_a_stream(1 << 20);
+    bench.history.begin(stored(5, 50));
+    assert_eq!(bench.history.position(), Some(stored(5, 50)));
+    bench.store("a", "6", stored(6, 60));
+    assert_eq!(bench.missed(&["a"], stored(5, 50)).unwrap(), ["6"]);
+    bench.advance(120 * SECOND);
+    assert_eq!(bench.history.stats().messages, 0);
+    assert_eq!(bench.missed(&["a"], stored(6, 60)).unwrap(), [""; 0]);
+    assert_eq!(bench.missed(&["b"], stored(5, 50)).unwrap(), [""; 0]);
+    assert_eq!(
+        bench.missed(&["a"], stored(5, 50)),
+        Err(NotRecovered::Window)
+    );
+}
+
+#[test]
+fn ids_are_remembered_longer_than_messages_up_to_a_number() {
+    let mut bench = Bench::of_a_stream(1 << 26);
+    let count = FORGOTTEN_IDS_MAX as u64 + 100;
+    for n in 1..=count {
+        bench.store("a", "x", stored(n, n));
+    }
+    let kept = count as usize;
+    assert_eq!(bench.history.places.remembered(), (0, 0, kept), "all kept");
+    assert_eq!(bench.missed(&["b"], stored(1, 1)).unwrap(), [""; 0]);
+    bench.advance(120 * SECOND);
+    let remembered = bench.history.places.remembered();
+    assert_eq!(remembered, (0, 0, FORGOTTEN_IDS_MAX));
+    assert_eq!(bench.missed(&["b"], stored(101, 101)).unwrap(), [""; 0]);
+    assert_eq!(
+        bench.missed(&["b"], stored(100, 100)),
+        Err(NotRecovered::Window)
+    );
 }
