@@ -221,6 +221,17 @@ fn wrong_values() {
         ),
         (&["channels", "--history-ms=60000"], &[]),
         (&["channels", "--history-names=a:*"], &[]),
+        (&["channels", "--stream=s", "--history-names=a:*"], &[]),
+        (
+            &[
+                "channels",
+                "--bus=nats://a",
+                "--history-ms=60000",
+                "--stream=a.b",
+                "--retained",
+            ],
+            &[],
+        ),
         (&["events"], &[("RATE_LIMIT_RPS", "ten")]),
         (&["events"], &[("RATE_LIMIT_BURST", "many")]),
         (&["events"], &[("HTTP_TIMEOUT_SECONDS", "0")]),

@@ -137,7 +137,9 @@ impl History {
 
     /// Handles the position of the newest message of a stream, which is not kept.
     pub(super) fn begin(&mut self, position: Position) {
-        self.places.next(position);
+        if self.places.newest() != Some(position) {
+            self.places.next(position);
+        }
     }
 
     /// Keeps a message of the feed; `None`: the message was left out.

@@ -5,6 +5,7 @@ use crate::auth::{Acl, is_pattern};
 use crate::feeds::Subscription;
 use crate::run::{Question, RunError};
 use crate::settings::{Checked, SecretUrl};
+use crate::sources::StreamSettings;
 use crate::sources::nats::{self, Credentials, NatsNeeds, NatsSettings, Tls};
 use crate::sources::redis::{
     self, REDIS_PORT, RedisEndpoint, RedisError, RedisNeeds, RedisSettings,
@@ -207,6 +208,15 @@ pub(super) fn shown_redis(source: &RedisSettings) -> String {
         source.master_name,
         sentinels.join(", ")
     )
+}
+
+/// The stream that is read in place of pub/sub.
+pub(super) fn stream_settings(checked: &Checked) -> Option<StreamSettings> {
+    Some(StreamSettings {
+        name: checked.stream()?,
+        history_ms: checked.number("history-ms"),
+        only: None,
+    })
 }
 
 /// The check of Redis for `--check --connect`.

@@ -35,6 +35,9 @@ pub struct ReactorSettings {
     pub stop_timeout_us: u64,
     /// Time after the last work during which the loop polls without sleeping; 0: none.
     pub spin_us: u64,
+    /// The longest time after the start for which clients wait at the ports until the feed has caught up; 0:
+    /// none.
+    pub accept_wait_us: u64,
     /// Bytes that the TLS of all clients may hold; beyond, those clients end whose bytes stand still.
     pub tls_held_bytes_max: usize,
 }

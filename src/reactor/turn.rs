@@ -96,6 +96,8 @@ pub struct Reactor<G: Gateway, F: Feed> {
     read_buffer: Box<[u8]>,
     publications: Vec<Publication>,
     report: Report,
+    /// The latest time at which accepting begins; `None` once it has begun.
+    accept_from_us: Option<u64>,
     /// Index of the kind of costly clients that was read first in this turn.
     first_costly: usize,
     first_reads: FirstReads,
@@ -139,6 +141,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             feed,
             seams,
             spin: Spin::new(settings.spin_us),
+            accept_from_us: Some(clock.mono_us() + settings.accept_wait_us),
             settings,
             clock,
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
@@ -225,6 +228,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn timeout(&self) -> Duration {
         let waits = self.clients_wait()
             || self.freeze.is_catching_up()
+            || self.accept_from_us.is_some() && self.feed.stats().caught_up
             || self.seams.have_messages()
             || self.hub.is_surveying();
         if waits {
@@ -236,6 +240,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.listeners.due_us(),
             self.report.due_us(),
             self.stop_at_us,
+            self.accept_from_us,
         ];
         let due = dues.into_iter().flatten().min().unwrap_or(u64::MAX);
         Duration::from_micros(due.saturating_sub(now).min(IDLE_TURN_US))

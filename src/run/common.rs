@@ -127,6 +127,9 @@ fn of_bus<T: TryFrom<u64> + Default>(checked: &Checked, flag: &str) -> T {
     }
 }
 
+/// The longest time for which clients wait at the ports for a stream to be read.
+const STREAM_WAIT_US: u64 = 5_000_000;
+
 fn reactor_settings(checked: &Checked) -> ReactorSettings {
     let stop_timeout_us = checked.micros("stop-timeout-ms");
     ReactorSettings {
@@ -148,6 +151,7 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
         },
         stop_timeout_us,
         spin_us: checked.number("spin-us"),
+        accept_wait_us: checked.stream().map_or(0, |_| STREAM_WAIT_US),
         tls_held_bytes_max: checked.number("tls-held-bytes-max"),
     }
 }

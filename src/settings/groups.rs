@@ -68,12 +68,21 @@ impl Checked {
         }
     }
 
+    /// The stream that is read in place of pub/sub.
+    pub fn stream(&self) -> Option<String> {
+        self.has("stream").then(|| self.some_text("stream"))?
+    }
+
     /// A time that is shorter than the positions of quiet names are old, and more memory than slow clients
     /// leave.
     pub(super) fn history_errors(&self) -> Vec<SettingsError> {
         let limits = self.history();
         let mut errors = Vec::new();
         if limits.keep_us == 0 {
+            if self.stream().is_some() {
+                let refused = Refused::new("0", "at least 20000, with --stream");
+                errors.push(self.refused("history-ms", &refused));
+            }
             return errors;
         }
         if limits.keep_us < HISTORY_US_MIN {

@@ -67,6 +67,8 @@ pub enum Part {
     Json,
     /// The messages that are kept for clients that resume.
     History,
+    /// The stream that is read in place of pub/sub.
+    Stream,
     /// The choice of the close code at a stop: for the contracts with 1012.
     StopCode,
     /// A deflate window for all clients: for topics in which strangers cannot cause messages.

@@ -17,6 +17,7 @@
 //! | `kept` | the messages of the kept feed: their positions, and the marks from which they are counted; pure |
 //! | `ledger` | wanted names of such a bus, their state on the server, and the next command; pure |
 //! | `publisher` | messages that a gateway publishes, on their way to the thread of a connection |
+//! | `stored` | a stream of the bus as the kept feed, the same for all buses |
 //! | `socket` | a socket and a waker in a single poll; TCP, TLS, and bytes that wait to be written or taken |
 
 mod interest;
@@ -30,6 +31,7 @@ pub mod redis;
 mod relay;
 pub mod simulated;
 mod socket;
+mod stored;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -46,6 +48,7 @@ pub use self::interest::{BusInterest, UnansweredChanges};
 pub use self::kept::KeptFeed;
 pub use self::publisher::Publisher;
 pub use self::relay::LinkTimes;
+pub use self::stored::StreamSettings;
 
 /// A blocking connection to a bus, run on a thread of its own until the process ends.
 pub trait Source: Send {

@@ -26,6 +26,7 @@ fn subjects_that_are_needed_are_errors_and_wishes_are_warnings() {
         wishes: names(&["market.*", "market.b", "orders.*", "orders.a"]),
         published: names(&["out", "other"]),
         payload_bytes_max: 2_000_000,
+        ..NatsNeeds::default()
     };
     let found = plain(&url, &needs);
     let lines: Vec<_> = found.iter().map(|one| (one.label(), one.text())).collect();

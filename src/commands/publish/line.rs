@@ -17,6 +17,7 @@ const HELP: &str = "\
 Examples:
   weirgate publish redis://127.0.0.1:6379 market:tick:NIFTY '{\"ltp\":{walk}}' --rate 5
   weirgate publish nats://127.0.0.1:4222 news.flash 'hello' --jetstream
+  weirgate publish redis://127.0.0.1:6379 market:tick:NIFTY 'hello' --stream ticks
   cat messages.jsonl | weirgate publish redis://127.0.0.1:6379 news:all - --rate 100
 
 In MESSAGE, {number} is the number of the message from 1, {time} the Unix time in milliseconds,
@@ -44,7 +45,7 @@ pub(in crate::commands) fn command() -> Command {
         .args(flags())
 }
 
-fn flags() -> [Arg; 6] {
+fn flags() -> [Arg; 7] {
     let stored = "Wait until a JetStream stream has stored each message";
     let retry = "Go on after the broker was away, instead of ending";
     let authorities = "PEM file with the certificates to trust for TLS [default: the system's]";
@@ -52,6 +53,11 @@ fn flags() -> [Arg; 6] {
         value("count", "N", "End after N messages").value_parser(value_parser!(u64).range(1..)),
         value("rate", "R", "Messages per second, for example 5 or 0.5").value_parser(rate),
         switch("jetstream", stored),
+        value(
+            "stream",
+            "KEY",
+            "Add to this Redis stream, in the form that weirgate reads, in place of PUBLISH",
+        ),
         switch("retry", retry),
         value("creds", "FILE", "Credentials file of a NATS user")
             .value_parser(value_parser!(PathBuf)),
@@ -80,6 +86,12 @@ pub(in crate::commands) fn read(matches: &ArgMatches) -> Result<PublishCommand, 
     if !is_nats && (jetstream || creds.is_some()) {
         return Err("--jetstream and --creds are for NATS, and the URL is that of Redis".into());
     }
+    let stream = flag(matches, "stream");
+    if is_nats && stream.is_some() {
+        return Err(
+            "--stream is for Redis; a JetStream stream stores its subjects by itself".into(),
+        );
+    }
     let seed = RandomState::new().hash_one(0);
     let messages = match flag(matches, "message").as_deref() {
         Some("-") => Messages::Lines,
@@ -95,6 +107,7 @@ pub(in crate::commands) fn read(matches: &ArgMatches) -> Result<PublishCommand, 
         count: count.or_else(|| is_single.then_some(1)),
         rate,
         jetstream,
+        stream,
         retry: matches.get_flag("retry"),
         creds,
         ca_file: matches.get_one("ca-file").cloned(),
@@ -173,6 +186,7 @@ mod tests {
             (&["ws://secret", "c"], "the URL of the broker"),
             (&["redis://secret", ""], "is empty"),
             (&["redis://secret", "c", "m", "--jetstream"], "for NATS"),
+            (&["nats://secret", "c", "m", "--stream", "k"], "for Redis"),
             (&["nats://secret", "a b"], "no subject"),
             (&["nats://secret", "a.*"], "no subject"),
             (&["nats://secret", "a..b"], "no subject"),

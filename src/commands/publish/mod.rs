@@ -2,17 +2,19 @@
 //!
 //! Blocking, in a process of its own; no gateway uses it. Called by `commands`.
 
+mod brokers;
 pub(super) mod line;
 
 use std::io::{self, BufRead};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use self::brokers::{Broker, Brokers, Told};
 use super::program::complain;
 use super::tail::{RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN, Stop};
 use crate::base::{Clock, SplitMix64};
-use crate::sources::nats::{Credentials, NatsError, NatsSender, NatsSettings, Tls};
-use crate::sources::redis::{RedisEndpoint, RedisError, RedisSender, RedisSenders, RedisSettings};
+use crate::sources::nats::{Credentials, NatsError, NatsSettings, Tls};
+use crate::sources::redis::{RedisEndpoint, RedisError, RedisSenders, RedisSettings};
 
 /// The longest line of standard input that is published.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -32,6 +34,8 @@ pub struct PublishCommand {
     pub rate: Option<f64>,
     /// Whether a JetStream stream must acknowledge each message.
     pub jetstream: bool,
+    /// The Redis stream that gets the messages; `None` to publish on the channel.
+    pub stream: Option<String>,
     /// Whether to connect again after the broker was away.
     pub retry: bool,
     /// The credentials file of a NATS user.
@@ -101,68 +105,6 @@ impl PublishError {
             Self::Redis(error) => error.may_pass(),
             _ => false,
         }
-    }
-}
-
-/// A connection to a broker.
-trait Broker {
-    /// Publishes a message. Returns the response of the broker.
-    fn publish(&mut self, name: &str, message: &[u8]) -> Result<Told, PublishError>;
-
-    /// Waits until the broker has received all messages.
-    fn settle(&mut self, _name: &str) -> Result<(), PublishError> {
-        Ok(())
-    }
-}
-
-impl Broker for NatsSender {
-    fn publish(&mut self, name: &str, message: &[u8]) -> Result<Told, PublishError> {
-        Ok(match Self::publish(self, name, message)? {
-            Some((stream, sequence)) => Told::Stored { stream, sequence },
-            None => Told::Nothing,
-        })
-    }
-
-    fn settle(&mut self, name: &str) -> Result<(), PublishError> {
-        Ok(Self::settle(self, name)?)
-    }
-}
-
-impl Broker for RedisSender<'_> {
-    fn publish(&mut self, name: &str, message: &[u8]) -> Result<Told, PublishError> {
-        Ok(Told::Receivers(Self::publish(self, name, message)?))
-    }
-}
-
-/// The broker's response to the last message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Told {
-    /// NATS without JetStream has no response.
-    Nothing,
-    /// A stream has stored the message, under this number.
-    Stored { stream: String, sequence: u64 },
-    /// The number of Redis connections that got the message.
-    Receivers(i64),
-}
-
-/// The way to a broker: one connection after the other.
-enum Brokers {
-    Nats {
-        settings: NatsSettings,
-        jetstream: bool,
-    },
-    Redis(RedisSenders),
-}
-
-impl Brokers {
-    fn connect(&mut self) -> Result<Box<dyn Broker + '_>, PublishError> {
-        Ok(match self {
-            Self::Nats {
-                settings,
-                jetstream,
-            } => Box::new(NatsSender::connect(settings, *jetstream)?),
-            Self::Redis(senders) => Box::new(senders.connect()?),
-        })
     }
 }
 
@@ -290,7 +232,10 @@ impl PublishCommand {
             BrokerUrl::Redis(url) => {
                 let mut settings = RedisSettings::new(RedisEndpoint::parse(url)?);
                 settings.tls_ca_file.clone_from(&self.ca_file);
-                Brokers::Redis(RedisSenders::new(settings)?)
+                Brokers::Redis {
+                    senders: RedisSenders::new(settings)?,
+                    stream: self.stream.clone(),
+                }
             }
         })
     }
@@ -318,6 +263,9 @@ fn summary(name: &str, published: u64, told: &Told) -> String {
             format!(
                 "published {messages} on {name}: stored in stream {stream}, up to sequence {sequence}"
             )
+        }
+        Told::Added { stream, id } => {
+            format!("published {messages} on {name}: stored in stream {stream}, up to {id}")
         }
         Told::Receivers(0) => format!(
             "published {messages} on {name}: no receiver; nobody is subscribed to this channel"

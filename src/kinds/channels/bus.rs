@@ -6,14 +6,16 @@ use std::time::Duration;
 use super::rows::{history_names, syntax};
 use crate::auth::{Acl, NameError, NameSyntax};
 use crate::feeds::Subscription;
-use crate::kinds::bus::{self, Bus, BusRows, nats_question, redis_needs, redis_question};
+use crate::kinds::bus::{
+    self, Bus, BusRows, nats_question, redis_needs, redis_question, stream_settings,
+};
 use crate::run::{Question, RunError};
 use crate::settings::Checked;
 use crate::sources::nats::{
-    NatsNeeds, NatsSettings, NatsSubjectsSettings, NatsSubjectsSource, Settle,
+    NatsNeeds, NatsSettings, NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle,
 };
-use crate::sources::redis::{RedisSettings, RedisSource};
-use crate::sources::{BusInterest, KeptFeed, Source};
+use crate::sources::redis::{RedisNeeds, RedisSettings, RedisSource, RedisStreamSource};
+use crate::sources::{BusInterest, KeptFeed, Source, StreamSettings};
 use crate::telemetry::BusStatus;
 
 /// The bus, by its kind and address.
@@ -26,12 +28,14 @@ pub(super) struct ChannelsBus {
     syntax: NameSyntax,
     history_names: Vec<String>,
     history_channel: String,
+    stream: Option<StreamSettings>,
 }
 
-/// A source that does not run yet, with the interest of the clients.
+/// A source that does not run yet.
 pub(super) struct OpenBus {
     pub(super) source: Box<dyn Source>,
-    pub(super) interest: BusInterest,
+    /// The interest of the clients; `None` for a stream, which is read whole.
+    pub(super) interest: Option<BusInterest>,
     /// The kind of the bus for people, and its address without secrets.
     pub(super) shown: (&'static str, String),
     /// The check of the bus for `--check --connect`.
@@ -56,6 +60,7 @@ impl ChannelsBus {
             false => rows,
         };
         checked.leave_unused("redis-url");
+        checked.leave_unused("history-channel");
         let bus = match is_nats {
             true => Bus::Nats(rows.nats(checked)?),
             false => Bus::Redis(rows.redis(checked)?),
@@ -72,6 +77,7 @@ impl ChannelsBus {
             syntax: syntax(checked),
             history_names: history_names(checked),
             history_channel: checked.text("history-channel"),
+            stream: stream_settings(checked),
         })
     }
 
@@ -93,10 +99,58 @@ impl ChannelsBus {
     /// # Errors
     /// The settings are not valid, or no file descriptor is left.
     pub(super) fn open(&self, status: &Arc<BusStatus>, acl: &Acl) -> Result<OpenBus, RunError> {
-        match &self.bus {
-            Bus::Redis(settings) => self.redis(settings.clone(), Arc::clone(status), acl),
-            Bus::Nats(settings) => self.nats(settings.clone(), Arc::clone(status), acl),
+        let status = Arc::clone(status);
+        match (&self.bus, self.stream.clone()) {
+            (Bus::Redis(settings), None) => self.redis(settings.clone(), status, acl),
+            (Bus::Nats(settings), None) => self.nats(settings.clone(), status, acl),
+            (Bus::Redis(settings), Some(stream)) => {
+                self.redis_stream(settings.clone(), stream, status)
+            }
+            (Bus::Nats(settings), Some(stream)) => {
+                self.nats_stream(settings.clone(), stream, status)
+            }
         }
+    }
+
+    fn redis_stream(
+        &self,
+        mut settings: RedisSettings,
+        stream: StreamSettings,
+        status: Arc<BusStatus>,
+    ) -> Result<OpenBus, RunError> {
+        settings.payload_bytes_max = self.payload_bytes_max;
+        let needs = RedisNeeds {
+            stream: Some(stream.name.clone()),
+            ..RedisNeeds::default()
+        };
+        let question = redis_question(&settings, needs);
+        let source = RedisStreamSource::new(settings, stream, status);
+        Ok(OpenBus {
+            source: Box::new(source.map_err(|error| self.rows.redis_error(error))?),
+            interest: None,
+            shown: ("Redis", self.bus.address()),
+            question,
+        })
+    }
+
+    fn nats_stream(
+        &self,
+        settings: NatsSettings,
+        stream: StreamSettings,
+        status: Arc<BusStatus>,
+    ) -> Result<OpenBus, RunError> {
+        let needs = NatsNeeds {
+            stream: Some(stream.name.clone()),
+            ..NatsNeeds::default()
+        };
+        let question = nats_question(&settings, needs);
+        let source = NatsStreamSource::new(settings, self.payload_bytes_max, stream, status);
+        Ok(OpenBus {
+            source: Box::new(source.map_err(|error| RunError::Settings(error.to_string()))?),
+            interest: None,
+            shown: ("NATS", self.bus.address()),
+            question,
+        })
     }
 
     fn redis(
@@ -120,7 +174,7 @@ impl ChannelsBus {
         }
         Ok(OpenBus {
             source: Box::new(source),
-            interest,
+            interest: Some(interest),
             shown: ("Redis", self.bus.address()),
             question,
         })
@@ -150,7 +204,7 @@ impl ChannelsBus {
         }
         Ok(OpenBus {
             source: Box::new(source),
-            interest,
+            interest: Some(interest),
             shown: ("NATS", self.bus.address()),
             question,
         })

@@ -22,6 +22,7 @@ pub(super) const CHANNELS: GatewayKind = GatewayKind::new(
         Part::RedisHost,
         Part::Json,
         Part::History,
+        Part::Stream,
         Part::StopCode,
         Part::RequireAuth,
         Part::Tokens,

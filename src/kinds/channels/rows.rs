@@ -297,13 +297,16 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     if checked.switch("retained") && syntax(checked) != NameSyntax::Nats {
         refuse("retained", "true", "false, unless --bus names NATS");
     }
-    let keeps = checked.number::<u64>("history-ms") > 0;
-    if keeps == history_names(checked).is_empty() {
-        let allowed = match keeps {
-            true => "at least one name, with --history-ms",
-            false => "nothing, without --history-ms",
-        };
+    if let Some(allowed) = wrong_names(checked) {
         refuse("history-names", &checked.text("history-names"), allowed);
+    }
+    if let Some(stream) = checked.stream() {
+        if checked.switch("retained") {
+            refuse("retained", "true", "false, with --stream");
+        }
+        if syntax(checked) == NameSyntax::Nats && !is_stream_name(&stream) {
+            refuse("stream", &stream, STREAM_ALLOWED);
+        }
     }
     if let Err((name, _)) = NamePatterns::new(syntax(checked), &history_names(checked)) {
         refuse("history-names", &name, NAMES_ALLOWED);
@@ -333,6 +336,38 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
         );
     }
     wrong
+}
+
+/// What `--history-names` may be, if it is wrong beside the other settings.
+fn wrong_names(checked: &Checked) -> Option<&'static str> {
+    let has_names = !history_names(checked).is_empty();
+    let keeps = checked.number::<u64>("history-ms") > 0;
+    match (checked.stream(), keeps, has_names) {
+        (Some(_), _, true) => Some("nothing, with --stream: all names of the stream are kept"),
+        (None, true, false) => Some("at least one name, with --history-ms"),
+        (None, false, true) => Some("nothing, without --history-ms"),
+        _ => None,
+    }
+}
+
+/// The allowed names of a JetStream stream, for an error (NATS ADR-6).
+const STREAM_ALLOWED: &str = "the name of a JetStream stream, without spaces and . * > / \\";
+
+fn is_stream_name(name: &str) -> bool {
+    let is_wrong = |c: char| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c);
+    !name.contains(is_wrong) && name.len() <= 255
+}
+
+/// The names and patterns of the kept feed; with `--stream` all names.
+pub(super) fn kept_names(checked: &Checked) -> Vec<String> {
+    let all = match syntax(checked) {
+        NameSyntax::Redis => "*",
+        NameSyntax::Nats => ">",
+    };
+    match checked.stream() {
+        Some(_) => vec![all.to_owned()],
+        None => history_names(checked),
+    }
 }
 
 /// The syntax of names on the bus.

@@ -6,7 +6,7 @@ use super::CHANNELS;
 use super::bus::wrong_history_name;
 use super::bus::{ChannelsBus, OpenBus};
 use super::pages::{BusName, health_route, stats_head};
-use super::rows::{conflated, history_names, syntax};
+use super::rows::{conflated, kept_names as names_of, syntax};
 use crate::auth::{Acl, Authenticator, NamePatterns, NameSyntax};
 use crate::base::Clock;
 use crate::feeds::Subscription;
@@ -61,10 +61,14 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         true => feed.with_retained(),
         false => feed,
     };
-    let mut metrics = metrics(&stats, gateway_settings.all_clients, &interest);
+    let mut metrics = metrics(&stats, gateway_settings.all_clients, interest.as_ref());
     metrics.extend(keys.metrics());
     let retained_bytes_max = checked.number("retained-bytes-max");
-    metrics.extend(retained_metrics(&stats, &interest, retained_bytes_max));
+    metrics.extend(retained_metrics(
+        &stats,
+        interest.as_ref(),
+        retained_bytes_max,
+    ));
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
     let gateway = gateway.with_slow_bus(bus.settle().as_micros() as u64);
     let gateway = match retained {
@@ -107,7 +111,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         .metrics(metrics)
         .reloads(keys.reload)
         .reloads(acl_file)
-        .output(move |output| carry_out(&interest, syntax, output));
+        .output(move |output| carry_out(interest.as_ref(), syntax, output));
     let parts = match tables {
         Some(tables) => parts.inputs(tables),
         None => parts,
@@ -136,7 +140,7 @@ fn conflated_names(checked: &Checked) -> Result<Option<NamePatterns>, RunError> 
 
 /// The names of the kept feed; `None` without a history.
 fn kept_names(checked: &Checked) -> Result<Option<KeptNames>, RunError> {
-    let names = history_names(checked);
+    let names = names_of(checked);
     if names.is_empty() {
         return Ok(None);
     }
@@ -146,7 +150,8 @@ fn kept_names(checked: &Checked) -> Result<Option<KeptNames>, RunError> {
 
 /// The channel of the marks; `None` if there are none.
 fn marks_channel(checked: &Checked) -> Option<String> {
-    let has_marks = checked.number::<u64>("history-ms") > 0 && syntax(checked) == NameSyntax::Redis;
+    let keeps = checked.number::<u64>("history-ms") > 0 && checked.stream().is_none();
+    let has_marks = keeps && syntax(checked) == NameSyntax::Redis;
     has_marks.then(|| checked.text("history-channel"))
 }
 
@@ -193,8 +198,9 @@ fn gateway_settings(
     })
 }
 
-/// Carries out an output of the gateway: passes the interest of the clients to the bus.
-fn carry_out(interest: &BusInterest, syntax: NameSyntax, output: ChannelsOutput) {
+/// Carries out an output of the gateway: passes the interest of the clients to the bus, unless the whole
+/// stream is read.
+fn carry_out(interest: Option<&BusInterest>, syntax: NameSyntax, output: ChannelsOutput) {
     let Interest {
         name,
         wanted,
@@ -202,6 +208,7 @@ fn carry_out(interest: &BusInterest, syntax: NameSyntax, output: ChannelsOutput)
     } = match output {
         ChannelsOutput::Interest(change) => change,
         ChannelsOutput::Retained(request) => {
+            let Some(interest) = interest else { return };
             let subscription = subscription(syntax, &request.name);
             return match request.wanted {
                 true => interest.ask_retained(subscription, request.number),
@@ -214,6 +221,7 @@ fn carry_out(interest: &BusInterest, syntax: NameSyntax, output: ChannelsOutput)
         }
     };
     let subscription = subscription(syntax, &name);
+    let Some(interest) = interest else { return };
     match wanted {
         true => interest.subscribe_numbered(subscription, number),
         false => interest.unsubscribe(subscription),
@@ -230,11 +238,11 @@ fn subscription(syntax: NameSyntax, name: &TopicName) -> Subscription {
 fn metrics(
     stats: &Arc<ChannelsStats>,
     max: AllClientsLimits,
-    interest: &BusInterest,
+    interest: Option<&BusInterest>,
 ) -> Vec<GatewayMetric> {
     let number = |name, read| GatewayMetric::number(name, stats, read);
     let by_label = |name, read| GatewayMetric::by_label(name, stats, read);
-    let interest = interest.clone();
+    let interest = interest.cloned();
     let own = [
         number(&names::SUBSCRIPTIONS, ChannelsStats::subscriptions),
         by_label(&names::SUBSCRIBED_NAMES, |s| {
@@ -251,7 +259,8 @@ fn metrics(
         GatewayMetric::ByLabel(
             &names::SUBSCRIPTION_CHANGES,
             Box::new(move || {
-                let changes = interest.unanswered();
+                let changes = interest.as_ref().map(BusInterest::unanswered);
+                let changes = changes.unwrap_or_default();
                 vec![
                     ("waiting", changes.waiting),
                     ("queued", changes.queued),
@@ -269,17 +278,18 @@ fn metrics(
 /// The metrics of last values.
 fn retained_metrics(
     stats: &Arc<ChannelsStats>,
-    interest: &BusInterest,
+    interest: Option<&BusInterest>,
     bytes_max: usize,
 ) -> [GatewayMetric; 5] {
     let number = |name, read| GatewayMetric::number(name, stats, read);
-    let interest = interest.clone();
+    let interest = interest.cloned();
     [
         number(&names::RETAINED_WAITING, ChannelsStats::retained_waiting),
         GatewayMetric::ByLabel(
             &names::RETAINED_QUESTIONS,
             Box::new(move || {
-                let questions = interest.unanswered_questions();
+                let questions = interest.as_ref().map(BusInterest::unanswered_questions);
+                let questions = questions.unwrap_or_default();
                 vec![("waiting", questions.waiting), ("asked", questions.asked)]
             }),
         ),

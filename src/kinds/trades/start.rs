@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::TRADES;
 use super::pages::{Numbers, health_route, upgrade_required};
-use crate::auth::{Authenticator, NameSyntax};
+use crate::auth::{Authenticator, NamePatterns, NameSyntax};
 use crate::base::Clock;
 use crate::feeds::Subscription;
 use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
@@ -15,11 +15,11 @@ use crate::gateways::{
 use crate::http::{ClientModule, FrontPage, StatusCode, client_routes};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, authenticator, warn_of};
-use crate::kinds::bus::{REDIS, redis_question, shown_redis};
-use crate::run::{CommonSettings, Parts, Prepared, RunError, say};
+use crate::kinds::bus::{REDIS, redis_question, shown_redis, stream_settings};
+use crate::run::{CommonSettings, Parts, Prepared, Question, RunError, say};
 use crate::settings::Checked;
-use crate::sources::KeptFeed;
-use crate::sources::redis::{RedisNeeds, RedisSource};
+use crate::sources::redis::{RedisNeeds, RedisSettings, RedisSource, RedisStreamSource};
+use crate::sources::{KeptFeed, Source, StreamSettings};
 use crate::telemetry::{BusStatus, GatewayMetric, names};
 
 pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
@@ -35,24 +35,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
 
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
     let redis_shown = shown_redis(&redis);
-    let marks = checked.text("history-channel");
-    let has_history = common.limits.history.keep_us > 0;
-    let needs = RedisNeeds {
-        subscriptions: vec![Subscription::pattern(PATTERN)],
-        wishes: has_history
-            .then(|| Subscription::channel(marks.as_str()))
-            .into_iter()
-            .collect(),
-        ..RedisNeeds::default()
-    };
-    let question = redis_question(&redis, needs);
-    let opened = RedisSource::new(redis, Arc::clone(&status));
-    let (mut source, interest) = opened.map_err(|error| REDIS.redis_error(error))?;
-    interest.subscribe(Subscription::pattern(PATTERN));
-    if has_history {
-        let kept = source.with_kept(kept_feed()?, &marks);
-        source = kept.map_err(|error| REDIS.redis_error(error))?;
-    }
+    let (source, question) = bus(checked, redis, &status)?;
     let stats = Arc::new(TradesStats::default());
     let numbers = Numbers {
         stats: Arc::clone(&stats),
@@ -72,7 +55,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     let (for_line, for_stats) = (numbers.clone(), numbers.clone());
     Parts::new(TRADES.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
-        .source(source, status)
+        .boxed_source(source, status)
         .asks([question])
         .asks(keys.question.take())
         .awaits_keys(keys.awaits.take())
@@ -118,6 +101,45 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
                 );
             });
         })
+}
+
+/// The source, and the check for `--check --connect`.
+fn bus(
+    checked: &Checked,
+    redis: RedisSettings,
+    status: &Arc<BusStatus>,
+) -> Result<(Box<dyn Source>, Question), RunError> {
+    let marks = checked.text("history-channel");
+    let has_history = checked.number::<u64>("history-ms") > 0;
+    let status = Arc::clone(status);
+    let wrong = |error| REDIS.redis_error(error);
+    if let Some(stream) = stream_settings(checked) {
+        let needs = RedisNeeds {
+            stream: Some(stream.name.clone()),
+            ..RedisNeeds::default()
+        };
+        let question = redis_question(&redis, needs);
+        let only = NamePatterns::new(NameSyntax::Redis, &[PATTERN.to_owned()]);
+        let stream = StreamSettings {
+            only: only.ok(),
+            ..stream
+        };
+        let source = RedisStreamSource::new(redis, stream, status).map_err(wrong)?;
+        return Ok((Box::new(source), question));
+    }
+    let marks_wanted = has_history.then(|| Subscription::channel(marks.as_str()));
+    let needs = RedisNeeds {
+        subscriptions: vec![Subscription::pattern(PATTERN)],
+        wishes: marks_wanted.into_iter().collect(),
+        ..RedisNeeds::default()
+    };
+    let question = redis_question(&redis, needs);
+    let (mut source, interest) = RedisSource::new(redis, status).map_err(wrong)?;
+    interest.subscribe(Subscription::pattern(PATTERN));
+    if has_history {
+        source = source.with_kept(kept_feed()?, &marks).map_err(wrong)?;
+    }
+    Ok((Box::new(source), question))
 }
 
 /// The one pattern of the gateway.

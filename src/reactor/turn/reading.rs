@@ -140,7 +140,20 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         true
     }
 
+    /// Whether clients wait at the ports: with a history that is still read, the first clients of a new
+    /// process could not resume.
+    fn holds_clients(&mut self, now: Now) -> bool {
+        let has_caught_up = self.feed.stats().caught_up;
+        self.accept_from_us = self
+            .accept_from_us
+            .filter(|at| now.mono_us < *at && !has_caught_up);
+        self.accept_from_us.is_some()
+    }
+
     fn accept(&mut self, now: Now, until_us: u64) {
+        if !self.hub.is_draining() && self.holds_clients(now) {
+            return;
+        }
         // If other processes listen on the port too, new clients belong to these processes from the stop on.
         let gives_way = self.hub.is_draining() && self.listeners.can_give_way();
         if gives_way {

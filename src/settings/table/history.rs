@@ -49,4 +49,17 @@ pub(super) static ROWS: &[Setting] = &[
         right to publish and to subscribe there, a client resumes on its own instance only.",
     )
     .part(Part::History),
+    Setting::new(
+        Heading::HISTORY,
+        "stream",
+        Kind::Text,
+        "",
+        "Stream to read in place of pub/sub; empty: none",
+    )
+    .more(
+        "With --history-ms. A JetStream stream of --bus, or the key of a Redis stream, whose entries have the fields \
+        channel and data. The stream keeps the messages, so no outage of the bus or of weirgate loses any. All \
+        instances read the same stream.",
+    )
+    .part(Part::Stream),
 ];

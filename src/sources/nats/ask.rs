@@ -57,6 +57,8 @@ pub struct NatsNeeds {
     pub published: Vec<String>,
     /// The largest message, bytes.
     pub payload_bytes_max: usize,
+    /// The JetStream stream that is read.
+    pub stream: Option<String>,
 }
 
 /// Checks plain subjects: whether this user has the permissions of `needs`, and whether the server
@@ -86,6 +88,9 @@ fn plain(link: &Link, needs: &NatsNeeds, found: &mut Vec<Finding>) -> Result<(),
         published.map_err(|_| NatsError::Lost)?;
         let permitted = is_permitted(link, &Refusal::Request(subject.clone()))?;
         found.push(permission(&format!("publish to {subject}"), permitted));
+    }
+    if let Some(stream) = &needs.stream {
+        found.push(whole_stream(link, stream)?);
     }
     let (mut granted, mut refused) = (Vec::new(), Vec::new());
     for subject in needs.wishes.iter().take(NAMES_MAX) {
@@ -285,21 +290,41 @@ fn permissions(
         true => format!("CONSUMER.CREATE.{stream}"),
         false => format!("CONSUMER.DURABLE.CREATE.{stream}.{durable}"),
     };
-    for verb in [format!("STREAM.MSG.GET.{stream}"), create] {
+    let verbs = [format!("STREAM.MSG.GET.{stream}"), create];
+    read_and_acknowledge(link, &verbs, (stream, durable), subject)
+}
+
+/// Checks the permissions to read `what` by these requests, and to acknowledge the messages of a consumer.
+fn read_and_acknowledge(
+    link: &Link,
+    verbs: &[String],
+    (stream, consumer): (&str, &str),
+    what: &str,
+) -> Result<Finding, NatsError> {
+    for verb in verbs {
         let failed = |error| asked(format!("take the request {verb}"), error);
-        link.api.permits(&verb).map_err(failed)?;
+        link.api.permits(verb).map_err(failed)?;
     }
     let acks = Refusal::Acks {
-        stream: stream.clone(),
-        consumer: durable.clone(),
+        stream: stream.to_owned(),
+        consumer: consumer.to_owned(),
     };
-    let ack = format!("$JS.ACK.{stream}.{durable}.1.0.0.0.0");
+    let ack = format!("$JS.ACK.{stream}.{consumer}.1.0.0.0.0");
     let published = link.api.connection.publish(&ack, b"check");
     published.map_err(|_| NatsError::Lost)?;
     Ok(match is_permitted(link, &acks)? {
-        true => Finding::Good(format!("may read and acknowledge {subject}")),
+        true => Finding::Good(format!("may read and acknowledge {what}")),
         false => permission("publish to $JS.ACK.>", false),
     })
+}
+
+/// Checks a stream that is read whole.
+fn whole_stream(link: &Link, stream: &str) -> Result<Finding, NatsError> {
+    let failed = |error| asked(format!("read the stream {stream}"), error);
+    link.api.stream_info(stream).map_err(failed)?;
+    let create = [format!("CONSUMER.CREATE.{stream}")];
+    let what = format!("the stream {stream}");
+    read_and_acknowledge(link, &create, (stream, "weirgate"), &what)
 }
 
 /// Whether the server has not sent `refusal`. A refusal arrives before the answer to the next

@@ -79,7 +79,7 @@ pub use self::ask::{NatsNeeds, ask, ask_plain};
 pub use self::error::NatsError;
 pub use self::publish::NatsSender;
 pub use self::settings::{Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, redacted};
-pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
+pub use self::subjects::{NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle};
 
 /// Relays JetStream messages, for ever.
 pub struct NatsSource {

@@ -14,18 +14,25 @@ use crate::feeds::StreamPosition;
 pub(super) struct AckSubject {
     /// Sequence number of the message in its stream.
     pub(super) stream_sequence: u64,
+    /// Number of the delivery by the consumer.
+    pub(super) consumer_sequence: u64,
+    /// The time of storage, Unix nanoseconds.
+    pub(super) stored_unix_ns: u64,
+    /// The number of messages that the consumer has not delivered yet.
+    pub(super) pending: u64,
 }
 
 impl AckSubject {
     /// Returns `None` for any other subject.
     pub(super) fn parse(reply: &str) -> Option<Self> {
-        let stream_sequence = numbers(reply)?.next()?.parse().ok()?;
-        Some(Self { stream_sequence })
-    }
-
-    /// The number of messages that the consumer has not delivered yet.
-    pub(super) fn pending(reply: &str) -> Option<u64> {
-        numbers(reply)?.nth(3)?.parse().ok()
+        let mut numbers = numbers(reply)?.map(|number| number.parse().ok());
+        let mut next = || numbers.next().flatten();
+        Some(Self {
+            stream_sequence: next()?,
+            consumer_sequence: next()?,
+            stored_unix_ns: next()?,
+            pending: next()?,
+        })
     }
 }
 
@@ -188,6 +195,9 @@ mod tests {
         let newest = format!("{new}.r4nd0m");
         let want = Some(AckSubject {
             stream_sequence: 4711,
+            consumer_sequence: 22,
+            stored_unix_ns: 1_700_000_000_000_000_000,
+            pending: 9,
         });
         for subject in [old, new, newest.as_str()] {
             assert_eq!(AckSubject::parse(subject), want, "{subject}");

@@ -32,6 +32,8 @@ pub struct RedisNeeds {
     pub wishes: Vec<Subscription>,
     /// Channels that the gateway publishes to. The check publishes an empty message, so nobody must listen.
     pub published: Vec<String>,
+    /// The key of the stream that is read.
+    pub stream: Option<String>,
 }
 
 /// Asks the sentinels if there are some, and checks whether the server answers and whether this user may
@@ -71,6 +73,9 @@ fn all(
     let text = format!("Redis {version} at {server} answered in {ms} ms");
     found.push(Finding::Good(text));
     published(&mut connection, &needs.published, found)?;
+    if let Some(key) = &needs.stream {
+        read_stream(&mut connection, key, found)?;
+    }
     subscribed(&mut connection, needs, found)
 }
 
@@ -151,6 +156,32 @@ fn published(
     Ok(())
 }
 
+/// Reads the newest entry in the three ways of the source.
+fn read_stream(
+    connection: &mut Connection<'_>,
+    key: &str,
+    found: &mut Vec<Finding>,
+) -> Result<(), RedisError> {
+    let until = Instant::now() + HANDSHAKE_TIMEOUT;
+    let commands: [&[&str]; 3] = [
+        &["XREVRANGE", key, "+", "-", "COUNT", "1"],
+        &["XRANGE", key, "+", "+"],
+        &["XREAD", "COUNT", "1", "STREAMS", key, "$"],
+    ];
+    let answers = connection.ask(&commands, until)?;
+    let refused = answers.iter().find_map(|answer| match answer {
+        Value::Error(words) => Some(handshake::shown(words)),
+        _ => None,
+    });
+    let is_empty = matches!(answers.first(), Some(Value::Array(entries)) if entries.is_empty());
+    found.push(match refused {
+        Some(reason) => Finding::Error(format!("cannot read the stream {key}: {reason}")),
+        None if is_empty => Finding::Warning(format!("the stream {key} has no entry")),
+        None => Finding::Good(format!("may read the stream {key}")),
+    });
+    Ok(())
+}
+
 /// Subscribes for a moment: the connection is closed at once.
 fn subscribed(
     connection: &mut Connection<'_>,
@@ -159,6 +190,9 @@ fn subscribed(
 ) -> Result<(), RedisError> {
     let all = needs.subscriptions.iter().chain(&needs.wishes);
     let asked: Vec<_> = all.take(NAMES_MAX).collect();
+    if asked.is_empty() {
+        return Ok(());
+    }
     let commands: Vec<[&str; 2]> = asked.iter().map(|one| command(one)).collect();
     let commands: Vec<&[&str]> = commands.iter().map(|words| &words[..]).collect();
     let until = Instant::now() + NAMES_TIMEOUT;
@@ -190,7 +224,7 @@ fn subscribed(
             "may subscribe to {}",
             list(&granted)
         )));
-    } else if needed == 0 && !asked.is_empty() {
+    } else if needed == 0 {
         let text = "Redis lets this user subscribe to nothing that clients may ask for";
         found.push(Finding::Error(text.to_owned()));
     }

@@ -48,6 +48,7 @@
 //! | `ask` | the checks before a start |
 //! | `feed` | the kept feed on a connection: positions, and marks that come |
 //! | `marks` | the thread that publishes marks, which make positions valid on other instances |
+//! | `stream` | the source that reads a stream in place of channels |
 //! | `publish` | connections that publish: for gateways that speak to each other, and for a command |
 //! | `resp`, `settings`, `error` | pure: the protocol; URLs; error texts |
 
@@ -62,6 +63,7 @@ pub mod resp;
 mod sentinel;
 mod session;
 mod settings;
+mod stream;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -89,6 +91,7 @@ pub use self::error::RedisError;
 pub use self::marks::says_lone_master;
 pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
 pub use self::settings::{REDIS_PORT, RedisEndpoint, RedisSettings, SENTINEL_PORT};
+pub use self::stream::RedisStreamSource;
 
 /// The time that TLS, log-in and the question for the role may take together.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);

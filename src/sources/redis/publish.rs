@@ -268,6 +268,26 @@ impl RedisSender<'_> {
         }
     }
 
+    /// Adds a message to a stream, with the fields that [`RedisStreamSource`](super::RedisStreamSource) reads.
+    /// Returns the id.
+    ///
+    /// # Errors
+    /// The connection is lost, Redis is silent, or this user may not add to the stream.
+    pub fn add(&mut self, key: &str, channel: &str, message: &[u8]) -> Result<String, RedisError> {
+        let until = Instant::now() + ANSWER_TIMEOUT;
+        let [key, channel] = [key, channel].map(str::as_bytes);
+        let command = [b"XADD", key, b"*", b"channel", channel, b"data", message];
+        match self.connection.ask(&[&command], until)?.pop() {
+            Some(Value::Bulk(id)) => Ok(String::from_utf8_lossy(&id).into_owned()),
+            Some(Value::Error(words)) => Err(RedisError::Refused {
+                server: self.connection.server().to_owned(),
+                command: "XADD",
+                reason: shown(&words),
+            }),
+            _ => Err(self.connection.wrong("no id of the entry".to_owned())),
+        }
+    }
+
     /// Publishes a message. Returns how many connections to Redis got the message.
     ///
     /// # Errors

@@ -8,8 +8,8 @@ use std::mem;
 
 /// The longest line: statuses, errors, numbers.
 const LINE_BYTES_MAX: usize = 64 * 1024;
-/// The deepest nesting: `ROLE` answers with a list in a list.
-const DEPTH_MAX: usize = 4;
+/// The deepest nesting: the fields of an entry in the answer to `XREAD`.
+const DEPTH_MAX: usize = 5;
 /// The most items allocated before they have arrived.
 const ITEMS_ROOM_MAX: usize = 16;
 /// The most bytes allocated before they have arrived.
@@ -378,7 +378,7 @@ mod tests {
             b"$1\r\nab\r\n",
             b"$99999999999999999999\r\n",
             b"*9\r\n",
-            b"*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n",
+            b"*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n",
             &[b'+'; LINE_BYTES_MAX + 1],
         ] {
             assert!(read(bytes).is_err(), "{}", String::from_utf8_lossy(bytes));

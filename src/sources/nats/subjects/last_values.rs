@@ -123,8 +123,8 @@ impl LastValues {
         }
         self.values_left -= 1;
         self.bytes_left -= bytes;
-        let pending = delivery.reply.as_deref().and_then(AckSubject::pending);
-        match pending {
+        let ack = delivery.reply.as_deref().and_then(AckSubject::parse);
+        match ack.map(|ack| ack.pending) {
             Some(1..) if self.values_left > 0 => (true, Next::Wait),
             pending => {
                 self.is_cut |= pending.is_some_and(|pending| pending > 0);

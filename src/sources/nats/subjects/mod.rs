@@ -26,6 +26,7 @@
 //! | `retained`, `last_values` | last values, from JetStream, of subjects and of patterns; pure |
 //! | `feed` | subscribed names, and the kept feed among the names |
 //! | `wire` | connecting, TLS, logging in, bytes in and out |
+//! | `stream` | the source that reads a stream in place of subjects |
 //! | `protocol` | the client protocol of NATS, and the numbers of subscriptions; pure |
 
 mod feed;
@@ -34,10 +35,13 @@ pub(super) mod protocol;
 mod publishing;
 mod retained;
 mod session;
+mod stream;
 pub(super) mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use self::stream::NatsStreamSource;
 
 use self::publishing::Publishing;
 use self::session::{Session, State};

@@ -13,8 +13,11 @@ use crate::feeds::Subscription;
 
 /// The longest line. The server's first line lists the servers of a cluster.
 const LINE_BYTES_MAX: usize = 256 * 1024;
-/// Bytes kept of the headers of a message: the status is in the first line.
-const HEADER_BYTES_KEPT: usize = 64;
+/// Bytes kept of the headers of a message: the status is in the first line, and a consumer's heartbeat
+/// names the last delivery in the second.
+const HEADER_BYTES_KEPT: usize = 96;
+/// The header of a heartbeat with the number of the consumer's last delivery (NATS ADR-9).
+const LAST_CONSUMER: &str = "Nats-Last-Consumer:";
 
 /// Whether to stop reading: the server's first line is complete, or the peer is no NATS server.
 pub(in crate::sources::nats) fn is_greeting_over(line: &[u8]) -> bool {
@@ -91,6 +94,8 @@ pub(super) struct Delivery {
     pub(super) reply: Option<String>,
     /// The status of a message from the server itself, such as 503: nobody answers.
     pub(super) status: Option<u16>,
+    /// The number of the consumer's last delivery, in a heartbeat.
+    pub(super) last_consumer: Option<u64>,
     /// The payload without headers. A payload over the limit is cut to one byte more than the
     /// limit.
     pub(super) payload: Vec<u8>,
@@ -249,8 +254,12 @@ impl Body {
             let rest = line.strip_prefix("NATS/1.0 ")?;
             rest.split_ascii_whitespace().next()?.parse().ok()
         });
+        let last = line
+            .lines()
+            .find_map(|line| line.strip_prefix(LAST_CONSUMER));
         Delivery {
             status,
+            last_consumer: last.and_then(|last| last.trim().parse().ok()),
             ..self.delivery
         }
     }
@@ -328,8 +337,8 @@ mod tests {
             subject: subject.to_owned(),
             sid,
             reply: reply.map(str::to_owned),
-            status: None,
             payload: payload.to_vec(),
+            ..Delivery::default()
         }
     }
 
@@ -377,6 +386,21 @@ mod tests {
         fn any_bytes_end_in_an_error_or_not_at_all(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = read(&mut Reader::new(10), &bytes);
         }
+    }
+
+    #[test]
+    fn a_heartbeat_names_the_last_delivery() {
+        let headers = "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 18446744073709551615\r\n\
+            Nats-Last-Stream: 7\r\n\r\n";
+        let bytes = headers.len();
+        let op = format!("HMSG a 1 {bytes} {bytes}\r\n{headers}\r\n");
+        let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
+        let heartbeat = Delivery {
+            status: Some(100),
+            last_consumer: Some(u64::MAX),
+            ..delivery("a", 1, None, b"")
+        };
+        assert_eq!(ops, [Op::Message(heartbeat)]);
     }
 
     #[test]

@@ -371,8 +371,8 @@ mod tests {
                     subject: "a.x".to_owned(),
                     sid: FIRST_SID + 1,
                     reply: Some("$JS.ACK.S.c.1.9.1.123.0".to_owned()),
-                    status: None,
                     payload: b"1".to_vec(),
+                    ..Delivery::default()
                 };
                 retained.take(value, &mut out);
             }

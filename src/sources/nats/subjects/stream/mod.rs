@@ -1,0 +1,250 @@
+//! The JetStream stream source: relays all messages of a stream, for ever.
+//!
+//! A consumer without a name delivers the stream in order to this connection (`reader`). Nothing is subscribed
+//! but the subjects for answers and deliveries, and an outage loses nothing: the stream keeps the messages. A
+//! consumer that says nothing for three heartbeats is replaced by another; a server that answers no ping
+//! is given up, and because nothing is lost by a new connection, no second connection looks whether the server
+//! is only busy.
+//!
+//! If the loop's channel is full, the thread waits for room and reads nothing; the server stops at the
+//! consumer's limit of messages without acknowledgement.
+
+mod reader;
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::reader::StreamReader;
+use super::super::error::{NatsError, Stop};
+use super::super::refusals::refused;
+use super::super::servers::Servers;
+use super::super::settings::NatsSettings;
+use super::LINES_PER_SECOND;
+use super::protocol::{self, Op};
+use super::wire::{Patience, Wire};
+use crate::base::LogBudget;
+use crate::sources::outage::shown;
+use crate::sources::relay::{Bus, LinkTimes, Relay};
+use crate::sources::socket::Waiter;
+use crate::sources::stored::{StreamFeed, StreamSettings, Times};
+use crate::telemetry::BusStatus;
+
+/// The least limit on payloads: the answers of JetStream are payloads too.
+const PAYLOAD_BYTES_MIN: usize = 64 * 1024;
+const MS_NS: u64 = 1_000_000;
+
+/// Relays the messages of a stream, for ever.
+pub struct NatsStreamSource {
+    settings: NatsSettings,
+    payload_bytes_max: usize,
+    status: Arc<BusStatus>,
+    waiter: Waiter,
+    servers: Servers,
+    reader: StreamReader,
+    feed: StreamFeed,
+    lines: LogBudget,
+}
+
+impl NatsStreamSource {
+    /// Makes a source, which keeps `status` up to date. A payload over `payload_bytes_max` is cut behind the
+    /// first byte over the limit, or later.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn new(
+        settings: NatsSettings,
+        payload_bytes_max: usize,
+        stream: StreamSettings,
+        status: Arc<BusStatus>,
+    ) -> Result<Self, NatsError> {
+        let waiter = Waiter::new("the NATS source");
+        let (waiter, _) = waiter.map_err(|source| NatsError::NoPoll { source })?;
+        Ok(Self {
+            settings,
+            payload_bytes_max: payload_bytes_max.max(PAYLOAD_BYTES_MIN),
+            status,
+            waiter,
+            servers: Servers::default(),
+            reader: StreamReader::new(&stream.name, stream.history_ms),
+            feed: StreamFeed::new(stream, Times::MinorNs),
+            lines: LogBudget::new(LINES_PER_SECOND),
+        })
+    }
+
+    fn use_connection(&mut self, wire: &mut Wire, relay: &mut Relay<NatsError>) -> Stop {
+        relay.status.set_up(false);
+        self.reader.connected(Instant::now(), wire.out());
+        let mut session = Session {
+            waiter: &mut self.waiter,
+            wire,
+            times: &self.settings.times,
+            relay,
+            reader: &mut self.reader,
+            feed: &mut self.feed,
+            lines: &mut self.lines,
+            heard: Instant::now(),
+            pinged: None,
+            last_words: None,
+        };
+        loop {
+            if let Err(stop) = session.turn() {
+                return stop;
+            }
+        }
+    }
+}
+
+impl Bus for NatsStreamSource {
+    type Error = NatsError;
+    const NAME: &'static str = "NATS";
+    const OUTAGE_LOSES_MESSAGES: bool = false;
+
+    fn status(&self) -> &Arc<BusStatus> {
+        &self.status
+    }
+
+    fn times(&self) -> &LinkTimes {
+        &self.settings.times
+    }
+
+    fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
+        let (nats, waiter) = (&self.settings, &mut self.waiter);
+        let bytes_max = self.payload_bytes_max;
+        let connected = self.servers.connect(nats, |endpoint| {
+            let mut wire = Wire::open(waiter, endpoint, nats, bytes_max, Patience::USUAL)?;
+            let told = std::mem::take(&mut wire.neighbours);
+            Ok((wire, told))
+        });
+        match connected {
+            Ok((mut wire, _)) => {
+                let stop = self.use_connection(&mut wire, relay);
+                wire.leave(&self.waiter);
+                stop
+            }
+            Err(error) => error.into(),
+        }
+    }
+}
+
+/// A connection in use.
+struct Session<'a> {
+    waiter: &'a mut Waiter,
+    wire: &'a mut Wire,
+    times: &'a LinkTimes,
+    relay: &'a mut Relay<NatsError>,
+    reader: &'a mut StreamReader,
+    feed: &'a mut StreamFeed,
+    lines: &'a mut LogBudget,
+    /// When the last bytes arrived.
+    heard: Instant,
+    /// When the last ping left, if nothing has arrived since.
+    pinged: Option<Instant>,
+    /// The last error without a subject: perhaps the reason for the end of the connection.
+    last_words: Option<String>,
+}
+
+impl Session<'_> {
+    /// Reads at most once, then handles the bytes. Waits if there was nothing to read.
+    fn turn(&mut self) -> Result<(), Stop> {
+        let has_read = self.wire.read(self.waiter).map_err(|e| self.lost(&e))?;
+        if has_read {
+            self.take_all()?;
+            // The handover may have waited for the loop.
+            (self.heard, self.pinged) = (Instant::now(), None);
+        } else {
+            self.reader.tick(Instant::now(), self.wire.out())?;
+        }
+        let until = self.watch(!has_read)?;
+        self.wire.flush(self.waiter).map_err(|e| self.lost(&e))?;
+        if !has_read {
+            self.wait(self.reader.due().map_or(until, |due| due.min(until)))?;
+        }
+        Ok(())
+    }
+
+    /// Handles all operations that were read.
+    fn take_all(&mut self) -> Result<(), Stop> {
+        let mut told = Vec::new();
+        while let Some(op) = self.wire.next_op()? {
+            match op {
+                Op::Message(delivery) => {
+                    let unix_ms = u64::try_from(self.relay.link.now().unix_ms).unwrap_or(0);
+                    let now = (Instant::now(), unix_ms.saturating_mul(MS_NS));
+                    let out = self.wire.out();
+                    let taken = self.reader.take(delivery, now, out, &mut told);
+                    if !told.is_empty() {
+                        self.relay.worked();
+                    }
+                    for told in told.drain(..) {
+                        self.feed.tell(self.relay, told)?;
+                    }
+                    taken?;
+                }
+                Op::Ping => protocol::pong(self.wire.out()),
+                Op::Error(words) => self.refused(&words)?,
+                Op::Pong | Op::Other => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Pings a silent server, and gives up a server that stays silent. Returns the time of the next look.
+    fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
+        let now = Instant::now();
+        let interval = Duration::from_millis(self.times.ping_interval_ms);
+        let timeout = Duration::from_millis(self.times.ping_timeout_ms);
+        match self.pinged {
+            Some(pinged) if is_silent && now >= pinged + timeout => {
+                let silent_ms = self.heard.elapsed().as_millis() as u64;
+                Err(NatsError::Silent { silent_ms }.into())
+            }
+            Some(pinged) => Ok(pinged + timeout),
+            None if is_silent && now >= self.heard + interval => {
+                protocol::ping(self.wire.out());
+                self.pinged = Some(now);
+                Ok(now + timeout)
+            }
+            None => Ok(self.heard + interval),
+        }
+    }
+
+    /// Waits for bytes, without sleeping while the last messages are young.
+    fn wait(&mut self, until: Instant) -> Result<(), Stop> {
+        let timeout = until.saturating_duration_since(Instant::now());
+        let waiter = &mut *self.waiter;
+        let found = self.relay.spin(timeout, || waiter.look());
+        if !found.map_err(|error| self.lost(&error))? {
+            self.waiter.wait(until).map_err(|e| self.lost(&e))?;
+        }
+        Ok(())
+    }
+
+    /// Handles an error of the server: without one of the permissions nothing can be read.
+    fn refused(&mut self, words: &str) -> Result<(), Stop> {
+        if let Some((subject, is_subscription)) = refused(words) {
+            let verb = match is_subscription {
+                true => "subscribe",
+                false => "publish",
+            };
+            return Err(NatsError::not_permitted(verb, &shown(&subject)).into());
+        }
+        if let Some(line) = self.lines.line(self.relay.link.now()) {
+            tracing::warn!(
+                error = shown(words),
+                lines_left_out = line.suppressed,
+                "nats-server reported an error"
+            );
+        }
+        self.last_words = Some(shown(words));
+        Ok(())
+    }
+
+    fn lost(&self, error: &io::Error) -> Stop {
+        let reason = match &self.last_words {
+            Some(words) => format!("{error}: {words}"),
+            None => error.to_string(),
+        };
+        NatsError::Ended { reason }.into()
+    }
+}

@@ -1,0 +1,421 @@
+//! Reading a JetStream stream over all connections, through consumers that live as long as a look: the next
+//! requests, and the sense of the answers. Pure: the session writes and reads.
+//!
+//! Both parts of an id are compared, the sequence number and the time of storage. A consumer that goes on begins
+//! at the last message that was handed over, and not behind: the first delivery proves that the message is
+//! still there and the same. Every way to read a stream skips what is gone and says nothing (purged, trimmed,
+//! made anew, restored from a backup), and its counters each miss some of these ways.
+
+mod answers;
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use self::answers::{Created, StreamInfo, create, rfc_3339};
+use super::super::super::error::NatsError;
+use super::super::super::position::AckSubject;
+use super::super::protocol::{self, Delivery};
+use crate::feeds::StoredId;
+use crate::sources::stored::Told;
+
+/// The time for an answer of JetStream, longer than the choice of a stream's new leader in most cases.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The interval of a consumer's heartbeats while the consumer has no message.
+const HEARTBEAT_MS: u64 = 500;
+/// The silence after which a consumer is given up: its server may be gone.
+const SILENCE_MAX: Duration = Duration::from_millis(3 * HEARTBEAT_MS);
+/// Messages acknowledged together, and the longest wait for so many. A consumer stops at four times as many.
+const ACKED_TOGETHER: u64 = 512;
+const ACK_WAIT: Duration = Duration::from_millis(100);
+/// The subscription for answers; a consumer has the next numbers.
+const ANSWERS_SID: u64 = 1;
+const MS_NS: u64 = 1_000_000;
+
+/// The place of this process in a stream.
+#[derive(Debug)]
+pub(super) struct StreamReader {
+    stream: String,
+    history_ns: u64,
+    /// The beginning of the subjects for answers and deliveries, which nobody else can guess.
+    inbox: String,
+    /// The number of the newest subscription, and the newest request.
+    last_sid: u64,
+    last_request: u64,
+    /// The time from which messages are read while none was, Unix nanoseconds. `None` before the first look.
+    since_ns: Option<u64>,
+    /// The newest message that was handed over.
+    last: Option<StoredId>,
+    /// The newest message of the stream in the last look.
+    head: Option<StoredId>,
+    /// The head that the loop knows, while no message was handed over behind.
+    known_head: Option<StoredId>,
+    /// The last sequence number from before the start of this process, until the message is read.
+    old_until: Option<u64>,
+    /// Whether [`Told::Stands`] was said on this connection.
+    stands: bool,
+    step: Step,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// Not connected.
+    Away,
+    /// Asked for the state of the stream.
+    Look { due: Instant },
+    /// A consumer was asked for, and delivers if made.
+    Read(Consumer),
+}
+
+#[derive(Debug)]
+struct Consumer {
+    sid: u64,
+    /// The end of the wait for the answer that the consumer was made.
+    due: Option<Instant>,
+    /// The first delivery has to be this message, which was handed over before.
+    expects: Option<StoredId>,
+    /// The number of the last delivery.
+    sequence: u64,
+    heard: Instant,
+    /// The newest message without an acknowledgement, the number of such messages, and the time of the
+    /// acknowledgement.
+    ack: Option<String>,
+    unacked: u64,
+    ack_due: Option<Instant>,
+}
+
+impl StreamReader {
+    /// A reader that begins with the messages of the last `history_ms` milliseconds.
+    pub(super) fn new(stream: &str, history_ms: u64) -> Self {
+        let [one, other] = [0, 1].map(|n| RandomState::new().hash_one(n));
+        Self {
+            stream: stream.to_owned(),
+            history_ns: history_ms.saturating_mul(MS_NS),
+            inbox: format!("_INBOX.{one:016x}{other:016x}"),
+            last_sid: ANSWERS_SID,
+            last_request: 0,
+            since_ns: None,
+            last: None,
+            head: None,
+            known_head: None,
+            old_until: None,
+            stands: false,
+            step: Step::Away,
+        }
+    }
+
+    /// Handles a new connection.
+    pub(super) fn connected(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.last_sid = ANSWERS_SID;
+        self.stands = false;
+        self.step = Step::Away;
+        protocol::subscribe(out, &format!("{}.answer.*", self.inbox), ANSWERS_SID);
+        self.look(now, out);
+    }
+
+    /// The time of the next [`Self::tick`].
+    pub(super) fn due(&self) -> Option<Instant> {
+        match &self.step {
+            Step::Away => None,
+            Step::Look { due } => Some(*due),
+            Step::Read(consumer) => {
+                let silent = consumer.heard + SILENCE_MAX;
+                let due = consumer.due.unwrap_or(silent);
+                Some(consumer.ack_due.map_or(due, |ack| ack.min(due)))
+            }
+        }
+    }
+
+    /// Does what is due.
+    ///
+    /// # Errors
+    /// JetStream has not answered.
+    pub(super) fn tick(&mut self, now: Instant, out: &mut Vec<u8>) -> Result<(), NatsError> {
+        let Step::Read(consumer) = &mut self.step else {
+            return match self.step {
+                Step::Look { due } if now >= due => Err(self.trouble("no answer")),
+                _ => Ok(()),
+            };
+        };
+        if consumer.ack_due.is_some_and(|due| now >= due) {
+            consumer.acknowledge(out);
+        }
+        match consumer.due {
+            Some(due) if now >= due => return Err(self.trouble("no answer")),
+            None if now >= consumer.heard + SILENCE_MAX => self.look(now, out),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes a message of one of this reader's subscriptions. `unix_ns` is the time now.
+    ///
+    /// # Errors
+    /// JetStream refuses, or the consumer is gone: this connection is of no use.
+    pub(super) fn take(
+        &mut self,
+        delivery: Delivery,
+        (now, unix_ns): (Instant, u64),
+        out: &mut Vec<u8>,
+        told: &mut Vec<Told>,
+    ) -> Result<(), NatsError> {
+        if delivery.sid == ANSWERS_SID {
+            let number = delivery.subject.rsplit_once('.');
+            let number = number.and_then(|(_, number)| number.parse().ok());
+            return match number == Some(self.last_request) {
+                true => self.answered(&delivery, (now, unix_ns), out, told),
+                false => Ok(()),
+            };
+        }
+        let Step::Read(consumer) = &mut self.step else {
+            return Ok(());
+        };
+        if delivery.sid != consumer.sid {
+            return Ok(());
+        }
+        consumer.heard = now;
+        match delivery.status {
+            None => self.delivered(delivery, now, out, told),
+            Some(100) => {
+                let is_behind = |last| last > consumer.sequence;
+                if delivery.last_consumer.is_some_and(is_behind) {
+                    self.look(now, out);
+                }
+                Ok(())
+            }
+            Some(status) => Err(self.trouble(&format!("status {status} of the consumer"))),
+        }
+    }
+
+    /// Asks for the state of the stream, and forgets the consumer. The server deletes a consumer without a
+    /// listener.
+    fn look(&mut self, now: Instant, out: &mut Vec<u8>) {
+        if let Step::Read(consumer) = &self.step {
+            protocol::unsubscribe(out, consumer.sid);
+        }
+        let subject = format!("$JS.API.STREAM.INFO.{}", self.stream);
+        self.request(&subject, b"", out);
+        let due = now + ANSWER_TIMEOUT;
+        self.step = Step::Look { due };
+    }
+
+    fn request(&mut self, subject: &str, body: &[u8], out: &mut Vec<u8>) {
+        self.last_request += 1;
+        let reply = format!("{}.answer.{}", self.inbox, self.last_request);
+        protocol::publish(out, subject, &reply, body);
+    }
+
+    fn answered(
+        &mut self,
+        delivery: &Delivery,
+        (now, unix_ns): (Instant, u64),
+        out: &mut Vec<u8>,
+        told: &mut Vec<Told>,
+    ) -> Result<(), NatsError> {
+        if delivery.status.is_some() {
+            return Err(self.trouble("nobody answers"));
+        }
+        match &mut self.step {
+            Step::Away => Ok(()),
+            Step::Look { .. } => {
+                let info = StreamInfo::read(&delivery.payload);
+                let info = info.map_err(|reason| self.trouble(&reason))?;
+                self.looked(info, unix_ns, told);
+                self.make_consumer(now, out);
+                Ok(())
+            }
+            Step::Read(consumer) => {
+                consumer.due = None;
+                consumer.heard = now;
+                let created = Created::read(&delivery.payload);
+                let created = created.map_err(|reason| self.trouble(&reason))?;
+                self.made(&created, now, out, told);
+                Ok(())
+            }
+        }
+    }
+
+    /// Handles the state of the stream.
+    fn looked(&mut self, info: StreamInfo, unix_ns: u64, told: &mut Vec<Told>) {
+        self.head = info.head;
+        if self.since_ns.is_none() {
+            // The server's clock may be behind.
+            let newest_ns = info.head.map_or(unix_ns, |head| head.minor.min(unix_ns));
+            self.since_ns = Some(newest_ns.saturating_sub(self.history_ns));
+            self.old_until = info.head.map(|head| head.major);
+        }
+        let head = info.head.map_or(0, |head| head.major);
+        let is_behind = |known: Option<StoredId>| known.is_some_and(|known| head < known.major);
+        if is_behind(self.last) || is_behind(self.known_head) {
+            self.lost(told);
+        }
+    }
+
+    /// Asks for a consumer that begins at the last message, or with the messages of a time.
+    fn make_consumer(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.last_sid += 1;
+        let sid = self.last_sid;
+        let deliver = format!("{}.live.{sid}", self.inbox);
+        // Under a wildcard a consumer sees no interest and sends nothing.
+        protocol::subscribe(out, &deliver, sid);
+        let body = create(
+            &self.stream,
+            &deliver,
+            self.last,
+            &rfc_3339(self.since_ns.unwrap_or(0)),
+        );
+        let subject = format!("$JS.API.CONSUMER.CREATE.{}", self.stream);
+        self.request(&subject, body.as_bytes(), out);
+        self.step = Step::Read(Consumer {
+            sid,
+            due: Some(now + ANSWER_TIMEOUT),
+            expects: self.last,
+            sequence: 0,
+            heard: now,
+            ack: None,
+            unacked: 0,
+            ack_due: None,
+        });
+    }
+
+    /// Handles the answer that the consumer was made.
+    fn made(&mut self, created: &Created, now: Instant, out: &mut Vec<u8>, told: &mut Vec<Told>) {
+        let waits = matches!(&self.step, Step::Read(consumer) if consumer.expects.is_some());
+        if created.messages == 0 {
+            if waits {
+                // Not even the last message is there. The stream may be another by now.
+                self.lost(told);
+                return self.look(now, out);
+            }
+            self.old_until = None;
+            if self.last.is_none() && self.known_head != self.head {
+                self.known_head = self.head;
+                told.extend(self.head.map(Told::Head));
+            }
+        }
+        if self.old_until.is_none() && !waits {
+            self.stand(told);
+        }
+    }
+
+    fn delivered(
+        &mut self,
+        delivery: Delivery,
+        now: Instant,
+        out: &mut Vec<u8>,
+        told: &mut Vec<Told>,
+    ) -> Result<(), NatsError> {
+        let Step::Read(consumer) = &mut self.step else {
+            return Ok(());
+        };
+        let ack = delivery.reply.as_deref().and_then(AckSubject::parse);
+        let (Some(ack), Some(reply)) = (ack, delivery.reply) else {
+            return Err(self.trouble("a message without a number"));
+        };
+        if ack.consumer_sequence != consumer.sequence + 1 {
+            self.look(now, out);
+            return Ok(());
+        }
+        consumer.sequence = ack.consumer_sequence;
+        consumer.owe(reply, now, out);
+        let id = StoredId {
+            major: ack.stream_sequence,
+            minor: ack.stored_unix_ns,
+        };
+        if let Some(expected) = consumer.expects.take() {
+            if id == expected {
+                if self.old_until.is_none_or(|until| id.major >= until) {
+                    self.old_until = None;
+                    self.stand(told);
+                }
+            } else {
+                self.lost(told);
+                self.look(now, out);
+            }
+            return Ok(());
+        }
+        // A delivery again, whose acknowledgement was late.
+        if self.last.is_some_and(|last| id.major <= last.major) {
+            return Ok(());
+        }
+        self.message(id, ack.pending, (delivery.subject, delivery.payload), told);
+        Ok(())
+    }
+
+    fn message(
+        &mut self,
+        id: StoredId,
+        pending: u64,
+        (subject, payload): (String, Vec<u8>),
+        told: &mut Vec<Told>,
+    ) {
+        // A hole: messages were deleted before they were read. Or another life of the stream.
+        let is_next = self.last.is_none_or(|last| id.major == last.major + 1);
+        let is_behind = self.known_head.take().is_none_or(|head| head < id);
+        if !is_next || !is_behind {
+            told.push(Told::Lost);
+        }
+        self.last = Some(id);
+        let is_old = self.old_until.is_some_and(|until| id.major <= until);
+        if !is_old {
+            self.old_until = None;
+            self.stand(told);
+        }
+        told.push(Told::Message {
+            id,
+            subject,
+            payload,
+            is_old,
+        });
+        if pending == 0 || self.old_until == Some(id.major) {
+            self.old_until = None;
+            self.stand(told);
+        }
+    }
+
+    /// Goes on with the messages stored after the last one, whatever their numbers.
+    fn lost(&mut self, told: &mut Vec<Told>) {
+        told.push(Told::Lost);
+        self.old_until = None;
+        self.known_head = None;
+        if let Some(last) = self.last.take() {
+            self.since_ns = Some(last.minor.saturating_add(1));
+        }
+    }
+
+    fn stand(&mut self, told: &mut Vec<Told>) {
+        if !self.stands {
+            self.stands = true;
+            told.push(Told::Stands);
+        }
+    }
+
+    fn trouble(&self, reason: &str) -> NatsError {
+        NatsError::JetStream {
+            action: format!("read the stream {}", self.stream),
+            reason: reason.to_owned(),
+            is_of_all: true,
+        }
+    }
+}
+
+impl Consumer {
+    /// Notes a message to acknowledge; the acknowledgement of the newest is one of all.
+    fn owe(&mut self, reply: String, now: Instant, out: &mut Vec<u8>) {
+        self.ack = Some(reply);
+        self.unacked += 1;
+        self.ack_due.get_or_insert(now + ACK_WAIT);
+        if self.unacked >= ACKED_TOGETHER {
+            self.acknowledge(out);
+        }
+    }
+
+    fn acknowledge(&mut self, out: &mut Vec<u8>) {
+        if let Some(subject) = self.ack.take() {
+            protocol::publish(out, &subject, "", b"");
+        }
+        (self.unacked, self.ack_due) = (0, None);
+    }
+}
+
+#[cfg(test)]
+mod tests;

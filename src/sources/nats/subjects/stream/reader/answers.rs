@@ -1,0 +1,173 @@
+//! The requests and the answers of JetStream's API in JSON.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use sonic_rs::{JsonValueTrait, LazyValue};
+
+use super::{ACKED_TOGETHER, HEARTBEAT_MS, MS_NS};
+use crate::feeds::StoredId;
+
+const SECOND_NS: u64 = 1_000 * MS_NS;
+
+/// The state of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StreamInfo {
+    /// The newest message that was ever stored; `None` for a stream without any so far.
+    pub(super) head: Option<StoredId>,
+}
+
+impl StreamInfo {
+    /// # Errors
+    /// The words of JetStream.
+    pub(super) fn read(answer: &[u8]) -> Result<Self, String> {
+        check(answer)?;
+        let last = |field| sonic_rs::get(answer, ["state", field]).map_err(|e| e.to_string());
+        let major = number(&last("last_seq")?).unwrap_or(0);
+        let time = last("last_ts")?;
+        let minor = time.as_str().and_then(unix_ns).unwrap_or(0);
+        let head = (major > 0).then_some(StoredId { major, minor });
+        Ok(Self { head })
+    }
+}
+
+/// A consumer that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Created {
+    /// Messages that the consumer has delivered or will deliver at once.
+    pub(super) messages: u64,
+}
+
+impl Created {
+    /// # Errors
+    /// The words of JetStream.
+    pub(super) fn read(answer: &[u8]) -> Result<Self, String> {
+        check(answer)?;
+        let pending = sonic_rs::get(answer, ["num_pending"]);
+        let delivered = sonic_rs::get(answer, ["delivered", "consumer_seq"]);
+        let numbers = [pending, delivered].map(|value| value.ok().as_ref().and_then(number));
+        Ok(Self {
+            messages: numbers.into_iter().flatten().sum(),
+        })
+    }
+}
+
+/// The request for a consumer that begins at a message, or with the messages of a time.
+pub(super) fn create(
+    stream: &str,
+    deliver_subject: &str,
+    from: Option<StoredId>,
+    since: &str,
+) -> String {
+    let mut config = sonic_rs::json!({
+        "deliver_subject": deliver_subject,
+        "ack_policy": "all",
+        "ack_wait": 30 * SECOND_NS,
+        "max_ack_pending": 4 * ACKED_TOGETHER,
+        "replay_policy": "instant",
+        "inactive_threshold": 30 * SECOND_NS,
+        "idle_heartbeat": HEARTBEAT_MS * MS_NS,
+        "mem_storage": true,
+        "num_replicas": 1,
+    });
+    match from {
+        Some(id) => {
+            config["deliver_policy"] = sonic_rs::json!("by_start_sequence");
+            config["opt_start_seq"] = sonic_rs::json!(id.major);
+        }
+        None => {
+            config["deliver_policy"] = sonic_rs::json!("by_start_time");
+            config["opt_start_time"] = sonic_rs::json!(since);
+        }
+    }
+    sonic_rs::json!({ "stream_name": stream, "config": config }).to_string()
+}
+
+/// A time in the form of JetStream's API, from Unix nanoseconds.
+pub(super) fn rfc_3339(unix_ns: u64) -> String {
+    let time = DateTime::<Utc>::from_timestamp_nanos(i64::try_from(unix_ns).unwrap_or(i64::MAX));
+    time.to_rfc3339_opts(SecondsFormat::Nanos, true)
+}
+
+/// Unix nanoseconds of a time in the form of JetStream's API.
+fn unix_ns(text: &str) -> Option<u64> {
+    let time = DateTime::parse_from_rfc3339(text).ok()?;
+    u64::try_from(time.timestamp_nanos_opt()?).ok()
+}
+
+fn number(value: &LazyValue<'_>) -> Option<u64> {
+    value.as_u64()
+}
+
+/// Finds JetStream's error in an answer.
+fn check(answer: &[u8]) -> Result<(), String> {
+    let Ok(error) = sonic_rs::get(answer, ["error"]) else {
+        return Ok(());
+    };
+    let words = error.get("description");
+    let words = words.and_then(|words| words.as_str().map(str::to_owned));
+    Err(words.unwrap_or_else(|| "an error without words".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_keep_their_nanoseconds() {
+        for (text, ns) in [
+            ("2026-01-09T10:30:00.000000007Z", 1_767_954_600_000_000_007),
+            ("1970-01-01T00:00:00.000000000Z", 0),
+        ] {
+            assert_eq!(unix_ns(text), Some(ns));
+            assert_eq!(rfc_3339(ns), text);
+        }
+        assert_eq!(
+            unix_ns("2026-01-09T11:30:00.5+01:00"),
+            Some(1_767_954_600_500_000_000)
+        );
+        assert_eq!(unix_ns("0001-01-01T00:00:00Z"), None);
+    }
+
+    #[test]
+    fn the_newest_message_of_a_stream() {
+        for (state, head) in [
+            (
+                r#"{"messages":2,"last_seq":7,"last_ts":"1970-01-01T00:00:00.000000009Z"}"#,
+                Some(StoredId { major: 7, minor: 9 }),
+            ),
+            (
+                r#"{"messages":0,"last_seq":0,"last_ts":"0001-01-01T00:00:00Z"}"#,
+                None,
+            ),
+        ] {
+            let info = StreamInfo::read(format!(r#"{{"state":{state}}}"#).as_bytes());
+            assert_eq!(info, Ok(StreamInfo { head }));
+        }
+        let missing =
+            br#"{"error":{"code":404,"err_code":10059,"description":"stream not found"}}"#;
+        assert_eq!(
+            StreamInfo::read(missing),
+            Err("stream not found".to_owned())
+        );
+        assert!(StreamInfo::read(b"{}").is_err());
+    }
+
+    #[test]
+    fn delivered_and_waiting_messages_of_a_consumer() {
+        let answer = br#"{"num_pending":3,"delivered":{"consumer_seq":2,"stream_seq":9}}"#;
+        assert_eq!(Created::read(answer), Ok(Created { messages: 5 }));
+        assert_eq!(Created::read(b"{}"), Ok(Created { messages: 0 }));
+        assert!(Created::read(br#"{"error":{}}"#).is_err());
+    }
+
+    #[test]
+    fn a_consumer_begins_at_a_message_or_a_time() {
+        let at = create("S", "in", Some(StoredId { major: 7, minor: 9 }), "");
+        assert!(
+            at.contains(r#""opt_start_seq":7"#) && at.contains("by_start_sequence"),
+            "{at}"
+        );
+        let by_time = create("S", "in", None, "2026");
+        assert!(by_time.contains(r#""opt_start_time":"2026""#), "{by_time}");
+        assert!(!by_time.contains("opt_start_seq"));
+    }
+}

@@ -1,0 +1,171 @@
+//! A stream of the bus as the kept feed: the messages have ids, the same for all instances, and an outage
+//! loses nothing.
+//!
+//! Each bus has a reader of its streams, which says what came ([`Told`]); here this becomes events for the
+//! loop.
+
+use std::error::Error;
+
+use super::LoopGone;
+use super::outage::shown;
+use super::relay::Relay;
+use crate::auth::NamePatterns;
+use crate::base::{LogBudget, Now};
+use crate::feeds::{BusEvent, BusMessage, Place, Position, StoredId, Subscription, fnv_1a};
+
+/// The most log lines about entries, a second.
+const LINES_PER_SECOND: u32 = 5;
+const MS_NS: u64 = 1_000_000;
+
+/// The stream of a source.
+#[derive(Clone, Debug)]
+pub struct StreamSettings {
+    /// The name of the stream, or the key.
+    pub name: String,
+    /// Messages of the last so many milliseconds are read at the start.
+    pub history_ms: u64,
+    /// The names that are relayed; `None`: all.
+    pub only: Option<NamePatterns>,
+}
+
+/// What a reader says, in the order of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// A message. A message stored before the start of this process is old: for clients that resume.
+    Message {
+        id: StoredId,
+        subject: String,
+        payload: Vec<u8>,
+        is_old: bool,
+    },
+    /// An entry that no instance can relay, and why.
+    Bad(&'static str),
+    /// Messages after the newest were lost.
+    Lost,
+    /// The newest message of the stream, which is not relayed.
+    Head(StoredId),
+    /// From here on, messages come as they are stored. Said once for each connection.
+    Stands,
+}
+
+/// The way from a reader to the loop.
+pub(super) struct StreamFeed {
+    settings: StreamSettings,
+    /// Tells positions of another stream apart.
+    names: u32,
+    /// The unit of the first part of an id that is a time.
+    times: Times,
+    lines: LogBudget,
+}
+
+/// Which part of an id is the time of storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Times {
+    /// Redis: the first part, Unix milliseconds.
+    MajorMs,
+    /// JetStream: the second part, Unix nanoseconds.
+    MinorNs,
+}
+
+impl StreamFeed {
+    pub(super) fn new(settings: StreamSettings, times: Times) -> Self {
+        Self {
+            names: fnv_1a(settings.name.bytes()),
+            settings,
+            times,
+            lines: LogBudget::new(LINES_PER_SECOND),
+        }
+    }
+
+    /// Hands over what a reader said.
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn tell<E: Error>(
+        &mut self,
+        relay: &mut Relay<E>,
+        told: Told,
+    ) -> Result<(), LoopGone> {
+        let now = relay.link.now();
+        let event = match told {
+            Told::Message {
+                id,
+                subject,
+                payload,
+                is_old,
+            } => {
+                let only = self.settings.only.as_ref();
+                if only.is_some_and(|only| !only.matches(&subject)) {
+                    return Ok(());
+                }
+                BusEvent::Message(BusMessage {
+                    subject: subject.into(),
+                    pattern: None,
+                    payload,
+                    position: None,
+                    place: Place::Kept(Some(Position::stored(self.names, id))),
+                    received: self.received(now, id, is_old),
+                    quiet: is_old,
+                })
+            }
+            Told::Bad(reason) => {
+                self.log_bad(now, reason);
+                let subscription = Subscription::channel("");
+                let place = Place::Outside;
+                BusEvent::Skipped {
+                    subscription,
+                    place,
+                }
+            }
+            Told::Lost => {
+                self.log_lost(now);
+                BusEvent::Gap { lost: None }
+            }
+            Told::Head(id) => BusEvent::Head(Position::stored(self.names, id)),
+            Told::Stands => {
+                let away_ms = relay.stands()?;
+                let stream = shown(&self.settings.name);
+                tracing::info!(stream, away_ms, "reading the stream");
+                BusEvent::CaughtUp
+            }
+        };
+        relay.link.send(event)
+    }
+
+    /// The time at which a message came. An old message came when the message was stored.
+    fn received(&self, now: Now, id: StoredId, is_old: bool) -> Now {
+        let stored_ms = match self.times {
+            Times::MajorMs => id.major,
+            Times::MinorNs => id.minor / MS_NS,
+        };
+        match is_old {
+            true => Now {
+                unix_ms: i64::try_from(stored_ms).unwrap_or(now.unix_ms),
+                ..now
+            },
+            false => now,
+        }
+    }
+
+    fn log_lost(&mut self, now: Now) {
+        if let Some(line) = self.lines.line(now) {
+            tracing::warn!(
+                stream = shown(&self.settings.name),
+                lines_left_out = line.suppressed,
+                "the stream has lost messages that were not read: trimmed, deleted, or it was made \
+                 anew; clients are told"
+            );
+        }
+    }
+
+    fn log_bad(&mut self, now: Now, reason: &'static str) {
+        if let Some(line) = self.lines.line(now) {
+            tracing::warn!(
+                stream = shown(&self.settings.name),
+                reason,
+                lines_left_out = line.suppressed,
+                "skipped: an entry of the stream"
+            );
+        }
+    }
+}

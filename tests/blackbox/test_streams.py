@@ -1,0 +1,329 @@
+"""`--stream`: the stream of the bus keeps the messages, so no restart loses any: of the bus, of one instance or of all."""
+import asyncio
+import dataclasses
+import json
+import signal
+
+import clients
+import nats as nats_py
+import pytest
+from nats.js.api import StreamConfig
+from processes import RedisServer, free_port
+from prometheus import scrape
+from redis_gateways import CHANNELS, TRADES
+from test_check import check, has
+from test_publish import publish
+from test_resume import Reader, got, recovered
+from waiting import until
+
+HISTORY = ("--history-ms", "60000")
+KEY = "ticks"
+
+
+@dataclasses.dataclass
+class OnRedis:
+    """A gateway that reads a Redis stream, and the publisher's side of the stream."""
+    kind: object
+    server: RedisServer
+
+    def flags(self):
+        return ("--redis-url", self.server.url, "--stream", KEY)
+
+    async def publish(self, name, *prices):
+        client = self.server.client()
+        for price in prices:
+            client.xadd(KEY, {"channel": self.kind.channel(name), "data": json.dumps({"price": price})})
+
+    async def lose(self, how):
+        """The ways to lose messages: `trim` leaves an empty stream, `anew` makes another one of this name."""
+        if how == "trim":
+            self.server.client().xtrim(KEY, maxlen=0, approximate=False)
+        else:
+            self.server.client().delete(KEY)
+
+
+@dataclasses.dataclass
+class OnNats:
+    """The same for a JetStream stream."""
+    kind: object
+    server: object
+    replicas: int = 1
+
+    def flags(self):
+        return ("--bus", self.server.url, "--stream", KEY)
+
+    async def _do(self, what):
+        bus = await nats_py.connect(self.server.url)
+        try:
+            return await what(bus.jetstream(timeout=10))
+        finally:
+            await bus.close()
+
+    async def make(self):
+        config = StreamConfig(name=KEY, subjects=["market.>", "channel.>"], num_replicas=self.replicas)
+        return await self._do(lambda stream: stream.add_stream(config))
+
+    async def publish(self, name, *prices):
+        async def store(stream):
+            for price in prices:
+                await stream.publish(self.kind.channel(name), json.dumps({"price": price}).encode())
+        await self._do(store)
+
+    async def lose(self, how):
+        async def lose(stream):
+            await (stream.purge_stream(KEY) if how == "trim" else stream.delete_stream(KEY))
+            if how == "anew":
+                await self.make()
+        await self._do(lose)
+
+
+@dataclasses.dataclass
+class Url:
+    """The address of a server, or of several, with a log-in."""
+    url: str
+
+
+ON_NATS = dataclasses.replace(
+    CHANNELS, subscribe=lambda names: {"action": "subscribe", "channels": [f"market.tick.{name}" for name in names]},
+    channel=lambda name: f"market.tick.{name}")
+
+
+@pytest.fixture(params=["trades on Redis", "channels on Redis", "channels on NATS"])
+def feed(request, started, start_nats):
+    """The stream, on a server that keeps the stream over a restart."""
+    if request.param == "channels on NATS":
+        feed = OnNats(ON_NATS, start_nats())
+        asyncio.run(feed.make())
+        return feed
+    started.append(RedisServer("--appendonly", "yes", "--appendfsync", "always"))
+    return OnRedis(TRADES if request.param.startswith("trades") else CHANNELS, started[-1])
+
+
+@pytest.fixture
+def start(start_weirgate):
+    """start(feed) → a gateway on the stream, not waited for"""
+    return lambda feed, *more, **kwargs: start_weirgate(
+        feed.kind.name, *HISTORY, *feed.flags(), *more, env={"DEFAULT_ROLE": "internal"}, **kwargs)
+
+
+async def ready(*instances):
+    for one in instances:
+        await asyncio.to_thread(one.wait_ready)
+
+
+async def subscribe(instance, feed, names, **since):
+    """A new client, as soon as the port is there, and the answer to its request."""
+    while True:
+        try:
+            client = await clients.connect(instance.port, path=feed.kind.path, make=Reader)
+            break
+        except ConnectionRefusedError:
+            assert instance.alive(), instance.log_tail()
+            await asyncio.sleep(0.01)
+    client.say({**feed.kind.subscribe(names), **since})
+    is_answer = lambda a: a["type"] == feed.kind.subscribed and "clientId" not in a and "serverId" not in a.get("data", {})
+    await client.wait_for(lambda c: any(is_answer(a) for a in c.answers), 20, "the answer")
+    return client, client.answers[-1]
+
+
+async def test_all_instances_are_killed_and_nothing_is_lost(start, feed):
+    """The first clients of the new processes come before the stream is read: they wait for a moment."""
+    one, other = start(feed), start(feed)
+    await ready(one, other)
+    await feed.publish("QUIET", 7)
+    client, answer = await subscribe(one, feed, ["A", "QUIET", "NEVER"])
+    assert "pos" in answer
+    await feed.publish("A", *range(3))
+    await feed.publish("B", 100)
+    assert await got(client, 3) == [0, 1, 2]
+    for instance in (one, other):
+        instance.kill()
+    await feed.publish("A", *range(3, 300))
+    for round_ in range(2):
+        new = start(feed)
+        client, answer = await subscribe(new, feed, ["A", "QUIET", "NEVER"], since=client.pos)
+        assert recovered(feed.kind, answer) == (True, None), answer
+        await feed.publish("A", 300 + round_)
+        wanted = [*range(3, 301)] if round_ == 0 else [301]
+        assert await got(client, len(wanted)) == wanted
+        times = [message.get("timestamp") for message in client.data]
+        assert times == sorted(times), "of storage, or of the broadcast"
+
+
+async def test_a_restart_of_the_bus_loses_nothing(start, feed):
+    """What is published before weirgate is connected again, too. Clients hear that the bus was away, and of no loss."""
+    one = start(feed)
+    await ready(one)
+    client, _ = await subscribe(one, feed, ["A"])
+    await feed.publish("A", 0)
+    await got(client, 1)
+    for round_ in range(3):
+        feed.server.kill()
+        await client.wait_for(lambda c: c.statuses and c.statuses[-1]["bus"] == "away", 20, "away")
+        await asyncio.to_thread(feed.server.start)
+        await feed.publish("A", 2 * round_ + 1, 2 * round_ + 2)
+        await client.wait_for(lambda c: c.statuses[-1]["bus"] == "up", 20, "up")
+        assert await got(client, 2 * round_ + 3) == [*range(2 * round_ + 3)]
+    assert not any(status.get("lost") for status in client.statuses), client.statuses
+    assert scrape(one).sum("weirgate_bus_gaps_total") == 0
+    back, answer = await subscribe(one, feed, ["A"], since=client.pos)
+    assert recovered(feed.kind, answer) == (True, None), "a position from before an outage is good"
+    back.abort()
+
+
+@pytest.mark.parametrize("how", ["trim", "anew"])
+async def test_what_the_stream_has_lost_is_told(start, feed, how):
+    """Trimmed or purged, or deleted and made anew: the numbers of the new stream name other messages."""
+    one = start(feed)
+    await ready(one)
+    client, _ = await subscribe(one, feed, ["A"])
+    await feed.publish("A", 0, 1, 2)
+    await got(client, 3)
+    before = client.pos
+    one.send(signal.SIGSTOP)
+    # What waits in the connection would not be lost.
+    feed.server.kill()
+    await asyncio.to_thread(feed.server.start)
+    await feed.publish("A", 3, 4)
+    await feed.lose(how)
+    one.send(signal.SIGCONT)
+    await client.wait_for(lambda c: any(status.get("lost") for status in c.statuses), 30, "the loss")
+    await feed.publish("A", 5, 6)
+    await client.wait_for(lambda c: c.values[-2:] == [5, 6], 20, "the messages behind")
+    _, answer = await subscribe(one, feed, ["A"], since=before)
+    assert recovered(feed.kind, answer)[0] is False, answer
+    new = start(feed)
+    _, answer = await subscribe(new, feed, ["A"], since=before)
+    assert recovered(feed.kind, answer)[0] is False, answer
+    late, answer = await subscribe(new, feed, ["A"], since=client.pos)
+    assert recovered(feed.kind, answer) == (True, None), answer
+    late.abort()
+
+
+async def test_the_position_of_another_stream_is_bad(start, feed):
+    one = start(feed)
+    await ready(one)
+    await feed.publish("A", 0)
+    client, _ = await subscribe(one, feed, ["A"])
+    _, answer = await subscribe(one, feed, ["A"], since="s" + client.pos[1:].replace(client.pos[1], "1", 1) + "1")
+    assert recovered(feed.kind, answer)[0] is False, answer
+    _, answer = await subscribe(one, feed, ["A"], since="s1.1.1")
+    assert recovered(feed.kind, answer) == (False, "bad")
+
+
+async def test_entries_that_are_no_messages_are_counted_and_nobody_notices(start, redis_server):
+    """Also an entry for another gateway: of the stream's channels trades reads those of trades."""
+    feed = OnRedis(TRADES, redis_server)
+    one = start(feed)
+    await ready(one)
+    client, _ = await subscribe(one, feed, ["A"])
+    bus = redis_server.client()
+    bus.xadd(KEY, {"x": "y"})
+    bus.xadd(KEY, {"channel": "market:tick:A", "data": "{}"})
+    bus.xadd(KEY, {"channel": b"\xff", "data": "{}"})
+    await feed.publish("A", 1)
+    assert await got(client, 1) == [1]
+    assert scrape(one).sum("weirgate_bus_messages_bad_total") == 2
+    assert "skipped: an entry of the stream" in one.log_tail()
+    bus.delete(KEY)
+    bus.set(KEY, "no stream")
+    await until(lambda: "WRONGTYPE" in one.log_tail(), 20, "the reason")
+    await client.wait_for(lambda c: c.statuses and c.statuses[-1]["bus"] == "away", 20, "away")
+
+
+async def test_a_small_stream_with_a_fast_publisher_says_what_it_lost(start, redis_server):
+    """The publisher trims what was not read: told as a loss, never silent."""
+    feed = OnRedis(CHANNELS, redis_server)
+    one = start(feed)
+    await ready(one)
+    client, _ = await subscribe(one, feed, ["A"])
+    lines = redis_server.client().pipeline(transaction=False)
+    for n in range(20_000):
+        lines.xadd(KEY, {"channel": "market:tick:A", "data": json.dumps({"price": n})}, maxlen=100, approximate=False)
+    one.send(signal.SIGSTOP)
+    lines.execute()
+    one.send(signal.SIGCONT)
+    await client.wait_for(lambda c: c.data and c.values[-1] == 19_999, 30, "the newest message")
+    values = client.values
+    holes = sum(later != earlier + 1 for earlier, later in zip(values, values[1:])) + (values[0] != 0)
+    assert holes <= scrape(one).sum("weirgate_bus_gaps_total"), holes
+    assert len(values) == len(set(values))
+
+
+def test_the_right_to_read_is_checked_before_a_start(start_nats, redis_server):
+    redis_server.client().execute_command("ACL", "SETUSER", "u", "on", ">p", "+@all", "-xread", "~*", "&*")
+    nats = start_nats(config="""authorization { users = [ { user: u, password: p, permissions: {
+        publish: ["$JS.API.STREAM.>"], subscribe: ["_INBOX.>"] } }, { user: a, password: a } ] }""")
+    permitted = OnNats(ON_NATS, Url(nats.url.replace("//", "//a:a@")))
+    asyncio.run(permitted.make())
+    for feed, words in (
+        (OnRedis(CHANNELS, Url(redis_server.url.replace("//", "//u:p@"))), "cannot read the stream ticks"),
+        (OnNats(ON_NATS, Url(nats.url.replace("//", "//u:p@"))), "CONSUMER.CREATE.ticks"),
+    ):
+        status, lines = check("channels", *HISTORY, *feed.flags())
+        assert status == 1 and has(lines, "error", words), lines
+    for feed, words in ((OnRedis(CHANNELS, redis_server), "may read the stream ticks"),
+                        (permitted, "may read and acknowledge the stream ticks")):
+        asyncio.run(feed.publish("A", 1))
+        status, lines = check("channels", *HISTORY, *feed.flags())
+        assert status == 0 and has(lines, "ok", words), "\n".join(lines)
+
+
+async def test_the_right_may_come_later(start_weirgate, redis_server):
+    admin = redis_server.client()
+    admin.execute_command("ACL", "SETUSER", "u", "on", ">p", "+@all", "-xread", "~*", "&*")
+    one = start_weirgate("channels", *HISTORY, "--redis-url", redis_server.url.replace("//", "//u:p@"), "--stream", KEY)
+    await until(lambda: "xread" in one.log_tail().lower(), 20, "the reason")
+    admin.execute_command("ACL", "SETUSER", "u", "+xread")
+    await ready(one)
+
+
+async def test_the_command_adds_to_a_stream(start, redis_server):
+    feed = OnRedis(CHANNELS, redis_server)
+    one = start(feed)
+    await ready(one)
+    client, _ = await subscribe(one, feed, ["A"])
+    told = await publish(redis_server.url, "market:tick:A", '{"price":{number}}', "--stream", KEY, "--count", "3")
+    assert "published 3 messages on market:tick:A: stored in stream ticks, up to" in told[1], told
+    assert await got(client, 3) == [1, 2, 3]
+
+
+async def test_a_failover_of_the_stream_loses_nothing(start, start_nats):
+    """A cluster of three: the server with the consumer, the leader of the stream or of JetStream, is killed."""
+    ports = [free_port() for _ in range(3)]
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    servers = await asyncio.gather(*(asyncio.to_thread(start_nats, config=f"""
+        server_name: n{index}
+        cluster {{ name: test, listen: "127.0.0.1:{port}", routes: [{routes}] }}
+        """) for index, port in enumerate(ports)))
+    feed = OnNats(ON_NATS, servers[0], replicas=3)
+
+    def made():
+        try:
+            return asyncio.run(feed.make())
+        except (nats_py.errors.Error, asyncio.TimeoutError):
+            return None
+    await until(made, 60, "a leader of JetStream")
+    one = start(OnNats(ON_NATS, Url(",".join(server.url for server in servers))))
+    await ready(one)
+    client, _ = await subscribe(one, feed, ["A"])
+    bus = await nats_py.connect([server.url for server in servers], max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+    stream = bus.jetstream(timeout=2)
+    sent, killed = [], None
+    for n in range(60):
+        if n == 20:
+            leader = (await stream.stream_info(KEY)).cluster.leader
+            killed = servers[int(leader[1:])]
+            killed.kill()
+        while True:
+            try:
+                await stream.publish("market.tick.A", json.dumps({"price": n}).encode(), headers={"Nats-Msg-Id": str(n)})
+                break
+            except (nats_py.errors.Error, asyncio.TimeoutError, OSError):
+                await asyncio.sleep(0.1)
+        sent.append(n)
+        await asyncio.sleep(0.02)
+    await bus.close()
+    assert await got(client, len(sent)) == sent
+    assert scrape(one).sum("weirgate_bus_gaps_total") == 0
+
