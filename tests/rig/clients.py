@@ -24,9 +24,10 @@ def upgrade_request(port, path="/ws/stream", extra=()):
 
 
 def client_frame(opcode, payload=b""):
-    """A masked frame of less than 126 bytes; the mask is zero, a legal mask."""
-    assert len(payload) < 126
-    return bytes([0x80 | opcode, 0x80 | len(payload)]) + bytes(4) + payload
+    """A masked frame of less than 64 KiB; the mask is zero, a legal mask."""
+    assert len(payload) < 65_536
+    size = bytes([0x80 | len(payload)]) if len(payload) < 126 else bytes([0xFE]) + len(payload).to_bytes(2, "big")
+    return bytes([0x80 | opcode]) + size + bytes(4) + payload
 
 
 class FrameReader:
@@ -139,10 +140,7 @@ class Client(asyncio.Protocol):
 
     def say(self, value):
         """Sends a JSON message."""
-        payload = json.dumps(value).encode()
-        assert len(payload) < 65_536
-        size = bytes([0x80 | len(payload)]) if len(payload) < 126 else bytes([0xFE]) + len(payload).to_bytes(2, "big")
-        self.transport.write(bytes([0x80 | TEXT]) + size + bytes(4) + payload)
+        self.transport.write(client_frame(TEXT, json.dumps(value).encode()))
 
     def stop_reading(self):
         """From now on the kernel's buffers fill, and then the server's."""
@@ -192,13 +190,15 @@ async def connect_many(count, port, **kwargs):
     return clients
 
 
-async def throttled_messages(port, bits_per_s, seconds, receive_bytes=4096):
-    """Reads at a fixed rate; yields (payload, time of completion). Ends after `seconds`, or with the connection."""
+async def throttled_messages(port, bits_per_s, seconds, receive_bytes=4096, path="/ws/stream", request=None):
+    """Reads at a fixed rate; yields (payload, time of completion). Ends after `seconds`, or with the connection.
+
+    `request` is a text to send after the response 101."""
     loop = asyncio.get_running_loop()
     s = small_socket(receive_bytes)
     try:
         await loop.sock_connect(s, ("127.0.0.1", port))
-        await loop.sock_sendall(s, upgrade_request(port))
+        await loop.sock_sendall(s, upgrade_request(port, path))
         frames, head, step_s = FrameReader(), b"", 0.05
         step_bytes = int(bits_per_s / 8 * step_s)
         begin, due = time.monotonic(), time.monotonic()
@@ -214,6 +214,8 @@ async def throttled_messages(port, bits_per_s, seconds, receive_bytes=4096):
                 if at < 0:
                     continue
                 head, data = head[:at + 4], head[at + 4:]
+                if request is not None:
+                    await loop.sock_sendall(s, client_frame(TEXT, request))
             for opcode, payload in frames.feed(data):
                 if opcode == PING:
                     await loop.sock_sendall(s, client_frame(PONG, payload))

@@ -332,6 +332,61 @@ test("channels and trades: subscribed, acknowledged, unsubscribed", async () => 
   assert.deepEqual([...channels.subscriptions, ...trades.subscriptions], ["market:tick:b", "MSFT"]);
 });
 
+/** A link to the gateway that can be cut, and that can hold back what the client sends. */
+async function linkTo(port) {
+  const link = { waitMs: 0 }, sockets = new Set();
+  const server = createTcpServer((client) => {
+    const upstream = dial(port, "127.0.0.1");
+    sockets.add(client);
+    client.on("error", () => {}).on("close", () => upstream.destroy() && sockets.delete(client));
+    upstream.on("error", () => {}).on("close", () => client.destroy());
+    client.on("data", (data) => setTimeout(() => upstream.write(data), link.waitMs));
+    upstream.pipe(client);
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  open.push(() => server.close(), () => link.cut());
+  return Object.assign(link, { port: server.address().port, cut: () => sockets.forEach((socket) => socket.destroy()) });
+}
+
+test("channels with a history: nothing twice and nothing lost while a stream is cut, or opened anew for another name", async () => {
+  const redis = await startRedis(), port = freePort();
+  const flags = ["--event-stream", "--history-ms", "60000", "--history-names", "market:*"];
+  startWeirgate(["channels", ...flags], { REDIS_URL: redis.url, REDIS_WS_GATEWAY_PORT: `${port}` });
+  await ready(port);
+  const link = await linkTo(port), got = [], gaps = [];
+  const channels = new Channels(`ws://127.0.0.1:${link.port}/ws`, {
+    WebSocket: EventStream, backoffMinMs: 50, backoffMaxMs: 100, onData: ({ data }) => got.push(data), onGap: (gap) => gaps.push(gap),
+  });
+  open.push(() => channels.close());
+  let published = 0;
+  const publish = async (count) => {
+    for (; count > 0; count -= 1) await redis.publish("market:tick:a", (published += 1));
+  };
+  const all = (what) => until(() => got.length >= published, 10_000, what);
+  await channels.subscribe("market:tick:a");
+  await publish(5);
+  await all("live");
+  link.waitMs = 300;
+  link.cut();
+  await publish(2);
+  await all("what was missed after a cut");
+  await publish(3);
+  await all("live again");
+  // The stream is opened anew, with the position of now and not that of the first resume.
+  for (const name of ["market:tick:b", "market:tick:c"]) {
+    link.waitMs = name.endsWith("c") ? 1_000 : 0;
+    const more = channels.subscribe(name);
+    await publish(2);
+    await more;
+    await publish(1);
+    await all(`while the stream was opened for ${name}`);
+  }
+  await new Promise((go) => setTimeout(go, 300));
+  assert.deepEqual(got, Array.from({ length: published }, (_, n) => n + 1));
+  assert.deepEqual(gaps, []);
+});
+
 test("events: a device identifies and has its answers", async () => {
   const lobby = createServer((request, response) => {
     let body = "";
