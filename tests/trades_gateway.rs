@@ -6,6 +6,7 @@ mod trades_gateway {
     use super::*;
 
     mod candles;
+    mod false_recoveries;
     mod resume;
 }
 

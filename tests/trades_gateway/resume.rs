@@ -4,25 +4,25 @@ use weirgate::hub::{DrainPlan, HistoryLimits, Mark, Position};
 
 use super::*;
 
-const SECOND: u64 = 1_000_000;
-const MARK: Mark = Mark {
+pub(super) const SECOND: u64 = 1_000_000;
+pub(super) const MARK: Mark = Mark {
     nonce: 0x7f3a_09c2_b11e,
     counter: 1,
 };
 
-fn at(count: u64) -> Position {
+pub(super) fn at(count: u64) -> Position {
     Position::counted(5, MARK, count)
 }
 
 /// A gateway with a history, its feed, and the count of trades since the mark.
-struct Bench {
-    world: World<TradesGateway>,
+pub(super) struct Bench {
+    pub(super) world: World<TradesGateway>,
     feed: TradesFeed,
     count: u64,
 }
 
 impl Bench {
-    fn new(symbols_max: usize) -> Self {
+    pub(super) fn new(symbols_max: usize) -> Self {
         Self::with(symbols_max, weirgate::hub::RESUME_MESSAGES_MAX)
     }
 
@@ -64,7 +64,7 @@ impl Bench {
         self.world.advance(1);
     }
 
-    fn bus(&mut self, event: BusEvent) {
+    pub(super) fn bus(&mut self, event: BusEvent) {
         let now = self.world.now;
         if let Some(notice) = self.feed.notice(&event) {
             self.world.hub.handle_notice(now, &notice);
@@ -77,7 +77,7 @@ impl Bench {
         self.world.settle();
     }
 
-    fn trade(&mut self, symbol: &str, payload: &str) {
+    pub(super) fn trade(&mut self, symbol: &str, payload: &str) {
         self.count += 1;
         self.bus(BusEvent::Message(BusMessage {
             subject: format!("channel:trade:{symbol}").into(),
@@ -90,20 +90,20 @@ impl Bench {
         }));
     }
 
-    fn client(&mut self) -> SessionKey {
+    pub(super) fn client(&mut self) -> SessionKey {
         let key = self.world.connect("/", None);
         self.world.texts(key);
         key
     }
 
     /// What a client gets that subscribes with a position.
-    fn resumes(&mut self, key: SessionKey, symbols: &str, since: &str) -> Vec<String> {
+    pub(super) fn resumes(&mut self, key: SessionKey, symbols: &str, since: &str) -> Vec<String> {
         let request = format!(r#"{{"action":"subscribe","symbols":{symbols},"since":"{since}"}}"#);
         self.world.text(key, &request);
         self.world.texts(key)
     }
 
-    fn comes_back(&mut self, symbols: &str, since: &str) -> Vec<String> {
+    pub(super) fn comes_back(&mut self, symbols: &str, since: &str) -> Vec<String> {
         let key = self.client();
         self.resumes(key, symbols, since)
     }
