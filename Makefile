@@ -96,9 +96,13 @@ hostile: deps build ## 400 hostile clients, 0.5 MB/s in all: another client's ro
 
 STORM := $(TARGET)/release/loadtest storm
 
-storms: build ## 10,000 clients connect at once; a stop under 1,000 clients that come back at once (a minute; idle machine)
+storms: build ## 10,000 clients connect at once; a stop under 1,000 that come back at once; 1,000 that want what they missed (7 minutes; idle machine)
 	$(STORM) connect --server "$(TARGET)/release/weirgate levels --endpoint /ws/quiet=levels"
 	$(STORM) stop --server "$(TARGET)/release/weirgate levels --drain-ms 1000"
+	for wants in "--missed 500" "--last 1"; do \
+	    $(STORM) late --gateway trades $$wants --server "$(TRADES)"; \
+	    $(STORM) late --gateway channels $$wants --server "$(CHANNELS) --channels-max 51"; \
+	done
 
 outages: deps debug-build ## The broker away for 45 s, and busy for 10 s, over and over; ROUNDS=5
 	for round in $$(seq $(or $(ROUNDS),5)); do \

@@ -12,7 +12,7 @@ use std::thread;
 use clap::Args;
 
 use self::outcome::Outcome;
-pub(crate) use self::publisher::Connection;
+pub(crate) use self::publisher::{Connection, trade};
 use self::publisher::{Publisher, Schedule};
 use crate::clock;
 use crate::fault::Fault;

@@ -205,7 +205,8 @@ pub(super) struct Published {
     pub(super) late: Histogram<u64>,
 }
 
-fn trade(topic: usize, stamp_us: u64, n: u64) -> String {
+/// Trade `n`, of symbol `S{topic}`.
+pub(crate) fn trade(topic: usize, stamp_us: u64, n: u64) -> String {
     format!(
         r#"{{"symbol":"S{topic}","price":{}.25,"volume":100,"timestamp":{n},"conditions":{{"stamp_us":{stamp_us},"n":{n}}},"exchange":"NASDAQ"}}"#,
         100 + n % 50

@@ -1,7 +1,8 @@
-//! `loadtest storm`: thousands of clients that connect at once, and clients that reconnect at once
-//! while a server stops.
+//! `loadtest storm`: thousands of clients that connect at once, clients that reconnect at once while a
+//! server stops, and clients that come late and want what they missed.
 
 mod connects;
+mod late;
 mod stop;
 mod swarm;
 
@@ -22,9 +23,11 @@ pub(crate) enum StormCommand {
     Connect(connects::ConnectArgs),
     /// The server stops, and the clients reconnect at once
     Stop(stop::StopArgs),
+    /// Clients of trades or channels come late beside as many others, and want what they missed
+    Late(late::LateArgs),
 }
 
-/// Options of both storms.
+/// Options of the storms of levels.
 #[derive(Debug, Args)]
 struct Common {
     /// Server: a command with {port} and {nats} replaced, NATS_URL and GATEWAY_PORT set
@@ -62,5 +65,6 @@ pub(crate) fn run(command: StormCommand, stop: &Arc<AtomicBool>) -> Result<(), F
     match command {
         StormCommand::Connect(args) => connects::run(&args, stop),
         StormCommand::Stop(args) => stop::run(&args, stop),
+        StormCommand::Late(args) => late::run(&args, stop),
     }
 }
