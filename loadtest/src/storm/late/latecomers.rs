@@ -81,6 +81,8 @@ struct Client {
     whole_us: Option<u64>,
     /// Messages until then.
     replayed: u64,
+    /// The response said that something is missing: nothing is worth waiting for.
+    is_refused: bool,
 }
 
 impl<'a> Latecomers<'a> {
@@ -161,7 +163,8 @@ impl Heard {
     }
 
     fn are_whole(&self) -> bool {
-        self.late().all(|client| client.whole_us.is_some())
+        let mut late = self.late();
+        late.all(|client| client.whole_us.is_some() || client.is_refused)
     }
 
     fn evidence(&mut self, text: String) {
@@ -285,6 +288,7 @@ impl Heard {
         match is_whole {
             Some(true) => self.clients[client].answered_us = Some(now_us),
             Some(false) => {
+                self.clients[client].is_refused = true;
                 let text = String::from_utf8_lossy(text).into_owned();
                 self.evidence(format!("client {client}: {text}"));
             }
