@@ -6,6 +6,7 @@
 //! the mark. Therefore a position means the same message on all instances, without any agreement between
 //! instances and for any payloads.
 
+use std::cell::RefCell;
 use std::fmt;
 
 /// The most bytes of a position's text.
@@ -170,24 +171,45 @@ impl Position {
         object.push(b'"');
     }
 
-    /// Appends the text. Every kept message has a position, so the text is written without a formatter.
+    /// Appends the text. Every kept message has a position, so the text is written without a formatter, and
+    /// the text of a mark once for all messages behind the mark.
     fn append(self, out: &mut Vec<u8>) {
-        let (kind, numbers) = match self.point {
-            Point::Counted { mark, count } => (COUNTED, [mark.counter, count]),
-            Point::Stored(id) => (STORED, [id.major, id.minor]),
-        };
-        out.push(kind);
-        push_base_36(out, u64::from(self.names));
-        if let Point::Counted { mark, .. } = self.point {
-            out.push(b'.');
-            for digit in (0..NONCE_DIGITS).rev() {
-                out.push(DIGITS[(mark.nonce >> (4 * digit)) as usize & 15]);
+        let numbers = match self.point {
+            Point::Counted { mark, count } => {
+                HEAD.with_borrow_mut(|head| out.extend_from_slice(head.text(self.names, mark)));
+                return push_base_36(out, count);
             }
-        }
+            Point::Stored(id) => [id.major, id.minor],
+        };
+        out.push(STORED);
+        push_base_36(out, u64::from(self.names));
         for number in numbers {
             out.push(b'.');
             push_base_36(out, number);
         }
+    }
+}
+
+thread_local! {
+    /// The head of the newest text of a counted message.
+    static HEAD: RefCell<Head> = const { RefCell::new(Head { of: None, text: Vec::new() }) };
+}
+
+/// The text of a position up to the count, and whose text it is.
+struct Head {
+    of: Option<(u32, Mark)>,
+    text: Vec<u8>,
+}
+
+impl Head {
+    fn text(&mut self, names: u32, mark: Mark) -> &[u8] {
+        if self.of != Some((names, mark)) {
+            self.of = Some((names, mark));
+            self.text = vec![COUNTED];
+            push_base_36(&mut self.text, u64::from(names));
+            self.text.extend_from_slice(format!(".{mark}.").as_bytes());
+        }
+        &self.text
     }
 }
 
@@ -249,16 +271,27 @@ impl fmt::Display for Position {
 
 const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
-fn push_base_36(out: &mut Vec<u8>, mut number: u64) {
-    let begin = out.len();
-    loop {
-        out.push(DIGITS[(number % 36) as usize]);
-        number /= 36;
-        if number == 0 {
-            break;
-        }
+/// Two digits in base 36: with pairs, a number needs half of the divisions.
+const PAIRS: [[u8; 2]; 36 * 36] = {
+    let mut pairs = [[0; 2]; 36 * 36];
+    let mut number = 0;
+    while number < pairs.len() {
+        pairs[number] = [DIGITS[number / 36], DIGITS[number % 36]];
+        number += 1;
     }
-    out[begin..].reverse();
+    pairs
+};
+
+/// The first digits are written first, so that no written byte is moved.
+fn push_base_36(out: &mut Vec<u8>, number: u64) {
+    const PAIR: u64 = PAIRS.len() as u64;
+    if number < 36 {
+        return out.push(DIGITS[number as usize]);
+    }
+    if number >= PAIR {
+        push_base_36(out, number / PAIR);
+    }
+    out.extend_from_slice(&PAIRS[(number % PAIR) as usize]);
 }
 
 /// A number without leading zeros and capitals, so that each number has a single text.
