@@ -91,7 +91,11 @@ impl Bench {
         self.count += 1;
         // Not in the order of the memory.
         let symbol = self.count.wrapping_mul(7_919) % self.topics;
-        let place = Place::Kept(has_position.then(|| position(self.count)));
+        // Without a history a message has no place. One that awaits its position would not be published.
+        let place = match has_position {
+            true => Place::Kept(Some(position(self.count))),
+            false => Place::Outside,
+        };
         self.event(BusEvent::Message(BusMessage {
             subject: format!("channel:trade:S{symbol}").into(),
             pattern: None,

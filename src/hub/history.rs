@@ -11,15 +11,13 @@ mod names;
 mod places;
 mod wanted;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
-
-use foldhash::quality::RandomState;
 
 use self::names::Names;
 use self::places::Places;
-use self::wanted::After;
 pub(super) use self::wanted::CopyPlace;
+use self::wanted::{After, Matching};
 pub use self::wanted::{Missed, Outcome, Variant, Wanted};
 use super::{
     Frame, HistoryLimits, HistoryStats, Mark, NotRecovered, Position, StoredId, TopicName,
@@ -102,6 +100,8 @@ pub(super) struct History {
     names: Names,
     /// The number of the newest forgotten message.
     forgotten: u64,
+    /// The number of the newest message that was left out.
+    left_out: u64,
     /// Memory of the messages.
     bytes: usize,
     /// The number of the first entry whose encodings are not counted yet.
@@ -119,6 +119,7 @@ impl History {
             entries: VecDeque::new(),
             names: Names::new(limits.bytes_max / NAMES_SHARE),
             forgotten: 0,
+            left_out: 0,
             bytes: 0,
             uncounted: 0,
             look_us: None,
@@ -153,12 +154,15 @@ impl History {
         let Some(number) = self.places.next(position) else {
             return;
         };
+        if frame.is_none() {
+            self.left_out = number;
+        }
         let mut entry = Entry {
             number,
             kept_us: now_us,
             frame: frame.cloned(),
             variants: Vec::new(),
-            name: self.names.came(topic, number),
+            name: self.names.came(topic),
             bytes: 0,
         };
         entry.bytes = entry.memory_bytes();
@@ -221,29 +225,25 @@ impl History {
         variant: Variant<'_>,
     ) -> Result<Missed, NotRecovered> {
         let mut newest = Missed::default();
-        // The wanted names and the messages so far, by the name of a message.
-        let mut by_name: HashMap<u32, (Vec<&Wanted<'_>>, usize), RandomState> = HashMap::default();
-        for at in (0..self.entries.len()).rev() {
+        let mut matching = Matching::new(wanted.iter(), &self.names);
+        // The messages so far, by the index of the topic.
+        let mut seen = vec![0; self.names.slots()];
+        for entry in self.entries.iter_mut().rev() {
             newest.walked += 1;
-            let entry = &mut self.entries[at];
-            let (number, topic) = (entry.number, self.names.topic(entry.name));
-            let (names, seen) = by_name.entry(entry.name).or_insert_with(|| {
-                let matching = wanted.iter().filter(|wanted| wanted.matches(topic));
-                let mut matching: Vec<_> = matching.collect();
-                matching.sort_by_key(|wanted| wanted.rank());
-                (matching, 0)
-            });
+            let seen = &mut seen[entry.name as usize];
             *seen += 1;
             if *seen > count {
                 continue;
             }
+            let names = matching.of(entry.name, &self.names);
             // Backwards, as the whole list.
             for name in names.iter().rev() {
+                let topic = self.names.topic(entry.name);
                 let Some((frame, bytes)) = entry.frame_for(topic, name, variant) else {
                     continue;
                 };
                 self.bytes += bytes;
-                newest.push((number, name.rank()), frame, bytes_max)?;
+                newest.push((entry.number, name.rank()), frame, bytes_max)?;
             }
         }
         newest.frames.reverse();
@@ -261,7 +261,8 @@ impl History {
         };
         // Nobody knows whether a pattern would match a message without a frame.
         let mut after = self.entries.range(first..);
-        let is_left_out = after.any(|e| e.frame.is_none() && id.is_none_or(|id| id == e.name));
+        let is_left_out = since < self.left_out
+            && after.any(|e| e.frame.is_none() && id.is_none_or(|id| id == e.name));
         match is_forgotten || is_left_out {
             true => Err(NotRecovered::Window),
             false => Ok(()),
@@ -279,31 +280,22 @@ impl History {
     ) -> Result<Missed, NotRecovered> {
         let good = wanted.iter().zip(outcomes);
         let good = good.filter(|(_, outcome)| outcome.is_ok());
-        let mut good: Vec<&Wanted<'_>> = good.map(|(wanted, _)| wanted).collect();
-        good.sort_by_key(|wanted| wanted.rank());
+        let mut matching = Matching::new(good.map(|(wanted, _)| wanted), &self.names);
         let mut missed = Missed {
             walked: self.entries.len() - first,
             ..Missed::default()
         };
-        // The wanted names by the name of a message: a message's name is compared once.
-        let mut by_name: HashMap<u32, Vec<&Wanted<'_>>, RandomState> = HashMap::default();
-        for at in first..self.entries.len() {
-            let entry = &mut self.entries[at];
-            let number = entry.number;
-            let topic = self.names.topic(entry.name);
-            let names = by_name.entry(entry.name).or_insert_with(|| {
-                let matching = good.iter().filter(|wanted| wanted.matches(topic));
-                matching.copied().collect()
-            });
-            for name in names {
-                if number <= since.of(name) {
+        for entry in self.entries.range_mut(first..) {
+            for name in matching.of(entry.name, &self.names) {
+                if entry.number <= since.of(name) {
                     continue;
                 }
+                let topic = self.names.topic(entry.name);
                 let Some((frame, bytes)) = entry.frame_for(topic, name, variant) else {
                     continue;
                 };
                 self.bytes += bytes;
-                missed.push((number, name.rank()), frame, bytes_max)?;
+                missed.push((entry.number, name.rank()), frame, bytes_max)?;
             }
         }
         Ok(missed)

@@ -19,8 +19,6 @@ const NAME_BYTES: usize = 128;
 #[derive(Debug)]
 pub(super) struct Name {
     topic: TopicName,
-    /// The number of the newest message.
-    newest: u64,
     /// The number of the newest message no longer kept.
     pub(super) forgotten: u64,
     /// Kept messages.
@@ -33,8 +31,8 @@ pub(super) struct Names {
     table: Slab<Name>,
     room: SlabRoom,
     by_topic: HashMap<TopicName, u32, RandomState>,
-    /// Topics without a kept message, each with the number of the newest message at the time: a topic
-    /// with another number has messages again, or had. The longest quiet topic is first.
+    /// Topics without a kept message, each with the number of the newest message at the time: a topic with
+    /// another number had messages since. The longest quiet topic is first.
     quiet: VecDeque<(u32, u64)>,
     quiet_count: usize,
     bytes: usize,
@@ -59,7 +57,7 @@ impl Names {
     }
 
     /// Handles a new message of a topic. Returns the topic's index.
-    pub(super) fn came(&mut self, topic: &TopicName, number: u64) -> u32 {
+    pub(super) fn came(&mut self, topic: &TopicName) -> u32 {
         let id = match self.by_topic.get(topic) {
             Some(&id) => id,
             None => self.insert(topic),
@@ -68,7 +66,6 @@ impl Names {
         if name.kept == 0 {
             self.quiet_count -= 1;
         }
-        name.newest = number;
         name.kept += 1;
         id
     }
@@ -79,7 +76,7 @@ impl Names {
         name.forgotten = number;
         name.kept -= 1;
         if name.kept == 0 {
-            self.quiet.push_back((id, name.newest));
+            self.quiet.push_back((id, number));
             self.quiet_count += 1;
         }
         self.forget_quiet();
@@ -94,6 +91,11 @@ impl Names {
     /// The topic with an index.
     pub(super) fn topic(&self, id: u32) -> &TopicName {
         &self.table[id as usize].topic
+    }
+
+    /// Every index is below this number.
+    pub(super) fn slots(&self) -> usize {
+        self.table.capacity()
     }
 
     /// Whether certainly nothing came on an unknown topic after a number.
@@ -119,7 +121,6 @@ impl Names {
     fn insert(&mut self, topic: &TopicName) -> u32 {
         let id = self.table.insert(Name {
             topic: topic.clone(),
-            newest: self.forgotten,
             forgotten: self.forgotten,
             kept: 0,
         }) as u32;
@@ -138,7 +139,7 @@ impl Names {
             if is_quiet(&self.table, id, number) {
                 let gone = self.table.remove(id as usize);
                 self.by_topic.remove(&gone.topic);
-                self.forgotten = self.forgotten.max(gone.newest);
+                self.forgotten = self.forgotten.max(gone.forgotten);
                 self.bytes -= bytes_of(&gone.topic);
                 self.quiet_count -= 1;
                 self.room.removed(&mut self.table);
@@ -155,7 +156,7 @@ impl Names {
 
 fn is_quiet(table: &Slab<Name>, id: u32, number: u64) -> bool {
     let name = table.get(id as usize);
-    name.is_some_and(|name| name.kept == 0 && name.newest == number)
+    name.is_some_and(|name| name.kept == 0 && name.forgotten == number)
 }
 
 fn bytes_of(topic: &TopicName) -> usize {

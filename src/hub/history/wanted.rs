@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::names::Names;
 use crate::auth::NamePatterns;
 use crate::hub::{CopyRank, Frame, NotRecovered, TopicName};
 
@@ -37,12 +38,55 @@ impl<'a> Wanted<'a> {
             None => CopyRank::LAST,
         }
     }
+}
 
-    pub(super) fn matches(&self, topic: &TopicName) -> bool {
-        match self.patterns {
-            Some(patterns) => patterns.matches(topic.as_str()),
-            None => self.name == topic,
+/// The wanted names that match a topic, found once for each topic.
+pub(super) struct Matching<'a> {
+    /// In the order of the copies of a message. A name without wildcards has the index of its topic.
+    wanted: Vec<(Option<u32>, &'a Wanted<'a>)>,
+    has_patterns: bool,
+    /// The index of the list, by the index of the topic. The first list is empty: no name matches, or the
+    /// patterns were not asked yet.
+    places: Vec<u32>,
+    lists: Vec<Vec<&'a Wanted<'a>>>,
+}
+
+impl<'a> Matching<'a> {
+    pub(super) fn new(wanted: impl Iterator<Item = &'a Wanted<'a>>, names: &Names) -> Self {
+        let id = |wanted: &Wanted<'_>| names.get(wanted.name).map(|(id, _)| id);
+        let mut wanted: Vec<_> = wanted.map(|wanted| (id(wanted), wanted)).collect();
+        wanted.sort_by_key(|(_, wanted)| wanted.rank());
+        let ids: Vec<u32> = wanted.iter().filter_map(|(id, _)| *id).collect();
+        let mut matching = Self {
+            has_patterns: wanted.iter().any(|(_, wanted)| wanted.patterns.is_some()),
+            wanted,
+            places: vec![0; names.slots()],
+            lists: vec![Vec::new()],
+        };
+        ids.into_iter().for_each(|id| matching.find(id, names));
+        matching
+    }
+
+    /// The wanted names that match the topic with this index.
+    pub(super) fn of(&mut self, id: u32, names: &Names) -> &[&'a Wanted<'a>] {
+        if self.has_patterns && self.places[id as usize] == 0 {
+            self.find(id, names);
         }
+        &self.lists[self.places[id as usize] as usize]
+    }
+
+    fn find(&mut self, id: u32, names: &Names) {
+        let topic = names.topic(id).as_str();
+        let matching = self
+            .wanted
+            .iter()
+            .filter(|(own, wanted)| match wanted.patterns {
+                Some(patterns) => patterns.matches(topic),
+                None => *own == Some(id),
+            });
+        let matching = matching.map(|(_, wanted)| *wanted).collect();
+        self.places[id as usize] = self.lists.len() as u32;
+        self.lists.push(matching);
     }
 }
 
