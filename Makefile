@@ -145,6 +145,7 @@ deploy-test: deps build ## Rolling deploys under 1,000 clients behind nginx: lev
 	$(DEPLOY) "$(TRADES) $(DRAIN)" --gateway trades --rolls 10
 	$(DEPLOY) "$(CHANNELS)" --gateway channels --kill --rolls 10
 	$(DEPLOY) "$(CHANNELS) $(DRAIN)" --gateway channels --rolls 10
+	$(DEPLOY) "$(TRADES) --stream ticks" --gateway trades --stream ticks --kill --all --rolls 10
 
 deb: ## The Debian package in target/debian, with manual pages, completions and documents (cargo-deb; minutes)
 	scripts/deb.sh

@@ -85,6 +85,12 @@ pub(crate) struct DeployArgs {
     /// The old instance is killed (SIGKILL) instead of stopped (SIGTERM)
     #[arg(long)]
     kill: bool,
+    /// With --kill: all instances at once, trades and channels only; needs --stream
+    #[arg(long, requires_all = ["kill", "stream"])]
+    all: bool,
+    /// Publish to this Redis stream, for a server with --stream; trades and channels only
+    #[arg(long, value_name = "KEY")]
+    stream: Option<String>,
     /// A resume that is not recovered is no failure
     #[arg(long)]
     allow_false: bool,

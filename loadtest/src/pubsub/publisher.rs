@@ -91,6 +91,18 @@ impl Connection {
         }
     }
 
+    /// Adds a message to a Redis stream.
+    pub(crate) fn add(&mut self, key: &str, channel: &str, payload: &[u8]) -> Result<(), Fault> {
+        let Self::Redis(connection) = self else {
+            return Err(Fault::Bus("NATS stores messages by itself".into()));
+        };
+        let added = redis::cmd("XADD")
+            .arg(&[key, "*", "channel", channel, "data"])
+            .arg(payload)
+            .exec(connection);
+        added.map_err(|error| Fault::Bus(format!("add: {error}")))
+    }
+
     /// Publishes the messages; returns after the bus has received all.
     pub(crate) fn publish<'a>(
         &mut self,

@@ -96,8 +96,9 @@ impl<'a> Round<'a> {
         let enough = AtomicBool::new(false);
         let (topics, url) = (Arc::clone(&self.topics), self.stage.redis_url.clone());
         let rate = self.a.rate.unwrap_or(RATE);
+        let stream = self.a.stream.as_deref();
         thread::scope(|scope| {
-            let publishing = scope.spawn(|| topics.publish(&url, rate, &enough));
+            let publishing = scope.spawn(|| topics.publish(&url, stream, rate, &enough));
             let replaced = self.replacements(outcome);
             enough.store(true, Ordering::Relaxed);
             let published = publishing.join();
@@ -136,6 +137,9 @@ impl<'a> Round<'a> {
     /// Kills the oldest instance, and starts the next one at its address once all clients are back: the
     /// clients then return to the instance that lived on.
     fn kill(&mut self, command: &str) -> Result<Replacement, Fault> {
+        if self.a.all {
+            return self.kill_all(command);
+        }
         let old = self.stage.oldest()?;
         let mut rolled = while_watched(&mut self.fleet, || end_instance(old, true))?;
         let back = self.settle()?;
@@ -143,6 +147,27 @@ impl<'a> Round<'a> {
         let start = self.stage.starter(command, addr);
         let next = while_watched(&mut self.fleet, start)?;
         rolled.ready_us = clock::now_us() - started;
+        Ok(self.replaced(next, &rolled, back))
+    }
+
+    /// Kills all instances, and starts others at their addresses.
+    fn kill_all(&mut self, command: &str) -> Result<Replacement, Fault> {
+        let mut ended = Vec::new();
+        while let Ok(old) = self.stage.oldest() {
+            ended.push(while_watched(&mut self.fleet, || end_instance(old, true))?);
+        }
+        let started = clock::now_us();
+        let mut next = None;
+        for rolled in &ended {
+            let start = self.stage.starter(command, rolled.left);
+            let instance = while_watched(&mut self.fleet, start)?;
+            self.stage.instances.extend(next.replace(instance));
+        }
+        let (Some(next), Some(mut rolled)) = (next, ended.pop()) else {
+            return Err(Fault::Server("there is no instance to replace".into()));
+        };
+        rolled.ready_us = clock::now_us() - started;
+        let back = self.settle()?;
         Ok(self.replaced(next, &rolled, back))
     }
 

@@ -94,8 +94,14 @@ impl Topics {
         topic < BUSY
     }
 
-    /// Publishes `rate` messages a second until `stop`.
-    pub(super) fn publish(&self, url: &str, rate: f64, stop: &AtomicBool) -> Result<(), Fault> {
+    /// Publishes `rate` messages a second until `stop`, on their channels or to a stream.
+    pub(super) fn publish(
+        &self,
+        url: &str,
+        stream: Option<&str>,
+        rate: f64,
+        stop: &AtomicBool,
+    ) -> Result<(), Fault> {
         let mut connection = Connection::open(BusKind::Redis, url)?;
         clock::sleep_punctually();
         let start = clock::now_us();
@@ -105,8 +111,13 @@ impl Topics {
                 break;
             }
             let (channel, payload) = self.next(message, rate);
-            let one = std::iter::once((channel.as_str(), payload.into_bytes()));
-            connection.publish(one)?;
+            match stream {
+                Some(key) => connection.add(key, &channel, payload.as_bytes())?,
+                None => {
+                    let one = std::iter::once((channel.as_str(), payload.into_bytes()));
+                    connection.publish(one)?;
+                }
+            }
         }
         Ok(())
     }
