@@ -8,6 +8,7 @@ mod events_gateway {
 
     mod bus;
     mod bus_random;
+    mod resume;
     mod toy_bus;
     mod waiting;
 }
@@ -36,6 +37,7 @@ fn settings() -> EventsGatewaySettings {
         orphans_max: 10,
         waiting_bytes_max: 1_000_000,
         json_depth_max: 64,
+        shares_pushes: false,
     }
 }
 

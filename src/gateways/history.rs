@@ -7,9 +7,11 @@
 use std::sync::Arc;
 
 use crate::hub::{
-    BusNotice, ByClient, Core, Frame, NotRecovered, POSITION_BYTES_MAX, Place, Position, SessionKey,
+    BusNotice, ByClient, Core, Frame, Missed, NotRecovered, POSITION_BYTES_MAX, Place, Position,
+    SessionKey, TopicName, Wanted,
 };
 use crate::wire::head::RequestHead;
+use crate::wire::object_writer::ObjectWriter;
 
 /// Time from status to status: no position is older, and every history reaches further back.
 const INTERVAL_US: u64 = 10_000_000;
@@ -22,8 +24,16 @@ pub(super) fn read_since(json: &str) -> Since {
     let text: Option<Option<String>> = sonic_rs::from_str(json).ok();
     match text {
         Some(None) => Since::Null,
-        Some(Some(text)) if text.len() <= POSITION_BYTES_MAX => Since::At(text),
-        _ => Since::At(String::new()),
+        Some(Some(text)) => Since::At(short(&text).to_owned()),
+        None => Since::At(String::new()),
+    }
+}
+
+/// An empty text in place of a text that is too long for a position.
+pub(super) fn short(text: &str) -> &str {
+    match text.len() <= POSITION_BYTES_MAX {
+        true => text,
+        false => "",
     }
 }
 
@@ -47,6 +57,33 @@ impl Since {
             Self::Null => None,
             Self::At(text) => Some(text),
         }
+    }
+}
+
+/// All messages of these names after a position, or why some would be missing.
+pub(super) fn missed(
+    core: &mut Core,
+    key: SessionKey,
+    since: &str,
+    names: &[TopicName],
+) -> Result<Missed, NotRecovered> {
+    let wanted: Vec<Wanted<'_>> = names.iter().map(Wanted::exact).collect();
+    let (missed, outcomes) = core.missed(key, since, &wanted, &|frame, _, _| Arc::clone(frame));
+    outcomes.into_iter().collect::<Result<(), _>>()?;
+    Ok(missed)
+}
+
+/// Adds to `data` of an answer to a `since` whether the missed messages follow; `why` is the reason if not.
+pub(super) fn write_recovered(
+    data: &mut ObjectWriter,
+    is_recovered: Option<bool>,
+    why: Option<&NotRecovered>,
+) {
+    if let Some(is_recovered) = is_recovered {
+        data.boolean("recovered", is_recovered);
+    }
+    if let Some(why) = why {
+        data.string("why", why.label());
     }
 }
 
@@ -83,8 +120,7 @@ pub(super) fn gets_newest<T>(missed: Option<Result<T, &NotRecovered>>) -> bool {
 pub(super) fn last_event_id(head: &RequestHead<'_>) -> Option<Box<str>> {
     let id = head.header("Last-Event-ID").filter(|id| !id.is_empty());
     let id = id.filter(|_| head.asks_event_stream())?;
-    let is_short = id.len() <= POSITION_BYTES_MAX;
-    Some(if is_short { id.into() } else { "".into() })
+    Some(short(id).into())
 }
 
 /// The contents of a status.

@@ -31,6 +31,7 @@ mod look;
 mod max_rate;
 mod memory;
 mod outgoing;
+mod own_feed;
 mod position;
 mod protocol;
 mod publication;
@@ -73,6 +74,7 @@ pub use publication::{
     BusNotice, Feed, FeedLine, FeedStats, Publication, Retain, SubjectStats, TopicName,
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
+pub use resume::RESUME_BYTES_MAX;
 pub use shell::{Effect, Permit, Secured, Transmit, Write};
 pub use stats::{HistoryStats, HubStats, PhaseKind, SendError};
 pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX};

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// The most bytes of missed messages for a client.
-const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The cost of a visited entry in the budget of message bytes.
 const WALK_BYTES: usize = 4;
 

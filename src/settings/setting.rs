@@ -67,6 +67,8 @@ pub enum Part {
     Json,
     /// The messages that are kept for clients that resume.
     History,
+    /// The marks that make positions valid on all instances.
+    HistoryMarks,
     /// The stream that is read in place of pub/sub.
     Stream,
     /// The choice of the close code at a stop: for the contracts with 1012.

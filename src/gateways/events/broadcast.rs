@@ -2,13 +2,17 @@
 //! targets: {device_ids?}}`.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use foldhash::quality::RandomState;
 use sonic_rs::LazyValue;
 
 use super::{EventsStats, envelope};
-use crate::hub::{Core, Frame, FrameBytes, Now, Place, Publication, Retain, TopicName};
+use crate::hub::{
+    Core, Frame, FrameBytes, Now, Place, Publication, RESUME_BYTES_MAX, Retain, TopicName,
+};
 use crate::wire::json::{JsonError, TooDeep, check_json, compact, object_entries};
 use crate::wire::object_writer::ObjectWriter;
 
@@ -187,7 +191,7 @@ const PUSH_DEVICES_MAX: usize = 500;
 /// An event for devices, from a service; or a part of the event, for some of the devices.
 pub struct Push {
     frame: Arc<Frame>,
-    /// A device that is named twice gets the event twice.
+    /// Each device once: a device that is named twice gets the event from two parts.
     devices: Vec<TopicName>,
     /// Deliveries of all parts so far.
     total: Arc<AtomicU64>,
@@ -212,14 +216,8 @@ impl Push {
             total: Arc::clone(&total),
             sent: None,
         };
-        let mut devices = broadcast.device_ids.into_iter().map(TopicName::from);
-        let mut parts = Vec::new();
-        loop {
-            parts.push(part(devices.by_ref().take(PUSH_DEVICES_MAX).collect()));
-            if devices.len() == 0 {
-                break;
-            }
-        }
+        let devices = split(broadcast.device_ids.into_iter().map(TopicName::from));
+        let mut parts: Vec<Self> = devices.into_iter().map(part).collect();
         if let Some(last) = parts.last_mut() {
             last.sent = Some(sent);
         }
@@ -228,15 +226,27 @@ impl Push {
 
     /// Queues the event for the devices, and reports the total if this is the last part.
     pub(super) fn deliver(self, core: &mut Core, stats: &EventsStats) {
+        let is_kept = self.frame.queue_bytes() <= RESUME_BYTES_MAX;
+        // The position of the last device is good for all: nothing comes between the devices of a part.
+        let position = core.position_ahead(self.devices.len());
+        let frame = match position.filter(|_| is_kept) {
+            Some(position) => envelope::placed(&self.frame, position, core.frame_bytes()),
+            None => self.frame,
+        };
         let mut sent = 0;
         for topic in self.devices {
             sent += core.member_count(&topic) as u64;
+            let place = match core.position_ahead(1) {
+                Some(position) if is_kept => Place::Kept(Some(position)),
+                Some(position) => Place::LeftOut(position),
+                None => Place::Outside,
+            };
             core.publish(&Publication {
                 topic,
-                frame: Arc::clone(&self.frame),
+                frame: Arc::clone(&frame),
                 deliver: true,
                 retain: Retain::Keep,
-                place: Place::Outside,
+                place,
             });
         }
         let total = self.total.fetch_add(sent, Ordering::Relaxed) + sent;
@@ -245,6 +255,24 @@ impl Push {
             tell(total);
         }
     }
+}
+
+/// Splits the devices of a broadcast into parts, at least one. A device that is named again begins another
+/// part, because the two copies of the event need two positions.
+fn split(devices: impl Iterator<Item = TopicName>) -> Vec<Vec<TopicName>> {
+    let mut parts = vec![Vec::new()];
+    let mut named: HashSet<TopicName, RandomState> = HashSet::default();
+    for device in devices {
+        if named.len() == PUSH_DEVICES_MAX || named.contains(&device) {
+            named.clear();
+            parts.push(Vec::new());
+        }
+        named.insert(device.clone());
+        if let Some(part) = parts.last_mut() {
+            part.push(device);
+        }
+    }
+    parts
 }
 
 #[cfg(test)]

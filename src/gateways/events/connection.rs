@@ -93,6 +93,8 @@ pub struct Connection {
     pub(super) trace: Option<Trace>,
     /// The device of the connection; also the topic of its pushes.
     pub(super) device: Option<TopicName>,
+    /// The position from the address, until the device is known.
+    pub(super) since: Option<Box<str>>,
     pub(super) bucket: TokenBucket,
     pub(super) calling: Option<Calling>,
     /// The client has ended: waiting messages are forwarded all the same, answers are discarded.
@@ -116,6 +118,7 @@ impl Connection {
             client,
             trace: None,
             device: None,
+            since: None,
             bucket,
             calling: None,
             gone: false,

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use super::call::{AnswerReader, CallFailure, ServiceAnswer};
 use super::message::Message;
-use crate::hub::{Core, Frame, FrameBytes, Now};
+use crate::hub::{Core, Frame, FrameBuilder, FrameBytes, Now, POSITION_BYTES_MAX, Position};
 use crate::wire::json::{check_json, compact, object_entries};
 use crate::wire::object_writer::ObjectWriter;
+
+/// The longest end of an object with a position.
+const END_BYTES_MAX: usize = r#","pos":""}"#.len() + POSITION_BYTES_MAX;
 
 /// The `code` of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,14 +56,15 @@ struct Envelope<'a> {
 }
 
 impl Envelope<'_> {
-    fn text(&self) -> String {
+    /// The text without the `}`.
+    fn open_text(&self) -> String {
         let mut object = ObjectWriter::new();
         object.string("type", self.kind);
         object.raw("event", self.event);
         object.raw("request_id", self.request_id);
         object.raw("data", self.data);
         object.raw("error", self.error);
-        object.finish()
+        object.finish_open()
     }
 }
 
@@ -82,16 +86,25 @@ impl From<&Core> for Origin {
 
 /// Returns the response to a message; `data` is JSON without white space.
 pub(super) fn response(origin: &Origin, message: &Message, data: &str) -> Arc<Frame> {
-    answer(
-        origin,
-        &Envelope {
-            kind: "response",
-            event: &message.event,
-            request_id: &message.request_id,
-            data,
-            error: "null",
-        },
-    )
+    let request = (message.event.as_str(), message.request_id.as_str());
+    response_at(origin, request, data, None)
+}
+
+/// As [`response`] to a request with this event and id, with the position behind the other members.
+pub(super) fn response_at(
+    origin: &Origin,
+    (event, request_id): (&str, &str),
+    data: &str,
+    position: Option<Position>,
+) -> Arc<Frame> {
+    let envelope = Envelope {
+        kind: "response",
+        event,
+        request_id,
+        data,
+        error: "null",
+    };
+    answer(origin, &envelope, position)
 }
 
 /// Returns the refusal of a message of the right shape.
@@ -118,6 +131,7 @@ fn error(origin: &Origin, event: &str, request_id: &str, code: Code, why: &str) 
             data: "null",
             error: &object.finish(),
         },
+        None,
     )
 }
 
@@ -132,6 +146,7 @@ pub(super) fn identify_required(core: &Core) -> Arc<Frame> {
             data: "{\"hint\":\"Send {event:'identify', data:{device_id}} or connect with ?device_id=\"}",
             error: "null",
         },
+        None,
     )
 }
 
@@ -144,16 +159,29 @@ pub(super) fn push(alive: &FrameBytes, now: Now, event: &str, data: &str) -> Arc
         data,
         error: "null",
     };
-    let frame = Frame::text(alive).received(now);
-    frame.body(envelope.text().as_bytes()).finish()
+    let open = envelope.open_text();
+    whole(Frame::text(alive).received(now), open.as_bytes(), None)
 }
 
-fn answer(origin: &Origin, envelope: &Envelope<'_>) -> Arc<Frame> {
-    Frame::text(&origin.alive)
-        .answer()
-        .received(origin.now)
-        .body(envelope.text().as_bytes())
-        .finish()
+/// A copy of a push with a position behind the other members. Only the loop knows the position, because the
+/// loop decides on the order of pushes.
+pub(super) fn placed(push: &Frame, position: Position, alive: &FrameBytes) -> Arc<Frame> {
+    let body = push.body();
+    let open = body.strip_suffix(b"}").unwrap_or(body);
+    let frame = Frame::text(alive).received(push.received());
+    whole(frame, open, Some(position))
+}
+
+fn answer(origin: &Origin, envelope: &Envelope<'_>, position: Option<Position>) -> Arc<Frame> {
+    let frame = Frame::text(&origin.alive).answer().received(origin.now);
+    whole(frame, envelope.open_text().as_bytes(), position)
+}
+
+/// Ends the frame of an object without the `}`, in one allocation.
+fn whole(frame: FrameBuilder, open: &[u8], position: Option<Position>) -> Arc<Frame> {
+    let end_bytes = position.map_or(1, |_| END_BYTES_MAX);
+    let frame = frame.with_capacity(open.len() + end_bytes).body(open);
+    frame.end_object(position).finish()
 }
 
 /// Returns a reader that answers `message` with the service's answer.

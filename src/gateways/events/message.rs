@@ -2,6 +2,7 @@
 
 use sonic_rs::LazyValue;
 
+use super::super::history::{Since, read_since};
 use crate::wire::json::{compact, object_entries};
 
 /// A message of the right shape. Parts are JSON text, so that numbers and escapes stay unchanged.
@@ -55,13 +56,24 @@ impl Message {
 
     /// Returns `data.device_id`, if valid.
     pub(super) fn device_id(&self) -> Option<String> {
+        let id = self.member("device_id")?;
+        text_of(&id).filter(|id| is_device_id(id))
+    }
+
+    /// Returns `data.since`.
+    pub(super) fn since(&self) -> Since {
+        let since = self.member("since");
+        since.map_or(Since::Absent, |since| read_since(since.as_raw_str()))
+    }
+
+    /// The last of the members of `data` with this name.
+    fn member(&self, name: &str) -> Option<LazyValue<'_>> {
         // The whole message was checked: neither depth nor syntax can fail here.
         let entries = object_entries(self.data.as_bytes(), usize::MAX).ok()?;
-        let ids = entries
+        let named = entries
             .filter_map(Result::ok)
-            .filter(|(key, _)| key == "device_id");
-        let (_, id) = ids.last()?;
-        text_of(&id).filter(|id| is_device_id(id))
+            .filter(|(key, _)| key == name);
+        named.last().map(|(_, value)| value)
     }
 }
 

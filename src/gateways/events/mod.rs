@@ -10,6 +10,7 @@ pub mod call;
 mod calls;
 mod connection;
 mod envelope;
+mod identify;
 mod message;
 mod stats;
 
@@ -18,14 +19,12 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use url::form_urlencoded;
 
 use self::call::{Call, Reply};
 use self::calls::{Calls, Leave};
 use self::connection::{Calling, Connection, Orphans, Rest, Waiting, WaitingBytes};
 use self::envelope::Code;
-use self::message::{Message, is_device_id};
-use super::access::shown_user;
+use self::message::Message;
 use crate::admission::{ClientAddr, TokenBucket};
 use crate::auth::Origins;
 use crate::hub::{
@@ -57,6 +56,8 @@ pub struct EventsGatewaySettings {
     pub waiting_bytes_max: usize,
     /// Levels of nesting that a message or an answer may have.
     pub json_depth_max: usize,
+    /// Whether pushes of other instances come: then positions wait for [`Input::Others`].
+    pub shares_pushes: bool,
 }
 
 /// Input from other threads.
@@ -65,6 +66,8 @@ pub enum Input {
     Reply(Reply),
     /// An event for devices.
     Push(Push),
+    /// Pushes of other instances were lost. `true`: all come from here on.
+    Others(bool),
 }
 
 /// The client side of the events contract.
@@ -185,9 +188,9 @@ impl EventsGateway {
             return refuse(core, Code::BadRequest, "Invalid JSON message");
         };
         if connection.device.is_none() {
-            let identified = identify(core, key, connection, &message);
-            let refused = |(code, why)| self.refusal(core, &message, code, why);
-            return Some(identified.unwrap_or_else(refused));
+            let identified = identify::identify(core, key, connection, &message);
+            let refused = identified.err();
+            return refused.map(|(code, why)| self.refusal(core, &message, code, why));
         }
         let Some(service) = EventsService::of(&message.name) else {
             let why = format!("Unknown event '{}'", message.name);
@@ -343,7 +346,7 @@ impl Gateway for EventsGateway {
             client,
             TokenBucket::with_rate(rate, burst, core.now().mono_us),
         );
-        connection.device = device_in_query(head);
+        identify::read_query(head, &mut connection);
         connection.trace = head
             .header("traceparent")
             .and_then(|parent| Trace::given(parent, head.header_values("tracestate")));
@@ -351,13 +354,10 @@ impl Gateway for EventsGateway {
     }
 
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
-        if let Some(device) = &connection.device {
-            core.set_user(key, shown_user(device.as_str()));
-            core.join(key, device);
-        } else {
-            let frame = envelope::identify_required(core);
-            core.send(key, &frame);
+        if !self.settings.shares_pushes {
+            core.begin_feed();
         }
+        identify::open(core, key, connection);
     }
 
     fn handle_message(
@@ -419,45 +419,18 @@ impl Gateway for EventsGateway {
         match input {
             Input::Reply(reply) => self.take_reply(core, clients, reply),
             Input::Push(push) => push.deliver(core, &self.stats),
+            Input::Others(come) => {
+                core.end_feed();
+                if come {
+                    core.begin_feed();
+                }
+            }
         }
     }
 
     fn poll_output(&mut self) -> Option<Call> {
         self.outputs.pop_front()
     }
-}
-
-/// Handles `identify`, which must precede every other message.
-fn identify(
-    core: &mut Core,
-    key: SessionKey,
-    connection: &mut Connection,
-    message: &Message,
-) -> Result<Arc<Frame>, (Code, &'static str)> {
-    if message.name != "identify" {
-        return Err((Code::Unauthenticated, "Identify first"));
-    }
-    let device = message.device_id();
-    let device = device.ok_or((Code::BadRequest, "identify requires data.device_id"))?;
-    let mut data = ObjectWriter::new();
-    data.string("device_id", &device);
-    let device = TopicName::from(device);
-    core.set_user(key, shown_user(device.as_str()));
-    core.join(key, &device);
-    connection.device = Some(device);
-    Ok(envelope::response(
-        &(&*core).into(),
-        message,
-        &data.finish(),
-    ))
-}
-
-/// Returns the device of `?device_id=`: the last of several, if valid.
-fn device_in_query(head: &RequestHead<'_>) -> Option<TopicName> {
-    let query = head.query()?;
-    let ids = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "device_id");
-    let (_, id) = ids.last()?;
-    is_device_id(&id).then(|| TopicName::from(id.into_owned()))
 }
 
 /// Returns the body of a call.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::history::Status;
 use super::candles::Update;
 use super::client::{Content, Held};
-use crate::hub::{Core, Frame, NotRecovered, Position, TopicName};
+use crate::hub::{Core, Frame, Position, TopicName};
 use crate::wire::object_writer::ObjectWriter;
 
 /// `{"type":"success","message":…,"data":…,"timestamp":ms}`.
@@ -69,21 +69,6 @@ pub(super) fn symbols(
     data.strings(key, changed.iter().map(TopicName::as_str));
     data.strings("currentSubscriptions", held.map(TopicName::as_str));
     data
-}
-
-/// Adds to `data` of a `subscribe` with `since` whether the missed trades follow; `why` is the reason if
-/// not.
-pub(super) fn recovered(
-    data: &mut ObjectWriter,
-    is_recovered: Option<bool>,
-    why: Option<&NotRecovered>,
-) {
-    if let Some(is_recovered) = is_recovered {
-        data.boolean("recovered", is_recovered);
-    }
-    if let Some(why) = why {
-        data.string("why", why.label());
-    }
 }
 
 /// Returns the message of a running or closed candle.

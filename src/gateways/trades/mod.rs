@@ -18,7 +18,7 @@ use self::request::{Accepts, Request};
 use super::access::{
     AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
 };
-use super::history::{Statuses, gets_newest, last_event_id};
+use super::history::{Statuses, gets_newest, last_event_id, missed, write_recovered};
 use crate::auth::{Authenticator, Identity, Origins, Refusal, Token, first_protocol};
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Entrance,
@@ -135,7 +135,7 @@ impl TradesGateway {
             .as_ref()
             .err()
             .or_else(|| missed.as_ref().and_then(|m| m.as_ref().err()));
-        answer::recovered(&mut data, missed.as_ref().map(Result::is_ok), why);
+        write_recovered(&mut data, missed.as_ref().map(Result::is_ok), why);
         let has_recovered = matches!(missed, Some(Ok(_)));
         let follow = missed
             .and_then(Result::ok)
@@ -284,19 +284,6 @@ impl TradesGateway {
         data.number("maxSymbolsPerConnection", symbols_max as u64);
         answer::success(core, "Connected to WebSocket Gateway", data)
     }
-}
-
-/// All trades of these symbols after a position, or why some would be missing.
-fn missed(
-    core: &mut Core,
-    key: SessionKey,
-    since: &str,
-    symbols: &[TopicName],
-) -> Result<Missed, NotRecovered> {
-    let wanted: Vec<Wanted<'_>> = symbols.iter().map(Wanted::exact).collect();
-    let (missed, outcomes) = core.missed(key, since, &wanted, &|frame, _, _| Arc::clone(frame));
-    outcomes.into_iter().collect::<Result<(), _>>()?;
-    Ok(missed)
 }
 
 /// The newest trades of each symbol, if the client asks for these and gets no missed trades.

@@ -22,6 +22,7 @@ pub(super) const CHANNELS: GatewayKind = GatewayKind::new(
         Part::RedisHost,
         Part::Json,
         Part::History,
+        Part::HistoryMarks,
         Part::Stream,
         Part::StopCode,
         Part::RequireAuth,

@@ -13,7 +13,7 @@ use crate::settings::{Part, Rows};
 pub(super) const EVENTS: GatewayKind = GatewayKind::new(
     "events",
     "Route devices' requests to HTTP services, and push events to devices",
-    Rows::gateway(&[Part::Json, Part::StopCode])
+    Rows::gateway(&[Part::Json, Part::History, Part::StopCode])
         .own(&[rows::OWN, bus::ROWS])
         .changes(rows::CHANGES),
     start::start,

@@ -227,35 +227,44 @@ pub(super) const OWN: &[Setting] = &[
 ];
 
 /// The shared rows with the defaults of the contract.
-pub(super) const CHANGES: &[Change] =
-    &[
-        ("trusted-proxies", |row| {
-            row.default("127.0.0.1").more(
-                "Addresses and networks, separated by commas: 10.0.0.7,10.1.0.0/16. The client's \
+pub(super) const CHANGES: &[Change] = &[
+    ("trusted-proxies", |row| {
+        row.default("127.0.0.1").more(
+            "Addresses and networks, separated by commas: 10.0.0.7,10.1.0.0/16. The client's \
                 address, for the limits by address, in the log and for services, is the \
                 right-most address in X-Forwarded-For outside of this list. With * the client's \
                 address is the right-most of all; use * only if no other program reaches the \
                 port.",
-            )
-        }),
-        ("message-bytes-max", |row| {
-            row.kind(Kind::number(Unit::Bytes, (1, 64 * MIB)))
+        )
+    }),
+    ("message-bytes-max", |row| {
+        row.kind(Kind::number(Unit::Bytes, (1, 64 * MIB)))
             .default("65536")
-            .more("If a message is over four times this number and over 1 MiB, the connection \
-                is closed with 1009.")
+            .more(
+                "If a message is over four times this number and over 1 MiB, the connection \
+                is closed with 1009.",
+            )
             .original_env(&["MAX_MESSAGE_BYTES"])
             .limit(
                 "`message_too_large`, and the message is dropped",
                 Shows::Metric(names::EVENT_ERRORS),
                 "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
             )
-        }),
-        ("json-depth-max", |row| {
-            row.help("Nesting of JSON in a message, a response or a broadcast")
-                .limit(
-                    "refused like invalid JSON",
-                    Shows::Metric(names::EVENT_ERRORS),
-                    "tests/blackbox/test_events_limits.py::test_json_may_be_so_deep_and_no_deeper",
+    }),
+    ("history-ms", |row| {
+        row.help("How long pushes are kept for devices that resume; 0 for none")
+                .more(
+                    "At least 20000. Pushes then have a position, \"pos\". A device that comes back to the same \
+                    instance sends its last position as \"since\" and gets the pushes that it missed; another \
+                    instance tells the device that it cannot know.",
                 )
-        }),
-    ];
+    }),
+    ("json-depth-max", |row| {
+        row.help("Nesting of JSON in a message, a response or a broadcast")
+            .limit(
+                "refused like invalid JSON",
+                Shows::Metric(names::EVENT_ERRORS),
+                "tests/blackbox/test_events_limits.py::test_json_may_be_so_deep_and_no_deeper",
+            )
+    }),
+];

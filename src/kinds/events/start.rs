@@ -37,7 +37,7 @@ const WHOLE_SILENCES: u32 = 6;
 const CLOSE_BYTES_MIN: usize = 1024 * 1024;
 
 pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
-    let gateway_settings = gateway_settings(checked);
+    let mut gateway_settings = gateway_settings(checked);
     let mut common = CommonSettings::new(checked);
     common.limits.message_bytes_max = CLOSE_BYTES_MIN.max(4 * gateway_settings.message_bytes_max);
     common.service_connections_max = service_connections_max(checked);
@@ -70,6 +70,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         Some((bus, pages, to_start)) => (Some(bus), Some(pages), to_start),
         None => (None, None, ToStart::default()),
     };
+    gateway_settings.shares_pushes = bus.is_some();
     let questions: Vec<_> = services
         .iter()
         .map(question)
@@ -193,6 +194,7 @@ fn gateway_settings(checked: &Checked) -> EventsGatewaySettings {
         orphans_max: checked.number("orphans-max"),
         waiting_bytes_max: checked.number("waiting-bytes-max"),
         json_depth_max: checked.number("json-depth-max"),
+        shares_pushes: false,
     }
 }
 

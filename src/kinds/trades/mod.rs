@@ -18,6 +18,7 @@ pub(super) const TRADES: GatewayKind = GatewayKind::new(
         Part::Redis,
         Part::Json,
         Part::History,
+        Part::HistoryMarks,
         Part::Stream,
         Part::SharedWindow,
         Part::RequireAuth,

@@ -48,7 +48,7 @@ pub(super) static ROWS: &[Setting] = &[
         "With --history-ms. The marks make the positions of one instance valid on all others. Without the \
         right to publish and to subscribe there, a client resumes on its own instance only.",
     )
-    .part(Part::History),
+    .part(Part::HistoryMarks),
     Setting::new(
         Heading::HISTORY,
         "stream",

@@ -69,6 +69,7 @@ fn events_gateway() -> Bench<EventsGateway> {
         orphans_max: 1_000,
         waiting_bytes_max: 1 << 30,
         json_depth_max: DEPTH_MAX,
+        shares_pushes: false,
     };
     Bench::new(EventsGateway::new(
         settings,

@@ -208,6 +208,11 @@ impl BusStats {
         self.lost.fetch_add(messages.unwrap_or(1), Relaxed);
     }
 
+    /// A number that changes whenever a push of another instance may not have come.
+    pub fn losses(&self) -> u64 {
+        self.lost() + self.ignored().map(|(_, count)| count).sum::<u64>()
+    }
+
     /// Messages from the bus without effect, by reason.
     pub fn ignored(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.ignored.iter().map(|count| count.load(Relaxed));

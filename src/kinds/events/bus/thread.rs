@@ -73,6 +73,13 @@ impl Deliverer {
         around.wake.wake();
         true
     }
+
+    /// Tells the loop that pushes of other instances were lost, and whether they come from here on.
+    fn tell_lost(&self, come: bool) {
+        // Fails only after the end of the loop.
+        let _ = self.around.input.send(Input::Others(come));
+        self.around.wake.wake();
+    }
 }
 
 /// A push with a waiting service.
@@ -93,6 +100,8 @@ pub(super) struct BusThread {
     commands: Receiver<Command>,
     deliverer: Deliverer,
     stats: Arc<BusStats>,
+    /// Whether the bus was up when the loop was last told of a loss, and the losses so far.
+    told_loss: (bool, u64),
     told: HashMap<u64, Told>,
     /// Pushes of other instances that are in the loop.
     delivering: usize,
@@ -119,6 +128,7 @@ impl BusThread {
             clock: deliverer.around.clock,
             deliverer,
             stats: Arc::clone(stats),
+            told_loss: (false, 0),
             told: HashMap::new(),
             delivering: 0,
             leaving: None,
@@ -130,6 +140,7 @@ impl BusThread {
         let nothing = never();
         loop {
             self.act();
+            self.tell_losses();
             let events = match self.delivering < DELIVERING_MAX {
                 true => &self.connection.events,
                 false => &nothing,
@@ -222,6 +233,15 @@ impl BusThread {
     fn connected(&mut self) {
         let is_connected = self.is_subscribed && self.can_publish;
         self.exchange.set_connected(self.clock.now(), is_connected);
+    }
+
+    /// Behind the pushes of before, ahead of those that follow: the inputs of the loop keep their order.
+    fn tell_losses(&mut self) {
+        let (is_up, losses) = (self.stats.is_up(), self.stats.losses());
+        if self.told_loss != (is_up, losses) {
+            self.told_loss = (is_up, losses);
+            self.deliverer.tell_lost(is_up);
+        }
     }
 
     fn act(&mut self) {

@@ -1,0 +1,103 @@
+//! Who the device of a connection is, and the pushes that the device missed while it was away.
+//!
+//! With a history, the answer to a device has the position from which the next connection goes on, so that no
+//! push is missed before the first.
+
+use url::form_urlencoded;
+
+use super::super::access::shown_user;
+use super::super::history::{last_event_id, missed, short, write_recovered};
+use super::connection::Connection;
+use super::envelope::{self, Code};
+use super::message::{Message, is_device_id};
+use crate::hub::{Core, SessionKey, TopicName};
+use crate::wire::head::RequestHead;
+use crate::wire::object_writer::ObjectWriter;
+
+/// The event and the id of the answer to an address with a device.
+const ASKED_BY_ADDRESS: (&str, &str) = ("\"identify\"", "null");
+
+/// Reads the device and the position of a request.
+pub(super) fn read_query(head: &RequestHead<'_>, connection: &mut Connection) {
+    let device = last_of(head, "device_id").filter(|id| is_device_id(id));
+    connection.device = device.map(TopicName::from);
+    // Of an event stream that comes back, the address still has the position of the first time.
+    connection.since = last_event_id(head).or_else(|| {
+        let since = last_of(head, "since").filter(|since| !since.is_empty())?;
+        Some(short(&since).into())
+    });
+}
+
+/// The last of the parameters with this name.
+fn last_of(head: &RequestHead<'_>, name: &str) -> Option<String> {
+    let parameters = form_urlencoded::parse(head.query()?.as_bytes());
+    let (_, value) = parameters.filter(|(key, _)| key == name).last()?;
+    Some(value.into_owned())
+}
+
+/// Handles a new connection. A device whose address has the id gets an answer only if the device asks for
+/// missed pushes, or needs a position.
+pub(super) fn open(core: &mut Core, key: SessionKey, connection: &mut Connection) {
+    let Some(device) = connection.device.take() else {
+        let frame = envelope::identify_required(core);
+        return core.send(key, &frame);
+    };
+    let since = connection.since.take();
+    match since.is_some() || core.has_history() {
+        true => answer(core, key, &device, since.as_deref(), ASKED_BY_ADDRESS),
+        false => {}
+    }
+    bind(core, key, connection, device);
+}
+
+/// Handles `identify`, which must precede every other message.
+pub(super) fn identify(
+    core: &mut Core,
+    key: SessionKey,
+    connection: &mut Connection,
+    message: &Message,
+) -> Result<(), (Code, &'static str)> {
+    if message.name != "identify" {
+        return Err((Code::Unauthenticated, "Identify first"));
+    }
+    let device = message.device_id();
+    let device = device.ok_or((Code::BadRequest, "identify requires data.device_id"))?;
+    let device = TopicName::from(device);
+    let since = message.since().or(connection.since.as_deref());
+    let since = since.filter(|_| !connection.gone);
+    let request = (message.event.as_str(), message.request_id.as_str());
+    answer(core, key, &device, since.as_deref(), request);
+    bind(core, key, connection, device);
+    Ok(())
+}
+
+/// Answers, and sends the missed pushes behind the answer. The device joins in the same call: no push can come
+/// between.
+fn answer(
+    core: &mut Core,
+    key: SessionKey,
+    device: &TopicName,
+    since: Option<&str>,
+    request: (&str, &str),
+) {
+    let devices = std::slice::from_ref(device);
+    let missed = since.map(|since| missed(core, key, since, devices));
+    let why = missed.as_ref().and_then(|missed| missed.as_ref().err());
+    let is_recovered = missed.as_ref().map(Result::is_ok);
+    let mut data = ObjectWriter::new();
+    data.string("device_id", device.as_str());
+    write_recovered(&mut data, is_recovered, why);
+    // Each missed push has a position of its own.
+    let position = core.position().filter(|_| is_recovered != Some(true));
+    let frame = envelope::response_at(&(&*core).into(), request, &data.finish(), position);
+    core.send(key, &frame);
+    if let Some(Ok(missed)) = missed {
+        core.send_missed(key, missed);
+    }
+}
+
+fn bind(core: &mut Core, key: SessionKey, connection: &mut Connection, device: TopicName) {
+    core.set_user(key, shown_user(device.as_str()));
+    core.join(key, &device);
+    connection.device = Some(device);
+}
