@@ -74,14 +74,20 @@ impl Entry {
     fn add_variant(&mut self, pattern: &TopicName, frame: Arc<Frame>) -> usize {
         self.variants.push((pattern.clone(), frame));
         let before = self.bytes;
-        self.bytes = self.memory_bytes();
+        self.bytes = self.memory_bytes(false);
         (self.bytes - before) as usize
     }
 
+    fn has(&self, frame: Option<&Arc<Frame>>) -> bool {
+        let kept = self.frame.as_ref();
+        kept.zip(frame).is_some_and(|(a, b)| Arc::ptr_eq(a, b))
+    }
+
     /// Memory with all encodings so far. A frame is never larger than a bus message, far below the type's
-    /// limit.
-    fn memory_bytes(&self) -> u32 {
-        let frame = self.frame.iter().map(|frame| frame.memory_bytes());
+    /// limit. `is_shared`: the frame counts elsewhere.
+    fn memory_bytes(&self, is_shared: bool) -> u32 {
+        let frame = self.frame.iter().filter(|_| !is_shared);
+        let frame = frame.map(|frame| frame.memory_bytes());
         let variants = self
             .variants
             .iter()
@@ -165,9 +171,14 @@ impl History {
             name: self.names.came(topic),
             bytes: 0,
         };
-        entry.bytes = entry.memory_bytes();
+        entry.bytes = entry.memory_bytes(false);
         self.bytes += entry.bytes as usize;
+        let newest = self.entries.back();
+        let is_shared = newest.is_some_and(|newest| newest.has(frame));
         self.entries.push_back(entry);
+        if is_shared {
+            self.measure(self.entries.len() - 2);
+        }
         let look_us = now_us.saturating_add(LATE_US);
         self.look_us.get_or_insert(look_us);
         self.forget_excess();
@@ -317,14 +328,12 @@ impl History {
         }
         let first = self.first_uncounted();
         for at in first..self.entries.len().min(first + STEPS_MAX) {
-            let entry = &mut self.entries[at];
+            let entry = &self.entries[at];
             if entry.kept_us + LATE_US > now_us {
                 break;
             }
-            self.bytes -= entry.bytes as usize;
-            entry.bytes = entry.memory_bytes();
-            self.bytes += entry.bytes as usize;
             self.uncounted = entry.number + 1;
+            self.measure(at);
         }
         self.forget_excess();
         let oldest = self.entries.front();
@@ -333,6 +342,18 @@ impl History {
         let uncounted = uncounted.map(|entry| entry.kept_us);
         let due = too_old.into_iter().chain(uncounted).min();
         self.look_us = due.map(|due| due.saturating_add(LATE_US));
+    }
+
+    /// Counts the memory of an entry again. A frame of several entries counts with the newest of them, which
+    /// is forgotten last.
+    fn measure(&mut self, at: usize) {
+        let entry = &self.entries[at];
+        let next = self.entries.get(at + 1);
+        let bytes = entry.memory_bytes(next.is_some_and(|next| next.has(entry.frame.as_ref())));
+        let entry = &mut self.entries[at];
+        self.bytes -= entry.bytes as usize;
+        entry.bytes = bytes;
+        self.bytes += bytes as usize;
     }
 
     /// Counts the encodings of the messages after a resume again: resuming clients may need others.

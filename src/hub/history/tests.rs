@@ -131,6 +131,29 @@ fn what_is_too_old_is_forgotten_and_told() {
     assert_eq!(bench.history.due_us(), None, "nothing is left to do");
 }
 
+/// A push to many devices is one frame.
+#[test]
+fn a_frame_of_several_entries_counts_once_until_the_last_is_forgotten() {
+    let mut bench = Bench::new(1 << 16);
+    let frame = bench.frame(&"x".repeat(20_000));
+    for n in 1..=100 {
+        bench.count = n;
+        let topic = TopicName::from(format!("d{}", n % 7));
+        bench.history.keep(0, position(0, n), &topic, Some(&frame));
+    }
+    let whole = bench.history.stats();
+    assert_eq!(whole.messages, 100);
+    assert!((20_000..50_000).contains(&whole.bytes), "{}", whole.bytes);
+    bench.advance(2 * SECOND);
+    assert_eq!(bench.history.stats(), whole, "measured again");
+    // Three more frames of this size do not fit beside the first.
+    for _ in 0..3 {
+        bench.keep("e", &"y".repeat(20_000));
+    }
+    assert_eq!(bench.history.stats().messages, 3, "all of the first frame");
+    assert!(bench.history.memory() <= 1 << 16);
+}
+
 #[test]
 fn the_oldest_go_first_when_all_need_too_much_memory() {
     let mut bench = Bench::new(1 << 16);
