@@ -305,6 +305,41 @@ for (const [kind, Client, name, names, recovered] of [
   });
 }
 
+test("devices: pushes while the network was away come when it is back, and over a restart of the program", async () => {
+  const port = freePort();
+  startWeirgate(["events", "--history-ms", "60000"], { GATEWAY_PORT: `${port}`, INTERNAL_AUTH_TOKEN: "t" });
+  await ready(port);
+  const link = await linkTo(port), got = [], told = [];
+  const push = (n) => fetch(`http://127.0.0.1:${port}/internal/broadcast`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "X-Internal-Token": "t" },
+    body: JSON.stringify({ event: "e", data: { n }, targets: { device_ids: ["d1"] } }),
+  });
+  const made = (options) => new Devices(`ws://127.0.0.1:${link.port}/ws`, {
+    WebSocket,
+    onPush: ({ data }) => got.push(data.n),
+    onIdentified: ({ recovered }) => told.push(recovered),
+    ...options,
+  });
+  let device = made({ deviceId: "d1" });
+  try {
+    await until(() => device.position, 5_000, "a position before the first push");
+    link.cut();
+    for (let n = 0; n < 20; n += 1) await push(n);
+    link.isCut = false;
+    await until(() => got.length === 20, 10_000, "the missed pushes");
+    device.close();
+    for (let n = 20; n < 30; n += 1) await push(n);
+    device = made({ since: device.position });
+    assert.deepEqual(await device.identify("d1"), { device_id: "d1", recovered: true });
+    await until(() => got.length === 30, 5_000, "the pushes that the second client missed");
+    assert.deepEqual([got, told], [Array.from({ length: 30 }, (_, n) => n), [undefined, true, true]]);
+  } finally {
+    device.close();
+    link.close();
+  }
+});
+
 test("channels: granted in part, counted, and what was shed is a gap", async () => {
   const [redis, port] = [await startRedis(), freePort()];
   startWeirgate(["channels"], { REDIS_WS_GATEWAY_PORT: `${port}`, REDIS_URL: redis.url, MAX_MESSAGES_PER_SECOND: "5" });

@@ -166,6 +166,28 @@ async def test_a_program_that_starts_again_goes_on_from_its_position(start_weirg
     assert told == [None, {"channels": {name: True}, "trades": True}[gateway]]
 
 
+async def test_a_device_that_comes_back_gets_the_pushes_that_it_missed(start_weirgate):
+    server = start_weirgate("events", "--history-ms", "60000", env={"INTERNAL_AUTH_TOKEN": TOKEN}).wait_ready()
+    url, got, told = f"ws://127.0.0.1:{server.port}/ws", [], []
+
+    def made(**options):
+        return weirgate.Devices(url, on_push=lambda push: got.append(push.data["n"]), on_identified=told.append, **options)
+
+    async def pushed(*numbers):
+        for number in numbers:
+            await asyncio.to_thread(push, server, "e", {"n": number}, "d1")
+    async with made(device_id="d1") as first:
+        await until(lambda: first.position, 5, "a position before the first push")
+    await pushed(0, 1)
+    async with made(device_id="d1", since=first.position) as second:
+        await until(lambda: got == [0, 1], 5, "the missed pushes")
+    await pushed(2)
+    async with made(since=second.position) as third:
+        assert await third.identify("d1") == {"device_id": "d1", "recovered": True}
+        await until(lambda: got == [0, 1, 2], 5, "the missed push")
+    assert told == [{"device_id": "d1"}] + 2 * [{"device_id": "d1", "recovered": True}]
+
+
 async def test_candles_come_at_once_and_when_they_are_closed(start_weirgate, redis_server):
     server = start_weirgate("trades", "--candles", redis=redis_server).wait_ready()
     publish = redis_server.client().publish
