@@ -8,8 +8,8 @@ use super::{BusNotice, Mark, Point, Position};
 const NONCE_MASK: u64 = (1 << 48) - 1;
 
 impl Core {
-    /// Begins the feed: messages have positions from here on. Nothing happens without a history, or if the
-    /// feed stands.
+    /// Begins the feed: messages have positions from here on. Nothing happens without a history, or after
+    /// an earlier call.
     pub fn begin_feed(&mut self) {
         if self.has_history() && self.position().is_none() {
             // Random also after a loss: no earlier position may count from this mark.
@@ -26,8 +26,8 @@ impl Core {
         self.note(&BusNotice::Gap);
     }
 
-    /// The position of the message after so many others from here on; `None` without a history, or while the
-    /// feed does not stand.
+    /// The position of the n-th message from here on; `None` without a history, or before
+    /// [`begin_feed`](Self::begin_feed).
     pub fn position_ahead(&self, messages: usize) -> Option<Position> {
         let Position { names, point } = self.position()?;
         match point {

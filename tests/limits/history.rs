@@ -18,6 +18,17 @@ pub(crate) const HISTORY: &[Fixed] = &[
         test: "tests/trades_gateway/resume.rs::a_client_that_reads_slowly_gets_4_mib_and_what_comes_meanwhile",
     },
     Fixed {
+        what: "Bytes of a push that has a position and is kept (`--history-ms`)",
+        value: "4 MiB",
+        beyond: "the push is sent without a position; a device that comes back over the push is told: `window`",
+        shows: Shows::Metric(names::RESUMES),
+        code: (
+            "src/gateways/events/broadcast.rs",
+            "self.frame.queue_bytes() <= RESUME_BYTES_MAX",
+        ),
+        test: "tests/events_gateway/resume.rs::a_push_that_is_too_large_to_send_again_is_a_hole_that_is_told",
+    },
+    Fixed {
         what: "Messages in all send queues together, above which no client gets missed messages",
         value: "4,194,304: 64 MiB of places in the queues",
         beyond: "a client that comes back is told: `large`",

@@ -191,7 +191,7 @@ const PUSH_DEVICES_MAX: usize = 500;
 /// An event for devices, from a service; or a part of the event, for some of the devices.
 pub struct Push {
     frame: Arc<Frame>,
-    /// Each device once: a device that is named twice gets the event from two parts.
+    /// Each device once: a device named twice gets the event from two parts.
     devices: Vec<TopicName>,
     /// Deliveries of all parts so far.
     total: Arc<AtomicU64>,
@@ -257,8 +257,8 @@ impl Push {
     }
 }
 
-/// Splits the devices of a broadcast into parts, at least one. A device that is named again begins another
-/// part, because the two copies of the event need two positions.
+/// Splits the devices of a broadcast into parts; without devices there is an empty part. A device named again
+/// begins another part, because the two copies of the event need two positions.
 fn split(devices: impl Iterator<Item = TopicName>) -> Vec<Vec<TopicName>> {
     let mut parts = vec![Vec::new()];
     let mut named: HashSet<TopicName, RandomState> = HashSet::default();

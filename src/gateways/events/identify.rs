@@ -1,7 +1,6 @@
-//! Who the device of a connection is, and the pushes that the device missed while it was away.
+//! The device of a connection, and the pushes missed by the device.
 //!
-//! With a history, the answer to a device has the position from which the next connection goes on, so that no
-//! push is missed before the first.
+//! With a history, the answer to a device has a position, so that even the first push is not lost in a cut.
 
 use url::form_urlencoded;
 
@@ -21,7 +20,7 @@ const ASKED_BY_ADDRESS: (&str, &str) = ("\"identify\"", "null");
 pub(super) fn read_query(head: &RequestHead<'_>, connection: &mut Connection) {
     let device = last_of(head, "device_id").filter(|id| is_device_id(id));
     connection.device = device.map(TopicName::from);
-    // Of an event stream that comes back, the address still has the position of the first time.
+    // An event stream comes back with the first address, so the position in the header is newer.
     connection.since = last_event_id(head).or_else(|| {
         let since = last_of(head, "since").filter(|since| !since.is_empty())?;
         Some(short(&since).into())
@@ -35,7 +34,7 @@ fn last_of(head: &RequestHead<'_>, name: &str) -> Option<String> {
     Some(value.into_owned())
 }
 
-/// Handles a new connection. A device whose address has the id gets an answer only if the device asks for
+/// Handles a new connection. A device with the id in the address gets an answer only if the device asks for
 /// missed pushes, or needs a position.
 pub(super) fn open(core: &mut Core, key: SessionKey, connection: &mut Connection) {
     let Some(device) = connection.device.take() else {
@@ -50,7 +49,7 @@ pub(super) fn open(core: &mut Core, key: SessionKey, connection: &mut Connection
     bind(core, key, connection, device);
 }
 
-/// Handles `identify`, which must precede every other message.
+/// Handles `identify`, required before every other message.
 pub(super) fn identify(
     core: &mut Core,
     key: SessionKey,
