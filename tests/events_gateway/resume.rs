@@ -330,7 +330,7 @@ fn random_cuts_lose_nothing_and_repeat_nothing() {
         let mut take = |world: &mut Events, key, at: &mut String| {
             for text in world.texts(key) {
                 assert!(!text.contains(r#""recovered":false"#), "{seed}: {text}");
-                *at = pos(&text).map_or(at.clone(), str::to_owned);
+                *at = pos(&text).map_or_else(|| at.clone(), str::to_owned);
                 if let Some((_, n)) = text.split_once(r#""data":{"n":"#) {
                     let n = n.split('}').next().expect("a number");
                     seen.push(n.parse().expect("a number"));

@@ -42,9 +42,8 @@ pub(super) fn open(core: &mut Core, key: SessionKey, connection: &mut Connection
         return core.send(key, &frame);
     };
     let since = connection.since.take();
-    match since.is_some() || core.has_history() {
-        true => answer(core, key, &device, since.as_deref(), ASKED_BY_ADDRESS),
-        false => {}
+    if since.is_some() || core.has_history() {
+        answer(core, key, &device, since.as_deref(), ASKED_BY_ADDRESS);
     }
     bind(core, key, connection, device);
 }
