@@ -125,7 +125,7 @@ export class EventStream extends Shape {
     const abort = (this.#abort = new AbortController()), url = new URL(this.#url), asked = { ...this.#headers };
     if (this.#id) {
       asked["Last-Event-ID"] = this.#id;
-      // The position in the address is older.
+      // An older position.
       url.searchParams.delete("since");
     }
     for (const message of messages) url.searchParams.append("send", message);
