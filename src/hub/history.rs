@@ -33,7 +33,7 @@ const VARIANT_BYTES: usize = size_of::<(TopicName, Arc<Frame>)>() + size_of::<Fr
 const STEPS_MAX: usize = 4_096;
 /// How long after a message the encodings are counted: fast clients have the message by then. Messages
 /// stay so much longer at most, so that they are forgotten many at a time.
-const LATE_US: u64 = 1_000_000;
+const LATE_US: u64 = 200_000;
 
 /// A message of the feed.
 #[derive(Debug)]
