@@ -176,6 +176,20 @@ def test_redis_answers_and_what_its_rules_refuse_is_told(started, gateway, rules
         assert has(lines, "warning: may not subscribe to the pattern *,", "the pattern market:tick:*: NOPERM")
 
 
+def test_the_right_to_publish_marks_is_no_condition_of_a_start(redis_server):
+    bus = redis_server.client()
+    with bus.pubsub(ignore_subscribe_messages=True) as marks:
+        marks.subscribe("weirgate:mark")
+        bus.execute_command("ACL", "SETUSER", "u", "on", ">p", "+@all", "-publish", "&*")
+        url = redis_server.url.replace("//", "//u:p@")
+        status, lines = check("trades", "--history-ms", "60000", REDIS_URL=url)
+        assert status == 0 and has(lines, "warning: may not publish to weirgate:mark", "valid on one instance only"), lines
+        bus.execute_command("ACL", "SETUSER", "u", "+publish")
+        status, lines = check("trades", "--history-ms", "60000", REDIS_URL=url)
+        assert status == 0 and has(lines, "ok: may publish to weirgate:mark"), lines
+        assert marks.get_message(timeout=5) is None and marks.get_message(timeout=5)["data"] == b"", "no mark"
+
+
 def test_names_of_the_table_are_asked_for_while_messages_come(redis_server, tmp_path):
     table = tmp_path / "acl.json"
     table.write_text(json.dumps({"user": [f"name:{n}" for n in range(1_300)]}))

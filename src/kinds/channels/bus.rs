@@ -164,6 +164,7 @@ impl ChannelsBus {
         if !self.history_names.is_empty() {
             let marks = Subscription::channel(self.history_channel.as_str());
             needs.wishes.extend(self.kept_names().chain([marks]));
+            needs.marks = Some(self.history_channel.clone());
         }
         let question = redis_question(&settings, needs);
         let opened = RedisSource::new(settings, status);

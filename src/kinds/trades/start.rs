@@ -131,6 +131,7 @@ fn bus(
     let needs = RedisNeeds {
         subscriptions: vec![Subscription::pattern(PATTERN)],
         wishes: marks_wanted.into_iter().collect(),
+        marks: has_history.then(|| marks.clone()),
         ..RedisNeeds::default()
     };
     let question = redis_question(&redis, needs);

@@ -32,6 +32,8 @@ pub struct RedisNeeds {
     pub wishes: Vec<Subscription>,
     /// Channels that the gateway publishes to. The check publishes an empty message, so nobody must listen.
     pub published: Vec<String>,
+    /// The channel of the marks: without the right to publish there, positions are valid on one instance.
+    pub marks: Option<String>,
     /// The key of the stream that is read.
     pub stream: Option<String>,
 }
@@ -72,7 +74,11 @@ fn all(
     let server = endpoint.address();
     let text = format!("Redis {version} at {server} answered in {ms} ms");
     found.push(Finding::Good(text));
-    published(&mut connection, &needs.published, found)?;
+    published(&mut connection, &needs.published, found, Finding::Error)?;
+    published(&mut connection, needs.marks.as_slice(), found, |text| {
+        let effect = "positions are valid on one instance only";
+        Finding::Warning(format!("{text}; {effect}"))
+    })?;
     if let Some(key) = &needs.stream {
         read_stream(&mut connection, key, found)?;
     }
@@ -141,6 +147,7 @@ fn published(
     connection: &mut Connection<'_>,
     channels: &[String],
     found: &mut Vec<Finding>,
+    refused: impl Fn(String) -> Finding,
 ) -> Result<(), RedisError> {
     for channel in channels {
         let until = Instant::now() + HANDSHAKE_TIMEOUT;
@@ -148,7 +155,7 @@ fn published(
         found.push(match answers.first() {
             Some(Value::Error(words)) => {
                 let reason = handshake::shown(words);
-                Finding::Error(format!("may not publish to {channel}: {reason}"))
+                refused(format!("may not publish to {channel}: {reason}"))
             }
             _ => Finding::Good(format!("may publish to {channel}")),
         });
