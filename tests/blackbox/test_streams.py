@@ -171,6 +171,22 @@ async def test_a_restart_of_the_bus_loses_nothing(start, feed):
     back.abort()
 
 
+async def test_a_frozen_server_loses_nothing(start, feed):
+    """Silence is an outage after 3 s; the connections of before say nothing twice when the server goes on."""
+    one = start(feed)
+    await ready(one)
+    client, _ = await subscribe(one, feed, ["A"])
+    await feed.publish("A", 0)
+    await got(client, 1)
+    feed.server.freeze()
+    await client.wait_for(lambda c: c.statuses and c.statuses[-1]["bus"] == "away", 20, "away")
+    feed.server.thaw()
+    await feed.publish("A", 1, 2)
+    await client.wait_for(lambda c: c.statuses[-1]["bus"] == "up", 20, "up")
+    assert await got(client, 3) == [0, 1, 2]
+    assert scrape(one).sum("weirgate_bus_gaps_total") == 0
+
+
 @pytest.mark.parametrize("how", ["trim", "anew"])
 async def test_what_the_stream_has_lost_is_told(start, feed, how):
     """Trimmed or purged, or deleted and made anew: the numbers of the new stream name other messages."""
