@@ -201,6 +201,7 @@ async def test_json_is_json_in_a_terminal_too(in_terminal):
     assert ended["message"] == "connection ended" and ended["lines_left_out"] == 0 and "peer" in ended
 
 
+@pytest.mark.plain("the line has tls= between peer= and path=")
 async def test_a_pipe_gets_whole_lines_without_colour(start_weirgate):
     weirgate = start_weirgate("demo", env={"CLICOLOR_FORCE": "1"}).wait_ready()
     line = await ended_line(weirgate, weirgate.log)

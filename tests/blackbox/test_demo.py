@@ -107,6 +107,7 @@ async def refusal(url, **options):
     return refused.value.response.status_code
 
 
+@pytest.mark.plain("over TLS a refused client is closed before its handshake, without a status")
 async def test_the_slow_line_has_few_places_and_the_rules_of_the_gateway(start_weirgate):
     weirgate = start_weirgate("demo", "--connections-per-ip-max", "1").wait_ready()
     url = slow_url(weirgate, "a", 2_000)

@@ -183,6 +183,7 @@ async def test_new_credentials_count_at_the_next_connection(desk):
     await publisher.close()
 
 
+@pytest.mark.plain("has a port for TLS of its own")
 async def test_clients_of_a_balancer_come_over_tls_with_the_secret_of_the_guide(start_weirgate, redis_server, authority, local_certificate, tmp_path):
     values, service = of_guide("feed.yaml"), of_guide("feed-service.yaml")
     validate(service, "1.30", strict=True)

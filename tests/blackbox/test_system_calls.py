@@ -45,6 +45,7 @@ def loop(start_weirgate, nats):
         yield Loop(start_weirgate, nats, pathlib.Path(folder) / "calls")
 
 
+@pytest.mark.plain("counts the calls of a plain connection")
 async def test_a_handshake_is_seven_calls_and_a_ping_three(loop):
     port = loop.weirgate.port
     handshakes, pings, ends = [], [], []

@@ -92,6 +92,7 @@ def start_top(started):
     return start
 
 
+@pytest.mark.plain("the address has TLS 1.3 behind")
 async def test_a_client_that_connects_is_seen_and_q_gives_the_terminal_back(start_weirgate, start_top):
     weirgate, admin = await gateway(start_weirgate, "demo")
     view = start_top(f"127.0.0.1:{admin}", "--interval-ms", "250")
