@@ -12,6 +12,8 @@ mod simulation_resume {
     pub(super) mod link;
     pub(super) mod redis;
     pub(super) mod run;
+    pub(super) mod stream;
+    pub(super) mod stream_link;
 }
 
 use simulation_resume::contract::{Channels, Trades};
@@ -29,9 +31,10 @@ impl Random {
 }
 
 fn run(seed: u64) -> Counts {
+    let is_stream = seed % 3 == 2;
     match seed % 2 {
-        0 => Run::<Trades>::play(seed),
-        _ => Run::<Channels>::play(seed),
+        0 => Run::<Trades>::play(seed, is_stream),
+        _ => Run::<Channels>::play(seed, is_stream),
     }
 }
 

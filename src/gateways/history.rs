@@ -161,7 +161,11 @@ impl Statuses {
         match notice {
             BusNotice::Up => self.is_up = true,
             BusNotice::Down => self.is_up = false,
-            BusNotice::Gap => return self.has_lost = true,
+            BusNotice::Gap => {
+                // A round under way begins again.
+                (self.has_lost, self.next_slot) = (true, 0);
+                return;
+            }
             _ => return,
         }
         if core.has_history() {
@@ -210,6 +214,25 @@ impl Statuses {
             self.next_slot = 0;
             self.has_lost = false;
             self.due_us = Some(now_us + INTERVAL_US);
+        }
+    }
+
+    /// Tells all clients of a loss now, if some may not know: a message or a position from behind the loss
+    /// follows. A client that is cut behind such a message would never hear of the loss.
+    pub(super) fn tell_loss<C>(
+        &mut self,
+        core: &mut Core,
+        clients: &mut ByClient<C>,
+        holds: impl Fn(&Core, SessionKey, &C) -> bool,
+        make: impl Fn(&Core, Status) -> Arc<Frame>,
+    ) {
+        if !self.has_lost || !core.has_history() {
+            return;
+        }
+        self.next_slot = 0;
+        while self.has_lost {
+            self.due_us = Some(core.now().mono_us);
+            self.handle_timeout(core, clients, &holds, &make);
         }
     }
 

@@ -144,6 +144,9 @@ impl<G: Gateway> Hub<G> {
     /// Handles a publication of the feed.
     pub fn handle_publication(&mut self, now: Now, publication: &Publication) {
         self.core.now = now;
+        if publication.place.position().is_some() {
+            self.gateway.tell_loss(&mut self.core, &mut self.clients);
+        }
         self.gateway.handle_publication(&mut self.core, publication);
         self.settle();
     }

@@ -48,7 +48,7 @@ pub use self::interest::{BusInterest, UnansweredChanges};
 pub use self::kept::KeptFeed;
 pub use self::publisher::Publisher;
 pub use self::relay::LinkTimes;
-pub use self::stored::StreamSettings;
+pub use self::stored::{StreamFeed, StreamSettings, Times, Told};
 
 /// A blocking connection to a bus, run on a thread of its own until the process ends.
 pub trait Source: Send {

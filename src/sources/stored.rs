@@ -30,12 +30,16 @@ pub struct StreamSettings {
 
 /// What a reader says, in the order of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Told {
-    /// A message. A message stored before the start of this process is old: for clients that resume.
+pub enum Told {
+    /// A message.
     Message {
+        /// The id.
         id: StoredId,
+        /// The subject or channel.
         subject: String,
+        /// The payload, cut behind the first byte over the limit.
         payload: Vec<u8>,
+        /// Whether the message was stored before the start of this process: for clients that resume.
         is_old: bool,
     },
     /// An entry that no instance can relay, and why.
@@ -49,7 +53,8 @@ pub(super) enum Told {
 }
 
 /// The way from a reader to the loop.
-pub(super) struct StreamFeed {
+#[derive(Debug)]
+pub struct StreamFeed {
     settings: StreamSettings,
     /// Tells positions of another stream apart.
     names: u32,
@@ -60,7 +65,7 @@ pub(super) struct StreamFeed {
 
 /// Which part of an id is the time of storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Times {
+pub enum Times {
     /// Redis: the first part, Unix milliseconds.
     MajorMs,
     /// JetStream: the second part, Unix nanoseconds.
@@ -68,7 +73,8 @@ pub(super) enum Times {
 }
 
 impl StreamFeed {
-    pub(super) fn new(settings: StreamSettings, times: Times) -> Self {
+    /// The way for this stream.
+    pub fn new(settings: StreamSettings, times: Times) -> Self {
         Self {
             names: fnv_1a(settings.name.bytes()),
             settings,
@@ -86,8 +92,21 @@ impl StreamFeed {
         relay: &mut Relay<E>,
         told: Told,
     ) -> Result<(), LoopGone> {
-        let now = relay.link.now();
-        let event = match told {
+        if told == Told::Stands {
+            let away_ms = relay.stands()?;
+            let stream = shown(&self.settings.name);
+            tracing::info!(stream, away_ms, "reading the stream");
+        }
+        match self.event(relay.link.now(), told) {
+            Some(event) => relay.link.send(event),
+            None => Ok(()),
+        }
+    }
+
+    /// The event for the loop; `None` for a message of a name that is not relayed. The caller reports
+    /// [`BusEvent::Up`] before the event of [`Told::Stands`].
+    pub fn event(&mut self, now: Now, told: Told) -> Option<BusEvent> {
+        Some(match told {
             Told::Message {
                 id,
                 subject,
@@ -96,7 +115,7 @@ impl StreamFeed {
             } => {
                 let only = self.settings.only.as_ref();
                 if only.is_some_and(|only| !only.matches(&subject)) {
-                    return Ok(());
+                    return None;
                 }
                 BusEvent::Message(BusMessage {
                     subject: subject.into(),
@@ -122,14 +141,8 @@ impl StreamFeed {
                 BusEvent::Gap { lost: None }
             }
             Told::Head(id) => BusEvent::Head(Position::stored(self.names, id)),
-            Told::Stands => {
-                let away_ms = relay.stands()?;
-                let stream = shown(&self.settings.name);
-                tracing::info!(stream, away_ms, "reading the stream");
-                BusEvent::CaughtUp
-            }
-        };
-        relay.link.send(event)
+            Told::Stands => BusEvent::CaughtUp,
+        })
     }
 
     /// The time at which a message came. An old message came when the message was stored.

@@ -24,6 +24,9 @@ pub(crate) struct Track {
     floor: usize,
     /// Whether the name has a place in the feed on this instance.
     is_promised: bool,
+    /// What a stream has lost below may come, perhaps again: the position may have gone back to what is left
+    /// of the stream, and another instance may not know of the loss.
+    may_repeat: usize,
 }
 
 /// A position with what had come by then: a client that was copied, or has restored a page.
@@ -160,7 +163,8 @@ impl Client {
             What::Welcome => {}
             What::Status { is_up, has_lost } => {
                 self.met.losses_told += u64::from(has_lost);
-                at.has_lost |= has_lost || !is_up;
+                // A stream keeps what comes meanwhile.
+                at.has_lost |= has_lost || !is_up && tag.process.is_none();
             }
             What::Data { mut name, number } => {
                 if name.is_empty() {
@@ -196,6 +200,9 @@ impl Client {
             number >= track.floor,
             "{number} of {name}: {track:?} was told lost, and comes"
         );
+        if redis.items[number].is_gone && number < track.from.min(track.may_repeat) {
+            return;
+        }
         assert!(
             number >= track.from,
             "{number} of {name} comes again: {track:?}"
@@ -273,6 +280,7 @@ impl Client {
                 replay: (end, end),
                 floor: end,
                 is_promised: true,
+                may_repeat: end,
             };
             self.tracks.insert(name.clone(), track);
         }
@@ -295,13 +303,14 @@ impl Client {
         for (name, track) in &mut self.tracks {
             if has_lost {
                 track.excused = track.excused.max(end);
+                track.may_repeat = track.excused;
                 continue;
             }
             // Live, this instance leaves out what is too large for it.
             let since = track.from.max(track.excused).max(track.replay.1);
             let left_out = redis.of_name(name, since, end).iter().rev();
             let mut left_out = left_out.filter(|n| {
-                redis.items[**n].is_at(tag.is_on_replica)
+                redis.items[**n].comes_to(tag)
                     && !redis.items[**n].is_relayed(tag.bus_message_bytes_max)
             });
             if let Some(number) = left_out.next() {
@@ -332,7 +341,7 @@ impl Client {
 /// Whether a message had to come.
 fn is_due(redis: &Redis, track: &Track, number: usize, tag: Tag, has_lost: bool) -> bool {
     let item = &redis.items[number];
-    if !track.is_promised || !item.is_at(tag.is_on_replica) || item.is_junk {
+    if !track.is_promised || !item.comes_to(tag) || item.is_junk {
         return false;
     }
     let (first, end) = track.replay;

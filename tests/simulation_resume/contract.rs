@@ -20,7 +20,8 @@ pub(crate) struct Setup {
     /// Names of the kept feed; empty without a history.
     pub(crate) kept: Vec<String>,
     pub(crate) bus_message_bytes_max: usize,
-    pub(crate) marks_channel: String,
+    /// `None` with a stream.
+    pub(crate) marks_channel: Option<String>,
     /// Slow clients get only the newest message of these names.
     pub(crate) conflated: Option<String>,
 }
@@ -74,6 +75,8 @@ pub(crate) trait Contract {
     const CROWD: &'static str;
     /// The lists of kept names; most instances have the first.
     const KEPT: &'static [&'static [&'static str]];
+    /// The names of a stream: all that a client may hold.
+    const STREAM: &'static [&'static str];
     /// Marks channels: the usual, and one within the feed.
     const MARKS: &'static [&'static str];
     const PATH: &'static str;
@@ -101,6 +104,7 @@ impl Contract for Trades {
     const CHANNELS: &'static [&'static str] = &["A", "A", "A", "B", "B", "C", "D"];
     const CROWD: &'static str = "X";
     const KEPT: &'static [&'static [&'static str]] = &[&[PATTERN]];
+    const STREAM: &'static [&'static str] = &[PATTERN];
     const MARKS: &'static [&'static str] = &["weirgate:mark", "channel:trade:MARK"];
     const PATH: &'static str = "/";
     const JUNK: &'static [u8] = b"{\"price\":";
@@ -188,6 +192,7 @@ impl Contract for Channels {
         &["m:*", "n:1", "k:a"],
         &["k:a", "m:*", "n:*"],
     ];
+    const STREAM: &'static [&'static str] = &["*"];
     const MARKS: &'static [&'static str] = &["weirgate:mark", "m:mark"];
     const PATH: &'static str = "/ws";
     const JUNK: &'static [u8] = b"";
@@ -211,7 +216,7 @@ impl Contract for Channels {
             origins: Origins::default(),
             authenticator: Authenticator::default(),
             acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
-            marks_channel: Some(setup.marks_channel.clone()),
+            marks_channel: setup.marks_channel.clone(),
         };
         let names = KeptNames::new(NameSyntax::Redis, setup.kept.clone()).expect("names");
         ChannelsGateway::new(settings, Arc::default()).with_kept(names)

@@ -1,13 +1,15 @@
 //! An instance of weirgate: a gateway on a hub, its feed, and its connection to Redis.
 
-use weirgate::auth::NameSyntax;
-use weirgate::feeds::BusEvent;
+use weirgate::auth::{NamePatterns, NameSyntax};
+use weirgate::feeds::{BusEvent, Mark};
 use weirgate::hub::{DrainPlan, Feed, Limits, Now, SessionKey};
-use weirgate::sources::KeptFeed;
+use weirgate::sources::{KeptFeed, StreamSettings};
 
 use super::contract::{Contract, Setup};
 use super::link::{Link, subscription};
 use super::redis::{Redis, Server};
+use super::stream::KEY;
+use super::stream_link::StreamLink;
 use crate::world::client::request;
 use crate::world::{Random, World};
 
@@ -18,13 +20,21 @@ pub(crate) struct Tag {
     pub(crate) end: usize,
     pub(crate) is_on_replica: bool,
     pub(crate) bus_message_bytes_max: usize,
+    /// The reader of a stream, `None` on pub/sub.
+    pub(crate) process: Option<u64>,
+}
+
+/// The connection to Redis.
+pub(crate) enum Bus {
+    PubSub(Box<Link>),
+    Stream(Box<StreamLink>),
 }
 
 /// See the module.
 pub(crate) struct Instance<C: Contract> {
     pub(crate) world: World<C::Gateway>,
     feed: C::Feed,
-    pub(crate) link: Link,
+    pub(crate) bus: Bus,
     pub(crate) setup: Setup,
     /// The number behind the last message that the hub has.
     end: usize,
@@ -41,27 +51,58 @@ impl<C: Contract> Instance<C> {
         now: Now,
         seed: u64,
     ) -> Self {
-        let has_history = limits.history.keep_us > 0;
+        let keep_us = limits.history.keep_us;
         let mut world = World::new(limits, C::gateway(&setup), seed);
         world.now = now;
-        let names: Vec<_> = setup.kept.iter().map(|name| subscription(name)).collect();
-        let feed = has_history.then(|| KeptFeed::new(NameSyntax::Redis, names.clone()));
-        let feed = feed.map(|feed| feed.expect("names"));
+        let (bus, end) = match redis.stream {
+            Some(_) => {
+                let link = stream_link(&setup, keep_us / 1_000, seed);
+                (Bus::Stream(Box::new(link)), 0)
+            }
+            None => {
+                let names: Vec<_> = setup.kept.iter().map(|name| subscription(name)).collect();
+                let feed = (keep_us > 0).then(|| KeptFeed::new(NameSyntax::Redis, names.clone()));
+                let feed = feed.map(|feed| feed.expect("names"));
+                let link = Link::new(feed, names, server, redis);
+                (Bus::PubSub(Box::new(link)), redis.end())
+            }
+        };
         Self {
             feed: C::feed(&setup, world.frame_bytes.clone()),
-            link: Link::new(feed, names, server, redis),
+            bus,
             world,
             setup,
-            end: redis.end(),
+            end,
             stops_in: None,
         }
     }
 
     pub(crate) fn tag(&self) -> Tag {
+        let (is_on_replica, process) = match &self.bus {
+            Bus::PubSub(link) => (link.is_on_replica(), None),
+            Bus::Stream(link) => (false, Some(link.process())),
+        };
         Tag {
             end: self.end,
-            is_on_replica: self.link.is_on_replica(),
+            is_on_replica,
             bus_message_bytes_max: self.setup.bus_message_bytes_max,
+            process,
+        }
+    }
+
+    /// Whether the reactor takes clients: not before the history was read from the stream.
+    pub(crate) fn takes_clients(&self) -> bool {
+        let has_stood = match &self.bus {
+            Bus::PubSub(_) => true,
+            Bus::Stream(link) => link.has_stood,
+        };
+        has_stood && self.stops_in.is_none()
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        match &self.bus {
+            Bus::PubSub(link) => link.is_connected(),
+            Bus::Stream(link) => link.is_connected(),
         }
     }
 
@@ -80,40 +121,85 @@ impl<C: Contract> Instance<C> {
         self.world.settle();
     }
 
-    /// Hands over confirmations and messages; `collect` is called behind each.
+    /// Hands over confirmations and messages; `collect` is called behind each, or behind all if they
+    /// come in one turn.
     pub(crate) fn hand_over(
         &mut self,
-        redis: &Redis,
+        redis: &mut Redis,
         count: usize,
         random: &mut Random,
         mut collect: impl FnMut(&mut Self),
     ) {
         let now = self.world.now;
-        for (end, event) in self.link.hand_over(redis, now, count, random) {
+        let (events, end) = match &mut self.bus {
+            Bus::PubSub(link) => (link.hand_over(redis, now, count, random), link.next),
+            Bus::Stream(link) => {
+                self.world.held = random.chance(50);
+                (link.hand_over(redis, now), link.end)
+            }
+        };
+        for (end, event) in events {
             self.end = end;
             self.take(event);
             collect(self);
         }
-        self.end = self.link.next;
+        self.end = end;
+        self.world.held = false;
+        self.world.settle();
     }
 
     pub(crate) fn lose(&mut self) {
-        for event in self.link.lose() {
+        let events = match &mut self.bus {
+            Bus::PubSub(link) => link.lose(),
+            Bus::Stream(link) => link.lose(),
+        };
+        for event in events {
             self.take(event);
         }
     }
 
     pub(crate) fn connect(&mut self, redis: &Redis) {
-        self.link.connect(redis);
-        self.end = redis.end();
+        match &mut self.bus {
+            Bus::PubSub(link) => {
+                link.connect(redis);
+                self.end = redis.end();
+            }
+            Bus::Stream(link) => link.connect(),
+        }
+    }
+
+    /// The server executes a command.
+    pub(crate) fn execute(&mut self, redis: &mut Redis, random: &mut Random) {
+        match &mut self.bus {
+            Bus::PubSub(link) => link.execute(redis),
+            Bus::Stream(link) => link.execute(redis, random),
+        }
     }
 
     /// Sends what the gateway has asked of the bus. Without a connection a name is asked for later.
     pub(crate) fn ask(&mut self) {
-        if self.link.is_connected() {
+        if let Bus::PubSub(link) = &mut self.bus
+            && link.is_connected()
+        {
             for (name, number) in C::asked(&mut self.world.outputs) {
-                self.link.ask(&name, number);
+                link.ask(&name, number);
             }
+        }
+    }
+
+    /// The mark to publish now, if one is due.
+    pub(crate) fn due_mark(&mut self) -> Option<Mark> {
+        match &mut self.bus {
+            Bus::PubSub(link) => link.due_mark(self.world.now),
+            Bus::Stream(_) => None,
+        }
+    }
+
+    /// The number from which the connection has the marks; `None` without a connection that counts.
+    pub(crate) fn marks_from(&self) -> Option<Option<usize>> {
+        match &self.bus {
+            Bus::PubSub(link) => link.is_connected().then(|| link.marks_from()),
+            Bus::Stream(_) => None,
         }
     }
 
@@ -138,4 +224,15 @@ impl<C: Contract> Instance<C> {
         self.world.settle();
         self.stops_in = Some(steps);
     }
+}
+
+/// A link of a process that reads the stream.
+fn stream_link(setup: &Setup, history_ms: u64, process: u64) -> StreamLink {
+    let only = NamePatterns::new(NameSyntax::Redis, &setup.kept).expect("names");
+    let settings = StreamSettings {
+        name: KEY.to_owned(),
+        history_ms,
+        only: Some(only),
+    };
+    StreamLink::new(settings, setup.bus_message_bytes_max, process)
 }

@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use weirgate::auth::{NamePatterns, NameSyntax};
 use weirgate::sources::redis::resp::Value;
 
+use super::instance::Tag;
+use super::stream::Stream;
+
 /// What an instance is connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
@@ -34,7 +37,7 @@ impl Server {
 }
 
 /// A message that was published, a mark or not.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Item {
     pub(crate) channel: String,
     pub(crate) payload: Vec<u8>,
@@ -42,11 +45,24 @@ pub(crate) struct Item {
     pub(crate) is_on_replica: bool,
     /// What no instance relays, whatever its version.
     pub(crate) is_junk: bool,
+    /// In a stream: lost by the bus itself, in a failover.
+    pub(crate) is_gone: bool,
+    /// In a stream: the processes that have read the message and do not know of the failover.
+    pub(crate) read_by: Vec<u64>,
 }
 
 impl Item {
     pub(crate) fn is_at(&self, on_replica: bool) -> bool {
         on_replica || !self.is_on_replica
+    }
+
+    /// Whether the message comes to an instance that is told of no loss.
+    pub(crate) fn comes_to(&self, tag: Tag) -> bool {
+        let has_read = || {
+            tag.process
+                .is_some_and(|process| self.read_by.contains(&process))
+        };
+        self.is_at(tag.is_on_replica) && (!self.is_gone || has_read())
     }
 
     /// Whether an instance with this limit relays the message.
@@ -66,6 +82,8 @@ pub(crate) struct Redis {
     /// Marks that were executed, with their numbers.
     executed: Vec<(usize, String)>,
     pub(crate) marks_channel: String,
+    /// Everything is added to a stream in place of pub/sub.
+    pub(crate) stream: Option<Stream>,
 }
 
 impl Redis {
@@ -109,6 +127,30 @@ impl Redis {
         self.items.push(item);
     }
 
+    /// Adds a message to the stream.
+    pub(crate) fn add(&mut self, item: Item, unix_ms: i64) {
+        let (number, unix_ms) = (self.end(), u64::try_from(unix_ms).expect("a time"));
+        self.publish(item);
+        if let Some(stream) = &mut self.stream {
+            stream.add(number, unix_ms);
+        }
+    }
+
+    /// Another server takes over, without the newest entries of the stream.
+    pub(crate) fn fail_over(&mut self, lacks: usize, behind_ms: u64) {
+        let stream = self.stream.as_mut().expect("a stream");
+        for number in stream.fail_over(lacks, behind_ms) {
+            self.items[number].is_gone = true;
+        }
+    }
+
+    /// A process learns of a loss: what it relays from now on is what is left.
+    pub(crate) fn forget_gone(&mut self, process: u64) {
+        for item in self.items.iter_mut().filter(|item| item.is_gone) {
+            item.read_by.retain(|reader| *reader != process);
+        }
+    }
+
     /// Numbers of the messages of a name, from one number up to another.
     pub(crate) fn of_name(&self, name: &str, from: usize, to: usize) -> &[usize] {
         let (_, numbers) = &self.by_name[name];
@@ -144,8 +186,8 @@ impl Redis {
         self.publish(Item {
             channel: self.marks_channel.clone(),
             payload,
-            is_on_replica: false,
             is_junk: true,
+            ..Item::default()
         });
     }
 }

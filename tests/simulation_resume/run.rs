@@ -8,6 +8,7 @@ use super::client::Client;
 use super::contract::{Contract, Setup};
 use super::instance::Instance;
 use super::redis::{Item, Redis, Server};
+use super::stream::{Ids, Stream};
 use crate::world::Random;
 
 const SECOND: u64 = 1_000_000;
@@ -49,7 +50,8 @@ pub(crate) struct Run<C: Contract> {
 }
 
 impl<C: Contract> Run<C> {
-    pub(crate) fn play(seed: u64) -> Counts {
+    /// `is_stream`: the bus is a stream in place of pub/sub.
+    pub(crate) fn play(seed: u64, is_stream: bool) -> Counts {
         let mut random = Random::new(seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
         let is_stormy = seed % 32 < 2;
         let bytes_max = match is_stormy {
@@ -69,10 +71,15 @@ impl<C: Contract> Run<C> {
             ..Limits::default()
         };
         let marks = random.pick(&[C::MARKS[0], C::MARKS[0], C::MARKS[1]]);
+        let mut redis = Redis::new(C::PREFIX, C::NAMES.iter().copied().chain(C::OUTSIDE), marks);
+        redis.stream = is_stream.then(|| {
+            let ids = random.pick(&[Ids::Time, Ids::Sequence]);
+            Stream::new(ids, random.pick(&[10, 100, 10_000]))
+        });
         let instances = 2 + random.below(2) as usize;
         let conflated = random.chance(40).then(|| "m:a*".to_owned());
         let mut run = Self {
-            redis: Redis::new(C::PREFIX, C::NAMES.iter().copied().chain(C::OUTSIDE), marks),
+            redis,
             instances: (0..instances).map(|_| None).collect(),
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
             before: vec![usize::MAX; CLIENTS],
@@ -120,6 +127,7 @@ impl<C: Contract> Run<C> {
             63..65 => self.kill(index),
             65..67 => self.stop(index),
             67..77 if self.instances[index].is_none() => self.start(index),
+            77..80 if self.redis.stream.is_some() => self.spoil_stream(),
             77..80 => self.spoil_marks(),
             80..82 => self.storm(),
             82..86 => self.late = Some(index),
@@ -138,15 +146,19 @@ impl<C: Contract> Run<C> {
         };
         let pad = self.random.pick(&[0, 0, 0, 0, 20, 200, BYTES_MAX[1]]);
         let is_junk = self.random.chance(8);
-        self.redis.publish(Item {
-            payload: match is_junk {
-                true => C::JUNK.to_vec(),
-                false => C::payload(self.redis.end(), pad),
-            },
+        let is_on_replica = self.redis.stream.is_none() && self.random.chance(10);
+        let payload = match is_junk {
+            true => C::JUNK.to_vec(),
+            false => C::payload(self.redis.end(), pad),
+        };
+        let item = Item {
+            payload,
             channel,
-            is_on_replica: self.random.chance(10),
+            is_on_replica,
             is_junk,
-        });
+            ..Item::default()
+        };
+        self.redis.add(item, self.now.unix_ms);
     }
 
     /// More than a client gets again.
@@ -155,12 +167,12 @@ impl<C: Contract> Run<C> {
             return;
         }
         for _ in 0..15 {
-            self.redis.publish(Item {
+            let item = Item {
                 payload: C::payload(self.redis.end(), self.storm_bytes),
                 channel: format!("{}{}", C::PREFIX, C::CHANNELS[0]),
-                is_on_replica: false,
-                is_junk: false,
-            });
+                ..Item::default()
+            };
+            self.redis.add(item, self.now.unix_ms);
         }
     }
 
@@ -172,14 +184,9 @@ impl<C: Contract> Run<C> {
                 .pick(&[&b"junk"[..], b"", b"7f3a09c2b11e.01", b"\xff"]);
             return self.redis.publish_on_marks(junk.to_vec());
         }
-        let links = self
-            .instances
-            .iter()
-            .flatten()
-            .map(|instance| &instance.link);
-        let links = links.filter(|link| link.is_connected());
+        let links = self.instances.iter().flatten();
         let all_from: Option<usize> = links
-            .map(|link| link.marks_from())
+            .filter_map(Instance::marks_from)
             .try_fold(0, |all, from| from.map(|from| from.max(all)));
         // A mark that comes to a connection a second time only: elsewhere it would be another mark.
         if let Some(all_from) = all_from {
@@ -187,8 +194,28 @@ impl<C: Contract> Run<C> {
         }
     }
 
+    /// What happens to a stream beside new messages.
+    fn spoil_stream(&mut self) {
+        let now_ms = self.now.unix_ms;
+        let stream = self.redis.stream.as_mut().expect("a stream");
+        let behind_ms = self.random.pick(&[0, 0, 1_000, 20_000]);
+        match self.random.below(10) {
+            0..3 => stream.trim(self.random.pick(&[3, 10, 50, ALL])),
+            3..5 => stream.delete(behind_ms),
+            // An entry without a channel, of which no instance makes anything.
+            5 => self.redis.add(Item::default(), now_ms),
+            _ => {
+                let lacks = self.random.below(6) as usize;
+                self.redis.fail_over(lacks, behind_ms);
+                self.instances.iter_mut().flatten().for_each(Instance::lose);
+            }
+        }
+    }
+
     fn start(&mut self, index: usize) {
+        let is_stream = self.redis.stream.is_some();
         let kept = match self.random.chance(15) {
+            _ if is_stream => C::STREAM,
             true => self.random.pick(C::KEPT),
             false => C::KEPT[0],
         };
@@ -200,7 +227,7 @@ impl<C: Contract> Run<C> {
                     .pick(&[BYTES_MAX[0], BYTES_MAX[0], BYTES_MAX[1]]),
                 _ => BYTES_MAX[0],
             },
-            marks_channel: self.redis.marks_channel.clone(),
+            marks_channel: (!is_stream).then(|| self.redis.marks_channel.clone()),
             conflated: self.conflated.clone(),
         };
         let server = match self.random.below(100) {
@@ -210,7 +237,7 @@ impl<C: Contract> Run<C> {
             _ => Server::Old,
         };
         let mut limits = self.limits.clone();
-        if self.random.chance(4) && C::OUTSIDE.is_none() {
+        if self.random.chance(4) && C::OUTSIDE.is_none() && !is_stream {
             limits.history.keep_us = 0;
         }
         let seed = self.random.next();
@@ -265,12 +292,12 @@ impl<C: Contract> Run<C> {
             }
         }
         let (random, redis, clients) = (&mut self.random, &mut self.redis, &mut self.clients);
-        if !instance.link.is_connected() && random.chance(30) {
+        if !instance.is_connected() && random.chance(30) {
             instance.connect(redis);
         }
         instance.ask();
         for _ in 0..random.below(3) {
-            instance.link.execute(redis);
+            instance.execute(redis, random);
         }
         let is_late = self.late == Some(index);
         if random.chance(if is_late { 10 } else { 75 }) {
@@ -279,7 +306,7 @@ impl<C: Contract> Run<C> {
                 collect(clients, index, instance)
             });
         }
-        if let Some(mark) = instance.link.due_mark(instance.world.now) {
+        if let Some(mark) = instance.due_mark() {
             redis.send_mark(mark.to_string());
         }
         collect(clients, index, instance);
@@ -333,7 +360,7 @@ impl<C: Contract> Run<C> {
     fn connect(&mut self, index: usize) {
         let living = self.instances.iter().enumerate().filter(|(_, instance)| {
             let instance = instance.as_ref();
-            instance.is_some_and(|instance| instance.stops_in.is_none())
+            instance.is_some_and(Instance::takes_clients)
         });
         let living: Vec<usize> = living.map(|(index, _)| index).collect();
         if living.is_empty() {

@@ -402,6 +402,15 @@ impl Gateway for ChannelsGateway {
         self.names.store(&self.stats, core.memberships());
     }
 
+    fn tell_loss(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+        let kept = self.kept.as_ref();
+        let holds = |core: &Core, key, _: &Client| holds_kept(core, key, kept);
+        self.statuses
+            .tell_loss(core, clients, holds, |core, status| {
+                Answer::status(status).frame(core, status.position)
+            });
+    }
+
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         if let Place::Kept(_) = publication.place {
             if self.statuses.passes(publication.place) {
@@ -436,8 +445,12 @@ impl Gateway for ChannelsGateway {
             }
             BusNotice::Down => self.down(core, clients),
             BusNotice::Gap => self.lost(core, clients),
-            BusNotice::Skipped { topic, place } => self.skipped(core, topic, *place),
-            BusNotice::Mark { .. } | BusNotice::Head(_) => {}
+            BusNotice::Skipped { topic, place } => {
+                self.skipped(core, topic, *place);
+                self.tell_loss(core, clients);
+            }
+            BusNotice::Head(_) => self.tell_loss(core, clients),
+            BusNotice::Mark { .. } => {}
             BusNotice::Settled {
                 topic,
                 number,

@@ -4,6 +4,7 @@
 //! Must not know a socket or Redis. Called by the hub, through [`crate::hub::Gateway`].
 
 mod answer;
+mod broadcasts;
 mod candles;
 mod client;
 mod request;
@@ -12,7 +13,7 @@ mod stats;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use self::candles::{Candles, Interval, Update};
+use self::candles::{Candles, Update};
 use self::client::{Client, Content, Held, Users, user_for_log};
 use self::request::{Accepts, Request};
 use super::access::{
@@ -22,8 +23,8 @@ use super::history::{Statuses, gets_newest, last_event_id, missed, write_recover
 use crate::auth::{Authenticator, Identity, Origins, Refusal, Token, first_protocol};
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Entrance,
-    Frame, Gateway, Incoming, Joined, Left, Limits, Missed, NotRecovered, Place, Publication,
-    Retain, SessionKey, TopicName, Wanted,
+    Frame, Gateway, Incoming, Joined, Left, Limits, Missed, NotRecovered, Publication, SessionKey,
+    TopicName, Wanted,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
@@ -181,23 +182,6 @@ impl TradesGateway {
         Ok(())
     }
 
-    /// Sends the running candles to a client that has just subscribed.
-    fn send_running(
-        &self,
-        core: &mut Core,
-        key: SessionKey,
-        interval: Interval,
-        symbols: &[TopicName],
-    ) {
-        let Some(candles) = &self.candles else { return };
-        for symbol in symbols {
-            if let Some(update) = candles.running(interval, symbol.as_str()) {
-                let frame = answer::candle(core, &update);
-                core.send(key, &frame);
-            }
-        }
-    }
-
     fn unsubscribe(
         &mut self,
         core: &mut Core,
@@ -226,35 +210,6 @@ impl TradesGateway {
         let data = answer::symbols(content, "unsubscribed", &gone, client);
         let success = answer::success(core, &message, data);
         core.send(key, &success);
-    }
-
-    /// Sends the status of the bus to the clients whose turn it is.
-    fn send_statuses(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        let holds = |_: &Core, _, client: &Client| client.holds_trades();
-        self.statuses
-            .handle_timeout(core, clients, holds, answer::status);
-    }
-
-    /// Handles the end of a topic's last member.
-    fn unwatch(&mut self, core: &Core, topic: &TopicName) {
-        if let Some(candles) = &mut self.candles
-            && let Some((interval, symbol)) = Interval::of_topic(topic)
-        {
-            candles.unwatch(core.now(), interval, symbol);
-        }
-    }
-
-    /// Publishes the new candles.
-    fn publish_updates(&mut self, core: &mut Core) {
-        for update in self.updates.drain(..) {
-            core.publish(&Publication {
-                frame: answer::candle(core, &update),
-                topic: update.topic,
-                deliver: true,
-                retain: Retain::Keep,
-                place: Place::Outside,
-            });
-        }
     }
 
     fn client(&self, core: &Core, identity: Identity) -> Client {
@@ -441,6 +396,10 @@ impl Gateway for TradesGateway {
         self.unwatch(core, topic);
     }
 
+    fn tell_loss(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+        self.send_loss(core, clients);
+    }
+
     /// Relays the trade to the symbol's members, then publishes the resulting candles.
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         if self.statuses.passes(publication.place) {
@@ -453,8 +412,16 @@ impl Gateway for TradesGateway {
         }
     }
 
-    fn handle_notice(&mut self, core: &mut Core, _: &mut ByClient<Client>, notice: &BusNotice) {
+    fn handle_notice(
+        &mut self,
+        core: &mut Core,
+        clients: &mut ByClient<Client>,
+        notice: &BusNotice,
+    ) {
         self.statuses.note(core, notice);
+        if let BusNotice::Head(_) = notice {
+            self.tell_loss(core, clients);
+        }
     }
 
     fn poll_timeout(&self) -> Option<u64> {

@@ -91,7 +91,7 @@ pub use self::error::RedisError;
 pub use self::marks::says_lone_master;
 pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
 pub use self::settings::{REDIS_PORT, RedisEndpoint, RedisSettings, SENTINEL_PORT};
-pub use self::stream::RedisStreamSource;
+pub use self::stream::{RedisStreamSource, StreamReader, Trouble};
 
 /// The time that TLS, log-in and the question for the role may take together.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);

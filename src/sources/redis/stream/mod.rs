@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
-use self::reader::{BLOCK_MS, StreamReader, Trouble};
+use self::reader::BLOCK_MS;
+pub use self::reader::{StreamReader, Trouble};
 use super::connection::Connection;
 use super::error::{RedisError, Stop};
 use super::handshake::shown;

@@ -21,7 +21,7 @@ const DATA: &[u8] = b"data";
 
 /// The place of this process in a stream.
 #[derive(Debug)]
-pub(super) struct StreamReader {
+pub struct StreamReader {
     key: String,
     history_ms: u64,
     entries_max: usize,
@@ -49,7 +49,7 @@ enum Step {
 
 /// An answer that fits no command, or a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub enum Trouble {
     /// The words of the server.
     Refused(String),
     /// What is wrong with the answer.
@@ -58,7 +58,7 @@ pub(super) enum Trouble {
 
 impl StreamReader {
     /// A reader that begins with the entries of the last `history_ms` milliseconds.
-    pub(super) fn new(key: &str, history_ms: u64, payload_bytes_max: usize) -> Self {
+    pub fn new(key: &str, history_ms: u64, payload_bytes_max: usize) -> Self {
         Self {
             key: key.to_owned(),
             history_ms,
@@ -73,13 +73,13 @@ impl StreamReader {
     }
 
     /// Handles a new connection.
-    pub(super) fn connected(&mut self) {
+    pub fn connected(&mut self) {
         self.step = Step::Look;
         self.stands = false;
     }
 
     /// The next commands.
-    pub(super) fn commands(&self) -> Vec<Vec<String>> {
+    pub fn commands(&self) -> Vec<Vec<String>> {
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         let (key, after) = (&self.key[..], text(self.after));
         let first = match self.step {
@@ -101,7 +101,7 @@ impl StreamReader {
     ///
     /// # Errors
     /// The server refuses a command, or an answer has another form: this connection is of no use.
-    pub(super) fn take(
+    pub fn take(
         &mut self,
         answers: Vec<Value>,
         now_ms: u64,

@@ -1,0 +1,163 @@
+//! A Redis stream on a server that trims it, loses its newest entries in a failover, or has it deleted.
+//!
+//! No id is given twice, even in another life of the stream: nobody could tell two messages with one id apart.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use weirgate::feeds::StoredId;
+use weirgate::sources::redis::resp::Value;
+
+use super::redis::Item;
+
+/// The key.
+pub(crate) const KEY: &str = "ticks";
+/// Publishers choose ids of whole seconds, so that many entries share the first part of an id.
+const ID_STEP_MS: u64 = 1_000;
+
+/// How publishers choose ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ids {
+    /// The time, and a number.
+    Time,
+    /// A sequence number that goes on from the newest entry, and the time: as JetStream.
+    Sequence,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    ids: Ids,
+    /// The ids and the numbers of the messages.
+    entries: VecDeque<(StoredId, usize)>,
+    /// New ids are above.
+    last: StoredId,
+    /// The number of each id that was ever given.
+    numbers: BTreeMap<StoredId, usize>,
+    /// Time by which the server's clock is behind.
+    behind_ms: u64,
+    /// The stream is trimmed to so many entries.
+    len_max: usize,
+}
+
+impl Stream {
+    pub(crate) fn new(ids: Ids, len_max: usize) -> Self {
+        Self {
+            ids,
+            entries: VecDeque::new(),
+            last: StoredId { major: 0, minor: 0 },
+            numbers: BTreeMap::new(),
+            behind_ms: 0,
+            len_max,
+        }
+    }
+
+    /// Adds the message with this number.
+    pub(crate) fn add(&mut self, number: usize, unix_ms: u64) {
+        let now_ms = unix_ms - self.behind_ms;
+        let (major, minor) = match self.ids {
+            Ids::Time => (now_ms / ID_STEP_MS * ID_STEP_MS, 0),
+            Ids::Sequence => (self.last.major + 1, now_ms),
+        };
+        let mut id = StoredId { major, minor };
+        if id <= self.last {
+            id = StoredId {
+                minor: self.last.minor + 1,
+                ..self.last
+            };
+        }
+        while self.numbers.contains_key(&id) {
+            id.minor += 1;
+        }
+        self.last = id;
+        self.numbers.insert(id, number);
+        self.entries.push_back((id, number));
+        let excess = self.entries.len().saturating_sub(self.len_max);
+        self.trim(excess);
+    }
+
+    pub(crate) fn number_of(&self, id: StoredId) -> usize {
+        self.numbers[&id]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The oldest entries are gone.
+    pub(crate) fn trim(&mut self, count: usize) {
+        self.entries.drain(..count.min(self.len()));
+    }
+
+    /// `DEL`: the next ids are smaller if the clock is set back, or the publishers count from 1.
+    pub(crate) fn delete(&mut self, set_back_ms: u64) {
+        self.entries.clear();
+        self.last = StoredId { major: 0, minor: 0 };
+        self.behind_ms += set_back_ms;
+    }
+
+    /// Another server takes over, which lacks the newest entries and has another clock. Returns the
+    /// numbers of the messages that nobody will ever read again.
+    pub(crate) fn fail_over(&mut self, lacks: usize, behind_ms: u64) -> Vec<usize> {
+        let lacks = lacks.min(self.len());
+        let lost = self.entries.split_off(self.len() - lacks);
+        if let Some((id, _)) = self.entries.back() {
+            self.last = *id;
+        }
+        self.behind_ms = behind_ms;
+        lost.into_iter().map(|(_, number)| number).collect()
+    }
+
+    /// Executes a command of the reader.
+    pub(crate) fn answer(&self, command: &[String], items: &[Item], bytes_max: usize) -> Value {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let entry = |(id, number): &(StoredId, usize)| entry(*id, &items[*number], bytes_max);
+        match words[..] {
+            ["XREVRANGE", KEY, "+", "-", "COUNT", "1"] => {
+                Value::Array(self.entries.back().map(entry).into_iter().collect())
+            }
+            ["XRANGE", KEY, from, to] => {
+                let range = id_of(from)..=id_of(to);
+                let found = self.entries.iter().filter(|(id, _)| range.contains(id));
+                Value::Array(found.map(entry).collect())
+            }
+            ["XREAD", "COUNT", count, "BLOCK", _, "STREAMS", KEY, after] => {
+                let after = id_of(after);
+                let first = self.entries.partition_point(|(id, _)| *id <= after);
+                let count = count.parse().expect("a number");
+                let found: Vec<Value> =
+                    self.entries.range(first..).take(count).map(entry).collect();
+                if found.is_empty() {
+                    return Value::Nil;
+                }
+                Value::Array(vec![Value::Array(vec![bulk(KEY), Value::Array(found)])])
+            }
+            _ => panic!("not a command: {words:?}"),
+        }
+    }
+}
+
+fn id_of(text: &str) -> StoredId {
+    let (major, minor) = text.split_once('-').expect("an id");
+    StoredId {
+        major: major.parse().expect("a number"),
+        minor: minor.parse().expect("a number"),
+    }
+}
+
+fn bulk(text: &str) -> Value {
+    Value::Bulk(text.as_bytes().to_vec())
+}
+
+/// An entry as the connection hands it over: what is too long is cut behind the first byte over the limit.
+fn entry(id: StoredId, item: &Item, bytes_max: usize) -> Value {
+    let data = match item.payload.len() > bytes_max {
+        true => Value::Cut(item.payload[..=bytes_max].to_vec()),
+        false => Value::Bulk(item.payload.clone()),
+    };
+    let fields = match item.channel.is_empty() {
+        true => vec![bulk("another"), data],
+        false => vec![bulk("channel"), bulk(&item.channel), bulk("data"), data],
+    };
+    let id = format!("{}-{}", id.major, id.minor);
+    Value::Array(vec![bulk(&id), Value::Array(fields)])
+}

@@ -1,0 +1,127 @@
+//! An instance's connection to the server of a stream: commands go, answers come some time later.
+//! `StreamReader` and `StreamFeed` do the rest; what is here is what a session does around them.
+
+use weirgate::feeds::{BusEvent, Fault};
+use weirgate::hub::Now;
+use weirgate::sources::redis::StreamReader;
+use weirgate::sources::redis::resp::Value;
+use weirgate::sources::{StreamFeed, StreamSettings, Times, Told};
+
+use super::redis::Redis;
+use super::stream::KEY;
+use crate::world::Random;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct StreamLink {
+    reader: StreamReader,
+    feed: StreamFeed,
+    /// Tells this process apart from all others that read the stream.
+    process: u64,
+    payload_bytes_max: usize,
+    is_connected: bool,
+    /// Answers on their way.
+    answers: Option<Vec<Value>>,
+    is_down_told: bool,
+    /// Whether the process was ever up: no client comes before.
+    pub(crate) has_stood: bool,
+    /// The number behind the newest message that was read.
+    pub(crate) end: usize,
+}
+
+impl StreamLink {
+    pub(crate) fn new(settings: StreamSettings, payload_bytes_max: usize, process: u64) -> Self {
+        Self {
+            reader: StreamReader::new(KEY, settings.history_ms, payload_bytes_max),
+            feed: StreamFeed::new(settings, Times::MajorMs),
+            process,
+            payload_bytes_max,
+            is_connected: false,
+            answers: None,
+            is_down_told: false,
+            has_stood: false,
+            end: 0,
+        }
+    }
+
+    pub(crate) fn process(&self) -> u64 {
+        self.process
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
+    pub(crate) fn connect(&mut self) {
+        self.reader.connected();
+        self.is_connected = true;
+    }
+
+    /// The connection is lost, with the answers on it.
+    pub(crate) fn lose(&mut self) -> Vec<BusEvent> {
+        self.is_connected = false;
+        self.answers = None;
+        match std::mem::replace(&mut self.is_down_told, true) {
+            true => Vec::new(),
+            false => vec![BusEvent::Down(Fault("gone".to_owned()))],
+        }
+    }
+
+    /// The server executes the next commands, if it has no answer under way. Commands are sent together,
+    /// and others' commands may come between.
+    pub(crate) fn execute(&mut self, redis: &mut Redis, random: &mut Random) {
+        if !self.is_connected || self.answers.is_some() {
+            return;
+        }
+        let mut answers = Vec::new();
+        for command in self.reader.commands() {
+            let stream = redis.stream.as_mut().expect("a stream");
+            answers.push(stream.answer(&command, &redis.items, self.payload_bytes_max));
+            if random.chance(3) {
+                stream.trim(random.below(20) as usize);
+            }
+        }
+        self.answers = Some(answers);
+    }
+
+    /// Takes an answer: events, each with the number behind the newest message so far.
+    pub(crate) fn hand_over(&mut self, redis: &mut Redis, now: Now) -> Vec<(usize, BusEvent)> {
+        let Some(answers) = self.answers.take() else {
+            return Vec::new();
+        };
+        let mut told = Vec::new();
+        let now_ms = u64::try_from(now.unix_ms).expect("a time");
+        let taken = self.reader.take(answers, now_ms, &mut told);
+        taken.expect("good answers");
+        let mut events = Vec::new();
+        for told in told {
+            self.note(redis, &told);
+            if told == Told::Stands {
+                (self.has_stood, self.is_down_told) = (true, false);
+                events.push((self.end, BusEvent::Up));
+            }
+            let event = self.feed.event(now, told);
+            events.extend(event.map(|event| (self.end, event)));
+        }
+        events
+    }
+
+    /// Notes what was read. What is up to the head was lost, or is older than all that was read.
+    fn note(&mut self, redis: &mut Redis, told: &Told) {
+        let id = match told {
+            Told::Message { id, .. } | Told::Head(id) => *id,
+            Told::Lost => return redis.forget_gone(self.process),
+            Told::Bad(_) | Told::Stands => return,
+        };
+        let number = redis.stream.as_ref().expect("a stream").number_of(id);
+        let is_head = matches!(told, Told::Head(_));
+        if !is_head {
+            assert!(number >= self.end, "{number} was read before {}", self.end);
+            redis.items[number].read_by.push(self.process);
+        }
+        // Junk has no position, so nobody is told of a loss before.
+        if is_head || !redis.items[number].is_junk {
+            self.end = self.end.max(number + 1);
+        }
+    }
+}
