@@ -108,6 +108,8 @@ pub(super) struct History {
     forgotten: u64,
     /// The number of the newest message that was left out.
     left_out: u64,
+    /// The number of the newest message of which only the position is known.
+    unread: u64,
     /// Memory of the messages.
     bytes: usize,
     /// The number of the first entry whose encodings are not counted yet.
@@ -126,6 +128,7 @@ impl History {
             names: Names::new(limits.bytes_max / NAMES_SHARE),
             forgotten: 0,
             left_out: 0,
+            unread: 0,
             bytes: 0,
             uncounted: 0,
             look_us: None,
@@ -145,7 +148,7 @@ impl History {
     /// Handles the position of the newest message of a stream, which is not kept.
     pub(super) fn begin(&mut self, position: Position) {
         if self.places.newest() != Some(position) {
-            self.places.next(position);
+            self.unread = self.places.next(position).unwrap_or(self.unread);
         }
     }
 
@@ -264,6 +267,10 @@ impl History {
 
     /// Whether every message of a name after a position is there.
     fn judge(&self, since: u64, first: usize, wanted: &Wanted<'_>) -> Outcome {
+        // Between two copies of a message that was never read: nobody has the second.
+        if since < self.unread {
+            return Err(NotRecovered::Window);
+        }
         let known = self.names.get(wanted.name);
         let (id, is_forgotten) = match (wanted.patterns, known) {
             (Some(_), _) => (None, since < self.forgotten),

@@ -478,6 +478,18 @@ fn a_stream_without_young_messages_has_a_position() {
 }
 
 #[test]
+fn a_client_between_two_copies_of_the_head_is_told_that_the_second_is_not_there() {
+    let mut bench = Bench::of_a_stream(1 << 20);
+    bench.history.begin(stored(5, 50));
+    bench.store("a", "6", stored(6, 60));
+    let topic = TopicName::from("a".to_owned());
+    let since = format!("{}.1", stored(5, 50));
+    let wanted = [Wanted::exact(&topic)];
+    let (_, outcomes) = bench.history.missed(&since, &wanted, 1 << 20, NO_VARIANT);
+    assert_eq!(outcomes, [Err(NotRecovered::Window)]);
+}
+
+#[test]
 fn ids_are_remembered_longer_than_messages_up_to_a_number() {
     let mut bench = Bench::of_a_stream(1 << 26);
     let count = FORGOTTEN_IDS_MAX as u64 + 100;
