@@ -28,6 +28,8 @@ pub(crate) struct Counts {
     /// Names recovered on another instance than the last one.
     pub(crate) elsewhere: u64,
     pub(crate) losses_told: u64,
+    /// Names recovered with a stream as the bus.
+    pub(crate) of_streams: u64,
     pub(crate) why: BTreeMap<String, u64>,
 }
 
@@ -468,6 +470,9 @@ impl<C: Contract> Run<C> {
         };
         for met in self.clients.iter().map(|client| &client.met) {
             counts.recovered += met.recovered;
+            if self.redis.stream.is_some() {
+                counts.of_streams += met.recovered;
+            }
             counts.replayed += met.replayed;
             counts.live += met.live;
             counts.losses_told += met.losses_told;
