@@ -55,6 +55,9 @@ pub struct Core {
     pub(super) no_room: FairQueue<SessionKey>,
     /// Whether room may have become free since the last search in `no_room` without success.
     pub(super) room_was_freed: bool,
+    /// The history is read from the bus, and clients get none of its messages as they come: no position is
+    /// told, and nobody resumes.
+    pub(super) is_filling: bool,
     /// Message bytes of all clients since [`super::Hub::renew_reading`].
     pub(super) message_bytes: usize,
     pub(super) drain: Option<Drain>,
@@ -101,6 +104,7 @@ impl Core {
             next_turn: FairQueue::default(),
             no_room: FairQueue::default(),
             room_was_freed: false,
+            is_filling: false,
             message_bytes: 0,
             drain: None,
             busy: HashSet::default(),

@@ -25,9 +25,10 @@ impl Core {
     }
 
     /// The position of the newest message, for a client with everything before in the send queue;
-    /// `None` without a history, or while the feed does not stand.
+    /// `None` without a history, while the feed does not stand, or while the history is filled.
     pub fn position(&self) -> Option<Position> {
-        self.history.as_ref()?.position()
+        let history = self.history.as_ref().filter(|_| !self.is_filling);
+        history?.position()
     }
 
     /// Finds the messages of these names after the position `since`, a client's text of any kind.
@@ -63,7 +64,7 @@ impl Core {
         count: usize,
         variant: Variant<'_>,
     ) -> Result<Missed, NotRecovered> {
-        let Some(history) = &mut self.history else {
+        let Some(history) = self.history.as_mut().filter(|_| !self.is_filling) else {
             return Ok(Missed::default());
         };
         let newest = history.newest(wanted, count, RESUME_BYTES_MAX, variant)?;
@@ -142,6 +143,9 @@ impl Core {
         let Some(history) = self.history.as_mut().filter(|_| may_resume) else {
             return refused(NotRecovered::Off);
         };
+        if self.is_filling {
+            return refused(NotRecovered::Epoch);
+        }
         let (missed, outcomes) = history.missed(since, wanted, RESUME_BYTES_MAX, variant);
         match self.check_waiting(missed) {
             Ok(missed) => (missed, outcomes),
@@ -162,6 +166,7 @@ impl Core {
             && let Some(history) = &mut self.history
         {
             let is_left_out = matches!(publication.place, Place::LeftOut(_));
+            self.is_filling |= !publication.deliver && !is_left_out;
             let frame = Some(&publication.frame).filter(|_| !is_left_out);
             history.keep(self.now.mono_us, position, &publication.topic, frame);
             self.count_history();
@@ -177,6 +182,7 @@ impl Core {
             BusNotice::Mark { names, mark, count } => history.mark(*names, *mark, *count),
             BusNotice::Head(position) => history.begin(*position),
             BusNotice::Gap => history.gap(),
+            BusNotice::Up => self.is_filling = false,
             BusNotice::Skipped { topic, place } => {
                 if let Some(position) = place.position() {
                     history.keep(self.now.mono_us, position, topic, None);

@@ -13,6 +13,9 @@ use super::stream_link::StreamLink;
 use crate::world::client::request;
 use crate::world::{Random, World};
 
+/// Clients wait at most so long for the history of a stream. Shorter than with the product, as all else.
+const ACCEPT_WAIT_US: u64 = 1_000_000;
+
 /// What a message to a client was made from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tag {
@@ -38,6 +41,8 @@ pub(crate) struct Instance<C: Contract> {
     pub(crate) setup: Setup,
     /// The number behind the last message that the hub has.
     end: usize,
+    /// From here on clients wait no longer for the history.
+    accepts_us: u64,
     /// Steps up to the end of the process, in a stop.
     pub(crate) stops_in: Option<u32>,
 }
@@ -73,6 +78,7 @@ impl<C: Contract> Instance<C> {
             world,
             setup,
             end,
+            accepts_us: now.mono_us + ACCEPT_WAIT_US,
             stops_in: None,
         }
     }
@@ -90,13 +96,14 @@ impl<C: Contract> Instance<C> {
         }
     }
 
-    /// Whether the reactor takes clients: not before the history was read from the stream.
+    /// Whether the reactor takes clients: not before the history was read from the stream, unless that takes
+    /// long.
     pub(crate) fn takes_clients(&self) -> bool {
-        let has_stood = match &self.bus {
-            Bus::PubSub(_) => true,
-            Bus::Stream(link) => link.has_stood,
+        let waits = match &self.bus {
+            Bus::PubSub(_) => false,
+            Bus::Stream(link) => !link.has_stood && self.world.now.mono_us < self.accepts_us,
         };
-        has_stood && self.stops_in.is_none()
+        !waits && self.stops_in.is_none()
     }
 
     pub(crate) fn is_connected(&self) -> bool {
