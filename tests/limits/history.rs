@@ -53,7 +53,7 @@ pub(crate) const HISTORY: &[Fixed] = &[
             "src/hub/history/places.rs",
             "FORGOTTEN_IDS_MAX: usize = 65_536;",
         ),
-        test: "src/hub/history/tests.rs::ids_are_remembered_longer_than_messages_up_to_a_number",
+        test: "src/hub/history/tests/streams.rs::ids_are_remembered_longer_than_messages_up_to_a_number",
     },
     Fixed {
         what: "Names without a kept message that the history remembers, to know that nothing came",
