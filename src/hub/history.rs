@@ -31,9 +31,11 @@ const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<Frame>() + size_of::<S
 const VARIANT_BYTES: usize = size_of::<(TopicName, Arc<Frame>)>() + size_of::<Frame>();
 /// Messages forgotten for their age, or measured again, in one call.
 const STEPS_MAX: usize = 4_096;
-/// How long after a message the encodings are counted: fast clients have the message by then. Messages
-/// stay so much longer at most, so that they are forgotten many at a time.
-const LATE_US: u64 = 200_000;
+/// How long after a message the encodings are counted, twice: fast clients have the message by the first time,
+/// slow clients by the second.
+const LATE_US: [u64; 2] = [200_000, 5_000_000];
+/// The least time between two looks, so that messages are counted and forgotten many at a time.
+const LOOK_INTERVAL_US: u64 = 200_000;
 
 /// A message of the feed.
 #[derive(Debug)]
@@ -112,8 +114,8 @@ pub(super) struct History {
     unread: u64,
     /// Memory of the messages.
     bytes: usize,
-    /// The number of the first entry whose encodings are not counted yet.
-    uncounted: u64,
+    /// The number of the first entry whose encodings are not counted yet, for the first and the second time.
+    uncounted: [u64; LATE_US.len()],
     /// The time of the next look.
     look_us: Option<u64>,
 }
@@ -130,7 +132,7 @@ impl History {
             left_out: 0,
             unread: 0,
             bytes: 0,
-            uncounted: 0,
+            uncounted: [0; LATE_US.len()],
             look_us: None,
         })
     }
@@ -182,7 +184,7 @@ impl History {
         if is_shared {
             self.measure(self.entries.len() - 2);
         }
-        let look_us = now_us.saturating_add(LATE_US);
+        let look_us = now_us.saturating_add(LOOK_INTERVAL_US);
         self.look_us.get_or_insert(look_us);
         self.forget_excess();
     }
@@ -333,22 +335,39 @@ impl History {
             }
             self.forget_oldest();
         }
-        let first = self.first_uncounted();
-        for at in first..self.entries.len().min(first + STEPS_MAX) {
-            let entry = &self.entries[at];
-            if entry.kept_us + LATE_US > now_us {
-                break;
-            }
-            self.uncounted = entry.number + 1;
-            self.measure(at);
+        for (time, late_us) in LATE_US.into_iter().enumerate() {
+            self.count_late(time, now_us.saturating_sub(late_us));
         }
         self.forget_excess();
+        self.look_us = self.next_due_us().map(|due| match due > now_us {
+            true => due.max(now_us + LOOK_INTERVAL_US),
+            false => now_us,
+        });
+    }
+
+    /// Counts the encodings of the messages up to a time of arrival, for the first or the second time.
+    fn count_late(&mut self, time: usize, until_us: u64) {
+        let first = self.first_uncounted(time);
+        for at in first..self.entries.len().min(first + STEPS_MAX) {
+            let entry = &self.entries[at];
+            if entry.kept_us > until_us {
+                break;
+            }
+            self.uncounted[time] = entry.number + 1;
+            self.measure(at);
+        }
+    }
+
+    /// The time at which the next message is too old, or is to be counted.
+    fn next_due_us(&self) -> Option<u64> {
+        let after = |entry: &Entry, us: u64| entry.kept_us.saturating_add(us);
         let oldest = self.entries.front();
-        let too_old = oldest.map(|entry| entry.kept_us.saturating_add(self.limits.keep_us));
-        let uncounted = self.entries.get(self.first_uncounted());
-        let uncounted = uncounted.map(|entry| entry.kept_us);
-        let due = too_old.into_iter().chain(uncounted).min();
-        self.look_us = due.map(|due| due.saturating_add(LATE_US));
+        let too_old = oldest.map(|entry| after(entry, self.limits.keep_us));
+        let uncounted = LATE_US.into_iter().enumerate().filter_map(|(time, us)| {
+            let entry = self.entries.get(self.first_uncounted(time))?;
+            Some(after(entry, us))
+        });
+        uncounted.chain(too_old).min()
     }
 
     /// Counts the memory of an entry again. A frame of several entries counts with the newest of them, which
@@ -369,8 +388,9 @@ impl History {
         if let Some(entry) = self.entries.get(first)
             && !missed.frames.is_empty()
         {
-            self.uncounted = self.uncounted.min(entry.number);
-            let due = now_us.saturating_add(LATE_US);
+            let first = entry.number;
+            self.uncounted = self.uncounted.map(|uncounted| uncounted.min(first));
+            let due = now_us.saturating_add(LOOK_INTERVAL_US);
             self.look_us = Some(self.look_us.map_or(due, |look| look.min(due)));
         }
     }
@@ -389,8 +409,8 @@ impl History {
         self.bytes + self.names.bytes()
     }
 
-    fn first_uncounted(&self) -> usize {
-        let uncounted = self.uncounted;
+    fn first_uncounted(&self, time: usize) -> usize {
+        let uncounted = self.uncounted[time];
         self.entries
             .partition_point(|entry| entry.number < uncounted)
     }
