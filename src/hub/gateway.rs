@@ -197,7 +197,8 @@ pub trait Gateway {
         let _ = (core, topic);
     }
 
-    /// Tells clients of a loss of the bus, if some may not know. Called before each publication with a position.
+    /// Tells clients of a loss of the bus, if some may not know. Called before each publication with a
+    /// position, and behind the notices with a position.
     fn tell_loss(&mut self, core: &mut Core, clients: &mut ByClient<Self::Client>) {
         let _ = (core, clients);
     }

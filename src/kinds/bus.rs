@@ -1,15 +1,18 @@
 //! The bus of a gateway, from its settings: which bus URLs name, and the settings of the NATS and Redis
 //! sources.
 
+use std::sync::Arc;
+
 use crate::auth::{Acl, is_pattern};
 use crate::feeds::Subscription;
 use crate::run::{Question, RunError};
 use crate::settings::{Checked, SecretUrl};
-use crate::sources::StreamSettings;
 use crate::sources::nats::{self, Credentials, NatsNeeds, NatsSettings, Tls};
 use crate::sources::redis::{
-    self, REDIS_PORT, RedisEndpoint, RedisError, RedisNeeds, RedisSettings,
+    self, REDIS_PORT, RedisEndpoint, RedisError, RedisNeeds, RedisSettings, RedisStreamSource,
 };
+use crate::sources::{Source, StreamSettings};
+use crate::telemetry::BusStatus;
 
 /// The URL schemes of a bus that may be Redis or NATS.
 pub(super) const SCHEMES: &[&str] = &["redis", "rediss", "nats", "tls"];
@@ -217,6 +220,24 @@ pub(super) fn stream_settings(checked: &Checked) -> Option<StreamSettings> {
         history_ms: checked.number("history-ms"),
         only: None,
     })
+}
+
+/// The source of a Redis stream, and its check for `--check --connect`.
+///
+/// # Errors
+/// The certificates to trust cannot be read, or the system has no descriptor left.
+pub(super) fn redis_stream(
+    settings: RedisSettings,
+    stream: StreamSettings,
+    status: Arc<BusStatus>,
+) -> Result<(Box<dyn Source>, Question), RedisError> {
+    let needs = RedisNeeds {
+        stream: Some(stream.name.clone()),
+        ..RedisNeeds::default()
+    };
+    let question = redis_question(&settings, needs);
+    let source = RedisStreamSource::new(settings, stream, status)?;
+    Ok((Box::new(source), question))
 }
 
 /// The check of Redis for `--check --connect`.

@@ -58,7 +58,6 @@ pub struct StreamFeed {
     settings: StreamSettings,
     /// Tells positions of another stream apart.
     names: u32,
-    /// The unit of the first part of an id that is a time.
     times: Times,
     lines: LogBudget,
 }
@@ -83,13 +82,14 @@ impl StreamFeed {
         }
     }
 
-    /// Hands over what a reader said.
+    /// Hands over what a reader said about bytes that were read at `received`.
     ///
     /// # Errors
     /// The loop is gone.
     pub(super) fn tell<E: Error>(
         &mut self,
         relay: &mut Relay<E>,
+        received: Now,
         told: Told,
     ) -> Result<(), LoopGone> {
         if told == Told::Stands {
@@ -97,7 +97,7 @@ impl StreamFeed {
             let stream = shown(&self.settings.name);
             tracing::info!(stream, away_ms, "reading the stream");
         }
-        match self.event(relay.link.now(), told) {
+        match self.event(received, told) {
             Some(event) => relay.link.send(event),
             None => Ok(()),
         }
@@ -181,4 +181,41 @@ impl StreamFeed {
             );
         }
     }
+}
+
+/// Checks what a reader said about a stream whose payloads are serial numbers below `end`: no message is
+/// missing without a loss, except for the `unreadable` ones, and none came twice. Returns the newest serial
+/// number.
+#[cfg(test)]
+pub(super) fn check_told(told: &[Told], unreadable: &[u64], end: u64) -> Option<u64> {
+    let assert_unreadable = |mut serials: std::ops::Range<u64>| {
+        let lost = serials.find(|serial| !unreadable.contains(serial));
+        assert_eq!(lost, None, "before {}", serials.end);
+    };
+    let (mut next, mut has_stood, mut newest) = (None, false, None);
+    for told in told {
+        match told {
+            Told::Lost => (next, newest) = (None, None),
+            Told::Stands => has_stood = true,
+            Told::Head(id) => newest = Some(*id),
+            Told::Bad(why) => panic!("{why}"),
+            Told::Message {
+                id,
+                payload,
+                is_old,
+                ..
+            } => {
+                let text = String::from_utf8_lossy(payload);
+                let serial: u64 = text.parse().expect("a number");
+                let from = next.unwrap_or(serial);
+                assert!(serial >= from, "{serial} came twice");
+                assert_unreadable(from..serial);
+                assert!(newest.replace(*id) < Some(*id), "{serial} out of order");
+                assert_eq!(*is_old, !has_stood, "{serial}");
+                next = Some(serial + 1);
+            }
+        }
+    }
+    assert_unreadable(next.unwrap_or(end)..end);
+    next.and_then(|next| next.checked_sub(1))
 }

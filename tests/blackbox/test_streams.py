@@ -128,9 +128,8 @@ async def subscribe(instance, feed, names, **since):
 
 async def test_all_instances_are_killed_and_nothing_is_lost(start, feed):
     """The first clients of the new processes come before the stream is read: they wait for a moment."""
-    one, other = start(feed), start(feed)
-    await ready(one, other)
     await feed.publish("QUIET", 7)
+    one, other = start(feed), start(feed)
     client, answer = await subscribe(one, feed, ["A", "QUIET", "NEVER"])
     assert "pos" in answer
     await feed.publish("A", *range(3))
@@ -217,9 +216,8 @@ async def test_what_the_stream_has_lost_is_told(start, feed, how):
 
 
 async def test_the_position_of_another_stream_is_bad(start, feed):
-    one = start(feed)
-    await ready(one)
     await feed.publish("A", 0)
+    one = start(feed)
     client, _ = await subscribe(one, feed, ["A"])
     _, answer = await subscribe(one, feed, ["A"], since="s" + client.pos[1:].replace(client.pos[1], "1", 1) + "1")
     assert recovered(feed.kind, answer)[0] is False, answer

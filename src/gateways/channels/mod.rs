@@ -445,12 +445,8 @@ impl Gateway for ChannelsGateway {
             }
             BusNotice::Down => self.down(core, clients),
             BusNotice::Gap => self.lost(core, clients),
-            BusNotice::Skipped { topic, place } => {
-                self.skipped(core, topic, *place);
-                self.tell_loss(core, clients);
-            }
-            BusNotice::Head(_) => self.tell_loss(core, clients),
-            BusNotice::Mark { .. } => {}
+            BusNotice::Skipped { topic, place } => self.skipped(core, topic, *place),
+            BusNotice::Mark { .. } | BusNotice::Head(_) => {}
             BusNotice::Settled {
                 topic,
                 number,

@@ -13,13 +13,6 @@ impl TradesGateway {
             .handle_timeout(core, clients, holds, answer::status);
     }
 
-    /// Tells all clients of a loss now, if some may not know.
-    pub(super) fn send_loss(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        let holds = |_: &Core, _, client: &Client| client.holds_trades();
-        self.statuses
-            .tell_loss(core, clients, holds, answer::status);
-    }
-
     /// Handles the end of a topic's last member.
     pub(super) fn unwatch(&mut self, core: &Core, topic: &TopicName) {
         if let Some(candles) = &mut self.candles

@@ -397,7 +397,9 @@ impl Gateway for TradesGateway {
     }
 
     fn tell_loss(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        self.send_loss(core, clients);
+        let holds = |_: &Core, _, client: &Client| client.holds_trades();
+        self.statuses
+            .tell_loss(core, clients, holds, answer::status);
     }
 
     /// Relays the trade to the symbol's members, then publishes the resulting candles.
@@ -412,16 +414,8 @@ impl Gateway for TradesGateway {
         }
     }
 
-    fn handle_notice(
-        &mut self,
-        core: &mut Core,
-        clients: &mut ByClient<Client>,
-        notice: &BusNotice,
-    ) {
+    fn handle_notice(&mut self, core: &mut Core, _: &mut ByClient<Client>, notice: &BusNotice) {
         self.statuses.note(core, notice);
-        if let BusNotice::Head(_) = notice {
-            self.tell_loss(core, clients);
-        }
     }
 
     fn poll_timeout(&self) -> Option<u64> {

@@ -7,14 +7,14 @@ use super::rows::{history_names, syntax};
 use crate::auth::{Acl, NameError, NameSyntax};
 use crate::feeds::Subscription;
 use crate::kinds::bus::{
-    self, Bus, BusRows, nats_question, redis_needs, redis_question, stream_settings,
+    self, Bus, BusRows, nats_question, redis_needs, redis_question, redis_stream, stream_settings,
 };
 use crate::run::{Question, RunError};
 use crate::settings::Checked;
 use crate::sources::nats::{
     NatsNeeds, NatsSettings, NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle,
 };
-use crate::sources::redis::{RedisNeeds, RedisSettings, RedisSource, RedisStreamSource};
+use crate::sources::redis::{RedisSettings, RedisSource};
 use crate::sources::{BusInterest, KeptFeed, Source, StreamSettings};
 use crate::telemetry::BusStatus;
 
@@ -119,14 +119,10 @@ impl ChannelsBus {
         status: Arc<BusStatus>,
     ) -> Result<OpenBus, RunError> {
         settings.payload_bytes_max = self.payload_bytes_max;
-        let needs = RedisNeeds {
-            stream: Some(stream.name.clone()),
-            ..RedisNeeds::default()
-        };
-        let question = redis_question(&settings, needs);
-        let source = RedisStreamSource::new(settings, stream, status);
+        let opened = redis_stream(settings, stream, status);
+        let (source, question) = opened.map_err(|error| self.rows.redis_error(error))?;
         Ok(OpenBus {
-            source: Box::new(source.map_err(|error| self.rows.redis_error(error))?),
+            source,
             interest: None,
             shown: ("Redis", self.bus.address()),
             question,

@@ -6,14 +6,14 @@ use super::CHANNELS;
 use super::bus::wrong_history_name;
 use super::bus::{ChannelsBus, OpenBus};
 use super::pages::{BusName, health_route, stats_head};
-use super::rows::{conflated, kept_names as names_of, syntax};
+use super::rows::{conflated, kept_names, syntax};
 use crate::auth::{Acl, Authenticator, NamePatterns, NameSyntax};
 use crate::base::Clock;
 use crate::feeds::Subscription;
 use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use crate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
-    Interest, KeptNames,
+    KeptNames,
 };
 use crate::http::{ClientModule, FrontPage, StatusCode, client_routes};
 use crate::hub::{FrameBytes, TopicName};
@@ -75,7 +75,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
         true => gateway.with_retained(retained_bytes_max),
         false => gateway,
     };
-    let gateway = match kept_names(checked)? {
+    let gateway = match kept_feed(checked)? {
         Some(names) => gateway.with_kept(names),
         None => gateway,
     };
@@ -139,8 +139,8 @@ fn conflated_names(checked: &Checked) -> Result<Option<NamePatterns>, RunError> 
 }
 
 /// The names of the kept feed; `None` without a history.
-fn kept_names(checked: &Checked) -> Result<Option<KeptNames>, RunError> {
-    let names = names_of(checked);
+fn kept_feed(checked: &Checked) -> Result<Option<KeptNames>, RunError> {
+    let names = kept_names(checked);
     if names.is_empty() {
         return Ok(None);
     }
@@ -201,30 +201,20 @@ fn gateway_settings(
 /// Carries out an output of the gateway: passes the interest of the clients to the bus, unless the whole
 /// stream is read.
 fn carry_out(interest: Option<&BusInterest>, syntax: NameSyntax, output: ChannelsOutput) {
-    let Interest {
-        name,
-        wanted,
-        number,
-    } = match output {
-        ChannelsOutput::Interest(change) => change,
-        ChannelsOutput::Retained(request) => {
-            let Some(interest) = interest else { return };
-            let subscription = subscription(syntax, &request.name);
-            return match request.wanted {
-                true => interest.ask_retained(subscription, request.number),
-                false => interest.forget_retained(&subscription),
-            };
-        }
-        ChannelsOutput::GapTold { clients } => {
+    let ask = |name: &TopicName| subscription(syntax, name);
+    match (output, interest) {
+        (ChannelsOutput::GapTold { clients }, _) => {
             tracing::warn!(clients, "told clients of the loss: each misses one seq");
-            return;
         }
-    };
-    let subscription = subscription(syntax, &name);
-    let Some(interest) = interest else { return };
-    match wanted {
-        true => interest.subscribe_numbered(subscription, number),
-        false => interest.unsubscribe(subscription),
+        (_, None) => {}
+        (ChannelsOutput::Retained(request), Some(interest)) => match request.wanted {
+            true => interest.ask_retained(ask(&request.name), request.number),
+            false => interest.forget_retained(&ask(&request.name)),
+        },
+        (ChannelsOutput::Interest(change), Some(interest)) => match change.wanted {
+            true => interest.subscribe_numbered(ask(&change.name), change.number),
+            false => interest.unsubscribe(ask(&change.name)),
+        },
     }
 }
 

@@ -15,10 +15,10 @@ use crate::gateways::{
 use crate::http::{ClientModule, FrontPage, StatusCode, client_routes};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::{access_metrics, authenticator, warn_of};
-use crate::kinds::bus::{REDIS, redis_question, shown_redis, stream_settings};
+use crate::kinds::bus::{REDIS, redis_question, redis_stream, shown_redis, stream_settings};
 use crate::run::{CommonSettings, Parts, Prepared, Question, RunError, say};
 use crate::settings::Checked;
-use crate::sources::redis::{RedisNeeds, RedisSettings, RedisSource, RedisStreamSource};
+use crate::sources::redis::{RedisNeeds, RedisSettings, RedisSource};
 use crate::sources::{KeptFeed, Source, StreamSettings};
 use crate::telemetry::{BusStatus, GatewayMetric, names};
 
@@ -114,18 +114,12 @@ fn bus(
     let status = Arc::clone(status);
     let wrong = |error| REDIS.redis_error(error);
     if let Some(stream) = stream_settings(checked) {
-        let needs = RedisNeeds {
-            stream: Some(stream.name.clone()),
-            ..RedisNeeds::default()
-        };
-        let question = redis_question(&redis, needs);
         let only = NamePatterns::new(NameSyntax::Redis, &[PATTERN.to_owned()]);
         let stream = StreamSettings {
             only: only.ok(),
             ..stream
         };
-        let source = RedisStreamSource::new(redis, stream, status).map_err(wrong)?;
-        return Ok((Box::new(source), question));
+        return redis_stream(redis, stream, status).map_err(wrong);
     }
     let marks_wanted = has_history.then(|| Subscription::channel(marks.as_str()));
     let needs = RedisNeeds {

@@ -38,6 +38,7 @@ mod session;
 mod stream;
 pub(super) mod wire;
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,15 +46,16 @@ pub use self::stream::NatsStreamSource;
 
 use self::publishing::Publishing;
 use self::session::{Session, State};
-use self::wire::{Patience, Wire};
+use self::wire::Wire;
 use super::error::{NatsError, Stop};
 use super::servers::{Second, Servers};
 use super::settings::NatsSettings;
-use crate::base::{LogBudget, Wake};
+use crate::base::{LogBudget, Now, Wake};
 use crate::feeds::BusEvent;
 use crate::sources::KeptFeed;
 use crate::sources::interest::{self, BusInterest, Wishes};
 use crate::sources::ledger::Ledger;
+use crate::sources::outage::shown;
 use crate::sources::publisher::{self, Publisher};
 use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::sources::socket::Waiter;
@@ -61,6 +63,23 @@ use crate::telemetry::BusStatus;
 
 /// The limit on log lines about subjects, a second.
 const LINES_PER_SECOND: u32 = 5;
+
+/// The beginning of subjects for answers. Nobody else can guess an inbox: the keys of the hasher are random.
+fn inbox() -> String {
+    let [one, other] = [0, 1].map(|n| RandomState::new().hash_one(n));
+    format!("_INBOX.{one:016x}{other:016x}")
+}
+
+/// Logs an error of the server that belongs to nothing else.
+fn log_error(lines: &mut LogBudget, now: Now, words: &str) {
+    if let Some(line) = lines.line(now) {
+        tracing::warn!(
+            error = shown(words),
+            lines_left_out = line.suppressed,
+            "nats-server reported an error"
+        );
+    }
+}
 
 /// Settings of a [`NatsSubjectsSource`].
 #[derive(Clone)]
@@ -248,14 +267,9 @@ impl Bus for NatsSubjectsSource {
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
         self.wishes.take_into(&mut self.ledger);
         self.has_stood = false;
-        let (settings, waiter) = (&self.settings, &mut self.waiter);
-        let nats = &settings.nats;
-        let connected = self.servers.connect(nats, |endpoint| {
-            let bytes_max = settings.payload_bytes_max;
-            let mut wire = Wire::open(waiter, endpoint, nats, bytes_max, Patience::USUAL)?;
-            let told = std::mem::take(&mut wire.neighbours);
-            Ok((wire, told))
-        });
+        let bytes_max = self.settings.payload_bytes_max;
+        let nats = &self.settings.nats;
+        let connected = Wire::to_first(&mut self.servers, &mut self.waiter, nats, bytes_max);
         let stop = match connected {
             Ok((mut wire, used)) => {
                 let others = self.servers.others(nats, &used);

@@ -6,7 +6,6 @@
 //! until then.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use sonic_rs::JsonValueTrait;
 
 use super::super::api::first_stream;
+use super::inbox;
 use super::last_values::{LastValues, Next};
 use super::protocol::{self, Delivery};
 use crate::sources::interest::Question;
@@ -80,10 +80,8 @@ pub(super) enum Told {
 impl Retained {
     /// Makes an empty list; `values_max` is the limit on values sent for a pattern.
     pub(super) fn new(values_max: usize) -> Self {
-        // Nobody else can guess the inbox: the keys of the hasher are random.
-        let [one, other] = [0, 1].map(|n| RandomState::new().hash_one(n));
         Self {
-            inbox: format!("_INBOX.{one:016x}{other:016x}"),
+            inbox: inbox(),
             values_max,
             asked: HashMap::new(),
             line: VecDeque::new(),

@@ -9,6 +9,7 @@ use super::super::error::{NatsError, Stop};
 use super::super::refusals::refused;
 use super::super::servers::Second;
 use super::super::settings::NatsSettings;
+use super::log_error;
 use super::protocol::{self, Delivery, Op, Sids};
 use super::publishing::{Publishing, QUEUED_BYTES_MAX};
 use super::retained::{Retained, Told};
@@ -411,7 +412,7 @@ impl Session<'_> {
             {
                 asked.words = Some(shown(&words));
             }
-            self.log_error(&words);
+            log_error(self.lines, self.relay.link.now(), &words);
             self.state.last_words = Some(shown(&words));
             return Ok(());
         };
@@ -430,7 +431,7 @@ impl Session<'_> {
             self.state.sids.remove(&subscription.name);
             return self.tell_refused(subscription, number, "the permission was taken away");
         }
-        self.log_error(&words);
+        log_error(self.lines, self.relay.link.now(), &words);
         Ok(())
     }
 
@@ -462,22 +463,8 @@ impl Session<'_> {
         })?)
     }
 
-    fn log_error(&mut self, words: &str) {
-        if let Some(line) = self.lines.line(self.relay.link.now()) {
-            tracing::warn!(
-                error = shown(words),
-                lines_left_out = line.suppressed,
-                "nats-server reported an error"
-            );
-        }
-    }
-
     fn lost(&self, error: &io::Error) -> Stop {
-        let reason = match &self.state.last_words {
-            Some(words) => format!("{error}: {words}"),
-            None => error.to_string(),
-        };
-        NatsError::Ended { reason }.into()
+        NatsError::ended(error, self.state.last_words.as_deref()).into()
     }
 
     fn wrong(&self, what: &str) -> Stop {

@@ -2,6 +2,7 @@
 //! than the timeouts.
 
 use std::io::{self, ErrorKind, Read};
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use sonic_rs::{JsonValueMutTrait, JsonValueTrait};
 
 use super::super::access::Login;
 use super::super::error::NatsError;
+use super::super::servers::Servers;
 use super::super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
 use super::super::tls;
 use super::protocol::{self, Op, Reader};
@@ -29,7 +31,7 @@ pub(in crate::sources::nats) struct Patience {
 
 impl Patience {
     /// The limits for a connection in normal use.
-    pub(super) const USUAL: Self = Self {
+    const USUAL: Self = Self {
         connect: Duration::from_secs(1),
         handshake: Duration::from_secs(2),
     };
@@ -41,7 +43,7 @@ pub(in crate::sources::nats) struct Wire {
     /// Without user and password.
     pub(super) url: String,
     /// The other servers of the cluster, announced by this server.
-    pub(super) neighbours: Vec<Endpoint>,
+    neighbours: Vec<Endpoint>,
     /// The server is part of a cluster, or may become so.
     pub(super) is_clustered: bool,
     /// The largest message that the server takes, bytes.
@@ -50,6 +52,21 @@ pub(in crate::sources::nats) struct Wire {
 }
 
 impl Wire {
+    /// Connects to the first server that accepts, each tried once. Returns the server too.
+    pub(super) fn to_first(
+        servers: &mut Servers,
+        waiter: &mut Waiter,
+        settings: &NatsSettings,
+        payload_bytes_max: usize,
+    ) -> Result<(Self, Endpoint), NatsError> {
+        servers.connect(settings, |endpoint| {
+            let bytes_max = payload_bytes_max;
+            let mut wire = Self::open(waiter, endpoint, settings, bytes_max, Patience::USUAL)?;
+            let told = mem::take(&mut wire.neighbours);
+            Ok((wire, told))
+        })
+    }
+
     /// Connects and logs in.
     pub(in crate::sources::nats) fn open(
         waiter: &mut Waiter,

@@ -73,17 +73,13 @@ impl RedisStreamSource {
         })
     }
 
-    fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Stop {
-        let connected = connect(
+    fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
+        let (mut connection, _, master) = connect(
             &mut self.waiter,
             &self.settings,
             self.tls.as_ref(),
             &mut self.first_sentinel,
-        );
-        let (mut connection, _, master) = match connected {
-            Ok(connected) => connected,
-            Err(error) => return error.into(),
-        };
+        )?;
         connection.set_limits(ReadLimits {
             bulk_bytes_max: self.settings.payload_bytes_max,
             items_max: ITEMS_MAX,
@@ -97,10 +93,7 @@ impl RedisStreamSource {
             relay,
         };
         loop {
-            let turn = turn(&mut self.reader, &mut self.feed, &mut session);
-            if let Err(stop) = turn {
-                return stop;
-            }
+            turn(&mut self.reader, &mut self.feed, &mut session)?;
         }
     }
 }
@@ -119,7 +112,7 @@ impl Bus for RedisStreamSource {
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
-        self.use_connection(relay)
+        self.use_connection(relay).unwrap_or_else(|stop| stop)
     }
 }
 
@@ -130,14 +123,15 @@ fn turn(
     session: &mut Session<'_, '_>,
 ) -> Result<(), Stop> {
     let answers = session.ask(&reader.commands())?;
+    let received = session.relay.link.now();
     let mut told = Vec::new();
-    let now_ms = u64::try_from(session.relay.link.now().unix_ms).unwrap_or(0);
+    let now_ms = u64::try_from(received.unix_ms).unwrap_or(0);
     let taken = reader.take(answers, now_ms, &mut told);
     if !told.is_empty() {
         session.relay.worked();
     }
     for told in told {
-        feed.tell(session.relay, told)?;
+        feed.tell(session.relay, received, told)?;
     }
     taken.map_err(|trouble| session.trouble(trouble))
 }

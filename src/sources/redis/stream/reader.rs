@@ -1,8 +1,9 @@
 //! Reading a Redis stream over all connections: the next commands, and the sense of the answers. Pure.
 //!
 //! Both parts of an entry's id are compared: an entry that is still in the stream proves that nothing behind
-//! the entry was trimmed. Each answer is proved, because nobody knows how long an answer was on its way. The counters of a stream prove less: each misses a way to lose entries (XTRIM, XDEL,
-//! DEL, a failover to a server that lags).
+//! the entry was trimmed. Each answer is proved, because nobody knows how long an answer was on its way. The
+//! counters of a stream prove less: each misses a way to lose entries (XTRIM, XDEL, DEL, a failover to a server
+//! that lags).
 
 use super::super::resp::Value;
 use crate::feeds::StoredId;

@@ -20,9 +20,9 @@ use super::super::error::{NatsError, Stop};
 use super::super::refusals::refused;
 use super::super::servers::Servers;
 use super::super::settings::NatsSettings;
-use super::LINES_PER_SECOND;
 use super::protocol::{self, Op};
-use super::wire::{Patience, Wire};
+use super::wire::Wire;
+use super::{LINES_PER_SECOND, log_error};
 use crate::base::LogBudget;
 use crate::sources::outage::shown;
 use crate::sources::relay::{Bus, LinkTimes, Relay};
@@ -109,13 +109,8 @@ impl Bus for NatsStreamSource {
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
-        let (nats, waiter) = (&self.settings, &mut self.waiter);
-        let bytes_max = self.payload_bytes_max;
-        let connected = self.servers.connect(nats, |endpoint| {
-            let mut wire = Wire::open(waiter, endpoint, nats, bytes_max, Patience::USUAL)?;
-            let told = std::mem::take(&mut wire.neighbours);
-            Ok((wire, told))
-        });
+        let (nats, bytes_max) = (&self.settings, self.payload_bytes_max);
+        let connected = Wire::to_first(&mut self.servers, &mut self.waiter, nats, bytes_max);
         match connected {
             Ok((mut wire, _)) => {
                 let stop = self.use_connection(&mut wire, relay);
@@ -165,19 +160,20 @@ impl Session<'_> {
 
     /// Handles all operations that were read.
     fn take_all(&mut self) -> Result<(), Stop> {
+        let received = self.relay.link.now();
+        let unix_ms = u64::try_from(received.unix_ms).unwrap_or(0);
+        let now = (Instant::now(), unix_ms.saturating_mul(MS_NS));
         let mut told = Vec::new();
         while let Some(op) = self.wire.next_op()? {
             match op {
                 Op::Message(delivery) => {
-                    let unix_ms = u64::try_from(self.relay.link.now().unix_ms).unwrap_or(0);
-                    let now = (Instant::now(), unix_ms.saturating_mul(MS_NS));
                     let out = self.wire.out();
                     let taken = self.reader.take(delivery, now, out, &mut told);
                     if !told.is_empty() {
                         self.relay.worked();
                     }
                     for told in told.drain(..) {
-                        self.feed.tell(self.relay, told)?;
+                        self.feed.tell(self.relay, received, told)?;
                     }
                     taken?;
                 }
@@ -229,22 +225,12 @@ impl Session<'_> {
             };
             return Err(NatsError::not_permitted(verb, &shown(&subject)).into());
         }
-        if let Some(line) = self.lines.line(self.relay.link.now()) {
-            tracing::warn!(
-                error = shown(words),
-                lines_left_out = line.suppressed,
-                "nats-server reported an error"
-            );
-        }
+        log_error(self.lines, self.relay.link.now(), words);
         self.last_words = Some(shown(words));
         Ok(())
     }
 
     fn lost(&self, error: &io::Error) -> Stop {
-        let reason = match &self.last_words {
-            Some(words) => format!("{error}: {words}"),
-            None => error.to_string(),
-        };
-        NatsError::Ended { reason }.into()
+        NatsError::ended(error, self.last_words.as_deref()).into()
     }
 }

@@ -8,12 +8,12 @@
 
 mod answers;
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use self::answers::{Created, StreamInfo, create, rfc_3339};
 use super::super::super::error::NatsError;
 use super::super::super::position::AckSubject;
+use super::super::inbox;
 use super::super::protocol::{self, Delivery};
 use crate::feeds::StoredId;
 use crate::sources::stored::Told;
@@ -86,11 +86,10 @@ struct Consumer {
 impl StreamReader {
     /// A reader that begins with the messages of the last `history_ms` milliseconds.
     pub(super) fn new(stream: &str, history_ms: u64) -> Self {
-        let [one, other] = [0, 1].map(|n| RandomState::new().hash_one(n));
         Self {
             stream: stream.to_owned(),
             history_ns: history_ms.saturating_mul(MS_NS),
-            inbox: format!("_INBOX.{one:016x}{other:016x}"),
+            inbox: inbox(),
             last_sid: ANSWERS_SID,
             last_request: 0,
             since_ns: None,

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
+use crate::sources::stored::check_told;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const HISTORY_MS: u64 = 60_000;
@@ -143,36 +144,6 @@ impl Log {
             .take(answers, NOW_MS, &mut self.told)
             .expect("good answers");
     }
-
-    /// Checks that no message is missing without a loss, and that none came twice.
-    fn check(&self, end: u64) {
-        let (mut next, mut has_stood) = (None, false);
-        for told in &self.told {
-            match told {
-                Told::Lost => next = None,
-                Told::Stands => has_stood = true,
-                Told::Head(_) => {}
-                Told::Bad(why) => panic!("{why}"),
-                Told::Message {
-                    payload, is_old, ..
-                } => {
-                    let text = String::from_utf8_lossy(payload);
-                    let serial: u64 = text.parse().expect("a number");
-                    if let Some(next) = next {
-                        assert!(serial >= next, "{serial} came twice");
-                        let mut missing = next..serial;
-                        let lost = missing.find(|serial| !self.unreadable.contains(serial));
-                        assert_eq!(lost, None, "before {serial}");
-                    }
-                    assert_eq!(*is_old, !has_stood, "{serial}");
-                    next = Some(serial + 1);
-                }
-            }
-        }
-        let mut missing = next.unwrap_or(end)..end;
-        let lost = missing.find(|serial| !self.unreadable.contains(serial));
-        assert_eq!(lost, None, "at the end");
-    }
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -214,7 +185,7 @@ proptest! {
         for _ in 0..100 {
             log.take(&mut reader, &server);
         }
-        log.check(server.next_serial);
+        check_told(&log.told, &log.unreadable, server.next_serial);
     }
 }
 

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use sonic_rs::JsonValueTrait;
 
 use super::*;
+use crate::sources::stored::check_told;
 
 const NOW_NS: u64 = 1_700_000_000_000_000_000;
 const HISTORY_MS: u64 = 60_000;
@@ -293,34 +294,9 @@ impl Bench {
 
     /// Checks that no message is missing without a loss, and that none came twice.
     fn check(&self) {
-        let (mut next, mut has_stood, mut newest) = (None, false, None);
-        for told in &self.told {
-            match told {
-                Told::Lost => (next, newest) = (None, None),
-                Told::Stands => has_stood = true,
-                Told::Head(id) => newest = Some(*id),
-                Told::Bad(why) => panic!("{why}"),
-                Told::Message {
-                    id,
-                    payload,
-                    is_old,
-                    ..
-                } => {
-                    let text = String::from_utf8_lossy(payload);
-                    let serial: u64 = text.parse().expect("a number");
-                    if let Some(next) = next {
-                        assert!(serial >= next, "{serial} came twice");
-                        let mut missing = next..serial;
-                        let lost = missing.find(|serial| !self.unreadable.contains(serial));
-                        assert_eq!(lost, None, "before {serial}");
-                    }
-                    assert!(newest.replace(*id) < Some(*id), "{serial} out of order");
-                    assert_eq!(*is_old, !has_stood, "{serial}");
-                    next = Some(serial + 1);
-                }
-            }
-        }
-        assert_eq!(next, Some(self.server.next_serial), "the last message came");
+        let end = self.server.next_serial;
+        let newest = check_told(&self.told, &self.unreadable, end);
+        assert_eq!(newest, Some(end - 1), "the last message came");
     }
 }
 
