@@ -352,12 +352,10 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let seams = |wake: &Wake| {
             self.inputs.wake.set(wake);
             if let Some(source) = self.source {
-                let link = SourceLink::new(events, waking(wake), clock);
-                let (link, stop) = link
+                let link = SourceLink::new(events, waking(wake), clock)
                     .bounded(bytes)
-                    .spinning(common.reactor.spin_us)
-                    .stoppable();
-                stopping = Some(stop);
+                    .spinning(common.reactor.spin_us);
+                stopping = Some(link.stopping());
                 start_source(source, link)?;
             }
             let (back, returned) = way_back(wake);

@@ -33,15 +33,14 @@ pub mod simulated;
 mod socket;
 mod stored;
 
-use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never};
+use crossbeam_channel::{Sender, TrySendError};
 
-use crate::base::{Clock, Now, QueueBytes};
+use crate::base::{Clock, Now, QueueBytes, Wake};
 use crate::feeds::BusEvent;
 
 pub use self::interest::{BusInterest, UnansweredChanges};
@@ -65,25 +64,51 @@ pub struct SourceLink {
     wake: Box<dyn Fn() + Send>,
     clock: Clock,
     spin_us: u64,
-    stopped: Receiver<Infallible>,
-    owes: Arc<AtomicBool>,
+    end: Arc<End>,
+}
+
+/// The end of the loop, as the source sees the end.
+#[derive(Debug, Default)]
+struct End {
+    is_over: AtomicBool,
+    /// The source has work to finish on the bus.
+    owes: AtomicBool,
+    /// Wakes the source.
+    wake: Mutex<Option<Wake>>,
+}
+
+impl End {
+    /// No holder of this lock can panic.
+    fn wake(&self) -> MutexGuard<'_, Option<Wake>> {
+        self.wake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The loop's end of a stop: on drop or [`Self::settle`], the source learns that the loop has ended.
 #[derive(Debug)]
-pub struct Stopping {
-    stop: Sender<Infallible>,
-    owes: Arc<AtomicBool>,
-}
+pub struct Stopping(Arc<End>);
 
 impl Stopping {
     /// Stops the source, and waits at most `patience` while the source has work to finish on the bus.
     pub fn settle(self, patience: Duration) {
-        drop(self.stop);
+        self.tell();
         let until = Instant::now() + patience;
-        while self.owes.load(Ordering::Acquire) && Instant::now() < until {
+        while self.0.owes.load(Ordering::Acquire) && Instant::now() < until {
             thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    fn tell(&self) {
+        self.0.is_over.store(true, Ordering::Release);
+        if let Some(wake) = &*self.0.wake() {
+            wake.wake();
+        }
+    }
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        self.tell();
     }
 }
 
@@ -101,28 +126,28 @@ impl SourceLink {
             wake,
             clock,
             spin_us: 0,
-            stopped: never(),
-            owes: Arc::default(),
+            end: Arc::default(),
         }
     }
 
     /// Gives the source the time to settle at a stop.
-    #[must_use]
-    pub fn stoppable(mut self) -> (Self, Stopping) {
-        let (stop, stopped) = bounded(0);
-        self.stopped = stopped;
-        let owes = Arc::clone(&self.owes);
-        (self, Stopping { stop, owes })
+    pub fn stopping(&self) -> Stopping {
+        Stopping(Arc::clone(&self.end))
     }
 
-    /// A channel that closes when the loop has ended, for a source that waits for other things too.
-    pub fn stopped(&self) -> &Receiver<Infallible> {
-        &self.stopped
+    /// Wakes the source with `wake` when the loop has ended.
+    pub fn wake_at_end(&self, wake: &Wake) {
+        *self.end.wake() = Some(wake.clone());
+    }
+
+    /// Whether the loop has ended.
+    pub fn is_over(&self) -> bool {
+        self.end.is_over.load(Ordering::Acquire)
     }
 
     /// Sets whether a stop should wait for work of the source on the bus.
     pub fn set_owing(&self, owes: bool) {
-        self.owes.store(owes, Ordering::Release);
+        self.end.owes.store(owes, Ordering::Release);
     }
 
     /// Bounds the events in the channel also by their bytes.
@@ -203,6 +228,8 @@ impl SourceLink {
 
 #[cfg(test)]
 mod tests {
+    use crossbeam_channel::bounded;
+
     use super::*;
     use crate::feeds::{BusMessage, Place};
 

@@ -25,10 +25,13 @@ const TCP_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Waiter {
     poll: Poll,
     events: Events,
-    /// The socket may have bytes to read: the last read did not report `WouldBlock`.
+    /// The socket may have bytes to read: the last read has not emptied the socket.
     pub(super) readable: bool,
     /// The socket may take bytes: the last write did not report `WouldBlock`.
     pub(super) writable: bool,
+    /// The other side has ended the connection, or an error waits: only a read tells.
+    ends: bool,
+    is_woken: bool,
 }
 
 impl Waiter {
@@ -44,8 +47,15 @@ impl Waiter {
             events: Events::with_capacity(8),
             readable: false,
             writable: false,
+            ends: false,
+            is_woken: false,
         };
         Ok((waiter, wake))
+    }
+
+    /// Whether the waker was used since the last call.
+    pub(super) fn take_woken(&mut self) -> bool {
+        std::mem::take(&mut self.is_woken)
     }
 
     /// Waits until something may be read or written, the waker was used, or the time is over.
@@ -64,8 +74,13 @@ impl Waiter {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        for event in self.events.iter().filter(|event| event.token() == SOCKET) {
-            self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        for event in &self.events {
+            if event.token() == WAKER {
+                self.is_woken = true;
+                continue;
+            }
+            self.ends |= event.is_read_closed() || event.is_error();
+            self.readable |= event.is_readable() || self.ends;
             self.writable |= event.is_writable() || event.is_error();
         }
         Ok(())
@@ -103,7 +118,7 @@ impl Waiter {
         let mut tcp = TcpStream::connect(address)?;
         let both = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut tcp, SOCKET, both)?;
-        (self.readable, self.writable) = (false, false);
+        (self.readable, self.writable, self.ends) = (false, false, false);
         match self.finish_connect(&tcp, until) {
             Ok(()) => {
                 prepare(&tcp);
@@ -326,6 +341,10 @@ impl Buffered {
                 Ok(0) => return Err(ended()),
                 Ok(bytes) => {
                     self.unread = 0..bytes;
+                    // A read that does not fill the buffer has emptied the socket: the next bytes are an event
+                    // of their own. The session of TLS may hold more.
+                    let is_plain = matches!(self.stream, Stream::Plain(_));
+                    waiter.readable = waiter.ends || !is_plain || bytes == self.buffer.len();
                     return Ok(true);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => waiter.readable = false,

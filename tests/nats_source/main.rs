@@ -95,7 +95,7 @@ fn run_with_room(settings: NatsSettings, room: usize) -> Running {
     let status = Arc::new(BusStatus::new(&names, 1));
     let (sender, events) = bounded(room);
     let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
-    let (link, stopping) = link.stoppable();
+    let stopping = link.stopping();
     let source = Box::new(NatsSource::new(settings, Arc::clone(&status)));
     let thread = thread::spawn(move || source.run(link));
     Running {

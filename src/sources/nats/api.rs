@@ -105,8 +105,6 @@ impl ApiError {
 pub(super) struct Fetched {
     pub(super) sequence: u64,
     pub(super) payload: Vec<u8>,
-    /// Whether the crate could read the headers in a delivery by a consumer.
-    pub(super) headers_readable: bool,
 }
 
 impl Api {
@@ -122,6 +120,11 @@ impl Api {
             refusals,
             answer_timeout: ANSWER_TIMEOUT,
         }
+    }
+
+    /// How long an answer may take.
+    pub(super) fn answer_timeout(&self) -> Duration {
+        self.answer_timeout
     }
 
     /// Whether the connection is lost.
@@ -221,20 +224,12 @@ impl Api {
         let message = sonic_rs::get(answer.as_slice(), ["message"]).map_err(unreadable)?;
         let mut raw: RawStreamMessage =
             sonic_rs::from_str(message.as_raw_str()).map_err(unreadable)?;
-        // Only the headers, without the payload: the payload may be large.
-        let headers = raw.headers.take().map(|headers| RawStreamMessage {
-            subject: String::new(),
-            sequence: 0,
-            data: String::new(),
-            headers: Some(headers),
-            time: raw.time,
-        });
-        let headers_readable = headers.is_none_or(|raw| StreamMessage::try_from(raw).is_ok());
+        // The crate refuses malformed headers, and nobody needs the headers.
+        raw.headers = None;
         let message = StreamMessage::try_from(raw)?;
         Ok(Some(Fetched {
             sequence: message.sequence,
             payload: message.data,
-            headers_readable,
         }))
     }
 

@@ -9,7 +9,7 @@ use super::connection::Link;
 use super::consumers::{Durable, Target, asked, find_stream, look_up};
 use super::error::NatsError;
 use super::optional::look_for;
-use super::refusals::Refusal;
+use super::refusals::{Refusal, Refusals};
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use super::tls;
 use crate::base::Finding;
@@ -124,7 +124,7 @@ fn plain(link: &Link, needs: &NatsNeeds, found: &mut Vec<Finding>) -> Result<(),
 }
 
 fn may_subscribe(link: &Link, subject: &str) -> Result<bool, NatsError> {
-    let subscription = link.subscribe(subject, None);
+    let subscription = link.api.connection.subscribe(subject);
     let _subscription = subscription.map_err(|_| NatsError::Lost)?;
     is_permitted(link, &Refusal::Subscription(subject.to_owned()))
 }
@@ -144,7 +144,8 @@ fn on_a_server(
     let (mut found, mut away, mut first) = (Vec::new(), Vec::new(), None);
     for endpoint in settings.endpoints() {
         let begin = Instant::now();
-        let opened = endpoint.and_then(|one| Ok((Link::open(&one, settings)?, one.url())));
+        let opened = endpoint
+            .and_then(|one| Ok((Link::open(&one, settings, Refusals::default())?, one.url())));
         match opened {
             Ok((link, url)) => {
                 let (version, ms) = (&link.version, begin.elapsed().as_millis());
@@ -153,7 +154,7 @@ fn on_a_server(
                 )));
                 match first {
                     None => first = Some(link),
-                    Some(_) => link.abandon(Vec::new()),
+                    Some(_) => link.abandon(),
                 }
             }
             Err(error) => away.push(error.to_string()),
@@ -167,7 +168,7 @@ fn on_a_server(
     let hasty = link.hasty();
     further(&hasty, &mut found);
     drop(hasty);
-    link.abandon(Vec::new());
+    link.abandon();
     found
 }
 

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::connection::Link;
+use super::api::Api;
 use super::error::{NatsError, Stop};
 use super::optional::Presence;
 use super::session::{Session, forget, of};
@@ -22,10 +22,10 @@ impl Session<'_> {
         };
         for stream in &self.settings.streams {
             if names_none(&stream.name) {
-                self.bus.ensure_stream(stream)?;
+                self.api.ensure_stream(stream)?;
             }
         }
-        let hasty = self.bus.hasty();
+        let (usual, hasty) = (self.api, self.api.hasty());
         let mut failures = Vec::new();
         for index in 0..self.subscriptions.len() {
             if self.subscriptions[index].presence == Presence::LeftOut {
@@ -33,12 +33,8 @@ impl Session<'_> {
             }
             // Only the first silence is waited for in full; more waits would delay the good
             // subjects.
-            let bus = if failures.is_empty() {
-                self.bus
-            } else {
-                &hasty
-            };
-            match self.attach(index, bus) {
+            let api = if failures.is_empty() { usual } else { &hasty };
+            match self.attach(index, api) {
                 Ok(()) => {}
                 Err(Stop::Bus(error)) if !error.is_of_all() => failures.push((index, error)),
                 Err(stop) => return Err(stop),
@@ -55,21 +51,23 @@ impl Session<'_> {
             }
             self.is_unattached(index, &error);
         }
-        let watchdog = Watchdog::start(&self.bus.api, self.interval(), self.subscriptions.len())
+        let (interval, subscriptions) = (self.interval(), self.subscriptions.len());
+        let watchdog = Watchdog::start(self.api, self.data.wake(), interval, subscriptions)
             .map_err(|source| NatsError::NoThread { source })?;
         watchdog.watch(self.watched());
         Ok(watchdog)
     }
 
     /// Attaches a subject, or leaves the subject out. After an error the subject has no consumer.
-    fn attach(&mut self, index: usize, bus: &Link) -> Result<(), Stop> {
-        if self.is_left_out(index, bus)? {
+    fn attach(&mut self, index: usize, api: &Api) -> Result<(), Stop> {
+        if self.is_left_out(index, api)? {
             return Ok(());
         }
         let Some(subscription) = self.subscriptions.get_mut(index) else {
             return Ok(());
         };
-        if let Err(stop) = subscription.attach(bus, self.settings, &self.relay.link) {
+        let (data, link) = (&mut *self.data, &self.relay.link);
+        if let Err(stop) = subscription.attach(api, data, self.settings, link) {
             subscription.let_go();
             return Err(stop);
         }
@@ -127,13 +125,11 @@ impl Session<'_> {
     pub(super) fn attach_again(&mut self, index: usize, watchdog: &Watchdog) -> Result<bool, Stop> {
         // Waiting messages are relayed first: they are older than the messages of the next
         // consumer.
-        while self.messages_wait(index) {
-            self.relay_turn(index)?;
-        }
+        self.relay_waiting()?;
         // The acknowledgements belong to the consumer in use until now.
-        self.subscriptions[index].send_acks(self.bus);
+        self.subscriptions[index].send_acks(self.data);
         // The other subjects wait meanwhile.
-        let hasty = self.bus.hasty();
+        let hasty = self.api.hasty();
         let attached = match self.attach(index, &hasty) {
             Ok(()) => true,
             Err(Stop::Bus(error)) if !error.is_of_all() => {
@@ -150,12 +146,12 @@ impl Session<'_> {
     /// Changes to a durable consumer that is free by now. After a failure the subject is read as
     /// before.
     pub(super) fn take_over(&mut self, index: usize, watchdog: &Watchdog) -> Result<(), Stop> {
-        let hasty = self.bus.hasty();
+        let hasty = self.api.hasty();
         let Some(subscription) = self.subscriptions.get_mut(index) else {
             return Ok(());
         };
-        subscription.send_acks(self.bus);
-        match subscription.take_over(&hasty, &self.relay.link) {
+        subscription.send_acks(self.data);
+        match subscription.take_over(&hasty, self.data, &self.relay.link) {
             Ok(()) => watchdog.watch(self.watched()),
             Err(Stop::Bus(error)) if !error.is_of_all() => {
                 let subject = &subscription.spec().subject;
@@ -209,18 +205,18 @@ impl Session<'_> {
     }
 
     fn attach_elsewhere(&mut self, index: usize, watchdog: &Watchdog) -> Result<(), Stop> {
-        while self.messages_wait(index) {
-            self.relay_turn(index)?;
-        }
+        self.relay_waiting()?;
         let Some(subscription) = self.subscriptions.get_mut(index) else {
             return Ok(());
         };
-        subscription.send_acks(self.bus);
-        let hasty = self.bus.hasty();
-        let attached = subscription.attach_elsewhere(&hasty, self.settings, &self.relay.link);
+        subscription.send_acks(self.data);
+        let (hasty, link) = (self.api.hasty(), &self.relay.link);
+        let attached = subscription.attach_elsewhere(&hasty, self.data, self.settings, link);
         let subject = &subscription.spec().subject;
         match attached {
-            Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost))) => return Err(stop),
+            Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost | NatsError::Ended { .. }))) => {
+                return Err(stop);
+            }
             Err(Stop::Bus(error)) => {
                 tracing::warn!(%error, subject, "no other consumer can be made for a subject");
             }

@@ -1,4 +1,5 @@
-//! Makes and leaves connections. No other file touches the crate's connect options.
+//! Makes and leaves the connections of the crate, for requests to JetStream. No other file touches the crate's
+//! connect options.
 //!
 //! The `nats` crate has no timeout for connecting, flushing or closing, and reconnects by itself
 //! after a loss. Here every connection is used once: a lost or silent connection is left to a
@@ -9,7 +10,7 @@ use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
@@ -19,9 +20,9 @@ use super::access::Login;
 use super::api::Api;
 use super::error::NatsError;
 use super::loopback::Hold;
+use super::protocol;
 use super::refusals::Refusals;
 use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
-use super::subjects::protocol;
 use super::tls::{self, Far};
 use crate::base::detached;
 
@@ -29,13 +30,10 @@ use crate::base::detached;
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How long the rest of the handshake (TLS, CONNECT, first PONG) may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(2_000);
-/// The crate's buffer for acknowledgements while disconnected. On the next connection, always a new
-/// one, these acknowledgements are worth nothing, so little is enough.
+/// The crate's buffer while disconnected. The next connection is always a new one, so little is enough.
 const RECONNECT_BUFFER_BYTES: usize = 64 * 1024;
 /// The crate's own attempts after a loss wait this long; by then the connection was left.
 const OWN_RECONNECT_DELAY: Duration = Duration::from_secs(2);
-/// Server errors logged per connection; the rest would say the same.
-const ERRORS_LOGGED_MAX: u32 = 8;
 
 /// A connection to a server, used until lost.
 pub(super) struct Link {
@@ -45,6 +43,8 @@ pub(super) struct Link {
     pub(super) neighbours: Vec<Endpoint>,
     /// The version announced by the server.
     pub(super) version: String,
+    /// The server's name for itself.
+    pub(super) server_id: String,
 }
 
 impl Link {
@@ -54,7 +54,11 @@ impl Link {
     /// the crate would wait for ever. So the first line is awaited on a plain socket with a
     /// timeout, and the crate connects only after this line, in a separate thread. With TLS, the
     /// connection continues on the same socket.
-    pub(super) fn open(endpoint: &Endpoint, settings: &NatsSettings) -> Result<Self, NatsError> {
+    pub(super) fn open(
+        endpoint: &Endpoint,
+        settings: &NatsSettings,
+        refusals: Refusals,
+    ) -> Result<Self, NatsError> {
         let (greeted, info_line) = probe(endpoint, &settings.urls_from)?;
         let refused = |reason: String| NatsError::Refused {
             url: endpoint.url(),
@@ -63,7 +67,6 @@ impl Link {
         let wrong_file = |source| NatsError::File { source };
         let login = Login::read(&endpoint.auth, &settings.credentials).map_err(wrong_file)?;
         let (lost_sender, lost) = bounded(0);
-        let refusals = Refusals::default();
         let is_tls = endpoint.tls || settings.tls.is_demanded() || tls::is_wanted(&info_line);
         let told = tls::neighbours(&info_line);
         let neighbours = told
@@ -106,6 +109,7 @@ impl Link {
             api: Api::new(connection, lost, refusals),
             neighbours,
             version: tls::version(&info_line),
+            server_id: tls::server_id(&info_line),
         })
     }
 
@@ -115,66 +119,16 @@ impl Link {
             api: self.api.hasty(),
             neighbours: Vec::new(),
             version: self.version.clone(),
+            server_id: self.server_id.clone(),
         }
     }
 
-    /// A new inbox subject that nobody else can guess.
-    pub(super) fn new_inbox(&self) -> String {
-        self.api.connection.new_inbox()
-    }
-
-    /// Subscribes to a subject, such as the deliver subject of a consumer.
-    ///
-    /// A plain subscription, not the crate's push subscription. When dropped, a push subscription
-    /// deletes the consumer it made. And if a consumer has idle heartbeats (another client's, say),
-    /// the push subscription mistakes each for a gap, mutes itself and makes a second consumer.
-    pub(super) fn subscribe(
-        &self,
-        subject: &str,
-        group: Option<&str>,
-    ) -> io::Result<nats::Subscription> {
-        match group {
-            Some(group) => self.api.connection.queue_subscribe(subject, group),
-            None => self.api.connection.subscribe(subject),
-        }
-    }
-
-    /// Publishes an empty message: an acknowledgement, or the answer to a control message of a
-    /// consumer.
-    pub(super) fn answer(&self, subject: &str) {
-        // An error means a lost connection, noticed elsewhere.
-        let _ = self.api.connection.publish(subject, b"");
-    }
-
-    /// Leaves the connection and its subscriptions. Never blocks: even unsubscribing can wait for a
-    /// server that reads nothing.
-    pub(super) fn abandon(self, subscriptions: Vec<nats::Subscription>) {
-        let left = detached("nats-leave", move || {
-            drop(subscriptions);
-            leave(self.api.connection);
-        });
+    /// Leaves the connection. Never blocks: even that can wait for a server that reads nothing.
+    pub(super) fn abandon(self) {
+        let left = detached("nats-leave", move || leave(self.api.connection));
         if let Err(error) = left {
             tracing::warn!(%error, "no thread to leave a NATS connection in; it was dropped");
         }
-    }
-}
-
-/// Whether the message is a heartbeat or flow control of the consumer, not a message of the stream.
-pub(super) fn is_control(message: &nats::Message) -> bool {
-    let status = |h: &nats::HeaderMap| h.get("Status").is_some_and(|s| s == "100");
-    message.data.is_empty() && message.headers.as_ref().is_some_and(status)
-}
-
-/// Answers flow control on the reply subject, and a heartbeat with the header
-/// `Nats-Consumer-Stalled` on the subject in the header. Consumers made by weirgate send neither;
-/// consumers of other clients may.
-pub(super) fn answer_control(message: &nats::Message, bus: &Link) {
-    let stalled = message
-        .headers
-        .as_ref()
-        .and_then(|h| h.get("Nats-Consumer-Stalled"));
-    if let Some(subject) = message.reply.as_ref().or(stalled) {
-        bus.answer(subject);
     }
 }
 
@@ -209,7 +163,6 @@ fn holding(options: Options, hold: Hold) -> Options {
 /// Sets the options of a connection that is used until lost. The loss closes the channel.
 fn once(options: Options, lost: Sender<Infallible>, refusals: &Refusals) -> Options {
     let first = AtomicBool::new(true);
-    let errors = AtomicU32::new(0);
     let lost = Mutex::new(Some(lost));
     let refusals = refusals.clone();
     options
@@ -224,12 +177,7 @@ fn once(options: Options, lost: Sender<Infallible>, refusals: &Refusals) -> Opti
             // Closes the channel, which wakes everyone waiting for an answer.
             drop(lost.lock().ok().and_then(|mut lost| lost.take()));
         })
-        .error_callback(move |error| {
-            let is_known = refusals.take_in(&error.to_string());
-            if !is_known && errors.fetch_add(1, Relaxed) < ERRORS_LOGGED_MAX {
-                tracing::warn!(%error, "nats-server reported an error");
-            }
-        })
+        .error_callback(move |error| refusals.report(&error.to_string()))
 }
 
 /// Waits for the server's first line. Returns the connection and the line.

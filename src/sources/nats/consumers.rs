@@ -7,18 +7,16 @@ use nats::jetstream::{
 };
 
 use super::api::{Api, ApiError, Fetched};
-use super::connection::Link;
+use super::data::{Data, Inbox};
 use super::error::NatsError;
 use super::position::{Acks, StreamState};
 use super::refusals::Refusal;
 use super::settings::{StreamSpec, SubscriptionSpec};
 
-/// The limit on messages in flight without an acknowledgement. Under load, acknowledgements leave
-/// every 5 ms, so some 90,000 messages a second are possible. The limit also bounds the crate's
-/// unbounded channel.
+/// The limit on messages in flight without an acknowledgement.
 const ACK_PENDING_MAX: i64 = 512;
-/// The limit on deliveries of a message. A message with headers unreadable to the crate costs the
-/// connection at each delivery, and must not do so for as long as the stream keeps the message.
+/// The limit on deliveries of a message: a message must not end one process after the other for as long as the
+/// stream keeps the message.
 const DELIVERIES_MAX: i64 = 5;
 /// The prefix of subjects made up by clients.
 const INBOX_PREFIX: &str = "_INBOX.";
@@ -36,7 +34,7 @@ pub(super) struct Target {
 /// A consumer delivering to this process.
 pub(super) struct Standing {
     /// Subscription to the consumer's deliver subject.
-    pub(super) messages: nats::Subscription,
+    pub(super) inbox: Inbox,
     /// The consumer's name on the server.
     pub(super) consumer: String,
     /// The consumer's deliver subject.
@@ -74,15 +72,14 @@ pub(super) enum Durable {
     Unusable(&'static str),
 }
 
-/// The JetStream side of a connection.
-impl Link {
+impl Api {
     /// Makes the stream if missing, and returns its state.
     pub(super) fn ensure_stream(&self, spec: &StreamSpec) -> Result<StreamState, NatsError> {
         let failed = |error| asked(format!("find or make the stream {}", spec.name), error);
-        let info = match self.api.stream_info(&spec.name) {
+        let info = match self.stream_info(&spec.name) {
             Ok(info) => info,
             Err(error) if error.stream_is_missing() => {
-                let made = self.api.add_stream(&StreamConfig {
+                let made = self.add_stream(&StreamConfig {
                     name: spec.name.clone(),
                     subjects: spec.subjects.clone(),
                     max_age: Duration::from_secs(spec.max_age_s),
@@ -100,8 +97,7 @@ impl Link {
 
     /// The last message of the subject; `None` if there is none.
     pub(super) fn last_message(&self, spec: &Target) -> Result<Option<Fetched>, NatsError> {
-        self.api
-            .last(&spec.stream, &spec.subject)
+        self.last(&spec.stream, &spec.subject)
             .map_err(|e| asked(format!("give the last message of {}", spec.subject), e))
     }
 
@@ -115,14 +111,21 @@ impl Link {
     ///
     /// `info` is from before the subscription. Without a listener nothing was delivered since, so
     /// every message after `info.delivered` arrives here.
-    pub(super) fn join(&self, spec: &Target, info: &ConsumerInfo) -> Result<Joined, NatsError> {
+    pub(super) fn join(
+        &self,
+        data: &mut Data,
+        spec: &Target,
+        info: &ConsumerInfo,
+    ) -> Result<Joined, NatsError> {
         let failed = |error| asked(format!("resume the consumer {}", spec.durable), error);
         let theirs = info.config.deliver_subject.clone().unwrap_or_default();
         let group = info.config.deliver_group.as_deref();
-        let subscribe =
-            |subject: &str| self.subscribe(subject, group).map_err(|e| failed(e.into()));
-        let standing = |deliver_subject: String, messages| Standing {
-            messages,
+        let mut subscribe = |subject: &str| {
+            let subscribed = data.subscribe(subject, group, self.answer_timeout());
+            subscribed.map_err(failed)
+        };
+        let standing = |deliver_subject: String, inbox| Standing {
+            inbox,
             consumer: info.name.clone(),
             deliver_subject,
             delivered: info.delivered.stream_seq,
@@ -131,10 +134,10 @@ impl Link {
             acks: Acks::new(info.config.max_ack_pending, info.config.ack_wait),
         };
         if theirs.starts_with(INBOX_PREFIX) {
-            let ours = self.new_inbox();
-            let messages = subscribe(&ours)?;
-            match self.api.move_consumer(&spec.stream, &spec.durable, &ours) {
-                Ok(()) => return Ok(Joined::Standing(standing(ours, messages))),
+            let ours = self.connection.new_inbox();
+            let inbox = subscribe(&ours)?;
+            match self.move_consumer(&spec.stream, &spec.durable, &ours) {
+                Ok(()) => return Ok(Joined::Standing(standing(ours, inbox))),
                 Err(error) if error.consumer_exists() => return Ok(Joined::Taken),
                 Err(ApiError::Lost) => return Err(NatsError::Lost),
                 // Perhaps this user may not change consumers. Joins without the move.
@@ -142,15 +145,11 @@ impl Link {
             }
         }
         let refusal = Refusal::Subscription(theirs.clone());
-        self.api.refusals.forget(&refusal);
-        let messages = subscribe(&theirs)?;
-        // A refusal arrives before the answer to the next request.
-        if let Err(ApiError::Lost) = self.api.consumer_info(&spec.stream, &spec.durable) {
-            return Err(NatsError::Lost);
-        }
-        match self.api.refusals.has(&refusal) {
+        self.refusals.forget(&refusal);
+        let inbox = subscribe(&theirs)?;
+        match self.refusals.has(&refusal) {
             true => Ok(Joined::NotPermitted),
-            false => Ok(Joined::Standing(standing(theirs, messages))),
+            false => Ok(Joined::Standing(standing(theirs, inbox))),
         }
     }
 
@@ -158,21 +157,22 @@ impl Link {
     /// Returns `Ok(None)` if another client made a consumer of this name meanwhile.
     pub(super) fn make_consumer(
         &self,
+        data: &mut Data,
         spec: &Target,
         durable: Option<&str>,
         start: u64,
     ) -> Result<Option<Standing>, NatsError> {
         let name = durable.unwrap_or("without a name");
         let failed = |error| asked(format!("make a consumer {name} on {}", spec.stream), error);
-        let inbox = self.new_inbox();
+        let deliver_subject = self.connection.new_inbox();
         // First the subscription: without a listener the server may remove the consumer, or deliver
         // to nobody.
-        let messages = self.subscribe(&inbox, None);
-        let messages = messages.map_err(|e| failed(e.into()))?;
-        let made = self.api.add_consumer(
+        let inbox = data.subscribe(&deliver_subject, None, self.answer_timeout());
+        let inbox = inbox.map_err(failed)?;
+        let made = self.add_consumer(
             &spec.stream,
             &ConsumerConfig {
-                deliver_subject: Some(inbox.clone()),
+                deliver_subject: Some(deliver_subject.clone()),
                 durable_name: durable.map(str::to_owned),
                 deliver_policy: DeliverPolicy::ByStartSeq,
                 opt_start_seq: Some(start.max(1)),
@@ -193,9 +193,9 @@ impl Link {
             Err(error) => return Err(failed(error)),
         };
         Ok(Some(Standing {
-            messages,
+            inbox,
             consumer: info.name,
-            deliver_subject: inbox,
+            deliver_subject,
             delivered: start.saturating_sub(1),
             pending: info.num_pending,
             ack_pending: 0,

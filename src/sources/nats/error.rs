@@ -121,15 +121,6 @@ impl NatsError {
         }
     }
 
-    /// The error for the end of a connection; the server's last words may tell the reason.
-    pub(super) fn ended(error: &io::Error, last_words: Option<&str>) -> Self {
-        let reason = match last_words {
-            Some(words) => format!("{error}: {words}"),
-            None => error.to_string(),
-        };
-        Self::Ended { reason }
-    }
-
     /// The error for a refused permission without which nothing works; `verb` is `publish` or
     /// `subscribe`.
     pub(super) fn not_permitted(verb: &str, subject: &str) -> Self {

@@ -15,7 +15,7 @@
 //! | file | owns |
 //! | --- | --- |
 //! | `mod` | the choice of the server, and a session on it; `super::relay` has the thread |
-//! | `session` | a connection: the turn of messages and reports |
+//! | `session` | both connections: the turn of messages and reports |
 //! | `attach` | the same session: attaching subjects to consumers, at first and again |
 //! | `subscription` | a subject: consumer, cursor, backlog |
 //! | `consumers` | finding and making streams and consumers, and the log lines about both |
@@ -25,7 +25,10 @@
 //! | `ask` | the check before a start: files, streams, permissions |
 //! | `watchdog` | asking the server whether the link and the consumers are well |
 //! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::probe` has the rule |
-//! | `connection` | making and leaving connections |
+//! | `data` | the connection for messages and acknowledgements |
+//! | `wire` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
+//! | `protocol` | the client protocol of NATS, and the numbers of subscriptions; pure |
+//! | `connection` | making and leaving the connections of the crate, for requests |
 //! | `access` | credentials and trusted certificates |
 //! | `tls` | TLS to the server, plain to the crate |
 //! | `loopback` | the connection between `tls` and the crate, closed to other processes |
@@ -45,12 +48,14 @@ mod ask;
 mod attach;
 mod connection;
 mod consumers;
+mod data;
 mod error;
 mod health;
 mod look_back;
 mod loopback;
 mod optional;
 mod position;
+mod protocol;
 mod publish;
 mod refusals;
 mod servers;
@@ -60,12 +65,14 @@ mod subjects;
 mod subscription;
 mod tls;
 mod watchdog;
+mod wire;
 
 use std::sync::Arc;
 
 use self::connection::Link;
+use self::data::Data;
 use self::error::Stop;
-use self::refusals::Refusal;
+use self::refusals::{Refusal, Refusals};
 use self::servers::{Second, Servers};
 use self::session::{Session, forget};
 use self::subscription::Subscription;
@@ -80,6 +87,10 @@ pub use self::error::NatsError;
 pub use self::publish::NatsSender;
 pub use self::settings::{Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, redacted};
 pub use self::subjects::{NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle};
+
+/// The most attempts to reach the same server a second time, behind an address of several servers. Two
+/// servers of a cluster do too, with a longer way.
+const SAME_SERVER_TRIES_MAX: u32 = 5;
 
 /// Relays JetStream messages, for ever.
 pub struct NatsSource {
@@ -105,7 +116,7 @@ impl NatsSource {
 
     fn use_connection(
         &mut self,
-        bus: &Link,
+        (link, data): (&Link, &mut Data),
         second: &mut Second,
         relay: &mut Relay<NatsError>,
     ) -> Result<Stop, Stop> {
@@ -113,7 +124,8 @@ impl NatsSource {
             settings: &self.settings,
             relay,
             subscriptions: &mut self.subscriptions,
-            bus,
+            api: &link.api,
+            data,
             second,
         };
         let watchdog = session.set_up()?;
@@ -126,12 +138,32 @@ impl NatsSource {
 }
 
 /// Tries every server once.
-fn connect(servers: &mut Servers, settings: &NatsSettings) -> Result<(Link, Endpoint), NatsError> {
+fn connect(
+    servers: &mut Servers,
+    settings: &NatsSettings,
+) -> Result<((Link, Data), Endpoint), NatsError> {
     servers.connect(settings, |endpoint| {
-        let mut bus = Link::open(endpoint, settings)?;
-        let told = std::mem::take(&mut bus.neighbours);
-        Ok((bus, told))
+        let (mut link, data) = both(endpoint, settings)?;
+        let told = std::mem::take(&mut link.neighbours);
+        Ok(((link, data), told))
     })
+}
+
+/// Makes both connections, to one server.
+fn both(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Link, Data), NatsError> {
+    let refusals = Refusals::default();
+    let data = Data::open(endpoint, settings, refusals.clone())?;
+    // A name can have the addresses of several servers.
+    let same = endpoint.at(data.wire().peer());
+    let mut tries = 1..SAME_SERVER_TRIES_MAX;
+    loop {
+        let link = Link::open(&same, settings, refusals.clone())?;
+        // Several servers can share an address too.
+        if link.server_id == data.wire().server_id || tries.next().is_none() {
+            return Ok((link, data));
+        }
+        link.abandon();
+    }
 }
 
 impl Bus for NatsSource {
@@ -149,15 +181,16 @@ impl Bus for NatsSource {
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
-        let (bus, used) = match connect(&mut self.servers, &self.settings) {
+        let ((link, mut data), used) = match connect(&mut self.servers, &self.settings) {
             Ok(connected) => connected,
             Err(error) => return Stop::Bus(error),
         };
         let others = self.servers.others(&self.settings, &used);
         let mut second = Second::new(&self.settings, used, others);
-        let stop = self.use_connection(&bus, &mut second, relay);
+        relay.link.wake_at_end(data.wake());
+        let stop = self.use_connection((&link, &mut data), &mut second, relay);
         self.servers.prefer(second.better());
-        for refusal in bus.api.refusals.take_news() {
+        for refusal in link.api.refusals.take_news() {
             if let Refusal::Subscription(_) = refusal {
                 self.status.count_refused();
             }
@@ -168,8 +201,9 @@ impl Bus for NatsSource {
         for subscription in &self.subscriptions {
             forget(&self.status, subscription);
         }
-        let subscriptions = self.subscriptions.iter_mut();
-        bus.abandon(subscriptions.filter_map(Subscription::detach).collect());
+        self.subscriptions.iter_mut().for_each(Subscription::detach);
+        link.abandon();
+        data.leave();
         stop.unwrap_or_else(|stop| stop)
     }
 }

@@ -11,7 +11,6 @@
 use std::time::Instant;
 
 use super::api::{Api, ApiError};
-use super::connection::Link;
 use super::consumers::asked;
 use super::error::NatsError;
 use super::session::{Session, of};
@@ -74,12 +73,12 @@ impl Session<'_> {
     ///
     /// # Errors
     /// As [`look_for`]; nothing is decided.
-    pub(super) fn is_left_out(&mut self, index: usize, bus: &Link) -> Result<bool, NatsError> {
+    pub(super) fn is_left_out(&mut self, index: usize, api: &Api) -> Result<bool, NatsError> {
         let subject = self.subscriptions.get(index);
         if subject.is_none_or(|s| s.presence == Presence::Wanted) {
             return Ok(false);
         }
-        let found = look_for(&bus.api, &self.settings.streams)?;
+        let found = look_for(api, &self.settings.streams)?;
         self.tell_presence(found);
         for subscription in self.subscriptions.iter_mut() {
             if subscription.presence == Presence::Wanted {

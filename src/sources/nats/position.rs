@@ -123,10 +123,8 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 
 /// The acknowledgements to send to a consumer, several at a time.
 ///
-/// If an acknowledgement follows another by more than 5 ms, the crate wakes a thread, and the
-/// thread makes a system call: at 20 messages a second a quarter of the cost of a message. No
-/// message waits for its acknowledgement, so the acknowledgements of a fifth of a second leave
-/// together. The effect: after a kill, the messages of this time may be delivered a second time,
+/// Each write is a system call here and work for the server. No message waits for its acknowledgement,
+/// so the acknowledgements of a fifth of a second leave together. The effect: after a kill, the messages of this time may be delivered a second time,
 /// and the [`Cursor`] recognises them.
 #[derive(Debug)]
 pub(super) struct Acks {

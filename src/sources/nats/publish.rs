@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::api::ApiError;
 use super::connection::Link;
 use super::error::NatsError;
-use super::refusals::Refusal;
+use super::redacted;
+use super::refusals::{Refusal, Refusals};
 use super::servers::Servers;
 use super::settings::NatsSettings;
-use super::{connect, redacted};
 
 /// How long the server may take to take everything.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,7 +31,13 @@ impl NatsSender {
     /// # Errors
     /// No server is reached, or none accepts.
     pub fn connect(settings: &NatsSettings, jetstream: bool) -> Result<Self, NatsError> {
-        let (link, _) = connect(&mut Servers::default(), settings)?;
+        let open = |endpoint: &_| {
+            Ok((
+                Link::open(endpoint, settings, Refusals::default())?,
+                Vec::new(),
+            ))
+        };
+        let (link, _) = Servers::default().connect(settings, open)?;
         Ok(Self {
             link,
             url: redacted(&settings.urls),

@@ -3,12 +3,16 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::sources::outage::shown;
+
 /// The limit on refusals remembered of a connection; the oldest are forgotten first. A connection
 /// uses a subject for each stream and consumer, and a few verbs.
 const REFUSALS_MAX: usize = 64;
 /// A refusal of any inbox counts for all: the same permission covers all inboxes.
 pub(super) const INBOXES: &str = "_INBOX.>";
 const INBOX_PREFIX: &str = "_INBOX.";
+/// Server errors logged per connection; the rest would say the same.
+const ERRORS_LOGGED_MAX: u32 = 8;
 const ACKS_PREFIX: &str = "$JS.ACK.";
 
 /// An action that the server did not permit.
@@ -57,11 +61,26 @@ struct Known {
     all: Vec<Refusal>,
     /// Refusals not yet taken by the session.
     news: Vec<Refusal>,
+    /// Errors in the log.
+    logged: u32,
 }
 
 impl Refusals {
+    /// Takes in an error of the server, and logs the error unless it is a known refusal or one of many.
+    pub(super) fn report(&self, error: &str) {
+        if self.take_in(error) {
+            return;
+        }
+        let mut known = self.known();
+        known.logged += 1;
+        if known.logged <= ERRORS_LOGGED_MAX {
+            let error = shown(error);
+            tracing::warn!(error, "nats-server reported an error");
+        }
+    }
+
     /// Takes in an error of the server. Returns whether the error is a known refusal.
-    pub(super) fn take_in(&self, error: &str) -> bool {
+    fn take_in(&self, error: &str) -> bool {
         let Some(refusal) = Refusal::parse(error) else {
             return false;
         };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::error::NatsError;
 use super::settings::{Endpoint, NatsSettings, learn};
-use super::subjects::wire::{Patience, Wire};
+use super::wire::{Patience, Wire};
 use crate::sources::probe::{Found, Probe};
 use crate::sources::relay::Relay;
 use crate::sources::socket::Waiter;
@@ -44,6 +44,21 @@ impl Servers {
             }
         }
         Err(last)
+    }
+
+    /// Connects to the first server that accepts, each tried once. Returns the server too.
+    pub(super) fn wire(
+        &mut self,
+        waiter: &mut Waiter,
+        settings: &NatsSettings,
+        payload_bytes_max: usize,
+    ) -> Result<(Wire, Endpoint), NatsError> {
+        self.connect(settings, |endpoint| {
+            let bytes_max = payload_bytes_max;
+            let mut wire = Wire::open(waiter, endpoint, settings, bytes_max, Patience::USUAL)?;
+            let told = std::mem::take(&mut wire.neighbours);
+            Ok((wire, told))
+        })
     }
 
     /// All servers except `used`.

@@ -1,12 +1,11 @@
-//! A connection from its first message to its loss: the messages of all subscriptions, in turns.
+//! Both connections to a server from their first message to the loss of one: the messages of all subjects, and
+//! from time to time a look at everything else.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Select, TryRecvError};
-
-use super::api::ANSWER_TIMEOUT;
-use super::connection::Link;
+use super::api::{ANSWER_TIMEOUT, Api};
+use super::data::Data;
 use super::error::{NatsError, Stop};
 use super::optional::Presence;
 use super::refusals::{INBOXES, Refusal};
@@ -18,30 +17,32 @@ use crate::feeds::BusEvent;
 use crate::sources::relay::Relay;
 use crate::telemetry::{BusStatus, ConsumerStatus, Stall};
 
-/// The limit on messages of a subscription handed over before the others get their turn.
-const TURN_MESSAGES_MAX: usize = 64;
-
 /// A session: settings, subscriptions, connections.
 pub(super) struct Session<'a> {
     pub(super) settings: &'a NatsSettings,
     pub(super) relay: &'a mut Relay<NatsError>,
     pub(super) subscriptions: &'a mut [Subscription],
-    pub(super) bus: &'a Link,
-    /// Decides whether this connection is kept during a silence.
+    /// Requests to JetStream.
+    pub(super) api: &'a Api,
+    /// Messages and acknowledgements.
+    pub(super) data: &'a mut Data,
+    /// Decides whether these connections are kept during a silence.
     pub(super) second: &'a mut Second,
 }
 
-/// The next thing to do.
-enum Ready {
-    Lost,
-    Reports,
-    Stopped,
-    Messages(usize),
-    Nothing,
+/// The state of a session between two turns.
+struct State {
+    told_caught_up: bool,
+    /// When the connection for requests was last seen well.
+    api_answered: Instant,
+    /// One of the connections is silent.
+    is_silent: bool,
+    /// The time of the next look at everything but messages.
+    look_due: Instant,
 }
 
 impl Session<'_> {
-    /// Relays until the connection is lost or silent, or the loop is gone.
+    /// Relays until a connection is lost or silent, or the loop is gone.
     pub(super) fn run(&mut self, watchdog: &Watchdog) -> Stop {
         let stop = match self.relay_all(watchdog) {
             Err(stop) => stop,
@@ -53,59 +54,119 @@ impl Session<'_> {
                 Stop::LoopGone
             }
             // Messages that have arrived are good, however the connection ended.
-            Stop::Bus(error) => match self.relay_rest() {
-                Err(Stop::LoopGone) => Stop::LoopGone,
-                Err(Stop::Bus(_)) | Ok(()) => Stop::Bus(error),
-            },
+            Stop::Bus(error) => {
+                self.data.read_rest();
+                match self.relay_waiting() {
+                    Err(Stop::LoopGone) => Stop::LoopGone,
+                    Err(Stop::Bus(_)) | Ok(()) => Stop::Bus(error),
+                }
+            }
         }
     }
 
     fn relay_all(&mut self, watchdog: &Watchdog) -> Result<Infallible, Stop> {
-        let mut answered = Instant::now();
-        let mut quiet = self.patience();
-        let mut told_caught_up = false;
+        let now = Instant::now();
+        let mut state = State {
+            told_caught_up: false,
+            api_answered: now,
+            is_silent: false,
+            look_due: now,
+        };
         self.relay_gaps()?;
+        self.tell_caught_up(&mut state)?;
         loop {
-            let caught_up = self.subscriptions.iter().all(Subscription::caught_up);
-            if caught_up && !told_caught_up {
-                self.relay.link.send(BusEvent::CaughtUp)?;
-            }
-            told_caught_up = caught_up;
-            let until_acks = self.until_acks();
-            self.relay.link.set_owing(until_acks.is_some());
-            let timeout = until_acks.map_or(quiet, |acks| acks.min(quiet));
-            match self.wait(watchdog, timeout) {
-                Ready::Stopped => return Err(Stop::LoopGone),
-                Ready::Lost => return Err(NatsError::Lost.into()),
-                Ready::Messages(index) => self.relay_turn(index)?,
-                Ready::Reports | Ready::Nothing => {}
-            }
-            while let Ok(report) = watchdog.reports.try_recv() {
-                answered = Instant::now();
-                self.is_heard(answered);
-                let found_stream = self.take_in(report, watchdog)?;
-                // The last message of the subject was handed over quietly, so `CaughtUp` follows
-                // again.
-                told_caught_up &= !found_stream;
-            }
-            self.send_due_acks();
-            self.take_refusals(watchdog)?;
-            let left = self.patience().saturating_sub(answered.elapsed());
-            quiet = if left.is_zero() {
-                self.look_elsewhere(answered, watchdog)?
-            } else {
-                // Consumers are checked only while the link is well: a silent link says nothing
-                // about them.
-                self.check_consumers(watchdog)?;
-                left
-            };
+            self.turn(&mut state, watchdog)?;
         }
     }
 
-    /// The time until the next acknowledgements are due; `None` if none wait.
-    fn until_acks(&self) -> Option<Duration> {
-        let dues = self.subscriptions.iter().filter_map(|s| s.acks_due());
-        Some(dues.min()?.saturating_duration_since(Instant::now()))
+    /// Reads at most once, and relays the messages. Looks at everything else if there is news or the time has
+    /// come. Waits if there was nothing to read.
+    fn turn(&mut self, state: &mut State, watchdog: &Watchdog) -> Result<(), Stop> {
+        let has_read = self.data.read()?;
+        self.relay_waiting()?;
+        let now = match has_read {
+            true => self.data.wire().heard,
+            false => Instant::now(),
+        };
+        if self.data.take_woken() || state.is_silent || now >= state.look_due {
+            state.look_due = self.look_around(state, watchdog, !has_read)?;
+        }
+        self.tell_caught_up(state)?;
+        let acks_due = self.send_due_acks(now);
+        self.data.flush()?;
+        if has_read {
+            self.relay.worked();
+        } else {
+            let due = acks_due.map_or(state.look_due, |due| due.min(state.look_due));
+            self.data.wait(self.relay, due)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the loop once that no backlog is left.
+    fn tell_caught_up(&mut self, state: &mut State) -> Result<(), Stop> {
+        let caught_up = self.subscriptions.iter().all(Subscription::caught_up);
+        if caught_up && !state.told_caught_up {
+            self.relay.link.send(BusEvent::CaughtUp)?;
+        }
+        state.told_caught_up = caught_up;
+        Ok(())
+    }
+
+    /// Handles the news from other threads, refusals and silences. Returns the time of the next look.
+    fn look_around(
+        &mut self,
+        state: &mut State,
+        watchdog: &Watchdog,
+        nothing_to_read: bool,
+    ) -> Result<Instant, Stop> {
+        if self.relay.link.is_over() {
+            return Err(Stop::LoopGone);
+        }
+        if self.api.is_lost() {
+            return Err(NatsError::Lost.into());
+        }
+        while let Ok(report) = watchdog.reports.try_recv() {
+            state.api_answered = Instant::now();
+            let found_stream = self.take_in(report, watchdog)?;
+            // The last message of the subject was handed over quietly, so `CaughtUp` follows again.
+            state.told_caught_up &= !found_stream;
+        }
+        self.take_refusals(watchdog)?;
+        let api_due = state.api_answered + self.patience();
+        let next = match self.data.watch(&self.settings.times, nothing_to_read) {
+            Some(next) if Instant::now() < api_due => next.min(api_due),
+            Some(_) => {
+                state.is_silent = true;
+                return self.look_elsewhere(state.api_answered, watchdog);
+            }
+            None => {
+                state.is_silent = true;
+                return self.look_elsewhere(self.data.wire().heard, watchdog);
+            }
+        };
+        state.is_silent = false;
+        self.is_heard();
+        // Consumers are checked only while the link is well: a silent link says nothing about them.
+        self.check_consumers(watchdog)?;
+        Ok(next)
+    }
+
+    /// Sends the acknowledgements that are due. Returns when the next ones are due; `None` if none wait.
+    fn send_due_acks(&mut self, now: Instant) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for subscription in self.subscriptions.iter_mut() {
+            let Some(due) = subscription.acks_due() else {
+                continue;
+            };
+            if due <= now {
+                subscription.send_acks(self.data);
+            } else {
+                next = Some(next.map_or(due, |next| next.min(due)));
+            }
+        }
+        self.relay.link.set_owing(next.is_some());
+        next
     }
 
     /// Sends all waiting acknowledgements at the end of the process. Otherwise the next reader of a
@@ -114,96 +175,21 @@ impl Session<'_> {
         let mut owed = false;
         for subscription in self.subscriptions.iter_mut() {
             owed |= subscription.acks_due().is_some();
-            subscription.send_acks(self.bus);
+            subscription.send_acks(self.data);
         }
-        // The flush waits without a limit for a dead server, but the process does not wait for this
-        // thread.
-        if owed && !self.bus.api.is_lost() {
-            let _ = self.bus.api.connection.flush();
+        if owed {
+            self.data.settle();
         }
         self.relay.link.set_owing(false);
     }
 
-    fn send_due_acks(&mut self) {
-        let mut now = None;
-        for subscription in self.subscriptions.iter_mut() {
-            if let Some(due) = subscription.acks_due()
-                && due <= *now.get_or_insert_with(Instant::now)
-            {
-                subscription.send_acks(self.bus);
-            }
-        }
-    }
-
-    fn wait(&mut self, watchdog: &Watchdog, timeout: Duration) -> Ready {
-        let mut ready = Ready::Nothing;
-        let (subscriptions, bus) = (&*self.subscriptions, self.bus);
-        let stopped = self.relay.link.stopped().clone();
-        let Ok(found) = self.relay.spin(timeout, || {
-            ready = match stopped.try_recv() {
-                Err(TryRecvError::Disconnected) => Ready::Stopped,
-                Err(TryRecvError::Empty) => look(subscriptions, bus, watchdog),
-                Ok(never) => match never {},
-            };
-            Ok::<_, Infallible>(!matches!(ready, Ready::Nothing))
-        });
-        if !found {
-            ready = self.sleep(watchdog, timeout);
-        }
-        if let Ready::Messages(_) = ready {
-            self.relay.worked();
-        }
-        ready
-    }
-
-    fn sleep(&self, watchdog: &Watchdog, timeout: Duration) -> Ready {
-        let mut select = Select::new();
-        select.recv(&self.bus.api.lost);
-        select.recv(&watchdog.reports);
-        select.recv(self.relay.link.stopped());
-        let mut indices = Vec::with_capacity(self.subscriptions.len());
-        for (index, subscription) in self.subscriptions.iter().enumerate() {
-            if let Some(standing) = subscription.standing() {
-                select.recv(standing.messages.receiver());
-                indices.push(index);
-            }
-        }
-        match select.ready_timeout(timeout) {
-            Err(_) => Ready::Nothing,
-            Ok(0) => Ready::Lost,
-            Ok(1) => Ready::Reports,
-            Ok(2) => Ready::Stopped,
-            Ok(n) => indices
-                .get(n - 3)
-                .map_or(Ready::Nothing, |&i| Ready::Messages(i)),
-        }
-    }
-
-    pub(super) fn relay_turn(&mut self, index: usize) -> Result<(), Stop> {
-        for _ in 0..TURN_MESSAGES_MAX {
-            let Some(subscription) = self.subscriptions.get_mut(index) else {
-                return Ok(());
-            };
-            let next = subscription
-                .standing()
-                .map(|s| s.messages.receiver().try_recv());
-            let Some(Ok(message)) = next else {
-                return Ok(());
-            };
-            subscription.relay(message, self.bus, &self.relay.link)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn messages_wait(&self, index: usize) -> bool {
-        let standing = self.subscriptions.get(index).and_then(|s| s.standing());
-        standing.is_some_and(|s| !s.messages.receiver().is_empty())
-    }
-
-    fn relay_rest(&mut self) -> Result<(), Stop> {
-        for index in 0..self.subscriptions.len() {
-            while self.messages_wait(index) {
-                self.relay_turn(index)?;
+    /// Relays the messages that were read.
+    pub(super) fn relay_waiting(&mut self) -> Result<(), Stop> {
+        while let Some(message) = self.data.next()? {
+            let mut subscriptions = self.subscriptions.iter_mut();
+            // Others come from a consumer that was left a moment ago.
+            if let Some(subscription) = subscriptions.find(|s| s.reads(&message)) {
+                subscription.relay(message, self.data, &self.relay.link)?;
             }
         }
         Ok(())
@@ -212,7 +198,7 @@ impl Session<'_> {
     pub(super) fn relay_gaps(&mut self) -> Result<(), Stop> {
         for subscription in self.subscriptions.iter_mut() {
             for message in subscription.take_gap() {
-                subscription.relay(message, self.bus, &self.relay.link)?;
+                subscription.relay(message, self.data, &self.relay.link)?;
             }
         }
         Ok(())
@@ -262,8 +248,8 @@ impl Session<'_> {
                         status.set_stall(stall);
                     }
                 }
-                if pending == 0 {
-                    subscription.nothing_pending();
+                if pending == 0 && counts.ack_pending == 0 {
+                    subscription.nothing_pending(self.data);
                 }
             }
             Report::Gone { consumer, .. } if reads_from(subscription, &consumer) => {
@@ -292,7 +278,7 @@ impl Session<'_> {
 
     /// Applies each new refusal to the subscription concerned.
     fn take_refusals(&mut self, watchdog: &Watchdog) -> Result<(), Stop> {
-        for refusal in self.bus.api.refusals.take_news() {
+        for refusal in self.api.refusals.take_news() {
             let concerns = |subscription: &Subscription| {
                 let stands = subscription.standing();
                 stands.is_some_and(|standing| match &refusal {
@@ -321,28 +307,29 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Handles a silent link. Returns the time until the next look.
-    fn look_elsewhere(&mut self, answered: Instant, watchdog: &Watchdog) -> Result<Duration, Stop> {
-        let refusals = &self.bus.api.refusals;
+    /// Handles a link that has been silent since `heard`. Returns the time of the next look.
+    fn look_elsewhere(&mut self, heard: Instant, watchdog: &Watchdog) -> Result<Instant, Stop> {
+        let refusals = &self.api.refusals;
         if refusals.has(&Refusal::Request(INBOXES.to_owned())) {
             let what = format!("publish to {INBOXES}");
             let is_of_all = true;
             return Err(NatsError::NotPermitted { what, is_of_all }.into());
         }
-        match self.second.look(answered, self.relay, self.settings) {
-            Some(next) => Ok(next.saturating_duration_since(Instant::now())),
-            // A report during the second connection ends the silence.
-            None if !watchdog.reports.is_empty() => Ok(Duration::ZERO),
+        match self.second.look(heard, self.relay, self.settings) {
+            Some(next) => Ok(next),
+            // News during the second connection ends the silence.
+            None if self.data.has_news()? || !watchdog.reports.is_empty() => Ok(Instant::now()),
             None => {
-                let silent_ms = answered.elapsed().as_millis() as u64;
+                let silent_ms = heard.elapsed().as_millis() as u64;
                 Err(NatsError::Silent { silent_ms }.into())
             }
         }
     }
 
     /// Records that the link is well.
-    fn is_heard(&mut self, now: Instant) {
+    fn is_heard(&mut self) {
         if self.second.end(self.relay, true) {
+            let now = Instant::now();
             for subscription in self.subscriptions.iter_mut() {
                 subscription.health_mut().link_was_silent(now);
             }
@@ -372,9 +359,6 @@ impl Session<'_> {
     /// How long the link may be silent. The link is tried once per interval, so the last echo may
     /// be an interval old when the time to answer begins.
     pub(super) fn patience(&self) -> Duration {
-        if self.subscriptions.is_empty() {
-            return Duration::MAX;
-        }
         self.interval() + Duration::from_millis(self.settings.times.ping_timeout_ms)
     }
 
@@ -386,22 +370,6 @@ impl Session<'_> {
     pub(super) fn interval(&self) -> Duration {
         Duration::from_millis(self.settings.times.ping_interval_ms.max(10))
     }
-}
-
-/// The next thing to do, without waiting.
-fn look(subscriptions: &[Subscription], bus: &Link, watchdog: &Watchdog) -> Ready {
-    if let Err(TryRecvError::Disconnected) = bus.api.lost.try_recv() {
-        return Ready::Lost;
-    }
-    if !watchdog.reports.is_empty() {
-        return Ready::Reports;
-    }
-    let waits = |s: &Subscription| {
-        s.standing()
-            .is_some_and(|standing| !standing.messages.receiver().is_empty())
-    };
-    let index = subscriptions.iter().position(waits);
-    index.map_or(Ready::Nothing, Ready::Messages)
 }
 
 /// The status of a subscription, for `/health` and `/ready`.

@@ -1,5 +1,6 @@
 //! The settings of a NATS source, and the parser of NATS URLs.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::access::{Auth, Credentials, Tls};
@@ -171,6 +172,15 @@ impl Endpoint {
             auth: self.auth.clone(),
             tls_name: self.tls_name.clone(),
         })
+    }
+
+    /// The same server, by its address.
+    pub(super) fn at(&self, address: SocketAddr) -> Self {
+        Self {
+            host: address.ip().to_string(),
+            port: address.port(),
+            ..self.clone()
+        }
     }
 
     /// Whether both are the same server.

@@ -3,23 +3,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::api::{ApiError, Fetched};
-use super::connection::{Link, answer_control, is_control};
+use super::api::{Api, ApiError, Fetched};
 use super::consumers::{self, Durable, Joined, Standing, Target, Told, asked};
+use super::data::Data;
 use super::error::{NatsError, Stop};
 use super::health::{Attempts, Health};
 use super::look_back::{LookedBack, look_back};
 use super::optional::Presence;
 use super::position::{AckSubject, Cursor, StreamState};
+use super::protocol::Delivery;
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 use crate::feeds::{BusEvent, BusMessage, Place};
 use crate::sources::SourceLink;
 
 /// The longest wait for a message of a gap; the messages are in the stream already.
 const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
-
-/// Connections in a row without progress before looking for a message with unreadable headers.
-const FRUITLESS_MAX: u32 = 2;
 
 /// A relayed subject, over all connections.
 pub(super) struct Subscription {
@@ -39,13 +37,9 @@ pub(super) struct Subscription {
     /// The server refused the deliver subject of the durable consumer on this connection.
     is_refused: bool,
     /// Messages of a gap between two connections, to be relayed before anything else.
-    gap: Vec<nats::Message>,
+    gap: Vec<Delivery>,
     /// Messages up to this stream sequence are backlog.
     quiet_until: Option<u64>,
-    /// The sequence reached at the last attach.
-    attached_at: Option<u64>,
-    /// Connections in a row without progress.
-    fruitless: u32,
     health: Health,
     attempts: Attempts,
     was_look_back_limited: bool,
@@ -78,8 +72,6 @@ impl Subscription {
             is_refused: false,
             gap: Vec::new(),
             quiet_until: None,
-            attached_at: None,
-            fruitless: 0,
             health: Health::new(Instant::now()),
             was_look_back_limited: false,
             told: None,
@@ -123,29 +115,34 @@ impl Subscription {
         self.quiet_until.is_none()
     }
 
-    /// Handles the server's report of nothing pending. If nothing waits here either, the end of the
-    /// backlog was deleted from the stream meanwhile, and the backlog is over.
-    pub(super) fn nothing_pending(&mut self) {
-        let waits = |s: &Standing| !s.messages.receiver().is_empty();
+    /// Handles the server's report that nothing is pending, and nothing delivered is without its
+    /// acknowledgement. If nothing waits here either, the end of the backlog was deleted from the
+    /// stream meanwhile, and the backlog is over.
+    pub(super) fn nothing_pending(&mut self, data: &Data) {
+        let waits = |s: &Standing| data.has_waiting(&s.inbox);
         if !self.standing.as_ref().is_some_and(waits) {
             self.quiet_until = None;
         }
     }
 
-    /// Ends the use of a lost connection. Returns the subscription on the connection.
-    pub(super) fn detach(&mut self) -> Option<nats::Subscription> {
-        self.is_refused = false;
-        let further = self.cursor.reached() != self.attached_at;
-        self.fruitless = if further { 0 } else { self.fruitless + 1 };
-        self.let_go()
+    /// Whether the message comes from the consumer in use.
+    pub(super) fn reads(&self, message: &Delivery) -> bool {
+        let standing = self.standing.as_ref();
+        standing.is_some_and(|standing| standing.inbox.has(message))
     }
 
-    /// Stops reading. Returns the subscription in use.
-    pub(super) fn let_go(&mut self) -> Option<nats::Subscription> {
+    /// Ends the use of a lost connection.
+    pub(super) fn detach(&mut self) {
+        self.is_refused = false;
+        self.let_go();
+    }
+
+    /// Stops reading.
+    pub(super) fn let_go(&mut self) {
         self.gap.clear();
         self.quiet_until = None;
         self.awaits_durable = false;
-        self.standing.take().map(|s| s.messages)
+        self.standing = None;
     }
 
     /// Finds or makes stream and consumer, warms the cache if due, and decides how much of the
@@ -156,70 +153,72 @@ impl Subscription {
     /// need never be zero, and a redelivered message carries a zero before the end of the backlog.
     pub(super) fn attach(
         &mut self,
-        bus: &Link,
+        api: &Api,
+        data: &mut Data,
         settings: &NatsSettings,
         link: &SourceLink,
     ) -> Result<(), Stop> {
         self.health = Health::new(Instant::now());
-        self.attach_to(bus, settings, link, settings.ephemeral)
+        self.attach_to(api, data, settings, link, settings.ephemeral)
     }
 
     /// Attaches to an ephemeral consumer, while JetStream does not answer about the durable
     /// consumer. An error leaves everything unchanged.
     pub(super) fn attach_elsewhere(
         &mut self,
-        bus: &Link,
+        api: &Api,
+        data: &mut Data,
         settings: &NatsSettings,
         link: &SourceLink,
     ) -> Result<(), Stop> {
         self.health.attached(Instant::now());
-        self.attach_to(bus, settings, link, true)
+        self.attach_to(api, data, settings, link, true)
     }
 
     fn attach_to(
         &mut self,
-        bus: &Link,
+        api: &Api,
+        data: &mut Data,
         settings: &NatsSettings,
         link: &SourceLink,
         unnamed: bool,
     ) -> Result<(), Stop> {
-        let Some(stream) = self.find_stream(bus)? else {
+        let Some(stream) = self.find_stream(api)? else {
             self.standing = None;
             self.quiet_until = None;
             self.tell(Told::NoStream);
             return Ok(());
         };
         self.cursor.observe(stream);
-        self.pass_unreadable(bus, link)?;
-        let last = bus.last_message(&self.target)?;
+        let last = api.last_message(&self.target)?;
         let last_sequence = last.as_ref().map_or(0, |m| m.sequence);
         let start = match (self.cursor.reached(), &last) {
             (Some(reached), _) => reached + 1,
             (None, Some(warm)) => warm.sequence + 1,
             (None, None) => stream.last_sequence + 1,
         };
-        let standing = self.stand(bus, settings, unnamed, start)?;
+        let standing = self.stand(api, data, settings, unnamed, start)?;
         let first = self.cursor.reached().is_none();
         // If the stream lost its tail, the consumer may claim a sequence after the stream's last.
         let delivered = standing.delivered.min(stream.last_sequence);
         let reached = self.cursor.reached().unwrap_or(delivered);
-        let unseen = self.unseen(bus, &standing, last_sequence, settings.backlog_quiet_min)?;
-        let quiet = unseen > settings.backlog_quiet_min;
+        let few = settings.backlog_quiet_min;
+        let unseen = self.unseen(api, data, &standing, last_sequence, few)?;
+        let quiet = unseen > few;
         if first || quiet {
-            self.warm(last, bus, &settings.look_back, link)?;
+            self.warm(last, api, &settings.look_back, link)?;
         }
         self.cursor.reach(reached);
-        self.attached_at = Some(reached);
         self.quiet_until = (quiet && last_sequence > reached).then_some(last_sequence);
         self.standing = Some(standing);
         Ok(())
     }
 
-    fn find_stream(&mut self, bus: &Link) -> Result<Option<StreamState>, NatsError> {
+    fn find_stream(&mut self, api: &Api) -> Result<Option<StreamState>, NatsError> {
         if let Some(ours) = &self.ours {
-            return bus.ensure_stream(ours).map(Some);
+            return api.ensure_stream(ours).map(Some);
         }
-        let found = consumers::find_stream(&bus.api, &self.spec);
+        let found = consumers::find_stream(api, &self.spec);
         let found = found.map_err(|e| asked(format!("find the stream of {}", self.subject), e))?;
         Ok(found.map(|(name, state)| {
             self.target.stream = name;
@@ -227,42 +226,19 @@ impl Subscription {
         }))
     }
 
-    /// Hands over messages with headers unreadable to the crate.
-    ///
-    /// The crate drops the connection at each delivery of malformed headers, so a consumer starting
-    /// with such a message would never get any further. Requested by sequence, the message arrives
-    /// packed in JSON.
-    fn pass_unreadable(&mut self, bus: &Link, link: &SourceLink) -> Result<(), Stop> {
-        let (stream, subject) = (&self.target.stream, &self.target.subject);
-        while let Some(reached) = self.cursor.reached()
-            && self.fruitless >= FRUITLESS_MAX
-        {
-            let next = bus.api.first_from(stream, subject, reached + 1);
-            let Ok(Some(next)) = next else { break };
-            if next.headers_readable {
-                break;
-            }
-            let sequence = next.sequence;
-            tracing::warn!(
-                stream,
-                subject,
-                sequence,
-                "a message has headers that are no headers"
-            );
-            self.hand_over(next.payload, sequence, true, link)?;
-            self.cursor.reach(sequence);
-        }
-        Ok(())
-    }
-
     /// Changes from an ephemeral consumer to the durable consumer, if still free.
     ///
     /// Both consumers run for a moment. Messages that the durable consumer delivered to others
     /// before are awaited from the ephemeral consumer; a message from both is recognised by its
     /// sequence.
-    pub(super) fn take_over(&mut self, bus: &Link, link: &SourceLink) -> Result<(), Stop> {
+    pub(super) fn take_over(
+        &mut self,
+        api: &Api,
+        data: &mut Data,
+        link: &SourceLink,
+    ) -> Result<(), Stop> {
         let start = self.cursor.reached().unwrap_or(0) + 1;
-        let Some(durable) = self.stand_on_durable(bus, start)? else {
+        let Some(durable) = self.stand_on_durable(api, data, start)? else {
             return Ok(());
         };
         self.awaits_durable = false;
@@ -271,31 +247,31 @@ impl Subscription {
             return Ok(());
         };
         while self.cursor.reached().is_none_or(|r| r < delivered) {
-            match unnamed.messages.next_timeout(GAP_MESSAGE_TIMEOUT) {
-                Ok(message) => self.relay(message, bus, link)?,
-                Err(_) => break,
+            match data.next_of(&unnamed.inbox, GAP_MESSAGE_TIMEOUT)? {
+                Some(message) => self.relay(message, data, link)?,
+                None => break,
             }
         }
         // The server would delete the consumer later; deleting now keeps the server's lists short.
-        let stream = &self.target.stream;
-        let _ = bus.api.delete_consumer(stream, &unnamed.consumer);
+        let _ = api.delete_consumer(&self.target.stream, &unnamed.consumer);
         Ok(())
     }
 
     /// Subscribes to the durable consumer or, if not available, to an ephemeral consumer.
     fn stand(
         &mut self,
-        bus: &Link,
+        api: &Api,
+        data: &mut Data,
         settings: &NatsSettings,
         unnamed: bool,
         start: u64,
     ) -> Result<Standing, NatsError> {
-        if !unnamed && let Some(durable) = self.stand_on_durable(bus, start)? {
+        if !unnamed && let Some(durable) = self.stand_on_durable(api, data, start)? {
             self.awaits_durable = false;
             return Ok(durable);
         }
         self.awaits_durable = !settings.ephemeral && !self.is_refused;
-        let made = bus.make_consumer(&self.target, None, start)?;
+        let made = api.make_consumer(data, &self.target, None, start)?;
         made.ok_or_else(|| {
             // Only a server giving the same name twice could answer this.
             let reason = ApiError::Unreadable("it says that the name is in use".into());
@@ -305,18 +281,23 @@ impl Subscription {
 
     /// Subscribes to the durable consumer. Returns `None` if another client or the server prevents
     /// that.
-    fn stand_on_durable(&mut self, bus: &Link, start: u64) -> Result<Option<Standing>, NatsError> {
+    fn stand_on_durable(
+        &mut self,
+        api: &Api,
+        data: &mut Data,
+        start: u64,
+    ) -> Result<Option<Standing>, NatsError> {
         if self.is_refused {
             return Ok(None);
         }
         let durable = self.target.durable.clone();
         let look_up = |spec: &Target| {
-            consumers::look_up(&bus.api, spec)
+            consumers::look_up(api, spec)
                 .map_err(|e| asked(format!("find the consumer {durable}"), e))
         };
         let mut found = look_up(&self.target)?;
         if let Durable::Missing = found {
-            if let Some(made) = bus.make_consumer(&self.target, Some(&durable), start)? {
+            if let Some(made) = api.make_consumer(data, &self.target, Some(&durable), start)? {
                 self.tell(Told::Made);
                 return Ok(Some(made));
             }
@@ -324,7 +305,7 @@ impl Subscription {
             found = look_up(&self.target)?;
         }
         let not_ours = match found {
-            Durable::Free(info) => match bus.join(&self.target, &info)? {
+            Durable::Free(info) => match api.join(data, &self.target, &info)? {
                 Joined::Standing(joined) => {
                     self.tell(Told::Resumed);
                     return Ok(Some(joined));
@@ -347,7 +328,8 @@ impl Subscription {
     /// messages into `gap`.
     fn unseen(
         &mut self,
-        bus: &Link,
+        api: &Api,
+        data: &mut Data,
         standing: &Standing,
         last_sequence: u64,
         few: u64,
@@ -363,20 +345,18 @@ impl Subscription {
             return Ok(standing.pending);
         }
         // The consumer counts from another start than the cursor, so a temporary consumer counts.
-        let Some(counted) = bus.make_consumer(&self.target, None, reached + 1)? else {
+        let Some(counted) = api.make_consumer(data, &self.target, None, reached + 1)? else {
             return Ok(standing.pending);
         };
         if counted.pending <= few {
             for _ in 0..counted.pending {
-                match counted.messages.next_timeout(GAP_MESSAGE_TIMEOUT) {
-                    Ok(message) => self.gap.push(message),
-                    Err(_) => break,
+                match data.next_of(&counted.inbox, GAP_MESSAGE_TIMEOUT)? {
+                    Some(message) => self.gap.push(message),
+                    None => break,
                 }
             }
         }
-        let _ = bus
-            .api
-            .delete_consumer(&self.target.stream, &counted.consumer);
+        let _ = api.delete_consumer(&self.target.stream, &counted.consumer);
         Ok(counted.pending)
     }
 
@@ -384,13 +364,13 @@ impl Subscription {
     fn warm(
         &mut self,
         last: Option<Fetched>,
-        bus: &Link,
+        api: &Api,
         limits: &LookBack,
         link: &SourceLink,
     ) -> Result<(), Stop> {
         let Some(last) = last else { return Ok(()) };
         let floor = self.cursor.reached().unwrap_or(0);
-        let found = look_back(&bus.api, &self.target, &last, floor, limits);
+        let found = look_back(api, &self.target, &last, floor, limits);
         found.tell(&self.spec.subject);
         match found {
             LookedBack::Good(good, _) => {
@@ -409,7 +389,7 @@ impl Subscription {
     }
 
     /// Takes the messages of the gap, to be relayed before the messages of the consumer.
-    pub(super) fn take_gap(&mut self) -> Vec<nats::Message> {
+    pub(super) fn take_gap(&mut self) -> Vec<Delivery> {
         std::mem::take(&mut self.gap)
     }
 
@@ -418,15 +398,18 @@ impl Subscription {
     /// messages over a limit.
     pub(super) fn relay(
         &mut self,
-        mut message: nats::Message,
-        bus: &Link,
+        message: Delivery,
+        data: &mut Data,
         link: &SourceLink,
     ) -> Result<(), Stop> {
-        if is_control(&message) {
-            answer_control(&message, bus);
+        if message.status == Some(100) {
+            answer_control(message, data);
             return Ok(());
         }
-        let Some(ack) = message.reply.as_deref().and_then(AckSubject::parse) else {
+        let Some(reply) = message.reply else {
+            return Ok(());
+        };
+        let Some(ack) = AckSubject::parse(&reply) else {
             return Ok(());
         };
         // Not news: delivered again, or known from the previous consumer.
@@ -436,13 +419,13 @@ impl Subscription {
             .is_none_or(|r| ack.stream_sequence > r);
         let now = Instant::now();
         if news {
-            if !link.has_room(message.data.len()) {
+            if !link.has_room(message.payload.len()) {
                 // The wait may be long, and the server would redeliver messages handed over.
-                self.send_acks(bus);
+                self.send_acks(data);
+                data.flush()?;
             }
-            let data = std::mem::take(&mut message.data);
             let quiet = self.quiet_until.is_some();
-            self.hand_over(data, ack.stream_sequence, quiet, link)?;
+            self.hand_over(message.payload, ack.stream_sequence, quiet, link)?;
             self.cursor.reach(ack.stream_sequence);
             self.health.handed(now);
         }
@@ -450,21 +433,18 @@ impl Subscription {
         if self.quiet_until.is_some_and(ends) {
             self.quiet_until = None;
         }
-        let Some(subject) = message.reply.take() else {
-            return Ok(());
-        };
-        let owe = |standing: &mut Standing| standing.acks.owe(subject, now);
+        let owe = |standing: &mut Standing| standing.acks.owe(reply, now);
         if self.standing.as_mut().is_some_and(owe) {
-            self.send_acks(bus);
+            self.send_acks(data);
         }
         Ok(())
     }
 
     /// Sends the queued acknowledgements. The server redelivers messages whose acknowledgements are
     /// lost.
-    pub(super) fn send_acks(&mut self, bus: &Link) {
+    pub(super) fn send_acks(&mut self, data: &mut Data) {
         let acks = self.standing.iter_mut().flat_map(|s| s.acks.take());
-        acks.for_each(|subject| bus.answer(&subject));
+        acks.for_each(|subject| data.answer(&subject));
     }
 
     /// The time to send the queued acknowledgements.
@@ -496,5 +476,13 @@ impl Subscription {
         if self.told.replace(what) != Some(what) {
             what.log(&self.spec, &self.target);
         }
+    }
+}
+
+/// Answers flow control on the reply subject, and the heartbeat of a consumer that waits for an answer on the
+/// subject in the heartbeat. Consumers made by weirgate send neither; consumers of other clients may.
+fn answer_control(message: Delivery, data: &mut Data) {
+    if let Some(subject) = message.reply.or(message.stalled) {
+        data.answer(&subject);
     }
 }

@@ -52,9 +52,20 @@ pub(super) fn neighbours(info_line: &str) -> Vec<String> {
 
 /// Whether the server's first line names a cluster.
 pub(super) fn names_cluster(info_line: &str) -> bool {
+    !text(info_line, "cluster").is_empty()
+}
+
+/// The server's name for itself in the server's first line.
+pub(super) fn server_id(info_line: &str) -> String {
+    text(info_line, "server_id")
+}
+
+/// A text in the server's first line; empty if there is none.
+fn text(info_line: &str, field: &str) -> String {
     let json = info_line.trim_start_matches("INFO ");
-    let name = sonic_rs::get(json, ["cluster"]);
-    name.is_ok_and(|name| name.as_str().is_some_and(|name| !name.is_empty()))
+    let told = sonic_rs::get(json, [field]).ok();
+    let text = told.and_then(|text| text.as_str().map(str::to_owned));
+    text.unwrap_or_default()
 }
 
 /// The largest message that the server takes, bytes, from its first line.
@@ -67,14 +78,8 @@ pub(super) fn max_payload(info_line: &str) -> usize {
 
 /// The version in the server's first line.
 pub(super) fn version(info_line: &str) -> String {
-    let json = info_line.trim_start_matches("INFO ");
-    let told = sonic_rs::get(json, ["version"]).ok();
-    let version = told.and_then(|version| version.as_str().map(str::to_owned));
-    version
-        .unwrap_or_default()
-        .chars()
-        .take(VERSION_CHARS_MAX)
-        .collect()
+    let version = text(info_line, "version");
+    version.chars().take(VERSION_CHARS_MAX).collect()
 }
 
 /// The TLS configuration of the client: the trusted certificates, and the client's own.

@@ -1,8 +1,8 @@
 //! Asks the server two questions, again and again, on separate threads.
 //!
-//! Whether the link is well: an empty message to an inbox of this process comes back over the same
-//! connection as the messages. JetStream has no part in the exchange, so the election of a
-//! consumer's leader is not mistaken for a dead link.
+//! Whether the connection for requests is well: an empty message to an inbox of this process comes back over
+//! this connection. JetStream has no part in the exchange, so the election of a consumer's leader is not
+//! mistaken for a dead link. The session pings the connection for messages itself.
 //!
 //! Whether the consumers are well: without messages, a deleted consumer looks the same as a silence
 //! of JetStream. Each subscription has a thread, so a hanging question delays no other. The session
@@ -12,14 +12,16 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, Sender, TrySendError, bounded, select, unbounded,
+};
 use nats::jetstream::ConsumerInfo;
 
 use super::api::{Api, ApiError};
 use super::consumers::{Durable, Target, find_stream, look_up};
 use super::health::Counts;
 use super::settings::SubscriptionSpec;
-use crate::base::detached;
+use crate::base::{Wake, detached};
 
 /// The limit on reports waiting while the session waits for the loop. More are dropped; the next
 /// round repeats them.
@@ -55,7 +57,7 @@ pub(super) struct WatchedConsumer {
 /// The answers of the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Report {
-    /// The link is well.
+    /// The connection for requests is well.
     Alive,
     /// JetStream answered about a subscription, but not to the point.
     Answered { index: usize },
@@ -87,8 +89,17 @@ impl Watchdog {
     ///
     /// # Errors
     /// The system has no thread left, or the connection is gone.
-    pub(super) fn start(api: &Api, interval: Duration, subscriptions: usize) -> io::Result<Self> {
-        let (sender, reports) = bounded(REPORTS_MAX);
+    pub(super) fn start(
+        api: &Api,
+        wake: &Wake,
+        interval: Duration,
+        subscriptions: usize,
+    ) -> io::Result<Self> {
+        let (reports, taken) = bounded(REPORTS_MAX);
+        let sender = Reporter {
+            reports,
+            wake: wake.clone(),
+        };
         let (link, told) = (api.clone(), sender.clone());
         detached("nats-link", move || {
             // If the connection takes nothing more, the session notices the silence.
@@ -104,7 +115,10 @@ impl Watchdog {
             detached("nats-watchdog", work)?;
             watch.push(orders);
         }
-        Ok(Self { watch, reports })
+        Ok(Self {
+            watch,
+            reports: taken,
+        })
     }
 
     /// Watches these from now on: one for each subscription, in the same order.
@@ -116,19 +130,39 @@ impl Watchdog {
     }
 }
 
-fn watch_link(api: &Api, interval: Duration, reports: &Sender<Report>) -> io::Result<()> {
+/// The way of reports to the session.
+#[derive(Clone)]
+struct Reporter {
+    reports: Sender<Report>,
+    wake: Wake,
+}
+
+impl Reporter {
+    /// Sends a report. Returns false if the session has ended.
+    fn send(&self, report: Report) -> bool {
+        let sent = self.reports.try_send(report);
+        self.wake.wake();
+        !matches!(sent, Err(TrySendError::Disconnected(_)))
+    }
+}
+
+fn watch_link(api: &Api, interval: Duration, reports: &Reporter) -> io::Result<()> {
     let inbox = api.connection.new_inbox();
     let echoes = api.connection.subscribe(&inbox)?;
     loop {
         let next = Instant::now() + interval;
         api.connection.publish(&inbox, b"")?;
-        while let Ok(_echo) = echoes.receiver().recv_deadline(next) {
-            if let Err(TrySendError::Disconnected(_)) = reports.try_send(Report::Alive) {
-                return Ok(());
+        loop {
+            select! {
+                recv(echoes.receiver()) -> echo => if echo.is_err() || !reports.send(Report::Alive) {
+                    return Ok(());
+                },
+                recv(api.lost) -> _ => {
+                    reports.wake.wake();
+                    return Ok(());
+                }
+                default(next.saturating_duration_since(Instant::now())) => break,
             }
-        }
-        if api.is_lost() {
-            return Ok(());
         }
     }
 }
@@ -137,7 +171,7 @@ fn watch_subscription(
     api: &Api,
     interval: Duration,
     orders: &Receiver<Watched>,
-    reports: &Sender<Report>,
+    reports: &Reporter,
 ) {
     let mut watched = None;
     loop {
@@ -147,7 +181,7 @@ fn watch_subscription(
             Err(RecvTimeoutError::Disconnected) => return,
         }
         for report in watched.iter().flat_map(|watched| ask(api, watched)) {
-            if let Err(TrySendError::Disconnected(_)) = reports.try_send(report) {
+            if !reports.send(report) {
                 return;
             }
         }

@@ -57,6 +57,16 @@ impl LinkProxy {
         }
     }
 
+    /// Stops forwarding on one connection, in the order of the connections. The connection stays open.
+    pub fn black_hole_one(&self, index: usize) {
+        self.shared.connections()[index].hole.store(true, SeqCst);
+    }
+
+    /// Ends one connection, visibly for both ends.
+    pub fn end_one(&self, index: usize) {
+        self.shared.connections()[index].end();
+    }
+
     /// Forwards new connections again; connections from before are never forwarded again.
     pub fn let_new_ones_through(&self) {
         self.shared.hole.store(false, SeqCst);

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use sonic_rs::JsonValueTrait;
 
 use super::super::position::AckSubject;
-use super::protocol::Delivery;
+use super::super::protocol::Delivery;
 use crate::auth::Subject;
 
 /// The limit on payload bytes of the last values of a pattern: half of the default limit of a

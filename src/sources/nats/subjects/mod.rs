@@ -11,9 +11,7 @@
 //! Each requested subject or pattern is a subscription on the server, so a message that matches
 //! several of them arrives once for each.
 //!
-//! The `nats` crate is not used here. The crate gives each subscription its own channel: the order
-//! between subjects is lost, memory is not bounded, and a wait has to look at each channel. Here
-//! one thread waits for the socket and for changes of interest in the same poll. When the loop's
+//! One thread waits for the socket and for changes of interest in the same poll. When the loop's
 //! channel is full, the thread waits there and reads nothing. The server keeps messages up to its
 //! limit for a connection (`max_pending`). Over the limit, the server ends the connection, and the
 //! loss is reported as a gap.
@@ -25,18 +23,14 @@
 //! | `publishing` | the messages of the caller, and the rules for gateways that speak to each other |
 //! | `retained`, `last_values` | last values, from JetStream, of subjects and of patterns; pure |
 //! | `feed` | subscribed names, and the kept feed among the names |
-//! | `wire` | connecting, TLS, logging in, bytes in and out |
 //! | `stream` | the source that reads a stream in place of subjects |
-//! | `protocol` | the client protocol of NATS, and the numbers of subscriptions; pure |
 
 mod feed;
 mod last_values;
-pub(super) mod protocol;
 mod publishing;
 mod retained;
 mod session;
 mod stream;
-pub(super) mod wire;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -46,10 +40,10 @@ pub use self::stream::NatsStreamSource;
 
 use self::publishing::Publishing;
 use self::session::{Session, State};
-use self::wire::Wire;
 use super::error::{NatsError, Stop};
 use super::servers::{Second, Servers};
 use super::settings::NatsSettings;
+use super::wire::Wire;
 use crate::base::{LogBudget, Now, Wake};
 use crate::feeds::BusEvent;
 use crate::sources::KeptFeed;
@@ -269,7 +263,7 @@ impl Bus for NatsSubjectsSource {
         self.has_stood = false;
         let bytes_max = self.settings.payload_bytes_max;
         let nats = &self.settings.nats;
-        let connected = Wire::to_first(&mut self.servers, &mut self.waiter, nats, bytes_max);
+        let connected = self.servers.wire(&mut self.waiter, nats, bytes_max);
         let stop = match connected {
             Ok((mut wire, used)) => {
                 let others = self.servers.others(nats, &used);

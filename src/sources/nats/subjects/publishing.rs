@@ -8,9 +8,9 @@
 use std::time::{Duration, Instant};
 
 use super::super::error::{NatsError, Stop};
-use super::protocol;
+use super::super::protocol;
+use super::super::wire::Wire;
 use super::session::Session;
-use super::wire::Wire;
 use crate::feeds::BusEvent;
 use crate::sources::publisher::Outbox;
 

@@ -15,9 +15,9 @@ use base64::engine::general_purpose::STANDARD;
 use sonic_rs::JsonValueTrait;
 
 use super::super::api::first_stream;
+use super::super::protocol::{self, Delivery};
 use super::inbox;
 use super::last_values::{LastValues, Next};
-use super::protocol::{self, Delivery};
 use crate::sources::interest::Question;
 
 /// Questions on their way at once; the others wait.
@@ -113,7 +113,7 @@ impl Retained {
     /// Asks which streams hold the subjects.
     pub(super) fn ask(&mut self, question: Question, now: Instant, out: &mut Vec<u8>) {
         if self.last == 0 {
-            protocol::subscribe(out, &format!("{}.*", self.inbox), FIRST_SID);
+            protocol::subscribe(out, &format!("{}.*", self.inbox), None, FIRST_SID);
         }
         self.last += 1;
         let verb = match question.subscription.is_pattern {
@@ -237,7 +237,7 @@ impl Retained {
         };
         match values.next_consumer(&inbox) {
             Some((subject, body)) => {
-                protocol::subscribe(out, &inbox, FIRST_SID + number);
+                protocol::subscribe(out, &inbox, None, FIRST_SID + number);
                 protocol::publish(out, &subject, &reply, body.as_bytes());
             }
             None => self.end(number, out),

@@ -1,19 +1,18 @@
 //! A connection from its log-in to its loss: messages and confirmations out, requests in.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::error::{NatsError, Stop};
+use super::super::protocol::{self, Delivery, Op, Sids};
 use super::super::refusals::refused;
 use super::super::servers::Second;
 use super::super::settings::NatsSettings;
+use super::super::wire::Wire;
 use super::log_error;
-use super::protocol::{self, Delivery, Op, Sids};
 use super::publishing::{Publishing, QUEUED_BYTES_MAX};
 use super::retained::{Retained, Told};
-use super::wire::Wire;
 use crate::base::{LogBudget, Now};
 use crate::feeds::{BusEvent, BusMessage, Fault, Place, Subscription};
 use crate::sources::KeptFeed;
@@ -50,13 +49,9 @@ pub(super) struct Session<'a> {
 /// The state of a session.
 pub(super) struct State {
     sids: Sids,
-    /// An entry for each PING without an answer, in order.
-    expected: VecDeque<Expected>,
+    /// The changes without an answer, in order, each with the number of the ping behind the change.
+    asked: VecDeque<(u64, Asked)>,
     retained: Retained,
-    /// When the last bytes arrived.
-    heard: Instant,
-    /// When the last ping left, if nothing has arrived since.
-    pinged: Option<Instant>,
     /// When the last message arrived.
     pub(super) relayed: Instant,
     /// Messages that the loop had no room for, and not reported yet.
@@ -65,13 +60,6 @@ pub(super) struct State {
     pub(super) not_published: Option<String>,
     /// When refused names were asked for again.
     retried: Instant,
-    /// The last error without a subject: perhaps the reason for the end of the connection.
-    last_words: Option<String>,
-}
-
-enum Expected {
-    Pong,
-    Change(Asked),
 }
 
 /// A change requested from the server.
@@ -90,26 +78,18 @@ impl State {
         let now = Instant::now();
         Self {
             sids: Sids::default(),
-            expected: VecDeque::new(),
+            asked: VecDeque::new(),
             retained: Retained::new(retained_subjects_max),
-            heard: now,
-            pinged: None,
             relayed: now,
             dropped: 0,
             not_published: None,
             retried: now,
-            last_words: None,
         }
     }
 
     /// The first change without an answer. The server's errors belong to this change.
     fn first_asked(&mut self) -> Option<&mut Asked> {
-        self.expected
-            .iter_mut()
-            .find_map(|expected| match expected {
-                Expected::Change(asked) => Some(asked),
-                Expected::Pong => None,
-            })
+        self.asked.front_mut().map(|(_, asked)| asked)
     }
 }
 
@@ -141,7 +121,7 @@ impl Session<'_> {
         let timeout = Duration::from_millis(self.settings.times.ping_timeout_ms);
         let is_silent = |pinged| now >= pinged + timeout;
         while retained.has_room()
-            && !self.state.pinged.is_some_and(is_silent)
+            && !self.wire.pinged.is_some_and(is_silent)
             && let Some(question) = self.wishes.next_question()
         {
             retained.ask(question, now, self.wire.out());
@@ -156,9 +136,8 @@ impl Session<'_> {
     fn turn(&mut self) -> Result<(), Stop> {
         self.wishes.take_and_answer(self.ledger, &self.relay.link)?;
         // Messages before the end of a connection were handed over after the previous read.
-        let has_read = self.wire.read(self.waiter).map_err(|e| self.lost(&e))?;
+        let has_read = self.wire.read(self.waiter)?;
         if has_read {
-            (self.state.heard, self.state.pinged) = (Instant::now(), None);
             self.second.end(self.relay, self.ledger.is_restored());
             self.relay_all()?;
         }
@@ -173,22 +152,13 @@ impl Session<'_> {
         self.ask();
         self.publish();
         self.wishes.show(self.ledger.unanswered());
-        self.wire.flush(self.waiter).map_err(|e| self.lost(&e))?;
+        self.wire.flush(self.waiter)?;
         if has_read {
             self.relay.worked();
-        } else if !self.can_publish() && !self.spin(until)? {
-            self.waiter.wait(until).map_err(|e| self.lost(&e))?;
+        } else if !self.can_publish() {
+            self.wire.wait(self.waiter, self.relay, until)?;
         }
         Ok(())
-    }
-
-    /// Polls without sleeping while the last messages are young. Returns whether there is something
-    /// to do.
-    fn spin(&mut self, until: Instant) -> Result<bool, Stop> {
-        let timeout = until.saturating_duration_since(Instant::now());
-        let waiter = &mut *self.waiter;
-        let found = self.relay.spin(timeout, || waiter.look());
-        found.map_err(|error| self.lost(&error))
     }
 
     /// Queues commands for the changes that are due, each change with a PING behind it.
@@ -205,61 +175,42 @@ impl Session<'_> {
                         name: Arc::clone(name),
                         is_pattern: change.patterns,
                     };
-                    protocol::subscribe(out, name, sids.add(subscription));
+                    protocol::subscribe(out, name, None, sids.add(subscription));
                 } else if let Some(sid) = sids.of(name) {
                     protocol::unsubscribe(out, sid);
                 }
             }
-            protocol::ping(out);
-            self.state.expected.push_back(Expected::Change(Asked {
+            let asked = Asked {
                 change,
                 refused: Vec::new(),
                 words: None,
-            }));
+            };
+            self.state.asked.push_back((self.wire.ping(), asked));
         }
     }
 
-    /// Pings a silent server, and looks elsewhere if the silence goes on. Silence counts only when
-    /// there is nothing more to read: a full channel may have stopped the reading. Returns the time
-    /// of the next look.
+    /// Pings a silent server, and looks elsewhere if the silence goes on. Returns the time of the next look.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         let now = Instant::now();
         if now.duration_since(self.state.retried) >= RETRY_REFUSED {
             self.state.retried = now;
             self.ledger.retry_refused();
         }
-        let interval = Duration::from_millis(self.settings.times.ping_interval_ms);
-        let timeout = Duration::from_millis(self.settings.times.ping_timeout_ms);
-        match self.state.pinged {
-            Some(pinged) if is_silent && now >= pinged + timeout => self.look_elsewhere(),
-            Some(pinged) => Ok(pinged + timeout),
-            None if is_silent && now >= self.state.heard + interval => {
-                protocol::ping(self.wire.out());
-                self.state.expected.push_back(Expected::Pong);
-                self.state.pinged = Some(now);
-                Ok(now + timeout)
-            }
-            None => Ok(self.state.heard + interval),
+        match self.wire.watch(&self.settings.times, is_silent) {
+            Some(next) => Ok(next),
+            None => self.look_elsewhere(),
         }
     }
 
     /// Handles a silent server or a dead link. Returns the time of the next look.
     fn look_elsewhere(&mut self) -> Result<Instant, Stop> {
-        let heard = self.state.heard;
+        let heard = self.wire.heard;
         let next = self.second.look(heard, self.relay, self.settings);
-        if next.is_none() {
-            // Bytes that arrived during the second connection end the silence.
-            self.waiter
-                .wait(Instant::now())
-                .map_err(|e| self.lost(&e))?;
-            if self.waiter.readable {
-                return Ok(Instant::now());
-            }
+        // Bytes that arrived during the second connection end the silence.
+        if next.is_none() && self.wire.has_news(self.waiter)? {
+            return Ok(Instant::now());
         }
-        next.ok_or_else(|| {
-            let silent_ms = heard.elapsed().as_millis() as u64;
-            NatsError::Silent { silent_ms }.into()
-        })
+        next.ok_or_else(|| self.wire.silent().into())
     }
 
     /// Handles all operations that were read.
@@ -268,10 +219,9 @@ impl Session<'_> {
         while let Some(op) = self.wire.next_op()? {
             match op {
                 Op::Message(delivery) => self.message(delivery, received)?,
-                Op::Ping => protocol::pong(self.wire.out()),
                 Op::Pong => self.ponged()?,
                 Op::Error(words) => self.refused(words)?,
-                Op::Other => {}
+                Op::Ping | Op::Other => {}
             }
         }
         Ok(())
@@ -357,11 +307,13 @@ impl Session<'_> {
 
     /// Handles a PONG: everything before the PING was accepted or refused.
     fn ponged(&mut self) -> Result<(), Stop> {
-        match self.state.expected.pop_front() {
-            Some(Expected::Pong) => Ok(()),
-            Some(Expected::Change(asked)) => self.answered(asked),
-            None => Err(self.wrong("a PONG without a PING")),
+        if let Some((ping, _)) = self.state.asked.front()
+            && self.wire.is_answered(*ping)
+            && let Some((_, asked)) = self.state.asked.pop_front()
+        {
+            return self.answered(asked);
         }
+        Ok(())
     }
 
     fn answered(&mut self, asked: Asked) -> Result<(), Stop> {
@@ -413,7 +365,6 @@ impl Session<'_> {
                 asked.words = Some(shown(&words));
             }
             log_error(self.lines, self.relay.link.now(), &words);
-            self.state.last_words = Some(shown(&words));
             return Ok(());
         };
         if let Some(asked) = self.state.first_asked()
@@ -461,14 +412,5 @@ impl Session<'_> {
             number,
             fault: Fault(reason.to_owned()),
         })?)
-    }
-
-    fn lost(&self, error: &io::Error) -> Stop {
-        NatsError::ended(error, self.state.last_words.as_deref()).into()
-    }
-
-    fn wrong(&self, what: &str) -> Stop {
-        let reason = format!("what it sends is not the NATS protocol ({what})");
-        NatsError::Ended { reason }.into()
     }
 }

@@ -11,17 +11,16 @@
 
 mod reader;
 
-use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use self::reader::StreamReader;
 use super::super::error::{NatsError, Stop};
+use super::super::protocol::Op;
 use super::super::refusals::refused;
 use super::super::servers::Servers;
 use super::super::settings::NatsSettings;
-use super::protocol::{self, Op};
-use super::wire::Wire;
+use super::super::wire::Wire;
 use super::{LINES_PER_SECOND, log_error};
 use crate::base::LogBudget;
 use crate::sources::outage::shown;
@@ -83,9 +82,6 @@ impl NatsStreamSource {
             reader: &mut self.reader,
             feed: &mut self.feed,
             lines: &mut self.lines,
-            heard: Instant::now(),
-            pinged: None,
-            last_words: None,
         };
         loop {
             if let Err(stop) = session.turn() {
@@ -110,7 +106,7 @@ impl Bus for NatsStreamSource {
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
         let (nats, bytes_max) = (&self.settings, self.payload_bytes_max);
-        let connected = Wire::to_first(&mut self.servers, &mut self.waiter, nats, bytes_max);
+        let connected = self.servers.wire(&mut self.waiter, nats, bytes_max);
         match connected {
             Ok((mut wire, _)) => {
                 let stop = self.use_connection(&mut wire, relay);
@@ -131,29 +127,22 @@ struct Session<'a> {
     reader: &'a mut StreamReader,
     feed: &'a mut StreamFeed,
     lines: &'a mut LogBudget,
-    /// When the last bytes arrived.
-    heard: Instant,
-    /// When the last ping left, if nothing has arrived since.
-    pinged: Option<Instant>,
-    /// The last error without a subject: perhaps the reason for the end of the connection.
-    last_words: Option<String>,
 }
 
 impl Session<'_> {
     /// Reads at most once, then handles the bytes. Waits if there was nothing to read.
     fn turn(&mut self) -> Result<(), Stop> {
-        let has_read = self.wire.read(self.waiter).map_err(|e| self.lost(&e))?;
-        if has_read {
-            self.take_all()?;
-            // The handover may have waited for the loop.
-            (self.heard, self.pinged) = (Instant::now(), None);
-        } else {
-            self.reader.tick(Instant::now(), self.wire.out())?;
+        let has_read = self.wire.read(self.waiter)?;
+        match has_read {
+            true => self.take_all()?,
+            false => self.reader.tick(Instant::now(), self.wire.out())?,
         }
-        let until = self.watch(!has_read)?;
-        self.wire.flush(self.waiter).map_err(|e| self.lost(&e))?;
+        let next = self.wire.watch(self.times, !has_read);
+        let until = next.ok_or_else(|| self.wire.silent())?;
+        self.wire.flush(self.waiter)?;
         if !has_read {
-            self.wait(self.reader.due().map_or(until, |due| due.min(until)))?;
+            let until = self.reader.due().map_or(until, |due| due.min(until));
+            self.wire.wait(self.waiter, self.relay, until)?;
         }
         Ok(())
     }
@@ -177,41 +166,9 @@ impl Session<'_> {
                     }
                     taken?;
                 }
-                Op::Ping => protocol::pong(self.wire.out()),
                 Op::Error(words) => self.refused(&words)?,
-                Op::Pong | Op::Other => {}
+                Op::Ping | Op::Pong | Op::Other => {}
             }
-        }
-        Ok(())
-    }
-
-    /// Pings a silent server, and gives up a server that stays silent. Returns the time of the next look.
-    fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
-        let now = Instant::now();
-        let interval = Duration::from_millis(self.times.ping_interval_ms);
-        let timeout = Duration::from_millis(self.times.ping_timeout_ms);
-        match self.pinged {
-            Some(pinged) if is_silent && now >= pinged + timeout => {
-                let silent_ms = self.heard.elapsed().as_millis() as u64;
-                Err(NatsError::Silent { silent_ms }.into())
-            }
-            Some(pinged) => Ok(pinged + timeout),
-            None if is_silent && now >= self.heard + interval => {
-                protocol::ping(self.wire.out());
-                self.pinged = Some(now);
-                Ok(now + timeout)
-            }
-            None => Ok(self.heard + interval),
-        }
-    }
-
-    /// Waits for bytes, without sleeping while the last messages are young.
-    fn wait(&mut self, until: Instant) -> Result<(), Stop> {
-        let timeout = until.saturating_duration_since(Instant::now());
-        let waiter = &mut *self.waiter;
-        let found = self.relay.spin(timeout, || waiter.look());
-        if !found.map_err(|error| self.lost(&error))? {
-            self.waiter.wait(until).map_err(|e| self.lost(&e))?;
         }
         Ok(())
     }
@@ -226,11 +183,6 @@ impl Session<'_> {
             return Err(NatsError::not_permitted(verb, &shown(&subject)).into());
         }
         log_error(self.lines, self.relay.link.now(), words);
-        self.last_words = Some(shown(words));
         Ok(())
-    }
-
-    fn lost(&self, error: &io::Error) -> Stop {
-        NatsError::ended(error, self.last_words.as_deref()).into()
     }
 }

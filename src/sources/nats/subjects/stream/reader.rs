@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use self::answers::{Created, StreamInfo, create, rfc_3339};
 use super::super::super::error::NatsError;
 use super::super::super::position::AckSubject;
+use super::super::super::protocol::{self, Delivery};
 use super::super::inbox;
-use super::super::protocol::{self, Delivery};
 use crate::feeds::StoredId;
 use crate::sources::stored::Told;
 
@@ -107,7 +107,7 @@ impl StreamReader {
         self.last_sid = ANSWERS_SID;
         self.stands = false;
         self.step = Step::Away;
-        protocol::subscribe(out, &format!("{}.answer.*", self.inbox), ANSWERS_SID);
+        protocol::subscribe(out, &format!("{}.answer.*", self.inbox), None, ANSWERS_SID);
         self.look(now, out);
     }
 
@@ -255,7 +255,7 @@ impl StreamReader {
         let sid = self.last_sid;
         let deliver = format!("{}.live.{sid}", self.inbox);
         // Under a wildcard a consumer sees no interest and sends nothing.
-        protocol::subscribe(out, &deliver, sid);
+        protocol::subscribe(out, &deliver, None, sid);
         let body = create(
             &self.stream,
             &deliver,

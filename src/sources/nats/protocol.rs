@@ -13,14 +13,15 @@ use crate::feeds::Subscription;
 
 /// The longest line. The server's first line lists the servers of a cluster.
 const LINE_BYTES_MAX: usize = 256 * 1024;
-/// Bytes kept of the headers of a message: the status is in the first line, and a consumer's heartbeat
-/// names the last delivery in the second.
-const HEADER_BYTES_KEPT: usize = 96;
+/// Bytes kept of the headers of a message: enough for all headers of a consumer's heartbeat.
+const HEADER_BYTES_KEPT: usize = 1024;
 /// The header of a heartbeat with the number of the consumer's last delivery (NATS ADR-9).
 const LAST_CONSUMER: &str = "Nats-Last-Consumer:";
+/// The header of a heartbeat with the subject on which the consumer waits for an answer (NATS ADR-9).
+const STALLED: &str = "Nats-Consumer-Stalled:";
 
 /// Whether to stop reading: the server's first line is complete, or the peer is no NATS server.
-pub(in crate::sources::nats) fn is_greeting_over(line: &[u8]) -> bool {
+pub(super) fn is_greeting_over(line: &[u8]) -> bool {
     let is_wrong = line.len() >= 5 && !line.starts_with(b"INFO ");
     is_wrong || line.last() == Some(&b'\n') || line.len() > LINE_BYTES_MAX
 }
@@ -29,7 +30,7 @@ pub(in crate::sources::nats) fn is_greeting_over(line: &[u8]) -> bool {
 ///
 /// # Errors
 /// The line is another, or not whole.
-pub(in crate::sources::nats) fn greeting(line: Vec<u8>) -> io::Result<String> {
+pub(super) fn greeting(line: Vec<u8>) -> io::Result<String> {
     match String::from_utf8(line) {
         Ok(line) if line.starts_with("INFO ") && line.ends_with('\n') => Ok(line),
         _ => Err(io::Error::new(
@@ -40,14 +41,15 @@ pub(in crate::sources::nats) fn greeting(line: Vec<u8>) -> io::Result<String> {
 }
 
 /// The error if the server's first line did not arrive in time.
-pub(in crate::sources::nats) fn no_greeting() -> io::Error {
+pub(super) fn no_greeting() -> io::Error {
     let silent = "it accepted the connection and says nothing";
     io::Error::new(ErrorKind::TimedOut, silent)
 }
 
-/// Writes `SUB`.
-pub(super) fn subscribe(out: &mut Vec<u8>, subject: &str, sid: u64) {
-    out.extend_from_slice(format!("SUB {subject} {sid}\r\n").as_bytes());
+/// Writes `SUB`. Of a queue group, the server chooses one member for each message.
+pub(super) fn subscribe(out: &mut Vec<u8>, subject: &str, group: Option<&str>, sid: u64) {
+    let group = group.unwrap_or_default();
+    out.extend_from_slice(format!("SUB {subject} {group} {sid}\r\n").as_bytes());
 }
 
 /// Writes `UNSUB`.
@@ -96,6 +98,8 @@ pub(super) struct Delivery {
     pub(super) status: Option<u16>,
     /// The number of the consumer's last delivery, in a heartbeat.
     pub(super) last_consumer: Option<u64>,
+    /// The subject on which the consumer waits for an answer, in a heartbeat.
+    pub(super) stalled: Option<String>,
     /// The payload without headers. A payload over the limit is cut to one byte more than the
     /// limit.
     pub(super) payload: Vec<u8>,
@@ -104,7 +108,7 @@ pub(super) struct Delivery {
 /// Bytes outside the protocol, or over a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("what it sends is not the NATS protocol ({0})")]
-pub(super) struct Malformed(&'static str);
+pub(super) struct Malformed(pub(super) &'static str);
 
 /// Reads the server's operations from pieces of any size.
 #[derive(Debug)]
@@ -249,17 +253,22 @@ impl Body {
     }
 
     fn into_delivery(self) -> Delivery {
-        let line = String::from_utf8_lossy(&self.headers);
-        let status = line.lines().next().and_then(|line| {
+        let headers = String::from_utf8_lossy(&self.headers);
+        let status = headers.lines().next().and_then(|line| {
             let rest = line.strip_prefix("NATS/1.0 ")?;
             rest.split_ascii_whitespace().next()?.parse().ok()
         });
-        let last = line
-            .lines()
-            .find_map(|line| line.strip_prefix(LAST_CONSUMER));
+        if status.is_none() {
+            return self.delivery;
+        }
+        let value = |name| {
+            let value = headers.lines().find_map(|line| line.strip_prefix(name));
+            value.map(str::trim)
+        };
         Delivery {
             status,
-            last_consumer: last.and_then(|last| last.trim().parse().ok()),
+            last_consumer: value(LAST_CONSUMER).and_then(|last| last.parse().ok()),
+            stalled: value(STALLED).map(str::to_owned),
             ..self.delivery
         }
     }
@@ -391,16 +400,23 @@ mod tests {
     #[test]
     fn a_heartbeat_names_the_last_delivery() {
         let headers = "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 18446744073709551615\r\n\
-            Nats-Last-Stream: 7\r\n\r\n";
+            Nats-Last-Stream: 7\r\nNats-Consumer-Stalled: $JS.FC.S.c.x\r\n\r\n";
         let bytes = headers.len();
         let op = format!("HMSG a 1 {bytes} {bytes}\r\n{headers}\r\n");
         let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
         let heartbeat = Delivery {
             status: Some(100),
             last_consumer: Some(u64::MAX),
+            stalled: Some("$JS.FC.S.c.x".to_owned()),
             ..delivery("a", 1, None, b"")
         };
         assert_eq!(ops, [Op::Message(heartbeat)]);
+        // Only the server's own messages have a status.
+        let headers = headers.replace(" 100 Idle Heartbeat", "");
+        let bytes = headers.len();
+        let op = format!("HMSG a 1 {bytes} {bytes}\r\n{headers}\r\n");
+        let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
+        assert_eq!(ops, [Op::Message(delivery("a", 1, None, b""))]);
     }
 
     #[test]

@@ -1,20 +1,22 @@
-//! A connection: from the address to the first PONG, then bytes in and out. Never blocks for longer
-//! than the timeouts.
+//! A connection that reads the protocol itself: from the address to the first PONG, then operations in and
+//! commands out, and pings of a silent server. Never blocks for longer than the timeouts.
 
 use std::io::{self, ErrorKind, Read};
-use std::mem;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use sonic_rs::{JsonValueMutTrait, JsonValueTrait};
 
-use super::super::access::Login;
-use super::super::error::NatsError;
-use super::super::servers::Servers;
-use super::super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
-use super::super::tls;
-use super::protocol::{self, Op, Reader};
+use super::access::Login;
+use super::error::NatsError;
+use super::protocol::{self, Malformed, Op, Reader};
+use super::refusals::refused;
+use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
+use super::tls;
+use crate::sources::outage::shown;
+use crate::sources::relay::{LinkTimes, Relay};
 use crate::sources::socket::{Buffered, Stream, Waiter, ended};
 
 /// The most bytes of a single read, and so between two looks at other work.
@@ -22,53 +24,50 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// How long a server may take for a new connection.
 #[derive(Clone, Copy)]
-pub(in crate::sources::nats) struct Patience {
+pub(super) struct Patience {
     /// To accept a TCP connection.
-    pub(in crate::sources::nats) connect: Duration,
+    pub(super) connect: Duration,
     /// For the first line, TLS and the log-in together.
-    pub(in crate::sources::nats) handshake: Duration,
+    pub(super) handshake: Duration,
 }
 
 impl Patience {
     /// The limits for a connection in normal use.
-    const USUAL: Self = Self {
+    pub(super) const USUAL: Self = Self {
         connect: Duration::from_secs(1),
         handshake: Duration::from_secs(2),
     };
 }
 
 /// A connection to a server, logged in.
-pub(in crate::sources::nats) struct Wire {
+pub(super) struct Wire {
     io: Buffered,
     /// Without user and password.
     pub(super) url: String,
     /// The other servers of the cluster, announced by this server.
-    neighbours: Vec<Endpoint>,
+    pub(super) neighbours: Vec<Endpoint>,
     /// The server is part of a cluster, or may become so.
     pub(super) is_clustered: bool,
     /// The largest message that the server takes, bytes.
     pub(super) max_payload: usize,
+    /// The server's name for itself.
+    pub(super) server_id: String,
+    peer: SocketAddr,
     reader: Reader,
+    /// When the last bytes arrived.
+    pub(super) heard: Instant,
+    /// When the last ping of a silent server left, if nothing has arrived since.
+    pub(super) pinged: Option<Instant>,
+    /// The numbers of the last PING and of the last PONG.
+    pings: u64,
+    pongs: u64,
+    /// The last error without a subject: perhaps the reason for the end of the connection.
+    last_words: Option<String>,
 }
 
 impl Wire {
-    /// Connects to the first server that accepts, each tried once. Returns the server too.
-    pub(super) fn to_first(
-        servers: &mut Servers,
-        waiter: &mut Waiter,
-        settings: &NatsSettings,
-        payload_bytes_max: usize,
-    ) -> Result<(Self, Endpoint), NatsError> {
-        servers.connect(settings, |endpoint| {
-            let bytes_max = payload_bytes_max;
-            let mut wire = Self::open(waiter, endpoint, settings, bytes_max, Patience::USUAL)?;
-            let told = mem::take(&mut wire.neighbours);
-            Ok((wire, told))
-        })
-    }
-
     /// Connects and logs in.
-    pub(in crate::sources::nats) fn open(
+    pub(super) fn open(
         waiter: &mut Waiter,
         endpoint: &Endpoint,
         settings: &NatsSettings,
@@ -84,6 +83,7 @@ impl Wire {
         };
         let tcp = waiter.connect(&endpoint.host, endpoint.port, patience.connect);
         let mut tcp = tcp.map_err(unreachable)?;
+        let peer = tcp.peer_addr().map_err(unreachable)?;
         let until = Instant::now() + patience.handshake;
         let info = match greeting(waiter, &mut tcp, until) {
             Ok(info) => info,
@@ -111,7 +111,15 @@ impl Wire {
             neighbours: neighbours.collect(),
             is_clustered: tls::names_cluster(&info),
             max_payload: tls::max_payload(&info),
+            server_id: tls::server_id(&info),
+            peer,
             reader: Reader::new(payload_bytes_max),
+            heard: Instant::now(),
+            pinged: None,
+            // The ping of the log-in.
+            pings: 1,
+            pongs: 0,
+            last_words: None,
         };
         match wire.log_in(waiter, until) {
             Ok(()) => Ok(wire),
@@ -128,13 +136,14 @@ impl Wire {
             reason,
         };
         loop {
-            self.flush(waiter)
+            self.io
+                .flush(waiter)
                 .map_err(|e| refused(&self.url, e.to_string()))?;
-            match self.read(waiter) {
+            match self.io.read(waiter) {
                 Ok(true) => {}
                 Ok(false) if Instant::now() < until => {
                     // TLS may have queued bytes to send during the read.
-                    let waited = self.flush(waiter).and_then(|()| waiter.wait(until));
+                    let waited = self.io.flush(waiter).and_then(|()| waiter.wait(until));
                     waited.map_err(|e| refused(&self.url, e.to_string()))?;
                 }
                 Ok(false) => {
@@ -157,14 +166,18 @@ impl Wire {
                 match op {
                     Op::Pong => is_in = true,
                     Op::Error(words) => return Err(refused(&self.url, words)),
-                    Op::Ping => protocol::pong(self.io.out()),
-                    Op::Message(_) | Op::Other => {}
+                    Op::Ping | Op::Message(_) | Op::Other => {}
                 }
             }
             if is_in {
                 return Ok(());
             }
         }
+    }
+
+    /// The address of the server.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     /// The buffer for commands; [`Self::flush`] sends the buffer.
@@ -178,27 +191,135 @@ impl Wire {
     }
 
     /// Writes as much as the socket takes.
-    pub(super) fn flush(&mut self, waiter: &mut Waiter) -> io::Result<()> {
-        self.io.flush(waiter)
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn flush(&mut self, waiter: &mut Waiter) -> Result<(), NatsError> {
+        self.io.flush(waiter).map_err(|error| self.lost(&error))
     }
 
     /// Reads once. Returns false if there was nothing to read. The operations come from
     /// [`Self::next_op`], and all have to be taken before the next read.
-    pub(super) fn read(&mut self, waiter: &mut Waiter) -> io::Result<bool> {
-        self.io.read(waiter)
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn read(&mut self, waiter: &mut Waiter) -> Result<bool, NatsError> {
+        let has_read = self.io.read(waiter).map_err(|error| self.lost(&error))?;
+        if has_read {
+            (self.heard, self.pinged) = (Instant::now(), None);
+        }
+        Ok(has_read)
     }
 
-    /// The next complete operation.
+    /// Waits until there may be something to do, without sleeping while the last messages are young.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn wait(
+        &self,
+        waiter: &mut Waiter,
+        relay: &mut Relay<NatsError>,
+        until: Instant,
+    ) -> Result<(), NatsError> {
+        let timeout = until.saturating_duration_since(Instant::now());
+        let found = relay.spin(timeout, || waiter.look());
+        let waited = match found {
+            Ok(false) => waiter.wait(until),
+            found => found.map(drop),
+        };
+        waited.map_err(|error| self.lost(&error))
+    }
+
+    /// The next complete operation. A PING is answered here.
+    ///
+    /// # Errors
+    /// The server does not speak the protocol.
     pub(super) fn next_op(&mut self) -> Result<Option<Op>, NatsError> {
-        let op = self.io.take(|input| self.reader.next(input));
-        op.map_err(|malformed| NatsError::Refused {
+        loop {
+            let op = self.io.take(|input| self.reader.next(input));
+            let op = op.map_err(|malformed| self.wrong(malformed))?;
+            match &op {
+                Some(Op::Ping) => {
+                    protocol::pong(self.io.out());
+                    continue;
+                }
+                Some(Op::Pong) if self.pongs == self.pings => {
+                    return Err(self.wrong(Malformed("a PONG without a PING")));
+                }
+                Some(Op::Pong) => self.pongs += 1,
+                Some(Op::Error(words)) if refused(words).is_none() => {
+                    self.last_words = Some(shown(words));
+                }
+                _ => {}
+            }
+            return Ok(op);
+        }
+    }
+
+    fn wrong(&self, malformed: Malformed) -> NatsError {
+        NatsError::Refused {
             url: self.url.clone(),
             reason: malformed.to_string(),
-        })
+        }
+    }
+
+    /// Queues a PING behind the commands. Returns the number of the ping: [`Self::is_answered`].
+    pub(super) fn ping(&mut self) -> u64 {
+        protocol::ping(self.io.out());
+        self.pings += 1;
+        self.pings
+    }
+
+    /// Whether the server has answered this ping, and so has taken everything before.
+    pub(super) fn is_answered(&self, ping: u64) -> bool {
+        self.pongs >= ping
+    }
+
+    /// Pings a server that has been silent for an interval. Silence counts only when there is nothing more to
+    /// read: a full channel may have stopped the reading. Returns the time of the next look; `None` if the
+    /// server has not answered the ping in time.
+    pub(super) fn watch(&mut self, times: &LinkTimes, is_silent: bool) -> Option<Instant> {
+        let now = Instant::now();
+        let interval = Duration::from_millis(times.ping_interval_ms);
+        let timeout = Duration::from_millis(times.ping_timeout_ms);
+        match self.pinged {
+            Some(pinged) if is_silent && now >= pinged + timeout => None,
+            Some(pinged) => Some(pinged + timeout),
+            None if is_silent && now >= self.heard + interval => {
+                self.ping();
+                self.pinged = Some(now);
+                Some(now + timeout)
+            }
+            None => Some(self.heard + interval),
+        }
+    }
+
+    /// Whether bytes have arrived since the last read.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn has_news(&self, waiter: &mut Waiter) -> Result<bool, NatsError> {
+        waiter.look().map_err(|error| self.lost(&error))?;
+        Ok(waiter.readable)
+    }
+
+    /// The error for a server that has answered no ping.
+    pub(super) fn silent(&self) -> NatsError {
+        let silent_ms = self.heard.elapsed().as_millis() as u64;
+        NatsError::Silent { silent_ms }
+    }
+
+    /// The error for the end of the connection; the server's last words may tell the reason.
+    pub(super) fn lost(&self, error: &io::Error) -> NatsError {
+        let reason = match &self.last_words {
+            Some(words) => format!("{error}: {words}"),
+            None => error.to_string(),
+        };
+        NatsError::Ended { reason }
     }
 
     /// Ends the connection.
-    pub(in crate::sources::nats) fn leave(mut self, waiter: &Waiter) {
+    pub(super) fn leave(mut self, waiter: &Waiter) {
         waiter.leave(self.io.stream_mut().tcp_mut());
     }
 }

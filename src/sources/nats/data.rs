@@ -1,0 +1,274 @@
+//! The connection by which the messages of consumers come and acknowledgements leave.
+//!
+//! The thread of the source reads this connection itself: no other thread and no channel is between the socket
+//! and the loop, and the messages of all subjects come in the order of the server. The `nats` crate sends the
+//! requests to JetStream, on a connection of its own to the same server. The loss of either is the loss of
+//! both.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::api::ApiError;
+use super::error::NatsError;
+use super::protocol::{self, Delivery, Op};
+use super::refusals::Refusals;
+use super::settings::{Endpoint, NatsSettings};
+use super::wire::{Patience, Wire};
+use crate::base::Wake;
+use crate::sources::relay::{LinkTimes, Relay};
+use crate::sources::socket::Waiter;
+
+/// The largest payload that a NATS server can be set to take (`max_payload`), bytes.
+const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long the server may take for the last acknowledgements at a stop.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The most reads for what has arrived before the end of a connection: 64 MiB.
+const LAST_READS_MAX: usize = 1_024;
+
+/// A connection to a server, for messages and acknowledgements.
+pub(super) struct Data {
+    wire: Wire,
+    waiter: Waiter,
+    wake: Wake,
+    refusals: Refusals,
+    last_sid: u64,
+    /// The numbers of subscriptions that nobody reads any more.
+    left: (Sender<u64>, Receiver<u64>),
+    /// Messages that arrived while something else was waited for.
+    set_aside: VecDeque<Delivery>,
+    /// Whether there may be news from other threads, or a refusal.
+    is_woken: bool,
+}
+
+/// A subscription on a [`Data`] connection, ended when dropped.
+pub(super) struct Inbox {
+    sid: u64,
+    left: Sender<u64>,
+}
+
+impl Inbox {
+    /// Whether the message is one of this subscription.
+    pub(super) fn has(&self, message: &Delivery) -> bool {
+        message.sid == self.sid
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        // Nobody takes the number if the connection is gone.
+        let _ = self.left.send(self.sid);
+    }
+}
+
+impl Data {
+    /// Connects and logs in. Refusals go to `refusals`.
+    pub(super) fn open(
+        endpoint: &Endpoint,
+        settings: &NatsSettings,
+        refusals: Refusals,
+    ) -> Result<Self, NatsError> {
+        let waiter = Waiter::new("the NATS source");
+        let (mut waiter, wake) = waiter.map_err(|source| NatsError::NoPoll { source })?;
+        let bytes_max = PAYLOAD_BYTES_MAX;
+        let wire = Wire::open(&mut waiter, endpoint, settings, bytes_max, Patience::USUAL)?;
+        Ok(Self {
+            wire,
+            waiter,
+            wake,
+            refusals,
+            last_sid: 0,
+            left: unbounded(),
+            set_aside: VecDeque::new(),
+            is_woken: true,
+        })
+    }
+
+    /// The connection itself.
+    pub(super) fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
+    /// Wakes the thread that waits for this connection: [`Self::take_woken`].
+    pub(super) fn wake(&self) -> &Wake {
+        &self.wake
+    }
+
+    /// Whether there may be news from other threads, or a refusal. After this call, news wake again.
+    pub(super) fn take_woken(&mut self) -> bool {
+        let is_woken = std::mem::take(&mut self.is_woken) | self.waiter.take_woken();
+        if is_woken {
+            self.wake.awake();
+        }
+        is_woken
+    }
+
+    /// Subscribes to a deliver subject, and waits until the server has taken or refused the subscription.
+    ///
+    /// # Errors
+    /// No answer in time, or the connection is lost.
+    pub(super) fn subscribe(
+        &mut self,
+        subject: &str,
+        group: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Inbox, ApiError> {
+        self.last_sid += 1;
+        let inbox = Inbox {
+            sid: self.last_sid,
+            left: self.left.0.clone(),
+        };
+        protocol::subscribe(self.wire.out(), subject, group, inbox.sid);
+        match self.confirm(timeout) {
+            Ok(true) => Ok(inbox),
+            Ok(false) => Err(ApiError::NoAnswer(timeout)),
+            Err(_) => Err(ApiError::Lost),
+        }
+    }
+
+    /// Publishes an empty message: an acknowledgement, or the answer to a control message of a consumer.
+    pub(super) fn answer(&mut self, subject: &str) {
+        protocol::publish(self.wire.out(), subject, "", b"");
+    }
+
+    /// Waits until the server has taken everything. Returns false if it did not in time.
+    fn confirm(&mut self, timeout: Duration) -> Result<bool, NatsError> {
+        let until = Instant::now() + timeout;
+        let ping = self.wire.ping();
+        while !self.wire.is_answered(ping) {
+            if !self.read_aside(until)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The next message of one subscription; `None` if none came in time.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn next_of(
+        &mut self,
+        inbox: &Inbox,
+        timeout: Duration,
+    ) -> Result<Option<Delivery>, NatsError> {
+        let until = Instant::now() + timeout;
+        loop {
+            let at = self.set_aside.iter().position(|message| inbox.has(message));
+            if let Some(at) = at {
+                return Ok(self.set_aside.remove(at));
+            }
+            if !self.read_aside(until)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Sets aside the messages of a read. Returns false if there was nothing to read in time.
+    fn read_aside(&mut self, until: Instant) -> Result<bool, NatsError> {
+        self.flush()?;
+        while !self.read()? {
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            let waited = self.waiter.wait(until);
+            waited.map_err(|error| self.wire.lost(&error))?;
+        }
+        while let Some(message) = self.next_read()? {
+            self.set_aside.push_back(message);
+        }
+        Ok(true)
+    }
+
+    /// Reads once; the messages come from [`Self::next`]. Returns false if there was nothing to read.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn read(&mut self) -> Result<bool, NatsError> {
+        self.wire.read(&mut self.waiter)
+    }
+
+    /// The next message that was read.
+    ///
+    /// # Errors
+    /// The server does not speak the protocol.
+    pub(super) fn next(&mut self) -> Result<Option<Delivery>, NatsError> {
+        match self.set_aside.pop_front() {
+            Some(message) => Ok(Some(message)),
+            None => self.next_read(),
+        }
+    }
+
+    fn next_read(&mut self) -> Result<Option<Delivery>, NatsError> {
+        while let Some(op) = self.wire.next_op()? {
+            match op {
+                Op::Message(message) => return Ok(Some(message)),
+                Op::Error(words) => {
+                    self.refusals.report(&words);
+                    self.is_woken = true;
+                }
+                Op::Ping | Op::Pong | Op::Other => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a message of this subscription was read and not taken.
+    pub(super) fn has_waiting(&self, inbox: &Inbox) -> bool {
+        self.set_aside.iter().any(|message| inbox.has(message))
+    }
+
+    /// Writes as much as the socket takes.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn flush(&mut self) -> Result<(), NatsError> {
+        while let Ok(sid) = self.left.1.try_recv() {
+            protocol::unsubscribe(self.wire.out(), sid);
+        }
+        self.wire.flush(&mut self.waiter)
+    }
+
+    /// Waits for bytes or for a wake, without sleeping while the last messages are young.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn wait(
+        &mut self,
+        relay: &mut Relay<NatsError>,
+        until: Instant,
+    ) -> Result<(), NatsError> {
+        self.wire.wait(&mut self.waiter, relay, until)
+    }
+
+    /// As [`Wire::watch`].
+    pub(super) fn watch(&mut self, times: &LinkTimes, is_silent: bool) -> Option<Instant> {
+        self.wire.watch(times, is_silent)
+    }
+
+    /// As [`Wire::has_news`].
+    pub(super) fn has_news(&mut self) -> Result<bool, NatsError> {
+        self.wire.has_news(&mut self.waiter)
+    }
+
+    /// Sends the last acknowledgements, and waits a moment for the server to take them.
+    pub(super) fn settle(&mut self) {
+        // At a stop there is nobody to report an error to.
+        let _ = self.confirm(SETTLE_TIMEOUT);
+    }
+
+    /// Sets aside everything that has arrived on a connection that has ended.
+    pub(super) fn read_rest(&mut self) {
+        for _ in 0..LAST_READS_MAX {
+            if !self.read_aside(Instant::now()).unwrap_or(false) {
+                return;
+            }
+        }
+    }
+
+    /// Ends the connection.
+    pub(super) fn leave(self) {
+        self.wire.leave(&self.waiter);
+    }
+}
