@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench conformance nats-versions soak simulate hostile storms outages clients redis-restart peers compare events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest
+.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile storms outages clients redis-restart peers compare events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -110,6 +110,10 @@ outages: deps debug-build ## The broker away for 45 s, and busy for 10 s, over a
 	    TEST_AWAY_S=45 TEST_READY_GRACE_MS=5000 $(PYTEST) tests/blackbox/test_broker_away.py tests/blackbox/test_slow_clients.py; \
 	    TEST_BUSY_S=10 $(PYTEST) tests/blackbox/test_redis_worst_days.py; \
 	done
+
+instructions: deps build ## Instructions of one message on each gateway, counted by callgrind; fails when they grow (a minute)
+	scripts/apt-install.sh valgrind
+	TEST_BINARY=$(TARGET)/release/weirgate .venv/bin/python scripts/instructions.py
 
 simulate: ## The simulations with 10,000 seeds (an hour); SEEDS
 	CARGO_PROFILE_TEST_OPT_LEVEL=1 CARGO_PROFILE_DEV_OPT_LEVEL=1 SIM_SEEDS=$(or $(SEEDS),10000) \

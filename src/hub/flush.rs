@@ -18,6 +18,7 @@
 //! frames, however slowly. The stall limit still drops a client that takes nothing.
 
 use std::io::{self, IoSlice};
+use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -152,14 +153,12 @@ impl Core {
     /// Gives every session with something to send one write, while `tx` has time. Clients left by an
     /// earlier flush go first.
     pub(super) fn flush_dirty(&mut self, tx: &mut dyn Transmit) {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let is_over = !scratch.is_under_way() || self.flush_rounds(&mut scratch, tx);
+        let is_over = !self.scratch.is_under_way() || self.flush_rounds(tx);
         if is_over {
-            scratch.begin(&mut self.clients.dirty);
-            self.flush_rounds(&mut scratch, tx);
+            self.scratch.begin(&mut self.clients.dirty);
+            self.flush_rounds(tx);
         }
-        scratch.paused();
-        self.scratch = scratch;
+        self.scratch.paused();
     }
 
     /// Whether some clients wait for a write that the kernel may take.
@@ -169,27 +168,26 @@ impl Core {
     }
 
     /// Returns false if the time was over before the end.
-    fn flush_rounds(&mut self, scratch: &mut Scratch, tx: &mut dyn Transmit) -> bool {
-        for index in 0..scratch.rounds.len() {
-            let mut round = std::mem::take(&mut scratch.rounds[index]);
-            while !round.is_over() && tx.has_time() {
-                self.flush_batch(&mut round, scratch, tx);
+    fn flush_rounds(&mut self, tx: &mut dyn Transmit) -> bool {
+        for round in 0..self.scratch.rounds.len() {
+            while !self.scratch.rounds[round].is_over() && tx.has_time() {
+                self.flush_batch(round, tx);
             }
-            scratch.rounds[index] = round;
         }
-        !scratch.is_under_way()
+        !self.scratch.is_under_way()
     }
 
     /// Writes to the next clients of the round: to fewer than usual if many bytes have to be
     /// deflated.
-    fn flush_batch(&mut self, round: &mut Round, scratch: &mut Scratch, tx: &mut dyn Transmit) {
+    fn flush_batch(&mut self, round: usize, tx: &mut dyn Transmit) {
+        let scratch = &mut self.scratch;
         scratch.plans.clear();
         scratch.leads.clear();
         scratch.wrote.clear();
         let (mut planned, mut deflated_bytes) = (0, 0);
         while planned < BATCH_SESSIONS
             && deflated_bytes <= BATCH_DEFLATED_BYTES
-            && let Some(slot) = round.take()
+            && let Some(slot) = scratch.rounds[round].take()
         {
             planned += 1;
             let plan = plan(
@@ -203,7 +201,7 @@ impl Core {
             scratch.plans.extend(plan);
         }
 
-        let mut slices = recycle(std::mem::take(&mut scratch.slices));
+        let mut slices = recycle(take(&mut scratch.slices));
         let bytes_max = self.limits.write_bytes_max;
         for plan in &mut scratch.plans {
             let from = slices.len();
@@ -215,7 +213,7 @@ impl Core {
             // From here on the range is the range of this plan's slices.
             plan.leads = from..slices.len();
         }
-        let mut writes = recycle_writes(std::mem::take(&mut scratch.writes));
+        let mut writes = recycle_writes(take(&mut scratch.writes));
         writes.extend(scratch.plans.iter().map(|plan| Write {
             key: plan.key,
             slices: &slices[plan.leads.clone()],
@@ -225,10 +223,11 @@ impl Core {
         scratch.writes = recycle_writes(writes);
         scratch.slices = recycle(slices);
 
-        let outcomes = scratch.plans.drain(..).zip(scratch.wrote.drain(..));
-        for (plan, outcome) in outcomes {
+        let (mut plans, mut wrote) = (take(&mut scratch.plans), take(&mut scratch.wrote));
+        for (plan, outcome) in plans.drain(..).zip(wrote.drain(..)) {
             self.apply(plan.key, plan.bytes, outcome);
         }
+        (self.scratch.plans, self.scratch.wrote) = (plans, wrote);
     }
 
     /// Removes a free slot from all lists, so that no flush reaches the slot's next session.

@@ -18,6 +18,7 @@ use super::{
     TopicName, room,
 };
 use crate::admission::Peer;
+use crate::base::earliest;
 
 /// The core, a gateway, and the gateway's state of each client.
 #[derive(Debug)]
@@ -241,14 +242,14 @@ impl<G: Gateway> Hub<G> {
     /// The time of the next [`handle_timeout`](Self::handle_timeout), microseconds of the monotonic
     /// clock.
     pub fn poll_timeout(&self) -> Option<u64> {
-        let others = [
+        let dues = [
+            self.core.deadlines.next(),
             self.core.drain_deadline(),
             self.core.walk_deadline(),
             self.core.history_deadline(),
             self.gateway.poll_timeout(),
         ];
-        let others = others.into_iter().flatten();
-        self.core.deadlines.next().into_iter().chain(others).min()
+        earliest(dues)
     }
 
     /// The largest send queue since the last call, in bytes.

@@ -135,9 +135,9 @@ impl Sockets {
         self.first_write_us.take()
     }
 
-    /// Ends the next flush after `us` microseconds.
-    pub(super) fn allow_flush_us(&mut self, us: u64) {
-        self.flush_until_us = self.clock.mono_us() + us;
+    /// Ends the next flush at `until_us`, microseconds of the monotonic clock.
+    pub(super) fn allow_flush_until(&mut self, until_us: u64) {
+        self.flush_until_us = until_us;
     }
 
     /// Adds a socket to the table and to the poll. If the socket holds bytes already, an edge reports these

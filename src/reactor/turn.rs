@@ -26,7 +26,7 @@ use super::seams::{ReactorSettings, Seams};
 use super::sockets::{Cost, Room, Sockets};
 use super::unread::{End, Unread};
 use crate::admission::ClientAddr;
-use crate::base::{Clock, LogBudget, Spin, Wake};
+use crate::base::{Clock, LogBudget, Spin, Wake, earliest};
 use crate::hub::{CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey};
 use crate::listening::ListenAddr;
 use crate::telemetry::{Budget, Stage};
@@ -110,6 +110,8 @@ pub struct Reactor<G: Gateway, F: Feed> {
     /// A stop does not end before this time while connections are open.
     refuse_until_us: u64,
     stop_now: bool,
+    /// The last look at the clock between two turns, microseconds of the monotonic clock.
+    now_us: u64,
 }
 
 impl<G: Gateway, F: Feed> Reactor<G, F> {
@@ -155,6 +157,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             stop_at_us: None,
             refuse_until_us: 0,
             stop_now: false,
+            now_us: clock.mono_us(),
         })
     }
 
@@ -174,6 +177,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// The poll failed: no client can be served any more.
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
+        self.now_us = self.clock.mono_us();
         while !self.is_stopped() {
             self.wait(&mut events)?;
             self.turn(&events);
@@ -187,14 +191,16 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Waits for work: without sleeping while the loop spins.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let mut timeout = self.timeout();
-        if !timeout.is_zero() {
-            if self.spin(events, timeout)? {
+        let mut timeout = Duration::ZERO;
+        if !self.has_work() {
+            if self.settings.spin_us > 0 && self.spin(events)? {
                 return Ok(());
             }
             // A message that another thread puts in a channel after the next look wakes the loop.
             self.wake.awake();
-            timeout = self.timeout();
+            if !self.seams.have_messages() {
+                timeout = self.timeout();
+            }
         }
         poll(&mut self.poll, events, timeout)?;
         self.wake.will_look();
@@ -203,38 +209,40 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Polls without sleeping for some time after the last work, until the next deadline. Returns whether
     /// there is work.
-    fn spin(&mut self, events: &mut Events, timeout: Duration) -> io::Result<bool> {
-        let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
-        let due_us = self.clock.now().mono_us.saturating_add(timeout_us);
+    fn spin(&mut self, events: &mut Events) -> io::Result<bool> {
+        let timeout_us = u64::try_from(self.timeout().as_micros()).unwrap_or(u64::MAX);
+        let due_us = self.now_us.saturating_add(timeout_us);
         let (sockets, seams) = (&mut self.poll, &self.seams);
-        self.spin.poll(self.clock, due_us, || {
+        let found = self.spin.poll(self.clock, due_us, || {
             let has_messages = (0..LOOKS_PER_POLL).any(|_| {
                 hint::spin_loop();
                 seams.have_messages()
             });
             poll(sockets, events, Duration::ZERO)?;
             Ok(has_messages || !events.is_empty())
-        })
+        });
+        self.now_us = self.clock.mono_us();
+        found
     }
 
     fn is_stopped(&self) -> bool {
-        let now = self.clock.mono_us();
+        let now = self.now_us;
         let late = self.stop_at_us.is_some_and(|at| now >= at);
         let refuses = now < self.refuse_until_us && self.hub.core().connections() > 0;
         self.stop_now || late || self.hub.is_drained() && !refuses
     }
 
-    /// Returns the time to the next deadline. The poll rounds up, so a turn never comes too early.
-    fn timeout(&self) -> Duration {
-        let waits = self.clients_wait()
+    /// Whether the next turn has something to do at once.
+    fn has_work(&self) -> bool {
+        self.clients_wait()
             || self.freeze.is_catching_up()
             || self.accept_from_us.is_some() && self.feed.stats().caught_up
             || self.seams.have_messages()
-            || self.hub.is_surveying();
-        if waits {
-            return Duration::ZERO;
-        }
-        let now = self.clock.mono_us();
+            || self.hub.is_surveying()
+    }
+
+    /// Returns the time to the next deadline. The poll rounds up, so a turn never comes too early.
+    fn timeout(&self) -> Duration {
         let dues = [
             self.hub.poll_timeout(),
             self.listeners.due_us(),
@@ -242,8 +250,14 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.stop_at_us,
             self.accept_from_us,
         ];
-        let due = dues.into_iter().flatten().min().unwrap_or(u64::MAX);
-        Duration::from_micros(due.saturating_sub(now).min(IDLE_TURN_US))
+        let due = earliest(dues).unwrap_or(u64::MAX);
+        Duration::from_micros(due.saturating_sub(self.now_us).min(IDLE_TURN_US))
+    }
+
+    /// This moment, in a turn that began at `began`: only the monotonic clock is read.
+    fn since(&self, began: Now) -> Now {
+        let passed_us = self.clock.mono_us().saturating_sub(began.mono_us);
+        began.plus_us(passed_us)
     }
 
     fn turn(&mut self, events: &Events) {
@@ -255,12 +269,12 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         events.iter().for_each(|event| self.event(now, event));
         self.accept_and_read(now);
         self.take_inputs(now);
-        self.take_bus();
-        self.flush();
+        self.take_bus(now);
+        self.flush(now);
         self.read_costly();
-        self.flush();
-        self.judge(events.is_empty());
-        self.flush();
+        self.flush(now);
+        self.judge(now, events.is_empty());
+        self.flush(now);
         self.relieve();
         self.effects();
         self.survey();
@@ -299,8 +313,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Handles due deadlines. After a freeze of the process this waits until all input of the meantime was
     /// read.
-    fn judge(&mut self, poll_was_empty: bool) {
-        let now = self.clock.now();
+    fn judge(&mut self, began: Now, poll_was_empty: bool) {
+        let now = self.since(began);
         self.freeze.look(now.mono_us);
         let is_quiet = poll_was_empty && !self.clients_wait();
         if self.freeze.may_judge(now.mono_us, is_quiet) {
@@ -332,13 +346,14 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             // Messages of this turn that no client took.
             self.report.flushed(None, began.mono_us);
         }
-        let turn = [began, self.clock.now()];
+        let ended = self.since(began);
+        self.now_us = ended.mono_us;
         log_left_out(self.end_lines.left_out(began));
         let event_loop = &self.seams.telemetry.event_loop;
         let feed = self.feed.stats();
         self.report.spun(self.spin.counts());
         self.report
-            .turn_ended(event_loop, turn, &mut self.hub, feed, shell);
+            .turn_ended(event_loop, [began, ended], &mut self.hub, feed, shell);
     }
 
     fn event(&mut self, now: Now, event: &Event) {
@@ -398,7 +413,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Takes bus events from the channel, up to a part that the send queues can take; the rest follows after
     /// a flush. An event counts at least its payload: a refused message costs time too.
-    fn take_bus(&mut self) {
+    fn take_bus(&mut self, began: Now) {
         let budget = self.settings.budgets.publication_bytes_max;
         let mut bytes = 0;
         for _ in 0..self.seams.bus.len() {
@@ -411,13 +426,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             };
             let payload_bytes = (self.seams.event_bytes)(&event);
             self.seams.bus_bytes.give_back(payload_bytes);
-            bytes += self.take_event(event).max(payload_bytes);
+            bytes += self.take_event(began, event).max(payload_bytes);
         }
     }
 
     /// Processes a bus event up to the send queues. Returns the bytes that each member of its topics got.
-    fn take_event(&mut self, event: F::Event) -> usize {
-        let now = self.clock.now();
+    fn take_event(&mut self, began: Now, event: F::Event) -> usize {
+        let now = self.since(began);
         if let Some(notice) = self.feed.notice(&event) {
             self.hub.handle_notice(now, &notice);
         }
@@ -442,12 +457,12 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         bytes
     }
 
-    fn flush(&mut self) {
+    fn flush(&mut self, began: Now) {
         if !self.hub.has_to_flush() {
             return;
         }
-        let now = self.clock.now();
-        self.sockets.allow_flush_us(FLUSH_US_MAX);
+        let now = self.since(began);
+        self.sockets.allow_flush_until(now.mono_us + FLUSH_US_MAX);
         self.hub.flush(now, &mut self.sockets);
         if self.hub.is_flushing() {
             self.report.spent(Budget::Flush);

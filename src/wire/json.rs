@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
 use sonic_rs::{LazyValue, ObjectJsonIter};
 
 /// The error for arrays and objects nested deeper than the limit.
@@ -138,8 +139,8 @@ fn check_utf8(text: &[u8]) -> Result<&str, JsonError> {
 /// which skips the four bytes unread, even a quote. JSON has backslashes only in strings; the parser checks
 /// the other escapes.
 fn check_unicode_escapes(text: &[u8]) -> Result<(), JsonError> {
-    // Most texts have no backslash, and `contains` looks at many bytes at a time.
-    if !text.contains(&b'\\') {
+    // Most texts have no backslash.
+    if memchr(b'\\', text).is_none() {
         return Ok(());
     }
     let mut offset = 0;
@@ -162,8 +163,7 @@ fn check_unicode_escapes(text: &[u8]) -> Result<(), JsonError> {
 }
 
 fn next_backslash(text: &[u8], from: usize) -> Option<usize> {
-    let rest = text.get(from..)?;
-    rest.iter().position(|&b| b == b'\\').map(|at| from + at)
+    memchr(b'\\', text.get(from..)?).map(|at| from + at)
 }
 
 /// Returns the UTF-16 code unit of the `\uXXXX` at `offset`.

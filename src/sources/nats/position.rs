@@ -25,26 +25,27 @@ pub(super) struct AckSubject {
 impl AckSubject {
     /// Returns `None` for any other subject.
     pub(super) fn parse(reply: &str) -> Option<Self> {
-        let mut numbers = numbers(reply)?.map(|number| number.parse().ok());
-        let mut next = || numbers.next().flatten();
+        // Domain, account; stream, consumer, deliveries; the four numbers.
+        let (mut tokens, mut count) = ([""; 9], 0);
+        for token in reply.strip_prefix("$JS.ACK.")?.split('.') {
+            if let Some(place) = tokens.get_mut(count) {
+                *place = token;
+            }
+            count += 1;
+        }
+        let first = match count {
+            7 => 3,
+            9.. => 5,
+            _ => return None,
+        };
+        let number = |at: usize| tokens[first + at].parse().ok();
         Some(Self {
-            stream_sequence: next()?,
-            consumer_sequence: next()?,
-            stored_unix_ns: next()?,
-            pending: next()?,
+            stream_sequence: number(0)?,
+            consumer_sequence: number(1)?,
+            stored_unix_ns: number(2)?,
+            pending: number(3)?,
         })
     }
-}
-
-/// Stream sequence, consumer sequence, time, pending; before them stream, consumer, deliveries.
-fn numbers(reply: &str) -> Option<impl Iterator<Item = &str>> {
-    let tokens = reply.strip_prefix("$JS.ACK.")?;
-    let skip = match tokens.split('.').count() {
-        7 => 0,
-        n if n >= 9 => 2,
-        _ => return None,
-    };
-    Some(tokens.split('.').skip(skip + 3))
 }
 
 /// The state of a stream, reported by the server.

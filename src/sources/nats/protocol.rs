@@ -9,6 +9,8 @@ use std::io::{self, ErrorKind};
 use std::mem;
 use std::sync::Arc;
 
+use memchr::memchr;
+
 use crate::feeds::Subscription;
 
 /// The longest line. The server's first line lists the servers of a cluster.
@@ -171,7 +173,7 @@ impl Reader {
 
     /// Takes bytes up to the end of a line. Returns whether `line` is complete.
     fn take_line(&mut self, input: &mut &[u8]) -> Result<bool, Malformed> {
-        let end = input.iter().position(|&byte| byte == b'\n');
+        let end = memchr(b'\n', input);
         let (piece, rest) = input.split_at(end.map_or(input.len(), |at| at + 1));
         *input = rest;
         if self.line.len() + piece.len() > LINE_BYTES_MAX {
@@ -205,15 +207,19 @@ impl Reader {
 /// subject, sizes.
 fn message(line: &str, has_headers: bool) -> Result<Body, Malformed> {
     let wrong = Malformed("the first line of a message");
-    let mut fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let (mut fields, mut count) = ([""; 5], 0);
+    for field in line.split_ascii_whitespace() {
+        *fields.get_mut(count).ok_or(wrong)? = field;
+        count += 1;
+    }
     let mut number = || -> Result<usize, Malformed> {
-        let field = fields.pop().ok_or(wrong)?;
-        field.parse().map_err(|_| wrong)
+        count = count.checked_sub(1).ok_or(wrong)?;
+        fields[count].parse().map_err(|_| wrong)
     };
     let total = number()?;
     let headers_left = if has_headers { number()? } else { 0 };
     let payload_left = total.checked_sub(headers_left).ok_or(wrong)?;
-    let (subject, sid, reply) = match fields[..] {
+    let (subject, sid, reply) = match fields[..count] {
         [subject, sid] => (subject, sid, None),
         [subject, sid, reply] => (subject, sid, Some(reply.to_owned())),
         _ => return Err(wrong),
@@ -253,6 +259,9 @@ impl Body {
     }
 
     fn into_delivery(self) -> Delivery {
+        if self.headers.is_empty() {
+            return self.delivery;
+        }
         let headers = String::from_utf8_lossy(&self.headers);
         let status = headers.lines().next().and_then(|line| {
             let rest = line.strip_prefix("NATS/1.0 ")?;

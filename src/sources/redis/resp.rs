@@ -6,6 +6,8 @@
 
 use std::mem;
 
+use memchr::memchr;
+
 /// The longest line: statuses, errors, numbers.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 /// The deepest nesting: the fields of an entry in the answer to `XREAD`.
@@ -137,7 +139,7 @@ impl Reader {
 
     /// The next line without its end.
     fn take_line<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Line<'a>>, Malformed> {
-        let end = input.iter().position(|&b| b == b'\n');
+        let end = memchr(b'\n', input);
         let (piece, rest) = input.split_at(end.map_or(input.len(), |at| at + 1));
         *input = rest;
         if self.line.len() + piece.len() > LINE_BYTES_MAX {
