@@ -22,16 +22,6 @@ impl Now {
     }
 }
 
-/// The earliest of some times; `None` if none is set. Asked in each turn: a loop over `flatten` costs ten times
-/// the instructions.
-pub fn earliest<const N: usize>(times_us: [Option<u64>; N]) -> Option<u64> {
-    let mut earliest = u64::MAX;
-    for time_us in times_us {
-        earliest = earliest.min(time_us.unwrap_or(u64::MAX));
-    }
-    (earliest < u64::MAX).then_some(earliest)
-}
-
 /// The process's clocks. One origin for all threads, so that stamps can be compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {

@@ -13,7 +13,7 @@ mod spin;
 pub mod tls_roots;
 mod wake;
 
-pub use clock::{Clock, Now, earliest};
+pub use clock::{Clock, Now};
 pub use finding::Finding;
 pub use log_budget::{LogBudget, LogLine};
 pub use queue_bytes::{QueueBytes, TakenBytes};

@@ -101,6 +101,16 @@ const SWEEP_ENTRIES_PER_SESSION: usize = 4;
 /// The lowest number of entries for a sweep.
 const SWEEP_ENTRIES_MIN: usize = 1024;
 
+/// The earliest of some times; `None` if none is set. Asked in each turn: a loop over `flatten` costs ten times
+/// the instructions.
+pub(crate) fn earliest<const N: usize>(times_us: [Option<u64>; N]) -> Option<u64> {
+    let mut earliest = u64::MAX;
+    for time_us in times_us {
+        earliest = earliest.min(time_us.unwrap_or(u64::MAX));
+    }
+    (earliest < u64::MAX).then_some(earliest)
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     heap: BinaryHeap<Reverse<(u64, SessionKey)>>,

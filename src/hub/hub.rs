@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::core::Core;
+use super::deadlines::earliest;
 use super::drain::DrainPlan;
 use super::gateway::Gateway;
 use super::protocol::RequestRefusal;
@@ -18,7 +19,6 @@ use super::{
     TopicName, room,
 };
 use crate::admission::Peer;
-use crate::base::earliest;
 
 /// The core, a gateway, and the gateway's state of each client.
 #[derive(Debug)]

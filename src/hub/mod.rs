@@ -52,6 +52,7 @@ mod window;
 
 pub use self::core::Core;
 pub use crate::base::Now;
+pub(crate) use deadlines::earliest;
 pub use drain::DrainPlan;
 pub use encodings::Encoded;
 pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Lead};

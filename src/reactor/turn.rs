@@ -26,8 +26,8 @@ use super::seams::{ReactorSettings, Seams};
 use super::sockets::{Cost, Room, Sockets};
 use super::unread::{End, Unread};
 use crate::admission::ClientAddr;
-use crate::base::{Clock, LogBudget, Spin, Wake, earliest};
-use crate::hub::{CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey};
+use crate::base::{Clock, LogBudget, Spin, Wake};
+use crate::hub::{CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, earliest};
 use crate::listening::ListenAddr;
 use crate::telemetry::{Budget, Stage};
 
