@@ -160,14 +160,13 @@ fn on_a_server(
             Err(error) => away.push(error.to_string()),
         }
     }
-    let Some(link) = first else {
+    let Some(mut link) = first else {
         return away.into_iter().map(Finding::Error).collect();
     };
     // A start uses the next server, so these failures are only warnings.
     found.extend(away.into_iter().map(Finding::Warning));
-    let hasty = link.hasty();
-    further(&hasty, &mut found);
-    drop(hasty);
+    link.api = link.api.hasty();
+    further(&link, &mut found);
     link.abandon();
     found
 }

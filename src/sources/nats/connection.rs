@@ -39,8 +39,6 @@ const OWN_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 pub(super) struct Link {
     /// JetStream on this connection, and the signal of the loss.
     pub(super) api: Api,
-    /// The other servers of the cluster, announced by this server.
-    pub(super) neighbours: Vec<Endpoint>,
     /// The version announced by the server.
     pub(super) version: String,
     /// The server's name for itself.
@@ -68,11 +66,6 @@ impl Link {
         let login = Login::read(&endpoint.auth, &settings.credentials).map_err(wrong_file)?;
         let (lost_sender, lost) = bounded(0);
         let is_tls = endpoint.tls || settings.tls.is_demanded() || tls::is_wanted(&info_line);
-        let told = tls::neighbours(&info_line);
-        let neighbours = told
-            .iter()
-            .filter_map(|a| endpoint.neighbour(a, is_tls))
-            .collect();
         let (options, url) = if is_tls {
             let config = tls::config(&settings.tls).map_err(wrong_file)?;
             let far = Far {
@@ -107,20 +100,9 @@ impl Link {
             .map_err(|e| refused(reason(&e)))?;
         Ok(Self {
             api: Api::new(connection, lost, refusals),
-            neighbours,
             version: tls::version(&info_line),
             server_id: tls::server_id(&info_line),
         })
-    }
-
-    /// The same connection with a shorter timeout for answers.
-    pub(super) fn hasty(&self) -> Self {
-        Self {
-            api: self.api.hasty(),
-            neighbours: Vec::new(),
-            version: self.version.clone(),
-            server_id: self.server_id.clone(),
-        }
     }
 
     /// Leaves the connection. Never blocks: even that can wait for a server that reads nothing.

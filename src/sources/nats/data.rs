@@ -90,6 +90,11 @@ impl Data {
         &self.wire
     }
 
+    /// The other servers of the cluster, announced by this server.
+    pub(super) fn take_neighbours(&mut self) -> Vec<Endpoint> {
+        std::mem::take(&mut self.wire.neighbours)
+    }
+
     /// Wakes the thread that waits for this connection: [`Self::take_woken`].
     pub(super) fn wake(&self) -> &Wake {
         &self.wake

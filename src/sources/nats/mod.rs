@@ -143,8 +143,8 @@ fn connect(
     settings: &NatsSettings,
 ) -> Result<((Link, Data), Endpoint), NatsError> {
     servers.connect(settings, |endpoint| {
-        let (mut link, data) = both(endpoint, settings)?;
-        let told = std::mem::take(&mut link.neighbours);
+        let (link, mut data) = both(endpoint, settings)?;
+        let told = data.take_neighbours();
         Ok(((link, data), told))
     })
 }
