@@ -235,7 +235,8 @@ impl Data {
         self.wire.flush(&mut self.waiter)
     }
 
-    /// Waits for bytes or for a wake, without sleeping while the last messages are young.
+    /// Waits for bytes or for a wake, without sleeping while the last messages are young. Returns at once if
+    /// [`Self::take_woken`] would return true.
     ///
     /// # Errors
     /// The connection is lost.
@@ -244,7 +245,10 @@ impl Data {
         relay: &mut Relay<NatsError>,
         until: Instant,
     ) -> Result<(), NatsError> {
-        self.wire.wait(&mut self.waiter, relay, until)
+        match self.is_woken {
+            true => Ok(()),
+            false => self.wire.wait(&mut self.waiter, relay, until),
+        }
     }
 
     /// As [`Wire::watch`].

@@ -90,6 +90,8 @@ impl Session<'_> {
         };
         if self.data.take_woken() || state.is_silent || now >= state.look_due {
             state.look_due = self.look_around(state, watchdog, !has_read)?;
+            // Messages that came while something was asked.
+            self.relay_waiting()?;
         }
         self.tell_caught_up(state)?;
         let acks_due = self.send_due_acks(now);
