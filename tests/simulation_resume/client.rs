@@ -261,6 +261,7 @@ impl Client {
                         excused: track.excused.max(end),
                         floor: end,
                         replay: (end, end),
+                        may_repeat: track.excused.max(end),
                         ..*track
                     };
                 }
