@@ -83,7 +83,17 @@ class MemoryClient:
     """A TLS client whose bytes the test moves: `cut` bytes at a time go to the server."""
 
     def __init__(self, port, context, cut=None, name="localhost"):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self._begin(socket.create_connection(("127.0.0.1", port), timeout=20), context, cut, name)
+
+    @classmethod
+    def on(cls, connected, context):
+        """The same on a socket that is connected."""
+        client = cls.__new__(cls)
+        client._begin(connected, context)
+        return client
+
+    def _begin(self, connected, context, cut=None, name="localhost"):
+        self.socket = connected
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.cut, self.incoming, self.outgoing = cut, ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=name)

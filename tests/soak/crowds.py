@@ -3,10 +3,12 @@ import json
 import multiprocessing
 import select
 import socket
+import ssl
 import time
 
 from clients import client_frame, upgrade_request
 from raw import DEFLATE, bomb
+from tls import MemoryClient
 
 # Not the address of the bystander: some limits are shares of an address.
 SOURCE = "127.0.0.2"
@@ -14,13 +16,22 @@ LARGE = 1_000_000
 
 
 class Crowd:
-    """A kind of hostile clients: what each sends at its start, and then again and again."""
+    """A kind of hostile clients: what each sends at its start, and then again and again.
+
+    `needs_tls`: the attack is one on TLS. `greets`: over TLS the members make a whole handshake. `rate`: bytes a second of all members, if
+    not the rate of the run. `feed`: bytes of a message that the gateway sends to all, 20 times a second.
+    """
     name, gateway = "", ""
     upgrades, deflate, path = True, False, "/ws"
+    needs_tls, greets, reads, rate, feed, receive_bytes = False, True, True, None, 0, None
 
     def opening(self, port):
         """The first bytes of a connection."""
         return upgrade_request(port, self.path, (DEFLATE,) if self.deflate else ())
+
+    def sealed(self, member):
+        """The next bytes of a member on the wire: a unit, in one record of TLS if the member has it."""
+        return member.seal(self.unit())
 
     def unit(self):
         """The bytes that each sends in turn."""
@@ -81,11 +92,12 @@ class SlowBodies(Crowd):
 
 
 class Attack:
-    """A crowd at work in a process of its own, from `start` until `stop`."""
+    """A crowd at work in a process of its own, from `start` until `stop`; over TLS with the authority of the gateway's certificate."""
 
-    def __init__(self, crowd, port, count, bytes_per_s):
+    def __init__(self, crowd, port, count, bytes_per_s, authority=None):
         self.ours, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.Process(target=work, args=(crowd, port, count, bytes_per_s, theirs), daemon=True)
+        rate = bytes_per_s if crowd.rate is None else crowd.rate
+        self.process = multiprocessing.Process(target=work, args=(crowd, port, count, rate, authority, theirs), daemon=True)
 
     def start(self):
         """Returns once all are connected."""
@@ -104,36 +116,57 @@ class Attack:
 
 
 class Member:
-    """One hostile connection."""
+    """One hostile connection; with a context over TLS."""
 
-    def __init__(self, crowd, port):
-        self.sock = socket.create_connection(("127.0.0.1", port), 20, source_address=(SOURCE, 0))
-        self.sock.sendall(crowd.opening(port))
+    def __init__(self, crowd, port, context):
+        self.sock = socket.socket()
+        if crowd.receive_bytes:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, crowd.receive_bytes)
+        self.sock.settimeout(20)
+        self.sock.bind((SOURCE, 0))
+        self.sock.connect(("127.0.0.1", port))
+        self.tls = MemoryClient.on(self.sock, context).greet() if context and crowd.greets else None
+        self.sock.sendall(self.seal(crowd.opening(port)))
         if crowd.upgrades:
             head = b""
             while b"\r\n\r\n" not in head:
-                data = self.sock.recv(65_536)
+                data = self.tls.read() if self.tls else self.sock.recv(65_536)
                 assert data, f"refused: {head[:100]!r}"
                 head += data
         self.sock.setblocking(False)
-        self.left = b""
+        self.left, self.late = b"", b""
+
+    def seal(self, data, record_bytes=16_384):
+        """These bytes on the wire, in records of this size at most."""
+        if not self.tls:
+            return data
+        for at in range(0, len(data), record_bytes):
+            self.tls.tls.write(data[at:at + record_bytes])
+        return self.tls.outgoing.read()
 
 
-def work(crowd, port, count, bytes_per_s, pipe):
-    """The process of the crowd: every member in turn gets its share of the bytes; all read what they get."""
-    members = [Member(crowd, port) for _ in range(count)]
-    by_fd = {member.sock.fileno(): member for member in members}
-    poll = select.epoll()
-    for fd in by_fd:
-        poll.register(fd, select.EPOLLIN)
-    pipe.send("connected")
-    sent = got = ended = turn = 0
-    began = time.monotonic()
-    while not pipe.poll():
-        for fd, _ in poll.poll(0.002):
-            member = by_fd[fd]
+class Place:
+    """The members of a crowd, and what they wait for."""
+
+    def __init__(self, crowd, port, count, authority):
+        self.crowd, self.port = crowd, port
+        self.context = ssl.create_default_context(cafile=authority) if authority else None
+        self.members = [Member(crowd, port, self.context) for _ in range(count)]
+        self.by_fd, self.poll = {}, select.epoll()
+        for member in self.members:
+            self.add(member)
+
+    def add(self, member):
+        self.by_fd[member.sock.fileno()] = member
+        self.poll.register(member.sock.fileno(), select.EPOLLIN if self.crowd.reads else select.EPOLLRDHUP)
+
+    def receive(self):
+        """(bytes that came, connections that the gateway has ended)"""
+        got = ended = 0
+        for fd, _ in self.poll.poll(0.002):
+            member = self.by_fd[fd]
             try:
-                data = member.sock.recv(1 << 18)
+                data = member.sock.recv(1 << 18) if self.crowd.reads else b""
             except BlockingIOError:
                 continue
             except OSError:
@@ -141,13 +174,38 @@ def work(crowd, port, count, bytes_per_s, pipe):
             got += len(data)
             if not data:
                 ended += 1
-                replace(crowd, port, members, by_fd, poll, member)
+                self.replace(member)
+        return got, ended
+
+    def replace(self, member):
+        """A new connection in place of one that the gateway has ended."""
+        self.poll.unregister(member.sock.fileno())
+        del self.by_fd[member.sock.fileno()]
+        member.sock.close()
+        try:
+            fresh = Member(self.crowd, self.port, self.context)
+        except (OSError, AssertionError):
+            # Its place stays empty: sends on the closed socket fail and cost nothing.
+            return
+        self.members[self.members.index(member)] = fresh
+        self.add(fresh)
+
+
+def work(crowd, port, count, bytes_per_s, authority, pipe):
+    """The process of the crowd: every member in turn gets its share of the bytes; all read what they get."""
+    place = Place(crowd, port, count, authority)
+    pipe.send("connected")
+    sent = got = ended = turn = 0
+    began = time.monotonic()
+    while not pipe.poll():
+        more, gone = place.receive()
+        got, ended = got + more, ended + gone
         allowed = bytes_per_s * (time.monotonic() - began)
         for _ in range(count):
             if sent >= allowed:
                 break
-            member, turn = members[turn % count], turn + 1
-            member.left = member.left or crowd.unit()
+            member, turn = place.members[turn % count], turn + 1
+            member.left = member.left or crowd.sealed(member)
             try:
                 went = member.sock.send(member.left)
             except OSError:
@@ -155,21 +213,6 @@ def work(crowd, port, count, bytes_per_s, pipe):
             sent += went
             member.left = member.left[went:]
     seconds = time.monotonic() - began
-    for member in members:
+    for member in place.members:
         member.sock.close()
     pipe.send({"sent_per_s": sent / seconds, "got_per_s": got / seconds, "ended": ended})
-
-
-def replace(crowd, port, members, by_fd, poll, member):
-    """A new connection in place of one that the gateway has ended."""
-    poll.unregister(member.sock.fileno())
-    del by_fd[member.sock.fileno()]
-    member.sock.close()
-    try:
-        fresh = Member(crowd, port)
-    except (OSError, AssertionError):
-        # Its place stays empty: sends on the closed socket fail and cost nothing.
-        return
-    members[members.index(member)] = fresh
-    by_fd[fresh.sock.fileno()] = fresh
-    poll.register(fresh.sock.fileno(), select.EPOLLIN)

@@ -6,6 +6,7 @@
 The gateway runs with the environment of deploy/systemd, and with what the caller's environment adds.
 """
 import argparse
+import contextlib
 import pathlib
 import resource
 import socket
@@ -15,7 +16,7 @@ import time
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parents[1] / "rig")]
 
 from clients import upgrade_request
-from hostile import gateway
+from hostile import start
 from measures import resident_kib
 
 # More clients of one address than ports are left to it would not get in.
@@ -42,7 +43,8 @@ def main():
     args = parser.parse_args()
     files_max = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(2 * args.clients + 1_000, files_max), files_max))
-    with gateway("levels") as weirgate:
+    with contextlib.ExitStack() as stack:
+        weirgate, _ = start("levels", [], stack)
         mib = lambda: resident_kib(weirgate.pid) / 1024
         print(f"tides: at the start {mib():.1f} MiB", flush=True)
         for _ in range(args.tides):
