@@ -5,7 +5,8 @@
 #   run.sh abuse-quick         the part of abuse.py that takes seconds, against examples/echo
 #   run.sh abuse-echo          all of abuse.py against examples/echo
 #   run.sh abuse-levels        all of abuse.py against `weirgate levels`, with a feed from a real nats-server
-#   run.sh tls                 sslyze against `weirgate demo` over TLS; with TLSFUZZER=its checkout its scripts for TLS 1.3 too
+#   run.sh tls                 sslyze against `weirgate demo` over TLS; with TLSFUZZER=its checkout its scripts for TLS 1.3 too,
+#                              also with certificates of clients
 #
 # OVER_TLS=1: the same over TLS. Autobahn speaks it; for abuse.py HAProxy stands between, which passes the bytes on.
 #
@@ -165,19 +166,56 @@ abuse_levels() {
     return "$rc"
 }
 
-# With an RSA certificate, which the scripts expect.
+# key_of NAME: how openssl makes a key of this name.
+key_of() {
+    case $1 in
+        p256) echo ec -pkeyopt ec_paramgen_curve:P-256 ;;
+        rsa) echo rsa:2048 ;;
+        *) echo "$1" ;;
+    esac
+}
+
+# client_certificate NAME: NAME.pem and NAME.key in $out/tls, of the authority ca.pem there.
+client_certificate() {
+    local made=$out/tls
+    printf 'basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n' >"$made/extensions"
+    # shellcheck disable=SC2046
+    openssl req -newkey $(key_of "$1") -nodes -keyout "$made/$1.key" -out "$made/$1.csr" -subj "/CN=$1" 2>"$made/openssl.log" &&
+        openssl x509 -req -in "$made/$1.csr" -CA "$made/ca.pem" -CAkey "$made/ca.key" -CAcreateserial -days 2 \
+            -extfile "$made/extensions" -out "$made/$1.pem" 2>>"$made/openssl.log" || fail "openssl: $(cat "$made/openssl.log")"
+}
+
+# tls_demo NAME KEY [FLAG...]: a demo over TLS with a certificate of this key; adds NAME=PORT to `servers`.
+tls_demo() {
+    local port tls name=$1 key=$2
+    shift 2
+    port=$(free_port)
+    read -ra tls <<<"$(tls_on "$(key_of "$key")")"
+    mkdir -p "$out/tls/$name"
+    cp "${tls[1]}" "${tls[3]}" "$out/tls/$name"
+    "$weirgate" demo --listen 127.0.0.1 --port off --tls-port "$port" --tls-handshakes-per-ip-max 1024 \
+        --tls-cert "$out/tls/$name/cert.pem" --tls-key "$out/tls/$name/key.pem" "$@" >"$out/tls-$name.log" 2>&1 &
+    started+=($!)
+    wait_for "$port" weirgate
+    servers+=("$name=$port")
+}
+
+# Most scripts expect an RSA certificate.
 tls_suite() {
     [ -x "$weirgate" ] || fail "no program at $weirgate: run make test once"
-    local tools=$target/tls-tools port rc=0 tls
-    port=$(free_port)
+    local tools=$target/tls-tools made=$out/tls rc=0 key servers=()
     if ! "$tools/bin/python" -c 'import sslyze, tlslite' 2>/dev/null; then
         python3 -m venv "$tools" && "$tools/bin/pip" install -q -r "$here/tls-requirements.txt" || fail "pip install -r $here/tls-requirements.txt"
     fi
-    read -ra tls <<<"$(tls_on rsa:2048)"
-    "$weirgate" demo --listen 127.0.0.1 --port off --tls-port "$port" --tls-handshakes-per-ip-max 1024 "${tls[@]}" >"$out/tls.log" 2>&1 &
-    started+=($!)
-    wait_for "$port" weirgate
-    "$tools/bin/python" "$here/tls.py" "$port" "$out/tls-suite" ${TLSFUZZER:+"$TLSFUZZER"} || rc=$?
+    mkdir -p "$made"
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout "$made/ca.key" -out "$made/ca.pem" -subj /CN=clients 2>"$made/openssl.log" ||
+        fail "openssl: $(cat "$made/openssl.log")"
+    for key in rsa p256 ed25519; do
+        client_certificate "$key"
+        tls_demo "$key" "$key"
+    done
+    tls_demo mutual rsa --tls-client-ca "$made/ca.pem"
+    "$tools/bin/python" "$here/tls.py" "$out/tls-suite" "$made" "${servers[@]}" ${TLSFUZZER:+"$TLSFUZZER"} || rc=$?
     end_all
     return "$rc"
 }

@@ -1,7 +1,8 @@
-"""TLS of a gateway, judged by sslyze, and by tlsfuzzer's scripts for TLS 1.3 if a checkout is given.
+"""TLS of gateways, judged by sslyze, and by tlsfuzzer's scripts for TLS 1.3 if a checkout is given.
 
-    tls.py PORT OUT_FOLDER [TLSFUZZER]
+    tls.py OUT_FOLDER CERTIFICATES_FOLDER SERVER=PORT… [TLSFUZZER]
 
+A SERVER is a gateway with the certificate rsa, p256 or ed25519; mutual has an RSA certificate too, and wants one of each client.
 Exit 0: nothing but what is known. 1: something else. What is known of tlsfuzzer, and why, is in tlsfuzzer.toml.
 """
 import concurrent.futures
@@ -56,9 +57,16 @@ def sslyze(port, out):
     return wrong if robot.startswith("NOT_VULNERABLE") else [*wrong, f"robot: {robot}"]
 
 
-def conversations(script, port, out, checkout):
+def options(script, known, ports, certificates):
+    """The options of a script: its server, and the client's certificate."""
+    if key := known["client_certificate"].get(script.name):
+        return ["-p", ports["mutual"], "-k", certificates / f"{key}.key", "-c", certificates / f"{key}.pem", "-s", known["client_schemes"]]
+    return ["-p", ports[known["server_certificate"].get(script.name, "rsa")]]
+
+
+def conversations(script, options, out, checkout):
     """The names of the conversations that did not end as the script expects; None if the script has made no summary."""
-    done = subprocess.run([sys.executable, script, "-h", "127.0.0.1", "-p", str(port)], capture_output=True, text=True,
+    done = subprocess.run([sys.executable, script, "-h", "127.0.0.1", *options], capture_output=True, text=True,
                           timeout=SECONDS_MAX, env={**os.environ, "PYTHONPATH": str(checkout)})
     (out / f"{script.stem}.txt").write_text(done.stdout + done.stderr)
     if not re.search(r"^TOTAL: \d+$", done.stdout, re.M):
@@ -67,7 +75,7 @@ def conversations(script, port, out, checkout):
     return set(re.findall(r"^\t'(.*)'$", behind, re.M))
 
 
-def tlsfuzzer(port, out, checkout):
+def tlsfuzzer(ports, certificates, out, checkout):
     """The complaints about the scripts."""
     known = tomllib.loads((HERE / "tlsfuzzer.toml").read_text())
     scripts = sorted(checkout.glob("scripts/test-tls13-*.py"))
@@ -76,8 +84,9 @@ def tlsfuzzer(port, out, checkout):
     scripts = [script for script in scripts if script.name not in known["left_out"]]
     patterns = {one["script"]: one["names"] for one in known["known"]}
     wrong = [f"tlsfuzzer.toml names {name}, which is not there" for name in patterns.keys() - {script.name for script in scripts}]
+    run = lambda script: conversations(script, options(script, known, ports, certificates), out, checkout)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        for script, failed in zip(scripts, pool.map(lambda script: conversations(script, port, out, checkout), scripts)):
+        for script, failed in zip(scripts, pool.map(run, scripts)):
             if failed is None:
                 wrong.append(f"{script.name}: no summary, see {out / script.stem}.txt")
                 continue
@@ -88,12 +97,14 @@ def tlsfuzzer(port, out, checkout):
 
 
 def main():
-    port, out = int(sys.argv[1]), pathlib.Path(sys.argv[2])
+    out, certificates = map(pathlib.Path, sys.argv[1:3])
+    ports = dict(word.split("=") for word in sys.argv[3:] if "=" in word)
+    checkouts = [word for word in sys.argv[3:] if "=" not in word]
     out.mkdir(parents=True, exist_ok=True)
-    wrong = sslyze(port, out)
+    wrong = sslyze(ports["rsa"], out)
     print("sslyze: as it should be" if not wrong else f"sslyze: {len(wrong)} findings")
-    if sys.argv[3:]:
-        wrong += tlsfuzzer(port, out, pathlib.Path(sys.argv[3]))
+    for checkout in checkouts:
+        wrong += tlsfuzzer(ports, certificates, out, pathlib.Path(checkout))
     for line in wrong:
         print(f"NEW  {line}")
     sys.exit(bool(wrong))
