@@ -22,10 +22,10 @@ TOKEN = "s3cret"
 
 
 class Bench:
-    """Starts gateways and programs of one client, and ends them with the check."""
+    """Starts gateways and programs of one client, and ends them with the check; with `trust` the clients come over TLS."""
 
-    def __init__(self, command, log):
-        self.command, self.log = command, log
+    def __init__(self, command, log, trust=None):
+        self.command, self.log, self.trust = command, log, trust
         self.stack = contextlib.AsyncExitStack()
         self.facts = {}
 
@@ -40,8 +40,10 @@ class Bench:
         feed = make()
         brokers = await feed.start()
         self.stack.push_async_callback(feed.stop)
-        gateway = Weirgate(feed.name, *feed.flags, *flags, **brokers)
+        tls_flags, port = self.trust.flags() if self.trust else ([], None)
+        gateway = Weirgate(feed.name, *feed.flags, *flags, *tls_flags, **brokers)
         self.stack.callback(gateway.discard)
+        gateway.client_port = port or gateway.port
         return feed, gateway.wait_ready()
 
     async def channels(self, *flags):
@@ -50,7 +52,8 @@ class Bench:
 
     async def program(self, port, target="/ws", *protocols):
         """A program of the client; `opened()` waits for its WebSocket."""
-        program = await Program.start(self.command, self.log, f"ws://127.0.0.1:{port}{target}", *protocols)
+        scheme, env = ("wss", self.trust.env) if self.trust else ("ws", {})
+        program = await Program.start(self.command, self.log, f"{scheme}://127.0.0.1:{port}{target}", *protocols, env=env)
         self.stack.push_async_callback(program.discard)
         return program
 
@@ -84,14 +87,15 @@ async def mixed(bench, make):
     """All bodies, in order and to the byte, on four connections: from the start, through a narrow link and stopped for some
     seconds, and two that join later. The next message is published when all that read have the one before."""
     feed, gateway = await bench.feed(make)
-    narrow = await bench.stack.enter_async_context(Link(gateway.port, buffer_bytes=16_384).running())
-    first, stopped = await Reader.join(bench, feed, gateway.port, 0), await Reader.join(bench, feed, narrow.port, 0)
-    bench.facts.update(offer=extensions(narrow.heads["there"]), answer=extensions(narrow.heads["back"]))
+    narrow = await bench.stack.enter_async_context(Link(gateway.client_port, buffer_bytes=16_384).running())
+    first, stopped = await Reader.join(bench, feed, gateway.client_port, 0), await Reader.join(bench, feed, narrow.port, 0)
+    if not bench.trust:
+        bench.facts.update(offer=extensions(narrow.heads["there"]), answer=extensions(narrow.heads["back"]))
     reading, published, stopped_at = [first, stopped], [], 0
     for n, body in enumerate(bodies(BODIES)):
         if n in (SECOND_JOINS, THIRD_JOINS):
             # A new client of levels gets the newest state, one of the others what is published next.
-            reading.append(await Reader.join(bench, feed, gateway.port, n - 1 if feed.skips else n))
+            reading.append(await Reader.join(bench, feed, gateway.client_port, n - 1 if feed.skips else n))
         elif n == STOPS:
             stopped.program.signal(signal.SIGSTOP)
             reading.remove(stopped)
@@ -110,7 +114,7 @@ async def mixed(bench, make):
         in_order(stopped.bodies(), published)
     else:
         equal(stopped.bodies(), published)
-    if "permessage-deflate" in bench.facts["offer"] and "permessage-deflate" not in bench.facts["answer"]:
+    if "permessage-deflate" in bench.facts.get("offer", "") and "permessage-deflate" not in bench.facts["answer"]:
         raise Fault("weirgate declined permessage-deflate")
 
 
@@ -149,7 +153,7 @@ async def channels(bench):
 
 async def sends(bench):
     """Messages of the client, one after the other, come back whole: small ones, twice the same, and 1.9 MB."""
-    program = await (await bench.program((await bench.channels()).port)).opened()
+    program = await (await bench.program((await bench.channels()).client_port)).opened()
     draw = random.Random(6455)
     for size in (10, 10, 3_000, 3_000, 100_000, 1_500_000, 1_900_000):
         text = "".join(draw.choices(string.ascii_letters + string.digits, k=min(size, 60_000))) * (size // min(size, 60_000))
@@ -163,7 +167,7 @@ async def sends(bench):
 async def pongs(bench):
     """A client that only reads is still there after several times the wait for a pong."""
     gateway = await bench.channels("--ping-interval-ms", "300", "--pong-timeout-ms", "1000")
-    program = await (await bench.program(gateway.port)).opened()
+    program = await (await bench.program(gateway.client_port)).opened()
     await asyncio.sleep(3.5)
     if program.ended or gateway.health()["clients_connected"] != 1:
         raise Fault(program.ended or "the client is gone")
@@ -178,7 +182,7 @@ async def quiet(bench, port):
 
 async def too_big(bench):
     """2.2 MB of the client end with 1009."""
-    program = await (await bench.program((await bench.channels()).port)).opened()
+    program = await (await bench.program((await bench.channels()).client_port)).opened()
     await program.send(json.dumps({"action": "ping", "requestId": "".join(map(chr, range(0x100, 0x2d00))) * 110}, ensure_ascii=False))
     shows(await program.end(), "closed 1009")
 
@@ -186,7 +190,7 @@ async def too_big(bench):
 async def client_closes(bench):
     """The gateway logs the client's code, and the client shows the same."""
     gateway = await bench.channels()
-    program = await quiet(bench, gateway.port)
+    program = await quiet(bench, gateway.client_port)
     await program.close(3999)
     ended = await program.end()
     await until(lambda: 'reason="peer_closed" code=3999' in gateway.log(), 10, "the code in the log")
@@ -205,7 +209,7 @@ async def trades_stop(bench):
 
 async def stop(bench, make, code):
     _, gateway = await bench.feed(make)
-    program = await (await bench.program(gateway.port)).opened()
+    program = await (await bench.program(gateway.client_port)).opened()
     gateway.send(signal.SIGTERM)
     shows(await program.end(), code)
 
@@ -222,7 +226,7 @@ async def in_query(bench):
 
 async def with_token(bench, target, *protocols):
     gateway = await with_tokens(bench)
-    program = await (await bench.program(gateway.port, target, *protocols)).opened()
+    program = await (await bench.program(gateway.client_port, target, *protocols)).opened()
     await program.until(lambda: program.texts, "the first message")
     shows(program.protocol, "bearer" if protocols else "")
     shows(json.loads(program.texts[0])["role"], "admin")
@@ -231,7 +235,7 @@ async def with_token(bench, target, *protocols):
 async def bad_token(bench):
     """A wrong token: the WebSocket opens and closes with 1008."""
     gateway = await with_tokens(bench)
-    program = await bench.program(gateway.port, "/ws?token=wrong")
+    program = await bench.program(gateway.client_port, "/ws?token=wrong")
     shows(await program.end(), "closed 1008")
 
 

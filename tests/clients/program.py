@@ -37,12 +37,12 @@ class Program:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, command, log, url, *protocols):
-        """Starts the program."""
+    async def start(cls, command, log, url, *protocols, env=None):
+        """Starts the program; `env` is added to the environment."""
         with open(log, "ab") as errors:
             child = await asyncio.create_subprocess_exec(
                 *map(str, command), url, *protocols, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                stderr=errors, limit=1 << 26)
+                stderr=errors, limit=1 << 26, env={**os.environ, **(env or {})})
         return cls(child, pathlib.Path(log))
 
     async def _read(self):

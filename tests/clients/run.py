@@ -1,6 +1,7 @@
 """Holds clients of other authors against weirgate: run.py [NAME…]; prints a table, exit 1 when a check fails.
 
-A NAME is a client, a language, or a test_*.py of this folder; without one, all are held. README.md has the rest."""
+A NAME is a client, a language, or a test_*.py of this folder; without one, all are held. OVER_TLS=1: the clients come over TLS; programs
+without TLS are named and left out. README.md has the rest."""
 import asyncio
 import os
 import pathlib
@@ -15,6 +16,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "rig")]
 from checks import CHECKS, Bench  # noqa: E402
 from processes import weirgate_binary  # noqa: E402
 from the_clients import BUILT, CLIENTS, SOMETIMES  # noqa: E402
+from trust import Trust  # noqa: E402
 
 CHECK_S = 400
 AT_ONCE = 4
@@ -29,13 +31,13 @@ def set_up(language, chosen):
     return done.stdout[-3000:] or f"exit {done.returncode}" if done.returncode else ""
 
 
-async def check(client, name, facts):
+async def check(client, name, facts, trust):
     """Returns what came of one check, as (held, word for the table, what to say)."""
     if name in client.lacks:
         return True, "n/a", ""
     log = BUILT / "logs" / f"{client.name}-{name}.log"
     log.write_text("")
-    told, bench = "", Bench(client.command, log)
+    told, bench = "", Bench(client.command, log, trust)
     facts[name] = bench.facts
     try:
         async with asyncio.timeout(CHECK_S), bench:
@@ -52,13 +54,13 @@ async def check(client, name, facts):
     return not told, "FAILED" if told else "yes", told
 
 
-async def hold(client):
+async def hold(client, trust):
     """All checks of one client, some at a time: its cells by check, and what was offered and answered."""
     facts, slots = {}, asyncio.Semaphore(AT_ONCE)
 
     async def one(name):
         async with slots:
-            return await check(client, name, facts)
+            return await check(client, name, facts, trust)
     cells = dict(zip(CHECKS, await asyncio.gather(*map(one, CHECKS))))
     facts = facts["levels"]
     if facts and ("permessage-deflate" in facts["offer"]) != client.deflate:
@@ -86,6 +88,10 @@ def main(names):
     if unknown := set(names) - known:
         sys.exit(f"no client {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
     chosen = [client for client in CLIENTS if not names or {client.name, client.language} & set(names)]
+    trust = Trust(pathlib.Path(os.environ["TMPDIR"])) if os.environ.get("OVER_TLS") == "1" else None
+    for client in [client for client in chosen if trust and client.plain]:
+        print(f"not over TLS: {client.name}: {client.plain}", flush=True)
+        chosen.remove(client)
     weirgate_binary()
     (BUILT / "logs").mkdir(parents=True, exist_ok=True)
     problems = {language: set_up(language, chosen) for language in dict.fromkeys(client.language for client in chosen)}
@@ -96,7 +102,7 @@ def main(names):
             print(f"FAILED {client.name}: set-up: {problem}", flush=True)
             results.append(False)
             continue
-        cells, facts = asyncio.run(hold(client))
+        cells, facts = asyncio.run(hold(client, trust))
         rows.append((client, cells, facts))
         results += [held for held, _, _ in cells.values()]
         print(f"{client.name}: {time.monotonic() - begin:.0f} s, {' '.join(word for _, word, _ in cells.values())}", flush=True)

@@ -15,7 +15,8 @@ class Client:
     """One client program. `package` is what its version is asked of; `deflate`: it offers permessage-deflate here.
 
     `known` has the faults of the client itself, by check, as (a part of what is then said, the reason, and SOMETIMES); `lacks` has the
-    checks that its interface has no way for, with the reason. Both are asserted or shown: nothing is left out in silence."""
+    checks that its interface has no way for, with the reason. Both are asserted or shown: nothing is left out in silence. `plain`: why the
+    program speaks no TLS."""
     name: str
     language: str
     command: list
@@ -23,6 +24,7 @@ class Client:
     deflate: bool = True
     known: dict = dataclasses.field(default_factory=dict)
     lacks: dict = dataclasses.field(default_factory=dict)
+    plain: str = ""
 
     def version(self):
         """The version that is installed."""
@@ -58,6 +60,7 @@ def java(name, package, **more):
                   package, **more)
 
 
+BUILT_PLAIN = "the program is built without TLS"
 UNKNOWN_1012 = "does not know the code 1012"
 WITH_CODES = ("1009", "3999", "1012", "1001", "1008")
 NO_CODES = "no close codes in its interface"
@@ -84,7 +87,7 @@ CLIENTS = [
     python("aiohttp", "aiohttp", "aiohttp_client"),
     python("tornado", "tornado", "tornado_client"),
     python("picows", "picows", "picows_client", deflate=False, lacks=NO_SUBPROTOCOLS),
-    python("wsproto", "wsproto", "wsproto_client"),
+    python("wsproto", "wsproto", "wsproto_client", plain="no TLS of its own: it makes and reads bytes"),
     python("autobahn", "autobahn", "autobahn_client"),
     python("httpx-ws", "httpx-ws", "httpx_ws_client", deflate=False, known={"3999": ("closed 1006", NOT_ITS_OWN)}),
     python("trio-websocket", "trio-websocket", "trio_client", deflate=False, known={"3999": ("closed 1000", NOT_ITS_OWN, SOMETIMES)}),
@@ -92,14 +95,14 @@ CLIENTS = [
     python("curl_cffi", "curl_cffi", "curl_cffi_client", deflate=False, lacks=NO_SUBPROTOCOLS,
            known={"pongs": ("closed 1011", "sends no pong while it only reads"), "3999": ("'closed '", NOT_ITS_OWN)}),
     python("niquests", "niquests", "niquests_client", lacks={**NO_SUBPROTOCOLS, **dict.fromkeys(WITH_CODES, NO_CODES)}),
-    rust("tokio-tungstenite", deflate=False),
-    rust("tokio-websockets", deflate=False),
-    rust("fastwebsockets", deflate=False),
-    rust("yawc", lacks=NO_SUBPROTOCOLS),
-    cpp("libwebsockets", "libwebsockets-dev", known={"1012": ("closed 1002", UNKNOWN_1012)}),
-    cpp("libsoup", "libsoup-3.0-dev"),
-    cpp("beast", "libboost-dev"),
-    cpp("websocketpp", "libwebsocketpp-dev"),
+    rust("tokio-tungstenite", deflate=False, plain=BUILT_PLAIN),
+    rust("tokio-websockets", deflate=False, plain=BUILT_PLAIN),
+    rust("fastwebsockets", deflate=False, plain=BUILT_PLAIN),
+    rust("yawc", lacks=NO_SUBPROTOCOLS, plain=BUILT_PLAIN),
+    cpp("libwebsockets", "libwebsockets-dev", known={"1012": ("closed 1002", UNKNOWN_1012)}, plain=BUILT_PLAIN),
+    cpp("libsoup", "libsoup-3.0-dev", plain=BUILT_PLAIN),
+    cpp("beast", "libboost-dev", plain=BUILT_PLAIN),
+    cpp("websocketpp", "libwebsocketpp-dev", plain=BUILT_PLAIN),
     go("gorilla", "golang-github-gorilla-websocket-dev"),
     go("nhooyr", "golang-nhooyr-websocket-dev"),
     go("xnet", "golang-golang-x-net-dev", deflate=False,

@@ -18,6 +18,7 @@ import io.netty.handler.codec.http.websocketx.WebSocketFrame;
 import io.netty.handler.codec.http.websocketx.WebSocketFrameAggregator;
 import io.netty.handler.codec.http.websocketx.WebSocketVersion;
 import io.netty.handler.codec.http.websocketx.extensions.compression.WebSocketClientCompressionHandler;
+import io.netty.handler.ssl.SslContextBuilder;
 import java.net.URI;
 
 /** Netty with its stock handler for compression. */
@@ -36,7 +37,10 @@ public class Netty extends SimpleChannelInboundHandler<WebSocketFrame> {
             url, WebSocketVersion.V13, protocols, true, new DefaultHttpHeaders(), MESSAGE_MAX);
         new Bootstrap().group(new NioEventLoopGroup(1)).channel(NioSocketChannel.class).handler(new ChannelInitializer<SocketChannel>() {
             @Override
-            protected void initChannel(SocketChannel channel) {
+            protected void initChannel(SocketChannel channel) throws Exception {
+                if (url.getScheme().equals("wss")) {
+                    channel.pipeline().addLast(SslContextBuilder.forClient().build().newHandler(channel.alloc(), url.getHost(), url.getPort()));
+                }
                 channel.pipeline().addLast(new HttpClientCodec(), new HttpObjectAggregator(8192), WebSocketClientCompressionHandler.INSTANCE,
                     new WebSocketClientProtocolHandler(handshaker, false), new WebSocketFrameAggregator(MESSAGE_MAX), new Netty(handshaker));
             }

@@ -37,5 +37,5 @@ factory = WebSocketClientFactory(URL, protocols=PROTOCOLS or None, loop=loop)
 factory.protocol = Client
 factory.setProtocolOptions(perMessageCompressionOffers=[PerMessageDeflateOffer()], perMessageCompressionAccept=accept)
 at = urllib.parse.urlsplit(URL)
-loop.run_until_complete(loop.create_connection(factory, at.hostname, at.port))
+loop.run_until_complete(loop.create_connection(factory, at.hostname, at.port, ssl=at.scheme == "wss"))
 loop.run_forever()
