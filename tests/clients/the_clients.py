@@ -15,8 +15,8 @@ class Client:
     """One client program. `package` is what its version is asked of; `deflate`: it offers permessage-deflate here.
 
     `known` has the faults of the client itself, by check, as (a part of what is then said, the reason, and SOMETIMES); `lacks` has the
-    checks that its interface has no way for, with the reason. Both are asserted or shown: nothing is left out in silence. `plain`: why the
-    program speaks no TLS."""
+    checks that its interface has no way for, with the reason. Both are asserted or shown: nothing is left out in silence. `known_over_tls` has
+    faults that only TLS brings out; `plain`: why the program speaks no TLS."""
     name: str
     language: str
     command: list
@@ -24,6 +24,7 @@ class Client:
     deflate: bool = True
     known: dict = dataclasses.field(default_factory=dict)
     lacks: dict = dataclasses.field(default_factory=dict)
+    known_over_tls: dict = dataclasses.field(default_factory=dict)
     plain: str = ""
 
     def version(self):
@@ -60,6 +61,7 @@ def java(name, package, **more):
                   package, **more)
 
 
+NO_ANSWER_1006 = "forgets the code that came if its own close frame cannot be sent: asyncio ends both directions at the end of one"
 BUILT_PLAIN = "the program is built without TLS"
 UNKNOWN_1012 = "does not know the code 1012"
 WITH_CODES = ("1009", "3999", "1012", "1001", "1008")
@@ -84,7 +86,7 @@ CLIENTS = [
     python("websockets", "websockets", "websockets_asyncio"),
     python("websockets-sync", "websockets", "websockets_sync"),
     python("websocket-client", "websocket-client", "websocket_client", deflate=False),
-    python("aiohttp", "aiohttp", "aiohttp_client"),
+    python("aiohttp", "aiohttp", "aiohttp_client", known_over_tls={"1009": ("closed 1006", NO_ANSWER_1006, SOMETIMES)}),
     python("tornado", "tornado", "tornado_client"),
     python("picows", "picows", "picows_client", deflate=False, lacks=NO_SUBPROTOCOLS),
     python("wsproto", "wsproto", "wsproto_client", plain="no TLS of its own: it makes and reads bytes"),
