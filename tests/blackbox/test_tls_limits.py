@@ -4,7 +4,7 @@ import signal
 import socket
 
 import websockets
-from clients import CLOSE, client_frame, upgrade_request
+from clients import upgrade_request
 from prometheus import scrape
 from tls import MemoryClient, get
 from waiting import until
@@ -65,19 +65,6 @@ async def test_handshakes_end_with_the_process(start_tls):
     assert await asyncio.to_thread(weirgate.wait, 20) == 0
     for stranger in strangers:
         stranger.close()
-
-
-async def test_a_client_that_closes_and_never_hangs_up_is_let_go(start_tls, authority):
-    weirgate = start_tls("demo").wait_ready()
-    client = await asyncio.to_thread(MemoryClient(weirgate.tls_port, authority.context()).greet)
-    client.write(upgrade_request(weirgate.tls_port))
-    await asyncio.to_thread(client.read_until, b"\r\n\r\n")
-    client.write(client_frame(CLOSE, (1000).to_bytes(2, "big")))
-    # All bytes and the end are read, and this side stays open.
-    await asyncio.to_thread(lambda: [None for _ in iter(client.read, b"")])
-    inodes = lambda: [line.split()[9] for line in open("/proc/net/tcp") if f":{client.socket.getsockname()[1]:04X}" in line.split()[2]]
-    await until(lambda: set(inodes()) <= {"0"}, 15, "the process has let go of the socket")
-    client.close()
 
 
 async def test_what_tls_holds_for_clients_that_do_not_read_is_bounded(start_tls, authority, redis_server, tmp_path):

@@ -8,7 +8,7 @@
 #   run.sh tls                 sslyze against `weirgate demo` over TLS; with TLSFUZZER=its checkout its scripts for TLS 1.3 too,
 #                              also with certificates of clients
 #
-# OVER_TLS=1: the same over TLS. Autobahn speaks it; for abuse.py HAProxy stands between, which passes the bytes on.
+# OVER_TLS=1: the same over TLS. Autobahn speaks it; abuse_over_tls.py gives abuse.py sockets that do.
 #
 # Reports go to target/conformance. Exit 0: as expected. 1: not. 2: could not run.
 # Needs the build of `make test`; abuse-levels also scripts/install-test-deps.sh.
@@ -44,11 +44,10 @@ wait_for() {
 # The limits here are those that the targets name: a violation gets a close frame, an attack costs at
 # most 16 MiB, a handshake ends within 12 s, a dead peer within 45 s.
 abuse() {
-    local skips=()
-    # HAProxy, which is between, waits for a client that never hangs up.
-    if is_over_tls; then skips=(--skip '^close: a client that closes and never hangs up'); fi
-    "$python" "$here/abuse.py" --max-message 1048576 --handshake 12 --heartbeat 45 --drain 5 --mem 16 \
-        --per-client 16 --strict "${skips[@]}" "$@"
+    local suite=("$here/abuse.py")
+    if is_over_tls; then suite=("$here/abuse_over_tls.py" "$out/tls/cert.pem"); fi
+    "$python" "${suite[@]}" --max-message 1048576 --handshake 12 --heartbeat 45 --drain 5 --mem 16 \
+        --per-client 16 --strict "$@"
 }
 
 # tls_on [KEY]: the flags for TLS on a port; with a certificate that is made for the run. KEY is for openssl's -newkey.
@@ -61,37 +60,11 @@ tls_on() {
     echo "--tls-cert $made/cert.pem --tls-key $made/key.pem"
 }
 
-# forward FROM TO: plain bytes for the port FROM go over TLS to the port TO.
-forward() {
-    command -v haproxy >/dev/null || fail "no haproxy: run scripts/install-test-deps.sh"
-    cat >"$out/forward.cfg" <<EOF
-global
-    maxconn 4000
-defaults
-    mode tcp
-    timeout connect 2s
-    timeout client 1h
-    timeout server 1h
-listen tls
-    bind 127.0.0.1:$1
-    server one 127.0.0.1:$2 ssl verify none alpn http/1.1
-EOF
-    haproxy -db -f "$out/forward.cfg" >"$out/forward.log" 2>&1 &
-    started+=($!)
-    wait_for "$1" haproxy
-}
-
 is_over_tls() { [ "${OVER_TLS:-}" = 1 ]; }
 
-# serves PORT PLAIN_FLAGS TLS_FLAGS: the flags of a server that the suite reaches at the port; PORT in the flags is the server's.
+# serves PORT PLAIN_FLAGS TLS_FLAGS: sets the flags of a server that the suite reaches at the port; PORT in the flags is the port.
 serves() {
-    if is_over_tls; then
-        own=$(free_port)
-        flags="${3//PORT/$own} $(tls_on)"
-        forward "$1" "$own"
-    else
-        flags=${2//PORT/$1}
-    fi
+    if is_over_tls; then flags="${3//PORT/$1} $(tls_on)"; else flags=${2//PORT/$1}; fi
 }
 
 need_echo() { [ -x "$echo_binary" ] || fail "no echo server at $echo_binary: run make test once"; }
@@ -128,7 +101,7 @@ echo_flags() {
 }
 
 abuse_quick() {
-    local port flags own
+    local port flags
     port=$(free_port)
     echo_flags "$port"
     abuse --ws "ws://127.0.0.1:$port/" --cmd "$echo_binary $flags" --log "$out/echo.log" --echo --stall 2 \
@@ -136,7 +109,7 @@ abuse_quick() {
 }
 
 abuse_echo() {
-    local port flags own
+    local port flags
     port=$(free_port)
     echo_flags "$port"
     abuse --ws "ws://127.0.0.1:$port/" --cmd "$echo_binary $flags" --log "$out/echo.log" --echo \
@@ -147,7 +120,7 @@ abuse_levels() {
     [ -x "$weirgate" ] || fail "no program at $weirgate: run make test once"
     command -v nats-server >/dev/null || fail "no nats-server: run scripts/install-test-deps.sh"
     "$python" -c 'import nats' 2>/dev/null || fail "no nats-py: run scripts/install-test-deps.sh"
-    local port nats_port store rc=0 flags own
+    local port nats_port store rc=0 flags
     port=$(free_port)
     serves "$port" "--port PORT" "--port off --tls-port PORT --tls-handshakes-per-ip-max 1024"
     nats_port=$(free_port)
