@@ -74,7 +74,7 @@ compare: build ## weirgate beside all peers that are set up, with a page of plot
 	    --clients $(or $(CLIENTS),1000) --bytes $(or $(BYTES),2048$(comma)8192) --report target/compare
 
 conformance: export TEST_BUILD := release
-conformance: deps build ## All 517 cases of Autobahn (needs a Python 2.7), the whole abuse suite, TLS (half an hour); TLSFUZZER=its checkout
+conformance: deps build ## All 517 cases of Autobahn (needs a Python 2.7), the whole abuse suite, TLS (half an hour); OVER_TLS=1, TLSFUZZER=its checkout
 	tests/conformance/run.sh autobahn all
 	tests/conformance/run.sh abuse-echo
 	tests/conformance/run.sh abuse-levels

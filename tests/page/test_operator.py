@@ -5,6 +5,7 @@ import re
 import urllib.request
 
 import clients
+import over_tls
 import pytest
 from access import FOCUS, OUTSIDE, TEXTS, contrast, is_large
 from browser import open_page
@@ -239,7 +240,9 @@ async def test_it_is_for_everyone(nats, start_weirgate):
             assert await page.js(OUTSIDE) == [0], f"at {width} px"
         nodes = (await page.call("Accessibility.getFullAXTree"))["nodes"]
         of = lambda role: [n.get("name", {}).get("value", "") for n in nodes if not n["ignored"] and n["role"]["value"] == role]
-        assert of("heading") == ["weirgate levels", "Slow clients", "Ended last", "Busiest topics", "Busiest clients", "Bus", "Rates", "Limits", "This page"]
+        tls = ["TLS"] if over_tls.is_on() else []
+        assert of("heading") == ["weirgate levels", "Slow clients", "Ended last", "Busiest topics", "Busiest clients", "Bus", *tls, "Rates",
+                                 "Limits", "This page"]
         for role in ("button", "link", "table", "heading"):
             assert of(role) and all(of(role)), f"a {role} without a name"
         walked = []

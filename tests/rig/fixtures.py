@@ -72,7 +72,7 @@ def start_weirgate(started, led_over_tls, request):
         flags, tls_port = ([], None) if stays_plain else over_tls.flags(args, led_over_tls)
         started.append(Weirgate(*args, *flags, **kwargs))
         if tls_port:
-            over_tls.ports[started[-1].port] = tls_port
+            over_tls.ports[started[-1].listens_at] = tls_port
         return started[-1]
     return start
 

@@ -267,6 +267,8 @@ class Weirgate(Process):
             settings["REDIS_URL"] = redis.url
         if nats is not None:
             settings["NATS_URL"] = nats.url
+        # A test that starts a gateway again names the port itself.
+        self.listens_at = next((int(env[name]) for name in settings if name.endswith("PORT") and name in (env or {})), self.port)
         super().__init__([*under, weirgate_binary(), subcommand, *flags], {**settings, **(env or {})}, files_max, output)
         self.http_url = f"http://127.0.0.1:{self.port}"
         self.ws_url = f"ws://127.0.0.1:{self.port}/ws/stream"
