@@ -10,9 +10,11 @@ use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::bus::Bus;
 use crate::clock;
 use crate::fault::{Fault, Tried};
 use crate::http;
+use crate::limit::Gateway;
 use crate::process::{Family, Process};
 
 const START_US: u64 = 15_000_000;
@@ -316,13 +318,42 @@ fn started(
     .ready()
 }
 
-/// Starts the raw limit: this program with the subcommand `limit`. The certificate for TLS is in the environment.
-pub(crate) fn limit(nats: &str, subject: &str, batched: bool, tls: bool) -> Result<Program, Fault> {
-    let mut args = vec!["--nats", nats, "--subject", subject, "--exit-with-stdin"];
-    args.extend(batched.then_some("--batched"));
-    args.extend(tls.then_some("--tls"));
-    let name = if batched { "limit (batched)" } else { "limit" };
-    limit_with(&args, name)
+/// What a limit reads and sends, and how.
+pub(crate) struct LimitSettings<'a> {
+    pub(crate) bus: Bus,
+    /// URL of the bus.
+    pub(crate) url: &'a str,
+    pub(crate) subject: &'a str,
+    pub(crate) gateway: Gateway,
+    /// 1 or 2.
+    pub(crate) threads: u8,
+    /// Joins the frames of a turn.
+    pub(crate) batched: bool,
+    /// The clients speak TLS; the certificate is in the environment.
+    pub(crate) tls: bool,
+}
+
+/// Starts a limit: this program with the subcommand `limit`.
+pub(crate) fn limit(settings: &LimitSettings<'_>) -> Result<Program, Fault> {
+    let (bus, gateway) = (value_name(settings.bus), value_name(settings.gateway));
+    let threads = settings.threads.to_string();
+    let url_flag = match settings.bus.kind() {
+        BusKind::Redis => "--redis",
+        BusKind::Nats => "--nats",
+    };
+    let subject = settings.subject;
+    let mut args = vec!["--exit-with-stdin", "--bus", &bus, url_flag, settings.url];
+    args.extend([
+        "--subject",
+        subject,
+        "--gateway",
+        &gateway,
+        "--threads",
+        &threads,
+    ]);
+    args.extend(settings.batched.then_some("--batched"));
+    args.extend(settings.tls.then_some("--tls"));
+    limit_with(&args, "limit")
 }
 
 /// Starts the raw limit with messages from lines; returns the program and the pipe for the lines.
@@ -331,6 +362,12 @@ pub(crate) fn limit_on_lines() -> Result<(Program, ChildStdin), Fault> {
     let lines = limit.child.stdin.take();
     let lines = lines.ok_or_else(|| Fault::Server("the limit has no standard input".into()))?;
     Ok((limit, lines))
+}
+
+/// The name of a value on the command line.
+fn value_name(value: impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn limit_with(args: &[&str], name: &str) -> Result<Program, Fault> {

@@ -2,6 +2,7 @@
 //! the raw limit of one send(2) per client and message; relays of Redis channels; and gateways
 //! between devices and HTTP services.
 
+mod bus;
 mod clients;
 mod clock;
 mod compare;

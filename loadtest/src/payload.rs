@@ -12,6 +12,7 @@ pub(crate) struct Payload {
     book: Book,
     /// Number of new levels in each payload.
     changed: usize,
+    is_trade: bool,
     text: String,
 }
 
@@ -23,6 +24,7 @@ impl Payload {
             bytes,
             book: Book::new(bytes - BYTES_MIN),
             changed: 0,
+            is_trade: false,
             text: String::with_capacity(bytes),
         }
     }
@@ -33,8 +35,17 @@ impl Payload {
         self
     }
 
+    /// Makes each payload a trade of the symbol `S0`, with the stamp in a field that the gateway passes on.
+    pub(crate) fn of_trades(mut self) -> Self {
+        self.is_trade = true;
+        self
+    }
+
     /// The payload with this stamp.
     pub(crate) fn stamped(&mut self, stamp_us: u64, n: u64) -> &[u8] {
+        if self.is_trade {
+            return self.trade(stamp_us, n);
+        }
         self.book.change(self.changed);
         self.text.clear();
         // Writing to a String cannot fail.
@@ -50,6 +61,22 @@ impl Payload {
             self.text.push_str(level);
         }
         self.text.push_str("]}");
+        self.text.as_bytes()
+    }
+
+    fn trade(&mut self, stamp_us: u64, n: u64) -> &[u8] {
+        self.text.clear();
+        // Writing to a String cannot fail.
+        let _ = write!(
+            self.text,
+            r#"{{"symbol":"S0","price":{}.25,"volume":100,"timestamp":{n},"conditions":{{"stamp_us":{stamp_us},"n":{n},"pad":""#,
+            100 + n % 50
+        );
+        const AFTER_PAD: &str = r#""},"exchange":"NASDAQ"}"#;
+        while self.text.len() + AFTER_PAD.len() < self.bytes {
+            self.text.push('.');
+        }
+        self.text.push_str(AFTER_PAD);
         self.text.as_bytes()
     }
 }
@@ -142,6 +169,19 @@ mod tests {
             "{changed} of {}",
             before.len()
         );
+    }
+
+    #[test]
+    fn a_trade_has_the_size_and_its_stamp_where_it_is_passed_on() {
+        let mut payload = Payload::new(300).of_trades();
+        let text = payload.stamped(123, 9).to_vec();
+        assert_eq!(text.len(), 300);
+        let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(
+            (&value["symbol"], &value["conditions"]["n"]),
+            (&"S0".into(), &9.into())
+        );
+        assert_eq!(find(&text), Some(Stamp { us: 123, n: 9 }));
     }
 
     #[test]

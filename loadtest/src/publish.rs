@@ -1,15 +1,13 @@
-//! `loadtest publish nats`: stamped messages on a subject, by an absolute schedule.
-#![allow(
-    deprecated,
-    reason = "every entry point of the nats crate is marked so in favour of async-nats"
-)]
+//! `loadtest publish`: stamped messages on a subject or channel, by an absolute schedule.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use hdrhistogram::Histogram;
 
+use crate::bus::Outlet;
 use crate::clock;
 use crate::fault::Fault;
 use crate::fleet::histogram;
@@ -20,6 +18,8 @@ use crate::payload::Payload;
 pub(crate) enum PublishCommand {
     /// Publish to a NATS subject (core publish; a stream on the subject stores the messages)
     Nats(PublishNats),
+    /// Publish to a Redis channel
+    Redis(PublishRedis),
 }
 
 /// Options of `loadtest publish nats`.
@@ -28,7 +28,24 @@ pub(crate) struct PublishNats {
     /// NATS server
     #[arg(long, default_value = "nats://127.0.0.1:4222", value_name = "URL")]
     nats: String,
-    /// Subject to publish on
+    #[command(flatten)]
+    messages: Messages,
+}
+
+/// Options of `loadtest publish redis`.
+#[derive(Debug, Args)]
+pub(crate) struct PublishRedis {
+    /// Redis server
+    #[arg(long, default_value = "redis://127.0.0.1:6379", value_name = "URL")]
+    redis: String,
+    #[command(flatten)]
+    messages: Messages,
+}
+
+/// The messages to publish.
+#[derive(Debug, Args)]
+struct Messages {
+    /// Subject or channel to publish on
     #[arg(long, default_value = "market.flow")]
     subject: String,
     /// Size of a payload (at least 128)
@@ -43,15 +60,18 @@ pub(crate) struct PublishNats {
     /// Sequence number of the first message
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// All at once instead of at the rate, with one flush at the end
+    /// All at once instead of at the rate
     #[arg(long)]
     burst: bool,
 }
 
 /// Runs `loadtest publish`.
 pub(crate) fn run(command: PublishCommand, stop: &AtomicBool) -> Result<(), Fault> {
-    let PublishCommand::Nats(a) = command;
-    let mut publisher = Publisher::connect(&a.nats, &a.subject, a.bytes)?;
+    let (url, a) = match command {
+        PublishCommand::Nats(args) => (args.nats, args.messages),
+        PublishCommand::Redis(args) => (args.redis, args.messages),
+    };
+    let mut publisher = Publisher::connect(&url, &a.subject, a.bytes)?;
     let pace = if a.burst {
         Pace::Burst
     } else {
@@ -69,9 +89,9 @@ pub(crate) fn run(command: PublishCommand, stop: &AtomicBool) -> Result<(), Faul
 pub(crate) enum Pace {
     /// By the clock, messages per second; a late message does not delay the following messages.
     Rate(f64),
-    /// All at once, one flush at the end.
+    /// All at once.
     Burst,
-    /// As soon as fewer than `window` messages are under way.
+    /// As soon as fewer than `window` messages are under way; all that have room leave together.
     InFlight {
         /// Most messages under way.
         window: u64,
@@ -80,27 +100,26 @@ pub(crate) enum Pace {
     },
 }
 
+/// Most bytes of a write of [`Pace::Burst`].
+const BURST_BYTES: usize = 64 * 1024;
+
 /// A connection for stamped payloads.
 pub(crate) struct Publisher {
-    connection: nats::Connection,
-    subject: String,
+    outlet: Outlet,
     payload: Payload,
+    is_trade: bool,
     changed: f64,
     /// Delay of each message after the intended time, microseconds.
     late: Histogram<u64>,
 }
 
 impl Publisher {
-    /// Connects to NATS.
+    /// Connects to NATS or Redis, by the URL.
     pub(crate) fn connect(url: &str, subject: &str, bytes: usize) -> Result<Self, Fault> {
-        let connection = nats::Options::new()
-            .with_name("loadtest publisher")
-            .connect(url)
-            .map_err(|e| Fault::Bus(format!("connect {url}: {e}")))?;
         Ok(Self {
-            connection,
-            subject: subject.to_owned(),
+            outlet: Outlet::connect(url, subject)?,
             payload: Payload::new(bytes),
+            is_trade: false,
             changed: 0.0,
             late: histogram(),
         })
@@ -113,9 +132,19 @@ impl Publisher {
         self
     }
 
+    /// Makes every payload a trade.
+    pub(crate) fn of_trades(mut self) -> Self {
+        self.is_trade = true;
+        self.payload = self.payload.of_trades();
+        self
+    }
+
     /// Sets the payload size of later messages.
     pub(crate) fn resize(&mut self, bytes: usize) {
         self.payload = Payload::new(bytes).changing(self.changed);
+        if self.is_trade {
+            self.payload = Payload::new(bytes).of_trades();
+        }
     }
 
     /// Takes the delays of messages since the last call, microseconds.
@@ -133,48 +162,50 @@ impl Publisher {
         stop: &AtomicBool,
     ) -> Result<u64, Fault> {
         clock::sleep_punctually();
+        // Answers a ping that came meanwhile.
+        self.outlet.send()?;
         let start = clock::now_us();
-        for i in 0..count {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(i);
-            }
-            let due_us = match pace {
-                Pace::Rate(rate) => start + (i as f64 * 1e6 / rate.max(1e-6)) as u64,
-                Pace::Burst => start,
-                Pace::InFlight { window, arrived } => {
-                    while from + i > arrived.load(Ordering::Acquire) + window
-                        && !stop.load(Ordering::Relaxed)
-                    {
-                        std::thread::sleep(std::time::Duration::from_micros(50));
-                    }
-                    clock::now_us()
+        let end = from.saturating_add(count);
+        let mut next = from;
+        while next < end && !stop.load(Ordering::Relaxed) {
+            match pace {
+                Pace::Rate(rate) => {
+                    let after_us = (next - from) as f64 * 1e6 / rate.max(1e-6);
+                    let due_us = start + after_us as u64;
+                    clock::sleep_until(due_us);
+                    self.add(next, due_us);
+                    next += 1;
                 }
-            };
-            clock::sleep_until(due_us);
-            self.one(from + i, due_us)?;
-            if !matches!(pace, Pace::Burst) {
-                self.flush()?;
+                Pace::Burst => {
+                    while next < end && self.outlet.waiting_bytes() < BURST_BYTES {
+                        self.add(next, start);
+                        next += 1;
+                    }
+                }
+                Pace::InFlight { window, arrived } => {
+                    let until = (arrived.load(Ordering::Acquire) + window + 1).min(end);
+                    if next >= until {
+                        std::thread::sleep(Duration::from_micros(50));
+                        continue;
+                    }
+                    // All messages that have room leave in one write.
+                    while next < until {
+                        self.add(next, clock::now_us());
+                        next += 1;
+                    }
+                }
             }
+            self.outlet.send()?;
         }
-        self.flush()?;
-        Ok(count)
+        self.outlet.settle()?;
+        Ok(next - from)
     }
 
-    /// Publishes a message, stamped with the due time: if the publisher cannot keep up, the stamp is
+    /// Adds a message to the next write, stamped with the due time: if the publisher cannot keep up, the stamp is
     /// older and the latency includes the delay.
-    fn one(&mut self, n: u64, due_us: u64) -> Result<(), Fault> {
+    fn add(&mut self, n: u64, due_us: u64) {
         self.late
             .saturating_record(clock::now_us().saturating_sub(due_us));
-        let payload = self.payload.stamped(due_us, n);
-        self.connection
-            .publish(&self.subject, payload)
-            .map_err(|e| Fault::Bus(format!("publish: {e}")))
-    }
-
-    /// Flushes the connection: otherwise the flush thread of the crate sends up to 5 ms later.
-    fn flush(&self) -> Result<(), Fault> {
-        self.connection
-            .flush()
-            .map_err(|e| Fault::Bus(format!("flush: {e}")))
+        self.outlet.add(self.payload.stamped(due_us, n));
     }
 }

@@ -1,7 +1,8 @@
-//! The contestants: the limits and the servers, each on a separate nats-server. A message therefore
-//! wakes only the measured server; the others are up but idle.
+//! The contestants: the limits and the servers, each on a bus of its own. A message therefore
+//! wakes only the measured server; the others are up but idle, or, with `--solo`, not started.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,9 +10,10 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use serde::Serialize;
 
+use super::relayed::Relayed;
 use super::{CompareArgs, Limits};
 use crate::fault::Fault;
-use crate::launch::{self, Program};
+use crate::launch::Program;
 use crate::publish::Publisher;
 use crate::tls;
 use crate::wire::deflate::Window;
@@ -24,6 +26,10 @@ pub(super) enum Role {
     Limit,
     /// A send for each client and turn, with all frames of the turn.
     CoalescingLimit,
+    /// One thread that reads the bus and sends all frames of a turn at once.
+    RawLimit,
+    /// The coalescing limit, beside the raw limit.
+    Floor,
     /// A second instance of the reference limit.
     LimitAgain,
     /// A server under test.
@@ -36,9 +42,8 @@ pub(super) struct Contestant {
     pub(super) role: Role,
     /// The command line; empty for a limit.
     pub(super) command: String,
-    pub(super) program: Program,
-    pub(super) nats: Program,
-    pub(super) publisher: Publisher,
+    /// The programs; `None` while another contestant is alone.
+    pub(super) running: Option<Running>,
     /// The compression offer of the clients.
     pub(super) deflate: Option<Window>,
     /// The TLS of the clients; `None` for plain clients.
@@ -47,35 +52,78 @@ pub(super) struct Contestant {
     pub(super) next_n: u64,
 }
 
+/// The programs of a contestant. Dropped in this order.
+pub(super) struct Running {
+    pub(super) publisher: Publisher,
+    pub(super) program: Program,
+    pub(super) bus: Program,
+}
+
 impl Contestant {
-    fn start(args: &CompareArgs, role: Role, name: String, command: &str) -> Result<Self, Fault> {
-        let nats = launch::nats_server()?;
-        let url = launch::nats_url(&nats);
-        let coalescing = match role {
-            Role::Server => None,
-            Role::Limit => Some(false),
-            Role::CoalescingLimit => Some(true),
-            Role::LimitAgain => Some(args.base() == Some(Role::CoalescingLimit)),
-        };
-        let program = match coalescing {
-            None => launch::server(command, &url)?,
-            Some(coalescing) => launch::limit(&url, &args.subject, coalescing, args.limit_tls)?,
-        };
+    fn new(args: &CompareArgs, role: Role, name: String, command: &str) -> Result<Self, Fault> {
         let (is_tls, flag) = match role {
             Role::Server => (args.tls.contains(&name), "--tls"),
             _ => (args.limit_tls, "--limit-tls"),
         };
-        let bytes = args.bytes.first().copied().unwrap_or_default();
         Ok(Self {
             role,
             command: command.to_owned(),
-            publisher: Publisher::connect(&url, &args.subject, bytes)?.changing(args.changed),
+            running: None,
             deflate: args.deflate.deflate.filter(|_| !args.plain.contains(&name)),
             tls: tls::wanted(is_tls, flag, args.ca_file.as_deref())?,
-            program,
-            nats,
             name,
             next_n: 1,
+        })
+    }
+
+    /// The programs, started if not running.
+    pub(super) fn running(
+        &mut self,
+        args: &CompareArgs,
+        relayed: &Relayed,
+    ) -> Result<&mut Running, Fault> {
+        let running = match self.running.take() {
+            Some(running) => running,
+            None => self.start(args, relayed)?,
+        };
+        Ok(self.running.insert(running))
+    }
+
+    /// The publisher of a contestant that runs.
+    pub(super) fn publisher(&mut self) -> Result<&mut Publisher, Fault> {
+        let running = self.running.as_mut();
+        let publisher = running.map(|running| &mut running.publisher);
+        publisher.ok_or_else(|| Fault::Server(format!("{} does not run", self.name)))
+    }
+
+    /// The address for the clients of a contestant that runs.
+    pub(super) fn addr(&self) -> Result<SocketAddr, Fault> {
+        let addr = self.running.as_ref().map(|running| running.program.addr);
+        addr.ok_or_else(|| Fault::Server(format!("{} does not run", self.name)))
+    }
+
+    fn start(&self, args: &CompareArgs, relayed: &Relayed) -> Result<Running, Fault> {
+        let (bus, url) = relayed.start_bus()?;
+        let limit = |threads, batched| relayed.limit(&url, threads, batched, args.limit_tls);
+        let program = match self.role {
+            Role::Server => relayed.server(&self.command, &url)?,
+            Role::Limit => limit(2, false)?,
+            Role::CoalescingLimit | Role::Floor => limit(2, true)?,
+            Role::RawLimit => limit(1, true)?,
+            Role::LimitAgain => match args.base() {
+                Some(Role::RawLimit) => limit(1, true)?,
+                base => limit(2, base == Some(Role::CoalescingLimit))?,
+            },
+        };
+        if args.pin {
+            program.family()?.pin(0)?;
+            bus.family()?.pin(1)?;
+        }
+        let bytes = args.bytes.first().copied().unwrap_or_default();
+        Ok(Running {
+            publisher: relayed.publisher(&url, bytes)?.changing(args.changed),
+            program,
+            bus,
         })
     }
 }
@@ -88,6 +136,7 @@ impl CompareArgs {
             Limits::Coalescing => Some(Role::CoalescingLimit),
             Limits::Both if self.limit_batched => Some(Role::CoalescingLimit),
             Limits::Both | Limits::Raw => Some(Role::Limit),
+            Limits::Threads => Some(Role::RawLimit),
         }
     }
 
@@ -96,6 +145,7 @@ impl CompareArgs {
             Limits::Both => &[Role::Limit, Role::CoalescingLimit],
             Limits::Raw => &[Role::Limit],
             Limits::Coalescing => &[Role::CoalescingLimit],
+            Limits::Threads => &[Role::RawLimit, Role::Floor],
             Limits::None => &[],
         }
     }
@@ -106,14 +156,17 @@ impl CompareArgs {
         match role {
             Role::CoalescingLimit => format!("coalescing {limit}"),
             Role::LimitAgain => format!("{limit} again"),
+            Role::RawLimit => format!("raw {limit}"),
+            Role::Floor if self.limit_tls => "TLS floor".into(),
+            Role::Floor => "floor".into(),
             Role::Limit | Role::Server => limit.into(),
         }
     }
 }
 
-/// Starts all contestants: the limits first, then the servers in the given order.
-pub(super) fn start(args: &CompareArgs) -> Result<Vec<Contestant>, Fault> {
-    if args.limits == Limits::Raw && args.limit_batched {
+/// All contestants, without their programs: the limits first, then the servers in the given order.
+pub(super) fn all(args: &CompareArgs) -> Result<Vec<Contestant>, Fault> {
+    if matches!(args.limits, Limits::Raw | Limits::Threads) && args.limit_batched {
         return Err(Fault::Usage(
             "--limit-batched needs the coalescing limit: --limits both".into(),
         ));
@@ -142,8 +195,8 @@ pub(super) fn start(args: &CompareArgs) -> Result<Vec<Contestant>, Fault> {
     }
     let servers = names.into_iter().zip(&args.server);
     all.extend(servers.map(|(name, server)| (Role::Server, name, server.command.as_str())));
-    let start = |(role, name, command)| Contestant::start(args, role, name, command);
-    all.into_iter().map(start).collect()
+    let new = |(role, name, command)| Contestant::new(args, role, name, command);
+    all.into_iter().map(new).collect()
 }
 
 /// `[NAME=]COMMAND`.

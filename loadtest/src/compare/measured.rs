@@ -14,16 +14,18 @@ use crate::syscalls::Syscalls;
 pub(super) struct Measured {
     pub(super) name: String,
     pub(super) role: Role,
+    /// CPU per message, whatever the number of clients, microseconds.
+    pub(super) cpu_us_per_message: Option<Spread>,
     /// CPU per delivery, microseconds.
     pub(super) cpu_us_per_delivery: Option<Spread>,
-    /// CPU per delivery of the whole machine: clients, NATS and the kernel's threads too; only of
+    /// CPU per delivery of the whole machine: clients, the bus and the kernel's threads too; only of
     /// undisturbed rounds.
     pub(super) machine_us_per_delivery: Option<Spread>,
     /// CPU per delivery of the kernel's threads for network work.
     pub(super) ksoftirqd_us_per_delivery: Option<Spread>,
     /// CPU per delivery of clients and publisher.
     pub(super) loadtest_us_per_delivery: Option<Spread>,
-    /// CPU per delivery of the nats-server.
+    /// CPU per delivery of the bus.
     pub(super) nats_us_per_delivery: Option<Spread>,
     /// CPU of the server for each connection and its handshake.
     pub(super) cpu_us_per_handshake: Option<Spread>,
@@ -39,6 +41,8 @@ pub(super) struct Measured {
     pub(super) first_to_last_ms: Option<Spread>,
     /// Rounds whose p50, p99 or p99.9 is refused.
     pub(super) refused: Refused,
+    /// Attempts discarded because loadtest was late, over all rounds.
+    pub(super) repeats: usize,
     /// Rounds disturbed by the host or by other programs.
     pub(super) disturbed: usize,
     /// Percentiles over all rounds together; a single disturbed round shows in the tail.
@@ -80,6 +84,7 @@ pub(super) struct Against {
     pub(super) p99: Option<Spread>,
     pub(super) first_to_last: Option<Spread>,
     pub(super) handshake: Option<Spread>,
+    pub(super) deliveries_per_s: Option<Spread>,
 }
 
 /// Rounds without each percentile, because loadtest itself was late.
@@ -167,6 +172,7 @@ impl Measured {
         Self {
             name: name.to_owned(),
             role,
+            cpu_us_per_message: None,
             cpu_us_per_delivery: None,
             machine_us_per_delivery: None,
             ksoftirqd_us_per_delivery: None,
@@ -179,6 +185,7 @@ impl Measured {
             p999_ms: None,
             first_to_last_ms: None,
             refused: Refused::default(),
+            repeats: 0,
             disturbed: 0,
             latency: Percentiles::default(),
             curve: Vec::new(),
@@ -207,6 +214,7 @@ impl Measured {
         self.lost += round.lost;
         self.not_rising += round.not_rising;
         self.closed += round.closed;
+        self.repeats += round.repeats;
         self.disturbed += usize::from(round.disturbed);
         self.client_busy_max = self.client_busy_max.max(round.client_busy);
         self.rounds.push(round);
@@ -229,6 +237,7 @@ impl Measured {
     /// Computes the figures over all rounds.
     pub(super) fn summarise(&mut self, messages: u64) {
         let per_delivery = |us: u64, round: &Round| Some(us as f64 / round.deliveries as f64);
+        self.cpu_us_per_message = self.over_rounds(|r| Some(r.cpu_us_per_message));
         self.cpu_us_per_delivery = self.over_rounds(|r| Some(r.cpu_us_per_delivery));
         self.machine_us_per_delivery = self.over_rounds(machine);
         self.ksoftirqd_us_per_delivery = self.over_rounds(|r| r.ksoftirqd_us_per_delivery);
@@ -274,6 +283,7 @@ impl Measured {
             p99: ratio(|r| r.latency.p99_ms),
             first_to_last: ratio(|r| Some(r.first_to_last_ms)),
             handshake: ratio(|r| Some(r.cpu_us_per_handshake)),
+            deliveries_per_s: ratio(|r| Some(r.deliveries_per_s)),
         }
     }
 

@@ -1,12 +1,15 @@
-//! `loadtest compare`: measures servers and the raw limits in turn, round by round, each with a
-//! separate NATS server.
+//! `loadtest compare`: measures servers and the raw limits in turn, round by round, each on a
+//! bus of its own.
 
 mod contestants;
 mod measured;
+mod pace;
 mod page;
+mod relayed;
 mod result;
 mod round;
 mod table;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,8 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
 
+use crate::bus::Bus;
 use crate::clock;
 use crate::fault::{Fault, Tried};
+use crate::limit::Gateway;
 use crate::machine::Machine;
 use crate::process;
 use crate::progress::Progress;
@@ -23,6 +28,7 @@ use crate::wire::deflate::DeflateArgs;
 use contestants::{Contestant, Role};
 pub(crate) use contestants::{ServerCommand, names};
 use measured::Measured;
+use relayed::Relayed;
 use result::{Case, Comparison};
 use round::Load;
 
@@ -51,12 +57,25 @@ pub(crate) struct CompareArgs {
     /// (PEM), as for the servers in loadtest/peers
     #[arg(long, requires = "ca_file")]
     limit_tls: bool,
-    /// Path of the servers' WebSocket
-    #[arg(long, default_value = "/ws/stream")]
-    path: String,
-    /// Subject of all servers
-    #[arg(long, default_value = "market.flow")]
-    subject: String,
+    /// Gateway of the servers: what is published, what the clients ask for, and what the limits send
+    #[arg(long, value_enum, default_value_t = Gateway::Levels)]
+    gateway: Gateway,
+    /// Bus of the servers: nats or jetstream for levels (the way of the limits; weirgate reads from JetStream), nats or redis for
+    /// channels, redis for trades [default: nats for levels, redis for the others]
+    #[arg(long, value_enum, verbatim_doc_comment)]
+    bus: Option<Bus>,
+    /// Path of the servers' WebSocket [default: the path of the gateway, /ws/stream for levels]
+    #[arg(long)]
+    path: Option<String>,
+    /// Subject of all servers of levels [default: market.flow]
+    #[arg(long)]
+    subject: Option<String>,
+    /// Run only the measured server: start it and its bus for each part, and stop both behind it
+    #[arg(long)]
+    solo: bool,
+    /// Measure a part again if loadtest itself was late (p50 or p99 refused), at most this often
+    #[arg(long, default_value_t = 0, value_name = "TIMES")]
+    repeat_late: usize,
     /// Rounds (each has one part per server, number of clients and size)
     #[arg(long, default_value_t = 20)]
     rounds: usize,
@@ -127,6 +146,8 @@ pub(crate) enum Limits {
     Raw,
     /// All frames of a turn in one send per client
     Coalescing,
+    /// The raw limit, of one thread, and the floor, with a second thread for the bus; both join the frames of a turn
+    Threads,
     /// None: servers against the first server
     None,
 }
@@ -152,13 +173,19 @@ pub(crate) fn report(args: &ReportArgs) -> Result<(), Fault> {
 /// Runs `loadtest compare`; fails when a message was lost, or a server failed.
 pub(crate) fn run(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     let cases = cases(args)?;
-    let mut field = Field::new(contestants::start(args)?, cases.len());
+    let relayed = Relayed::of(args)?;
+    let mut field = Field::new(contestants::all(args)?, cases.len());
+    for contestant in field.contestants.iter_mut().filter(|_| !args.solo) {
+        contestant.running(args, &relayed)?;
+    }
     if args.pin {
-        pin(&field.contestants)?;
+        // All threads: the publishers' threads run already. Later threads inherit the CPU.
+        process::Process::new(std::process::id())?.pin(1)?;
     }
     let load = Load {
         stop: Arc::clone(stop),
         args,
+        relayed,
         machine: Machine::new()?,
         progress: Progress::new(args.rounds * cases.len() * field.contestants.len()),
         start_us: clock::now_us(),
@@ -169,7 +196,12 @@ pub(crate) fn run(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<(), Faul
     }
     load.progress.end();
     let cases = cases.into_iter().zip(field.measured);
-    let result = Comparison::of(args, field.rounds, &field.contestants, cases);
+    let result = Comparison::of(
+        (args, &load.relayed),
+        field.rounds,
+        &field.contestants,
+        cases,
+    );
     drop(field.contestants);
     println!("{}", table::text(&result));
     result.write(args.json.as_deref(), args.report.as_deref())?;
@@ -273,15 +305,6 @@ fn cases(args: &CompareArgs) -> Result<Vec<Case>, Fault> {
         return Err(Fault::Usage("--changed must be from 0 to 1".into()));
     }
     Ok(args.bytes.iter().flat_map(of_size).collect())
-}
-
-fn pin(contestants: &[Contestant]) -> Result<(), Fault> {
-    for contestant in contestants {
-        contestant.program.family()?.pin(0)?;
-        contestant.nats.family()?.pin(1)?;
-    }
-    // All threads: the publishers' threads run already. Later threads inherit the CPU.
-    process::Process::new(std::process::id())?.pin(1)
 }
 
 /// The order of a round. Each round starts with another contestant; after a cycle the order is

@@ -8,8 +8,11 @@ use serde_json::Value;
 
 use super::contestants::{Contestant, Role};
 use super::measured::Measured;
-use super::{CompareArgs, page, table};
+use super::relayed::Relayed;
+use super::{CompareArgs, pace, page, table};
+use crate::bus::Bus;
 use crate::fault::{Fault, Tried};
+use crate::limit::Gateway;
 use crate::machine::About;
 use crate::progress::grouped;
 use crate::report;
@@ -45,6 +48,11 @@ pub(super) struct Comparison {
     /// Messages per second; `None` at saturation.
     pub(super) rate: Option<f64>,
     pub(super) in_flight: Option<u64>,
+    /// The gateway of all contestants, and their bus.
+    pub(super) gateway: Gateway,
+    pub(super) bus: Bus,
+    /// Whether only the measured contestant ran.
+    pub(super) solo: bool,
     pub(super) deflate: bool,
     pub(super) pinned: bool,
     pub(super) contestants: Vec<Entry>,
@@ -76,7 +84,7 @@ pub(super) struct CaseResult {
 impl Comparison {
     /// Summarises `rounds` rounds of all contestants.
     pub(super) fn of(
-        args: &CompareArgs,
+        (args, relayed): (&CompareArgs, &Relayed),
         rounds: usize,
         contestants: &[Contestant],
         cases: impl Iterator<Item = (Case, Vec<Measured>)>,
@@ -102,6 +110,9 @@ impl Comparison {
             messages_per_round: args.messages,
             rate: args.in_flight.is_none().then_some(args.rate),
             in_flight: args.in_flight,
+            gateway: relayed.gateway,
+            bus: relayed.bus,
+            solo: args.solo,
             deflate: args.deflate.deflate.is_some(),
             pinned: args.pin,
             contestants: contestants.iter().map(entry).collect(),
@@ -121,6 +132,9 @@ impl Comparison {
             messages_per_round: 1_000_000,
             rate: Some(1_000.5),
             in_flight: None,
+            gateway: Gateway::Levels,
+            bus: Bus::Nats,
+            solo: false,
             deflate: true,
             pinned: true,
             contestants: Vec::new(),
@@ -140,7 +154,16 @@ impl Comparison {
         page::write(dir, &value)?;
         report::write_json_compact(Some(&dir.join("result.json")), self)?;
         let file = dir.join("table.md");
-        std::fs::write(&file, table::markdown(self)).tried(file.display().to_string())
+        let table = match self.is_pace() {
+            true => pace::markdown(self),
+            false => table::markdown(self),
+        };
+        std::fs::write(&file, table).tried(file.display().to_string())
+    }
+
+    /// Whether the limits are those of one and two threads.
+    pub(super) fn is_pace(&self) -> bool {
+        self.contestants.iter().any(|c| c.role == Role::RawLimit)
     }
 
     /// Fails when a message was lost, came twice or out of order, a client was closed, or a bound of
@@ -194,7 +217,7 @@ fn together(mut servers: Vec<Measured>, first: Option<&str>, messages: u64) -> V
     for server in &mut servers {
         server.summarise(messages);
     }
-    let is_limit = |s: &Measured| matches!(s.role, Role::Limit | Role::CoalescingLimit);
+    let is_limit = |s: &Measured| !matches!(s.role, Role::LimitAgain | Role::Server);
     let is_reference = |s: &Measured| is_limit(s) || Some(s.name.as_str()) == first;
     let against = |server: &Measured| {
         let others = servers.iter().filter(|other| is_reference(other));

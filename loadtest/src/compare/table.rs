@@ -174,6 +174,12 @@ fn notes(result: &Comparison) -> String {
             "Disturbed: {disturbed} of {parts} parts; host or others kept up to {busiest:.2} CPUs busy; no machine figure there.\n"
         ));
     }
+    let repeats: usize = all().map(|s| s.repeats).sum();
+    if repeats > 0 {
+        notes.push_str(&format!(
+            "Repeated: {repeats} attempts beside the {parts} parts, because loadtest itself was late.\n"
+        ));
+    }
     let refused = [
         ("p50", all().map(|s| s.refused.p50).sum::<usize>()),
         ("p99", all().map(|s| s.refused.p99).sum()),
@@ -267,7 +273,7 @@ fn short(v: f64) -> String {
     }
 }
 
-fn figure(s: Option<Spread>) -> String {
+pub(super) fn figure(s: Option<Spread>) -> String {
     s.map_or_else(|| "-".into(), |s| short(s.median))
 }
 
@@ -280,7 +286,7 @@ fn unless_refused(s: Option<Spread>) -> String {
     s.map_or_else(|| "refused".into(), |s| short(s.median))
 }
 
-fn interval(s: Option<Spread>) -> String {
+pub(super) fn interval(s: Option<Spread>) -> String {
     s.map_or_else(
         || "refused".into(),
         |s| format!("{} [{}-{}]", short(s.median), short(s.low), short(s.high)),
@@ -325,6 +331,7 @@ mod tests {
             p99: value(99.94),
             first_to_last: value(99.94),
             handshake: value(99.94),
+            deliveries_per_s: value(99.94),
         };
         let mut measured = Measured::named(name, role);
         measured.against = vec![

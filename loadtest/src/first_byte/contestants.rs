@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use super::FirstByteArgs;
 use super::client::Client;
-use super::nats::Nats;
 use super::relay::{From, Relay};
+use crate::bus::Nats;
 use crate::compare::names;
 use crate::fault::{Fault, Tried};
 use crate::launch::{self, Program};
@@ -95,7 +95,7 @@ impl Contestant {
         Ok(Self {
             name,
             samples_us: Vec::new(),
-            publisher: Nats::connect(nats.addr)?,
+            publisher: Nats::connect(&nats.addr.into())?,
             client: Client::connect(addr, &a.path)?,
             next_n: 1,
             _relay: relay,

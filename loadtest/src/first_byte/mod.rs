@@ -3,7 +3,6 @@
 
 mod client;
 mod contestants;
-mod nats;
 mod relay;
 
 use std::path::PathBuf;

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use nats::jetstream::{AckPolicy, ConsumerConfig, StreamConfig};
 
-use super::nats::Nats;
+use crate::bus::Nats;
 use crate::fault::{Fault, Tried};
 use crate::limit;
 use crate::process::pin_thread;
@@ -45,15 +45,15 @@ impl Relay {
     ) -> Result<Self, Fault> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).tried("listen")?;
         let addr = listener.local_addr().tried("listen")?;
-        let mut bus = Nats::connect(nats)?;
+        let mut bus = Nats::connect(&nats.into())?;
         match from {
-            From::Core => bus.subscribe(subject)?,
+            From::Core => bus.subscribe(subject, 1)?,
             From::JetStream => {
-                bus.subscribe(DELIVER_SUBJECT)?;
+                bus.subscribe(DELIVER_SUBJECT, 1)?;
                 make_consumer(nats, subject)?;
             }
         }
-        let ends = bus.stream().tried("the relay's connection")?;
+        let ends = bus.stream().try_clone().tried("the relay's connection")?;
         let work = move || {
             if let Some(cpu) = cpu {
                 // If the kernel refuses, pinning the servers fails too and is reported.

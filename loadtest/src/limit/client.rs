@@ -4,19 +4,25 @@ use std::io::{ErrorKind, Read, Write};
 
 use mio::net::TcpStream;
 
+use super::frames::Gateway;
 use super::session::{SEALED_BYTES_MAX, SEND_BYTES_MAX, Session};
 use crate::wire::handshake;
+use crate::wire::parser::opcode;
 
-/// The buffers of all clients.
+/// The buffers of all clients, and what each client gets from the gateway.
 pub(super) struct Buffers {
     read: Box<[u8]>,
     sealed: Box<[u8]>,
     plain: Vec<u8>,
+    welcome: Option<Vec<u8>>,
+    response: Option<Vec<u8>>,
 }
 
 impl Buffers {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(gateway: Gateway) -> Self {
         Self {
+            welcome: gateway.welcome(),
+            response: gateway.response(),
             read: vec![0; 64 * 1024].into_boxed_slice(),
             sealed: vec![0; SEALED_BYTES_MAX].into_boxed_slice(),
             plain: Vec::new(),
@@ -140,7 +146,7 @@ impl Client {
         }
     }
 
-    /// Takes `n` bytes of the network. Once open, a client has nothing to say.
+    /// Takes `n` bytes of the network. Once open, a client only sends requests, each in a read of its own.
     fn received(&mut self, n: usize, buffers: &mut Buffers) -> bool {
         let mut bytes = &buffers.read[..n];
         if let Some(session) = &mut self.tls {
@@ -153,6 +159,12 @@ impl Client {
             self.flush();
         }
         let Some(head) = &mut self.head else {
+            let is_request = bytes.first() == Some(&(0x80 | opcode::TEXT));
+            if is_request && let Some(response) = buffers.response.take() {
+                let sent = self.send(&response, buffers);
+                buffers.response = Some(response);
+                return !matches!(sent, Sent::Broken | Sent::Nothing);
+            }
             return true;
         };
         head.extend_from_slice(bytes);
@@ -160,9 +172,10 @@ impl Client {
             return false;
         }
         if let Some(length) = handshake::head_length(head) {
-            let Some(answer) = handshake::accept(&head[..length]) else {
+            let Some(mut answer) = handshake::accept(&head[..length]) else {
                 return false;
             };
+            answer.extend_from_slice(buffers.welcome.as_deref().unwrap_or_default());
             self.head = None;
             if let Sent::Broken | Sent::Nothing = self.send(&answer, buffers) {
                 return false;

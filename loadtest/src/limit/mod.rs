@@ -1,8 +1,10 @@
-//! `loadtest limit`: the least work of a server. A single thread, and a non-blocking send(2) of a
-//! pre-built buffer per client and message; no queues, no pings, no limits, no HTTP. Over TLS, the frame is also sealed for
-//! each client, with rustls, from the one frame into the one buffer of all clients.
+//! `loadtest limit`: the least work of a server. One thread for the clients, and a non-blocking send(2) of a
+//! pre-built buffer per client and message; no queues, no pings, no limits, no HTTP. With two threads, the floor: the other
+//! thread reads the bus, behind a channel. With a single thread, the raw limit: the thread reads the bus as well. Over TLS, the
+//! frame is also sealed for each client, with rustls, from the one frame into the one buffer of all clients.
 
 mod client;
+mod frames;
 mod server;
 mod session;
 mod source;
@@ -12,9 +14,13 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 
-pub(crate) use source::frame;
+use frames::Frames;
 
+pub(crate) use frames::{Gateway, frame};
+
+use crate::bus::{Bus, Subscriber};
 use crate::fault::Fault;
+use crate::launch::BusKind;
 use crate::tls;
 
 /// Options of `loadtest limit`.
@@ -23,7 +29,16 @@ pub(crate) struct LimitArgs {
     /// Port on 127.0.0.1 (0: any free port)
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// NATS server to read from (core subscription)
+    /// Bus to read from
+    #[arg(long, value_enum, default_value_t = Bus::Nats, conflicts_with = "generate")]
+    bus: Bus,
+    /// Threads: 1 reads the bus and writes to the clients, 2 has a thread for each of them
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2), conflicts_with = "generate")]
+    threads: u8,
+    /// Gateway whose frames the clients get
+    #[arg(long, value_enum, default_value_t = Gateway::Levels)]
+    gateway: Gateway,
+    /// NATS server to read from
     #[arg(
         long,
         default_value = "nats://127.0.0.1:4222",
@@ -31,7 +46,10 @@ pub(crate) struct LimitArgs {
         conflicts_with = "generate"
     )]
     nats: String,
-    /// Subject to relay
+    /// Redis server to read from
+    #[arg(long, default_value = "redis://127.0.0.1:6379", value_name = "URL")]
+    redis: String,
+    /// Subject or channel to relay; on Redis a pattern if there is a `*`
     #[arg(long, default_value = "market.flow")]
     subject: String,
     /// TLS 1.3 with AES-128-GCM; TLS_CERT and TLS_KEY name the files of the certificates and the key (PEM)
@@ -40,7 +58,7 @@ pub(crate) struct LimitArgs {
     /// Join all waiting frames of a turn (up to 128 KiB) into one send per client
     #[arg(long)]
     batched: bool,
-    /// No NATS: make the messages in this process, as fast as the clients take them
+    /// No bus: make the messages in this process, as fast as the clients take them
     #[arg(long)]
     generate: bool,
     /// With --generate: size of a payload
@@ -55,8 +73,8 @@ pub(crate) struct LimitArgs {
     /// With --generate: start when this many clients are connected
     #[arg(long, default_value_t = 1, requires = "generate")]
     after_clients: usize,
-    /// No NATS: each line of standard input is a message, sent unchanged; exit at the end of input
-    #[arg(long, conflicts_with_all = ["generate", "nats", "exit_with_stdin"])]
+    /// No bus: each line of standard input is a message, sent unchanged; exit at the end of input
+    #[arg(long, conflicts_with_all = ["generate", "bus", "threads", "nats", "redis", "exit_with_stdin"])]
     lines: bool,
     /// Exit when standard input ends (for a parent process)
     #[arg(long)]
@@ -70,14 +88,21 @@ pub(crate) fn run(args: &LimitArgs, stop: Arc<AtomicBool>) -> Result<(), Fault> 
     } else {
         source::CHANNEL_MESSAGES
     };
-    let tls = args.tls.then(tls::server_config).transpose()?;
-    let mut server = server::Server::bind(args.port, tls, args.batched, args.generate, waiting)?;
+    let settings = server::Settings {
+        port: args.port,
+        tls: args.tls.then(tls::server_config).transpose()?,
+        gateway: args.gateway,
+        batched: args.batched,
+        lossless: args.generate,
+        in_flight: waiting,
+    };
+    let mut server = server::Server::bind(settings)?;
     let started = if args.generate {
         source::generate(args, server.inlet())?
     } else if args.lines {
         source::lines(server.inlet(), Arc::clone(&stop))?
     } else {
-        source::subscribe(&args.nats, &args.subject, server.inlet())?
+        subscribe(args, &mut server, &stop)?
     };
     if args.exit_with_stdin {
         source::stop_with_stdin(Arc::clone(&stop));
@@ -88,4 +113,23 @@ pub(crate) fn run(args: &LimitArgs, stop: Arc<AtomicBool>) -> Result<(), Fault> 
         std::process::id()
     );
     server.run(&stop)
+}
+
+/// Subscribes on the bus, and hands the subscription to a thread or to the loop.
+fn subscribe(
+    args: &LimitArgs,
+    server: &mut server::Server,
+    stop: &Arc<AtomicBool>,
+) -> Result<String, Fault> {
+    let url = match args.bus.kind() {
+        BusKind::Nats => &args.nats,
+        BusKind::Redis => &args.redis,
+    };
+    let subscriber = Subscriber::open(args.bus, url, &args.subject)?;
+    let frames = Frames::new(args.gateway, &args.subject);
+    match args.threads {
+        1 => server.read(subscriber, frames)?,
+        _ => source::relay(subscriber, frames, server.inlet(), Arc::clone(stop))?,
+    }
+    Ok(format!("subject={}", args.subject))
 }

@@ -2,45 +2,69 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::net::TcpListener;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustls::ServerConfig;
 use slab::Slab;
 use socket2::{Domain, Socket, Type};
 
 use super::client::{Buffers, Client, Sent};
+use super::frames::{Frames, Gateway};
 use super::session::Session;
 use super::source::Inlet;
+use crate::bus::{Read, Subscriber};
 use crate::fault::{Fault, Tried};
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
+const BUS: Token = Token(usize::MAX - 2);
 /// Most bytes joined into one send with `--batched`; at 64 KiB 8 KB frames cost 11 % more.
 const BATCH_BYTES_MAX: usize = 128 * 1024;
 const BACKLOG: i32 = 4096;
+
+/// Longest wait of the loop: for the flag that stops it, and for acknowledgements.
+const WAIT: Duration = Duration::from_millis(200);
+
+/// How a limit serves.
+pub(super) struct Settings {
+    /// On 127.0.0.1; 0 for any free port.
+    pub(super) port: u16,
+    /// The TLS of the clients; `None` for plain clients.
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    /// What clients get beside the messages.
+    pub(super) gateway: Gateway,
+    /// Joins the frames of a turn.
+    pub(super) batched: bool,
+    /// Takes no message while any client is behind, so no message is skipped.
+    pub(super) lossless: bool,
+    /// Most messages waiting for the loop.
+    pub(super) in_flight: usize,
+}
 
 /// The limit's state.
 pub(super) struct Server {
     poll: Poll,
     listener: TcpListener,
-    /// The TLS of the clients; `None` for plain clients.
-    tls: Option<Arc<ServerConfig>>,
+    settings: Settings,
     clients: Slab<Client>,
+    /// The subscription that the loop itself reads.
+    bus: Option<(Subscriber, Frames)>,
     frames: Receiver<Vec<u8>>,
     sender: Sender<Vec<u8>>,
     waker: Arc<Waker>,
     awake: Arc<AtomicBool>,
     open: Arc<AtomicUsize>,
-    batched: bool,
-    /// Takes no message while any client is behind, so no message is skipped.
-    lossless: bool,
     behind: usize,
     batch: Vec<u8>,
+    /// The ends of the frames in `batch`.
+    ends: Vec<usize>,
     buffers: Buffers,
     /// Frames not sent because the socket was full.
     skipped: u64,
@@ -49,18 +73,12 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Listens on 127.0.0.1:`port`.
-    pub(super) fn bind(
-        port: u16,
-        tls: Option<Arc<ServerConfig>>,
-        batched: bool,
-        lossless: bool,
-        in_flight: usize,
-    ) -> Result<Self, Fault> {
+    /// Listens.
+    pub(super) fn bind(settings: Settings) -> Result<Self, Fault> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).tried("socket")?;
         socket.set_nonblocking(true).tried("O_NONBLOCK")?;
         socket.set_reuse_address(true).tried("SO_REUSEADDR")?;
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.port));
         socket.bind(&addr.into()).tried(format!("bind {addr}"))?;
         socket.listen(BACKLOG).tried("listen")?;
         let mut listener = TcpListener::from_std(socket.into());
@@ -69,22 +87,22 @@ impl Server {
             .register(&mut listener, LISTENER, Interest::READABLE)
             .tried("epoll_ctl")?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).tried("eventfd")?);
-        let (sender, frames) = bounded(in_flight.max(1));
+        let (sender, frames) = bounded(settings.in_flight.max(1));
         Ok(Self {
             poll,
             listener,
-            tls,
             clients: Slab::new(),
+            bus: None,
             frames,
             sender,
             waker,
             awake: Arc::default(),
             open: Arc::default(),
-            batched,
-            lossless,
             behind: 0,
             batch: Vec::with_capacity(BATCH_BYTES_MAX),
-            buffers: Buffers::new(),
+            ends: Vec::new(),
+            buffers: Buffers::new(settings.gateway),
+            settings,
             skipped: 0,
             partial: 0,
         })
@@ -100,6 +118,18 @@ impl Server {
         }
     }
 
+    /// Lets the loop itself read a subscription.
+    pub(super) fn read(&mut self, bus: Subscriber, frames: Frames) -> Result<(), Fault> {
+        bus.stream().set_nonblocking(true).tried("O_NONBLOCK")?;
+        let fd = bus.stream().as_raw_fd();
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&fd), BUS, Interest::READABLE)
+            .tried("epoll_ctl")?;
+        self.bus = Some((bus, frames));
+        Ok(())
+    }
+
     /// The listening port.
     pub(super) fn port(&self) -> Result<u16, Fault> {
         Ok(self.listener.local_addr().tried("own address")?.port())
@@ -109,19 +139,22 @@ impl Server {
     pub(super) fn run(&mut self, stop: &AtomicBool) -> Result<(), Fault> {
         let mut events = Events::with_capacity(1024);
         while !stop.load(Ordering::Relaxed) {
-            match self
-                .poll
-                .poll(&mut events, Some(Duration::from_millis(500)))
-            {
+            match self.poll.poll(&mut events, Some(WAIT)) {
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 other => other.tried("epoll_wait")?,
             }
+            // Acknowledgements may be due if there is no event.
+            let mut is_fed = events.is_empty();
             for event in &events {
                 match event.token() {
                     LISTENER => self.accept()?,
                     WAKER => {}
+                    BUS => is_fed = true,
                     Token(key) => self.ready(key, event.is_writable()),
                 }
+            }
+            if is_fed {
+                self.relay()?;
             }
             self.awake.store(false, Ordering::Release);
             self.deliver();
@@ -133,13 +166,46 @@ impl Server {
         Ok(())
     }
 
+    /// Sends everything from the loop's own subscription to all clients.
+    fn relay(&mut self) -> Result<(), Fault> {
+        let Some((mut bus, mut frames)) = self.bus.take() else {
+            return Ok(());
+        };
+        let mut batch = std::mem::take(&mut self.batch);
+        let mut ends = std::mem::take(&mut self.ends);
+        loop {
+            batch.clear();
+            ends.clear();
+            let read = bus.read(|payload| {
+                frames.append(payload, &mut batch);
+                ends.push(batch.len());
+            });
+            if self.settings.batched && !batch.is_empty() {
+                ends.clear();
+                ends.push(batch.len());
+            }
+            let mut start = 0;
+            for &end in &ends {
+                self.send_all(&batch[start..end]);
+                start = end;
+            }
+            // A new edge comes only after the socket was empty.
+            if read.tried("bus")? != Read::More {
+                break;
+            }
+        }
+        (self.batch, self.ends) = (batch, ends);
+        self.bus = Some((bus, frames));
+        Ok(())
+    }
+
     /// Sends everything from the channel to all clients.
     fn deliver(&mut self) {
-        while !(self.lossless && self.behind > 0) {
+        while !(self.settings.lossless && self.behind > 0) {
             let Ok(frame) = self.frames.try_recv() else {
                 return;
             };
-            if !self.batched {
+            if !self.settings.batched {
                 self.send_all(&frame);
                 continue;
             }
@@ -169,7 +235,7 @@ impl Server {
             match client.send(bytes, &mut self.buffers) {
                 Sent::Whole | Sent::Broken => {}
                 Sent::Part => self.partial += 1,
-                Sent::Nothing if self.lossless => client.keep(bytes),
+                Sent::Nothing if self.settings.lossless => client.keep(bytes),
                 Sent::Nothing => self.skipped += 1,
             }
             self.behind += usize::from(client.is_behind());
@@ -185,7 +251,7 @@ impl Server {
                 .registry()
                 .register(&mut stream, Token(entry.key()), interest)
                 .tried("epoll_ctl")?;
-            let session = self.tls.as_ref().map(Session::new).transpose()?;
+            let session = self.settings.tls.as_ref().map(Session::new).transpose()?;
             entry.insert(Client::new(stream, session));
         }
         Ok(())

@@ -1,9 +1,4 @@
 //! The sources of the limit's messages: a thread, a channel, a single wake-up per turn of the loop.
-#![allow(
-    deprecated,
-    reason = "every entry point of the nats crate is marked so in favour of async-nats"
-)]
-
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,10 +9,15 @@ use crossbeam_channel::Sender;
 use mio::Waker;
 
 use super::LimitArgs;
+use super::frames::{Frames, frame};
+use crate::bus::Subscriber;
 use crate::clock;
 use crate::fault::{Fault, Tried};
 use crate::payload::Payload;
 use crate::wire::parser::{opcode, server_header};
+
+/// Room in a frame beside the payload: the header, and the text of a gateway.
+const FRAME_EXTRA_BYTES: usize = 192;
 
 /// The loop's side of the channel, for source threads.
 pub(super) struct Inlet {
@@ -42,38 +42,33 @@ impl Inlet {
     }
 }
 
-/// The text frame of `{"flow":PAYLOAD}`: the same bytes as from a levels gateway with only the flow.
-pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
-    let mut frame = server_header(opcode::TEXT, payload.len() + br#"{"flow":}"#.len());
-    frame.extend_from_slice(br#"{"flow":"#);
-    frame.extend_from_slice(payload);
-    frame.push(b'}');
-    frame
-}
-
-/// Starts a core subscription on a separate thread.
-pub(super) fn subscribe(url: &str, subject: &str, inlet: Inlet) -> Result<String, Fault> {
-    let bus = |what: &'static str| move |e| Fault::Bus(format!("{what}: {e}"));
-    let connection = nats::Options::new()
-        .with_name("loadtest limit")
-        .connect(url)
-        .map_err(bus("connect"))?;
-    let subscription = connection.subscribe(subject).map_err(bus("subscribe"))?;
-    connection.flush().map_err(bus("flush"))?;
+/// Starts a thread that reads a subscription. The end of the connection sets `stop`.
+pub(super) fn relay(
+    mut subscriber: Subscriber,
+    mut frames: Frames,
+    inlet: Inlet,
+    stop: Arc<AtomicBool>,
+) -> Result<(), Fault> {
     let work = move || {
-        // Keeps the connection alive while the subscription is read.
-        let _connection = connection;
-        while let Some(message) = subscription.next() {
-            if !inlet.push(frame(&message.data)) {
-                return;
+        let mut is_alive = true;
+        while is_alive {
+            let read = subscriber.read(|payload| {
+                let mut frame = Vec::with_capacity(payload.len() + FRAME_EXTRA_BYTES);
+                frames.append(payload, &mut frame);
+                is_alive &= inlet.push(frame);
+            });
+            if let Err(error) = read {
+                eprintln!("limit: bus: {error}");
+                is_alive = false;
             }
         }
+        stop.store(true, Ordering::Relaxed);
     };
     thread::Builder::new()
-        .name("nats".into())
+        .name("bus".into())
         .spawn(work)
-        .tried("a thread")?;
-    Ok(format!("subject={subject}"))
+        .tried("a thread")
+        .map(drop)
 }
 
 /// Starts a thread with stamped messages, as fast as the loop takes the messages or at a rate.
@@ -121,7 +116,7 @@ pub(super) fn lines(inlet: Inlet, stop: Arc<AtomicBool>) -> Result<String, Fault
     Ok("lines".into())
 }
 
-/// Most messages from NATS waiting for the loop.
+/// Most messages from a bus waiting for the loop.
 pub(super) const CHANNEL_MESSAGES: usize = 4096;
 
 /// Sets `stop` when standard input ends: the parent is gone.

@@ -86,27 +86,29 @@ pub(crate) struct ChannelsArgs {
 /// The names and messages of a gateway.
 pub(crate) struct Words {
     /// Path of the WebSocket.
-    path: &'static str,
+    pub(crate) path: &'static str,
     /// The request of a client for topic `n`.
-    subscribe: fn(usize) -> String,
+    pub(crate) subscribe: fn(usize) -> String,
     /// The channel or subject of topic `n`.
-    channel: fn(usize) -> String,
+    pub(crate) channel: fn(usize) -> String,
 }
 
-const TRADES: Words = Words {
+/// The trades gateway.
+pub(crate) const TRADES: Words = Words {
     path: "/",
     subscribe: |n| format!(r#"{{"action":"subscribe","symbols":["S{n}"]}}"#),
     channel: |n| format!("channel:trade:S{n}"),
 };
 
-const CHANNELS: Words = Words {
+/// The channels gateway on Redis.
+pub(crate) const CHANNELS: Words = Words {
     path: "/ws",
     subscribe: |n| format!(r#"{{"action":"subscribe","channels":["market:tick:S{n}"]}}"#),
     channel: |n| format!("market:tick:S{n}"),
 };
 
 /// The channels gateway on NATS.
-const SUBJECTS: Words = Words {
+pub(crate) const SUBJECTS: Words = Words {
     path: "/ws",
     subscribe: |n| format!(r#"{{"action":"subscribe","channels":["market.tick.S{n}"]}}"#),
     channel: |n| format!("market.tick.S{n}"),

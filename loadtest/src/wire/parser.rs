@@ -252,19 +252,25 @@ pub(crate) fn client_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 /// The header of an unfragmented, unmasked frame.
 pub(crate) fn server_header(opcode: u8, payload_bytes: usize) -> Vec<u8> {
-    let mut header = vec![0x80 | opcode];
+    let mut header = Vec::new();
+    append_server_header(&mut header, opcode, payload_bytes);
+    header
+}
+
+/// Appends the header of an unfragmented, unmasked frame.
+pub(crate) fn append_server_header(to: &mut Vec<u8>, opcode: u8, payload_bytes: usize) {
+    to.push(0x80 | opcode);
     match payload_bytes {
-        0..126 => header.push(payload_bytes as u8),
+        0..126 => to.push(payload_bytes as u8),
         126..=0xffff => {
-            header.push(126);
-            header.extend_from_slice(&(payload_bytes as u16).to_be_bytes());
+            to.push(126);
+            to.extend_from_slice(&(payload_bytes as u16).to_be_bytes());
         }
         _ => {
-            header.push(127);
-            header.extend_from_slice(&(payload_bytes as u64).to_be_bytes());
+            to.push(127);
+            to.extend_from_slice(&(payload_bytes as u64).to_be_bytes());
         }
     }
-    header
 }
 
 #[cfg(test)]

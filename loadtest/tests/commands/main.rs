@@ -1,5 +1,6 @@
 //! The commands against a real nats-server, with the raw limit as the server.
 
+mod buses;
 mod compare;
 mod tls;
 
