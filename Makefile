@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile renewals storms outages clients redis-restart peers compare events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest
+.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -72,6 +72,9 @@ compare: build ## weirgate beside all peers that are set up, with a page of plot
 	    "make peers sets them up; uWebSockets: make peers UWEBSOCKETS=its checkout" >&2; \
 	$(TARGET)/release/loadtest compare "$${servers[@]}" --aa --pin --rounds $(or $(ROUNDS),20) --messages 60 \
 	    --clients $(or $(CLIENTS),1000) --bytes $(or $(BYTES),2048$(comma)8192) --report target/compare
+
+pace: build ## One message, 1 to 100 clients: levels, channels, trades beside the raw limit and the floor on the same bus (20 minutes; idle machine); ROUNDS, ROWS
+	ROUNDS=$(or $(ROUNDS),3) ROWS="$(ROWS)" loadtest/pace.sh $(TARGET)/release
 
 conformance: export TEST_BUILD := release
 conformance: deps build ## All 517 cases of Autobahn (needs a Python 2.7), the whole abuse suite, TLS (half an hour); OVER_TLS=1, TLSFUZZER=its checkout

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, setpriority_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::fault::{Fault, Tried};
@@ -154,6 +154,26 @@ fn parents() -> Result<Vec<(u32, u32)>, Fault> {
         .flatten()
         .filter_map(|e| e.file_name().to_str()?.parse().ok());
     Ok(pids.filter_map(parent).collect())
+}
+
+/// The nice value of [`Ahead`].
+const AHEAD: i32 = -15;
+
+/// The calling thread, and the threads that it starts, run before other programs until this is dropped.
+pub(crate) struct Ahead;
+
+impl Ahead {
+    /// `None` if the kernel refuses: raising a priority takes a privilege (setpriority(2)).
+    pub(crate) fn of_this_thread() -> Option<Self> {
+        setpriority_process(None, AHEAD).ok().map(|()| Self)
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        // Lowering a priority takes no privilege.
+        let _ = setpriority_process(None, 0);
+    }
 }
 
 /// Pins a thread to a CPU; `None`: the calling thread.

@@ -91,7 +91,7 @@ pub(crate) enum Pace {
     Rate(f64),
     /// All at once.
     Burst,
-    /// As soon as fewer than `window` messages are under way; all that have room leave together.
+    /// As soon as fewer than `window` messages are under way; all messages with room leave together.
     InFlight {
         /// Most messages under way.
         window: u64,
@@ -109,6 +109,8 @@ pub(crate) struct Publisher {
     payload: Payload,
     is_trade: bool,
     changed: f64,
+    /// See [`Self::waking_up`].
+    wake_up_us: u64,
     /// Delay of each message after the intended time, microseconds.
     late: Histogram<u64>,
 }
@@ -121,6 +123,7 @@ impl Publisher {
             payload: Payload::new(bytes),
             is_trade: false,
             changed: 0.0,
+            wake_up_us: 0,
             late: histogram(),
         })
     }
@@ -129,6 +132,13 @@ impl Publisher {
     pub(crate) fn changing(mut self, share: f64) -> Self {
         self.changed = share;
         self.payload = self.payload.changing(share);
+        self
+    }
+
+    /// Allows the publisher so many microseconds to wake up: a message sent within this time is due when sent, and a later
+    /// message is due at the end of this time.
+    pub(crate) fn waking_up(mut self, us: u64) -> Self {
+        self.wake_up_us = us;
         self
     }
 
@@ -162,7 +172,7 @@ impl Publisher {
         stop: &AtomicBool,
     ) -> Result<u64, Fault> {
         clock::sleep_punctually();
-        // Answers a ping that came meanwhile.
+        // Answers a ping received meanwhile.
         self.outlet.send()?;
         let start = clock::now_us();
         let end = from.saturating_add(count);
@@ -173,6 +183,7 @@ impl Publisher {
                     let after_us = (next - from) as f64 * 1e6 / rate.max(1e-6);
                     let due_us = start + after_us as u64;
                     clock::sleep_until(due_us);
+                    let due_us = clock::now_us().clamp(due_us, due_us + self.wake_up_us);
                     self.add(next, due_us);
                     next += 1;
                 }
@@ -188,7 +199,7 @@ impl Publisher {
                         std::thread::sleep(Duration::from_micros(50));
                         continue;
                     }
-                    // All messages that have room leave in one write.
+                    // All messages with room leave in one write.
                     while next < until {
                         self.add(next, clock::now_us());
                         next += 1;

@@ -15,8 +15,8 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// Parses `nats://[USER:PASSWORD@]HOST[:PORT]` or `redis://…`; a URL without a scheme is one of NATS. The database of a Redis
-    /// URL is ignored: publications have none. A [`Fault::Usage`] names a URL that cannot be read.
+    /// Parses `nats://[USER:PASSWORD@]HOST[:PORT]` or `redis://…`; a URL without a scheme names NATS. The database of a Redis
+    /// URL is ignored: publications have none. A [`Fault::Usage`] names an unreadable URL.
     pub(crate) fn parse(url: &str) -> Result<Self, Fault> {
         let unreadable = |why: &str| Fault::Usage(format!("{url}: {why}"));
         let (scheme, rest) = url.split_once("://").unwrap_or(("nats", url));

@@ -1,4 +1,4 @@
-//! The stream and the consumer that `weirgate levels` has, and acknowledgements in groups.
+//! The stream and the consumer of `weirgate levels`, and acknowledgements in groups.
 
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ pub(super) struct Acks {
     /// The operations.
     out: Vec<u8>,
     count: usize,
-    /// When the first of them was added.
+    /// Time of the first waiting acknowledgement.
     since: Option<Instant>,
 }
 
@@ -79,7 +79,7 @@ impl Acks {
         self.count += 1;
     }
 
-    /// Writes the acknowledgements if many wait, or if one has waited long.
+    /// Writes the acknowledgements if many wait, or if the first has waited long.
     pub(super) fn send_due(&mut self, nats: &mut Nats) -> std::io::Result<()> {
         if self.count == 0 {
             return Ok(());

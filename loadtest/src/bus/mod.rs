@@ -1,5 +1,5 @@
-//! Small readers and writers of NATS, JetStream and Redis: one TCP connection, a reused buffer, and no other thread, so that a
-//! limit has no cost but the system calls, and a publisher takes little of the CPU that the measured server shares.
+//! Small readers and writers of NATS, JetStream and Redis: one TCP connection, a reused buffer, and no other thread. A
+//! limit therefore costs little more than the system calls, and a publisher leaves the CPU to the measured server.
 
 mod address;
 mod jetstream;

@@ -139,7 +139,7 @@ impl Nats {
         }
     }
 
-    /// The next message that was read; answers pings on the way.
+    /// The next message in the buffer; answers pings on the way.
     pub(super) fn next_read(&mut self) -> io::Result<Option<Message>> {
         while let Some(op) = self.next_op()? {
             if let Op::Message(message) = op {
@@ -164,7 +164,7 @@ impl Nats {
         Some(self.wire.at(message.reply.clone()?))
     }
 
-    /// The socket: its blocking mode, its timeouts, its events, its end.
+    /// The socket, for blocking mode, timeouts, events and shutdown.
     pub(crate) fn stream(&self) -> &TcpStream {
         self.wire.stream()
     }
@@ -192,7 +192,7 @@ impl Message {
     }
 }
 
-/// A subject that nobody else has.
+/// A subject without other users.
 pub(super) fn new_inbox() -> String {
     let (pid, us) = (std::process::id(), clock::now_us());
     format!("_INBOX.loadtest-{pid}-{us}")

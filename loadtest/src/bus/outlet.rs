@@ -63,7 +63,7 @@ impl Outlet {
         self.out.len()
     }
 
-    /// Writes all added messages at once. Now and then, also reads what the bus has answered.
+    /// Writes all added messages at once. Now and then, also reads the answers of the bus.
     pub(crate) fn send(&mut self) -> Result<(), Fault> {
         let sent = match &mut self.link {
             Link::Nats(nats) => nats.write(&self.out),
@@ -91,7 +91,7 @@ impl Outlet {
         }
     }
 
-    /// Takes the answers that are there: pings of NATS, counts of Redis.
+    /// Takes the waiting answers: pings of NATS, counts of Redis.
     fn listen(&mut self) -> io::Result<()> {
         let stream = match &self.link {
             Link::Nats(nats) => nats.stream(),

@@ -23,7 +23,7 @@ pub(super) struct Redis {
 pub(super) enum Reply {
     /// The payload of a publication.
     Published(Range<usize>),
-    /// Anything else that is no error.
+    /// Anything else except an error.
     Other,
     /// The text of an error.
     Error(String),
@@ -85,7 +85,7 @@ impl Redis {
         self.wire.read()
     }
 
-    /// The next reply that was read; the inner value is the place of the payload of a publication.
+    /// The next reply in the buffer; the inner value is the place of the payload of a publication.
     pub(super) fn next_read(&mut self) -> io::Result<Option<Option<Range<usize>>>> {
         let Some((reply, bytes)) = parse(self.wire.held()) else {
             return Ok(None);
@@ -166,7 +166,7 @@ fn element(bytes: &[u8], at: &mut usize) -> Option<Range<usize>> {
     (*at <= bytes.len()).then_some(text)
 }
 
-/// A line without its end.
+/// A line without the line end.
 fn line<'a>(bytes: &'a [u8], at: &mut usize) -> Option<&'a [u8]> {
     let rest = &bytes[*at..];
     let end = rest.iter().position(|byte| *byte == b'\n')?;

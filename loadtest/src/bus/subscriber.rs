@@ -1,4 +1,4 @@
-//! A subscription to one subject, read by the thread that uses the messages.
+//! A subscription to one subject, read by the thread with the clients or by a thread for the bus.
 
 use std::io;
 use std::net::TcpStream;
@@ -20,8 +20,8 @@ enum Link {
 }
 
 impl Subscriber {
-    /// Connects and subscribes; every message published later arrives. The socket blocks, for the time that an
-    /// acknowledgement may wait.
+    /// Connects and subscribes; every message published later arrives. The socket blocks, at most for the longest wait of an
+    /// acknowledgement.
     pub(crate) fn open(bus: Bus, url: &str, subject: &str) -> Result<Self, Fault> {
         let address = Address::parse(url)?;
         if address.kind != bus.kind() {
@@ -58,7 +58,7 @@ impl Subscriber {
         }
     }
 
-    /// Reads once, calls `each` with every payload that is whole, and sends the acknowledgements that are due. The end of the
+    /// Reads once, calls `each` with every whole payload, and sends due acknowledgements. The end of the
     /// connection is an error.
     pub(crate) fn read(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<Read> {
         match &mut self.0 {

@@ -22,7 +22,7 @@ pub(crate) enum Read {
     More,
 }
 
-/// A connection, with the bytes that were read and not yet parsed.
+/// A connection, with the bytes not yet parsed.
 pub(super) struct Wire {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -49,7 +49,7 @@ impl Wire {
         self.stream.set_read_timeout(timeout).tried("SO_RCVTIMEO")
     }
 
-    /// What was read and not yet taken.
+    /// The bytes not yet taken.
     pub(super) fn held(&self) -> &[u8] {
         &self.buffer[self.held.clone()]
     }

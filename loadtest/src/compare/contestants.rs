@@ -26,7 +26,7 @@ pub(super) enum Role {
     Limit,
     /// A send for each client and turn, with all frames of the turn.
     CoalescingLimit,
-    /// One thread that reads the bus and sends all frames of a turn at once.
+    /// One thread for the bus and the clients; sends all frames of a turn at once.
     RawLimit,
     /// The coalescing limit, beside the raw limit.
     Floor,
@@ -89,14 +89,14 @@ impl Contestant {
         Ok(self.running.insert(running))
     }
 
-    /// The publisher of a contestant that runs.
+    /// The publisher of a running contestant.
     pub(super) fn publisher(&mut self) -> Result<&mut Publisher, Fault> {
         let running = self.running.as_mut();
         let publisher = running.map(|running| &mut running.publisher);
         publisher.ok_or_else(|| Fault::Server(format!("{} does not run", self.name)))
     }
 
-    /// The address for the clients of a contestant that runs.
+    /// The address for the clients of a running contestant.
     pub(super) fn addr(&self) -> Result<SocketAddr, Fault> {
         let addr = self.running.as_ref().map(|running| running.program.addr);
         addr.ok_or_else(|| Fault::Server(format!("{} does not run", self.name)))
@@ -121,7 +121,10 @@ impl Contestant {
         }
         let bytes = args.bytes.first().copied().unwrap_or_default();
         Ok(Running {
-            publisher: relayed.publisher(&url, bytes)?.changing(args.changed),
+            publisher: relayed
+                .publisher(&url, bytes)?
+                .changing(args.changed)
+                .waking_up(args.wake_up_us),
             program,
             bus,
         })
@@ -164,7 +167,7 @@ impl CompareArgs {
     }
 }
 
-/// All contestants, without their programs: the limits first, then the servers in the given order.
+/// All contestants, without programs: the limits first, then the servers in the given order.
 pub(super) fn all(args: &CompareArgs) -> Result<Vec<Contestant>, Fault> {
     if matches!(args.limits, Limits::Raw | Limits::Threads) && args.limit_batched {
         return Err(Fault::Usage(

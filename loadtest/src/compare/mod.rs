@@ -76,6 +76,18 @@ pub(crate) struct CompareArgs {
     /// Measure a part again if loadtest itself was late (p50 or p99 refused), at most this often
     #[arg(long, default_value_t = 0, value_name = "TIMES")]
     repeat_late: usize,
+    /// Time for the publisher to wake up, microseconds: within this time a message is due when it is sent, later at the end
+    /// of this time. A latency loses so much at most
+    #[arg(
+        long,
+        default_value_t = 0,
+        value_name = "MICROSECONDS",
+        conflicts_with = "in_flight"
+    )]
+    wake_up_us: u64,
+    /// Run clients and publisher before all other programs, so that they are late less often (root, or CAP_SYS_NICE)
+    #[arg(long)]
+    ahead: bool,
     /// Rounds (each has one part per server, number of clients and size)
     #[arg(long, default_value_t = 20)]
     rounds: usize,
@@ -181,6 +193,9 @@ pub(crate) fn run(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<(), Faul
     if args.pin {
         // All threads: the publishers' threads run already. Later threads inherit the CPU.
         process::Process::new(std::process::id())?.pin(1)?;
+    }
+    if args.ahead && process::Ahead::of_this_thread().is_none() {
+        eprintln!("loadtest: --ahead has no effect: the kernel refuses the priority");
     }
     let load = Load {
         stop: Arc::clone(stop),

@@ -1,4 +1,4 @@
-//! What the contestants relay: the gateway, the bus, the subject of the messages, and what clients ask for.
+//! The common task of the contestants: the gateway, the bus, the subject of the messages, and the requests of clients.
 
 use crate::bus::Bus;
 use crate::fault::Fault;
@@ -18,7 +18,7 @@ pub(super) struct Relayed {
     pub(super) path: String,
     /// Subject or channel of all messages.
     pub(super) subject: String,
-    /// The request of a client, and the messages that a client has after the response.
+    /// The request of a client, and the number of messages up to the response.
     pub(super) subscribe: Option<(String, u64)>,
 }
 

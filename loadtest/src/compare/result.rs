@@ -53,6 +53,8 @@ pub(super) struct Comparison {
     pub(super) bus: Bus,
     /// Whether only the measured contestant ran.
     pub(super) solo: bool,
+    /// Most microseconds of a delay of the publisher that no latency has.
+    pub(super) wake_up_us: u64,
     pub(super) deflate: bool,
     pub(super) pinned: bool,
     pub(super) contestants: Vec<Entry>,
@@ -113,6 +115,7 @@ impl Comparison {
             gateway: relayed.gateway,
             bus: relayed.bus,
             solo: args.solo,
+            wake_up_us: args.wake_up_us,
             deflate: args.deflate.deflate.is_some(),
             pinned: args.pin,
             contestants: contestants.iter().map(entry).collect(),
@@ -135,6 +138,7 @@ impl Comparison {
             gateway: Gateway::Levels,
             bus: Bus::Nats,
             solo: false,
+            wake_up_us: 0,
             deflate: true,
             pinned: true,
             contestants: Vec::new(),

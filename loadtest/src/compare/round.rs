@@ -18,6 +18,7 @@ use crate::drive::drive;
 use crate::fault::Fault;
 use crate::fleet::{Fleet, Kind, Latency, Percentiles, Samples, Tally, Target};
 use crate::machine::{Machine, MachineTime};
+use crate::process::Ahead;
 use crate::progress::Progress;
 use crate::publish::Pace;
 use crate::stats::median;
@@ -29,7 +30,7 @@ const LATE_US: u64 = 5_000_000;
 const OTHERS_BUSY_CPUS_MAX: f64 = 0.05;
 /// Longest wait for the responses to the subscriptions of all clients, microseconds.
 const ANSWERS_US: u64 = 10_000_000;
-/// The first messages of a part whose arrivals are kept one by one.
+/// The arrivals of so many messages of a part are kept separately.
 const SAMPLED_MESSAGES_MAX: u64 = 2_000;
 
 /// The common input of all parts of all rounds.
@@ -261,7 +262,7 @@ impl Load<'_> {
         Ok(parts)
     }
 
-    /// A part in which loadtest was not late, or the last of all permitted attempts. Whether an attempt is kept depends on the
+    /// A part with a punctual loadtest, or the last of all permitted attempts. Whether an attempt is kept depends on the
     /// lateness of loadtest alone, so a slow server stays slow.
     fn punctual_part(
         &self,
@@ -295,7 +296,10 @@ impl Load<'_> {
         let running = all[which].running(self.args, &self.relayed)?;
         running.publisher.resize(case.1.bytes);
         let watch = Watch::of(&self.machine, all, which)?;
+        // Not before: the server would inherit the priority.
+        let ahead = self.args.ahead.then(Ahead::of_this_thread).flatten();
         let part = self.measure(&mut all[which], watch, (which, case), count_syscalls)?;
+        drop(ahead);
         if self.args.solo {
             all[which].running = None;
         } else {
@@ -361,7 +365,7 @@ impl Load<'_> {
         Ok(part)
     }
 
-    /// Connects the clients, each with its subscription; returns the server's CPU time for each client, microseconds.
+    /// Connects and subscribes the clients; returns the server's CPU time for each client, microseconds.
     fn connect(&self, fleet: &mut Fleet, clients: usize, watch: &Watch<'_>) -> Result<f64, Fault> {
         let before = watch.server.cpu_us()?;
         fleet.open(Kind::Reader, clients)?;

@@ -26,7 +26,7 @@ pub(super) struct Used {
 }
 
 impl<'a> Watch<'a> {
-    /// The processes of all contestants that run, of which the measured one is `which`.
+    /// The processes of all running contestants; `which` is measured.
     pub(super) fn of(
         machine: &'a Machine,
         all: &[Contestant],

@@ -9,7 +9,7 @@ use super::session::{SEALED_BYTES_MAX, SEND_BYTES_MAX, Session};
 use crate::wire::handshake;
 use crate::wire::parser::opcode;
 
-/// The buffers of all clients, and what each client gets from the gateway.
+/// The buffers of all clients, and the greeting and response of the gateway.
 pub(super) struct Buffers {
     read: Box<[u8]>,
     sealed: Box<[u8]>,

@@ -1,4 +1,4 @@
-//! The frames of a gateway: the bytes that weirgate's clients get, without what weirgate checks.
+//! The frames of a gateway: the bytes for clients of weirgate, without the checks of weirgate.
 
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,7 +22,7 @@ pub(crate) enum Gateway {
 }
 
 impl Gateway {
-    /// The frame that a new client gets, if any.
+    /// The frame for a new client, if any.
     pub(super) fn welcome(self) -> Option<Vec<u8>> {
         match self {
             Self::Levels => None,

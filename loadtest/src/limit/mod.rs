@@ -32,7 +32,7 @@ pub(crate) struct LimitArgs {
     /// Bus to read from
     #[arg(long, value_enum, default_value_t = Bus::Nats, conflicts_with = "generate")]
     bus: Bus,
-    /// Threads: 1 reads the bus and writes to the clients, 2 has a thread for each of them
+    /// Threads: 1 reads the bus and writes to the clients, 2 has a thread for the bus and a thread for the clients
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2), conflicts_with = "generate")]
     threads: u8,
     /// Gateway whose frames the clients get

@@ -29,7 +29,7 @@ const BUS: Token = Token(usize::MAX - 2);
 const BATCH_BYTES_MAX: usize = 128 * 1024;
 const BACKLOG: i32 = 4096;
 
-/// Longest wait of the loop: for the flag that stops it, and for acknowledgements.
+/// Longest wait of the loop: the stop flag and due acknowledgements have no event.
 const WAIT: Duration = Duration::from_millis(200);
 
 /// How a limit serves.
@@ -54,7 +54,7 @@ pub(super) struct Server {
     listener: TcpListener,
     settings: Settings,
     clients: Slab<Client>,
-    /// The subscription that the loop itself reads.
+    /// The subscription read by the loop itself.
     bus: Option<(Subscriber, Frames)>,
     frames: Receiver<Vec<u8>>,
     sender: Sender<Vec<u8>>,
@@ -118,7 +118,7 @@ impl Server {
         }
     }
 
-    /// Lets the loop itself read a subscription.
+    /// Makes the loop itself read a subscription.
     pub(super) fn read(&mut self, bus: Subscriber, frames: Frames) -> Result<(), Fault> {
         bus.stream().set_nonblocking(true).tried("O_NONBLOCK")?;
         let fd = bus.stream().as_raw_fd();
@@ -159,14 +159,16 @@ impl Server {
             self.awake.store(false, Ordering::Release);
             self.deliver();
         }
-        eprintln!(
-            "limit: {} frames skipped at full sockets, {} partial sends",
-            self.skipped, self.partial
-        );
+        if self.skipped + self.partial > 0 {
+            eprintln!(
+                "limit: {} frames skipped at full sockets, {} partial sends",
+                self.skipped, self.partial
+            );
+        }
         Ok(())
     }
 
-    /// Sends everything from the loop's own subscription to all clients.
+    /// Sends everything from the own subscription of the loop to all clients.
     fn relay(&mut self) -> Result<(), Fault> {
         let Some((mut bus, mut frames)) = self.bus.take() else {
             return Ok(());

@@ -42,7 +42,7 @@ impl Inlet {
     }
 }
 
-/// Starts a thread that reads a subscription. The end of the connection sets `stop`.
+/// Starts a thread to read a subscription. The end of the connection sets `stop`.
 pub(super) fn relay(
     mut subscriber: Subscriber,
     mut frames: Frames,
