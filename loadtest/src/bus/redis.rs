@@ -138,7 +138,7 @@ fn parse(bytes: &[u8]) -> Option<(Reply, usize)> {
             let mut last = 0..0;
             for _ in 0..number(count)? {
                 last = element(bytes, &mut at)?;
-                verb.get_or_insert(last.clone());
+                verb.get_or_insert_with(|| last.clone());
             }
             let verb = &bytes[verb.unwrap_or(0..0)];
             let is_published = matches!(verb, b"message" | b"pmessage");
