@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use rustix::process::{Pid, setpriority_process};
+use rustix::process::{Pid, getpriority_process, setpriority_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::fault::{Fault, Tried};
@@ -160,19 +160,24 @@ fn parents() -> Result<Vec<(u32, u32)>, Fault> {
 const AHEAD: i32 = -15;
 
 /// The calling thread, and the threads that it starts, run before other programs until this is dropped.
-pub(crate) struct Ahead;
+pub(crate) struct Ahead {
+    /// The nice value before.
+    usual: i32,
+}
 
 impl Ahead {
     /// `None` if the kernel refuses: raising a priority takes a privilege (setpriority(2)).
     pub(crate) fn of_this_thread() -> Option<Self> {
-        setpriority_process(None, AHEAD).ok().map(|()| Self)
+        let usual = getpriority_process(None).ok()?;
+        setpriority_process(None, AHEAD).ok()?;
+        Some(Self { usual })
     }
 }
 
 impl Drop for Ahead {
     fn drop(&mut self) {
         // Lowering a priority takes no privilege.
-        let _ = setpriority_process(None, 0);
+        let _ = setpriority_process(None, self.usual);
     }
 }
 
@@ -211,6 +216,23 @@ mod tests {
             .collect();
         assert!(me.sockets().unwrap() > before + 20);
         drop(ours);
+    }
+
+    #[test]
+    fn a_thread_that_was_ahead_is_not_afterwards() {
+        let nice = || getpriority_process(None).unwrap();
+        let before = nice();
+        // A thread of its own: later tests of this thread would inherit the priority.
+        let seen = std::thread::spawn(move || {
+            let ahead = Ahead::of_this_thread();
+            let within = nice();
+            let is_ahead = ahead.is_some();
+            drop(ahead);
+            (is_ahead, within, nice())
+        });
+        let (is_ahead, within, after) = seen.join().unwrap();
+        assert_eq!(is_ahead, within == AHEAD);
+        assert_eq!(after, before);
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub(crate) enum Pace {
     Rate(f64),
     /// All at once.
     Burst,
-    /// As soon as fewer than `window` messages are under way; all messages with room leave together.
+    /// As soon as fewer than `window` messages are under way, each with a write of its own.
     InFlight {
         /// Most messages under way.
         window: u64,
@@ -183,8 +183,7 @@ impl Publisher {
                     let after_us = (next - from) as f64 * 1e6 / rate.max(1e-6);
                     let due_us = start + after_us as u64;
                     clock::sleep_until(due_us);
-                    let due_us = clock::now_us().clamp(due_us, due_us + self.wake_up_us);
-                    self.add(next, due_us);
+                    self.add(next, due(due_us, clock::now_us(), self.wake_up_us));
                     next += 1;
                 }
                 Pace::Burst => {
@@ -199,11 +198,8 @@ impl Publisher {
                         std::thread::sleep(Duration::from_micros(50));
                         continue;
                     }
-                    // All messages with room leave in one write.
-                    while next < until {
-                        self.add(next, clock::now_us());
-                        next += 1;
-                    }
+                    self.add(next, clock::now_us());
+                    next += 1;
                 }
             }
             self.outlet.send()?;
@@ -218,5 +214,25 @@ impl Publisher {
         self.late
             .saturating_record(clock::now_us().saturating_sub(due_us));
         self.outlet.add(self.payload.stamped(due_us, n));
+    }
+}
+
+/// The time at which a message is due: when sent at `now_us`, but at most `wake_up_us` after the schedule.
+fn due(scheduled_us: u64, now_us: u64, wake_up_us: u64) -> u64 {
+    now_us.clamp(scheduled_us, scheduled_us + wake_up_us)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_counts_from_the_end_of_the_time_for_the_wake_up() {
+        assert_eq!(
+            [1_000, 1_030].map(|now_us| due(1_000, now_us, 0)),
+            [1_000; 2]
+        );
+        let due = [1_000, 1_030, 1_100, 9_000].map(|now_us| due(1_000, now_us, 100));
+        assert_eq!(due, [1_000, 1_030, 1_100, 1_100]);
     }
 }

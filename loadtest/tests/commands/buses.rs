@@ -174,66 +174,77 @@ fn a_limit_without_its_bus_ends() {
 }
 
 #[test]
-fn every_gateway_has_a_row_beside_the_raw_limit_and_the_floor() {
-    for (gateway, bus, address) in [
-        ("levels", "nats", "--nats {nats}"),
-        ("levels", "jetstream", "--nats {nats}"),
-        ("channels", "nats", "--nats {nats} --subject market.tick.S0"),
-        (
-            "channels",
-            "redis",
-            "--redis {redis} --subject market:tick:S0",
-        ),
-        (
-            "trades",
-            "redis",
-            "--redis {redis} --subject channel:trade:S0",
-        ),
-    ] {
-        let dir = TempDir::new().unwrap();
-        let report = dir.path().to_str().unwrap();
-        let server = format!(
-            "weirgate={LOADTEST} limit --port {{port}} --bus {bus} --gateway {gateway} {address}"
-        );
-        let what = [
-            "compare",
-            "--gateway",
-            gateway,
-            "--bus",
-            bus,
-            "--server",
-            &server,
-        ];
-        let how = [
-            "--limits",
-            "threads",
-            "--solo",
-            "--repeat-late",
-            "1",
-            "--report",
-            report,
-        ];
-        let rows = ["--clients", "3", "--bytes", "300", "--rounds", "1"];
-        let load = ["--messages", "200", "--rate", "1000", "--settle", "0.1"];
-        let output = loadtest(&[&what[..], &how, &rows, &load].concat());
-        assert!(output.status.success(), "{gateway}, {bus}: {output:?}");
-        let seen = json(&dir.path().join("result.json"));
-        for case in seen["cases"].as_array().unwrap() {
-            let servers = &case["servers"];
-            assert_eq!(compare::names(servers), ["raw limit", "floor", "weirgate"]);
-            for server in servers.as_array().unwrap() {
-                assert_eq!(server["lost"], 0);
-                assert!(server["cpu_us_per_message"]["median"].as_f64() > Some(0.1));
-            }
-            let against = &servers[2]["against"];
-            assert_eq!(compare::names(against), ["raw limit", "floor"]);
-            assert!(against[0]["cpu"]["median"].as_f64() > Some(0.01));
-        }
-        let table = std::fs::read_to_string(dir.path().join("table.md")).unwrap();
-        let begin = format!("| {gateway} on {bus}, 3 clients, 300 B, 1000/s | raw limit |");
-        assert!(table.lines().nth(2).unwrap().starts_with(&begin), "{table}");
-        assert_eq!(table.lines().count(), 2 + 3, "{table}");
+fn levels_have_a_row_beside_the_raw_limit_and_the_floor() {
+    has_a_row("levels", "nats", "--nats {nats}");
+    has_a_row("levels", "jetstream", "--nats {nats}");
+}
+
+#[test]
+fn channels_have_a_row_beside_the_raw_limit_and_the_floor() {
+    has_a_row("channels", "nats", "--nats {nats} --subject market.tick.S0");
+    has_a_row(
+        "channels",
+        "redis",
+        "--redis {redis} --subject market:tick:S0",
+    );
+}
+
+#[test]
+fn trades_have_a_row_beside_the_raw_limit_and_the_floor() {
+    has_a_row(
+        "trades",
+        "redis",
+        "--redis {redis} --subject channel:trade:S0",
+    );
+}
+
+/// Compares a limit in the place of a server of this gateway, with the arguments `address`.
+fn has_a_row(gateway: &str, bus: &str, address: &str) {
+    let dir = TempDir::new().unwrap();
+    let report = dir.path().to_str().unwrap();
+    let server = format!(
+        "weirgate={LOADTEST} limit --port {{port}} --bus {bus} --gateway {gateway} {address}"
+    );
+    let what = [
+        "compare",
+        "--gateway",
+        gateway,
+        "--bus",
+        bus,
+        "--server",
+        &server,
+    ];
+    let limits = ["--limits", "threads", "--solo", "--ahead"];
+    let late = ["--repeat-late", "1", "--wake-up-us", "100"];
+    let row = ["--clients", "3", "--bytes", "300", "--rounds", "1"];
+    let load = [
+        "--messages",
+        "200",
+        "--rate",
+        "1000",
+        "--settle",
+        "0.1",
+        "--report",
+        report,
+    ];
+    let output = loadtest(&[&what[..], &limits, &late, &row, &load].concat());
+    assert!(output.status.success(), "{gateway}, {bus}: {output:?}");
+    let seen = json(&dir.path().join("result.json"));
+    let servers = &seen["cases"][0]["servers"];
+    assert_eq!(compare::names(servers), ["raw limit", "floor", "weirgate"]);
+    for server in servers.as_array().unwrap() {
+        assert_eq!(server["lost"], 0);
+        assert!(server["cpu_us_per_message"]["median"].as_f64() > Some(0.1));
+        let bytes = |server: &Value| server["bytes_per_delivery"]["median"].as_f64();
+        assert_eq!(bytes(server), bytes(&servers[0]));
     }
+    let against = &servers[2]["against"];
+    assert_eq!(compare::names(against), ["raw limit", "floor"]);
+    assert!(against[0]["cpu"]["median"].as_f64() > Some(0.01));
+    let table = std::fs::read_to_string(dir.path().join("table.md")).unwrap();
+    let begin = format!("| {gateway} on {bus}, 3 clients, 300 B, 1000/s | raw limit |");
+    assert!(table.lines().nth(2).unwrap().starts_with(&begin), "{table}");
+    assert_eq!(table.lines().count(), 2 + 3, "{table}");
 }
 
 #[test]
