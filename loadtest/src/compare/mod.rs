@@ -35,8 +35,8 @@ use round::Load;
 /// Options of `loadtest compare`.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Server under test, repeatable: a command with {port} and {nats} replaced, NATS_URL and
-    /// GATEWAY_PORT set; NAME= in front names it in the results
+    /// Server under test, repeatable: a command with {port} and {nats} or {redis} replaced, NATS_URL and
+    /// GATEWAY_PORT set, or the variables of the gateway; NAME= in front names it in the results
     #[arg(
         long,
         value_name = "[NAME=]COMMAND",

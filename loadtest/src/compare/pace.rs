@@ -4,11 +4,12 @@ use super::contestants::Role;
 use super::measured::{Against, Measured};
 use super::result::{CaseResult, Comparison};
 use super::table::{figure, interval};
+use crate::progress::grouped;
 use crate::stats::Spread;
 
 const HEAD: &str = "\
-| gateway, load | server | CPU µs a message | of the floor | of the raw limit | p50 µs | of the raw limit | p99 µs | of the floor | of the raw limit | deliveries/s | repeated |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| gateway, load | server | CPU µs a message | of the floor | of the raw limit | p50 µs | of the floor | of the raw limit | p99 µs | of the floor | of the raw limit | deliveries/s | repeated |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ";
 
 /// Rows for a document: medians over the rounds, ratios with their 95 % interval.
@@ -36,6 +37,14 @@ fn row(result: &Comparison, case: &CaseResult, s: &Measured) -> String {
         let scaled = ms.map(|ms| format!("{:.0}", ms.median * 1e3));
         scaled.unwrap_or_else(|| "late".into())
     };
+    let rate = s.deliveries_per_s.map(|rate| rate.median.round() as u64);
+    let mut deliveries = grouped(rate.unwrap_or_default());
+    // A paced publisher decides the rate, a saturated server its own.
+    if result.in_flight.is_some() {
+        let of_raw = to(Role::RawLimit, |a| a.deliveries_per_s);
+        let of_floor = to(Role::Floor, |a| a.deliveries_per_s);
+        deliveries += &format!("; {of_floor} of the floor, {of_raw} of the raw limit");
+    }
     let cells = [
         format!("{}, {}, {load}", of_what(result), case.case),
         s.name.clone(),
@@ -43,11 +52,12 @@ fn row(result: &Comparison, case: &CaseResult, s: &Measured) -> String {
         to(Role::Floor, |a| a.cpu),
         to(Role::RawLimit, |a| a.cpu),
         us(s.p50_ms),
+        to(Role::Floor, |a| a.p50),
         to(Role::RawLimit, |a| a.p50),
         us(s.p99_ms),
         to(Role::Floor, |a| a.p99),
         to(Role::RawLimit, |a| a.p99),
-        figure(s.deliveries_per_s),
+        deliveries,
         s.repeats.to_string(),
     ];
     format!("| {} |\n", cells.join(" | "))

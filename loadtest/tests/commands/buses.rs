@@ -259,12 +259,26 @@ fn a_saturated_row_has_a_bound_on_messages_under_way() {
         "jetstream",
     ];
     let load = ["--in-flight", "64", "--rounds", "1", "--messages", "2000"];
-    let few = ["compare", "--clients", "5", "--bytes", "300"];
-    let seen = result(&[&few[..], &args, &load].concat());
+    let dir = TempDir::new().unwrap();
+    let few = ["compare", "--clients", "5", "--bytes", "300", "--report"];
+    let report = [dir.path().to_str().unwrap()];
+    let seen = result(&[&few[..], &report, &args, &load].concat());
     for server in seen["cases"][0]["servers"].as_array().unwrap() {
         assert_eq!(server["lost"], 0, "{server}");
         assert!(server["deliveries_per_s"]["median"].as_f64() > Some(1_000.0));
     }
+    let table = std::fs::read_to_string(dir.path().join("table.md")).unwrap();
+    let row = table.lines().last().unwrap();
+    assert!(
+        row.starts_with(
+            "| levels on jetstream, 5 clients, 300 B, saturated, 64 in flight | loadtest |"
+        ),
+        "{row}"
+    );
+    assert!(
+        row.contains("of the floor, ") && row.matches('|').count() == 14,
+        "{row}"
+    );
 }
 
 #[test]

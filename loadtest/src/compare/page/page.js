@@ -13,7 +13,7 @@ const state = {
 let number = 0;
 const colours = Object.fromEntries(data.contestants.map((c) => [
   c.name,
-  c.role === "server" ? `var(--c${number++ % 8})` : { limit: "var(--limit)", coalescing_limit: "var(--limit2)" }[c.role] ?? "var(--limit3)",
+  c.role === "server" ? `var(--c${number++ % 8})` : { limit: "var(--limit)", raw_limit: "var(--limit)", coalescing_limit: "var(--limit2)", floor: "var(--limit2)" }[c.role] ?? "var(--limit3)",
 ]));
 const inCase = (bytes, clients) => data.cases.find((c) => c.bytes === bytes && c.clients === clients);
 const shown = () => inCase(state.bytes, state.clients).servers.filter((s) => !state.hidden.has(s.name));
