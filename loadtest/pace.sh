@@ -22,7 +22,7 @@ row() {
     done
     [ -n "$wanted" ] || return 0
     rm -rf "${out:?}/$name"
-    "$loadtest" compare --limits threads --solo --repeat-late 1 --bytes 300 --settle 0.2 --rounds "${ROUNDS:-3}" \
+    "$loadtest" compare --limits threads --solo --repeat-late 1 --ahead --bytes 300 --settle 0.2 --rounds "${ROUNDS:-3}" \
         --report "$out/$name" "$@" || failed+=("$name")
 }
 
@@ -30,7 +30,7 @@ row() {
 paced() {
     local name=$1
     shift
-    set -- --clients 1,10,100 --wake-up-us 100 --ahead "$@"
+    set -- --clients 1,10,100 --wake-up-us 100 "$@"
     row "$name-500" --rate 500 --warm-up 125 --messages 1000 "$@"
     row "$name-5000" --rate 5000 --warm-up 1250 --messages 10000 "$@"
 }
