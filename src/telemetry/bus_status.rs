@@ -20,51 +20,7 @@ pub struct BusStatus {
     spins_found: AtomicU64,
     subscription_refused: AtomicBool,
     positions_shared: AtomicBool,
-    core_first: CoreFirst,
     consumers: Vec<ConsumerStatus>,
-}
-
-/// Messages of subjects with `--core-first`, by what became of their two copies.
-#[derive(Debug, Default)]
-pub struct CoreFirst {
-    confirmed: AtomicU64,
-    missed: AtomicU64,
-    repeated: AtomicU64,
-    unconfirmed: AtomicU64,
-}
-
-impl CoreFirst {
-    /// Source: the stream has a message that core NATS brought first.
-    pub fn count_confirmed(&self) {
-        self.confirmed.fetch_add(1, Relaxed);
-    }
-
-    /// Source: the stream has brought a message first.
-    pub fn count_missed(&self) {
-        self.missed.fetch_add(1, Relaxed);
-    }
-
-    /// Source: a message was handed over twice, because the stream has another order.
-    pub fn count_repeated(&self) {
-        self.repeated.fetch_add(1, Relaxed);
-    }
-
-    /// Source: core NATS has brought `messages` that are not in the stream, or come in another order.
-    pub fn count_unconfirmed(&self, messages: usize) {
-        self.unconfirmed.fetch_add(messages as u64, Relaxed);
-    }
-
-    /// Returns the outcomes, and the number of messages of each.
-    pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        [
-            ("confirmed", &self.confirmed),
-            ("missed", &self.missed),
-            ("repeated", &self.repeated),
-            ("unconfirmed", &self.unconfirmed),
-        ]
-        .into_iter()
-        .map(|(outcome, count)| (outcome, count.load(Relaxed)))
-    }
 }
 
 /// The state of a consumer (one subscription).
@@ -122,7 +78,6 @@ impl BusStatus {
             spins_found: AtomicU64::new(0),
             subscription_refused: AtomicBool::new(false),
             positions_shared: AtomicBool::new(false),
-            core_first: CoreFirst::default(),
             consumers: consumers.iter().map(consumer).collect(),
         }
     }
@@ -205,11 +160,6 @@ impl BusStatus {
     /// Source: sets whether positions in the feed are valid on other instances too.
     pub fn set_positions_shared(&self, shared: bool) {
         self.positions_shared.store(shared, Relaxed);
-    }
-
-    /// Returns the counts of messages with two copies.
-    pub fn core_first(&self) -> &CoreFirst {
-        &self.core_first
     }
 
     /// Returns the consumers, in the order of [`Self::new`].

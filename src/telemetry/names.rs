@@ -303,10 +303,6 @@ metric_names! { |at|
     BUS_RETAINED_LIMITED = Counter "weirgate_bus_retained_limited_total" []
         "Patterns with more last values than --retained-subjects-max or 512 KiB."
         => IfAny(at.bus.map(BusStatus::retained_limited));
-    BUS_CORE_FIRST = Counter "weirgate_bus_core_first_total" ["outcome"]
-        "Messages with --core-first: confirmed by the stream after core NATS, missed by core NATS up to then, \
-            repeated in the order of the stream, or unconfirmed by the stream."
-        => IfAny(at.bus.map(|bus| ByLabel(bus.core_first().outcomes())));
     CONSUMER_LAG = Gauge "weirgate_consumer_lag_messages" ["consumer"]
         "Messages still held by the bus for a consumer; absent while unknown."
         => IfAny(at.bus.map(|bus| ByLabel(bus.lags())));

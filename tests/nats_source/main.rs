@@ -4,7 +4,6 @@
 mod access;
 mod ask;
 mod cluster;
-mod core_first;
 mod links;
 mod look_back;
 mod optional;
@@ -61,7 +60,6 @@ fn settings(url: &str) -> NatsSettings {
             subscription("MARKET_DATA", FLOW, "gateway_flow"),
         ],
         ephemeral: false,
-        core_first: false,
         times: LinkTimes {
             ping_interval_ms: 500,
             ping_timeout_ms: 1_000,

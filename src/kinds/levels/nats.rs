@@ -29,7 +29,6 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     let url = checked.url(NATS.url);
     let access = NATS.nats(checked)?;
     let is_ephemeral = checked.switch("ephemeral");
-    let core_first = checked.switch("core-first");
     let look_back_messages_max = checked.number("look-back-messages-max");
     let market = market::of(checked);
     let plan = LevelsPlan::new(
@@ -47,7 +46,6 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     let settings = NatsSettings {
         streams_optional: market == Market::IfThere,
         ephemeral: is_ephemeral,
-        core_first,
         look_back,
         ..stream_settings(access, &plan)
     };

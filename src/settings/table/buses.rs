@@ -109,18 +109,6 @@ pub(super) static NATS: &[Setting] = &[
     .more("By default one instance holds the durable consumers gateway_levels and gateway_flow.")
     .in_short_help()
     .part(Part::JetStream),
-    Setting::new(
-        Heading::NATS,
-        "core-first",
-        Kind::Switch,
-        "false",
-        "Subscribe to core NATS too, and send the copy of a message that comes first",
-    )
-    .more(
-        "The copy of the stream confirms the message or brings what core NATS has missed. Takes a \
-         permission to subscribe to the subjects.",
-    )
-    .part(Part::JetStream),
     Setting::count(
         Heading::NATS,
         "look-back-messages-max",

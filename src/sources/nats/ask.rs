@@ -34,9 +34,7 @@ pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
             {
                 continue;
             }
-            let asked = subject(link, settings, spec, found)
-                .and_then(|()| on_core_nats(link, settings, spec, found));
-            if let Err(error) = asked {
+            if let Err(error) = subject(link, settings, spec, found) {
                 let is_of_all = error.is_of_all();
                 found.push(Finding::Error(error.to_string()));
                 if is_of_all {
@@ -129,23 +127,6 @@ fn may_subscribe(link: &Link, subject: &str) -> Result<bool, NatsError> {
     let subscription = link.api.connection.subscribe(subject);
     let _subscription = subscription.map_err(|_| NatsError::Lost)?;
     is_permitted(link, &Refusal::Subscription(subject.to_owned()))
-}
-
-/// With `--core-first`: without the permission, the consumer brings all messages.
-fn on_core_nats(
-    link: &Link,
-    settings: &NatsSettings,
-    spec: &SubscriptionSpec,
-    found: &mut Vec<Finding>,
-) -> Result<(), NatsError> {
-    let subject = &spec.subject;
-    if settings.core_first && !may_subscribe(link, subject)? {
-        let text = format!(
-            "NATS does not let this user subscribe to {subject}: --core-first has no effect there"
-        );
-        found.push(Finding::Warning(text));
-    }
-    Ok(())
 }
 
 fn list(names: &[&str]) -> String {

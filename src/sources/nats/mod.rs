@@ -17,9 +17,8 @@
 //! | `mod` | the choice of the server, and a session on it; `super::relay` has the thread |
 //! | `session` | both connections: the turn of messages and reports |
 //! | `attach` | the same session: attaching subjects to consumers, at first and again |
-//! | `subscription` | a subject: consumer, cursor, backlog; and its messages |
+//! | `subscription` | a subject: consumer, cursor, backlog |
 //! | `consumers` | finding and making streams and consumers, and the log lines about both |
-//! | `core_first` | the two copies of each message, with `--core-first`; pure |
 //! | `optional` | streams that may be absent, and then are neither made nor read |
 //! | `look_back` | the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream, ended by the loss of the connection |
@@ -49,7 +48,6 @@ mod ask;
 mod attach;
 mod connection;
 mod consumers;
-mod core_first;
 mod data;
 mod error;
 mod health;
@@ -107,7 +105,7 @@ impl NatsSource {
     /// subscriptions; the source keeps `status` up to date from here on.
     pub fn new(settings: NatsSettings, status: Arc<BusStatus>) -> Self {
         let specs = settings.subscriptions.iter().cloned();
-        let subscriptions = specs.map(|spec| Subscription::new(spec, &settings, &status));
+        let subscriptions = specs.map(|spec| Subscription::new(spec, &settings));
         Self {
             subscriptions: subscriptions.collect(),
             settings,

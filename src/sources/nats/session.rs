@@ -251,7 +251,7 @@ impl Session<'_> {
                     }
                 }
                 if pending == 0 && counts.ack_pending == 0 {
-                    subscription.nothing_pending(self.api, self.data, &self.relay.link)?;
+                    subscription.nothing_pending(self.data);
                 }
             }
             Report::Gone { consumer, .. } if reads_from(subscription, &consumer) => {

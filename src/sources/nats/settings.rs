@@ -39,8 +39,6 @@ pub struct NatsSettings {
     pub subscriptions: Vec<SubscriptionSpec>,
     /// Use ephemeral consumers only, so that several processes each get every message.
     pub ephemeral: bool,
-    /// Subscribe to the subjects on core NATS too, and hand over the copy of a message that comes first.
-    pub core_first: bool,
     /// The times of the link to each server.
     pub times: LinkTimes,
     /// After so many milliseconds without an answer of JetStream about a consumer, while the link
@@ -111,7 +109,6 @@ impl NatsSettings {
             streams_optional: false,
             subscriptions: Vec::new(),
             ephemeral: true,
-            core_first: false,
             times: LinkTimes::default(),
             consumer_silence_max_ms: 30_000,
             backlog_quiet_min: 4,

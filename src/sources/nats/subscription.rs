@@ -1,24 +1,20 @@
-//! A relayed subject: the consumer, the position reached, and the extent of the quiet backlog. `relaying` has its
-//! messages.
-
-mod relaying;
+//! A relayed subject: the consumer, the position reached, and the extent of the quiet backlog.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::api::{ANSWER_TIMEOUT, Api, ApiError, Fetched};
+use super::api::{Api, ApiError, Fetched};
 use super::consumers::{self, Durable, Joined, Standing, Target, Told, asked};
-use super::core_first::Copies;
-use super::data::{Data, Inbox};
+use super::data::Data;
 use super::error::{NatsError, Stop};
 use super::health::{Attempts, Health};
 use super::look_back::{LookedBack, look_back};
 use super::optional::Presence;
-use super::position::{Cursor, StreamState};
+use super::position::{AckSubject, Cursor, StreamState};
 use super::protocol::Delivery;
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
+use crate::feeds::{BusEvent, BusMessage, Place};
 use crate::sources::SourceLink;
-use crate::telemetry::BusStatus;
 
 /// The longest wait for a message of a gap; the messages are in the stream already.
 const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -44,13 +40,6 @@ pub(super) struct Subscription {
     gap: Vec<Delivery>,
     /// Messages up to this stream sequence are backlog.
     quiet_until: Option<u64>,
-    /// The subject on core NATS, with `--core-first`.
-    core: Option<Inbox>,
-    /// The copies from there, and those of the consumer.
-    copies: Copies,
-    /// The last message handed over may be one that is not in the stream.
-    owes_newest: bool,
-    status: Arc<BusStatus>,
     health: Health,
     attempts: Attempts,
     was_look_back_limited: bool,
@@ -59,11 +48,7 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    pub(super) fn new(
-        spec: SubscriptionSpec,
-        settings: &NatsSettings,
-        status: &Arc<BusStatus>,
-    ) -> Self {
+    pub(super) fn new(spec: SubscriptionSpec, settings: &NatsSettings) -> Self {
         let named = |s: &&StreamSpec| spec.stream.as_ref() == Some(&s.name);
         let ours = settings.streams.iter().find(named).cloned();
         Self {
@@ -87,10 +72,6 @@ impl Subscription {
             is_refused: false,
             gap: Vec::new(),
             quiet_until: None,
-            core: None,
-            copies: Copies::default(),
-            owes_newest: false,
-            status: Arc::clone(status),
             health: Health::new(Instant::now()),
             was_look_back_limited: false,
             told: None,
@@ -134,17 +115,25 @@ impl Subscription {
         self.quiet_until.is_none()
     }
 
-    /// Whether the message comes from the consumer in use, or from the subject on core NATS.
+    /// Handles the server's report that nothing is pending, and nothing delivered is without its
+    /// acknowledgement. If nothing waits here either, the end of the backlog was deleted from the
+    /// stream meanwhile, and the backlog is over.
+    pub(super) fn nothing_pending(&mut self, data: &Data) {
+        let waits = |s: &Standing| data.has_waiting(&s.inbox);
+        if !self.standing.as_ref().is_some_and(waits) {
+            self.quiet_until = None;
+        }
+    }
+
+    /// Whether the message comes from the consumer in use.
     pub(super) fn reads(&self, message: &Delivery) -> bool {
-        let consumer = self.standing.as_ref().map(|standing| &standing.inbox);
-        let mut inboxes = consumer.into_iter().chain(&self.core);
-        inboxes.any(|inbox| inbox.has(message))
+        let standing = self.standing.as_ref();
+        standing.is_some_and(|standing| standing.inbox.has(message))
     }
 
     /// Ends the use of a lost connection.
     pub(super) fn detach(&mut self) {
         self.is_refused = false;
-        self.core = None;
         self.let_go();
     }
 
@@ -217,17 +206,11 @@ impl Subscription {
         let unseen = self.unseen(api, data, &standing, last_sequence, few)?;
         let quiet = unseen > few;
         if first || quiet {
-            self.copies.clear();
             self.warm(last, api, &settings.look_back, link)?;
         }
         self.cursor.reach(reached);
         self.quiet_until = (quiet && last_sequence > reached).then_some(last_sequence);
         self.standing = Some(standing);
-        if settings.core_first && self.core.is_none() {
-            let subscribed = data.subscribe(&self.spec.subject, None, ANSWER_TIMEOUT);
-            self.core =
-                Some(subscribed.map_err(|e| asked(format!("subscribe to {}", self.subject), e))?);
-        }
         Ok(())
     }
 
@@ -391,15 +374,13 @@ impl Subscription {
         found.tell(&self.spec.subject);
         match found {
             LookedBack::Good(good, _) => {
-                let position = self.cursor.position(good.sequence);
-                self.hand_over(good.payload, Some(position), true, link)?;
+                self.hand_over(good.payload, good.sequence, true, link)?;
             }
             LookedBack::Limited(_) => self.was_look_back_limited = true,
             LookedBack::Failed(ApiError::Lost, _) => return Err(NatsError::Lost.into()),
             LookedBack::NewestIsGood | LookedBack::NoneIsGood(_) | LookedBack::Failed(..) => {}
         }
-        let position = self.cursor.position(last.sequence);
-        self.hand_over(last.payload, Some(position), true, link)
+        self.hand_over(last.payload, last.sequence, true, link)
     }
 
     /// Whether a search for the last good message ended at its limit since the last call.
@@ -412,10 +393,96 @@ impl Subscription {
         std::mem::take(&mut self.gap)
     }
 
+    /// Hands a message over, then queues the acknowledgement: without room in the loop, the message
+    /// stays with the server. Messages of any size are acknowledged; the feed refuses and counts
+    /// messages over a limit.
+    pub(super) fn relay(
+        &mut self,
+        message: Delivery,
+        data: &mut Data,
+        link: &SourceLink,
+    ) -> Result<(), Stop> {
+        if message.status == Some(100) {
+            answer_control(message, data);
+            return Ok(());
+        }
+        let Some(reply) = message.reply else {
+            return Ok(());
+        };
+        let Some(ack) = AckSubject::parse(&reply) else {
+            return Ok(());
+        };
+        // Not news: delivered again, or known from the previous consumer.
+        let news = self
+            .cursor
+            .reached()
+            .is_none_or(|r| ack.stream_sequence > r);
+        let now = Instant::now();
+        if news {
+            if !link.has_room(message.payload.len()) {
+                // The wait may be long, and the server would redeliver messages handed over.
+                self.send_acks(data);
+                data.flush()?;
+            }
+            let quiet = self.quiet_until.is_some();
+            self.hand_over(message.payload, ack.stream_sequence, quiet, link)?;
+            self.cursor.reach(ack.stream_sequence);
+            self.health.handed(now);
+        }
+        let ends = |until: u64| ack.stream_sequence >= until;
+        if self.quiet_until.is_some_and(ends) {
+            self.quiet_until = None;
+        }
+        let owe = |standing: &mut Standing| standing.acks.owe(reply, now);
+        if self.standing.as_mut().is_some_and(owe) {
+            self.send_acks(data);
+        }
+        Ok(())
+    }
+
+    /// Sends the queued acknowledgements. The server redelivers messages whose acknowledgements are
+    /// lost.
+    pub(super) fn send_acks(&mut self, data: &mut Data) {
+        let acks = self.standing.iter_mut().flat_map(|s| s.acks.take());
+        acks.for_each(|subject| data.answer(&subject));
+    }
+
+    /// The time to send the queued acknowledgements.
+    pub(super) fn acks_due(&self) -> Option<Instant> {
+        self.standing.as_ref().and_then(|s| s.acks.due())
+    }
+
+    fn hand_over(
+        &self,
+        payload: Vec<u8>,
+        sequence: u64,
+        quiet: bool,
+        link: &SourceLink,
+    ) -> Result<(), Stop> {
+        let message = BusMessage {
+            subject: Arc::clone(&self.subject),
+            pattern: None,
+            payload,
+            position: Some(self.cursor.position(sequence)),
+            place: Place::Outside,
+            received: link.now(),
+            quiet,
+        };
+        Ok(link.send(BusEvent::Message(message))?)
+    }
+
     /// Logs `what`, unless it was the last state logged.
     fn tell(&mut self, what: Told) {
         if self.told.replace(what) != Some(what) {
             what.log(&self.spec, &self.target);
         }
+    }
+}
+
+/// Answers flow control on the reply subject, and the heartbeat of a consumer that waits for an answer on the
+/// subject in the heartbeat. Consumers made by weirgate send neither; consumers of other clients may.
+fn answer_control(message: Delivery, data: &mut Data) {
+    if let Some(subject) = message.reply.or(message.stalled) {
+        data.answer(&subject);
     }
 }
