@@ -47,6 +47,8 @@ impl Clock {
 
     /// Reads the monotonic clock alone, as [`Now::mono_us`]: half the cost.
     pub fn mono_us(&self) -> u64 {
-        1_000_000 + self.origin.elapsed().as_micros() as u64
+        let passed = self.origin.elapsed();
+        // Without the 128 bits of `Duration::as_micros`.
+        (1 + passed.as_secs()) * 1_000_000 + u64::from(passed.subsec_micros())
     }
 }

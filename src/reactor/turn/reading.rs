@@ -74,7 +74,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Accepts, and reads the cheap clients. While such clients wait, accepting gets half of the time.
     pub(super) fn accept_and_read(&mut self, now: Now) {
         self.hub.renew_reading();
-        let began_us = self.clock.mono_us();
+        let began_us = now.mono_us;
         let readers = self.sockets.readable(Cost::Little) > 0;
         let share_us = if readers {
             READ_US_MAX / 2
