@@ -12,6 +12,7 @@ use crate::clock;
 use crate::fault::{Fault, Tried};
 use crate::fleet::{Kind, Link, connect};
 use crate::wire::handshake::{self, Answer};
+use crate::wire::parser::{FrameParser, Received, client_frame, opcode};
 
 /// Connects between two polls, so early clients do not wait for late clients.
 const CONNECTS_PER_TURN: usize = 64;
@@ -37,6 +38,7 @@ struct Caller {
     /// The request is written.
     has_asked: bool,
     head: Vec<u8>,
+    frames: FrameParser,
 }
 
 /// All clients, on a single thread with a shared poll.
@@ -207,18 +209,35 @@ impl Caller {
                     self.head.extend_from_slice(&scratch[..n]);
                     match handshake::answer(&self.head, None) {
                         Answer::Partial => {}
-                        Answer::Open { .. } => {
+                        Answer::Open { head_bytes, .. } => {
                             self.times.opened_us = clock::now_us();
-                            self.head = Vec::new();
+                            let head = std::mem::take(&mut self.head);
+                            answer_close(&mut self.frames, &head[head_bytes..], stream)?;
                         }
                         Answer::Refused(why) => return Err(io::Error::other(why)),
                     }
                 }
-                Ok(_) => {}
+                Ok(n) => answer_close(&mut self.frames, &scratch[..n], stream)?,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
     }
+}
+
+/// Reads frames, and answers a close frame as clients do: the server waits for the answer before the connection ends.
+fn answer_close(frames: &mut FrameParser, bytes: &[u8], stream: &mut Link) -> io::Result<()> {
+    let mut answer = None;
+    let fed = frames.feed(bytes, |received| {
+        if let Received::Control {
+            opcode: opcode::CLOSE,
+            payload,
+        } = received
+        {
+            answer = Some(client_frame(opcode::CLOSE, payload));
+        }
+    });
+    fed.map_err(io::Error::other)?;
+    answer.map_or(Ok(()), |answer| stream.write_all(&answer))
 }
