@@ -263,12 +263,13 @@ class Weirgate(Process):
     def __init__(self, subcommand="levels", *flags, nats=None, redis=None, env=None, files_max=None, output=None, under=()):
         self.port = free_port()
         settings = {name: str(self.port) for name in ("GATEWAY_PORT", "WS_PORT", "REDIS_WS_GATEWAY_PORT")}
+        # A test that starts a gateway again names the port itself.
+        named = [int(port) for port in map((env or {}).get, settings) if str(port).isdigit()]
+        self.listens_at = named[0] if named else self.port
         if redis is not None:
             settings["REDIS_URL"] = redis.url
         if nats is not None:
             settings["NATS_URL"] = nats.url
-        # A test that starts a gateway again names the port itself.
-        self.listens_at = next((int(env[name]) for name in settings if name.endswith("PORT") and name in (env or {})), self.port)
         super().__init__([*under, weirgate_binary(), subcommand, *flags], {**settings, **(env or {})}, files_max, output)
         self.http_url = f"http://127.0.0.1:{self.port}"
         self.ws_url = f"ws://127.0.0.1:{self.port}/ws/stream"
