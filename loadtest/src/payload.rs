@@ -10,7 +10,9 @@ pub(crate) const BYTES_MIN: usize = 128;
 pub(crate) struct Payload {
     bytes: usize,
     book: Book,
-    /// Number of new levels in each payload.
+    /// The share of new levels in each payload, 0 to 1.
+    share: f64,
+    /// Their number.
     changed: usize,
     is_trade: bool,
     text: String,
@@ -23,6 +25,7 @@ impl Payload {
         Self {
             bytes,
             book: Book::new(bytes - BYTES_MIN),
+            share: 0.0,
             changed: 0,
             is_trade: false,
             text: String::with_capacity(bytes),
@@ -31,6 +34,7 @@ impl Payload {
 
     /// Makes this share of the levels differ from the previous payload, 0 to 1.
     pub(crate) fn changing(mut self, share: f64) -> Self {
+        self.share = share;
         self.changed = (self.book.levels.len() as f64 * share).round() as usize;
         self
     }
@@ -39,6 +43,15 @@ impl Payload {
     pub(crate) fn of_trades(mut self) -> Self {
         self.is_trade = true;
         self
+    }
+
+    /// The same payloads in another size.
+    pub(crate) fn resized(&self, bytes: usize) -> Self {
+        let resized = Self {
+            is_trade: self.is_trade,
+            ..Self::new(bytes)
+        };
+        resized.changing(self.share)
     }
 
     /// The payload with this stamp.

@@ -107,8 +107,6 @@ const BURST_BYTES: usize = 64 * 1024;
 pub(crate) struct Publisher {
     outlet: Outlet,
     payload: Payload,
-    is_trade: bool,
-    changed: f64,
     /// See [`Self::waking_up`].
     wake_up_us: u64,
     /// Delay of each message after the intended time, microseconds.
@@ -121,8 +119,6 @@ impl Publisher {
         Ok(Self {
             outlet: Outlet::connect(url, subject)?,
             payload: Payload::new(bytes),
-            is_trade: false,
-            changed: 0.0,
             wake_up_us: 0,
             late: histogram(),
         })
@@ -130,7 +126,6 @@ impl Publisher {
 
     /// Makes this share of each payload differ from the previous payload.
     pub(crate) fn changing(mut self, share: f64) -> Self {
-        self.changed = share;
         self.payload = self.payload.changing(share);
         self
     }
@@ -144,17 +139,13 @@ impl Publisher {
 
     /// Makes every payload a trade.
     pub(crate) fn of_trades(mut self) -> Self {
-        self.is_trade = true;
         self.payload = self.payload.of_trades();
         self
     }
 
     /// Sets the payload size of later messages.
     pub(crate) fn resize(&mut self, bytes: usize) {
-        self.payload = Payload::new(bytes).changing(self.changed);
-        if self.is_trade {
-            self.payload = Payload::new(bytes).of_trades();
-        }
+        self.payload = self.payload.resized(bytes);
     }
 
     /// Takes the delays of messages since the last call, microseconds.

@@ -13,6 +13,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "rig")]
 
+import over_tls  # noqa: E402
 from checks import CHECKS, Bench  # noqa: E402
 from processes import weirgate_binary  # noqa: E402
 from the_clients import BUILT, CLIENTS, SOMETIMES  # noqa: E402
@@ -89,7 +90,7 @@ def main(names):
     if unknown := set(names) - known:
         sys.exit(f"no client {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
     chosen = [client for client in CLIENTS if not names or {client.name, client.language} & set(names)]
-    trust = Trust(pathlib.Path(os.environ["TMPDIR"])) if os.environ.get("OVER_TLS") == "1" else None
+    trust = Trust(pathlib.Path(os.environ["TMPDIR"])) if over_tls.is_on() else None
     for client in [client for client in chosen if trust and client.plain]:
         print(f"not over TLS: {client.name}: {client.plain}", flush=True)
         chosen.remove(client)

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import http.client
 import multiprocessing
-import os
 import pathlib
 import socket
 import sys
@@ -22,6 +21,7 @@ import time
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parents[1] / "rig")]
 
 import crowds
+import over_tls
 import tls_crowds
 from clients import FrameReader, client_frame, upgrade_request
 from measures import deployed_environment, resident_kib
@@ -37,7 +37,6 @@ WARM_UPS = 2
 GROWTH_MIB_MAX, LEFT_MAX = 64, 0.10
 ATTACKS = [crowds.Echo(), crowds.Bombs("levels", "/ws/stream"), crowds.Bombs("events", "/ws?device_id=a"), crowds.Pings(),
            crowds.Heads(), crowds.SlowBodies(), *tls_crowds.CROWDS]
-OVER_TLS = os.environ.get("OVER_TLS") == "1"
 PATHS = {"levels": "/ws/stream", "channels": "/ws", "events": "/ws?device_id=bystander"}
 
 
@@ -92,7 +91,7 @@ class Target:
 
     def __init__(self, crowd, stack):
         flags, self.authority, self.context = [], None, None
-        if OVER_TLS or crowd.needs_tls:
+        if over_tls.is_on() or crowd.needs_tls:
             folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="weirgate-hostile-")))
             authority = Authority(folder)
             self.authority, self.context, self.port = authority.ca, authority.context(), free_port()
