@@ -78,12 +78,14 @@ class Page:
 
 
 class Chromium(Page):
-    """A tab over DevTools. `requests` are all requested URLs; `problems` all errors and warnings."""
+    """A tab over DevTools. `requests` are all requested URLs; `problems` all errors and warnings; `key_exchanges` the
+    groups of all TLS connections that answered."""
     PROGRAMS, PACKAGE, PORT_FILE = ("chromium", "chromium-browser"), "chromium", "DevToolsActivePort"
 
     def __init__(self, link):
         super().__init__(link)
-        self.requests, self.problems, self.loaded, self.has_loaded = [], [], set(), asyncio.Event()
+        self.requests, self.problems, self.key_exchanges = [], [], set()
+        self.loaded, self.has_loaded = set(), asyncio.Event()
 
     @staticmethod
     def arguments(folder, hosts):
@@ -102,6 +104,8 @@ class Chromium(Page):
             self.has_loaded.set()
         elif method == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
+        elif method == "Network.responseReceived" and "securityDetails" in params["response"]:
+            self.key_exchanges.add(params["response"]["securityDetails"].get("keyExchangeGroup"))
         elif method == "Network.webSocketCreated":
             self.requests.append(params["url"])
         elif method == "Runtime.exceptionThrown":
