@@ -77,7 +77,7 @@ export class Channels extends Subscriber {
   }
 
   receive(message) {
-    const { type, seq, requestId = null, error, channel, channels, pattern, data, pos, recovered = {} } = message;
+    const { type, seq, requestId = null, error, channel, channels, pattern, data, pos, recovered = {}, why = {} } = message;
     this.hear(message);
     // The replaced gateway counts over all clients: the numbers show no losses of this client.
     if (this.#seq === 0) this.#counts = seq === 1;
@@ -97,6 +97,7 @@ export class Channels extends Subscriber {
     // After the timeout of the request.
     if (!request) this.granted(channels);
     // A response that grants nothing says nothing about the history.
-    this.acknowledged(type, message, pos, !channels.length || Object.values(recovered).includes(true));
+    const isRecovered = !channels.length || Object.values(recovered).includes(true);
+    this.acknowledged(type, message, pos, isRecovered, request?.message, Object.values(why));
   }
 }

@@ -4,6 +4,8 @@ export class Session extends Connection {
   // Whether the server still has to answer a position of this connection.
   isResuming = false;
 
+  // Whether the messages that come may be older than the position, until a status or response has a position.
+  #isPicturing = false;
   #pending = [];
   #made = 0;
 
@@ -20,13 +22,18 @@ export class Session extends Connection {
   }
 
   /** A position from before the answer would hide missed messages that still come. */
-  hear({ pos }) {
-    if (pos && !this.isResuming) this.options.since = pos;
+  hear({ type, pos }) {
+    if (!pos || this.isResuming) return;
+    this.#isPicturing &&= type === this.kind;
+    if (!this.#isPicturing) this.options.since = pos;
   }
 
   /** With `isRecovered` the missed messages follow, and have the next position. */
-  acknowledged(type, detail, pos, isRecovered) {
-    if (!this.isResuming && !isRecovered) this.options.since = pos;
+  acknowledged(type, detail, pos, isRecovered, { since, last } = {}, why = []) {
+    if (!this.isResuming && !isRecovered) {
+      this.#isPicturing = !pos && this.position && last && (!since || why.some((one) => one !== "off"));
+      if (!this.#isPicturing) this.options.since = pos;
+    }
     this.emit(type, detail);
   }
 
@@ -75,6 +82,7 @@ export class Session extends Connection {
 
   changed(status) {
     if (status === "open" || status === "stale") return;
+    this.#isPicturing = false;
     for (const request of this.#pending) {
       if (status === "closed") request.reject(this.end ?? new RequestError("closed"));
       else if (request.isBound || (request.isSent && !request.isSafe)) request.reject(new RequestError("lost", "connection lost before the answer"));

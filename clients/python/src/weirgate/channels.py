@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from .core import Gap, Renew, RequestError, Status
-from .sessions import Request
+from .sessions import Request, is_pictured
 from .subscriptions import SubscriberCore
 
 # A new token: asked for so long before the end of the old one, and after waits of this range.
@@ -147,7 +147,8 @@ class ChannelsCore(SubscriberCore):
             # After the timeout of the request.
             self.granted(channels)
         # A response that grants nothing says nothing about the history.
-        self.acknowledged(message.get("pos"), not channels or True in message.get("recovered", {}).values())
+        is_recovered = not channels or True in message.get("recovered", {}).values()
+        self.acknowledged(message.get("pos"), is_recovered, is_pictured(request, message.get("why", {}).values()))
 
     def _count_seq(self, seq: int) -> None:
         # The replaced gateway counts over all clients: the numbers show no losses of this client.

@@ -50,6 +50,9 @@ class SessionCore(Core):
         self._made = 0
         # Whether the server still has to answer a position of this connection.
         self._is_resuming = False
+        # Whether the newest messages of a name come, which may be older than the position, until the next status or response
+        # with a position.
+        self._is_picturing = False
 
     @property
     def position(self) -> str | None:
@@ -57,12 +60,20 @@ class SessionCore(Core):
 
     def hear(self, message: dict[str, Any]) -> None:
         """A position from before the answer would hide missed messages that still come."""
-        if (pos := message.get("pos")) and not self._is_resuming:
+        if not (pos := message.get("pos")) or self._is_resuming:
+            return
+        if message.get("type") != self.kind:
+            self._is_picturing = False
+        if not self._is_picturing:
             self.options.since = pos
 
-    def acknowledged(self, pos: str | None, is_recovered: bool | None) -> None:
-        """With `is_recovered` the missed messages follow, and have the next position."""
-        if not self._is_resuming and not is_recovered:
+    def acknowledged(self, pos: str | None, is_recovered: bool | None, is_pictured: bool = False) -> None:
+        """With `is_recovered` the missed messages follow, and have the next position; with `is_pictured` the newest
+        messages."""
+        if self._is_resuming or is_recovered:
+            return
+        self._is_picturing = is_pictured and pos is None and self.position is not None
+        if not self._is_picturing:
             self.options.since = pos
 
     def ask(self, now: float, make: Callable[[str], dict[str, Any]], *, is_safe: bool = True, is_quiet: bool = False,
@@ -107,6 +118,7 @@ class SessionCore(Core):
     def changed(self, status: Status) -> None:
         if status in ("open", "stale"):
             return
+        self._is_picturing = False
         for request in self._pending:
             if status == "closed":
                 self._settle(request, error=self.closed_error())
@@ -187,6 +199,12 @@ class DevicesCore(SessionCore):
             self._refuse_request(request, error["code"], error["message"], error.get("details"))
         elif request is not None:
             self._settle(request, data)
+
+
+def is_pictured(request: Request | None, why: Iterable[str | None]) -> bool:
+    """Whether the newest messages may follow the response, with these reasons against missed messages."""
+    asked = request.message if request is not None else {}
+    return "last" in asked and ("since" not in asked or any(one not in (None, "off") for one in why))
 
 
 def _identify(device_id: str | None, since: str | None = None) -> Callable[[str], dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from .core import Deliver, RequestError, Status
 from .options import Bus
-from .sessions import PROBE_MS, Request, SessionCore
+from .sessions import PROBE_MS, Request, SessionCore, is_pictured
 
 # A refusal by a limit passes.
 _LIMITED = re.compile(r"Max |Server limit |Cannot subscribe")
@@ -432,5 +432,5 @@ class TradesCore(SubscriberCore):
         if request is not None and is_asked and (action != "subscribe" or set(request.message["symbols"]) <= set(current)):
             self._settle(request, data or {"timestamp": timestamp})
         if action == "subscribe" and not interval:
-            self.acknowledged(message.get("pos"), data.get("recovered"))
+            self.acknowledged(message.get("pos"), data.get("recovered"), is_pictured(request, [data.get("why")]))
             self._emit("subscribed", data)
