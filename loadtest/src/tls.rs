@@ -32,7 +32,7 @@ fn client_config(ca_file: &Path) -> Result<Arc<ClientConfig>, Fault> {
         let added = roots.add(certificate);
         added.map_err(io::Error::other).tried(reading(ca_file))?;
     }
-    let mut provider = rustls::crypto::ring::default_provider();
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider
         .cipher_suites
         .sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
@@ -62,7 +62,7 @@ pub(crate) fn server_config() -> Result<Arc<ServerConfig>, Fault> {
     let chain = certificates(&chain_file)?;
     let key = PrivateKeyDer::from_pem_file(&key_file);
     let key = key.map_err(io::Error::other).tried(reading(&key_file))?;
-    let mut provider = rustls::crypto::ring::default_provider();
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider
         .cipher_suites
         .retain(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256);

@@ -6,12 +6,17 @@
 
 use std::fmt;
 
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+    VerificationAlgorithm,
+};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::crypto;
 use jsonwebtoken::{Algorithm as Signing, DecodingKey};
 use pkcs1::RsaPublicKey;
-use pkcs1::der::Decode;
+use pkcs1::der::asn1::UintRef;
+use pkcs1::der::{Decode, Encode};
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 use subtle::ConstantTimeEq;
 
@@ -21,12 +26,15 @@ use crate::wire::json::{JsonError, check_json};
 /// The most keys in a set.
 pub const KEYS_MAX: usize = 64;
 
-/// The most keys of an algorithm with the same key id, or without; all are tried, and an RSA
-/// signature takes 0.2 ms of the loop. For a token without a key id this is also the most keys tried.
+/// The most keys of an algorithm with the same key id, or without; all are tried, by the
+/// loop. For a token without a key id this is also the most keys tried.
 const KEYS_ALIKE_MAX: usize = 4;
 
 /// The smallest RSA key: smaller keys are breakable, and RFC 7518 §3.3 forbids them.
 const RSA_BITS_MIN: usize = 2048;
+
+/// The largest RSA key: the library checks no signature of a larger one.
+const RSA_BITS_MAX: usize = 8192;
 
 /// A key set is flat JSON: a list of objects with texts.
 const JWKS_DEPTH_MAX: usize = 16;
@@ -169,7 +177,7 @@ impl KeySet {
         let mut added = self.clone();
         for (block, number) in pem_blocks(text).zip(1..) {
             let (algorithm, key) = from_pem(block).ok_or(KeyError::Pem { number })?;
-            if algorithm == Algorithm::Rs256 && is_weak(modulus(&key).unwrap_or_default()) {
+            if algorithm == Algorithm::Rs256 && rsa_bits(&key) < RSA_BITS_MIN {
                 return Err(KeyError::Weak { number });
             }
             added.add(None, algorithm, key)?;
@@ -283,30 +291,41 @@ fn from_pem(block: &str) -> Option<(Algorithm, DecodingKey)> {
     works(algorithm, &key).then_some((algorithm, key))
 }
 
-/// Whether the key can check signatures. The crate takes any bytes for a key, and only use shows the
-/// fault. The crate must not get Ed25519 keys of another length at all.
+/// Whether the key can check signatures. The crate takes any bytes for a key, and with a broken one every
+/// signature is wrong.
 fn works(algorithm: Algorithm, key: &DecodingKey) -> bool {
-    let length_is_right = match algorithm {
-        Algorithm::EdDsa => key.try_get_as_bytes().is_ok_and(|bytes| bytes.len() == 32),
-        _ => true,
+    let Ok(bytes) = key.try_get_as_bytes() else {
+        return false;
     };
-    length_is_right && crypto::verify("", b"", key, algorithm.signing()).is_ok()
+    let (checks, size_is_right): (&'static dyn VerificationAlgorithm, bool) = match algorithm {
+        Algorithm::Rs256 => (&RSA_PKCS1_2048_8192_SHA256, rsa_bits(key) <= RSA_BITS_MAX),
+        Algorithm::Es256 => (&ECDSA_P256_SHA256_FIXED, true),
+        // More bytes could be a key in an envelope.
+        Algorithm::EdDsa => (&ED25519, bytes.len() == 32),
+        Algorithm::Hs256 => return false,
+    };
+    size_is_right && ParsedPublicKey::new(checks, bytes).is_ok()
 }
 
-/// The modulus of an RSA key from PEM: the crate keeps the key's DER (RFC 8017 §A.1.1).
-fn modulus(key: &DecodingKey) -> Option<&[u8]> {
-    let key = RsaPublicKey::from_der(key.try_get_as_bytes().ok()?).ok()?;
-    Some(key.modulus.as_bytes())
+/// Makes an RSA key of big-endian numbers (RFC 7518 §6.3.1), as from PEM.
+fn from_rsa(modulus: &[u8], exponent: &[u8]) -> Option<DecodingKey> {
+    let key = RsaPublicKey {
+        modulus: UintRef::new(modulus).ok()?,
+        public_exponent: UintRef::new(exponent).ok()?,
+    };
+    Some(DecodingKey::from_rsa_der(&key.to_der().ok()?))
 }
 
-/// Whether the modulus is below [`RSA_BITS_MIN`], counted from the highest set bit.
-fn is_weak(modulus: &[u8]) -> bool {
-    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
-    let [highest, rest @ ..] = &modulus[zeros..] else {
-        return true;
-    };
-    let bits = rest.len() * 8 + (u8::BITS - highest.leading_zeros()) as usize;
-    bits < RSA_BITS_MIN
+/// The bits of an RSA key's modulus, from the highest set bit; 0 for what is no RSA key. The crate keeps the
+/// key's DER (RFC 8017 §A.1.1).
+fn rsa_bits(key: &DecodingKey) -> usize {
+    let der = key.try_get_as_bytes().unwrap_or_default();
+    let modulus = RsaPublicKey::from_der(der).map(|key| key.modulus);
+    // Without leading zeros.
+    match modulus.as_ref().map(UintRef::as_bytes) {
+        Ok([highest, rest @ ..]) => rest.len() * 8 + (u8::BITS - highest.leading_zeros()) as usize,
+        _ => 0,
+    }
 }
 
 /// A key of a set; `None` for a key without a use here.
@@ -340,17 +359,21 @@ fn from_jwk(jwk: &Value, number: usize) -> ReadKey {
         return Ok(None);
     }
     let broken = KeyError::Jwk { number, kind };
+    // RFC 7517 §4.5: a text. A key of another kind of name would count as a key without a name, tried for every token.
+    if jwk.get("kid").is_some_and(|id| !id.is_str()) {
+        return Err(broken);
+    }
     let bytes = |name| {
         let text = member(name).ok_or_else(|| broken.clone())?;
         URL_SAFE_NO_PAD.decode(text).map_err(|_| broken.clone())
     };
     let key = match algorithm {
         Algorithm::Rs256 => {
-            let (modulus, exponent) = (bytes("n")?, bytes("e")?);
-            if is_weak(&modulus) {
+            let key = from_rsa(&bytes("n")?, &bytes("e")?).ok_or_else(|| broken.clone())?;
+            if rsa_bits(&key) < RSA_BITS_MIN {
                 return Err(KeyError::Weak { number });
             }
-            DecodingKey::from_rsa_raw_components(&modulus, &exponent)
+            key
         }
         Algorithm::Es256 => DecodingKey::from_ec_der(&[vec![4], bytes("x")?, bytes("y")?].concat()),
         _ => DecodingKey::from_ed_der(&bytes("x")?),

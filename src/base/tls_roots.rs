@@ -51,7 +51,7 @@ pub fn client_config(
 
 /// The cryptography of all TLS in the process.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// Makes the tickets of clients that come back; the key is replaced every six hours.
@@ -59,7 +59,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// The system has no random numbers.
 pub fn tickets() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
-    rustls::crypto::ring::Ticketer::new()
+    rustls::crypto::aws_lc_rs::Ticketer::new()
 }
 
 /// Returns all certificates of a PEM file, in order.

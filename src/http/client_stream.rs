@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 
-use crate::tls::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
+use crate::tls::{Holder, RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
 
 /// Bytes of the network for one read of a connection with TLS.
 const RAW_BYTES: usize = 16 * 1024;
@@ -24,8 +24,14 @@ impl ClientStream {
     ///
     /// # Errors
     /// The runtime cannot watch the socket.
-    pub(super) fn new(tcp: std::net::TcpStream, tls: Option<Box<TlsSession>>) -> io::Result<Self> {
+    pub(super) fn new(
+        tcp: std::net::TcpStream,
+        mut tls: Option<Box<TlsSession>>,
+    ) -> io::Result<Self> {
         let tcp = TcpStream::from_std(tcp)?;
+        if let Some(session) = &mut tls {
+            session.move_to(Holder::Http);
+        }
         Ok(Self { tcp, tls })
     }
 
@@ -62,6 +68,12 @@ impl ClientStream {
         self.tls.as_ref().is_some_and(|session| session.has_plain())
     }
 
+    /// Whether the client has begun a record of TLS.
+    pub(super) fn has_begun_record(&self) -> bool {
+        let session = self.tls.as_ref();
+        session.is_some_and(|session| session.has_begun_record())
+    }
+
     /// Waits for bytes from the network.
     pub(super) async fn readable(&self) -> io::Result<()> {
         self.tcp.readable().await
@@ -87,6 +99,15 @@ impl ClientStream {
     }
 }
 
+/// Ends a connection that waits with bytes of TLS, while those of all clients hold too many.
+fn bound(session: &mut TlsSession) -> io::Result<()> {
+    if session.holds_too_much() {
+        session.give_up();
+        return Err(io::Error::other("the TLS of all clients holds too much"));
+    }
+    Ok(())
+}
+
 impl AsyncRead for ClientStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -104,15 +125,19 @@ impl AsyncRead for ClientStream {
         }
         let mut raw = [0; RAW_BYTES];
         while !session.has_ended() {
-            ready!(tcp.poll_read_ready(cx))?;
+            let Poll::Ready(ready) = tcp.poll_read_ready(cx) else {
+                bound(session)?;
+                return Poll::Pending;
+            };
+            ready?;
             let read = match tcp.try_read(&mut raw) {
                 Ok(0) => break,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 read => read?,
             };
             let opened = session.open(&mut raw[..read], buf.initialize_unfilled());
-            // The rest goes out with the next write.
-            session.send_kept(|bytes| tcp.try_write(bytes))?;
+            // The rest goes out with the next write, which also shows a broken connection.
+            let _ = session.send_kept(|bytes| tcp.try_write(bytes));
             let bytes = opened?;
             buf.advance(bytes);
             if bytes > 0 {
@@ -142,6 +167,7 @@ impl AsyncWrite for ClientStream {
         let sealed = session.seal(part, &mut records)?;
         session.keep(&records[..sealed]);
         session.send_kept(|bytes| tcp.try_write(bytes))?;
+        bound(session)?;
         Poll::Ready(Ok(part.len()))
     }
 
@@ -174,5 +200,41 @@ impl AsyncWrite for ClientStream {
         }
         ready!(self.poll_kept(cx))?;
         Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::net::{Shutdown, TcpListener, TcpStream as Peer};
+
+    use tokio::runtime;
+
+    use super::*;
+    use crate::tls::session_tests::{VERSIONS, greeted, sent};
+
+    #[test]
+    fn the_last_request_of_a_client_that_takes_no_more_arrives() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let addr = listener.local_addr().expect("its address");
+        let mut peer = Peer::connect(addr).expect("connected");
+        let (stream, _) = listener.accept().expect("accepted");
+        stream.set_nonblocking(true).expect("nonblocking");
+        stream.shutdown(Shutdown::Write).expect("ended");
+        let (mut tls, mut session) = greeted(VERSIONS[0]);
+        session.keep(b"a record that cannot be sent");
+        tls.writer().write_all(b"bye").expect("a record");
+        peer.write_all(&sent(&mut tls)).expect("sent");
+        let runtime = runtime::Builder::new_current_thread().enable_io().build();
+        runtime.expect("a runtime").block_on(async {
+            let mut stream = ClientStream::new(stream, Some(Box::new(session))).expect("taken");
+            let mut bytes = [0; 100];
+            let mut buf = ReadBuf::new(&mut bytes);
+            poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut buf))
+                .await
+                .expect("a request");
+            assert_eq!(buf.filled(), b"bye");
+        });
     }
 }

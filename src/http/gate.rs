@@ -264,6 +264,10 @@ impl Gate {
         let outcome = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
         let n = buf.filled().len();
         self.read.truncate(len + n);
+        // Until its end a record shows nothing of a head.
+        let awaits_head = matches!(self.next, Next::Head(_)) && self.read.is_empty();
+        let has_begun = awaits_head && self.stream.has_begun_record();
+        self.clock.record_begun(has_begun);
         // An idle connection keeps no buffer, and no connection keeps a large buffer that was needed once.
         if self.read.is_empty() {
             self.read = Vec::new();

@@ -80,6 +80,8 @@ pub(super) struct ConnectionClock {
     awaits_body: Cell<bool>,
     awaits_room: Cell<bool>,
     since: Cell<Instant>,
+    /// The begin of a record of TLS without a byte of a head yet.
+    record_since: Cell<Option<Instant>>,
     head_timeout: Duration,
     idle_timeout: Duration,
     /// Set at the end of each head.
@@ -111,6 +113,7 @@ impl ConnectionClock {
             awaits_body: Cell::new(false),
             awaits_room: Cell::new(false),
             since: Cell::new(Instant::now()),
+            record_since: Cell::new(None),
             head_timeout,
             idle_timeout,
             first_head,
@@ -131,6 +134,14 @@ impl ConnectionClock {
         if let Some(first_head) = &self.first_head {
             first_head.0.set(true);
         }
+    }
+
+    /// Records whether a record of TLS has begun from which no byte of a head came yet: the record has the time of
+    /// a head.
+    pub(super) fn record_begun(&self, has_begun: bool) {
+        let since = self.record_since.get().filter(|_| has_begun);
+        let since = since.or_else(|| has_begun.then(Instant::now));
+        self.record_since.set(since);
     }
 
     /// Records that the body was read, or that the reader must wait.
@@ -168,8 +179,9 @@ impl ConnectionClock {
 
     /// The deadline of the client; `None` while nothing is expected from the client.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        if self.in_head.get() {
-            return Some(self.since.get() + self.head_timeout);
+        let begun = self.in_head.get().then(|| self.since.get());
+        if let Some(since) = begun.or_else(|| self.record_since.get()) {
+            return Some(since + self.head_timeout);
         }
         let awaited = !self.is_working() || self.awaits_body.get() || self.awaits_room.get();
         awaited.then(|| self.since.get() + self.idle_timeout)

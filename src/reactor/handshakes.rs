@@ -24,7 +24,7 @@ use crate::admission::ClientAddr;
 use crate::base::{Clock, Wake};
 use crate::hub::{CloseReason, Secured, SessionKey};
 use crate::telemetry::Durations;
-use crate::tls::{ServerTlsInForce, TlsSession};
+use crate::tls::{HeldBytes, ServerTlsInForce, TlsSession};
 
 use worker::{WAKER, Worker};
 
@@ -121,13 +121,15 @@ pub struct Handshakes {
 }
 
 impl Handshakes {
-    /// Starts the thread; `tls` is `None` for headers of proxies alone. `wake` wakes the loop.
+    /// Starts the thread; `tls` is `None` for headers of proxies alone. The sessions count in `held`. `wake` wakes
+    /// the loop.
     ///
     /// # Errors
     /// The system refuses a descriptor or a thread.
     pub fn start(
         tls: Option<ServerTlsInForce>,
         limits: HandshakeLimits,
+        held: &Arc<HeldBytes>,
         clock: Clock,
         wake: &Wake,
         counts: &Arc<HandshakeCounts>,
@@ -145,6 +147,7 @@ impl Handshakes {
             the_loop: wake.clone(),
             counts: Arc::clone(counts),
             clock,
+            held: Arc::clone(held),
             sockets: worker::Sockets::new(limits),
         };
         thread::Builder::new()

@@ -10,6 +10,7 @@ use crate::base::{TakenBytes, Wake};
 use crate::http::{Handover, HttpHandle, WayBack};
 use crate::hub::{DrainPlan, Feed, Gateway};
 use crate::telemetry::Telemetry;
+use crate::tls::HeldBytes;
 
 /// Limits of a turn, so that each kind of work comes to its turn.
 #[derive(Clone, Debug)]
@@ -38,8 +39,8 @@ pub struct ReactorSettings {
     /// The longest time after the start for which clients wait at the ports until the feed has caught up; 0:
     /// none.
     pub accept_wait_us: u64,
-    /// Bytes that the TLS of all clients may hold; beyond, those clients end whose bytes stand still.
-    pub tls_held_bytes_max: usize,
+    /// The bytes in the TLS of all clients; beyond the limit, clients with bytes at a standstill end.
+    pub tls_held: Arc<HeldBytes>,
 }
 
 /// The channels and handles that connect the loop with other threads.

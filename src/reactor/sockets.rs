@@ -6,6 +6,7 @@ mod tls;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write as _};
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Event;
@@ -19,7 +20,7 @@ use super::unread::{End, READABLE, Unread};
 use crate::admission::{ClientAddr, FairQueue};
 use crate::base::Clock;
 use crate::hub::{SessionKey, Transmit, Write, room};
-use crate::tls::TlsSession;
+use crate::tls::{HeldBytes, Holder, TlsSession};
 
 #[derive(Debug)]
 struct Socket {
@@ -107,8 +108,7 @@ pub(super) struct Sockets {
     readable: Readable,
     joined: Joined,
     tls: tls::Buffers,
-    /// The bytes that the TLS of all sockets holds.
-    held_bytes: usize,
+    tls_held: Arc<HeldBytes>,
     clock: Clock,
     first_write_us: Option<u64>,
     /// The end of a flush, microseconds of the monotonic clock.
@@ -116,14 +116,14 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn new(registry: Registry, clock: Clock) -> Self {
+    pub(super) fn new(registry: Registry, clock: Clock, tls_held: Arc<HeldBytes>) -> Self {
         Self {
             registry,
             slots: Vec::new(),
             readable: Readable::default(),
             joined: Joined::default(),
             tls: tls::Buffers::default(),
-            held_bytes: 0,
+            tls_held,
             clock,
             first_write_us: None,
             flush_until_us: 0,
@@ -146,12 +146,15 @@ impl Sockets {
         &mut self,
         key: SessionKey,
         mut stream: TcpStream,
-        tls: Option<Box<TlsSession>>,
+        mut tls: Option<Box<TlsSession>>,
     ) -> io::Result<()> {
         self.registry.register(&mut stream, token(key), READABLE)?;
         let slot = key.slot as usize;
         if self.slots.len() <= slot {
             self.slots.resize_with(slot + 1, || None);
+        }
+        if let Some(session) = &mut tls {
+            session.move_to(Holder::Loop);
         }
         self.slots[slot] = Some(Socket {
             generation: key.generation,
@@ -166,6 +169,7 @@ impl Sockets {
             end: None,
             asks_for_room: false,
         });
+        self.stepped(key);
         Ok(())
     }
 
@@ -268,32 +272,30 @@ impl Sockets {
         if socket.tls.as_ref().is_some_and(|tls| tls.has_kept()) {
             self.ask_for_room(key)?;
         }
-        self.count_held(key);
+        self.stepped(key);
         read
     }
 
-    /// Counts the bytes that the TLS of a socket holds, after each of its steps.
-    fn count_held(&mut self, key: SessionKey) {
+    /// After each step of a socket's TLS: counts the bytes that the TLS holds, and ends the sending side once the
+    /// last kept record is out, with whichever step.
+    fn stepped(&mut self, key: SessionKey) {
         let Some(socket) = socket_of(&mut self.slots, key) else {
             return;
         };
         if let Some(session) = &socket.tls {
-            let before = socket.held.bytes;
             socket.held.count(session.held_bytes(), &self.clock);
-            self.held_bytes = self.held_bytes + socket.held.bytes - before;
+            if socket.ends && !session.has_kept() {
+                socket.ends = false;
+                let _ = socket.stream.shutdown(Shutdown::Write);
+            }
         }
     }
 
-    /// The bytes that the TLS of all sockets holds: unfinished records of clients, and records that the kernel
-    /// does not take.
-    pub(super) fn tls_held_bytes(&self) -> usize {
-        self.held_bytes
-    }
-
-    /// Returns the sockets to end so that the TLS of the others holds at most so many bytes: those whose bytes
+    /// Returns the sockets to end so that the TLS of all clients holds no more than its limit: those whose bytes
     /// have stood still the longest.
-    pub(super) fn over_held(&self, bytes_max: usize) -> Vec<SessionKey> {
-        if self.held_bytes <= bytes_max {
+    pub(super) fn over_held(&self) -> Vec<SessionKey> {
+        let excess = self.tls_held.excess(Holder::Loop);
+        if excess == 0 {
             return Vec::new();
         }
         let slots = self.slots.iter().zip(0..);
@@ -302,7 +304,7 @@ impl Sockets {
             let generation = socket.generation;
             Some((socket.held, SessionKey { slot, generation }))
         });
-        tls::oldest(holders.collect(), self.held_bytes - bytes_max)
+        tls::oldest(holders.collect(), excess)
     }
 
     /// Whether the socket has a pending error, such as a reset behind the end of the peer's side.
@@ -320,12 +322,12 @@ impl Sockets {
             session.keep_close_notify();
             let stream = &mut socket.stream;
             let _ = session.send_kept(|bytes| stream.write(bytes));
+            socket.ends = true;
             if session.has_kept() {
-                socket.ends = true;
                 let _ = self.ask_for_room(key);
-                self.count_held(key);
-                return;
             }
+            self.stepped(key);
+            return;
         }
         let _ = socket.stream.shutdown(Shutdown::Write);
     }
@@ -362,9 +364,7 @@ impl Sockets {
         self.stream(key)?;
         let socket = self.slots[key.slot as usize].take();
         room::trim(&mut self.slots, Option::is_none);
-        let socket = socket?;
-        self.held_bytes -= socket.held.bytes;
-        Some((socket.stream, socket.tls))
+        socket.map(|socket| (socket.stream, socket.tls))
     }
 
     fn write(&mut self, key: SessionKey, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -373,13 +373,11 @@ impl Sockets {
         if let Some(session) = &mut socket.tls {
             let (stream, was_full) = (&mut socket.stream, socket.was_full);
             let sealed = self.tls.write(stream, session, slices, was_full)?;
-            let had_held = std::mem::replace(&mut socket.was_full, sealed.is_full);
+            socket.was_full = sealed.is_full;
             if sealed.is_full {
                 self.ask_for_room(key)?;
             }
-            if sealed.is_full || had_held {
-                self.count_held(key);
-            }
+            self.stepped(key);
             return match sealed.taken {
                 0 => Err(io::ErrorKind::WouldBlock.into()),
                 taken => Ok(taken),
@@ -413,10 +411,7 @@ impl Sockets {
             // A broken connection shows itself at the next read or write.
             let sent = session.send_kept(|bytes| stream.write(bytes)).unwrap_or(0);
             let is_left = session.has_kept();
-            if !is_left && socket.ends {
-                let _ = stream.shutdown(Shutdown::Write);
-            }
-            self.count_held(key);
+            self.stepped(key);
             if is_left {
                 return if sent > 0 { Room::Moved } else { Room::Full };
             }
@@ -489,3 +484,6 @@ impl Transmit for Sockets {
         self.clock.mono_us() < self.flush_until_us
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ mod survey;
 
 use std::hint;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Event;
@@ -138,7 +139,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             wake,
             signals,
             listeners,
-            sockets: Sockets::new(registry, clock),
+            sockets: Sockets::new(registry, clock, Arc::clone(&settings.tls_held)),
             hub,
             feed,
             seams,
@@ -324,8 +325,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Ends clients whose TLS holds bytes, while that of all clients holds too many.
     fn relieve(&mut self) {
-        let bytes_max = self.settings.tls_held_bytes_max;
-        for key in self.sockets.over_held(bytes_max) {
+        for key in self.sockets.over_held() {
             let now = self.clock.now();
             self.hub
                 .handle_failed(now, key, CloseReason::TlsMemory, true);
@@ -340,7 +340,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             bus_queue_messages_max: self.seams.bus.capacity().unwrap_or(0),
             bus_queue_bytes: self.seams.bus_bytes.held(),
             bus_queue_bytes_max: self.seams.bus_bytes.max(),
-            tls_held_bytes: self.sockets.tls_held_bytes(),
+            tls_held_bytes: self.settings.tls_held.all(),
         };
         if !self.hub.is_flushing() {
             // Messages of this turn that no client took.

@@ -142,7 +142,7 @@ pub struct ServerTls {
 
 impl ServerTls {
     /// Reads the files. `tickets` makes and reads the tickets of returning clients: the same for all
-    /// configurations of a process, so a new certificate ends no resumption.
+    /// configurations of a process, so a new certificate ends no resumption. Not used with `client_ca`.
     ///
     /// # Errors
     /// A file is missing or has other content, or a key belongs to another certificate.
@@ -185,8 +185,13 @@ impl ServerTls {
         config.alpn_protocols = vec![HTTP_1_1.to_vec()];
         // Tickets alone: the server keeps nothing for gone clients.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = tickets;
-        config.send_tls13_tickets = TICKETS;
+        config.send_tls13_tickets = 0;
+        // A resumption checks no certificate: with a ticket, and with the tickets of later resumptions, a client
+        // would get in after its certificate has expired or its authority has been removed.
+        if files.client_ca.is_none() {
+            config.ticketer = tickets;
+            config.send_tls13_tickets = TICKETS;
+        }
         Ok(Self {
             config: Arc::new(config),
             facts,

@@ -3,6 +3,7 @@
 //! | file | has |
 //! | --- | --- |
 //! | `certificates` | certificates and keys of PEM files, their facts, and the choice by the client's name for the server |
+//! | `held` | the held bytes of the sessions of all clients, and their limit |
 //! | `own` | the client side of a process that connects to itself |
 //! | `session` | one connection: the handshake, records to plain bytes, plain bytes to records |
 //!
@@ -10,6 +11,7 @@
 //! Cryptography, records and the rules of the protocol are rustls's.
 
 mod certificates;
+mod held;
 mod own;
 mod session;
 
@@ -17,5 +19,8 @@ pub use self::certificates::{
     CertificateError, CertificateFacts, CertificateFiles, ENDS_SOON_S, ENDS_VERY_SOON_S,
     OldestVersion, ServerTls, ServerTlsFiles, ServerTlsInForce,
 };
+pub use self::held::{HeldBytes, Holder};
 pub use self::own::{greet_itself, of_own_certificate};
+#[cfg(test)]
+pub(crate) use self::session::tests as session_tests;
 pub use self::session::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};

@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::certificates::{CertificateFacts, ServerTls};
+use super::held::HeldBytes;
 use super::session::TlsSession;
 use crate::base::tls_roots::{certificates, provider};
 
@@ -54,7 +55,8 @@ pub fn greet_itself(
     let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
     let library = |error: Error| error.to_string();
     let mut client = ClientConnection::new(config, name).map_err(library)?;
-    let mut server = TlsSession::new(Arc::clone(&tls.config)).map_err(library)?;
+    let held = HeldBytes::new(usize::MAX);
+    let mut server = TlsSession::new(Arc::clone(&tls.config), &held).map_err(library)?;
     while client.is_handshaking() {
         let mut to_server = Vec::new();
         while client.wants_write() {

@@ -15,6 +15,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 
 use super::certificates::client_name;
+use super::held::{HeldBytes, Holder, Share};
 
 /// The most plain bytes in a record (RFC 8446 §5.1).
 pub const RECORD_BYTES_MAX: usize = 16 * 1024;
@@ -48,6 +49,8 @@ pub struct TlsSession {
     /// The client broke the protocol. The library is not asked again: it may refer to a part of a message
     /// whose bytes are gone, and panics at such a call.
     has_failed: bool,
+    /// The count of the bytes above.
+    share: Share,
 }
 
 impl std::fmt::Debug for TlsSession {
@@ -77,11 +80,11 @@ impl Plain<'_> {
 }
 
 impl TlsSession {
-    /// A session before its first byte.
+    /// A session before its first byte, whose bytes count in `held`.
     ///
     /// # Errors
     /// The configuration cannot be used.
-    pub fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+    pub fn new(config: Arc<ServerConfig>, held: &Arc<HeldBytes>) -> Result<Self, rustls::Error> {
         Ok(Self {
             connection: UnbufferedServerConnection::new(config)?,
             incoming: Vec::new(),
@@ -89,6 +92,7 @@ impl TlsSession {
             kept: Vec::new(),
             has_ended: false,
             has_failed: false,
+            share: Share::new(held),
         })
     }
 
@@ -127,6 +131,7 @@ impl TlsSession {
         }
         let opened = self.open_more(raw, into);
         self.has_failed = opened.is_err();
+        self.count();
         opened
     }
 
@@ -240,6 +245,7 @@ impl TlsSession {
         if self.plain.is_empty() {
             self.plain = Vec::new();
         }
+        self.count();
         n
     }
 
@@ -277,9 +283,39 @@ impl TlsSession {
         self.incoming.len() + self.plain.len() + self.kept.len()
     }
 
+    #[inline]
+    fn count(&mut self) {
+        self.share.set(self.held_bytes());
+    }
+
+    /// Counts the held bytes for another thread.
+    pub fn move_to(&mut self, holder: Holder) {
+        self.share.move_to(holder);
+    }
+
+    /// Whether bytes are held while all sessions hold too many, most of them on this thread.
+    pub fn holds_too_much(&self) -> bool {
+        self.share.is_too_much()
+    }
+
+    /// Ends the session without a word, and frees the held bytes.
+    pub fn give_up(&mut self) {
+        self.has_failed = true;
+        for held in [&mut self.incoming, &mut self.plain, &mut self.kept] {
+            *held = Vec::new();
+        }
+        self.count();
+    }
+
+    /// Whether the client has begun a record.
+    pub fn has_begun_record(&self) -> bool {
+        !self.incoming.is_empty()
+    }
+
     /// Keeps the rest of sealed records.
     pub fn keep(&mut self, records: &[u8]) {
         self.kept.extend_from_slice(records);
+        self.count();
     }
 
     /// Keeps the alert `close_notify`: nothing follows the alert (RFC 8446 §6.1). Nothing if the client broke
@@ -293,7 +329,7 @@ impl TlsSession {
             let mut room = [0; ROOM_BYTES];
             // Without room for the alert the connection ends silently.
             let n = traffic.queue_close_notify(&mut room).unwrap_or(0);
-            self.kept.extend_from_slice(&room[..n]);
+            self.keep(&room[..n]);
         }
     }
 
@@ -323,6 +359,7 @@ impl TlsSession {
         } else {
             self.kept.drain(..sent);
         }
+        self.count();
         outcome
     }
 }
@@ -359,4 +396,4 @@ fn exhausted(error: EncryptError) -> io::Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -67,6 +67,7 @@ async def test_chromium(feed, authority, local_certificate):
             socket.onmessage = ({{ data }}) => got.push(data) === {raw_feeds.COUNT} && done(got);
             socket.onerror = () => done([]);
         }})"""), 60)
+        assert page.key_exchanges == {"X25519MLKEM768"}, "what Chromium prefers"
     assert len(got) == raw_feeds.COUNT and all(json.loads(text) for text in got)
     with contextlib.suppress(AssertionError):
         async with open_page(f"https://127.0.0.1:{feed}/"):

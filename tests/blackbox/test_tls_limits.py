@@ -2,6 +2,7 @@
 import asyncio
 import signal
 import socket
+import time
 
 import websockets
 from clients import upgrade_request
@@ -40,6 +41,23 @@ async def test_an_address_that_begins_handshakes_delays_no_other(start_tls, auth
     for _ in range(5):
         assert get(weirgate.tls_port, "/health", authority.context())[0] == 200
     assert open_handshakes(weirgate) == (3, 47)
+    for stranger in strangers:
+        stranger.close()
+    await until(lambda: open_handshakes(weirgate) == (0, 0), 20, "none left")
+
+
+async def test_silent_clients_of_a_few_addresses_give_way(start_tls, authority):
+    weirgate = start_tls("demo", "--tls-handshakes-max", "8", "--tls-handshakes-per-ip-max", "4", "--handshake-timeout-ms", "60000")
+    weirgate.wait_ready()
+    [slow] = silent(weirgate, 1, "127.0.0.2")
+    strangers = silent(weirgate, 8, "127.0.0.3") + silent(weirgate, 8, "127.0.0.4")
+    await until(lambda: open_handshakes(weirgate) == (8, 9), 20, "all places are taken")
+    for _ in range(3):
+        began = time.monotonic()
+        assert (await asyncio.to_thread(get, weirgate.tls_port, "/health", authority.context()))[0] == 200
+        assert time.monotonic() - began < 5, "one of the address with the most gives way"
+    greeted = await asyncio.to_thread(MemoryClient.on(slow, authority.context()).greet)
+    greeted.close()
     for stranger in strangers:
         stranger.close()
     await until(lambda: open_handshakes(weirgate) == (0, 0), 20, "none left")
@@ -101,3 +119,50 @@ async def test_what_tls_holds_for_clients_that_do_not_read_is_bounded(start_tls,
         client.close()
     await reader.close()
     await until(lambda: scrape(weirgate).sum("weirgate_tls_held_bytes") == 0, 20, "nothing is left")
+
+
+def held(weirgate):
+    return scrape(weirgate).sum("weirgate_tls_held_bytes")
+
+
+async def test_unfinished_records_of_plain_http_are_bounded_and_have_the_time_of_a_head(start_tls, authority):
+    weirgate = start_tls("demo", "--tls-held-bytes-max", "200000").wait_ready()
+
+    def asked_and_begun():
+        client = MemoryClient(weirgate.tls_port, authority.context()).greet()
+        client.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        client.read_until(b"}")
+        client.tls.write(b"x" * 16_000)
+        client.socket.sendall(client.outgoing.read()[:-1])
+        return client
+    clients = [await asyncio.to_thread(asked_and_begun) for _ in range(30)]
+
+    def has_ended(client):
+        client.socket.setblocking(False)
+        try:
+            return client.socket.recv(1) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+    await until(lambda: sum(map(has_ended, clients)) >= 18, 5, "those over the limit are gone")
+    await until(lambda: 150_000 < held(weirgate) <= 200_000, 5, "the others count")
+    assert get(weirgate.tls_port, "/health", authority.context())[0] == 200, "whole requests have no part in this"
+    await until(lambda: all(map(has_ended, clients)), 20, "the others have the time of a head, not that of an idle connection")
+    await until(lambda: held(weirgate) == 0, 5, "nothing is left")
+    for client in clients:
+        client.close()
+
+
+async def test_bytes_of_handshakes_under_way_are_bounded_with_the_others(start_tls, authority):
+    weirgate = start_tls("demo", "--tls-held-bytes-max", "70000").wait_ready()
+    clients = silent(weirgate, 10)
+    for client in clients:
+        # The header of a record of 12,000 bytes, and of a first message of them.
+        client.sendall(bytes.fromhex("1603012ee0 01002edc".replace(" ", "")) + b"\3\3" + bytes(9_000))
+    await until(lambda: scrape(weirgate).sum("weirgate_client_closes_total", reason="tls_memory") >= 3, 20, "some were dropped")
+    await until(lambda: 50_000 < held(weirgate) <= 70_000, 20, "the others count")
+    assert get(weirgate.tls_port, "/health", authority.context())[0] == 200
+    for client in clients:
+        client.close()
+    await until(lambda: held(weirgate) == 0, 20, "nothing is left")

@@ -65,7 +65,7 @@ impl Made {
         let mut roots = RootCertStore::empty();
         let certificate = CertificateDer::from_pem_file(self.certificate()).unwrap();
         roots.add(certificate).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[version])
             .unwrap()

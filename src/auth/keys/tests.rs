@@ -105,6 +105,7 @@ fn what_is_no_good_public_key_is_told() {
 
 #[test]
 fn a_set_is_read_for_what_it_is_good_for() {
+    let huge = format!("\"thod7jo3{}", "A".repeat(1_100));
     for (from, to, error) in [
         (
             "\"AQAB\"",
@@ -136,6 +137,22 @@ fn a_set_is_read_for_what_it_is_good_for() {
             KeyError::Jwk {
                 number: 3,
                 kind: "OKP",
+            },
+        ),
+        (
+            "\"AQAB\"",
+            "\"AQAC\"",
+            KeyError::Jwk {
+                number: 1,
+                kind: "RSA",
+            },
+        ),
+        (
+            "\"thod7jo3",
+            &huge,
+            KeyError::Jwk {
+                number: 1,
+                kind: "RSA",
             },
         ),
         ("\"keys\"", "\"kezs\"", KeyError::NoSet),
@@ -270,7 +287,8 @@ const ED_JWK: &str =
 fn a_broken_key_of_a_foreign_set_does_not_withhold_the_others() {
     let weak = r#"{"kty":"RSA","n":"AQAB","e":"AQAB","kid":"weak"}"#;
     let no_curve_point = r#"{"kty":"EC","crv":"P-256","kid":"no","x":1}"#;
-    let set = format!(r#"{{"keys":[{weak},{ED_JWK},{no_curve_point}]}}"#);
+    let no_text = ED_JWK.replace('{', r#"{"kid":7,"#);
+    let set = format!(r#"{{"keys":[{weak},{ED_JWK},{no_curve_point},{no_text}]}}"#);
     assert!(matches!(jwks(&set), Err(KeyError::Weak { number: 1 })));
     let foreign = |text: &str| {
         let mut keys = KeySet::default();
@@ -281,6 +299,9 @@ fn a_broken_key_of_a_foreign_set_does_not_withhold_the_others() {
         foreign(&format!(r#"{{"keys":[{weak}]}}"#)),
         Err(KeyError::NoUsableKey)
     );
+    let alone = format!(r#"{{"keys":[{no_text}]}}"#);
+    assert_eq!(foreign(&alone), Err(KeyError::NoUsableKey));
+    assert!(matches!(jwks(&alone), Err(KeyError::Jwk { number: 1, .. })));
     assert_eq!(foreign(r#"{"keys":[]}"#), Err(KeyError::NoUsableKey));
     assert_eq!(foreign("{}"), Err(KeyError::NoSet));
     assert!(matches!(foreign("<html>"), Err(KeyError::Json(_))));

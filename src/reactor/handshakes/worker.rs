@@ -1,6 +1,7 @@
 //! The thread: sockets whose header is awaited, sockets that wait for their turn, handshakes under way.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,16 +15,23 @@ use rustls::HandshakeKind;
 
 use super::proxied::{Beginning, take_header};
 use super::{Entered, HandshakeCounts, HandshakeLimits, Job, Outcome, secured};
-use crate::admission::{AddressLimits, AddressPlace, Addresses, ClientAddr, FairQueue, Peer};
+use crate::admission::{ClientAddr, FairQueue, Peer, address_group};
 use crate::base::{Clock, Wake};
 use crate::hub::{CloseReason, SessionKey};
 use crate::reactor::listeners::Accepted;
-use crate::tls::{ServerTlsInForce, TlsSession};
+use crate::tls::{HeldBytes, ServerTlsInForce, TlsSession};
 
 pub(super) const WAKER: Token = Token(usize::MAX);
 
 /// Steps of handshakes between two looks at the poll, so that new clients join their turn.
 const STEPS: usize = 16;
+
+/// The time of a handshake for itself while clients of other addresses wait: enough for a client far away, and
+/// little of the time of those clients.
+const UNDISTURBED_US: u64 = 1_000_000;
+
+/// The wait for the next look at the ages of handshakes, while clients wait.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Bytes of one read: a client's first message has 300 to 2,000 bytes.
 const READ_BYTES: usize = 16 * 1024;
@@ -50,8 +58,13 @@ struct Handshake {
     session: Box<TlsSession>,
     /// The time of all steps so far.
     took_us: u64,
-    /// A place among the handshakes of the address.
-    _place: Option<AddressPlace>,
+}
+
+/// A handshake under way.
+#[derive(Clone, Copy)]
+struct Place {
+    key: SessionKey,
+    began_us: u64,
 }
 
 /// The outcome of a step.
@@ -67,28 +80,25 @@ enum Step {
 /// The sockets of the thread.
 pub(super) struct Sockets {
     all: HashMap<SessionKey, Socket, RandomState>,
-    addresses: Addresses,
+    /// The handshakes under way by address, oldest first; no address without a handshake.
+    places: HashMap<ClientAddr, VecDeque<Place>, RandomState>,
     /// Sockets whose handshake has not begun.
     waiting: FairQueue<SessionKey>,
     /// Sockets with a handshake under way that may hold bytes.
     ready: FairQueue<SessionKey>,
     under_way: usize,
-    under_way_max: usize,
+    limits: HandshakeLimits,
 }
 
 impl Sockets {
     pub(super) fn new(limits: HandshakeLimits) -> Self {
-        let of_address = AddressLimits {
-            connections_max: Some(limits.per_ip_max),
-            ..AddressLimits::default()
-        };
         Self {
             all: HashMap::default(),
-            addresses: Addresses::new(of_address),
+            places: HashMap::default(),
             waiting: FairQueue::default(),
             ready: FairQueue::default(),
             under_way: 0,
-            under_way_max: limits.under_way_max,
+            limits,
         }
     }
 
@@ -103,30 +113,64 @@ impl Sockets {
         self.waiting.push(client, key);
     }
 
-    /// The next socket whose handshake may begin, with its place among those of its address.
-    fn next_waiting(&mut self, now_us: u64) -> Option<(SessionKey, Option<AddressPlace>)> {
-        if self.under_way >= self.under_way_max {
+    fn is_full(&self) -> bool {
+        self.under_way >= self.limits.under_way_max
+    }
+
+    /// The next socket to begin a handshake, and the handshake to end in exchange. If all places are taken, only
+    /// clients of addresses without a place get one: otherwise a few addresses with silent clients would delay
+    /// all others until the deadline.
+    fn next_waiting(&mut self, now_us: u64) -> Option<(SessionKey, Option<SessionKey>)> {
+        if self.waiting.is_empty() {
             return None;
         }
-        let mut place = None;
-        let addresses = &mut self.addresses;
+        let (gives_way, places_max) = match self.is_full() {
+            true => (Some(self.gives_way(now_us)?), 1),
+            false => (None, self.limits.per_ip_max),
+        };
+        let places = &self.places;
         let key = self
             .waiting
-            .pop_of(|client| match addresses.admit(client, now_us) {
-                Ok(admitted) => {
-                    place = admitted;
-                    true
-                }
-                Err(_) => false,
-            })?;
-        Some((key, place))
+            .pop_of(|client| places.get(&client).map_or(0, VecDeque::len) < places_max)?;
+        Some((key, gives_way))
+    }
+
+    /// The oldest handshake of the address with the most. An address keeps its last place, and a handshake has
+    /// some time for itself: a storm of clients moves on by itself.
+    fn gives_way(&self, now_us: u64) -> Option<SessionKey> {
+        let shared = self.places.values().filter(|places| places.len() > 1);
+        let oldest = shared
+            .filter_map(|places| Some((places.len(), Reverse(places.front()?.began_us), places)));
+        let (_, Reverse(began_us), places) = oldest.max_by_key(|(len, began, _)| (*len, *began))?;
+        let had_its_time = began_us + UNDISTURBED_US <= now_us;
+        had_its_time.then(|| places.front().map(|place| place.key))?
+    }
+
+    /// Counts the handshake of a socket as under way.
+    fn begin(&mut self, client: ClientAddr, key: SessionKey, began_us: u64) {
+        let places = self.places.entry(address_group(client)).or_default();
+        places.push_back(Place { key, began_us });
+        self.under_way += 1;
+    }
+
+    fn end(&mut self, client: ClientAddr, key: SessionKey) {
+        let client = address_group(client);
+        if let Some(places) = self.places.get_mut(&client) {
+            self.under_way -= 1;
+            places.retain(|place| place.key != key);
+            if places.is_empty() {
+                self.places.remove(&client);
+            }
+        }
     }
 
     fn remove(&mut self, key: SessionKey) -> Option<Socket> {
         self.waiting.remove(&key);
         self.ready.remove(&key);
         let socket = self.all.remove(&key)?;
-        self.under_way -= usize::from(matches!(socket.stage, Stage::Handshake(_)));
+        if matches!(socket.stage, Stage::Handshake(_)) {
+            self.end(socket.client, key);
+        }
         Some(socket)
     }
 }
@@ -140,6 +184,7 @@ pub(super) struct Worker {
     pub(super) the_loop: Wake,
     pub(super) counts: Arc<HandshakeCounts>,
     pub(super) clock: Clock,
+    pub(super) held: Arc<HeldBytes>,
     pub(super) sockets: Sockets,
 }
 
@@ -149,9 +194,11 @@ impl Worker {
         let mut buffer = vec![0; READ_BYTES].into_boxed_slice();
         loop {
             self.wake.awake();
-            let timeout = match self.sockets.ready.is_empty() && self.jobs.is_empty() {
-                true => None,
-                false => Some(Duration::ZERO),
+            let has_work = !self.sockets.ready.is_empty() || !self.jobs.is_empty();
+            let may_give_way = self.sockets.is_full() && !self.sockets.waiting.is_empty();
+            let timeout = match has_work {
+                true => Some(Duration::ZERO),
+                false => may_give_way.then_some(LOOK_AGAIN),
             };
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
@@ -175,9 +222,12 @@ impl Worker {
                 self.step(key, &mut buffer);
             }
             // Behind the steps, which leave places.
-            while let Some((key, place)) = self.sockets.next_waiting(self.clock.mono_us()) {
-                if self.begin(key, place).is_err() {
-                    self.handshake_failed(key);
+            while let Some((key, gives_way)) = self.sockets.next_waiting(self.clock.mono_us()) {
+                if let Some(oldest) = gives_way {
+                    self.handshake_failed(oldest, CloseReason::TlsError);
+                }
+                if self.begin(key).is_err() {
+                    self.handshake_failed(key, CloseReason::TlsError);
                 }
             }
             self.tell();
@@ -258,20 +308,21 @@ impl Worker {
         }
     }
 
-    fn begin(&mut self, key: SessionKey, place: Option<AddressPlace>) -> io::Result<()> {
+    fn begin(&mut self, key: SessionKey) -> io::Result<()> {
         let tls = self.tls.as_ref();
         let tls = tls.ok_or_else(|| io::Error::other("no certificate"))?;
-        let session = TlsSession::new(tls.config()).map_err(io::Error::other)?;
+        let session = TlsSession::new(tls.config(), &self.held).map_err(io::Error::other)?;
         let Some(socket) = self.sockets.all.get_mut(&key) else {
             return Ok(());
         };
         socket.stage = Stage::Handshake(Handshake {
             session: Box::new(session),
             took_us: 0,
-            _place: place,
         });
-        self.sockets.under_way += 1;
-        register(&self.poll, key, &mut socket.stream)
+        let client = socket.client;
+        let registered = register(&self.poll, key, &mut socket.stream);
+        self.sockets.begin(client, key, self.clock.mono_us());
+        registered
     }
 
     /// Moves a handshake on.
@@ -286,11 +337,14 @@ impl Worker {
         let step = step(&mut socket.stream, &mut handshake.session, buffer);
         handshake.took_us += self.clock.mono_us() - began_us;
         match step {
+            Step::Wait if handshake.session.holds_too_much() => {
+                self.handshake_failed(key, CloseReason::TlsMemory);
+            }
             Step::Wait => {}
             Step::Again => self.sockets.ready.push(socket.client, key),
             Step::Failed(error) => {
                 tracing::debug!(client = %socket.client, %error, "a TLS handshake failed");
-                self.handshake_failed(key);
+                self.handshake_failed(key, CloseReason::TlsError);
             }
             Step::Done => self.done(key),
         }
@@ -298,7 +352,7 @@ impl Worker {
 
     fn done(&mut self, key: SessionKey) {
         let Some((stream, Stage::Handshake(handshake))) = self.take(key) else {
-            return self.handshake_failed(key);
+            return self.handshake_failed(key, CloseReason::TlsError);
         };
         let kind = handshake.session.connection().handshake_kind();
         let durations = match kind {
@@ -318,9 +372,9 @@ impl Worker {
         Some((socket.stream, socket.stage))
     }
 
-    fn handshake_failed(&mut self, key: SessionKey) {
+    fn handshake_failed(&mut self, key: SessionKey, reason: CloseReason) {
         self.counts.failed.fetch_add(1, Relaxed);
-        self.failed(key, CloseReason::TlsError);
+        self.failed(key, reason);
     }
 
     fn failed(&mut self, key: SessionKey, reason: CloseReason) {
@@ -366,5 +420,56 @@ fn step(stream: &mut TcpStream, session: &mut TlsSession, buffer: &mut [u8]) -> 
         Err(error) => Step::Failed(error),
         Ok(_) if !session.is_handshaking() => Step::Done,
         Ok(_) => Step::Again,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    fn ip(last: u8) -> ClientAddr {
+        IpAddr::from([192, 0, 2, last]).into()
+    }
+
+    fn key(slot: u32) -> SessionKey {
+        SessionKey {
+            slot,
+            generation: 0,
+        }
+    }
+
+    #[test]
+    fn an_address_without_a_place_gets_the_oldest_of_the_address_with_the_most() {
+        let limits = HandshakeLimits {
+            under_way_max: 6,
+            per_ip_max: 4,
+        };
+        let mut sockets = Sockets::new(limits);
+        for (slot, address) in [1, 2, 3, 2, 3, 3].into_iter().enumerate() {
+            sockets.begin(ip(address), key(slot as u32), 10 * slot as u64);
+        }
+        let later_us = UNDISTURBED_US + 1_000;
+        sockets.waiting.push(ip(2), key(10));
+        assert_eq!(sockets.next_waiting(later_us), None, "it has places");
+        sockets.waiting.push(ip(4), key(11));
+        assert_eq!(sockets.next_waiting(UNDISTURBED_US), None, "too young");
+        let mut next = |new: (u8, u32), of: u8, ends| {
+            sockets.waiting.push(ip(new.0), key(new.1));
+            let next = sockets.next_waiting(later_us);
+            assert_eq!(next, Some((key(new.1), Some(key(ends)))));
+            sockets.end(ip(of), key(ends));
+            sockets.begin(ip(new.0), key(new.1), later_us);
+        };
+        next((4, 11), 3, 2);
+        next((5, 12), 2, 1);
+        next((6, 13), 3, 4);
+        sockets.waiting.push(ip(7), key(14));
+        let much_later_us = 2 * later_us;
+        assert_eq!(sockets.next_waiting(much_later_us), None, "one for each");
+        sockets.end(ip(1), key(0));
+        let next = sockets.next_waiting(much_later_us);
+        assert!(next.is_some_and(|(_, ends)| ends.is_none()), "a free place");
     }
 }

@@ -257,6 +257,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 Outcome::Handshake(stream, tls, secured) => {
                     self.hub.handle_secured(key, secured);
                     self.register(now, key, stream, Some(tls));
+                    // Opened bytes cause no event.
                     self.note_unread(key, Unread::Bytes);
                 }
             }
@@ -276,12 +277,17 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let key = self
                 .hub
                 .handle_returned(now, handover.peer, handover.permit);
+            let is_tls = handover.tls.is_some();
             if let Some(tls) = &handover.tls {
                 self.hub.handle_secured(key, secured(tls));
             }
             let stream = TcpStream::from_std(handover.stream);
             self.register(now, key, stream, handover.tls);
             self.hub.handle_bytes(now, key, &handover.read);
+            if is_tls {
+                // Opened bytes cause no event.
+                self.note_unread(key, Unread::Bytes);
+            }
         }
         self.report.spent(Budget::Accepts);
     }

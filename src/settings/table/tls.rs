@@ -56,7 +56,8 @@ pub(super) static ROWS: &[Setting] = &[
         "Handshakes under way at once",
     )
     .limit(
-        "further clients wait; addresses take turns",
+        "further clients wait; addresses take turns, and for an address without a handshake the oldest \
+         of the address with the most ends",
         Shows::Metric(names::TLS_HANDSHAKES_OPEN),
         "tests/blackbox/test_tls_limits.py::test_handshakes_under_way_are_bounded_and_others_wait",
     ),
@@ -81,10 +82,12 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more(
         "Unfinished records of clients, and records that the kernel does not take: at most a record of \
-         16 KiB in each direction for a client, and four for a client that was not slow before.",
+         16 KiB in each direction for a client, and four for a client that was not slow before; unfinished \
+         handshakes.",
     )
     .limit(
-        "clients are dropped, first those whose bytes have stood still the longest",
+        "clients are dropped, first those whose bytes have stood still the longest; of plain HTTP and of \
+         handshakes, those that wait with bytes",
         Shows::Reason(CloseReason::TlsMemory),
         "tests/blackbox/test_tls_limits.py::test_what_tls_holds_for_clients_that_do_not_read_is_bounded",
     ),

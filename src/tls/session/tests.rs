@@ -2,11 +2,11 @@ use std::io::{Read, Write};
 
 use proptest::prelude::*;
 use rustls::client::ClientConnection;
-use rustls::crypto::CryptoProvider;
 use rustls::crypto::cipher::OutboundPlainMessage;
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{
-    CipherSuite, ClientConfig, ConnectionTrafficSecrets, ContentType, ProtocolVersion,
+    CipherSuite, ClientConfig, ConnectionTrafficSecrets, ContentType, NamedGroup, ProtocolVersion,
     RootCertStore, SignatureScheme, SupportedProtocolVersion, version,
 };
 
@@ -14,7 +14,10 @@ use super::*;
 use crate::base::SplitMix64;
 use crate::base::tls_roots::provider;
 
-const VERSIONS: [&[&SupportedProtocolVersion]; 2] = [&[&version::TLS13], &[&version::TLS12]];
+mod forged;
+
+pub(crate) const VERSIONS: [&[&SupportedProtocolVersion]; 2] =
+    [&[&version::TLS13], &[&version::TLS12]];
 
 /// Both ends before the handshake.
 fn pair(versions: &'static [&'static SupportedProtocolVersion]) -> (ClientConnection, TlsSession) {
@@ -49,12 +52,12 @@ fn pair_with(
     let client = ClientConnection::new(Arc::new(client), name).expect("a client");
     (
         client,
-        TlsSession::new(Arc::new(config)).expect("a session"),
+        TlsSession::new(Arc::new(config), &HeldBytes::new(usize::MAX)).expect("a session"),
     )
 }
 
 /// What the client has to send now.
-fn sent(client: &mut ClientConnection) -> Vec<u8> {
+pub(crate) fn sent(client: &mut ClientConnection) -> Vec<u8> {
     let mut bytes = Vec::new();
     while client.wants_write() {
         client.write_tls(&mut bytes).expect("a vector takes all");
@@ -103,16 +106,40 @@ fn opened(session: &mut TlsSession, bytes: &[u8], mut piece: impl FnMut() -> usi
 }
 
 /// Both ends after the handshake.
-fn greeted(
+pub(crate) fn greeted(
     versions: &'static [&'static SupportedProtocolVersion],
 ) -> (ClientConnection, TlsSession) {
     let (mut client, mut session) = pair(versions);
-    while client.is_handshaking() || session.is_handshaking() {
-        let bytes = sent(&mut client);
-        assert_eq!(opened(&mut session, &bytes, || usize::MAX), b"");
-        received(&mut client, &kept(&mut session));
-    }
+    greet(&mut client, &mut session);
     (client, session)
+}
+
+/// The handshake, to its end on both sides.
+fn greet(client: &mut ClientConnection, session: &mut TlsSession) {
+    while client.is_handshaking() || session.is_handshaking() {
+        let bytes = sent(client);
+        assert_eq!(opened(session, &bytes, || usize::MAX), b"");
+        received(client, &kept(session));
+    }
+}
+
+/// Browsers put the exchange that a quantum computer does not open first.
+#[test]
+fn clients_get_the_key_exchange_that_they_prefer() {
+    for wanted in [
+        NamedGroup::X25519MLKEM768,
+        NamedGroup::X25519,
+        NamedGroup::secp256r1,
+    ] {
+        let (mut client, mut session) = pair_with(VERSIONS[0], |provider| {
+            provider
+                .kx_groups
+                .sort_by_key(|group| group.name() != wanted);
+        });
+        greet(&mut client, &mut session);
+        let group = client.negotiated_key_exchange_group();
+        assert_eq!(group.map(SupportedKxGroup::name), Some(wanted));
+    }
 }
 
 fn sealed(session: &mut TlsSession, plain: &[u8]) -> Vec<u8> {
@@ -231,54 +258,6 @@ fn each_side_may_end_first() {
     }
 }
 
-/// A record of the client with this content, whatever it is.
-struct Forger {
-    encrypter: Box<dyn rustls::crypto::cipher::MessageEncrypter>,
-    seq: u64,
-}
-
-impl Forger {
-    fn new(client: ClientConnection) -> Self {
-        let suite = client.negotiated_cipher_suite().expect("a suite");
-        assert_ne!(suite.suite(), CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
-        let (seq, secrets) = client.dangerous_extract_secrets().expect("secrets").tx;
-        let (ConnectionTrafficSecrets::Aes128Gcm { key, iv }
-        | ConnectionTrafficSecrets::Aes256Gcm { key, iv }) = secrets
-        else {
-            panic!("AES");
-        };
-        let aead = suite.tls13().expect("TLS 1.3").aead_alg;
-        let encrypter = aead.encrypter(key, iv);
-        Self { encrypter, seq }
-    }
-
-    fn record(&mut self, typ: ContentType, payload: &[u8]) -> Vec<u8> {
-        let message = OutboundPlainMessage {
-            typ,
-            version: ProtocolVersion::TLSv1_2,
-            payload: payload.into(),
-        };
-        let sealed = self.encrypter.encrypt(message, self.seq).expect("sealed");
-        self.seq += 1;
-        sealed.encode()
-    }
-}
-
-#[test]
-fn a_message_of_the_protocol_in_parts_ends_no_process() {
-    let (client, mut session) = greeted(VERSIONS[0]);
-    let mut forger = Forger::new(client);
-    let mut into = [0; 1_000];
-    // The first two bytes of a key update.
-    let mut part = forger.record(ContentType::Handshake, &[24, 0]);
-    assert_eq!(session.open(&mut part, &mut into).expect("a part"), 0);
-    // The library refers to the part while it seals.
-    assert!(!sealed(&mut session, b"between").is_empty());
-    session.keep_close_notify();
-    let mut rest = forger.record(ContentType::Handshake, &[0, 1, 1]);
-    let _ = session.open(&mut rest, &mut into);
-}
-
 /// A client that knows no signature of the certificate's kind learns the reason behind the server's first messages.
 #[test]
 fn an_alert_follows_what_was_to_be_sent_before() {
@@ -300,92 +279,6 @@ fn an_alert_follows_what_was_to_be_sent_before() {
     }
     let reason = rustls::AlertDescription::HandshakeFailure;
     assert_eq!(error, Err(rustls::Error::AlertReceived(reason)));
-}
-
-/// The library refers to the part in the caller's buffer, and the error has taken the buffer.
-#[test]
-fn an_error_behind_a_part_of_a_message_ends_no_process() {
-    for part in [&[24, 0][..], &[24, 0, 0, 1][..]] {
-        let (client, mut session) = greeted(VERSIONS[0]);
-        let mut forger = Forger::new(client);
-        let mut into = [0; 1_000];
-        let mut begun = forger.record(ContentType::Handshake, part);
-        assert_eq!(session.open(&mut begun, &mut into).expect("a part"), 0);
-        let mut between = forger.record(ContentType::ApplicationData, b"GET /");
-        let error = session.open(&mut between, &mut into).expect_err("refused");
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        assert!(session.seal(b"later", &mut [0; 1_000]).is_err());
-        assert!(session.open(&mut [23, 3, 3, 0, 0], &mut into).is_err());
-        session.keep_close_notify();
-    }
-}
-
-#[test]
-fn whatever_a_client_forges_no_process_ends() {
-    let types = [
-        ContentType::Handshake,
-        ContentType::ApplicationData,
-        ContentType::Alert,
-        ContentType::ChangeCipherSpec,
-        ContentType::Heartbeat,
-    ];
-    let parts: [&[u8]; 8] = [
-        &[],
-        &[24],
-        &[24, 0, 0, 1],
-        &[24, 0, 0, 1, 1],
-        &[4, 0],
-        &[1, 0],
-        &[2, 40],
-        b"GET",
-    ];
-    for seed in 0..300 {
-        let mut random = SplitMix64::new(seed);
-        let mut below = |n: usize| random.next_u64() as usize % n;
-        let (client, mut session) = greeted(VERSIONS[0]);
-        let mut forger = Forger::new(client);
-        let mut into = [0; 64];
-        for _ in 0..8 {
-            // Mostly parts of messages of the handshake.
-            let typ = types[below(types.len()).saturating_sub(below(3))];
-            let mut bytes = forger.record(typ, parts[below(parts.len())]);
-            let cut = below(bytes.len());
-            let _ = session.open(&mut bytes[..cut], &mut into);
-            let _ = session.open(&mut bytes[cut..], &mut into);
-            if below(2) == 0 {
-                let _ = session.seal(b"between", &mut [0; 1_000]);
-            }
-        }
-        session.keep_close_notify();
-        let _ = session.open(&mut forger.record(ContentType::Handshake, &[24]), &mut into);
-        session.keep_close_notify();
-    }
-}
-
-#[test]
-fn what_the_protocol_forbids_ends_the_session_with_an_alert() {
-    for (typ, payload, count) in [
-        // Empty records, renegotiation, an early end of the alphabet of types, a warning after the other.
-        (ContentType::ApplicationData, &[][..], 1_000),
-        (ContentType::Handshake, &[0, 0, 0, 0][..], 1),
-        (ContentType::ChangeCipherSpec, &[1][..], 1),
-        (ContentType::Alert, &[1, 90][..], 100),
-        (ContentType::Heartbeat, &[1][..], 1),
-    ] {
-        let (client, mut session) = greeted(VERSIONS[0]);
-        let mut forger = Forger::new(client);
-        let mut into = [0; 1_000];
-        let error = (0..count).find_map(|_| {
-            session
-                .open(&mut forger.record(typ, payload), &mut into)
-                .err()
-        });
-        let error = error.unwrap_or_else(|| panic!("{typ:?} was let through"));
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{typ:?}");
-        // The library ends some sessions without a word: after too many empty records or warnings.
-        let is_told = session.has_kept() || count > 1;
-        assert!(is_told, "{typ:?}: an alert");
-    }
 }
 
 #[test]
@@ -443,5 +336,42 @@ proptest! {
             Ok(n) => prop_assert_eq!(n, 0),
             Err(error) => prop_assert_eq!(error.kind(), io::ErrorKind::InvalidData),
         }
+    }
+}
+
+#[test]
+fn held_bytes_are_counted_until_the_session_ends() {
+    for versions in VERSIONS {
+        let (mut client, mut session) = greeted(versions);
+        let all = HeldBytes::new(1_000);
+        session.share = Share::new(&all);
+        session.move_to(Holder::Http);
+        client.writer().write_all(&[7; 3_000]).expect("a record");
+        let record = sent(&mut client);
+        let (begin, rest) = record.split_at(500);
+        let mut into = [0; 1_000];
+        assert_eq!(session.open(&mut begin.to_vec(), &mut into).ok(), Some(0));
+        assert!(session.has_begun_record() && !session.holds_too_much());
+        assert_eq!(all.all(), 500);
+        assert_eq!(
+            session.open(&mut rest.to_vec(), &mut into).ok(),
+            Some(1_000)
+        );
+        assert!(!session.has_begun_record() && session.holds_too_much());
+        assert_eq!(all.all(), 2_000, "plain bytes without room");
+        session.take_plain(&mut into);
+        session.keep(&[0; 100]);
+        assert_eq!(all.all(), 1_100);
+        let _ = session.send_kept(|bytes| Ok(bytes.len().min(60)));
+        assert_eq!((all.all(), session.held_bytes()), (1_000, 1_000));
+        session
+            .open(&mut begin.to_vec(), &mut [])
+            .unwrap_or_default();
+        session.give_up();
+        assert_eq!(all.all(), 0);
+        assert!(session.open(&mut [0; 10], &mut into).is_err());
+        session.keep(&[0; 100]);
+        drop(session);
+        assert_eq!(all.all(), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! Permissions to subscribe: containment of patterns against a matcher that tries every name.
 
-use weirgate::auth::{Acl, Glob, MatchBudget, Rights, is_pattern};
+use weirgate::auth::{Acl, Glob, Rights, RightsCheck, is_pattern};
 use weirgate::wire::object_writer::ObjectWriter;
 
 use super::outcome;
@@ -139,8 +139,8 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     let mut object = ObjectWriter::new();
     object.strings("role", table.iter().copied());
     let mut acl = Acl::from_json(object.finish().as_bytes()).expect("a table");
-    let mut rights = Rights::of_role("role".to_owned());
-    let Ok(granted) = acl.grants(&mut rights, asked, &mut MatchBudget::new(usize::MAX)) else {
+    let rights = Rights::of_role("role".to_owned());
+    let Ok(granted) = acl.grants(&mut RightsCheck::new(&rights, usize::MAX), asked) else {
         return outcome("more steps than a pattern may take");
     };
     // A name or pattern of the table or of the request, as all code reads names and patterns.

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use rustls::client::ClientConnection;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
-use weirgate::tls::{TlsSession, sealed_bytes_max};
+use weirgate::tls::{HeldBytes, TlsSession, sealed_bytes_max};
 
 use super::{choices, outcome};
 
@@ -26,7 +26,7 @@ static CONFIGS: LazyLock<Configs> = LazyLock::new(|| {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
     let certificate: CertificateDer<'static> = made.cert.der().clone();
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .expect("versions")
@@ -56,7 +56,7 @@ pub(super) fn run(data: &[u8]) -> u64 {
 }
 
 fn session() -> TlsSession {
-    TlsSession::new(Arc::clone(&CONFIGS.server)).expect("a session")
+    TlsSession::new(Arc::clone(&CONFIGS.server), &HeldBytes::new(usize::MAX)).expect("a session")
 }
 
 /// The same bytes to the session and to rustls: both refuse, or neither.

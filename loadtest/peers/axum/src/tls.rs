@@ -9,7 +9,7 @@ use axum::serve::Listener;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{CipherSuite, ServerConfig, version::TLS13};
@@ -22,7 +22,7 @@ pub(crate) fn acceptor() -> Result<Option<TlsAcceptor>> {
     };
     let chain = CertificateDer::pem_file_iter(chain).and_then(Iterator::collect);
     let key = PrivateKeyDer::from_pem_file(key).map_err(Error::other)?;
-    let mut provider = ring::default_provider();
+    let mut provider = aws_lc_rs::default_provider();
     provider
         .cipher_suites
         .retain(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256);
