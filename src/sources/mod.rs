@@ -17,9 +17,11 @@
 //! | `kept` | the messages of the kept feed: their positions, and the marks from which they are counted; pure |
 //! | `ledger` | wanted names of such a bus, their state on the server, and the next command; pure |
 //! | `publisher` | messages that a gateway publishes, on their way to the thread of a connection |
+//! | `asked` | the names that a check before a start asks for, and what is said of the answers |
 //! | `stored` | a stream of the bus as the kept feed, the same for all buses |
 //! | `socket` | a socket and a waker in a single poll; TCP, TLS, and bytes that wait to be written or taken |
 
+mod asked;
 mod interest;
 mod kept;
 mod ledger;

@@ -39,7 +39,7 @@ pub enum Told {
         subject: String,
         /// The payload, cut behind the first byte over the limit.
         payload: Vec<u8>,
-        /// Whether the message was stored before the start of this process: for clients that resume.
+        /// Whether the message was stored before the first look at the stream: for clients that resume.
         is_old: bool,
     },
     /// An entry that no instance can relay, and why.
@@ -59,6 +59,8 @@ pub struct StreamFeed {
     /// Tells positions of another stream apart.
     names: u32,
     times: Times,
+    /// The start of this process, Unix milliseconds.
+    started_ms: Option<i64>,
     lines: LogBudget,
 }
 
@@ -78,8 +80,14 @@ impl StreamFeed {
             names: fnv_1a(settings.name.bytes()),
             settings,
             times,
+            started_ms: None,
             lines: LogBudget::new(LINES_PER_SECOND),
         }
+    }
+
+    /// Handles an attempt to connect. Before the first one, no client was taken.
+    pub fn connecting(&mut self, now: Now) {
+        self.started_ms.get_or_insert(now.unix_ms);
     }
 
     /// Hands over what a reader said about bytes that were read at `received`.
@@ -117,14 +125,20 @@ impl StreamFeed {
                 if only.is_some_and(|only| !only.matches(&subject)) {
                     return None;
                 }
+                let received = match is_old {
+                    true => self.stored(now, id),
+                    false => now,
+                };
+                // While the bus was away at the start, clients were taken.
+                let started_ms = self.started_ms.unwrap_or(i64::MAX);
                 BusEvent::Message(BusMessage {
                     subject: subject.into(),
                     pattern: None,
                     payload,
                     position: None,
                     place: Place::Kept(Some(Position::stored(self.names, id))),
-                    received: self.received(now, id, is_old),
-                    quiet: is_old,
+                    received,
+                    quiet: is_old && received.unix_ms < started_ms,
                 })
             }
             Told::Bad(reason) => {
@@ -145,18 +159,15 @@ impl StreamFeed {
         })
     }
 
-    /// The time at which a message came. An old message came when the message was stored.
-    fn received(&self, now: Now, id: StoredId, is_old: bool) -> Now {
+    /// The time at which an old message came: when the message was stored.
+    fn stored(&self, now: Now, id: StoredId) -> Now {
         let stored_ms = match self.times {
             Times::MajorMs => id.major,
             Times::MinorNs => id.minor / MS_NS,
         };
-        match is_old {
-            true => Now {
-                unix_ms: i64::try_from(stored_ms).unwrap_or(now.unix_ms),
-                ..now
-            },
-            false => now,
+        Now {
+            unix_ms: i64::try_from(stored_ms).unwrap_or(now.unix_ms),
+            ..now
         }
     }
 
@@ -184,10 +195,15 @@ impl StreamFeed {
 }
 
 /// Checks what a reader said about a stream whose payloads are serial numbers below `end`: no message is
-/// missing without a loss, except for the `unreadable` ones, and none came twice. Returns the newest serial
-/// number.
+/// missing without a loss, except for the `unreadable` ones, and none came twice. From `stood_at` on a message
+/// may not even be missing before the first one. Returns the newest serial number.
 #[cfg(test)]
-pub(super) fn check_told(told: &[Told], unreadable: &[u64], end: u64) -> Option<u64> {
+pub(super) fn check_told(
+    told: &[Told],
+    unreadable: &[u64],
+    mut stood_at: Option<u64>,
+    end: u64,
+) -> Option<u64> {
     let assert_unreadable = |mut serials: std::ops::Range<u64>| {
         let lost = serials.find(|serial| !unreadable.contains(serial));
         assert_eq!(lost, None, "before {}", serials.end);
@@ -195,7 +211,7 @@ pub(super) fn check_told(told: &[Told], unreadable: &[u64], end: u64) -> Option<
     let (mut next, mut has_stood, mut newest) = (None, false, None);
     for told in told {
         match told {
-            Told::Lost => (next, newest) = (None, None),
+            Told::Lost => (next, newest, stood_at) = (None, None, None),
             Told::Stands => has_stood = true,
             Told::Head(id) => newest = Some(*id),
             Told::Bad(why) => panic!("{why}"),
@@ -207,7 +223,8 @@ pub(super) fn check_told(told: &[Told], unreadable: &[u64], end: u64) -> Option<
             } => {
                 let text = String::from_utf8_lossy(payload);
                 let serial: u64 = text.parse().expect("a number");
-                let from = next.unwrap_or(serial);
+                let first = stood_at.map_or(serial, |stood_at| stood_at.min(serial));
+                let from = next.unwrap_or(first);
                 assert!(serial >= from, "{serial} came twice");
                 assert_unreadable(from..serial);
                 assert!(newest.replace(*id) < Some(*id), "{serial} out of order");
@@ -216,6 +233,53 @@ pub(super) fn check_told(told: &[Told], unreadable: &[u64], end: u64) -> Option<
             }
         }
     }
-    assert_unreadable(next.unwrap_or(end)..end);
+    assert_unreadable(next.or(stood_at).unwrap_or(end)..end);
     next.and_then(|next| next.checked_sub(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_stored_since_the_start_is_for_clients_that_were_taken_meanwhile() {
+        let settings = StreamSettings {
+            name: "ticks".to_owned(),
+            history_ms: 60_000,
+            only: None,
+        };
+        let start_ms = 1_700_000_000_000;
+        let start = Now {
+            mono_us: 1,
+            unix_ms: 1_700_000_000_000,
+        };
+        let id = |times, ms: u64| match times {
+            Times::MajorMs => (ms, 7),
+            Times::MinorNs => (7, ms * MS_NS),
+        };
+        for times in [Times::MajorMs, Times::MinorNs] {
+            let mut feed = StreamFeed::new(settings.clone(), times);
+            feed.connecting(start);
+            let now = start.plus_us(9_000_000);
+            feed.connecting(now);
+            for (stored_ms, is_old, quiet, came_ms) in [
+                (start_ms - 1, true, true, start.unix_ms - 1),
+                (start_ms, true, false, start.unix_ms),
+                (start_ms + 9_000, false, false, now.unix_ms),
+            ] {
+                let (major, minor) = id(times, stored_ms);
+                let told = Told::Message {
+                    id: StoredId { major, minor },
+                    subject: "a".to_owned(),
+                    payload: Vec::new(),
+                    is_old,
+                };
+                let Some(BusEvent::Message(message)) = feed.event(now, told) else {
+                    panic!("no message");
+                };
+                let got = (message.quiet, message.received.unix_ms);
+                assert_eq!(got, (quiet, came_ms), "{times:?} {stored_ms}");
+            }
+        }
+    }
 }

@@ -7,7 +7,8 @@ import signal
 import clients
 import nats as nats_py
 import pytest
-from nats.js.api import StreamConfig
+from link import Link
+from nats.js.api import ConsumerConfig, StreamConfig
 from processes import RedisServer, free_port
 from prometheus import scrape
 from redis_gateways import CHANNELS, TRADES
@@ -170,6 +171,26 @@ async def test_a_restart_of_the_bus_loses_nothing(start, feed):
     back.abort()
 
 
+async def test_what_is_stored_while_the_bus_is_away_at_the_start_comes_late(start, feed):
+    """Clients are taken after 5 s. Nothing that is stored from then on was stored before them."""
+    await feed.publish("A", 0)
+    link = Link(feed.server.port)
+    async with link.running():
+        link.cut()
+        url = feed.server.url.replace(str(feed.server.port), str(link.port))
+        one = start(dataclasses.replace(feed, server=Url(url)))
+        client, answer = await subscribe(one, feed, ["A"])
+        assert "pos" not in answer, answer
+        await feed.publish("A", 1, 2, 3)
+        link.mend()
+        await client.wait_for(lambda c: c.statuses and c.statuses[-1]["bus"] == "up", 20, "up")
+        await feed.publish("A", 4)
+        assert await got(client, 4) == [1, 2, 3, 4]
+        late, answer = await subscribe(one, feed, ["A"], last=5)
+        assert await got(late, 5) == [0, 1, 2, 3, 4], "the history has all"
+    assert not any(status.get("lost") for status in client.statuses), client.statuses
+
+
 async def test_a_frozen_server_loses_nothing(start, feed):
     """Silence is an outage after 3 s; the connections of before say nothing twice when the server goes on."""
     one = start(feed)
@@ -243,6 +264,34 @@ async def test_entries_that_are_no_messages_are_counted_and_nobody_notices(start
     bus.set(KEY, "no stream")
     await until(lambda: "WRONGTYPE" in one.log_tail(), 20, "the reason")
     await client.wait_for(lambda c: c.statuses and c.statuses[-1]["bus"] == "away", 20, "away")
+
+
+async def test_a_stream_may_hold_the_heartbeats_of_another_consumer(start, start_nats):
+    """The deliver subject of a push consumer lies in the stream: JetStream stores the heartbeats as messages."""
+    feed = OnNats(ON_NATS, start_nats())
+    await feed.make()
+    bus = await nats_py.connect(feed.server.url)
+    stream = bus.jetstream()
+    await stream.add_stream(StreamConfig(name="SOURCE", subjects=["source.>"]))
+    listener = await bus.subscribe("market.copy")
+    await stream.add_consumer("SOURCE", ConsumerConfig(
+        durable_name="copy", deliver_subject="market.copy", idle_heartbeat=0.2, ack_policy="none"))
+
+    async def stored():
+        return (await stream.stream_info(KEY)).state
+    while (await stored()).messages < 2:
+        await asyncio.sleep(0.1)
+    one = start(feed)
+    await ready(one)
+    client, _ = await subscribe(one, feed, ["A"])
+    before = (await stored()).messages
+    while (await stored()).messages < before + 2:
+        await asyncio.sleep(0.1)
+    await feed.publish("A", 1, 2)
+    assert await got(client, 2) == [1, 2]
+    assert (await stored()).consumer_count == 1
+    await listener.unsubscribe()
+    await bus.close()
 
 
 async def test_a_small_stream_with_a_fast_publisher_says_what_it_lost(start, redis_server):

@@ -1,7 +1,11 @@
 //! Links that die without a word, and lists of servers.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+
 use nats::jetstream::ConsumerConfig;
 
+use super::silence::through;
 use super::*;
 use weirgate_test_support::LinkProxy;
 
@@ -233,4 +237,61 @@ fn of_sources_that_start_at_once_one_has_the_durable() {
             "{info:?}"
         );
     }
+}
+
+#[test]
+fn a_server_that_breaks_the_protocol_is_left_and_what_came_before_is_relayed() {
+    let server = NatsServer::start();
+    let breaks = Arc::new(AtomicBool::new(false));
+    let is_due = Arc::clone(&breaks);
+    let down = move |bytes: &mut Vec<u8>| {
+        let is_message = bytes.starts_with(b"MSG ") && bytes.windows(7).any(|w| w == b"$JS.ACK");
+        if is_message && is_due.swap(false, SeqCst) {
+            bytes.extend(b"WHAT IS THIS\r\nMSG and 1 more\r\n");
+        }
+    };
+    let source = run(settings(&through(&server, |_| {}, down)));
+    source.until("CaughtUp");
+    let js = jetstream(&server.url());
+    breaks.store(true, SeqCst);
+    publish(&js, FLOW, 0..1);
+    assert_eq!(source.until("Down"), ["flow 0", "Down"]);
+    publish(&js, FLOW, 1..3);
+    assert_eq!(
+        source.until_but_caught_up("flow 2").last().unwrap(),
+        "flow 2"
+    );
+}
+
+#[test]
+fn a_stop_with_messages_that_were_read_and_not_relayed_settles_the_others() {
+    let mut server = NatsServer::start();
+    let js = jetstream(&server.url());
+    make_streams(&js);
+    let (sender, events) = bounded(4_096);
+    let (events, handed) = (Mutex::new(Some(events)), AtomicUsize::new(0));
+    let wake = move || match handed.fetch_add(1, SeqCst) {
+        // What comes meanwhile is in one read.
+        3 => thread::sleep(Duration::from_millis(300)),
+        6 => *events.lock().unwrap() = None,
+        _ => {}
+    };
+    let status = Arc::new(BusStatus::new(
+        &[("gateway_levels", LEVELS), ("gateway_flow", FLOW)],
+        1,
+    ));
+    let source = Box::new(NatsSource::new(settings(&server.url()), status));
+    let link = SourceLink::new(sender, Box::new(wake), Clock::start());
+    let thread = thread::spawn(move || source.run(link));
+    eventually("the source reads", || {
+        js.consumer_info("MARKET_DATA", "gateway_flow").is_ok()
+    });
+    publish(&js, FLOW, 0..50);
+    thread.join().expect("the source ends");
+    let info = js
+        .consumer_info("MARKET_DATA", "gateway_flow")
+        .expect("the durable");
+    // Up, CaughtUp, and five messages were handed over.
+    assert_eq!(info.ack_floor.stream_seq, 5);
+    server.shut_down();
 }

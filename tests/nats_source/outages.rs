@@ -279,11 +279,22 @@ fn a_message_with_headers_that_are_no_headers_comes_as_any_other() {
     let js = jetstream(&server.url());
     publish(&js, LEVELS, 0..1);
     source.until("levels 0");
-    // headers that are not even UTF-8
-    let mut raw = TcpStream::connect(server.address()).expect("a connection");
-    let publish_raw = b"CONNECT {\"headers\":true}\r\nHPUB levels.signals 16 17\r\nNATS/1.0\r\n\xff:\r\n\r\nx\r\nPING\r\n";
-    raw.write_all(publish_raw).expect("sent");
+    // Headers that are not even UTF-8, and the first lines of the server's own messages.
+    for (name, headers) in [
+        ("u", b"NATS/1.0\r\n\xff:\r\n\r\n".as_slice()),
+        ("v", b"NATS/1.0 100 Idle Heartbeat\r\na: b\r\n\r\n"),
+        ("w", b"NATS/1.0 409 Consumer Deleted\r\n\r\n"),
+        ("x", b"NATS/1.0 503\r\n\r\n"),
+    ] {
+        let mut raw = TcpStream::connect(server.address()).expect("a connection");
+        let (size, all) = (headers.len(), headers.len() + name.len());
+        let begin = format!("CONNECT {{\"headers\":true}}\r\nHPUB levels.signals {size} {all}\r\n");
+        let end = format!("{name}\r\nPING\r\n");
+        let publish_raw = [begin.as_bytes(), headers, end.as_bytes()].concat();
+        raw.write_all(&publish_raw).expect("sent");
+        let want = format!("levels {name}");
+        assert_eq!(source.until(&want), [want]);
+    }
     publish(&js, LEVELS, 1..3);
-    let want = ["levels x", "levels 1", "levels 2"];
-    assert_eq!(source.until("levels 2"), want);
+    assert_eq!(source.until("levels 2"), ["levels 1", "levels 2"]);
 }

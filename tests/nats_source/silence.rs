@@ -30,10 +30,29 @@ pub(super) fn deaf(server: &NatsServer) -> (nats::Connection, nats::Subscription
 /// A way to the server that can make JetStream deaf for questions about one stream. Returns its
 /// URL and the switch.
 pub(super) fn muting(server: &NatsServer, what: Mute) -> (String, Arc<AtomicBool>) {
+    let mute = Arc::new(AtomicBool::new(false));
+    let is_mute = Arc::clone(&mute);
+    let (asked, muted) = what;
+    let mute_up = move |bytes: &mut Vec<u8>| {
+        for at in 0..bytes.len().saturating_sub(asked.len()) {
+            if is_mute.load(SeqCst) && bytes[at..].starts_with(asked) {
+                bytes[at..at + muted.len()].copy_from_slice(muted);
+            }
+        }
+    };
+    (through(server, mute_up, |_| {}), mute)
+}
+
+/// A way to the server on which `up` may change what clients write, and `down` what the server writes.
+/// Returns its URL.
+pub(super) fn through(
+    server: &NatsServer,
+    up: impl Fn(&mut Vec<u8>) + Clone + Send + 'static,
+    down: impl Fn(&mut Vec<u8>) + Clone + Send + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("nats://{}", listener.local_addr().expect("an address"));
-    let (mute, address) = (Arc::new(AtomicBool::new(false)), server.address());
-    let is_mute = Arc::clone(&mute);
+    let address = server.address();
     thread::spawn(move || {
         for client in listener.incoming().flatten() {
             let Ok(far) = TcpStream::connect(address) else {
@@ -41,24 +60,19 @@ pub(super) fn muting(server: &NatsServer, what: Mute) -> (String, Arc<AtomicBool
             };
             let copy = |stream: &TcpStream| stream.try_clone().expect("another handle");
             let (back, there) = (copy(&far), copy(&client));
-            let is_mute = Arc::clone(&is_mute);
-            thread::spawn(move || forward(client, far, what, &is_mute));
-            thread::spawn(move || forward(back, there, what, &AtomicBool::new(false)));
+            let (up, down) = (up.clone(), down.clone());
+            thread::spawn(move || forward(client, far, up));
+            thread::spawn(move || forward(back, there, down));
         }
     });
-    (url, mute)
+    url
 }
 
-fn forward(mut from: TcpStream, mut to: TcpStream, what: Mute, is_mute: &AtomicBool) {
-    let (asked, muted) = what;
+fn forward(mut from: TcpStream, mut to: TcpStream, change: impl Fn(&mut Vec<u8>)) {
     let mut buffer = [0; 64 * 1024];
     while let Ok(n @ 1..) = from.read(&mut buffer) {
         let mut bytes = buffer[..n].to_vec();
-        for at in 0..n.saturating_sub(asked.len()) {
-            if is_mute.load(SeqCst) && bytes[at..].starts_with(asked) {
-                bytes[at..at + muted.len()].copy_from_slice(muted);
-            }
-        }
+        change(&mut bytes);
         if to.write_all(&bytes).is_err() {
             break;
         }

@@ -1,5 +1,8 @@
 //! Subjects whose streams are not ours to make: looked for, waited for, and in nobody's way.
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use super::silence::through;
 use super::*;
 
 /// The two usual subjects, `news` in whichever stream holds it, and `prices` in a named one.
@@ -97,4 +100,30 @@ fn who_may_not_ask_for_a_stream_has_to_name_it() {
     let mut named = with_foreign_streams(&url);
     named.subscriptions[2].stream = Some("NEWS".into());
     assert_eq!(run(named).until("CaughtUp"), ["Up", "CaughtUp"]);
+}
+
+#[test]
+fn what_comes_while_a_subject_is_attached_is_relayed_at_once() {
+    let server = NatsServer::start();
+    let (armed, js) = (Arc::new(AtomicBool::new(false)), jetstream(&server.url()));
+    let (is_armed, flow) = (Arc::clone(&armed), js.clone());
+    // A message of another subject reaches the source before the confirmation of the subscription does.
+    let late = move |bytes: &mut Vec<u8>| {
+        let subscribes = bytes.starts_with(b"SUB ") && bytes.ends_with(b"PING\r\n");
+        if subscribes && is_armed.swap(false, SeqCst) {
+            publish(&flow, FLOW, 0..1);
+            thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let mut settings = with_foreign_streams(&through(&server, late, |_| {}));
+    settings.times.ping_interval_ms = 4_000;
+    let source = run(settings);
+    source.until("CaughtUp");
+    armed.store(true, SeqCst);
+    make_stream(&js, "NEWS", "news");
+    eventually("the subject is attached", || !armed.load(SeqCst));
+    let subscribed = Instant::now();
+    source.until("flow 0");
+    let took = subscribed.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }

@@ -12,12 +12,9 @@ use super::optional::look_for;
 use super::refusals::{Refusal, Refusals};
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use super::tls;
+use crate::auth::NameSyntax;
 use crate::base::Finding;
-
-/// The limit on client subjects to check; a warning reports the number of the others.
-const NAMES_MAX: usize = 1_000;
-/// The limit on names in a line; a longer list is shown as a number.
-const NAMES_SHOWN_MAX: usize = 20;
+use crate::sources::asked::{Answers, to_ask};
 
 /// Connects to every server of the settings. Asks the first reachable server about the streams and
 /// durable consumers needed by a [`NatsSource`](super::NatsSource) with these settings.
@@ -79,10 +76,6 @@ pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
 }
 
 fn plain(link: &Link, needs: &NatsNeeds, found: &mut Vec<Finding>) -> Result<(), NatsError> {
-    for subject in &needs.subscriptions {
-        let permitted = may_subscribe(link, subject)?;
-        found.push(permission(&format!("subscribe to {subject}"), permitted));
-    }
     for subject in &needs.published {
         let published = link.api.connection.publish(subject, b"");
         published.map_err(|_| NatsError::Lost)?;
@@ -92,34 +85,15 @@ fn plain(link: &Link, needs: &NatsNeeds, found: &mut Vec<Finding>) -> Result<(),
     if let Some(stream) = &needs.stream {
         found.push(whole_stream(link, stream)?);
     }
-    let (mut granted, mut refused) = (Vec::new(), Vec::new());
-    for subject in needs.wishes.iter().take(NAMES_MAX) {
-        match may_subscribe(link, subject)? {
-            true => granted.push(subject.as_str()),
-            false => refused.push(subject.as_str()),
-        }
+    let mut answers = Answers::default();
+    for (subject, is_wish) in to_ask(&needs.subscriptions, &needs.wishes) {
+        let answer = match may_subscribe(link, subject)? {
+            true => Ok(()),
+            false => Err("NATS does not permit it".to_owned()),
+        };
+        answers.take(subject.clone(), is_wish, answer);
     }
-    if !refused.is_empty() {
-        let text = format!(
-            "NATS does not let this user subscribe to {}",
-            list(&refused)
-        );
-        found.push(match granted.is_empty() {
-            true => Finding::Error(text),
-            false => Finding::Warning(text),
-        });
-    }
-    if !granted.is_empty() {
-        found.push(Finding::Good(format!(
-            "may subscribe to {}",
-            list(&granted)
-        )));
-    }
-    let more = needs.wishes.len().saturating_sub(NAMES_MAX);
-    if more > 0 {
-        let text = format!("{more} more names were not asked for");
-        found.push(Finding::Warning(text));
-    }
+    answers.tell("NATS", needs.subscriptions.len(), needs.wishes.len(), found);
     Ok(())
 }
 
@@ -127,13 +101,6 @@ fn may_subscribe(link: &Link, subject: &str) -> Result<bool, NatsError> {
     let subscription = link.api.connection.subscribe(subject);
     let _subscription = subscription.map_err(|_| NatsError::Lost)?;
     is_permitted(link, &Refusal::Subscription(subject.to_owned()))
-}
-
-fn list(names: &[&str]) -> String {
-    match names.len() {
-        0..=NAMES_SHOWN_MAX => names.join(", "),
-        number => format!("{number} names"),
-    }
 }
 
 /// Connects to each server, and calls `further` with the first connection.
@@ -227,7 +194,8 @@ fn stream_of(
         (Some((name, _)), _) => {
             let info = link.api.stream_info(&name).map_err(failed)?;
             let stored = info.config.subjects;
-            let holds = stored.iter().any(|pattern| matches(pattern, subject));
+            let holds = |pattern: &String| NameSyntax::Nats.contains(pattern, subject);
+            let holds = stored.iter().any(holds);
             let finding = match holds {
                 true => Finding::Good(format!("the stream {name} holds {subject}")),
                 false => Finding::Error(format!(
@@ -346,20 +314,6 @@ fn permission(what: &str, is_permitted: bool) -> Finding {
     Finding::Error(error.to_string())
 }
 
-/// Whether a pattern with the wildcards `*` and `>` matches a subject.
-fn matches(pattern: &str, subject: &str) -> bool {
-    let mut words = subject.split('.');
-    for token in pattern.split('.') {
-        match (token, words.next()) {
-            (">", Some(_)) => return true,
-            ("*", Some(_)) => {}
-            (token, Some(word)) if token == word => {}
-            _ => return false,
-        }
-    }
-    words.next().is_none()
-}
-
 impl NatsSettings {
     /// Reads every file needed for a connection. `prefix` is the beginning of the flags: `nats` for
     /// `--nats-creds`.
@@ -404,22 +358,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-
-    #[test]
-    fn wildcards_stand_for_a_word_or_for_the_rest() {
-        for (pattern, subject, is_match) in [
-            ("levels.*", "levels.signals", true),
-            ("levels.*", "levels", false),
-            ("levels.*", "levels.a.b", false),
-            (">", "a.b", true),
-            ("a.>", "a.b.c", true),
-            ("a.>", "a", false),
-            ("a.b", "a.b", true),
-            ("a.b", "a.c", false),
-        ] {
-            assert_eq!(matches(pattern, subject), is_match, "{pattern} {subject}");
-        }
-    }
 
     #[test]
     fn each_broken_file_is_named_with_its_setting_and_not_shown() {

@@ -172,6 +172,8 @@ impl Data {
 
     /// Sets aside the messages of a read. Returns false if there was nothing to read in time.
     fn read_aside(&mut self, until: Instant) -> Result<bool, NatsError> {
+        // A stop, or the end of the connection, may have come between the messages of the last read.
+        self.set_read_aside()?;
         self.flush()?;
         while !self.read()? {
             if Instant::now() >= until {
@@ -180,10 +182,15 @@ impl Data {
             let waited = self.waiter.wait(until);
             waited.map_err(|error| self.wire.lost(&error))?;
         }
+        self.set_read_aside()?;
+        Ok(true)
+    }
+
+    fn set_read_aside(&mut self) -> Result<(), NatsError> {
         while let Some(message) = self.next_read()? {
             self.set_aside.push_back(message);
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Reads once; the messages come from [`Self::next`]. Returns false if there was nothing to read.

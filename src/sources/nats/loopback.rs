@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     fn listen() -> (Loopback, Door) {
-        let provider = rustls::crypto::ring::default_provider();
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
         Loopback::listen(provider.secure_random).expect("a port")
     }
 

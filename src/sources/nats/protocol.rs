@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use memchr::memchr;
 
+use super::position::AckSubject;
 use crate::feeds::Subscription;
 
 /// The longest line. The server's first line lists the servers of a cluster.
@@ -96,7 +97,8 @@ pub(super) struct Delivery {
     /// The number of the subscription.
     pub(super) sid: u64,
     pub(super) reply: Option<String>,
-    /// The status of a message from the server itself, such as 503: nobody answers.
+    /// The status of a message from the server itself, such as 503: nobody answers. No message of a stream
+    /// has one.
     pub(super) status: Option<u16>,
     /// The number of the consumer's last delivery, in a heartbeat.
     pub(super) last_consumer: Option<u64>,
@@ -259,7 +261,9 @@ impl Body {
     }
 
     fn into_delivery(self) -> Delivery {
-        if self.headers.is_empty() {
+        // A publisher chooses the headers of a stored message, also such a first line.
+        let reply = self.delivery.reply.as_deref();
+        if self.headers.is_empty() || reply.and_then(AckSubject::parse).is_some() {
             return self.delivery;
         }
         let headers = String::from_utf8_lossy(&self.headers);
@@ -426,6 +430,23 @@ mod tests {
         let op = format!("HMSG a 1 {bytes} {bytes}\r\n{headers}\r\n");
         let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
         assert_eq!(ops, [Op::Message(delivery("a", 1, None, b""))]);
+    }
+
+    #[test]
+    fn a_message_of_a_stream_has_no_status_whatever_its_headers() {
+        let ack = "$JS.ACK.S.c.1.7.1.1700000000000000000.0";
+        for (reply, status) in [(ack, None), ("$JS.FC.S.c.x", Some(100))] {
+            let headers = "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 9\r\n\r\n";
+            let bytes = headers.len();
+            let op = format!("HMSG a 1 {reply} {bytes} {}\r\n{headers}x\r\n", bytes + 1);
+            let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
+            let message = Delivery {
+                status,
+                last_consumer: status.map(|_| 9),
+                ..delivery("a", 1, Some(reply), b"x")
+            };
+            assert_eq!(ops, [Op::Message(message)]);
+        }
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub(super) struct Wire {
     /// The numbers of the last PING and of the last PONG.
     pings: u64,
     pongs: u64,
+    /// What was outside of the protocol.
+    malformed: Option<Malformed>,
     /// The last error without a subject: perhaps the reason for the end of the connection.
     last_words: Option<String>,
 }
@@ -119,6 +121,7 @@ impl Wire {
             // The ping of the log-in.
             pings: 1,
             pongs: 0,
+            malformed: None,
             last_words: None,
         };
         match wire.log_in(waiter, until) {
@@ -236,7 +239,10 @@ impl Wire {
     /// The server does not speak the protocol.
     pub(super) fn next_op(&mut self) -> Result<Option<Op>, NatsError> {
         loop {
-            let op = self.io.take(|input| self.reader.next(input));
+            let op = match self.malformed {
+                Some(malformed) => Err(malformed),
+                None => self.io.take(|input| self.reader.next(input)),
+            };
             let op = op.map_err(|malformed| self.wrong(malformed))?;
             match &op {
                 Some(Op::Ping) => {
@@ -256,7 +262,9 @@ impl Wire {
         }
     }
 
-    fn wrong(&self, malformed: Malformed) -> NatsError {
+    /// Bytes behind a malformed operation may be anything, so none of them is read.
+    fn wrong(&mut self, malformed: Malformed) -> NatsError {
+        self.malformed = Some(malformed);
         NatsError::Refused {
             url: self.url.clone(),
             reason: malformed.to_string(),

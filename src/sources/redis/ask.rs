@@ -1,7 +1,6 @@
 //! Checks of Redis before a start: whether Redis answers, where the master is, and which names this
 //! user may subscribe and publish to. Changes nothing on the server.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,12 +13,9 @@ use super::settings::{RedisEndpoint, RedisSettings};
 use super::{HANDSHAKE_TIMEOUT, handshake, sentinel, tls_config};
 use crate::base::Finding;
 use crate::feeds::Subscription;
+use crate::sources::asked::{Answers, to_ask};
 use crate::sources::socket::Waiter;
 
-/// The most names that are checked; a warning gives the number of the others.
-const NAMES_MAX: usize = 1_000;
-/// The most names in a line; a longer list is shown as a number.
-const NAMES_SHOWN_MAX: usize = 20;
 /// The time that all names may take together.
 const NAMES_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -195,59 +191,29 @@ fn subscribed(
     needs: &RedisNeeds,
     found: &mut Vec<Finding>,
 ) -> Result<(), RedisError> {
-    let all = needs.subscriptions.iter().chain(&needs.wishes);
-    let asked: Vec<_> = all.take(NAMES_MAX).collect();
+    let (needed, wishes) = (&needs.subscriptions[..], &needs.wishes[..]);
+    let asked: Vec<_> = to_ask(needed, wishes).collect();
     if asked.is_empty() {
         return Ok(());
     }
-    let commands: Vec<[&str; 2]> = asked.iter().map(|one| command(one)).collect();
+    let commands: Vec<[&str; 2]> = asked.iter().map(|(one, _)| command(one)).collect();
     let commands: Vec<&[&str]> = commands.iter().map(|words| &words[..]).collect();
     let until = Instant::now() + NAMES_TIMEOUT;
     let answers = connection.ask_for(&commands, until, is_confirmation)?;
-    let needed = needs.subscriptions.len();
-    let (mut granted, mut refused) = (Vec::new(), BTreeMap::<_, Vec<String>>::new());
-    for (number, (one, answer)) in asked.iter().zip(&answers).enumerate() {
+    let mut told = Answers::default();
+    for ((one, is_wish), answer) in asked.into_iter().zip(&answers) {
         let name = match one.is_pattern {
             true => format!("the pattern {}", one.name),
             false => one.name.to_string(),
         };
-        match answer {
-            Value::Error(words) => {
-                let same = refused.entry((number >= needed, handshake::shown(words)));
-                same.or_default().push(name);
-            }
-            _ => granted.push(name),
-        }
+        let answer = match answer {
+            Value::Error(words) => Err(handshake::shown(words)),
+            _ => Ok(()),
+        };
+        told.take(name, is_wish, answer);
     }
-    for ((is_wish, words), names) in refused {
-        let text = format!("may not subscribe to {}: {words}", list(&names));
-        found.push(match is_wish {
-            true => Finding::Warning(text),
-            false => Finding::Error(text),
-        });
-    }
-    if !granted.is_empty() {
-        found.push(Finding::Good(format!(
-            "may subscribe to {}",
-            list(&granted)
-        )));
-    } else if needed == 0 {
-        let text = "Redis lets this user subscribe to nothing that clients may ask for";
-        found.push(Finding::Error(text.to_owned()));
-    }
-    let more = (needed + needs.wishes.len()).saturating_sub(asked.len());
-    if more > 0 {
-        let text = format!("{more} more names were not asked for");
-        found.push(Finding::Warning(text));
-    }
+    told.tell("Redis", needed.len(), wishes.len(), found);
     Ok(())
-}
-
-fn list(names: &[String]) -> String {
-    match names.len() {
-        0..=NAMES_SHOWN_MAX => names.join(", "),
-        number => format!("{number} names"),
-    }
 }
 
 fn command(one: &Subscription) -> [&str; 2] {

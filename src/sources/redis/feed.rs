@@ -85,15 +85,18 @@ impl Session<'_, '_> {
     pub(super) fn take_mark(&mut self, is_copy: bool, payload: &[u8]) -> Result<(), Stop> {
         if let Some(kept) = &mut self.kept
             && !is_copy
+            && kept.marks.may_share()
             && let Some(event) = kept.feed.marked(payload)
         {
+            kept.marks.is_shared = true;
             self.relay.status.set_positions_shared(true);
             self.relay.link.send(event)?;
         }
         Ok(())
     }
 
-    /// Publishes the mark that is due. Returns the time of the next mark.
+    /// Publishes the mark that is due, and counts from a mark of this connection alone if published marks count
+    /// no longer. Returns the time of the next mark.
     pub(super) fn mark(&mut self) -> Result<Option<Instant>, Stop> {
         let Some(kept) = &mut self.kept else {
             return Ok(None);
@@ -101,6 +104,11 @@ impl Session<'_, '_> {
         if kept.marks.was_demoted() {
             let server = self.connection.server().to_owned();
             return Err(RedisError::Moved { server }.into());
+        }
+        if kept.marks.is_shared && !kept.marks.may_share() {
+            kept.marks.is_shared = false;
+            self.relay.status.set_positions_shared(false);
+            self.relay.link.send(kept.feed.begin())?;
         }
         let due = kept.marks.due();
         if due.is_some_and(|due| due <= Instant::now()) {

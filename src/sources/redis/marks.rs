@@ -5,7 +5,8 @@
 //! count.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -20,6 +21,8 @@ use crate::feeds::Mark;
 
 /// The time from mark to mark of an instance.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
+/// How long marks of others count after the server has said that it is a lone master.
+const ROLE_HOLDS: Duration = Duration::from_secs(3);
 
 /// News from the publishing thread for the reading thread: the connection for which the news is, by its
 /// number.
@@ -29,6 +32,10 @@ struct Learned {
     demoted: AtomicU64,
     /// This user may not publish marks.
     refused: AtomicU64,
+    /// The server was a lone master beside a mark.
+    master: AtomicU64,
+    /// When that mark was published, milliseconds since [`MarkPublisher::origin`].
+    master_ms: AtomicU64,
 }
 
 /// A mark to publish.
@@ -37,6 +44,8 @@ struct ToPublish {
     mark: Mark,
     /// The number of the reading thread's connection: after a failover the mark goes to another server.
     connection: u64,
+    /// Milliseconds since [`MarkPublisher::origin`].
+    at_ms: u64,
 }
 
 /// The way to the publishing thread.
@@ -50,6 +59,11 @@ pub(super) struct MarkPublisher {
     connection: u64,
     /// The time of the next mark; `None` while marks must not be published.
     next: Option<Instant>,
+    origin: Instant,
+    /// When this connection was made, to a lone master; milliseconds since the origin.
+    connected_ms: u64,
+    /// Whether positions are those of published marks.
+    pub(super) is_shared: bool,
 }
 
 impl MarkPublisher {
@@ -75,13 +89,35 @@ impl MarkPublisher {
             learned,
             connection: 0,
             next: None,
+            origin: Instant::now(),
+            connected_ms: 0,
+            is_shared: false,
         })
     }
 
-    /// Handles a new connection of the reading thread.
+    /// Handles a new connection of the reading thread, before the server is asked for its role.
     pub(super) fn connected(&mut self) {
         self.connection += 1;
         self.next = None;
+        self.connected_ms = self.now_ms();
+        self.is_shared = false;
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.origin.elapsed().as_millis() as u64
+    }
+
+    /// Whether published marks count, on a connection to a server that was a lone master: the server has said so
+    /// lately. Without marks of this instance nobody asks, and a server that became a replica would go unnoticed.
+    pub(super) fn may_share(&self) -> bool {
+        let learned = &self.learned;
+        let said_ms = match learned.master.load(Acquire) == self.connection {
+            true => learned.master_ms.load(Relaxed),
+            false => self.connected_ms,
+        };
+        let holds_ms = ROLE_HOLDS.as_millis() as u64;
+        let is_refused = learned.refused.load(Relaxed) == self.connection;
+        !is_refused && self.now_ms().saturating_sub(said_ms) < holds_ms
     }
 
     /// Publishes from here on, beginning now.
@@ -98,9 +134,12 @@ impl MarkPublisher {
     /// Publishes a mark, if the thread is not busy with the mark before.
     pub(super) fn publish(&mut self, mark: Mark) {
         self.next = Some(Instant::now() + INTERVAL);
-        let connection = self.connection;
         // Full: the server is slow. Ended: the thread could not go on.
-        let _ = self.marks.try_send(ToPublish { mark, connection });
+        let _ = self.marks.try_send(ToPublish {
+            mark,
+            connection: self.connection,
+            at_ms: self.now_ms(),
+        });
     }
 
     /// Whether the server is no master any more.
@@ -143,7 +182,10 @@ fn publish_on(
     let mut next = first;
     loop {
         match sender.publish_mark(channel, &next.mark.to_string())? {
-            MarkAnswer::Published => {}
+            MarkAnswer::Published => {
+                learned.master_ms.store(next.at_ms, Relaxed);
+                learned.master.store(next.connection, Release);
+            }
             MarkAnswer::NotMaster => {
                 learned.demoted.store(next.connection, Relaxed);
                 return Ok(None);
@@ -191,4 +233,40 @@ pub fn says_lone_master(answer: &Value) -> bool {
         }
     };
     value_of(b"mode") == b"standalone" && value_of(b"role") == b"master"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_count_while_the_server_says_that_it_is_a_lone_master() {
+        let (marks, _to_publish) = bounded(1);
+        let mut publisher = MarkPublisher {
+            channel: "m".into(),
+            marks,
+            learned: Arc::default(),
+            connection: 0,
+            next: None,
+            origin: Instant::now() - 2 * ROLE_HOLDS,
+            connected_ms: 0,
+            is_shared: false,
+        };
+        publisher.connected();
+        assert!(publisher.may_share(), "said on the connection itself");
+        publisher.connected_ms = 0;
+        assert!(!publisher.may_share(), "long ago");
+        let learned = Arc::clone(&publisher.learned);
+        learned.master_ms.store(publisher.now_ms(), Relaxed);
+        assert!(
+            !publisher.may_share(),
+            "beside a mark for another connection"
+        );
+        learned.master.store(publisher.connection, Relaxed);
+        assert!(publisher.may_share(), "beside a mark");
+        learned.refused.store(publisher.connection, Relaxed);
+        assert!(!publisher.may_share(), "nobody will say so again");
+        publisher.connected();
+        assert!(publisher.may_share());
+    }
 }

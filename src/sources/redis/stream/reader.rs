@@ -134,7 +134,7 @@ impl StreamReader {
         if !self.has_begun {
             self.begin(newest, now_ms);
         } else if is_there != Some(true) {
-            self.go_on(newest, is_there == Some(false), out);
+            self.go_on(newest, out);
         }
         self.step = Step::Read;
         if self.old_until.is_none() {
@@ -153,12 +153,11 @@ impl StreamReader {
         }
     }
 
-    /// Goes on where nothing proves that all is there. The newest entry may be below the last one: after a
-    /// failover to a server whose clock is behind, new ids begin below, where XREAD would never look.
-    fn go_on(&mut self, newest: Option<StoredId>, is_lost: bool, out: &mut Vec<Told>) {
-        if is_lost {
-            out.push(Told::Lost);
-        }
+    /// Goes on where nothing proves that all is there: the last entry is gone, or no entry was read so far. The
+    /// newest entry may be below the last one: after a failover to a server whose clock is behind, new ids begin
+    /// below, where XREAD would never look.
+    fn go_on(&mut self, newest: Option<StoredId>, out: &mut Vec<Told>) {
+        out.push(Told::Lost);
         self.was_read = false;
         let newest_or_first = newest.unwrap_or(StoredId { major: 0, minor: 0 });
         if newest_or_first <= self.after {
@@ -178,13 +177,12 @@ impl StreamReader {
         out: &mut Vec<Told>,
     ) -> Result<(), Trouble> {
         if is_there == Some(false) {
-            out.push(Told::Lost);
-            self.was_read = false;
             if entries.is_empty() {
                 // A stream made anew may have smaller ids.
                 self.step = Step::Look;
                 return Ok(());
             }
+            out.push(Told::Lost);
         }
         if entries.is_empty() {
             // The last entries of before the start are gone.

@@ -105,6 +105,7 @@ impl Bus for NatsStreamSource {
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
+        self.feed.connecting(relay.link.now());
         let (nats, bytes_max) = (&self.settings, self.payload_bytes_max);
         let connected = self.servers.wire(&mut self.waiter, nats, bytes_max);
         match connected {

@@ -24,12 +24,19 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const HEARTBEAT_MS: u64 = 500;
 /// The silence after which a consumer is given up: its server may be gone.
 const SILENCE_MAX: Duration = Duration::from_millis(3 * HEARTBEAT_MS);
+/// The wait before the next look when a consumer has missed a delivery: each look leaves a consumer behind, which
+/// the server deletes later.
+const MISSED_PAUSE: Duration = Duration::from_millis(HEARTBEAT_MS);
+/// The heartbeats without a delivery in between after which a message that is waited for counts as deleted.
+const IDLE_BEATS_MAX: u32 = 3;
 /// Messages acknowledged together, and the longest wait for so many. A consumer stops at four times as many.
 const ACKED_TOGETHER: u64 = 512;
 const ACK_WAIT: Duration = Duration::from_millis(100);
 /// The subscription for answers; a consumer has the next numbers.
 const ANSWERS_SID: u64 = 1;
 const MS_NS: u64 = 1_000_000;
+/// The head of a stream without any message so far: the first message has the number 1.
+const NO_MESSAGE: StoredId = StoredId { major: 0, minor: 0 };
 
 /// The place of this process in a stream.
 #[derive(Debug)]
@@ -47,8 +54,11 @@ pub(super) struct StreamReader {
     last: Option<StoredId>,
     /// The newest message of the stream in the last look.
     head: Option<StoredId>,
-    /// The head that the loop knows, while no message was handed over behind.
-    known_head: Option<StoredId>,
+    /// The newest message when nothing was there to read, or [`NO_MESSAGE`], while no message was handed over
+    /// since.
+    empty_at: Option<StoredId>,
+    /// When the stream was made, as of the last look.
+    created_ns: Option<u64>,
     /// The last sequence number from before the start of this process, until the message is read.
     old_until: Option<u64>,
     /// Whether [`Told::Stands`] was said on this connection.
@@ -60,6 +70,8 @@ pub(super) struct StreamReader {
 enum Step {
     /// Not connected.
     Away,
+    /// A delivery is missing.
+    Pause { until: Instant },
     /// Asked for the state of the stream.
     Look { due: Instant },
     /// A consumer was asked for, and delivers if made.
@@ -76,6 +88,8 @@ struct Consumer {
     /// The number of the last delivery.
     sequence: u64,
     heard: Instant,
+    /// The number of heartbeats since the last delivery.
+    idle_beats: u32,
     /// The newest message without an acknowledgement, the number of such messages, and the time of the
     /// acknowledgement.
     ack: Option<String>,
@@ -95,7 +109,8 @@ impl StreamReader {
             since_ns: None,
             last: None,
             head: None,
-            known_head: None,
+            empty_at: None,
+            created_ns: None,
             old_until: None,
             stands: false,
             step: Step::Away,
@@ -115,7 +130,7 @@ impl StreamReader {
     pub(super) fn due(&self) -> Option<Instant> {
         match &self.step {
             Step::Away => None,
-            Step::Look { due } => Some(*due),
+            Step::Pause { until: due } | Step::Look { due } => Some(*due),
             Step::Read(consumer) => {
                 let silent = consumer.heard + SILENCE_MAX;
                 let due = consumer.due.unwrap_or(silent);
@@ -129,11 +144,14 @@ impl StreamReader {
     /// # Errors
     /// JetStream has not answered.
     pub(super) fn tick(&mut self, now: Instant, out: &mut Vec<u8>) -> Result<(), NatsError> {
-        let Step::Read(consumer) = &mut self.step else {
-            return match self.step {
-                Step::Look { due } if now >= due => Err(self.trouble("no answer")),
-                _ => Ok(()),
-            };
+        let consumer = match &mut self.step {
+            Step::Read(consumer) => consumer,
+            Step::Pause { until } if now >= *until => {
+                self.look(now, out);
+                return Ok(());
+            }
+            Step::Look { due } if now >= *due => return Err(self.trouble("no answer")),
+            Step::Away | Step::Pause { .. } | Step::Look { .. } => return Ok(()),
         };
         if consumer.ack_due.is_some_and(|due| now >= due) {
             consumer.acknowledge(out);
@@ -175,9 +193,13 @@ impl StreamReader {
         match delivery.status {
             None => self.delivered(delivery, now, out, told),
             Some(100) => {
+                consumer.idle_beats += 1;
                 let is_behind = |last| last > consumer.sequence;
-                if delivery.last_consumer.is_some_and(is_behind) {
-                    self.look(now, out);
+                let waits = self.old_until.is_some() || consumer.expects.is_some();
+                if delivery.last_consumer.is_some_and(is_behind)
+                    || waits && consumer.idle_beats >= IDLE_BEATS_MAX
+                {
+                    self.missed(now, out);
                 }
                 Ok(())
             }
@@ -185,12 +207,23 @@ impl StreamReader {
         }
     }
 
-    /// Asks for the state of the stream, and forgets the consumer. The server deletes a consumer without a
-    /// listener.
-    fn look(&mut self, now: Instant, out: &mut Vec<u8>) {
+    /// Handles a missing delivery.
+    fn missed(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.leave_consumer(out);
+        let until = now + MISSED_PAUSE;
+        self.step = Step::Pause { until };
+    }
+
+    /// Forgets the consumer. The server deletes a consumer without a listener.
+    fn leave_consumer(&self, out: &mut Vec<u8>) {
         if let Step::Read(consumer) = &self.step {
             protocol::unsubscribe(out, consumer.sid);
         }
+    }
+
+    /// Asks for the state of the stream.
+    fn look(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.leave_consumer(out);
         let subject = format!("$JS.API.STREAM.INFO.{}", self.stream);
         self.request(&subject, b"", out);
         let due = now + ANSWER_TIMEOUT;
@@ -214,7 +247,7 @@ impl StreamReader {
             return Err(self.trouble("nobody answers"));
         }
         match &mut self.step {
-            Step::Away => Ok(()),
+            Step::Away | Step::Pause { .. } => Ok(()),
             Step::Look { .. } => {
                 let info = StreamInfo::read(&delivery.payload);
                 let info = info.map_err(|reason| self.trouble(&reason))?;
@@ -241,10 +274,15 @@ impl StreamReader {
             let newest_ns = info.head.map_or(unix_ns, |head| head.minor.min(unix_ns));
             self.since_ns = Some(newest_ns.saturating_sub(self.history_ns));
             self.old_until = info.head.map(|head| head.major);
+            self.empty_at = info.head.is_none().then_some(NO_MESSAGE);
         }
         let head = info.head.map_or(0, |head| head.major);
         let is_behind = |known: Option<StoredId>| known.is_some_and(|known| head < known.major);
-        if is_behind(self.last) || is_behind(self.known_head) {
+        // With a message that was handed over, the first delivery says more.
+        let created_ns = self.created_ns.replace(info.created_ns);
+        let is_made_anew = created_ns.is_some_and(|created_ns| created_ns != info.created_ns);
+        let is_other = is_made_anew && self.empty_at.is_some();
+        if is_behind(self.last) || is_behind(self.empty_at) || is_other {
             self.lost(told);
         }
     }
@@ -270,6 +308,7 @@ impl StreamReader {
             expects: self.last,
             sequence: 0,
             heard: now,
+            idle_beats: 0,
             ack: None,
             unacked: 0,
             ack_due: None,
@@ -286,14 +325,25 @@ impl StreamReader {
                 return self.look(now, out);
             }
             self.old_until = None;
-            if self.last.is_none() && self.known_head != self.head {
-                self.known_head = self.head;
-                told.extend(self.head.map(Told::Head));
+            if self.last.is_none() {
+                self.is_empty(told);
             }
         }
         if self.old_until.is_none() && !waits {
             self.stand(told);
         }
+    }
+
+    /// Handles a stream in which there is nothing to read.
+    fn is_empty(&mut self, told: &mut Vec<Told>) {
+        let head = self.head.unwrap_or(NO_MESSAGE);
+        match self.empty_at.replace(head) {
+            Some(before) if before == head => return,
+            // What came in between is gone.
+            Some(_) => told.push(Told::Lost),
+            None => {}
+        }
+        told.extend(self.head.map(Told::Head));
     }
 
     fn delivered(
@@ -311,10 +361,11 @@ impl StreamReader {
             return Err(self.trouble("a message without a number"));
         };
         if ack.consumer_sequence != consumer.sequence + 1 {
-            self.look(now, out);
+            self.missed(now, out);
             return Ok(());
         }
         consumer.sequence = ack.consumer_sequence;
+        consumer.idle_beats = 0;
         consumer.owe(reply, now, out);
         let id = StoredId {
             major: ack.stream_sequence,
@@ -322,7 +373,7 @@ impl StreamReader {
         };
         if let Some(expected) = consumer.expects.take() {
             if id == expected {
-                if self.old_until.is_none_or(|until| id.major >= until) {
+                if ack.pending == 0 || self.old_until.is_none_or(|until| id.major >= until) {
                     self.old_until = None;
                     self.stand(told);
                 }
@@ -348,9 +399,12 @@ impl StreamReader {
         told: &mut Vec<Told>,
     ) {
         // A hole: messages were deleted before they were read. Or another life of the stream.
-        let is_next = self.last.is_none_or(|last| id.major == last.major + 1);
-        let is_behind = self.known_head.take().is_none_or(|head| head < id);
-        if !is_next || !is_behind {
+        let empty_at = self.empty_at.take();
+        let before = self.last.or(empty_at);
+        let is_next = before.is_none_or(|before| id.major == before.major + 1);
+        // Made anew since the look.
+        let is_other = |head: StoredId| id.major <= head.major && id.minor > head.minor;
+        if !is_next || empty_at.is_some() && self.head.is_some_and(is_other) {
             told.push(Told::Lost);
         }
         self.last = Some(id);
@@ -375,7 +429,7 @@ impl StreamReader {
     fn lost(&mut self, told: &mut Vec<Told>) {
         told.push(Told::Lost);
         self.old_until = None;
-        self.known_head = None;
+        self.empty_at = None;
         if let Some(last) = self.last.take() {
             self.since_ns = Some(last.minor.saturating_add(1));
         }

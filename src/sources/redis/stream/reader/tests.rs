@@ -185,7 +185,8 @@ proptest! {
         for _ in 0..100 {
             log.take(&mut reader, &server);
         }
-        check_told(&log.told, &log.unreadable, server.next_serial);
+        // While the stream is empty, only a reconnection is proof of nothing.
+        check_told(&log.told, &log.unreadable, None, server.next_serial);
     }
 }
 
@@ -211,6 +212,23 @@ fn old_entries_come_before_it_stands() {
     };
     let told: Vec<_> = told.iter().map(is_old).collect();
     assert_eq!(told, [Some(true), Some(true), None, Some(false)]);
+}
+
+#[test]
+fn a_reconnection_to_a_stream_that_was_empty_proves_nothing() {
+    for entries in 0..2 {
+        let mut server = Server::new();
+        let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+        reader.connected();
+        assert_eq!(read(&mut reader, &server), [Told::Stands]);
+        assert_eq!(read(&mut reader, &server), []);
+        server.step(&Step::Add(2));
+        server.step(&Step::Trim(2));
+        server.step(&Step::Add(entries));
+        reader.connected();
+        assert_eq!(read(&mut reader, &server), [Told::Lost, Told::Stands]);
+        assert_eq!(read(&mut reader, &server).len(), usize::from(entries));
+    }
 }
 
 #[test]

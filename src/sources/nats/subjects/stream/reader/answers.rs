@@ -13,6 +13,8 @@ const SECOND_NS: u64 = 1_000 * MS_NS;
 pub(super) struct StreamInfo {
     /// The newest message that was ever stored; `None` for a stream without any so far.
     pub(super) head: Option<StoredId>,
+    /// When the stream was made, Unix nanoseconds; 0 if unknown.
+    pub(super) created_ns: u64,
 }
 
 impl StreamInfo {
@@ -25,7 +27,12 @@ impl StreamInfo {
         let time = last("last_ts")?;
         let minor = time.as_str().and_then(unix_ns).unwrap_or(0);
         let head = (major > 0).then_some(StoredId { major, minor });
-        Ok(Self { head })
+        let created = sonic_rs::get(answer, ["created"]).ok();
+        let created = created.and_then(|created| created.as_str().and_then(unix_ns));
+        Ok(Self {
+            head,
+            created_ns: created.unwrap_or(0),
+        })
     }
 }
 
@@ -139,8 +146,11 @@ mod tests {
                 None,
             ),
         ] {
-            let info = StreamInfo::read(format!(r#"{{"state":{state}}}"#).as_bytes());
-            assert_eq!(info, Ok(StreamInfo { head }));
+            let created = "1970-01-01T00:00:00.000000005Z";
+            let answer = format!(r#"{{"created":"{created}","state":{state}}}"#);
+            let created_ns = 5;
+            let info = StreamInfo::read(answer.as_bytes());
+            assert_eq!(info, Ok(StreamInfo { head, created_ns }));
         }
         let missing =
             br#"{"error":{"code":404,"err_code":10059,"description":"stream not found"}}"#;

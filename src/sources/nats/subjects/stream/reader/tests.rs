@@ -19,6 +19,7 @@ struct Server {
     deleted: Vec<(StoredId, u64)>,
     last: StoredId,
     time_ns: u64,
+    created_ns: u64,
     next_serial: u64,
     consumers: Vec<Live>,
     /// Deliveries on their way.
@@ -58,6 +59,7 @@ impl Server {
             deleted: Vec::new(),
             last: StoredId { major: 0, minor: 0 },
             time_ns: NOW_NS,
+            created_ns: NOW_NS,
             next_serial: 0,
             consumers: Vec::new(),
             line: VecDeque::new(),
@@ -84,6 +86,7 @@ impl Server {
             Event::Anew => {
                 let new = Self::new();
                 (self.messages, self.last) = (new.messages, new.last);
+                self.created_ns += 1;
                 self.deleted.clear();
                 self.consumers.clear();
             }
@@ -126,8 +129,10 @@ impl Server {
                 ["PUB", "$JS.API.STREAM.INFO.S", reply, _] => {
                     lines.next();
                     let (seq, ts) = (self.last.major, rfc_3339(self.last.minor));
-                    let state = format!(r#"{{"state":{{"last_seq":{seq},"last_ts":"{ts}"}}}}"#);
-                    self.answer(reply, state);
+                    let created = rfc_3339(self.created_ns);
+                    let state = format!(r#"{{"last_seq":{seq},"last_ts":"{ts}"}}"#);
+                    let info = format!(r#"{{"created":"{created}","state":{state}}}"#);
+                    self.answer(reply, info);
                 }
                 ["PUB", "$JS.API.CONSUMER.CREATE.S", reply, _] => {
                     let config = lines.next().expect("a body");
@@ -231,6 +236,8 @@ struct Bench {
     told: Vec<Told>,
     /// Serial numbers that nobody can read any more.
     unreadable: Vec<u64>,
+    /// The next serial number when the reader stood for the first time.
+    stood_at: Option<u64>,
 }
 
 impl Bench {
@@ -244,6 +251,7 @@ impl Bench {
             out: Vec::new(),
             told: Vec::new(),
             unreadable: Vec::new(),
+            stood_at: None,
         };
         bench.connect();
         bench
@@ -267,6 +275,9 @@ impl Bench {
                 .reader
                 .take(delivery, now, &mut self.out, &mut self.told);
             taken.expect("good answers");
+            if self.told.contains(&Told::Stands) {
+                self.stood_at.get_or_insert(self.server.next_serial);
+            }
         }
     }
 
@@ -282,7 +293,7 @@ impl Bench {
 
     /// Lets some time pass with heartbeats, so that everything is noticed.
     fn settle(&mut self) {
-        for _ in 0..12 {
+        for _ in 0..16 {
             self.read(1_000);
             self.now += SILENCE_MAX / 2;
             self.server.beat();
@@ -295,7 +306,7 @@ impl Bench {
     /// Checks that no message is missing without a loss, and that none came twice.
     fn check(&self) {
         let end = self.server.next_serial;
-        let newest = check_told(&self.told, &self.unreadable, end);
+        let newest = check_told(&self.told, &self.unreadable, self.stood_at, end);
         assert_eq!(newest, Some(end - 1), "the last message came");
     }
 }
@@ -323,6 +334,7 @@ proptest! {
             bench.event(event);
         }
         bench.settle();
+        assert!(bench.reader.stands, "whatever was deleted on its way");
         // A message shows what is missing before.
         bench.event(&Event::Add(1));
         bench.settle();
@@ -370,6 +382,27 @@ fn an_empty_stream_stands_at_its_head() {
 }
 
 #[test]
+fn what_came_and_went_while_the_stream_was_empty_is_a_loss() {
+    for (before, gone, left, want) in [
+        (0, 2, 0, &["lost", "head", "stands"][..]),
+        (3, 2, 1, &["stands", "lost", "message"]),
+        (0, 0, 1, &["stands", "message"]),
+        (3, 0, 1, &["stands", "message"]),
+    ] {
+        let mut bench = Bench::new(before);
+        bench.server.event(&Event::Trim(before));
+        bench.read(100);
+        bench.told.clear();
+        bench.server.event(&Event::Add(gone));
+        bench.server.event(&Event::Trim(gone));
+        bench.server.event(&Event::Add(left));
+        bench.connect();
+        bench.read(100);
+        assert_eq!(names(&bench.told), want, "{before} {gone} {left}");
+    }
+}
+
+#[test]
 fn what_was_purged_made_anew_or_restored_is_a_loss() {
     for event in [
         Event::Trim(2),
@@ -395,6 +428,12 @@ fn a_lost_delivery_and_a_consumer_without_heartbeats_are_replaced() {
     bench.event(&Event::Add(1));
     bench.event(&Event::Drop);
     bench.server.beat();
+    bench.read(100);
+    // Each look makes a consumer, so there is a pause before.
+    assert_eq!(bench.reader.due(), Some(bench.now + MISSED_PAUSE));
+    bench.now += MISSED_PAUSE;
+    let ticked = bench.reader.tick(bench.now, &mut bench.out);
+    ticked.expect("no fault");
     bench.read(100);
     bench.server.consumers.clear();
     bench.event(&Event::Add(1));
