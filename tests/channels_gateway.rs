@@ -8,6 +8,7 @@ mod channels_gateway {
 
     mod admission;
     mod delivery;
+    mod event_streams;
     mod kept_names;
     mod requests;
     mod resume;
@@ -87,6 +88,7 @@ impl Bench {
         let gateway = make(ChannelsGateway::new(settings, Arc::clone(&stats)));
         let limits = Limits {
             ping_interval_us: 0,
+            event_stream: true,
             history,
             ..Limits::default()
         };

@@ -8,6 +8,7 @@ use std::alloc::System;
 use std::sync::{Mutex, PoisonError};
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use weirgate::auth::{Acl, Identity, NameSyntax, Rights, RightsCheck, TokenNameLimits};
 use weirgate::hub::{Limits, SessionKey};
 use world::World;
 use world::client::{Compressor, frame, request_with};
@@ -93,4 +94,48 @@ fn short_compressed_requests_leave_less_than_a_kilobyte_with_their_client() {
     }
     let none = left_by_requests("permessage-deflate; client_no_context_takeover", 30);
     assert!(none < 50, "{none} bytes for each client");
+}
+
+/// Clients whose token has many names, and clients of a table with names for each user.
+#[test]
+fn names_of_a_client_take_no_more_than_their_text() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let limits = TokenNameLimits {
+        names_max: 50,
+        name_bytes_max: 512,
+    };
+    for syntax in [NameSyntax::Redis, NameSyntax::Nats] {
+        let (of_user, dot) = match syntax {
+            NameSyntax::Redis => ("t:{sub}:*", ":"),
+            NameSyntax::Nats => ("t.{sub}.>", "."),
+        };
+        let table = format!(r#"{{"user": ["{of_user}"]}}"#);
+        let mut acl = Acl::read(syntax, table.as_bytes()).expect("a table");
+        for end in ["x", "*"] {
+            let name = |n: usize| ["t", &"x".repeat(90), &n.to_string(), end].join(dot);
+            let names: Vec<String> = (0..limits.names_max).map(name).collect();
+            let text: usize = names.iter().map(String::len).sum();
+            let mut client = || {
+                let identity = Identity {
+                    user: Some("ann".to_owned()),
+                    names: Ok(names.clone()),
+                    ..Identity::default()
+                };
+                let rights = acl.admit(&identity, "user", limits).expect("admitted");
+                for (asked, granted) in [(&names[7], true), (&"t*".to_owned(), false)] {
+                    let mut check = RightsCheck::new(&rights, 100_000);
+                    assert_eq!(acl.grants(&mut check, asked), Ok(granted), "{asked}");
+                }
+                rights
+            };
+            // What all clients share has its size after the first.
+            let first = client();
+            let before = bytes_in_use();
+            let clients: Vec<Rights> = (0..200).map(|_| client()).collect();
+            let kept = (bytes_in_use() - before) / clients.len();
+            println!("{syntax:?} {end}: {kept} bytes for {text} of text");
+            assert!(kept < text + 48 * limits.names_max, "{kept} for {text}");
+            drop(first);
+        }
+    }
 }

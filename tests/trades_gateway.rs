@@ -8,6 +8,7 @@ mod trades_gateway {
     mod candles;
     mod false_recoveries;
     mod resume;
+    mod resume_limits;
 }
 
 use std::sync::Arc;

@@ -1,11 +1,10 @@
 //! The permissions of roles: a table from role to names and patterns.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use super::match_budget::{MatchBudget, OverBudget, Verdicts};
 use super::names::{NameError, NameSet, NameSyntax};
-use super::rights::{Rights, Template, TemplateError, TokenNameLimits};
+use super::rights::{Rights, RightsCheck, Template, TemplateError, TokenNameLimits};
 use super::verify::{Identity, Refusal};
 use crate::wire::json::{JsonError, object_entries};
 use crate::wire::object_writer::quoted;
@@ -84,7 +83,7 @@ struct Role {
     /// The names without places for claims.
     set: NameSet,
     /// The names with places for claims.
-    templates: Arc<[Template]>,
+    templates: Vec<Template>,
     /// All names, with a wildcard in each place for a claim.
     patterns: Vec<String>,
     verdicts: Verdicts,
@@ -187,7 +186,7 @@ impl Acl {
             rank: self.roles.len(),
             names,
             patterns,
-            templates: templates.into(),
+            templates,
             verdicts: Verdicts::default(),
         };
         self.roles.insert(role, table);
@@ -270,9 +269,18 @@ impl Acl {
         limits: TokenNameLimits,
     ) -> Result<Rights, Refusal> {
         let role = self.role_of(identity)?.unwrap_or(default_role).to_owned();
-        let templates = self.roles.get(&role).map(|table| &table.templates);
-        let templates = templates.map_or_else(Arc::default, Arc::clone);
-        Rights::new(self.syntax, role, identity, &templates, limits)
+        let templates = self.templates(&role);
+        Rights::new(self.syntax, role, identity, templates, limits)
+    }
+
+    /// The names and patterns of a client beside the role's.
+    pub fn own_names(&self, rights: &Rights) -> Vec<String> {
+        rights.own_names(self.templates(&rights.role))
+    }
+
+    fn templates(&self, role: &str) -> &[Template] {
+        let role = self.roles.get(role);
+        role.map_or(&[], |role| &role.templates)
     }
 
     /// The number of roles.
@@ -314,19 +322,14 @@ impl Acl {
     /// role has no names.
     ///
     /// # Errors
-    /// `budget` is too small for the question. The name is refused then.
-    pub fn grants(
-        &mut self,
-        rights: &mut Rights,
-        name: &str,
-        budget: &mut MatchBudget,
-    ) -> Result<bool, OverBudget> {
+    /// The check has too few steps left for the question. The name is refused then.
+    pub fn grants(&mut self, check: &mut RightsCheck, name: &str) -> Result<bool, OverBudget> {
         let syntax = self.syntax;
-        let Some(role) = self.roles.get_mut(&rights.role) else {
-            return rights.grant_own(syntax, &Arc::default(), name, budget);
+        let Some(role) = self.roles.get_mut(check.role()) else {
+            return check.grant_own(syntax, &[], name);
         };
-        Ok(role.grants(syntax, name, budget)?
-            || rights.grant_own(syntax, &role.templates, name, budget)?)
+        Ok(role.grants(syntax, name, &mut check.budget)?
+            || check.grant_own(syntax, &role.templates, name)?)
     }
 }
 

@@ -6,6 +6,7 @@
 //! publications.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use super::match_budget::{MatchBudget, OverBudget};
 
@@ -76,18 +77,58 @@ impl Bytes {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     /// `*`: any bytes, none too.
     Any,
-    /// A single byte of the set.
-    One(Bytes),
+    /// This byte.
+    Byte(u8),
+    /// A single byte of the set, with none or several bytes. Boxed, because most pieces are bytes.
+    Set(Box<Bytes>),
+}
+
+impl Piece {
+    fn one(set: Bytes) -> Self {
+        match set.first() {
+            Some(byte) if set == Bytes::one(byte) => Self::Byte(byte),
+            _ => Self::Set(Box::new(set)),
+        }
+    }
+
+    /// The byte, if the piece takes a single byte.
+    fn byte(&self) -> Option<u8> {
+        match self {
+            Self::Byte(byte) => Some(*byte),
+            Self::Any | Self::Set(_) => None,
+        }
+    }
+
+    /// The bytes of the piece; `None` for `*`.
+    fn bytes(&self) -> Option<Bytes> {
+        match self {
+            Self::Any => None,
+            Self::Byte(byte) => Some(Bytes::one(*byte)),
+            Self::Set(set) => Some(**set),
+        }
+    }
+
+    /// Whether the piece takes the byte; `*` does not here.
+    fn takes(&self, byte: u8) -> bool {
+        match self {
+            Self::Any => false,
+            Self::Byte(own) => *own == byte,
+            Self::Set(set) => set.contains(byte),
+        }
+    }
 }
 
 /// A parsed pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
     pieces: Vec<Piece>,
+    /// The bytes of the pieces before the first wildcard, which are compared in a single step: most names
+    /// end there.
+    literal: Vec<u8>,
 }
 
 impl Glob {
@@ -102,26 +143,34 @@ impl Glob {
             rest = after;
             let piece = match (first, after) {
                 (b'*', _) => Piece::Any,
-                (b'?', _) => Piece::One(Bytes::ALL),
-                (b'[', _) => Piece::One(class(&mut rest)?),
+                (b'?', _) => Piece::one(Bytes::ALL),
+                (b'[', _) => Piece::one(class(&mut rest)?),
                 (b'\\', [escaped, after @ ..]) => {
                     rest = after;
-                    Piece::One(Bytes::one(*escaped))
+                    Piece::Byte(*escaped)
                 }
-                _ => Piece::One(Bytes::one(first)),
+                _ => Piece::Byte(first),
             };
             if piece != Piece::Any || pieces.last() != Some(&Piece::Any) {
                 pieces.push(piece);
             }
         }
-        Ok(Self { pieces })
+        Ok(Self::of(pieces))
     }
 
     /// A name without wildcards, whatever the characters.
     pub fn exact(name: &str) -> Self {
-        let one = |byte| Piece::One(Bytes::one(byte));
+        Self::exact_bytes(name.as_bytes())
+    }
+
+    fn exact_bytes(name: &[u8]) -> Self {
+        Self::of(name.iter().copied().map(Piece::Byte).collect())
+    }
+
+    fn of(pieces: Vec<Piece>) -> Self {
         Self {
-            pieces: name.bytes().map(one).collect(),
+            literal: pieces.iter().map_while(Piece::byte).collect(),
+            pieces,
         }
     }
 
@@ -133,7 +182,11 @@ impl Glob {
     }
 
     fn matches_within(&self, name: &[u8], budget: &mut MatchBudget) -> Result<bool, OverBudget> {
-        let (mut piece, mut at) = (0, 0);
+        budget.spend(1)?;
+        if !name.starts_with(&self.literal) {
+            return Ok(false);
+        }
+        let (mut piece, mut at) = (self.literal.len(), self.literal.len());
         let mut last_any = None;
         loop {
             budget.spend(1)?;
@@ -147,7 +200,7 @@ impl Glob {
                     last_any = Some((piece, at));
                     continue;
                 }
-                (Some(Piece::One(set)), Some(&byte)) if set.contains(byte) => {
+                (Some(one), Some(&byte)) if one.takes(byte) => {
                     piece += 1;
                     at += 1;
                     continue;
@@ -166,11 +219,7 @@ impl Glob {
 
     /// The name that the pattern matches, if there is exactly one.
     fn as_exact(&self) -> Option<Vec<u8>> {
-        let byte = |piece: &Piece| match piece {
-            Piece::One(set) => set.first().filter(|byte| *set == Bytes::one(*byte)),
-            Piece::Any => None,
-        };
-        self.pieces.iter().map(byte).collect()
+        (self.literal.len() == self.pieces.len()).then(|| self.literal.clone())
     }
 
     /// Whether this pattern takes every byte that `asked` takes, up to the first `*` of either. If not, this
@@ -180,11 +229,11 @@ impl Glob {
         asked: &Self,
         budget: &mut MatchBudget,
     ) -> Result<bool, OverBudget> {
-        for pair in self.pieces.iter().zip(&asked.pieces) {
+        for (own, asked) in self.pieces.iter().zip(&asked.pieces) {
             budget.spend(1)?;
-            match pair {
-                (Piece::One(own), Piece::One(set)) if own.both(*set) == *set => {}
-                (Piece::One(_), Piece::One(_)) => return Ok(false),
+            match (own.bytes(), asked.bytes()) {
+                (Some(own), Some(set)) if own.both(set) == set => {}
+                (Some(_), Some(_)) => return Ok(false),
                 _ => break,
             }
         }
@@ -193,7 +242,7 @@ impl Glob {
 
     /// Whether there is a matching name: `[]` matches no byte.
     fn matches_anything(&self) -> bool {
-        let none = Piece::One(Bytes::default());
+        let none = Piece::one(Bytes::default());
         !self.pieces.contains(&none)
     }
 
@@ -240,40 +289,54 @@ fn class(rest: &mut &[u8]) -> Result<Bytes, GlobError> {
 /// Patterns as a single automaton: the state after some bytes is a set of places in the patterns.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Globs {
-    globs: Vec<Glob>,
     /// The names of patterns that match exactly one name.
     exact: BTreeSet<Vec<u8>>,
-    /// The other patterns, by their place in `globs`.
-    wild: Vec<usize>,
+    /// The other patterns.
+    wild: Vec<Glob>,
+    /// Made for the first question about a pattern: most sets are only asked for names.
+    together: OnceLock<Together>,
+}
+
+/// What only the question about a pattern needs.
+#[derive(Clone, Debug)]
+struct Together {
+    /// The exact names as patterns, behind those of [`Globs::wild`].
+    exact: Vec<Glob>,
     /// All bytes, in sets of bytes that are the same to every pattern.
     kinds: Vec<Bytes>,
-    /// The places before the first byte.
-    start: Vec<Place>,
+}
+
+impl Together {
+    fn new(globs: &Globs) -> Self {
+        let exact: Vec<Glob> = globs.exact.iter().map(|n| Glob::exact_bytes(n)).collect();
+        let mut kinds = vec![Bytes::ALL];
+        let mut split = Bytes::default();
+        for piece in globs.wild.iter().chain(&exact).flat_map(|g| &g.pieces) {
+            match piece {
+                Piece::Byte(byte) if !split.contains(*byte) => {
+                    split.insert(*byte);
+                    refine(&mut kinds, Bytes::one(*byte));
+                }
+                Piece::Set(set) => refine(&mut kinds, **set),
+                Piece::Any | Piece::Byte(_) => {}
+            }
+        }
+        Self { exact, kinds }
+    }
 }
 
 /// A pattern, and the next of its pieces. Ordered by pattern, then place.
 type Place = (u32, u32);
 
 impl Globs {
-    pub(super) fn new(globs: Vec<Glob>) -> Self {
-        let mut all = Self {
-            kinds: vec![Bytes::ALL],
-            ..Self::default()
-        };
-        for (index, glob) in globs.iter().enumerate() {
+    pub(super) fn new(globs: impl IntoIterator<Item = Glob>) -> Self {
+        let mut all = Self::default();
+        for glob in globs {
             match glob.as_exact() {
                 Some(name) => drop(all.exact.insert(name)),
-                None => all.wild.push(index),
-            }
-            for piece in &glob.pieces {
-                if let Piece::One(set) = piece {
-                    refine(&mut all.kinds, *set);
-                }
+                None => all.wild.push(glob),
             }
         }
-        let starts = (0..globs.len() as u32).map(|glob| (glob, 0)).collect();
-        all.globs = globs;
-        all.start = all.closed(starts);
         all
     }
 
@@ -290,8 +353,8 @@ impl Globs {
         if self.exact.contains(name) {
             return Ok(true);
         }
-        for &glob in &self.wild {
-            if self.globs[glob].matches_within(name, budget)? {
+        for glob in &self.wild {
+            if glob.matches_within(name, budget)? {
                 return Ok(true);
             }
         }
@@ -313,16 +376,18 @@ impl Globs {
         if self.match_everything() || !asked.matches_anything() {
             return Ok(true);
         }
-        for &glob in &self.wild {
-            if !self.globs[glob].begins_wide_enough(asked, budget)? {
+        for (place, glob) in self.wild.iter().enumerate() {
+            if !glob.begins_wide_enough(asked, budget)? {
                 continue;
             }
-            let alone = self.closed(vec![(glob as u32, 0)]);
+            let alone = self.closed(vec![(place as u32, 0)]);
             if self.contain_from(alone, asked, budget)? {
                 return Ok(true);
             }
         }
-        self.contain_from(self.start.clone(), asked, budget)
+        let places = self.wild.len() + self.exact.len();
+        let start = (0..places as u32).map(|glob| (glob, 0)).collect();
+        self.contain_from(self.closed(start), asked, budget)
     }
 
     /// Whether every name that `asked` matches is matched from these places on.
@@ -332,28 +397,29 @@ impl Globs {
         asked: &Glob,
         budget: &mut MatchBudget,
     ) -> Result<bool, OverBudget> {
+        let kinds = &self.together().kinds;
         let mut seen = BTreeSet::new();
         let mut open = vec![(0, start)];
         while let Some((at, active)) = open.pop() {
-            budget.spend(STATE_STEPS + active.len() + self.kinds.len())?;
+            budget.spend(STATE_STEPS + active.len() + kinds.len())?;
             // From here on everything is matched.
             if active.iter().any(|place| self.is_last_any(*place)) {
                 continue;
             }
             let Some(piece) = asked.pieces.get(at) else {
-                if active.iter().any(|place| self.is_end(*place)) {
+                if active.iter().any(|place| self.piece(*place).is_none()) {
                     continue;
                 }
                 return Ok(false);
             };
-            let (set, next) = match piece {
-                Piece::Any => {
+            let (set, next) = match piece.bytes() {
+                None => {
                     open.push((at + 1, active.clone()));
                     (Bytes::ALL, at)
                 }
-                Piece::One(set) => (*set, at + 1),
+                Some(set) => (set, at + 1),
             };
-            for byte in self.kinds.iter().filter_map(|kind| kind.both(set).first()) {
+            for byte in kinds.iter().filter_map(|kind| kind.both(set).first()) {
                 budget.spend(STATE_STEPS + active.len())?;
                 let state = (next, self.after(&active, byte));
                 // Nothing is matched any more, and there is a name that continues from here.
@@ -369,16 +435,29 @@ impl Globs {
     }
 
     pub(super) fn match_everything(&self) -> bool {
-        self.globs.iter().any(Glob::matches_everything)
+        self.wild.iter().any(Glob::matches_everything)
+    }
+
+    fn together(&self) -> &Together {
+        self.together.get_or_init(|| Together::new(self))
+    }
+
+    fn piece(&self, (glob, at): Place) -> Option<&Piece> {
+        let glob = glob as usize;
+        let glob = match glob.checked_sub(self.wild.len()) {
+            None => &self.wild[glob],
+            Some(exact) => &self.together().exact[exact],
+        };
+        glob.pieces.get(at as usize)
     }
 
     fn after(&self, active: &[Place], byte: u8) -> Vec<Place> {
-        let moved = active.iter().filter_map(|&(glob, at)| {
-            match self.globs[glob as usize].pieces.get(at as usize)? {
+        let moved = active
+            .iter()
+            .filter_map(|&(glob, at)| match self.piece((glob, at))? {
                 Piece::Any => Some((glob, at)),
-                Piece::One(set) => set.contains(byte).then_some((glob, at + 1)),
-            }
-        });
+                one => one.takes(byte).then_some((glob, at + 1)),
+            });
         self.closed(moved.collect())
     }
 
@@ -395,16 +474,12 @@ impl Globs {
         places
     }
 
-    fn is_any(&self, (glob, at): Place) -> bool {
-        self.globs[glob as usize].pieces.get(at as usize) == Some(&Piece::Any)
+    fn is_any(&self, place: Place) -> bool {
+        self.piece(place) == Some(&Piece::Any)
     }
 
-    fn is_last_any(&self, place: Place) -> bool {
-        self.is_any(place) && self.is_end((place.0, place.1 + 1))
-    }
-
-    fn is_end(&self, (glob, at): Place) -> bool {
-        at as usize == self.globs[glob as usize].pieces.len()
+    fn is_last_any(&self, (glob, at): Place) -> bool {
+        self.is_any((glob, at)) && self.piece((glob, at + 1)).is_none()
     }
 }
 

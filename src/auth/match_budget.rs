@@ -4,8 +4,7 @@
 //! Every client of a role asks for the same few patterns, and an answer depends only on the
 //! role's table, so answers are remembered.
 
-use std::collections::BTreeMap;
-use std::mem;
+use crate::base::Remembered;
 
 /// The budget is used up, and the question is not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,37 +58,27 @@ const VERDICTS_MAX: usize = 1_024;
 /// The longest remembered pattern.
 const PATTERN_BYTES_MAX: usize = 255;
 
-/// Answers in two halves: when the newer half is full, it replaces the older half, and answers without a
-/// recent question are forgotten.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Verdicts {
-    newer: BTreeMap<Box<str>, bool>,
-    older: BTreeMap<Box<str>, bool>,
+/// Remembered answers.
+#[derive(Clone, Debug)]
+pub(super) struct Verdicts(Remembered<bool>);
+
+impl Default for Verdicts {
+    fn default() -> Self {
+        Self(Remembered::new(VERDICTS_MAX))
+    }
 }
 
 impl Verdicts {
     /// The remembered answer for this pattern.
     pub(super) fn get(&mut self, pattern: &str) -> Option<bool> {
-        if let Some(granted) = self.newer.get(pattern) {
-            return Some(*granted);
-        }
-        let (pattern, granted) = self.older.remove_entry(pattern)?;
-        self.put(pattern, granted);
-        Some(granted)
+        self.0.get(pattern).copied()
     }
 
     /// Remembers an answer.
     pub(super) fn keep(&mut self, pattern: &str, granted: bool) {
         if pattern.len() <= PATTERN_BYTES_MAX {
-            self.put(pattern.into(), granted);
+            self.0.put(pattern, granted, 1);
         }
-    }
-
-    fn put(&mut self, pattern: Box<str>, granted: bool) {
-        if self.newer.len() >= VERDICTS_MAX / 2 {
-            self.older = mem::take(&mut self.newer);
-        }
-        self.newer.insert(pattern, granted);
     }
 }
 
@@ -107,7 +96,7 @@ mod tests {
         }
         assert_eq!(verdicts.get("1*"), None);
         assert_eq!(verdicts.get("99999*"), Some(false));
-        let known = verdicts.newer.len() + verdicts.older.len();
+        let known = verdicts.0.weight();
         assert!(known <= VERDICTS_MAX, "{known}");
         let mut verdicts = Verdicts::default();
         (0..VERDICTS_MAX / 2).for_each(|n| verdicts.keep(&format!("{n}*"), n % 2 == 0));

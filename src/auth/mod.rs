@@ -23,7 +23,7 @@ pub use keys::{Algorithm, ApiKey, KEYS_MAX, KeyError, KeySet};
 pub use match_budget::{MatchBudget, OverBudget};
 pub use names::{NameError, NamePatterns, NameSyntax};
 pub use origins::Origins;
-pub use rights::{CLAIM_BYTES_MAX, Rights, TemplateError, TokenNameLimits};
+pub use rights::{CLAIM_BYTES_MAX, Rights, RightsCheck, TemplateError, TokenNameLimits};
 pub use ring::{KeyRing, NewerKeys};
 pub use subject::{SUBJECT_BYTES_MAX, Subject, SubjectError};
 pub use token::{Token, bearer_protocol, first_protocol};

@@ -46,6 +46,15 @@ impl NameSyntax {
         }
     }
 
+    /// Whether weirgate matches names with this pattern as the bus does. On Redis not with a range outside of
+    /// ASCII, which depends on the machine of the server.
+    pub fn can_match(self, pattern: &str) -> bool {
+        match self {
+            Self::Redis => pattern.is_ascii() || Glob::parse(pattern).is_ok(),
+            Self::Nats => true,
+        }
+    }
+
     /// Checks that the bus takes the text for a name or a pattern.
     ///
     /// # Errors
@@ -73,8 +82,16 @@ impl NamePatterns {
 
     /// Whether the name is in the list or matches a pattern.
     pub fn matches(&self, name: &str) -> bool {
-        let matches = self.0.match_name(name, &mut MatchBudget::unlimited());
+        let matches = self.matches_within(name, &mut MatchBudget::unlimited());
         matches.unwrap_or(false)
+    }
+
+    /// The same for the patterns of a client.
+    ///
+    /// # Errors
+    /// The budget is used up.
+    pub fn matches_within(&self, name: &str, budget: &mut MatchBudget) -> Result<bool, OverBudget> {
+        self.0.match_name(name, budget)
     }
 }
 
@@ -95,7 +112,7 @@ impl NameSet {
                     true => Glob::parse(name).map_err(|error| (name.clone(), error.into())),
                     false => Ok(Glob::exact(name)),
                 };
-                let globs = names.iter().map(glob).collect::<Result<_, _>>()?;
+                let globs = names.iter().map(glob).collect::<Result<Vec<_>, _>>()?;
                 Ok(Self::Redis(Globs::new(globs)))
             }
             NameSyntax::Nats => {

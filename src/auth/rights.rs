@@ -2,11 +2,13 @@
 //! in the token.
 //!
 //! A name of the table may have places for claims: `orders.{sub}`, `desks.{claim:desk}.>`. Each place is a
-//! whole token of the name, behind a word of the table, and a claim fills it only with letters, digits and
-//! `- _ @ | =`. So no claim can hold a wildcard or a separator, and two users never share a name.
+//! whole token of the name, the first token is a word of the table, and a claim fills a place only with letters,
+//! digits and `- _ @ | =`. So no claim can hold a wildcard or a separator. On Redis no wildcard is before a place,
+//! because `*` matches separators too. So two users never share a name that the same text of the table gives.
 
 use std::sync::Arc;
 
+use super::glob::is_pattern;
 use super::match_budget::{MatchBudget, OverBudget};
 use super::names::{NameSet, NameSyntax};
 use super::verify::{Identity, Refusal};
@@ -30,9 +32,12 @@ pub enum TemplateError {
     /// A place has other text beside it.
     #[error("a place for a claim has to be a whole token between separators")]
     PartOfToken,
-    /// The first token is a place.
-    #[error("a word has to come before the first place for a claim")]
+    /// The first token is a place, a wildcard or empty.
+    #[error("the first token has to be a word, before the first place for a claim")]
     First,
+    /// A wildcard of Redis before a place.
+    #[error("* and ? match separators too, and are allowed only behind the last place for a claim")]
+    Wildcard,
     /// A character class or an escaped character.
     #[error("[ and \\ are not allowed in a name with a place for a claim")]
     Class,
@@ -62,8 +67,12 @@ impl Template {
         let mut rest = name;
         while let Some((before, place, after)) = next_place(rest)? {
             let is_separator = |c: char| separators(syntax).contains(&c);
-            if pieces.is_empty() && before.is_empty() {
+            let first = before.split(is_separator).next().unwrap_or_default();
+            if pieces.is_empty() && (first.is_empty() || first == "*") {
                 return Err(TemplateError::First);
+            }
+            if syntax == NameSyntax::Redis && is_pattern(before) {
+                return Err(TemplateError::Wildcard);
             }
             let is_whole = before.ends_with(is_separator)
                 && (after.is_empty() || after.starts_with(is_separator));
@@ -158,24 +167,32 @@ pub struct TokenNameLimits {
 }
 
 /// The role of a client, and the names that are the client's own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
     /// The role in the table.
     pub role: String,
-    /// Boxed, because most clients have none.
-    own: Option<Box<Own>>,
+    /// `None` for most clients.
+    own: Option<Arc<Own>>,
 }
 
-/// Names beside the role.
-#[derive(Clone, Debug)]
+/// Names beside the role, as texts. A request parses the names ([`RightsCheck`]), and no client keeps the parsed
+/// names: every client may have names of its own, and parsed names take several times the memory of the texts.
+#[derive(Debug, PartialEq, Eq)]
 struct Own {
     /// The claims that the names of the role need.
     claims: Vec<(Piece, String)>,
     /// The names in the token.
     named: Vec<String>,
-    /// The templates that `set` was made with: a new table has others.
-    templates: Arc<[Template]>,
-    set: NameSet,
+}
+
+/// The check of the names of one request, with one table.
+#[derive(Debug)]
+pub struct RightsCheck {
+    rights: Rights,
+    /// The client's own names; made for the first name that the role does not grant.
+    own: Option<NameSet>,
+    /// The steps that the request may still take.
+    pub(super) budget: MatchBudget,
 }
 
 impl Rights {
@@ -193,7 +210,7 @@ impl Rights {
         syntax: NameSyntax,
         role: String,
         identity: &Identity,
-        templates: &Arc<[Template]>,
+        templates: &[Template],
         limits: TokenNameLimits,
     ) -> Result<Self, Refusal> {
         let places = templates.iter().flat_map(|template| &template.pieces);
@@ -225,78 +242,71 @@ impl Rights {
         if claims.is_empty() && named.is_empty() {
             return Ok(Self::of_role(role));
         }
-        let own = Own::new(syntax, claims, named, templates).ok_or(Refusal::Names)?;
+        let own = Own { claims, named };
+        NameSet::new(syntax, &own.names(templates)).map_err(|_| Refusal::Names)?;
         Ok(Self {
             role,
-            own: Some(Box::new(own)),
+            own: Some(Arc::new(own)),
         })
     }
 
     /// The names and patterns beside the role's.
-    pub fn own_names(&self) -> Vec<String> {
+    pub(super) fn own_names(&self, templates: &[Template]) -> Vec<String> {
         let own = self.own.as_ref();
-        own.map_or_else(Vec::new, |own| {
-            names(&own.claims, &own.named, &own.templates)
-        })
+        own.map_or_else(Vec::new, |own| own.names(templates))
+    }
+}
+
+impl RightsCheck {
+    /// A check of the names that a client with these rights asks for, in at most so many steps.
+    pub fn new(rights: &Rights, steps: usize) -> Self {
+        Self {
+            rights: rights.clone(),
+            own: None,
+            budget: MatchBudget::new(steps),
+        }
+    }
+
+    /// The role of the rights.
+    pub(super) fn role(&self) -> &str {
+        &self.rights.role
     }
 
     /// Whether the names beside the role's grant `name`; see [`super::Acl::grants`].
     pub(super) fn grant_own(
         &mut self,
         syntax: NameSyntax,
-        templates: &Arc<[Template]>,
+        templates: &[Template],
         name: &str,
-        budget: &mut MatchBudget,
     ) -> Result<bool, OverBudget> {
-        let Some(own) = &mut self.own else {
+        let Some(own) = &self.rights.own else {
             return Ok(false);
         };
-        let is_same = match templates.is_empty() {
-            true => own.templates.is_empty(),
-            false => Arc::ptr_eq(&own.templates, templates),
+        let set = match &mut self.own {
+            Some(set) => set,
+            none => match NameSet::new(syntax, &own.names(templates)) {
+                Ok(set) => none.insert(set),
+                Err(_) => return Ok(false),
+            },
         };
-        if !is_same {
-            let (claims, named) = (own.claims.clone(), own.named.clone());
-            match Own::new(syntax, claims, named, templates) {
-                Some(made) => **own = made,
-                None => return Ok(false),
-            }
-        }
-        budget.spend(name.len())?;
+        self.budget.spend(name.len())?;
         match syntax.is_pattern(name) {
-            true => own.set.contain(name, budget),
-            false => own.set.match_name(name, budget),
+            true => set.contain(name, &mut self.budget),
+            false => set.match_name(name, &mut self.budget),
         }
     }
 }
 
 impl Own {
-    /// Returns `None` if the names in the token are no names.
-    fn new(
-        syntax: NameSyntax,
-        claims: Vec<(Piece, String)>,
-        named: Vec<String>,
-        templates: &Arc<[Template]>,
-    ) -> Option<Self> {
-        let names = names(&claims, &named, templates);
-        let set = NameSet::new(syntax, &names).ok()?;
-        Some(Self {
-            claims,
-            named,
-            templates: Arc::clone(templates),
-            set,
-        })
+    /// The names made from claims, and behind them those in the token.
+    fn names(&self, templates: &[Template]) -> Vec<String> {
+        let claim = |place: &Piece| {
+            let found = self.claims.iter().find(|(known, _)| known == place);
+            found.map(|(_, claim)| claim.clone()).ok_or(())
+        };
+        let made = templates.iter().filter_map(|one| one.fill(claim).ok());
+        made.chain(self.named.iter().cloned()).collect()
     }
-}
-
-/// The names made from claims, and behind them those in the token.
-fn names(claims: &[(Piece, String)], named: &[String], templates: &[Template]) -> Vec<String> {
-    let claim = |place: &Piece| {
-        let found = claims.iter().find(|(known, _)| known == place);
-        found.map(|(_, claim)| claim.clone()).ok_or(())
-    };
-    let made = templates.iter().filter_map(|one| one.fill(claim).ok());
-    made.chain(named.iter().cloned()).collect()
 }
 
 #[cfg(test)]

@@ -96,8 +96,9 @@ impl Subject {
 
     /// Whether the pattern matches the subject. `subject` has no wildcards.
     pub fn matches(&self, subject: &str) -> bool {
-        let tokens: Vec<_> = subject.split('.').map(Some).collect();
-        self.matches_tokens(&tokens)
+        let tokens = subject.split('.').map(Some);
+        let matches = self.matches_tokens(tokens, &mut MatchBudget::unlimited());
+        matches.unwrap_or(false)
     }
 
     /// The pattern of the subjects that both match; `None` if there is no common subject.
@@ -135,18 +136,21 @@ impl Subject {
     }
 
     /// Whether the tokens match. `None` is a token that is a word of no pattern.
-    fn matches_tokens(&self, subject: &[Option<&str>]) -> bool {
-        let mut at = 0;
+    fn matches_tokens<'a>(
+        &self,
+        mut subject: impl Iterator<Item = Option<&'a str>>,
+        budget: &mut MatchBudget,
+    ) -> Result<bool, OverBudget> {
         for token in &self.tokens {
-            match (token, subject.get(at)) {
-                (Token::Rest, Some(_)) => return true,
+            budget.spend(1)?;
+            match (token, subject.next()) {
+                (Token::Rest, Some(_)) => return Ok(true),
                 (Token::One, Some(_)) => {}
-                (Token::Word(word), Some(Some(other))) if **word == **other => {}
-                _ => return false,
+                (Token::Word(word), Some(Some(other))) if **word == *other => {}
+                _ => return Ok(false),
             }
-            at += 1;
         }
-        at == subject.len()
+        Ok(subject.next().is_none())
     }
 }
 
@@ -210,8 +214,7 @@ impl Subjects {
         if self.exact.contains(name) {
             return Ok(true);
         }
-        let tokens: Vec<_> = name.split('.').map(Some).collect();
-        self.match_tokens(&tokens, budget)
+        self.match_tokens(name.split('.').map(Some), budget)
     }
 
     /// Whether the set matches every subject that `asked` matches. Exact.
@@ -240,7 +243,7 @@ impl Subjects {
             })
             .collect();
         loop {
-            if !self.match_tokens(&hardest, budget)? {
+            if !self.match_tokens(hardest.iter().copied(), budget)? {
                 return Ok(false);
             }
             if !has_rest || hardest.len() > self.tokens_max {
@@ -250,14 +253,13 @@ impl Subjects {
         }
     }
 
-    fn match_tokens(
+    fn match_tokens<'a>(
         &self,
-        subject: &[Option<&str>],
+        subject: impl Iterator<Item = Option<&'a str>> + Clone,
         budget: &mut MatchBudget,
     ) -> Result<bool, OverBudget> {
         for pattern in &self.patterns {
-            budget.spend(pattern.tokens.len().min(subject.len()))?;
-            if pattern.matches_tokens(subject) {
+            if pattern.matches_tokens(subject.clone(), budget)? {
                 return Ok(true);
             }
         }

@@ -190,7 +190,7 @@ impl TokenCommand {
 fn names(table: &Acl, rights: &Rights) -> String {
     let of_role = table.plain_names(&rights.role);
     let known = of_role.is_some();
-    let own = rights.own_names();
+    let own = table.own_names(rights);
     let all = of_role.into_iter().flatten().chain(&own);
     let names: Vec<&str> = all.map(String::as_str).collect();
     match (names.is_empty(), known) {

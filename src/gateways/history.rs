@@ -1,7 +1,7 @@
 //! The common part of gateways with a history: the `since` of a request, and the status of the bus.
 //!
-//! Clients get the status when the bus goes and comes back, now and then with a young position, and before
-//! the close of a stop. A client on a quiet name learns from the status: nothing is missing, and where
+//! Clients get the status when the bus goes and comes back, now and then with a young position, behind the
+//! newest messages of a `last`, and before the close of a stop. A client on a quiet name learns from the status: nothing is missing, and where
 //! to go on after a cut. Must not know a contract: the gateway makes the frames.
 
 use std::sync::Arc;
@@ -203,7 +203,7 @@ impl Statuses {
         let [with, without] =
             [status.position, None].map(|position| make(core, Status { position, ..status }));
         for (key, client) in clients.slots_mut(self.next_slot, SLICE) {
-            match holds(core, key, client) {
+            match holds(core, key, client) && core.position_for(key).is_some() {
                 true => core.send(key, &with),
                 false => core.send(key, &without),
             }
@@ -236,10 +236,17 @@ impl Statuses {
         }
     }
 
+    /// The status behind the newest messages, which may be older than messages of other names that the client
+    /// has; `None` while there is no position.
+    pub(super) fn behind_newest(&self, core: &Core, key: SessionKey) -> Option<Status> {
+        let status = self.last(core, key, true);
+        status.filter(|status| status.position.is_some())
+    }
+
     /// The status for a client about to be closed; `None` without a history.
-    pub(super) fn last(&self, core: &Core, holds: bool) -> Option<Status> {
+    pub(super) fn last(&self, core: &Core, key: SessionKey, holds: bool) -> Option<Status> {
+        let position = core.position_for(key).filter(|_| holds);
         let status = self.now(core);
-        let position = status.position.filter(|_| holds);
         core.has_history().then_some(Status { position, ..status })
     }
 

@@ -9,6 +9,7 @@ use super::send_queue::Pushed;
 use super::session::{Delivered, Pause, Session};
 use super::slot_set::SlotSet;
 use super::{CloseReason, Frame, HubStats, Limits, Now, PhaseKind, SessionKey};
+use crate::admission::address_group;
 
 /// Sessions by slot, the sessions to be flushed, and the sessions to be dropped.
 #[derive(Debug, Default)]
@@ -50,6 +51,18 @@ impl Clients {
         (session.generation() == key.generation).then_some(session)
     }
 
+    /// Frames that wait for clients of this client's address.
+    pub(super) fn waiting_at_address(&self, key: SessionKey) -> u64 {
+        let address_of = |session: &Session| address_group(session.client_addr());
+        let address = self.session(key).map(address_of);
+        let waiting = self.sessions.iter().map(|(_, session)| session);
+        let waiting = waiting.filter(|session| session.queued_frames() > 0);
+        let of_address = waiting.filter(|session| Some(address_of(session)) == address);
+        of_address
+            .map(|session| session.queued_frames() as u64)
+            .sum()
+    }
+
     pub(super) fn count_message(&mut self, key: SessionKey) {
         self.stats.received_messages += 1;
         if let Some(session) = self.session_mut(key) {
@@ -65,9 +78,11 @@ impl Clients {
         key: SessionKey,
         frame: &Arc<Frame>,
     ) {
-        self.enter(key, frame, |session| {
-            session.deliver(now, frame, &limits.send_queue)
-        });
+        let deliver = |session: &mut Session| session.deliver(now, frame, &limits.send_queue);
+        if !self.enter(key, frame, deliver) {
+            self.open_slot(now, limits, key);
+            self.enter(key, frame, deliver);
+        }
     }
 
     /// Opens the client's slot: the frames that waited go into the send queue.
@@ -83,40 +98,42 @@ impl Clients {
         }
     }
 
-    /// Delivers a frame to one client, and counts the delivery.
+    /// Delivers a frame to one client, and counts the delivery. Returns false if the client's slot has to open
+    /// before.
     #[inline]
     fn enter(
         &mut self,
         key: SessionKey,
         frame: &Arc<Frame>,
         deliver: impl FnOnce(&mut Session) -> Delivered,
-    ) {
+    ) -> bool {
         // Not through `session_mut`: the other fields are needed beside the session.
         let Some(session) = self.sessions.get_mut(key.slot as usize) else {
-            return;
+            return true;
         };
         if session.generation() != key.generation {
-            return;
+            return true;
         }
         match deliver(session) {
-            Delivered::Refused => return,
+            Delivered::Refused => return true,
+            Delivered::SlotFull => return false,
             Delivered::Shed => {
                 self.stats.messages_queued += 1;
                 self.stats.messages_shed += 1;
-                return;
+                return true;
             }
             Delivered::Over(reason) => {
                 self.stats.messages_dropped += 1;
                 self.stats.messages_queued += 1;
                 self.over.extend(reason.map(|reason| (key, reason)));
-                return;
+                return true;
             }
             Delivered::Held { frames, bytes } => {
                 self.stats.messages_conflated += u64::from(frames);
                 self.stats.count_removed(frames, bytes);
                 count_queued(&mut self.stats, session, frame);
                 self.to_arm.push(key);
-                return;
+                return true;
             }
             Delivered::Queued(Pushed::Conflated { frames, bytes }) => {
                 self.stats.messages_conflated += u64::from(frames);
@@ -127,6 +144,7 @@ impl Clients {
         }
         count_queued(&mut self.stats, session, frame);
         enlist(session, key.slot, &mut self.dirty);
+        true
     }
 
     /// Puts a replayed frame in one send queue. Returns false if the client takes no data.

@@ -238,13 +238,7 @@ impl Core {
     /// Puts the frame in the queue of every member, and keeps the frame for new clients if so
     /// requested.
     pub fn publish(&mut self, publication: &Publication) {
-        self.clients.stats.publications += 1;
-        self.keep(publication);
-        self.tail(publication);
-        if self.limits.deflate_window == DeflateWindow::Shared {
-            self.link(publication);
-        }
-        self.topics.retain(publication);
+        self.publish_to_nobody(publication);
         if !publication.deliver {
             return;
         }
@@ -253,6 +247,17 @@ impl Core {
         if self.clients.stats.messages_queued > queued {
             self.scratch.published(&publication.frame);
         }
+    }
+
+    /// The same without the members, for a name that is also a pattern: its members hold the pattern.
+    pub fn publish_to_nobody(&mut self, publication: &Publication) {
+        self.clients.stats.publications += 1;
+        self.keep(publication);
+        self.tail(publication);
+        if self.limits.deflate_window == DeflateWindow::Shared {
+            self.link(publication);
+        }
+        self.topics.retain(publication);
     }
 
     fn deliver_to_members(&mut self, publication: &Publication) {

@@ -17,11 +17,12 @@ use std::sync::Arc;
 use self::names::Names;
 use self::places::Places;
 pub(super) use self::wanted::CopyPlace;
-use self::wanted::{After, Matching};
+use self::wanted::{After, MATCH_STEPS_MAX, Matching};
 pub use self::wanted::{Missed, Outcome, Variant, Wanted};
 use super::{
     Frame, HistoryLimits, HistoryStats, Mark, NotRecovered, Position, StoredId, TopicName,
 };
+use crate::auth::MatchBudget;
 
 /// The share of the bytes for names of topics.
 const NAMES_SHARE: usize = 4;
@@ -114,6 +115,8 @@ pub(super) struct History {
     unread: u64,
     /// Memory of the messages.
     bytes: usize,
+    /// No message with a lower number has frames for clients of patterns.
+    first_varied: u64,
     /// The number of the first entry whose encodings are not counted yet, for the first and the second time.
     uncounted: [u64; LATE_US.len()],
     /// The time of the next look.
@@ -132,6 +135,7 @@ impl History {
             left_out: 0,
             unread: 0,
             bytes: 0,
+            first_varied: u64::MAX,
             uncounted: [0; LATE_US.len()],
             look_us: None,
         })
@@ -193,6 +197,7 @@ impl History {
     pub(super) fn keep_variant(&mut self, pattern: &TopicName, frame: &Arc<Frame>) {
         if let Some(newest) = self.entries.back_mut() {
             self.bytes += newest.add_variant(pattern, Arc::clone(frame));
+            self.first_varied = self.first_varied.min(newest.number);
         }
         self.forget_excess();
     }
@@ -221,27 +226,60 @@ impl History {
             .iter()
             .map(|wanted| self.judge(since.of(wanted), first, wanted))
             .collect();
-        let found = self.collect((since, first), wanted, &outcomes, (bytes_max, variant));
-        let missed = found.unwrap_or_else(|why| {
-            for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
-                *outcome = Err(why);
-            }
-            Missed::default()
+        let good = wanted.iter().zip(&outcomes);
+        let good = good.filter(|(_, outcome)| outcome.is_ok());
+        let names = good.map(|(wanted, _)| wanted);
+        let (missed, found) = self.search(names, |history, missed, matching| {
+            history.collect(missed, (since, first), matching, (bytes_max, variant))
         });
-        self.forget_excess();
+        for outcome in &mut outcomes {
+            *outcome = outcome.and(found);
+        }
         (missed, outcomes)
     }
 
-    /// The newest `count` messages of each topic that a wanted name matches, oldest first.
+    /// The newest `count` messages of each topic that a wanted name matches, oldest first; or no message, and
+    /// why not.
     pub(super) fn newest(
         &mut self,
         wanted: &[Wanted<'_>],
         count: usize,
         bytes_max: usize,
         variant: Variant<'_>,
-    ) -> Result<Missed, NotRecovered> {
-        let mut newest = Missed::default();
-        let mut matching = Matching::new(wanted.iter(), &self.names);
+    ) -> (Missed, Outcome) {
+        let (mut newest, found) = self.search(wanted.iter(), |history, newest, matching| {
+            history.collect_newest(newest, count, matching, (bytes_max, variant))
+        });
+        newest.frames.reverse();
+        (newest, found)
+    }
+
+    /// Collects messages of the wanted names; none where a limit does not allow all of them.
+    fn search<'w>(
+        &mut self,
+        wanted: impl Iterator<Item = &'w Wanted<'w>>,
+        collect: impl FnOnce(&mut Self, &mut Missed, Matching<'_>) -> Outcome,
+    ) -> (Missed, Outcome) {
+        let (mut missed, mut budget) = (Missed::default(), MatchBudget::new(MATCH_STEPS_MAX));
+        // Names that live as long as the budget.
+        let wanted = wanted.map(|wanted| -> &Wanted<'_> { wanted });
+        let matching = Matching::new(wanted, &self.names, &mut budget);
+        let found = matching.and_then(|matching| collect(self, &mut missed, matching));
+        missed.steps = MATCH_STEPS_MAX - budget.left();
+        self.forget_excess();
+        match found {
+            Ok(()) => (missed, found),
+            Err(_) => (missed.refused(), found),
+        }
+    }
+
+    fn collect_newest(
+        &mut self,
+        newest: &mut Missed,
+        count: usize,
+        mut matching: Matching<'_>,
+        (bytes_max, variant): (usize, Variant<'_>),
+    ) -> Outcome {
         // The messages so far, by the index of the topic.
         let mut seen = vec![0; self.names.slots()];
         for entry in self.entries.iter_mut().rev() {
@@ -251,20 +289,21 @@ impl History {
             if *seen > count {
                 continue;
             }
-            let names = matching.of(entry.name, &self.names);
+            let names = matching.of(entry.name, &self.names)?;
             // Backwards, as the whole list.
             for name in names.iter().rev() {
                 let topic = self.names.topic(entry.name);
                 let Some((frame, bytes)) = entry.frame_for(topic, name, variant) else {
                     continue;
                 };
-                self.bytes += bytes;
+                if bytes > 0 {
+                    self.bytes += bytes;
+                    self.first_varied = self.first_varied.min(entry.number);
+                }
                 newest.push((entry.number, name.rank()), frame, bytes_max)?;
             }
         }
-        newest.frames.reverse();
-        self.forget_excess();
-        Ok(newest)
+        Ok(())
     }
 
     /// Whether every message of a name after a position is there.
@@ -289,24 +328,17 @@ impl History {
         }
     }
 
-    /// The entries from `first` on by the names with a good outcome. A message comes once for each
-    /// matching name.
+    /// The entries from `first` on by the matching names. A message comes once for each matching name.
     fn collect(
         &mut self,
+        missed: &mut Missed,
         (since, first): (After, usize),
-        wanted: &[Wanted<'_>],
-        outcomes: &[Outcome],
+        mut matching: Matching<'_>,
         (bytes_max, variant): (usize, Variant<'_>),
-    ) -> Result<Missed, NotRecovered> {
-        let good = wanted.iter().zip(outcomes);
-        let good = good.filter(|(_, outcome)| outcome.is_ok());
-        let mut matching = Matching::new(good.map(|(wanted, _)| wanted), &self.names);
-        let mut missed = Missed {
-            walked: self.entries.len() - first,
-            ..Missed::default()
-        };
+    ) -> Outcome {
+        missed.walked = self.entries.len() - first;
         for entry in self.entries.range_mut(first..) {
-            for name in matching.of(entry.name, &self.names) {
+            for name in matching.of(entry.name, &self.names)? {
                 if entry.number <= since.of(name) {
                     continue;
                 }
@@ -314,11 +346,14 @@ impl History {
                 let Some((frame, bytes)) = entry.frame_for(topic, name, variant) else {
                     continue;
                 };
-                self.bytes += bytes;
+                if bytes > 0 {
+                    self.bytes += bytes;
+                    self.first_varied = self.first_varied.min(entry.number);
+                }
                 missed.push((entry.number, name.rank()), frame, bytes_max)?;
             }
         }
-        Ok(missed)
+        Ok(())
     }
 
     /// The time of the next [`Self::handle_timeout`].
@@ -410,14 +445,34 @@ impl History {
     }
 
     fn first_uncounted(&self, time: usize) -> usize {
-        let uncounted = self.uncounted[time];
-        self.entries
-            .partition_point(|entry| entry.number < uncounted)
+        self.first_entry(self.uncounted[time])
     }
 
-    /// Forgets the oldest messages while all need too much memory.
+    /// Index of the first entry with this number or a higher one.
+    fn first_entry(&self, number: u64) -> usize {
+        self.entries.partition_point(|entry| entry.number < number)
+    }
+
+    /// While all need too much memory, drops the oldest frames for clients of patterns, which can be made
+    /// again, then forgets the oldest messages. So no client can use up the memory of messages with patterns.
     fn forget_excess(&mut self) {
-        while self.memory() > self.limits.bytes_max && self.forget_oldest() {}
+        let is_over = |history: &Self| history.memory() > history.limits.bytes_max;
+        while is_over(self) && (self.drop_variants() || self.forget_oldest()) {}
+    }
+
+    /// Drops the frames for clients of patterns of the oldest message with such frames. Returns false if there
+    /// is none.
+    fn drop_variants(&mut self) -> bool {
+        let first = self.first_entry(self.first_varied);
+        let mut rest = self.entries.iter().enumerate().skip(first);
+        let Some((at, entry)) = rest.find(|(_, entry)| !entry.variants.is_empty()) else {
+            self.first_varied = u64::MAX;
+            return false;
+        };
+        self.first_varied = entry.number + 1;
+        self.entries[at].variants = Vec::new();
+        self.measure(at);
+        true
     }
 
     /// Returns false if there is none.

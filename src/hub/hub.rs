@@ -158,8 +158,9 @@ impl<G: Gateway> Hub<G> {
         self.core.note(notice);
         self.gateway
             .handle_notice(&mut self.core, &mut self.clients, notice);
-        // Behind a skipped message: the missing number comes before any later position.
-        if let BusNotice::Head(_) | BusNotice::Skipped { .. } = notice {
+        // From here on answers may have a position from behind the loss. Behind a skipped message: the missing
+        // number comes before any later position.
+        if let BusNotice::Mark { .. } | BusNotice::Head(_) | BusNotice::Skipped { .. } = notice {
             self.gateway.tell_loss(&mut self.core, &mut self.clients);
         }
         self.settle();

@@ -292,6 +292,7 @@ impl Core {
         let is_new = session.pause(why, now);
         let after = session.pauses();
         self.clients.stats.count_pauses(before, after);
+        self.gather(key);
         is_new
     }
 

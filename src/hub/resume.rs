@@ -13,8 +13,10 @@ use super::{
     Variant, Wanted,
 };
 
-/// The most bytes of missed messages for a client.
+/// The most bytes of missed messages for a client, over all of its requests, until the client has them.
 pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The share of the messages in all send queues for the clients of an address that resume.
+const ADDRESS_SHARE: u64 = 4;
 /// The cost of a visited entry in the budget of message bytes.
 const WALK_BYTES: usize = 4;
 
@@ -29,6 +31,32 @@ impl Core {
     pub fn position(&self) -> Option<Position> {
         let history = self.history.as_ref().filter(|_| !self.is_filling);
         history?.position()
+    }
+
+    /// The position of the newest message, for a message to this client: as [`position`](Self::position), but
+    /// `None` while missed messages of an event stream wait, which would be behind the position.
+    pub fn position_for(&self, key: SessionKey) -> Option<Position> {
+        let is_behind = self.clients.session(key).is_some_and(Session::is_behind);
+        self.position().filter(|_| !is_behind)
+    }
+
+    /// Notes whether answers to a `since` of this client wait in the gateway. The live messages of an event
+    /// stream wait too: their positions are behind the missed messages.
+    pub fn set_resuming(&mut self, key: SessionKey, is_resuming: bool) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.set_resuming(is_resuming);
+        }
+        self.gather(key);
+    }
+
+    /// Keeps the messages of an event stream from here on, if requests are not answered.
+    pub(super) fn gather(&mut self, key: SessionKey) {
+        if self.history.is_some()
+            && let Some(session) = self.clients.session_mut(key)
+            && session.gathers()
+        {
+            session.gather_missed(Vec::new());
+        }
     }
 
     /// Finds the messages of these names after the position `since`, a client's text of any kind.
@@ -48,39 +76,51 @@ impl Core {
                 Err(why) => self.count_not_recovered(*why),
             }
         }
-        self.charge(&missed);
         (missed, outcomes)
     }
 
     /// Finds the newest `count` messages of each topic that these names match, for a client without a
-    /// position. The answer and [`send_missed`](Self::send_missed) follow as after
+    /// position, or `beside` the missed messages of other names. The answer and [`send_missed`](Self::send_missed) follow as after
     /// [`missed`](Self::missed).
     ///
     /// # Errors
     /// [`NotRecovered::Large`]: the messages are too many.
     pub fn newest(
         &mut self,
+        (key, beside): (SessionKey, &Missed),
         wanted: &[Wanted<'_>],
         count: usize,
         variant: Variant<'_>,
     ) -> Result<Missed, NotRecovered> {
+        let bytes_max = self.resume_room(key).saturating_sub(beside.bytes);
         let Some(history) = self.history.as_mut().filter(|_| !self.is_filling) else {
             return Ok(Missed::default());
         };
-        let newest = history.newest(wanted, count, RESUME_BYTES_MAX, variant)?;
+        let (newest, found) = history.newest(wanted, count, bytes_max, variant);
         self.charge(&newest);
-        self.check_waiting(newest)
+        found.and_then(|()| self.check_waiting(key, newest))
     }
 
-    /// The next request waits for the next turn, as after a large message.
+    /// The next request waits for the next turn, as after a large message, also behind a search in vain. A step
+    /// of matching costs as much as a byte.
     fn charge(&mut self, missed: &Missed) {
-        let cost = missed.bytes + WALK_BYTES * missed.walked;
+        let cost = missed.bytes + WALK_BYTES * missed.walked + missed.steps;
         self.message_bytes = self.message_bytes.saturating_add(cost);
     }
 
-    fn check_waiting(&self, missed: Missed) -> Result<Missed, NotRecovered> {
-        let waiting = self.clients.stats.messages_waiting + missed.frames.len() as u64;
-        match waiting <= self.limits.resume_messages_max {
+    /// Bytes of messages that the client may get, beside those that wait.
+    fn resume_room(&self, key: SessionKey) -> usize {
+        let waiting = self.clients.session(key).map(Session::replayed_bytes);
+        RESUME_BYTES_MAX.saturating_sub(waiting.unwrap_or_default())
+    }
+
+    fn check_waiting(&self, key: SessionKey, missed: Missed) -> Result<Missed, NotRecovered> {
+        let (all_max, more) = (self.limits.resume_messages_max, missed.frames.len() as u64);
+        let (all, address_max) = (self.clients.stats.messages_waiting, all_max / ADDRESS_SHARE);
+        // Counted only if all clients together wait for more than an address may.
+        let is_over = |of_address: u64| of_address + more > address_max;
+        let is_over_share = is_over(all) && is_over(self.clients.waiting_at_address(key));
+        match more == 0 || all + more <= all_max && !is_over_share {
             true => Ok(missed),
             false => Err(NotRecovered::Large),
         }
@@ -140,14 +180,16 @@ impl Core {
             .iter()
             .map(|wanted| self.topics.has(key, wanted.name));
         let may_resume = !has_own_rate && !held.any(|is_held| is_held);
+        let bytes_max = self.resume_room(key);
         let Some(history) = self.history.as_mut().filter(|_| may_resume) else {
             return refused(NotRecovered::Off);
         };
         if self.is_filling {
             return refused(NotRecovered::Epoch);
         }
-        let (missed, outcomes) = history.missed(since, wanted, RESUME_BYTES_MAX, variant);
-        match self.check_waiting(missed) {
+        let (missed, outcomes) = history.missed(since, wanted, bytes_max, variant);
+        self.charge(&missed);
+        match self.check_waiting(key, missed) {
             Ok(missed) => (missed, outcomes),
             Err(why) => refused(why),
         }

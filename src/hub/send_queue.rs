@@ -264,9 +264,14 @@ impl SendQueue {
         self.bytes_behind() > limits.soft_bytes
     }
 
+    /// Queue bytes of the replayed frames.
+    pub(super) fn replayed_bytes(&self) -> usize {
+        self.data.weight()
+    }
+
     /// Bytes that count for the limits: replayed frames do not.
     fn counted_bytes(&self) -> usize {
-        self.bytes - self.data.weight()
+        self.bytes - self.replayed_bytes()
     }
 
     /// The same bytes without the first frame that counts.

@@ -12,6 +12,7 @@ use crate::listening::ListenAddr;
 use crate::reactor::{ListenSettings, ReactorSettings, TurnBudgets};
 use crate::settings::{Checked, Kind, Unit, Value};
 use crate::telemetry::{Reading, names};
+use crate::tls::HeldBytes;
 
 /// The percentage of `--stop-timeout-ms` during which a close waits while the gateway is busy with its
 /// client; the rest is for the close.
@@ -152,7 +153,7 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
         stop_timeout_us,
         spin_us: checked.number("spin-us"),
         accept_wait_us: checked.stream().map_or(0, |_| STREAM_WAIT_US),
-        tls_held_bytes_max: checked.number("tls-held-bytes-max"),
+        tls_held: HeldBytes::new(checked.number("tls-held-bytes-max")),
     }
 }
 

@@ -363,7 +363,8 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             let handshakes = (tls.is_some() || has_headers).then(|| {
                 let limits = common.tls.as_ref().map(|tls| tls.handshakes);
                 let limits = limits.unwrap_or_default();
-                Handshakes::start(tls, limits, clock, wake, &handshakes)
+                let held = &common.reactor.tls_held;
+                Handshakes::start(tls, limits, held, clock, wake, &handshakes)
             });
             Ok(Seams {
                 bus,

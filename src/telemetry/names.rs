@@ -237,8 +237,8 @@ metric_names! { |at|
     TLS_HANDSHAKES_OPEN = Gauge "weirgate_tls_handshakes_open" ["state"]
         "Connections before the end of their TLS handshake by state: under_way, waiting (for their turn).";
     TLS_HELD_BYTES = Gauge "weirgate_tls_held_bytes" []
-        "Bytes that the TLS of all clients holds: unfinished records of clients, and records that the \
-            kernel does not take."
+        "Bytes that the TLS of all clients holds: unfinished handshakes and records of clients, and records \
+            that the kernel does not take."
         => at.turn.shell.tls_held_bytes;
     TLS_CERTIFICATE_EXPIRY = Gauge "weirgate_tls_certificate_expiry_timestamp_seconds" []
         "The end of the certificate that ends first, Unix time.";
@@ -336,8 +336,8 @@ metric_names! { |at|
     GAPS_TOLD = Counter "weirgate_gaps_told_total" []
         "Losses of messages between the bus and weirgate that clients were told of, counted once per client.";
     RENEWALS = Counter "weirgate_token_renewals_total" ["outcome"]
-        "New tokens of clients on open connections, by outcome; limited: not looked at, because one client \
-            or all clients sent too many.";
+        "New tokens of clients on open connections, by outcome; limited: not looked at, because one client, \
+            one address or all clients sent too many.";
     HISTORY_MESSAGES = Gauge "weirgate_history_messages" []
         "Messages kept for clients that resume (--history-ms)."
         => IfAny(at.turn.hub.history.map(|history| history.messages));

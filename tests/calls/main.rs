@@ -282,7 +282,7 @@ fn a_service_at_https_has_to_be_who_it_should_be() {
     let ca_file = folder.path().join("ca.pem");
     fs::write(&ca_file, cert.pem()).expect("written");
     let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(|builder| {

@@ -1,6 +1,6 @@
 //! The status of the bus, and limits, of a gateway with a kept feed.
 
-use weirgate::hub::DrainPlan;
+use weirgate::hub::{BusNotice, DrainPlan};
 
 use super::resume::{Kept, MARK, TICK, at, data, limits, positions};
 use super::*;
@@ -59,6 +59,28 @@ fn clients_get_the_status_of_the_bus_with_a_young_position() {
 }
 
 #[test]
+fn a_loss_is_told_before_an_answer_with_a_position_from_behind() {
+    let mut kept = Kept::new();
+    let (key, _) = kept.member(&[TICK]);
+    // All in one turn of the loop, before its deadlines.
+    let now = kept.bench.world.now;
+    let mark = BusNotice::Mark {
+        names: 5,
+        mark: Mark { counter: 9, ..MARK },
+        count: 0,
+    };
+    for notice in [BusNotice::Gap, BusNotice::Down, mark] {
+        kept.bench.world.hub.handle_notice(now, &notice);
+    }
+    kept.bench.subscribe(key, &["market:quiet"]);
+    let got = kept.bench.got(key);
+    let lost: Vec<_> = got.iter().map(|message| message.get("lost")).collect();
+    assert_eq!(lost, [Some(&json!(true)), None], "{got:?}");
+    assert_eq!(got[1]["type"], "subscribed");
+    assert!(got[1].get("pos").is_some());
+}
+
+#[test]
 fn nobody_gets_the_marks() {
     let settings = ChannelsGatewaySettings {
         marks_channel: Some("market:mark".to_owned()),
@@ -108,8 +130,59 @@ fn the_limits_over_all_clients_hold_for_names_of_the_feed() {
         json!(["Server limit of channels exceeded (1)"])
     );
     kept.bench.world.end(key, true);
-    let (_, answer) = kept.member(&["market:x"]);
+    let (key, answer) = kept.member(&["market:x"]);
     assert_eq!(answer["channels"], json!(["market:x"]));
+    kept.bench.world.end(key, true);
+    // Names that are joined with the answer.
+    for more in [json!({"last": 1}), json!({"since": "x"})] {
+        let mut request = json!({"action": "subscribe", "channels": ["market:x", "market:y"]});
+        request
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let (key, answer, _) = kept.asks(&request);
+        assert_eq!(answer["channels"], json!(["market:x"]), "{request}");
+        kept.bench.world.end(key, true);
+    }
+}
+
+/// A name counts while the answer with which the client joins waits for the bus, and no longer.
+#[test]
+fn a_name_that_is_joined_with_a_late_answer_counts_from_its_request() {
+    let settings = ChannelsGatewaySettings {
+        all_clients: AllClientsLimits {
+            names_max: 2,
+            ..settings().all_clients
+        },
+        ..settings()
+    };
+    let mut kept = Kept::with(settings, limits());
+    let late = json!({"action": "subscribe", "channels": [TICK, "asked"], "since": at(0)});
+    let counts = |kept: &Kept| kept.bench.stats.channels();
+    let key = kept.bench.client();
+    kept.bench.say(key, &late);
+    assert_eq!(counts(&kept), 2);
+    let (_, answer) = kept.member(&["market:x"]);
+    assert_eq!(answer["channels"], json!([]), "no room");
+    kept.bench.unsubscribe(key, &[TICK]);
+    assert_eq!(counts(&kept), 1, "given up before the answer");
+    let (other, _) = kept.member(&["market:x"]);
+    kept.bench.world.end(other, true);
+    kept.bench.say(
+        key,
+        &json!({"action": "subscribe", "channels": [TICK], "since": at(0)}),
+    );
+    assert_eq!(counts(&kept), 2);
+    kept.bench.world.end(key, true);
+    assert_eq!(counts(&kept), 0, "gone before the answer");
+    // Another client holds the name.
+    let (member, _) = kept.member(&[TICK]);
+    let key = kept.bench.client();
+    kept.bench.say(key, &late);
+    kept.bench.world.end(key, true);
+    assert_eq!(counts(&kept), 1);
+    kept.bench.world.end(member, true);
+    assert_eq!(counts(&kept), 0);
 }
 
 #[test]
@@ -121,8 +194,14 @@ fn a_pattern_with_last_is_a_picture_of_all_its_names() {
         }
     }
     kept.publish("market:b", "9");
-    let (_, answer, got) =
+    let (key, answer, mut got) =
         kept.asks(&json!({"action": "subscribe", "channels": ["market:*", TICK], "last": 1}));
+    let status = got.pop().expect("a status");
+    assert_eq!(
+        (&status["type"], &status["pos"]),
+        (&json!("status"), &json!(at(10))),
+        "behind the newest messages"
+    );
     assert_eq!(
         (
             answer.get("pos"),
@@ -153,6 +232,14 @@ fn a_pattern_with_last_is_a_picture_of_all_its_names() {
         "as live: for the pattern, then for the name"
     );
     assert!(positions(&got)[3].starts_with(&format!("{}.", at(10))));
+    // A quiet name that the client takes in addition has older messages, and the position is told again.
+    kept.bench.say(
+        key,
+        &json!({"action": "subscribe", "channels": ["market:a"], "last": 1}),
+    );
+    let got = kept.bench.got(key);
+    assert_eq!(got[0].get("pos"), None);
+    assert_eq!(positions(&got[1..]), [at(7), at(10)]);
     // Where a name is not resumed, its newest message follows among the missed ones of the others.
     let names = ["market:a", TICK];
     let request = json!({"action": "subscribe", "channels": names, "since": at(8), "last": 1});
@@ -178,4 +265,87 @@ fn a_pattern_with_last_is_a_picture_of_all_its_names() {
     );
     kept.bench.confirm("indicators:b");
     assert_eq!(kept.bench.got(key)[0].get("why"), None);
+}
+
+/// Otherwise a client could take many turns of the others with requests that are refused.
+#[test]
+fn a_search_in_vain_counts_in_the_messages_of_the_turn() {
+    let limits = HistoryLimits {
+        bytes_max: 1 << 23,
+        ..limits()
+    };
+    let mut kept = Kept::with(settings(), limits);
+    for n in 0..2_000 {
+        kept.publish(&format!("market:tick:NFO:BANKNIFTY24DEC{n:06}CE"), "1");
+    }
+    let hard = format!("market:tick:*{}z", "?".repeat(20));
+    for (pattern, request, why) in [
+        ("market:tick:x*", json!({"last": 1}), json!(null)),
+        (&*hard, json!({"last": 1}), json!("large")),
+        (&*hard, json!({"since": at(0)}), json!("large")),
+    ] {
+        let mut request = request;
+        request["action"] = json!("subscribe");
+        request["channels"] = json!([pattern]);
+        let key = kept.bench.client();
+        let request = crate::world::client::frame(0x81, request.to_string().as_bytes());
+        let world = &mut kept.bench.world;
+        world.hub.handle_bytes(world.now, key, &request);
+        let spent = world.hub.message_bytes();
+        assert_eq!(spent > 500_000, why == "large", "{spent}");
+        world.settle();
+        let got = kept.bench.got(key);
+        assert_eq!((got[0]["why"][pattern].clone(), got.len()), (why, 1));
+        kept.bench.world.end(key, true);
+    }
+    // The client is a member all the same.
+    let (key, _) = kept.member(&[&hard]);
+    let name = format!("market:tick:{}z", "y".repeat(20));
+    kept.publish(&name, "7");
+    assert_eq!(data(&kept.bench.got(key)), [json!(7)]);
+}
+
+/// Only the machine of Redis knows what such a range means.
+#[test]
+fn a_range_outside_of_ascii_is_asked_of_the_bus() {
+    const RANGE: &str = "market:[é-ü]*";
+    let mut kept = Kept::new();
+    let key = kept.bench.client();
+    let request = json!({"action": "subscribe", "channels": [RANGE], "since": at(0)});
+    kept.bench.say(key, &request);
+    assert!(kept.bench.got(key).is_empty(), "not yet confirmed");
+    kept.bench.confirm(RANGE);
+    let got = kept.bench.got(key);
+    assert_eq!(got[0]["why"], json!({ RANGE: "off" }));
+    // A name outside of ASCII, and a range within: the feed has both.
+    let (_, answer) = kept.member(&["market:é", "market:é[a-z]*"]);
+    assert_eq!(answer["pos"], at(0));
+    // A stream is read whole, and nothing can be asked.
+    let names = KeptNames::new(NameSyntax::Redis, vec!["*".to_owned()]);
+    let mut kept = Kept::of(settings(), limits(), names.expect("a pattern").of_stream());
+    let (_, answer) = kept.member(&["market:*", RANGE, "market:é-ü"]);
+    assert_eq!(answer["channels"], json!(["market:*", "market:é-ü"]));
+    let error = format!("Range outside of ASCII in pattern: {RANGE}");
+    assert_eq!(answer["errors"], json!([error]));
+}
+
+#[test]
+fn a_name_that_is_to_the_letter_a_held_pattern_comes_once() {
+    let mut kept = Kept::new();
+    let (key, _) = kept.member(&["market:*"]);
+    kept.publish("market:*", "1");
+    let got = kept.bench.got(key);
+    assert_eq!(
+        (data(&got), &got[0]["pattern"]),
+        (vec![json!(1)], &json!("market:*"))
+    );
+    let (_, answer, missed) = kept.comes_back(&["market:*"], &at(0));
+    assert_eq!(answer["recovered"], json!({"market:*": true}));
+    assert_eq!(positions(&missed), positions(&got));
+    // A message that is skipped is one lost number.
+    kept.publish("market:*", &"1".repeat((1 << 20) + 1));
+    kept.publish("market:x", "2");
+    let next = kept.bench.got(key);
+    let number = |messages: &[Value]| messages[0]["seq"].as_u64().expect("a number");
+    assert_eq!(number(&next), number(&got) + 2);
 }

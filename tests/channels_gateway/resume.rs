@@ -30,12 +30,20 @@ impl Kept {
     }
 
     pub(super) fn with(settings: ChannelsGatewaySettings, limits: HistoryLimits) -> Self {
+        let names = KEPT.map(str::to_owned).to_vec();
+        let names = KeptNames::new(NameSyntax::Redis, names).expect("names");
+        Self::of(settings, limits, names)
+    }
+
+    pub(super) fn of(
+        settings: ChannelsGatewaySettings,
+        limits: HistoryLimits,
+        names: KeptNames,
+    ) -> Self {
         let settings = ChannelsGatewaySettings {
             acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
             ..settings
         };
-        let names = KEPT.map(str::to_owned).to_vec();
-        let names = KeptNames::new(NameSyntax::Redis, names).expect("names");
         let bench = Bench::limited(settings, limits, |gateway| gateway.with_kept(names));
         let mut kept = Self { bench, count: 0 };
         kept.begin(MARK);

@@ -201,3 +201,120 @@ fn new_tokens_are_bounded_for_one_client_and_for_all() {
         [("accepted", 4), ("refused", 0), ("limited", 2)]
     );
 }
+
+#[test]
+fn new_tokens_of_one_address_leave_some_for_the_clients_of_others() {
+    let mut bench = Bench::new(ChannelsGatewaySettings {
+        renewals_per_second: 20,
+        ..with_auth()
+    });
+    let good = token(&json!({"sub": "ann"}));
+    let ann = bench.client_with(&json!({"sub": "ann"}));
+    let target = format!("/ws?token={}", token(&json!({"sub": "mallory"})));
+    let crowd: Vec<_> = (0..100_u32)
+        .map(|_| {
+            let key = bench
+                .world
+                .connect_from([192, 0, 2, 1].into(), &target, None);
+            bench.got(key);
+            key
+        })
+        .collect();
+    let mut of_crowd = 0;
+    for n in 0..60 {
+        for key in &crowd {
+            let answer = bench.renewed(*key, if n % 2 == 0 { "x" } else { &good });
+            of_crowd += usize::from(answer["error"] != "Too many new tokens");
+        }
+        let answer = bench.renewed(ann, &good);
+        assert_eq!(answer["type"], "authenticated", "{n}");
+        bench.world.advance(SECOND + n * 1_003);
+    }
+    assert!(of_crowd >= 60 * 10, "{of_crowd}");
+}
+
+/// A role whose last name costs so many steps that few names fit in the steps of one request.
+fn costly_role() -> Acl {
+    let names: Vec<String> = (0..400)
+        .map(|n| format!("tenant*:region-{n:03}:*"))
+        .collect();
+    let table = json!({"user": &names, "desk": &names[1..], "other": &names[..399]});
+    Acl::from_json(table.to_string().as_bytes()).expect("a table")
+}
+
+#[test]
+fn a_new_token_revokes_no_name_that_is_granted() {
+    let mut bench = Bench::new(ChannelsGatewaySettings {
+        acl: costly_role(),
+        ..with_auth()
+    });
+    let claims = |role: &str| json!({"sub": "ann", "role": role});
+    let key = bench.client_with(&claims("user"));
+    let other = bench.client_with(&claims("user"));
+    let name = |n: usize| format!("tenant:market:quotes:region-399:instrument-{n:02}");
+    let held: Vec<String> = (0..50).map(name).collect();
+    for names in held.chunks(4) {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_eq!(bench.asked_for(key, &names), json!(names));
+    }
+    // The same rights, other rights, the same rights of another table, and rights without these names.
+    for (role, is_new_table) in [("user", false), ("desk", false), ("desk", true)] {
+        bench.world.advance(SECOND);
+        if is_new_table {
+            bench.world.hub.handle_input(bench.world.now, costly_role());
+        }
+        let answer = bench.renewed(key, &token(&claims(role)));
+        assert_eq!(answer["revoked"], json!([]), "{role} {is_new_table}");
+        assert_eq!(bench.counts().0, 50);
+    }
+    bench.world.advance(SECOND);
+    let request =
+        json!({"action": "authenticate", "token": token(&claims("other")), "requestId": 7});
+    bench.world.held = true;
+    bench.say(key, &request);
+    // The names of the client are judged in several turns, and others have their answers meanwhile.
+    bench.say(other, &json!({"action": "ping", "requestId": 8}));
+    bench.say(key, &json!({"action": "ping", "requestId": 9}));
+    let left = bench.counts().0;
+    assert!(0 < left && left < 50, "{left}");
+    bench.world.held = false;
+    bench.world.settle();
+    assert_eq!(bench.got(other)[0]["type"], "pong");
+    let answers = bench.got(key);
+    assert_eq!(answers[0]["revoked"], json!(held));
+    assert_eq!(answers[1]["requestId"], 9, "in order");
+    assert_eq!(bench.counts().0, 0);
+}
+
+/// A new token with the same rights does not shield names from a new table.
+#[test]
+fn a_new_token_is_judged_by_the_new_table() {
+    let mut bench = bench();
+    let key = bench.client_with(&json!({"sub": "ann"}));
+    assert_eq!(bench.asked_for(key, &["news"]), json!(["news"]));
+    let without_news = Acl::from_json(br#"{"user": ["orders:{sub}:*"]}"#).expect("a table");
+    bench.world.hub.handle_input(bench.world.now, without_news);
+    let answer = bench.renewed(key, &token(&json!({"sub": "ann"})));
+    assert_eq!(answer["revoked"], json!(["news"]));
+}
+
+/// A client that leaves while its names are judged.
+#[test]
+fn a_client_may_leave_while_its_names_are_judged() {
+    let mut bench = Bench::new(ChannelsGatewaySettings {
+        acl: costly_role(),
+        ..with_auth()
+    });
+    let key = bench.client_with(&json!({"sub": "ann"}));
+    let name = |n: usize| format!("tenant:market:quotes:region-399:instrument-{n:02}");
+    for n in 0..50 {
+        assert_eq!(bench.asked_for(key, &[&name(n)]), json!([name(n)]));
+    }
+    bench.world.held = true;
+    let desk = token(&json!({"sub": "ann", "role": "desk"}));
+    bench.say(key, &json!({"action": "authenticate", "token": desk}));
+    bench.world.end(key, true);
+    bench.world.held = false;
+    bench.world.settle();
+    assert_eq!(bench.counts().0, 0);
+}

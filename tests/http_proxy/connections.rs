@@ -114,7 +114,7 @@ fn a_service_may_be_at_https() {
     let certificate = signed.cert.der().clone();
     let key =
         rustls::pki_types::PrivateKeyDer::try_from(signed.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
     let tls = ClientConfig::builder_with_provider(Arc::clone(&provider))

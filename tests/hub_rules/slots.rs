@@ -141,20 +141,47 @@ fn frames_of_a_topic_that_was_left_do_not_come_later() {
     assert_eq!(world.texts(key), ["c"]);
 }
 
+/// A client that reads would otherwise be dropped for its rate, each time that it comes back.
 #[test]
-fn the_hard_limit_holds_for_the_newest_of_many_keys() {
+fn a_slot_opens_early_where_the_newest_of_all_keys_are_too_many_bytes() {
     let mut world = state(small_queue());
     let key = slotted(&mut world);
-    for n in 0..20 {
+    let body = |n: u32| format!("{n:98}");
+    world.publish("levels/0", &body(0));
+    for n in 1..22 {
+        world.publish(&format!("levels/{n}"), &body(n));
+    }
+    let full = world.texts(key).len();
+    assert_eq!(full, 21, "one at once, and 20 of 100 bytes");
+    for n in 22..100 {
+        world.publish(&format!("levels/{n}"), &body(n));
+    }
+    assert_eq!(world.reason(key), None);
+    world.advance(SECOND / 2);
+    let rest = world.texts(key);
+    assert_eq!((full + rest.len(), rest.last()), (100, Some(&body(99))));
+    assert_eq!(balance(&world), [100, 100, 0, 0]);
+    // The slot after an early one is an interval later.
+    world.publish("levels/1", "a");
+    world.publish("levels/1", "b");
+    assert_eq!(world.texts(key), [""; 0]);
+    world.advance(SECOND / 2);
+    assert_eq!(world.texts(key), ["b"]);
+}
+
+#[test]
+fn the_hard_limit_holds_for_a_client_that_does_not_read() {
+    let mut world = state(small_queue());
+    let key = slotted(&mut world);
+    world.net.sockets.get_mut(&key).expect("a socket").room = 0;
+    let mut waiting_max = 0;
+    for n in 0..300 {
         world.publish(&format!("levels/{n}"), &"x".repeat(98));
+        waiting_max = waiting_max.max(world.hub.stats().send_queue_bytes);
     }
-    assert_eq!(world.reason(key), None, "one at once, 19 of 100 bytes wait");
-    for n in 0..20 {
-        world.publish(&format!("levels/{n}"), &"y".repeat(98));
-    }
-    assert_eq!(world.reason(key), None, "20 wait");
-    world.publish("levels/20", "z");
     assert_eq!(world.reason(key), Some(CloseReason::SendQueueHard));
+    // Frames of 100 bytes: 64 are not searched for frames of the same key, and 20 wait for the slot.
+    assert!(waiting_max <= 100 * (64 + 2 * 20), "{waiting_max}");
     let stats = world.hub.stats();
     assert_eq!((stats.messages_waiting, stats.send_queue_bytes), (0, 0));
 }

@@ -50,6 +50,17 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/blackbox/test_tls_limits.py::test_what_tls_holds_for_clients_that_do_not_read_is_bounded",
     },
     Fixed {
+        what: "Time of a TLS handshake before it gives way to an address without a place, once all places are taken",
+        value: "1 s",
+        beyond: "the oldest handshake of the address with the most ends",
+        shows: Shows::Reason(CloseReason::TlsError),
+        code: (
+            "src/reactor/handshakes/worker.rs",
+            "UNDISTURBED_US: u64 = 1_000_000;",
+        ),
+        test: "tests/blackbox/test_tls_limits.py::test_silent_clients_of_a_few_addresses_give_way",
+    },
+    Fixed {
         what: "Steps of TLS handshakes between two looks for new clients",
         value: "16",
         beyond: "the next steps follow; addresses take turns",
@@ -118,6 +129,15 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/auth/verify/tests.rs::what_is_no_token_is_refused_before_anything_is_read",
     },
     Fixed {
+        what: "Memory of the names of one client's own (`{sub}` and `{claim:NAME}` in the table, `channels` in the token)",
+        value: "the text in the token, and 48 bytes for each name: at most 9 KiB, or 90 KiB with `--channels-max` over 1,500; all \
+                clients together: times `--connections-max`",
+        beyond: "the token is refused",
+        shows: Shows::Metric(names::AUTH_REFUSALS),
+        code: ("src/auth/verify.rs", "TOKEN_BYTES_MAX: usize = 8 * 1024;"),
+        test: "tests/client_memory.rs::names_of_a_client_take_no_more_than_their_text",
+    },
+    Fixed {
         what: "Keys for the check of tokens",
         value: "64",
         beyond: "the start ends with status 2; a changed file is ignored",
@@ -176,12 +196,13 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/auth/acl/tests.rs::a_pattern_that_needs_too_much_is_refused_and_that_is_remembered",
     },
     Fixed {
-        what: "Steps of matching in one request of a channels client, for all of its entries",
+        what: "Steps of matching in one request of a channels client, for all of its entries; in one turn, for the names that new \
+               tokens have to grant again",
         value: "100 for each entry that it may have: 100,000",
-        beyond: "the entries that are left are refused",
+        beyond: "the entries that are left are refused; the names that are left are judged in the next turn",
         shows: Shows::Elsewhere("`errors` of `subscribed`"),
         code: (
-            "src/gateways/channels/mod.rs",
+            "src/gateways/channels/judge.rs",
             "STEPS_PER_ENTRY: usize = 100;",
         ),
         test: "tests/channels_gateway/requests.rs::a_request_has_one_budget_of_matching_steps",

@@ -7,7 +7,7 @@ use crate::fixed::Fixed;
 
 pub(crate) const HISTORY: &[Fixed] = &[
     Fixed {
-        what: "Missed messages that one client gets (`--history-ms`)",
+        what: "Missed messages that wait for one client, over all of its requests (`--history-ms`)",
         value: "4 MiB",
         beyond: "the client gets none, and is told: `large`",
         shows: Shows::Metric(names::RESUMES),
@@ -15,7 +15,29 @@ pub(crate) const HISTORY: &[Fixed] = &[
             "src/hub/resume.rs",
             "RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;",
         ),
-        test: "tests/trades_gateway/resume.rs::a_client_that_reads_slowly_gets_4_mib_and_what_comes_meanwhile",
+        test: "tests/trades_gateway/resume_limits.rs::what_waits_for_a_client_counts_over_its_requests",
+    },
+    Fixed {
+        what: "Steps of matching in one search for missed or newest messages, for all patterns of a request",
+        value: "500,000: a name needs one or two for each pattern that ends in its only wildcard",
+        beyond: "the client gets none, and is told: `large`",
+        shows: Shows::Metric(names::RESUMES),
+        code: (
+            "src/hub/history/wanted.rs",
+            "MATCH_STEPS_MAX: usize = 500_000;",
+        ),
+        test: "src/hub/history/tests.rs::a_search_has_one_budget_of_matching_steps",
+    },
+    Fixed {
+        what: "Memory of the patterns that are remembered for each name of the kept feed of channels",
+        value: "16 MiB, beside `--history-bytes-max`",
+        beyond: "names without a recent message are forgotten, and compared with all patterns again",
+        shows: Shows::Elsewhere("nothing: only its cost differs"),
+        code: (
+            "src/gateways/channels/held.rs",
+            "ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;",
+        ),
+        test: "src/gateways/channels/held.rs::what_is_remembered_is_bounded_and_a_known_name_is_compared_with_new_patterns_only",
     },
     Fixed {
         what: "Bytes of a push that has a position and is kept (`--history-ms`)",
@@ -34,7 +56,15 @@ pub(crate) const HISTORY: &[Fixed] = &[
         beyond: "a client that comes back is told: `large`",
         shows: Shows::Metric(names::RESUMES),
         code: ("src/hub/limits.rs", "RESUME_MESSAGES_MAX: u64 = 4_194_304;"),
-        test: "tests/trades_gateway/resume.rs::no_more_is_sent_again_while_too_much_waits",
+        test: "tests/trades_gateway/resume_limits.rs::no_more_is_sent_again_while_too_much_waits",
+    },
+    Fixed {
+        what: "Messages in the send queues of the clients of one address (an IPv6 /64), above which none of these clients gets missed messages",
+        value: "a quarter of those of all clients",
+        beyond: "a client that comes back is told: `large`",
+        shows: Shows::Metric(names::RESUMES),
+        code: ("src/hub/resume.rs", "ADDRESS_SHARE: u64 = 4;"),
+        test: "tests/trades_gateway/resume_limits.rs::no_more_is_sent_again_while_too_much_waits",
     },
     Fixed {
         what: "Marks that are remembered, of all instances",

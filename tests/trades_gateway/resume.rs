@@ -26,7 +26,7 @@ impl Bench {
         Self::with(symbols_max, weirgate::hub::RESUME_MESSAGES_MAX)
     }
 
-    fn with(symbols_max: usize, resume_messages_max: u64) -> Self {
+    pub(super) fn with(symbols_max: usize, resume_messages_max: u64) -> Self {
         let limits = Limits {
             resume_messages_max,
             event_stream: true,
@@ -295,26 +295,6 @@ fn rounds_of_the_status_take_turns_over_many_clients() {
     }
 }
 
-#[test]
-fn no_more_is_sent_again_while_too_much_waits() {
-    let mut bench = Bench::with(5, 100);
-    for n in 0..60 {
-        bench.trade("A", &format!(r#"{{"price":{n}}}"#));
-    }
-    let waits = bench.world.accept(1_000);
-    bench.world.send(waits, &request("/", None));
-    bench.resumes(waits, r#"["A"]"#, &at(0).to_string());
-    let got = bench.comes_back(r#"["A"]"#, &at(0).to_string());
-    assert!(
-        got.len() == 1 && got[0].contains(r#""why":"large""#),
-        "{got:?}"
-    );
-    let got = bench.comes_back(r#"["A"]"#, &at(50).to_string());
-    assert_eq!(got.len(), 11, "there is room for ten");
-    bench.world.open_window(waits, usize::MAX);
-    assert_eq!(bench.comes_back(r#"["A"]"#, &at(0).to_string()).len(), 61);
-}
-
 /// A client of an event stream with these messages in its query.
 fn stream(bench: &mut Bench, sends: &[&str], last_event_id: &str) -> SessionKey {
     let sends: Vec<String> = sends
@@ -369,6 +349,12 @@ fn the_missed_trades_of_all_requests_of_a_stream_come_in_the_order_of_the_feed()
         sent.contains(r#""price":4"#) && !sent.contains(r#""price":3"#),
         "{sent}"
     );
+    // Its answer has no position before the missed messages of the first request.
+    let key = stream(&mut bench, &[&subscribe("B"), new], &at(2).to_string());
+    let sent = bench.world.sent(key);
+    let first = sent.find("id: ").expect("an id");
+    assert!(sent[first..].starts_with(&format!("id: {}\n", at(4))));
+    assert!(sent[..first].contains(r#""price":4"#), "{sent}");
     bench.world.hub.check_invariants();
 }
 
@@ -405,6 +391,9 @@ fn a_client_that_comes_for_the_first_time_gets_the_newest_trades() {
             "{}",
             got[0]
         );
+        let status =
+            r#"{"type":"status","bus":"up","timestamp":1715629300000,"pos":"m5.7f3a09c2b11e.1.5"}"#;
+        assert_eq!(got[got.len() - 1], status, "behind the newest trades");
     }
     // Missed trades instead, or the newest where some would be missing.
     let since = |position: Position| format!(r#""since":"{position}","last":1"#);

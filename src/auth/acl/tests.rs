@@ -2,14 +2,13 @@
 
 use super::*;
 
-fn of(role: &str) -> Rights {
-    Rights::of_role(role.to_owned())
+fn check(role: &str, steps: usize) -> RightsCheck {
+    RightsCheck::new(&Rights::of_role(role.to_owned()), steps)
 }
 
 fn grants(acl: &mut Acl, role: &str, name: &str) -> bool {
-    let mut budget = MatchBudget::new(PATTERN_STEPS_MAX);
-    acl.grants(&mut of(role), name, &mut budget)
-        .unwrap_or(false)
+    let mut check = check(role, PATTERN_STEPS_MAX);
+    acl.grants(&mut check, name).unwrap_or(false)
 }
 
 #[test]
@@ -191,11 +190,11 @@ fn what_was_asked_before_costs_its_length() {
     let table = br#"{"r": ["*a*b*c*d*e*f*g*h"], "s": ["*"], "t": []}"#;
     let mut acl = Acl::from_json(table).expect("a table");
     let mut cost = |role: &str, granted: bool| {
-        let mut budget = MatchBudget::new(PATTERN_STEPS_MAX);
+        let mut check = check(role, PATTERN_STEPS_MAX);
         let pattern = "1*a*b*c*d*e*f*g*h";
-        let told = acl.grants(&mut of(role), pattern, &mut budget);
+        let told = acl.grants(&mut check, pattern);
         assert_eq!(told, Ok(granted), "{role}");
-        PATTERN_STEPS_MAX - budget.left()
+        PATTERN_STEPS_MAX - check.budget.left()
     };
     assert!(cost("r", true) > 1_000);
     assert_eq!(cost("r", true), 17);
@@ -211,13 +210,13 @@ fn without_a_budget_nothing_is_granted_and_nothing_remembered() {
     let pattern = "1*a*b*c*d*e*f*g*h";
     for name in [pattern, "x:1", "x:*"] {
         for steps in [0, 5] {
-            let told = acl.grants(&mut of("r"), name, &mut MatchBudget::new(steps));
+            let told = acl.grants(&mut check("r", steps), name);
             assert!(!told.unwrap_or(false), "{name} {steps}");
         }
     }
-    let mut few = MatchBudget::new(2_000);
-    assert_eq!(acl.grants(&mut of("r"), pattern, &mut few), Err(OverBudget));
-    assert_eq!(few.left(), 0);
+    let mut few = check("r", 2_000);
+    assert_eq!(acl.grants(&mut few, pattern), Err(OverBudget));
+    assert_eq!(few.budget.left(), 0);
     assert!(grants(&mut acl, "r", pattern));
 }
 
@@ -226,9 +225,9 @@ fn a_pattern_that_needs_too_much_is_refused_and_that_is_remembered() {
     let table = format!(r#"{{"r": ["*{}"]}}"#, "[ab]?".repeat(60));
     let mut acl = Acl::from_json(table.as_bytes()).expect("a table");
     let evil = format!("{}b", "*a".repeat(120));
-    let mut budget = MatchBudget::new(2 * PATTERN_STEPS_MAX);
-    assert_eq!(acl.grants(&mut of("r"), &evil, &mut budget), Ok(false));
-    assert_eq!(budget.left(), PATTERN_STEPS_MAX - evil.len());
-    assert_eq!(acl.grants(&mut of("r"), &evil, &mut budget), Ok(false));
-    assert_eq!(budget.left(), PATTERN_STEPS_MAX - 2 * evil.len());
+    let mut check = check("r", 2 * PATTERN_STEPS_MAX);
+    assert_eq!(acl.grants(&mut check, &evil), Ok(false));
+    assert_eq!(check.budget.left(), PATTERN_STEPS_MAX - evil.len());
+    assert_eq!(acl.grants(&mut check, &evil), Ok(false));
+    assert_eq!(check.budget.left(), PATTERN_STEPS_MAX - 2 * evil.len());
 }

@@ -230,6 +230,15 @@ impl Answers {
         first.is_some_and(|first| first.behind.unconfirmed.is_empty() || first.due_us <= now_us)
     }
 
+    /// Returns true if an answer to a `since` waits.
+    pub(super) fn have_since(&self) -> bool {
+        let mut resumed = self
+            .waiting
+            .iter()
+            .filter_map(|w| w.behind.resumed.as_ref());
+        resumed.any(|resumed| resumed.since.is_some())
+    }
+
     /// Removes the first answer.
     pub(super) fn pop(&mut self) -> Option<(Answer, Behind)> {
         let first = self.waiting.pop_front()?;

@@ -1,17 +1,34 @@
 //! The rights in a token: at the start of a connection, and with a new token on a living connection.
 
+use std::collections::BTreeSet;
+
 use super::super::access::{TokenEnd, close_of, shown_user};
-use super::answer::Answer;
-use super::client::Client;
+use super::ChannelsGateway;
+use super::answer::{Answer, Behind};
+use super::client::{Again, Client};
 use super::stats::Renewal;
-use super::{ChannelsGateway, STEPS_PER_ENTRY};
-use crate::auth::{Identity, MatchBudget, Refusal, Rights, Token, TokenNameLimits};
-use crate::hub::{Core, SessionKey};
+use crate::auth::{Identity, OverBudget, Refusal, Rights, Token, TokenNameLimits};
+use crate::hub::{ByClient, Core, SessionKey, TopicName};
+use crate::wire::head::RequestHead;
 
 /// A client may send a new token once in this time.
 const EVERY_US: u64 = 1_000_000;
 
 impl ChannelsGateway {
+    /// Returns the identity and the rights in the request's token. Refuses a bad token, and a role that is
+    /// not in the table.
+    pub(super) fn identify(
+        &self,
+        core: &Core,
+        head: &RequestHead<'_>,
+    ) -> Result<(Identity, Rights), Refusal> {
+        if self.settings.authenticator.required {
+            return self.judge_token(core, Token::find(head).as_ref());
+        }
+        let role = self.settings.default_role.clone();
+        Ok((Identity::default(), Rights::of_role(role)))
+    }
+
     /// Returns the identity and the rights in a token.
     ///
     /// # Errors
@@ -46,31 +63,92 @@ impl ChannelsGateway {
         client: &mut Client,
         token: &Token,
         request_id: &str,
-    ) -> Answer {
+    ) -> Option<Answer> {
+        let error = |text| Some(Answer::error(text, request_id));
         if !self.settings.authenticator.required {
-            return Answer::error("Authentication is not required", request_id);
+            return error("Authentication is not required");
         }
         if !self.may_authenticate(core, client) {
             self.stats.count_renewal(Renewal::Limited);
-            return Answer::error("Too many new tokens", request_id);
+            return error("Too many new tokens");
         }
         let (identity, rights) = match self.judge_token(core, Some(token)) {
             Ok(judged) => judged,
             Err(refusal) => {
                 self.stats.access.count_refusal(refusal);
                 self.stats.count_renewal(Renewal::Refused);
-                return Answer::error(close_of(refusal).text, request_id);
+                return error(close_of(refusal).text);
             }
         };
         self.stats.count_renewal(Renewal::Accepted);
+        let is_same = client.rights == rights && client.table == self.table;
         client.rights = rights;
+        client.table = self.table;
         client.token_end = TokenEnd::of(&identity);
         core.set_user(
             key,
             shown_user(identity.user.as_deref().unwrap_or_default()),
         );
-        let revoked = self.revoke(core, key, client);
-        Answer::authenticated(&client.rights.role, &revoked, request_id)
+        let mut again = Box::new(Again {
+            request_id: request_id.to_owned(),
+            ..Again::default()
+        });
+        if !is_same {
+            let joined = core.joined(key).chain(client.answers.resuming());
+            let names: BTreeSet<&str> = joined.map(TopicName::as_str).collect();
+            again.names = names.into_iter().rev().map(str::to_owned).collect();
+        }
+        client.again = Some(again);
+        let answer = self.judge_again(core, key, client);
+        if answer.is_none() {
+            core.pause_reading(key);
+            self.renewals.again.push_back(key);
+        }
+        answer
+    }
+
+    /// Judges names of the next client, one client in a turn: the names of a single client may take as many
+    /// steps as hundreds of requests.
+    pub(super) fn judge_next(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+        let Some(key) = self.renewals.again.pop_front() else {
+            return;
+        };
+        let Some(client) = clients.get_mut(key) else {
+            return;
+        };
+        match self.judge_again(core, key, client) {
+            Some(answer) => self.answer(core, key, client, answer, Behind::default()),
+            None => self.renewals.again.push_back(key),
+        }
+    }
+
+    /// Ends the subscriptions that the client's rights do not grant any more, within the steps of one request.
+    /// Returns the answer after the last name. Each name may take all steps, because each may have been
+    /// granted by a request of its own.
+    fn judge_again(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+    ) -> Option<Answer> {
+        let mut again = client.again.take()?;
+        let mut check = self.check(client);
+        let mut is_first = true;
+        while let Some(name) = again.names.pop() {
+            let granted = self.settings.acl.grants(&mut check, &name);
+            if granted == Err(OverBudget) && !is_first {
+                again.names.push(name);
+                client.again = Some(again);
+                return None;
+            }
+            if granted != Ok(true) && self.let_go(core, key, client, name.clone()) {
+                again.revoked.push(name);
+            }
+            is_first = false;
+        }
+        self.names.store(&self.stats, core.memberships());
+        let (role, revoked) = (&client.rights.role, &again.revoked);
+        Some(Answer::authenticated(role, revoked, &again.request_id))
     }
 
     /// Each judged token costs the check of a signature.
@@ -79,28 +157,10 @@ impl ChannelsGateway {
         let is_early = client
             .authenticated_us
             .is_some_and(|at| now_us < at.saturating_add(EVERY_US));
-        if is_early || !self.renewals.take(now_us) {
+        if is_early || !self.renewals.take(client.patterns.address(), now_us) {
             return false;
         }
         client.authenticated_us = Some(now_us);
         true
-    }
-
-    /// Ends the subscriptions that the client's rights do not grant any more. Returns their names.
-    fn revoke(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) -> Vec<String> {
-        let joined = core.joined(key).chain(client.answers.resuming());
-        let mut names: Vec<String> = joined.map(|name| name.as_str().to_owned()).collect();
-        names.sort();
-        names.dedup();
-        let entries_max = self.request_limits().entries_max;
-        let mut budget = MatchBudget::new(STEPS_PER_ENTRY * entries_max);
-        let acl = &mut self.settings.acl;
-        // A name that the budget does not suffice for is not granted.
-        names.retain(|name| acl.grants(&mut client.rights, name, &mut budget) != Ok(true));
-        for name in &names {
-            self.let_go(core, key, client, name.clone());
-        }
-        self.names.store(&self.stats, core.memberships());
-        names
     }
 }

@@ -1,7 +1,5 @@
 //! Notices of the bus: confirmed and refused names, losses, the bus away.
 
-use std::iter;
-
 use super::ChannelsGateway;
 use super::client::Client;
 use crate::hub::{ByClient, Core, Place, SessionKey, TopicName};
@@ -53,9 +51,13 @@ impl ChannelsGateway {
     /// Handles a message that was not relayed: each member of its topic, or of a pattern that matches, misses
     /// a number.
     pub(super) fn skipped(&mut self, core: &mut Core, topic: &TopicName, place: Place) {
-        let kept = self.kept.as_ref().filter(|_| place != Place::Outside);
+        let is_pattern = self.syntax().is_pattern(topic.as_str());
+        let kept = self.kept.as_mut().filter(|_| place != Place::Outside);
+        // The members of a name that is also a pattern hold the pattern, which matches.
+        let own = Some(topic).filter(|_| kept.is_none() || !is_pattern);
         let patterns = kept.into_iter().flat_map(|kept| kept.matching(topic));
-        let members: Vec<SessionKey> = iter::once(topic)
+        let members: Vec<SessionKey> = own
+            .into_iter()
             .chain(patterns)
             .flat_map(|topic| core.members(topic))
             .collect();

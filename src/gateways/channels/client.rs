@@ -15,6 +15,10 @@ use crate::hub::TopicName;
 #[derive(Debug)]
 pub struct Client {
     pub(super) rights: Rights,
+    /// The number of the table that the rights are of.
+    pub(super) table: u64,
+    /// The names that a new token has to be judged for.
+    pub(super) again: Option<Box<Again>>,
     pub(super) token_end: TokenEnd,
     /// When the client last sent a new token, microseconds of the monotonic clock.
     pub(super) authenticated_us: Option<u64>,
@@ -24,6 +28,15 @@ pub struct Client {
     pub(super) answers: Answers,
     /// Of an event stream that comes back.
     pub(super) last_event_id: Option<Box<str>>,
+}
+
+/// The names of a client with a new token that are not judged yet, and the answer to the token.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    /// In the reverse order of the answer.
+    pub(super) names: Vec<String>,
+    pub(super) revoked: Vec<String>,
+    pub(super) request_id: String,
 }
 
 /// The patterns of a client.
@@ -45,6 +58,11 @@ impl Patterns {
 
     pub(super) fn count(&self) -> usize {
         self.names.len()
+    }
+
+    /// The address group of the client.
+    pub(super) fn address(&self) -> ClientAddr {
+        self.address
     }
 }
 

@@ -3,7 +3,11 @@
 use super::ChannelsGateway;
 use super::client::Client;
 use super::names::Full;
-use crate::auth::{MatchBudget, OverBudget};
+use crate::auth::{OverBudget, RightsCheck};
+
+/// Steps of matching for each entry that a request may have, shared by the whole request: 100,000 with the
+/// default limits, less than a millisecond.
+const STEPS_PER_ENTRY: usize = 100;
 
 /// The verdict on an entry of a request.
 pub(super) enum Verdict {
@@ -17,13 +21,21 @@ pub(super) enum Verdict {
 }
 
 impl ChannelsGateway {
+    /// A check of the names of one request.
+    pub(super) fn check(&self, client: &Client) -> RightsCheck {
+        RightsCheck::new(
+            &client.rights,
+            STEPS_PER_ENTRY * self.request_limits().entries_max,
+        )
+    }
+
     /// Checks limits, the syntax of the bus and the role, in the contract's order.
     pub(super) fn judge(
         &mut self,
         held: usize,
-        client: &mut Client,
+        client: &Client,
         name: &str,
-        budget: &mut MatchBudget,
+        check: &mut RightsCheck,
     ) -> Verdict {
         let settings = &mut self.settings;
         if held >= settings.channels_max {
@@ -38,6 +50,10 @@ impl ChannelsGateway {
         if syntax.check(name).is_err() {
             return Verdict::Refused(format!("Invalid subject: {name}"));
         }
+        let kept = self.kept.as_ref();
+        if kept.is_some_and(|kept| kept.refuse(name)) {
+            return Verdict::Refused(format!("Range outside of ASCII in pattern: {name}"));
+        }
         if syntax.is_pattern(name) && client.patterns.count() >= settings.patterns_max {
             let max = settings.patterns_max;
             return Verdict::Refused(format!("Max wildcard subscriptions exceeded ({max})"));
@@ -46,7 +62,7 @@ impl ChannelsGateway {
         if settings.marks_channel.as_deref() == Some(name) {
             return Verdict::Refused(denied());
         }
-        match settings.acl.grants(&mut client.rights, name, budget) {
+        match settings.acl.grants(check, name) {
             Ok(true) => self.room(client, name),
             Ok(false) => Verdict::Denied(denied()),
             Err(OverBudget) => Verdict::Refused(denied()),

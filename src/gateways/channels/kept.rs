@@ -7,6 +7,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use super::ChannelsGateway;
+use super::held::HeldPatterns;
 use crate::auth::{NameError, NamePatterns, NameSyntax};
 use crate::hub::{
     ConflationKey, CopyRank, Core, Frame, FrameBytes, Place, Publication, SessionKey, TopicName,
@@ -25,8 +26,9 @@ pub struct KeptNames {
     syntax: NameSyntax,
     names: Vec<String>,
     patterns: NamePatterns,
-    /// Patterns with members, compared with each message, in the order of the copies.
-    held: Vec<(TopicName, NamePatterns)>,
+    /// Names outside of the feed can be asked of the bus.
+    has_others: bool,
+    held: HeldPatterns,
 }
 
 impl KeptNames {
@@ -39,38 +41,47 @@ impl KeptNames {
             syntax,
             patterns: NamePatterns::new(syntax, &names)?,
             names,
-            held: Vec::new(),
+            has_others: true,
+            held: HeldPatterns::default(),
         })
+    }
+
+    /// The feed is a stream, which is read whole: nothing else can be asked of the bus.
+    #[must_use]
+    pub fn of_stream(self) -> Self {
+        Self {
+            has_others: false,
+            ..self
+        }
+    }
+
+    /// Whether neither the gateway nor the bus can find the messages of this name.
+    pub(super) fn refuse(&self, name: &str) -> bool {
+        !self.has_others && self.syntax.is_pattern(name) && !self.syntax.can_match(name)
     }
 
     /// Whether all messages of a client's name or pattern are of the feed. Of two patterns only the plain
     /// cases are decided; any other pattern is asked of the bus.
     pub(super) fn hold(&self, name: &str) -> bool {
         match self.syntax.is_pattern(name) {
-            true => self
-                .names
-                .iter()
-                .any(|kept| self.syntax.contains(kept, name)),
+            true => {
+                let mut names = self.names.iter();
+                names.any(|kept| self.syntax.contains(kept, name)) && self.syntax.can_match(name)
+            }
             false => self.patterns.matches(name),
         }
     }
 
     /// Handles the first member of a name of the feed.
     pub(super) fn joined(&mut self, name: &TopicName) {
-        if let Some(patterns) = self.patterns_of(name)
-            && !self.held.iter().any(|(held, _)| held == name)
-        {
-            let rank = |name: &TopicName| CopyRank::of_pattern(name.as_str());
-            let at = self
-                .held
-                .partition_point(|(held, _)| rank(held) < rank(name));
-            self.held.insert(at, (name.clone(), patterns));
+        if let Some(patterns) = self.patterns_of(name) {
+            self.held.add(name, patterns);
         }
     }
 
     /// Handles the end of a name's last member.
     pub(super) fn left(&mut self, name: &TopicName) {
-        self.held.retain(|(held, _)| held != name);
+        self.held.remove(name);
     }
 
     /// The matcher of a name, if the name is a pattern.
@@ -80,21 +91,20 @@ impl KeptNames {
         is_pattern.then(|| NamePatterns::new(self.syntax, &text).ok())?
     }
 
-    /// The matching patterns with members.
-    pub(super) fn matching(&self, name: &TopicName) -> impl Iterator<Item = &TopicName> {
-        let held = self.held.iter();
-        let matching = held.filter(|(_, patterns)| patterns.matches(name.as_str()));
-        matching.map(|(pattern, _)| pattern)
+    /// The matching patterns with members, in the order of the copies.
+    pub(super) fn matching(&mut self, name: &TopicName) -> impl Iterator<Item = &TopicName> {
+        self.held.matching(name.as_str())
     }
 }
 
 impl ChannelsGateway {
     /// Publishes a message of the kept feed to the members of the matching patterns, and of the name. A
     /// client may be cut between two copies, so each copy has a position.
-    pub(super) fn publish_kept(&self, core: &mut Core, publication: &Publication) {
+    pub(super) fn publish_kept(&mut self, core: &mut Core, publication: &Publication) {
         let (name, frame) = (&publication.topic, &publication.frame);
         let has_position = publication.place.position().is_some();
-        let kept = self.kept.iter();
+        let is_pattern = self.syntax().is_pattern(name.as_str());
+        let kept = self.kept.iter_mut();
         let patterns = kept.flat_map(|kept| kept.matching(name));
         let variants: Vec<_> = patterns
             .map(|pattern| (pattern, variant(frame, name, pattern, core.frame_bytes())))
@@ -107,7 +117,10 @@ impl ChannelsGateway {
                 ..*publication
             });
         }
-        core.publish(publication);
+        match is_pattern {
+            true => core.publish_to_nobody(publication),
+            false => core.publish(publication),
+        }
         for (pattern, frame) in variants.iter().filter(|_| has_position) {
             core.keep_variant(pattern, frame);
         }

@@ -13,9 +13,11 @@ mod answer;
 mod authenticate;
 mod bus;
 mod client;
+mod held;
 mod judge;
 mod kept;
 mod names;
+mod renewals;
 mod request;
 mod resume;
 mod retained;
@@ -28,17 +30,18 @@ use self::client::{Client, Patterns, Shares};
 use self::judge::Verdict;
 use self::kept::holds_kept;
 use self::names::Names;
+use self::renewals::Renewals;
 use self::request::{Action, Request, RequestLimits};
+use self::resume::send_status;
 use self::retained::Retained;
 use super::access::{
     AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, shown_user,
     uuid,
 };
 use super::history::{Statuses, last_event_id};
-use crate::admission::{ClientAddr, TokenBucket};
+use crate::admission::ClientAddr;
 use crate::auth::{
-    Acl, Authenticator, Identity, MatchBudget, NameSyntax, Origins, Refusal, Rights, Token,
-    bearer_protocol,
+    Acl, Authenticator, Identity, NameSyntax, Origins, Refusal, Rights, bearer_protocol,
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Closing, Core, Entrance, Gateway,
@@ -53,10 +56,6 @@ pub use self::stats::ChannelsStats;
 
 /// A request may name twice as many channels as a client may hold, and at least this many.
 const ENTRIES_MAX: usize = 1_000;
-
-/// Steps of matching for each entry that a request may have, shared by the whole request: 100,000 with the
-/// default limits, less than a millisecond.
-const STEPS_PER_ENTRY: usize = 100;
 
 /// Settings of a [`ChannelsGateway`].
 #[derive(Clone, Debug)]
@@ -101,8 +100,9 @@ pub struct ChannelsGateway {
     /// `None`: there is no kept feed.
     kept: Option<KeptNames>,
     statuses: Statuses,
-    /// New tokens of all clients on living connections.
-    renewals: TokenBucket,
+    renewals: Renewals,
+    /// The number of tables that came before the present table.
+    table: u64,
     /// The longest wait of an answer for the bus, microseconds.
     bus_wait_us: u64,
     /// Whether the bus is there.
@@ -137,7 +137,8 @@ impl ChannelsGateway {
             retained: Retained::new(settings.acl.syntax()),
             kept: None,
             statuses: Statuses::default(),
-            renewals: TokenBucket::new(settings.renewals_per_second, 0),
+            renewals: Renewals::new(settings.renewals_per_second),
+            table: 0,
             settings,
             stats,
             bus_wait_us: BUS_WAIT_US,
@@ -170,16 +171,6 @@ impl ChannelsGateway {
         self
     }
 
-    /// Returns the identity and the rights in the request's token. Refuses a bad token, and a role that is
-    /// not in the table.
-    fn identify(&self, core: &Core, head: &RequestHead<'_>) -> Result<(Identity, Rights), Refusal> {
-        if self.settings.authenticator.required {
-            return self.judge_token(core, Token::find(head).as_ref());
-        }
-        let role = self.settings.default_role.clone();
-        Ok((Identity::default(), Rights::of_role(role)))
-    }
-
     fn syntax(&self) -> NameSyntax {
         self.settings.acl.syntax()
     }
@@ -196,6 +187,8 @@ impl ChannelsGateway {
         let address = core.client_addr(key).unwrap_or(ClientAddr::Unix);
         Client {
             rights,
+            table: self.table,
+            again: None,
             token_end: TokenEnd::of(identity),
             authenticated_us: None,
             patterns: Patterns::new(address),
@@ -205,17 +198,17 @@ impl ChannelsGateway {
         }
     }
 
-    /// Returns the answer to a request, with the names before and behind the answer.
+    /// Returns the answer to a request, with the names before and behind the answer. `None`: the answer follows.
     fn carry_out(
         &mut self,
         core: &mut Core,
         key: SessionKey,
         client: &mut Client,
         request: Request,
-    ) -> (Answer, Behind) {
+    ) -> Option<(Answer, Behind)> {
         let id = request.id.as_str();
         let at_once = |answer| (answer, Behind::default());
-        match request.action {
+        Some(match request.action {
             Action::Subscribe(names, since, last) => {
                 let since = since.or(client.last_event_id.as_deref());
                 let resumed = Resumed::new(since, last);
@@ -223,14 +216,14 @@ impl ChannelsGateway {
             }
             Action::Unsubscribe(names) => at_once(self.unsubscribe(core, key, client, names, id)),
             Action::Authenticate(token) => {
-                at_once(self.authenticate(core, key, client, &token, id))
+                at_once(self.authenticate(core, key, client, &token, id)?)
             }
             Action::Ping => at_once(Answer::pong(id)),
             Action::Unknown(action) => {
                 at_once(Answer::error(&format!("Unknown action: {action}"), id))
             }
             Action::Wrong(error) => at_once(Answer::error(&error, id)),
-        }
+        })
     }
 
     /// Subscribes to the entries in order. Returns the answer with the names that it waits for.
@@ -247,11 +240,11 @@ impl ChannelsGateway {
             resumed,
             ..Behind::default()
         };
-        let mut budget = MatchBudget::new(STEPS_PER_ENTRY * self.request_limits().entries_max);
+        let mut check = self.check(client);
         let mut resuming = client.answers.resuming_count();
         for name in names {
             let held = core.joined_count(key) + resuming;
-            match self.judge(held, client, &name, &mut budget) {
+            match self.judge(held, client, &name, &mut check) {
                 Verdict::Granted => {
                     let topic = TopicName::from(name.clone());
                     let resumes = self.grant(core, key, client, topic, &mut behind);
@@ -347,12 +340,12 @@ impl Gateway for ChannelsGateway {
         client: &mut Client,
         message: Incoming<'_>,
     ) {
-        let (answer, behind) = match client.requests.judge(core.now(), &self.stats.access) {
-            Rated::Dropped => return,
-            Rated::DroppedAndTold => (
-                Answer::error(RATE_LIMIT_EXCEEDED, "null"),
-                Behind::default(),
-            ),
+        let answer = match client.requests.judge(core.now(), &self.stats.access) {
+            Rated::Dropped => None,
+            Rated::DroppedAndTold => {
+                let answer = Answer::error(RATE_LIMIT_EXCEEDED, "null");
+                Some((answer, Behind::default()))
+            }
             Rated::Taken => {
                 let request = match message {
                     Incoming::Text(text) => Request::parse(text, self.request_limits()),
@@ -361,7 +354,9 @@ impl Gateway for ChannelsGateway {
                 self.carry_out(core, key, client, request)
             }
         };
-        self.answer(core, key, client, answer, behind);
+        if let Some((answer, behind)) = answer {
+            self.answer(core, key, client, answer, behind);
+        }
     }
 
     /// Handles the end of an answer's wait, or of a token.
@@ -378,13 +373,17 @@ impl Gateway for ChannelsGateway {
     fn handle_closed(&mut self, core: &mut Core, key: SessionKey, client: Client, _: CloseReason) {
         self.retained.closed(key, client.answers.retained());
         self.ask_retained(core);
+        for name in client.answers.resuming() {
+            self.release_unless_held(core, name);
+        }
         self.shares.remove_all(client.patterns);
         self.names.store(&self.stats, core.memberships());
     }
 
     fn poll_timeout(&self) -> Option<u64> {
-        let dues = [self.retained.due_us(), self.statuses.due_us()];
-        dues.into_iter().flatten().min()
+        let own = [self.retained.due_us(), self.statuses.due_us()];
+        let all = own.into_iter().chain([self.renewals.due_us()]);
+        all.flatten().min()
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
@@ -394,6 +393,7 @@ impl Gateway for ChannelsGateway {
             .handle_timeout(core, clients, holds, |core, status| {
                 Answer::status(status).frame(core, status.position)
             });
+        self.judge_next(core, clients);
         self.ask_retained(core);
     }
 
@@ -464,10 +464,8 @@ impl Gateway for ChannelsGateway {
     /// Sends the last position, so that the client misses nothing on its way to another instance.
     fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, _: &mut Client) {
         let holds = holds_kept(core, key, self.kept.as_ref());
-        if let Some(status) = self.statuses.last(core, holds) {
-            let frame = Answer::status(status).frame(core, status.position);
-            core.send(key, &frame);
-        }
+        let status = self.statuses.last(core, key, holds);
+        send_status(core, key, status);
     }
 
     /// Handles room in the send queue: the client has taken its last values.
@@ -480,6 +478,7 @@ impl Gateway for ChannelsGateway {
 
     fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<Client>, acl: Acl) {
         self.settings.acl = acl;
+        self.table += 1;
     }
 
     fn poll_output(&mut self) -> Option<ChannelsOutput> {

@@ -4,7 +4,7 @@
 //! A client resumes a name by joining with the answer. In a single step the answer lists the names
 //! that are whole, the missed messages follow, and the client joins.
 
-use super::super::history::gets_newest;
+use super::super::history::{Status, gets_newest};
 use super::ChannelsGateway;
 use super::answer::{Answer, Behind, Resumed};
 use super::client::Client;
@@ -33,6 +33,8 @@ impl ChannelsGateway {
         if let Some(resumed) = &mut behind.resumed {
             if is_kept && !is_member {
                 resumed.names.push(name.clone());
+                // Counts in the limits of all clients from here on, as a name with members.
+                self.names.want(&name, false);
                 self.count_pattern(client, &name);
                 return true;
             }
@@ -93,7 +95,9 @@ impl ChannelsGateway {
     ) -> bool {
         let topic = TopicName::from(name);
         match core.leave(key, &topic) {
-            Left::NoMember if client.answers.forget_resume(&topic) => {}
+            Left::NoMember if client.answers.forget_resume(&topic) => {
+                self.release_unless_held(core, &topic);
+            }
             Left::NoMember => return false,
             Left::Others => {}
             Left::Last => self.release(&topic),
@@ -103,6 +107,14 @@ impl ChannelsGateway {
         self.retained.forget(&topic, key);
         self.ask_retained(core);
         true
+    }
+
+    /// Handles a name that a client no longer joins with an answer. Another client that does counts the name
+    /// again with the answer.
+    pub(super) fn release_unless_held(&mut self, core: &Core, name: &TopicName) {
+        if core.member_count(name) == 0 {
+            self.release(name);
+        }
     }
 
     /// Handles a name without members.
@@ -124,6 +136,7 @@ impl ChannelsGateway {
     ) {
         let due_us = core.now().mono_us + self.bus_wait_us;
         client.answers.push(answer, behind, due_us);
+        core.set_resuming(key, client.answers.have_since());
         self.send_ready(core, key, client);
         if client.answers.are_too_many() {
             core.pause_reading(key);
@@ -136,7 +149,7 @@ impl ChannelsGateway {
         while client.answers.are_ready(now.mono_us) {
             self.send_first(core, key, client);
         }
-        if !client.answers.are_too_many() {
+        if !client.answers.are_too_many() && client.again.is_none() {
             core.resume_reading(key);
         }
         let end = client.token_end.due_us(now);
@@ -149,13 +162,15 @@ impl ChannelsGateway {
         let Some((mut answer, behind)) = client.answers.pop() else {
             return;
         };
+        core.set_resuming(key, client.answers.have_since());
         let mut follow = Missed::default();
-        let mut has_recovered = false;
+        let (mut has_recovered, mut has_newest) = (false, false);
         if let Some(resumed) = &behind.resumed {
-            let (found, outcomes) = self.find(core, key, resumed);
-            has_recovered = resumed.since.is_some() && outcomes.iter().any(Result::is_ok);
-            follow = found;
-            answer.recovered(resumed, &outcomes);
+            let found = self.find(core, key, resumed);
+            has_recovered = resumed.since.is_some() && found.outcomes.iter().any(Result::is_ok);
+            has_newest = found.has_newest;
+            follow = found.messages;
+            answer.recovered(resumed, &found.outcomes);
             for name in &resumed.names {
                 self.join(core, key, name);
             }
@@ -164,10 +179,14 @@ impl ChannelsGateway {
         // request about other names: without a position the client would forget its own.
         let has_kept = holds_kept(core, key, self.kept.as_ref());
         let is_told = has_kept && !has_recovered && follow.is_empty();
-        let position = core.position().filter(|_| is_told);
+        let position = core.position_for(key).filter(|_| is_told);
         let frame = answer.frame(core, position);
         core.send(key, &frame);
         core.send_missed(key, follow);
+        if has_newest {
+            let status = self.statuses.behind_newest(core, key);
+            send_status(core, key, status);
+        }
         for name in &behind.retained {
             self.retained.answered(name, key);
         }
@@ -176,7 +195,7 @@ impl ChannelsGateway {
     }
 
     /// Finds the messages behind an answer, and the outcome for each name to resume.
-    fn find(&self, core: &mut Core, key: SessionKey, resumed: &Resumed) -> (Missed, Vec<Outcome>) {
+    fn find(&self, core: &mut Core, key: SessionKey, resumed: &Resumed) -> Found {
         let patterns_of = |name| self.kept.as_ref().and_then(|kept| kept.patterns_of(name));
         let names: Vec<(TopicName, Option<NamePatterns>)> = resumed
             .names
@@ -187,34 +206,69 @@ impl ChannelsGateway {
         let alive = core.frame_bytes().clone();
         let variant: Variant<'_> = &|frame, name, pattern| variant(frame, name, pattern, &alive);
         let Some(since) = &resumed.since else {
-            let found = newest(core, &names, resumed.last, variant);
-            let outcome = found.as_ref().map(|_| ()).map_err(|why| *why);
-            return (found.unwrap_or_default(), vec![outcome; names.len()]);
+            let client = (key, &Missed::default());
+            let newest = newest(core, client, &names, resumed.last, variant);
+            let outcome = newest.as_ref().map(|_| ()).map_err(|why| *why);
+            let outcomes = vec![outcome; names.len()];
+            return Found::new(Missed::default(), newest, outcomes);
         };
         resumed
             .off
             .iter()
             .for_each(|_| core.count_not_recovered(NotRecovered::Off));
-        let (mut found, outcomes) = core.missed(key, since, &names, variant);
+        let (missed, outcomes) = core.missed(key, since, &names, variant);
         let lost = names.iter().zip(&outcomes);
         let lost = lost.filter(|(_, outcome)| gets_newest(Some(outcome.as_ref())));
         let lost: Vec<Wanted<'_>> = lost.map(|(name, _)| *name).collect();
-        if let Ok(newest) = newest(core, &lost, resumed.last, variant) {
-            found.merge(newest);
+        let newest = newest(core, (key, &missed), &lost, resumed.last, variant);
+        Found::new(missed, newest, outcomes)
+    }
+}
+
+/// The messages behind an answer.
+struct Found {
+    messages: Missed,
+    /// Whether the newest messages of names are among the messages.
+    has_newest: bool,
+    /// For each name to resume.
+    outcomes: Vec<Outcome>,
+}
+
+impl Found {
+    fn new(
+        mut messages: Missed,
+        newest: Result<Missed, NotRecovered>,
+        outcomes: Vec<Outcome>,
+    ) -> Self {
+        let newest = newest.unwrap_or_default();
+        let has_newest = !newest.is_empty();
+        messages.merge(newest);
+        Self {
+            messages,
+            has_newest,
+            outcomes,
         }
-        (found, outcomes)
+    }
+}
+
+/// Sends a status of the bus, if there is one.
+pub(super) fn send_status(core: &mut Core, key: SessionKey, status: Option<Status>) {
+    if let Some(status) = status {
+        let frame = Answer::status(status).frame(core, status.position);
+        core.send(key, &frame);
     }
 }
 
 /// The newest messages of each name, if the client asks for any.
 fn newest(
     core: &mut Core,
+    client: (SessionKey, &Missed),
     names: &[Wanted<'_>],
     last: Option<usize>,
     variant: Variant<'_>,
 ) -> Result<Missed, NotRecovered> {
     match last {
-        Some(last) if !names.is_empty() => core.newest(names, last, variant),
+        Some(last) if !names.is_empty() => core.newest(client, names, last, variant),
         _ => Ok(Missed::default()),
     }
 }

@@ -18,7 +18,7 @@ const RENEWALS: [&str; 3] = ["accepted", "refused", "limited"];
 pub(super) enum Renewal {
     Accepted,
     Refused,
-    /// Not looked at: too many tokens of this client, or of all clients.
+    /// Not looked at: too many tokens of this client, of its address, or of all clients.
     Limited,
 }
 

@@ -19,7 +19,7 @@ use self::request::{Accepts, Request};
 use super::access::{
     AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
 };
-use super::history::{Statuses, gets_newest, last_event_id, missed, write_recovered};
+use super::history::{Status, Statuses, gets_newest, last_event_id, missed, write_recovered};
 use crate::auth::{Authenticator, Identity, Origins, Refusal, Token, first_protocol};
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Entrance,
@@ -112,7 +112,7 @@ impl TradesGateway {
             return core.send(key, &refusal);
         }
         let missed = asked.since.map(|since| missed(core, key, &since, &all));
-        let newest = newest(core, &new, asked.last, missed.as_ref());
+        let newest = newest(core, key, &new, asked.last, missed.as_ref());
         for symbol in &new {
             let joined = core.join(key, &content.topic(symbol));
             if let (Joined::First, Content::Candles(interval)) = (joined, content)
@@ -138,6 +138,7 @@ impl TradesGateway {
             .or_else(|| missed.as_ref().and_then(|m| m.as_ref().err()));
         write_recovered(&mut data, missed.as_ref().map(Result::is_ok), why);
         let has_recovered = matches!(missed, Some(Ok(_)));
+        let has_newest = newest.as_ref().is_ok_and(|newest| !newest.is_empty());
         let follow = missed
             .and_then(Result::ok)
             .or_else(|| newest.ok())
@@ -145,10 +146,14 @@ impl TradesGateway {
         // Behind the answer nothing is missing, or the last message says where the client is.
         let holds_trades = !client.symbols(Content::Trades).is_empty();
         let is_told = holds_trades && !has_recovered && follow.is_empty();
-        let position = core.position().filter(|_| is_told);
+        let position = core.position_for(key).filter(|_| is_told);
         let success = answer::success_at(core, &message, data, position);
         core.send(key, &success);
         core.send_missed(key, follow);
+        if has_newest {
+            let status = self.statuses.behind_newest(core, key);
+            send_status(core, key, status);
+        }
         if let Content::Candles(interval) = content {
             self.send_running(core, key, interval, &new);
         }
@@ -244,6 +249,7 @@ impl TradesGateway {
 /// The newest trades of each symbol, if the client asks for these and gets no missed trades.
 fn newest(
     core: &mut Core,
+    key: SessionKey,
     symbols: &[TopicName],
     last: Option<usize>,
     missed: Option<&Result<Missed, NotRecovered>>,
@@ -252,7 +258,17 @@ fn newest(
         return Ok(Missed::default());
     };
     let wanted: Vec<Wanted<'_>> = symbols.iter().map(Wanted::exact).collect();
-    core.newest(&wanted, last, &|frame, _, _| Arc::clone(frame))
+    core.newest((key, &Missed::default()), &wanted, last, &|frame, _, _| {
+        Arc::clone(frame)
+    })
+}
+
+/// Sends a status of the bus, if there is one.
+fn send_status(core: &mut Core, key: SessionKey, status: Option<Status>) {
+    if let Some(status) = status {
+        let status = answer::status(core, status);
+        core.send(key, &status);
+    }
 }
 
 impl Gateway for TradesGateway {
@@ -379,10 +395,8 @@ impl Gateway for TradesGateway {
 
     /// Sends the last position, so that the client misses nothing on its way to another instance.
     fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        if let Some(status) = self.statuses.last(core, client.holds_trades()) {
-            let status = answer::status(core, status);
-            core.send(key, &status);
-        }
+        let status = self.statuses.last(core, key, client.holds_trades());
+        send_status(core, key, status);
     }
 
     fn handle_closed(&mut self, _: &mut Core, _: SessionKey, client: Client, _: CloseReason) {

@@ -326,6 +326,58 @@ fn the_oldest_marks_are_forgotten() {
 }
 
 #[test]
+fn frames_for_clients_of_patterns_go_before_messages() {
+    let mut bench = Bench::new(1 << 17);
+    let since = position(0, 0).to_string();
+    for n in 0..40 {
+        bench.keep(&format!("a:{n}"), &"x".repeat(1_000));
+    }
+    let alive = bench.alive.clone();
+    let copy = |frame: &Arc<Frame>, _: &TopicName, _: &TopicName| {
+        Frame::text(&alive).body(frame.body()).finish()
+    };
+    // One client in a loop, each time with another spelling of the pattern; with `last`, and live.
+    for stars in 1..60 {
+        let spelling = format!("a:{}", "*".repeat(stars));
+        let patterns = NamePatterns::new(Default::default(), &["a:*".to_owned()]).unwrap();
+        let name = TopicName::from(spelling);
+        let wanted = [Wanted {
+            name: &name,
+            patterns: Some(&patterns),
+        }];
+        match stars % 3 {
+            0 => {
+                let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 20, &copy);
+                assert_eq!((outcomes, missed.frames.len()), (vec![Ok(())], 40));
+            }
+            1 => {
+                let (newest, _) = bench.history.newest(&wanted, 1, 1 << 20, &copy);
+                assert_eq!(newest.frames.len(), 40);
+            }
+            _ => bench
+                .history
+                .keep_variant(&name, &bench.frame(&"y".repeat(1_000))),
+        }
+        assert!(bench.history.memory() <= 1 << 17);
+        assert_eq!(bench.history.stats().messages, 40, "after {stars} patterns");
+    }
+    // Without these frames as much memory is needed as before.
+    while bench.history.drop_variants() {}
+    let entries = bench.history.entries.iter();
+    let bytes: usize = entries
+        .map(|entry| entry.memory_bytes(false) as usize)
+        .sum();
+    assert_eq!(bench.history.bytes, bytes);
+    assert!(
+        bench
+            .history
+            .entries
+            .iter()
+            .all(|entry| entry.variants.is_empty())
+    );
+}
+
+#[test]
 fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
     let mut bench = Bench::new(1 << 20);
     bench.keep("a:1", "1");
@@ -382,4 +434,41 @@ fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
     let after = left_out.to_string();
     let (_, outcomes) = bench.history.missed(&after, &wanted, 1 << 20, &variant);
     assert_eq!(outcomes, [Ok(()), Ok(())]);
+}
+
+#[test]
+fn a_search_has_one_budget_of_matching_steps() {
+    let mut bench = Bench::new(1 << 24);
+    for n in 0..2_000 {
+        bench.keep(&format!("market:tick:NFO:BANKNIFTY{n:06}CE"), "1");
+    }
+    let since = position(0, 0).to_string();
+    let wanted_by = |pattern: &str| {
+        let patterns = NamePatterns::new(Default::default(), &[pattern.to_owned()]).unwrap();
+        (TopicName::from(pattern.to_owned()), patterns)
+    };
+    let hard = format!("market:tick:*{}z", "?".repeat(20));
+    for (pattern, count) in [
+        ("market:tick:*", Some(2_000)),
+        ("market:tick:zz*", Some(0)),
+        ("market:tick:*7CE", Some(200)),
+        (&*hard, None),
+    ] {
+        let (name, patterns) = wanted_by(pattern);
+        let wanted = [Wanted {
+            name: &name,
+            patterns: Some(&patterns),
+        }];
+        let wanted = wanted.repeat(5);
+        let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 22, NO_VARIANT);
+        let (newest, outcome) = bench.history.newest(&wanted, 1, 1 << 22, NO_VARIANT);
+        for (found, outcome) in [(missed, outcomes[0]), (newest, outcome)] {
+            let got = outcome.ok().map(|()| found.frames.len() / 5);
+            assert_eq!(got, count, "{pattern}");
+            assert!(found.steps <= MATCH_STEPS_MAX && found.walked > 0);
+            // What was refused has cost its steps all the same.
+            assert_eq!(found.steps == MATCH_STEPS_MAX, count.is_none(), "{pattern}");
+            assert!(count.is_some() || found.is_empty());
+        }
+    }
 }

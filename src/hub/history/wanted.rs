@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use super::names::Names;
-use crate::auth::NamePatterns;
+use crate::auth::{MatchBudget, NamePatterns, OverBudget};
 use crate::hub::{CopyRank, Frame, NotRecovered, TopicName};
+
+/// The most steps of matching in one search, about a millisecond. Patterns of the usual kinds need a step or
+/// two for a name.
+pub(super) const MATCH_STEPS_MAX: usize = 500_000;
 
 /// Whether all missed messages of a name are there.
 pub type Outcome = Result<(), NotRecovered>;
@@ -49,10 +53,15 @@ pub(super) struct Matching<'a> {
     /// patterns were not asked yet.
     places: Vec<u32>,
     lists: Vec<Vec<&'a Wanted<'a>>>,
+    budget: &'a mut MatchBudget,
 }
 
 impl<'a> Matching<'a> {
-    pub(super) fn new(wanted: impl Iterator<Item = &'a Wanted<'a>>, names: &Names) -> Self {
+    pub(super) fn new(
+        wanted: impl Iterator<Item = &'a Wanted<'a>>,
+        names: &Names,
+        budget: &'a mut MatchBudget,
+    ) -> Result<Self, NotRecovered> {
         let id = |wanted: &Wanted<'_>| names.get(wanted.name).map(|(id, _)| id);
         let mut wanted: Vec<_> = wanted.map(|wanted| (id(wanted), wanted)).collect();
         wanted.sort_by_key(|(_, wanted)| wanted.rank());
@@ -62,31 +71,36 @@ impl<'a> Matching<'a> {
             wanted,
             places: vec![0; names.slots()],
             lists: vec![Vec::new()],
+            budget,
         };
-        ids.into_iter().for_each(|id| matching.find(id, names));
-        matching
+        ids.into_iter()
+            .try_for_each(|id| matching.find(id, names))?;
+        Ok(matching)
     }
 
     /// The wanted names that match the topic with this index.
-    pub(super) fn of(&mut self, id: u32, names: &Names) -> &[&'a Wanted<'a>] {
+    pub(super) fn of(&mut self, id: u32, names: &Names) -> Result<&[&'a Wanted<'a>], NotRecovered> {
         if self.has_patterns && self.places[id as usize] == 0 {
-            self.find(id, names);
+            self.find(id, names)?;
         }
-        &self.lists[self.places[id as usize] as usize]
+        Ok(&self.lists[self.places[id as usize] as usize])
     }
 
-    fn find(&mut self, id: u32, names: &Names) {
+    fn find(&mut self, id: u32, names: &Names) -> Outcome {
         let topic = names.topic(id).as_str();
-        let matching = self
-            .wanted
-            .iter()
-            .filter(|(own, wanted)| match wanted.patterns {
-                Some(patterns) => patterns.matches(topic),
+        let mut matching = Vec::new();
+        for (own, wanted) in &self.wanted {
+            let matches = match wanted.patterns {
+                Some(patterns) => patterns
+                    .matches_within(topic, self.budget)
+                    .map_err(|OverBudget| NotRecovered::Large)?,
                 None => *own == Some(id),
-            });
-        let matching = matching.map(|(_, wanted)| *wanted).collect();
+            };
+            matching.extend(matches.then_some(*wanted));
+        }
         self.places[id as usize] = self.lists.len() as u32;
         self.lists.push(matching);
+        Ok(())
     }
 }
 
@@ -121,16 +135,26 @@ pub(in crate::hub) type CopyPlace = (u64, CopyRank);
 pub struct Missed {
     /// The messages with their places, in the order of the feed.
     pub(in crate::hub) frames: Vec<(CopyPlace, Arc<Frame>)>,
-    /// Queue bytes of the frames.
+    /// Queue bytes of the frames; of a refused search, of the frames up to the refusal.
     pub(in crate::hub) bytes: usize,
     /// Entries visited by the search.
     pub(in crate::hub) walked: usize,
+    /// Steps of matching.
+    pub(in crate::hub) steps: usize,
 }
 
 impl Missed {
     /// Whether nothing was missed.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
+    }
+
+    /// Without the messages; the work was done.
+    pub(super) fn refused(self) -> Self {
+        Self {
+            frames: Vec::new(),
+            ..self
+        }
     }
 
     pub(super) fn push(
@@ -151,6 +175,7 @@ impl Missed {
     pub fn merge(&mut self, other: Self) {
         self.bytes += other.bytes;
         self.walked = self.walked.max(other.walked);
+        self.steps += other.steps;
         self.frames.extend(other.frames);
         self.frames.sort_by_key(|(place, _)| *place);
     }

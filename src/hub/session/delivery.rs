@@ -22,6 +22,8 @@ pub(in crate::hub) enum Delivered {
         /// Queue bytes of the older frame.
         bytes: usize,
     },
+    /// Too much waits for the client's next slot, and has to leave before this frame.
+    SlotFull,
     /// A limit is exceeded; the frame was not queued. With the reason at the first time, when the
     /// client joins the list of clients to be dropped.
     Over(Option<CloseReason>),
@@ -64,7 +66,7 @@ impl Session {
         {
             match slots.judge(now, key, frame, limits.hard_bytes) {
                 Slotted::Leaves => {}
-                Slotted::Over => return Some(self.over(CloseReason::SendQueueHard)),
+                Slotted::Full => return Some(Delivered::SlotFull),
                 Slotted::Held(older) => return Some(self.held(older.as_ref())),
             }
         }

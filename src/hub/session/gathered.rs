@@ -3,7 +3,7 @@
 //! The position of an event stream is the last `id`, whatever name the message was of. After a cut among
 //! the missed messages of the first request, the position would lie behind missed messages of the second.
 //! Therefore the messages of all requests leave together, in the order of the feed, and live messages
-//! after.
+//! after. Until then no answer and no status has a position either.
 
 use std::sync::Arc;
 
@@ -22,14 +22,34 @@ pub(super) struct Gathered {
 }
 
 impl Session {
-    /// Whether missed messages have to wait: requests in the query of an event stream are not answered.
+    /// Whether missed messages have to wait: requests in the query of an event stream were not read, or are
+    /// not answered.
     pub(in crate::hub) fn gathers(&self) -> bool {
-        self.cold.codec.is_some() && self.holds_messages()
+        self.cold.codec.is_some() && (self.holds_messages() || self.cold.is_resuming)
     }
 
     /// Whether missed messages wait.
     pub(in crate::hub) fn has_gathered(&self) -> bool {
         self.is_limited && self.cold.gathered.is_some()
+    }
+
+    /// Whether a position of now would be behind messages that the client has not got: messages wait, or may
+    /// still be asked for.
+    pub(in crate::hub) fn is_behind(&self) -> bool {
+        let is_held = |all: &Gathered| !all.missed.is_empty() || !all.live.is_empty();
+        self.gathers() || self.cold.gathered.as_deref().is_some_and(is_held)
+    }
+
+    /// Bytes of replayed messages in the send queue, and of gathered missed messages.
+    pub(in crate::hub) fn replayed_bytes(&self) -> usize {
+        let gathered = self.cold.gathered.iter().flat_map(|all| &all.missed);
+        let gathered: usize = gathered.map(|(_, frame)| frame.queue_bytes()).sum();
+        self.queue.replayed_bytes() + gathered
+    }
+
+    /// Notes whether answers to a `since` are still to come.
+    pub(in crate::hub) fn set_resuming(&mut self, is_resuming: bool) {
+        self.cold.is_resuming = is_resuming;
     }
 
     /// Keeps missed messages until [`Self::take_gathered`]; live messages wait too from here on.

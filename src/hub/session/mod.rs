@@ -87,6 +87,8 @@ struct Cold {
     permit: Option<Permit>,
     rate: Option<TokenBucket>,
     slots: Option<Box<Slots>>,
+    /// Whether answers to a `since` are still to come.
+    is_resuming: bool,
     gathered: Option<Box<Gathered>>,
     record: Record,
 }
@@ -121,6 +123,7 @@ impl Session {
             permit: Some(permit),
             rate: None,
             slots: None,
+            is_resuming: false,
             gathered: None,
             record: Record::new(peer, now),
         };

@@ -2,7 +2,9 @@
 //! interval, and the newest frame of each key leaves.
 //!
 //! A frame that comes when a slot is open leaves at once, and the next slot is an interval later. Held
-//! frames count as waiting. All clients together hold no more frames than there are keys: a client holds
+//! frames count as waiting. If the newest frames of all keys are too many bytes, the slot opens early: a client
+//! that reads gets more than its rate, and stays; a client that does not read meets the hard limit of the send
+//! queue. All clients together hold no more frames than there are keys: a client holds
 //! only the newest frame of a key, and all clients share the frame.
 
 use std::collections::HashMap;
@@ -28,8 +30,8 @@ pub(super) enum Slotted {
     Leaves,
     /// The frame waits for the next slot, in the place of an older frame of the same key.
     Held(Option<Arc<Frame>>),
-    /// The frames that wait have too many bytes.
-    Over,
+    /// Too many bytes would wait: the slot has to open before.
+    Full,
 }
 
 /// The slots of one client.
@@ -72,7 +74,7 @@ impl Slots {
         let others = self.held.len() - usize::from(replaced.is_some());
         let bytes = self.bytes - replaced.unwrap_or(0) + frame.queue_bytes();
         if others > 0 && bytes > bytes_max {
-            return Slotted::Over;
+            return Slotted::Full;
         }
         self.numbered += 1;
         self.bytes = bytes;
@@ -94,11 +96,13 @@ impl Slots {
         if self.held.is_empty() {
             return Vec::new();
         }
-        // A late call moves no later slot, unless a whole slot has passed.
-        self.next_us += self.interval_us;
-        if self.next_us <= now.mono_us {
-            self.next_us = now.mono_us + self.interval_us;
-        }
+        // A late call moves no later slot, unless a whole slot has passed. An early call does, or several early
+        // calls would put off the next slot for ever.
+        let slot = self.next_us..self.next_us + self.interval_us;
+        self.next_us = match slot.contains(&now.mono_us) {
+            true => slot.end,
+            false => now.mono_us + self.interval_us,
+        };
         self.bytes = 0;
         let mut held: Vec<Held> = std::mem::take(&mut self.held).into_values().collect();
         held.sort_unstable_by_key(|held| held.number);

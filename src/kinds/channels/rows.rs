@@ -199,7 +199,7 @@ pub(super) const OWN: &[Setting] = &[
     )
     .more(
         "Redis compares every publication with each pattern: 1,000 patterns cost 0.05 to 0.6 ms \
-        per publication.",
+        per publication. weirgate compares each name of --history-names with each pattern once.",
     )
     .limit(
         ALL_BEYOND,
@@ -246,7 +246,10 @@ pub(super) const OWN: &[Setting] = &[
         "500",
         "New tokens per second of all clients, on open connections",
     )
-    .more("A client may send a new token once a second.")
+    .more(
+        "A client may send a new token once a second. Clients of one address leave a part for the clients of others: in each second \
+        an address has as many as are left for all.",
+    )
     .limit(
         "an error in the response; the old token stays",
         Shows::Metric(names::RENEWALS),

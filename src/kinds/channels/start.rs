@@ -145,7 +145,11 @@ fn kept_feed(checked: &Checked) -> Result<Option<KeptNames>, RunError> {
         return Ok(None);
     }
     let kept = KeptNames::new(syntax(checked), names);
-    kept.map(Some).map_err(wrong_history_name)
+    let kept = kept.map_err(wrong_history_name)?;
+    Ok(Some(match checked.stream() {
+        Some(_) => kept.of_stream(),
+        None => kept,
+    }))
 }
 
 /// The channel of the marks; `None` if there are none.

@@ -30,7 +30,10 @@ pub(super) static ROWS: &[Setting] = &[
         "67108864",
         "Memory of all kept messages; at most half of --frame-bytes-max",
     )
-    .more("Compressed forms and the names of the messages' topics count too.")
+    .more(
+        "Compressed forms, copies for clients of patterns, and the names of the messages' topics count too. The copies go \
+         first: they can be made again.",
+    )
     .limit(
         "the oldest messages are forgotten; a client that missed them is told",
         Shows::Metric(names::HISTORY_BYTES),

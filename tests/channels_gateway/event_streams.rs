@@ -1,0 +1,132 @@
+//! The position of an event stream is its last `id`. Wherever the stream is cut, nothing before the `id` is
+//! missing.
+
+use weirgate::hub::DrainPlan;
+
+use super::resume::{Kept, TICK, at, limits};
+use super::*;
+
+const OTHER: &str = "market:other";
+/// A name outside of the kept feed.
+const ASKED: &str = "news";
+
+fn subscribe(names: &[&str]) -> Value {
+    json!({"action": "subscribe", "channels": names})
+}
+
+/// A kept feed of four messages, two of each name, and an event stream that comes back with the position
+/// before the first.
+fn stream(sends: &[Value]) -> (Kept, SessionKey) {
+    stream_with(sends, &format!("Last-Event-ID: {}\r\n", at(0)))
+}
+
+fn stream_with(sends: &[Value], header: &str) -> (Kept, SessionKey) {
+    let mut kept = Kept::with(settings(), limits());
+    for n in 1..=4 {
+        kept.publish([OTHER, TICK][n % 2], &n.to_string());
+    }
+    let sends = sends.iter().map(|send| {
+        let send = send.to_string().replace('"', "%22");
+        format!("send={send}")
+    });
+    let query = sends.collect::<Vec<_>>().join("&");
+    let request =
+        format!("GET /ws?{query} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n{header}\r\n");
+    let key = kept.bench.world.accept(usize::MAX);
+    kept.bench.world.send(key, request.as_bytes());
+    (kept, key)
+}
+
+/// What came since the last call: the kinds of messages, each with the `id`.
+fn events(kept: &mut Kept, key: SessionKey) -> Vec<(String, Option<String>)> {
+    let sent = kept.bench.world.sent(key);
+    let events = sent.split("\n\n");
+    let event = |event: &str| {
+        let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
+        let data: Value = serde_json::from_str(field("data: ")?).ok()?;
+        let kind = data["type"].as_str()?.to_owned();
+        Some((kind, field("id: ").map(str::to_owned)))
+    };
+    events.filter_map(event).collect()
+}
+
+fn of(kinds: &[(&str, Option<u64>)]) -> Vec<(String, Option<String>)> {
+    let event = |(kind, id): &(&str, Option<u64>)| ((*kind).to_owned(), id.map(at));
+    kinds.iter().map(event).collect()
+}
+
+#[test]
+fn an_answer_has_no_id_while_missed_messages_wait() {
+    for (second, answer, missed) in [
+        (json!({"action": "ping"}), "pong", &[1, 3][..]),
+        (
+            json!({"action": "unsubscribe", "channels": [OTHER]}),
+            "unsubscribed",
+            &[1, 3],
+        ),
+        (
+            json!({"action": "subscribe", "channels": [OTHER], "since": null}),
+            "subscribed",
+            &[1, 3],
+        ),
+        (subscribe(&[OTHER]), "subscribed", &[1, 2, 3, 4]),
+        (json!({"action": "what"}), "error", &[1, 3]),
+    ] {
+        let (mut kept, key) = stream(&[subscribe(&[TICK]), second]);
+        let mut want = of(&[("connected", None), ("subscribed", None), (answer, None)]);
+        want.extend(
+            missed
+                .iter()
+                .flat_map(|&count| of(&[("data", Some(count))])),
+        );
+        assert_eq!(events(&mut kept, key), want, "{answer}");
+        kept.publish(TICK, "5");
+        assert_eq!(events(&mut kept, key), of(&[("data", Some(5))]), "live");
+        kept.bench.world.hub.check_invariants();
+    }
+}
+
+#[test]
+fn the_last_answer_of_a_new_stream_has_the_position() {
+    let sends = [subscribe(&[TICK]), subscribe(&[OTHER])];
+    let (mut kept, key) = stream_with(&sends, "");
+    let want = [
+        ("connected", None),
+        ("subscribed", None),
+        ("subscribed", Some(4)),
+    ];
+    assert_eq!(events(&mut kept, key), of(&want));
+}
+
+/// The second answer waits for the bus, and with it the messages of the first, live messages and every `id`.
+#[test]
+fn an_answer_that_waits_for_the_bus_holds_every_id() {
+    let new = json!({"action": "subscribe", "channels": [TICK], "since": null});
+    for (first, missed) in [(subscribe(&[TICK]), &[1, 2, 3, 4][..]), (new, &[2, 4])] {
+        let sends = [first, subscribe(&[OTHER, ASKED])];
+        let (mut kept, key) = stream(&sends);
+        kept.publish(TICK, "5");
+        let got = events(&mut kept, key);
+        assert!(
+            got.iter().all(|(kind, id)| kind != "data" && id.is_none()),
+            "{got:?}"
+        );
+        kept.bench.confirm(ASKED);
+        let mut want = of(&[("subscribed", None)]);
+        let missed = missed.iter().chain(&[5]);
+        want.extend(missed.flat_map(|&count| of(&[("data", Some(count))])));
+        assert_eq!(events(&mut kept, key), want);
+        kept.bench.world.hub.check_invariants();
+    }
+}
+
+#[test]
+fn a_stop_tells_no_position_beyond_missed_messages() {
+    let new = json!({"action": "subscribe", "channels": [TICK], "since": null});
+    let (mut kept, key) = stream(&[new, subscribe(&[OTHER, ASKED])]);
+    events(&mut kept, key);
+    let now = kept.bench.world.now;
+    kept.bench.world.hub.drain(now, DrainPlan::default());
+    kept.bench.world.settle();
+    assert_eq!(events(&mut kept, key), of(&[("status", None)]));
+}
