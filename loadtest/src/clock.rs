@@ -27,6 +27,12 @@ pub(crate) fn sleep_punctually() {
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
 }
 
+/// When a message is due, microseconds after the message with the number 0, at `rate` messages a second.
+pub(crate) fn due_after_us(number: u64, rate: f64) -> u64 {
+    // A rate of 0 becomes one in eleven days.
+    (number as f64 * 1e6 / rate.max(1e-6)) as u64
+}
+
 /// Seconds as microseconds; negative and absurd values become 0.
 pub(crate) fn seconds_us(seconds: f64) -> u64 {
     (seconds.max(0.0) * 1e6) as u64

@@ -1,12 +1,11 @@
-//! Payloads of a given size: a JSON object like a `market.flow` message, the stamp in front.
+//! Stamped payloads: a JSON object like a `market.flow` message with the stamp in front, or a trade.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
-/// Smallest payload: the stamp with 20-digit numbers and an empty rest.
+/// Smallest sized payload: the stamp with 20-digit numbers and an empty rest.
 pub(crate) const BYTES_MIN: usize = 128;
 
-/// Builds stamped payloads of the same size. The rest is the same each time, except for a share of
-/// new levels.
+/// Builds stamped payloads. The rest is the same each time, except for a share of new levels.
 pub(crate) struct Payload {
     bytes: usize,
     book: Book,
@@ -14,8 +13,18 @@ pub(crate) struct Payload {
     share: f64,
     /// Their number.
     changed: usize,
-    is_trade: bool,
+    form: Form,
     text: String,
+}
+
+#[derive(Clone, Copy)]
+enum Form {
+    /// An object of a given size.
+    Flow,
+    /// A trade of a given size.
+    SizedTrade,
+    /// A trade in its own size.
+    Trade,
 }
 
 impl Payload {
@@ -27,8 +36,16 @@ impl Payload {
             book: Book::new(bytes - BYTES_MIN),
             share: 0.0,
             changed: 0,
-            is_trade: false,
+            form: Form::Flow,
             text: String::with_capacity(bytes),
+        }
+    }
+
+    /// Trades in their own size, about 130 bytes.
+    pub(crate) fn trades() -> Self {
+        Self {
+            form: Form::Trade,
+            ..Self::new(BYTES_MIN)
         }
     }
 
@@ -39,28 +56,39 @@ impl Payload {
         self
     }
 
-    /// Makes each payload a trade of the symbol `S0`, with the stamp in a field that the gateway passes on.
+    /// Makes each payload a trade of the same size.
     pub(crate) fn of_trades(mut self) -> Self {
-        self.is_trade = true;
+        self.form = Form::SizedTrade;
         self
     }
 
     /// The same payloads in another size.
     pub(crate) fn resized(&self, bytes: usize) -> Self {
         let resized = Self {
-            is_trade: self.is_trade,
+            form: self.form,
             ..Self::new(bytes)
         };
         resized.changing(self.share)
     }
 
-    /// The payload with this stamp.
+    /// The payload with this stamp, on topic 0.
     pub(crate) fn stamped(&mut self, stamp_us: u64, n: u64) -> &[u8] {
-        if self.is_trade {
-            return self.trade(stamp_us, n);
-        }
-        self.book.change(self.changed);
+        self.stamped_on(0, stamp_us, n)
+    }
+
+    /// The payload with this stamp. A trade has the symbol `S{topic}`; an object has no topic.
+    pub(crate) fn stamped_on(&mut self, topic: u64, stamp_us: u64, n: u64) -> &[u8] {
         self.text.clear();
+        match self.form {
+            Form::Flow => self.flow(stamp_us, n),
+            Form::SizedTrade => self.trade(topic, stamp_us, n, Some(self.bytes)),
+            Form::Trade => self.trade(topic, stamp_us, n, None),
+        }
+        self.text.as_bytes()
+    }
+
+    fn flow(&mut self, stamp_us: u64, n: u64) {
+        self.book.change(self.changed);
         // Writing to a String cannot fail.
         let _ = write!(self.text, r#"{{"stamp_us":{stamp_us},"n":{n},"pad":""#);
         const AFTER_PAD: usize = r#"","book":[]}"#.len();
@@ -74,24 +102,40 @@ impl Payload {
             self.text.push_str(level);
         }
         self.text.push_str("]}");
-        self.text.as_bytes()
     }
 
-    fn trade(&mut self, stamp_us: u64, n: u64) -> &[u8] {
-        self.text.clear();
-        // Writing to a String cannot fail.
-        let _ = write!(
-            self.text,
-            r#"{{"symbol":"S0","price":{}.25,"volume":100,"timestamp":{n},"conditions":{{"stamp_us":{stamp_us},"n":{n},"pad":""#,
-            100 + n % 50
-        );
-        const AFTER_PAD: &str = r#""},"exchange":"NASDAQ"}"#;
-        while self.text.len() + AFTER_PAD.len() < self.bytes {
-            self.text.push('.');
-        }
-        self.text.push_str(AFTER_PAD);
-        self.text.as_bytes()
+    fn trade(&mut self, topic: u64, stamp_us: u64, n: u64, bytes: Option<usize>) {
+        append_trade(&mut self.text, format_args!("S{topic}"), n, |text| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, r#""stamp_us":{stamp_us},"n":{n}"#);
+            if let Some(bytes) = bytes {
+                text.push_str(r#","pad":""#);
+                let used = text.len() + 1 + AFTER_CONDITIONS.len();
+                text.extend(std::iter::repeat_n('.', bytes.saturating_sub(used)));
+                text.push('"');
+            }
+        });
     }
+}
+
+/// The end of a trade, behind the fields of the conditions.
+const AFTER_CONDITIONS: &str = r#"},"exchange":"NASDAQ"}"#;
+
+/// Appends trade `n` of a symbol. `conditions` appends the fields of its conditions, which the gateway passes on as they are.
+pub(crate) fn append_trade(
+    text: &mut String,
+    symbol: impl Display,
+    n: u64,
+    conditions: impl FnOnce(&mut String),
+) {
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
+        r#"{{"symbol":"{symbol}","price":{}.25,"volume":100,"timestamp":{n},"conditions":{{"#,
+        100 + n % 50
+    );
+    conditions(text);
+    text.push_str(AFTER_CONDITIONS);
 }
 
 /// Price levels with varying numbers, so the work of compression is about the same as for market
@@ -185,16 +229,18 @@ mod tests {
     }
 
     #[test]
-    fn a_trade_has_the_size_and_its_stamp_where_it_is_passed_on() {
-        let mut payload = Payload::new(300).of_trades();
-        let text = payload.stamped(123, 9).to_vec();
-        assert_eq!(text.len(), 300);
-        let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
-        assert_eq!(
-            (&value["symbol"], &value["conditions"]["n"]),
-            (&"S0".into(), &9.into())
-        );
-        assert_eq!(find(&text), Some(Stamp { us: 123, n: 9 }));
+    fn a_trade_has_its_stamp_where_it_is_passed_on_and_the_size_if_any() {
+        let payloads = [Payload::new(300).of_trades(), Payload::trades()];
+        for (mut payload, bytes) in payloads.into_iter().zip([300, 113]) {
+            let text = payload.stamped_on(7, 123, 9).to_vec();
+            assert_eq!(text.len(), bytes);
+            let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!(
+                (&value["symbol"], &value["conditions"]["n"]),
+                (&"S7".into(), &9.into())
+            );
+            assert_eq!(find(&text), Some(Stamp { us: 123, n: 9 }));
+        }
     }
 
     #[test]

@@ -106,6 +106,7 @@ const BURST_BYTES: usize = 64 * 1024;
 /// A connection for stamped payloads.
 pub(crate) struct Publisher {
     outlet: Outlet,
+    subject: String,
     payload: Payload,
     /// See [`Self::waking_up`].
     wake_up_us: u64,
@@ -117,7 +118,8 @@ impl Publisher {
     /// Connects to NATS or Redis, by the URL.
     pub(crate) fn connect(url: &str, subject: &str, bytes: usize) -> Result<Self, Fault> {
         Ok(Self {
-            outlet: Outlet::connect(url, subject)?,
+            outlet: Outlet::connect(url)?,
+            subject: subject.to_owned(),
             payload: Payload::new(bytes),
             wake_up_us: 0,
             late: histogram(),
@@ -171,8 +173,7 @@ impl Publisher {
         while next < end && !stop.load(Ordering::Relaxed) {
             match pace {
                 Pace::Rate(rate) => {
-                    let after_us = (next - from) as f64 * 1e6 / rate.max(1e-6);
-                    let due_us = start + after_us as u64;
+                    let due_us = start + clock::due_after_us(next - from, *rate);
                     clock::sleep_until(due_us);
                     self.add(next, due(due_us, clock::now_us(), self.wake_up_us));
                     next += 1;
@@ -204,7 +205,8 @@ impl Publisher {
     fn add(&mut self, n: u64, due_us: u64) {
         self.late
             .saturating_record(clock::now_us().saturating_sub(due_us));
-        self.outlet.add(self.payload.stamped(due_us, n));
+        let payload = self.payload.stamped(due_us, n);
+        self.outlet.add(&self.subject, payload);
     }
 }
 

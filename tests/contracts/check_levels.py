@@ -119,7 +119,7 @@ def ready(health):
 def free_port():
     """A port of 127.0.0.1 that nobody listens on, below those that the kernel hands out to clients."""
     while True:
-        p = random.randrange(20000, 32000)
+        p = random.randrange(11000, 14000)
         with socket.socket() as s:
             try: s.bind(("127.0.0.1", p)); return p
             except OSError: continue

@@ -7,7 +7,7 @@ use crate::launch::BusKind;
 
 /// The address and the login of a bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Address {
+pub(super) struct Address {
     pub(super) kind: BusKind,
     pub(super) addr: SocketAddr,
     /// User and password; the user of Redis may be empty.
@@ -16,8 +16,9 @@ pub(crate) struct Address {
 
 impl Address {
     /// Parses `nats://[USER:PASSWORD@]HOST[:PORT]` or `redis://…`; a URL without a scheme names NATS. The database of a Redis
-    /// URL is ignored: publications have none. A [`Fault::Usage`] names an unreadable URL.
-    pub(crate) fn parse(url: &str) -> Result<Self, Fault> {
+    /// URL is ignored: publications have none, and streams are on the Redis that loadtest starts. A [`Fault::Usage`] names an
+    /// unreadable URL.
+    pub(super) fn parse(url: &str) -> Result<Self, Fault> {
         let unreadable = |why: &str| Fault::Usage(format!("{url}: {why}"));
         let (scheme, rest) = url.split_once("://").unwrap_or(("nats", url));
         let (kind, port) = match scheme {
@@ -46,17 +47,6 @@ impl Address {
     }
 }
 
-impl From<SocketAddr> for Address {
-    /// A NATS server without a login.
-    fn from(addr: SocketAddr) -> Self {
-        Self {
-            kind: BusKind::Nats,
-            addr,
-            login: None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,8 +55,13 @@ mod tests {
     fn parts_of_a_url_have_defaults() {
         let of = |url: &str| Address::parse(url).unwrap();
         let addr = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-        assert_eq!(of("nats://127.0.0.1"), addr(4222).into());
-        assert_eq!(of("127.0.0.1:9"), addr(9).into());
+        let nats = |port: u16| Address {
+            kind: BusKind::Nats,
+            addr: addr(port),
+            login: None,
+        };
+        assert_eq!(of("nats://127.0.0.1"), nats(4222));
+        assert_eq!(of("127.0.0.1:9"), nats(9));
         let redis = of("redis://me:p@ss@127.0.0.1/3");
         assert_eq!((redis.kind, redis.addr), (BusKind::Redis, addr(6379)));
         assert_eq!(redis.login, Some(("me".into(), "p@ss".into())));

@@ -1,5 +1,5 @@
 //! Small readers and writers of NATS, JetStream and Redis: one TCP connection, a reused buffer, and no other thread. A
-//! limit therefore costs little more than the system calls, and a publisher leaves the CPU to the measured server.
+//! limit or a relay therefore costs little more than the system calls, and a publisher leaves the CPU to the measured server.
 
 mod address;
 mod jetstream;
@@ -12,8 +12,7 @@ mod wire;
 use clap::ValueEnum;
 use serde::Serialize;
 
-pub(crate) use address::Address;
-pub(crate) use nats::Nats;
+use address::Address;
 pub(crate) use outlet::Outlet;
 pub(crate) use subscriber::Subscriber;
 pub(crate) use wire::Read;

@@ -1,4 +1,4 @@
-//! The part of the NATS client protocol for relays and publishers, without the threads and buffers of a client library.
+//! The part of the NATS client protocol for subscribers and publishers, without the threads and buffers of a client library.
 
 use std::io;
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWERS: u64 = 1;
 
 /// A connection to a NATS server.
-pub(crate) struct Nats {
+pub(super) struct Nats {
     wire: Wire,
 }
 
@@ -32,7 +32,7 @@ enum Op {
 }
 
 /// A message, as places in the buffer of the connection: valid until the next read.
-pub(crate) struct Message {
+pub(super) struct Message {
     /// The number of the subscription.
     pub(super) sid: u64,
     payload: Range<usize>,
@@ -41,7 +41,7 @@ pub(crate) struct Message {
 
 impl Nats {
     /// Connects and logs in, within a few seconds.
-    pub(crate) fn connect(address: &Address) -> Result<Self, Fault> {
+    pub(super) fn connect(address: &Address) -> Result<Self, Fault> {
         let mut options =
             json!({"verbose": false, "pedantic": false, "headers": true, "name": "loadtest"});
         if let Some((user, password)) = &address.login {
@@ -56,7 +56,7 @@ impl Nats {
     }
 
     /// Subscribes with a number, and waits for the server's confirmation.
-    pub(crate) fn subscribe(&mut self, subject: &str, sid: u64) -> Result<(), Fault> {
+    pub(super) fn subscribe(&mut self, subject: &str, sid: u64) -> Result<(), Fault> {
         self.ask(&format!("SUB {subject} {sid}\r\n"))
     }
 
@@ -108,35 +108,9 @@ impl Nats {
         }
     }
 
-    /// Publishes with one write.
-    pub(crate) fn publish(&mut self, subject: &str, payload: &[u8]) -> io::Result<()> {
-        let mut out = Vec::with_capacity(payload.len() + subject.len() + 32);
-        append_publish(&mut out, subject.as_bytes(), payload);
-        self.write(&out)
-    }
-
     /// Writes operations.
     pub(super) fn write(&mut self, operations: &[u8]) -> io::Result<()> {
         self.wire.write(operations)
-    }
-
-    /// Acknowledges a message of a JetStream consumer.
-    pub(crate) fn ack(&mut self, message: &Message) -> io::Result<()> {
-        let mut out = Vec::new();
-        if let Some(reply) = self.reply(message) {
-            append_publish(&mut out, reply, b"+ACK");
-        }
-        self.write(&out)
-    }
-
-    /// Waits for the next message of the subscriptions.
-    pub(crate) fn next(&mut self) -> io::Result<Message> {
-        loop {
-            if let Some(message) = self.next_read()? {
-                return Ok(message);
-            }
-            self.read()?;
-        }
     }
 
     /// The next message in the buffer; answers pings on the way.
@@ -155,7 +129,7 @@ impl Nats {
     }
 
     /// The payload of a message.
-    pub(crate) fn payload(&self, message: &Message) -> &[u8] {
+    pub(super) fn payload(&self, message: &Message) -> &[u8] {
         self.wire.at(message.payload.clone())
     }
 
@@ -165,7 +139,7 @@ impl Nats {
     }
 
     /// The socket, for blocking mode, timeouts, events and shutdown.
-    pub(crate) fn stream(&self) -> &TcpStream {
+    pub(super) fn stream(&self) -> &TcpStream {
         self.wire.stream()
     }
 

@@ -12,13 +12,13 @@ use crate::launch::BusKind;
 /// How often the answers of the bus are read.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Publishes on one subject. A message leaves with [`Self::send`], without a wait for the bus.
+/// Publishes on any subjects or channels. Added messages leave with [`Self::send`], without a wait for the bus, or with
+/// [`Self::settle`].
 pub(crate) struct Outlet {
     link: Link,
-    subject: String,
     /// The messages of the next write.
     out: Vec<u8>,
-    /// Publications without an answer from Redis.
+    /// Commands without an answer from Redis.
     unanswered: u64,
     listened: Instant,
 }
@@ -30,7 +30,7 @@ enum Link {
 
 impl Outlet {
     /// Connects to the bus of the URL.
-    pub(crate) fn connect(url: &str, subject: &str) -> Result<Self, Fault> {
+    pub(crate) fn connect(url: &str) -> Result<Self, Fault> {
         let address = Address::parse(url)?;
         let link = match address.kind {
             BusKind::Nats => Link::Nats(Nats::connect(&address)?),
@@ -38,24 +38,36 @@ impl Outlet {
         };
         Ok(Self {
             link,
-            subject: subject.to_owned(),
             out: Vec::new(),
             unanswered: 0,
             listened: Instant::now(),
         })
     }
 
-    /// Adds a message to the next write.
-    pub(crate) fn add(&mut self, payload: &[u8]) {
-        let subject = self.subject.as_bytes();
+    /// Adds a message on a subject or channel to the next write.
+    pub(crate) fn add(&mut self, subject: &str, payload: &[u8]) {
+        let subject = subject.as_bytes();
         match &self.link {
             Link::Nats(_) => append_publish(&mut self.out, subject, payload),
+            Link::Redis(_) => self.command(&[b"PUBLISH", subject, payload]),
+        }
+    }
+
+    /// Adds a message of a channel to the next write, for a Redis stream with this key. On NATS the message is
+    /// published: a stream on the subject stores the message.
+    pub(crate) fn add_to_stream(&mut self, key: &str, channel: &str, payload: &[u8]) {
+        let (key, name) = (key.as_bytes(), channel.as_bytes());
+        match &self.link {
+            Link::Nats(_) => self.add(channel, payload),
             Link::Redis(_) => {
-                let words = [b"PUBLISH", subject, payload];
-                append_command(&mut self.out, words.into_iter());
-                self.unanswered += 1;
+                self.command(&[b"XADD", key, b"*", b"channel", name, b"data", payload])
             }
         }
+    }
+
+    fn command(&mut self, words: &[&[u8]]) {
+        append_command(&mut self.out, words.iter().copied());
+        self.unanswered += 1;
     }
 
     /// Bytes of the next write.
@@ -78,7 +90,8 @@ impl Outlet {
         Ok(())
     }
 
-    /// Waits until the bus has taken everything.
+    /// Writes all added messages at once, and waits until the bus has taken everything: for the PONG of NATS, or for each
+    /// answer of Redis. Fails after 5 s.
     pub(crate) fn settle(&mut self) -> Result<(), Fault> {
         self.send()?;
         match &mut self.link {
@@ -123,5 +136,46 @@ impl Outlet {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// An outlet with two messages on a Redis that has given these answers, and the Redis.
+    fn two_messages(answers: &[u8]) -> (Outlet, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let mut outlet = Outlet::connect(&url).unwrap();
+        let (mut redis, _) = listener.accept().unwrap();
+        outlet.add("a", b"1");
+        outlet.add_to_stream("k", "b", b"2");
+        redis.write_all(answers).unwrap();
+        (outlet, redis)
+    }
+
+    #[test]
+    fn redis_has_taken_everything_after_an_answer_to_each_command() {
+        let (mut outlet, mut redis) = two_messages(b":0\r\n$4\r\n17-0\r\n");
+        outlet.settle().unwrap();
+        drop(outlet);
+        let mut commands = String::new();
+        redis.read_to_string(&mut commands).unwrap();
+        let is_word = |line: &&str| *line == "*" || !line.starts_with(['$', '*']);
+        let words: Vec<_> = commands.lines().filter(is_word).collect();
+        assert_eq!(words.join(" "), "PUBLISH a 1 XADD k * channel b data 2");
+    }
+
+    #[test]
+    fn a_refused_or_missing_answer_of_redis_is_a_fault() {
+        let (mut outlet, _redis) = two_messages(b":0\r\n-WRONGTYPE\r\n");
+        assert!(outlet.settle().is_err());
+        let (mut outlet, redis) = two_messages(b":0\r\n");
+        drop(redis);
+        assert!(outlet.settle().is_err());
     }
 }

@@ -149,6 +149,11 @@ fn parse(bytes: &[u8]) -> Option<(Reply, usize)> {
             };
             Some((reply, at))
         }
+        (b'$', _) => {
+            at = 0;
+            element(bytes, &mut at)?;
+            Some((Reply::Other, at))
+        }
         _ => Some((Reply::Other, at)),
     }
 }
@@ -201,5 +206,11 @@ mod tests {
         let error = Reply::Error("ERR no".into());
         assert_eq!(parse(b"-ERR no\r\n:1\r\n"), Some((error, 9)));
         assert_eq!(parse(b":1\r\n"), Some((Reply::Other, 4)));
+        let id = b"$4\r\n17-0\r\n";
+        assert_eq!(
+            (parse(&id[..9]), parse(id)),
+            (None, Some((Reply::Other, 10)))
+        );
+        assert_eq!(parse(b"$-1\r\n:1\r\n"), Some((Reply::Other, 5)));
     }
 }

@@ -124,7 +124,7 @@ fn part(a: &NeverReadArgs, stuck: usize, stop: &Arc<AtomicBool>) -> Result<Part,
     let start_us = clock::now_us() + SETTLE_US;
     let mut lasts_ms = Vec::new();
     for i in 0..count {
-        let due_us = start_us + (i as f64 * 1e6 / a.rate) as u64;
+        let due_us = start_us + clock::due_after_us(i, a.rate);
         fleet.run_until(due_us)?;
         let want = (i + 1) * others as u64;
         let last_us = last_of(&mut fleet, &mut pusher, due_us, i + 2, want as usize)?;

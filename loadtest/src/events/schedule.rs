@@ -49,7 +49,7 @@ impl Stream {
     }
 
     fn due_us(&self, start_us: u64) -> u64 {
-        start_us + (self.sent as f64 * 1e6 / self.rate) as u64
+        start_us + clock::due_after_us(self.sent, self.rate)
     }
 
     fn next_device(&mut self) -> usize {

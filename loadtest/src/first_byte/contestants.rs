@@ -7,20 +7,18 @@ use std::time::Instant;
 
 use super::FirstByteArgs;
 use super::client::Client;
-use super::relay::{From, Relay};
-use crate::bus::Nats;
+use super::relay::Relay;
+use crate::bus::{Bus, Outlet};
 use crate::compare::names;
-use crate::fault::{Fault, Tried};
+use crate::fault::Fault;
 use crate::launch::{self, Program};
 use crate::metrics;
 use crate::payload::Payload;
 use crate::process::{Process, pin_thread};
 
 /// The relays; the first is the base.
-pub(super) const RELAYS: [(&str, From); 2] = [
-    ("relay", From::Core),
-    ("relay of JetStream", From::JetStream),
-];
+pub(super) const RELAYS: [(&str, Bus); 2] =
+    [("relay", Bus::Nats), ("relay of JetStream", Bus::Jetstream)];
 /// With `--pin`: the CPU of relays and event loops, and the CPU of everything else.
 const CPU_OF_LOOPS: usize = 0;
 const CPU_OF_OTHERS: usize = 1;
@@ -29,7 +27,7 @@ const CPU_OF_OTHERS: usize = 1;
 pub(super) struct Contestant {
     pub(super) name: String,
     pub(super) samples_us: Vec<Vec<f64>>,
-    publisher: Nats,
+    publisher: Outlet,
     client: Client,
     next_n: u64,
     /// Dropped in this order.
@@ -46,10 +44,10 @@ pub(super) fn start(a: &FirstByteArgs) -> Result<Vec<Contestant>, Fault> {
     let taken = BTreeSet::from(RELAYS.map(|(name, _)| name.to_owned()));
     let names = names(&a.servers, taken)?;
     let mut all = Vec::new();
-    for (name, from) in RELAYS {
+    for (name, bus) in RELAYS {
         let nats = nats(a)?;
         let cpu = a.pin.then_some(CPU_OF_LOOPS);
-        let relay = Relay::start(from, nats.addr, &a.subject, cpu)?;
+        let relay = Relay::start(bus, &launch::nats_url(&nats), &a.subject, cpu)?;
         let addr = relay.addr;
         all.push(Contestant::new(
             name.into(),
@@ -95,7 +93,7 @@ impl Contestant {
         Ok(Self {
             name,
             samples_us: Vec::new(),
-            publisher: Nats::connect(&nats.addr.into())?,
+            publisher: Outlet::connect(&launch::nats_url(&nats))?,
             client: Client::connect(addr, &a.path)?,
             next_n: 1,
             _relay: relay,
@@ -109,9 +107,9 @@ impl Contestant {
         let n = self.next_n;
         self.next_n += 1;
         let text = payload.stamped(0, n);
+        self.publisher.add(subject, text);
         let published = Instant::now();
-        let sent = self.publisher.publish(subject, text);
-        sent.tried("publish")?;
+        self.publisher.send()?;
         let arrived = self.client.wait_for(n)?;
         Ok((arrived - published).as_secs_f64() * 1e6)
     }

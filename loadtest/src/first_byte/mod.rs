@@ -121,7 +121,7 @@ fn part(
     let start_us = clock::now_us();
     let mut samples = Vec::new();
     for i in 0..WARM_UP + a.messages {
-        clock::sleep_until(start_us + (i as f64 * 1e6 / a.rate) as u64);
+        clock::sleep_until(start_us + clock::due_after_us(i, a.rate));
         let us = contestant.one(&a.subject, payload)?;
         if i >= WARM_UP {
             samples.push(us);

@@ -1,71 +1,47 @@
 //! The raw relay: a thread that reads the NATS socket and writes the frames to a single client.
-#![allow(
-    deprecated,
-    reason = "every entry point of the nats crate is marked so in favour of async-nats"
-)]
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 
-use nats::jetstream::{AckPolicy, ConsumerConfig, StreamConfig};
-
-use crate::bus::Nats;
+use crate::bus::{Bus, Subscriber};
 use crate::fault::{Fault, Tried};
 use crate::limit;
 use crate::process::pin_thread;
 use crate::wire::handshake;
 
-/// The deliver subject of the relay's consumer.
-const DELIVER_SUBJECT: &str = "loadtest.first-byte.deliver";
-
-/// The input of the relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum From {
-    /// A core subscription to the subject; no stream stores the messages.
-    Core,
-    /// A push consumer of a stream on the subject, with acknowledgements, like weirgate's.
-    JetStream,
-}
-
 /// A relay; stops on drop.
 pub(super) struct Relay {
     pub(super) addr: SocketAddr,
-    nats: TcpStream,
+    bus: TcpStream,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Relay {
     /// Listens, and relays to the first client. `cpu`: the CPU of the thread, if pinned.
     pub(super) fn start(
-        from: From,
-        nats: SocketAddr,
+        bus: Bus,
+        url: &str,
         subject: &str,
         cpu: Option<usize>,
     ) -> Result<Self, Fault> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).tried("listen")?;
         let addr = listener.local_addr().tried("listen")?;
-        let mut bus = Nats::connect(&nats.into())?;
-        match from {
-            From::Core => bus.subscribe(subject, 1)?,
-            From::JetStream => {
-                bus.subscribe(DELIVER_SUBJECT, 1)?;
-                make_consumer(nats, subject)?;
-            }
-        }
-        let ends = bus.stream().try_clone().tried("the relay's connection")?;
+        let subscriber = Subscriber::open(bus, url, subject)?;
+        let ends = subscriber.stream().try_clone();
+        let ends = ends.tried("the relay's connection")?;
         let work = move || {
             if let Some(cpu) = cpu {
                 // If the kernel refuses, pinning the servers fails too and is reported.
                 let _ = pin_thread(None, cpu);
             }
             // The relay ends with either of the two connections.
-            let _ = relay(from, bus, &listener);
+            let _ = relay(subscriber, &listener);
         };
         let thread = thread::Builder::new().name("relay".into()).spawn(work);
         Ok(Self {
             addr,
-            nats: ends,
+            bus: ends,
             thread: Some(thread.tried("a thread")?),
         })
     }
@@ -73,7 +49,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        let _ = self.nats.shutdown(Shutdown::Both);
+        let _ = self.bus.shutdown(Shutdown::Both);
         // Wakes a relay that still waits for a client.
         let _ = TcpStream::connect(self.addr);
         if let Some(thread) = self.thread.take() {
@@ -82,36 +58,16 @@ impl Drop for Relay {
     }
 }
 
-fn make_consumer(nats: SocketAddr, subject: &str) -> Result<(), Fault> {
-    let bus = |what: &'static str| move |e| Fault::Bus(format!("{what}: {e}"));
-    let connection = nats::connect(nats.to_string()).map_err(bus("connect"))?;
-    let stream = "first_byte";
-    let jetstream = nats::jetstream::new(connection);
-    let config = StreamConfig {
-        name: stream.to_owned(),
-        subjects: vec![subject.to_owned()],
-        ..StreamConfig::default()
-    };
-    jetstream.add_stream(config).map_err(bus("make a stream"))?;
-    let config = ConsumerConfig {
-        deliver_subject: Some(DELIVER_SUBJECT.to_owned()),
-        durable_name: Some("relay".to_owned()),
-        ack_policy: AckPolicy::Explicit,
-        filter_subject: subject.to_owned(),
-        ..ConsumerConfig::default()
-    };
-    let made = jetstream.add_consumer(stream, config);
-    made.map_err(bus("make a consumer")).map(drop)
-}
-
-fn relay(from: From, mut bus: Nats, listener: &TcpListener) -> io::Result<()> {
+fn relay(mut subscriber: Subscriber, listener: &TcpListener) -> io::Result<()> {
     let mut client = accept(listener)?;
     loop {
-        let message = bus.next()?;
-        client.write_all(&limit::frame(bus.payload(&message)))?;
-        if from == From::JetStream {
-            bus.ack(&message)?;
-        }
+        let mut written = Ok(());
+        subscriber.read(|payload| {
+            if written.is_ok() {
+                written = client.write_all(&limit::frame(payload));
+            }
+        })?;
+        written?;
     }
 }
 

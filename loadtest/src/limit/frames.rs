@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use chrono::DateTime;
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -137,28 +138,13 @@ impl IsoClock {
     fn append(&mut self, unix_ms: u64, to: &mut Vec<u8>) {
         let second = unix_ms / 1_000;
         if second != self.second || self.text.is_empty() {
-            let (day, of_day) = (second / 86_400, second % 86_400);
-            let (hours, minutes) = (of_day / 3_600, of_day / 60 % 60);
-            let (y, m, d) = civil(day);
-            let seconds = of_day % 60;
-            self.text = format!("{y:04}-{m:02}-{d:02}T{hours:02}:{minutes:02}:{seconds:02}");
+            let time = DateTime::from_timestamp_secs(second.cast_signed()).unwrap_or_default();
+            self.text = time.format("%Y-%m-%dT%H:%M:%S").to_string();
             self.second = second;
         }
         to.extend_from_slice(self.text.as_bytes());
         let _ = write!(to, ".{:03}Z", unix_ms % 1_000);
     }
-}
-
-/// Year, month and day of a day counted from 1970-01-01 (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-fn civil(day: u64) -> (u64, u64, u64) {
-    let z = day + 719_468;
-    let (era, doe) = (z / 146_097, z % 146_097);
-    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    let year = yoe + era * 400 + u64::from(month <= 2);
-    (year, month, doy - (153 * mp + 2) / 5 + 1)
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ pub(super) fn generate(args: &LimitArgs, inlet: Inlet) -> Result<String, Fault> 
         let start = clock::now_us();
         for n in 1u64.. {
             if rate > 0.0 {
-                clock::sleep_until(start + (n as f64 * 1e6 / rate) as u64);
+                clock::sleep_until(start + clock::due_after_us(n, rate));
             }
             if !inlet.push(frame(payload.stamped(clock::now_us(), n))) {
                 return;

@@ -12,12 +12,12 @@ use std::thread;
 use clap::Args;
 
 use self::outcome::Outcome;
-pub(crate) use self::publisher::{Connection, trade};
 use self::publisher::{Publisher, Schedule};
 use crate::clock;
 use crate::fault::Fault;
 use crate::fleet::{Fleet, Kind, Target};
 use crate::launch::{self, BusKind};
+use crate::payload::Payload;
 use crate::report;
 use crate::wire::deflate::DeflateArgs;
 
@@ -120,9 +120,9 @@ pub(crate) fn trades(a: &TradesArgs, stop: &Arc<AtomicBool>) -> Result<(), Fault
         clients: a.clients,
         topics: a.symbols,
         rate: a.rate,
-        payload: publisher::Form::Trade,
+        payload: Payload::trades(),
     };
-    run(&a.common, BusKind::Redis, &TRADES, &load, stop)
+    run(&a.common, BusKind::Redis, &TRADES, load, stop)
 }
 
 /// Runs `loadtest channels`; fails unless each client gets exactly the expected messages, in order.
@@ -131,13 +131,13 @@ pub(crate) fn channels(a: &ChannelsArgs, stop: &Arc<AtomicBool>) -> Result<(), F
         clients: a.clients,
         topics: a.channels,
         rate: a.rate,
-        payload: publisher::Form::Object { bytes: a.bytes },
+        payload: Payload::new(a.bytes),
     };
     let words = match a.bus {
         BusKind::Redis => &CHANNELS,
         BusKind::Nats => &SUBJECTS,
     };
-    run(&a.common, a.bus, words, &load, stop)
+    run(&a.common, a.bus, words, load, stop)
 }
 
 /// Numbers of clients and topics, rate and payload.
@@ -145,14 +145,14 @@ struct Load {
     clients: usize,
     topics: usize,
     rate: f64,
-    payload: publisher::Form,
+    payload: Payload,
 }
 
 fn run(
     common: &Common,
     bus: BusKind,
     words: &Words,
-    load: &Load,
+    load: Load,
     stop: &Arc<AtomicBool>,
 ) -> Result<(), Fault> {
     if load.topics == 0 || load.clients < load.topics {
@@ -185,7 +185,7 @@ fn run(
         rate: load.rate,
         topics: load.topics,
     };
-    let mut publisher = Publisher::connect(bus, &url, words.channel, load.topics, &load.payload)?;
+    let mut publisher = Publisher::connect(&url, words.channel, load.topics, load.payload)?;
     let cpu_before = process.cpu_us()?;
     let expected: u64 = (0..load.clients)
         .map(|client| schedule.of_topic(client % load.topics))

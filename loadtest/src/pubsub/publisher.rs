@@ -1,35 +1,19 @@
 //! Publishes stamped messages on channels or subjects in turn, by an absolute schedule.
-#![allow(
-    deprecated,
-    reason = "every entry point of the nats crate is marked so in favour of async-nats"
-)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hdrhistogram::Histogram;
 
+use crate::bus::Outlet;
 use crate::clock;
 use crate::fault::Fault;
 use crate::fleet::histogram;
-use crate::launch::BusKind;
 use crate::payload::Payload;
 
 /// Most messages in a batch; all due messages are sent together.
 const BATCH_MAX: u64 = 256;
 /// The grid of the schedule: a message is due at the first tick at or after the time by the rate.
 const TICK_US: u64 = 500;
-
-/// The form of a message.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Form {
-    /// A trade, with the stamp in a field passed on by the gateway.
-    Trade,
-    /// An object of `bytes` bytes.
-    Object {
-        /// At least 128.
-        bytes: usize,
-    },
-}
 
 /// The due times and topics of the messages: message `i` is on topic `i % topics`.
 #[derive(Clone, Debug)]
@@ -57,7 +41,7 @@ impl Schedule {
 
     /// The due time of a message, microseconds after the first.
     fn due_us(&self, message: u64) -> u64 {
-        ((message as f64 * 1e6 / self.rate) as u64).next_multiple_of(TICK_US)
+        clock::due_after_us(message, self.rate).next_multiple_of(TICK_US)
     }
 
     /// The number of messages due after `after_us`.
@@ -68,92 +52,25 @@ impl Schedule {
     }
 }
 
-/// A connection to a bus.
-pub(crate) enum Connection {
-    Redis(Box<redis::Connection>),
-    Nats(nats::Connection),
-}
-
-impl Connection {
-    /// Connects to the bus.
-    pub(crate) fn open(bus: BusKind, url: &str) -> Result<Self, Fault> {
-        let failed = |error: String| Fault::Bus(format!("connect {url}: {error}"));
-        match bus {
-            BusKind::Redis => redis::Client::open(url)
-                .and_then(|client| client.get_connection())
-                .map(|connection| Self::Redis(Box::new(connection)))
-                .map_err(|error| failed(error.to_string())),
-            BusKind::Nats => nats::Options::new()
-                .with_name("loadtest publisher")
-                .connect(url)
-                .map(Self::Nats)
-                .map_err(|error| failed(error.to_string())),
-        }
-    }
-
-    /// Adds a message to a Redis stream.
-    pub(crate) fn add(&mut self, key: &str, channel: &str, payload: &[u8]) -> Result<(), Fault> {
-        let Self::Redis(connection) = self else {
-            return Err(Fault::Bus("NATS stores messages by itself".into()));
-        };
-        let added = redis::cmd("XADD")
-            .arg(&[key, "*", "channel", channel, "data"])
-            .arg(payload)
-            .exec(connection);
-        added.map_err(|error| Fault::Bus(format!("add: {error}")))
-    }
-
-    /// Publishes the messages; returns after the bus has received all.
-    pub(crate) fn publish<'a>(
-        &mut self,
-        messages: impl Iterator<Item = (&'a str, Vec<u8>)>,
-    ) -> Result<(), Fault> {
-        let failed = |error: String| Fault::Bus(format!("publish: {error}"));
-        match self {
-            Self::Redis(connection) => {
-                let mut pipe = redis::pipe();
-                for (channel, payload) in messages {
-                    pipe.cmd("PUBLISH").arg(channel).arg(payload).ignore();
-                }
-                let sent = pipe.query(connection);
-                sent.map_err(|error| failed(error.to_string()))
-            }
-            Self::Nats(connection) => {
-                for (subject, payload) in messages {
-                    let sent = connection.publish(subject, payload);
-                    sent.map_err(|error| failed(error.to_string()))?;
-                }
-                connection
-                    .flush()
-                    .map_err(|error| failed(error.to_string()))
-            }
-        }
-    }
-}
-
 /// A connection for publishing.
 pub(super) struct Publisher {
-    connection: Connection,
+    outlet: Outlet,
     channels: Vec<String>,
-    payload: Option<Payload>,
+    payload: Payload,
 }
 
 impl Publisher {
     /// Connects to the bus.
     pub(super) fn connect(
-        bus: BusKind,
         url: &str,
         channel: fn(usize) -> String,
         topics: usize,
-        form: &Form,
+        payload: Payload,
     ) -> Result<Self, Fault> {
         Ok(Self {
-            connection: Connection::open(bus, url)?,
+            outlet: Outlet::connect(url)?,
             channels: (0..topics).map(channel).collect(),
-            payload: match *form {
-                Form::Trade => None,
-                Form::Object { bytes } => Some(Payload::new(bytes)),
-            },
+            payload,
         })
     }
 
@@ -189,21 +106,13 @@ impl Publisher {
         start_us: u64,
         messages: std::ops::Range<u64>,
     ) -> Result<(), Fault> {
-        let Self {
-            connection,
-            channels,
-            payload,
-        } = self;
-        let channels = &*channels;
-        connection.publish(messages.map(|message| {
+        for message in messages {
             let (topic, n) = schedule.place(message);
             let stamp_us = start_us + schedule.due_us(message);
-            let text = match payload {
-                Some(payload) => payload.stamped(stamp_us, n).to_vec(),
-                None => trade(topic, stamp_us, n).into_bytes(),
-            };
-            (channels[topic].as_str(), text)
-        }))
+            let text = self.payload.stamped_on(topic as u64, stamp_us, n);
+            self.outlet.add(&self.channels[topic], text);
+        }
+        self.outlet.settle()
     }
 }
 
@@ -215,14 +124,6 @@ pub(super) struct Published {
     pub(super) took_us: u64,
     /// Delays of messages after the due times, microseconds.
     pub(super) late: Histogram<u64>,
-}
-
-/// Trade `n`, of symbol `S{topic}`.
-pub(crate) fn trade(topic: usize, stamp_us: u64, n: u64) -> String {
-    format!(
-        r#"{{"symbol":"S{topic}","price":{}.25,"volume":100,"timestamp":{n},"conditions":{{"stamp_us":{stamp_us},"n":{n}}},"exchange":"NASDAQ"}}"#,
-        100 + n % 50
-    )
 }
 
 #[cfg(test)]
@@ -261,14 +162,5 @@ mod tests {
             assert!(fast.due(at_us) > message, "{message}");
             assert!(at_us == 0 || fast.due(at_us - 1) <= message, "{message}");
         }
-    }
-
-    #[test]
-    fn a_trade_carries_its_stamp_where_it_is_passed_on() {
-        let text = trade(7, 123, 9);
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(value["conditions"]["n"], 9);
-        let stamp = crate::stamp::find(text.as_bytes());
-        assert_eq!(stamp, Some(crate::stamp::Stamp { us: 123, n: 9 }));
     }
 }

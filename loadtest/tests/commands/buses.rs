@@ -4,25 +4,6 @@ use std::process::ChildStdin;
 
 use super::*;
 
-/// A redis-server without a store, and its URL.
-fn redis_server() -> (Ended, String) {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let child = Command::new("redis-server")
-        .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
-        .args(["--save", ""])
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("redis-server is missing: apt-get install redis-server");
-    let start = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(start.elapsed() < Duration::from_secs(20));
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    (Ended(child), format!("redis://127.0.0.1:{port}"))
-}
-
 /// A limit that ends with its standard input.
 struct Limit {
     child: Ended,
@@ -90,8 +71,8 @@ fn everything_arrives_once(bus: &[&str], publish: &[&str], threads: &str) {
 
 #[test]
 fn a_limit_on_nats_delivers_every_message_once() {
-    let dir = TempDir::new().unwrap();
-    let (_nats, url) = nats_server(dir.path());
+    let nats = NatsServer::start();
+    let url = nats.url();
     for threads in ["1", "2"] {
         let publish = ["publish", "nats", "--nats", &url];
         everything_arrives_once(&["--nats", &url], &publish, threads);
@@ -103,8 +84,8 @@ fn a_limit_on_nats_delivers_every_message_once() {
 
 #[test]
 fn a_limit_on_a_stream_delivers_every_message_once_and_acknowledges_all() {
-    let dir = TempDir::new().unwrap();
-    let (_nats, url) = nats_server(dir.path());
+    let nats = NatsServer::start();
+    let url = nats.url();
     let bus = ["--bus", "jetstream", "--nats", &url];
     for threads in ["1", "2"] {
         let publish = ["publish", "nats", "--nats", &url];
@@ -146,7 +127,8 @@ fn unacknowledged(url: &str) -> Option<usize> {
 
 #[test]
 fn a_limit_on_redis_delivers_every_message_once() {
-    let (_redis, url) = redis_server();
+    let redis = RedisServer::start();
+    let url = redis.url();
     for threads in ["1", "2"] {
         for batched in [&[][..], &["--batched"]] {
             let bus = ["--bus", "redis", "--redis", &url, "--subject", "a:*"];
@@ -158,7 +140,8 @@ fn a_limit_on_redis_delivers_every_message_once() {
 
 #[test]
 fn a_limit_without_its_bus_ends() {
-    let (redis, url) = redis_server();
+    let redis = RedisServer::start();
+    let url = redis.url();
     for threads in ["1", "2"] {
         let refused = loadtest(&["limit", "--bus", "redis", "--redis", "redis://127.0.0.1:1"]);
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");

@@ -5,13 +5,14 @@ mod compare;
 mod tls;
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use weirgate_test_support::{NatsServer, RedisServer, free_port};
 
 const LOADTEST: &str = env!("CARGO_BIN_EXE_loadtest");
 
@@ -23,29 +24,6 @@ impl Drop for Ended {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn nats_server(store: &Path) -> (Ended, String) {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let child = Command::new("nats-server")
-        .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"])
-        .arg(store)
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("nats-server is missing: apt-get install nats-server");
-    let start = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "nats-server does not listen"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    (Ended(child), format!("nats://127.0.0.1:{port}"))
 }
 
 fn loadtest(args: &[&str]) -> Output {
@@ -73,7 +51,8 @@ fn limit_command() -> String {
 /// 50 clients on a limit on NATS; `count` messages of `bytes` bytes at `rate`; what clients say.
 fn clients_on_limit(limit_args: &[&str], publish_args: &[&str], expect: &str) -> (Value, bool) {
     let dir = TempDir::new().unwrap();
-    let (_nats, url) = nats_server(dir.path());
+    let nats = NatsServer::start();
+    let url = nats.url();
     let mut limit = Command::new(LOADTEST)
         .args(["limit", "--nats", &url])
         .args(limit_args)
@@ -315,9 +294,7 @@ fn a_server_that_keeps_stuck_clients_fails() {
 
 #[test]
 fn a_server_that_is_not_there_is_named() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = free.local_addr().unwrap().to_string();
-    drop(free);
+    let addr = format!("127.0.0.1:{}", free_port());
     let output = loadtest(&["clients", &format!("ws://{addr}/ws/stream"), "-n", "2"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(

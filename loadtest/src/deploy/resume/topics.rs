@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::bus::Outlet;
 use crate::clock;
 use crate::deploy::Gateway;
 use crate::fault::Fault;
-use crate::launch::BusKind;
-use crate::pubsub::Connection;
+use crate::payload::append_trade;
 
 /// Names with steady messages.
 const BUSY: usize = 8;
@@ -102,22 +102,20 @@ impl Topics {
         rate: f64,
         stop: &AtomicBool,
     ) -> Result<(), Fault> {
-        let mut connection = Connection::open(BusKind::Redis, url)?;
+        let mut outlet = Outlet::connect(url)?;
         clock::sleep_punctually();
         let start = clock::now_us();
         for message in 0u64.. {
-            clock::sleep_until(start + (message as f64 * 1e6 / rate.max(1e-6)) as u64);
+            clock::sleep_until(start + clock::due_after_us(message, rate));
             if stop.load(Ordering::Relaxed) {
                 break;
             }
             let (channel, payload) = self.next(message, rate);
             match stream {
-                Some(key) => connection.add(key, &channel, payload.as_bytes())?,
-                None => {
-                    let one = std::iter::once((channel.as_str(), payload.into_bytes()));
-                    connection.publish(one)?;
-                }
+                Some(key) => outlet.add_to_stream(key, &channel, payload.as_bytes()),
+                None => outlet.add(&channel, payload.as_bytes()),
             }
+            outlet.settle()?;
         }
         Ok(())
     }
@@ -167,10 +165,12 @@ fn topic_of(message: u64, rate: f64) -> usize {
 fn payload(gateway: Gateway, name: &str, n: u64, all: u64) -> String {
     match gateway {
         Gateway::Channels => format!(r#"{{"n":{n},"all":{all},"ltp":22150.50}}"#),
-        // The gateway passes on `conditions` as they are.
-        _ => format!(
-            r#"{{"symbol":"{name}","price":150.25,"volume":100,"timestamp":{all},"conditions":{{"n":{n},"all":{all}}},"exchange":"NASDAQ"}}"#
-        ),
+        _ => {
+            let mut text = String::new();
+            let numbers = format!(r#""n":{n},"all":{all}"#);
+            append_trade(&mut text, name, all, |text| text.push_str(&numbers));
+            text
+        }
     }
 }
 

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::json;
 
 use super::{Gateway, LateArgs};
+use crate::bus::Outlet;
 use crate::clock;
 use crate::fault::Fault;
 use crate::launch::BusKind;
 use crate::payload::Payload;
-use crate::pubsub::{Connection, trade};
 
 /// Symbols of a client of trades: its limit by default.
 const SYMBOLS: u64 = 5;
@@ -123,11 +123,14 @@ impl Feed {
     }
 
     /// Connects to the bus.
-    pub(super) fn connect(&self, bus: BusKind, url: &str) -> Result<Publisher, Fault> {
+    pub(super) fn connect(&self, url: &str) -> Result<Publisher, Fault> {
         Ok(Publisher {
             feed: self.clone(),
-            connection: Connection::open(bus, url)?,
-            payload: Payload::new(self.bytes),
+            outlet: Outlet::connect(url)?,
+            payload: match self.gateway {
+                Gateway::Trades => Payload::trades(),
+                Gateway::Channels => Payload::new(self.bytes),
+            },
             published: 0,
         })
     }
@@ -143,7 +146,7 @@ fn topics(gateway: Gateway) -> u64 {
 /// Publishes the messages of a feed, numbered from 1 over all names.
 pub(super) struct Publisher {
     feed: Feed,
-    connection: Connection,
+    outlet: Outlet,
     payload: Payload,
     published: u64,
 }
@@ -164,7 +167,7 @@ impl Publisher {
         clock::sleep_punctually();
         let start = clock::now_us();
         for message in 0u64.. {
-            let due_us = start + (message as f64 * 1e6 / rate.max(1e-6)) as u64;
+            let due_us = start + clock::due_after_us(message, rate);
             clock::sleep_until(due_us);
             if enough.load(Ordering::Relaxed) {
                 break;
@@ -175,22 +178,13 @@ impl Publisher {
     }
 
     fn batch(&mut self, stamp_us: u64, count: u64) -> Result<(), Fault> {
-        let numbers = self.published + 1..=self.published + count;
-        let topics = numbers.map(|n| (n, self.feed.topic(n)));
-        let messages: Vec<_> = topics
-            .map(|(n, topic)| {
-                let text = match self.feed.gateway {
-                    Gateway::Trades => trade(topic as usize, stamp_us, n).into_bytes(),
-                    Gateway::Channels => self.payload.stamped(stamp_us, n).to_vec(),
-                };
-                (self.feed.channel(topic), text)
-            })
-            .collect();
+        for n in self.published + 1..=self.published + count {
+            let topic = self.feed.topic(n);
+            let text = self.payload.stamped_on(topic, stamp_us, n);
+            self.outlet.add(&self.feed.channel(topic), text);
+        }
         self.published += count;
-        let messages = messages
-            .iter()
-            .map(|(name, text)| (name.as_str(), text.clone()));
-        self.connection.publish(messages)
+        self.outlet.settle()
     }
 }
 

@@ -118,7 +118,7 @@ fn round(a: &LateArgs, stop: &Arc<AtomicBool>) -> Result<Figures, Fault> {
     let feed = Feed::new(a);
     thread::sleep(std::time::Duration::from_micros(SETTLE_US));
     let enough = AtomicBool::new(false);
-    let mut publisher = feed.connect(a.bus, &url)?;
+    let mut publisher = feed.connect(&url)?;
     publisher.each_name_once(a.last.unwrap_or(1))?;
     let mut others = stay(a, &feed, &server, stop)?;
     thread::scope(|scope| {
