@@ -42,8 +42,8 @@ def of_kind(lines, kind):
 # --- addresses
 
 def test_a_port_that_is_taken_is_an_error_and_a_free_one_stays_free():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
+    port = str(free_port())
+    with socket.create_server(("127.0.0.1", int(port))):
         status, lines = check("demo", "--listen", "127.0.0.1", "--port", port)
         assert status == 1 and has(lines, "error: cannot listen on 127.0.0.1:" + port, "Address already in use"), lines
     for _ in range(2):

@@ -1,231 +1,15 @@
 //! The reader against a model of a server that stores, deletes and loses messages.
 
-use std::collections::VecDeque;
-
 use proptest::prelude::*;
-use sonic_rs::JsonValueTrait;
 
 use super::*;
 use crate::sources::stored::check_told;
 
-const NOW_NS: u64 = 1_700_000_000_000_000_000;
+mod model;
+
+use model::{Event, NOW_NS, Server};
+
 const HISTORY_MS: u64 = 60_000;
-
-/// A stream on a server, with its consumers. Each message has a serial number over all lives of the stream as
-/// its payload.
-struct Server {
-    messages: VecDeque<(StoredId, u64)>,
-    /// Messages deleted from this life of the stream.
-    deleted: Vec<(StoredId, u64)>,
-    last: StoredId,
-    time_ns: u64,
-    created_ns: u64,
-    next_serial: u64,
-    consumers: Vec<Live>,
-    /// Deliveries on their way.
-    line: VecDeque<Delivery>,
-}
-
-struct Live {
-    deliver: String,
-    next: u64,
-    sequence: u64,
-    is_listened_to: bool,
-}
-
-#[derive(Clone, Debug)]
-enum Event {
-    Add(u8),
-    /// The oldest messages are deleted.
-    Trim(u8),
-    /// A message within the stream is deleted.
-    Delete(u8),
-    /// The stream is deleted and made anew.
-    Anew,
-    /// The server restarts without the newest messages.
-    Restore(u8),
-    /// A delivery is lost on its way.
-    Drop,
-    /// The connection ends.
-    Cut,
-    /// The reader takes some of the deliveries.
-    Read(u8),
-}
-
-impl Server {
-    fn new() -> Self {
-        Self {
-            messages: VecDeque::new(),
-            deleted: Vec::new(),
-            last: StoredId { major: 0, minor: 0 },
-            time_ns: NOW_NS,
-            created_ns: NOW_NS,
-            next_serial: 0,
-            consumers: Vec::new(),
-            line: VecDeque::new(),
-        }
-    }
-
-    fn add(&mut self) {
-        self.time_ns += 1_000;
-        self.last = StoredId {
-            major: self.last.major + 1,
-            minor: self.time_ns,
-        };
-        self.messages.push_back((self.last, self.next_serial));
-        self.next_serial += 1;
-    }
-
-    /// Carries out an event; returns the serial numbers that nobody can ever read.
-    fn event(&mut self, event: &Event) -> Vec<u64> {
-        let stored = self.messages.len();
-        match event {
-            Event::Add(count) => (0..*count).for_each(|_| self.add()),
-            Event::Trim(count) => drop(self.messages.drain(..stored.min((*count).into()))),
-            Event::Delete(at) => self.deleted.extend(self.messages.remove((*at).into())),
-            Event::Anew => {
-                let new = Self::new();
-                (self.messages, self.last) = (new.messages, new.last);
-                self.created_ns += 1;
-                self.deleted.clear();
-                self.consumers.clear();
-            }
-            Event::Restore(count) => {
-                let count = stored.min((*count).into());
-                let lost = self.messages.split_off(stored - count);
-                if let Some((first, _)) = lost.front() {
-                    self.last.major = first.major - 1;
-                    self.last.minor = self.messages.back().map_or(0, |(id, _)| id.minor);
-                }
-                let last = self.last.major;
-                let deleted = self.deleted.extract_if(.., |(id, _)| id.major > last);
-                let lost = lost.into_iter().chain(deleted);
-                return lost.map(|(_, serial)| serial).collect();
-            }
-            Event::Drop => {
-                let is_live = |delivery: &mut Delivery| delivery.sid != ANSWERS_SID;
-                drop(self.line.pop_back_if(is_live));
-            }
-            Event::Cut | Event::Read(_) => {}
-        }
-        Vec::new()
-    }
-
-    /// A connection ends: what was on its way is gone.
-    fn cut(&mut self) {
-        self.line.clear();
-        for consumer in &mut self.consumers {
-            consumer.is_listened_to = false;
-        }
-    }
-
-    /// Carries out the commands of the reader.
-    fn take(&mut self, out: &mut Vec<u8>) {
-        let text = String::from_utf8(std::mem::take(out)).expect("text");
-        let mut lines = text.split("\r\n");
-        while let Some(line) = lines.next() {
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            match words[..] {
-                ["PUB", "$JS.API.STREAM.INFO.S", reply, _] => {
-                    lines.next();
-                    let (seq, ts) = (self.last.major, rfc_3339(self.last.minor));
-                    let created = rfc_3339(self.created_ns);
-                    let state = format!(r#"{{"last_seq":{seq},"last_ts":"{ts}"}}"#);
-                    let info = format!(r#"{{"created":"{created}","state":{state}}}"#);
-                    self.answer(reply, info);
-                }
-                ["PUB", "$JS.API.CONSUMER.CREATE.S", reply, _] => {
-                    let config = lines.next().expect("a body");
-                    let waiting = self.create(config);
-                    self.answer(reply, format!(r#"{{"num_pending":{waiting}}}"#));
-                }
-                ["UNSUB", sid] => {
-                    let end = format!(".{sid}");
-                    self.consumers.retain(|live| !live.deliver.ends_with(&end));
-                }
-                ["PUB", ack, _] => {
-                    assert!(ack.starts_with("$JS.ACK."), "{line}");
-                    lines.next();
-                }
-                ["SUB", ..] | [] => {}
-                _ => panic!("not a command: {line}"),
-            }
-        }
-        self.deliver();
-    }
-
-    fn answer(&mut self, reply: &str, payload: String) {
-        self.line.push_back(Delivery {
-            subject: reply.to_owned(),
-            sid: ANSWERS_SID,
-            payload: payload.into_bytes(),
-            ..Delivery::default()
-        });
-    }
-
-    /// Makes a consumer; returns the number of messages that wait.
-    fn create(&mut self, config: &str) -> usize {
-        let text = |field| {
-            let value = sonic_rs::get(config, ["config", field]).ok();
-            value.and_then(|value| value.as_str().map(str::to_owned))
-        };
-        let next = match sonic_rs::get(config, ["config", "opt_start_seq"]) {
-            Ok(sequence) => sequence.as_u64().expect("a number"),
-            Err(_) => {
-                let since = text("opt_start_time").expect("a time");
-                let mut messages = self.messages.iter();
-                let first = messages.find(|(id, _)| rfc_3339(id.minor) >= since);
-                first.map_or(self.last.major + 1, |(id, _)| id.major)
-            }
-        };
-        self.consumers.push(Live {
-            deliver: text("deliver_subject").expect("a subject"),
-            next,
-            sequence: 0,
-            is_listened_to: true,
-        });
-        let waiting = self.messages.iter();
-        waiting.filter(|(id, _)| id.major >= next).count()
-    }
-
-    /// Puts the waiting messages of all consumers in the line.
-    fn deliver(&mut self) {
-        let listened_to = self.consumers.iter_mut().filter(|live| live.is_listened_to);
-        for live in listened_to {
-            for (id, serial) in &self.messages {
-                if id.major < live.next {
-                    continue;
-                }
-                live.next = id.major + 1;
-                live.sequence += 1;
-                let (seq, number, ns) = (id.major, live.sequence, id.minor);
-                let later = self.messages.iter().filter(|(other, _)| other > id);
-                let pending = later.count();
-                let sid = live.deliver.rsplit_once('.').expect("a number").1;
-                self.line.push_back(Delivery {
-                    subject: "a".to_owned(),
-                    sid: sid.parse().expect("a number"),
-                    reply: Some(format!("$JS.ACK.S.c.1.{seq}.{number}.{ns}.{pending}")),
-                    payload: serial.to_string().into_bytes(),
-                    ..Delivery::default()
-                });
-            }
-        }
-    }
-
-    /// The heartbeats of all consumers.
-    fn beat(&mut self) {
-        for live in self.consumers.iter().filter(|live| live.is_listened_to) {
-            let sid = live.deliver.rsplit_once('.').expect("a number").1;
-            self.line.push_back(Delivery {
-                sid: sid.parse().expect("a number"),
-                status: Some(100),
-                last_consumer: Some(live.sequence),
-                ..Delivery::default()
-            });
-        }
-    }
-}
 
 /// A reader on a server, and what the reader said.
 struct Bench {
@@ -293,6 +77,7 @@ impl Bench {
 
     /// Lets some time pass with heartbeats, so that everything is noticed.
     fn settle(&mut self) {
+        self.server.holds = false;
         for _ in 0..16 {
             self.read(1_000);
             self.now += SILENCE_MAX / 2;
@@ -318,6 +103,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => (0..6_u8).prop_map(Event::Delete),
         1 => Just(Event::Anew),
         2 => (0..4_u8).prop_map(Event::Restore),
+        1 => any::<bool>().prop_map(Event::Hold),
         1 => Just(Event::Drop),
         3 => Just(Event::Cut),
         12 => (1..12_u8).prop_map(Event::Read),
@@ -365,6 +151,28 @@ fn old_messages_come_before_it_stands_and_a_cut_loses_nothing() {
     bench.read(100);
     let want = ["old", "old", "stands", "message", "stands", "message"];
     assert_eq!(names(&bench.told), want);
+}
+
+#[test]
+fn messages_deleted_before_their_delivery_are_not_waited_for() {
+    let mut bench = Bench::new(3);
+    bench.event(&Event::Hold(true));
+    bench.read(100);
+    bench.event(&Event::Trim(3));
+    bench.settle();
+    assert_eq!(names(&bench.told), ["head", "stands"]);
+}
+
+#[test]
+fn old_messages_deleted_during_a_cut_are_not_waited_for() {
+    let mut bench = Bench::new(3);
+    // Two answers and a message.
+    bench.read(3);
+    bench.event(&Event::Delete(2));
+    bench.event(&Event::Delete(1));
+    bench.event(&Event::Cut);
+    bench.read(100);
+    assert_eq!(names(&bench.told), ["old", "stands"]);
 }
 
 #[test]
