@@ -8,6 +8,9 @@ if the part fails. Exit status 0: all passed, 1: a part failed, 2: the build fai
 
 Most tests wait more than they compute, so the parts share two cores well: JOBS parts at once (2), of which pytest runs
 WORKERS tests at once (5). Ports come from one file for all parts (tests/rig/ports.py).
+
+With AGAIN=1, as in continuous integration, up to AGAIN_MAX failed tests run a second time, alone: a test that passes then is
+named as flaky, each time, and is to be mended like any other fault, but nobody's unrelated change waits for it.
 """
 import concurrent.futures
 import json
@@ -27,6 +30,9 @@ WORKERS = os.environ.get("WORKERS") or "5"
 # A part that takes so long hangs.
 PART_MAX_S = 1500
 SHOWN_LINES = 200
+AGAIN = os.environ.get("AGAIN") == "1"
+# More failed tests than so many are no accident.
+AGAIN_MAX = 3
 # They take longest, so they begin first.
 LONG = ["pytest", "simulation_gateways", "simulation", "fuzz", "weirgate"]
 PYTEST_PATHS = ["tests/contracts", "tests/blackbox", "tests/page", "clients/python/tests"]
@@ -75,6 +81,19 @@ class Part:
         """Names of the tests that the log calls failed."""
         names = ("".join(found) for found in FAILED.findall(self.log_path.read_text(errors="replace")))
         return list(dict.fromkeys(names))
+
+    def passes_again(self):
+        """Whether the failed tests pass alone, the others of the part left out where its command can do so."""
+        names = self.failed_tests()
+        if not 0 < len(names) <= AGAIN_MAX:
+            return False
+        command = self.command
+        if self.name == "pytest":
+            # A parameter in brackets may have spaces: all cases of the test run.
+            command = pytest(*dict.fromkeys(name.split("[")[0] for name in names)).command
+        elif len(command) == 1:
+            command = [*command, "--exact", *names]
+        return Part(f"{self.name}-again", command, self.folder, self.env).run()[0] == 0
 
 
 def build(*programs):
@@ -155,7 +174,11 @@ def main():
     for part in failed:
         print(f"\n== {part.name}: the end of {part.log_path}")
         print("\n".join(part.log_path.read_text(errors="replace").splitlines()[-SHOWN_LINES:]))
+    flaky = [part for part in failed if AGAIN and len(failed) <= AGAIN_MAX and part.passes_again()]
+    failed = [part for part in failed if part not in flaky]
     print(f"\nran in {time.monotonic() - built:.0f} s")
+    for part in flaky:
+        print(f"flaky: {part.name}: {', '.join(part.failed_tests())}: failed beside others, passed alone")
     for part in failed:
         print(f"failed: {part.name}: {', '.join(part.failed_tests()) or 'see above'}")
     print(f"parts: {len(parts) - len(failed)} passed, {len(failed)} failed")
