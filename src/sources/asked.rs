@@ -9,41 +9,41 @@ const NAMES_MAX: usize = 1_000;
 /// The most names in a line; a longer list is shown as a number.
 const NAMES_SHOWN_MAX: usize = 20;
 
-/// The names to ask for: those that the gateway cannot do without, and the wishes of clients, each with
-/// whether it is a wish.
+/// The names to ask for: those that the gateway cannot do without, and the requests of clients, each with
+/// whether it is a request.
 pub(super) fn to_ask<'a, T>(
     needed: &'a [T],
-    wishes: &'a [T],
+    requests: &'a [T],
 ) -> impl Iterator<Item = (&'a T, bool)> {
     let needed = needed.iter().map(|name| (name, false));
-    let wishes = wishes.iter().map(|name| (name, true));
-    needed.chain(wishes).take(NAMES_MAX)
+    let requests = requests.iter().map(|name| (name, true));
+    needed.chain(requests).take(NAMES_MAX)
 }
 
 /// The answers of a bus.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     granted: Vec<String>,
-    /// The names, by whether they are wishes and by the words of the refusal.
+    /// The names, by whether they are requests and by the words of the refusal.
     refused: BTreeMap<(bool, String), Vec<String>>,
 }
 
 impl Answers {
     /// Handles the answer to a name: granted, or the words of the refusal.
-    pub(super) fn take(&mut self, name: String, is_wish: bool, answer: Result<(), String>) {
+    pub(super) fn take(&mut self, name: String, is_request: bool, answer: Result<(), String>) {
         let alike = match answer {
             Ok(()) => &mut self.granted,
-            Err(words) => self.refused.entry((is_wish, words)).or_default(),
+            Err(words) => self.refused.entry((is_request, words)).or_default(),
         };
         alike.push(name);
     }
 
-    /// Tells the answers of `bus`: a refused wish concerns only the clients that ask for the name. `needed`
-    /// and `wishes` are the numbers of all names, those that were not asked for too.
-    pub(super) fn tell(self, bus: &str, needed: usize, wishes: usize, found: &mut Vec<Finding>) {
-        for ((is_wish, words), names) in self.refused {
+    /// Tells the answers of `bus`: a refused request concerns only the clients that ask for the name. `needed`
+    /// and `requests` are the numbers of all names, those that were not asked for too.
+    pub(super) fn tell(self, bus: &str, needed: usize, requests: usize, found: &mut Vec<Finding>) {
+        for ((is_request, words), names) in self.refused {
             let text = format!("may not subscribe to {}: {words}", list(&names));
-            found.push(match is_wish {
+            found.push(match is_request {
                 true => Finding::Warning(text),
                 false => Finding::Error(text),
             });
@@ -51,12 +51,12 @@ impl Answers {
         if !self.granted.is_empty() {
             let names = list(&self.granted);
             found.push(Finding::Good(format!("may subscribe to {names}")));
-        } else if needed == 0 && wishes > 0 {
+        } else if needed == 0 && requests > 0 {
             let text =
                 format!("{bus} lets this user subscribe to nothing that clients may ask for");
             found.push(Finding::Error(text));
         }
-        let more = (needed + wishes).saturating_sub(NAMES_MAX);
+        let more = (needed + requests).saturating_sub(NAMES_MAX);
         if more > 0 {
             let text = format!("{more} more names were not asked for");
             found.push(Finding::Warning(text));
