@@ -257,20 +257,20 @@ pub(super) fn nats_question(source: &NatsSettings, needs: NatsNeeds) -> Question
 /// All subscriptions that the table permits: its names, its patterns, and for each pattern an example of a
 /// matching name, because Redis has separate rules for patterns.
 pub(super) fn redis_needs(acl: &Acl) -> RedisNeeds {
-    let mut wishes = Vec::new();
+    let mut requests = Vec::new();
     for name in acl.all_names() {
         if !is_pattern(name) {
-            wishes.push(Subscription::channel(name));
+            requests.push(Subscription::channel(name));
             continue;
         }
-        wishes.push(Subscription::pattern(name));
+        requests.push(Subscription::pattern(name));
         if !name.contains(['[', '\\']) {
             let example = name.replace('*', "example").replace('?', "x");
-            wishes.push(Subscription::channel(example));
+            requests.push(Subscription::channel(example));
         }
     }
     RedisNeeds {
-        wishes,
+        requests,
         ..RedisNeeds::default()
     }
 }

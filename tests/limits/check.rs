@@ -14,19 +14,11 @@ pub(crate) const CHECK: &[Fixed] = &[
         test: "src/run/prepared.rs::a_question_without_an_answer_ends_with_its_time",
     },
     Fixed {
-        what: "Names of a table of roles for which `--check --connect` asks Redis",
+        what: "Names for which `--check --connect` asks NATS or Redis",
         value: "1,000",
         beyond: "a warning has the number of the other names",
         shows: Shows::Elsewhere("the output of `--check`"),
-        code: ("src/sources/redis/ask.rs", "NAMES_MAX: usize = 1_000;"),
-        test: "tests/blackbox/test_check.py::test_names_of_the_table_are_asked_for_while_messages_come",
-    },
-    Fixed {
-        what: "Subjects of clients' wishes for which `--check --connect` asks NATS",
-        value: "1,000",
-        beyond: "a warning has the number of the other subjects",
-        shows: Shows::Elsewhere("the output of `--check`"),
-        code: ("src/sources/nats/ask.rs", "NAMES_MAX: usize = 1_000;"),
-        test: "tests/nats_source/ask.rs::many_wishes_are_bounded",
+        code: ("src/sources/asked.rs", "NAMES_MAX: usize = 1_000;"),
+        test: "tests/nats_source/ask.rs::many_requests_are_bounded",
     },
 ];

@@ -23,7 +23,7 @@ fn subjects_that_are_needed_are_errors_and_wishes_are_warnings() {
     let url = server.url_as("gw:p");
     let needs = NatsNeeds {
         subscriptions: names(&["market.a", "news"]),
-        wishes: names(&["market.*", "market.b", "orders.*", "orders.a"]),
+        requests: names(&["market.*", "market.b", "orders.*", "orders.a"]),
         published: names(&["out", "other"]),
         payload_bytes_max: 2_000_000,
         ..NatsNeeds::default()
@@ -54,7 +54,7 @@ fn subjects_that_are_needed_are_errors_and_wishes_are_warnings() {
     }
     assert_eq!(lines.len(), 7, "{lines:?}");
     let needs = NatsNeeds {
-        wishes: names(&["orders.a"]),
+        requests: names(&["orders.a"]),
         ..NatsNeeds::default()
     };
     let found = plain(&url, &needs);
@@ -63,10 +63,10 @@ fn subjects_that_are_needed_are_errors_and_wishes_are_warnings() {
 }
 
 #[test]
-fn many_wishes_are_bounded() {
+fn many_requests_are_bounded() {
     let server = NatsServer::start_without_jetstream("");
     let needs = NatsNeeds {
-        wishes: (0..1_100).map(|n| format!("a.{n}")).collect(),
+        requests: (0..1_100).map(|n| format!("a.{n}")).collect(),
         ..NatsNeeds::default()
     };
     let found = plain(&server.url(), &needs);

@@ -159,7 +159,7 @@ impl ChannelsBus {
         let mut needs = redis_needs(acl);
         if !self.history_names.is_empty() {
             let marks = Subscription::channel(self.history_channel.as_str());
-            needs.wishes.extend(self.kept_names().chain([marks]));
+            needs.requests.extend(self.kept_names().chain([marks]));
             needs.marks = Some(self.history_channel.clone());
         }
         let question = redis_question(&settings, needs);
@@ -184,7 +184,7 @@ impl ChannelsBus {
         acl: &Acl,
     ) -> Result<OpenBus, RunError> {
         let needs = NatsNeeds {
-            wishes: acl.all_names().into_iter().map(str::to_owned).collect(),
+            requests: acl.all_names().into_iter().map(str::to_owned).collect(),
             ..NatsNeeds::default()
         };
         let question = nats_question(&nats, needs);

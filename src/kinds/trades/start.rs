@@ -124,7 +124,7 @@ fn bus(
     let marks_wanted = has_history.then(|| Subscription::channel(marks.as_str()));
     let needs = RedisNeeds {
         subscriptions: vec![Subscription::pattern(PATTERN)],
-        wishes: marks_wanted.into_iter().collect(),
+        requests: marks_wanted.into_iter().collect(),
         marks: has_history.then(|| marks.clone()),
         ..RedisNeeds::default()
     };

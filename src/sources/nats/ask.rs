@@ -48,7 +48,7 @@ pub struct NatsNeeds {
     /// Subjects the gateway cannot do without.
     pub subscriptions: Vec<String>,
     /// Subjects for clients to request; a refusal concerns only these clients.
-    pub wishes: Vec<String>,
+    pub requests: Vec<String>,
     /// Subjects to publish to. The check publishes an empty message there, so nobody may be
     /// listening.
     pub published: Vec<String>,
@@ -86,14 +86,19 @@ fn plain(link: &Link, needs: &NatsNeeds, found: &mut Vec<Finding>) -> Result<(),
         found.push(whole_stream(link, stream)?);
     }
     let mut answers = Answers::default();
-    for (subject, is_wish) in to_ask(&needs.subscriptions, &needs.wishes) {
+    for (subject, is_request) in to_ask(&needs.subscriptions, &needs.requests) {
         let answer = match may_subscribe(link, subject)? {
             true => Ok(()),
             false => Err("NATS does not permit it".to_owned()),
         };
-        answers.take(subject.clone(), is_wish, answer);
+        answers.take(subject.clone(), is_request, answer);
     }
-    answers.tell("NATS", needs.subscriptions.len(), needs.wishes.len(), found);
+    answers.tell(
+        "NATS",
+        needs.subscriptions.len(),
+        needs.requests.len(),
+        found,
+    );
     Ok(())
 }
 

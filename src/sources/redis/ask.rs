@@ -25,7 +25,7 @@ pub struct RedisNeeds {
     /// Names that the gateway cannot do without.
     pub subscriptions: Vec<Subscription>,
     /// Names that clients may ask for; a refusal concerns only those clients.
-    pub wishes: Vec<Subscription>,
+    pub requests: Vec<Subscription>,
     /// Channels that the gateway publishes to. The check publishes an empty message, so nobody must listen.
     pub published: Vec<String>,
     /// The channel of the marks: without the right to publish there, positions are valid on one instance.
@@ -191,8 +191,8 @@ fn subscribed(
     needs: &RedisNeeds,
     found: &mut Vec<Finding>,
 ) -> Result<(), RedisError> {
-    let (needed, wishes) = (&needs.subscriptions[..], &needs.wishes[..]);
-    let asked: Vec<_> = to_ask(needed, wishes).collect();
+    let (needed, requests) = (&needs.subscriptions[..], &needs.requests[..]);
+    let asked: Vec<_> = to_ask(needed, requests).collect();
     if asked.is_empty() {
         return Ok(());
     }
@@ -201,7 +201,7 @@ fn subscribed(
     let until = Instant::now() + NAMES_TIMEOUT;
     let answers = connection.ask_for(&commands, until, is_confirmation)?;
     let mut told = Answers::default();
-    for ((one, is_wish), answer) in asked.into_iter().zip(&answers) {
+    for ((one, is_request), answer) in asked.into_iter().zip(&answers) {
         let name = match one.is_pattern {
             true => format!("the pattern {}", one.name),
             false => one.name.to_string(),
@@ -210,9 +210,9 @@ fn subscribed(
             Value::Error(words) => Err(handshake::shown(words)),
             _ => Ok(()),
         };
-        told.take(name, is_wish, answer);
+        told.take(name, is_request, answer);
     }
-    told.tell("Redis", needed.len(), wishes.len(), found);
+    told.tell("Redis", needed.len(), requests.len(), found);
     Ok(())
 }
 
