@@ -6,6 +6,7 @@ import time
 
 import loopback_attackers
 import pytest
+from ports import alone
 from waiting import until
 
 PASSWORD = "TOPSECRETPASSWORD"
@@ -13,6 +14,13 @@ ATTACK_S = 6
 
 # One after another: an attacker of one test finds the listeners of another.
 pytestmark = pytest.mark.xdist_group("loopback")
+
+
+@pytest.fixture(autouse=True)
+def the_only_attackers():
+    """Those of another checkout's tests find the listeners of these."""
+    with alone("loopback"):
+        yield
 
 
 def loopback_port(weirgate):

@@ -18,11 +18,11 @@ def cases(gateway):
     return sorted(path.stem for path in folder(gateway).glob("*.json"))
 
 
-def run(gateway, port_env, runner="check_transcripts.py"):
+def run(gateway, port_env, *options, runner="check_transcripts.py"):
     """By case: None when it passed, else why not."""
     done = subprocess.run(
         [sys.executable, HERE / runner, "--dir", folder(gateway), "--cmd", f"{weirgate_binary()} {gateway}",
-         "--port-env", port_env, "--verbose"],
+         "--port-env", port_env, "--verbose", *options],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=220)
     passed = {name: None for name in re.findall(r"^ok +(\S+)", done.stdout, re.M)}
     failed = dict(re.findall(r"^FAIL (\S+): (.*)$", done.stdout, re.M))

@@ -5,13 +5,14 @@ Test programs run side by side, and a server listens some time after the choice 
 take the next number from a shared file (tests/support/src/port.rs does the same in Rust), and a number comes again only
 after 8,000 others.
 """
+import contextlib
 import fcntl
 import os
 import pathlib
 import socket
 import tempfile
 
-# Above the ports of the runner of the events cases (23,000 to 23,100), and below the ports that the kernel gives to clients.
+# Above the hundreds of `hundred_ports`, and below the ports that the kernel gives to clients.
 FIRST, COUNT = 24_000, 8_000
 
 
@@ -33,6 +34,28 @@ def free_port():
             file.truncate()
             file.write(str(number))
             return FIRST + number
+
+
+@contextlib.contextmanager
+def alone(name):
+    """What only one test of the machine may do at a time, of all checkouts."""
+    with open(pathlib.Path(tempfile.gettempdir()) / f"weirgate-test-{name}-{os.getuid()}", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def hundred_ports():
+    """The first of a hundred ports in a row, from 23,000 on; nobody else gets them until the end of the block."""
+    for first in range(23_000, FIRST, 100):
+        with open(pathlib.Path(tempfile.gettempdir()) / f"weirgate-test-ports-{first}-{os.getuid()}", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield first
+            return
+    raise RuntimeError("ten runs of the events cases at once")
 
 
 def listens(path):

@@ -7,8 +7,8 @@ use std::net::TcpListener;
 
 use rustix::fs::{FlockOperation, flock};
 
-/// Above the ports of the runner of the events cases (23,000 to 23,100), and below the ports that the
-/// kernel gives to clients.
+/// Above the ports of the events cases (`hundred_ports` in `tests/rig/ports.py`), and below the ports that
+/// the kernel gives to clients.
 const FIRST: u16 = 24_000;
 const COUNT: u16 = 8_000;
 
