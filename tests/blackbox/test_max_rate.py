@@ -98,20 +98,20 @@ async def test_an_event_stream_and_both_clients_have_the_rate(start_weirgate):
     weirgate = start_weirgate("demo", "--rate-hz", "20").wait_ready()
     stream = Stream(weirgate.port, "/ws/stream?max_hz=2")
     times = []
-    for _ in range(5):
+    # Two more than the bound needs: this program may be late for the first.
+    for _ in range(7):
         await asyncio.to_thread(stream.event)
         times.append(time.monotonic())
     stream.close()
     gaps = [late - early for early, late in itertools.pairwise(times[1:])]
-    # 1.5 s, less what this program was late for the first; without the rate 0.15 s.
-    assert sum(gaps) > 0.8, gaps
+    assert sum(gaps) > 1.2, gaps
     async with weirgate_clients.Levels(weirgate.ws_url, max_hz=2) as levels:
         times = []
         async for _ in levels:
             times.append(time.monotonic())
-            if len(times) == 5:
+            if len(times) == 7:
                 break
-        assert times[-1] - times[0] > 0.8, times
+        assert times[-1] - times[0] > 1.2, times
     await until(lambda: scrape(weirgate).sum("weirgate_clients") == 0, 10, "both gone")
     assert scrape(weirgate).sum("weirgate_messages_conflated_total") > 20
 

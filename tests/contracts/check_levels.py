@@ -17,12 +17,14 @@ past 64 bits as doubles), true/false never equal to 1/0.  Fields named in "now_f
 the clock (ts within 120 s of now; is_first_15m and bars_since_open as they follow from the ts that was sent).
 Frames that are also byte for byte what the first gateway sends are counted at the end ("identical text"), for information only.
 """
-import argparse, asyncio, base64, glob, json, os, random, re, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.error, urllib.request
+import argparse, asyncio, base64, glob, json, os, re, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.error, urllib.request
 from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 import nats
 from nats.js.api import StreamConfig
 import websockets
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "rig"))
+from ports import free_port
 
 sys.setrecursionlimit(20000)
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -116,15 +118,6 @@ def ready(health):
 
 
 # ------------------------------------------------------------------ processes
-def free_port():
-    """A port of 127.0.0.1 that nobody listens on, below those that the kernel hands out to clients."""
-    while True:
-        p = random.randrange(11000, 14000)
-        with socket.socket() as s:
-            try: s.bind(("127.0.0.1", p)); return p
-            except OSError: continue
-
-
 class Proc:
     def __init__(self, cmd, env=None, log=None):
         out = open(log, "ab") if log else subprocess.DEVNULL

@@ -8,9 +8,11 @@ Exit 0 only if nothing FAILed.  All facts were recorded from the first gateway, 
 Uses three ports of 127.0.0.1 from --port-base on; without it, three that are free.
 Needs: nats-server in PATH, and pip install nats-py websockets.
 """
-import argparse, asyncio, json, os, random, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.error, urllib.request
+import argparse, asyncio, json, os, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.error, urllib.request
 import nats, websockets
 from nats.js.api import StreamConfig
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "rig"))
+from ports import free_port
 
 ap = argparse.ArgumentParser()
 ap.add_argument("--cmd", required=True); ap.add_argument("--port-base", type=int)
@@ -18,19 +20,7 @@ ap.add_argument("--parity", action="store_true", help="count differences in what
 A = ap.parse_args()
 
 
-def free_ports(n):
-    """The first of n ports in a row that nobody listens on."""
-    while True:
-        base = random.randrange(14000, 17000)
-        try:
-            for p in range(base, base + n):
-                with socket.socket() as s: s.bind(("127.0.0.1", p))
-            return base
-        except OSError: continue
-
-
-if A.port_base is None: A.port_base = free_ports(3)
-NP, GP = A.port_base, A.port_base + 1
+NP, GP, GP2 = [free_port() for _ in range(3)] if A.port_base is None else range(A.port_base, A.port_base + 3)
 URL, WS, H = f"nats://127.0.0.1:{NP}", f"ws://127.0.0.1:{GP}/ws/stream", f"http://127.0.0.1:{GP}"
 store = tempfile.mkdtemp(prefix="levels-behave-")
 bad = []
@@ -150,7 +140,7 @@ async def main():
         w2 = await websockets.connect(WS); say("a client that connects while NATS is away gets the cached state", isinstance(js(g := await rx(w2)), dict), g); await w2.close()
         ns = P(ns_cmd); nc = await connect_nats(); j = nc.jetstream(timeout=5); await j.publish("market.flow", b'{"back":1}')
         g = await rx(ws, 10); say("after NATS is back (store kept) it goes on by itself", isinstance(js(g), dict) and js(g).get("flow") == {"back": 1}, g)
-        g2 = P("exec " + A.cmd, {**gw_env, "GATEWAY_PORT": str(GP + 1)})
+        g2 = P("exec " + A.cmd, {**gw_env, "GATEWAY_PORT": str(GP2)})
         await asyncio.sleep(4)
         c = (await j.consumer_info("MARKET_DATA", "gateway_flow"))
         say("a second gateway on the same durables takes nothing from the first (it waits, or ends)", c.num_ack_pending == 0, c)
