@@ -13,9 +13,9 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use weirgate::base::Clock;
 use weirgate::feeds::NoFeed;
 use weirgate::hub::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incoming, SessionKey};
+use weirgate::listening::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
 use weirgate::reactor::HandshakeLimits;
 use weirgate::run::{ClientTls, CommonSettings, Parts};
-use weirgate::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
 use weirgate::wire::head::RequestHead;
 
 /// Handshakes under way at once: all are of one address.

@@ -7,11 +7,11 @@ use std::{convert::Infallible, process::ExitCode, sync::Arc, thread, time::Durat
 
 use weirgate::auth::Origins;
 use weirgate::base::Clock;
-use weirgate::commands::{self, Program};
+use weirgate::commands;
 use weirgate::feeds::{BusEvent, BusMessage, Place};
 use weirgate::http::{Answer, Route, StatusCode};
 use weirgate::hub::*;
-use weirgate::run::{CommonSettings, GatewayKind, Parts, Prepared, RunError, say};
+use weirgate::run::{CommonSettings, GatewayKind, Parts, Prepared, Program, RunError, say};
 use weirgate::settings::{Checked, Heading, Part, Rows, Setting};
 use weirgate::sources::{Source, SourceLink};
 use weirgate::telemetry::BusStatus;

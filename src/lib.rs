@@ -22,5 +22,4 @@ pub mod run;
 pub mod settings;
 pub mod sources;
 pub mod telemetry;
-pub mod tls;
 pub mod wire;

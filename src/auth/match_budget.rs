@@ -4,7 +4,7 @@
 //! Every client of a role asks for the same few patterns, and an answer depends only on the
 //! role's table, so answers are remembered.
 
-use crate::base::Remembered;
+use super::remembered::Remembered;
 
 /// The budget is used up, and the question is not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Tools for every thread: time, chance, waking, spinning, budgets. Knows no other module.
 //!
-//! The pure modules use only the pure part: [`Now`], [`SplitMix64`], [`LogBudget`], [`Remembered`] (checked by
+//! The pure modules use only the pure part: [`Now`], [`SplitMix64`], [`LogBudget`] (checked by
 //! `scripts/arrows.py`).
 
 pub mod build_info;
@@ -9,7 +9,6 @@ mod finding;
 mod log_budget;
 mod queue_bytes;
 mod random;
-mod remembered;
 mod spin;
 pub mod tls_roots;
 mod wake;
@@ -19,7 +18,6 @@ pub use finding::Finding;
 pub use log_budget::{LogBudget, LogLine};
 pub use queue_bytes::{QueueBytes, TakenBytes};
 pub use random::SplitMix64;
-pub use remembered::Remembered;
 pub use spin::{Spin, SpinCounts};
 pub use wake::{LateWake, Wake};
 

@@ -12,8 +12,8 @@ use rustls::{ClientConnection, StreamOwned};
 use socket2::Socket;
 
 use crate::listening::ListenAddr;
+use crate::listening::tls::of_own_certificate;
 use crate::settings::Checked;
-use crate::tls::of_own_certificate;
 
 /// The bytes of the response to read: the status line is the first few bytes.
 const ANSWER_BYTES_MAX: usize = 1024;

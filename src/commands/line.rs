@@ -4,9 +4,9 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
 
 use super::args::{For, arg, switch, value, with_default};
-use super::program::{Program, version_line};
+use super::program::version_line;
 use super::{check, pages};
-use crate::run::{GatewayKind, Print};
+use crate::run::{GatewayKind, Print, Program};
 use crate::settings::typed::GATEWAY_ENV;
 use crate::settings::{Kind, Rows, Setting};
 

@@ -13,8 +13,8 @@ use clap_mangen::roff::{Roff, roman};
 
 use super::args::For;
 use super::line::command;
-use super::program::Program;
 use crate::base::build_info::VERSION;
+use crate::run::Program;
 
 /// Shells with completions.
 pub(super) const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];

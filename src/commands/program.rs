@@ -12,24 +12,10 @@ use url::{Host, Url};
 
 use super::args::flag;
 use crate::base::build_info::{COMMIT, FEATURES, RUSTC, TARGET, VERSION};
-use crate::run::{GatewayKind, TokenUse};
+use crate::run::{GatewayKind, Program, TokenUse};
 use crate::settings::typed::{Env, GATEWAY_ENV, collect};
 use crate::settings::{Check, Checked, Kind, Rows, SecretText, Setting, SettingsError};
 use crate::wire::object_writer::ObjectWriter;
-
-/// A program: its words, and its gateways.
-#[derive(Clone, Copy, Debug)]
-pub struct Program {
-    /// The name on the command line.
-    pub name: &'static str,
-    /// One line for `--help`.
-    pub about: &'static str,
-    /// The end of `--help`.
-    pub start_with: &'static str,
-    /// The gateways, in the order of `--help`; not empty. `health` asks the first by default. If there is
-    /// only one, its subcommand may be left out.
-    pub gateways: &'static [GatewayKind],
-}
 
 /// The exit of a command line that starts nothing: help, or an error.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,11 +51,6 @@ pub(super) fn complain(text: &str) {
 }
 
 impl Program {
-    /// Returns the gateway with this name.
-    pub fn gateway(&self, name: &str) -> Option<&'static GatewayKind> {
-        self.gateways.iter().find(|gateway| gateway.name == name)
-    }
-
     /// The command that runs a gateway.
     pub(super) fn words(&self, gateway: &GatewayKind) -> String {
         match self.gateways {

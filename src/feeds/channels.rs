@@ -14,7 +14,6 @@ use foldhash::quality::RandomState;
 use super::bad_log::BadMessageLog;
 use super::bus::{broadcast_unix_ms, check_size};
 use super::{BusEvent, BusMessage, Subscription, TooLarge};
-use crate::auth::NamePatterns;
 use crate::hub::{
     BusNotice, ConflationKey, Feed, FeedLine, FeedStats, Frame, FrameBytes, Lead, Now,
     POSITION_BYTES_MAX, Place, Publication, Retain, TopicName,
@@ -38,14 +37,13 @@ pub struct ChannelsFeedSettings {
 }
 
 /// Turns publications of the bus into publications on topics with the name of the channel or pattern.
-#[derive(Debug)]
 pub struct ChannelsFeed {
     settings: ChannelsFeedSettings,
     stats: FeedStats,
     bad_log: BadMessageLog,
     alive: FrameBytes,
-    /// Names whose messages are conflated for slow clients.
-    conflated: Option<NamePatterns>,
+    /// Whether slow clients get only the newest message of a name.
+    is_conflated: Box<dyn Fn(&str) -> bool + Send>,
     /// Hashes a name and a pattern to a key.
     keys: RandomState,
     /// Whether the gateway needs the subject of each message.
@@ -60,16 +58,16 @@ impl ChannelsFeed {
             stats: FeedStats::of([FAMILY]),
             bad_log: BadMessageLog::default(),
             alive,
-            conflated: None,
+            is_conflated: Box::new(|_| false),
             keys: RandomState::default(),
             tells_subjects: false,
         }
     }
 
-    /// Makes slow clients get only the newest message of matching names.
+    /// Makes slow clients get only the newest message of the names for which `is_conflated` is true.
     #[must_use]
-    pub fn conflating(mut self, names: NamePatterns) -> Self {
-        self.conflated = Some(names);
+    pub fn conflating(mut self, is_conflated: impl Fn(&str) -> bool + Send + 'static) -> Self {
+        self.is_conflated = Box::new(is_conflated);
         self
     }
 
@@ -88,9 +86,7 @@ impl ChannelsFeed {
     /// The key of a message that a newer message may replace. A client gets a copy for each of its
     /// names and patterns, and each copy is replaced by copies of its own kind.
     fn key(&self, message: &BusMessage) -> Option<ConflationKey> {
-        let names = self.conflated.as_ref()?;
-        names
-            .matches(&message.subject)
+        (self.is_conflated)(&message.subject)
             .then(|| ConflationKey(self.keys.hash_one((&message.subject, pattern(message)))))
     }
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 
-use crate::tls::{Holder, RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
+use crate::listening::tls::{Holder, RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
 
 /// Bytes of the network for one read of a connection with TLS.
 const RAW_BYTES: usize = 16 * 1024;
@@ -212,7 +212,7 @@ mod tests {
     use tokio::runtime;
 
     use super::*;
-    use crate::tls::session_tests::{VERSIONS, greeted, sent};
+    use crate::listening::tls::session_tests::{VERSIONS, greeted, sent};
 
     #[test]
     fn the_last_request_of_a_client_that_takes_no_more_arrives() {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::admission::Peer;
 use crate::hub::Permit;
-use crate::tls::TlsSession;
+use crate::listening::tls::TlsSession;
 
 /// Limits of plain HTTP connections.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,8 +23,7 @@ mod reload;
 mod tests;
 mod trades;
 
-use crate::commands::Program;
-use crate::run::GatewayKind;
+use crate::run::{GatewayKind, Program};
 
 /// Every gateway, in the order of `--help`. `weirgate health` asks the first by default.
 pub static GATEWAYS: &[GatewayKind] = &[

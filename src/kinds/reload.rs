@@ -7,9 +7,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::auth::acl_of;
 use crate::auth::{Acl, AclChanges};
+use crate::base::LateWake;
 use crate::files;
 use crate::files::{KeysChanged, KeysInForce};
-use crate::reactor::LateWake;
 use crate::run::{Inputs, Reload, Reloaded};
 
 /// Roles named in a log line; of further roles the line has only the number.

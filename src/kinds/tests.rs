@@ -459,7 +459,7 @@ fn secrets_are_in_no_text() {
 
 #[test]
 fn a_program_of_one_gateway_needs_no_subcommand() {
-    static ONE: crate::commands::Program = crate::commands::Program {
+    static ONE: crate::run::Program = crate::run::Program {
         name: "one",
         about: "One gateway",
         start_with: "",

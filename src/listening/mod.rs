@@ -1,10 +1,17 @@
-//! Listening: addresses, and the sockets on them.
+//! Listening: addresses, the sockets on them, and TLS towards clients.
+//!
+//! | file | has |
+//! | --- | --- |
+//! | `owner` | the owner of unix sockets |
+//! | `socket_file` | the files of unix sockets |
+//! | `tls` | the server's certificates, and the TLS of one connection |
 //!
 //! Binds and connects, never accepts: the event loop accepts clients, the HTTP side accepts connections to
 //! the admin address. Gets settings only as values.
 
 mod owner;
 mod socket_file;
+pub mod tls;
 
 use std::fmt;
 use std::io;

@@ -23,8 +23,8 @@ use super::listeners::Accepted;
 use crate::admission::ClientAddr;
 use crate::base::{Clock, Wake};
 use crate::hub::{CloseReason, Secured, SessionKey};
+use crate::listening::tls::{HeldBytes, ServerTlsInForce, TlsSession};
 use crate::telemetry::Durations;
-use crate::tls::{HeldBytes, ServerTlsInForce, TlsSession};
 
 use worker::{WAKER, Worker};
 

@@ -16,5 +16,3 @@ pub use handshakes::{HandshakeCounts, HandshakeLimits, Handshakes};
 pub use listeners::{ListenError, ListenSettings};
 pub use seams::{ReactorSettings, Seams, TurnBudgets, way_back};
 pub use turn::{BindError, Reactor};
-
-pub use crate::base::{LateWake, Wake};

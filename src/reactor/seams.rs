@@ -9,8 +9,8 @@ use super::listeners::ListenSettings;
 use crate::base::{TakenBytes, Wake};
 use crate::http::{Handover, HttpHandle, WayBack};
 use crate::hub::{DrainPlan, Feed, Gateway};
+use crate::listening::tls::HeldBytes;
 use crate::telemetry::Telemetry;
-use crate::tls::HeldBytes;
 
 /// Limits of a turn, so that each kind of work comes to its turn.
 #[derive(Clone, Debug)]

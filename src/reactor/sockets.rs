@@ -20,7 +20,7 @@ use super::unread::{End, READABLE, Unread};
 use crate::admission::{ClientAddr, FairQueue};
 use crate::base::Clock;
 use crate::hub::{SessionKey, Transmit, Write, room};
-use crate::tls::{HeldBytes, Holder, TlsSession};
+use crate::listening::tls::{HeldBytes, Holder, TlsSession};
 
 #[derive(Debug)]
 struct Socket {

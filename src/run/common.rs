@@ -9,10 +9,10 @@ use crate::http::operator::{NearLimit, OperatorSettings, ReadNumber};
 use crate::http::{Cors, HttpSettings, ReadyLimits};
 use crate::hub::{DrainPlan, Limits};
 use crate::listening::ListenAddr;
+use crate::listening::tls::HeldBytes;
 use crate::reactor::{ListenSettings, ReactorSettings, TurnBudgets};
 use crate::settings::{Checked, Kind, Unit, Value};
 use crate::telemetry::{Reading, names};
-use crate::tls::HeldBytes;
 
 /// The percentage of `--stop-timeout-ms` during which a close waits while the gateway is busy with its
 /// client; the rest is for the close.

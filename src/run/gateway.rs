@@ -14,15 +14,14 @@ use super::reload::{LogFilterFile, Reload, Reloads};
 use super::tls::{TlsInForce, handshake_metrics};
 use super::watches::{BusAway, StatsLine};
 use super::{RunError, systemd, watches};
-use crate::base::{Clock, QueueBytes, detached};
+use crate::base::{Clock, LateWake, QueueBytes, Wake, detached};
 use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
 use crate::http::{Admin, FrontPage, Handler, HttpPlane, Route, Site, TakeOver, operator};
 use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub};
 use crate::listening::{ListenAddr, ListenOptions};
 use crate::reactor::{
-    BindError, HandshakeCounts, Handshakes, LateWake, ListenError, Reactor, ReactorSettings, Seams,
-    Wake, way_back,
+    BindError, HandshakeCounts, Handshakes, ListenError, Reactor, ReactorSettings, Seams, way_back,
 };
 use crate::sources::{Source, SourceLink};
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};

@@ -1,4 +1,5 @@
-//! A gateway as one value: its name, its settings, its start, and its protocol for a client in a terminal.
+//! A program as a list of gateways, and a gateway as one value: its name, its settings, its start, and its protocol for a
+//! client in a terminal.
 
 use std::fmt;
 
@@ -9,8 +10,29 @@ use crate::auth::Acl;
 use crate::base::{Clock, Finding};
 use crate::settings::{Check, Checked, Rows};
 
-/// A gateway as one value. A program is a list of gateways ([`crate::commands::Program`]): subcommands,
-/// `--help`, `--check`, `WEIRGATE_GATEWAY` and `health` are made from the list.
+/// A program: its words, and its gateways. The command line makes subcommands, `--help`, `--check`,
+/// `WEIRGATE_GATEWAY` and `health` from the list.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// The name on the command line.
+    pub name: &'static str,
+    /// One line for `--help`.
+    pub about: &'static str,
+    /// The end of `--help`.
+    pub start_with: &'static str,
+    /// The gateways, in the order of `--help`; not empty. `health` asks the first by default. If there is
+    /// only one, its subcommand may be left out.
+    pub gateways: &'static [GatewayKind],
+}
+
+impl Program {
+    /// Returns the gateway with this name.
+    pub fn gateway(&self, name: &str) -> Option<&'static GatewayKind> {
+        self.gateways.iter().find(|gateway| gateway.name == name)
+    }
+}
+
+/// A gateway as one value.
 #[derive(Clone, Copy, Debug)]
 pub struct GatewayKind {
     /// The word on the command line, and the label of the metrics.

@@ -2,7 +2,7 @@
 //!
 //! | file | has |
 //! | --- | --- |
-//! | `kind` | a gateway as one value, with its protocol for a client in a terminal |
+//! | `kind` | a program as a list of gateways; a gateway as one value, with its protocol for a client in a terminal |
 //! | `gateway` | from feed, gateway and source to a running loop: the same for every gateway |
 //! | `common` | the settings of every gateway; the metric of each limit |
 //! | `prepared` | a gateway just before listening, the checks before a start, and the log of a start |
@@ -34,7 +34,7 @@ use crate::telemetry::logging::LoggingError;
 
 pub use self::common::CommonSettings;
 pub use self::gateway::{Inputs, Parts};
-pub use self::kind::{Dialect, GatewayKind, Print, TokenUse};
+pub use self::kind::{Dialect, GatewayKind, Print, Program, TokenUse};
 pub use self::prepared::{Prepared, Question, TIMEOUT_FLAG};
 pub use self::process::{Listening, say};
 pub use self::reload::{Reload, Reloaded};

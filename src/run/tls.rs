@@ -9,13 +9,13 @@ use super::prepared::Question;
 use super::reload::{Reload, Reloaded};
 use crate::base::{Clock, Finding, tls_roots};
 use crate::files::Prints;
-use crate::reactor::{HandshakeCounts, HandshakeLimits};
-use crate::settings::Checked;
-use crate::telemetry::{GatewayMetric, names};
-use crate::tls::{
+use crate::listening::tls::{
     CertificateError, CertificateFacts, ENDS_SOON_S, ServerTls, ServerTlsFiles, ServerTlsInForce,
     greet_itself,
 };
+use crate::reactor::{HandshakeCounts, HandshakeLimits};
+use crate::settings::Checked;
+use crate::telemetry::{GatewayMetric, names};
 
 const DAY_S: i64 = 24 * 3600;
 

@@ -12,7 +12,7 @@ use super::secret::SecretText;
 use crate::admission::AddressLimits;
 use crate::auth::ClaimRules;
 use crate::hub::{self, HistoryLimits};
-use crate::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
+use crate::listening::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
 
 /// The position of a client on a quiet name is up to 10 s old.
 const HISTORY_US_MIN: u64 = 20_000_000;

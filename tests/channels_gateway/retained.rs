@@ -373,7 +373,8 @@ fn values_take_no_token_of_the_rate_and_stay_when_newer_messages_are_conflated()
 
     let mut bench = Bench::retaining();
     let conflated = NamePatterns::new(NameSyntax::Redis, &["market:tick:*".to_owned()]);
-    bench.feed = bench.feed.conflating(conflated.expect("patterns"));
+    let conflated = conflated.expect("patterns");
+    bench.feed = bench.feed.conflating(move |name| conflated.matches(name));
     let key = bench.stopped_client(HERE, &["market:tick:A"]);
     bench.last_value("market:tick:A", Some("0"));
     for n in 1..100 {

@@ -33,10 +33,10 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "the connection ends with an alert",
         shows: Shows::Reason(CloseReason::TlsError),
         code: (
-            "src/tls/session.rs",
+            "src/listening/tls/session.rs",
             "HANDSHAKE_BYTES_MAX: usize = 32 * 1024;",
         ),
-        test: "src/tls/session/tests.rs::an_unfinished_record_is_bounded",
+        test: "src/listening/tls/session/tests.rs::an_unfinished_record_is_bounded",
     },
     Fixed {
         what: "Plain bytes of a client in sealed records that the kernel does not take",

@@ -231,7 +231,8 @@ impl Contract for Channels {
         match &setup.conflated {
             Some(names) => {
                 let names = NamePatterns::new(NameSyntax::Redis, std::slice::from_ref(names));
-                feed.conflating(names.expect("names"))
+                let names = names.expect("names");
+                feed.conflating(move |name| names.matches(name))
             }
             None => feed,
         }

@@ -7,8 +7,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Style, TailCommand, Target};
 use crate::commands::args::{For, arg, flag, switch, value};
-use crate::commands::program::{Exit, Program};
-use crate::run::{Dialect, GatewayKind};
+use crate::commands::program::Exit;
+use crate::run::{Dialect, GatewayKind, Program};
 use crate::settings::typed::Env;
 use crate::settings::{Checked, Rows, Setting};
 

@@ -7,7 +7,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use super::TopCommand;
 use super::target::Target;
 use crate::commands::args::{For, arg, flag, switch, value};
-use crate::commands::program::{Exit, Program};
+use crate::commands::program::Exit;
+use crate::run::Program;
 use crate::settings::typed::Env;
 use crate::settings::{Checked, Rows, Setting};
 

@@ -5,8 +5,8 @@ use std::cmp::Reverse;
 use super::fetch::FetchError;
 use super::rates::{Counter, Rates};
 use super::words::{count, duration, maybe_bytes, rate, safe, whole};
+use crate::listening::tls::{ENDS_SOON_S, ENDS_VERY_SOON_S};
 use crate::telemetry::operator_state::{Numbers, OperatorState, ShownBus, ShownTls};
-use crate::tls::{ENDS_SOON_S, ENDS_VERY_SOON_S};
 
 /// The age from which the newest message of an available bus is marked, milliseconds.
 const OLD_MS: u64 = 10_000;

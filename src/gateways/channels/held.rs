@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use foldhash::quality::RandomState;
 
-use crate::auth::NamePatterns;
-use crate::base::Remembered;
+use crate::auth::{NamePatterns, Remembered};
 use crate::hub::{CopyRank, TopicName};
 
 /// The most memory of the remembered answers. A forgotten name is compared with all patterns again.

@@ -54,7 +54,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     };
     let feed = ChannelsFeed::new(feed_settings, frame_bytes.clone());
     let feed = match conflated {
-        Some(names) => feed.conflating(names),
+        Some(names) => feed.conflating(move |name| names.matches(name)),
         None => feed,
     };
     let feed = match retained {

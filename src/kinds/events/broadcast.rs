@@ -5,12 +5,12 @@ use tokio::sync::oneshot;
 
 use super::bus::Bus;
 use crate::base::Clock;
+use crate::base::LateWake;
 use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
 use crate::gateways::events::bus::PushOutcome;
 use crate::gateways::events::{Input, Push};
 use crate::http::{Answer, Bytes, StatusCode, aside};
 use crate::hub::FrameBytes;
-use crate::reactor::LateWake;
 use crate::wire::object_writer::ObjectWriter;
 
 /// Turns the body of a broadcast into the response.

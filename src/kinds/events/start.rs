@@ -11,6 +11,7 @@ use super::EVENTS;
 use super::broadcast::Pusher;
 use super::bus::{Bus, BusPages, Surroundings, ToStart};
 use super::pages::{gateway_metrics, health_route, healthz};
+use crate::base::LateWake;
 use crate::base::{Clock, Finding, tls_roots};
 use crate::feeds::NoFeed;
 use crate::gateways::events::{
@@ -25,7 +26,6 @@ use crate::http::services::{self, ServicesAway, Upstream};
 use crate::http::{ClientModule, FrontPage, StatusCode, client_routes};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::warn_of_short;
-use crate::reactor::LateWake;
 use crate::run::{CommonSettings, Inputs, Parts, Prepared, Question, RunError, say};
 use crate::settings::Checked;
 

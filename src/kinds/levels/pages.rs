@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 use super::relay::RelaySettings;
 use super::slow::SlowLine;
 use crate::base::Clock;
+use crate::base::LateWake;
 use crate::gateways::{TabQuestion, tab_name};
 use crate::http::{Answer, GET, Handler, LateAnswer, RequestParts, Route, StatusCode, operator};
-use crate::reactor::LateWake;
 use crate::telemetry::Telemetry;
 use crate::wire::object_writer::ObjectWriter;
 

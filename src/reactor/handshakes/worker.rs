@@ -18,8 +18,8 @@ use super::{Entered, HandshakeCounts, HandshakeLimits, Job, Outcome, secured};
 use crate::admission::{ClientAddr, FairQueue, Peer, address_group};
 use crate::base::{Clock, Wake};
 use crate::hub::{CloseReason, SessionKey};
+use crate::listening::tls::{HeldBytes, ServerTlsInForce, TlsSession};
 use crate::reactor::listeners::Accepted;
-use crate::tls::{HeldBytes, ServerTlsInForce, TlsSession};
 
 pub(super) const WAKER: Token = Token(usize::MAX);
 

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream as Peer};
 use mio::Poll;
 
 use super::*;
-use crate::tls::session_tests::{VERSIONS, greeted, sent};
+use crate::listening::tls::session_tests::{VERSIONS, greeted, sent};
 
 const KEY: SessionKey = SessionKey {
     slot: 0,

@@ -11,7 +11,7 @@ use mio::net::TcpStream;
 
 use crate::base::Clock;
 use crate::hub::SessionKey;
-use crate::tls::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
+use crate::listening::tls::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
 
 /// Plain bytes sealed for one `send`: with a `send` for each record 64 KiB cost half as much again.
 const BURST_BYTES: usize = 4 * RECORD_BYTES_MAX;

@@ -12,10 +12,10 @@ use mio::net::TcpStream;
 
 use super::{Cost, REFUSE_US, Reactor, Unread};
 use crate::hub::{CloseReason, Feed, Gateway, Now, PhaseKind, SessionKey};
+use crate::listening::tls::TlsSession;
 use crate::reactor::handshakes::{Entered, Handshakes, Outcome, secured};
 use crate::reactor::listeners::Accepted;
 use crate::telemetry::Budget;
-use crate::tls::TlsSession;
 
 /// Time of one turn for accepting and reading cheap clients, and as much for the others.
 const READ_US_MAX: u64 = 2_000;

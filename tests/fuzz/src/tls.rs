@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use rustls::client::ClientConnection;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
-use weirgate::tls::{HeldBytes, TlsSession, sealed_bytes_max};
+use weirgate::listening::tls::{HeldBytes, TlsSession, sealed_bytes_max};
 
 use super::{choices, outcome};
 

@@ -24,11 +24,11 @@ use tokio::sync::oneshot;
 use self::connect::{bus_of, connect};
 use self::thread::{BusThread, Command, Deliverer, Threads};
 use crate::base::Clock;
+use crate::base::LateWake;
 use crate::gateways::events::Input;
 use crate::gateways::events::bus::{BusStats, Exchange, ExchangeSettings, InstanceId, PushOutcome};
 use crate::http::Bytes;
 use crate::hub::FrameBytes;
-use crate::reactor::LateWake;
 use crate::run::{Question, RunError};
 use crate::settings::Checked;
 

@@ -312,11 +312,11 @@ mod tests {
     use crossbeam_channel::{bounded, unbounded};
 
     use super::*;
+    use crate::base::LateWake;
     use crate::base::QueueBytes;
     use crate::feeds::{BusMessage, Place};
     use crate::gateways::events::bus::ExchangeSettings;
     use crate::hub::FrameBytes;
-    use crate::reactor::LateWake;
 
     #[test]
     fn a_loop_that_delivers_nothing_stops_the_bus() {
