@@ -114,22 +114,17 @@ pub struct Inflater {
     packer: Packer,
 }
 
+/// The largest window, 32 KiB, inflates any client's data. Takes about 50 KB.
 impl Default for Inflater {
     fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Inflater {
-    /// Creates an inflater with the largest window, 32 KiB, which inflates any client's data. Takes about 50
-    /// KB.
-    pub fn new() -> Self {
         Self {
             state: Decompress::new(false),
             packer: Packer::default(),
         }
     }
+}
 
+impl Inflater {
     /// Appends the inflated message to `out`, and applies the cut-off tail (§7.2.2). The limit holds while
     /// inflating: `out` never grows by more than `bytes_max` and one byte. After an error the bytes appended
     /// to `out` have no meaning.

@@ -9,12 +9,11 @@ use super::encode::{
     CONTROL_PAYLOAD_BYTES_MAX, FIN, HEADER_BYTES_MAX, OPCODE_BINARY, OPCODE_CLOSE,
     OPCODE_CONTINUATION, OPCODE_PONG, OPCODE_TEXT, RSV1,
 };
-use super::utf8::{BadUtf8, Utf8Check};
 
-mod scratch;
+mod payload;
 
-use scratch::append_unmasked;
-pub use scratch::{FrameScratch, WholeFrame};
+use payload::{BadUtf8, Utf8Check, append_unmasked};
+pub use payload::{FrameScratch, WholeFrame};
 
 /// Largest limit for messages, in bytes; larger limits are lowered.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
@@ -379,7 +378,7 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Checks a payload that arrived at once.
+    /// Checks a whole payload.
     fn check_text(&mut self, head: &Head, payload: &[u8]) -> Result<(), FrameError> {
         if head.text {
             self.utf8.feed(payload)?;
@@ -417,9 +416,7 @@ impl FrameReader {
             Some(window) => inflater.inflate_after(window, compressed, frame, bytes_max)?,
             None => inflater.inflate(compressed, frame, bytes_max)?,
         }
-        if head.text {
-            self.utf8.feed(&scratch.frame[HEADER_BYTES_MAX..])?;
-        }
+        self.check_text(head, &scratch.frame[HEADER_BYTES_MAX..])?;
         Ok(true)
     }
 

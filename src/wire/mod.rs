@@ -29,5 +29,3 @@ pub mod object_writer;
 pub mod response;
 pub mod traceparent;
 pub mod upgrade;
-
-mod utf8;

@@ -1,6 +1,7 @@
 //! Responses to a request head, as bytes: the 101 (RFC 6455 §4.2.2) and refusals.
 
 use super::deflate::Agreed;
+use super::object_writer::quoted;
 use super::upgrade::is_token;
 
 /// Appends the response that makes the connection a WebSocket. `accept` is
@@ -31,9 +32,7 @@ pub fn switching_protocols(
 
 /// Appends a response that refuses the request and ends the connection, with the body `{"detail":"…"}`.
 pub fn refusal(out: &mut Vec<u8>, status: u16, extra_headers: &[(&str, &str)], json_detail: &str) {
-    // A string always serialises; the empty string covers an impossible error.
-    let detail = sonic_rs::to_string(json_detail).unwrap_or_else(|_| "\"\"".to_owned());
-    let body = format!("{{\"detail\":{detail}}}");
+    let body = format!("{{\"detail\":{}}}", quoted(json_detail));
     out.extend_from_slice(format!("HTTP/1.1 {status} {}\r\n", phrase(status)).as_bytes());
     header(out, "Content-Type", "application/json");
     header(out, "Content-Length", &body.len().to_string());

@@ -118,14 +118,9 @@ impl<'h> Upgrade<'h> {
         derive_accept_key(self.key.as_bytes())
     }
 
-    /// Returns the `Sec-WebSocket-Extensions` lines.
-    pub fn extension_offers(&self) -> impl Iterator<Item = &'h str> {
-        self.head.header_values("sec-websocket-extensions")
-    }
-
     /// Returns the response to the offers of permessage-deflate, if an offer is acceptable.
     pub fn negotiate_deflate(&self) -> Option<Agreed> {
-        deflate::negotiate(self.extension_offers())
+        deflate::negotiate(self.head.header_values("sec-websocket-extensions"))
     }
 
     /// Returns the offered subprotocols in the client's order, over all lines. Names other than tokens (§4.1)

@@ -96,7 +96,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "the buffer is freed after the message",
         shows: Shows::Metric(names::PROCESS_RESIDENT_MEMORY),
         code: (
-            "src/wire/frame_reader/scratch.rs",
+            "src/wire/frame_reader/payload.rs",
             "SCRATCH_BYTES_KEPT: usize = 64 * 1024;",
         ),
         test: "src/wire/frame_reader/tests.rs::an_idle_reader_is_small_and_keeps_nothing",

@@ -4,7 +4,7 @@ use super::*;
 
 fn inflate(compressed: &[u8], bytes_max: usize) -> Result<Vec<u8>, InflateError> {
     let mut out = Vec::new();
-    Inflater::new().inflate(compressed, &mut out, bytes_max)?;
+    Inflater::default().inflate(compressed, &mut out, bytes_max)?;
     Ok(out)
 }
 
@@ -278,7 +278,7 @@ fn the_bound_holds_while_inflating() {
     let body = vec![b'a'; 8 << 20];
     let bomb = Deflater::new(9).deflate(&body).expect("smaller");
     assert!(bomb.len() < 16_000);
-    let mut inflater = Inflater::new();
+    let mut inflater = Inflater::default();
     let mut out = b"kept".to_vec();
     assert_eq!(
         inflater.inflate(&bomb, &mut out, 1 << 20),

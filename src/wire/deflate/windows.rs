@@ -246,7 +246,7 @@ mod tests {
     impl Held {
         fn of(windows: &InflateWindows, bits: u8) -> Self {
             Self {
-                inflater: Inflater::new(),
+                inflater: Inflater::default(),
                 window: windows.grant(bits).expect("room"),
             }
         }

@@ -1,0 +1,197 @@
+//! The payload of a client's frame: unmasked, checked, and kept as the frame returned last, which all connections of a
+//! reactor share with the inflater.
+
+use super::super::deflate::Inflater;
+use super::super::encode::{self, FIN, HEADER_BYTES_MAX};
+
+/// A larger buffer is freed after its frame.
+pub(super) const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
+
+/// A frame as a server would send it: unmasked, shortest header, no reserved bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WholeFrame<'a> {
+    bytes: &'a [u8],
+    payload_at: usize,
+}
+
+impl<'a> WholeFrame<'a> {
+    /// Header and payload.
+    pub fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The payload alone.
+    pub fn payload(self) -> &'a [u8] {
+        &self.bytes[self.payload_at..]
+    }
+
+    /// Text, binary, continuation, or a control opcode.
+    pub fn opcode(self) -> u8 {
+        self.bytes[0] & 0x0f
+    }
+
+    /// Whether the message ends here.
+    pub fn is_final(self) -> bool {
+        self.bytes[0] & FIN != 0
+    }
+}
+
+/// The shared state of all readers of a reactor: the inflater, and the frame returned last.
+#[derive(Debug, Default)]
+pub struct FrameScratch {
+    pub(super) inflater: Inflater,
+    /// Room for a header, then the payload.
+    pub(super) frame: Vec<u8>,
+    start: usize,
+}
+
+impl FrameScratch {
+    /// Takes about 50 KB, and the frame returned last until [`rest`](Self::rest); up to 64 KiB of the frame's
+    /// memory are kept for the next frame.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ends the use of the frame returned last, and frees the memory of a large frame: the next frame may be
+    /// hours away.
+    pub fn rest(&mut self) {
+        if self.frame.capacity() > SCRATCH_BYTES_KEPT {
+            self.frame = Vec::new();
+        }
+    }
+
+    /// Empties the frame, except for the room for its header.
+    pub(super) fn begin(&mut self) {
+        self.rest();
+        self.frame.clear();
+        self.frame.extend_from_slice(&[0; HEADER_BYTES_MAX]);
+    }
+
+    /// Writes the header right before the payload.
+    pub(super) fn finish(&mut self, first_byte: u8) {
+        let payload_len = self.frame.len() - HEADER_BYTES_MAX;
+        let mut header = [0; HEADER_BYTES_MAX];
+        let header_len = encode::header(&mut header, first_byte, payload_len as u64);
+        self.start = HEADER_BYTES_MAX - header_len;
+        self.frame[self.start..HEADER_BYTES_MAX].copy_from_slice(&header[..header_len]);
+    }
+
+    pub(super) fn whole(&self) -> WholeFrame<'_> {
+        WholeFrame {
+            bytes: &self.frame[self.start..],
+            payload_at: HEADER_BYTES_MAX - self.start,
+        }
+    }
+}
+
+/// Appends `part` unmasked (§5.3); its first byte is at `offset` of the payload.
+pub(super) fn append_unmasked(out: &mut Vec<u8>, part: &[u8], mut mask: [u8; 4], offset: u32) {
+    mask.rotate_left((offset % 4) as usize);
+    let start = out.len();
+    out.extend_from_slice(part);
+    let [a, b, c, d] = mask;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (words, rest) = out[start..].as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask.into_iter().cycle()) {
+        *byte ^= mask;
+    }
+}
+
+/// The error for text that is not UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BadUtf8;
+
+/// A UTF-8 check for text in pieces: refuses ill-formed text at the byte, not at the end of the frame. Keeps the
+/// start of a character whose end has not arrived: at most three bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Utf8Check {
+    tail: [u8; 3],
+    tail_len: u8,
+}
+
+impl Utf8Check {
+    /// Checks the next piece.
+    pub(super) fn feed(&mut self, mut piece: &[u8]) -> Result<(), BadUtf8> {
+        while self.tail_len > 0 {
+            let Some((&next, rest)) = piece.split_first() else {
+                return Ok(());
+            };
+            let held = usize::from(self.tail_len);
+            let mut character = [0; 4];
+            character[..held].copy_from_slice(&self.tail[..held]);
+            character[held] = next;
+            self.tail_len = 0;
+            self.keep_tail(&character[..=held])?;
+            piece = rest;
+        }
+        self.keep_tail(piece)
+    }
+
+    /// Ends the text: no character may be open.
+    pub(super) fn end(&mut self) -> Result<(), BadUtf8> {
+        if std::mem::take(&mut self.tail_len) == 0 {
+            Ok(())
+        } else {
+            Err(BadUtf8)
+        }
+    }
+
+    fn keep_tail(&mut self, piece: &[u8]) -> Result<(), BadUtf8> {
+        let Err(error) = std::str::from_utf8(piece) else {
+            return Ok(());
+        };
+        if error.error_len().is_some() {
+            return Err(BadUtf8);
+        }
+        // An error without a length is an unexpected end: the prefix of a character.
+        let tail = &piece[error.valid_up_to()..];
+        self.tail[..tail.len()].copy_from_slice(tail);
+        self.tail_len = tail.len() as u8;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn in_pieces(text: &[u8], piece_len: usize) -> Result<(), BadUtf8> {
+        let mut check = Utf8Check::default();
+        text.chunks(piece_len)
+            .try_for_each(|piece| check.feed(piece))?;
+        check.end()
+    }
+
+    #[test]
+    fn an_ill_formed_byte_is_refused_at_once() {
+        let mut check = Utf8Check::default();
+        assert_eq!(check.feed(b"ok \xf4"), Ok(()));
+        assert_eq!(check.feed(b"\x90"), Err(BadUtf8));
+    }
+
+    #[test]
+    fn text_may_not_end_inside_a_character() {
+        assert_eq!(in_pieces(b"abc\xe2\x82", 2), Err(BadUtf8));
+        assert_eq!(in_pieces(b"abc\xe2\x82\xac", 1), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_are_judged_as_the_whole(
+            mut text in "\\PC{0,40}".prop_map(String::into_bytes),
+            change in any::<Option<(prop::sample::Index, u8)>>(),
+            piece_len in 1_usize..9,
+        ) {
+            if let (Some((at, byte)), false) = (change, text.is_empty()) {
+                let at = at.index(text.len());
+                text[at] = byte;
+            }
+            prop_assert_eq!(in_pieces(&text, piece_len).is_ok(), std::str::from_utf8(&text).is_ok());
+        }
+    }
+}
