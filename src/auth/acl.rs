@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::match_budget::{MatchBudget, OverBudget, Verdicts};
-use super::names::{NameError, NameSet, NameSyntax};
+use super::names::{NameError, NamePatterns, NameSyntax};
 use super::rights::{Rights, RightsCheck, Template, TemplateError, TokenNameLimits};
 use super::verify::{Identity, Refusal};
 use crate::wire::json::{JsonError, object_entries};
@@ -81,7 +81,7 @@ struct Role {
     /// As given, to be shown.
     names: Vec<String>,
     /// The names without places for claims.
-    set: NameSet,
+    set: NamePatterns,
     /// The names with places for claims.
     templates: Vec<Template>,
     /// All names, with a wildcard in each place for a claim.
@@ -175,14 +175,14 @@ impl Acl {
                 }
                 Some(template) => {
                     patterns.push(template.pattern());
-                    let sample = NameSet::new(self.syntax, &[template.sample()]);
+                    let sample = NamePatterns::new(self.syntax, &[template.sample()]);
                     sample.map_err(|(_, error)| wrong((name.clone(), error)))?;
                     templates.push(template);
                 }
             }
         }
         let table = Role {
-            set: NameSet::new(self.syntax, &plain).map_err(wrong)?,
+            set: NamePatterns::new(self.syntax, &plain).map_err(wrong)?,
             rank: self.roles.len(),
             names,
             patterns,
@@ -347,9 +347,7 @@ pub struct AclChanges {
 impl AclChanges {
     /// Whether both tables grant the same.
     pub fn is_empty(&self) -> bool {
-        [&self.added, &self.removed, &self.changed]
-            .iter()
-            .all(|roles| roles.is_empty())
+        *self == Self::default()
     }
 }
 
@@ -367,7 +365,7 @@ impl Role {
             return self.grants_pattern(name, budget);
         }
         budget.spend(name.len())?;
-        self.set.match_name(name, budget)
+        self.set.matches_within(name, budget)
     }
 
     fn grants_pattern(

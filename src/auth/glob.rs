@@ -159,12 +159,8 @@ impl Glob {
     }
 
     /// A name without wildcards, whatever the characters.
-    pub fn exact(name: &str) -> Self {
-        Self::exact_bytes(name.as_bytes())
-    }
-
-    fn exact_bytes(name: &[u8]) -> Self {
-        Self::of(name.iter().copied().map(Piece::Byte).collect())
+    pub fn exact(name: impl AsRef<[u8]>) -> Self {
+        Self::of(name.as_ref().iter().copied().map(Piece::Byte).collect())
     }
 
     fn of(pieces: Vec<Piece>) -> Self {
@@ -308,7 +304,7 @@ struct Together {
 
 impl Together {
     fn new(globs: &Globs) -> Self {
-        let exact: Vec<Glob> = globs.exact.iter().map(|n| Glob::exact_bytes(n)).collect();
+        let exact: Vec<Glob> = globs.exact.iter().map(Glob::exact).collect();
         let mut kinds = vec![Bytes::ALL];
         let mut split = Bytes::default();
         for piece in globs.wild.iter().chain(&exact).flat_map(|g| &g.pieces) {

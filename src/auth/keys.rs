@@ -1,10 +1,11 @@
-//! The keys for checking the signatures of tokens, and the choice of the key for a token.
+//! The keys for checking the signatures of tokens, the choice of the key for a token, and the keys in force.
 //!
 //! A key has a single algorithm, by the kind of the key. A token's header only chooses among
 //! keys of the named algorithm: a public key is never taken for an HMAC secret, and `none` names
 //! no key at all (RFC 8725 §3.1).
 
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
@@ -18,9 +19,8 @@ use pkcs1::RsaPublicKey;
 use pkcs1::der::asn1::UintRef;
 use pkcs1::der::{Decode, Encode};
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
-use subtle::ConstantTimeEq;
 
-use super::{Refusal, Token};
+use super::Refusal;
 use crate::wire::json::{JsonError, check_json};
 
 /// The most keys in a set.
@@ -340,22 +340,18 @@ fn from_jwk(jwk: &Value, number: usize) -> ReadKey {
         (Some("OKP"), Some("Ed25519")) => (Algorithm::EdDsa, "OKP"),
         _ => return Ok(None),
     };
-    // RFC 9864 gives EdDSA with this curve a name of its own.
-    let algorithms = [
-        algorithm.name(),
-        if kind == "OKP" {
-            "Ed25519"
-        } else {
-            algorithm.name()
-        },
-    ];
+    let algorithms: &[&str] = match algorithm {
+        // RFC 9864 gives EdDSA with this curve a name of its own.
+        Algorithm::EdDsa => &["EdDSA", "Ed25519"],
+        other => &[other.name()],
+    };
     let says_one_of = |name: &str, values: &[&str]| {
         let value = jwk
             .get(name)
             .map(|value| value.as_str().unwrap_or("no text"));
         value.is_none_or(|value| values.contains(&value))
     };
-    if !says_one_of("alg", &algorithms) || !says_one_of("use", &["sig"]) || !may_verify(jwk) {
+    if !says_one_of("alg", algorithms) || !says_one_of("use", &["sig"]) || !may_verify(jwk) {
         return Ok(None);
     }
     let broken = KeyError::Jwk { number, kind };
@@ -393,25 +389,76 @@ fn may_verify(jwk: &Value) -> bool {
     })
 }
 
-/// A key from the configuration that clients send unchanged (`GATEWAY_API_KEY`).
-#[derive(Clone)]
-pub struct ApiKey(String);
+/// The keys in force, replaceable while connections are judged. Copies share the keys.
+#[derive(Clone, Debug, Default)]
+pub struct KeyRing(Arc<RwLock<InForce>>);
 
-impl ApiKey {
-    /// Keeps the key; returns `None` for an empty key, which would admit nobody.
-    pub fn new(key: &str) -> Option<Self> {
-        (!key.is_empty()).then(|| Self(key.to_owned()))
-    }
-
-    /// Whether the token is the key, in a time that does not depend on the first difference.
-    pub(super) fn is(&self, token: &Token) -> bool {
-        self.0.as_bytes().ct_eq(token.expose().as_bytes()).into()
-    }
+#[derive(Debug, Default)]
+struct InForce {
+    keys: Arc<KeySet>,
+    newer: NewerKeys,
 }
 
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ApiKey(***)")
+/// Whether newer keys may come, for tokens with an unknown key id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NewerKeys {
+    /// The keys come only from settings and files.
+    #[default]
+    Never,
+    /// The keys were fetched a moment ago: a token with an unknown key id is refused.
+    Fetched,
+    /// A token with an unknown key id asks for newer keys.
+    OnDemand,
+    /// Newer keys are due: they are fetched, or the identity provider is away.
+    Due,
+}
+
+impl KeyRing {
+    /// Creates a ring with these keys.
+    pub fn new(keys: KeySet) -> Self {
+        let ring = Self::default();
+        ring.replace(keys);
+        ring
+    }
+
+    /// The current keys. The lock is held only to clone a pointer, and never while keys are made.
+    pub fn current(&self) -> Arc<KeySet> {
+        Arc::clone(&self.read().keys)
+    }
+
+    /// Replaces the keys; live connections stay.
+    pub fn replace(&self, keys: KeySet) {
+        self.write().keys = Arc::new(keys);
+    }
+
+    /// Whether newer keys may come.
+    pub fn newer(&self) -> NewerKeys {
+        self.read().newer
+    }
+
+    /// Sets whether newer keys may come.
+    pub fn set_newer(&self, newer: NewerKeys) {
+        self.write().newer = newer;
+    }
+
+    /// The refusal of a token that no key fits. Asks for newer keys, if that is possible.
+    pub(super) fn unknown_key(&self) -> Refusal {
+        match self.newer() {
+            NewerKeys::Never | NewerKeys::Fetched => Refusal::UnknownKey,
+            NewerKeys::OnDemand => {
+                self.set_newer(NewerKeys::Due);
+                Refusal::KeysDue
+            }
+            NewerKeys::Due => Refusal::KeysDue,
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, InForce> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, InForce> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

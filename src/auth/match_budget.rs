@@ -4,7 +4,10 @@
 //! Every client of a role asks for the same few patterns, and an answer depends only on the
 //! role's table, so answers are remembered.
 
-use super::remembered::Remembered;
+use std::collections::HashMap;
+use std::mem;
+
+use foldhash::quality::RandomState;
 
 /// The budget is used up, and the question is not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,63 @@ impl MatchBudget {
         let left = self.left.checked_sub(steps);
         self.left = left.unwrap_or(0);
         left.map(drop).ok_or(OverBudget)
+    }
+}
+
+type Half<V> = HashMap<Box<str>, (V, usize), RandomState>;
+
+/// Answers that are remembered for as long as somebody asks: values by their text, in two halves: when the newer half is full, the newer half replaces the older half,
+/// and values without a recent question are forgotten.
+#[derive(Clone, Debug)]
+pub struct Remembered<V> {
+    newer: Half<V>,
+    older: Half<V>,
+    /// The weight of the newer half.
+    weight: usize,
+    weight_max: usize,
+}
+
+impl<V> Remembered<V> {
+    /// Nothing yet; a half has at most half of this weight, or a single value.
+    pub fn new(weight_max: usize) -> Self {
+        Self {
+            newer: HashMap::default(),
+            older: HashMap::default(),
+            weight: 0,
+            weight_max,
+        }
+    }
+
+    /// The remembered value.
+    pub fn get(&mut self, text: &str) -> Option<&mut V> {
+        if let Some((text, (value, weight))) = self.older.remove_entry(text) {
+            self.insert(text, value, weight);
+        }
+        self.newer.get_mut(text).map(|(value, _)| value)
+    }
+
+    /// Remembers a value with its weight, in place of an earlier value.
+    pub fn put(&mut self, text: &str, value: V, weight: usize) {
+        let known = self.newer.remove_entry(text);
+        self.weight -= known.as_ref().map_or(0, |(_, (_, weight))| *weight);
+        let known = known.or_else(|| self.older.remove_entry(text));
+        let text = known.map_or_else(|| text.into(), |(text, _)| text);
+        self.insert(text, value, weight);
+    }
+
+    fn insert(&mut self, text: Box<str>, value: V, weight: usize) {
+        if self.weight + weight > self.weight_max / 2 {
+            self.older = mem::take(&mut self.newer);
+            self.weight = 0;
+        }
+        self.weight += weight;
+        self.newer.insert(text, (value, weight));
+    }
+
+    /// The weight of all values.
+    #[cfg(test)]
+    pub fn weight(&self) -> usize {
+        self.weight + self.older.values().map(|(_, weight)| weight).sum::<usize>()
     }
 }
 
@@ -108,5 +168,32 @@ mod tests {
         assert_eq!(verdicts.get(&long), None);
         verdicts.keep(&long[1..], true);
         assert_eq!(verdicts.get(&long[1..]), Some(true));
+    }
+
+    #[test]
+    fn a_value_that_grows_pushes_out_what_nobody_asks_for() {
+        let mut remembered = Remembered::new(100);
+        for n in 0..40 {
+            remembered.put(&n.to_string(), n, 1);
+        }
+        for weight in [10, 40, 50, 1_000, 5] {
+            remembered.put("7", weight, weight);
+            assert_eq!(remembered.get("7"), Some(&mut weight.clone()));
+            let counted = remembered.newer.values().map(|(_, weight)| weight);
+            assert_eq!(counted.sum::<usize>(), remembered.weight);
+            assert!(remembered.weight() <= 100.max(50 + weight));
+        }
+        assert_eq!(remembered.get("8"), None);
+        // Whatever the older half had is there until the next change of halves.
+        let mut remembered = Remembered::new(4);
+        for text in ["a", "b", "c"] {
+            remembered.put(text, (), 1);
+        }
+        assert!(remembered.get("a").is_some() && remembered.older.len() == 1);
+        remembered.put("b", (), 1);
+        assert_eq!(
+            (remembered.weight(), remembered.get("c")),
+            (3, Some(&mut ()))
+        );
     }
 }

@@ -67,9 +67,15 @@ impl NameSyntax {
     }
 }
 
-/// Names and patterns for comparison with a message's name.
+/// Names and patterns of the same bus.
 #[derive(Clone, Debug)]
-pub struct NamePatterns(NameSet);
+pub struct NamePatterns(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Redis(Globs),
+    Nats(Subjects),
+}
 
 impl NamePatterns {
     /// Reads names and patterns.
@@ -77,7 +83,21 @@ impl NamePatterns {
     /// # Errors
     /// The first text that is neither, and why.
     pub fn new(syntax: NameSyntax, names: &[String]) -> Result<Self, (String, NameError)> {
-        Ok(Self(NameSet::new(syntax, names)?))
+        match syntax {
+            NameSyntax::Redis => {
+                let glob = |name: &String| match glob::is_pattern(name) {
+                    true => Glob::parse(name).map_err(|error| (name.clone(), error.into())),
+                    false => Ok(Glob::exact(name)),
+                };
+                let globs = names.iter().map(glob).collect::<Result<Vec<_>, _>>()?;
+                Ok(Self(Kind::Redis(Globs::new(globs))))
+            }
+            NameSyntax::Nats => {
+                let subjects = Subjects::new(names);
+                let subjects = subjects.map_err(|(name, error)| (name, error.into()))?;
+                Ok(Self(Kind::Nats(subjects)))
+            }
+        }
     }
 
     /// Whether the name is in the list or matches a pattern.
@@ -86,66 +106,25 @@ impl NamePatterns {
         matches.unwrap_or(false)
     }
 
-    /// The same for the patterns of a client.
+    /// The same for the names and patterns of a client.
     ///
     /// # Errors
     /// The budget is used up.
     pub fn matches_within(&self, name: &str, budget: &mut MatchBudget) -> Result<bool, OverBudget> {
-        self.0.match_name(name, budget)
-    }
-}
-
-/// Names and patterns of the same bus.
-#[derive(Clone, Debug)]
-pub(super) enum NameSet {
-    Redis(Globs),
-    Nats(Subjects),
-}
-
-impl NameSet {
-    /// # Errors
-    /// The first text that is no name or pattern, and why.
-    pub(super) fn new(syntax: NameSyntax, names: &[String]) -> Result<Self, (String, NameError)> {
-        match syntax {
-            NameSyntax::Redis => {
-                let glob = |name: &String| match glob::is_pattern(name) {
-                    true => Glob::parse(name).map_err(|error| (name.clone(), error.into())),
-                    false => Ok(Glob::exact(name)),
-                };
-                let globs = names.iter().map(glob).collect::<Result<Vec<_>, _>>()?;
-                Ok(Self::Redis(Globs::new(globs)))
-            }
-            NameSyntax::Nats => {
-                let subjects = Subjects::new(names);
-                let subjects = subjects.map_err(|(name, error)| (name, error.into()))?;
-                Ok(Self::Nats(subjects))
-            }
+        match &self.0 {
+            Kind::Redis(globs) => globs.match_name(name, budget),
+            Kind::Nats(subjects) => subjects.match_name(name, budget),
         }
     }
 
     pub(super) fn match_everything(&self) -> bool {
-        match self {
-            Self::Redis(globs) => globs.match_everything(),
-            Self::Nats(subjects) => subjects.match_everything(),
+        match &self.0 {
+            Kind::Redis(globs) => globs.match_everything(),
+            Kind::Nats(subjects) => subjects.match_everything(),
         }
     }
 
-    /// Whether the name is in the set or matches a pattern.
-    ///
-    /// # Errors
-    /// The budget is used up.
-    pub(super) fn match_name(
-        &self,
-        name: &str,
-        budget: &mut MatchBudget,
-    ) -> Result<bool, OverBudget> {
-        match self {
-            Self::Redis(globs) => globs.match_name(name, budget),
-            Self::Nats(subjects) => subjects.match_name(name, budget),
-        }
-    }
-
-    /// Whether the set matches every name that the pattern matches. Returns false for a text that is no
+    /// Whether the list matches every name that the pattern matches. Returns false for a text that is no
     /// pattern.
     ///
     /// # Errors
@@ -155,12 +134,12 @@ impl NameSet {
         pattern: &str,
         budget: &mut MatchBudget,
     ) -> Result<bool, OverBudget> {
-        match self {
-            Self::Redis(globs) => match Glob::parse(pattern) {
+        match &self.0 {
+            Kind::Redis(globs) => match Glob::parse(pattern) {
                 Ok(asked) => globs.contain(&asked, budget),
                 Err(_) => Ok(false),
             },
-            Self::Nats(subjects) => match Subject::parse(pattern) {
+            Kind::Nats(subjects) => match Subject::parse(pattern) {
                 Ok(asked) => subjects.contain(&asked, budget),
                 Err(_) => Ok(false),
             },

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::glob::is_pattern;
 use super::match_budget::{MatchBudget, OverBudget};
-use super::names::{NameSet, NameSyntax};
+use super::names::{NamePatterns, NameSyntax};
 use super::verify::{Identity, Refusal};
 
 /// The longest claim in a name, bytes.
@@ -92,13 +92,10 @@ impl Template {
         Ok(Some(Self { pieces }))
     }
 
-    /// The name with `value` in each place.
-    ///
-    /// # Errors
-    /// The first error of `value`.
-    fn fill<E>(&self, value: impl Fn(&Piece) -> Result<String, E>) -> Result<String, E> {
+    /// The name with `value` in each place; `None` if a place has no value.
+    fn fill(&self, value: impl Fn(&Piece) -> Option<String>) -> Option<String> {
         let text = |piece: &Piece| match piece {
-            Piece::Text(text) => Ok(text.clone()),
+            Piece::Text(text) => Some(text.clone()),
             place => value(place),
         };
         self.pieces.iter().map(text).collect()
@@ -106,7 +103,7 @@ impl Template {
 
     /// The name with the same text in each place.
     fn filled_with(&self, text: &str) -> String {
-        let filled = self.fill(|_| Ok::<_, std::convert::Infallible>(text.to_owned()));
+        let filled = self.fill(|_| Some(text.to_owned()));
         filled.unwrap_or_default()
     }
 
@@ -190,7 +187,7 @@ struct Own {
 pub struct RightsCheck {
     rights: Rights,
     /// The client's own names; made for the first name that the role does not grant.
-    own: Option<NameSet>,
+    own: Option<NamePatterns>,
     /// The steps that the request may still take.
     pub(super) budget: MatchBudget,
 }
@@ -243,7 +240,7 @@ impl Rights {
             return Ok(Self::of_role(role));
         }
         let own = Own { claims, named };
-        NameSet::new(syntax, &own.names(templates)).map_err(|_| Refusal::Names)?;
+        NamePatterns::new(syntax, &own.names(templates)).map_err(|_| Refusal::Names)?;
         Ok(Self {
             role,
             own: Some(Arc::new(own)),
@@ -284,7 +281,7 @@ impl RightsCheck {
         };
         let set = match &mut self.own {
             Some(set) => set,
-            none => match NameSet::new(syntax, &own.names(templates)) {
+            none => match NamePatterns::new(syntax, &own.names(templates)) {
                 Ok(set) => none.insert(set),
                 Err(_) => return Ok(false),
             },
@@ -292,7 +289,7 @@ impl RightsCheck {
         self.budget.spend(name.len())?;
         match syntax.is_pattern(name) {
             true => set.contain(name, &mut self.budget),
-            false => set.match_name(name, &mut self.budget),
+            false => set.matches_within(name, &mut self.budget),
         }
     }
 }
@@ -302,9 +299,9 @@ impl Own {
     fn names(&self, templates: &[Template]) -> Vec<String> {
         let claim = |place: &Piece| {
             let found = self.claims.iter().find(|(known, _)| known == place);
-            found.map(|(_, claim)| claim.clone()).ok_or(())
+            found.map(|(_, claim)| claim.clone())
         };
-        let made = templates.iter().filter_map(|one| one.fill(claim).ok());
+        let made = templates.iter().filter_map(|one| one.fill(claim));
         made.chain(self.named.iter().cloned()).collect()
     }
 }

@@ -1,7 +1,8 @@
-//! The token of a client in its request, and the subprotocol to echo: never the token.
+//! The token of a client in its request, the API key, and the subprotocol to echo: never the token.
 
 use std::fmt;
 
+use subtle::ConstantTimeEq;
 use url::form_urlencoded;
 
 use crate::wire::head::RequestHead;
@@ -38,6 +39,28 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(***)")
+    }
+}
+
+/// A key from the configuration that clients send unchanged (`GATEWAY_API_KEY`).
+#[derive(Clone)]
+pub struct ApiKey(String);
+
+impl ApiKey {
+    /// Keeps the key; returns `None` for an empty key, which would admit nobody.
+    pub fn new(key: &str) -> Option<Self> {
+        (!key.is_empty()).then(|| Self(key.to_owned()))
+    }
+
+    /// Whether the token is the key, in a time that does not depend on the first difference.
+    pub(super) fn is(&self, token: &Token) -> bool {
+        self.0.as_bytes().ct_eq(token.expose().as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(***)")
     }
 }
 

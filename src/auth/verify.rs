@@ -10,10 +10,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
 
 use super::claims::{self, find};
-use super::keys::{Algorithm, ApiKey};
+use super::keys::{Algorithm, KeyRing, NewerKeys};
 use super::rights::CLAIM_BYTES_MAX;
-use super::ring::KeyRing;
-use super::{NewerKeys, Token};
+use super::token::{ApiKey, Token};
 use crate::wire::json::object_entries;
 
 /// The longest token. A request head holds twice as much at the most.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::auth::{Authenticator, KeyRing};
+use crate::auth::{ApiKey, Authenticator, Token};
 
 const JWKS: &str = include_str!("../../../tests/vectors/tokens/jwks.json");
 const RSA: &str = include_str!("../../../tests/vectors/tokens/rsa.pem");
@@ -342,4 +342,40 @@ fn an_api_key_is_compared_whole() {
         );
     }
     assert_eq!(format!("{key:?}"), "ApiKey(***)");
+}
+
+#[test]
+fn an_unknown_key_asks_once_for_newer_keys() {
+    let ring = KeyRing::default();
+    assert_eq!(ring.unknown_key(), Refusal::UnknownKey);
+    assert_eq!(ring.newer(), NewerKeys::Never);
+    ring.set_newer(NewerKeys::OnDemand);
+    assert_eq!(ring.unknown_key(), Refusal::KeysDue);
+    assert_eq!(ring.newer(), NewerKeys::Due);
+    assert_eq!(ring.unknown_key(), Refusal::KeysDue);
+    ring.set_newer(NewerKeys::Fetched);
+    assert_eq!(ring.unknown_key(), Refusal::UnknownKey);
+    assert_eq!(ring.newer(), NewerKeys::Fetched);
+}
+
+/// Only where newer keys may come, a client is asked to try again.
+#[test]
+fn a_token_with_an_unknown_key_waits_for_newer_keys() {
+    let authenticator = Authenticator::default();
+    // {"alg":"RS256","kid":"new"} and {}.
+    let token = Token::new("eyJhbGciOiJSUzI1NiIsImtpZCI6Im5ldyJ9.e30.AA");
+    let judged = || authenticator.identify(token.as_ref(), 0).map(drop);
+    assert_eq!(judged(), Err(Refusal::UnknownKey));
+    authenticator.keys.set_newer(NewerKeys::OnDemand);
+    // {"alg":"HS256"}: no key set has a secret.
+    let secret = Token::new("eyJhbGciOiJIUzI1NiJ9.e30.AA");
+    let secret = authenticator.identify(secret.as_ref(), 0).map(drop);
+    assert_eq!(secret, Err(Refusal::UnknownKey));
+    assert_eq!(authenticator.keys.newer(), NewerKeys::OnDemand);
+    assert_eq!(judged(), Err(Refusal::KeysDue));
+    assert_eq!(authenticator.keys.newer(), NewerKeys::Due);
+    for refusal in Refusal::ALL {
+        let later = refusal == Refusal::KeysDue;
+        assert_eq!(refusal.close_code(), if later { 1013 } else { 1008 });
+    }
 }
