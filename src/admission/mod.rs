@@ -9,11 +9,9 @@
 mod address_limits;
 mod client_address;
 mod fair_queue;
-mod peer;
 mod token_bucket;
 
 pub use address_limits::{AddressLimits, AddressPlace, AddressRefusal, Addresses, address_group};
-pub use client_address::{Network, NoNetwork, TrustedProxies};
+pub use client_address::{ClientAddr, Credentials, Network, NoNetwork, Peer, TrustedProxies};
 pub use fair_queue::FairQueue;
-pub use peer::{ClientAddr, Credentials, Peer};
 pub use token_bucket::TokenBucket;
