@@ -2,14 +2,12 @@
 //!
 //! | file | has |
 //! | --- | --- |
-//! | `owner` | the owner of unix sockets |
-//! | `socket_file` | the files of unix sockets |
+//! | `socket_file` | the files of unix sockets, and their owner |
 //! | `tls` | the server's certificates, and the TLS of one connection |
 //!
 //! Binds and connects, never accepts: the event loop accepts clients, the HTTP side accepts connections to
 //! the admin address. Gets settings only as values.
 
-mod owner;
 mod socket_file;
 pub mod tls;
 
@@ -22,8 +20,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-pub use self::owner::Owner;
-pub use self::socket_file::SocketFile;
+pub use self::socket_file::{Owner, SocketFile};
 
 /// The longest path of a unix socket, bytes: the size of the path in `sockaddr_un`, less the NUL (unix(7)).
 pub const PATH_BYTES_MAX: usize = 107;

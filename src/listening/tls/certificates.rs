@@ -2,6 +2,7 @@
 //! (SNI, RFC 6066 §3).
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -75,17 +76,11 @@ impl ServerTlsFiles {
 /// Why clients cannot be served with these files.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
-    /// The chain cannot be read.
-    #[error("cannot read the certificates of {file}: {reason}")]
-    Chain {
-        /// The file.
-        file: String,
-        /// The error of the file.
-        reason: String,
-    },
-    /// The key cannot be read.
-    #[error("cannot read the key of {file}: {reason}")]
-    Key {
+    /// A file cannot be read.
+    #[error("cannot read {what} of {file}: {reason}")]
+    File {
+        /// The content: the certificates, the key, or the authorities of clients.
+        what: &'static str,
         /// The file.
         file: String,
         /// The error of the file.
@@ -99,17 +94,21 @@ pub enum CertificateError {
         /// The file of the chain.
         chain: String,
     },
-    /// The authorities of clients cannot be read.
-    #[error("cannot read the authorities of {file}: {reason}")]
-    ClientCa {
-        /// The file.
-        file: String,
-        /// The error of the file.
-        reason: String,
-    },
     /// The library refuses the settings.
     #[error("TLS cannot be used: {0}")]
     Library(String),
+}
+
+impl CertificateError {
+    /// Of the `what` in a file, for the error of the file.
+    fn of(what: &'static str, file: &Path) -> impl Fn(String) -> Self {
+        let file = file.display().to_string();
+        move |reason| Self::File {
+            what,
+            file: file.clone(),
+            reason,
+        }
+    }
 }
 
 /// Facts of a certificate.
@@ -152,25 +151,19 @@ impl ServerTls {
     ) -> Result<Self, CertificateError> {
         let provider = provider();
         let read = |files| Certificate::read(files, &provider);
-        let all: Vec<Certificate> = files
-            .certificates
-            .iter()
-            .map(read)
-            .collect::<Result<_, _>>()?;
+        let all = files.certificates.iter().map(read);
+        let all = all.collect::<Result<Vec<Certificate>, _>>()?;
         let facts = all.iter().map(|one| one.facts.clone()).collect();
-        let paths = files.paths();
-        let content = paths
-            .iter()
-            .map(|path| std::fs::read(path).unwrap_or_default());
+        let paths = files.paths().into_iter();
+        let content = paths.map(|path| std::fs::read(path).unwrap_or_default());
         let content = content.collect();
         let versions: &[&SupportedProtocolVersion] = match files.oldest {
             OldestVersion::Tls12 => &[&version::TLS13, &version::TLS12],
             OldestVersion::Tls13 => &[&version::TLS13],
         };
-        let library = |error: rustls::Error| CertificateError::Library(error.to_string());
         let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)
-            .map_err(library)?;
+            .map_err(|error| CertificateError::Library(error.to_string()))?;
         let config = match &files.client_ca {
             None => config.with_no_client_auth(),
             Some(file) => {
@@ -206,12 +199,9 @@ impl ServerTls {
 }
 
 fn authorities(file: &Path) -> Result<RootCertStore, CertificateError> {
-    let failed = |reason: String| CertificateError::ClientCa {
-        file: file.display().to_string(),
-        reason,
-    };
+    let failed = CertificateError::of("the authorities", file);
     let mut roots = RootCertStore::empty();
-    let (taken, _) = roots.add_parsable_certificates(certificates(file).map_err(failed)?);
+    let (taken, _) = roots.add_parsable_certificates(certificates(file).map_err(&failed)?);
     match taken {
         0 => Err(failed("it has no certificate of an authority".to_owned())),
         _ => Ok(roots),
@@ -226,20 +216,10 @@ struct Certificate {
 
 impl Certificate {
     fn read(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Self, CertificateError> {
-        let file = files.chain.display().to_string();
-        let bad_chain = |reason: String| CertificateError::Chain {
-            file: file.clone(),
-            reason,
-        };
-        let bad_key = |reason: String| CertificateError::Key {
-            file: files.key.display().to_string(),
-            reason,
-        };
-        let chain = certificates(&files.chain).map_err(bad_chain)?;
-        let first = chain
-            .first()
-            .ok_or_else(|| bad_chain("it has none".to_owned()))?;
-        let facts = CertificateFacts::of(&files.chain, first, &chain).map_err(bad_chain)?;
+        let bad_chain = CertificateError::of("the certificates", &files.chain);
+        let bad_key = CertificateError::of("the key", &files.key);
+        let chain = certificates(&files.chain).map_err(&bad_chain)?;
+        let facts = CertificateFacts::of(&files.chain, &chain).map_err(&bad_chain)?;
         let key = PrivateKeyDer::from_pem_file(&files.key);
         let key = key.map_err(|error| bad_key(error.to_string()))?;
         let signing = provider.key_provider.load_private_key(key);
@@ -250,7 +230,7 @@ impl Certificate {
         if key.keys_match() == Err(other_key) {
             return Err(CertificateError::OtherKey {
                 key: files.key.display().to_string(),
-                chain: file,
+                chain: files.chain.display().to_string(),
             });
         }
         let key = Arc::new(key);
@@ -259,30 +239,25 @@ impl Certificate {
 }
 
 impl CertificateFacts {
-    fn of(
-        file: &Path,
-        first: &CertificateDer<'_>,
-        chain: &[CertificateDer<'_>],
-    ) -> Result<Self, String> {
-        let parse = |der: &CertificateDer<'_>| {
-            let parsed = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
-            Ok::<_, String>((
-                parsed.1.issuer().as_raw().to_vec(),
-                parsed.1.subject().as_raw().to_vec(),
-            ))
-        };
-        let names: Vec<_> = chain.iter().map(parse).collect::<Result<_, _>>()?;
-        let is_in_order = names.windows(2).all(|pair| pair[0].0 == pair[1].1);
-        let (_, parsed) = X509Certificate::from_der(first).map_err(|error| error.to_string())?;
-        let validity = parsed.validity();
+    fn of(file: &Path, chain: &[CertificateDer<'_>]) -> Result<Self, String> {
+        let parsed = chain
+            .iter()
+            .map(|der| X509Certificate::from_der(der).map(|(_, parsed)| parsed));
+        let parsed = parsed.collect::<Result<Vec<_>, _>>();
+        let parsed = parsed.map_err(|error| error.to_string())?;
+        let first = parsed.first().ok_or("it has none")?;
+        let is_in_order = parsed
+            .windows(2)
+            .all(|pair| pair[0].issuer().as_raw() == pair[1].subject().as_raw());
+        let validity = first.validity();
         Ok(Self {
             file: file.to_owned(),
-            names: server_names(&parsed),
+            names: server_names(first),
             begins_unix_s: validity.not_before.timestamp(),
             ends_unix_s: validity.not_after.timestamp(),
             is_in_order,
             is_rsa: matches!(
-                parsed.public_key().parsed(),
+                first.public_key().parsed(),
                 Ok(x509_parser::public_key::PublicKey::RSA(_))
             ),
         })
@@ -297,14 +272,11 @@ fn server_names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let names = names.value.general_names.iter();
     let name = |name: &GeneralName<'_>| match name {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-        GeneralName::IPAddress(bytes) => match bytes.len() {
-            4 => <[u8; 4]>::try_from(*bytes)
-                .ok()
-                .map(|ip| std::net::IpAddr::from(ip).to_string()),
-            _ => <[u8; 16]>::try_from(*bytes)
-                .ok()
-                .map(|ip| std::net::IpAddr::from(ip).to_string()),
-        },
+        GeneralName::IPAddress(bytes) => {
+            let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            let ip = v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
+            ip.ok().map(|ip| ip.to_string())
+        }
         _ => None,
     };
     names.filter_map(name).collect()

@@ -1,5 +1,6 @@
 //! The client side of a process that connects to itself: `weirgate health`, and `--check --connect`.
 
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
+use super::HeldBytes;
 use super::certificates::{CertificateFacts, ServerTls};
-use super::held::HeldBytes;
 use super::session::TlsSession;
 use crate::base::tls_roots::{certificates, provider};
 
@@ -54,15 +55,14 @@ pub fn greet_itself(
     let name = name.map_or("localhost", String::as_str).replace('*', "any");
     let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
     let library = |error: Error| error.to_string();
+    let in_memory = |error: io::Error| error.to_string();
     let mut client = ClientConnection::new(config, name).map_err(library)?;
     let held = HeldBytes::new(usize::MAX);
     let mut server = TlsSession::new(Arc::clone(&tls.config), &held).map_err(library)?;
     while client.is_handshaking() {
         let mut to_server = Vec::new();
         while client.wants_write() {
-            client
-                .write_tls(&mut to_server)
-                .map_err(|error| error.to_string())?;
+            client.write_tls(&mut to_server).map_err(in_memory)?;
         }
         let opened = server.open(&mut to_server, &mut []);
         let mut to_client = Vec::new();
@@ -72,12 +72,10 @@ pub fn greet_itself(
         });
         let mut unread = &to_client[..];
         while !unread.is_empty() {
-            client
-                .read_tls(&mut unread)
-                .map_err(|error| error.to_string())?;
+            client.read_tls(&mut unread).map_err(in_memory)?;
             client.process_new_packets().map_err(library)?;
         }
-        opened.map_err(|error| error.to_string())?;
+        opened.map_err(in_memory)?;
     }
     // The server's last word on the client's certificate comes later: this client shows none.
     Ok(server.version())

@@ -15,7 +15,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 
 use super::certificates::client_name;
-use super::held::{HeldBytes, Holder, Share};
+use super::{HeldBytes, Holder, Share};
 
 /// The most plain bytes in a record (RFC 8446 §5.1).
 pub const RECORD_BYTES_MAX: usize = 16 * 1024;
