@@ -2,13 +2,12 @@
 //! separate thread.
 
 use std::error::Error;
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -148,65 +147,9 @@ impl Body for RequestBody {
     }
 }
 
-/// The body of an answer: whole, or in pieces. If a piece fails, the connection ends without the end of the
-/// body, so that no client takes a part for the whole.
-pub struct AnswerBody(Kind);
-
-enum Kind {
-    Whole(Full<Bytes>),
-    Pieces(Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>),
-}
-
-impl AnswerBody {
-    /// A body with all bytes at once.
-    pub fn whole(bytes: impl Into<Bytes>) -> Self {
-        Self(Kind::Whole(Full::new(bytes.into())))
-    }
-
-    /// A body of pieces, each polled when there is room.
-    pub fn pieces(body: impl Body<Data = Bytes, Error = BoxError> + 'static) -> Self {
-        Self(Kind::Pieces(Box::pin(body)))
-    }
-}
-
-impl fmt::Debug for AnswerBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("AnswerBody")
-            .field(&self.size_hint())
-            .finish()
-    }
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.0 {
-            Kind::Whole(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
-            Kind::Pieces(body) => body.as_mut().poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.0 {
-            Kind::Whole(body) => body.is_end_stream(),
-            Kind::Pieces(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.0 {
-            Kind::Whole(body) => body.size_hint(),
-            Kind::Pieces(body) => body.size_hint(),
-        }
-    }
-}
+/// The body of an answer: whole, or in pieces, each polled when there is room. If a piece fails, the connection
+/// ends without the end of the body, so that no client takes a part for the whole.
+pub type AnswerBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>;
 
 /// Work on fewer bytes runs at once: about 1 ms.
 const HERE_BYTES_MAX: usize = 256 * 1024;
@@ -238,6 +181,7 @@ pub async fn aside<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::Full;
     use hyper::HeaderMap;
     use tokio::runtime;
 

@@ -6,7 +6,6 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,12 +21,12 @@ use tracing::debug;
 
 use super::body::{AnswerBody, BoxError, Progress, RequestBody};
 use super::client_stream::ClientStream;
-use super::gate::{Client, Gate, HeadLimits, SharedGate, Stop};
+use super::gate::{Client, Gate, HeadLimits, Stop};
 use super::handover::{
     ConnectionClock, FirstHead, Handover, HttpSettings, ReadAhead, WayBack, Work,
 };
-use super::service::{Found, Service};
-use super::site::{Handler, LateAnswer, Later, RequestParts};
+use super::service::Found;
+use super::site::{Handler, LateAnswer, RequestParts, Site};
 use crate::admission::Peer;
 use crate::wire::response;
 
@@ -36,14 +35,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The state of all connections.
 pub(super) struct Server {
-    service: Service,
+    site: Site,
     ahead: ReadAhead,
     settings: HttpSettings,
     protocol: http1::Builder,
 }
 
 impl Server {
-    pub(super) fn new(service: Service, settings: HttpSettings) -> Self {
+    pub(super) fn new(site: Site, settings: HttpSettings) -> Self {
         let mut protocol = http1::Builder::new();
         protocol
             // The connection clock distinguishes a slow head from an idle connection; hyper's timeout does
@@ -55,7 +54,7 @@ impl Server {
             // A client may end its half after the request.
             .half_close(true);
         Self {
-            service,
+            site,
             ahead: ReadAhead::default(),
             settings,
             protocol,
@@ -114,15 +113,8 @@ pub(super) async fn serve(
     };
     // The reactor has read bytes of a head, and decided to have the head served here.
     let decided = !read.is_empty();
-    let gate = Gate::new(
-        stream,
-        read,
-        decided,
-        limits,
-        Rc::clone(&clock),
-        server.ahead.connection(),
-    );
-    let gate = SharedGate::new(gate);
+    let ahead = server.ahead.connection();
+    let gate = Gate::new(stream, read, decided, limits, Rc::clone(&clock), ahead);
     let requests = Requests {
         server: Rc::clone(&server),
         clock: Rc::clone(&clock),
@@ -135,10 +127,9 @@ pub(super) async fn serve(
     let end = run(&mut http, &gate, &clock, &mut stopping).await;
     // Also drops the work of a handler, and hyper's hold of the gate.
     drop(http);
-    let Some(gate) = gate.into_inner() else {
+    let Some((stream, stop)) = gate.into_parts() else {
         return;
     };
-    let (stream, stop) = gate.into_parts();
     match (end, stop) {
         (End::Done, Some(Stop::Upgrade(read))) => match back {
             Some(back) => {
@@ -178,8 +169,8 @@ fn refusal(status: u16, detail: &str) -> Vec<u8> {
 }
 
 async fn run(
-    http: &mut http1::Connection<TokioIo<SharedGate>, Requests>,
-    gate: &SharedGate,
+    http: &mut http1::Connection<TokioIo<Gate>, Requests>,
+    gate: &Gate,
     clock: &ConnectionClock,
     stopping: &mut watch::Receiver<bool>,
 ) -> End {
@@ -261,94 +252,53 @@ struct Requests {
 impl service::Service<Request<Incoming>> for Requests {
     type Response = Response<Outgoing>;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Outgoing>, Infallible>>>>;
 
-    fn call(&self, request: Request<Incoming>) -> Answering {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (head, body) = request.into_parts();
+        let body = RequestBody::new(body);
+        let (asked, body_read) = (head.headers.clone(), body.progress());
         let parts = RequestParts {
             head,
             peer: self.peer,
             is_tls: self.is_tls,
         };
-        let server = Rc::clone(&self.server);
-        let answer = match server.service.find(&parts) {
-            Found::Answer(answer) => answer,
-            Found::Handler(Handler::Ready(answer)) => answer(&parts),
-            Found::Handler(Handler::Later(answer)) => {
-                let work = Work::begin(&self.clock);
-                let asked = parts.head.headers.clone();
-                let body = RequestBody::new(body);
-                let body_read = body.progress();
-                let later = answer(parts, body);
-                return Answering::Later {
-                    later,
-                    work: Some(work),
-                    finish: Finish {
-                        server,
-                        asked,
-                        body_read,
-                    },
-                };
-            }
-        };
-        let finish = Finish {
-            body_read: RequestBody::new(body).progress(),
-            asked: parts.head.headers,
-            server,
-        };
-        Answering::Ready(Some(finish.response(answer.into(), None)))
+        let (server, clock) = (Rc::clone(&self.server), Rc::clone(&self.clock));
+        Box::pin(async move {
+            let (answer, work) = match server.site.find(&parts) {
+                Found::Answer(answer) => (answer.into(), None),
+                Found::Handler(Handler::Ready(answer)) => (answer(&parts).into(), None),
+                Found::Handler(Handler::Later(answer)) => {
+                    let work = Work::begin(&clock);
+                    (answer(parts, body).await, Some(work))
+                }
+            };
+            Ok(server.response(&asked, &body_read, answer, work))
+        })
     }
 }
 
-/// An answer now or later.
-enum Answering {
-    /// `None` after the answer was taken.
-    Ready(Option<Response<Outgoing>>),
-    Later {
-        later: Later,
+impl Server {
+    /// Converts an answer for hyper. `asked` is the request's headers.
+    fn response(
+        &self,
+        asked: &HeaderMap,
+        body_read: &Progress,
+        answer: LateAnswer,
         work: Option<Work>,
-        finish: Finish,
-    },
-}
-
-impl Future for Answering {
-    type Output = Result<Response<Outgoing>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut *self {
-            // hyper does not poll again.
-            Self::Ready(answer) => answer.take().map_or(Poll::Pending, |a| Poll::Ready(Ok(a))),
-            Self::Later {
-                later,
-                work,
-                finish,
-            } => {
-                let answer = later.as_mut().poll(cx);
-                answer.map(|answer| Ok(finish.response(answer, work.take())))
-            }
-        }
-    }
-}
-
-/// Converts an answer for hyper.
-struct Finish {
-    server: Rc<Server>,
-    asked: HeaderMap,
-    body_read: Arc<Progress>,
-}
-
-impl Finish {
-    fn response(&self, answer: LateAnswer, work: Option<Work>) -> Response<Outgoing> {
-        let mut response = Response::new(Outgoing::new(answer.body, work));
+    ) -> Response<Outgoing> {
+        let mut response = Response::new(Outgoing {
+            body: answer.body,
+            _work: work,
+        });
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers;
         let headers = response.headers_mut();
-        let service = &self.server.service;
         match answer.is_passed_on {
-            true => service.mark_passed_on(&self.asked, headers),
-            false => service.mark(&self.asked, headers),
+            true => self.site.mark_passed_on(asked, headers),
+            false => self.site.mark(asked, headers),
         }
-        if !self.body_read.has_ended() {
+        if !body_read.has_ended() {
             // The body was not read to its end, and will not be.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -363,12 +313,6 @@ struct Outgoing {
     _work: Option<Work>,
 }
 
-impl Outgoing {
-    fn new(body: AnswerBody, work: Option<Work>) -> Self {
-        Self { body, _work: work }
-    }
-}
-
 impl Body for Outgoing {
     type Data = Bytes;
     type Error = BoxError;
@@ -377,7 +321,7 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        self.body.as_mut().poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {

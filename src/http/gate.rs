@@ -63,9 +63,13 @@ enum Next {
     Stopped(Stop),
 }
 
-/// A client's socket as hyper sees it: one request at a time, then the end of the connection.
+/// A client's socket as hyper sees it: one request at a time, then the end of the connection. Has two holders:
+/// hyper reads and writes, the connection watches for the client's end.
+#[derive(Clone, Debug)]
+pub(super) struct Gate(Rc<RefCell<State>>);
+
 #[derive(Debug)]
-pub(super) struct Gate {
+struct State {
     stream: ClientStream,
     clock: Rc<ConnectionClock>,
     limits: HeadLimits,
@@ -91,7 +95,7 @@ impl Gate {
         clock: Rc<ConnectionClock>,
         ahead: Ahead,
     ) -> Self {
-        Self {
+        Self(Rc::new(RefCell::new(State {
             stream,
             clock,
             limits,
@@ -101,20 +105,28 @@ impl Gate {
             next: Next::Head(HeadScanner::default()),
             ahead,
             decided,
-        }
+        })))
     }
 
-    /// Returns the socket, and why the gate stopped; `None` if hyper ended the connection.
-    pub(super) fn into_parts(self) -> (ClientStream, Option<Stop>) {
-        match self.next {
-            Next::Stopped(stop) => (self.stream, Some(stop)),
-            Next::Head(_) | Next::Body(_) => (self.stream, None),
+    /// Returns the socket, and why the gate stopped, if this is the last holder. The second is `None` if hyper
+    /// ended the connection.
+    pub(super) fn into_parts(self) -> Option<(ClientStream, Option<Stop>)> {
+        let State { stream, next, .. } = Rc::into_inner(self.0)?.into_inner();
+        match next {
+            Next::Stopped(stop) => Some((stream, Some(stop))),
+            Next::Head(_) | Next::Body(_) => Some((stream, None)),
         }
     }
 
     /// Checks whether the client has ended its half, or the connection is broken. Reads no byte of a body,
     /// because only the handler asks for body bytes.
-    pub(super) fn look_for_client(&mut self, cx: &mut Context<'_>) -> Client {
+    pub(super) fn look_for_client(&self, cx: &mut Context<'_>) -> Client {
+        self.0.borrow_mut().look_for_client(cx)
+    }
+}
+
+impl State {
+    fn look_for_client(&mut self, cx: &mut Context<'_>) -> Client {
         let is_whole = !matches!(self.next, Next::Body(_));
         let read = match self.next {
             Next::Head(_) => self.poll_read_ahead(cx),
@@ -294,11 +306,11 @@ fn verdict(head: &[u8], limits: HeadLimits) -> Result<Verdict, HeadError> {
 
 impl AsyncRead for Gate {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let gate = &mut *self;
+        let gate = &mut *self.0.borrow_mut();
         loop {
             if gate.given < gate.passed {
                 let waiting = &gate.read[gate.given..gate.passed];
@@ -324,79 +336,14 @@ impl AsyncRead for Gate {
 
 impl AsyncWrite for Gate {
     fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.clock.wrote(outcome.is_pending());
-        outcome
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.clock.wrote(outcome.is_pending());
-        outcome
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // For hyper the connection ends; for the client the connection continues.
-        if matches!(self.next, Next::Stopped(_)) {
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// A gate with two holders: hyper reads and writes, the connection watches for the client's end.
-#[derive(Clone, Debug)]
-pub(super) struct SharedGate(Rc<RefCell<Gate>>);
-
-impl SharedGate {
-    pub(super) fn new(gate: Gate) -> Self {
-        Self(Rc::new(RefCell::new(gate)))
-    }
-
-    /// Same as [`Gate::look_for_client`].
-    pub(super) fn look_for_client(&self, cx: &mut Context<'_>) -> Client {
-        self.0.borrow_mut().look_for_client(cx)
-    }
-
-    /// Returns the gate if this is the last holder.
-    pub(super) fn into_inner(self) -> Option<Gate> {
-        Rc::into_inner(self.0).map(RefCell::into_inner)
-    }
-}
-
-impl AsyncRead for SharedGate {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for SharedGate {
-    fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
+        let gate = &mut *self.0.borrow_mut();
+        let outcome = Pin::new(&mut gate.stream).poll_write(cx, buf);
+        gate.clock.wrote(outcome.is_pending());
+        outcome
     }
 
     fn poll_write_vectored(
@@ -404,18 +351,26 @@ impl AsyncWrite for SharedGate {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, bufs)
+        let gate = &mut *self.0.borrow_mut();
+        let outcome = Pin::new(&mut gate.stream).poll_write_vectored(cx, bufs);
+        gate.clock.wrote(outcome.is_pending());
+        outcome
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.borrow().is_write_vectored()
+        self.0.borrow().stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
+        Pin::new(&mut self.0.borrow_mut().stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
+        let gate = &mut *self.0.borrow_mut();
+        // For hyper the connection ends; for the client the connection continues.
+        if matches!(gate.next, Next::Stopped(_)) {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut gate.stream).poll_shutdown(cx)
     }
 }

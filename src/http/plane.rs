@@ -16,7 +16,6 @@ use tokio::time::timeout;
 use super::admin::{self, Admin};
 use super::connection::{self, Server};
 use super::handover::{Handover, HttpSettings, WayBack};
-use super::service::Service;
 use super::site::{Site, TakeOver};
 
 enum Job {
@@ -110,7 +109,7 @@ fn run(
 ) {
     let nobody: TakeOver = Arc::new(|handover, _| Some(handover));
     let take_over = site.take_over.clone().unwrap_or(nobody);
-    let server = |site| Rc::new(Server::new(Service::new(site), settings.clone()));
+    let server = |site| Rc::new(Server::new(site, settings.clone()));
     let admin = admin.map(|admin| {
         let (listener, site) = admin.into_parts();
         (listener, server(site))

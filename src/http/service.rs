@@ -6,19 +6,10 @@ use hyper::{Method, StatusCode};
 
 use super::site::{Answer, Handler, RequestParts, Site};
 
-/// Answers the requests of a site.
-pub(super) struct Service {
-    site: Site,
-}
-
-impl Service {
-    pub(super) fn new(site: Site) -> Self {
-        Self { site }
-    }
-
+impl Site {
     /// Finds the answer or the handler of a request.
     pub(super) fn find(&self, request: &RequestParts) -> Found<'_> {
-        match self.site.cors.answer(request) {
+        match self.cors.answer(request) {
             Some(answer) => Found::Answer(answer),
             None => self.route(request),
         }
@@ -27,7 +18,7 @@ impl Service {
     fn route(&self, request: &RequestParts) -> Found<'_> {
         let method = &request.head.method;
         let path = request.path();
-        let on_path = || self.site.routes.iter().filter(|route| route.is_on(path));
+        let on_path = || self.routes.iter().filter(|route| route.is_on(path));
         let takes = |method| on_path().find(|route| route.takes(method));
         let for_get = || takes(&Method::GET).filter(|_| *method == Method::HEAD);
         if let Some(route) = takes(method).or_else(for_get) {
@@ -37,11 +28,11 @@ impl Service {
         if !methods.is_empty() {
             return Found::Answer(method_not_allowed(&methods));
         }
-        let front = self.site.front.as_ref();
+        let front = self.front.as_ref();
         if let Some(page) = front.and_then(|front| front.answer(request)) {
             return Found::Answer(page);
         }
-        match &self.site.fallback {
+        match &self.fallback {
             Some(fallback) => Found::Handler(fallback),
             None => Found::Answer(Answer::detail(StatusCode::NOT_FOUND, "Not Found")),
         }
@@ -49,7 +40,7 @@ impl Service {
 
     /// Adds the headers of every answer. `asked` is the request's headers.
     pub(super) fn mark(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
-        self.site.cors.mark(asked, answer);
+        self.cors.mark(asked, answer);
         let nosniff = HeaderValue::from_static("nosniff");
         answer.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     }
@@ -57,12 +48,12 @@ impl Service {
     /// Adds CORS headers to a service's answer, unless the service has set its own.
     pub(super) fn mark_passed_on(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
         if !answer.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
-            self.site.cors.mark(asked, answer);
+            self.cors.mark(asked, answer);
         }
     }
 }
 
-/// The result of [`Service::find`].
+/// The result of [`Site::find`].
 pub(super) enum Found<'a> {
     Handler(&'a Handler),
     Answer(Answer),
@@ -92,20 +83,17 @@ mod tests {
     fn ask(site: Site, request: hyper::http::request::Builder) -> Answer {
         let (head, ()) = request.body(()).unwrap().into_parts();
         let peer = Peer::Unix(None);
-        let (service, parts) = (
-            Service::new(site),
-            RequestParts {
-                head,
-                peer,
-                is_tls: false,
-            },
-        );
-        let mut answer = match service.find(&parts) {
+        let parts = RequestParts {
+            head,
+            peer,
+            is_tls: false,
+        };
+        let mut answer = match site.find(&parts) {
             Found::Answer(answer) => answer,
             Found::Handler(Handler::Ready(answer)) => answer(&parts),
             Found::Handler(Handler::Later(_)) => Answer::empty(StatusCode::ACCEPTED),
         };
-        service.mark(&parts.head.headers, &mut answer.headers);
+        site.mark(&parts.head.headers, &mut answer.headers);
         answer
     }
 

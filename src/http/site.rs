@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::header::{
     self, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -14,7 +15,7 @@ use hyper::header::{
 use hyper::http::request;
 use hyper::{Method, StatusCode};
 
-use super::body::{AnswerBody, RequestBody};
+use super::body::{AnswerBody, BoxError, RequestBody};
 use super::front::FrontPage;
 use super::handover::{Handover, WayBack};
 use crate::admission::Peer;
@@ -322,7 +323,6 @@ impl Answer {
 }
 
 /// An answer with a body that may come in pieces.
-#[derive(Debug)]
 pub struct LateAnswer {
     /// The status.
     pub status: StatusCode,
@@ -340,7 +340,7 @@ impl From<Answer> for LateAnswer {
         Self {
             status: answer.status,
             headers: answer.headers,
-            body: AnswerBody::whole(answer.body),
+            body: Box::pin(Full::new(answer.body).map_err(BoxError::from)),
             is_passed_on: false,
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::fixture::{Client, Fixture, get};
 use weirgate::http::{
-    ANY_METHOD, Answer, AnswerBody, Handler, HeaderMap, HttpSettings, LateAnswer, ReadBodyError,
+    ANY_METHOD, Answer, BoxError, Handler, HeaderMap, HttpSettings, LateAnswer, ReadBodyError,
     Route, StatusCode,
 };
 
@@ -30,7 +30,7 @@ pub(crate) fn routes() -> Vec<Route> {
                 LateAnswer {
                     status: StatusCode::OK,
                     headers: HeaderMap::new(),
-                    body: AnswerBody::pieces(body.map_err(Into::into)),
+                    body: Box::pin(body.map_err(BoxError::from)),
                     is_passed_on: false,
                 }
             }),

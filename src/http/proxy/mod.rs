@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use self::body::{Held, ToClient, ToService};
 use self::exchange::{Exchange, Outcome, ServiceStats, Watch};
 use self::shares::{Share, Shares};
-use super::body::{AnswerBody, Progress, RequestBody};
+use super::body::{Progress, RequestBody};
 use super::services::{Ended, Failure, FailureReason, Place, Policy, Pool, Service, Upstream};
 use super::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
 use crate::admission::{ClientAddr, TrustedProxies};
@@ -217,7 +217,7 @@ impl Shared {
         LateAnswer {
             status: head.status,
             headers: head.headers,
-            body: AnswerBody::pieces(body),
+            body: Box::pin(body),
             is_passed_on: true,
         }
     }
