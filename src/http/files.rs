@@ -1,5 +1,6 @@
 //! Files inside the binary, plain and compressed with gzip once at the start, each form with an entity tag:
-//! browsers ask each time, and usually get a 304.
+//! browsers ask each time, and usually get a 304. Browser clients are among the files: each client is a single file,
+//! joined at the start from the modules of `clients/js`, and a file with the types.
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,7 +10,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::StatusCode;
 use hyper::body::Bytes;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderValue};
 
 use super::site::{Answer, RequestParts, Route};
 
@@ -20,43 +21,26 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// The type for declarations, which people and compilers read, but no browser runs.
-const TYPES: &str = "text/plain; charset=utf-8";
-
 /// A file.
 #[derive(Clone, Debug)]
 pub(super) struct File {
     pub(super) path: &'static str,
-    pub(super) content_type: &'static str,
     pub(super) text: Cow<'static, str>,
 }
 
 impl File {
-    pub(super) const fn html(path: &'static str, text: &'static str) -> Self {
-        Self::new(path, "text/html; charset=utf-8", Cow::Borrowed(text))
+    pub(super) const fn new(path: &'static str, text: &'static str) -> Self {
+        let text = Cow::Borrowed(text);
+        Self { path, text }
     }
 
-    pub(super) const fn css(path: &'static str, text: &'static str) -> Self {
-        Self::new(path, "text/css; charset=utf-8", Cow::Borrowed(text))
-    }
-
-    pub(super) const fn script(path: &'static str, text: &'static str) -> Self {
-        Self::joined_script(path, Cow::Borrowed(text))
-    }
-
-    pub(super) const fn joined_script(path: &'static str, text: Cow<'static, str>) -> Self {
-        Self::new(path, SCRIPT, text)
-    }
-
-    pub(super) const fn types(path: &'static str, text: Cow<'static, str>) -> Self {
-        Self::new(path, TYPES, text)
-    }
-
-    const fn new(path: &'static str, content_type: &'static str, text: Cow<'static, str>) -> Self {
-        Self {
-            path,
-            content_type,
-            text,
+    fn content_type(&self) -> &'static str {
+        match self.path.rsplit('.').next() {
+            Some("js") => SCRIPT,
+            Some("css") => "text/css; charset=utf-8",
+            // Declarations, which people and compilers read, but no browser runs.
+            Some("ts") => "text/plain; charset=utf-8",
+            _ => "text/html; charset=utf-8",
         }
     }
 }
@@ -90,7 +74,7 @@ impl Forms {
     fn of(file: File) -> Self {
         let packed = gzip(file.text.as_bytes()).filter(|packed| packed.len() < file.text.len());
         Self {
-            content_type: file.content_type,
+            content_type: file.content_type(),
             plain: Form::of(Bytes::from(file.text.into_owned())),
             gzip: packed.map(|packed| Form::of(packed.into())),
         }
@@ -100,22 +84,18 @@ impl Forms {
     fn answer(&self, request: &RequestParts) -> Answer {
         let packed = self.gzip.as_ref().filter(|_| takes_gzip(request));
         let form = packed.unwrap_or(&self.plain);
-        let fixed = |name: HeaderName, value| (name, HeaderValue::from_static(value));
         let answer = if has_form(request, &form.etag) {
             Answer::empty(StatusCode::NOT_MODIFIED)
         } else {
             let answer = Answer::new(StatusCode::OK, self.content_type, form.body.clone());
-            let encoding = packed.map(|_| fixed(header::CONTENT_ENCODING, "gzip"));
-            answer.with_all(encoding)
+            answer.with_all(packed.map(|_| (header::CONTENT_ENCODING, "gzip")))
         };
-        let headers = [
-            (header::ETAG, form.etag.clone()),
-            fixed(header::VARY, "Accept-Encoding"),
-            fixed(header::CACHE_CONTROL, "no-cache"),
-            fixed(header::CONTENT_SECURITY_POLICY, POLICY),
-            fixed(header::REFERRER_POLICY, "no-referrer"),
-        ];
-        answer.with_all(headers)
+        answer.with(header::ETAG, form.etag.clone()).with_all([
+            (header::VARY, "Accept-Encoding"),
+            (header::CACHE_CONTROL, "no-cache"),
+            (header::CONTENT_SECURITY_POLICY, POLICY),
+            (header::REFERRER_POLICY, "no-referrer"),
+        ])
     }
 }
 
@@ -173,11 +153,105 @@ fn quality_of(weight: &str) -> f32 {
     quality.unwrap_or(0.0)
 }
 
+/// The browser client of a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientModule {
+    /// `/weirgate.js`.
+    Levels,
+    /// `/trades.js`.
+    Trades,
+    /// `/channels.js`.
+    Channels,
+    /// `/events.js`.
+    Events,
+}
+
+/// A module of `clients/js`: script and types.
+type Module = (&'static str, &'static str);
+
+macro_rules! module {
+    ($name:literal) => {
+        (
+            include_str!(concat!("../../clients/js/", $name, ".js")),
+            include_str!(concat!("../../clients/js/", $name, ".d.ts")),
+        )
+    };
+}
+
+const WEIRGATE: Module = module!("weirgate");
+const SESSION: Module = module!("session");
+const SUBSCRIBER: Module = module!("subscriber");
+const TRADES: Module = module!("trades");
+const CHANNELS: Module = module!("channels");
+const EVENTS: Module = module!("events");
+const EVENT_STREAM: Module = module!("event-stream");
+
+/// The paths of a script and its types, and the modules that both are made of: each module after the modules
+/// that it imports.
+type Client = ([&'static str; 2], &'static [Module]);
+
+/// The files of a gateway: its client, and the event stream, usable by any client in place of a WebSocket.
+fn files_of(client: ClientModule) -> Vec<File> {
+    let own: Client = match client {
+        ClientModule::Levels => (["/weirgate.js", "/weirgate.d.ts"], &[WEIRGATE]),
+        ClientModule::Trades => (
+            ["/trades.js", "/trades.d.ts"],
+            &[WEIRGATE, SESSION, SUBSCRIBER, TRADES],
+        ),
+        ClientModule::Channels => (
+            ["/channels.js", "/channels.d.ts"],
+            &[WEIRGATE, SESSION, SUBSCRIBER, CHANNELS],
+        ),
+        ClientModule::Events => (["/events.js", "/events.d.ts"], &[WEIRGATE, SESSION, EVENTS]),
+    };
+    let event_stream: Client = (["/event-stream.js", "/event-stream.d.ts"], &[EVENT_STREAM]);
+    let files = [own, event_stream].map(|([script, types], modules)| {
+        let code = joined(modules.iter().map(|module| module.0));
+        let declarations = joined(modules.iter().map(|module| module.1));
+        let file = |path, text: String| File {
+            path,
+            text: text.into(),
+        };
+        [
+            file(script, without_comments(&code)),
+            file(types, declarations),
+        ]
+    });
+    files.into_iter().flatten().collect()
+}
+
+/// Joins modules to one: what a module imports, or exports again, is in the modules before. All exports stay, so
+/// that a page has `RequestError` from the same file. The clients' style makes this enough: an import is a line,
+/// and no name of the top level is in two modules. The tests load each joined file.
+fn joined(modules: impl Iterator<Item = &'static str>) -> String {
+    let lines = modules.flat_map(|module| module.split_inclusive('\n'));
+    let is_gone = |line: &&str| line.starts_with("import ") || line.starts_with("export { ");
+    lines.filter(|line| !is_gone(line)).collect()
+}
+
+/// Leaves out lines that are only a comment: a fifth of the compressed file.
+fn without_comments(code: &str) -> String {
+    let mut is_in_block = false;
+    let is_code = |line: &&str| {
+        let text = line.trim();
+        let is_comment = is_in_block || text.starts_with("/**") || text.starts_with("//");
+        is_in_block = (is_in_block || text.starts_with("/**")) && !text.ends_with("*/");
+        !is_comment
+    };
+    code.split_inclusive('\n').filter(is_code).collect()
+}
+
+/// Returns a route for each file of a client.
+pub fn client_routes(client: ClientModule) -> Vec<Route> {
+    routes(files_of(client))
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use flate2::read::GzDecoder;
     use hyper::Request;
+    use hyper::header::HeaderName;
     use std::io::Read;
 
     const NAMES: &str = "names names names names names names names names names names";
@@ -201,7 +275,7 @@ pub(super) mod tests {
             .iter()
             .map(|&value| (header::ACCEPT_ENCODING, value))
             .collect();
-        let answer = ask(&File::script("/a.js", NAMES), &accept);
+        let answer = ask(&File::new("/a.js", NAMES), &accept);
         assert_eq!(answer.headers[header::VARY], "Accept-Encoding");
         let is_packed = answer.headers.contains_key(header::CONTENT_ENCODING);
         let mut text = String::new();
@@ -217,7 +291,7 @@ pub(super) mod tests {
     #[test]
     fn whoever_has_a_file_gets_only_its_tag() {
         for text in ["a", NAMES] {
-            let file = File::script("/a.js", text);
+            let file = File::new("/a.js", text);
             for accept in [
                 &[][..],
                 &[(header::ACCEPT_ENCODING, "gzip, deflate, br, zstd")],
@@ -238,7 +312,7 @@ pub(super) mod tests {
                     assert_eq!(answer.headers[header::VARY], "Accept-Encoding");
                     assert!(!answer.headers.contains_key(header::CONTENT_ENCODING));
                 }
-                let other = asked(&File::script("/a.js", "b"), tag);
+                let other = asked(&File::new("/a.js", "b"), tag);
                 assert_eq!(other.status, StatusCode::OK);
             }
         }
@@ -280,7 +354,7 @@ pub(super) mod tests {
     #[test]
     fn each_form_has_its_own_tag_and_a_file_that_gzip_makes_longer_has_one_form() {
         let gzip = [(header::ACCEPT_ENCODING, "gzip")];
-        let file = File::script("/a.js", NAMES);
+        let file = File::new("/a.js", NAMES);
         let (plain, packed) = (ask(&file, &[]), ask(&file, &gzip));
         let tags = [&plain, &packed].map(|answer| answer.headers[header::ETAG].clone());
         assert_ne!(tags[0], tags[1]);
@@ -288,8 +362,39 @@ pub(super) mod tests {
         let known = (header::IF_NONE_MATCH, tags[0].to_str().unwrap());
         let again = ask(&file, &[gzip[0].clone(), known]);
         assert_eq!(again.status, StatusCode::OK);
-        let short = ask(&File::script("/a.js", "a"), &gzip);
+        let short = ask(&File::new("/a.js", "a"), &gzip);
         assert!(!short.headers.contains_key(header::CONTENT_ENCODING));
         assert_eq!(short.headers[header::VARY], "Accept-Encoding");
+    }
+
+    #[test]
+    fn a_client_is_one_file_with_its_types() {
+        for (client, name) in [
+            (ClientModule::Levels, "Levels"),
+            (ClientModule::Trades, "Trades"),
+            (ClientModule::Channels, "Channels"),
+            (ClientModule::Events, "Devices"),
+        ] {
+            let files = files_of(client);
+            assert_eq!(files.len(), 4);
+            for file in &files[..2] {
+                let class = format!("export class {name}");
+                assert_eq!(file.text.matches(&class).count(), 1, "{}", file.path);
+            }
+            for file in files {
+                assert!(!file.text.contains(" from \"./"), "{}", file.path);
+                assert_eq!(file.text.contains("/**"), file.path.ends_with(".d.ts"));
+            }
+        }
+    }
+
+    #[test]
+    fn only_lines_of_comments_are_left_out() {
+        let code =
+            "// a\nlet a; // kept\n\n  /** b */\n  /**\n   * c\n   */\n  let url = \"//d\";\n";
+        assert_eq!(
+            without_comments(code),
+            "let a; // kept\n\n  let url = \"//d\";\n"
+        );
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use hyper::header::{self, ACCEPT, HOST, HeaderName, HeaderValue};
+use hyper::header::{self, ACCEPT, HOST, HeaderName};
 use hyper::{Method, StatusCode};
 use mediatype::{MediaTypeList, names};
 
@@ -47,13 +47,11 @@ impl FrontPage {
         }
         let page = self.page(request);
         let answer = Answer::new(self.status, "text/html; charset=utf-8", page);
-        let headers = [
+        Some(answer.no_store().with_all([
             (header::CONTENT_SECURITY_POLICY, POLICY),
             (header::REFERRER_POLICY, "no-referrer"),
             (header::VARY, "Accept"),
-        ];
-        let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
-        Some(answer.no_store().with_all(headers))
+        ]))
     }
 
     fn page(&self, request: &RequestParts) -> String {

@@ -8,7 +8,6 @@
 mod admin;
 mod body;
 pub mod calls;
-mod client_files;
 mod client_stream;
 mod connection;
 mod fetch;
@@ -29,8 +28,8 @@ mod site;
 
 pub use admin::Admin;
 pub use body::{AnswerBody, BoxError, ReadBodyError, RequestBody, aside};
-pub use client_files::{ClientModule, client_routes};
 pub use fetch::{Fetch, FetchError, FetchLimits};
+pub use files::{ClientModule, client_routes};
 pub use front::FrontPage;
 pub use handover::{Handover, HttpSettings, WayBack};
 pub use plane::{HttpHandle, HttpPlane};

@@ -304,21 +304,16 @@ impl Answer {
 
     /// Sets all these headers.
     #[must_use]
-    pub fn with_all(self, headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>) -> Self {
-        let headers = headers.into_iter();
-        headers.fold(self, |answer, (name, value)| answer.with(name, value))
+    pub fn with_all(self, headers: impl IntoIterator<Item = (HeaderName, &'static str)>) -> Self {
+        headers.into_iter().fold(self, |answer, (name, value)| {
+            answer.with(name, HeaderValue::from_static(value))
+        })
     }
 
     /// Forbids caches to keep the answer, because it is true only now.
     #[must_use]
     pub fn no_store(self) -> Self {
         self.with(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
-    }
-
-    /// Ends the connection after the answer.
-    #[must_use]
-    pub fn close(self) -> Self {
-        self.with(header::CONNECTION, HeaderValue::from_static("close"))
     }
 }
 

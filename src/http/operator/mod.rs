@@ -26,16 +26,16 @@ const PATH: &str = "/operator/";
 
 /// The files of the page; some are shared with the public page.
 const FILES: [File; 10] = [
-    File::html("/operator/", include_str!("index.html")),
-    File::css("/operator/page.css", include_str!("../page/page.css")),
-    File::css("/operator/operator.css", include_str!("operator.css")),
-    File::script("/operator/main.js", include_str!("main.js")),
-    File::script("/operator/tables.js", include_str!("tables.js")),
-    File::script("/operator/limits.js", include_str!("limits.js")),
-    File::script("/operator/messages.js", include_str!("messages.js")),
-    File::script("/operator/bus.js", include_str!("bus.js")),
-    File::script("/operator/tls.js", include_str!("tls.js")),
-    File::script("/operator/values.js", include_str!("../page/values.js")),
+    File::new("/operator/", include_str!("index.html")),
+    File::new("/operator/page.css", include_str!("../page/page.css")),
+    File::new("/operator/operator.css", include_str!("operator.css")),
+    File::new("/operator/main.js", include_str!("main.js")),
+    File::new("/operator/tables.js", include_str!("tables.js")),
+    File::new("/operator/limits.js", include_str!("limits.js")),
+    File::new("/operator/messages.js", include_str!("messages.js")),
+    File::new("/operator/bus.js", include_str!("bus.js")),
+    File::new("/operator/tls.js", include_str!("tls.js")),
+    File::new("/operator/values.js", include_str!("../page/values.js")),
 ];
 
 /// Settings of the page.
@@ -55,17 +55,19 @@ pub struct OperatorSettings {
 /// The routes of the page, for the admin address only.
 pub fn routes(telemetry: &Arc<Telemetry>, clock: Clock, settings: OperatorSettings) -> Vec<Route> {
     let telemetry = Arc::clone(telemetry);
-    let OperatorSettings {
-        is_loopback,
-        has_tail,
-        ..
-    } = settings;
+    let (is_loopback, has_tail) = (settings.is_loopback, settings.has_tail);
     let mut routes = files::routes(FILES);
-    routes.push(tail_route(
-        Arc::clone(&telemetry),
-        clock,
+    let of_tail = Arc::clone(&telemetry);
+    routes.push(own_page_only(
+        "/operator/tail",
         is_loopback,
-        has_tail,
+        move |request| match has_tail {
+            true => state::tail(&of_tail, clock, request),
+            false => Answer::detail(
+                StatusCode::FORBIDDEN,
+                "Messages are not shown: --admin-tail",
+            ),
+        },
     ));
     routes.push(own_page_only("/operator/state", is_loopback, move |_| {
         let text = state::state(&telemetry, clock, &settings);
@@ -73,20 +75,6 @@ pub fn routes(telemetry: &Arc<Telemetry>, clock: Clock, settings: OperatorSettin
     }));
     routes.extend(["/", "/operator"].map(|path| Route::get(path, |_| to_the_page())));
     routes
-}
-
-fn tail_route(telemetry: Arc<Telemetry>, clock: Clock, is_loopback: bool, has_tail: bool) -> Route {
-    own_page_only(
-        "/operator/tail",
-        is_loopback,
-        move |request| match has_tail {
-            true => state::tail(&telemetry, clock, request),
-            false => Answer::detail(
-                StatusCode::FORBIDDEN,
-                "Messages are not shown: --admin-tail",
-            ),
-        },
-    )
 }
 
 /// Makes a route for pages of this process only.

@@ -5,22 +5,21 @@
 
 use std::borrow::Cow;
 
-use super::client_files::{ClientModule, client_routes};
-use super::files::{self, File};
+use super::files::{self, ClientModule, File, client_routes};
 use super::site::Route;
 
-const INDEX: File = File::html("/", include_str!("index.html"));
+const INDEX: File = File::new("/", include_str!("index.html"));
 
 const FILES: [File; 9] = [
-    File::css("/page/page.css", include_str!("page.css")),
-    File::script("/page/main.js", include_str!("main.js")),
-    File::script("/page/values.js", include_str!("values.js")),
-    File::script("/page/ladder.js", include_str!("ladder.js")),
-    File::script("/page/flow.js", include_str!("flow.js")),
-    File::script("/page/predictions.js", include_str!("predictions.js")),
-    File::script("/page/relays.js", include_str!("relays.js")),
-    File::script("/page/server.js", include_str!("server.js")),
-    File::script("/page/slow.js", include_str!("slow.js")),
+    File::new("/page/page.css", include_str!("page.css")),
+    File::new("/page/main.js", include_str!("main.js")),
+    File::new("/page/values.js", include_str!("values.js")),
+    File::new("/page/ladder.js", include_str!("ladder.js")),
+    File::new("/page/flow.js", include_str!("flow.js")),
+    File::new("/page/predictions.js", include_str!("predictions.js")),
+    File::new("/page/relays.js", include_str!("relays.js")),
+    File::new("/page/server.js", include_str!("server.js")),
+    File::new("/page/slow.js", include_str!("slow.js")),
 ];
 
 /// Returns a route for each file, the client included. `has_status`: the address has `/ready`, `/stats` and
