@@ -1,20 +1,24 @@
-//! Fetches a document from a server, for threads that may wait. Follows no redirect, keeps no cookie and no
-//! connection, asks for no coding.
+//! A single `GET`, for threads that may wait: fetches a document from a server, or asks whether a service answers.
+//! Follows no redirect, keeps no cookie and no connection, asks for no coding.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hyper::StatusCode;
+use http_body_util::Empty;
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Request, Response, StatusCode, header};
 use rustls::ClientConfig;
 use tokio::runtime;
-use tokio::task::LocalSet;
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 use url::Url;
 
 use super::body::{self, ReadBodyError};
-use super::services::{Service, Upstream};
+use super::services::{Activity, Service, USER_AGENT, Upstream, connect};
 
 /// Limits of time and size.
 #[derive(Clone, Copy, Debug)]
@@ -83,19 +87,14 @@ impl Fetch {
     /// # Errors
     /// There is no document, or the document is too large.
     pub fn get(&self) -> Result<Vec<u8>, FetchError> {
-        let mut builder = runtime::Builder::new_current_thread();
-        let runtime = builder.enable_io().enable_time().build();
-        let runtime = runtime.map_err(FetchError::Unreachable)?;
         let whole = self.limits.whole;
-        let document = async { timeout(whole, self.document()).await };
-        let document = LocalSet::new().block_on(&runtime, document);
-        // The look-up of a name may hang in the system's library for longer.
-        runtime.shutdown_background();
+        let document = block_on(async { timeout(whole, self.document()).await });
+        let document = document.map_err(FetchError::Unreachable)?;
         document.unwrap_or(Err(FetchError::Timeout(whole)))
     }
 
     async fn document(&self) -> Result<Vec<u8>, FetchError> {
-        let response = self.service.get(&self.target).await;
+        let response = get(&self.service, &self.target).await;
         let response = response.map_err(FetchError::Unreachable)?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status()));
@@ -107,6 +106,55 @@ impl Fetch {
             ReadBodyError::Broken(error) => FetchError::Unreachable(io::Error::other(error)),
         })
     }
+}
+
+impl Service {
+    /// Sends `GET` for the base path, and returns the status and the milliseconds until the response: any
+    /// status counts. Blocks for as long as the service takes.
+    ///
+    /// # Errors
+    /// The name is unknown, the connection is refused, TLS fails, or the server does not speak HTTP.
+    pub fn ask(&self) -> io::Result<(StatusCode, u128)> {
+        let begin = Instant::now();
+        let target = format!("{}/", self.upstream().base_path());
+        let response = block_on(get(self, &target))??;
+        Ok((response.status(), begin.elapsed().as_millis()))
+    }
+}
+
+/// Runs on a runtime of its own.
+///
+/// # Errors
+/// The system refuses descriptors for an event loop.
+fn block_on<F: Future>(work: F) -> io::Result<F::Output> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let output = LocalSet::new().block_on(&runtime, work);
+    // The look-up of a name may hang in the system's library for longer.
+    runtime.shutdown_background();
+    Ok(output)
+}
+
+/// Sends `GET` for this target on a connection of its own, and returns the response. Must run in a [`LocalSet`].
+///
+/// # Errors
+/// As [`Service::ask`].
+async fn get(service: &Service, target: &str) -> io::Result<Response<Incoming>> {
+    let stream = connect(service, &Activity::start()).await?;
+    let handshake = http1::handshake(stream).await;
+    let (mut sender, connection) = handshake.map_err(io::Error::other)?;
+    // The response shows how the connection ends.
+    spawn_local(async { drop(connection.await) });
+    let request = Request::get(target)
+        .header(header::HOST, service.upstream().authority())
+        .header(header::ACCEPT_ENCODING, "identity")
+        .header(header::USER_AGENT, USER_AGENT)
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(io::Error::other)?;
+    let response = sender.send_request(request).await;
+    response.map_err(io::Error::other)
 }
 
 #[cfg(test)]

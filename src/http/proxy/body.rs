@@ -13,9 +13,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::exchange::{Exchange, Outcome, ServiceStats};
 use super::headers;
-use super::shares::Share;
 use crate::http::body::{BoxError, Progress, ReadBodyError, RequestBody};
-use crate::http::services::{Again, Lease};
+use crate::http::services::{Again, Lease, Share};
 
 /// A body with an announced length up to this limit is read completely before the request gets a connection
 /// to its service, so that a slow client with a small body holds no connection.
@@ -126,8 +125,9 @@ pub(super) struct Held {
 pub(super) struct ToClient {
     incoming: Incoming,
     ended: bool,
-    /// Does not announce an empty body.
-    hides_end: bool,
+    /// Does not announce an empty body, for an answer whose head has a length without a body: a 304 (RFC 9110
+    /// §8.6). hyper removes the length from the head if the body is known to be empty.
+    pub(super) hides_end: bool,
     lease: Option<Lease<ToService>>,
     /// Held for the client's address.
     _share: Option<Share>,
@@ -159,13 +159,6 @@ impl ToClient {
             waits_since: None,
             timer: Box::pin(sleep_until(Instant::now())),
         }
-    }
-
-    /// Adapts to an answer whose head has a length without a body: a 304 (RFC 9110 §8.6). hyper removes the
-    /// length from the head if the body is known to be empty.
-    pub(super) fn hiding_end(mut self) -> Self {
-        self.hides_end = true;
-        self
     }
 
     /// Ready after the service was silent for too long while the service had to send.

@@ -43,7 +43,8 @@ pub(super) fn to_service(
     forwarded: Forwarded<'_>,
     random: impl FnMut() -> u64,
 ) {
-    let takes_trailers = has_token(headers, &TE, "trailers");
+    let is_trailers = |item: &[u8]| item.eq_ignore_ascii_case(b"trailers");
+    let takes_trailers = items(headers, &TE).any(is_trailers);
     one_length(headers);
     remove_hop_by_hop(headers);
     remove_disguised(headers);
@@ -82,10 +83,7 @@ pub(super) fn to_client(headers: &mut HeaderMap) {
 /// Returns true if the body has another coding than `chunked`. The name of such a coding is in a header of a
 /// single connection, so the body cannot be passed on.
 pub(super) fn has_other_coding(headers: &HeaderMap) -> bool {
-    let codings = headers.get_all(TRANSFER_ENCODING).iter();
-    codings
-        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-        .any(|coding| !coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
+    items(headers, &TRANSFER_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"chunked"))
 }
 
 /// Leaves a single length, or none if the body is in chunks: the next reader of the head may choose otherwise
@@ -109,11 +107,8 @@ pub(super) fn trailers(trailers: &mut HeaderMap) {
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+    let named: Vec<HeaderName> = items(headers, &CONNECTION)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         // A client's `Connection` cannot remove the length of the body, nor the host of the request.
@@ -127,23 +122,20 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 /// recognize each other, and every name with `_`. CGI and WSGI services read `X_Forwarded_For` as
 /// `X-Forwarded-For`; nginx drops such names too.
 fn remove_disguised(headers: &mut HeaderMap) {
-    let is_disguised = |name: &HeaderName| name.as_str().contains('_');
-    let found: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_disguised(name))
-        .cloned()
-        .collect();
+    let is_disguised = |name: &&HeaderName| name.as_str().contains('_');
+    let found: Vec<HeaderName> = headers.keys().filter(is_disguised).cloned().collect();
     for name in found {
         headers.remove(name);
     }
     headers.remove("x-internal-token");
 }
 
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+/// Returns the items of a comma-separated header, over all its lines.
+fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(name).iter();
     lines
         .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-        .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+        .map(<[u8]>::trim_ascii)
 }
 
 fn append_forwarded_for(headers: &mut HeaderMap, peer: ClientAddr) {

@@ -9,7 +9,6 @@ mod body;
 mod exchange;
 mod headers;
 mod path;
-mod shares;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -23,9 +22,10 @@ use tokio::time::timeout;
 
 use self::body::{Held, ToClient, ToService};
 use self::exchange::{Exchange, Outcome, ServiceStats, Watch};
-use self::shares::{Share, Shares};
 use super::body::{Progress, RequestBody};
-use super::services::{Ended, Failure, FailureReason, Place, Policy, Pool, Service, Upstream};
+use super::services::{
+    Ended, Failure, FailureReason, Place, Policy, Pool, Service, Share, Shares, Upstream,
+};
 use super::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
 use crate::admission::{ClientAddr, TrustedProxies};
 use crate::base::Clock;
@@ -159,6 +159,20 @@ struct Refusal {
     outcome: Outcome,
 }
 
+impl From<PathRefusal> for Refusal {
+    fn from(refusal: PathRefusal) -> Self {
+        let (status, detail, outcome) = match refusal {
+            PathRefusal::Trick => (StatusCode::BAD_REQUEST, "Bad path", Outcome::BadPath),
+            PathRefusal::Inner => (StatusCode::NOT_FOUND, "Not Found", Outcome::InnerPath),
+        };
+        Self {
+            status,
+            detail,
+            outcome,
+        }
+    }
+}
+
 impl Shared {
     async fn pass(
         &self,
@@ -211,9 +225,7 @@ impl Shared {
         let (mut head, incoming) = answer.into_parts();
         headers::to_client(&mut head.headers);
         let mut body = ToClient::new(incoming, held, upload, exchange, self.silence);
-        if head.status == StatusCode::NOT_MODIFIED {
-            body = body.hiding_end();
-        }
+        body.hides_end = head.status == StatusCode::NOT_MODIFIED;
         LateAnswer {
             status: head.status,
             headers: head.headers,
@@ -271,15 +283,9 @@ impl Shared {
         upstream: &Upstream,
         parts: RequestParts,
     ) -> Result<Request<()>, Refusal> {
-        let refused = |refusal: path::PathRefusal| Refusal {
-            status: refusal.status(),
-            detail: refusal.detail(),
-            outcome: refusal.outcome(),
-        };
-        let target = path.target(parts.path(), self.inner_paths);
-        let target = target.map_err(refused)?;
-        let bad_path = || refused(path::PathRefusal::Trick);
-        let uri = uri(upstream.base_path(), target, parts.head.uri.query()).ok_or_else(bad_path)?;
+        let target = path.target(parts.path(), self.inner_paths)?;
+        let uri = uri(upstream.base_path(), target, parts.head.uri.query());
+        let uri = uri.ok_or(PathRefusal::Trick)?;
         let not_implemented = |detail| Refusal {
             status: StatusCode::NOT_IMPLEMENTED,
             detail,

@@ -4,10 +4,7 @@
 //! than others, read `\` as `/`, merge slashes, read the text after two slashes as a host, or cut at `;`, or
 //! at a `?` or `#` after decoding. A path is refused if any of these readings leaves the proxied paths.
 
-use hyper::StatusCode;
 use percent_encoding::percent_decode;
-
-use super::exchange::Outcome;
 
 /// Paths passed on to a service.
 #[derive(Clone, Copy, Debug)]
@@ -31,29 +28,6 @@ pub enum PathRefusal {
     Trick,
     /// A reserved path.
     Inner,
-}
-
-impl PathRefusal {
-    pub(super) fn status(self) -> StatusCode {
-        match self {
-            Self::Trick => StatusCode::BAD_REQUEST,
-            Self::Inner => StatusCode::NOT_FOUND,
-        }
-    }
-
-    pub(super) fn detail(self) -> &'static str {
-        match self {
-            Self::Trick => "Bad path",
-            Self::Inner => "Not Found",
-        }
-    }
-
-    pub(super) fn outcome(self) -> Outcome {
-        match self {
-            Self::Trick => Outcome::BadPath,
-            Self::Inner => Outcome::InnerPath,
-        }
-    }
 }
 
 impl ProxiedPath {
@@ -129,6 +103,7 @@ fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Refusal;
     use super::*;
     use crate::gateways::events::{EventsService, INNER_PATHS};
     use proptest::prelude::*;
@@ -243,7 +218,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(PathRefusal::Trick.status(), 400);
+        assert_eq!(Refusal::from(PathRefusal::Trick).status, 400);
     }
 
     #[test]
@@ -311,11 +286,9 @@ mod tests {
             let path = format!("/v1/simulation{}", path.trim_end_matches('?'));
             assert_eq!(target(&path), Err(PathRefusal::Inner), "{path}");
         }
+        let refusal = Refusal::from(PathRefusal::Inner);
         assert_eq!(
-            (
-                PathRefusal::Inner.status().as_u16(),
-                PathRefusal::Inner.detail()
-            ),
+            (refusal.status.as_u16(), refusal.detail),
             (404, "Not Found")
         );
     }

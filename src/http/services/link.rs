@@ -1,5 +1,4 @@
-//! A connection to a service: connecting, the time of the last byte, and the check of a service before a
-//! start.
+//! A connection to a service: connecting, and the time of the last byte.
 
 use std::error::Error;
 use std::future::Future;
@@ -8,23 +7,18 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
-use std::time::{self, Duration};
+use std::time::Duration;
 
-use http_body_util::Empty;
-use hyper::body::{self, Incoming};
-use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::runtime;
-use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
 use super::Service;
 
 /// A stream of bytes in both directions.
-pub(super) trait Bytes: AsyncRead + AsyncWrite + Unpin {}
+pub(in crate::http) trait Bytes: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Bytes for T {}
 
@@ -42,7 +36,7 @@ struct Inner {
 }
 
 impl Activity {
-    pub(super) fn start() -> Self {
+    pub(in crate::http) fn start() -> Self {
         Self(Arc::new(Inner {
             start: Instant::now(),
             last_us: AtomicU64::new(0),
@@ -183,7 +177,7 @@ impl AsyncWrite for Noted {
 ///
 /// # Errors
 /// The name is unknown, the connection is refused, or the certificate is not the service's.
-pub(super) async fn connect(
+pub(in crate::http) async fn connect(
     service: &Service,
     activity: &Activity,
 ) -> io::Result<TokioIo<Box<dyn Bytes>>> {
@@ -204,46 +198,4 @@ pub(super) async fn connect(
         None => Box::new(stream),
     };
     Ok(TokioIo::new(bytes))
-}
-
-impl Service {
-    /// Sends `GET` for the base path, and returns the status and the milliseconds until the response: any
-    /// status counts. Blocks for as long as the service takes.
-    ///
-    /// # Errors
-    /// The name is unknown, the connection is refused, TLS fails, or the server does not speak HTTP.
-    pub fn ask(&self) -> io::Result<(StatusCode, u128)> {
-        let begin = time::Instant::now();
-        let mut builder = runtime::Builder::new_current_thread();
-        let runtime = builder.enable_io().enable_time().build()?;
-        let status = LocalSet::new().block_on(&runtime, self.status())?;
-        Ok((status, begin.elapsed().as_millis()))
-    }
-
-    async fn status(&self) -> io::Result<StatusCode> {
-        let target = format!("{}/", self.upstream.base_path());
-        Ok(self.get(&target).await?.status())
-    }
-
-    /// Sends `GET` for this target on a connection of its own, and returns the response. Must run in a
-    /// [`LocalSet`].
-    ///
-    /// # Errors
-    /// As [`Service::ask`].
-    pub(in crate::http) async fn get(&self, target: &str) -> io::Result<Response<Incoming>> {
-        let stream = connect(self, &Activity::start()).await?;
-        let handshake = hyper::client::conn::http1::handshake(stream).await;
-        let (mut sender, connection) = handshake.map_err(io::Error::other)?;
-        // The response shows how the connection ends.
-        spawn_local(async { drop(connection.await) });
-        let request = Request::get(target)
-            .header(header::HOST, self.upstream.authority())
-            .header(header::ACCEPT_ENCODING, "identity")
-            .header(header::USER_AGENT, USER_AGENT)
-            .header(header::CONNECTION, "close")
-            .body(Empty::<body::Bytes>::new())
-            .map_err(io::Error::other)?;
-        let response = sender.send_request(request).await;
-        response.map_err(io::Error::other)
-    }
 }

@@ -1,14 +1,16 @@
-//! The services behind a gateway: their addresses, their availability, and the connections to them.
+//! The services behind a gateway: their addresses, their availability, the connections to them, and the counters of
+//! their requests.
 //!
 //! Knows no contract: names, URLs and paths are parameters. `calls` and `proxy` each keep a separate `Pool`
 //! for a service, because they run on separate threads and have separate limits.
 
 mod link;
 mod pool;
-mod stats;
 
 use std::fmt::{self, Display};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hyper::header::HeaderValue;
 use rustls::ClientConfig;
@@ -16,12 +18,14 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use crate::base::{Clock, LogBudget, LogLine};
-use crate::telemetry::{GatewayMetric, names};
+use crate::telemetry::names::{self, MetricName};
+use crate::telemetry::{Durations, GatewayMetric};
 use crate::wire::object_writer::ObjectWriter;
 
-pub(super) use self::link::USER_AGENT;
-pub(super) use self::pool::{Again, Ended, Failure, FailureReason, Lease, Place, Policy, Pool};
-pub(super) use self::stats::{ByService, RequestMetrics, RequestStats, numbers, pairs};
+pub(super) use self::link::{Activity, USER_AGENT, connect};
+pub(super) use self::pool::{
+    Again, Ended, Failure, FailureReason, Lease, Place, Policy, Pool, Share, Shares,
+};
 
 /// A service behind the gateway.
 #[derive(Clone)]
@@ -208,22 +212,23 @@ impl Answering {
 
 /// The services of a gateway, for the pages that name services without an answer.
 #[derive(Clone, Debug)]
-pub struct ServicesAway(Vec<Arc<Answering>>);
+pub struct ServicesAway(ByService<Answering>);
 
 impl ServicesAway {
     /// Observes these services from here on.
     pub fn of(services: &[Service]) -> Self {
-        let states = services.iter().map(|service| &service.answering);
-        Self(states.map(Arc::clone).collect())
+        let services = services.iter();
+        let named = services.map(|service| (service.name, Arc::clone(&service.answering)));
+        Self(named.collect())
     }
 
     /// Writes `"services_away":{NAME:MILLISECONDS}`: the services without an answer to the latest request,
     /// and for how long. Unused services are not checked.
     pub fn write(&self, object: &mut ObjectWriter) {
         let mut away = ObjectWriter::new();
-        for service in &self.0 {
-            if let Some(ms) = service.away_ms() {
-                away.number(service.service, ms);
+        for (name, answering) in &self.0 {
+            if let Some(ms) = answering.away_ms() {
+                away.number(name, ms);
             }
         }
         object.object("services_away", away);
@@ -231,15 +236,117 @@ impl ServicesAway {
 
     /// The metric of services without an answer.
     pub fn metric(&self) -> GatewayMetric {
-        let services = self.clone();
-        let each = move || {
-            let away = |service: &Arc<Answering>| {
-                (service.service, u64::from(service.away_ms().is_some()))
-            };
-            services.0.iter().map(away).collect()
-        };
-        GatewayMetric::ByLabel(&names::SERVICE_AWAY, Box::new(each))
+        let away = |answering: &Answering| u64::from(answering.away_ms().is_some());
+        numbers(&names::SERVICE_AWAY, &self.0, away)
     }
+}
+
+/// A value for each service, with the service's name.
+pub(super) type ByService<T> = Vec<(&'static str, Arc<T>)>;
+
+/// The requests to a service.
+#[derive(Debug)]
+pub(super) struct RequestStats {
+    begun: AtomicU64,
+    ended: Vec<(&'static str, AtomicU64)>,
+    durations: Arc<Durations>,
+}
+
+impl RequestStats {
+    /// Counters without a request. A request ends with one of these `outcomes`, as named in metrics.
+    pub(super) fn new(outcomes: impl IntoIterator<Item = &'static str>) -> Self {
+        let zero = |outcome| (outcome, AtomicU64::new(0));
+        Self {
+            begun: AtomicU64::new(0),
+            ended: outcomes.into_iter().map(zero).collect(),
+            durations: Arc::default(),
+        }
+    }
+
+    pub(super) fn begin(&self) {
+        self.begun.fetch_add(1, Relaxed);
+    }
+
+    /// Counts the end of a request, with the outcome at this index.
+    pub(super) fn end(&self, outcome: usize) {
+        if let Some((_, count)) = self.ended.get(outcome) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(super) fn observe(&self, took: Duration) {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.durations.observe_us(took_us);
+    }
+
+    /// Requests that have ended, by outcome.
+    pub(super) fn outcomes(&self) -> Vec<(&'static str, u64)> {
+        let ended = self.ended.iter();
+        let counted = ended.map(|(outcome, count)| (*outcome, count.load(Relaxed)));
+        counted.collect()
+    }
+
+    /// Requests in flight.
+    pub(super) fn in_flight(&self) -> u64 {
+        let ended = self.ended.iter().map(|(_, count)| count.load(Relaxed));
+        let ended: u64 = ended.sum();
+        self.begun.load(Relaxed).saturating_sub(ended)
+    }
+}
+
+/// The metric names of [`RequestStats`].
+pub(super) struct RequestMetrics {
+    /// Requests that have ended, by outcome.
+    pub(super) outcomes: &'static MetricName,
+    /// The durations of requests.
+    pub(super) durations: &'static MetricName,
+    /// Requests in flight.
+    pub(super) in_flight: &'static MetricName,
+}
+
+impl RequestMetrics {
+    /// The metrics of `services`.
+    pub(super) fn of(self, services: &ByService<RequestStats>) -> Vec<GatewayMetric> {
+        let durations = services.iter();
+        let durations = durations.map(|(name, stats)| (*name, Arc::clone(&stats.durations)));
+        vec![
+            pairs(self.outcomes, services, RequestStats::outcomes),
+            GatewayMetric::Durations(self.durations, durations.collect()),
+            numbers(self.in_flight, services, RequestStats::in_flight),
+        ]
+    }
+}
+
+/// A metric with a number for each service.
+pub(super) fn numbers<T: Send + Sync + 'static>(
+    name: &'static MetricName,
+    services: &ByService<T>,
+    number: impl Fn(&T) -> u64 + Send + Sync + 'static,
+) -> GatewayMetric {
+    let services = services.clone();
+    let numbers = move || {
+        let each = services.iter();
+        each.map(|(name, stats)| (*name, number(stats))).collect()
+    };
+    GatewayMetric::ByLabel(name, Box::new(numbers))
+}
+
+/// A metric with several numbers for each service, each with its label.
+pub(super) fn pairs<T: Send + Sync + 'static>(
+    name: &'static MetricName,
+    services: &ByService<T>,
+    numbers: impl Fn(&T) -> Vec<(&'static str, u64)> + Send + Sync + 'static,
+) -> GatewayMetric {
+    let services = services.clone();
+    let pairs = move || {
+        let of = |(name, stats): &(&'static str, Arc<T>)| {
+            let name = *name;
+            let numbers = numbers(stats).into_iter();
+            numbers.map(move |(label, number)| ([name, label], number))
+        };
+        services.iter().flat_map(of).collect()
+    };
+    GatewayMetric::ByTwoLabels(name, Box::new(pairs))
 }
 
 #[cfg(test)]
@@ -293,7 +400,10 @@ mod tests {
     #[test]
     fn a_service_is_away_from_its_first_failure_to_its_next_answer() {
         let [one, other] = ["one", "other"].map(|name| Arc::new(Answering::new(name)));
-        let away = ServicesAway(vec![Arc::clone(&one), Arc::clone(&other)]);
+        let away = ServicesAway(vec![
+            ("one", Arc::clone(&one)),
+            ("other", Arc::clone(&other)),
+        ]);
         let shown = || {
             let mut object = ObjectWriter::new();
             away.write(&mut object);
@@ -307,5 +417,16 @@ mod tests {
         assert!(!shown().contains("other"));
         one.answered();
         assert_eq!(shown(), r#"{"services_away":{}}"#);
+    }
+
+    #[test]
+    fn a_request_is_in_flight_until_it_is_counted_by_its_outcome() {
+        let stats = RequestStats::new(["good", "bad"]);
+        stats.begin();
+        stats.begin();
+        assert_eq!(stats.in_flight(), 2);
+        stats.end(1);
+        assert_eq!(stats.in_flight(), 1);
+        assert_eq!(stats.outcomes(), [("good", 0), ("bad", 1)]);
     }
 }

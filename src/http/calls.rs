@@ -1,7 +1,11 @@
-//! Calls of a service: the requests, and the answers with any content coding (RFC 9110 §8.4: services may use
-//! a coding without being asked).
+//! Calls of services for the loop: a `POST` each, on a thread of their own.
+//!
+//! The loop hands a call over and continues; the answer comes back over a channel. Follows no redirect, keeps
+//! no cookie, asks for no coding, and reads an answer with any (RFC 9110 §8.4: services may use a coding without
+//! being asked). The gateway bounds the calls at once, and interprets the answers. Called by `kinds`.
 
 use std::io::{self, Read};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,16 +14,111 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, CONTENT_ENCODING, HeaderMap, HeaderValue};
 use hyper::{Request, Response};
-use tokio::sync::Semaphore;
+use tokio::runtime;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
 
-use crate::gateways::events::call::{Call, CallFailure, ServiceAnswer};
-use crate::http::aside;
-use crate::http::body::{self, ReadBodyError};
-use crate::http::services::{
-    Ended, Failure, FailureReason, Lease, Policy, Pool, RequestStats, Service, USER_AGENT,
+use super::body::{self, ReadBodyError, aside};
+use super::services::{
+    ByService, Ended, Failure, FailureReason, Lease, Policy, Pool, RequestMetrics, RequestStats,
+    Service, USER_AGENT,
 };
+use crate::base::detached;
+use crate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
+use crate::telemetry::{GatewayMetric, names};
 use crate::wire::traceparent::Trace;
+
+/// Takes the reply of a call; called on the calls' thread, must not block.
+pub type Replied = Box<dyn Fn(Reply) + Send>;
+
+/// The handle of the calls' thread.
+#[derive(Debug)]
+pub struct Calls {
+    queue: mpsc::UnboundedSender<Call>,
+    stats: ByService<RequestStats>,
+}
+
+impl Calls {
+    /// Starts the thread. `services` are in the order of
+    /// [`EventsService::ALL`](crate::gateways::events::EventsService::ALL); each call goes to `path` there.
+    ///
+    /// # Errors
+    /// The system refuses a thread or descriptors for its event loop.
+    pub fn start(
+        services: Vec<Service>,
+        path: &'static str,
+        limits: CallLimits,
+        replied: Replied,
+    ) -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let clients = services.into_iter();
+        let clients: Vec<Client> = clients
+            .map(|service| Client::new(service, path, limits.clone()))
+            .collect();
+        let stats = clients
+            .iter()
+            .map(|client| (client.pool.service().name(), Arc::clone(&client.stats)))
+            .collect();
+        let (queue, calls) = mpsc::unbounded_channel();
+        let run = move || {
+            let clients = clients.into_iter().map(Rc::new).collect();
+            LocalSet::new().block_on(&runtime, serve(clients, replied, calls));
+        };
+        detached("calls", run)?;
+        Ok(Self { queue, stats })
+    }
+
+    /// Makes a call. Never blocks; the gateway bounds the count of calls.
+    pub fn make(&self, call: Call) {
+        // The thread ends only with the process.
+        let _ = self.queue.send(call);
+    }
+
+    /// The metrics of the calls.
+    pub fn metrics(&self) -> Vec<GatewayMetric> {
+        let names = RequestMetrics {
+            outcomes: &names::UPSTREAM_CALLS,
+            durations: &names::UPSTREAM_CALL_DURATION,
+            in_flight: &names::UPSTREAM_CALLS_IN_FLIGHT,
+        };
+        names.of(&self.stats)
+    }
+}
+
+async fn serve(
+    clients: Vec<Rc<Client>>,
+    replied: Replied,
+    mut calls: mpsc::UnboundedReceiver<Call>,
+) {
+    let replied = Rc::new(replied);
+    while let Some(call) = calls.recv().await {
+        let client = clients.get(call.service as usize).map(Rc::clone);
+        let replied = Rc::clone(&replied);
+        spawn_local(async move {
+            let (id, reader) = (call.id, call.reader.clone());
+            let outcome = match client {
+                Some(client) => client.call(call).await,
+                None => Err(CallFailure::Unreachable),
+            };
+            replied(reply(reader, id, outcome).await);
+        });
+    }
+}
+
+/// Reads an answer; a large answer on another thread, so that other calls continue.
+async fn reply(
+    reader: AnswerReader,
+    id: u64,
+    outcome: Result<ServiceAnswer, CallFailure>,
+) -> Reply {
+    let bytes = outcome.as_ref().map_or(0, |answer| answer.body.len());
+    let again = reader.clone();
+    let reply = aside(bytes, move || reader.read(id, outcome)).await;
+    reply.unwrap_or_else(|| again.read(id, Err(CallFailure::Unreachable)))
+}
 
 /// A request meets the closing of its connection within this time. After this time the service has probably
 /// begun the work, and a repeated request could do the work twice.
@@ -52,12 +151,8 @@ fn outcome(result: &Result<ServiceAnswer, CallFailure>) -> usize {
     }
 }
 
-pub(super) fn stats() -> Arc<RequestStats> {
-    Arc::new(RequestStats::new(OUTCOMES))
-}
-
 /// The client of a service.
-pub(super) struct Client {
+struct Client {
     pool: Pool<Full<Bytes>>,
     /// The target of every call, the service's base path included.
     path: String,
@@ -66,12 +161,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(
-        service: Service,
-        path: &str,
-        limits: CallLimits,
-        stats: Arc<RequestStats>,
-    ) -> Self {
+    fn new(service: Service, path: &str, limits: CallLimits) -> Self {
         let policy = Policy {
             silence: limits.silence,
             // The gateway bounds the calls at once.
@@ -83,7 +173,7 @@ impl Client {
             path: format!("{}{path}", service.upstream().base_path()),
             pool: Pool::new(service, policy, || {}),
             limits,
-            stats,
+            stats: Arc::new(RequestStats::new(OUTCOMES)),
         }
     }
 
@@ -91,7 +181,7 @@ impl Client {
     ///
     /// # Errors
     /// There is no answer, or the answer is too large.
-    pub(super) async fn call(&self, call: Call) -> Result<ServiceAnswer, CallFailure> {
+    async fn call(&self, call: Call) -> Result<ServiceAnswer, CallFailure> {
         self.stats.begin();
         let begun = Instant::now();
         let answer = timeout(self.limits.whole, self.exchange(call)).await;
@@ -177,7 +267,7 @@ const COMMON_RATIO: usize = 10;
 ///
 /// # Errors
 /// The body is too large.
-pub(super) async fn decoded(
+async fn decoded(
     headers: &HeaderMap,
     body: Vec<u8>,
     bytes_max: usize,
