@@ -35,16 +35,17 @@ where
     F: Fn(Bytes) -> A + Send + Sync + 'static,
     A: Future<Output = Answer> + 'static,
 {
-    let shared = Arc::new((access, answer, Attempts::default()));
+    let lines = Mutex::new(LogBudget::new(ATTEMPT_LINES_PER_SECOND));
+    let shared = Arc::new((access, answer, lines));
     let handler = move |request: RequestParts, body: RequestBody| {
         let shared = Arc::clone(&shared);
         async move {
-            let (access, answer, attempts) = &*shared;
+            let (access, answer, lines) = &*shared;
             let answer = match access.body(&request.head.headers, body).await {
                 Ok(body) => answer(body).await,
                 Err(refusal) => {
                     if refusal == Refusal::Forbidden {
-                        attempts.log(path, request.peer, clock.now());
+                        log_attempt(lines, path, request.peer, clock.now());
                     }
                     refusal.answer()
                 }
@@ -59,22 +60,12 @@ where
     }
 }
 
-/// Requests with a wrong token; a log line a second makes guessing visible.
-struct Attempts(Mutex<LogBudget>);
-
-impl Default for Attempts {
-    fn default() -> Self {
-        Self(Mutex::new(LogBudget::new(ATTEMPT_LINES_PER_SECOND)))
-    }
-}
-
-impl Attempts {
-    fn log(&self, path: &'static str, peer: Peer, now: Now) {
-        // No holder of this lock can panic.
-        let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(LogLine { suppressed }) = budget.line(now) {
-            tracing::warn!(path, %peer, suppressed, "request with a wrong X-Internal-Token refused");
-        }
+/// Logs a request with a wrong token; a log line a second makes guessing visible.
+fn log_attempt(lines: &Mutex<LogBudget>, path: &'static str, peer: Peer, now: Now) {
+    // No holder of this lock can panic.
+    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(LogLine { suppressed }) = lines.line(now) {
+        tracing::warn!(path, %peer, suppressed, "request with a wrong X-Internal-Token refused");
     }
 }
 
@@ -153,7 +144,7 @@ mod tests {
             .with_writer(writer)
             .with_ansi(false)
             .finish();
-        let attempts = Attempts::default();
+        let attempts = Mutex::new(LogBudget::new(ATTEMPT_LINES_PER_SECOND));
         let peer = std::net::SocketAddr::from(([192, 0, 2, 1], 4711)).into();
         tracing::subscriber::with_default(subscriber, || {
             for mono_us in [5_000_000, 5_000_001, 5_999_999, 6_000_000] {
@@ -161,7 +152,7 @@ mod tests {
                     mono_us,
                     unix_ms: 0,
                 };
-                attempts.log("/internal/broadcast", peer, now);
+                log_attempt(&attempts, "/internal/broadcast", peer, now);
             }
         });
         let log = std::fs::read_to_string(lines.path()).expect("text");

@@ -5,7 +5,6 @@
 //! WebSocket later. Owns the admin listener too. Never makes the loop wait: the hand-over is a message, live
 //! state is read from telemetry. Called by `run` (start, stop) and the reactor (hand-over).
 
-mod admin;
 mod body;
 pub mod calls;
 mod client_stream;
@@ -26,13 +25,12 @@ mod service;
 pub mod services;
 mod site;
 
-pub use admin::Admin;
 pub use body::{AnswerBody, BoxError, ReadBodyError, RequestBody, aside};
 pub use fetch::{Fetch, FetchError, FetchLimits};
 pub use files::{ClientModule, client_routes};
 pub use front::FrontPage;
 pub use handover::{Handover, HttpSettings, WayBack};
-pub use plane::{HttpHandle, HttpPlane};
+pub use plane::{Admin, HttpHandle, HttpPlane};
 pub use readiness::{NotReady, ReadyLimits};
 pub use site::{
     ANY_METHOD, Answer, Cors, GET, Handler, LateAnswer, Later, RequestParts, Route, Site, TakeOver,

@@ -1,22 +1,32 @@
-//! The HTTP thread: accepts handed-over connections, serves and ends them.
+//! The HTTP thread: gets connections from the reactor, accepts connections of the admin listener, serves and ends
+//! all of these.
 
-use std::future::poll_fn;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::{AbortHandle, JoinSet, LocalSet};
 use tokio::time::timeout;
+use tracing::warn;
 
-use super::admin::{self, Admin};
 use super::connection::{self, Server};
-use super::handover::{Handover, HttpSettings, WayBack};
+use super::handover::{FirstHead, Handover, HttpSettings, WayBack};
 use super::site::{Site, TakeOver};
+use crate::admission::Peer;
+use crate::base::{Clock, LogBudget};
+use crate::hub::Permit;
+use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
 
 enum Job {
     Serve(Handover, WayBack),
@@ -52,8 +62,7 @@ impl HttpPlane {
     /// The system refuses a thread or descriptors for its event loop.
     pub fn start(site: Site, admin: Option<Admin>, settings: HttpSettings) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
+            .enable_all()
             .build()?;
         let (jobs, queue) = mpsc::unbounded_channel();
         let thread = thread::Builder::new()
@@ -110,24 +119,22 @@ fn run(
     let nobody: TakeOver = Arc::new(|handover, _| Some(handover));
     let take_over = site.take_over.clone().unwrap_or(nobody);
     let server = |site| Rc::new(Server::new(site, settings.clone()));
-    let admin = admin.map(|admin| {
-        let (listener, site) = admin.into_parts();
-        (listener, server(site))
-    });
-    LocalSet::new().block_on(runtime, serve(server(site), take_over, admin, queue));
+    LocalSet::new().block_on(runtime, serve(server, site, take_over, admin, queue));
 }
 
 async fn serve(
-    server: Rc<Server>,
+    server: impl Fn(Site) -> Rc<Server>,
+    site: Site,
     take_over: TakeOver,
-    admin: Option<(admin::Listener, Rc<Server>)>,
+    admin: Option<Admin>,
     mut queue: mpsc::UnboundedReceiver<Job>,
 ) {
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
-    if let Some((listener, server)) = admin {
-        connections.spawn_local(admin::serve(listener, server, stopping.clone()));
+    if let Some(Admin { bound, site, clock }) = admin {
+        connections.spawn_local(serve_admin(bound, clock, server(site), stopping.clone()));
     }
+    let server = server(site);
     let within = loop {
         let job = poll_fn(|cx| {
             // Finished tasks return their memory.
@@ -152,4 +159,199 @@ async fn serve(
     let all = async { while connections.join_next().await.is_some() {} };
     // Unfinished tasks are dropped with the set.
     let _ = timeout(within, all).await;
+}
+
+/// The first wait after a failed accept; doubled up to `RETRY_MAX`.
+const RETRY_MIN: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// The admin listener: the operators' pages on a separate address. Connections are accepted on the HTTP thread,
+/// apart from the event loop and its connection limits, so that `/ready` can report a hanging loop. Knows no
+/// WebSocket.
+pub struct Admin {
+    bound: Bound,
+    site: Site,
+    /// For the limit of log lines.
+    clock: Clock,
+}
+
+impl Admin {
+    /// The most connections at once: enough for a few probes and scrapers. For a new connection over the limit, the
+    /// oldest connection without a request ends; if all have sent a request, the new connection waits in the kernel.
+    pub const CONNECTIONS_MAX: usize = 64;
+
+    /// Binds `addr`, for `site`.
+    ///
+    /// # Errors
+    /// The address is in use, or does not belong to this machine.
+    pub fn bind(
+        addr: &ListenAddr,
+        options: &ListenOptions,
+        site: Site,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        let bound = addr.bind(options)?;
+        Ok(Self { bound, site, clock })
+    }
+
+    /// The bound address.
+    ///
+    /// # Errors
+    /// The socket has no address, which cannot happen to a bound socket.
+    pub fn local_addr(&self) -> io::Result<ListenAddr> {
+        self.bound.local_addr()
+    }
+}
+
+/// A listener on the HTTP thread.
+enum Accepting {
+    Tcp(TcpListener),
+    Unix {
+        listener: UnixListener,
+        _file: SocketFile,
+    },
+}
+
+impl Accepting {
+    fn new(bound: Bound) -> io::Result<Self> {
+        match bound {
+            Bound::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
+            Bound::Unix(listener, file) => {
+                let listener = UnixListener::from_std(listener)?;
+                Ok(Self::Unix {
+                    listener,
+                    _file: file,
+                })
+            }
+        }
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, Peer)>> {
+        Poll::Ready(match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = ready!(listener.poll_accept(cx))?;
+                // Fails only on a connection that has ended already; the first read will report the end.
+                let _ = stream.set_nodelay(true);
+                stream.into_std().map(|stream| (stream, peer.into()))
+            }
+            Self::Unix { listener, .. } => {
+                let (stream, _) = ready!(listener.poll_accept(cx))?;
+                // The rest is the same for every stream socket.
+                let stream = stream.into_std()?;
+                Ok((OwnedFd::from(stream).into(), Peer::Unix(None)))
+            }
+        })
+    }
+}
+
+/// The open connections.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    places: Arc<()>,
+    /// Connections without a request yet, oldest first.
+    silent: VecDeque<(FirstHead, AbortHandle)>,
+}
+
+impl Connections {
+    fn are_full(&self) -> bool {
+        Permit::taken(&self.places) >= Admin::CONNECTIONS_MAX
+    }
+
+    /// Accepts the next connection, once there is a permit or a silent connection to end; `None` at the stop.
+    async fn accept(
+        &mut self,
+        listener: &Accepting,
+        stopping: &mut watch::Receiver<bool>,
+    ) -> Option<io::Result<(TcpStream, Peer)>> {
+        let mut stop = pin!(stopping.wait_for(|&stopping| stopping));
+        poll_fn(|cx| {
+            // A finished task has returned its permit; the end of the next task wakes this future again.
+            while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
+            self.silent
+                .retain(|(first_head, task)| !first_head.is_there() && !task.is_finished());
+            if stop.as_mut().poll(cx).is_ready() {
+                Poll::Ready(None)
+            } else if !self.are_full() || !self.silent.is_empty() {
+                listener.poll_accept(cx).map(Some)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// Serves a connection. If all permits are taken, the oldest silent connection ends.
+    fn serve(
+        &mut self,
+        server: &Rc<Server>,
+        (stream, peer): (TcpStream, Peer),
+        stopping: &watch::Receiver<bool>,
+    ) {
+        if self.are_full()
+            && let Some((_, task)) = self.silent.pop_front()
+        {
+            task.abort();
+        }
+        let handover = Handover {
+            stream,
+            tls: None,
+            read: Vec::new(),
+            peer,
+            permit: Permit::new(&self.places),
+        };
+        let first_head = FirstHead::default();
+        let served = connection::serve(
+            Rc::clone(server),
+            handover,
+            Some(first_head.clone()),
+            None,
+            stopping.clone(),
+        );
+        let task = self.tasks.spawn_local(served);
+        self.silent.push_back((first_head, task));
+    }
+}
+
+/// Accepts and serves until the stop, then waits for answers in progress.
+async fn serve_admin(
+    bound: Bound,
+    clock: Clock,
+    server: Rc<Server>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let listener = match Accepting::new(bound) {
+        Ok(listener) => listener,
+        Err(error) => return warn!(%error, "no admin pages: the listener does not work"),
+    };
+    let mut lines = LogBudget::new(1);
+    let mut connections = Connections::default();
+    let mut retry = RETRY_MIN;
+    while let Some(accepted) = connections.accept(&listener, &mut stopping).await {
+        match accepted {
+            Ok(accepted) => {
+                connections.serve(&server, accepted, &stopping);
+                retry = RETRY_MIN;
+                if connections.are_full() && lines.line(clock.now()).is_some() {
+                    warn!(
+                        connections = Admin::CONNECTIONS_MAX,
+                        "the admin pages have no room: a connection that sends no request ends \
+                         for a new one, or the new one waits"
+                    );
+                }
+            }
+            Err(error) => {
+                if lines.line(clock.now()).is_some() {
+                    warn!(%error, "cannot accept connections to the admin pages; trying again");
+                }
+                let stop = stopping.wait_for(|&stopping| stopping);
+                if timeout(retry, stop).await.is_ok() {
+                    break;
+                }
+                retry = (retry * 2).min(RETRY_MAX);
+            }
+        }
+    }
+    drop(listener);
+    while connections.tasks.join_next().await.is_some() {}
 }

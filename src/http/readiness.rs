@@ -29,31 +29,25 @@ pub enum NotReady {
 impl NotReady {
     /// The reason in `/ready`.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Draining => "draining",
-            Self::LoopStalled => "loop_stalled",
-            Self::Starting => "starting",
-            Self::BusAway => "bus_away",
-            Self::SubjectAway => "subject_away",
-            Self::SubscriptionRefused => "subscription_refused",
-            Self::AcksRefused => "acks_refused",
-            Self::FeedStalled => "feed_stalled",
-            Self::KeysAway => "keys_away",
-        }
+        self.texts().0
     }
 
     /// The reason for people.
     pub(super) fn words(self) -> &'static str {
+        self.texts().1
+    }
+
+    fn texts(self) -> (&'static str, &'static str) {
         match self {
-            Self::Draining => "stopping",
-            Self::LoopStalled => "the loop hangs",
-            Self::Starting => "starting",
-            Self::BusAway => "the bus is away",
-            Self::SubjectAway => "a subject is away",
-            Self::SubscriptionRefused => "a subscription is refused",
-            Self::AcksRefused => "acknowledgements are refused",
-            Self::FeedStalled => "the feed stalls",
-            Self::KeysAway => "the keys of tokens are away",
+            Self::Draining => ("draining", "stopping"),
+            Self::LoopStalled => ("loop_stalled", "the loop hangs"),
+            Self::Starting => ("starting", "starting"),
+            Self::BusAway => ("bus_away", "the bus is away"),
+            Self::SubjectAway => ("subject_away", "a subject is away"),
+            Self::SubscriptionRefused => ("subscription_refused", "a subscription is refused"),
+            Self::AcksRefused => ("acks_refused", "acknowledgements are refused"),
+            Self::FeedStalled => ("feed_stalled", "the feed stalls"),
+            Self::KeysAway => ("keys_away", "the keys of tokens are away"),
         }
     }
 }
@@ -80,11 +74,11 @@ impl Default for ReadyLimits {
 /// All reasons to send no traffic here; none means ready.
 pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -> Vec<NotReady> {
     let event_loop = &telemetry.event_loop;
-    let away_ms = telemetry
-        .bus()
+    let bus = telemetry.bus();
+    let away_ms = bus
         .and_then(|bus| bus.away_since_unix_ms())
         .map_or(0, |since| now.unix_ms.saturating_sub(since));
-    let has_stall = |stall| telemetry.bus().is_some_and(|bus| bus.has_stall(stall));
+    let has_stall = |stall| bus.is_some_and(|bus| bus.has_stall(stall));
     let grace_ms = i64::try_from(limits.bus_grace_ms).unwrap_or(i64::MAX);
     let reasons = [
         (NotReady::Draining, event_loop.draining()),
@@ -96,15 +90,11 @@ pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -
         (NotReady::BusAway, away_ms > grace_ms),
         (
             NotReady::SubjectAway,
-            telemetry
-                .bus()
-                .is_some_and(|bus| bus.has_away(now.unix_ms, grace_ms)),
+            bus.is_some_and(|bus| bus.has_away(now.unix_ms, grace_ms)),
         ),
         (
             NotReady::SubscriptionRefused,
-            telemetry
-                .bus()
-                .is_some_and(BusStatus::is_subscription_refused),
+            bus.is_some_and(BusStatus::is_subscription_refused),
         ),
         (NotReady::AcksRefused, has_stall(Stall::AcksRefused)),
         (NotReady::FeedStalled, has_stall(Stall::NothingDelivered)),

@@ -24,7 +24,7 @@ pub(crate) const HTTP: &[Fixed] = &[
         value: "64",
         beyond: "the oldest that has sent no request ends; where there is none, newcomers wait",
         shows: Shows::Elsewhere("the log"),
-        code: ("src/http/admin.rs", "CONNECTIONS_MAX: usize = 64;"),
+        code: ("src/http/plane.rs", "CONNECTIONS_MAX: usize = 64;"),
         test: "tests/http_plane/admin.rs::silent_connections_make_room_the_oldest_first",
     },
     Fixed {
