@@ -100,7 +100,7 @@ pub enum CertificateError {
 }
 
 impl CertificateError {
-    /// Of the `what` in a file, for the error of the file.
+    /// Makes the error of a `file` whose `what` cannot be read, from the reason.
     fn of(what: &'static str, file: &Path) -> impl Fn(String) -> Self {
         let file = file.display().to_string();
         move |reason| Self::File {
