@@ -28,10 +28,9 @@
 //! | `data` | the connection for messages and acknowledgements |
 //! | `wire` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
 //! | `protocol` | the client protocol of NATS, and the numbers of subscriptions; pure |
-//! | `connection` | making and leaving the connections of the crate, for requests |
-//! | `access` | credentials and trusted certificates |
-//! | `tls` | TLS to the server, plain to the crate |
-//! | `loopback` | the connection between `tls` and the crate, closed to other processes |
+//! | `connection` | making and leaving the connections of the crate, for requests; TLS to the server, plain to the crate |
+//! | `access` | credentials, and certificates for TLS |
+//! | `loopback` | the connection between `connection` and the crate, closed to other processes |
 //! | `health` | whether JetStream answers about a consumer, whether messages arrive, and when to attach again; pure |
 //! | `refusals` | the server's refusals of permissions, and the texts of them |
 //! | `publish` | a command that publishes |
@@ -63,7 +62,6 @@ mod session;
 mod settings;
 mod subjects;
 mod subscription;
-mod tls;
 mod watchdog;
 mod wire;
 
@@ -159,7 +157,7 @@ fn both(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Link, Data), Na
     loop {
         let link = Link::open(&same, settings, refusals.clone())?;
         // Several servers can share an address too.
-        if link.server_id == data.wire().server_id || tries.next().is_none() {
+        if link.info.server_id == data.wire().info.server_id || tries.next().is_none() {
             return Ok((link, data));
         }
         link.abandon();

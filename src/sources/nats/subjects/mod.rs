@@ -203,7 +203,7 @@ impl NatsSubjectsSource {
         }
         self.wishes.take_into(&mut self.ledger);
         relay.status.set_up(false);
-        let settle = self.settings.settle.after(wire.is_clustered);
+        let settle = self.settings.settle.after(wire.info.is_clustered());
         let mut session = Session {
             waiter: &mut self.waiter,
             wire,

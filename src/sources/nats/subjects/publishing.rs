@@ -30,11 +30,11 @@ impl Publishing {
     /// # Errors
     /// The server takes only smaller messages.
     pub(super) fn check(&self, wire: &Wire) -> Result<(), NatsError> {
-        let (bytes, needed, url) = (wire.max_payload, self.bytes_max, wire.url.clone());
+        let (bytes, needed) = (wire.info.max_payload(), self.bytes_max);
         let reason =
             format!("max_payload of the server is {bytes}, and messages have up to {needed} bytes");
         match bytes < needed {
-            true => Err(NatsError::Refused { url, reason }),
+            true => Err(wire.refused(reason)),
             false => Ok(()),
         }
     }
