@@ -74,8 +74,7 @@ impl Session<'_> {
     /// # Errors
     /// As [`look_for`]; nothing is decided.
     pub(super) fn is_left_out(&mut self, index: usize, api: &Api) -> Result<bool, NatsError> {
-        let subject = self.subscriptions.get(index);
-        if subject.is_none_or(|s| s.presence == Presence::Wanted) {
+        if self.subscriptions[index].presence == Presence::Wanted {
             return Ok(false);
         }
         let found = look_for(api, &self.settings.streams)?;
@@ -91,7 +90,7 @@ impl Session<'_> {
             }
             // An attempt without an answer may have failed before.
             if found.is_left_out() {
-                subscription.attempts_mut().succeeded(Instant::now());
+                subscription.attempts.succeeded(Instant::now());
                 if let Some(status) = status {
                     status.set_attached();
                 }

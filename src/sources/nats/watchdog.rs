@@ -32,12 +32,12 @@ const REPORTS_MAX: usize = 64;
 /// (seen with 2.9.10).
 const MISSING_FOR: Duration = Duration::from_millis(300);
 
-/// The target of the watch for a subscription, with the index of the subscription.
+/// The target of the watch for a subscription.
 pub(super) enum Watched {
     /// A consumer in use.
-    Consumer(usize, WatchedConsumer),
+    Consumer(WatchedConsumer),
     /// A subject without a consumer, perhaps without a stream.
-    Subject(usize, SubscriptionSpec),
+    Subject(SubscriptionSpec),
     /// A subject that is not watched.
     Nothing,
 }
@@ -54,25 +54,26 @@ pub(super) struct WatchedConsumer {
     pub(super) awaits_durable: bool,
 }
 
-/// The answers of the server.
-#[derive(Debug, PartialEq, Eq)]
+/// A report to the session.
 pub(super) enum Report {
     /// The connection for requests is well.
     Alive,
-    /// JetStream answered about a subscription, but not to the point.
-    Answered { index: usize },
-    /// The consumer exists.
-    Pending {
-        index: usize,
-        consumer: String,
-        counts: Counts,
-    },
-    /// The consumer or its stream is gone.
-    Gone { index: usize, consumer: String },
+    /// JetStream answered about the subscription of this index.
+    About(usize, Answer),
+}
+
+/// An answer of JetStream about a subscription.
+pub(super) enum Answer {
+    /// Not to the point.
+    Other,
+    /// The consumer of this name exists.
+    Pending(String, Counts),
+    /// The consumer of this name, or its stream, is gone.
+    Gone(String),
     /// The durable consumer is free, or missing.
-    Free { index: usize },
+    Free,
     /// Whether the stream of a waiting subject exists.
-    Stream { index: usize, is_there: bool },
+    Stream(bool),
 }
 
 /// The session's handle of the watchdog. Dropping the handle ends the threads after their current
@@ -80,7 +81,6 @@ pub(super) enum Report {
 pub(super) struct Watchdog {
     /// A channel for each subscription.
     watch: Vec<Sender<Watched>>,
-    /// The answers of the server.
     pub(super) reports: Receiver<Report>,
 }
 
@@ -108,10 +108,11 @@ impl Watchdog {
             }
         })?;
         let mut watch = Vec::new();
-        for _ in 0..subscriptions {
+        for index in 0..subscriptions {
             let (orders, ordered) = unbounded();
             let (api, told) = (api.clone(), sender.clone());
-            let work = move || watch_subscription(&api, interval, &ordered, &told);
+            let tell = move |answer| told.send(Report::About(index, answer));
+            let work = move || watch_subscription(&api, interval, &ordered, tell);
             detached("nats-watchdog", work)?;
             watch.push(orders);
         }
@@ -167,85 +168,79 @@ fn watch_link(api: &Api, interval: Duration, reports: &Reporter) -> io::Result<(
     }
 }
 
+/// Asks until `tell` says that the session has ended.
 fn watch_subscription(
     api: &Api,
     interval: Duration,
     orders: &Receiver<Watched>,
-    reports: &Reporter,
+    tell: impl Fn(Answer) -> bool,
 ) {
-    let mut watched = None;
+    let mut watched = Watched::Nothing;
     loop {
         match orders.recv_timeout(interval) {
-            Ok(order) => watched = Some(order),
+            Ok(order) => watched = order,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        for report in watched.iter().flat_map(|watched| ask(api, watched)) {
-            if !reports.send(report) {
-                return;
-            }
+        if !ask(api, &watched).into_iter().all(&tell) {
+            return;
         }
     }
 }
 
-/// Returns no reports if the server did not answer.
-fn ask(api: &Api, watched: &Watched) -> Vec<Report> {
+/// Returns no answers if the server did not answer.
+fn ask(api: &Api, watched: &Watched) -> Vec<Answer> {
     match watched {
-        Watched::Consumer(index, watched) => ask_of_consumer(api, *index, watched),
+        Watched::Consumer(watched) => ask_of_consumer(api, watched),
         Watched::Nothing => Vec::new(),
-        Watched::Subject(index, spec) => {
-            let report = match find_stream(api, spec) {
-                Ok(found) => Some(Report::Stream {
-                    index: *index,
-                    is_there: found.is_some(),
-                }),
-                Err(error) => answered(&error, *index),
+        Watched::Subject(spec) => {
+            let answer = match find_stream(api, spec) {
+                Ok(found) => Some(Answer::Stream(found.is_some())),
+                Err(error) => other(&error),
             };
-            report.into_iter().collect()
+            Vec::from_iter(answer)
         }
     }
 }
 
 /// Any answer, even an error, shows that JetStream works.
-fn answered(error: &ApiError, index: usize) -> Option<Report> {
-    error.is_an_answer().then_some(Report::Answered { index })
+fn other(error: &ApiError) -> Option<Answer> {
+    error.is_an_answer().then_some(Answer::Other)
 }
 
-fn ask_of_consumer(api: &Api, index: usize, watched: &WatchedConsumer) -> Vec<Report> {
-    let mut reports = Vec::new();
-    let mut report = ask_consumer(api, index, watched);
-    if let Some(Report::Gone { .. }) = report {
+fn ask_of_consumer(api: &Api, watched: &WatchedConsumer) -> Vec<Answer> {
+    let mut answer = ask_consumer(api, watched);
+    if let Some(Answer::Gone(_)) = answer {
         thread::sleep(MISSING_FOR);
-        report = ask_consumer(api, index, watched);
+        answer = ask_consumer(api, watched);
     }
-    reports.extend(report);
+    let mut answers = Vec::from_iter(answer);
     if watched.awaits_durable
         && let Ok(Durable::Free(_) | Durable::Missing) = look_up(api, &watched.target)
     {
-        reports.push(Report::Free { index });
+        answers.push(Answer::Free);
     }
-    reports
+    answers
 }
 
-fn ask_consumer(api: &Api, index: usize, watched: &WatchedConsumer) -> Option<Report> {
+fn ask_consumer(api: &Api, watched: &WatchedConsumer) -> Option<Answer> {
     let consumer = watched.consumer.clone();
     match api.consumer_info(&watched.target.stream, &consumer) {
         Ok(info) if info.config.deliver_subject.as_ref() != Some(&watched.deliver_subject) => {
-            Some(Report::Gone { index, consumer })
+            Some(Answer::Gone(consumer))
         }
-        Ok(info) => Some(Report::Pending {
-            index,
-            consumer,
-            counts: Counts {
+        Ok(info) => {
+            let counts = Counts {
                 pending: info.num_pending,
                 ack_pending: info.num_ack_pending as u64,
                 is_full: is_full(&info),
-            },
-        }),
-        Err(error) if error.consumer_is_missing() => Some(Report::Gone { index, consumer }),
+            };
+            Some(Answer::Pending(consumer, counts))
+        }
+        Err(error) if error.consumer_is_missing() => Some(Answer::Gone(consumer)),
         Err(error) => {
             tracing::debug!(%error, consumer, "no answer about a consumer");
-            answered(&error, index)
+            other(&error)
         }
     }
 }
