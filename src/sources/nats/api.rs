@@ -30,7 +30,8 @@ pub(super) struct Api {
     pub(super) lost: Receiver<std::convert::Infallible>,
     /// The server's refusals on this connection.
     pub(super) refusals: Refusals,
-    answer_timeout: Duration,
+    /// How long an answer may take.
+    pub(super) answer_timeout: Duration,
 }
 
 /// The reason for a request without the desired answer.
@@ -120,11 +121,6 @@ impl Api {
             refusals,
             answer_timeout: ANSWER_TIMEOUT,
         }
-    }
-
-    /// How long an answer may take.
-    pub(super) fn answer_timeout(&self) -> Duration {
-        self.answer_timeout
     }
 
     /// Whether the connection is lost.

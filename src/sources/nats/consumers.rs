@@ -121,7 +121,7 @@ impl Api {
         let theirs = info.config.deliver_subject.clone().unwrap_or_default();
         let group = info.config.deliver_group.as_deref();
         let mut subscribe = |subject: &str| {
-            let subscribed = data.subscribe(subject, group, self.answer_timeout());
+            let subscribed = data.subscribe(subject, group, self.answer_timeout);
             subscribed.map_err(failed)
         };
         let standing = |deliver_subject: String, inbox| Standing {
@@ -167,7 +167,7 @@ impl Api {
         let deliver_subject = self.connection.new_inbox();
         // First the subscription: without a listener the server may remove the consumer, or deliver
         // to nobody.
-        let inbox = data.subscribe(&deliver_subject, None, self.answer_timeout());
+        let inbox = data.subscribe(&deliver_subject, None, self.answer_timeout);
         let inbox = inbox.map_err(failed)?;
         let made = self.add_consumer(
             &spec.stream,

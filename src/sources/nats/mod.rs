@@ -135,30 +135,22 @@ impl NatsSource {
     }
 }
 
-/// Tries every server once.
-fn connect(
-    servers: &mut Servers,
+/// Makes both connections, to one server. Returns the other servers of the cluster too.
+fn both(
+    endpoint: &Endpoint,
     settings: &NatsSettings,
-) -> Result<((Link, Data), Endpoint), NatsError> {
-    servers.connect(settings, |endpoint| {
-        let (link, mut data) = both(endpoint, settings)?;
-        let told = data.take_neighbours();
-        Ok(((link, data), told))
-    })
-}
-
-/// Makes both connections, to one server.
-fn both(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Link, Data), NatsError> {
+) -> Result<((Link, Data), Vec<Endpoint>), NatsError> {
     let refusals = Refusals::default();
-    let data = Data::open(endpoint, settings, refusals.clone())?;
+    let mut data = Data::open(endpoint, settings, refusals.clone())?;
     // A name can have the addresses of several servers.
-    let same = endpoint.at(data.wire().peer());
+    let same = endpoint.at(data.wire.peer);
     let mut tries = 1..SAME_SERVER_TRIES_MAX;
     loop {
         let link = Link::open(&same, settings, refusals.clone())?;
         // Several servers can share an address too.
-        if link.info.server_id == data.wire().info.server_id || tries.next().is_none() {
-            return Ok((link, data));
+        if link.info.server_id == data.wire.info.server_id || tries.next().is_none() {
+            let told = std::mem::take(&mut data.wire.neighbours);
+            return Ok(((link, data), told));
         }
         link.abandon();
     }
@@ -179,12 +171,13 @@ impl Bus for NatsSource {
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
-        let ((link, mut data), used) = match connect(&mut self.servers, &self.settings) {
+        let settings = &self.settings;
+        let open = |endpoint: &_| both(endpoint, settings);
+        let ((link, mut data), used) = match self.servers.connect(settings, open) {
             Ok(connected) => connected,
             Err(error) => return Stop::Bus(error),
         };
-        let others = self.servers.others(&self.settings, &used);
-        let mut second = Second::new(&self.settings, used, others);
+        let mut second = self.servers.second(settings, used);
         relay.link.wake_at_end(data.wake());
         let stop = self.use_connection((&link, &mut data), &mut second, relay);
         self.servers.prefer(second.better());

@@ -85,7 +85,7 @@ impl Session<'_> {
         let has_read = self.data.read()?;
         self.relay_waiting()?;
         let now = match has_read {
-            true => self.data.wire().heard,
+            true => self.data.wire.heard,
             false => Instant::now(),
         };
         if self.data.take_woken() || state.is_silent || now >= state.look_due {
@@ -138,7 +138,7 @@ impl Session<'_> {
         }
         self.take_refusals(watchdog)?;
         let api_due = state.api_answered + self.patience();
-        let next = match self.data.watch(&self.settings.times, nothing_to_read) {
+        let next = match self.data.wire.watch(&self.settings.times, nothing_to_read) {
             Some(next) if Instant::now() < api_due => next.min(api_due),
             Some(_) => {
                 state.is_silent = true;
@@ -146,7 +146,7 @@ impl Session<'_> {
             }
             None => {
                 state.is_silent = true;
-                return self.look_elsewhere(self.data.wire().heard, watchdog);
+                return self.look_elsewhere(self.data.wire.heard, watchdog);
             }
         };
         state.is_silent = false;

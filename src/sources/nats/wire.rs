@@ -98,7 +98,8 @@ pub(super) struct Wire {
     /// The other servers of the cluster, announced by this server.
     pub(super) neighbours: Vec<Endpoint>,
     pub(super) info: Info,
-    peer: SocketAddr,
+    /// The address of the server.
+    pub(super) peer: SocketAddr,
     reader: Reader,
     /// When the last bytes arrived.
     pub(super) heard: Instant,
@@ -208,11 +209,6 @@ impl Wire {
                 return Ok(());
             }
         }
-    }
-
-    /// The address of the server.
-    pub(super) fn peer(&self) -> SocketAddr {
-        self.peer
     }
 
     /// The buffer for commands; [`Self::flush`] sends the buffer.

@@ -266,8 +266,7 @@ impl Bus for NatsSubjectsSource {
         let connected = self.servers.wire(&mut self.waiter, nats, bytes_max);
         let stop = match connected {
             Ok((mut wire, used)) => {
-                let others = self.servers.others(nats, &used);
-                let mut second = Second::new(nats, used, others);
+                let mut second = self.servers.second(nats, used);
                 let stop = self.use_connection(&mut wire, &mut second, relay);
                 wire.leave(&self.waiter);
                 self.servers.prefer(second.better());
