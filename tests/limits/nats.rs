@@ -98,7 +98,7 @@ pub(crate) const NATS: &[Fixed] = &[
         beyond: "the others are told after the next read",
         shows: Shows::Metric(names::SUBSCRIPTION_CHANGES),
         code: (
-            "src/sources/nats/subjects/feed.rs",
+            "src/sources/nats/subjects/session.rs",
             "SETTLED_PER_TURN: usize = 1_024;",
         ),
         test: "src/sources/ledger/tests.rs::names_settle_together",

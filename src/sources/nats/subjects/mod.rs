@@ -19,13 +19,11 @@
 //! | file | owns |
 //! | --- | --- |
 //! | `mod` | the choice of the server, and a session on it |
-//! | `session` | messages, confirmations, refusals, pings |
+//! | `session` | messages, confirmations, refusals, pings; the kept feed among the names |
 //! | `publishing` | the messages of the caller, and the rules for gateways that speak to each other |
 //! | `retained`, `last_values` | last values, from JetStream, of subjects and of patterns; pure |
-//! | `feed` | subscribed names, and the kept feed among the names |
 //! | `stream` | the source that reads a stream in place of subjects |
 
-mod feed;
 mod last_values;
 mod publishing;
 mod retained;
@@ -123,7 +121,7 @@ pub struct NatsSubjectsSource {
     wishes: Wishes,
     ledger: Ledger,
     lines: LogBudget,
-    /// All requested names were confirmed on the connection in use.
+    /// All names requested at the start of the connection in use were answered.
     has_stood: bool,
     servers: Servers,
     publishing: Option<Publishing>,
@@ -201,35 +199,28 @@ impl NatsSubjectsSource {
             publishing.check(wire)?;
             publishing.outbox.discard();
         }
+        if let Some(kept) = &mut self.kept {
+            kept.connected();
+        }
         self.wishes.take_into(&mut self.ledger);
         relay.status.set_up(false);
         let settle = self.settings.settle.after(wire.info.is_clustered());
+        let state = State::new(self.settings.retained_subjects_max);
         let mut session = Session {
-            waiter: &mut self.waiter,
+            source: self,
             wire,
             second,
-            settings: &self.settings.nats,
             settle,
             relay,
-            wishes: &self.wishes,
-            ledger: &mut self.ledger,
-            lines: &mut self.lines,
-            publishing: self.publishing.as_ref(),
-            state: State::new(self.settings.retained_subjects_max),
-            kept: self.kept.as_mut(),
-            has_stood: false,
+            state,
         };
-        if let Some(kept) = &mut session.kept {
-            kept.connected();
-        }
         session.restore()?;
-        session.has_stood = true;
+        session.source.has_stood = true;
         session.begin_feed()?;
         let away_ms = session.relay.stands()?;
-        self.has_stood = true;
         session.relay.link.send(BusEvent::CaughtUp)?;
         let url = session.wire.url.clone();
-        match session.ledger.refused_of_wanted() {
+        match session.source.ledger.refused_of_wanted() {
             (0, _) => tracing::info!(url, away_ms, "subscribed on NATS"),
             (refused, of) => tracing::warn!(
                 url,

@@ -43,7 +43,7 @@ impl Publishing {
 impl Session<'_> {
     /// Queues messages to publish, up to a limit.
     pub(super) fn publish(&mut self) {
-        let Some(publishing) = self.publishing else {
+        let Some(publishing) = &self.source.publishing else {
             return;
         };
         while self.wire.queued_bytes() < QUEUED_BYTES_MAX
@@ -56,7 +56,7 @@ impl Session<'_> {
     /// Whether messages wait to be published, and the socket has taken all before.
     pub(super) fn can_publish(&self) -> bool {
         let waiting = |publishing: &Publishing| !publishing.outbox.messages.is_empty();
-        self.wire.queued_bytes() == 0 && self.publishing.is_some_and(waiting)
+        self.wire.queued_bytes() == 0 && self.source.publishing.as_ref().is_some_and(waiting)
     }
 
     /// The time until which a message must arrive on a connection that publishes.
@@ -64,7 +64,7 @@ impl Session<'_> {
     /// # Errors
     /// No message arrived in time.
     pub(super) fn message_due(&self) -> Result<Option<Instant>, NatsError> {
-        if self.publishing.is_none() {
+        if self.source.publishing.is_none() {
             return Ok(None);
         }
         let due = self.state.relayed + MESSAGE_SILENCE_MAX;
@@ -81,7 +81,7 @@ impl Session<'_> {
     /// others wait.
     pub(super) fn hand_over(&mut self, event: BusEvent) -> Result<(), Stop> {
         let (state, link) = (&mut self.state, &self.relay.link);
-        if self.publishing.is_none() {
+        if self.source.publishing.is_none() {
             return Ok(link.send(event)?);
         }
         state.relayed = Instant::now();
