@@ -6,9 +6,8 @@ use std::time::Instant;
 
 use super::access::{Credentials, Login, Tls, tls_config};
 use super::connection::Link;
-use super::consumers::{Durable, Target, asked, find_stream, look_up};
+use super::consumers::{Durable, Target, asked, find_stream, look_for, look_up};
 use super::error::NatsError;
-use super::optional::look_for;
 use super::refusals::{Refusal, Refusals};
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use crate::auth::NameSyntax;

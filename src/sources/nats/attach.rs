@@ -1,13 +1,13 @@
 //! Attaches the subjects of a session to consumers, and again when JetStream loses a consumer, is
 //! silent about a consumer, or failed to provide one. A fault of one subject does not affect the
-//! others.
+//! others. Subjects of optional streams are left out as long as the server has none of the streams.
 
 use std::time::{Duration, Instant};
 
 use super::api::Api;
+use super::consumers::{Presence, look_for};
 use super::error::{NatsError, Stop};
 use super::health::Health;
-use super::optional::Presence;
 use super::session::{Session, forget, of};
 use super::subscription::Subscription;
 use super::watchdog::Watchdog;
@@ -220,5 +220,57 @@ impl Session<'_> {
         }
         watchdog.watch(self.watched());
         self.relay_gaps()
+    }
+
+    /// Whether a subject is left out. Asks the server, unless the subject is wanted already; the
+    /// answer is about all optional subjects.
+    ///
+    /// # Errors
+    /// As [`look_for`]; nothing is decided.
+    pub(super) fn is_left_out(&mut self, index: usize, api: &Api) -> Result<bool, NatsError> {
+        if self.subscriptions[index].presence == Presence::Wanted {
+            return Ok(false);
+        }
+        let found = look_for(api, &self.settings.streams)?;
+        self.tell_presence(found);
+        for subscription in self.subscriptions.iter_mut() {
+            if subscription.presence == Presence::Wanted {
+                continue;
+            }
+            subscription.presence = found;
+            let status = of(&self.relay.status, subscription);
+            if let Some(status) = status {
+                status.set_left_out(found.is_left_out());
+            }
+            // An attempt without an answer may have failed before.
+            if found.is_left_out() {
+                subscription.attempts.succeeded(Instant::now());
+                if let Some(status) = status {
+                    status.set_attached();
+                }
+            }
+        }
+        Ok(found.is_left_out())
+    }
+
+    /// Logs a change.
+    fn tell_presence(&self, found: Presence) {
+        let mut subscriptions = self.subscriptions.iter();
+        let was_left_out = subscriptions.any(|s| s.presence.is_left_out());
+        let names = self.settings.streams.iter().map(|s| s.name.as_str());
+        let streams = names.collect::<Vec<_>>().join(" ");
+        match (found.is_left_out(), was_left_out) {
+            (false, true) => tracing::info!(
+                streams,
+                "one of these streams is there by now; their subjects are read too"
+            ),
+            (true, false) => tracing::info!(
+                streams,
+                is_forbidden = (found == Presence::Forbidden).then_some(true),
+                "none of these streams is there; only the relays are read, and no stream is made \
+                 (--market)"
+            ),
+            _ => {}
+        }
     }
 }

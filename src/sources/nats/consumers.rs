@@ -1,4 +1,5 @@
-//! Streams and consumers: made if missing, used unchanged if present, and the log lines about both.
+//! Streams and consumers: made if missing, used unchanged if present, and the log lines about both. Streams that are
+//! optional may be absent, and then are neither made nor read.
 
 use std::time::Duration;
 
@@ -70,6 +71,38 @@ pub(super) enum Durable {
     Taken,
     /// An unsuitable consumer, and the reason.
     Unusable(&'static str),
+}
+
+/// Whether the subject of an optional stream is read (`NatsSettings::streams_optional`).
+///
+/// As long as the server has none of the streams, or the user may not ask for them, weirgate makes no stream and
+/// reads no subject of them. One stream that exists makes all of them wanted, until the end of the process: from
+/// then on a missing stream is made, as it is without the setting. Without an answer nothing is decided, and a
+/// later attempt asks again. Once the subjects are left out, only the watchdog asks, so that no silence about
+/// these streams keeps the relays waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Read, and the stream made if missing.
+    Wanted,
+    /// Not decided yet.
+    Undecided,
+    /// None of the streams exists; the watchdog asks again and again.
+    LeftOut,
+    /// This user may not ask for a stream; the next connection asks again.
+    Forbidden,
+}
+
+impl Presence {
+    pub(super) fn new(is_optional: bool) -> Self {
+        match is_optional {
+            true => Self::Undecided,
+            false => Self::Wanted,
+        }
+    }
+
+    pub(super) fn is_left_out(self) -> bool {
+        matches!(self, Self::LeftOut | Self::Forbidden)
+    }
 }
 
 impl Api {
@@ -201,6 +234,31 @@ impl Api {
             ack_pending: 0,
             acks: Acks::new(ACK_PENDING_MAX, Duration::ZERO),
         }))
+    }
+}
+
+/// Looks for the streams. Never [`Presence::Undecided`].
+///
+/// # Errors
+/// The server did not answer about a stream, and no other stream exists.
+pub(super) fn look_for(api: &Api, streams: &[StreamSpec]) -> Result<Presence, NatsError> {
+    let (mut found, mut unanswered) = (Presence::LeftOut, None);
+    let hasty = api.hasty();
+    for stream in streams {
+        // Only the first silence is waited for in full.
+        let api = if unanswered.is_none() { api } else { &hasty };
+        match api.stream_info(&stream.name) {
+            Ok(_) => return Ok(Presence::Wanted),
+            Err(error) if error.stream_is_missing() => {}
+            Err(error) if error.is_of_all() => unanswered = Some((stream, error)),
+            // Without this permission the stream could not be read either.
+            Err(ApiError::NotPermitted(_)) => found = Presence::Forbidden,
+            Err(error) => unanswered = unanswered.or(Some((stream, error))),
+        }
+    }
+    match unanswered {
+        None => Ok(found),
+        Some((stream, error)) => Err(asked(format!("tell of the stream {}", stream.name), error)),
     }
 }
 

@@ -18,8 +18,7 @@
 //! | `session` | both connections: the turn of messages and reports |
 //! | `attach` | the same session: attaching subjects to consumers, at first and again |
 //! | `subscription` | a subject: consumer, cursor, backlog |
-//! | `consumers` | finding and making streams and consumers, and the log lines about both |
-//! | `optional` | streams that may be absent, and then are neither made nor read |
+//! | `consumers` | finding and making streams and consumers, the streams that may be absent, and the log lines |
 //! | `look_back` | the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream, ended by the loss of the connection |
 //! | `ask` | the check before a start: files, streams, permissions |
@@ -52,7 +51,6 @@ mod error;
 mod health;
 mod look_back;
 mod loopback;
-mod optional;
 mod position;
 mod protocol;
 mod publish;

@@ -5,9 +5,9 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use super::api::{ANSWER_TIMEOUT, Api};
+use super::consumers::Presence;
 use super::data::Data;
 use super::error::{NatsError, Stop};
-use super::optional::Presence;
 use super::refusals::{INBOXES, Refusal};
 use super::servers::Second;
 use super::settings::NatsSettings;
