@@ -6,11 +6,11 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use crossbeam_channel::{Receiver, TryRecvError, select};
 use nats::Connection;
-use nats::jetstream::{
-    ConsumerConfig, ConsumerInfo, RawStreamMessage, StreamConfig, StreamInfo, StreamMessage,
-};
+use nats::jetstream::{ConsumerConfig, ConsumerInfo, StreamConfig, StreamInfo};
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
 use super::refusals::{INBOXES, Refusal, Refusals};
@@ -217,16 +217,7 @@ impl Api {
             Err(error) if error.message_is_missing() => return Ok(None),
             answer => answer?,
         };
-        let message = sonic_rs::get(answer.as_slice(), ["message"]).map_err(unreadable)?;
-        let mut raw: RawStreamMessage =
-            sonic_rs::from_str(message.as_raw_str()).map_err(unreadable)?;
-        // The crate refuses malformed headers, and nobody needs the headers.
-        raw.headers = None;
-        let message = StreamMessage::try_from(raw)?;
-        Ok(Some(Fetched {
-            sequence: message.sequence,
-            payload: message.data,
-        }))
+        message(&answer).map(Some)
     }
 
     /// Checks whether this user may send the request `verb`. The body is unreadable, so JetStream
@@ -325,6 +316,27 @@ fn refusal(answer: &[u8]) -> Option<ApiError> {
             .and_then(|d| d.as_str().map(str::to_owned))
             .unwrap_or_else(|| "no description".to_owned()),
     })
+}
+
+/// The message in an answer. An empty payload has no member `data`.
+pub(super) fn message(answer: &[u8]) -> Result<Fetched, ApiError> {
+    let message = sonic_rs::get(answer, ["message"]).map_err(unreadable)?;
+    let sequence = message.get("seq").and_then(|sequence| sequence.as_u64());
+    let data = message.get("data");
+    let data = data.as_ref().and_then(|data| data.as_str());
+    let payload = STANDARD.decode(data.unwrap_or_default());
+    let (Some(sequence), Ok(payload)) = (sequence, payload) else {
+        return Err(ApiError::Unreadable("no message".to_owned()));
+    };
+    Ok(Fetched { sequence, payload })
+}
+
+/// The messages that a consumer has delivered or will deliver at once, in the answer that the consumer was made.
+pub(super) fn messages_of_consumer(answer: &[u8]) -> u64 {
+    let pending = sonic_rs::get(answer, ["num_pending"]);
+    let delivered = sonic_rs::get(answer, ["delivered", "consumer_seq"]);
+    let numbers = [pending, delivered].map(|number| number.ok()?.as_u64());
+    numbers.into_iter().flatten().sum()
 }
 
 /// The first name in a list of streams; an empty list may be `null`.
