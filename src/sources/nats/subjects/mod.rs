@@ -37,7 +37,7 @@ use std::time::Duration;
 pub use self::stream::NatsStreamSource;
 
 use self::publishing::Publishing;
-use self::session::{Session, State};
+use self::session::Session;
 use super::error::{NatsError, Stop};
 use super::servers::{Second, Servers};
 use super::settings::NatsSettings;
@@ -155,7 +155,7 @@ impl NatsSubjectsSource {
     ) -> Result<(Self, BusInterest, Publisher), NatsError> {
         let (mut source, handle, wake) = Self::with_wake(settings, status)?;
         let (publisher, outbox) = publisher::publisher(wake);
-        source.publishing = Some(Publishing { outbox, bytes_max });
+        source.publishing = Some(Publishing::new(outbox, bytes_max));
         Ok((source, handle, publisher))
     }
 
@@ -195,25 +195,15 @@ impl NatsSubjectsSource {
         second: &mut Second,
         relay: &mut Relay<NatsError>,
     ) -> Result<Stop, Stop> {
-        if let Some(publishing) = &self.publishing {
-            publishing.check(wire)?;
-            publishing.outbox.discard();
+        if let Some(publishing) = &mut self.publishing {
+            publishing.begin(wire)?;
         }
         if let Some(kept) = &mut self.kept {
             kept.connected();
         }
         self.wishes.take_into(&mut self.ledger);
         relay.status.set_up(false);
-        let settle = self.settings.settle.after(wire.info.is_clustered());
-        let state = State::new(self.settings.retained_subjects_max);
-        let mut session = Session {
-            source: self,
-            wire,
-            second,
-            settle,
-            relay,
-            state,
-        };
+        let mut session = Session::new(self, wire, second, relay);
         session.restore()?;
         session.source.has_stood = true;
         session.begin_feed()?;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use super::super::error::{NatsError, Stop};
 use super::super::protocol;
 use super::super::wire::Wire;
-use super::session::Session;
 use crate::feeds::BusEvent;
+use crate::sources::SourceLink;
 use crate::sources::publisher::Outbox;
 
 /// Commands and messages wait while more bytes than this are not written.
@@ -19,57 +19,69 @@ pub(super) const QUEUED_BYTES_MAX: usize = 64 * 1024;
 /// The longest time without a message on a connection that publishes.
 const MESSAGE_SILENCE_MAX: Duration = Duration::from_secs(3);
 
-/// The messages of the caller.
+/// The messages of the caller, and what came back on this connection.
 pub(super) struct Publishing {
-    pub(super) outbox: Outbox,
+    outbox: Outbox,
     /// The largest message, bytes; the server has to take messages of this size.
-    pub(super) bytes_max: usize,
+    bytes_max: usize,
+    /// When the last message arrived.
+    relayed: Instant,
+    /// Messages that the loop had no room for, and not reported yet.
+    dropped: u64,
+    /// The last subject on which the server permits no publishing.
+    pub(super) not_permitted: Option<String>,
 }
 
 impl Publishing {
+    pub(super) fn new(outbox: Outbox, bytes_max: usize) -> Self {
+        Self {
+            outbox,
+            bytes_max,
+            relayed: Instant::now(),
+            dropped: 0,
+            not_permitted: None,
+        }
+    }
+
+    /// Begins on a new connection.
+    ///
     /// # Errors
     /// The server takes only smaller messages.
-    pub(super) fn check(&self, wire: &Wire) -> Result<(), NatsError> {
+    pub(super) fn begin(&mut self, wire: &Wire) -> Result<(), NatsError> {
         let (bytes, needed) = (wire.info.max_payload(), self.bytes_max);
-        let reason =
-            format!("max_payload of the server is {bytes}, and messages have up to {needed} bytes");
-        match bytes < needed {
-            true => Err(wire.refused(reason)),
-            false => Ok(()),
+        if bytes < needed {
+            let reason = format!(
+                "max_payload of the server is {bytes}, and messages have up to {needed} bytes"
+            );
+            return Err(wire.refused(reason));
         }
+        self.outbox.discard();
+        (self.relayed, self.dropped, self.not_permitted) = (Instant::now(), 0, None);
+        Ok(())
     }
-}
 
-impl Session<'_> {
     /// Queues messages to publish, up to a limit.
-    pub(super) fn publish(&mut self) {
-        let Some(publishing) = &self.source.publishing else {
-            return;
-        };
-        while self.wire.queued_bytes() < QUEUED_BYTES_MAX
-            && let Ok(message) = publishing.outbox.messages.try_recv()
+    pub(super) fn publish(&self, wire: &mut Wire) {
+        while wire.queued_bytes() < QUEUED_BYTES_MAX
+            && let Ok(message) = self.outbox.messages.try_recv()
         {
-            protocol::publish(self.wire.out(), &message.subject, "", &message.payload);
+            protocol::publish(wire.out(), &message.subject, "", &message.payload);
         }
     }
 
-    /// Whether messages wait to be published, and the socket has taken all before.
-    pub(super) fn can_publish(&self) -> bool {
-        let waiting = |publishing: &Publishing| !publishing.outbox.messages.is_empty();
-        self.wire.queued_bytes() == 0 && self.source.publishing.as_ref().is_some_and(waiting)
+    /// Whether messages wait to be published.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.outbox.messages.is_empty()
     }
 
-    /// The time until which a message must arrive on a connection that publishes.
+    /// The time until which a message must arrive.
     ///
     /// # Errors
     /// No message arrived in time.
-    pub(super) fn message_due(&self) -> Result<Option<Instant>, NatsError> {
-        if self.source.publishing.is_none() {
-            return Ok(None);
-        }
-        let due = self.state.relayed + MESSAGE_SILENCE_MAX;
-        match &self.state.not_published {
-            _ if Instant::now() < due => Ok(Some(due)),
+    pub(super) fn due(&self) -> Result<Instant, NatsError> {
+        let due = self.relayed + MESSAGE_SILENCE_MAX;
+        match &self.not_permitted {
+            _ if Instant::now() < due => Ok(due),
             Some(subject) => Err(NatsError::not_permitted("publish", subject)),
             None => Err(NatsError::Silent {
                 silent_ms: MESSAGE_SILENCE_MAX.as_millis() as u64,
@@ -77,20 +89,15 @@ impl Session<'_> {
         }
     }
 
-    /// Hands a message over. If the loop has no room, a source that publishes drops and counts the message;
-    /// others wait.
-    pub(super) fn hand_over(&mut self, event: BusEvent) -> Result<(), Stop> {
-        let (state, link) = (&mut self.state, &self.relay.link);
-        if self.source.publishing.is_none() {
-            return Ok(link.send(event)?);
-        }
-        state.relayed = Instant::now();
-        let lost = Some(state.dropped).filter(|&dropped| dropped > 0);
+    /// Hands a message over. If the loop has no room, drops and counts the message.
+    pub(super) fn hand_over(&mut self, event: BusEvent, link: &SourceLink) -> Result<(), Stop> {
+        self.relayed = Instant::now();
+        let lost = Some(self.dropped).filter(|&dropped| dropped > 0);
         if lost.is_some() && link.try_send(BusEvent::Gap { lost })? {
-            state.dropped = 0;
+            self.dropped = 0;
         }
         if !link.try_send(event)? {
-            state.dropped += 1;
+            self.dropped += 1;
         }
         Ok(())
     }

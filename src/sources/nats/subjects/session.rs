@@ -11,7 +11,7 @@ use super::super::protocol::{self, Delivery, Op, Sids};
 use super::super::refusals::refused;
 use super::super::servers::Second;
 use super::super::wire::Wire;
-use super::publishing::QUEUED_BYTES_MAX;
+use super::publishing::{Publishing, QUEUED_BYTES_MAX};
 use super::retained::{Retained, Told};
 use super::{NatsSubjectsSource, log_error};
 use crate::base::Now;
@@ -31,25 +31,14 @@ pub(super) struct Session<'a> {
     pub(super) source: &'a mut NatsSubjectsSource,
     pub(super) wire: &'a mut Wire,
     /// Decides whether this connection is kept during a silence.
-    pub(super) second: &'a mut Second,
-    /// How long interest travels to the other servers after the confirmation of this server.
-    pub(super) settle: Duration,
+    second: &'a mut Second,
     pub(super) relay: &'a mut Relay<NatsError>,
-    pub(super) state: State,
-}
-
-/// The state of a session.
-pub(super) struct State {
+    /// How long interest travels to the other servers after the confirmation of this server.
+    settle: Duration,
     sids: Sids,
     /// The changes without an answer, in order, each with the number of the ping behind the change.
     asked: VecDeque<(u64, Asked)>,
     retained: Retained,
-    /// When the last message arrived.
-    pub(super) relayed: Instant,
-    /// Messages that the loop had no room for, and not reported yet.
-    pub(super) dropped: u64,
-    /// The last subject on which the server permits no publishing.
-    pub(super) not_published: Option<String>,
     /// When refused names were asked for again.
     retried: Instant,
 }
@@ -63,29 +52,26 @@ struct Asked {
     words: Option<String>,
 }
 
-impl State {
-    /// Makes an empty state; `retained_subjects_max` is the limit on last values sent for a
-    /// pattern.
-    pub(super) fn new(retained_subjects_max: usize) -> Self {
-        let now = Instant::now();
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        source: &'a mut NatsSubjectsSource,
+        wire: &'a mut Wire,
+        second: &'a mut Second,
+        relay: &'a mut Relay<NatsError>,
+    ) -> Self {
         Self {
+            settle: source.settings.settle.after(wire.info.is_clustered()),
+            retained: Retained::new(source.settings.retained_subjects_max),
+            source,
+            wire,
+            second,
+            relay,
             sids: Sids::default(),
             asked: VecDeque::new(),
-            retained: Retained::new(retained_subjects_max),
-            relayed: now,
-            dropped: 0,
-            not_published: None,
-            retried: now,
+            retried: Instant::now(),
         }
     }
 
-    /// The first change without an answer. The server's errors belong to this change.
-    fn first_asked(&mut self) -> Option<&mut Asked> {
-        self.asked.front_mut().map(|(_, asked)| asked)
-    }
-}
-
-impl Session<'_> {
     /// Subscribes to all requested names, and relays messages meanwhile.
     pub(super) fn restore(&mut self) -> Result<(), Stop> {
         self.source.ledger.connected();
@@ -107,7 +93,7 @@ impl Session<'_> {
     /// Takes a turn after all names are restored, with questions for last values.
     fn turn_with_questions(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
-        let retained = &mut self.state.retained;
+        let retained = &mut self.retained;
         retained.end_late(now, self.wire.out());
         // Questions must not fill the link to a silent server.
         let timeout = Duration::from_millis(self.source.settings.nats.times.ping_timeout_ms);
@@ -138,19 +124,23 @@ impl Session<'_> {
         }
         let until = self.watch(!has_read)?;
         self.tell_settled()?;
+        let publishing = self.source.publishing.as_ref();
         let dues = [
-            self.state.retained.due(),
+            self.retained.due(),
             self.source.ledger.settle_due(),
-            self.message_due()?,
+            publishing.map(Publishing::due).transpose()?,
         ];
         let until = dues.into_iter().flatten().fold(until, Instant::min);
         self.ask();
-        self.publish();
+        let publishing = self.source.publishing.as_ref();
+        if let Some(publishing) = publishing {
+            publishing.publish(self.wire);
+        }
         self.source.wishes.show(self.source.ledger.unanswered());
         self.wire.flush(&mut self.source.waiter)?;
         if has_read {
             self.relay.worked();
-        } else if !self.can_publish() {
+        } else if self.wire.queued_bytes() > 0 || !publishing.is_some_and(Publishing::has_waiting) {
             self.wire.wait(&mut self.source.waiter, self.relay, until)?;
         }
         Ok(())
@@ -162,7 +152,7 @@ impl Session<'_> {
             let Some(change) = self.source.ledger.next_change() else {
                 return;
             };
-            let sids = &mut self.state.sids;
+            let sids = &mut self.sids;
             let out = self.wire.out();
             for name in &change.names {
                 if change.wanted {
@@ -180,15 +170,15 @@ impl Session<'_> {
                 refused: Vec::new(),
                 words: None,
             };
-            self.state.asked.push_back((self.wire.ping(), asked));
+            self.asked.push_back((self.wire.ping(), asked));
         }
     }
 
     /// Pings a silent server, and looks elsewhere if the silence goes on. Returns the time of the next look.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         let now = Instant::now();
-        if now.duration_since(self.state.retried) >= RETRY_REFUSED {
-            self.state.retried = now;
+        if now.duration_since(self.retried) >= RETRY_REFUSED {
+            self.retried = now;
             self.source.ledger.retry_refused();
         }
         match self.wire.watch(&self.source.settings.nats.times, is_silent) {
@@ -226,10 +216,10 @@ impl Session<'_> {
 
     fn message(&mut self, delivery: Delivery, received: Now) -> Result<(), Stop> {
         if Retained::is_of(delivery.sid) {
-            self.state.retained.take(delivery, self.wire.out());
+            self.retained.take(delivery, self.wire.out());
             return self.tell_retained();
         }
-        let Some(subscription) = self.state.sids.get(delivery.sid) else {
+        let Some(subscription) = self.sids.get(delivery.sid) else {
             return Ok(());
         };
         // The gap of an outage ends when the name is whole again.
@@ -253,12 +243,15 @@ impl Session<'_> {
             received,
             quiet: false,
         });
-        self.hand_over(event)
+        match &mut self.source.publishing {
+            Some(publishing) => publishing.hand_over(event, &self.relay.link),
+            None => Ok(self.relay.link.send(event)?),
+        }
     }
 
     /// Sends the last values, and the ends of questions.
     fn tell_retained(&mut self) -> Result<(), Stop> {
-        for told in self.state.retained.take_told() {
+        for told in self.retained.take_told() {
             let event = match told {
                 Told::Value {
                     of,
@@ -304,9 +297,9 @@ impl Session<'_> {
 
     /// Handles a PONG: everything before the PING was accepted or refused.
     fn ponged(&mut self) -> Result<(), Stop> {
-        if let Some((ping, _)) = self.state.asked.front()
+        if let Some((ping, _)) = self.asked.front()
             && self.wire.is_answered(*ping)
-            && let Some((_, asked)) = self.state.asked.pop_front()
+            && let Some((_, asked)) = self.asked.pop_front()
         {
             return self.answered(asked);
         }
@@ -328,11 +321,11 @@ impl Session<'_> {
                 is_pattern: change.patterns,
             };
             if !change.wanted {
-                self.state.sids.remove(&subscription.name);
+                self.sids.remove(&subscription.name);
                 self.source.ledger.confirmed(&subscription, false);
             } else if is_refused || words.is_some() {
                 // The server may have accepted this name, if the error was about another.
-                if let Some(sid) = self.state.sids.remove(&subscription.name) {
+                if let Some(sid) = self.sids.remove(&subscription.name) {
                     protocol::unsubscribe(self.wire.out(), sid);
                 }
                 let is_known = is_refused || was_alone;
@@ -349,14 +342,21 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// The first change without an answer. The server's errors belong to this change.
+    fn first_asked(&mut self) -> Option<&mut Asked> {
+        self.asked.front_mut().map(|(_, asked)| asked)
+    }
+
     /// Handles an error of the server. The error belongs to the change with the next PONG, if to
     /// any.
     fn refused(&mut self, words: String) -> Result<(), Stop> {
         let refused = refused(&words);
         let Some((subject, true)) = refused else {
             if let Some((subject, _)) = refused {
-                self.state.not_published = Some(shown(&subject));
-            } else if let Some(asked) = self.state.first_asked()
+                if let Some(publishing) = &mut self.source.publishing {
+                    publishing.not_permitted = Some(shown(&subject));
+                }
+            } else if let Some(asked) = self.first_asked()
                 && asked.change.wanted
             {
                 asked.words = Some(shown(&words));
@@ -364,7 +364,7 @@ impl Session<'_> {
             log_error(&mut self.source.lines, self.relay.link.now(), &words);
             return Ok(());
         };
-        if let Some(asked) = self.state.first_asked()
+        if let Some(asked) = self.first_asked()
             && asked.change.wanted
             && let Some(name) = asked.change.names.iter().find(|name| ***name == *subject)
         {
@@ -373,10 +373,10 @@ impl Session<'_> {
             return Ok(());
         }
         // The permissions have changed since the confirmation.
-        if let Some(subscription) = self.state.sids.named(&subject).cloned()
+        if let Some(subscription) = self.sids.named(&subject).cloned()
             && let Some(number) = self.source.ledger.revoked(&subscription)
         {
-            self.state.sids.remove(&subscription.name);
+            self.sids.remove(&subscription.name);
             return self.tell_refused(subscription, number, "the permission was taken away");
         }
         log_error(&mut self.source.lines, self.relay.link.now(), &words);
