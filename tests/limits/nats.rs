@@ -22,8 +22,8 @@ pub(crate) const NATS: &[Fixed] = &[
         value: "64",
         beyond: "the oldest are forgotten, and logged again when they come again",
         shows: Shows::Metric(names::BUS_REFUSED),
-        code: ("src/sources/nats/refusals.rs", "REFUSALS_MAX: usize = 64;"),
-        test: "src/sources/nats/refusals.rs::a_server_that_refuses_everything_fills_no_memory",
+        code: ("src/sources/nats/error.rs", "REFUSALS_MAX: usize = 64;"),
+        test: "src/sources/nats/error.rs::a_server_that_refuses_everything_fills_no_memory",
     },
     Fixed {
         what: "Questions for last values (`--retained`) that JetStream has not answered",

@@ -13,7 +13,7 @@ use nats::Connection;
 use nats::jetstream::{ConsumerConfig, ConsumerInfo, StreamConfig, StreamInfo};
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
-use super::refusals::{INBOXES, Refusal, Refusals};
+use super::error::{INBOXES, Refusal, Refusals};
 
 /// How long an answer may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);

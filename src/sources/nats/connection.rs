@@ -27,9 +27,8 @@ use sonic_rs::JsonValueMutTrait;
 
 use super::access::{Login, tls_config};
 use super::api::Api;
-use super::error::NatsError;
+use super::error::{NatsError, Refusals};
 use super::loopback::{Door, Gate, Hold, Loopback};
-use super::refusals::Refusals;
 use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
 use super::wire::{Info, LATE, Patience, greeting, no_greeting};
 use crate::base::detached;

@@ -9,9 +9,8 @@ use nats::jetstream::{
 
 use super::api::{Api, ApiError, Fetched};
 use super::data::{Data, Inbox};
-use super::error::NatsError;
+use super::error::{INBOX_PREFIX, NatsError, Refusal};
 use super::position::{Acks, StreamState};
-use super::refusals::Refusal;
 use super::settings::{StreamSpec, SubscriptionSpec};
 
 /// The limit on messages in flight without an acknowledgement.
@@ -19,8 +18,6 @@ const ACK_PENDING_MAX: i64 = 512;
 /// The limit on deliveries of a message: a message must not end one process after the other for as long as the
 /// stream keeps the message.
 const DELIVERIES_MAX: i64 = 5;
-/// The prefix of subjects made up by clients.
-const INBOX_PREFIX: &str = "_INBOX.";
 /// How long the server keeps an ephemeral consumer without a listener.
 const EPHEMERAL_IDLE_MAX: Duration = Duration::from_secs(10);
 

@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::api::ApiError;
-use super::error::NatsError;
+use super::error::{NatsError, Refusals};
 use super::protocol::{self, Delivery, Op};
-use super::refusals::Refusals;
 use super::settings::{Endpoint, NatsSettings};
 use super::wire::{Patience, Wire};
 use crate::base::Wake;

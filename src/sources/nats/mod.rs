@@ -31,10 +31,10 @@
 //! | `access` | credentials, and certificates for TLS |
 //! | `loopback` | the connection between `connection` and the crate, closed to other processes |
 //! | `health` | whether JetStream answers about a consumer, whether messages arrive, and when to attach again; pure |
-//! | `refusals` | the server's refusals of permissions, and the texts of them |
 //! | `publish` | a command that publishes |
 //! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs, and for gateways that speak to each other |
-//! | `position`, `settings`, `error` | pure: sequences and waiting acknowledgements, URLs, error texts |
+//! | `error` | error texts, and the server's refusals of permissions |
+//! | `position`, `settings` | pure: sequences and waiting acknowledgements, URLs |
 
 // The whole crate is marked deprecated in favour of an async crate, which would put a runtime into
 // the data path.
@@ -54,7 +54,6 @@ mod loopback;
 mod position;
 mod protocol;
 mod publish;
-mod refusals;
 mod servers;
 mod session;
 mod settings;
@@ -67,8 +66,7 @@ use std::sync::Arc;
 
 use self::connection::Link;
 use self::data::Data;
-use self::error::Stop;
-use self::refusals::{Refusal, Refusals};
+use self::error::{Refusal, Refusals, Stop};
 use self::servers::{Second, Servers};
 use self::session::{Session, forget};
 use self::subscription::Subscription;

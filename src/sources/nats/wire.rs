@@ -11,9 +11,8 @@ use serde::Deserialize;
 use sonic_rs::JsonValueMutTrait;
 
 use super::access::{Login, tls_config};
-use super::error::NatsError;
+use super::error::{NatsError, refused};
 use super::protocol::{self, LINE_BYTES_MAX, Malformed, Op, Reader};
-use super::refusals::refused;
 use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
 use crate::sources::outage::shown;
 use crate::sources::relay::{LinkTimes, Relay};

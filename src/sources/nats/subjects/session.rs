@@ -6,9 +6,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::error::{NatsError, Stop};
+use super::super::error::{NatsError, Stop, refused};
 use super::super::protocol::{self, Delivery, Op, Sids};
-use super::super::refusals::refused;
 use super::super::servers::Second;
 use super::super::wire::Wire;
 use super::publishing::{Publishing, QUEUED_BYTES_MAX};

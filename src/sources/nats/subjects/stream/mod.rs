@@ -15,9 +15,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::reader::StreamReader;
-use super::super::error::{NatsError, Stop};
+use super::super::error::{NatsError, Stop, refused};
 use super::super::protocol::Op;
-use super::super::refusals::refused;
 use super::super::servers::Servers;
 use super::super::settings::NatsSettings;
 use super::super::wire::Wire;
