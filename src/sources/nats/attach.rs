@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use super::api::Api;
 use super::consumers::{Presence, look_for};
 use super::error::{NatsError, Stop};
-use super::health::Health;
 use super::session::{Session, forget, of};
 use super::subscription::Subscription;
-use super::watchdog::Watchdog;
+use super::watchdog::{Health, Watchdog};
 use crate::sources::outage::Failure;
 
 impl Session<'_> {

@@ -22,7 +22,7 @@
 //! | `look_back` | the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream, ended by the loss of the connection |
 //! | `ask` | the check before a start: files, streams, permissions |
-//! | `watchdog` | asking the server whether the link and the consumers are well |
+//! | `watchdog` | asking the server whether the link and the consumers are well, and judging the answers |
 //! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::probe` has the rule |
 //! | `data` | the connection for messages and acknowledgements |
 //! | `wire` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
@@ -30,7 +30,6 @@
 //! | `connection` | making and leaving the connections of the crate, for requests; TLS to the server, plain to the crate |
 //! | `access` | credentials, and certificates for TLS |
 //! | `loopback` | the connection between `connection` and the crate, closed to other processes |
-//! | `health` | whether JetStream answers about a consumer, whether messages arrive, and when to attach again; pure |
 //! | `publish` | a command that publishes |
 //! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs, and for gateways that speak to each other |
 //! | `error` | error texts, and the server's refusals of permissions |
@@ -48,7 +47,6 @@ mod connection;
 mod consumers;
 mod data;
 mod error;
-mod health;
 mod look_back;
 mod loopback;
 mod position;

@@ -7,13 +7,14 @@ use super::api::{Api, ApiError, Fetched};
 use super::consumers::{self, Durable, Joined, Presence, Standing, Target, Told, asked};
 use super::data::Data;
 use super::error::{NatsError, Stop};
-use super::health::{Attempts, Health};
 use super::look_back::{LookedBack, look_back};
 use super::position::{AckSubject, Cursor, StreamState};
 use super::protocol::Delivery;
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
+use super::watchdog::Health;
 use crate::feeds::{BusEvent, BusMessage, Place};
 use crate::sources::SourceLink;
+use crate::sources::outage::Attempts;
 
 /// The longest wait for a message of a gap; the messages are in the stream already.
 const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -40,7 +41,8 @@ pub(super) struct Subscription {
     /// Messages up to this stream sequence are backlog.
     quiet_until: Option<u64>,
     pub(super) health: Health,
-    pub(super) attempts: Attempts,
+    /// To attach the subject, over all connections.
+    pub(super) attempts: Attempts<NatsError>,
     was_look_back_limited: bool,
     /// The last state logged of stream and durable consumer; each state is logged once.
     told: Option<Told>,

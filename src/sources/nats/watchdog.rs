@@ -5,8 +5,8 @@
 //! mistaken for a dead link. The session pings the connection for messages itself.
 //!
 //! Whether the consumers are well: without messages, a deleted consumer looks the same as a silence
-//! of JetStream. Each subscription has a thread, so a hanging question delays no other. The session
-//! judges the silence.
+//! of JetStream. Each subscription has a thread, so a hanging question delays no other. [`Health`] judges the
+//! answers and the silences for the session, and is pure: callers pass the time.
 
 use std::io;
 use std::thread;
@@ -19,9 +19,9 @@ use nats::jetstream::ConsumerInfo;
 
 use super::api::{Api, ApiError};
 use super::consumers::{Durable, Target, find_stream, look_up};
-use super::health::Counts;
 use super::settings::SubscriptionSpec;
 use crate::base::{Wake, detached};
+use crate::telemetry::Stall;
 
 /// The limit on reports waiting while the session waits for the loop. More are dropped; the next
 /// round repeats them.
@@ -249,4 +249,188 @@ fn ask_consumer(api: &Api, watched: &WatchedConsumer) -> Option<Answer> {
 fn is_full(info: &ConsumerInfo) -> bool {
     let allowed = usize::try_from(info.config.max_ack_pending).unwrap_or(0);
     allowed > 0 && info.num_ack_pending >= allowed
+}
+
+/// A consumer is stalled if the server held messages for so long, and none was handed over.
+const STALLED_AFTER: Duration = Duration::from_secs(5);
+
+/// The health of a subscription on a connection.
+#[derive(Debug)]
+pub(super) struct Health {
+    heard: Instant,
+    /// The time of the last attempt to attach.
+    attached: Instant,
+    /// The time of the last new message.
+    handed: Instant,
+    /// Since when the server reports pending messages.
+    holds_since: Option<Instant>,
+    /// The time of the last refused acknowledgement.
+    acks_refused: Option<Instant>,
+    is_silent: bool,
+    stall: Option<Stall>,
+}
+
+/// The server's counts for a consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Messages not delivered yet.
+    pub(super) pending: u64,
+    /// Messages delivered and not acknowledged.
+    pub(super) ack_pending: u64,
+    /// The consumer delivers no more until a message is acknowledged.
+    pub(super) is_full: bool,
+}
+
+impl Health {
+    /// The health of a subscription attached now, on a new connection.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            heard: now,
+            attached: now,
+            handed: now,
+            holds_since: None,
+            acks_refused: None,
+            is_silent: false,
+            stall: None,
+        }
+    }
+
+    /// Records an attempt to attach, successful or not.
+    pub(super) fn attached(&mut self, now: Instant) {
+        self.attached = now;
+        self.handed = now;
+    }
+
+    /// Records the hand-over of a message.
+    pub(super) fn handed(&mut self, now: Instant) {
+        self.handed = now;
+    }
+
+    /// Records any answer of JetStream. Returns whether a silence ends.
+    pub(super) fn heard(&mut self, now: Instant) -> bool {
+        self.heard = now;
+        std::mem::take(&mut self.is_silent)
+    }
+
+    /// Restarts the measure of JetStream's silence: a silence of the whole link says nothing about
+    /// JetStream.
+    pub(super) fn link_was_silent(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// How long JetStream has been silent.
+    pub(super) fn silent_for(&self, now: Instant) -> Duration {
+        now.duration_since(self.heard)
+    }
+
+    /// The length of JetStream's silence, at the first call with a length of `after` or more.
+    pub(super) fn falls_silent(&mut self, now: Instant, after: Duration) -> Option<Duration> {
+        let silent = self.silent_for(now);
+        (silent >= after && !std::mem::replace(&mut self.is_silent, true)).then_some(silent)
+    }
+
+    /// Whether to attach again: once in each period `every` of silence.
+    pub(super) fn is_to_be_attached(&self, now: Instant, every: Duration) -> bool {
+        let over = |since| now.duration_since(since) >= every;
+        self.is_silent && over(self.heard) && over(self.attached)
+    }
+
+    /// Records a refused acknowledgement.
+    pub(super) fn ack_refused(&mut self, now: Instant) {
+        self.acks_refused = Some(now);
+    }
+
+    /// Judges the server's counts for the consumer. Returns `Some` if the stall has changed.
+    pub(super) fn judge(&mut self, counts: Counts, now: Instant) -> Option<Option<Stall>> {
+        let is_long_ago = |at| now.duration_since(at) >= STALLED_AFTER;
+        // The counts may be older than the refusal.
+        if counts.ack_pending == 0 && self.acks_refused.is_some_and(is_long_ago) {
+            self.acks_refused = None;
+        }
+        self.holds_since = match counts.pending {
+            0 => None,
+            _ => Some(self.holds_since.unwrap_or(now)),
+        };
+        let nothing_comes = self.holds_since.is_some_and(is_long_ago) && is_long_ago(self.handed);
+        let stall = if self.acks_refused.is_some() || (nothing_comes && counts.is_full) {
+            Some(Stall::AcksRefused)
+        } else {
+            nothing_comes.then_some(Stall::NothingDelivered)
+        };
+        (std::mem::replace(&mut self.stall, stall) != stall).then_some(stall)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_told_once_and_ends_with_any_answer() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let (six, thirty) = (Duration::from_secs(6), Duration::from_secs(30));
+        let mut health = Health::new(start);
+        assert_eq!(health.falls_silent(at(5), six), None);
+        assert_eq!(
+            health.falls_silent(at(7), six),
+            Some(Duration::from_secs(7))
+        );
+        assert_eq!(health.falls_silent(at(8), six), None);
+        assert!(!health.is_to_be_attached(at(29), thirty));
+        assert!(health.is_to_be_attached(at(30), thirty));
+        health.attached(at(30));
+        assert!(!health.is_to_be_attached(at(59), thirty));
+        assert!(health.is_to_be_attached(at(60), thirty));
+        assert!(health.heard(at(61)) && !health.heard(at(62)));
+        assert!(!health.is_to_be_attached(at(100), thirty));
+    }
+
+    #[test]
+    fn messages_that_wait_while_none_comes_are_a_stall() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let holds = |pending, is_full| Counts {
+            pending,
+            ack_pending: 7,
+            is_full,
+        };
+        let mut health = Health::new(start);
+        assert_eq!(health.judge(holds(0, true), at(9)), None);
+        // The subject was quiet, and this message is on its way.
+        assert_eq!(health.judge(holds(1, true), at(9)), None);
+        assert_eq!(health.judge(holds(1, true), at(13)), None);
+        let full = Some(Some(Stall::AcksRefused));
+        assert_eq!(health.judge(holds(1, true), at(14)), full);
+        assert_eq!(health.judge(holds(1, true), at(15)), None);
+        let other = Some(Some(Stall::NothingDelivered));
+        assert_eq!(health.judge(holds(1, false), at(16)), other);
+        health.handed(at(17));
+        assert_eq!(health.judge(holds(1, false), at(21)), Some(None));
+        assert_eq!(health.judge(holds(1, false), at(22)), other);
+        assert_eq!(health.judge(holds(0, false), at(23)), Some(None));
+        // While messages arrive there is no stall, however far behind.
+        for second in 30..50 {
+            health.handed(at(second));
+            assert_eq!(health.judge(holds(9, false), at(second)), None);
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_that_was_refused_counts_until_none_is_owed() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let owed = |ack_pending| Counts {
+            pending: 0,
+            ack_pending,
+            is_full: false,
+        };
+        let mut health = Health::new(start);
+        health.ack_refused(at(1));
+        let refused = Some(Some(Stall::AcksRefused));
+        // The server sent this count before the refusal.
+        assert_eq!(health.judge(owed(0), at(1)), refused);
+        assert_eq!(health.judge(owed(1), at(9)), None);
+        assert_eq!(health.judge(owed(0), at(10)), Some(None));
+    }
 }
