@@ -18,43 +18,45 @@
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | the choice of the server, and a session on it |
+//! | `mod` | the choice of the server, and a session on it; the messages of a caller that publishes |
 //! | `session` | messages, confirmations, refusals, pings; the kept feed among the names |
-//! | `publishing` | the messages of the caller, and the rules for gateways that speak to each other |
 //! | `retained`, `last_values` | last values, from JetStream, of subjects and of patterns; pure |
 //! | `stream` | the source that reads a stream in place of subjects |
 
 mod last_values;
-mod publishing;
 mod retained;
 mod session;
 mod stream;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use self::stream::NatsStreamSource;
 
-use self::publishing::Publishing;
 use self::session::Session;
 use super::error::{NatsError, Stop};
+use super::protocol;
 use super::servers::{Second, Servers};
 use super::settings::NatsSettings;
 use super::wire::Wire;
 use crate::base::{LogBudget, Now, Wake};
 use crate::feeds::BusEvent;
-use crate::sources::KeptFeed;
 use crate::sources::interest::{self, BusInterest, Wishes};
 use crate::sources::ledger::Ledger;
 use crate::sources::outage::shown;
-use crate::sources::publisher::{self, Publisher};
+use crate::sources::publisher::{self, Outbox, Publisher};
 use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::sources::socket::Waiter;
+use crate::sources::{KeptFeed, SourceLink};
 use crate::telemetry::BusStatus;
 
 /// The limit on log lines about subjects, a second.
 const LINES_PER_SECOND: u32 = 5;
+/// Commands and messages wait while more bytes than this are not written.
+const QUEUED_BYTES_MAX: usize = 64 * 1024;
+/// The longest time without a message on a connection that publishes.
+const MESSAGE_SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// The beginning of subjects for answers. Nobody else can guess an inbox: the keys of the hasher are random.
 fn inbox() -> String {
@@ -110,6 +112,96 @@ impl Settle {
             true => self.time,
             false => Duration::ZERO,
         }
+    }
+}
+
+/// The messages of the caller, what came back on this connection, and the rules for gateways that speak to each
+/// other.
+///
+/// All names are needed. Messages that the loop does not take in time are dropped and reported as
+/// [`BusEvent::Gap`]: a source that waits would make the server cut the connection. The caller
+/// publishes on its own subjects at least once a second, and a connection without a message for three
+/// seconds is left. Messages that wait for a lost connection are dropped.
+struct Publishing {
+    outbox: Outbox,
+    /// The largest message, bytes; the server has to take messages of this size.
+    bytes_max: usize,
+    /// When the last message arrived.
+    relayed: Instant,
+    /// Messages that the loop had no room for, and not reported yet.
+    dropped: u64,
+    /// The last subject on which the server permits no publishing.
+    not_permitted: Option<String>,
+}
+
+impl Publishing {
+    fn new(outbox: Outbox, bytes_max: usize) -> Self {
+        Self {
+            outbox,
+            bytes_max,
+            relayed: Instant::now(),
+            dropped: 0,
+            not_permitted: None,
+        }
+    }
+
+    /// Begins on a new connection.
+    ///
+    /// # Errors
+    /// The server takes only smaller messages.
+    fn begin(&mut self, wire: &Wire) -> Result<(), NatsError> {
+        let (bytes, needed) = (wire.info.max_payload(), self.bytes_max);
+        if bytes < needed {
+            let reason = format!(
+                "max_payload of the server is {bytes}, and messages have up to {needed} bytes"
+            );
+            return Err(wire.refused(reason));
+        }
+        self.outbox.discard();
+        (self.relayed, self.dropped, self.not_permitted) = (Instant::now(), 0, None);
+        Ok(())
+    }
+
+    /// Queues messages to publish, up to a limit.
+    fn publish(&self, wire: &mut Wire) {
+        while wire.queued_bytes() < QUEUED_BYTES_MAX
+            && let Ok(message) = self.outbox.messages.try_recv()
+        {
+            protocol::publish(wire.out(), &message.subject, "", &message.payload);
+        }
+    }
+
+    /// Whether messages wait to be published.
+    fn has_waiting(&self) -> bool {
+        !self.outbox.messages.is_empty()
+    }
+
+    /// The time until which a message must arrive.
+    ///
+    /// # Errors
+    /// No message arrived in time.
+    fn due(&self) -> Result<Instant, NatsError> {
+        let due = self.relayed + MESSAGE_SILENCE_MAX;
+        match &self.not_permitted {
+            _ if Instant::now() < due => Ok(due),
+            Some(subject) => Err(NatsError::not_permitted("publish", subject)),
+            None => Err(NatsError::Silent {
+                silent_ms: MESSAGE_SILENCE_MAX.as_millis() as u64,
+            }),
+        }
+    }
+
+    /// Hands a message over. If the loop has no room, drops and counts the message.
+    fn hand_over(&mut self, event: BusEvent, link: &SourceLink) -> Result<(), Stop> {
+        self.relayed = Instant::now();
+        let lost = Some(self.dropped).filter(|&dropped| dropped > 0);
+        if lost.is_some() && link.try_send(BusEvent::Gap { lost })? {
+            self.dropped = 0;
+        }
+        if !link.try_send(event)? {
+            self.dropped += 1;
+        }
+        Ok(())
     }
 }
 

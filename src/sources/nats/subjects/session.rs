@@ -10,9 +10,8 @@ use super::super::error::{NatsError, Stop, refused};
 use super::super::protocol::{self, Delivery, Op, Sids};
 use super::super::servers::Second;
 use super::super::wire::Wire;
-use super::publishing::{Publishing, QUEUED_BYTES_MAX};
 use super::retained::{Retained, Told};
-use super::{NatsSubjectsSource, log_error};
+use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, log_error};
 use crate::base::Now;
 use crate::feeds::{BusEvent, BusMessage, Fault, Place, Subscription};
 use crate::sources::interest::Question;
@@ -411,7 +410,7 @@ impl<'a> Session<'a> {
     }
 
     /// Reports the names known to the other servers by now.
-    pub(super) fn tell_settled(&mut self) -> Result<(), Stop> {
+    fn tell_settled(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
         for _ in 0..SETTLED_PER_TURN {
             let Some((subscription, number)) = self.source.ledger.next_settled(now) else {
@@ -422,11 +421,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    pub(super) fn tell_subscribed(
-        &mut self,
-        subscription: Subscription,
-        number: u64,
-    ) -> Result<(), Stop> {
+    fn tell_subscribed(&mut self, subscription: Subscription, number: u64) -> Result<(), Stop> {
         self.settle_kept(&subscription, true);
         self.relay.link.send(BusEvent::Subscribed {
             subscription,
@@ -447,14 +442,14 @@ impl<'a> Session<'a> {
     }
 
     /// Notes the answer for a name.
-    pub(super) fn settle_kept(&mut self, subscription: &Subscription, stands: bool) {
+    fn settle_kept(&mut self, subscription: &Subscription, stands: bool) {
         if let Some(kept) = &mut self.source.kept {
             kept.settle(subscription, stands);
         }
     }
 
     /// The place of a message; `None` for a copy.
-    pub(super) fn place(&mut self, pattern: Option<&str>, subject: &str) -> Option<Place> {
+    fn place(&mut self, pattern: Option<&str>, subject: &str) -> Option<Place> {
         let Some(kept) = &mut self.source.kept else {
             return Some(Place::Outside);
         };
