@@ -138,7 +138,7 @@ impl<E> Outages<E> {
     }
 }
 
-/// The attempts at something that can fail while the bus is there: the outages, and the time of the next attempt.
+/// The attempts at a part of the work of a connection: the outages, and the time of the next attempt.
 #[derive(Debug)]
 pub(super) struct Attempts<E> {
     outages: Outages<E>,

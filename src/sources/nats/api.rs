@@ -143,8 +143,7 @@ impl Api {
     /// The name of the stream that stores `subject`. Of the streams with subjects of their own,
     /// only one can.
     pub(super) fn stream_holding(&self, subject: &str) -> Result<Option<String>, ApiError> {
-        let subject = sonic_rs::to_string(subject).map_err(unreadable)?;
-        let query = format!(r#"{{"subject":{subject}}}"#);
+        let query = sonic_rs::json!({ "subject": subject }).to_string();
         let answer = self.ask("STREAM.NAMES", query.as_bytes())?;
         first_stream(&answer)
     }
@@ -195,8 +194,8 @@ impl Api {
 
     /// The last message of a subject.
     pub(super) fn last(&self, stream: &str, subject: &str) -> Result<Option<Fetched>, ApiError> {
-        let subject = sonic_rs::to_string(subject).map_err(unreadable)?;
-        self.fetch(stream, &format!(r#"{{"last_by_subj":{subject}}}"#))
+        let query = sonic_rs::json!({ "last_by_subj": subject });
+        self.fetch(stream, &query.to_string())
     }
 
     /// The first message of a subject at or after a sequence.
@@ -206,9 +205,8 @@ impl Api {
         subject: &str,
         sequence: u64,
     ) -> Result<Option<Fetched>, ApiError> {
-        let subject = sonic_rs::to_string(subject).map_err(unreadable)?;
-        let query = format!(r#"{{"seq":{sequence},"next_by_subj":{subject}}}"#);
-        self.fetch(stream, &query)
+        let query = sonic_rs::json!({ "seq": sequence, "next_by_subj": subject });
+        self.fetch(stream, &query.to_string())
     }
 
     fn fetch(&self, stream: &str, query: &str) -> Result<Option<Fetched>, ApiError> {
@@ -331,7 +329,8 @@ pub(super) fn message(answer: &[u8]) -> Result<Fetched, ApiError> {
     Ok(Fetched { sequence, payload })
 }
 
-/// The messages that a consumer has delivered or will deliver at once, in the answer that the consumer was made.
+/// The number of messages delivered or about to be delivered by a new consumer, from the answer to the request for
+/// the consumer.
 pub(super) fn messages_of_consumer(answer: &[u8]) -> u64 {
     let pending = sonic_rs::get(answer, ["num_pending"]);
     let delivered = sonic_rs::get(answer, ["delivered", "consumer_seq"]);

@@ -52,7 +52,7 @@ impl Session<'_> {
             self.is_unattached(index, &error);
         }
         let (interval, subscriptions) = (self.interval(), self.subscriptions.len());
-        let watchdog = Watchdog::start(self.api, self.data.wake(), interval, subscriptions)
+        let watchdog = Watchdog::start(self.api, &self.data.wake, interval, subscriptions)
             .map_err(|source| NatsError::NoThread { source })?;
         watchdog.watch(self.watched());
         Ok(watchdog)

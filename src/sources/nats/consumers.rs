@@ -1,5 +1,5 @@
-//! Streams and consumers: made if missing, used unchanged if present, and the log lines about both. Streams that are
-//! optional may be absent, and then are neither made nor read.
+//! Streams and consumers: made if missing, used unchanged if present, and the log lines about both. Optional
+//! streams may be absent: then they are neither made nor read.
 
 use std::time::Duration;
 
@@ -73,8 +73,8 @@ pub(super) enum Durable {
 /// Whether the subject of an optional stream is read (`NatsSettings::streams_optional`).
 ///
 /// As long as the server has none of the streams, or the user may not ask for them, weirgate makes no stream and
-/// reads no subject of them. One stream that exists makes all of them wanted, until the end of the process: from
-/// then on a missing stream is made, as it is without the setting. Without an answer nothing is decided, and a
+/// reads no subject of them. A single stream makes all of them wanted, until the end of the process: from
+/// then on a missing stream is made, as without the setting. Without an answer nothing is decided, and a
 /// later attempt asks again. Once the subjects are left out, only the watchdog asks, so that no silence about
 /// these streams keeps the relays waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,7 +30,8 @@ const LAST_READS_MAX: usize = 1_024;
 pub(super) struct Data {
     pub(super) wire: Wire,
     waiter: Waiter,
-    wake: Wake,
+    /// Wakes the thread that waits for this connection: [`Self::take_woken`].
+    pub(super) wake: Wake,
     refusals: Refusals,
     last_sid: u64,
     /// The numbers of subscriptions that nobody reads any more.
@@ -82,11 +83,6 @@ impl Data {
             set_aside: VecDeque::new(),
             is_woken: true,
         })
-    }
-
-    /// Wakes the thread that waits for this connection: [`Self::take_woken`].
-    pub(super) fn wake(&self) -> &Wake {
-        &self.wake
     }
 
     /// Whether there may be news from other threads, or a refusal. After this call, news wake again.

@@ -18,7 +18,7 @@
 //! | `session` | both connections: the turn of messages and reports |
 //! | `attach` | the same session: attaching subjects to consumers, at first and again |
 //! | `subscription` | a subject: consumer, cursor, backlog |
-//! | `consumers` | finding and making streams and consumers, the streams that may be absent, and the log lines |
+//! | `consumers` | finding and making streams and consumers, optional streams, and the log lines |
 //! | `look_back` | the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream, ended by the loss of the connection |
 //! | `ask` | the check before a start: files, streams, permissions |
@@ -172,7 +172,7 @@ impl Bus for NatsSource {
             Err(error) => return Stop::Bus(error),
         };
         let mut second = self.servers.second(settings, used);
-        relay.link.wake_at_end(data.wake());
+        relay.link.wake_at_end(&data.wake);
         let stop = self.use_connection((&link, &mut data), &mut second, relay);
         self.servers.prefer(second.better());
         for refusal in link.api.refusals.take_news() {

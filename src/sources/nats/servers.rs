@@ -141,8 +141,8 @@ impl Second {
     }
 }
 
-/// Asks a server. Of the server of the silent connection, even a refusal shows that the server works; another
-/// server that refuses the log-in is no better.
+/// Asks a server. From the server of the silent connection, even a refusal is an answer; another server is no better
+/// if the server refuses the log-in.
 fn ask(endpoint: &Endpoint, is_used: bool, settings: &NatsSettings) -> Found {
     match log_in(endpoint, settings) {
         Ok(()) => Found::Answer,

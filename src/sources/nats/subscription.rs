@@ -127,7 +127,7 @@ impl Subscription {
     }
 
     /// Finds or makes stream and consumer, warms the cache if due, and decides how much of the
-    /// backlog is quiet. With `unnamed` the consumer is an ephemeral one. An error leaves the consumer
+    /// backlog is quiet. With `unnamed` the consumer is ephemeral. An error leaves the consumer
     /// in use unchanged.
     ///
     /// The backlog is determined once, from consumer and stream, and ends at a stream sequence. The

@@ -168,7 +168,7 @@ fn watch_link(api: &Api, interval: Duration, reports: &Reporter) -> io::Result<(
     }
 }
 
-/// Asks until `tell` says that the session has ended.
+/// Asks until `tell` returns false: the session has ended.
 fn watch_subscription(
     api: &Api,
     interval: Duration,

@@ -18,7 +18,7 @@
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | the choice of the server, and a session on it; the messages of a caller that publishes |
+//! | `mod` | the choice of the server, and a session; the messages of a publishing caller |
 //! | `session` | messages, confirmations, refusals, pings; the kept feed among the names |
 //! | `retained`, `last_values` | last values, from JetStream, of subjects and of patterns; pure |
 //! | `stream` | the source that reads a stream in place of subjects |
@@ -115,8 +115,7 @@ impl Settle {
     }
 }
 
-/// The messages of the caller, what came back on this connection, and the rules for gateways that speak to each
-/// other.
+/// The messages of the caller, the state of the connection, and the rules between gateways.
 ///
 /// All names are needed. Messages that the loop does not take in time are dropped and reported as
 /// [`BusEvent::Gap`]: a source that waits would make the server cut the connection. The caller

@@ -315,7 +315,7 @@ impl StreamReader {
         });
     }
 
-    /// Handles the answer that the consumer was made, with so many messages to deliver at once.
+    /// Handles the answer to the request for a consumer: so many messages are delivered at once.
     fn made(&mut self, messages: u64, now: Instant, out: &mut Vec<u8>, told: &mut Vec<Told>) {
         let waits = matches!(&self.step, Step::Read(consumer) if consumer.expects.is_some());
         if messages == 0 {

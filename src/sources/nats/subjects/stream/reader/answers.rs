@@ -37,8 +37,7 @@ impl StreamInfo {
     }
 }
 
-/// Reads the answer to the request for a consumer: the messages that the consumer has delivered or will deliver at
-/// once.
+/// Reads the answer to the request for a consumer: the number of messages delivered at once.
 ///
 /// # Errors
 /// The words of JetStream.
