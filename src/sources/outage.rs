@@ -1,6 +1,7 @@
 //! The memory of outages: since when, the logged errors (a server's words cut), the time of the next try.
 //! Pure: the moments and the seed are arguments.
 
+use std::hash::{BuildHasher, RandomState};
 use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
 
@@ -134,6 +135,53 @@ impl<E> Outages<E> {
     /// The time to wait before the next attempt.
     pub(super) fn next_delay(&mut self) -> Duration {
         self.backoff.next_delay()
+    }
+}
+
+/// The attempts at a part of the work of a connection: the outages, and the time of the next attempt.
+#[derive(Debug)]
+pub(super) struct Attempts<E> {
+    outages: Outages<E>,
+    /// `None` unless the last attempt failed.
+    next: Option<Instant>,
+}
+
+impl<E> Attempts<E> {
+    /// The delays between attempts double from `delay_min_ms` to `delay_max_ms`.
+    pub(super) fn new(delay_min_ms: u64, delay_max_ms: u64) -> Self {
+        let seed = RandomState::new().hash_one(delay_max_ms);
+        Self {
+            outages: Outages::new(delay_min_ms, delay_max_ms, seed),
+            next: None,
+        }
+    }
+
+    /// Whether the last attempt failed.
+    pub(super) fn is_away(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Whether another attempt is due.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.next.is_none_or(|next| now >= next)
+    }
+
+    /// Makes the next attempt due: JetStream answers again.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.next = self.next.map(|next| next.min(now));
+    }
+
+    /// Records a failed attempt. Returns how to log the failure.
+    pub(super) fn failed(&mut self, error: &E, now: Instant) -> Failure {
+        let failure = self.outages.failed(error, now);
+        self.next = Some(now + self.outages.next_delay());
+        failure
+    }
+
+    /// Records a successful attempt. Returns the length of the outage, if attempts had failed.
+    pub(super) fn succeeded(&mut self, now: Instant) -> Option<Duration> {
+        let recovery = self.outages.ended(now);
+        self.next.take().and(recovery.away)
     }
 }
 
@@ -278,5 +326,29 @@ mod tests {
         assert!(backoff.next_delay() <= Duration::from_millis(1));
         let mut backoff = Backoff::new(u64::MAX, 5, 0);
         assert!(backoff.next_delay() <= Duration::from_secs(3_600));
+    }
+
+    #[test]
+    fn attempts_come_further_and_further_apart_and_a_good_one_ends_that() {
+        let mut attempts = Attempts::new(1_000, 30_000);
+        let error = Trouble::Refused;
+        let mut now = Instant::now();
+        let begun = now;
+        assert!(!attempts.is_away() && attempts.is_due(now));
+        assert_eq!(attempts.succeeded(now), None);
+        assert_eq!(attempts.failed(&error, now), Failure::First);
+        for least_ms in [700, 1_500, 3_000, 6_000, 12_000, 22_000, 22_000] {
+            assert!(attempts.is_away());
+            assert!(!attempts.is_due(now + Duration::from_millis(least_ms)));
+            now += Duration::from_secs(30);
+            assert!(attempts.is_due(now));
+            attempts.failed(&error, now);
+        }
+        attempts.hurry(now);
+        assert!(attempts.is_away() && attempts.is_due(now));
+        assert_eq!(attempts.succeeded(now), Some(now - begun));
+        attempts.hurry(now);
+        assert!(!attempts.is_away());
+        assert_eq!(attempts.succeeded(now), None);
     }
 }

@@ -22,8 +22,8 @@ pub(crate) const NATS: &[Fixed] = &[
         value: "64",
         beyond: "the oldest are forgotten, and logged again when they come again",
         shows: Shows::Metric(names::BUS_REFUSED),
-        code: ("src/sources/nats/refusals.rs", "REFUSALS_MAX: usize = 64;"),
-        test: "src/sources/nats/refusals.rs::a_server_that_refuses_everything_fills_no_memory",
+        code: ("src/sources/nats/error.rs", "REFUSALS_MAX: usize = 64;"),
+        test: "src/sources/nats/error.rs::a_server_that_refuses_everything_fills_no_memory",
     },
     Fixed {
         what: "Questions for last values (`--retained`) that JetStream has not answered",
@@ -98,7 +98,7 @@ pub(crate) const NATS: &[Fixed] = &[
         beyond: "the others are told after the next read",
         shows: Shows::Metric(names::SUBSCRIPTION_CHANGES),
         code: (
-            "src/sources/nats/subjects/feed.rs",
+            "src/sources/nats/subjects/session.rs",
             "SETTLED_PER_TURN: usize = 1_024;",
         ),
         test: "src/sources/ledger/tests.rs::names_settle_together",

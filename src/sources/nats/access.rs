@@ -1,4 +1,4 @@
-//! The credentials for the servers, and the trusted certificates.
+//! The credentials for the servers, and the certificates for TLS.
 //!
 //! Files are read again for every connection, so a replaced file takes effect with the next
 //! connection.
@@ -11,6 +11,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nats::Options;
 use nkeys::KeyPair;
+use rustls::ClientConfig;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::base::tls_roots;
 
 /// The credentials for a server without user or token in its URL. Without `Debug`, because of the
 /// passwords.
@@ -46,15 +51,7 @@ impl Tls {
     }
 }
 
-/// The log-in in the URL of a server. Without `Debug`, because of the secrets.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) enum Auth {
-    None,
-    Token(String),
-    UserPassword(String, String),
-}
-
-impl Auth {
+impl Credentials {
     /// Reads the part of a URL before the `@`.
     pub(super) fn parse(user_info: &str) -> Self {
         match user_info.split_once(':') {
@@ -83,23 +80,24 @@ pub(super) enum Login {
 }
 
 impl Login {
-    /// Returns the log-in of `auth`, or else of `credentials`.
+    /// Returns the log-in `of_url`, or else of `credentials`.
     ///
     /// # Errors
     /// A file cannot be read or has the wrong content. The text names the file and quotes nothing
     /// of its content.
-    pub(super) fn read(auth: &Auth, credentials: &Credentials) -> io::Result<Self> {
-        Ok(match (auth, credentials) {
-            (Auth::Token(token), _) | (Auth::None, Credentials::Token(token)) => {
-                Self::Token(token.clone())
-            }
-            (Auth::UserPassword(user, password), _)
-            | (Auth::None, Credentials::UserPassword(user, password)) => {
+    pub(super) fn read(of_url: &Credentials, credentials: &Credentials) -> io::Result<Self> {
+        let credentials = match of_url {
+            Credentials::None => credentials,
+            of_url => of_url,
+        };
+        Ok(match credentials {
+            Credentials::None => Self::None,
+            Credentials::Token(token) => Self::Token(token.clone()),
+            Credentials::UserPassword(user, password) => {
                 Self::UserPassword(user.clone(), password.clone())
             }
-            (Auth::None, Credentials::None) => Self::None,
-            (Auth::None, Credentials::CredsFile(path)) => creds(path)?,
-            (Auth::None, Credentials::NkeyFile(path)) => nkey(path)?,
+            Credentials::CredsFile(path) => creds(path)?,
+            Credentials::NkeyFile(path) => nkey(path)?,
         })
     }
 
@@ -169,27 +167,43 @@ fn nkey(path: &Path) -> io::Result<Login> {
 /// files.
 fn read(what: &str, path: &Path) -> io::Result<String> {
     let named = |error: io::Error| {
-        let error = unreadable(path, &error);
-        io::Error::new(error.kind(), format!("{what} {error}"))
+        let text = format!("{what} {}: {error}", path.display());
+        io::Error::new(error.kind(), text)
     };
     fs::read_to_string(path).map_err(named)
 }
 
-pub(super) fn unreadable(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
-pub(super) fn not(path: &Path, what: &str) -> io::Error {
+fn not(path: &Path, what: &str) -> io::Error {
     let text = format!("{} does not hold {what}", path.display());
     io::Error::new(ErrorKind::InvalidData, text)
+}
+
+/// The TLS configuration of the client: the trusted certificates, and the client's own.
+///
+/// # Errors
+/// A file cannot be read or has the wrong content; the text names the file.
+pub(super) fn tls_config(tls: &Tls) -> io::Result<ClientConfig> {
+    let trusting = tls_roots::client_config(tls.ca.as_deref());
+    let builder = trusting.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+    let Some((certificate, key)) = &tls.client else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = tls_roots::certificates(certificate)
+        .ok()
+        .filter(|chain| !chain.is_empty());
+    let chain = chain.ok_or_else(|| not(certificate, "certificates"))?;
+    let parsed = PrivateKeyDer::from_pem_file(key).map_err(|_| not(key, "a private key"))?;
+    builder
+        .with_client_auth_cert(chain, parsed)
+        .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn refused(auth: &Auth, credentials: &Credentials) -> Option<String> {
-        let made = Login::read(auth, credentials);
+    fn refused(of_url: &Credentials, credentials: &Credentials) -> Option<String> {
+        let made = Login::read(of_url, credentials);
         made.err().map(|error| error.to_string())
     }
 
@@ -203,13 +217,13 @@ mod tests {
             Credentials::NkeyFile(path.clone()),
             Credentials::NkeyFile(folder.path().join("nothing.txt")),
         ] {
-            let error = refused(&Auth::None, &wrong).expect("an error");
+            let error = refused(&Credentials::None, &wrong).expect("an error");
             assert!(
                 error.contains(".txt") && !error.contains("s3cret"),
                 "{error}"
             );
             // The log-in of the URL comes first, and then the file does not matter.
-            assert_eq!(refused(&Auth::Token("t".into()), &wrong), None);
+            assert_eq!(refused(&Credentials::Token("t".into()), &wrong), None);
         }
     }
 
@@ -219,6 +233,9 @@ mod tests {
         let path = folder.path().join("user.nk");
         let seed = KeyPair::new_user().seed().expect("a seed");
         fs::write(&path, format!("# the gateway\n{seed}\r\n")).expect("written");
-        assert_eq!(refused(&Auth::None, &Credentials::NkeyFile(path)), None);
+        assert_eq!(
+            refused(&Credentials::None, &Credentials::NkeyFile(path)),
+            None
+        );
     }
 }

@@ -6,14 +6,14 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use crossbeam_channel::{Receiver, TryRecvError, select};
 use nats::Connection;
-use nats::jetstream::{
-    ConsumerConfig, ConsumerInfo, RawStreamMessage, StreamConfig, StreamInfo, StreamMessage,
-};
+use nats::jetstream::{ConsumerConfig, ConsumerInfo, StreamConfig, StreamInfo};
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
-use super::refusals::{INBOXES, Refusal, Refusals};
+use super::error::{INBOXES, Refusal, Refusals};
 
 /// How long an answer may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
@@ -30,7 +30,8 @@ pub(super) struct Api {
     pub(super) lost: Receiver<std::convert::Infallible>,
     /// The server's refusals on this connection.
     pub(super) refusals: Refusals,
-    answer_timeout: Duration,
+    /// How long an answer may take.
+    pub(super) answer_timeout: Duration,
 }
 
 /// The reason for a request without the desired answer.
@@ -122,11 +123,6 @@ impl Api {
         }
     }
 
-    /// How long an answer may take.
-    pub(super) fn answer_timeout(&self) -> Duration {
-        self.answer_timeout
-    }
-
     /// Whether the connection is lost.
     pub(super) fn is_lost(&self) -> bool {
         matches!(self.lost.try_recv(), Err(TryRecvError::Disconnected))
@@ -147,8 +143,7 @@ impl Api {
     /// The name of the stream that stores `subject`. Of the streams with subjects of their own,
     /// only one can.
     pub(super) fn stream_holding(&self, subject: &str) -> Result<Option<String>, ApiError> {
-        let subject = sonic_rs::to_string(subject).map_err(unreadable)?;
-        let query = format!(r#"{{"subject":{subject}}}"#);
+        let query = sonic_rs::json!({ "subject": subject }).to_string();
         let answer = self.ask("STREAM.NAMES", query.as_bytes())?;
         first_stream(&answer)
     }
@@ -199,8 +194,8 @@ impl Api {
 
     /// The last message of a subject.
     pub(super) fn last(&self, stream: &str, subject: &str) -> Result<Option<Fetched>, ApiError> {
-        let subject = sonic_rs::to_string(subject).map_err(unreadable)?;
-        self.fetch(stream, &format!(r#"{{"last_by_subj":{subject}}}"#))
+        let query = sonic_rs::json!({ "last_by_subj": subject });
+        self.fetch(stream, &query.to_string())
     }
 
     /// The first message of a subject at or after a sequence.
@@ -210,9 +205,8 @@ impl Api {
         subject: &str,
         sequence: u64,
     ) -> Result<Option<Fetched>, ApiError> {
-        let subject = sonic_rs::to_string(subject).map_err(unreadable)?;
-        let query = format!(r#"{{"seq":{sequence},"next_by_subj":{subject}}}"#);
-        self.fetch(stream, &query)
+        let query = sonic_rs::json!({ "seq": sequence, "next_by_subj": subject });
+        self.fetch(stream, &query.to_string())
     }
 
     fn fetch(&self, stream: &str, query: &str) -> Result<Option<Fetched>, ApiError> {
@@ -221,16 +215,7 @@ impl Api {
             Err(error) if error.message_is_missing() => return Ok(None),
             answer => answer?,
         };
-        let message = sonic_rs::get(answer.as_slice(), ["message"]).map_err(unreadable)?;
-        let mut raw: RawStreamMessage =
-            sonic_rs::from_str(message.as_raw_str()).map_err(unreadable)?;
-        // The crate refuses malformed headers, and nobody needs the headers.
-        raw.headers = None;
-        let message = StreamMessage::try_from(raw)?;
-        Ok(Some(Fetched {
-            sequence: message.sequence,
-            payload: message.data,
-        }))
+        message(&answer).map(Some)
     }
 
     /// Checks whether this user may send the request `verb`. The body is unreadable, so JetStream
@@ -329,6 +314,28 @@ fn refusal(answer: &[u8]) -> Option<ApiError> {
             .and_then(|d| d.as_str().map(str::to_owned))
             .unwrap_or_else(|| "no description".to_owned()),
     })
+}
+
+/// The message in an answer. An empty payload has no member `data`.
+pub(super) fn message(answer: &[u8]) -> Result<Fetched, ApiError> {
+    let message = sonic_rs::get(answer, ["message"]).map_err(unreadable)?;
+    let sequence = message.get("seq").and_then(|sequence| sequence.as_u64());
+    let data = message.get("data");
+    let data = data.as_ref().and_then(|data| data.as_str());
+    let payload = STANDARD.decode(data.unwrap_or_default());
+    let (Some(sequence), Ok(payload)) = (sequence, payload) else {
+        return Err(ApiError::Unreadable("no message".to_owned()));
+    };
+    Ok(Fetched { sequence, payload })
+}
+
+/// The number of messages delivered or about to be delivered by a new consumer, from the answer to the request for
+/// the consumer.
+pub(super) fn messages_of_consumer(answer: &[u8]) -> u64 {
+    let pending = sonic_rs::get(answer, ["num_pending"]);
+    let delivered = sonic_rs::get(answer, ["delivered", "consumer_seq"]);
+    let numbers = [pending, delivered].map(|number| number.ok()?.as_u64());
+    numbers.into_iter().flatten().sum()
 }
 
 /// The first name in a list of streams; an empty list may be `null`.

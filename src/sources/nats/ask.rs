@@ -4,14 +4,11 @@
 use std::io;
 use std::time::Instant;
 
-use super::access::{Credentials, Login, Tls};
+use super::access::{Credentials, Login, Tls, tls_config};
 use super::connection::Link;
-use super::consumers::{Durable, Target, asked, find_stream, look_up};
-use super::error::NatsError;
-use super::optional::look_for;
-use super::refusals::{Refusal, Refusals};
+use super::consumers::{Durable, Target, asked, find_stream, look_for, look_up};
+use super::error::{NatsError, Refusal, Refusals};
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
-use super::tls;
 use crate::auth::NameSyntax;
 use crate::base::Finding;
 use crate::sources::asked::{Answers, to_ask};
@@ -120,7 +117,7 @@ fn on_a_server(
             .and_then(|one| Ok((Link::open(&one, settings, Refusals::default())?, one.url())));
         match opened {
             Ok((link, url)) => {
-                let (version, ms) = (&link.version, begin.elapsed().as_millis());
+                let (version, ms) = (link.info.version(), begin.elapsed().as_millis());
                 found.push(Finding::Good(format!(
                     "NATS {version} at {url} answered in {ms} ms"
                 )));
@@ -341,9 +338,9 @@ impl NatsSettings {
             ca: self.tls.ca.clone(),
             client: None,
         };
-        tls::config(&trusting).map_err(|error| wrong("ca", error))?;
+        tls_config(&trusting).map_err(|error| wrong("ca", error))?;
         let both = format!("cert and --{prefix}-key");
-        tls::config(&self.tls).map_err(|error| wrong(&both, error))?;
+        tls_config(&self.tls).map_err(|error| wrong(&both, error))?;
         Ok(())
     }
 }

@@ -1,15 +1,15 @@
 //! Attaches the subjects of a session to consumers, and again when JetStream loses a consumer, is
 //! silent about a consumer, or failed to provide one. A fault of one subject does not affect the
-//! others.
+//! others. Subjects of optional streams are left out as long as the server has none of the streams.
 
 use std::time::{Duration, Instant};
 
 use super::api::Api;
+use super::consumers::{Presence, look_for};
 use super::error::{NatsError, Stop};
-use super::optional::Presence;
 use super::session::{Session, forget, of};
 use super::subscription::Subscription;
-use super::watchdog::Watchdog;
+use super::watchdog::{Health, Watchdog};
 use crate::sources::outage::Failure;
 
 impl Session<'_> {
@@ -17,7 +17,7 @@ impl Session<'_> {
     /// if all fail, returns the first error.
     pub(super) fn set_up(&mut self) -> Result<Watchdog, Stop> {
         let names_none = |stream: &str| {
-            let mut specs = self.subscriptions.iter().map(|s| s.spec());
+            let mut specs = self.subscriptions.iter().map(|s| &s.spec);
             specs.all(|spec| spec.stream.as_deref() != Some(stream))
         };
         for stream in &self.settings.streams {
@@ -52,7 +52,7 @@ impl Session<'_> {
             self.is_unattached(index, &error);
         }
         let (interval, subscriptions) = (self.interval(), self.subscriptions.len());
-        let watchdog = Watchdog::start(self.api, self.data.wake(), interval, subscriptions)
+        let watchdog = Watchdog::start(self.api, &self.data.wake, interval, subscriptions)
             .map_err(|source| NatsError::NoThread { source })?;
         watchdog.watch(self.watched());
         Ok(watchdog)
@@ -63,11 +63,11 @@ impl Session<'_> {
         if self.is_left_out(index, api)? {
             return Ok(());
         }
-        let Some(subscription) = self.subscriptions.get_mut(index) else {
-            return Ok(());
-        };
+        let subscription = &mut self.subscriptions[index];
         let (data, link) = (&mut *self.data, &self.relay.link);
-        if let Err(stop) = subscription.attach(api, data, self.settings, link) {
+        subscription.health = Health::new(Instant::now());
+        let unnamed = self.settings.ephemeral;
+        if let Err(stop) = subscription.attach(api, data, self.settings, link, unnamed) {
             subscription.let_go();
             return Err(stop);
         }
@@ -75,10 +75,10 @@ impl Session<'_> {
         if subscription.take_look_back_limited() {
             self.relay.status.count_look_back_limited();
         }
-        let away = subscription.attempts_mut().succeeded(Instant::now());
+        let away = subscription.attempts.succeeded(Instant::now());
         if let Some(away) = away {
             tracing::info!(
-                subject = subscription.spec().subject,
+                subject = subscription.spec.subject,
                 away_ms = away.as_millis() as u64,
                 "a subject is relayed again"
             );
@@ -91,19 +91,17 @@ impl Session<'_> {
 
     /// Records a failed attempt to attach a subject.
     fn is_unattached(&mut self, index: usize, error: &NatsError) {
-        let Some(subscription) = self.subscriptions.get_mut(index) else {
-            return;
-        };
+        let subscription = &mut self.subscriptions[index];
         // Nobody waits for the subject, and the watchdog asks again.
         if subscription.presence.is_left_out() {
             return;
         }
-        let failure = subscription.attempts_mut().failed(error, Instant::now());
+        let failure = subscription.attempts.failed(error, Instant::now());
         forget(&self.relay.status, subscription);
         if let Some(status) = of(&self.relay.status, subscription) {
             status.set_away(self.relay.link.now().unix_ms);
         }
-        let subject = &subscription.spec().subject;
+        let subject = &subscription.spec.subject;
         match failure {
             Failure::First => tracing::warn!(
                 %error,
@@ -147,14 +145,12 @@ impl Session<'_> {
     /// before.
     pub(super) fn take_over(&mut self, index: usize, watchdog: &Watchdog) -> Result<(), Stop> {
         let hasty = self.api.hasty();
-        let Some(subscription) = self.subscriptions.get_mut(index) else {
-            return Ok(());
-        };
+        let subscription = &mut self.subscriptions[index];
         subscription.send_acks(self.data);
         match subscription.take_over(&hasty, self.data, &self.relay.link) {
             Ok(()) => watchdog.watch(self.watched()),
             Err(Stop::Bus(error)) if !error.is_of_all() => {
-                let subject = &subscription.spec().subject;
+                let subject = &subscription.spec.subject;
                 tracing::debug!(%error, subject, "the durable consumer was not taken over");
             }
             Err(stop) => return Err(stop),
@@ -169,24 +165,22 @@ impl Session<'_> {
         let again = Duration::from_millis(self.settings.consumer_silence_max_ms);
         let told = self.silence_told_after();
         for index in 0..self.subscriptions.len() {
-            let Some(subscription) = self.subscriptions.get_mut(index) else {
-                break;
-            };
+            let subscription = &mut self.subscriptions[index];
             if subscription.presence.is_left_out() {
                 continue;
             }
             let now = Instant::now();
-            if subscription.attempts_mut().is_away() {
+            if subscription.attempts.is_away() {
                 // JetStream has to answer first; silence counts as another failed attempt.
-                let is_silent = subscription.health_mut().silent_for(now) >= told;
-                if is_silent && subscription.attempts_mut().is_due(now) {
+                let is_silent = subscription.health.silent_for(now) >= told;
+                if is_silent && subscription.attempts.is_due(now) {
                     self.is_unattached(index, &NatsError::unanswered());
                 }
                 continue;
             }
-            if let Some(silent) = subscription.health_mut().falls_silent(now, told) {
+            if let Some(silent) = subscription.health.falls_silent(now, told) {
                 tracing::warn!(
-                    subject = subscription.spec().subject,
+                    subject = subscription.spec.subject,
                     silent_ms = silent.as_millis() as u64,
                     "JetStream does not answer about a consumer; the connection is well, and the \
                      other subjects go on"
@@ -196,23 +190,24 @@ impl Session<'_> {
                     consumer.set_lag(None);
                 }
             }
-            let is_due = subscription.health_mut().is_to_be_attached(now, again);
-            if is_due && subscription.standing().is_some() {
+            let is_due = subscription.health.is_to_be_attached(now, again);
+            if is_due && subscription.standing.is_some() {
                 self.attach_elsewhere(index, watchdog)?;
             }
         }
         Ok(())
     }
 
+    /// Attaches a subject to an ephemeral consumer, while JetStream does not answer about the durable
+    /// consumer. After a failure the subject is read as before.
     fn attach_elsewhere(&mut self, index: usize, watchdog: &Watchdog) -> Result<(), Stop> {
         self.relay_waiting()?;
-        let Some(subscription) = self.subscriptions.get_mut(index) else {
-            return Ok(());
-        };
+        let subscription = &mut self.subscriptions[index];
         subscription.send_acks(self.data);
         let (hasty, link) = (self.api.hasty(), &self.relay.link);
-        let attached = subscription.attach_elsewhere(&hasty, self.data, self.settings, link);
-        let subject = &subscription.spec().subject;
+        subscription.health.attached(Instant::now());
+        let attached = subscription.attach(&hasty, self.data, self.settings, link, true);
+        let subject = &subscription.spec.subject;
         match attached {
             Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost | NatsError::Ended { .. }))) => {
                 return Err(stop);
@@ -224,5 +219,57 @@ impl Session<'_> {
         }
         watchdog.watch(self.watched());
         self.relay_gaps()
+    }
+
+    /// Whether a subject is left out. Asks the server, unless the subject is wanted already; the
+    /// answer is about all optional subjects.
+    ///
+    /// # Errors
+    /// As [`look_for`]; nothing is decided.
+    pub(super) fn is_left_out(&mut self, index: usize, api: &Api) -> Result<bool, NatsError> {
+        if self.subscriptions[index].presence == Presence::Wanted {
+            return Ok(false);
+        }
+        let found = look_for(api, &self.settings.streams)?;
+        self.tell_presence(found);
+        for subscription in self.subscriptions.iter_mut() {
+            if subscription.presence == Presence::Wanted {
+                continue;
+            }
+            subscription.presence = found;
+            let status = of(&self.relay.status, subscription);
+            if let Some(status) = status {
+                status.set_left_out(found.is_left_out());
+            }
+            // An attempt without an answer may have failed before.
+            if found.is_left_out() {
+                subscription.attempts.succeeded(Instant::now());
+                if let Some(status) = status {
+                    status.set_attached();
+                }
+            }
+        }
+        Ok(found.is_left_out())
+    }
+
+    /// Logs a change.
+    fn tell_presence(&self, found: Presence) {
+        let mut subscriptions = self.subscriptions.iter();
+        let was_left_out = subscriptions.any(|s| s.presence.is_left_out());
+        let names = self.settings.streams.iter().map(|s| s.name.as_str());
+        let streams = names.collect::<Vec<_>>().join(" ");
+        match (found.is_left_out(), was_left_out) {
+            (false, true) => tracing::info!(
+                streams,
+                "one of these streams is there by now; their subjects are read too"
+            ),
+            (true, false) => tracing::info!(
+                streams,
+                is_forbidden = (found == Presence::Forbidden).then_some(true),
+                "none of these streams is there; only the relays are read, and no stream is made \
+                 (--market)"
+            ),
+            _ => {}
+        }
     }
 }

@@ -1,52 +1,64 @@
-//! Makes and leaves the connections of the crate, for requests to JetStream. No other file touches the crate's
-//! connect options.
+//! Makes and leaves the connections of the crate, for requests to JetStream, with TLS done here. No other file
+//! touches the crate's connect options.
 //!
 //! The `nats` crate has no timeout for connecting, flushing or closing, and reconnects by itself
 //! after a loss. Here every connection is used once: a lost or silent connection is left to a
 //! throw-away thread, and a new connection is made. This also ends half-open TCP connections,
 //! noticed by the crate after four minutes at the earliest.
+//!
+//! The certificate checks in the crate's rustls have known faults without a fix, and the crate's
+//! TLS streams can sleep on bytes that have arrived. So the crate gets a loopback connection
+//! without TLS, and a thread carries the bytes between this connection and the server. The server's
+//! first line, sent before TLS, is passed on without the fields about TLS and about other servers.
 
 use std::convert::Infallible;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
+use mio::{Events, Interest, Poll, Token};
 use nats::{Connection, Options};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
+use sonic_rs::JsonValueMutTrait;
 
-use super::access::Login;
+use super::access::{Login, tls_config};
 use super::api::Api;
-use super::error::NatsError;
-use super::loopback::Hold;
-use super::protocol;
-use super::refusals::Refusals;
+use super::error::{NatsError, Refusals};
+use super::loopback::{Door, Gate, Hold, Loopback};
 use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
-use super::tls::{self, Far};
+use super::wire::{Info, LATE, Patience, greeting, no_greeting};
 use crate::base::detached;
+use crate::sources::socket::TlsStream;
 
-/// How long a server may take to accept a TCP connection and to send its first line.
-const PROBE_TIMEOUT: Duration = Duration::from_millis(1_000);
-/// How long the rest of the handshake (TLS, CONNECT, first PONG) may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(2_000);
+/// How long a server may take to send its first line.
+const FIRST_LINE_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// The crate's buffer while disconnected. The next connection is always a new one, so little is enough.
 const RECONNECT_BUFFER_BYTES: usize = 64 * 1024;
 /// The crate's own attempts after a loss wait this long; by then the connection was left.
 const OWN_RECONNECT_DELAY: Duration = Duration::from_secs(2);
+/// Plain bytes read from a side before they are written to the other.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Fields of the server's first line that are withheld from the crate.
+const NOT_FOR_THE_CRATE: [&str; 4] = [
+    "tls_required",
+    "tls_available",
+    "tls_verify",
+    "connect_urls",
+];
 
 /// A connection to a server, used until lost.
 pub(super) struct Link {
     /// JetStream on this connection, and the signal of the loss.
     pub(super) api: Api,
-    /// The version announced by the server.
-    pub(super) version: String,
-    /// The server's name for itself.
-    pub(super) server_id: String,
+    pub(super) info: Info,
 }
 
 impl Link {
-    /// Connects, within [`PROBE_TIMEOUT`] and [`HANDSHAKE_TIMEOUT`].
+    /// Connects, within [`Patience::USUAL`].
     ///
     /// The kernel of a stopped server (SIGSTOP) still accepts connections, but no data follows, and
     /// the crate would wait for ever. So the first line is awaited on a plain socket with a
@@ -57,7 +69,9 @@ impl Link {
         settings: &NatsSettings,
         refusals: Refusals,
     ) -> Result<Self, NatsError> {
-        let (greeted, info_line) = probe(endpoint, &settings.urls_from)?;
+        let unreachable = |source| endpoint.unreachable(settings, source);
+        let (greeted, line) = probe(endpoint).map_err(unreachable)?;
+        let info = Info::read(&line);
         let refused = |reason: String| NatsError::Refused {
             url: endpoint.url(),
             reason,
@@ -65,16 +79,15 @@ impl Link {
         let wrong_file = |source| NatsError::File { source };
         let login = Login::read(&endpoint.auth, &settings.credentials).map_err(wrong_file)?;
         let (lost_sender, lost) = bounded(0);
-        let is_tls = endpoint.tls || settings.tls.is_demanded() || tls::is_wanted(&info_line);
-        let (options, url) = if is_tls {
-            let config = tls::config(&settings.tls).map_err(wrong_file)?;
+        let (options, url) = if info.is_tls(endpoint, settings) {
+            let config = tls_config(&settings.tls).map_err(wrong_file)?;
             let far = Far {
                 stream: greeted,
-                info_line: &info_line,
+                line: &line,
+                nonce: &info.nonce,
                 name: &endpoint.tls_name,
             };
-            let door = tls::carry(far, &login, config, HANDSHAKE_TIMEOUT)
-                .map_err(|e| refused(format!("TLS: {e}")))?;
+            let door = carry(far, &login, config).map_err(|e| refused(format!("TLS: {e}")))?;
             let url = format!("nats://127.0.0.1:{}", door.port);
             // The credentials are added behind the loopback connection.
             let options = Options::new().with_name(&door.name);
@@ -95,13 +108,12 @@ impl Link {
         })
         .map_err(|e| refused(e.to_string()))?;
         let connection = receiver
-            .recv_timeout(HANDSHAKE_TIMEOUT)
-            .map_err(|_| refused("it did not finish the handshake in time".into()))?
+            .recv_timeout(Patience::USUAL.handshake)
+            .map_err(|_| refused(LATE.to_owned()))?
             .map_err(|e| refused(reason(&e)))?;
         Ok(Self {
             api: Api::new(connection, lost, refusals),
-            version: tls::version(&info_line),
-            server_id: tls::server_id(&info_line),
+            info,
         })
     }
 
@@ -127,7 +139,7 @@ fn leave(connection: Connection) {
     drop(echo);
 }
 
-/// The crate's own TLS is never to be used ([`tls`]); if a server makes the crate try, the
+/// The crate's own TLS is never to be used; if a server makes the crate try, the
 /// handshake fails.
 fn trusting_nobody() -> nats::rustls::ClientConfig {
     nats::rustls::ClientConfig::builder()
@@ -163,44 +175,32 @@ fn once(options: Options, lost: Sender<Infallible>, refusals: &Refusals) -> Opti
 }
 
 /// Waits for the server's first line. Returns the connection and the line.
-fn probe(endpoint: &Endpoint, urls_from: &str) -> Result<(TcpStream, String), NatsError> {
-    let unreachable = |source| NatsError::Unreachable {
-        url: endpoint.url(),
-        setting: urls_from.to_owned(),
-        source,
-    };
-    let addresses = (endpoint.host.as_str(), endpoint.port)
-        .to_socket_addrs()
-        .map_err(unreachable)?;
+fn probe(endpoint: &Endpoint) -> io::Result<(TcpStream, String)> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        let stream = TcpStream::connect_timeout(&address, PROBE_TIMEOUT);
-        match stream.and_then(|mut stream| Ok((greeting(&mut stream)?, stream))) {
-            Ok((line, stream)) => return Ok((stream, line)),
+    for address in (endpoint.host.as_str(), endpoint.port).to_socket_addrs()? {
+        let stream = TcpStream::connect_timeout(&address, Patience::USUAL.connect);
+        let until = Instant::now() + FIRST_LINE_TIMEOUT;
+        let greeted = stream.and_then(|mut stream| {
+            let line = greeting(|chunk| read_first(&mut stream, until, chunk))?;
+            Ok((stream, line))
+        });
+        match greeted {
+            Ok(greeted) => return Ok(greeted),
             Err(error) => last = error,
         }
     }
-    Err(unreachable(last))
+    Err(last)
 }
 
-fn greeting(stream: &mut TcpStream) -> io::Result<String> {
-    let until = Instant::now() + PROBE_TIMEOUT;
-    let mut line = Vec::new();
-    let mut chunk = [0; 4096];
-    while !protocol::is_greeting_over(&line) {
-        let left = until.saturating_duration_since(Instant::now());
-        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-        match stream.read(&mut chunk) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(n) => line.extend_from_slice(&chunk[..n]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                return Err(protocol::no_greeting());
-            }
-            Err(error) => return Err(error),
-        }
+/// Reads once from a new connection; waits for bytes until `until`.
+fn read_first(stream: &mut TcpStream, until: Instant, chunk: &mut [u8]) -> io::Result<usize> {
+    let left = until.saturating_duration_since(Instant::now());
+    stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+    match stream.read(chunk) {
+        Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(no_greeting()),
+        read => read,
     }
-    protocol::greeting(line)
 }
 
 /// The server's own words in the crate's error, or else the whole text.
@@ -212,11 +212,193 @@ fn reason(error: &io::Error) -> String {
     words.map_or_else(|| text.clone(), |(words, _)| words.to_owned())
 }
 
+/// A connection to a server, after the server's first line was read.
+struct Far<'a> {
+    stream: TcpStream,
+    line: &'a str,
+    nonce: &'a str,
+    /// The name required in the certificate.
+    name: &'a str,
+}
+
+/// Speaks TLS with the server, adds the log-in, and carries the bytes to a loopback port that takes
+/// only the crate's connection.
+///
+/// # Errors
+/// The server has the wrong certificate, refuses, or takes longer than [`Patience::USUAL`].
+fn carry(far: Far<'_>, login: &Login, config: ClientConfig) -> io::Result<Door> {
+    let timeout = Patience::USUAL.handshake;
+    let until = Instant::now() + timeout;
+    let random = config.crypto_provider().secure_random;
+    let name = ServerName::try_from(far.name.to_owned()).map_err(io::Error::other)?;
+    let mut tls = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    let mut stream = far.stream;
+    shake_hands(&mut tls, &mut stream, until)?;
+    let first = plain_info(far.line)?;
+    let (loopback, door) = Loopback::listen(random)?;
+    let gate = Gate::new(door.name.clone(), login.fields(far.nonce));
+    detached("nats-tls", move || {
+        let mut loopback = loopback;
+        // The crate sees the end of the connection; the log then shows the reason.
+        let ended = accept_and_pump(&mut loopback, until + timeout, (tls, stream), first, gate);
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a TLS connection with NATS ended");
+        }
+        loopback.refuse();
+    })?;
+    Ok(door)
+}
+
+fn shake_hands(tls: &mut ClientConnection, far: &mut TcpStream, until: Instant) -> io::Result<()> {
+    while tls.is_handshaking() || tls.wants_write() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        far.set_read_timeout(Some(left))?;
+        far.set_write_timeout(Some(left))?;
+        if tls.wants_write() {
+            tls.write_tls(far)?;
+        } else {
+            if tls.read_tls(far)? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            if let Err(error) = tls.process_new_packets() {
+                // Sends the server the reason, if the server listens.
+                let _ = tls.write_tls(far);
+                return Err(io::Error::new(ErrorKind::InvalidData, error));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The server's first line, for the crate.
+fn plain_info(line: &str) -> io::Result<Vec<u8>> {
+    let json = line.trim_start_matches("INFO ");
+    let mut info: sonic_rs::Value = sonic_rs::from_str(json).map_err(io::Error::other)?;
+    if let Some(info) = info.as_object_mut() {
+        for key in NOT_FOR_THE_CRATE {
+            info.remove(&key);
+        }
+    }
+    let info = sonic_rs::to_string(&info).map_err(io::Error::other)?;
+    Ok(format!("INFO {info}\r\n").into_bytes())
+}
+
+fn accept_and_pump(
+    loopback: &mut Loopback,
+    until: Instant,
+    (session, far): (ClientConnection, TcpStream),
+    first: Vec<u8>,
+    gate: Gate,
+) -> io::Result<()> {
+    let near = loopback.accept(until)?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    far.set_nonblocking(true)?;
+    let pump = Pump {
+        far: TlsStream {
+            tcp: mio::net::TcpStream::from_std(far),
+            session,
+        },
+        near,
+        to_near: first,
+        gate: Some(gate),
+        chunk: vec![0; CHUNK_BYTES],
+    };
+    pump.run()
+}
+
+/// Carries bytes between the crate (near, plain) and the server (far, TLS).
+struct Pump {
+    far: TlsStream,
+    near: mio::net::TcpStream,
+    to_near: Vec<u8>,
+    /// Present until the crate has sent the right name.
+    gate: Option<Gate>,
+    chunk: Vec<u8>,
+}
+
+impl Pump {
+    /// Runs until either side ends.
+    fn run(mut self) -> io::Result<()> {
+        let mut poll = Poll::new()?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let registry = poll.registry();
+        registry.register(&mut self.far.tcp, Token(0), both)?;
+        registry.register(&mut self.near, Token(1), both)?;
+        let mut events = Events::with_capacity(4);
+        loop {
+            // The poll reports each edge once, so everything is tried until nothing moves.
+            while self.far_to_near()? | self.near_to_far()? {}
+            match poll.poll(&mut events, None) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    /// Carries bytes to the crate. Returns whether anything moved. Reads nothing more until the
+    /// crate has taken the bytes read before.
+    fn far_to_near(&mut self) -> io::Result<bool> {
+        let mut moved = false;
+        if self.to_near.is_empty()
+            && let Some(n) = ready(self.far.read(&mut self.chunk))?
+        {
+            let read = self.chunk.get(..n).filter(|read| !read.is_empty());
+            self.to_near
+                .extend_from_slice(read.ok_or(ErrorKind::UnexpectedEof)?);
+            moved = true;
+        }
+        if !self.to_near.is_empty()
+            && let Some(n) = ready(self.near.write(&self.to_near))?
+        {
+            self.to_near.drain(..n);
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    /// Carries bytes to the server. Returns whether anything moved. A chunk fits the empty buffer
+    /// of the TLS session.
+    fn near_to_far(&mut self) -> io::Result<bool> {
+        if ready(self.far.flush())?.is_none() {
+            return Ok(false);
+        }
+        let Some(n) = ready(self.near.read(&mut self.chunk))? else {
+            return Ok(false);
+        };
+        let read = self.chunk.get(..n).filter(|read| !read.is_empty());
+        let read = read.ok_or(ErrorKind::UnexpectedEof)?;
+        let Some(gate) = &mut self.gate else {
+            self.far.write_all(read)?;
+            return Ok(true);
+        };
+        if let Some(passed) = gate.pass(read)? {
+            self.far.write_all(&passed)?;
+            self.gate = None;
+        }
+        Ok(true)
+    }
+}
+
+/// Returns `None` if the operation would block.
+fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(e) if e.kind() == ErrorKind::Interrupted => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::sources::nats::access::{Credentials, Tls};
 
     #[test]
     fn the_servers_words_are_taken_out() {
@@ -235,18 +417,43 @@ mod tests {
         let url = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
         let endpoint = Endpoint::parse(&url).map_err(|e| e.to_string()).unwrap();
         // Nobody accepts: the kernel does.
-        let silent = probe(&endpoint, "--bus").unwrap_err().to_string();
+        let settings = NatsSettings {
+            urls_from: "--bus".to_owned(),
+            ..NatsSettings::plain(&url, Credentials::None, Tls::default())
+        };
+        let failed = || {
+            let error = probe(&endpoint).unwrap_err();
+            endpoint.unreachable(&settings, error).to_string()
+        };
+        let silent = failed();
         assert!(silent.contains("says nothing"), "{silent}");
         assert!(silent.contains("check --bus, "), "{silent}");
         let other = std::thread::spawn(move || {
             for _ in 0..2 {
-                use std::io::Write;
                 let (mut stream, _) = listener.accept().unwrap();
                 let _ = stream.write_all(b"220 mail.example ESMTP\r\n");
             }
         });
-        let wrong = probe(&endpoint, "the URL").unwrap_err().to_string();
+        let wrong = failed();
         assert!(wrong.contains("no NATS server"), "{wrong}");
         other.join().unwrap();
+    }
+
+    #[test]
+    fn the_crate_hears_nothing_of_tls() {
+        let line = "INFO {\"server_id\":\"X\",\"tls_required\":true,\"nonce\":\"n\",\"connect_urls\":[\"a:1\"]} \r\n";
+        let is_wanted = |line| Info::read(line).tls_required;
+        assert!(is_wanted(line));
+        assert_eq!(Info::read(line).connect_urls, ["a:1"]);
+        assert!(Info::read("INFO {}").connect_urls.is_empty());
+        let plain = plain_info(line).expect("a line");
+        assert_eq!(Info::read(line).nonce, "n");
+        let plain = String::from_utf8(plain).expect("text");
+        assert!(!is_wanted(&plain));
+        let json = plain.strip_prefix("INFO ").expect("the verb").trim_end();
+        let info: serde_json::Value = serde_json::from_str(json).expect("JSON");
+        assert_eq!(info, serde_json::json!({"server_id": "X", "nonce": "n"}));
+        assert!(!is_wanted("INFO {}\r\n") && !is_wanted("INFO nonsense"));
+        assert!(plain_info("INFO nonsense").is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! Streams and consumers: made if missing, used unchanged if present, and the log lines about both.
+//! Streams and consumers: made if missing, used unchanged if present, and the log lines about both. Optional
+//! streams may be absent: then they are neither made nor read.
 
 use std::time::Duration;
 
@@ -8,9 +9,8 @@ use nats::jetstream::{
 
 use super::api::{Api, ApiError, Fetched};
 use super::data::{Data, Inbox};
-use super::error::NatsError;
+use super::error::{INBOX_PREFIX, NatsError, Refusal};
 use super::position::{Acks, StreamState};
-use super::refusals::Refusal;
 use super::settings::{StreamSpec, SubscriptionSpec};
 
 /// The limit on messages in flight without an acknowledgement.
@@ -18,8 +18,6 @@ const ACK_PENDING_MAX: i64 = 512;
 /// The limit on deliveries of a message: a message must not end one process after the other for as long as the
 /// stream keeps the message.
 const DELIVERIES_MAX: i64 = 5;
-/// The prefix of subjects made up by clients.
-const INBOX_PREFIX: &str = "_INBOX.";
 /// How long the server keeps an ephemeral consumer without a listener.
 const EPHEMERAL_IDLE_MAX: Duration = Duration::from_secs(10);
 
@@ -72,6 +70,38 @@ pub(super) enum Durable {
     Unusable(&'static str),
 }
 
+/// Whether the subject of an optional stream is read (`NatsSettings::streams_optional`).
+///
+/// As long as the server has none of the streams, or the user may not ask for them, weirgate makes no stream and
+/// reads no subject of them. A single stream makes all of them wanted, until the end of the process: from
+/// then on a missing stream is made, as without the setting. Without an answer nothing is decided, and a
+/// later attempt asks again. Once the subjects are left out, only the watchdog asks, so that no silence about
+/// these streams keeps the relays waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Read, and the stream made if missing.
+    Wanted,
+    /// Not decided yet.
+    Undecided,
+    /// None of the streams exists; the watchdog asks again and again.
+    LeftOut,
+    /// This user may not ask for a stream; the next connection asks again.
+    Forbidden,
+}
+
+impl Presence {
+    pub(super) fn new(is_optional: bool) -> Self {
+        match is_optional {
+            true => Self::Undecided,
+            false => Self::Wanted,
+        }
+    }
+
+    pub(super) fn is_left_out(self) -> bool {
+        matches!(self, Self::LeftOut | Self::Forbidden)
+    }
+}
+
 impl Api {
     /// Makes the stream if missing, and returns its state.
     pub(super) fn ensure_stream(&self, spec: &StreamSpec) -> Result<StreamState, NatsError> {
@@ -121,7 +151,7 @@ impl Api {
         let theirs = info.config.deliver_subject.clone().unwrap_or_default();
         let group = info.config.deliver_group.as_deref();
         let mut subscribe = |subject: &str| {
-            let subscribed = data.subscribe(subject, group, self.answer_timeout());
+            let subscribed = data.subscribe(subject, group, self.answer_timeout);
             subscribed.map_err(failed)
         };
         let standing = |deliver_subject: String, inbox| Standing {
@@ -167,7 +197,7 @@ impl Api {
         let deliver_subject = self.connection.new_inbox();
         // First the subscription: without a listener the server may remove the consumer, or deliver
         // to nobody.
-        let inbox = data.subscribe(&deliver_subject, None, self.answer_timeout());
+        let inbox = data.subscribe(&deliver_subject, None, self.answer_timeout);
         let inbox = inbox.map_err(failed)?;
         let made = self.add_consumer(
             &spec.stream,
@@ -201,6 +231,31 @@ impl Api {
             ack_pending: 0,
             acks: Acks::new(ACK_PENDING_MAX, Duration::ZERO),
         }))
+    }
+}
+
+/// Looks for the streams. Never [`Presence::Undecided`].
+///
+/// # Errors
+/// The server did not answer about a stream, and no other stream exists.
+pub(super) fn look_for(api: &Api, streams: &[StreamSpec]) -> Result<Presence, NatsError> {
+    let (mut found, mut unanswered) = (Presence::LeftOut, None);
+    let hasty = api.hasty();
+    for stream in streams {
+        // Only the first silence is waited for in full.
+        let api = if unanswered.is_none() { api } else { &hasty };
+        match api.stream_info(&stream.name) {
+            Ok(_) => return Ok(Presence::Wanted),
+            Err(error) if error.stream_is_missing() => {}
+            Err(error) if error.is_of_all() => unanswered = Some((stream, error)),
+            // Without this permission the stream could not be read either.
+            Err(ApiError::NotPermitted(_)) => found = Presence::Forbidden,
+            Err(error) => unanswered = unanswered.or(Some((stream, error))),
+        }
+    }
+    match unanswered {
+        None => Ok(found),
+        Some((stream, error)) => Err(asked(format!("tell of the stream {}", stream.name), error)),
     }
 }
 

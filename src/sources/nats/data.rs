@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::api::ApiError;
-use super::error::NatsError;
+use super::error::{NatsError, Refusals};
 use super::protocol::{self, Delivery, Op};
-use super::refusals::Refusals;
 use super::settings::{Endpoint, NatsSettings};
 use super::wire::{Patience, Wire};
 use crate::base::Wake;
-use crate::sources::relay::{LinkTimes, Relay};
+use crate::sources::relay::Relay;
 use crate::sources::socket::Waiter;
 
 /// The largest payload that a NATS server can be set to take (`max_payload`), bytes.
@@ -29,9 +28,10 @@ const LAST_READS_MAX: usize = 1_024;
 
 /// A connection to a server, for messages and acknowledgements.
 pub(super) struct Data {
-    wire: Wire,
+    pub(super) wire: Wire,
     waiter: Waiter,
-    wake: Wake,
+    /// Wakes the thread that waits for this connection: [`Self::take_woken`].
+    pub(super) wake: Wake,
     refusals: Refusals,
     last_sid: u64,
     /// The numbers of subscriptions that nobody reads any more.
@@ -83,21 +83,6 @@ impl Data {
             set_aside: VecDeque::new(),
             is_woken: true,
         })
-    }
-
-    /// The connection itself.
-    pub(super) fn wire(&self) -> &Wire {
-        &self.wire
-    }
-
-    /// The other servers of the cluster, announced by this server.
-    pub(super) fn take_neighbours(&mut self) -> Vec<Endpoint> {
-        std::mem::take(&mut self.wire.neighbours)
-    }
-
-    /// Wakes the thread that waits for this connection: [`Self::take_woken`].
-    pub(super) fn wake(&self) -> &Wake {
-        &self.wake
     }
 
     /// Whether there may be news from other threads, or a refusal. After this call, news wake again.
@@ -256,11 +241,6 @@ impl Data {
             true => Ok(()),
             false => self.wire.wait(&mut self.waiter, relay, until),
         }
-    }
-
-    /// As [`Wire::watch`].
-    pub(super) fn watch(&mut self, times: &LinkTimes, is_silent: bool) -> Option<Instant> {
-        self.wire.watch(times, is_silent)
     }
 
     /// As [`Wire::has_news`].

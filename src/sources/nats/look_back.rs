@@ -61,6 +61,7 @@ pub(super) fn look_back(
     if limits.messages_max == 0 || is_good(newest) {
         return LookedBack::NewestIsGood;
     }
+    let sequence_of = |message: &Fetched| message.sequence;
     let mut fetched = 0;
     let mut fetch = |from| {
         fetched += 1;
@@ -73,7 +74,7 @@ pub(super) fn look_back(
     };
     let (mut before, mut bad) = (newest.sequence, 1);
     loop {
-        match newest_between(floor, before, &mut fetch) {
+        match newest_between(floor, before, sequence_of, &mut fetch) {
             Ok(Some(message)) if is_good(&message) => {
                 return LookedBack::Good(Box::new(message), bad);
             }
@@ -85,23 +86,13 @@ pub(super) fn look_back(
     }
 }
 
-/// A message with a sequence in a stream.
-trait Placed {
-    fn sequence(&self) -> u64;
-}
-
-impl Placed for Fetched {
-    fn sequence(&self) -> u64 {
-        self.sequence
-    }
-}
-
 /// The newest message after `floor` and before `before`. `fetch` returns the first message from a
 /// sequence on. A window that grows fourfold backwards finds some message, and halving the window
 /// finds the newest, so the number of fetches grows with the logarithm of the distance.
-fn newest_between<M: Placed, E>(
+fn newest_between<M, E>(
     floor: u64,
     before: u64,
+    sequence_of: impl Fn(&M) -> u64,
     mut fetch: impl FnMut(u64) -> Result<Option<M>, E>,
 ) -> Result<Option<M>, E> {
     let (mut window, mut end) = (1, before);
@@ -110,15 +101,16 @@ fn newest_between<M: Placed, E>(
         if start >= end {
             return Ok(None);
         }
-        match fetch(start)?.filter(|message| message.sequence() < end) {
+        match fetch(start)?.filter(|message| sequence_of(message) < end) {
             Some(message) => break message,
             // There is none from `start` on.
             None => (end, window) = (start, window.saturating_mul(4)),
         }
     };
-    while newest.sequence() + 1 < end {
-        let middle = newest.sequence() + 1 + (end - newest.sequence() - 1) / 2;
-        match fetch(middle)?.filter(|message| message.sequence() < end) {
+    while sequence_of(&newest) + 1 < end {
+        let next = sequence_of(&newest) + 1;
+        let middle = next + (end - next) / 2;
+        match fetch(middle)?.filter(|message| sequence_of(message) < end) {
             Some(message) => newest = message,
             None => end = middle,
         }
@@ -132,19 +124,18 @@ mod tests {
 
     use super::*;
 
-    impl Placed for u64 {
-        fn sequence(&self) -> u64 {
-            *self
-        }
-    }
-
     /// The result, and the number of fetches.
     fn search(stream: &[u64], floor: u64, before: u64) -> (Option<u64>, u32) {
         let mut fetches = 0;
-        let found = newest_between(floor, before, |from| {
-            fetches += 1;
-            Ok::<_, ()>(stream.iter().copied().find(|&sequence| sequence >= from))
-        });
+        let found = newest_between(
+            floor,
+            before,
+            |&sequence| sequence,
+            |from| {
+                fetches += 1;
+                Ok::<_, ()>(stream.iter().copied().find(|&sequence| sequence >= from))
+            },
+        );
         (found.expect("no fetch fails"), fetches)
     }
 

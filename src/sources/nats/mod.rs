@@ -18,25 +18,22 @@
 //! | `session` | both connections: the turn of messages and reports |
 //! | `attach` | the same session: attaching subjects to consumers, at first and again |
 //! | `subscription` | a subject: consumer, cursor, backlog |
-//! | `consumers` | finding and making streams and consumers, and the log lines about both |
-//! | `optional` | streams that may be absent, and then are neither made nor read |
+//! | `consumers` | finding and making streams and consumers, optional streams, and the log lines |
 //! | `look_back` | the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream, ended by the loss of the connection |
 //! | `ask` | the check before a start: files, streams, permissions |
-//! | `watchdog` | asking the server whether the link and the consumers are well |
+//! | `watchdog` | asking the server whether the link and the consumers are well, and judging the answers |
 //! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::probe` has the rule |
 //! | `data` | the connection for messages and acknowledgements |
 //! | `wire` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
 //! | `protocol` | the client protocol of NATS, and the numbers of subscriptions; pure |
-//! | `connection` | making and leaving the connections of the crate, for requests |
-//! | `access` | credentials and trusted certificates |
-//! | `tls` | TLS to the server, plain to the crate |
-//! | `loopback` | the connection between `tls` and the crate, closed to other processes |
-//! | `health` | whether JetStream answers about a consumer, whether messages arrive, and when to attach again; pure |
-//! | `refusals` | the server's refusals of permissions, and the texts of them |
+//! | `connection` | making and leaving the connections of the crate, for requests; TLS to the server, plain to the crate |
+//! | `access` | credentials, and certificates for TLS |
+//! | `loopback` | the connection between `connection` and the crate, closed to other processes |
 //! | `publish` | a command that publishes |
 //! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs, and for gateways that speak to each other |
-//! | `position`, `settings`, `error` | pure: sequences and waiting acknowledgements, URLs, error texts |
+//! | `error` | error texts, and the server's refusals of permissions |
+//! | `position`, `settings` | pure: sequences and waiting acknowledgements, URLs |
 
 // The whole crate is marked deprecated in favour of an async crate, which would put a runtime into
 // the data path.
@@ -50,20 +47,16 @@ mod connection;
 mod consumers;
 mod data;
 mod error;
-mod health;
 mod look_back;
 mod loopback;
-mod optional;
 mod position;
 mod protocol;
 mod publish;
-mod refusals;
 mod servers;
 mod session;
 mod settings;
 mod subjects;
 mod subscription;
-mod tls;
 mod watchdog;
 mod wire;
 
@@ -71,8 +64,7 @@ use std::sync::Arc;
 
 use self::connection::Link;
 use self::data::Data;
-use self::error::Stop;
-use self::refusals::{Refusal, Refusals};
+use self::error::{Refusal, Refusals, Stop};
 use self::servers::{Second, Servers};
 use self::session::{Session, forget};
 use self::subscription::Subscription;
@@ -137,30 +129,22 @@ impl NatsSource {
     }
 }
 
-/// Tries every server once.
-fn connect(
-    servers: &mut Servers,
+/// Makes both connections, to one server. Returns the other servers of the cluster too.
+fn both(
+    endpoint: &Endpoint,
     settings: &NatsSettings,
-) -> Result<((Link, Data), Endpoint), NatsError> {
-    servers.connect(settings, |endpoint| {
-        let (link, mut data) = both(endpoint, settings)?;
-        let told = data.take_neighbours();
-        Ok(((link, data), told))
-    })
-}
-
-/// Makes both connections, to one server.
-fn both(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Link, Data), NatsError> {
+) -> Result<((Link, Data), Vec<Endpoint>), NatsError> {
     let refusals = Refusals::default();
-    let data = Data::open(endpoint, settings, refusals.clone())?;
+    let mut data = Data::open(endpoint, settings, refusals.clone())?;
     // A name can have the addresses of several servers.
-    let same = endpoint.at(data.wire().peer());
+    let same = endpoint.at(data.wire.peer);
     let mut tries = 1..SAME_SERVER_TRIES_MAX;
     loop {
         let link = Link::open(&same, settings, refusals.clone())?;
         // Several servers can share an address too.
-        if link.server_id == data.wire().server_id || tries.next().is_none() {
-            return Ok((link, data));
+        if link.info.server_id == data.wire.info.server_id || tries.next().is_none() {
+            let told = std::mem::take(&mut data.wire.neighbours);
+            return Ok(((link, data), told));
         }
         link.abandon();
     }
@@ -181,13 +165,14 @@ impl Bus for NatsSource {
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
-        let ((link, mut data), used) = match connect(&mut self.servers, &self.settings) {
+        let settings = &self.settings;
+        let open = |endpoint: &_| both(endpoint, settings);
+        let ((link, mut data), used) = match self.servers.connect(settings, open) {
             Ok(connected) => connected,
             Err(error) => return Stop::Bus(error),
         };
-        let others = self.servers.others(&self.settings, &used);
-        let mut second = Second::new(&self.settings, used, others);
-        relay.link.wake_at_end(data.wake());
+        let mut second = self.servers.second(settings, used);
+        relay.link.wake_at_end(&data.wake);
         let stop = self.use_connection((&link, &mut data), &mut second, relay);
         self.servers.prefer(second.better());
         for refusal in link.api.refusals.take_news() {

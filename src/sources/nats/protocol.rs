@@ -5,7 +5,6 @@
 //! limit only the beginning is kept; the rest is read and thrown away.
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind};
 use std::mem;
 use std::sync::Arc;
 
@@ -15,39 +14,13 @@ use super::position::AckSubject;
 use crate::feeds::Subscription;
 
 /// The longest line. The server's first line lists the servers of a cluster.
-const LINE_BYTES_MAX: usize = 256 * 1024;
+pub(super) const LINE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes kept of the headers of a message: enough for all headers of a consumer's heartbeat.
 const HEADER_BYTES_KEPT: usize = 1024;
 /// The header of a heartbeat with the number of the consumer's last delivery (NATS ADR-9).
 const LAST_CONSUMER: &str = "Nats-Last-Consumer:";
 /// The header of a heartbeat with the subject on which the consumer waits for an answer (NATS ADR-9).
 const STALLED: &str = "Nats-Consumer-Stalled:";
-
-/// Whether to stop reading: the server's first line is complete, or the peer is no NATS server.
-pub(super) fn is_greeting_over(line: &[u8]) -> bool {
-    let is_wrong = line.len() >= 5 && !line.starts_with(b"INFO ");
-    is_wrong || line.last() == Some(&b'\n') || line.len() > LINE_BYTES_MAX
-}
-
-/// The server's first line: `INFO` and JSON.
-///
-/// # Errors
-/// The line is another, or not whole.
-pub(super) fn greeting(line: Vec<u8>) -> io::Result<String> {
-    match String::from_utf8(line) {
-        Ok(line) if line.starts_with("INFO ") && line.ends_with('\n') => Ok(line),
-        _ => Err(io::Error::new(
-            ErrorKind::InvalidData,
-            "what answers there is no NATS server",
-        )),
-    }
-}
-
-/// The error if the server's first line did not arrive in time.
-pub(super) fn no_greeting() -> io::Error {
-    let silent = "it accepted the connection and says nothing";
-    io::Error::new(ErrorKind::TimedOut, silent)
-}
 
 /// Writes `SUB`. Of a queue group, the server chooses one member for each message.
 pub(super) fn subscribe(out: &mut Vec<u8>, subject: &str, group: Option<&str>, sid: u64) {

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use super::api::ApiError;
 use super::connection::Link;
-use super::error::NatsError;
+use super::error::{NatsError, Refusal, Refusals};
 use super::redacted;
-use super::refusals::{Refusal, Refusals};
 use super::servers::Servers;
 use super::settings::NatsSettings;
 

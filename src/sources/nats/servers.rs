@@ -61,10 +61,16 @@ impl Servers {
         })
     }
 
-    /// All servers except `used`.
-    pub(super) fn others(&self, settings: &NatsSettings, used: &Endpoint) -> Vec<Endpoint> {
+    /// The second connection beside a connection to `used`.
+    pub(super) fn second(&self, settings: &NatsSettings, used: Endpoint) -> Second {
         let all = settings.endpoints().flatten().chain(self.learned.clone());
-        all.filter(|endpoint| !endpoint.is_at(used)).collect()
+        Second {
+            probe: Probe::new("NATS", Duration::from_millis(settings.times.silence_max_ms)),
+            others: all.filter(|endpoint| !endpoint.is_at(&used)).collect(),
+            used,
+            tries: 0,
+            better: None,
+        }
     }
 
     /// Makes the next connection try this server first.
@@ -97,16 +103,6 @@ pub(super) struct Second {
 }
 
 impl Second {
-    pub(super) fn new(settings: &NatsSettings, used: Endpoint, others: Vec<Endpoint>) -> Self {
-        Self {
-            probe: Probe::new("NATS", Duration::from_millis(settings.times.silence_max_ms)),
-            used,
-            others,
-            tries: 0,
-            better: None,
-        }
-    }
-
     /// As [`Probe::look`].
     pub(super) fn look(
         &mut self,
@@ -125,10 +121,7 @@ impl Second {
             let another = others.get((*tries / 2) % others.len().max(1));
             let another = another.filter(|_| tries.is_multiple_of(2));
             *tries += 1;
-            let found = match another {
-                Some(another) => ask_another(another, settings),
-                None => ask_again(used, settings),
-            };
+            let found = ask(another.unwrap_or(used), another.is_none(), settings);
             if found == Found::Answer {
                 *better = Some(another.unwrap_or(used).clone());
             }
@@ -148,20 +141,14 @@ impl Second {
     }
 }
 
-/// Asks another server. A server refusing the log-in is no better.
-fn ask_another(endpoint: &Endpoint, settings: &NatsSettings) -> Found {
+/// Asks a server. From the server of the silent connection, even a refusal is an answer; another server is no better
+/// if the server refuses the log-in.
+fn ask(endpoint: &Endpoint, is_used: bool, settings: &NatsSettings) -> Found {
     match log_in(endpoint, settings) {
         Ok(()) => Found::Answer,
-        Err(_) => Found::Silence,
-    }
-}
-
-/// Asks the server of the silent connection again. Even a refusal shows a working server.
-fn ask_again(endpoint: &Endpoint, settings: &NatsSettings) -> Found {
-    match log_in(endpoint, settings) {
-        Ok(()) | Err(NatsError::Refused { .. }) => Found::Answer,
+        Err(NatsError::Refused { .. }) if is_used => Found::Answer,
         Err(NatsError::Unreachable { source, .. })
-            if source.kind() == ErrorKind::ConnectionRefused =>
+            if is_used && source.kind() == ErrorKind::ConnectionRefused =>
         {
             Found::Nobody
         }

@@ -5,14 +5,13 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use super::api::{ANSWER_TIMEOUT, Api};
+use super::consumers::Presence;
 use super::data::Data;
-use super::error::{NatsError, Stop};
-use super::optional::Presence;
-use super::refusals::{INBOXES, Refusal};
+use super::error::{INBOXES, NatsError, Refusal, Stop};
 use super::servers::Second;
 use super::settings::NatsSettings;
 use super::subscription::Subscription;
-use super::watchdog::{Report, Watchdog, Watched, WatchedConsumer};
+use super::watchdog::{Answer, Report, Watchdog, Watched, WatchedConsumer};
 use crate::feeds::BusEvent;
 use crate::sources::relay::Relay;
 use crate::telemetry::{BusStatus, ConsumerStatus, Stall};
@@ -85,7 +84,7 @@ impl Session<'_> {
         let has_read = self.data.read()?;
         self.relay_waiting()?;
         let now = match has_read {
-            true => self.data.wire().heard,
+            true => self.data.wire.heard,
             false => Instant::now(),
         };
         if self.data.take_woken() || state.is_silent || now >= state.look_due {
@@ -130,13 +129,15 @@ impl Session<'_> {
         }
         while let Ok(report) = watchdog.reports.try_recv() {
             state.api_answered = Instant::now();
-            let found_stream = self.take_in(report, watchdog)?;
-            // The last message of the subject was handed over quietly, so `CaughtUp` follows again.
-            state.told_caught_up &= !found_stream;
+            if let Report::About(index, answer) = report {
+                let found_stream = self.take_in(index, answer, watchdog)?;
+                // The last message of the subject was handed over quietly, so `CaughtUp` follows again.
+                state.told_caught_up &= !found_stream;
+            }
         }
         self.take_refusals(watchdog)?;
         let api_due = state.api_answered + self.patience();
-        let next = match self.data.watch(&self.settings.times, nothing_to_read) {
+        let next = match self.data.wire.watch(&self.settings.times, nothing_to_read) {
             Some(next) if Instant::now() < api_due => next.min(api_due),
             Some(_) => {
                 state.is_silent = true;
@@ -144,7 +145,7 @@ impl Session<'_> {
             }
             None => {
                 state.is_silent = true;
-                return self.look_elsewhere(self.data.wire().heard, watchdog);
+                return self.look_elsewhere(self.data.wire.heard, watchdog);
             }
         };
         state.is_silent = false;
@@ -206,40 +207,25 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Handles a report. Returns whether a subject that waited for its stream was attached.
-    fn take_in(&mut self, report: Report, watchdog: &Watchdog) -> Result<bool, Stop> {
-        let reads_from = |s: &Subscription, name: &str| {
-            s.standing()
-                .is_some_and(|standing| standing.consumer == name)
-        };
-        let (Report::Answered { index }
-        | Report::Pending { index, .. }
-        | Report::Gone { index, .. }
-        | Report::Free { index }
-        | Report::Stream { index, .. }) = report
-        else {
-            return Ok(false);
-        };
+    /// Handles an answer of JetStream about a subscription. Returns whether a subject that waited for its stream
+    /// was attached.
+    fn take_in(&mut self, index: usize, answer: Answer, watchdog: &Watchdog) -> Result<bool, Stop> {
         let told = self.silence_told_after();
-        let Some(subscription) = self.subscriptions.get_mut(index) else {
-            return Ok(false);
-        };
+        let subscription = &mut self.subscriptions[index];
         let now = Instant::now();
-        if subscription.health_mut().silent_for(now) >= told {
-            subscription.attempts_mut().hurry(now);
+        if subscription.health.silent_for(now) >= told {
+            subscription.attempts.hurry(now);
         }
-        if subscription.health_mut().heard(now) {
-            let subject = &subscription.spec().subject;
+        if subscription.health.heard(now) {
+            let subject = &subscription.spec.subject;
             tracing::info!(subject, "JetStream answers about a consumer again");
             if let Some(consumer) = of(&self.relay.status, subscription) {
                 consumer.set_silent(false);
             }
         }
-        match report {
-            Report::Pending {
-                consumer, counts, ..
-            } if reads_from(subscription, &consumer) => {
-                let judged = subscription.health_mut().judge(counts, Instant::now());
+        match answer {
+            Answer::Pending(consumer, counts) if subscription.reads_from(&consumer) => {
+                let judged = subscription.health.judge(counts, Instant::now());
                 let pending = counts.pending;
                 if let Some(stall) = judged {
                     tell_stall(subscription, stall, pending);
@@ -254,26 +240,23 @@ impl Session<'_> {
                     subscription.nothing_pending(self.data);
                 }
             }
-            Report::Gone { consumer, .. } if reads_from(subscription, &consumer) => {
+            Answer::Gone(consumer) if subscription.reads_from(&consumer) => {
                 tracing::warn!(
                     consumer,
                     "a consumer is gone from the server; making it again"
                 );
                 self.attach_again(index, watchdog)?;
             }
-            Report::Stream { is_there, .. } if subscription.is_to_be_attached(is_there) => {
+            Answer::Stream(is_there) if subscription.is_to_be_attached(is_there) => {
                 return self.attach_again(index, watchdog);
             }
-            Report::Free { .. } if subscription.awaits_durable() => {
-                self.take_over(index, watchdog)?;
-            }
+            Answer::Free if subscription.awaits_durable => self.take_over(index, watchdog)?,
             // About a consumer no longer in use, or a stream still missing.
-            Report::Alive
-            | Report::Answered { .. }
-            | Report::Pending { .. }
-            | Report::Gone { .. }
-            | Report::Free { .. }
-            | Report::Stream { .. } => {}
+            Answer::Other
+            | Answer::Pending(..)
+            | Answer::Gone(_)
+            | Answer::Free
+            | Answer::Stream(_) => {}
         }
         Ok(false)
     }
@@ -282,10 +265,10 @@ impl Session<'_> {
     fn take_refusals(&mut self, watchdog: &Watchdog) -> Result<(), Stop> {
         for refusal in self.api.refusals.take_news() {
             let concerns = |subscription: &Subscription| {
-                let stands = subscription.standing();
-                stands.is_some_and(|standing| match &refusal {
+                let standing = subscription.standing.as_ref();
+                standing.is_some_and(|standing| match &refusal {
                     Refusal::Acks { stream, consumer } => {
-                        subscription.target().stream == *stream && standing.consumer == *consumer
+                        subscription.target.stream == *stream && standing.consumer == *consumer
                     }
                     Refusal::Subscription(subject) => standing.deliver_subject == *subject,
                     Refusal::Request(_) => false,
@@ -298,7 +281,7 @@ impl Session<'_> {
             let Some(index) = index else { continue };
             match refusal {
                 Refusal::Acks { .. } => {
-                    let health = self.subscriptions[index].health_mut();
+                    let health = &mut self.subscriptions[index].health;
                     health.ack_refused(Instant::now());
                 }
                 Refusal::Subscription(_) | Refusal::Request(_) => {
@@ -333,29 +316,23 @@ impl Session<'_> {
         if self.second.end(self.relay, true) {
             let now = Instant::now();
             for subscription in self.subscriptions.iter_mut() {
-                subscription.health_mut().link_was_silent(now);
+                subscription.health.link_was_silent(now);
             }
         }
     }
 
     pub(super) fn watched(&self) -> Vec<Watched> {
-        let watched = |(index, s): (usize, &Subscription)| {
-            if s.presence == Presence::Forbidden {
-                return Watched::Nothing;
-            }
-            let Some(standing) = s.standing() else {
-                return Watched::Subject(index, s.spec().clone());
-            };
-            let consumer = WatchedConsumer {
-                target: s.target().clone(),
+        let watched = |subscription: &Subscription| match &subscription.standing {
+            _ if subscription.presence == Presence::Forbidden => Watched::Nothing,
+            None => Watched::Subject(subscription.spec.clone()),
+            Some(standing) => Watched::Consumer(WatchedConsumer {
+                target: subscription.target.clone(),
                 consumer: standing.consumer.clone(),
                 deliver_subject: standing.deliver_subject.clone(),
-                awaits_durable: s.awaits_durable(),
-            };
-            Watched::Consumer(index, consumer)
+                awaits_durable: subscription.awaits_durable,
+            }),
         };
-        let all = self.subscriptions.iter().enumerate();
-        all.map(watched).collect()
+        self.subscriptions.iter().map(watched).collect()
     }
 
     /// How long the link may be silent. The link is tried once per interval, so the last echo may
@@ -379,7 +356,7 @@ pub(super) fn of<'a>(
     status: &'a BusStatus,
     subscription: &Subscription,
 ) -> Option<&'a ConsumerStatus> {
-    let subject = &subscription.spec().subject;
+    let subject = &subscription.spec.subject;
     status.consumers().iter().find(|c| c.subject() == subject)
 }
 
@@ -393,7 +370,7 @@ pub(super) fn forget(status: &BusStatus, subscription: &Subscription) {
 }
 
 fn tell_stall(subscription: &Subscription, stall: Option<Stall>, lag: u64) {
-    let subject = &subscription.spec().subject;
+    let subject = &subscription.spec.subject;
     match stall {
         Some(Stall::AcksRefused) => tracing::warn!(
             subject,

@@ -1,9 +1,10 @@
 //! The settings of a NATS source, and the parser of NATS URLs.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::access::{Auth, Credentials, Tls};
+use super::access::{Credentials, Tls};
 use super::error::NatsError;
 use crate::sources::LinkTimes;
 
@@ -92,7 +93,8 @@ pub(super) struct Endpoint {
     /// Without the brackets of an IPv6 address.
     pub(super) host: String,
     pub(super) port: u16,
-    pub(super) auth: Auth,
+    /// The log-in in the URL, or none.
+    pub(super) auth: Credentials,
     /// The name required in the server's certificate: the host of a URL of the settings.
     pub(super) tls_name: String,
 }
@@ -153,7 +155,7 @@ impl Endpoint {
             tls,
             host: host.to_owned(),
             port,
-            auth: user_info.map_or(Auth::None, Auth::parse),
+            auth: user_info.map_or(Credentials::None, Credentials::parse),
             tls_name: host.to_owned(),
         })
     }
@@ -186,6 +188,15 @@ impl Endpoint {
     /// Whether both are the same server.
     pub(super) fn is_at(&self, other: &Self) -> bool {
         self.host == other.host && self.port == other.port
+    }
+
+    /// The error if nobody answers at this address.
+    pub(super) fn unreachable(&self, settings: &NatsSettings, source: io::Error) -> NatsError {
+        NatsError::Unreachable {
+            url: self.url(),
+            setting: settings.urls_from.clone(),
+            source,
+        }
     }
 
     /// The URL without user, password or token.
@@ -282,22 +293,26 @@ mod tests {
         }
     }
 
-    fn parsed(url: &str) -> (String, Auth) {
+    fn parsed(url: &str) -> (String, Credentials) {
         let endpoint = Endpoint::parse(url).map_err(|e| e.to_string()).unwrap();
         (endpoint.url(), endpoint.auth)
     }
 
     #[test]
     fn urls_are_read() {
-        let pair = |u: &str, p: &str| Auth::UserPassword(u.into(), p.into());
+        let pair = |u: &str, p: &str| Credentials::UserPassword(u.into(), p.into());
         for (url, want, auth) in [
-            ("nats", "nats://nats:4222", Auth::None),
-            ("nats://h:1/", "nats://h:1", Auth::None),
-            ("tls://[::1]", "tls://[::1]:4222", Auth::None),
+            ("nats", "nats://nats:4222", Credentials::None),
+            ("nats://h:1/", "nats://h:1", Credentials::None),
+            ("tls://[::1]", "tls://[::1]:4222", Credentials::None),
             ("nats://u:p%40^s@h", "nats://h:4222", pair("u", "p@^s")),
             ("nats://u:a%zz%@h", "nats://h:4222", pair("u", "a%zz%")),
             ("nats://u:@h", "nats://h:4222", pair("u", "")),
-            ("nats://tok@h", "nats://h:4222", Auth::Token("tok".into())),
+            (
+                "nats://tok@h",
+                "nats://h:4222",
+                Credentials::Token("tok".into()),
+            ),
         ] {
             let got = parsed(url);
             assert!(got == (want.to_owned(), auth), "{url}: {}", got.0);

@@ -4,44 +4,45 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::api::{Api, ApiError, Fetched};
-use super::consumers::{self, Durable, Joined, Standing, Target, Told, asked};
+use super::consumers::{self, Durable, Joined, Presence, Standing, Target, Told, asked};
 use super::data::Data;
 use super::error::{NatsError, Stop};
-use super::health::{Attempts, Health};
 use super::look_back::{LookedBack, look_back};
-use super::optional::Presence;
 use super::position::{AckSubject, Cursor, StreamState};
 use super::protocol::Delivery;
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
+use super::watchdog::Health;
 use crate::feeds::{BusEvent, BusMessage, Place};
 use crate::sources::SourceLink;
+use crate::sources::outage::Attempts;
 
 /// The longest wait for a message of a gap; the messages are in the stream already.
 const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// A relayed subject, over all connections.
 pub(super) struct Subscription {
-    spec: SubscriptionSpec,
+    pub(super) spec: SubscriptionSpec,
     /// The subject's stream, if weirgate makes the stream.
     ours: Option<StreamSpec>,
     /// Whether the subject is read.
     pub(super) presence: Presence,
-    /// The name of the stream is empty until known.
-    target: Target,
+    /// The stream, the subject and the durable consumer. The name of the stream is empty until known.
+    pub(super) target: Target,
     subject: Arc<str>,
     cursor: Cursor,
-    /// The consumer in use on this connection.
-    standing: Option<Standing>,
+    /// The consumer in use on this connection; `None` without a stream, or after a failed attempt.
+    pub(super) standing: Option<Standing>,
     /// Reading from an ephemeral consumer until the durable consumer is free.
-    awaits_durable: bool,
+    pub(super) awaits_durable: bool,
     /// The server refused the deliver subject of the durable consumer on this connection.
     is_refused: bool,
     /// Messages of a gap between two connections, to be relayed before anything else.
     gap: Vec<Delivery>,
     /// Messages up to this stream sequence are backlog.
     quiet_until: Option<u64>,
-    health: Health,
-    attempts: Attempts,
+    pub(super) health: Health,
+    /// To attach the subject, over all connections.
+    pub(super) attempts: Attempts<NatsError>,
     was_look_back_limited: bool,
     /// The last state logged of stream and durable consumer; each state is logged once.
     told: Option<Told>,
@@ -78,36 +79,10 @@ impl Subscription {
         }
     }
 
-    pub(super) fn spec(&self) -> &SubscriptionSpec {
-        &self.spec
-    }
-
-    /// The stream, the subject and the durable consumer.
-    pub(super) fn target(&self) -> &Target {
-        &self.target
-    }
-
-    /// The consumer in use; `None` without a stream, or after a failed attempt.
-    pub(super) fn standing(&self) -> Option<&Standing> {
-        self.standing.as_ref()
-    }
-
-    pub(super) fn health_mut(&mut self) -> &mut Health {
-        &mut self.health
-    }
-
-    pub(super) fn attempts_mut(&mut self) -> &mut Attempts {
-        &mut self.attempts
-    }
-
     /// Whether to attach the subject now: no consumer is in use, and weirgate finds or makes the stream.
     pub(super) fn is_to_be_attached(&self, stream_is_there: bool) -> bool {
         let can_be = stream_is_there || (self.ours.is_some() && !self.presence.is_left_out());
         self.standing.is_none() && can_be && self.attempts.is_due(Instant::now())
-    }
-
-    pub(super) fn awaits_durable(&self) -> bool {
-        self.awaits_durable
     }
 
     /// Whether the backlog has been handed over.
@@ -131,6 +106,12 @@ impl Subscription {
         standing.is_some_and(|standing| standing.inbox.has(message))
     }
 
+    /// Whether the consumer in use has this name.
+    pub(super) fn reads_from(&self, consumer: &str) -> bool {
+        let standing = self.standing.as_ref();
+        standing.is_some_and(|standing| standing.consumer == consumer)
+    }
+
     /// Ends the use of a lost connection.
     pub(super) fn detach(&mut self) {
         self.is_refused = false;
@@ -146,36 +127,13 @@ impl Subscription {
     }
 
     /// Finds or makes stream and consumer, warms the cache if due, and decides how much of the
-    /// backlog is quiet.
+    /// backlog is quiet. With `unnamed` the consumer is ephemeral. An error leaves the consumer
+    /// in use unchanged.
     ///
     /// The backlog is determined once, from consumer and stream, and ends at a stream sequence. The
     /// pending count in each message would be a simpler end, but under steady traffic the count
     /// need never be zero, and a redelivered message carries a zero before the end of the backlog.
     pub(super) fn attach(
-        &mut self,
-        api: &Api,
-        data: &mut Data,
-        settings: &NatsSettings,
-        link: &SourceLink,
-    ) -> Result<(), Stop> {
-        self.health = Health::new(Instant::now());
-        self.attach_to(api, data, settings, link, settings.ephemeral)
-    }
-
-    /// Attaches to an ephemeral consumer, while JetStream does not answer about the durable
-    /// consumer. An error leaves everything unchanged.
-    pub(super) fn attach_elsewhere(
-        &mut self,
-        api: &Api,
-        data: &mut Data,
-        settings: &NatsSettings,
-        link: &SourceLink,
-    ) -> Result<(), Stop> {
-        self.health.attached(Instant::now());
-        self.attach_to(api, data, settings, link, true)
-    }
-
-    fn attach_to(
         &mut self,
         api: &Api,
         data: &mut Data,

@@ -5,8 +5,8 @@
 //! mistaken for a dead link. The session pings the connection for messages itself.
 //!
 //! Whether the consumers are well: without messages, a deleted consumer looks the same as a silence
-//! of JetStream. Each subscription has a thread, so a hanging question delays no other. The session
-//! judges the silence.
+//! of JetStream. Each subscription has a thread, so a hanging question delays no other. [`Health`] judges the
+//! answers and the silences for the session, and is pure: callers pass the time.
 
 use std::io;
 use std::thread;
@@ -19,9 +19,9 @@ use nats::jetstream::ConsumerInfo;
 
 use super::api::{Api, ApiError};
 use super::consumers::{Durable, Target, find_stream, look_up};
-use super::health::Counts;
 use super::settings::SubscriptionSpec;
 use crate::base::{Wake, detached};
+use crate::telemetry::Stall;
 
 /// The limit on reports waiting while the session waits for the loop. More are dropped; the next
 /// round repeats them.
@@ -32,12 +32,12 @@ const REPORTS_MAX: usize = 64;
 /// (seen with 2.9.10).
 const MISSING_FOR: Duration = Duration::from_millis(300);
 
-/// The target of the watch for a subscription, with the index of the subscription.
+/// The target of the watch for a subscription.
 pub(super) enum Watched {
     /// A consumer in use.
-    Consumer(usize, WatchedConsumer),
+    Consumer(WatchedConsumer),
     /// A subject without a consumer, perhaps without a stream.
-    Subject(usize, SubscriptionSpec),
+    Subject(SubscriptionSpec),
     /// A subject that is not watched.
     Nothing,
 }
@@ -54,25 +54,26 @@ pub(super) struct WatchedConsumer {
     pub(super) awaits_durable: bool,
 }
 
-/// The answers of the server.
-#[derive(Debug, PartialEq, Eq)]
+/// A report to the session.
 pub(super) enum Report {
     /// The connection for requests is well.
     Alive,
-    /// JetStream answered about a subscription, but not to the point.
-    Answered { index: usize },
-    /// The consumer exists.
-    Pending {
-        index: usize,
-        consumer: String,
-        counts: Counts,
-    },
-    /// The consumer or its stream is gone.
-    Gone { index: usize, consumer: String },
+    /// JetStream answered about the subscription of this index.
+    About(usize, Answer),
+}
+
+/// An answer of JetStream about a subscription.
+pub(super) enum Answer {
+    /// Not to the point.
+    Other,
+    /// The consumer of this name exists.
+    Pending(String, Counts),
+    /// The consumer of this name, or its stream, is gone.
+    Gone(String),
     /// The durable consumer is free, or missing.
-    Free { index: usize },
+    Free,
     /// Whether the stream of a waiting subject exists.
-    Stream { index: usize, is_there: bool },
+    Stream(bool),
 }
 
 /// The session's handle of the watchdog. Dropping the handle ends the threads after their current
@@ -80,7 +81,6 @@ pub(super) enum Report {
 pub(super) struct Watchdog {
     /// A channel for each subscription.
     watch: Vec<Sender<Watched>>,
-    /// The answers of the server.
     pub(super) reports: Receiver<Report>,
 }
 
@@ -108,10 +108,11 @@ impl Watchdog {
             }
         })?;
         let mut watch = Vec::new();
-        for _ in 0..subscriptions {
+        for index in 0..subscriptions {
             let (orders, ordered) = unbounded();
             let (api, told) = (api.clone(), sender.clone());
-            let work = move || watch_subscription(&api, interval, &ordered, &told);
+            let tell = move |answer| told.send(Report::About(index, answer));
+            let work = move || watch_subscription(&api, interval, &ordered, tell);
             detached("nats-watchdog", work)?;
             watch.push(orders);
         }
@@ -167,85 +168,79 @@ fn watch_link(api: &Api, interval: Duration, reports: &Reporter) -> io::Result<(
     }
 }
 
+/// Asks until `tell` returns false: the session has ended.
 fn watch_subscription(
     api: &Api,
     interval: Duration,
     orders: &Receiver<Watched>,
-    reports: &Reporter,
+    tell: impl Fn(Answer) -> bool,
 ) {
-    let mut watched = None;
+    let mut watched = Watched::Nothing;
     loop {
         match orders.recv_timeout(interval) {
-            Ok(order) => watched = Some(order),
+            Ok(order) => watched = order,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        for report in watched.iter().flat_map(|watched| ask(api, watched)) {
-            if !reports.send(report) {
-                return;
-            }
+        if !ask(api, &watched).into_iter().all(&tell) {
+            return;
         }
     }
 }
 
-/// Returns no reports if the server did not answer.
-fn ask(api: &Api, watched: &Watched) -> Vec<Report> {
+/// Returns no answers if the server did not answer.
+fn ask(api: &Api, watched: &Watched) -> Vec<Answer> {
     match watched {
-        Watched::Consumer(index, watched) => ask_of_consumer(api, *index, watched),
+        Watched::Consumer(watched) => ask_of_consumer(api, watched),
         Watched::Nothing => Vec::new(),
-        Watched::Subject(index, spec) => {
-            let report = match find_stream(api, spec) {
-                Ok(found) => Some(Report::Stream {
-                    index: *index,
-                    is_there: found.is_some(),
-                }),
-                Err(error) => answered(&error, *index),
+        Watched::Subject(spec) => {
+            let answer = match find_stream(api, spec) {
+                Ok(found) => Some(Answer::Stream(found.is_some())),
+                Err(error) => other(&error),
             };
-            report.into_iter().collect()
+            Vec::from_iter(answer)
         }
     }
 }
 
 /// Any answer, even an error, shows that JetStream works.
-fn answered(error: &ApiError, index: usize) -> Option<Report> {
-    error.is_an_answer().then_some(Report::Answered { index })
+fn other(error: &ApiError) -> Option<Answer> {
+    error.is_an_answer().then_some(Answer::Other)
 }
 
-fn ask_of_consumer(api: &Api, index: usize, watched: &WatchedConsumer) -> Vec<Report> {
-    let mut reports = Vec::new();
-    let mut report = ask_consumer(api, index, watched);
-    if let Some(Report::Gone { .. }) = report {
+fn ask_of_consumer(api: &Api, watched: &WatchedConsumer) -> Vec<Answer> {
+    let mut answer = ask_consumer(api, watched);
+    if let Some(Answer::Gone(_)) = answer {
         thread::sleep(MISSING_FOR);
-        report = ask_consumer(api, index, watched);
+        answer = ask_consumer(api, watched);
     }
-    reports.extend(report);
+    let mut answers = Vec::from_iter(answer);
     if watched.awaits_durable
         && let Ok(Durable::Free(_) | Durable::Missing) = look_up(api, &watched.target)
     {
-        reports.push(Report::Free { index });
+        answers.push(Answer::Free);
     }
-    reports
+    answers
 }
 
-fn ask_consumer(api: &Api, index: usize, watched: &WatchedConsumer) -> Option<Report> {
+fn ask_consumer(api: &Api, watched: &WatchedConsumer) -> Option<Answer> {
     let consumer = watched.consumer.clone();
     match api.consumer_info(&watched.target.stream, &consumer) {
         Ok(info) if info.config.deliver_subject.as_ref() != Some(&watched.deliver_subject) => {
-            Some(Report::Gone { index, consumer })
+            Some(Answer::Gone(consumer))
         }
-        Ok(info) => Some(Report::Pending {
-            index,
-            consumer,
-            counts: Counts {
+        Ok(info) => {
+            let counts = Counts {
                 pending: info.num_pending,
                 ack_pending: info.num_ack_pending as u64,
                 is_full: is_full(&info),
-            },
-        }),
-        Err(error) if error.consumer_is_missing() => Some(Report::Gone { index, consumer }),
+            };
+            Some(Answer::Pending(consumer, counts))
+        }
+        Err(error) if error.consumer_is_missing() => Some(Answer::Gone(consumer)),
         Err(error) => {
             tracing::debug!(%error, consumer, "no answer about a consumer");
-            answered(&error, index)
+            other(&error)
         }
     }
 }
@@ -254,4 +249,188 @@ fn ask_consumer(api: &Api, index: usize, watched: &WatchedConsumer) -> Option<Re
 fn is_full(info: &ConsumerInfo) -> bool {
     let allowed = usize::try_from(info.config.max_ack_pending).unwrap_or(0);
     allowed > 0 && info.num_ack_pending >= allowed
+}
+
+/// A consumer is stalled if the server held messages for so long, and none was handed over.
+const STALLED_AFTER: Duration = Duration::from_secs(5);
+
+/// The health of a subscription on a connection.
+#[derive(Debug)]
+pub(super) struct Health {
+    heard: Instant,
+    /// The time of the last attempt to attach.
+    attached: Instant,
+    /// The time of the last new message.
+    handed: Instant,
+    /// Since when the server reports pending messages.
+    holds_since: Option<Instant>,
+    /// The time of the last refused acknowledgement.
+    acks_refused: Option<Instant>,
+    is_silent: bool,
+    stall: Option<Stall>,
+}
+
+/// The server's counts for a consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Messages not delivered yet.
+    pub(super) pending: u64,
+    /// Messages delivered and not acknowledged.
+    pub(super) ack_pending: u64,
+    /// The consumer delivers no more until a message is acknowledged.
+    pub(super) is_full: bool,
+}
+
+impl Health {
+    /// The health of a subscription attached now, on a new connection.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            heard: now,
+            attached: now,
+            handed: now,
+            holds_since: None,
+            acks_refused: None,
+            is_silent: false,
+            stall: None,
+        }
+    }
+
+    /// Records an attempt to attach, successful or not.
+    pub(super) fn attached(&mut self, now: Instant) {
+        self.attached = now;
+        self.handed = now;
+    }
+
+    /// Records the hand-over of a message.
+    pub(super) fn handed(&mut self, now: Instant) {
+        self.handed = now;
+    }
+
+    /// Records any answer of JetStream. Returns whether a silence ends.
+    pub(super) fn heard(&mut self, now: Instant) -> bool {
+        self.heard = now;
+        std::mem::take(&mut self.is_silent)
+    }
+
+    /// Restarts the measure of JetStream's silence: a silence of the whole link says nothing about
+    /// JetStream.
+    pub(super) fn link_was_silent(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// How long JetStream has been silent.
+    pub(super) fn silent_for(&self, now: Instant) -> Duration {
+        now.duration_since(self.heard)
+    }
+
+    /// The length of JetStream's silence, at the first call with a length of `after` or more.
+    pub(super) fn falls_silent(&mut self, now: Instant, after: Duration) -> Option<Duration> {
+        let silent = self.silent_for(now);
+        (silent >= after && !std::mem::replace(&mut self.is_silent, true)).then_some(silent)
+    }
+
+    /// Whether to attach again: once in each period `every` of silence.
+    pub(super) fn is_to_be_attached(&self, now: Instant, every: Duration) -> bool {
+        let over = |since| now.duration_since(since) >= every;
+        self.is_silent && over(self.heard) && over(self.attached)
+    }
+
+    /// Records a refused acknowledgement.
+    pub(super) fn ack_refused(&mut self, now: Instant) {
+        self.acks_refused = Some(now);
+    }
+
+    /// Judges the server's counts for the consumer. Returns `Some` if the stall has changed.
+    pub(super) fn judge(&mut self, counts: Counts, now: Instant) -> Option<Option<Stall>> {
+        let is_long_ago = |at| now.duration_since(at) >= STALLED_AFTER;
+        // The counts may be older than the refusal.
+        if counts.ack_pending == 0 && self.acks_refused.is_some_and(is_long_ago) {
+            self.acks_refused = None;
+        }
+        self.holds_since = match counts.pending {
+            0 => None,
+            _ => Some(self.holds_since.unwrap_or(now)),
+        };
+        let nothing_comes = self.holds_since.is_some_and(is_long_ago) && is_long_ago(self.handed);
+        let stall = if self.acks_refused.is_some() || (nothing_comes && counts.is_full) {
+            Some(Stall::AcksRefused)
+        } else {
+            nothing_comes.then_some(Stall::NothingDelivered)
+        };
+        (std::mem::replace(&mut self.stall, stall) != stall).then_some(stall)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_told_once_and_ends_with_any_answer() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let (six, thirty) = (Duration::from_secs(6), Duration::from_secs(30));
+        let mut health = Health::new(start);
+        assert_eq!(health.falls_silent(at(5), six), None);
+        assert_eq!(
+            health.falls_silent(at(7), six),
+            Some(Duration::from_secs(7))
+        );
+        assert_eq!(health.falls_silent(at(8), six), None);
+        assert!(!health.is_to_be_attached(at(29), thirty));
+        assert!(health.is_to_be_attached(at(30), thirty));
+        health.attached(at(30));
+        assert!(!health.is_to_be_attached(at(59), thirty));
+        assert!(health.is_to_be_attached(at(60), thirty));
+        assert!(health.heard(at(61)) && !health.heard(at(62)));
+        assert!(!health.is_to_be_attached(at(100), thirty));
+    }
+
+    #[test]
+    fn messages_that_wait_while_none_comes_are_a_stall() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let holds = |pending, is_full| Counts {
+            pending,
+            ack_pending: 7,
+            is_full,
+        };
+        let mut health = Health::new(start);
+        assert_eq!(health.judge(holds(0, true), at(9)), None);
+        // The subject was quiet, and this message is on its way.
+        assert_eq!(health.judge(holds(1, true), at(9)), None);
+        assert_eq!(health.judge(holds(1, true), at(13)), None);
+        let full = Some(Some(Stall::AcksRefused));
+        assert_eq!(health.judge(holds(1, true), at(14)), full);
+        assert_eq!(health.judge(holds(1, true), at(15)), None);
+        let other = Some(Some(Stall::NothingDelivered));
+        assert_eq!(health.judge(holds(1, false), at(16)), other);
+        health.handed(at(17));
+        assert_eq!(health.judge(holds(1, false), at(21)), Some(None));
+        assert_eq!(health.judge(holds(1, false), at(22)), other);
+        assert_eq!(health.judge(holds(0, false), at(23)), Some(None));
+        // While messages arrive there is no stall, however far behind.
+        for second in 30..50 {
+            health.handed(at(second));
+            assert_eq!(health.judge(holds(9, false), at(second)), None);
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_that_was_refused_counts_until_none_is_owed() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let owed = |ack_pending| Counts {
+            pending: 0,
+            ack_pending,
+            is_full: false,
+        };
+        let mut health = Health::new(start);
+        health.ack_refused(at(1));
+        let refused = Some(Some(Stall::AcksRefused));
+        // The server sent this count before the refusal.
+        assert_eq!(health.judge(owed(0), at(1)), refused);
+        assert_eq!(health.judge(owed(1), at(9)), None);
+        assert_eq!(health.judge(owed(0), at(10)), Some(None));
+    }
 }

@@ -7,20 +7,67 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
-use sonic_rs::{JsonValueMutTrait, JsonValueTrait};
+use serde::Deserialize;
+use sonic_rs::JsonValueMutTrait;
 
-use super::access::Login;
-use super::error::NatsError;
-use super::protocol::{self, Malformed, Op, Reader};
-use super::refusals::refused;
+use super::access::{Login, tls_config};
+use super::error::{NatsError, refused};
+use super::protocol::{self, LINE_BYTES_MAX, Malformed, Op, Reader};
 use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
-use super::tls;
 use crate::sources::outage::shown;
 use crate::sources::relay::{LinkTimes, Relay};
 use crate::sources::socket::{Buffered, Stream, Waiter, ended};
 
 /// The most bytes of a single read, and so between two looks at other work.
 const READ_BYTES: usize = 64 * 1024;
+
+/// The longest version to show, characters.
+const VERSION_CHARS_MAX: usize = 40;
+
+/// The server's first line, sent before TLS. Missing fields are empty.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Info {
+    /// The server's name for itself.
+    pub(super) server_id: String,
+    version: String,
+    /// The name of the cluster, if the server is part of a cluster or may become so.
+    cluster: String,
+    /// The text to sign for a log-in with a key.
+    pub(super) nonce: String,
+    pub(super) tls_required: bool,
+    max_payload: Option<i64>,
+    /// The addresses of the other servers of the cluster.
+    pub(super) connect_urls: Vec<String>,
+}
+
+impl Info {
+    pub(super) fn read(line: &str) -> Self {
+        sonic_rs::from_str(line.trim_start_matches("INFO ")).unwrap_or_default()
+    }
+
+    /// Whether to speak TLS with this server.
+    pub(super) fn is_tls(&self, endpoint: &Endpoint, settings: &NatsSettings) -> bool {
+        endpoint.tls || settings.tls.is_demanded() || self.tls_required
+    }
+
+    /// The largest message that the server takes, bytes.
+    pub(super) fn max_payload(&self) -> usize {
+        let bytes = self
+            .max_payload
+            .and_then(|bytes| usize::try_from(bytes).ok());
+        bytes.unwrap_or(usize::MAX)
+    }
+
+    /// The version of the server, to show.
+    pub(super) fn version(&self) -> String {
+        self.version.chars().take(VERSION_CHARS_MAX).collect()
+    }
+
+    pub(super) fn is_clustered(&self) -> bool {
+        !self.cluster.is_empty()
+    }
+}
 
 /// How long a server may take for a new connection.
 #[derive(Clone, Copy)]
@@ -39,6 +86,9 @@ impl Patience {
     };
 }
 
+/// The reason if the log-in has not ended in time.
+pub(super) const LATE: &str = "it did not finish the handshake in time";
+
 /// A connection to a server, logged in.
 pub(super) struct Wire {
     io: Buffered,
@@ -46,13 +96,9 @@ pub(super) struct Wire {
     pub(super) url: String,
     /// The other servers of the cluster, announced by this server.
     pub(super) neighbours: Vec<Endpoint>,
-    /// The server is part of a cluster, or may become so.
-    pub(super) is_clustered: bool,
-    /// The largest message that the server takes, bytes.
-    pub(super) max_payload: usize,
-    /// The server's name for itself.
-    pub(super) server_id: String,
-    peer: SocketAddr,
+    pub(super) info: Info,
+    /// The address of the server.
+    pub(super) peer: SocketAddr,
     reader: Reader,
     /// When the last bytes arrived.
     pub(super) heard: Instant,
@@ -78,30 +124,27 @@ impl Wire {
     ) -> Result<Self, NatsError> {
         let wrong_file = |source| NatsError::File { source };
         let login = Login::read(&endpoint.auth, &settings.credentials).map_err(wrong_file)?;
-        let unreachable = |source| NatsError::Unreachable {
-            url: endpoint.url(),
-            setting: settings.urls_from.clone(),
-            source,
-        };
+        let unreachable = |source| endpoint.unreachable(settings, source);
         let tcp = waiter.connect(&endpoint.host, endpoint.port, patience.connect);
         let mut tcp = tcp.map_err(unreachable)?;
         let peer = tcp.peer_addr().map_err(unreachable)?;
         let until = Instant::now() + patience.handshake;
-        let info = match greeting(waiter, &mut tcp, until) {
-            Ok(info) => info,
+        let line = greeting(|chunk| read_first(waiter, &mut tcp, until, chunk));
+        let info = match line {
+            Ok(line) => Info::read(&line),
             Err(error) => {
                 waiter.leave(&mut tcp);
                 return Err(unreachable(error));
             }
         };
-        let is_tls = endpoint.tls || settings.tls.is_demanded() || tls::is_wanted(&info);
+        let is_tls = info.is_tls(endpoint, settings);
         let stream = if is_tls {
-            let config = Arc::new(tls::config(&settings.tls).map_err(wrong_file)?);
+            let config = Arc::new(tls_config(&settings.tls).map_err(wrong_file)?);
             Stream::tls(tcp, &endpoint.tls_name, &config).map_err(unreachable)?
         } else {
             Stream::Plain(tcp)
         };
-        let told = tls::neighbours(&info);
+        let told = &info.connect_urls;
         let neighbours = told
             .iter()
             .filter_map(|address| endpoint.neighbour(address, is_tls));
@@ -111,9 +154,7 @@ impl Wire {
             io,
             url: endpoint.url(),
             neighbours: neighbours.collect(),
-            is_clustered: tls::names_cluster(&info),
-            max_payload: tls::max_payload(&info),
-            server_id: tls::server_id(&info),
+            info,
             peer,
             reader: Reader::new(payload_bytes_max),
             heard: Instant::now(),
@@ -134,32 +175,23 @@ impl Wire {
     }
 
     fn log_in(&mut self, waiter: &mut Waiter, until: Instant) -> Result<(), NatsError> {
-        let refused = |url: &str, reason: String| NatsError::Refused {
-            url: url.to_owned(),
-            reason,
-        };
         loop {
-            self.io
-                .flush(waiter)
-                .map_err(|e| refused(&self.url, e.to_string()))?;
+            let flushed = self.io.flush(waiter);
+            flushed.map_err(|e| self.refused(e.to_string()))?;
             match self.io.read(waiter) {
                 Ok(true) => {}
                 Ok(false) if Instant::now() < until => {
                     // TLS may have queued bytes to send during the read.
                     let waited = self.io.flush(waiter).and_then(|()| waiter.wait(until));
-                    waited.map_err(|e| refused(&self.url, e.to_string()))?;
+                    waited.map_err(|e| self.refused(e.to_string()))?;
                 }
-                Ok(false) => {
-                    let late = "it did not finish the handshake in time";
-                    return Err(refused(&self.url, late.to_owned()));
-                }
+                Ok(false) => return Err(self.refused(LATE.to_owned())),
                 Err(error) => {
-                    let tls = if self.io.stream().is_handshaking() {
-                        "TLS: "
-                    } else {
-                        ""
+                    let tls = match self.io.stream().is_handshaking() {
+                        true => "TLS: ",
+                        false => "",
                     };
-                    return Err(refused(&self.url, format!("{tls}{error}")));
+                    return Err(self.refused(format!("{tls}{error}")));
                 }
             }
             // Operations behind the PONG are taken too: a server of a cluster announces the other
@@ -168,7 +200,7 @@ impl Wire {
             while let Some(op) = self.next_op()? {
                 match op {
                     Op::Pong => is_in = true,
-                    Op::Error(words) => return Err(refused(&self.url, words)),
+                    Op::Error(words) => return Err(self.refused(words)),
                     Op::Ping | Op::Message(_) | Op::Other => {}
                 }
             }
@@ -176,11 +208,6 @@ impl Wire {
                 return Ok(());
             }
         }
-    }
-
-    /// The address of the server.
-    pub(super) fn peer(&self) -> SocketAddr {
-        self.peer
     }
 
     /// The buffer for commands; [`Self::flush`] sends the buffer.
@@ -265,10 +292,13 @@ impl Wire {
     /// Bytes behind a malformed operation may be anything, so none of them is read.
     fn wrong(&mut self, malformed: Malformed) -> NatsError {
         self.malformed = Some(malformed);
-        NatsError::Refused {
-            url: self.url.clone(),
-            reason: malformed.to_string(),
-        }
+        self.refused(malformed.to_string())
+    }
+
+    /// The error for a server of no use to this client.
+    pub(super) fn refused(&self, reason: String) -> NatsError {
+        let url = self.url.clone();
+        NatsError::Refused { url, reason }
     }
 
     /// Queues a PING behind the commands. Returns the number of the ping: [`Self::is_answered`].
@@ -332,34 +362,61 @@ impl Wire {
     }
 }
 
-/// Reads the server's first line, sent before TLS. The server sends no more until the client
-/// answers.
-fn greeting(waiter: &mut Waiter, tcp: &mut TcpStream, until: Instant) -> io::Result<String> {
-    let mut line = Vec::new();
-    let mut chunk = [0; 4096];
-    while !protocol::is_greeting_over(&line) {
-        match tcp.read(&mut chunk) {
-            Ok(0) => return Err(ended()),
+/// Reads the server's first line. The server sends no more until the client answers. `read` waits for bytes, and
+/// fails at the end of the connection.
+///
+/// # Errors
+/// No NATS server sends this line, or the line is not whole.
+pub(super) fn greeting(mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<String> {
+    let (mut line, mut chunk) = (Vec::new(), [0; 4096]);
+    let is_wrong = |line: &[u8]| line.len() >= 5 && !line.starts_with(b"INFO ");
+    let is_over = |line: &[u8]| line.last() == Some(&b'\n') || line.len() > LINE_BYTES_MAX;
+    while !is_wrong(&line) && !is_over(&line) {
+        match read(&mut chunk) {
             Ok(bytes) => line.extend_from_slice(&chunk[..bytes]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                waiter.readable = false;
-                if Instant::now() >= until {
-                    return Err(protocol::no_greeting());
-                }
-                waiter.wait(until)?;
-            }
             Err(error) => return Err(error),
         }
     }
-    protocol::greeting(line)
+    match String::from_utf8(line) {
+        Ok(line) if line.starts_with("INFO ") && line.ends_with('\n') => Ok(line),
+        _ => Err(io::Error::new(
+            ErrorKind::InvalidData,
+            "what answers there is no NATS server",
+        )),
+    }
+}
+
+/// The error if the server's first line did not arrive in time.
+pub(super) fn no_greeting() -> io::Error {
+    let silent = "it accepted the connection and says nothing";
+    io::Error::new(ErrorKind::TimedOut, silent)
+}
+
+/// Reads once from a new connection; waits for bytes until `until`.
+fn read_first(
+    waiter: &mut Waiter,
+    tcp: &mut TcpStream,
+    until: Instant,
+    chunk: &mut [u8],
+) -> io::Result<usize> {
+    loop {
+        match tcp.read(chunk) {
+            Ok(0) => return Err(ended()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                waiter.readable = false;
+                if Instant::now() >= until {
+                    return Err(no_greeting());
+                }
+                waiter.wait(until)?;
+            }
+            read => return read,
+        }
+    }
 }
 
 /// `CONNECT` with the log-in, and a `PING`. The answer shows that the server accepts the log-in.
-fn connect_line(info: &str, login: &Login) -> Vec<u8> {
-    let json = info.trim_start_matches("INFO ");
-    let nonce = sonic_rs::get(json, ["nonce"]).ok();
-    let nonce = nonce.and_then(|nonce| nonce.as_str().map(str::to_owned));
+fn connect_line(info: &Info, login: &Login) -> Vec<u8> {
     let mut connect = sonic_rs::json!({
         "verbose": false,
         "pedantic": false,
@@ -373,7 +430,7 @@ fn connect_line(info: &str, login: &Login) -> Vec<u8> {
         "no_responders": true,
     });
     if let Some(connect) = connect.as_object_mut() {
-        for (field, value) in login.fields(&nonce.unwrap_or_default()) {
+        for (field, value) in login.fields(&info.nonce) {
             connect.insert(field, value.as_str());
         }
     }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use sonic_rs::JsonValueTrait;
 
+use super::super::api::messages_of_consumer;
 use super::super::position::AckSubject;
 use super::super::protocol::Delivery;
 use crate::auth::Subject;
@@ -94,19 +95,13 @@ impl LastValues {
 
     /// Handles the answer to the request for a consumer.
     pub(super) fn created(&mut self, answer: &[u8]) -> Next {
-        let text = |field: &str| {
-            let value = sonic_rs::get(answer, [field]).ok()?;
-            value.as_str().map(str::to_owned)
-        };
-        let Some(name) = text("name") else {
+        let name = sonic_rs::get(answer, ["name"]).ok();
+        let Some(name) = name.and_then(|name| name.as_str().map(str::to_owned)) else {
             // The request was refused, or the stream is gone.
             return Next::Stream;
         };
         self.consumer = Some(name);
-        let number = |value: sonic_rs::LazyValue<'_>| value.as_u64();
-        let pending = sonic_rs::get(answer, ["num_pending"]).ok().and_then(number);
-        let delivered = sonic_rs::get(answer, ["delivered", "consumer_seq"]);
-        let total = pending.unwrap_or(0) + delivered.ok().and_then(number).unwrap_or(0);
+        let total = messages_of_consumer(answer);
         self.is_cut |= total > self.values_left as u64;
         match total {
             0 => Next::Stream,

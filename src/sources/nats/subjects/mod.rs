@@ -18,45 +18,45 @@
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | the choice of the server, and a session on it |
-//! | `session` | messages, confirmations, refusals, pings |
-//! | `publishing` | the messages of the caller, and the rules for gateways that speak to each other |
+//! | `mod` | the choice of the server, and a session; the messages of a publishing caller |
+//! | `session` | messages, confirmations, refusals, pings; the kept feed among the names |
 //! | `retained`, `last_values` | last values, from JetStream, of subjects and of patterns; pure |
-//! | `feed` | subscribed names, and the kept feed among the names |
 //! | `stream` | the source that reads a stream in place of subjects |
 
-mod feed;
 mod last_values;
-mod publishing;
 mod retained;
 mod session;
 mod stream;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use self::stream::NatsStreamSource;
 
-use self::publishing::Publishing;
-use self::session::{Session, State};
+use self::session::Session;
 use super::error::{NatsError, Stop};
+use super::protocol;
 use super::servers::{Second, Servers};
 use super::settings::NatsSettings;
 use super::wire::Wire;
 use crate::base::{LogBudget, Now, Wake};
 use crate::feeds::BusEvent;
-use crate::sources::KeptFeed;
 use crate::sources::interest::{self, BusInterest, Wishes};
 use crate::sources::ledger::Ledger;
 use crate::sources::outage::shown;
-use crate::sources::publisher::{self, Publisher};
+use crate::sources::publisher::{self, Outbox, Publisher};
 use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::sources::socket::Waiter;
+use crate::sources::{KeptFeed, SourceLink};
 use crate::telemetry::BusStatus;
 
 /// The limit on log lines about subjects, a second.
 const LINES_PER_SECOND: u32 = 5;
+/// Commands and messages wait while more bytes than this are not written.
+const QUEUED_BYTES_MAX: usize = 64 * 1024;
+/// The longest time without a message on a connection that publishes.
+const MESSAGE_SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// The beginning of subjects for answers. Nobody else can guess an inbox: the keys of the hasher are random.
 fn inbox() -> String {
@@ -115,6 +115,95 @@ impl Settle {
     }
 }
 
+/// The messages of the caller, the state of the connection, and the rules between gateways.
+///
+/// All names are needed. Messages that the loop does not take in time are dropped and reported as
+/// [`BusEvent::Gap`]: a source that waits would make the server cut the connection. The caller
+/// publishes on its own subjects at least once a second, and a connection without a message for three
+/// seconds is left. Messages that wait for a lost connection are dropped.
+struct Publishing {
+    outbox: Outbox,
+    /// The largest message, bytes; the server has to take messages of this size.
+    bytes_max: usize,
+    /// When the last message arrived.
+    relayed: Instant,
+    /// Messages that the loop had no room for, and not reported yet.
+    dropped: u64,
+    /// The last subject on which the server permits no publishing.
+    not_permitted: Option<String>,
+}
+
+impl Publishing {
+    fn new(outbox: Outbox, bytes_max: usize) -> Self {
+        Self {
+            outbox,
+            bytes_max,
+            relayed: Instant::now(),
+            dropped: 0,
+            not_permitted: None,
+        }
+    }
+
+    /// Begins on a new connection.
+    ///
+    /// # Errors
+    /// The server takes only smaller messages.
+    fn begin(&mut self, wire: &Wire) -> Result<(), NatsError> {
+        let (bytes, needed) = (wire.info.max_payload(), self.bytes_max);
+        if bytes < needed {
+            let reason = format!(
+                "max_payload of the server is {bytes}, and messages have up to {needed} bytes"
+            );
+            return Err(wire.refused(reason));
+        }
+        self.outbox.discard();
+        (self.relayed, self.dropped, self.not_permitted) = (Instant::now(), 0, None);
+        Ok(())
+    }
+
+    /// Queues messages to publish, up to a limit.
+    fn publish(&self, wire: &mut Wire) {
+        while wire.queued_bytes() < QUEUED_BYTES_MAX
+            && let Ok(message) = self.outbox.messages.try_recv()
+        {
+            protocol::publish(wire.out(), &message.subject, "", &message.payload);
+        }
+    }
+
+    /// Whether messages wait to be published.
+    fn has_waiting(&self) -> bool {
+        !self.outbox.messages.is_empty()
+    }
+
+    /// The time until which a message must arrive.
+    ///
+    /// # Errors
+    /// No message arrived in time.
+    fn due(&self) -> Result<Instant, NatsError> {
+        let due = self.relayed + MESSAGE_SILENCE_MAX;
+        match &self.not_permitted {
+            _ if Instant::now() < due => Ok(due),
+            Some(subject) => Err(NatsError::not_permitted("publish", subject)),
+            None => Err(NatsError::Silent {
+                silent_ms: MESSAGE_SILENCE_MAX.as_millis() as u64,
+            }),
+        }
+    }
+
+    /// Hands a message over. If the loop has no room, drops and counts the message.
+    fn hand_over(&mut self, event: BusEvent, link: &SourceLink) -> Result<(), Stop> {
+        self.relayed = Instant::now();
+        let lost = Some(self.dropped).filter(|&dropped| dropped > 0);
+        if lost.is_some() && link.try_send(BusEvent::Gap { lost })? {
+            self.dropped = 0;
+        }
+        if !link.try_send(event)? {
+            self.dropped += 1;
+        }
+        Ok(())
+    }
+}
+
 /// Relays the requested subjects and patterns, for ever.
 pub struct NatsSubjectsSource {
     settings: NatsSubjectsSettings,
@@ -123,7 +212,7 @@ pub struct NatsSubjectsSource {
     wishes: Wishes,
     ledger: Ledger,
     lines: LogBudget,
-    /// All requested names were confirmed on the connection in use.
+    /// All names requested at the start of the connection in use were answered.
     has_stood: bool,
     servers: Servers,
     publishing: Option<Publishing>,
@@ -157,7 +246,7 @@ impl NatsSubjectsSource {
     ) -> Result<(Self, BusInterest, Publisher), NatsError> {
         let (mut source, handle, wake) = Self::with_wake(settings, status)?;
         let (publisher, outbox) = publisher::publisher(wake);
-        source.publishing = Some(Publishing { outbox, bytes_max });
+        source.publishing = Some(Publishing::new(outbox, bytes_max));
         Ok((source, handle, publisher))
     }
 
@@ -197,39 +286,22 @@ impl NatsSubjectsSource {
         second: &mut Second,
         relay: &mut Relay<NatsError>,
     ) -> Result<Stop, Stop> {
-        if let Some(publishing) = &self.publishing {
-            publishing.check(wire)?;
-            publishing.outbox.discard();
+        if let Some(publishing) = &mut self.publishing {
+            publishing.begin(wire)?;
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.connected();
         }
         self.wishes.take_into(&mut self.ledger);
         relay.status.set_up(false);
-        let settle = self.settings.settle.after(wire.is_clustered);
-        let mut session = Session {
-            waiter: &mut self.waiter,
-            wire,
-            second,
-            settings: &self.settings.nats,
-            settle,
-            relay,
-            wishes: &self.wishes,
-            ledger: &mut self.ledger,
-            lines: &mut self.lines,
-            publishing: self.publishing.as_ref(),
-            state: State::new(self.settings.retained_subjects_max),
-            kept: self.kept.as_mut(),
-            has_stood: false,
-        };
-        if let Some(kept) = &mut session.kept {
-            kept.connected();
-        }
+        let mut session = Session::new(self, wire, second, relay);
         session.restore()?;
-        session.has_stood = true;
+        session.source.has_stood = true;
         session.begin_feed()?;
         let away_ms = session.relay.stands()?;
-        self.has_stood = true;
         session.relay.link.send(BusEvent::CaughtUp)?;
         let url = session.wire.url.clone();
-        match session.ledger.refused_of_wanted() {
+        match session.source.ledger.refused_of_wanted() {
             (0, _) => tracing::info!(url, away_ms, "subscribed on NATS"),
             (refused, of) => tracing::warn!(
                 url,
@@ -266,8 +338,7 @@ impl Bus for NatsSubjectsSource {
         let connected = self.servers.wire(&mut self.waiter, nats, bytes_max);
         let stop = match connected {
             Ok((mut wire, used)) => {
-                let others = self.servers.others(nats, &used);
-                let mut second = Second::new(nats, used, others);
+                let mut second = self.servers.second(nats, used);
                 let stop = self.use_connection(&mut wire, &mut second, relay);
                 wire.leave(&self.waiter);
                 self.servers.prefer(second.better());

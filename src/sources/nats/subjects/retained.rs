@@ -10,11 +10,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use sonic_rs::JsonValueTrait;
-
-use super::super::api::first_stream;
+use super::super::api::{first_stream, message};
 use super::super::protocol::{self, Delivery};
 use super::inbox;
 use super::last_values::{LastValues, Next};
@@ -276,12 +272,10 @@ impl Retained {
     }
 }
 
-/// The payload of the message in the answer; `None` for an error, such as a missing message.
+/// The payload of the message in the answer; `None` for an error, such as a missing message, and for no payload.
 fn last_message(answer: &[u8]) -> Option<Vec<u8>> {
-    let message = sonic_rs::get(answer, ["message"]).ok()?;
-    // An empty payload has no member `data`.
-    let data = message.get("data")?;
-    STANDARD.decode(data.as_str()?).ok()
+    let message = message(answer).ok()?;
+    Some(message.payload).filter(|payload| !payload.is_empty())
 }
 
 #[cfg(test)]

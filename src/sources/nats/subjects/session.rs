@@ -1,63 +1,42 @@
-//! A connection from its log-in to its loss: messages and confirmations out, requests in.
+//! A connection from its log-in to its loss: messages and confirmations out, requests in. Two connections to NATS may
+//! get the messages of two publishers in another order, so positions of the kept feed are valid on this connection
+//! alone.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::error::{NatsError, Stop};
+use super::super::error::{NatsError, Stop, refused};
 use super::super::protocol::{self, Delivery, Op, Sids};
-use super::super::refusals::refused;
 use super::super::servers::Second;
-use super::super::settings::NatsSettings;
 use super::super::wire::Wire;
-use super::log_error;
-use super::publishing::{Publishing, QUEUED_BYTES_MAX};
 use super::retained::{Retained, Told};
-use crate::base::{LogBudget, Now};
+use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, log_error};
+use crate::base::Now;
 use crate::feeds::{BusEvent, BusMessage, Fault, Place, Subscription};
-use crate::sources::KeptFeed;
-use crate::sources::interest::{Question, Wishes};
-use crate::sources::ledger::{Change, Ledger};
+use crate::sources::interest::Question;
+use crate::sources::ledger::Change;
 use crate::sources::outage::shown;
 use crate::sources::relay::Relay;
-use crate::sources::socket::Waiter;
 
+/// The limit on names reported as settled between two reads.
+const SETTLED_PER_TURN: usize = 1_024;
 /// Refused names are requested again after this long: somebody may have changed the permissions.
 const RETRY_REFUSED: Duration = Duration::from_secs(30);
 
-/// A session: connection, requests, state.
+/// A session: the source, a connection, and its state.
 pub(super) struct Session<'a> {
-    pub(super) waiter: &'a mut Waiter,
+    pub(super) source: &'a mut NatsSubjectsSource,
     pub(super) wire: &'a mut Wire,
     /// Decides whether this connection is kept during a silence.
-    pub(super) second: &'a mut Second,
-    pub(super) settings: &'a NatsSettings,
-    /// How long interest travels to the other servers after the confirmation of this server.
-    pub(super) settle: Duration,
+    second: &'a mut Second,
     pub(super) relay: &'a mut Relay<NatsError>,
-    pub(super) wishes: &'a Wishes,
-    pub(super) ledger: &'a mut Ledger,
-    pub(super) lines: &'a mut LogBudget,
-    /// For a source that publishes.
-    pub(super) publishing: Option<&'a Publishing>,
-    pub(super) state: State,
-    pub(super) kept: Option<&'a mut KeptFeed>,
-    /// Whether all names wanted at the start of this connection were answered.
-    pub(super) has_stood: bool,
-}
-
-/// The state of a session.
-pub(super) struct State {
+    /// How long interest travels to the other servers after the confirmation of this server.
+    settle: Duration,
     sids: Sids,
     /// The changes without an answer, in order, each with the number of the ping behind the change.
     asked: VecDeque<(u64, Asked)>,
     retained: Retained,
-    /// When the last message arrived.
-    pub(super) relayed: Instant,
-    /// Messages that the loop had no room for, and not reported yet.
-    pub(super) dropped: u64,
-    /// The last subject on which the server permits no publishing.
-    pub(super) not_published: Option<String>,
     /// When refused names were asked for again.
     retried: Instant,
 }
@@ -71,33 +50,30 @@ struct Asked {
     words: Option<String>,
 }
 
-impl State {
-    /// Makes an empty state; `retained_subjects_max` is the limit on last values sent for a
-    /// pattern.
-    pub(super) fn new(retained_subjects_max: usize) -> Self {
-        let now = Instant::now();
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        source: &'a mut NatsSubjectsSource,
+        wire: &'a mut Wire,
+        second: &'a mut Second,
+        relay: &'a mut Relay<NatsError>,
+    ) -> Self {
         Self {
+            settle: source.settings.settle.after(wire.info.is_clustered()),
+            retained: Retained::new(source.settings.retained_subjects_max),
+            source,
+            wire,
+            second,
+            relay,
             sids: Sids::default(),
             asked: VecDeque::new(),
-            retained: Retained::new(retained_subjects_max),
-            relayed: now,
-            dropped: 0,
-            not_published: None,
-            retried: now,
+            retried: Instant::now(),
         }
     }
 
-    /// The first change without an answer. The server's errors belong to this change.
-    fn first_asked(&mut self) -> Option<&mut Asked> {
-        self.asked.front_mut().map(|(_, asked)| asked)
-    }
-}
-
-impl Session<'_> {
     /// Subscribes to all requested names, and relays messages meanwhile.
     pub(super) fn restore(&mut self) -> Result<(), Stop> {
-        self.ledger.connected();
-        while !self.ledger.is_restored() {
+        self.source.ledger.connected();
+        while !self.source.ledger.is_restored() {
             self.turn()?;
         }
         Ok(())
@@ -115,18 +91,18 @@ impl Session<'_> {
     /// Takes a turn after all names are restored, with questions for last values.
     fn turn_with_questions(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
-        let retained = &mut self.state.retained;
+        let retained = &mut self.retained;
         retained.end_late(now, self.wire.out());
         // Questions must not fill the link to a silent server.
-        let timeout = Duration::from_millis(self.settings.times.ping_timeout_ms);
+        let timeout = Duration::from_millis(self.source.settings.nats.times.ping_timeout_ms);
         let is_silent = |pinged| now >= pinged + timeout;
         while retained.has_room()
             && !self.wire.pinged.is_some_and(is_silent)
-            && let Some(question) = self.wishes.next_question()
+            && let Some(question) = self.source.wishes.next_question()
         {
             retained.ask(question, now, self.wire.out());
         }
-        self.wishes.show_asked_questions(retained.asked());
+        self.source.wishes.show_asked_questions(retained.asked());
         self.tell_retained()?;
         self.turn()
     }
@@ -134,29 +110,36 @@ impl Session<'_> {
     /// Reads at most once, then handles the bytes and the requests. Waits if there was nothing to
     /// read.
     fn turn(&mut self) -> Result<(), Stop> {
-        self.wishes.take_and_answer(self.ledger, &self.relay.link)?;
+        self.source
+            .wishes
+            .take_and_answer(&mut self.source.ledger, &self.relay.link)?;
         // Messages before the end of a connection were handed over after the previous read.
-        let has_read = self.wire.read(self.waiter)?;
+        let has_read = self.wire.read(&mut self.source.waiter)?;
         if has_read {
-            self.second.end(self.relay, self.ledger.is_restored());
+            self.second
+                .end(self.relay, self.source.ledger.is_restored());
             self.relay_all()?;
         }
         let until = self.watch(!has_read)?;
         self.tell_settled()?;
+        let publishing = self.source.publishing.as_ref();
         let dues = [
-            self.state.retained.due(),
-            self.ledger.settle_due(),
-            self.message_due()?,
+            self.retained.due(),
+            self.source.ledger.settle_due(),
+            publishing.map(Publishing::due).transpose()?,
         ];
         let until = dues.into_iter().flatten().fold(until, Instant::min);
         self.ask();
-        self.publish();
-        self.wishes.show(self.ledger.unanswered());
-        self.wire.flush(self.waiter)?;
+        let publishing = self.source.publishing.as_ref();
+        if let Some(publishing) = publishing {
+            publishing.publish(self.wire);
+        }
+        self.source.wishes.show(self.source.ledger.unanswered());
+        self.wire.flush(&mut self.source.waiter)?;
         if has_read {
             self.relay.worked();
-        } else if !self.can_publish() {
-            self.wire.wait(self.waiter, self.relay, until)?;
+        } else if self.wire.queued_bytes() > 0 || !publishing.is_some_and(Publishing::has_waiting) {
+            self.wire.wait(&mut self.source.waiter, self.relay, until)?;
         }
         Ok(())
     }
@@ -164,10 +147,10 @@ impl Session<'_> {
     /// Queues commands for the changes that are due, each change with a PING behind it.
     fn ask(&mut self) {
         while self.wire.queued_bytes() < QUEUED_BYTES_MAX {
-            let Some(change) = self.ledger.next_change() else {
+            let Some(change) = self.source.ledger.next_change() else {
                 return;
             };
-            let sids = &mut self.state.sids;
+            let sids = &mut self.sids;
             let out = self.wire.out();
             for name in &change.names {
                 if change.wanted {
@@ -185,18 +168,18 @@ impl Session<'_> {
                 refused: Vec::new(),
                 words: None,
             };
-            self.state.asked.push_back((self.wire.ping(), asked));
+            self.asked.push_back((self.wire.ping(), asked));
         }
     }
 
     /// Pings a silent server, and looks elsewhere if the silence goes on. Returns the time of the next look.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         let now = Instant::now();
-        if now.duration_since(self.state.retried) >= RETRY_REFUSED {
-            self.state.retried = now;
-            self.ledger.retry_refused();
+        if now.duration_since(self.retried) >= RETRY_REFUSED {
+            self.retried = now;
+            self.source.ledger.retry_refused();
         }
-        match self.wire.watch(&self.settings.times, is_silent) {
+        match self.wire.watch(&self.source.settings.nats.times, is_silent) {
             Some(next) => Ok(next),
             None => self.look_elsewhere(),
         }
@@ -205,9 +188,11 @@ impl Session<'_> {
     /// Handles a silent server or a dead link. Returns the time of the next look.
     fn look_elsewhere(&mut self) -> Result<Instant, Stop> {
         let heard = self.wire.heard;
-        let next = self.second.look(heard, self.relay, self.settings);
+        let next = self
+            .second
+            .look(heard, self.relay, &self.source.settings.nats);
         // Bytes that arrived during the second connection end the silence.
-        if next.is_none() && self.wire.has_news(self.waiter)? {
+        if next.is_none() && self.wire.has_news(&mut self.source.waiter)? {
             return Ok(Instant::now());
         }
         next.ok_or_else(|| self.wire.silent().into())
@@ -229,14 +214,14 @@ impl Session<'_> {
 
     fn message(&mut self, delivery: Delivery, received: Now) -> Result<(), Stop> {
         if Retained::is_of(delivery.sid) {
-            self.state.retained.take(delivery, self.wire.out());
+            self.retained.take(delivery, self.wire.out());
             return self.tell_retained();
         }
-        let Some(subscription) = self.state.sids.get(delivery.sid) else {
+        let Some(subscription) = self.sids.get(delivery.sid) else {
             return Ok(());
         };
         // The gap of an outage ends when the name is whole again.
-        if !self.settle.is_zero() && self.ledger.is_restoring(subscription) {
+        if !self.settle.is_zero() && self.source.ledger.is_restoring(subscription) {
             return Ok(());
         }
         let name = Arc::clone(&subscription.name);
@@ -256,12 +241,15 @@ impl Session<'_> {
             received,
             quiet: false,
         });
-        self.hand_over(event)
+        match &mut self.source.publishing {
+            Some(publishing) => publishing.hand_over(event, &self.relay.link),
+            None => Ok(self.relay.link.send(event)?),
+        }
     }
 
     /// Sends the last values, and the ends of questions.
     fn tell_retained(&mut self) -> Result<(), Stop> {
-        for told in self.state.retained.take_told() {
+        for told in self.retained.take_told() {
             let event = match told {
                 Told::Value {
                     of,
@@ -296,7 +284,7 @@ impl Session<'_> {
 
     fn count_cut(&mut self, question: &Question) {
         self.relay.status.count_retained_limited();
-        if let Some(line) = self.lines.line(self.relay.link.now()) {
+        if let Some(line) = self.source.lines.line(self.relay.link.now()) {
             tracing::warn!(
                 name = shown(&question.subscription.name),
                 lines_left_out = line.suppressed,
@@ -307,9 +295,9 @@ impl Session<'_> {
 
     /// Handles a PONG: everything before the PING was accepted or refused.
     fn ponged(&mut self) -> Result<(), Stop> {
-        if let Some((ping, _)) = self.state.asked.front()
+        if let Some((ping, _)) = self.asked.front()
             && self.wire.is_answered(*ping)
-            && let Some((_, asked)) = self.state.asked.pop_front()
+            && let Some((_, asked)) = self.asked.pop_front()
         {
             return self.answered(asked);
         }
@@ -331,25 +319,30 @@ impl Session<'_> {
                 is_pattern: change.patterns,
             };
             if !change.wanted {
-                self.state.sids.remove(&subscription.name);
-                self.ledger.confirmed(&subscription, false);
+                self.sids.remove(&subscription.name);
+                self.source.ledger.confirmed(&subscription, false);
             } else if is_refused || words.is_some() {
                 // The server may have accepted this name, if the error was about another.
-                if let Some(sid) = self.state.sids.remove(&subscription.name) {
+                if let Some(sid) = self.sids.remove(&subscription.name) {
                     protocol::unsubscribe(self.wire.out(), sid);
                 }
                 let is_known = is_refused || was_alone;
-                if let Some(number) = self.ledger.refused(&subscription, is_known) {
+                if let Some(number) = self.source.ledger.refused(&subscription, is_known) {
                     let reason = words.as_deref().unwrap_or("no permission to subscribe");
                     self.tell_refused(subscription, number, reason)?;
                 }
             } else if !self.settle.is_zero() {
-                self.ledger.settles(&subscription, settled);
-            } else if let Some(number) = self.ledger.confirmed(&subscription, true) {
+                self.source.ledger.settles(&subscription, settled);
+            } else if let Some(number) = self.source.ledger.confirmed(&subscription, true) {
                 self.tell_subscribed(subscription, number)?;
             }
         }
         Ok(())
+    }
+
+    /// The first change without an answer. The server's errors belong to this change.
+    fn first_asked(&mut self) -> Option<&mut Asked> {
+        self.asked.front_mut().map(|(_, asked)| asked)
     }
 
     /// Handles an error of the server. The error belongs to the change with the next PONG, if to
@@ -358,16 +351,18 @@ impl Session<'_> {
         let refused = refused(&words);
         let Some((subject, true)) = refused else {
             if let Some((subject, _)) = refused {
-                self.state.not_published = Some(shown(&subject));
-            } else if let Some(asked) = self.state.first_asked()
+                if let Some(publishing) = &mut self.source.publishing {
+                    publishing.not_permitted = Some(shown(&subject));
+                }
+            } else if let Some(asked) = self.first_asked()
                 && asked.change.wanted
             {
                 asked.words = Some(shown(&words));
             }
-            log_error(self.lines, self.relay.link.now(), &words);
+            log_error(&mut self.source.lines, self.relay.link.now(), &words);
             return Ok(());
         };
-        if let Some(asked) = self.state.first_asked()
+        if let Some(asked) = self.first_asked()
             && asked.change.wanted
             && let Some(name) = asked.change.names.iter().find(|name| ***name == *subject)
         {
@@ -376,13 +371,13 @@ impl Session<'_> {
             return Ok(());
         }
         // The permissions have changed since the confirmation.
-        if let Some(subscription) = self.state.sids.named(&subject).cloned()
-            && let Some(number) = self.ledger.revoked(&subscription)
+        if let Some(subscription) = self.sids.named(&subject).cloned()
+            && let Some(number) = self.source.ledger.revoked(&subscription)
         {
-            self.state.sids.remove(&subscription.name);
+            self.sids.remove(&subscription.name);
             return self.tell_refused(subscription, number, "the permission was taken away");
         }
-        log_error(self.lines, self.relay.link.now(), &words);
+        log_error(&mut self.source.lines, self.relay.link.now(), &words);
         Ok(())
     }
 
@@ -393,11 +388,11 @@ impl Session<'_> {
         reason: &str,
     ) -> Result<(), Stop> {
         self.relay.status.count_refused();
-        if self.publishing.is_some() {
+        if self.source.publishing.is_some() {
             let subject = shown(&subscription.name);
             return Err(NatsError::not_permitted("subscribe", &subject).into());
         }
-        if let Some(line) = self.lines.line(self.relay.link.now()) {
+        if let Some(line) = self.source.lines.line(self.relay.link.now()) {
             tracing::warn!(
                 name = shown(&subscription.name),
                 is_pattern = subscription.is_pattern,
@@ -412,5 +407,55 @@ impl Session<'_> {
             number,
             fault: Fault(reason.to_owned()),
         })?)
+    }
+
+    /// Reports the names known to the other servers by now.
+    fn tell_settled(&mut self) -> Result<(), Stop> {
+        let now = Instant::now();
+        for _ in 0..SETTLED_PER_TURN {
+            let Some((subscription, number)) = self.source.ledger.next_settled(now) else {
+                break;
+            };
+            self.tell_subscribed(subscription, number)?;
+        }
+        Ok(())
+    }
+
+    fn tell_subscribed(&mut self, subscription: Subscription, number: u64) -> Result<(), Stop> {
+        self.settle_kept(&subscription, true);
+        self.relay.link.send(BusEvent::Subscribed {
+            subscription,
+            number,
+        })?;
+        match self.source.has_stood {
+            true => self.begin_feed(),
+            false => Ok(()),
+        }
+    }
+
+    /// Begins to count, if all names of the feed are subscribed.
+    pub(super) fn begin_feed(&mut self) -> Result<(), Stop> {
+        if let Some(kept) = self.source.kept.as_mut().filter(|kept| kept.may_begin()) {
+            self.relay.link.send(kept.begin())?;
+        }
+        Ok(())
+    }
+
+    /// Notes the answer for a name.
+    fn settle_kept(&mut self, subscription: &Subscription, stands: bool) {
+        if let Some(kept) = &mut self.source.kept {
+            kept.settle(subscription, stands);
+        }
+    }
+
+    /// The place of a message; `None` for a copy.
+    fn place(&mut self, pattern: Option<&str>, subject: &str) -> Option<Place> {
+        let Some(kept) = &mut self.source.kept else {
+            return Some(Place::Outside);
+        };
+        match pattern {
+            Some(pattern) => kept.place(pattern, true, subject),
+            None => kept.place(subject, false, subject),
+        }
     }
 }

@@ -15,14 +15,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::reader::StreamReader;
-use super::super::error::{NatsError, Stop};
+use super::super::error::{NatsError, Stop, refused};
 use super::super::protocol::Op;
-use super::super::refusals::refused;
 use super::super::servers::Servers;
 use super::super::settings::NatsSettings;
 use super::super::wire::Wire;
 use super::{LINES_PER_SECOND, log_error};
-use crate::base::LogBudget;
+use crate::base::{LogBudget, Now};
 use crate::sources::outage::shown;
 use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::sources::socket::Waiter;
@@ -71,23 +70,70 @@ impl NatsStreamSource {
         })
     }
 
+    /// Reads the stream until the connection is lost or silent, or the loop is gone.
     fn use_connection(&mut self, wire: &mut Wire, relay: &mut Relay<NatsError>) -> Stop {
         relay.status.set_up(false);
         self.reader.connected(Instant::now(), wire.out());
-        let mut session = Session {
-            waiter: &mut self.waiter,
-            wire,
-            times: &self.settings.times,
-            relay,
-            reader: &mut self.reader,
-            feed: &mut self.feed,
-            lines: &mut self.lines,
-        };
         loop {
-            if let Err(stop) = session.turn() {
+            if let Err(stop) = self.turn(wire, relay) {
                 return stop;
             }
         }
+    }
+
+    /// Reads at most once, then handles the bytes. Waits if there was nothing to read.
+    fn turn(&mut self, wire: &mut Wire, relay: &mut Relay<NatsError>) -> Result<(), Stop> {
+        let has_read = wire.read(&mut self.waiter)?;
+        match has_read {
+            true => self.take_all(wire, relay)?,
+            false => self.reader.tick(Instant::now(), wire.out())?,
+        }
+        let next = wire.watch(&self.settings.times, !has_read);
+        let until = next.ok_or_else(|| wire.silent())?;
+        wire.flush(&mut self.waiter)?;
+        if !has_read {
+            let until = self.reader.due().map_or(until, |due| due.min(until));
+            wire.wait(&mut self.waiter, relay, until)?;
+        }
+        Ok(())
+    }
+
+    /// Handles all operations that were read.
+    fn take_all(&mut self, wire: &mut Wire, relay: &mut Relay<NatsError>) -> Result<(), Stop> {
+        let received = relay.link.now();
+        let unix_ms = u64::try_from(received.unix_ms).unwrap_or(0);
+        let now = (Instant::now(), unix_ms.saturating_mul(MS_NS));
+        let mut told = Vec::new();
+        while let Some(op) = wire.next_op()? {
+            match op {
+                Op::Message(delivery) => {
+                    let taken = self.reader.take(delivery, now, wire.out(), &mut told);
+                    if !told.is_empty() {
+                        relay.worked();
+                    }
+                    for told in told.drain(..) {
+                        self.feed.tell(relay, received, told)?;
+                    }
+                    taken?;
+                }
+                Op::Error(words) => self.refused(&words, relay.link.now())?,
+                Op::Ping | Op::Pong | Op::Other => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles an error of the server: without one of the permissions nothing can be read.
+    fn refused(&mut self, words: &str, now: Now) -> Result<(), NatsError> {
+        if let Some((subject, is_subscription)) = refused(words) {
+            let verb = match is_subscription {
+                true => "subscribe",
+                false => "publish",
+            };
+            return Err(NatsError::not_permitted(verb, &shown(&subject)));
+        }
+        log_error(&mut self.lines, now, words);
+        Ok(())
     }
 }
 
@@ -116,74 +162,5 @@ impl Bus for NatsStreamSource {
             }
             Err(error) => error.into(),
         }
-    }
-}
-
-/// A connection in use.
-struct Session<'a> {
-    waiter: &'a mut Waiter,
-    wire: &'a mut Wire,
-    times: &'a LinkTimes,
-    relay: &'a mut Relay<NatsError>,
-    reader: &'a mut StreamReader,
-    feed: &'a mut StreamFeed,
-    lines: &'a mut LogBudget,
-}
-
-impl Session<'_> {
-    /// Reads at most once, then handles the bytes. Waits if there was nothing to read.
-    fn turn(&mut self) -> Result<(), Stop> {
-        let has_read = self.wire.read(self.waiter)?;
-        match has_read {
-            true => self.take_all()?,
-            false => self.reader.tick(Instant::now(), self.wire.out())?,
-        }
-        let next = self.wire.watch(self.times, !has_read);
-        let until = next.ok_or_else(|| self.wire.silent())?;
-        self.wire.flush(self.waiter)?;
-        if !has_read {
-            let until = self.reader.due().map_or(until, |due| due.min(until));
-            self.wire.wait(self.waiter, self.relay, until)?;
-        }
-        Ok(())
-    }
-
-    /// Handles all operations that were read.
-    fn take_all(&mut self) -> Result<(), Stop> {
-        let received = self.relay.link.now();
-        let unix_ms = u64::try_from(received.unix_ms).unwrap_or(0);
-        let now = (Instant::now(), unix_ms.saturating_mul(MS_NS));
-        let mut told = Vec::new();
-        while let Some(op) = self.wire.next_op()? {
-            match op {
-                Op::Message(delivery) => {
-                    let out = self.wire.out();
-                    let taken = self.reader.take(delivery, now, out, &mut told);
-                    if !told.is_empty() {
-                        self.relay.worked();
-                    }
-                    for told in told.drain(..) {
-                        self.feed.tell(self.relay, received, told)?;
-                    }
-                    taken?;
-                }
-                Op::Error(words) => self.refused(&words)?,
-                Op::Ping | Op::Pong | Op::Other => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Handles an error of the server: without one of the permissions nothing can be read.
-    fn refused(&mut self, words: &str) -> Result<(), Stop> {
-        if let Some((subject, is_subscription)) = refused(words) {
-            let verb = match is_subscription {
-                true => "subscribe",
-                false => "publish",
-            };
-            return Err(NatsError::not_permitted(verb, &shown(&subject)).into());
-        }
-        log_error(self.lines, self.relay.link.now(), words);
-        Ok(())
     }
 }

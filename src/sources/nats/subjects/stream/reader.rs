@@ -10,11 +10,12 @@ mod answers;
 
 use std::time::{Duration, Instant};
 
-use self::answers::{Created, StreamInfo, create, rfc_3339};
+use self::answers::{StreamInfo, create, created, rfc_3339};
 use super::super::super::error::NatsError;
 use super::super::super::position::AckSubject;
 use super::super::super::protocol::{self, Delivery};
 use super::super::inbox;
+use super::MS_NS;
 use crate::feeds::StoredId;
 use crate::sources::stored::Told;
 
@@ -34,7 +35,6 @@ const ACKED_TOGETHER: u64 = 512;
 const ACK_WAIT: Duration = Duration::from_millis(100);
 /// The subscription for answers; a consumer has the next numbers.
 const ANSWERS_SID: u64 = 1;
-const MS_NS: u64 = 1_000_000;
 /// The head of a stream without any message so far: the first message has the number 1.
 const NO_MESSAGE: StoredId = StoredId { major: 0, minor: 0 };
 
@@ -258,9 +258,9 @@ impl StreamReader {
             Step::Read(consumer) => {
                 consumer.due = None;
                 consumer.heard = now;
-                let created = Created::read(&delivery.payload);
-                let created = created.map_err(|reason| self.trouble(&reason))?;
-                self.made(&created, now, out, told);
+                let messages = created(&delivery.payload);
+                let messages = messages.map_err(|reason| self.trouble(&reason))?;
+                self.made(messages, now, out, told);
                 Ok(())
             }
         }
@@ -315,10 +315,10 @@ impl StreamReader {
         });
     }
 
-    /// Handles the answer that the consumer was made.
-    fn made(&mut self, created: &Created, now: Instant, out: &mut Vec<u8>, told: &mut Vec<Told>) {
+    /// Handles the answer to the request for a consumer: so many messages are delivered at once.
+    fn made(&mut self, messages: u64, now: Instant, out: &mut Vec<u8>, told: &mut Vec<Told>) {
         let waits = matches!(&self.step, Step::Read(consumer) if consumer.expects.is_some());
-        if created.messages == 0 {
+        if messages == 0 {
             if waits {
                 // Not even the last message is there. The stream may be another by now.
                 self.lost(told);

@@ -1,8 +1,9 @@
 //! The requests and the answers of JetStream's API in JSON.
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use sonic_rs::{JsonValueTrait, LazyValue};
+use sonic_rs::JsonValueTrait;
 
+use super::super::super::super::api::messages_of_consumer;
 use super::{ACKED_TOGETHER, HEARTBEAT_MS, MS_NS};
 use crate::feeds::StoredId;
 
@@ -23,7 +24,7 @@ impl StreamInfo {
     pub(super) fn read(answer: &[u8]) -> Result<Self, String> {
         check(answer)?;
         let last = |field| sonic_rs::get(answer, ["state", field]).map_err(|e| e.to_string());
-        let major = number(&last("last_seq")?).unwrap_or(0);
+        let major = last("last_seq")?.as_u64().unwrap_or(0);
         let time = last("last_ts")?;
         let minor = time.as_str().and_then(unix_ns).unwrap_or(0);
         let head = (major > 0).then_some(StoredId { major, minor });
@@ -36,25 +37,13 @@ impl StreamInfo {
     }
 }
 
-/// A consumer that was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Created {
-    /// Messages that the consumer has delivered or will deliver at once.
-    pub(super) messages: u64,
-}
-
-impl Created {
-    /// # Errors
-    /// The words of JetStream.
-    pub(super) fn read(answer: &[u8]) -> Result<Self, String> {
-        check(answer)?;
-        let pending = sonic_rs::get(answer, ["num_pending"]);
-        let delivered = sonic_rs::get(answer, ["delivered", "consumer_seq"]);
-        let numbers = [pending, delivered].map(|value| value.ok().as_ref().and_then(number));
-        Ok(Self {
-            messages: numbers.into_iter().flatten().sum(),
-        })
-    }
+/// Reads the answer to the request for a consumer: the number of messages delivered at once.
+///
+/// # Errors
+/// The words of JetStream.
+pub(super) fn created(answer: &[u8]) -> Result<u64, String> {
+    check(answer)?;
+    Ok(messages_of_consumer(answer))
 }
 
 /// The request for a consumer that begins at a message, or with the messages of a time.
@@ -98,10 +87,6 @@ pub(super) fn rfc_3339(unix_ns: u64) -> String {
 fn unix_ns(text: &str) -> Option<u64> {
     let time = DateTime::parse_from_rfc3339(text).ok()?;
     u64::try_from(time.timestamp_nanos_opt()?).ok()
-}
-
-fn number(value: &LazyValue<'_>) -> Option<u64> {
-    value.as_u64()
 }
 
 /// Finds JetStream's error in an answer.
@@ -164,9 +149,9 @@ mod tests {
     #[test]
     fn delivered_and_waiting_messages_of_a_consumer() {
         let answer = br#"{"num_pending":3,"delivered":{"consumer_seq":2,"stream_seq":9}}"#;
-        assert_eq!(Created::read(answer), Ok(Created { messages: 5 }));
-        assert_eq!(Created::read(b"{}"), Ok(Created { messages: 0 }));
-        assert!(Created::read(br#"{"error":{}}"#).is_err());
+        assert_eq!(created(answer), Ok(5));
+        assert_eq!(created(b"{}"), Ok(0));
+        assert!(created(br#"{"error":{}}"#).is_err());
     }
 
     #[test]
