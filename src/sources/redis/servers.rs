@@ -147,7 +147,10 @@ impl Servers {
     pub(super) fn no_master(&self, last: Option<RedisError>) -> RedisError {
         RedisError::NoMaster {
             master: self.settings.master_name.clone(),
-            reason: last.map_or("there is none to ask".to_owned(), |error| error.to_string()),
+            reason: last.map_or_else(
+                || "there is none to ask".to_owned(),
+                |error| error.to_string(),
+            ),
         }
     }
 
