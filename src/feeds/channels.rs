@@ -12,8 +12,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::bad_log::BadMessageLog;
-use super::bus::{broadcast_unix_ms, check_size};
-use super::{BusEvent, BusMessage, Subscription, TooLarge};
+use super::{BusEvent, BusMessage, Subscription, TooLarge, broadcast_unix_ms, check_size};
 use crate::hub::{
     BusNotice, ConflationKey, Feed, FeedLine, FeedStats, Frame, FrameBytes, Lead, Now,
     POSITION_BYTES_MAX, Place, Publication, Retain, TopicName,
@@ -170,12 +169,9 @@ fn topic(message: &BusMessage) -> TopicName {
     TopicName::from(name.to_string())
 }
 
-fn settled(subscription: &Subscription, number: u64, stands: bool) -> BusNotice {
-    BusNotice::Settled {
-        topic: TopicName::from(subscription.name.to_string()),
-        number,
-        stands,
-    }
+/// The topic of a subscription's messages.
+fn topic_of(subscription: &Subscription) -> TopicName {
+    TopicName::from(subscription.name.to_string())
 }
 
 impl Feed for ChannelsFeed {
@@ -204,24 +200,28 @@ impl Feed for ChannelsFeed {
             BusEvent::Subscribed {
                 subscription,
                 number,
-            } => Some(settled(subscription, *number, true)),
-            BusEvent::Refused {
+            }
+            | BusEvent::Refused {
                 subscription,
                 number,
                 ..
-            } => Some(settled(subscription, *number, false)),
+            } => Some(BusNotice::Settled {
+                topic: topic_of(subscription),
+                number: *number,
+                stands: matches!(event, BusEvent::Subscribed { .. }),
+            }),
             BusEvent::RetainedEnd {
                 subscription,
                 number,
             } => Some(BusNotice::RetainedEnd {
-                topic: TopicName::from(subscription.name.to_string()),
+                topic: topic_of(subscription),
                 number: *number,
             }),
             BusEvent::Skipped {
                 subscription,
                 place,
             } => Some(BusNotice::Skipped {
-                topic: TopicName::from(subscription.name.to_string()),
+                topic: topic_of(subscription),
                 place: *place,
             }),
             BusEvent::Message(message) if self.check(message).is_err() => {

@@ -1,16 +1,276 @@
 //! Bus bytes to publications: parse, normalise, cache, encode once.
 //!
-//! One feed per process. Each feed is the only place that knows the bus side of its contract's JSON;
-//! no feed knows a client, a socket or a broker. Called through [`crate::hub::Feed`].
+//! One feed per process. Only the feed knows the bus side of the contract's JSON;
+//! no feed knows a client, a socket or a broker. Called through [`crate::hub::Feed`]. Here are the events from a
+//! source to a feed, the same for every bus, and the feed of a gateway without a bus.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod bad_log;
-mod bus;
 pub mod channels;
 pub mod levels;
 pub mod trades;
 
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::hub::{BusNotice, Feed, FeedStats, Now, Publication};
+
 pub(crate) use crate::hub::fnv_1a;
 pub use crate::hub::{Mark, Place, Point, Position, StoredId};
-pub use bus::{BusEvent, BusMessage, Fault, NoFeed, StreamPosition, Subscription, TooLarge};
+
+/// An event on the bus, in the order of the bus.
+#[derive(Debug)]
+pub enum BusEvent {
+    /// The bus was reached and all requested names are subscribed.
+    Up,
+    /// The bus is out of reach; the source tries again by itself.
+    Down(Fault),
+    /// The messages that waited at the subscription (warm-up, backlog) have been handed over.
+    CaughtUp,
+    /// Messages were lost.
+    Gap {
+        /// Number of messages lost, if the bus gives a number.
+        lost: Option<u64>,
+    },
+    /// A message.
+    Message(BusMessage),
+    /// A message for this subscription was not handed over; the source has counted or logged the message.
+    Skipped {
+        /// The subscription.
+        subscription: Subscription,
+        /// The place in the kept feed.
+        place: Place,
+    },
+    /// From here on, the messages of the kept feed are counted from this mark.
+    Mark {
+        /// The hash of the list of kept names.
+        names: u32,
+        /// The mark.
+        mark: Mark,
+        /// Messages of the feed since the mark before on this connection; 0 for the first mark.
+        count: u64,
+    },
+    /// The position of the newest message of a stream without young messages.
+    Head(Position),
+    /// A subscription is confirmed: every later publication comes behind this event.
+    Subscribed {
+        /// The confirmed subscription.
+        subscription: Subscription,
+        /// The number of the newest request for the subscription that the source knew.
+        number: u64,
+    },
+    /// The bus refused a subscription; the source asks again now and then.
+    Refused {
+        /// The refused subscription.
+        subscription: Subscription,
+        /// As in [`Self::Subscribed`].
+        number: u64,
+        /// The words of the bus.
+        fault: Fault,
+    },
+    /// A last value of a subscription, a quiet message.
+    LastValue {
+        /// The value.
+        message: BusMessage,
+        /// The number of the question that the value answers.
+        number: u64,
+    },
+    /// The end of the last values of a subscription, with or without values before.
+    RetainedEnd {
+        /// The subscription of the question.
+        subscription: Subscription,
+        /// The number of the question.
+        number: u64,
+    },
+}
+
+impl BusEvent {
+    /// The notice of an event about the link to the bus and the marks of the feed; `None` for the
+    /// others.
+    fn link_notice(&self) -> Option<BusNotice> {
+        match self {
+            Self::Up => Some(BusNotice::Up),
+            Self::Down(_) => Some(BusNotice::Down),
+            Self::Gap { .. } => Some(BusNotice::Gap),
+            Self::Head(position) => Some(BusNotice::Head(*position)),
+            Self::Mark { names, mark, count } => Some(BusNotice::Mark {
+                names: *names,
+                mark: *mark,
+                count: *count,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Bytes of a message's payload; 0 for the other events.
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Message(message) | Self::LastValue { message, .. } => message.payload.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// A name that a source can subscribe to while the source runs: a channel, or every channel that a
+/// pattern matches.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subscription {
+    /// The channel's name or the pattern.
+    pub name: Arc<str>,
+    /// Whether the name is a pattern.
+    pub is_pattern: bool,
+}
+
+impl Subscription {
+    /// A channel, by its exact name.
+    pub fn channel(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            name: name.into(),
+            is_pattern: false,
+        }
+    }
+
+    /// Every channel that the pattern matches, as the bus matches patterns.
+    pub fn pattern(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            name: name.into(),
+            is_pattern: true,
+        }
+    }
+}
+
+/// Why the bus is away, in words for a log line; never holds a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault(pub String);
+
+/// A message as received.
+#[derive(Clone, Debug)]
+pub struct BusMessage {
+    /// NATS subject or Redis channel.
+    pub subject: Arc<str>,
+    /// The pattern that matched, for a Redis pattern subscription.
+    pub pattern: Option<Arc<str>>,
+    /// The payload, any bytes. A source with a limit cuts a larger payload behind the first byte over the
+    /// limit, so that the feed recognises and skips the message.
+    pub payload: Vec<u8>,
+    /// Position in the stream; `None` if the bus has no streams.
+    pub position: Option<StreamPosition>,
+    /// The time at which the source received the message.
+    pub received: Now,
+    /// The place in the kept feed.
+    pub place: Place,
+    /// Part of a warm-up or backlog: goes to the cache or the history; clients get no separate broadcast.
+    pub quiet: bool,
+}
+
+/// A message's position in the stream of the bus: a greater position is newer.
+///
+/// Each source says how its bus counts. Positions of the same subject can be compared; positions of
+/// different subjects need not be comparable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamPosition {
+    /// The life of the stream: greater for a stream that was made anew or went back in time, so
+    /// that the new messages are newer than all earlier ones, wherever the sequence starts.
+    pub epoch: i64,
+    /// Number of the message within the life.
+    pub sequence: u64,
+}
+
+/// The newest position seen of a subject.
+#[derive(Clone, Copy, Debug, Default)]
+struct LastSeen(Option<StreamPosition>);
+
+impl LastSeen {
+    /// Remembers `position`. Returns false if an equal or newer position was seen before: the message is a
+    /// redelivery, a replay, or from a lost stream. A message without a position always counts as newer.
+    fn advance(&mut self, position: Option<StreamPosition>) -> bool {
+        let Some(position) = position else {
+            return true;
+        };
+        if self.0.is_some_and(|last| position <= last) {
+            return false;
+        }
+        self.0 = Some(position);
+        true
+    }
+}
+
+/// A message over the limit.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{bytes} bytes are more than the allowed {bytes_max}")]
+pub struct TooLarge {
+    bytes: usize,
+    bytes_max: usize,
+}
+
+/// Compares the size of a bus message with the limit, which is the same for every feed.
+///
+/// # Errors
+/// The payload has more bytes than are allowed.
+fn check_size(payload: &[u8], bytes_max: usize) -> Result<(), TooLarge> {
+    let bytes = payload.len();
+    if bytes > bytes_max {
+        return Err(TooLarge { bytes, bytes_max });
+    }
+    Ok(())
+}
+
+/// The time of a broadcast for the clients: now, or for an old message of a stream the time of storage, when
+/// other instances broadcast the message.
+fn broadcast_unix_ms(now: Now, message: &BusMessage) -> i64 {
+    match message.quiet && message.place != Place::Outside {
+        true => message.received.unix_ms,
+        false => now.unix_ms,
+    }
+}
+
+/// A feed without publications, caught up from the start.
+#[derive(Debug)]
+pub struct NoFeed {
+    stats: FeedStats,
+}
+
+impl Default for NoFeed {
+    fn default() -> Self {
+        Self {
+            stats: FeedStats {
+                caught_up: true,
+                ..FeedStats::default()
+            },
+        }
+    }
+}
+
+impl Feed for NoFeed {
+    type Event = BusEvent;
+
+    fn event(&mut self, _: Now, _: BusEvent, _: &mut Vec<Publication>) {}
+
+    fn stats(&self) -> &FeedStats {
+        &self.stats
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(epoch: i64, sequence: u64) -> Option<StreamPosition> {
+        Some(StreamPosition { epoch, sequence })
+    }
+
+    #[test]
+    fn sequence_decides_within_an_epoch_and_epochs_before_it() {
+        let mut last = LastSeen::default();
+        assert!(last.advance(at(10, 5)));
+        assert!(!last.advance(at(10, 5)), "redelivered");
+        assert!(!last.advance(at(10, 4)), "replayed");
+        assert!(last.advance(None), "no position");
+        assert!(last.advance(at(10, 7)));
+        assert!(last.advance(at(11, 1)), "a new stream starts over");
+        assert!(!last.advance(at(10, 100)), "the old stream is over");
+        assert!(last.advance(at(11, 2)));
+    }
+}

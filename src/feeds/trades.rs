@@ -9,8 +9,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::bad_log::BadMessageLog;
-use super::bus::{TooLarge, broadcast_unix_ms, check_size};
-use super::{BusEvent, BusMessage};
+use super::{BusEvent, BusMessage, TooLarge, broadcast_unix_ms, check_size};
 use crate::hub::{
     BusNotice, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, POSITION_BYTES_MAX, Place,
     Publication, Retain, TopicName,

@@ -1,16 +1,16 @@
-//! The names that a check before a start asks a bus for, and what is said of the answers.
+//! The names in the questions of a check before a start, and the findings from the answers of the bus.
 
 use std::collections::BTreeMap;
 
 use crate::base::Finding;
 
-/// The most names that are asked for; a warning gives the number of the others.
+/// The most names in the questions; a warning gives the number of the others.
 const NAMES_MAX: usize = 1_000;
 /// The most names in a line; a longer list is shown as a number.
 const NAMES_SHOWN_MAX: usize = 20;
 
-/// The names to ask for: those that the gateway cannot do without, and the requests of clients, each with
-/// whether it is a request.
+/// The names to ask for: the needs of the gateway, and the requests of clients, each with whether the name is a
+/// request.
 pub(super) fn to_ask<'a, T>(
     needed: &'a [T],
     requests: &'a [T],
@@ -38,8 +38,8 @@ impl Answers {
         alike.push(name);
     }
 
-    /// Tells the answers of `bus`: a refused request concerns only the clients that ask for the name. `needed`
-    /// and `requests` are the numbers of all names, those that were not asked for too.
+    /// Tells the answers of `bus`: a refused request concerns only the clients with this request. `needed`
+    /// and `requests` are the numbers of all names, the names without a question too.
     pub(super) fn tell(self, bus: &str, needed: usize, requests: usize, found: &mut Vec<Finding>) {
         for ((is_request, words), names) in self.refused {
             let text = format!("may not subscribe to {}: {words}", list(&names));

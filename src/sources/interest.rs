@@ -33,15 +33,6 @@ pub struct BusInterest {
     wake: Wake,
 }
 
-/// A request to subscribe to a name, or to end the subscription.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wish {
-    pub(super) subscription: Subscription,
-    pub(super) wanted: bool,
-    /// Returned with the answer.
-    pub(super) number: u64,
-}
-
 /// A question for the last value of a channel, or the last values of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
@@ -97,9 +88,11 @@ struct Changes {
     told: HashSet<Subscription>,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// A request to subscribe to a name, or to end the subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Change {
     wanted: bool,
+    /// Returned with the answer.
     number: u64,
 }
 
@@ -130,26 +123,20 @@ impl BusInterest {
 
     /// Subscribes to a channel, or to the channels of a pattern. The answer returns `number`.
     pub fn subscribe_numbered(&self, subscription: Subscription, number: u64) {
-        self.say(Wish {
-            subscription,
-            wanted: true,
-            number,
-        });
+        let wanted = true;
+        self.say(subscription, Change { wanted, number });
     }
 
     /// Ends a subscription.
     pub fn unsubscribe(&self, subscription: Subscription) {
-        self.say(Wish {
-            subscription,
-            wanted: false,
-            number: 0,
-        });
+        let (wanted, number) = (false, 0);
+        self.say(subscription, Change { wanted, number });
     }
 
     /// The number of changes that the bus has not answered.
     pub fn unanswered(&self) -> UnansweredChanges {
         UnansweredChanges {
-            waiting: self.shared.changes().line.names.len() as u64,
+            waiting: self.shared.waiting() as u64,
             queued: self.shared.queued.load(Relaxed),
             asked: self.shared.asked.load(Relaxed),
             settling: self.shared.settling.load(Relaxed),
@@ -180,8 +167,8 @@ impl BusInterest {
         }
     }
 
-    fn say(&self, wish: Wish) {
-        if self.shared.changes().put(wish) {
+    fn say(&self, subscription: Subscription, change: Change) {
+        if self.shared.changes().put(subscription, change) {
             self.wake.wake();
         }
     }
@@ -196,7 +183,7 @@ impl fmt::Debug for BusInterest {
 impl Wishes {
     /// Takes the oldest changes, at most [`TAKEN_MAX`]. If more wait, the next wait of the source ends at
     /// once. Later changes wake the source again.
-    pub(super) fn take(&self) -> Vec<Wish> {
+    fn take(&self) -> Vec<(Subscription, Change)> {
         self.wake.awake();
         let (taken, has_more) = self.shared.changes().take();
         if has_more {
@@ -221,13 +208,13 @@ impl Wishes {
 
     /// Applies changes to the ledger while there is no connection: at least as many as wait at the call.
     pub(super) fn take_into(&self, ledger: &mut Ledger) {
-        let mut left = self.waiting();
+        let mut left = self.shared.waiting();
         loop {
             let taken = self.take();
-            for wish in &taken {
-                match wish.wanted {
-                    true => drop(ledger.want(&wish.subscription, wish.number)),
-                    false => ledger.unwant(&wish.subscription),
+            for (subscription, change) in &taken {
+                match change.wanted {
+                    true => drop(ledger.want(subscription, change.number)),
+                    false => ledger.unwant(subscription),
                 }
             }
             left = left.saturating_sub(taken.len());
@@ -246,13 +233,13 @@ impl Wishes {
         ledger: &mut Ledger,
         link: &SourceLink,
     ) -> Result<(), LoopGone> {
-        for wish in self.take() {
-            if !wish.wanted {
-                ledger.unwant(&wish.subscription);
-            } else if ledger.want(&wish.subscription, wish.number) {
+        for (subscription, Change { wanted, number }) in self.take() {
+            if !wanted {
+                ledger.unwant(&subscription);
+            } else if ledger.want(&subscription, number) {
                 link.send(BusEvent::Subscribed {
-                    subscription: wish.subscription,
-                    number: wish.number,
+                    subscription,
+                    number,
                 })?;
             }
         }
@@ -279,10 +266,6 @@ impl Wishes {
         Ok(())
     }
 
-    fn waiting(&self) -> usize {
-        self.shared.changes().line.names.len()
-    }
-
     /// Publishes the numbers of [`Ledger::unanswered`].
     pub(super) fn show(&self, [queued, asked, settling]: [usize; 3]) {
         self.shared.queued.store(queued as u64, Relaxed);
@@ -296,6 +279,10 @@ impl Shared {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn waiting(&self) -> usize {
+        self.changes().line.names.len()
+    }
+
     fn questions(&self) -> MutexGuard<'_, Line<u64>> {
         self.questions
             .lock()
@@ -305,35 +292,27 @@ impl Shared {
 
 impl Changes {
     /// Returns whether the source has to be woken.
-    fn put(&mut self, wish: Wish) -> bool {
-        let Wish {
-            subscription,
-            wanted,
-            number,
-        } = wish;
+    fn put(&mut self, subscription: Subscription, change: Change) -> bool {
+        let Change { wanted, .. } = change;
         if !wanted && !self.told.contains(&subscription) {
             // The source never took the subscription.
             self.line.remove(&subscription);
             return false;
         }
-        self.line.put(subscription, Change { wanted, number })
+        self.line.put(subscription, change)
     }
 
     /// Takes the oldest changes. Returns also whether more wait.
-    fn take(&mut self) -> (Vec<Wish>, bool) {
+    fn take(&mut self) -> (Vec<(Subscription, Change)>, bool) {
         let mut taken = Vec::with_capacity(self.line.names.len().min(TAKEN_MAX));
         while taken.len() < TAKEN_MAX
-            && let Some((subscription, Change { wanted, number })) = self.line.pop_first()
+            && let Some((subscription, change)) = self.line.pop_first()
         {
-            match wanted {
+            match change.wanted {
                 true => self.told.insert(subscription.clone()),
                 false => self.told.remove(&subscription),
             };
-            taken.push(Wish {
-                subscription,
-                wanted,
-                number,
-            });
+            taken.push((subscription, change));
         }
         (taken, !self.line.names.is_empty())
     }
@@ -389,12 +368,8 @@ mod tests {
     use super::*;
     use crate::sources::socket::Waiter;
 
-    fn wish(subscription: &Subscription, wanted: bool, number: u64) -> Wish {
-        Wish {
-            subscription: subscription.clone(),
-            wanted,
-            number,
-        }
+    fn wish(subscription: &Subscription, wanted: bool, number: u64) -> (Subscription, Change) {
+        (subscription.clone(), Change { wanted, number })
     }
 
     /// The source is away while a client keeps changing its names.

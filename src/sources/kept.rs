@@ -49,7 +49,9 @@ impl KeptFeed {
         syntax: NameSyntax,
         subscriptions: Vec<Subscription>,
     ) -> Result<Self, (String, NameError)> {
-        let hash = hash_of(&subscriptions);
+        let names = subscriptions.iter();
+        // No name has this byte, never found in UTF-8.
+        let hash = fnv_1a(names.flat_map(|name| name.name.bytes().chain([0xff])));
         let name = |subscription: Subscription| {
             let text = [subscription.name.to_string()];
             let patterns = NamePatterns::new(syntax, &text)?;
@@ -171,15 +173,6 @@ impl KeptFeed {
             Position::counted(self.hash, mark, self.count)
         }))
     }
-}
-
-/// The hash of the list.
-fn hash_of(names: &[Subscription]) -> u32 {
-    // No name has this byte, never found in UTF-8.
-    let bytes = names
-        .iter()
-        .flat_map(|name| name.name.bytes().chain([0xff]));
-    fnv_1a(bytes)
 }
 
 #[cfg(test)]

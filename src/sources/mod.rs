@@ -10,14 +10,13 @@
 //! | file | owns |
 //! | --- | --- |
 //! | `mod` | [`Source`], and [`SourceLink`], the channel to the loop |
-//! | `relay` | the thread: connection after connection, the events of an outage, status and log |
-//! | `probe` | whether a silent connection is kept, while a second connection is tried |
+//! | `relay` | the thread: connection after connection, the events of an outage, status and log; silent connections |
 //! | `outage` | since when the bus is away, and when to try again; pure |
-//! | `interest` | requests for names of a bus whose names change, on their way to the thread |
+//! | `interest` | requests for changing names, on the way to the thread |
 //! | `kept` | the messages of the kept feed: their positions, and the marks from which they are counted; pure |
 //! | `ledger` | wanted names of such a bus, their state on the server, and the next command; pure |
-//! | `publisher` | messages that a gateway publishes, on their way to the thread of a connection |
-//! | `asked` | the names that a check before a start asks for, and what is said of the answers |
+//! | `publisher` | messages from a gateway to publish, on the way to the thread of a connection |
+//! | `asked` | the names in the questions of a check before a start, and the findings from the answers |
 //! | `stored` | a stream of the bus as the kept feed, the same for all buses |
 //! | `socket` | a socket and a waker in a single poll; TCP, TLS, and bytes that wait to be written or taken |
 
@@ -27,7 +26,6 @@ mod kept;
 mod ledger;
 pub mod nats;
 mod outage;
-mod probe;
 mod publisher;
 pub mod redis;
 mod relay;

@@ -86,6 +86,11 @@ impl<E> Outages<E> {
         self.has_stood
     }
 
+    /// Whether all subscriptions were confirmed, and nothing failed since.
+    pub(super) fn stands_now(&self) -> bool {
+        matches!(self.state, State::Standing { .. })
+    }
+
     /// Records a failed attempt, or the loss of a connection.
     pub(super) fn failed(&mut self, error: &E, now: Instant) -> Failure {
         let kind = discriminant(error);

@@ -1,7 +1,7 @@
 //! A stream of the bus as the kept feed: the messages have ids, the same for all instances, and an outage
 //! loses nothing.
 //!
-//! Each bus has a reader of its streams, which says what came ([`Told`]); here this becomes events for the
+//! Each bus has a reader of its streams with a result ([`Told`]); here the results become events for the
 //! loop.
 
 use std::error::Error;
@@ -24,11 +24,11 @@ pub struct StreamSettings {
     pub name: String,
     /// Messages of the last so many milliseconds are read at the start.
     pub history_ms: u64,
-    /// The names that are relayed; `None`: all.
+    /// The names to relay; `None`: all.
     pub only: Option<NamePatterns>,
 }
 
-/// What a reader says, in the order of the stream.
+/// A result of a reader, in the order of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     /// A message.
@@ -42,11 +42,11 @@ pub enum Told {
         /// Whether the message was stored before the first look at the stream: for clients that resume.
         is_old: bool,
     },
-    /// An entry that no instance can relay, and why.
+    /// An entry without a message for any instance, and the fault.
     Bad(&'static str),
     /// Messages after the newest were lost.
     Lost,
-    /// The newest message of the stream, which is not relayed.
+    /// The newest message of the stream; not relayed.
     Head(StoredId),
     /// From here on, messages come as they are stored. Said once for each connection.
     Stands,
@@ -64,7 +64,7 @@ pub struct StreamFeed {
     lines: LogBudget,
 }
 
-/// Which part of an id is the time of storage.
+/// The part of an id with the time of storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Times {
     /// Redis: the first part, Unix milliseconds.
@@ -90,7 +90,7 @@ impl StreamFeed {
         self.started_ms.get_or_insert(now.unix_ms);
     }
 
-    /// Hands over what a reader said about bytes that were read at `received`.
+    /// Hands over a result of a reader about bytes of the time `received`.
     ///
     /// # Errors
     /// The loop is gone.
@@ -111,7 +111,7 @@ impl StreamFeed {
         }
     }
 
-    /// The event for the loop; `None` for a message of a name that is not relayed. The caller reports
+    /// The event for the loop; `None` for a message of another name. The caller reports
     /// [`BusEvent::Up`] before the event of [`Told::Stands`].
     pub fn event(&mut self, now: Now, told: Told) -> Option<BusEvent> {
         Some(match told {

@@ -3,10 +3,34 @@
 use std::io::Write;
 
 use super::predictions::Predictions;
-use super::reader::{BadMessage, Reader, Values, fields};
-use super::session::SessionContext;
-use super::truth::{Kind, is_string, is_truthy};
+use super::reader::{BadMessage, Kind, Reader, Values, is_string, is_truthy};
 
+/// Declares an enum of the fields to read, object by object: `Variant = "key"`.
+///
+/// The values of an object are then kept in an array that the enum indexes. Reading an object
+/// allocates nothing, and a key repeated in the input overwrites its slot: the last counts.
+macro_rules! fields {
+    ($(#[$doc:meta])* $name:ident { $($object:ident { $($field:ident = $key:literal,)* })* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        enum $name { $($($field,)*)* }
+
+        impl $name {
+            /// The number of fields.
+            const COUNT: usize = [$($($name::$field,)*)*].len();
+
+            $(
+                #[doc = concat!("The field of the object `", stringify!($object), "` with this key.")]
+                fn $object(key: &str) -> Option<Self> {
+                    match key {
+                        $($key => Some(Self::$field),)*
+                        _ => None,
+                    }
+                }
+            )*
+        }
+    };
+}
 fields! {
     /// The fields of a level, by object.
     Field {
@@ -155,6 +179,15 @@ impl Part {
             Self::Fuel => Field::fuel(key),
         }
     }
+}
+
+/// The fields of a level that depend on the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SessionContext {
+    /// Within the first 15 minutes of the open.
+    pub(super) is_first_15m: bool,
+    /// Whole minutes since the open; 0 before the open, capped at the session's length.
+    pub(super) bars_since_open: i64,
 }
 
 /// The raw values of a level.

@@ -9,29 +9,23 @@
 //! | file | owns |
 //! | --- | --- |
 //! | `mod` | subjects, the handling of a message, and a check without effect |
-//! | `cache` | the newest value under each key; payloads |
-//! | `view` | the parts that a topic shows: broadcasts, and quiet catch-up |
-//! | `normalise`, `level`, `predictions`, `session` | the contract's normalisation |
-//! | `reader`, `truth` | raw JSON values, and the faults of bad messages |
+//! | `cache` | the newest value under each key; the views of topics: payloads, broadcasts, and quiet catch-up |
+//! | `normalise`, `level`, `predictions` | the contract's normalisation |
+//! | `reader` | raw JSON values: a cursor, kinds and truth; the faults of bad messages |
 
 mod cache;
 mod level;
 mod normalise;
 mod predictions;
 mod reader;
-mod session;
-mod truth;
-mod view;
 
+use std::mem;
 use std::ops::Range;
 
-use self::cache::Cache;
-use self::reader::Reader;
-use self::truth::Kind;
-use self::view::View;
+use self::cache::{Cache, View};
+use self::reader::{Kind, Reader};
 use super::bad_log::BadMessageLog;
-use super::bus::{LastSeen, check_size};
-use super::{BusEvent, BusMessage};
+use super::{BusEvent, BusMessage, LastSeen, check_size};
 use crate::hub::{Feed, FeedLine, FeedStats, FrameBytes, Now, Publication, TopicName};
 use crate::wire::json::check_json;
 
@@ -193,9 +187,10 @@ impl LevelsFeed {
             return;
         }
         let (received, quiet) = (message.received, message.quiet);
-        let taken = self.take(content, message.payload, received);
+        let mut payload = message.payload;
+        let taken = self.take(content, &mut payload, received);
         let stats = &mut self.stats.subjects[index];
-        if let Err((payload, why)) = taken {
+        if let Err(why) = taken {
             stats.messages_bad += 1;
             self.bad_log.say(now, &stats.subject, &payload, &why);
             return;
@@ -212,49 +207,34 @@ impl LevelsFeed {
         }
     }
 
-    /// Puts a message in the cache. A bad message is returned and changes nothing.
+    /// Puts a message in the cache. A bad message changes nothing, and keeps its payload.
     fn take(
         &mut self,
         content: Content,
-        payload: Vec<u8>,
+        payload: &mut Vec<u8>,
         received: Now,
-    ) -> Result<(), (Vec<u8>, BadMessage)> {
-        if let Err(why) = check_size(&payload, self.settings.bus_message_bytes_max) {
-            return Err((payload, why.into()));
-        }
+    ) -> Result<(), BadMessage> {
+        check_size(payload, self.settings.bus_message_bytes_max)?;
         match content {
-            Content::Levels => self.take_levels(payload, received),
-            Content::Value(part) => self.take_value(part, payload),
-        }
-    }
-
-    fn take_value(&mut self, part: usize, payload: Vec<u8>) -> Result<(), (Vec<u8>, BadMessage)> {
-        match check_json(&payload, self.settings.json_depth_max) {
-            Ok(text) if Reader::new(text).kind() == Kind::Null => self.cache.set(part, None),
-            Ok(_) => self.cache.set(part, Some(payload)),
-            Err(why) => return Err((payload, why.into())),
-        }
-        Ok(())
-    }
-
-    fn take_levels(
-        &mut self,
-        payload: Vec<u8>,
-        received: Now,
-    ) -> Result<(), (Vec<u8>, BadMessage)> {
-        // Sized by the last output, so that the buffer rarely grows.
-        let last = self.cache.value_bytes(LEVELS);
-        let mut levels = Vec::with_capacity(last + last / 8);
-        match (self.normaliser).normalise(&payload, received.unix_ms, &mut levels) {
-            Ok(viewport) => {
+            Content::Levels => {
+                // Sized by the last output, so that the buffer rarely grows.
+                let last = self.cache.value_bytes(LEVELS);
+                let mut levels = Vec::with_capacity(last + last / 8);
+                let normaliser = &mut self.normaliser;
+                let viewport = normaliser.normalise(payload, received.unix_ms, &mut levels)?;
+                let viewport = viewport.map(|text| text.as_bytes().to_vec());
                 levels.shrink_to(levels.len() + levels.len() / 4);
                 self.cache.set(LEVELS, Some(levels));
-                let viewport = viewport.map(|text| text.as_bytes().to_vec());
                 self.cache.set(VIEWPORT, viewport);
-                Ok(())
             }
-            Err(why) => Err((payload, why)),
+            Content::Value(part) => {
+                let text = check_json(payload, self.settings.json_depth_max)?;
+                let is_null = Reader::new(text).kind() == Kind::Null;
+                let value = (!is_null).then(|| mem::take(payload));
+                self.cache.set(part, value);
+            }
         }
+        Ok(())
     }
 
     /// Delivers the changes of quiet messages on each topic.

@@ -1,14 +1,16 @@
-//! `levels.signals` to the object that clients get under `levels`.
+//! `levels.signals` to the object that clients get under `levels`, with the session clock: the position of a moment
+//! in the trading day of New York.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use super::level::Level;
+use chrono::{DateTime, Duration, NaiveDate, NaiveTime, TimeZone};
+use chrono_tz::America::New_York;
+
+use super::level::{Level, SessionContext};
 use super::predictions::Predictions;
-use super::reader::{BadMessage, Reader};
-use super::session::{SessionClock, SessionContext};
-use super::truth::{Kind, is_truthy};
+use super::reader::{BadMessage, Kind, Reader, is_truthy};
 use crate::wire::json::check_json;
 
 /// The largest output. A level of two bytes on the bus has some 900 with all its defaults, so the
@@ -17,6 +19,12 @@ const NORMALISED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The largest good `ts` in both directions: as nanoseconds a larger `ts` does not fit 64 bits.
 const TS_MS_MAX: i64 = 9_223_372_036_854;
+
+/// From New York midnight to the open, in real time: on the days when the clocks change the open
+/// is at 8:30 or 10:30 (contract: "midnight plus 9.5 hours").
+const OPEN_AFTER_MIDNIGHT_MS: i64 = 34_200_000;
+
+const MINUTE_MS: i64 = 60_000;
 
 const SPY_UNKNOWN: &str = r#"{"spot":null,"bid":null,"ask":null}"#;
 
@@ -50,7 +58,8 @@ impl Normaliser {
     ) -> Result<Option<&'a str>, BadMessage> {
         let message = Message::read(check_json(message, self.json_depth_max)?)?;
         let ts = Timestamp::read(message.ts, now_unix_ms)?;
-        let session = self.context(&ts)?;
+        let session = self.session.context(ts.ms);
+        let session = session.ok_or(BadMessage::TsOutOfRange)?;
         let viewport = message.viewport.unwrap_or("null");
         let predictions = Predictions::read(viewport)?;
 
@@ -65,10 +74,6 @@ impl Normaliser {
         }
         out.extend_from_slice(b"]}");
         Ok(Some(viewport).filter(|text| Kind::of(text) != Kind::Null))
-    }
-
-    fn context(&mut self, ts: &Timestamp<'_>) -> Result<SessionContext, BadMessage> {
-        self.session.context(ts.ms).ok_or(BadMessage::TsOutOfRange)
     }
 }
 
@@ -264,6 +269,70 @@ fn fractional_ms(text: &str) -> Option<i64> {
     let ms: f64 = text.parse().ok()?;
     // Exact: a double holds every integer of this size.
     (ms.abs() <= TS_MS_MAX as f64).then_some(ms as i64)
+}
+
+/// A day of New York in Unix milliseconds: from `midnight_ms` to before `next_midnight_ms`.
+#[derive(Clone, Copy, Debug)]
+struct Day {
+    midnight_ms: i64,
+    next_midnight_ms: i64,
+}
+
+/// Computes [`SessionContext`]s. Messages follow each other within a day, so the day of the last
+/// message is kept, and the common case is two comparisons.
+#[derive(Clone, Debug)]
+struct SessionClock {
+    length_min: i64,
+    day: Day,
+}
+
+impl SessionClock {
+    /// `length_min` caps the minutes since the open.
+    fn new(length_min: u32) -> Self {
+        let day = Day {
+            midnight_ms: 0,
+            next_midnight_ms: 0,
+        };
+        Self {
+            length_min: i64::from(length_min),
+            day,
+        }
+    }
+
+    /// The context of `ts_ms` (Unix milliseconds); `None` outside of the calendar.
+    fn context(&mut self, ts_ms: i64) -> Option<SessionContext> {
+        if !(self.day.midnight_ms..self.day.next_midnight_ms).contains(&ts_ms) {
+            self.day = day_of(ts_ms)?;
+        }
+        let since_open_ms = ts_ms - self.day.midnight_ms - OPEN_AFTER_MIDNIGHT_MS;
+        Some(SessionContext {
+            is_first_15m: (0..15 * MINUTE_MS).contains(&since_open_ms),
+            bars_since_open: (since_open_ms.max(0) / MINUTE_MS).min(self.length_min),
+        })
+    }
+}
+
+fn day_of(ts_ms: i64) -> Option<Day> {
+    let date = DateTime::from_timestamp_millis(ts_ms)?
+        .with_timezone(&New_York)
+        .date_naive();
+    Some(Day {
+        midnight_ms: midnight_ms(date)?,
+        next_midnight_ms: midnight_ms(date.succ_opt()?)?,
+    })
+}
+
+fn midnight_ms(date: NaiveDate) -> Option<i64> {
+    let midnight = date.and_time(NaiveTime::MIN);
+    // New York changes its clocks at 2:00, so midnight exists once. Should that ever change, the first
+    // of two midnights counts, and the end of a gap replaces a midnight within.
+    let local = New_York.from_local_datetime(&midnight).earliest();
+    let local = local.or_else(|| {
+        New_York
+            .from_local_datetime(&(midnight + Duration::hours(1)))
+            .earliest()
+    });
+    Some(local?.timestamp_millis())
 }
 
 #[cfg(test)]

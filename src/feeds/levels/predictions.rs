@@ -3,43 +3,27 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::reader::{BadMessage, Reader, Values, fields};
-use super::truth::{Kind, is_truthy, string};
+use super::reader::{BadMessage, Kind, Reader, Values, is_truthy, string};
 
-fields! {
-    /// The fields of a viewport target that `ml_predictions` needs.
-    Field {
-        target {
-            PTradeable2 = "p_tradeable_2",
-            PNoTrade = "p_no_trade",
-            PBreak = "p_break",
-            PBounce = "p_bounce",
-            StrengthSigned = "strength_signed",
-            StrengthAbs = "strength_abs",
-            UtilityScore = "utility_score",
-            Stage = "stage",
-            TimeToThreshold = "time_to_threshold",
-            Retrieval = "retrieval",
-        }
-    }
+macro_rules! row {
+    ($key:literal, $default:literal) => {
+        ($key, concat!(",\"", $key, "\":"), $default)
+    };
 }
 
-/// The output keys in the contract's order, with the punctuation before them, and the defaults.
-const TABLE: [(&str, Field, &str); Field::COUNT] = [
-    (
-        ",\"ml_predictions\":{\"p_tradeable_2\":",
-        Field::PTradeable2,
-        "0.0",
-    ),
-    (",\"p_no_trade\":", Field::PNoTrade, "0.0"),
-    (",\"p_break\":", Field::PBreak, "0.0"),
-    (",\"p_bounce\":", Field::PBounce, "0.0"),
-    (",\"strength_signed\":", Field::StrengthSigned, "0.0"),
-    (",\"strength_abs\":", Field::StrengthAbs, "0.0"),
-    (",\"utility_score\":", Field::UtilityScore, "0.0"),
-    (",\"stage\":", Field::Stage, "\"stage_a\""),
-    (",\"time_to_threshold\":", Field::TimeToThreshold, "{}"),
-    (",\"retrieval\":", Field::Retrieval, "{}"),
+/// The fields of a viewport target that `ml_predictions` has, in the contract's order: the key, the key with the
+/// punctuation around, and the default.
+const TABLE: [(&str, &str, &str); 10] = [
+    row!("p_tradeable_2", "0.0"),
+    row!("p_no_trade", "0.0"),
+    row!("p_break", "0.0"),
+    row!("p_bounce", "0.0"),
+    row!("strength_signed", "0.0"),
+    row!("strength_abs", "0.0"),
+    row!("utility_score", "0.0"),
+    row!("stage", "\"stage_a\""),
+    row!("time_to_threshold", "{}"),
+    row!("retrieval", "{}"),
 ];
 
 /// A level's id as a value: escapes in a text and the notation of a number make no difference.
@@ -141,18 +125,23 @@ impl<'a> Predictions<'a> {
         let Some(target) = id.and_then(Id::of).and_then(|id| self.by_level.get(&id)) else {
             return Ok(());
         };
-        let mut values: Values<'_, { Field::COUNT }> = Values::new();
+        let mut values: Values<'_, { TABLE.len() }> = Values::new();
         Reader::new(target).object(|reader, key| {
             let value = reader.value();
-            if let Some(field) = Field::target(&key) {
-                values.set(field as usize, value);
+            if let Some(row) = TABLE.iter().position(|(field, ..)| *field == key) {
+                values.set(row, value);
             }
             Ok(())
         })?;
-        for (key, field, default) in TABLE {
-            let text = values.at(field as usize).unwrap_or(default);
+        out.extend_from_slice(b",\"ml_predictions\":");
+        let start = out.len();
+        for (row, (_, key, default)) in TABLE.iter().enumerate() {
             out.extend_from_slice(key.as_bytes());
-            out.extend_from_slice(text.as_bytes());
+            out.extend_from_slice(values.at(row).unwrap_or(default).as_bytes());
+        }
+        // The brace replaces the first row's comma.
+        if let Some(comma) = out.get_mut(start) {
+            *comma = b'{';
         }
         out.push(b'}');
         Ok(())

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use super::error::NatsError;
 use super::settings::{Endpoint, NatsSettings, learn};
 use super::wire::{Patience, Wire};
-use crate::sources::probe::{Found, Probe};
-use crate::sources::relay::Relay;
+use crate::sources::relay::{Found, Probe, Relay};
 use crate::sources::socket::Waiter;
 
 /// The servers of a source beyond the servers of the URL.

@@ -1,36 +1,34 @@
-//! Checks of Redis before a start: whether Redis answers, where the master is, and which names this
-//! user may subscribe and publish to. Changes nothing on the server.
+//! Checks of Redis before a start: whether Redis answers, where the master is, and the rights of this
+//! user to subscribe and publish. Changes nothing on the server.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::ClientConfig;
-
 use super::connection::Connection;
-use super::error::RedisError;
+use super::error::{RedisError, shown};
+use super::marks::hello_field;
 use super::resp::Value;
+use super::servers::{HANDSHAKE_TIMEOUT, Servers, waiter};
 use super::settings::{RedisEndpoint, RedisSettings};
-use super::{HANDSHAKE_TIMEOUT, handshake, sentinel, tls_config};
 use crate::base::Finding;
 use crate::feeds::Subscription;
 use crate::sources::asked::{Answers, to_ask};
 use crate::sources::socket::Waiter;
 
-/// The time that all names may take together.
+/// The time for all names together.
 const NAMES_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The names that a gateway needs on Redis.
+/// The needs of a gateway on Redis.
 #[derive(Clone, Debug, Default)]
 pub struct RedisNeeds {
-    /// Names that the gateway cannot do without.
+    /// Names without which the gateway cannot work.
     pub subscriptions: Vec<Subscription>,
-    /// Names that clients may ask for; a refusal concerns only those clients.
+    /// Names for requests of clients; a refusal concerns only the clients with the request.
     pub requests: Vec<Subscription>,
-    /// Channels that the gateway publishes to. The check publishes an empty message, so nobody must listen.
+    /// Channels for publications of the gateway. The check publishes an empty message, so nobody must listen.
     pub published: Vec<String>,
     /// The channel of the marks: without the right to publish there, positions are valid on one instance.
     pub marks: Option<String>,
-    /// The key of the stream that is read.
+    /// The key of the stream to read.
     pub stream: Option<String>,
 }
 
@@ -49,24 +47,16 @@ fn all(
     needs: &RedisNeeds,
     found: &mut Vec<Finding>,
 ) -> Result<(), RedisError> {
-    let tls = tls_config(settings)?;
-    let (mut waiter, _) =
-        Waiter::new("a question to Redis").map_err(|source| RedisError::System { source })?;
-    let has_sentinels = !settings.sentinels.is_empty();
-    let endpoint = match has_sentinels {
-        true => master(&mut waiter, settings, tls.as_ref(), found)?,
-        false => settings.server.clone(),
+    let servers = Servers::new(settings.clone())?;
+    let (mut waiter, _) = waiter("a question to Redis")?;
+    let endpoint = match settings.sentinels.is_empty() {
+        true => settings.server.clone(),
+        false => master(&servers, &mut waiter, found)?,
     };
     let begin = Instant::now();
-    let timeout = Duration::from_millis(settings.connect_timeout_ms);
-    let mut connection = Connection::open(&mut waiter, &endpoint, tls.as_ref(), timeout)?;
-    let until = Instant::now() + HANDSHAKE_TIMEOUT;
-    handshake::log_in(&mut connection, &endpoint, until)?;
+    let mut connection = servers.connect_to(&mut waiter, &endpoint)?;
     let ms = begin.elapsed().as_millis();
-    if has_sentinels {
-        handshake::check_role(&mut connection, until)?;
-    }
-    let version = version(&mut connection, until)?;
+    let version = version(&mut connection)?;
     let server = endpoint.address();
     let text = format!("Redis {version} at {server} answered in {ms} ms");
     found.push(Finding::Good(text));
@@ -81,18 +71,17 @@ fn all(
     subscribed(&mut connection, needs, found)
 }
 
-/// Asks every sentinel, so that an absent sentinel is seen before it is needed.
+/// Asks every sentinel, to report an absent sentinel before the sentinel is needed.
 fn master(
+    servers: &Servers,
     waiter: &mut Waiter,
-    settings: &RedisSettings,
-    tls: Option<&Arc<ClientConfig>>,
     found: &mut Vec<Finding>,
 ) -> Result<RedisEndpoint, RedisError> {
-    let (name, mut masters) = (&settings.master_name, Vec::new());
-    let mut reason = String::from("there is none to ask");
-    for one in &settings.sentinels {
+    let name = &servers.settings.master_name;
+    let (mut masters, mut last_error) = (Vec::new(), None);
+    for one in &servers.settings.sentinels {
         let (begin, address) = (Instant::now(), one.address());
-        match sentinel::ask(waiter, one, settings, tls) {
+        match servers.ask_sentinel(waiter, one) {
             Ok(master) => {
                 let (at, ms) = (master.address(), begin.elapsed().as_millis());
                 found.push(Finding::Good(format!(
@@ -101,10 +90,9 @@ fn master(
                 masters.push(master);
             }
             Err(error) => {
-                reason = error.to_string();
-                found.push(Finding::Warning(format!(
-                    "the sentinel at {address}: {error}"
-                )));
+                let text = format!("the sentinel at {address}: {error}");
+                found.push(Finding::Warning(text));
+                last_error = Some(error);
             }
         }
     }
@@ -116,27 +104,15 @@ fn master(
         );
         found.push(Finding::Warning(text));
     }
-    masters
-        .into_iter()
-        .next()
-        .ok_or_else(|| RedisError::NoMaster {
-            master: name.clone(),
-            reason,
-        })
+    let first = masters.into_iter().next();
+    first.ok_or_else(|| servers.no_master(last_error))
 }
 
 /// The version from `HELLO`, which every user may ask; servers before 6.0 do not know the command.
-fn version(connection: &mut Connection<'_>, until: Instant) -> Result<String, RedisError> {
-    let answers = connection.ask(&[&["HELLO"]], until)?;
-    let Some(Value::Array(fields)) = answers.first() else {
-        return Ok("(of an unknown version)".to_owned());
-    };
-    let is_version = |pair: &&[Value]| matches!(pair, [Value::Bulk(name), _] if name == b"version");
-    let version = match fields.chunks(2).find(is_version) {
-        Some([_, Value::Bulk(version)]) => String::from_utf8_lossy(version).into_owned(),
-        _ => "(of an unknown version)".to_owned(),
-    };
-    Ok(handshake::shown(&version))
+fn version(connection: &mut Connection<'_>) -> Result<String, RedisError> {
+    let hello = connection.ask_one(&["HELLO"], Instant::now() + HANDSHAKE_TIMEOUT)?;
+    let version = hello_field(&hello, b"version").unwrap_or(b"(of an unknown version)");
+    Ok(shown(&String::from_utf8_lossy(version)))
 }
 
 fn published(
@@ -147,14 +123,15 @@ fn published(
 ) -> Result<(), RedisError> {
     for channel in channels {
         let until = Instant::now() + HANDSHAKE_TIMEOUT;
-        let answers = connection.ask(&[&["PUBLISH", channel, ""]], until)?;
-        found.push(match answers.first() {
-            Some(Value::Error(words)) => {
-                let reason = handshake::shown(words);
-                refused(format!("may not publish to {channel}: {reason}"))
-            }
-            _ => Finding::Good(format!("may publish to {channel}")),
-        });
+        found.push(
+            match connection.ask_one(&["PUBLISH", channel, ""], until)? {
+                Value::Error(words) => {
+                    let reason = shown(&words);
+                    refused(format!("may not publish to {channel}: {reason}"))
+                }
+                _ => Finding::Good(format!("may publish to {channel}")),
+            },
+        );
     }
     Ok(())
 }
@@ -166,14 +143,14 @@ fn read_stream(
     found: &mut Vec<Finding>,
 ) -> Result<(), RedisError> {
     let until = Instant::now() + HANDSHAKE_TIMEOUT;
-    let commands: [&[&str]; 3] = [
-        &["XREVRANGE", key, "+", "-", "COUNT", "1"],
-        &["XRANGE", key, "+", "+"],
-        &["XREAD", "COUNT", "1", "STREAMS", key, "$"],
+    let commands = [
+        vec!["XREVRANGE", key, "+", "-", "COUNT", "1"],
+        vec!["XRANGE", key, "+", "+"],
+        vec!["XREAD", "COUNT", "1", "STREAMS", key, "$"],
     ];
     let answers = connection.ask(&commands, until)?;
     let refused = answers.iter().find_map(|answer| match answer {
-        Value::Error(words) => Some(handshake::shown(words)),
+        Value::Error(words) => Some(shown(words)),
         _ => None,
     });
     let is_empty = matches!(answers.first(), Some(Value::Array(entries)) if entries.is_empty());
@@ -196,8 +173,7 @@ fn subscribed(
     if asked.is_empty() {
         return Ok(());
     }
-    let commands: Vec<[&str; 2]> = asked.iter().map(|(one, _)| command(one)).collect();
-    let commands: Vec<&[&str]> = commands.iter().map(|words| &words[..]).collect();
+    let commands: Vec<_> = asked.iter().map(|(one, _)| command(one)).collect();
     let until = Instant::now() + NAMES_TIMEOUT;
     let answers = connection.ask_for(&commands, until, is_confirmation)?;
     let mut told = Answers::default();
@@ -207,7 +183,7 @@ fn subscribed(
             false => one.name.to_string(),
         };
         let answer = match answer {
-            Value::Error(words) => Err(handshake::shown(words)),
+            Value::Error(words) => Err(shown(words)),
             _ => Ok(()),
         };
         told.take(name, is_request, answer);

@@ -1,16 +1,21 @@
-//! A connection to Redis: connecting, bytes in and out, questions with answers.
+//! A connection to Redis: connecting, the log-in and the check of the server's role, bytes in and out, questions
+//! with answers.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
-use super::error::RedisError;
+use super::error::{RedisError, is_temporary, shown};
 use super::resp::{ReadLimits, Reader, Value, pack};
 use super::settings::RedisEndpoint;
-use crate::sources::socket::{Buffered, Stream, Waiter};
+use crate::sources::relay::Relay;
+use crate::sources::socket::{Buffered, Stream, Waiter, ended};
 
+/// The name that the server's client list shows.
+const CLIENT_NAME: &str = "weirgate";
 /// The most bytes of a read, and so the most between two looks at other work.
 const READ_BYTES: usize = 64 * 1024;
 /// The limits of answers to questions: `ROLE` lists all replicas.
@@ -22,9 +27,11 @@ const ANSWER_LIMITS: ReadLimits = ReadLimits {
 pub(super) struct Connection<'w> {
     waiter: &'w mut Waiter,
     io: Buffered,
-    /// Host and port, for people.
-    server: String,
     reader: Reader,
+    /// The server, and the user.
+    pub(super) endpoint: RedisEndpoint,
+    /// Set once the sentinels name another server.
+    pub(super) has_moved: Arc<AtomicBool>,
 }
 
 impl<'w> Connection<'w> {
@@ -36,7 +43,6 @@ impl<'w> Connection<'w> {
         tls: Option<&Arc<ClientConfig>>,
         timeout: Duration,
     ) -> Result<Self, RedisError> {
-        let server = endpoint.address();
         let connected = waiter.connect(&endpoint.host, endpoint.port, timeout);
         let opened = connected.and_then(|tcp| match tls {
             Some(config) if endpoint.tls => {
@@ -49,16 +55,77 @@ impl<'w> Connection<'w> {
             Ok(stream) => Ok(Self {
                 waiter,
                 io: Buffered::new(stream, READ_BYTES),
-                server,
                 reader: Reader::new(ANSWER_LIMITS),
+                endpoint: endpoint.clone(),
+                has_moved: Arc::default(),
             }),
-            Err(source) => Err(RedisError::Unreachable { server, source }),
+            Err(source) => Err(RedisError::Unreachable {
+                server: endpoint.address(),
+                source,
+            }),
+        }
+    }
+
+    /// Sends user and password, selects the database, and checks that the server takes commands. All
+    /// commands are sent at once, for a single round trip.
+    pub(super) fn log_in(&mut self, until: Instant) -> Result<(), RedisError> {
+        let endpoint = self.endpoint.clone();
+        let password = endpoint.password.as_deref();
+        let database = endpoint.database.to_string();
+        let mut commands = Vec::new();
+        match (&endpoint.username, password) {
+            (Some(user), _) => commands.push(vec!["AUTH", user, password.unwrap_or("")]),
+            (None, Some(password)) => commands.push(vec!["AUTH", password]),
+            (None, None) => {}
+        }
+        commands.push(vec!["PING"]);
+        if endpoint.database != 0 {
+            commands.push(vec!["SELECT", &database]);
+        }
+        commands.push(vec!["CLIENT", "SETNAME", CLIENT_NAME]);
+
+        let answers = self.ask(&commands, until)?;
+        for (command, answer) in commands.iter().zip(&answers) {
+            if let Value::Error(words) = answer {
+                judge(&self.server(), command[0], words)?;
+            }
+        }
+        match answers.len() < commands.len() {
+            true => Err(RedisError::Unreachable {
+                server: self.server(),
+                source: ended(),
+            }),
+            false => Ok(()),
+        }
+    }
+
+    /// Checks that the server is a master.
+    pub(super) fn check_role(&mut self, until: Instant) -> Result<(), RedisError> {
+        let role = match self.ask_one(&["ROLE"], until)? {
+            Value::Array(items) => items.into_iter().next(),
+            Value::Error(words) => {
+                tracing::warn!(
+                    server = self.server(),
+                    reason = shown(&words),
+                    "this user may not ask a Redis server for its role (+role)"
+                );
+                return Ok(());
+            }
+            _ => None,
+        };
+        match role {
+            Some(Value::Bulk(role)) if role == b"master" => Ok(()),
+            Some(Value::Bulk(role)) => Err(RedisError::NotMaster {
+                server: self.server(),
+                role: shown(&String::from_utf8_lossy(&role)),
+            }),
+            _ => Err(self.wrong("it says no role")),
         }
     }
 
     /// Host and port, for people.
-    pub(super) fn server(&self) -> &str {
-        &self.server
+    pub(super) fn server(&self) -> String {
+        self.endpoint.address()
     }
 
     /// Sets the limits of the values that are read from here on.
@@ -67,8 +134,8 @@ impl<'w> Connection<'w> {
     }
 
     /// Puts a command behind the bytes that wait to be written.
-    pub(super) fn queue<T: AsRef<[u8]>>(&mut self, command: impl ExactSizeIterator<Item = T>) {
-        pack(self.io.out(), command);
+    pub(super) fn queue<T: AsRef<[u8]>>(&mut self, command: &[T]) {
+        pack(self.io.out(), command.iter());
     }
 
     /// The number of bytes that wait to be written.
@@ -77,67 +144,83 @@ impl<'w> Connection<'w> {
     }
 
     /// Writes as much as the socket takes.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.io.flush(self.waiter)
+    pub(super) fn flush(&mut self) -> Result<(), RedisError> {
+        self.io.flush(self.waiter).map_err(lost)
     }
 
     /// Reads once. Returns false if there is nothing to read. The caller has to take all values with
     /// [`Self::next_value`] before the next read.
-    pub(super) fn read(&mut self) -> io::Result<bool> {
-        self.io.read(self.waiter)
+    pub(super) fn read(&mut self) -> Result<bool, RedisError> {
+        self.io.read(self.waiter).map_err(lost)
     }
 
     /// Takes the next complete value.
     pub(super) fn next_value(&mut self) -> Result<Option<Value>, RedisError> {
         let value = self.io.take(|input| self.reader.next(input));
-        value.map_err(|malformed| self.wrong(malformed.to_string()))
+        value.map_err(|malformed| self.wrong(&malformed.to_string()))
     }
 
     /// Whether there may be something to read.
-    pub(super) fn has_input(&mut self) -> io::Result<bool> {
-        self.waiter.wait(Instant::now())?;
+    pub(super) fn has_input(&mut self) -> Result<bool, RedisError> {
+        self.waiter.wait(Instant::now()).map_err(lost)?;
         Ok(self.waiter.readable)
     }
 
-    /// Whether the socket may be read or written, or the waker was used; does not wait.
-    pub(super) fn look(&mut self) -> io::Result<bool> {
-        self.waiter.look()
-    }
-
-    /// Waits until the socket may be read or written, the waker was used, or the time is over.
-    pub(super) fn wait(&mut self, until: Instant) -> io::Result<()> {
-        self.waiter.wait(until)
+    /// Waits until the socket may be read or written, the waker was used, or the time is over; does not sleep
+    /// while the last messages are young.
+    pub(super) fn wait(
+        &mut self,
+        relay: &mut Relay<RedisError>,
+        until: Instant,
+    ) -> Result<(), RedisError> {
+        let left = until.saturating_duration_since(Instant::now());
+        if !relay.spin(left, || self.waiter.look()).map_err(lost)? {
+            self.waiter.wait(until).map_err(lost)?;
+        }
+        Ok(())
     }
 
     /// Sends commands and waits for an answer to each. Returns fewer answers only if the
     /// server ended the connection after the last answer.
     pub(super) fn ask<T: AsRef<[u8]>>(
         &mut self,
-        commands: &[&[T]],
+        commands: &[impl AsRef<[T]>],
         until: Instant,
     ) -> Result<Vec<Value>, RedisError> {
         self.ask_for(commands, until, |_| true)
     }
 
+    /// Sends a command and waits for the answer.
+    pub(super) fn ask_one<T: AsRef<[u8]>>(
+        &mut self,
+        command: &[T],
+        until: Instant,
+    ) -> Result<Value, RedisError> {
+        let answers = self.ask(&[command], until)?;
+        Ok(answers.into_iter().next().unwrap_or(Value::Nil))
+    }
+
     /// Like [`Self::ask`], where other values may come between the answers.
     pub(super) fn ask_for<T: AsRef<[u8]>>(
         &mut self,
-        commands: &[&[T]],
+        commands: &[impl AsRef<[T]>],
         until: Instant,
         is_answer: impl Fn(&Value) -> bool,
     ) -> Result<Vec<Value>, RedisError> {
         for command in commands {
-            self.queue(command.iter());
+            self.queue(command.as_ref());
         }
         let mut answers = Vec::with_capacity(commands.len());
         loop {
-            self.flush().map_err(|error| self.no_answer(error))?;
-            match self.read() {
+            let flushed = self.io.flush(self.waiter);
+            flushed.map_err(|error| self.no_answer(error))?;
+            match self.io.read(self.waiter) {
                 Ok(true) => {}
                 Ok(false) if Instant::now() < until => {
                     // TLS may have produced bytes to send during the read.
-                    self.flush().map_err(|error| self.no_answer(error))?;
-                    self.wait(until).map_err(|error| self.no_answer(error))?;
+                    let flushed = self.io.flush(self.waiter);
+                    let waited = flushed.and_then(|()| self.waiter.wait(until));
+                    waited.map_err(|error| self.no_answer(error))?;
                 }
                 Ok(false) => {
                     let silent = "it accepted the connection and says nothing";
@@ -158,21 +241,43 @@ impl<'w> Connection<'w> {
         }
     }
 
+    /// Returns an error if the sentinels name another server.
+    pub(super) fn check_master(&self) -> Result<(), RedisError> {
+        match self.has_moved.load(Relaxed) {
+            true => Err(self.moved()),
+            false => Ok(()),
+        }
+    }
+
+    /// The error for a server that is no master any more.
+    pub(super) fn moved(&self) -> RedisError {
+        let server = self.server();
+        RedisError::Moved { server }
+    }
+
     /// The error for a value that the server should not have sent.
-    pub(super) fn wrong(&self, reason: String) -> RedisError {
-        let server = self.server.clone();
+    pub(super) fn wrong(&self, reason: &str) -> RedisError {
+        let (server, reason) = (self.server(), shown(reason));
         RedisError::Wrong { server, reason }
     }
 
-    fn no_answer(&self, error: io::Error) -> RedisError {
-        let server = self.server.clone();
-        if self.io.stream().is_handshaking() {
-            let reason = error.to_string();
-            return RedisError::Tls { server, reason };
+    /// The error for a command that the server refused with these words.
+    pub(super) fn refused(&self, command: &'static str, words: &str) -> RedisError {
+        RedisError::Refused {
+            server: self.server(),
+            command,
+            reason: shown(words),
         }
-        RedisError::Unreachable {
-            server,
-            source: error,
+    }
+
+    fn no_answer(&self, source: io::Error) -> RedisError {
+        let server = self.server();
+        match self.io.stream().is_handshaking() {
+            true => RedisError::Tls {
+                server,
+                reason: source.to_string(),
+            },
+            false => RedisError::Unreachable { server, source },
         }
     }
 }
@@ -180,5 +285,86 @@ impl<'w> Connection<'w> {
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
         self.waiter.leave(self.io.stream_mut().tcp_mut());
+    }
+}
+
+fn lost(source: io::Error) -> RedisError {
+    RedisError::Lost { source }
+}
+
+/// Returns an error if the refusal of `command` makes the connection useless.
+fn judge(server: &str, command: &str, words: &str) -> Result<(), RedisError> {
+    let refused = |command, words| {
+        Err(RedisError::Refused {
+            server: server.to_owned(),
+            command,
+            reason: shown(words),
+        })
+    };
+    match command {
+        "AUTH" if needs_no_password(words) => {
+            tracing::warn!(server, "Redis asks for no password, but one is set here");
+            Ok(())
+        }
+        // A server that does not know the command repeats the arguments, which hold the password.
+        "AUTH" => refused("AUTH", words.split("with args").next().unwrap_or_default()),
+        // A user without the right to ping may still subscribe, and some busy servers take subscriptions too.
+        "PING" if is_temporary(words) || words.starts_with("NOPERM") => Ok(()),
+        "PING" => refused("the connection", words),
+        "SELECT" => refused("SELECT", words),
+        // The connection works without a name.
+        _ => Ok(()),
+    }
+}
+
+fn needs_no_password(words: &str) -> bool {
+    words.contains("without any password configured") || words.contains("no password is set")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_password_is_not_shown() {
+        let words = "ERR unknown command `AUTH`, with args beginning with: `me`, `secret`, ";
+        let error = judge("h:1", "AUTH", words).unwrap_err().to_string();
+        assert!(
+            error.contains("unknown command `AUTH`)") && !error.contains("secret"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn only_what_stands_in_the_way_is_an_error() {
+        for (command, words, is_good) in [
+            ("AUTH", "WRONGPASS invalid username-password pair", false),
+            (
+                "AUTH",
+                "ERR AUTH <password> called without any password configured",
+                true,
+            ),
+            ("PING", "NOAUTH Authentication required.", false),
+            ("PING", "DENIED Redis is running in protected mode", false),
+            ("PING", "ERR max number of clients reached", false),
+            (
+                "PING",
+                "LOADING Redis is loading the dataset in memory",
+                true,
+            ),
+            (
+                "PING",
+                "NOPERM this user has no permissions to run 'ping'",
+                true,
+            ),
+            ("SELECT", "ERR DB index is out of range", false),
+            ("CLIENT", "NOPERM this user has no permissions", true),
+        ] {
+            assert_eq!(
+                judge("h:1", command, words).is_ok(),
+                is_good,
+                "{command}: {words}"
+            );
+        }
     }
 }

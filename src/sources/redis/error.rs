@@ -2,9 +2,8 @@
 
 use std::io;
 
-use super::handshake::is_temporary;
 use crate::base::tls_roots::TrustError;
-use crate::sources::relay;
+use crate::sources::{outage, relay};
 
 /// Why Redis is away or cannot be used. The texts never hold a password.
 #[derive(Debug, thiserror::Error)]
@@ -123,5 +122,27 @@ pub(super) type Stop = relay::Stop<RedisError>;
 impl From<RedisError> for Stop {
     fn from(error: RedisError) -> Self {
         Self::Bus(error)
+    }
+}
+
+/// Whether a refusal in these words passes: the server takes no commands now, but will later.
+pub(super) fn is_temporary(words: &str) -> bool {
+    ["LOADING", "BUSY", "MASTERDOWN"]
+        .iter()
+        .any(|code| words.starts_with(code))
+}
+
+/// A server's words, fit for a log line.
+pub(super) fn shown(words: &str) -> String {
+    outage::shown(words).trim_end_matches([' ', ',']).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_words_end_without_a_comma() {
+        assert_eq!(shown("ERR \u{1b}[31mno\r\n, "), "ERR [31mno");
     }
 }

@@ -1,105 +1,243 @@
-//! Publishing marks, on a thread and a connection of their own, so that a slow answer delays no message.
+//! The kept feed on a connection: positions as soon as all names are subscribed, and marks, to make positions
+//! valid on other instances, once the channel of the marks is subscribed too.
 //!
-//! A mark is published at most once: a second copy would stand at another place among the messages. The
-//! server says its role beside each mark: on a replica, messages published there would shift the
-//! count.
+//! Marks are published on a thread and a connection of their own, so that a slow answer delays no message. A mark is
+//! published at most once: a second copy would stand at another place among the messages. The server says its role
+//! beside each mark: on a replica, messages published there would shift the count.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::connection::Connection;
-use super::error::RedisError;
-use super::publish::{MarkAnswer, RedisSender, RedisSenders};
+use super::error::{RedisError, Stop, shown};
 use super::resp::Value;
-use super::settings::RedisSettings;
+use super::servers::{HANDSHAKE_TIMEOUT, Servers, waiter};
+use super::session::{Expected, Session};
 use crate::base::detached;
-use crate::feeds::Mark;
+use crate::feeds::{Mark, Place, Subscription};
+use crate::sources::kept::KeptFeed;
+use crate::sources::socket::Waiter;
+use crate::telemetry::BusStatus;
 
 /// The time from mark to mark of an instance.
-pub(super) const INTERVAL: Duration = Duration::from_secs(1);
-/// How long marks of others count after the server has said that it is a lone master.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How long marks of others count after the server has confirmed to be a lone master.
 const ROLE_HOLDS: Duration = Duration::from_secs(3);
+/// The time for the answer to a mark.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// News from the publishing thread for the reading thread: the connection for which the news is, by its
-/// number.
+/// The kept feed, and the way to publish its marks.
+pub(super) struct Kept {
+    feed: KeptFeed,
+    marks: MarkPublisher,
+    /// Whether the server was a lone master when this connection was made.
+    is_lone_master: bool,
+}
+
+impl Kept {
+    /// Starts the thread for publishing marks on `channel`.
+    ///
+    /// # Errors
+    /// The system has no descriptor or thread left.
+    pub(super) fn start(
+        feed: KeptFeed,
+        servers: Servers,
+        channel: &str,
+    ) -> Result<Self, RedisError> {
+        Ok(Self {
+            feed,
+            marks: MarkPublisher::start(servers, channel.into())?,
+            is_lone_master: false,
+        })
+    }
+
+    /// Handles a new connection, before its first subscription.
+    pub(super) fn connected(
+        &mut self,
+        connection: &mut Connection<'_>,
+        status: &BusStatus,
+    ) -> Result<(), RedisError> {
+        status.set_positions_shared(false);
+        self.feed.connected();
+        self.marks.connected();
+        let answer = connection.ask_one(&["HELLO"], Instant::now() + HANDSHAKE_TIMEOUT)?;
+        self.is_lone_master = says_lone_master(&answer);
+        Ok(())
+    }
+
+    /// Notes the answer of the server for a name.
+    pub(super) fn settle(&mut self, subscription: &Subscription, stands: bool) {
+        self.feed.settle(subscription, stands);
+    }
+
+    /// Whether a message on this channel is a mark. No client gets marks.
+    pub(super) fn is_mark(&self, channel: &str) -> bool {
+        *self.marks.channel == *channel
+    }
+}
+
+impl Session<'_, '_> {
+    /// Begins to count, if all names of the feed are subscribed: from a mark of this connection alone, and
+    /// from published marks as soon as their channel is subscribed, if the server permits.
+    pub(super) fn begin_feed(&mut self) -> Result<(), Stop> {
+        let Some(kept) = self.kept.as_mut().filter(|kept| kept.feed.may_begin()) else {
+            return Ok(());
+        };
+        self.relay.link.send(kept.feed.begin())?;
+        if kept.is_lone_master {
+            self.connection.queue(&["SUBSCRIBE", &*kept.marks.channel]);
+            self.expected.push_back(Expected::Marks);
+        }
+        Ok(())
+    }
+
+    /// Handles the confirmation of the marks' channel: marks of all instances count from here on.
+    pub(super) fn marks_confirmed(&mut self, name: &Value) -> Result<(), Stop> {
+        self.expected.pop_front();
+        match (&mut self.kept, name) {
+            (Some(kept), Value::Bulk(name)) if *name == kept.marks.channel.as_bytes() => {
+                kept.marks.begin();
+                Ok(())
+            }
+            _ => Err(self.wrong("a confirmation of what was not asked")),
+        }
+    }
+
+    /// Handles the refusal of the marks' channel.
+    pub(super) fn marks_refused(&mut self, words: &str) {
+        let channel = self.kept.as_ref().map(|kept| &*kept.marks.channel);
+        tracing::warn!(
+            channel,
+            reason = shown(words),
+            "this user may not subscribe to the marks (&CHANNEL), so positions are valid on this \
+             connection only"
+        );
+    }
+
+    /// Takes a message on the marks' channel. A copy by a pattern is no mark.
+    pub(super) fn take_mark(&mut self, is_copy: bool, payload: &[u8]) -> Result<(), Stop> {
+        if let Some(kept) = &mut self.kept
+            && !is_copy
+            && kept.marks.may_share()
+            && let Some(event) = kept.feed.marked(payload)
+        {
+            kept.marks.is_shared = true;
+            self.relay.status.set_positions_shared(true);
+            self.relay.link.send(event)?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the due mark, and counts from a mark of this connection alone if published marks count
+    /// no longer. Returns the time of the next mark.
+    pub(super) fn mark(&mut self) -> Result<Option<Instant>, Stop> {
+        let Some(kept) = &mut self.kept else {
+            return Ok(None);
+        };
+        if kept.marks.learned.is_demoted.load(Relaxed) {
+            return Err(self.connection.moved().into());
+        }
+        if kept.marks.is_shared && !kept.marks.may_share() {
+            kept.marks.is_shared = false;
+            self.relay.status.set_positions_shared(false);
+            self.relay.link.send(kept.feed.begin())?;
+        }
+        if kept.marks.due().is_some_and(|due| due <= Instant::now()) {
+            let mark = kept.feed.next_mark();
+            kept.marks.publish(mark);
+        }
+        Ok(kept.marks.due())
+    }
+
+    /// The place of a message; `None` for a copy.
+    pub(super) fn place(&mut self, pattern: Option<&str>, subject: &str) -> Option<Place> {
+        let Some(kept) = &mut self.kept else {
+            return Some(Place::Outside);
+        };
+        kept.feed
+            .place(pattern.unwrap_or(subject), pattern.is_some(), subject)
+    }
+
+    /// The place of a message with a cut channel name.
+    ///
+    /// # Errors
+    /// Nobody can say whether an earlier name of the feed matches the whole name, so the count is lost.
+    pub(super) fn place_of_cut(&mut self, by: &Subscription) -> Result<Place, Stop> {
+        let Some(kept) = &mut self.kept else {
+            return Ok(Place::Outside);
+        };
+        let place = kept.feed.place_of_unknown(by);
+        place.ok_or_else(|| self.wrong("a channel whose name is too long"))
+    }
+}
+
+/// News from the publishing thread for the reading thread about a connection of the reading thread.
 #[derive(Debug, Default)]
 struct Learned {
     /// The server is no master any more.
-    demoted: AtomicU64,
+    is_demoted: AtomicBool,
     /// This user may not publish marks.
-    refused: AtomicU64,
-    /// The server was a lone master beside a mark.
-    master: AtomicU64,
-    /// When that mark was published, milliseconds since [`MarkPublisher::origin`].
+    is_refused: AtomicBool,
+    /// When the server was a lone master the last time, milliseconds since [`MarkPublisher::origin`]: at the start
+    /// of the connection, or beside a mark.
     master_ms: AtomicU64,
 }
 
 /// A mark to publish.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct ToPublish {
     mark: Mark,
-    /// The number of the reading thread's connection: after a failover the mark goes to another server.
-    connection: u64,
+    /// Of the reading thread's connection: after a failover the mark goes to another server.
+    learned: Arc<Learned>,
     /// Milliseconds since [`MarkPublisher::origin`].
     at_ms: u64,
 }
 
 /// The way to the publishing thread.
 #[derive(Debug)]
-pub(super) struct MarkPublisher {
+struct MarkPublisher {
     /// The channel of the marks.
-    pub(super) channel: Arc<str>,
+    channel: Arc<str>,
     marks: Sender<ToPublish>,
+    /// Of this connection.
     learned: Arc<Learned>,
-    /// Counts the connections of the reading thread, from 1.
-    connection: u64,
     /// The time of the next mark; `None` while marks must not be published.
     next: Option<Instant>,
     origin: Instant,
-    /// When this connection was made, to a lone master; milliseconds since the origin.
-    connected_ms: u64,
     /// Whether positions are those of published marks.
-    pub(super) is_shared: bool,
+    is_shared: bool,
 }
 
 impl MarkPublisher {
     /// Starts the thread. The thread ends with this value.
-    ///
-    /// # Errors
-    /// The certificates to trust cannot be read, or the system has no descriptor or thread left.
-    pub(super) fn start(settings: RedisSettings, channel: Arc<str>) -> Result<Self, RedisError> {
+    fn start(servers: Servers, channel: Arc<str>) -> Result<Self, RedisError> {
         // A single mark at a time: a mark behind a slow answer would be useless.
         let (marks, to_publish) = bounded(1);
-        let learned = Arc::new(Learned::default());
+        let (waiter, _) = waiter("the publisher of marks")?;
         let thread = MarkThread {
-            senders: RedisSenders::new(settings)?,
             channel: Arc::clone(&channel),
             to_publish,
-            learned: Arc::clone(&learned),
         };
-        detached("redis-marks", move || thread.run())
+        detached("redis-marks", move || thread.run(servers, waiter))
             .map_err(|source| RedisError::System { source })?;
         Ok(Self {
             channel,
             marks,
-            learned,
-            connection: 0,
+            learned: Arc::default(),
             next: None,
             origin: Instant::now(),
-            connected_ms: 0,
             is_shared: false,
         })
     }
 
     /// Handles a new connection of the reading thread, before the server is asked for its role.
-    pub(super) fn connected(&mut self) {
-        self.connection += 1;
+    fn connected(&mut self) {
+        self.learned = Arc::default();
+        self.learned.master_ms.store(self.now_ms(), Relaxed);
         self.next = None;
-        self.connected_ms = self.now_ms();
         self.is_shared = false;
     }
 
@@ -109,60 +247,47 @@ impl MarkPublisher {
 
     /// Whether published marks count, on a connection to a server that was a lone master: the server has said so
     /// lately. Without marks of this instance nobody asks, and a server that became a replica would go unnoticed.
-    pub(super) fn may_share(&self) -> bool {
-        let learned = &self.learned;
-        let said_ms = match learned.master.load(Acquire) == self.connection {
-            true => learned.master_ms.load(Relaxed),
-            false => self.connected_ms,
-        };
+    fn may_share(&self) -> bool {
+        let said_ms = self.learned.master_ms.load(Relaxed);
+        let is_refused = self.learned.is_refused.load(Relaxed);
         let holds_ms = ROLE_HOLDS.as_millis() as u64;
-        let is_refused = learned.refused.load(Relaxed) == self.connection;
         !is_refused && self.now_ms().saturating_sub(said_ms) < holds_ms
     }
 
     /// Publishes from here on, beginning now.
-    pub(super) fn begin(&mut self) {
+    fn begin(&mut self) {
         self.next = Some(Instant::now());
     }
 
     /// The time of the next mark.
-    pub(super) fn due(&self) -> Option<Instant> {
-        let is_refused = self.learned.refused.load(Relaxed) == self.connection;
+    fn due(&self) -> Option<Instant> {
+        let is_refused = self.learned.is_refused.load(Relaxed);
         self.next.filter(|_| !is_refused)
     }
 
     /// Publishes a mark, if the thread is not busy with the mark before.
-    pub(super) fn publish(&mut self, mark: Mark) {
+    fn publish(&mut self, mark: Mark) {
         self.next = Some(Instant::now() + INTERVAL);
         // Full: the server is slow. Ended: the thread could not go on.
         let _ = self.marks.try_send(ToPublish {
             mark,
-            connection: self.connection,
+            learned: Arc::clone(&self.learned),
             at_ms: self.now_ms(),
         });
-    }
-
-    /// Whether the server is no master any more.
-    pub(super) fn was_demoted(&self) -> bool {
-        self.learned.demoted.load(Relaxed) == self.connection
     }
 }
 
 struct MarkThread {
-    senders: RedisSenders,
     channel: Arc<str>,
     to_publish: Receiver<ToPublish>,
-    learned: Arc<Learned>,
 }
 
 impl MarkThread {
-    fn run(mut self) {
+    fn run(self, mut servers: Servers, mut waiter: Waiter) {
         let mut next = self.to_publish.recv().ok();
         while let Some(first) = next {
-            let published = self.senders.connect().and_then(|sender| {
-                let news = (&*self.channel, &self.to_publish, &*self.learned);
-                publish_on(sender, first, news)
-            });
+            let connected = servers.connect(&mut waiter);
+            let published = connected.and_then(|connection| self.publish_on(connection, first));
             next = published.unwrap_or_else(|error| {
                 // A mark is never published again.
                 tracing::debug!(%error, "a mark may not have been published");
@@ -171,68 +296,65 @@ impl MarkThread {
             next = next.or_else(|| self.to_publish.recv().ok());
         }
     }
-}
 
-/// Publishes on a connection until the connection is useless. Returns a mark for another server.
-fn publish_on(
-    mut sender: RedisSender<'_>,
-    first: ToPublish,
-    (channel, to_publish, learned): (&str, &Receiver<ToPublish>, &Learned),
-) -> Result<Option<ToPublish>, RedisError> {
-    let mut next = first;
-    loop {
-        match sender.publish_mark(channel, &next.mark.to_string())? {
-            MarkAnswer::Published => {
-                learned.master_ms.store(next.at_ms, Relaxed);
-                learned.master.store(next.connection, Release);
+    /// Publishes on a connection until the connection is useless. Returns a mark for another server.
+    fn publish_on(
+        &self,
+        mut connection: Connection<'_>,
+        first: ToPublish,
+    ) -> Result<Option<ToPublish>, RedisError> {
+        let learned = Arc::clone(&first.learned);
+        let mut next = first;
+        loop {
+            let until = Instant::now() + ANSWER_TIMEOUT;
+            let (mark, channel) = (next.mark.to_string(), &*self.channel);
+            let commands = [vec!["PUBLISH", channel, &mark], vec!["HELLO"]];
+            let answers = connection.ask(&commands, until)?;
+            match answers.first() {
+                Some(Value::Integer(_)) => {}
+                Some(Value::Error(words)) if words.starts_with("NOPERM") => {
+                    learned.is_refused.store(true, Relaxed);
+                    tracing::warn!(
+                        channel,
+                        reason = shown(words),
+                        "this user may not publish marks (+publish, &CHANNEL), so positions are valid on \
+                         this connection only"
+                    );
+                    return Ok(None);
+                }
+                _ => return Err(connection.wrong("no number of receivers")),
             }
-            MarkAnswer::NotMaster => {
-                learned.demoted.store(next.connection, Relaxed);
+            if !answers.get(1).is_some_and(says_lone_master) {
+                learned.is_demoted.store(true, Relaxed);
                 return Ok(None);
             }
-            MarkAnswer::Refused(reason) => {
-                learned.refused.store(next.connection, Relaxed);
-                tracing::warn!(
-                    channel,
-                    reason,
-                    "this user may not publish marks (+publish, &CHANNEL), so positions are valid on \
-                     this connection only"
-                );
-                return Ok(None);
+            learned.master_ms.store(next.at_ms, Relaxed);
+            match self.to_publish.recv() {
+                Ok(mark) if Arc::ptr_eq(&mark.learned, &learned) => next = mark,
+                Ok(mark) => return Ok(Some(mark)),
+                Err(_) => return Ok(None),
             }
-        }
-        match to_publish.recv() {
-            Ok(mark) if mark.connection == first.connection => next = mark,
-            Ok(mark) => return Ok(Some(mark)),
-            Err(_) => return Ok(None),
         }
     }
 }
 
-/// Whether marks of others count on a connection: the server is a master and alone. A server before Redis 6
-/// cannot say so.
-pub(super) fn is_lone_master(
-    connection: &mut Connection<'_>,
-    until: Instant,
-) -> Result<bool, RedisError> {
-    let answers = connection.ask(&[&["HELLO"]], until)?;
-    Ok(answers.first().is_some_and(says_lone_master))
+/// Whether marks of others count on a connection with this answer to `HELLO`: the server is a master and alone. A
+/// server before Redis 6 cannot say so.
+pub fn says_lone_master(hello: &Value) -> bool {
+    let value_of = |key| hello_field(hello, key).unwrap_or_default();
+    value_of(b"mode") == b"standalone" && value_of(b"role") == b"master"
 }
 
-/// Whether the answer to `HELLO` is from a master without a cluster.
-pub fn says_lone_master(answer: &Value) -> bool {
-    let Value::Array(items) = answer else {
-        return false;
+/// A field of the answer to `HELLO`.
+pub(super) fn hello_field<'a>(hello: &'a Value, key: &[u8]) -> Option<&'a [u8]> {
+    let Value::Array(items) = hello else {
+        return None;
     };
-    let value_of = |key: &[u8]| {
-        let mut pairs = items.chunks_exact(2);
-        let pair = pairs.find(|pair| matches!(&pair[0], Value::Bulk(found) if found == key));
-        match pair.map(|pair| &pair[1]) {
-            Some(Value::Bulk(value)) => value.as_slice(),
-            _ => b"",
-        }
-    };
-    value_of(b"mode") == b"standalone" && value_of(b"role") == b"master"
+    let is_key = |pair: &&[Value]| matches!(&pair[0], Value::Bulk(found) if found == key);
+    match items.chunks_exact(2).find(is_key) {
+        Some([_, Value::Bulk(value)]) => Some(value),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -246,25 +368,25 @@ mod tests {
             channel: "m".into(),
             marks,
             learned: Arc::default(),
-            connection: 0,
             next: None,
             origin: Instant::now() - 2 * ROLE_HOLDS,
-            connected_ms: 0,
             is_shared: false,
         };
         publisher.connected();
         assert!(publisher.may_share(), "said on the connection itself");
-        publisher.connected_ms = 0;
-        assert!(!publisher.may_share(), "long ago");
         let learned = Arc::clone(&publisher.learned);
+        publisher.connected();
+        publisher.learned.master_ms.store(0, Relaxed);
+        assert!(!publisher.may_share(), "long ago");
         learned.master_ms.store(publisher.now_ms(), Relaxed);
         assert!(
             !publisher.may_share(),
             "beside a mark for another connection"
         );
-        learned.master.store(publisher.connection, Relaxed);
+        let learned = Arc::clone(&publisher.learned);
+        learned.master_ms.store(publisher.now_ms(), Relaxed);
         assert!(publisher.may_share(), "beside a mark");
-        learned.refused.store(publisher.connection, Relaxed);
+        learned.is_refused.store(true, Relaxed);
         assert!(!publisher.may_share(), "nobody will say so again");
         publisher.connected();
         assert!(publisher.may_share());

@@ -40,14 +40,12 @@
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | the choice of the server, and a session there; `super::relay` has the thread |
+//! | `mod` | the source, and the session on a connection; `super::relay` has the thread |
 //! | `session` | a connection: pushes, confirmations, pings |
-//! | `connection` | bytes and values, questions with answers; `super::socket` has the socket |
-//! | `handshake` | logging in, and the second connection beside a silent one; `super::probe` has the rule |
-//! | `sentinel` | where the master is |
+//! | `connection` | logging in, bytes and values, questions with answers; `super::socket` has the socket |
+//! | `servers` | where the master is; the second connection beside a silent connection; `super::relay` has the rule |
 //! | `ask` | the checks before a start |
-//! | `feed` | the kept feed on a connection: positions, and marks that come |
-//! | `marks` | the thread that publishes marks, which make positions valid on other instances |
+//! | `marks` | the kept feed on a connection: positions, and the marks to make positions valid on other instances |
 //! | `stream` | the source that reads a stream in place of channels |
 //! | `publish` | connections that publish: for gateways that speak to each other, and for a command |
 //! | `resp`, `settings`, `error` | pure: the protocol; URLs; error texts |
@@ -55,34 +53,28 @@
 mod ask;
 mod connection;
 mod error;
-mod feed;
-mod handshake;
 mod marks;
 mod publish;
 pub mod resp;
-mod sentinel;
+mod servers;
 mod session;
 mod settings;
 mod stream;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::ClientConfig;
-
-use self::connection::Connection;
 use self::error::Stop;
-use self::handshake::Second;
-use self::marks::MarkPublisher;
-use self::sentinel::Watch;
-use self::session::{Session, State};
+use self::marks::Kept;
+use self::servers::Servers;
+use self::session::Session;
 use super::interest::{self, BusInterest, Wishes};
 use super::kept::KeptFeed;
 use super::ledger::Ledger;
-use super::probe::Probe;
-use super::relay::{Bus, LinkTimes, Relay};
+use super::relay::{Bus, LinkTimes, Probe, Relay};
 use super::socket::Waiter;
-use crate::base::{LogBudget, tls_roots};
+use crate::base::LogBudget;
 use crate::feeds::BusEvent;
 use crate::telemetry::BusStatus;
 
@@ -93,33 +85,20 @@ pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
 pub use self::settings::{REDIS_PORT, RedisEndpoint, RedisSettings, SENTINEL_PORT};
 pub use self::stream::{RedisStreamSource, StreamReader, Trouble};
 
-/// The time that TLS, log-in and the question for the role may take together.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most log lines about names, a second.
 const LINES_PER_SECOND: u32 = 5;
 
 /// Relays publications, for ever.
 pub struct RedisSource {
-    settings: RedisSettings,
+    servers: Servers,
     status: Arc<BusStatus>,
-    tls: Option<Arc<ClientConfig>>,
     waiter: Waiter,
     /// For the second connection beside a silent connection.
     second_waiter: Waiter,
     wishes: Wishes,
     ledger: Ledger,
     lines: LogBudget,
-    /// Whether all wanted names were confirmed on the current connection.
-    has_stood: bool,
-    /// The sentinel that answered last.
-    first_sentinel: usize,
     kept: Option<Kept>,
-}
-
-/// The kept feed, and the way to publish its marks.
-struct Kept {
-    feed: KeptFeed,
-    marks: MarkPublisher,
 }
 
 impl RedisSource {
@@ -132,23 +111,18 @@ impl RedisSource {
         settings: RedisSettings,
         status: Arc<BusStatus>,
     ) -> Result<(Self, BusInterest), RedisError> {
-        let tls = tls_config(&settings)?;
-        let waiter = Waiter::new("the Redis source");
-        let (waiter, wake) = waiter.map_err(|source| RedisError::System { source })?;
-        let second_waiter = Waiter::new("the second connection to Redis");
-        let (second_waiter, _) = second_waiter.map_err(|source| RedisError::System { source })?;
+        let servers = Servers::new(settings)?;
+        let (waiter, wake) = servers::waiter("the Redis source")?;
+        let (second_waiter, _) = servers::waiter("the second connection to Redis")?;
         let (handle, wishes) = interest::interest(wake);
         let source = Self {
-            settings,
+            servers,
             status,
-            tls,
             waiter,
             second_waiter,
             wishes,
             ledger: Ledger::default(),
             lines: LogBudget::new(LINES_PER_SECOND),
-            has_stood: false,
-            first_sentinel: 0,
             kept: None,
         };
         Ok((source, handle))
@@ -158,53 +132,40 @@ impl RedisSource {
     /// positions are valid on all instances. The caller subscribes to the names of the feed.
     ///
     /// # Errors
-    /// The certificates to trust cannot be read, or the system has no thread left.
+    /// The system has no descriptor or thread left.
     pub fn with_kept(mut self, feed: KeptFeed, channel: &str) -> Result<Self, RedisError> {
-        let marks = MarkPublisher::start(self.settings.clone(), channel.into())?;
-        self.kept = Some(Kept { feed, marks });
+        self.kept = Some(Kept::start(feed, self.servers.clone(), channel)?);
         Ok(self)
     }
 
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
-        let (mut connection, endpoint, master) = connect(
-            &mut self.waiter,
-            &self.settings,
-            self.tls.as_ref(),
-            &mut self.first_sentinel,
-        )?;
+        let mut connection = self.servers.connect_and_watch(&mut self.waiter)?;
         self.wishes.take_into(&mut self.ledger);
-        let server = connection.server().to_owned();
+        let server = connection.server();
         relay.status.set_up(false);
-        let mut kept = self.kept.as_mut();
-        let may_share = match &mut kept {
-            Some(kept) => kept.connected(&mut connection, &relay.status)?,
-            None => false,
-        };
-        let silence_max = Duration::from_millis(self.settings.times.silence_max_ms);
+        if let Some(kept) = &mut self.kept {
+            kept.connected(&mut connection, &relay.status)?;
+        }
+        let silence_max = Duration::from_millis(self.servers.settings.times.silence_max_ms);
+        let now = Instant::now();
         let mut session = Session {
             connection,
-            master,
+            servers: &self.servers,
             probe: Probe::new(Self::NAME, silence_max),
-            second: Second {
-                waiter: &mut self.second_waiter,
-                tls: self.tls.as_ref(),
-                endpoint,
-            },
-            settings: &self.settings,
+            second_waiter: &mut self.second_waiter,
             relay,
             wishes: &self.wishes,
             ledger: &mut self.ledger,
             lines: &mut self.lines,
-            state: State::new(),
-            has_stood: false,
-            kept,
-            may_share,
+            kept: self.kept.as_mut(),
+            expected: VecDeque::new(),
+            heard: now,
+            pinged: None,
+            retried: now,
         };
         session.restore()?;
         session.begin_feed()?;
         let away_ms = session.relay.stands()?;
-        session.has_stood = true;
-        self.has_stood = true;
         session.show_refusals();
         session.relay.link.send(BusEvent::CaughtUp)?;
         match session.ledger.refused_of_wanted() {
@@ -217,7 +178,9 @@ impl RedisSource {
                 "subscribed on Redis, without the refused names"
             ),
         }
-        Ok(session.run())
+        loop {
+            session.turn()?;
+        }
     }
 }
 
@@ -231,55 +194,14 @@ impl Bus for RedisSource {
     }
 
     fn times(&self) -> &LinkTimes {
-        &self.settings.times
+        &self.servers.settings.times
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
         self.wishes.take_into(&mut self.ledger);
-        self.has_stood = false;
         let stop = self.use_connection(relay).unwrap_or_else(|stop| stop);
-        let told = self
-            .wishes
-            .lost(&mut self.ledger, self.has_stood, &relay.link);
+        let has_stood = relay.stands_now();
+        let told = self.wishes.lost(&mut self.ledger, has_stood, &relay.link);
         told.map_or(Stop::LoopGone, |()| stop)
     }
-}
-
-/// The TLS configuration, if the server or a sentinel has TLS.
-///
-/// # Errors
-/// The certificates cannot be read, or the name in the master's certificate is not certain.
-fn tls_config(settings: &RedisSettings) -> Result<Option<Arc<ClientConfig>>, RedisError> {
-    let with_tls = |endpoint: &RedisEndpoint| endpoint.tls;
-    if !with_tls(&settings.server) && !settings.sentinels.iter().any(with_tls) {
-        return Ok(None);
-    }
-    settings.check_tls_name()?;
-    let trusting = tls_roots::client_config(settings.tls_ca_file.as_deref())?;
-    Ok(Some(Arc::new(trusting.with_no_client_auth())))
-}
-
-/// Connects to the server, or to the master that the sentinels name, with a watch over them.
-fn connect<'w>(
-    waiter: &'w mut Waiter,
-    settings: &RedisSettings,
-    tls: Option<&Arc<ClientConfig>>,
-    first_sentinel: &mut usize,
-) -> Result<(Connection<'w>, RedisEndpoint, Option<Watch>), RedisError> {
-    let has_sentinels = !settings.sentinels.is_empty();
-    let endpoint = match has_sentinels {
-        true => sentinel::find_master(waiter, settings, tls, first_sentinel)?,
-        false => settings.server.clone(),
-    };
-    let timeout = Duration::from_millis(settings.connect_timeout_ms);
-    let mut connection = Connection::open(waiter, &endpoint, tls, timeout)?;
-    let until = Instant::now() + HANDSHAKE_TIMEOUT;
-    handshake::log_in(&mut connection, &endpoint, until)?;
-    if !has_sentinels {
-        return Ok((connection, endpoint, None));
-    }
-    handshake::check_role(&mut connection, until)?;
-    let master = endpoint.clone();
-    let watch = Watch::start(settings.clone(), tls.cloned(), master, *first_sentinel)?;
-    Ok((connection, endpoint, Some(watch)))
 }

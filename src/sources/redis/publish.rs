@@ -1,4 +1,4 @@
-//! Connections that publish: a subscribed connection takes no PUBLISH (RESP2), so these are separate. The
+//! Connections for publishing: a subscribed connection takes no PUBLISH (RESP2), so these are separate. The
 //! first kind is on a thread of its own, for gateways that speak to each other; the second is for a command
 //! in a terminal.
 //!
@@ -10,16 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::TryRecvError;
-use rustls::ClientConfig;
 
 use super::connection::Connection;
-use super::error::{RedisError, Stop};
-use super::handshake::shown;
-use super::marks::says_lone_master;
+use super::error::{RedisError, Stop, shown};
 use super::resp::Value;
-use super::sentinel::Watch;
+use super::servers::{Servers, waiter};
 use super::settings::RedisSettings;
-use super::{connect, tls_config};
 use crate::base::{LogBudget, Wake};
 use crate::sources::publisher::{self, Outbox, Publisher};
 use crate::sources::relay::{Bus, LinkTimes, Relay};
@@ -35,15 +31,12 @@ const LINES_PER_SECOND: u32 = 1;
 
 /// Publishes the messages of its [`Publisher`], for ever. The only events are `Up` and `Down`.
 pub struct RedisPublisher {
-    settings: RedisSettings,
-    status: Arc<BusStatus>,
-    tls: Option<Arc<ClientConfig>>,
+    servers: Servers,
     waiter: Waiter,
+    status: Arc<BusStatus>,
     outbox: Outbox,
     wake: Wake,
     lines: LogBudget,
-    /// The sentinel that answered last.
-    first_sentinel: usize,
 }
 
 impl RedisPublisher {
@@ -55,29 +48,22 @@ impl RedisPublisher {
         settings: RedisSettings,
         status: Arc<BusStatus>,
     ) -> Result<(Self, Publisher), RedisError> {
-        let tls = tls_config(&settings)?;
-        let waiter = Waiter::new("the Redis publisher");
-        let (waiter, wake) = waiter.map_err(|source| RedisError::System { source })?;
+        let servers = Servers::new(settings)?;
+        let (waiter, wake) = waiter("the Redis publisher")?;
         let (handle, outbox) = publisher::publisher(wake.clone());
         let publisher = Self {
-            settings,
-            status,
-            tls,
+            servers,
             waiter,
+            status,
             outbox,
             wake,
             lines: LogBudget::new(LINES_PER_SECOND),
-            first_sentinel: 0,
         };
         Ok((publisher, handle))
     }
 
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
-        let Self {
-            settings, waiter, ..
-        } = self;
-        let tls = self.tls.as_ref();
-        let (connection, _, master) = connect(waiter, settings, tls, &mut self.first_sentinel)?;
+        let connection = self.servers.connect_and_watch(&mut self.waiter)?;
         self.outbox.discard();
         relay.stands()?;
         let mut session = Session {
@@ -89,10 +75,6 @@ impl RedisPublisher {
             asked: VecDeque::new(),
         };
         loop {
-            if master.as_ref().is_some_and(Watch::has_moved) {
-                let server = session.connection.server().to_owned();
-                return Err(RedisError::Moved { server }.into());
-            }
             session.turn()?;
         }
     }
@@ -108,7 +90,7 @@ impl Bus for RedisPublisher {
     }
 
     fn times(&self) -> &LinkTimes {
-        &self.settings.times
+        &self.servers.settings.times
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
@@ -121,7 +103,7 @@ struct Session<'a, 'w> {
     outbox: &'a Outbox,
     wake: &'a Wake,
     lines: &'a mut LogBudget,
-    relay: &'a Relay<RedisError>,
+    relay: &'a mut Relay<RedisError>,
     /// The time at which each command without an answer was queued.
     asked: VecDeque<Instant>,
 }
@@ -129,12 +111,12 @@ struct Session<'a, 'w> {
 impl Session<'_, '_> {
     /// Writes as much as possible, reads once, and waits if there was nothing to read.
     fn turn(&mut self) -> Result<(), Stop> {
-        let lost = |source| RedisError::Lost { source };
+        self.connection.check_master()?;
         // Messages published from here on wake this thread again.
         self.wake.awake();
         self.take()?;
-        self.connection.flush().map_err(lost)?;
-        if self.connection.read().map_err(lost)? {
+        self.connection.flush()?;
+        if self.connection.read()? {
             while let Some(answer) = self.connection.next_value()? {
                 self.answered(answer)?;
             }
@@ -147,7 +129,7 @@ impl Session<'_, '_> {
         }
         // Messages left in the outbox wait for room, and so for the socket.
         let until = give_up.unwrap_or_else(|| Instant::now() + SILENCE_MAX);
-        Ok(self.connection.wait(until).map_err(lost)?)
+        Ok(self.connection.wait(self.relay, until)?)
     }
 
     fn take(&mut self) -> Result<(), Stop> {
@@ -156,7 +138,7 @@ impl Session<'_, '_> {
                 Ok(message) => {
                     let subject = message.subject.as_bytes();
                     let command = [b"PUBLISH".as_slice(), subject, &message.payload];
-                    self.connection.queue(command.iter());
+                    self.connection.queue(&command);
                     self.asked.push_back(Instant::now());
                 }
                 Err(TryRecvError::Empty) => break,
@@ -182,30 +164,18 @@ impl Session<'_, '_> {
             }
             _ => Err(self
                 .connection
-                .wrong("an answer that fits no question".to_owned())
+                .wrong("an answer that fits no question")
                 .into()),
         }
     }
 }
 
-/// The outcome of a mark.
-#[derive(Debug)]
-pub(super) enum MarkAnswer {
-    /// The mark is among the messages of the master.
-    Published,
-    /// The server is no lone master any more.
-    NotMaster,
-    /// This user may not publish on the channel; the server's words.
-    Refused(String),
-}
-
-/// The time that Redis may take for a message.
+/// The time for the answer to a message.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The way to Redis for a command that publishes: one connection after the other.
 pub struct RedisSenders {
-    settings: RedisSettings,
-    tls: Option<Arc<ClientConfig>>,
+    servers: Servers,
     waiter: Waiter,
 }
 
@@ -215,14 +185,9 @@ impl RedisSenders {
     /// # Errors
     /// The certificates cannot be read, or the system has no descriptor left.
     pub fn new(settings: RedisSettings) -> Result<Self, RedisError> {
-        let tls = tls_config(&settings)?;
-        let waiter = Waiter::new("weirgate publish");
-        let (waiter, _) = waiter.map_err(|source| RedisError::System { source })?;
-        Ok(Self {
-            settings,
-            tls,
-            waiter,
-        })
+        let servers = Servers::new(settings)?;
+        let (waiter, _) = waiter("weirgate publish")?;
+        Ok(Self { servers, waiter })
     }
 
     /// Connects.
@@ -230,8 +195,7 @@ impl RedisSenders {
     /// # Errors
     /// Redis is away or refuses the login.
     pub fn connect(&mut self) -> Result<RedisSender<'_>, RedisError> {
-        let (connection, _, _) =
-            connect(&mut self.waiter, &self.settings, self.tls.as_ref(), &mut 0)?;
+        let connection = self.servers.connect(&mut self.waiter)?;
         Ok(RedisSender { connection })
     }
 }
@@ -243,48 +207,17 @@ pub struct RedisSender<'w> {
 }
 
 impl RedisSender<'_> {
-    /// Publishes a mark, and asks for the server's role behind the mark.
-    ///
-    /// # Errors
-    /// The connection is lost, Redis is silent, or refuses for now: the mark may stand or not.
-    pub(super) fn publish_mark(
-        &mut self,
-        channel: &str,
-        mark: &str,
-    ) -> Result<MarkAnswer, RedisError> {
-        let until = Instant::now() + ANSWER_TIMEOUT;
-        let commands: [&[&str]; 2] = [&["PUBLISH", channel, mark], &["HELLO"]];
-        let answers = self.connection.ask(&commands, until)?;
-        match answers.first() {
-            Some(Value::Integer(_)) => {}
-            Some(Value::Error(words)) if words.starts_with("NOPERM") => {
-                return Ok(MarkAnswer::Refused(shown(words)));
-            }
-            _ => return Err(self.connection.wrong("no number of receivers".to_owned())),
-        }
-        match answers.get(1).is_some_and(says_lone_master) {
-            true => Ok(MarkAnswer::Published),
-            false => Ok(MarkAnswer::NotMaster),
-        }
-    }
-
     /// Adds a message to a stream, with the fields that [`RedisStreamSource`](super::RedisStreamSource) reads.
     /// Returns the id.
     ///
     /// # Errors
     /// The connection is lost, Redis is silent, or this user may not add to the stream.
     pub fn add(&mut self, key: &str, channel: &str, message: &[u8]) -> Result<String, RedisError> {
-        let until = Instant::now() + ANSWER_TIMEOUT;
         let [key, channel] = [key, channel].map(str::as_bytes);
-        let command = [b"XADD", key, b"*", b"channel", channel, b"data", message];
-        match self.connection.ask(&[&command], until)?.pop() {
-            Some(Value::Bulk(id)) => Ok(String::from_utf8_lossy(&id).into_owned()),
-            Some(Value::Error(words)) => Err(RedisError::Refused {
-                server: self.connection.server().to_owned(),
-                command: "XADD",
-                reason: shown(&words),
-            }),
-            _ => Err(self.connection.wrong("no id of the entry".to_owned())),
+        let words = [b"XADD", key, b"*", b"channel", channel, b"data", message];
+        match self.ask("XADD", &words)? {
+            Value::Bulk(id) => Ok(String::from_utf8_lossy(&id).into_owned()),
+            _ => Err(self.connection.wrong("no id of the entry")),
         }
     }
 
@@ -293,17 +226,18 @@ impl RedisSender<'_> {
     /// # Errors
     /// The connection is lost, Redis is silent, or this user may not publish on the channel.
     pub fn publish(&mut self, channel: &str, message: &[u8]) -> Result<i64, RedisError> {
+        match self.ask("PUBLISH", &[b"PUBLISH", channel.as_bytes(), message])? {
+            Value::Integer(receivers) => Ok(receivers),
+            _ => Err(self.connection.wrong("no number of receivers")),
+        }
+    }
+
+    /// Sends a command and waits. A refusal is an error.
+    fn ask(&mut self, command: &'static str, words: &[&[u8]]) -> Result<Value, RedisError> {
         let until = Instant::now() + ANSWER_TIMEOUT;
-        let command = [b"PUBLISH", channel.as_bytes(), message];
-        let answer = self.connection.ask(&[&command], until)?.pop();
-        match answer {
-            Some(Value::Integer(receivers)) => Ok(receivers),
-            Some(Value::Error(words)) => Err(RedisError::Refused {
-                server: self.connection.server().to_owned(),
-                command: "PUBLISH",
-                reason: shown(&words),
-            }),
-            _ => Err(self.connection.wrong("no number of receivers".to_owned())),
+        match self.connection.ask_one(words, until)? {
+            Value::Error(words) => Err(self.connection.refused(command, &words)),
+            answer => Ok(answer),
         }
     }
 }

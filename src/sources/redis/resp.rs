@@ -4,6 +4,7 @@
 //! limit only the beginning is kept; the rest is read and thrown away. (The parser of the `redis`
 //! crate collects a string of any length before returning the string, and has no limit to set.)
 
+use std::borrow::Cow;
 use std::mem;
 
 use memchr::memchr;
@@ -138,7 +139,7 @@ impl Reader {
     }
 
     /// The next line without its end.
-    fn take_line<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Line<'a>>, Malformed> {
+    fn take_line<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Cow<'a, [u8]>>, Malformed> {
         let end = memchr(b'\n', input);
         let (piece, rest) = input.split_at(end.map_or(input.len(), |at| at + 1));
         *input = rest;
@@ -146,10 +147,10 @@ impl Reader {
             return Err(Malformed("a line without an end"));
         }
         let line = match (end, self.line.is_empty()) {
-            (Some(_), true) => Line::Whole(piece),
+            (Some(_), true) => Cow::Borrowed(piece),
             (Some(_), false) => {
                 self.line.extend_from_slice(piece);
-                Line::Joined(mem::take(&mut self.line))
+                Cow::Owned(mem::take(&mut self.line))
             }
             (None, _) => {
                 self.line.extend_from_slice(piece);
@@ -160,8 +161,8 @@ impl Reader {
     }
 
     /// Reads a value of a single line, or begins a longer value.
-    fn begin(&mut self, line: &Line<'_>) -> Result<Option<Value>, Malformed> {
-        let line = line.bytes().strip_suffix(b"\r\n");
+    fn begin(&mut self, line: &[u8]) -> Result<Option<Value>, Malformed> {
+        let line = line.strip_suffix(b"\r\n");
         let line = line.ok_or(Malformed("a line that ends without a carriage return"))?;
         let (kind, text) = line.split_first().ok_or(Malformed("an empty line"))?;
         let value = match kind {
@@ -211,20 +212,6 @@ impl Reader {
             value = Value::Array(open.items);
         }
         Some(value)
-    }
-}
-
-enum Line<'a> {
-    Whole(&'a [u8]),
-    Joined(Vec<u8>),
-}
-
-impl Line<'_> {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Whole(bytes) => bytes,
-            Self::Joined(bytes) => bytes,
-        }
     }
 }
 

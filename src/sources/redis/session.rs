@@ -1,62 +1,48 @@
-//! A connection from its log-in to its loss: messages and confirmations out, requests in.
+//! A connection from the log-in to the loss: messages and confirmations out, requests in.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Kept;
 use super::connection::Connection;
-use super::error::{RedisError, Stop};
-use super::handshake::{Second, is_temporary, shown};
+use super::error::{RedisError, Stop, is_temporary, shown};
+use super::marks::Kept;
 use super::resp::{ReadLimits, Value};
-use super::sentinel::Watch;
-use super::settings::RedisSettings;
+use super::servers::Servers;
 use crate::base::{LogBudget, Now};
 use crate::feeds::{BusEvent, BusMessage, Fault, Subscription};
 use crate::sources::interest::Wishes;
 use crate::sources::ledger::{Change, Ledger};
-use crate::sources::probe::Probe;
-use crate::sources::relay::Relay;
+use crate::sources::relay::{Probe, Relay};
+use crate::sources::socket::Waiter;
 
 /// The interval at which refused names are asked for again: the server's rules may have changed.
 const RETRY_REFUSED: Duration = Duration::from_secs(30);
 /// Commands wait while more bytes than this are not written.
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
-/// The longest list that a subscribed connection sends: kind, pattern, channel, payload.
+/// The longest list on a subscribed connection: kind, pattern, channel, payload.
 const PUSH_ITEMS_MAX: usize = 4;
 
-/// A connection with everything that a session uses.
+/// A connection, and the parts of the source for a session.
 pub(super) struct Session<'a, 'w> {
     pub(super) connection: Connection<'w>,
-    /// With sentinels: whether this server still is the master.
-    pub(super) master: Option<Watch>,
+    pub(super) servers: &'a Servers,
     /// Decides whether this connection is kept while silent, with the second connection.
     pub(super) probe: Probe,
-    pub(super) second: Second<'a>,
-    pub(super) settings: &'a RedisSettings,
+    pub(super) second_waiter: &'a mut Waiter,
     pub(super) relay: &'a mut Relay<RedisError>,
     pub(super) wishes: &'a Wishes,
     pub(super) ledger: &'a mut Ledger,
     pub(super) lines: &'a mut LogBudget,
-    pub(super) state: State,
-    /// Whether all names wanted at the start of this connection were answered, and `Up` was sent.
-    pub(super) has_stood: bool,
     pub(super) kept: Option<&'a mut Kept>,
-    /// Whether marks of other instances count here.
-    pub(super) may_share: bool,
-}
-
-/// The changing state of a session.
-pub(super) struct State {
     /// Unanswered commands, in the order of their sending.
     pub(super) expected: VecDeque<Expected>,
     /// The time of the last read bytes.
-    heard: Instant,
+    pub(super) heard: Instant,
     /// The time of a ping without any bytes since.
-    pinged: Option<Instant>,
+    pub(super) pinged: Option<Instant>,
     /// The time at which refused names were asked for again.
-    retried: Instant,
+    pub(super) retried: Instant,
 }
 
 pub(super) enum Expected {
@@ -66,23 +52,11 @@ pub(super) enum Expected {
     Marks,
 }
 
-impl State {
-    pub(super) fn new() -> Self {
-        let now = Instant::now();
-        Self {
-            expected: VecDeque::new(),
-            heard: now,
-            pinged: None,
-            retried: now,
-        }
-    }
-}
-
 impl Session<'_, '_> {
-    /// Subscribes to all wanted names, and relays the messages that come meanwhile.
+    /// Subscribes to all wanted names, and relays messages meanwhile.
     pub(super) fn restore(&mut self) -> Result<(), Stop> {
         self.connection.set_limits(ReadLimits {
-            bulk_bytes_max: self.settings.payload_bytes_max,
+            bulk_bytes_max: self.servers.settings.payload_bytes_max,
             items_max: PUSH_ITEMS_MAX,
         });
         self.ledger.connected();
@@ -92,21 +66,12 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// Relays until the connection is lost or silent, or the loop is gone.
-    pub(super) fn run(&mut self) -> Stop {
-        loop {
-            if let Err(stop) = self.turn() {
-                return stop;
-            }
-        }
-    }
-
-    /// Reads once at most and does the work that follows, also for requests. Waits if there was nothing.
-    fn turn(&mut self) -> Result<(), Stop> {
+    /// Reads once at most, then does the work for messages and requests. Waits if there was nothing.
+    pub(super) fn turn(&mut self) -> Result<(), Stop> {
         self.wishes.take_and_answer(self.ledger, &self.relay.link)?;
-        let has_read = self.connection.read().map_err(lost)?;
+        let has_read = self.connection.read()?;
         if has_read {
-            (self.state.heard, self.state.pinged) = (Instant::now(), None);
+            (self.heard, self.pinged) = (Instant::now(), None);
             if self.probe.end(self.relay, self.ledger.is_restored()) {
                 self.show_refusals();
             }
@@ -116,25 +81,16 @@ impl Session<'_, '_> {
         let until = self.mark()?.map_or(until, |mark| mark.min(until));
         self.ask();
         self.wishes.show(self.ledger.unanswered());
-        self.connection.flush().map_err(lost)?;
+        self.connection.flush()?;
         if has_read {
             self.relay.worked();
-        } else if !self.spin(until)? {
-            self.connection.wait(until).map_err(lost)?;
+        } else {
+            self.connection.wait(self.relay, until)?;
         }
         Ok(())
     }
 
-    /// Polls without sleeping while the last messages are young. Returns whether there is something
-    /// to do.
-    fn spin(&mut self, until: Instant) -> Result<bool, Stop> {
-        let timeout = until.saturating_duration_since(Instant::now());
-        let connection = &mut self.connection;
-        let has_work = || connection.look();
-        self.relay.spin(timeout, has_work).map_err(lost)
-    }
-
-    /// Queues the commands that are due.
+    /// Queues the due commands.
     fn ask(&mut self) {
         while self.connection.queued_bytes() < QUEUED_BYTES_MAX {
             let Some(change) = self.ledger.next_change() else {
@@ -143,46 +99,47 @@ impl Session<'_, '_> {
             let command: Vec<&str> = std::iter::once(command(&change))
                 .chain(change.names.iter().map(|name| &**name))
                 .collect();
-            self.connection.queue(command.iter());
-            self.state.expected.push_back(Expected::Change(change));
+            self.connection.queue(&command);
+            self.expected.push_back(Expected::Change(change));
         }
     }
 
-    /// Pings a silent server, and gives up a server that stays silent. Silence counts only when nothing more
+    /// Pings a silent server, and gives up a server after a long silence. Silence counts only when nothing more
     /// can be read: a full channel may have kept the thread from reading. Returns the moment of the next
     /// look.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
-        if self.master.as_ref().is_some_and(Watch::has_moved) {
-            let server = self.connection.server().to_owned();
-            return Err(RedisError::Moved { server }.into());
-        }
+        self.connection.check_master()?;
         let now = Instant::now();
-        if now.duration_since(self.state.retried) >= RETRY_REFUSED {
-            self.state.retried = now;
+        if now.duration_since(self.retried) >= RETRY_REFUSED {
+            self.retried = now;
             self.ledger.retry_refused();
         }
-        let interval = Duration::from_millis(self.settings.times.ping_interval_ms);
-        let timeout = Duration::from_millis(self.settings.times.ping_timeout_ms);
-        match self.state.pinged {
+        let times = &self.servers.settings.times;
+        let interval = Duration::from_millis(times.ping_interval_ms);
+        let timeout = Duration::from_millis(times.ping_timeout_ms);
+        match self.pinged {
             Some(pinged) if is_silent && now >= pinged + timeout => self.probe(),
             Some(pinged) => Ok(pinged + timeout),
-            None if is_silent && now >= self.state.heard + interval => {
-                self.connection.queue(["PING"].iter());
-                self.state.expected.push_back(Expected::Pong);
-                self.state.pinged = Some(now);
+            None if is_silent && now >= self.heard + interval => {
+                self.connection.queue(&["PING"]);
+                self.expected.push_back(Expected::Pong);
+                self.pinged = Some(now);
                 Ok(now + timeout)
             }
-            None => Ok(self.state.heard + interval),
+            None => Ok(self.heard + interval),
         }
     }
 
-    /// Handles a server that was silent for too long: the server is busy, or the link is dead. Returns the
+    /// Handles too long a silence: the server is busy, or the link is dead. Returns the
     /// moment of the next look.
     fn probe(&mut self) -> Result<Instant, Stop> {
-        let heard = self.state.heard;
-        let next = self.probe.look(heard, self.relay, || self.second.ask());
-        // Bytes that came during the second connection end the silence.
-        if next.is_none() && self.connection.has_input().map_err(lost)? {
+        let heard = self.heard;
+        let next = self.probe.look(heard, self.relay, || {
+            let endpoint = &self.connection.endpoint;
+            self.servers.try_second(self.second_waiter, endpoint)
+        });
+        // Bytes from the time of the second connection end the silence.
+        if next.is_none() && self.connection.has_input()? {
             return Ok(Instant::now());
         }
         next.ok_or_else(|| {
@@ -191,7 +148,7 @@ impl Session<'_, '_> {
         })
     }
 
-    /// Hands over everything that was read.
+    /// Hands over all values in the bytes.
     fn relay(&mut self) -> Result<(), Stop> {
         let received = self.relay.link.now();
         while let Some(value) = self.connection.next_value()? {
@@ -257,7 +214,7 @@ impl Session<'_, '_> {
         let (Value::Bulk(payload) | Value::Cut(payload)) = payload else {
             return Err(self.wrong("a message without its payload"));
         };
-        if self.is_mark(&subject) {
+        if (self.kept.as_ref()).is_some_and(|kept| kept.is_mark(&subject)) {
             return self.take_mark(is_pattern, &payload);
         }
         let Some(place) = self.place(pattern.as_deref(), &subject) else {
@@ -283,7 +240,7 @@ impl Session<'_, '_> {
     }
 
     fn confirmed(&mut self, wanted: bool, patterns: bool, name: &Value) -> Result<(), Stop> {
-        if let Some(Expected::Marks) = self.state.expected.front() {
+        if let Some(Expected::Marks) = self.expected.front() {
             return self.marks_confirmed(name);
         }
         let name = self.expected_name(wanted, patterns, name);
@@ -294,10 +251,12 @@ impl Session<'_, '_> {
             name,
             is_pattern: patterns,
         };
-        self.settle_kept(&subscription, wanted);
+        if let Some(kept) = &mut self.kept {
+            kept.settle(&subscription, wanted);
+        }
         if let Some(number) = self.ledger.confirmed(&subscription, wanted) {
             // The name may be a refused name that was asked for again.
-            if self.has_stood {
+            if self.relay.stands_now() {
                 self.show_refusals();
             }
             self.relay.link.send(BusEvent::Subscribed {
@@ -305,7 +264,7 @@ impl Session<'_, '_> {
                 number,
             })?;
         }
-        match self.has_stood {
+        match self.relay.stands_now() {
             true => self.begin_feed(),
             false => Ok(()),
         }
@@ -313,7 +272,7 @@ impl Session<'_, '_> {
 
     /// Takes the first unanswered name. Returns `None` if `name` is another.
     fn expected_name(&mut self, wanted: bool, patterns: bool, name: &Value) -> Option<Arc<str>> {
-        let Some(Expected::Change(change)) = self.state.expected.front_mut() else {
+        let Some(Expected::Change(change)) = self.expected.front_mut() else {
             return None;
         };
         let Value::Bulk(name) = name else {
@@ -323,13 +282,13 @@ impl Session<'_, '_> {
         let first = change.names.pop_front();
         let first = first.filter(|first| fits && first.as_bytes() == name.as_slice());
         if change.names.is_empty() {
-            self.state.expected.pop_front();
+            self.expected.pop_front();
         }
         first
     }
 
     fn ponged(&mut self) -> Result<(), Stop> {
-        match self.state.expected.pop_front() {
+        match self.expected.pop_front() {
             Some(Expected::Pong) => Ok(()),
             _ => Err(self.wrong("an answer to no ping")),
         }
@@ -337,8 +296,8 @@ impl Session<'_, '_> {
 
     /// Handles an error, which is the whole answer to a command.
     fn refused(&mut self, words: &str) -> Result<(), Stop> {
-        let change = match self.state.expected.pop_front() {
-            // The refusal of a ping has shown that the server is there.
+        let change = match self.expected.pop_front() {
+            // The refusal of a ping proves the server present.
             Some(Expected::Pong) => return Ok(()),
             Some(Expected::Marks) => {
                 self.marks_refused(words);
@@ -348,12 +307,7 @@ impl Session<'_, '_> {
             None => return Err(self.wrong(words)),
         };
         if is_temporary(words) {
-            let refused = RedisError::Refused {
-                server: self.connection.server().to_owned(),
-                command: command(&change),
-                reason: shown(words),
-            };
-            return Err(refused.into());
+            return Err(self.connection.refused(command(&change), words).into());
         }
         let was_alone = change.names.len() == 1;
         for name in change.names {
@@ -362,7 +316,7 @@ impl Session<'_, '_> {
                 is_pattern: change.patterns,
             };
             if !change.wanted {
-                // Another try would have the same result, and nobody wants the messages that still come.
+                // Another try would have the same result, and nobody wants later messages.
                 self.ledger.confirmed(&subscription, false);
             } else if let Some(number) = self.ledger.refused(&subscription, was_alone) {
                 self.tell_refused(subscription, number, words)?;
@@ -378,7 +332,7 @@ impl Session<'_, '_> {
         words: &str,
     ) -> Result<(), Stop> {
         let reason = shown(words);
-        if self.has_stood {
+        if self.relay.stands_now() {
             self.show_refusals();
         }
         self.relay.status.count_refused();
@@ -401,21 +355,19 @@ impl Session<'_, '_> {
     /// Sets the status to whether all names are subscribed, where all are needed. Call this while the rest of
     /// the status says up.
     pub(super) fn show_refusals(&self) {
-        if !self.settings.needs_all_names || !self.ledger.is_restored() {
+        if !self.servers.settings.needs_all_names || !self.ledger.is_restored() {
             return;
         }
-        let status = &self.relay.status;
-        status.set_subscription_refused(self.ledger.has_refused());
-        if self.ledger.has_refused() {
+        let (status, is_refused) = (&self.relay.status, self.ledger.has_refused());
+        status.set_subscription_refused(is_refused);
+        if is_refused {
             status.set_down(self.relay.link.now().unix_ms);
-            status.set_up(false);
-        } else {
-            status.set_up(true);
         }
+        status.set_up(!is_refused);
     }
 
     pub(super) fn wrong(&self, what: &str) -> Stop {
-        self.connection.wrong(shown(what)).into()
+        self.connection.wrong(what).into()
     }
 }
 
@@ -426,8 +378,4 @@ fn command(change: &Change) -> &'static str {
         (false, false) => "UNSUBSCRIBE",
         (false, true) => "PUNSUBSCRIBE",
     }
-}
-
-fn lost(source: io::Error) -> Stop {
-    RedisError::Lost { source }.into()
 }

@@ -358,18 +358,8 @@ pub(super) fn number(out: &mut String, value: f64, decimals: usize) {
 }
 
 fn string(out: &mut String, value: &str) {
-    out.push('"');
-    for c in value.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if c < ' ' => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
+    // A string always serialises.
+    out.push_str(&sonic_rs::to_string(value).unwrap_or_default());
 }
 
 #[cfg(test)]

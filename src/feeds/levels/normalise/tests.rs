@@ -356,3 +356,73 @@ fn what_grows_past_the_limit_is_bad() {
     let bytes_max = NORMALISED_BYTES_MAX;
     assert_eq!(why, Some(BadMessage::NormalisedTooLarge { bytes_max }));
 }
+
+fn at(ts_ms: i64) -> (bool, i64) {
+    let context = SessionClock::new(240).context(ts_ms).expect("in range");
+    (context.is_first_15m, context.bars_since_open)
+}
+
+fn utc(text: &str) -> i64 {
+    DateTime::parse_from_rfc3339(text)
+        .expect("a moment")
+        .timestamp_millis()
+}
+
+#[test]
+fn a_summer_day() {
+    let open = utc("2024-07-16T13:30:00Z");
+    assert_eq!(at(open - 1), (false, 0));
+    assert_eq!(at(open), (true, 0));
+    assert_eq!(at(open + 59_999), (true, 0));
+    assert_eq!(at(open + 60_000), (true, 1));
+    assert_eq!(at(open + 15 * MINUTE_MS - 1), (true, 14));
+    assert_eq!(at(open + 15 * MINUTE_MS), (false, 15));
+    assert_eq!(at(open + 240 * MINUTE_MS - 1), (false, 239));
+    assert_eq!(at(open + 240 * MINUTE_MS), (false, 240));
+    assert_eq!(at(utc("2024-07-17T03:59:59.999Z")), (false, 240));
+    assert_eq!(at(utc("2024-07-17T04:00:00Z")), (false, 0));
+}
+
+#[test]
+fn a_winter_day_and_a_weekend() {
+    assert_eq!(at(utc("2024-01-23T14:30:00Z")), (true, 0));
+    assert_eq!(at(utc("2024-01-23T13:30:00Z")), (false, 0));
+    assert_eq!(at(utc("2024-01-27T14:31:00Z")), (true, 1), "a Saturday");
+    assert_eq!(at(utc("2024-12-25T14:31:00Z")), (true, 1), "a holiday");
+}
+
+#[test]
+fn the_open_is_nine_and_a_half_hours_after_midnight_when_the_clocks_change() {
+    // 2024-03-10: an hour is left out, so the open is at 10:30 on the wall.
+    let open = utc("2024-03-10T14:30:00Z");
+    assert_eq!(at(open - 1), (false, 0));
+    assert_eq!(at(open), (true, 0));
+    // 2024-11-03: an hour comes twice, so the open is at 8:30 on the wall.
+    let open = utc("2024-11-03T13:30:00Z");
+    assert_eq!(at(open - 1), (false, 0));
+    assert_eq!(at(open), (true, 0));
+    assert_eq!(at(utc("2024-11-04T04:59:59Z")), (false, 240));
+    assert_eq!(at(utc("2024-11-04T05:00:00Z")), (false, 0));
+}
+
+#[test]
+fn a_kept_day_gives_the_same_as_a_fresh_one() {
+    let mut kept = SessionClock::new(240);
+    let start = utc("2024-03-08T00:00:00Z");
+    for step in 0..3_000 {
+        let ts = start + (step * 7_777_777) % (6 * 24 * 60 * MINUTE_MS);
+        assert_eq!(kept.context(ts), SessionClock::new(240).context(ts), "{ts}");
+    }
+}
+
+#[test]
+fn far_moments_and_another_length() {
+    for ts in [0, -1, 9_223_372_036_854, -9_223_372_036_854] {
+        assert!(SessionClock::new(240).context(ts).is_some(), "{ts}");
+    }
+    assert_eq!(SessionClock::new(240).context(i64::MAX), None);
+    assert_eq!(SessionClock::new(240).context(i64::MIN), None);
+    let late = utc("2024-07-16T20:00:00Z");
+    let context = SessionClock::new(390).context(late).expect("in range");
+    assert_eq!(context.bars_since_open, 390);
+}

@@ -17,17 +17,13 @@ mod reader;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::ClientConfig;
-
 use self::reader::BLOCK_MS;
 pub use self::reader::{StreamReader, Trouble};
 use super::connection::Connection;
 use super::error::{RedisError, Stop};
-use super::handshake::shown;
 use super::resp::{ReadLimits, Value};
-use super::sentinel::Watch;
+use super::servers::{Servers, waiter};
 use super::settings::RedisSettings;
-use super::{connect, tls_config};
 use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::sources::socket::Waiter;
 use crate::sources::stored::{StreamFeed, StreamSettings, Times};
@@ -38,12 +34,9 @@ const ITEMS_MAX: usize = 1 << 20;
 
 /// Relays the entries of a stream, for ever.
 pub struct RedisStreamSource {
-    settings: RedisSettings,
-    status: Arc<BusStatus>,
-    tls: Option<Arc<ClientConfig>>,
+    servers: Servers,
     waiter: Waiter,
-    /// The sentinel that answered last.
-    first_sentinel: usize,
+    status: Arc<BusStatus>,
     reader: StreamReader,
     feed: StreamFeed,
 }
@@ -58,42 +51,42 @@ impl RedisStreamSource {
         stream: StreamSettings,
         status: Arc<BusStatus>,
     ) -> Result<Self, RedisError> {
-        let tls = tls_config(&settings)?;
-        let waiter = Waiter::new("the Redis source");
-        let (waiter, _) = waiter.map_err(|source| RedisError::System { source })?;
         let bytes_max = settings.payload_bytes_max;
         Ok(Self {
+            servers: Servers::new(settings)?,
+            waiter: waiter("the Redis source")?.0,
+            status,
             reader: StreamReader::new(&stream.name, stream.history_ms, bytes_max),
             feed: StreamFeed::new(stream, Times::MajorMs),
-            settings,
-            status,
-            tls,
-            waiter,
-            first_sentinel: 0,
         })
     }
 
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
-        let (mut connection, _, master) = connect(
-            &mut self.waiter,
-            &self.settings,
-            self.tls.as_ref(),
-            &mut self.first_sentinel,
-        )?;
+        let mut connection = self.servers.connect_and_watch(&mut self.waiter)?;
+        let settings = &self.servers.settings;
         connection.set_limits(ReadLimits {
-            bulk_bytes_max: self.settings.payload_bytes_max,
+            bulk_bytes_max: settings.payload_bytes_max,
             items_max: ITEMS_MAX,
         });
         relay.status.set_up(false);
         self.reader.connected();
-        let mut session = Session {
-            connection,
-            master,
-            times: &self.settings.times,
-            relay,
-        };
+        let patience = Duration::from_millis(BLOCK_MS + settings.times.ping_timeout_ms);
         loop {
-            turn(&mut self.reader, &mut self.feed, &mut session)?;
+            let answers = ask(&mut connection, &self.reader.commands(), patience, relay)?;
+            let received = relay.link.now();
+            let now_ms = u64::try_from(received.unix_ms).unwrap_or(0);
+            let mut told = Vec::new();
+            let taken = self.reader.take(answers, now_ms, &mut told);
+            if !told.is_empty() {
+                relay.worked();
+            }
+            for told in told {
+                self.feed.tell(relay, received, told)?;
+            }
+            taken.map_err(|trouble| match trouble {
+                Trouble::Wrong(reason) => connection.wrong(reason),
+                Trouble::Refused(words) => connection.refused("to read the stream", &words),
+            })?;
         }
     }
 }
@@ -108,7 +101,7 @@ impl Bus for RedisStreamSource {
     }
 
     fn times(&self) -> &LinkTimes {
-        &self.settings.times
+        &self.servers.settings.times
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
@@ -117,90 +110,36 @@ impl Bus for RedisStreamSource {
     }
 }
 
-/// Asks the reader's next commands, and hands over what came.
-fn turn(
-    reader: &mut StreamReader,
-    feed: &mut StreamFeed,
-    session: &mut Session<'_, '_>,
-) -> Result<(), Stop> {
-    let answers = session.ask(&reader.commands())?;
-    let received = session.relay.link.now();
-    let mut told = Vec::new();
-    let now_ms = u64::try_from(received.unix_ms).unwrap_or(0);
-    let taken = reader.take(answers, now_ms, &mut told);
-    if !told.is_empty() {
-        session.relay.worked();
+/// Sends commands and waits for an answer to each, for `patience` at most.
+fn ask(
+    connection: &mut Connection<'_>,
+    commands: &[Vec<String>],
+    patience: Duration,
+    relay: &mut Relay<RedisError>,
+) -> Result<Vec<Value>, RedisError> {
+    for command in commands {
+        connection.queue(command);
     }
-    for told in told {
-        feed.tell(session.relay, received, told)?;
-    }
-    taken.map_err(|trouble| session.trouble(trouble))
-}
-
-/// A connection in use.
-struct Session<'a, 'w> {
-    connection: Connection<'w>,
-    /// With sentinels: whether this server still is the master.
-    master: Option<Watch>,
-    times: &'a LinkTimes,
-    relay: &'a mut Relay<RedisError>,
-}
-
-impl Session<'_, '_> {
-    /// Sends commands and waits for an answer to each.
-    fn ask(&mut self, commands: &[Vec<String>]) -> Result<Vec<Value>, Stop> {
-        for command in commands {
-            self.connection.queue(command.iter());
+    let asked = Instant::now();
+    let until = asked + patience;
+    let mut answers = Vec::with_capacity(commands.len());
+    loop {
+        connection.flush()?;
+        let has_read = connection.read()?;
+        while let Some(value) = connection.next_value()? {
+            answers.push(value);
         }
-        let asked = Instant::now();
-        let until = asked + Duration::from_millis(BLOCK_MS + self.times.ping_timeout_ms);
-        let mut answers = Vec::with_capacity(commands.len());
-        loop {
-            self.connection.flush().map_err(lost)?;
-            let has_read = self.connection.read().map_err(lost)?;
-            while let Some(value) = self.connection.next_value()? {
-                answers.push(value);
-            }
-            if answers.len() >= commands.len() {
-                return Ok(answers);
-            }
-            if !has_read {
-                self.wait(asked, until)?;
-            }
+        if answers.len() >= commands.len() {
+            return Ok(answers);
         }
-    }
-
-    /// Waits for more bytes, without sleeping while the last messages are young.
-    fn wait(&mut self, asked: Instant, until: Instant) -> Result<(), Stop> {
-        if self.master.as_ref().is_some_and(Watch::has_moved) {
-            let server = self.connection.server().to_owned();
-            return Err(RedisError::Moved { server }.into());
+        if has_read {
+            continue;
         }
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        connection.check_master()?;
+        if Instant::now() >= until {
             let silent_ms = asked.elapsed().as_millis() as u64;
-            return Err(RedisError::Silent { silent_ms }.into());
+            return Err(RedisError::Silent { silent_ms });
         }
-        let connection = &mut self.connection;
-        if !self.relay.spin(left, || connection.look()).map_err(lost)? {
-            connection.wait(until).map_err(lost)?;
-        }
-        Ok(())
+        connection.wait(relay, until)?;
     }
-
-    fn trouble(&self, trouble: Trouble) -> Stop {
-        match trouble {
-            Trouble::Wrong(reason) => self.connection.wrong(reason.to_owned()).into(),
-            Trouble::Refused(words) => RedisError::Refused {
-                server: self.connection.server().to_owned(),
-                command: "to read the stream",
-                reason: shown(&words),
-            }
-            .into(),
-        }
-    }
-}
-
-fn lost(source: std::io::Error) -> Stop {
-    RedisError::Lost { source }.into()
 }
