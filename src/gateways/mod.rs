@@ -6,6 +6,7 @@
 
 mod access;
 pub mod channels;
+mod count;
 mod demo;
 pub mod events;
 mod history;
@@ -13,6 +14,7 @@ mod levels;
 mod trades;
 
 pub use access::AccessStats;
+pub use count::Count;
 pub use demo::{DemoGateway, TabQuestion, tab_name};
 pub use levels::{LevelsGateway, LevelsPath};
 pub use trades::{CandleSettings, CandleStats, TradesGateway, TradesGatewaySettings, TradesStats};

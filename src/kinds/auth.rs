@@ -115,11 +115,9 @@ fn is_short(secret: Option<&SecretText>) -> bool {
 pub(super) fn access_metrics(stats: &Arc<AccessStats>) -> [GatewayMetric; 2] {
     [
         GatewayMetric::by_label(&names::AUTH_REFUSALS, stats, |s| s.refusals().collect()),
-        GatewayMetric::number(
-            &names::REQUESTS_LIMITED,
-            stats,
-            AccessStats::requests_limited,
-        ),
+        GatewayMetric::number(&names::REQUESTS_LIMITED, stats, |s| {
+            s.requests_limited.get()
+        }),
     ]
 }
 

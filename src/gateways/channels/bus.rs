@@ -43,7 +43,7 @@ impl ChannelsGateway {
         self.names.lost();
         self.retained.lost();
         if told > 0 {
-            self.stats.count_gaps_told(told);
+            self.stats.gaps_told.add(told);
             self.gap_told = Some(self.gap_told.unwrap_or(0) + told);
         }
     }
@@ -62,7 +62,7 @@ impl ChannelsGateway {
             .flat_map(|topic| core.members(topic))
             .collect();
         members.iter().for_each(|&key| core.skip_number(key));
-        self.stats.count_gaps_told(members.len() as u64);
+        self.stats.gaps_told.add(members.len() as u64);
     }
 
     /// Handles the bus going away: nothing will be confirmed soon, so no answer waits.

@@ -318,8 +318,11 @@ impl Retained {
 
     /// Updates the counts.
     pub(super) fn store(&mut self, stats: &ChannelsStats) {
-        let given_up = std::mem::take(&mut self.given_up);
-        stats.store_retained(self.waiters, self.turns.bytes(), given_up);
+        stats.retained_waiting.set(self.waiters);
+        stats.retained_bytes.set(self.turns.bytes());
+        stats
+            .retained_given_up
+            .add(std::mem::take(&mut self.given_up));
     }
 
     /// Asks for the names of the clients whose turn has come. To be called after every other call.

@@ -251,7 +251,7 @@ impl Push {
         }
         let total = self.total.fetch_add(sent, Ordering::Relaxed) + sent;
         if let Some(tell) = self.sent {
-            stats.count_push();
+            stats.pushes.add(1);
             tell(total);
         }
     }

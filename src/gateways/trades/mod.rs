@@ -66,7 +66,7 @@ pub struct TradesGateway {
     stats: Arc<TradesStats>,
     users: Users,
     /// Count of held symbols, over all clients.
-    held: u64,
+    held: usize,
     candles: Option<Candles>,
     /// Candles to publish; empty between two calls.
     updates: Vec<Update>,
@@ -123,8 +123,8 @@ impl TradesGateway {
         }
         client.add(content, &new);
         self.users.add(client, new.len());
-        self.held += new.len() as u64;
-        self.stats.store_subscriptions(self.held);
+        self.held += new.len();
+        self.stats.subscriptions.set(self.held);
         let message = match (new.len(), content) {
             (0, Content::Trades) => "Already subscribed to all requested symbols".to_owned(),
             (0, _) => "Already subscribed to candles of all requested symbols".to_owned(),
@@ -181,7 +181,7 @@ impl TradesGateway {
         if let (Content::Candles(_), Some(candles)) = (content, &mut self.candles)
             && !candles.make_room(core.now(), new.iter().map(TopicName::as_str))
         {
-            candles.count_limited(new.len());
+            self.stats.candles.limited.add(new.len() as u64);
             return Err("Cannot subscribe: too many symbols have candles.".to_owned());
         }
         Ok(())
@@ -204,8 +204,8 @@ impl TradesGateway {
         }
         client.remove(content, &gone);
         self.users.remove(client, gone.len());
-        self.held -= gone.len() as u64;
-        self.stats.store_subscriptions(self.held);
+        self.held -= gone.len();
+        self.stats.subscriptions.set(self.held);
         let message = match (gone.len(), content) {
             (0, Content::Trades) => "Not subscribed to any of the requested symbols".to_owned(),
             (0, _) => "Not subscribed to candles of any of the requested symbols".to_owned(),
@@ -402,8 +402,8 @@ impl Gateway for TradesGateway {
     fn handle_closed(&mut self, _: &mut Core, _: SessionKey, client: Client, _: CloseReason) {
         let count = client.held.count();
         self.users.remove(&client.held, count);
-        self.held -= count as u64;
-        self.stats.store_subscriptions(self.held);
+        self.held -= count;
+        self.stats.subscriptions.set(self.held);
     }
 
     fn handle_emptied(&mut self, core: &mut Core, topic: &TopicName) {

@@ -54,9 +54,9 @@ pub(super) fn stats_head(
     bus: BusName,
 ) {
     object.number("clients_connected", telemetry.event_loop.clients());
-    object.number("total_subscriptions", stats.subscriptions());
-    object.number("channels_subscribed", stats.channels());
-    object.number("patterns_subscribed", stats.patterns());
+    object.number("total_subscriptions", stats.subscriptions.get());
+    object.number("channels_subscribed", stats.channels.get());
+    object.number("patterns_subscribed", stats.patterns.get());
     bus.write_connected(object, telemetry);
     object.string("timestamp", &iso_utc(clock.now().unix_ms));
 }

@@ -238,17 +238,17 @@ fn metrics(
     let by_label = |name, read| GatewayMetric::by_label(name, stats, read);
     let interest = interest.cloned();
     let own = [
-        number(&names::SUBSCRIPTIONS, ChannelsStats::subscriptions),
+        number(&names::SUBSCRIPTIONS, |s| s.subscriptions.get()),
         by_label(&names::SUBSCRIBED_NAMES, |s| {
-            vec![("channel", s.channels()), ("pattern", s.patterns())]
+            vec![("channel", s.channels.get()), ("pattern", s.patterns.get())]
         }),
         GatewayMetric::fixed(&names::SUBSCRIBED_NAMES_MAX, max.names_max),
         GatewayMetric::fixed(&names::SUBSCRIBED_PATTERNS_MAX, max.patterns_max),
-        number(&names::SUBSCRIBED_NAME_BYTES, ChannelsStats::name_bytes),
+        number(&names::SUBSCRIBED_NAME_BYTES, |s| s.name_bytes.get()),
         GatewayMetric::fixed(&names::SUBSCRIBED_NAME_BYTES_MAX, max.name_bytes_max),
         by_label(&names::SUBSCRIPTIONS_LIMITED, |s| s.limited().collect()),
-        number(&names::TOKENS_WITHOUT_ROLE, |s| s.access.without_role()),
-        number(&names::GAPS_TOLD, ChannelsStats::gaps_told),
+        number(&names::TOKENS_WITHOUT_ROLE, |s| s.access.without_role.get()),
+        number(&names::GAPS_TOLD, |s| s.gaps_told.get()),
         by_label(&names::RENEWALS, |s| s.renewals().collect()),
         GatewayMetric::ByLabel(
             &names::SUBSCRIPTION_CHANGES,
@@ -278,7 +278,7 @@ fn retained_metrics(
     let number = |name, read| GatewayMetric::number(name, stats, read);
     let interest = interest.cloned();
     [
-        number(&names::RETAINED_WAITING, ChannelsStats::retained_waiting),
+        number(&names::RETAINED_WAITING, |s| s.retained_waiting.get()),
         GatewayMetric::ByLabel(
             &names::RETAINED_QUESTIONS,
             Box::new(move || {
@@ -287,8 +287,8 @@ fn retained_metrics(
                 vec![("waiting", questions.waiting), ("asked", questions.asked)]
             }),
         ),
-        number(&names::RETAINED_BYTES, ChannelsStats::retained_bytes),
+        number(&names::RETAINED_BYTES, |s| s.retained_bytes.get()),
         GatewayMetric::fixed(&names::RETAINED_BYTES_MAX, bytes_max),
-        number(&names::RETAINED_GIVEN_UP, ChannelsStats::retained_given_up),
+        number(&names::RETAINED_GIVEN_UP, |s| s.retained_given_up.get()),
     ]
 }

@@ -48,8 +48,8 @@ pub(super) fn gateway_metrics(stats: &Arc<EventsStats>) -> Vec<GatewayMetric> {
             s.circuits_open().collect()
         }),
         by_label(&names::EVENT_ERRORS, |s| s.errors().collect()),
-        number(&names::PUSHES, EventsStats::pushes),
-        number(&names::MESSAGES_FORGOTTEN, EventsStats::messages_forgotten),
-        number(&names::EVENT_WAITING_BYTES, EventsStats::waiting_bytes),
+        number(&names::PUSHES, |s| s.pushes.get()),
+        number(&names::MESSAGES_FORGOTTEN, |s| s.messages_forgotten.get()),
+        number(&names::EVENT_WAITING_BYTES, |s| s.waiting_bytes.get()),
     ]
 }

@@ -58,7 +58,7 @@ impl Numbers {
         let hub = telemetry.event_loop.read(|numbers| numbers.hub.clone());
         [
             ("activeConnections", hub.open),
-            ("totalSymbolSubscriptions", self.stats.subscriptions()),
+            ("totalSymbolSubscriptions", self.stats.subscriptions.get()),
             ("messagesSent", hub.messages_sent),
             ("messagesReceived", hub.received_messages),
             ("uptimeSeconds", telemetry.uptime_seconds(self.clock.now())),

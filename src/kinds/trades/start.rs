@@ -172,7 +172,7 @@ fn server_id() -> String {
 
 fn metrics(stats: &Arc<TradesStats>, candles: Option<&CandleSettings>) -> Vec<GatewayMetric> {
     let subscriptions =
-        GatewayMetric::number(&names::SUBSCRIPTIONS, stats, TradesStats::subscriptions);
+        GatewayMetric::number(&names::SUBSCRIPTIONS, stats, |s| s.subscriptions.get());
     let access = access_metrics(&stats.access);
     let candles = candles.map(|candles| candle_metrics(stats, candles.pairs_max));
     let candles = candles.into_iter().flatten();
@@ -187,13 +187,13 @@ fn metrics(stats: &Arc<TradesStats>, candles: Option<&CandleSettings>) -> Vec<Ga
 fn candle_metrics(stats: &TradesStats, pairs_max: usize) -> [GatewayMetric; 4] {
     let candles = &stats.candles;
     [
-        GatewayMetric::number(&names::CANDLE_PAIRS, candles, CandleStats::pairs),
+        GatewayMetric::number(&names::CANDLE_PAIRS, candles, |s| s.pairs.get()),
         GatewayMetric::fixed(&names::CANDLE_PAIRS_MAX, pairs_max),
         GatewayMetric::by_label(&names::CANDLE_TRADES_DROPPED, candles, |s| {
             s.dropped().collect()
         }),
         GatewayMetric::by_label(&names::SUBSCRIPTIONS_LIMITED, candles, |s| {
-            vec![("candle_pairs", s.limited())]
+            vec![("candle_pairs", s.limited.get())]
         }),
     ]
 }

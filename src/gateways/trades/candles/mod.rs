@@ -238,11 +238,6 @@ impl Candles {
         has_room(self)
     }
 
-    /// Counts the symbols of a request refused for lack of room.
-    pub(super) fn count_limited(&self, symbols: usize) {
-        self.stats.count_limited(symbols);
-    }
-
     /// Handles the first member of a topic.
     pub(super) fn watch(&mut self, now: Now, interval: Interval, symbol: &str) {
         let slot = self.slot(symbol);
@@ -444,7 +439,7 @@ impl Candles {
         };
         if is_changed {
             let pairs = self.with_candles.len() * Interval::ALL.len();
-            self.stats.store_pairs(pairs);
+            self.stats.pairs.set(pairs);
         }
         if !symbol.has_candles() && !symbol.is_watched() {
             let symbol = self.symbols.remove(slot as usize);

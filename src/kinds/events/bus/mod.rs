@@ -200,7 +200,7 @@ mod tests {
         drop(large);
         let rooms: Vec<_> = (0..3).filter_map(|_| bus.room(1)).collect();
         assert!(rooms.len() == 3 && bus.room(1).is_none());
-        assert_eq!(bus.stats.refused(), 2);
+        assert_eq!(bus.stats.refused.get(), 2);
         drop(rooms);
         assert!(bus.room(WAITING_BYTES_MAX).is_some());
     }

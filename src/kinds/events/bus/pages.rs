@@ -42,12 +42,12 @@ impl BusPages {
         vec![
             number(&names::EVENTS_BUS_UP, |stats| stats.is_up().into()),
             number(&names::EVENTS_BUS_INSTANCES, BusStats::instances),
-            number(&names::EVENTS_BUS_PUSHES_WAITING, BusStats::waiting),
-            number(&names::EVENTS_BUS_PUSHES_SENT, BusStats::sent),
-            number(&names::EVENTS_BUS_PUSHES_RECEIVED, BusStats::received),
-            number(&names::EVENTS_BUS_PUSHES_INCOMPLETE, BusStats::incomplete),
-            number(&names::EVENTS_BUS_PUSHES_REFUSED, BusStats::refused),
-            number(&names::EVENTS_BUS_LOST, BusStats::lost),
+            number(&names::EVENTS_BUS_PUSHES_WAITING, |s| s.waiting.get()),
+            number(&names::EVENTS_BUS_PUSHES_SENT, |s| s.sent.get()),
+            number(&names::EVENTS_BUS_PUSHES_RECEIVED, |s| s.received.get()),
+            number(&names::EVENTS_BUS_PUSHES_INCOMPLETE, |s| s.incomplete.get()),
+            number(&names::EVENTS_BUS_PUSHES_REFUSED, |s| s.refused.get()),
+            number(&names::EVENTS_BUS_LOST, |s| s.lost.get()),
             GatewayMetric::by_label(&names::EVENTS_BUS_IGNORED, &self.stats, |stats| {
                 stats.ignored().collect()
             }),
