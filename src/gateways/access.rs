@@ -4,10 +4,10 @@
 use super::count::{Count, labelled};
 use crate::admission::TokenBucket;
 use crate::auth::{Identity, Refusal};
-use crate::hub::{CloseCode, Core, Now};
+use crate::hub::{CloseCode, CloseReason, Closing, Core, Now, SessionKey};
 
 /// The close for a refused token and for an expired token.
-pub(super) const AUTHENTICATION_FAILED: CloseCode =
+const AUTHENTICATION_FAILED: CloseCode =
     CloseCode::new(Refusal::CLOSE_CODE, "Authentication failed");
 
 /// The close for a token that newer keys may fit: clients try again by themselves.
@@ -59,8 +59,23 @@ impl TokenEnd {
     }
 
     /// Returns true if the token has ended at `now`; false for a token without an end.
-    pub(super) fn has_come(self, now: Now) -> bool {
+    fn has_come(self, now: Now) -> bool {
         self.0.is_some_and(|at| at <= now.unix_ms)
+    }
+
+    /// Closes the client if the token has ended. Returns true for an ended token.
+    pub(super) fn close(self, core: &mut Core, key: SessionKey) -> bool {
+        let has_come = self.has_come(core.now());
+        if has_come {
+            core.set_refusal(key, Refusal::Expired.label());
+            core.close(
+                key,
+                AUTHENTICATION_FAILED,
+                CloseReason::Policy,
+                Closing::Now,
+            );
+        }
+        has_come
     }
 }
 

@@ -11,6 +11,7 @@ mod demo;
 pub mod events;
 mod history;
 mod levels;
+mod members;
 mod trades;
 
 pub use access::AccessStats;

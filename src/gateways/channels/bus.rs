@@ -16,7 +16,7 @@ impl ChannelsGateway {
     ) {
         let is_news = self.names.settle(name, number, stands);
         // While the bus is away no answer waits.
-        if !is_news || !self.up {
+        if !is_news || !self.statuses.is_up() {
             return;
         }
         let members: Vec<SessionKey> = core.members(name).collect();
@@ -67,7 +67,6 @@ impl ChannelsGateway {
 
     /// Handles the bus going away: nothing will be confirmed soon, so no answer waits.
     pub(super) fn down(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        self.up = false;
         self.retained.down();
         for (key, client) in clients.iter_mut() {
             if !client.answers.is_empty() {

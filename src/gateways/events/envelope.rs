@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use super::super::members::members;
 use super::call::{AnswerReader, CallFailure, ServiceAnswer};
 use super::message::Message;
 use crate::hub::{Core, Frame, FrameBuilder, FrameBytes, Now, POSITION_BYTES_MAX, Position};
-use crate::wire::json::{check_json, compact, object_entries};
+use crate::wire::json::{check_json, compact};
 use crate::wire::object_writer::ObjectWriter;
 
 /// The longest end of an object with a position.
@@ -236,13 +237,9 @@ fn detail(body: &[u8], depth_max: usize) -> String {
     let Ok(text) = check_json(body, depth_max) else {
         return String::from_utf8_lossy(body).into_owned();
     };
-    let members = object_entries(body, depth_max).into_iter().flatten();
-    let details = members
-        .filter_map(Result::ok)
-        .filter(|(key, _)| key == "detail");
-    match details.last() {
-        Some((_, detail)) => shown(detail.as_raw_str()),
-        None => shown(text),
+    match members(body, depth_max, ["detail"]) {
+        Ok([Some(detail)]) => shown(detail.as_raw_str()),
+        _ => shown(text),
     }
 }
 

@@ -1,18 +1,10 @@
 //! What clients of trades get unasked, beside the trades: the status of the bus, and candles.
 
 use super::candles::Interval;
-use super::client::Client;
 use super::{TradesGateway, answer};
-use crate::hub::{ByClient, Core, Place, Publication, Retain, SessionKey, TopicName};
+use crate::hub::{Core, Place, Publication, Retain, SessionKey, TopicName};
 
 impl TradesGateway {
-    /// Sends the status of the bus to the clients whose turn it is.
-    pub(super) fn send_statuses(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        let holds = |_: &Core, _, client: &Client| client.holds_trades();
-        self.statuses
-            .handle_timeout(core, clients, holds, answer::status);
-    }
-
     /// Handles the end of a topic's last member.
     pub(super) fn unwatch(&mut self, core: &Core, topic: &TopicName) {
         if let Some(candles) = &mut self.candles

@@ -14,17 +14,16 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use self::candles::{Candles, Update};
-use self::client::{Client, Content, Held, Users, user_for_log};
-use self::request::{Accepts, Request};
-use super::access::{
-    AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
+use self::client::{Client, Content, Held, Users, holds_trades, user_for_log};
+use self::request::{Accepts, Asked, Request};
+use super::access::{RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid};
+use super::history::{
+    Follow, Statuses, gets_newest, last_event_id, missed, newest, write_recovered,
 };
-use super::history::{Status, Statuses, gets_newest, last_event_id, missed, write_recovered};
-use crate::auth::{Authenticator, Identity, Origins, Refusal, Token, first_protocol};
+use crate::auth::{Authenticator, Identity, Origins, Token, first_protocol};
 use crate::hub::{
-    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Entrance,
-    Frame, Gateway, Incoming, Joined, Left, Limits, Missed, NotRecovered, Publication, SessionKey,
-    TopicName, Wanted,
+    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Core, Entrance, Frame,
+    Gateway, Incoming, Joined, Left, Limits, Missed, Publication, SessionKey, TopicName, Wanted,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
@@ -49,14 +48,6 @@ pub struct TradesGatewaySettings {
     pub authenticator: Authenticator,
     /// `None`: there are no candles, and no requests for candles.
     pub candles: Option<CandleSettings>,
-}
-
-/// A `subscribe`, of trades or candles.
-#[derive(Debug, Default)]
-struct Asked {
-    symbols: Vec<String>,
-    since: Option<String>,
-    last: Option<usize>,
 }
 
 /// The client side of the trades contract.
@@ -87,7 +78,7 @@ impl TradesGateway {
             held: 0,
             candles,
             updates: Vec::new(),
-            statuses: Statuses::default(),
+            statuses: Statuses::new(answer::status),
         }
     }
 
@@ -101,18 +92,27 @@ impl TradesGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Held,
+        client: &mut Client,
         content: Content,
         asked: Asked,
     ) {
+        let since = asked.since.or(client.last_event_id.as_deref());
+        let client = &mut client.held;
         let all: Vec<TopicName> = asked.symbols.iter().cloned().map(TopicName::from).collect();
-        let new = client.new_ones(content, asked.symbols);
+        let new = client.sorted_out(content, asked.symbols, false);
         if let Err(message) = self.judge(core, client, content, &new) {
             let refusal = answer::error(core, &message);
             return core.send(key, &refusal);
         }
-        let missed = asked.since.map(|since| missed(core, key, &since, &all));
-        let newest = newest(core, key, &new, asked.last, missed.as_ref());
+        let missed = since.map(|since| missed(core, key, &since, &all));
+        let last = asked
+            .last
+            .filter(|_| gets_newest(missed.as_ref().map(Result::as_ref)));
+        let wanted: Vec<Wanted<'_>> = new.iter().map(Wanted::exact).collect();
+        let beside = (key, &Missed::default());
+        let newest = newest(core, beside, &wanted, last, &|frame, _, _| {
+            Arc::clone(frame)
+        });
         for symbol in &new {
             let joined = core.join(key, &content.topic(symbol));
             if let (Joined::First, Content::Candles(interval)) = (joined, content)
@@ -132,28 +132,18 @@ impl TradesGateway {
             (n, _) => format!("Successfully subscribed to candles of {n} symbol(s)"),
         };
         let mut data = answer::symbols(content, "subscribed", &new, client);
-        let why = newest
-            .as_ref()
-            .err()
-            .or_else(|| missed.as_ref().and_then(|m| m.as_ref().err()));
-        write_recovered(&mut data, missed.as_ref().map(Result::is_ok), why);
-        let has_recovered = matches!(missed, Some(Ok(_)));
-        let has_newest = newest.as_ref().is_ok_and(|newest| !newest.is_empty());
-        let follow = missed
-            .and_then(Result::ok)
-            .or_else(|| newest.ok())
-            .unwrap_or_default();
-        // Behind the answer nothing is missing, or the last message says where the client is.
+        let refused = missed.as_ref().and_then(|missed| missed.as_ref().err());
+        let why = newest.as_ref().err().or(refused);
+        let is_recovered = missed.as_ref().map(Result::is_ok);
+        write_recovered(&mut data, is_recovered, why);
+        let missed = missed.and_then(Result::ok).unwrap_or_default();
+        let has_recovered = is_recovered == Some(true);
+        let follow = Follow::new(missed, has_recovered, newest.unwrap_or_default());
         let holds_trades = !client.symbols(Content::Trades).is_empty();
-        let is_told = holds_trades && !has_recovered && follow.is_empty();
-        let position = core.position_for(key).filter(|_| is_told);
+        let position = follow.position(core, key, holds_trades);
         let success = answer::success_at(core, &message, data, position);
         core.send(key, &success);
-        core.send_missed(key, follow);
-        if has_newest {
-            let status = self.statuses.behind_newest(core, key);
-            send_status(core, key, status);
-        }
+        self.statuses.send_behind(core, key, follow);
         if let Content::Candles(interval) = content {
             self.send_running(core, key, interval, &new);
         }
@@ -195,7 +185,7 @@ impl TradesGateway {
         content: Content,
         asked: Vec<String>,
     ) {
-        let gone = client.held_ones(content, asked);
+        let gone = client.sorted_out(content, asked, true);
         for symbol in &gone {
             let topic = content.topic(symbol);
             if core.leave(key, &topic) == Left::Last {
@@ -243,31 +233,6 @@ impl TradesGateway {
         data.string("serverId", &self.settings.server_id);
         data.number("maxSymbolsPerConnection", symbols_max as u64);
         answer::success(core, "Connected to WebSocket Gateway", data)
-    }
-}
-
-/// The newest trades of each symbol, if the client asks for these and gets no missed trades.
-fn newest(
-    core: &mut Core,
-    key: SessionKey,
-    symbols: &[TopicName],
-    last: Option<usize>,
-    missed: Option<&Result<Missed, NotRecovered>>,
-) -> Result<Missed, NotRecovered> {
-    let Some(last) = last.filter(|_| gets_newest(missed.map(Result::as_ref))) else {
-        return Ok(Missed::default());
-    };
-    let wanted: Vec<Wanted<'_>> = symbols.iter().map(Wanted::exact).collect();
-    core.newest((key, &Missed::default()), &wanted, last, &|frame, _, _| {
-        Arc::clone(frame)
-    })
-}
-
-/// Sends a status of the bus, if there is one.
-fn send_status(core: &mut Core, key: SessionKey, status: Option<Status>) {
-    if let Some(status) = status {
-        let status = answer::status(core, status);
-        core.send(key, &status);
     }
 }
 
@@ -343,60 +308,39 @@ impl Gateway for TradesGateway {
             Incoming::Text(text) => text.into(),
             Incoming::Binary(bytes) => String::from_utf8_lossy(bytes),
         };
-        let held = &mut client.held;
         let accepts = Accepts {
             json_depth_max: self.settings.json_depth_max,
             candles: self.candles.is_some(),
             last: core.has_history(),
         };
-        let (content, symbols) = match Request::parse(&text, accepts) {
-            Ok(Request::Subscribe(symbols, resume)) => {
-                let since = resume.since.or(client.last_event_id.as_deref());
-                let asked = Asked {
-                    symbols,
-                    since,
-                    last: resume.last,
-                };
-                return self.subscribe(core, key, held, Content::Trades, asked);
+        match Request::parse(&text, accepts) {
+            Ok(Request::Subscribe(content, asked)) => {
+                self.subscribe(core, key, client, content, asked);
             }
-            Ok(Request::SubscribeCandles(interval, symbols)) => {
-                let asked = Asked {
-                    symbols,
-                    ..Asked::default()
-                };
-                return self.subscribe(core, key, held, Content::Candles(interval), asked);
-            }
-            Ok(Request::Unsubscribe(symbols)) => (Content::Trades, symbols),
-            Ok(Request::UnsubscribeCandles(interval, symbols)) => {
-                (Content::Candles(interval), symbols)
+            Ok(Request::Unsubscribe(content, symbols)) => {
+                self.unsubscribe(core, key, &mut client.held, content, symbols);
             }
             Ok(Request::Ping) => {
                 let pong = answer::pong(core);
-                return core.send(key, &pong);
+                core.send(key, &pong);
             }
             Err(bad) => {
                 let error = answer::error(core, &bad.to_string());
-                return core.send(key, &error);
+                core.send(key, &error);
             }
-        };
-        self.unsubscribe(core, key, held, content, symbols);
+        }
     }
 
     /// Handles the possible end of a token.
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        if client.token_end.has_come(core.now()) {
-            let reason = CloseReason::Policy;
-            core.set_refusal(key, Refusal::Expired.label());
-            core.close(key, AUTHENTICATION_FAILED, reason, Closing::Now);
-        } else {
+        if !client.token_end.close(core, key) {
             core.set_deadline(key, client.token_end.due_us(core.now()));
         }
     }
 
     /// Sends the last position, so that the client misses nothing on its way to another instance.
     fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        let status = self.statuses.last(core, key, client.holds_trades());
-        send_status(core, key, status);
+        self.statuses.send_last(core, key, client.holds_trades());
     }
 
     fn handle_closed(&mut self, _: &mut Core, _: SessionKey, client: Client, _: CloseReason) {
@@ -411,9 +355,7 @@ impl Gateway for TradesGateway {
     }
 
     fn tell_loss(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        let holds = |_: &Core, _, client: &Client| client.holds_trades();
-        self.statuses
-            .tell_loss(core, clients, holds, answer::status);
+        self.statuses.tell_loss(core, clients, holds_trades);
     }
 
     /// Relays the trade to the symbol's members, then publishes the resulting candles.
@@ -438,7 +380,7 @@ impl Gateway for TradesGateway {
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        self.send_statuses(core, clients);
+        self.statuses.handle_timeout(core, clients, holds_trades);
         if let Some(candles) = &mut self.candles {
             candles.handle_timeout(core.now(), &mut self.updates);
             self.publish_updates(core);

@@ -5,8 +5,8 @@ use std::str::FromStr;
 use rust_decimal::Decimal;
 use sonic_rs::LazyValue;
 
+use super::super::super::members::members;
 use super::Interval;
-use crate::wire::json::object_entries;
 use crate::wire::object_writer::ObjectWriter;
 
 /// The error for a trade of a closed candle.
@@ -163,24 +163,18 @@ impl Trade {
     /// Reads the message of a trade as sent to clients. A trade without a timestamp happened now. `None`
     /// without a price, or if the price or timestamp is not a number.
     pub(super) fn read(message: &[u8], depth_max: usize, now_ms: i64) -> Option<Self> {
-        let (mut at, mut price, mut volume) = (None, None, None);
-        for entry in object_entries(data_of(message)?, depth_max).ok()? {
-            let (key, value) = entry.ok()?;
-            match &*key {
-                "timestamp" => at = Some(value).filter(|value| value.as_raw_str() != "null"),
-                "price" => price = number(&value),
-                "volume" => volume = number(&value),
-                _ => {}
-            }
-        }
-        let at_ms = match at {
+        let names = ["timestamp", "price", "volume"];
+        let [at, price, volume] = members(data_of(message)?, depth_max, names).ok()?;
+        let at_ms = match at.filter(|at| at.as_raw_str() != "null") {
             Some(at) => i64::try_from(number(&at)?.floor()).ok()?,
             None => now_ms,
         };
         Some(Self {
             at_ms,
-            price: price?,
-            volume: volume.unwrap_or_default(),
+            price: number(&price?)?,
+            volume: volume
+                .and_then(|volume| number(&volume))
+                .unwrap_or_default(),
         })
     }
 }
