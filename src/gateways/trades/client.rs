@@ -22,11 +22,6 @@ pub struct Client {
 }
 
 impl Client {
-    /// Whether the client has subscribed to trades.
-    pub(super) fn holds_trades(&self) -> bool {
-        !self.held.symbols(Content::Trades).is_empty()
-    }
-
     /// Judges a message by the client's rate.
     pub(super) fn judge_rate(&mut self, now: Now, stats: &AccessStats) -> Rated {
         let requests = self.requests.as_mut();
@@ -36,7 +31,7 @@ impl Client {
 
 /// Whether a client has subscribed to trades.
 pub(super) fn holds_trades(_: &Core, _: SessionKey, client: &Client) -> bool {
-    client.holds_trades()
+    !client.held.symbols(Content::Trades).is_empty()
 }
 
 /// The user of a client for the log: the token's user, else `?userId=`.
@@ -128,7 +123,7 @@ impl Held {
     }
 
     /// The symbols of `asked` that are held, or that are not held yet, each once, in the order asked.
-    pub(super) fn sorted_out(
+    pub(super) fn select(
         &self,
         content: Content,
         asked: Vec<String>,
@@ -191,12 +186,12 @@ mod tests {
         let mut held = Held::new(None, 10);
         let asked = || vec!["A".to_owned(), "B".to_owned()];
         let minute = Content::Candles(Interval::Minute);
-        let both = held.sorted_out(Content::Trades, asked(), false);
+        let both = held.select(Content::Trades, asked(), false);
         held.add(Content::Trades, &both);
         held.add(minute, &both[..1]);
         assert_eq!((held.count(), Users::default().count(&held)), (3, 3));
-        assert_eq!(held.sorted_out(minute, asked(), false), both[1..]);
-        assert_eq!(held.sorted_out(minute, asked(), true), both[..1]);
+        assert_eq!(held.select(minute, asked(), false), both[1..]);
+        assert_eq!(held.select(minute, asked(), true), both[..1]);
         let second = Content::Candles(Interval::Second);
         assert_eq!(held.symbols(second), []);
         held.remove(minute, &both);

@@ -4,32 +4,33 @@
 //! Must not know a socket or Redis. Called by the hub, through [`crate::hub::Gateway`].
 
 mod answer;
-mod broadcasts;
 mod candles;
 mod client;
 mod request;
-mod stats;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use self::candles::{Candles, Update};
+use self::candles::{Candles, Interval, Update};
 use self::client::{Client, Content, Held, Users, holds_trades, user_for_log};
 use self::request::{Accepts, Asked, Request};
-use super::access::{RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid};
+use super::access::{
+    AccessStats, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
+};
+use super::count::Count;
 use super::history::{
     Follow, Statuses, gets_newest, last_event_id, missed, newest, write_recovered,
 };
 use crate::auth::{Authenticator, Identity, Origins, Token, first_protocol};
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Core, Entrance, Frame,
-    Gateway, Incoming, Joined, Left, Limits, Missed, Publication, SessionKey, TopicName, Wanted,
+    Gateway, Incoming, Joined, Left, Limits, Missed, Place, Publication, Retain, SessionKey,
+    TopicName, Wanted,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
 
 pub use self::candles::{CandleSettings, CandleStats};
-pub use self::stats::TradesStats;
 
 /// Settings of a [`TradesGateway`].
 #[derive(Clone, Debug)]
@@ -48,6 +49,17 @@ pub struct TradesGatewaySettings {
     pub authenticator: Authenticator,
     /// `None`: there are no candles, and no requests for candles.
     pub candles: Option<CandleSettings>,
+}
+
+/// Counters of the gateway, for metrics and pages.
+#[derive(Debug, Default)]
+pub struct TradesStats {
+    /// Clients times symbols; symbols with candles count once more for each interval.
+    pub subscriptions: Count,
+    /// Counters of tokens and rates.
+    pub access: Arc<AccessStats>,
+    /// Counters of candles; all 0 without candles.
+    pub candles: Arc<CandleStats>,
 }
 
 /// The client side of the trades contract.
@@ -99,7 +111,7 @@ impl TradesGateway {
         let since = asked.since.or(client.last_event_id.as_deref());
         let client = &mut client.held;
         let all: Vec<TopicName> = asked.symbols.iter().cloned().map(TopicName::from).collect();
-        let new = client.sorted_out(content, asked.symbols, false);
+        let new = client.select(content, asked.symbols, false);
         if let Err(message) = self.judge(core, client, content, &new) {
             let refusal = answer::error(core, &message);
             return core.send(key, &refusal);
@@ -185,7 +197,7 @@ impl TradesGateway {
         content: Content,
         asked: Vec<String>,
     ) {
-        let gone = client.sorted_out(content, asked, true);
+        let gone = client.select(content, asked, true);
         for symbol in &gone {
             let topic = content.topic(symbol);
             if core.leave(key, &topic) == Left::Last {
@@ -233,6 +245,45 @@ impl TradesGateway {
         data.string("serverId", &self.settings.server_id);
         data.number("maxSymbolsPerConnection", symbols_max as u64);
         answer::success(core, "Connected to WebSocket Gateway", data)
+    }
+
+    /// Handles the end of a topic's last member.
+    fn unwatch(&mut self, core: &Core, topic: &TopicName) {
+        if let Some(candles) = &mut self.candles
+            && let Some((interval, symbol)) = Interval::of_topic(topic)
+        {
+            candles.unwatch(core.now(), interval, symbol);
+        }
+    }
+
+    /// Publishes the new candles.
+    fn publish_updates(&mut self, core: &mut Core) {
+        for update in self.updates.drain(..) {
+            core.publish(&Publication {
+                frame: answer::candle(core, &update),
+                topic: update.topic,
+                deliver: true,
+                retain: Retain::Keep,
+                place: Place::Outside,
+            });
+        }
+    }
+
+    /// Sends the running candles to a client that has just subscribed.
+    fn send_running(
+        &self,
+        core: &mut Core,
+        key: SessionKey,
+        interval: Interval,
+        symbols: &[TopicName],
+    ) {
+        let Some(candles) = &self.candles else { return };
+        for symbol in symbols {
+            if let Some(update) = candles.running(interval, symbol.as_str()) {
+                let frame = answer::candle(core, &update);
+                core.send(key, &frame);
+            }
+        }
     }
 }
 
@@ -340,7 +391,8 @@ impl Gateway for TradesGateway {
 
     /// Sends the last position, so that the client misses nothing on its way to another instance.
     fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        self.statuses.send_last(core, key, client.holds_trades());
+        let holds = holds_trades(core, key, client);
+        self.statuses.send_last(core, key, holds);
     }
 
     fn handle_closed(&mut self, _: &mut Core, _: SessionKey, client: Client, _: CloseReason) {
