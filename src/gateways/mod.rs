@@ -7,7 +7,6 @@
 mod access;
 pub mod channels;
 mod count;
-mod demo;
 pub mod events;
 mod history;
 mod levels;
@@ -16,6 +15,5 @@ mod trades;
 
 pub use access::AccessStats;
 pub use count::Count;
-pub use demo::{DemoGateway, TabQuestion, tab_name};
-pub use levels::{LevelsGateway, LevelsPath};
+pub use levels::{DemoGateway, LevelsGateway, LevelsPath, TabQuestion, tab_name};
 pub use trades::{CandleSettings, CandleStats, TradesGateway, TradesGatewaySettings, TradesStats};

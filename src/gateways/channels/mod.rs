@@ -13,11 +13,9 @@ mod answer;
 mod authenticate;
 mod bus;
 mod client;
-mod held;
 mod judge;
 mod kept;
 mod names;
-mod renewals;
 mod request;
 mod resume;
 mod retained;
@@ -26,11 +24,11 @@ mod stats;
 use std::sync::Arc;
 
 use self::answer::{Answer, Answers, BUS_WAIT_US, Behind, Resumed};
+use self::authenticate::Renewals;
 use self::client::{Client, Patterns, Shares};
 use self::judge::Verdict;
 use self::kept::holds_kept;
 use self::names::Names;
-use self::renewals::Renewals;
 use self::request::{Action, Request, RequestLimits};
 use self::retained::Retained;
 use super::access::{

@@ -1,7 +1,6 @@
 //! `weirgate levels` and `weirgate demo`: the same feed and gateway, on NATS or on a simulated market.
 
 mod endpoint;
-mod market;
 mod nats;
 mod pages;
 mod relay;
@@ -64,6 +63,6 @@ fn unknown_keys(checked: &Checked) -> Vec<SettingsError> {
 
 /// The settings of `weirgate levels` that exclude each other.
 fn contradictions(checked: &Checked) -> Vec<SettingsError> {
-    let nothing = market::nothing_to_read(checked);
+    let nothing = rows::nothing_to_read(checked);
     nothing.into_iter().chain(unknown_keys(checked)).collect()
 }

@@ -5,8 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::LEVELS;
-use super::market::{self, Market};
 use super::relay::{self, RelaySettings};
+use super::rows::{self, Market};
 use super::start::LevelsPlan;
 use crate::base::{Clock, detached};
 use crate::gateways::LevelsGateway;
@@ -30,7 +30,7 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
     let access = NATS.nats(checked)?;
     let is_ephemeral = checked.switch("ephemeral");
     let look_back_messages_max = checked.number("look-back-messages-max");
-    let market = market::of(checked);
+    let market = rows::market(checked);
     let plan = LevelsPlan::new(
         LEVELS.name,
         checked,
