@@ -11,9 +11,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::auth::{Acl, AclChanges, ApiKey, Authenticator, KeySet, NameSyntax};
 use crate::base::{Clock, Finding, LateWake};
+use crate::feeds::BusEvent;
 use crate::files::{self, KeyFetchStats, KeyFetches, KeyFiles, KeyUrl, KeysChanged, KeysInForce};
 use crate::gateways::AccessStats;
-use crate::run::{Inputs, Question, Reload, Reloaded, RunError};
+use crate::hub::{Feed, Gateway};
+use crate::run::{Inputs, Parts, Question, Reload, Reloaded, RunError};
 use crate::settings::{AuthSettings, SecretText};
 use crate::telemetry::{GatewayMetric, names};
 
@@ -26,17 +28,17 @@ const ROLES_SHOWN: usize = 10;
 /// The updates of the keys of tokens.
 pub(super) struct KeyUpdates {
     /// The keys in files; `None` if no file and no URL can change the keys.
-    pub(super) reload: Option<Box<dyn Reload>>,
+    reload: Option<Box<dyn Reload>>,
     /// The check of the URL for `--check --connect`.
-    pub(super) question: Option<Question>,
+    question: Option<Question>,
     /// A flag that is true until a client can be admitted; `None` if keys are not fetched, or not needed.
-    pub(super) awaits: Option<Arc<AtomicBool>>,
+    awaits: Option<Arc<AtomicBool>>,
     fetches: Option<KeyFetches>,
 }
 
 impl KeyUpdates {
     /// The metrics of the fetches, if there is a URL.
-    pub(super) fn metrics(&self) -> Vec<GatewayMetric> {
+    fn metrics(&self) -> Vec<GatewayMetric> {
         let Some(stats) = self.fetches.as_ref().map(KeyFetches::stats) else {
             return Vec::new();
         };
@@ -46,10 +48,21 @@ impl KeyUpdates {
         ]
     }
 
-    /// Returns the function that starts the thread of the fetches.
-    pub(super) fn threads(&mut self) -> impl FnOnce() -> Result<(), RunError> + 'static {
-        let fetches = self.fetches.take();
-        move || fetches.map_or(Ok(()), |fetches| fetches.start().map_err(RunError::Thread))
+    /// Adds the updates to the parts of a gateway.
+    pub(super) fn add_to<G: Gateway, F: Feed<Event = BusEvent>>(
+        self,
+        parts: Parts<G, F>,
+    ) -> Parts<G, F> {
+        let metrics = self.metrics();
+        let fetches = self.fetches;
+        let start =
+            move || fetches.map_or(Ok(()), |fetches| fetches.start().map_err(RunError::Thread));
+        parts
+            .asks(self.question)
+            .awaits_keys(self.awaits)
+            .threads(start)
+            .metrics(metrics)
+            .reloads(self.reload)
     }
 }
 

@@ -163,7 +163,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let mut redis = REDIS.redis(checked)?;
     redis.payload_bytes_max = checked.number("bus-message-bytes-max");
     redis.needs_all_names = true;
-    let (authenticator, mut keys) = authenticator(&auth, clock)?;
+    let (authenticator, keys) = authenticator(&auth, clock)?;
     let gateway_settings = gateway_settings(checked, &common, authenticator);
     let environment = checked.text("node-env");
     warn_of(&auth, &gateway_settings.authenticator);
@@ -183,18 +183,14 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         bus_message_bytes_max: checked.number("bus-message-bytes-max"),
     };
     let feed = TradesFeed::new(feed_settings, frame_bytes.clone());
-    let mut metrics = metrics(&stats, gateway_settings.candles.as_ref());
-    metrics.extend(keys.metrics());
+    let metrics = metrics(&stats, gateway_settings.candles.as_ref());
     let gateway = TradesGateway::new(gateway_settings, Arc::clone(&stats));
     let line = checked.unless_0("stats-log-interval-ms");
     let (for_line, for_stats) = (numbers.clone(), numbers.clone());
-    Parts::new(TRADES.name, common, feed, gateway)
+    let parts = Parts::new(TRADES.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
         .boxed_source(source, status)
         .asks([question])
-        .asks(keys.question.take())
-        .awaits_keys(keys.awaits.take())
-        .threads(keys.threads())
         .routes(|telemetry| {
             let mut routes = client_routes(ClientModule::Trades);
             routes.push(health_route(telemetry));
@@ -217,25 +213,24 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         .stats_head(Box::new(move |telemetry, object| {
             for_stats.write(telemetry, object);
         }))
-        .metrics(metrics)
-        .reloads(keys.reload)
-        .prepare(clock, move |listening| {
-            let (websocket, server_id) = (listening.url("ws", ""), &numbers.server_id);
-            let pages = listening.page_lines(13);
-            let text = format!(
-                "weirgate trades\n  Redis:       {redis_shown}\n  WebSocket:   \
+        .metrics(metrics);
+    keys.add_to(parts).prepare(clock, move |listening| {
+        let (websocket, server_id) = (listening.url("ws", ""), &numbers.server_id);
+        let pages = listening.page_lines(13);
+        let text = format!(
+            "weirgate trades\n  Redis:       {redis_shown}\n  WebSocket:   \
                  {websocket}{pages}\n  Environment: {environment}\n  Server:      {server_id}"
+        );
+        say(&text, || {
+            tracing::info!(
+                redis = redis_shown,
+                websocket,
+                environment,
+                server_id,
+                "weirgate trades"
             );
-            say(&text, || {
-                tracing::info!(
-                    redis = redis_shown,
-                    websocket,
-                    environment,
-                    server_id,
-                    "weirgate trades"
-                );
-            });
-        })
+        });
+    })
 }
 
 /// The source, and the check for `--check --connect`.
@@ -267,16 +262,11 @@ fn bus(
     let (mut source, interest) = RedisSource::new(redis, status).map_err(wrong)?;
     interest.subscribe(Subscription::pattern(PATTERN));
     if has_history {
-        source = source.with_kept(kept_feed()?, &marks).map_err(wrong)?;
+        let feed = KeptFeed::new(NameSyntax::Redis, vec![Subscription::pattern(PATTERN)]);
+        let feed = feed.map_err(|(name, error)| RunError::Settings(format!("{name}: {error}")))?;
+        source = source.with_kept(feed, &marks).map_err(wrong)?;
     }
     Ok((Box::new(source), question))
-}
-
-/// The one pattern of the gateway.
-fn kept_feed() -> Result<KeptFeed, RunError> {
-    let pattern = vec![Subscription::pattern(PATTERN)];
-    KeptFeed::new(NameSyntax::Redis, pattern)
-        .map_err(|(name, error)| RunError::Settings(format!("{name}: {error}")))
 }
 
 fn gateway_settings(
@@ -306,31 +296,24 @@ fn server_id() -> String {
 }
 
 fn metrics(stats: &Arc<TradesStats>, candles: Option<&CandleSettings>) -> Vec<GatewayMetric> {
-    let subscriptions =
-        GatewayMetric::number(&names::SUBSCRIPTIONS, stats, |s| s.subscriptions.get());
-    let access = access_metrics(&stats.access);
-    let candles = candles.map(|candles| candle_metrics(stats, candles.pairs_max));
-    let candles = candles.into_iter().flatten();
-    [subscriptions]
-        .into_iter()
-        .chain(access)
-        .chain(candles)
-        .collect()
-}
-
-/// The metrics of candles, if there are candles.
-fn candle_metrics(stats: &TradesStats, pairs_max: usize) -> [GatewayMetric; 4] {
-    let candles = &stats.candles;
-    [
-        GatewayMetric::number(&names::CANDLE_PAIRS, candles, |s| s.pairs.get()),
-        GatewayMetric::fixed(&names::CANDLE_PAIRS_MAX, pairs_max),
-        GatewayMetric::by_label(&names::CANDLE_TRADES_DROPPED, candles, |s| {
-            s.dropped().collect()
-        }),
-        GatewayMetric::by_label(&names::SUBSCRIPTIONS_LIMITED, candles, |s| {
-            vec![("candle_pairs", s.limited.get())]
-        }),
-    ]
+    let mut metrics = vec![GatewayMetric::number(&names::SUBSCRIPTIONS, stats, |s| {
+        s.subscriptions.get()
+    })];
+    metrics.extend(access_metrics(&stats.access));
+    if let Some(CandleSettings { pairs_max, .. }) = candles {
+        let candles = &stats.candles;
+        metrics.extend([
+            GatewayMetric::number(&names::CANDLE_PAIRS, candles, |s| s.pairs.get()),
+            GatewayMetric::fixed(&names::CANDLE_PAIRS_MAX, *pairs_max),
+            GatewayMetric::by_label(&names::CANDLE_TRADES_DROPPED, candles, |s| {
+                s.dropped().collect()
+            }),
+            GatewayMetric::by_label(&names::SUBSCRIPTIONS_LIMITED, candles, |s| {
+                vec![("candle_pairs", s.limited.get())]
+            }),
+        ]);
+    }
+    metrics
 }
 
 /// The response to plain requests outside the pages (contract trades, row "listens").

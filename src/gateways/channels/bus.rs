@@ -55,7 +55,8 @@ impl ChannelsGateway {
         let kept = self.kept.as_mut().filter(|_| place != Place::Outside);
         // The members of a name that is also a pattern hold the pattern, which matches.
         let own = Some(topic).filter(|_| kept.is_none() || !is_pattern);
-        let patterns = kept.into_iter().flat_map(|kept| kept.matching(topic));
+        let patterns = kept.into_iter();
+        let patterns = patterns.flat_map(|kept| kept.held.matching(topic.as_str()));
         let members: Vec<SessionKey> = own
             .into_iter()
             .chain(patterns)

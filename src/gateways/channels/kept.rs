@@ -38,7 +38,7 @@ pub struct KeptNames {
     patterns: NamePatterns,
     /// Names outside of the feed can be asked of the bus.
     has_others: bool,
-    held: HeldPatterns,
+    pub(super) held: HeldPatterns,
 }
 
 impl KeptNames {
@@ -89,27 +89,17 @@ impl KeptNames {
         }
     }
 
-    /// Handles the end of a name's last member.
-    pub(super) fn left(&mut self, name: &TopicName) {
-        self.held.remove(name);
-    }
-
     /// The matcher of a name, if the name is a pattern.
     pub(super) fn patterns_of(&self, name: &TopicName) -> Option<NamePatterns> {
         let text = [name.as_str().to_owned()];
         let is_pattern = self.syntax.is_pattern(name.as_str());
         is_pattern.then(|| NamePatterns::new(self.syntax, &text).ok())?
     }
-
-    /// The matching patterns with members, in the order of the copies.
-    pub(super) fn matching(&mut self, name: &TopicName) -> impl Iterator<Item = &TopicName> {
-        self.held.matching(name.as_str())
-    }
 }
 
 /// The patterns, and the remembered answers.
 #[derive(Debug)]
-struct HeldPatterns {
+pub(super) struct HeldPatterns {
     /// By number, in the order of their first members.
     patterns: BTreeMap<u64, (TopicName, NamePatterns)>,
     numbers: HashMap<TopicName, u64, RandomState>,
@@ -149,7 +139,7 @@ impl HeldPatterns {
     }
 
     /// Removes a pattern.
-    fn remove(&mut self, name: &TopicName) {
+    pub(super) fn remove(&mut self, name: &TopicName) {
         if let Some(number) = self.numbers.remove(name) {
             self.patterns.remove(&number);
             self.next += 1;
@@ -157,7 +147,7 @@ impl HeldPatterns {
     }
 
     /// The patterns that match the name, in the order of the copies.
-    fn matching(&mut self, name: &str) -> impl Iterator<Item = &TopicName> {
+    pub(super) fn matching(&mut self, name: &str) -> impl Iterator<Item = &TopicName> {
         let has_patterns = !self.patterns.is_empty();
         if has_patterns && self.answers.get(name).is_none_or(|a| a.until < self.next) {
             self.compare(name);
@@ -198,7 +188,7 @@ impl ChannelsGateway {
         let has_position = publication.place.position().is_some();
         let is_pattern = self.syntax().is_pattern(name.as_str());
         let kept = self.kept.iter_mut();
-        let patterns = kept.flat_map(|kept| kept.matching(name));
+        let patterns = kept.flat_map(|kept| kept.held.matching(name.as_str()));
         let variants: Vec<_> = patterns
             .map(|pattern| (pattern, variant(frame, name, pattern, core.frame_bytes())))
             .collect();

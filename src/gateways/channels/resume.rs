@@ -120,7 +120,7 @@ impl ChannelsGateway {
     /// Handles a name without members.
     pub(super) fn release(&mut self, name: &TopicName) {
         if let Some(kept) = &mut self.kept {
-            kept.left(name);
+            kept.held.remove(name);
         }
         self.names.give_up(name);
     }

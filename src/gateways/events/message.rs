@@ -47,6 +47,11 @@ impl Message {
         })
     }
 
+    /// The event and the id, as the response repeats these.
+    pub(super) fn request(&self) -> (&str, &str) {
+        (&self.event, &self.request_id)
+    }
+
     /// Returns `data.device_id`, if valid.
     pub(super) fn device_id(&self) -> Option<String> {
         let id = self.member("device_id")?;

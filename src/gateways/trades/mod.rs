@@ -153,7 +153,7 @@ impl TradesGateway {
         let follow = Follow::new(missed, has_recovered, newest.unwrap_or_default());
         let holds_trades = !client.symbols(Content::Trades).is_empty();
         let position = follow.position(core, key, holds_trades);
-        let success = answer::success_at(core, &message, data, position);
+        let success = answer::success(core, &message, data, position);
         core.send(key, &success);
         self.statuses.send_behind(core, key, follow);
         if let Content::Candles(interval) = content {
@@ -215,7 +215,7 @@ impl TradesGateway {
             (n, _) => format!("Successfully unsubscribed from candles of {n} symbol(s)"),
         };
         let data = answer::symbols(content, "unsubscribed", &gone, client);
-        let success = answer::success(core, &message, data);
+        let success = answer::success(core, &message, data, None);
         core.send(key, &success);
     }
 
@@ -244,7 +244,7 @@ impl TradesGateway {
         data.string("connectionId", &uuid(core));
         data.string("serverId", &self.settings.server_id);
         data.number("maxSymbolsPerConnection", symbols_max as u64);
-        answer::success(core, "Connected to WebSocket Gateway", data)
+        answer::success(core, "Connected to WebSocket Gateway", data, None)
     }
 
     /// Handles the end of a topic's last member.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use self::bus::{ChannelsBus, OpenBus, wrong_history_name};
 use self::rows::{conflated, kept_names, syntax};
 use super::auth::{AclFile, access_metrics, acl, authenticator, check_default_role, warn_of};
-use crate::auth::{Acl, Authenticator, NamePatterns, NameSyntax};
+use crate::auth::{Authenticator, NamePatterns, NameSyntax};
 use crate::base::Clock;
 use crate::feeds::Subscription;
 use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
@@ -19,7 +19,7 @@ use crate::gateways::channels::{
 use crate::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
 use crate::hub::{FrameBytes, TopicName};
 use crate::run::{
-    CommonSettings, GatewayKind, Inputs, Parts, Prepared, Print, Reload, RunError, TokenUse, say,
+    CommonSettings, GatewayKind, Parts, Prepared, Print, Reload, RunError, TokenUse, say,
 };
 use crate::settings::{Checked, Part, Rows};
 use crate::sources::BusInterest;
@@ -70,22 +70,26 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let bus = ChannelsBus::of(checked)?;
     let retained = checked.switch("retained");
     let conflated = conflated_names(checked)?;
-    let (authenticator, mut keys) = authenticator(&auth, clock)?;
+    let (authenticator, keys) = authenticator(&auth, clock)?;
     let gateway_settings = gateway_settings(checked, &common, authenticator)?;
-    let (acl_file, tables) = acl_file(checked, &gateway_settings);
+    let acl_file = checked.path("acl").map(|path| {
+        let settings = &gateway_settings;
+        AclFile::new(&path, settings.acl.clone(), &settings.default_role)
+    });
+    let (acl_file, tables) = acl_file.unzip();
     warn_of(&auth, &gateway_settings.authenticator);
     let (acl, role) = (&gateway_settings.acl, &gateway_settings.default_role);
     check_default_role(acl, role, auth.required);
 
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
-    let bus_name = BusName(bus.name());
+    let bus_name = bus.name();
     let syntax = gateway_settings.acl.syntax();
     let OpenBus {
         source,
         interest,
-        shown,
         question,
-    } = bus.open(&status, &gateway_settings.acl)?;
+    } = bus.open(Arc::clone(&status), &gateway_settings.acl)?;
+    let shown = bus.shown();
     let stats = Arc::new(ChannelsStats::default());
     let frame_bytes = FrameBytes::default();
     let feed_settings = ChannelsFeedSettings {
@@ -101,14 +105,12 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         true => feed.with_retained(),
         false => feed,
     };
-    let mut metrics = metrics(&stats, gateway_settings.all_clients, interest.as_ref());
-    metrics.extend(keys.metrics());
     let retained_bytes_max = checked.number("retained-bytes-max");
-    metrics.extend(retained_metrics(
+    let metrics = metrics(
         &stats,
+        (gateway_settings.all_clients, retained_bytes_max),
         interest.as_ref(),
-        retained_bytes_max,
-    ));
+    );
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
     let gateway = gateway.with_slow_bus(bus.settle().as_micros() as u64);
     let gateway = match retained {
@@ -124,9 +126,6 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         .frame_bytes(frame_bytes)
         .boxed_source(source, status)
         .asks([question])
-        .asks(keys.question.take())
-        .awaits_keys(keys.awaits.take())
-        .threads(keys.threads())
         .routes(move |telemetry| {
             let mut routes = client_routes(ClientModule::Channels);
             routes.push(health_route(telemetry, clock, bus_name));
@@ -149,9 +148,9 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
             stats_head(object, telemetry, &for_stats, clock, bus_name);
         }))
         .metrics(metrics)
-        .reloads(keys.reload)
-        .reloads(acl_file)
+        .reloads(acl_file.map(|file| Box::new(file) as Box<dyn Reload>))
         .output(move |output| carry_out(interest.as_ref(), syntax, output));
+    let parts = keys.add_to(parts);
     let parts = match tables {
         Some(tables) => parts.inputs(tables),
         None => parts,
@@ -197,19 +196,6 @@ fn marks_channel(checked: &Checked) -> Option<String> {
     let keeps = checked.number::<u64>("history-ms") > 0 && checked.stream().is_none();
     let has_marks = keeps && syntax(checked) == NameSyntax::Redis;
     has_marks.then(|| checked.text("history-channel"))
-}
-
-/// The file with the table of roles, to read again, and the input of the gateway for new tables; `None` for
-/// the built-in table.
-fn acl_file(
-    checked: &Checked,
-    settings: &ChannelsGatewaySettings,
-) -> (Option<Box<dyn Reload>>, Option<Inputs<Acl>>) {
-    let Some(path) = checked.path("acl") else {
-        return (None, None);
-    };
-    let (file, tables) = AclFile::new(&path, settings.acl.clone(), &settings.default_role);
-    (Some(Box::new(file)), Some(tables))
 }
 
 fn gateway_settings(
@@ -271,12 +257,12 @@ fn subscription(syntax: NameSyntax, name: &TopicName) -> Subscription {
 
 fn metrics(
     stats: &Arc<ChannelsStats>,
-    max: AllClientsLimits,
+    (max, retained_bytes_max): (AllClientsLimits, usize),
     interest: Option<&BusInterest>,
 ) -> Vec<GatewayMetric> {
     let number = |name, read| GatewayMetric::number(name, stats, read);
     let by_label = |name, read| GatewayMetric::by_label(name, stats, read);
-    let interest = interest.cloned();
+    let (changes, questions) = (interest.cloned(), interest.cloned());
     let own = [
         number(&names::SUBSCRIPTIONS, |s| s.subscriptions.get()),
         by_label(&names::SUBSCRIBED_NAMES, |s| {
@@ -293,7 +279,7 @@ fn metrics(
         GatewayMetric::ByLabel(
             &names::SUBSCRIPTION_CHANGES,
             Box::new(move || {
-                let changes = interest.as_ref().map(BusInterest::unanswered);
+                let changes = changes.as_ref().map(BusInterest::unanswered);
                 let changes = changes.unwrap_or_default();
                 vec![
                     ("waiting", changes.waiting),
@@ -303,65 +289,42 @@ fn metrics(
                 ]
             }),
         ),
+        number(&names::RETAINED_WAITING, |s| s.retained_waiting.get()),
+        GatewayMetric::ByLabel(
+            &names::RETAINED_QUESTIONS,
+            Box::new(move || {
+                let questions = questions.as_ref().map(BusInterest::unanswered_questions);
+                let questions = questions.unwrap_or_default();
+                vec![("waiting", questions.waiting), ("asked", questions.asked)]
+            }),
+        ),
+        number(&names::RETAINED_BYTES, |s| s.retained_bytes.get()),
+        GatewayMetric::fixed(&names::RETAINED_BYTES_MAX, retained_bytes_max),
+        number(&names::RETAINED_GIVEN_UP, |s| s.retained_given_up.get()),
     ];
     own.into_iter()
         .chain(access_metrics(&stats.access))
         .collect()
 }
 
-/// The metrics of last values.
-fn retained_metrics(
-    stats: &Arc<ChannelsStats>,
-    interest: Option<&BusInterest>,
-    bytes_max: usize,
-) -> [GatewayMetric; 5] {
-    let number = |name, read| GatewayMetric::number(name, stats, read);
-    let interest = interest.cloned();
-    [
-        number(&names::RETAINED_WAITING, |s| s.retained_waiting.get()),
-        GatewayMetric::ByLabel(
-            &names::RETAINED_QUESTIONS,
-            Box::new(move || {
-                let questions = interest.as_ref().map(BusInterest::unanswered_questions);
-                let questions = questions.unwrap_or_default();
-                vec![("waiting", questions.waiting), ("asked", questions.asked)]
-            }),
-        ),
-        number(&names::RETAINED_BYTES, |s| s.retained_bytes.get()),
-        GatewayMetric::fixed(&names::RETAINED_BYTES_MAX, bytes_max),
-        number(&names::RETAINED_GIVEN_UP, |s| s.retained_given_up.get()),
-    ]
-}
-
-/// `redis` or `nats`. With Redis the pages follow the contract.
-#[derive(Clone, Copy)]
-struct BusName(&'static str);
-
-impl BusName {
-    fn service(self) -> &'static str {
-        match self.0 {
-            "redis" => "redis-ws-gateway",
-            _ => "weirgate-channels",
-        }
-    }
-
-    fn write_connected(self, object: &mut ObjectWriter, telemetry: &Telemetry) {
-        let is_connected = telemetry.bus().is_some_and(BusStatus::connected);
-        match self.0 {
-            "redis" => object.boolean("redis_connected", is_connected),
-            _ => object.boolean("nats_connected", is_connected),
-        }
-    }
+/// Writes whether the bus is there. `bus` is `redis` or `nats`; with Redis the pages follow the contract.
+fn write_connected(object: &mut ObjectWriter, telemetry: &Telemetry, bus: &str) {
+    let is_connected = telemetry.bus().is_some_and(BusStatus::connected);
+    object.boolean(&format!("{bus}_connected"), is_connected);
 }
 
 /// `/health` (contract channels, row HTTP).
-fn health_route(telemetry: &Arc<Telemetry>, clock: Clock, bus: BusName) -> Route {
+fn health_route(telemetry: &Arc<Telemetry>, clock: Clock, bus: &'static str) -> Route {
     let telemetry = Arc::clone(telemetry);
     Route::get("/health", move |_| {
         let mut object = ObjectWriter::new();
         object.string("status", "healthy");
-        object.string("service", bus.service());
-        bus.write_connected(&mut object, &telemetry);
+        let service = match bus {
+            "redis" => "redis-ws-gateway",
+            _ => "weirgate-channels",
+        };
+        object.string("service", service);
+        write_connected(&mut object, &telemetry, bus);
         object.number("clients_connected", telemetry.event_loop.clients());
         object.string("timestamp", &iso_utc(clock.now().unix_ms));
         Answer::json(StatusCode::OK, object.finish()).no_store()
@@ -374,12 +337,12 @@ fn stats_head(
     telemetry: &Telemetry,
     stats: &ChannelsStats,
     clock: Clock,
-    bus: BusName,
+    bus: &str,
 ) {
     object.number("clients_connected", telemetry.event_loop.clients());
     object.number("total_subscriptions", stats.subscriptions.get());
     object.number("channels_subscribed", stats.channels.get());
     object.number("patterns_subscribed", stats.patterns.get());
-    bus.write_connected(object, telemetry);
+    write_connected(object, telemetry, bus);
     object.string("timestamp", &iso_utc(clock.now().unix_ms));
 }

@@ -57,12 +57,15 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let mut common = CommonSettings::new(checked);
     common.limits.message_bytes_max = CLOSE_BYTES_MIN.max(4 * gateway_settings.message_bytes_max);
     common.service_connections_max = service_connections_max(checked);
-    let access = internal_access(checked);
-    if access.token.is_none() {
+    let token = checked.secret("internal-auth-token");
+    if token.is_none() {
         tracing::warn!("INTERNAL_AUTH_TOKEN is not set: nobody can push events");
     }
-    let token = checked.secret("internal-auth-token");
     warn_of_short("INTERNAL_AUTH_TOKEN", token.as_ref());
+    let access = InternalAccess {
+        token: token.map(|token| token.expose().to_owned()),
+        body_bytes_max: checked.number("broadcast-bytes-max"),
+    };
     let stats = Arc::new(EventsStats::default());
     let services = services(checked)?;
     let away = ServicesAway::of(&services);
@@ -188,14 +191,6 @@ fn service_connections_max(checked: &Checked) -> usize {
     let to_one: usize = checked.number("proxy-connections-max");
     let calls: usize = checked.number("calls-max");
     calls + proxied.count() * to_one
-}
-
-fn internal_access(checked: &Checked) -> InternalAccess {
-    let token = checked.secret("internal-auth-token");
-    InternalAccess {
-        token: token.map(|token| token.expose().to_owned()),
-        body_bytes_max: checked.number("broadcast-bytes-max"),
-    }
 }
 
 /// The services, ordered by number.

@@ -1,15 +1,13 @@
 //! `weirgate levels` and `weirgate demo`: the same feed and gateway, on NATS or on a simulated market.
 
 mod endpoint;
-mod nats;
 mod pages;
 mod relay;
 mod rows;
 mod slow;
 mod start;
 
-use self::nats::start;
-use self::start::demo;
+use self::start::{demo, start};
 use crate::feeds::levels::KEYS;
 use crate::run::GatewayKind;
 use crate::settings::{Checked, Part, Rows, SettingsError};
