@@ -225,7 +225,11 @@ impl Bench {
     /// Clients times names, exact names, patterns.
     fn counts(&self) -> (u64, u64, u64) {
         let stats = &self.stats;
-        (stats.subscriptions(), stats.channels(), stats.patterns())
+        (
+            stats.subscriptions.get(),
+            stats.channels.get(),
+            stats.patterns.get(),
+        )
     }
 }
 

@@ -276,12 +276,12 @@ fn refusals_and_subscriptions_are_counted() {
     let (b, _) = connect(&mut world, &good);
     subscribe(&mut world, a, r#"["A","B","C"]"#);
     subscribe(&mut world, b, r#"["A"]"#);
-    assert_eq!(stats.subscriptions(), 4);
+    assert_eq!(stats.subscriptions.get(), 4);
     world.text(a, r#"{"action":"unsubscribe","symbols":["A","Z"]}"#);
-    assert_eq!(stats.subscriptions(), 3);
+    assert_eq!(stats.subscriptions.get(), 3);
     world.end(a, true);
     world.end(b, false);
-    assert_eq!(stats.subscriptions(), 0);
+    assert_eq!(stats.subscriptions.get(), 0);
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn who_sends_too_much_is_told_once_a_second() {
     let answers = world.texts(key);
     assert_eq!(answers.len(), 4, "{answers:?}");
     assert!(answers[3].contains(r#""message":"Rate limit exceeded""#));
-    assert_eq!(stats.access.requests_limited(), 7);
+    assert_eq!(stats.access.requests_limited.get(), 7);
     world.advance(1_000_000);
     world.text(key, r#"{"action":"ping"}"#);
     assert!(world.texts(key)[0].contains("pong"));

@@ -1,14 +1,13 @@
 //! Shared by the gateways with tokens and rates: the close for a refused token, the end of a token, the rate
 //! of requests, the counters of both; and the identifiers of connections.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
+use super::count::{Count, labelled};
 use crate::admission::TokenBucket;
 use crate::auth::{Identity, Refusal};
-use crate::hub::{CloseCode, Core, Now};
+use crate::hub::{CloseCode, CloseReason, Closing, Core, Now, SessionKey};
 
 /// The close for a refused token and for an expired token.
-pub(super) const AUTHENTICATION_FAILED: CloseCode =
+const AUTHENTICATION_FAILED: CloseCode =
     CloseCode::new(Refusal::CLOSE_CODE, "Authentication failed");
 
 /// The close for a token that newer keys may fit: clients try again by themselves.
@@ -60,8 +59,23 @@ impl TokenEnd {
     }
 
     /// Returns true if the token has ended at `now`; false for a token without an end.
-    pub(super) fn has_come(self, now: Now) -> bool {
+    fn has_come(self, now: Now) -> bool {
         self.0.is_some_and(|at| at <= now.unix_ms)
+    }
+
+    /// Closes the client if the token has ended. Returns true for an ended token.
+    pub(super) fn close(self, core: &mut Core, key: SessionKey) -> bool {
+        let has_come = self.has_come(core.now());
+        if has_come {
+            core.set_refusal(key, Refusal::Expired.label());
+            core.close(
+                key,
+                AUTHENTICATION_FAILED,
+                CloseReason::Policy,
+                Closing::Now,
+            );
+        }
+        has_come
     }
 }
 
@@ -97,7 +111,7 @@ impl RequestRate {
         if self.bucket.take(now.mono_us) {
             return Rated::Taken;
         }
-        stats.count_limited();
+        stats.requests_limited.add(1);
         let told_lately = |at| now.mono_us - at < TELL_LIMITED_EVERY_US;
         if self.told_us.is_some_and(told_lately) {
             return Rated::Dropped;
@@ -107,34 +121,27 @@ impl RequestRate {
     }
 }
 
-/// Counters that any thread may read. The gateway is the only writer.
+/// Counters of tokens and rates.
 #[derive(Debug, Default)]
 pub struct AccessStats {
-    requests_limited: AtomicU64,
-    refusals: [AtomicU64; Refusal::ALL.len()],
-    without_role: AtomicU64,
+    /// Messages of clients, dropped for their rate.
+    pub requests_limited: Count,
+    /// Clients admitted with the default role, because their token lacks the claim that the settings name.
+    pub without_role: Count,
+    refusals: [Count; Refusal::ALL.len()],
 }
 
 impl AccessStats {
-    /// Messages of clients, dropped for their rate.
-    pub fn requests_limited(&self) -> u64 {
-        self.requests_limited.load(Relaxed)
-    }
-
     /// Clients refused for their token, by reason.
     pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = self.refusals.iter().map(|count| count.load(Relaxed));
-        Refusal::ALL.into_iter().map(Refusal::label).zip(counts)
-    }
-
-    /// Clients admitted with the default role, because their token lacks the claim that the settings name.
-    pub fn without_role(&self) -> u64 {
-        self.without_role.load(Relaxed)
+        labelled(Refusal::ALL.map(Refusal::label), &self.refusals)
     }
 
     /// Counts a client whose token lacks the claim with the role. The first one is logged.
     pub(super) fn count_without_role(&self) {
-        if self.without_role.fetch_add(1, Relaxed) == 0 {
+        let is_first = self.without_role.get() == 0;
+        self.without_role.add(1);
+        if is_first {
             tracing::warn!(
                 "a token has no claim named by --jwt-role-claim: its client gets the default role \
                  (weirgate token inspect shows a token's role; weirgate_tokens_without_role_total \
@@ -143,14 +150,8 @@ impl AccessStats {
         }
     }
 
-    fn count_limited(&self) {
-        self.requests_limited.fetch_add(1, Relaxed);
-    }
-
     pub(super) fn count_refusal(&self, refusal: Refusal) {
-        if let Some(count) = self.refusals.get(refusal as usize) {
-            count.fetch_add(1, Relaxed);
-        }
+        self.refusals[refusal as usize].add(1);
     }
 }
 
@@ -188,7 +189,7 @@ mod tests {
         assert_eq!(rate.judge(at(999_999), &stats), Rated::Dropped);
         assert_eq!(rate.judge(at(1_000_000), &stats), Rated::Taken);
         assert_eq!(rate.judge(at(1_000_001), &stats), Rated::DroppedAndTold);
-        assert_eq!(stats.requests_limited(), 3);
+        assert_eq!(stats.requests_limited.get(), 3);
     }
 
     #[test]

@@ -6,9 +6,11 @@
 
 use std::sync::Arc;
 
+use sonic_rs::LazyValue;
+
 use crate::hub::{
     BusNotice, ByClient, Core, Frame, Missed, NotRecovered, POSITION_BYTES_MAX, Place, Position,
-    SessionKey, TopicName, Wanted,
+    SessionKey, TopicName, Variant, Wanted,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
@@ -18,10 +20,13 @@ const INTERVAL_US: u64 = 10_000_000;
 /// Clients in one call.
 const SLICE: usize = 2_048;
 
-/// Reads the JSON of a `since`. Anything but a position becomes an empty text: a client with a
-/// broken position gets an answer, and is live from then on.
-pub(super) fn read_since(json: &str) -> Since {
-    let text: Option<Option<String>> = sonic_rs::from_str(json).ok();
+/// Reads a `since`. Anything but a position becomes an empty text: a client with a broken position gets an
+/// answer, and is live from then on.
+pub(super) fn read_since(since: Option<&LazyValue<'_>>) -> Since {
+    let Some(since) = since else {
+        return Since::Absent;
+    };
+    let text: Option<Option<String>> = sonic_rs::from_str(since.as_raw_str()).ok();
     match text {
         Some(None) => Since::Null,
         Some(Some(text)) => Since::At(short(&text).to_owned()),
@@ -73,6 +78,51 @@ pub(super) fn missed(
     Ok(missed)
 }
 
+/// The newest messages of each name, if the client asks for any.
+pub(super) fn newest(
+    core: &mut Core,
+    client: (SessionKey, &Missed),
+    names: &[Wanted<'_>],
+    last: Option<usize>,
+    variant: Variant<'_>,
+) -> Result<Missed, NotRecovered> {
+    match last {
+        Some(last) if !names.is_empty() => core.newest(client, names, last, variant),
+        _ => Ok(Missed::default()),
+    }
+}
+
+/// The messages behind the answer to a subscription.
+#[derive(Default)]
+pub(super) struct Follow {
+    messages: Missed,
+    /// The messages since a position are among the messages: the last of these says where the client is.
+    has_recovered: bool,
+    /// The newest messages of names are among the messages.
+    has_newest: bool,
+}
+
+impl Follow {
+    /// The messages since a position, if `has_recovered`, and the newest messages of names.
+    pub(super) fn new(missed: Missed, has_recovered: bool, newest: Missed) -> Self {
+        let has_newest = !newest.is_empty();
+        let mut messages = missed;
+        messages.merge(newest);
+        Self {
+            messages,
+            has_recovered,
+            has_newest,
+        }
+    }
+
+    /// The position in the answer to a client that `holds` a name of the feed. Behind the answer nothing is
+    /// missing, or messages follow and say where the client is.
+    pub(super) fn position(&self, core: &Core, key: SessionKey, holds: bool) -> Option<Position> {
+        let is_told = holds && !self.has_recovered && self.messages.is_empty();
+        core.position_for(key).filter(|_| is_told)
+    }
+}
+
 /// Adds to `data` of an answer to a `since` whether the missed messages follow; `why` is the reason if not.
 pub(super) fn write_recovered(
     data: &mut ObjectWriter,
@@ -93,12 +143,15 @@ const LAST_MAX: usize = 100;
 /// The error of a `last` out of range.
 pub(super) const WRONG_LAST: &str = "last must be a whole number from 1 to 100";
 
-/// Reads the JSON of a `last`; `None` for `null`.
+/// Reads a `last`; `None` for `null`.
 ///
 /// # Errors
 /// The value is no whole number in range.
-pub(super) fn read_last(json: &str) -> Result<Option<usize>, &'static str> {
-    let last: Option<usize> = sonic_rs::from_str(json).map_err(|_| WRONG_LAST)?;
+pub(super) fn read_last(last: Option<&LazyValue<'_>>) -> Result<Option<usize>, &'static str> {
+    let Some(last) = last else {
+        return Ok(None);
+    };
+    let last: Option<usize> = sonic_rs::from_str(last.as_raw_str()).map_err(|_| WRONG_LAST)?;
     match last {
         Some(last) if !(1..=LAST_MAX).contains(&last) => Err(WRONG_LAST),
         last => Ok(last),
@@ -145,8 +198,10 @@ impl Status {
 }
 
 /// The statuses of a gateway.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Statuses {
+    /// Makes the frame of a status.
+    make: fn(&Core, Status) -> Arc<Frame>,
     is_up: bool,
     has_lost: bool,
     /// The next slot of a round; 0 for the next round.
@@ -156,6 +211,22 @@ pub(super) struct Statuses {
 }
 
 impl Statuses {
+    /// `make` makes the frame of a status.
+    pub(super) fn new(make: fn(&Core, Status) -> Arc<Frame>) -> Self {
+        Self {
+            make,
+            is_up: false,
+            has_lost: false,
+            next_slot: 0,
+            due_us: None,
+        }
+    }
+
+    /// Whether the bus is there.
+    pub(super) fn is_up(&self) -> bool {
+        self.is_up
+    }
+
     /// Handles a notice of the bus. A change begins a round at once.
     pub(super) fn note(&mut self, core: &Core, notice: &BusNotice) {
         match notice {
@@ -185,14 +256,12 @@ impl Statuses {
         self.due_us
     }
 
-    /// Sends the status to the next slice of clients. `holds` tells the clients with a name of the
-    /// feed, and `make` makes the frame of a status.
+    /// Sends the status to the next slice of clients. `holds` tells the clients with a name of the feed.
     pub(super) fn handle_timeout<C>(
         &mut self,
         core: &mut Core,
         clients: &mut ByClient<C>,
         holds: impl Fn(&Core, SessionKey, &C) -> bool,
-        make: impl Fn(&Core, Status) -> Arc<Frame>,
     ) {
         let now_us = core.now().mono_us;
         if self.due_us.is_none_or(|due| due > now_us) {
@@ -200,8 +269,8 @@ impl Statuses {
         }
         let status = self.now(core);
         // Without a position for clients without a name: their first request could have a `since`.
-        let [with, without] =
-            [status.position, None].map(|position| make(core, Status { position, ..status }));
+        let [with, without] = [status.position, None]
+            .map(|position| (self.make)(core, Status { position, ..status }));
         for (key, client) in clients.slots_mut(self.next_slot, SLICE) {
             match holds(core, key, client) && core.position_for(key).is_some() {
                 true => core.send(key, &with),
@@ -224,7 +293,6 @@ impl Statuses {
         core: &mut Core,
         clients: &mut ByClient<C>,
         holds: impl Fn(&Core, SessionKey, &C) -> bool,
-        make: impl Fn(&Core, Status) -> Arc<Frame>,
     ) {
         if !self.has_lost || !core.has_history() {
             return;
@@ -232,22 +300,28 @@ impl Statuses {
         self.next_slot = 0;
         while self.has_lost {
             self.due_us = Some(core.now().mono_us);
-            self.handle_timeout(core, clients, &holds, &make);
+            self.handle_timeout(core, clients, &holds);
         }
     }
 
-    /// The status behind the newest messages, which may be older than messages of other names that the client
-    /// has; `None` while there is no position.
-    pub(super) fn behind_newest(&self, core: &Core, key: SessionKey) -> Option<Status> {
-        let status = self.last(core, key, true);
-        status.filter(|status| status.position.is_some())
+    /// Sends the messages behind an answer. Newest messages may be older than messages of other names that the
+    /// client has: then the status follows, if there is a position.
+    pub(super) fn send_behind(&self, core: &mut Core, key: SessionKey, follow: Follow) {
+        core.send_missed(key, follow.messages);
+        if follow.has_newest && core.position_for(key).is_some() {
+            self.send_last(core, key, true);
+        }
     }
 
-    /// The status for a client about to be closed; `None` without a history.
-    pub(super) fn last(&self, core: &Core, key: SessionKey, holds: bool) -> Option<Status> {
-        let position = core.position_for(key).filter(|_| holds);
-        let status = self.now(core);
-        core.has_history().then_some(Status { position, ..status })
+    /// Sends the status to a client that `holds` a name of the feed or not; nothing without a history. Before a
+    /// close the client misses nothing on its way to another instance.
+    pub(super) fn send_last(&self, core: &mut Core, key: SessionKey, holds: bool) {
+        if core.has_history() {
+            let position = core.position_for(key).filter(|_| holds);
+            let status = self.now(core);
+            let frame = (self.make)(core, Status { position, ..status });
+            core.send(key, &frame);
+        }
     }
 
     fn now(&self, core: &Core) -> Status {

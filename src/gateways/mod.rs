@@ -6,13 +6,14 @@
 
 mod access;
 pub mod channels;
-mod demo;
+mod count;
 pub mod events;
 mod history;
 mod levels;
+mod members;
 mod trades;
 
 pub use access::AccessStats;
-pub use demo::{DemoGateway, TabQuestion, tab_name};
-pub use levels::{LevelsGateway, LevelsPath};
+pub use count::Count;
+pub use levels::{DemoGateway, LevelsGateway, LevelsPath, TabQuestion, tab_name};
 pub use trades::{CandleSettings, CandleStats, TradesGateway, TradesGatewaySettings, TradesStats};

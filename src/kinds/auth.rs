@@ -1,38 +1,44 @@
-//! Authentication of clients: keys from files and from a URL, and the table of roles.
+//! Authentication of clients: keys from files and from a URL, the table of roles, and the files that are read again at
+//! SIGHUP.
 
 use std::fmt::Display;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::reload::Keys;
-use crate::auth::{Acl, ApiKey, Authenticator, KeySet, NameSyntax};
-use crate::base::{Clock, Finding};
-use crate::files;
-use crate::files::{KeyFetchStats, KeyFetches, KeyFiles, KeyUrl};
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::auth::{Acl, AclChanges, ApiKey, Authenticator, KeySet, NameSyntax};
+use crate::base::{Clock, Finding, LateWake};
+use crate::feeds::BusEvent;
+use crate::files::{self, KeyFetchStats, KeyFetches, KeyFiles, KeyUrl, KeysChanged, KeysInForce};
 use crate::gateways::AccessStats;
-use crate::run::{Question, Reload, RunError};
+use crate::hub::{Feed, Gateway};
+use crate::run::{Inputs, Parts, Question, Reload, Reloaded, RunError};
 use crate::settings::{AuthSettings, SecretText};
 use crate::telemetry::{GatewayMetric, names};
 
 /// A shorter secret can be guessed faster than a signature (RFC 7518 §3.2).
 const SECRET_BYTES_MIN: usize = 32;
 
+/// Roles named in a log line; of further roles the line has only the number.
+const ROLES_SHOWN: usize = 10;
+
 /// The updates of the keys of tokens.
 pub(super) struct KeyUpdates {
     /// The keys in files; `None` if no file and no URL can change the keys.
-    pub(super) reload: Option<Box<dyn Reload>>,
+    reload: Option<Box<dyn Reload>>,
     /// The check of the URL for `--check --connect`.
-    pub(super) question: Option<Question>,
+    question: Option<Question>,
     /// A flag that is true until a client can be admitted; `None` if keys are not fetched, or not needed.
-    pub(super) awaits: Option<Arc<AtomicBool>>,
+    awaits: Option<Arc<AtomicBool>>,
     fetches: Option<KeyFetches>,
 }
 
 impl KeyUpdates {
     /// The metrics of the fetches, if there is a URL.
-    pub(super) fn metrics(&self) -> Vec<GatewayMetric> {
+    fn metrics(&self) -> Vec<GatewayMetric> {
         let Some(stats) = self.fetches.as_ref().map(KeyFetches::stats) else {
             return Vec::new();
         };
@@ -42,10 +48,21 @@ impl KeyUpdates {
         ]
     }
 
-    /// Returns the function that starts the thread of the fetches.
-    pub(super) fn threads(&mut self) -> impl FnOnce() -> Result<(), RunError> + 'static {
-        let fetches = self.fetches.take();
-        move || fetches.map_or(Ok(()), |fetches| fetches.start().map_err(RunError::Thread))
+    /// Adds the updates to the parts of a gateway.
+    pub(super) fn add_to<G: Gateway, F: Feed<Event = BusEvent>>(
+        self,
+        parts: Parts<G, F>,
+    ) -> Parts<G, F> {
+        let metrics = self.metrics();
+        let fetches = self.fetches;
+        let start =
+            move || fetches.map_or(Ok(()), |fetches| fetches.start().map_err(RunError::Thread));
+        parts
+            .asks(self.question)
+            .awaits_keys(self.awaits)
+            .threads(start)
+            .metrics(metrics)
+            .reloads(self.reload)
     }
 }
 
@@ -115,11 +132,9 @@ fn is_short(secret: Option<&SecretText>) -> bool {
 pub(super) fn access_metrics(stats: &Arc<AccessStats>) -> [GatewayMetric; 2] {
     [
         GatewayMetric::by_label(&names::AUTH_REFUSALS, stats, |s| s.refusals().collect()),
-        GatewayMetric::number(
-            &names::REQUESTS_LIMITED,
-            stats,
-            AccessStats::requests_limited,
-        ),
+        GatewayMetric::number(&names::REQUESTS_LIMITED, stats, |s| {
+            s.requests_limited.get()
+        }),
     ]
 }
 
@@ -132,18 +147,139 @@ pub(super) fn acl(file: Option<&Path>, syntax: NameSyntax) -> Result<Acl, RunErr
 }
 
 /// Reads the table of roles from the text of the file at `path`.
-pub(super) fn acl_of(
-    path: &Path,
-    text: io::Result<Vec<u8>>,
-    syntax: NameSyntax,
-) -> Result<Acl, String> {
+fn acl_of(path: &Path, text: io::Result<Vec<u8>>, syntax: NameSyntax) -> Result<Acl, String> {
     let wrong = |error: &dyn Display| format!("--acl {}: {error}", path.display());
     let text = text.map_err(|error| wrong(&error))?;
     Acl::read(syntax, &text).map_err(|error| wrong(&error))
 }
 
+/// The keys of tokens, shared with the fetches from a URL.
+struct Keys(Arc<Mutex<KeysInForce>>);
+
+impl Keys {
+    fn in_force(&self) -> MutexGuard<'_, KeysInForce> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reload for Keys {
+    fn what(&self) -> &'static str {
+        "keys"
+    }
+
+    fn is_due(&mut self) -> bool {
+        self.in_force().look()
+    }
+
+    fn reload(&mut self) -> Result<Reloaded, String> {
+        let mut in_force = self.in_force();
+        in_force.request_fetch();
+        let read = in_force.read_again();
+        let changed = read.map_err(|error| format!("{error}; the keys stay as they were"))?;
+        let Some(changed) = changed else {
+            return Ok(Reloaded::Unchanged);
+        };
+        let KeysChanged {
+            keys,
+            before,
+            files,
+        } = changed;
+        tracing::info!(keys, before, ?files, "the keys of tokens have changed");
+        Ok(Reloaded::Changed)
+    }
+}
+
+/// Reads the table of roles from its file, and sends each new table to the gateway.
+pub(super) struct AclFile {
+    path: PathBuf,
+    default_role: String,
+    in_force: Acl,
+    tables: Sender<Acl>,
+    wake: LateWake,
+}
+
+impl AclFile {
+    /// Returns the file of the table `in_force`, and the gateway's input for new tables.
+    pub(super) fn new(path: &Path, in_force: Acl, default_role: &str) -> (Self, Inputs<Acl>) {
+        // The reading thread waits until the loop has taken the table before.
+        let (tables, receiver): (_, Receiver<Acl>) = bounded(1);
+        let wake = LateWake::default();
+        let file = Self {
+            path: path.to_owned(),
+            default_role: default_role.to_owned(),
+            in_force,
+            tables,
+            wake: wake.clone(),
+        };
+        (file, Inputs { receiver, wake })
+    }
+}
+
+impl Reload for AclFile {
+    fn what(&self) -> &'static str {
+        "acl"
+    }
+
+    fn reload(&mut self) -> Result<Reloaded, String> {
+        let text = files::read_again(&self.path);
+        let acl = acl_of(&self.path, text, self.in_force.syntax());
+        let acl = acl.map_err(|error| format!("{error}; the table stays as it was"))?;
+        let changes = self.in_force.changes_to(&acl);
+        if changes.is_empty() {
+            return Ok(Reloaded::Unchanged);
+        }
+        self.in_force = acl.clone();
+        // Fails only after the end of the loop.
+        let _ = self.tables.send(acl);
+        self.wake.wake();
+        self.tell(&changes);
+        Ok(Reloaded::Changed)
+    }
+}
+
+impl AclFile {
+    fn tell(&self, changes: &AclChanges) {
+        tracing::info!(
+            roles = self.in_force.roles(),
+            added = shown(&changes.added),
+            removed = shown(&changes.removed),
+            changed = shown(&changes.changed),
+            "the table of roles has changed"
+        );
+        warn_of_default_role(&self.in_force, &self.default_role);
+    }
+}
+
+/// Logs that clients without a role may subscribe to nothing.
+fn warn_of_default_role(acl: &Acl, role: &str) {
+    if !acl.knows(role) {
+        tracing::warn!(role, "DEFAULT_ROLE is not in the table and grants nothing");
+    }
+}
+
+/// Checks the default role before a start. Without tokens all clients have this role.
+pub(super) fn check_default_role(acl: &Acl, role: &str, tokens_required: bool) {
+    if tokens_required || acl.knows(role) {
+        return warn_of_default_role(acl, role);
+    }
+    tracing::error!(
+        role,
+        "DEFAULT_ROLE is not in the table and every client has it: nobody can subscribe"
+    );
+}
+
+fn shown(roles: &[String]) -> String {
+    let named: Vec<&str> = roles.iter().take(ROLES_SHOWN).map(String::as_str).collect();
+    match roles.len().saturating_sub(ROLES_SHOWN) {
+        0 => named.join(","),
+        more => format!("{} and {more} more", named.join(",")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -177,5 +313,36 @@ mod tests {
             assert_eq!(log.matches(&line).count(), 1, "{log}");
         }
         assert!(!log.contains("0123456789"), "{log}");
+    }
+
+    #[test]
+    fn a_new_table_goes_to_the_gateway_and_a_broken_one_does_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("acl.json");
+        let old = Acl::from_json(br#"{"user": ["a"]}"#).expect("a table");
+        fs::write(&path, old.to_json()).expect("written");
+        let (mut file, inputs) = AclFile::new(&path, old, "user");
+        assert_eq!(file.reload(), Ok(Reloaded::Unchanged));
+        for broken in ["", "{", r#"{"user": "a"}"#] {
+            fs::write(&path, broken).expect("written");
+            let error = file.reload().expect_err(broken);
+            assert!(error.ends_with("; the table stays as it was"), "{error}");
+        }
+        assert!(inputs.receiver.is_empty());
+        fs::write(&path, r#"{"user": ["b"]}"#).expect("written");
+        assert_eq!(file.reload(), Ok(Reloaded::Changed));
+        let taken = inputs.receiver.try_recv().expect("a table");
+        assert_eq!(taken.to_json(), file.in_force.to_json());
+        fs::remove_file(&path).expect("removed");
+        let error = file.reload().expect_err("no file");
+        assert!(error.contains("No such file"), "{error}");
+    }
+
+    #[test]
+    fn a_line_names_few_roles() {
+        let roles: Vec<String> = (0..12).map(|n| n.to_string()).collect();
+        assert_eq!(shown(&roles), "0,1,2,3,4,5,6,7,8,9 and 2 more");
+        assert_eq!(shown(&roles[..2]), "0,1");
+        assert_eq!(shown(&[]), "");
     }
 }

@@ -1,15 +1,15 @@
-//! The gateways of this program: each in a folder of its own, and the list of all.
+//! The gateways of this program: each in a file or folder of its own, and the list of all.
 //!
-//! | folder | has |
+//! | module | has |
 //! | --- | --- |
 //! | `levels` | `weirgate levels`, and `weirgate demo`: the same on a simulated market |
-//! | `trades`, `channels` | the gateways with tokens, on Redis; `channels` on NATS too; common code in `auth` and `reload` |
+//! | `trades`, `channels` | the gateways with tokens, on Redis; `channels` on NATS too; common code in `auth` |
 //! | `events` | the gateway between devices and HTTP services |
 //! | `bus` | the bus settings of several gateways: the kind of bus, and its source |
 //!
 //! `dialects` has the protocol of each gateway for a client in a terminal.
 //!
-//! A folder has the gateway's settings and pages, and the function that joins feed, gateway, source and
+//! A module has the gateway's settings and pages, and the function that joins feed, gateway, source and
 //! pages; the list has its [`GatewayKind`]. Called by `main`.
 
 mod auth;
@@ -18,7 +18,6 @@ mod channels;
 mod dialects;
 mod events;
 mod levels;
-mod reload;
 #[cfg(test)]
 mod tests;
 mod trades;

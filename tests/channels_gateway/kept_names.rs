@@ -158,7 +158,7 @@ fn a_name_that_is_joined_with_a_late_answer_counts_from_its_request() {
     };
     let mut kept = Kept::with(settings, limits());
     let late = json!({"action": "subscribe", "channels": [TICK, "asked"], "since": at(0)});
-    let counts = |kept: &Kept| kept.bench.stats.channels();
+    let counts = |kept: &Kept| kept.bench.stats.channels.get();
     let key = kept.bench.client();
     kept.bench.say(key, &late);
     assert_eq!(counts(&kept), 2);

@@ -219,7 +219,7 @@ impl Run {
             }
         }
         let stats = &self.bench.stats;
-        let left = (stats.retained_waiting(), stats.retained_bytes());
+        let left = (stats.retained_waiting.get(), stats.retained_bytes.get());
         assert_eq!(left, (0, 0));
     }
 }

@@ -422,7 +422,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         value: "6 times `--http-timeout-s`",
         beyond: "`upstream_error`, \"Upstream timeout\"",
         shows: Shows::Metric(names::UPSTREAM_CALLS),
-        code: ("src/kinds/events/start.rs", "WHOLE_SILENCES: u32 = 6;"),
+        code: ("src/kinds/events/mod.rs", "WHOLE_SILENCES: u32 = 6;"),
         test: "tests/calls/main.rs::a_slow_service_has_time_while_it_goes_on",
     },
     Fixed {

@@ -34,10 +34,10 @@ pub(crate) const HISTORY: &[Fixed] = &[
         beyond: "names without a recent message are forgotten, and compared with all patterns again",
         shows: Shows::Elsewhere("nothing: only its cost differs"),
         code: (
-            "src/gateways/channels/held.rs",
+            "src/gateways/channels/kept.rs",
             "ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;",
         ),
-        test: "src/gateways/channels/held.rs::what_is_remembered_is_bounded_and_a_known_name_is_compared_with_new_patterns_only",
+        test: "src/gateways/channels/kept.rs::what_is_remembered_is_bounded_and_a_known_name_is_compared_with_new_patterns_only",
     },
     Fixed {
         what: "Bytes of a push that has a position and is kept (`--history-ms`)",

@@ -86,8 +86,8 @@ pub(crate) const OPERATOR: &[Fixed] = &[
         value: "64 bytes",
         beyond: "ignored",
         shows: Shows::Elsewhere("`null` from `/page/tab`"),
-        code: ("src/gateways/demo.rs", "NAME_BYTES_MAX: usize = 64;"),
-        test: "src/gateways/demo.rs::a_name_is_in_the_query_and_short",
+        code: ("src/gateways/levels.rs", "NAME_BYTES_MAX: usize = 64;"),
+        test: "src/gateways/levels.rs::a_name_is_in_the_query_and_short",
     },
     Fixed {
         what: "Tabs of the demo that are slowed at the same time",

@@ -439,7 +439,11 @@ impl Contract for Channels {
         );
         let stats = &bench.contract.stats;
         let patterns = names.iter().filter(|name| name.contains('*')).count();
-        let counts = (stats.subscriptions(), stats.channels(), stats.patterns());
+        let counts = (
+            stats.subscriptions.get(),
+            stats.channels.get(),
+            stats.patterns.get(),
+        );
         let exact = names.len() - patterns;
         assert_eq!(counts, (held as u64, exact as u64, patterns as u64));
     }
@@ -459,7 +463,11 @@ impl Contract for Channels {
         );
         let stats = &bench.contract.stats;
         assert_eq!(
-            (stats.subscriptions(), stats.channels(), stats.patterns()),
+            (
+                stats.subscriptions.get(),
+                stats.channels.get(),
+                stats.patterns.get()
+            ),
             (0, 0, 0)
         );
     }

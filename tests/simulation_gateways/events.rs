@@ -288,7 +288,7 @@ impl Contract for Events {
         );
         let waiting = calls.waiting_bytes() as u64;
         assert_eq!(
-            bench.contract.stats.waiting_bytes(),
+            bench.contract.stats.waiting_bytes.get(),
             waiting,
             "bytes that wait"
         );

@@ -250,7 +250,7 @@ impl Contract for Trades {
     fn check(bench: &Bench<Self>) {
         let clients = bench.clients.values();
         let held: usize = clients.map(|known| known.model.count()).sum();
-        assert_eq!(bench.contract.stats.subscriptions(), held as u64);
+        assert_eq!(bench.contract.stats.subscriptions.get(), held as u64);
         assert_eq!(bench.world.hub.core().memberships(), held);
         if let Some(market) = &bench.contract.market {
             market.check(&bench.contract.stats.candles);

@@ -216,7 +216,7 @@ fn without_the_setting_there_is_no_such_action() {
     }
     bench.trade("A", 0, "1");
     assert_eq!(bench.world.hub.gateway().poll_timeout(), None);
-    assert_eq!(bench.stats.candles.pairs(), 0);
+    assert_eq!(bench.stats.candles.pairs.get(), 0);
 }
 
 #[test]
@@ -376,11 +376,11 @@ fn candles_count_as_symbols_of_a_client_and_of_a_user() {
     assert_eq!(bench.world.hub.core().joined_count(key), 8);
     let answer = subscribe(&mut bench.world, key, r#"["E","F","G"]"#);
     assert!(answer.contains(refused), "{answer}");
-    assert_eq!(bench.stats.subscriptions(), 8);
+    assert_eq!(bench.stats.subscriptions.get(), 8);
     bench.ask(key, "unsubscribe_candles", r#"["A"]"#, "1m");
-    assert_eq!(bench.stats.subscriptions(), 7);
+    assert_eq!(bench.stats.subscriptions.get(), 7);
     bench.world.end(key, false);
-    assert_eq!(bench.stats.subscriptions(), 0);
+    assert_eq!(bench.stats.subscriptions.get(), 0);
 
     let claims = token(serde_json::json!({"sub": "ann", "maxSymbols": 3}));
     let (first, _) = connect(&mut bench.world, &claims);
@@ -442,5 +442,5 @@ fn nothing_is_due_while_nobody_watches_and_nothing_is_kept_of_who_has_gone() {
         assert_eq!(bench.world.hub.core().topic_count(), 0);
     }
     assert_eq!(bench.world.frame_bytes.alive(), 0);
-    assert_eq!(bench.stats.candles.pairs(), 3, "A is still traded");
+    assert_eq!(bench.stats.candles.pairs.get(), 3, "A is still traded");
 }

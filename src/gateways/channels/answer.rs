@@ -46,13 +46,14 @@ impl Answer {
         answer.to(request_id)
     }
 
-    pub(super) fn status(status: Status) -> Self {
+    /// Returns the frame of a status of the bus.
+    pub(super) fn status(core: &Core, status: Status) -> Arc<Frame> {
         let mut answer = Self::new(r#"{"type":"status","seq":"#);
         answer.body.string("bus", status.bus());
         if status.has_lost {
             answer.body.boolean("lost", true);
         }
-        answer
+        answer.frame(core, status.position)
     }
 
     pub(super) fn pong(request_id: &str) -> Self {

@@ -16,7 +16,7 @@ impl ChannelsGateway {
     ) {
         let is_news = self.names.settle(name, number, stands);
         // While the bus is away no answer waits.
-        if !is_news || !self.up {
+        if !is_news || !self.statuses.is_up() {
             return;
         }
         let members: Vec<SessionKey> = core.members(name).collect();
@@ -43,7 +43,7 @@ impl ChannelsGateway {
         self.names.lost();
         self.retained.lost();
         if told > 0 {
-            self.stats.count_gaps_told(told);
+            self.stats.gaps_told.add(told);
             self.gap_told = Some(self.gap_told.unwrap_or(0) + told);
         }
     }
@@ -55,19 +55,19 @@ impl ChannelsGateway {
         let kept = self.kept.as_mut().filter(|_| place != Place::Outside);
         // The members of a name that is also a pattern hold the pattern, which matches.
         let own = Some(topic).filter(|_| kept.is_none() || !is_pattern);
-        let patterns = kept.into_iter().flat_map(|kept| kept.matching(topic));
+        let patterns = kept.into_iter();
+        let patterns = patterns.flat_map(|kept| kept.held.matching(topic.as_str()));
         let members: Vec<SessionKey> = own
             .into_iter()
             .chain(patterns)
             .flat_map(|topic| core.members(topic))
             .collect();
         members.iter().for_each(|&key| core.skip_number(key));
-        self.stats.count_gaps_told(members.len() as u64);
+        self.stats.gaps_told.add(members.len() as u64);
     }
 
     /// Handles the bus going away: nothing will be confirmed soon, so no answer waits.
     pub(super) fn down(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        self.up = false;
         self.retained.down();
         for (key, client) in clients.iter_mut() {
             if !client.answers.is_empty() {

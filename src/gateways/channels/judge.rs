@@ -76,7 +76,7 @@ impl ChannelsGateway {
         let Some((limit, max)) = full else {
             return Verdict::Granted;
         };
-        self.stats.count_limited(limit);
+        self.stats.limited[limit as usize].add(1);
         let of = match limit {
             Full::Names => "channels",
             Full::Patterns => "wildcard subscriptions",

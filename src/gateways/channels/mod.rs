@@ -13,11 +13,9 @@ mod answer;
 mod authenticate;
 mod bus;
 mod client;
-mod held;
 mod judge;
 mod kept;
 mod names;
-mod renewals;
 mod request;
 mod resume;
 mod retained;
@@ -26,26 +24,22 @@ mod stats;
 use std::sync::Arc;
 
 use self::answer::{Answer, Answers, BUS_WAIT_US, Behind, Resumed};
+use self::authenticate::Renewals;
 use self::client::{Client, Patterns, Shares};
 use self::judge::Verdict;
 use self::kept::holds_kept;
 use self::names::Names;
-use self::renewals::Renewals;
 use self::request::{Action, Request, RequestLimits};
-use self::resume::send_status;
 use self::retained::Retained;
 use super::access::{
-    AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, shown_user,
-    uuid,
+    RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, shown_user, uuid,
 };
 use super::history::{Statuses, last_event_id};
 use crate::admission::ClientAddr;
-use crate::auth::{
-    Acl, Authenticator, Identity, NameSyntax, Origins, Refusal, Rights, bearer_protocol,
-};
+use crate::auth::{Acl, Authenticator, Identity, NameSyntax, Origins, Rights, bearer_protocol};
 use crate::hub::{
-    Accepted, Admission, BusNotice, ByClient, CloseReason, Closing, Core, Entrance, Gateway,
-    Incoming, MaxRate, Place, Publication, SessionKey, TopicName,
+    Accepted, Admission, BusNotice, ByClient, CloseReason, Core, Entrance, Gateway, Incoming,
+    MaxRate, Place, Publication, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
 
@@ -105,8 +99,6 @@ pub struct ChannelsGateway {
     table: u64,
     /// The longest wait of an answer for the bus, microseconds.
     bus_wait_us: u64,
-    /// Whether the bus is there.
-    up: bool,
     /// Clients notified of a loss of the bus, for the log.
     gap_told: Option<u64>,
 }
@@ -136,13 +128,12 @@ impl ChannelsGateway {
             shares: Shares::default(),
             retained: Retained::new(settings.acl.syntax()),
             kept: None,
-            statuses: Statuses::default(),
+            statuses: Statuses::new(Answer::status),
             renewals: Renewals::new(settings.renewals_per_second),
             table: 0,
             settings,
             stats,
             bus_wait_us: BUS_WAIT_US,
-            up: false,
             gap_told: None,
         }
     }
@@ -361,11 +352,7 @@ impl Gateway for ChannelsGateway {
 
     /// Handles the end of an answer's wait, or of a token.
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        if client.token_end.has_come(core.now()) {
-            let reason = CloseReason::Policy;
-            core.set_refusal(key, Refusal::Expired.label());
-            core.close(key, AUTHENTICATION_FAILED, reason, Closing::Now);
-        } else {
+        if !client.token_end.close(core, key) {
             self.send_ready(core, key, client);
         }
     }
@@ -389,10 +376,7 @@ impl Gateway for ChannelsGateway {
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         let kept = self.kept.as_ref();
         let holds = |core: &Core, key, _: &Client| holds_kept(core, key, kept);
-        self.statuses
-            .handle_timeout(core, clients, holds, |core, status| {
-                Answer::status(status).frame(core, status.position)
-            });
+        self.statuses.handle_timeout(core, clients, holds);
         self.judge_next(core, clients);
         self.ask_retained(core);
     }
@@ -405,10 +389,7 @@ impl Gateway for ChannelsGateway {
     fn tell_loss(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         let kept = self.kept.as_ref();
         let holds = |core: &Core, key, _: &Client| holds_kept(core, key, kept);
-        self.statuses
-            .tell_loss(core, clients, holds, |core, status| {
-                Answer::status(status).frame(core, status.position)
-            });
+        self.statuses.tell_loss(core, clients, holds);
     }
 
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
@@ -439,10 +420,7 @@ impl Gateway for ChannelsGateway {
     ) {
         self.statuses.note(core, notice);
         match notice {
-            BusNotice::Up => {
-                self.up = true;
-                self.retained.up();
-            }
+            BusNotice::Up => self.retained.up(),
             BusNotice::Down => self.down(core, clients),
             BusNotice::Gap => self.lost(core, clients),
             BusNotice::Skipped { topic, place } => self.skipped(core, topic, *place),
@@ -464,8 +442,7 @@ impl Gateway for ChannelsGateway {
     /// Sends the last position, so that the client misses nothing on its way to another instance.
     fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, _: &mut Client) {
         let holds = holds_kept(core, key, self.kept.as_ref());
-        let status = self.statuses.last(core, key, holds);
-        send_status(core, key, status);
+        self.statuses.send_last(core, key, holds);
     }
 
     /// Handles room in the send queue: the client has taken its last values.

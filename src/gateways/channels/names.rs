@@ -22,7 +22,7 @@ pub struct AllClientsLimits {
     pub name_bytes_max: usize,
 }
 
-/// A limit of [`AllClientsLimits`].
+/// A limit of [`AllClientsLimits`], in the order of the labels of the metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
     Names,
@@ -189,7 +189,10 @@ impl Names {
     /// Updates the counts; `subscriptions` are clients times names.
     pub(super) fn store(&self, stats: &ChannelsStats, subscriptions: usize) {
         let channels = self.wanted.len() - self.patterns;
-        stats.store_names(subscriptions, channels, self.patterns, self.bytes);
+        stats.subscriptions.set(subscriptions);
+        stats.channels.set(channels);
+        stats.patterns.set(self.patterns);
+        stats.name_bytes.set(self.bytes);
     }
 }
 
@@ -240,6 +243,6 @@ mod tests {
         }
         let stats = ChannelsStats::default();
         names.store(&stats, 3);
-        assert_eq!((stats.channels(), stats.patterns()), (1, 1));
+        assert_eq!((stats.channels.get(), stats.patterns.get()), (1, 1));
     }
 }

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 
+use sonic_rs::LazyValue;
+
 use super::super::history::{Since, read_last, read_since};
+use super::super::members::{members, text_of};
 use crate::auth::Token;
-use crate::wire::json::compact;
-use crate::wire::json::{JsonError, check_json, object_entries};
+use crate::wire::json::{JsonError, check_json, compact};
 
 /// Limits of a request.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +56,9 @@ impl Request {
     /// Reads a text message.
     pub(super) fn parse(text: &str, limits: RequestLimits) -> Self {
         let depth_max = limits.depth_max;
-        match members(text.as_bytes(), depth_max) {
-            Ok(members) => members.read(limits),
+        let names = ["action", "channels", "since", "last", "token", "requestId"];
+        match members(text.as_bytes(), depth_max, names) {
+            Ok(members) => Self::read(members, limits),
             // The text may be JSON all the same.
             Err(JsonError::NotAnObject) if check_json(text.as_bytes(), depth_max).is_ok() => {
                 Self::wrong("Message must be a JSON object")
@@ -63,85 +66,57 @@ impl Request {
             Err(_) => Self::wrong("Invalid JSON"),
         }
     }
-}
 
-/// The known members, each as JSON text; the last of repeated members counts.
-#[derive(Default)]
-struct Members {
-    action: Option<String>,
-    channels: Option<String>,
-    since: Option<String>,
-    last: Option<String>,
-    token: Option<String>,
-    id: Option<String>,
-}
-
-fn members(text: &[u8], depth_max: usize) -> Result<Members, JsonError> {
-    let mut members = Members::default();
-    for entry in object_entries(text, depth_max)? {
-        let (name, value) = entry?;
-        let member = match &*name {
-            "action" => &mut members.action,
-            "channels" => &mut members.channels,
-            "since" => &mut members.since,
-            "last" => &mut members.last,
-            "token" => &mut members.token,
-            "requestId" => &mut members.id,
-            _ => continue,
-        };
-        *member = Some(value.as_raw_str().to_owned());
-    }
-    Ok(members)
-}
-
-impl Members {
-    fn read(self, limits: RequestLimits) -> Request {
-        let entries_max = limits.entries_max;
-        let action = self.action.as_deref().unwrap_or("null");
+    fn read(
+        [action, channels, since, last, token, id]: [Option<LazyValue<'_>>; 6],
+        limits: RequestLimits,
+    ) -> Self {
+        let channels = || read_channels(channels.as_ref(), limits.entries_max);
+        let action = raw(action.as_ref());
         let named = sonic_rs::from_str::<String>(action);
         let action = match named.as_deref() {
-            Ok("subscribe") => self.subscribe(limits),
-            Ok("unsubscribe") => self.channels(entries_max).map(Action::Unsubscribe),
-            Ok("authenticate") => self.token().map(Action::Authenticate),
+            Ok("subscribe") => channels().and_then(|channels| {
+                let last = last.as_ref().filter(|_| limits.reads_last);
+                let (since, last) = (read_since(since.as_ref()), read_last(last)?);
+                Ok(Action::Subscribe(channels, since, last))
+            }),
+            Ok("unsubscribe") => channels().map(Action::Unsubscribe),
+            Ok("authenticate") => {
+                let token = token.as_ref().and_then(text_of).and_then(Token::new);
+                let token = token.ok_or(Cow::Borrowed("token must be a string"));
+                token.map(Action::Authenticate)
+            }
             Ok("ping") => Ok(Action::Ping),
             Ok(other) => Ok(Action::Unknown(other.to_owned())),
             Err(_) if action == "null" => Ok(Action::Unknown("None".to_owned())),
             Err(_) => Ok(Action::Unknown(compact(action))),
         };
-        Request {
+        Self {
             action: action.unwrap_or_else(Action::Wrong),
-            id: self.id.unwrap_or_else(|| "null".to_owned()),
+            id: raw(id.as_ref()).to_owned(),
         }
     }
+}
 
-    fn subscribe(&self, limits: RequestLimits) -> Result<Action, Cow<'static, str>> {
-        let channels = self.channels(limits.entries_max)?;
-        let since = self.since.as_deref().map_or(Since::Absent, read_since);
-        let last = self.last.as_deref().filter(|_| limits.reads_last);
-        let last = last.map_or(Ok(None), read_last)?;
-        Ok(Action::Subscribe(channels, since, last))
-    }
+/// The JSON text of a member.
+fn raw<'a>(member: Option<&'a LazyValue<'_>>) -> &'a str {
+    member.map_or("null", LazyValue::as_raw_str)
+}
 
-    fn token(&self) -> Result<Token, Cow<'static, str>> {
-        let token = self.token.as_deref().unwrap_or("null");
-        let token: Option<String> = sonic_rs::from_str(token).ok();
-        token
-            .and_then(Token::new)
-            .ok_or(Cow::Borrowed("token must be a string"))
+/// Returns the channels; an error if any is not a string.
+fn read_channels(
+    channels: Option<&LazyValue<'_>>,
+    entries_max: usize,
+) -> Result<Vec<String>, Cow<'static, str>> {
+    let Some(channels) = channels else {
+        return Ok(Vec::new());
+    };
+    let names: Vec<String> = sonic_rs::from_str(channels.as_raw_str())
+        .map_err(|_| "channels must be a list of strings")?;
+    if names.len() > entries_max {
+        return Err(format!("channels must have at most {entries_max} entries").into());
     }
-
-    /// Returns the channels; an error if any is not a string.
-    fn channels(&self, entries_max: usize) -> Result<Vec<String>, Cow<'static, str>> {
-        let Some(channels) = &self.channels else {
-            return Ok(Vec::new());
-        };
-        let names: Vec<String> =
-            sonic_rs::from_str(channels).map_err(|_| "channels must be a list of strings")?;
-        if names.len() > entries_max {
-            return Err(format!("channels must have at most {entries_max} entries").into());
-        }
-        Ok(names)
-    }
+    Ok(names)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! A client resumes a name by joining with the answer. In a single step the answer lists the names
 //! that are whole, the missed messages follow, and the client joins.
 
-use super::super::history::{Status, gets_newest};
+use super::super::history::{Follow, gets_newest, newest};
 use super::ChannelsGateway;
 use super::answer::{Answer, Behind, Resumed};
 use super::client::Client;
@@ -50,7 +50,7 @@ impl ChannelsGateway {
             self.retained.want(&name, key);
             behind.retained.insert(name.clone());
         }
-        if self.up && !self.names.is_settled(&name) {
+        if self.statuses.is_up() && !self.names.is_settled(&name) {
             behind.unconfirmed.insert(name);
         }
         false
@@ -120,7 +120,7 @@ impl ChannelsGateway {
     /// Handles a name without members.
     pub(super) fn release(&mut self, name: &TopicName) {
         if let Some(kept) = &mut self.kept {
-            kept.left(name);
+            kept.held.remove(name);
         }
         self.names.give_up(name);
     }
@@ -163,30 +163,21 @@ impl ChannelsGateway {
             return;
         };
         core.set_resuming(key, client.answers.have_since());
-        let mut follow = Missed::default();
-        let (mut has_recovered, mut has_newest) = (false, false);
+        let mut follow = Follow::default();
         if let Some(resumed) = &behind.resumed {
-            let found = self.find(core, key, resumed);
-            has_recovered = resumed.since.is_some() && found.outcomes.iter().any(Result::is_ok);
-            has_newest = found.has_newest;
-            follow = found.messages;
-            answer.recovered(resumed, &found.outcomes);
+            let (found, outcomes) = self.find(core, key, resumed);
+            follow = found;
+            answer.recovered(resumed, &outcomes);
             for name in &resumed.names {
                 self.join(core, key, name);
             }
         }
-        // Behind the answer nothing is missing, or messages follow and say where the client is. Also for a
-        // request about other names: without a position the client would forget its own.
+        // Also for a request about other names: without a position the client would forget its own.
         let has_kept = holds_kept(core, key, self.kept.as_ref());
-        let is_told = has_kept && !has_recovered && follow.is_empty();
-        let position = core.position_for(key).filter(|_| is_told);
+        let position = follow.position(core, key, has_kept);
         let frame = answer.frame(core, position);
         core.send(key, &frame);
-        core.send_missed(key, follow);
-        if has_newest {
-            let status = self.statuses.behind_newest(core, key);
-            send_status(core, key, status);
-        }
+        self.statuses.send_behind(core, key, follow);
         for name in &behind.retained {
             self.retained.answered(name, key);
         }
@@ -195,7 +186,7 @@ impl ChannelsGateway {
     }
 
     /// Finds the messages behind an answer, and the outcome for each name to resume.
-    fn find(&self, core: &mut Core, key: SessionKey, resumed: &Resumed) -> Found {
+    fn find(&self, core: &mut Core, key: SessionKey, resumed: &Resumed) -> (Follow, Vec<Outcome>) {
         let patterns_of = |name| self.kept.as_ref().and_then(|kept| kept.patterns_of(name));
         let names: Vec<(TopicName, Option<NamePatterns>)> = resumed
             .names
@@ -210,7 +201,8 @@ impl ChannelsGateway {
             let newest = newest(core, client, &names, resumed.last, variant);
             let outcome = newest.as_ref().map(|_| ()).map_err(|why| *why);
             let outcomes = vec![outcome; names.len()];
-            return Found::new(Missed::default(), newest, outcomes);
+            let newest = newest.unwrap_or_default();
+            return (Follow::new(Missed::default(), false, newest), outcomes);
         };
         resumed
             .off
@@ -221,54 +213,8 @@ impl ChannelsGateway {
         let lost = lost.filter(|(_, outcome)| gets_newest(Some(outcome.as_ref())));
         let lost: Vec<Wanted<'_>> = lost.map(|(name, _)| *name).collect();
         let newest = newest(core, (key, &missed), &lost, resumed.last, variant);
-        Found::new(missed, newest, outcomes)
-    }
-}
-
-/// The messages behind an answer.
-struct Found {
-    messages: Missed,
-    /// Whether the newest messages of names are among the messages.
-    has_newest: bool,
-    /// For each name to resume.
-    outcomes: Vec<Outcome>,
-}
-
-impl Found {
-    fn new(
-        mut messages: Missed,
-        newest: Result<Missed, NotRecovered>,
-        outcomes: Vec<Outcome>,
-    ) -> Self {
-        let newest = newest.unwrap_or_default();
-        let has_newest = !newest.is_empty();
-        messages.merge(newest);
-        Self {
-            messages,
-            has_newest,
-            outcomes,
-        }
-    }
-}
-
-/// Sends a status of the bus, if there is one.
-pub(super) fn send_status(core: &mut Core, key: SessionKey, status: Option<Status>) {
-    if let Some(status) = status {
-        let frame = Answer::status(status).frame(core, status.position);
-        core.send(key, &frame);
-    }
-}
-
-/// The newest messages of each name, if the client asks for any.
-fn newest(
-    core: &mut Core,
-    client: (SessionKey, &Missed),
-    names: &[Wanted<'_>],
-    last: Option<usize>,
-    variant: Variant<'_>,
-) -> Result<Missed, NotRecovered> {
-    match last {
-        Some(last) if !names.is_empty() => core.newest(client, names, last, variant),
-        _ => Ok(Missed::default()),
+        let has_recovered = outcomes.iter().any(Result::is_ok);
+        let follow = Follow::new(missed, has_recovered, newest.unwrap_or_default());
+        (follow, outcomes)
     }
 }

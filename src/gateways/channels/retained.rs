@@ -175,11 +175,6 @@ impl Retained {
         }
     }
 
-    /// Takes the clients for which the hub is to report room in the send queue.
-    pub(super) fn take_rooms(&mut self) -> Vec<SessionKey> {
-        self.turns.take_rooms()
-    }
-
     /// Handles a client that has taken its values.
     pub(super) fn room(&mut self, key: SessionKey, address: ClientAddr) {
         self.turns.room(key, address);
@@ -300,8 +295,7 @@ impl Retained {
         let is_asked = |key: &SessionKey| clients.get(key).is_some_and(|w| w.state == State::Asked);
         let answered: Vec<_> = asked.clients.into_iter().filter(is_asked).collect();
         for key in answered {
-            self.remove(name, key);
-            self.turns.left(key, name);
+            self.forget(name, key);
         }
         self.question(name);
     }
@@ -318,8 +312,11 @@ impl Retained {
 
     /// Updates the counts.
     pub(super) fn store(&mut self, stats: &ChannelsStats) {
-        let given_up = std::mem::take(&mut self.given_up);
-        stats.store_retained(self.waiters, self.turns.bytes(), given_up);
+        stats.retained_waiting.set(self.waiters);
+        stats.retained_bytes.set(self.turns.bytes());
+        stats
+            .retained_given_up
+            .add(std::mem::take(&mut self.given_up));
     }
 
     /// Asks for the names of the clients whose turn has come. To be called after every other call.
@@ -371,8 +368,7 @@ impl Retained {
         let clients = waiting.into_iter().flat_map(|w| w.clients.keys());
         let clients: Vec<SessionKey> = clients.copied().collect();
         for key in clients {
-            self.remove(name, key);
-            self.turns.left(key, name);
+            self.forget(name, key);
         }
     }
 
@@ -400,7 +396,7 @@ impl ChannelsGateway {
     pub(super) fn ask_retained(&mut self, core: &mut Core) {
         if self.retained.is_on() {
             self.retained.ask(core.now().mono_us);
-            for key in self.retained.take_rooms() {
+            for key in self.retained.turns.take_rooms() {
                 core.tell_room(key);
             }
             self.retained.store(&self.stats);

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use foldhash::quality::RandomState;
 use sonic_rs::LazyValue;
 
+use super::super::members::{members, text_of};
 use super::{EventsStats, envelope};
 use crate::hub::{
     Core, Frame, FrameBytes, Now, Place, Publication, RESUME_BYTES_MAX, Retain, TopicName,
 };
-use crate::wire::json::{JsonError, TooDeep, check_json, compact, object_entries};
+use crate::wire::json::{JsonError, TooDeep, check_json, compact};
 use crate::wire::object_writer::ObjectWriter;
 
 /// An event and its devices.
@@ -58,7 +59,9 @@ impl Broadcast {
         if let Err(error) = check_json(body, depth_max) {
             return Err(vec![Wrong::new([Step::Index(offset(&error))], NO_JSON)]);
         }
-        let Some([event, data, targets]) = members(body, ["event", "data", "targets"]) else {
+        // The text was checked: members can only fail for another value than an object.
+        let Ok([event, data, targets]) = members(body, usize::MAX, ["event", "data", "targets"])
+        else {
             return Err(vec![Wrong::new([], NO_OBJECT)]);
         };
         let mut wrong = Vec::new();
@@ -139,7 +142,8 @@ fn read_targets(targets: Option<&LazyValue<'_>>) -> Result<Vec<String>, Vec<Wron
     const TARGETS: Step = Step::Member("targets");
     const DEVICE_IDS: Step = Step::Member("device_ids");
     let targets = targets.ok_or_else(|| vec![Wrong::new([TARGETS], REQUIRED)])?;
-    let Some([ids]) = members(targets.as_raw_str().as_bytes(), ["device_ids"]) else {
+    let targets = targets.as_raw_str().as_bytes();
+    let Ok([ids]) = members(targets, usize::MAX, ["device_ids"]) else {
         return Err(vec![Wrong::new([TARGETS], NO_OBJECT)]);
     };
     let Some(ids) = ids else {
@@ -164,25 +168,6 @@ fn read_targets(targets: Option<&LazyValue<'_>>) -> Result<Vec<String>, Vec<Wron
     } else {
         Err(wrong)
     }
-}
-
-/// Returns members of an object by name; `None` for another JSON value. The text was checked.
-fn members<'a, const N: usize>(
-    json: &'a [u8],
-    names: [&str; N],
-) -> Option<[Option<LazyValue<'a>>; N]> {
-    let mut found = [const { None }; N];
-    for entry in object_entries(json, usize::MAX).ok()? {
-        let (key, value) = entry.ok()?;
-        if let Some(at) = names.iter().position(|name| *name == key) {
-            found[at] = Some(value);
-        }
-    }
-    Some(found)
-}
-
-fn text_of(value: &LazyValue<'_>) -> Option<String> {
-    sonic_rs::from_str(value.as_raw_str()).ok()
 }
 
 /// The most devices of a [`Push`]: a broadcast to more devices comes in parts.
@@ -251,7 +236,7 @@ impl Push {
         }
         let total = self.total.fetch_add(sent, Ordering::Relaxed) + sent;
         if let Some(tell) = self.sent {
-            stats.count_push();
+            stats.pushes.add(1);
             tell(total);
         }
     }

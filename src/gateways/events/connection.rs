@@ -248,7 +248,7 @@ impl Orphans {
                 left_line = connection.calling.take();
             }
             waiting_bytes.remove(client, bytes);
-            stats.count_forgotten();
+            stats.messages_forgotten.add(1);
             kept -= 1;
         }
         self.messages += kept;
@@ -301,7 +301,7 @@ impl WaitingBytes {
         if bytes > 0 {
             self.now += bytes;
             *self.by_address.entry(address_group(client)).or_default() += bytes;
-            self.stats.store_waiting_bytes(self.now);
+            self.stats.waiting_bytes.set(self.now);
         }
     }
 
@@ -313,7 +313,7 @@ impl WaitingBytes {
                 self.by_address.remove(&client);
             }
             self.now -= bytes;
-            self.stats.store_waiting_bytes(self.now);
+            self.stats.waiting_bytes.set(self.now);
         }
     }
 

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use super::super::members::members;
 use super::call::{AnswerReader, CallFailure, ServiceAnswer};
 use super::message::Message;
 use crate::hub::{Core, Frame, FrameBuilder, FrameBytes, Now, POSITION_BYTES_MAX, Position};
-use crate::wire::json::{check_json, compact, object_entries};
+use crate::wire::json::{check_json, compact};
 use crate::wire::object_writer::ObjectWriter;
 
 /// The longest end of an object with a position.
@@ -84,14 +85,9 @@ impl From<&Core> for Origin {
     }
 }
 
-/// Returns the response to a message; `data` is JSON without white space.
-pub(super) fn response(origin: &Origin, message: &Message, data: &str) -> Arc<Frame> {
-    let request = (message.event.as_str(), message.request_id.as_str());
-    response_at(origin, request, data, None)
-}
-
-/// As [`response`] to a request with this event and id, with the position behind the other members.
-pub(super) fn response_at(
+/// Returns the response to a request with this event and id, perhaps with a position behind the other members;
+/// `data` is JSON without white space.
+pub(super) fn response(
     origin: &Origin,
     (event, request_id): (&str, &str),
     data: &str,
@@ -109,30 +105,27 @@ pub(super) fn response_at(
 
 /// Returns the refusal of a message of the right shape.
 pub(super) fn refusal(origin: &Origin, message: &Message, code: Code, why: &str) -> Arc<Frame> {
-    error(origin, &message.event, &message.request_id, code, why)
+    error(origin, message.request(), code, why)
 }
 
 /// Returns the refusal of bytes that are not a message.
 pub(super) fn gateway_error(core: &Core, code: Code, why: &str) -> Arc<Frame> {
-    error(&core.into(), "\"gateway\"", "null", code, why)
+    error(&core.into(), ("\"gateway\"", "null"), code, why)
 }
 
-fn error(origin: &Origin, event: &str, request_id: &str, code: Code, why: &str) -> Arc<Frame> {
+fn error(origin: &Origin, (event, request_id): (&str, &str), code: Code, why: &str) -> Arc<Frame> {
     let mut object = ObjectWriter::new();
     object.string("code", code.word());
     object.string("message", why);
     object.raw("details", "null");
-    answer(
-        origin,
-        &Envelope {
-            kind: "error",
-            event,
-            request_id,
-            data: "null",
-            error: &object.finish(),
-        },
-        None,
-    )
+    let envelope = Envelope {
+        kind: "error",
+        event,
+        request_id,
+        data: "null",
+        error: &object.finish(),
+    };
+    answer(origin, &envelope, None)
 }
 
 /// The first message to a client without a known device.
@@ -187,7 +180,7 @@ fn whole(frame: FrameBuilder, open: &[u8], position: Option<Position>) -> Arc<Fr
 /// Returns a reader that answers `message` with the service's answer.
 pub(super) fn reader(origin: Origin, message: Arc<Message>, depth_max: usize) -> AnswerReader {
     AnswerReader::new(move |answer| match outcome(answer, depth_max) {
-        Ok(data) => Ok(response(&origin, &message, &data)),
+        Ok(data) => Ok(response(&origin, message.request(), &data, None)),
         Err(why) => {
             let code = Code::UpstreamError;
             Err(refusal(&origin, &message, code, &why))
@@ -236,13 +229,9 @@ fn detail(body: &[u8], depth_max: usize) -> String {
     let Ok(text) = check_json(body, depth_max) else {
         return String::from_utf8_lossy(body).into_owned();
     };
-    let members = object_entries(body, depth_max).into_iter().flatten();
-    let details = members
-        .filter_map(Result::ok)
-        .filter(|(key, _)| key == "detail");
-    match details.last() {
-        Some((_, detail)) => shown(detail.as_raw_str()),
-        None => shown(text),
+    match members(body, depth_max, ["detail"]) {
+        Ok([Some(detail)]) => shown(detail.as_raw_str()),
+        _ => shown(text),
     }
 }
 

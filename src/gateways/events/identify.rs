@@ -63,8 +63,7 @@ pub(super) fn identify(
     let device = TopicName::from(device);
     let since = message.since().or(connection.since.as_deref());
     let since = since.filter(|_| !connection.gone);
-    let request = (message.event.as_str(), message.request_id.as_str());
-    answer(core, key, &device, since.as_deref(), request);
+    answer(core, key, &device, since.as_deref(), message.request());
     bind(core, key, connection, device);
     Ok(())
 }
@@ -87,7 +86,7 @@ fn answer(
     write_recovered(&mut data, is_recovered, why);
     // Each missed push has a position of its own.
     let position = core.position().filter(|_| is_recovered != Some(true));
-    let frame = envelope::response_at(&(&*core).into(), request, &data.finish(), position);
+    let frame = envelope::response(&(&*core).into(), request, &data.finish(), position);
     core.send(key, &frame);
     if let Some(Ok(missed)) = missed {
         core.send_missed(key, missed);

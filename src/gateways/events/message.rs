@@ -3,7 +3,8 @@
 use sonic_rs::LazyValue;
 
 use super::super::history::{Since, read_since};
-use crate::wire::json::{compact, object_entries};
+use super::super::members::{members, text_of};
+use crate::wire::json::compact;
 
 /// A message of the right shape. Parts are JSON text, so that numbers and escapes stay unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,16 +23,8 @@ impl Message {
     /// Reads a message; `None` if the text is not JSON or of another shape (contract: row `bad_request`).
     /// Other members are ignored; the last of repeated members counts.
     pub(super) fn parse(text: &str, depth_max: usize) -> Option<Self> {
-        let (mut event, mut request_id, mut data) = (None, None, None);
-        for entry in object_entries(text.as_bytes(), depth_max).ok()? {
-            let (key, value) = entry.ok()?;
-            match &*key {
-                "event" => event = Some(value),
-                "request_id" => request_id = Some(value),
-                "data" => data = Some(value),
-                _ => {}
-            }
-        }
+        let names = ["event", "request_id", "data"];
+        let [event, request_id, data] = members(text.as_bytes(), depth_max, names).ok()?;
         let event = event?;
         let name = text_of(&event).filter(|name| !name.is_empty())?;
         let request_id = match &request_id {
@@ -54,6 +47,11 @@ impl Message {
         })
     }
 
+    /// The event and the id, as the response repeats these.
+    pub(super) fn request(&self) -> (&str, &str) {
+        (&self.event, &self.request_id)
+    }
+
     /// Returns `data.device_id`, if valid.
     pub(super) fn device_id(&self) -> Option<String> {
         let id = self.member("device_id")?;
@@ -62,28 +60,20 @@ impl Message {
 
     /// Returns `data.since`.
     pub(super) fn since(&self) -> Since {
-        let since = self.member("since");
-        since.map_or(Since::Absent, |since| read_since(since.as_raw_str()))
+        read_since(self.member("since").as_ref())
     }
 
-    /// The last of the members of `data` with this name.
+    /// The member of `data` with this name.
     fn member(&self, name: &str) -> Option<LazyValue<'_>> {
         // The whole message was checked: neither depth nor syntax can fail here.
-        let entries = object_entries(self.data.as_bytes(), usize::MAX).ok()?;
-        let named = entries
-            .filter_map(Result::ok)
-            .filter(|(key, _)| key == name);
-        named.last().map(|(_, value)| value)
+        let [member] = members(self.data.as_bytes(), usize::MAX, [name]).ok()?;
+        member
     }
 }
 
 /// 1 to 200 characters.
 pub(super) fn is_device_id(id: &str) -> bool {
     (1..=200).contains(&id.chars().take(201).count())
-}
-
-fn text_of(value: &LazyValue<'_>) -> Option<String> {
-    sonic_rs::from_str(value.as_raw_str()).ok()
 }
 
 #[cfg(test)]

@@ -167,7 +167,7 @@ impl EventsGateway {
         waiting: &Waiting,
     ) -> Option<Arc<Frame>> {
         let refuse = |core: &Core, code, why| {
-            self.stats.count_error(code);
+            self.stats.errors[code as usize].add(1);
             Some(envelope::gateway_error(core, code, why))
         };
         if matches!(waiting, Waiting::TooLarge) {
@@ -206,13 +206,17 @@ impl EventsGateway {
         core.set_busy(key, true);
         let now_us = core.now().mono_us;
         let leave = self.calls.ask(now_us, connection.client, key, service);
-        self.stats
-            .store_circuit(service, self.calls.is_open(service));
+        self.count_circuit(service);
         self.call(core, connection, leave)
     }
 
+    fn count_circuit(&self, service: EventsService) {
+        let is_open = self.calls.is_open(service);
+        self.stats.open[service as usize].set(usize::from(is_open));
+    }
+
     fn refusal(&self, core: &Core, message: &Message, code: Code, why: &str) -> Arc<Frame> {
-        self.stats.count_error(code);
+        self.stats.errors[code as usize].add(1);
         envelope::refusal(&core.into(), message, code, why)
     }
 
@@ -245,7 +249,7 @@ impl EventsGateway {
             Leave::Unreachable => {
                 let calling = connection.calling.take()?;
                 self.waiting_bytes.remove(connection.client, calling.bytes);
-                self.stats.count_skipped(calling.service);
+                self.stats.skipped[calling.service as usize].add(1);
                 let why = envelope::UNREACHABLE;
                 Some(self.refusal(core, &calling.message, Code::UpstreamError, why))
             }
@@ -263,10 +267,9 @@ impl EventsGateway {
                 return;
             };
             gateway.waiting_bytes.remove(connection.client, bytes);
-            let is_open = gateway.calls.is_open(service);
-            gateway.stats.store_circuit(service, is_open);
+            gateway.count_circuit(service);
             let frame = reply.frame.unwrap_or_else(|error| {
-                gateway.stats.count_error(Code::UpstreamError);
+                gateway.stats.errors[Code::UpstreamError as usize].add(1);
                 error
             });
             core.send(key, &frame);

@@ -8,13 +8,9 @@ use super::client::{Content, Held};
 use crate::hub::{Core, Frame, Position, TopicName};
 use crate::wire::object_writer::ObjectWriter;
 
-/// `{"type":"success","message":…,"data":…,"timestamp":ms}`.
-pub(super) fn success(core: &Core, message: &str, data: ObjectWriter) -> Arc<Frame> {
-    success_at(core, message, data, None)
-}
-
-/// As [`success`], with the position of the newest trade behind the other members.
-pub(super) fn success_at(
+/// `{"type":"success","message":…,"data":…,"timestamp":ms}`, perhaps with the position of the newest trade behind the
+/// other members.
+pub(super) fn success(
     core: &Core,
     message: &str,
     data: ObjectWriter,
@@ -43,14 +39,14 @@ pub(super) fn error(core: &Core, message: &str) -> Arc<Frame> {
     let mut object = ObjectWriter::new();
     object.string("type", "error");
     object.string("message", message);
-    stamped(core, object)
+    placed(core, object, None)
 }
 
 /// `{"type":"pong","timestamp":ms}`.
 pub(super) fn pong(core: &Core) -> Arc<Frame> {
     let mut object = ObjectWriter::new();
     object.string("type", "pong");
-    stamped(core, object)
+    placed(core, object, None)
 }
 
 /// Returns `data` of an answer about symbols: the changed symbols under `key`, and all held symbols. For
@@ -80,10 +76,6 @@ pub(super) fn candle(core: &Core, update: &Update) -> Arc<Frame> {
         Some(key) => frame.key(key).finish(),
         None => frame.finish(),
     }
-}
-
-fn stamped(core: &Core, object: ObjectWriter) -> Arc<Frame> {
-    placed(core, object, None)
 }
 
 fn placed(core: &Core, mut object: ObjectWriter, position: Option<Position>) -> Arc<Frame> {

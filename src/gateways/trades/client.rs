@@ -8,7 +8,7 @@ use url::form_urlencoded;
 
 use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_user};
 use super::candles::Interval;
-use crate::hub::{Now, TopicName};
+use crate::hub::{Core, Now, SessionKey, TopicName};
 use crate::wire::head::RequestHead;
 
 #[derive(Debug)]
@@ -22,16 +22,16 @@ pub struct Client {
 }
 
 impl Client {
-    /// Whether the client has subscribed to trades.
-    pub(super) fn holds_trades(&self) -> bool {
-        !self.held.symbols(Content::Trades).is_empty()
-    }
-
     /// Judges a message by the client's rate.
     pub(super) fn judge_rate(&mut self, now: Now, stats: &AccessStats) -> Rated {
         let requests = self.requests.as_mut();
         requests.map_or(Rated::Taken, |requests| requests.judge(now, stats))
     }
+}
+
+/// Whether a client has subscribed to trades.
+pub(super) fn holds_trades(_: &Core, _: SessionKey, client: &Client) -> bool {
+    !client.held.symbols(Content::Trades).is_empty()
 }
 
 /// The user of a client for the log: the token's user, else `?userId=`.
@@ -122,26 +122,21 @@ impl Held {
         held.any(|held| held.as_str() == symbol)
     }
 
-    /// The symbols of `asked` that are not held yet, each once, in the order asked.
-    pub(super) fn new_ones(&self, content: Content, asked: Vec<String>) -> Vec<TopicName> {
-        let mut new: Vec<TopicName> = Vec::new();
+    /// The symbols of `asked` that are held, or that are not held yet, each once, in the order asked.
+    pub(super) fn select(
+        &self,
+        content: Content,
+        asked: Vec<String>,
+        are_held: bool,
+    ) -> Vec<TopicName> {
+        let mut found: Vec<TopicName> = Vec::new();
         for symbol in asked {
-            if !self.has(content, &symbol) && !new.iter().any(|n| n.as_str() == symbol) {
-                new.push(symbol.into());
+            let is_found = found.iter().any(|found| found.as_str() == symbol);
+            if self.has(content, &symbol) == are_held && !is_found {
+                found.push(symbol.into());
             }
         }
-        new
-    }
-
-    /// The symbols of `asked` that are held, each once, in the order asked.
-    pub(super) fn held_ones(&self, content: Content, asked: Vec<String>) -> Vec<TopicName> {
-        let mut held: Vec<TopicName> = Vec::new();
-        for symbol in asked {
-            if self.has(content, &symbol) && !held.iter().any(|h| h.as_str() == symbol) {
-                held.push(symbol.into());
-            }
-        }
-        held
+        found
     }
 }
 
@@ -191,12 +186,12 @@ mod tests {
         let mut held = Held::new(None, 10);
         let asked = || vec!["A".to_owned(), "B".to_owned()];
         let minute = Content::Candles(Interval::Minute);
-        let both = held.new_ones(Content::Trades, asked());
+        let both = held.select(Content::Trades, asked(), false);
         held.add(Content::Trades, &both);
         held.add(minute, &both[..1]);
         assert_eq!((held.count(), Users::default().count(&held)), (3, 3));
-        assert_eq!(held.new_ones(minute, asked()), both[1..]);
-        assert_eq!(held.held_ones(minute, asked()), both[..1]);
+        assert_eq!(held.select(minute, asked(), false), both[1..]);
+        assert_eq!(held.select(minute, asked(), true), both[..1]);
         let second = Content::Candles(Interval::Second);
         assert_eq!(held.symbols(second), []);
         held.remove(minute, &both);

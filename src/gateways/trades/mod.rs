@@ -4,33 +4,33 @@
 //! Must not know a socket or Redis. Called by the hub, through [`crate::hub::Gateway`].
 
 mod answer;
-mod broadcasts;
 mod candles;
 mod client;
 mod request;
-mod stats;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use self::candles::{Candles, Update};
-use self::client::{Client, Content, Held, Users, user_for_log};
-use self::request::{Accepts, Request};
+use self::candles::{Candles, Interval, Update};
+use self::client::{Client, Content, Held, Users, holds_trades, user_for_log};
+use self::request::{Accepts, Asked, Request};
 use super::access::{
-    AUTHENTICATION_FAILED, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
+    AccessStats, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
 };
-use super::history::{Status, Statuses, gets_newest, last_event_id, missed, write_recovered};
-use crate::auth::{Authenticator, Identity, Origins, Refusal, Token, first_protocol};
+use super::count::Count;
+use super::history::{
+    Follow, Statuses, gets_newest, last_event_id, missed, newest, write_recovered,
+};
+use crate::auth::{Authenticator, Identity, Origins, Token, first_protocol};
 use crate::hub::{
-    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Entrance,
-    Frame, Gateway, Incoming, Joined, Left, Limits, Missed, NotRecovered, Publication, SessionKey,
+    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Core, Entrance, Frame,
+    Gateway, Incoming, Joined, Left, Limits, Missed, Place, Publication, Retain, SessionKey,
     TopicName, Wanted,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
 
 pub use self::candles::{CandleSettings, CandleStats};
-pub use self::stats::TradesStats;
 
 /// Settings of a [`TradesGateway`].
 #[derive(Clone, Debug)]
@@ -51,12 +51,15 @@ pub struct TradesGatewaySettings {
     pub candles: Option<CandleSettings>,
 }
 
-/// A `subscribe`, of trades or candles.
+/// Counters of the gateway, for metrics and pages.
 #[derive(Debug, Default)]
-struct Asked {
-    symbols: Vec<String>,
-    since: Option<String>,
-    last: Option<usize>,
+pub struct TradesStats {
+    /// Clients times symbols; symbols with candles count once more for each interval.
+    pub subscriptions: Count,
+    /// Counters of tokens and rates.
+    pub access: Arc<AccessStats>,
+    /// Counters of candles; all 0 without candles.
+    pub candles: Arc<CandleStats>,
 }
 
 /// The client side of the trades contract.
@@ -66,7 +69,7 @@ pub struct TradesGateway {
     stats: Arc<TradesStats>,
     users: Users,
     /// Count of held symbols, over all clients.
-    held: u64,
+    held: usize,
     candles: Option<Candles>,
     /// Candles to publish; empty between two calls.
     updates: Vec<Update>,
@@ -87,7 +90,7 @@ impl TradesGateway {
             held: 0,
             candles,
             updates: Vec::new(),
-            statuses: Statuses::default(),
+            statuses: Statuses::new(answer::status),
         }
     }
 
@@ -101,18 +104,27 @@ impl TradesGateway {
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Held,
+        client: &mut Client,
         content: Content,
         asked: Asked,
     ) {
+        let since = asked.since.or(client.last_event_id.as_deref());
+        let client = &mut client.held;
         let all: Vec<TopicName> = asked.symbols.iter().cloned().map(TopicName::from).collect();
-        let new = client.new_ones(content, asked.symbols);
+        let new = client.select(content, asked.symbols, false);
         if let Err(message) = self.judge(core, client, content, &new) {
             let refusal = answer::error(core, &message);
             return core.send(key, &refusal);
         }
-        let missed = asked.since.map(|since| missed(core, key, &since, &all));
-        let newest = newest(core, key, &new, asked.last, missed.as_ref());
+        let missed = since.map(|since| missed(core, key, &since, &all));
+        let last = asked
+            .last
+            .filter(|_| gets_newest(missed.as_ref().map(Result::as_ref)));
+        let wanted: Vec<Wanted<'_>> = new.iter().map(Wanted::exact).collect();
+        let beside = (key, &Missed::default());
+        let newest = newest(core, beside, &wanted, last, &|frame, _, _| {
+            Arc::clone(frame)
+        });
         for symbol in &new {
             let joined = core.join(key, &content.topic(symbol));
             if let (Joined::First, Content::Candles(interval)) = (joined, content)
@@ -123,8 +135,8 @@ impl TradesGateway {
         }
         client.add(content, &new);
         self.users.add(client, new.len());
-        self.held += new.len() as u64;
-        self.stats.store_subscriptions(self.held);
+        self.held += new.len();
+        self.stats.subscriptions.set(self.held);
         let message = match (new.len(), content) {
             (0, Content::Trades) => "Already subscribed to all requested symbols".to_owned(),
             (0, _) => "Already subscribed to candles of all requested symbols".to_owned(),
@@ -132,28 +144,18 @@ impl TradesGateway {
             (n, _) => format!("Successfully subscribed to candles of {n} symbol(s)"),
         };
         let mut data = answer::symbols(content, "subscribed", &new, client);
-        let why = newest
-            .as_ref()
-            .err()
-            .or_else(|| missed.as_ref().and_then(|m| m.as_ref().err()));
-        write_recovered(&mut data, missed.as_ref().map(Result::is_ok), why);
-        let has_recovered = matches!(missed, Some(Ok(_)));
-        let has_newest = newest.as_ref().is_ok_and(|newest| !newest.is_empty());
-        let follow = missed
-            .and_then(Result::ok)
-            .or_else(|| newest.ok())
-            .unwrap_or_default();
-        // Behind the answer nothing is missing, or the last message says where the client is.
+        let refused = missed.as_ref().and_then(|missed| missed.as_ref().err());
+        let why = newest.as_ref().err().or(refused);
+        let is_recovered = missed.as_ref().map(Result::is_ok);
+        write_recovered(&mut data, is_recovered, why);
+        let missed = missed.and_then(Result::ok).unwrap_or_default();
+        let has_recovered = is_recovered == Some(true);
+        let follow = Follow::new(missed, has_recovered, newest.unwrap_or_default());
         let holds_trades = !client.symbols(Content::Trades).is_empty();
-        let is_told = holds_trades && !has_recovered && follow.is_empty();
-        let position = core.position_for(key).filter(|_| is_told);
-        let success = answer::success_at(core, &message, data, position);
+        let position = follow.position(core, key, holds_trades);
+        let success = answer::success(core, &message, data, position);
         core.send(key, &success);
-        core.send_missed(key, follow);
-        if has_newest {
-            let status = self.statuses.behind_newest(core, key);
-            send_status(core, key, status);
-        }
+        self.statuses.send_behind(core, key, follow);
         if let Content::Candles(interval) = content {
             self.send_running(core, key, interval, &new);
         }
@@ -181,7 +183,7 @@ impl TradesGateway {
         if let (Content::Candles(_), Some(candles)) = (content, &mut self.candles)
             && !candles.make_room(core.now(), new.iter().map(TopicName::as_str))
         {
-            candles.count_limited(new.len());
+            self.stats.candles.limited.add(new.len() as u64);
             return Err("Cannot subscribe: too many symbols have candles.".to_owned());
         }
         Ok(())
@@ -195,7 +197,7 @@ impl TradesGateway {
         content: Content,
         asked: Vec<String>,
     ) {
-        let gone = client.held_ones(content, asked);
+        let gone = client.select(content, asked, true);
         for symbol in &gone {
             let topic = content.topic(symbol);
             if core.leave(key, &topic) == Left::Last {
@@ -204,8 +206,8 @@ impl TradesGateway {
         }
         client.remove(content, &gone);
         self.users.remove(client, gone.len());
-        self.held -= gone.len() as u64;
-        self.stats.store_subscriptions(self.held);
+        self.held -= gone.len();
+        self.stats.subscriptions.set(self.held);
         let message = match (gone.len(), content) {
             (0, Content::Trades) => "Not subscribed to any of the requested symbols".to_owned(),
             (0, _) => "Not subscribed to candles of any of the requested symbols".to_owned(),
@@ -213,7 +215,7 @@ impl TradesGateway {
             (n, _) => format!("Successfully unsubscribed from candles of {n} symbol(s)"),
         };
         let data = answer::symbols(content, "unsubscribed", &gone, client);
-        let success = answer::success(core, &message, data);
+        let success = answer::success(core, &message, data, None);
         core.send(key, &success);
     }
 
@@ -242,32 +244,46 @@ impl TradesGateway {
         data.string("connectionId", &uuid(core));
         data.string("serverId", &self.settings.server_id);
         data.number("maxSymbolsPerConnection", symbols_max as u64);
-        answer::success(core, "Connected to WebSocket Gateway", data)
+        answer::success(core, "Connected to WebSocket Gateway", data, None)
     }
-}
 
-/// The newest trades of each symbol, if the client asks for these and gets no missed trades.
-fn newest(
-    core: &mut Core,
-    key: SessionKey,
-    symbols: &[TopicName],
-    last: Option<usize>,
-    missed: Option<&Result<Missed, NotRecovered>>,
-) -> Result<Missed, NotRecovered> {
-    let Some(last) = last.filter(|_| gets_newest(missed.map(Result::as_ref))) else {
-        return Ok(Missed::default());
-    };
-    let wanted: Vec<Wanted<'_>> = symbols.iter().map(Wanted::exact).collect();
-    core.newest((key, &Missed::default()), &wanted, last, &|frame, _, _| {
-        Arc::clone(frame)
-    })
-}
+    /// Handles the end of a topic's last member.
+    fn unwatch(&mut self, core: &Core, topic: &TopicName) {
+        if let Some(candles) = &mut self.candles
+            && let Some((interval, symbol)) = Interval::of_topic(topic)
+        {
+            candles.unwatch(core.now(), interval, symbol);
+        }
+    }
 
-/// Sends a status of the bus, if there is one.
-fn send_status(core: &mut Core, key: SessionKey, status: Option<Status>) {
-    if let Some(status) = status {
-        let status = answer::status(core, status);
-        core.send(key, &status);
+    /// Publishes the new candles.
+    fn publish_updates(&mut self, core: &mut Core) {
+        for update in self.updates.drain(..) {
+            core.publish(&Publication {
+                frame: answer::candle(core, &update),
+                topic: update.topic,
+                deliver: true,
+                retain: Retain::Keep,
+                place: Place::Outside,
+            });
+        }
+    }
+
+    /// Sends the running candles to a client that has just subscribed.
+    fn send_running(
+        &self,
+        core: &mut Core,
+        key: SessionKey,
+        interval: Interval,
+        symbols: &[TopicName],
+    ) {
+        let Some(candles) = &self.candles else { return };
+        for symbol in symbols {
+            if let Some(update) = candles.running(interval, symbol.as_str()) {
+                let frame = answer::candle(core, &update);
+                core.send(key, &frame);
+            }
+        }
     }
 }
 
@@ -343,67 +359,47 @@ impl Gateway for TradesGateway {
             Incoming::Text(text) => text.into(),
             Incoming::Binary(bytes) => String::from_utf8_lossy(bytes),
         };
-        let held = &mut client.held;
         let accepts = Accepts {
             json_depth_max: self.settings.json_depth_max,
             candles: self.candles.is_some(),
             last: core.has_history(),
         };
-        let (content, symbols) = match Request::parse(&text, accepts) {
-            Ok(Request::Subscribe(symbols, resume)) => {
-                let since = resume.since.or(client.last_event_id.as_deref());
-                let asked = Asked {
-                    symbols,
-                    since,
-                    last: resume.last,
-                };
-                return self.subscribe(core, key, held, Content::Trades, asked);
+        match Request::parse(&text, accepts) {
+            Ok(Request::Subscribe(content, asked)) => {
+                self.subscribe(core, key, client, content, asked);
             }
-            Ok(Request::SubscribeCandles(interval, symbols)) => {
-                let asked = Asked {
-                    symbols,
-                    ..Asked::default()
-                };
-                return self.subscribe(core, key, held, Content::Candles(interval), asked);
-            }
-            Ok(Request::Unsubscribe(symbols)) => (Content::Trades, symbols),
-            Ok(Request::UnsubscribeCandles(interval, symbols)) => {
-                (Content::Candles(interval), symbols)
+            Ok(Request::Unsubscribe(content, symbols)) => {
+                self.unsubscribe(core, key, &mut client.held, content, symbols);
             }
             Ok(Request::Ping) => {
                 let pong = answer::pong(core);
-                return core.send(key, &pong);
+                core.send(key, &pong);
             }
             Err(bad) => {
                 let error = answer::error(core, &bad.to_string());
-                return core.send(key, &error);
+                core.send(key, &error);
             }
-        };
-        self.unsubscribe(core, key, held, content, symbols);
+        }
     }
 
     /// Handles the possible end of a token.
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        if client.token_end.has_come(core.now()) {
-            let reason = CloseReason::Policy;
-            core.set_refusal(key, Refusal::Expired.label());
-            core.close(key, AUTHENTICATION_FAILED, reason, Closing::Now);
-        } else {
+        if !client.token_end.close(core, key) {
             core.set_deadline(key, client.token_end.due_us(core.now()));
         }
     }
 
     /// Sends the last position, so that the client misses nothing on its way to another instance.
     fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        let status = self.statuses.last(core, key, client.holds_trades());
-        send_status(core, key, status);
+        let holds = holds_trades(core, key, client);
+        self.statuses.send_last(core, key, holds);
     }
 
     fn handle_closed(&mut self, _: &mut Core, _: SessionKey, client: Client, _: CloseReason) {
         let count = client.held.count();
         self.users.remove(&client.held, count);
-        self.held -= count as u64;
-        self.stats.store_subscriptions(self.held);
+        self.held -= count;
+        self.stats.subscriptions.set(self.held);
     }
 
     fn handle_emptied(&mut self, core: &mut Core, topic: &TopicName) {
@@ -411,9 +407,7 @@ impl Gateway for TradesGateway {
     }
 
     fn tell_loss(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        let holds = |_: &Core, _, client: &Client| client.holds_trades();
-        self.statuses
-            .tell_loss(core, clients, holds, answer::status);
+        self.statuses.tell_loss(core, clients, holds_trades);
     }
 
     /// Relays the trade to the symbol's members, then publishes the resulting candles.
@@ -438,7 +432,7 @@ impl Gateway for TradesGateway {
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        self.send_statuses(core, clients);
+        self.statuses.handle_timeout(core, clients, holds_trades);
         if let Some(candles) = &mut self.candles {
             candles.handle_timeout(core.now(), &mut self.updates);
             self.publish_updates(core);

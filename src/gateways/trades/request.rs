@@ -5,27 +5,35 @@ use std::fmt;
 use sonic_rs::LazyValue;
 
 use super::super::history::{Since, read_last, read_since};
+use super::super::members::{members, text_of};
 use super::candles::Interval;
-use crate::wire::json::{JsonError, check_json, object_entries};
+use super::client::Content;
+use crate::wire::json::{JsonError, check_json};
 
 /// Symbols in a request.
 const SYMBOLS_PER_REQUEST_MAX: usize = 5;
 /// Length of a symbol in UTF-16 code units, as the replaced gateway counted.
 const SYMBOL_UNITS_MAX: usize = 10;
 
-/// A well-formed request.
+/// A well-formed request. Symbols are in upper case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    /// One to five symbols, in upper case.
-    Subscribe(Vec<String>, Resume),
-    /// At least one symbol, in upper case.
-    Unsubscribe(Vec<String>),
-    /// As [`Self::Subscribe`], for candles.
-    SubscribeCandles(Interval, Vec<String>),
-    /// As [`Self::Unsubscribe`], for candles.
-    UnsubscribeCandles(Interval, Vec<String>),
+    Subscribe(Content, Asked),
+    /// At least one symbol.
+    Unsubscribe(Content, Vec<String>),
     /// Asks for a `pong`.
     Ping,
+}
+
+/// A `subscribe`, and the messages that follow the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// One to five symbols.
+    pub(super) symbols: Vec<String>,
+    /// The position behind which the client resumes.
+    pub(super) since: Since,
+    /// The newest trades of each symbol, so many, without a position.
+    pub(super) last: Option<usize>,
 }
 
 /// Why a message is not a request; the text is for the client.
@@ -59,15 +67,6 @@ pub(super) struct Accepts {
     pub(super) candles: bool,
     /// Whether `last` is read; otherwise `last` is an unknown member.
     pub(super) last: bool,
-}
-
-/// The messages that follow the answer to a `subscribe`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Resume {
-    /// The position behind which the client resumes.
-    pub(super) since: Since,
-    /// The newest trades of each symbol, so many, without a position.
-    pub(super) last: Option<usize>,
 }
 
 /// The error in `symbols`.
@@ -124,78 +123,61 @@ impl fmt::Display for BadSymbols {
 impl Request {
     /// Reads a message. Members outside the contract are ignored; the last of repeated members counts.
     pub(super) fn parse(text: &str, accepts: Accepts) -> Result<Self, BadRequest> {
-        let [action, symbols, interval, since, last] = members(text, accepts.json_depth_max)?;
-        let action = action.and_then(|value| text_of(&value));
+        let depth_max = accepts.json_depth_max;
+        let names = ["action", "symbols", "interval", "since", "last"];
+        let read = members(text.as_bytes(), depth_max, names);
+        let [action, symbols, interval, since, last] = read.map_err(|error| match error {
+            // Another JSON value is not a request, but still JSON.
+            JsonError::NotAnObject => check_json(text.as_bytes(), depth_max)
+                .map_or_else(BadRequest::NotJson, |_| BadRequest::NoAction),
+            error => BadRequest::NotJson(error),
+        })?;
+        let action = action.as_ref().and_then(text_of);
         match action.as_deref() {
             None => Err(BadRequest::NoAction),
             Some("ping") => Ok(Self::Ping),
             Some("subscribe") => {
                 let symbols = read_symbols("subscribe", symbols, SYMBOLS_PER_REQUEST_MAX)?;
-                let since = since.map_or(Since::Absent, |since| read_since(since.as_raw_str()));
-                let last = last.filter(|_| accepts.last);
-                let last = last.map_or(Ok(None), |last| read_last(last.as_raw_str()));
-                let last = last.map_err(BadRequest::Last)?;
-                Ok(Self::Subscribe(symbols, Resume { since, last }))
+                let last = last.as_ref().filter(|_| accepts.last);
+                let asked = Asked {
+                    symbols,
+                    since: read_since(since.as_ref()),
+                    last: read_last(last).map_err(BadRequest::Last)?,
+                };
+                Ok(Self::Subscribe(Content::Trades, asked))
             }
             Some("unsubscribe") => {
-                read_symbols("unsubscribe", symbols, usize::MAX).map(Self::Unsubscribe)
+                let symbols = read_symbols("unsubscribe", symbols, usize::MAX)?;
+                Ok(Self::Unsubscribe(Content::Trades, symbols))
             }
             Some("subscribe_candles") if accepts.candles => {
                 let action = "subscribe_candles";
-                let symbols = read_symbols(action, symbols, SYMBOLS_PER_REQUEST_MAX)?;
-                Ok(Self::SubscribeCandles(
-                    read_interval(action, interval)?,
-                    symbols,
-                ))
+                let asked = Asked {
+                    symbols: read_symbols(action, symbols, SYMBOLS_PER_REQUEST_MAX)?,
+                    // Candles are not resumed, not even by an event stream.
+                    since: Since::Null,
+                    last: None,
+                };
+                Ok(Self::Subscribe(read_interval(action, interval)?, asked))
             }
             Some("unsubscribe_candles") if accepts.candles => {
                 let action = "unsubscribe_candles";
                 let symbols = read_symbols(action, symbols, usize::MAX)?;
-                Ok(Self::UnsubscribeCandles(
-                    read_interval(action, interval)?,
-                    symbols,
-                ))
+                Ok(Self::Unsubscribe(read_interval(action, interval)?, symbols))
             }
             Some(other) => Err(BadRequest::Unknown(other.to_owned())),
         }
     }
 }
 
-/// Returns the values of `action`, `symbols`, `interval`, `since` and `last` of a text that is completely JSON.
-fn members(text: &str, depth_max: usize) -> Result<[Option<LazyValue<'_>>; 5], BadRequest> {
-    let (mut action, mut symbols, mut interval) = (None, None, None);
-    let (mut since, mut last) = (None, None);
-    let not_json = BadRequest::NotJson;
-    let entries = match object_entries(text.as_bytes(), depth_max) {
-        Ok(entries) => entries,
-        // Another JSON value is not a request, but still JSON.
-        Err(JsonError::NotAnObject) => {
-            check_json(text.as_bytes(), depth_max).map_err(not_json)?;
-            return Err(BadRequest::NoAction);
-        }
-        Err(error) => return Err(not_json(error)),
-    };
-    for entry in entries {
-        let (key, value) = entry.map_err(not_json)?;
-        match &*key {
-            "action" => action = Some(value),
-            "symbols" => symbols = Some(value),
-            "interval" => interval = Some(value),
-            "since" => since = Some(value),
-            "last" => last = Some(value),
-            _ => {}
-        }
-    }
-    Ok([action, symbols, interval, since, last])
-}
-
 fn read_interval(
     action: &'static str,
     value: Option<LazyValue<'_>>,
-) -> Result<Interval, BadRequest> {
-    let label = value.and_then(|value| text_of(&value));
+) -> Result<Content, BadRequest> {
+    let label = value.as_ref().and_then(text_of);
     let interval = label.and_then(|label| Interval::named(&label));
-    interval.ok_or(BadRequest::Interval(action))
+    let candles = interval.map(Content::Candles);
+    candles.ok_or(BadRequest::Interval(action))
 }
 
 fn read_symbols(
@@ -235,10 +217,6 @@ fn list_of_symbols(
     }
 }
 
-fn text_of(value: &LazyValue<'_>) -> Option<String> {
-    sonic_rs::from_str(value.as_raw_str()).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,6 +238,19 @@ mod tests {
         list.iter().map(|&s| s.to_owned()).collect()
     }
 
+    fn subscribe(content: Content, since: Since, symbols: Vec<String>) -> Request {
+        let asked = Asked {
+            symbols,
+            since,
+            last: None,
+        };
+        Request::Subscribe(content, asked)
+    }
+
+    fn subscribe_trades(list: &[&str]) -> Request {
+        subscribe(Content::Trades, Since::Absent, symbols(list))
+    }
+
     #[test]
     fn requests_are_read_and_symbols_upper_cased() {
         let cases = [
@@ -271,15 +262,15 @@ mod tests {
             (r#"{"action":"x","action":"ping"}"#, Request::Ping),
             (
                 r#"{"symbols":["aapl"," b","stra\u00dfe"],"action":"subscribe"}"#,
-                Request::Subscribe(symbols(&["AAPL", " B", "STRASSE"]), Resume::default()),
+                subscribe_trades(&["AAPL", " B", "STRASSE"]),
             ),
             (
                 r#"{"action":"unsubscribe","symbols":["A","B","C","D","E","F"]}"#,
-                Request::Unsubscribe(symbols(&["A", "B", "C", "D", "E", "F"])),
+                Request::Unsubscribe(Content::Trades, symbols(&["A", "B", "C", "D", "E", "F"])),
             ),
             (
                 r#"{"action":"subscribe","symbols":["ABCDEFGHIJ","\ud83d\ude00\ud83d\ude00\ud83d\ude00\ud83d\ude00\ud83d\ude00"]}"#,
-                Request::Subscribe(symbols(&["ABCDEFGHIJ", "😀😀😀😀😀"]), Resume::default()),
+                subscribe_trades(&["ABCDEFGHIJ", "😀😀😀😀😀"]),
             ),
         ];
         for (text, want) in cases {
@@ -355,13 +346,13 @@ mod tests {
         let asked = |action: &str, rest: &str| format!(r#"{{"action":"{action}",{rest}}}"#);
         let good = r#""symbols":["aapl"],"interval":"5m""#;
         let text = asked("subscribe_candles", good);
-        let (interval, aapl) = (Interval::FiveMinutes, symbols(&["AAPL"]));
-        let want = Request::SubscribeCandles(interval, aapl.clone());
+        let candles = Content::Candles(Interval::FiveMinutes);
+        let want = subscribe(candles, Since::Null, symbols(&["AAPL"]));
         assert_eq!(parsed_with(&text, true), Ok(want));
         let many = r#""interval":"1s","symbols":["A","B","C","D","E","F"]"#;
         let text = asked("unsubscribe_candles", many);
         let want = symbols(&["A", "B", "C", "D", "E", "F"]);
-        let want = Request::UnsubscribeCandles(Interval::Second, want);
+        let want = Request::Unsubscribe(Content::Candles(Interval::Second), want);
         assert_eq!(parsed_with(&text, true), Ok(want));
         for (rest, why) in [
             (r#""interval":"1m""#, "symbols is missing"),

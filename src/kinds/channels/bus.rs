@@ -36,8 +36,6 @@ pub(super) struct OpenBus {
     pub(super) source: Box<dyn Source>,
     /// The interest of the clients; `None` for a stream, which is read whole.
     pub(super) interest: Option<BusInterest>,
-    /// The kind of the bus for people, and its address without secrets.
-    pub(super) shown: (&'static str, String),
     /// The check of the bus for `--check --connect`.
     pub(super) question: Question,
 }
@@ -61,14 +59,18 @@ impl ChannelsBus {
         };
         checked.leave_unused("redis-url");
         checked.leave_unused("history-channel");
+        let payload_bytes_max = checked.number("bus-message-bytes-max");
         let bus = match is_nats {
             true => Bus::Nats(rows.nats(checked)?),
-            false => Bus::Redis(rows.redis(checked)?),
+            false => Bus::Redis(RedisSettings {
+                payload_bytes_max,
+                ..rows.redis(checked)?
+            }),
         };
         Ok(Self {
             bus,
             rows,
-            payload_bytes_max: checked.number("bus-message-bytes-max"),
+            payload_bytes_max,
             retained_subjects_max: checked.number("retained-subjects-max"),
             settle: Settle {
                 time: Duration::from_millis(checked.number("bus-settle-ms")),
@@ -94,12 +96,20 @@ impl ChannelsBus {
         self.bus.name()
     }
 
+    /// The kind of the bus for people, and its address without secrets.
+    pub(super) fn shown(&self) -> (&'static str, String) {
+        let kind = match self.bus {
+            Bus::Redis(_) => "Redis",
+            Bus::Nats(_) => "NATS",
+        };
+        (kind, self.bus.address())
+    }
+
     /// Makes the source.
     ///
     /// # Errors
     /// The settings are not valid, or no file descriptor is left.
-    pub(super) fn open(&self, status: &Arc<BusStatus>, acl: &Acl) -> Result<OpenBus, RunError> {
-        let status = Arc::clone(status);
+    pub(super) fn open(&self, status: Arc<BusStatus>, acl: &Acl) -> Result<OpenBus, RunError> {
         match (&self.bus, self.stream.clone()) {
             (Bus::Redis(settings), None) => self.redis(settings.clone(), status, acl),
             (Bus::Nats(settings), None) => self.nats(settings.clone(), status, acl),
@@ -114,17 +124,15 @@ impl ChannelsBus {
 
     fn redis_stream(
         &self,
-        mut settings: RedisSettings,
+        settings: RedisSettings,
         stream: StreamSettings,
         status: Arc<BusStatus>,
     ) -> Result<OpenBus, RunError> {
-        settings.payload_bytes_max = self.payload_bytes_max;
         let opened = redis_stream(settings, stream, status);
         let (source, question) = opened.map_err(|error| self.rows.redis_error(error))?;
         Ok(OpenBus {
             source,
             interest: None,
-            shown: ("Redis", self.bus.address()),
             question,
         })
     }
@@ -144,18 +152,16 @@ impl ChannelsBus {
         Ok(OpenBus {
             source: Box::new(source.map_err(|error| RunError::Settings(error.to_string()))?),
             interest: None,
-            shown: ("NATS", self.bus.address()),
             question,
         })
     }
 
     fn redis(
         &self,
-        mut settings: RedisSettings,
+        settings: RedisSettings,
         status: Arc<BusStatus>,
         acl: &Acl,
     ) -> Result<OpenBus, RunError> {
-        settings.payload_bytes_max = self.payload_bytes_max;
         let mut needs = redis_needs(acl);
         if !self.history_names.is_empty() {
             let marks = Subscription::channel(self.history_channel.as_str());
@@ -172,7 +178,6 @@ impl ChannelsBus {
         Ok(OpenBus {
             source: Box::new(source),
             interest: Some(interest),
-            shown: ("Redis", self.bus.address()),
             question,
         })
     }
@@ -202,10 +207,10 @@ impl ChannelsBus {
         Ok(OpenBus {
             source: Box::new(source),
             interest: Some(interest),
-            shown: ("NATS", self.bus.address()),
             question,
         })
     }
+
     fn kept_names(&self) -> impl Iterator<Item = Subscription> {
         let names = self.history_names.iter();
         names.map(|name| match self.syntax.is_pattern(name) {

@@ -1,26 +1,19 @@
 //! `POST /internal/broadcast`: from a body to the response with the number of devices.
 
-use crossbeam_channel::Sender;
 use tokio::sync::oneshot;
 
 use super::bus::Bus;
-use crate::base::Clock;
-use crate::base::LateWake;
-use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
+use super::to_loop::ToLoop;
+use crate::gateways::events::Input;
+use crate::gateways::events::broadcast::refusal;
 use crate::gateways::events::bus::PushOutcome;
-use crate::gateways::events::{Input, Push};
 use crate::http::{Answer, Bytes, StatusCode, aside};
-use crate::hub::FrameBytes;
 use crate::wire::object_writer::ObjectWriter;
 
 /// Turns the body of a broadcast into the response.
 #[derive(Clone)]
 pub(super) struct Pusher {
-    pub(super) input: Sender<Input>,
-    pub(super) wake: LateWake,
-    pub(super) frame_bytes: FrameBytes,
-    pub(super) clock: Clock,
-    pub(super) json_depth_max: usize,
+    pub(super) to_loop: ToLoop,
     /// The other instances.
     pub(super) bus: Option<Bus>,
 }
@@ -36,12 +29,14 @@ impl Pusher {
             }
         };
         let (sent, told) = oneshot::channel();
-        let (bytes, pusher, whole) = (body.len(), self.clone(), body.clone());
-        match aside(bytes, move || pusher.read(&body, sent)).await {
+        let tell = move |count| {
+            // The client may have gone.
+            let _ = sent.send(count);
+        };
+        let (bytes, to_loop, whole) = (body.len(), self.to_loop.clone(), body.clone());
+        match aside(bytes, move || to_loop.read(&body, tell)).await {
             // After the end of the loop the push is dropped, with its `sent`.
-            Some(Ok(parts)) => parts
-                .into_iter()
-                .for_each(|part| drop(self.input.send(Input::Push(part)))),
+            Some(Ok(parts)) => self.to_loop.send(parts.into_iter().map(Input::Push)),
             Some(Err(wrong)) => {
                 return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, refusal(&wrong));
             }
@@ -50,7 +45,6 @@ impl Pusher {
                 return Answer::detail(status, "Internal Server Error");
             }
         }
-        self.wake.wake();
         // The devices here do not wait for the bus.
         let others = shared.map(|(bus, room)| bus.push(whole, room));
         let Ok(count) = told.await else {
@@ -65,21 +59,6 @@ impl Pusher {
             },
         }
         Answer::json(StatusCode::OK, object.finish())
-    }
-
-    fn read(&self, body: &[u8], sent: oneshot::Sender<u64>) -> Result<Vec<Push>, Vec<Wrong>> {
-        let broadcast = Broadcast::parse(body, self.json_depth_max)?;
-        let tell = move |count| {
-            // The client may have gone.
-            let _ = sent.send(count);
-        };
-        let now = self.clock.now();
-        Ok(Push::parts(
-            broadcast,
-            &self.frame_bytes,
-            now,
-            Box::new(tell),
-        ))
     }
 }
 

@@ -1,13 +1,37 @@
-//! `weirgate events`: the gateway between devices and HTTP services.
+//! `weirgate events`, the gateway between devices and HTTP services: its start and its pages.
 
 mod broadcast;
 mod bus;
-mod pages;
 mod rows;
-mod start;
+mod to_loop;
 
-use crate::run::GatewayKind;
-use crate::settings::{Part, Rows};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::unbounded;
+use rustls::ClientConfig;
+
+use self::broadcast::Pusher;
+use self::bus::Bus;
+use self::to_loop::ToLoop;
+use crate::base::{Clock, Finding, LateWake, tls_roots};
+use crate::feeds::NoFeed;
+use crate::gateways::events::{
+    BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsService, EventsStats,
+    INNER_PATHS, Input,
+};
+use crate::http::calls::{CallLimits, Calls};
+use crate::http::internal::{self, InternalAccess};
+use crate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
+use crate::http::services::{self, ServicesAway, Upstream};
+use crate::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
+use crate::hub::FrameBytes;
+use crate::kinds::auth::warn_of_short;
+use crate::run::{CommonSettings, GatewayKind, Inputs, Parts, Prepared, Question, RunError, say};
+use crate::settings::{Checked, Part, Rows};
+use crate::telemetry::{GatewayMetric, Telemetry, names};
+use crate::wire::object_writer::ObjectWriter;
 
 /// `weirgate events`.
 pub(super) const EVENTS: GatewayKind = GatewayKind::new(
@@ -16,7 +40,279 @@ pub(super) const EVENTS: GatewayKind = GatewayKind::new(
     Rows::gateway(&[Part::Json, Part::History, Part::StopCode])
         .own(&[rows::OWN, bus::ROWS])
         .changes(rows::CHANGES),
-    start::start,
+    start,
 )
 .check(bus::check)
 .dialect(super::dialects::EVENTS);
+
+/// The length of a whole call, in timeouts for silence (contract events, `HTTP_TIMEOUT_SECONDS`).
+const WHOLE_SILENCES: u32 = 6;
+
+/// A message over `MAX_MESSAGE_BYTES` is refused. The connection ends only over the larger of this number and
+/// four times `MAX_MESSAGE_BYTES` (contract events, row `message_too_large`).
+const CLOSE_BYTES_MIN: usize = 1024 * 1024;
+
+fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
+    let mut gateway_settings = gateway_settings(checked);
+    let mut common = CommonSettings::new(checked);
+    common.limits.message_bytes_max = CLOSE_BYTES_MIN.max(4 * gateway_settings.message_bytes_max);
+    common.service_connections_max = service_connections_max(checked);
+    let token = checked.secret("internal-auth-token");
+    if token.is_none() {
+        tracing::warn!("INTERNAL_AUTH_TOKEN is not set: nobody can push events");
+    }
+    warn_of_short("INTERNAL_AUTH_TOKEN", token.as_ref());
+    let access = InternalAccess {
+        token: token.map(|token| token.expose().to_owned()),
+        body_bytes_max: checked.number("broadcast-bytes-max"),
+    };
+    let stats = Arc::new(EventsStats::default());
+    let services = services(checked)?;
+    let away = ServicesAway::of(&services);
+    let (input, inputs) = unbounded();
+    let to_loop = ToLoop {
+        input,
+        wake: LateWake::default(),
+        frame_bytes: FrameBytes::default(),
+        clock,
+        json_depth_max: gateway_settings.json_depth_max,
+    };
+    let inputs = Inputs {
+        receiver: inputs,
+        wake: to_loop.wake.clone(),
+    };
+    let frame_bytes = to_loop.frame_bytes.clone();
+    let proxy = Proxy::new(proxy_settings(checked, &services, clock));
+    let calls = start_calls(checked, services.clone().into(), to_loop.clone())?;
+    let (bus, to_start) = Bus::prepare(checked, to_loop.clone())?.unzip();
+    let to_start = to_start.unwrap_or_default();
+    gateway_settings.shares_pushes = bus.is_some();
+    let questions: Vec<_> = services
+        .iter()
+        .map(question)
+        .chain(to_start.question)
+        .collect();
+    let pusher = Pusher {
+        to_loop,
+        bus: bus.clone(),
+    };
+    let mut metrics = calls.metrics();
+    metrics.extend(gateway_metrics(&stats));
+    metrics.extend(proxy.metrics());
+    metrics.push(away.metric());
+    metrics.extend(bus.iter().flat_map(Bus::metrics));
+    let (away_stats, bus_stats, bus_health) = (away.clone(), bus.clone(), bus.clone());
+    let urls = EventsService::ALL.map(|service| upstream(checked, service).to_string());
+    let bus_address = bus.as_ref().map(|bus| bus.address.clone());
+    let gateway = EventsGateway::new(gateway_settings, common.origins(), Arc::clone(&stats));
+    let prepared = Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
+        .frame_bytes(frame_bytes)
+        .routes(move |telemetry| {
+            let broadcast = move |body| pusher.clone().answer(body);
+            let mut routes = vec![
+                health_route(telemetry, away, bus_health),
+                Route::get("/healthz", |_| healthz()),
+                internal::route(BROADCAST_PATH, access, clock, broadcast),
+            ];
+            routes.extend(client_routes(ClientModule::Events));
+            routes.extend(proxy.routes());
+            routes
+        })
+        .front(FrontPage {
+            gateway: EVENTS.name,
+            path: EventsGateway::PATH,
+            status: StatusCode::NOT_FOUND,
+            client: "/events.js",
+            tail: "--subscribe DEVICE",
+            documents: &[
+                "docs/guides/hello/events.md",
+                "docs/guides/events.md",
+                "docs/reference/protocol-events.md",
+            ],
+        })
+        .stats_head(Box::new(move |_, object| {
+            away_stats.write(object);
+            if let Some(bus) = &bus_stats {
+                bus.write(object);
+            }
+        }))
+        .metrics(metrics)
+        .inputs(inputs)
+        .output(move |call| calls.make(call))
+        .threads(move || to_start.threads.start())
+        .asks(questions)
+        .prepare(clock, move |listening| {
+            let websocket = listening.url("ws", EventsGateway::PATH);
+            let ([lobby, measurement, simulation], bus) = (&urls, bus_address.as_deref());
+            let bus_line = bus.map_or_else(String::new, |bus| format!("\n  Bus:         {bus}"));
+            let pages = listening.page_lines(13);
+            let text = format!(
+                "weirgate events\n  Lobby:       {lobby}\n  Measurement: {measurement}\n  \
+                 Simulation:  {simulation}{bus_line}\n  WebSocket:   {websocket}{pages}"
+            );
+            say(&text, || {
+                tracing::info!(
+                    lobby,
+                    measurement,
+                    simulation,
+                    bus,
+                    websocket,
+                    "weirgate events"
+                );
+            });
+        })?;
+    Ok(prepared.ending_with(move || {
+        if let Some(bus) = &bus {
+            bus.leave();
+        }
+    }))
+}
+
+fn gateway_settings(checked: &Checked) -> EventsGatewaySettings {
+    // A fraction of a message does not count.
+    let whole = checked.milli("rate-limit-burst") / 1000;
+    EventsGatewaySettings {
+        message_bytes_max: checked.number("message-bytes-max"),
+        rate_burst: u32::try_from(whole).unwrap_or(u32::MAX).max(1),
+        rate_per_second_milli: checked.milli("rate-limit-rps"),
+        calls_max: checked.number("calls-max"),
+        orphans_max: checked.number("orphans-max"),
+        waiting_bytes_max: checked.number("waiting-bytes-max"),
+        json_depth_max: checked.number("json-depth-max"),
+        shares_pushes: false,
+    }
+}
+
+/// The connections of calls, and of the proxy to each service with proxied paths.
+fn service_connections_max(checked: &Checked) -> usize {
+    let proxied = EventsService::ALL
+        .iter()
+        .filter(|s| !s.proxied().is_empty());
+    let to_one: usize = checked.number("proxy-connections-max");
+    let calls: usize = checked.number("calls-max");
+    calls + proxied.count() * to_one
+}
+
+/// The services, ordered by number.
+fn services(checked: &Checked) -> Result<[services::Service; EventsService::ALL.len()], RunError> {
+    let wants_tls = EventsService::ALL
+        .iter()
+        .any(|&s| upstream(checked, s).wants_tls());
+    let ca_file = checked.path("upstream-ca-file");
+    let tls = wants_tls.then(|| tls(ca_file.as_deref())).transpose()?;
+    let service = |service: EventsService| {
+        services::Service::new(service.label(), upstream(checked, service), tls.clone())
+    };
+    Ok(EventsService::ALL.map(service))
+}
+
+/// The check of a service for `--check --connect`.
+fn question(service: &services::Service) -> Question {
+    let (service, asked) = (service.clone(), service.to_string());
+    Question::new(asked.clone(), move || {
+        vec![match service.ask() {
+            Ok((status, ms)) => Finding::Good(format!("{asked} answered {status} in {ms} ms")),
+            Err(error) => Finding::Error(format!("{asked} does not answer: {error}")),
+        }]
+    })
+}
+
+/// The address of a service.
+fn upstream(checked: &Checked, service: EventsService) -> Upstream {
+    let flag = match service {
+        EventsService::Lobby => "lobby-url",
+        EventsService::Measurement => "measurement-url",
+        EventsService::Simulation => "simulation-url",
+    };
+    checked.formed(flag, Upstream::parse)
+}
+
+fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RunError> {
+    let config = tls_roots::client_config(ca_file);
+    config
+        .map(|config| Arc::new(config.with_no_client_auth()))
+        .map_err(|error| RunError::Settings(format!("--upstream-ca-file: {error}")))
+}
+
+fn proxy_settings(
+    checked: &Checked,
+    services: &[services::Service],
+    clock: Clock,
+) -> ProxySettings {
+    let paths = |service: EventsService| {
+        let paths = service.proxied().iter();
+        paths.map(|&(path, cut)| ProxiedPath { path, cut })
+    };
+    let proxied = |(number, service): (EventsService, &services::Service)| Proxied {
+        service: service.clone(),
+        paths: paths(number).collect(),
+    };
+    let services = EventsService::ALL.into_iter().zip(services);
+    let services = services.filter(|(number, _)| !number.proxied().is_empty());
+    ProxySettings {
+        services: services.map(proxied).collect(),
+        inner_paths: &INNER_PATHS,
+        silence_timeout_ms: checked.number("proxy-silence-timeout-ms"),
+        service_connections_max: checked.number("proxy-connections-max"),
+        address_connections_max: checked.unless_0("proxy-connections-per-ip-max"),
+        trusted_proxies: checked.networks("trusted-proxies"),
+        clock,
+    }
+}
+
+fn start_calls(
+    checked: &Checked,
+    services: Vec<services::Service>,
+    to_loop: ToLoop,
+) -> Result<Calls, RunError> {
+    let silence = Duration::from_millis(checked.milli("http-timeout-s"));
+    let limits = CallLimits {
+        silence,
+        whole: silence * WHOLE_SILENCES,
+        answer_bytes_max: checked.number("upstream-answer-bytes-max"),
+    };
+    let replied = move |reply| to_loop.send([Input::Reply(reply)]);
+    let calls = Calls::start(services, CALL_PATH, limits, Box::new(replied));
+    calls.map_err(RunError::Thread)
+}
+
+/// `/healthz` (contract events, row "Set-up").
+fn healthz() -> Answer {
+    let mut object = ObjectWriter::new();
+    object.string("status", "ok");
+    Answer::json(StatusCode::OK, object.finish()).no_store()
+}
+
+/// `/health` as in the other gateways, plus the unavailable services and the bus between instances.
+fn health_route(telemetry: &Arc<Telemetry>, away: ServicesAway, bus: Option<Bus>) -> Route {
+    let telemetry = Arc::clone(telemetry);
+    Route::get("/health", move |_| {
+        let mut object = ObjectWriter::new();
+        object.string("service", "gateway");
+        object.string("status", "healthy");
+        object.number("connections", telemetry.event_loop.clients());
+        away.write(&mut object);
+        if let Some(bus) = &bus {
+            bus.write(&mut object);
+        }
+        Answer::json(StatusCode::OK, object.finish()).no_store()
+    })
+}
+
+/// The metrics of the gateway.
+fn gateway_metrics(stats: &Arc<EventsStats>) -> Vec<GatewayMetric> {
+    let number = |name, read| GatewayMetric::number(name, stats, read);
+    let by_label = |name, read| GatewayMetric::by_label(name, stats, read);
+    vec![
+        by_label(&names::UPSTREAM_CALLS_SKIPPED, |s| {
+            s.calls_skipped().collect()
+        }),
+        by_label(&names::UPSTREAM_CIRCUIT_OPEN, |s| {
+            s.circuits_open().collect()
+        }),
+        by_label(&names::EVENT_ERRORS, |s| s.errors().collect()),
+        number(&names::PUSHES, |s| s.pushes.get()),
+        number(&names::MESSAGES_FORGOTTEN, |s| s.messages_forgotten.get()),
+        number(&names::EVENT_WAITING_BYTES, |s| s.waiting_bytes.get()),
+    ]
+}

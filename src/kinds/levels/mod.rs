@@ -1,16 +1,13 @@
 //! `weirgate levels` and `weirgate demo`: the same feed and gateway, on NATS or on a simulated market.
 
 mod endpoint;
-mod market;
-mod nats;
 mod pages;
 mod relay;
 mod rows;
 mod slow;
 mod start;
 
-use self::nats::start;
-use self::start::demo;
+use self::start::{demo, start};
 use crate::feeds::levels::KEYS;
 use crate::run::GatewayKind;
 use crate::settings::{Checked, Part, Rows, SettingsError};
@@ -64,6 +61,6 @@ fn unknown_keys(checked: &Checked) -> Vec<SettingsError> {
 
 /// The settings of `weirgate levels` that exclude each other.
 fn contradictions(checked: &Checked) -> Vec<SettingsError> {
-    let nothing = market::nothing_to_read(checked);
+    let nothing = rows::nothing_to_read(checked);
     nothing.into_iter().chain(unknown_keys(checked)).collect()
 }

@@ -1,11 +1,16 @@
 //! The settings of the levels gateway, and of the market of the demo.
 
-use super::{endpoint, market, relay};
-use crate::settings::{Change, Heading, Kind, Setting, Unit};
+use super::{endpoint, relay};
+use crate::settings::{Change, Checked, Heading, Kind, Refused, Setting, SettingsError, Unit};
 
 const RELAYS: Heading = Heading("Relays and endpoints");
 const SESSION: Heading = Heading("Trading session");
 const MARKET: Heading = Heading("Simulated market");
+
+/// The words of `--market`, the default first.
+const WORDS: [&str; 3] = [AUTO, "on", OFF];
+const AUTO: &str = "auto";
+const OFF: &str = "off";
 
 pub(super) const OF_LEVELS: &[Setting] = &[
     Setting::new(
@@ -24,8 +29,8 @@ pub(super) const OF_LEVELS: &[Setting] = &[
     Setting::new(
         RELAYS,
         "market",
-        Kind::Choice(&market::WORDS),
-        market::WORDS[0],
+        Kind::Choice(&WORDS),
+        WORDS[0],
         "Whether to read levels.signals and market.flow too",
     )
     .more(
@@ -104,3 +109,31 @@ pub(super) const DEMO_CHANGES: &[Change] = &[
     }),
     ("event-stream", |row| row.default("true")),
 ];
+
+/// Whether `levels.signals` and `market.flow` are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Market {
+    /// If one of their streams exists.
+    IfThere,
+    /// Always; missing streams are made.
+    On,
+    /// Never.
+    Off,
+}
+
+/// The market of these settings. Without a relay there is nothing else to read, so `auto` is `on`.
+pub(super) fn market(checked: &Checked) -> Market {
+    match checked.choice("market") {
+        AUTO if !relay::of(checked).is_empty() => Market::IfThere,
+        OFF => Market::Off,
+        _ => Market::On,
+    }
+}
+
+/// The error of settings with nothing to read.
+pub(super) fn nothing_to_read(checked: &Checked) -> Option<SettingsError> {
+    let is_nothing =
+        checked.has("market") && market(checked) == Market::Off && relay::of(checked).is_empty();
+    let allowed = || "auto, on, or at least one --relay beside off".to_owned();
+    is_nothing.then(|| checked.refused("market", &Refused::new(OFF, allowed())))
+}

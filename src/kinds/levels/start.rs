@@ -1,25 +1,86 @@
-//! Assembles the levels gateway on any source.
+//! Assembles the levels gateway, on NATS JetStream or on a simulated market.
 
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 
-use super::DEMO;
 use super::endpoint::{self, EndpointSettings};
 use super::pages::{health_route, keys_route, slow_route, tab_route};
-use super::relay::{DURABLES, RelaySettings};
+use super::relay::{self, DURABLES, RelaySettings};
+use super::rows::{self, Market};
 use super::slow::SlowLine;
-use crate::base::Clock;
-use crate::base::LateWake;
-use crate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, SUBJECTS, TOPIC};
+use super::{DEMO, LEVELS};
+use crate::base::{Clock, LateWake, detached};
+use crate::feeds::levels::{
+    Endpoint, LevelsFeed, LevelsFeedSettings, LevelsJudge, Relay, SUBJECTS, TOPIC,
+};
 use crate::gateways::{DemoGateway, LevelsGateway, LevelsPath};
 use crate::http::{Route, page};
 use crate::hub::{FrameBytes, Gateway, TopicName};
-use crate::run::{CommonSettings, Inputs, Listening, Parts, Prepared, RunError, say};
-use crate::settings::Checked;
+use crate::kinds::bus::NATS;
+use crate::run::{CommonSettings, Inputs, Listening, Parts, Prepared, Question, RunError, say};
+use crate::settings::{Checked, SecretUrl};
 use crate::sources::Source;
+use crate::sources::nats::{
+    self, LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec,
+};
 use crate::sources::simulated::{SimulatedSettings, SimulatedSource};
 use crate::telemetry::BusStatus;
+
+/// Frames the banner.
+const RULE: &str = "============================================================";
+
+/// The last line of the banner, once both subscriptions are confirmed.
+const SUBSCRIBED: &str = "✅ Gateway subscribed to NATS subjects";
+
+/// Assembles the levels gateway on NATS.
+pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
+    let url = checked.url(NATS.url);
+    let access = NATS.nats(checked)?;
+    let is_ephemeral = checked.switch("ephemeral");
+    let look_back_messages_max = checked.number("look-back-messages-max");
+    let market = rows::market(checked);
+    let plan = LevelsPlan::new(
+        LEVELS.name,
+        checked,
+        relay::of(checked),
+        market != Market::Off,
+    );
+    let status = plan.bus_status(clock);
+    let judge = LevelsJudge::new(&plan.feed);
+    let look_back = LookBack {
+        messages_max: look_back_messages_max,
+        is_good: Arc::new(move |subject, payload| judge.is_good(subject, payload)),
+    };
+    let settings = NatsSettings {
+        streams_optional: market == Market::IfThere,
+        ephemeral: is_ephemeral,
+        look_back,
+        ..stream_settings(access, &plan)
+    };
+    let asked = format!("NATS at {url}");
+    let for_question = settings.clone();
+    let question = Question::new(asked, move || nats::ask(&for_question));
+    let source = NatsSource::new(settings, Arc::clone(&status));
+    let subscribing = Arc::clone(&status);
+    plan.parts(
+        |levels| levels,
+        source,
+        status,
+        url.to_string(),
+        clock,
+        Vec::new(),
+    )
+    .asks([question])
+    .prepare(clock, move |listening| {
+        let websocket = listening.url("ws", LevelsGateway::PATH);
+        let as_json = || tracing::info!(nats_url = %url, websocket, "GATEWAY SERVICE");
+        say(&banner(&url, &websocket), as_json);
+        announce_subscribed(subscribing);
+    })
+}
 
 /// Assembles the levels gateway on a simulated market.
 pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
@@ -62,19 +123,76 @@ fn addresses(listening: &Listening) -> [String; 2] {
     [("http", "/"), ("ws", LevelsGateway::PATH)].map(|(scheme, path)| listening.url(scheme, path))
 }
 
+fn stream_settings(access: NatsSettings, plan: &LevelsPlan) -> NatsSettings {
+    const DAY_S: u64 = 24 * 60 * 60;
+    let stream = |name: &str, subjects: &[&str]| StreamSpec {
+        name: name.to_owned(),
+        subjects: subjects.iter().map(|&s| s.to_owned()).collect(),
+        max_age_s: DAY_S,
+    };
+    let streams = match plan.has_market {
+        true => vec![
+            stream("LEVEL_SIGNALS", &["levels.*"]),
+            stream("MARKET_DATA", &["market.*", "market.*.*"]),
+        ],
+        false => Vec::new(),
+    };
+    NatsSettings {
+        subscriptions: subscriptions(&streams, plan),
+        streams,
+        ..access
+    }
+}
+
+fn subscriptions(streams: &[StreamSpec], plan: &LevelsPlan) -> Vec<SubscriptionSpec> {
+    // The publishers of relayed subjects create the streams.
+    let named = |relay: &RelaySettings| relay.stream.clone();
+    let ours = streams.iter().map(|stream| Some(stream.name.clone()));
+    let streams = ours.chain(plan.relays.iter().map(named));
+    let targets = streams.zip(plan.consumers());
+    let subscription = |(stream, (durable, subject)): (_, (&str, &str))| SubscriptionSpec {
+        stream,
+        subject: subject.to_owned(),
+        durable: durable.to_owned(),
+    };
+    targets.map(subscription).collect()
+}
+
+/// Prints the last line of the banner once the subscriptions are confirmed.
+fn announce_subscribed(status: Arc<BusStatus>) {
+    let wait = move || {
+        while !status.subscribed() {
+            thread::sleep(Duration::from_millis(20));
+        }
+        say(SUBSCRIBED, || tracing::info!("{SUBSCRIBED}"));
+    };
+    // Without the thread only the line is missing.
+    if let Err(error) = detached("banner", wait) {
+        tracing::warn!(%error, "cannot wait for the subscriptions");
+    }
+}
+
+/// The block at the start of `weirgate levels`.
+fn banner(nats_url: &SecretUrl, websocket: &str) -> String {
+    format!(
+        "{RULE}\nGATEWAY SERVICE\n{RULE}\n  NATS URL: {nats_url}\n  \
+         WebSocket: {websocket}\n{RULE}"
+    )
+}
+
 /// The levels gateway without its source.
-pub(super) struct LevelsPlan {
+struct LevelsPlan {
     gateway: &'static str,
     common: CommonSettings,
     feed: LevelsFeedSettings,
     paths: Vec<LevelsPath>,
-    pub(super) relays: Vec<RelaySettings>,
+    relays: Vec<RelaySettings>,
     /// Whether the permanent subjects are read, at least if their streams exist.
-    pub(super) has_market: bool,
+    has_market: bool,
 }
 
 impl LevelsPlan {
-    pub(super) fn new(
+    fn new(
         gateway: &'static str,
         checked: &Checked,
         relays: Vec<RelaySettings>,
@@ -92,7 +210,7 @@ impl LevelsPlan {
     }
 
     /// The durable consumers and their subjects, as `/health` shows them.
-    pub(super) fn consumers(&self) -> impl Iterator<Item = (&str, &str)> {
+    fn consumers(&self) -> impl Iterator<Item = (&str, &str)> {
         let relays = self.relays.iter();
         let relayed = relays.map(|r| (r.durable.as_str(), r.subject.as_str()));
         let permanent = DURABLES.into_iter().zip(SUBJECTS);
@@ -100,19 +218,14 @@ impl LevelsPlan {
         permanent.chain(relayed)
     }
 
-    /// Judges messages by the rules of the feed.
-    pub(super) fn judge(&self) -> crate::feeds::levels::LevelsJudge {
-        crate::feeds::levels::LevelsJudge::new(&self.feed)
-    }
-
-    pub(super) fn bus_status(&self, clock: Clock) -> Arc<BusStatus> {
+    fn bus_status(&self, clock: Clock) -> Arc<BusStatus> {
         let consumers: Vec<_> = self.consumers().collect();
         Arc::new(BusStatus::new(&consumers, clock.now().unix_ms))
     }
 
     /// Assembles the gateway on a source. `shown_url` is the address of the bus, for `/health`; `more` are
     /// further pages.
-    pub(super) fn parts<G: Gateway>(
+    fn parts<G: Gateway>(
         self,
         gateway: impl FnOnce(LevelsGateway) -> G,
         source: impl Source + 'static,
@@ -226,5 +339,29 @@ mod tests {
             unix.ends_with("WebSocket: ws+unix:/run/a.sock:/ws/stream"),
             "{unix}"
         );
+    }
+
+    #[test]
+    fn the_levels_block_is_the_documents() {
+        let url = SecretUrl::new("nats://nats:4222");
+        let expected = "\
+============================================================
+GATEWAY SERVICE
+============================================================
+  NATS URL: nats://nats:4222
+  WebSocket: ws://localhost:8000/ws/stream
+============================================================
+✅ Gateway subscribed to NATS subjects
+";
+        let start = banner(&url, "ws://localhost:8000/ws/stream");
+        assert_eq!(format!("{start}\n{}\n", SUBSCRIBED), expected);
+    }
+
+    #[test]
+    fn the_banner_hides_the_password() {
+        let url = SecretUrl::new("nats://ann:s3cret@nats:4222");
+        let start = banner(&url, "ws://localhost:9000/ws/stream");
+        assert!(start.contains("  NATS URL: nats://ann:***@nats:4222\n"));
+        assert!(!start.contains("s3cret"));
     }
 }

@@ -9,19 +9,19 @@ fn the_pairs_of_a_symbol_and_an_interval_are_limited() {
     bench.trade("A", 0, "1");
     bench.trade("B", 0, "1");
     bench.trade("C", 0, "1");
-    assert_eq!(bench.stats.candles.pairs(), 6);
+    assert_eq!(bench.stats.candles.pairs.get(), 6);
     assert_eq!(bench.dropped("pairs_max"), 1);
     let answer = bench.ask(key, "subscribe_candles", r#"["A","C"]"#, "1m");
     let text = &answer[0]["message"];
     assert_eq!(text, "Cannot subscribe: too many symbols have candles.");
     assert_eq!(bench.world.hub.core().joined_count(key), 0);
-    assert_eq!(bench.stats.candles.limited(), 2);
+    assert_eq!(bench.stats.candles.limited.get(), 2);
     assert_eq!(bench.watch(key, r#"["A"]"#, "1m").len(), 1);
     // A and B make room when their candles are over, though A has a client.
     bench.advance(400 * SECOND);
     bench.trade("C", 0, "1");
     assert_eq!(bench.dropped("pairs_max"), 1);
-    assert_eq!(bench.stats.candles.pairs(), 3);
+    assert_eq!(bench.stats.candles.pairs.get(), 3);
     bench.advance(400 * SECOND);
     bench.trade("A", 0, "1");
     bench.trade("D", 0, "1");
@@ -29,7 +29,7 @@ fn the_pairs_of_a_symbol_and_an_interval_are_limited() {
     bench.trade("E", 0, "1");
     assert_eq!(bench.dropped("pairs_max"), 2);
     bench.ask(key, "unsubscribe_candles", r#"["A"]"#, "1m");
-    assert_eq!(bench.stats.candles.pairs(), 6, "A still has trades");
+    assert_eq!(bench.stats.candles.pairs.get(), 6, "A still has trades");
 }
 
 /// Clients choose the names that they watch, so these must not take the room of symbols with trades.
@@ -43,13 +43,13 @@ fn watched_symbols_without_trades_take_no_room() {
         assert!(bench.watch(key, &symbols, "1m").is_empty());
         idle.push(key);
     }
-    assert_eq!(bench.stats.candles.pairs(), 0);
+    assert_eq!(bench.stats.candles.pairs.get(), 0);
     let key = bench.client();
     assert!(bench.watch(key, r#"["A"]"#, "1m").is_empty());
     bench.trade("A", 0, "1");
     bench.trade("B", 0, "2");
     assert_eq!(bench.dropped("pairs_max"), 0);
-    assert_eq!(bench.stats.candles.pairs(), 6);
+    assert_eq!(bench.stats.candles.pairs.get(), 6);
     assert_eq!(briefs(&bench.candles(key)), [(-40_000, 1.0, 1, false)]);
     assert_eq!(bench.watch(key, r#"["B"]"#, "1m").len(), 1);
     // The watched symbol takes room from its first trade on, if there is room.

@@ -20,7 +20,7 @@ fn retained() -> Retained {
 
 /// The next question, after all clients have taken their values.
 fn request(retained: &mut Retained) -> Option<(TopicName, u64)> {
-    for key in retained.take_rooms() {
+    for key in retained.turns.take_rooms() {
         retained.room(key, ClientAddr::Unix);
     }
     retained.ask(0);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::instances::{Instances, SILENCE_US};
 use super::message::{MESSAGE_BYTES_MAX, Message, Part};
@@ -142,7 +143,7 @@ impl Exchange {
                 return number;
             }
         };
-        self.stats.count_sent();
+        self.stats.sent.add(1);
         let expected: Vec<_> = self.instances.there().cloned().collect();
         let waiting = Waiting {
             late_until_us: now.mono_us + self.settings.wait_us / LATE_SHARE,
@@ -257,7 +258,7 @@ impl Exchange {
                 let since_us = echo_us;
                 self.link = Link::Up { since_us, echo_us };
                 self.instances.begin_anew(echo_us);
-                self.stats.store_up(true);
+                self.stats.is_up.store(true, Relaxed);
                 tracing::info!(
                     instance = self.me.as_str(),
                     "pushes are shared with other instances"
@@ -286,7 +287,7 @@ impl Exchange {
         }
         match self.instances.take_part(&origin, part) {
             Ok(Some(body)) => {
-                self.stats.count_received();
+                self.stats.received.add(1);
                 self.actions.push_back(Action::Deliver {
                     origin,
                     number,
@@ -320,7 +321,7 @@ impl Exchange {
 
     /// Counts the instances after one has come or gone, and logs the change.
     fn count_others(&mut self, now: Now, id: &InstanceId, what: &str) {
-        self.stats.store_others(self.instances.count());
+        self.stats.others.set(self.instances.count());
         if let Some(line) = self.lines.line(now) {
             let (instance, lines_left_out) = (id.as_str(), line.suppressed);
             tracing::info!(instance, lines_left_out, "{what}");
@@ -330,7 +331,7 @@ impl Exchange {
     /// Ends all waits, because published messages do not come back.
     fn lose(&mut self, link: Link) {
         self.link = link;
-        self.stats.store_up(false);
+        self.stats.is_up.store(false, Relaxed);
         for number in self.waiting.keys().copied().collect::<Vec<_>>() {
             self.end(number, Blame::Nobody);
         }
@@ -396,7 +397,7 @@ impl Exchange {
         if waiting.is_some_and(|one| one.awaited.is_empty() && !one.waits_for_all) {
             self.end(number, Blame::Nobody);
         } else {
-            self.stats.store_waiting(self.waiting.len());
+            self.stats.waiting.set(self.waiting.len());
         }
     }
 
@@ -405,7 +406,7 @@ impl Exchange {
         let Some(waiting) = self.waiting.remove(&number) else {
             return;
         };
-        self.stats.store_waiting(self.waiting.len());
+        self.stats.waiting.set(self.waiting.len());
         if blame == Blame::Late {
             let late = waiting.awaited.iter();
             late.for_each(|id| self.instances.set_late(id, true));
@@ -440,14 +441,14 @@ impl Exchange {
     fn tell(&mut self, number: u64, mut outcome: PushOutcome) {
         outcome.missing.sort_unstable();
         if !outcome.is_up || !outcome.missing.is_empty() {
-            self.stats.count_incomplete();
+            self.stats.incomplete.add(1);
         }
         self.actions.push_back(Action::Tell { number, outcome });
     }
 
     /// Counts and logs a message without effect.
     fn ignore(&mut self, now: Now, why: Ignored, from: Option<&InstanceId>) {
-        self.stats.count_ignored(why);
+        self.stats.ignored[why as usize].add(1);
         if let Some(line) = self.lines.line(now) {
             tracing::warn!(
                 reason = why.word(),

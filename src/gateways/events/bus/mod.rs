@@ -19,7 +19,9 @@ mod instances;
 mod message;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use super::super::count::{Count, labelled};
 
 pub use self::exchange::Exchange;
 pub use self::message::{LINE_BYTES_MAX, MESSAGE_BYTES_MAX, PART_BYTES_MAX};
@@ -142,19 +144,24 @@ impl Ignored {
     }
 }
 
-/// Counters of the bus between instances; any thread may read them. The thread of the exchange is the only
-/// writer.
+/// Counters of the bus between instances, for metrics and pages. The thread of the exchange is the only writer.
 #[derive(Debug, Default)]
 pub struct BusStats {
+    /// Pushes that wait for the answers of other instances.
+    pub waiting: Count,
+    /// Pushes published for other instances.
+    pub sent: Count,
+    /// Pushes of other instances.
+    pub received: Count,
+    /// Pushes answered without another instance, or while the bus was away.
+    pub incomplete: Count,
+    /// Pushes refused because too many waited.
+    pub refused: Count,
+    /// Messages that this instance did not take in time, and outages of the bus.
+    pub lost: Count,
     is_up: AtomicBool,
-    others: AtomicU64,
-    waiting: AtomicU64,
-    sent: AtomicU64,
-    received: AtomicU64,
-    incomplete: AtomicU64,
-    refused: AtomicU64,
-    lost: AtomicU64,
-    ignored: [AtomicU64; Ignored::ALL.len()],
+    others: Count,
+    ignored: [Count; Ignored::ALL.len()],
 }
 
 impl BusStats {
@@ -165,87 +172,26 @@ impl BusStats {
 
     /// Present instances, this one included.
     pub fn instances(&self) -> u64 {
-        1 + self.others.load(Relaxed)
-    }
-
-    /// Pushes that wait for the answers of other instances.
-    pub fn waiting(&self) -> u64 {
-        self.waiting.load(Relaxed)
-    }
-
-    /// Pushes published for other instances.
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Relaxed)
-    }
-
-    /// Pushes of other instances.
-    pub fn received(&self) -> u64 {
-        self.received.load(Relaxed)
-    }
-
-    /// Pushes answered without another instance, or while the bus was away.
-    pub fn incomplete(&self) -> u64 {
-        self.incomplete.load(Relaxed)
-    }
-
-    /// Pushes refused because too many waited.
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Relaxed)
+        1 + self.others.get()
     }
 
     /// Counts a push refused because too many waited.
     pub fn count_refused(&self) {
-        self.refused.fetch_add(1, Relaxed);
-    }
-
-    /// Messages that this instance did not take in time, and outages of the bus.
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Relaxed)
+        self.refused.add(1);
     }
 
     /// Counts lost messages of the bus; an unknown number counts as 1.
     pub fn count_lost(&self, messages: Option<u64>) {
-        self.lost.fetch_add(messages.unwrap_or(1), Relaxed);
+        self.lost.add(messages.unwrap_or(1));
     }
 
     /// A number that changes whenever a push of another instance may not have come.
     pub fn losses(&self) -> u64 {
-        self.lost() + self.ignored().map(|(_, count)| count).sum::<u64>()
+        self.lost.get() + self.ignored.iter().map(Count::get).sum::<u64>()
     }
 
     /// Messages from the bus without effect, by reason.
     pub fn ignored(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = self.ignored.iter().map(|count| count.load(Relaxed));
-        Ignored::ALL.into_iter().map(Ignored::word).zip(counts)
-    }
-
-    pub(super) fn store_up(&self, is_up: bool) {
-        self.is_up.store(is_up, Relaxed);
-    }
-
-    pub(super) fn store_others(&self, others: usize) {
-        self.others.store(others as u64, Relaxed);
-    }
-
-    pub(super) fn store_waiting(&self, waiting: usize) {
-        self.waiting.store(waiting as u64, Relaxed);
-    }
-
-    pub(super) fn count_sent(&self) {
-        self.sent.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn count_received(&self) {
-        self.received.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn count_incomplete(&self) {
-        self.incomplete.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn count_ignored(&self, why: Ignored) {
-        if let Some(count) = self.ignored.get(why as usize) {
-            count.fetch_add(1, Relaxed);
-        }
+        labelled(Ignored::ALL.map(Ignored::word), &self.ignored)
     }
 }

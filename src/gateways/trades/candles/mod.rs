@@ -9,11 +9,9 @@
 //! | file | owns |
 //! | --- | --- |
 //! | `mod` | all symbols, watches, deadlines |
-//! | `series` | the open candles of a symbol and an interval; late trades, and reading a trade |
+//! | `series` | intervals; the open candles of a symbol and an interval; late trades, and reading a trade |
 
 mod series;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -22,10 +20,10 @@ use foldhash::quality::RandomState;
 use slab::Slab;
 
 use self::series::{Series, Trade};
-use super::stats::Dropped;
+use super::super::count::{Count, labelled};
 use crate::hub::{ConflationKey, Now, TopicName};
 
-pub use super::stats::CandleStats;
+pub(super) use self::series::Interval;
 
 /// The time between two messages about a running candle: four messages a second.
 const SPACING_US: u64 = 250_000;
@@ -51,57 +49,6 @@ pub struct CandleSettings {
     pub pairs_max: usize,
 }
 
-/// The duration of a candle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Interval {
-    Second,
-    Minute,
-    FiveMinutes,
-}
-
-impl Interval {
-    pub(super) const ALL: [Self; 3] = [Self::Second, Self::Minute, Self::FiveMinutes];
-
-    /// The name in messages.
-    pub(super) const fn label(self) -> &'static str {
-        match self {
-            Self::Second => "1s",
-            Self::Minute => "1m",
-            Self::FiveMinutes => "5m",
-        }
-    }
-
-    /// The interval with this name.
-    pub(super) fn named(label: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|one| one.label() == label)
-    }
-
-    const fn ms(self) -> i64 {
-        match self {
-            Self::Second => 1_000,
-            Self::Minute => 60_000,
-            Self::FiveMinutes => 300_000,
-        }
-    }
-
-    /// The begin of the interval with this time.
-    const fn start_of(self, at_ms: i64) -> i64 {
-        at_ms - at_ms.rem_euclid(self.ms())
-    }
-
-    /// The topic of a symbol's candles. No client can hold a symbol of this name, because symbols are upper
-    /// case.
-    pub(super) fn topic(self, symbol: &str) -> TopicName {
-        TopicName::from(format!("candle:{}:{symbol}", self.label()))
-    }
-
-    /// The interval and the symbol of a topic of candles; `None` for another topic.
-    pub(super) fn of_topic(topic: &TopicName) -> Option<(Self, &str)> {
-        let (label, symbol) = topic.as_str().strip_prefix("candle:")?.split_once(':')?;
-        Some((Self::named(label)?, symbol))
-    }
-}
-
 /// A message for the members of a topic.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Update {
@@ -110,6 +57,43 @@ pub(super) struct Update {
     /// never replaced.
     pub(super) key: Option<ConflationKey>,
     pub(super) message: String,
+}
+
+/// Why a trade is not in a candle.
+#[derive(Clone, Copy, Debug)]
+enum Dropped {
+    /// The candle was closed; counted once for each interval without the trade.
+    Late,
+    /// The timestamp is too far ahead of the clock.
+    Early,
+    /// No price, or the price or timestamp is not a number.
+    Unreadable,
+    /// The limit on pairs of a symbol and an interval is reached.
+    PairsMax,
+}
+
+/// Labels of [`Dropped`], in its order.
+const REASONS: [&str; 4] = ["late", "early", "unreadable", "pairs_max"];
+
+/// Counters of candles, for metrics.
+#[derive(Debug, Default)]
+pub struct CandleStats {
+    /// Pairs of a symbol and an interval, of symbols with candles.
+    pub pairs: Count,
+    /// Symbols in requests refused because of the limit on pairs.
+    pub limited: Count,
+    dropped: [Count; REASONS.len()],
+}
+
+impl CandleStats {
+    /// Trades missing in candles, by reason.
+    pub fn dropped(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        labelled(REASONS, &self.dropped)
+    }
+
+    fn count_dropped(&self, why: Dropped) {
+        self.dropped[why as usize].add(1);
+    }
 }
 
 /// A symbol and an interval.
@@ -236,11 +220,6 @@ impl Candles {
             self.sweep(now);
         }
         has_room(self)
-    }
-
-    /// Counts the symbols of a request refused for lack of room.
-    pub(super) fn count_limited(&self, symbols: usize) {
-        self.stats.count_limited(symbols);
     }
 
     /// Handles the first member of a topic.
@@ -444,11 +423,53 @@ impl Candles {
         };
         if is_changed {
             let pairs = self.with_candles.len() * Interval::ALL.len();
-            self.stats.store_pairs(pairs);
+            self.stats.pairs.set(pairs);
         }
         if !symbol.has_candles() && !symbol.is_watched() {
             let symbol = self.symbols.remove(slot as usize);
             self.slots.remove(&symbol.name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR_MS: i64 = 3_600_000;
+
+    /// Publishes trades of a pair from a bus that never rests: deadlines stay few.
+    #[test]
+    fn a_watched_pair_has_one_deadline_and_an_unwatched_one_none() {
+        let settings = CandleSettings {
+            grace_ms: 500,
+            pairs_max: 3,
+        };
+        let mut candles = Candles::new(settings, 8, Arc::default());
+        let mut now = Now {
+            mono_us: 1_000_000,
+            unix_ms: HOUR_MS,
+        };
+        let mut out = Vec::new();
+        let message = br#"{"type":"trade","data":{"price":1},"timestamp":5}"#;
+        let mut publish = |candles: &mut Candles, times: usize| {
+            for _ in 0..times {
+                now = now.plus_us(1_000);
+                candles.take(now, "A", message, &mut out);
+                assert!(candles.due.len() <= 1);
+            }
+            (now, out.drain(..).count())
+        };
+        assert_eq!(publish(&mut candles, 10_000).1, 0, "nobody watches");
+        assert_eq!(candles.poll_timeout(), None);
+        let (now, _) = publish(&mut candles, 1);
+        candles.watch(now, Interval::Second, "A");
+        let (now, updates) = publish(&mut candles, 10_000);
+        // 40 messages of the running candle and 10 closes.
+        assert_eq!(updates, 50);
+        assert!(candles.poll_timeout().expect("a deadline") <= now.mono_us + 250_000 + GRID_US);
+        candles.unwatch(now, Interval::Second, "A");
+        assert_eq!(candles.poll_timeout(), None);
+        assert!(candles.is_unwatched());
     }
 }

@@ -1,13 +1,65 @@
-//! The open candles of a symbol and an interval: reading trades, candles and their messages, late trades.
+//! Intervals, and the open candles of a symbol and an interval: reading trades, candles and their messages, late trades.
 
 use std::str::FromStr;
 
 use rust_decimal::Decimal;
 use sonic_rs::LazyValue;
 
-use super::Interval;
-use crate::wire::json::object_entries;
+use super::super::super::members::members;
+use crate::hub::TopicName;
 use crate::wire::object_writer::ObjectWriter;
+
+/// The duration of a candle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::gateways::trades) enum Interval {
+    Second,
+    Minute,
+    FiveMinutes,
+}
+
+impl Interval {
+    pub(in crate::gateways::trades) const ALL: [Self; 3] =
+        [Self::Second, Self::Minute, Self::FiveMinutes];
+
+    /// The name in messages.
+    pub(in crate::gateways::trades) const fn label(self) -> &'static str {
+        match self {
+            Self::Second => "1s",
+            Self::Minute => "1m",
+            Self::FiveMinutes => "5m",
+        }
+    }
+
+    /// The interval with this name.
+    pub(in crate::gateways::trades) fn named(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.label() == label)
+    }
+
+    pub(super) const fn ms(self) -> i64 {
+        match self {
+            Self::Second => 1_000,
+            Self::Minute => 60_000,
+            Self::FiveMinutes => 300_000,
+        }
+    }
+
+    /// The begin of the interval with this time.
+    const fn start_of(self, at_ms: i64) -> i64 {
+        at_ms - at_ms.rem_euclid(self.ms())
+    }
+
+    /// The topic of a symbol's candles. No client can hold a symbol of this name, because symbols are upper
+    /// case.
+    pub(in crate::gateways::trades) fn topic(self, symbol: &str) -> TopicName {
+        TopicName::from(format!("candle:{}:{symbol}", self.label()))
+    }
+
+    /// The interval and the symbol of a topic of candles; `None` for another topic.
+    pub(in crate::gateways::trades) fn of_topic(topic: &TopicName) -> Option<(Self, &str)> {
+        let (label, symbol) = topic.as_str().strip_prefix("candle:")?.split_once(':')?;
+        Some((Self::named(label)?, symbol))
+    }
+}
 
 /// The error for a trade of a closed candle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,24 +215,18 @@ impl Trade {
     /// Reads the message of a trade as sent to clients. A trade without a timestamp happened now. `None`
     /// without a price, or if the price or timestamp is not a number.
     pub(super) fn read(message: &[u8], depth_max: usize, now_ms: i64) -> Option<Self> {
-        let (mut at, mut price, mut volume) = (None, None, None);
-        for entry in object_entries(data_of(message)?, depth_max).ok()? {
-            let (key, value) = entry.ok()?;
-            match &*key {
-                "timestamp" => at = Some(value).filter(|value| value.as_raw_str() != "null"),
-                "price" => price = number(&value),
-                "volume" => volume = number(&value),
-                _ => {}
-            }
-        }
-        let at_ms = match at {
+        let names = ["timestamp", "price", "volume"];
+        let [at, price, volume] = members(data_of(message)?, depth_max, names).ok()?;
+        let at_ms = match at.filter(|at| at.as_raw_str() != "null") {
             Some(at) => i64::try_from(number(&at)?.floor()).ok()?,
             None => now_ms,
         };
         Some(Self {
             at_ms,
-            price: price?,
-            volume: volume.unwrap_or_default(),
+            price: number(&price?)?,
+            volume: volume
+                .and_then(|volume| number(&volume))
+                .unwrap_or_default(),
         })
     }
 }
@@ -215,5 +261,136 @@ fn number(value: &LazyValue<'_>) -> Option<Decimal> {
             Decimal::from_scientific(text).ok()
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR_MS: i64 = 3_600_000;
+
+    fn read(data: &str) -> Option<Trade> {
+        let message = format!(r#"{{"type":"trade","data":{data},"timestamp":77}}"#);
+        Trade::read(message.as_bytes(), 8, 99)
+    }
+
+    fn shown(data: &str) -> Option<(i64, String, String)> {
+        let trade = read(data)?;
+        let (price, volume) = (trade.price.to_string(), trade.volume.to_string());
+        Some((trade.at_ms, price, volume))
+    }
+
+    #[test]
+    fn price_volume_and_time_are_read_as_they_stand() {
+        let cases = [
+            (
+                r#"{"timestamp":5,"price":1.50,"volume":100}"#,
+                (5, "1.50", "100"),
+            ),
+            (
+                r#"{"timestamp":"6","price":"2.10","volume":"0.3"}"#,
+                (6, "2.10", "0.3"),
+            ),
+            (r#"{"timestamp":7.9,"price":-3}"#, (7, "-3", "0")),
+            (
+                r#"{"timestamp":1.7e3,"price":1e-7,"volume":12E+2}"#,
+                (1700, "0.0000001", "1200"),
+            ),
+            (r#"{"price":4,"volume":null}"#, (99, "4", "0")),
+            (r#"{"timestamp":null,"price":4}"#, (99, "4", "0")),
+            (r#"{"price":4,"volume":"many"}"#, (99, "4", "0")),
+            (r#"{"price":4,"volume":1e400}"#, (99, "4", "0")),
+        ];
+        for (data, (at_ms, price, volume)) in cases {
+            let want = (at_ms, price.to_owned(), volume.to_owned());
+            assert_eq!(shown(data), Some(want), "{data}");
+        }
+    }
+
+    #[test]
+    fn a_trade_without_a_readable_price_or_time_is_none() {
+        for data in [
+            "{}",
+            r#"{"price":null}"#,
+            r#"{"price":"1_000"}"#,
+            r#"{"price":""}"#,
+            r#"{"price":"-"}"#,
+            r#"{"price":[1]}"#,
+            r#"{"price":true}"#,
+            r#"{"price":1e400}"#,
+            r#"{"price":1e-400}"#,
+            r#"{"price":"1e99999999999"}"#,
+            r#"{"price":1,"timestamp":"soon"}"#,
+            r#"{"price":1,"timestamp":{}}"#,
+            r#"{"price":1,"timestamp":1e25}"#,
+        ] {
+            assert_eq!(read(data), None, "{data}");
+        }
+        assert_eq!(Trade::read(b"{}", 8, 99), None);
+    }
+
+    fn trade(at_ms: i64, price: i64) -> Trade {
+        Trade {
+            at_ms,
+            price: price.into(),
+            volume: 1.into(),
+        }
+    }
+
+    #[test]
+    fn the_earliest_trade_opens_and_the_latest_closes_in_whatever_order_they_come() {
+        let mut series = Series::new(Interval::Minute);
+        let begin = HOUR_MS;
+        for (at_ms, price) in [(20, 5), (10, 7), (30, 3), (10, 8), (30, 4), (25, 9)] {
+            assert_eq!(series.add(&trade(begin + at_ms, price), 0), Ok(true));
+        }
+        let candle = series.running().expect("a candle");
+        let message = candle.message("A\"", Interval::Minute, false);
+        let want = concat!(
+            r#"{"type":"candle","data":{"symbol":"A\"","interval":"1m","start":3600000,"open":7,"#,
+            r#""high":9,"low":3,"close":4,"volume":6,"trades":6,"closed":false}}"#
+        );
+        assert_eq!(message, want);
+    }
+
+    #[test]
+    fn a_closed_candle_is_not_opened_again_though_the_clock_is_set_back() {
+        let mut series = Series::new(Interval::Second);
+        assert_eq!(series.add(&trade(HOUR_MS + 500, 1), 0), Ok(true));
+        assert_eq!(series.add(&trade(HOUR_MS - 1, 1), 0), Ok(false));
+        assert!(series.close(HOUR_MS - 1).is_none());
+        let closed = series.close(HOUR_MS + 1_000).expect("the older one");
+        assert_eq!(closed.start_ms, HOUR_MS - 1_000);
+        let closed = series.close(HOUR_MS + 1_000).expect("the newer one");
+        assert_eq!(closed.start_ms, HOUR_MS);
+        let back = HOUR_MS - 60_000;
+        assert!(series.close(back).is_none());
+        assert_eq!(series.add(&trade(HOUR_MS + 999, 1), back), Err(Late));
+        assert_eq!(series.add(&trade(HOUR_MS + 1_000, 1), back), Ok(true));
+    }
+
+    #[test]
+    fn a_clock_that_was_far_ahead_for_a_moment_costs_the_running_candle_alone() {
+        let mut series = Series::new(Interval::Second);
+        assert_eq!(series.add(&trade(HOUR_MS, 1), 0), Ok(true));
+        let tomorrow = 24 * HOUR_MS;
+        assert!(series.close(tomorrow).is_some());
+        assert_eq!(series.add(&trade(HOUR_MS + 2_000, 1), tomorrow), Err(Late));
+        assert_eq!(series.add(&trade(HOUR_MS + 2_000, 1), HOUR_MS), Ok(true));
+    }
+
+    #[test]
+    fn topics_of_candles_are_those_of_no_symbol_that_a_client_can_hold() {
+        for interval in Interval::ALL {
+            let topic = interval.topic("A:B");
+            assert_eq!(Interval::of_topic(&topic), Some((interval, "A:B")));
+            assert_ne!(topic.as_str(), topic.as_str().to_uppercase());
+            assert_eq!(Interval::named(interval.label()), Some(interval));
+        }
+        for other in ["AAPL", "candle:AAPL", "candle:2m:AAPL", "CANDLE:1M:A"] {
+            let topic = TopicName::from(other.to_owned());
+            assert_eq!(Interval::of_topic(&topic), None, "{other}");
+        }
     }
 }

@@ -32,14 +32,9 @@ const ROWS: BusRows = BusRows {
     redis_ca: "events-bus-ca",
 };
 
-/// Publishes bytes on a subject. Returns `false` if too much waits to be written.
-pub(super) type Publish = Box<dyn Fn(&Arc<str>, Vec<u8>) -> bool + Send>;
-
 /// The ends of the channels to the connection threads.
 pub(super) struct Connection {
-    /// The check of the bus for `--check --connect`.
-    pub(super) question: Option<Question>,
-    pub(super) publish: Publish,
+    pub(super) publisher: Publisher,
     /// The events of the subscribed connection.
     pub(super) events: Receiver<BusEvent>,
     /// Gives the room of processed events back.
@@ -63,7 +58,8 @@ pub(super) fn bus_of(checked: &Checked) -> Result<Option<Bus>, RunError> {
     })
 }
 
-/// Makes the connections. Each has a thread in `threads`, not started yet.
+/// Makes the connections, and the check of the bus for `--check --connect`. Each connection has a thread in
+/// `threads`, not started yet.
 ///
 /// # Errors
 /// The settings are not valid, or no file descriptor is left.
@@ -74,7 +70,7 @@ pub(super) fn connect(
     settings: &ExchangeSettings,
     clock: Clock,
     threads: &mut Threads,
-) -> Result<Connection, RunError> {
+) -> Result<(Connection, Question), RunError> {
     let subjects = [Arc::from(name), subject_of(name, me)];
     let sent_bytes_max = settings.message_bytes_max + LINE_BYTES_MAX;
     match bus {
@@ -104,10 +100,6 @@ fn subscribe(interest: &BusInterest, subjects: &[Arc<str>]) {
     }
 }
 
-fn publish_with(publisher: Publisher) -> Publish {
-    Box::new(move |subject, bytes| publisher.publish(subject, bytes))
-}
-
 /// The subject that the check publishes to: the subject of this instance, without subscribers.
 fn published(subjects: &[Arc<str>]) -> Vec<String> {
     subjects.last().iter().map(|one| one.to_string()).collect()
@@ -118,7 +110,7 @@ fn redis(
     subjects: &[Arc<str>],
     clock: Clock,
     threads: &mut Threads,
-) -> Result<Connection, RunError> {
+) -> Result<(Connection, Question), RunError> {
     // Other instances may be set to longer parts.
     settings.payload_bytes_max = MESSAGE_BYTES_MAX;
     settings.needs_all_names = true;
@@ -133,19 +125,19 @@ fn redis(
     let wrong = |error| ROWS.redis_error(error);
     let (source, interest) = RedisSource::new(settings.clone(), status()).map_err(wrong)?;
     subscribe(&interest, subjects);
-    let (publisher, handle) = RedisPublisher::new(settings, status()).map_err(wrong)?;
+    let (publishing, publisher) = RedisPublisher::new(settings, status()).map_err(wrong)?;
     let (events, taken) = run("bus-subscribe", source, clock, threads);
     // The publisher's events are short: `Up` and `Down`.
-    let (sender, publishing) = bounded(EVENTS_MAX);
+    let (sender, received) = bounded(EVENTS_MAX);
     let link = SourceLink::new(sender, Box::new(|| {}), clock);
-    threads.add("bus-publish", move || Box::new(publisher).run(link));
-    Ok(Connection {
-        question: Some(question),
-        publish: publish_with(handle),
+    threads.add("bus-publish", move || Box::new(publishing).run(link));
+    let connection = Connection {
+        publisher,
         events,
         taken,
-        publishing: Some(publishing),
-    })
+        publishing: Some(received),
+    };
+    Ok((connection, question))
 }
 
 fn nats(
@@ -154,7 +146,7 @@ fn nats(
     sent_bytes_max: usize,
     clock: Clock,
     threads: &mut Threads,
-) -> Result<Connection, RunError> {
+) -> Result<(Connection, Question), RunError> {
     let needs = NatsNeeds {
         subscriptions: subjects.iter().map(|one| one.to_string()).collect(),
         published: published(subjects),
@@ -170,16 +162,16 @@ fn nats(
         settle: Settle::NEVER,
     };
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
-    let (source, interest, handle) =
+    let (source, interest, publisher) =
         NatsSubjectsSource::publishing(settings, sent_bytes_max, status)
             .map_err(|error| RunError::Settings(error.to_string()))?;
     subscribe(&interest, subjects);
     let (events, taken) = run("bus", source, clock, threads);
-    Ok(Connection {
-        question: Some(question),
-        publish: publish_with(handle),
+    let connection = Connection {
+        publisher,
         events,
         taken,
         publishing: None,
-    })
+    };
+    Ok((connection, question))
 }

@@ -1,15 +1,13 @@
-//! The bus between instances of the events gateway: its settings, its connection and its thread.
+//! The bus between instances of the events gateway: its settings, its connection, its thread and its numbers.
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | the handle, and the limits of waiting pushes |
+//! | `mod` | the handle, the limits of waiting pushes, and the bus in `/health`, `/stats` and the metrics |
 //! | `connect` | the kind of the bus, and the threads of its connections |
 //! | `thread` | the exchange between HTTP, the loop and the bus |
 //! | `rows` | settings |
-//! | `pages` | the bus in `/health`, `/stats` and the metrics |
 
 mod connect;
-mod pages;
 mod rows;
 mod thread;
 
@@ -22,17 +20,16 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use tokio::sync::oneshot;
 
 use self::connect::{bus_of, connect};
-use self::thread::{BusThread, Command, Deliverer, Threads};
-use crate::base::Clock;
-use crate::base::LateWake;
-use crate::gateways::events::Input;
+use self::thread::{BusThread, Command, Threads};
+use super::to_loop::ToLoop;
 use crate::gateways::events::bus::{BusStats, Exchange, ExchangeSettings, InstanceId, PushOutcome};
 use crate::http::Bytes;
-use crate::hub::FrameBytes;
+use crate::kinds::bus;
 use crate::run::{Question, RunError};
 use crate::settings::Checked;
+use crate::telemetry::{GatewayMetric, names};
+use crate::wire::object_writer::ObjectWriter;
 
-pub(super) use self::pages::BusPages;
 pub(super) use self::rows::{ROWS, check};
 
 /// Bytes of the bodies of pushes that wait for other instances. A single push of any size has room.
@@ -47,6 +44,10 @@ pub(super) struct Bus {
     commands: Sender<Command>,
     waiting: Arc<Waiting>,
     stats: Arc<BusStats>,
+    /// Shown without secrets.
+    pub(super) address: String,
+    kind: &'static str,
+    instance: InstanceId,
 }
 
 /// Pushes that wait for other instances.
@@ -69,15 +70,6 @@ impl Drop for Room {
     }
 }
 
-/// The surroundings of the bus thread: the loop, the waker, the limits and the clock.
-pub(super) struct Surroundings {
-    /// The input of the loop.
-    pub(super) input: Sender<Input>,
-    pub(super) wake: LateWake,
-    pub(super) frame_bytes: FrameBytes,
-    pub(super) clock: Clock,
-}
-
 /// The threads to start, and the check before.
 #[derive(Default)]
 pub(super) struct ToStart {
@@ -92,11 +84,8 @@ impl Bus {
     /// The settings are not valid.
     pub(super) fn prepare(
         checked: &Checked,
-        around: Surroundings,
-    ) -> Result<Option<(Self, BusPages, ToStart)>, RunError> {
-        let clock = around.clock;
-        let stats = Arc::new(BusStats::default());
-        let me = new_id();
+        to_loop: ToLoop,
+    ) -> Result<Option<(Self, ToStart)>, RunError> {
         let settings = ExchangeSettings {
             wait_us: checked.micros("events-bus-wait-ms"),
             message_bytes_max: checked.number("events-bus-message-bytes-max"),
@@ -108,30 +97,61 @@ impl Bus {
         let Some(bus) = bus_of(checked)? else {
             return Ok(None);
         };
-        let pages = BusPages::new(&bus, &me, Arc::clone(&stats));
-        let mut threads = Threads::default();
-        let mut connection = connect(bus, &name, &me, &settings, clock, &mut threads)?;
-        let question = connection.question.take();
         let (commands, received) = unbounded();
-        let deliverer = Deliverer {
-            commands: commands.clone(),
-            json_depth_max: checked.number("json-depth-max"),
-            around,
-        };
-        let exchange = Exchange::new(me, settings, Arc::clone(&stats));
-        let thread = BusThread::new(exchange, name, connection, received, deliverer, &stats);
+        let handle = Self::new(commands.clone(), pushes_max, &bus);
+        let (me, clock) = (handle.instance.clone(), to_loop.clock);
+        let mut threads = Threads::default();
+        let (connection, question) = connect(bus, &name, &me, &settings, clock, &mut threads)?;
+        let exchange = Exchange::new(me, settings, Arc::clone(&handle.stats));
+        let stats = Arc::clone(&handle.stats);
+        let commands = (commands, received);
+        let thread = BusThread::new(exchange, name, connection, commands, to_loop, stats);
         threads.add("events-bus", move || thread.run());
+        let question = Some(question);
+        Ok(Some((handle, ToStart { threads, question })))
+    }
+
+    fn new(commands: Sender<Command>, pushes_max: usize, bus: &bus::Bus) -> Self {
         let waiting = Waiting {
             pushes: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             pushes_max,
         };
-        let bus = Self {
+        Self {
             commands,
             waiting: Arc::new(waiting),
-            stats,
-        };
-        Ok(Some((bus, pages, ToStart { threads, question })))
+            stats: Arc::default(),
+            address: bus.address(),
+            kind: bus.name(),
+            instance: new_id(),
+        }
+    }
+
+    /// Writes the member `events_bus` of `/health` and `/stats`.
+    pub(super) fn write(&self, object: &mut ObjectWriter) {
+        let mut bus = ObjectWriter::new();
+        bus.string("kind", self.kind);
+        bus.boolean("up", self.stats.is_up());
+        bus.string("instance", self.instance.as_str());
+        bus.number("instances", self.stats.instances());
+        object.object("events_bus", bus);
+    }
+
+    pub(super) fn metrics(&self) -> Vec<GatewayMetric> {
+        let number = |name, read| GatewayMetric::number(name, &self.stats, read);
+        vec![
+            number(&names::EVENTS_BUS_UP, |s| s.is_up().into()),
+            number(&names::EVENTS_BUS_INSTANCES, BusStats::instances),
+            number(&names::EVENTS_BUS_PUSHES_WAITING, |s| s.waiting.get()),
+            number(&names::EVENTS_BUS_PUSHES_SENT, |s| s.sent.get()),
+            number(&names::EVENTS_BUS_PUSHES_RECEIVED, |s| s.received.get()),
+            number(&names::EVENTS_BUS_PUSHES_INCOMPLETE, |s| s.incomplete.get()),
+            number(&names::EVENTS_BUS_PUSHES_REFUSED, |s| s.refused.get()),
+            number(&names::EVENTS_BUS_LOST, |s| s.lost.get()),
+            GatewayMetric::by_label(&names::EVENTS_BUS_IGNORED, &self.stats, |s| {
+                s.ignored().collect()
+            }),
+        ]
     }
 
     /// Reserves room for a push with a body of `bytes`. Returns `None`, and counts a refusal, if too many
@@ -179,20 +199,13 @@ fn new_id() -> InstanceId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::redis::{RedisEndpoint, RedisSettings};
 
     #[test]
     fn pushes_that_wait_are_bounded_in_number_and_bytes() {
         let (commands, _received) = unbounded();
-        let waiting = Waiting {
-            pushes: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-            pushes_max: 3,
-        };
-        let bus = Bus {
-            commands,
-            waiting: Arc::new(waiting),
-            stats: Arc::default(),
-        };
+        let redis = RedisSettings::new(RedisEndpoint::new("localhost", 1));
+        let bus = Bus::new(commands, 3, &bus::Bus::Redis(redis));
         let large = bus
             .room(WAITING_BYTES_MAX + 1)
             .expect("room for one of any size");
@@ -200,7 +213,7 @@ mod tests {
         drop(large);
         let rooms: Vec<_> = (0..3).filter_map(|_| bus.room(1)).collect();
         assert!(rooms.len() == 3 && bus.room(1).is_none());
-        assert_eq!(bus.stats.refused(), 2);
+        assert_eq!(bus.stats.refused.get(), 2);
         drop(rooms);
         assert!(bus.room(WAITING_BYTES_MAX).is_some());
     }

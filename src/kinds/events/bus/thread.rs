@@ -7,14 +7,14 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, never, select};
 use tokio::sync::oneshot;
 
+use super::Room;
 use super::connect::Connection;
-use super::{Room, Surroundings};
-use crate::base::{Clock, detached};
+use crate::base::detached;
 use crate::feeds::BusEvent;
-use crate::gateways::events::broadcast::Broadcast;
+use crate::gateways::events::Input;
 use crate::gateways::events::bus::{Action, BusStats, Exchange, InstanceId, PushOutcome, To};
-use crate::gateways::events::{Input, Push};
 use crate::http::Bytes;
+use crate::kinds::events::to_loop::ToLoop;
 use crate::run::RunError;
 
 /// Pushes of other instances in the loop, not delivered yet. At this number the thread stops reading the bus.
@@ -41,47 +41,6 @@ pub(super) enum Command {
     Leave(Sender<()>),
 }
 
-/// Hands pushes of other instances to the loop.
-pub(super) struct Deliverer {
-    pub(super) commands: Sender<Command>,
-    pub(super) json_depth_max: usize,
-    pub(super) around: Surroundings,
-}
-
-impl Deliverer {
-    /// Returns false if the body is not a broadcast.
-    fn deliver(&self, origin: &InstanceId, number: u64, body: &[u8]) -> bool {
-        let Ok(broadcast) = Broadcast::parse(body, self.json_depth_max) else {
-            return false;
-        };
-        let (commands, origin) = (self.commands.clone(), origin.clone());
-        let tell = move |sent| {
-            let delivered = Command::Delivered {
-                origin,
-                number,
-                sent,
-            };
-            // Fails only after the end of the bus thread.
-            let _ = commands.send(delivered);
-        };
-        let around = &self.around;
-        let now = around.clock.now();
-        for part in Push::parts(broadcast, &around.frame_bytes, now, Box::new(tell)) {
-            // Fails only after the end of the loop.
-            let _ = around.input.send(Input::Push(part));
-        }
-        around.wake.wake();
-        true
-    }
-
-    /// Tells the loop that pushes of other instances were lost, and whether they come from here on.
-    fn tell_lost(&self, come: bool) {
-        // Fails only after the end of the loop.
-        let _ = self.around.input.send(Input::Others(come));
-        self.around.wake.wake();
-    }
-}
-
 /// A push with a waiting service.
 struct Told {
     tell: oneshot::Sender<PushOutcome>,
@@ -97,8 +56,9 @@ pub(super) struct BusThread {
     connection: Connection,
     is_subscribed: bool,
     can_publish: bool,
-    commands: Receiver<Command>,
-    deliverer: Deliverer,
+    /// Both ends: the loop answers with a command.
+    commands: (Sender<Command>, Receiver<Command>),
+    to_loop: ToLoop,
     stats: Arc<BusStats>,
     /// Whether the bus was up when the loop was last told of a loss, and the losses so far.
     told_loss: (bool, u64),
@@ -106,7 +66,6 @@ pub(super) struct BusThread {
     /// Pushes of other instances that are in the loop.
     delivering: usize,
     leaving: Option<Sender<()>>,
-    clock: Clock,
 }
 
 impl BusThread {
@@ -114,9 +73,9 @@ impl BusThread {
         exchange: Exchange,
         name: String,
         connection: Connection,
-        commands: Receiver<Command>,
-        deliverer: Deliverer,
-        stats: &Arc<BusStats>,
+        commands: (Sender<Command>, Receiver<Command>),
+        to_loop: ToLoop,
+        stats: Arc<BusStats>,
     ) -> Self {
         Self {
             exchange,
@@ -125,9 +84,8 @@ impl BusThread {
             can_publish: connection.publishing.is_none(),
             connection,
             commands,
-            clock: deliverer.around.clock,
-            deliverer,
-            stats: Arc::clone(stats),
+            to_loop,
+            stats,
             told_loss: (false, 0),
             told: HashMap::new(),
             delivering: 0,
@@ -147,7 +105,7 @@ impl BusThread {
             };
             let publishing = self.connection.publishing.as_ref().unwrap_or(&nothing);
             select! {
-                recv(self.commands) -> command => match command {
+                recv(self.commands.1) -> command => match command {
                     Ok(command) => self.command(command),
                     Err(_) => return,
                 },
@@ -162,7 +120,7 @@ impl BusThread {
                 },
                 default(self.patience()) => {}
             }
-            let now = self.clock.now();
+            let now = self.to_loop.clock.now();
             if self
                 .exchange
                 .deadline_us()
@@ -174,7 +132,7 @@ impl BusThread {
     }
 
     fn patience(&self) -> Duration {
-        let now_us = self.clock.now().mono_us;
+        let now_us = self.to_loop.clock.now().mono_us;
         let due_us = self.exchange.deadline_us();
         due_us.map_or(IDLE, |at| Duration::from_micros(at.saturating_sub(now_us)))
     }
@@ -182,7 +140,7 @@ impl BusThread {
     fn command(&mut self, command: Command) {
         match command {
             Command::Push { body, room, tell } => {
-                let number = self.exchange.push(self.clock.now(), &body);
+                let number = self.exchange.push(self.to_loop.clock.now(), &body);
                 let told = Told { tell, _room: room };
                 self.told.insert(number, told);
             }
@@ -203,7 +161,7 @@ impl BusThread {
 
     fn event(&mut self, event: BusEvent) {
         self.connection.taken.give_back(event.payload_bytes());
-        let now = self.clock.now();
+        let now = self.to_loop.clock.now();
         match event {
             BusEvent::Message(message) => {
                 self.exchange.handle_message(now, &message.payload);
@@ -232,7 +190,8 @@ impl BusThread {
 
     fn connected(&mut self) {
         let is_connected = self.is_subscribed && self.can_publish;
-        self.exchange.set_connected(self.clock.now(), is_connected);
+        self.exchange
+            .set_connected(self.to_loop.clock.now(), is_connected);
     }
 
     /// Behind the pushes of before, ahead of those that follow: the inputs of the loop keep their order.
@@ -240,7 +199,28 @@ impl BusThread {
         let (is_up, losses) = (self.stats.is_up(), self.stats.losses());
         if self.told_loss != (is_up, losses) {
             self.told_loss = (is_up, losses);
-            self.deliverer.tell_lost(is_up);
+            self.to_loop.send([Input::Others(is_up)]);
+        }
+    }
+
+    /// Hands a push of another instance to the loop.
+    fn deliver(&mut self, origin: &InstanceId, number: u64, body: &[u8]) {
+        let (commands, from) = (self.commands.0.clone(), origin.clone());
+        let tell = move |sent| {
+            let delivered = Command::Delivered {
+                origin: from,
+                number,
+                sent,
+            };
+            // Fails only after the end of the bus thread.
+            let _ = commands.send(delivered);
+        };
+        match self.to_loop.read(body, tell) {
+            Ok(parts) => {
+                self.to_loop.send(parts.into_iter().map(Input::Push));
+                self.delivering += 1;
+            }
+            Err(_) => self.exchange.unreadable(self.to_loop.clock.now(), origin),
         }
     }
 
@@ -252,7 +232,7 @@ impl BusThread {
                         To::All => Arc::clone(&self.all),
                         To::Instance(id) => subject_of(&self.all, &id),
                     };
-                    let is_published = (self.connection.publish)(&subject, bytes);
+                    let is_published = self.connection.publisher.publish(&subject, bytes);
                     if let Some(number) = number.filter(|_| !is_published) {
                         self.exchange.unsent(number);
                     }
@@ -261,13 +241,7 @@ impl BusThread {
                     origin,
                     number,
                     body,
-                } => {
-                    if self.deliverer.deliver(&origin, number, &body) {
-                        self.delivering += 1;
-                    } else {
-                        self.exchange.unreadable(self.clock.now(), &origin);
-                    }
-                }
+                } => self.deliver(&origin, number, &body),
                 Action::Tell { number, outcome } => {
                     if let Some(told) = self.told.remove(&number) {
                         // The service may have disconnected.
@@ -312,19 +286,22 @@ mod tests {
     use crossbeam_channel::{bounded, unbounded};
 
     use super::*;
-    use crate::base::LateWake;
-    use crate::base::QueueBytes;
+    use crate::base::{Clock, LateWake, QueueBytes};
     use crate::feeds::{BusMessage, Place};
     use crate::gateways::events::bus::ExchangeSettings;
     use crate::hub::FrameBytes;
+    use crate::sources::redis::{RedisEndpoint, RedisPublisher, RedisSettings};
+    use crate::telemetry::BusStatus;
 
     #[test]
     fn a_loop_that_delivers_nothing_stops_the_bus() {
         let (events, received) = bounded(1_024);
         let (bytes, taken) = QueueBytes::new(1_024 * 1_024);
+        let redis = RedisSettings::new(RedisEndpoint::new("localhost", 1));
+        let status = Arc::new(BusStatus::new(&[], 0));
+        let (_publishing, publisher) = RedisPublisher::new(redis, status).expect("a publisher");
         let connection = Connection {
-            question: None,
-            publish: Box::new(|_, _| true),
+            publisher,
             events: received,
             taken,
             publishing: None,
@@ -338,26 +315,22 @@ mod tests {
         let clock = Clock::start();
         let (commands, commanded) = unbounded();
         let (input, inputs) = unbounded();
-        let around = Surroundings {
+        let to_loop = ToLoop {
             input,
             wake: LateWake::default(),
             frame_bytes: FrameBytes::default(),
             clock,
-        };
-        let deliverer = Deliverer {
-            commands: commands.clone(),
             json_depth_max: 8,
-            around,
         };
-        let stats = Arc::default();
+        let stats = Arc::<BusStats>::default();
         let exchange = Exchange::new(InstanceId::from("me"), settings, Arc::clone(&stats));
         let thread = BusThread::new(
             exchange,
             "name".to_owned(),
             connection,
-            commanded,
-            deliverer,
-            &stats,
+            (commands.clone(), commanded),
+            to_loop,
+            stats,
         );
         std::thread::spawn(move || thread.run());
         let pushes = DELIVERING_MAX + 30;
