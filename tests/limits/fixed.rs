@@ -475,10 +475,10 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "left out, counted, and reported once there is room; no thread waits",
         shows: Shows::Metric(names::LOG_LINES_LEFT_OUT),
         code: (
-            "src/telemetry/log_lines.rs",
+            "src/telemetry/logging.rs",
             "WAITING_LINES_MAX: usize = 4096;",
         ),
-        test: "src/telemetry/log_lines.rs::what_does_not_fit_is_left_out_and_told_of",
+        test: "src/telemetry/logging.rs::what_does_not_fit_is_left_out_and_told_of",
     },
     Fixed {
         what: "A request's path in a log line, up to `;`, `?`, `&`, `=` or `#`",
