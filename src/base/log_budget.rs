@@ -1,5 +1,4 @@
-//! A budget of log lines for one place in the code, so that a flood of faults does not become a flood of
-//! lines.
+//! A budget of log lines for a place in the code: a flood of faults does not become a flood of lines.
 //!
 //! Pure: the caller passes the time. Never logs anything. Used by `reactor`, `feeds` and `http`.
 

@@ -49,6 +49,14 @@ pub fn client_config(
         .map_err(|error| nobody(error.to_string()))
 }
 
+/// Returns the same as [`client_config`], for clients without a certificate.
+///
+/// # Errors
+/// As of [`client_config`].
+pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TrustError> {
+    Ok(Arc::new(client_config(ca_file)?.with_no_client_auth()))
+}
+
 /// The cryptography of all TLS in the process.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())

@@ -178,28 +178,20 @@ impl<'a> Report<'a> {
 
     /// The output of all findings, with this exit status.
     pub(super) fn outcome(&self, status: u8) -> Outcome {
-        match self.command.options.format {
-            CheckFormat::Json => Outcome {
-                status,
-                shown: self.json(status),
-                complaints: String::new(),
-            },
+        let (shown, complaints) = match self.command.options.format {
+            CheckFormat::Json => (self.json(status), String::new()),
             // A consumer of the settings needs all settings, or none.
-            _ if !self.errors.is_empty() => Outcome {
-                status,
-                shown: String::new(),
-                complaints: lines("error", &self.errors) + &lines("warning", &self.warnings),
-            },
-            CheckFormat::Text => Outcome {
-                status,
-                shown: self.text(),
-                complaints: self.failures(),
-            },
-            CheckFormat::Env => Outcome {
-                status,
-                shown: self.env(),
-                complaints: self.failures(),
-            },
+            _ if !self.errors.is_empty() => (
+                String::new(),
+                lines("error", &self.errors) + &lines("warning", &self.warnings),
+            ),
+            CheckFormat::Text => (self.text(), self.failures()),
+            CheckFormat::Env => (self.env(), self.failures()),
+        };
+        Outcome {
+            status,
+            shown,
+            complaints,
         }
     }
 

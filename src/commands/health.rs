@@ -7,19 +7,35 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::ServerName;
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgMatches, Command};
 use rustls::{ClientConnection, StreamOwned};
-use socket2::Socket;
 
+use super::args::{For, arg};
+use super::program::Exit;
+use super::tail::link::{Stream, host_of, left};
 use crate::listening::ListenAddr;
 use crate::listening::tls::of_own_certificate;
-use crate::settings::Checked;
+use crate::run::{GatewayKind, Program};
+use crate::settings::typed::{Env, GATEWAY_ENV};
+use crate::settings::{Checked, Rows, Setting};
 
 /// The bytes of the response to read: the status line is the first few bytes.
 const ANSWER_BYTES_MAX: usize = 1024;
 
 /// The header of the PROXY protocol for a connection of the proxy itself.
 const OWN_HEADER: &[u8] = b"PROXY UNKNOWN\r\n";
+
+/// The settings of `weirgate health` from the checked gateway.
+const TAKES: [&str; 7] = [
+    "listen",
+    "port",
+    "tls-port",
+    "tls-cert",
+    "tls-key",
+    "trusted-proxies",
+    "proxy-protocol",
+];
 
 /// The addresses to ask, and the time limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,25 +73,69 @@ pub enum HealthCheckError {
     },
 }
 
+/// The rows of `weirgate health`, for this gateway.
+fn rows(of: Option<&GatewayKind>) -> Vec<Setting> {
+    let of = of.map_or(Rows::EVERY, |kind| kind.rows).settings();
+    let taken = of.into_iter().filter(|s| TAKES.contains(&s.flag));
+    taken.chain(Rows::HEALTH.settings()).collect()
+}
+
+/// The subcommand.
+pub(super) fn command(program: &Program, made_for: For) -> Command {
+    let names = program.names(", ");
+    let first = program.gateways.first();
+    let default = first.map_or("", |kind| kind.name);
+    let which = Arg::new("gateway").value_name("GATEWAY").help(format!(
+        "The gateway that runs: {names} [env: {GATEWAY_ENV}] [default: {default}]"
+    ));
+    let which = match made_for {
+        For::Completions => which.value_parser(PossibleValuesParser::new(
+            program.gateways.iter().map(|kind| kind.name),
+        )),
+        _ => which,
+    };
+    Command::new("health")
+        .about("Check /health of a running gateway: exit status 0 for 200, otherwise 1")
+        .after_help("Reads the address and the port as the gateway does, from the same env.")
+        .args_override_self(true)
+        .arg(which)
+        .args(rows(first).iter().map(|row| arg(row, made_for)))
+}
+
+/// `weirgate health`, from its arguments.
+///
+/// # Errors
+/// The error in the arguments or in the environment, for the user.
+pub(super) fn read(
+    program: &Program,
+    matches: &ArgMatches,
+    env: &Env,
+) -> Result<HealthCheck, Exit> {
+    let of = match matches.get_one::<String>("gateway") {
+        Some(name) => program.named_gateway("GATEWAY", name).map(Some),
+        None => program.env_gateway(env),
+    };
+    let of = of.map_err(|error| Exit::settings(&[error], 1))?;
+    let rows = rows(of.or_else(|| program.gateways.first()));
+    // The warnings are in the gateway's log already.
+    let checked = program.checked(rows, matches, env, |_| Vec::new());
+    let checked = checked.map_err(|errors| Exit::settings(&errors, 1))?;
+    Ok(HealthCheck::of(&checked))
+}
+
 impl HealthCheck {
     /// A check of a gateway with these settings: over TLS if the gateway listens on no other address.
     pub fn of(checked: &Checked) -> Self {
         let timeout_ms = checked.number("health-timeout-ms");
-        let plain = Self::new(&checked.listen(), timeout_ms);
-        let (check, certificate) = match plain.addrs.is_empty() {
-            false => (plain, None),
-            true => {
-                let over_tls = Self::new(&checked.listen_tls(), timeout_ms);
-                (over_tls, checked.tls_certificate())
-            }
-        };
-        let addrs = check.addrs.iter();
-        let with_header = addrs.filter(|addr| checked.begins_with_header(addr));
-        Self {
-            certificate,
-            with_header: with_header.cloned().collect(),
-            ..check
+        let mut check = Self::new(&checked.listen(), timeout_ms);
+        if check.addrs.is_empty() {
+            check = Self::new(&checked.listen_tls(), timeout_ms);
+            check.certificate = checked.tls_certificate();
         }
+        check.with_header.clone_from(&check.addrs);
+        let begins_with_header = |addr: &ListenAddr| checked.begins_with_header(addr);
+        check.with_header.retain(begins_with_header);
+        check
     }
 
     /// A check of a gateway that listens on `listen`; loopback replaces an unspecified address. `timeout_ms`
@@ -125,38 +185,32 @@ impl HealthCheck {
     fn ask(&self, addr: &ListenAddr, deadline: Instant) -> io::Result<String> {
         let mut socket = addr.connect(left(deadline)?)?;
         socket.set_write_timeout(Some(left(deadline)?))?;
-        let host = match addr {
-            ListenAddr::Tcp(addr) => addr.to_string(),
-            ListenAddr::Unix(_) => "localhost".to_owned(),
-        };
+        let host = host_of(Some(addr));
         if self.with_header.contains(addr) {
             socket.write_all(OWN_HEADER)?;
         }
-        let (Some(file), ListenAddr::Tcp(tcp)) = (&self.certificate, addr) else {
-            return exchange(socket, |socket| socket, &host, deadline);
+        let stream = match (&self.certificate, addr) {
+            (Some(file), ListenAddr::Tcp(tcp)) => {
+                let config = Arc::new(of_own_certificate(file).map_err(io::Error::other)?);
+                let session = ClientConnection::new(config, tcp.ip().into());
+                let session = session.map_err(io::Error::other)?;
+                Stream::Tls(Box::new(StreamOwned::new(session, socket)))
+            }
+            _ => Stream::Plain(socket),
         };
-        let config = of_own_certificate(file).map_err(io::Error::other)?;
-        let name = ServerName::from(tcp.ip());
-        let session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
-        let stream = StreamOwned::new(session, socket);
-        exchange(stream, |stream| &stream.sock, &host, deadline)
+        exchange(stream, &host, deadline)
     }
 }
 
 /// Asks, and returns the status line of the response.
-fn exchange<S: Read + Write>(
-    mut stream: S,
-    socket: impl Fn(&S) -> &Socket,
-    host: &str,
-    deadline: Instant,
-) -> io::Result<String> {
-    socket(&stream).set_read_timeout(Some(left(deadline)?))?;
+fn exchange(mut stream: Stream, host: &str, deadline: Instant) -> io::Result<String> {
+    stream.socket().set_read_timeout(Some(left(deadline)?))?;
     let request = format!("GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut buffer = [0; ANSWER_BYTES_MAX];
     while answer.len() < ANSWER_BYTES_MAX && !answer.contains(&b'\n') {
-        socket(&stream).set_read_timeout(Some(left(deadline)?))?;
+        stream.socket().set_read_timeout(Some(left(deadline)?))?;
         match stream.read(&mut buffer)? {
             0 => break,
             n => answer.extend(buffer.iter().take(n)),
@@ -164,14 +218,6 @@ fn exchange<S: Read + Write>(
     }
     let line = answer.split(|&b| b == b'\n').next().unwrap_or_default();
     Ok(String::from_utf8_lossy(line).trim_end().to_owned())
-}
-
-/// Returns the time to `deadline`. Zero is an error, because a socket timeout of zero means "for ever".
-fn left(deadline: Instant) -> io::Result<Duration> {
-    match deadline.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
-        left => Ok(left),
-    }
 }
 
 fn is_200(status_line: &str) -> bool {

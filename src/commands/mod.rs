@@ -1,12 +1,12 @@
-//! The command line of a program: from arguments to an invocation and the exit status.
+//! The command line of a program, made from the list of gateways and their settings: from arguments to an invocation and the
+//! exit status.
 //!
-//! A [`Program`] is a list of gateways. Its subcommands, `--help`, `--check`, the environment name
+//! A [`Program`] is a list of gateways. Subcommands, `--help`, `--check`, the environment name
 //! `WEIRGATE_GATEWAY`, `health` and `token` are made from the list. Called by `main`.
 
 mod args;
 pub mod check;
 pub mod health;
-mod line;
 pub mod pages;
 mod program;
 pub mod publish;
@@ -18,24 +18,27 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use clap::ArgMatches;
+use clap::{Arg, ArgMatches, Command};
 
-use self::args::{For, flag};
+use self::args::{For, arg, flag, switch, with_default};
 use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
 use self::health::HealthCheck;
-use self::line::{command, health_rows, inspect_rows};
 use self::pages::PageFiles;
 pub use self::program::Exit;
-use self::program::{complain, show, version_json, version_text};
+use self::program::{complain, show, version_json, version_line, version_text};
 use self::publish::PublishCommand;
 use self::tail::TailCommand;
-use self::token::{Claims, TokenAction, TokenCommand};
+use self::token::TokenCommand;
 use self::top::TopCommand;
-use crate::auth::Token;
 use crate::run::{GatewayKind, Print, Program, RunError};
 use crate::settings::typed::Env;
-use crate::settings::{Checked, Kind, SettingsError};
+use crate::settings::{Checked, Kind, Setting};
 use crate::telemetry::logging;
+
+const SOURCES: &str = "\
+Every flag has an environment name: --log-format is WEIRGATE_LOG_FORMAT, and some have the names in
+[env: …] too. Precedence, highest first: flag, [env: …], WEIRGATE_*, default. An empty value is
+unset.";
 
 /// The action of a command line.
 #[derive(Debug)]
@@ -146,8 +149,11 @@ impl Program {
             .try_get_matches_from(&args)
             .map_err(|error| Exit::from_clap(self.with_tip(error), &args))?;
         match matches.subcommand() {
-            Some(("health", matches)) => self.health(matches, &env),
-            Some(("token", matches)) => self.token(matches, &env),
+            Some(("health", matches)) => health::read(self, matches, &env).map(Invocation::Health),
+            Some(("token", matches)) => {
+                let command = token::read(self, matches, &env)?;
+                Ok(Invocation::Token(Box::new(command)))
+            }
             Some(("tail", matches)) => {
                 let command = tail::line::read(self, matches, &env)?;
                 Ok(Invocation::Tail(Box::new(command)))
@@ -157,7 +163,7 @@ impl Program {
                 Ok(Invocation::Top(Box::new(command)))
             }
             Some(("publish", matches)) => {
-                let command = publish::line::read(matches).map_err(|e| Exit::wrong_use(&e))?;
+                let command = publish::line::read(matches)?;
                 Ok(Invocation::Publish(Box::new(command)))
             }
             Some(("version", matches)) => Ok(Invocation::Show(match matches.get_flag("json") {
@@ -230,83 +236,6 @@ impl Program {
         })
     }
 
-    fn health(&self, matches: &ArgMatches, env: &Env) -> Result<Invocation, Exit> {
-        let of = match matches.get_one::<String>("gateway") {
-            Some(name) => self.named_gateway("GATEWAY", name).map(Some),
-            None => self.env_gateway(env),
-        };
-        let of = of.map_err(|error| Exit::settings(&[error], 1))?;
-        let rows = health_rows(of.or_else(|| self.gateways.first()));
-        // The warnings are in the gateway's log already.
-        let checked = self.checked(rows, matches, env, |_| Vec::new());
-        let checked = checked.map_err(|errors| Exit::settings(&errors, 1))?;
-        let check = HealthCheck::of(&checked);
-        Ok(Invocation::Health(check))
-    }
-
-    fn token(&self, matches: &ArgMatches, env: &Env) -> Result<Invocation, Exit> {
-        let Some((name, matches)) = matches.subcommand() else {
-            return Err(Exit::wrong_use("no command of token"));
-        };
-        let gateway = match name {
-            "mint" => None,
-            _ => self.inspecting(matches, env),
-        };
-        let gateway = gateway
-            .transpose()
-            .map_err(|error| Exit::settings(&[error], 2))?;
-        // The warnings belong to the gateway.
-        let checked = self.checked(inspect_rows(gateway), matches, env, |_| Vec::new());
-        let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
-        let action = match name {
-            "mint" => TokenAction::Mint(Claims {
-                role: flag(matches, "role"),
-                user: flag(matches, "user"),
-                channels: matches
-                    .get_many("channel")
-                    .map_or_else(Vec::new, |names| names.cloned().collect()),
-                symbols_max: matches.get_one("symbols-max").copied(),
-                expires_in_s: matches.get_one("expires-in-s").copied().filter(|s| *s > 0),
-            }),
-            _ => {
-                let token = flag(matches, "token").filter(|token| token != "-");
-                TokenAction::Inspect(token.and_then(Token::new))
-            }
-        };
-        let auth = checked.auth();
-        let judge = gateway.map(|gateway| (*gateway, checked));
-        Ok(Invocation::Token(Box::new(TokenCommand {
-            action,
-            auth,
-            judge,
-        })))
-    }
-
-    /// Returns the gateway that `weirgate token inspect` simulates.
-    fn inspecting(
-        &self,
-        matches: &ArgMatches,
-        env: &Env,
-    ) -> Option<Result<&'static GatewayKind, SettingsError>> {
-        let Some(name) = matches.get_one::<String>("gateway") else {
-            let named = self.env_gateway(env);
-            return match named {
-                Err(error) => Some(Err(error)),
-                Ok(Some(kind)) if kind.takes_tokens() => Some(Ok(kind)),
-                Ok(_) => self.gateway_of_tokens().map(Ok),
-            };
-        };
-        let found = self.with_tokens().find(|kind| kind.name == name.trim());
-        Some(found.ok_or_else(|| {
-            let names: Vec<_> = self.with_tokens().map(|kind| kind.name).collect();
-            SettingsError::Value {
-                name: "--gateway".to_owned(),
-                value: Kind::Text.shown_when_wrong(name),
-                allowed: names.join(" or "),
-            }
-        }))
-    }
-
     fn completions(&self, matches: &ArgMatches) -> Result<Invocation, Exit> {
         let shell = flag(matches, "shell").unwrap_or_default();
         let text = pages::completions(self, &shell);
@@ -319,7 +248,81 @@ impl Program {
             return Ok(Invocation::Write(pages::files(self, dir.as_ref())));
         }
         let name = flag(matches, "page").unwrap_or_default();
-        let page = pages::page(self, &name).map_err(|error| Exit::wrong_use(&error))?;
-        Ok(Invocation::Show(page))
+        Ok(Invocation::Show(pages::page(self, &name)?))
     }
+}
+
+/// The whole command line.
+fn command(program: &Program, made_for: For) -> Command {
+    let root = Command::new(program.name)
+        .about(program.about)
+        .version(version_line())
+        .after_help(program.start_with)
+        .max_term_width(100)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand_value_name("COMMAND")
+        .subcommand_help_heading("Commands");
+    let gateways = program.gateways.iter();
+    let root = gateways.fold(root, |root, kind| {
+        root.subcommand(gateway(program, kind, made_for))
+    });
+    root.subcommand(health::command(program, made_for))
+        .subcommand(token::command(program, made_for))
+        .subcommand(tail::line::command(program, made_for))
+        .subcommand(top::line::command(program, made_for))
+        .subcommand(publish::line::command())
+        .subcommand(version_command())
+        .subcommand(pages::completions_command())
+        .subcommand(pages::man_command(program))
+}
+
+fn gateway(program: &Program, kind: &GatewayKind, made_for: For) -> Command {
+    let rows = kind.rows.settings();
+    let shown = rows.iter().filter(|row| row.in_short_help).count();
+    let words = program.words(kind);
+    let short = format!(
+        "{shown} of {} settings. {words} --help has all, in groups, with their environment names.",
+        rows.len(),
+    );
+    Command::new(kind.name)
+        .about(kind.about)
+        .after_help(short)
+        .after_long_help(SOURCES)
+        .args_override_self(true)
+        .args(check::args())
+        .args(kind.prints.iter().map(|p: &Print| switch(p.flag, p.help)))
+        .args(in_order(&rows, made_for).map(|row| of_gateway(row, made_for)))
+}
+
+/// The rows in the order of the help: `-h` begins with the rows that lead.
+fn in_order(rows: &[Setting], made_for: For) -> impl Iterator<Item = &Setting> {
+    let leads = move |row: &&Setting| made_for == For::ShortHelp && row.leads_short_help;
+    let others = rows.iter().filter(move |row| !leads(row));
+    rows.iter().filter(leads).chain(others)
+}
+
+/// A setting of a gateway; `-h` may leave the setting out.
+fn of_gateway(setting: &Setting, made_for: For) -> Arg {
+    let line = with_default(setting.help.to_owned(), setting);
+    let arg = arg(setting, made_for).help(line);
+    let arg = arg.hide_short_help(!setting.in_short_help);
+    if made_for != For::ShortHelp {
+        return arg;
+    }
+    // Only the first of several forms, to keep the column of flags narrow.
+    let placeholder = setting.kind.placeholder();
+    let first = match setting.kind {
+        Kind::Form(_) => placeholder.split(['|', '[']).next(),
+        _ => None,
+    };
+    arg.help_heading("Settings")
+        .value_name(first.map_or_else(|| placeholder.clone(), str::to_owned))
+}
+
+fn version_command() -> Command {
+    let json = "Show the same as a JSON object";
+    Command::new("version")
+        .about("Show version, commit, target, compiler and features")
+        .arg(switch("json", json))
 }

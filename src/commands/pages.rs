@@ -6,18 +6,19 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use clap::Command;
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, Command, ValueHint};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
-use super::args::For;
-use super::line::command;
+use super::args::{For, value};
+use super::command;
 use crate::base::build_info::VERSION;
 use crate::run::Program;
 
 /// Shells with completions.
-pub(super) const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
+const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
 /// The signals of gateways.
 const SIGNALS: &[(&str, &str)] = &[
@@ -55,6 +56,34 @@ const ENVIRONMENT: &[(&str, &str)] = &[
         "If set and not empty: no colours in a terminal.",
     ),
 ];
+
+/// The subcommand `completions`.
+pub(super) fn completions_command() -> Command {
+    let shells = SHELLS.map(|shell| shell.to_string());
+    let shell = Arg::new("shell")
+        .value_name("SHELL")
+        .help("The shell")
+        .required(true);
+    Command::new("completions")
+        .about("Write completions for a shell to standard output: bash, zsh or fish")
+        .arg(shell.value_parser(PossibleValuesParser::new(shells)))
+}
+
+/// The subcommand `man`.
+pub(super) fn man_command(program: &Program) -> Command {
+    let name = program.name;
+    let help = format!("{name}, or a command: levels is {name}-levels(1)");
+    let page = Arg::new("page").value_name("PAGE").default_value(name);
+    let dir = "Write all pages into this directory, and make the directory if missing";
+    Command::new("man")
+        .about("Write manual pages: one to standard output, or all into a directory")
+        .arg(page.help(help))
+        .arg(
+            value("dir", "DIR", dir)
+                .value_hint(ValueHint::DirPath)
+                .conflicts_with("page"),
+        )
+}
 
 /// A manual page.
 struct Page {

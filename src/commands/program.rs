@@ -97,12 +97,7 @@ impl Program {
         name: &str,
         value: &str,
     ) -> Result<&'static GatewayKind, SettingsError> {
-        self.gateway(value.trim())
-            .ok_or_else(|| SettingsError::Value {
-                name: name.to_owned(),
-                value: Kind::Text.shown_when_wrong(value),
-                allowed: self.names(" or "),
-            })
+        chosen(name, value, self.gateways.iter())
     }
 
     /// Joins the names of the gateways.
@@ -119,7 +114,7 @@ impl Program {
     }
 
     /// The gateways with tokens.
-    pub(super) fn with_tokens(&self) -> impl Iterator<Item = &'static GatewayKind> {
+    pub(super) fn with_tokens(&self) -> impl Iterator<Item = &'static GatewayKind> + Clone {
         self.gateways.iter().filter(|kind| kind.takes_tokens())
     }
 
@@ -143,6 +138,24 @@ impl Program {
         let typed = collect(rows, |name| flag(matches, name), env, &mut warnings)?;
         Checked::new(typed, warnings, check)
     }
+}
+
+/// Returns the gateway with this name among the allowed gateways. `name` is the name of the setting.
+pub(super) fn chosen(
+    name: &str,
+    value: &str,
+    allowed: impl Iterator<Item = &'static GatewayKind> + Clone,
+) -> Result<&'static GatewayKind, SettingsError> {
+    let mut all = allowed.clone();
+    let found = all.find(|kind| kind.name == value.trim());
+    found.ok_or_else(|| SettingsError::Value {
+        name: name.to_owned(),
+        value: Kind::Text.shown_when_wrong(value),
+        allowed: allowed
+            .map(|kind| kind.name)
+            .collect::<Vec<_>>()
+            .join(" or "),
+    })
 }
 
 impl Exit {
@@ -179,17 +192,25 @@ impl Exit {
     }
 }
 
+/// The text is an error in the arguments.
+impl From<String> for Exit {
+    fn from(text: String) -> Self {
+        Self::wrong_use(&text)
+    }
+}
+
 /// Hides a secret from the list of processes if the secret was given as a flag: starts the program again with
 /// the secret in the environment, invisible to other users, under the env name of the row of `flag`. On a
 /// failure the flag stays visible.
-pub(super) fn hide_secret(flag: &str, rows: Rows, secret: &SecretText) {
-    let Ok(program) = std::env::current_exe() else {
+pub(super) fn hide_secret(flag: &str, rows: Rows, secret: Option<&SecretText>) {
+    let args = without(flag, std::env::args_os().skip(1));
+    let is_visible = args.len() + 1 < std::env::args_os().len();
+    let (Some(secret), Ok(program), true) = (secret, std::env::current_exe(), is_visible) else {
         return;
     };
     let rows = rows.settings();
     let row = rows.iter().find(|row| format!("--{}", row.flag) == flag);
     let name = row.map(Setting::weirgate_env).unwrap_or_default();
-    let args = without(flag, std::env::args_os().skip(1));
     let error = Command::new(program)
         .args(args)
         .env(name, secret.expose())

@@ -7,17 +7,31 @@ use std::io::{self, Read};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::DateTime;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 
+use super::args::{For, arg, flag};
+use super::program::{Exit, chosen};
 use crate::auth::{
     Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, TOKEN_BYTES_MAX, Token,
     TokenNameLimits,
 };
 use crate::base::Clock;
 use crate::files::{KeyFileError, KeyFiles};
-use crate::run::{GatewayKind, RunError, TokenUse};
-use crate::settings::{AuthSettings, Checked};
+use crate::run::{GatewayKind, Program, RunError, TokenUse};
+use crate::settings::typed::{Env, GATEWAY_ENV};
+use crate::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
 use crate::wire::object_writer::ObjectWriter;
+
+/// The settings of the gateway for `weirgate token inspect`, beside the settings of tokens.
+const TAKES: [&str; 6] = [
+    "acl",
+    "bus",
+    "channel-name-bytes-max",
+    "channels-max",
+    "default-role",
+    "symbols-max",
+];
 
 /// The action of the command.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +64,7 @@ pub struct TokenCommand {
     pub action: TokenAction,
     /// The keys, and the rules for claims.
     pub auth: AuthSettings,
-    /// The gateway that checks the token, with its settings.
+    /// The gateway that checks the token, with settings.
     pub judge: Option<(GatewayKind, Checked)>,
 }
 
@@ -75,6 +89,151 @@ pub enum TokenError {
     /// A gateway with these settings would refuse the token.
     #[error("refused with {code}: {0} [{label}]", code = .0.close_code(), label = .0.label())]
     Refused(Refusal),
+}
+
+/// The rows of `weirgate token inspect`, for this gateway.
+fn inspect_rows(of: Option<&GatewayKind>) -> Vec<Setting> {
+    let Some(kind) = of else {
+        return Rows::TOKEN.settings();
+    };
+    let of_tokens = Rows::TOKEN.settings();
+    let is_taken = |row: &Setting| {
+        TAKES.contains(&row.flag) || of_tokens.iter().any(|one| one.flag == row.flag)
+    };
+    kind.rows.settings().into_iter().filter(is_taken).collect()
+}
+
+/// The rows of `weirgate token inspect` for all gateways with tokens, beside the keys.
+fn inspect_args(program: &Program, made_for: For) -> Vec<Arg> {
+    let mut rows: Vec<Setting> = Vec::new();
+    for row in program.with_tokens().flat_map(|kind| kind.rows.settings()) {
+        let is_new = rows.iter().all(|known| known.flag != row.flag);
+        if is_new && TAKES.contains(&row.flag) {
+            rows.push(row);
+        }
+    }
+    rows.iter().map(|row| arg(row, made_for)).collect()
+}
+
+/// The subcommand.
+pub(super) fn command(program: &Program, made_for: For) -> Command {
+    let part = |name, about| {
+        Command::new(name)
+            .about(about)
+            .after_help("The settings are the gateway's own, read from the same env.")
+            .args_override_self(true)
+            .args(Rows::TOKEN.settings().iter().map(|row| arg(row, made_for)))
+    };
+    let claim =
+        |name, placeholder, help| Arg::new(name).long(name).value_name(placeholder).help(help);
+    let number = |name, help| claim(name, "N", help).value_parser(value_parser!(u32));
+    let mint = part("mint", "Make a test token, signed with JWT_SECRET (HS256)")
+        .arg(claim("role", "ROLE", "Role of the token"))
+        .arg(claim("user", "USER", "User of the token"))
+        .arg(
+            claim(
+                "channel",
+                "NAME",
+                "Name or pattern that the token grants; may be repeated",
+            )
+            .action(ArgAction::Append),
+        )
+        .arg(number("symbols-max", "Symbol limit of the user"))
+        .arg(
+            number(
+                "expires-in-s",
+                "Lifetime in seconds; 0 for a token without end [default: 3600]",
+            )
+            .value_name("S")
+            .default_value("3600")
+            .hide_default_value(true),
+        );
+    let inspect = part(
+        "inspect",
+        "Check a token as a gateway with REQUIRE_AUTH=true does: exit status 0 if admitted",
+    )
+    .arg(
+        Arg::new("token")
+            .value_name("TOKEN")
+            .help("The token; if missing or -, the token is read from standard input"),
+    )
+    .arg(inspect_gateway(program))
+    .args(inspect_args(program, made_for));
+    Command::new("token")
+        .about("Make a test token, or check a token as a gateway does")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(mint)
+        .subcommand(inspect)
+}
+
+fn inspect_gateway(program: &Program) -> Arg {
+    let names: Vec<_> = program.with_tokens().map(|kind| kind.name).collect();
+    let default = program.gateway_of_tokens().map_or("", |kind| kind.name);
+    Arg::new("gateway")
+        .long("gateway")
+        .value_name("GATEWAY")
+        .help(format!(
+            "The gateway that the token is for: {} [env: {GATEWAY_ENV}] [default: {default}]",
+            names.join(", ")
+        ))
+}
+
+/// `weirgate token`, from its arguments.
+///
+/// # Errors
+/// The error in the arguments or in the environment, for the user.
+pub(super) fn read(
+    program: &Program,
+    matches: &ArgMatches,
+    env: &Env,
+) -> Result<TokenCommand, Exit> {
+    let Some((name, matches)) = matches.subcommand() else {
+        return Err(Exit::wrong_use("no command of token"));
+    };
+    let gateway = match name {
+        "mint" => Ok(None),
+        _ => inspecting(program, matches, env),
+    };
+    let gateway = gateway.map_err(|error| Exit::settings(&[error], 2))?;
+    // The warnings belong to the gateway.
+    let checked = program.checked(inspect_rows(gateway), matches, env, |_| Vec::new());
+    let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
+    let action = match name {
+        "mint" => TokenAction::Mint(Claims {
+            role: flag(matches, "role"),
+            user: flag(matches, "user"),
+            channels: matches
+                .get_many("channel")
+                .map_or_else(Vec::new, |names| names.cloned().collect()),
+            symbols_max: matches.get_one("symbols-max").copied(),
+            expires_in_s: matches.get_one("expires-in-s").copied().filter(|s| *s > 0),
+        }),
+        _ => {
+            let token = flag(matches, "token").filter(|token| token != "-");
+            TokenAction::Inspect(token.and_then(Token::new))
+        }
+    };
+    let auth = checked.auth();
+    let judge = gateway.map(|gateway| (*gateway, checked));
+    Ok(TokenCommand {
+        action,
+        auth,
+        judge,
+    })
+}
+
+/// Returns the gateway that `weirgate token inspect` simulates.
+fn inspecting(
+    program: &Program,
+    matches: &ArgMatches,
+    env: &Env,
+) -> Result<Option<&'static GatewayKind>, SettingsError> {
+    if let Some(name) = matches.get_one::<String>("gateway") {
+        return chosen("--gateway", name, program.with_tokens()).map(Some);
+    }
+    let named = program.env_gateway(env)?.filter(|kind| kind.takes_tokens());
+    Ok(named.or_else(|| program.gateway_of_tokens()))
 }
 
 impl TokenCommand {

@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::key_url::KeyUrl;
-use super::keys::{KeyFileError, KeysInForce};
+use super::keys::{KeyFileError, KeyUrl, KeysInForce};
 use crate::auth::{KeyRing, NewerKeys};
 use crate::base::{Clock, detached};
 use crate::http::FetchError;

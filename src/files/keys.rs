@@ -1,18 +1,18 @@
-//! The keys of tokens, from settings and files. Changed files are read again.
+//! The keys of tokens, from settings, files and a URL. Changed files are read again.
 //!
 //! This module reads; [`crate::auth`] decides about the use of a key. Used by `kinds` and by
 //! `weirgate token`.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::key_url::KeyUrl;
-use super::prints::Prints;
-use super::small;
+use super::Prints;
 use crate::auth::{KeyError, KeyRing, KeySet, NewerKeys};
-use crate::base::tls_roots::TrustError;
-use crate::http::FetchError;
-use crate::settings::AuthSettings;
+use crate::base::tls_roots::{self, TrustError};
+use crate::files;
+use crate::http::{Fetch, FetchError, FetchLimits};
+use crate::settings::{AuthSettings, KeySetUrl};
 
 /// The reason why there are no keys: an error of the operator. Contains nothing of a key.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +81,7 @@ impl KeyFiles {
     /// # Errors
     /// The first error.
     pub fn read(&self) -> Result<KeySet, KeyFileError> {
-        let texts = self.texts(small::read)?;
+        let texts = self.texts(files::read)?;
         let Some(url) = KeyUrl::of(&self.0)? else {
             return self.keys(&texts, None);
         };
@@ -99,7 +99,7 @@ impl KeyFiles {
     /// The first error.
     pub fn in_force(self) -> Result<KeysInForce, KeyFileError> {
         let prints = Prints::now(self.paths().cloned());
-        let texts = self.texts(small::read)?;
+        let texts = self.texts(files::read)?;
         let ring = KeyRing::new(self.keys(&texts, None)?);
         let url = KeyUrl::of(&self.0)?;
         if url.is_some() {
@@ -167,6 +167,57 @@ impl KeyFiles {
 
     fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         self.0.public_key_files.iter().chain(&self.0.jwks_file)
+    }
+}
+
+/// The time for a whole fetch, from the look-up of the name to the last byte.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A larger answer has other content.
+const KEY_SET_BYTES_MAX: usize = 1024 * 1024;
+
+/// A key set at a URL, ready to be fetched.
+#[derive(Clone, Debug)]
+pub struct KeyUrl {
+    url: KeySetUrl,
+    fetch: Fetch,
+}
+
+impl KeyUrl {
+    /// The URL in the settings, if any. Reads the file with the authorities.
+    ///
+    /// # Errors
+    /// There are no authorities to trust.
+    pub fn of(settings: &AuthSettings) -> Result<Option<Self>, KeyFileError> {
+        let Some(url) = &settings.jwks_url else {
+            return Ok(None);
+        };
+        let authorities = settings.jwks_ca_file.as_deref();
+        let tls = url.wants_tls().then(|| tls_roots::client(authorities));
+        let tls = tls.transpose().map_err(KeyFileError::Authorities)?;
+        let limits = FetchLimits {
+            whole: FETCH_TIMEOUT,
+            bytes_max: KEY_SET_BYTES_MAX,
+        };
+        // The form of the setting allows only URLs that can be fetched.
+        let fetch = Fetch::new(url.url(), tls, limits);
+        Ok(fetch.map(|fetch| Self {
+            url: url.clone(),
+            fetch,
+        }))
+    }
+
+    /// The URL without its query, for people.
+    pub fn shown(&self) -> String {
+        self.url.to_string()
+    }
+
+    /// Fetches the text of the set. Blocks for five seconds at the most.
+    ///
+    /// # Errors
+    /// There is no answer, or the answer is no document of at most 1 MiB.
+    pub fn fetch(&self) -> Result<Vec<u8>, FetchError> {
+        self.fetch.get()
     }
 }
 
@@ -257,7 +308,7 @@ impl KeysInForce {
     /// The first error.
     pub fn read_again(&mut self) -> Result<Option<KeysChanged>, KeyFileError> {
         self.prints.will_read();
-        let texts = self.files.texts(small::read_again)?;
+        let texts = self.files.texts(files::read_again)?;
         if texts == self.texts || self.prints.have_changed() {
             return Ok(None);
         }

@@ -1,14 +1,115 @@
-//! Files in settings: small files, read whole, and the keys of tokens, read again after a change. The keys
-//! may be at a URL too.
+//! Files in settings: small files, read whole; changes of files, seen by their fingerprints; and the keys of tokens, read
+//! again after a change. The keys may be at a URL too.
 
 mod key_fetches;
-mod key_url;
 mod keys;
-mod prints;
-mod small;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 pub use key_fetches::{KeyFetchStats, KeyFetches};
-pub use key_url::KeyUrl;
-pub use keys::{KeyFileError, KeyFiles, KeysChanged, KeysInForce};
-pub(crate) use prints::Prints;
-pub(crate) use small::{read, read_again};
+pub use keys::{KeyFileError, KeyFiles, KeyUrl, KeysChanged, KeysInForce};
+
+/// Larger files have other content.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Reads a file at the start of the process; a pipe is a file too.
+///
+/// # Errors
+/// An error of the system, or the file has more than 1 MiB.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if fs::metadata(path)?.len() > FILE_BYTES_MAX {
+        let what = format!("over {FILE_BYTES_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    fs::read(path)
+}
+
+/// Reads a file again. A pipe has no more content, and a read would wait forever.
+///
+/// # Errors
+/// As [`read`], or the path names no regular file any more.
+pub(crate) fn read_again(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        let what = "not a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    read(path)
+}
+
+/// The fingerprint of a file: inode, length and modification time. A replaced file has another inode, a
+/// written file another length or time. `None` for a missing file.
+type Print = Option<(u64, u64, Option<SystemTime>)>;
+
+/// The fingerprints of files whose content is in force.
+#[derive(Clone, Debug)]
+pub(crate) struct Prints {
+    paths: Vec<PathBuf>,
+    /// Before the content was read.
+    read: Vec<Print>,
+    /// At the last look.
+    looked: Vec<Print>,
+}
+
+impl Prints {
+    /// The files as they are: to be called before their content is read.
+    pub(crate) fn now(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        let paths: Vec<PathBuf> = paths.into_iter().collect();
+        let read = prints(&paths);
+        Self {
+            paths,
+            looked: read.clone(),
+            read,
+        }
+    }
+
+    /// Returns true if a file has changed since the last read, and no file since the last look. A file that
+    /// is written in place may contain only a part, without an error, until the writer is done.
+    pub(crate) fn look(&mut self) -> bool {
+        let now = prints(&self.paths);
+        let is_settled = now == self.looked;
+        self.looked = now;
+        is_settled && self.looked != self.read
+    }
+
+    /// Records the files as they are: to be called before their content is read again, so that the next look
+    /// finds later writes.
+    pub(crate) fn will_read(&mut self) {
+        self.read = prints(&self.paths);
+    }
+
+    /// Whether a file has changed since [`will_read`](Self::will_read).
+    pub(crate) fn have_changed(&self) -> bool {
+        prints(&self.paths) != self.read
+    }
+}
+
+fn prints(paths: &[PathBuf]) -> Vec<Print> {
+    let print = |path: &PathBuf| {
+        let found = fs::metadata(path).ok()?;
+        Some((found.ino(), found.len(), found.modified().ok()))
+    };
+    paths.iter().map(print).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_too_large_or_no_file_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        let text = vec![b'x'; FILE_BYTES_MAX as usize];
+        fs::write(&path, &text).expect("written");
+        assert_eq!(read_again(&path).expect("the file"), text);
+        fs::write(&path, [&text[..], b"x"].concat()).expect("written");
+        let error = read(&path).expect_err("too large").to_string();
+        assert_eq!(error, "over 1048576 bytes");
+        let error = read_again(folder.path()).expect_err("a folder").to_string();
+        assert_eq!(error, "not a regular file");
+    }
+}

@@ -120,11 +120,9 @@ impl CommonSettings {
 
 /// A number of [`Part::Bus`](crate::settings::Part::Bus); 0 on a gateway without this part.
 fn of_bus<T: TryFrom<u64> + Default>(checked: &Checked, flag: &str) -> T {
-    let has = checked.has(flag);
-    if has {
-        checked.number(flag)
-    } else {
-        T::default()
+    match checked.has(flag) {
+        true => checked.number(flag),
+        false => T::default(),
     }
 }
 

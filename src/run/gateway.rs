@@ -1,6 +1,5 @@
 //! From feed, gateway and source to a running loop: the same for every gateway.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -13,16 +12,14 @@ use super::process::{Listening, bound_connections, build, log_start, seed};
 use super::reload::{LogFilterFile, Reload, Reloads};
 use super::tls::{TlsInForce, handshake_metrics};
 use super::watches::{BusAway, StatsLine};
-use super::{RunError, systemd, watches};
+use super::{RunError, watches};
 use crate::base::{Clock, LateWake, QueueBytes, Wake, detached};
 use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
 use crate::http::{Admin, FrontPage, Handler, HttpPlane, Route, Site, TakeOver, operator};
 use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub};
 use crate::listening::{ListenAddr, ListenOptions};
-use crate::reactor::{
-    BindError, HandshakeCounts, Handshakes, ListenError, Reactor, ReactorSettings, Seams, way_back,
-};
+use crate::reactor::{HandshakeCounts, Handshakes, Reactor, ReactorSettings, Seams, way_back};
 use crate::sources::{Source, SourceLink};
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
 
@@ -210,7 +207,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         self
     }
 
-    /// Sets a flag, if any, that is true until the gateway has a key for the tokens of its clients: until then
+    /// Sets a flag, if any: true until the gateway has a key for the tokens of its clients: until then
     /// the gateway is not ready.
     #[must_use]
     pub fn awaits_keys(mut self, awaits_keys: Option<Arc<AtomicBool>>) -> Self {
@@ -288,11 +285,8 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let listen = &self.common.reactor.listen;
         let addrs = listen.addrs.iter().chain(&listen.tls_addrs);
         for addr in addrs.chain(&self.common.admin_addr) {
-            let failed = |error| {
-                let addr = addr.clone();
-                RunError::from(BindError::Listen(ListenError { addr, error }))
-            };
-            addr.check(&listen.options).map_err(failed)?;
+            let checked = addr.check(&listen.options);
+            checked.map_err(|error| RunError::listen(addr, error))?;
         }
         let mut admin = self.common.admin_addr.iter();
         let is_taken =
@@ -351,11 +345,14 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let seams = |wake: &Wake| {
             self.inputs.wake.set(wake);
             if let Some(source) = self.source {
-                let link = SourceLink::new(events, waking(wake), clock)
+                let loop_wake = wake.clone();
+                let waking = Box::new(move || loop_wake.wake());
+                let link = SourceLink::new(events, waking, clock)
                     .bounded(bytes)
                     .spinning(common.reactor.spin_us);
                 stopping = Some(link.stopping());
-                start_source(source, link)?;
+                // The thread ends with the process, because a source may block on its broker without limit.
+                detached("source", move || source.run(link))?;
             }
             let (back, returned) = way_back(wake);
             let has_headers = common.reactor.listen.has_headers();
@@ -418,10 +415,10 @@ fn watch(
     clock: Clock,
     stats_line: Option<StatsLine>,
 ) -> Result<BusAway, RunError> {
-    systemd::listening(telemetry, clock, stop_at_most(&common.reactor));
+    watches::notify_systemd(telemetry, clock, stop_at_most(&common.reactor));
     if let Some(line) = stats_line {
-        line.start(Arc::clone(telemetry))
-            .map_err(RunError::Thread)?;
+        let started = line.start(Arc::clone(telemetry));
+        started.map_err(RunError::Thread)?;
     }
     watches::after_storms(Arc::clone(telemetry)).map_err(RunError::Thread)?;
     let bus_away = BusAway::default();
@@ -459,10 +456,7 @@ fn bind_admin(
     site: Site,
     clock: Clock,
 ) -> Result<(Admin, ListenAddr), RunError> {
-    let failed = |error| {
-        let addr = addr.clone();
-        RunError::from(BindError::Listen(ListenError { addr, error }))
-    };
+    let failed = |error| RunError::listen(addr, error);
     let admin = Admin::bind(addr, &alone(options), site, clock).map_err(failed)?;
     let addr = admin.local_addr().map_err(failed)?;
     Ok((admin, addr))
@@ -472,14 +466,4 @@ fn bind_admin(
 fn stop_at_most(reactor: &ReactorSettings) -> Duration {
     let drain = &reactor.drain;
     Duration::from_micros(drain.delay_us + drain.spread_us + reactor.stop_timeout_us)
-}
-
-fn waking(wake: &Wake) -> Box<dyn Fn() + Send> {
-    let wake = wake.clone();
-    Box::new(move || wake.wake())
-}
-
-/// The thread ends with the process, because a source may block on its broker without limit.
-fn start_source(source: Box<dyn Source>, link: SourceLink) -> io::Result<()> {
-    detached("source", move || source.run(link))
 }

@@ -1,7 +1,5 @@
-//! A program as a list of gateways, and a gateway as one value: its name, its settings, its start, and its protocol for a
-//! client in a terminal.
-
-use std::fmt;
+//! A program as a list of gateways, and a gateway as a value: name, settings, start, and the protocol for a client in a
+//! terminal.
 
 use super::prepared::{Prepared, with_notices};
 use super::process::{check_process, start_process};
@@ -10,7 +8,7 @@ use crate::auth::Acl;
 use crate::base::{Clock, Finding};
 use crate::settings::{Check, Checked, Rows};
 
-/// A program: its words, and its gateways. The command line makes subcommands, `--help`, `--check`,
+/// A program: words, and gateways. The command line makes subcommands, `--help`, `--check`,
 /// `WEIRGATE_GATEWAY` and `health` from the list.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
@@ -21,7 +19,7 @@ pub struct Program {
     /// The end of `--help`.
     pub start_with: &'static str,
     /// The gateways, in the order of `--help`; not empty. `health` asks the first by default. If there is
-    /// only one, its subcommand may be left out.
+    /// only one, the subcommand may be left out.
     pub gateways: &'static [GatewayKind],
 }
 
@@ -68,7 +66,7 @@ pub enum TokenUse {
 type Prepare = fn(&Checked, Clock) -> Result<Prepared, RunError>;
 
 /// A flag that prints something instead of running the gateway.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Print {
     /// The flag without its dashes.
     pub flag: &'static str,
@@ -76,12 +74,6 @@ pub struct Print {
     pub help: &'static str,
     /// Makes the text.
     pub text: fn(&Checked) -> Result<String, RunError>,
-}
-
-impl fmt::Debug for Print {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Print({})", self.flag)
-    }
 }
 
 impl GatewayKind {
@@ -168,7 +160,7 @@ impl GatewayKind {
 
 /// The protocol between a client and a gateway. The default is [`Dialect::PLAIN`]: every message is data, and
 /// there are no subscriptions.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Dialect {
     /// The path of the WebSocket.
     pub path: &'static str,
@@ -198,10 +190,4 @@ impl Dialect {
         status: |_| None,
         grants: |_| None,
     };
-}
-
-impl fmt::Debug for Dialect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Dialect({})", self.path)
-    }
 }

@@ -2,15 +2,14 @@
 //!
 //! | file | has |
 //! | --- | --- |
-//! | `kind` | a program as a list of gateways; a gateway as one value, with its protocol for a client in a terminal |
+//! | `kind` | a program as a list of gateways; a gateway as a value, with the protocol for a client in a terminal |
 //! | `gateway` | from feed, gateway and source to a running loop: the same for every gateway |
 //! | `common` | the settings of every gateway; the metric of each limit |
 //! | `prepared` | a gateway just before listening, the checks before a start, and the log of a start |
 //! | `process` | the first steps of every process, and where it listens |
 //! | `reload` | files to read again at SIGHUP, with the log filter, and key files after a change |
-//! | `systemd` | the notifications to systemd |
 //! | `tls` | the files of TLS towards clients |
-//! | `watches` | threads beside the loop: the end when the bus stays away, numbers in the log, freed memory |
+//! | `watches` | threads beside the loop: the end when the bus stays away, numbers in the log, freed memory, notifications to systemd |
 //!
 //! Knows no gateway: the gateways of this program are assembled in `kinds`, others may be anywhere
 //! (`examples/ticker.rs`).
@@ -21,7 +20,6 @@ mod kind;
 mod prepared;
 mod process;
 mod reload;
-mod systemd;
 mod tls;
 mod watches;
 
@@ -36,10 +34,11 @@ pub use self::common::CommonSettings;
 pub use self::gateway::{Inputs, Parts};
 pub use self::kind::{Dialect, GatewayKind, Print, Program, TokenUse};
 pub use self::prepared::{Prepared, Question, TIMEOUT_FLAG};
-pub use self::process::{Listening, say};
+pub use self::process::Listening;
 pub use self::reload::{Reload, Reloaded};
 pub use self::tls::ClientTls;
 pub use self::watches::StatsLine;
+pub use crate::telemetry::logging::say;
 
 /// The reason for an end without a signal.
 #[derive(Debug, thiserror::Error)]
@@ -77,19 +76,7 @@ pub enum RunError {
 impl From<BindError> for RunError {
     fn from(error: BindError) -> Self {
         match error {
-            // Such as an owner that this machine does not know: a retry cannot help.
-            BindError::Listen(ListenError { addr, error })
-                if error.kind() == io::ErrorKind::InvalidInput =>
-            {
-                Self::Settings(format!(
-                    "cannot listen on {addr}: {error}; see --unix-socket-owner"
-                ))
-            }
-            BindError::Listen(ListenError { addr, error }) => Self::Listen {
-                addr,
-                error,
-                settings: String::new(),
-            },
+            BindError::Listen(ListenError { addr, error }) => Self::listen(&addr, error),
             BindError::System(error) => Self::Loop(error),
         }
     }
@@ -106,6 +93,21 @@ fn listen_hint(kind: io::ErrorKind) -> &'static str {
 }
 
 impl RunError {
+    /// The error of an address that cannot be listened on.
+    pub(super) fn listen(addr: &ListenAddr, error: io::Error) -> Self {
+        match error.kind() {
+            // Such as an owner that this machine does not know: a retry cannot help.
+            io::ErrorKind::InvalidInput => Self::Settings(format!(
+                "cannot listen on {addr}: {error}; see --unix-socket-owner"
+            )),
+            _ => Self::Listen {
+                addr: addr.clone(),
+                error,
+                settings: String::new(),
+            },
+        }
+    }
+
     /// Adds the settings of an address that cannot be listened on.
     pub(crate) fn of_settings(self, checked: &Checked) -> Self {
         match self {

@@ -1,4 +1,4 @@
-//! A gateway that is assembled, up to listening; and the checks of its surroundings before a start
+//! A gateway, assembled up to listening; and the checks of the surroundings before a start
 //! (`--check --connect`).
 //!
 //! A check of the settings assembles the gateway in the same way as a start, and shows the warnings and
@@ -17,7 +17,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use super::RunError;
 use crate::base::{Finding, detached};
 use crate::listening::{Bound, ListenAddr, ListenOptions};
-use crate::reactor::{BindError, ListenError, ListenSettings};
+use crate::reactor::ListenSettings;
 
 /// The flag with the time limit of a [`Question`].
 pub const TIMEOUT_FLAG: &str = "connect-timeout-ms";
@@ -81,11 +81,7 @@ impl Prepared {
                     bound.push(one);
                     Finding::Good(format!("can listen on {addr}"))
                 }
-                Err(error) => {
-                    let addr = addr.clone();
-                    let error = RunError::from(BindError::Listen(ListenError { addr, error }));
-                    Finding::Error(error.to_string())
-                }
+                Err(error) => Finding::Error(RunError::listen(addr, error).to_string()),
             });
         }
         found

@@ -1,4 +1,4 @@
-//! The first steps of every process, where it listens, and its first log lines.
+//! The first steps of every process, the addresses to listen on, and the first log lines.
 
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -229,12 +229,6 @@ pub(super) fn build(gateway: &'static str) -> Build {
 /// process id of containers that start together.
 pub(super) fn seed(clock: Clock) -> u64 {
     RandomState::new().hash_one(clock.now().mono_us)
-}
-
-/// Prints a text for people to standard output. If the format of the log is JSON, calls `as_json` instead,
-/// which logs the same facts as one message with fields.
-pub fn say(text: &str, as_json: impl FnOnce()) {
-    logging::say(text, as_json);
 }
 
 #[cfg(test)]

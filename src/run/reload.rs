@@ -4,19 +4,19 @@
 //! A thread of its own reads, so a slow disk never blocks the loop. A broken file changes nothing. No client
 //! is closed, and no connection of the process is affected.
 
-use std::io::{self, IsTerminal, stdin};
+use std::io::{self, ErrorKind, IsTerminal, Read, stdin};
 use std::iter::zip;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGHUP, SIGTERM};
-use signal_hook::{flag, low_level};
-use signal_hook_mio::v1_0::Signals;
+use signal_hook::low_level;
 
+use crate::base::detached;
 use crate::files;
 use crate::settings::{Checked, Kind};
 use crate::telemetry::{GatewayMetric, logging, names};
@@ -24,8 +24,8 @@ use crate::telemetry::{GatewayMetric, logging, names};
 /// The interval of looks at files that are read again without a signal.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Whether a SIGHUP came before the start of the thread.
-static CAME_EARLY: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+/// A byte for each SIGHUP that the thread has not read, once a SIGHUP is expected.
+static HANG_UPS: OnceLock<HangUps> = OnceLock::new();
 
 /// A part of the settings that can be read again while clients are connected.
 pub trait Reload: Send {
@@ -56,8 +56,7 @@ pub enum Reloaded {
 /// Metric labels, in the order of the numbers.
 const OUTCOMES: [&str; 3] = ["changed", "unchanged", "failed"];
 
-#[derive(Default)]
-struct Counts([AtomicU64; OUTCOMES.len()]);
+type Counts = [AtomicU64; OUTCOMES.len()];
 
 /// All parts of one gateway.
 pub(super) struct Reloads {
@@ -70,9 +69,8 @@ type Outcomes = [u64; OUTCOMES.len()];
 
 /// From this call on a SIGHUP does not end the process. [`Reloads::start`] handles earlier signals.
 pub(super) fn expect_signals() {
-    // On an error the handler of the thread counts.
-    let came = CAME_EARLY.get_or_init(Arc::default);
-    let _ = flag::register(SIGHUP, Arc::clone(came));
+    // After an error the thread tries again.
+    let _ = HangUps::of_process();
 }
 
 impl Reloads {
@@ -90,10 +88,8 @@ impl Reloads {
         let numbers = move || {
             let of_part = |(what, counts): &(&'static str, Counts)| {
                 let what = *what;
-                let each = zip(
-                    OUTCOMES,
-                    counts.0.each_ref().map(|count| count.load(Relaxed)),
-                );
+                let counts = counts.each_ref().map(|count| count.load(Relaxed));
+                let each = zip(OUTCOMES, counts);
                 each.map(move |(outcome, count)| ([what, outcome], count))
             };
             counts.iter().flat_map(of_part).collect()
@@ -103,15 +99,11 @@ impl Reloads {
 
     /// Starts a thread that waits for signals and changes, and ends with the process.
     pub(super) fn start(mut self) -> io::Result<()> {
-        let mut signals = HangUps::new()?;
+        let hang_ups = HangUps::of_process()?;
         let had_terminal = stdin().is_terminal();
-        let came_early = CAME_EARLY.get().is_some_and(|came| came.load(Relaxed));
-        let run = move || {
-            if came_early {
-                self.all();
-            }
+        detached("reload", move || {
             loop {
-                if !signals.wait(LOOK_EVERY) {
+                if !hang_ups.wait() {
                     self.changed();
                 } else if had_terminal && !stdin().is_terminal() {
                     stop_without_terminal();
@@ -119,9 +111,7 @@ impl Reloads {
                     self.all();
                 }
             }
-        };
-        let thread = thread::Builder::new().name("reload".into());
-        thread.spawn(run).map(drop)
+        })
     }
 
     /// Reads all parts again, and logs the outcomes.
@@ -157,7 +147,7 @@ impl Reloads {
                 2
             }
         };
-        self.counts[number].1.0[outcome].fetch_add(1, Relaxed);
+        self.counts[number].1[outcome].fetch_add(1, Relaxed);
         outcome
     }
 }
@@ -171,36 +161,41 @@ fn stop_without_terminal() {
     }
 }
 
-/// A wait for SIGHUP with a limit.
-struct HangUps {
-    poll: Poll,
-    events: Events,
-    signals: Signals,
-}
+/// The reading end of a pair of sockets; the handler of SIGHUP writes a byte for each signal.
+struct HangUps(UnixStream);
 
 impl HangUps {
-    fn new() -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let mut signals = Signals::new([SIGHUP])?;
-        let registry = poll.registry();
-        registry.register(&mut signals, Token(0), Interest::READABLE)?;
-        Ok(Self {
-            poll,
-            events: Events::with_capacity(4),
-            signals,
-        })
+    /// The reading end of this process; the first call sets the handler.
+    ///
+    /// # Errors
+    /// The system refuses a pair of sockets, or the handler.
+    fn of_process() -> io::Result<&'static Self> {
+        if let Some(known) = HANG_UPS.get() {
+            return Ok(known);
+        }
+        let (signals, handler) = UnixStream::pair()?;
+        signals.set_read_timeout(Some(LOOK_EVERY))?;
+        low_level::pipe::register(SIGHUP, handler)?;
+        Ok(HANG_UPS.get_or_init(|| Self(signals)))
     }
 
-    /// Returns true at once after a signal, or false after the time.
-    fn wait(&mut self, at_most: Duration) -> bool {
-        if let Err(error) = self.poll.poll(&mut self.events, Some(at_most))
-            && error.kind() != io::ErrorKind::Interrupted
-        {
-            // Avoids a busy loop; the signal stays pending.
-            thread::sleep(at_most);
+    /// Returns true at once after a signal, or false after [`LOOK_EVERY`]. Several signals at once count as one.
+    fn wait(&self) -> bool {
+        match (&self.0).read(&mut [0; 64]) {
+            Ok(signals) => signals > 0,
+            Err(error) => {
+                let is_known = [
+                    ErrorKind::WouldBlock,
+                    ErrorKind::TimedOut,
+                    ErrorKind::Interrupted,
+                ];
+                if !is_known.contains(&error.kind()) {
+                    // Avoids a busy loop; the signal stays pending.
+                    thread::sleep(LOOK_EVERY);
+                }
+                false
+            }
         }
-        // Several signals at once count as one.
-        self.signals.pending().count() > 0
     }
 }
 

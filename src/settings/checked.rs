@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use super::error::{SettingsError, Warning};
 use super::kind::{Refused, Value};
-use super::rows::Rows;
 use super::secret::{SecretText, SecretUrl};
 use super::setting::Setting;
+use super::table::Rows;
 use super::typed::{Env, Source, Typed, collect};
 use crate::admission::TrustedProxies;
 
@@ -25,22 +25,15 @@ const NATS_USERS: &[&[&str]] = &[
     &["events-bus-creds", "events-bus-nkey"],
 ];
 
-/// Pairs of settings: the first is an error without the second.
+/// Pairs of settings: each is an error without the other.
 const PAIRS: &[(&str, &str)] = &[
     ("tls-port", "tls-cert"),
-    ("tls-cert", "tls-port"),
     ("tls-cert", "tls-key"),
-    ("tls-key", "tls-cert"),
     ("nats-user", "nats-password"),
-    ("nats-password", "nats-user"),
     ("nats-cert", "nats-key"),
-    ("nats-key", "nats-cert"),
     ("redis-sentinels", "redis-sentinel-master"),
-    ("redis-sentinel-master", "redis-sentinels"),
     ("events-bus-cert", "events-bus-key"),
-    ("events-bus-key", "events-bus-cert"),
     ("events-bus-sentinels", "events-bus-sentinel-master"),
-    ("events-bus-sentinel-master", "events-bus-sentinels"),
 ];
 
 /// A gateway's check of several values together; returns the inconsistencies.
@@ -53,7 +46,7 @@ pub struct Checked {
     warnings: Vec<Warning>,
 }
 
-/// One value and its source.
+/// A value with the source.
 #[derive(Debug)]
 pub struct CheckedValue {
     /// The row of the table.
@@ -64,6 +57,13 @@ pub struct CheckedValue {
     pub source: Source,
     /// Whether the program has read the value.
     is_read: Cell<bool>,
+}
+
+impl CheckedValue {
+    /// The flag with the source of the value: `--port (env GATEWAY_PORT)`.
+    fn named(&self) -> String {
+        self.setting.named(&self.source)
+    }
 }
 
 impl Checked {
@@ -93,7 +93,8 @@ impl Checked {
         if errors.is_empty() {
             errors.extend(ORDERS.iter().filter_map(|&pair| checked.order(pair)));
             errors.extend(NATS_USERS.iter().filter_map(|ways| checked.several(ways)));
-            errors.extend(PAIRS.iter().filter_map(|&pair| checked.alone(pair)));
+            let both_ways = PAIRS.iter().flat_map(|&(a, b)| [(a, b), (b, a)]);
+            errors.extend(both_ways.filter_map(|pair| checked.alone(pair)));
             errors.extend(checked.tls_errors());
             errors.extend(checked.history_errors());
             errors.extend(checked.headers_from_nobody());
@@ -134,8 +135,7 @@ impl Checked {
 
     /// Returns the flag with the source of its value: `--port (env GATEWAY_PORT)`.
     pub fn named(&self, flag: &str) -> String {
-        let found = self.found(flag);
-        found.setting.named(&found.source)
+        self.found(flag).named()
     }
 
     /// Returns the flags of all unread values: such a setting has no effect, and its row is wrong.
@@ -144,7 +144,7 @@ impl Checked {
         unread.map(|v| v.setting.flag).collect()
     }
 
-    /// Counts all settings that begin with `prefix` as read: settings of a bus that is not used.
+    /// Counts all settings that begin with `prefix` as read: settings of an unused bus.
     pub fn leave_unused(&self, prefix: &str) {
         let rows = self.values.iter();
         rows.filter(|v| v.setting.flag.starts_with(prefix))
@@ -178,18 +178,15 @@ impl Checked {
         let mut set = flags.iter().filter_map(|flag| self.set(flag));
         let (one, other) = (set.next()?, set.next()?);
         Some(SettingsError::Either {
-            one: one.setting.flag,
-            one_from: one.source.clone(),
-            other: other.setting.flag,
-            other_from: other.source.clone(),
+            one: one.named(),
+            other: other.named(),
         })
     }
 
-    fn alone(&self, (one, other): (&'static str, &'static str)) -> Option<SettingsError> {
+    fn alone(&self, (one, other): (&str, &'static str)) -> Option<SettingsError> {
         let found = self.set(one)?;
         self.set(other).is_none().then(|| SettingsError::Alone {
-            one,
-            one_from: found.source.clone(),
+            one: found.named(),
             other,
         })
     }

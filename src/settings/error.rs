@@ -34,24 +34,18 @@ pub enum SettingsError {
         allowed: String,
     },
     /// Two exclusive settings are both set.
-    #[error("--{one} ({one_from}) and --{other} ({other_from}) are both set; allowed: one of them")]
+    #[error("{one} and {other} are both set; allowed: one of them")]
     Either {
-        /// A flag.
-        one: &'static str,
-        /// The source of the first value.
-        one_from: Source,
-        /// The other flag.
-        other: &'static str,
-        /// The source of the other value.
-        other_from: Source,
+        /// A flag with the source of its value.
+        one: String,
+        /// The other flag with the source of its value.
+        other: String,
     },
     /// A setting without its counterpart.
-    #[error("--{one} ({one_from}) is set without --{other}; allowed: both or none")]
+    #[error("{one} is set without --{other}; allowed: both or none")]
     Alone {
-        /// The flag.
-        one: &'static str,
-        /// The source of the value.
-        one_from: Source,
+        /// The flag with the source of its value.
+        one: String,
         /// The missing flag.
         other: &'static str,
     },

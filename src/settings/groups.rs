@@ -1,12 +1,15 @@
-//! Values made of several settings: the limits of the core, and the rules for tokens.
+//! Values made of several settings: the limits of the core, the files of TLS, the keys and rules for tokens.
 
+use std::fmt;
+use std::iter::zip;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use rustls::pki_types::ServerName;
+use url::{Host, Url};
 
 use super::Checked;
 use super::error::SettingsError;
-use super::key_set_url::KeySetUrl;
 use super::kind::{Form, Refused};
 use super::secret::SecretText;
 use crate::admission::AddressLimits;
@@ -103,10 +106,7 @@ impl Checked {
         if self.is_off("tls-port") {
             return None;
         }
-        let pairs = self
-            .paths("tls-cert")
-            .into_iter()
-            .zip(self.paths("tls-key"));
+        let pairs = zip(self.paths("tls-cert"), self.paths("tls-key"));
         let oldest = match self.choice("tls-min") {
             "1.3" => OldestVersion::Tls13,
             _ => OldestVersion::Tls12,
@@ -145,12 +145,7 @@ impl Checked {
     }
 
     fn paths(&self, flag: &str) -> Vec<PathBuf> {
-        let text = self.text(flag);
-        let paths = text
-            .split(',')
-            .map(str::trim)
-            .filter(|path| !path.is_empty());
-        paths.map(PathBuf::from).collect()
+        self.list(flag).map(PathBuf::from).collect()
     }
 
     /// Gateways without this row have a code of their own.
@@ -209,10 +204,7 @@ impl Checked {
             required: self.has("require-auth") && self.switch("require-auth"),
             api_key: self.secret("gateway-api-key"),
             jwt_secret: self.secret("jwt-secret"),
-            public_key_files: self
-                .list("jwt-public-key-files")
-                .map(PathBuf::from)
-                .collect(),
+            public_key_files: self.paths("jwt-public-key-files"),
             jwks_file: self.path("jwt-jwks-file"),
             jwks_url: self
                 .some_text("jwt-jwks-url")
@@ -241,6 +233,70 @@ impl Checked {
         entries.into_iter().filter(|entry| !entry.is_empty())
     }
 }
+
+/// The address of a JSON Web Key Set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySetUrl(Url);
+
+impl KeySetUrl {
+    /// Parses a URL without a user and without a fragment. `None` for any other text: over plain HTTP
+    /// everybody on the way could replace the keys, so plain HTTP needs a loopback address.
+    pub fn parse(text: &str) -> Option<Self> {
+        let url = Url::parse(text).ok()?;
+        let is_safe = match url.scheme() {
+            "https" => true,
+            "http" => url.host().is_some_and(|host| is_loopback(&host)),
+            _ => false,
+        };
+        let is_plain = url.username().is_empty()
+            && url.password().is_none()
+            && url.fragment().is_none()
+            && url.port() != Some(0);
+        (is_safe && is_plain).then_some(Self(url))
+    }
+
+    /// The whole URL.
+    pub fn url(&self) -> &Url {
+        &self.0
+    }
+
+    /// Whether the key set is at `https://`.
+    pub fn wants_tls(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+}
+
+/// The URL without its query, for people.
+impl fmt::Display for KeySetUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut url = self.0.clone();
+        url.set_query(None);
+        url.fmt(f)
+    }
+}
+
+fn is_loopback(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => *name == "localhost",
+        Host::Ipv4(address) => Ipv4Addr::is_loopback(address),
+        Host::Ipv6(address) => Ipv6Addr::is_loopback(address),
+    }
+}
+
+const KEY_SET_ALLOWED: &str =
+    "https://HOST:PORT/PATH, or http:// with localhost or a loopback address";
+
+/// The form of `--jwt-jwks-url`; empty for none.
+pub(super) static KEY_SET_URL: Form = Form {
+    placeholder: "URL",
+    allowed: KEY_SET_ALLOWED,
+    repeats: false,
+    is_url: true,
+    read: |text| match text.is_empty() || KeySetUrl::parse(text).is_some() {
+        true => Ok(text.to_owned()),
+        false => Err(Refused::new(text, KEY_SET_ALLOWED)),
+    },
+};
 
 /// The form of a name in a certificate.
 pub static TLS_NAME: Form = Form {
@@ -280,5 +336,39 @@ mod tests {
     fn the_defaults_are_the_cores() {
         let made = Checked::defaults().limits();
         assert_eq!(format!("{made:?}"), format!("{:?}", hub::Limits::default()));
+    }
+
+    #[test]
+    fn only_https_and_this_machine_give_keys() {
+        for url in [
+            "https://idp.example.com/.well-known/jwks.json",
+            "https://idp.example.com:8443/keys?appid=1",
+            "http://localhost:8080/realms/a/protocol/openid-connect/certs",
+            "http://127.8.0.1/keys",
+            "http://[::1]:9/keys",
+        ] {
+            let parsed = KeySetUrl::parse(url).expect(url);
+            let shown = url.split('?').next().unwrap_or_default();
+            assert_eq!(parsed.to_string(), shown);
+            assert_eq!(parsed.wants_tls(), url.starts_with("https"));
+            assert_eq!(parsed.url().as_str(), url);
+        }
+        for url in [
+            "idp.example.com/keys",
+            "http://idp.example.com/keys",
+            "http://10.0.0.7/keys",
+            "http://localhost.example.com/keys",
+            "http://0.0.0.0/keys",
+            "ftp://localhost/keys",
+            "file:///keys",
+            "https://user:pass@idp.example.com/keys",
+            "https://idp.example.com/keys#a",
+            "https://idp.example.com:0/keys",
+            "https:///",
+        ] {
+            assert_eq!(KeySetUrl::parse(url), None, "{url}");
+            assert!((KEY_SET_URL.read)(url).is_err(), "{url}");
+        }
+        assert_eq!((KEY_SET_URL.read)(""), Ok(String::new()));
     }
 }

@@ -31,7 +31,7 @@ pub enum Unit {
 /// The word for no port.
 const OFF: &str = "off";
 
-/// A form of text that only its gateway knows.
+/// A form of text known to a single gateway.
 #[derive(Debug)]
 pub struct Form {
     /// The placeholder of the value in `--help`.

@@ -164,7 +164,11 @@ impl Checked {
 
     /// The listen addresses: IP addresses with the port, and unix sockets.
     pub fn listen(&self) -> Vec<ListenAddr> {
-        let port = self.port("port");
+        self.listen_at("port")
+    }
+
+    fn listen_at(&self, port_flag: &str) -> Vec<ListenAddr> {
+        let port = self.port(port_flag);
         let addr = |one| match one {
             Listen::Ip(ip) => Some(ListenAddr::Tcp(SocketAddr::new(ip, port?))),
             Listen::Unix(path) => Some(ListenAddr::Unix(path)),
@@ -175,15 +179,9 @@ impl Checked {
 
     /// The addresses for TLS: the IP addresses of `--listen` with the port of TLS.
     pub fn listen_tls(&self) -> Vec<ListenAddr> {
-        let Some(port) = self.port("tls-port") else {
-            return Vec::new();
-        };
-        let all = self.formed("listen", |text| parse_listen(text).ok());
-        let addr = |one| match one {
-            Listen::Ip(ip) => Some(ListenAddr::Tcp(SocketAddr::new(ip, port))),
-            Listen::Unix(_) => None,
-        };
-        all.into_iter().filter_map(addr).collect()
+        let mut all = self.listen_at("tls-port");
+        all.retain(|addr| addr.port().is_some());
+        all
     }
 
     /// The proxies whose connections begin with a header of the PROXY protocol.

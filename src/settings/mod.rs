@@ -1,6 +1,6 @@
 //! Flags and env: one table, from texts to checked values.
 //!
-//! A row ([`Setting`]) is data. A gateway has [`Rows`]: parts of the shared table, its own rows, and its
+//! A row ([`Setting`]) is data. A gateway has [`Rows`]: parts of the shared table, own rows, and
 //! changes. The command line, the reading of the environment, `--help` and `--check` are all made from the
 //! rows, so they cannot disagree. There are two stages: [`typed`] has the text and its source (flag, env,
 //! default), [`Checked`] has the values, each allowed and all consistent. A gateway makes its own settings of
@@ -13,10 +13,8 @@
 mod checked;
 mod error;
 mod groups;
-mod key_set_url;
 mod kind;
 mod listen;
-mod rows;
 mod secret;
 mod setting;
 mod table;
@@ -24,10 +22,9 @@ pub mod typed;
 
 pub use checked::{Check, Checked, CheckedValue};
 pub use error::{SettingsError, Warning};
-pub use groups::{AuthSettings, TLS_NAME};
-pub use key_set_url::KeySetUrl;
+pub use groups::{AuthSettings, KeySetUrl, TLS_NAME};
 pub use kind::{Form, Kind, Refused, Unit, Value};
-pub use rows::{Change, Rows, table};
 pub use secret::{SecretText, SecretUrl};
 pub use setting::{Heading, Limit, Part, Setting, Shows};
+pub use table::{Change, Rows, table};
 pub use typed::Source;

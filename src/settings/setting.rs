@@ -1,4 +1,4 @@
-//! One row of the table: the name of a setting, its sources, its allowed values.
+//! A row of the table: the name of a setting, the sources, the allowed values.
 
 use super::kind::{Kind, Unit};
 use super::typed::Source;
@@ -65,7 +65,7 @@ pub enum Part {
     BusMessages,
     /// The nesting of JSON.
     Json,
-    /// The messages that are kept for clients that resume.
+    /// The messages kept for clients that resume.
     History,
     /// The marks that make positions valid on all instances.
     HistoryMarks,
@@ -110,7 +110,7 @@ pub enum Shows {
     Elsewhere(&'static str),
 }
 
-/// One setting. Its row has everything that is shown or read about the setting.
+/// A setting. The row has everything shown or read about the setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// The flag without its dashes: kebab-case, the unit last.

@@ -1,7 +1,7 @@
 //! The text of each setting and its source: the first stage.
 //!
 //! From the table, the flags and the environment to the text and the source of each setting of a subcommand.
-//! This stage interprets only one value: a port that Kubernetes injected counts as unset, so the next source
+//! This stage interprets a single value: a port injected by Kubernetes counts as unset, so the next source
 //! counts.
 
 use std::collections::BTreeMap;
@@ -119,7 +119,7 @@ impl Env {
     }
 }
 
-/// One setting with its text and source.
+/// A setting with text and source.
 #[derive(Debug)]
 pub struct Typed {
     /// The row of the table.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Re
 use crate::base::SpinCounts;
 
 /// The state of a bus connection.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct BusStatus {
     connected: AtomicBool,
     subscribed: AtomicBool,
@@ -24,7 +24,7 @@ pub struct BusStatus {
 }
 
 /// The state of a consumer (one subscription).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ConsumerStatus {
     name: String,
     subject: String,
@@ -59,26 +59,12 @@ impl BusStatus {
             name: name.to_owned(),
             subject: subject.to_owned(),
             lag: AtomicI64::new(-1),
-            silent: AtomicBool::new(false),
-            stall: AtomicU8::new(0),
-            away_since_unix_ms: AtomicI64::new(0),
-            has_stood: AtomicBool::new(false),
-            setups_failed: AtomicU64::new(0),
-            left_out: AtomicBool::new(false),
+            ..ConsumerStatus::default()
         };
         Self {
-            connected: AtomicBool::new(false),
-            subscribed: AtomicBool::new(false),
             away_since_unix_ms: AtomicI64::new(now_unix_ms),
-            reconnects: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            look_backs_limited: AtomicU64::new(0),
-            retained_limited: AtomicU64::new(0),
-            spun_us: AtomicU64::new(0),
-            spins_found: AtomicU64::new(0),
-            subscription_refused: AtomicBool::new(false),
-            positions_shared: AtomicBool::new(false),
             consumers: consumers.iter().map(consumer).collect(),
+            ..Self::default()
         }
     }
 
@@ -93,7 +79,7 @@ impl BusStatus {
     }
 
     /// Returns the time at which the bus went away, Unix milliseconds; `None` while the subscriptions are
-    /// active. A bus that responds without the subscriptions delivers nothing, so it counts as away.
+    /// active. A bus without the subscriptions delivers nothing and counts as away, even if the bus responds.
     pub fn away_since_unix_ms(&self) -> Option<i64> {
         Some(self.away_since_unix_ms.load(Relaxed)).filter(|&at| at != 0)
     }
@@ -113,7 +99,7 @@ impl BusStatus {
         self.look_backs_limited.load(Relaxed)
     }
 
-    /// Source: counts a search for the last good message of a subject that ended at its limit.
+    /// Source: counts a search for the last good message of a subject, ended at the limit.
     pub fn count_look_back_limited(&self) {
         self.look_backs_limited.fetch_add(1, Relaxed);
     }
@@ -172,35 +158,13 @@ impl BusStatus {
         self.consumers.iter().filter(|c| !c.left_out.load(Relaxed))
     }
 
-    /// Returns the consumers with a known lag, and the lag.
-    pub fn lags(&self) -> impl Iterator<Item = (&str, u64)> {
-        let known = |consumer| ConsumerStatus::lag(consumer).map(|lag| (consumer.name(), lag));
-        self.consumers_used().filter_map(known)
-    }
-
-    /// Returns the consumers, and whether the server is silent about each (1) or responds (0).
-    pub fn silences(&self) -> impl Iterator<Item = (&str, u64)> {
-        let silence = |c: &ConsumerStatus| u64::from(c.is_silent());
-        self.consumers_used().map(move |c| (c.name(), silence(c)))
-    }
-
-    /// Returns the consumers, and whether each is stalled (1) or not (0).
-    pub fn stalls(&self) -> impl Iterator<Item = (&str, u64)> {
-        let stall = |c: &ConsumerStatus| u64::from(c.stall().is_some());
-        self.consumers_used().map(move |c| (c.name(), stall(c)))
-    }
-
-    /// Returns the consumers, and whether each cannot be read from (1) or can (0), while the connection
-    /// works.
-    pub fn aways(&self) -> impl Iterator<Item = (&str, u64)> {
-        let away = |c: &ConsumerStatus| u64::from(c.is_away());
-        self.consumers_used().map(move |c| (c.name(), away(c)))
-    }
-
-    /// Returns the consumers, and the number of failed set-ups of each.
-    pub fn setups_failed(&self) -> impl Iterator<Item = (&str, u64)> {
-        let failed = |c: &ConsumerStatus| c.setups_failed.load(Relaxed);
-        self.consumers_used().map(move |c| (c.name(), failed(c)))
+    /// Returns a number of each of these consumers, with the consumer's name; not of those without the number.
+    pub fn of_consumers(
+        &self,
+        number: fn(&ConsumerStatus) -> Option<u64>,
+    ) -> impl Iterator<Item = (&str, u64)> {
+        let of_one = move |consumer| number(consumer).map(|n| (consumer.name(), n));
+        self.consumers_used().filter_map(of_one)
     }
 
     /// Whether any consumer has not been readable for more than `grace_ms`, or never was.
@@ -288,6 +252,11 @@ impl ConsumerStatus {
         self.away_since_unix_ms().is_some()
     }
 
+    /// Returns the number of failed set-ups.
+    pub fn setups_failed(&self) -> u64 {
+        self.setups_failed.load(Relaxed)
+    }
+
     /// Source: the consumer could not be set up. The time of the first call since the last attach counts.
     pub fn set_away(&self, now_unix_ms: i64) {
         self.setups_failed.fetch_add(1, Relaxed);
@@ -332,6 +301,10 @@ impl ConsumerStatus {
 mod tests {
     use super::*;
 
+    fn numbers(bus: &BusStatus, number: fn(&ConsumerStatus) -> Option<u64>) -> Vec<u64> {
+        bus.of_consumers(number).map(|(_, n)| n).collect()
+    }
+
     #[test]
     fn the_bus_is_away_from_the_first_fault_until_its_subscriptions_stand() {
         let bus = BusStatus::new(&[], 10);
@@ -372,22 +345,22 @@ mod tests {
         assert!(bus.subscribed() && !bus.has_away(99, 10));
         bus.consumers()[0].set_away(20);
         assert!(!bus.has_away(30, 10) && bus.has_away(31, 10));
-        let of = |all: Vec<(&str, u64)>| all.iter().map(|(_, n)| *n).collect::<Vec<_>>();
-        assert_eq!(of(bus.setups_failed().collect()), [3, 0]);
-        assert_eq!(of(bus.aways().collect()), [1, 0]);
+        assert_eq!(numbers(&bus, |c| Some(c.setups_failed())), [3, 0]);
+        assert_eq!(numbers(&bus, |c| Some(c.is_away().into())), [1, 0]);
     }
 
     #[test]
     fn silence_and_stalls_are_told_of_each_consumer() {
         let bus = BusStatus::new(&[("a", "x"), ("b", "y")], 0);
-        let ones = |of: Vec<(&str, u64)>| of.iter().map(|(_, n)| *n).collect::<Vec<_>>();
-        assert_eq!(ones(bus.silences().collect()), [0, 0]);
+        let silences = || numbers(&bus, |c| Some(c.is_silent().into()));
+        assert_eq!(silences(), [0, 0]);
         bus.consumers()[1].set_silent(true);
-        assert_eq!(ones(bus.silences().collect()), [0, 1]);
+        assert_eq!(silences(), [0, 1]);
         for stall in [Stall::AcksRefused, Stall::NothingDelivered] {
             bus.consumers()[0].set_stall(Some(stall));
             assert!(bus.has_stall(stall));
-            assert_eq!(ones(bus.stalls().collect()), [1, 0]);
+            let stalls = numbers(&bus, |c| Some(c.stall().is_some().into()));
+            assert_eq!(stalls, [1, 0]);
         }
         bus.consumers()[0].set_stall(None);
         assert_eq!(bus.consumers()[0].stall(), None);

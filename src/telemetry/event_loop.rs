@@ -5,7 +5,7 @@
 //! turn, read or not. A page therefore never waits for a turn: the page shows the end of the last turn, and
 //! responds at once while the loop hangs. All numbers of a page belong to the same turn.
 //!
-//! A page holds the slot for the microsecond of its own copy. If a turn ends in that microsecond, the loop
+//! A page holds the slot for the microsecond of a copy. If a turn ends in the same microsecond, the loop
 //! goes on without the copy, and turns again a millisecond later to copy.
 //!
 //! Readiness and the watchdog must not depend on that copy, so their values are atomic: the end of the last
@@ -129,7 +129,7 @@ impl LoopTimes {
     }
 }
 
-/// Numbers of the loop besides its hub, its feed and its times. Counters only grow.
+/// Numbers of the loop besides those of hub and feed, and besides times. Counters only grow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ShellStats {
     /// Gauge: connections handed to the HTTP thread and not ended yet.
@@ -184,20 +184,14 @@ pub struct LoopNumbers {
 impl LoopNumbers {
     /// Returns the connections by phase.
     pub fn connections(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let HubStats {
-            heads,
-            open,
-            closing,
-            ..
-        } = self.hub;
-        let http = self.shell.http_connections;
-        [
-            ("head", heads),
-            ("open", open),
-            ("closing", closing),
-            ("http", http),
-        ]
-        .into_iter()
+        let hub = &self.hub;
+        let phases = [
+            ("head", hub.heads),
+            ("open", hub.open),
+            ("closing", hub.closing),
+            ("http", self.shell.http_connections),
+        ];
+        phases.into_iter()
     }
 
     /// Returns the connections of all phases.
@@ -207,13 +201,13 @@ impl LoopNumbers {
 
     /// Returns the request heads by outcome.
     pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let HubStats {
-            opened,
-            to_http,
-            refused,
-            ..
-        } = self.hub;
-        [("opened", opened), ("http", to_http), ("refused", refused)].into_iter()
+        let hub = &self.hub;
+        let outcomes = [
+            ("opened", hub.opened),
+            ("http", hub.to_http),
+            ("refused", hub.refused),
+        ];
+        outcomes.into_iter()
     }
 
     /// Returns the ended connections by reason.
@@ -223,25 +217,21 @@ impl LoopNumbers {
 
     /// Returns the encodings for clients with compression, by kind.
     pub fn deflate_encodings(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let HubStats {
-            encodings_chained: chained,
-            encodings_alone: alone,
-            encodings_stored: stored,
-            ..
-        } = self.hub;
-        [("chained", chained), ("alone", alone), ("stored", stored)].into_iter()
+        let hub = &self.hub;
+        let kinds = [
+            ("chained", hub.encodings_chained),
+            ("alone", hub.encodings_alone),
+            ("stored", hub.encodings_stored),
+        ];
+        kinds.into_iter()
     }
 
     /// Returns the names that clients asked to resume, by outcome.
     pub fn resumes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = self.hub.history.is_some().then(|| self.all_resumes());
-        counts.into_iter().flatten()
-    }
-
-    fn all_resumes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let refused = NotRecovered::ALL.map(NotRecovered::label);
         let recovered = ("recovered", self.hub.resumes_recovered);
-        once(recovered).chain(zip(refused, self.hub.resumes_refused))
+        let all = once(recovered).chain(zip(refused, self.hub.resumes_refused));
+        all.filter(|_| self.hub.history.is_some())
     }
 
     /// Returns the failed writes, by kind.
@@ -319,7 +309,7 @@ impl EventLoop {
         self.draining.load(Relaxed)
     }
 
-    /// Records, for good, that the backlog at start is in the cache, or that no backlog is waited for.
+    /// Records, for good, the end of the wait for the backlog at start: the cache has the backlog, or there is none.
     pub fn set_caught_up(&self) {
         self.caught_up.store(true, Relaxed);
     }

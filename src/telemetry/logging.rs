@@ -1,14 +1,22 @@
-//! Log set-up: lines on standard output, as text or JSON, filtered by `RUST_LOG`.
+//! The log: lines on standard output, as text or JSON, filtered by `RUST_LOG`.
+//!
+//! Lines pass through a bounded queue to the log's own thread: no logging thread waits for the reader, and an unread pipe
+//! does not block the event loop.
 
-use std::io;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::{FormatEvent, FormatFields, MakeWriter, SubscriberBuilder};
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use super::log_lines::{self, LogLines};
-use super::terminal::TerminalLines;
+use super::terminal::{TerminalLines, steers};
+use crate::base::detached;
 
 /// The format of this process, once known.
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
@@ -56,16 +64,17 @@ pub enum LoggingError {
 pub fn init(format: LogFormat, directives: &str) -> Result<(), LoggingError> {
     let filter = filter(directives)?;
     let lines = LogLines::start()?;
-    let formatter = tracing_subscriber::fmt().with_env_filter(filter);
+    let lines = match format {
+        LogFormat::Json => lines.json(),
+        LogFormat::Text => lines,
+    };
+    let formatter = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(move || lines.clone());
     let set_filter = match (format, TerminalLines::for_stdout()) {
-        (LogFormat::Json, _) => {
-            let formatter = formatter.json().flatten_event(true);
-            put_in_force(formatter.with_writer(lines.json()))
-        }
-        (LogFormat::Text, None) => put_in_force(formatter.with_writer(lines)),
-        (LogFormat::Text, Some(terminal)) => {
-            put_in_force(formatter.event_format(terminal).with_writer(lines))
-        }
+        (LogFormat::Json, _) => put_in_force(formatter.json().flatten_event(true)),
+        (LogFormat::Text, None) => put_in_force(formatter),
+        (LogFormat::Text, Some(terminal)) => put_in_force(formatter.event_format(terminal)),
     }?;
     FORMAT.get_or_init(|| format);
     FILTER.get_or_init(|| (set_filter, Mutex::new(directives.to_owned())));
@@ -73,7 +82,7 @@ pub fn init(format: LogFormat, directives: &str) -> Result<(), LoggingError> {
     Ok(())
 }
 
-/// Installs the log of the process; returns the function that replaces its filter.
+/// Installs the log of the process; returns the function that replaces the filter.
 fn put_in_force<N, E, W>(
     formatter: SubscriberBuilder<N, E, EnvFilter, W>,
 ) -> Result<SetFilter, LoggingError>
@@ -113,23 +122,37 @@ pub fn is_in_force(directives: &str) -> bool {
 fn flush_before_panics() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        log_lines::flush();
+        flush();
         report(panic);
     }));
 }
 
-/// Writes a text for people at the start. If the format is JSON, calls `as_json` instead, which logs the same
-/// facts as one message with fields.
+/// Writes a text for people at the start, in order with the lines, and returns when the text is written, if standard
+/// output is read. If the format is JSON, calls `as_json` instead, which logs the same facts as one message with fields.
 pub fn say(text: &str, as_json: impl FnOnce()) {
-    match FORMAT.get() {
-        Some(LogFormat::Json) => as_json(),
-        _ => log_lines::say(text),
+    let text = format!("{text}\n");
+    match (FORMAT.get(), QUEUE.get()) {
+        (Some(LogFormat::Json), _) => as_json(),
+        (_, Some(lines)) => {
+            lines.put(text.as_bytes());
+            flush();
+        }
+        (_, None) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+        }
     }
 }
 
-/// Waits until the lines so far are written, but not for long if standard output is not read.
+/// Waits until the lines so far are written, but only a moment if standard output is not read.
 pub fn flush() {
-    log_lines::flush();
+    let Some(lines) = QUEUE.get() else {
+        return;
+    };
+    let (done, written) = bounded(0);
+    let flush = Job::Flush(done);
+    if lines.jobs.send_timeout(flush, FLUSH_TIMEOUT).is_ok() {
+        let _ = written.recv_timeout(FLUSH_TIMEOUT);
+    }
 }
 
 /// Whether [`init`] accepts these directives and they make sense: a bare word other than a level would be
@@ -150,6 +173,138 @@ fn filter(directives: &str) -> Result<EnvFilter, LoggingError> {
         .with_default_directive(LevelFilter::INFO.into())
         .parse(directives.join(","))?;
     Ok(filter)
+}
+
+/// Lines that may wait for standard output; further lines are left out, counted, and reported.
+const WAITING_LINES_MAX: usize = 4096;
+/// Longest wait for these lines at the end of the process.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// The queue of this process, once started.
+static QUEUE: OnceLock<LogLines> = OnceLock::new();
+
+enum Job {
+    Line(Vec<u8>),
+    /// Dropped when all lines before are written.
+    Flush(Sender<()>),
+}
+
+/// Accepts lines without waiting.
+#[derive(Clone)]
+struct LogLines {
+    jobs: Sender<Job>,
+    left_out: Arc<AtomicU64>,
+    /// Whether the lines are JSON: then characters are escaped that control a terminal or end a line somewhere. The
+    /// formatter escapes only U+0000 to U+001F, as JSON requires.
+    is_json: bool,
+}
+
+impl LogLines {
+    /// Returns the queue of this process; the first call starts its thread.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    fn start() -> io::Result<Self> {
+        if let Some(lines) = QUEUE.get() {
+            return Ok(lines.clone());
+        }
+        let (lines, queue) = Self::new();
+        let left_out = Arc::clone(&lines.left_out);
+        detached("log", move || {
+            let mut told = 0;
+            // Ends with the process.
+            for job in queue {
+                write_out(job, &left_out, &mut told, &mut io::stdout());
+            }
+        })?;
+        Ok(QUEUE.get_or_init(|| lines).clone())
+    }
+
+    fn new() -> (Self, Receiver<Job>) {
+        let (jobs, queue) = bounded(WAITING_LINES_MAX);
+        let lines = Self {
+            jobs,
+            left_out: Arc::default(),
+            is_json: false,
+        };
+        (lines, queue)
+    }
+
+    /// Returns the same queue, for lines of JSON.
+    fn json(self) -> Self {
+        Self {
+            is_json: true,
+            ..self
+        }
+    }
+
+    fn put(&self, line: &[u8]) {
+        if self.jobs.try_send(Job::Line(line.to_vec())).is_err() {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Writes a line. A closed standard output is no failure. `told`: the number of left-out lines already
+/// reported.
+fn write_out(job: Job, left_out: &AtomicU64, told: &mut u64, out: &mut dyn Write) {
+    match job {
+        Job::Line(line) => {
+            let _ = out.write_all(&line);
+        }
+        Job::Flush(done) => drop(done),
+    }
+    let all = left_out.load(Ordering::Relaxed);
+    let lines = all - *told;
+    if lines > 0 {
+        *told = all;
+        tracing::warn!(
+            lines,
+            "log lines were left out: standard output was not read"
+        );
+    }
+}
+
+/// The formatter writes each line in a single call.
+impl Write for LogLines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self.is_json {
+            true => self.put(&escaped(line)),
+            false => self.put(line),
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Escapes such characters as UTF-16 units (RFC 8259 §7): in JSON they occur only within strings. Most lines
+/// have none and stay unchanged.
+fn escaped(line: &[u8]) -> Cow<'_, [u8]> {
+    let text = match str::from_utf8(line) {
+        Ok(text) if text.contains(steers) => text,
+        _ => return Cow::Borrowed(line),
+    };
+    let mut out = String::with_capacity(2 * text.len());
+    for c in text.chars() {
+        if steers(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a `String` cannot fail.
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out.into_bytes())
+}
+
+/// Returns the number of lines left out so far.
+pub(super) fn left_out() -> u64 {
+    let lines = QUEUE.get();
+    lines.map_or(0, |lines| lines.left_out.load(Ordering::Relaxed))
 }
 
 #[cfg(test)]
@@ -194,5 +349,53 @@ mod tests {
         for bad in ["weirgate=loud", "inof", "info,debgu"] {
             assert!(!is_filter(bad), "{bad}");
         }
+    }
+    #[test]
+    fn what_does_not_fit_is_left_out_and_told_of() {
+        let (mut lines, queue) = LogLines::new();
+        let left_out = Arc::clone(&lines.left_out);
+        for _ in 0..WAITING_LINES_MAX + 7 {
+            lines.write_all(b"a line\n").unwrap();
+        }
+        assert_eq!(left_out.load(Ordering::Relaxed), 7);
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .with_writer(move || lines.clone())
+            .finish();
+        let (mut told, mut out) = (0, Vec::new());
+        tracing::subscriber::with_default(subscriber, || {
+            for job in queue.try_iter() {
+                write_out(job, &left_out, &mut told, &mut out);
+            }
+        });
+        let out = String::from_utf8(out).unwrap();
+        assert_eq!(out.matches("a line\n").count(), WAITING_LINES_MAX);
+        assert!(out.contains(r#""lines":7"#), "told once there is room");
+        assert_eq!(told, 7);
+    }
+
+    /// A line may contain text of a client, which must not control a terminal or break a line.
+    #[test]
+    fn a_json_line_holds_no_character_that_steers() {
+        let (lines, queue) = LogLines::new();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .with_writer(move || lines.clone().json())
+            .finish();
+        let path = "/\u{9b}31m\u{7f}\u{85}\u{202e}\u{2028}\u{2029}\u{200b}\u{feff}\u{e0041}\u{61c}é\u{1f600}\"\n";
+        tracing::subscriber::with_default(subscriber, || tracing::info!(path, "ended"));
+        let Ok(Job::Line(line)) = queue.try_recv() else {
+            panic!("one line");
+        };
+        let line = String::from_utf8(line).unwrap();
+        let plain = |c: char| matches!(c, ' '..='~' | '\n' | 'é' | '\u{1f600}');
+        assert!(line.chars().all(plain), "{line}");
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(
+            line.contains(r"/\u009b31m\u007f\u0085\u202e\u2028"),
+            "{line}"
+        );
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["fields"]["path"], path, "it reads as what it was");
     }
 }

@@ -6,13 +6,11 @@
 
 mod bus_status;
 mod event_loop;
-mod log_lines;
 pub mod logging;
 pub mod names;
 mod operator;
 pub mod operator_state;
 mod process;
-mod prometheus_text;
 mod samples;
 mod terminal;
 
@@ -28,8 +26,7 @@ pub use bus_status::{BusStatus, ConsumerStatus, Stall};
 pub use event_loop::{Budget, EventLoop, LoopNumbers, LoopTimes, ShellStats, Slot, Stage};
 pub use operator::{EndedAt, Surveyed, Surveys, Tails, TooManyTails};
 pub use process::ProcessStats;
-pub use prometheus_text::PROMETHEUS_TEXT_CONTENT_TYPE;
-pub use samples::{DurationCounts, Durations};
+pub use samples::{DurationCounts, Durations, PROMETHEUS_TEXT_CONTENT_TYPE};
 
 use crate::base::SpinCounts;
 use crate::hub::{FeedStats, Now, SubjectStats};
@@ -69,7 +66,7 @@ pub struct Telemetry {
     started: Now,
 }
 
-/// A metric that only some gateways have, and the function that reads its values.
+/// A metric of some gateways, and the function that reads the values.
 pub enum GatewayMetric {
     /// One number.
     Number(&'static MetricName, Box<dyn Fn() -> u64 + Send + Sync>),
@@ -177,7 +174,7 @@ impl Telemetry {
         debug_assert!(added.is_ok(), "a process has one gateway");
     }
 
-    /// Sets the flag that is true until the gateway has a key for the tokens of its clients.
+    /// Sets the flag: true until the gateway has a key for the tokens of clients.
     pub fn set_awaits_keys(&self, awaits_keys: Arc<AtomicBool>) {
         let set = self.awaits_keys.set(awaits_keys);
         debug_assert!(set.is_ok(), "a process has one gateway");
@@ -217,7 +214,7 @@ impl Telemetry {
 
     /// Returns the same metrics in the text format 0.0.4 of Prometheus.
     pub fn prometheus_text(self: &Arc<Self>) -> String {
-        prometheus_text::from_open_metrics(&self.open_metrics())
+        samples::from_open_metrics(&self.open_metrics())
     }
 }
 
@@ -245,42 +242,27 @@ pub struct Reading<'a> {
     pub process: ProcessStats,
     /// The newest survey, if there was one.
     pub surveyed: Option<Arc<Surveyed>>,
-    /// Values of this moment, even while the loop hangs.
-    event_loop: &'a EventLoop,
-    /// The bus, if the gateway has a bus.
-    bus: Option<&'a BusStatus>,
-    /// The gateway's own metrics.
-    gateway: &'a [GatewayMetric],
-    /// Surveys made so far.
-    surveys: u64,
-    tail_topics: u64,
-    tail_messages: u64,
     /// Log lines that were left out.
     log_lines_left_out: u64,
-    build: &'a Build,
+    /// All other numbers: values of this moment, even while the loop hangs.
+    telemetry: &'a Telemetry,
 }
 
 impl<'a> Reading<'a> {
-    /// Reads all numbers except those of the gateway, which are read one by one.
+    /// Reads all numbers except the numbers of the gateway: a page reads these one after the other.
     pub fn now(telemetry: &'a Telemetry) -> Self {
         Self {
             turn: telemetry.event_loop.numbers(),
             process: ProcessStats::read(),
             surveyed: telemetry.surveys.newest(),
-            event_loop: &telemetry.event_loop,
-            bus: telemetry.bus(),
-            gateway: telemetry.gateway.get().map_or(&[], Vec::as_slice),
-            surveys: telemetry.surveys.made(),
-            tail_topics: telemetry.tails.topics(),
-            tail_messages: telemetry.tails.messages(),
-            log_lines_left_out: log_lines::left_out(),
-            build: &telemetry.build,
+            log_lines_left_out: logging::left_out(),
+            telemetry,
         }
     }
 
     /// Returns the gateway's own metric of this name: a metric without a value in the table.
     fn gateway_metric(&self, name: &MetricName) -> Option<&'a GatewayMetric> {
-        let mut metrics = self.gateway.iter();
+        let mut metrics = self.telemetry.gateway.get()?.iter();
         metrics.find(|metric| metric.name().name == name.name)
     }
 
@@ -304,15 +286,25 @@ impl<'a> Reading<'a> {
         ByLabel(each.map(move |subject| (subject.subject.as_str(), number(subject))))
     }
 
+    /// Returns the bus, if the gateway has a bus.
+    fn bus(&self) -> Option<&'a BusStatus> {
+        self.telemetry.bus()
+    }
+
+    /// Returns a number of each consumer of the bus, if the gateway has a bus.
+    fn consumers(&self, number: fn(&ConsumerStatus) -> Option<u64>) -> Option<impl Samples> {
+        self.bus().map(|bus| ByLabel(bus.of_consumers(number)))
+    }
+
     /// Returns the polling without sleep of each thread that may spin.
     fn spins(&self) -> impl Iterator<Item = (&'static str, SpinCounts)> {
-        let source = self.bus.map(|bus| ("source", bus.spin()));
+        let source = self.bus().map(|bus| ("source", bus.spin()));
         [("loop", self.turn.times.spin)].into_iter().chain(source)
     }
 
     /// Version, commit, gateway, features.
     fn build_labels(&self) -> [&'a str; 4] {
-        let build = self.build;
+        let build = &self.telemetry.build;
         [build.version, build.commit, build.gateway, &build.features]
     }
 }

@@ -12,7 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
 use super::samples::{ByLabel, IfAny, Info, Writer};
-use super::{BusStatus, Reading};
+use super::{BusStatus, ConsumerStatus, Reading};
 
 /// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,44 +281,44 @@ metric_names! { |at|
         => ByLabel(at.turn.times.stages());
     CAUGHT_UP = Gauge "weirgate_caught_up" []
         "1 once the backlog at start is in the cache."
-        => at.event_loop.caught_up();
+        => at.telemetry.event_loop.caught_up();
     DRAINING = Gauge "weirgate_draining" []
         "1 from the first stop signal on."
-        => at.event_loop.draining();
+        => at.telemetry.event_loop.draining();
     BUS_CONNECTED = Gauge "weirgate_bus_connected" []
         "1 while the bus responds."
-        => IfAny(at.bus.map(BusStatus::connected));
+        => IfAny(at.bus().map(BusStatus::connected));
     BUS_SUBSCRIBED = Gauge "weirgate_bus_subscribed" []
         "1 while every subscription is active."
-        => IfAny(at.bus.map(BusStatus::subscribed));
+        => IfAny(at.bus().map(BusStatus::subscribed));
     BUS_RECONNECTS = Counter "weirgate_bus_reconnects_total" []
         "Connections to the bus made again after the first."
-        => IfAny(at.bus.map(BusStatus::reconnects));
+        => IfAny(at.bus().map(BusStatus::reconnects));
     BUS_REFUSED = Counter "weirgate_bus_subscriptions_refused_total" []
         "Subscriptions refused by the permissions of the bus."
-        => IfAny(at.bus.map(BusStatus::refused));
+        => IfAny(at.bus().map(BusStatus::refused));
     BUS_LOOK_BACKS_LIMITED = Counter "weirgate_bus_look_backs_limited_total" []
         "Searches for the last good message of a subject that ended at --look-back-messages-max."
-        => IfAny(at.bus.map(BusStatus::look_backs_limited));
+        => IfAny(at.bus().map(BusStatus::look_backs_limited));
     BUS_RETAINED_LIMITED = Counter "weirgate_bus_retained_limited_total" []
         "Patterns with more last values than --retained-subjects-max or 512 KiB."
-        => IfAny(at.bus.map(BusStatus::retained_limited));
+        => IfAny(at.bus().map(BusStatus::retained_limited));
     CONSUMER_LAG = Gauge "weirgate_consumer_lag_messages" ["consumer"]
         "Messages still held by the bus for a consumer; absent while unknown."
-        => IfAny(at.bus.map(|bus| ByLabel(bus.lags())));
+        => IfAny(at.consumers(ConsumerStatus::lag));
     CONSUMER_SILENT = Gauge "weirgate_consumer_silent" ["consumer"]
         "1 while JetStream does not answer about a consumer, though the connection is well."
-        => IfAny(at.bus.map(|bus| ByLabel(bus.silences())));
+        => IfAny(at.consumers(|consumer| Some(consumer.is_silent().into())));
     CONSUMER_AWAY = Gauge "weirgate_consumer_away" ["consumer"]
         "1 while a consumer cannot be set up, though the connection is well."
-        => IfAny(at.bus.map(|bus| ByLabel(bus.aways())));
+        => IfAny(at.consumers(|consumer| Some(consumer.is_away().into())));
     CONSUMER_SETUPS_FAILED = Counter "weirgate_consumer_setups_failed_total" ["consumer"]
         "Attempts to set up a consumer that failed, though the connection is well."
-        => IfAny(at.bus.map(|bus| ByLabel(bus.setups_failed())));
+        => IfAny(at.consumers(|consumer| Some(consumer.setups_failed())));
     CONSUMER_STALLED = Gauge "weirgate_consumer_stalled" ["consumer"]
         "1 while the bus holds messages for a consumer and none was handed over for 5 s, or refuses \
             its acknowledgements."
-        => IfAny(at.bus.map(|bus| ByLabel(bus.stalls())));
+        => IfAny(at.consumers(|consumer| Some(consumer.stall().is_some().into())));
     SUBSCRIPTIONS = Gauge "weirgate_subscriptions" []
         "Names and patterns held by clients, counted once per client.";
     SUBSCRIBED_NAMES = Gauge "weirgate_subscribed_names" ["kind"]
@@ -355,7 +355,7 @@ metric_names! { |at|
         => ByLabel(at.turn.resumes());
     POSITIONS_SHARED = Gauge "weirgate_positions_shared" []
         "1 while positions are valid on other instances too: marks come on the channel of --history-channel."
-        => IfAny(at.turn.hub.history.and(at.bus).map(BusStatus::positions_shared));
+        => IfAny(at.turn.hub.history.and(at.bus()).map(BusStatus::positions_shared));
     RETAINED_WAITING = Gauge "weirgate_retained_waiting" []
         "Last values that clients wait for (--retained): clients times names.";
     RETAINED_QUESTIONS = Gauge "weirgate_retained_questions" ["stage"]
@@ -443,13 +443,13 @@ metric_names! { |at|
         "Settings read again from their files while running, by outcome: changed, unchanged, failed.";
     SURVEYS = Counter "weirgate_surveys_total" []
         "Surveys of all clients and topics for the operator's page, at most one a second."
-        => at.surveys;
+        => at.telemetry.surveys.made();
     TAIL_TOPICS = Gauge "weirgate_tail_topics" []
         "Topics whose newest messages somebody looks at on the operator's page."
-        => at.tail_topics;
+        => at.telemetry.tails.topics();
     TAIL_MESSAGES = Counter "weirgate_tail_messages_total" []
         "Messages copied for the operator's page, at most ten a second of each topic looked at."
-        => at.tail_messages;
+        => at.telemetry.tails.messages();
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
         "Log lines left out because standard output was not read."
         => at.log_lines_left_out;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use super::Slot;
 use crate::hub::{Ended, Survey, TAILS_MAX, TailLook};
 
-/// Time that a tail outlives its last request.
+/// Time from the last request to the end of a tail.
 const KEPT_US: u64 = 10_000_000;
 
 /// A watched topic.

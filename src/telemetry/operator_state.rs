@@ -1,7 +1,6 @@
 //! The shape of `/operator/state`: written by the gateway, read by `weirgate top` and by the operator's page.
 //!
-//! Gateway and `top` may be of different versions: a member that is missing has its default, and a member
-//! that is unknown is left out.
+//! Gateway and `top` may be of different versions: a missing member has a default, and an unknown member is left out.
 
 use std::collections::BTreeMap;
 

@@ -14,8 +14,6 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::log_lines::steers;
-
 /// Columns of the message: fields begin below each other, unless a message is longer.
 const MESSAGE_COLUMNS: usize = 24;
 
@@ -167,6 +165,25 @@ fn harmless(text: &str) -> String {
         }
     }
     shown
+}
+
+/// Whether a character may control the display: DEL and the C1 controls, the separators of lines and
+/// paragraphs, and invisible characters that change the display of the text around (Unicode's Bidi_Control,
+/// zero width, tags).
+pub(super) fn steers(c: char) -> bool {
+    matches!(
+        c,
+        '\u{7f}'..='\u{9f}'
+            | '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 #[cfg(test)]

@@ -9,6 +9,6 @@ pub(crate) const FILES: &[Fixed] = &[Fixed {
     value: "1 MiB",
     beyond: "the start ends with status 2; a changed file is not taken",
     shows: Shows::Metric(names::RELOADS),
-    code: ("src/files/small.rs", "FILE_BYTES_MAX: u64 = 1024 * 1024;"),
-    test: "src/files/small.rs::a_file_that_is_too_large_or_no_file_is_refused",
+    code: ("src/files/mod.rs", "FILE_BYTES_MAX: u64 = 1024 * 1024;"),
+    test: "src/files/mod.rs::a_file_that_is_too_large_or_no_file_is_refused",
 }];

@@ -151,7 +151,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "not taken: the last good keys stay",
         shows: Shows::Metric(names::KEY_FETCHES),
         code: (
-            "src/files/key_url.rs",
+            "src/files/keys.rs",
             "KEY_SET_BYTES_MAX: usize = 1024 * 1024;",
         ),
         test: "src/files/key_fetches.rs::the_last_good_set_stays_until_another_good_one",
@@ -162,7 +162,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "ended: the last good keys stay",
         shows: Shows::Metric(names::KEY_FETCHES),
         code: (
-            "src/files/key_url.rs",
+            "src/files/keys.rs",
             "FETCH_TIMEOUT: Duration = Duration::from_secs(5);",
         ),
         test: "src/http/fetch.rs::an_endless_or_slow_document_ends_at_its_limits",
@@ -475,10 +475,10 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "left out, counted, and reported once there is room; no thread waits",
         shows: Shows::Metric(names::LOG_LINES_LEFT_OUT),
         code: (
-            "src/telemetry/log_lines.rs",
+            "src/telemetry/logging.rs",
             "WAITING_LINES_MAX: usize = 4096;",
         ),
-        test: "src/telemetry/log_lines.rs::what_does_not_fit_is_left_out_and_told_of",
+        test: "src/telemetry/logging.rs::what_does_not_fit_is_left_out_and_told_of",
     },
     Fixed {
         what: "A request's path in a log line, up to `;`, `?`, `&`, `=` or `#`",

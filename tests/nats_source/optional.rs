@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::silence::{OF_THE_STREAM, deaf, muting};
 use super::*;
+use weirgate::telemetry::ConsumerStatus;
 
 const NEWS: &str = "news.flash";
 
@@ -30,8 +31,7 @@ fn make(js: &JetStream, name: &str, subject: &str) {
 
 fn used(source: &Running) -> Vec<&str> {
     let used = source.status.consumers_used();
-    used.map(weirgate::telemetry::ConsumerStatus::name)
-        .collect()
+    used.map(ConsumerStatus::name).collect()
 }
 
 #[test]
@@ -46,7 +46,9 @@ fn streams_that_are_absent_are_left_out_until_one_of_them_is_there() {
     thread::sleep(Duration::from_secs(3));
     assert!(js.stream_info("MARKET_DATA").is_err() && js.stream_info("LEVEL_SIGNALS").is_err());
     make(&js, "MARKET_DATA", "market.*");
-    eventually("both are read", || source.status.lags().count() == 3);
+    eventually("both are read", || {
+        source.status.of_consumers(ConsumerStatus::lag).count() == 3
+    });
     assert!(js.stream_info("LEVEL_SIGNALS").is_ok(), "the other is made");
     publish(&js, LEVELS, 0..1);
     publish(&js, FLOW, 1..2);
@@ -76,7 +78,9 @@ fn an_outage_leaves_them_left_out_and_streams_of_the_meantime_are_found() {
     assert!(source.status.subscribed() && !source.status.has_away(i64::MAX, 0));
     mute.store(false, SeqCst);
     make(&jetstream(&server.url()), "LEVEL_SIGNALS", "levels.*");
-    eventually("both are read", || source.status.lags().count() == 3);
+    eventually("both are read", || {
+        source.status.of_consumers(ConsumerStatus::lag).count() == 3
+    });
 }
 
 #[test]

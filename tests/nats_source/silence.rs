@@ -134,7 +134,13 @@ fn a_subject_that_nobody_answers_about_at_the_start_stops_no_other() {
     let js = jetstream(&server.url());
     let of_levels = &source.status.consumers()[0];
     assert!(of_levels.is_away() && source.status.connected() && !source.status.subscribed());
-    let failed = || source.status.setups_failed().map(|(_, n)| n).sum::<u64>();
+    let failed = || {
+        source
+            .status
+            .of_consumers(|c| Some(c.setups_failed()))
+            .map(|(_, n)| n)
+            .sum::<u64>()
+    };
     // It is tried again, further and further apart, and the other subject waits for a moment.
     let begun = Instant::now();
     let mut n = 0;
@@ -164,7 +170,13 @@ fn a_stream_that_nobody_answers_about_is_asked_for_again_and_again() {
     let _deaf = deaf(&server);
     let source = run(settings(&url));
     assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
-    let failed = || source.status.setups_failed().map(|(_, n)| n).sum::<u64>();
+    let failed = || {
+        source
+            .status
+            .of_consumers(|c| Some(c.setups_failed()))
+            .map(|(_, n)| n)
+            .sum::<u64>()
+    };
     eventually("the silence counts as another failure", || failed() > 1);
     assert!(source.status.consumers()[0].is_away() && !source.status.consumers()[1].is_away());
     mute.store(false, SeqCst);

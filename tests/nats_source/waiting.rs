@@ -95,7 +95,8 @@ fn who_may_not_ask_for_a_stream_has_to_name_it() {
     let url = server.url_as("u:p");
     let source = run(with_foreign_streams(&url));
     assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
-    let away: Vec<_> = source.status.aways().map(|(_, away)| away).collect();
+    let away = source.status.of_consumers(|c| Some(c.is_away().into()));
+    let away: Vec<_> = away.map(|(_, away)| away).collect();
     assert_eq!(away, [0, 0, 1, 0], "the others go on");
     let mut named = with_foreign_streams(&url);
     named.subscriptions[2].stream = Some("NEWS".into());

@@ -1,20 +1,19 @@
 //! `weirgate publish`: publishes messages on a NATS subject or a Redis channel.
 //!
-//! Blocking, in a process of its own; no gateway uses it. Called by `commands`.
+//! Blocking, in a separate process; no gateway uses this module. Called by `commands`.
 
-mod brokers;
 pub(super) mod line;
 
 use std::io::{self, BufRead};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use self::brokers::{Broker, Brokers, Told};
+pub use self::line::Template;
 use super::program::complain;
 use super::tail::{RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN, Stop};
-use crate::base::{Clock, SplitMix64};
-use crate::sources::nats::{Credentials, NatsError, NatsSettings, Tls};
-use crate::sources::redis::{RedisEndpoint, RedisError, RedisSenders, RedisSettings};
+use crate::base::Clock;
+use crate::sources::nats::{Credentials, NatsError, NatsSender, NatsSettings, Tls};
+use crate::sources::redis::{RedisEndpoint, RedisError, RedisSender, RedisSenders, RedisSettings};
 
 /// The longest line of standard input that is published.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -157,7 +156,7 @@ impl PublishCommand {
                 // Once a message was published, the login and the names are right.
                 Err(error) => Err((progress.published > 0 || error.may_pass(0), error)),
                 Ok(mut broker) => self
-                    .send(&mut *broker, &mut input, &mut progress, &stop)
+                    .send(&mut broker, &mut input, &mut progress, &stop)
                     .map_err(|error| (error.may_pass(progress.published), error)),
             };
             let error = match sent {
@@ -180,7 +179,7 @@ impl PublishCommand {
     /// Publishes the remaining messages on a connection.
     fn send(
         &mut self,
-        broker: &mut dyn Broker,
+        broker: &mut Broker<'_>,
         input: &mut impl BufRead,
         progress: &mut Progress,
         stop: &Stop,
@@ -225,10 +224,18 @@ impl PublishCommand {
 
     fn brokers(&self) -> Result<Brokers, PublishError> {
         Ok(match &self.url {
-            BrokerUrl::Nats(url) => Brokers::Nats {
-                settings: self.nats(url),
-                jetstream: self.jetstream,
-            },
+            BrokerUrl::Nats(url) => {
+                let creds = self.creds.clone();
+                let credentials = creds.map_or(Credentials::None, Credentials::CredsFile);
+                let tls = Tls {
+                    ca: self.ca_file.clone(),
+                    ..Tls::default()
+                };
+                Brokers::Nats {
+                    settings: NatsSettings::plain(url, credentials, tls),
+                    jetstream: self.jetstream,
+                }
+            }
             BrokerUrl::Redis(url) => {
                 let mut settings = RedisSettings::new(RedisEndpoint::parse(url)?);
                 settings.tls_ca_file.clone_from(&self.ca_file);
@@ -239,16 +246,75 @@ impl PublishCommand {
             }
         })
     }
+}
 
-    fn nats(&self, url: &str) -> NatsSettings {
-        let creds = self.creds.clone();
-        let credentials = creds.map_or(Credentials::None, Credentials::CredsFile);
-        let tls = Tls {
-            ca: self.ca_file.clone(),
-            ..Tls::default()
-        };
-        NatsSettings::plain(url, credentials, tls)
+/// The way to a broker: one connection after the other.
+enum Brokers {
+    Nats {
+        settings: NatsSettings,
+        jetstream: bool,
+    },
+    Redis {
+        senders: RedisSenders,
+        stream: Option<String>,
+    },
+}
+
+impl Brokers {
+    fn connect(&mut self) -> Result<Broker<'_>, PublishError> {
+        Ok(match self {
+            Self::Nats {
+                settings,
+                jetstream,
+            } => Broker::Nats(NatsSender::connect(settings, *jetstream)?),
+            Self::Redis { senders, stream } => Broker::Redis(senders.connect()?, stream.as_deref()),
+        })
     }
+}
+
+/// A connection to a broker.
+enum Broker<'w> {
+    Nats(NatsSender),
+    /// With the stream that gets the messages.
+    Redis(RedisSender<'w>, Option<&'w str>),
+}
+
+impl Broker<'_> {
+    /// Publishes a message. Returns the response of the broker.
+    fn publish(&mut self, name: &str, message: &[u8]) -> Result<Told, PublishError> {
+        Ok(match self {
+            Self::Nats(sender) => match sender.publish(name, message)? {
+                Some((stream, sequence)) => Told::Stored { stream, sequence },
+                None => Told::Nothing,
+            },
+            Self::Redis(sender, None) => Told::Receivers(sender.publish(name, message)?),
+            Self::Redis(sender, Some(stream)) => Told::Added {
+                id: sender.add(stream, name, message)?,
+                stream: (*stream).to_owned(),
+            },
+        })
+    }
+
+    /// Waits until the broker has received all messages.
+    fn settle(&mut self, name: &str) -> Result<(), PublishError> {
+        match self {
+            Self::Nats(sender) => Ok(sender.settle(name)?),
+            Self::Redis(..) => Ok(()),
+        }
+    }
+}
+
+/// The broker's response to the last message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Told {
+    /// NATS without JetStream has no response.
+    Nothing,
+    /// A stream has stored the message, under this number.
+    Stored { stream: String, sequence: u64 },
+    /// A Redis stream has stored the message, under this id.
+    Added { stream: String, id: String },
+    /// The number of Redis connections that got the message.
+    Receivers(i64),
 }
 
 /// The text at the end.
@@ -257,22 +323,17 @@ fn summary(name: &str, published: u64, told: &Told) -> String {
         1 => "1 message".to_owned(),
         n => format!("{n} messages"),
     };
-    match told {
-        Told::Nothing => format!("published {messages} on {name}"),
+    let told = match told {
+        Told::Nothing => String::new(),
         Told::Stored { stream, sequence } => {
-            format!(
-                "published {messages} on {name}: stored in stream {stream}, up to sequence {sequence}"
-            )
+            format!(": stored in stream {stream}, up to sequence {sequence}")
         }
-        Told::Added { stream, id } => {
-            format!("published {messages} on {name}: stored in stream {stream}, up to {id}")
-        }
-        Told::Receivers(0) => format!(
-            "published {messages} on {name}: no receiver; nobody is subscribed to this channel"
-        ),
-        Told::Receivers(1) => format!("published {messages} on {name}: 1 receiver"),
-        Told::Receivers(n) => format!("published {messages} on {name}: {n} receivers"),
-    }
+        Told::Added { stream, id } => format!(": stored in stream {stream}, up to {id}"),
+        Told::Receivers(0) => ": no receiver; nobody is subscribed to this channel".to_owned(),
+        Told::Receivers(1) => ": 1 receiver".to_owned(),
+        Told::Receivers(n) => format!(": {n} receivers"),
+    };
+    format!("published {messages} on {name}{told}")
 }
 
 /// Returns the next line without its line break, or `None` at the end of the input.
@@ -292,55 +353,6 @@ fn next_line(input: &mut impl BufRead, number: u64) -> Result<Option<Vec<u8>>, P
     match line.len() > LINE_BYTES_MAX {
         true => Err(PublishError::LongLine { number }),
         false => Ok(Some(line)),
-    }
-}
-
-/// The beginning of the random walk, in hundredths.
-const WALK_BEGIN: i64 = 10_000;
-/// The largest step of the walk, in hundredths.
-const WALK_STEP_MAX: i64 = 25;
-
-/// A text with placeholders: `{number}` is the number of the message from 1, `{time}` the Unix time in
-/// milliseconds, `{walk}` a number that changes a little with each message, from 100.00 on. Other braces are
-/// literal.
-///
-/// ```
-/// use weirgate::commands::publish::Template;
-///
-/// let mut template = Template::new(r#"{"n":{number},"time":{time}}"#, 7);
-/// assert_eq!(template.next(1_700_000_000_000), br#"{"n":1,"time":1700000000000}"#);
-/// assert_eq!(template.next(1_700_000_000_001), br#"{"n":2,"time":1700000000001}"#);
-/// ```
-#[derive(Clone, Debug)]
-pub struct Template {
-    text: String,
-    n: u64,
-    walk: i64,
-    random: SplitMix64,
-}
-
-impl Template {
-    /// A template of this text; the same seed gives the same walk.
-    pub fn new(text: &str, seed: u64) -> Self {
-        Self {
-            text: text.to_owned(),
-            n: 0,
-            walk: WALK_BEGIN,
-            random: SplitMix64::new(seed),
-        }
-    }
-
-    /// Returns the next message.
-    pub fn next(&mut self, unix_ms: i64) -> Vec<u8> {
-        self.n += 1;
-        let steps = 2 * WALK_STEP_MAX as u64 + 1;
-        let step = (self.random.next_u64() % steps) as i64 - WALK_STEP_MAX;
-        // Never below 0.01, and so never negative.
-        self.walk = (self.walk + step).max(1);
-        let walk = format!("{}.{:02}", self.walk / 100, self.walk % 100);
-        let text = self.text.replace("{number}", &self.n.to_string());
-        let text = text.replace("{time}", &unix_ms.to_string());
-        text.replace("{walk}", &walk).into_bytes()
     }
 }
 
@@ -398,44 +410,6 @@ mod tests {
             ),
         ] {
             assert_eq!(summary("n", published, &told), want);
-        }
-    }
-
-    #[test]
-    fn other_braces_mean_themselves() {
-        let text = r#"{"a":{},"b":"{Number} {number","c":{number}}"#;
-        let made = Template::new(text, 1).next(0);
-        assert_eq!(made, br#"{"a":{},"b":"{Number} {number","c":1}"#);
-    }
-
-    #[test]
-    fn the_walk_moves_in_small_steps_and_is_the_same_for_a_seed() {
-        let walk = |seed| {
-            let mut template = Template::new("{walk}", seed);
-            let next = |_| String::from_utf8(template.next(0)).expect("UTF-8");
-            (0..1_000).map(next).collect::<Vec<_>>()
-        };
-        let values = walk(1);
-        assert_eq!(values, walk(1));
-        assert_ne!(values, walk(2));
-        let mut before = 100.0;
-        for text in &values {
-            let value: f64 = text.parse().expect("a number");
-            let step: f64 = value - before;
-            assert!(step.abs() < 0.2501 && value > 0.0, "{before} to {text}");
-            before = value;
-        }
-        assert!(values.iter().any(|value| value != "100.00"));
-    }
-
-    #[test]
-    fn a_walk_that_falls_stays_above_zero() {
-        let mut template = Template::new("{walk}", 3);
-        template.walk = 1;
-        for _ in 0..1_000 {
-            let made = String::from_utf8(template.next(0)).expect("UTF-8");
-            assert!(made.parse::<f64>().expect("a number") > 0.0, "{made}");
-            template.walk = template.walk.min(20);
         }
     }
 }

@@ -6,7 +6,6 @@ use tungstenite::Error;
 use tungstenite::http::Response;
 use tungstenite::protocol::CloseFrame;
 
-use super::target::Target;
 use crate::run::Dialect;
 
 /// The most characters shown of a server's text.
@@ -107,14 +106,14 @@ pub enum TailError {
 impl TailError {
     /// The server did not open a WebSocket.
     pub(super) fn refused(
-        target: &Target,
+        target: String,
         known: &[(&'static str, Dialect)],
         response: &Response<Option<Vec<u8>>>,
     ) -> Self {
         let body = response.body().as_deref().unwrap_or_default();
         let status = response.status().as_u16();
         Self::Refused {
-            target: target.to_string(),
+            target,
             status,
             words: shown(&String::from_utf8_lossy(body)),
             advice: advice(status, known),
@@ -235,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_status_is_told_with_what_to_do() {
-        let target = Target::parse("ws://h/x?token=secret").expect("a URL");
+        let target = crate::commands::tail::Target::parse("ws://h/x?token=secret").expect("a URL");
         let known = [(
             "levels",
             Dialect {
@@ -246,7 +245,7 @@ mod tests {
         let refused = |status: u16, body: &str| {
             let response = Response::builder().status(status);
             let response = response.body(Some(body.as_bytes().to_vec()));
-            TailError::refused(&target, &known, &response.expect("a response"))
+            TailError::refused(target.to_string(), &known, &response.expect("a response"))
         };
         let wrong = refused(403, "{\"detail\":\"no\u{1b}[2J\"}\n");
         let text = wrong.to_string();

@@ -123,27 +123,13 @@ pub(in crate::commands) fn read(
     let rows = rows(of.or_else(|| program.gateways.first()));
     let checked = program.checked(rows, matches, env, |_| Vec::new());
     let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
-    typed(program, matches, of, &checked).map_err(|error| Exit::wrong_use(&error))
-}
-
-/// Reads the arguments, for the gateway of the target's name, if the target is a gateway.
-///
-/// # Errors
-/// The target is neither a gateway nor a URL, or the gateway has no subscriptions.
-fn typed(
-    program: &Program,
-    matches: &ArgMatches,
-    of: Option<&GatewayKind>,
-    checked: &Checked,
-) -> Result<TailCommand, String> {
-    let target = target(program, matches, of, checked)?;
+    let target = target(program, matches, of, &checked)?;
     let many = |name: &str| matches.get_many::<String>(name).unwrap_or_default();
     let subscribe: Vec<String> = many("subscribe").cloned().collect();
     if let Some(kind) = of.filter(|kind| kind.dialect.names.is_empty() && !subscribe.is_empty()) {
         let name = kind.name;
-        return Err(format!(
-            "{name} sends everything by itself: leave --subscribe out"
-        ));
+        let error = format!("{name} sends everything by itself: leave --subscribe out");
+        return Err(error.into());
     }
     let is_on = |name: &str| matches.get_flag(name);
     let timeout_s: Option<u32> = matches.get_one("timeout-s").copied();
@@ -158,7 +144,6 @@ fn typed(
         subscribe,
         send: many("send").cloned().collect(),
         token: checked.secret("token"),
-        token_is_visible: flag(matches, "token").is_some(),
         ca_file: matches.get_one("ca-file").cloned(),
         style: match (is_on("pretty"), is_on("raw")) {
             (true, _) => Style::Pretty,

@@ -1,9 +1,10 @@
-//! Connecting: TCP or a unix socket, TLS, the handshake of the WebSocket.
+//! The target of `weirgate tail`, a gateway of this machine by its name or a URL; and connecting: TCP or a unix socket, TLS,
+//! the handshake of the WebSocket.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::ToSocketAddrs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
@@ -14,9 +15,9 @@ use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{ClientRequestBuilder, Error, WebSocket, client};
 
 use super::error::TailError;
-use super::target::{Place, Target};
 use super::{TICK, TailCommand};
 use crate::base::tls_roots;
+use crate::commands::program::parse_url;
 use crate::listening::ListenAddr;
 
 /// The time limit of connecting and handshake together.
@@ -24,18 +25,111 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest accepted message: enough for the largest bus message, with a gateway's additions.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// The target of a connection. Shown without the query, because the query may contain a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The server.
+    place: Place,
+    /// Whether the connection uses TLS.
+    tls: bool,
+    /// The URL of the request.
+    url: String,
+    shown: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// The listen addresses of a gateway of this machine; the first with a connection counts.
+    Here(Vec<ListenAddr>),
+    /// A name or address, without the brackets of an IPv6 address.
+    Host { host: String, port: u16 },
+}
+
+impl Target {
+    /// A gateway of this machine that listens on `listen`.
+    pub fn here(listen: &[ListenAddr], path: &str) -> Self {
+        let addrs: Vec<_> = listen.iter().flat_map(ListenAddr::to_connect).collect();
+        let host = host_of(addrs.first());
+        let shown = match addrs.first() {
+            Some(unix @ ListenAddr::Unix(_)) => format!("{unix} ({path})"),
+            _ => format!("ws://{host}{path}"),
+        };
+        Self {
+            place: Place::Here(addrs),
+            tls: false,
+            url: format!("ws://{host}{path}"),
+            shown,
+        }
+    }
+
+    /// A URL: `ws://`, `wss://`, `http://`, `https://`, or without a scheme.
+    ///
+    /// # Errors
+    /// The error, without the URL: the URL may contain a token.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("ws", text));
+        let tls = match scheme.to_ascii_lowercase().as_str() {
+            "ws" | "http" => false,
+            "wss" | "https" => true,
+            "nats" | "redis" | "rediss" | "tls" => {
+                return Err(
+                    "the URL is that of a broker; tail connects to a gateway, for example \
+                    ws://HOST:8000/ws"
+                        .to_owned(),
+                );
+            }
+            _ => return Err("the URL does not begin with ws:// or wss://".to_owned()),
+        };
+        let scheme = if tls { "wss" } else { "ws" };
+        let url = format!("{scheme}://{rest}");
+        let (mut url, host) = parse_url(&url, "--token")?;
+        url.set_fragment(None);
+        let port = url.port_or_known_default().unwrap_or(80);
+        let place = Place::Host { host, port };
+        let shown = url.as_str().split('?').next().unwrap_or_default();
+        Ok(Self {
+            place,
+            tls,
+            shown: shown.to_owned(),
+            url: url.into(),
+        })
+    }
+
+    /// The required name in the certificate of the server.
+    fn tls_name(&self) -> &str {
+        match &self.place {
+            Place::Host { host, .. } => host,
+            Place::Here(_) => "localhost",
+        }
+    }
+}
+
+/// The value of `Host` for an address of this machine.
+pub(in crate::commands) fn host_of(addr: Option<&ListenAddr>) -> String {
+    match addr {
+        Some(ListenAddr::Tcp(addr)) => addr.to_string(),
+        _ => "localhost".to_owned(),
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
 /// An open WebSocket with a read timeout of one tick.
 pub(super) type Link = WebSocket<Stream>;
 
 /// A connection, with or without TLS.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(in crate::commands) enum Stream {
     Plain(Socket),
     Tls(Box<StreamOwned<ClientConnection, Socket>>),
 }
 
 impl Stream {
-    fn socket(&self) -> &Socket {
+    pub(in crate::commands) fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(tls) => tls.get_ref(),
@@ -116,7 +210,7 @@ fn connect(target: &Target, until: Instant) -> io::Result<Socket> {
 }
 
 /// Returns the time to `until`. Zero is an error, because a socket timeout of zero means "for ever".
-fn left(until: Instant) -> io::Result<Duration> {
+pub(in crate::commands) fn left(until: Instant) -> io::Result<Duration> {
     match until.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(ErrorKind::TimedOut.into()),
         left => Ok(left),
@@ -128,10 +222,10 @@ fn tls(socket: Socket, target: &Target, ca_file: Option<&Path>) -> Result<Stream
         target: target.to_string(),
         reason,
     };
-    let config = tls_roots::client_config(ca_file).map_err(|error| no_tls(error.to_string()))?;
+    let config = tls_roots::client(ca_file).map_err(|error| no_tls(error.to_string()))?;
     let name = ServerName::try_from(target.tls_name().to_owned());
     let name = name.map_err(|error| no_tls(error.to_string()))?;
-    let session = ClientConnection::new(Arc::new(config.with_no_client_auth()), name);
+    let session = ClientConnection::new(config, name);
     let mut session = session.map_err(|error| no_tls(error.to_string()))?;
     let mut socket = socket;
     while session.is_handshaking() {
@@ -157,9 +251,11 @@ fn shake_hands(command: &TailCommand, stream: Stream) -> Result<Link, TailError>
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
     match client::client_with_config(request, stream, Some(config)) {
         Ok((link, _)) => Ok(link),
-        Err(HandshakeError::Failure(Error::Http(response))) => {
-            Err(TailError::refused(target, &command.known, &response))
-        }
+        Err(HandshakeError::Failure(Error::Http(response))) => Err(TailError::refused(
+            target.to_string(),
+            &command.known,
+            &response,
+        )),
         Err(HandshakeError::Failure(error)) => Err(TailError::NoWebSocket {
             target: target.to_string(),
             reason: error.to_string(),
@@ -168,5 +264,63 @@ fn shake_hands(command: &TailCommand, stream: Stream) -> Result<Link, TailError>
             target: target.to_string(),
             reason: "no response to the handshake in time".to_owned(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read_and_their_query_is_not_shown() {
+        for (text, url, shown, port, tls) in [
+            ("ws://h", "ws://h/", "ws://h/", 80, false),
+            ("h:8080", "ws://h:8080/", "ws://h:8080/", 8080, false),
+            ("wss://h/ws", "wss://h/ws", "wss://h/ws", 443, true),
+            ("https://h:1/", "wss://h:1/", "wss://h:1/", 1, true),
+            ("http://h/a#b", "ws://h/a", "ws://h/a", 80, false),
+            ("ws://[::1]:9", "ws://[::1]:9/", "ws://[::1]:9/", 9, false),
+            (
+                "ws://h/ws?token=s",
+                "ws://h/ws?token=s",
+                "ws://h/ws",
+                80,
+                false,
+            ),
+        ] {
+            let target = Target::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!((target.url.as_str(), target.tls), (url, tls), "{text}");
+            assert_eq!(target.to_string(), shown);
+            let Place::Host { host, port: got } = target.place else {
+                panic!("{text}");
+            };
+            assert_eq!(got, port);
+            assert!(!host.contains('['), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_without_being_repeated() {
+        for text in [
+            "",
+            "ftp://secret",
+            "nats://secret:4222",
+            "ws://u:secret@h",
+            "ws://",
+            "ws://h:secret",
+        ] {
+            let error = Target::parse(text).expect_err(text);
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_of_this_machine_is_reached_over_loopback() {
+        let all = ListenAddr::from(std::net::SocketAddr::from(([0, 0, 0, 0], 8080)));
+        let target = Target::here(&[all], "/ws");
+        assert_eq!(target.to_string(), "ws://127.0.0.1:8080/ws");
+        let unix = Target::here(&[ListenAddr::Unix("/run/a.sock".into())], "/ws");
+        assert_eq!(unix.to_string(), "unix:/run/a.sock (/ws)");
+        assert_eq!(unix.url, "ws://localhost/ws");
     }
 }

@@ -7,16 +7,14 @@
 //! | file | has |
 //! | --- | --- |
 //! | `line` | the flags |
-//! | `target` | from the name of a gateway or a URL to addresses |
-//! | `link` | TCP, TLS and the handshake |
+//! | `link` | from the name of a gateway or a URL to addresses; TCP, TLS and the handshake |
 //! | `output` | printing, counting and measuring |
 //! | `error` | the reasons for no connection, in words, with advice |
 
 mod error;
 pub(super) mod line;
-mod link;
+pub(super) mod link;
 mod output;
-mod target;
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -33,9 +31,9 @@ use tungstenite::{Error, Message};
 
 pub use self::error::TailError;
 use self::link::Link;
+pub use self::link::Target;
 pub use self::output::Style;
-use self::output::{Output, Printed, escaped};
-pub use self::target::Target;
+use self::output::{Next, Output, escaped};
 use super::program::{complain, hide_secret};
 use crate::run::Dialect;
 use crate::settings::{Rows, SecretText};
@@ -70,8 +68,6 @@ pub struct TailCommand {
     pub send: Vec<String>,
     /// The token of the handshake.
     pub token: Option<SecretText>,
-    /// Whether the token was given as a flag, visible to other users of the machine.
-    pub token_is_visible: bool,
     /// The authorities for `wss://`; `None` for the system's authorities.
     pub ca_file: Option<PathBuf>,
     /// The format of printed messages.
@@ -123,9 +119,7 @@ impl TailCommand {
     /// # Errors
     /// The connection failed or ended.
     pub fn run(self) -> Result<(), TailError> {
-        if let Some(token) = self.token.as_ref().filter(|_| self.token_is_visible) {
-            hide_secret("--token", Rows::TAIL, token);
-        }
+        hide_secret("--token", Rows::TAIL, self.token.as_ref());
         let begun = Instant::now();
         let stop = Stop::at_signals().map_err(TailError::System)?;
         let mut output = Output::new(self.style, self.rate, self.count, begun);
@@ -151,7 +145,7 @@ impl TailCommand {
     }
 }
 
-/// One connection, from its handshake to its end.
+/// A connection, from the handshake to the end.
 struct Session<'a> {
     command: &'a TailCommand,
     output: &'a mut Output,
@@ -167,13 +161,6 @@ struct Session<'a> {
     requests_open: usize,
     /// Whether anything was granted, or may be: the user's own texts are not followed.
     has_grant: bool,
-}
-
-/// Whether a session continues.
-#[derive(PartialEq, Eq)]
-enum Next {
-    GoOn,
-    End,
 }
 
 impl<'a> Session<'a> {
@@ -315,8 +302,7 @@ impl<'a> Session<'a> {
             return Ok(Next::GoOn);
         }
         match self.output.print(message) {
-            Ok(Printed::More) => Ok(Next::GoOn),
-            Ok(Printed::Enough) => Ok(Next::End),
+            Ok(next) => Ok(next),
             // A closed reader (`weirgate tail … | head -1`) has enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Next::End),
             Err(error) => Err(TailError::Output(error)),

@@ -23,11 +23,11 @@ pub enum Style {
     Raw,
 }
 
-/// Whether more messages are needed.
+/// Whether a session continues.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Printed {
-    More,
-    Enough,
+pub(super) enum Next {
+    GoOn,
+    End,
 }
 
 /// Standard output, with counts.
@@ -68,7 +68,7 @@ impl Output {
     }
 
     /// Prints a message, and flushes, so that a reader gets the message at once.
-    pub(super) fn print(&mut self, message: &[u8]) -> io::Result<Printed> {
+    pub(super) fn print(&mut self, message: &[u8]) -> io::Result<Next> {
         self.line.clear();
         render(self.style, message, &mut self.line);
         if self.is_terminal {
@@ -83,8 +83,8 @@ impl Output {
             rate.bytes += message.len() as u64;
         }
         match self.count {
-            Some(count) if self.messages >= count => Ok(Printed::Enough),
-            _ => Ok(Printed::More),
+            Some(count) if self.messages >= count => Ok(Next::End),
+            _ => Ok(Next::GoOn),
         }
     }
 

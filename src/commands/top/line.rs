@@ -6,11 +6,11 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::TopCommand;
 use super::target::Target;
-use crate::commands::args::{For, arg, flag, switch, value};
+use crate::commands::args::{For, arg, switch, value};
 use crate::commands::program::Exit;
 use crate::run::Program;
 use crate::settings::typed::Env;
-use crate::settings::{Checked, Rows, Setting};
+use crate::settings::{Rows, Setting};
 
 /// The setting of `weirgate top` from a gateway.
 const TAKES: &str = "admin-addr";
@@ -75,14 +75,6 @@ pub(in crate::commands) fn read(
 ) -> Result<TopCommand, Exit> {
     let checked = program.checked(rows(), matches, env, |_| Vec::new());
     let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
-    typed(program, matches, &checked).map_err(|error| Exit::wrong_use(&error))
-}
-
-/// Reads the arguments.
-///
-/// # Errors
-/// There is no address, or an address cannot be read.
-fn typed(program: &Program, matches: &ArgMatches, checked: &Checked) -> Result<TopCommand, String> {
     let typed = matches.get_many::<String>("target").unwrap_or_default();
     let parsed: Result<Vec<Target>, String> = typed.map(|text| Target::parse(text)).collect();
     let mut targets = parsed?;
@@ -91,18 +83,19 @@ fn typed(program: &Program, matches: &ArgMatches, checked: &Checked) -> Result<T
     }
     let name = program.name;
     match targets.len() {
-        0 => Err(format!(
+        0 => Err(Exit::from(format!(
             "no address to ask: start the gateway with --admin-addr 127.0.0.1:9100, then use \
              {name} top 127.0.0.1:9100"
-        )),
-        n if n > TARGETS_MAX => Err(format!("{n} addresses; allowed: at most {TARGETS_MAX}")),
+        ))),
+        n if n > TARGETS_MAX => {
+            Err(format!("{n} addresses; allowed: at most {TARGETS_MAX}").into())
+        }
         _ => Ok(TopCommand {
             targets,
             is_once: matches.get_flag("once"),
             interval_ms: matches.get_one("interval-ms").copied().unwrap_or(1_000),
             ca_file: matches.get_one("ca-file").cloned(),
             authorization: checked.secret("authorization"),
-            authorization_is_visible: flag(matches, "authorization").is_some(),
         }),
     }
 }

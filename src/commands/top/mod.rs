@@ -7,8 +7,7 @@
 //! | `line` | the flags |
 //! | `target` | from an argument to an address |
 //! | `fetch` | one reading of a process, bounded in time and bytes |
-//! | `readers` | a thread for each process |
-//! | `rates` | the growth of counters |
+//! | `readers` | a thread for each process; the growth of counters |
 //! | `process`, `tables` | the facts and tables of a process, as texts with a tone |
 //! | `view` | the current view, and the keys |
 //! | `screen` | the view in a terminal, and as text |
@@ -16,10 +15,7 @@
 mod fetch;
 pub(super) mod line;
 mod process;
-mod rates;
 mod readers;
-#[cfg(test)]
-mod samples;
 mod screen;
 mod tables;
 mod target;
@@ -28,15 +24,22 @@ mod words;
 
 use std::env;
 use std::io::{self, IsTerminal};
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event};
+use rustix::event::{PollFd, PollFlags, poll};
+
 use self::fetch::Fetcher;
 use self::process::Process;
-use self::readers::{Pace, Readers, show_live};
+use self::readers::Readers;
 pub use self::target::Target;
-use self::view::View;
+use self::view::{Asked, View};
 use super::program::{hide_secret, show};
+use super::tail::{Stop, TICK};
+use crate::base::detached;
 use crate::settings::{Rows, SecretText};
 
 /// Time between two readings of `--once`.
@@ -57,8 +60,6 @@ pub struct TopCommand {
     pub ca_file: Option<PathBuf>,
     /// The header for a proxy in front of the admin address.
     pub authorization: Option<SecretText>,
-    /// Whether the header was given as a flag, visible to other users of the machine.
-    pub authorization_is_visible: bool,
 }
 
 /// The reason why `weirgate top` ended.
@@ -81,18 +82,12 @@ impl TopCommand {
     /// # Errors
     /// There is no terminal; with `--once`, a process did not respond.
     pub fn run(self) -> Result<(), TopError> {
-        if let Some(text) = self
-            .authorization
-            .as_ref()
-            .filter(|_| self.authorization_is_visible)
-        {
-            hide_secret("--authorization", Rows::TOP, text);
-        }
+        hide_secret("--authorization", Rows::TOP, self.authorization.as_ref());
         let shown = self.targets.iter().map(ToString::to_string);
         let mut view = View::new(shown, self.interval_ms);
         view.has_colour = has_colour();
         let fetchers = self.fetchers().map_err(TopError::Start)?;
-        let mut pace = Pace::of(&view);
+        let mut pace = view.pace();
         let is_live = !self.is_once && is_able_terminal();
         if !is_live {
             pace.interval = ONCE_INTERVAL;
@@ -154,4 +149,82 @@ fn is_complete(process: &Process) -> bool {
         .as_ref()
         .and_then(|state| state.survey.as_ref());
     process.away().is_some() || survey.is_some_and(|survey| survey.interval_ms.is_some())
+}
+
+/// The interval of drawing without news, because the screen shows ages.
+const DRAW_EVERY: Duration = Duration::from_millis(500);
+
+/// Shows the view until the user or a signal ends `top`. Restores the terminal afterwards, also after a
+/// panic.
+///
+/// # Errors
+/// There is no terminal, or the terminal is gone.
+fn show_live(mut view: View, readers: &Readers) -> io::Result<()> {
+    let stop = Stop::at_signals()?;
+    end_with_terminal()?;
+    // Installs a panic hook that restores the terminal.
+    let shown = ratatui::try_init().and_then(|terminal| {
+        // Not dropped: ratatui would report a cursor that stays hidden on standard error, and end in a panic if
+        // that is the terminal that is gone.
+        let mut terminal = ManuallyDrop::new(terminal);
+        let shown = show_until_end(&mut terminal, &mut view, readers, &stop);
+        let cursor = terminal.show_cursor();
+        shown.and(cursor)
+    });
+    let restored = ratatui::try_restore();
+    shown.and(restored)
+}
+
+/// Ends the process when the terminal is gone. crossterm would read a closed terminal in a busy loop, and not
+/// every such process gets a SIGHUP: for example, not a process of `docker exec`.
+fn end_with_terminal() -> io::Result<()> {
+    let wait = || {
+        let terminal = io::stdout();
+        // The end of the terminal is reported for all flags.
+        let mut fds = [PollFd::new(&terminal, PollFlags::empty())];
+        while let Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
+        // Some systems cannot wait for a terminal in this way.
+        let [terminal] = fds;
+        if terminal
+            .revents()
+            .intersects(PollFlags::HUP | PollFlags::ERR)
+        {
+            std::process::exit(1);
+        }
+    };
+    detached("top-terminal", wait)
+}
+
+fn show_until_end(
+    terminal: &mut DefaultTerminal,
+    view: &mut View,
+    readers: &Readers,
+    stop: &Stop,
+) -> io::Result<()> {
+    let mut drawn: Option<Instant> = None;
+    while !stop.is_asked() {
+        if drawn.is_none_or(|at| at.elapsed() >= DRAW_EVERY) {
+            let now_ms = readers.now_ms();
+            terminal.draw(|frame| screen::draw(frame, view, now_ms))?;
+            drawn = Some(Instant::now());
+        }
+        if event::poll(TICK)? {
+            drawn = None;
+            if let Event::Key(key) = event::read()? {
+                match view.key(key) {
+                    Asked::End => return Ok(()),
+                    Asked::Pace => readers.pace(view.pace()),
+                    Asked::Nothing => {}
+                }
+            }
+        }
+        while let Some(reading) = readers.next(Duration::ZERO) {
+            drawn = None;
+            // A reading from before the pause is not shown during the pause.
+            if !view.is_paused {
+                view.take(reading.of, reading.at_ms, reading.read);
+            }
+        }
+    }
+    Ok(())
 }

@@ -1,9 +1,9 @@
-//! A process: its readings, its absence, and the lines of facts about the process.
+//! A process: readings, absence, and the lines of facts about the process.
 
 use std::cmp::Reverse;
 
 use super::fetch::FetchError;
-use super::rates::{Counter, Rates};
+use super::readers::{Counter, Rates};
 use super::words::{count, duration, maybe_bytes, rate, safe, whole};
 use crate::listening::tls::{ENDS_SOON_S, ENDS_VERY_SOON_S};
 use crate::telemetry::operator_state::{Numbers, OperatorState, ShownBus, ShownTls};
@@ -105,11 +105,6 @@ impl Process {
     /// The reason why the process is away.
     pub(super) fn away(&self) -> Option<&str> {
         self.away.as_ref().map(|away| away.why.as_str())
-    }
-
-    /// Whether the shown facts may be old.
-    pub(super) fn is_old(&self) -> bool {
-        self.away.is_some()
     }
 
     /// The status in one or two words.
@@ -353,7 +348,7 @@ pub(super) fn tone_of_end(reason: &str) -> Tone {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{state, state_with};
+    use super::super::fetch::samples::{state, state_with};
     use super::*;
     use crate::telemetry::operator_state::ShownService;
 

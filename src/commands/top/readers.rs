@@ -1,23 +1,17 @@
-//! The readings while `top` runs, and the loop of the terminal: draws, reads keys and receives the readings.
+//! The readings while `top` runs, and the growth of counters between readings.
 //!
 //! Each process has a thread that reads repeatedly: a hanging process delays neither another process nor a
 //! key.
 
+use std::collections::VecDeque;
 use std::io;
-use std::mem::ManuallyDrop;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
-use ratatui::DefaultTerminal;
-use ratatui::crossterm::event::{self, Event};
-use rustix::event::{PollFd, PollFlags, poll};
 
 use super::fetch::{FetchError, Fetcher};
-use super::screen;
-use super::view::{Asked, View};
-use crate::commands::tail::{Stop, TICK};
-use crate::telemetry::operator_state::OperatorState;
+use crate::base::detached;
+use crate::telemetry::operator_state::{Numbers, OperatorState};
 
 /// The delay of the second reading: the first survey is ready soon after the first reading.
 const FIRST_AGAIN: Duration = Duration::from_millis(250);
@@ -27,15 +21,6 @@ const FIRST_AGAIN: Duration = Duration::from_millis(250);
 pub(super) struct Pace {
     pub(super) interval: Duration,
     pub(super) is_paused: bool,
-}
-
-impl Pace {
-    pub(super) fn of(view: &View) -> Self {
-        Self {
-            interval: Duration::from_millis(view.interval_ms.into()),
-            is_paused: view.is_paused,
-        }
-    }
 }
 
 /// A reading of one of the threads.
@@ -78,8 +63,7 @@ impl Readers {
                 changes,
                 sender: sender.clone(),
             };
-            let named = thread::Builder::new().name(format!("top-{of}"));
-            named.spawn(move || reader.run())?;
+            detached(&format!("top-{of}"), move || reader.run())?;
         }
         Ok(Self {
             begun,
@@ -159,81 +143,68 @@ impl Reader {
     }
 }
 
-/// The interval of drawing without news, because the screen shows ages.
-const DRAW_EVERY: Duration = Duration::from_millis(500);
+/// The period of rates, milliseconds: over a shorter period rates would jump.
+const RATE_OVER_MS: u64 = 5_000;
 
-/// Shows the view until the user or a signal ends `top`. Restores the terminal afterwards, also after a
-/// panic.
-///
-/// # Errors
-/// There is no terminal, or the terminal is gone.
-pub(super) fn show_live(mut view: View, readers: &Readers) -> io::Result<()> {
-    let stop = Stop::at_signals()?;
-    end_with_terminal()?;
-    // Installs a panic hook that restores the terminal.
-    let shown = ratatui::try_init().and_then(|terminal| {
-        // Not dropped: ratatui would report a cursor that stays hidden on standard error, and end in a panic if
-        // that is the terminal that is gone.
-        let mut terminal = ManuallyDrop::new(terminal);
-        let shown = show(&mut terminal, &mut view, readers, &stop);
-        let cursor = terminal.show_cursor();
-        shown.and(cursor)
-    });
-    let restored = ratatui::try_restore();
-    shown.and(restored)
-}
+/// Reads a counter; `None` if the gateway does not send the counter.
+pub(super) type Counter = fn(&Numbers) -> Option<u64>;
 
-/// Ends the process when the terminal is gone. crossterm would read a closed terminal in a busy loop, and not
-/// every such process gets a SIGHUP: for example, not a process of `docker exec`.
-fn end_with_terminal() -> io::Result<()> {
-    let wait = || {
-        let terminal = io::stdout();
-        // The end of the terminal is reported for all flags.
-        let mut fds = [PollFd::new(&terminal, PollFlags::empty())];
-        while let Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
-        // Some systems cannot wait for a terminal in this way.
-        let [terminal] = fds;
-        if terminal
-            .revents()
-            .intersects(PollFlags::HUP | PollFlags::ERR)
-        {
-            std::process::exit(1);
-        }
-    };
-    let named = thread::Builder::new().name("top-terminal".to_owned());
-    named.spawn(wait).map(drop)
-}
+/// The numbers of the last seconds.
+#[derive(Debug, Default)]
+pub(super) struct Rates(VecDeque<(u64, Numbers)>);
 
-fn show(
-    terminal: &mut DefaultTerminal,
-    view: &mut View,
-    readers: &Readers,
-    stop: &Stop,
-) -> io::Result<()> {
-    let mut drawn: Option<Instant> = None;
-    while !stop.is_asked() {
-        if drawn.is_none_or(|at| at.elapsed() >= DRAW_EVERY) {
-            let now_ms = readers.now_ms();
-            terminal.draw(|frame| screen::draw(frame, view, now_ms))?;
-            drawn = Some(Instant::now());
-        }
-        if event::poll(TICK)? {
-            drawn = None;
-            if let Event::Key(key) = event::read()? {
-                match view.key(key) {
-                    Asked::End => return Ok(()),
-                    Asked::Pace => readers.pace(Pace::of(view)),
-                    Asked::Nothing => {}
-                }
-            }
-        }
-        while let Some(reading) = readers.next(Duration::ZERO) {
-            drawn = None;
-            // A reading from before the pause is not shown during the pause.
-            if !view.is_paused {
-                view.take(reading.of, reading.at_ms, reading.read);
-            }
+impl Rates {
+    /// Adds the numbers of this millisecond.
+    pub(super) fn push(&mut self, at_ms: u64, numbers: Numbers) {
+        self.0.push_back((at_ms, numbers));
+        let is_old = |(at, _): &(u64, Numbers)| at_ms - at >= RATE_OVER_MS;
+        while self.0.len() > 2 && self.0.get(1).is_some_and(is_old) {
+            self.0.pop_front();
         }
     }
-    Ok(())
+
+    /// The growth of a counter per second; `None` before the second reading, and after a restart.
+    pub(super) fn per_second(&self, counter: Counter) -> Option<f64> {
+        let ((from_ms, first), (to_ms, last)) = (self.0.front()?, self.0.back()?);
+        let seconds = to_ms.checked_sub(*from_ms).filter(|ms| *ms > 0)? as f64 / 1e3;
+        let grown = counter(last)?.checked_sub(counter(first)?)?;
+        Some(grown as f64 / seconds)
+    }
+
+    /// Removes all numbers: another process counts from 0.
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_over_the_last_seconds_and_end_with_a_restart() {
+        let mut rates = Rates::default();
+        let at = |bus_messages: Option<u64>| Numbers {
+            bus_messages,
+            ..Numbers::default()
+        };
+        let rate = |rates: &Rates| rates.per_second(|numbers| numbers.bus_messages);
+        rates.push(0, at(Some(100)));
+        assert_eq!(rate(&rates), None);
+        rates.push(1_000, at(Some(110)));
+        assert_eq!(rate(&rates), Some(10.0));
+        for second in 2..=20 {
+            rates.push(second * 1_000, at(Some(110)));
+        }
+        assert_eq!(rate(&rates), Some(0.0));
+        assert!(rates.0.len() < 8, "{} readings are kept", rates.0.len());
+        rates.push(21_000, at(Some(5)));
+        assert_eq!(rate(&rates), None);
+        rates.forget();
+        assert!(rates.0.is_empty());
+        for second in 0..2 {
+            rates.push(second * 1_000, at(None));
+        }
+        assert_eq!(rate(&rates), None, "a gateway without this number");
+    }
 }

@@ -125,11 +125,7 @@ fn draw_processes(frame: &mut Frame<'_>, area: Rect, view: &View, now_ms: u64, p
         let numbers = process.in_short();
         cells.extend(numbers.map(|text| Line::from(text).right_aligned()));
         let is_chosen = n == view.chosen;
-        let style = if is_chosen {
-            Modifier::REVERSED
-        } else {
-            Modifier::empty()
-        };
+        let style = only_if(is_chosen, Modifier::REVERSED);
         widgets::Row::new(cells).style(style)
     });
     let head = widgets::Row::new(head).style(Modifier::DIM);
@@ -154,11 +150,7 @@ fn draw_tabs(frame: &mut Frame<'_>, area: Rect, view: &View) {
     let mut spans = Vec::new();
     for (n, table) in Table::ALL.into_iter().enumerate() {
         let is_chosen = table == view.table();
-        let style = if is_chosen {
-            Modifier::REVERSED
-        } else {
-            Modifier::empty()
-        };
+        let style = only_if(is_chosen, Modifier::REVERSED);
         let title = format!(" {} {} ", n + 1, table.title(gateway));
         spans.push(Span::styled(title, style));
     }
@@ -195,11 +187,8 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, view: &View, process: &Process,
     });
     let head = widgets::Row::new(head).style(Modifier::DIM);
     let rows = rows.iter().map(|row| cells(row, &columns, palette));
-    let style = if process.is_old() {
-        Modifier::DIM
-    } else {
-        Modifier::empty()
-    };
+    // The facts of a process that is away may be old.
+    let style = only_if(process.away().is_some(), Modifier::DIM);
     let table = widgets::Table::new(rows, widths).header(head).style(style);
     frame.render_widget(table, area);
 }
@@ -213,6 +202,13 @@ fn cells<'a>(row: &'a Row, columns: &[(usize, &Column)], palette: Palette) -> wi
         ))
     });
     widgets::Row::new(cells)
+}
+
+fn only_if(is_so: bool, modifier: Modifier) -> Modifier {
+    match is_so {
+        true => modifier,
+        false => Modifier::empty(),
+    }
 }
 
 fn right_if(line: Line<'_>, is_right: bool) -> Line<'_> {
@@ -287,7 +283,7 @@ mod tests {
     use ratatui::crossterm::event::KeyCode;
 
     use super::super::fetch::FetchError;
-    use super::super::samples::{state, state_with};
+    use super::super::fetch::samples::{state, state_with};
     use super::*;
 
     fn drawn(view: &View, columns: u16, lines: u16) -> Buffer {

@@ -212,14 +212,17 @@ impl Table {
             (Self::Limits, _) => limits(state),
         };
         if let Some(column) = sort {
-            let by = |a: &Row, b: &Row| match (a.get(column), b.get(column)) {
-                (Some(a), Some(b)) => a.compare(b),
-                _ => Ordering::Equal,
-            };
-            rows.sort_by(by);
+            sort_by_column(&mut rows, column);
         }
         rows
     }
+}
+
+fn sort_by_column(rows: &mut [Row], column: usize) {
+    rows.sort_by(|a, b| match (a.get(column), b.get(column)) {
+        (Some(a), Some(b)) => a.compare(b),
+        _ => Ordering::Equal,
+    });
 }
 
 fn rows<T>(list: &[T], row: impl Fn(&T) -> Row) -> Vec<Row> {
@@ -235,13 +238,18 @@ fn who(client: &str, user: Option<&str>, tls: Option<&str>) -> Cell {
     Cell::text(who + &tls, Tone::Plain)
 }
 
-/// The topic, if known (a device, a symbol), or else the path.
-fn what(client: &ShownClient) -> Cell {
-    match (&client.topic, client.topics) {
-        (Some(topic), _) => Cell::text(topic, Tone::Plain),
-        (None, 2..) => Cell::text(format!("{} topics", whole(client.topics)), Tone::Plain),
-        (None, _) => Cell::text(&client.path, Tone::Plain),
-    }
+/// The client, and the topic, if known (a device, a symbol), or else the path.
+fn who_and_what(client: &ShownClient) -> [Cell; 2] {
+    let what = match (&client.topic, client.topics) {
+        (Some(topic), _) => topic.clone(),
+        (None, 2..) => format!("{} topics", whole(client.topics)),
+        (None, _) => client.path.clone(),
+    };
+    let (user, tls) = (client.user.as_deref(), client.tls.as_deref());
+    [
+        who(&client.client, user, tls),
+        Cell::text(what, Tone::Plain),
+    ]
 }
 
 fn slow(client: &ShownClient) -> Row {
@@ -253,13 +261,10 @@ fn slow(client: &ShownClient) -> Row {
         "over_soft_limit" => ("over soft limit", Tone::Bad),
         other => (other, Tone::Plain),
     };
+    let [who, what] = who_and_what(client);
     vec![
-        who(
-            &client.client,
-            client.user.as_deref(),
-            client.tls.as_deref(),
-        ),
-        what(client),
+        who,
+        what,
         Cell::text(state, tone),
         Cell::size(client.queue_bytes),
         Cell::time(client.oldest_ms),
@@ -270,13 +275,10 @@ fn slow(client: &ShownClient) -> Row {
 }
 
 fn busy(client: &ShownClient, survey: &ShownSurvey) -> Row {
+    let [who, what] = who_and_what(client);
     vec![
-        who(
-            &client.client,
-            client.user.as_deref(),
-            client.tls.as_deref(),
-        ),
-        what(client),
+        who,
+        what,
         Cell::rate(client.recent_messages, survey, |v| decimal(v, 1)),
         Cell::count(client.traffic.messages_out),
         Cell::time(Some(client.age_ms)),
@@ -316,10 +318,7 @@ fn end(end: &ShownEnd, state: &OperatorState) -> Row {
 /// The limits, sorted by nearness.
 fn limits(state: &OperatorState) -> Vec<Row> {
     let mut rows = rows(&state.limits, limit);
-    rows.sort_by(|a, b| match (a.last(), b.last()) {
-        (Some(a), Some(b)) => a.compare(b),
-        _ => Ordering::Equal,
-    });
+    sort_by_column(&mut rows, LIMITS.len() - 1);
     rows
 }
 
@@ -352,7 +351,7 @@ fn limit(limit: &ShownLimit) -> Row {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::state;
+    use super::super::fetch::samples::state;
     use super::*;
 
     fn column(rows: &[Row], column: usize) -> Vec<&str> {

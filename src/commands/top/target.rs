@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::commands::program::parse_url;
+use crate::commands::tail::link::host_of;
 use crate::listening::ListenAddr;
 
 /// An admin address.
@@ -28,20 +29,13 @@ impl Target {
     /// The admin address of a process of this machine, from its settings.
     pub(super) fn here(addr: &ListenAddr) -> Self {
         // Loopback replaces an unspecified address.
-        let addr = addr
-            .to_connect()
-            .into_iter()
-            .next()
-            .unwrap_or_else(|| addr.clone());
-        let authority = match &addr {
-            ListenAddr::Tcp(addr) => addr.to_string(),
-            ListenAddr::Unix(_) => "localhost".to_owned(),
-        };
+        let mut loopback = addr.to_connect().into_iter();
+        let addr = loopback.next().unwrap_or_else(|| addr.clone());
         Self {
             shown: addr.to_string(),
+            authority: host_of(Some(&addr)),
             place: Place::Here(addr),
             base: String::new(),
-            authority,
         }
     }
 

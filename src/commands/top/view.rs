@@ -1,9 +1,12 @@
 //! The view, and the effects of keys.
 
+use std::time::Duration;
+
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::fetch::FetchError;
 use super::process::Process;
+use super::readers::Pace;
 use super::tables::Table;
 use crate::telemetry::operator_state::OperatorState;
 
@@ -59,6 +62,14 @@ impl View {
         self.processes.get(self.chosen)
     }
 
+    /// The pace of readings.
+    pub(super) fn pace(&self) -> Pace {
+        Pace {
+            interval: Duration::from_millis(self.interval_ms.into()),
+            is_paused: self.is_paused,
+        }
+    }
+
     pub(super) fn table(&self) -> Table {
         Table::ALL
             .get(self.table)
@@ -83,8 +94,8 @@ impl View {
                 self.is_paused = !self.is_paused;
                 return Asked::Pace;
             }
-            KeyCode::Char('+' | '=') => return self.pace(1),
-            KeyCode::Char('-') => return self.pace(-1),
+            KeyCode::Char('+' | '=') => return self.change_interval(1),
+            KeyCode::Char('-') => return self.change_interval(-1),
             KeyCode::Char('s') => self.next_sort(),
             KeyCode::Char(digit @ '1'..='5') => self.table = digit as usize - '1' as usize,
             KeyCode::Tab => self.table = (self.table + 1) % Table::ALL.len(),
@@ -110,7 +121,7 @@ impl View {
     }
 
     /// `+` shortens the interval, `-` lengthens the interval.
-    fn pace(&mut self, more: i8) -> Asked {
+    fn change_interval(&mut self, more: i8) -> Asked {
         let now = self.interval_ms;
         let found = match more > 0 {
             true => INTERVALS_MS.iter().rev().find(|ms| **ms < now),

@@ -1,6 +1,6 @@
 //! Tokens: the requirement, the keys and rules, the names of claims.
 
-use super::super::key_set_url;
+use super::super::groups::KEY_SET_URL;
 use super::super::kind::Kind;
 use super::super::setting::{Heading, Part, Setting};
 use super::HOUR_MS;
@@ -59,7 +59,7 @@ pub(super) static ROWS: &[Setting] = &[
     Setting::new(
         Heading::TOKENS,
         "jwt-jwks-url",
-        Kind::Form(&key_set_url::FORM),
+        Kind::Form(&KEY_SET_URL),
         "",
         "URL of a JSON Web Key Set, for RS256, ES256 and EdDSA",
     )

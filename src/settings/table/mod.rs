@@ -1,18 +1,16 @@
-//! The shared table: every setting that several gateways may have. The name, range and default of such a flag
-//! are only here.
+//! The shared table: every setting of several gateways; and the rows of a gateway: parts of this table, own rows, and
+//! changes.
 //!
-//! One file for each part of the program. Rows are in the order of `--help`, each once, and the rows of one
-//! heading are together. A gateway changes a row with [`super::Change`]. A row of one gateway alone is in the
-//! folder of that gateway.
+//! The name, range and default of a shared flag are only here, in one file for each part of the program. Rows are in the
+//! order of `--help`, each once, and the rows of a heading are together. A row of a single gateway is in the folder of the
+//! gateway.
 
 mod auth;
 mod budgets;
 mod buses;
 mod clients;
 mod delivery;
-mod history;
 mod process;
-mod tls;
 
 use super::kind::Kind;
 use super::setting::{Heading, Part, Setting, Shows};
@@ -24,16 +22,15 @@ const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 
 /// The rows before a gateway's own rows.
-pub(super) static BEFORE_OWN: &[&[Setting]] =
-    &[clients::LISTENING, tls::ROWS, buses::NATS, buses::REDIS];
+static BEFORE_OWN: &[&[Setting]] = &[clients::LISTENING, clients::TLS, buses::NATS, buses::REDIS];
 
 /// The rows after a gateway's own rows.
-pub(super) static AFTER_OWN: &[&[Setting]] = &[
+static AFTER_OWN: &[&[Setting]] = &[
     process::ROWS,
     auth::ROWS,
     clients::CLIENTS,
     delivery::ROWS,
-    history::ROWS,
+    delivery::HISTORY,
     budgets::ROWS,
     HEALTH,
     TAIL,
@@ -76,3 +73,139 @@ static TOP: &[Setting] = &[Setting::new(
 )
 .more("A value given as a flag is moved to the environment at once, out of the list of processes.")
 .part(Part::Top)];
+
+/// A change to a row of the shared table on one gateway: the flag, and a function from row to changed row.
+/// The shared table has each row once, despite several defaults.
+pub type Change = (&'static str, fn(Setting) -> Setting);
+
+/// The rows of one gateway, or of another command.
+///
+/// ```
+/// use weirgate::settings::{Change, Heading, Part, Rows, Setting};
+///
+/// const OWN: &[Setting] = &[Setting::ms(
+///     Heading("Ticks"),
+///     "tick-interval-ms",
+///     (1, 60_000),
+///     "250",
+///     "Time between two ticks",
+/// )];
+/// const CHANGES: &[Change] = &[("port", |row| row.default("8090"))];
+///
+/// let rows = Rows::gateway(&[Part::Bus]).own(&[OWN]).changes(CHANGES).settings();
+/// let port = rows.iter().find(|row| row.flag == "port");
+/// assert_eq!(port.map(|row| row.default), Some("8090"));
+/// assert!(rows.iter().any(|row| row.flag == "tick-interval-ms"));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    /// Whether [`Part::Every`] is included.
+    every: bool,
+    parts: &'static [Part],
+    own: &'static [&'static [Setting]],
+    changes: &'static [Change],
+}
+
+impl Rows {
+    /// The rows of `weirgate token`: the rules for tokens.
+    pub const TOKEN: Self = Self::only(&[Part::Tokens]);
+
+    /// The rows of `weirgate health`, besides the address and the port of the gateway.
+    pub const HEALTH: Self = Self::only(&[Part::Health]);
+
+    /// The rows of `weirgate tail`, besides the address and the port of the gateway.
+    pub const TAIL: Self = Self::only(&[Part::Tail]);
+
+    /// The rows of `weirgate top`, besides the admin address.
+    pub const TOP: Self = Self::only(&[Part::Top]);
+
+    /// The rows of every gateway.
+    pub const EVERY: Self = Self::gateway(&[]);
+
+    /// The rows of every gateway, and these parts.
+    pub const fn gateway(parts: &'static [Part]) -> Self {
+        Self {
+            every: true,
+            ..Self::only(parts)
+        }
+    }
+
+    const fn only(parts: &'static [Part]) -> Self {
+        Self {
+            every: false,
+            parts,
+            own: &[],
+            changes: &[],
+        }
+    }
+
+    /// Adds rows of this gateway alone, or rows that are shared with another gateway as a whole.
+    #[must_use]
+    pub const fn own(mut self, own: &'static [&'static [Setting]]) -> Self {
+        self.own = own;
+        self
+    }
+
+    /// Adds changes to shared rows.
+    #[must_use]
+    pub const fn changes(mut self, changes: &'static [Change]) -> Self {
+        self.changes = changes;
+        self
+    }
+
+    /// Returns the rows, in the order of `--help`.
+    pub fn settings(&self) -> Vec<Setting> {
+        let before = shared(BEFORE_OWN).filter_map(|row| self.shared(row));
+        let after = shared(AFTER_OWN).filter_map(|row| self.shared(row));
+        before.chain(self.own_rows()).chain(after).collect()
+    }
+
+    fn own_rows(&self) -> impl Iterator<Item = Setting> {
+        self.own.iter().copied().flatten().copied()
+    }
+
+    /// Returns a row of the shared table with the changes, or `None` if the row is not included.
+    fn shared(&self, row: &Setting) -> Option<Setting> {
+        let here = self.every && row.part == Part::Every || self.parts.contains(&row.part);
+        let of_row = |change: &&Change| change.0 == row.flag;
+        let changed = |row, change: &Change| change.1(row);
+        here.then(|| self.changes.iter().filter(of_row).fold(*row, changed))
+    }
+
+    /// The flags of [`changes`](Self::changes) that no included row has.
+    #[cfg(test)]
+    pub(crate) fn changes_of_nothing(&self) -> Vec<&'static str> {
+        let rows = self.settings();
+        let names = self.changes.iter().map(|change| change.0);
+        names
+            .filter(|flag| rows.iter().all(|row| row.flag != *flag))
+            .collect()
+    }
+}
+
+fn shared(parts: &'static [&'static [Setting]]) -> impl Iterator<Item = &'static Setting> {
+    parts.iter().copied().flatten()
+}
+
+/// Returns all rows of several gateways as one table, for the documents. A shared row appears once for each
+/// of its forms, in the order of `of`.
+pub fn table(of: &[Rows]) -> Vec<Setting> {
+    let forms = |row: &'static Setting| of.iter().filter_map(move |rows| rows.shared(row));
+    let before = shared(BEFORE_OWN).flat_map(forms);
+    let own = of.iter().flat_map(Rows::own_rows);
+    let all = before.chain(own).chain(shared(AFTER_OWN).flat_map(forms));
+    let mut table: Vec<Setting> = Vec::new();
+    for row in all {
+        if table.iter().all(|known| !known.is_same(&row)) {
+            table.push(row);
+        }
+    }
+    table
+}
+
+impl Setting {
+    /// Whether the rows are equal in everything shown about them.
+    pub fn is_same(&self, other: &Self) -> bool {
+        format!("{self:?}") == format!("{other:?}")
+    }
+}
