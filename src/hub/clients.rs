@@ -66,7 +66,7 @@ impl Clients {
     pub(super) fn count_message(&mut self, key: SessionKey) {
         self.stats.received_messages += 1;
         if let Some(session) = self.session_mut(key) {
-            session.count_message();
+            session.record().traffic.messages_in += 1;
         }
     }
 

@@ -338,14 +338,14 @@ impl Core {
     /// Sets the user, for the log and the operator's page.
     pub fn set_user(&mut self, key: SessionKey, user: Box<str>) {
         if let Some(session) = self.clients.session_mut(key) {
-            session.set_user(user);
+            session.record().user = Some(user);
         }
     }
 
     /// Sets the reason of a refusal, for the log line when the client ends: the label of a metric.
     pub fn set_refusal(&mut self, key: SessionKey, refusal: &'static str) {
         if let Some(session) = self.clients.session_mut(key) {
-            session.set_refusal(refusal);
+            session.record().refusal = Some(refusal);
         }
     }
 

@@ -81,7 +81,7 @@ impl<G: Gateway> Hub<G> {
     pub fn handle_proxied(&mut self, now: Now, key: SessionKey, client: SocketAddr) {
         self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {
-            session.set_peer(Peer::Proxied(client));
+            session.record().set_peer(Peer::Proxied(client));
             self.core.admit_peer(key);
         }
         self.settle();
@@ -90,7 +90,7 @@ impl<G: Gateway> Hub<G> {
     /// Handles the end of a handshake of TLS. For operators: the core needs none of it.
     pub fn handle_secured(&mut self, key: SessionKey, secured: Secured) {
         if let Some(session) = self.core.clients.session_mut(key) {
-            session.set_secured(secured);
+            session.record().set_secured(secured);
         }
     }
 

@@ -56,7 +56,7 @@ pub(crate) use deadlines::earliest;
 pub use drain::DrainPlan;
 pub use encodings::Encoded;
 pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Lead};
-pub use gateway::{Accepted, Admission, Entrance, Gateway};
+pub use gateway::{Admission, Entrance, Gateway};
 pub use history::{Missed, Outcome, Variant, Wanted};
 pub use hub::Hub;
 pub use keys::{ByClient, SessionKey};
@@ -76,6 +76,7 @@ pub use publication::{
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use resume::RESUME_BYTES_MAX;
+pub use session::Accepted;
 pub use shell::{Effect, Permit, Secured, Transmit, Write};
 pub use stats::{HistoryStats, HubStats, PhaseKind, SendError};
 pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX};

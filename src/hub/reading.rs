@@ -7,7 +7,7 @@ use super::core::Core;
 use super::gateway::Gateway;
 use super::hub::Hub;
 use super::protocol::{Message, Step};
-use super::session::{Pause, Pauses, PeerEnd, Session};
+use super::session::{Pause, Pauses, Session};
 use super::shell::Effect;
 use super::{CloseReason, Closing, Now, SessionKey};
 
@@ -134,18 +134,13 @@ impl<G: Gateway> Hub<G> {
         let Some(session) = self.core.clients.session_mut(key) else {
             return false;
         };
-        let end = session.peer_ended(now, failed);
-        match end {
-            PeerEnd::Ends => {
-                let reason = match failed {
-                    true => CloseReason::SocketError,
-                    false => CloseReason::PeerGone,
-                };
-                self.core.end(key, reason, false);
-            }
-            PeerEnd::Awaited => self.core.clients.mark_dirty(key),
+        let ends = session.peer_ended(now, failed);
+        match (ends, failed) {
+            (true, true) => self.core.end(key, CloseReason::SocketError, false),
+            (true, false) => self.core.end(key, CloseReason::PeerGone, false),
+            (false, _) => self.core.clients.mark_dirty(key),
         }
-        end == PeerEnd::Ends
+        ends
     }
 
     fn is_paused(&self, key: SessionKey) -> bool {
@@ -172,7 +167,7 @@ impl<G: Gateway> Hub<G> {
         let Some(session) = self.core.clients.session_mut(key) else {
             return;
         };
-        session.count_read(bytes.len());
+        session.record().traffic.bytes_in += bytes.len() as u64;
         self.core.clients.stats.received_bytes += bytes.len() as u64;
         if let Some(head) = self.core.read_head(key, &mut input) {
             self.judge_head(key, head, &mut input);

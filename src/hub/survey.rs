@@ -111,8 +111,7 @@ impl Walk {
                 let rank = (session.queued_bytes(), session.oldest_us(now).unwrap_or(0));
                 self.slowest.offer(rank, || key);
             }
-            let recent = session.recent_messages();
-            session.set_surveyed();
+            let recent = session.take_recent_messages();
             if recent > 0 {
                 self.busiest.offer(recent, || key);
             }

@@ -6,9 +6,7 @@
 
 mod delivery;
 mod due;
-mod gathered;
 mod lifecycle;
-mod look;
 mod phase;
 mod reading;
 mod record;
@@ -21,7 +19,7 @@ use super::deadlines::{Timer, Timers};
 use super::deflated::Inflates;
 use super::protocol::{Codec, Encoding, Protocol as _, Step};
 use super::send_queue::{SendQueue, Wrote};
-use super::shell::{Permit, Secured};
+use super::shell::Permit;
 use super::stats::{Moved, PhaseKind};
 use super::{Frame, Limits, Now};
 use crate::admission::{AddressPlace, ClientAddr, Peer, TokenBucket};
@@ -29,11 +27,12 @@ use crate::wire::frame_reader::FrameScratch;
 
 pub(super) use delivery::Delivered;
 pub(super) use due::Due;
-pub(super) use lifecycle::{CloseBegun, Departed, HeadRead, Opening, PeerEnd};
+pub use lifecycle::Accepted;
+pub(super) use lifecycle::{CloseBegun, Departed};
 pub(super) use phase::{AfterWrite, PendingClose};
 pub(super) use reading::{Pause, Pauses};
 
-use gathered::Gathered;
+use delivery::Gathered;
 use phase::{Head, Phase, Ping};
 use reading::Reading;
 use record::Record;
@@ -348,14 +347,6 @@ impl Session {
 
     // ---- input
 
-    pub(super) fn count_read(&mut self, bytes: usize) {
-        self.cold.record.traffic.bytes_in += bytes as u64;
-    }
-
-    pub(super) fn count_message(&mut self) {
-        self.cold.record.traffic.messages_in += 1;
-    }
-
     /// Reads the next bytes of `input` up to a step; `None`: no step for now. While reading is paused,
     /// and while more than `control_bytes_max` wait in the control part, the input is kept for later.
     pub(super) fn read(
@@ -409,27 +400,11 @@ impl Session {
         self.cold.reading.take_held()
     }
 
-    // ---- the client's permits and limits
+    // ---- the client
 
-    pub(super) fn set_path(&mut self, path: &str) {
-        self.cold.record.set_path(path);
-    }
-
-    /// Sets the client that a trusted proxy names before the client's first byte.
-    pub(super) fn set_peer(&mut self, peer: Peer) {
-        self.cold.record.peer = peer;
-        self.cold.record.client = peer.client();
-    }
-
-    /// Sets what the handshake of TLS has told.
-    pub(super) fn set_secured(&mut self, secured: Secured) {
-        self.cold.record.tls = Some(secured.version);
-        self.cold.record.user = secured.user;
-    }
-
-    /// Sets the client's address, as reported by a trusted proxy.
-    pub(super) fn set_client_addr(&mut self, client: ClientAddr) {
-        self.cold.record.client = client;
+    /// What operators see of the client.
+    pub(super) fn record(&mut self) -> &mut Record {
+        &mut self.cold.record
     }
 
     /// Counts the connection for its address until the connection ends.
