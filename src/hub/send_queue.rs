@@ -15,11 +15,10 @@ mod write;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use super::encodings::FrameId;
+use super::encodings::{FrameId, Kind};
 use super::limits::SendQueueLimits;
-use super::outgoing::{Begun, Entry};
 use super::protocol::Encoding;
-use super::queue::{Queue, Weigh as _};
+use super::queue::{Entry, Queue, Weigh as _};
 use super::{CloseReason, ConflationKey, Frame, Lead, Now};
 
 /// Frames in one write: with a lead each, and the control part, fewer slices than a `writev` takes
@@ -56,6 +55,16 @@ pub(super) struct Wrote {
     pub(super) bytes: usize,
     /// Control bytes left the queue and none is left.
     pub(super) control_out: bool,
+}
+
+/// The progress of the first data frame of a queue. The rest has to go out in the same encoding.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    /// The kind of the encoding. [`Kind::After`] refers to the client's window, which stays until the
+    /// frame is out.
+    kind: Kind,
+    /// Bytes that the kernel has taken: header, lead and body counted together.
+    offset: u32,
 }
 
 #[derive(Debug)]

@@ -13,13 +13,43 @@ use super::clients::Clients;
 use super::core::Core;
 use super::gateway::Gateway;
 use super::topics::Topics;
-use super::{ClientLook, ClientState, Hub, Now, PhaseKind, SessionKey, Survey, TopicLook};
+use super::{ClientLook, ClientState, Hub, Now, PhaseKind, SessionKey, TopicLook};
 
 /// Clients and topics that one turn looks at.
 pub const SURVEY_SLICE_MAX: usize = 2_048;
 
 /// Clients in each ranking, and topics, that a survey names.
 pub const SURVEY_NAMED_MAX: usize = 20;
+
+/// All clients and topics, looked at in slices: few of them by name, the others as counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// When the first slice was looked at.
+    pub began: Now,
+    /// When the last slice was looked at.
+    pub ended: Now,
+    /// Number of slices, one for each call.
+    pub slices: u32,
+    /// Time since the previous survey, microseconds: the interval of the recent numbers. `None` for the
+    /// first survey, whose recent numbers count from the start.
+    pub interval_us: Option<u64>,
+    /// Clients looked at.
+    pub clients: u64,
+    /// Clients with waiting messages.
+    pub clients_waiting: u64,
+    /// Clients whose kernel takes no more.
+    pub clients_blocked: u64,
+    /// Clients for which newer messages replace older ones.
+    pub clients_conflating: u64,
+    /// The clients with the largest send queues, the largest first.
+    pub slowest: Vec<ClientLook>,
+    /// The clients with the most messages since the last survey, the most first.
+    pub busiest: Vec<ClientLook>,
+    /// Topics looked at.
+    pub topics: u64,
+    /// The topics with the most messages since the last survey, the most first.
+    pub busiest_topics: Vec<TopicLook>,
+}
 
 /// The survey under way, and the time at which the last survey began.
 #[derive(Debug, Default)]
@@ -125,10 +155,13 @@ impl Walk {
                 return false;
             }
             *room -= 1;
-            if let Some(topic) = topics.look(self.next_topic) {
+            if let Some((name, topic)) = topics.look(self.next_topic) {
                 self.survey.topics += 1;
                 let rank = (topic.recent_messages, topic.members);
-                self.topics.offer(rank, || topic.named());
+                self.topics.offer(rank, || TopicLook {
+                    name: name.clone(),
+                    ..topic
+                });
             }
             self.next_topic += 1;
         }

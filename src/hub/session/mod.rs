@@ -31,6 +31,8 @@ pub use lifecycle::Accepted;
 pub(super) use lifecycle::{CloseBegun, Departed};
 pub(super) use phase::{AfterWrite, PendingClose};
 pub(super) use reading::{Pause, Pauses};
+pub use record::{ClientLook, ClientState};
+pub use slots::MaxRate;
 
 use delivery::Gathered;
 use phase::{Head, Phase, Ping};

@@ -2,8 +2,7 @@
 
 use super::{PhaseKind, Sending, Session};
 use crate::admission::{ClientAddr, Peer};
-use crate::hub::shell::Secured;
-use crate::hub::{ClientLook, ClientState, CloseReason, Ended, Now, Traffic};
+use crate::hub::{CloseReason, Ended, Now, Secured, TopicName, Traffic};
 
 /// Characters of a request's path in the record: enough to recognize the client.
 const PATH_CHARS_MAX: usize = 128;
@@ -11,6 +10,76 @@ const PATH_CHARS_MAX: usize = 128;
 /// Bytes before parameters of a path or a query, and between their names and values.
 const PARAMETERS: &[u8] = b";?&=#";
 
+/// How fast a client takes the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientState {
+    /// The request head is not complete.
+    Head,
+    /// Nothing waits.
+    Idle,
+    /// Messages wait for the next write.
+    Waiting,
+    /// The kernel takes no more: the client or the network is slower than the messages.
+    Blocked,
+    /// Blocked for so long that newer messages replace older ones.
+    Conflating,
+    /// Messages that cannot be replaced are over the soft limit: the client is dropped unless the
+    /// client reads in time.
+    OverSoft,
+    /// The connection is about to end.
+    Closing,
+}
+
+impl ClientState {
+    /// The label in the JSON.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Idle => "idle",
+            Self::Waiting => "waiting",
+            Self::Blocked => "blocked",
+            Self::Conflating => "conflating",
+            Self::OverSoft => "over_soft_limit",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+/// One client at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientLook {
+    /// The client's address: the peer's, or what a trusted proxy says.
+    pub client: ClientAddr,
+    /// The user, as the client's token, certificate or message says.
+    pub user: Option<Box<str>>,
+    /// The version of TLS; `None` for a plain connection.
+    pub tls: Option<&'static str>,
+    /// Path of the request, without its query.
+    pub path: Box<str>,
+    /// How fast the client takes the messages.
+    pub state: ClientState,
+    /// Time since the accept, microseconds.
+    pub age_us: u64,
+    /// Messages in the send queue, including a message that is half out, and messages that wait for a
+    /// slot of the client's own rate.
+    pub queue_messages: u64,
+    /// Bytes of these messages.
+    pub queue_bytes: u64,
+    /// Time since the oldest of these messages arrived, microseconds; `None`: the queue is empty.
+    pub oldest_us: Option<u64>,
+    /// Time since the kernel last took a byte of the queue, microseconds; `None`: nothing waits.
+    pub stuck_us: Option<u64>,
+    /// The traffic so far.
+    pub traffic: Traffic,
+    /// Topics of which the client is a member.
+    pub topics: u64,
+    /// The topic, if the client is a member of a single topic: a device, for example.
+    pub topic: Option<TopicName>,
+    /// Messages in both directions since the last survey; 0 outside of a survey.
+    pub recent_messages: u64,
+}
+
+/// The data of a connection so far.
 #[derive(Debug)]
 pub(in crate::hub) struct Record {
     pub(super) peer: Peer,
