@@ -121,7 +121,7 @@ impl<T: Weigh> Queue<T> {
     }
 }
 
-/// One frame in one queue: 16 bytes, whatever the frame's size.
+/// A frame in a queue: 16 bytes for any size of the frame.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) frame: Arc<Frame>,

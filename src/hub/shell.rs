@@ -67,7 +67,7 @@ impl Permit {
     }
 }
 
-/// What one connection has transferred.
+/// The traffic of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Traffic {

@@ -183,7 +183,7 @@ impl HubStats {
     }
 
     pub(super) fn paused_for(&self, why: Pause) -> u64 {
-        self.paused[why.index()]
+        self.paused[why as usize]
     }
 
     /// Clients that are not read, by reason: the labels of a metric.

@@ -6,7 +6,7 @@
 
 use std::io::IoSlice;
 
-use super::{Begun, FIRST_SEQ, FRAMES_MAX, SendQueue, Wrote};
+use super::{Begun, FRAMES_MAX, SendQueue, Wrote};
 use crate::hub::deflated::{self, Inflates};
 use crate::hub::encodings::{FrameId, Key, Kind};
 use crate::hub::protocol::{Encoding, websocket};
@@ -204,7 +204,7 @@ impl SendQueue {
     /// for.
     #[inline]
     fn has_numbered(&self) -> bool {
-        self.next_seq != FIRST_SEQ
+        self.last_seq > 0
     }
 
     /// Empties the queue, which is the usual end of a write. Returns the bytes left: none.
@@ -217,12 +217,12 @@ impl SendQueue {
     }
 }
 
-/// One frame of a write.
+/// A frame of a write.
 struct Outgoing<'a> {
     entry: &'a Entry,
     kind: Kind,
     encoded: &'a Encoded,
-    /// Bytes that are out already.
+    /// Bytes already out.
     skip: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The delivery of frames to one client: into the send queue, into the client's next slot, or behind missed
+//! The delivery of frames to a client: into the send queue, into the client's next slot, or behind missed
 //! messages.
 
 use std::sync::Arc;
@@ -203,7 +203,7 @@ impl Session {
 
     /// Skips the next number: a loss that the client sees as a gap.
     pub(in crate::hub) fn skip_number(&mut self) {
-        self.queue.next_seq += 1;
+        self.queue.last_seq += 1;
     }
 
     /// Removes the keyed frames that were not begun and have one of these keys; returns frames and

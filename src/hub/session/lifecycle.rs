@@ -5,7 +5,7 @@ use super::slots::Slots;
 use super::{Intake, Moved, Pause, Pauses, Sending, Session};
 use crate::admission::TokenBucket;
 use crate::hub::deadlines::{Timer, Timers};
-use crate::hub::protocol::{Greeted, Protocol as _};
+use crate::hub::protocol::Greeted;
 use crate::hub::send_queue::SendQueue;
 use crate::hub::shell::Permit;
 use crate::hub::{CloseCode, CloseReason, Closing, Ended, Limits, MaxRate, Now};
@@ -251,7 +251,7 @@ impl Session {
         let (frames, bytes) = (self.queue.frames() as u32, self.queue.bytes());
         let (frames, bytes) = (held.0 + frames, held.1 + bytes);
         let traffic = self.traffic();
-        self.queue = SendQueue::new();
+        self.queue = SendQueue::default();
         let cold = &mut *self.cold;
         let pauses = std::mem::take(&mut cold.reading).pauses();
         cold.timers = Timers::default();

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::deadlines::{Timer, Timers};
 use super::deflated::Inflates;
-use super::protocol::{Codec, Encoding, Protocol as _, Step};
+use super::protocol::{Codec, Encoding, Step};
 use super::send_queue::{SendQueue, Wrote};
 use super::shell::Permit;
 use super::stats::{Moved, PhaseKind};
@@ -134,7 +134,7 @@ impl Session {
             sending: Sending::Idle,
             is_limited: false,
             room_wanted: false,
-            queue: SendQueue::new(),
+            queue: SendQueue::default(),
             cold: Box::new(cold),
         };
         let moved = Moved {
@@ -404,7 +404,7 @@ impl Session {
 
     // ---- the client
 
-    /// What operators see of the client.
+    /// The view of operators on the client.
     pub(super) fn record(&mut self) -> &mut Record {
         &mut self.cold.record
     }

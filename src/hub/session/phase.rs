@@ -2,7 +2,7 @@
 //!
 //! docs/contributing/lifecycle.md has the same table of edges for people; a test compares the two.
 
-use crate::hub::protocol::{Protocol as _, Spoken};
+use crate::hub::protocol::Spoken;
 use crate::hub::stats::{Moved, PhaseKind};
 use crate::hub::{CloseCode, CloseReason, Closing};
 use crate::wire::head::HeadScanner;

@@ -1,7 +1,8 @@
-//! What operators see of a connection: the client at one moment, and the log line at the end.
+//! The view of operators on a connection: the client at a moment, and the log line at the end.
 
 use super::{PhaseKind, Sending, Session};
 use crate::admission::{ClientAddr, Peer};
+use crate::hub::reason::labelled;
 use crate::hub::{CloseReason, Ended, Now, Secured, TopicName, Traffic};
 
 /// Characters of a request's path in the record: enough to recognize the client.
@@ -10,42 +11,28 @@ const PATH_CHARS_MAX: usize = 128;
 /// Bytes before parameters of a path or a query, and between their names and values.
 const PARAMETERS: &[u8] = b";?&=#";
 
-/// How fast a client takes the messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientState {
-    /// The request head is not complete.
-    Head,
-    /// Nothing waits.
-    Idle,
-    /// Messages wait for the next write.
-    Waiting,
-    /// The kernel takes no more: the client or the network is slower than the messages.
-    Blocked,
-    /// Blocked for so long that newer messages replace older ones.
-    Conflating,
-    /// Messages that cannot be replaced are over the soft limit: the client is dropped unless the
-    /// client reads in time.
-    OverSoft,
-    /// The connection is about to end.
-    Closing,
-}
-
-impl ClientState {
-    /// The label in the JSON.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Head => "head",
-            Self::Idle => "idle",
-            Self::Waiting => "waiting",
-            Self::Blocked => "blocked",
-            Self::Conflating => "conflating",
-            Self::OverSoft => "over_soft_limit",
-            Self::Closing => "closing",
-        }
+labelled! {
+    /// How fast a client takes the messages.
+    pub enum ClientState {
+        /// The request head is not complete.
+        Head = "head",
+        /// Nothing waits.
+        Idle = "idle",
+        /// Messages wait for the next write.
+        Waiting = "waiting",
+        /// The kernel takes no more: the client or the network is slower than the messages.
+        Blocked = "blocked",
+        /// Blocked for so long that newer messages replace older ones.
+        Conflating = "conflating",
+        /// Messages without a replacement are over the soft limit: the client is dropped unless the
+        /// client reads in time.
+        OverSoft = "over_soft_limit",
+        /// The connection is about to end.
+        Closing = "closing",
     }
 }
 
-/// One client at one moment.
+/// A client at a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientLook {
     /// The client's address: the peer's, or what a trusted proxy says.
@@ -60,7 +47,7 @@ pub struct ClientLook {
     pub state: ClientState,
     /// Time since the accept, microseconds.
     pub age_us: u64,
-    /// Messages in the send queue, including a message that is half out, and messages that wait for a
+    /// Messages in the send queue, including a message half out, and messages waiting for a
     /// slot of the client's own rate.
     pub queue_messages: u64,
     /// Bytes of these messages.
@@ -96,7 +83,7 @@ pub(in crate::hub) struct Record {
     accepted: Now,
     /// The code of the first close frame, or the status that refused the handshake.
     pub(in crate::hub) code: Option<u16>,
-    /// The traffic without the outgoing part, which the send queue counts.
+    /// The traffic without the outgoing part: the send queue counts the outgoing part.
     pub(in crate::hub) traffic: Traffic,
     /// Messages in both directions at the last survey.
     messages_surveyed: u64,
@@ -118,13 +105,13 @@ impl Record {
         }
     }
 
-    /// Sets the client that a trusted proxy names before the client's first byte.
+    /// Sets the client named by a trusted proxy before the client's first byte.
     pub(in crate::hub) fn set_peer(&mut self, peer: Peer) {
         self.peer = peer;
         self.client = peer.client();
     }
 
-    /// Sets what the handshake of TLS has told.
+    /// Sets the results of the handshake of TLS.
     pub(in crate::hub) fn set_secured(&mut self, secured: Secured) {
         self.tls = Some(secured.version);
         self.user = secured.user;
@@ -197,7 +184,7 @@ impl Session {
         }
     }
 
-    /// The client with its numbers, without its topics.
+    /// The client with all numbers, without topics.
     pub(in crate::hub) fn look(&self, now: Now) -> ClientLook {
         let (queue, record) = (&self.queue, &self.cold.record);
         let waits = self.has_waiting();

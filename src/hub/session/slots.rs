@@ -1,6 +1,6 @@
-//! The client's own rate, which the client asks for in its request, `?max_hz=2` (contract: protocol-levels.md,
-//! protocol-channels.md): frames with a conflation key wait for the client's next slot, one every interval, and
-//! the newest frame of each key leaves.
+//! The client's own rate, `?max_hz=2` in the request (contract: protocol-levels.md, protocol-channels.md): frames
+//! with a conflation key wait for the client's next slot, a slot every interval, and the newest frame of each key
+//! leaves.
 //!
 //! A frame that comes when a slot is open leaves at once, and the next slot is an interval later. Held
 //! frames count as waiting. If the newest frames of all keys are too many bytes, the slot opens early: a client
@@ -61,7 +61,7 @@ struct Held {
     frame: Arc<Frame>,
 }
 
-/// What becomes of a frame.
+/// The way of a frame.
 #[derive(Debug)]
 pub(super) enum Slotted {
     /// A slot is open: the frame leaves at once.
@@ -72,7 +72,7 @@ pub(super) enum Slotted {
     Full,
 }
 
-/// The slots of one client.
+/// The slots of a client.
 #[derive(Debug)]
 pub(super) struct Slots {
     interval_us: u64,
@@ -85,7 +85,7 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Slots of which the first is open.
+    /// Slots; the first is open.
     pub(super) fn new(rate: MaxRate) -> Self {
         Self {
             interval_us: rate.interval_us,
