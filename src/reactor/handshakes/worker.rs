@@ -13,8 +13,9 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustls::HandshakeKind;
 
-use super::proxied::{Beginning, take_header};
-use super::{Entered, HandshakeCounts, HandshakeLimits, Job, Outcome, secured};
+use super::{
+    Beginning, Entered, HandshakeCounts, HandshakeLimits, Job, Outcome, secured, take_header,
+};
 use crate::admission::{ClientAddr, FairQueue, Peer, address_group};
 use crate::base::{Clock, Wake};
 use crate::hub::{CloseReason, SessionKey};
@@ -78,6 +79,7 @@ enum Step {
 }
 
 /// The sockets of the thread.
+#[derive(Default)]
 pub(super) struct Sockets {
     all: HashMap<SessionKey, Socket, RandomState>,
     /// The handshakes under way by address, oldest first; no address without a handshake.
@@ -93,12 +95,8 @@ pub(super) struct Sockets {
 impl Sockets {
     pub(super) fn new(limits: HandshakeLimits) -> Self {
         Self {
-            all: HashMap::default(),
-            places: HashMap::default(),
-            waiting: FairQueue::default(),
-            ready: FairQueue::default(),
-            under_way: 0,
             limits,
+            ..Self::default()
         }
     }
 

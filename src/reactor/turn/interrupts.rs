@@ -63,10 +63,6 @@ impl Freeze {
     }
 }
 
-/// The number of stop requests since the last look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct StopRequests(pub(super) u32);
-
 pub(super) struct StopSignals {
     inner: Signals,
 }
@@ -79,8 +75,8 @@ impl StopSignals {
     }
 
     /// Returns the number of stop signals since the last call.
-    pub(super) fn pending(&mut self) -> StopRequests {
-        StopRequests(self.inner.pending().count() as u32)
+    pub(super) fn pending(&mut self) -> usize {
+        self.inner.pending().count()
     }
 }
 
