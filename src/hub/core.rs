@@ -316,7 +316,22 @@ impl Core {
 
     /// Closes an open client. The first close counts.
     pub fn close(&mut self, key: SessionKey, code: CloseCode, reason: CloseReason, how: Closing) {
-        self.begin_close(key, code, reason, how);
+        let due = self.now.mono_us + self.limits.close_timeout_us;
+        let now = self.now;
+        let code = self.with_retry_after(code, reason);
+        // What waits for a slot leaves before the close.
+        self.clients.open_slot(now, &self.limits, key);
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        match session.begin_close(now, PendingClose { code, reason, how }, due) {
+            CloseBegun::Ignored => {}
+            CloseBegun::Waits => {
+                self.leave_topics(key);
+                self.arm(key);
+            }
+            CloseBegun::Written => self.start_closing(key, reason),
+        }
     }
 
     /// Skips the client's next number ([`super::Lead::Seq`]), so that the client sees a gap.
@@ -398,31 +413,6 @@ impl Core {
 
     fn leave_topics(&mut self, key: SessionKey) {
         self.emptied.extend(self.topics.leave_all(key.slot));
-    }
-
-    pub(super) fn begin_close(
-        &mut self,
-        key: SessionKey,
-        code: CloseCode,
-        reason: CloseReason,
-        how: Closing,
-    ) {
-        let due = self.now.mono_us + self.limits.close_timeout_us;
-        let now = self.now;
-        let code = self.with_retry_after(code, reason);
-        // What waits for a slot leaves before the close.
-        self.clients.open_slot(now, &self.limits, key);
-        let Some(session) = self.clients.session_mut(key) else {
-            return;
-        };
-        match session.begin_close(now, PendingClose { code, reason, how }, due) {
-            CloseBegun::Ignored => {}
-            CloseBegun::Waits => {
-                self.leave_topics(key);
-                self.arm(key);
-            }
-            CloseBegun::Written => self.start_closing(key, reason),
-        }
     }
 
     /// A client closed at a stop, or with 1013 ("try again later", the registry of RFC 6455 §11.7),

@@ -265,7 +265,7 @@ impl<G: Gateway> Hub<G> {
             }
             Admission::AcceptThenClose(accepted, code) => {
                 if core.open(key, head, speaks, accepted) {
-                    core.begin_close(key, code, CloseReason::Policy, Closing::Now);
+                    core.close(key, code, CloseReason::Policy, Closing::Now);
                 }
             }
             Admission::Refuse(refusal) => core.refuse_request(key, refusal),

@@ -381,7 +381,7 @@ impl<G: Gateway> Hub<G> {
         }
         let code = self.gateway.stop_code(&self.core.limits);
         let reason = CloseReason::ShuttingDown;
-        self.core.begin_close(key, code, reason, Closing::Graceful);
+        self.core.close(key, code, reason, Closing::Graceful);
     }
 
     fn tell_emptied(&mut self, topic: &TopicName) {
@@ -417,7 +417,7 @@ impl Core {
             Due::End { reason, reset } => self.end(key, reason, reset),
             Due::PongTimeout => {
                 let reason = CloseReason::PongTimeout;
-                self.begin_close(key, pong_timeout, reason, Closing::Now);
+                self.close(key, pong_timeout, reason, Closing::Now);
             }
             Due::CloseWritten(reason) => self.start_closing(key, reason),
             Due::Stop => self.stop_client(key),

@@ -206,7 +206,7 @@ impl<G: Gateway> Hub<G> {
                 Step::Ping | Step::Pong => {}
                 Step::PeerClosed(_) => core.start_closing(key, CloseReason::PeerClosed),
                 Step::Violation(code, reason) => {
-                    core.begin_close(key, code, reason, Closing::Now);
+                    core.close(key, code, reason, Closing::Now);
                 }
                 Step::Message(message) => {
                     let bytes = message.payload_bytes();

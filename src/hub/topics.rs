@@ -278,8 +278,7 @@ impl Topics {
         &self,
         publication: &Publication,
     ) -> Receivers<impl Iterator<Item = SessionKey>> {
-        let key = self.by_name.get(&publication.topic);
-        let topic = key.map(|key| &self.topics[key.0 as usize]);
+        let topic = self.find(&publication.topic);
         let repeated = topic.filter(|t| t.holds(&publication.frame));
         let got = repeated.map(|t| t.retained_number);
         let members = topic.into_iter().flat_map(|t| &t.members);
@@ -303,17 +302,13 @@ impl Topics {
 
     /// A topic's members, in no particular order.
     pub(super) fn members(&self, name: &TopicName) -> impl Iterator<Item = SessionKey> {
-        let key = self.by_name.get(name);
-        let topic = key.map(|key| &self.topics[key.0 as usize]);
-        topic
-            .into_iter()
-            .flat_map(|t| &t.members)
-            .map(|m| m.session)
+        let topic = self.find(name);
+        let members = topic.into_iter().flat_map(|t| &t.members);
+        members.map(|m| m.session)
     }
 
     pub(super) fn member_count(&self, name: &TopicName) -> usize {
-        let key = self.by_name.get(name);
-        key.map_or(0, |key| self.topics[key.0 as usize].members.len())
+        self.find(name).map_or(0, |topic| topic.members.len())
     }
 
     /// Slots of the table, including empty slots.
@@ -354,6 +349,11 @@ impl Topics {
     /// The number of topics of a session.
     pub(super) fn joined_count(&self, slot: u32) -> usize {
         self.joined.get(slot as usize).map_or(0, Vec::len)
+    }
+
+    fn find(&self, name: &TopicName) -> Option<&Topic> {
+        let key = self.by_name.get(name)?;
+        Some(&self.topics[key.0 as usize])
     }
 
     fn key_or_insert(&mut self, name: &TopicName) -> TopicKey {

@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use mio::event::Event;
 use mio::{Events, Poll, Token};
+use signal_hook_mio::v1_0::Signals;
 
-use self::interrupts::{Freeze, StopSignals};
+use self::interrupts::{Freeze, stop_signals};
 use self::outputs::{Ends, log_left_out};
 use self::reading::FirstReads;
 use super::listeners::{ListenError, Listeners};
@@ -84,7 +85,7 @@ impl From<io::Error> for BindError {
 pub struct Reactor<G: Gateway, F: Feed> {
     poll: Poll,
     wake: Wake,
-    signals: StopSignals,
+    signals: Signals,
     listeners: Listeners,
     sockets: Sockets,
     hub: Hub<G>,
@@ -128,7 +129,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     ) -> Result<Self, BindError> {
         let poll = Poll::new()?;
         let wake = Wake::new(poll.registry(), WAKER, "the loop")?;
-        let signals = StopSignals::register(poll.registry(), SIGNALS)?;
+        let signals = stop_signals(poll.registry(), SIGNALS)?;
         let listeners = Listeners::bind(&settings.listen, poll.registry(), LISTENERS)?;
         let registry = poll.registry().try_clone()?;
         let seams = seams(&wake)?;
@@ -351,7 +352,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Starts to drain at the first signal; ends at once at the second.
     fn stop(&mut self, now: Now) {
-        for _ in 0..self.signals.pending() {
+        for _ in 0..self.signals.pending().count() {
             if self.stop_at_us.is_some() {
                 tracing::warn!("second stop signal: ending at once");
                 self.stop_now = true;
