@@ -387,10 +387,10 @@ impl Core {
     pub(super) fn insert(&mut self, peer: Peer, permit: Permit) -> SessionKey {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
-        let (session, moved) = Session::new(generation, peer, self.now, permit, &self.limits);
+        let session = Session::new(generation, peer, self.now, permit, &self.limits);
         let slot = self.clients.insert(session);
         let key = SessionKey { slot, generation };
-        self.clients.stats.moved(moved);
+        self.clients.stats.heads += 1;
         self.arm(key);
         key
     }
@@ -459,7 +459,7 @@ impl Core {
     /// Counts the remains of a session. If the session was open, removes its memberships and notes the
     /// end for the gateway.
     fn count_left(&mut self, key: SessionKey, left: session::Departed) {
-        if left.moved.from == Some(PhaseKind::Open) {
+        if left.moved.from == PhaseKind::Open {
             self.leave_topics(key);
             self.ended.push_back((key, left.reason));
         }

@@ -3,6 +3,7 @@
 //! While a client is not read, the data of the client stays in the socket. The shell sees the end of
 //! such a socket without reading, so a client that has gone occupies nothing.
 
+use super::clients::session_of;
 use super::core::Core;
 use super::gateway::Gateway;
 use super::hub::Hub;
@@ -186,12 +187,9 @@ impl<G: Gateway> Hub<G> {
             self.pause_before_message(key, input, message_bytes);
             let core = &mut self.core;
             // Not through `session_mut`: the scratch is needed beside the session.
-            let Some(session) = core.clients.sessions.get_mut(key.slot as usize) else {
+            let Some(session) = session_of(&mut core.clients.sessions, key) else {
                 return;
             };
-            if session.generation() != key.generation {
-                return;
-            }
             let before = session.pauses();
             let control_bytes_max = core.limits.send_queue.control_bytes_max;
             let scratch = &mut core.frame_scratch;
@@ -241,9 +239,14 @@ impl<G: Gateway> Hub<G> {
     }
 
     fn take_message(&mut self, key: SessionKey, message: &Message) {
-        self.core.clients.count_message(key);
+        let clients = &mut self.core.clients;
+        clients.stats.received_messages += 1;
+        let Some(session) = clients.session_mut(key) else {
+            return;
+        };
+        session.record().traffic.messages_in += 1;
         // Messages of a client that is about to be closed are ignored.
-        if !self.core.is_open(key) {
+        if !session.takes_data() {
             return;
         }
         if let Some(client) = self.clients.get_mut(key) {

@@ -72,7 +72,9 @@ impl Core {
         wanted: &[Wanted<'_>],
         variant: Variant<'_>,
     ) -> (Missed, Vec<Outcome>) {
-        let (missed, outcomes) = self.find_missed(key, since, wanted, variant);
+        let found = self.find_missed(key, since, wanted, variant);
+        let (missed, outcomes) =
+            found.unwrap_or_else(|why| (Missed::default(), vec![Err(why); wanted.len()]));
         for outcome in &outcomes {
             match outcome {
                 Ok(()) => self.clients.stats.resumes_recovered += 1,
@@ -173,8 +175,7 @@ impl Core {
         since: &str,
         wanted: &[Wanted<'_>],
         variant: Variant<'_>,
-    ) -> (Missed, Vec<Outcome>) {
-        let refused = |why| (Missed::default(), vec![Err(why); wanted.len()]);
+    ) -> Result<(Missed, Vec<Outcome>), NotRecovered> {
         let session = self.clients.session(key);
         // The newest message of a key may wait for a slot while later messages have left.
         let has_own_rate = session.is_none_or(Session::has_own_rate);
@@ -184,18 +185,14 @@ impl Core {
             .map(|wanted| self.topics.has(key, wanted.name));
         let may_resume = !has_own_rate && !held.any(|is_held| is_held);
         let bytes_max = self.resume_room(key);
-        let Some(history) = self.history.as_mut().filter(|_| may_resume) else {
-            return refused(NotRecovered::Off);
-        };
+        let history = self.history.as_mut().filter(|_| may_resume);
+        let history = history.ok_or(NotRecovered::Off)?;
         if self.is_filling {
-            return refused(NotRecovered::Epoch);
+            return Err(NotRecovered::Epoch);
         }
         let (missed, outcomes) = history.missed(since, wanted, bytes_max, variant);
         self.charge(&missed);
-        match self.check_waiting(key, missed) {
-            Ok(missed) => (missed, outcomes),
-            Err(why) => refused(why),
-        }
+        Ok((self.check_waiting(key, missed)?, outcomes))
     }
 
     /// Keeps the frame of the newest publication in the form for clients of a pattern.

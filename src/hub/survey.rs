@@ -127,10 +127,7 @@ impl Walk {
             if session.phase() == PhaseKind::Gone {
                 continue;
             }
-            let key = SessionKey {
-                slot: slot as u32,
-                generation: session.generation(),
-            };
+            let key = session.key(slot);
             let survey = &mut self.survey;
             survey.clients += 1;
             let state = session.state();
@@ -185,24 +182,6 @@ impl Core {
         })
     }
 
-    fn survey_slice(&mut self) -> Option<Survey> {
-        let now = self.now;
-        let mut walk = self.surveys.walk.take().unwrap_or_else(|| {
-            let last_began_us = self.surveys.last_began_us.replace(now.mono_us);
-            Walk::new(now, last_began_us)
-        });
-        walk.survey.slices += 1;
-        let mut room = SURVEY_SLICE_MAX;
-        walk.look_at_clients(now, &mut self.clients, &mut room);
-        if walk.next_slot < self.clients.sessions.capacity()
-            || !walk.look_at_topics(&mut self.topics, &mut room)
-        {
-            self.surveys.walk = Some(walk);
-            return None;
-        }
-        Some(self.name(walk))
-    }
-
     /// Ends a survey: looks at the named clients once more, all at the same moment.
     fn name(&self, walk: Walk) -> Survey {
         let mut survey = walk.survey;
@@ -232,8 +211,22 @@ impl<G: Gateway> Hub<G> {
     /// Looks at the next [`SURVEY_SLICE_MAX`] clients and topics; returns the survey if none is left.
     /// The next call begins a new survey.
     pub fn survey(&mut self, now: Now) -> Option<Survey> {
-        self.core.now = now;
-        self.core.survey_slice()
+        let core = &mut self.core;
+        core.now = now;
+        let mut walk = core.surveys.walk.take().unwrap_or_else(|| {
+            let last_began_us = core.surveys.last_began_us.replace(now.mono_us);
+            Walk::new(now, last_began_us)
+        });
+        walk.survey.slices += 1;
+        let mut room = SURVEY_SLICE_MAX;
+        walk.look_at_clients(now, &mut core.clients, &mut room);
+        if walk.next_slot < core.clients.sessions.capacity()
+            || !walk.look_at_topics(&mut core.topics, &mut room)
+        {
+            core.surveys.walk = Some(walk);
+            return None;
+        }
+        Some(core.name(walk))
     }
 
     /// Whether a survey is under way.

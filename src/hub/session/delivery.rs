@@ -163,13 +163,13 @@ impl Session {
         Delivered::Over(first.then_some(reason))
     }
 
-    /// Puts a replayed frame in the send queue. Returns false if the client takes no data.
-    pub(in crate::hub) fn replay(&mut self, now: Now, frame: &Arc<Frame>) -> bool {
-        let takes = self.takes_data();
-        if takes {
-            self.queue.replay(now, frame);
+    /// Puts a replayed frame in the send queue.
+    pub(in crate::hub) fn replay(&mut self, now: Now, frame: &Arc<Frame>) -> Delivered {
+        if !self.takes_data() {
+            return Delivered::Refused;
         }
-        takes
+        self.queue.replay(now, frame);
+        Delivered::Queued(Pushed::Queued)
     }
 
     /// [`Self::finds_room`] returns `true` once from here on.

@@ -21,7 +21,7 @@ use super::protocol::{Codec, Encoding, Step};
 use super::send_queue::{SendQueue, Wrote};
 use super::shell::Permit;
 use super::stats::{Moved, PhaseKind};
-use super::{Frame, Limits, Now};
+use super::{Frame, Limits, Now, SessionKey};
 use crate::admission::{AddressPlace, ClientAddr, Peer, TokenBucket};
 use crate::wire::frame_reader::FrameScratch;
 
@@ -112,7 +112,7 @@ impl Session {
         now: Now,
         permit: Permit,
         limits: &Limits,
-    ) -> (Self, Moved) {
+    ) -> Self {
         let mut timers = Timers::default();
         timers.set(Timer::Handshake, now.mono_us + limits.handshake_us);
         let cold = Cold {
@@ -128,7 +128,7 @@ impl Session {
             gathered: None,
             record: Record::new(peer, now),
         };
-        let session = Self {
+        Self {
             generation,
             intake: Intake::Closed,
             sending: Sending::Idle,
@@ -136,13 +136,7 @@ impl Session {
             room_wanted: false,
             queue: SendQueue::default(),
             cold: Box::new(cold),
-        };
-        let moved = Moved {
-            from: None,
-            to: PhaseKind::Head,
-            is_other: false,
-        };
-        (session, moved)
+        }
     }
 
     // ---- getters
@@ -150,6 +144,15 @@ impl Session {
     #[inline]
     pub(super) fn generation(&self) -> u32 {
         self.generation
+    }
+
+    /// The key of the session in this slot.
+    #[inline]
+    pub(super) fn key(&self, slot: usize) -> SessionKey {
+        SessionKey {
+            slot: slot as u32,
+            generation: self.generation,
+        }
     }
 
     pub(super) fn phase(&self) -> PhaseKind {

@@ -181,7 +181,7 @@ impl Phase {
         let (from, to) = (self.kind(), next.kind());
         debug_assert!(EDGES.contains(&(from, to)), "from {from:?} to {to:?}");
         let moved = Moved {
-            from: Some(from),
+            from,
             to,
             is_other: self.is_other() || next.is_other(),
         };
