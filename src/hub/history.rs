@@ -383,7 +383,7 @@ impl History {
 
     /// Counts the encodings of the messages up to a time of arrival, for the first or the second time.
     fn count_late(&mut self, time: usize, until_us: u64) {
-        let first = self.first_uncounted(time);
+        let first = self.first_entry(self.uncounted[time]);
         for at in first..self.entries.len().min(first + STEPS_MAX) {
             let entry = &self.entries[at];
             if entry.kept_us > until_us {
@@ -400,7 +400,7 @@ impl History {
         let oldest = self.entries.front();
         let too_old = oldest.map(|entry| after(entry, self.limits.keep_us));
         let uncounted = LATE_US.into_iter().enumerate().filter_map(|(time, us)| {
-            let entry = self.entries.get(self.first_uncounted(time))?;
+            let entry = self.entries.get(self.first_entry(self.uncounted[time]))?;
             Some(after(entry, us))
         });
         uncounted.chain(too_old).min()
@@ -440,10 +440,6 @@ impl History {
     /// Memory of the messages and the names.
     fn memory(&self) -> usize {
         self.memory.bytes + self.names.bytes()
-    }
-
-    fn first_uncounted(&self, time: usize) -> usize {
-        self.first_entry(self.uncounted[time])
     }
 
     /// Index of the first entry with this number or a higher one.

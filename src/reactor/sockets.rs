@@ -205,16 +205,10 @@ impl Sockets {
         self.socket(key)?.end
     }
 
-    /// Whether the read is a first try, before any event of the poll.
-    pub(super) fn is_hoped(&mut self, key: SessionKey) -> bool {
+    /// How much may be unread.
+    pub(super) fn unread(&mut self, key: SessionKey) -> Unread {
         self.socket(key)
-            .is_some_and(|socket| socket.unread == Unread::Hoped)
-    }
-
-    /// Whether the socket may hold unread bytes.
-    pub(super) fn has_unread(&mut self, key: SessionKey) -> bool {
-        self.socket(key)
-            .is_some_and(|socket| socket.unread != Unread::Nothing)
+            .map_or(Unread::Nothing, |socket| socket.unread)
     }
 
     /// Sets the cost of a socket, by its last read.
@@ -246,7 +240,7 @@ impl Sockets {
         self.socket(key).map(|socket| &mut socket.stream)
     }
 
-    /// Reads once, and records whether unread bytes may follow ([`has_unread`](Self::has_unread)).
+    /// Reads once, and records whether unread bytes may follow ([`unread`](Self::unread)).
     pub(super) fn read(&mut self, key: SessionKey, buf: &mut [u8]) -> io::Result<Got> {
         let gone = || io::Error::from(io::ErrorKind::WouldBlock);
         let socket = socket_of(&mut self.slots, key).ok_or_else(gone)?;

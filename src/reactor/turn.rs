@@ -69,12 +69,6 @@ pub enum BindError {
     System(io::Error),
 }
 
-impl From<ListenError> for BindError {
-    fn from(error: ListenError) -> Self {
-        Self::Listen(error)
-    }
-}
-
 impl From<io::Error> for BindError {
     fn from(error: io::Error) -> Self {
         Self::System(error)
@@ -130,7 +124,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let poll = Poll::new()?;
         let wake = Wake::new(poll.registry(), WAKER, "the loop")?;
         let signals = stop_signals(poll.registry(), SIGNALS)?;
-        let listeners = Listeners::bind(&settings.listen, poll.registry(), LISTENERS)?;
+        let listeners = Listeners::bind(&settings.listen, poll.registry(), LISTENERS)
+            .map_err(BindError::Listen)?;
         let registry = poll.registry().try_clone()?;
         let seams = seams(&wake)?;
         Ok(Self {

@@ -75,7 +75,6 @@ enum Step {
     /// An event of the poll comes first.
     Wait,
     Done,
-    Failed(io::Error),
 }
 
 /// The sockets of the thread.
@@ -335,16 +334,16 @@ impl Worker {
         let step = step(&mut socket.stream, &mut handshake.session, buffer);
         handshake.took_us += self.clock.mono_us() - began_us;
         match step {
-            Step::Wait if handshake.session.holds_too_much() => {
+            Ok(Step::Wait) if handshake.session.holds_too_much() => {
                 self.handshake_failed(key, CloseReason::TlsMemory);
             }
-            Step::Wait => {}
-            Step::Again => self.sockets.ready.push(socket.client, key),
-            Step::Failed(error) => {
+            Ok(Step::Wait) => {}
+            Ok(Step::Again) => self.sockets.ready.push(socket.client, key),
+            Ok(Step::Done) => self.done(key),
+            Err(error) => {
                 tracing::debug!(client = %socket.client, %error, "a TLS handshake failed");
                 self.handshake_failed(key, CloseReason::TlsError);
             }
-            Step::Done => self.done(key),
         }
     }
 
@@ -398,27 +397,24 @@ fn register(poll: &Poll, key: SessionKey, stream: &mut TcpStream) -> io::Result<
     poll.registry().register(stream, token, both)
 }
 
-/// Sends the kept records, reads once, and opens the bytes.
-fn step(stream: &mut TcpStream, session: &mut TlsSession, buffer: &mut [u8]) -> Step {
-    let moved = session.send_kept(|bytes| stream.write(bytes));
-    if let Err(error) = moved {
-        return Step::Failed(error);
-    }
+/// Sends the kept records, reads once, and opens the bytes. An error ends the handshake.
+fn step(stream: &mut TcpStream, session: &mut TlsSession, buffer: &mut [u8]) -> io::Result<Step> {
+    session.send_kept(|bytes| stream.write(bytes))?;
     let read = match stream.read(buffer) {
-        Ok(0) => return Step::Failed(io::ErrorKind::UnexpectedEof.into()),
+        Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
         Ok(read) => read,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Wait,
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Step::Again,
-        Err(error) => return Step::Failed(error),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Wait),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Step::Again),
+        Err(error) => return Err(error),
     };
     // Plain bytes behind the handshake wait in the session.
     let opened = session.open(&mut buffer[..read], &mut []);
     let sent = session.send_kept(|bytes| stream.write(bytes));
-    match opened.and(sent) {
-        Err(error) => Step::Failed(error),
-        Ok(_) if !session.is_handshaking() => Step::Done,
-        Ok(_) => Step::Again,
-    }
+    opened.and(sent)?;
+    Ok(match session.is_handshaking() {
+        true => Step::Again,
+        false => Step::Done,
+    })
 }
 
 #[cfg(test)]

@@ -306,7 +306,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Reads a socket; puts the socket back in a list if more may be unread.
     fn read_key(&mut self, now: Now, key: SessionKey) {
-        let is_hoped = self.sockets.is_hoped(key);
+        let is_hoped = self.sockets.unread(key) == Unread::Hoped;
         let was_open = self.hub.core().phase(key) == Some(PhaseKind::Open);
         let before = self.hub.message_bytes();
         let (read_bytes, more) = self.read_one(now, key);
@@ -331,7 +331,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn read_one(&mut self, now: Now, key: SessionKey) -> (usize, bool) {
         let bytes_max = self.settings.budgets.read_bytes_max;
         let mut bytes = 0;
-        while self.sockets.has_unread(key) && self.hub.may_read(key) {
+        while self.sockets.unread(key) != Unread::Nothing && self.hub.may_read(key) {
             if bytes == bytes_max || bytes > 0 && self.hub.has_read_enough() {
                 return (bytes, true);
             }
