@@ -154,8 +154,8 @@ impl Clients {
     /// The key of the session in this slot, if any.
     #[inline]
     pub(super) fn key_at(&self, slot: u32) -> Option<SessionKey> {
-        let session = self.sessions.get(slot as usize)?;
-        Some(session.key(slot as usize))
+        let slot = slot as usize;
+        self.sessions.get(slot).map(|session| session.key(slot))
     }
 
     /// Panics unless the counters balance and every queue is consistent.

@@ -112,6 +112,7 @@ impl Mark {
     }
 
     fn of(nonce: &str, counter: &str) -> Option<Self> {
+        let is_lower_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         let is_nonce = nonce.len() == NONCE_DIGITS && nonce.bytes().all(is_lower_hex);
         let nonce = u64::from_str_radix(nonce, 16).ok().filter(|_| is_nonce)?;
         let counter = from_base_36(counter)?;
@@ -287,10 +288,6 @@ fn from_base_36(text: &str) -> Option<u64> {
     let is_short = text == "0" || !text.starts_with('0');
     let number = u64::from_str_radix(text, 36).ok();
     number.filter(|_| is_plain && is_short)
-}
-
-fn is_lower_hex(byte: u8) -> bool {
-    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
 #[cfg(test)]
