@@ -47,8 +47,7 @@ impl Clients {
     }
 
     pub(super) fn session_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
-        let session = self.sessions.get_mut(key.slot as usize)?;
-        (session.generation() == key.generation).then_some(session)
+        session_of(&mut self.sessions, key)
     }
 
     /// Frames that wait for clients of this client's address.
@@ -61,13 +60,6 @@ impl Clients {
         of_address
             .map(|session| session.queued_frames() as u64)
             .sum()
-    }
-
-    pub(super) fn count_message(&mut self, key: SessionKey) {
-        self.stats.received_messages += 1;
-        if let Some(session) = self.session_mut(key) {
-            session.count_message();
-        }
     }
 
     /// Puts a frame in one send queue.
@@ -108,12 +100,9 @@ impl Clients {
         deliver: impl FnOnce(&mut Session) -> Delivered,
     ) -> bool {
         // Not through `session_mut`: the other fields are needed beside the session.
-        let Some(session) = self.sessions.get_mut(key.slot as usize) else {
+        let Some(session) = session_of(&mut self.sessions, key) else {
             return true;
         };
-        if session.generation() != key.generation {
-            return true;
-        }
         match deliver(session) {
             Delivered::Refused => return true,
             Delivered::SlotFull => return false,
@@ -147,26 +136,15 @@ impl Clients {
         true
     }
 
-    /// Puts a replayed frame in one send queue. Returns false if the client takes no data.
-    pub(super) fn replay(&mut self, now: Now, key: SessionKey, frame: &Arc<Frame>) -> bool {
-        let session = self.sessions.get_mut(key.slot as usize);
-        let Some(session) = session.filter(|session| session.generation() == key.generation) else {
-            return false;
-        };
-        if !session.replay(now, frame) {
-            return false;
-        }
-        count_queued(&mut self.stats, session, frame);
-        enlist(session, key.slot, &mut self.dirty);
-        true
+    /// Puts a replayed frame in one send queue, if the client takes data.
+    pub(super) fn replay(&mut self, now: Now, key: SessionKey, frame: &Arc<Frame>) {
+        self.enter(key, frame, |session| session.replay(now, frame));
     }
 
     /// Puts a session with something to send in the list of the next flush.
     pub(super) fn mark_dirty(&mut self, key: SessionKey) {
         // Not through `session_mut`: the lists are needed beside the session.
-        let session = self.sessions.get_mut(key.slot as usize);
-        if let Some(session) = session
-            && session.generation() == key.generation
+        if let Some(session) = session_of(&mut self.sessions, key)
             && session.has_waiting()
         {
             enlist(session, key.slot, &mut self.dirty);
@@ -176,9 +154,8 @@ impl Clients {
     /// The key of the session in this slot, if any.
     #[inline]
     pub(super) fn key_at(&self, slot: u32) -> Option<SessionKey> {
-        let session = self.sessions.get(slot as usize)?;
-        let generation = session.generation();
-        Some(SessionKey { slot, generation })
+        let slot = slot as usize;
+        self.sessions.get(slot).map(|session| session.key(slot))
     }
 
     /// Panics unless the counters balance and every queue is consistent.
@@ -212,6 +189,13 @@ impl Clients {
         assert!(s.open_other <= s.open, "clients of other protocols");
         assert!(s.leaving <= s.closing, "sessions that were open");
     }
+}
+
+/// The session of a key, while the other fields of [`Clients`] stay free.
+#[inline]
+pub(super) fn session_of(sessions: &mut Slab<Session>, key: SessionKey) -> Option<&mut Session> {
+    let session = sessions.get_mut(key.slot as usize)?;
+    (session.generation() == key.generation).then_some(session)
 }
 
 /// Counts a frame queued for the session.

@@ -316,7 +316,22 @@ impl Core {
 
     /// Closes an open client. The first close counts.
     pub fn close(&mut self, key: SessionKey, code: CloseCode, reason: CloseReason, how: Closing) {
-        self.begin_close(key, code, reason, how);
+        let due = self.now.mono_us + self.limits.close_timeout_us;
+        let now = self.now;
+        let code = self.with_retry_after(code, reason);
+        // What waits for a slot leaves before the close.
+        self.clients.open_slot(now, &self.limits, key);
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        match session.begin_close(now, PendingClose { code, reason, how }, due) {
+            CloseBegun::Ignored => {}
+            CloseBegun::Waits => {
+                self.leave_topics(key);
+                self.arm(key);
+            }
+            CloseBegun::Written => self.start_closing(key, reason),
+        }
     }
 
     /// Skips the client's next number ([`super::Lead::Seq`]), so that the client sees a gap.
@@ -338,14 +353,14 @@ impl Core {
     /// Sets the user, for the log and the operator's page.
     pub fn set_user(&mut self, key: SessionKey, user: Box<str>) {
         if let Some(session) = self.clients.session_mut(key) {
-            session.set_user(user);
+            session.record().user = Some(user);
         }
     }
 
     /// Sets the reason of a refusal, for the log line when the client ends: the label of a metric.
     pub fn set_refusal(&mut self, key: SessionKey, refusal: &'static str) {
         if let Some(session) = self.clients.session_mut(key) {
-            session.set_refusal(refusal);
+            session.record().refusal = Some(refusal);
         }
     }
 
@@ -372,10 +387,10 @@ impl Core {
     pub(super) fn insert(&mut self, peer: Peer, permit: Permit) -> SessionKey {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
-        let (session, moved) = Session::new(generation, peer, self.now, permit, &self.limits);
+        let session = Session::new(generation, peer, self.now, permit, &self.limits);
         let slot = self.clients.insert(session);
         let key = SessionKey { slot, generation };
-        self.clients.stats.moved(moved);
+        self.clients.stats.heads += 1;
         self.arm(key);
         key
     }
@@ -398,31 +413,6 @@ impl Core {
 
     fn leave_topics(&mut self, key: SessionKey) {
         self.emptied.extend(self.topics.leave_all(key.slot));
-    }
-
-    pub(super) fn begin_close(
-        &mut self,
-        key: SessionKey,
-        code: CloseCode,
-        reason: CloseReason,
-        how: Closing,
-    ) {
-        let due = self.now.mono_us + self.limits.close_timeout_us;
-        let now = self.now;
-        let code = self.with_retry_after(code, reason);
-        // What waits for a slot leaves before the close.
-        self.clients.open_slot(now, &self.limits, key);
-        let Some(session) = self.clients.session_mut(key) else {
-            return;
-        };
-        match session.begin_close(now, PendingClose { code, reason, how }, due) {
-            CloseBegun::Ignored => {}
-            CloseBegun::Waits => {
-                self.leave_topics(key);
-                self.arm(key);
-            }
-            CloseBegun::Written => self.start_closing(key, reason),
-        }
     }
 
     /// A client closed at a stop, or with 1013 ("try again later", the registry of RFC 6455 §11.7),
@@ -469,7 +459,7 @@ impl Core {
     /// Counts the remains of a session. If the session was open, removes its memberships and notes the
     /// end for the gateway.
     fn count_left(&mut self, key: SessionKey, left: session::Departed) {
-        if left.moved.from == Some(PhaseKind::Open) {
+        if left.moved.from == PhaseKind::Open {
             self.leave_topics(key);
             self.ended.push_back((key, left.reason));
         }

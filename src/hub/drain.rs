@@ -56,12 +56,7 @@ impl Core {
         let sessions = self.clients.sessions.iter();
         // A client that closes gracefully already has a deadline.
         let open = sessions.filter(|(_, s)| s.takes_data());
-        let keys: Vec<_> = open
-            .map(|(slot, s)| SessionKey {
-                slot: slot as u32,
-                generation: s.generation(),
-            })
-            .collect();
+        let keys: Vec<_> = open.map(|(slot, s)| s.key(slot)).collect();
         for key in keys {
             if spread_us == 0 {
                 self.stop_client(key);

@@ -315,14 +315,14 @@ fn plan(
     slot: u32,
 ) -> Option<Plan> {
     let session = clients.sessions.get_mut(slot as usize)?;
-    let generation = session.generation();
+    let key = session.key(slot as usize);
     let from = leads.len();
     let stats = &mut clients.stats;
     let writes = session.prepare_write(limits.write_bytes_max, leads, |frame, client| {
         compressor.encode(frame, client, stats);
     });
     writes.then_some(Plan {
-        key: SessionKey { slot, generation },
+        key,
         leads: from..leads.len(),
         bytes: 0,
     })
@@ -350,7 +350,8 @@ impl Core {
     /// client is gone or closing. The gateway limits the waiting replayed frames, for each client and
     /// for all: the limits of the queue do not count replayed frames.
     pub fn replay(&mut self, key: SessionKey, frame: &Arc<Frame>) -> bool {
-        self.clients.replay(self.now, key, frame)
+        self.clients.replay(self.now, key, frame);
+        self.is_open(key)
     }
 
     /// Requests one call of [`Gateway::handle_room`], at the end of this input or after a later flush:

@@ -2,7 +2,7 @@
 
 use super::protocol::{Incoming, RequestRefusal, Speaks};
 use super::{
-    BusNotice, ByClient, CloseCode, CloseReason, Core, Limits, MaxRate, Publication, SessionKey,
+    Accepted, BusNotice, ByClient, CloseCode, CloseReason, Core, Limits, Publication, SessionKey,
     TopicName,
 };
 use crate::admission::ClientAddr;
@@ -29,22 +29,6 @@ pub enum Entrance<'a> {
     Http,
     /// Nothing for clients: 403.
     None,
-}
-
-/// The details of an accepted upgrade.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Accepted {
-    /// `Sec-WebSocket-Protocol` of the response: an offered protocol.
-    pub protocol: Option<String>,
-    /// Outbound messages a second; data above the limit is shed. `None`: no limit.
-    pub outbound_per_second: Option<u32>,
-    /// The client's own rate: frames with a conflation key wait for the client's next slot. `None`: all
-    /// frames leave at once.
-    pub max_rate: Option<MaxRate>,
-    /// The user, for the log line when the client ends.
-    pub user: Option<Box<str>>,
-    /// The reason if the client is closed at once, for the same line: the label of a metric.
-    pub refusal: Option<&'static str>,
 }
 
 /// The client side of a contract. A gateway acts on the core at once; work for other threads goes out

@@ -2,12 +2,11 @@
 //! handover to the HTTP side.
 
 use super::core::Core;
-use super::gateway::{Accepted, Admission, Entrance, Gateway};
+use super::gateway::{Admission, Entrance, Gateway};
 use super::hub::Hub;
 use super::protocol::{Request, RequestRefusal, Speaks, event_stream};
-use super::session::{HeadRead, Opening};
 use super::shell::Effect;
-use super::{CloseReason, Closing, SessionKey};
+use super::{Accepted, CloseReason, Closing, SessionKey};
 use crate::admission::{AddressRefusal, ClientAddr};
 use crate::wire::deflate::InflateWindows;
 use crate::wire::head::{self, HeadError, RequestHead};
@@ -23,14 +22,11 @@ impl Core {
     /// in `input`. A head over the limit is refused here.
     pub(super) fn read_head(&mut self, key: SessionKey, input: &mut &[u8]) -> Option<Vec<u8>> {
         let bytes_max = self.limits.head_bytes_max;
-        match self.clients.session_mut(key)?.read_head(input, bytes_max) {
-            HeadRead::Nothing => None,
-            HeadRead::Whole(head) => Some(head),
-            HeadRead::TooLarge(error) => {
-                self.refuse_head(key, error);
-                None
-            }
-        }
+        let read = self.clients.session_mut(key)?.read_head(input, bytes_max);
+        read.unwrap_or_else(|error| {
+            self.refuse_head(key, error);
+            None
+        })
     }
 
     /// Counts a new connection for the peer's address. A connection of a trusted proxy waits for the
@@ -54,14 +50,14 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return false;
         };
-        session.set_path(head.path());
+        session.record().set_path(head.path());
         let peer = session.peer();
         let trusted = &self.limits.trusted_proxies;
         if !trusted.trusts_peer(&peer) {
             return true;
         }
         let client = trusted.client(&peer, head.header_values("X-Forwarded-For"));
-        session.set_client_addr(client);
+        session.record().client = client;
         self.admit(key, client, stream)
     }
 
@@ -116,11 +112,11 @@ impl Core {
             return;
         };
         if let Some((head, random)) = stream {
-            session.set_status(200);
+            session.record().code = Some(200);
             event_stream::refuse(head, random, session.control(now));
         } else {
             let (status, headers) = (refusal.status, refusal.headers);
-            session.set_status(status);
+            session.record().code = Some(status);
             response::refusal(session.control(now), status, headers, refusal.detail);
         }
         self.clients.stats.refused += 1;
@@ -184,18 +180,8 @@ impl Core {
         // The first ping comes after half an interval to a whole interval, so that ten thousand clients
         // of the same second do not all get a ping in the same millisecond.
         let jitter = random % (ping_us / 2).max(1);
-        let opening = Opening {
-            greeted,
-            outbound_per_second: accepted.outbound_per_second,
-            max_rate: accepted.max_rate,
-            user: accepted.user,
-            refusal: accepted.refusal,
-            first_ping_at: (ping_us > 0).then_some(now.mono_us + ping_us / 2 + jitter),
-        };
-        let Some(session) = self.clients.session_mut(key) else {
-            return false;
-        };
-        let moved = session.open(now, opening);
+        let first_ping_at = (ping_us > 0).then_some(now.mono_us + ping_us / 2 + jitter);
+        let moved = session.open(now, greeted, accepted, first_ping_at);
         let stats = &mut self.clients.stats;
         stats.moved(moved);
         stats.opened += 1;
@@ -279,7 +265,7 @@ impl<G: Gateway> Hub<G> {
             }
             Admission::AcceptThenClose(accepted, code) => {
                 if core.open(key, head, speaks, accepted) {
-                    core.begin_close(key, code, CloseReason::Policy, Closing::Now);
+                    core.close(key, code, CloseReason::Policy, Closing::Now);
                 }
             }
             Admission::Refuse(refusal) => core.refuse_request(key, refusal),

@@ -54,31 +54,38 @@ struct Entry {
 }
 
 impl Entry {
-    /// The frame for clients of a name, and the memory of a new frame.
+    /// The frame for clients of a name.
     fn frame_for(
         &mut self,
         topic: &TopicName,
         wanted: &Wanted<'_>,
         variant: Variant<'_>,
-    ) -> Option<(Arc<Frame>, usize)> {
+        memory: &mut Memory,
+    ) -> Option<Arc<Frame>> {
         let frame = self.frame.as_ref()?;
         if wanted.patterns.is_none() {
-            return Some((Arc::clone(frame), 0));
+            return Some(Arc::clone(frame));
         }
         let mut made = self.variants.iter();
         if let Some((_, made)) = made.find(|(name, _)| name == wanted.name) {
-            return Some((Arc::clone(made), 0));
+            return Some(Arc::clone(made));
         }
         let made = variant(frame, topic, wanted.name);
-        Some((Arc::clone(&made), self.add_variant(wanted.name, made)))
+        self.add_variant(wanted.name, Arc::clone(&made), memory);
+        Some(made)
     }
 
-    /// Keeps the frame for clients of a pattern; returns the memory.
-    fn add_variant(&mut self, pattern: &TopicName, frame: Arc<Frame>) -> usize {
+    /// Keeps the frame for clients of a pattern.
+    fn add_variant(&mut self, pattern: &TopicName, frame: Arc<Frame>, memory: &mut Memory) {
         self.variants.push((pattern.clone(), frame));
-        let before = self.bytes;
-        self.bytes = self.memory_bytes(false);
-        (self.bytes - before) as usize
+        memory.first_varied = memory.first_varied.min(self.number);
+        self.set_bytes(self.memory_bytes(false), memory);
+    }
+
+    fn set_bytes(&mut self, bytes: u32, memory: &mut Memory) {
+        memory.bytes -= self.bytes as usize;
+        memory.bytes += bytes as usize;
+        self.bytes = bytes;
     }
 
     fn has(&self, frame: Option<&Arc<Frame>>) -> bool {
@@ -100,6 +107,14 @@ impl Entry {
     }
 }
 
+/// The memory of all messages.
+#[derive(Debug)]
+struct Memory {
+    bytes: usize,
+    /// No message with a lower number has frames for clients of patterns.
+    first_varied: u64,
+}
+
 /// The kept messages, and their numbers.
 #[derive(Debug)]
 pub(super) struct History {
@@ -113,10 +128,7 @@ pub(super) struct History {
     left_out: u64,
     /// The number of the newest message of which only the position is known.
     unread: u64,
-    /// Memory of the messages.
-    bytes: usize,
-    /// No message with a lower number has frames for clients of patterns.
-    first_varied: u64,
+    memory: Memory,
     /// The number of the first entry whose encodings are not counted yet, for the first and the second time.
     uncounted: [u64; LATE_US.len()],
     /// The time of the next look.
@@ -134,8 +146,10 @@ impl History {
             forgotten: 0,
             left_out: 0,
             unread: 0,
-            bytes: 0,
-            first_varied: u64::MAX,
+            memory: Memory {
+                bytes: 0,
+                first_varied: u64::MAX,
+            },
             uncounted: [0; LATE_US.len()],
             look_us: None,
         })
@@ -180,8 +194,7 @@ impl History {
             name: self.names.came(topic),
             bytes: 0,
         };
-        entry.bytes = entry.memory_bytes(false);
-        self.bytes += entry.bytes as usize;
+        entry.set_bytes(entry.memory_bytes(false), &mut self.memory);
         let newest = self.entries.back();
         let is_shared = newest.is_some_and(|newest| newest.has(frame));
         self.entries.push_back(entry);
@@ -196,8 +209,7 @@ impl History {
     /// Keeps the frame of the newest message for clients of a pattern.
     pub(super) fn keep_variant(&mut self, pattern: &TopicName, frame: &Arc<Frame>) {
         if let Some(newest) = self.entries.back_mut() {
-            self.bytes += newest.add_variant(pattern, Arc::clone(frame));
-            self.first_varied = self.first_varied.min(newest.number);
+            newest.add_variant(pattern, Arc::clone(frame), &mut self.memory);
         }
         self.forget_excess();
     }
@@ -267,10 +279,11 @@ impl History {
         let found = matching.and_then(|matching| collect(self, &mut missed, matching));
         missed.steps = MATCH_STEPS_MAX - budget.left();
         self.forget_excess();
-        match found {
-            Ok(()) => (missed, found),
-            Err(_) => (missed.refused(), found),
+        if found.is_err() {
+            // The work was done, and counts.
+            missed.frames = Vec::new();
         }
+        (missed, found)
     }
 
     fn collect_newest(
@@ -293,13 +306,7 @@ impl History {
             // Backwards, as the whole list.
             for name in names.iter().rev() {
                 let topic = self.names.topic(entry.name);
-                let Some((frame, bytes)) = entry.frame_for(topic, name, variant) else {
-                    continue;
-                };
-                if bytes > 0 {
-                    self.bytes += bytes;
-                    self.first_varied = self.first_varied.min(entry.number);
-                }
+                let frame = entry.frame_for(topic, name, variant, &mut self.memory);
                 newest.push((entry.number, name.rank()), frame, bytes_max)?;
             }
         }
@@ -343,13 +350,7 @@ impl History {
                     continue;
                 }
                 let topic = self.names.topic(entry.name);
-                let Some((frame, bytes)) = entry.frame_for(topic, name, variant) else {
-                    continue;
-                };
-                if bytes > 0 {
-                    self.bytes += bytes;
-                    self.first_varied = self.first_varied.min(entry.number);
-                }
+                let frame = entry.frame_for(topic, name, variant, &mut self.memory);
                 missed.push((entry.number, name.rank()), frame, bytes_max)?;
             }
         }
@@ -382,7 +383,7 @@ impl History {
 
     /// Counts the encodings of the messages up to a time of arrival, for the first or the second time.
     fn count_late(&mut self, time: usize, until_us: u64) {
-        let first = self.first_uncounted(time);
+        let first = self.first_entry(self.uncounted[time]);
         for at in first..self.entries.len().min(first + STEPS_MAX) {
             let entry = &self.entries[at];
             if entry.kept_us > until_us {
@@ -399,7 +400,7 @@ impl History {
         let oldest = self.entries.front();
         let too_old = oldest.map(|entry| after(entry, self.limits.keep_us));
         let uncounted = LATE_US.into_iter().enumerate().filter_map(|(time, us)| {
-            let entry = self.entries.get(self.first_uncounted(time))?;
+            let entry = self.entries.get(self.first_entry(self.uncounted[time]))?;
             Some(after(entry, us))
         });
         uncounted.chain(too_old).min()
@@ -411,10 +412,7 @@ impl History {
         let entry = &self.entries[at];
         let next = self.entries.get(at + 1);
         let bytes = entry.memory_bytes(next.is_some_and(|next| next.has(entry.frame.as_ref())));
-        let entry = &mut self.entries[at];
-        self.bytes -= entry.bytes as usize;
-        entry.bytes = bytes;
-        self.bytes += bytes as usize;
+        self.entries[at].set_bytes(bytes, &mut self.memory);
     }
 
     /// Counts the encodings of the messages after a resume again: resuming clients may need others.
@@ -441,11 +439,7 @@ impl History {
 
     /// Memory of the messages and the names.
     fn memory(&self) -> usize {
-        self.bytes + self.names.bytes()
-    }
-
-    fn first_uncounted(&self, time: usize) -> usize {
-        self.first_entry(self.uncounted[time])
+        self.memory.bytes + self.names.bytes()
     }
 
     /// Index of the first entry with this number or a higher one.
@@ -463,13 +457,13 @@ impl History {
     /// Drops the frames for clients of patterns of the oldest message with such frames. Returns false if there
     /// is none.
     fn drop_variants(&mut self) -> bool {
-        let first = self.first_entry(self.first_varied);
+        let first = self.first_entry(self.memory.first_varied);
         let mut rest = self.entries.iter().enumerate().skip(first);
         let Some((at, entry)) = rest.find(|(_, entry)| !entry.variants.is_empty()) else {
-            self.first_varied = u64::MAX;
+            self.memory.first_varied = u64::MAX;
             return false;
         };
-        self.first_varied = entry.number + 1;
+        self.memory.first_varied = entry.number + 1;
         self.entries[at].variants = Vec::new();
         self.measure(at);
         true
@@ -480,7 +474,7 @@ impl History {
         let Some(entry) = self.entries.pop_front() else {
             return false;
         };
-        self.bytes -= entry.bytes as usize;
+        self.memory.bytes -= entry.bytes as usize;
         self.forgotten = entry.number;
         self.places.forgot(entry.number);
         self.names.forget_message(entry.name, entry.number);

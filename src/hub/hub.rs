@@ -81,7 +81,7 @@ impl<G: Gateway> Hub<G> {
     pub fn handle_proxied(&mut self, now: Now, key: SessionKey, client: SocketAddr) {
         self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {
-            session.set_peer(Peer::Proxied(client));
+            session.record().set_peer(Peer::Proxied(client));
             self.core.admit_peer(key);
         }
         self.settle();
@@ -90,7 +90,7 @@ impl<G: Gateway> Hub<G> {
     /// Handles the end of a handshake of TLS. For operators: the core needs none of it.
     pub fn handle_secured(&mut self, key: SessionKey, secured: Secured) {
         if let Some(session) = self.core.clients.session_mut(key) {
-            session.set_secured(secured);
+            session.record().set_secured(secured);
         }
     }
 
@@ -381,7 +381,7 @@ impl<G: Gateway> Hub<G> {
         }
         let code = self.gateway.stop_code(&self.core.limits);
         let reason = CloseReason::ShuttingDown;
-        self.core.begin_close(key, code, reason, Closing::Graceful);
+        self.core.close(key, code, reason, Closing::Graceful);
     }
 
     fn tell_emptied(&mut self, topic: &TopicName) {
@@ -417,7 +417,7 @@ impl Core {
             Due::End { reason, reset } => self.end(key, reason, reset),
             Due::PongTimeout => {
                 let reason = CloseReason::PongTimeout;
-                self.begin_close(key, pong_timeout, reason, Closing::Now);
+                self.close(key, pong_timeout, reason, Closing::Now);
             }
             Due::CloseWritten(reason) => self.start_closing(key, reason),
             Due::Stop => self.stop_client(key),

@@ -79,9 +79,7 @@ impl Walk {
                     self.held_bytes += bytes;
                 }
             }
-            let generation = session.generation();
-            let slot = slot as u32;
-            self.offer(share, SessionKey { slot, generation });
+            self.offer(share, session.key(slot));
         }
         true
     }

@@ -27,11 +27,7 @@ mod history;
 mod hub;
 mod keys;
 mod limits;
-mod look;
-mod max_rate;
 mod memory;
-mod outgoing;
-mod own_feed;
 mod position;
 mod protocol;
 mod publication;
@@ -56,15 +52,13 @@ pub(crate) use deadlines::earliest;
 pub use drain::DrainPlan;
 pub use encodings::Encoded;
 pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Lead};
-pub use gateway::{Accepted, Admission, Entrance, Gateway};
+pub use gateway::{Admission, Entrance, Gateway};
 pub use history::{Missed, Outcome, Variant, Wanted};
 pub use hub::Hub;
 pub use keys::{ByClient, SessionKey};
 pub use limits::{
     DeflateWindow, FRAME_WALK_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX, SendQueueLimits,
 };
-pub use look::{ClientLook, ClientState, Ended, Survey, TopicLook, Traffic};
-pub use max_rate::MaxRate;
 pub(crate) use position::fnv_1a;
 pub use position::{CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId};
 pub use protocol::{
@@ -76,10 +70,11 @@ pub use publication::{
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use resume::RESUME_BYTES_MAX;
-pub use shell::{Effect, Permit, Secured, Transmit, Write};
+pub use session::{Accepted, ClientLook, ClientState, MaxRate};
+pub use shell::{Effect, Ended, Permit, Secured, Traffic, Transmit, Write};
 pub use stats::{HistoryStats, HubStats, PhaseKind, SendError};
-pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX};
+pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Survey};
 pub use tail::{
     TAIL_LINE_BYTES_MAX, TAIL_LINES_MAX, TAIL_LINES_PER_SECOND, TAILS_MAX, TailLine, TailLook,
 };
-pub use topics::{Joined, Left};
+pub use topics::{Joined, Left, TopicLook};

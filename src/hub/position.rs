@@ -112,6 +112,7 @@ impl Mark {
     }
 
     fn of(nonce: &str, counter: &str) -> Option<Self> {
+        let is_lower_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         let is_nonce = nonce.len() == NONCE_DIGITS && nonce.bytes().all(is_lower_hex);
         let nonce = u64::from_str_radix(nonce, 16).ok().filter(|_| is_nonce)?;
         let counter = from_base_36(counter)?;
@@ -130,37 +131,6 @@ impl Position {
     pub fn stored(names: u32, id: StoredId) -> Self {
         let point = Point::Stored(id);
         Self { names, point }
-    }
-
-    /// Reads the text of a position: only a text of [`Display`](fmt::Display).
-    pub fn parse(text: &str) -> Option<Self> {
-        let (names, point, rank) = Self::split(text)?;
-        rank.is_none().then_some(())?;
-        Some(Self { names, point })
-    }
-
-    /// Reads the parts of a position, and the text of a rank behind.
-    fn split(text: &str) -> Option<(u32, Point, Option<&str>)> {
-        if text.len() > POSITION_BYTES_MAX {
-            return None;
-        }
-        let mut parts = text.get(1..)?.split('.');
-        let mut number = || from_base_36(parts.next()?);
-        let names = u32::try_from(number()?).ok()?;
-        let point = match text.as_bytes()[0] {
-            STORED => Point::Stored(StoredId {
-                major: number()?,
-                minor: number()?,
-            }),
-            COUNTED => {
-                let mark = Mark::of(parts.next()?, parts.next()?)?;
-                let count = from_base_36(parts.next()?)?;
-                Point::Counted { mark, count }
-            }
-            _ => return None,
-        };
-        let rank = parts.next();
-        parts.next().is_none().then_some((names, point, rank))
     }
 
     /// Appends the position as the last member of a JSON object without the `}`:
@@ -232,15 +202,33 @@ impl CopyRank {
 }
 
 impl CopyPosition {
-    /// Reads the text of a position, with or without the rank of a copy behind.
+    /// Reads the text of a position ([`Display`](fmt::Display) of [`Position`]), with or without the rank of a copy
+    /// behind; no other text.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let (names, point, rank) = Position::split(text)?;
-        let copy = match rank {
+        if text.len() > POSITION_BYTES_MAX {
+            return None;
+        }
+        let mut parts = text.get(1..)?.split('.');
+        let mut number = || from_base_36(parts.next()?);
+        let names = u32::try_from(number()?).ok()?;
+        let point = match text.as_bytes()[0] {
+            STORED => Point::Stored(StoredId {
+                major: number()?,
+                minor: number()?,
+            }),
+            COUNTED => {
+                let mark = Mark::of(parts.next()?, parts.next()?)?;
+                let count = from_base_36(parts.next()?)?;
+                Point::Counted { mark, count }
+            }
+            _ => return None,
+        };
+        let copy = match parts.next() {
             Some(rank) => CopyRank(u32::try_from(from_base_36(rank)?).ok()?),
             None => CopyRank::LAST,
         };
         let position = Position { names, point };
-        Some(Self { position, copy })
+        parts.next().is_none().then_some(Self { position, copy })
     }
 }
 
@@ -302,10 +290,6 @@ fn from_base_36(text: &str) -> Option<u64> {
     number.filter(|_| is_plain && is_short)
 }
 
-fn is_lower_hex(byte: u8) -> bool {
-    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -316,18 +300,24 @@ mod tests {
         Position::counted(names, Mark { nonce, counter }, count)
     }
 
+    /// Reads the text of a position without a rank.
+    fn parse(text: &str) -> Option<Position> {
+        let whole = CopyPosition::parse(text).filter(|at| at.copy == CopyRank::LAST);
+        whole.map(|at| at.position)
+    }
+
     #[test]
     fn a_position_has_one_text() {
         let pos = position(7_483_915, 0x7f3a_09c2_b11e, 1_804, 7);
         assert_eq!(pos.to_string(), "m4gemj.7f3a09c2b11e.1e4.7");
-        assert_eq!(Position::parse(&pos.to_string()), Some(pos));
+        assert_eq!(parse(&pos.to_string()), Some(pos));
         let mut object = b"{\"a\":1".to_vec();
         pos.append_member(&mut object);
         let text = String::from_utf8(object).unwrap();
         assert_eq!(text, r#"{"a":1,"pos":"m4gemj.7f3a09c2b11e.1e4.7""#);
         let longest = position(u32::MAX, (1 << 48) - 1, u64::MAX, u64::MAX);
         assert!(longest.to_string().len() <= POSITION_BYTES_MAX);
-        assert_eq!(Position::parse(&longest.to_string()), Some(longest));
+        assert_eq!(parse(&longest.to_string()), Some(longest));
     }
 
     #[test]
@@ -399,7 +389,7 @@ mod tests {
             "m1.7f3a09c2b11e.1.1\n",
             "m\u{ff11}.7f3a09c2b11e.1.1",
         ] {
-            assert_eq!(Position::parse(text), None, "{text:?}");
+            assert_eq!(parse(text), None, "{text:?}");
         }
         assert_eq!(Mark::parse("7f3a09c2b11e"), None);
         assert_eq!(Mark::parse("7f3a09c2b11e.-1"), None);
@@ -413,7 +403,7 @@ mod tests {
         };
         let pos = Position::stored(7_483_915, id);
         assert_eq!(pos.to_string(), "s4gemj.1e4.cwyvpeni7w9h");
-        assert_eq!(Position::parse(&pos.to_string()), Some(pos));
+        assert_eq!(parse(&pos.to_string()), Some(pos));
         let copy = CopyPosition::parse(&format!("{pos}.5")).expect("a copy");
         assert_eq!((copy.position, copy.copy), (pos, CopyRank(5)));
         let [major, minor] = [u64::MAX; 2];
@@ -425,7 +415,7 @@ mod tests {
         #[test]
         fn every_stored_position_is_read_back(names in any::<u32>(), major in any::<u64>(), minor in any::<u64>()) {
             let pos = Position::stored(names, StoredId { major, minor });
-            prop_assert_eq!(Position::parse(&pos.to_string()), Some(pos));
+            prop_assert_eq!(parse(&pos.to_string()), Some(pos));
         }
 
         #[test]
@@ -433,14 +423,14 @@ mod tests {
             names in any::<u32>(), nonce in 0..1_u64 << 48, counter in any::<u64>(), count in any::<u64>(),
         ) {
             let pos = position(names, nonce, counter, count);
-            prop_assert_eq!(Position::parse(&pos.to_string()), Some(pos));
+            prop_assert_eq!(parse(&pos.to_string()), Some(pos));
             let mark = Mark { nonce, counter };
             prop_assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
         }
 
         #[test]
         fn no_text_has_a_second_reading(text in "m[0-9a-z]{0,3}\\.[0-9a-f]{12}\\.[0-9a-z]{0,3}\\.[0-9a-z]{0,3}") {
-            if let Some(pos) = Position::parse(&text) {
+            if let Some(pos) = parse(&text) {
                 prop_assert_eq!(pos.to_string(), text);
             }
         }

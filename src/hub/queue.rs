@@ -1,9 +1,13 @@
 //! A FIFO with two entries inline. Most clients have at most one frame waiting, so an idle or healthy
 //! connection needs no heap for the queue, and a drained queue gives its heap back.
 //!
-//! The queue knows the total weight of the entries, and keeps nothing inline for the weight.
+//! The queue knows the total weight of the entries, and keeps nothing inline for the weight. The entries of a
+//! send queue are frames.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Frame;
 
 /// Room of a new ring: with the two inline entries a burst of 16, in one allocation instead of three.
 const RING_ENTRIES: usize = 14;
@@ -116,6 +120,52 @@ impl<T: Weigh> Queue<T> {
         before - self.len()
     }
 }
+
+/// A frame in a queue: 16 bytes for any size of the frame.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) frame: Arc<Frame>,
+    /// The number in [`Lead::Seq`](super::Lead), 0 for frames without a number; and the bit [`REPLAYED`].
+    bits: u64,
+}
+
+/// The bit of a replayed frame. No client gets so many messages that a number needs the bit.
+const REPLAYED: u64 = 1 << 63;
+
+impl Entry {
+    pub(super) fn new(frame: Arc<Frame>, seq: u64, is_replayed: bool) -> Self {
+        let bit = if is_replayed { REPLAYED } else { 0 };
+        Self {
+            frame,
+            bits: seq | bit,
+        }
+    }
+
+    /// The number in [`Lead::Seq`](super::Lead); 0 for frames without a number.
+    pub(super) fn seq(&self) -> u64 {
+        self.bits & !REPLAYED
+    }
+
+    /// The frame counts for no limit of the queue, and no newer frame replaces the frame.
+    #[inline]
+    pub(super) fn is_replayed(&self) -> bool {
+        self.bits & REPLAYED != 0
+    }
+}
+
+impl Weigh for Entry {
+    /// Queue bytes of a replayed frame; 0 of any other.
+    fn weight(&self) -> usize {
+        match self.is_replayed() {
+            true => self.frame.queue_bytes(),
+            false => 0,
+        }
+    }
+}
+
+/// A queued message costs each client only an entry; the clients share the body.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Entry>() == 16);
 
 #[cfg(test)]
 mod tests {

@@ -3,11 +3,12 @@
 //! While a client is not read, the data of the client stays in the socket. The shell sees the end of
 //! such a socket without reading, so a client that has gone occupies nothing.
 
+use super::clients::session_of;
 use super::core::Core;
 use super::gateway::Gateway;
 use super::hub::Hub;
 use super::protocol::{Message, Step};
-use super::session::{Pause, Pauses, PeerEnd, Session};
+use super::session::{Pause, Pauses, Session};
 use super::shell::Effect;
 use super::{CloseReason, Closing, Now, SessionKey};
 
@@ -134,18 +135,13 @@ impl<G: Gateway> Hub<G> {
         let Some(session) = self.core.clients.session_mut(key) else {
             return false;
         };
-        let end = session.peer_ended(now, failed);
-        match end {
-            PeerEnd::Ends => {
-                let reason = match failed {
-                    true => CloseReason::SocketError,
-                    false => CloseReason::PeerGone,
-                };
-                self.core.end(key, reason, false);
-            }
-            PeerEnd::Awaited => self.core.clients.mark_dirty(key),
+        let ends = session.peer_ended(now, failed);
+        match (ends, failed) {
+            (true, true) => self.core.end(key, CloseReason::SocketError, false),
+            (true, false) => self.core.end(key, CloseReason::PeerGone, false),
+            (false, _) => self.core.clients.mark_dirty(key),
         }
-        end == PeerEnd::Ends
+        ends
     }
 
     fn is_paused(&self, key: SessionKey) -> bool {
@@ -172,7 +168,7 @@ impl<G: Gateway> Hub<G> {
         let Some(session) = self.core.clients.session_mut(key) else {
             return;
         };
-        session.count_read(bytes.len());
+        session.record().traffic.bytes_in += bytes.len() as u64;
         self.core.clients.stats.received_bytes += bytes.len() as u64;
         if let Some(head) = self.core.read_head(key, &mut input) {
             self.judge_head(key, head, &mut input);
@@ -191,12 +187,9 @@ impl<G: Gateway> Hub<G> {
             self.pause_before_message(key, input, message_bytes);
             let core = &mut self.core;
             // Not through `session_mut`: the scratch is needed beside the session.
-            let Some(session) = core.clients.sessions.get_mut(key.slot as usize) else {
+            let Some(session) = session_of(&mut core.clients.sessions, key) else {
                 return;
             };
-            if session.generation() != key.generation {
-                return;
-            }
             let before = session.pauses();
             let control_bytes_max = core.limits.send_queue.control_bytes_max;
             let scratch = &mut core.frame_scratch;
@@ -211,7 +204,7 @@ impl<G: Gateway> Hub<G> {
                 Step::Ping | Step::Pong => {}
                 Step::PeerClosed(_) => core.start_closing(key, CloseReason::PeerClosed),
                 Step::Violation(code, reason) => {
-                    core.begin_close(key, code, reason, Closing::Now);
+                    core.close(key, code, reason, Closing::Now);
                 }
                 Step::Message(message) => {
                     let bytes = message.payload_bytes();
@@ -246,9 +239,14 @@ impl<G: Gateway> Hub<G> {
     }
 
     fn take_message(&mut self, key: SessionKey, message: &Message) {
-        self.core.clients.count_message(key);
+        let clients = &mut self.core.clients;
+        clients.stats.received_messages += 1;
+        let Some(session) = clients.session_mut(key) else {
+            return;
+        };
+        session.record().traffic.messages_in += 1;
         // Messages of a client that is about to be closed are ignored.
-        if !self.core.is_open(key) {
+        if !session.takes_data() {
             return;
         }
         if let Some(client) = self.clients.get_mut(key) {

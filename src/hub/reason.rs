@@ -3,105 +3,82 @@
 
 use std::borrow::Cow;
 
-/// The reason for the end of a connection. The first reason counts; later events change nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum CloseReason {
-    /// The client sent a close frame.
-    PeerClosed,
-    /// The client's side ended without a close frame.
-    PeerGone,
-    /// The socket failed.
-    SocketError,
-    /// A connection of a trusted proxy did not begin with a header of the PROXY protocol.
-    ProxyHeader,
-    /// The handshake of TLS failed, or the client broke the protocol of TLS later.
-    TlsError,
-    /// The request head was not complete in time.
-    HandshakeTimeout,
-    /// The request head was refused (status 4xx or 5xx).
-    BadRequest,
-    /// The gateway refused the handshake, or closed the connection by its contract.
-    Policy,
-    /// The peer broke RFC 6455 or RFC 7692: 1002.
-    ProtocolError,
-    /// Text that is no UTF-8: 1007.
-    BadUtf8,
-    /// A message over the limit: 1009.
-    MessageTooBig,
-    /// No pong: 1011 (or the gateway's code).
-    PongTimeout,
-    /// The kernel accepted no byte for the stall limit.
-    SendStalled,
-    /// The send queue was above its soft limit for too long.
-    SendQueueSoft,
-    /// The send queue would have exceeded its hard limit.
-    SendQueueHard,
-    /// All frames together exceeded their limit, and the client was among those that held the most.
-    FrameMemory,
-    /// The TLS of all clients held more bytes than allowed, and those of this client stood still the longest.
-    TlsMemory,
-    /// More connections than allowed.
-    ConnectionLimit,
-    /// More connections of one address than allowed.
-    ConnectionsPerIp,
-    /// The address opens connections faster than allowed.
-    ConnectionRatePerIp,
-    /// The process stops: 1012 (or the code of the gateway or of `--stop-code`).
-    ShuttingDown,
-}
-
-impl CloseReason {
-    /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 21] = [
-        Self::PeerClosed,
-        Self::PeerGone,
-        Self::SocketError,
-        Self::ProxyHeader,
-        Self::TlsError,
-        Self::HandshakeTimeout,
-        Self::BadRequest,
-        Self::Policy,
-        Self::ProtocolError,
-        Self::BadUtf8,
-        Self::MessageTooBig,
-        Self::PongTimeout,
-        Self::SendStalled,
-        Self::SendQueueSoft,
-        Self::SendQueueHard,
-        Self::FrameMemory,
-        Self::TlsMemory,
-        Self::ConnectionLimit,
-        Self::ConnectionsPerIp,
-        Self::ConnectionRatePerIp,
-        Self::ShuttingDown,
-    ];
-
-    /// The metric label and log word.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::PeerClosed => "peer_closed",
-            Self::PeerGone => "peer_gone",
-            Self::SocketError => "socket_error",
-            Self::ProxyHeader => "proxy_header",
-            Self::TlsError => "tls_error",
-            Self::HandshakeTimeout => "handshake_timeout",
-            Self::BadRequest => "bad_request",
-            Self::Policy => "policy",
-            Self::ProtocolError => "protocol_error",
-            Self::BadUtf8 => "bad_utf8",
-            Self::MessageTooBig => "message_too_big",
-            Self::PongTimeout => "pong_timeout",
-            Self::SendStalled => "send_stalled",
-            Self::SendQueueSoft => "send_queue_soft",
-            Self::SendQueueHard => "send_queue_hard",
-            Self::FrameMemory => "frame_memory",
-            Self::TlsMemory => "tls_memory",
-            Self::ConnectionLimit => "connection_limit",
-            Self::ConnectionsPerIp => "connections_per_ip",
-            Self::ConnectionRatePerIp => "connection_rate_per_ip",
-            Self::ShuttingDown => "shutting_down",
+/// Makes an enum whose variants have a label each, with the list of all variants.
+macro_rules! labelled {
+    (
+        $(#[$about:meta])*
+        $visible:vis enum $name:ident {
+            $($(#[$meaning:meta])* $variant:ident = $label:literal,)*
         }
+    ) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        $visible enum $name {
+            $($(#[$meaning])* $variant,)*
+        }
+
+        impl $name {
+            /// All, in the order of their numbers.
+            $visible const ALL: [Self; [$($label),*].len()] = [$(Self::$variant),*];
+
+            /// The label of a metric, and the word in logs and for clients.
+            $visible const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $label,)*
+                }
+            }
+        }
+    };
+}
+pub(super) use labelled;
+
+labelled! {
+    /// The reason for the end of a connection. The first reason counts; later events change nothing.
+    #[derive(Hash)]
+    #[repr(u8)]
+    pub enum CloseReason {
+        /// The client sent a close frame.
+        PeerClosed = "peer_closed",
+        /// The client's side ended without a close frame.
+        PeerGone = "peer_gone",
+        /// The socket failed.
+        SocketError = "socket_error",
+        /// A connection of a trusted proxy did not begin with a header of the PROXY protocol.
+        ProxyHeader = "proxy_header",
+        /// The handshake of TLS failed, or the client broke the protocol of TLS later.
+        TlsError = "tls_error",
+        /// The request head was not complete in time.
+        HandshakeTimeout = "handshake_timeout",
+        /// The request head was refused (status 4xx or 5xx).
+        BadRequest = "bad_request",
+        /// The gateway refused the handshake, or closed the connection by its contract.
+        Policy = "policy",
+        /// The peer broke RFC 6455 or RFC 7692: 1002.
+        ProtocolError = "protocol_error",
+        /// Text that is no UTF-8: 1007.
+        BadUtf8 = "bad_utf8",
+        /// A message over the limit: 1009.
+        MessageTooBig = "message_too_big",
+        /// No pong: 1011 (or the gateway's code).
+        PongTimeout = "pong_timeout",
+        /// The kernel accepted no byte for the stall limit.
+        SendStalled = "send_stalled",
+        /// The send queue was above its soft limit for too long.
+        SendQueueSoft = "send_queue_soft",
+        /// The send queue would have exceeded its hard limit.
+        SendQueueHard = "send_queue_hard",
+        /// All frames together exceeded their limit, and the client was among those that held the most.
+        FrameMemory = "frame_memory",
+        /// The TLS of all clients held more bytes than allowed, and those of this client stood still the longest.
+        TlsMemory = "tls_memory",
+        /// More connections than allowed.
+        ConnectionLimit = "connection_limit",
+        /// More connections of one address than allowed.
+        ConnectionsPerIp = "connections_per_ip",
+        /// The address opens connections faster than allowed.
+        ConnectionRatePerIp = "connection_rate_per_ip",
+        /// The process stops: 1012 (or the code of the gateway or of `--stop-code`).
+        ShuttingDown = "shutting_down",
     }
 }
 
@@ -163,48 +140,23 @@ pub enum Closing {
     Graceful,
 }
 
-/// Why a client gets no missed messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotRecovered {
-    /// The text is no position of this feed.
-    Bad,
-    /// There is no history, or the client is a member already.
-    Off,
-    /// The position is from before a loss of the bus.
-    Gap,
-    /// The mark is unknown here.
-    Epoch,
-    /// The message has not come here yet.
-    Ahead,
-    /// A missed message is no longer kept, or was left out.
-    Window,
-    /// The missed messages are too many.
-    Large,
-}
-
-impl NotRecovered {
-    /// All reasons, in the order of the numbers of [`crate::hub::HubStats`].
-    pub const ALL: [Self; 7] = [
-        Self::Bad,
-        Self::Off,
-        Self::Gap,
-        Self::Epoch,
-        Self::Ahead,
-        Self::Window,
-        Self::Large,
-    ];
-
-    /// The word for clients, and the label of the metric.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Bad => "bad",
-            Self::Off => "off",
-            Self::Gap => "gap",
-            Self::Epoch => "epoch",
-            Self::Ahead => "ahead",
-            Self::Window => "window",
-            Self::Large => "large",
-        }
+labelled! {
+    /// Why a client gets no missed messages.
+    pub enum NotRecovered {
+        /// The text is no position of this feed.
+        Bad = "bad",
+        /// There is no history, or the client is a member already.
+        Off = "off",
+        /// The position is from before a loss of the bus.
+        Gap = "gap",
+        /// The mark is unknown here.
+        Epoch = "epoch",
+        /// The message has not come here yet.
+        Ahead = "ahead",
+        /// A missed message is no longer kept, or was left out.
+        Window = "window",
+        /// The missed messages are too many.
+        Large = "large",
     }
 }
 

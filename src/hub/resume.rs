@@ -9,8 +9,8 @@ use super::core::Core;
 use super::history::Missed;
 use super::session::Session;
 use super::{
-    BusNotice, Frame, NotRecovered, Outcome, Place, Position, Publication, SessionKey, TopicName,
-    Variant, Wanted,
+    BusNotice, Frame, Mark, NotRecovered, Outcome, Place, Point, Position, Publication, SessionKey,
+    TopicName, Variant, Wanted,
 };
 
 /// The most bytes of missed messages for a client, over all of its requests, until the client has them.
@@ -19,6 +19,9 @@ pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
 const ADDRESS_SHARE: u64 = 4;
 /// The cost of a visited entry in the budget of message bytes.
 const WALK_BYTES: usize = 4;
+
+/// The random bits of a mark.
+const NONCE_MASK: u64 = (1 << 48) - 1;
 
 impl Core {
     /// Whether messages of the feed are kept, and have positions.
@@ -69,7 +72,9 @@ impl Core {
         wanted: &[Wanted<'_>],
         variant: Variant<'_>,
     ) -> (Missed, Vec<Outcome>) {
-        let (missed, outcomes) = self.find_missed(key, since, wanted, variant);
+        let found = self.find_missed(key, since, wanted, variant);
+        let (missed, outcomes) =
+            found.unwrap_or_else(|why| (Missed::default(), vec![Err(why); wanted.len()]));
         for outcome in &outcomes {
             match outcome {
                 Ok(()) => self.clients.stats.resumes_recovered += 1,
@@ -170,8 +175,7 @@ impl Core {
         since: &str,
         wanted: &[Wanted<'_>],
         variant: Variant<'_>,
-    ) -> (Missed, Vec<Outcome>) {
-        let refused = |why| (Missed::default(), vec![Err(why); wanted.len()]);
+    ) -> Result<(Missed, Vec<Outcome>), NotRecovered> {
         let session = self.clients.session(key);
         // The newest message of a key may wait for a slot while later messages have left.
         let has_own_rate = session.is_none_or(Session::has_own_rate);
@@ -181,18 +185,14 @@ impl Core {
             .map(|wanted| self.topics.has(key, wanted.name));
         let may_resume = !has_own_rate && !held.any(|is_held| is_held);
         let bytes_max = self.resume_room(key);
-        let Some(history) = self.history.as_mut().filter(|_| may_resume) else {
-            return refused(NotRecovered::Off);
-        };
+        let history = self.history.as_mut().filter(|_| may_resume);
+        let history = history.ok_or(NotRecovered::Off)?;
         if self.is_filling {
-            return refused(NotRecovered::Epoch);
+            return Err(NotRecovered::Epoch);
         }
         let (missed, outcomes) = history.missed(since, wanted, bytes_max, variant);
         self.charge(&missed);
-        match self.check_waiting(key, missed) {
-            Ok(missed) => (missed, outcomes),
-            Err(why) => refused(why),
-        }
+        Ok((self.check_waiting(key, missed)?, outcomes))
     }
 
     /// Keeps the frame of the newest publication in the form for clients of a pattern.
@@ -253,5 +253,39 @@ impl Core {
 
     fn count_history(&mut self) {
         self.clients.stats.history = self.history.as_ref().map(|history| history.stats());
+    }
+}
+
+/// Positions of a feed without a bus: the gateway publishes the messages, and this instance alone counts them,
+/// behind a mark that no other instance knows.
+impl Core {
+    /// Begins the feed: messages have positions from here on. Nothing happens without a history, or after
+    /// an earlier call.
+    pub fn begin_feed(&mut self) {
+        if self.has_history() && self.position().is_none() {
+            // Random also after a loss: no earlier position may count from this mark.
+            let nonce = self.random() & NONCE_MASK;
+            let mark = Mark { nonce, counter: 0 };
+            let (names, count) = (0, 0);
+            self.note(&BusNotice::Mark { names, mark, count });
+        }
+    }
+
+    /// Handles a loss: no earlier position is good, and messages have no position until
+    /// [`begin_feed`](Self::begin_feed).
+    pub fn end_feed(&mut self) {
+        self.note(&BusNotice::Gap);
+    }
+
+    /// The position of the n-th message from here on; `None` without a history, or before
+    /// [`begin_feed`](Self::begin_feed).
+    pub fn position_ahead(&self, messages: usize) -> Option<Position> {
+        let Position { names, point } = self.position()?;
+        match point {
+            Point::Counted { mark, count } => {
+                Some(Position::counted(names, mark, count + messages as u64))
+            }
+            Point::Stored(_) => None,
+        }
     }
 }

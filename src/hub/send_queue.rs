@@ -15,19 +15,15 @@ mod write;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use super::encodings::FrameId;
+use super::encodings::{FrameId, Kind};
 use super::limits::SendQueueLimits;
-use super::outgoing::{Begun, Entry};
 use super::protocol::Encoding;
-use super::queue::{Queue, Weigh as _};
+use super::queue::{Entry, Queue, Weigh as _};
 use super::{CloseReason, ConflationKey, Frame, Lead, Now};
 
 /// Frames in one write: with a lead each, and the control part, fewer slices than a `writev` takes
 /// (IOV_MAX is 1,024 on Linux).
 const FRAMES_MAX: usize = 256;
-
-/// The number in the first frame with a number.
-const FIRST_SEQ: u64 = 1;
 
 /// The outcome of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +54,17 @@ pub(super) struct Wrote {
     pub(super) control_out: bool,
 }
 
-#[derive(Debug)]
+/// The progress of the first data frame of a queue. The rest has to go out in the same encoding.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    /// The kind of the encoding. [`Kind::After`] refers to the client's window, which stays until the
+    /// frame is out.
+    kind: Kind,
+    /// Bytes that the kernel has taken: header, lead and body counted together.
+    offset: u32,
+}
+
+#[derive(Debug, Default)]
 pub(super) struct SendQueue {
     control: Vec<u8>,
     data: Queue<Entry>,
@@ -68,7 +74,8 @@ pub(super) struct SendQueue {
     begun: Option<Begun>,
     /// Queue bytes of `data`.
     bytes: usize,
-    pub(super) next_seq: u64,
+    /// The number of the last frame with a number; 0 if no frame had a number.
+    pub(super) last_seq: u64,
     /// Not zero: the queue is conflating, and conflates again at 2 to this power frames.
     conflate_at: u8,
     /// Not zero: 8 bytes, where `Option<u64>` has 16.
@@ -84,23 +91,6 @@ pub(super) struct SendQueue {
 const _: () = assert!(size_of::<SendQueue>() <= 128);
 
 impl SendQueue {
-    pub(super) fn new() -> Self {
-        Self {
-            control: Vec::new(),
-            data: Queue::default(),
-            encoding: Encoding::Plain,
-            window: FrameId::NONE,
-            begun: None,
-            bytes: 0,
-            next_seq: FIRST_SEQ,
-            conflate_at: 0,
-            over_soft_since: None,
-            progress_at: 0,
-            bytes_out: 0,
-            frames_out: 0,
-        }
-    }
-
     pub(super) fn set_encoding(&mut self, encoding: Encoding) {
         debug_assert!(
             self.data.is_empty(),
@@ -232,8 +222,8 @@ impl SendQueue {
         if frame.lead() == Lead::None {
             return 0;
         }
-        self.next_seq += 1;
-        self.next_seq - 1
+        self.last_seq += 1;
+        self.last_seq
     }
 
     /// For frames without a key: limits the bytes behind the first frame. The first frame does not

@@ -1,10 +1,13 @@
-//! The interface between the core and the shell, which owns the sockets: work on sockets, and writes.
+//! The interface between the core and the shell, which owns the sockets: work on sockets, writes, and ended
+//! connections.
 
 use std::io;
 use std::sync::Arc;
 
-use super::{Ended, SessionKey};
-use crate::admission::AddressPlace;
+use serde::{Deserialize, Serialize};
+
+use super::{CloseReason, SessionKey};
+use crate::admission::{AddressPlace, ClientAddr, Peer};
 
 /// Work on a socket.
 #[derive(Debug)]
@@ -62,6 +65,49 @@ impl Permit {
     pub fn taken(places: &Arc<()>) -> usize {
         Arc::strong_count(places) - 1
     }
+}
+
+/// The traffic of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Traffic {
+    /// Bytes from the client, the request head included.
+    pub bytes_in: u64,
+    /// Bytes for the client, taken by the kernel.
+    pub bytes_out: u64,
+    /// Messages from the client.
+    pub messages_in: u64,
+    /// Messages taken whole by the kernel.
+    pub messages_out: u64,
+    /// Messages replaced by newer messages.
+    #[serde(rename = "conflated")]
+    pub messages_conflated: u64,
+}
+
+/// The state of an ended client, for the log line.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// The other end of the socket.
+    pub peer: Peer,
+    /// The client's address: the peer's, or what a trusted proxy said.
+    pub client: ClientAddr,
+    /// The user, as the client's token, certificate or message said.
+    pub user: Option<Box<str>>,
+    /// The version of TLS; `None` for a plain connection.
+    pub tls: Option<&'static str>,
+    /// The reason of a refusal where a [`CloseReason`] covers several: `origin`, `path`, or the label
+    /// of `weirgate_auth_refusals_total`.
+    pub refusal: Option<&'static str>,
+    /// Path of the request, without its query; empty before a whole head.
+    pub path: Box<str>,
+    /// The first reason; later events change nothing.
+    pub reason: CloseReason,
+    /// The code of the first close frame, or the status that refused the handshake.
+    pub code: Option<u16>,
+    /// How long the connection lived, microseconds.
+    pub age_us: u64,
+    /// The traffic of the whole connection.
+    pub traffic: Traffic,
 }
 
 /// What a handshake of TLS tells of a client.

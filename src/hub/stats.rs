@@ -151,15 +151,15 @@ impl HubStats {
     /// Counts a session that was open until its socket ends.
     pub(super) fn count_leaving(&mut self, moved: Moved) {
         match (moved.from, moved.to) {
-            (Some(PhaseKind::Open), PhaseKind::Closing) => self.leaving += 1,
-            (Some(PhaseKind::Closing), PhaseKind::Gone) => self.leaving -= 1,
+            (PhaseKind::Open, PhaseKind::Closing) => self.leaving += 1,
+            (PhaseKind::Closing, PhaseKind::Gone) => self.leaving -= 1,
             _ => {}
         }
     }
 
-    /// Moves the gauges of phases; no other function does.
+    /// Moves the gauges of phases. Beside the count of new sessions no other function does.
     pub(super) fn moved(&mut self, moved: Moved) {
-        if let Some(left) = moved.from.and_then(|phase| self.gauge(phase)) {
+        if let Some(left) = self.gauge(moved.from) {
             *left -= 1;
         }
         if let Some(entered) = self.gauge(moved.to) {
@@ -183,7 +183,7 @@ impl HubStats {
     }
 
     pub(super) fn paused_for(&self, why: Pause) -> u64 {
-        self.paused[why.index()]
+        self.paused[why as usize]
     }
 
     /// Clients that are not read, by reason: the labels of a metric.
@@ -214,8 +214,7 @@ pub enum PhaseKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(in crate::hub) struct Moved {
-    /// `None`: the session is new.
-    pub(in crate::hub) from: Option<PhaseKind>,
+    pub(in crate::hub) from: PhaseKind,
     pub(in crate::hub) to: PhaseKind,
     /// Open, before or now, with another protocol than WebSocket.
     pub(in crate::hub) is_other: bool,

@@ -13,13 +13,43 @@ use super::clients::Clients;
 use super::core::Core;
 use super::gateway::Gateway;
 use super::topics::Topics;
-use super::{ClientLook, ClientState, Hub, Now, PhaseKind, SessionKey, Survey, TopicLook};
+use super::{ClientLook, ClientState, Hub, Now, PhaseKind, SessionKey, TopicLook};
 
 /// Clients and topics that one turn looks at.
 pub const SURVEY_SLICE_MAX: usize = 2_048;
 
 /// Clients in each ranking, and topics, that a survey names.
 pub const SURVEY_NAMED_MAX: usize = 20;
+
+/// All clients and topics, looked at in slices: few of them by name, the others as counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// When the first slice was looked at.
+    pub began: Now,
+    /// When the last slice was looked at.
+    pub ended: Now,
+    /// Number of slices, one for each call.
+    pub slices: u32,
+    /// Time since the previous survey, microseconds: the interval of the recent numbers. `None` for the
+    /// first survey, whose recent numbers count from the start.
+    pub interval_us: Option<u64>,
+    /// Clients looked at.
+    pub clients: u64,
+    /// Clients with waiting messages.
+    pub clients_waiting: u64,
+    /// Clients whose kernel takes no more.
+    pub clients_blocked: u64,
+    /// Clients for which newer messages replace older ones.
+    pub clients_conflating: u64,
+    /// The clients with the largest send queues, the largest first.
+    pub slowest: Vec<ClientLook>,
+    /// The clients with the most messages since the last survey, the most first.
+    pub busiest: Vec<ClientLook>,
+    /// Topics looked at.
+    pub topics: u64,
+    /// The topics with the most messages since the last survey, the most first.
+    pub busiest_topics: Vec<TopicLook>,
+}
 
 /// The survey under way, and the time at which the last survey began.
 #[derive(Debug, Default)]
@@ -97,10 +127,7 @@ impl Walk {
             if session.phase() == PhaseKind::Gone {
                 continue;
             }
-            let key = SessionKey {
-                slot: slot as u32,
-                generation: session.generation(),
-            };
+            let key = session.key(slot);
             let survey = &mut self.survey;
             survey.clients += 1;
             let state = session.state();
@@ -111,8 +138,7 @@ impl Walk {
                 let rank = (session.queued_bytes(), session.oldest_us(now).unwrap_or(0));
                 self.slowest.offer(rank, || key);
             }
-            let recent = session.recent_messages();
-            session.set_surveyed();
+            let recent = session.take_recent_messages();
             if recent > 0 {
                 self.busiest.offer(recent, || key);
             }
@@ -126,10 +152,13 @@ impl Walk {
                 return false;
             }
             *room -= 1;
-            if let Some(topic) = topics.look(self.next_topic) {
+            if let Some((name, topic)) = topics.look(self.next_topic) {
                 self.survey.topics += 1;
                 let rank = (topic.recent_messages, topic.members);
-                self.topics.offer(rank, || topic.named());
+                self.topics.offer(rank, || TopicLook {
+                    name: name.clone(),
+                    ..topic
+                });
             }
             self.next_topic += 1;
         }
@@ -151,24 +180,6 @@ impl Core {
             topic: joined.next().filter(|_| topics == 1).cloned(),
             ..session.look(self.now)
         })
-    }
-
-    fn survey_slice(&mut self) -> Option<Survey> {
-        let now = self.now;
-        let mut walk = self.surveys.walk.take().unwrap_or_else(|| {
-            let last_began_us = self.surveys.last_began_us.replace(now.mono_us);
-            Walk::new(now, last_began_us)
-        });
-        walk.survey.slices += 1;
-        let mut room = SURVEY_SLICE_MAX;
-        walk.look_at_clients(now, &mut self.clients, &mut room);
-        if walk.next_slot < self.clients.sessions.capacity()
-            || !walk.look_at_topics(&mut self.topics, &mut room)
-        {
-            self.surveys.walk = Some(walk);
-            return None;
-        }
-        Some(self.name(walk))
     }
 
     /// Ends a survey: looks at the named clients once more, all at the same moment.
@@ -200,8 +211,22 @@ impl<G: Gateway> Hub<G> {
     /// Looks at the next [`SURVEY_SLICE_MAX`] clients and topics; returns the survey if none is left.
     /// The next call begins a new survey.
     pub fn survey(&mut self, now: Now) -> Option<Survey> {
-        self.core.now = now;
-        self.core.survey_slice()
+        let core = &mut self.core;
+        core.now = now;
+        let mut walk = core.surveys.walk.take().unwrap_or_else(|| {
+            let last_began_us = core.surveys.last_began_us.replace(now.mono_us);
+            Walk::new(now, last_began_us)
+        });
+        walk.survey.slices += 1;
+        let mut room = SURVEY_SLICE_MAX;
+        walk.look_at_clients(now, &mut core.clients, &mut room);
+        if walk.next_slot < core.clients.sessions.capacity()
+            || !walk.look_at_topics(&mut core.topics, &mut room)
+        {
+            core.surveys.walk = Some(walk);
+            return None;
+        }
+        Some(core.name(walk))
     }
 
     /// Whether a survey is under way.

@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use foldhash::quality::RandomState;
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
-use super::{ConflationKey, Frame, Publication, Retain, SessionKey, TopicLook, TopicName, room};
+use super::{ConflationKey, Frame, Publication, Retain, SessionKey, TopicName, room};
 
 /// Members from which the order of their sessions in memory matters.
 const SCATTERED_MEMBERS_MIN: usize = 32;
@@ -69,22 +70,18 @@ struct Counts {
     bytes: u64,
 }
 
-pub(super) struct Looked<'a> {
-    name: &'a TopicName,
-    pub(super) members: u64,
-    pub(super) recent_messages: u64,
-    recent_bytes: u64,
-}
-
-impl Looked<'_> {
-    pub(super) fn named(&self) -> TopicLook {
-        TopicLook {
-            name: self.name.clone(),
-            members: self.members,
-            recent_messages: self.recent_messages,
-            recent_bytes: self.recent_bytes,
-        }
-    }
+/// One topic at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TopicLook {
+    /// The name: a path of levels, a symbol, a channel, a device.
+    pub name: TopicName,
+    /// Members.
+    pub members: u64,
+    /// Messages published since the last survey, each counted once.
+    pub recent_messages: u64,
+    /// Bytes of these messages, each counted once.
+    pub recent_bytes: u64,
 }
 
 /// The receivers of a publication.
@@ -281,8 +278,7 @@ impl Topics {
         &self,
         publication: &Publication,
     ) -> Receivers<impl Iterator<Item = SessionKey>> {
-        let key = self.by_name.get(&publication.topic);
-        let topic = key.map(|key| &self.topics[key.0 as usize]);
+        let topic = self.find(&publication.topic);
         let repeated = topic.filter(|t| t.holds(&publication.frame));
         let got = repeated.map(|t| t.retained_number);
         let members = topic.into_iter().flat_map(|t| &t.members);
@@ -306,17 +302,13 @@ impl Topics {
 
     /// A topic's members, in no particular order.
     pub(super) fn members(&self, name: &TopicName) -> impl Iterator<Item = SessionKey> {
-        let key = self.by_name.get(name);
-        let topic = key.map(|key| &self.topics[key.0 as usize]);
-        topic
-            .into_iter()
-            .flat_map(|t| &t.members)
-            .map(|m| m.session)
+        let topic = self.find(name);
+        let members = topic.into_iter().flat_map(|t| &t.members);
+        members.map(|m| m.session)
     }
 
     pub(super) fn member_count(&self, name: &TopicName) -> usize {
-        let key = self.by_name.get(name);
-        key.map_or(0, |key| self.topics[key.0 as usize].members.len())
+        self.find(name).map_or(0, |topic| topic.members.len())
     }
 
     /// Slots of the table, including empty slots.
@@ -324,17 +316,18 @@ impl Topics {
         self.topics.capacity()
     }
 
-    /// The topic in a slot, with the counts since the last survey.
-    pub(super) fn look(&mut self, slot: usize) -> Option<Looked<'_>> {
+    /// The topic in a slot, with the counts since the last survey; the look has no name yet.
+    pub(super) fn look(&mut self, slot: usize) -> Option<(&TopicName, TopicLook)> {
         let topic = self.topics.get_mut(slot)?;
         let (now, before) = (topic.counts, topic.surveyed);
         topic.surveyed = now;
-        Some(Looked {
-            name: &topic.name,
+        let look = TopicLook {
+            name: TopicName::default(),
             members: topic.members.len() as u64,
             recent_messages: now.messages - before.messages,
             recent_bytes: now.bytes - before.bytes,
-        })
+        };
+        Some((&topic.name, look))
     }
 
     /// Topics with at least one member or a retained frame.
@@ -356,6 +349,11 @@ impl Topics {
     /// The number of topics of a session.
     pub(super) fn joined_count(&self, slot: u32) -> usize {
         self.joined.get(slot as usize).map_or(0, Vec::len)
+    }
+
+    fn find(&self, name: &TopicName) -> Option<&Topic> {
+        let key = self.by_name.get(name)?;
+        Some(&self.topics[key.0 as usize])
     }
 
     fn key_or_insert(&mut self, name: &TopicName) -> TopicKey {

@@ -146,11 +146,6 @@ impl Listener {
         matches!(self.inner, Some(Inner::Tcp(_)))
     }
 
-    /// Whether connections may wait.
-    fn is_ready(&self) -> bool {
-        self.ready
-    }
-
     /// Stops accepting: the kernel refuses further clients.
     fn close(&mut self) {
         self.inner = None;
@@ -169,15 +164,8 @@ impl Listener {
 
     /// Accepts the next connection, unless none waits or accepting is backed off.
     fn accept(&mut self, now: Now) -> Option<Accepted> {
-        let inner = self.inner.take()?;
-        let accepted = self.accept_from(&inner, now);
-        self.inner = Some(inner);
-        accepted
-    }
-
-    fn accept_from(&mut self, inner: &Inner, now: Now) -> Option<Accepted> {
         while self.ready && now.mono_us >= self.retry_at_us {
-            match inner.accept() {
+            match self.inner.as_ref()?.accept() {
                 Ok((stream, peer)) => {
                     self.retry_us = RETRY_MIN_US;
                     #[cfg(not(target_os = "linux"))]
@@ -214,60 +202,6 @@ impl Listener {
                 }
             }
         }
-    }
-}
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use std::time::Duration;
-
-    use socket2::{Domain, SockRef, Socket, Type};
-
-    use super::*;
-
-    /// Accepts a connection on `addr`; returns both ends.
-    fn accepted(
-        addr: &str,
-        notsent_lowat_bytes: u32,
-        user_timeout_ms: u32,
-    ) -> (TcpStream, std::net::TcpStream) {
-        let poll = mio::Poll::new().unwrap();
-        let options = ListenOptions {
-            notsent_lowat_bytes,
-            user_timeout_ms,
-            ..ListenOptions::default()
-        };
-        let bound = ListenAddr::Tcp(addr.parse().unwrap())
-            .bind(&options)
-            .unwrap();
-        let ListenAddr::Tcp(local) = bound.local_addr().unwrap() else {
-            panic!("a TCP port");
-        };
-        let mut listener = Listener::register(bound, false, poll.registry(), Token(0)).unwrap();
-        let client = std::net::TcpStream::connect(local).unwrap();
-        listener.set_ready();
-        let accepted = listener.accept(Now::default()).unwrap();
-        (accepted.stream, client)
-    }
-
-    #[test]
-    fn accepted_sockets_have_the_options_of_the_listener() {
-        for addr in ["127.0.0.1:0", "[::]:0"] {
-            let (stream, _client) = accepted(addr, 16 * 1024, 60_000);
-            let socket = SockRef::from(&stream);
-            assert!(socket.tcp_nodelay().unwrap(), "{addr}");
-            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 16 * 1024, "{addr}");
-            let user_timeout = socket.tcp_user_timeout().unwrap();
-            assert_eq!(user_timeout, Some(Duration::from_secs(60)), "{addr}");
-            assert!(socket.nonblocking().unwrap(), "{addr}");
-        }
-        let (stream, _client) = accepted("127.0.0.1:0", 0, 0);
-        let unset = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        assert_eq!(
-            SockRef::from(&stream).tcp_notsent_lowat().unwrap(),
-            unset.tcp_notsent_lowat().unwrap(),
-            "0 leaves the kernel's default"
-        );
     }
 }
 
@@ -382,12 +316,66 @@ impl Listeners {
     /// a close the kernel resets waiting connections.
     pub(super) fn give_way(&mut self) {
         let idle = self.all.iter_mut();
-        idle.filter(|one| one.is_tcp() && !one.is_ready())
+        idle.filter(|one| one.is_tcp() && !one.ready)
             .for_each(Listener::close);
     }
 
     /// Failed accepts.
     pub(super) fn errors(&self) -> u64 {
         self.all.iter().map(|one| one.errors).sum()
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::time::Duration;
+
+    use socket2::{Domain, SockRef, Socket, Type};
+
+    use super::*;
+
+    /// Accepts a connection on `addr`; returns both ends.
+    fn accepted(
+        addr: &str,
+        notsent_lowat_bytes: u32,
+        user_timeout_ms: u32,
+    ) -> (TcpStream, std::net::TcpStream) {
+        let poll = mio::Poll::new().unwrap();
+        let options = ListenOptions {
+            notsent_lowat_bytes,
+            user_timeout_ms,
+            ..ListenOptions::default()
+        };
+        let bound = ListenAddr::Tcp(addr.parse().unwrap())
+            .bind(&options)
+            .unwrap();
+        let ListenAddr::Tcp(local) = bound.local_addr().unwrap() else {
+            panic!("a TCP port");
+        };
+        let mut listener = Listener::register(bound, false, poll.registry(), Token(0)).unwrap();
+        let client = std::net::TcpStream::connect(local).unwrap();
+        listener.set_ready();
+        let accepted = listener.accept(Now::default()).unwrap();
+        (accepted.stream, client)
+    }
+
+    #[test]
+    fn accepted_sockets_have_the_options_of_the_listener() {
+        for addr in ["127.0.0.1:0", "[::]:0"] {
+            let (stream, _client) = accepted(addr, 16 * 1024, 60_000);
+            let socket = SockRef::from(&stream);
+            assert!(socket.tcp_nodelay().unwrap(), "{addr}");
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 16 * 1024, "{addr}");
+            let user_timeout = socket.tcp_user_timeout().unwrap();
+            assert_eq!(user_timeout, Some(Duration::from_secs(60)), "{addr}");
+            assert!(socket.nonblocking().unwrap(), "{addr}");
+        }
+        let (stream, _client) = accepted("127.0.0.1:0", 0, 0);
+        let unset = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        assert_eq!(
+            SockRef::from(&stream).tcp_notsent_lowat().unwrap(),
+            unset.tcp_notsent_lowat().unwrap(),
+            "0 leaves the kernel's default"
+        );
     }
 }

@@ -14,17 +14,6 @@ const PEAK_WINDOW_US: u64 = 10_000_000;
 /// If a page was reading the numbers at the end of a turn, the next turn comes after this time.
 const RETRY_US: u64 = 1_000;
 
-/// Numbers of the loop's listeners and channels.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Shell {
-    pub(super) accept_errors: u64,
-    pub(super) bus_queue_messages: usize,
-    pub(super) bus_queue_messages_max: usize,
-    pub(super) bus_queue_bytes: usize,
-    pub(super) bus_queue_bytes_max: usize,
-    pub(super) tls_held_bytes: usize,
-}
-
 /// Counters of the loop's turns and messages.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -81,7 +70,7 @@ impl Report {
         [began, ended]: [Now; 2],
         hub: &mut Hub<G>,
         feed: &FeedStats,
-        shell: Shell,
+        shell: ShellStats,
     ) {
         let took_us = ended.mono_us.saturating_sub(began.mono_us);
         self.times.turns.observe_us(took_us);
@@ -96,7 +85,7 @@ impl Report {
                 ..*hub.stats()
             };
             numbers.feed.update(feed);
-            numbers.shell = shell_stats(hub, shell);
+            numbers.shell = shell;
             numbers.times = self.times;
         });
         self.retry_at_us = (!copied).then_some(ended.mono_us + RETRY_US);
@@ -114,32 +103,6 @@ impl Report {
         }
         self.peak = self.peak.max(peak);
         self.peak.max(self.peak_before)
-    }
-}
-
-fn shell_stats<G: Gateway>(hub: &Hub<G>, shell: Shell) -> ShellStats {
-    let (core, stats) = (hub.core(), hub.stats());
-    let limits = core.limits();
-    let windows = core.inflate_windows();
-    let sessions = stats.heads + stats.open + stats.closing;
-    ShellStats {
-        http_connections: core.connections() as u64 - sessions,
-        connections_max: (limits.connections_max < usize::MAX)
-            .then_some(limits.connections_max as u64),
-        accept_errors: shell.accept_errors,
-        addresses: core.known_addresses() as u64,
-        deadlines: core.deadline_entries() as u64,
-        bus_queue_messages: shell.bus_queue_messages as u64,
-        bus_queue_messages_max: shell.bus_queue_messages_max as u64,
-        bus_queue_bytes: shell.bus_queue_bytes as u64,
-        bus_queue_bytes_max: shell.bus_queue_bytes_max as u64,
-        tls_held_bytes: shell.tls_held_bytes as u64,
-        frame_bytes_alive: core.frame_bytes().alive(),
-        frame_bytes_max: limits.frame_bytes_max,
-        inflate_window_bytes: windows.kept_bytes(),
-        inflate_window_bytes_granted: windows.granted_bytes(),
-        inflate_window_bytes_max: limits.inflate_windows_bytes_max,
-        inflate_windows_refused: windows.refused(),
     }
 }
 

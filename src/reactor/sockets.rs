@@ -1,7 +1,6 @@
 //! The sockets of all sessions, by slot, and the transmit: one `send` or `writev` each, or records of TLS.
 
-mod joined;
-mod tls;
+mod buffers;
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write as _};
@@ -14,8 +13,8 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
-use self::joined::Joined;
-pub(super) use self::tls::Got;
+pub(super) use self::buffers::Got;
+use self::buffers::{Held, Joined, TlsBuffers, oldest};
 use super::unread::{End, READABLE, Unread};
 use crate::admission::{ClientAddr, FairQueue};
 use crate::base::Clock;
@@ -33,7 +32,7 @@ struct Socket {
     /// The last write of TLS was short.
     was_full: bool,
     /// The bytes that the TLS holds, and when they last became fewer, microseconds of the monotonic clock.
-    held: tls::Held,
+    held: Held,
     /// The socket is in a list of readable sockets: once, however many edges came.
     readable: bool,
     cost: Cost,
@@ -107,7 +106,7 @@ pub(super) struct Sockets {
     /// Sockets that may hold unread bytes.
     readable: Readable,
     joined: Joined,
-    tls: tls::Buffers,
+    tls: TlsBuffers,
     tls_held: Arc<HeldBytes>,
     clock: Clock,
     first_write_us: Option<u64>,
@@ -122,7 +121,7 @@ impl Sockets {
             slots: Vec::new(),
             readable: Readable::default(),
             joined: Joined::default(),
-            tls: tls::Buffers::default(),
+            tls: TlsBuffers::default(),
             tls_held,
             clock,
             first_write_us: None,
@@ -162,7 +161,7 @@ impl Sockets {
             tls,
             ends: false,
             was_full: false,
-            held: tls::Held::default(),
+            held: Held::default(),
             readable: false,
             cost: Cost::Little,
             unread: Unread::Nothing,
@@ -173,16 +172,24 @@ impl Sockets {
         Ok(())
     }
 
-    /// Records how much may be unread. `address` is called only if the socket may cost much.
+    /// Records how much more may be unread. Puts a socket that may hold unread bytes in the list of its cost,
+    /// unless the socket is in a list already. `address` is called only if the socket may cost much.
     pub(super) fn note_unread(
         &mut self,
         key: SessionKey,
         unread: Unread,
         address: impl FnOnce() -> ClientAddr,
     ) {
-        if let Some(socket) = self.socket(key) {
-            socket.unread = socket.unread.max(unread);
-            self.read_on(key, address);
+        let Some(socket) = self.socket(key) else {
+            return;
+        };
+        socket.unread = socket.unread.max(unread);
+        if socket.unread != Unread::Nothing && !std::mem::replace(&mut socket.readable, true) {
+            match socket.cost {
+                Cost::Little => self.readable.little.push_back(key),
+                Cost::Unknown => self.readable.unknown.push(address(), key),
+                Cost::Much => self.readable.much.push(address(), key),
+            }
         }
     }
 
@@ -198,31 +205,10 @@ impl Sockets {
         self.socket(key)?.end
     }
 
-    /// Whether the read is a first try, before any event of the poll.
-    pub(super) fn is_hoped(&mut self, key: SessionKey) -> bool {
+    /// How much may be unread.
+    pub(super) fn unread(&mut self, key: SessionKey) -> Unread {
         self.socket(key)
-            .is_some_and(|socket| socket.unread == Unread::Hoped)
-    }
-
-    /// Whether the socket may hold unread bytes.
-    pub(super) fn has_unread(&mut self, key: SessionKey) -> bool {
-        self.socket(key)
-            .is_some_and(|socket| socket.unread != Unread::Nothing)
-    }
-
-    /// Puts a socket that may hold unread bytes in the list of its cost, unless the socket is in a list
-    /// already. `address` is called only if the socket may cost much.
-    pub(super) fn read_on(&mut self, key: SessionKey, address: impl FnOnce() -> ClientAddr) {
-        if let Some(socket) = self.socket(key)
-            && socket.unread != Unread::Nothing
-            && !std::mem::replace(&mut socket.readable, true)
-        {
-            match socket.cost {
-                Cost::Little => self.readable.little.push_back(key),
-                Cost::Unknown => self.readable.unknown.push(address(), key),
-                Cost::Much => self.readable.much.push(address(), key),
-            }
-        }
+            .map_or(Unread::Nothing, |socket| socket.unread)
     }
 
     /// Sets the cost of a socket, by its last read.
@@ -254,7 +240,7 @@ impl Sockets {
         self.socket(key).map(|socket| &mut socket.stream)
     }
 
-    /// Reads once, and records whether unread bytes may follow ([`has_unread`](Self::has_unread)).
+    /// Reads once, and records whether unread bytes may follow ([`unread`](Self::unread)).
     pub(super) fn read(&mut self, key: SessionKey, buf: &mut [u8]) -> io::Result<Got> {
         let gone = || io::Error::from(io::ErrorKind::WouldBlock);
         let socket = socket_of(&mut self.slots, key).ok_or_else(gone)?;
@@ -304,7 +290,7 @@ impl Sockets {
             let generation = socket.generation;
             Some((socket.held, SessionKey { slot, generation }))
         });
-        tls::oldest(holders.collect(), excess)
+        oldest(holders.collect(), excess)
     }
 
     /// Whether the socket has a pending error, such as a reset behind the end of the peer's side.
@@ -484,6 +470,3 @@ impl Transmit for Sockets {
         self.clock.mono_us() < self.flush_until_us
     }
 }
-
-#[cfg(test)]
-mod tests;

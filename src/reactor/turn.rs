@@ -4,10 +4,9 @@
 //! costly messages, and last the deadlines, so that a client is judged after the writes to it. A flush
 //! follows on each step with something to send.
 
-mod effects;
 mod interrupts;
+mod outputs;
 mod reading;
-mod survey;
 
 use std::hint;
 use std::io;
@@ -16,13 +15,13 @@ use std::time::Duration;
 
 use mio::event::Event;
 use mio::{Events, Poll, Token};
+use signal_hook_mio::v1_0::Signals;
 
-use self::effects::log_left_out;
-use self::interrupts::{Freeze, StopSignals};
+use self::interrupts::{Freeze, stop_signals};
+use self::outputs::{Ends, log_left_out};
 use self::reading::FirstReads;
-use self::survey::Ends;
 use super::listeners::{ListenError, Listeners};
-use super::report::{Report, Shell, log_lines};
+use super::report::{Report, log_lines};
 use super::seams::{ReactorSettings, Seams};
 use super::sockets::{Cost, Room, Sockets};
 use super::unread::{End, Unread};
@@ -70,12 +69,6 @@ pub enum BindError {
     System(io::Error),
 }
 
-impl From<ListenError> for BindError {
-    fn from(error: ListenError) -> Self {
-        Self::Listen(error)
-    }
-}
-
 impl From<io::Error> for BindError {
     fn from(error: io::Error) -> Self {
         Self::System(error)
@@ -86,7 +79,7 @@ impl From<io::Error> for BindError {
 pub struct Reactor<G: Gateway, F: Feed> {
     poll: Poll,
     wake: Wake,
-    signals: StopSignals,
+    signals: Signals,
     listeners: Listeners,
     sockets: Sockets,
     hub: Hub<G>,
@@ -130,8 +123,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     ) -> Result<Self, BindError> {
         let poll = Poll::new()?;
         let wake = Wake::new(poll.registry(), WAKER, "the loop")?;
-        let signals = StopSignals::register(poll.registry(), SIGNALS)?;
-        let listeners = Listeners::bind(&settings.listen, poll.registry(), LISTENERS)?;
+        let signals = stop_signals(poll.registry(), SIGNALS)?;
+        let listeners = Listeners::bind(&settings.listen, poll.registry(), LISTENERS)
+            .map_err(BindError::Listen)?;
         let registry = poll.registry().try_clone()?;
         let seams = seams(&wake)?;
         Ok(Self {
@@ -292,9 +286,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Puts a client's socket that may hold unread bytes in the list of readable sockets.
     fn read_on(&mut self, key: SessionKey) {
-        let core = self.hub.core();
-        let address = || core.client_addr(key).unwrap_or(NO_ADDRESS);
-        self.sockets.read_on(key, address);
+        self.note_unread(key, Unread::Nothing);
     }
 
     /// Reports to the hub the end of a peer's side, even if unread bytes precede the end.
@@ -332,30 +324,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Ends a turn that began at `began`: publishes the numbers of the loop.
-    fn tell(&mut self, began: Now) {
-        let shell = Shell {
-            accept_errors: self.listeners.errors(),
-            bus_queue_messages: self.seams.bus.len(),
-            bus_queue_messages_max: self.seams.bus.capacity().unwrap_or(0),
-            bus_queue_bytes: self.seams.bus_bytes.held(),
-            bus_queue_bytes_max: self.seams.bus_bytes.max(),
-            tls_held_bytes: self.settings.tls_held.all(),
-        };
-        if !self.hub.is_flushing() {
-            // Messages of this turn that no client took.
-            self.report.flushed(None, began.mono_us);
-        }
-        let ended = self.since(began);
-        self.now_us = ended.mono_us;
-        log_left_out(self.end_lines.left_out(began));
-        let event_loop = &self.seams.telemetry.event_loop;
-        let feed = self.feed.stats();
-        self.report.spun(self.spin.counts());
-        self.report
-            .turn_ended(event_loop, [began, ended], &mut self.hub, feed, shell);
-    }
-
     fn event(&mut self, now: Now, event: &Event) {
         match event.token() {
             WAKER => {}
@@ -379,7 +347,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Starts to drain at the first signal; ends at once at the second.
     fn stop(&mut self, now: Now) {
-        for _ in 0..self.signals.pending().0 {
+        for _ in 0..self.signals.pending().count() {
             if self.stop_at_us.is_some() {
                 tracing::warn!("second stop signal: ending at once");
                 self.stop_now = true;

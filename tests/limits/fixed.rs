@@ -22,10 +22,10 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "the connection is closed",
         shows: Shows::Reason(CloseReason::ProxyHeader),
         code: (
-            "src/reactor/handshakes/proxied.rs",
+            "src/reactor/handshakes.rs",
             "HEADER_BYTES_MAX: usize = 4 * 1024;",
         ),
-        test: "src/reactor/handshakes/proxied.rs::anything_else_is_no_header",
+        test: "src/reactor/handshakes.rs::anything_else_is_no_header",
     },
     Fixed {
         what: "Unread bytes of a client's TLS handshake",
@@ -44,7 +44,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         beyond: "nothing more is sealed: frames wait in the send queue",
         shows: Shows::Metric(names::TLS_HELD_BYTES),
         code: (
-            "src/reactor/sockets/tls.rs",
+            "src/reactor/sockets/buffers.rs",
             "BURST_BYTES: usize = 4 * RECORD_BYTES_MAX;",
         ),
         test: "tests/blackbox/test_tls_limits.py::test_what_tls_holds_for_clients_that_do_not_read_is_bounded",
@@ -381,7 +381,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         value: "128",
         beyond: "the others are closed in the next turns",
         shows: Shows::Metric(names::LOOP_BUDGETS_SPENT),
-        code: ("src/reactor/turn/effects.rs", "EFFECTS_MAX: usize = 128;"),
+        code: ("src/reactor/turn/outputs.rs", "EFFECTS_MAX: usize = 128;"),
         test: "tests/blackbox/test_limits_turns.py::test_clients_that_leave_at_once_are_closed_in_many_turns",
     },
     Fixed {

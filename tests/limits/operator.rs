@@ -28,18 +28,18 @@ pub(crate) const OPERATOR: &[Fixed] = &[
         beyond: "the page shows the survey before",
         shows: Shows::Metric(names::SURVEYS),
         code: (
-            "src/reactor/turn/survey.rs",
+            "src/reactor/turn/outputs.rs",
             "SURVEY_EVERY_US: u64 = 1_000_000;",
         ),
-        test: "src/reactor/turn/survey.rs::a_survey_begins_once_a_second_at_the_most",
+        test: "src/reactor/turn/outputs.rs::a_survey_begins_once_a_second_at_the_most",
     },
     Fixed {
         what: "Ended connections that are kept for the operator's page: ended by the client, and as many others",
         value: "25 each",
         beyond: "the oldest is forgotten",
         shows: Shows::Metric(names::CLIENT_CLOSES),
-        code: ("src/reactor/turn/survey.rs", "ENDS_MAX: usize = 25;"),
-        test: "src/reactor/turn/survey.rs::ends_are_bounded_and_clients_that_leave_do_not_push_others_out",
+        code: ("src/reactor/turn/outputs.rs", "ENDS_MAX: usize = 25;"),
+        test: "src/reactor/turn/outputs.rs::ends_are_bounded_and_clients_that_leave_do_not_push_others_out",
     },
     Fixed {
         what: "Topics whose messages the operator's page shows at once (`--admin-tail`)",

@@ -26,7 +26,7 @@ pub(super) struct Name {
 }
 
 /// All remembered topics.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Names {
     table: Slab<Name>,
     room: SlabRoom,
@@ -45,14 +45,8 @@ impl Names {
     /// An empty table; quiet topics are forgotten above `bytes_max`.
     pub(super) fn new(bytes_max: usize) -> Self {
         Self {
-            table: Slab::new(),
-            room: SlabRoom::default(),
-            by_topic: HashMap::default(),
-            quiet: VecDeque::new(),
-            quiet_count: 0,
-            bytes: 0,
             bytes_max,
-            forgotten: 0,
+            ..Self::default()
         }
     }
 

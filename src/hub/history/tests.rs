@@ -122,7 +122,7 @@ fn what_is_too_old_is_forgotten_and_told() {
     );
     bench.advance(31 * SECOND);
     assert_eq!(
-        (bench.history.stats().messages, bench.history.bytes),
+        (bench.history.stats().messages, bench.history.memory.bytes),
         (0, 0)
     );
     assert_eq!(
@@ -367,7 +367,7 @@ fn frames_for_clients_of_patterns_go_before_messages() {
     let bytes: usize = entries
         .map(|entry| entry.memory_bytes(false) as usize)
         .sum();
-    assert_eq!(bench.history.bytes, bytes);
+    assert_eq!(bench.history.memory.bytes, bytes);
     assert!(
         bench
             .history

@@ -149,22 +149,18 @@ impl Missed {
         self.frames.is_empty()
     }
 
-    /// Without the messages; the work was done.
-    pub(super) fn refused(self) -> Self {
-        Self {
-            frames: Vec::new(),
-            ..self
-        }
-    }
-
+    /// Adds a message; nothing for a message without a frame.
+    ///
+    /// # Errors
+    /// The messages are more than `bytes_max` bytes.
     pub(super) fn push(
         &mut self,
         place: CopyPlace,
-        frame: Arc<Frame>,
+        frame: Option<Arc<Frame>>,
         bytes_max: usize,
-    ) -> Result<(), NotRecovered> {
-        self.bytes += frame.queue_bytes();
-        self.frames.push((place, frame));
+    ) -> Outcome {
+        self.bytes += frame.as_ref().map_or(0, |frame| frame.queue_bytes());
+        self.frames.extend(frame.map(|frame| (place, frame)));
         match self.bytes > bytes_max {
             true => Err(NotRecovered::Large),
             false => Ok(()),

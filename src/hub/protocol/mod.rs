@@ -11,6 +11,7 @@ pub(super) mod event_stream;
 pub(super) mod websocket;
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::OnceLock;
 
 use websocket::WebSocket;
@@ -167,46 +168,23 @@ pub(super) enum Spoken {
     Other(Box<dyn Protocol>),
 }
 
-impl Spoken {
-    fn protocol(&mut self) -> &mut dyn Protocol {
+impl Deref for Spoken {
+    type Target = dyn Protocol;
+
+    fn deref(&self) -> &Self::Target {
         match self {
             Self::WebSocket(websocket) => websocket,
-            Self::Other(other) => &mut **other,
+            Self::Other(other) => &**other,
         }
     }
 }
 
-impl Protocol for Spoken {
-    fn read(
-        &mut self,
-        input: &mut &[u8],
-        out: &mut Vec<u8>,
-        scratch: &mut FrameScratch,
-    ) -> Option<Step> {
-        self.protocol().read(input, out, scratch)
-    }
-
-    fn holds_messages(&self) -> bool {
+impl DerefMut for Spoken {
+    fn deref_mut(&mut self) -> &mut Self::Target {
         match self {
-            Self::WebSocket(websocket) => websocket.holds_messages(),
-            Self::Other(other) => other.holds_messages(),
+            Self::WebSocket(websocket) => websocket,
+            Self::Other(other) => &mut **other,
         }
-    }
-
-    fn keep_alive(&mut self, out: &mut Vec<u8>) -> bool {
-        self.protocol().keep_alive(out)
-    }
-
-    fn close(&mut self, out: &mut Vec<u8>, code: CloseCode) {
-        self.protocol().close(out, code);
-    }
-
-    fn reads_last_words(&mut self, input: &[u8]) -> bool {
-        self.protocol().reads_last_words(input)
-    }
-
-    fn peer_ended(&mut self, out: &mut Vec<u8>) -> bool {
-        self.protocol().peer_ended(out)
     }
 }
 
@@ -267,9 +245,10 @@ impl RequestRefusal {
 }
 
 /// The encoding of a client's frames: small, because every send queue has an `Encoding`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::hub) enum Encoding {
     /// As made.
+    #[default]
     Plain,
     /// With permessage-deflate, as agreed on.
     Deflate(DeflateParams),

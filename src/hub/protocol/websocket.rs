@@ -171,6 +171,7 @@ impl WebSocket {
     }
 }
 
+/// Reads a whole frame. Returns the meaning of the frame; `None` for a frame without effect.
 fn read_frame(context: &mut WebSocketContext, frame: &[u8], control: &mut Vec<u8>) -> Option<Step> {
     let mut pipe = Pipe {
         input: frame,
@@ -181,15 +182,6 @@ fn read_frame(context: &mut WebSocketContext, frame: &[u8], control: &mut Vec<u8
         pipe.input.is_empty() || outcome.is_err(),
         "a frame is taken whole"
     );
-    judge(context, outcome, control)
-}
-
-/// Returns the meaning of a frame that was read; `None` for a frame without effect.
-fn judge(
-    context: &mut WebSocketContext,
-    outcome: Result<Received, Error>,
-    control: &mut Vec<u8>,
-) -> Option<Step> {
     match outcome {
         Ok(Received::Text(text)) => Some(Step::Message(Message::Text(text))),
         Ok(Received::Binary(bytes)) => Some(Step::Message(Message::Binary(bytes))),

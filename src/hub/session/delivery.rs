@@ -1,9 +1,11 @@
-//! The delivery of frames to one client: into the send queue, or into the client's next slot.
+//! The delivery of frames to a client: into the send queue, into the client's next slot, or behind missed
+//! messages.
 
 use std::sync::Arc;
 
 use super::slots::Slotted;
 use super::{Intake, Session};
+use crate::hub::history::CopyPlace;
 use crate::hub::send_queue::Pushed;
 use crate::hub::{Class, CloseReason, ConflationKey, Frame, Now, SendQueueLimits};
 
@@ -27,6 +29,20 @@ pub(in crate::hub) enum Delivered {
     /// A limit is exceeded; the frame was not queued. With the reason at the first time, when the
     /// client joins the list of clients to be dropped.
     Over(Option<CloseReason>),
+}
+
+/// Missed messages of an event stream with several requests, until the last request was answered.
+///
+/// The position of an event stream is the last `id`, whatever name the message was of. After a cut among
+/// the missed messages of the first request, the position would lie behind missed messages of the second.
+/// Therefore the messages of all requests leave together, in the order of the feed, and live messages
+/// after. Until then no answer and no status has a position either.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    /// Missed messages with their places in the feed.
+    missed: Vec<(CopyPlace, Arc<Frame>)>,
+    live: Vec<Arc<Frame>>,
+    live_bytes: usize,
 }
 
 impl Session {
@@ -141,19 +157,19 @@ impl Session {
     }
 
     /// Takes nothing more, and is to be dropped.
-    pub(super) fn over(&mut self, reason: CloseReason) -> Delivered {
+    fn over(&mut self, reason: CloseReason) -> Delivered {
         let first = self.intake != Intake::Over;
         self.intake = Intake::Over;
         Delivered::Over(first.then_some(reason))
     }
 
-    /// Puts a replayed frame in the send queue. Returns false if the client takes no data.
-    pub(in crate::hub) fn replay(&mut self, now: Now, frame: &Arc<Frame>) -> bool {
-        let takes = self.takes_data();
-        if takes {
-            self.queue.replay(now, frame);
+    /// Puts a replayed frame in the send queue.
+    pub(in crate::hub) fn replay(&mut self, now: Now, frame: &Arc<Frame>) -> Delivered {
+        if !self.takes_data() {
+            return Delivered::Refused;
         }
-        takes
+        self.queue.replay(now, frame);
+        Delivered::Queued(Pushed::Queued)
     }
 
     /// [`Self::finds_room`] returns `true` once from here on.
@@ -187,7 +203,7 @@ impl Session {
 
     /// Skips the next number: a loss that the client sees as a gap.
     pub(in crate::hub) fn skip_number(&mut self) {
-        self.queue.next_seq += 1;
+        self.queue.last_seq += 1;
     }
 
     /// Removes the keyed frames that were not begun and have one of these keys; returns frames and
@@ -200,5 +216,73 @@ impl Session {
         self.queue.rest_if_empty();
         self.cold.record.traffic.messages_conflated += u64::from(frames);
         (frames, bytes)
+    }
+}
+
+impl Session {
+    /// Whether missed messages have to wait: requests in the query of an event stream were not read, or are
+    /// not answered.
+    pub(in crate::hub) fn gathers(&self) -> bool {
+        self.cold.codec.is_some() && (self.holds_messages() || self.cold.is_resuming)
+    }
+
+    /// Whether missed messages wait.
+    pub(in crate::hub) fn has_gathered(&self) -> bool {
+        self.is_limited && self.cold.gathered.is_some()
+    }
+
+    /// Whether a position of now would be behind messages that the client has not got: messages wait, or may
+    /// still be asked for.
+    pub(in crate::hub) fn is_behind(&self) -> bool {
+        let is_held = |all: &Gathered| !all.missed.is_empty() || !all.live.is_empty();
+        self.gathers() || self.cold.gathered.as_deref().is_some_and(is_held)
+    }
+
+    /// Bytes of replayed messages in the send queue, and of gathered missed messages.
+    pub(in crate::hub) fn replayed_bytes(&self) -> usize {
+        let gathered = self.cold.gathered.iter().flat_map(|all| &all.missed);
+        let gathered: usize = gathered.map(|(_, frame)| frame.queue_bytes()).sum();
+        self.queue.replayed_bytes() + gathered
+    }
+
+    /// Notes whether answers to a `since` are still to come.
+    pub(in crate::hub) fn set_resuming(&mut self, is_resuming: bool) {
+        self.cold.is_resuming = is_resuming;
+    }
+
+    /// Keeps missed messages until [`Self::take_gathered`]; live messages wait too from here on.
+    pub(in crate::hub) fn gather_missed(&mut self, missed: Vec<(CopyPlace, Arc<Frame>)>) {
+        self.is_limited = true;
+        let gathered = self.cold.gathered.get_or_insert_default();
+        gathered.missed.extend(missed);
+    }
+
+    /// Takes the messages as soon as all requests were answered: the missed messages in the order of the
+    /// feed, and the live messages.
+    #[expect(clippy::type_complexity, reason = "two lists of frames")]
+    pub(in crate::hub) fn take_gathered(&mut self) -> Option<(Vec<Arc<Frame>>, Vec<Arc<Frame>>)> {
+        if self.cold.gathered.is_none() || self.gathers() {
+            return None;
+        }
+        let mut gathered = self.cold.gathered.take()?;
+        self.is_limited = self.cold.rate.is_some() || self.cold.slots.is_some();
+        gathered.missed.sort_by_key(|(place, _)| *place);
+        let missed = gathered.missed.into_iter().map(|(_, frame)| frame);
+        Some((missed.collect(), gathered.live))
+    }
+
+    /// Keeps a live message behind missed messages; `None` if none wait.
+    fn gather_live(&mut self, frame: &Arc<Frame>, bytes_max: usize) -> Option<Delivered> {
+        let gathered = self.cold.gathered.as_mut()?;
+        if frame.class() != Class::Data {
+            return None;
+        }
+        gathered.live_bytes += frame.queue_bytes();
+        if gathered.live_bytes > bytes_max {
+            return Some(self.over(CloseReason::SendQueueHard));
+        }
+        gathered.live.push(Arc::clone(frame));
+        // Counted when the message enters the send queue.
+        Some(Delivered::Refused)
     }
 }

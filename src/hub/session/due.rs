@@ -4,7 +4,6 @@ use super::phase::{Phase, Ping};
 use super::slots::Slots;
 use super::{Session, Timers};
 use crate::hub::deadlines::Timer;
-use crate::hub::protocol::Protocol as _;
 use crate::hub::{CloseReason, Limits, Now};
 
 /// A piece of work that is due; afterwards the session is armed again for the next.

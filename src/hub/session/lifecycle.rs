@@ -5,31 +5,26 @@ use super::slots::Slots;
 use super::{Intake, Moved, Pause, Pauses, Sending, Session};
 use crate::admission::TokenBucket;
 use crate::hub::deadlines::{Timer, Timers};
-use crate::hub::protocol::{Greeted, Protocol as _};
+use crate::hub::protocol::Greeted;
 use crate::hub::send_queue::SendQueue;
 use crate::hub::shell::Permit;
 use crate::hub::{CloseCode, CloseReason, Closing, Ended, Limits, MaxRate, Now};
 use crate::wire::head::HeadError;
 
-/// The result of reading a request head.
-pub(in crate::hub) enum HeadRead {
-    /// Not whole yet, or no head is awaited: the input is unchanged, or used up.
-    Nothing,
-    /// The whole head; the bytes behind the head are left in the input.
-    Whole(Vec<u8>),
-    /// Over the limit.
-    TooLarge(HeadError),
-}
-
-/// The parameters for opening a session.
-pub(in crate::hub) struct Opening {
-    pub(in crate::hub) greeted: Greeted,
-    pub(in crate::hub) outbound_per_second: Option<u32>,
-    pub(in crate::hub) max_rate: Option<MaxRate>,
-    pub(in crate::hub) user: Option<Box<str>>,
-    pub(in crate::hub) refusal: Option<&'static str>,
-    /// The time of the first ping; `None`: no pings.
-    pub(in crate::hub) first_ping_at: Option<u64>,
+/// The details of an accepted upgrade.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// `Sec-WebSocket-Protocol` of the response: an offered protocol.
+    pub protocol: Option<String>,
+    /// Outbound messages a second; data above the limit is shed. `None`: no limit.
+    pub outbound_per_second: Option<u32>,
+    /// The client's own rate: frames with a conflation key wait for the client's next slot. `None`: all
+    /// frames leave at once.
+    pub max_rate: Option<MaxRate>,
+    /// The user, for the log line when the client ends.
+    pub user: Option<Box<str>>,
+    /// The reason if the client is closed at once, for the same line: the label of a metric.
+    pub refusal: Option<&'static str>,
 }
 
 /// The result of a requested close.
@@ -60,19 +55,19 @@ pub(in crate::hub) struct Departed {
     pub(in crate::hub) pauses: Pauses,
 }
 
-/// The consequence of the peer's end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::hub) enum PeerEnd {
-    /// None: the last control bytes are on their way and may still arrive, or the peer may still read.
-    Awaited,
-    /// The session ends.
-    Ends,
-}
-
 impl Session {
-    pub(in crate::hub) fn read_head(&mut self, input: &mut &[u8], bytes_max: usize) -> HeadRead {
+    /// Collects the request head. Returns the head once whole, with the bytes behind the head left in
+    /// the input; `None` until then, or if no head is awaited.
+    ///
+    /// # Errors
+    /// The head is over `bytes_max`.
+    pub(in crate::hub) fn read_head(
+        &mut self,
+        input: &mut &[u8],
+        bytes_max: usize,
+    ) -> Result<Option<Vec<u8>>, HeadError> {
         let Phase::Head(Head { read, scanner }) = &mut self.cold.phase else {
-            return HeadRead::Nothing;
+            return Ok(None);
         };
         let before = read.len();
         let room = (bytes_max + 1).saturating_sub(before);
@@ -82,15 +77,15 @@ impl Session {
                 let mut read = std::mem::take(read);
                 read.truncate(end);
                 *input = &input[end - before..];
-                HeadRead::Whole(read)
+                Ok(Some(read))
             }
             None if read.len() <= bytes_max => {
                 *input = &[];
-                HeadRead::Nothing
+                Ok(None)
             }
             _ => {
                 *input = &[];
-                HeadRead::TooLarge(HeadError::too_large(read))
+                Err(HeadError::too_large(read))
             }
         }
     }
@@ -100,42 +95,33 @@ impl Session {
         self.queue.control(now)
     }
 
-    pub(in crate::hub) fn set_user(&mut self, user: Box<str>) {
-        self.cold.record.user = Some(user);
-    }
-
-    /// Sets the reason of a refused handshake, for the log.
-    pub(in crate::hub) fn set_refusal(&mut self, refusal: &'static str) {
-        self.cold.record.refusal = Some(refusal);
-    }
-
-    /// Sets the status that refused the handshake, for the log.
-    pub(in crate::hub) fn set_status(&mut self, status: u16) {
-        self.cold.record.code = Some(status);
-    }
-
     /// Opens the session, with the response to the request queued: the client gets messages from here
-    /// on.
-    pub(in crate::hub) fn open(&mut self, now: Now, opening: Opening) -> Moved {
-        let greeted = opening.greeted;
+    /// on. `first_ping_at` is the time of the first ping; `None`: no pings.
+    pub(in crate::hub) fn open(
+        &mut self,
+        now: Now,
+        greeted: Greeted,
+        accepted: Accepted,
+        first_ping_at: Option<u64>,
+    ) -> Moved {
         self.queue.set_encoding(greeted.encoding);
         self.intake = Intake::Open;
         let cold = &mut *self.cold;
         cold.codec = greeted.codec;
-        if let Some(per_second) = opening.outbound_per_second {
+        if let Some(per_second) = accepted.outbound_per_second {
             self.is_limited = true;
             cold.rate = Some(TokenBucket::new(per_second, now.mono_us));
         }
-        if let Some(rate) = opening.max_rate {
+        if let Some(rate) = accepted.max_rate {
             self.is_limited = true;
             cold.slots = Some(Box::new(Slots::new(rate)));
         }
-        if opening.user.is_some() {
-            cold.record.user = opening.user;
+        if accepted.user.is_some() {
+            cold.record.user = accepted.user;
         }
-        cold.record.refusal = opening.refusal;
+        cold.record.refusal = accepted.refusal;
         cold.timers.stop(Timer::Handshake);
-        if let Some(at) = opening.first_ping_at {
+        if let Some(at) = first_ping_at {
             cold.timers.set(Timer::Ping, at);
         }
         let (_, moved) = cold.phase.enter(Phase::Open(Open {
@@ -230,22 +216,24 @@ impl Session {
         true
     }
 
-    /// Handles the end of the peer's side, in order or by an error.
-    pub(in crate::hub) fn peer_ended(&mut self, now: Now, failed: bool) -> PeerEnd {
+    /// Handles the end of the peer's side, in order or by an error (`failed`). Returns whether the session
+    /// ends: not while the peer may still read, or the last control bytes may still arrive.
+    pub(in crate::hub) fn peer_ended(&mut self, now: Now, failed: bool) -> bool {
+        if failed {
+            return true;
+        }
         match &mut self.cold.phase {
-            Phase::Open(open) if open.peer_ended && !failed => PeerEnd::Awaited,
-            Phase::Open(open) if !failed => {
-                open.peer_ended = open.protocol.peer_ended(self.queue.control(now));
-                match open.peer_ended {
-                    true => PeerEnd::Awaited,
-                    false => PeerEnd::Ends,
+            Phase::Open(open) => {
+                if !open.peer_ended {
+                    open.peer_ended = open.protocol.peer_ended(self.queue.control(now));
                 }
+                !open.peer_ended
             }
-            Phase::Closing(closing) if !self.queue.is_empty() && !failed => {
+            Phase::Closing(closing) if !self.queue.is_empty() => {
                 closing.peer_ended = true;
-                PeerEnd::Awaited
+                false
             }
-            _ => PeerEnd::Ends,
+            _ => true,
         }
     }
 
@@ -263,7 +251,7 @@ impl Session {
         let (frames, bytes) = (self.queue.frames() as u32, self.queue.bytes());
         let (frames, bytes) = (held.0 + frames, held.1 + bytes);
         let traffic = self.traffic();
-        self.queue = SendQueue::new();
+        self.queue = SendQueue::default();
         let cold = &mut *self.cold;
         let pauses = std::mem::take(&mut cold.reading).pauses();
         cold.timers = Timers::default();

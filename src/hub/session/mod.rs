@@ -6,9 +6,7 @@
 
 mod delivery;
 mod due;
-mod gathered;
 mod lifecycle;
-mod look;
 mod phase;
 mod reading;
 mod record;
@@ -19,21 +17,24 @@ use std::sync::Arc;
 
 use super::deadlines::{Timer, Timers};
 use super::deflated::Inflates;
-use super::protocol::{Codec, Encoding, Protocol as _, Step};
+use super::protocol::{Codec, Encoding, Step};
 use super::send_queue::{SendQueue, Wrote};
-use super::shell::{Permit, Secured};
+use super::shell::Permit;
 use super::stats::{Moved, PhaseKind};
-use super::{Frame, Limits, Now};
+use super::{Frame, Limits, Now, SessionKey};
 use crate::admission::{AddressPlace, ClientAddr, Peer, TokenBucket};
 use crate::wire::frame_reader::FrameScratch;
 
 pub(super) use delivery::Delivered;
 pub(super) use due::Due;
-pub(super) use lifecycle::{CloseBegun, Departed, HeadRead, Opening, PeerEnd};
+pub use lifecycle::Accepted;
+pub(super) use lifecycle::{CloseBegun, Departed};
 pub(super) use phase::{AfterWrite, PendingClose};
 pub(super) use reading::{Pause, Pauses};
+pub use record::{ClientLook, ClientState};
+pub use slots::MaxRate;
 
-use gathered::Gathered;
+use delivery::Gathered;
 use phase::{Head, Phase, Ping};
 use reading::Reading;
 use record::Record;
@@ -111,7 +112,7 @@ impl Session {
         now: Now,
         permit: Permit,
         limits: &Limits,
-    ) -> (Self, Moved) {
+    ) -> Self {
         let mut timers = Timers::default();
         timers.set(Timer::Handshake, now.mono_us + limits.handshake_us);
         let cold = Cold {
@@ -127,21 +128,15 @@ impl Session {
             gathered: None,
             record: Record::new(peer, now),
         };
-        let session = Self {
+        Self {
             generation,
             intake: Intake::Closed,
             sending: Sending::Idle,
             is_limited: false,
             room_wanted: false,
-            queue: SendQueue::new(),
+            queue: SendQueue::default(),
             cold: Box::new(cold),
-        };
-        let moved = Moved {
-            from: None,
-            to: PhaseKind::Head,
-            is_other: false,
-        };
-        (session, moved)
+        }
     }
 
     // ---- getters
@@ -149,6 +144,15 @@ impl Session {
     #[inline]
     pub(super) fn generation(&self) -> u32 {
         self.generation
+    }
+
+    /// The key of the session in this slot.
+    #[inline]
+    pub(super) fn key(&self, slot: usize) -> SessionKey {
+        SessionKey {
+            slot: slot as u32,
+            generation: self.generation,
+        }
     }
 
     pub(super) fn phase(&self) -> PhaseKind {
@@ -348,14 +352,6 @@ impl Session {
 
     // ---- input
 
-    pub(super) fn count_read(&mut self, bytes: usize) {
-        self.cold.record.traffic.bytes_in += bytes as u64;
-    }
-
-    pub(super) fn count_message(&mut self) {
-        self.cold.record.traffic.messages_in += 1;
-    }
-
     /// Reads the next bytes of `input` up to a step; `None`: no step for now. While reading is paused,
     /// and while more than `control_bytes_max` wait in the control part, the input is kept for later.
     pub(super) fn read(
@@ -409,27 +405,11 @@ impl Session {
         self.cold.reading.take_held()
     }
 
-    // ---- the client's permits and limits
+    // ---- the client
 
-    pub(super) fn set_path(&mut self, path: &str) {
-        self.cold.record.set_path(path);
-    }
-
-    /// Sets the client that a trusted proxy names before the client's first byte.
-    pub(super) fn set_peer(&mut self, peer: Peer) {
-        self.cold.record.peer = peer;
-        self.cold.record.client = peer.client();
-    }
-
-    /// Sets what the handshake of TLS has told.
-    pub(super) fn set_secured(&mut self, secured: Secured) {
-        self.cold.record.tls = Some(secured.version);
-        self.cold.record.user = secured.user;
-    }
-
-    /// Sets the client's address, as reported by a trusted proxy.
-    pub(super) fn set_client_addr(&mut self, client: ClientAddr) {
-        self.cold.record.client = client;
+    /// The view of operators on the client.
+    pub(super) fn record(&mut self) -> &mut Record {
+        &mut self.cold.record
     }
 
     /// Counts the connection for its address until the connection ends.

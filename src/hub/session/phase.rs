@@ -2,7 +2,7 @@
 //!
 //! docs/contributing/lifecycle.md has the same table of edges for people; a test compares the two.
 
-use crate::hub::protocol::{Protocol as _, Spoken};
+use crate::hub::protocol::Spoken;
 use crate::hub::stats::{Moved, PhaseKind};
 use crate::hub::{CloseCode, CloseReason, Closing};
 use crate::wire::head::HeadScanner;
@@ -181,7 +181,7 @@ impl Phase {
         let (from, to) = (self.kind(), next.kind());
         debug_assert!(EDGES.contains(&(from, to)), "from {from:?} to {to:?}");
         let moved = Moved {
-            from: Some(from),
+            from,
             to,
             is_other: self.is_other() || next.is_other(),
         };

@@ -1,46 +1,27 @@
 //! Pauses of reading, and input that was read before a pause.
 
 use crate::hub::Now;
+use crate::hub::reason::labelled;
 
-/// A reason not to read a session for now. Reading continues when no reason is left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(in crate::hub) enum Pause {
-    /// Too many pongs wait.
-    Control = 1,
-    /// The gateway has paused the client.
-    Gateway = 2,
-    /// The client had its share of this turn: a few compressed bytes can be a lot of work.
-    Turn = 4,
-    /// The process stops, and the gateway is still busy with the client.
-    Stop = 8,
-    /// The gateway has no room for a message of this client's address.
-    Room = 16,
+labelled! {
+    /// A reason not to read a session for now. Reading continues when no reason is left.
+    pub(in crate::hub) enum Pause {
+        /// Too many pongs wait.
+        Control = "pongs",
+        /// The gateway has paused the client.
+        Gateway = "unanswered",
+        /// The client had its share of this turn: a few compressed bytes can be a lot of work.
+        Turn = "turn",
+        /// The process stops, and the gateway is still busy with the client.
+        Stop = "stop",
+        /// The gateway has no room for a message of this client's address.
+        Room = "room",
+    }
 }
 
 impl Pause {
-    /// All reasons, in the order of the gauges.
-    pub(in crate::hub) const ALL: [Self; 5] = [
-        Self::Control,
-        Self::Gateway,
-        Self::Turn,
-        Self::Stop,
-        Self::Room,
-    ];
-
-    pub(in crate::hub) const fn index(self) -> usize {
-        (self as u8).trailing_zeros() as usize
-    }
-
-    /// Label of a metric.
-    pub(in crate::hub) const fn label(self) -> &'static str {
-        match self {
-            Self::Control => "pongs",
-            Self::Gateway => "unanswered",
-            Self::Turn => "turn",
-            Self::Stop => "stop",
-            Self::Room => "room",
-        }
+    const fn bit(self) -> u8 {
+        1 << self as u8
     }
 }
 
@@ -50,12 +31,12 @@ pub(in crate::hub) struct Pauses(u8);
 
 impl Pauses {
     pub(in crate::hub) fn holds(self, why: Pause) -> bool {
-        self.0 & why as u8 != 0
+        self.0 & why.bit() != 0
     }
 
     /// Whether there is no reason, or only the wait for the client's next share of a turn.
     pub(in crate::hub) fn end_soon(self) -> bool {
-        self.0 & !(Pause::Turn as u8) == 0
+        self.0 & !Pause::Turn.bit() == 0
     }
 }
 
@@ -76,14 +57,14 @@ impl Reading {
         if !self.is_paused() {
             self.since = now.mono_us;
         }
-        self.paused.0 |= why as u8;
+        self.paused.0 |= why.bit();
         before != self.paused
     }
 
     /// Removes a reason. If no reason is left, returns the length of the pause, microseconds.
     pub(super) fn resume(&mut self, why: Pause, now: Now) -> Option<u64> {
         let before = self.paused;
-        self.paused.0 &= !(why as u8);
+        self.paused.0 &= !why.bit();
         let reads = before != self.paused && !self.is_paused();
         reads.then(|| now.mono_us.saturating_sub(self.since))
     }

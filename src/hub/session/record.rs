@@ -1,7 +1,9 @@
-//! The data of a connection for the log line at the end.
+//! The view of operators on a connection: the client at a moment, and the log line at the end.
 
+use super::{PhaseKind, Sending, Session};
 use crate::admission::{ClientAddr, Peer};
-use crate::hub::{CloseReason, Ended, Now, Traffic};
+use crate::hub::reason::labelled;
+use crate::hub::{CloseReason, Ended, Now, Secured, TopicName, Traffic};
 
 /// Characters of a request's path in the record: enough to recognize the client.
 const PATH_CHARS_MAX: usize = 128;
@@ -9,26 +11,82 @@ const PATH_CHARS_MAX: usize = 128;
 /// Bytes before parameters of a path or a query, and between their names and values.
 const PARAMETERS: &[u8] = b";?&=#";
 
+labelled! {
+    /// How fast a client takes the messages.
+    pub enum ClientState {
+        /// The request head is not complete.
+        Head = "head",
+        /// Nothing waits.
+        Idle = "idle",
+        /// Messages wait for the next write.
+        Waiting = "waiting",
+        /// The kernel takes no more: the client or the network is slower than the messages.
+        Blocked = "blocked",
+        /// Blocked for so long that newer messages replace older ones.
+        Conflating = "conflating",
+        /// Messages without a replacement are over the soft limit: the client is dropped unless the
+        /// client reads in time.
+        OverSoft = "over_soft_limit",
+        /// The connection is about to end.
+        Closing = "closing",
+    }
+}
+
+/// A client at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientLook {
+    /// The client's address: the peer's, or what a trusted proxy says.
+    pub client: ClientAddr,
+    /// The user, as the client's token, certificate or message says.
+    pub user: Option<Box<str>>,
+    /// The version of TLS; `None` for a plain connection.
+    pub tls: Option<&'static str>,
+    /// Path of the request, without its query.
+    pub path: Box<str>,
+    /// How fast the client takes the messages.
+    pub state: ClientState,
+    /// Time since the accept, microseconds.
+    pub age_us: u64,
+    /// Messages in the send queue, including a message half out, and messages waiting for a
+    /// slot of the client's own rate.
+    pub queue_messages: u64,
+    /// Bytes of these messages.
+    pub queue_bytes: u64,
+    /// Time since the oldest of these messages arrived, microseconds; `None`: the queue is empty.
+    pub oldest_us: Option<u64>,
+    /// Time since the kernel last took a byte of the queue, microseconds; `None`: nothing waits.
+    pub stuck_us: Option<u64>,
+    /// The traffic so far.
+    pub traffic: Traffic,
+    /// Topics of which the client is a member.
+    pub topics: u64,
+    /// The topic, if the client is a member of a single topic: a device, for example.
+    pub topic: Option<TopicName>,
+    /// Messages in both directions since the last survey; 0 outside of a survey.
+    pub recent_messages: u64,
+}
+
+/// The data of a connection so far.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(in crate::hub) struct Record {
     pub(super) peer: Peer,
     /// The client's address: the peer's, or what a trusted proxy says.
-    pub(super) client: ClientAddr,
+    pub(in crate::hub) client: ClientAddr,
     /// Path of the request up to its parameters, cut to [`PATH_CHARS_MAX`].
     path: Box<str>,
     /// The version of TLS; `None` for a plain connection.
-    pub(super) tls: Option<&'static str>,
+    tls: Option<&'static str>,
     /// The user, if the gateway has set a user, or the client has shown a certificate.
-    pub(super) user: Option<Box<str>>,
+    pub(in crate::hub) user: Option<Box<str>>,
     /// The reason of the refusal, if known more exactly than by the reason of the close.
-    pub(super) refusal: Option<&'static str>,
+    pub(in crate::hub) refusal: Option<&'static str>,
     accepted: Now,
     /// The code of the first close frame, or the status that refused the handshake.
-    pub(super) code: Option<u16>,
-    /// The traffic without the outgoing part, which the send queue counts.
-    pub(super) traffic: Traffic,
+    pub(in crate::hub) code: Option<u16>,
+    /// The traffic without the outgoing part: the send queue counts the outgoing part.
+    pub(in crate::hub) traffic: Traffic,
     /// Messages in both directions at the last survey.
-    pub(super) messages_surveyed: u64,
+    messages_surveyed: u64,
 }
 
 impl Record {
@@ -47,17 +105,20 @@ impl Record {
         }
     }
 
-    pub(super) fn path(&self) -> &str {
-        &self.path
+    /// Sets the client named by a trusted proxy before the client's first byte.
+    pub(in crate::hub) fn set_peer(&mut self, peer: Peer) {
+        self.peer = peer;
+        self.client = peer.client();
     }
 
-    /// The moment of the accept, microseconds of the monotonic clock.
-    pub(super) fn accepted_us(&self) -> u64 {
-        self.accepted.mono_us
+    /// Sets the results of the handshake of TLS.
+    pub(in crate::hub) fn set_secured(&mut self, secured: Secured) {
+        self.tls = Some(secured.version);
+        self.user = secured.user;
     }
 
     /// Keeps the path, without parameters: a client may have put a token there.
-    pub(super) fn set_path(&mut self, path: &str) {
+    pub(in crate::hub) fn set_path(&mut self, path: &str) {
         let path = &path[..parameters_begin(path)];
         let cut = path.char_indices().nth(PATH_CHARS_MAX);
         self.path = path[..cut.map_or(path.len(), |(at, _)| at)].into();
@@ -75,6 +136,73 @@ impl Record {
             code: self.code,
             age_us: now.mono_us - self.accepted.mono_us,
             traffic,
+        }
+    }
+}
+
+impl Session {
+    /// How fast the client takes the messages.
+    pub(in crate::hub) fn state(&self) -> ClientState {
+        match self.phase() {
+            PhaseKind::Head => return ClientState::Head,
+            PhaseKind::Closing | PhaseKind::Gone => return ClientState::Closing,
+            PhaseKind::Open => {}
+        }
+        if self.queue.is_empty() {
+            ClientState::Idle
+        } else if self.queue.over_soft_since().is_some() {
+            ClientState::OverSoft
+        } else if self.queue.is_conflating() {
+            ClientState::Conflating
+        } else if self.sending == Sending::Blocked {
+            ClientState::Blocked
+        } else {
+            ClientState::Waiting
+        }
+    }
+
+    /// Time since the oldest waiting message arrived, microseconds.
+    pub(in crate::hub) fn oldest_us(&self, now: Now) -> Option<u64> {
+        let oldest_at = self.queue.oldest_at()?;
+        Some(now.mono_us.saturating_sub(oldest_at))
+    }
+
+    /// Messages in both directions since the last call.
+    pub(in crate::hub) fn take_recent_messages(&mut self) -> u64 {
+        let traffic = self.traffic();
+        let messages = traffic.messages_in + traffic.messages_out;
+        let surveyed = std::mem::replace(&mut self.cold.record.messages_surveyed, messages);
+        messages - surveyed
+    }
+
+    /// The traffic so far.
+    pub(super) fn traffic(&self) -> Traffic {
+        Traffic {
+            bytes_out: self.queue.bytes_out(),
+            messages_out: self.queue.frames_out(),
+            ..self.cold.record.traffic
+        }
+    }
+
+    /// The client with all numbers, without topics.
+    pub(in crate::hub) fn look(&self, now: Now) -> ClientLook {
+        let (queue, record) = (&self.queue, &self.cold.record);
+        let waits = self.has_waiting();
+        ClientLook {
+            client: record.client,
+            user: record.user.clone(),
+            tls: record.tls,
+            path: record.path.clone(),
+            state: self.state(),
+            age_us: now.mono_us.saturating_sub(record.accepted.mono_us),
+            queue_messages: self.queued_frames() as u64,
+            queue_bytes: self.queued_bytes() as u64,
+            oldest_us: self.oldest_us(now),
+            stuck_us: waits.then(|| now.mono_us.saturating_sub(queue.progress_at())),
+            traffic: self.traffic(),
+            topics: 0,
+            topic: None,
+            recent_messages: 0,
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The client's own rate: frames with a conflation key wait for the client's next slot, one every
-//! interval, and the newest frame of each key leaves.
+//! The client's own rate, `?max_hz=2` in the request (contract: protocol-levels.md, protocol-channels.md): frames
+//! with a conflation key wait for the client's next slot, a slot every interval, and the newest frame of each key
+//! leaves.
 //!
 //! A frame that comes when a slot is open leaves at once, and the next slot is an interval later. Held
 //! frames count as waiting. If the newest frames of all keys are too many bytes, the slot opens early: a client
@@ -11,9 +12,46 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use url::form_urlencoded;
 
-use crate::hub::max_rate::MaxRate;
-use crate::hub::{ConflationKey, Frame, Now};
+use crate::hub::{ConflationKey, Frame, Now, RequestRefusal};
+use crate::wire::head::RequestHead;
+
+const PARAMETER: &str = "max_hz";
+const MIN_HZ: f64 = 0.1;
+const MAX_HZ: f64 = 1_000.0;
+const REFUSAL: RequestRefusal =
+    RequestRefusal::new(400, "max_hz must be a number from 0.1 to 1000");
+
+/// The most times a second at which a client wants frames with a conflation key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxRate {
+    /// Time between two moments at which frames leave.
+    interval_us: u64,
+}
+
+impl MaxRate {
+    /// Returns the rate in a request's query; `None` if the query names no rate. The first `max_hz`
+    /// counts.
+    ///
+    /// # Errors
+    /// The value is no decimal number in the range.
+    pub fn of(head: &RequestHead<'_>) -> Result<Option<Self>, RequestRefusal> {
+        let mut pairs = form_urlencoded::parse(head.query().unwrap_or_default().as_bytes());
+        let value = pairs.find(|(name, _)| name == PARAMETER);
+        let rate = value.map(|(_, value)| Self::parse(&value).ok_or(REFUSAL));
+        rate.transpose()
+    }
+
+    fn parse(value: &str) -> Option<Self> {
+        // Without signs, exponents, `inf` and `nan`, which the parser of Rust takes.
+        let is_decimal = value.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let hz = value.parse::<f64>().ok().filter(|_| is_decimal)?;
+        (MIN_HZ..=MAX_HZ).contains(&hz).then(|| Self {
+            interval_us: (1e6 / hz).round() as u64,
+        })
+    }
+}
 
 /// A frame that waits for the slot.
 #[derive(Debug)]
@@ -23,7 +61,7 @@ struct Held {
     frame: Arc<Frame>,
 }
 
-/// What becomes of a frame.
+/// The way of a frame.
 #[derive(Debug)]
 pub(super) enum Slotted {
     /// A slot is open: the frame leaves at once.
@@ -34,7 +72,7 @@ pub(super) enum Slotted {
     Full,
 }
 
-/// The slots of one client.
+/// The slots of a client.
 #[derive(Debug)]
 pub(super) struct Slots {
     interval_us: u64,
@@ -47,10 +85,10 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Slots of which the first is open.
+    /// Slots; the first is open.
     pub(super) fn new(rate: MaxRate) -> Self {
         Self {
-            interval_us: rate.interval_us(),
+            interval_us: rate.interval_us,
             next_us: 0,
             held: HashMap::default(),
             bytes: 0,
@@ -129,5 +167,52 @@ impl Slots {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::head;
+
+    fn of(query: &str) -> Result<Option<u64>, RequestRefusal> {
+        let text = format!("GET /ws{query} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let head = head::parse(text.as_bytes(), 10).expect("a head");
+        MaxRate::of(&head).map(|rate| rate.map(|rate| rate.interval_us))
+    }
+
+    #[test]
+    fn a_rate_is_a_decimal_number_from_a_tenth_to_a_thousand() {
+        for (query, want) in [
+            ("", None),
+            ("?token=a&MAX_HZ=7", None),
+            ("?max_hz=1", Some(1_000_000)),
+            ("?token=a&max_hz=2.5&max_hz=x", Some(400_000)),
+            ("?max_hz=.5", Some(2_000_000)),
+            ("?max_hz=0.1", Some(10_000_000)),
+            ("?max_hz=1000", Some(1_000)),
+            ("?max_hz=%33", Some(333_333)),
+        ] {
+            assert_eq!(of(query), Ok(want), "{query}");
+        }
+        for value in [
+            "",
+            "0",
+            "0.09",
+            "1000.1",
+            "-1",
+            "+1",
+            "1e2",
+            "inf",
+            "nan",
+            "1,5",
+            "1.5.5",
+            ".",
+            "1hz",
+            "%F0%9F%90%8C",
+            "1%00",
+        ] {
+            assert_eq!(of(&format!("?max_hz={value}")), Err(REFUSAL), "{value}");
+        }
     }
 }

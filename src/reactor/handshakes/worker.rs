@@ -13,8 +13,9 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustls::HandshakeKind;
 
-use super::proxied::{Beginning, take_header};
-use super::{Entered, HandshakeCounts, HandshakeLimits, Job, Outcome, secured};
+use super::{
+    Beginning, Entered, HandshakeCounts, HandshakeLimits, Job, Outcome, secured, take_header,
+};
 use crate::admission::{ClientAddr, FairQueue, Peer, address_group};
 use crate::base::{Clock, Wake};
 use crate::hub::{CloseReason, SessionKey};
@@ -74,10 +75,10 @@ enum Step {
     /// An event of the poll comes first.
     Wait,
     Done,
-    Failed(io::Error),
 }
 
 /// The sockets of the thread.
+#[derive(Default)]
 pub(super) struct Sockets {
     all: HashMap<SessionKey, Socket, RandomState>,
     /// The handshakes under way by address, oldest first; no address without a handshake.
@@ -93,12 +94,8 @@ pub(super) struct Sockets {
 impl Sockets {
     pub(super) fn new(limits: HandshakeLimits) -> Self {
         Self {
-            all: HashMap::default(),
-            places: HashMap::default(),
-            waiting: FairQueue::default(),
-            ready: FairQueue::default(),
-            under_way: 0,
             limits,
+            ..Self::default()
         }
     }
 
@@ -337,16 +334,16 @@ impl Worker {
         let step = step(&mut socket.stream, &mut handshake.session, buffer);
         handshake.took_us += self.clock.mono_us() - began_us;
         match step {
-            Step::Wait if handshake.session.holds_too_much() => {
+            Ok(Step::Wait) if handshake.session.holds_too_much() => {
                 self.handshake_failed(key, CloseReason::TlsMemory);
             }
-            Step::Wait => {}
-            Step::Again => self.sockets.ready.push(socket.client, key),
-            Step::Failed(error) => {
+            Ok(Step::Wait) => {}
+            Ok(Step::Again) => self.sockets.ready.push(socket.client, key),
+            Ok(Step::Done) => self.done(key),
+            Err(error) => {
                 tracing::debug!(client = %socket.client, %error, "a TLS handshake failed");
                 self.handshake_failed(key, CloseReason::TlsError);
             }
-            Step::Done => self.done(key),
         }
     }
 
@@ -400,27 +397,24 @@ fn register(poll: &Poll, key: SessionKey, stream: &mut TcpStream) -> io::Result<
     poll.registry().register(stream, token, both)
 }
 
-/// Sends the kept records, reads once, and opens the bytes.
-fn step(stream: &mut TcpStream, session: &mut TlsSession, buffer: &mut [u8]) -> Step {
-    let moved = session.send_kept(|bytes| stream.write(bytes));
-    if let Err(error) = moved {
-        return Step::Failed(error);
-    }
+/// Sends the kept records, reads once, and opens the bytes. An error ends the handshake.
+fn step(stream: &mut TcpStream, session: &mut TlsSession, buffer: &mut [u8]) -> io::Result<Step> {
+    session.send_kept(|bytes| stream.write(bytes))?;
     let read = match stream.read(buffer) {
-        Ok(0) => return Step::Failed(io::ErrorKind::UnexpectedEof.into()),
+        Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
         Ok(read) => read,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Wait,
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Step::Again,
-        Err(error) => return Step::Failed(error),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Wait),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Step::Again),
+        Err(error) => return Err(error),
     };
     // Plain bytes behind the handshake wait in the session.
     let opened = session.open(&mut buffer[..read], &mut []);
     let sent = session.send_kept(|bytes| stream.write(bytes));
-    match opened.and(sent) {
-        Err(error) => Step::Failed(error),
-        Ok(_) if !session.is_handshaking() => Step::Done,
-        Ok(_) => Step::Again,
-    }
+    opened.and(sent)?;
+    Ok(match session.is_handshaking() {
+        true => Step::Again,
+        false => Step::Done,
+    })
 }
 
 #[cfg(test)]

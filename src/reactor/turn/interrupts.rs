@@ -63,25 +63,11 @@ impl Freeze {
     }
 }
 
-/// The number of stop requests since the last look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct StopRequests(pub(super) u32);
-
-pub(super) struct StopSignals {
-    inner: Signals,
-}
-
-impl StopSignals {
-    pub(super) fn register(registry: &Registry, token: Token) -> io::Result<Self> {
-        let mut inner = Signals::new([SIGTERM, SIGINT])?;
-        registry.register(&mut inner, token, Interest::READABLE)?;
-        Ok(Self { inner })
-    }
-
-    /// Returns the number of stop signals since the last call.
-    pub(super) fn pending(&mut self) -> StopRequests {
-        StopRequests(self.inner.pending().count() as u32)
-    }
+/// Registers the signals that request a stop.
+pub(super) fn stop_signals(registry: &Registry, token: Token) -> io::Result<Signals> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    registry.register(&mut signals, token, Interest::READABLE)?;
+    Ok(signals)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use mio::net::TcpStream;
 use super::{Cost, REFUSE_US, Reactor, Unread};
 use crate::hub::{CloseReason, Feed, Gateway, Now, PhaseKind, SessionKey};
 use crate::listening::tls::TlsSession;
-use crate::reactor::handshakes::{Entered, Handshakes, Outcome, secured};
+use crate::reactor::handshakes::{Entered, Handshakes, Job, Outcome, secured};
 use crate::reactor::listeners::Accepted;
 use crate::telemetry::Budget;
 
@@ -76,14 +76,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.hub.renew_reading();
         let began_us = now.mono_us;
         let readers = self.sockets.readable(Cost::Little) > 0;
-        let share_us = if readers {
-            READ_US_MAX / 2
-        } else {
-            READ_US_MAX
+        let share_us = match readers {
+            true => READ_US_MAX / 2,
+            false => READ_US_MAX,
         };
         self.accept(now, began_us + share_us);
-        self.take_entered(now, began_us + share_us);
-        self.take_returned(now, began_us + share_us);
+        self.take_connections(began_us + share_us, |reactor| reactor.take_entered(now));
+        self.take_connections(began_us + share_us, |reactor| reactor.take_returned(now));
         let until_us = began_us + READ_US_MAX;
         for _ in 0..self.sockets.readable(Cost::Little) {
             self.read_next(now, Cost::Little);
@@ -164,32 +163,47 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.listeners.close();
             return;
         }
-        for accepted in 0..self.settings.budgets.accepts_max {
-            if accepted > 0 && self.clock.mono_us() >= until_us {
+        self.take_connections(until_us, |reactor| {
+            let Some(accepted) = reactor.listeners.accept(now) else {
+                if gives_way {
+                    reactor.listeners.give_way();
+                    reactor.refuse_until_us = now.mono_us + REFUSE_US;
+                }
+                return false;
+            };
+            if !reactor.hub.turns_away() {
+                reactor.admit(now, accepted);
+            }
+            true
+        });
+    }
+
+    /// Takes connections by calls of `next`, which returns false if none waits: at most as many as the budget
+    /// of a turn allows, and after the first only until `until_us`.
+    fn take_connections(&mut self, until_us: u64, mut next: impl FnMut(&mut Self) -> bool) {
+        for taken in 0..self.settings.budgets.accepts_max {
+            if taken > 0 && self.clock.mono_us() >= until_us {
                 break;
             }
-            let Some(accepted) = self.listeners.accept(now) else {
-                if gives_way {
-                    self.listeners.give_way();
-                    self.refuse_until_us = now.mono_us + REFUSE_US;
-                }
+            if !next(self) {
                 return;
-            };
-            if self.hub.turns_away() {
-                continue;
-            }
-            let key = self.hub.handle_accepted(now, accepted.peer);
-            let headers_from = &self.settings.listen.headers_from;
-            match &self.seams.handshakes {
-                Some(handshakes)
-                    if headers_from.trusts_peer(&accepted.peer) && self.is_awaited(key) =>
-                {
-                    handshakes.read_header(key, accepted);
-                }
-                _ => self.enter(now, key, accepted),
             }
         }
         self.report.spent(Budget::Accepts);
+    }
+
+    /// Begins with the header of a proxy, or with what follows.
+    fn admit(&mut self, now: Now, accepted: Accepted) {
+        let key = self.hub.handle_accepted(now, accepted.peer);
+        let headers_from = &self.settings.listen.headers_from;
+        match &self.seams.handshakes {
+            Some(handshakes)
+                if headers_from.trusts_peer(&accepted.peer) && self.is_awaited(key) =>
+            {
+                handshakes.send(Job::ReadHeader(key, accepted));
+            }
+            _ => self.enter(now, key, accepted),
+        }
     }
 
     fn register(
@@ -223,7 +237,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let client = self.hub.core().client_addr(key);
         match (&self.seams.handshakes, client) {
             (Some(handshakes), Some(client)) if self.is_awaited(key) => {
-                handshakes.begin(key, stream, client);
+                handshakes.send(Job::Begin(key, stream, client));
             }
             _ => self.hub.handle_ended(now, key, true),
         }
@@ -234,62 +248,53 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.hub.core().phase(key) == Some(PhaseKind::Head)
     }
 
-    /// Takes sockets whose header was read, or whose handshake is over.
-    fn take_entered(&mut self, now: Now, until_us: u64) {
-        for taken in 0..self.settings.budgets.accepts_max {
-            if taken > 0 && self.clock.mono_us() >= until_us {
-                break;
-            }
-            let handshakes = self.seams.handshakes.as_ref();
-            let Some(Entered { key, outcome }) = handshakes.and_then(Handshakes::next) else {
-                return;
-            };
-            match outcome {
-                Outcome::Failed(reason) => self.hub.handle_failed(now, key, reason, false),
-                // A session that has ended meanwhile needs no socket.
-                _ if !self.is_awaited(key) => {}
-                Outcome::Header(accepted, client) => {
-                    if let Some(client) = client {
-                        self.hub.handle_proxied(now, key, client);
-                    }
-                    self.enter(now, key, accepted);
+    /// Takes a socket whose header was read, or whose handshake is over. Returns false if there is none.
+    fn take_entered(&mut self, now: Now) -> bool {
+        let handshakes = self.seams.handshakes.as_ref();
+        let Some(Entered { key, outcome }) = handshakes.and_then(Handshakes::next) else {
+            return false;
+        };
+        match outcome {
+            Outcome::Failed(reason) => self.hub.handle_failed(now, key, reason, false),
+            // A session that has ended meanwhile needs no socket.
+            _ if !self.is_awaited(key) => {}
+            Outcome::Header(accepted, client) => {
+                if let Some(client) = client {
+                    self.hub.handle_proxied(now, key, client);
                 }
-                Outcome::Handshake(stream, tls, secured) => {
-                    self.hub.handle_secured(key, secured);
-                    self.register(now, key, stream, Some(tls));
-                    // Opened bytes cause no event.
-                    self.note_unread(key, Unread::Bytes);
-                }
+                self.enter(now, key, accepted);
             }
-        }
-        self.report.spent(Budget::Accepts);
-    }
-
-    /// Takes connections back from HTTP, like new connections with the bytes that HTTP has read.
-    fn take_returned(&mut self, now: Now, until_us: u64) {
-        for taken in 0..self.settings.budgets.accepts_max {
-            if taken > 0 && self.clock.mono_us() >= until_us {
-                break;
-            }
-            let Ok(handover) = self.seams.returned.try_recv() else {
-                return;
-            };
-            let key = self
-                .hub
-                .handle_returned(now, handover.peer, handover.permit);
-            let is_tls = handover.tls.is_some();
-            if let Some(tls) = &handover.tls {
-                self.hub.handle_secured(key, secured(tls));
-            }
-            let stream = TcpStream::from_std(handover.stream);
-            self.register(now, key, stream, handover.tls);
-            self.hub.handle_bytes(now, key, &handover.read);
-            if is_tls {
+            Outcome::Handshake(stream, tls, secured) => {
+                self.hub.handle_secured(key, secured);
+                self.register(now, key, stream, Some(tls));
                 // Opened bytes cause no event.
                 self.note_unread(key, Unread::Bytes);
             }
         }
-        self.report.spent(Budget::Accepts);
+        true
+    }
+
+    /// Takes a connection back from HTTP, like a new connection with the bytes that HTTP has read. Returns
+    /// false if there is none.
+    fn take_returned(&mut self, now: Now) -> bool {
+        let Ok(handover) = self.seams.returned.try_recv() else {
+            return false;
+        };
+        let key = self
+            .hub
+            .handle_returned(now, handover.peer, handover.permit);
+        let is_tls = handover.tls.is_some();
+        if let Some(tls) = &handover.tls {
+            self.hub.handle_secured(key, secured(tls));
+        }
+        let stream = TcpStream::from_std(handover.stream);
+        self.register(now, key, stream, handover.tls);
+        self.hub.handle_bytes(now, key, &handover.read);
+        if is_tls {
+            // Opened bytes cause no event.
+            self.note_unread(key, Unread::Bytes);
+        }
+        true
     }
 
     /// Reads the next socket of a list.
@@ -301,7 +306,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Reads a socket; puts the socket back in a list if more may be unread.
     fn read_key(&mut self, now: Now, key: SessionKey) {
-        let is_hoped = self.sockets.is_hoped(key);
+        let is_hoped = self.sockets.unread(key) == Unread::Hoped;
         let was_open = self.hub.core().phase(key) == Some(PhaseKind::Open);
         let before = self.hub.message_bytes();
         let (read_bytes, more) = self.read_one(now, key);
@@ -326,7 +331,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn read_one(&mut self, now: Now, key: SessionKey) -> (usize, bool) {
         let bytes_max = self.settings.budgets.read_bytes_max;
         let mut bytes = 0;
-        while self.sockets.has_unread(key) && self.hub.may_read(key) {
+        while self.sockets.unread(key) != Unread::Nothing && self.hub.may_read(key) {
             if bytes == bytes_max || bytes > 0 && self.hub.has_read_enough() {
                 return (bytes, true);
             }

@@ -1,0 +1,275 @@
+//! The outputs of a turn of the loop: the effects requested by the hub, the data of the operator's page (a survey
+//! of clients and topics on request, the newest messages of watched topics, the connections that ended last), and
+//! the numbers of the turn.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Reactor;
+use crate::http::Handover;
+use crate::hub::{CloseReason, Effect, Ended, Feed, Gateway, Now, Permit, SessionKey};
+use crate::reactor::handshakes::Job;
+use crate::telemetry::{Budget, EndedAt, ShellStats, Surveyed};
+
+/// Effects in one turn, such as sockets to close; the rest waits for the next turn.
+const EFFECTS_MAX: usize = 128;
+
+/// Ends that are kept: this many ends by clients, and as many others. In a shared list, clients that come and
+/// go would displace all other ends.
+const ENDS_MAX: usize = 25;
+
+/// From the beginning of a survey to the beginning of the next.
+const SURVEY_EVERY_US: u64 = 1_000_000;
+
+/// The connections that ended last.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    by_clients: VecDeque<EndedAt>,
+    others: VecDeque<EndedAt>,
+    /// The beginning of the last survey, microseconds of the monotonic clock.
+    surveyed_us: Option<u64>,
+}
+
+impl Ends {
+    pub(super) fn push(&mut self, now: Now, ended: Ended) {
+        let list = match ended.reason {
+            CloseReason::PeerClosed | CloseReason::PeerGone => &mut self.by_clients,
+            _ => &mut self.others,
+        };
+        if list.len() == ENDS_MAX {
+            list.pop_front();
+        }
+        let at_unix_ms = now.unix_ms;
+        list.push_back(EndedAt { at_unix_ms, ended });
+    }
+
+    /// Returns both lists as one, the newest end first.
+    fn newest_first(&self) -> Vec<EndedAt> {
+        let both = self.by_clients.iter().chain(&self.others);
+        let mut ends: Vec<EndedAt> = both.cloned().collect();
+        ends.sort_by_key(|end| std::cmp::Reverse(end.at_unix_ms));
+        ends
+    }
+
+    /// Whether a survey may begin now; if so, records its beginning.
+    fn begins(&mut self, now_us: u64) -> bool {
+        let rests = |last: u64| now_us < last + SURVEY_EVERY_US;
+        let begins = !self.surveyed_us.is_some_and(rests);
+        if begins {
+            self.surveyed_us = Some(now_us);
+        }
+        begins
+    }
+}
+
+impl<G: Gateway, F: Feed> Reactor<G, F> {
+    /// Carries out some of the hub's effects; the rest follows in the next turns. The kernel takes 10 us to
+    /// close a socket, and thousands of clients can leave at once.
+    pub(super) fn effects(&mut self) {
+        for _ in 0..EFFECTS_MAX {
+            let Some(effect) = self.hub.poll_effect() else {
+                break;
+            };
+            self.carry_out(effect);
+        }
+        if self.hub.has_effects() {
+            self.report.spent(Budget::Closes);
+        }
+        while let Some(output) = self.hub.poll_output() {
+            (self.seams.output)(output);
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::HalfClose(key) => self.sockets.half_close(key),
+            Effect::Release { key, reset, ended } => {
+                self.log_end(&ended);
+                self.ends.push(self.clock.now(), ended);
+                if !self.sockets.close(key, reset)
+                    && let Some(handshakes) = &self.seams.handshakes
+                {
+                    handshakes.send(Job::Drop(key));
+                }
+                self.hub.handle_released(key);
+            }
+            Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
+            Effect::Resume(key) => self.read_on(key),
+        }
+    }
+
+    /// Logs an ended connection, within the limit of lines.
+    fn log_end(&mut self, ended: &Ended) {
+        let Some(line) = self.end_lines.line(self.clock.now()) else {
+            return;
+        };
+        tracing::info!(
+            client = %ended.client,
+            peer = %ended.peer,
+            user = ended.user.as_deref(),
+            tls = ended.tls,
+            path = &*ended.path,
+            reason = ended.reason.label(),
+            refusal = ended.refusal,
+            code = ended.code,
+            age_ms = ended.age_us / 1000,
+            bytes_in = ended.traffic.bytes_in,
+            bytes_out = ended.traffic.bytes_out,
+            messages_in = ended.traffic.messages_in,
+            messages_out = ended.traffic.messages_out,
+            conflated = ended.traffic.messages_conflated,
+            lines_left_out = line.suppressed,
+            "connection ended"
+        );
+    }
+
+    fn hand_over(&mut self, key: SessionKey, read: Vec<u8>, permit: Permit) {
+        let peer = self.hub.core().peer(key);
+        let stream = self.sockets.hand_over(key);
+        self.hub.handle_released(key);
+        if let (Some((stream, tls)), Some(peer)) = (stream, peer) {
+            self.seams.http.serve(Handover {
+                stream: std::net::TcpStream::from(std::os::fd::OwnedFd::from(stream)),
+                tls,
+                read,
+                peer,
+                permit,
+            });
+        }
+    }
+
+    /// Surveys some clients, if a survey is under way or requested.
+    pub(super) fn survey(&mut self) {
+        let surveys = &self.seams.telemetry.surveys;
+        let is_surveying = self.hub.is_surveying();
+        if !is_surveying && !surveys.is_asked() {
+            return;
+        }
+        let now = self.clock.now();
+        if !is_surveying {
+            if !self.ends.begins(now.mono_us) {
+                return;
+            }
+            surveys.begun();
+        }
+        if let Some(survey) = self.hub.survey(now) {
+            let ends = self.ends.newest_first();
+            surveys.put(Surveyed { survey, ends });
+        }
+    }
+
+    /// Passes requests for topics to the hub, and its messages to the page. Costs nothing without requests.
+    pub(super) fn tails(&mut self) {
+        if !self.seams.telemetry.tails.is_asked() && !self.hub.has_tails() {
+            return;
+        }
+        let now = self.clock.now();
+        let telemetry = Arc::clone(&self.seams.telemetry);
+        let hub = &mut self.hub;
+        telemetry
+            .tails
+            .take_asked(|topic, until_us| hub.want_tail(now, topic, until_us));
+        if let Some(looks) = hub.look_at_tails(now)
+            && !telemetry.tails.put(looks, hub.tail_messages())
+        {
+            hub.look_was_lost();
+        }
+    }
+
+    /// Ends a turn that began at `began`: publishes the numbers of the loop.
+    pub(super) fn tell(&mut self, began: Now) {
+        if !self.hub.is_flushing() {
+            // Messages of this turn that no client took.
+            self.report.flushed(None, began.mono_us);
+        }
+        let ended = self.since(began);
+        self.now_us = ended.mono_us;
+        log_left_out(self.end_lines.left_out(began));
+        let shell = self.shell_stats();
+        let event_loop = &self.seams.telemetry.event_loop;
+        let feed = self.feed.stats();
+        self.report.spun(self.spin.counts());
+        self.report
+            .turn_ended(event_loop, [began, ended], &mut self.hub, feed, shell);
+    }
+
+    fn shell_stats(&self) -> ShellStats {
+        let (core, stats) = (self.hub.core(), self.hub.stats());
+        let (limits, seams) = (core.limits(), &self.seams);
+        let windows = core.inflate_windows();
+        let sessions = stats.heads + stats.open + stats.closing;
+        ShellStats {
+            http_connections: core.connections() as u64 - sessions,
+            connections_max: (limits.connections_max < usize::MAX)
+                .then_some(limits.connections_max as u64),
+            accept_errors: self.listeners.errors(),
+            addresses: core.known_addresses() as u64,
+            deadlines: core.deadline_entries() as u64,
+            bus_queue_messages: seams.bus.len() as u64,
+            bus_queue_messages_max: seams.bus.capacity().unwrap_or(0) as u64,
+            bus_queue_bytes: seams.bus_bytes.held() as u64,
+            bus_queue_bytes_max: seams.bus_bytes.max() as u64,
+            tls_held_bytes: self.settings.tls_held.all() as u64,
+            frame_bytes_alive: core.frame_bytes().alive(),
+            frame_bytes_max: limits.frame_bytes_max,
+            inflate_window_bytes: windows.kept_bytes(),
+            inflate_window_bytes_granted: windows.granted_bytes(),
+            inflate_window_bytes_max: limits.inflate_windows_bytes_max,
+            inflate_windows_refused: windows.refused(),
+        }
+    }
+}
+
+/// Logs the number of lines about ended connections that were left out, if no further line says so.
+pub(super) fn log_left_out(lines: Option<u64>) {
+    if let Some(lines_left_out) = lines {
+        tracing::info!(lines_left_out, "more connections ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::{ClientAddr, Peer};
+    use crate::hub::Traffic;
+
+    fn ended(reason: CloseReason) -> Ended {
+        Ended {
+            peer: Peer::Unix(None),
+            client: ClientAddr::Unix,
+            user: None,
+            tls: None,
+            path: "/ws".into(),
+            reason,
+            refusal: None,
+            code: None,
+            age_us: 1,
+            traffic: Traffic::default(),
+        }
+    }
+
+    #[test]
+    fn ends_are_bounded_and_clients_that_leave_do_not_push_others_out() {
+        let mut ends = Ends::default();
+        let at = |unix_ms| Now {
+            mono_us: 0,
+            unix_ms,
+        };
+        ends.push(at(0), ended(CloseReason::SendStalled));
+        for unix_ms in 1..=1_000 {
+            ends.push(at(unix_ms), ended(CloseReason::PeerClosed));
+        }
+        let kept = ends.newest_first();
+        assert_eq!(kept.len(), ENDS_MAX + 1);
+        assert_eq!(kept[0].at_unix_ms, 1_000);
+        assert_eq!(kept[ENDS_MAX].ended.reason, CloseReason::SendStalled);
+    }
+
+    #[test]
+    fn a_survey_begins_once_a_second_at_the_most() {
+        let mut ends = Ends::default();
+        let begins = [0, 1, 999_999, 1_000_000, 1_500_000, 2_000_000];
+        let begun = begins.map(|now_us| ends.begins(now_us));
+        assert_eq!(begun, [true, false, false, true, false, true]);
+    }
+}
