@@ -4,7 +4,7 @@ trades
 | a Host or target that makes no URL ends the process | `test_what_makes_no_url_hurts_nobody_else`, vector bad_host_header |
 | Redis away for ten seconds at the start: deaf for good | `test_redis_away_for_long_at_the_start` |
 | a client that does not read grows memory without bound | `test_who_does_not_read_costs_the_others_nothing` |
-| leaving is a scan over all clients | tests/leaving.rs, benches/topics.rs |
+| leaving is a scan over all clients | benches/topics.rs |
 
 channels
 | any token admits | vectors auth_bogus, auth_key; tests/channels_gateway/admission.rs |
