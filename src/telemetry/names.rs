@@ -355,7 +355,7 @@ metric_names! { |at|
         => ByLabel(at.turn.resumes());
     POSITIONS_SHARED = Gauge "weirgate_positions_shared" []
         "1 while positions are valid on other instances too: marks come on the channel of --history-channel."
-        => IfAny(at.turn.hub.history.and(at.bus()).map(BusStatus::positions_shared));
+        => IfAny(at.turn.hub.history.and_then(|_| at.bus()).map(BusStatus::positions_shared));
     RETAINED_WAITING = Gauge "weirgate_retained_waiting" []
         "Last values that clients wait for (--retained): clients times names.";
     RETAINED_QUESTIONS = Gauge "weirgate_retained_questions" ["stage"]
