@@ -144,12 +144,14 @@ impl<'w> Connection<'w> {
     }
 
     /// Writes as much as the socket takes.
+    #[inline]
     pub(super) fn flush(&mut self) -> Result<(), RedisError> {
         self.io.flush(self.waiter).map_err(lost)
     }
 
     /// Reads once. Returns false if there is nothing to read. The caller has to take all values with
     /// [`Self::next_value`] before the next read.
+    #[inline]
     pub(super) fn read(&mut self) -> Result<bool, RedisError> {
         self.io.read(self.waiter).map_err(lost)
     }
@@ -168,6 +170,7 @@ impl<'w> Connection<'w> {
 
     /// Waits until the socket may be read or written, the waker was used, or the time is over; does not sleep
     /// while the last messages are young.
+    #[inline]
     pub(super) fn wait(
         &mut self,
         relay: &mut Relay<RedisError>,
@@ -242,6 +245,7 @@ impl<'w> Connection<'w> {
     }
 
     /// Returns an error if the sentinels name another server.
+    #[inline]
     pub(super) fn check_master(&self) -> Result<(), RedisError> {
         match self.has_moved.load(Relaxed) {
             true => Err(self.moved()),
