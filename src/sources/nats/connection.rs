@@ -442,10 +442,16 @@ mod tests {
     #[test]
     fn the_crate_hears_nothing_of_tls() {
         let line = "INFO {\"server_id\":\"X\",\"tls_required\":true,\"nonce\":\"n\",\"connect_urls\":[\"a:1\"]} \r\n";
-        let is_wanted = |line| Info::read(line).tls_required;
+        let is_wanted = |line: &str| Info::read(line).tls_required;
         assert!(is_wanted(line));
         assert_eq!(Info::read(line).connect_urls, ["a:1"]);
         assert!(Info::read("INFO {}").connect_urls.is_empty());
+        for odd in ["null", "7", "\"x\"", "[1]", "{}"] {
+            let line = format!(
+                "INFO {{\"cluster\":{odd},\"max_payload\":{odd},\"connect_urls\":{odd},\"tls_required\":true}}\r\n"
+            );
+            assert!(is_wanted(&line), "{line}");
+        }
         let plain = plain_info(line).expect("a line");
         assert_eq!(Info::read(line).nonce, "n");
         let plain = String::from_utf8(plain).expect("text");

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use sonic_rs::JsonValueMutTrait;
 
 use super::access::{Login, tls_config};
@@ -24,21 +25,38 @@ const READ_BYTES: usize = 64 * 1024;
 /// The longest version to show, characters.
 const VERSION_CHARS_MAX: usize = 40;
 
-/// The server's first line, sent before TLS. Missing fields are empty.
+/// The server's first line, sent before TLS. A field that is missing, `null` or of another type is
+/// empty, and says nothing about the other fields.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Info {
     /// The server's name for itself.
+    #[serde(deserialize_with = "or_empty")]
     pub(super) server_id: String,
+    #[serde(deserialize_with = "or_empty")]
     version: String,
     /// The name of the cluster, if the server is part of a cluster or may become so.
+    #[serde(deserialize_with = "or_empty")]
     cluster: String,
     /// The text to sign for a log-in with a key.
+    #[serde(deserialize_with = "or_empty")]
     pub(super) nonce: String,
+    #[serde(deserialize_with = "or_empty")]
     pub(super) tls_required: bool,
+    #[serde(deserialize_with = "or_empty")]
     max_payload: Option<i64>,
     /// The addresses of the other servers of the cluster.
+    #[serde(deserialize_with = "or_empty")]
     pub(super) connect_urls: Vec<String>,
+}
+
+/// Reads a field, or returns the empty value if the field is of another type: `tls_required` must count whatever
+/// the other fields are, or a password would leave without TLS.
+fn or_empty<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(
+    field: D,
+) -> Result<T, D::Error> {
+    let value = sonic_rs::Value::deserialize(field)?;
+    Ok(sonic_rs::from_value(&value).unwrap_or_default())
 }
 
 impl Info {
