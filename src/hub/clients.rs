@@ -70,10 +70,22 @@ impl Clients {
         key: SessionKey,
         frame: &Arc<Frame>,
     ) {
-        let deliver = |session: &mut Session| session.deliver(now, frame, &limits.send_queue);
-        if !self.enter(key, frame, deliver) {
-            self.open_slot(now, limits, key);
-            self.enter(key, frame, deliver);
+        // Not through `session_mut`: the other fields are needed beside the session.
+        let Some(session) = session_of(&mut self.sessions, key) else {
+            return;
+        };
+        match session.deliver(now, frame, &limits.send_queue) {
+            // Nearly every frame: only this is here without a call.
+            Delivered::Queued(Pushed::Queued) => {
+                count_queued(&mut self.stats, session, frame);
+                enlist(session, key.slot, &mut self.dirty);
+            }
+            Delivered::SlotFull => {
+                self.open_slot(now, limits, key);
+                // No other frame waits for the slot now, so that this frame waits or leaves.
+                self.deliver(now, limits, key, frame);
+            }
+            other => self.delivered(key, frame, other),
         }
     }
 
@@ -84,61 +96,54 @@ impl Clients {
             // Counted again by its way into the queue.
             self.stats.messages_queued -= 1;
             self.stats.count_removed(1, frame.queue_bytes());
-            self.enter(key, &frame, |session| {
-                session.deliver_held(now, &frame, &limits.send_queue)
-            });
+            if let Some(session) = self.session_mut(key) {
+                let delivered = session.deliver_held(now, &frame, &limits.send_queue);
+                self.delivered(key, &frame, delivered);
+            }
         }
     }
 
-    /// Delivers a frame to one client, and counts the delivery. Returns false if the client's slot has to open
-    /// before.
-    #[inline]
-    fn enter(
-        &mut self,
-        key: SessionKey,
-        frame: &Arc<Frame>,
-        deliver: impl FnOnce(&mut Session) -> Delivered,
-    ) -> bool {
-        // Not through `session_mut`: the other fields are needed beside the session.
-        let Some(session) = session_of(&mut self.sessions, key) else {
-            return true;
-        };
-        match deliver(session) {
-            Delivered::Refused => return true,
-            Delivered::SlotFull => return false,
+    /// Puts a replayed frame in one send queue, if the client takes data.
+    pub(super) fn replay(&mut self, now: Now, key: SessionKey, frame: &Arc<Frame>) {
+        if let Some(session) = self.session_mut(key) {
+            let delivered = session.replay(now, frame);
+            self.delivered(key, frame, delivered);
+        }
+    }
+
+    /// Counts a delivery, and notes what follows.
+    #[inline(never)]
+    fn delivered(&mut self, key: SessionKey, frame: &Arc<Frame>, delivered: Delivered) {
+        match delivered {
+            Delivered::Refused | Delivered::SlotFull => return,
             Delivered::Shed => {
                 self.stats.messages_queued += 1;
                 self.stats.messages_shed += 1;
-                return true;
+                return;
             }
             Delivered::Over(reason) => {
                 self.stats.messages_dropped += 1;
                 self.stats.messages_queued += 1;
                 self.over.extend(reason.map(|reason| (key, reason)));
-                return true;
+                return;
             }
-            Delivered::Held { frames, bytes } => {
-                self.stats.messages_conflated += u64::from(frames);
-                self.stats.count_removed(frames, bytes);
-                count_queued(&mut self.stats, session, frame);
-                self.to_arm.push(key);
-                return true;
-            }
-            Delivered::Queued(Pushed::Conflated { frames, bytes }) => {
+            Delivered::Held { frames, bytes }
+            | Delivered::Queued(Pushed::Conflated { frames, bytes }) => {
                 self.stats.messages_conflated += u64::from(frames);
                 self.stats.count_removed(frames, bytes);
             }
-            Delivered::Queued(Pushed::QueuedOverSoft) => self.to_arm.push(key),
             Delivered::Queued(_) => {}
         }
-        count_queued(&mut self.stats, session, frame);
-        enlist(session, key.slot, &mut self.dirty);
-        true
-    }
-
-    /// Puts a replayed frame in one send queue, if the client takes data.
-    pub(super) fn replay(&mut self, now: Now, key: SessionKey, frame: &Arc<Frame>) {
-        self.enter(key, frame, |session| session.replay(now, frame));
+        let is_held = matches!(delivered, Delivered::Held { .. });
+        if is_held || matches!(delivered, Delivered::Queued(Pushed::QueuedOverSoft)) {
+            self.to_arm.push(key);
+        }
+        if let Some(session) = session_of(&mut self.sessions, key) {
+            count_queued(&mut self.stats, session, frame);
+            if !is_held {
+                enlist(session, key.slot, &mut self.dirty);
+            }
+        }
     }
 
     /// Puts a session with something to send in the list of the next flush.

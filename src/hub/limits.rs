@@ -27,6 +27,14 @@ pub struct SendQueueLimits {
     pub control_bytes_max: usize,
 }
 
+impl SendQueueLimits {
+    /// No limit of bytes is below this number.
+    #[inline]
+    pub(super) fn least_bytes(&self) -> usize {
+        self.soft_bytes.min(self.hard_bytes)
+    }
+}
+
 impl Default for SendQueueLimits {
     fn default() -> Self {
         Self {

@@ -168,6 +168,7 @@ impl SendQueue {
     }
 
     /// Queues a frame, or returns the limit that forbids the frame.
+    #[inline(always)]
     pub(super) fn push(
         &mut self,
         now: Now,
@@ -177,9 +178,9 @@ impl SendQueue {
         // Read before conflation removes frames: a frame that replaces the last frame is no progress of
         // a client that reads nothing.
         let was_empty = self.is_empty();
-        let outcome = match frame.key() {
-            Some(key) => self.make_way(now, key, limits),
-            None => self.check_limits(now, limits),
+        let outcome = match self.takes_at_once(now, frame, limits) {
+            true => Pushed::Queued,
+            false => self.push_on_limit(now, frame, limits),
         };
         if let Pushed::Over(_) = outcome {
             return outcome;
@@ -189,6 +190,24 @@ impl SendQueue {
         }
         self.append(frame, false);
         outcome
+    }
+
+    /// Whether the frame meets no limit and replaces nothing, as nearly every frame.
+    #[inline]
+    fn takes_at_once(&self, now: Now, frame: &Frame, limits: &SendQueueLimits) -> bool {
+        match frame.key() {
+            Some(_) => !self.is_conflating() && !self.is_slow(now, limits),
+            None => self.over_soft_since.is_none() && !self.counts_over(limits.least_bytes()),
+        }
+    }
+
+    /// Lets a frame replace others, or applies the limits to the frame.
+    #[inline(never)]
+    fn push_on_limit(&mut self, now: Now, frame: &Frame, limits: &SendQueueLimits) -> Pushed {
+        match frame.key() {
+            Some(key) => self.make_way(key, limits),
+            None => self.check_limits(now, limits),
+        }
     }
 
     /// Queues a frame that counts for no limit of the queue, and that no newer frame replaces. The
@@ -231,8 +250,8 @@ impl SendQueue {
     fn check_limits(&mut self, now: Now, limits: &SendQueueLimits) -> Pushed {
         // Many replayed frames may precede the first frame that counts, so the search for that frame
         // comes last.
-        let is_little = self.counted_bytes() <= limits.soft_bytes.min(limits.hard_bytes);
-        let behind = if is_little { 0 } else { self.bytes_behind() };
+        let is_over = self.counts_over(limits.least_bytes());
+        let behind = if is_over { self.bytes_behind() } else { 0 };
         if behind > limits.hard_bytes {
             return Pushed::Over(CloseReason::SendQueueHard);
         }
@@ -262,6 +281,12 @@ impl SendQueue {
     /// Bytes that count for the limits: replayed frames do not.
     fn counted_bytes(&self) -> usize {
         self.bytes - self.replayed_bytes()
+    }
+
+    /// Whether more bytes than `limit` count. Few queues are so long that the replayed frames matter.
+    #[inline]
+    fn counts_over(&self, limit: usize) -> bool {
+        self.bytes > limit && self.counted_bytes() > limit
     }
 
     /// The same bytes without the first frame that counts.

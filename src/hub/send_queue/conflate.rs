@@ -22,20 +22,16 @@ const FEW_FRAMES: usize = 64;
 type Newest = HashMap<ConflationKey, usize, RandomState>;
 
 impl SendQueue {
-    /// For keyed frames: above the soft limit, or when the oldest whole frame is old, the queue starts
-    /// conflating. Only the stall limit drops the client, or the hard limit if there are many keys.
-    pub(super) fn make_way(
-        &mut self,
-        now: Now,
-        key: ConflationKey,
-        limits: &SendQueueLimits,
-    ) -> Pushed {
+    /// For a keyed frame while the queue is conflating, or above the soft limit, or the oldest whole frame
+    /// is old: from here on the queue conflates. Only the stall limit drops the client, or the hard limit
+    /// if there are many keys.
+    pub(super) fn make_way(&mut self, key: ConflationKey, limits: &SendQueueLimits) -> Pushed {
         let is_large = self.data.len() > FEW_FRAMES;
         let (frames, bytes) = if self.is_conflating() && !is_large {
             self.remove(|k| k == key)
         } else if self.is_conflating() && self.data.len() < 1 << self.conflate_at {
             (0, 0)
-        } else if self.is_conflating() || self.is_slow(now, limits) {
+        } else {
             let newest = self.newest(key);
             if is_large && self.bytes_of(&newest) > limits.hard_bytes {
                 return Pushed::Over(CloseReason::SendQueueHard);
@@ -44,8 +40,6 @@ impl SendQueue {
             let next = (2 * self.data.len()).max(FEW_FRAMES).next_power_of_two();
             self.conflate_at = next.trailing_zeros() as u8;
             removed
-        } else {
-            (0, 0)
         };
         if frames == 0 {
             return Pushed::Queued;
@@ -58,12 +52,13 @@ impl SendQueue {
         self.conflate_at > 0
     }
 
-    fn is_slow(&self, now: Now, limits: &SendQueueLimits) -> bool {
+    #[inline]
+    pub(super) fn is_slow(&self, now: Now, limits: &SendQueueLimits) -> bool {
         let oldest = self.data.get(usize::from(self.begun.is_some()));
         let age = oldest.filter(|e| !e.is_replayed()).map_or(0, |e| {
             now.mono_us.saturating_sub(e.frame.received().mono_us)
         });
-        self.counted_bytes() > limits.soft_bytes || age > limits.conflate_after_us
+        self.counts_over(limits.soft_bytes) || age > limits.conflate_after_us
     }
 
     /// The index of the newest frame of each key; none for `replaced`, whose new frame is about to be

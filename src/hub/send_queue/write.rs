@@ -163,7 +163,24 @@ impl SendQueue {
     /// Returns a frame as `begun` says, or in the best encoding available now.
     #[inline]
     fn part<'a>(&self, entry: &'a Entry, begun: Option<Begun>, window: FrameId) -> Outgoing<'a> {
-        let frame = &entry.frame;
+        let (kind, encoded) = match (begun, self.encoding) {
+            (None, Encoding::Plain) => (Kind::Plain, entry.frame.plain()),
+            _ => self.encoding_of(&entry.frame, begun, window),
+        };
+        Outgoing {
+            entry,
+            kind,
+            encoded,
+            skip: begun.map_or(0, |b| b.offset as usize),
+        }
+    }
+
+    fn encoding_of<'a>(
+        &self,
+        frame: &'a Frame,
+        begun: Option<Begun>,
+        window: FrameId,
+    ) -> (Kind, &'a Encoded) {
         let made = |kind| Some((kind, frame.encoded(Key::of(kind, window))?));
         let found = match (begun, self.encoding) {
             (Some(begun), _) => made(begun.kind),
@@ -172,13 +189,7 @@ impl SendQueue {
             (None, Encoding::Deflate(params)) => deflated::best(frame, Inflates { params, window }),
         };
         debug_assert!(found.is_some(), "not made");
-        let (kind, encoded) = found.unwrap_or_else(|| (Kind::Plain, frame.plain()));
-        Outgoing {
-            entry,
-            kind,
-            encoded,
-            skip: begun.map_or(0, |b| b.offset as usize),
-        }
+        found.unwrap_or_else(|| (Kind::Plain, frame.plain()))
     }
 
     /// Like [`Self::outgoing`], for a queue in which every frame is plain and whole.
