@@ -74,12 +74,20 @@ impl Clients {
         let Some(session) = session_of(&mut self.sessions, key) else {
             return;
         };
+        if session.deliver_at_once(now, frame, &limits.send_queue) {
+            count_queued(&mut self.stats, session, frame);
+            enlist(session, key.slot, &mut self.dirty);
+            return;
+        }
+        self.deliver_on_limit(now, limits, key, frame);
+    }
+
+    #[inline(never)]
+    fn deliver_on_limit(&mut self, now: Now, limits: &Limits, key: SessionKey, frame: &Arc<Frame>) {
+        let Some(session) = self.session_mut(key) else {
+            return;
+        };
         match session.deliver(now, frame, &limits.send_queue) {
-            // Nearly every frame: only this is here without a call.
-            Delivered::Queued(Pushed::Queued) => {
-                count_queued(&mut self.stats, session, frame);
-                enlist(session, key.slot, &mut self.dirty);
-            }
             Delivered::SlotFull => {
                 self.open_slot(now, limits, key);
                 // No other frame waits for the slot now, so that this frame waits or leaves.
@@ -112,7 +120,6 @@ impl Clients {
     }
 
     /// Counts a delivery, and notes what follows.
-    #[inline(never)]
     fn delivered(&mut self, key: SessionKey, frame: &Arc<Frame>, delivered: Delivered) {
         match delivered {
             Delivered::Refused | Delivered::SlotFull => return,

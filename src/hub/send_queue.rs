@@ -105,9 +105,7 @@ impl SendQueue {
 
     /// The control part, to append whole control frames or the response to the handshake.
     pub(super) fn control(&mut self, now: Now) -> &mut Vec<u8> {
-        if self.is_empty() {
-            self.progress_at = now.mono_us;
-        }
+        self.start_progress(now);
         &mut self.control
     }
 
@@ -167,56 +165,60 @@ impl SendQueue {
         self.over_soft_since.map(NonZeroU64::get)
     }
 
+    /// Queues a frame that meets no limit and replaces nothing; returns whether the frame was queued.
+    #[inline]
+    pub(super) fn push_at_once(
+        &mut self,
+        now: Now,
+        frame: &Arc<Frame>,
+        limits: &SendQueueLimits,
+    ) -> bool {
+        let meets_limit = match frame.key() {
+            Some(_) => self.is_conflating() || self.is_slow(now, limits),
+            None => self.over_soft_since.is_some() || self.counts_over(limits.least_bytes()),
+        };
+        if !meets_limit {
+            self.start_progress(now);
+            self.append(frame, false);
+        }
+        !meets_limit
+    }
+
     /// Queues a frame, or returns the limit that forbids the frame.
-    #[inline(always)]
     pub(super) fn push(
         &mut self,
         now: Now,
         frame: &Arc<Frame>,
         limits: &SendQueueLimits,
     ) -> Pushed {
-        // Read before conflation removes frames: a frame that replaces the last frame is no progress of
-        // a client that reads nothing.
-        let was_empty = self.is_empty();
-        let outcome = match self.takes_at_once(now, frame, limits) {
-            true => Pushed::Queued,
-            false => self.push_on_limit(now, frame, limits),
-        };
-        if let Pushed::Over(_) = outcome {
-            return outcome;
+        if self.push_at_once(now, frame, limits) {
+            return Pushed::Queued;
         }
-        if was_empty {
-            self.progress_at = now.mono_us;
-        }
-        self.append(frame, false);
-        outcome
-    }
-
-    /// Whether the frame meets no limit and replaces nothing, as nearly every frame.
-    #[inline]
-    fn takes_at_once(&self, now: Now, frame: &Frame, limits: &SendQueueLimits) -> bool {
-        match frame.key() {
-            Some(_) => !self.is_conflating() && !self.is_slow(now, limits),
-            None => self.over_soft_since.is_none() && !self.counts_over(limits.least_bytes()),
-        }
-    }
-
-    /// Lets a frame replace others, or applies the limits to the frame.
-    #[inline(never)]
-    fn push_on_limit(&mut self, now: Now, frame: &Frame, limits: &SendQueueLimits) -> Pushed {
-        match frame.key() {
+        // A frame that replaces the last frame is no progress of a client that reads nothing.
+        debug_assert!(!self.is_empty(), "an empty queue meets no limit");
+        let outcome = match frame.key() {
             Some(key) => self.make_way(key, limits),
             None => self.check_limits(now, limits),
+        };
+        if !matches!(outcome, Pushed::Over(_)) {
+            self.append(frame, false);
         }
+        outcome
     }
 
     /// Queues a frame that counts for no limit of the queue, and that no newer frame replaces. The
     /// caller limits the number of waiting replayed frames.
     pub(super) fn replay(&mut self, now: Now, frame: &Arc<Frame>) {
+        self.start_progress(now);
+        self.append(frame, true);
+    }
+
+    /// An empty queue is about to get something: the time in which the kernel has to take a byte begins.
+    #[inline]
+    fn start_progress(&mut self, now: Now) {
         if self.is_empty() {
             self.progress_at = now.mono_us;
         }
-        self.append(frame, true);
     }
 
     fn append(&mut self, frame: &Arc<Frame>, is_replayed: bool) {

@@ -46,8 +46,20 @@ pub(super) struct Gathered {
 }
 
 impl Session {
-    /// Puts a frame in the send queue, or keeps the frame for the client's next slot.
+    /// Puts a frame in the send queue if that has no consequences, as for nearly every frame; returns whether the
+    /// frame was queued. Otherwise [`Self::deliver`] has to be called. An outcome in memory would take a third of
+    /// the time of a delivery.
     #[inline]
+    pub(in crate::hub) fn deliver_at_once(
+        &mut self,
+        now: Now,
+        frame: &Arc<Frame>,
+        limits: &SendQueueLimits,
+    ) -> bool {
+        !self.is_limited && self.takes_data() && self.queue.push_at_once(now, frame, limits)
+    }
+
+    /// Puts a frame in the send queue, or keeps the frame for the client's next slot.
     pub(in crate::hub) fn deliver(
         &mut self,
         now: Now,
@@ -63,8 +75,7 @@ impl Session {
     }
 
     /// Keeps a frame for the client's next slot, or sheds a frame over the client's rate; `None` if the
-    /// frame goes into the send queue. Not inlined: few clients have a limit.
-    #[inline(never)]
+    /// frame goes into the send queue.
     fn hold(
         &mut self,
         now: Now,
@@ -140,8 +151,6 @@ impl Session {
         shed.unwrap_or_else(|| self.push(now, frame, limits))
     }
 
-    // Without a call and an outcome in memory, a delivery is a third cheaper (benches/broadcast.rs: publish).
-    #[inline(always)]
     fn push(&mut self, now: Now, frame: &Arc<Frame>, limits: &SendQueueLimits) -> Delivered {
         if self.intake == Intake::Closed {
             return Delivered::Refused;
@@ -208,14 +217,19 @@ impl Session {
     }
 
     /// Removes the keyed frames that were not begun and have one of these keys; returns frames and
-    /// bytes.
+    /// bytes. Touches nothing cold if no frame waits.
     pub(in crate::hub) fn forget(&mut self, keys: &[ConflationKey]) -> (u32, usize) {
-        let slots = self.cold.slots.as_mut();
-        let held = slots.map_or((0, 0), |slots| slots.remove(keys));
-        let queued = self.queue.remove(|key| keys.contains(&key));
-        let (frames, bytes) = (held.0 + queued.0, held.1 + queued.1);
+        let (mut frames, mut bytes) = self.queue.remove(|key| keys.contains(&key));
         self.queue.rest_if_empty();
-        self.cold.record.traffic.messages_conflated += u64::from(frames);
+        if self.is_limited
+            && let Some(slots) = self.cold.slots.as_mut()
+        {
+            let held = slots.remove(keys);
+            (frames, bytes) = (frames + held.0, bytes + held.1);
+        }
+        if frames > 0 {
+            self.cold.record.traffic.messages_conflated += u64::from(frames);
+        }
         (frames, bytes)
     }
 }
