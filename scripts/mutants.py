@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Puts each fault of tests/mutations/mutations.toml in a copy of the tree and expects a test to fail.
 
-    scripts/mutants.py [--seeds N] [--only REGEX] [--target-dir DIR] [--no-fail-fast]
+    scripts/mutants.py [--seeds N] [--only REGEX] [--shard K/N] [--target-dir DIR] [--no-fail-fast]
 
 Ends with 1 when a fault survives, does not build, or is not found exactly once.
 """
@@ -100,6 +100,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=240, help="seeds of each simulation")
     parser.add_argument("--only", default="", help="regular expression on the names")
+    parser.add_argument("--shard", default="0/1", help="every Nth fault from the Kth on, as 1/2; a run at the same time needs its own target directory")
     parser.add_argument("--target-dir", default=str(ROOT / "target" / "mutants"))
     parser.add_argument("--no-fail-fast", action="store_true", help="run all tests on each fault")
     parser.add_argument("--list", action="store_true", help="only check that the list is sound")
@@ -110,7 +111,8 @@ def main():
     if rotten or options.list:
         print("\n".join(rotten) or f"{len(mutations)} mutations, each text stands once")
         return 1 if rotten else 0
-    mutations = [m for m in mutations if re.search(options.only, m["name"])]
+    first, step = map(int, options.shard.split("/"))
+    mutations = [m for m in mutations if re.search(options.only, m["name"])][first::step]
 
     env = dict(os.environ, CARGO_TARGET_DIR=options.target_dir, SIM_SEEDS=str(options.seeds))
     env.update(RUST_BACKTRACE="0", SIM_SEED="")
