@@ -1,12 +1,18 @@
 //! A cluster of three real nats-servers with JetStream, on free loopback ports.
 
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpStream;
 use std::ops::{Index, IndexMut};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::free_port;
 use crate::nats_server::NatsServer;
 
 /// Number of servers: the smallest cluster that survives the loss of a server.
 const SERVERS: usize = 3;
+/// A busy machine takes seconds until the servers know one another.
+const ROUTES_MAX: Duration = Duration::from_secs(30);
 
 /// Three servers with routes to one another. JetStream needs some seconds after the start, until
 /// the servers have elected a leader.
@@ -15,7 +21,8 @@ pub struct NatsCluster {
 }
 
 impl NatsCluster {
-    /// Starts all servers. The name of a server is `n` and its index.
+    /// Starts all servers, and waits until each of them announces all. The name of a server is `n` and its
+    /// index.
     pub fn start() -> Self {
         let ports: Vec<u16> = (0..SERVERS).map(|_| free_port()).collect();
         let routes: Vec<String> = ports
@@ -29,9 +36,9 @@ impl NatsCluster {
                 routes.join(", ")
             ))
         };
-        Self {
-            servers: ports.iter().enumerate().map(start).collect(),
-        }
+        let servers: Vec<NatsServer> = ports.iter().enumerate().map(start).collect();
+        servers.iter().for_each(wait_for_routes);
+        Self { servers }
     }
 
     /// The URLs of all servers, in the form of `NATS_URL`.
@@ -63,4 +70,23 @@ impl IndexMut<usize> for NatsCluster {
     fn index_mut(&mut self, index: usize) -> &mut NatsServer {
         &mut self.servers[index]
     }
+}
+
+/// Waits until a server announces all servers to new clients, who learn of servers in no other way.
+fn wait_for_routes(server: &NatsServer) {
+    let begin = Instant::now();
+    while announced(server) < SERVERS {
+        assert!(begin.elapsed() < ROUTES_MAX, "a server without routes");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The number of addresses in the first line of a server.
+fn announced(server: &NatsServer) -> usize {
+    let stream = TcpStream::connect(server.address()).expect("a connection");
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).expect("INFO");
+    let urls = line.split_once("\"connect_urls\":[").map(|(_, urls)| urls);
+    let urls = urls.and_then(|urls| urls.split_once(']'));
+    urls.map_or(0, |(urls, _)| urls.split(',').count())
 }
