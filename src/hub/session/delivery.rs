@@ -47,7 +47,7 @@ pub(super) struct Gathered {
 
 impl Session {
     /// Puts a frame in the send queue if that has no consequences, as for nearly every frame; returns whether the
-    /// frame was queued. Otherwise [`Self::deliver`] has to be called. An outcome in memory would take a third of
+    /// frame was queued. Otherwise [`Self::deliver`] has to be called. An outcome in memory would take a fifth of
     /// the time of a delivery.
     #[inline]
     pub(in crate::hub) fn deliver_at_once(
