@@ -194,8 +194,9 @@ impl SendQueue {
         if self.push_at_once(now, frame, limits) {
             return Pushed::Queued;
         }
-        // A frame that replaces the last frame is no progress of a client that reads nothing.
-        debug_assert!(!self.is_empty(), "an empty queue meets no limit");
+        // For an empty queue only: a frame that replaces the last frame is no progress of a client that
+        // reads nothing.
+        self.start_progress(now);
         let outcome = match frame.key() {
             Some(key) => self.make_way(key, limits),
             None => self.check_limits(now, limits),
