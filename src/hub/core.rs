@@ -300,9 +300,11 @@ impl Core {
         };
         if let Some(session) = self.clients.session_mut(key) {
             let (frames, bytes) = session.forget(&keys);
-            self.clients.stats.messages_conflated += u64::from(frames);
-            self.clients.stats.count_removed(frames, bytes);
-            self.note_room(key);
+            if frames > 0 {
+                self.clients.stats.messages_conflated += u64::from(frames);
+                self.clients.stats.count_removed(frames, bytes);
+                self.note_room(key);
+            }
         }
         if keys.len() == KEYS_MAX {
             // The topic may have more keys: what waits for a slot comes now, or would come much later.
