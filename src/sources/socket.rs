@@ -178,6 +178,10 @@ impl Stream {
         matches!(self, Self::Tls(tls) if tls.session.is_handshaking())
     }
 
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
     pub(super) fn tcp_mut(&mut self) -> &mut TcpStream {
         match self {
             Self::Plain(tcp) => tcp,

@@ -319,6 +319,30 @@ fn a_server_that_stands_still_is_left_for_another_one_that_does_not() {
     cluster[0].thaw();
 }
 
+/// A server announces to its clients who joins the cluster after them.
+#[test]
+fn a_server_that_joins_later_takes_over() {
+    for is_killed in [false, true] {
+        let mut cluster = NatsCluster::start_first();
+        let source = run_with(&cluster[0].url(), &["a"]);
+        cluster.join(1);
+        // The announcement comes before what the server relays from here on.
+        say(&client(&cluster[0].url()), "a", "0");
+        assert_eq!(source.next(), "a: 0");
+        match is_killed {
+            false => cluster[0].freeze(),
+            true => cluster[0].kill(),
+        }
+        let seen = source.until("CaughtUp");
+        assert_eq!(seen, ["Gap", "Down", "+a", "Up", "CaughtUp"]);
+        say(&client(&cluster[1].url()), "a", "1");
+        assert_eq!(source.next(), "a: 1");
+        if !is_killed {
+            cluster[0].thaw();
+        }
+    }
+}
+
 /// A server of a cluster sends another INFO behind its first PONG, in one piece with it or in two.
 #[test]
 fn a_line_behind_the_first_pong_is_read() {

@@ -205,7 +205,7 @@ impl Data {
                     self.refusals.report(&words);
                     self.is_woken = true;
                 }
-                Op::Ping | Op::Pong | Op::Other => {}
+                Op::Info(_) | Op::Ok | Op::Ping | Op::Pong => {}
             }
         }
         Ok(None)

@@ -129,13 +129,10 @@ impl NatsSource {
     }
 }
 
-/// Makes both connections, to one server. Returns the other servers of the cluster too.
-fn both(
-    endpoint: &Endpoint,
-    settings: &NatsSettings,
-) -> Result<((Link, Data), Vec<Endpoint>), NatsError> {
+/// Makes both connections, to one server.
+fn both(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Link, Data), NatsError> {
     let refusals = Refusals::default();
-    let mut data = Data::open(endpoint, settings, refusals.clone())?;
+    let data = Data::open(endpoint, settings, refusals.clone())?;
     // A name can have the addresses of several servers.
     let same = endpoint.at(data.wire.peer);
     let mut tries = 1..SAME_SERVER_TRIES_MAX;
@@ -143,8 +140,7 @@ fn both(
         let link = Link::open(&same, settings, refusals.clone())?;
         // Several servers can share an address too.
         if link.info.server_id == data.wire.info.server_id || tries.next().is_none() {
-            let told = std::mem::take(&mut data.wire.neighbours);
-            return Ok(((link, data), told));
+            return Ok((link, data));
         }
         link.abandon();
     }
@@ -167,14 +163,15 @@ impl Bus for NatsSource {
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
         let settings = &self.settings;
         let open = |endpoint: &_| both(endpoint, settings);
-        let ((link, mut data), used) = match self.servers.connect(settings, open) {
+        let (link, mut data) = match self.servers.connect(settings, open) {
             Ok(connected) => connected,
             Err(error) => return Stop::Bus(error),
         };
-        let mut second = self.servers.second(settings, used);
+        let mut second = self.servers.second(settings);
         relay.link.wake_at_end(&data.wake);
         let stop = self.use_connection((&link, &mut data), &mut second, relay);
-        self.servers.prefer(second.better());
+        self.servers
+            .left(&self.settings, &data.wire, second.better());
         for refusal in link.api.refusals.take_news() {
             if let Refusal::Subscription(_) = refusal {
                 self.status.count_refused();

@@ -59,8 +59,10 @@ pub(super) enum Op {
     Pong,
     /// The server's words, without quotes.
     Error(String),
-    /// Information about the server, in JSON; or an acknowledgement.
-    Other,
+    /// Information about the server, in JSON: the first line, and again whenever servers join or leave a cluster.
+    Info(String),
+    /// An acknowledgement.
+    Ok,
 }
 
 /// A message of a subscription.
@@ -171,7 +173,8 @@ impl Reader {
             "PING" => Op::Ping,
             "PONG" => Op::Pong,
             "-ERR" => Op::Error(rest.trim().trim_matches('\'').to_owned()),
-            "INFO" | "+OK" => Op::Other,
+            "INFO" => Op::Info(rest.to_owned()),
+            "+OK" => Op::Ok,
             _ => return Err(Malformed("a verb that is not known")),
         };
         Ok(Some(op))
@@ -343,9 +346,9 @@ mod tests {
             ..delivery("a.b", 9, Some("r"), b"abc")
         };
         vec![
-            Op::Other,
+            Op::Info("{\"server_id\":\"X\"}".to_owned()),
             Op::Ping,
-            Op::Other,
+            Op::Ok,
             Op::Message(delivery("a.b", 7, None, b"he\r\no")),
             Op::Message(delivery("a", 8, Some("_INBOX.x"), b"")),
             Op::Message(unanswered),

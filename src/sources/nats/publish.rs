@@ -30,13 +30,8 @@ impl NatsSender {
     /// # Errors
     /// No server is reached, or none accepts.
     pub fn connect(settings: &NatsSettings, jetstream: bool) -> Result<Self, NatsError> {
-        let open = |endpoint: &_| {
-            Ok((
-                Link::open(endpoint, settings, Refusals::default())?,
-                Vec::new(),
-            ))
-        };
-        let (link, _) = Servers::default().connect(settings, open)?;
+        let open = |endpoint: &_| Link::open(endpoint, settings, Refusals::default());
+        let link = Servers::default().connect(settings, open)?;
         Ok(Self {
             link,
             url: redacted(&settings.urls),

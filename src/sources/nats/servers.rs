@@ -10,7 +10,8 @@ use super::wire::{Patience, Wire};
 use crate::sources::relay::{Found, Probe, Relay};
 use crate::sources::socket::Waiter;
 
-/// The servers of a source beyond the servers of the URL.
+/// The servers of a source beyond the servers of the URL. While a connection lasts, the connection has the newest
+/// announcement of its server; the end of the connection adds this announcement here.
 #[derive(Default)]
 pub(super) struct Servers {
     /// Other servers of the cluster, tried after the servers of the URL.
@@ -22,58 +23,50 @@ pub(super) struct Servers {
 
 impl Servers {
     /// Tries every server once. Returns the first connection, or the error of the last server.
-    /// `open` returns a connection and the other servers of the cluster, kept in `learned`.
     pub(super) fn connect<C>(
         &mut self,
         settings: &NatsSettings,
-        mut open: impl FnMut(&Endpoint) -> Result<(C, Vec<Endpoint>), NatsError>,
-    ) -> Result<(C, Endpoint), NatsError> {
+        mut open: impl FnMut(&Endpoint) -> Result<C, NatsError>,
+    ) -> Result<C, NatsError> {
         let mut last = NatsError::Lost;
         let first = self.better.take().into_iter().map(Ok);
         let known = self.learned.clone().into_iter().map(Ok);
         for endpoint in first.chain(settings.endpoints()).chain(known) {
-            let opened = endpoint.and_then(|endpoint| Ok((open(&endpoint)?, endpoint)));
-            match opened {
-                Ok(((connection, told), endpoint)) => {
-                    let configured: Vec<_> = settings.endpoints().flatten().collect();
-                    learn(&mut self.learned, told, &configured);
-                    return Ok((connection, endpoint));
-                }
+            match endpoint.and_then(|endpoint| open(&endpoint)) {
+                Ok(connection) => return Ok(connection),
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
-    /// Connects to the first server that accepts, each tried once. Returns the server too.
+    /// Connects to the first server that accepts, each tried once.
     pub(super) fn wire(
         &mut self,
         waiter: &mut Waiter,
         settings: &NatsSettings,
         payload_bytes_max: usize,
-    ) -> Result<(Wire, Endpoint), NatsError> {
+    ) -> Result<Wire, NatsError> {
         self.connect(settings, |endpoint| {
             let bytes_max = payload_bytes_max;
-            let mut wire = Wire::open(waiter, endpoint, settings, bytes_max, Patience::USUAL)?;
-            let told = std::mem::take(&mut wire.neighbours);
-            Ok((wire, told))
+            Wire::open(waiter, endpoint, settings, bytes_max, Patience::USUAL)
         })
     }
 
-    /// The second connection beside a connection to `used`.
-    pub(super) fn second(&self, settings: &NatsSettings, used: Endpoint) -> Second {
-        let all = settings.endpoints().flatten().chain(self.learned.clone());
+    /// The second connection beside a connection that begins.
+    pub(super) fn second(&self, settings: &NatsSettings) -> Second {
         Second {
             probe: Probe::new("NATS", Duration::from_millis(settings.times.silence_max_ms)),
-            others: all.filter(|endpoint| !endpoint.is_at(&used)).collect(),
-            used,
+            learned: self.learned.clone(),
             tries: 0,
             better: None,
         }
     }
 
-    /// Makes the next connection try this server first.
-    pub(super) fn prefer(&mut self, better: Option<Endpoint>) {
+    /// Notes the end of a connection. The next connection tries `better` first.
+    pub(super) fn left(&mut self, settings: &NatsSettings, wire: &Wire, better: Option<Endpoint>) {
+        let configured: Vec<_> = settings.endpoints().flatten().collect();
+        learn(&mut self.learned, wire.neighbours().collect(), &configured);
         self.better = better;
     }
 }
@@ -93,30 +86,31 @@ const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 /// on a new connection.
 pub(super) struct Second {
     probe: Probe,
-    /// The server of the silent connection.
-    used: Endpoint,
-    others: Vec<Endpoint>,
+    /// The servers learned before this connection.
+    learned: Vec<Endpoint>,
     tries: usize,
     /// The server with an answer.
     better: Option<Endpoint>,
 }
 
 impl Second {
-    /// As [`Probe::look`].
+    /// As [`Probe::look`]. `wire` is the silent connection.
     pub(super) fn look(
         &mut self,
         heard: Instant,
         relay: &Relay<NatsError>,
         settings: &NatsSettings,
+        wire: &Wire,
     ) -> Option<Instant> {
         let Self {
             probe,
-            used,
-            others,
+            learned,
             tries,
             better,
         } = self;
+        let used = &wire.endpoint;
         probe.look(heard, relay, || {
+            let others = others(learned.clone(), settings, wire);
             let another = others.get((*tries / 2) % others.len().max(1));
             let another = another.filter(|_| tries.is_multiple_of(2));
             *tries += 1;
@@ -138,6 +132,15 @@ impl Second {
     pub(super) fn better(self) -> Option<Endpoint> {
         self.better
     }
+}
+
+/// All servers but the server of a connection, in the order of [`Servers::connect`].
+fn others(mut learned: Vec<Endpoint>, settings: &NatsSettings, wire: &Wire) -> Vec<Endpoint> {
+    let mut others: Vec<_> = settings.endpoints().flatten().collect();
+    learn(&mut learned, wire.neighbours().collect(), &others);
+    others.append(&mut learned);
+    others.retain(|one| !one.is_at(&wire.endpoint));
+    others
 }
 
 /// Asks a server. From the server of the silent connection, even a refusal is an answer; another server is no better

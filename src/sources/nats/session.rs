@@ -300,7 +300,10 @@ impl Session<'_> {
             let is_of_all = true;
             return Err(NatsError::NotPermitted { what, is_of_all }.into());
         }
-        match self.second.look(heard, self.relay, self.settings) {
+        match self
+            .second
+            .look(heard, self.relay, self.settings, &self.data.wire)
+        {
             Some(next) => Ok(next),
             // News during the second connection ends the silence.
             None if self.data.has_news()? || !watchdog.reports.is_empty() => Ok(Instant::now()),

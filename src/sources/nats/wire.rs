@@ -110,10 +110,8 @@ pub(super) const LATE: &str = "it did not finish the handshake in time";
 /// A connection to a server, logged in.
 pub(super) struct Wire {
     io: Buffered,
-    /// Without user and password.
-    pub(super) url: String,
-    /// The other servers of the cluster, announced by this server.
-    pub(super) neighbours: Vec<Endpoint>,
+    pub(super) endpoint: Endpoint,
+    /// The first line, but with the addresses of the newest line that has any.
     pub(super) info: Info,
     /// The address of the server.
     pub(super) peer: SocketAddr,
@@ -162,16 +160,11 @@ impl Wire {
         } else {
             Stream::Plain(tcp)
         };
-        let told = &info.connect_urls;
-        let neighbours = told
-            .iter()
-            .filter_map(|address| endpoint.neighbour(address, is_tls));
         let mut io = Buffered::new(stream, READ_BYTES);
         io.out().extend(connect_line(&info, &login));
         let mut wire = Self {
             io,
-            url: endpoint.url(),
-            neighbours: neighbours.collect(),
+            endpoint: endpoint.clone(),
             info,
             peer,
             reader: Reader::new(payload_bytes_max),
@@ -212,14 +205,13 @@ impl Wire {
                     return Err(self.refused(format!("{tls}{error}")));
                 }
             }
-            // Operations behind the PONG are taken too: a server of a cluster announces the other
-            // servers there.
+            // Operations behind the PONG are taken too: a server of a cluster sends another INFO there.
             let mut is_in = false;
             while let Some(op) = self.next_op()? {
                 match op {
                     Op::Pong => is_in = true,
                     Op::Error(words) => return Err(self.refused(words)),
-                    Op::Ping | Op::Message(_) | Op::Other => {}
+                    Op::Info(_) | Op::Ok | Op::Ping | Op::Message(_) => {}
                 }
             }
             if is_in {
@@ -298,6 +290,12 @@ impl Wire {
                     return Err(self.wrong(Malformed("a PONG without a PING")));
                 }
                 Some(Op::Pong) => self.pongs += 1,
+                Some(Op::Info(line)) => {
+                    let newer = Info::read(line).connect_urls;
+                    if !newer.is_empty() {
+                        self.info.connect_urls = newer;
+                    }
+                }
                 Some(Op::Error(words)) if refused(words).is_none() => {
                     self.last_words = Some(shown(words));
                 }
@@ -315,8 +313,15 @@ impl Wire {
 
     /// The error for a server of no use to this client.
     pub(super) fn refused(&self, reason: String) -> NatsError {
-        let url = self.url.clone();
+        let url = self.endpoint.url();
         NatsError::Refused { url, reason }
+    }
+
+    /// The servers of the cluster that this server has announced last.
+    pub(super) fn neighbours(&self) -> impl Iterator<Item = Endpoint> {
+        let is_tls = self.io.stream().is_tls();
+        let urls = self.info.connect_urls.iter();
+        urls.filter_map(move |address| self.endpoint.neighbour(address, is_tls))
     }
 
     /// Queues a PING behind the commands. Returns the number of the ping: [`Self::is_answered`].

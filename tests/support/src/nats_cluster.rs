@@ -21,24 +21,48 @@ pub struct NatsCluster {
 }
 
 impl NatsCluster {
-    /// Starts all servers, and waits until each of them announces all. The name of a server is `n` and its
-    /// index.
+    /// Starts all servers, and waits until each of them announces all.
     pub fn start() -> Self {
+        let mut cluster = Self::start_first();
+        (1..SERVERS).for_each(|index| cluster.servers[index].restart());
+        cluster.wait_for_routes(SERVERS);
+        cluster
+    }
+
+    /// Starts the first server; the others join later, with [`Self::join`]. The name of a server is `n` and its
+    /// index.
+    pub fn start_first() -> Self {
         let ports: Vec<u16> = (0..SERVERS).map(|_| free_port()).collect();
         let routes: Vec<String> = ports
             .iter()
             .map(|port| format!("\"nats://127.0.0.1:{port}\""))
             .collect();
-        let start = |(index, port): (usize, &u16)| {
-            NatsServer::start_with(&format!(
+        let reserve = |(index, port): (usize, &u16)| {
+            NatsServer::reserve(&format!(
                 "server_name: n{index}\ncluster {{ name: test, listen: \"127.0.0.1:{port}\", \
                  routes: [{}] }}",
                 routes.join(", ")
             ))
         };
-        let servers: Vec<NatsServer> = ports.iter().enumerate().map(start).collect();
-        servers.iter().for_each(wait_for_routes);
+        let mut servers: Vec<NatsServer> = ports.iter().enumerate().map(reserve).collect();
+        servers[0].restart();
         Self { servers }
+    }
+
+    /// Starts the next server of a cluster of `running` servers, and waits until each of them announces all.
+    pub fn join(&mut self, running: usize) {
+        self.servers[running].restart();
+        self.wait_for_routes(running + 1);
+    }
+
+    /// Waits until each of the first `running` servers announces all of them.
+    fn wait_for_routes(&self, running: usize) {
+        let begin = Instant::now();
+        let is_missing = |server: &NatsServer| announced(server) < running;
+        while self.servers[..running].iter().any(is_missing) {
+            assert!(begin.elapsed() < ROUTES_MAX, "a server without routes");
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The URLs of all servers, in the form of `NATS_URL`.
@@ -69,15 +93,6 @@ impl Index<usize> for NatsCluster {
 impl IndexMut<usize> for NatsCluster {
     fn index_mut(&mut self, index: usize) -> &mut NatsServer {
         &mut self.servers[index]
-    }
-}
-
-/// Waits until a server announces all servers to new clients, who learn of servers in no other way.
-fn wait_for_routes(server: &NatsServer) {
-    let begin = Instant::now();
-    while announced(server) < SERVERS {
-        assert!(begin.elapsed() < ROUTES_MAX, "a server without routes");
-        thread::sleep(Duration::from_millis(20));
     }
 }
 

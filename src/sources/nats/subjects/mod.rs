@@ -300,7 +300,7 @@ impl NatsSubjectsSource {
         session.begin_feed()?;
         let away_ms = session.relay.stands()?;
         session.relay.link.send(BusEvent::CaughtUp)?;
-        let url = session.wire.url.clone();
+        let url = session.wire.endpoint.url();
         match session.source.ledger.refused_of_wanted() {
             (0, _) => tracing::info!(url, away_ms, "subscribed on NATS"),
             (refused, of) => tracing::warn!(
@@ -337,11 +337,12 @@ impl Bus for NatsSubjectsSource {
         let nats = &self.settings.nats;
         let connected = self.servers.wire(&mut self.waiter, nats, bytes_max);
         let stop = match connected {
-            Ok((mut wire, used)) => {
-                let mut second = self.servers.second(nats, used);
+            Ok(mut wire) => {
+                let mut second = self.servers.second(nats);
                 let stop = self.use_connection(&mut wire, &mut second, relay);
+                self.servers
+                    .left(&self.settings.nats, &wire, second.better());
                 wire.leave(&self.waiter);
-                self.servers.prefer(second.better());
                 stop.unwrap_or_else(|stop| stop)
             }
             Err(error) => error.into(),

@@ -187,10 +187,10 @@ impl<'a> Session<'a> {
 
     /// Handles a silent server or a dead link. Returns the time of the next look.
     fn look_elsewhere(&mut self) -> Result<Instant, Stop> {
-        let heard = self.wire.heard;
+        let nats = &self.source.settings.nats;
         let next = self
             .second
-            .look(heard, self.relay, &self.source.settings.nats);
+            .look(self.wire.heard, self.relay, nats, self.wire);
         // Bytes that arrived during the second connection end the silence.
         if next.is_none() && self.wire.has_news(&mut self.source.waiter)? {
             return Ok(Instant::now());
@@ -206,7 +206,7 @@ impl<'a> Session<'a> {
                 Op::Message(delivery) => self.message(delivery, received)?,
                 Op::Pong => self.ponged()?,
                 Op::Error(words) => self.refused(words)?,
-                Op::Ping | Op::Other => {}
+                Op::Info(_) | Op::Ok | Op::Ping => {}
             }
         }
         Ok(())

@@ -117,7 +117,7 @@ impl NatsStreamSource {
                     taken?;
                 }
                 Op::Error(words) => self.refused(&words, relay.link.now())?,
-                Op::Ping | Op::Pong | Op::Other => {}
+                Op::Info(_) | Op::Ok | Op::Ping | Op::Pong => {}
             }
         }
         Ok(())
@@ -155,8 +155,9 @@ impl Bus for NatsStreamSource {
         let (nats, bytes_max) = (&self.settings, self.payload_bytes_max);
         let connected = self.servers.wire(&mut self.waiter, nats, bytes_max);
         match connected {
-            Ok((mut wire, _)) => {
+            Ok(mut wire) => {
                 let stop = self.use_connection(&mut wire, relay);
+                self.servers.left(&self.settings, &wire, None);
                 wire.leave(&self.waiter);
                 stop
             }
