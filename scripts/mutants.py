@@ -74,7 +74,9 @@ def noticed_by(tree, env, tests, all_tests):
             return None, output
     noticed = []
     for test in tests:
-        status, _ = run(cargo_test(test, "--quiet"), tree, env, TEST_SECONDS_MAX)
+        status, output = run(cargo_test(test, "--quiet"), tree, env, TEST_SECONDS_MAX)
+        if status == 0 and "running 0 tests" in output:
+            return None, f"{test} names no test"
         if status != 0:
             noticed.append(test if status is not None else f"{test} (hangs)")
             if not all_tests:

@@ -378,6 +378,28 @@ fn a_doubt_is_told_with_its_reason_and_nothing_of_what_was_missed_follows() {
     assert_eq!(answer["recovered"][TICK], true, "the mark is known by now");
 }
 
+/// A client has a position from before the loss: another instance would send these messages again.
+#[test]
+fn messages_before_the_feed_stands_are_part_of_the_loss() {
+    let mut kept = Kept::new();
+    let (key, _) = kept.member(&[TICK]);
+    kept.bench.bus(BusEvent::Gap { lost: None });
+    kept.bench.down();
+    let next = Mark { counter: 2, ..MARK };
+    let places = [None, Some(Position::counted(5, next, 1))];
+    let [early, late] = places.map(|position| BusMessage {
+        place: Place::Kept(position),
+        ..kept.message(TICK, if position.is_none() { "1" } else { "2" })
+    });
+    kept.bench.bus(BusEvent::Message(early));
+    kept.count = 0;
+    kept.begin(next);
+    kept.bench.bus(BusEvent::Message(late));
+    let mut got = kept.bench.got(key);
+    got.retain(|message| message["type"] == "data");
+    assert_eq!(data(&got), [json!(2)]);
+}
+
 #[test]
 fn a_mark_names_the_same_messages_as_the_count_before_it() {
     let mut kept = Kept::new();

@@ -239,6 +239,21 @@ fn of_sources_that_start_at_once_one_has_the_durable() {
     }
 }
 
+/// The message that would follow this one, as the consumer would deliver it.
+fn following(message: &str) -> String {
+    let head = message.lines().next().expect("a line");
+    let [_, subject, sid, reply, _] = head.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{head}");
+    };
+    let mut fields: Vec<String> = reply.split('.').map(str::to_owned).collect();
+    // From 2.10 on domain and account may come first.
+    let sequences = if fields.len() == 9 { 5..7 } else { 7..9 };
+    for field in &mut fields[sequences] {
+        *field = (field.parse::<u64>().expect("a sequence") + 1).to_string();
+    }
+    format!("MSG {subject} {sid} {} 1\r\n9\r\n", fields.join("."))
+}
+
 #[test]
 fn a_server_that_breaks_the_protocol_is_left_and_what_came_before_is_relayed() {
     let server = NatsServer::start();
@@ -247,7 +262,9 @@ fn a_server_that_breaks_the_protocol_is_left_and_what_came_before_is_relayed() {
     let down = move |bytes: &mut Vec<u8>| {
         let is_message = bytes.starts_with(b"MSG ") && bytes.windows(7).any(|w| w == b"$JS.ACK");
         if is_message && is_due.swap(false, SeqCst) {
-            bytes.extend(b"WHAT IS THIS\r\nMSG and 1 more\r\n");
+            let following = following(&String::from_utf8_lossy(bytes));
+            bytes.extend(b"WHAT IS THIS\r\n");
+            bytes.extend(following.as_bytes());
         }
     };
     let source = run(settings(&through(&server, |_| {}, down)));

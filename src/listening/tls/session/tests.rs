@@ -1,4 +1,5 @@
 use std::io::{Read, Write};
+use std::iter::repeat_n;
 
 use proptest::prelude::*;
 use rustls::client::ClientConnection;
@@ -308,6 +309,23 @@ fn an_unfinished_record_is_bounded() {
     hello.resize(5 + 0x4000, 0);
     let refused = (0..10).find_map(|_| session.open(&mut hello.clone(), &mut into).err());
     assert!(refused.is_some() && session.held_bytes() <= 2 * HANDSHAKE_BYTES_MAX);
+    // Nor one in records of a single byte, whose message is not too long for the library.
+    let (_, mut session) = pair(VERSIONS[0]);
+    let hello = [1, 0, 0x70, 0].into_iter().chain(repeat_n(0, 0x7000));
+    let mut records = hello.map(|byte| [22, 3, 1, 0, 1, byte]);
+    let refused = records.find_map(|mut record| session.open(&mut record, &mut into).err());
+    assert!(refused.is_some() && session.held_bytes() <= HANDSHAKE_BYTES_MAX + 6);
+}
+
+/// What the network did not take goes out behind what it did not take before.
+#[test]
+fn kept_records_keep_their_order() {
+    let (mut client, mut session) = greeted(VERSIONS[0]);
+    for text in ["first", "second"] {
+        let records = sealed(&mut session, text.as_bytes());
+        session.keep(&records);
+    }
+    assert_eq!(received(&mut client, &kept(&mut session)), b"firstsecond");
 }
 
 proptest! {
