@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, LocalSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
 use super::connection::{self, Server};
@@ -29,8 +30,17 @@ use crate::hub::Permit;
 use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
 
 enum Job {
-    Serve(Handover, WayBack),
+    Serve(Handover, WayBack, Counted),
     Stop { within: Duration },
+}
+
+/// A handed-over connection, counted until its end on the HTTP thread.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The reactor's handle of the HTTP thread, with the way back.
@@ -38,13 +48,28 @@ enum Job {
 pub struct HttpHandle {
     jobs: mpsc::UnboundedSender<Job>,
     back: WayBack,
+    /// The connections handed over that have not ended.
+    open: Arc<AtomicUsize>,
 }
 
 impl HttpHandle {
     /// Hands a connection over. Never blocks; the connection limits bound how many connections wait. If the
     /// thread has stopped, the connection is closed.
     pub fn serve(&self, handover: Handover) {
-        let _ = self.jobs.send(Job::Serve(handover, Arc::clone(&self.back)));
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let counted = Counted(Arc::clone(&self.open));
+        let back = Arc::clone(&self.back);
+        let _ = self.jobs.send(Job::Serve(handover, back, counted));
+    }
+
+    /// Begins a stop as [`HttpPlane::stop`] does, and does not wait for its end. A further stop may shorten the time.
+    pub fn begin_stop(&self, within: Duration) {
+        let _ = self.jobs.send(Job::Stop { within });
+    }
+
+    /// Whether handed-over connections are open.
+    pub fn is_busy(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -83,6 +108,7 @@ impl HttpPlane {
         HttpHandle {
             jobs: self.jobs.clone(),
             back,
+            open: Arc::default(),
         }
     }
 
@@ -142,23 +168,53 @@ async fn serve(
             queue.poll_recv(cx)
         });
         match job.await {
-            Some(Job::Serve(handover, back)) => {
+            Some(Job::Serve(handover, back, counted)) => {
                 let Some(handover) = take_over(handover, &back) else {
                     continue;
                 };
                 let (server, stopping) = (Rc::clone(&server), stopping.clone());
                 let served = connection::serve(server, handover, None, Some(back), stopping);
-                connections.spawn_local(served);
+                connections.spawn_local(async move {
+                    served.await;
+                    drop(counted);
+                });
             }
             Some(Job::Stop { within }) => break within,
             None => break Duration::ZERO,
         }
     };
-    queue.close();
     stop.send_replace(true);
-    let all = async { while connections.join_next().await.is_some() {} };
-    // Unfinished tasks are dropped with the set.
-    let _ = timeout(within, all).await;
+    end(connections, queue, within).await;
+}
+
+/// Waits for the end of all connections; drops those that are left after `within`, counted from now, or after the time
+/// of a later stop.
+async fn end(
+    mut connections: JoinSet<()>,
+    mut queue: mpsc::UnboundedReceiver<Job>,
+    within: Duration,
+) {
+    let mut deadline = Instant::now() + within;
+    loop {
+        let shorter = poll_fn(|cx| {
+            // What is handed over now is closed.
+            while let Poll::Ready(Some(job)) = queue.poll_recv(cx) {
+                if let Job::Stop { within } = job {
+                    return Poll::Ready(Some(within));
+                }
+            }
+            while let Poll::Ready(ended) = connections.poll_join_next(cx) {
+                if ended.is_none() {
+                    return Poll::Ready(None);
+                }
+            }
+            Poll::Pending
+        });
+        match timeout_at(deadline, shorter).await {
+            Ok(Some(within)) => deadline = deadline.min(Instant::now() + within),
+            Ok(None) | Err(_) => return,
+        }
+    }
 }
 
 /// The first wait after a failed accept; doubled up to `RETRY_MAX`.

@@ -40,6 +40,8 @@ const LISTENERS: Token = Token(usize::MAX - 2);
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The loop turns at least this often, so that the age of the last turn reveals a hang.
 const IDLE_TURN_US: u64 = 500_000;
+/// The time between two looks whether the HTTP side has ended, at a stop.
+const HTTP_LOOK_US: u64 = 2_000;
 
 /// Time of one flush; the other clients get their writes in the next turn.
 const FLUSH_US_MAX: u64 = 4_000;
@@ -104,6 +106,8 @@ pub struct Reactor<G: Gateway, F: Feed> {
     /// A stop does not end before this time while connections are open.
     refuse_until_us: u64,
     stop_now: bool,
+    /// The HTTP side has begun to end, after the last client.
+    http_ends: bool,
     /// The last look at the clock between two turns, microseconds of the monotonic clock.
     now_us: u64,
 }
@@ -152,6 +156,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             stop_at_us: None,
             refuse_until_us: 0,
             stop_now: false,
+            http_ends: false,
             now_us: clock.mono_us(),
         })
     }
@@ -220,11 +225,26 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         found
     }
 
-    fn is_stopped(&self) -> bool {
+    /// Whether a stop is complete. Once the last client has ended, the HTTP side ends too: idle connections at once,
+    /// answers in progress within the time left.
+    fn is_stopped(&mut self) -> bool {
         let now = self.now_us;
-        let late = self.stop_at_us.is_some_and(|at| now >= at);
+        let Some(stop_at) = self.stop_at_us else {
+            return false;
+        };
+        if self.stop_now || now >= stop_at {
+            return true;
+        }
         let refuses = now < self.refuse_until_us && self.hub.core().connections() > 0;
-        self.stop_now || late || self.hub.is_drained() && !refuses
+        if !self.hub.is_drained() || refuses {
+            return false;
+        }
+        if !self.http_ends {
+            self.http_ends = true;
+            let left = Duration::from_micros(stop_at - now);
+            self.seams.http.begin_stop(left);
+        }
+        !self.seams.http.is_busy()
     }
 
     /// Whether the next turn has something to do at once.
@@ -244,6 +264,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.report.due_us(),
             self.stop_at_us,
             self.accept_from_us,
+            self.http_ends.then_some(self.now_us + HTTP_LOOK_US),
         ];
         let due = earliest(dues).unwrap_or(u64::MAX);
         Duration::from_micros(due.saturating_sub(self.now_us).min(IDLE_TURN_US))

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from prometheus import scrape
-from services import TOKEN, Service, device, push
+from services import TOKEN, Service, device, post, push
 from waiting import until
 from websockets.exceptions import ConnectionClosed
 
@@ -18,7 +18,7 @@ class World:
     def __init__(self, start_weirgate, *flags):
         self.let = threading.Event()
         self.lobby = Service(self.answer)
-        env = {"LOBBY_URL": self.lobby.url, "INTERNAL_AUTH_TOKEN": TOKEN, "HTTP_TIMEOUT_SECONDS": "60"}
+        env = {"LOBBY_URL": self.lobby.url, "INTERNAL_AUTH_TOKEN": TOKEN, "MEASUREMENT_URL": self.lobby.url, "HTTP_TIMEOUT_SECONDS": "60"}
         self.weirgate = start_weirgate("events", *flags, env=env).wait_ready()
 
     def answer(self, asked):
@@ -119,6 +119,41 @@ async def test_nothing_is_taken_on_any_more(world):
         assert await close_of(client) == 1012
     await world.ended()
     assert len(world.lobby.asked) == 1
+
+
+def proxied(world):
+    """A request to the service through the proxy, on its way: its status, later."""
+    return asyncio.create_task(asyncio.to_thread(post, world.weirgate.http_url + "/v1/jobs/x", {"message": {"data": 1}}))
+
+
+async def proxied_at_the_service(world):
+    request = proxied(world)
+    await until(lambda: world.lobby.asked, 20, "the request at the service")
+    return request
+
+
+async def test_a_proxied_request_has_the_time_of_the_stop(world):
+    world = world("--stop-timeout-ms", "60000")
+    request = await proxied_at_the_service(world)
+    begin = time.monotonic()
+    world.weirgate.send(signal.SIGTERM)
+    await asyncio.sleep(1)
+    assert world.weirgate.alive()
+    world.let.set()
+    assert await request == (200, 1)
+    await world.ended(10)
+    assert time.monotonic() - begin < 10
+
+
+async def test_a_second_signal_waits_for_no_proxied_request(world):
+    world = world("--stop-timeout-ms", "60000")
+    request = await proxied_at_the_service(world)
+    world.weirgate.send(signal.SIGTERM)
+    await asyncio.sleep(0.5)
+    world.weirgate.send(signal.SIGTERM)
+    await world.ended(5)
+    with pytest.raises(OSError):
+        await request
 
 
 async def test_a_second_signal_waits_for_no_answer(world):

@@ -52,7 +52,7 @@ pub(crate) const HTTP: &[Fixed] = &[
         test: "tests/http_plane/limits.rs::a_head_without_end_is_cut_early",
     },
     Fixed {
-        what: "Plain HTTP at a stop: time from the end of the event loop to the end of the last \
+        what: "Plain HTTP at a stop that has reached its time limit, or after a second signal: time to the end of the last \
             response",
         value: "200 ms",
         beyond: "the connection is cut",

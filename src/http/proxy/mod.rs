@@ -257,7 +257,7 @@ impl Shared {
     /// The address for which a request counts.
     fn client(&self, parts: &RequestParts) -> ClientAddr {
         let lines = parts.head.headers.get_all("x-forwarded-for").iter();
-        let lines = lines.filter_map(|line| line.to_str().ok());
+        let lines = lines.map(HeaderValue::as_bytes);
         self.trusted_proxies.client(&parts.peer, lines)
     }
 
