@@ -40,9 +40,10 @@ pub(crate) fn read_again(path: &Path) -> io::Result<Vec<u8>> {
     read(path)
 }
 
-/// The fingerprint of a file: inode, length and modification time. A replaced file has another inode, a
-/// written file another length or time. `None` for a missing file.
-type Print = Option<(u64, u64, Option<SystemTime>)>;
+/// The fingerprint of a file: inode, length, and the times of the last modification and of the last change of the inode.
+/// A replaced file has another inode, a written file another length or time, a file with other rights another time of the
+/// change. `None` for a missing file.
+type Print = Option<(u64, u64, Option<SystemTime>, (i64, i64))>;
 
 /// The fingerprints of files whose content is in force.
 #[derive(Clone, Debug)]
@@ -90,14 +91,33 @@ impl Prints {
 fn prints(paths: &[PathBuf]) -> Vec<Print> {
     let print = |path: &PathBuf| {
         let found = fs::metadata(path).ok()?;
-        Some((found.ino(), found.len(), found.modified().ok()))
+        let changed = (found.ctime(), found.ctime_nsec());
+        Some((found.ino(), found.len(), found.modified().ok(), changed))
     };
     paths.iter().map(print).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    /// A file that could not be read has been looked at; the repair writes nothing.
+    #[test]
+    fn a_file_with_other_rights_has_changed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        fs::write(&path, "text").expect("written");
+        let mut watched = Prints::now([path.clone()]);
+        assert!(!watched.look());
+        // The times of a file have the steps of the kernel's clock.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("other rights");
+        assert!(!watched.look() && watched.look());
+        watched.will_read();
+        assert!(!watched.look() && !watched.look());
+    }
 
     #[test]
     fn a_file_that_is_too_large_or_no_file_is_refused() {
