@@ -164,18 +164,23 @@ impl TrustedProxies {
     pub fn client<'a>(
         &self,
         peer: &Peer,
-        forwarded_for: impl Iterator<Item = &'a str>,
+        forwarded_for: impl Iterator<Item = &'a [u8]>,
     ) -> ClientAddr {
         let mut client = peer.client();
         if !self.trusts_peer(peer) {
             return client;
         }
-        let entries: Vec<&str> = forwarded_for.flat_map(|line| line.split(',')).collect();
+        // Other bytes than text in one entry say nothing about the entries beside it.
+        let entries = forwarded_for.flat_map(|line| line.split(|byte| *byte == b','));
+        let entries: Vec<&[u8]> = entries.collect();
         for entry in entries.into_iter().rev() {
             if !self.trusts(client) {
                 break;
             }
-            match address(entry.trim()) {
+            match str::from_utf8(entry)
+                .ok()
+                .and_then(|entry| address(entry.trim()))
+            {
                 Some(before) => client = before.into(),
                 None => break,
             }
@@ -222,7 +227,8 @@ mod tests {
             "unix" => Peer::Unix(None),
             ip => std::net::SocketAddr::new(ip.parse().unwrap(), 4711).into(),
         };
-        trusted.client(&peer, lines.iter().copied()).to_string()
+        let lines = lines.iter().map(|line| line.as_bytes());
+        trusted.client(&peer, lines).to_string()
     }
 
     #[test]
@@ -290,6 +296,13 @@ mod tests {
         ] {
             assert_eq!(client(&trusted, "10.0.0.1", lines), expected, "{lines:?}");
         }
+        // Bytes of the client that are no text hide nothing of the proxy's entry.
+        let peer = std::net::SocketAddr::new("10.0.0.1".parse().expect("an address"), 4711).into();
+        let lines = [&b"203.0.113.1, \xff, 198.51.100.7"[..], b"\xff,10.0.0.2"];
+        for (lines, expected) in [(&lines[..1], "198.51.100.7"), (&lines, "10.0.0.2")] {
+            let client = trusted.client(&peer, lines.iter().copied());
+            assert_eq!(client.to_string(), expected, "{lines:?}");
+        }
         let stranger = client(&trusted, "192.0.2.9", &["198.51.100.7"]);
         assert_eq!(stranger, "192.0.2.9", "nobody asked this one");
         assert_eq!(client(&TrustedProxies::None, "::1", &["192.0.2.1"]), "::1");
@@ -309,7 +322,7 @@ mod tests {
         let says = ["203.0.113.1"];
         let client = |trusted: &TrustedProxies, ip: &str| {
             let peer = Peer::Proxied(std::net::SocketAddr::new(ip.parse().unwrap(), 4711));
-            let client = trusted.client(&peer, says.iter().copied());
+            let client = trusted.client(&peer, says.iter().map(|line| line.as_bytes()));
             (client.to_string(), trusted.trusts_peer(&peer))
         };
         let listed = proxies("10.0.0.0/8");

@@ -56,7 +56,7 @@ impl Core {
         if !trusted.trusts_peer(&peer) {
             return true;
         }
-        let client = trusted.client(&peer, head.header_values("X-Forwarded-For"));
+        let client = trusted.client(&peer, head.raw_values("X-Forwarded-For"));
         session.record().client = client;
         self.admit(key, client, stream)
     }

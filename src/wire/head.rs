@@ -301,7 +301,8 @@ impl<'a> RequestHead<'a> {
         self.raw_values("content-length").next().and_then(decimal)
     }
 
-    fn raw_values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'a [u8]> + 'h {
+    /// Returns all headers of this name in their order, as bytes.
+    pub fn raw_values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'a [u8]> + 'h {
         self.headers()
             .filter(move |(candidate, _)| candidate.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
