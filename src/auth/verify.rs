@@ -221,10 +221,14 @@ pub struct Authenticator {
 impl Authenticator {
     /// Whether nobody can connect: tokens are required and there is no key.
     pub fn admits_nobody(&self) -> bool {
-        self.required
-            && self.api_key.is_none()
-            && self.keys.current().is_empty()
-            && self.keys.newer() == NewerKeys::Never
+        self.required && !self.has_keys()
+    }
+
+    /// Whether a token may be good, now or with keys that are fetched or read later.
+    pub fn has_keys(&self) -> bool {
+        self.api_key.is_some()
+            || !self.keys.current().is_empty()
+            || self.keys.newer() != NewerKeys::Never
     }
 
     /// The identity in this token.

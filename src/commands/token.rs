@@ -89,6 +89,9 @@ pub enum TokenError {
     /// A gateway with these settings would refuse the token.
     #[error("refused with {code}: {0} [{label}]", code = .0.close_code(), label = .0.label())]
     Refused(Refusal),
+    /// A gateway with this table would refuse the role.
+    #[error("refused with {code}: {0} [{label}]; the table is {1}", code = .0.close_code(), label = .0.label())]
+    RefusedRole(Refusal, String),
 }
 
 /// The rows of `weirgate token inspect`, for this gateway.
@@ -334,7 +337,13 @@ impl TokenCommand {
                 name_bytes_max: checked.number("channel-name-bytes-max"),
             };
             let rights = table.admit(&identity, &checked.text("default-role"), limits);
-            let rights = rights.map_err(TokenError::Refused)?;
+            let shown = shown_table(checked);
+            let refused = |refusal| match refusal {
+                Refusal::Role => TokenError::RefusedRole(refusal, shown.clone()),
+                _ => TokenError::Refused(refusal),
+            };
+            let rights = rights.map_err(refused)?;
+            grants += &format!("\n  table:    {shown}");
             grants += &format!("\n  names:    {}", names(&table, &rights));
             identity.roles = vec![self.shown_role(&rights.role, &identity)];
         }
@@ -342,6 +351,14 @@ impl TokenCommand {
             identity.symbols_max = Some(checked.number("symbols-max"));
         }
         Ok(good(&identity, unix_ms) + &grants)
+    }
+}
+
+/// Where the table of roles comes from.
+fn shown_table(checked: &Checked) -> String {
+    match checked.path("acl") {
+        Some(file) => file.display().to_string(),
+        None => "built in (--acl FILE replaces it)".to_owned(),
     }
 }
 

@@ -257,6 +257,16 @@ fn warn_of_default_role(acl: &Acl, role: &str) {
     }
 }
 
+/// Logs that the keys of a gateway that ignores tokens have no effect.
+pub(super) fn warn_of_ignored_tokens(authenticator: &Authenticator, role: &str) {
+    if !authenticator.required && authenticator.has_keys() {
+        tracing::warn!(
+            role,
+            "there are keys for tokens and REQUIRE_AUTH is off: tokens are ignored, and every client has DEFAULT_ROLE"
+        );
+    }
+}
+
 /// Checks the default role before a start. Without tokens all clients have this role.
 pub(super) fn check_default_role(acl: &Acl, role: &str, tokens_required: bool) {
     if tokens_required || acl.knows(role) {

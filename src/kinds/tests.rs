@@ -272,17 +272,35 @@ fn near_misses_are_pointed_out() {
         ("WEIRGATE_GATWAY", "WEIRGATE_GATEWAY"),
         ("WEIRGATE_GATEWAY_PORT", "GATEWAY_PORT"),
     ] {
-        let expected = format!("{typed} is no setting and is ignored; did you mean {meant}?");
+        let expected =
+            format!("{typed} is no setting of this gateway and is ignored; did you mean {meant}?");
         assert_eq!(warnings(&[(typed, "s3cret")]), [expected]);
     }
     for (typed, meant) in [("GATEWAY_PRT", "GATEWAY_PORT"), ("RUST_LGO", "RUST_LOG")] {
-        let expected = format!("{typed} is no setting and is ignored; did you mean {meant}?");
+        let expected =
+            format!("{typed} is no setting of this gateway and is ignored; did you mean {meant}?");
         assert_eq!(warnings(&[(typed, "s3cret")]), [expected]);
     }
     assert_eq!(
         warnings(&[("WEIRGATE_MOON_PHASE", "full")]),
-        ["WEIRGATE_MOON_PHASE is no setting and is ignored"]
+        ["WEIRGATE_MOON_PHASE is no setting of this gateway and is ignored"]
     );
+}
+
+#[test]
+fn the_url_of_another_gateway_is_pointed_out_where_nothing_was_chosen() {
+    let warnings = |args: &[&str], env: &[(&str, &str)]| -> Vec<String> {
+        let (_, checked) = started(&[&["channels"], args].concat(), env);
+        checked.warnings().iter().map(Warning::to_string).collect()
+    };
+    let url = ("NATS_URL", "nats://nats:4222");
+    let told = "NATS_URL is no setting of this gateway and is ignored; did you mean WEIRGATE_BUS?";
+    assert_eq!(warnings(&[], &[url]), [told]);
+    for chosen in ["--bus=nats://a:1", "--redis-url=redis://a:1"] {
+        assert_eq!(warnings(&[chosen], &[url]), [""; 0], "{chosen}");
+    }
+    assert_eq!(warnings(&[], &[url, ("REDIS_HOST", "a")]), [""; 0]);
+    assert_eq!(warnings(&[], &[]), [""; 0]);
 }
 
 #[test]

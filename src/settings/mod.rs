@@ -25,6 +25,6 @@ pub use error::{SettingsError, Warning};
 pub use groups::{AuthSettings, KeySetUrl, TLS_NAME};
 pub use kind::{Form, Kind, Refused, Unit, Value};
 pub use secret::{SecretText, SecretUrl};
-pub use setting::{Heading, Limit, Part, Setting, Shows};
+pub use setting::{Heading, Limit, MistakenEnv, Part, Setting, Shows};
 pub use table::{Change, Rows, table};
 pub use typed::Source;

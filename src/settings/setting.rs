@@ -110,6 +110,15 @@ pub enum Shows {
     Elsewhere(&'static str),
 }
 
+/// A name in the environment that another gateway reads and that has no effect on this one.
+#[derive(Clone, Copy, Debug)]
+pub struct MistakenEnv {
+    /// The name.
+    pub name: &'static str,
+    /// With one of these flags set, somebody has chosen, and there is no warning.
+    pub unless: &'static [&'static str],
+}
+
 /// A setting. The row has everything shown or read about the setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
@@ -133,6 +142,8 @@ pub struct Setting {
     pub in_short_help: bool,
     /// Whether `-h` shows the setting before the others: the settings of the README's examples.
     pub leads_short_help: bool,
+    /// The names in the environment that people set in place of this setting.
+    pub mistaken_env: Option<MistakenEnv>,
     /// The part of the shared table; without meaning for a gateway's own row.
     pub(super) part: Part,
 }
@@ -157,6 +168,7 @@ impl Setting {
             limit: None,
             in_short_help: false,
             leads_short_help: false,
+            mistaken_env: None,
             part: Part::Every,
         }
     }
@@ -256,6 +268,12 @@ impl Setting {
     /// Sets the env names of the replaced gateways.
     pub const fn original_env(mut self, names: &'static [&'static str]) -> Self {
         self.original_env = names;
+        self
+    }
+
+    /// Warns of a name in the environment that people set in place of this setting.
+    pub const fn mistaken_env(mut self, mistaken: MistakenEnv) -> Self {
+        self.mistaken_env = Some(mistaken);
         self
     }
 

@@ -113,6 +113,21 @@ impl Env {
         unknown.filter_map(near).collect()
     }
 
+    /// Warns of names that people set in place of a setting.
+    fn mistaken_names(&self, all: &[Typed]) -> Vec<Warning> {
+        let is_set = |typed: &Typed| !matches!(typed.source, Source::Default);
+        let mistaken = all.iter().filter_map(|typed| {
+            let mistaken = typed.setting.mistaken_env?;
+            let has_chosen = |other: &Typed| mistaken.unless.contains(&other.setting.flag);
+            let is_meant = !is_set(typed) && !all.iter().any(|one| has_chosen(one) && is_set(one));
+            (is_meant && self.0.contains_key(mistaken.name)).then(|| Warning::Unknown {
+                name: mistaken.name.to_owned(),
+                nearest: Some(typed.setting.weirgate_env()),
+            })
+        });
+        mistaken.collect()
+    }
+
     fn is_service_address(&self, name: &str) -> bool {
         let value = self.0.get(name).and_then(|value| value.to_str());
         name.ends_with("_PORT") && value.is_some_and(is_service_address)
@@ -174,6 +189,7 @@ pub fn collect(
             Err(error) => errors.push(error),
         }
     }
+    warnings.extend(env.mistaken_names(&all));
     match errors.is_empty() {
         true => Ok(all),
         false => Err(errors),

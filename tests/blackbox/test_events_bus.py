@@ -163,7 +163,7 @@ async def test_the_password_of_the_bus_is_shown_nowhere(start_weirgate, redis_se
 async def test_a_nats_server_that_takes_too_little_is_told(start_weirgate, start_nats):
     server = start_nats(max_payload=65_536)
     weirgate = start_weirgate("events", *bus_flags(server), env=ENV).wait_ready()
-    await until(lambda: "max_payload of the server is 65536" in weirgate.log(), 20, "the reason in the log")
+    await until(lambda: "takes messages of at most 65536 bytes (max_payload)" in weirgate.log(), 20, "the reason in the log")
     assert (await pushed(weirgate, {}, "a"))["bus"] == "away"
     smaller = start_instances(start_weirgate, server, 2, "--events-bus-message-bytes-max", "60000")
     await know_each_other(smaller)

@@ -196,7 +196,7 @@ async def test_what_nats_refuses_ends_with_1(start_nats):
         ((bad, "ok", "x"), "Authorization Violation"),
         ((good, "forbidden", "x"), "publish to forbidden"),
         ((good, "forbidden", "x", "--jetstream"), "publish to forbidden"),
-        ((good, "ok", "-"), "max_payload of the server is 1048576, the message has 1048577 bytes"),
+        ((good, "ok", "-"), "at most 1048576 bytes (max_payload), and the message has 1048577 bytes"),
         ((f"nats://127.0.0.1:{free_port()}", "ok", "x"), "cannot reach NATS"),
         (("nats://no-such-host.invalid", "ok", "x"), "cannot reach NATS"),
     ]:

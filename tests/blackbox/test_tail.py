@@ -103,7 +103,8 @@ async def test_a_tail_that_is_granted_nothing_ends_with_1(redis_server, start_we
     channels = start_weirgate("channels", redis=redis_server).wait_ready()
     status, _, told = await tail("channels", "--subscribe", "engine:signal", "--port", channels.port, *style)
     assert status == 1 and "subscribed to nothing; the gateway refuses: Access denied" in told, told
-    assert told.endswith("error: the gateway grants nothing of --subscribe; check the names, and the rights of the token\n"), told
+    assert told.endswith("error: the gateway grants nothing of --subscribe; check the names, and the rights of the token or of DEFAULT_ROLE; "
+                         "--print-acl of weirgate channels shows the table of roles, and --acl FILE replaces the table\n"), told
     trades = start_weirgate("trades", redis=redis_server).wait_ready()
     status, _, told = await tail("trades", "--subscribe", "A-NAME-THAT-IS-TOO-LONG", "--port", trades.port, *style)
     assert status == 1 and "error: the gateway grants nothing" in told, told

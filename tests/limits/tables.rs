@@ -130,6 +130,21 @@ fn heading(out: &mut String, now: Heading, last: &mut Option<Heading>, columns: 
     row(out, &vec!["---"; columns.len()]);
 }
 
+/// A cell of the setting's row, and the same cell of the other gateways in brackets where it differs.
+pub(crate) fn by_gateway(first: &Setting, cell: impl Fn(&Setting) -> String) -> String {
+    let rows = settings().into_iter().filter(|row| row.flag == first.flag);
+    let others = rows.filter_map(|row| Some((on(&row)?.join(", "), cell(&row))));
+    let own = cell(first);
+    let differs = others.filter(|(_, other)| *other != own);
+    let differs: Vec<_> = differs
+        .map(|(names, other)| format!("{names}: {other}"))
+        .collect();
+    match differs.is_empty() {
+        true => own,
+        false => format!("{own} ({})", differs.join("; ")),
+    }
+}
+
 /// `docs/reference/limits.md`.
 pub(crate) fn limits(limits: &[Setting]) -> String {
     let mut out = String::new();
@@ -139,12 +154,13 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
         let Some(limit) = setting.limit else {
             continue;
         };
+        let beyond = |row: &Setting| row.limit.map_or("", |limit| limit.beyond).to_owned();
         heading(&mut out, setting.heading, &mut last, &columns);
         let what = format!("{}<br>`--{}`, {}", setting.help, setting.flag, env(setting));
-        let cells = [
+        let cells: [&str; 5] = [
             &what,
-            &value(setting),
-            limit.beyond,
+            &by_gateway(setting, value),
+            &by_gateway(setting, beyond),
             &shows(limit.shows),
             &test(limit.test),
         ];

@@ -94,9 +94,17 @@ fn a_token_is_judged_by_the_table_of_its_gateway() {
     assert_eq!(status, 0, "{told}");
     let names = "names:    market:tick, market:tick:*, indicators:*";
     assert_eq!(line(&told, "names:"), names);
-    let refused = "error: refused with 1008: its role is not in the table [role]\n";
-    for (role, more) in [("user", &["--acl", acl][..]), ("guest", &[])] {
-        assert_eq!(inspect(role, more), (1, refused.to_owned()), "{role}");
+    assert_eq!(
+        line(&told, "table:"),
+        "table:    built in (--acl FILE replaces it)"
+    );
+    let refused = "error: refused with 1008: its role is not in the table [role]; the table is";
+    for (role, more, table) in [
+        ("user", &["--acl", acl][..], acl),
+        ("guest", &[], "built in (--acl FILE replaces it)"),
+    ] {
+        let refused = format!("{refused} {table}\n");
+        assert_eq!(inspect(role, more), (1, refused), "{role}");
     }
     let (_, told) = inspect("guest", &["--acl", acl]);
     assert_eq!(line(&told, "names:"), "names:    a, b:*");

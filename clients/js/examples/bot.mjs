@@ -1,6 +1,6 @@
 // A bot for Node on `weirgate trades`: prints each symbol's volume-weighted price once a second.
 //
-//   npm install weirgate ws        (from a checkout: npm install ./clients/js ws)
+//   npm install ./clients/js ws    (in a checkout)
 //   node bot.mjs ws://localhost:8080 AAPL GOOGL
 import WebSocket from "ws";
 import { Trades } from "weirgate/trades";

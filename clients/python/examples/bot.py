@@ -1,6 +1,6 @@
 """A bot on `weirgate channels`: prints the messages of the named channels, and reports missing messages.
 
-    pip install weirgate           (from a checkout: pip install ./clients/python)
+    pip install ./clients/python   (in a checkout)
     TOKEN=… python bot.py ws://localhost:8889/ws 'market:tick:*'
 """
 import asyncio

@@ -1,6 +1,6 @@
 # A notebook on `weirgate levels`: run `weirgate demo`, then the cells, in an editor for `# %%` cells, or as a script.
 #
-#   pip install weirgate           (from a checkout: pip install ./clients/python)
+#   pip install ./clients/python   (in a checkout)
 # %% Connect. The client runs in a separate thread and reconnects automatically.
 import os
 import time

@@ -48,7 +48,9 @@ pub enum TailError {
         advice: String,
     },
     /// The server uses another protocol.
-    #[error("{target} does not speak WebSocket: {reason}; check the address and the port")]
+    #[error(
+        "{target} does not speak WebSocket: {reason}; check the address and the port, and use wss:// for a port of TLS"
+    )]
     NoWebSocket {
         /// The URL, without its query.
         target: String,
@@ -84,7 +86,8 @@ pub enum TailError {
     },
     /// The gateway refused every subscription.
     #[error(
-        "the gateway grants nothing of --subscribe; check the names, and the rights of the token"
+        "the gateway grants nothing of --subscribe; check the names, and the rights of the token or of DEFAULT_ROLE; \
+         --print-acl of weirgate channels shows the table of roles, and --acl FILE replaces the table"
     )]
     NothingGranted,
     /// The time was over before `--count` messages had arrived.

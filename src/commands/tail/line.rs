@@ -166,6 +166,10 @@ fn target(
 ) -> Result<Target, String> {
     let text = flag(matches, "target").unwrap_or_default();
     match of {
+        Some(kind) if checked.listen().is_empty() => Err(format!(
+            "{0} has no port without TLS here: give the URL, wss://HOST:PORT{1}",
+            kind.name, kind.dialect.path
+        )),
         Some(kind) => Ok(Target::here(&checked.listen(), kind.dialect.path)),
         None if !text.contains(['.', ':', '/']) => {
             let names = program.names(", ");

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use self::bus::{ChannelsBus, OpenBus, wrong_history_name};
 use self::rows::{conflated, kept_names, syntax};
-use super::auth::{AclFile, access_metrics, acl, authenticator, check_default_role, warn_of};
+use super::auth::{
+    AclFile, access_metrics, acl, authenticator, check_default_role, warn_of,
+    warn_of_ignored_tokens,
+};
 use crate::auth::{Authenticator, NamePatterns, NameSyntax};
 use crate::base::Clock;
 use crate::feeds::Subscription;
@@ -80,6 +83,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     warn_of(&auth, &gateway_settings.authenticator);
     let (acl, role) = (&gateway_settings.acl, &gateway_settings.default_role);
     check_default_role(acl, role, auth.required);
+    warn_of_ignored_tokens(&gateway_settings.authenticator, role);
 
     let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
     let bus_name = bus.name();

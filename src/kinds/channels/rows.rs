@@ -3,7 +3,7 @@
 use crate::auth::{NamePatterns, NameSyntax, SUBJECT_BYTES_MAX};
 use crate::kinds::bus;
 use crate::settings::{
-    Change, Checked, Form, Heading, Kind, Refused, Setting, SettingsError, Shows,
+    Change, Checked, Form, Heading, Kind, MistakenEnv, Refused, Setting, SettingsError, Shows,
 };
 use crate::telemetry::names;
 
@@ -54,6 +54,11 @@ pub(super) const OWN: &[Setting] = &[
         "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS; nats://USER:PASSWORD@HOST:PORT, \
          tls:// for TLS, several NATS servers with commas between them; shown without the secret.",
     )
+    // Without a URL the bus is the Redis of this machine, which may well be there.
+    .mistaken_env(MistakenEnv {
+        name: "NATS_URL",
+        unless: &["redis-url", "redis-host", "redis-sentinels"],
+    })
     .leads_short_help(),
     Setting::ms(
         HEADING,

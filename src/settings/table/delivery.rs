@@ -115,7 +115,7 @@ pub(super) static ROWS: &[Setting] = &[
         "Time from a ping to the pong",
     )
     .limit(
-        "close 1011 (trades: 1000)",
+        "close 1011",
         Shows::Reason(CloseReason::PongTimeout),
         "tests/hub_rules/deadlines.rs::a_client_without_a_pong_is_closed_when_its_time_is_over",
     ),

@@ -40,6 +40,20 @@ pub enum NatsError {
         /// The error of the server or of the TLS library.
         reason: String,
     },
+    /// The settings or the server: a message is larger than the server takes.
+    #[error(
+        "NATS at {url} takes messages of at most {bytes_max} bytes (max_payload), and {what} {bytes} bytes"
+    )]
+    TooLarge {
+        /// The URL, secrets hidden.
+        url: String,
+        /// The limit of the server, bytes.
+        bytes_max: usize,
+        /// What is larger, with its verb.
+        what: &'static str,
+        /// Its size, bytes.
+        bytes: usize,
+    },
     /// The settings: a file with credentials or certificates.
     #[error("cannot go to NATS: {source}; check the setting that names this file")]
     File {

@@ -52,11 +52,12 @@ impl NatsSender {
     ) -> Result<Option<(String, u64)>, NatsError> {
         let largest = self.link.api.connection.max_payload();
         if message.len() > largest {
-            let bytes = message.len();
-            let reason =
-                format!("max_payload of the server is {largest}, the message has {bytes} bytes");
-            let url = self.url.clone();
-            return Err(NatsError::Refused { url, reason });
+            return Err(NatsError::TooLarge {
+                url: self.url.clone(),
+                bytes_max: largest,
+                what: "the message has",
+                bytes: message.len(),
+            });
         }
         if self.jetstream {
             return self.store(subject, message).map(Some);

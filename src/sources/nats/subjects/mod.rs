@@ -149,12 +149,14 @@ impl Publishing {
     /// # Errors
     /// The server takes only smaller messages.
     fn begin(&mut self, wire: &Wire) -> Result<(), NatsError> {
-        let (bytes, needed) = (wire.info.max_payload(), self.bytes_max);
-        if bytes < needed {
-            let reason = format!(
-                "max_payload of the server is {bytes}, and messages have up to {needed} bytes"
-            );
-            return Err(wire.refused(reason));
+        let bytes_max = wire.info.max_payload();
+        if bytes_max < self.bytes_max {
+            return Err(NatsError::TooLarge {
+                url: wire.endpoint.url(),
+                bytes_max,
+                what: "messages between instances have up to",
+                bytes: self.bytes_max,
+            });
         }
         self.outbox.discard();
         (self.relayed, self.dropped, self.not_permitted) = (Instant::now(), 0, None);
