@@ -2,6 +2,7 @@
 #![allow(deprecated)] // the nats crate is, as a whole
 
 mod access;
+mod announcements;
 mod ask;
 mod cluster;
 mod links;

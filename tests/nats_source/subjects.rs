@@ -1,12 +1,9 @@
 //! Subjects and patterns that change while the source runs, without JetStream.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
-
 use weirgate::feeds::Subscription;
 use weirgate::sources::BusInterest;
 use weirgate::sources::nats::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
-use weirgate_test_support::{LinkProxy, NatsCluster};
+use weirgate_test_support::LinkProxy;
 
 use super::*;
 
@@ -53,7 +50,7 @@ fn plain(url: &str) -> NatsSettings {
 }
 
 /// A source that is up, with these subscribed.
-fn run_with(url: &str, names: &[&str]) -> Subjects {
+pub(super) fn run_with(url: &str, names: &[&str]) -> Subjects {
     let source = run_subjects(plain(url), 4_096);
     source.until("CaughtUp");
     for name in names {
@@ -105,18 +102,18 @@ impl Subjects {
         seen
     }
 
-    fn nothing_comes_for(&self, time: Duration) {
+    pub(super) fn nothing_comes_for(&self, time: Duration) {
         if let Ok(event) = self.events.recv_timeout(time) {
             panic!("{event:?}");
         }
     }
 }
 
-fn client(url: &str) -> nats::Connection {
+pub(super) fn client(url: &str) -> nats::Connection {
     nats::connect(url).expect("a connection")
 }
 
-fn say(client: &nats::Connection, subject: &str, payload: impl AsRef<[u8]>) {
+pub(super) fn say(client: &nats::Connection, subject: &str, payload: impl AsRef<[u8]>) {
     client.publish(subject, payload).expect("published");
     client.flush().expect("flushed");
 }
@@ -304,70 +301,6 @@ fn a_dead_link_is_left_when_a_second_one_is_answered() {
     );
     say(&client(&server.url()), "a", "1");
     assert_eq!(source.next(), "a: 1");
-}
-
-#[test]
-fn a_server_that_stands_still_is_left_for_another_one_that_does_not() {
-    let cluster = NatsCluster::start();
-    // The URL names one: the others are learned from it.
-    let source = run_with(&cluster[0].url(), &["a"]);
-    cluster[0].freeze();
-    let seen = source.until("CaughtUp");
-    assert_eq!(seen, ["Gap", "Down", "+a", "Up", "CaughtUp"]);
-    say(&client(&cluster[1].url()), "a", "1");
-    assert_eq!(source.next(), "a: 1");
-    cluster[0].thaw();
-}
-
-/// A server announces to its clients who joins the cluster after them.
-#[test]
-fn a_server_that_joins_later_takes_over() {
-    for is_killed in [false, true] {
-        let mut cluster = NatsCluster::start_first();
-        let source = run_with(&cluster[0].url(), &["a"]);
-        cluster.join(1);
-        // The announcement comes before what the server relays from here on.
-        say(&client(&cluster[0].url()), "a", "0");
-        assert_eq!(source.next(), "a: 0");
-        match is_killed {
-            false => cluster[0].freeze(),
-            true => cluster[0].kill(),
-        }
-        let seen = source.until("CaughtUp");
-        assert_eq!(seen, ["Gap", "Down", "+a", "Up", "CaughtUp"]);
-        say(&client(&cluster[1].url()), "a", "1");
-        assert_eq!(source.next(), "a: 1");
-        if !is_killed {
-            cluster[0].thaw();
-        }
-    }
-}
-
-/// A server of a cluster sends another INFO behind its first PONG, in one piece with it or in two.
-#[test]
-fn a_line_behind_the_first_pong_is_read() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("nats://{}", listener.local_addr().expect("an address"));
-    thread::spawn(move || {
-        let (mut server, _) = listener.accept().expect("a connection");
-        let mut say = server.try_clone().expect("another handle");
-        say.write_all(b"INFO {}\r\n").expect("written");
-        let mut has_begun = false;
-        let mut lines = BufReader::new(&mut server).lines();
-        while let Some(Ok(line)) = lines.next() {
-            if line == "PING" && !has_begun {
-                has_begun = true;
-                say.write_all(b"PONG\r\nINFO {\"server_id\":")
-                    .expect("written");
-                thread::sleep(Duration::from_millis(100));
-                say.write_all(b"\"x\"}\r\n").expect("written");
-            } else if line == "PING" {
-                say.write_all(b"PONG\r\n").expect("written");
-            }
-        }
-    });
-    let source = run_with(&url, &["a"]);
-    source.nothing_comes_for(Duration::from_millis(500));
 }
 
 #[test]
