@@ -22,6 +22,7 @@ const READ_BYTES: usize = 64 * 1024;
 const ANSWER_LIMITS: ReadLimits = ReadLimits {
     bulk_bytes_max: 64 * 1024,
     items_max: 4 * 1024,
+    entry_fields: &[],
 };
 
 pub(super) struct Connection<'w> {

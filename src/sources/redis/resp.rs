@@ -61,6 +61,9 @@ pub struct ReadLimits {
     pub bulk_bytes_max: usize,
     /// The longest list.
     pub items_max: usize,
+    /// The names of the fields to keep of the entries of a stream. Of the values of other fields nothing is kept:
+    /// other programs may put fields of any number and size beside ours.
+    pub entry_fields: &'static [&'static [u8]],
 }
 
 /// The error for bytes that are not the Redis protocol, or exceed the limits.
@@ -171,7 +174,7 @@ impl Reader {
             b':' => Value::Integer(integer(text)?),
             b'$' => match length(text)? {
                 Some(bytes) => {
-                    self.bulk = Some(Bulk::new(bytes, self.limits.bulk_bytes_max));
+                    self.bulk = Some(Bulk::new(bytes, self.bulk_bytes_max()));
                     return Ok(None);
                 }
                 None => Value::Nil,
@@ -184,6 +187,22 @@ impl Reader {
             _ => return Err(Malformed("a value of no known kind")),
         };
         Ok(Some(value))
+    }
+
+    /// The longest string that is kept whole in the list that is open.
+    fn bulk_bytes_max(&self) -> usize {
+        let fields = self.limits.entry_fields;
+        let list = match &self.open[..] {
+            // `[[ID, FIELDS]…]`, the answer to XRANGE, and `[[KEY, [[ID, FIELDS]…]]…]`, the answer to XREAD.
+            [_, _, list] | [_, _, _, _, list] if !fields.is_empty() => list,
+            _ => return self.limits.bulk_bytes_max,
+        };
+        let name = list.items.last().filter(|_| list.items.len() % 2 == 1);
+        match name {
+            None => fields.iter().map(|field| field.len()).max().unwrap_or(0),
+            Some(Value::Bulk(name)) if fields.contains(&&name[..]) => self.limits.bulk_bytes_max,
+            Some(_) => 0,
+        }
     }
 
     fn open(&mut self, items: usize) -> Result<(), Malformed> {
@@ -285,6 +304,7 @@ mod tests {
     const LIMITS: ReadLimits = ReadLimits {
         bulk_bytes_max: 1_000,
         items_max: 8,
+        entry_fields: &[],
     };
 
     fn read_in_pieces(bytes: &[u8], sizes: &[usize]) -> Result<Vec<Value>, Malformed> {
@@ -306,6 +326,32 @@ mod tests {
 
     fn read(bytes: &[u8]) -> Result<Vec<Value>, Malformed> {
         read_in_pieces(bytes, &[usize::MAX])
+    }
+
+    #[test]
+    fn of_an_entry_only_the_fields_that_count_are_kept() {
+        let mut reader = Reader::new(ReadLimits {
+            entry_fields: &[b"channel", b"data"],
+            ..LIMITS
+        });
+        let fields = "*6\r\n$5\r\nother\r\n$9\r\n123456789\r\n$12\r\nchannel-long\r\n$2\r\nno\r\n$4\r\ndata\r\n$3\r\nyes\r\n";
+        let entries = format!("*1\r\n*2\r\n$3\r\n1-0\r\n{fields}");
+        let bulk = |text: &str| Value::Bulk(text.into());
+        let cut = |text: &str| Value::Cut(text.into());
+        let kept = Value::Array(vec![
+            bulk("other"),
+            cut("1"),
+            cut("channel-"),
+            cut("n"),
+            bulk("data"),
+            bulk("yes"),
+        ]);
+        let want = Value::Array(vec![Value::Array(vec![bulk("1-0"), kept])]);
+        let of_range = reader.next(&mut entries.as_bytes());
+        assert_eq!(of_range, Ok(Some(want.clone())));
+        let answer = format!("*1\r\n*2\r\n$9\r\na-long-ke\r\n{entries}");
+        let want = Value::Array(vec![Value::Array(vec![bulk("a-long-ke"), want])]);
+        assert_eq!(reader.next(&mut answer.as_bytes()), Ok(Some(want)));
     }
 
     #[test]
@@ -349,6 +395,7 @@ mod tests {
         let mut reader = Reader::new(ReadLimits {
             bulk_bytes_max: usize::MAX,
             items_max: usize::MAX,
+            entry_fields: &[],
         });
         let mut input = &b"*9223372036854775807\r\n$9223372036854775807\r\nabc"[..];
         assert_eq!(reader.next(&mut input), Ok(None));

@@ -58,6 +58,7 @@ impl Session<'_, '_> {
         self.connection.set_limits(ReadLimits {
             bulk_bytes_max: self.servers.settings.payload_bytes_max,
             items_max: PUSH_ITEMS_MAX,
+            entry_fields: &[],
         });
         self.ledger.connected();
         while !self.ledger.is_restored() {

@@ -17,7 +17,7 @@ mod reader;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::reader::BLOCK_MS;
+use self::reader::{BLOCK_MS, CHANNEL, DATA};
 pub use self::reader::{StreamReader, Trouble};
 use super::connection::Connection;
 use super::error::{RedisError, Stop};
@@ -67,6 +67,7 @@ impl RedisStreamSource {
         connection.set_limits(ReadLimits {
             bulk_bytes_max: settings.payload_bytes_max,
             items_max: ITEMS_MAX,
+            entry_fields: &[CHANNEL, DATA],
         });
         relay.status.set_up(false);
         self.reader.connected();

@@ -17,8 +17,8 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub(super) const BLOCK_MS: u64 = 1_000;
 
 /// The fields of an entry.
-const CHANNEL: &[u8] = b"channel";
-const DATA: &[u8] = b"data";
+pub(super) const CHANNEL: &[u8] = b"channel";
+pub(super) const DATA: &[u8] = b"data";
 
 /// The place of this process in a stream.
 #[derive(Debug)]
