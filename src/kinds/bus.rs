@@ -66,6 +66,11 @@ pub(super) const REDIS: BusRows = BusRows {
     redis_ca: "redis-ca-file",
 };
 
+/// Whether a text may be a host: no URL, and no port behind a name. An IPv6 address has several colons.
+fn is_host(text: &str) -> bool {
+    !text.contains('/') && text.matches(':').count() != 1
+}
+
 impl BusRows {
     fn row(self, name: &str) -> String {
         format!("{}-{name}", self.prefix)
@@ -123,7 +128,17 @@ impl BusRows {
         let host = self.text(checked, "host");
         let port = self.row("port");
         let port = checked.has(&port).then(|| checked.number(&port));
-        let server = match checked.url(self.url) {
+        let url = checked.url(self.url);
+        if let Some(host) = host.as_deref().filter(|host| !is_host(host))
+            && url.expose().is_empty()
+        {
+            return Err(RunError::Settings(format!(
+                "--{} is {host:?}; allowed: a name or an address, without scheme and port; --{} takes a URL",
+                self.row("host"),
+                self.url
+            )));
+        }
+        let server = match url {
             url if !url.expose().is_empty() => RedisEndpoint::parse(url.expose()),
             _ => Ok(RedisEndpoint::new(
                 &host.unwrap_or_else(|| "localhost".to_owned()),
@@ -295,6 +310,26 @@ mod tests {
         ] {
             let urls = SecretUrl::new(urls);
             assert_eq!((is_redis(&urls), is_wrong(&urls)), (redis, wrong), "{urls}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_no_url_and_has_no_port() {
+        let host = |env: &[(&str, &str)]| {
+            let rows = Rows::gateway(&[Part::Redis, Part::RedisHost]);
+            let checked = Checked::of(rows, &[], env)?;
+            let settings = REDIS.redis(&checked).map_err(|error| error.to_string())?;
+            Ok::<_, String>(settings.server.host)
+        };
+        for good in ["redis", "10.0.0.1", "::1"] {
+            assert_eq!(host(&[("REDIS_HOST", good)]).as_deref(), Ok(good));
+        }
+        for bad in ["redis://redis", "redis:6379"] {
+            let told = host(&[("REDIS_HOST", bad)]).expect_err(bad);
+            assert!(told.contains(bad) && told.contains("--redis-url"), "{told}");
+            // Beside a URL the host has no effect.
+            let url = ("REDIS_URL", "redis://a");
+            assert_eq!(host(&[("REDIS_HOST", bad), url]).as_deref(), Ok("a"));
         }
     }
 
