@@ -10,6 +10,7 @@ mod channels_gateway {
     mod delivery;
     mod event_streams;
     mod kept_names;
+    mod own_rate;
     mod requests;
     mod resume;
     mod retained;

@@ -136,6 +136,22 @@ impl Frame {
         &body[end - bytes..end]
     }
 
+    /// The same message without its position; `None` if the message has none.
+    pub(super) fn without_position(&self) -> Option<Arc<Self>> {
+        let bytes = usize::from(self.position_bytes) + EMPTY_MEMBER_BYTES + "}".len();
+        let end = self.body().len().checked_sub(bytes)?;
+        let builder = FrameBuilder {
+            lead: self.lead,
+            class: self.class,
+            key: self.key,
+            received: self.received,
+            ..FrameBuilder::new(self.content, &self.alive)
+        };
+        let builder = builder.with_capacity(end + 1).body(&self.body()[..end]);
+        self.has_position()
+            .then(|| builder.end_object(None).finish())
+    }
+
     /// The bytes before the body for each connection.
     pub fn lead(&self) -> Lead {
         self.lead

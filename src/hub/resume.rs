@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::core::Core;
-use super::history::Missed;
+use super::history::{CopyPlace, Missed};
 use super::session::Session;
 use super::{
     BusNotice, Frame, Mark, NotRecovered, Outcome, Place, Point, Position, Publication, SessionKey,
@@ -148,11 +148,15 @@ impl Core {
             session.gather_missed(missed.frames);
             return self.send_gathered(key);
         }
-        self.replay_all(key, missed.frames.into_iter().map(|(_, frame)| frame));
+        self.replay_all(key, missed.frames);
     }
 
-    fn replay_all(&mut self, key: SessionKey, frames: impl IntoIterator<Item = Arc<Frame>>) {
-        for frame in frames {
+    /// The frames that wait for the client's slot leave before: some of the replayed messages may be newer.
+    fn replay_all(&mut self, key: SessionKey, frames: Vec<(CopyPlace, Arc<Frame>)>) {
+        if !frames.is_empty() {
+            self.clients.open_slot(self.now, &self.limits, key);
+        }
+        for (_, frame) in frames {
             self.clients.replay(self.now, key, &frame);
         }
     }
@@ -160,11 +164,11 @@ impl Core {
     /// Sends the missed messages of all requests of an event stream, once all were answered.
     pub(super) fn send_gathered(&mut self, key: SessionKey) {
         let session = self.clients.session_mut(key);
-        let Some((missed, live)) = session.and_then(Session::take_gathered) else {
+        let Some(gathered) = session.and_then(Session::take_gathered) else {
             return;
         };
-        self.replay_all(key, missed);
-        for frame in live {
+        self.replay_all(key, gathered.missed);
+        for frame in gathered.live {
             self.clients.deliver(self.now, &self.limits, key, &frame);
         }
     }

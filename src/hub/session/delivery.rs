@@ -24,8 +24,11 @@ pub(in crate::hub) enum Delivered {
         /// Queue bytes of the older frame.
         bytes: usize,
     },
-    /// Too much waits for the client's next slot, and has to leave before this frame.
-    SlotFull,
+    /// What waits for the client's next slot has to leave before this frame.
+    SlotFirst,
+    /// The position of this message is ahead of frames that wait for the client's next slot: the message leaves
+    /// without the position.
+    Ahead,
     /// A limit is exceeded; the frame was not queued. With the reason at the first time, when the
     /// client joins the list of clients to be dropped.
     Over(Option<CloseReason>),
@@ -38,10 +41,11 @@ pub(in crate::hub) enum Delivered {
 /// Therefore the messages of all requests leave together, in the order of the feed, and live messages
 /// after. Until then no answer and no status has a position either.
 #[derive(Debug, Default)]
-pub(super) struct Gathered {
-    /// Missed messages with their places in the feed.
-    missed: Vec<(CopyPlace, Arc<Frame>)>,
-    live: Vec<Arc<Frame>>,
+pub(in crate::hub) struct Gathered {
+    /// Missed messages with their places in the feed; taken, they are in the order of the feed.
+    pub(in crate::hub) missed: Vec<(CopyPlace, Arc<Frame>)>,
+    /// The messages that came since.
+    pub(in crate::hub) live: Vec<Arc<Frame>>,
     live_bytes: usize,
 }
 
@@ -89,15 +93,33 @@ impl Session {
         }
         if self.intake == Intake::Open
             && let Some(slots) = self.cold.slots.as_mut()
-            && let Some(key) = frame.key()
         {
-            match slots.judge(now, key, frame, limits.hard_bytes) {
-                Slotted::Leaves => {}
-                Slotted::Full => return Some(Delivered::SlotFull),
-                Slotted::Held(older) => return Some(self.held(older.as_ref())),
+            match frame
+                .key()
+                .map(|key| slots.judge(now, key, frame, limits.hard_bytes))
+            {
+                None if frame.has_position() && slots.count() > 0 => {
+                    return Some(Self::overtakes(frame));
+                }
+                None | Some(Slotted::Leaves) => {}
+                Some(Slotted::Full) => return Some(Delivered::SlotFirst),
+                Some(Slotted::Held(older)) => return Some(self.held(older.as_ref())),
             }
         }
         self.shed(now, frame)
+    }
+
+    /// The way of a frame with a position, past frames that wait for the slot and have earlier positions. A
+    /// client that is cut behind the position would never get these frames, and be told that nothing is missing.
+    ///
+    /// Answers and statuses are rare, and a client without the position of an answer would forget its own: the
+    /// slot opens before. A busy name without a key would open a slot with every message, and the rate that the
+    /// client has asked for would mean nothing: there the position stays behind, and comes with the slot.
+    fn overtakes(frame: &Frame) -> Delivered {
+        match frame.class() {
+            Class::Answer => Delivered::SlotFirst,
+            Class::Data => Delivered::Ahead,
+        }
     }
 
     /// Sheds a frame over the client's rate; `None` if the frame is within the rate.
@@ -272,18 +294,15 @@ impl Session {
         gathered.missed.extend(missed);
     }
 
-    /// Takes the messages as soon as all requests were answered: the missed messages in the order of the
-    /// feed, and the live messages.
-    #[expect(clippy::type_complexity, reason = "two lists of frames")]
-    pub(in crate::hub) fn take_gathered(&mut self) -> Option<(Vec<Arc<Frame>>, Vec<Arc<Frame>>)> {
+    /// Takes the messages as soon as all requests were answered.
+    pub(in crate::hub) fn take_gathered(&mut self) -> Option<Gathered> {
         if self.cold.gathered.is_none() || self.gathers() {
             return None;
         }
         let mut gathered = self.cold.gathered.take()?;
         self.is_limited = self.cold.rate.is_some() || self.cold.slots.is_some();
         gathered.missed.sort_by_key(|(place, _)| *place);
-        let missed = gathered.missed.into_iter().map(|(_, frame)| frame);
-        Some((missed.collect(), gathered.live))
+        Some(*gathered)
     }
 
     /// Keeps a live message behind missed messages; `None` if none wait.

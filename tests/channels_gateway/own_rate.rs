@@ -1,0 +1,107 @@
+//! Positions of a client with a rate of its own: while the newest message of a conflated name waits for the
+//! client's slot, the client is told no position behind that message.
+
+use weirgate::hub::DrainPlan;
+
+use super::resume::{Kept, TICK, at, data, limits};
+use super::*;
+
+/// A name of which slow clients get the newest message only.
+const CONFLATED: &str = "market:conflated";
+/// A name outside of the kept feed.
+const ASKED: &str = "news";
+
+/// A member of both names with a slot every 10 s, and what it got: the first message of the conflated name. The
+/// second has the position 2 and waits.
+fn waiting() -> (Kept, SessionKey) {
+    let mut kept = Kept::with(settings(), limits());
+    kept.bench.feed = kept.bench.feed.conflating(|name| name == CONFLATED);
+    let key = kept.bench.world.connect("/ws?max_hz=0.1", None);
+    kept.bench.subscribe(key, &[CONFLATED, TICK]);
+    kept.publish(CONFLATED, "1");
+    kept.bench.got(key);
+    kept.publish(CONFLATED, "2");
+    assert_eq!(kept.bench.got(key), [json!(null); 0], "the message waits");
+    (kept, key)
+}
+
+/// What came since the last call: the type or the data, each with the position.
+fn told(kept: &mut Kept, key: SessionKey) -> Vec<(Value, Option<String>)> {
+    let told = |message: &Value| {
+        let kind = message.get("data").unwrap_or(&message["type"]);
+        let position = message.get("pos").and_then(Value::as_str);
+        (kind.clone(), position.map(str::to_owned))
+    };
+    kept.bench.got(key).iter().map(told).collect()
+}
+
+fn of(told: &[(Value, Option<u64>)]) -> Vec<(Value, Option<String>)> {
+    let told = told.iter();
+    told.map(|(kind, count)| (kind.clone(), count.map(at)))
+        .collect()
+}
+
+#[test]
+fn a_message_past_one_that_waits_leaves_without_its_position() {
+    let (mut kept, key) = waiting();
+    let other = kept.bench.world.connect("/ws?max_hz=0.1", None);
+    kept.bench.got(other);
+    kept.bench.subscribe(other, &[CONFLATED, TICK]);
+    kept.publish(TICK, "3");
+    kept.publish(TICK, "4");
+    // No slot has opened: a busy name does not make the rate void.
+    let want = of(&[(json!(3), None), (json!(4), None)]);
+    assert_eq!(told(&mut kept, key), want);
+    // Nothing waits for the other client, and for no other client anything changes.
+    let want = of(&[
+        (json!("subscribed"), Some(2)),
+        (json!(3), Some(3)),
+        (json!(4), Some(4)),
+    ]);
+    assert_eq!(told(&mut kept, other), want);
+    kept.bench.world.hub.check_invariants();
+    // A client that was cut here has the position of the first message.
+    let (_, answer, got) = kept.comes_back(&[CONFLATED, TICK], &at(1));
+    assert_eq!(answer["recovered"], json!({CONFLATED: true, TICK: true}));
+    assert_eq!(data(&got), [json!(2), json!(3), json!(4)]);
+    kept.bench.world.advance(10 * SECOND);
+    let got = told(&mut kept, key);
+    assert!(got.contains(&(json!(2), Some(at(2)))), "{got:?}");
+    kept.publish(TICK, "5");
+    assert_eq!(told(&mut kept, key), of(&[(json!(5), Some(5))]));
+}
+
+#[test]
+fn what_waits_leaves_before_an_answer_a_status_and_newest_messages() {
+    let held = (json!(2), Some(2));
+    let status = (json!("status"), Some(3));
+    let (mut kept, key) = waiting();
+    kept.publish(TICK, "3");
+    kept.bench.unsubscribe(key, &[ASKED]);
+    let missed = (json!(3), None);
+    let want = [
+        missed.clone(),
+        held.clone(),
+        (json!("unsubscribed"), Some(3)),
+    ];
+    assert_eq!(told(&mut kept, key), of(&want));
+
+    let (mut kept, key) = waiting();
+    kept.publish("market:new", "3");
+    let request = json!({"action": "subscribe", "channels": ["market:new"], "last": 1});
+    kept.bench.say(key, &request);
+    let want = [
+        (json!("subscribed"), None),
+        held.clone(),
+        (json!(3), Some(3)),
+        status.clone(),
+    ];
+    assert_eq!(told(&mut kept, key), of(&want));
+
+    let (mut kept, key) = waiting();
+    kept.publish("market:other", "3");
+    let now = kept.bench.world.now;
+    kept.bench.world.hub.drain(now, DrainPlan::default());
+    kept.bench.world.settle();
+    assert_eq!(told(&mut kept, key), of(&[held, status]));
+}
