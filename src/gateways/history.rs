@@ -98,20 +98,16 @@ pub(super) struct Follow {
     messages: Missed,
     /// The messages since a position are among the messages: the last of these says where the client is.
     has_recovered: bool,
-    /// The newest messages of names are among the messages.
-    has_newest: bool,
 }
 
 impl Follow {
     /// The messages since a position, if `has_recovered`, and the newest messages of names.
     pub(super) fn new(missed: Missed, has_recovered: bool, newest: Missed) -> Self {
-        let has_newest = !newest.is_empty();
         let mut messages = missed;
         messages.merge(newest);
         Self {
             messages,
             has_recovered,
-            has_newest,
         }
     }
 
@@ -304,11 +300,23 @@ impl Statuses {
         }
     }
 
-    /// Sends the messages behind an answer. Newest messages may be older than messages of other names that the
-    /// client has: then the status follows, if there is a position.
-    pub(super) fn send_behind(&self, core: &mut Core, key: SessionKey, follow: Follow) {
-        core.send_missed(key, follow.messages);
-        if follow.has_newest && core.position_for(key).is_some() {
+    /// Sends the messages behind an answer to a client that `holds` a name of the feed or not.
+    pub(super) fn send_behind(
+        &self,
+        core: &mut Core,
+        key: SessionKey,
+        follow: Follow,
+        holds: bool,
+    ) {
+        if core.send_missed(key, follow.messages) {
+            self.send_position(core, key, holds);
+        }
+    }
+
+    /// Sends the status behind newest messages, which may be older than messages of other names that the client
+    /// has, if there is a position for a client that `holds` a name of the feed.
+    pub(super) fn send_position(&self, core: &mut Core, key: SessionKey, holds: bool) {
+        if holds && core.position_for(key).is_some() {
             self.send_last(core, key, true);
         }
     }

@@ -141,6 +141,12 @@ pub trait Gateway {
         let _ = (core, key, client, message);
     }
 
+    /// Called when newest messages of names have left behind the last message of an event stream: the position of
+    /// now has to follow, as behind [`Core::send_missed`].
+    fn handle_newest_sent(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
+        let _ = (core, key, client);
+    }
+
     /// Called at the deadline of [`Core::set_deadline`].
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
         let _ = (core, key, client);

@@ -252,7 +252,9 @@ impl<G: Gateway> Hub<G> {
         if let Some(client) = self.clients.get_mut(key) {
             self.gateway
                 .handle_message(&mut self.core, key, client, message.incoming());
-            self.core.send_gathered(key);
+            if self.core.send_gathered(key) {
+                self.gateway.handle_newest_sent(&mut self.core, key, client);
+            }
         }
     }
 

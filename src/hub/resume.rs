@@ -58,7 +58,7 @@ impl Core {
             && let Some(session) = self.clients.session_mut(key)
             && session.gathers()
         {
-            session.gather_missed(Vec::new());
+            session.gather_missed(Missed::default());
         }
     }
 
@@ -101,7 +101,8 @@ impl Core {
         let Some(history) = self.history.as_mut().filter(|_| !self.is_filling) else {
             return Ok(Missed::default());
         };
-        let (newest, found) = history.newest(wanted, count, bytes_max, variant);
+        let (mut newest, found) = history.newest(wanted, count, bytes_max, variant);
+        newest.has_newest = !newest.is_empty();
         self.charge(&newest);
         found.and_then(|()| self.check_waiting(key, newest))
     }
@@ -136,19 +137,21 @@ impl Core {
         self.clients.stats.resumes_refused[why as usize] += 1;
     }
 
-    /// Puts missed messages in the client's send queue, beside the limits.
-    pub fn send_missed(&mut self, key: SessionKey, missed: Missed) {
+    /// Puts missed messages in the client's send queue, beside the limits. Returns true if newest messages of
+    /// names are among the messages that have left: the position of now has to follow.
+    pub fn send_missed(&mut self, key: SessionKey, missed: Missed) -> bool {
         if let Some(history) = &mut self.history {
             history.count_again(self.now.mono_us, &missed);
         }
         let Some(session) = self.clients.session_mut(key) else {
-            return;
+            return false;
         };
         if session.gathers() || session.has_gathered() {
-            session.gather_missed(missed.frames);
+            session.gather_missed(missed);
             return self.send_gathered(key);
         }
         self.replay_all(key, missed.frames);
+        missed.has_newest
     }
 
     /// The frames that wait for the client's slot leave before: some of the replayed messages may be newer.
@@ -161,16 +164,18 @@ impl Core {
         }
     }
 
-    /// Sends the missed messages of all requests of an event stream, once all were answered.
-    pub(super) fn send_gathered(&mut self, key: SessionKey) {
+    /// Sends the missed messages of all requests of an event stream, once all were answered. Returns as
+    /// [`send_missed`](Self::send_missed).
+    pub(super) fn send_gathered(&mut self, key: SessionKey) -> bool {
         let session = self.clients.session_mut(key);
         let Some(gathered) = session.and_then(Session::take_gathered) else {
-            return;
+            return false;
         };
         self.replay_all(key, gathered.missed);
         for frame in gathered.live {
             self.clients.deliver(self.now, &self.limits, key, &frame);
         }
+        gathered.has_newest
     }
 
     fn find_missed(

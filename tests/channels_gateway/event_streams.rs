@@ -25,6 +25,12 @@ fn stream_with(sends: &[Value], header: &str) -> (Kept, SessionKey) {
     for n in 1..=4 {
         kept.publish([OTHER, TICK][n % 2], &n.to_string());
     }
+    let key = comes(&mut kept, sends, header);
+    (kept, key)
+}
+
+/// An event stream with these messages in the query.
+fn comes(kept: &mut Kept, sends: &[Value], header: &str) -> SessionKey {
     let sends = sends.iter().map(|send| {
         let send = send.to_string().replace('"', "%22");
         format!("send={send}")
@@ -34,7 +40,7 @@ fn stream_with(sends: &[Value], header: &str) -> (Kept, SessionKey) {
         format!("GET /ws?{query} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n{header}\r\n");
     let key = kept.bench.world.accept(usize::MAX);
     kept.bench.world.send(key, request.as_bytes());
-    (kept, key)
+    key
 }
 
 /// What came since the last call: the kinds of messages, each with the `id`.
@@ -129,4 +135,49 @@ fn a_stop_tells_no_position_beyond_missed_messages() {
     kept.bench.world.hub.drain(now, DrainPlan::default());
     kept.bench.world.settle();
     assert_eq!(events(&mut kept, key), of(&[("status", None)]));
+}
+
+/// Newest messages may be older than what the stream has: the status with the position of now follows, whichever
+/// request is the last, and the next return brings nothing twice.
+#[test]
+fn the_position_of_now_follows_newest_messages_of_any_request() {
+    let newest = json!({"action": "subscribe", "channels": [OTHER], "since": null, "last": 1});
+    for (last, answer) in [
+        (subscribe(&[TICK]), "subscribed"),
+        (json!({"action": "ping"}), "pong"),
+        (
+            json!({"action": "subscribe", "channels": [TICK, ASKED]}),
+            "",
+        ),
+    ] {
+        let header = format!("Last-Event-ID: {}\r\n", at(5));
+        let mut kept = Kept::with(settings(), limits());
+        for (n, name) in [OTHER, TICK, TICK, TICK, TICK].iter().enumerate() {
+            kept.publish(name, &n.to_string());
+        }
+        let key = comes(&mut kept, &[newest.clone(), last], &header);
+        let mut want = of(&[("connected", None), ("subscribed", None)]);
+        if answer.is_empty() {
+            kept.publish(OTHER, "5");
+            kept.bench.confirm(ASKED);
+            let rest = [("subscribed", None), ("data", Some(1)), ("data", Some(6))];
+            want.extend(of(&rest));
+            want.extend(of(&[("status", Some(6))]));
+        } else {
+            want.extend(of(&[(answer, None), ("data", Some(1))]));
+            want.extend(of(&[("status", Some(5))]));
+        }
+        assert_eq!(events(&mut kept, key), want, "{answer}");
+        kept.bench.world.hub.check_invariants();
+    }
+    // Nobody holds a name any more: there is no position.
+    let gone = json!({"action": "unsubscribe", "channels": [OTHER]});
+    let (mut kept, key) = stream_with(&[newest, gone], "");
+    let want = [
+        ("connected", None),
+        ("subscribed", None),
+        ("unsubscribed", None),
+        ("data", Some(4)),
+    ];
+    assert_eq!(events(&mut kept, key), of(&want));
 }

@@ -28,7 +28,7 @@ fn waiting() -> (Kept, SessionKey) {
 /// What came since the last call: the type or the data, each with the position.
 fn told(kept: &mut Kept, key: SessionKey) -> Vec<(Value, Option<String>)> {
     let told = |message: &Value| {
-        let kind = message.get("data").unwrap_or(&message["type"]);
+        let kind = message.get("data").unwrap_or_else(|| &message["type"]);
         let position = message.get("pos").and_then(Value::as_str);
         (kind.clone(), position.map(str::to_owned))
     };

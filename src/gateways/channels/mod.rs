@@ -350,6 +350,11 @@ impl Gateway for ChannelsGateway {
         }
     }
 
+    fn handle_newest_sent(&mut self, core: &mut Core, key: SessionKey, _: &mut Client) {
+        let holds = holds_kept(core, key, self.kept.as_ref());
+        self.statuses.send_position(core, key, holds);
+    }
+
     /// Handles the end of an answer's wait, or of a token.
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if !client.token_end.close(core, key) {

@@ -177,7 +177,7 @@ impl ChannelsGateway {
         let position = follow.position(core, key, has_kept);
         let frame = answer.frame(core, position);
         core.send(key, &frame);
-        self.statuses.send_behind(core, key, follow);
+        self.statuses.send_behind(core, key, follow, has_kept);
         for name in &behind.retained {
             self.retained.answered(name, key);
         }

@@ -155,7 +155,7 @@ impl TradesGateway {
         let position = follow.position(core, key, holds_trades);
         let success = answer::success(core, &message, data, position);
         core.send(key, &success);
-        self.statuses.send_behind(core, key, follow);
+        self.statuses.send_behind(core, key, follow, holds_trades);
         if let Content::Candles(interval) = content {
             self.send_running(core, key, interval, &new);
         }
@@ -387,6 +387,11 @@ impl Gateway for TradesGateway {
         if !client.token_end.close(core, key) {
             core.set_deadline(key, client.token_end.due_us(core.now()));
         }
+    }
+
+    fn handle_newest_sent(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+        let holds = holds_trades(core, key, client);
+        self.statuses.send_position(core, key, holds);
     }
 
     /// Sends the last position, so that the client misses nothing on its way to another instance.

@@ -137,6 +137,9 @@ pub struct Missed {
     pub(in crate::hub) frames: Vec<(CopyPlace, Arc<Frame>)>,
     /// Queue bytes of the frames; of a refused search, of the frames up to the refusal.
     pub(in crate::hub) bytes: usize,
+    /// Newest messages of names are among the messages: they may be older than messages of other names that the
+    /// client has.
+    pub(in crate::hub) has_newest: bool,
     /// Entries visited by the search.
     pub(in crate::hub) walked: usize,
     /// Steps of matching.
@@ -170,6 +173,7 @@ impl Missed {
     /// Adds the messages of other names, in the order of the feed.
     pub fn merge(&mut self, other: Self) {
         self.bytes += other.bytes;
+        self.has_newest |= other.has_newest;
         self.walked = self.walked.max(other.walked);
         self.steps += other.steps;
         self.frames.extend(other.frames);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::slots::Slotted;
 use super::{Intake, Session};
-use crate::hub::history::CopyPlace;
+use crate::hub::history::{CopyPlace, Missed};
 use crate::hub::send_queue::Pushed;
 use crate::hub::{Class, CloseReason, ConflationKey, Frame, Now, SendQueueLimits};
 
@@ -44,6 +44,8 @@ pub(in crate::hub) enum Delivered {
 pub(in crate::hub) struct Gathered {
     /// Missed messages with their places in the feed; taken, they are in the order of the feed.
     pub(in crate::hub) missed: Vec<(CopyPlace, Arc<Frame>)>,
+    /// Newest messages of names are among the missed messages.
+    pub(in crate::hub) has_newest: bool,
     /// The messages that came since.
     pub(in crate::hub) live: Vec<Arc<Frame>>,
     live_bytes: usize,
@@ -288,10 +290,11 @@ impl Session {
     }
 
     /// Keeps missed messages until [`Self::take_gathered`]; live messages wait too from here on.
-    pub(in crate::hub) fn gather_missed(&mut self, missed: Vec<(CopyPlace, Arc<Frame>)>) {
+    pub(in crate::hub) fn gather_missed(&mut self, missed: Missed) {
         self.is_limited = true;
         let gathered = self.cold.gathered.get_or_insert_default();
-        gathered.missed.extend(missed);
+        gathered.missed.extend(missed.frames);
+        gathered.has_newest |= missed.has_newest;
     }
 
     /// Takes the messages as soon as all requests were answered.
