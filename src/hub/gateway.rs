@@ -147,6 +147,12 @@ pub trait Gateway {
         let _ = (core, key, client);
     }
 
+    /// Called when so many live messages wait behind the answers of [`Core::set_resuming`] that the answers have to
+    /// go out now, or the client would be dropped.
+    fn handle_crowded(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
+        let _ = (core, key, client);
+    }
+
     /// Called at the deadline of [`Core::set_deadline`].
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
         let _ = (core, key, client);

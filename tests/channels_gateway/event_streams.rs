@@ -181,3 +181,42 @@ fn the_position_of_now_follows_newest_messages_of_any_request() {
     ];
     assert_eq!(events(&mut kept, key), of(&want));
 }
+
+/// A client that reads everything is not dropped for an answer that waits for the bus: it would come back with the
+/// same position, and to the same end.
+#[test]
+fn an_answer_waits_for_the_bus_no_longer_than_the_limits_of_the_send_queue_allow() {
+    let (mut kept, key) = stream(&[subscribe(&[TICK]), subscribe(&[OTHER, ASKED])]);
+    let want = of(&[("connected", None), ("subscribed", None)]);
+    assert_eq!(events(&mut kept, key), want);
+    let text = format!("\"{}\"", "x".repeat(50_000));
+    for _ in 5..=9 {
+        kept.publish(TICK, &text);
+    }
+    assert_eq!(events(&mut kept, key), [], "below 256 KiB");
+    for _ in 10..=40 {
+        kept.publish(TICK, &text);
+    }
+    let mut want = of(&[("subscribed", None)]);
+    want.extend((1..=40).flat_map(|count| of(&[("data", Some(count))])));
+    assert_eq!(events(&mut kept, key), want);
+    kept.bench.confirm(ASKED);
+    kept.bench.publish(ASKED, &[], "1");
+    assert_eq!(events(&mut kept, key), of(&[("data", None)]));
+    // A message over the hard limit by itself meets no limit, as in an empty send queue.
+    let keeps = HistoryLimits {
+        bytes_max: 1 << 22,
+        ..limits()
+    };
+    let mut kept = Kept::with(settings(), keeps);
+    kept.publish(OTHER, "1");
+    let sends = [subscribe(&[TICK]), subscribe(&[OTHER, ASKED])];
+    let key = comes(&mut kept, &sends, &format!("Last-Event-ID: {}\r\n", at(0)));
+    events(&mut kept, key);
+    let text = format!("\"{}\"", "x".repeat((1 << 20) - 2));
+    kept.publish(TICK, &text);
+    let want = [("subscribed", None), ("data", Some(1)), ("data", Some(2))];
+    let want = of(&want);
+    assert_eq!(events(&mut kept, key), want);
+    kept.bench.world.hub.check_invariants();
+}

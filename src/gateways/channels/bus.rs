@@ -70,10 +70,15 @@ impl ChannelsGateway {
     pub(super) fn down(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         self.retained.down();
         for (key, client) in clients.iter_mut() {
-            if !client.answers.is_empty() {
-                client.answers.settle_all();
-                self.send_ready(core, key, client);
-            }
+            self.wait_no_longer(core, key, client);
+        }
+    }
+
+    /// Sends all answers, whatever the bus has confirmed.
+    pub(super) fn wait_no_longer(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+        if !client.answers.is_empty() {
+            client.answers.settle_all();
+            self.send_ready(core, key, client);
         }
     }
 }

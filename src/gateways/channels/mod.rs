@@ -355,6 +355,10 @@ impl Gateway for ChannelsGateway {
         self.statuses.send_position(core, key, holds);
     }
 
+    fn handle_crowded(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+        self.wait_no_longer(core, key, client);
+    }
+
     /// Handles the end of an answer's wait, or of a token.
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if !client.token_end.close(core, key) {

@@ -29,6 +29,8 @@ pub(in crate::hub) enum Delivered {
     /// The position of this message is ahead of frames that wait for the client's next slot: the message leaves
     /// without the position.
     Ahead,
+    /// The message waits behind missed messages, and so much waits that the gateway has to answer now.
+    Crowded,
     /// A limit is exceeded; the frame was not queued. With the reason at the first time, when the
     /// client joins the list of clients to be dropped.
     Over(Option<CloseReason>),
@@ -89,7 +91,7 @@ impl Session {
         limits: &SendQueueLimits,
     ) -> Option<Delivered> {
         if self.intake == Intake::Open
-            && let Some(kept) = self.gather_live(frame, limits.hard_bytes)
+            && let Some(kept) = self.gather_live(frame, limits)
         {
             return Some(kept);
         }
@@ -309,17 +311,26 @@ impl Session {
     }
 
     /// Keeps a live message behind missed messages; `None` if none wait.
-    fn gather_live(&mut self, frame: &Arc<Frame>, bytes_max: usize) -> Option<Delivered> {
+    ///
+    /// A client that reads everything is not to blame for an answer that waits for the bus, and a client that is
+    /// dropped before its first `id` would come back to the same end. Therefore such answers wait no longer once
+    /// the messages could meet a limit of the send queue.
+    fn gather_live(&mut self, frame: &Arc<Frame>, limits: &SendQueueLimits) -> Option<Delivered> {
         let gathered = self.cold.gathered.as_mut()?;
         if frame.class() != Class::Data {
             return None;
         }
         gathered.live_bytes += frame.queue_bytes();
-        if gathered.live_bytes > bytes_max {
+        let is_first = gathered.live.is_empty();
+        if gathered.live_bytes > limits.hard_bytes && !is_first {
             return Some(self.over(CloseReason::SendQueueHard));
         }
         gathered.live.push(Arc::clone(frame));
+        let is_crowded = gathered.live_bytes > limits.least_bytes() && self.cold.is_resuming;
         // Counted when the message enters the send queue.
-        Some(Delivered::Refused)
+        Some(match is_crowded {
+            true => Delivered::Crowded,
+            false => Delivered::Refused,
+        })
     }
 }
