@@ -312,9 +312,17 @@ fn an_unfinished_record_is_bounded() {
     // Nor one in records of a single byte, whose message is not too long for the library.
     let (_, mut session) = pair(VERSIONS[0]);
     let hello = [1, 0, 0x70, 0].into_iter().chain(repeat_n(0, 0x7000));
-    let mut records = hello.map(|byte| [22, 3, 1, 0, 1, byte]);
-    let refused = records.find_map(|mut record| session.open(&mut record, &mut into).err());
-    assert!(refused.is_some() && session.held_bytes() <= HANDSHAKE_BYTES_MAX + 6);
+    let mut held_most = 0;
+    for byte in hello {
+        if session
+            .open(&mut [22, 3, 1, 0, 1, byte], &mut into)
+            .is_err()
+        {
+            break;
+        }
+        held_most = held_most.max(session.held_bytes());
+    }
+    assert!((HANDSHAKE_BYTES_MAX / 2..=HANDSHAKE_BYTES_MAX).contains(&held_most));
 }
 
 /// What the network did not take goes out behind what it did not take before.
