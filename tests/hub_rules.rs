@@ -17,6 +17,7 @@ mod hub_rules {
     mod survey;
     mod tail;
     mod topics;
+    mod unfinished;
     mod window;
 }
 

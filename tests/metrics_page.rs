@@ -100,6 +100,7 @@ fn proxy() -> Proxy {
         silence_timeout_ms: 1,
         service_connections_max: 1,
         address_connections_max: None,
+        gathered_bytes_max: 1,
         trusted_proxies: TrustedProxies::None,
         clock: Clock::start(),
     })

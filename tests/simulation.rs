@@ -27,7 +27,11 @@ fn wanted() -> Coverage {
         .into_iter()
         .map(|place| format!("stop {place:?}"))
         .collect();
-    wanted.extend(CloseReason::ALL.map(|reason| format!("close {}", reason.label())));
+    // The clients here send their messages whole, and hold less than the limit of unfinished ones, which has its
+    // own rules in `hub_rules/unfinished.rs`.
+    let reasons = CloseReason::ALL.into_iter();
+    let reasons = reasons.filter(|reason| *reason != CloseReason::MessageMemory);
+    wanted.extend(reasons.map(|reason| format!("close {}", reason.label())));
     for delay in [false, true] {
         wanted.extend([false, true].map(|spread| format!("drain delay {delay} spread {spread}")));
     }

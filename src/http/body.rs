@@ -85,6 +85,9 @@ impl RequestBody {
     }
 }
 
+/// The largest announced length for which [`read`] makes room before the body has arrived.
+const EXACT_BYTES_MAX: u64 = 64 * 1024;
+
 /// Reads the whole body, at most `bytes_max`. The pieces are joined as they come: a list of small pieces
 /// would take many times the memory of the body.
 ///
@@ -98,7 +101,10 @@ where
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(ReadBodyError::TooLarge);
     }
-    let mut whole = Vec::new();
+    // A small body gets its room at once: growing by doubling would take twice the memory. A large one grows
+    // with what arrives, since nothing was sent yet.
+    let announced = body.size_hint().lower().min(EXACT_BYTES_MAX) as usize;
+    let mut whole = Vec::with_capacity(announced);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| ReadBodyError::Broken(error.into()))?;
         let Ok(piece) = frame.into_data() else {

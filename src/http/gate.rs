@@ -234,6 +234,10 @@ impl State {
         let Next::Body(body) = &mut self.next else {
             return Poll::Ready(Ok(()));
         };
+        // hyper has everything that was read here: up to 64 KiB behind the head, no longer of use.
+        self.read = Vec::new();
+        (self.given, self.passed) = (0, 0);
+        self.ahead.shrink_to(0);
         let certain = usize::try_from(body.certain()).unwrap_or(usize::MAX);
         let before = buf.filled().len();
         let outcome = if certain >= buf.remaining() {

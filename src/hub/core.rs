@@ -467,6 +467,7 @@ impl Core {
         }
         self.no_room.remove(&key);
         let stats = &mut self.clients.stats;
+        stats.unfinished_bytes -= left.unfinished_bytes as u64;
         stats.moved(left.moved);
         stats.count_pauses(left.pauses, Pauses::default());
         if left.was_open {

@@ -96,6 +96,9 @@ pub struct Limits {
     /// Bytes of a message from a client, over fragments and after inflating; a larger message closes
     /// with 1009.
     pub message_bytes_max: usize,
+    /// Memory of the unfinished messages of all clients together, or of one client's message; above the limit
+    /// clients are dropped.
+    pub unfinished_bytes_max: u64,
     /// Connections at once, including those handed to HTTP; `usize::MAX` for no limit.
     pub connections_max: usize,
     /// Connections at once, including refused connections; a new connection above the limit gets no
@@ -151,6 +154,7 @@ impl Default for Limits {
             event_stream: false,
             event_stream_sends_max: 32,
             message_bytes_max: 1024 * 1024,
+            unfinished_bytes_max: 64 * 1024 * 1024,
             connections_max: usize::MAX,
             sockets_max: usize::MAX,
             per_ip: AddressLimits::default(),

@@ -44,6 +44,7 @@ mod stats;
 mod survey;
 mod tail;
 mod topics;
+mod unfinished;
 mod window;
 
 pub use self::core::Core;

@@ -174,11 +174,19 @@ impl<G: Gateway> Hub<G> {
             self.judge_head(key, head, &mut input);
         }
         self.take_frames(key, &mut input);
+    }
+
+    /// Handles the messages, and counts what is left of an unfinished one.
+    fn take_frames(&mut self, key: SessionKey, input: &mut &[u8]) {
+        let before = self.core.stats().received_messages;
+        self.take_messages(key, input);
         self.core.frame_scratch.rest();
+        let is_new = self.core.stats().received_messages != before;
+        self.core.count_unfinished(key, is_new);
     }
 
     /// Handles the messages in turn, so that a gateway may close or pause between two messages.
-    fn take_frames(&mut self, key: SessionKey, input: &mut &[u8]) {
+    fn take_messages(&mut self, key: SessionKey, input: &mut &[u8]) {
         let mut message_bytes = 0;
         loop {
             if self.core.read_last_words(key, input) {
@@ -264,7 +272,6 @@ impl<G: Gateway> Hub<G> {
         };
         let held = session.take_held();
         self.take_frames(key, &mut held.as_slice());
-        self.core.frame_scratch.rest();
         if self.wants_read(key) {
             self.core.effects.push_back(Effect::Resume(key));
         }

@@ -71,6 +71,9 @@ labelled! {
         FrameMemory = "frame_memory",
         /// The TLS of all clients held more bytes than allowed, and those of this client stood still the longest.
         TlsMemory = "tls_memory",
+        /// The unfinished messages of all clients exceeded their limit, and this client's was among those that
+        /// had held the most memory for the longest.
+        MessageMemory = "message_memory",
         /// More connections than allowed.
         ConnectionLimit = "connection_limit",
         /// More connections of one address than allowed.

@@ -167,6 +167,9 @@ static NEAR: &[(&str, ReadNumber)] = &[
     ("tls-held-bytes-max", |at| {
         Some(at.turn.shell.tls_held_bytes)
     }),
+    ("unfinished-bytes-max", |at| {
+        Some(at.turn.hub.unfinished_bytes)
+    }),
     ("inflate-windows-bytes-max", |at| {
         Some(at.turn.shell.inflate_window_bytes_granted)
     }),

@@ -16,6 +16,7 @@ const ORDERS: &[(&str, &str)] = &[
     ("send-queue-soft-bytes", "send-queue-hard-bytes"),
     ("send-queue-hard-bytes", "frame-bytes-max"),
     ("bus-message-bytes-max", "frame-bytes-max"),
+    ("message-bytes-max", "unfinished-bytes-max"),
     ("send-queue-conflate-after-ms", "send-queue-stall-ms"),
 ];
 

@@ -35,6 +35,7 @@ impl Checked {
             event_stream: self.switch("event-stream"),
             event_stream_sends_max: self.number("event-stream-sends-max"),
             message_bytes_max: self.number("message-bytes-max"),
+            unfinished_bytes_max: self.number("unfinished-bytes-max"),
             connections_max: self.unless_0("connections-max").unwrap_or(usize::MAX),
             // Set after the process has raised the limit on open files.
             sockets_max: usize::MAX,

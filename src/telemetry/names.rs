@@ -206,6 +206,9 @@ metric_names! { |at|
         "Memory allowed for frames that wait for clients that read nothing (--frame-bytes-max); over \
             the limit slow clients are dropped."
         => at.turn.shell.frame_bytes_max;
+    UNFINISHED_BYTES = Gauge "weirgate_unfinished_message_bytes" []
+        "Memory of the unfinished messages of all clients (--unfinished-bytes-max)."
+        => at.turn.hub.unfinished_bytes;
     INFLATE_WINDOW_BYTES = Gauge "weirgate_inflate_window_bytes" []
         "Text that is kept because the next compressed messages of clients may refer to it."
         => at.turn.shell.inflate_window_bytes;
@@ -437,6 +440,8 @@ metric_names! { |at|
     PROXY_ADDRESS_WAITS = Counter "weirgate_proxy_address_waits_total" ["service"]
         "Proxied requests that had to wait because the client's address held its share of the \
              connections to the service.";
+    PROXY_UNGATHERED_BODIES = Counter "weirgate_proxy_ungathered_bodies_total" ["service"]
+        "Small request bodies that were passed on in pieces because those of other requests filled their room.";
     PROXY_BODY_BYTES = Counter "weirgate_proxy_body_bytes_total" ["service", "direction"]
         "Bytes of bodies forwarded by the proxy, by direction.";
     RELOADS = Counter "weirgate_reloads_total" ["what", "outcome"]

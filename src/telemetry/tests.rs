@@ -88,6 +88,7 @@ fn telemetry() -> Arc<Telemetry> {
         by_service(&names::PROXY_REQUESTS_IN_FLIGHT),
         by_service(&names::PROXY_WAITS),
         by_service(&names::PROXY_ADDRESS_WAITS),
+        by_service(&names::PROXY_UNGATHERED_BODIES),
         GatewayMetric::ByTwoLabels(
             &names::PROXY_BODY_BYTES,
             Box::new(|| vec![(["simulation", "answer"], 11)]),

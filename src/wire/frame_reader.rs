@@ -81,6 +81,8 @@ struct Head {
     mask: [u8; 4],
     text: bool,
     deflated: bool,
+    /// A part of a message in several frames.
+    fragment: bool,
 }
 
 impl Head {
@@ -101,7 +103,7 @@ impl Head {
 /// client's next compressed messages may refer to.
 #[derive(Debug)]
 pub struct FrameReader {
-    /// Room for a header, then the arrived bytes of a deflated message, then of the current frame.
+    /// Room for a header, then the arrived bytes of the open message, then of the current frame.
     buffer: Vec<u8>,
     message_bytes_max: u32,
     /// Payload bytes of the open message in the frames before the current frame.
@@ -148,8 +150,8 @@ impl FrameReader {
     /// Reads from the front of `input` to the end of a frame, and returns the frame. Returns `None` if all of
     /// `input` was read and the frame is incomplete.
     ///
-    /// Frames of an uncompressed message come one by one, fragments unchanged; a compressed message comes as
-    /// one frame. After an error, and after a close frame (§5.5.1), all input is discarded.
+    /// A message in fragments comes as one frame, so its bytes are kept once, here. After an error, and after
+    /// a close frame (§5.5.1), all input is discarded.
     pub fn read<'s>(
         &mut self,
         input: &mut &[u8],
@@ -203,10 +205,10 @@ impl FrameReader {
         self.message_bytes_max as usize
     }
 
-    /// Whether no frame and no fragmented message is open, so that a fresh WebSocket state may replace the
-    /// state behind this reader.
-    pub fn between_messages(&self) -> bool {
-        self.message.is_none() && self.head_len == 0
+    /// Memory of the arrived bytes of an unfinished message or frame; 0 if nothing is kept.
+    #[inline]
+    pub fn unfinished_bytes(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Returns whether a frame was finished in `scratch`.
@@ -224,7 +226,7 @@ impl FrameReader {
             let (part, rest) = input.split_at(arrived);
             *input = rest;
             let whole_at_once = self.received == 0 && arrived as u64 == missing;
-            if whole_at_once && !head.deflated {
+            if whole_at_once && !head.deflated && !head.fragment {
                 scratch.begin();
                 append_unmasked(&mut scratch.frame, part, head.mask, 0);
                 self.check_text(&head, &scratch.frame[HEADER_BYTES_MAX..])?;
@@ -301,6 +303,7 @@ impl FrameReader {
             ],
             text: opcode == OPCODE_TEXT || open.is_some_and(|message| message.text),
             deflated: head[0] & RSV1 != 0 || open.is_some_and(|message| message.deflated),
+            fragment: opcode < OPCODE_CLOSE && (open.is_some() || head[0] & FIN == 0),
         }
     }
 
@@ -364,8 +367,8 @@ impl FrameReader {
         }
         let spare = self.buffer.capacity() - self.buffer.len();
         if part.len() > spare && !head.deflated {
-            // Doubles, but never past the end of the frame.
-            let most = usize::try_from(missing).unwrap_or(usize::MAX);
+            // Doubles, but never past the end of the message.
+            let most = usize::try_from(self.missing_at_most(head, missing)).unwrap_or(usize::MAX);
             self.buffer
                 .reserve_exact(self.buffer.len().max(part.len()).min(most));
         }
@@ -378,6 +381,19 @@ impl FrameReader {
         Ok(())
     }
 
+    /// The most bytes that may follow in the buffer, if so many are missing of the current frame.
+    fn missing_at_most(&self, head: &Head, missing: u64) -> u64 {
+        let is_last = match head.is_control() {
+            true => self.message.is_none(),
+            false => head.is_final(),
+        };
+        if is_last {
+            return missing;
+        }
+        let before = u64::from(self.message_bytes) + u64::from(self.received);
+        missing.max(u64::from(self.message_bytes_max).saturating_sub(before))
+    }
+
     /// Checks a whole payload.
     fn check_text(&mut self, head: &Head, payload: &[u8]) -> Result<(), FrameError> {
         if head.text {
@@ -386,26 +402,30 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Moves the complete frame from the buffer to `scratch`. Returns false for a fragment of a deflated
-    /// message that continues.
+    /// Moves the complete message, or control frame, from the buffer to `scratch`. Returns false for a fragment
+    /// of a message that continues.
     fn complete(&mut self, head: &Head, scratch: &mut FrameScratch) -> Result<bool, FrameError> {
         if head.is_control() {
             let start = self.buffer.len() - head.payload_len as usize;
             scratch.begin();
             scratch.frame.extend_from_slice(&self.buffer[start..]);
             self.buffer.truncate(start);
-            // The rest belongs to a deflated message; otherwise only the room for a header is left.
+            // The rest belongs to the open message; otherwise only the room for a header is left.
             if start <= HEADER_BYTES_MAX {
                 self.buffer = Vec::new();
             }
             return Ok(true);
         }
-        if !head.deflated {
-            scratch.frame = std::mem::take(&mut self.buffer);
-            return Ok(true);
-        }
         if !head.is_final() {
             return Ok(false);
+        }
+        if !head.deflated {
+            match self.buffer.is_empty() {
+                // Fragments without a byte.
+                true => scratch.begin(),
+                false => scratch.frame = std::mem::take(&mut self.buffer),
+            }
+            return Ok(true);
         }
         let buffer = std::mem::take(&mut self.buffer);
         let compressed = buffer.get(HEADER_BYTES_MAX..).unwrap_or_default();
@@ -420,10 +440,10 @@ impl FrameReader {
         Ok(true)
     }
 
-    /// Returns the first byte of the returned frame: without reserved bits, and for a deflated message with
-    /// the opcode of the message in place of the last fragment's.
+    /// Returns the first byte of the returned frame: without reserved bits, and with the opcode of the message
+    /// in place of the last fragment's.
     fn first_byte(&self, head: &Head) -> u8 {
-        if !head.deflated {
+        if head.is_control() {
             return head.first_byte;
         }
         FIN | if head.text {

@@ -287,6 +287,53 @@ fn a_client_that_goes_is_seen_behind_what_it_pipelined() {
 }
 
 #[test]
+fn over_their_limit_small_bodies_take_a_connection_first() {
+    let rig = Rig::with(
+        |settings| settings.gathered_bytes_max = 100_000,
+        HttpSettings::default(),
+    );
+    let half = post("/v1/jobs/x", "Content-Length: 60000", "x");
+    let mut first = rig.connect(&half);
+    rig.wait_for(
+        "weirgate_proxy_requests_in_flight{service=\"measurement\"}",
+        1.0,
+    );
+    let over = "weirgate_proxy_ungathered_bodies_total{service=\"measurement\"}";
+    assert_eq!(rig.metric(over), 0.0);
+    let rest = "y".repeat(59_999);
+    let answer = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n";
+    let finish = |client: &mut Client, mut service: Client, text: &str| {
+        client.send(&rest);
+        assert_eq!(service.take(60_000), format!("x{rest}").as_bytes());
+        service.send(format!("{answer}{text}"));
+        assert_eq!(client.reply().text(), text);
+    };
+    let mut second = rig.connect(&half);
+    let mut service = rig.accept();
+    let head = service.head_text().to_lowercase();
+    assert!(head.contains("content-length: 60000\r\n"), "{head}");
+    assert_eq!(rig.metric(over), 1.0);
+    finish(&mut second, service, "2");
+    // The room is free again once a body is on its way.
+    first.send(&rest);
+    let mut service = rig.accept();
+    service.head_text();
+    assert_eq!(service.take(60_000).len(), 60_000);
+    let mut third = rig.connect(&half);
+    rig.wait_for(
+        "weirgate_proxy_requests_in_flight{service=\"measurement\"}",
+        2.0,
+    );
+    assert_eq!(rig.metric(over), 1.0);
+    service.send(format!("{answer}1"));
+    assert_eq!(first.reply().text(), "1");
+    third.send(&rest);
+    let mut service = rig.accept();
+    service.head_text();
+    assert_eq!(service.take(60_000).len(), 60_000);
+}
+
+#[test]
 fn a_small_body_is_whole_before_it_takes_a_connection() {
     let rig = Rig::with(
         |settings| settings.service_connections_max = 1,

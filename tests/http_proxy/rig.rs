@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use weirgate::admission::TrustedProxies;
 use weirgate::base::Clock;
 use weirgate::gateways::events::{self, INNER_PATHS};
-use weirgate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
+use weirgate::http::proxy::{GATHERED_BYTES_MAX, Proxied, ProxiedPath, Proxy, ProxySettings};
 use weirgate::http::services::{Service, Upstream};
 use weirgate::http::{Handover, HttpHandle, HttpPlane, HttpSettings, Site};
 use weirgate::hub::{FeedStats, Now, Permit};
@@ -45,6 +45,7 @@ pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
         silence_timeout_ms: 60_000,
         service_connections_max: 256,
         address_connections_max: None,
+        gathered_bytes_max: GATHERED_BYTES_MAX,
         trusted_proxies: TrustedProxies::None,
         clock: Clock::start(),
     }

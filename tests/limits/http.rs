@@ -20,6 +20,18 @@ pub(crate) const HTTP: &[Fixed] = &[
         test: "src/http/handover.rs::what_is_read_ahead_is_bounded_for_each_and_for_all",
     },
     Fixed {
+        what: "Proxy: small request bodies that are read before their requests get connections to \
+               services, all together, by announced length",
+        value: "32 MiB",
+        beyond: "passed on in pieces, as a large body: the request takes a connection first",
+        shows: Shows::Metric(names::PROXY_UNGATHERED_BODIES),
+        code: (
+            "src/http/proxy/mod.rs",
+            "GATHERED_BYTES_MAX: usize = 32 * 1024 * 1024;",
+        ),
+        test: "tests/http_proxy/faults.rs::over_their_limit_small_bodies_take_a_connection_first",
+    },
+    Fixed {
         what: "Connections to `--admin-addr` at once",
         value: "64",
         beyond: "the oldest that has sent no request ends; where there is none, newcomers wait",

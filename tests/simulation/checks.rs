@@ -112,7 +112,8 @@ impl<T: Toy> Run<T> {
             // The rest was asked when it was dropped.
             CloseReason::FrameMemory => self.limits.frame_bytes_max < u64::MAX && socket.blocked,
             CloseReason::ShuttingDown => self.draining.is_some(),
-            CloseReason::HandshakeTimeout
+            CloseReason::MessageMemory
+            | CloseReason::HandshakeTimeout
             | CloseReason::BadRequest
             | CloseReason::ConnectionLimit
             | CloseReason::ConnectionsPerIp

@@ -9,6 +9,7 @@ use std::time::Duration;
 use std::{io, mem};
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::exchange::{Exchange, Outcome, ServiceStats};
@@ -19,6 +20,28 @@ use crate::http::services::{Again, Lease, Share};
 /// A body with an announced length up to this limit is read completely before the request gets a connection
 /// to its service, so that a slow client with a small body holds no connection.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
+
+/// Room for the small bodies of all requests, from the first byte that is read until the body is on its way to
+/// the service. No limit of connections holds before, because these requests have none yet.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    room: Arc<Semaphore>,
+}
+
+impl Gathering {
+    /// Room for so many bytes.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        let bytes_max = bytes_max.min(Semaphore::MAX_PERMITS);
+        Self {
+            room: Arc::new(Semaphore::new(bytes_max)),
+        }
+    }
+
+    /// Room for a body of this announced length; `None` if others hold too much.
+    fn take(&self, length: u32) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.room).try_acquire_many_owned(length).ok()
+    }
+}
 
 /// A request body for the service.
 #[derive(Debug)]
@@ -31,9 +54,13 @@ pub(super) struct ToService {
 enum Kind {
     /// No body, or nothing left.
     Nothing,
-    /// A whole small body.
-    Whole(Bytes),
-    /// A body in pieces.
+    /// A whole small body, with its room.
+    Whole {
+        bytes: Bytes,
+        _room: OwnedSemaphorePermit,
+    },
+    /// A body in pieces: large, of unknown length, or small while the small bodies of others fill their room.
+    /// Such a body is read once the request has a connection, and connections are limited.
     Pieces(RequestBody),
 }
 
@@ -44,13 +71,23 @@ impl ToService {
     /// A small body broke off.
     pub(super) async fn new(
         body: RequestBody,
+        gathering: &Gathering,
         stats: Arc<ServiceStats>,
     ) -> Result<Self, ReadBodyError> {
-        let is_small = |length| length <= SMALL_BYTES_MAX;
+        let small = |length: &u64| *length <= SMALL_BYTES_MAX;
         let kind = if body.is_end_stream() {
             Kind::Nothing
-        } else if body.size_hint().exact().is_some_and(is_small) {
-            Kind::Whole(body.read(SMALL_BYTES_MAX as usize).await?)
+        } else if let Some(length) = body.size_hint().exact().filter(small) {
+            match gathering.take(length as u32) {
+                Some(room) => Kind::Whole {
+                    bytes: body.read(SMALL_BYTES_MAX as usize).await?,
+                    _room: room,
+                },
+                None => {
+                    stats.count_ungathered();
+                    Kind::Pieces(body)
+                }
+            }
         } else {
             Kind::Pieces(body)
         };
@@ -83,7 +120,7 @@ impl Body for ToService {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = match &mut self.kind {
             Kind::Nothing => None,
-            Kind::Whole(bytes) => {
+            Kind::Whole { bytes, .. } => {
                 let frame = Frame::data(mem::take(bytes));
                 self.kind = Kind::Nothing;
                 Some(Ok(frame))
@@ -99,7 +136,7 @@ impl Body for ToService {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Nothing => true,
-            Kind::Whole(_) => false,
+            Kind::Whole { .. } => false,
             Kind::Pieces(body) => body.is_end_stream(),
         }
     }
@@ -107,7 +144,7 @@ impl Body for ToService {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Nothing => SizeHint::with_exact(0),
-            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Whole { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
             Kind::Pieces(body) => body.size_hint(),
         }
     }

@@ -224,6 +224,7 @@ pub(super) struct ServiceStats {
     pub(super) requests: Arc<RequestStats>,
     waits: AtomicU64,
     address_waits: AtomicU64,
+    ungathered: AtomicU64,
     request_bytes: AtomicU64,
     answer_bytes: AtomicU64,
 }
@@ -235,6 +236,7 @@ impl ServiceStats {
             requests: Arc::new(RequestStats::new(outcomes)),
             waits: AtomicU64::new(0),
             address_waits: AtomicU64::new(0),
+            ungathered: AtomicU64::new(0),
             request_bytes: AtomicU64::new(0),
             answer_bytes: AtomicU64::new(0),
         }
@@ -246,6 +248,10 @@ impl ServiceStats {
 
     pub(super) fn count_address_wait(&self) {
         self.address_waits.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_ungathered(&self) {
+        self.ungathered.fetch_add(1, Relaxed);
     }
 
     pub(super) fn count_request_bytes(&self, bytes: usize) {
@@ -275,9 +281,11 @@ pub(super) fn metrics(services: &ByService<ServiceStats>) -> Vec<GatewayMetric> 
     let mut metrics = requests.of(&each.collect());
     let waits = |stats: &ServiceStats| stats.waits.load(Relaxed);
     let address_waits = |stats: &ServiceStats| stats.address_waits.load(Relaxed);
+    let ungathered = |stats: &ServiceStats| stats.ungathered.load(Relaxed);
     metrics.extend([
         numbers(&names::PROXY_WAITS, services, waits),
         numbers(&names::PROXY_ADDRESS_WAITS, services, address_waits),
+        numbers(&names::PROXY_UNGATHERED_BODIES, services, ungathered),
         pairs(&names::PROXY_BODY_BYTES, services, ServiceStats::body_bytes),
     ]);
     metrics

@@ -20,7 +20,7 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::time::timeout;
 
-use self::body::{Held, ToClient, ToService};
+use self::body::{Gathering, Held, ToClient, ToService};
 use self::exchange::{Exchange, Outcome, ServiceStats, Watch};
 use super::body::{Progress, RequestBody};
 use super::services::{
@@ -35,6 +35,10 @@ pub use self::path::{InnerPaths, PathRefusal, ProxiedPath};
 
 /// The most bytes of an answer's head, and the bytes of a body that hyper reads at a time.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// The bytes of small request bodies, of all requests together, that are read before their requests get
+/// connections. Over the limit a small body is passed on in pieces, as a large one.
+pub const GATHERED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// A service with its proxied paths.
 pub struct Proxied {
@@ -56,6 +60,9 @@ pub struct ProxySettings {
     pub service_connections_max: usize,
     /// Connections to a service that the clients of an address may hold at once. Further requests wait.
     pub address_connections_max: Option<usize>,
+    /// Bytes of small request bodies that are read before their requests get connections, of all requests:
+    /// [`GATHERED_BYTES_MAX`].
+    pub gathered_bytes_max: usize,
     /// The proxies whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` count.
     pub trusted_proxies: TrustedProxies,
     /// For the limit of log lines.
@@ -80,6 +87,7 @@ struct Behind {
 struct Shared {
     inner_paths: InnerPaths,
     silence: Duration,
+    gathering: Gathering,
     trusted_proxies: TrustedProxies,
 }
 
@@ -110,6 +118,7 @@ impl Proxy {
             shared: Arc::new(Shared {
                 inner_paths: settings.inner_paths,
                 silence,
+                gathering: Gathering::new(settings.gathered_bytes_max),
                 trusted_proxies: settings.trusted_proxies,
             }),
         }
@@ -196,7 +205,8 @@ impl Shared {
             exchange.refuse(Outcome::BadRequest);
             Answer::detail(StatusCode::BAD_REQUEST, "Bad request body").into()
         };
-        let Ok(body) = ToService::new(body, Arc::clone(&behind.stats)).await else {
+        let stats = Arc::clone(&behind.stats);
+        let Ok(body) = ToService::new(body, &self.gathering, stats).await else {
             return bad_body(&mut exchange);
         };
         let request = with_body(head, body);

@@ -45,6 +45,12 @@ pub trait Protocol: fmt::Debug + Send {
         false
     }
 
+    /// Memory of what the client has sent of an unfinished message, for the limit over all clients. By
+    /// default nothing is kept between two reads.
+    fn unfinished_bytes(&self) -> usize {
+        0
+    }
+
     /// Appends a sign of life. Returns true if the client responds with a [`Step::Pong`]; without a
     /// pong in time the client is closed.
     fn keep_alive(&mut self, out: &mut Vec<u8>) -> bool;

@@ -132,12 +132,12 @@ pub(in crate::hub) fn write_lead_header(
 
 // ---- one client
 
-/// The state of one client's WebSocket: between two messages, only the reader.
+/// The state of one client's WebSocket: until one side closes, only the reader.
 #[derive(Debug)]
 pub(in crate::hub) struct WebSocket {
     reader: FrameReader,
-    /// Kept within a fragmented message, and once one side has closed. Otherwise a new context would
-    /// know as much, and need no memory.
+    /// Kept once one side has closed. Otherwise a new context would know as much, and need no memory: the
+    /// reader joins the fragments of a message.
     context: Option<Box<WebSocketContext>>,
 }
 
@@ -156,15 +156,11 @@ impl WebSocket {
     /// Returns the meaning of a frame; `None` for a frame without effect.
     fn take_frame(&mut self, frame: &[u8], control: &mut Vec<u8>) -> Option<Step> {
         if let Some(context) = &mut self.context {
-            let step = read_frame(context, frame, control);
-            let between = self.reader.between_messages();
-            self.context
-                .take_if(|context| between && context.can_write());
-            return step;
+            return read_frame(context, frame, control);
         }
         let mut context = new_context(self.reader.message_bytes_max());
         let step = read_frame(&mut context, frame, control);
-        if !self.reader.between_messages() || !context.can_write() {
+        if !context.can_write() {
             self.context = Some(Box::new(context));
         }
         step
@@ -198,7 +194,7 @@ fn read_frame(context: &mut WebSocketContext, frame: &[u8], control: &mut Vec<u8
             flush(context, control);
             Some(Step::PeerClosed(None))
         }
-        // A fragment: more of the message follows.
+        // The reader gives whole messages, so that nothing more is to be read.
         Err(Error::Io(_)) | Ok(Received::Frame(_)) => None,
         Err(Error::Utf8(_)) => Some(violation(FrameError::BadUtf8)),
         Err(Error::Capacity(_)) => Some(violation(FrameError::TooBig)),
@@ -236,6 +232,10 @@ impl Protocol for WebSocket {
                 return step;
             }
         }
+    }
+
+    fn unfinished_bytes(&self) -> usize {
+        self.reader.unfinished_bytes()
     }
 
     fn keep_alive(&mut self, out: &mut Vec<u8>) -> bool {

@@ -53,6 +53,8 @@ pub(in crate::hub) struct Departed {
     pub(in crate::hub) bytes: usize,
     /// The reasons why the session was not read until then.
     pub(in crate::hub) pauses: Pauses,
+    /// Memory of the client's unfinished message, which is gone.
+    pub(in crate::hub) unfinished_bytes: usize,
 }
 
 impl Session {
@@ -204,6 +206,7 @@ impl Session {
             frames,
             bytes,
             pauses: reading.pauses(),
+            unfinished_bytes: std::mem::take(&mut cold.unfinished).bytes,
         }
     }
 
@@ -273,6 +276,7 @@ impl Session {
             frames,
             bytes,
             pauses,
+            unfinished_bytes: std::mem::take(&mut cold.unfinished).bytes,
         };
         let ended = cold.record.ended(now, reason, traffic);
         Some((left, ended))

@@ -30,7 +30,7 @@ pub(super) use due::Due;
 pub use lifecycle::Accepted;
 pub(super) use lifecycle::{CloseBegun, Departed};
 pub(super) use phase::{AfterWrite, PendingClose};
-pub(super) use reading::{Pause, Pauses};
+pub(super) use reading::{Pause, Pauses, Unfinished};
 pub use record::{ClientLook, ClientState};
 pub use slots::MaxRate;
 
@@ -83,6 +83,7 @@ struct Cold {
     /// The earliest entry in the heap of deadlines.
     armed_at: Option<u64>,
     reading: Reading,
+    unfinished: Unfinished,
     /// The codec of [`Encoding::Coded`].
     codec: Option<&'static Codec>,
     permit: Option<Permit>,
@@ -120,6 +121,7 @@ impl Session {
             timers,
             armed_at: None,
             reading: Reading::default(),
+            unfinished: Unfinished::default(),
             codec: None,
             permit: Some(permit),
             rate: None,

@@ -1,5 +1,7 @@
 //! Pauses of reading, and input that was read before a pause.
 
+use super::Session;
+use super::phase::Phase;
 use crate::hub::Now;
 use crate::hub::reason::labelled;
 
@@ -84,6 +86,43 @@ impl Reading {
 
     pub(super) fn take_held(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.held)
+    }
+}
+
+/// What is counted of the client's unfinished message.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::hub) struct Unfinished {
+    /// Memory of the arrived bytes.
+    pub(in crate::hub) bytes: usize,
+    /// The time of the last progress, microseconds: the message began, or its memory grew. The memory doubles
+    /// when it grows, so single bytes are no progress, and a message has few times of progress.
+    pub(in crate::hub) since: u64,
+}
+
+impl Session {
+    /// Counts the memory of the client's unfinished message, after a read; `is_new`: the client has finished
+    /// another message before. Returns the bytes counted before and now; `None` if nothing has changed.
+    pub(in crate::hub) fn count_unfinished(
+        &mut self,
+        now: Now,
+        is_new: bool,
+    ) -> Option<(usize, usize)> {
+        let bytes = match &self.cold.phase {
+            Phase::Open(open) => open.protocol.unfinished_bytes(),
+            _ => 0,
+        };
+        let unfinished = &mut self.cold.unfinished;
+        let before = unfinished.bytes;
+        if bytes != before || is_new {
+            unfinished.since = now.mono_us;
+        }
+        unfinished.bytes = bytes;
+        (bytes != before).then_some((before, bytes))
+    }
+
+    /// The client's unfinished message.
+    pub(in crate::hub) fn unfinished(&self) -> Unfinished {
+        self.cold.unfinished
     }
 }
 

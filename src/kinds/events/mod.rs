@@ -23,7 +23,7 @@ use crate::gateways::events::{
 };
 use crate::http::calls::{CallLimits, Calls};
 use crate::http::internal::{self, InternalAccess};
-use crate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
+use crate::http::proxy::{GATHERED_BYTES_MAX, Proxied, ProxiedPath, Proxy, ProxySettings};
 use crate::http::services::{self, ServicesAway, Upstream};
 use crate::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
 use crate::hub::FrameBytes;
@@ -255,6 +255,7 @@ fn proxy_settings(
         silence_timeout_ms: checked.number("proxy-silence-timeout-ms"),
         service_connections_max: checked.number("proxy-connections-max"),
         address_connections_max: checked.unless_0("proxy-connections-per-ip-max"),
+        gathered_bytes_max: GATHERED_BYTES_MAX,
         trusted_proxies: checked.networks("trusted-proxies"),
         clock,
     }

@@ -341,4 +341,20 @@ pub(super) static CLIENTS: &[Setting] = &[
         Shows::Reason(CloseReason::MessageTooBig),
         "tests/blackbox/test_limits_turns.py::test_a_message_over_its_limit_is_closed_with_1009",
     ),
+    Setting::bytes(
+        Heading::CLIENTS,
+        "unfinished-bytes-max",
+        (64 * KIB, 1024 * GIB),
+        "67108864",
+        "Memory of the unfinished messages of all clients together",
+    )
+    .more(
+        "What has arrived of messages that are not whole yet. At least --message-bytes-max; a client alone may \
+         always finish.",
+    )
+    .limit(
+        "clients are dropped, first those that have held the most memory for the longest",
+        Shows::Reason(CloseReason::MessageMemory),
+        "tests/hub_rules/unfinished.rs::past_the_limit_of_all_clients_those_go_that_hold_most_for_longest",
+    ),
 ];
