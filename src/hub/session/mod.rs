@@ -407,6 +407,27 @@ impl Session {
         self.cold.reading.take_held()
     }
 
+    /// Counts the memory of the client's unfinished message, after a read; `is_new`: the client has finished
+    /// another message before. Returns the bytes counted before and now; `None` if nothing has changed.
+    pub(super) fn count_unfinished(&mut self, now: Now, is_new: bool) -> Option<(usize, usize)> {
+        let bytes = match &self.cold.phase {
+            Phase::Open(open) => open.protocol.unfinished_bytes(),
+            _ => 0,
+        };
+        let unfinished = &mut self.cold.unfinished;
+        let before = unfinished.bytes;
+        if bytes != before || is_new {
+            unfinished.since = now.mono_us;
+        }
+        unfinished.bytes = bytes;
+        (bytes != before).then_some((before, bytes))
+    }
+
+    /// The client's unfinished message.
+    pub(super) fn unfinished(&self) -> Unfinished {
+        self.cold.unfinished
+    }
+
     // ---- the client
 
     /// The view of operators on the client.

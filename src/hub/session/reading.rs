@@ -1,7 +1,5 @@
 //! Pauses of reading, and input that was read before a pause.
 
-use super::Session;
-use super::phase::Phase;
 use crate::hub::Now;
 use crate::hub::reason::labelled;
 
@@ -97,33 +95,6 @@ pub(in crate::hub) struct Unfinished {
     /// The time of the last progress, microseconds: the message began, or its memory grew. The memory doubles
     /// when it grows, so single bytes are no progress, and a message has few times of progress.
     pub(in crate::hub) since: u64,
-}
-
-impl Session {
-    /// Counts the memory of the client's unfinished message, after a read; `is_new`: the client has finished
-    /// another message before. Returns the bytes counted before and now; `None` if nothing has changed.
-    pub(in crate::hub) fn count_unfinished(
-        &mut self,
-        now: Now,
-        is_new: bool,
-    ) -> Option<(usize, usize)> {
-        let bytes = match &self.cold.phase {
-            Phase::Open(open) => open.protocol.unfinished_bytes(),
-            _ => 0,
-        };
-        let unfinished = &mut self.cold.unfinished;
-        let before = unfinished.bytes;
-        if bytes != before || is_new {
-            unfinished.since = now.mono_us;
-        }
-        unfinished.bytes = bytes;
-        (bytes != before).then_some((before, bytes))
-    }
-
-    /// The client's unfinished message.
-    pub(in crate::hub) fn unfinished(&self) -> Unfinished {
-        self.cold.unfinished
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::{choices, outcome};
 const LIMITS: ReadLimits = ReadLimits {
     bulk_bytes_max: 64,
     items_max: 8,
+    entry_fields: &[],
 };
 
 fn read(bytes: &[u8], piece: usize) -> (Vec<Value>, Result<(), Malformed>) {
