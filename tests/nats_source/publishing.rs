@@ -147,7 +147,9 @@ fn a_server_that_takes_only_smaller_messages_is_refused() {
     let source = Talking::new(&server.url(), 4_097, 64);
     let fault = source.fault();
     assert!(
-        fault.contains("max_payload of the server is 4096, and messages have up to 4097 bytes"),
+        fault.contains(
+            "at most 4096 bytes (max_payload), and messages between instances have up to 4097 bytes"
+        ),
         "{fault}"
     );
     Talking::new(&server.url(), 4_096, 64).until_up();
