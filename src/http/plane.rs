@@ -9,7 +9,6 @@ use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -30,36 +29,24 @@ use crate::hub::Permit;
 use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
 
 enum Job {
-    Serve(Handover, WayBack, Counted),
+    Serve(Handover, WayBack, Permit),
     Stop { within: Duration },
 }
 
-/// A handed-over connection, counted until its end on the HTTP thread.
-struct Counted(Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// The reactor's handle of the HTTP thread, with the way back.
-#[derive(Clone)]
 pub struct HttpHandle {
     jobs: mpsc::UnboundedSender<Job>,
     back: WayBack,
-    /// The connections handed over that have not ended.
-    open: Arc<AtomicUsize>,
+    /// The connections handed over that have not ended, beside this handle itself.
+    open: Arc<()>,
 }
 
 impl HttpHandle {
     /// Hands a connection over. Never blocks; the connection limits bound how many connections wait. If the
     /// thread has stopped, the connection is closed.
     pub fn serve(&self, handover: Handover) {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        let counted = Counted(Arc::clone(&self.open));
-        let back = Arc::clone(&self.back);
-        let _ = self.jobs.send(Job::Serve(handover, back, counted));
+        let (back, open) = (Arc::clone(&self.back), Permit::new(&self.open));
+        let _ = self.jobs.send(Job::Serve(handover, back, open));
     }
 
     /// Begins a stop as [`HttpPlane::stop`] does, and does not wait for its end. A further stop may shorten the time.
@@ -69,7 +56,7 @@ impl HttpHandle {
 
     /// Whether handed-over connections are open.
     pub fn is_busy(&self) -> bool {
-        self.open.load(Ordering::Relaxed) > 0
+        Permit::taken(&self.open) > 0
     }
 }
 
@@ -168,7 +155,7 @@ async fn serve(
             queue.poll_recv(cx)
         });
         match job.await {
-            Some(Job::Serve(handover, back, counted)) => {
+            Some(Job::Serve(handover, back, open)) => {
                 let Some(handover) = take_over(handover, &back) else {
                     continue;
                 };
@@ -176,7 +163,7 @@ async fn serve(
                 let served = connection::serve(server, handover, None, Some(back), stopping);
                 connections.spawn_local(async move {
                     served.await;
-                    drop(counted);
+                    drop(open);
                 });
             }
             Some(Job::Stop { within }) => break within,

@@ -138,6 +138,9 @@ impl Frame {
 
     /// The same message without its position; `None` if the message has none.
     pub(super) fn without_position(&self) -> Option<Arc<Self>> {
+        if !self.has_position() {
+            return None;
+        }
         let bytes = usize::from(self.position_bytes) + EMPTY_MEMBER_BYTES + "}".len();
         let end = self.body().len().checked_sub(bytes)?;
         let builder = FrameBuilder {
@@ -148,8 +151,7 @@ impl Frame {
             ..FrameBuilder::new(self.content, &self.alive)
         };
         let builder = builder.with_capacity(end + 1).body(&self.body()[..end]);
-        self.has_position()
-            .then(|| builder.end_object(None).finish())
+        Some(builder.end_object(None).finish())
     }
 
     /// The bytes before the body for each connection.

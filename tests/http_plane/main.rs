@@ -213,11 +213,10 @@ fn stopping_ends_what_does_not_end_itself_at_the_deadline() {
 #[test]
 fn a_hand_over_after_the_stop_closes_the_connection_and_frees_its_place() {
     let fixture = Fixture::new();
-    let handle = fixture.handle.clone();
     fixture.plane.stop(Duration::ZERO);
     let mut late = TcpStream::connect(fixture.listener.local_addr().unwrap()).unwrap();
     let (stream, peer) = fixture.listener.accept().unwrap();
-    handle.serve(Handover {
+    fixture.handle.serve(Handover {
         stream,
         tls: None,
         read: get("/health").into_bytes(),
