@@ -1,5 +1,5 @@
-//! Limits for clients: limits by address, the client's address behind proxies, a queue with a share for each
-//! address, and the token bucket of all rates.
+//! Limits for clients: what is held for all of them with a share for each address, limits by address, the
+//! client's address behind proxies, a queue with a share for each address, and the token bucket of all rates.
 //!
 //! Pure: the caller passes the time. The hub asks for limits by address and for outbound rates, the gateways
 //! for the rates of their clients; the loop reads costly clients in the order of the queue.
@@ -9,9 +9,11 @@
 mod address_limits;
 mod client_address;
 mod fair_queue;
+mod holding;
 mod token_bucket;
 
 pub use address_limits::{AddressLimits, AddressPlace, AddressRefusal, Addresses, address_group};
 pub use client_address::{ClientAddr, Credentials, Network, NoNetwork, Peer, TrustedProxies};
 pub use fair_queue::FairQueue;
+pub use holding::{Charge, Held, Holding};
 pub use token_bucket::TokenBucket;

@@ -1,0 +1,308 @@
+//! What is held for clients: a sum over all clients with a limit, with a share for each client address, and
+//! with an order in which holders give way.
+//!
+//! Everything that clients can make grow is a [`Holding`]: bytes that wait, names, calls, connections. A byte or a
+//! place is held by a [`Charge`], which gives its amount back when it is dropped; so what is stored together with
+//! its charge cannot be forgotten in the sum. A store chooses one of two rules, and has none of its own:
+//!
+//! - **Granting**, where the store can say no: an address gets more only while it holds less than what is left
+//!   free. A lone address may have half, a second one a third of what both share, and somebody new finds room.
+//! - **Giving way**, where the bytes are already here: over the limit the holder with the largest amount times
+//!   the time since its last progress goes first. Not simply the largest: a holder that moves would go. Not
+//!   simply the longest: a holder of a few bytes would go, and free nothing. To be spared, a holder has to hold
+//!   little or to move, as an honest client does.
+//!
+//! Addresses are grouped as for the [limits by address](super::Addresses): an IPv6 address by its /64.
+
+use std::collections::{BinaryHeap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use foldhash::quality::RandomState;
+use slab::Slab;
+
+use super::{ClientAddr, address_group};
+
+/// A sum over all clients with a limit. Clones share the sum; every thread may charge and give back.
+#[derive(Clone)]
+pub struct Holding(Arc<Inner>);
+
+struct Inner {
+    name: &'static str,
+    max: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    held: u64,
+    /// Amounts by address; no address without an amount.
+    by_address: HashMap<ClientAddr, u64, RandomState>,
+    holders: Slab<Holder>,
+    /// The amount of the holders that were chosen to give way, and still hold it.
+    leaving: u64,
+    refused: u64,
+    gave_way: u64,
+}
+
+struct Holder {
+    address: ClientAddr,
+    amount: u64,
+    /// When the holder last made progress, microseconds of the monotonic clock.
+    progress_us: u64,
+    /// Whether this holder was chosen to give way.
+    is_leaving: bool,
+    waker: Option<Waker>,
+}
+
+/// The counts of a [`Holding`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The label in metrics and in the documents.
+    pub name: &'static str,
+    /// What all clients hold, in bytes or places.
+    pub held: u64,
+    /// The limit.
+    pub max: u64,
+    /// Requests without room so far.
+    pub refused: u64,
+    /// Holders that gave way so far.
+    pub gave_way: u64,
+}
+
+/// What a holder has of a [`Holding`], given back on drop.
+pub struct Charge {
+    of: Holding,
+    at: usize,
+    amount: u64,
+}
+
+impl Holding {
+    /// Nothing held, of at most `max` bytes or places; `name` is the label in metrics and in the documents.
+    pub fn new(name: &'static str, max: u64) -> Self {
+        let state = Mutex::default();
+        Self(Arc::new(Inner { name, max, state }))
+    }
+
+    /// Charges `amount` to `client` if its address holds less than what is free, and the amount fits in the rest.
+    /// `None`, and counted, without room.
+    ///
+    /// ```
+    /// use weirgate::admission::Holding;
+    ///
+    /// let places = Holding::new("places", 8);
+    /// let client = |ip: &str| ip.parse::<std::net::IpAddr>().unwrap().into();
+    /// let grant = |ip| places.grant(client(ip), 1);
+    /// let first: Vec<_> = std::iter::from_fn(|| grant("192.0.2.1")).collect();
+    /// let second: Vec<_> = std::iter::from_fn(|| grant("192.0.2.2")).collect();
+    /// assert_eq!((first.len(), second.len()), (4, 2));
+    /// drop(first);
+    /// assert_eq!(places.held(), 2);
+    /// ```
+    pub fn grant(&self, client: ClientAddr, amount: u64) -> Option<Charge> {
+        let mut state = self.state();
+        let free = self.0.max.saturating_sub(state.held);
+        let has_room = amount <= free && state.of(address_group(client)) < free;
+        if !has_room {
+            state.refused += 1;
+            return None;
+        }
+        Some(self.insert(state, client, amount, 0))
+    }
+
+    /// Charges what is there already, beside the limit. `now_us`: the monotonic clock, the holder's first progress.
+    pub fn hold(&self, client: ClientAddr, amount: u64, now_us: u64) -> Charge {
+        self.insert(self.state(), client, amount, now_us)
+    }
+
+    fn insert(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        client: ClientAddr,
+        amount: u64,
+        now_us: u64,
+    ) -> Charge {
+        let at = state.holders.insert(Holder {
+            address: address_group(client),
+            amount: 0,
+            progress_us: now_us,
+            is_leaving: false,
+            waker: None,
+        });
+        state.set(at, amount);
+        drop(state);
+        let of = self.clone();
+        Charge { of, at, amount }
+    }
+
+    /// Whether a client of this address would get more: the address holds less than what is free. What comes
+    /// then may exceed the limit once.
+    pub fn has_room_for(&self, client: ClientAddr) -> bool {
+        let state = self.state();
+        let free = self.0.max.saturating_sub(state.held);
+        // An address never has more than all addresses together.
+        state.held < free || state.of(address_group(client)) < free
+    }
+
+    /// The amount of all clients together.
+    pub fn held(&self) -> u64 {
+        self.state().held
+    }
+
+    /// The amount of all clients of this address.
+    pub fn of(&self, client: ClientAddr) -> u64 {
+        self.state().of(address_group(client))
+    }
+
+    /// The limit of all clients together.
+    pub fn max(&self) -> u64 {
+        self.0.max
+    }
+
+    /// Whether more is held than the limit allows, beside what already gives way.
+    pub fn is_over(&self) -> bool {
+        let state = self.state();
+        state.held - state.leaving > self.0.max
+    }
+
+    /// Chooses who gives way if more is held than the limit allows, until an eighth of the limit is free: the
+    /// next choice comes after so many more bytes, so a choice costs O(1) for each byte. The chosen holders find
+    /// [`Charge::gives_way`] true, and are woken. One holder always stays, because a single holder has a limit of
+    /// its own.
+    pub fn make_room(&self, now_us: u64) {
+        let mut state = self.state();
+        let max = self.0.max;
+        if state.held - state.leaving <= max {
+            return;
+        }
+        let weights = state.holders.iter();
+        let weights = weights.filter(|(_, holder)| !holder.is_leaving && holder.amount > 0);
+        let mut worst: BinaryHeap<_> = weights.map(|(at, h)| (h.weight(now_us), at)).collect();
+        let mut wakers = Vec::new();
+        while worst.len() > 1 && state.held - state.leaving > max - max / 8 {
+            let Some((_, at)) = worst.pop() else { break };
+            let holder = &mut state.holders[at];
+            holder.is_leaving = true;
+            wakers.extend(holder.waker.take());
+            let amount = holder.amount;
+            state.leaving += amount;
+            state.gave_way += 1;
+        }
+        drop(state);
+        // Without the lock: a waker may look at the holding.
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// The counts.
+    pub fn counts(&self) -> Held {
+        let state = self.state();
+        Held {
+            name: self.0.name,
+            held: state.held,
+            max: self.0.max,
+            refused: state.refused,
+            gave_way: state.gave_way,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn of(&self, address: ClientAddr) -> u64 {
+        self.by_address.get(&address).copied().unwrap_or_default()
+    }
+
+    fn set(&mut self, at: usize, amount: u64) {
+        let holder = &mut self.holders[at];
+        let before = std::mem::replace(&mut holder.amount, amount);
+        if holder.is_leaving {
+            self.leaving = self.leaving - before + amount;
+        }
+        self.held = self.held - before + amount;
+        let of_address = self.by_address.entry(holder.address).or_default();
+        *of_address = *of_address - before + amount;
+        if *of_address == 0 {
+            self.by_address.remove(&holder.address);
+        }
+    }
+}
+
+impl Holder {
+    /// The amount times the microseconds since the last progress, at least one.
+    fn weight(&self, now_us: u64) -> u128 {
+        let us = now_us.saturating_sub(self.progress_us) + 1;
+        u128::from(self.amount) * u128::from(us)
+    }
+}
+
+impl Charge {
+    /// The charged amount.
+    pub fn amount(&self) -> u64 {
+        self.amount
+    }
+
+    /// Charges another amount, beside the limit. Fewer bytes than before are progress, and so are the first ones.
+    pub fn set(&mut self, amount: u64, now_us: u64) {
+        if amount == self.amount {
+            return;
+        }
+        let mut state = self.of.state();
+        state.set(self.at, amount);
+        if amount < self.amount || self.amount == 0 {
+            state.holders[self.at].progress_us = now_us;
+        }
+        self.amount = amount;
+    }
+
+    /// Records progress that no smaller amount shows.
+    pub fn progress(&mut self, now_us: u64) {
+        self.of.state().holders[self.at].progress_us = now_us;
+    }
+
+    /// Whether the holder has to give up what it holds.
+    pub fn gives_way(&self) -> bool {
+        self.of.state().holders[self.at].is_leaving
+    }
+
+    /// Who is woken when this holder is chosen to give way.
+    pub fn wake_with(&mut self, waker: &Waker) {
+        let mut state = self.of.state();
+        let kept = &mut state.holders[self.at].waker;
+        match kept {
+            Some(kept) => kept.clone_from(waker),
+            None => *kept = Some(waker.clone()),
+        }
+    }
+
+    /// The sum that the charge is part of.
+    pub fn holding(&self) -> &Holding {
+        &self.of
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        let mut state = self.of.state();
+        state.set(self.at, 0);
+        state.holders.remove(self.at);
+    }
+}
+
+impl fmt::Debug for Holding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.counts().fmt(f)
+    }
+}
+
+impl fmt::Debug for Charge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.amount, self.of.0.name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Wake;
+
+use super::*;
+
+const SECOND: u64 = 1_000_000;
+
+fn v4(last: u8) -> ClientAddr {
+    IpAddr::from([192, 0, 2, last]).into()
+}
+
+/// A client of the n-th network of /64.
+fn v6(network: u16, host: u16) -> ClientAddr {
+    let bits = 0x2001_0db8_u128 << 96 | u128::from(network) << 64 | u128::from(host);
+    IpAddr::from(Ipv6Addr::from_bits(bits)).into()
+}
+
+fn all(holding: &Holding, client: ClientAddr, amount: u64) -> Vec<Charge> {
+    std::iter::from_fn(|| holding.grant(client, amount)).collect()
+}
+
+#[test]
+fn a_lone_address_gets_half_and_each_other_one_finds_room() {
+    let places = Holding::new("places", 256);
+    let mut charges = Vec::new();
+    for (network, expected) in [128, 64, 32, 16, 8].into_iter().enumerate() {
+        let got = all(&places, v6(network as u16, 0), 1);
+        assert_eq!(got.len(), expected);
+        assert!(places.grant(v6(network as u16, 9), 1).is_none(), "the /64");
+        charges.extend(got);
+    }
+    assert_eq!((places.held(), places.counts().refused), (248, 10));
+    drop(charges);
+    assert_eq!((places.held(), places.of(v6(0, 0))), (0, 0));
+    assert!(places.state().by_address.is_empty() && places.state().holders.is_empty());
+}
+
+#[test]
+fn two_addresses_that_ask_by_turns_get_a_third_each() {
+    let places = Holding::new("places", 90);
+    let mut charges = Vec::new();
+    for _ in 0..90 {
+        charges.extend(places.grant(v4(1), 1));
+        charges.extend(places.grant(v4(2), 1));
+    }
+    assert_eq!((places.of(v4(1)), places.of(v4(2))), (30, 30));
+    assert!(places.has_room_for(v4(3)) && !places.has_room_for(v4(1)));
+}
+
+#[test]
+fn very_many_addresses_do_not_go_over_the_limit_and_a_release_makes_room() {
+    let bytes = Holding::new("bytes", 1_000);
+    let charges: Vec<_> = (0..2_000)
+        .filter_map(|network| bytes.grant(v6(network, 0), 7))
+        .collect();
+    assert!(bytes.held() <= 1_000 && charges.len() == 142);
+    assert!(bytes.grant(v4(1), 7).is_none());
+    drop(charges);
+    assert!(bytes.grant(v4(1), 7).is_some());
+}
+
+#[test]
+fn the_amount_has_to_fit_unless_it_is_there_already() {
+    let bytes = Holding::new("bytes", 100);
+    assert!(bytes.grant(v4(1), 101).is_none());
+    let charge = bytes.hold(v4(1), 150, 0);
+    assert!(bytes.is_over() && !bytes.has_room_for(v4(2)));
+    drop(charge);
+    assert!(bytes.grant(v4(1), 100).is_some());
+}
+
+#[test]
+fn those_give_way_who_hold_much_for_long_and_not_those_who_move_or_hold_little() {
+    let bytes = Holding::new("bytes", 1_000);
+    let small: Vec<_> = (0..30).map(|_| bytes.hold(v4(1), 2, 0)).collect();
+    let mut moving = bytes.hold(v4(2), 400, 0);
+    let mut crawls = bytes.hold(v4(3), 300, 0);
+    let large = bytes.hold(v4(4), 300, 9 * SECOND);
+    moving.set(350, 10 * SECOND - 1);
+    // More bytes are no progress.
+    crawls.set(350, 10 * SECOND - 1);
+    bytes.make_room(10 * SECOND);
+    let gives_way: Vec<_> = [&moving, &crawls, &large].map(Charge::gives_way).into();
+    assert_eq!(gives_way, [false, true, false]);
+    assert!(!small.iter().any(Charge::gives_way) && !bytes.is_over());
+    assert_eq!(bytes.counts().gave_way, 1);
+    drop(crawls);
+    assert_eq!((bytes.held(), bytes.state().leaving), (710, 0));
+}
+
+#[test]
+fn a_choice_frees_an_eighth_and_leaves_the_last_holder() {
+    let bytes = Holding::new("bytes", 800);
+    let mut charges: Vec<_> = (0..81).map(|n| bytes.hold(v4(1), 10, n)).collect();
+    bytes.make_room(100);
+    bytes.make_room(100);
+    assert_eq!(
+        charges.iter().filter(|charge| charge.gives_way()).count(),
+        11
+    );
+    charges.retain(|charge| !charge.gives_way());
+    assert_eq!((bytes.held(), bytes.counts().gave_way), (700, 11));
+    charges.truncate(1);
+    charges[0].set(5_000, 200);
+    bytes.make_room(300);
+    assert!(!charges[0].gives_way(), "it has a limit of its own");
+}
+
+#[test]
+fn a_holder_that_shrinks_while_it_gives_way_counts_once() {
+    let bytes = Holding::new("bytes", 100);
+    let mut first = bytes.hold(v4(1), 80, 0);
+    let second = bytes.hold(v4(2), 60, 5);
+    bytes.make_room(10);
+    assert!(first.gives_way() && !second.gives_way());
+    first.set(10, 11);
+    assert_eq!((bytes.held(), bytes.state().leaving), (70, 10));
+    drop((first, second));
+    assert_eq!((bytes.held(), bytes.state().leaving), (0, 0));
+}
+
+#[test]
+fn the_chosen_holder_is_woken_once_and_no_other() {
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+    let bytes = Holding::new("bytes", 100);
+    let wakes: Vec<_> = (0..2).map(|_| Arc::new(Count::default())).collect();
+    let charges: Vec<_> = std::iter::zip(&wakes, 1..)
+        .map(|(count, n)| {
+            let mut charge = bytes.hold(v4(n), 60, u64::from(n));
+            charge.wake_with(&Arc::clone(count).into());
+            charge
+        })
+        .collect();
+    bytes.make_room(10);
+    bytes.make_room(20);
+    let woken: Vec<_> = wakes.iter().map(|count| count.0.load(Relaxed)).collect();
+    assert_eq!(woken, [1, 0]);
+    assert!(charges[0].gives_way());
+}
+
+#[test]
+fn charges_may_end_on_any_thread() {
+    let bytes = Holding::new("bytes", 1_000_000);
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let bytes = &bytes;
+            scope.spawn(move || {
+                for round in 0..1_000 {
+                    let mut charge = bytes.hold(v4(n), 10, round);
+                    charge.set(round, round);
+                }
+            });
+        }
+    });
+    assert_eq!(bytes.held(), 0);
+}
