@@ -7,6 +7,7 @@ pub mod build_info;
 mod clock;
 mod finding;
 mod log_budget;
+pub mod memory_limit;
 mod queue_bytes;
 mod random;
 mod spin;

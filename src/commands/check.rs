@@ -232,7 +232,12 @@ impl<'a> Report<'a> {
     fn env(&self) -> String {
         let mut text = lines("# warning", &self.warnings);
         text += &format!("{GATEWAY_ENV}={}\n", self.command.gateway.name);
-        let is_typed = |value: &&CheckedValue| !matches!(value.source, Source::HalfOf(_));
+        let is_typed = |value: &&CheckedValue| {
+            matches!(
+                value.source,
+                Source::Flag | Source::Env(_) | Source::Default
+            )
+        };
         for value in self.values().filter(is_typed) {
             let name = match &value.source {
                 Source::Env(name) => name.clone(),

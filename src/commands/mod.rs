@@ -30,6 +30,7 @@ use self::publish::PublishCommand;
 use self::tail::TailCommand;
 use self::token::TokenCommand;
 use self::top::TopCommand;
+use crate::base::memory_limit;
 use crate::run::{GatewayKind, Print, Program, RunError};
 use crate::settings::typed::Env;
 use crate::settings::{Checked, Kind, Setting};
@@ -68,7 +69,8 @@ pub enum Invocation {
 /// Runs the command of the process's arguments and environment. The status: 0 after a signal, 1 after a
 /// failure, 2 for wrong settings.
 pub fn main(program: &'static Program) -> ExitCode {
-    match program.parse(std::env::args_os(), std::env::vars_os()) {
+    let env = Env::new(std::env::vars_os()).with_memory_limit(memory_limit::bytes());
+    match program.read(std::env::args_os(), env) {
         Ok(Invocation::Run(gateway, checked)) => ran(gateway.run(&checked)),
         Ok(Invocation::Print(print, checked)) => {
             ran((print.text)(&checked).map(|text| show(text.trim_end())))
@@ -142,7 +144,14 @@ impl Program {
         K: Into<OsString>,
         V: Into<OsString>,
     {
-        let env = Env::new(env);
+        self.read(args, Env::new(env))
+    }
+
+    fn read<A: Into<OsString>>(
+        &'static self,
+        args: impl IntoIterator<Item = A>,
+        env: Env,
+    ) -> Result<Invocation, Exit> {
         let args = args.into_iter().map(Into::into).collect();
         let args = self.with_subcommand(args, &env)?;
         let matches = command(self, For::arguments(&args))

@@ -104,7 +104,7 @@ fn flags_are_kebab_case_and_end_with_their_unit() {
             Unit::Seconds => flag.ends_with("-s"),
             Unit::Minutes => flag.ends_with("-min"),
             Unit::Hertz => flag.ends_with("-hz"),
-            // `-max` and the scope of the limit may follow the unit.
+            Unit::Bytes if flag == "memory-max" => true,
             Unit::Bytes => flag
                 .split_once("-bytes")
                 .is_some_and(|(_, rest)| ["", "-max", "-per-turn-max"].contains(&rest)),

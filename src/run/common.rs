@@ -65,6 +65,8 @@ impl CommonSettings {
     /// Reads the settings of a gateway.
     pub fn new(checked: &Checked) -> Self {
         let limits = checked.limits();
+        // The limits have their parts already.
+        checked.leave_unused("memory-max");
         Self {
             reactor: reactor_settings(checked),
             tls: ClientTls::new(checked),
@@ -159,6 +161,7 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
 /// counter.
 static NEAR: &[(&str, ReadNumber)] = &[
     (CONNECTIONS_MAX, |at| Some(at.turn.all_connections())),
+    ("memory-max", |at| at.process.resident_bytes),
     ("send-queue-soft-bytes", largest_send_queue),
     ("send-queue-hard-bytes", largest_send_queue),
     ("frame-bytes-max", |at| {

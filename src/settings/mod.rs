@@ -15,6 +15,7 @@ mod error;
 mod groups;
 mod kind;
 mod listen;
+mod memory;
 mod secret;
 mod setting;
 mod table;

@@ -38,6 +38,8 @@ impl Heading {
     pub const LATENCY: Self = Self("Latency");
     /// Messages from the bus.
     pub const BUS: Self = Self("Messages from the bus");
+    /// The memory of all that is held for clients.
+    pub const MEMORY: Self = Self("Memory");
     /// The health check.
     pub const HEALTH: Self = Self("Health check");
     /// The client in a terminal.
@@ -144,6 +146,8 @@ pub struct Setting {
     pub leads_short_help: bool,
     /// The names in the environment that people set in place of this setting.
     pub mistaken_env: Option<MistakenEnv>,
+    /// The part of `--memory-max` in thousandths, for a limit of bytes over all clients.
+    pub memory_part: Option<u16>,
     /// The part of the shared table; without meaning for a gateway's own row.
     pub(super) part: Part,
 }
@@ -169,6 +173,7 @@ impl Setting {
             in_short_help: false,
             leads_short_help: false,
             mistaken_env: None,
+            memory_part: None,
             part: Part::Every,
         }
     }
@@ -274,6 +279,12 @@ impl Setting {
     /// Warns of a name in the environment that people set in place of this setting.
     pub const fn mistaken_env(mut self, mistaken: MistakenEnv) -> Self {
         self.mistaken_env = Some(mistaken);
+        self
+    }
+
+    /// Gives the setting so many thousandths of `--memory-max`, unless somebody sets the setting.
+    pub const fn memory_part(mut self, thousandths: u16) -> Self {
+        self.memory_part = Some(thousandths);
         self
     }
 

@@ -10,6 +10,7 @@ use std::fmt;
 
 use super::error::{SettingsError, Warning};
 use super::kind::{Kind, Value};
+use super::memory;
 use super::setting::Setting;
 
 /// The env name that replaces the subcommand.
@@ -31,6 +32,10 @@ pub enum Source {
     Default,
     /// Lowered to half of another flag.
     HalfOf(&'static str),
+    /// A fixed part of another flag.
+    PartOf(&'static str),
+    /// Three quarters of the memory that the system allows the process.
+    MemoryLimit,
 }
 
 impl fmt::Display for Source {
@@ -40,13 +45,18 @@ impl fmt::Display for Source {
             Self::Env(name) => write!(f, "env {name}"),
             Self::Default => f.write_str("default"),
             Self::HalfOf(flag) => write!(f, "half of --{flag}"),
+            Self::PartOf(flag) => write!(f, "part of --{flag}"),
+            Self::MemoryLimit => f.write_str("3/4 of the memory limit"),
         }
     }
 }
 
 /// The environment, passed in by the caller. Names that are not UTF-8 cannot be settings and are left out.
 #[derive(Debug, Default)]
-pub struct Env(BTreeMap<String, OsString>);
+pub struct Env {
+    values: BTreeMap<String, OsString>,
+    memory_limit_bytes: Option<u64>,
+}
 
 impl Env {
     /// Collects pairs, such as `std::env::vars_os()`.
@@ -54,7 +64,18 @@ impl Env {
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
         let named = |(name, value): (K, V)| Some((name.into().into_string().ok()?, value.into()));
-        Self(pairs.into_iter().filter_map(named).collect())
+        Self {
+            values: pairs.into_iter().filter_map(named).collect(),
+            memory_limit_bytes: None,
+        }
+    }
+
+    /// Adds the memory that the system allows the process, if there is a limit.
+    pub fn with_memory_limit(self, memory_limit_bytes: Option<u64>) -> Self {
+        Self {
+            memory_limit_bytes,
+            ..self
+        }
     }
 
     /// Returns the value of `name`, or `None` if the value is unset, empty, or only space.
@@ -62,7 +83,7 @@ impl Env {
     /// # Errors
     /// The value is not UTF-8.
     pub fn value(&self, name: &str) -> Result<Option<&str>, SettingsError> {
-        let Some(value) = self.0.get(name) else {
+        let Some(value) = self.values.get(name) else {
             return Ok(None);
         };
         let text = value.to_str().ok_or_else(|| SettingsError::NotText {
@@ -73,7 +94,7 @@ impl Env {
 
     /// Warns of names with weirgate's prefix that belong to none of the `known` rows.
     pub fn unknown_names(&self, known: &[Setting]) -> Vec<Warning> {
-        let ours = self.0.keys().filter(|name| name.starts_with(PREFIX));
+        let ours = self.values.keys().filter(|name| name.starts_with(PREFIX));
         let unknown = ours.filter(|name| {
             *name != GATEWAY_ENV
                 && !is_service_link(name)
@@ -92,13 +113,13 @@ impl Env {
     /// as `NATS_URLS`, if the correct name is not set. To spare the names of other programs, short names are
     /// left out, and `known` names of other gateways.
     pub fn near_names(&self, rows: &[Setting], known: &[Setting]) -> Vec<Warning> {
-        let is_set = |name: &str| self.0.get(name).is_some_and(|value| !value.is_empty());
+        let is_set = |name: &str| self.values.get(name).is_some_and(|value| !value.is_empty());
         let is_known = |name: &str| known.iter().any(|s| s.original_env.contains(&name));
         let originals = rows.iter().flat_map(|row| row.original_env);
         let unset: Vec<_> = originals
             .filter(|name| name.len() >= NEAR_LENGTH_MIN && !is_set(name))
             .collect();
-        let unknown = self.0.keys().filter(|name| {
+        let unknown = self.values.keys().filter(|name| {
             is_set(name) && !is_known(name) && !name.starts_with(PREFIX) && !is_service_link(name)
         });
         let near = |name: &String| {
@@ -120,7 +141,7 @@ impl Env {
             let mistaken = typed.setting.mistaken_env?;
             let has_chosen = |other: &Typed| mistaken.unless.contains(&other.setting.flag);
             let is_meant = !is_set(typed) && !all.iter().any(|one| has_chosen(one) && is_set(one));
-            (is_meant && self.0.contains_key(mistaken.name)).then(|| Warning::Unknown {
+            (is_meant && self.values.contains_key(mistaken.name)).then(|| Warning::Unknown {
                 name: mistaken.name.to_owned(),
                 nearest: Some(typed.setting.weirgate_env()),
             })
@@ -129,7 +150,7 @@ impl Env {
     }
 
     fn is_service_address(&self, name: &str) -> bool {
-        let value = self.0.get(name).and_then(|value| value.to_str());
+        let value = self.values.get(name).and_then(|value| value.to_str());
         name.ends_with("_PORT") && value.is_some_and(is_service_address)
     }
 }
@@ -155,6 +176,20 @@ impl Typed {
         kind.parse(&self.text).ok_or_else(|| {
             SettingsError::value(&self.setting, &self.source, &kind.refused(&self.text))
         })
+    }
+
+    /// The number in the text; `None` if the text is not allowed, or no number.
+    pub(super) fn number(&self) -> Option<u64> {
+        match self.read() {
+            Ok(Value::Number(number)) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// Takes another number in place of the text.
+    pub(super) fn replace(&mut self, number: u64, source: Source) {
+        self.text = number.to_string();
+        self.source = source;
     }
 }
 
@@ -190,6 +225,7 @@ pub fn collect(
         }
     }
     warnings.extend(env.mistaken_names(&all));
+    memory::share(&mut all, env.memory_limit_bytes);
     match errors.is_empty() {
         true => Ok(all),
         false => Err(errors),

@@ -146,6 +146,14 @@ pub(crate) fn by_gateway(first: &Setting, cell: impl Fn(&Setting) -> String) -> 
 }
 
 /// `docs/reference/limits.md`.
+/// The part of `--memory-max`, behind the default.
+fn memory_part(setting: &Setting) -> String {
+    let part = setting.memory_part.map(|part| part / 10);
+    part.map_or(String::new(), |percent| {
+        format!("; {percent} % of `--memory-max`")
+    })
+}
+
 pub(crate) fn limits(limits: &[Setting]) -> String {
     let mut out = String::new();
     let mut last = None;
@@ -159,7 +167,7 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
         let what = format!("{}<br>`--{}`, {}", setting.help, setting.flag, env(setting));
         let cells: [&str; 5] = [
             &what,
-            &by_gateway(setting, value),
+            &(by_gateway(setting, value) + &memory_part(setting)),
             &by_gateway(setting, beyond),
             &shows(limit.shows),
             &test(limit.test),

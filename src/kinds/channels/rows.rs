@@ -106,6 +106,7 @@ pub(super) const OWN: &[Setting] = &[
         "With --retained. A client has 512 KiB of them at most, or one larger value, and counts from the \
          question until it has taken the values, for 60 s at most.",
     )
+    .memory_part(50)
     .limit(
         "a client is asked for later; client addresses take turns",
         Shows::Metric(names::RETAINED_BYTES),
@@ -190,6 +191,7 @@ pub(super) const OWN: &[Setting] = &[
         "16777216",
         "Bytes of the different names and patterns that all clients together hold",
     )
+    .memory_part(10)
     .limit(
         ALL_BEYOND,
         Shows::Metric(names::SUBSCRIPTIONS_LIMITED),

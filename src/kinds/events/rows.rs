@@ -164,6 +164,7 @@ pub(super) const OWN: &[Setting] = &[
         "67108864",
         "Bytes of the body of one /internal/broadcast",
     )
+    .memory_part(30)
     .limit(
         "413",
         Shows::Elsewhere("the response"),
@@ -219,6 +220,7 @@ pub(super) const OWN: &[Setting] = &[
         half of the limit, and each further address half of the rest. The last message may exceed \
         the limit.",
     )
+    .memory_part(30)
     .limit(
         "messages stay in the sockets of the devices, and client addresses take turns; unread messages of a disconnecting device are dropped",
         Shows::Metric(names::EVENT_WAITING_BYTES),

@@ -116,6 +116,7 @@ pub(super) static ROWS: &[Setting] = &[
         "Bytes of messages between the bus and the loop",
     )
     .more("One message of any size always has room.")
+    .memory_part(60)
     .limit(
         "the bus waits, as over --bus-queue-messages-max",
         Shows::Metric(names::BUS_QUEUE_BYTES),

@@ -177,6 +177,7 @@ pub(super) static TLS: &[Setting] = &[
          16 KiB in each direction for a client, and four for a client that was not slow before; unfinished \
          handshakes.",
     )
+    .memory_part(60)
     .limit(
         "clients are dropped, first those whose bytes have stood still the longest; of plain HTTP and of \
          handshakes, those that wait with bytes",
@@ -352,6 +353,7 @@ pub(super) static CLIENTS: &[Setting] = &[
         "What has arrived of messages that are not whole yet. At least --message-bytes-max; a client alone may \
          always finish.",
     )
+    .memory_part(60)
     .limit(
         "clients are dropped, first those that have held the most memory for the longest",
         Shows::Reason(CloseReason::MessageMemory),

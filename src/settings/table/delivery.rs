@@ -82,6 +82,7 @@ pub(super) static ROWS: &[Setting] = &[
         "Memory of the frames that wait for clients that read nothing",
     )
     .more("A frame counts once, however many clients wait for it.")
+    .memory_part(300)
     .limit(
         "slow clients are dropped, first those with the largest share of the frames, until enough \
          memory is free",
@@ -184,6 +185,7 @@ pub(super) static ROWS: &[Setting] = &[
         "A client that may refer to its earlier messages counts with its whole window, 32 KiB or less \
             as offered, and needs as much as it has sent: a few short messages, some hundred bytes.",
     )
+    .memory_part(120)
     .limit(
         "`client_no_context_takeover` in the answer to further clients: their messages refer to no \
             earlier ones; nobody is closed",
@@ -234,6 +236,7 @@ pub(super) static HISTORY: &[Setting] = &[
         "Compressed forms, copies for clients of patterns, and the names of the messages' topics count too. The copies go \
          first: they can be made again.",
     )
+    .memory_part(100)
     .limit(
         "the oldest messages are forgotten; a client that missed them is told",
         Shows::Metric(names::HISTORY_BYTES),

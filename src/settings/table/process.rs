@@ -2,7 +2,7 @@
 
 use super::super::kind::{Kind, Unit};
 use super::super::setting::{Heading, Part, Setting, Shows};
-use super::HOUR_MS;
+use super::{GIB, HOUR_MS};
 use crate::hub::CloseReason;
 use crate::telemetry::names;
 
@@ -123,5 +123,22 @@ pub(super) static ROWS: &[Setting] = &[
         "connections that are still open are cut",
         Shows::Reason(CloseReason::ShuttingDown),
         "tests/blackbox/test_stop.py::test_a_client_that_never_reads_does_not_delay_the_stop",
+    ),
+    Setting::bytes(
+        Heading::MEMORY,
+        "memory-max",
+        (0, 1024 * GIB),
+        "0",
+        "Memory that the limits below share; 0: three quarters of the memory limit",
+    )
+    .more(
+        "Each limit of bytes over all clients has a fixed part of this memory, unless set by itself; --check shows the parts. \
+         The rest, 15 %, is for the program and its connections. By default the memory is three quarters of the limit of the \
+         control group (a container's memory limit), and lowers the limits only; without such a limit, nothing is shared.",
+    )
+    .limit(
+        "each limit with a part of this memory applies",
+        Shows::Elsewhere("`--check`; as those limits"),
+        "src/settings/memory.rs::a_limit_that_nobody_has_set_has_its_part",
     ),
 ];
