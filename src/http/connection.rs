@@ -22,9 +22,7 @@ use tracing::debug;
 use super::body::{AnswerBody, BoxError, Progress, RequestBody};
 use super::client_stream::ClientStream;
 use super::gate::{Client, Gate, HeadLimits, Stop};
-use super::handover::{
-    ConnectionClock, FirstHead, Handover, HttpSettings, ReadAhead, WayBack, Work,
-};
+use super::handover::{ConnectionClock, Handover, HttpSettings, Idle, ReadAhead, WayBack, Work};
 use super::service::Found;
 use super::site::{Handler, LateAnswer, RequestParts, Site};
 use crate::admission::Peer;
@@ -78,12 +76,12 @@ enum End {
 }
 
 /// Serves a connection until its end, or until its client asks for a WebSocket: then the connection goes
-/// `back`. The permit is returned at the end of the connection. `first_head` is for a connection that was not
-/// read before.
+/// `back`. The permit is returned at the end of the connection. `idle` is for a connection that was not read
+/// before.
 pub(super) async fn serve(
     server: Rc<Server>,
     handover: Handover,
-    first_head: Option<FirstHead>,
+    idle: Option<Idle>,
     back: Option<WayBack>,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -102,7 +100,7 @@ pub(super) async fn serve(
     let settings = &server.settings;
     let clock = Rc::new(ConnectionClock::start(
         !read.is_empty(),
-        first_head,
+        idle,
         Duration::from_millis(settings.head_timeout_ms),
         Duration::from_millis(settings.idle_timeout_ms),
     ));

@@ -1,10 +1,11 @@
 //! A connection on the HTTP thread: the hand-over from and to the reactor, the timeouts for the client, and
 //! the limit of bytes that the client may send ahead.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -84,17 +85,41 @@ pub(super) struct ConnectionClock {
     record_since: Cell<Option<Instant>>,
     head_timeout: Duration,
     idle_timeout: Duration,
-    /// Set at the end of each head.
-    first_head: Option<FirstHead>,
+    /// Whether a request is in progress, for the holder of the connection.
+    idle: Option<Idle>,
 }
 
-/// Whether a new connection has sent its first head.
-#[derive(Clone, Debug, Default)]
-pub(super) struct FirstHead(Rc<Cell<bool>>);
+/// How long a connection has been without a request in progress: an unfinished head is no request.
+#[derive(Clone, Debug)]
+pub(super) struct Idle {
+    since: Rc<Cell<Option<Instant>>>,
+    awaited: AwaitedIdle,
+}
 
-impl FirstHead {
-    pub(super) fn is_there(&self) -> bool {
-        self.0.get()
+/// Who is woken when a connection becomes idle.
+pub(super) type AwaitedIdle = Rc<RefCell<Option<Waker>>>;
+
+impl Idle {
+    /// A new connection.
+    pub(super) fn now(awaited: &AwaitedIdle) -> Self {
+        Self {
+            since: Rc::new(Cell::new(Some(Instant::now()))),
+            awaited: Rc::clone(awaited),
+        }
+    }
+
+    fn set(&self, since: Option<Instant>) {
+        self.since.set(since);
+        if since.is_some()
+            && let Some(waker) = self.awaited.take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// The end of the last answer, or the begin of the connection; `None` while a request is answered.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.since.get()
     }
 }
 
@@ -103,12 +128,12 @@ impl ConnectionClock {
     /// client has no more time than a slow client.
     pub(super) fn start(
         in_head: bool,
-        first_head: Option<FirstHead>,
+        idle: Option<Idle>,
         head_timeout: Duration,
         idle_timeout: Duration,
     ) -> Self {
         Self {
-            in_head: Cell::new(in_head || first_head.is_some()),
+            in_head: Cell::new(in_head || idle.is_some()),
             working: Cell::new(0),
             awaits_body: Cell::new(false),
             awaits_room: Cell::new(false),
@@ -116,7 +141,7 @@ impl ConnectionClock {
             record_since: Cell::new(None),
             head_timeout,
             idle_timeout,
-            first_head,
+            idle,
         }
     }
 
@@ -131,9 +156,7 @@ impl ConnectionClock {
     pub(super) fn head_ended(&self) {
         self.in_head.set(false);
         self.since.set(Instant::now());
-        if let Some(first_head) = &self.first_head {
-            first_head.0.set(true);
-        }
+        self.set_idle(Some(Instant::now()));
     }
 
     /// Records whether a record of TLS has begun from which no byte of a head came yet: the record has the time of
@@ -165,12 +188,20 @@ impl ConnectionClock {
     /// Records the begin of a handler's work.
     fn work_begun(&self) {
         self.working.set(self.working.get() + 1);
+        self.set_idle(None);
     }
 
     /// Records the end of a handler's work: hyper has the whole answer.
     fn work_ended(&self) {
         self.working.set(self.working.get().saturating_sub(1));
         self.since.set(Instant::now());
+        self.set_idle(Some(Instant::now()).filter(|_| !self.is_working()));
+    }
+
+    fn set_idle(&self, since: Option<Instant>) {
+        if let Some(idle) = &self.idle {
+            idle.set(since);
+        }
     }
 
     pub(super) fn is_working(&self) -> bool {

@@ -1,7 +1,6 @@
 //! The HTTP thread: gets connections from the reactor, accepts connections of the admin listener, serves and ends
 //! all of these.
 
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::TcpStream;
@@ -21,7 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
 use super::connection::{self, Server};
-use super::handover::{FirstHead, Handover, HttpSettings, WayBack};
+use super::handover::{AwaitedIdle, Handover, HttpSettings, Idle, WayBack};
 use super::site::{Site, TakeOver};
 use crate::admission::Peer;
 use crate::base::{Clock, LogBudget};
@@ -292,8 +291,8 @@ impl Accepting {
 struct Connections {
     tasks: JoinSet<()>,
     places: Arc<()>,
-    /// Connections without a request yet, oldest first.
-    silent: VecDeque<(FirstHead, AbortHandle)>,
+    open: Vec<(Idle, AbortHandle)>,
+    awaited_idle: AwaitedIdle,
 }
 
 impl Connections {
@@ -301,7 +300,14 @@ impl Connections {
         Permit::taken(&self.places) >= Admin::CONNECTIONS_MAX
     }
 
-    /// Accepts the next connection, once there is a permit or a silent connection to end; `None` at the stop.
+    /// The connection that has been without a request for the longest.
+    fn idlest(&self) -> Option<usize> {
+        let open = self.open.iter().enumerate();
+        let idle = open.filter_map(|(at, (idle, _))| Some((idle.since()?, at)));
+        idle.min().map(|(_, at)| at)
+    }
+
+    /// Accepts the next connection, once there is a permit or an idle connection to end; `None` at the stop.
     async fn accept(
         &mut self,
         listener: &Accepting,
@@ -311,20 +317,21 @@ impl Connections {
         poll_fn(|cx| {
             // A finished task has returned its permit; the end of the next task wakes this future again.
             while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
-            self.silent
-                .retain(|(first_head, task)| !first_head.is_there() && !task.is_finished());
+            self.open.retain(|(_, task)| !task.is_finished());
             if stop.as_mut().poll(cx).is_ready() {
                 Poll::Ready(None)
-            } else if !self.are_full() || !self.silent.is_empty() {
+            } else if !self.are_full() || self.idlest().is_some() {
                 listener.poll_accept(cx).map(Some)
             } else {
+                self.awaited_idle.replace(Some(cx.waker().clone()));
                 Poll::Pending
             }
         })
         .await
     }
 
-    /// Serves a connection. If all permits are taken, the oldest silent connection ends.
+    /// Serves a connection. If all permits are taken, the connection that has been idle for the
+    /// longest ends.
     fn serve(
         &mut self,
         server: &Rc<Server>,
@@ -332,8 +339,9 @@ impl Connections {
         stopping: &watch::Receiver<bool>,
     ) {
         if self.are_full()
-            && let Some((_, task)) = self.silent.pop_front()
+            && let Some(at) = self.idlest()
         {
+            let (_, task) = self.open.swap_remove(at);
             task.abort();
         }
         let handover = Handover {
@@ -343,16 +351,16 @@ impl Connections {
             peer,
             permit: Permit::new(&self.places),
         };
-        let first_head = FirstHead::default();
+        let idle = Idle::now(&self.awaited_idle);
         let served = connection::serve(
             Rc::clone(server),
             handover,
-            Some(first_head.clone()),
+            Some(idle.clone()),
             None,
             stopping.clone(),
         );
         let task = self.tasks.spawn_local(served);
-        self.silent.push_back((first_head, task));
+        self.open.push((idle, task));
     }
 }
 
@@ -378,8 +386,8 @@ async fn serve_admin(
                 if connections.are_full() && lines.line(clock.now()).is_some() {
                     warn!(
                         connections = Admin::CONNECTIONS_MAX,
-                        "the admin pages have no room: a connection that sends no request ends \
-                         for a new one, or the new one waits"
+                        "the admin pages have no room: the connection that has been idle for the longest \
+                         ends for a new one, or the new one waits"
                     );
                 }
             }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::bodies::routes;
 use crate::fixture::{Client, get, request};
 use crate::gateway::{Running, tcp};
 use weirgate::base::Clock;
@@ -112,21 +113,34 @@ fn a_page_that_reads_while_turns_end_does_not_hold_up_the_loop() {
 }
 
 #[test]
-fn more_connections_than_there_are_places_wait_for_one() {
-    let gateway = Running::start(Limits::default());
-    let mut held: Vec<Client> = (0..64).map(|_| Client::connect(gateway.admin)).collect();
-    for client in &mut held {
-        assert_eq!(client.ask(&get("/health")).status, 200);
-    }
-    let mut waiting = Client::connect(gateway.admin);
-    waiting.send(get("/health"));
-    let soon = Some(Duration::from_millis(200));
+fn more_connections_than_there_are_places_wait_while_all_have_a_request() {
+    let site = Site {
+        routes: routes(),
+        ..Site::default()
+    };
+    let admin = bind("127.0.0.1:0", site).unwrap();
+    let addr = tcp(&admin.local_addr().unwrap());
+    let settings = HttpSettings::default();
+    let _plane = HttpPlane::start(Site::default(), Some(admin), settings).unwrap();
+    let mut held: Vec<Client> = (0..64).map(|_| Client::connect(addr)).collect();
+    let (slow, never) = held.split_at_mut(1);
+    never
+        .iter_mut()
+        .for_each(|client| client.send(get("/never")));
+    thread::sleep(Duration::from_millis(200));
+    slow[0].send(get("/slow"));
+    thread::sleep(Duration::from_millis(100));
+    let mut waiting = Client::connect(addr);
+    waiting.send(get("/deaf"));
+    let soon = Some(Duration::from_millis(100));
     waiting.stream.set_read_timeout(soon).unwrap();
     assert!(waiting.stream.peek(&mut [0; 1]).is_err(), "served at once");
+    // The slow answer is not cut; behind it the connection is idle.
+    assert_eq!(slow[0].reply().status, 200);
     let patience = Some(Duration::from_secs(5));
     waiting.stream.set_read_timeout(patience).unwrap();
-    held.pop();
-    assert_eq!(waiting.reply().status, 200);
+    assert_eq!(waiting.reply().status, 413);
+    assert_eq!(slow[0].end(), b"");
 }
 
 #[test]
@@ -150,15 +164,35 @@ fn silent_connections_make_room_the_oldest_first() {
     }
 }
 
-fn bind(addr: &str) -> std::io::Result<Admin> {
+#[test]
+fn connections_between_two_requests_make_room_and_those_with_a_request_do_not() {
+    let gateway = Running::start(Limits::default());
+    let mut kept: Vec<Client> = (0..64).map(|_| Client::connect(gateway.admin)).collect();
+    for client in &mut kept {
+        assert_eq!(client.ask(&get("/health")).status, 200);
+    }
+    // The one that asked first has asked again since.
+    assert_eq!(kept[0].ask(&get("/health")).status, 200);
+    for oldest in 1..4 {
+        let mut probe = Client::connect(gateway.admin);
+        let soon = Some(Duration::from_secs(3));
+        probe.stream.set_read_timeout(soon).unwrap();
+        assert_eq!(probe.ask(&get("/ready")).status, 200);
+        assert_eq!(kept[oldest].end(), b"");
+        kept.push(probe);
+    }
+    assert_eq!(kept[0].ask(&get("/health")).status, 200);
+}
+
+fn bind(addr: &str, site: Site) -> std::io::Result<Admin> {
     let addr = ListenAddr::Tcp(addr.parse().unwrap());
     let options = ListenOptions::default();
-    Admin::bind(&addr, &options, Site::default(), Clock::start())
+    Admin::bind(&addr, &options, site, Clock::start())
 }
 
 #[test]
 fn a_silent_connection_has_the_time_of_a_head() {
-    let admin = bind("127.0.0.1:0").unwrap();
+    let admin = bind("127.0.0.1:0", Site::default()).unwrap();
     let addr = tcp(&admin.local_addr().unwrap());
     let settings = HttpSettings {
         head_timeout_ms: 300,
@@ -175,8 +209,8 @@ fn a_silent_connection_has_the_time_of_a_head() {
 
 #[test]
 fn an_address_in_use_is_told_at_the_start() {
-    let first = bind("127.0.0.1:0").unwrap();
-    let second = bind(&first.local_addr().unwrap().to_string());
+    let first = bind("127.0.0.1:0", Site::default()).unwrap();
+    let second = bind(&first.local_addr().unwrap().to_string(), Site::default());
     let error = second.err().unwrap();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
 }

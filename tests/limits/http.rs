@@ -34,7 +34,7 @@ pub(crate) const HTTP: &[Fixed] = &[
     Fixed {
         what: "Connections to `--admin-addr` at once",
         value: "64",
-        beyond: "the oldest that has sent no request ends; where there is none, newcomers wait",
+        beyond: "the connection that has been without a request for the longest ends; if all have one, new connections wait",
         shows: Shows::Elsewhere("the log"),
         code: ("src/http/plane.rs", "CONNECTIONS_MAX: usize = 64;"),
         test: "tests/http_plane/admin.rs::silent_connections_make_room_the_oldest_first",
