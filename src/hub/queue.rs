@@ -31,6 +31,8 @@ pub(super) struct Queue<T> {
 struct Ring<T> {
     entries: VecDeque<T>,
     weight: usize,
+    /// So many entries in front are known to have a weight.
+    heavy: usize,
 }
 
 impl<T> Default for Queue<T> {
@@ -76,6 +78,22 @@ impl<T: Weigh> Queue<T> {
         self.head.iter().flatten().chain(rest)
     }
 
+    /// Entries before the first entry without a weight. Each entry is looked at once, over all calls.
+    pub(super) fn heavy_front(&mut self) -> usize {
+        let light = |entry: &Option<T>| entry.as_ref().is_none_or(|entry| entry.weight() == 0);
+        if let Some(at) = self.head.iter().position(light) {
+            return at;
+        }
+        let Some(rest) = &mut self.rest else {
+            return self.head.len();
+        };
+        let is_heavy = |entry: &T| entry.weight() > 0;
+        while rest.entries.get(rest.heavy).is_some_and(is_heavy) {
+            rest.heavy += 1;
+        }
+        self.head.len() + rest.heavy
+    }
+
     pub(super) fn push_back(&mut self, value: T) {
         if self.head[0].is_none() {
             self.head[0] = Some(value);
@@ -86,6 +104,7 @@ impl<T: Weigh> Queue<T> {
                 Box::new(Ring {
                     entries: VecDeque::with_capacity(RING_ENTRIES),
                     weight: 0,
+                    heavy: 0,
                 })
             });
             rest.weight += value.weight();
@@ -98,7 +117,11 @@ impl<T: Weigh> Queue<T> {
         self.head[0] = self.head[1].take();
         if let Some(rest) = &mut self.rest {
             self.head[1] = rest.entries.pop_front();
-            rest.weight -= self.head[1].as_ref().map_or(0, T::weight);
+            let weight = self.head[1].as_ref().map_or(0, T::weight);
+            if weight > 0 {
+                rest.weight -= weight;
+                rest.heavy = rest.heavy.saturating_sub(1);
+            }
         }
         if self.head[1].is_none() {
             self.rest = None;
@@ -169,6 +192,7 @@ const _: () = assert!(size_of::<Entry>() == 16);
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::collections::VecDeque;
 
     use super::{Queue, Weigh};
@@ -211,7 +235,34 @@ mod tests {
             assert_eq!(queue.front(), model.front());
             assert!(queue.iter().eq(model.iter()));
             assert!((0..=model.len()).all(|at| queue.get(at) == model.get(at)));
+            let heavy = model.iter().take_while(|value| value.weight() > 0);
+            assert_eq!(queue.heavy_front(), heavy.count());
         }
+    }
+
+    /// How often its weight was asked for, and the weight.
+    #[derive(Debug)]
+    struct Looked<'a>(&'a Cell<usize>, usize);
+
+    impl Weigh for Looked<'_> {
+        fn weight(&self) -> usize {
+            self.0.set(self.0.get() + 1);
+            self.1
+        }
+    }
+
+    #[test]
+    fn the_entries_with_a_weight_are_looked_through_once() {
+        let looks = Cell::new(0);
+        let mut queue = Queue::default();
+        (0..10_000).for_each(|_| queue.push_back(Looked(&looks, 1)));
+        looks.set(0);
+        for n in 0..5_000 {
+            assert_eq!(queue.heavy_front(), 10_000 - n);
+            queue.push_back(Looked(&looks, 0));
+            queue.pop_front();
+        }
+        assert!(looks.get() < 50_000, "{} looks", looks.get());
     }
 
     #[test]

@@ -251,8 +251,6 @@ impl SendQueue {
     /// For frames without a key: limits the bytes behind the first frame. The first frame does not
     /// count, so that an empty queue takes a frame of any size.
     fn check_limits(&mut self, now: Now, limits: &SendQueueLimits) -> Pushed {
-        // Many replayed frames may precede the first frame that counts, so the search for that frame
-        // comes last.
         let is_over = self.counts_over(limits.least_bytes());
         let behind = if is_over { self.bytes_behind() } else { 0 };
         if behind > limits.hard_bytes {
@@ -272,7 +270,7 @@ impl SendQueue {
     }
 
     /// Whether the queue is still above the soft limit, to be called when the clock runs out.
-    pub(super) fn is_over_soft(&self, limits: &SendQueueLimits) -> bool {
+    pub(super) fn is_over_soft(&mut self, limits: &SendQueueLimits) -> bool {
         self.bytes_behind() > limits.soft_bytes
     }
 
@@ -293,8 +291,9 @@ impl SendQueue {
     }
 
     /// The same bytes without the first frame that counts.
-    fn bytes_behind(&self) -> usize {
-        let first = self.data.iter().find(|entry| !entry.is_replayed());
+    fn bytes_behind(&mut self) -> usize {
+        let replayed = self.data.heavy_front();
+        let first = self.data.get(replayed);
         self.counted_bytes() - first.map_or(0, |entry| entry.frame.queue_bytes())
     }
 

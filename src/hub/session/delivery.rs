@@ -245,6 +245,9 @@ impl Session {
     /// Removes the keyed frames that were not begun and have one of these keys; returns frames and
     /// bytes. Touches nothing cold if no frame waits.
     pub(in crate::hub) fn forget(&mut self, keys: &[ConflationKey]) -> (u32, usize) {
+        if keys.is_empty() {
+            return (0, 0);
+        }
         let (mut frames, mut bytes) = self.queue.remove(|key| keys.contains(&key));
         self.queue.rest_if_empty();
         if self.is_limited
