@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 fn prepare(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let interval = Duration::from_millis(checked.number("tick-interval-ms"));
-    let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
+    let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
     let (source, alive) = (Ticks(interval, status.clone()), FrameBytes::default());
     let feed = TickFeed(FeedStats::of(["ticks"]), alive.clone());
     let gateway = Ticker(common.origins());

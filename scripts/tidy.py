@@ -10,6 +10,7 @@
 - A doc comment says more than that there is something; a test module has its place beside its file, without #[path].
 - The arrows between the modules of src are those in docs/contributing/arrows.md (scripts/arrows.py).
 - Each fault of tests/mutations/mutations.toml stands exactly once in its file.
+- The wall clock is read where it is shown or compared with the outside: durations are of the monotonic clock.
 - Lockfiles name no download address; shell scripts parse; make's targets have their line of help.
 """
 import pathlib
@@ -33,6 +34,9 @@ SOURCE = {".rs", ".py", ".js", ".mjs", ".ts"}
 # Split, so that this file does not find itself.
 LEFT_OVER = re.compile("|".join([r"\bto" r"do!\(", r"\bunimplemen" r"ted!\(", r"\bdb" r"g!\(", r"#\[igno" r"re", r"\bFIX" r"ME\b", r"\bTO" r"DO\b"]))
 MACHINE_PATH = re.compile("|".join([r"(?:^|[^A-Za-z0-9_.}])/(?:wo" r"rk|ro" r"ot|home/[a-z]+)/", r"\.\./sha" r"red\b"]))
+# What reads the wall clock, and where: for the process, and for people at a terminal.
+WALL_CLOCK = re.compile(r"\b(?:SystemTime|UNIX_EPOCH|CLOCK_REALTIME|(?:Utc|Local|OffsetDateTime|Timestamp)::now\w*)\b")
+READS_WALL_CLOCK = {"src/base/clock.rs", "src/telemetry/terminal.rs"}
 TEST_LINK = re.compile(r"\[`(\w+)`\]\(([^)#\s]+\.(?:rs|py))\)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 MUTATIONS = "tests/mutations/mutations.toml"
@@ -98,6 +102,8 @@ def wrong_in(path, name, text):
             yield number, f"left over: {found.group()}"
         if path.suffix != ".lock" and (found := MACHINE_PATH.search(line)):
             yield number, f"a path of one machine: {found.group().strip()}"
+        if name.startswith("src/") and name not in READS_WALL_CLOCK and (found := WALL_CLOCK.search(line)):
+            yield number, f"the wall clock steps: {found.group()} (hub::Now has both clocks)"
     if path.name == "package-lock.json" and '"resolved"' in text:
         yield 1, "names download addresses: npm install with omit-lockfile-registry-resolved=true"
     if text.startswith(("#!/bin/bash", "#!/usr/bin/env bash")):

@@ -8,7 +8,6 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 pub use key_fetches::{KeyFetchStats, KeyFetches};
 pub use keys::{KeyFileError, KeyFiles, KeyUrl, KeysChanged, KeysInForce};
@@ -43,7 +42,7 @@ pub(crate) fn read_again(path: &Path) -> io::Result<Vec<u8>> {
 /// The fingerprint of a file: inode, length, and the times of the last modification and of the last change of the inode.
 /// A replaced file has another inode, a written file another length or time, a file with other rights another time of the
 /// change. `None` for a missing file.
-type Print = Option<(u64, u64, Option<SystemTime>, (i64, i64))>;
+type Print = Option<(u64, u64, (i64, i64), (i64, i64))>;
 
 /// The fingerprints of files whose content is in force.
 #[derive(Clone, Debug)]
@@ -91,8 +90,9 @@ impl Prints {
 fn prints(paths: &[PathBuf]) -> Vec<Print> {
     let print = |path: &PathBuf| {
         let found = fs::metadata(path).ok()?;
+        let written = (found.mtime(), found.mtime_nsec());
         let changed = (found.ctime(), found.ctime_nsec());
-        Some((found.ino(), found.len(), found.modified().ok(), changed))
+        Some((found.ino(), found.len(), written, changed))
     };
     paths.iter().map(print).collect()
 }

@@ -225,7 +225,7 @@ pub(crate) mod tests {
             features: "nats".to_owned(),
         };
         let feed = FeedStats::of(["levels.signals"]);
-        let bus = BusStatus::new(&consumers, clock.now().unix_ms);
+        let bus = BusStatus::new(&consumers, clock.mono_us());
         Telemetry::new(build, feed, Some(Arc::new(bus)), clock.now())
     }
 

@@ -75,11 +75,8 @@ impl Default for ReadyLimits {
 pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -> Vec<NotReady> {
     let event_loop = &telemetry.event_loop;
     let bus = telemetry.bus();
-    let away_ms = bus
-        .and_then(|bus| bus.away_since_unix_ms())
-        .map_or(0, |since| now.unix_ms.saturating_sub(since));
+    let away_ms = bus.and_then(|bus| bus.away_ms(now)).unwrap_or(0);
     let has_stall = |stall| bus.is_some_and(|bus| bus.has_stall(stall));
-    let grace_ms = i64::try_from(limits.bus_grace_ms).unwrap_or(i64::MAX);
     let reasons = [
         (NotReady::Draining, event_loop.draining()),
         (
@@ -87,10 +84,10 @@ pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -
             event_loop.last_turn_age_ms(now) > limits.loop_stall_ms,
         ),
         (NotReady::Starting, !event_loop.caught_up()),
-        (NotReady::BusAway, away_ms > grace_ms),
+        (NotReady::BusAway, away_ms > limits.bus_grace_ms),
         (
             NotReady::SubjectAway,
-            bus.is_some_and(|bus| bus.has_away(now.unix_ms, grace_ms)),
+            bus.is_some_and(|bus| bus.has_away(now, limits.bus_grace_ms)),
         ),
         (
             NotReady::SubscriptionRefused,
@@ -113,7 +110,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     const START: Now = Now {
-        mono_us: 1_000_000,
+        mono_us: 100_000_000,
         unix_ms: 1_700_000_000_000,
     };
 
@@ -160,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_bus_may_be_away_for_its_grace() {
-        let bus = Arc::new(BusStatus::new(&[], START.unix_ms));
+        let bus = Arc::new(BusStatus::new(&[], START.mono_us));
         let telemetry = telemetry(Some(Arc::clone(&bus)));
         telemetry.event_loop.set_caught_up();
         let at = |ms: u64| {
@@ -171,14 +168,30 @@ mod tests {
         assert_eq!(at(30_001), [NotReady::BusAway]);
         bus.set_up(true);
         assert_eq!(at(90_000), []);
-        bus.set_down(START.unix_ms + 95_000);
+        bus.set_down(START.mono_us + 95_000_000);
         assert_eq!(at(125_000), []);
         assert_eq!(at(125_001), [NotReady::BusAway]);
     }
 
     #[test]
+    fn a_step_of_the_wall_clock_is_no_time_without_a_bus() {
+        let bus = Arc::new(BusStatus::new(&[("a", "x")], START.mono_us));
+        let telemetry = telemetry(Some(Arc::clone(&bus)));
+        telemetry.event_loop.set_caught_up();
+        bus.consumers()[0].set_attached();
+        bus.consumers()[0].set_away(START.mono_us);
+        for step_ms in [-3_600_000, 3_600_000] {
+            let mut now = START.plus_us(3_000_000);
+            now.unix_ms += step_ms;
+            assert!(telemetry.event_loop.turn_ended(now, |_| {}));
+            let found = not_ready(&telemetry, now, &ReadyLimits::default());
+            assert_eq!(found, []);
+        }
+    }
+
+    #[test]
     fn ready_means_that_data_can_come() {
-        let bus = Arc::new(BusStatus::new(&[("a", "x"), ("b", "y")], START.unix_ms));
+        let bus = Arc::new(BusStatus::new(&[("a", "x"), ("b", "y")], START.mono_us));
         let telemetry = telemetry(Some(Arc::clone(&bus)));
         telemetry.event_loop.set_caught_up();
         bus.set_up(true);
@@ -191,10 +204,10 @@ mod tests {
         }
         bus.consumers()[1].set_stall(None);
         assert_eq!(reasons(&telemetry, 0), []);
-        bus.consumers()[0].set_away(START.unix_ms);
+        bus.consumers()[0].set_away(START.mono_us);
         assert_eq!(reasons(&telemetry, 0), [NotReady::SubjectAway]);
         bus.consumers()[0].set_attached();
-        bus.consumers()[0].set_away(START.unix_ms);
+        bus.consumers()[0].set_away(START.mono_us);
         turn_ended(&telemetry, 30_001);
         assert_eq!(reasons(&telemetry, 30_000), []);
         assert_eq!(reasons(&telemetry, 30_001), [NotReady::SubjectAway]);
@@ -219,7 +232,7 @@ mod tests {
 
     #[test]
     fn draining_is_told_with_all_other_reasons() {
-        let bus = Arc::new(BusStatus::new(&[], START.unix_ms - 60_000));
+        let bus = Arc::new(BusStatus::new(&[], START.mono_us - 60_000_000));
         let telemetry = telemetry(Some(bus));
         telemetry.event_loop.set_draining();
         let all = [

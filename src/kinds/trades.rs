@@ -168,7 +168,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let environment = checked.text("node-env");
     warn_of(&auth, &gateway_settings.authenticator);
 
-    let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
+    let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
     let redis_shown = shown_redis(&redis);
     let (source, question) = bus(checked, redis, &status)?;
     let stats = Arc::new(TradesStats::default());

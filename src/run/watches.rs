@@ -35,12 +35,9 @@ impl BusAway {
         clock: Clock,
         limit_s: u64,
     ) -> io::Result<()> {
-        let limit_ms = i64::try_from(limit_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
+        let limit_ms = limit_s.saturating_mul(1_000);
         let stops = Arc::clone(&self.0);
-        let away_ms = move |telemetry: &Telemetry| {
-            let since = telemetry.bus()?.away_since_unix_ms()?;
-            Some(clock.now().unix_ms.saturating_sub(since))
-        };
+        let away_ms = move |telemetry: &Telemetry| telemetry.bus()?.away_ms(clock.now());
         let watch = move || {
             while away_ms(&telemetry).is_none_or(|ms| ms < limit_ms) {
                 thread::sleep(BUS_LOOK);

@@ -176,7 +176,7 @@ impl<E: Error> Relay<E> {
 
     /// Reports an outage once, and logs each kind of error once.
     fn is_away<B: Bus<Error = E>>(&mut self, error: &E) -> Result<(), LoopGone> {
-        self.status.set_down(self.link.now().unix_ms);
+        self.status.set_down(self.link.now().mono_us);
         let loses_messages = B::OUTAGE_LOSES_MESSAGES;
         match self.outages.failed(error, Instant::now()) {
             Failure::Same => tracing::debug!(%error, "{} is still away", B::NAME),
@@ -255,7 +255,7 @@ impl Probe {
         second: impl FnOnce() -> Found,
     ) -> Option<Instant> {
         if self.due.is_none() {
-            relay.status.set_down(relay.link.now().unix_ms);
+            relay.status.set_down(relay.link.now().mono_us);
             let silent_ms = heard.elapsed().as_millis() as u64;
             tracing::warn!(
                 silent_ms,

@@ -3,15 +3,14 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 
-use crate::base::SpinCounts;
+use crate::base::{Now, SpinCounts};
 
 /// The state of a bus connection.
 #[derive(Debug, Default)]
 pub struct BusStatus {
     connected: AtomicBool,
     subscribed: AtomicBool,
-    /// The time at which the bus went away, Unix milliseconds; 0 while the subscriptions are active.
-    away_since_unix_ms: AtomicI64,
+    away: Away,
     reconnects: AtomicU64,
     refused: AtomicU64,
     look_backs_limited: AtomicU64,
@@ -34,13 +33,34 @@ pub struct ConsumerStatus {
     silent: AtomicBool,
     /// 0: not stalled.
     stall: AtomicU8,
-    /// The start of the present time without reads although the connection works, Unix milliseconds; 0: none.
-    away_since_unix_ms: AtomicI64,
+    /// Without reads although the connection works.
+    away: Away,
     /// The consumer has been read from at least once.
     has_stood: AtomicBool,
     setups_failed: AtomicU64,
     /// The source leaves the consumer's subject out.
     left_out: AtomicBool,
+}
+
+/// The begin of the present absence, microseconds of the monotonic clock; 0: present. A step of the wall
+/// clock does not make an absence longer.
+#[derive(Debug, Default)]
+struct Away(AtomicU64);
+
+impl Away {
+    /// The first call of an absence counts.
+    fn begin(&self, now_us: u64) {
+        let _ = self.0.compare_exchange(0, now_us.max(1), Relaxed, Relaxed);
+    }
+
+    fn end(&self) {
+        self.0.store(0, Relaxed);
+    }
+
+    fn ms(&self, now: Now) -> Option<u64> {
+        let since_us = Some(self.0.load(Relaxed)).filter(|&at| at != 0)?;
+        Some(now.mono_us.saturating_sub(since_us) / 1_000)
+    }
 }
 
 /// The reason why no messages come from a consumer although the bus holds some.
@@ -53,8 +73,9 @@ pub enum Stall {
 }
 
 impl BusStatus {
-    /// Creates the state of a bus that was not reached yet; `consumers` are (name, subject) pairs.
-    pub fn new(consumers: &[(&str, &str)], now_unix_ms: i64) -> Self {
+    /// Creates the state of a bus that was not reached yet; `consumers` are (name, subject) pairs. The bus is
+    /// away since `now_us`, microseconds as [`Now::mono_us`].
+    pub fn new(consumers: &[(&str, &str)], now_us: u64) -> Self {
         let consumer = |&(name, subject): &(&str, &str)| ConsumerStatus {
             name: name.to_owned(),
             subject: subject.to_owned(),
@@ -62,7 +83,7 @@ impl BusStatus {
             ..ConsumerStatus::default()
         };
         Self {
-            away_since_unix_ms: AtomicI64::new(now_unix_ms),
+            away: Away(AtomicU64::new(now_us)),
             consumers: consumers.iter().map(consumer).collect(),
             ..Self::default()
         }
@@ -78,10 +99,10 @@ impl BusStatus {
         self.subscribed.load(Relaxed) && self.consumers.iter().all(|c| !c.is_away())
     }
 
-    /// Returns the time at which the bus went away, Unix milliseconds; `None` while the subscriptions are
-    /// active. A bus without the subscriptions delivers nothing and counts as away, even if the bus responds.
-    pub fn away_since_unix_ms(&self) -> Option<i64> {
-        Some(self.away_since_unix_ms.load(Relaxed)).filter(|&at| at != 0)
+    /// Returns how long the bus has been away, milliseconds; `None` while the subscriptions are active. A bus
+    /// without the subscriptions delivers nothing and counts as away, even if the bus responds.
+    pub fn away_ms(&self, now: Now) -> Option<u64> {
+        self.away.ms(now)
     }
 
     /// Returns the number of connections after the first.
@@ -168,12 +189,10 @@ impl BusStatus {
     }
 
     /// Whether any consumer has not been readable for more than `grace_ms`, or never was.
-    pub fn has_away(&self, now_unix_ms: i64, grace_ms: i64) -> bool {
+    pub fn has_away(&self, now: Now, grace_ms: u64) -> bool {
         self.consumers.iter().any(|consumer| {
-            let away_ms = |since| now_unix_ms.saturating_sub(since);
-            consumer
-                .away_since_unix_ms()
-                .is_some_and(|since| away_ms(since) > grace_ms || !consumer.has_stood.load(Relaxed))
+            let away_ms = consumer.away_ms(now);
+            away_ms.is_some_and(|ms| ms > grace_ms || !consumer.has_stood.load(Relaxed))
         })
     }
 
@@ -187,17 +206,16 @@ impl BusStatus {
         self.connected.store(true, Relaxed);
         self.subscribed.store(subscribed, Relaxed);
         if subscribed {
-            self.away_since_unix_ms.store(0, Relaxed);
+            self.away.end();
         }
     }
 
-    /// Source: the bus is away. The time of the first call since the bus was subscribed counts.
-    pub fn set_down(&self, now_unix_ms: i64) {
+    /// Source: the bus is away. The time of the first call since the bus was subscribed counts,
+    /// microseconds as [`Now::mono_us`].
+    pub fn set_down(&self, now_us: u64) {
         self.connected.store(false, Relaxed);
         self.subscribed.store(false, Relaxed);
-        let _ = self
-            .away_since_unix_ms
-            .compare_exchange(0, now_unix_ms.max(1), Relaxed, Relaxed);
+        self.away.begin(now_us);
     }
 
     /// Source: counts a connection after the first.
@@ -241,15 +259,14 @@ impl ConsumerStatus {
         }
     }
 
-    /// Returns the time since which the consumer cannot be read from while the connection works, Unix
-    /// milliseconds.
-    pub fn away_since_unix_ms(&self) -> Option<i64> {
-        Some(self.away_since_unix_ms.load(Relaxed)).filter(|&at| at != 0)
+    /// Returns how long the consumer cannot be read from while the connection works, milliseconds.
+    pub fn away_ms(&self, now: Now) -> Option<u64> {
+        self.away.ms(now)
     }
 
     /// Whether the consumer cannot be read from while the connection works.
     pub fn is_away(&self) -> bool {
-        self.away_since_unix_ms().is_some()
+        self.away_ms(Now::default()).is_some()
     }
 
     /// Returns the number of failed set-ups.
@@ -257,17 +274,17 @@ impl ConsumerStatus {
         self.setups_failed.load(Relaxed)
     }
 
-    /// Source: the consumer could not be set up. The time of the first call since the last attach counts.
-    pub fn set_away(&self, now_unix_ms: i64) {
+    /// Source: the consumer could not be set up. The time of the first call since the last attach counts,
+    /// microseconds as [`Now::mono_us`].
+    pub fn set_away(&self, now_us: u64) {
         self.setups_failed.fetch_add(1, Relaxed);
-        let since = &self.away_since_unix_ms;
-        let _ = since.compare_exchange(0, now_unix_ms.max(1), Relaxed, Relaxed);
+        self.away.begin(now_us);
     }
 
     /// Source: the consumer is read from.
     pub fn set_attached(&self) {
         self.has_stood.store(true, Relaxed);
-        self.away_since_unix_ms.store(0, Relaxed);
+        self.away.end();
     }
 
     /// Source: sets whether the subject is left out: neither the metrics nor `/health` show the consumer.
@@ -305,19 +322,27 @@ mod tests {
         bus.of_consumers(number).map(|(_, n)| n).collect()
     }
 
+    /// A moment by the monotonic clock, milliseconds; the wall clock is stepped all the time.
+    fn at(ms: u64) -> Now {
+        Now {
+            mono_us: ms * 1_000,
+            unix_ms: [0, i64::MAX][(ms % 2) as usize],
+        }
+    }
+
     #[test]
     fn the_bus_is_away_from_the_first_fault_until_its_subscriptions_stand() {
-        let bus = BusStatus::new(&[], 10);
-        assert_eq!(bus.away_since_unix_ms(), Some(10));
+        let bus = BusStatus::new(&[], at(10).mono_us);
+        assert_eq!(bus.away_ms(at(11)), Some(1));
         bus.set_up(true);
-        assert_eq!(bus.away_since_unix_ms(), None);
-        bus.set_down(20);
-        bus.set_down(30);
+        assert_eq!(bus.away_ms(at(99)), None);
+        bus.set_down(at(20).mono_us);
+        bus.set_down(at(30).mono_us);
         bus.set_up(false);
         assert!(bus.connected() && !bus.subscribed());
-        assert_eq!(bus.away_since_unix_ms(), Some(20));
+        assert_eq!(bus.away_ms(at(29)), Some(9));
         bus.set_up(true);
-        assert_eq!(bus.away_since_unix_ms(), None);
+        assert_eq!(bus.away_ms(at(99)), None);
     }
 
     #[test]
@@ -335,16 +360,16 @@ mod tests {
     fn a_consumer_that_cannot_be_set_up_is_away_and_has_a_grace_if_it_stood_before() {
         let bus = BusStatus::new(&[("a", "x"), ("b", "y")], 0);
         bus.set_up(true);
-        assert!(bus.subscribed() && !bus.has_away(0, 10));
-        bus.consumers()[0].set_away(5);
-        bus.consumers()[0].set_away(6);
+        assert!(bus.subscribed() && !bus.has_away(at(0), 10));
+        bus.consumers()[0].set_away(at(5).mono_us);
+        bus.consumers()[0].set_away(at(6).mono_us);
         assert!(!bus.subscribed() && bus.connected());
-        assert!(bus.has_away(5, 10), "nothing came from it yet");
-        assert_eq!(bus.consumers()[0].away_since_unix_ms(), Some(5));
+        assert!(bus.has_away(at(5), 10), "nothing came from it yet");
+        assert_eq!(bus.consumers()[0].away_ms(at(8)), Some(3));
         bus.consumers()[0].set_attached();
-        assert!(bus.subscribed() && !bus.has_away(99, 10));
-        bus.consumers()[0].set_away(20);
-        assert!(!bus.has_away(30, 10) && bus.has_away(31, 10));
+        assert!(bus.subscribed() && !bus.has_away(at(99), 10));
+        bus.consumers()[0].set_away(at(20).mono_us);
+        assert!(!bus.has_away(at(30), 10) && bus.has_away(at(31), 10));
         assert_eq!(numbers(&bus, |c| Some(c.setups_failed())), [3, 0]);
         assert_eq!(numbers(&bus, |c| Some(c.is_away().into())), [1, 0]);
     }

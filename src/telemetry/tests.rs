@@ -7,7 +7,7 @@ const NOW: Now = Now {
 };
 
 fn telemetry() -> Arc<Telemetry> {
-    let bus = BusStatus::new(&[("gateway_levels", "levels.signals")], NOW.unix_ms);
+    let bus = BusStatus::new(&[("gateway_levels", "levels.signals")], NOW.mono_us);
     let build = Build {
         version: "1.2.3",
         commit: "c0ffee",

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use nats::jetstream::{JetStream, StreamConfig};
-use weirgate::base::Clock;
+use weirgate::base::{Clock, Now};
 use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::sources::nats::{
     Credentials, LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,

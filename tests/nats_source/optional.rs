@@ -6,6 +6,12 @@ use super::silence::{OF_THE_STREAM, deaf, muting};
 use super::*;
 use weirgate::telemetry::ConsumerStatus;
 
+/// Behind every grace.
+const LATE: Now = Now {
+    mono_us: u64::MAX,
+    unix_ms: 0,
+};
+
 const NEWS: &str = "news.flash";
 
 /// A subject of a stream of its own, beside optional streams.
@@ -42,7 +48,7 @@ fn streams_that_are_absent_are_left_out_until_one_of_them_is_there() {
     let source = run(beside_news(&server.url()));
     assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
     assert_eq!(used(&source), ["gateway_news"]);
-    assert!(source.status.subscribed() && !source.status.has_away(i64::MAX, 0));
+    assert!(source.status.subscribed() && !source.status.has_away(LATE, 0));
     thread::sleep(Duration::from_secs(3));
     assert!(js.stream_info("MARKET_DATA").is_err() && js.stream_info("LEVEL_SIGNALS").is_err());
     make(&js, "MARKET_DATA", "market.*");
@@ -75,7 +81,7 @@ fn an_outage_leaves_them_left_out_and_streams_of_the_meantime_are_found() {
     source.until("Up");
     assert_eq!(used(&source), ["gateway_news"]);
     thread::sleep(Duration::from_secs(3));
-    assert!(source.status.subscribed() && !source.status.has_away(i64::MAX, 0));
+    assert!(source.status.subscribed() && !source.status.has_away(LATE, 0));
     mute.store(false, SeqCst);
     make(&jetstream(&server.url()), "LEVEL_SIGNALS", "levels.*");
     eventually("both are read", || {
@@ -104,7 +110,7 @@ fn a_silence_about_the_streams_decides_nothing() {
     let source = run(beside_news(&url));
     assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
     assert_eq!(used(&source).len(), 3);
-    assert!(source.status.consumers()[0].is_away() && source.status.has_away(i64::MAX, 0));
+    assert!(source.status.consumers()[0].is_away() && source.status.has_away(LATE, 0));
     mute.store(false, SeqCst);
     eventually("they are left out", || used(&source) == ["gateway_news"]);
     assert!(source.status.subscribed());

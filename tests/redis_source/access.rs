@@ -66,7 +66,7 @@ fn a_needed_name_that_is_refused_counts_as_an_outage() {
     eventually("it connected", || source.status.connected());
     eventually("it is refused", || source.status.refused() > 0);
     let counts_as_away =
-        || !source.status.subscribed() && source.status.away_since_unix_ms().is_some();
+        || !source.status.subscribed() && source.status.away_ms(Now::default()).is_some();
     eventually(
         "nothing is subscribed, and that counts as away",
         counts_as_away,
@@ -86,7 +86,7 @@ fn a_needed_name_that_is_refused_counts_as_an_outage() {
     let kill = kill.arg("KILL").arg("USER").arg("reader");
     kill.query::<usize>(&mut admin).expect("an answer");
     eventually("it stands", || source.status.subscribed());
-    assert!(source.status.away_since_unix_ms().is_none());
+    assert!(source.status.away_ms(Now::default()).is_none());
     assert!(!source.status.is_subscription_refused());
 }
 

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use weirgate::base::Clock;
+use weirgate::base::{Clock, Now};
 use weirgate::feeds::{BusEvent, BusMessage, Subscription};
 use weirgate::sources::BusInterest;
 use weirgate::sources::redis::{RedisEndpoint, RedisSettings, RedisSource};

@@ -7,7 +7,7 @@ fn what_is_published_after_a_confirmation_comes() {
     let server = RedisServer::start();
     let source = run(settings(&server.url()));
     assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
-    assert!(source.status.subscribed() && source.status.away_since_unix_ms().is_none());
+    assert!(source.status.subscribed() && source.status.away_ms(Now::default()).is_none());
     let mut client = server.client();
     // Each name is published to by a test that has just read its confirmation.
     for n in 0..200 {

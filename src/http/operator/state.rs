@@ -8,7 +8,7 @@ use serde::Serialize;
 use url::form_urlencoded;
 
 use super::OperatorSettings;
-use crate::base::Clock;
+use crate::base::{Clock, Now};
 use crate::http::readiness::{NotReady, not_ready};
 use crate::http::site::{Answer, RequestParts};
 use crate::hub::{ClientLook, Survey, TAILS_MAX, TailLook};
@@ -50,7 +50,7 @@ pub(super) fn state(
     let at = Reading::now(telemetry);
     let build = telemetry.build();
     let reasons = not_ready(telemetry, now, &settings.ready);
-    let bus = telemetry.bus().map(|status| bus(status, now.unix_ms));
+    let bus = telemetry.bus().map(|status| bus(status, now));
     let surveyed = at.surveyed.as_deref();
     let closes = at.turn.closes().filter(|(_, count)| *count > 0);
     let service = |(name, away): (&str, u64)| ShownService {
@@ -150,19 +150,18 @@ fn tls(at: &Reading<'_>) -> Option<ShownTls> {
     })
 }
 
-fn bus(status: &BusStatus, now_unix_ms: i64) -> ShownBus {
-    let away_ms = |since: i64| u64::try_from(now_unix_ms.saturating_sub(since)).unwrap_or(0);
+fn bus(status: &BusStatus, now: Now) -> ShownBus {
     let consumers = status.consumers_used().map(|consumer| ShownConsumer {
         name: consumer.name().to_owned(),
         subject: consumer.subject().to_owned(),
         lag: consumer.lag(),
-        away_ms: consumer.away_since_unix_ms().map(away_ms),
+        away_ms: consumer.away_ms(now),
         stalled: consumer.stall().is_some(),
     });
     ShownBus {
         connected: status.connected(),
         subscribed: status.subscribed(),
-        away_ms: status.away_since_unix_ms().map(away_ms),
+        away_ms: status.away_ms(now),
         reconnects: status.reconnects(),
         refused: status.refused(),
         consumers: consumers.collect(),

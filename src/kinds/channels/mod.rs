@@ -85,7 +85,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     check_default_role(acl, role, auth.required);
     warn_of_ignored_tokens(&gateway_settings.authenticator, role);
 
-    let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
+    let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
     let bus_name = bus.name();
     let syntax = gateway_settings.acl.syntax();
     let OpenBus {

@@ -220,7 +220,7 @@ impl LevelsPlan {
 
     fn bus_status(&self, clock: Clock) -> Arc<BusStatus> {
         let consumers: Vec<_> = self.consumers().collect();
-        Arc::new(BusStatus::new(&consumers, clock.now().unix_ms))
+        Arc::new(BusStatus::new(&consumers, clock.mono_us()))
     }
 
     /// Assembles the gateway on a source. `shown_url` is the address of the bus, for `/health`; `more` are

@@ -99,7 +99,7 @@ impl Session<'_> {
         let failure = subscription.attempts.failed(error, Instant::now());
         forget(&self.relay.status, subscription);
         if let Some(status) = of(&self.relay.status, subscription) {
-            status.set_away(self.relay.link.now().unix_ms);
+            status.set_away(self.relay.link.now().mono_us);
         }
         let subject = &subscription.spec.subject;
         match failure {

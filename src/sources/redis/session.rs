@@ -362,7 +362,7 @@ impl Session<'_, '_> {
         let (status, is_refused) = (&self.relay.status, self.ledger.has_refused());
         status.set_subscription_refused(is_refused);
         if is_refused {
-            status.set_down(self.relay.link.now().unix_ms);
+            status.set_down(self.relay.link.now().mono_us);
         }
         status.set_up(!is_refused);
     }

@@ -114,7 +114,7 @@ fn redis(
     // Other instances may be set to longer parts.
     settings.payload_bytes_max = MESSAGE_BYTES_MAX;
     settings.needs_all_names = true;
-    let status = || Arc::new(BusStatus::new(&[], clock.now().unix_ms));
+    let status = || Arc::new(BusStatus::new(&[], clock.mono_us()));
     let channels = subjects.iter().map(|one| Subscription::channel(&**one));
     let needs = RedisNeeds {
         subscriptions: channels.collect(),
@@ -161,7 +161,7 @@ fn nats(
         retained_subjects_max: 0,
         settle: Settle::NEVER,
     };
-    let status = Arc::new(BusStatus::new(&[], clock.now().unix_ms));
+    let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
     let (source, interest, publisher) =
         NatsSubjectsSource::publishing(settings, sent_bytes_max, status)
             .map_err(|error| RunError::Settings(error.to_string()))?;
