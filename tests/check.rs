@@ -64,6 +64,11 @@ const OF_ALL: &[Case] = &[
         Ends(2),
     ),
     (
+        "demo --port=33333 --admin-addr=[::]:33333 --reuse-port",
+        &[],
+        Ends(2),
+    ),
+    (
         "demo --listen=unix:DIR/f --admin-addr=unix:DIR/f",
         &[],
         Ends(2),
@@ -117,6 +122,13 @@ const OF_REDIS: &[Case] = &[
     ("channels --acl=DIR/text", &[AWAY], Ends(2)),
     ("channels --acl=DIR/list.json", &[AWAY], Ends(2)),
     ("channels --acl=DIR", &[AWAY], Ends(2)),
+    ("channels --acl=DIR/user.json", &[AWAY], Ends(2)),
+    ("channels --acl=DIR/places.json", &[AWAY], Warns(1)),
+    (
+        "channels --acl=DIR/places.json",
+        &[AWAY, REQUIRED, KEY],
+        Good,
+    ),
     ("channels", &[AWAY, REQUIRED], NeverWorks),
     ("channels", &[AWAY, REQUIRED, KEY], Good),
     (
@@ -208,6 +220,8 @@ fn write_files(folder: &Path) {
         ("text", "nothing of use\n"),
         ("list.json", r#"{"guest": "a"}"#),
         ("guest.json", r#"{"guest": ["a"]}"#),
+        ("user.json", r#"{"user": ["a:{user}"]}"#),
+        ("places.json", r#"{"user": ["a:{sub}"]}"#),
         ("private", "-----BEGIN PRIVATE KEY-----\n"),
     ] {
         fs::write(folder.join(name), text).expect("written");
@@ -397,5 +411,5 @@ fn a_check_with_connect_finds_an_address_that_is_taken() {
     let admin = format!("--admin-addr=0.0.0.0:{port}");
     drop(taken);
     let (status, text) = check(&admin, &format!("--port={port}"));
-    assert_eq!(status, Some(1), "two listeners on one port: {text}");
+    assert_eq!(status, Some(2), "two listeners on one port: {text}");
 }

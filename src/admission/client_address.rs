@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 /// The far end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,11 +81,15 @@ impl fmt::Display for ClientAddr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
     /// An address, or a network in CIDR notation: `10.0.0.7`, `10.0.0.0/8`, `fd00::/8`. Bits behind the
-    /// prefix are zero.
+    /// prefix are zero. Of IPv4 addresses mapped into IPv6 (`::ffff:10.0.0.0/104`) the IPv4 network, as
+    /// [`ClientAddr`] has them.
     Ip(IpNet),
     /// The peers on unix sockets: `unix`.
     Unix,
 }
+
+/// The prefix of IPv4 addresses mapped into IPv6 (RFC 4291 §2.5.5.2).
+const MAPPED_BITS: u8 = 96;
 
 /// The error for a text that is not a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +111,18 @@ impl FromStr for Network {
         let net = match prefix_bits {
             Some(bits) => IpNet::new(ip, bits).map_err(|_| NoNetwork)?,
             None => IpNet::from(ip),
+        };
+        let mapped = match ip {
+            IpAddr::V6(ip) => ip.to_ipv4_mapped(),
+            IpAddr::V4(_) => None,
+        };
+        let net = match mapped {
+            // A shorter prefix is that of an IPv4 network by mistake, and would match no client.
+            Some(ip) => {
+                let bits = net.prefix_len().checked_sub(MAPPED_BITS).ok_or(NoNetwork)?;
+                Ipv4Net::new(ip, bits).map_err(|_| NoNetwork)?.into()
+            }
+            None => net,
         };
         Ok(Self::Ip(net.trunc()))
     }
@@ -242,6 +258,10 @@ mod tests {
             ("fd00:1::2/16", "fd00::/16"),
             ("::1", "::1"),
             ("::/0", "::/0"),
+            ("::ffff:10.1.2.3", "10.1.2.3"),
+            ("::ffff:a01:203", "10.1.2.3"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("::ffff:0.0.0.0/96", "0.0.0.0/0"),
             ("unix", "unix"),
         ] {
             assert_eq!(network(typed).as_deref(), Some(shown), "{typed}");
@@ -259,6 +279,8 @@ mod tests {
             "10.0.0.0/8/8",
             " 10.0.0.0/8",
             "fe80::1%eth0",
+            "::ffff:10.0.0.0/8",
+            "::ffff:10.0.0.0/95",
         ] {
             assert_eq!(network(bad), None, "{bad}");
         }
@@ -274,6 +296,8 @@ mod tests {
             assert!(!trusted.trusts(addr(ip)), "{ip}");
         }
         assert!(!trusted.trusts(ClientAddr::Unix));
+        let mapped = proxies("::ffff:10.0.0.0/104");
+        assert!(mapped.trusts(addr("10.0.0.1")) && mapped.trusts(addr("::ffff:10.0.0.1")));
     }
 
     #[test]

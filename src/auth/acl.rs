@@ -232,6 +232,11 @@ impl Acl {
         Some(plain.map(|(name, _)| name))
     }
 
+    /// Whether the names of some users depend on their tokens: names with places for claims.
+    pub fn has_places(&self) -> bool {
+        self.roles.values().any(|role| !role.templates.is_empty())
+    }
+
     /// The names and patterns of all roles, each once. A place for a claim is a wildcard here.
     pub fn all_names(&self) -> BTreeSet<&str> {
         let roles = self.roles.values();

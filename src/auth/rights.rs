@@ -20,13 +20,15 @@ pub const CLAIM_BYTES_MAX: usize = 128;
 const USER: &str = "{sub}";
 /// The beginning of a place for another claim; its name and `}` follow.
 const CLAIM: &str = "{claim:";
+/// Begins every place. Of names on Redis `\{` is the brace itself.
+const BRACE: char = '{';
 /// Fills every place when a name of the table is checked.
 const SAMPLE: &str = "x";
 
 /// Why a name of the table cannot be made from claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// A place has no end, or no claim.
+    /// A brace that begins no place: nobody's name would have it, and a misspelled place would grant nothing.
     #[error("a place for a claim is {{sub}} or {{claim:NAME}}")]
     Place,
     /// A place has other text beside it.
@@ -65,7 +67,7 @@ impl Template {
     pub(super) fn parse(syntax: NameSyntax, name: &str) -> Result<Option<Self>, TemplateError> {
         let mut pieces = Vec::new();
         let mut rest = name;
-        while let Some((before, place, after)) = next_place(rest)? {
+        while let Some((before, place, after)) = next_place(syntax, rest)? {
             let is_separator = |c: char| separators(syntax).contains(&c);
             let first = before.split(is_separator).next().unwrap_or_default();
             if pieces.is_empty() && (first.is_empty() || first == "*") {
@@ -119,20 +121,22 @@ impl Template {
 }
 
 /// The part before the first place, the place, and the rest; `None` without a place.
-fn next_place(text: &str) -> Result<Option<(&str, Piece, &str)>, TemplateError> {
-    let Some(at) = [text.find(USER), text.find(CLAIM)]
-        .into_iter()
-        .flatten()
-        .min()
-    else {
+fn next_place(
+    syntax: NameSyntax,
+    text: &str,
+) -> Result<Option<(&str, Piece, &str)>, TemplateError> {
+    let is_place =
+        |&(at, _): &(usize, &str)| syntax != NameSyntax::Redis || !text[..at].ends_with('\\');
+    let Some((at, _)) = text.match_indices(BRACE).find(is_place) else {
         return Ok(None);
     };
     let (before, place) = text.split_at(at);
     if let Some(after) = place.strip_prefix(USER) {
         return Ok(Some((before, Piece::User, after)));
     }
-    let (claim, after) = place[CLAIM.len()..]
-        .split_once('}')
+    let (claim, after) = place
+        .strip_prefix(CLAIM)
+        .and_then(|claim| claim.split_once('}'))
         .ok_or(TemplateError::Place)?;
     match claim.is_empty() {
         true => Err(TemplateError::Place),

@@ -193,6 +193,7 @@ impl Reload for Keys {
 pub(super) struct AclFile {
     path: PathBuf,
     default_role: String,
+    tokens_required: bool,
     in_force: Acl,
     tables: Sender<Acl>,
     wake: LateWake,
@@ -200,13 +201,18 @@ pub(super) struct AclFile {
 
 impl AclFile {
     /// Returns the file of the table `in_force`, and the gateway's input for new tables.
-    pub(super) fn new(path: &Path, in_force: Acl, default_role: &str) -> (Self, Inputs<Acl>) {
+    pub(super) fn new(
+        path: &Path,
+        in_force: Acl,
+        (default_role, tokens_required): (&str, bool),
+    ) -> (Self, Inputs<Acl>) {
         // The reading thread waits until the loop has taken the table before.
         let (tables, receiver): (_, Receiver<Acl>) = bounded(1);
         let wake = LateWake::default();
         let file = Self {
             path: path.to_owned(),
             default_role: default_role.to_owned(),
+            tokens_required,
             in_force,
             tables,
             wake: wake.clone(),
@@ -247,6 +253,7 @@ impl AclFile {
             "the table of roles has changed"
         );
         warn_of_default_role(&self.in_force, &self.default_role);
+        warn_of_places(&self.in_force, self.tokens_required);
     }
 }
 
@@ -254,6 +261,15 @@ impl AclFile {
 fn warn_of_default_role(acl: &Acl, role: &str) {
     if !acl.knows(role) {
         tracing::warn!(role, "DEFAULT_ROLE is not in the table and grants nothing");
+    }
+}
+
+/// Logs that names with places for claims grant nothing to clients without tokens.
+fn warn_of_places(acl: &Acl, tokens_required: bool) {
+    if !tokens_required && acl.has_places() {
+        tracing::warn!(
+            "the table of roles has names with {{sub}} or {{claim:NAME}} and REQUIRE_AUTH is off: tokens are ignored, and nobody has these names"
+        );
     }
 }
 
@@ -267,8 +283,9 @@ pub(super) fn warn_of_ignored_tokens(authenticator: &Authenticator, role: &str) 
     }
 }
 
-/// Checks the default role before a start. Without tokens all clients have this role.
-pub(super) fn check_default_role(acl: &Acl, role: &str, tokens_required: bool) {
+/// Checks the table and the default role before a start. Without tokens all clients have this role.
+pub(super) fn check_table(acl: &Acl, role: &str, tokens_required: bool) {
+    warn_of_places(acl, tokens_required);
     if tokens_required || acl.knows(role) {
         return warn_of_default_role(acl, role);
     }
@@ -331,7 +348,7 @@ mod tests {
         let path = folder.path().join("acl.json");
         let old = Acl::from_json(br#"{"user": ["a"]}"#).expect("a table");
         fs::write(&path, old.to_json()).expect("written");
-        let (mut file, inputs) = AclFile::new(&path, old, "user");
+        let (mut file, inputs) = AclFile::new(&path, old, ("user", true));
         assert_eq!(file.reload(), Ok(Reloaded::Unchanged));
         for broken in ["", "{", r#"{"user": "a"}"#] {
             fs::write(&path, broken).expect("written");

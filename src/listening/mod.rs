@@ -135,6 +135,21 @@ impl ListenAddr {
         Ok(socket)
     }
 
+    /// Whether a client can connect to both at one address: never true for a free port (0).
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (Self::Tcp(one), Self::Tcp(other)) = (self, other) else {
+            return self == other;
+        };
+        // `[::]` is every address of IPv4 too.
+        let covers = |all: &SocketAddr, one: &SocketAddr| {
+            all.ip().is_unspecified() && (all.is_ipv6() || one.ip().to_canonical().is_ipv4())
+        };
+        let is_same = one.ip().to_canonical() == other.ip().to_canonical();
+        one.port() == other.port()
+            && one.port() != 0
+            && (is_same || covers(one, other) || covers(other, one))
+    }
+
     /// Returns the TCP port, or `None` for a unix socket.
     pub fn port(&self) -> Option<u16> {
         match self {
@@ -244,6 +259,33 @@ mod tests {
         assert_eq!(opened("[::]:80", false), got(true, "0.0.0.0:80"));
         assert_eq!(opened("0.0.0.0:80", false), got(true, "0.0.0.0:80"));
         assert_eq!(opened("[::1]:80", false), None, "that one was asked for");
+    }
+
+    #[test]
+    fn addresses_overlap_where_one_client_could_mean_both() {
+        let addr = |text: &str| match text.strip_prefix("unix:") {
+            Some(path) => ListenAddr::Unix(path.into()),
+            None => ListenAddr::Tcp(text.parse().expect("an address")),
+        };
+        for (one, other, overlap) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "127.0.0.1:81", false),
+            ("127.0.0.1:80", "10.0.0.1:80", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("0.0.0.0:80", "[::1]:80", false),
+            ("0.0.0.0:80", "[::ffff:10.0.0.1]:80", true),
+            ("127.0.0.1:80", "[::ffff:127.0.0.1]:80", true),
+            ("[::]:80", "10.0.0.1:80", true),
+            ("[::]:80", "[::1]:80", true),
+            ("[::]:80", "0.0.0.0:80", true),
+            ("unix:/run/a", "unix:/run/a", true),
+            ("unix:/run/a", "[::]:80", false),
+        ] {
+            let (one, other) = (addr(one), addr(other));
+            assert_eq!(one.overlaps(&other), overlap, "{one} {other}");
+            assert_eq!(other.overlaps(&one), overlap, "{other} {one}");
+        }
     }
 
     #[test]

@@ -279,6 +279,9 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     }
 
     fn before_listening(&mut self, clock: Clock) -> Result<(), RunError> {
+        if let Some(text) = twice(&self.common) {
+            return Err(RunError::Settings(text));
+        }
         if let Some(tls) = &self.common.tls {
             self.tls = Some(TlsInForce::read(tls.files.clone(), clock)?);
         }
@@ -287,13 +290,6 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         for addr in addrs.chain(&self.common.admin_addr) {
             let checked = addr.check(&listen.options);
             checked.map_err(|error| RunError::listen(addr, error))?;
-        }
-        let mut admin = self.common.admin_addr.iter();
-        let is_taken =
-            |addr: &ListenAddr| listen.addrs.contains(addr) || listen.tls_addrs.contains(addr);
-        if let Some(addr) = admin.find(|addr| addr.port() != Some(0) && is_taken(addr)) {
-            let text = format!("--admin-addr {addr} is an address of --listen too");
-            return Err(RunError::Settings(text));
         }
         bound_connections(&mut self.common);
         Ok(())
@@ -406,6 +402,24 @@ fn reloads(mut parts: Vec<Box<dyn Reload>>, common: &CommonSettings) -> Reloads 
         parts.push(Box::new(LogFilterFile(path.clone())));
     }
     Reloads::new(parts)
+}
+
+/// Two listeners of this process at one address. With `--reuse-port` both would listen, and the kernel would give each
+/// client to either.
+fn twice(common: &CommonSettings) -> Option<String> {
+    let listen = &common.reactor.listen;
+    let plain = listen.addrs.iter().map(|addr| ("--listen", addr));
+    let tls = listen.tls_addrs.iter().map(|addr| ("--tls-port", addr));
+    let admin = common.admin_addr.iter().map(|addr| ("--admin-addr", addr));
+    let all: Vec<_> = plain.chain(tls).chain(admin).collect();
+    let meets = |(number, (flag, addr)): (usize, &(&str, &ListenAddr))| {
+        let mut before = all[..number].iter();
+        let (other, met) = before.find(|(other, met)| other != flag && addr.overlaps(met))?;
+        Some(format!(
+            "{flag}: {addr} is in use by {other} ({met}); allowed: an address or a port of its own"
+        ))
+    };
+    all.iter().enumerate().find_map(meets)
 }
 
 /// Starts the threads that watch the running loop.

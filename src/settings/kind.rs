@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
 
 use url::Url;
 
@@ -67,9 +68,9 @@ pub enum Kind {
         /// The largest value, in thousandths.
         max_milli: i64,
     },
-    /// A TCP port; 0 picks a free port. In env, `tcp://HOST:PORT` counts as unset.
+    /// The TCP port of a server to connect to. In env, `tcp://HOST:PORT` counts as unset.
     Port,
-    /// A TCP port, or the word `off` for none.
+    /// A TCP port to listen on, or the word `off` for none; 0 picks a free port. In env, as [`Kind::Port`].
     PortOrOff,
     /// URLs separated by commas. The first scheme is the default.
     Urls(&'static [&'static str]),
@@ -179,7 +180,8 @@ impl Kind {
                     .then_some(Value::Milli(milli))
             }
             Self::PortOrOff if text == OFF => Some(Value::Choice(OFF)),
-            Self::Port | Self::PortOrOff => Some(Value::Number(text.parse::<u16>().ok()?.into())),
+            Self::Port => Some(Value::Number(text.parse::<NonZeroU16>().ok()?.get().into())),
+            Self::PortOrOff => Some(Value::Number(text.parse::<u16>().ok()?.into())),
             Self::Urls(schemes) => parse_urls(text, schemes),
             Self::OptionalUrl(schemes) => parse_url(text, schemes),
             Self::OptionalUrls(_) if text.is_empty() => Some(Value::Urls(SecretUrl::new(text))),
@@ -220,7 +222,7 @@ impl Kind {
                 let (min, max) = (Milli(min_milli), Milli(max_milli));
                 format!("a number from {min} to {max}")
             }
-            Self::Port => "a port from 1 to 65535, or 0 for a free one".into(),
+            Self::Port => "a port from 1 to 65535".into(),
             Self::PortOrOff => "a port from 1 to 65535, 0 for a free one, or off".into(),
             Self::Urls(schemes) | Self::OptionalUrls(schemes) => {
                 let forms: Vec<_> = schemes.iter().map(|s| format!("{s}://HOST:PORT")).collect();

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use self::bus::{ChannelsBus, OpenBus, wrong_history_name};
 use self::rows::{conflated, kept_names, syntax};
 use super::auth::{
-    AclFile, access_metrics, acl, authenticator, check_default_role, warn_of,
-    warn_of_ignored_tokens,
+    AclFile, access_metrics, acl, authenticator, check_table, warn_of, warn_of_ignored_tokens,
 };
 use crate::auth::{Authenticator, NamePatterns, NameSyntax};
 use crate::base::Clock;
@@ -77,12 +76,13 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let gateway_settings = gateway_settings(checked, &common, authenticator)?;
     let acl_file = checked.path("acl").map(|path| {
         let settings = &gateway_settings;
-        AclFile::new(&path, settings.acl.clone(), &settings.default_role)
+        let default = (settings.default_role.as_str(), auth.required);
+        AclFile::new(&path, settings.acl.clone(), default)
     });
     let (acl_file, tables) = acl_file.unzip();
     warn_of(&auth, &gateway_settings.authenticator);
     let (acl, role) = (&gateway_settings.acl, &gateway_settings.default_role);
-    check_default_role(acl, role, auth.required);
+    check_table(acl, role, auth.required);
     warn_of_ignored_tokens(&gateway_settings.authenticator, role);
 
     let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
