@@ -185,7 +185,8 @@ impl<G: Gateway> Hub<G> {
         self.core.count_unfinished(key, is_new);
     }
 
-    /// Handles the messages in turn, so that a gateway may close or pause between two messages.
+    /// Handles the messages in turn, so that a gateway may close or pause between two messages. Ends whatever the
+    /// protocol returns: each further step has taken input, or is charged to the client's share of the turn.
     fn take_messages(&mut self, key: SessionKey, input: &mut &[u8]) {
         let mut message_bytes = 0;
         loop {
@@ -201,6 +202,7 @@ impl<G: Gateway> Hub<G> {
             let before = session.pauses();
             let control_bytes_max = core.limits.send_queue.control_bytes_max;
             let scratch = &mut core.frame_scratch;
+            let (left, announced) = (input.len(), session.holds_messages());
             let step = session.read(core.now, input, control_bytes_max, scratch);
             let after = session.pauses();
             core.clients.stats.count_pauses(before, after);
@@ -208,6 +210,8 @@ impl<G: Gateway> Hub<G> {
             let Some(step) = step else {
                 return;
             };
+            let needs_input = !announced || !matches!(step, Step::Message(_));
+            let goes_on = !needs_input || input.len() < left;
             match step {
                 Step::Ping | Step::Pong => {}
                 Step::PeerClosed(_) => core.start_closing(key, CloseReason::PeerClosed),
@@ -215,11 +219,15 @@ impl<G: Gateway> Hub<G> {
                     core.close(key, code, reason, Closing::Now);
                 }
                 Step::Message(message) => {
-                    let bytes = message.payload_bytes();
+                    let bytes = message.payload_bytes().max(1);
                     message_bytes += bytes;
                     self.core.message_bytes += bytes;
                     self.take_message(key, &message);
                 }
+            }
+            if !goes_on {
+                self.core.read_last_words(key, input);
+                return;
             }
         }
     }

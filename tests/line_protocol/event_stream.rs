@@ -361,6 +361,18 @@ fn a_little_input_is_ignored_and_much_ends_the_stream() {
 }
 
 #[test]
+fn much_input_with_the_request_ends_the_stream_behind_what_is_queued() {
+    let mut room = Room::new(allowed());
+    let request = ask("/ws?send=hello");
+    let key = room.connect(&[request.as_bytes(), &[b'x'; 20_000]].concat());
+    let answer = room.take(key);
+    let queued = answer.find("data: hello");
+    let close = answer.find("event: close\ndata: {\"code\":1002,");
+    assert!(queued.is_some() && queued < close, "{answer}");
+    assert_eq!(reason(&room, key), Some(CloseReason::ProtocolError));
+}
+
+#[test]
 fn a_page_of_the_origin_may_read_the_stream() {
     let mut room = Room::new(allowed());
     let request = ask("/ws").replace("Host: a", "Host: a\r\nOrigin: https://page.example");

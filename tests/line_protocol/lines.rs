@@ -24,7 +24,7 @@ pub(crate) fn encoded() -> usize {
     ENCODED.get()
 }
 
-static CODEC: Codec = Codec::new(b"> ", |frame: &Frame, out: &mut Vec<u8>| {
+pub(crate) static CODEC: Codec = Codec::new(b"> ", |frame: &Frame, out: &mut Vec<u8>| {
     ENCODED.set(ENCODED.get() + 1);
     out.extend_from_slice(frame.body());
     out.push(b'\n');

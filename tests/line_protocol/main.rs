@@ -3,6 +3,7 @@
 
 mod event_stream;
 mod lines;
+mod progress;
 mod room;
 
 use lines::{LINE_BYTES_MAX, encoded};

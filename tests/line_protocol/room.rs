@@ -15,6 +15,7 @@ use weirgate::hub::{
 use weirgate::wire::head::RequestHead;
 
 use crate::lines::LINES;
+use crate::progress::STUCK;
 
 const TOPIC: TopicName = TopicName::fixed("all");
 
@@ -40,6 +41,7 @@ impl Gateway for Everybody {
     fn speaks(&self, head: &RequestHead<'_>) -> Option<Speaks> {
         match head.path() {
             "/lines" => Some(LINES),
+            path if path.starts_with("/stuck/") => Some(STUCK),
             _ => head.asks_upgrade().then_some(Speaks::WEBSOCKET),
         }
     }
@@ -204,7 +206,7 @@ impl Room {
     /// The kernel takes so many bytes more.
     pub(crate) fn open_window(&mut self, key: SessionKey, room: usize) {
         let socket = self.socket(key);
-        socket.room += room;
+        socket.room = socket.room.saturating_add(room);
         socket.blocked = false;
         self.hub.handle_writable(self.now, key);
         self.settle();

@@ -99,8 +99,9 @@ impl Protocol for EventStream {
             return Some(Step::Message(Message::Text(message.into())));
         }
         self.messages = Vec::new().into_iter();
+        let was_over = self.ignored_bytes > IGNORED_BYTES_MAX;
         self.ignored_bytes += std::mem::take(input).len();
-        (self.ignored_bytes > IGNORED_BYTES_MAX).then(|| {
+        (self.ignored_bytes > IGNORED_BYTES_MAX && !was_over).then(|| {
             let code = CloseCode::new(1002, "an event stream takes no input");
             Step::Violation(code, CloseReason::ProtocolError)
         })

@@ -32,6 +32,11 @@ pub trait Protocol: fmt::Debug + Send {
     /// Reads the next bytes of `input` up to a step, and leaves the rest; `None` when all bytes are
     /// used up. A response, such as a pong, is appended to `out`. `scratch` is room for one message,
     /// shared by all clients.
+    ///
+    /// Each step takes input, except a violation and a message that [`holds_messages`](Self::holds_messages) has
+    /// announced. The hub relies on no protocol for this: behind another step without input, the rest of `input` is
+    /// discarded. A violation is the last step: the hub reads no further, even if the close waits for queued
+    /// messages.
     fn read(
         &mut self,
         input: &mut &[u8],

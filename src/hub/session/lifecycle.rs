@@ -131,6 +131,7 @@ impl Session {
             ping: Ping::Idle,
             close: None,
             peer_ended: false,
+            is_broken: false,
         }));
         moved
     }

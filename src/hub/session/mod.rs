@@ -183,7 +183,7 @@ impl Session {
     }
 
     /// Whether messages of an open client are kept, for later reads.
-    fn holds_messages(&self) -> bool {
+    pub(super) fn holds_messages(&self) -> bool {
         match &self.cold.phase {
             Phase::Open(open) => open.protocol.holds_messages(),
             _ => false,
@@ -356,6 +356,7 @@ impl Session {
 
     /// Reads the next bytes of `input` up to a step; `None`: no step for now. While reading is paused,
     /// and while more than `control_bytes_max` wait in the control part, the input is kept for later.
+    /// Input behind a violation is discarded.
     pub(super) fn read(
         &mut self,
         now: Now,
@@ -364,6 +365,12 @@ impl Session {
         scratch: &mut FrameScratch,
     ) -> Option<Step> {
         let cold = &mut *self.cold;
+        if let Phase::Open(open) = &cold.phase
+            && open.is_broken
+        {
+            *input = &[];
+            return None;
+        }
         if self.queue.control_bytes() > control_bytes_max {
             cold.reading.pause(Pause::Control, now);
         }
@@ -380,6 +387,7 @@ impl Session {
             // Also without a ping.
             Some(Step::Pong) => open.ping = Ping::Idle,
             Some(Step::PeerClosed(code)) => cold.record.code = code,
+            Some(Step::Violation(..)) => open.is_broken = true,
             _ => {}
         }
         step

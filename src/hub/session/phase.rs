@@ -41,6 +41,8 @@ pub(super) struct Open {
     pub(super) close: Option<PendingClose>,
     /// The peer has ended its side, and may still read.
     pub(super) peer_ended: bool,
+    /// The client broke the protocol: nothing more is read, though the close may wait for data to go out.
+    pub(super) is_broken: bool,
 }
 
 /// The consequence of a write.
