@@ -7,6 +7,7 @@
 - Relative links in documents lead somewhere, and so do links to a heading. Each alert has such a link.
 - A link to a test with the name of the test as its text finds the test there.
 - Documents name things (scripts/prose.py), use the words of docs/glossary.md, and pages for users no identifier of the source.
+- Only src/wire/json.rs calls a parser of sonic-rs: it recurses without a limit.
 - A doc comment says more than that there is something; a test module has its place beside its file, without #[path].
 - The arrows between the modules of src are those in docs/contributing/arrows.md (scripts/arrows.py).
 - Each fault of tests/mutations/mutations.toml stands exactly once in its file.
@@ -75,6 +76,12 @@ SAYS_SO_ITSELF = {"docs/glossary.md", "CHANGELOG.md"} | MADE
 USER_PAGES = re.compile(r"README\.md|docs/(guides|reference)/.*\.md")
 IDENTIFIER = re.compile(r"`(?:src/[^`]*|[a-z_]+\.rs|(?:[A-Z]\w+|[a-z_]+)::\w+[^`]*)`")
 
+# What the product may use of sonic-rs outside of its gate: writing, and looking at what the gate has read.
+JSON_GATE = "src/wire/json.rs"
+JSON_ALLOWED = {"json", "to_string", "to_string_pretty", "to_vec", "from_value", "Error", "LazyValue", "Value", "Serialize",
+                "Deserialize", "JsonContainerTrait", "JsonValueMutTrait", "JsonValueTrait"}
+JSON_USED = re.compile(r"\bsonic_rs(?:::(?:(\w+)|\{([^}]*)\})|\b)")
+
 # Doc comments that say nothing, whole.
 FILLER = re.compile(r"\s*///? (?:" + "|".join([
     r"It(?: \w+){1,2}\.", r"What can be set\.", r"(?:See|As) (?:the module|above|below|there|here)\b.*",
@@ -115,6 +122,19 @@ def wrong_in(path, name, text):
         for target in set(public) - {"deps", "build", "pytest"}:
             if not re.search(rf"^{target}:.*## \S", text, re.M):
                 yield 1, f"make {target} has no line of help"
+
+
+def wrong_in_json(sources):
+    """Yields (place, what) for each use of a parser of sonic-rs in src, outside of its gate and of tests."""
+    for name, text in sources.items():
+        if not name.startswith("src/") or not name.endswith(".rs") or name == JSON_GATE or "/tests" in name:
+            continue
+        text = text.split("#[cfg(test)]")[0]
+        for used in JSON_USED.finditer(text):
+            names = [used[1]] if used[1] else re.split(r"[,\s]+", (used[2] or "*").strip(", \n"))
+            for wrong in sorted(set(names) - JSON_ALLOWED):
+                line = text.count("\n", 0, used.start()) + 1
+                yield f"{name}:{line}", f"sonic_rs::{wrong} recurses without a limit: {JSON_GATE} is the gate for JSON from outside"
 
 
 def headings(path):
@@ -253,7 +273,7 @@ def main():
         for number, what in found:
             print(f"{name}:{number}: {what}")
             wrong += 1
-    for place, what in [*wrong_in_prose(documents), *wrong_in_comments(sources), *wrong_in_mutations(), *arrows.wrong()]:
+    for place, what in [*wrong_in_prose(documents), *wrong_in_comments(sources), *wrong_in_json(sources), *wrong_in_mutations(), *arrows.wrong()]:
         print(f"{place}: {what}")
         wrong += 1
     if wrong:

@@ -6,7 +6,7 @@ use super::match_budget::{MatchBudget, OverBudget, Verdicts};
 use super::names::{NameError, NamePatterns, NameSyntax};
 use super::rights::{Rights, RightsCheck, Template, TemplateError, TokenNameLimits};
 use super::verify::{Identity, Refusal};
-use crate::wire::json::{JsonError, object_entries};
+use crate::wire::json::{self, JsonError, object_entries};
 use crate::wire::object_writer::quoted;
 
 /// The most steps of matching for a pattern. A pattern that needs more is refused, whatever is left of the
@@ -143,7 +143,7 @@ impl Acl {
         for entry in object_entries(text, DEPTH_MAX)? {
             let (role, names) = entry?;
             let role = role.into_owned();
-            match sonic_rs::from_str(names.as_raw_str()) {
+            match json::value(&names) {
                 Ok(names) => acl.add(role, names)?,
                 Err(_) => return Err(AclError::NoList { role }),
             }

@@ -21,7 +21,7 @@ use pkcs1::der::{Decode, Encode};
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 
 use super::Refusal;
-use crate::wire::json::{JsonError, check_json};
+use crate::wire::json::{self, JsonError};
 
 /// The most keys in a set.
 pub const KEYS_MAX: usize = 64;
@@ -209,8 +209,7 @@ impl KeySet {
 
     /// `or` decides about a broken key.
     fn add_set(&mut self, text: &[u8], or: fn(KeyError) -> ReadKey) -> Result<(), KeyError> {
-        let text = check_json(text, JWKS_DEPTH_MAX)?;
-        let set: Value = sonic_rs::from_str(text).map_err(JsonError::from)?;
+        let set: Value = json::read(text, JWKS_DEPTH_MAX)?.parse()?;
         let keys = set.get("keys").and_then(Value::as_array);
         let mut added = self.clone();
         for (jwk, number) in keys.ok_or(KeyError::NoSet)?.iter().zip(1..) {

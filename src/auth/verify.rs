@@ -13,7 +13,7 @@ use super::claims::{self, find};
 use super::keys::{Algorithm, KeyRing, NewerKeys};
 use super::rights::CLAIM_BYTES_MAX;
 use super::token::{ApiKey, Token};
-use crate::wire::json::object_entries;
+use crate::wire::json::{self, object_entries};
 
 /// The longest token. A request head holds twice as much at the most.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -366,7 +366,7 @@ impl ClaimRules {
 pub(super) fn read<'a, T: sonic_rs::Deserialize<'a>>(
     value: &'a LazyValue<'_>,
 ) -> Result<T, Refusal> {
-    sonic_rs::from_str(value.as_raw_str()).map_err(|_| Refusal::Claims)
+    json::value(value).map_err(|_| Refusal::Claims)
 }
 
 fn text(members: &Members<'_>, name: &str) -> Result<Option<String>, Refusal> {

@@ -13,6 +13,7 @@ use crate::hub::{
     SessionKey, TopicName, Variant, Wanted,
 };
 use crate::wire::head::RequestHead;
+use crate::wire::json;
 use crate::wire::object_writer::ObjectWriter;
 
 /// Time from status to status: no position is older, and every history reaches further back.
@@ -26,7 +27,7 @@ pub(super) fn read_since(since: Option<&LazyValue<'_>>) -> Since {
     let Some(since) = since else {
         return Since::Absent;
     };
-    let text: Option<Option<String>> = sonic_rs::from_str(since.as_raw_str()).ok();
+    let text: Option<Option<String>> = json::value(since).ok();
     match text {
         Some(None) => Since::Null,
         Some(Some(text)) => Since::At(short(&text).to_owned()),
@@ -147,7 +148,7 @@ pub(super) fn read_last(last: Option<&LazyValue<'_>>) -> Result<Option<usize>, &
     let Some(last) = last else {
         return Ok(None);
     };
-    let last: Option<usize> = sonic_rs::from_str(last.as_raw_str()).map_err(|_| WRONG_LAST)?;
+    let last: Option<usize> = json::value(last).map_err(|_| WRONG_LAST)?;
     match last {
         Some(last) if !(1..=LAST_MAX).contains(&last) => Err(WRONG_LAST),
         last => Ok(last),

@@ -2,7 +2,7 @@
 
 use sonic_rs::LazyValue;
 
-use crate::wire::json::{JsonError, object_entries};
+use crate::wire::json::{self, JsonError, object_entries};
 
 /// Returns the members of an object with these names. Other members are ignored; the last of repeated members
 /// counts.
@@ -23,5 +23,5 @@ pub(super) fn members<'a, const N: usize>(
 
 /// Returns the text of a JSON string; `None` for another value.
 pub(super) fn text_of(value: &LazyValue<'_>) -> Option<String> {
-    sonic_rs::from_str(value.as_raw_str()).ok()
+    json::text_of(value.as_raw_str())
 }

@@ -1,12 +1,16 @@
 //! The dialect of each gateway, for `weirgate tail`: the greeting, the subscribe request, and the messages
 //! about the connection. The contracts are in `docs/reference/protocol-*.md`.
 
-use sonic_rs::{JsonValueTrait, Serialize};
+use sonic_rs::Serialize;
 
 use crate::gateways::LevelsGateway;
 use crate::gateways::channels::ChannelsGateway;
 use crate::gateways::events::EventsGateway;
 use crate::run::Dialect;
+use crate::wire::json;
+
+/// The deepest message of a gateway in which `weirgate tail` looks for its own answers.
+const DEPTH_MAX: usize = 512;
 
 /// Symbols in a `subscribe` of trades.
 const SYMBOLS_PER_REQUEST: usize = 5;
@@ -129,15 +133,15 @@ fn quoted(value: &(impl Serialize + ?Sized)) -> String {
 
 /// The text under a path of keys.
 fn text(message: &str, path: &[&str]) -> Option<String> {
-    let value = sonic_rs::get(message, path).ok()?;
-    value.as_str().map(str::to_owned)
+    json::read(message.as_bytes(), DEPTH_MAX).ok()?.text(path)
 }
 
 /// The texts of a list.
 fn texts(message: &str, key: &str) -> Vec<String> {
-    let list = sonic_rs::get(message, [key]).ok();
-    let list = list.and_then(|list| sonic_rs::from_str(list.as_raw_str()).ok());
-    list.unwrap_or_default()
+    let message = json::read(message.as_bytes(), DEPTH_MAX).ok();
+    let list = message.and_then(|message| message.get(&[key]));
+    list.and_then(|list| json::value(&list).ok())
+        .unwrap_or_default()
 }
 
 fn is(message: &str, key: &str, want: &str) -> bool {

@@ -1,13 +1,19 @@
-//! The checks before any parser of JSON from outside.
+//! The one gate for JSON from outside: of the bus, of services, of clients, in tokens and in files.
 //!
-//! sonic-rs skips a value by recursion, so a few kilobytes of `[` would overflow the stack: [`check_depth`]
-//! comes first, always. sonic-rs's lazy paths also skip `\u` escapes unread, and accept trailing bytes at the
-//! end of an iterated object; [`check_json`] and [`object_entries`] refuse both (contract: row JSON).
+//! sonic-rs parses and skips values by recursion, so a few kilobytes of `[` would overflow the stack and end the
+//! process. Only this file calls its parsers (`clippy.toml` and `scripts/tidy.py` refuse them elsewhere), always
+//! after [`check_depth`]. sonic-rs's lazy paths also skip `\u` escapes unread, even a quote, so brackets behind such
+//! an escape could look like part of a string: the escapes are checked first too. Trailing bytes at the end of an
+//! iterated object are accepted there; [`check_json`] and [`object_entries`] refuse them (contract: row JSON).
+//!
+//! serde_json, in tests and tools, has a limit of 128 levels of its own; the JSON parser of the crate `nats` one of 512.
+
+#![cfg_attr(not(test), allow(clippy::disallowed_methods))]
 
 use std::borrow::Cow;
 
 use memchr::memchr;
-use sonic_rs::{LazyValue, ObjectJsonIter};
+use sonic_rs::{Deserialize, JsonValueTrait, LazyValue, ObjectJsonIter, Value};
 
 /// The error for arrays and objects nested deeper than the limit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +67,71 @@ impl From<sonic_rs::Error> for JsonError {
             what: what.trim().to_owned(),
         }
     }
+}
+
+/// JSON from outside that a parser may read: UTF-8, of limited depth, without broken escapes. The syntax is checked
+/// as far as a lookup reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Json<'a>(&'a str);
+
+/// Checks what a parser of JSON needs checked. See [`check_json`] for a text that has to be JSON to its end.
+///
+/// # Errors
+/// The text is not UTF-8, nested deeper than `depth_max` levels, or has a broken escape.
+pub fn read(text: &[u8], depth_max: usize) -> Result<Json<'_>, JsonError> {
+    let checked = check_utf8(text)?;
+    check_depth(text, depth_max)?;
+    check_unicode_escapes(text)?;
+    Ok(Json(checked))
+}
+
+impl<'a> Json<'a> {
+    /// Returns the value under a path of member names; `None` if there is no such value.
+    pub fn get(self, path: &[&str]) -> Option<LazyValue<'a>> {
+        sonic_rs::get_from_str(self.0, path).ok()
+    }
+
+    /// Returns the text under a path of member names.
+    pub fn text(self, path: &[&str]) -> Option<String> {
+        self.get(path)?.as_str().map(str::to_owned)
+    }
+
+    /// Returns the whole number under a path of member names.
+    pub fn number(self, path: &[&str]) -> Option<u64> {
+        self.get(path)?.as_u64()
+    }
+
+    /// Reads the whole text.
+    ///
+    /// # Errors
+    /// The text is not JSON, or JSON of another type.
+    pub fn parse<T: Deserialize<'a>>(self) -> Result<T, JsonError> {
+        Ok(sonic_rs::from_str(self.0)?)
+    }
+
+    /// Reads the whole text, and keeps the digits of its numbers.
+    ///
+    /// # Errors
+    /// The text is not JSON.
+    pub fn parse_with_digits(self) -> Result<Value, JsonError> {
+        self.parse::<LazyValue<'_>>()?;
+        let mut reader = sonic_rs::Deserializer::from_str(self.0).use_rawnumber();
+        Ok(reader.deserialize()?)
+    }
+}
+
+/// Reads a value of a text that was checked before: only this gate returns lazy values.
+///
+/// # Errors
+/// The value is of another type.
+pub fn value<'a, T: Deserialize<'a>>(value: &'a LazyValue<'_>) -> Result<T, JsonError> {
+    Ok(sonic_rs::from_str(value.as_raw_str())?)
+}
+
+/// Returns the text of a JSON string; `None` for other JSON, which is not parsed.
+pub fn text_of(raw: &str) -> Option<String> {
+    let is_string = raw.trim_start().starts_with('"');
+    is_string.then(|| sonic_rs::from_str(raw).ok()).flatten()
 }
 
 /// Refuses a text nested deeper than `depth_max` levels. Looks only at brackets outside strings; the parser
@@ -120,11 +191,9 @@ fn after_string(text: &[u8], mut offset: usize) -> usize {
 /// # Errors
 /// The kind of the error and its offset in bytes.
 pub fn check_json(text: &[u8], depth_max: usize) -> Result<&str, JsonError> {
-    let checked = check_utf8(text)?;
-    check_depth(text, depth_max)?;
-    check_unicode_escapes(text)?;
-    sonic_rs::from_str::<LazyValue<'_>>(checked)?;
-    Ok(checked)
+    let json = read(text, depth_max)?;
+    json.parse::<LazyValue<'_>>()?;
+    Ok(json.0)
 }
 
 /// Converts to `str`. sonic-rs makes a `str` of a skipped value before checking the bytes (and panics then in

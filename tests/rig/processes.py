@@ -152,17 +152,19 @@ class Process:
 class NatsServer:
     """nats-server with JetStream in a separate folder; can be killed, stopped and restarted on the same port."""
 
-    def __init__(self, max_payload=None, config=""):
+    def __init__(self, max_payload=None, config="", jetstream=True):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-nats-"))
         self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
-        self.max_payload, self.config = max_payload, config
+        self.max_payload, self.config, self.jetstream = max_payload, config, jetstream
         self.process = None
         self.start()
 
     def start(self):
         """Starts the server and waits until the server responds."""
-        lines = ["listen: 127.0.0.1:%d" % self.port, 'jetstream { store_dir: "%s" }' % (self.folder / "store")]
+        lines = ["listen: 127.0.0.1:%d" % self.port]
+        if self.jetstream:
+            lines.append('jetstream { store_dir: "%s" }' % (self.folder / "store"))
         if self.max_payload:
             lines.append(f"max_payload: {self.max_payload}")
             lines.append(f"max_pending: {16 * self.max_payload}")

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::super::program::complain;
-use crate::wire::json::check_json;
+use crate::wire::json;
 
 /// The deepest JSON that is printed over several lines; deeper JSON is printed unchanged.
 const PRETTY_DEPTH_MAX: usize = 128;
@@ -155,9 +155,10 @@ pub(super) fn escaped(text: &[u8]) -> String {
 
 /// Returns indented JSON with all digits, or `None` if the message is not JSON, or nested too deeply.
 fn pretty(message: &[u8]) -> Option<String> {
-    let text = check_json(message, PRETTY_DEPTH_MAX).ok()?;
-    let mut reader = sonic_rs::Deserializer::from_str(text).use_rawnumber();
-    let value: sonic_rs::Value = reader.deserialize().ok()?;
+    let value = json::read(message, PRETTY_DEPTH_MAX)
+        .ok()?
+        .parse_with_digits()
+        .ok()?;
     sonic_rs::to_string_pretty(&value).ok()
 }
 

@@ -24,7 +24,7 @@ use crate::base::tls_roots;
 use crate::listening::ListenAddr;
 use crate::settings::SecretText;
 use crate::telemetry::operator_state::OperatorState;
-use crate::wire::json::check_depth;
+use crate::wire::json;
 
 /// The time limit for a reading.
 const READING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -168,8 +168,7 @@ async fn body(response: Response<Incoming>) -> Result<Bytes, FetchError> {
 
 /// Returns `None` if the text is not the state of a gateway.
 fn parse(text: &[u8]) -> Option<OperatorState> {
-    check_depth(text, DEPTH_MAX).ok()?;
-    let state: OperatorState = sonic_rs::from_slice(text).ok()?;
+    let state: OperatorState = json::read(text, DEPTH_MAX).ok()?.parse().ok()?;
     (!state.gateway.is_empty()).then_some(state)
 }
 

@@ -11,7 +11,7 @@ use std::ops::Range;
 use thiserror::Error;
 
 use crate::feeds::TooLarge;
-use crate::wire::json::JsonError;
+use crate::wire::json::{JsonError, text_of};
 
 /// A position in checked text. Methods that take a value move behind the value.
 #[derive(Clone, Debug)]
@@ -228,7 +228,7 @@ pub(super) fn string(raw: &str) -> Cow<'_, str> {
     let quoted = quoted.unwrap_or(raw);
     if quoted.contains('\\') {
         // In checked text this cannot fail.
-        if let Ok(text) = sonic_rs::from_str::<String>(raw) {
+        if let Some(text) = text_of(raw) {
             return Cow::Owned(text);
         }
     }

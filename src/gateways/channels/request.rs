@@ -7,7 +7,7 @@ use sonic_rs::LazyValue;
 use super::super::history::{Since, read_last, read_since};
 use super::super::members::{members, text_of};
 use crate::auth::Token;
-use crate::wire::json::{JsonError, check_json, compact};
+use crate::wire::json::{self, JsonError, check_json, compact};
 
 /// Limits of a request.
 #[derive(Clone, Copy, Debug)]
@@ -73,23 +73,23 @@ impl Request {
     ) -> Self {
         let channels = || read_channels(channels.as_ref(), limits.entries_max);
         let action = raw(action.as_ref());
-        let named = sonic_rs::from_str::<String>(action);
+        let named = json::text_of(action);
         let action = match named.as_deref() {
-            Ok("subscribe") => channels().and_then(|channels| {
+            Some("subscribe") => channels().and_then(|channels| {
                 let last = last.as_ref().filter(|_| limits.reads_last);
                 let (since, last) = (read_since(since.as_ref()), read_last(last)?);
                 Ok(Action::Subscribe(channels, since, last))
             }),
-            Ok("unsubscribe") => channels().map(Action::Unsubscribe),
-            Ok("authenticate") => {
+            Some("unsubscribe") => channels().map(Action::Unsubscribe),
+            Some("authenticate") => {
                 let token = token.as_ref().and_then(text_of).and_then(Token::new);
                 let token = token.ok_or(Cow::Borrowed("token must be a string"));
                 token.map(Action::Authenticate)
             }
-            Ok("ping") => Ok(Action::Ping),
-            Ok(other) => Ok(Action::Unknown(other.to_owned())),
-            Err(_) if action == "null" => Ok(Action::Unknown("None".to_owned())),
-            Err(_) => Ok(Action::Unknown(compact(action))),
+            Some("ping") => Ok(Action::Ping),
+            Some(other) => Ok(Action::Unknown(other.to_owned())),
+            None if action == "null" => Ok(Action::Unknown("None".to_owned())),
+            None => Ok(Action::Unknown(compact(action))),
         };
         Self {
             action: action.unwrap_or_else(Action::Wrong),
@@ -111,8 +111,8 @@ fn read_channels(
     let Some(channels) = channels else {
         return Ok(Vec::new());
     };
-    let names: Vec<String> = sonic_rs::from_str(channels.as_raw_str())
-        .map_err(|_| "channels must be a list of strings")?;
+    let names: Vec<String> =
+        json::value(channels).map_err(|_| "channels must be a list of strings")?;
     if names.len() > entries_max {
         return Err(format!("channels must have at most {entries_max} entries").into());
     }

@@ -14,7 +14,7 @@ use super::{EventsStats, envelope};
 use crate::hub::{
     Core, Frame, FrameBytes, Now, Place, Publication, RESUME_BYTES_MAX, Retain, TopicName,
 };
-use crate::wire::json::{JsonError, TooDeep, check_json, compact};
+use crate::wire::json::{self, JsonError, TooDeep, check_json, compact};
 use crate::wire::object_writer::ObjectWriter;
 
 /// An event and its devices.
@@ -149,7 +149,7 @@ fn read_targets(targets: Option<&LazyValue<'_>>) -> Result<Vec<String>, Vec<Wron
     let Some(ids) = ids else {
         return Ok(Vec::new());
     };
-    let Ok(ids) = sonic_rs::from_str::<Vec<LazyValue<'_>>>(ids.as_raw_str()) else {
+    let Ok(ids) = json::value::<Vec<LazyValue<'_>>>(&ids) else {
         return Err(vec![Wrong::new([TARGETS, DEVICE_IDS], NO_LIST)]);
     };
     let mut wrong = Vec::new();

@@ -7,7 +7,7 @@ use super::super::members::members;
 use super::call::{AnswerReader, CallFailure, ServiceAnswer};
 use super::message::Message;
 use crate::hub::{Core, Frame, FrameBuilder, FrameBytes, Now, POSITION_BYTES_MAX, Position};
-use crate::wire::json::{check_json, compact};
+use crate::wire::json::{check_json, compact, text_of};
 use crate::wire::object_writer::ObjectWriter;
 
 /// The longest end of an object with a position.
@@ -236,7 +236,7 @@ fn detail(body: &[u8], depth_max: usize) -> String {
 }
 
 fn shown(json: &str) -> String {
-    sonic_rs::from_str::<String>(json).unwrap_or_else(|_| compact(json))
+    text_of(json).unwrap_or_else(|| compact(json))
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use nats::jetstream::{ConsumerConfig, ConsumerInfo, StreamConfig, StreamInfo};
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
 use super::error::{INBOXES, Refusal, Refusals};
+use super::protocol::JSON_DEPTH_MAX;
+use crate::wire::json::{self, Json, JsonError};
 
 /// How long an answer may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
@@ -137,7 +139,7 @@ impl Api {
     }
 
     pub(super) fn stream_info(&self, stream: &str) -> Result<StreamInfo, ApiError> {
-        read(&self.ask(&format!("STREAM.INFO.{stream}"), b"")?)
+        parse(&self.ask(&format!("STREAM.INFO.{stream}"), b"")?)
     }
 
     /// The name of the stream that stores `subject`. Of the streams with subjects of their own,
@@ -145,16 +147,16 @@ impl Api {
     pub(super) fn stream_holding(&self, subject: &str) -> Result<Option<String>, ApiError> {
         let query = sonic_rs::json!({ "subject": subject }).to_string();
         let answer = self.ask("STREAM.NAMES", query.as_bytes())?;
-        first_stream(&answer)
+        first_stream(read(&answer)?)
     }
 
     pub(super) fn add_stream(&self, config: &StreamConfig) -> Result<StreamInfo, ApiError> {
         let body = sonic_rs::to_vec(config).map_err(unreadable)?;
-        read(&self.ask(&format!("STREAM.CREATE.{}", config.name), &body)?)
+        parse(&self.ask(&format!("STREAM.CREATE.{}", config.name), &body)?)
     }
 
     pub(super) fn consumer_info(&self, stream: &str, name: &str) -> Result<ConsumerInfo, ApiError> {
-        read(&self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?)
+        parse(&self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?)
     }
 
     /// Makes a consumer, durable if the configuration has a name.
@@ -170,7 +172,7 @@ impl Api {
             Some(durable) => format!("CONSUMER.DURABLE.CREATE.{stream}.{durable}"),
             None => format!("CONSUMER.CREATE.{stream}"),
         };
-        read(&self.ask(&verb, body.as_bytes())?)
+        parse(&self.ask(&verb, body.as_bytes())?)
     }
 
     /// Changes the deliver subject of a consumer without a listener. The other settings are sent
@@ -182,7 +184,7 @@ impl Api {
         deliver_subject: &str,
     ) -> Result<(), ApiError> {
         let info = self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?;
-        let body = moved(stream, &info, deliver_subject).map_err(unreadable)?;
+        let body = moved(stream, &info, deliver_subject)?;
         self.ask(&format!("CONSUMER.DURABLE.CREATE.{stream}.{name}"), &body)
             .map(drop)
     }
@@ -215,7 +217,7 @@ impl Api {
             Err(error) if error.message_is_missing() => return Ok(None),
             answer => answer?,
         };
-        message(&answer).map(Some)
+        message(read(&answer)?).map(Some)
     }
 
     /// Checks whether this user may send the request `verb`. The body is unreadable, so JetStream
@@ -245,10 +247,9 @@ impl Api {
     /// sequence there.
     pub(super) fn store(&self, subject: &str, message: &[u8]) -> Result<(String, u64), ApiError> {
         let answer = self.ask_on(subject.to_owned(), message)?;
-        let stream = sonic_rs::get(answer.as_slice(), ["stream"]).map_err(unreadable)?;
-        let sequence = sonic_rs::get(answer.as_slice(), ["seq"]).map_err(unreadable)?;
-        match (stream.as_str(), sequence.as_u64()) {
-            (Some(stream), Some(sequence)) => Ok((stream.to_owned(), sequence)),
+        let answer = read(&answer)?;
+        match (answer.text(&["stream"]), answer.number(&["seq"])) {
+            (Some(stream), Some(sequence)) => Ok((stream, sequence)),
             _ => Err(ApiError::Unreadable("no acknowledgement".to_owned())),
         }
     }
@@ -282,7 +283,7 @@ impl Api {
         if answer.is_no_responders() {
             return Err(ApiError::NoJetStream);
         }
-        match refusal(&answer.data) {
+        match refusal(read(&answer.data)?) {
             Some(refusal) => Err(refusal),
             None => Ok(answer.data),
         }
@@ -290,8 +291,8 @@ impl Api {
 }
 
 /// The request to change only the deliver subject of a consumer.
-fn moved(stream: &str, info: &[u8], deliver_subject: &str) -> Result<Vec<u8>, sonic_rs::Error> {
-    let info: sonic_rs::Value = sonic_rs::from_slice(info)?;
+fn moved(stream: &str, info: &[u8], deliver_subject: &str) -> Result<Vec<u8>, ApiError> {
+    let info: sonic_rs::Value = parse(info)?;
     let mut config = info.get("config").cloned().unwrap_or_default();
     if let Some(config) = config.as_object_mut() {
         config.insert("deliver_subject", deliver_subject);
@@ -302,25 +303,23 @@ fn moved(stream: &str, info: &[u8], deliver_subject: &str) -> Result<Vec<u8>, so
         "config": config,
         "action": "update",
     }))
+    .map_err(unreadable)
 }
 
 /// The error in an answer, if any.
-fn refusal(answer: &[u8]) -> Option<ApiError> {
-    let error = sonic_rs::get(answer, ["error"]).ok()?;
+pub(super) fn refusal(answer: Json<'_>) -> Option<ApiError> {
+    answer.get(&["error"])?;
+    let description = answer.text(&["error", "description"]);
     Some(ApiError::Refused {
-        code: error.get("err_code").and_then(|c| c.as_u64()).unwrap_or(0),
-        description: error
-            .get("description")
-            .and_then(|d| d.as_str().map(str::to_owned))
-            .unwrap_or_else(|| "no description".to_owned()),
+        code: answer.number(&["error", "err_code"]).unwrap_or(0),
+        description: description.unwrap_or_else(|| "no description".to_owned()),
     })
 }
 
 /// The message in an answer. An empty payload has no member `data`.
-pub(super) fn message(answer: &[u8]) -> Result<Fetched, ApiError> {
-    let message = sonic_rs::get(answer, ["message"]).map_err(unreadable)?;
-    let sequence = message.get("seq").and_then(|sequence| sequence.as_u64());
-    let data = message.get("data");
+pub(super) fn message(answer: Json<'_>) -> Result<Fetched, ApiError> {
+    let sequence = answer.number(&["message", "seq"]);
+    let data = answer.get(&["message", "data"]);
     let data = data.as_ref().and_then(|data| data.as_str());
     let payload = STANDARD.decode(data.unwrap_or_default());
     let (Some(sequence), Ok(payload)) = (sequence, payload) else {
@@ -331,28 +330,43 @@ pub(super) fn message(answer: &[u8]) -> Result<Fetched, ApiError> {
 
 /// The number of messages delivered or about to be delivered by a new consumer, from the answer to the request for
 /// the consumer.
-pub(super) fn messages_of_consumer(answer: &[u8]) -> u64 {
-    let pending = sonic_rs::get(answer, ["num_pending"]);
-    let delivered = sonic_rs::get(answer, ["delivered", "consumer_seq"]);
-    let numbers = [pending, delivered].map(|number| number.ok()?.as_u64());
-    numbers.into_iter().flatten().sum()
+pub(super) fn messages_of_consumer(answer: Json<'_>) -> u64 {
+    let pending = answer.number(&["num_pending"]);
+    let delivered = answer.number(&["delivered", "consumer_seq"]);
+    pending
+        .into_iter()
+        .chain(delivered)
+        .fold(0, u64::saturating_add)
 }
 
 /// The first name in a list of streams; an empty list may be `null`.
-pub(super) fn first_stream(answer: &[u8]) -> Result<Option<String>, ApiError> {
-    let streams = sonic_rs::get(answer, ["streams"]).map_err(unreadable)?;
-    let names: Option<Vec<String>> = read(streams.as_raw_str().as_bytes())?;
+pub(super) fn first_stream(answer: Json<'_>) -> Result<Option<String>, ApiError> {
+    let streams = answer.get(&["streams"]);
+    let streams = streams.ok_or_else(|| ApiError::Unreadable("no list of streams".to_owned()))?;
+    let names: Option<Vec<String>> = json::value(&streams)?;
     Ok(names.and_then(|names| names.into_iter().next()))
 }
 
-fn read<T: for<'a> Deserialize<'a>>(answer: &[u8]) -> Result<T, ApiError> {
-    sonic_rs::from_slice(answer).map_err(unreadable)
+/// Opens an answer of JetStream. Any publisher that may publish to an inbox can have sent it.
+///
+/// # Errors
+/// The answer is not UTF-8, or nested too deeply.
+pub(super) fn read(answer: &[u8]) -> Result<Json<'_>, JsonError> {
+    json::read(answer, JSON_DEPTH_MAX)
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(answer: &[u8]) -> Result<T, ApiError> {
+    Ok(read(answer)?.parse()?)
 }
 
 fn unreadable(error: sonic_rs::Error) -> ApiError {
-    // The full text holds part of the answer.
-    let text = error.to_string();
-    ApiError::Unreadable(text.lines().next().unwrap_or_default().to_owned())
+    JsonError::from(error).into()
+}
+
+impl From<JsonError> for ApiError {
+    fn from(error: JsonError) -> Self {
+        Self::Unreadable(error.to_string())
+    }
 }
 
 #[cfg(test)]
@@ -362,6 +376,7 @@ mod tests {
     #[test]
     fn refusals_are_told_from_answers() {
         let refused = br#"{"type":"x","error":{"code":404,"err_code":10014,"description":"consumer not found"}}"#;
+        let refusal = |answer: &[u8]| refusal(read(answer).expect("no deep JSON"));
         let error = refusal(refused).expect("a refusal");
         assert!(error.consumer_is_missing() && !error.stream_is_missing());
         assert_eq!(error.to_string(), "error 10014: consumer not found");
@@ -370,7 +385,7 @@ mod tests {
         assert!(refusal(br#"{"error":{}}"#).is_some());
         assert!(refusal(br#"{"config":{"error":1}}"#).is_none());
         assert!(refusal(b"").is_none());
-        assert!(read::<StreamInfo>(b"").is_err());
+        assert!(parse::<StreamInfo>(b"").is_err());
     }
 
     #[test]
@@ -391,9 +406,9 @@ mod tests {
             (r#"{"total":0,"streams":[]}"#, None),
             (r#"{"total":1,"streams":["NEWS"]}"#, Some("NEWS")),
         ] {
-            let first = first_stream(answer.as_bytes()).expect("an answer");
+            let first = first_stream(read(answer.as_bytes()).expect("JSON")).expect("an answer");
             assert_eq!(first.as_deref(), name);
         }
-        assert!(first_stream(b"{}").is_err());
+        assert!(first_stream(read(b"{}").expect("JSON")).is_err());
     }
 }

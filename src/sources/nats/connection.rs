@@ -29,10 +29,12 @@ use super::access::{Login, tls_config};
 use super::api::Api;
 use super::error::{NatsError, Refusals};
 use super::loopback::{Door, Gate, Hold, Loopback};
+use super::protocol::JSON_DEPTH_MAX;
 use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
 use super::wire::{Info, LATE, Patience, greeting, no_greeting};
 use crate::base::detached;
 use crate::sources::socket::TlsStream;
+use crate::wire::json;
 
 /// How long a server may take to send its first line.
 const FIRST_LINE_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -71,7 +73,7 @@ impl Link {
     ) -> Result<Self, NatsError> {
         let unreachable = |source| endpoint.unreachable(settings, source);
         let (greeted, line) = probe(endpoint).map_err(unreachable)?;
-        let info = Info::read(&line);
+        let info = Info::read(&line).map_err(|e| unreachable(io::Error::other(e)))?;
         let refused = |reason: String| NatsError::Refused {
             url: endpoint.url(),
             reason,
@@ -275,8 +277,9 @@ fn shake_hands(tls: &mut ClientConnection, far: &mut TcpStream, until: Instant) 
 
 /// The server's first line, for the crate.
 fn plain_info(line: &str) -> io::Result<Vec<u8>> {
-    let json = line.trim_start_matches("INFO ");
-    let mut info: sonic_rs::Value = sonic_rs::from_str(json).map_err(io::Error::other)?;
+    let json = json::read(line.trim_start_matches("INFO ").as_bytes(), JSON_DEPTH_MAX);
+    let info = json.and_then(|json| json.parse());
+    let mut info: sonic_rs::Value = info.map_err(io::Error::other)?;
     if let Some(info) = info.as_object_mut() {
         for key in NOT_FOR_THE_CRATE {
             info.remove(&key);
@@ -442,10 +445,11 @@ mod tests {
     #[test]
     fn the_crate_hears_nothing_of_tls() {
         let line = "INFO {\"server_id\":\"X\",\"tls_required\":true,\"nonce\":\"n\",\"connect_urls\":[\"a:1\"]} \r\n";
-        let is_wanted = |line: &str| Info::read(line).tls_required;
+        let read = |line: &str| Info::read(line).expect("a line");
+        let is_wanted = |line: &str| read(line).tls_required;
         assert!(is_wanted(line));
-        assert_eq!(Info::read(line).connect_urls, ["a:1"]);
-        assert!(Info::read("INFO {}").connect_urls.is_empty());
+        assert_eq!(read(line).connect_urls, ["a:1"]);
+        assert!(read("INFO {}").connect_urls.is_empty());
         for odd in ["null", "7", "\"x\"", "[1]", "{}"] {
             let line = format!(
                 "INFO {{\"cluster\":{odd},\"max_payload\":{odd},\"connect_urls\":{odd},\"tls_required\":true}}\r\n"
@@ -453,13 +457,19 @@ mod tests {
             assert!(is_wanted(&line), "{line}");
         }
         let plain = plain_info(line).expect("a line");
-        assert_eq!(Info::read(line).nonce, "n");
+        assert_eq!(read(line).nonce, "n");
         let plain = String::from_utf8(plain).expect("text");
         assert!(!is_wanted(&plain));
         let json = plain.strip_prefix("INFO ").expect("the verb").trim_end();
         let info: serde_json::Value = serde_json::from_str(json).expect("JSON");
         assert_eq!(info, serde_json::json!({"server_id": "X", "nonce": "n"}));
-        assert!(!is_wanted("INFO {}\r\n") && !is_wanted("INFO nonsense"));
-        assert!(plain_info("INFO nonsense").is_err());
+        assert!(!is_wanted("INFO {}\r\n"));
+        for wrong in [
+            "nonsense".to_owned(),
+            format!(r#"{{"x":{}"#, "[".repeat(100_000)),
+        ] {
+            let wrong = format!("INFO {wrong}\r\n");
+            assert!(plain_info(&wrong).is_err() && Info::read(&wrong).is_err());
+        }
     }
 }

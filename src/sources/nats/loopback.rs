@@ -17,8 +17,10 @@ use mio::{Events, Interest, Poll, Token};
 use rustls::crypto::SecureRandom;
 use sonic_rs::JsonValueMutTrait;
 
+use super::protocol::JSON_DEPTH_MAX;
 use super::settings::CLIENT_NAME;
 use crate::base::Wake;
+use crate::wire::json;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -245,7 +247,8 @@ impl Gate {
         };
         let (line, rest) = self.line.split_at(end);
         let json = line.strip_prefix(b"CONNECT ").ok_or_else(stranger)?;
-        let mut connect: sonic_rs::Value = sonic_rs::from_slice(json).map_err(|_| stranger())?;
+        let connect = json::read(json, JSON_DEPTH_MAX).and_then(|json| json.parse());
+        let mut connect: sonic_rs::Value = connect.map_err(|_| stranger())?;
         let fields = connect.as_object_mut().ok_or_else(stranger)?;
         let name = fields
             .get(&"name")

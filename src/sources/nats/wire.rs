@@ -13,11 +13,12 @@ use sonic_rs::JsonValueMutTrait;
 
 use super::access::{Login, tls_config};
 use super::error::{NatsError, refused};
-use super::protocol::{self, LINE_BYTES_MAX, Malformed, Op, Reader};
+use super::protocol::{self, JSON_DEPTH_MAX, LINE_BYTES_MAX, Malformed, Op, Reader};
 use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
 use crate::sources::outage::shown;
 use crate::sources::relay::{LinkTimes, Relay};
 use crate::sources::socket::{Buffered, Stream, Waiter, ended};
+use crate::wire::json::{self, JsonError};
 
 /// The most bytes of a single read, and so between two looks at other work.
 const READ_BYTES: usize = 64 * 1024;
@@ -60,8 +61,11 @@ fn or_empty<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(
 }
 
 impl Info {
-    pub(super) fn read(line: &str) -> Self {
-        sonic_rs::from_str(line.trim_start_matches("INFO ")).unwrap_or_default()
+    /// # Errors
+    /// The line is not JSON, or nested too deeply.
+    pub(super) fn read(line: &str) -> Result<Self, JsonError> {
+        let json = line.trim_start_matches("INFO ");
+        json::read(json.as_bytes(), JSON_DEPTH_MAX)?.parse()
     }
 
     /// Whether to speak TLS with this server.
@@ -146,8 +150,8 @@ impl Wire {
         let peer = tcp.peer_addr().map_err(unreachable)?;
         let until = Instant::now() + patience.handshake;
         let line = greeting(|chunk| read_first(waiter, &mut tcp, until, chunk));
-        let info = match line {
-            Ok(line) => Info::read(&line),
+        let info = match line.and_then(|line| Info::read(&line).map_err(io::Error::other)) {
+            Ok(info) => info,
             Err(error) => {
                 waiter.leave(&mut tcp);
                 return Err(unreachable(error));
@@ -291,9 +295,11 @@ impl Wire {
                 }
                 Some(Op::Pong) => self.pongs += 1,
                 Some(Op::Info(line)) => {
-                    let newer = Info::read(line).connect_urls;
-                    if !newer.is_empty() {
-                        self.info.connect_urls = newer;
+                    let Ok(newer) = Info::read(line) else {
+                        return Err(self.wrong(Malformed("an INFO that cannot be read")));
+                    };
+                    if !newer.connect_urls.is_empty() {
+                        self.info.connect_urls = newer.connect_urls;
                     }
                 }
                 Some(Op::Error(words)) if refused(words).is_none() => {

@@ -268,3 +268,50 @@ fn compacting_takes_only_what_stands_between_tokens() {
         assert_eq!(compact(json), want, "{json}");
     }
 }
+
+#[test]
+fn the_gate_refuses_depth_before_any_parser_sees_it() {
+    let deep = "[".repeat(100_000);
+    // Behind a broken escape sonic-rs reads the brackets of what looks like the next string.
+    for text in [
+        deep.clone(),
+        format!(r#"{{"a":{deep}"#),
+        format!(r#"{{"b":1,"a":{deep}"#),
+        format!(r#"["\u12"," ,{deep}"]"#),
+        format!(r#"{{"b":"\u12","a":",{deep}"}}"#),
+    ] {
+        let error = read(text.as_bytes(), 64).expect_err("not for a parser");
+        let is_named = matches!(
+            error,
+            JsonError::TooDeep(_) | JsonError::BrokenEscape { .. }
+        );
+        assert!(is_named, "{error}");
+        assert!(check_json(text.as_bytes(), 64).is_err());
+        assert!(object_entries(text.as_bytes(), 64).is_err());
+    }
+    assert_eq!(text_of(&deep), None);
+}
+
+#[test]
+fn values_are_found_by_their_path() {
+    let json = read(br#"{"a":{"b":"\u0041","n":7},"l":["x","y"]}"#, 2).expect("JSON");
+    assert_eq!(json.text(&["a", "b"]).as_deref(), Some("A"));
+    assert_eq!(json.number(&["a", "n"]), Some(7));
+    assert_eq!(json.text(&["a", "n"]), None);
+    assert!(json.get(&["a", "c"]).is_none() && json.get(&["l", "b"]).is_none());
+    let list = json.get(&["l"]).expect("a list");
+    assert_eq!(value(&list), Ok(vec!["x".to_owned(), "y".to_owned()]));
+    assert!(value::<Vec<u8>>(&list).is_err());
+    assert!(
+        read(b"{} {}", 2)
+            .expect("no deep JSON")
+            .parse::<sonic_rs::Value>()
+            .is_err()
+    );
+    assert!(
+        read(b"[1] [2]", 2)
+            .expect("no deep JSON")
+            .parse_with_digits()
+            .is_err()
+    );
+}

@@ -7,6 +7,7 @@ use sonic_rs::LazyValue;
 
 use super::super::super::members::members;
 use crate::hub::TopicName;
+use crate::wire::json::text_of;
 use crate::wire::object_writer::ObjectWriter;
 
 /// The duration of a candle.
@@ -245,10 +246,7 @@ fn data_of(message: &[u8]) -> Option<&[u8]> {
 /// Parses a number, or a number in a string. `None` also for a number that a decimal cannot hold.
 fn number(value: &LazyValue<'_>) -> Option<Decimal> {
     let raw = value.as_raw_str();
-    let unquoted: Option<String> = raw
-        .starts_with('"')
-        .then(|| sonic_rs::from_str(raw).ok())
-        .flatten();
+    let unquoted = text_of(raw);
     let text = unquoted.as_deref().unwrap_or(raw);
     // The library accepts more than JSON does, for example underscores.
     let is_plain = |text: &str| {

@@ -13,6 +13,7 @@ use super::super::api::messages_of_consumer;
 use super::super::position::AckSubject;
 use super::super::protocol::Delivery;
 use crate::auth::Subject;
+use crate::wire::json::{self, Json};
 
 /// The limit on payload bytes of the last values of a pattern: half of the default limit of a
 /// client's send queue, so a client that reads is not dropped because of last values.
@@ -47,10 +48,9 @@ pub(super) enum Next {
 impl LastValues {
     /// Selects the streams in the answer that hold a part of the pattern. The answer is one page
     /// (of 256 streams); the streams of the other pages count as cut.
-    pub(super) fn new(pattern: &str, streams: &[u8], values_max: usize) -> Self {
+    pub(super) fn new(pattern: &str, streams: Json<'_>, values_max: usize) -> Self {
         let (mut targets, listed) = targets(pattern, streams);
-        let total = sonic_rs::get(streams, ["total"]).ok();
-        let total = total.and_then(|total| total.as_u64()).unwrap_or(0);
+        let total = streams.number(&["total"]).unwrap_or(0);
         let is_cut = targets.len() > STREAMS_MAX || total > listed;
         targets.truncate(STREAMS_MAX);
         Self {
@@ -94,9 +94,8 @@ impl LastValues {
     }
 
     /// Handles the answer to the request for a consumer.
-    pub(super) fn created(&mut self, answer: &[u8]) -> Next {
-        let name = sonic_rs::get(answer, ["name"]).ok();
-        let Some(name) = name.and_then(|name| name.as_str().map(str::to_owned)) else {
+    pub(super) fn created(&mut self, answer: Json<'_>) -> Next {
+        let Some(name) = answer.text(&["name"]) else {
             // The request was refused, or the stream is gone.
             return Next::Stream;
         };
@@ -137,10 +136,9 @@ impl LastValues {
 
 /// Streams and filters, and the number of streams in the answer. A consumer's filter has to lie
 /// within one subject of its stream.
-fn targets(pattern: &str, answer: &[u8]) -> (VecDeque<(String, String)>, u64) {
+fn targets(pattern: &str, answer: Json<'_>) -> (VecDeque<(String, String)>, u64) {
     let (mut targets, mut listed) = (VecDeque::new(), 0);
-    let (Ok(pattern), Ok(streams)) = (Subject::parse(pattern), sonic_rs::get(answer, ["streams"]))
-    else {
+    let (Ok(pattern), Some(streams)) = (Subject::parse(pattern), answer.get(&["streams"])) else {
         return (targets, listed);
     };
     for stream in streams.into_array_iter().into_iter().flatten().flatten() {
@@ -152,7 +150,7 @@ fn targets(pattern: &str, answer: &[u8]) -> (VecDeque<(String, String)>, u64) {
             .get("name")
             .and_then(|n| n.as_str().map(str::to_owned));
         let subjects = config.get("subjects");
-        let subjects = subjects.and_then(|all| sonic_rs::from_str(all.as_raw_str()).ok());
+        let subjects = subjects.and_then(|all| json::value(&all).ok());
         let subjects: Vec<String> = subjects.unwrap_or_default();
         for subject in subjects {
             let held = Subject::parse(&subject).ok();
@@ -170,7 +168,11 @@ fn targets(pattern: &str, answer: &[u8]) -> (VecDeque<(String, String)>, u64) {
 mod tests {
     use super::*;
 
-    const STREAMS: &[u8] = br#"{"total":3,"streams":[
+    fn json(text: &str) -> Json<'_> {
+        json::read(text.as_bytes(), 64).expect("JSON")
+    }
+
+    const STREAMS: &str = r#"{"total":3,"streams":[
         {"config":{"name":"A","subjects":["a.*","x.>","q"]}},
         {"config":{"name":"M"}},
         {"config":{"name":"B","subjects":["a.b.>"]}}]}"#;
@@ -185,20 +187,20 @@ mod tests {
 
     #[test]
     fn each_stream_is_asked_for_its_part() {
-        let of = |pattern| Vec::from(targets(pattern, STREAMS).0);
+        let of = |pattern| Vec::from(targets(pattern, json(STREAMS)).0);
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert_eq!(of("a.>"), [pair("A", "a.*"), pair("B", "a.b.>")]);
         assert_eq!(of("*.*.c"), [pair("A", "x.*.c"), pair("B", "a.b.c")]);
         assert_eq!(of(">").len(), 4);
         assert_eq!(of("b.*"), []);
-        assert_eq!(Vec::from(targets("a.>", b"{}").0), []);
+        assert_eq!(Vec::from(targets("a.>", json("{}")).0), []);
     }
 
     #[test]
     fn as_many_values_as_there_may_be_are_all() {
-        let mut values = LastValues::new("a.*", STREAMS, 2);
+        let mut values = LastValues::new("a.*", json(STREAMS), 2);
         assert!(values.next_consumer("in").is_some());
-        let created = values.created(br#"{"name":"c","num_pending":2}"#);
+        let created = values.created(json(r#"{"name":"c","num_pending":2}"#));
         assert_eq!(created, Next::Wait);
         assert_eq!(values.delivered(&value(1, 1)), (true, Next::Wait));
         assert_eq!(values.delivered(&value(1, 0)), (true, Next::Stream));
@@ -212,7 +214,7 @@ mod tests {
             let stream = |n| format!(r#"{{"config":{{"name":"S{n}","subjects":["a.{n}"]}}}}"#);
             let streams: Vec<String> = (0..count).map(stream).collect();
             let answer = format!(r#"{{"streams":[{}]}}"#, streams.join(","));
-            let mut values = LastValues::new("a.*", answer.as_bytes(), 100);
+            let mut values = LastValues::new("a.*", json(&answer), 100);
             assert_eq!(values.is_cut, is_cut);
             let asked = std::iter::from_fn(|| values.next_consumer("in")).count();
             assert_eq!(asked, STREAMS_MAX);
@@ -224,7 +226,7 @@ mod tests {
         for (total, is_cut) in [(1, false), (2, true)] {
             let stream = r#"{"config":{"name":"S","subjects":["a.1"]}}"#;
             let answer = format!(r#"{{"total":{total},"streams":[{stream}]}}"#);
-            let mut values = LastValues::new("a.*", answer.as_bytes(), 100);
+            let mut values = LastValues::new("a.*", json(&answer), 100);
             assert_eq!(values.is_cut, is_cut);
             assert!(values.next_consumer("in").is_some());
         }
@@ -232,14 +234,14 @@ mod tests {
 
     #[test]
     fn values_are_bounded_in_number_and_bytes() {
-        let mut values = LastValues::new("a.>", STREAMS, 3);
+        let mut values = LastValues::new("a.>", json(STREAMS), 3);
         let (subject, body) = values.next_consumer("in").expect("a stream");
         assert_eq!(subject, "$JS.API.CONSUMER.CREATE.A");
         assert!(
             body.contains(r#""filter_subject":"a.*""#) && body.contains(r#""max_ack_pending":3"#)
         );
         assert_eq!(
-            values.created(br#"{"name":"c","num_pending":2}"#),
+            values.created(json(r#"{"name":"c","num_pending":2}"#)),
             Next::Wait
         );
         assert_eq!(values.delivered(&value(1, 1)), (true, Next::Wait));
@@ -251,13 +253,13 @@ mod tests {
         assert!(!values.is_cut);
         assert!(values.next_consumer("in").is_some());
         assert_eq!(
-            values.created(br#"{"name":"d","num_pending":5}"#),
+            values.created(json(r#"{"name":"d","num_pending":5}"#)),
             Next::Wait
         );
         assert!(values.is_cut);
         assert_eq!(values.delivered(&value(1, 4)), (true, Next::Stream));
         assert!(values.next_consumer("in").is_none());
-        let mut large = LastValues::new("a.*", STREAMS, 100);
+        let mut large = LastValues::new("a.*", json(STREAMS), 100);
         assert!(large.next_consumer("in").is_some());
         assert_eq!(
             large.delivered(&value(BYTES_MAX - 1, 5)),
@@ -265,12 +267,15 @@ mod tests {
         );
         assert_eq!(large.delivered(&value(2, 4)), (false, Next::Stream));
         assert!(large.is_cut && large.next_consumer("in").is_none());
-        let mut none = LastValues::new("a.*", STREAMS, 100);
+        let mut none = LastValues::new("a.*", json(STREAMS), 100);
         assert!(none.next_consumer("in").is_some());
         assert_eq!(
-            none.created(br#"{"name":"c","num_pending":0}"#),
+            none.created(json(r#"{"name":"c","num_pending":0}"#)),
             Next::Stream
         );
-        assert_eq!(none.created(br#"{"error":{"code":400}}"#), Next::Stream);
+        assert_eq!(
+            none.created(json(r#"{"error":{"code":400}}"#)),
+            Next::Stream
+        );
     }
 }

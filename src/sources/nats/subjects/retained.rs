@@ -10,11 +10,12 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::api::{first_stream, message};
+use super::super::api::{self, first_stream, message};
 use super::super::protocol::{self, Delivery};
 use super::inbox;
 use super::last_values::{LastValues, Next};
 use crate::sources::interest::Question;
+use crate::wire::json::{Json, JsonError};
 
 /// Questions on their way at once; the others wait.
 const ASKED_MAX: usize = 64;
@@ -68,9 +69,18 @@ pub(super) enum Told {
     /// The question is answered.
     End {
         question: Question,
-        /// There are more values than were sent.
-        is_cut: bool,
+        /// The reason why values may be missing.
+        lack: Option<Lack>,
     },
+}
+
+/// Why the values of a question may be missing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Lack {
+    #[error("a pattern has more last values than are sent")]
+    Cut,
+    #[error("an answer about last values cannot be read: {0}")]
+    Unreadable(#[from] JsonError),
 }
 
 impl Retained {
@@ -145,7 +155,7 @@ impl Retained {
         while let Some(number) = self.line.front().copied() {
             match self.asked.get(&number) {
                 Some(asked) if asked.due > now => return,
-                Some(_) => self.end(number, out),
+                Some(_) => self.end(number, None, out),
                 None => drop(self.line.pop_front()),
             }
         }
@@ -164,35 +174,39 @@ impl Retained {
         let Some(asked) = self.asked.get_mut(&number) else {
             return;
         };
+        let answer = match api::read(&delivery.payload) {
+            Ok(answer) => answer,
+            Err(error) => return self.end(number, Some(error.into()), out),
+        };
         let subscription = &asked.question.subscription;
         let name = &subscription.name;
         match &mut asked.step {
-            _ if delivery.status.is_some() => self.end(number, out),
+            _ if delivery.status.is_some() => self.end(number, None, out),
             Step::Streams if subscription.is_pattern => {
-                let values = LastValues::new(name, &delivery.payload, values_max);
+                let values = LastValues::new(name, answer, values_max);
                 asked.step = Step::Values(values);
                 self.next_stream(number, out);
             }
-            Step::Streams => match first_stream(&delivery.payload).ok().flatten() {
+            Step::Streams => match first_stream(answer).ok().flatten() {
                 Some(stream) => {
                     let body = sonic_rs::json!({ "last_by_subj": &**name }).to_string();
                     let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
                     asked.step = Step::Message;
                     protocol::publish(out, &subject, &reply, body.as_bytes());
                 }
-                None => self.end(number, out),
+                None => self.end(number, None, out),
             },
             Step::Message => {
-                let value = last_message(&delivery.payload).map(|payload| Told::Value {
+                let value = last_message(answer).map(|payload| Told::Value {
                     of: asked.question.clone(),
                     subject: Arc::clone(name),
                     payload,
                 });
                 self.told.extend(value);
-                self.end(number, out);
+                self.end(number, None, out);
             }
             Step::Values(values) => {
-                if values.created(&delivery.payload) == Next::Stream {
+                if values.created(answer) == Next::Stream {
                     self.next_stream(number, out);
                 }
             }
@@ -236,7 +250,7 @@ impl Retained {
                 protocol::subscribe(out, &inbox, None, FIRST_SID + number);
                 protocol::publish(out, &subject, &reply, body.as_bytes());
             }
-            None => self.end(number, out),
+            None => self.end(number, None, out),
         }
     }
 
@@ -252,7 +266,7 @@ impl Retained {
         }
     }
 
-    fn end(&mut self, number: u64, out: &mut Vec<u8>) {
+    fn end(&mut self, number: u64, lack: Option<Lack>, out: &mut Vec<u8>) {
         self.leave_consumer(number, out);
         let Some(asked) = self.asked.remove(&number) else {
             return;
@@ -263,7 +277,7 @@ impl Retained {
         let is_cut = matches!(&asked.step, Step::Values(values) if values.is_cut);
         self.told.push(Told::End {
             question: asked.question,
-            is_cut,
+            lack: lack.or_else(|| is_cut.then_some(Lack::Cut)),
         });
     }
 
@@ -273,7 +287,7 @@ impl Retained {
 }
 
 /// The payload of the message in the answer; `None` for an error, such as a missing message, and for no payload.
-fn last_message(answer: &[u8]) -> Option<Vec<u8>> {
+fn last_message(answer: Json<'_>) -> Option<Vec<u8>> {
     let message = message(answer).ok()?;
     Some(message.payload).filter(|payload| !payload.is_empty())
 }
@@ -306,7 +320,7 @@ mod tests {
     fn end(number: u64, name: &str) -> Told {
         Told::End {
             question: question(number, name),
-            is_cut: false,
+            lack: None,
         }
     }
 
@@ -400,8 +414,39 @@ mod tests {
             r#"{"message":{"seq":1}}"#,
             r#"{"message":{"seq":1,"data":"?"}}"#,
         ] {
-            assert_eq!(last_message(text.as_bytes()), None, "{text}");
-            assert_eq!(first_stream(text.as_bytes()).ok().flatten(), None, "{text}");
+            let text = api::read(text.as_bytes()).expect("no deep JSON");
+            assert_eq!(last_message(text), None, "{text:?}");
+            assert_eq!(first_stream(text).ok().flatten(), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_deep_answer_ends_its_question_and_is_named() {
+        let names = r#"{"streams":["S"]}"#;
+        let list = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]}}]}"#;
+        let deep = format!(r#"{{"name":"c","a":{}"#, "[".repeat(100_000));
+        for (name, answers) in [
+            ("a.b", vec![]),
+            ("a.b", vec![names]),
+            ("a.*", vec![]),
+            ("a.*", vec![list]),
+        ] {
+            let (mut retained, mut out) = (Retained::new(10), Vec::new());
+            retained.ask(question(1, name), Instant::now(), &mut out);
+            for text in answers.into_iter().chain([deep.as_str()]) {
+                let answer = answer(&retained, 1, text);
+                retained.take(answer, &mut out);
+            }
+            let told = retained.take_told();
+            let [
+                Told::End {
+                    lack: Some(lack), ..
+                },
+            ] = told.as_slice()
+            else {
+                panic!("{told:?}");
+            };
+            assert!(lack.to_string().contains("deeper than 64"), "{lack}");
         }
     }
 }

@@ -10,7 +10,7 @@ use super::super::error::{NatsError, Stop, refused};
 use super::super::protocol::{self, Delivery, Op, Sids};
 use super::super::servers::Second;
 use super::super::wire::Wire;
-use super::retained::{Retained, Told};
+use super::retained::{Lack, Retained, Told};
 use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, log_error};
 use crate::base::Now;
 use crate::feeds::{BusEvent, BusMessage, Fault, Place, Subscription};
@@ -267,9 +267,9 @@ impl<'a> Session<'a> {
                         quiet: true,
                     },
                 },
-                Told::End { question, is_cut } => {
-                    if is_cut {
-                        self.count_cut(&question);
+                Told::End { question, lack } => {
+                    if let Some(lack) = lack {
+                        self.count_lack(&question, &lack);
                     }
                     BusEvent::RetainedEnd {
                         subscription: question.subscription,
@@ -282,13 +282,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn count_cut(&mut self, question: &Question) {
+    fn count_lack(&mut self, question: &Question, lack: &Lack) {
         self.relay.status.count_retained_limited();
         if let Some(line) = self.source.lines.line(self.relay.link.now()) {
             tracing::warn!(
                 name = shown(&question.subscription.name),
                 lines_left_out = line.suppressed,
-                "a pattern has more last values than are sent"
+                "{lack}"
             );
         }
     }

@@ -250,7 +250,7 @@ impl StreamReader {
             Step::Away | Step::Pause { .. } => Ok(()),
             Step::Look { .. } => {
                 let info = StreamInfo::read(&delivery.payload);
-                let info = info.map_err(|reason| self.trouble(&reason))?;
+                let info = info.map_err(|error| self.trouble(&error.to_string()))?;
                 self.looked(info, unix_ns, told);
                 self.make_consumer(now, out);
                 Ok(())
@@ -259,7 +259,7 @@ impl StreamReader {
                 consumer.due = None;
                 consumer.heard = now;
                 let messages = created(&delivery.payload);
-                let messages = messages.map_err(|reason| self.trouble(&reason))?;
+                let messages = messages.map_err(|error| self.trouble(&error.to_string()))?;
                 self.made(messages, now, out, told);
                 Ok(())
             }

@@ -1,11 +1,11 @@
 //! The requests and the answers of JetStream's API in JSON.
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use sonic_rs::JsonValueTrait;
 
-use super::super::super::super::api::messages_of_consumer;
+use super::super::super::super::api::{self, ApiError, messages_of_consumer, refusal};
 use super::{ACKED_TOGETHER, HEARTBEAT_MS, MS_NS};
 use crate::feeds::StoredId;
+use crate::wire::json::Json;
 
 const SECOND_NS: u64 = 1_000 * MS_NS;
 
@@ -20,19 +20,17 @@ pub(super) struct StreamInfo {
 
 impl StreamInfo {
     /// # Errors
-    /// The words of JetStream.
-    pub(super) fn read(answer: &[u8]) -> Result<Self, String> {
-        check(answer)?;
-        let last = |field| sonic_rs::get(answer, ["state", field]).map_err(|e| e.to_string());
-        let major = last("last_seq")?.as_u64().unwrap_or(0);
-        let time = last("last_ts")?;
-        let minor = time.as_str().and_then(unix_ns).unwrap_or(0);
+    /// JetStream refuses, or the answer cannot be read.
+    pub(super) fn read(answer: &[u8]) -> Result<Self, ApiError> {
+        let answer = open(answer)?;
+        let time_ns = |path: &[&str]| answer.text(path).as_deref().and_then(unix_ns);
+        let major = answer.number(&["state", "last_seq"]);
+        let major = major.ok_or_else(|| ApiError::Unreadable("no state".to_owned()))?;
+        let minor = time_ns(&["state", "last_ts"]).unwrap_or(0);
         let head = (major > 0).then_some(StoredId { major, minor });
-        let created = sonic_rs::get(answer, ["created"]).ok();
-        let created = created.and_then(|created| created.as_str().and_then(unix_ns));
         Ok(Self {
             head,
-            created_ns: created.unwrap_or(0),
+            created_ns: time_ns(&["created"]).unwrap_or(0),
         })
     }
 }
@@ -40,10 +38,9 @@ impl StreamInfo {
 /// Reads the answer to the request for a consumer: the number of messages delivered at once.
 ///
 /// # Errors
-/// The words of JetStream.
-pub(super) fn created(answer: &[u8]) -> Result<u64, String> {
-    check(answer)?;
-    Ok(messages_of_consumer(answer))
+/// JetStream refuses, or the answer cannot be read.
+pub(super) fn created(answer: &[u8]) -> Result<u64, ApiError> {
+    open(answer).map(messages_of_consumer)
 }
 
 /// The request for a consumer that begins at a message, or with the messages of a time.
@@ -89,14 +86,13 @@ fn unix_ns(text: &str) -> Option<u64> {
     u64::try_from(time.timestamp_nanos_opt()?).ok()
 }
 
-/// Finds JetStream's error in an answer.
-fn check(answer: &[u8]) -> Result<(), String> {
-    let Ok(error) = sonic_rs::get(answer, ["error"]) else {
-        return Ok(());
-    };
-    let words = error.get("description");
-    let words = words.and_then(|words| words.as_str().map(str::to_owned));
-    Err(words.unwrap_or_else(|| "an error without words".to_owned()))
+/// Opens an answer without an error.
+///
+/// # Errors
+/// JetStream refuses, or the answer cannot be read.
+fn open(answer: &[u8]) -> Result<Json<'_>, ApiError> {
+    let answer = api::read(answer)?;
+    refusal(answer).map_or(Ok(answer), Err)
 }
 
 #[cfg(test)]
@@ -135,22 +131,27 @@ mod tests {
             let answer = format!(r#"{{"created":"{created}","state":{state}}}"#);
             let created_ns = 5;
             let info = StreamInfo::read(answer.as_bytes());
-            assert_eq!(info, Ok(StreamInfo { head, created_ns }));
+            assert_eq!(info.ok(), Some(StreamInfo { head, created_ns }));
         }
         let missing =
             br#"{"error":{"code":404,"err_code":10059,"description":"stream not found"}}"#;
-        assert_eq!(
-            StreamInfo::read(missing),
-            Err("stream not found".to_owned())
-        );
+        let refused = StreamInfo::read(missing).expect_err("no stream");
+        assert_eq!(refused.to_string(), "error 10059: stream not found");
         assert!(StreamInfo::read(b"{}").is_err());
+        let deep = format!(r#"{{"state":{}"#, "[".repeat(100_000));
+        for error in [
+            StreamInfo::read(deep.as_bytes()).expect_err("too deep"),
+            created(deep.as_bytes()).expect_err("too deep"),
+        ] {
+            assert!(error.to_string().contains("deeper than 64"), "{error}");
+        }
     }
 
     #[test]
     fn delivered_and_waiting_messages_of_a_consumer() {
         let answer = br#"{"num_pending":3,"delivered":{"consumer_seq":2,"stream_seq":9}}"#;
-        assert_eq!(created(answer), Ok(5));
-        assert_eq!(created(b"{}"), Ok(0));
+        assert_eq!(created(answer).ok(), Some(5));
+        assert_eq!(created(b"{}").ok(), Some(0));
         assert!(created(br#"{"error":{}}"#).is_err());
     }
 
