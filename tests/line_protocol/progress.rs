@@ -150,7 +150,7 @@ fn any_input_in_any_state_ends_the_read() {
                 1 => room.open_window(key, (random.next_u64() % 200) as usize),
                 2 => room.say(say("some")),
                 3 => room.pass(random.next_u64() % 40_000_000),
-                4 if random.next_u64() % 8 == 0 => room.end(key),
+                4 if random.next_u64().is_multiple_of(8) => room.end(key),
                 _ => {
                     let input = random_input(&mut random);
                     room.send(key, &input);
