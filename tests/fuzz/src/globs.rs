@@ -121,7 +121,9 @@ pub(crate) fn run(data: &[u8]) -> u64 {
             None => line,
         });
     let asked = lines.next().unwrap_or_default();
-    let table: Vec<&str> = lines.take(TABLE_MAX).collect();
+    // A brace begins a place for a claim: such names are no globs until a token fills them.
+    let globs = lines.filter(|line| !line.contains('{'));
+    let table: Vec<&str> = globs.take(TABLE_MAX).collect();
     let patterns = [&[asked], table.as_slice()].concat();
     for pattern in &patterns {
         if Glob::parse(pattern).is_err() {
