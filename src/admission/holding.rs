@@ -24,6 +24,10 @@ use slab::Slab;
 
 use super::{ClientAddr, address_group};
 
+/// Counts for every holder. Without it, a holder of a few bytes would go before many that hold much and have all moved
+/// a moment ago.
+const ANY_US: u64 = 1_000_000;
+
 /// A sum over all clients with a limit. Clones share the sum; every thread may charge and give back.
 #[derive(Clone)]
 pub struct Holding(Arc<Inner>);
@@ -184,7 +188,7 @@ impl Holding {
             let Some((_, at)) = worst.pop() else { break };
             let holder = &mut state.holders[at];
             holder.is_leaving = true;
-            wakers.extend(holder.waker.take());
+            wakers.extend(holder.waker.clone());
             let amount = holder.amount;
             state.leaving += amount;
             state.gave_way += 1;
@@ -221,6 +225,8 @@ impl State {
         let before = std::mem::replace(&mut holder.amount, amount);
         if holder.is_leaving {
             self.leaving = self.leaving - before + amount;
+            // A holder without an amount has made room.
+            holder.is_leaving = amount > 0;
         }
         self.held = self.held - before + amount;
         let of_address = self.by_address.entry(holder.address).or_default();
@@ -232,9 +238,9 @@ impl State {
 }
 
 impl Holder {
-    /// The amount times the microseconds since the last progress, at least one.
+    /// The amount times the microseconds since the last progress, and a second more.
     fn weight(&self, now_us: u64) -> u128 {
-        let us = now_us.saturating_sub(self.progress_us) + 1;
+        let us = now_us.saturating_sub(self.progress_us) + ANY_US;
         u128::from(self.amount) * u128::from(us)
     }
 }
@@ -268,13 +274,18 @@ impl Charge {
         self.of.state().holders[self.at].is_leaving
     }
 
-    /// Who is woken when this holder is chosen to give way.
+    /// Who is woken when this holder is chosen to give way: at once, if that has happened already.
     pub fn wake_with(&mut self, waker: &Waker) {
         let mut state = self.of.state();
-        let kept = &mut state.holders[self.at].waker;
-        match kept {
+        let holder = &mut state.holders[self.at];
+        match &mut holder.waker {
             Some(kept) => kept.clone_from(waker),
-            None => *kept = Some(waker.clone()),
+            kept => *kept = Some(waker.clone()),
+        }
+        let is_leaving = holder.is_leaving;
+        drop(state);
+        if is_leaving {
+            waker.wake_by_ref();
         }
     }
 

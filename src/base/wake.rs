@@ -47,11 +47,12 @@ impl Wake {
 
     /// Wakes the thread. Must be called after the send into the thread's channel.
     pub fn wake(&self) {
-        if !self.inner.pending.swap(true, Ordering::AcqRel)
-            && let Err(error) = self.inner.waker.wake()
-        {
-            tracing::error!(%error, "{} could not be woken", self.inner.sleeper);
-        }
+        self.inner.call();
+    }
+
+    /// The same as a waker of the standard library.
+    pub(crate) fn waker(&self) -> std::task::Waker {
+        Arc::clone(&self.inner).into()
     }
 
     /// Makes [`Wake::wake`] wake the thread again. The thread calls this function before the last look at its
@@ -67,6 +68,22 @@ impl Wake {
     /// makes a system call.
     pub(crate) fn will_look(&self) {
         self.inner.pending.swap(true, Ordering::AcqRel);
+    }
+}
+
+impl Inner {
+    fn call(&self) {
+        if !self.pending.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.waker.wake()
+        {
+            tracing::error!(%error, "{} could not be woken", self.sleeper);
+        }
+    }
+}
+
+impl std::task::Wake for Inner {
+    fn wake(self: Arc<Self>) {
+        self.call();
     }
 }
 

@@ -3,11 +3,13 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 
-use crate::listening::tls::{Holder, RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
+use crate::listening::tls::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
 
 /// Bytes of the network for one read of a connection with TLS.
 const RAW_BYTES: usize = 16 * 1024;
@@ -24,14 +26,8 @@ impl ClientStream {
     ///
     /// # Errors
     /// The runtime cannot watch the socket.
-    pub(super) fn new(
-        tcp: std::net::TcpStream,
-        mut tls: Option<Box<TlsSession>>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(tcp: std::net::TcpStream, tls: Option<Box<TlsSession>>) -> io::Result<Self> {
         let tcp = TcpStream::from_std(tcp)?;
-        if let Some(session) = &mut tls {
-            session.move_to(Holder::Http);
-        }
         Ok(Self { tcp, tls })
     }
 
@@ -74,6 +70,23 @@ impl ClientStream {
         session.is_some_and(|session| session.has_begun_record())
     }
 
+    /// Whether the connection has to end, because the TLS of all clients holds too much. The task is woken when it
+    /// has to.
+    pub(super) fn gives_way(&mut self, cx: &Context<'_>) -> bool {
+        let session = self.tls.as_mut();
+        session
+            .filter(|session| session.held_bytes() > 0)
+            .is_some_and(|session| {
+                session.wake_with(cx.waker());
+                session.gives_way()
+            })
+    }
+
+    /// Drops the connection, and the bytes that the kernel still holds.
+    pub(super) fn reset(self) {
+        let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
+    }
+
     /// Waits for bytes from the network.
     pub(super) async fn readable(&self) -> io::Result<()> {
         self.tcp.readable().await
@@ -99,15 +112,6 @@ impl ClientStream {
     }
 }
 
-/// Ends a connection that waits with bytes of TLS, while those of all clients hold too many.
-fn bound(session: &mut TlsSession) -> io::Result<()> {
-    if session.holds_too_much() {
-        session.give_up();
-        return Err(io::Error::other("the TLS of all clients holds too much"));
-    }
-    Ok(())
-}
-
 impl AsyncRead for ClientStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -125,11 +129,7 @@ impl AsyncRead for ClientStream {
         }
         let mut raw = [0; RAW_BYTES];
         while !session.has_ended() {
-            let Poll::Ready(ready) = tcp.poll_read_ready(cx) else {
-                bound(session)?;
-                return Poll::Pending;
-            };
-            ready?;
+            ready!(tcp.poll_read_ready(cx))?;
             let read = match tcp.try_read(&mut raw) {
                 Ok(0) => break,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
@@ -167,7 +167,6 @@ impl AsyncWrite for ClientStream {
         let sealed = session.seal(part, &mut records)?;
         session.keep(&records[..sealed]);
         session.send_kept(|bytes| tcp.try_write(bytes))?;
-        bound(session)?;
         Poll::Ready(Ok(part.len()))
     }
 

@@ -22,10 +22,13 @@ use tracing::debug;
 use super::body::{AnswerBody, BoxError, Progress, RequestBody};
 use super::client_stream::ClientStream;
 use super::gate::{Client, Gate, HeadLimits, Stop};
-use super::handover::{ConnectionClock, Handover, HttpSettings, Idle, ReadAhead, WayBack, Work};
+use super::handover::{
+    ConnectionClock, Ends, Handover, HttpSettings, Idle, ReadAhead, WayBack, Work,
+};
 use super::service::Found;
 use super::site::{Handler, LateAnswer, RequestParts, Site};
 use crate::admission::Peer;
+use crate::hub::CloseReason;
 use crate::wire::response;
 
 /// The interval at which a hidden client is looked for again.
@@ -34,13 +37,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// The state of all connections.
 pub(super) struct Server {
     site: Site,
+    ends: Rc<Ends>,
     ahead: ReadAhead,
     settings: HttpSettings,
     protocol: http1::Builder,
 }
 
 impl Server {
-    pub(super) fn new(site: Site, settings: HttpSettings) -> Self {
+    pub(super) fn new(site: Site, ends: Rc<Ends>, settings: HttpSettings) -> Self {
         let mut protocol = http1::Builder::new();
         protocol
             // The connection clock distinguishes a slow head from an idle connection; hyper's timeout does
@@ -53,6 +57,7 @@ impl Server {
             .half_close(true);
         Self {
             site,
+            ends,
             ahead: ReadAhead::default(),
             settings,
             protocol,
@@ -73,6 +78,8 @@ enum End {
     ClientGone,
     /// The process stops.
     Stopped,
+    /// The connection was chosen to give way for what it holds.
+    GivesWay(CloseReason),
 }
 
 /// Serves a connection until its end, or until its client asks for a WebSocket: then the connection goes
@@ -156,6 +163,10 @@ pub(super) async fn serve(
         (End::TimedOut, _) => debug!(%peer, "HTTP connection timed out"),
         (End::ClientGone, _) => debug!(%peer, "HTTP client left before its answer was out"),
         (End::Stopped, _) => {}
+        (End::GivesWay(reason), _) => {
+            server.ends.count(peer, reason);
+            stream.reset();
+        }
     }
     drop(permit);
 }
@@ -192,6 +203,9 @@ async fn run(
             Poll::Ready(Ok(())) => return Poll::Ready(End::Done),
             Poll::Ready(Err(error)) => return Poll::Ready(End::Fault(error)),
             Poll::Pending => {}
+        }
+        if gate.gives_way(cx) {
+            return Poll::Ready(End::GivesWay(CloseReason::TlsMemory));
         }
         let client = match clock.is_working() {
             true => gate.look_for_client(cx),

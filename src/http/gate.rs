@@ -118,6 +118,11 @@ impl Gate {
         }
     }
 
+    /// Whether the connection has to end for what it holds. The task is woken when it has to.
+    pub(super) fn gives_way(&self, cx: &Context<'_>) -> bool {
+        self.0.borrow_mut().stream.gives_way(cx)
+    }
+
     /// Checks whether the client has ended its half, or the connection is broken. Reads no byte of a body,
     /// because only the handler asks for body bytes.
     pub(super) fn look_for_client(&self, cx: &mut Context<'_>) -> Client {

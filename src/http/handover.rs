@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
 use tokio::time::Instant;
 
 use crate::admission::Peer;
-use crate::hub::Permit;
+use crate::base::{Clock, LogBudget};
+use crate::hub::{CloseReason, Permit};
 use crate::listening::tls::TlsSession;
 
 /// Limits of plain HTTP connections.
@@ -67,6 +69,39 @@ pub struct Handover {
 /// Returns a connection with a request for a WebSocket to the reactor; called on the HTTP thread, must not
 /// block.
 pub type WayBack = Arc<dyn Fn(Handover) + Send + Sync>;
+
+/// Log lines about connections that give way, a second.
+const END_LINES_PER_SECOND: u32 = 10;
+
+/// The ends of connections that give way: for the reactor, which counts them, and for the log.
+#[derive(Debug)]
+pub(super) struct Ends {
+    to_reactor: Sender<CloseReason>,
+    clock: Clock,
+    lines: RefCell<LogBudget>,
+}
+
+impl Ends {
+    pub(super) fn new(to_reactor: Sender<CloseReason>, clock: Clock) -> Self {
+        Self {
+            to_reactor,
+            clock,
+            lines: RefCell::new(LogBudget::new(END_LINES_PER_SECOND)),
+        }
+    }
+
+    pub(super) fn count(&self, peer: Peer, reason: CloseReason) {
+        let _ = self.to_reactor.send(reason);
+        if let Some(line) = self.lines.borrow_mut().line(self.clock.now()) {
+            tracing::info!(
+                %peer,
+                reason = reason.label(),
+                lines_left_out = line.suppressed,
+                "plain HTTP connection ended"
+            );
+        }
+    }
+}
 
 /// The deadlines of a connection for its client.
 ///

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crossbeam_channel::Receiver;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::{mpsc, watch};
@@ -20,11 +21,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
 use super::connection::{self, Server};
-use super::handover::{AwaitedIdle, Handover, HttpSettings, Idle, WayBack};
+use super::handover::{AwaitedIdle, Ends, Handover, HttpSettings, Idle, WayBack};
 use super::site::{Site, TakeOver};
 use crate::admission::Peer;
 use crate::base::{Clock, LogBudget};
-use crate::hub::Permit;
+use crate::hub::{CloseReason, Permit};
 use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
 
 enum Job {
@@ -38,6 +39,7 @@ pub struct HttpHandle {
     back: WayBack,
     /// The connections handed over that have not ended, beside this handle itself.
     open: Arc<()>,
+    ends: Receiver<CloseReason>,
 }
 
 impl HttpHandle {
@@ -53,6 +55,11 @@ impl HttpHandle {
         let _ = self.jobs.send(Job::Stop { within });
     }
 
+    /// The reason of the next connection that has ended for what it held.
+    pub fn next_end(&self) -> Option<CloseReason> {
+        self.ends.try_recv().ok()
+    }
+
     /// Whether handed-over connections are open.
     pub fn is_busy(&self) -> bool {
         Permit::taken(&self.open) > 0
@@ -63,6 +70,7 @@ impl HttpHandle {
 /// lets answers finish.
 pub struct HttpPlane {
     jobs: mpsc::UnboundedSender<Job>,
+    ends: Receiver<CloseReason>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -71,20 +79,29 @@ impl HttpPlane {
     ///
     /// # Errors
     /// The system refuses a thread or descriptors for its event loop.
-    pub fn start(site: Site, admin: Option<Admin>, settings: HttpSettings) -> io::Result<Self> {
+    pub fn start(
+        site: Site,
+        admin: Option<Admin>,
+        settings: HttpSettings,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let (jobs, queue) = mpsc::unbounded_channel();
+        let (to_reactor, ends) = crossbeam_channel::unbounded();
         let thread = thread::Builder::new()
             .name("http".to_owned())
             .spawn(move || {
-                run(&runtime, site, admin, settings, queue);
+                let ends = Rc::new(Ends::new(to_reactor, clock));
+                let server = |site| Rc::new(Server::new(site, Rc::clone(&ends), settings.clone()));
+                run(&runtime, server, site, admin, queue);
                 // Work on other threads may exceed the time for the stop.
                 runtime.shutdown_background();
             })?;
         Ok(Self {
             jobs,
+            ends,
             thread: Some(thread),
         })
     }
@@ -95,6 +112,7 @@ impl HttpPlane {
             jobs: self.jobs.clone(),
             back,
             open: Arc::default(),
+            ends: self.ends.clone(),
         }
     }
 
@@ -123,14 +141,13 @@ impl Drop for HttpPlane {
 
 fn run(
     runtime: &Runtime,
+    server: impl Fn(Site) -> Rc<Server>,
     site: Site,
     admin: Option<Admin>,
-    settings: HttpSettings,
     queue: mpsc::UnboundedReceiver<Job>,
 ) {
     let nobody: TakeOver = Arc::new(|handover, _| Some(handover));
     let take_over = site.take_over.clone().unwrap_or(nobody);
-    let server = |site| Rc::new(Server::new(site, settings.clone()));
     LocalSet::new().block_on(runtime, serve(server, site, take_over, admin, queue));
 }
 

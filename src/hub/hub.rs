@@ -70,10 +70,14 @@ impl<G: Gateway> Hub<G> {
         let turns_away = self.core.connections() >= self.core.limits.sockets_max;
         if turns_away {
             self.core.clients.stats.accepted += 1;
-            let reason = CloseReason::ConnectionLimit;
-            self.core.clients.stats.count_close(reason);
+            self.count_close(CloseReason::ConnectionLimit);
         }
         turns_away
+    }
+
+    /// Counts the end of a connection that has no session, such as one that was handed to HTTP.
+    pub fn count_close(&mut self, reason: CloseReason) {
+        self.core.clients.stats.count_close(reason);
     }
 
     /// Handles the header by which a trusted proxy names its client, before the first byte of the client: the

@@ -23,10 +23,10 @@ use mio::net::TcpStream;
 use proxy_header::{Error, ParseConfig, Protocol, ProxyHeader};
 
 use super::listeners::Accepted;
-use crate::admission::ClientAddr;
+use crate::admission::{Chosen, ClientAddr, Holding};
 use crate::base::{Clock, Wake};
 use crate::hub::{CloseReason, Secured, SessionKey};
-use crate::listening::tls::{HeldBytes, ServerTlsInForce, TlsSession};
+use crate::listening::tls::{ServerTlsInForce, TlsSession};
 use crate::telemetry::Durations;
 
 use worker::{WAKER, Worker};
@@ -134,7 +134,7 @@ impl Handshakes {
     pub fn start(
         tls: Option<ServerTlsInForce>,
         limits: HandshakeLimits,
-        held: &Arc<HeldBytes>,
+        held: &Holding,
         clock: Clock,
         wake: &Wake,
         counts: &Arc<HandshakeCounts>,
@@ -152,7 +152,8 @@ impl Handshakes {
             the_loop: wake.clone(),
             counts: Arc::clone(counts),
             clock,
-            held: Arc::clone(held),
+            held: held.clone(),
+            chosen: Chosen::new(own_wake.waker()),
             sockets: worker::Sockets::new(limits),
         };
         thread::Builder::new()

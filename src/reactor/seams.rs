@@ -6,10 +6,10 @@ use crossbeam_channel::{Receiver, unbounded};
 
 use super::handshakes::Handshakes;
 use super::listeners::ListenSettings;
+use crate::admission::Holding;
 use crate::base::{TakenBytes, Wake};
 use crate::http::{Handover, HttpHandle, WayBack};
 use crate::hub::{DrainPlan, Feed, Gateway};
-use crate::listening::tls::HeldBytes;
 use crate::telemetry::Telemetry;
 
 /// Limits of a turn, so that each kind of work comes to its turn.
@@ -39,8 +39,8 @@ pub struct ReactorSettings {
     /// The longest time after the start for which clients wait at the ports until the feed has caught up; 0:
     /// none.
     pub accept_wait_us: u64,
-    /// The bytes in the TLS of all clients; beyond the limit, clients with bytes at a standstill end.
-    pub tls_held: Arc<HeldBytes>,
+    /// What the TLS of all clients holds, on all threads.
+    pub tls_held: Holding,
 }
 
 /// The channels and handles that connect the loop with other threads.

@@ -5,7 +5,6 @@ mod buffers;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write as _};
 use std::net::Shutdown;
-use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Event;
@@ -14,12 +13,12 @@ use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
 pub(super) use self::buffers::Got;
-use self::buffers::{Held, Joined, TlsBuffers, oldest};
+use self::buffers::{Joined, TlsBuffers};
 use super::unread::{End, READABLE, Unread};
-use crate::admission::{ClientAddr, FairQueue};
-use crate::base::Clock;
+use crate::admission::{Chosen, ClientAddr, FairQueue};
+use crate::base::{Clock, Wake};
 use crate::hub::{SessionKey, Transmit, Write, room};
-use crate::listening::tls::{HeldBytes, Holder, TlsSession};
+use crate::listening::tls::TlsSession;
 
 #[derive(Debug)]
 struct Socket {
@@ -31,8 +30,6 @@ struct Socket {
     ends: bool,
     /// The last write of TLS was short.
     was_full: bool,
-    /// The bytes that the TLS holds, and when they last became fewer, microseconds of the monotonic clock.
-    held: Held,
     /// The socket is in a list of readable sockets: once, however many edges came.
     readable: bool,
     cost: Cost,
@@ -107,7 +104,8 @@ pub(super) struct Sockets {
     readable: Readable,
     joined: Joined,
     tls: TlsBuffers,
-    tls_held: Arc<HeldBytes>,
+    /// Sockets whose TLS was chosen to give way.
+    chosen: Chosen<SessionKey>,
     clock: Clock,
     first_write_us: Option<u64>,
     /// The end of a flush, microseconds of the monotonic clock.
@@ -115,14 +113,14 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn new(registry: Registry, clock: Clock, tls_held: Arc<HeldBytes>) -> Self {
+    pub(super) fn new(registry: Registry, clock: Clock, wake: &Wake) -> Self {
         Self {
             registry,
             slots: Vec::new(),
             readable: Readable::default(),
             joined: Joined::default(),
             tls: TlsBuffers::default(),
-            tls_held,
+            chosen: Chosen::new(wake.waker()),
             clock,
             first_write_us: None,
             flush_until_us: 0,
@@ -153,7 +151,7 @@ impl Sockets {
             self.slots.resize_with(slot + 1, || None);
         }
         if let Some(session) = &mut tls {
-            session.move_to(Holder::Loop);
+            session.wake_with(&self.chosen.waker(key));
         }
         self.slots[slot] = Some(Socket {
             generation: key.generation,
@@ -161,14 +159,12 @@ impl Sockets {
             tls,
             ends: false,
             was_full: false,
-            held: Held::default(),
             readable: false,
             cost: Cost::Little,
             unread: Unread::Nothing,
             end: None,
             asks_for_room: false,
         });
-        self.stepped(key);
         Ok(())
     }
 
@@ -262,35 +258,31 @@ impl Sockets {
         read
     }
 
-    /// After each step of a socket's TLS: counts the bytes that the TLS holds, and ends the sending side once the
-    /// last kept record is out, with whichever step.
+    /// After each step of a socket's TLS: ends the sending side once the last kept record is out, with whichever
+    /// step.
     fn stepped(&mut self, key: SessionKey) {
-        let Some(socket) = socket_of(&mut self.slots, key) else {
-            return;
-        };
-        if let Some(session) = &socket.tls {
-            socket.held.count(session.held_bytes(), &self.clock);
-            if socket.ends && !session.has_kept() {
-                socket.ends = false;
-                let _ = socket.stream.shutdown(Shutdown::Write);
-            }
+        if let Some(socket) = socket_of(&mut self.slots, key)
+            && socket.ends
+            && socket.tls.as_ref().is_some_and(|tls| !tls.has_kept())
+        {
+            socket.ends = false;
+            let _ = socket.stream.shutdown(Shutdown::Write);
         }
     }
 
-    /// Returns the sockets to end so that the TLS of all clients holds no more than its limit: those whose bytes
-    /// have stood still the longest.
-    pub(super) fn over_held(&self) -> Vec<SessionKey> {
-        let excess = self.tls_held.excess(Holder::Loop);
-        if excess == 0 {
-            return Vec::new();
-        }
-        let slots = self.slots.iter().zip(0..);
-        let holders = slots.filter_map(|(socket, slot)| {
-            let socket = socket.as_ref().filter(|socket| socket.held.bytes > 0)?;
-            let generation = socket.generation;
-            Some((socket.held, SessionKey { slot, generation }))
+    /// Returns the sockets to end so that the TLS of all clients holds no more than its limit.
+    pub(super) fn give_way(&mut self) -> Vec<SessionKey> {
+        let mut chosen = self.chosen.take();
+        chosen.retain(|&key| {
+            let tls = self.socket(key).and_then(|socket| socket.tls.as_ref());
+            tls.is_some_and(|tls| tls.gives_way())
         });
-        oldest(holders.collect(), excess)
+        chosen
+    }
+
+    /// Whether [`give_way`](Self::give_way) may return a socket.
+    pub(super) fn may_give_way(&self) -> bool {
+        !self.chosen.is_empty()
     }
 
     /// Whether the socket has a pending error, such as a reset behind the end of the peer's side.

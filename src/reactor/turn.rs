@@ -10,7 +10,6 @@ mod reading;
 
 use std::hint;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Event;
@@ -132,12 +131,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             .map_err(BindError::Listen)?;
         let registry = poll.registry().try_clone()?;
         let seams = seams(&wake)?;
+        let sockets = Sockets::new(registry, clock, &wake);
         Ok(Self {
             poll,
             wake,
             signals,
             listeners,
-            sockets: Sockets::new(registry, clock, Arc::clone(&settings.tls_held)),
+            sockets,
             hub,
             feed,
             seams,
@@ -198,7 +198,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             }
             // A message that another thread puts in a channel after the next look wakes the loop.
             self.wake.awake();
-            if !self.seams.have_messages() {
+            if !self.has_messages() {
                 timeout = self.timeout();
             }
         }
@@ -252,8 +252,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.clients_wait()
             || self.freeze.is_catching_up()
             || self.accept_from_us.is_some() && self.feed.stats().caught_up
-            || self.seams.have_messages()
+            || self.has_messages()
             || self.hub.is_surveying()
+    }
+
+    /// Whether another thread has put something in a channel, or has chosen a client to give way.
+    fn has_messages(&self) -> bool {
+        self.seams.have_messages() || self.sockets.may_give_way()
     }
 
     /// Returns the time to the next deadline. The poll rounds up, so a turn never comes too early.
@@ -338,7 +343,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Ends clients whose TLS holds bytes, while that of all clients holds too many.
     fn relieve(&mut self) {
-        for key in self.sockets.over_held() {
+        for key in self.sockets.give_way() {
             let now = self.clock.now();
             self.hub
                 .handle_failed(now, key, CloseReason::TlsMemory, true);

@@ -4,12 +4,12 @@
 use std::path::PathBuf;
 
 use super::tls::ClientTls;
+use crate::admission::Holding;
 use crate::auth::Origins;
 use crate::http::operator::{NearLimit, OperatorSettings, ReadNumber};
 use crate::http::{Cors, HttpSettings, ReadyLimits};
 use crate::hub::{DrainPlan, Limits};
 use crate::listening::ListenAddr;
-use crate::listening::tls::HeldBytes;
 use crate::reactor::{ListenSettings, ReactorSettings, TurnBudgets};
 use crate::settings::{Checked, Kind, Unit, Value};
 use crate::telemetry::{Reading, names};
@@ -153,7 +153,7 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
         stop_timeout_us,
         spin_us: checked.number("spin-us"),
         accept_wait_us: checked.stream().map_or(0, |_| STREAM_WAIT_US),
-        tls_held: HeldBytes::new(checked.number("tls-held-bytes-max")),
+        tls_held: Holding::new("tls", checked.number("tls-held-bytes-max")),
     }
 }
 

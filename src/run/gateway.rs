@@ -460,8 +460,8 @@ fn start_http(
         }
         None => (site, None, None),
     };
-    let plane = HttpPlane::start(site, admin, common.http.clone()).map_err(RunError::Thread)?;
-    Ok((plane, addr))
+    let plane = HttpPlane::start(site, admin, common.http.clone(), clock);
+    Ok((plane.map_err(RunError::Thread)?, addr))
 }
 
 fn bind_admin(

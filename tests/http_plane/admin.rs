@@ -121,7 +121,7 @@ fn more_connections_than_there_are_places_wait_while_all_have_a_request() {
     let admin = bind("127.0.0.1:0", site).unwrap();
     let addr = tcp(&admin.local_addr().unwrap());
     let settings = HttpSettings::default();
-    let _plane = HttpPlane::start(Site::default(), Some(admin), settings).unwrap();
+    let _plane = HttpPlane::start(Site::default(), Some(admin), settings, Clock::start()).unwrap();
     let mut held: Vec<Client> = (0..64).map(|_| Client::connect(addr)).collect();
     let (slow, never) = held.split_at_mut(1);
     never
@@ -198,7 +198,7 @@ fn a_silent_connection_has_the_time_of_a_head() {
         head_timeout_ms: 300,
         ..HttpSettings::default()
     };
-    let _plane = HttpPlane::start(Site::default(), Some(admin), settings).unwrap();
+    let _plane = HttpPlane::start(Site::default(), Some(admin), settings, Clock::start()).unwrap();
     let mut silent = Client::connect(addr);
     let mut kept = Client::connect(addr);
     assert_eq!(kept.ask(&get("/x")).status, 404);

@@ -62,7 +62,7 @@ impl Fixture {
             routes,
             ..Site::default()
         };
-        let plane = HttpPlane::start(site, None, settings).unwrap();
+        let plane = HttpPlane::start(site, None, settings, clock).unwrap();
         let (back, returned) = mpsc::channel();
         let back = move |handover| drop(back.send(handover));
         Self {

@@ -99,7 +99,7 @@ impl Rig {
             routes: proxy.routes(),
             ..Site::default()
         };
-        let plane = HttpPlane::start(site, None, http).unwrap();
+        let plane = HttpPlane::start(site, None, http, Clock::start()).unwrap();
         let (back, returned) = mpsc::channel();
         Self {
             handle: plane.handle(Arc::new(move |handover| drop(back.send(handover)))),

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Wake;
 
 use super::*;
+use crate::admission::Chosen;
 
 const SECOND: u64 = 1_000_000;
 
@@ -90,6 +91,17 @@ fn those_give_way_who_hold_much_for_long_and_not_those_who_move_or_hold_little()
 }
 
 #[test]
+fn many_that_have_just_moved_go_before_one_that_holds_next_to_nothing() {
+    let bytes = Holding::new("bytes", 1_000);
+    let small = bytes.hold(v4(1), 5, 0);
+    let many: Vec<_> = (0..10)
+        .map(|_| bytes.hold(v4(2), 100, 10 * SECOND))
+        .collect();
+    bytes.make_room(10 * SECOND);
+    assert!(!small.gives_way() && many.iter().filter(|one| one.gives_way()).count() == 2);
+}
+
+#[test]
 fn a_choice_frees_an_eighth_and_leaves_the_last_holder() {
     let bytes = Holding::new("bytes", 800);
     let mut charges: Vec<_> = (0..81).map(|n| bytes.hold(v4(1), 10, n)).collect();
@@ -143,6 +155,29 @@ fn the_chosen_holder_is_woken_once_and_no_other() {
     let woken: Vec<_> = wakes.iter().map(|count| count.0.load(Relaxed)).collect();
     assert_eq!(woken, [1, 0]);
     assert!(charges[0].gives_way());
+}
+
+#[test]
+fn a_thread_finds_its_chosen_holders_by_key_and_those_that_it_takes_over() {
+    let bytes = Holding::new("bytes", 100);
+    let chosen = Chosen::new(Waker::noop().clone());
+    let mut charges: Vec<_> = (1..4)
+        .map(|n| bytes.hold(v4(n), 60, u64::from(n)))
+        .collect();
+    charges[0].wake_with(&chosen.waker("a"));
+    bytes.make_room(10);
+    assert_eq!(chosen.take(), ["a"]);
+    for (charge, key) in std::iter::zip(&mut charges, ["a", "b", "c"]) {
+        charge.wake_with(&chosen.waker(key));
+    }
+    assert_eq!(chosen.take(), ["a", "b"], "chosen before");
+    // It frees what it holds before its owner has looked.
+    charges[1].set(0, 20 * SECOND);
+    assert!(!charges[1].gives_way() && charges[0].gives_way());
+    charges[1].set(90, 30 * SECOND);
+    bytes.make_room(40 * SECOND);
+    assert_eq!(chosen.take(), ["c"]);
+    assert!(chosen.is_empty());
 }
 
 #[test]

@@ -10,9 +10,10 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
-use super::HeldBytes;
 use super::certificates::{CertificateFacts, ServerTls};
 use super::session::TlsSession;
+use crate::admission::{ClientAddr, Holding};
+use crate::base::Clock;
 use crate::base::tls_roots::{certificates, provider};
 
 /// Returns a configuration that accepts exactly the server's certificate in a file: the name in the certificate is
@@ -57,8 +58,10 @@ pub fn greet_itself(
     let library = |error: Error| error.to_string();
     let in_memory = |error: io::Error| error.to_string();
     let mut client = ClientConnection::new(config, name).map_err(library)?;
-    let held = HeldBytes::new(usize::MAX);
-    let mut server = TlsSession::new(Arc::clone(&tls.config), &held).map_err(library)?;
+    let held = Holding::new("tls", u64::MAX);
+    let config = Arc::clone(&tls.config);
+    let server = TlsSession::new(config, &held, ClientAddr::Unix, Clock::start());
+    let mut server = server.map_err(library)?;
     while client.is_handshaking() {
         let mut to_server = Vec::new();
         while client.wants_write() {

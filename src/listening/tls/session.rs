@@ -8,6 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::task::Waker;
 
 use rustls::ProtocolVersion;
 use rustls::ServerConfig;
@@ -15,7 +16,8 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 
 use super::certificates::client_name;
-use super::{HeldBytes, Holder, Share};
+use crate::admission::{Charge, ClientAddr, Holding};
+use crate::base::Clock;
 
 /// The most plain bytes in a record (RFC 8446 §5.1).
 pub const RECORD_BYTES_MAX: usize = 16 * 1024;
@@ -49,8 +51,12 @@ pub struct TlsSession {
     /// The client broke the protocol. The library is not asked again: it may refer to a part of a message
     /// whose bytes are gone, and panics at such a call.
     has_failed: bool,
-    /// The count of the bytes above.
-    share: Share,
+    /// The bytes from the client. Apart from those for the client, because a client that sends does not read by
+    /// this.
+    input: Charge,
+    /// The bytes for the client.
+    output: Charge,
+    clock: Clock,
 }
 
 impl std::fmt::Debug for TlsSession {
@@ -80,11 +86,16 @@ impl Plain<'_> {
 }
 
 impl TlsSession {
-    /// A session before its first byte, whose bytes count in `held`.
+    /// A session before its first byte. What it holds is charged to `client` in `held`.
     ///
     /// # Errors
     /// The configuration cannot be used.
-    pub fn new(config: Arc<ServerConfig>, held: &Arc<HeldBytes>) -> Result<Self, rustls::Error> {
+    pub fn new(
+        config: Arc<ServerConfig>,
+        held: &Holding,
+        client: ClientAddr,
+        clock: Clock,
+    ) -> Result<Self, rustls::Error> {
         Ok(Self {
             connection: UnbufferedServerConnection::new(config)?,
             incoming: Vec::new(),
@@ -92,7 +103,9 @@ impl TlsSession {
             kept: Vec::new(),
             has_ended: false,
             has_failed: false,
-            share: Share::new(held),
+            input: held.hold(client, 0, 0),
+            output: held.hold(client, 0, 0),
+            clock,
         })
     }
 
@@ -129,9 +142,11 @@ impl TlsSession {
         if self.has_failed {
             return Err(invalid("bytes behind an error"));
         }
+        let held = self.incoming.len();
         let opened = self.open_more(raw, into);
         self.has_failed = opened.is_err();
-        self.count();
+        // With more bytes used up than came, a begun record has become whole.
+        self.count(self.incoming.len() < held + raw.len());
         opened
     }
 
@@ -245,7 +260,7 @@ impl TlsSession {
         if self.plain.is_empty() {
             self.plain = Vec::new();
         }
-        self.count();
+        self.count(false);
         n
     }
 
@@ -283,28 +298,39 @@ impl TlsSession {
         self.incoming.len() + self.plain.len() + self.kept.len()
     }
 
+    /// Charges the held bytes. `has_read`: a record has become whole.
     #[inline]
-    fn count(&mut self) {
-        self.share.set(self.held_bytes());
-    }
-
-    /// Counts the held bytes for another thread.
-    pub fn move_to(&mut self, holder: Holder) {
-        self.share.move_to(holder);
-    }
-
-    /// Whether bytes are held while all sessions hold too many, most of them on this thread.
-    pub fn holds_too_much(&self) -> bool {
-        self.share.is_too_much()
-    }
-
-    /// Ends the session without a word, and frees the held bytes.
-    pub fn give_up(&mut self) {
-        self.has_failed = true;
-        for held in [&mut self.incoming, &mut self.plain, &mut self.kept] {
-            *held = Vec::new();
+    fn count(&mut self, has_read: bool) {
+        let input = self.incoming.len() + self.plain.len();
+        for (charge, bytes, has_moved) in [
+            (&mut self.input, input, has_read),
+            (&mut self.output, self.kept.len(), false),
+        ] {
+            let (bytes, before) = (bytes as u64, charge.amount());
+            // Most records come and go whole.
+            if bytes == before && (!has_moved || bytes == 0) {
+                continue;
+            }
+            let now_us = self.clock.mono_us();
+            charge.set(bytes, now_us);
+            if has_moved {
+                charge.progress(now_us);
+            }
+            if bytes > before {
+                charge.holding().make_room(now_us);
+            }
         }
-        self.count();
+    }
+
+    /// Who is woken when the session is chosen to give way: the thread that has the session.
+    pub fn wake_with(&mut self, waker: &Waker) {
+        self.input.wake_with(waker);
+        self.output.wake_with(waker);
+    }
+
+    /// Whether the session has to end, because those of all clients hold too much.
+    pub fn gives_way(&self) -> bool {
+        self.held_bytes() > 0 && (self.input.gives_way() || self.output.gives_way())
     }
 
     /// Whether the client has begun a record.
@@ -315,7 +341,7 @@ impl TlsSession {
     /// Keeps the rest of sealed records.
     pub fn keep(&mut self, records: &[u8]) {
         self.kept.extend_from_slice(records);
-        self.count();
+        self.count(false);
     }
 
     /// Keeps the alert `close_notify`: nothing follows the alert (RFC 8446 §6.1). Nothing if the client broke
@@ -359,7 +385,7 @@ impl TlsSession {
         } else {
             self.kept.drain(..sent);
         }
-        self.count();
+        self.count(false);
         outcome
     }
 }

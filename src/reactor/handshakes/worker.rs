@@ -16,10 +16,10 @@ use rustls::HandshakeKind;
 use super::{
     Beginning, Entered, HandshakeCounts, HandshakeLimits, Job, Outcome, secured, take_header,
 };
-use crate::admission::{ClientAddr, FairQueue, Peer, address_group};
+use crate::admission::{Chosen, ClientAddr, FairQueue, Holding, Peer, address_group};
 use crate::base::{Clock, Wake};
 use crate::hub::{CloseReason, SessionKey};
-use crate::listening::tls::{HeldBytes, ServerTlsInForce, TlsSession};
+use crate::listening::tls::{ServerTlsInForce, TlsSession};
 use crate::reactor::listeners::Accepted;
 
 pub(super) const WAKER: Token = Token(usize::MAX);
@@ -143,6 +143,14 @@ impl Sockets {
         had_its_time.then(|| places.front().map(|place| place.key))?
     }
 
+    /// Whether a handshake holds bytes, and was chosen to give way for those.
+    fn gives_way_for_bytes(&self, key: SessionKey) -> bool {
+        match self.all.get(&key).map(|socket| &socket.stage) {
+            Some(Stage::Handshake(handshake)) => handshake.session.gives_way(),
+            _ => false,
+        }
+    }
+
     /// Counts the handshake of a socket as under way.
     fn begin(&mut self, client: ClientAddr, key: SessionKey, began_us: u64) {
         let places = self.places.entry(address_group(client)).or_default();
@@ -181,7 +189,10 @@ pub(super) struct Worker {
     pub(super) the_loop: Wake,
     pub(super) counts: Arc<HandshakeCounts>,
     pub(super) clock: Clock,
-    pub(super) held: Arc<HeldBytes>,
+    /// What the TLS of all clients holds.
+    pub(super) held: Holding,
+    /// Handshakes chosen to give way, for what they hold.
+    pub(super) chosen: Chosen<SessionKey>,
     pub(super) sockets: Sockets,
 }
 
@@ -191,7 +202,8 @@ impl Worker {
         let mut buffer = vec![0; READ_BYTES].into_boxed_slice();
         loop {
             self.wake.awake();
-            let has_work = !self.sockets.ready.is_empty() || !self.jobs.is_empty();
+            let has_messages = !self.jobs.is_empty() || !self.chosen.is_empty();
+            let has_work = !self.sockets.ready.is_empty() || has_messages;
             let may_give_way = self.sockets.is_full() && !self.sockets.waiting.is_empty();
             let timeout = match has_work {
                 true => Some(Duration::ZERO),
@@ -217,6 +229,11 @@ impl Worker {
                     break;
                 };
                 self.step(key, &mut buffer);
+            }
+            for key in self.chosen.take() {
+                if self.sockets.gives_way_for_bytes(key) {
+                    self.handshake_failed(key, CloseReason::TlsMemory);
+                }
             }
             // Behind the steps, which leave places.
             while let Some((key, gives_way)) = self.sockets.next_waiting(self.clock.mono_us()) {
@@ -308,10 +325,12 @@ impl Worker {
     fn begin(&mut self, key: SessionKey) -> io::Result<()> {
         let tls = self.tls.as_ref();
         let tls = tls.ok_or_else(|| io::Error::other("no certificate"))?;
-        let session = TlsSession::new(tls.config(), &self.held).map_err(io::Error::other)?;
         let Some(socket) = self.sockets.all.get_mut(&key) else {
             return Ok(());
         };
+        let session = TlsSession::new(tls.config(), &self.held, socket.client, self.clock);
+        let mut session = session.map_err(io::Error::other)?;
+        session.wake_with(&self.chosen.waker(key));
         socket.stage = Stage::Handshake(Handshake {
             session: Box::new(session),
             took_us: 0,
@@ -334,9 +353,6 @@ impl Worker {
         let step = step(&mut socket.stream, &mut handshake.session, buffer);
         handshake.took_us += self.clock.mono_us() - began_us;
         match step {
-            Ok(Step::Wait) if handshake.session.holds_too_much() => {
-                self.handshake_failed(key, CloseReason::TlsMemory);
-            }
             Ok(Step::Wait) => {}
             Ok(Step::Again) => self.sockets.ready.push(socket.client, key),
             Ok(Step::Done) => self.done(key),

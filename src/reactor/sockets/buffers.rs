@@ -10,8 +10,7 @@ use std::io::{self, IoSlice, Read as _, Write as _};
 
 use mio::net::TcpStream;
 
-use crate::base::Clock;
-use crate::hub::{SessionKey, Write};
+use crate::hub::Write;
 use crate::listening::tls::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
 
 /// Up to this size several slices are copied into one buffer: `writev` costs 7–13 % more at these sizes.
@@ -72,35 +71,6 @@ pub(super) struct TlsBuffers {
     plain: Vec<u8>,
     records: Vec<u8>,
     raw: Vec<u8>,
-}
-
-/// The bytes that the TLS of a socket holds.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Held {
-    pub(super) bytes: usize,
-    /// When the bytes last became fewer, or the first came, microseconds of the monotonic clock.
-    moved_us: u64,
-}
-
-impl Held {
-    pub(super) fn count(&mut self, bytes: usize, clock: &Clock) {
-        if bytes < self.bytes || self.bytes == 0 && bytes > 0 {
-            self.moved_us = clock.mono_us();
-        }
-        self.bytes = bytes;
-    }
-}
-
-/// Returns the holders whose bytes have stood still the longest, until they hold so many bytes together.
-pub(super) fn oldest(mut holders: Vec<(Held, SessionKey)>, bytes: usize) -> Vec<SessionKey> {
-    holders.sort_unstable_by_key(|(held, _)| held.moved_us);
-    let mut freed = 0;
-    let needed = holders.into_iter().take_while(|(held, _)| {
-        let is_needed = freed < bytes;
-        freed += held.bytes;
-        is_needed
-    });
-    needed.map(|(_, key)| key).collect()
 }
 
 /// The outcome of a write.
@@ -255,10 +225,11 @@ mod tests {
     use std::net::{Shutdown, TcpListener, TcpStream as Peer};
     use std::time::Duration;
 
-    use mio::Poll;
+    use mio::{Poll, Token};
 
     use super::*;
-    use crate::listening::tls::HeldBytes;
+    use crate::base::{Clock, Wake};
+    use crate::hub::SessionKey;
     use crate::listening::tls::session_tests::{VERSIONS, greeted, sent};
     use crate::reactor::sockets::Sockets;
 
@@ -296,28 +267,6 @@ mod tests {
         assert_eq!(lengths(5), None, "other memory");
         let whole = joined.join(&batch, 0).expect("joined").to_vec();
         assert_eq!(whole, frames[..2].concat());
-    }
-
-    #[test]
-    fn those_go_whose_bytes_stand_still_the_longest_and_no_more_than_needed() {
-        let key = |slot| SessionKey {
-            slot,
-            generation: 0,
-        };
-        let holders = [(30, 10), (10, 20), (20, 30), (40, 40)];
-        let holders = holders.into_iter().zip(0..);
-        let holders: Vec<_> = holders
-            .map(|((moved_us, bytes), slot)| (Held { bytes, moved_us }, key(slot)))
-            .collect();
-        for (bytes, slots) in [
-            (1, &[1][..]),
-            (20, &[1]),
-            (21, &[1, 2]),
-            (1_000, &[1, 2, 0, 3]),
-        ] {
-            let keys: Vec<SessionKey> = slots.iter().map(|&slot| key(slot)).collect();
-            assert_eq!(oldest(holders.clone(), bytes), keys, "{bytes}");
-        }
     }
 
     #[test]
@@ -374,7 +323,8 @@ mod tests {
     fn sockets(poll: &Poll, stream: Peer, session: TlsSession) -> Sockets {
         stream.set_nonblocking(true).expect("nonblocking");
         let registry = poll.registry().try_clone().expect("a registry");
-        let mut sockets = Sockets::new(registry, Clock::start(), HeldBytes::new(usize::MAX));
+        let wake = Wake::new(&registry, Token(usize::MAX), "the test").expect("a waker");
+        let mut sockets = Sockets::new(registry, Clock::start(), &wake);
         let stream = TcpStream::from_std(stream);
         sockets
             .insert(KEY, stream, Some(Box::new(session)))

@@ -185,6 +185,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let ended = self.since(began);
         self.now_us = ended.mono_us;
         log_left_out(self.end_lines.left_out(began));
+        while let Some(reason) = self.seams.http.next_end() {
+            self.hub.count_close(reason);
+        }
         let shell = self.shell_stats();
         let event_loop = &self.seams.telemetry.event_loop;
         let feed = self.feed.stats();
@@ -209,7 +212,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             bus_queue_messages_max: seams.bus.capacity().unwrap_or(0) as u64,
             bus_queue_bytes: seams.bus_bytes.held() as u64,
             bus_queue_bytes_max: seams.bus_bytes.max() as u64,
-            tls_held_bytes: self.settings.tls_held.all() as u64,
+            tls_held_bytes: self.settings.tls_held.held(),
             frame_bytes_alive: core.frame_bytes().alive(),
             frame_bytes_max: limits.frame_bytes_max,
             inflate_window_bytes: windows.kept_bytes(),

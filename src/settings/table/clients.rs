@@ -179,8 +179,7 @@ pub(super) static TLS: &[Setting] = &[
     )
     .memory_part(60)
     .limit(
-        "clients are dropped, first those whose bytes have stood still the longest; of plain HTTP and of \
-         handshakes, those that wait with bytes",
+        "clients are dropped, first those that have held the most for the longest without progress",
         Shows::Reason(CloseReason::TlsMemory),
         "tests/blackbox/test_tls_limits.py::test_what_tls_holds_for_clients_that_do_not_read_is_bounded",
     ),

@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use weirgate::base::Clock;
 use weirgate::http::{
     Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, RequestBody,
     RequestParts, Site, StatusCode,
@@ -56,7 +57,8 @@ impl Plane {
             fallback: Some(Handler::later(record)),
             ..Site::default()
         };
-        let plane = HttpPlane::start(site, None, HttpSettings::default()).expect("a thread");
+        let plane = HttpPlane::start(site, None, HttpSettings::default(), Clock::start())
+            .expect("a thread");
         let (back, returned) = mpsc::channel();
         Self {
             handle: plane.handle(Arc::new(move |handover| drop(back.send(handover)))),

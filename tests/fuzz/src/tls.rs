@@ -7,7 +7,9 @@ use std::sync::{Arc, LazyLock};
 use rustls::client::ClientConnection;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
-use weirgate::listening::tls::{HeldBytes, TlsSession, sealed_bytes_max};
+use weirgate::admission::{ClientAddr, Holding};
+use weirgate::base::Clock;
+use weirgate::listening::tls::{TlsSession, sealed_bytes_max};
 
 use super::{choices, outcome};
 
@@ -56,7 +58,9 @@ pub(super) fn run(data: &[u8]) -> u64 {
 }
 
 fn session() -> TlsSession {
-    TlsSession::new(Arc::clone(&CONFIGS.server), &HeldBytes::new(usize::MAX)).expect("a session")
+    let held = Holding::new("tls", u64::MAX);
+    let server = Arc::clone(&CONFIGS.server);
+    TlsSession::new(server, &held, ClientAddr::Unix, Clock::start()).expect("a session")
 }
 
 /// The same bytes to the session and to rustls: both refuse, or neither.

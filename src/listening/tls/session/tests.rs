@@ -1,5 +1,7 @@
 use std::io::{Read, Write};
 use std::iter::repeat_n;
+use std::thread;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rustls::client::ClientConnection;
@@ -12,6 +14,7 @@ use rustls::{
 };
 
 use super::*;
+use crate::admission::Chosen;
 use crate::base::SplitMix64;
 use crate::base::tls_roots::provider;
 
@@ -19,6 +22,8 @@ mod forged;
 
 pub(crate) const VERSIONS: [&[&SupportedProtocolVersion]; 2] =
     [&[&version::TLS13], &[&version::TLS12]];
+
+const CLIENT: ClientAddr = ClientAddr::Unix;
 
 /// Both ends before the handshake.
 fn pair(versions: &'static [&'static SupportedProtocolVersion]) -> (ClientConnection, TlsSession) {
@@ -51,9 +56,10 @@ fn pair_with(
     client.enable_secret_extraction = true;
     let name = ServerName::try_from("localhost").expect("a name");
     let client = ClientConnection::new(Arc::new(client), name).expect("a client");
+    let held = Holding::new("tls", u64::MAX);
     (
         client,
-        TlsSession::new(Arc::new(config), &HeldBytes::new(usize::MAX)).expect("a session"),
+        TlsSession::new(Arc::new(config), &held, CLIENT, Clock::start()).expect("a session"),
     )
 }
 
@@ -365,39 +371,85 @@ proptest! {
     }
 }
 
+/// A session after its handshake, whose bytes are charged to the client in `held`.
+fn greeted_in(
+    held: &Holding,
+    versions: &'static [&'static SupportedProtocolVersion],
+) -> (ClientConnection, TlsSession) {
+    let (client, mut session) = greeted(versions);
+    (session.input, session.output) = (held.hold(CLIENT, 0, 0), held.hold(CLIENT, 0, 0));
+    (client, session)
+}
+
 #[test]
 fn held_bytes_are_counted_until_the_session_ends() {
     for versions in VERSIONS {
-        let (mut client, mut session) = greeted(versions);
-        let all = HeldBytes::new(1_000);
-        session.share = Share::new(&all);
-        session.move_to(Holder::Http);
+        let held = Holding::new("tls", 1_000);
+        let (mut client, mut session) = greeted_in(&held, versions);
         client.writer().write_all(&[7; 3_000]).expect("a record");
         let record = sent(&mut client);
         let (begin, rest) = record.split_at(500);
         let mut into = [0; 1_000];
         assert_eq!(session.open(&mut begin.to_vec(), &mut into).ok(), Some(0));
-        assert!(session.has_begun_record() && !session.holds_too_much());
-        assert_eq!(all.all(), 500);
+        assert!(session.has_begun_record());
+        assert_eq!((held.held(), held.of(CLIENT)), (500, 500));
         assert_eq!(
             session.open(&mut rest.to_vec(), &mut into).ok(),
             Some(1_000)
         );
-        assert!(!session.has_begun_record() && session.holds_too_much());
-        assert_eq!(all.all(), 2_000, "plain bytes without room");
+        assert!(!session.has_begun_record());
+        assert_eq!(held.held(), 2_000, "plain bytes without room");
         session.take_plain(&mut into);
         session.keep(&[0; 100]);
-        assert_eq!(all.all(), 1_100);
+        assert_eq!(held.held(), 1_100);
         let _ = session.send_kept(|bytes| Ok(bytes.len().min(60)));
-        assert_eq!((all.all(), session.held_bytes()), (1_000, 1_000));
-        session
-            .open(&mut begin.to_vec(), &mut [])
-            .unwrap_or_default();
-        session.give_up();
-        assert_eq!(all.all(), 0);
-        assert!(session.open(&mut [0; 10], &mut into).is_err());
-        session.keep(&[0; 100]);
+        assert_eq!((held.held(), session.held_bytes()), (1_000, 1_000));
         drop(session);
-        assert_eq!(all.all(), 0);
+        assert_eq!(held.held(), 0);
     }
+}
+
+/// Over the limit the session that holds much for long has to go, on whichever thread, and not one that has just moved.
+#[test]
+fn a_session_that_stands_still_gives_way_to_one_that_moves() {
+    let held = Holding::new("tls", 30_000);
+    let (mut client, mut idle) = greeted_in(&held, VERSIONS[0]);
+    let (mut mover, mut moves) = greeted_in(&held, VERSIONS[0]);
+    let chosen = Chosen::new(Waker::noop().clone());
+    idle.wake_with(&chosen.waker("idle"));
+    moves.wake_with(&chosen.waker("moves"));
+    let mut into = [0; 20_000];
+    client.writer().write_all(&[7; 16_000]).expect("a record");
+    let record = sent(&mut client);
+    let opened = idle.open(&mut record[..16_000].to_vec(), &mut into);
+    opened.expect("a begun record");
+    thread::sleep(Duration::from_millis(30));
+    for _ in 0..3 {
+        mover.writer().write_all(&[7; 16_000]).expect("a record");
+        for piece in sent(&mut mover).chunks(5_000) {
+            moves.open(&mut piece.to_vec(), &mut into).expect("opened");
+        }
+    }
+    assert_eq!(chosen.take(), ["idle"]);
+    assert!(idle.gives_way() && !moves.gives_way());
+    let rest = idle.open(&mut record[16_000..].to_vec(), &mut into);
+    assert_eq!(rest.expect("the rest"), 16_000);
+    assert!(!idle.gives_way(), "it moved before its thread had looked");
+}
+
+/// Sending is no progress of reading: a client that reads nothing cannot look busy with records of its own.
+#[test]
+fn each_direction_has_its_own_progress() {
+    let held = Holding::new("tls", 100);
+    let (mut client, mut session) = greeted_in(&held, VERSIONS[0]);
+    session.keep(&[0; 90]);
+    let mut into = [0; 100];
+    thread::sleep(Duration::from_millis(30));
+    client.writer().write_all(b"still here").expect("a record");
+    let record = sent(&mut client);
+    session.open(&mut record[..9].to_vec(), &mut into).unwrap();
+    let other = held.hold(CLIENT, 80, session.clock.mono_us() - 10_000);
+    session.open(&mut record[9..].to_vec(), &mut into).unwrap();
+    held.make_room(session.clock.mono_us());
+    assert!(session.gives_way() && !other.gives_way());
 }
