@@ -432,6 +432,23 @@ fn the_table_is_shown_and_replaced() {
 }
 
 #[test]
+fn a_check_shows_no_part_of_a_secret() {
+    let env = [
+        ("JWT_JWKS_URL", "https://idp/keys?code=s3cret"),
+        ("REDIS_URL", "redis://ann:s3cret,s3cret@127.0.0.1:1/0"),
+        ("REQUIRE_AUTH", "true"),
+    ];
+    for format in ["text", "json", "env"] {
+        let check = ["channels", "--check", "--format", format];
+        let told = weirgate(&check, &env);
+        assert_eq!(told.status, 0, "{}", told.stderr);
+        assert!(told.stdout.contains("ann:***@127.0.0.1:1/0"));
+        assert!(told.stdout.contains("https://idp/keys?***"));
+        assert!(!told.stdout.contains("s3cret"), "{}", told.stdout);
+    }
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_panic() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_weirgate"))
         .args(["levels", "--help"])

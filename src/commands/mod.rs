@@ -25,7 +25,9 @@ use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
 use self::health::HealthCheck;
 use self::pages::PageFiles;
 pub use self::program::Exit;
-use self::program::{complain, show, version_json, version_line, version_text};
+use self::program::{
+    complain, complain_styled, show, show_styled, version_json, version_line, version_text,
+};
 use self::publish::PublishCommand;
 use self::tail::TailCommand;
 use self::token::TokenCommand;
@@ -83,14 +85,14 @@ pub fn main(program: &'static Program) -> ExitCode {
         Ok(Invocation::Publish(command)) => ended(command.run().map(|text| show(&text))),
         Ok(Invocation::Write(files)) => ended(files.write()),
         Ok(Invocation::Show(text)) => {
-            show(text.trim_end());
+            show_styled(text.trim_end());
             ExitCode::SUCCESS
         }
         Err(exit) => {
             let text = exit.text.trim_end();
             match exit.status {
-                0 => show(text),
-                _ => complain(text),
+                0 => show_styled(text),
+                _ => complain_styled(text),
             }
             ExitCode::from(exit.status)
         }

@@ -12,6 +12,7 @@ use url::{Host, Url};
 
 use super::args::flag;
 use crate::base::build_info::{COMMIT, FEATURES, RUSTC, TARGET, VERSION};
+use crate::base::escaped;
 use crate::run::{GatewayKind, Program, TokenUse};
 use crate::settings::typed::{Env, GATEWAY_ENV, collect};
 use crate::settings::{Check, Checked, Kind, Rows, SecretText, Setting, SettingsError};
@@ -33,13 +34,24 @@ impl Display for Exit {
     }
 }
 
-/// Prints a text. A closed reader (`weirgate --help | head -1`) is neither a failure nor a panic. Colours are
-/// kept in a terminal with colours, without `NO_COLOR`.
+/// Prints a text, which may have parts of a stranger. A closed reader (`weirgate token mint | head -1`) is neither a
+/// failure nor a panic.
 pub(super) fn show(text: &str) {
+    show_styled(&escaped(text, &['\n', '\t']));
+}
+
+/// Prints a text of this program. Colours are kept in a terminal with colours, without `NO_COLOR`.
+pub(super) fn show_styled(text: &str) {
     let _ = writeln!(anstream::stdout(), "{text}");
 }
 
+/// Writes an error or a message, which may have parts of a stranger, on standard error.
 pub(super) fn complain(text: &str) {
+    complain_styled(&escaped(text, &['\n', '\t']));
+}
+
+/// As [`complain`], for a text of this program and its arguments.
+pub(super) fn complain_styled(text: &str) {
     let mut err = anstream::stderr();
     for line in text.lines() {
         // Formatted like the errors of clap.
@@ -160,12 +172,12 @@ pub(super) fn chosen(
 
 impl Exit {
     /// The parser repeats unknown arguments, possibly a URL or a token in the wrong place. So arguments with
-    /// an `@`, or with the beginning of a JWT, are hidden.
+    /// an `@`, URLs, and arguments with the beginning of a JWT are hidden.
     pub(super) fn from_clap(error: clap::Error, args: &[OsString]) -> Self {
         let mut text = error.render().ansi().to_string();
         for arg in args.iter().map(|arg| arg.to_string_lossy()) {
             let value = arg.split_once('=').map_or(&*arg, |(_, value)| value);
-            if value.contains('@') || value.starts_with("eyJ") {
+            if value.contains('@') || value.contains("://") || value.starts_with("eyJ") {
                 text = text.replace(arg.as_ref(), "***").replace(value, "***");
             }
         }

@@ -1,6 +1,8 @@
 //! Shared by the gateways with tokens and rates: the close for a refused token, the end of a token, the rate
 //! of requests, the counters of both; and the identifiers of connections.
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use super::count::{Count, labelled};
 use crate::admission::TokenBucket;
 use crate::auth::{Identity, Refusal};
@@ -30,12 +32,24 @@ const TELL_LIMITED_EVERY_US: u64 = 1_000_000;
 /// The end of a token is checked again after this time, because the wall clock may be set.
 const LOOK_AT_END_EVERY_MS: i64 = 60_000;
 
-/// The longest user name or device id in the log.
+/// The longest user name in the log.
 const USER_CHARS_MAX: usize = 64;
 
-/// Returns the user of a client for the log and the operator's page.
+/// The bytes of a hash in the log: enough to find the lines of one name.
+const HASH_BYTES_SHOWN: usize = 6;
+
+/// Returns the user of a token for the log and the operator's page.
 pub(super) fn shown_user(user: &str) -> Box<str> {
     user.chars().take(USER_CHARS_MAX).collect()
+}
+
+/// Returns a name that a client gives itself, for the log and the operator's page: the beginning of the name's SHA-256.
+/// A device's id is all that opens the pushes of the device, and a name may be a mail address.
+pub(super) fn shown_hashed(name: &str) -> Box<str> {
+    let hash = digest(&SHA256, name.as_bytes());
+    let bytes = hash.as_ref().iter().take(HASH_BYTES_SHOWN);
+    let digits: String = bytes.map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{digits}").into()
 }
 
 /// The time at which a client's token ends, if the token has an end.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::auth::{Acl, is_pattern};
 use crate::feeds::Subscription;
 use crate::run::{Question, RunError};
-use crate::settings::{Checked, SecretUrl};
+use crate::settings::{Checked, Kind, SecretUrl};
 use crate::sources::nats::{self, Credentials, NatsNeeds, NatsSettings, Tls};
 use crate::sources::redis::{
     self, REDIS_PORT, RedisEndpoint, RedisError, RedisNeeds, RedisSettings, RedisStreamSource,
@@ -133,8 +133,9 @@ impl BusRows {
             && url.expose().is_empty()
         {
             return Err(RunError::Settings(format!(
-                "--{} is {host:?}; allowed: a name or an address, without scheme and port; --{} takes a URL",
+                "--{} is {}; allowed: a name or an address, without scheme and port; --{} takes a URL",
                 self.row("host"),
+                Kind::Text.shown_when_wrong(host),
                 self.url
             )));
         }
@@ -324,9 +325,15 @@ mod tests {
         for good in ["redis", "10.0.0.1", "::1"] {
             assert_eq!(host(&[("REDIS_HOST", good)]).as_deref(), Ok(good));
         }
-        for bad in ["redis://redis", "redis:6379"] {
+        for (bad, shown) in [
+            ("redis://:s3cret", "redis://***"),
+            ("redis:6379", "redis:6379"),
+        ] {
             let told = host(&[("REDIS_HOST", bad)]).expect_err(bad);
-            assert!(told.contains(bad) && told.contains("--redis-url"), "{told}");
+            assert!(
+                told.contains(shown) && told.contains("--redis-url"),
+                "{told}"
+            );
             // Beside a URL the host has no effect.
             let url = ("REDIS_URL", "redis://a");
             assert_eq!(host(&[("REDIS_HOST", bad), url]).as_deref(), Ok("a"));

@@ -275,10 +275,11 @@ impl Checked {
         }
     }
 
-    /// Returns the text of a row of any text, or of a form.
+    /// Returns the text of a row of any text, or of a form. A URL may have a secret in it.
     pub fn text(&self, flag: &str) -> String {
         match self.value(flag) {
             Value::Text(text) | Value::List(text) => text.clone(),
+            Value::Urls(url) => url.expose().to_owned(),
             other => unreachable!("--{flag} is no text: {other:?}"),
         }
     }

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 
 use url::Url;
 
-use super::secret::{SecretText, SecretUrl};
+use super::secret::{SecretText, SecretUrl, scheme};
 use crate::admission::TrustedProxies;
 use crate::telemetry::logging;
 
@@ -105,7 +105,7 @@ pub enum Value {
     Number(u64),
     /// Of [`Kind::Decimal`]: thousandths, rounded, but a positive number never to 0.
     Milli(i64),
-    /// Of [`Kind::Urls`], [`Kind::OptionalUrl`] and [`Kind::OptionalUrls`].
+    /// Of [`Kind::Urls`], [`Kind::OptionalUrl`], [`Kind::OptionalUrls`], and a [`Kind::Form`] of a URL.
     Urls(SecretUrl),
     /// Of [`Kind::Switch`].
     Switch(bool),
@@ -198,9 +198,10 @@ impl Kind {
             Self::Origins => parse_origins(text),
             Self::Form(form) => {
                 let shown = (form.read)(text).ok()?;
-                Some(match form.repeats {
-                    true => Value::List(shown),
-                    false => Value::Text(shown),
+                Some(match form {
+                    Form { is_url: true, .. } => Value::Urls(SecretUrl::new(&shown)),
+                    Form { repeats: true, .. } => Value::List(shown),
+                    _ => Value::Text(shown),
                 })
             }
             Self::Networks => parse_networks(text).map(Value::Networks),
@@ -290,23 +291,29 @@ impl Kind {
         }
     }
 
-    /// Returns the text that an error shows for a refused value. A value with an `@` may contain a password,
-    /// even in a setting that is no URL, so the error shows nothing of such a value.
+    /// Returns the text that an error shows for a refused value: of a URL at most the scheme, because nobody knows
+    /// which part of a wrong URL is a password. A value with an `@`, or with a scheme, may be a URL in the wrong
+    /// setting.
     pub fn shown_when_wrong(self, text: &str) -> String {
-        match self {
+        let is_url = matches!(
+            self,
             Self::Urls(_)
-            | Self::OptionalUrl(_)
-            | Self::OptionalUrls(_)
-            | Self::Form(Form { is_url: true, .. })
-                if text.contains('?') =>
-            {
-                "***".into()
-            }
-            Self::Secret => "***".into(),
-            _ if text.contains('@') => "***".into(),
-            _ => format!("\"{}\"", text.trim().escape_debug()),
+                | Self::OptionalUrl(_)
+                | Self::OptionalUrls(_)
+                | Self::Form(Form { is_url: true, .. })
+        );
+        match scheme(text) {
+            _ if matches!(self, Self::Secret) => "***".into(),
+            Some(_) if matches!(self, Self::Origins) && !text.contains(['@', '?']) => quoted(text),
+            Some(scheme) => format!("\"{scheme}://***\""),
+            None if is_url || text.contains('@') => "***".into(),
+            None => quoted(text),
         }
     }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.trim().escape_debug())
 }
 
 impl fmt::Display for Value {

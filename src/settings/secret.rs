@@ -49,13 +49,16 @@ impl SecretUrl {
 
 impl fmt::Display for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, url) in self.0.split(',').enumerate() {
-            if i > 0 {
-                f.write_str(",")?;
+        let mut urls: Vec<String> = Vec::new();
+        // A comma may be in a password, so only a scheme begins another URL.
+        for part in self.0.split(',') {
+            match urls.last_mut() {
+                Some(url) if scheme(part).is_none() => *url = format!("{url},{part}"),
+                _ => urls.push(part.to_owned()),
             }
-            f.write_str(&masked(url.trim()))?;
         }
-        Ok(())
+        let urls: Vec<String> = urls.iter().map(|url| masked(url.trim())).collect();
+        f.write_str(&urls.join(","))
     }
 }
 
@@ -65,8 +68,16 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-/// Hides the part before the last `@`, except for a user name with a password, and hides the query. The last
-/// `@` of the whole text: a password that is not percent-encoded may contain `@`, `/`, `?`.
+/// The scheme of a URL (RFC 3986 §3.1); `None` for a text without one.
+pub(super) fn scheme(url: &str) -> Option<&str> {
+    let (scheme, _) = url.trim_start().split_once("://")?;
+    let is_good = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    (scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(is_good))
+        .then_some(scheme)
+}
+
+/// Hides the part before the last `@`, except for a user name with a password, and hides query and fragment. The
+/// last `@` of the whole text: a password that is not percent-encoded may contain `@`, `/`, `?`.
 fn masked(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
@@ -76,14 +87,16 @@ fn masked(url: &str) -> String {
         Some((user_info, host)) => (Some(user_info), host),
         None => (None, rest),
     };
-    let host = match host.split_once('?') {
-        Some((host, _)) => format!("{host}?***"),
+    let host = match host.find(['?', '#']) {
+        Some(at) => format!("{}***", &host[..=at]),
         None => host.to_owned(),
     };
     match user_info.map(|info| info.split_once(':')) {
         None => format!("{scheme}{host}"),
-        Some(None) => format!("{scheme}***@{host}"),
-        Some(Some((user, _))) => format!("{scheme}{user}:***@{host}"),
+        Some(Some((user, password))) if !password.is_empty() => {
+            format!("{scheme}{user}:***@{host}")
+        }
+        Some(_) => format!("{scheme}***@{host}"),
     }
 }
 
@@ -103,7 +116,18 @@ mod tests {
             ("nats://ann:s3c@s3cret@nats", "nats://ann:***@nats"),
             ("nats://ann:s3c/ret?s3cret@nats", "nats://ann:***@nats"),
             ("nats://nats/?auth=s3cret", "nats://nats/?***"),
-            ("nats://a:s3cret@h, s3cret@i", "nats://a:***@h,***@i"),
+            ("nats://nats/#s3cret", "nats://nats/#***"),
+            ("nats://s3cret:@nats", "nats://***@nats"),
+            ("nats://a:4222,b:4222", "nats://a:4222,b:4222"),
+            (
+                "nats://a:s3cret@h, tls://s3cret@i",
+                "nats://a:***@h,tls://***@i",
+            ),
+            // A comma in a password, which a list of URLs could be too.
+            ("redis://:s3cret,s3cret@h/0", "redis://:***@h/0"),
+            ("redis://a:s3c,redis//s3cret@h,i", "redis://a:***@h,i"),
+            ("nats://ann:1234,s3cret@h", "nats://ann:***@h"),
+            ("nats://s3c@s3cret,s3cret@h", "nats://***@h"),
         ] {
             let url = SecretUrl::new(typed);
             assert_eq!(url.to_string(), shown);

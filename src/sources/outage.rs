@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
 
-use crate::base::SplitMix64;
+use crate::base::{SplitMix64, escaped};
 
 /// Subscriptions that lasted this long reset the delay: the next attempt after their loss is soon again.
 /// Shorter ones do not, or attempts would follow one another closely.
@@ -18,10 +18,10 @@ const DELAY_MAX_MS: u64 = 3_600_000;
 /// The most characters shown of a server's words.
 const WORDS_MAX: usize = 200;
 
-/// Shortens a server's words for a log line or an error, without control characters.
+/// Shortens a server's words for a log line or an error, and escapes what would steer a terminal.
 pub(super) fn shown(words: &str) -> String {
-    let printable = words.chars().filter(|c| !c.is_control());
-    printable.take(WORDS_MAX).collect()
+    let words: String = words.trim_end().chars().take(WORDS_MAX).collect();
+    escaped(&words, &[]).into_owned()
 }
 
 /// The outages of a bus with errors `E`. An outage lasts from the first failure to the next
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_short_and_printable() {
-        assert_eq!(shown("a\r\n\u{1b}[1mb"), "a[1mb");
+        assert_eq!(shown("a\u{1b}[1mb\r\n"), r"a\u001b[1mb");
         assert_eq!(shown(&"é".repeat(1_000)), "é".repeat(WORDS_MAX));
     }
 

@@ -3,8 +3,6 @@
 //! Lines pass through a bounded queue to the log's own thread: no logging thread waits for the reader, and an unread pipe
 //! does not block the event loop.
 
-use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -15,8 +13,8 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::{FormatEvent, FormatFields, MakeWriter, SubscriberBuilder};
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use super::terminal::{TerminalLines, steers};
-use crate::base::detached;
+use super::terminal::TerminalLines;
+use crate::base::{detached, escaped_bytes};
 
 /// The format of this process, once known.
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
@@ -64,14 +62,15 @@ pub enum LoggingError {
 pub fn init(format: LogFormat, directives: &str) -> Result<(), LoggingError> {
     let filter = filter(directives)?;
     let lines = LogLines::start()?;
-    let lines = match format {
-        LogFormat::Json => lines.json(),
-        LogFormat::Text => lines,
+    let terminal = TerminalLines::for_stdout().filter(|_| format == LogFormat::Text);
+    let lines = match terminal {
+        Some(_) => lines.styled(),
+        None => lines,
     };
     let formatter = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(move || lines.clone());
-    let set_filter = match (format, TerminalLines::for_stdout()) {
+    let set_filter = match (format, terminal) {
         (LogFormat::Json, _) => put_in_force(formatter.json().flatten_event(true)),
         (LogFormat::Text, None) => put_in_force(formatter),
         (LogFormat::Text, Some(terminal)) => put_in_force(formatter.event_format(terminal)),
@@ -194,9 +193,9 @@ enum Job {
 struct LogLines {
     jobs: Sender<Job>,
     left_out: Arc<AtomicU64>,
-    /// Whether the lines are JSON: then characters are escaped that control a terminal or end a line somewhere. The
-    /// formatter escapes only U+0000 to U+001F, as JSON requires.
-    is_json: bool,
+    /// Whether the formatter has styled the lines for a terminal, and escaped all texts of strangers. The formatters of
+    /// JSON and of plain text leave characters that steer a terminal, and break lines.
+    is_styled: bool,
 }
 
 impl LogLines {
@@ -225,15 +224,15 @@ impl LogLines {
         let lines = Self {
             jobs,
             left_out: Arc::default(),
-            is_json: false,
+            is_styled: false,
         };
         (lines, queue)
     }
 
-    /// Returns the same queue, for lines of JSON.
-    fn json(self) -> Self {
+    /// Returns the same queue, for lines with styles.
+    fn styled(self) -> Self {
         Self {
-            is_json: true,
+            is_styled: true,
             ..self
         }
     }
@@ -268,9 +267,10 @@ fn write_out(job: Job, left_out: &AtomicU64, told: &mut u64, out: &mut dyn Write
 /// The formatter writes each line in a single call.
 impl Write for LogLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match self.is_json {
-            true => self.put(&escaped(line)),
-            false => self.put(line),
+        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        match self.is_styled {
+            true => self.put(line),
+            false => self.put((escaped_bytes(text, &[]) + "\n").as_bytes()),
         }
         Ok(line.len())
     }
@@ -278,27 +278,6 @@ impl Write for LogLines {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Escapes such characters as UTF-16 units (RFC 8259 §7): in JSON they occur only within strings. Most lines
-/// have none and stay unchanged.
-fn escaped(line: &[u8]) -> Cow<'_, [u8]> {
-    let text = match str::from_utf8(line) {
-        Ok(text) if text.contains(steers) => text,
-        _ => return Cow::Borrowed(line),
-    };
-    let mut out = String::with_capacity(2 * text.len());
-    for c in text.chars() {
-        if steers(c) {
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                // Writing to a `String` cannot fail.
-                let _ = write!(out, "\\u{unit:04x}");
-            }
-        } else {
-            out.push(c);
-        }
-    }
-    Cow::Owned(out.into_bytes())
 }
 
 /// Returns the number of lines left out so far.
@@ -380,7 +359,7 @@ mod tests {
         let (lines, queue) = LogLines::new();
         let subscriber = tracing_subscriber::fmt()
             .json()
-            .with_writer(move || lines.clone().json())
+            .with_writer(move || lines.clone())
             .finish();
         let path = "/\u{9b}31m\u{7f}\u{85}\u{202e}\u{2028}\u{2029}\u{200b}\u{feff}\u{e0041}\u{61c}é\u{1f600}\"\n";
         tracing::subscriber::with_default(subscriber, || tracing::info!(path, "ended"));
@@ -397,5 +376,23 @@ mod tests {
         );
         let read: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(read["fields"]["path"], path, "it reads as what it was");
+    }
+
+    #[test]
+    fn a_line_of_text_is_one_line_and_steers_nothing() {
+        let (lines, queue) = LogLines::new();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || lines.clone());
+        let subscriber = subscriber.with_ansi(false).finish();
+        let path = "/\u{9b}31m\u{202e}\n2026 ERROR weirgate: forged";
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(%path, other = path, "{path}");
+        });
+        let Ok(Job::Line(line)) = queue.try_recv() else {
+            panic!("one line");
+        };
+        let line = String::from_utf8(line).unwrap();
+        let (text, end) = line.split_at(line.len() - 1);
+        assert!(end == "\n" && !text.contains(|c: char| !matches!(c, ' '..='~')));
+        assert!(text.contains(r"path=/\u009b31m\u202e\u000a2026"), "{text}");
     }
 }

@@ -14,6 +14,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::base::escaped;
+
 /// Columns of the message: fields begin below each other, unless a message is longer.
 const MESSAGE_COLUMNS: usize = 24;
 
@@ -138,7 +140,7 @@ impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
         let is_plain = |c: char| !c.is_whitespace() && !matches!(c, '"' | '=');
         let is_word = !value.is_empty() && value.chars().all(is_plain);
-        let shown = harmless(value);
+        let shown = escaped(value, &[]).into_owned();
         let is_bare = is_word || field.name() == "message";
         self.add(
             field,
@@ -151,39 +153,9 @@ impl Visit for Fields {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.add(field, harmless(&format!("{value:?}")));
+        let shown = format!("{value:?}");
+        self.add(field, escaped(&shown, &[]).into_owned());
     }
-}
-
-/// Escapes characters that control a terminal or break the line: text of a client may be included.
-fn harmless(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c.is_control() || steers(c) {
-            true => shown.extend(c.escape_default()),
-            false => shown.push(c),
-        }
-    }
-    shown
-}
-
-/// Whether a character may control the display: DEL and the C1 controls, the separators of lines and
-/// paragraphs, and invisible characters that change the display of the text around (Unicode's Bidi_Control,
-/// zero width, tags).
-pub(super) fn steers(c: char) -> bool {
-    matches!(
-        c,
-        '\u{7f}'..='\u{9f}'
-            | '\u{ad}'
-            | '\u{61c}'
-            | '\u{180e}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}'
-    )
 }
 
 #[cfg(test)]
@@ -279,7 +251,7 @@ mod tests {
         let is_plain = |c: char| matches!(c, ' '..='~' | '\n' | 'é');
         assert!(own.chars().all(is_plain), "{own:?}");
         assert!(
-            own.contains(r#"path="/\u{1b}]0;title\u{7}\n\u{9b}31m\u{202e}é""#),
+            own.contains(r#"path="/\u001b]0;title\u0007\u000a\u009b31m\u202eé""#),
             "{own:?}"
         );
     }

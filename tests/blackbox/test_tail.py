@@ -226,7 +226,7 @@ async def test_a_close_is_told_with_its_code_and_what_to_do():
         (1012, "", "code 1012: the server stops or is replaced; connect again, or use --reconnect"),
         (1000, "Heartbeat timeout", "code 1000 (Heartbeat timeout): this client sent no pong in time"),
         (1009, "too big", "code 1009 (too big): a message of this client is too large; shorten --send"),
-        (4001, "own\nwords", "code 4001 (own words): "),
+        (4001, "own\nwords", "code 4001 (own\\u000awords): "),
     ]:
         async def end(client):
             await client.send("{}")

@@ -249,7 +249,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/gateways/trades/request.rs::what_is_wrong_is_said_with_its_place",
     },
     Fixed {
-        what: "A user's name or a device's id in the log",
+        what: "A user's name in the log",
         value: "64 characters",
         beyond: "cut",
         shows: Shows::Elsewhere("the log line"),

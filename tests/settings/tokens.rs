@@ -4,6 +4,20 @@
 use crate::{shown, weirgate};
 
 #[test]
+fn nothing_of_a_token_steers_the_terminal() {
+    let env = [("JWT_SECRET", "s3cret")];
+    let user = "ann\x1b]0;owned\x07\n\u{9b}2J\u{202e}";
+    let names = ["--channel", "a\u{202e}b", "--role", "admin"];
+    let args = [&["token", "mint", "--user", user][..], &names].concat();
+    let token = shown(&args, &env);
+    let told = shown(&["token", "inspect", token.trim()], &env);
+    let steers = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+    assert!(!told.contains(steers), "{told:?}");
+    assert!(told.contains(r"ann\u001b]0;owned\u0007"), "{told}");
+    assert!(told.contains(r"a\u202eb"), "{told}");
+}
+
+#[test]
 fn a_token_is_minted_judged_and_never_repeated() {
     let env = [("JWT_SECRET", "s3cret"), ("JWT_AUDIENCE", "here")];
     let args = ["token", "mint", "--role", "admin", "--user", "ann"];

@@ -6,6 +6,7 @@ use tungstenite::Error;
 use tungstenite::http::Response;
 use tungstenite::protocol::CloseFrame;
 
+use crate::base::escaped;
 use crate::run::Dialect;
 
 /// The most characters shown of a server's text.
@@ -194,10 +195,9 @@ fn meaning(code: u16, reason: &str) -> (&'static str, &'static str) {
 
 /// A server's text behind a number: one line, bounded, in brackets.
 fn shown(words: &str) -> String {
-    let fit = words.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let fit: String = fit.take(WORDS_MAX).collect();
-    match fit.trim() {
-        "" => String::new(),
+    let fit: String = words.trim().chars().take(WORDS_MAX).collect();
+    match escaped(&fit, &[]) {
+        words if words.is_empty() => words.into_owned(),
         words => format!(" ({words})"),
     }
 }
@@ -253,7 +253,7 @@ mod tests {
         let wrong = refused(403, "{\"detail\":\"no\u{1b}[2J\"}\n");
         let text = wrong.to_string();
         assert!(
-            text.contains("status 403 ({\"detail\":\"no [2J\"})"),
+            text.contains(r#"status 403 ({"detail":"no\u001b[2J"})"#),
             "{text}"
         );
         assert!(

@@ -33,7 +33,7 @@ pub use self::error::TailError;
 use self::link::Link;
 pub use self::link::Target;
 pub use self::output::Style;
-use self::output::{Next, Output, escaped};
+use self::output::{Next, Output};
 use super::program::{complain, hide_secret};
 use crate::run::Dialect;
 use crate::settings::{Rows, SecretText};
@@ -295,7 +295,7 @@ impl<'a> Session<'a> {
         }
         let status = self.dialect.and_then(|dialect| (dialect.status)(text));
         if let Some(status) = &status {
-            complain(&escaped(status.as_bytes()));
+            complain(status);
         }
         self.count_grant(text)?;
         if status.is_some() && self.command.style != Style::Raw {

@@ -1,10 +1,10 @@
 //! The output of `weirgate tail`: printing, counting and measuring.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::super::program::complain;
+use crate::base::escaped_bytes;
 use crate::wire::json;
 
 /// The deepest JSON that is printed over several lines; deeper JSON is printed unchanged.
@@ -72,7 +72,7 @@ impl Output {
         self.line.clear();
         render(self.style, message, &mut self.line);
         if self.is_terminal {
-            self.line = escaped(&self.line).into_bytes();
+            self.line = escaped_bytes(&self.line, &['\n', '\t']).into_bytes();
         }
         let mut stdout = io::stdout().lock();
         stdout.write_all(&self.line)?;
@@ -133,26 +133,6 @@ fn render(style: Style, message: &[u8], line: &mut Vec<u8>) {
     line.push(b'\n');
 }
 
-/// Makes a server's text safe for a terminal: control characters (C0 except line breaks and tabs, DEL, C1)
-/// are escaped as in JSON, bytes that are not UTF-8 as `\xff`.
-pub(super) fn escaped(text: &[u8]) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for chunk in text.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            // Writing to a `String` cannot fail.
-            let _ = match c {
-                '\n' | '\t' => shown.write_char(c),
-                c if c.is_control() => write!(shown, "\\u{:04x}", u32::from(c)),
-                c => shown.write_char(c),
-            };
-        }
-        for byte in chunk.invalid() {
-            let _ = write!(shown, "\\x{byte:02x}");
-        }
-    }
-    shown
-}
-
 /// Returns indented JSON with all digits, or `None` if the message is not JSON, or nested too deeply.
 fn pretty(message: &[u8]) -> Option<String> {
     let value = json::read(message, PRETTY_DEPTH_MAX)
@@ -191,22 +171,6 @@ mod tests {
         }
         let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
         assert_eq!(rendered(Style::Pretty, &deep), format!("{deep}\n"));
-    }
-
-    #[test]
-    fn nothing_of_a_message_steers_a_terminal() {
-        let text = "a\tb\n\u{e4}\u{1f600}\\u001b";
-        assert_eq!(escaped(text.as_bytes()), text);
-        for (bytes, shown) in [
-            (&b"\x1b[2J\x07\r\x00"[..], r"\u001b[2J\u0007\u000d\u0000"),
-            (
-                "\u{7f}\u{80}\u{9b}2J\u{a0}".as_bytes(),
-                "\\u007f\\u0080\\u009b2J\u{a0}",
-            ),
-            (b"\x9b2J\xc3\xa4\xff", "\\x9b2J\u{e4}\\xff"),
-        ] {
-            assert_eq!(escaped(bytes), shown);
-        }
     }
 
     #[test]

@@ -415,7 +415,7 @@ mod tests {
             .into();
         process.take(0, Ok(events));
         let shown = text(&process.lines(0), "Bus");
-        assert_eq!(shown, "none, lobby up, game\u{fffd} does not answer");
+        assert_eq!(shown, r"none, lobby up, game\u0007 does not answer");
     }
 
     #[test]
@@ -428,7 +428,7 @@ mod tests {
             bus.away_ms = Some(12_000);
         }
         process.take(0, Ok(away.clone()));
-        let safe = "Not ready: the bus is away\u{fffd}[2J";
+        let safe = r"Not ready: the bus is away\u001b[2J";
         assert_eq!(process.status(0), Piece::new(safe, Tone::Bad));
         assert!(text(&process.lines(0), "Bus").starts_with("away for 12.0 s"));
         away.ready = true;

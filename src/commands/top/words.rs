@@ -1,17 +1,15 @@
 //! Numbers, sizes and times for people, and texts of a server made safe for a terminal.
 
+use crate::base::escaped;
+
 /// The most characters kept of a server's text.
 const TEXT_CHARS_MAX: usize = 200;
 
-/// Replaces the characters of a server's text that a terminal interprets (escape sequences, line breaks,
-/// changes of direction), and bounds the length.
+/// Makes a server's text safe for a terminal, and bounds the length.
 pub(super) fn safe(text: &str) -> String {
-    let shown = |c: char| match c {
-        c if c.is_control() => '\u{fffd}',
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-        c => c,
-    };
-    text.chars().take(TEXT_CHARS_MAX).map(shown).collect()
+    let text: String = text.chars().take(TEXT_CHARS_MAX).collect();
+    let shown = escaped(&text, &[]);
+    shown.chars().take(TEXT_CHARS_MAX).collect()
 }
 
 /// A number with commas between thousands, and with `digits` decimals.
@@ -120,7 +118,7 @@ mod tests {
     fn a_text_of_a_server_can_do_nothing_to_the_terminal() {
         assert_eq!(
             safe("a\x1b[2Jb\r\nc\u{9b}d\u{202e}e"),
-            "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\u{fffd}d\u{fffd}e"
+            r"a\u001b[2Jb\u000d\u000ac\u009bd\u202ee"
         );
         assert_eq!(safe(&"x".repeat(10_000)).len(), TEXT_CHARS_MAX);
     }

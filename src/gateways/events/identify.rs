@@ -4,7 +4,7 @@
 
 use url::form_urlencoded;
 
-use super::super::access::shown_user;
+use super::super::access::shown_hashed;
 use super::super::history::{last_event_id, missed, short, write_recovered};
 use super::connection::Connection;
 use super::envelope::{self, Code};
@@ -94,7 +94,7 @@ fn answer(
 }
 
 fn bind(core: &mut Core, key: SessionKey, connection: &mut Connection, device: TopicName) {
-    core.set_user(key, shown_user(device.as_str()));
+    core.set_user(key, shown_hashed(device.as_str()));
     core.join(key, &device);
     connection.device = Some(device);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 use url::form_urlencoded;
 
-use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_user};
+use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed, shown_user};
 use super::candles::Interval;
 use crate::hub::{Core, Now, SessionKey, TopicName};
 use crate::wire::head::RequestHead;
@@ -34,14 +34,14 @@ pub(super) fn holds_trades(_: &Core, _: SessionKey, client: &Client) -> bool {
     !client.held.symbols(Content::Trades).is_empty()
 }
 
-/// The user of a client for the log: the token's user, else `?userId=`.
+/// The user of a client for the log: the token's user, else the hash of `?userId=`.
 pub(super) fn user_for_log(of_token: Option<&str>, head: &RequestHead<'_>) -> Option<Box<str>> {
     if let Some(user) = of_token {
         return Some(shown_user(user));
     }
     form_urlencoded::parse(head.query()?.as_bytes())
         .find(|(name, user)| name == "userId" && !user.is_empty())
-        .map(|(_, user)| shown_user(&user))
+        .map(|(_, user)| shown_hashed(&user))
 }
 
 /// The content to which a client subscribes for a symbol.

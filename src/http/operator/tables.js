@@ -1,6 +1,6 @@
 // Tables of clients, topics and ends. Rows are used again: only what changed is touched.
 import { hasMessages, openMessages } from "./messages.js";
-import { attribute, byId, bytes, decimal, decoration, duration, element, put } from "./values.js";
+import { attribute, byId, bytes, decimal, decoration, duration, element, plain, put } from "./values.js";
 
 /** The states of a client, with how bad they are. */
 const STATES = {
@@ -61,10 +61,10 @@ const COLUMNS = {
 
 /** A cell whose text is a button; the button stays while the text does, so that it keeps the focus. */
 function putButton(cell, text, hint, press) {
-  if (cell.firstElementChild?.textContent === text) return;
+  if (cell.firstElementChild?.textContent === plain(text)) return;
   const button = element("button", "link", text);
   button.type = "button";
-  button.title = hint;
+  button.title = plain(hint);
   button.onclick = press;
   cell.replaceChildren(button);
 }

@@ -86,7 +86,7 @@ export const byId = (id) => document.getElementById(id);
 export function element(tag, className = "", ...children) {
   const made = document.createElement(tag);
   if (className) made.className = className;
-  made.append(...children);
+  made.append(...children.map(plain));
   return made;
 }
 
@@ -113,12 +113,21 @@ function changed(node, what, value) {
   return true;
 }
 
+// Characters of strangers' texts that would change the text around: the same as in logs and terminals.
+const STEERS = /[\p{Cc}\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
+
+/** A text as it can be shown: what steers is escaped. */
+export function plain(value) {
+  const units = (c) => c.replace(/[^]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return typeof value === "string" ? value.replace(STEERS, units) : value;
+}
+
 export function put(node, value) {
-  if (changed(node, "text", value)) node.textContent = value;
+  if (changed(node, "text", value)) node.textContent = plain(value);
 }
 
 export function attribute(node, name, value) {
-  if (changed(node, name, value)) node.setAttribute(name, value);
+  if (changed(node, name, value)) node.setAttribute(name, plain(value));
 }
 
 /** The length of a bar, as a share of its track. */

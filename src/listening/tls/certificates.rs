@@ -18,6 +18,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
+use crate::base::escaped;
 use crate::base::tls_roots::{certificates, provider};
 
 /// The protocol of browsers behind TLS (RFC 7301 §6): a WebSocket needs HTTP/1.1.
@@ -304,8 +305,8 @@ pub(super) fn client_name(certificate: &CertificateDer<'_>) -> Option<String> {
                 _ => None,
             })
     })?;
-    let shown = name.chars().filter(|c| !c.is_control());
-    Some(shown.take(CLIENT_NAME_CHARS_MAX).collect())
+    let shown: String = name.chars().take(CLIENT_NAME_CHARS_MAX).collect();
+    Some(escaped(&shown, &[]).into())
 }
 
 /// The choice of a certificate by name.

@@ -171,9 +171,15 @@ fn switches_choices_and_text() {
 #[test]
 fn a_broken_url_shows_nothing_that_may_be_a_password() {
     let kind = Kind::Urls(&["nats"]);
-    assert_eq!(kind.shown_when_wrong("nats://u:p@h:x"), "***");
-    assert_eq!(Kind::Port.shown_when_wrong("nats://u:p@h"), "***");
+    for kind in [kind, Kind::OptionalUrl(&["redis"]), Kind::Port, Kind::Text] {
+        for wrong in ["nats://u:p@h:x", "nats://u:s3cret", " nats://h?a=s3cret"] {
+            assert_eq!(kind.shown_when_wrong(wrong), "\"nats://***\"", "{wrong}");
+        }
+        assert_eq!(kind.shown_when_wrong("u:p@h"), "***");
+    }
     assert_eq!(Kind::Secret.shown_when_wrong("s3cret"), "***");
-    assert_eq!(kind.shown_when_wrong("http//h"), "\"http//h\"");
+    assert_eq!(kind.shown_when_wrong("u:s3cret"), "***");
+    let origin = "https://a b";
+    assert_eq!(Kind::Origins.shown_when_wrong(origin), "\"https://a b\"");
     assert_eq!(Kind::Port.shown_when_wrong("8\n0"), "\"8\\n0\"");
 }

@@ -143,6 +143,6 @@ mod tests {
 
     #[test]
     fn a_servers_words_end_without_a_comma() {
-        assert_eq!(shown("ERR \u{1b}[31mno\r\n, "), "ERR [31mno");
+        assert_eq!(shown("ERR \u{1b}[31mno, \r\n"), r"ERR \u001b[31mno");
     }
 }
