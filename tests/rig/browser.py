@@ -192,7 +192,7 @@ class Firefox(Page):
 
 
 @contextlib.asynccontextmanager
-async def open_page(url, browser=Chromium, hosts=(), **more):
+async def open_page(page_url, browser=Chromium, hosts=(), **more):
     """A page of a new browser with an empty profile, loaded; the browser ends with the block. `hosts` are names for
     127.0.0.1, `more` is for `begin`."""
     program = next(filter(None, map(shutil.which, browser.PROGRAMS)), None)
@@ -200,19 +200,32 @@ async def open_page(url, browser=Chromium, hosts=(), **more):
         raise StartError(f"no {browser.__name__}: run `scripts/apt-install.sh {browser.PACKAGE}`")
     with tempfile.TemporaryDirectory(prefix="weirgate-browser-", ignore_cleanup_errors=True) as name:
         folder = pathlib.Path(name)
-        process = Process([program, *browser.arguments(folder, hosts), "about:blank"])
+        process, url = await started(lambda: Process([program, *browser.arguments(folder, hosts), "about:blank"]), browser, folder)
         try:
-            async with websockets.connect(await browser_url(process, browser, folder), max_size=None, ping_interval=None) as link:
+            async with websockets.connect(url, max_size=None, ping_interval=None) as link:
                 page = browser(link)
                 reading = asyncio.create_task(page.read())
                 try:
                     await page.begin(**more)
-                    await page.goto(url)
+                    await page.goto(page_url)
                     yield page
                 finally:
                     reading.cancel()
         finally:
             process.discard()
+
+
+async def started(start, browser, folder):
+    """A browser that runs, and its address. On a machine without a process to spare a browser ends at its own start: once more."""
+    for tries_left in (1, 0):
+        process = start()
+        try:
+            return process, await browser_url(process, browser, folder)
+        except StartError:
+            process.discard()
+            if not tries_left:
+                raise
+        await asyncio.sleep(1)
 
 
 async def browser_url(process, browser, folder):
