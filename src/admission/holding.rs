@@ -26,7 +26,7 @@ use super::{ClientAddr, address_group};
 
 /// Counts for every holder. Without it, a holder of a few bytes would go before many that hold much and have all moved
 /// a moment ago.
-const ANY_US: u64 = 1_000_000;
+const ANY_US: u64 = 200_000;
 
 /// A sum over all clients with a limit. Clones share the sum; every thread may charge and give back.
 #[derive(Clone)]
@@ -238,7 +238,7 @@ impl State {
 }
 
 impl Holder {
-    /// The amount times the microseconds since the last progress, and a second more.
+    /// The amount times the microseconds since the last progress, and [`ANY_US`] more.
     fn weight(&self, now_us: u64) -> u128 {
         let us = now_us.saturating_sub(self.progress_us) + ANY_US;
         u128::from(self.amount) * u128::from(us)

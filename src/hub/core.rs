@@ -13,6 +13,7 @@ use super::drain::Drain;
 use super::flush::Scratch;
 use super::history::History;
 use super::memory::FrameMemory;
+use super::received::Received;
 use super::session::{self, CloseBegun, Pauses, PendingClose, Session};
 use super::shell::{Effect, Permit};
 use super::slot_set::SlotSet;
@@ -24,7 +25,7 @@ use super::{
     CloseCode, CloseReason, Closing, DeflateWindow, Frame, FrameBytes, HubStats, Lead, Limits, Now,
     PhaseKind, Publication, Retain, SessionKey, TopicName,
 };
-use crate::admission::{Addresses, ClientAddr, FairQueue, Peer};
+use crate::admission::{Addresses, ClientAddr, FairQueue, Holding, Peer};
 use crate::base::SplitMix64;
 use crate::wire::deflate::InflateWindows;
 use crate::wire::frame_reader::FrameScratch;
@@ -60,6 +61,7 @@ pub struct Core {
     pub(super) is_filling: bool,
     /// Message bytes of all clients since [`super::Hub::renew_reading`].
     pub(super) message_bytes: usize,
+    pub(super) received: Received,
     pub(super) drain: Option<Drain>,
     /// Clients with work under way in the gateway; some of the clients may have ended.
     pub(super) busy: HashSet<SessionKey, RandomState>,
@@ -106,6 +108,7 @@ impl Core {
             room_was_freed: false,
             is_filling: false,
             message_bytes: 0,
+            received: Received::new(limits.unfinished_bytes_max),
             drain: None,
             busy: HashSet::default(),
             frame_scratch: FrameScratch::new(),
@@ -208,6 +211,11 @@ impl Core {
     /// Addresses with current or recent connections, if connections are limited by address.
     pub fn known_addresses(&self) -> usize {
         self.addresses.known()
+    }
+
+    /// What clients have sent and cannot be handled yet: unfinished messages, and input of paused clients.
+    pub fn received(&self) -> &Holding {
+        self.received.holding()
     }
 
     /// Entries in the heap of deadlines: a few for each session.
@@ -467,7 +475,6 @@ impl Core {
         }
         self.no_room.remove(&key);
         let stats = &mut self.clients.stats;
-        stats.unfinished_bytes -= left.unfinished_bytes as u64;
         stats.moved(left.moved);
         stats.count_pauses(left.pauses, Pauses::default());
         if left.was_open {

@@ -43,7 +43,7 @@ impl Default for SendQueueLimits {
             soft_for_us: 10_000_000,
             conflate_after_us: 1_000_000,
             stall_us: 30_000_000,
-            control_bytes_max: 16 * 1024,
+            control_bytes_max: 4 * 1024,
         }
     }
 }

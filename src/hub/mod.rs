@@ -34,6 +34,7 @@ mod publication;
 mod queue;
 mod reading;
 mod reason;
+mod received;
 mod resume;
 pub(crate) mod room;
 mod send_queue;
@@ -44,7 +45,6 @@ mod stats;
 mod survey;
 mod tail;
 mod topics;
-mod unfinished;
 mod window;
 
 pub use self::core::Core;

@@ -101,6 +101,12 @@ impl<G: Gateway> Hub<G> {
         session.is_some_and(Session::wants_read)
     }
 
+    /// The most bytes for the next read of the client's socket, at least one.
+    pub fn read_bytes_max(&self, key: SessionKey) -> usize {
+        let session = self.core.clients.session(key);
+        session.map_or(1, Session::read_bytes_max)
+    }
+
     /// Clients that had their share of an earlier turn and wait for
     /// [`handle_next_share`](Self::handle_next_share).
     pub fn waiting_shares(&self) -> usize {
@@ -176,13 +182,13 @@ impl<G: Gateway> Hub<G> {
         self.take_frames(key, &mut input);
     }
 
-    /// Handles the messages, and counts what is left of an unfinished one.
+    /// Handles the messages, and counts what is kept of the input.
     fn take_frames(&mut self, key: SessionKey, input: &mut &[u8]) {
         let before = self.core.stats().received_messages;
         self.take_messages(key, input);
         self.core.frame_scratch.rest();
         let is_new = self.core.stats().received_messages != before;
-        self.core.count_unfinished(key, is_new);
+        self.core.count_received(key, is_new);
     }
 
     /// Handles the messages in turn, so that a gateway may close or pause between two messages. Ends whatever the
@@ -295,6 +301,22 @@ impl Core {
     /// Resumes reading.
     pub fn resume_reading(&mut self, key: SessionKey) {
         self.resume(key, Pause::Gateway);
+    }
+
+    /// Counts what is kept of the client's input after a read, and drops clients if all together are over the
+    /// limit. `is_new`: the client has finished another message in this read.
+    #[inline]
+    fn count_received(&mut self, key: SessionKey, is_new: bool) {
+        let (now, received) = (self.now, &self.received);
+        let session = session_of(&mut self.clients.sessions, key);
+        let grew =
+            session.is_some_and(|session| session.count_received(key, now, is_new, received));
+        if grew {
+            // The client that has just sent may be among those that go.
+            for key in self.received.make_room(now) {
+                self.end(key, CloseReason::MessageMemory, true);
+            }
+        }
     }
 
     /// Returns false if the client was paused for this reason already, or has ended.

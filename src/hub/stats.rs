@@ -103,8 +103,6 @@ pub struct HubStats {
     pub received_messages: u64,
     /// Bytes from clients.
     pub received_bytes: u64,
-    /// Gauge: memory of the unfinished messages of clients.
-    pub unfinished_bytes: u64,
     /// Publications taken from the feed.
     pub publications: u64,
     /// `None` without a history.

@@ -153,7 +153,7 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
         stop_timeout_us,
         spin_us: checked.number("spin-us"),
         accept_wait_us: checked.stream().map_or(0, |_| STREAM_WAIT_US),
-        tls_held: Holding::new("tls", checked.number("tls-held-bytes-max")),
+        tls_held: Holding::new("tls_bytes", checked.number("tls-held-bytes-max")),
     }
 }
 
@@ -171,7 +171,7 @@ static NEAR: &[(&str, ReadNumber)] = &[
         Some(at.turn.shell.tls_held_bytes)
     }),
     ("unfinished-bytes-max", |at| {
-        Some(at.turn.hub.unfinished_bytes)
+        Some(at.turn.shell.received_bytes)
     }),
     ("inflate-windows-bytes-max", |at| {
         Some(at.turn.shell.inflate_window_bytes_granted)

@@ -8,11 +8,12 @@ use crossbeam_channel::{Receiver, bounded, never};
 
 use super::common::CommonSettings;
 use super::prepared::{Prepared, Question, alone};
-use super::process::{Listening, bound_connections, build, log_start, seed};
+use super::process::{Listening, bound_connections, build, held_metrics, log_start, seed};
 use super::reload::{LogFilterFile, Reload, Reloads};
 use super::tls::{TlsInForce, handshake_metrics};
 use super::watches::{BusAway, StatsLine};
 use super::{RunError, watches};
+use crate::admission::Holding;
 use crate::base::{Clock, LateWake, QueueBytes, Wake, detached};
 use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
@@ -68,6 +69,7 @@ pub struct Parts<G: Gateway, F> {
     stats_head: Option<StatsHead>,
     stats_line: Option<StatsLine>,
     metrics: Vec<GatewayMetric>,
+    holdings: Vec<Holding>,
     reloads: Vec<Box<dyn Reload>>,
     awaits_keys: Option<Arc<AtomicBool>>,
     /// Read just before listening.
@@ -118,6 +120,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             stats_head: None,
             stats_line: None,
             metrics: Vec::new(),
+            holdings: Vec::new(),
             reloads: Vec::new(),
             awaits_keys: None,
             tls: None,
@@ -197,6 +200,13 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     #[must_use]
     pub fn metrics(mut self, metrics: impl IntoIterator<Item = GatewayMetric>) -> Self {
         self.metrics.extend(metrics);
+        self
+    }
+
+    /// Adds what the gateway holds for clients: metrics show all of it in one family.
+    #[must_use]
+    pub fn holdings(mut self, holdings: impl IntoIterator<Item = Holding>) -> Self {
+        self.holdings.extend(holdings);
         self
     }
 
@@ -316,6 +326,10 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         }
         let reloads = reloads(parts, &common);
         metrics.push(reloads.metric());
+        let core = Core::new(common.limits.clone(), self.frame_bytes, seed(clock));
+        let mut holdings = self.holdings;
+        holdings.extend([core.received().clone(), common.reactor.tls_held.clone()]);
+        metrics.extend(held_metrics(&holdings));
         telemetry.add_gateway(metrics);
         if let Some(awaits_keys) = self.awaits_keys {
             telemetry.set_awaits_keys(awaits_keys);
@@ -333,7 +347,6 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         };
         let (http, admin_addr) = start_http(&common, site, operator, clock)?;
 
-        let core = Core::new(common.limits.clone(), self.frame_bytes, seed(clock));
         let hub = Hub::new(core, self.gateway);
         let (events, bus) = bounded(common.bus_queue_messages_max);
         let (bytes, bus_bytes) = QueueBytes::new(common.bus_queue_bytes_max);

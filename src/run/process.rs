@@ -10,13 +10,14 @@ use rlimit::Resource;
 
 use super::common::CommonSettings;
 use super::{RunError, reload};
+use crate::admission::{Held, Holding};
 use crate::base::Clock;
 use crate::base::build_info::{self, COMMIT, VERSION};
 use crate::http::Admin;
 use crate::listening::ListenAddr;
 use crate::settings::Checked;
 use crate::telemetry::logging::{self, LogFormat};
-use crate::telemetry::{Build, Telemetry};
+use crate::telemetry::{Build, GatewayMetric, Telemetry, names};
 
 /// Open files besides the connections of clients and services: the bus, key files, threads, and refused new
 /// connections until their end.
@@ -229,6 +230,24 @@ pub(super) fn build(gateway: &'static str) -> Build {
 /// process id of containers that start together.
 pub(super) fn seed(clock: Clock) -> u64 {
     RandomState::new().hash_one(clock.now().mono_us)
+}
+
+/// The metrics of what is held for clients.
+pub(super) fn held_metrics(holdings: &[Holding]) -> [GatewayMetric; 4] {
+    let counts: [(_, fn(Held) -> u64); 4] = [
+        (&names::HELD, |held| held.held),
+        (&names::HELD_MAX, |held| held.max),
+        (&names::HELD_REFUSED, |held| held.refused),
+        (&names::HELD_GAVE_WAY, |held| held.gave_way),
+    ];
+    counts.map(|(name, count)| {
+        let holdings = holdings.to_vec();
+        let read = move || {
+            let all = holdings.iter().map(Holding::counts);
+            all.map(|held| (held.name, count(held))).collect()
+        };
+        GatewayMetric::ByLabel(name, Box::new(read))
+    })
 }
 
 #[cfg(test)]

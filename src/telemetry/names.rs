@@ -207,8 +207,8 @@ metric_names! { |at|
             the limit slow clients are dropped."
         => at.turn.shell.frame_bytes_max;
     UNFINISHED_BYTES = Gauge "weirgate_unfinished_message_bytes" []
-        "Memory of the unfinished messages of all clients (--unfinished-bytes-max)."
-        => at.turn.hub.unfinished_bytes;
+        "Memory of the unfinished messages of all clients, and of the input of paused clients (--unfinished-bytes-max)."
+        => at.turn.shell.received_bytes;
     INFLATE_WINDOW_BYTES = Gauge "weirgate_inflate_window_bytes" []
         "Text that is kept because the next compressed messages of clients may refer to it."
         => at.turn.shell.inflate_window_bytes;
@@ -239,6 +239,14 @@ metric_names! { |at|
         "Time of the thread for a TLS handshake: full, or resumed.";
     TLS_HANDSHAKES_OPEN = Gauge "weirgate_tls_handshakes_open" ["state"]
         "Connections before the end of their TLS handshake by state: under_way, waiting (for their turn).";
+    HELD = Gauge "weirgate_held" ["of"]
+        "Bytes or places that are held for all clients together.";
+    HELD_MAX = Gauge "weirgate_held_max" ["of"]
+        "Limit of these bytes or places.";
+    HELD_REFUSED = Counter "weirgate_held_refused_total" ["of"]
+        "Requests for such bytes or places that found no room: the client's address held more than what was free.";
+    HELD_GAVE_WAY = Counter "weirgate_held_gave_way_total" ["of"]
+        "Holders that gave way: over the limit, those that had held the most for the longest.";
     TLS_HELD_BYTES = Gauge "weirgate_tls_held_bytes" []
         "Bytes that the TLS of all clients holds: unfinished handshakes and records of clients, and records \
             that the kernel does not take."

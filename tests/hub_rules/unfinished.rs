@@ -1,10 +1,10 @@
-//! Unfinished messages of all clients together: what counts, and who is dropped.
+//! What is kept of the input of all clients together: what counts, and who is dropped.
 
 use weirgate::hub::{CloseReason, Limits, SessionKey};
 
 use crate::world::World;
 use crate::world::client::frame;
-use crate::world::toys::Symbols;
+use crate::world::toys::{Devices, Symbols};
 use crate::{SECOND, symbols};
 
 const LIMIT: u64 = 100_000;
@@ -27,7 +27,7 @@ impl World<Symbols> {
     }
 
     fn unfinished(&self) -> u64 {
-        self.hub.stats().unfinished_bytes
+        self.hub.core().received().held()
     }
 
     fn dropped_for_messages(&self, keys: &[SessionKey]) -> usize {
@@ -138,4 +138,63 @@ fn a_client_alone_may_finish_its_message() {
     world.send(alone, &frame(0x80, b"end"));
     assert_eq!(world.dropped_for_messages(&[alone]), 0);
     assert_eq!(world.hub.stats().received_messages, 1);
+}
+
+/// What is read of a client that is then paused is kept by the hub. Together such clients keep no more than the limit,
+/// and a read brings little, so that the rest stays in the socket.
+#[test]
+fn input_of_paused_clients_counts_and_gives_way() {
+    let limits = Limits {
+        unfinished_bytes_max: LIMIT,
+        ping_interval_us: 0,
+        ..Limits::default()
+    };
+    let mut world = World::new(limits, Devices::default(), 1);
+    // The first is answered late, and so many more may wait.
+    let paused: Vec<u8> = (0..20).flat_map(|_| frame(0x81, b"ask")).collect();
+    let mut holders = Vec::new();
+    for _ in 0..30 {
+        let key = world.connect("/ws", None);
+        world.send(key, &[&paused[..], &[b'x'; 4_000]].concat());
+        world.advance(SECOND / 10);
+        assert!(!world.hub.wants_read(key));
+        assert!(world.hub.core().received().held() <= LIMIT);
+        holders.push(key);
+    }
+    let is_here = |key: &SessionKey| world.hub.core().is_open(*key);
+    assert!(
+        !is_here(&holders[0]),
+        "the first one stood still for the longest"
+    );
+    assert!(is_here(&holders[29]), "the last one has just moved");
+    let gone = holders.iter().filter(|key| !is_here(key)).count() as u64;
+    assert_eq!(
+        world.hub.stats().closes[CloseReason::MessageMemory as usize],
+        gone
+    );
+    let left = world.hub.core().received().held();
+    for key in holders {
+        world.end(key, true);
+    }
+    assert!(left > LIMIT / 2 && world.hub.core().received().held() == 0);
+}
+
+#[test]
+fn a_read_brings_little_until_a_message_is_large() {
+    let mut world = little_memory();
+    let key = world.connect("/ws", None);
+    let first = world.hub.read_bytes_max(key);
+    assert!(first <= 4_096, "{first}");
+    let mut message = frame(0x81, &[b'x'; 90_000]);
+    let mut reads = 0;
+    while !message.is_empty() {
+        let bytes = world.hub.read_bytes_max(key).min(message.len());
+        let rest = message.split_off(bytes);
+        world.send(key, &message);
+        message = rest;
+        reads += 1;
+    }
+    assert_eq!(world.hub.stats().received_messages, 1);
+    assert!(reads <= 8, "{reads} reads");
+    assert_eq!(world.hub.read_bytes_max(key), first);
 }

@@ -93,7 +93,7 @@ fn those_give_way_who_hold_much_for_long_and_not_those_who_move_or_hold_little()
 #[test]
 fn many_that_have_just_moved_go_before_one_that_holds_next_to_nothing() {
     let bytes = Holding::new("bytes", 1_000);
-    let small = bytes.hold(v4(1), 5, 0);
+    let small = bytes.hold(v4(1), 1, 0);
     let many: Vec<_> = (0..10)
         .map(|_| bytes.hold(v4(2), 100, 10 * SECOND))
         .collect();

@@ -53,8 +53,6 @@ pub(in crate::hub) struct Departed {
     pub(in crate::hub) bytes: usize,
     /// The reasons why the session was not read until then.
     pub(in crate::hub) pauses: Pauses,
-    /// Memory of the client's unfinished message, which is gone.
-    pub(in crate::hub) unfinished_bytes: usize,
 }
 
 impl Session {
@@ -192,6 +190,7 @@ impl Session {
         let (frames, bytes) = (held.0 + queued.0, held.1 + queued.1);
         let cold = &mut *self.cold;
         let mut reading = std::mem::take(&mut cold.reading);
+        cold.received = None;
         cold.timers = Timers::default();
         cold.timers.set(Timer::End, due);
         let (was, moved) = cold.phase.enter(Phase::Closing(LastWords::new(reason)));
@@ -207,7 +206,6 @@ impl Session {
             frames,
             bytes,
             pauses: reading.pauses(),
-            unfinished_bytes: std::mem::take(&mut cold.unfinished).bytes,
         }
     }
 
@@ -258,6 +256,7 @@ impl Session {
         self.queue = SendQueue::default();
         let cold = &mut *self.cold;
         let pauses = std::mem::take(&mut cold.reading).pauses();
+        cold.received = None;
         cold.timers = Timers::default();
         let (was, moved) = cold.phase.enter(Phase::Gone);
         let (reason, is_first, was_open) = match &was {
@@ -277,7 +276,6 @@ impl Session {
             frames,
             bytes,
             pauses,
-            unfinished_bytes: std::mem::take(&mut cold.unfinished).bytes,
         };
         let ended = cold.record.ended(now, reason, traffic);
         Some((left, ended))

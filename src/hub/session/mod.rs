@@ -18,11 +18,12 @@ use std::sync::Arc;
 use super::deadlines::{Timer, Timers};
 use super::deflated::Inflates;
 use super::protocol::{Codec, Encoding, Step};
+use super::received::Received;
 use super::send_queue::{SendQueue, Wrote};
 use super::shell::Permit;
 use super::stats::{Moved, PhaseKind};
 use super::{Frame, Limits, Now, SessionKey};
-use crate::admission::{AddressPlace, ClientAddr, Peer, TokenBucket};
+use crate::admission::{AddressPlace, Charge, ClientAddr, Peer, TokenBucket};
 use crate::wire::frame_reader::FrameScratch;
 
 pub(super) use delivery::Delivered;
@@ -30,7 +31,7 @@ pub(super) use due::Due;
 pub use lifecycle::Accepted;
 pub(super) use lifecycle::{CloseBegun, Departed};
 pub(super) use phase::{AfterWrite, PendingClose};
-pub(super) use reading::{Pause, Pauses, Unfinished};
+pub(super) use reading::{Pause, Pauses};
 pub use record::{ClientLook, ClientState};
 pub use slots::MaxRate;
 
@@ -39,6 +40,9 @@ use phase::{Head, Phase, Ping};
 use reading::Reading;
 use record::Record;
 use slots::Slots;
+
+/// Bytes of one read of a client that has begun no message.
+const READ_BYTES: usize = 4 * 1024;
 
 /// One connection, from the accept until its socket is released.
 #[derive(Debug)]
@@ -83,7 +87,8 @@ struct Cold {
     /// The earliest entry in the heap of deadlines.
     armed_at: Option<u64>,
     reading: Reading,
-    unfinished: Unfinished,
+    /// What is kept of the client's input.
+    received: Option<Charge>,
     /// The codec of [`Encoding::Coded`].
     codec: Option<&'static Codec>,
     permit: Option<Permit>,
@@ -121,7 +126,7 @@ impl Session {
             timers,
             armed_at: None,
             reading: Reading::default(),
-            unfinished: Unfinished::default(),
+            received: None,
             codec: None,
             permit: Some(permit),
             rate: None,
@@ -415,25 +420,46 @@ impl Session {
         self.cold.reading.take_held()
     }
 
-    /// Counts the memory of the client's unfinished message, after a read; `is_new`: the client has finished
-    /// another message before. Returns the bytes counted before and now; `None` if nothing has changed.
-    pub(super) fn count_unfinished(&mut self, now: Now, is_new: bool) -> Option<(usize, usize)> {
-        let bytes = match &self.cold.phase {
+    /// Memory of the client's unfinished request head or message.
+    fn unfinished_bytes(&self) -> usize {
+        match &self.cold.phase {
+            Phase::Head(head) => head.read.capacity(),
             Phase::Open(open) => open.protocol.unfinished_bytes(),
-            _ => 0,
-        };
-        let unfinished = &mut self.cold.unfinished;
-        let before = unfinished.bytes;
-        if bytes != before || is_new {
-            unfinished.since = now.mono_us;
+            Phase::Closing(_) | Phase::Gone => 0,
         }
-        unfinished.bytes = bytes;
-        (bytes != before).then_some((before, bytes))
     }
 
-    /// The client's unfinished message.
-    pub(super) fn unfinished(&self) -> Unfinished {
-        self.cold.unfinished
+    /// The most bytes for one read of the socket. A client may be paused behind its next message, and what was
+    /// read by then is kept; what is left in the socket slows the client alone. So a read brings little, and
+    /// as much again as is kept of a large message.
+    pub(super) fn read_bytes_max(&self) -> usize {
+        READ_BYTES.max(self.unfinished_bytes())
+    }
+
+    /// Counts what is kept of the client's input, after a read; `is_new`: the client has finished another message
+    /// before. Returns whether more is kept than before.
+    pub(super) fn count_received(
+        &mut self,
+        key: SessionKey,
+        now: Now,
+        is_new: bool,
+        received: &Received,
+    ) -> bool {
+        let bytes = (self.unfinished_bytes() + self.cold.reading.held_bytes()) as u64;
+        let client = self.client_addr();
+        let charge = &mut self.cold.received;
+        let before = charge.as_ref().map_or(0, Charge::amount);
+        match charge {
+            _ if bytes == 0 => *charge = None,
+            None => *charge = Some(received.charge(key, client, bytes, now)),
+            Some(charge) => {
+                charge.set(bytes, now.mono_us);
+                if bytes != before || is_new {
+                    charge.progress(now.mono_us);
+                }
+            }
+        }
+        bytes > before
     }
 
     // ---- the client

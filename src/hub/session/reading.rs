@@ -82,19 +82,14 @@ impl Reading {
         self.held.extend_from_slice(bytes);
     }
 
+    /// Memory of the kept input.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held.capacity()
+    }
+
     pub(super) fn take_held(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.held)
     }
-}
-
-/// What is counted of the client's unfinished message.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::hub) struct Unfinished {
-    /// Memory of the arrived bytes.
-    pub(in crate::hub) bytes: usize,
-    /// The time of the last progress, microseconds: the message began, or its memory grew. The memory doubles
-    /// when it grows, so single bytes are no progress, and a message has few times of progress.
-    pub(in crate::hub) since: u64,
 }
 
 #[cfg(test)]

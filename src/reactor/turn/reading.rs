@@ -336,6 +336,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 return (bytes, true);
             }
             let room = self.read_buffer.len().min(bytes_max - bytes);
+            let room = room.min(self.hub.read_bytes_max(key));
             match self.sockets.read(key, &mut self.read_buffer[..room]) {
                 Ok(got) if !got.is_end() => {
                     bytes += got.raw_bytes;

@@ -346,11 +346,11 @@ pub(super) static CLIENTS: &[Setting] = &[
         "unfinished-bytes-max",
         (64 * KIB, 1024 * GIB),
         "67108864",
-        "Memory of the unfinished messages of all clients together",
+        "Memory of what all clients together have sent and weirgate cannot handle yet",
     )
     .more(
-        "What has arrived of messages that are not whole yet. At least --message-bytes-max; a client alone may \
-         always finish.",
+        "What has arrived of heads and messages that are not whole yet, and of the input of paused clients. At \
+         least --message-bytes-max; a client alone may always finish.",
     )
     .memory_part(60)
     .limit(

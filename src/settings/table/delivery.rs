@@ -93,7 +93,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::SEND_QUEUE,
         "control-bytes-max",
         (256, MIB),
-        "16384",
+        "4096",
         "Waiting pongs of one client",
     )
     .limit(

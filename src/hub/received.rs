@@ -1,0 +1,52 @@
+//! What clients have sent and the hub cannot handle yet: unfinished heads and messages, and input of paused clients.
+//! All of it together is one [`Holding`], whose rule is giving way.
+//!
+//! Progress is another doubling of a message's memory, so that a client cannot look busy with single bytes; another
+//! message; and every change of the input that waits behind a pause.
+
+use std::task::Waker;
+
+use super::{Now, SessionKey};
+use crate::admission::{Charge, Chosen, ClientAddr, Holding};
+
+/// The sum over all clients, and who of them gives way.
+#[derive(Debug)]
+pub(super) struct Received {
+    held: Holding,
+    chosen: Chosen<SessionKey>,
+}
+
+impl Received {
+    pub(super) fn new(bytes_max: u64) -> Self {
+        Self {
+            held: Holding::new("received_bytes", bytes_max),
+            // The hub looks after each read that added something.
+            chosen: Chosen::new(Waker::noop().clone()),
+        }
+    }
+
+    /// Chooses who gives way, if more is held than the limit allows. Returns who was chosen.
+    pub(super) fn make_room(&self, now: Now) -> Vec<SessionKey> {
+        if self.held.is_over() {
+            self.held.make_room(now.mono_us);
+        }
+        self.chosen.take()
+    }
+
+    pub(super) fn holding(&self) -> &Holding {
+        &self.held
+    }
+
+    /// Charges the first bytes of a client.
+    pub(super) fn charge(
+        &self,
+        key: SessionKey,
+        client: ClientAddr,
+        bytes: u64,
+        now: Now,
+    ) -> Charge {
+        let mut charge = self.held.hold(client, bytes, now.mono_us);
+        charge.wake_with(&self.chosen.waker(key));
+        charge
+    }
+}
