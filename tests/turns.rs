@@ -1,5 +1,8 @@
 //! What one turn of the loop does in which order, and how much of it, over real sockets.
 
+mod turns {
+    mod watchdog;
+}
 mod world;
 
 use std::convert::Infallible;

@@ -28,7 +28,7 @@ use crate::admission::ClientAddr;
 use crate::base::{Clock, LogBudget, Spin, Wake};
 use crate::hub::{CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, earliest};
 use crate::listening::ListenAddr;
-use crate::telemetry::{Budget, Stage};
+use crate::telemetry::{Budget, Phase, Stage};
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
@@ -185,6 +185,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         while let Some(effect) = self.hub.poll_effect() {
             self.carry_out(effect);
         }
+        self.begin(Phase::Ended);
         log_left_out(self.end_lines.left_out_at_end());
         Ok(())
     }
@@ -287,20 +288,31 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         if !events.is_empty() || self.seams.have_messages() {
             self.spin.worked(now.mono_us);
         }
+        self.begin(Phase::Read);
         events.iter().for_each(|event| self.event(now, event));
         self.accept_and_read(now);
+        self.begin(Phase::Inputs);
         self.take_inputs(now);
+        self.begin(Phase::Bus);
         self.take_bus(now);
         self.flush(now);
+        self.begin(Phase::Costly);
         self.read_costly();
         self.flush(now);
+        self.begin(Phase::Deadlines);
         self.judge(now, events.is_empty());
         self.flush(now);
+        self.begin(Phase::Effects);
         self.relieve();
         self.effects();
         self.survey();
         self.tails();
         self.tell(now);
+        self.begin(Phase::Wait);
+    }
+
+    fn begin(&self, phase: Phase) {
+        self.seams.telemetry.event_loop.begin(phase);
     }
 
     /// Records how much of a client's input may be unread.
@@ -455,6 +467,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         if !self.hub.has_to_flush() {
             return;
         }
+        self.begin(Phase::Flush);
         let now = self.since(began);
         self.sockets.allow_flush_until(now.mono_us + FLUSH_US_MAX);
         self.hub.flush(now, &mut self.sockets);

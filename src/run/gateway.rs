@@ -11,8 +11,8 @@ use super::prepared::{Prepared, Question, alone};
 use super::process::{Listening, bound_connections, build, held_metrics, log_start, seed};
 use super::reload::{LogFilterFile, Reload, Reloads};
 use super::tls::{TlsInForce, handshake_metrics};
-use super::watches::{BusAway, StatsLine};
-use super::{RunError, watches};
+use super::watches::StatsLine;
+use super::{RunError, watchdog, watches};
 use crate::admission::Holding;
 use crate::base::{Clock, LateWake, QueueBytes, Wake, detached};
 use crate::feeds::BusEvent;
@@ -20,7 +20,7 @@ use crate::http::pages::{self, StatsHead};
 use crate::http::{Admin, FrontPage, Handler, HttpPlane, Route, Site, TakeOver, operator};
 use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub};
 use crate::listening::{ListenAddr, ListenOptions};
-use crate::reactor::{HandshakeCounts, Handshakes, Reactor, ReactorSettings, Seams, way_back};
+use crate::reactor::{HandshakeCounts, Handshakes, Reactor, Seams, way_back};
 use crate::sources::{Source, SourceLink};
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
 
@@ -77,6 +77,7 @@ pub struct Parts<G: Gateway, F> {
     inputs: Inputs<G::In>,
     output: Box<dyn FnMut(G::Out)>,
     threads: Option<StartThreads>,
+    turn_max: Duration,
     questions: Vec<Question>,
 }
 
@@ -127,6 +128,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             inputs: Inputs::none(),
             output: Box::new(|_| {}),
             threads: None,
+            turn_max: watchdog::TURN_MAX,
             questions: Vec::new(),
         }
     }
@@ -244,6 +246,13 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     #[must_use]
     pub fn threads(mut self, start: impl FnOnce() -> Result<(), RunError> + 'static) -> Self {
         self.threads = Some(Box::new(start));
+        self
+    }
+
+    /// Sets the time after which a turn of the loop ends the process, instead of 30 s.
+    #[must_use]
+    pub fn turn_max(mut self, turn_max: Duration) -> Self {
+        self.turn_max = turn_max;
         self
     }
 
@@ -394,7 +403,13 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let connections_max = common.limits.connections_max;
         log_start(self.name, &listening, connections_max);
         announce(&listening);
-        let bus_away = watch(&common, &listening.telemetry, clock, self.stats_line)?;
+        let bus_away = watches::start(
+            &common,
+            &listening.telemetry,
+            clock,
+            self.stats_line,
+            self.turn_max,
+        )?;
         reactor.run().map_err(RunError::Loop)?;
         http.stop(HTTP_STOP);
         if let Some(source) = stopping {
@@ -435,27 +450,6 @@ fn twice(common: &CommonSettings) -> Option<String> {
     all.iter().enumerate().find_map(meets)
 }
 
-/// Starts the threads that watch the running loop.
-fn watch(
-    common: &CommonSettings,
-    telemetry: &Arc<Telemetry>,
-    clock: Clock,
-    stats_line: Option<StatsLine>,
-) -> Result<BusAway, RunError> {
-    watches::notify_systemd(telemetry, clock, stop_at_most(&common.reactor));
-    if let Some(line) = stats_line {
-        let started = line.start(Arc::clone(telemetry));
-        started.map_err(RunError::Thread)?;
-    }
-    watches::after_storms(Arc::clone(telemetry)).map_err(RunError::Thread)?;
-    let bus_away = BusAway::default();
-    if let Some(limit_s) = common.bus_away_exit_s {
-        let watching = bus_away.watch(Arc::clone(telemetry), clock, limit_s);
-        watching.map_err(RunError::Thread)?;
-    }
-    Ok(bus_away)
-}
-
 /// Starts the HTTP side, with the operator's page on an admin address. Returns the address of the admin
 /// listener, if there is an admin listener.
 fn start_http(
@@ -487,10 +481,4 @@ fn bind_admin(
     let admin = Admin::bind(addr, &alone(options), site, clock).map_err(failed)?;
     let addr = admin.local_addr().map_err(failed)?;
     Ok((admin, addr))
-}
-
-/// The longest duration of a stop, including the HTTP side.
-fn stop_at_most(reactor: &ReactorSettings) -> Duration {
-    let drain = &reactor.drain;
-    Duration::from_micros(drain.delay_us + drain.spread_us + reactor.stop_timeout_us)
 }

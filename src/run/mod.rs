@@ -21,6 +21,7 @@ mod prepared;
 mod process;
 mod reload;
 mod tls;
+mod watchdog;
 mod watches;
 
 use std::io;

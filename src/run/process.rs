@@ -234,20 +234,20 @@ pub(super) fn seed(clock: Clock) -> u64 {
 
 /// The metrics of what is held for clients.
 pub(super) fn held_metrics(holdings: &[Holding]) -> [GatewayMetric; 4] {
-    let counts: [(_, fn(Held) -> u64); 4] = [
-        (&names::HELD, |held| held.held),
-        (&names::HELD_MAX, |held| held.max),
-        (&names::HELD_REFUSED, |held| held.refused),
-        (&names::HELD_GAVE_WAY, |held| held.gave_way),
-    ];
-    counts.map(|(name, count)| {
+    let metric = |name, count: fn(Held) -> u64| {
         let holdings = holdings.to_vec();
         let read = move || {
             let all = holdings.iter().map(Holding::counts);
             all.map(|held| (held.name, count(held))).collect()
         };
         GatewayMetric::ByLabel(name, Box::new(read))
-    })
+    };
+    [
+        metric(&names::HELD, |held| held.held),
+        metric(&names::HELD_MAX, |held| held.max),
+        metric(&names::HELD_REFUSED, |held| held.refused),
+        metric(&names::HELD_GAVE_WAY, |held| held.gave_way),
+    ]
 }
 
 #[cfg(test)]

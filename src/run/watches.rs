@@ -2,7 +2,7 @@
 //!
 //! [`BusAway`] ends the process when the bus has been away for too long (`--bus-away-exit-s`). Otherwise the
 //! gateway survives a lost bus: clients stay, and `/ready` reports the loss. [`StatsLine`] logs numbers
-//! periodically. [`after_storms`] returns memory of ended clients to the system. [`notify_systemd`] tells systemd of the
+//! periodically. The [watchdog](super::watchdog) ends a process whose loop hangs. [`after_storms`] returns memory of ended clients to the system. [`notify_systemd`] tells systemd of the
 //! listening, the turns of the loop, and the stop.
 
 use std::io;
@@ -15,8 +15,41 @@ use sd_notify::NotifyState;
 use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::raise;
 
+use super::common::CommonSettings;
+use super::{RunError, watchdog};
 use crate::base::{Clock, detached};
+use crate::reactor::ReactorSettings;
 use crate::telemetry::{LoopNumbers, Telemetry};
+
+/// Starts the threads that watch the running loop; called by the thread of the loop.
+pub(super) fn start(
+    common: &CommonSettings,
+    telemetry: &Arc<Telemetry>,
+    clock: Clock,
+    stats_line: Option<StatsLine>,
+    turn_max: Duration,
+) -> Result<BusAway, RunError> {
+    notify_systemd(telemetry, clock, stop_at_most(&common.reactor));
+    let stop_timeout = Duration::from_micros(common.reactor.stop_timeout_us);
+    watchdog::watch(Arc::clone(telemetry), turn_max, stop_timeout)?;
+    if let Some(line) = stats_line {
+        let started = line.start(Arc::clone(telemetry));
+        started.map_err(RunError::Thread)?;
+    }
+    after_storms(Arc::clone(telemetry)).map_err(RunError::Thread)?;
+    let bus_away = BusAway::default();
+    if let Some(limit_s) = common.bus_away_exit_s {
+        let watching = bus_away.watch(Arc::clone(telemetry), clock, limit_s);
+        watching.map_err(RunError::Thread)?;
+    }
+    Ok(bus_away)
+}
+
+/// The longest duration of a stop, including the HTTP side.
+fn stop_at_most(reactor: &ReactorSettings) -> Duration {
+    let drain = &reactor.drain;
+    Duration::from_micros(drain.delay_us + drain.spread_us + reactor.stop_timeout_us)
+}
 
 /// The time between two looks at the bus.
 const BUS_LOOK: Duration = Duration::from_millis(200);
@@ -110,7 +143,7 @@ impl Ebb {
 /// glibc returns freed memory at the end of its heap automatically. After a storm, a few small blocks in use
 /// remain there and keep the free memory before them in the process: 7 MiB of 25 after 400 uploads that never
 /// ended. With `malloc_trim(3)` glibc returns this memory too.
-pub(super) fn after_storms(telemetry: Arc<Telemetry>) -> io::Result<()> {
+fn after_storms(telemetry: Arc<Telemetry>) -> io::Result<()> {
     let run = move || {
         let mut ebb = Ebb::default();
         loop {
@@ -145,7 +178,7 @@ const STOP_LOOK: Duration = Duration::from_millis(100);
 ///
 /// `READY=1` is sent when the gateway listens, even without a bus: the gateway serves the last state and retries, and a
 /// start timeout of systemd would end this. `/ready` tells whether the gateway should get traffic.
-pub(super) fn notify_systemd(telemetry: &Arc<Telemetry>, clock: Clock, stop_at_most: Duration) {
+fn notify_systemd(telemetry: &Arc<Telemetry>, clock: Clock, stop_at_most: Duration) {
     if std::env::var_os("NOTIFY_SOCKET").is_none_or(|path| path.is_empty()) {
         return;
     }

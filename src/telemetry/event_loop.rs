@@ -12,7 +12,7 @@
 //! turn, draining, caught up.
 
 use std::iter::{once, zip};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
 use super::samples::DurationCounts;
@@ -242,11 +242,49 @@ impl LoopNumbers {
     }
 }
 
+/// The part of a turn, for the log line about a loop that hangs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Waiting for the next turn.
+    Wait,
+    /// Events of the kernel, new connections, and input of clients that send little.
+    Read,
+    /// Inputs of other threads.
+    Inputs,
+    /// Messages of the bus.
+    Bus,
+    /// Writes.
+    Flush,
+    /// Input of clients whose messages cost much.
+    Costly,
+    /// Deadlines of clients.
+    Deadlines,
+    /// Sockets that end, and numbers for the pages.
+    Effects,
+    /// The loop has ended.
+    Ended,
+}
+
+impl Phase {
+    const ALL: [Self; 9] = [
+        Self::Wait,
+        Self::Read,
+        Self::Inputs,
+        Self::Bus,
+        Self::Flush,
+        Self::Costly,
+        Self::Deadlines,
+        Self::Effects,
+        Self::Ended,
+    ];
+}
+
 /// The state of the event loop for other threads.
 #[derive(Debug)]
 pub struct EventLoop {
     numbers: Slot<LoopNumbers>,
     last_turn_mono_us: AtomicU64,
+    phase: AtomicU8,
     draining: AtomicBool,
     caught_up: AtomicBool,
 }
@@ -263,6 +301,7 @@ impl EventLoop {
         Self {
             numbers: Slot::new(numbers),
             last_turn_mono_us: AtomicU64::new(now.mono_us),
+            phase: AtomicU8::new(Phase::Wait as u8),
             draining: AtomicBool::new(false),
             caught_up: AtomicBool::new(false),
         }
@@ -277,6 +316,21 @@ impl EventLoop {
             fill(numbers);
             numbers.turn_ended_unix_ms = now.unix_ms;
         })
+    }
+
+    /// Records which part of a turn begins.
+    pub fn begin(&self, phase: Phase) {
+        self.phase.store(phase as u8, Relaxed);
+    }
+
+    /// Returns the part of the turn that has begun last.
+    pub fn phase(&self) -> Phase {
+        Phase::ALL[usize::from(self.phase.load(Relaxed))]
+    }
+
+    /// Returns the end of the last turn, microseconds of the monotonic clock.
+    pub fn last_turn_us(&self) -> u64 {
+        self.last_turn_mono_us.load(Relaxed)
     }
 
     /// Returns a copy of the numbers of the last turn.
@@ -296,9 +350,7 @@ impl EventLoop {
 
     /// Returns the time since the end of the last turn, in milliseconds.
     pub fn last_turn_age_ms(&self, now: Now) -> u64 {
-        now.mono_us
-            .saturating_sub(self.last_turn_mono_us.load(Relaxed))
-            / 1_000
+        now.mono_us.saturating_sub(self.last_turn_us()) / 1_000
     }
 
     /// Records that the process drains: from the first stop signal on.

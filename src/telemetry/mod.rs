@@ -23,7 +23,7 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
 pub use bus_status::{BusStatus, ConsumerStatus, Stall};
-pub use event_loop::{Budget, EventLoop, LoopNumbers, LoopTimes, ShellStats, Slot, Stage};
+pub use event_loop::{Budget, EventLoop, LoopNumbers, LoopTimes, Phase, ShellStats, Slot, Stage};
 pub use operator::{EndedAt, Surveyed, Surveys, Tails, TooManyTails};
 pub use process::ProcessStats;
 pub use samples::{DurationCounts, Durations, PROMETHEUS_TEXT_CONTENT_TYPE};
