@@ -443,40 +443,56 @@ fn who_comes_back_to_a_name_gets_the_answer_to_the_new_question() {
     assert_eq!(bench.values(key), [(json!(2), true)]);
 }
 
+/// However many clients of one address read nothing, others get their values.
 #[test]
-fn values_of_all_clients_together_are_bounded_and_addresses_take_turns() {
-    let mut bench = Bench::retaining_with(settings(), 2 * SHARE);
-    let patterns: Vec<String> = (0..6).map(|n| format!("indicators:{n}*")).collect();
+fn values_of_all_clients_together_are_bounded_and_an_address_leaves_room_for_others() {
+    let mut bench = Bench::retaining_with(settings(), 4 * SHARE);
+    let patterns: Vec<String> = (0..8).map(|n| format!("indicators:{n}*")).collect();
     let one: Vec<SessionKey> = (0..5)
         .map(|n| bench.stopped_client([10, 0, 0, 1], &[&patterns[n]]))
         .collect();
     let other = bench.stopped_client([10, 0, 0, 2], &[&patterns[5]]);
-    assert_eq!(bench.questions_from(0), [&patterns[0], &patterns[1]]);
-    assert_eq!(bench.stats.retained_bytes.get() as usize, 2 * SHARE);
-    // One that takes its values makes room, and one that ends.
-    bench.value("indicators:0", Some(&patterns[0]), &large(100_000));
+    let asked = [&patterns[0], &patterns[1], &patterns[5]];
+    assert_eq!(bench.questions_from(0), asked, "half, and a quarter");
+    assert_eq!(bench.stats.retained_bytes.get() as usize, 3 * SHARE);
+    bench.stopped_client([10, 0, 0, 2], &[&patterns[6]]);
+    assert_eq!(bench.questions(), 3, "as much as is left free");
+    let third = bench.stopped_client([10, 0, 0, 3], &[&patterns[7]]);
+    assert_eq!(bench.questions_from(3), [&patterns[7]]);
+    bench.value("indicators:7", Some(&patterns[7]), "1");
+    bench.end(&patterns[7]);
+    bench.world.open_window(third, usize::MAX);
+    // Values count once they have come, and no longer when they are taken or the client ends.
+    bench.value("indicators:0", Some(&patterns[0]), &large(400_000));
     bench.end(&patterns[0]);
-    assert_eq!(bench.questions(), 2, "a share for the values that wait");
+    assert_eq!(bench.questions_from(4), [&patterns[6]], "more is free");
     bench.world.open_window(one[0], usize::MAX);
-    assert_eq!(bench.questions_from(2), [&patterns[2]]);
+    assert_eq!(bench.questions(), 5, "each has as much as is left free");
     bench.world.end(one[1], true);
-    assert_eq!(bench.questions_from(3), [&patterns[5]], "the other address");
+    assert_eq!(bench.questions_from(5), [&patterns[2]]);
     // One that ends while it waits leaves nothing.
     bench.world.end(one[3], true);
     bench.world.end(one[2], true);
-    assert_eq!(bench.questions_from(4), [&patterns[4]]);
-    // Who takes a byte now and then keeps others waiting for a time.
-    bench.value("indicators:4", Some(&patterns[4]), &large(400_000));
-    bench.value("indicators:5", Some(&patterns[5]), &large(400_000));
-    let last = bench.stopped_client([10, 0, 0, 3], &[&patterns[0]]);
+    assert_eq!(bench.questions_from(6), [&patterns[4]]);
+    for key in [one[0], one[4], other, third] {
+        bench.world.end(key, true);
+    }
+}
+
+/// A client that takes a byte now and then keeps others waiting for a time.
+#[test]
+fn a_client_that_takes_next_to_nothing_counts_for_a_minute() {
+    let mut bench = Bench::retaining_with(settings(), SHARE);
+    let key = bench.stopped_client([10, 0, 0, 1], &["indicators:1*"]);
+    bench.value("indicators:1", Some("indicators:1*"), &large(400_000));
+    let last = bench.stopped_client([10, 0, 0, 3], &["indicators:2*"]);
     for _ in 0..6 {
-        assert_eq!(bench.questions(), 5);
-        bench.world.open_window(one[4], 1);
-        bench.world.open_window(other, 1);
+        assert_eq!(bench.questions(), 1);
+        bench.world.open_window(key, 1);
         bench.world.advance(10 * SECOND);
     }
-    assert_eq!(bench.questions_from(5), [&patterns[0]]);
-    for key in [one[4], other, last] {
+    assert_eq!(bench.questions_from(1), ["indicators:2*"]);
+    for key in [key, last] {
         bench.world.end(key, true);
     }
     let left = (

@@ -57,7 +57,7 @@ pub(crate) const NATS: &[Fixed] = &[
             "src/gateways/channels/retained/turns.rs",
             "SHARE_US: u64 = 60_000_000;",
         ),
-        test: "tests/channels_gateway/retained.rs::values_of_all_clients_together_are_bounded_and_addresses_take_turns",
+        test: "tests/channels_gateway/retained.rs::a_client_that_takes_next_to_nothing_counts_for_a_minute",
     },
     Fixed {
         what: "Payload bytes of the last values of one pattern",

@@ -108,9 +108,9 @@ pub(super) const OWN: &[Setting] = &[
     )
     .memory_part(50)
     .limit(
-        "a client is asked for later; client addresses take turns",
+        "the client gets its values later; an address gets more only while it holds less than is left free",
         Shows::Metric(names::RETAINED_BYTES),
-        "tests/channels_gateway/retained.rs::values_of_all_clients_together_are_bounded_and_addresses_take_turns",
+        "tests/channels_gateway/retained.rs::values_of_all_clients_together_are_bounded_and_an_address_leaves_room_for_others",
     ),
     Setting::new(
         HEADING,

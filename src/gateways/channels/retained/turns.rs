@@ -3,21 +3,24 @@
 //! A client has a share of bytes. The gateway asks for names until the share is used up; the size of a value
 //! is unknown in advance, so a name counts for the largest value that the client has got. When all of these
 //! questions have ended and the client has taken the values, the next names follow. There is a limit for all
-//! clients together. Over this limit clients wait in a line, and their addresses take turns. A client that
-//! takes a byte now and then keeps no client waiting for ever: after a time its share ends, and only the
-//! memory of all frames bounds its values.
+//! clients together, a [`Holding`]: an address gets a share only while it holds less than what is left free. Clients
+//! without a share wait in a line, and their addresses take turns. A client that takes a byte now and then keeps no
+//! client waiting for ever: after a time its share ends, and only the memory of all frames bounds its values.
 
 use std::collections::{BTreeSet, HashMap};
 
 use foldhash::quality::RandomState;
 
-use crate::admission::{ClientAddr, FairQueue};
+use crate::admission::{Charge, ClientAddr, FairQueue, Holding};
 use crate::auth::NameSyntax;
 use crate::hub::{SessionKey, TopicName};
 
 /// Bytes of last values that may wait for a client: as many as a pattern may have. A single value may be
 /// larger.
 pub(super) const CLIENT_BYTES_MAX: usize = 512 * 1024;
+
+/// The label of the bytes of all shares.
+const BYTES: &str = "last_values";
 
 /// The least size assumed for the value of an exact name before the value has come.
 const VALUE_BYTES: usize = 32 * 1024;
@@ -33,7 +36,9 @@ struct Turn {
     /// Names with open questions.
     asked: BTreeSet<TopicName>,
     /// The client's part of the bytes of all clients, and its begin.
-    share: Option<(usize, u64)>,
+    share: Option<(Charge, u64)>,
+    /// Known from the first room on.
+    address: Option<ClientAddr>,
     /// Bytes sent to the client, perhaps not taken yet.
     sent: usize,
     /// The size of the largest value so far.
@@ -55,8 +60,7 @@ pub(super) struct Turns {
     /// The clients with a share, oldest first.
     shares: BTreeSet<(u64, SessionKey)>,
     /// The bytes of all shares.
-    bytes: usize,
-    bytes_max: usize,
+    bytes: Holding,
 }
 
 impl Turns {
@@ -68,13 +72,12 @@ impl Turns {
             line: FairQueue::default(),
             rooms: Vec::new(),
             shares: BTreeSet::new(),
-            bytes: 0,
-            bytes_max: 0,
+            bytes: Holding::new(BYTES, 0),
         }
     }
 
     pub(super) fn limit(&mut self, bytes_max: usize) {
-        self.bytes_max = bytes_max;
+        self.bytes = Holding::new(BYTES, bytes_max as u64);
     }
 
     pub(super) fn is_pattern(&self, name: &TopicName) -> bool {
@@ -83,7 +86,7 @@ impl Turns {
 
     /// Bytes of values that may wait for all clients, including open questions.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes.held() as usize
     }
 
     /// Takes the clients for which the hub is to report room.
@@ -117,9 +120,8 @@ impl Turns {
     /// Handles the end of the client's last open question.
     fn answered(&mut self, key: SessionKey) {
         if let Some(turn) = self.clients.get_mut(&key) {
-            if let Some((share, _)) = &mut turn.share {
-                self.bytes = self.bytes - *share + turn.sent;
-                *share = turn.sent;
+            if let Some((share, begin_us)) = &mut turn.share {
+                share.set(turn.sent as u64, *begin_us);
             }
             self.rooms.push(key);
         }
@@ -131,8 +133,8 @@ impl Turns {
             return;
         };
         turn.sent = 0;
-        if let Some((share, since_us)) = turn.share.take() {
-            self.bytes -= share;
+        turn.address = Some(address);
+        if let Some((_, since_us)) = turn.share.take() {
             self.shares.remove(&(since_us, key));
         }
         if self.is_up && !turn.ready.is_empty() {
@@ -144,10 +146,14 @@ impl Turns {
     }
 
     /// Gives a share to the next client in the line. Returns the client and the names of its next questions.
+    ///
+    /// An address that is passed over holds at least as much as is free, and a share is free: there are no more such
+    /// addresses than shares in the limit.
     pub(super) fn next(&mut self, now_us: u64) -> Option<(SessionKey, Vec<TopicName>)> {
         self.end_old_shares(now_us);
         while self.is_up && self.has_share() {
-            let key = self.line.pop()?;
+            let bytes = &self.bytes;
+            let key = self.line.pop_of(|address| bytes.has_room_for(address))?;
             let names = self.next_names(key, now_us);
             if !names.is_empty() {
                 return Some((key, names));
@@ -167,16 +173,16 @@ impl Turns {
             && since_us + SHARE_US <= now_us
         {
             self.shares.pop_first();
-            let turn = self.clients.get_mut(&key);
-            if let Some((share, _)) = turn.and_then(|turn| turn.share.take()) {
-                self.bytes -= share;
+            if let Some(turn) = self.clients.get_mut(&key) {
+                turn.share = None;
             }
         }
     }
 
     /// Returns true if there is a share for another client.
     fn has_share(&self) -> bool {
-        self.bytes == 0 || self.bytes + CLIENT_BYTES_MAX <= self.bytes_max
+        let held = self.bytes.held();
+        held == 0 || held + CLIENT_BYTES_MAX as u64 <= self.bytes.max()
     }
 
     fn next_names(&mut self, key: SessionKey, now_us: u64) -> Vec<TopicName> {
@@ -196,11 +202,12 @@ impl Turns {
             names.extend(turn.ready.pop_first());
         }
         turn.is_busy = !names.is_empty();
-        if turn.is_busy {
+        if let Some(address) = turn.address.filter(|_| turn.is_busy) {
             turn.asked.extend(names.iter().cloned());
+            // Room was found: a single value may be larger than a share.
+            let share = self.bytes.hold(address, share as u64, now_us);
             turn.share = Some((share, now_us));
             self.shares.insert((now_us, key));
-            self.bytes += share;
         }
         self.forget_if_idle(key);
         names
@@ -218,10 +225,8 @@ impl Turns {
             return false;
         }
         turn.sent += bytes;
-        if let Some((share, _)) = &mut turn.share {
-            let more = turn.sent.saturating_sub(*share);
-            *share += more;
-            self.bytes += more;
+        if let Some((share, begin_us)) = &mut turn.share {
+            share.set(share.amount().max(turn.sent as u64), *begin_us);
         }
         true
     }
@@ -242,8 +247,7 @@ impl Turns {
         let Some(mut turn) = self.clients.remove(&key) else {
             return BTreeSet::new();
         };
-        if let Some((share, since_us)) = turn.share {
-            self.bytes -= share;
+        if let Some((_, since_us)) = turn.share {
             self.shares.remove(&(since_us, key));
         }
         self.line.remove(&key);
