@@ -149,6 +149,20 @@ impl Holding {
         state.held < free || state.of(address_group(client)) < free
     }
 
+    /// How much a client of this address would be granted, one after the other.
+    pub fn room_for(&self, client: ClientAddr) -> u64 {
+        self.state().room_for(self.0.max, client)
+    }
+
+    /// Charges as much of `amount` as [`grant`](Self::grant) would one after the other; less than all counts as
+    /// refused.
+    pub fn grant_some(&self, client: ClientAddr, amount: u64) -> Charge {
+        let mut state = self.state();
+        let granted = amount.min(state.room_for(self.0.max, client));
+        state.refused += u64::from(granted < amount);
+        self.insert(state, client, granted, 0)
+    }
+
     /// The amount of all clients together.
     pub fn held(&self) -> u64 {
         self.state().held
@@ -220,6 +234,12 @@ impl State {
         self.by_address.get(&address).copied().unwrap_or_default()
     }
 
+    fn room_for(&self, max: u64, client: ClientAddr) -> u64 {
+        let free = max.saturating_sub(self.held);
+        let own = self.of(address_group(client));
+        free.saturating_sub(own).div_ceil(2)
+    }
+
     fn set(&mut self, at: usize, amount: u64) {
         let holder = &mut self.holders[at];
         let before = std::mem::replace(&mut holder.amount, amount);
@@ -267,6 +287,13 @@ impl Charge {
     /// Records progress that no smaller amount shows.
     pub fn progress(&mut self, now_us: u64) {
         self.of.state().holders[self.at].progress_us = now_us;
+    }
+
+    /// Whether the address would have room for the amount again ([`Holding::has_room_for`]).
+    pub fn has_room(&self) -> bool {
+        let state = self.of.state();
+        let free = self.of.0.max.saturating_sub(state.held - self.amount);
+        state.of(state.holders[self.at].address) - self.amount < free
     }
 
     /// Whether the holder has to give up what it holds.

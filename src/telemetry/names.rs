@@ -407,8 +407,8 @@ metric_names! { |at|
     UPSTREAM_CALLS_SKIPPED = Counter "weirgate_upstream_calls_skipped_total" ["service"]
         "Calls not made because the service failed too often just before.";
     UPSTREAM_CIRCUIT_OPEN = Gauge "weirgate_upstream_circuit_open" ["service"]
-        "1 while calls of a service pause after too many failures, or a single call probes the \
-            service.";
+        "1 while calls of a service pause after too many failures, for some client addresses or all, or single calls \
+            probe the service.";
     SERVICE_AWAY = Gauge "weirgate_service_away" ["service"]
         "1 while a service does not answer: from a request without an answer to the next answer.";
     EVENT_ERRORS = Counter "weirgate_event_errors_total" ["code"]

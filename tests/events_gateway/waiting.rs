@@ -40,7 +40,7 @@ fn ask_much(world: &mut Events, key: SessionKey, id: u32) {
 }
 
 fn waits(world: &Events) -> usize {
-    world.hub.gateway().waiting_bytes()
+    world.hub.gateway().waiting_bytes().held() as usize
 }
 
 fn paused(world: &Events) -> u64 {
@@ -141,6 +141,70 @@ fn addresses_take_turns_in_what_becomes_free() {
     assert!(answered <= 120, "after {answered} of 301");
 }
 
+/// Calls of one address that take long leave slots to others, and do not make the service unreachable for them.
+#[test]
+fn calls_that_take_long_are_the_matter_of_their_address() {
+    let mut world = world(settings());
+    let mut opened = 0;
+    for round in 0..60 {
+        let hogs = devices(&mut world, HOG, 60);
+        hogs.iter().for_each(|key| ask_much(&mut world, *key, 0));
+        assert!(world.outputs.len() <= 40, "half of the slots of a service");
+        while !world.outputs.is_empty() {
+            world.advance(3_000_000);
+            for call in std::mem::take(&mut world.outputs) {
+                reply(&mut world, &call, Err(CallFailure::Timeout));
+            }
+        }
+        hogs.iter().for_each(|key| world.end(*key, true));
+        opened += u32::from(world.hub.gateway().circuit_is_open(EventsService::Lobby));
+        // For long no other address calls, so nothing shows that the service answers.
+        if round % 25 == 24 {
+            for n in 1..4 {
+                let other = connect(&mut world, [198, 51, 100, n], "other");
+                ask(&mut world, other, "lobby.other", 0);
+                assert_eq!(answer_all(&mut world), 1, "in round {round}");
+                world.end(other, true);
+            }
+        }
+    }
+    assert!(opened > 0, "for the one address");
+}
+
+/// If a service is not called any more, those in its line are told in several turns.
+#[test]
+fn a_long_line_is_told_over_several_turns() {
+    let stats = Arc::<EventsStats>::default();
+    let settings = EventsGatewaySettings {
+        calls_max: 1,
+        ..settings()
+    };
+    let mut world = world_with(settings, Arc::clone(&stats));
+    let keys = devices(&mut world, HOG, 101);
+    let fail = |world: &mut Events| {
+        let call = world.outputs.remove(0);
+        reply(world, &call, Err(CallFailure::Unreachable));
+    };
+    for id in 0..19 {
+        ask(&mut world, keys[0], "lobby.x", id);
+        fail(&mut world);
+    }
+    keys.iter()
+        .for_each(|key| ask(&mut world, *key, "lobby.x", 99));
+    let told = || stats.calls_skipped().map(|(_, n)| n).sum::<u64>();
+    assert_eq!((told(), world.outputs.len()), (0, 1));
+    let last = world.outputs.remove(0);
+    let last = last.reader.read(last.id, Err(CallFailure::Unreachable));
+    world.hub.handle_input(world.now, Input::Reply(last));
+    let first = told();
+    assert!(first > 0 && first < 40, "{first}");
+    let due_us = world.hub.poll_timeout();
+    assert!(due_us.is_some_and(|at_us| at_us <= world.now.mono_us));
+    world.advance(1);
+    assert_eq!(told(), 100);
+    assert!(keys[1..].iter().all(|key| world.texts(*key).len() == 1));
+}
+
 /// A slot that becomes free goes to the address whose turn has come.
 #[test]
 fn a_call_does_not_wait_for_all_those_of_another_address() {
@@ -150,12 +214,13 @@ fn a_call_does_not_wait_for_all_those_of_another_address() {
     });
     let hogs = devices(&mut world, HOG, 50);
     hogs.iter().for_each(|key| ask_much(&mut world, *key, 0));
+    let third = connect(&mut world, [192, 0, 2, 3], "third");
+    ask(&mut world, third, "lobby.third", 0);
     let other = connect(&mut world, OTHER, "other");
     ask(&mut world, other, "lobby.other", 0);
-    for _ in 0..4 {
-        let call = world.outputs.remove(0);
-        answer(&mut world, &call, "1");
-    }
+    assert_eq!(world.outputs.len(), 3);
+    let call = world.outputs.remove(0);
+    answer(&mut world, &call, "1");
     let is_other = |call: &Call| String::from_utf8_lossy(&call.body).contains("lobby.other");
     assert!(world.outputs.iter().any(is_other));
 }
@@ -199,14 +264,45 @@ fn a_call_that_waits_for_a_slot_goes_with_its_device_if_too_many_wait() {
         ask(&mut world, key, "lobby.x", n);
         world.see_end(key, false);
     }
-    assert_eq!(world.outputs.len(), 2, "calls in flight");
-    assert_eq!(stats.messages_forgotten.get(), 20 - 2 - 3);
+    assert_eq!(world.outputs.len(), 1, "calls in flight");
+    assert_eq!(stats.messages_forgotten.get(), 20 - 1 - 2);
     // Slots are not lost for those that have left the line.
     let late = connect(&mut world, OTHER, "late");
     ask(&mut world, late, "lobby.late", 0);
-    assert_eq!(answer_all(&mut world), 2 + 3 + 1);
+    assert_eq!(answer_all(&mut world), 1 + 2 + 1);
     assert_eq!(world.texts(late).len(), 1);
     assert!(world.hub.gateway().is_idle() && waits(&world) == 0);
+}
+
+/// However many devices of other addresses have gone, an address may leave messages.
+#[test]
+fn devices_that_have_gone_leave_room_for_the_messages_of_other_addresses() {
+    let (mut world, stats) = with_room(1_000_000, 10_000);
+    let hang = |world: &mut Events, ip: [u8; 4], count: usize| {
+        for n in 0..count {
+            let key = connect(world, ip, &format!("d{n}"));
+            (0..60).for_each(|id| ask(world, key, "lobby.x", id));
+            world.see_end(key, false);
+        }
+    };
+    for address in 1..4 {
+        hang(&mut world, [198, 51, 100, address], 190);
+    }
+    let forgotten = stats.messages_forgotten.get();
+    assert!(forgotten > 10_000);
+    let key = connect(&mut world, OTHER, "other");
+    (0..5).for_each(|id| ask(&mut world, key, "lobby.other", id));
+    world.see_end(key, false);
+    assert_eq!(stats.messages_forgotten.get(), forgotten);
+    let left = |(world, address): (&Events, u8)| {
+        let mut holdings = world.hub.gateway().holdings();
+        let orphans = holdings.find(|holding| holding.counts().name == "orphans");
+        let address = std::net::IpAddr::from([198, 51, 100, address]);
+        orphans.expect("it").of(address.into())
+    };
+    assert_eq!([1, 2, 3].map(|n| left((&world, n))), [5_000, 2_500, 1_250]);
+    answer_all(&mut world);
+    assert!(world.hub.gateway().is_idle());
 }
 
 #[test]
@@ -239,7 +335,7 @@ fn a_paused_device_that_fails_ends_at_once() {
 /// The same limits hold for what is read of a device that has ended its side.
 #[test]
 fn a_device_that_is_read_to_its_end_may_not_leave_more_than_others() {
-    for (waiting_bytes_max, orphans_max) in [(1_000_000, 70), (20_000, 1_000_000)] {
+    for (waiting_bytes_max, orphans_max) in [(1_000_000, 140), (20_000, 1_000_000)] {
         let (mut world, _) = with_room(waiting_bytes_max, orphans_max);
         let key = connect(&mut world, HOG, "d");
         for id in 0..500 {

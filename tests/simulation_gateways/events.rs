@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
+use weirgate::admission::Holding;
 use weirgate::auth::Origins;
 use weirgate::gateways::events::broadcast::Broadcast;
 use weirgate::gateways::events::call::{CallFailure, ServiceAnswer};
@@ -286,12 +287,13 @@ impl Contract for Events {
             in_flight <= bench.contract.settings.calls_max,
             "too many calls"
         );
-        let waiting = calls.waiting_bytes() as u64;
-        assert_eq!(
-            bench.contract.stats.waiting_bytes.get(),
-            waiting,
-            "bytes that wait"
-        );
+        let held = |of: &str| {
+            let holdings = calls.holdings().map(Holding::counts);
+            let held = holdings.filter(|held| held.name.starts_with(of));
+            held.map(|held| held.held).sum::<u64>()
+        };
+        assert_eq!(held("calls"), in_flight as u64, "slots");
+        assert!(held("orphans") <= bench.contract.settings.orphans_max as u64);
     }
 
     fn come_to_rest(bench: &mut Bench<Self>) {
@@ -319,11 +321,12 @@ impl Contract for Events {
             gateway.is_idle(),
             "something is under way for clients that have gone"
         );
-        assert_eq!(gateway.waiting_bytes(), 0);
+        assert!(gateway.holdings().all(|holding| holding.held() == 0));
     }
 
     fn check_empty(bench: &Bench<Self>) {
         assert!(bench.world.hub.gateway().is_idle());
-        assert_eq!(bench.world.hub.gateway().waiting_bytes(), 0);
+        let mut holdings = bench.world.hub.gateway().holdings();
+        assert!(holdings.all(|holding| holding.held() == 0));
     }
 }

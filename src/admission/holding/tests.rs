@@ -50,6 +50,43 @@ fn two_addresses_that_ask_by_turns_get_a_third_each() {
 }
 
 #[test]
+fn what_is_granted_at_once_is_as_much_as_one_after_the_other() {
+    for (max, amount) in [(0, 5), (1, 1), (7, 1), (7, 9), (256, 100), (256, 1_000)] {
+        let [at_once, in_turn] = ["at once", "in turn"].map(|name| Holding::new(name, max));
+        let (mut charges, mut single) = (Vec::new(), Vec::new());
+        for last in 0..4 {
+            let (room, before) = (at_once.room_for(v4(last)), single.len());
+            charges.push(at_once.grant_some(v4(last), amount));
+            single.extend((0..amount).filter_map(|_| in_turn.grant(v4(last), 1)));
+            let granted = (single.len() - before) as u64;
+            assert_eq!(charges[charges.len() - 1].amount(), granted);
+            assert_eq!(granted, amount.min(room));
+        }
+        assert_eq!(at_once.held(), in_turn.held());
+    }
+    let places = Holding::new("places", 10);
+    let charges = [places.grant_some(v4(1), 5), places.grant_some(v4(1), 1)];
+    assert_eq!((charges[0].amount(), charges[1].amount()), (5, 0));
+    assert_eq!(places.counts().refused, 1, "not all of it");
+}
+
+#[test]
+fn a_charge_has_room_while_its_address_would_get_it_again() {
+    let bytes = Holding::new("bytes", 100);
+    let own = [bytes.hold(v4(1), 20, 0), bytes.hold(v4(1), 30, 0)];
+    assert!(own.iter().all(Charge::has_room) && !bytes.has_room_for(v4(1)));
+    let others = bytes.hold(v4(2), 40, 0);
+    assert!(
+        own[1].has_room() && !own[0].has_room(),
+        "20 beside 40, 30 beside 30"
+    );
+    drop(bytes.hold(v4(3), 1_000, 0));
+    assert!(others.has_room());
+    let more = bytes.hold(v4(3), 1_000, 0);
+    assert!(!own[1].has_room() && more.has_room());
+}
+
+#[test]
 fn very_many_addresses_do_not_go_over_the_limit_and_a_release_makes_room() {
     let bytes = Holding::new("bytes", 1_000);
     let charges: Vec<_> = (0..2_000)

@@ -1,20 +1,17 @@
 //! Permission for calls: slots for all services together, and a circuit breaker for each.
 //!
-//! A service that hangs would soon hold every slot, and block the other services. So some slots are reserved
-//! for each service: a call does not take a free slot that another service may still claim.
+//! A service that hangs would soon hold every slot, and block the other services; so a tenth of the slots is reserved
+//! for each service. A client whose calls take long would do the same to the other clients; so slots are granted
+//! as everything that clients hold ([`Holding`]), and a lone address has half of those of a service.
 
 use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
 
 use super::call::{CallFailure, EventsService};
-use crate::admission::{ClientAddr, FairQueue};
+use super::circuit::Circuit;
+use crate::admission::{Charge, ClientAddr, FairQueue, Holding};
 use crate::hub::SessionKey;
-
-/// Failures in a row after which a service is not called for a while.
-const FAILURES_MAX: u32 = 20;
-/// The pause without calls; then a probe follows.
-const OPEN_US: u64 = 1_000_000;
 
 const SERVICES: usize = EventsService::ALL.len();
 
@@ -23,25 +20,55 @@ const SERVICES: usize = EventsService::ALL.len();
 pub(super) enum Leave {
     /// Make the call under this number.
     Go(u64),
-    /// No slot is free: the connection waits in line.
+    /// No slot is free for the address: the connection waits in line.
     Wait,
     /// The service is not called at present.
     Unreachable,
 }
 
-/// A service's circuit (contract: "A service that failed 20 times in a row").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Circuit {
-    Closed,
-    Open { until_us: u64 },
-    Probing { call: u64 },
+/// A call in flight.
+#[derive(Debug)]
+struct InFlight {
+    key: SessionKey,
+    service: EventsService,
+    client: ClientAddr,
+    begun_us: u64,
+    _slot: Charge,
+}
+
+/// What decides on the calls of a service.
+#[derive(Debug)]
+struct Entry {
+    /// The reserved slots, then those of all services.
+    slots: [Holding; 2],
+    circuit: Circuit,
+}
+
+impl Entry {
+    /// The slots for a call of this client: the reserved ones while they have room.
+    fn slots_for(&self, client: ClientAddr) -> &Holding {
+        let [reserved, shared] = &self.slots;
+        match reserved.has_room_for(client) {
+            true => reserved,
+            false => shared,
+        }
+    }
+
+    /// Whether a call of this client would wait for a slot. While the circuit is open, nobody waits.
+    fn would_wait(&self, client: ClientAddr) -> bool {
+        !self.circuit.is_open() && !self.slots_for(client).has_room_for(client)
+    }
+
+    /// Whether every call would wait for a slot.
+    fn is_full(&self) -> bool {
+        let full = |slots: &Holding| slots.held() >= slots.max();
+        !self.circuit.is_open() && self.slots.iter().all(full)
+    }
 }
 
 #[derive(Debug)]
 struct Line {
-    in_flight: usize,
-    failures: u32,
-    circuit: Circuit,
+    entry: Entry,
     /// Client addresses take turns.
     waiting: FairQueue<SessionKey>,
 }
@@ -49,30 +76,35 @@ struct Line {
 /// The slots and lines of all calls.
 #[derive(Debug)]
 pub(super) struct Calls {
-    calls_max: usize,
-    /// Reserved slots for each service.
-    kept: usize,
     next_id: u64,
-    in_flight: HashMap<u64, (SessionKey, EventsService), RandomState>,
+    in_flight: HashMap<u64, InFlight, RandomState>,
     lines: [Line; SERVICES],
 }
 
 impl Calls {
     /// At most `calls_max` calls in flight; each service has a tenth reserved.
     pub(super) fn new(calls_max: usize) -> Self {
-        let line = || Line {
-            in_flight: 0,
-            failures: 0,
-            circuit: Circuit::Closed,
+        let reserved = calls_max as u64 / 10;
+        let shared = Holding::new("calls", calls_max as u64 - SERVICES as u64 * reserved);
+        let line = |name| Line {
+            entry: Entry {
+                slots: [Holding::new(name, reserved), shared.clone()],
+                circuit: Circuit::default(),
+            },
             waiting: FairQueue::default(),
         };
         Self {
-            calls_max,
-            kept: calls_max / 10,
             next_id: 0,
             in_flight: HashMap::default(),
-            lines: [line(), line(), line()],
+            lines: ["calls_lobby", "calls_measurement", "calls_simulation"].map(line),
         }
+    }
+
+    /// The slots: those of all services, and those reserved for each.
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Holding> {
+        let [any, ..] = &self.lines;
+        let reserved = self.lines.iter().map(|line| &line.entry.slots[0]);
+        std::iter::once(&any.entry.slots[1]).chain(reserved)
     }
 
     /// Asks for a call of `key` to `service`. If no slot is free, the connection joins the line.
@@ -83,53 +115,47 @@ impl Calls {
         key: SessionKey,
         service: EventsService,
     ) -> Leave {
-        let leave = self.judge(now_us, service);
-        match leave {
-            Leave::Go(id) => {
-                self.in_flight.insert(id, (key, service));
-                self.lines[service as usize].in_flight += 1;
-            }
-            Leave::Wait => self.lines[service as usize].waiting.push(client, key),
-            Leave::Unreachable => {}
+        let leave = self.begin(now_us, client, key, service);
+        if leave == Leave::Wait {
+            self.lines[service as usize].waiting.push(client, key);
         }
         leave
+    }
+
+    fn begin(
+        &mut self,
+        now_us: u64,
+        client: ClientAddr,
+        key: SessionKey,
+        service: EventsService,
+    ) -> Leave {
+        let entry = &mut self.lines[service as usize].entry;
+        if !entry.circuit.permits(now_us, client) {
+            return Leave::Unreachable;
+        }
+        let Some(slot) = entry.slots_for(client).grant(client, 1) else {
+            return match entry.circuit.is_open() {
+                true => Leave::Unreachable,
+                false => Leave::Wait,
+            };
+        };
+        entry.circuit.begun(now_us, client);
+        let id = self.next_id;
+        self.next_id += 1;
+        let call = InFlight {
+            key,
+            service,
+            client,
+            begun_us: now_us,
+            _slot: slot,
+        };
+        self.in_flight.insert(id, call);
+        Leave::Go(id)
     }
 
     /// Removes a connection from the line of `service`.
     pub(super) fn leave_line(&mut self, key: SessionKey, service: EventsService) {
         self.lines[service as usize].waiting.remove(&key);
-    }
-
-    fn judge(&mut self, now_us: u64, service: EventsService) -> Leave {
-        let has_slot = self.has_slot(service);
-        let line = &mut self.lines[service as usize];
-        match line.circuit {
-            Circuit::Probing { .. } => return Leave::Unreachable,
-            Circuit::Open { until_us } if now_us < until_us => return Leave::Unreachable,
-            Circuit::Open { .. } | Circuit::Closed if !has_slot => return Leave::Wait,
-            Circuit::Open { .. } | Circuit::Closed => {}
-        }
-        let id = self.next_id;
-        self.next_id += 1;
-        if let Circuit::Open { .. } = line.circuit {
-            line.circuit = Circuit::Probing { call: id };
-        }
-        Leave::Go(id)
-    }
-
-    fn has_slot(&self, service: EventsService) -> bool {
-        let own = &self.lines[service as usize];
-        let free = self.calls_max.saturating_sub(self.in_flight.len());
-        let others = EventsService::ALL
-            .into_iter()
-            .filter(|other| *other != service);
-        let owed: usize = others
-            .map(|other| {
-                self.kept
-                    .saturating_sub(self.lines[other as usize].in_flight)
-            })
-            .sum();
-        free > owed || (free > 0 && own.in_flight < self.kept)
     }
 
     /// Handles the end of a call. Returns the connection of the call.
@@ -139,57 +165,47 @@ impl Calls {
         id: u64,
         failure: Option<CallFailure>,
     ) -> Option<SessionKey> {
-        let (key, service) = self.in_flight.remove(&id)?;
-        let line = &mut self.lines[service as usize];
-        line.in_flight -= 1;
+        let call = self.in_flight.remove(&id)?;
+        let circuit = &mut self.lines[call.service as usize].entry.circuit;
         match failure {
             Some(CallFailure::Timeout | CallFailure::Unreachable) => {
-                line.failures = line.failures.saturating_add(1);
-                let probed = line.circuit == Circuit::Probing { call: id };
-                if probed || line.failures >= FAILURES_MAX {
-                    line.circuit = Circuit::Open {
-                        until_us: now_us + OPEN_US,
-                    };
-                }
+                circuit.failed(now_us, call.client, call.begun_us);
             }
             // An answer over the limit is an answer.
-            Some(CallFailure::TooLarge) | None => {
-                line.failures = 0;
-                line.circuit = Circuit::Closed;
-            }
+            Some(CallFailure::TooLarge) | None => circuit.answered(now_us),
         }
-        Some(key)
+        Some(call.key)
     }
 
     /// The next connection that leaves its line, with the permission for its call.
     pub(super) fn next(&mut self, now_us: u64) -> Option<(SessionKey, Leave)> {
         for service in EventsService::ALL {
-            if self.lines[service as usize].waiting.is_empty() {
+            let Line { entry, waiting } = &mut self.lines[service as usize];
+            // With a free slot at most the addresses with calls in flight are passed over.
+            if entry.is_full() {
                 continue;
             }
-            let leave = self.judge(now_us, service);
-            let line = &mut self.lines[service as usize];
-            if leave == Leave::Wait {
-                continue;
+            let mut first = None;
+            let next = waiting.pop_of(|client| {
+                first = Some(client);
+                !entry.would_wait(client)
+            });
+            if let (Some(key), Some(client)) = (next, first) {
+                return Some((key, self.begin(now_us, client, key, service)));
             }
-            let key = line.waiting.pop()?;
-            if let Leave::Go(id) = leave {
-                line.in_flight += 1;
-                self.in_flight.insert(id, (key, service));
-            }
-            return Some((key, leave));
         }
         None
     }
 
     /// Calls of a service in flight.
     pub(super) fn in_flight(&self, service: EventsService) -> usize {
-        self.lines[service as usize].in_flight
+        let calls = self.in_flight.values();
+        calls.filter(|call| call.service == service).count()
     }
 
-    /// Returns true if the service is not called at present, or probed.
+    /// Returns true if the service is not called at present for some addresses, or probed.
     pub(super) fn is_open(&self, service: EventsService) -> bool {
-        self.lines[service as usize].circuit != Circuit::Closed
+        self.lines[service as usize].entry.circuit.is_open()
     }
 }
 
@@ -200,6 +216,11 @@ mod tests {
     use super::*;
 
     const HOME: ClientAddr = ClientAddr::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    const ALL: [EventsService; 3] = EventsService::ALL;
+
+    fn ip(last: u8) -> ClientAddr {
+        IpAddr::from([192, 0, 2, last]).into()
+    }
 
     fn key(slot: u32) -> SessionKey {
         SessionKey {
@@ -208,26 +229,81 @@ mod tests {
         }
     }
 
-    fn go(calls: &mut Calls, now_us: u64, service: EventsService) -> Option<u64> {
-        match calls.ask(now_us, HOME, key(0), service) {
+    fn go_from(
+        calls: &mut Calls,
+        now_us: u64,
+        client: ClientAddr,
+        service: EventsService,
+    ) -> Option<u64> {
+        match calls.ask(now_us, client, key(0), service) {
             Leave::Go(id) => Some(id),
             Leave::Wait | Leave::Unreachable => None,
         }
     }
 
+    fn go(calls: &mut Calls, now_us: u64, service: EventsService) -> Option<u64> {
+        go_from(calls, now_us, HOME, service)
+    }
+
+    /// The calls of so many that may begin.
+    fn begin(
+        calls: &mut Calls,
+        clients: impl Iterator<Item = u8>,
+        service: EventsService,
+    ) -> usize {
+        let begun = clients.filter_map(|last| go_from(calls, 0, ip(last), service));
+        begun.count()
+    }
+
     #[test]
     fn a_service_that_hangs_leaves_the_others_their_slots() {
         let mut calls = Calls::new(100);
-        let hung = (0..200).filter(|_| go(&mut calls, 0, EventsService::Lobby).is_some());
-        assert_eq!(hung.count(), 80);
-        let others = (0..200).filter(|_| go(&mut calls, 0, EventsService::Simulation).is_some());
-        assert_eq!(others.count(), 10);
-        assert!((0..10).all(|_| go(&mut calls, 0, EventsService::Measurement).is_some()));
+        assert_eq!(begin(&mut calls, 0..200, EventsService::Lobby), 80);
+        assert_eq!(begin(&mut calls, 0..200, EventsService::Simulation), 10);
+        assert_eq!(begin(&mut calls, 0..200, EventsService::Measurement), 10);
         assert_eq!(calls.in_flight.len(), 100);
         assert_eq!(
             calls.ask(0, HOME, key(7), EventsService::Measurement),
             Leave::Wait
         );
+    }
+
+    #[test]
+    fn addresses_whose_calls_take_long_leave_slots_to_the_others() {
+        let many = |last| std::iter::repeat_n(last, 200);
+        let mut calls = Calls::new(100);
+        for (last, share) in [(1, 40), (2, 21), (3, 10), (4, 5)] {
+            assert_eq!(begin(&mut calls, many(last), EventsService::Lobby), share);
+        }
+        assert_eq!(begin(&mut calls, [5].into_iter(), EventsService::Lobby), 1);
+        let mut calls = Calls::new(100);
+        let shares = ALL.map(|service| begin(&mut calls, many(1), service));
+        assert_eq!(shares, [40, 5, 5], "half of all, over all services");
+        let refused: u64 = calls.slots().map(|slots| slots.counts().refused).sum();
+        assert_eq!(refused, 600 - 50, "each counts once");
+    }
+
+    #[test]
+    fn a_free_slot_is_not_for_an_address_that_holds_as_many() {
+        let mut calls = Calls::new(4);
+        let hog: Vec<_> = (0..2)
+            .filter_map(|_| go_from(&mut calls, 0, ip(1), EventsService::Lobby))
+            .collect();
+        assert_eq!(hog.len(), 2);
+        let other = go_from(&mut calls, 0, ip(2), EventsService::Lobby).expect("a slot");
+        let waits = |calls: &mut Calls, last: u8| {
+            calls.ask(0, ip(last), key(last.into()), EventsService::Lobby)
+        };
+        assert_eq!(waits(&mut calls, 1), Leave::Wait);
+        assert_eq!(calls.next(0), None);
+        assert!(calls.ended(0, other, None).is_some());
+        assert_eq!(calls.next(0), None, "2 held, 2 free");
+        assert!(
+            matches!(waits(&mut calls, 3), Leave::Go(_)),
+            "not behind the line"
+        );
+        assert!(calls.ended(0, hog[0], None).is_some());
+        assert!(matches!(calls.next(0), Some((next, Leave::Go(_))) if next == key(1)));
     }
 
     #[test]
@@ -343,19 +419,21 @@ mod tests {
     #[test]
     fn who_waits_for_a_service_that_fails_is_told_at_once() {
         let mut calls = Calls::new(20);
+        for _ in 0..19 {
+            let id = go(&mut calls, 0, EventsService::Lobby).expect("closed");
+            calls.ended(0, id, Some(CallFailure::Unreachable));
+        }
         let running: Vec<u64> = (0..16)
             .filter_map(|_| go(&mut calls, 0, EventsService::Lobby))
             .collect();
-        assert_eq!(running.len(), 16);
-        assert_eq!(
-            calls.ask(0, HOME, key(5), EventsService::Lobby),
-            Leave::Wait
-        );
-        assert_eq!(
-            calls.ask(0, HOME, key(6), EventsService::Lobby),
-            Leave::Wait
-        );
-        calls.lines[0].failures = FAILURES_MAX - 1;
+        assert_eq!(running.len(), 8);
+        calls.leave_line(key(0), EventsService::Lobby);
+        for slot in [5, 6] {
+            assert_eq!(
+                calls.ask(0, HOME, key(slot), EventsService::Lobby),
+                Leave::Wait
+            );
+        }
         calls.ended(9, running[0], Some(CallFailure::Timeout));
         assert_eq!(calls.next(9), Some((key(5), Leave::Unreachable)));
         assert_eq!(calls.next(9), Some((key(6), Leave::Unreachable)));

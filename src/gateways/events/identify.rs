@@ -62,7 +62,7 @@ pub(super) fn identify(
     let device = device.ok_or((Code::BadRequest, "identify requires data.device_id"))?;
     let device = TopicName::from(device);
     let since = message.since().or(connection.since.as_deref());
-    let since = since.filter(|_| !connection.gone);
+    let since = since.filter(|_| !connection.is_gone());
     answer(core, key, &device, since.as_deref(), message.request());
     bind(core, key, connection, device);
     Ok(())

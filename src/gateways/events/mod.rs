@@ -8,6 +8,7 @@ pub mod broadcast;
 pub mod bus;
 pub mod call;
 mod calls;
+mod circuit;
 mod connection;
 mod envelope;
 mod identify;
@@ -22,10 +23,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use self::call::{Call, Reply};
 use self::calls::{Calls, Leave};
-use self::connection::{Calling, Connection, Orphans, Rest, Waiting, WaitingBytes};
+use self::connection::{Calling, Connection, Content, Orphans, Rest, Waiting};
 use self::envelope::Code;
 use self::message::Message;
-use crate::admission::{ClientAddr, TokenBucket};
+use crate::admission::{ClientAddr, Holding, TokenBucket};
 use crate::auth::Origins;
 use crate::hub::{
     Accepted, Admission, ByClient, CloseReason, Core, Entrance, Frame, Gateway, Incoming,
@@ -78,10 +79,16 @@ pub struct EventsGateway {
     stats: Arc<EventsStats>,
     calls: Calls,
     orphans: Orphans,
-    waiting_bytes: WaitingBytes,
+    /// Bytes of messages that wait or are being answered.
+    waiting_bytes: Holding,
+    /// When the next connections leave their lines, if more could have than in one go.
+    lines_due_us: Option<u64>,
     /// Calls for the calls' thread.
     outputs: VecDeque<Call>,
 }
+
+/// Connections that leave their lines in one go: if a service is not called any more, all of its line may.
+const LEAVING_MAX: usize = 16;
 
 impl EventsGateway {
     /// The path of the WebSocket.
@@ -92,10 +99,11 @@ impl EventsGateway {
         Self {
             calls: Calls::new(settings.calls_max),
             orphans: Orphans::new(settings.orphans_max),
-            waiting_bytes: WaitingBytes::new(settings.waiting_bytes_max, Arc::clone(&stats)),
+            waiting_bytes: Holding::new("waiting_bytes", settings.waiting_bytes_max as u64),
             settings,
             origins,
             stats,
+            lines_due_us: None,
             outputs: VecDeque::new(),
         }
     }
@@ -116,17 +124,23 @@ impl EventsGateway {
     }
 
     /// Bytes of messages that wait or are being answered, over all connections.
-    pub fn waiting_bytes(&self) -> usize {
-        self.waiting_bytes.now()
+    pub fn waiting_bytes(&self) -> &Holding {
+        &self.waiting_bytes
+    }
+
+    /// All that is held for clients.
+    pub fn holdings(&self) -> impl Iterator<Item = &Holding> {
+        let messages = [&self.waiting_bytes, &self.orphans.messages];
+        messages.into_iter().chain(self.calls.slots())
     }
 
     /// Handles waiting messages, then pauses or resumes the client, depending on the room for its messages.
     fn advance(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         self.look_at_waiting(core, key, connection);
-        if connection.gone {
+        if connection.is_gone() {
             return;
         }
-        let is_full = connection.is_full(self.orphans.room());
+        let is_full = connection.is_full(&self.orphans);
         if is_full != connection.is_paused {
             connection.is_paused = is_full;
             match is_full {
@@ -147,13 +161,8 @@ impl EventsGateway {
             let Some(waiting) = connection.pop() else {
                 return core.set_busy(key, false);
             };
-            self.waiting_bytes
-                .remove(connection.client, waiting.bytes());
-            if let Some(answer) = self.look_at(core, key, connection, &waiting) {
+            if let Some(answer) = self.look_at(core, key, connection, waiting) {
                 core.send(key, &answer);
-            }
-            if connection.gone && !connection.stands_in_line() {
-                self.orphans.count_taken();
             }
         }
     }
@@ -164,13 +173,13 @@ impl EventsGateway {
         core: &mut Core,
         key: SessionKey,
         connection: &mut Connection,
-        waiting: &Waiting,
+        Waiting { content, held }: Waiting,
     ) -> Option<Arc<Frame>> {
         let refuse = |core: &Core, code, why| {
             self.stats.errors[code as usize].add(1);
             Some(envelope::gateway_error(core, code, why))
         };
-        if matches!(waiting, Waiting::TooLarge) {
+        if matches!(content, Content::TooLarge) {
             return refuse(
                 core,
                 Code::MessageTooLarge,
@@ -180,9 +189,9 @@ impl EventsGateway {
         if !connection.bucket.take(core.now().mono_us) {
             return refuse(core, Code::RateLimited, "Too many messages");
         }
-        let message = match waiting {
-            Waiting::Text(text) => Message::parse(text, self.settings.json_depth_max),
-            Waiting::Binary | Waiting::TooLarge => None,
+        let message = match &content {
+            Content::Text(text) => Message::parse(text, self.settings.json_depth_max),
+            Content::Binary | Content::TooLarge => None,
         };
         let Some(message) = message else {
             return refuse(core, Code::BadRequest, "Invalid JSON message");
@@ -196,10 +205,9 @@ impl EventsGateway {
             let why = format!("Unknown event '{}'", message.name);
             return Some(self.refusal(core, &message, Code::UnknownEvent, &why));
         };
-        self.waiting_bytes.add(connection.client, waiting.bytes());
         connection.calling = Some(Calling {
             message: Arc::new(message),
-            bytes: waiting.bytes(),
+            held,
             service,
             is_made: false,
         });
@@ -248,7 +256,6 @@ impl EventsGateway {
             }
             Leave::Unreachable => {
                 let calling = connection.calling.take()?;
-                self.waiting_bytes.remove(connection.client, calling.bytes);
                 self.stats.skipped[calling.service as usize].add(1);
                 let why = envelope::UNREACHABLE;
                 Some(self.refusal(core, &calling.message, Code::UpstreamError, why))
@@ -263,10 +270,9 @@ impl EventsGateway {
             return;
         };
         self.with_connection(core, clients, key, |gateway, core, connection| {
-            let Some(Calling { service, bytes, .. }) = connection.calling.take() else {
+            let Some(Calling { service, .. }) = connection.calling.take() else {
                 return;
             };
-            gateway.waiting_bytes.remove(connection.client, bytes);
             gateway.count_circuit(service);
             let frame = reply.frame.unwrap_or_else(|error| {
                 gateway.stats.errors[Code::UpstreamError as usize].add(1);
@@ -275,7 +281,9 @@ impl EventsGateway {
             core.send(key, &frame);
         });
         // The waiting connections came before the next message of this connection.
-        self.call_those_who_wait(core, clients);
+        if self.lines_due_us.is_none() {
+            self.call_those_who_wait(core, clients);
+        }
         self.with_connection(core, clients, key, |gateway, core, connection| {
             gateway.advance(core, key, connection);
         });
@@ -283,11 +291,14 @@ impl EventsGateway {
 
     /// Gives free slots to waiting connections.
     fn call_those_who_wait(&mut self, core: &mut Core, clients: &mut ByClient<Connection>) {
-        while let Some((key, leave)) = self.calls.next(core.now().mono_us) {
+        let now_us = core.now().mono_us;
+        self.lines_due_us = Some(now_us);
+        for _ in 0..LEAVING_MAX {
+            let Some((key, leave)) = self.calls.next(now_us) else {
+                self.lines_due_us = None;
+                return;
+            };
             self.with_connection(core, clients, key, |gateway, core, connection| {
-                if connection.gone {
-                    gateway.orphans.count_taken();
-                }
                 if let Some(answer) = gateway.call(core, connection, leave) {
                     core.send(key, &answer);
                     gateway.advance(core, key, connection);
@@ -314,9 +325,7 @@ impl EventsGateway {
     }
 
     fn keep_orphan(&mut self, core: &mut Core, key: SessionKey, orphan: Connection) {
-        if orphan.calling.is_some() || orphan.waiting() > 0 {
-            self.orphans.keep(key, orphan);
-        } else {
+        if !self.orphans.keep(key, orphan) {
             core.set_busy(key, false);
         }
     }
@@ -370,8 +379,9 @@ impl Gateway for EventsGateway {
         connection: &mut Connection,
         message: Incoming<'_>,
     ) {
-        let waiting = Waiting::new(message, self.settings.message_bytes_max);
-        self.waiting_bytes.add(connection.client, waiting.bytes());
+        let now_us = core.now().mono_us;
+        let hold = |bytes| self.waiting_bytes.hold(connection.client, bytes, now_us);
+        let waiting = Waiting::new(message, self.settings.message_bytes_max, hold);
         connection.push(waiting);
         self.advance(core, key, connection);
     }
@@ -407,11 +417,8 @@ impl Gateway for EventsGateway {
         mut connection: Connection,
         _: CloseReason,
     ) {
-        let waiting_bytes = &mut self.waiting_bytes;
-        let left = self
-            .orphans
-            .adopt(&mut connection, waiting_bytes, &self.stats);
-        if let Some(Calling { service, .. }) = left {
+        let left_line = self.orphans.adopt(&mut connection, &self.stats);
+        if let Some(Calling { service, .. }) = left_line {
             self.calls.leave_line(key, service);
         }
         self.advance(core, key, &mut connection);
@@ -429,6 +436,14 @@ impl Gateway for EventsGateway {
                 }
             }
         }
+    }
+
+    fn poll_timeout(&self) -> Option<u64> {
+        self.lines_due_us
+    }
+
+    fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Connection>) {
+        self.call_those_who_wait(core, clients);
     }
 
     fn poll_output(&mut self) -> Option<Call> {

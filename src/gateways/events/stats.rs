@@ -11,8 +11,6 @@ pub struct EventsStats {
     pub messages_forgotten: Count,
     /// Events that services pushed.
     pub pushes: Count,
-    /// Bytes of messages that wait or are being answered, over all connections.
-    pub waiting_bytes: Count,
     pub(super) errors: [Count; Code::ALL.len()],
     pub(super) skipped: [Count; EventsService::ALL.len()],
     pub(super) open: [Count; EventsService::ALL.len()],

@@ -105,6 +105,12 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let urls = EventsService::ALL.map(|service| upstream(checked, service).to_string());
     let bus_address = bus.as_ref().map(|bus| bus.address.clone());
     let gateway = EventsGateway::new(gateway_settings, common.origins(), Arc::clone(&stats));
+    let waiting = Arc::new(gateway.waiting_bytes().clone());
+    metrics.push(GatewayMetric::number(
+        &names::EVENT_WAITING_BYTES,
+        &waiting,
+        |waiting| waiting.held(),
+    ));
     let prepared = Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
         .frame_bytes(frame_bytes)
         .routes(move |telemetry| {
@@ -314,6 +320,5 @@ fn gateway_metrics(stats: &Arc<EventsStats>) -> Vec<GatewayMetric> {
         by_label(&names::EVENT_ERRORS, |s| s.errors().collect()),
         number(&names::PUSHES, |s| s.pushes.get()),
         number(&names::MESSAGES_FORGOTTEN, |s| s.messages_forgotten.get()),
-        number(&names::EVENT_WAITING_BYTES, |s| s.waiting_bytes.get()),
     ]
 }

@@ -97,12 +97,13 @@ pub(super) const OWN: &[Setting] = &[
     )
     .more(
         "A tenth is reserved for each service, so a hanging service does not take the slots \
-        of the other services.",
+        of the other services. A client address gets a slot while it holds fewer than are free, so \
+        one address has at most half.",
     )
     .limit(
-        "the call waits until another call has ended, in the order of arrival",
+        "the call waits until another call has ended; client addresses take turns",
         Shows::Metric(names::UPSTREAM_CALLS_IN_FLIGHT),
-        "src/gateways/events/calls.rs::a_service_that_hangs_leaves_the_others_their_slots",
+        "src/gateways/events/calls.rs::addresses_whose_calls_take_long_leave_slots_to_the_others",
     ),
     Setting::bytes(
         SERVICES,
@@ -203,10 +204,14 @@ pub(super) const OWN: &[Setting] = &[
         "10000",
         "Waiting messages of disconnected devices, still to be forwarded",
     )
+    .more(
+        "A client address may leave messages while it has left fewer than are free, so the devices \
+        of one address fill half of the limit, and those of each further address half of the rest.",
+    )
     .limit(
         "the newest messages of the disconnecting device are dropped",
         Shows::Metric(names::MESSAGES_FORGOTTEN),
-        "tests/events_gateway.rs::messages_of_a_client_that_has_gone_are_forwarded_up_to_a_limit",
+        "tests/events_gateway/waiting.rs::devices_that_have_gone_leave_room_for_the_messages_of_other_addresses",
     ),
     Setting::bytes(
         DEVICES,

@@ -1,0 +1,215 @@
+//! The circuit breaker of a service: whether a call may begin, by how earlier calls ended.
+//!
+//! A single client must not make the service unreachable for others, so the circuit judges by client address:
+//!
+//! - A failure counts only if nothing was answered since its call began: a service that answers others is there,
+//!   and only this call took too long.
+//! - Of calls of an address that were under way together, one failure counts.
+//! - Failures of several addresses open the circuit for all; those of one address for this address only.
+//! - After the pause each address probes by itself, with one call at a time. So an address without failures need not
+//!   wait for those with failures, and a probe that hangs delays nobody else.
+
+use std::collections::HashMap;
+
+use foldhash::quality::RandomState;
+
+use crate::admission::{ClientAddr, address_group};
+
+/// Failures in a row after which a service is not called for a while (contract: "A service that failed 20 times in
+/// a row").
+const FAILURES_MAX: u64 = 20;
+/// The pause without calls; then a probe follows.
+const PAUSE_US: u64 = 1_000_000;
+/// Addresses with failures that are remembered; over it all are forgotten, and each may probe again.
+const ADDRESSES_MAX: usize = 1_000;
+
+/// The circuit of one service.
+#[derive(Debug, Default)]
+pub(super) struct Circuit {
+    is_open: bool,
+    /// Failures that count, since the last answer.
+    failures: u64,
+    answered_us: u64,
+    /// The end of the pause for all addresses.
+    paused_until_us: u64,
+    /// Addresses with a failure since the last answer, or with a probe.
+    failed: HashMap<ClientAddr, Failed, RandomState>,
+}
+
+#[derive(Debug)]
+struct Failed {
+    /// The last counted failure, or the begin of the probe. Calls begun before say nothing new.
+    since_us: u64,
+    probes: bool,
+}
+
+impl Circuit {
+    /// Whether a call of this client may begin.
+    pub(super) fn permits(&self, now_us: u64, client: ClientAddr) -> bool {
+        let failed = self.failed.get(&address_group(client));
+        let may_probe = |failed: &Failed| !failed.probes && now_us >= failed.since_us + PAUSE_US;
+        !self.is_open || now_us >= self.paused_until_us && failed.is_none_or(may_probe)
+    }
+
+    /// Records the begin of a permitted call.
+    pub(super) fn begun(&mut self, now_us: u64, client: ClientAddr) {
+        if self.is_open {
+            self.note(now_us, client, true);
+        }
+    }
+
+    /// Records an answer, with any status.
+    pub(super) fn answered(&mut self, now_us: u64) {
+        *self = Self {
+            answered_us: now_us,
+            ..Self::default()
+        };
+    }
+
+    /// Records that a call of this client, begun at `begun_us`, had no answer.
+    pub(super) fn failed(&mut self, now_us: u64, client: ClientAddr, begun_us: u64) {
+        let failed = self.failed.get(&address_group(client));
+        let since_us = failed.map_or(0, |failed| failed.since_us);
+        if begun_us < self.answered_us.max(since_us) {
+            return;
+        }
+        self.note(now_us, client, false);
+        self.failures += 1;
+        if !self.is_open && self.failures >= FAILURES_MAX {
+            self.is_open = true;
+            let is_of_several = self.failed.len() > 1;
+            self.paused_until_us = if is_of_several { now_us + PAUSE_US } else { 0 };
+        }
+    }
+
+    fn note(&mut self, since_us: u64, client: ClientAddr, probes: bool) {
+        if self.failed.len() >= ADDRESSES_MAX {
+            self.failed.clear();
+        }
+        let failed = Failed { since_us, probes };
+        self.failed.insert(address_group(client), failed);
+    }
+
+    /// Whether calls of addresses with failures pause, or probe.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    fn ip(last: u8) -> ClientAddr {
+        IpAddr::from([192, 0, 2, last]).into()
+    }
+
+    /// A circuit that failures of this address have opened at `now_us`.
+    fn opened(now_us: u64, client: ClientAddr) -> Circuit {
+        let mut circuit = Circuit::default();
+        for _ in 0..FAILURES_MAX {
+            assert!(!circuit.is_open());
+            circuit.failed(now_us, client, now_us);
+        }
+        assert!(circuit.is_open());
+        circuit
+    }
+
+    #[test]
+    fn calls_that_were_under_way_together_fail_once_for_their_address() {
+        let mut circuit = Circuit::default();
+        for begun_us in 0..100 {
+            circuit.failed(10 * SECOND + begun_us, ip(1), begun_us);
+        }
+        assert_eq!(circuit.failures, 1);
+        circuit.failed(20 * SECOND, ip(1), 10 * SECOND);
+        assert_eq!(circuit.failures, 2, "the next one in time");
+        for last in 0..FAILURES_MAX as u8 {
+            circuit.failed(30 * SECOND, ip(last), 10 * SECOND);
+        }
+        assert!(circuit.is_open(), "of many addresses each counts");
+    }
+
+    #[test]
+    fn a_failure_says_nothing_of_a_service_that_has_answered_since_its_begin() {
+        let mut circuit = Circuit::default();
+        for round in 1..100 {
+            circuit.answered(round * SECOND - 1);
+            for last in 0..200 {
+                circuit.failed(round * SECOND, ip(last), (round - 1) * SECOND);
+            }
+            assert!(!circuit.is_open());
+        }
+        assert_eq!(opened(100 * SECOND, ip(1)).failed.len(), 1);
+    }
+
+    #[test]
+    fn an_open_circuit_refuses_those_whose_calls_failed_and_each_other_address_probes() {
+        let mut circuit = opened(0, ip(1));
+        assert!(!circuit.permits(0, ip(1)));
+        assert!(!circuit.permits(PAUSE_US - 1, ip(1)));
+        for last in 2..5 {
+            assert!(circuit.permits(0, ip(last)));
+            circuit.begun(0, ip(last));
+            assert!(!circuit.permits(100 * SECOND, ip(last)), "one at a time");
+        }
+        // Those of the others hang, and its own has its turn all the same.
+        assert!(circuit.permits(PAUSE_US, ip(1)));
+        circuit.begun(PAUSE_US, ip(1));
+        assert!(!circuit.permits(2 * PAUSE_US, ip(1)));
+        circuit.failed(3 * SECOND, ip(2), 0);
+        assert!(!circuit.permits(3 * SECOND, ip(2)));
+        assert!(
+            circuit.permits(4 * SECOND, ip(2)),
+            "after a pause of its own"
+        );
+        circuit.answered(5 * SECOND);
+        assert!((1..5).all(|last| circuit.permits(5 * SECOND, ip(last))));
+        circuit.failed(6 * SECOND, ip(3), 0);
+        assert!(!circuit.is_open() && circuit.failures == 0);
+    }
+
+    #[test]
+    fn failures_of_several_addresses_are_a_pause_for_all() {
+        let mut circuit = Circuit::default();
+        for n in 0..FAILURES_MAX {
+            circuit.failed(n, ip(1 + n as u8 % 2), n);
+        }
+        let until_us = FAILURES_MAX - 1 + PAUSE_US;
+        for last in 1..4 {
+            assert!(!circuit.permits(until_us - 1, ip(last)));
+            assert!(circuit.permits(until_us, ip(last)));
+        }
+        circuit.begun(until_us, ip(3));
+        circuit.failed(until_us + 9, ip(3), until_us);
+        assert!(circuit.permits(until_us + 9, ip(4)), "one pause for all");
+    }
+
+    #[test]
+    fn a_failure_of_an_older_call_ends_no_probe() {
+        let mut circuit = opened(0, ip(1));
+        circuit.begun(PAUSE_US, ip(1));
+        circuit.failed(2 * SECOND, ip(1), SECOND - 1);
+        assert!(!circuit.permits(10 * SECOND, ip(1)));
+        circuit.failed(10 * SECOND, ip(1), PAUSE_US);
+        assert!(circuit.permits(10 * SECOND + PAUSE_US, ip(1)));
+    }
+
+    #[test]
+    fn the_clients_of_one_network_count_as_one_and_addresses_are_bounded() {
+        let v6 = |network: u16, host: u16| {
+            ClientAddr::from(IpAddr::from([0x2001, 0xdb8, 0, network, 0, 0, 0, host]))
+        };
+        let mut circuit = opened(0, v6(0, 0));
+        assert!(!circuit.permits(0, v6(0, 9)) && circuit.permits(0, v6(1, 0)));
+        for network in 0..10_000 {
+            circuit.failed(0, v6(network, 0), 0);
+            assert!(circuit.failed.len() <= ADDRESSES_MAX);
+        }
+        assert!(circuit.is_open());
+    }
+}
