@@ -254,7 +254,9 @@ fn goes_again(ended: &Ended) -> bool {
 
 fn why(failure: &Failure) -> CallFailure {
     match failure.reason {
-        FailureReason::Unreachable | FailureReason::HeadTooLarge => CallFailure::Unreachable,
+        FailureReason::Unreachable | FailureReason::HeadTooLarge | FailureReason::RequestBody => {
+            CallFailure::Unreachable
+        }
         FailureReason::Timeout | FailureReason::NoConnection => CallFailure::Timeout,
     }
 }

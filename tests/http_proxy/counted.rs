@@ -148,6 +148,10 @@ fn each_request_is_counted_once_by_what_came_of_it() {
         let rig = Rig::with(few, HttpSettings::default());
         scene(&rig);
         rig.wait_for(&ended("measurement", outcome), 1.0);
+        // Only the service itself says that it is away, and no body of a client.
+        let is_away = ["unreachable", "timeout"].contains(outcome);
+        let away = rig.metric(r#"weirgate_service_away{service="measurement"}"#);
+        assert_eq!(away, f64::from(u8::from(is_away)), "{outcome}");
     }
 }
 

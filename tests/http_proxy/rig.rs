@@ -12,7 +12,7 @@ use weirgate::admission::TrustedProxies;
 use weirgate::base::Clock;
 use weirgate::gateways::events::{self, INNER_PATHS};
 use weirgate::http::proxy::{GATHERED_BYTES_MAX, Proxied, ProxiedPath, Proxy, ProxySettings};
-use weirgate::http::services::{Service, Upstream};
+use weirgate::http::services::{Service, ServicesAway, Upstream};
 use weirgate::http::{Handover, HttpHandle, HttpPlane, HttpSettings, Site};
 use weirgate::hub::{FeedStats, Now, Permit};
 use weirgate::telemetry::{Build, Telemetry};
@@ -66,7 +66,7 @@ pub(crate) fn proxied(
     }
 }
 
-fn telemetry(proxy: &Proxy) -> Arc<Telemetry> {
+fn telemetry(proxy: &Proxy, away: ServicesAway) -> Arc<Telemetry> {
     let build = Build {
         version: "",
         commit: "c0ffee",
@@ -78,7 +78,9 @@ fn telemetry(proxy: &Proxy) -> Arc<Telemetry> {
         unix_ms: 0,
     };
     let telemetry = Telemetry::new(build, FeedStats::default(), None, now);
-    telemetry.add_gateway(proxy.metrics());
+    let mut metrics = proxy.metrics();
+    metrics.push(away.metric());
+    telemetry.add_gateway(metrics);
     telemetry
 }
 
@@ -93,8 +95,11 @@ impl Rig {
         let url = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
         let mut settings = settings(&url(&measurement), &(url(&simulation) + BASE_PATH));
         change(&mut settings);
+        let services = settings.services.iter();
+        let services: Vec<_> = services.map(|proxied| proxied.service.clone()).collect();
+        let away = ServicesAway::of(&services);
         let proxy = Proxy::new(settings);
-        let telemetry = telemetry(&proxy);
+        let telemetry = telemetry(&proxy, away);
         let site = Site {
             routes: proxy.routes(),
             ..Site::default()

@@ -213,6 +213,7 @@ impl From<FailureReason> for Outcome {
             FailureReason::HeadTooLarge => Self::AnswerHeadTooLarge,
             FailureReason::Timeout => Self::Timeout,
             FailureReason::NoConnection => Self::NoConnection,
+            FailureReason::RequestBody => Self::BadRequest,
         }
     }
 }

@@ -346,6 +346,7 @@ fn failed(reason: FailureReason) -> Answer {
         }
         FailureReason::Unreachable => (StatusCode::BAD_GATEWAY, "Upstream unreachable"),
         FailureReason::HeadTooLarge => (StatusCode::BAD_GATEWAY, "Upstream answer head too large"),
+        FailureReason::RequestBody => (StatusCode::BAD_REQUEST, "Bad request body"),
     };
     Answer::detail(status, detail)
 }

@@ -136,6 +136,8 @@ pub(in crate::http) enum FailureReason {
     Timeout,
     /// No connection to the service became free in time.
     NoConnection,
+    /// The client's body broke off, or its chunks have no clear end: nothing is known of the service.
+    RequestBody,
 }
 
 /// A request without an answer, with the cause.
@@ -217,6 +219,7 @@ impl<B: Again> Pool<B> {
         let answering = &self.service.answering;
         match &sent {
             Err(failure) if failure.is_silence() => answering.failed(&failure.cause),
+            Err(failure) if failure.reason == FailureReason::RequestBody => {}
             Ok(_) | Err(_) => answering.answered(),
         }
         sent
@@ -315,11 +318,16 @@ impl<B: Again> Pool<B> {
         };
         match unsent.or(copy) {
             Some(again) if (self.policy.goes_again)(&ended) => Err(Fault::Stale(Box::new(again))),
-            _ if error.is_parse_too_large() => {
-                let failure = Failure::new(FailureReason::HeadTooLarge, error);
-                Err(Fault::Failed(failure))
+            _ => {
+                let reason = if error.is_parse_too_large() {
+                    FailureReason::HeadTooLarge
+                } else if error.is_user() {
+                    FailureReason::RequestBody
+                } else {
+                    FailureReason::Unreachable
+                };
+                Err(Fault::Failed(Failure::new(reason, error)))
             }
-            _ => Err(Fault::Failed(Failure::unreachable(error))),
         }
     }
 }
