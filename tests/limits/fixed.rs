@@ -301,24 +301,6 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "tests/events_gateway.rs::who_asks_for_more_than_it_reads_waits_for_itself",
     },
     Fixed {
-        what: "Failures of a service in a row before calls of the service pause for a second. Failures of calls that one \
-            address had under way together count once, and none counts if the service has answered since the call began",
-        value: "20",
-        beyond: "`upstream_error`, \"Upstream unreachable\", at once: for all if the failures are of several addresses, \
-            otherwise for this address; then a single call of each address probes the service",
-        shows: Shows::Metric(names::UPSTREAM_CIRCUIT_OPEN),
-        code: ("src/gateways/events/circuit.rs", "FAILURES_MAX: u64 = 20;"),
-        test: "src/gateways/events/calls.rs::twenty_failures_in_a_row_open_the_circuit_and_one_call_probes",
-    },
-    Fixed {
-        what: "Client addresses with failures of a service that are remembered while its calls pause",
-        value: "1,000",
-        beyond: "all are forgotten, and each address may probe the service again",
-        shows: Shows::Metric(names::UPSTREAM_CIRCUIT_OPEN),
-        code: ("src/gateways/events/circuit.rs", "ADDRESSES_MAX: usize = 1_000;"),
-        test: "src/gateways/events/circuit.rs::the_clients_of_one_network_count_as_one_and_addresses_are_bounded",
-    },
-    Fixed {
         what: "Large broadcasts and responses of services (over 256 KiB) parsed at the same time",
         value: "2",
         beyond: "the next large body waits; smaller bodies do not wait",

@@ -3,6 +3,7 @@
 //!
 //! `UPDATE_DOCS=1 cargo test --test limits` writes the documents anew.
 
+mod calls;
 mod check;
 mod compression;
 mod files;
@@ -19,6 +20,7 @@ mod tables;
 use std::fs;
 use std::path::PathBuf;
 
+use calls::CALLS;
 use check::CHECK;
 use compression::COMPRESSION;
 use files::FILES;
@@ -85,6 +87,7 @@ fn fixed_limits() -> impl Iterator<Item = &'static Fixed> {
         .chain(HISTORY)
         .chain(FILES)
         .chain(FRAMES)
+        .chain(CALLS)
         .chain(INSTANCES)
         .chain(HTTP)
         .chain(NATS)
