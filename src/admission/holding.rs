@@ -284,6 +284,13 @@ impl Charge {
         self.amount = amount;
     }
 
+    /// Takes over the amount of another charge of the same client, in the same sum.
+    pub fn merge(&mut self, other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.of.0, &other.of.0), "another sum");
+        self.amount += other.amount;
+        self.of.state().set(self.at, self.amount);
+    }
+
     /// Records progress that no smaller amount shows.
     pub fn progress(&mut self, now_us: u64) {
         self.of.state().holders[self.at].progress_us = now_us;

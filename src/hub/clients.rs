@@ -9,7 +9,6 @@ use super::send_queue::Pushed;
 use super::session::{Delivered, Pause, Session};
 use super::slot_set::SlotSet;
 use super::{CloseReason, Frame, HubStats, Limits, Now, PhaseKind, SessionKey};
-use crate::admission::address_group;
 
 /// Sessions by slot, the sessions to be flushed, and the sessions to be dropped.
 #[derive(Debug, Default)]
@@ -53,18 +52,6 @@ impl Clients {
 
     pub(super) fn session_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
         session_of(&mut self.sessions, key)
-    }
-
-    /// Frames that wait for clients of this client's address.
-    pub(super) fn waiting_at_address(&self, key: SessionKey) -> u64 {
-        let address_of = |session: &Session| address_group(session.client_addr());
-        let address = self.session(key).map(address_of);
-        let waiting = self.sessions.iter().map(|(_, session)| session);
-        let waiting = waiting.filter(|session| session.queued_frames() > 0);
-        let of_address = waiting.filter(|session| Some(address_of(session)) == address);
-        of_address
-            .map(|session| session.queued_frames() as u64)
-            .sum()
     }
 
     /// Puts a frame in one send queue.

@@ -76,6 +76,8 @@ pub struct Core {
     pub(super) surveys: Surveys,
     pub(super) tails: Tails,
     pub(super) history: Option<Box<History>>,
+    /// Missed messages that wait for resuming clients.
+    pub(super) resumed_messages: Holding,
     /// A count per connection, including connections handed to HTTP.
     pub(super) places: Arc<()>,
     pub(super) addresses: Addresses,
@@ -118,6 +120,7 @@ impl Core {
             surveys: Surveys::default(),
             tails: Tails::default(),
             history: History::new(limits.history).map(Box::new),
+            resumed_messages: Holding::new("resumed messages", limits.resume_messages_max),
             limits,
             places: Arc::new(()),
             next_generation: 0,

@@ -6,7 +6,7 @@ use crate::admission::{AddressLimits, TrustedProxies};
 /// Sessions and frames that one flush looks at while frames are over their limit: about 0.3 ms.
 pub const FRAME_WALK_MAX: usize = 8_192;
 
-/// Messages in all send queues with which clients get missed messages: a queue has 16 bytes for each.
+/// Missed messages that wait for all resuming clients together: a send queue has 16 bytes for each.
 pub const RESUME_MESSAGES_MAX: u64 = 4_194_304;
 
 /// Limits of one send queue (DESIGN of the queue: see `send_queue`).
@@ -75,7 +75,7 @@ pub struct Limits {
     pub send_queue: SendQueueLimits,
     /// Messages kept for resuming clients.
     pub history: HistoryLimits,
-    /// Messages in all send queues, above which no client gets missed messages.
+    /// Missed messages that wait for all resuming clients together, with a share for each address.
     pub resume_messages_max: u64,
     /// Memory of all frames together, each counted once; above the limit the clients with the largest
     /// queues are dropped.

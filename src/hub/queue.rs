@@ -31,6 +31,8 @@ pub(super) struct Queue<T> {
 struct Ring<T> {
     entries: VecDeque<T>,
     weight: usize,
+    /// Entries with a weight.
+    heavies: usize,
     /// So many entries in front are known to have a weight.
     heavy: usize,
 }
@@ -53,6 +55,12 @@ impl<T: Weigh> Queue<T> {
     pub(super) fn weight(&self) -> usize {
         let inline: usize = self.head.iter().flatten().map(T::weight).sum();
         inline + self.rest.as_ref().map_or(0, |r| r.weight)
+    }
+
+    /// Entries with a weight.
+    pub(super) fn heavies(&self) -> usize {
+        let inline = self.head.iter().flatten().filter(|e| e.weight() > 0);
+        inline.count() + self.rest.as_ref().map_or(0, |r| r.heavies)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -104,10 +112,12 @@ impl<T: Weigh> Queue<T> {
                 Box::new(Ring {
                     entries: VecDeque::with_capacity(RING_ENTRIES),
                     weight: 0,
+                    heavies: 0,
                     heavy: 0,
                 })
             });
             rest.weight += value.weight();
+            rest.heavies += usize::from(value.weight() > 0);
             rest.entries.push_back(value);
         }
     }
@@ -120,6 +130,7 @@ impl<T: Weigh> Queue<T> {
             let weight = self.head[1].as_ref().map_or(0, T::weight);
             if weight > 0 {
                 rest.weight -= weight;
+                rest.heavies -= 1;
                 rest.heavy = rest.heavy.saturating_sub(1);
             }
         }
@@ -231,6 +242,8 @@ mod tests {
             assert_eq!(queue.len(), model.len());
             let weight: usize = model.iter().map(u32::weight).sum();
             assert_eq!(queue.weight(), weight);
+            let heavies = model.iter().filter(|value| value.weight() > 0);
+            assert_eq!(queue.heavies(), heavies.count());
             assert_eq!(queue.is_empty(), model.is_empty());
             assert_eq!(queue.front(), model.front());
             assert!(queue.iter().eq(model.iter()));

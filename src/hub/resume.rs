@@ -12,11 +12,10 @@ use super::{
     BusNotice, Frame, Mark, NotRecovered, Outcome, Place, Point, Position, Publication, SessionKey,
     TopicName, Variant, Wanted,
 };
+use crate::admission::Holding;
 
 /// The most bytes of missed messages for a client, over all of its requests, until the client has them.
 pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// The share of the messages in all send queues for the clients of an address that resume.
-const ADDRESS_SHARE: u64 = 4;
 /// The cost of a visited entry in the budget of message bytes.
 const WALK_BYTES: usize = 4;
 
@@ -27,6 +26,11 @@ impl Core {
     /// Whether messages of the feed are kept, and have positions.
     pub fn has_history(&self) -> bool {
         self.history.is_some()
+    }
+
+    /// The missed messages that wait for resuming clients.
+    pub fn resumed_messages(&self) -> &Holding {
+        &self.resumed_messages
     }
 
     /// The position of the newest message, for a client with everything before in the send queue;
@@ -104,7 +108,7 @@ impl Core {
         let (mut newest, found) = history.newest(wanted, count, bytes_max, variant);
         newest.has_newest = !newest.is_empty();
         self.charge(&newest);
-        found.and_then(|()| self.check_waiting(key, newest))
+        found.and_then(|()| self.charge_messages(key, newest))
     }
 
     /// The next request waits for the next turn, as after a large message, also behind a search in vain. A step
@@ -120,16 +124,19 @@ impl Core {
         RESUME_BYTES_MAX.saturating_sub(waiting.unwrap_or_default())
     }
 
-    fn check_waiting(&self, key: SessionKey, missed: Missed) -> Result<Missed, NotRecovered> {
-        let (all_max, more) = (self.limits.resume_messages_max, missed.frames.len() as u64);
-        let (all, address_max) = (self.clients.stats.messages_waiting, all_max / ADDRESS_SHARE);
-        // Counted only if all clients together wait for more than an address may.
-        let is_over = |of_address: u64| of_address + more > address_max;
-        let is_over_share = is_over(all) && is_over(self.clients.waiting_at_address(key));
-        match more == 0 || all + more <= all_max && !is_over_share {
-            true => Ok(missed),
-            false => Err(NotRecovered::Large),
+    /// Charges the messages to the client's address until they have left. The live messages of all clients count
+    /// for nothing here: they have the limits of the send queues.
+    fn charge_messages(&self, key: SessionKey, mut missed: Missed) -> Result<Missed, NotRecovered> {
+        if missed.is_empty() {
+            // Of a refused search, whose work was charged.
+            missed.bytes = 0;
+        } else if let Some(address) = self.client_addr(key) {
+            let granted = self
+                .resumed_messages
+                .grant(address, missed.frames.len() as u64);
+            missed.charge = Some(granted.ok_or(NotRecovered::Large)?);
         }
+        Ok(missed)
     }
 
     /// Counts a name not resumed because the gateway forbids the resume.
@@ -150,6 +157,7 @@ impl Core {
             session.gather_missed(missed);
             return self.send_gathered(key);
         }
+        session.hold_resumed(missed.charge);
         self.replay_all(key, missed.frames);
         missed.has_newest
     }
@@ -201,7 +209,7 @@ impl Core {
         }
         let (missed, outcomes) = history.missed(since, wanted, bytes_max, variant);
         self.charge(&missed);
-        Ok((self.check_waiting(key, missed)?, outcomes))
+        Ok((self.charge_messages(key, missed)?, outcomes))
     }
 
     /// Keeps the frame of the newest publication in the form for clients of a pattern.

@@ -274,6 +274,11 @@ impl SendQueue {
         self.bytes_behind() > limits.soft_bytes
     }
 
+    /// Replayed frames that wait.
+    pub(super) fn replayed(&self) -> usize {
+        self.data.heavies()
+    }
+
     /// Queue bytes of the replayed frames.
     pub(super) fn replayed_bytes(&self) -> usize {
         self.data.weight()

@@ -112,6 +112,9 @@ fn an_answer_that_waits_for_the_bus_holds_every_id() {
         let sends = [first, subscribe(&[OTHER, ASKED])];
         let (mut kept, key) = stream(&sends);
         kept.publish(TICK, "5");
+        let held = |kept: &Kept| kept.bench.world.hub.core().resumed_messages().held();
+        let found = if missed.len() == 4 { 2 } else { 0 };
+        assert_eq!(held(&kept), found, "of the first request");
         let got = events(&mut kept, key);
         assert!(
             got.iter().all(|(kind, id)| kind != "data" && id.is_none()),
@@ -122,6 +125,7 @@ fn an_answer_that_waits_for_the_bus_holds_every_id() {
         let missed = missed.iter().chain(&[5]);
         want.extend(missed.flat_map(|&count| of(&[("data", Some(count))])));
         assert_eq!(events(&mut kept, key), want);
+        assert_eq!(held(&kept), 0, "all have left");
         kept.bench.world.hub.check_invariants();
     }
 }

@@ -51,20 +51,12 @@ pub(crate) const HISTORY: &[Fixed] = &[
         test: "tests/events_gateway/resume.rs::a_push_that_is_too_large_to_send_again_is_a_hole_that_is_told",
     },
     Fixed {
-        what: "Messages in all send queues together, above which no client gets missed messages",
+        what: "Missed messages that wait for all clients that come back. The clients of an address (an IPv6 /64) get more only while they hold less than what is left: one address up to half, two up to a third each",
         value: "4,194,304: 64 MiB of places in the queues",
         beyond: "a client that comes back is told: `large`",
         shows: Shows::Metric(names::RESUMES),
         code: ("src/hub/limits.rs", "RESUME_MESSAGES_MAX: u64 = 4_194_304;"),
-        test: "tests/trades_gateway/resume_limits.rs::no_more_is_sent_again_while_too_much_waits",
-    },
-    Fixed {
-        what: "Messages in the send queues of the clients of one address (an IPv6 /64), above which none of these clients gets missed messages",
-        value: "a quarter of those of all clients",
-        beyond: "a client that comes back is told: `large`",
-        shows: Shows::Metric(names::RESUMES),
-        code: ("src/hub/resume.rs", "ADDRESS_SHARE: u64 = 4;"),
-        test: "tests/trades_gateway/resume_limits.rs::no_more_is_sent_again_while_too_much_waits",
+        test: "tests/trades_gateway/resume_limits.rs::no_more_is_sent_again_to_an_address_that_holds_what_is_left",
     },
     Fixed {
         what: "Marks that are remembered, of all instances",

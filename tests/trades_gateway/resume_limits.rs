@@ -3,50 +3,91 @@
 use super::resume::{Bench, at};
 use super::*;
 
+/// A client at 10.0.0.`n` whose kernel takes little, and what it gets first.
+fn slow(bench: &mut Bench, n: u8) -> SessionKey {
+    let key = bench.world.accept_from([10, 0, 0, n].into(), 100);
+    bench.world.send(key, &request("/", None));
+    key
+}
+
+/// The number of missed trades that a client at 10.0.0.`n` gets; `None`: too much waits.
+fn came(bench: &mut Bench, n: u8, since: &str) -> Option<usize> {
+    let ip = [10, 0, 0, n].into();
+    let key = bench.world.connect_from(ip, "/", None);
+    bench.world.texts(key);
+    let got = bench.resumes(key, r#"["A"]"#, since);
+    let is_large = got[0].contains(r#""why":"large""#);
+    (!is_large).then(|| got.len() - 1)
+}
+
 #[test]
-fn no_more_is_sent_again_while_too_much_waits() {
-    let mut bench = Bench::with(5, 260);
+fn no_more_is_sent_again_to_an_address_that_holds_what_is_left() {
+    let mut bench = Bench::with(5, 300);
+    for n in 0..60 {
+        bench.trade("A", &format!(r#"{{"price":{n}}}"#));
+    }
+    let (all, newest) = (at(0).to_string(), at(45).to_string());
+    let resume_slowly = |bench: &mut Bench, n| {
+        let key = slow(bench, n);
+        bench.resumes(key, r#"["A"]"#, &all);
+        key
+    };
+    let keys: Vec<_> = (0..4).map(|_| resume_slowly(&mut bench, 1)).collect();
+    // The address has more than half of all, so the fourth client got nothing.
+    assert_eq!(came(&mut bench, 1, &newest), None);
+    let others: Vec<_> = (2..=3).map(|n| resume_slowly(&mut bench, n)).collect();
+    // Nothing is left but some of the messages: no address has more than what is left, except a new one.
+    assert_eq!(came(&mut bench, 2, &newest), None);
+    assert_eq!(came(&mut bench, 4, &all), None, "so many do not fit");
+    bench.world.open_window(keys[0], usize::MAX);
+    assert_eq!(came(&mut bench, 4, &all), Some(60));
+    assert_eq!(came(&mut bench, 1, &newest), None, "two clients still wait");
+    for key in keys.into_iter().chain(others) {
+        bench.world.open_window(key, usize::MAX);
+    }
+    assert_eq!(came(&mut bench, 1, &all), Some(60));
+    bench.world.hub.check_invariants();
+}
+
+#[test]
+fn what_waits_is_given_back_as_it_leaves_and_with_the_client() {
+    let mut bench = Bench::with(5, 119);
     for n in 0..60 {
         bench.trade("A", &format!(r#"{{"price":{n}}}"#));
     }
     let all = at(0).to_string();
-    let came = |got: &[String]| match got[0].contains(r#""why":"large""#) {
-        true => None,
-        false => Some(got.len() - 1),
-    };
-    let slow = |bench: &mut Bench, n| {
-        let key = bench.world.accept_from([10, 0, 0, n].into(), 100);
-        bench.world.send(key, &request("/", None));
-        bench.resumes(key, r#"["A"]"#, &all);
-        key
-    };
-    let first = slow(&mut bench, 1);
-    let client_at = |bench: &mut Bench, n, since: &str| {
-        let ip = [10, 0, 0, n].into();
-        let key = bench.world.connect_from(ip, "/", None);
-        bench.world.texts(key);
-        came(&bench.resumes(key, r#"["A"]"#, since))
-    };
-    // An address has a quarter.
-    let newest = at(45).to_string();
-    assert_eq!(client_at(&mut bench, 1, &newest), None);
-    assert_eq!(client_at(&mut bench, 2, &all), Some(60));
-    // All clients together.
-    let keys: Vec<_> = (2..=4).map(|n| slow(&mut bench, n)).collect();
-    assert_eq!(client_at(&mut bench, 5, &newest), None);
-    bench.world.open_window(first, usize::MAX);
-    assert_eq!(client_at(&mut bench, 1, &all), Some(60));
-    assert_eq!(client_at(&mut bench, 5, &all), Some(60));
-    assert_eq!(
-        client_at(&mut bench, 4, &newest),
-        None,
-        "the address still waits"
-    );
-    for key in keys {
-        bench.world.open_window(key, usize::MAX);
+    let key = slow(&mut bench, 1);
+    bench.resumes(key, r#"["A"]"#, &all);
+    assert_eq!(came(&mut bench, 1, &all), None);
+    assert_eq!(came(&mut bench, 2, &all), None);
+    // The welcome, the answer and a few messages.
+    bench.world.open_window(key, 1_000);
+    assert_eq!(came(&mut bench, 2, &all), Some(60));
+    let slow = slow(&mut bench, 1);
+    bench.world.end(key, true);
+    bench.resumes(slow, r#"["A"]"#, &all);
+    assert_eq!(came(&mut bench, 2, &all), None);
+    bench.world.end(slow, true);
+    assert_eq!(came(&mut bench, 2, &all), Some(60));
+}
+
+/// Live messages have the limits of the send queues, and take nothing from those who come back.
+#[test]
+fn live_messages_that_nobody_reads_refuse_no_resume() {
+    let mut bench = Bench::with(5, 120);
+    for _ in 0..30 {
+        let key = slow(&mut bench, 1);
+        bench
+            .world
+            .text(key, r#"{"action":"subscribe","symbols":["A"]}"#);
     }
-    assert_eq!(client_at(&mut bench, 4, &all), Some(60));
-    bench.world.hub.check_invariants();
+    for n in 0..60 {
+        bench.trade("A", &format!(r#"{{"price":{n}}}"#));
+    }
+    assert!(bench.world.hub.stats().messages_waiting > 1_500);
+    for n in 1..=30 {
+        assert_eq!(came(&mut bench, n, &at(0).to_string()), Some(60), "{n}");
+    }
 }
 
 #[test]

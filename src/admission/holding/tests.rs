@@ -109,6 +109,16 @@ fn the_amount_has_to_fit_unless_it_is_there_already() {
 }
 
 #[test]
+fn a_charge_takes_over_another_of_the_same_client() {
+    let places = Holding::new("places", 16);
+    let mut charge = places.grant(v4(1), 3).expect("room");
+    charge.merge(places.grant(v4(1), 4).expect("room"));
+    assert_eq!((charge.amount(), places.of(v4(1))), (7, 7));
+    drop(charge);
+    assert_eq!(places.held(), 0);
+}
+
+#[test]
 fn those_give_way_who_hold_much_for_long_and_not_those_who_move_or_hold_little() {
     let bytes = Holding::new("bytes", 1_000);
     let small: Vec<_> = (0..30).map(|_| bytes.hold(v4(1), 2, 0)).collect();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::names::Names;
+use crate::admission::Charge;
 use crate::auth::{MatchBudget, NamePatterns, OverBudget};
 use crate::hub::{CopyRank, Frame, NotRecovered, TopicName};
 
@@ -140,6 +141,8 @@ pub struct Missed {
     /// Newest messages of names are among the messages: they may be older than messages of other names that the
     /// client has.
     pub(in crate::hub) has_newest: bool,
+    /// What the messages hold of those that wait for resuming clients.
+    pub(in crate::hub) charge: Option<Charge>,
     /// Entries visited by the search.
     pub(in crate::hub) walked: usize,
     /// Steps of matching.
@@ -176,7 +179,16 @@ impl Missed {
         self.has_newest |= other.has_newest;
         self.walked = self.walked.max(other.walked);
         self.steps += other.steps;
+        merge_charge(&mut self.charge, other.charge);
         self.frames.extend(other.frames);
         self.frames.sort_by_key(|(place, _)| *place);
+    }
+}
+
+/// Takes over a charge of the same client.
+pub(in crate::hub) fn merge_charge(held: &mut Option<Charge>, more: Option<Charge>) {
+    match (held, more) {
+        (Some(held), Some(more)) => held.merge(more),
+        (held, more) => *held = held.take().or(more),
     }
 }

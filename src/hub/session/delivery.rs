@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::slots::Slotted;
 use super::{Intake, Session};
-use crate::hub::history::{CopyPlace, Missed};
+use crate::admission::Charge;
+use crate::hub::history::{CopyPlace, Missed, merge_charge};
 use crate::hub::send_queue::Pushed;
 use crate::hub::{Class, CloseReason, ConflationKey, Frame, Now, SendQueueLimits};
 
@@ -46,6 +47,7 @@ pub(in crate::hub) enum Delivered {
 pub(in crate::hub) struct Gathered {
     /// Missed messages with their places in the feed; taken, they are in the order of the feed.
     pub(in crate::hub) missed: Vec<(CopyPlace, Arc<Frame>)>,
+    missed_bytes: usize,
     /// Newest messages of names are among the missed messages.
     pub(in crate::hub) has_newest: bool,
     /// The messages that came since.
@@ -159,8 +161,9 @@ impl Session {
         slots.map_or_else(Vec::new, |slots| slots.open(now))
     }
 
-    /// Drops the slots with the frames that wait; returns frames and bytes.
+    /// Drops the slots with the frames that wait, and gathered messages; returns frames and bytes of the slots.
     pub(super) fn drop_held(&mut self) -> (u32, usize) {
+        (self.cold.gathered, self.cold.resumed) = (None, None);
         let slots = self.cold.slots.take();
         slots.map_or((0, 0), |slots| (slots.count() as u32, slots.bytes()))
     }
@@ -284,9 +287,8 @@ impl Session {
 
     /// Bytes of replayed messages in the send queue, and of gathered missed messages.
     pub(in crate::hub) fn replayed_bytes(&self) -> usize {
-        let gathered = self.cold.gathered.iter().flat_map(|all| &all.missed);
-        let gathered: usize = gathered.map(|(_, frame)| frame.queue_bytes()).sum();
-        self.queue.replayed_bytes() + gathered
+        let gathered = self.cold.gathered.as_ref();
+        self.queue.replayed_bytes() + gathered.map_or(0, |all| all.missed_bytes)
     }
 
     /// Notes whether answers to a `since` are still to come.
@@ -297,9 +299,31 @@ impl Session {
     /// Keeps missed messages until [`Self::take_gathered`]; live messages wait too from here on.
     pub(in crate::hub) fn gather_missed(&mut self, missed: Missed) {
         self.is_limited = true;
+        self.hold_resumed(missed.charge);
         let gathered = self.cold.gathered.get_or_insert_default();
         gathered.missed.extend(missed.frames);
+        gathered.missed_bytes += missed.bytes;
         gathered.has_newest |= missed.has_newest;
+    }
+
+    /// Keeps the charge of missed messages until they have left.
+    pub(in crate::hub) fn hold_resumed(&mut self, charge: Option<Charge>) {
+        merge_charge(&mut self.cold.resumed, charge);
+        self.has_resumed = self.cold.resumed.is_some();
+    }
+
+    /// Gives back what the messages that have left held.
+    pub(super) fn give_back_resumed(&mut self, now: Now) {
+        let gathered = self
+            .cold
+            .gathered
+            .as_ref()
+            .map_or(0, |all| all.missed.len());
+        let left = (self.queue.replayed() + gathered) as u64;
+        match &mut self.cold.resumed {
+            Some(charge) if left > 0 => charge.set(left.min(charge.amount()), now.mono_us),
+            resumed => (*resumed, self.has_resumed) = (None, false),
+        }
     }
 
     /// Takes the messages as soon as all requests were answered.

@@ -54,6 +54,8 @@ pub(super) struct Session {
     is_limited: bool,
     /// Whether the gateway waits until the queue has room.
     room_wanted: bool,
+    /// Whether missed messages wait, or have waited until this write.
+    has_resumed: bool,
     queue: SendQueue,
     cold: Box<Cold>,
 }
@@ -97,6 +99,8 @@ struct Cold {
     /// Whether answers to a `since` are still to come.
     is_resuming: bool,
     gathered: Option<Box<Gathered>>,
+    /// What the missed messages that wait hold of those of all clients.
+    resumed: Option<Charge>,
     record: Record,
 }
 
@@ -133,6 +137,7 @@ impl Session {
             slots: None,
             is_resuming: false,
             gathered: None,
+            resumed: None,
             record: Record::new(peer, now),
         };
         Self {
@@ -141,6 +146,7 @@ impl Session {
             sending: Sending::Idle,
             is_limited: false,
             room_wanted: false,
+            has_resumed: false,
             queue: SendQueue::default(),
             cold: Box::new(cold),
         }
@@ -335,6 +341,9 @@ impl Session {
     pub(super) fn wrote(&mut self, now: Now, taken: usize, offered: usize) -> Written {
         let wrote = self.queue.wrote(now, taken);
         let short = taken < offered;
+        if self.has_resumed {
+            self.give_back_resumed(now);
+        }
         if short {
             self.sending = Sending::Blocked;
         }
