@@ -8,6 +8,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
+use tokio::task::coop;
 
 use crate::listening::tls::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
 
@@ -46,7 +47,7 @@ impl ClientStream {
 
     /// Ready when a read finds bytes or an end.
     pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.has_opened() {
+        match self.has_input() {
             true => Poll::Ready(Ok(())),
             false => self.tcp.poll_read_ready(cx),
         }
@@ -54,14 +55,21 @@ impl ClientStream {
 
     /// Looks for bytes, of TLS or plain, without taking any.
     pub(super) fn poll_peek(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        match self.has_opened() {
+        match self.has_input() {
             true => Poll::Ready(Ok(1)),
             false => self.tcp.poll_peek(cx, &mut ReadBuf::new(&mut [0])),
         }
     }
 
-    fn has_opened(&self) -> bool {
-        self.tls.as_ref().is_some_and(|session| session.has_plain())
+    fn has_input(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.has_input())
+    }
+
+    /// Whether the client broke the protocol of TLS.
+    pub(super) fn has_failed(&self) -> bool {
+        self.tls
+            .as_ref()
+            .is_some_and(|session| session.has_failed())
     }
 
     /// Whether the client has begun a record of TLS.
@@ -122,18 +130,21 @@ impl AsyncRead for ClientStream {
         let Some(session) = tls else {
             return Pin::new(tcp).poll_read(cx, buf);
         };
-        if session.has_plain() {
-            let bytes = session.take_plain(buf.initialize_unfilled());
-            buf.advance(bytes);
-            return Poll::Ready(Ok(()));
-        }
         let mut raw = [0; RAW_BYTES];
-        while !session.has_ended() {
-            ready!(tcp.poll_read_ready(cx))?;
-            let read = match tcp.try_read(&mut raw) {
-                Ok(0) => break,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                read => read?,
+        loop {
+            // Input that waits costs no system call, so the runtime does not see that the task is at work.
+            let read = if session.has_input() {
+                ready!(coop::poll_proceed(cx)).made_progress();
+                0
+            } else if session.has_ended() {
+                break;
+            } else {
+                ready!(tcp.poll_read_ready(cx))?;
+                match tcp.try_read(&mut raw) {
+                    Ok(0) => break,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                    read => read?,
+                }
             };
             let opened = session.open(&mut raw[..read], buf.initialize_unfilled());
             // The rest goes out with the next write, which also shows a broken connection.
@@ -213,27 +224,46 @@ mod tests {
     use super::*;
     use crate::listening::tls::session_tests::{VERSIONS, greeted, sent};
 
-    #[test]
-    fn the_last_request_of_a_client_that_takes_no_more_arrives() {
+    /// What a client gets read whose records are these, one after the other.
+    fn read_of(texts: &[&[u8]], takes_no_more: bool, into_bytes: usize) -> Vec<u8> {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("its address");
         let mut peer = Peer::connect(addr).expect("connected");
         let (stream, _) = listener.accept().expect("accepted");
         stream.set_nonblocking(true).expect("nonblocking");
-        stream.shutdown(Shutdown::Write).expect("ended");
         let (mut tls, mut session) = greeted(VERSIONS[0]);
-        session.keep(b"a record that cannot be sent");
-        tls.writer().write_all(b"bye").expect("a record");
+        if takes_no_more {
+            stream.shutdown(Shutdown::Write).expect("ended");
+            session.keep(b"a record that cannot be sent");
+        }
+        for text in texts {
+            tls.writer().write_all(text).expect("a record");
+        }
         peer.write_all(&sent(&mut tls)).expect("sent");
         let runtime = runtime::Builder::new_current_thread().enable_io().build();
         runtime.expect("a runtime").block_on(async {
             let mut stream = ClientStream::new(stream, Some(Box::new(session))).expect("taken");
-            let mut bytes = [0; 100];
-            let mut buf = ReadBuf::new(&mut bytes);
-            poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut buf))
-                .await
-                .expect("a request");
-            assert_eq!(buf.filled(), b"bye");
-        });
+            let mut got = Vec::new();
+            while got.len() < texts.concat().len() {
+                let mut bytes = vec![0; into_bytes];
+                let mut buf = ReadBuf::new(&mut bytes);
+                poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut buf))
+                    .await
+                    .expect("a request");
+                got.extend_from_slice(buf.filled());
+            }
+            got
+        })
+    }
+
+    #[test]
+    fn the_last_request_of_a_client_that_takes_no_more_arrives() {
+        assert_eq!(read_of(&[b"bye"], true, 100), b"bye");
+    }
+
+    #[test]
+    fn records_that_wait_for_the_next_step_are_read_without_another_event() {
+        let texts = [&b"one of many"[..]; 300];
+        assert_eq!(read_of(&texts, false, 1_000), texts.concat());
     }
 }

@@ -135,6 +135,9 @@ pub(super) async fn serve(
     let Some((stream, stop)) = gate.into_parts() else {
         return;
     };
+    if stream.has_failed() {
+        server.ends.count(peer, CloseReason::TlsError);
+    }
     match (end, stop) {
         (End::Done, Some(Stop::Upgrade(read))) => match back {
             Some(back) => {

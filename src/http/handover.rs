@@ -70,10 +70,11 @@ pub struct Handover {
 /// block.
 pub type WayBack = Arc<dyn Fn(Handover) + Send + Sync>;
 
-/// Log lines about connections that give way, a second.
+/// Log lines about connections that ended for what their clients did or held, a second.
 const END_LINES_PER_SECOND: u32 = 10;
 
-/// The ends of connections that give way: for the reactor, which counts them, and for the log.
+/// The ends of connections that give way or broke the protocol of TLS: for the reactor, which counts them, and for
+/// the log.
 #[derive(Debug)]
 pub(super) struct Ends {
     to_reactor: Sender<CloseReason>,

@@ -181,3 +181,13 @@ async def test_bytes_of_handshakes_under_way_are_bounded_with_the_others(start_t
     for client in clients:
         client.close()
     await until(lambda: held(weirgate) == 0, 20, "nothing is left")
+
+
+async def test_a_violation_of_tls_is_counted_on_the_thread_of_http_too(start_tls, authority):
+    weirgate = start_tls("demo").wait_ready()
+    client = MemoryClient(weirgate.tls_port, authority.context()).greet()
+    client.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    client.read_until(b"}")
+    client.socket.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+    await until(lambda: closes(weirgate, "tls_error") == 1, 20, "counted")
+    client.close()

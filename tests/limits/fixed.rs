@@ -39,6 +39,28 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/listening/tls/session/tests.rs::an_unfinished_record_is_bounded",
     },
     Fixed {
+        what: "Records of TLS without data, such as key updates, at once; a second gives one back, and so do 64 KiB of data",
+        value: "10",
+        beyond: "the connection ends",
+        shows: Shows::Reason(CloseReason::TlsError),
+        code: (
+            "src/listening/tls/session.rs",
+            "DATALESS_RECORDS: u32 = 10;",
+        ),
+        test: "src/listening/tls/session/tests.rs::key_updates_are_permitted_by_data_and_time",
+    },
+    Fixed {
+        what: "Bytes that a record of TLS counts as at least, where records are opened",
+        value: "256",
+        beyond: "the step ends: further records are opened in the next turn",
+        shows: Shows::Metric(names::TLS_HELD_BYTES),
+        code: (
+            "src/listening/tls/session.rs",
+            "RECORD_COST_BYTES: usize = 256;",
+        ),
+        test: "src/listening/tls/session/tests.rs::a_step_opens_as_many_records_as_large_ones_would_cost",
+    },
+    Fixed {
         what: "Plain bytes of a client in sealed records that the kernel does not take",
         value: "64 KiB, and 16 KiB once a write was short",
         beyond: "nothing more is sealed: frames wait in the send queue",

@@ -16,7 +16,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 
 use super::certificates::client_name;
-use crate::admission::{Charge, ClientAddr, Holding};
+use crate::admission::{Charge, ClientAddr, Holding, TokenBucket};
 use crate::base::Clock;
 
 /// The most plain bytes in a record (RFC 8446 §5.1).
@@ -36,14 +36,32 @@ const INCOMING_BYTES_MAX: usize = 5 + RECORD_BYTES_MAX + 256;
 /// The most unread bytes of a handshake: certificates of a client are the largest part.
 const HANDSHAKE_BYTES_MAX: usize = 32 * 1024;
 
+/// The cost of opening a record, whatever its size, in bytes of a large record.
+const RECORD_COST_BYTES: usize = 256;
+
+/// Records without data, such as key updates, that a client may send at once; a second gives one back. An honest
+/// client changes its keys after gigabytes.
+const DATALESS_RECORDS: u32 = 10;
+
+/// Bytes of data that permit one more record without data.
+const DATALESS_EVERY_BYTES: usize = 64 * 1024;
+
 /// TLS of one connection.
 pub struct TlsSession {
     connection: UnbufferedServerConnection,
     /// The bytes of an unfinished record. Also passed to the library for sealing: the library refers to these
     /// bytes while a handshake message comes in parts.
     incoming: Vec<u8>,
+    /// How much of `incoming` the library has read: parts of a message of the handshake.
+    passed: usize,
+    /// `incoming` has a whole record that the library has not read.
+    has_unopened: bool,
     /// Plain bytes without room in the caller's buffer.
     plain: Vec<u8>,
+    /// Records without data that the client may still send.
+    dataless: TokenBucket,
+    /// Bytes of data since the last such record.
+    data_bytes: usize,
     /// Records to send, in order, before any record sealed later.
     kept: Vec<u8>,
     /// The client has ended its side with an alert `close_notify`.
@@ -99,7 +117,11 @@ impl TlsSession {
         Ok(Self {
             connection: UnbufferedServerConnection::new(config)?,
             incoming: Vec::new(),
+            passed: 0,
+            has_unopened: false,
             plain: Vec::new(),
+            dataless: TokenBucket::with_burst(1, DATALESS_RECORDS, clock.mono_us()),
+            data_bytes: 0,
             kept: Vec::new(),
             has_ended: false,
             has_failed: false,
@@ -107,6 +129,11 @@ impl TlsSession {
             output: held.hold(client, 0, 0),
             clock,
         })
+    }
+
+    /// Whether the client broke the protocol.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     /// Whether the handshake is not over.
@@ -132,12 +159,13 @@ impl TlsSession {
         client_name(self.connection.peer_certificates()?.first()?)
     }
 
-    /// Processes bytes of the network. Returns the count of plain bytes in `into`; plain bytes without room
-    /// wait for [`take_plain`](Self::take_plain). `raw` is opened in place.
+    /// Processes bytes of the network, behind the input that [waits](Self::has_input). Returns the count of plain bytes
+    /// in `into`; plain bytes without room wait. `raw` is opened in place. After the handshake the step ends with the
+    /// record that makes it cost as much as a record of the size of `into`, and further records wait.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`]: the client broke the protocol. An alert for the client is
-    /// [kept](Self::has_kept).
+    /// [`io::ErrorKind::InvalidData`]: the client broke the protocol, or sent too many records without data. An alert
+    /// for the client is [kept](Self::has_kept).
     pub fn open(&mut self, raw: &mut [u8], into: &mut [u8]) -> io::Result<usize> {
         if self.has_failed {
             return Err(invalid("bytes behind an error"));
@@ -152,9 +180,14 @@ impl TlsSession {
 
     fn open_more(&mut self, raw: &mut [u8], into: &mut [u8]) -> io::Result<usize> {
         let mut waiting = std::mem::take(&mut self.plain);
+        let len = waiting.len().min(into.len());
+        into[..len].copy_from_slice(&waiting[..len]);
+        waiting.drain(..len);
+        // An idle connection keeps no buffer.
+        waiting.shrink_to_fit();
         let mut plain = Plain {
             into,
-            len: 0,
+            len,
             rest: &mut waiting,
         };
         let opened = if self.incoming.is_empty() {
@@ -166,7 +199,6 @@ impl TlsSession {
             let opened = self.process(&mut incoming, &mut plain);
             opened.map(|used| {
                 incoming.drain(..used);
-                // An idle connection keeps no buffer.
                 incoming.shrink_to_fit();
                 self.incoming = incoming;
             })
@@ -178,54 +210,91 @@ impl TlsSession {
             true => HANDSHAKE_BYTES_MAX,
             false => INCOMING_BYTES_MAX,
         };
-        if self.incoming.len() > bytes_max {
+        if !self.has_unopened && self.incoming.len() > bytes_max {
             return Err(invalid("more bytes than a record may have"));
         }
         Ok(len)
     }
 
-    /// Processes whole records. Returns how many bytes of `incoming` are used up.
+    /// Processes whole records, one after the other. Returns how many bytes of `incoming` are used up.
     fn process(&mut self, incoming: &mut [u8], plain: &mut Plain<'_>) -> io::Result<usize> {
-        let mut used = 0;
+        // The library has read the records before `read`, and is shown the bytes before `shown`.
+        let (mut used, mut read) = (0, self.passed);
+        let mut shown = read;
+        let mut left = plain.into.len() - plain.len;
+        let mut is_dataless = false;
+        self.has_unopened = false;
         loop {
-            let status = self.connection.process_tls_records(&mut incoming[used..]);
-            let UnbufferedStatus {
-                mut discard, state, ..
-            } = status;
-            let mut is_done = false;
+            let status = self
+                .connection
+                .process_tls_records(&mut incoming[used..shown]);
+            let UnbufferedStatus { discard, state, .. } = status;
+            used += discard;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
-                        let record = record.map_err(invalid)?;
-                        discard += record.discard;
-                        plain.push(record.payload);
+                        let payload = record.map_err(invalid)?.payload;
+                        self.data_bytes = self.data_bytes.saturating_add(payload.len());
+                        plain.push(payload);
                     }
+                    is_dataless = false;
+                    continue;
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
                     keep_encoded(&mut self.kept, |room| data.encode(room));
+                    continue;
                 }
                 // Encoded bytes are kept, and go out in order.
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                Ok(ConnectionState::PeerClosed) => self.has_ended = true,
-                Ok(ConnectionState::Closed) => {
-                    self.has_ended = true;
-                    is_done = true;
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    continue;
                 }
-                Ok(ConnectionState::WriteTraffic(_) | ConnectionState::BlockedHandshake) => {
-                    is_done = true;
-                }
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => self.has_ended = true,
+                Ok(ConnectionState::WriteTraffic(_) | ConnectionState::BlockedHandshake) => {}
                 // Early data is off.
                 Ok(_) => return Err(invalid("data before the end of the handshake")),
                 Err(error) => {
-                    used += discard;
-                    self.keep_alert(&mut incoming[used..]);
+                    self.keep_alert(&mut incoming[used..shown]);
                     return Err(invalid(error));
                 }
             }
-            used += discard;
-            if is_done {
-                return Ok(used);
+            // Nothing follows the end. Of a part of a record the library has seen the header.
+            if self.has_ended || shown > read {
+                break;
             }
+            if std::mem::take(&mut is_dataless) {
+                self.spend_dataless()?;
+            }
+            let has_begun = !self.is_handshaking();
+            match record_bytes(&incoming[read..]) {
+                Some(_) if has_begun && left == 0 => {
+                    self.has_unopened = true;
+                    break;
+                }
+                Some(bytes) => {
+                    read += bytes;
+                    left = left.saturating_sub(bytes.max(RECORD_COST_BYTES));
+                    is_dataless = has_begun;
+                    shown = read;
+                }
+                None if read < incoming.len() => shown = incoming.len(),
+                None => break,
+            }
+        }
+        self.passed = read - used;
+        Ok(used)
+    }
+
+    /// Counts a record without data. A key update costs as much as a hundred bytes of data for each of its bytes,
+    /// and the library permits 32 of them before each byte of data.
+    fn spend_dataless(&mut self) -> io::Result<()> {
+        if self.data_bytes >= DATALESS_EVERY_BYTES {
+            self.data_bytes = 0;
+            return Ok(());
+        }
+        match self.dataless.take(self.clock.mono_us()) {
+            true => Ok(()),
+            false => Err(invalid("too many records without data")),
         }
     }
 
@@ -247,21 +316,9 @@ impl TlsSession {
         }
     }
 
-    /// Whether plain bytes wait for the caller.
-    pub fn has_plain(&self) -> bool {
-        !self.plain.is_empty()
-    }
-
-    /// Moves waiting plain bytes into a buffer; returns how many.
-    pub fn take_plain(&mut self, into: &mut [u8]) -> usize {
-        let n = self.plain.len().min(into.len());
-        into[..n].copy_from_slice(&self.plain[..n]);
-        self.plain.drain(..n);
-        if self.plain.is_empty() {
-            self.plain = Vec::new();
-        }
-        self.count(false);
-        n
+    /// Whether plain bytes or whole records wait for the next [`open`](Self::open), which needs no further bytes.
+    pub fn has_input(&self) -> bool {
+        !self.plain.is_empty() || self.has_unopened
     }
 
     /// Whether the client has ended its side; no plain byte follows the waiting plain bytes.
@@ -279,7 +336,9 @@ impl TlsSession {
         if self.has_failed {
             return Err(io::ErrorKind::NotConnected.into());
         }
-        let status = self.connection.process_tls_records(&mut self.incoming);
+        let status = self
+            .connection
+            .process_tls_records(&mut self.incoming[..self.passed]);
         match (status.discard, status.state) {
             (0, Ok(ConnectionState::WriteTraffic(mut traffic))) => {
                 traffic.encrypt(plain, into).map_err(exhausted)
@@ -350,7 +409,9 @@ impl TlsSession {
         if self.has_failed {
             return;
         }
-        let status = self.connection.process_tls_records(&mut self.incoming);
+        let status = self
+            .connection
+            .process_tls_records(&mut self.incoming[..self.passed]);
         if let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state {
             let mut room = [0; ROOM_BYTES];
             // Without room for the alert the connection ends silently.
@@ -393,6 +454,13 @@ impl TlsSession {
 /// The room for [`TlsSession::seal`] of so many plain bytes.
 pub const fn sealed_bytes_max(plain_bytes: usize) -> usize {
     plain_bytes + plain_bytes.div_ceil(RECORD_BYTES_MAX) * RECORD_OVERHEAD_MAX + ROOM_BYTES
+}
+
+/// The bytes of the first record (RFC 8446 §5.1), if it is whole.
+fn record_bytes(incoming: &[u8]) -> Option<usize> {
+    let length = incoming.get(3..5)?;
+    let bytes = 5 + usize::from(length[0]) * 256 + usize::from(length[1]);
+    (bytes <= incoming.len()).then_some(bytes)
 }
 
 /// Appends the bytes of `encode`. The library tells the room to make.

@@ -87,7 +87,8 @@ pub(super) struct Sealed {
 pub(in crate::reactor) struct Got {
     /// Plain bytes in the buffer.
     pub(in crate::reactor) plain_bytes: usize,
-    /// Bytes from the network, or plain bytes opened before. 0 at the end of the peer's side.
+    /// Bytes from the network, or plain bytes opened before; all of the buffer, if the records cost as much as that.
+    /// 0 at the end of the peer's side.
     pub(in crate::reactor) raw_bytes: usize,
     /// The read has emptied the socket.
     pub(super) is_short: bool,
@@ -141,33 +142,38 @@ impl TlsBuffers {
         Ok(Sealed { taken, is_full })
     }
 
-    /// Reads once and opens the bytes. Answers to the client, such as alerts, go out or are kept.
+    /// Opens the input that waits in the session, or reads once and opens the bytes. Answers to the client, such as
+    /// alerts, go out or are kept.
     pub(super) fn read(
         &mut self,
         stream: &mut TcpStream,
         session: &mut TlsSession,
         buf: &mut [u8],
     ) -> io::Result<Got> {
-        if session.has_plain() {
-            let bytes = session.take_plain(buf);
-            return Ok(Got::plain(bytes, bytes));
-        }
-        if session.has_ended() {
-            return Ok(Got::default());
-        }
-        self.raw.resize(RAW_BYTES, 0);
+        let has_waited = session.has_input();
         let room = buf.len().min(RAW_BYTES);
-        let raw_bytes = stream.read(&mut self.raw[..room])?;
-        let opened = session.open(&mut self.raw[..raw_bytes], buf);
+        let mut read = 0;
+        if !has_waited {
+            if session.has_ended() {
+                return Ok(Got::default());
+            }
+            self.raw.resize(RAW_BYTES, 0);
+            read = stream.read(&mut self.raw[..room])?;
+        }
+        let opened = session.open(&mut self.raw[..read], buf);
         // A broken connection shows itself at the next read or write, behind these plain bytes.
         let _ = session.send_kept(|bytes| stream.write(bytes));
         let plain_bytes = opened?;
+        let raw_bytes = match session.has_input() {
+            true => room,
+            false => read.max(plain_bytes).max(usize::from(has_waited)),
+        };
         // Opened bytes follow without another event.
-        let has_more = session.has_plain() || session.has_ended();
+        let has_more = has_waited || session.has_input() || session.has_ended();
         Ok(Got {
             plain_bytes,
             raw_bytes,
-            is_short: raw_bytes < room && !has_more,
+            is_short: read < room && !has_more,
         })
     }
 }
@@ -231,7 +237,7 @@ mod tests {
     use crate::base::{Clock, Wake};
     use crate::hub::SessionKey;
     use crate::listening::tls::session_tests::{VERSIONS, greeted, sent};
-    use crate::reactor::sockets::Sockets;
+    use crate::reactor::sockets::{ClientAddr, Sockets, Unread};
 
     fn write<'a>(slices: &'a [IoSlice<'a>]) -> Write<'a> {
         Write {
@@ -355,6 +361,28 @@ mod tests {
             let _ = sockets.read(KEY, &mut scratch);
         }
         while peer.read(&mut scratch).expect("bytes or the end") > 0 {}
+    }
+
+    #[test]
+    fn a_read_stops_at_its_records_and_the_rest_is_read_without_another_event() {
+        let poll = Poll::new().expect("a poll");
+        let (mut peer, stream) = loopback();
+        let (mut tls, session) = greeted(VERSIONS[0]);
+        let mut sockets = sockets(&poll, stream, session);
+        for _ in 0..100 {
+            tls.writer().write_all(b"x").expect("a record");
+        }
+        peer.write_all(&sent(&mut tls)).expect("sent");
+        let mut scratch = [0; 4 * 1024];
+        sockets.note_unread(KEY, Unread::Bytes, || ClientAddr::Unix);
+        let mut plain_bytes = 0;
+        while plain_bytes < 100 {
+            assert_eq!(sockets.unread(KEY), Unread::Bytes);
+            let got = sockets.read(KEY, &mut scratch).expect("records");
+            assert!((1..=16).contains(&got.plain_bytes), "{got:?}");
+            assert!(got.raw_bytes == scratch.len() || plain_bytes + 16 > 100);
+            plain_bytes += got.plain_bytes;
+        }
     }
 
     #[test]

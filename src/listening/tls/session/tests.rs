@@ -103,8 +103,8 @@ fn opened(session: &mut TlsSession, bytes: &[u8], mut piece: impl FnMut() -> usi
         let mut into = vec![0; piece().clamp(1, 100_000)];
         let n = session.open(&mut now.to_vec(), &mut into).expect("opened");
         plain.extend_from_slice(&into[..n]);
-        while session.has_plain() {
-            let n = session.take_plain(&mut into);
+        while session.has_input() {
+            let n = session.open(&mut [], &mut into).expect("opened");
             plain.extend_from_slice(&into[..n]);
         }
         rest = later;
@@ -331,6 +331,53 @@ fn an_unfinished_record_is_bounded() {
     assert!((HANDSHAKE_BYTES_MAX / 2..=HANDSHAKE_BYTES_MAX).contains(&held_most));
 }
 
+/// Opening stops where the step has cost as much as its buffer, and goes on without further bytes.
+#[test]
+fn a_step_opens_as_many_records_as_large_ones_would_cost() {
+    for versions in VERSIONS {
+        let (mut client, mut session) = greeted(versions);
+        let text: Vec<u8> = (0..200).collect();
+        for byte in &text {
+            client.writer().write_all(&[*byte]).expect("a record");
+        }
+        let records = sent(&mut client);
+        let mut into = vec![0; 16 * RECORD_COST_BYTES];
+        let mut got = Vec::new();
+        let mut raw = records.clone();
+        while got.is_empty() || session.has_input() {
+            let n = session.open(&mut raw, &mut into).expect("opened");
+            assert!(n == 16 || got.len() + n == text.len(), "{n} in a step");
+            got.extend_from_slice(&into[..n]);
+            raw.clear();
+            let answer = sealed(&mut session, b"between");
+            assert_eq!(received(&mut client, &answer), b"between");
+        }
+        assert!(got == text && session.held_bytes() == 0);
+    }
+}
+
+/// A session that has got key updates, with so many bytes of data behind each: how many were let through.
+fn key_updates(count: usize, data: &[u8]) -> usize {
+    let (mut client, mut session) = greeted(VERSIONS[0]);
+    client.set_buffer_limit(None);
+    let mut into = vec![0; 100_000];
+    let is_let_through = |_: &usize| {
+        client.refresh_traffic_keys().expect("a key update");
+        client.writer().write_all(data).expect("written");
+        let opened = session.open(&mut sent(&mut client), &mut into);
+        received(&mut client, &kept(&mut session));
+        opened.is_ok_and(|n| n == data.len())
+    };
+    (0..count).take_while(is_let_through).count()
+}
+
+#[test]
+fn key_updates_are_permitted_by_data_and_time() {
+    assert_eq!(key_updates(50, &[7; DATALESS_EVERY_BYTES]), 50);
+    let let_through = key_updates(2_000, b"x");
+    assert!((10..1_000).contains(&let_through), "{let_through}");
+}
+
 /// What the network did not take goes out behind what it did not take before.
 #[test]
 fn kept_records_keep_their_order() {
@@ -399,11 +446,12 @@ fn held_bytes_are_counted_until_the_session_ends() {
         );
         assert!(!session.has_begun_record());
         assert_eq!(held.held(), 2_000, "plain bytes without room");
-        session.take_plain(&mut into);
+        assert_eq!(session.open(&mut [], &mut into).ok(), Some(1_000));
+        assert_eq!(session.open(&mut [], &mut into).ok(), Some(1_000));
         session.keep(&[0; 100]);
-        assert_eq!(held.held(), 1_100);
+        assert_eq!(held.held(), 100);
         let _ = session.send_kept(|bytes| Ok(bytes.len().min(60)));
-        assert_eq!((held.held(), session.held_bytes()), (1_000, 1_000));
+        assert_eq!((held.held(), session.held_bytes()), (0, 0));
         drop(session);
         assert_eq!(held.held(), 0);
     }
