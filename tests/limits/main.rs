@@ -16,6 +16,7 @@ mod nats;
 mod operator;
 mod redis;
 mod tables;
+mod tls;
 
 use std::fs;
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ use nats::NATS;
 use operator::OPERATOR;
 use redis::REDIS;
 use tables::settings;
+use tls::TLS;
 use weirgate::settings::Setting;
 
 const BEGIN: &str = "<!-- made from the settings table: UPDATE_DOCS=1 cargo test --test limits -->";
@@ -93,6 +95,7 @@ fn fixed_limits() -> impl Iterator<Item = &'static Fixed> {
         .chain(NATS)
         .chain(OPERATOR)
         .chain(REDIS)
+        .chain(TLS)
 }
 
 #[test]

@@ -9,17 +9,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{
-    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
-};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use crate::base::escaped;
+use super::client_certificates;
+use super::session::TlsSession;
+use crate::admission::{ClientAddr, Holding};
 use crate::base::tls_roots::{certificates, provider};
+use crate::base::{Clock, escaped};
 
 /// The protocol of browsers behind TLS (RFC 7301 §6): a WebSocket needs HTTP/1.1.
 const HTTP_1_1: &[u8] = b"http/1.1";
@@ -132,8 +133,9 @@ pub struct CertificateFacts {
 /// The configuration for clients, and facts of its certificates.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    /// For [`TlsSession::new`](super::TlsSession::new).
-    pub config: Arc<ServerConfig>,
+    config: Arc<ServerConfig>,
+    /// Each client has to show a certificate.
+    asks_clients: bool,
     /// In the order of the files.
     pub facts: Vec<CertificateFacts>,
     /// The content of the files, for a comparison with later content.
@@ -168,10 +170,8 @@ impl ServerTls {
         let config = match &files.client_ca {
             None => config.with_no_client_auth(),
             Some(file) => {
-                let roots = Arc::new(authorities(file)?);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
-                    .build()
-                    .map_err(|error| CertificateError::Library(error.to_string()))?;
+                let verifier = client_certificates::asked(authorities(file)?, provider);
+                let verifier = verifier.map_err(CertificateError::Library)?;
                 config.with_client_cert_verifier(verifier)
             }
         };
@@ -188,9 +188,29 @@ impl ServerTls {
         }
         Ok(Self {
             config: Arc::new(config),
+            asks_clients: files.client_ca.is_some(),
             facts,
             content,
         })
+    }
+
+    /// A session before its first byte ([`TlsSession::new`]).
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub fn session(
+        &self,
+        held: &Holding,
+        client: ClientAddr,
+        clock: Clock,
+    ) -> Result<TlsSession, rustls::Error> {
+        TlsSession::new(
+            Arc::clone(&self.config),
+            self.asks_clients,
+            held,
+            client,
+            clock,
+        )
     }
 
     /// Whether the files had the same content for the configuration in force.
@@ -357,9 +377,17 @@ impl ServerTlsInForce {
         Self(Arc::new(Mutex::new(tls)))
     }
 
-    /// The configuration for the next client.
-    pub fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.locked().config)
+    /// A session of the next client ([`ServerTls::session`]).
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub fn session(
+        &self,
+        held: &Holding,
+        client: ClientAddr,
+        clock: Clock,
+    ) -> Result<TlsSession, rustls::Error> {
+        self.locked().session(held, client, clock)
     }
 
     /// The configuration with its facts.

@@ -3,6 +3,7 @@
 //! | file | has |
 //! | --- | --- |
 //! | `certificates` | certificates and keys of PEM files, their facts, and the choice by the client's name for the server |
+//! | `client_certificates` | the check of what clients show |
 //! | `own` | the client side of a process that connects to itself |
 //! | `session` | one connection: the handshake, records to plain bytes, plain bytes to records |
 //!
@@ -12,6 +13,7 @@
 //! Cryptography, records and the rules of the protocol are rustls's.
 
 mod certificates;
+mod client_certificates;
 mod own;
 mod session;
 

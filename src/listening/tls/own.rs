@@ -11,7 +11,6 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::certificates::{CertificateFacts, ServerTls};
-use super::session::TlsSession;
 use crate::admission::{ClientAddr, Holding};
 use crate::base::Clock;
 use crate::base::tls_roots::{certificates, provider};
@@ -59,8 +58,7 @@ pub fn greet_itself(
     let in_memory = |error: io::Error| error.to_string();
     let mut client = ClientConnection::new(config, name).map_err(library)?;
     let held = Holding::new("tls", u64::MAX);
-    let config = Arc::clone(&tls.config);
-    let server = TlsSession::new(config, &held, ClientAddr::Unix, Clock::start());
+    let server = tls.session(&held, ClientAddr::Unix, Clock::start());
     let mut server = server.map_err(library)?;
     while client.is_handshaking() {
         let mut to_server = Vec::new();

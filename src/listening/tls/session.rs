@@ -33,8 +33,8 @@ const ROOM_BYTES: usize = 512;
 /// 8446 §5.2).
 const INCOMING_BYTES_MAX: usize = 5 + RECORD_BYTES_MAX + 256;
 
-/// The most unread bytes of a handshake: certificates of a client are the largest part.
-const HANDSHAKE_BYTES_MAX: usize = 32 * 1024;
+/// The most unread bytes of a handshake in which the client shows certificates; otherwise it has as many as a record.
+const CERTIFICATES_BYTES_MAX: usize = 32 * 1024;
 
 /// The cost of opening a record, whatever its size, in bytes of a large record.
 const RECORD_COST_BYTES: usize = 256;
@@ -49,6 +49,7 @@ const DATALESS_EVERY_BYTES: usize = 64 * 1024;
 /// TLS of one connection.
 pub struct TlsSession {
     connection: UnbufferedServerConnection,
+    asks_client: bool,
     /// The bytes of an unfinished record. Also passed to the library for sealing: the library refers to these
     /// bytes while a handshake message comes in parts.
     incoming: Vec<u8>,
@@ -104,18 +105,21 @@ impl Plain<'_> {
 }
 
 impl TlsSession {
-    /// A session before its first byte. What it holds is charged to `client` in `held`.
+    /// A session before its first byte. `asks_client`: the client has to show a certificate. What the session holds is
+    /// charged to `client` in `held`.
     ///
     /// # Errors
     /// The configuration cannot be used.
     pub fn new(
         config: Arc<ServerConfig>,
+        asks_client: bool,
         held: &Holding,
         client: ClientAddr,
         clock: Clock,
     ) -> Result<Self, rustls::Error> {
         Ok(Self {
             connection: UnbufferedServerConnection::new(config)?,
+            asks_client,
             incoming: Vec::new(),
             passed: 0,
             has_unopened: false,
@@ -206,8 +210,8 @@ impl TlsSession {
         let len = plain.len;
         self.plain = waiting;
         opened?;
-        let bytes_max = match self.is_handshaking() {
-            true => HANDSHAKE_BYTES_MAX,
+        let bytes_max = match self.is_handshaking() && self.asks_client {
+            true => CERTIFICATES_BYTES_MAX,
             false => INCOMING_BYTES_MAX,
         };
         if !self.has_unopened && self.incoming.len() > bytes_max {

@@ -328,7 +328,7 @@ impl Worker {
         let Some(socket) = self.sockets.all.get_mut(&key) else {
             return Ok(());
         };
-        let session = TlsSession::new(tls.config(), &self.held, socket.client, self.clock);
+        let session = tls.session(&self.held, socket.client, self.clock);
         let mut session = session.map_err(io::Error::other)?;
         session.wake_with(&self.chosen.waker(key));
         socket.stage = Stage::Handshake(Handshake {

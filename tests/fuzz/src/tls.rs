@@ -60,7 +60,7 @@ pub(super) fn run(data: &[u8]) -> u64 {
 fn session() -> TlsSession {
     let held = Holding::new("tls", u64::MAX);
     let server = Arc::clone(&CONFIGS.server);
-    TlsSession::new(server, &held, ClientAddr::Unix, Clock::start()).expect("a session")
+    TlsSession::new(server, false, &held, ClientAddr::Unix, Clock::start()).expect("a session")
 }
 
 /// The same bytes to the session and to rustls: both refuse, or neither.
