@@ -2,7 +2,7 @@ import { Subscriber } from "./subscriber.js";
 import { RequestError } from "./weirgate.js";
 
 /** Refusals of a new token that pass. */
-const LATER = /^(Too many|Keys)/;
+const LATER = /^(Too many|Keys|Token is)/;
 
 export class Channels extends Subscriber {
   #seq = 0;

@@ -67,8 +67,8 @@ export interface ConnectionOptions<Client> {
   retry?: (close: Close) => number | false | undefined;
   /**
    * The token, or a function, called before each attempt. `refused`: the server refused the last token (close code 1008, or
-   * HTTP status 401). A refused token of a function is replaced once; if the new token is refused too, the connection is
-   * closed for good. `Channels` calls the function also before a JWT ends, and sends the new token on the open connection.
+   * HTTP status 401). The client tries each new token of a function, with growing waits, and is closed for good if the
+   * function returns the refused token again. `Channels` calls the function also before a JWT ends, and sends the new token on the open connection.
    */
   token?: string | null | ((about: { refused: boolean }) => string | null | undefined | Promise<string | null | undefined>);
   /**

@@ -51,7 +51,10 @@ export class Connection extends EventTarget {
   #dueAt = Infinity;
   #clockOffset = 0;
   #attempt = 0;
-  #refusals = 0;
+  // Of the newest attempt.
+  #token;
+  // The refused token, and the close that refused it.
+  #refused = null;
   #lostAt = 0;
   #everOpen = false;
   #startedAt = null;
@@ -87,7 +90,8 @@ export class Connection extends EventTarget {
   }
 
   reconnect() {
-    this.#attempt = this.#refusals = 0;
+    this.#attempt = 0;
+    this.#refused = null;
     this.#watch(true);
     this.#again();
   }
@@ -163,7 +167,7 @@ export class Connection extends EventTarget {
     this.#startedAt = now();
     this.end = undefined;
     try {
-      const parts = [valueOf(url), valueOf(token, { refused: this.#refusals > 0 })];
+      const parts = [valueOf(url), valueOf(token, { refused: !!this.#refused })];
       if (parts.some((part) => part?.then)) Promise.all(parts).then(dial).catch(failed);
       else dial(parts);
     } catch (error) {
@@ -171,11 +175,15 @@ export class Connection extends EventTarget {
       if (isFirst) throw error;
       return failed(error);
     }
+    if (!isMine()) return;
     this.#become("connecting");
     this.#arm();
   }
 
   #dial(WebSocket, given, token) {
+    // Only a new token may be admitted.
+    if (this.#refused && token === this.#refused.token) return this.#finish(this.#refused.close);
+    this.#token = token;
     const { protocols = [], tokenIn } = this.options;
     const url = new URL(given, globalThis.location?.href), offered = [protocols].flat();
     url.protocol = url.protocol.replace(/^http/, "ws");
@@ -251,33 +259,35 @@ export class Connection extends EventTarget {
     const opened = this.#openedAt !== null;
     const stood = opened && at - this.#openedAt >= this.options.stableMs;
     if (stood || LEAVES.has(code)) this.#attempt = 0;
-    if (stood) this.#refusals = 0;
+    if (stood) this.#refused = null;
     if (this.#attempt === 0) this.#lostAt = at;
     this.#forget();
     const retryAfterMs = Number(/\bretry_after_ms=(\d+)$/.exec(reason)?.[1] ?? 0);
     const close = { code, reason, opened, attempt: this.#attempt, retryAfterMs, ...more };
     this.lastClose = close;
     const wait = this.options.retry?.(close) ?? this.#delay(close);
-    if (wait === false) {
-      this.end = new RequestError("closed", `${code} ${reason}`, close);
-      clearTimeout(this.#timer);
-      this.#become("closed");
-      return;
-    }
+    if (wait === false) return this.#finish(close);
     this.#attempt += 1;
     this.retryAt = at + wait;
     this.#become("waiting");
     this.#arm();
   }
 
+  /** The end for good. */
+  #finish(close) {
+    this.#forget();
+    this.end = new RequestError("closed", `${close.code} ${close.reason}`, close);
+    clearTimeout(this.#timer);
+    this.#become("closed");
+  }
+
   /** Full jitter: all clients lost the same server at once. At most the time since the loss: a short loss is over soon. */
-  #delay({ code, opened, attempt, status = 0, retryAfterMs = 0 }) {
+  #delay(close) {
+    const { code, opened, attempt, status = 0, retryAfterMs = 0 } = close;
     const { backoffMinMs, backoffMaxMs, token } = this.options;
-    // A new token is tried once.
-    if (typeof token === "function" && (code === 1008 || status === 401)) {
-      this.#refusals += 1;
-      if (this.#refusals > 1) return false;
-    } else if (FINAL.has(code) || (status >= 400 && status < 500 && !PASSING.has(status))) return false;
+    // A new token may be admitted.
+    if (typeof token === "function" && (code === 1008 || status === 401)) this.#refused = { token: this.#token, close };
+    else if (FINAL.has(code) || (status >= 400 && status < 500 && !PASSING.has(status))) return false;
     // A failed handshake may be a 503, hidden from scripts: never retried at once.
     const least = code === 1013 ? LATER_MS : opened ? SETTLE_MS : backoffMinMs;
     const away = Math.max(backoffMinMs, now() - this.#lostAt);

@@ -4,7 +4,9 @@
 //! keys of the named algorithm: a public key is never taken for an HMAC secret, and `none` names
 //! no key at all (RFC 8725 §3.1).
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use aws_lc_rs::signature::{
@@ -13,6 +15,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use foldhash::quality::RandomState;
 use jsonwebtoken::crypto;
 use jsonwebtoken::{Algorithm as Signing, DecodingKey};
 use pkcs1::RsaPublicKey;
@@ -388,6 +391,12 @@ fn may_verify(jwk: &Value) -> bool {
     })
 }
 
+/// The most remembered key ids that no key has. Tokens with further ids are not refused for good.
+const UNKNOWN_IDS_MAX: usize = 1024;
+
+/// A key id that was unknown is forgotten after this time: a provider may publish a key after the key's first token.
+const UNKNOWN_ID_US: u64 = 5 * 60 * 1_000_000;
+
 /// The keys in force, replaceable while connections are judged. Copies share the keys.
 #[derive(Clone, Debug, Default)]
 pub struct KeyRing(Arc<RwLock<InForce>>);
@@ -395,21 +404,49 @@ pub struct KeyRing(Arc<RwLock<InForce>>);
 #[derive(Debug, Default)]
 struct InForce {
     keys: Arc<KeySet>,
-    newer: NewerKeys,
+    /// `None`: the keys come only from settings and files.
+    newer: Option<NewerKeys>,
 }
 
-/// Whether newer keys may come, for tokens with an unknown key id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NewerKeys {
-    /// The keys come only from settings and files.
-    #[default]
-    Never,
-    /// The keys were fetched a moment ago: a token with an unknown key id is refused.
-    Fetched,
-    /// A token with an unknown key id asks for newer keys.
-    OnDemand,
-    /// Newer keys are due: they are fetched, or the identity provider is away.
-    Due,
+/// The fetches of newer keys, for tokens with an unknown key id. Times are microseconds of the monotonic clock.
+#[derive(Debug, Default)]
+struct NewerKeys {
+    /// The begin of the last good fetch.
+    fetched_us: Option<u64>,
+    /// The next fetch for a token; in the past while the fetch runs.
+    next_us: u64,
+    /// When an unknown key id was seen for the first time, by the hash of algorithm and id.
+    unknown: HashMap<u64, u64, RandomState>,
+    /// The newest of these times, also of an id without room in `unknown`.
+    newest_us: Option<u64>,
+}
+
+impl NewerKeys {
+    /// Judges a key id that no key has. Only an id that was unknown at a fetch of its own is refused for good: a
+    /// stranger's fetch may have been a moment before the provider's new key.
+    fn judge(&mut self, algorithm: Algorithm, id: Option<&str>, now_us: u64) -> Refusal {
+        let hash = self.unknown.hasher().hash_one((algorithm.name(), id));
+        let seen_us = self.unknown.get(&hash).copied();
+        match seen_us.filter(|at| now_us.saturating_sub(*at) < UNKNOWN_ID_US) {
+            Some(at) if self.fetched_us > Some(at) => return Refusal::UnknownKey,
+            Some(_) => {}
+            None => {
+                self.newest_us = Some(now_us);
+                if seen_us.is_some() || self.unknown.len() < UNKNOWN_IDS_MAX {
+                    self.unknown.insert(hash, now_us);
+                }
+            }
+        }
+        let wait_ms = self.next_us.saturating_sub(now_us).div_ceil(1000);
+        Refusal::KeysDue {
+            wait_ms: u32::try_from(wait_ms).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Whether a token asks for a fetch.
+    fn are_asked_for(&self) -> bool {
+        self.newest_us.is_some() && self.newest_us >= self.fetched_us
+    }
 }
 
 impl KeyRing {
@@ -430,25 +467,45 @@ impl KeyRing {
         self.write().keys = Arc::new(keys);
     }
 
-    /// Whether newer keys may come.
-    pub fn newer(&self) -> NewerKeys {
-        self.read().newer
+    /// Newer keys are fetched: from now on, a token with an unknown key id asks for a fetch.
+    pub fn expect_newer(&self) {
+        self.write().newer.get_or_insert_default();
     }
 
-    /// Sets whether newer keys may come.
-    pub fn set_newer(&self, newer: NewerKeys) {
-        self.write().newer = newer;
+    /// Whether newer keys are fetched.
+    pub fn expects_newer(&self) -> bool {
+        self.read().newer.is_some()
+    }
+
+    /// Whether a token asks for newer keys.
+    pub fn asks_for_newer(&self) -> bool {
+        let newer = &self.read().newer;
+        newer.as_ref().is_some_and(NewerKeys::are_asked_for)
+    }
+
+    /// Notes a fetch. `good_us`: its begin, if the keys are in force. `next_us`: when the next fetch for a token may
+    /// begin. Microseconds of the monotonic clock.
+    pub fn note_fetch(&self, good_us: Option<u64>, next_us: u64) {
+        if let Some(newer) = &mut self.write().newer {
+            newer.next_us = next_us;
+            newer.fetched_us = good_us.or(newer.fetched_us);
+            let now_us = newer.fetched_us.unwrap_or_default();
+            let is_recent = |at: u64| now_us.saturating_sub(at) < UNKNOWN_ID_US;
+            newer.unknown.retain(|_, at| is_recent(*at));
+        }
     }
 
     /// The refusal of a token that no key fits. Asks for newer keys, if that is possible.
-    pub(super) fn unknown_key(&self) -> Refusal {
-        match self.newer() {
-            NewerKeys::Never | NewerKeys::Fetched => Refusal::UnknownKey,
-            NewerKeys::OnDemand => {
-                self.set_newer(NewerKeys::Due);
-                Refusal::KeysDue
-            }
-            NewerKeys::Due => Refusal::KeysDue,
+    pub(super) fn unknown_key(
+        &self,
+        algorithm: Algorithm,
+        id: Option<&str>,
+        now_us: u64,
+    ) -> Refusal {
+        match &mut self.write().newer {
+            // No key set has the secret of HS256.
+            Some(newer) if algorithm != Algorithm::Hs256 => newer.judge(algorithm, id, now_us),
+            _ => Refusal::UnknownKey,
         }
     }
 

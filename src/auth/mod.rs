@@ -18,7 +18,7 @@ mod verify;
 
 pub use acl::{Acl, AclChanges, AclError};
 pub use glob::{Glob, GlobError, is_pattern};
-pub use keys::{Algorithm, KEYS_MAX, KeyError, KeyRing, KeySet, NewerKeys};
+pub use keys::{Algorithm, KEYS_MAX, KeyError, KeyRing, KeySet};
 pub use match_budget::{MatchBudget, OverBudget, Remembered};
 pub use names::{NameError, NamePatterns, NameSyntax};
 pub use origins::Origins;

@@ -10,9 +10,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
 
 use super::claims::{self, find};
-use super::keys::{Algorithm, KeyRing, NewerKeys};
+use super::keys::{Algorithm, KeyRing};
 use super::rights::CLAIM_BYTES_MAX;
 use super::token::{ApiKey, Token};
+use crate::base::Now;
 use crate::wire::json::{self, object_entries};
 
 /// The longest token. A request head holds twice as much at the most.
@@ -20,6 +21,9 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 /// The deepest nesting of claims. Good claims are flat.
 const CLAIMS_DEPTH_MAX: usize = 32;
+
+/// A token that begins within this time may come again; a later begin is refused for good.
+const BEGINS_SOON_MS: i64 = 5 * 60 * 1000;
 
 /// The role of a client with the API key (contract channels: row roles).
 const API_KEY_ROLE: &str = "admin";
@@ -59,7 +63,6 @@ impl Default for Identity {
 
 /// Why a token admits nobody: the label of the metric. The client gets no reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-#[repr(u8)]
 pub enum Refusal {
     /// The request has no token.
     #[error("no token")]
@@ -78,7 +81,10 @@ pub enum Refusal {
     UnknownKey,
     /// As [`Refusal::UnknownKey`], and newer keys are due: the client may try again.
     #[error("no key here fits its algorithm and key id yet; newer keys are due")]
-    KeysDue,
+    KeysDue {
+        /// The time until the next fetch, milliseconds; 0 for a fetch that is due.
+        wait_ms: u32,
+    },
     /// Signed with another key, or changed since.
     #[error("signed with another key, or changed since")]
     Signature,
@@ -88,9 +94,15 @@ pub enum Refusal {
     /// The time is past `exp`.
     #[error("its time (exp) is over")]
     Expired,
-    /// The time is before `nbf`.
+    /// The time is long before `nbf`.
     #[error("its time (nbf) has not come")]
     NotYetValid,
+    /// The time is a few minutes before `nbf` at most: the client may try again.
+    #[error("its time (nbf) comes soon")]
+    BeginsSoon {
+        /// The time until the token is valid, milliseconds.
+        wait_ms: u32,
+    },
     /// The `aud` claim does not name this gateway.
     #[error("its audience (aud) is not this one")]
     Audience,
@@ -116,29 +128,30 @@ impl Refusal {
     /// status.
     pub const CLOSE_CODE: u16 = 1008;
 
-    /// The close code for [`Refusal::KeysDue`]: try again later.
+    /// The close code for a token that may be admitted later.
     pub const LATER_CODE: u16 = 1013;
 
     /// The close code for this refusal.
     pub const fn close_code(self) -> u16 {
         match self {
-            Self::KeysDue => Self::LATER_CODE,
+            Self::KeysDue { .. } | Self::BeginsSoon { .. } => Self::LATER_CODE,
             _ => Self::CLOSE_CODE,
         }
     }
 
-    /// All refusals, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    /// All refusals, without their times.
+    pub const ALL: [Self; 16] = [
         Self::Missing,
         Self::TooLong,
         Self::NotAToken,
         Self::Algorithm,
         Self::UnknownKey,
-        Self::KeysDue,
+        Self::KeysDue { wait_ms: 0 },
         Self::Signature,
         Self::Claims,
         Self::Expired,
         Self::NotYetValid,
+        Self::BeginsSoon { wait_ms: 0 },
         Self::Audience,
         Self::Issuer,
         Self::Role,
@@ -154,11 +167,12 @@ impl Refusal {
             Self::NotAToken => "not_a_token",
             Self::Algorithm => "algorithm",
             Self::UnknownKey => "unknown_key",
-            Self::KeysDue => "keys_due",
+            Self::KeysDue { .. } => "keys_due",
             Self::Signature => "signature",
             Self::Claims => "claims",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
+            Self::BeginsSoon { .. } => "begins_soon",
             Self::Audience => "audience",
             Self::Issuer => "issuer",
             Self::Role => "role",
@@ -177,7 +191,9 @@ pub struct ClaimRules {
     /// `iss` must be in this list; empty: any issuer, or none.
     pub issuers: Vec<String>,
     /// The tolerated difference of clocks, milliseconds.
-    pub leeway_ms: u64,
+    pub leeway_ms: i64,
+    /// The same for the begin of a token alone, if this is more: a token may be used in the second of its making.
+    pub begin_leeway_ms: i64,
     /// The claim with the role or the roles: a name, or else a path with dots.
     pub role: String,
     /// Whether the settings name the claim with the role, so that a token should have the claim.
@@ -196,6 +212,7 @@ impl Default for ClaimRules {
             audiences: Vec::new(),
             issuers: Vec::new(),
             leeway_ms: 0,
+            begin_leeway_ms: 0,
             role: "role".to_owned(),
             role_is_named: false,
             user: "sub".to_owned(),
@@ -226,16 +243,14 @@ impl Authenticator {
 
     /// Whether a token may be good, now or with keys that are fetched or read later.
     pub fn has_keys(&self) -> bool {
-        self.api_key.is_some()
-            || !self.keys.current().is_empty()
-            || self.keys.newer() != NewerKeys::Never
+        self.api_key.is_some() || !self.keys.current().is_empty() || self.keys.expects_newer()
     }
 
     /// The identity in this token.
     ///
     /// # Errors
     /// Why the token admits nobody.
-    pub fn identify(&self, token: Option<&Token>, unix_ms: i64) -> Result<Identity, Refusal> {
+    pub fn identify(&self, token: Option<&Token>, now: Now) -> Result<Identity, Refusal> {
         let token = token.ok_or(Refusal::Missing)?;
         if token.expose().len() > TOKEN_BYTES_MAX {
             return Err(Refusal::TooLong);
@@ -246,22 +261,20 @@ impl Authenticator {
                 ..Identity::default()
             });
         }
-        let claims = decode(self.signed_claims(token)?)?;
-        self.rules.judge(&members(&claims)?, unix_ms)
+        let claims = decode(self.signed_claims(token, now)?)?;
+        self.rules.judge(&members(&claims)?, now.unix_ms)
     }
 
     /// The encoded claims of a JWT, after the check of the signature.
-    fn signed_claims<'a>(&self, token: &'a Token) -> Result<&'a str, Refusal> {
+    fn signed_claims<'a>(&self, token: &'a Token, now: Now) -> Result<&'a str, Refusal> {
         let (message, signature) = split(token.expose()).ok_or(Refusal::NotAToken)?;
         let (header, claims) = message.split_once('.').ok_or(Refusal::NotAToken)?;
         let header = decode(header)?;
         let (algorithm, key_id) = judge_header(&members(&header)?)?;
         let keys = self.keys.current();
-        match keys.check(algorithm, key_id.as_deref(), message, signature) {
-            // No key set has the secret of HS256.
-            Err(Refusal::UnknownKey) if algorithm != Algorithm::Hs256 => {
-                Err(self.keys.unknown_key())
-            }
+        let id = key_id.as_deref();
+        match keys.check(algorithm, id, message, signature) {
+            Err(Refusal::UnknownKey) => Err(self.keys.unknown_key(algorithm, id, now.mono_us)),
             checked => checked.map(|()| claims),
         }
     }
@@ -313,13 +326,15 @@ fn judge_header(header: &Members<'_>) -> Result<(Algorithm, Option<String>), Ref
 
 impl ClaimRules {
     fn judge(&self, claims: &Members<'_>, unix_ms: i64) -> Result<Identity, Refusal> {
-        let leeway_ms = i64::try_from(self.leeway_ms).unwrap_or(i64::MAX);
+        let leeway_ms = self.leeway_ms;
         let expires = time(claims, "exp")?.map(|at| at.saturating_add(leeway_ms));
         if expires.is_some_and(|at| unix_ms >= at) {
             return Err(Refusal::Expired);
         }
+        let leeway_ms = leeway_ms.max(self.begin_leeway_ms);
         let begins = time(claims, "nbf")?.map(|at| at.saturating_sub(leeway_ms));
-        if begins.is_some_and(|at| unix_ms < at) {
+        let wait_ms = begins.map_or(0, |at| at.saturating_sub(unix_ms).max(0));
+        if wait_ms > BEGINS_SOON_MS {
             return Err(Refusal::NotYetValid);
         }
         let issuer = text(claims, "iss")?;
@@ -328,7 +343,7 @@ impl ClaimRules {
         }
         self.judge_audience(claims)?;
         let roles = find(claims, &self.role, claims::roles)?;
-        Ok(Identity {
+        let identity = Identity {
             lacks_role_claim: self.role_is_named && roles.is_none(),
             roles: roles.unwrap_or_default(),
             user: find(claims, &self.user, |value| read(value))?,
@@ -340,7 +355,13 @@ impl ClaimRules {
                 }),
             texts: texts(claims),
             expires_unix_ms: expires,
-        })
+        };
+        // Last: whoever comes again is admitted then.
+        match u32::try_from(wait_ms) {
+            Ok(0) => Ok(identity),
+            Ok(wait_ms) => Err(Refusal::BeginsSoon { wait_ms }),
+            Err(_) => Err(Refusal::NotYetValid),
+        }
     }
 
     /// Checks `aud`, a text or a list of texts.

@@ -16,7 +16,7 @@ use crate::auth::{
     Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, TOKEN_BYTES_MAX, Token,
     TokenNameLimits,
 };
-use crate::base::Clock;
+use crate::base::{Clock, Now};
 use crate::files::{KeyFileError, KeyFiles};
 use crate::run::{GatewayKind, Program, RunError, TokenUse};
 use crate::settings::typed::{Env, GATEWAY_ENV};
@@ -245,15 +245,15 @@ impl TokenCommand {
     /// # Errors
     /// A secret, a file or the token is missing, or the token is refused.
     pub fn run(self) -> Result<String, TokenError> {
-        let unix_ms = Clock::start().now().unix_ms;
+        let now = Clock::start().now();
         match &self.action {
-            TokenAction::Mint(claims) => self.mint(claims, unix_ms),
+            TokenAction::Mint(claims) => self.mint(claims, now.unix_ms),
             TokenAction::Inspect(token) => {
                 let token = match token {
                     Some(token) => Some(token.clone()),
                     None => token_from(io::stdin()).map_err(TokenError::Input)?,
                 };
-                self.inspect(token.as_ref(), unix_ms)
+                self.inspect(token.as_ref(), now)
             }
         }
     }
@@ -313,7 +313,7 @@ impl TokenCommand {
         }
     }
 
-    fn inspect(&self, token: Option<&Token>, unix_ms: i64) -> Result<String, TokenError> {
+    fn inspect(&self, token: Option<&Token>, now: Now) -> Result<String, TokenError> {
         let authenticator = Authenticator {
             required: true,
             api_key: self
@@ -324,10 +324,10 @@ impl TokenCommand {
             keys: KeyRing::new(KeyFiles::new(&self.auth).read()?),
             rules: self.auth.rules.clone(),
         };
-        let identity = authenticator.identify(token, unix_ms);
+        let identity = authenticator.identify(token, now);
         let mut identity = identity.map_err(TokenError::Refused)?;
         let Some((gateway, checked)) = &self.judge else {
-            return Ok(good(&identity, unix_ms));
+            return Ok(good(&identity, now.unix_ms));
         };
         let mut grants = format!("\n  gateway:  {}", gateway.name);
         if let TokenUse::Roles(table) = gateway.tokens {
@@ -350,7 +350,7 @@ impl TokenCommand {
         if checked.has("symbols-max") && identity.symbols_max.is_none() {
             identity.symbols_max = Some(checked.number("symbols-max"));
         }
-        Ok(good(&identity, unix_ms) + &grants)
+        Ok(good(&identity, now.unix_ms) + &grants)
     }
 }
 
@@ -424,6 +424,7 @@ mod tests {
                 required: false,
                 api_key: None,
                 jwt_secret: Some(SecretText::new("secret")),
+                jwt_secret_before: None,
                 public_key_files: Vec::new(),
                 jwks_file: None,
                 jwks_url: None,
@@ -431,6 +432,33 @@ mod tests {
                 rules,
             },
             judge: None,
+        }
+    }
+
+    fn at(unix_ms: i64) -> Now {
+        Now {
+            unix_ms,
+            ..Now::default()
+        }
+    }
+
+    /// Tokens of the secret before are good until the secret is taken out of the settings.
+    #[test]
+    fn a_token_of_the_secret_before_is_good() {
+        let mint = command(TokenAction::Inspect(None));
+        let old = mint.mint(&Claims::default(), 0).expect("a token");
+        let old = Token::new(old);
+        let mut rotated = command(TokenAction::Inspect(None));
+        rotated.auth.jwt_secret = Some(SecretText::new("next"));
+        let refused = rotated.inspect(old.as_ref(), at(0));
+        assert!(matches!(
+            refused,
+            Err(TokenError::Refused(Refusal::Signature))
+        ));
+        rotated.auth.jwt_secret_before = Some(SecretText::new("secret"));
+        let new = rotated.mint(&Claims::default(), 0).expect("a token");
+        for token in [old, Token::new(new)] {
+            rotated.inspect(token.as_ref(), at(0)).expect("good");
         }
     }
 
@@ -447,19 +475,19 @@ mod tests {
         let token = mint.mint(&claims, 1_700_000_000_000).expect("a token");
         let token = token_from(format!(" {token}\n").as_bytes()).expect("text");
         let shown = mint
-            .inspect(token.as_ref(), 1_700_000_001_000)
+            .inspect(token.as_ref(), at(1_700_000_001_000))
             .expect("good");
         assert_eq!(
             shown,
             "good\n  role:     admin\n  user:     ann \"a\"\n  symbols:  3\n  \
              ends:     2023-11-14T22:14:20+00:00, in 59 s"
         );
-        let late = mint.inspect(token.as_ref(), 1_700_000_060_000);
+        let late = mint.inspect(token.as_ref(), at(1_700_000_060_000));
         let told = late.expect_err("expired").to_string();
         assert_eq!(told, "refused with 1008: its time (exp) is over [expired]");
         let endless = mint.mint(&Claims::default(), 0).expect("a token");
         let shown = mint
-            .inspect(Token::new(endless).as_ref(), i64::MAX)
+            .inspect(Token::new(endless).as_ref(), at(i64::MAX))
             .expect("good");
         assert!(shown.ends_with("ends:     never"), "{shown}");
     }
@@ -470,7 +498,7 @@ mod tests {
         mint.auth.jwt_secret = None;
         let refused = mint.mint(&Claims::default(), 0);
         assert!(matches!(refused, Err(TokenError::NoSecret)));
-        let refused = mint.inspect(None, 0);
+        let refused = mint.inspect(None, at(0));
         assert!(matches!(
             refused,
             Err(TokenError::Refused(Refusal::Missing))

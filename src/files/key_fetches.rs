@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::keys::{KeyFileError, KeyUrl, KeysInForce};
-use crate::auth::{KeyRing, NewerKeys};
+use crate::auth::KeyRing;
 use crate::base::{Clock, detached};
 use crate::http::FetchError;
 
@@ -39,10 +39,13 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// Whether a token with an unknown key id may cause a fetch.
-    fn may_be_asked(&self, now_ms: u64) -> bool {
-        self.asked_ms
-            .is_none_or(|at| now_ms.saturating_sub(at) >= FETCH_AGAIN_MS)
+    /// When a token with an unknown key id may cause a fetch, or has one without causing it.
+    fn next_for_token_ms(&self) -> u64 {
+        let again_ms = self.asked_ms.map_or(0, |at| at + FETCH_AGAIN_MS);
+        match self.failures {
+            0 => again_ms.min(self.due_ms),
+            _ => self.due_ms,
+        }
     }
 
     /// Whether to fetch now. `asked`: a token asks.
@@ -50,7 +53,7 @@ impl Schedule {
         if now_ms >= self.due_ms {
             return true;
         }
-        let is_due = asked && self.failures == 0 && self.may_be_asked(now_ms);
+        let is_due = asked && now_ms >= self.next_for_token_ms();
         if is_due {
             self.asked_ms = Some(now_ms);
         }
@@ -179,22 +182,18 @@ impl KeyFetches {
     }
 
     fn look(&mut self) {
-        let now_ms = self.stats.clock.mono_us() / 1000;
+        let now_us = self.stats.clock.mono_us();
+        let now_ms = now_us / 1000;
         if self.in_force(KeysInForce::take_request) {
             self.schedule.due_ms = now_ms;
         }
-        let asked = self.ring.newer() == NewerKeys::Due;
-        if self.schedule.begins(now_ms, asked) {
-            self.ring.set_newer(NewerKeys::Due);
+        if self.schedule.begins(now_ms, self.ring.asks_for_newer()) {
             let fetched = self.fetch();
             self.schedule.ended(now_ms, fetched.is_ok());
-            if fetched.is_ok() {
-                self.ring.set_newer(NewerKeys::Fetched);
-            }
+            let good_us = fetched.is_ok().then_some(now_us);
+            let next_us = self.schedule.next_for_token_ms() * 1000;
+            self.ring.note_fetch(good_us, next_us);
             self.tell(&fetched);
-        }
-        if self.ring.newer() == NewerKeys::Fetched && self.schedule.may_be_asked(now_ms) {
-            self.ring.set_newer(NewerKeys::OnDemand);
         }
     }
 
@@ -247,7 +246,7 @@ mod tests {
     use std::net::{SocketAddr, TcpListener};
 
     use super::*;
-    use crate::auth::ClaimRules;
+    use crate::auth::{Authenticator, ClaimRules, Refusal, Token};
     use crate::files::KeyFiles;
     use crate::settings::{AuthSettings, KeySetUrl};
 
@@ -319,6 +318,7 @@ mod tests {
             required: true,
             api_key: None,
             jwt_secret: None,
+            jwt_secret_before: None,
             public_key_files: Vec::new(),
             jwks_file: None,
             jwks_url: KeySetUrl::parse(&format!("http://{addr}/keys")),
@@ -340,23 +340,19 @@ mod tests {
             *served.lock().expect("a text") = text;
             fetches.schedule.due_ms = 0;
             fetches.look();
-            (ring.current().len(), ring.newer())
+            ring.current().len()
         };
-        assert_eq!(look(None), (0, NewerKeys::Due));
+        assert_eq!(look(None), 0);
         assert!(awaits_keys.load(Relaxed));
-        assert_eq!(look(Some(JWKS.to_owned())), (3, NewerKeys::OnDemand));
+        assert_eq!(look(Some(JWKS.to_owned())), 3);
         assert!(!awaits_keys.load(Relaxed));
-        assert_eq!(look(Some(JWKS.to_owned())), (3, NewerKeys::OnDemand));
+        assert_eq!(look(Some(JWKS.to_owned())), 3);
         for bad in [None, Some("garbage".to_owned()), Some("{}".to_owned())] {
-            assert_eq!(
-                look(bad),
-                (3, NewerKeys::Due),
-                "tokens wait for another set"
-            );
+            assert_eq!(look(bad), 3, "tokens wait for another set");
         }
-        assert_eq!(look(Some("x".repeat(2 << 20))), (3, NewerKeys::Due));
+        assert_eq!(look(Some("x".repeat(2 << 20))), 3);
         let next = JWKS.replacen("\"sig\"", "\"enc\"", 1);
-        assert_eq!(look(Some(next)), (2, NewerKeys::OnDemand));
+        assert_eq!(look(Some(next)), 2);
         let counts: Vec<u64> = stats.outcomes().iter().map(|(_, count)| *count).collect();
         assert_eq!(counts, [2, 1, 2, 0, 0, 1, 2]);
         assert!(stats.age_s() < 60);
@@ -369,7 +365,8 @@ mod tests {
         let keys = KeyFiles::new(&settings).in_force().expect("keys");
         let ring = keys.ring();
         let keys = Arc::new(Mutex::new(keys));
-        let mut fetches = KeyFetches::new(&keys, Clock::start()).expect("a URL");
+        let clock = Clock::start();
+        let mut fetches = KeyFetches::new(&keys, clock).expect("a URL");
         let stats = fetches.stats();
         let fetched = || stats.outcomes().iter().map(|(_, count)| count).sum::<u64>();
         fetches.look();
@@ -378,15 +375,40 @@ mod tests {
         keys.lock().expect("keys").request_fetch();
         fetches.look();
         fetches.look();
-        assert_eq!((fetched(), ring.newer()), (2, NewerKeys::OnDemand));
-        ring.set_newer(NewerKeys::Due);
+        assert_eq!((fetched(), ring.asks_for_newer()), (2, false));
+        let authenticator = Authenticator {
+            keys: ring.clone(),
+            ..Authenticator::default()
+        };
+        // {"alg":"RS256","kid":"new"} and {}; then with the key id "next".
+        let [stranger, next] = ["Im5ldyJ9", "Im5leHQifQ"]
+            .map(|kid| Token::new(format!("eyJhbGciOiJSUzI1NiIsImtpZCI6{kid}.e30.AA")));
+        let judged = |token: &Option<Token>| authenticator.identify(token.as_ref(), clock.now());
+        let due = Err(Refusal::KeysDue { wait_ms: 0 });
+        assert_eq!(judged(&stranger), due);
         fetches.look();
-        assert_eq!((fetched(), ring.newer()), (3, NewerKeys::Fetched));
+        assert_eq!((fetched(), ring.asks_for_newer()), (3, false));
+        assert_eq!(judged(&stranger), Err(Refusal::UnknownKey));
+        // The stranger's fetch may have been before the provider's new key.
+        let later = judged(&next);
+        assert!(
+            matches!(
+                later,
+                Err(Refusal::KeysDue {
+                    wait_ms: 50_000..=60_000
+                })
+            ),
+            "{later:?}"
+        );
         fetches.look();
         assert_eq!(
-            (fetched(), ring.newer()),
-            (3, NewerKeys::Fetched),
+            (fetched(), ring.asks_for_newer()),
+            (3, true),
             "not within the minute"
         );
+        fetches.schedule.asked_ms = None;
+        fetches.look();
+        assert_eq!((fetched(), ring.asks_for_newer()), (4, false));
+        assert_eq!(judged(&next), Err(Refusal::UnknownKey));
     }
 }

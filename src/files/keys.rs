@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Prints;
-use crate::auth::{KeyError, KeyRing, KeySet, NewerKeys};
+use crate::auth::{KeyError, KeyRing, KeySet};
 use crate::base::tls_roots::{self, TrustError};
 use crate::files;
 use crate::http::{Fetch, FetchError, FetchLimits};
@@ -103,7 +103,7 @@ impl KeyFiles {
         let ring = KeyRing::new(self.keys(&texts, None)?);
         let url = KeyUrl::of(&self.0)?;
         if url.is_some() {
-            ring.set_newer(NewerKeys::Due);
+            ring.expect_newer();
         }
         Ok(KeysInForce {
             files: self,
@@ -128,10 +128,10 @@ impl KeyFiles {
         self.paths().enumerate().map(read).collect()
     }
 
-    /// The secret, and the keys in these texts of the files and of the URL.
+    /// The secrets, and the keys in these texts of the files and of the URL.
     fn keys(&self, texts: &[Vec<u8>], fetched: Option<&[u8]>) -> Result<KeySet, KeyFileError> {
         let mut keys = KeySet::default();
-        if let Some(secret) = &self.0.jwt_secret {
+        for secret in self.0.jwt_secret.iter().chain(&self.0.jwt_secret_before) {
             let added = keys.add_secret(secret.expose().as_bytes());
             added.map_err(KeyFileError::Secret)?;
         }
@@ -339,6 +339,7 @@ mod tests {
             required: true,
             api_key: None,
             jwt_secret: Some(SecretText::new("secret")),
+            jwt_secret_before: None,
             public_key_files: pem.iter().map(|&path| path.to_owned()).collect(),
             jwks_file: jwks.map(Path::to_owned),
             jwks_url: None,
@@ -431,7 +432,7 @@ mod tests {
         settings.jwks_url = KeySetUrl::parse("http://127.0.0.1:1/keys");
         let mut keys = KeyFiles::new(&settings).in_force().expect("keys");
         let ring = keys.ring();
-        assert_eq!((ring.current().len(), ring.newer()), (2, NewerKeys::Due));
+        assert_eq!((ring.current().len(), ring.expects_newer()), (2, true));
         assert!(keys.may_change() && keys.url().is_some());
         let changed = keys.take_fetched(JWKS.into()).expect("a set").expect("new");
         assert_eq!((changed.keys, changed.before), (5, 2));
@@ -455,6 +456,16 @@ mod tests {
         assert_eq!((changed.keys, changed.before), (5, 6));
         keys.request_fetch();
         assert!(keys.take_request() && !keys.take_request());
+    }
+
+    #[test]
+    fn a_secret_and_the_one_before_are_keys() {
+        let mut settings = settings(&[], None);
+        let keys = |settings: &AuthSettings| KeyFiles::new(settings).read().expect("keys").len();
+        settings.jwt_secret_before = Some(SecretText::new("before"));
+        assert_eq!(keys(&settings), 2);
+        settings.jwt_secret = None;
+        assert_eq!(keys(&settings), 1);
     }
 
     #[test]

@@ -12,13 +12,15 @@ use crate::hub::{CloseCode, CloseReason, Closing, Core, Now, SessionKey};
 const AUTHENTICATION_FAILED: CloseCode =
     CloseCode::new(Refusal::CLOSE_CODE, "Authentication failed");
 
-/// The close for a token that newer keys may fit: clients try again by themselves.
-const KEYS_DUE: CloseCode = CloseCode::new(Refusal::LATER_CODE, "Keys of tokens are due");
-
-/// The close for a refused token.
+/// The close for a refused token. After 1013 clients try again by themselves.
 pub(super) fn close_of(refusal: Refusal) -> CloseCode {
-    match refusal.close_code() {
-        Refusal::LATER_CODE => KEYS_DUE,
+    let later = |text, retry_after_ms| CloseCode {
+        retry_after_ms,
+        ..CloseCode::new(Refusal::LATER_CODE, text)
+    };
+    match refusal {
+        Refusal::KeysDue { wait_ms } => later("Keys of tokens are due", wait_ms),
+        Refusal::BeginsSoon { wait_ms } => later("Token is not valid yet", wait_ms),
         _ => AUTHENTICATION_FAILED,
     }
 }
@@ -165,7 +167,10 @@ impl AccessStats {
     }
 
     pub(super) fn count_refusal(&self, refusal: Refusal) {
-        self.refusals[refusal as usize].add(1);
+        let is_same = |one: &Refusal| one.label() == refusal.label();
+        if let Some(number) = Refusal::ALL.iter().position(is_same) {
+            self.refusals[number].add(1);
+        }
     }
 }
 

@@ -114,6 +114,7 @@ pub(super) fn warn_of(settings: &AuthSettings, authenticator: &Authenticator) {
         tracing::error!("REQUIRE_AUTH is on and there is no key: nobody can connect");
     }
     warn_of_short("JWT_SECRET", settings.jwt_secret.as_ref());
+    warn_of_short("JWT_SECRET_BEFORE", settings.jwt_secret_before.as_ref());
     warn_of_short("GATEWAY_API_KEY", settings.api_key.as_ref());
 }
 
@@ -320,6 +321,7 @@ mod tests {
             required: false,
             api_key: Some(short.clone()),
             jwt_secret: Some(short.clone()),
+            jwt_secret_before: Some(short.clone()),
             public_key_files: Vec::new(),
             jwks_file: None,
             jwks_url: None,
@@ -330,12 +332,18 @@ mod tests {
             warn_of(&settings, &Authenticator::default());
             settings.api_key = Some(long.clone());
             settings.jwt_secret = None;
+            settings.jwt_secret_before = None;
             warn_of(&settings, &Authenticator::default());
             warn_of_short("INTERNAL_AUTH_TOKEN", Some(&short));
             warn_of_short("INTERNAL_AUTH_TOKEN", Some(&long));
         });
         let log = std::fs::read_to_string(lines.path()).expect("text");
-        for name in ["JWT_SECRET", "GATEWAY_API_KEY", "INTERNAL_AUTH_TOKEN"] {
+        for name in [
+            "JWT_SECRET",
+            "JWT_SECRET_BEFORE",
+            "GATEWAY_API_KEY",
+            "INTERNAL_AUTH_TOKEN",
+        ] {
             let line = format!("{name} has less than 32 bytes and can be guessed");
             assert_eq!(log.matches(&line).count(), 1, "{log}");
         }

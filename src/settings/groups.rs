@@ -17,6 +17,9 @@ use crate::auth::ClaimRules;
 use crate::hub::{self, HistoryLimits};
 use crate::listening::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
 
+/// A token is often used in the second of its making, and the clock of the provider may be ahead.
+const BEGIN_LEEWAY_MS: i64 = 5_000;
+
 /// The position of a client on a quiet name is up to 10 s old.
 const HISTORY_US_MIN: u64 = 20_000_000;
 
@@ -186,6 +189,8 @@ pub struct AuthSettings {
     pub api_key: Option<SecretText>,
     /// The secret for HS256.
     pub jwt_secret: Option<SecretText>,
+    /// The secret before, whose tokens are valid too.
+    pub jwt_secret_before: Option<SecretText>,
     /// PEM files.
     pub public_key_files: Vec<PathBuf>,
     /// A JSON Web Key Set.
@@ -205,6 +210,7 @@ impl Checked {
             required: self.has("require-auth") && self.switch("require-auth"),
             api_key: self.secret("gateway-api-key"),
             jwt_secret: self.secret("jwt-secret"),
+            jwt_secret_before: self.secret("jwt-secret-before"),
             public_key_files: self.paths("jwt-public-key-files"),
             jwks_file: self.path("jwt-jwks-file"),
             jwks_url: self
@@ -215,6 +221,7 @@ impl Checked {
                 audiences: self.list("jwt-audience").collect(),
                 issuers: self.list("jwt-issuer").collect(),
                 leeway_ms: self.number("jwt-leeway-ms"),
+                begin_leeway_ms: BEGIN_LEEWAY_MS,
                 role: self.text("jwt-role-claim"),
                 role_is_named: self.is_set("jwt-role-claim"),
                 user: self.text("jwt-user-claim"),

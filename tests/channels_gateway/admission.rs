@@ -2,7 +2,7 @@
 
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
-use weirgate::auth::{ApiKey, KeyRing, KeySet, NewerKeys};
+use weirgate::auth::{ApiKey, KeyRing, KeySet};
 
 use super::*;
 
@@ -53,25 +53,45 @@ fn to(target: &str) -> Vec<u8> {
 /// {"alg":"RS256","kid":"new"} and {}: of a key that is not here.
 pub(crate) const OF_A_NEW_KEY: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6Im5ldyJ9.e30.AA";
 
+/// The same with the key id "next".
+const OF_ANOTHER_KEY: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6Im5leHQifQ.e30.AA";
+
+#[test]
+fn a_token_that_begins_soon_may_come_again_then() {
+    let mut bench = Bench::new(with_auth());
+    let nbf = bench.world.now.unix_ms / 1000 + 7;
+    let soon = token(&json!({"role": "user", "nbf": nbf}));
+    let target = to(&format!("/ws?token={soon}"));
+    let later = "Token is not valid yet retry_after_ms=7000".to_owned();
+    assert_eq!(outcome(&mut bench, &target), Err((1013, later)));
+    bench.world.advance(7 * SECOND);
+    assert_eq!(outcome(&mut bench, &target), Ok("user".to_owned()));
+}
+
 #[test]
 fn a_token_of_a_new_key_may_come_again_while_newer_keys_are_due() {
     let settings = with_auth();
     let ring = settings.authenticator.keys.clone();
     let mut bench = Bench::new(settings);
-    let target = to(&format!("/ws?token={OF_A_NEW_KEY}"));
+    let target_of = |token| to(&format!("/ws?token={token}"));
+    let target = target_of(OF_A_NEW_KEY);
     let failed = Err((FAILED.0, FAILED.1.to_owned()));
     assert_eq!(outcome(&mut bench, &target), failed);
-    ring.set_newer(NewerKeys::OnDemand);
+    ring.expect_newer();
     let later = Err((1013, "Keys of tokens are due".to_owned()));
     assert_eq!(outcome(&mut bench, &target), later);
-    assert_eq!(ring.newer(), NewerKeys::Due);
+    assert!(ring.asks_for_newer());
     assert_eq!(outcome(&mut bench, &target), later);
     let other = format!("/ws?token={}", token(&json!({"role": "user"})));
     assert_eq!(outcome(&mut bench, &to(&other)), Ok("user".to_owned()));
-    ring.set_newer(NewerKeys::Fetched);
+    let now_us = bench.world.now.mono_us;
+    ring.note_fetch(Some(now_us + 1), now_us + 7_000_000);
     assert_eq!(outcome(&mut bench, &target), failed);
+    let of_another = target_of(OF_ANOTHER_KEY);
+    let in_time = "Keys of tokens are due retry_after_ms=7000".to_owned();
+    assert_eq!(outcome(&mut bench, &of_another), Err((1013, in_time)));
     let refusals: Vec<_> = bench.stats.access.refusals().filter(|r| r.1 > 0).collect();
-    assert_eq!(refusals, [("unknown_key", 2), ("keys_due", 2)]);
+    assert_eq!(refusals, [("unknown_key", 2), ("keys_due", 3)]);
 }
 
 #[test]

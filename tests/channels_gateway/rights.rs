@@ -2,8 +2,6 @@
 
 use serde_json::json;
 
-use weirgate::auth::NewerKeys;
-
 use super::admission::{OF_A_NEW_KEY, token, with_auth};
 use super::*;
 
@@ -164,7 +162,7 @@ fn a_new_token_of_a_new_key_is_told_apart_while_newer_keys_are_due() {
     let ring = settings.authenticator.keys.clone();
     let mut bench = Bench::new(settings);
     let key = bench.client_with(&json!({"sub": "ann"}));
-    ring.set_newer(NewerKeys::OnDemand);
+    ring.expect_newer();
     assert_eq!(
         bench.renewed(key, OF_A_NEW_KEY)["error"],
         "Keys of tokens are due"

@@ -129,13 +129,21 @@ pub(crate) const FIXED: &[Fixed] = &[
     Fixed {
         what: "Fetches of that key set for tokens with an unknown key id",
         value: "1 a minute",
-        beyond: "tokens with an unknown key id are refused, or asked to try again",
+        beyond: "clients with an unknown key id are asked to try again after the minute",
         shows: Shows::Metric(names::KEY_FETCHES),
         code: (
             "src/files/key_fetches.rs",
             "FETCH_AGAIN_MS: u64 = 60 * 1000;",
         ),
         test: "src/files/key_fetches.rs::tokens_with_unknown_keys_cause_one_fetch_a_minute",
+    },
+    Fixed {
+        what: "Remembered key ids that no key has",
+        value: "1,024",
+        beyond: "clients with a further key id are asked to try again, and never refused for good",
+        shows: Shows::Metric(names::AUTH_REFUSALS),
+        code: ("src/auth/keys.rs", "UNKNOWN_IDS_MAX: usize = 1024;"),
+        test: "src/auth/keys/tests.rs::the_remembered_key_ids_are_bounded",
     },
     Fixed {
         what: "Keys of one algorithm without a key id or with the same key id; keys tried for a token \

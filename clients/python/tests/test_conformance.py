@@ -149,7 +149,7 @@ class Run:
         self.asked[-1]["is_awaited"] = False
         if self.asked[-1]["is_renewal"]:
             self.core.handle_token(self.now, text_of(token))
-        else:
+        elif self.core.handle_dial(self.now, text_of(token)):
             self.dialed(text_of(token))
 
     def do_late_token(self, number, token):

@@ -89,7 +89,7 @@ impl ChannelsGateway {
     ) -> Result<(Identity, Rights), Refusal> {
         let settings = &self.settings;
         let authenticator = &settings.authenticator;
-        let identity = authenticator.identify(token, core.now().unix_ms)?;
+        let identity = authenticator.identify(token, core.now())?;
         let limits = TokenNameLimits {
             names_max: settings.channels_max,
             name_bytes_max: settings.name_bytes_max,

@@ -314,7 +314,7 @@ impl Gateway for TradesGateway {
         };
         let tokens = &self.settings.authenticator;
         let token = Token::find(head);
-        let identity = match tokens.identify(token.as_ref(), core.now().unix_ms) {
+        let identity = match tokens.identify(token.as_ref(), core.now()) {
             Ok(identity) => identity,
             Err(refusal) if tokens.required => {
                 self.stats.access.count_refusal(refusal);

@@ -38,6 +38,16 @@ pub(super) static ROWS: &[Setting] = &[
     .part(Part::Tokens),
     Setting::new(
         Heading::TOKENS,
+        "jwt-secret-before",
+        Kind::Secret,
+        "",
+        "The secret before --jwt-secret: tokens of both are valid",
+    )
+    .more("For the time in which tokens of the old secret are still in use.")
+    .original_env(&["JWT_SECRET_BEFORE"])
+    .part(Part::Tokens),
+    Setting::new(
+        Heading::TOKENS,
         "jwt-public-key-files",
         Kind::Text,
         "",
@@ -104,6 +114,7 @@ pub(super) static ROWS: &[Setting] = &[
         "0",
         "How far the issuer's clock may differ, for exp and nbf",
     )
+    .more("For nbf at least 5 s.")
     .part(Part::Tokens),
     Setting::new(
         Heading::TOKENS,

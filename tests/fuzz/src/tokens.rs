@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use weirgate::auth::{ApiKey, Authenticator, ClaimRules, KeyRing, KeySet, Token};
+use weirgate::base::Now;
 
 use super::{choices, oracle, outcome};
 
@@ -56,7 +57,11 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     };
     let audiences = kind & 2 != 0;
     let token = Token::new(text.clone());
-    let identity = authenticator(audiences).identify(token.as_ref(), NOW_MS);
+    let now = Now {
+        unix_ms: NOW_MS,
+        ..Now::default()
+    };
+    let identity = authenticator(audiences).identify(token.as_ref(), now);
     let text_or_none = |text: &Option<String>| match text {
         Some(text) => format!("={text}"),
         None => "-".to_owned(),

@@ -191,6 +191,9 @@ class Connection(Generic[Item]):
             try:
                 address = await _value(self._url() if callable(self._url) else self._url)
                 token = await _value(self._token(refused) if callable(self._token) else self._token)
+                if not self._core.handle_dial(_now(), token):
+                    self._pump()
+                    return
                 link = await self._dial(address, token)
             except Exception as error:
                 if task not in self._closing:

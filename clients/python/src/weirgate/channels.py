@@ -17,7 +17,7 @@ _BEFORE_MS = 5_000.0
 _RENEWAL_MIN_MS = 1_000.0
 _RENEWAL_MAX_MS = 1e9
 # Refusals of a new token that pass.
-_PASSING = re.compile(r"Too many|Keys")
+_PASSING = re.compile(r"Too many|Keys|Token is")
 
 
 class ChannelsCore(SubscriberCore):

@@ -183,7 +183,9 @@ class Core:
         self._outputs: deque[Output] = deque()
         self._link: _Link | None = None
         self._attempt = 0
-        self._refusals = 0
+        # Of the newest attempt; then the refused token, and the close that refused it.
+        self._dialed: str | None = None
+        self._refused: tuple[str | None, Close] | None = None
         self._lost_at = 0.0
         self._ever_open = False
         self._fresh_at = -math.inf
@@ -211,7 +213,8 @@ class Core:
     def reconnect(self, now: float) -> None:
         """Starts a new connection immediately, in any status."""
         self.now = now
-        self._attempt = self._refusals = 0
+        self._attempt = 0
+        self._refused = None
         self._forget()
         self._open()
 
@@ -220,6 +223,15 @@ class Core:
         if self._link is None or self._link.opened_at is None:
             return False
         self._outputs.append(Send(text))
+        return True
+
+    def handle_dial(self, now: float, token: str | None) -> bool:
+        """The token of the attempt; to be called before the handshake. Returns False where the server has refused this token
+        already: then the connection is closed for good, and there is no handshake."""
+        self.now, self._dialed = now, token
+        if self._refused and self._refused[0] == token:
+            self._finish(self._refused[1])
+            return False
         return True
 
     def handle_opened(self, now: float, address: str = "", token: str | None = None) -> None:
@@ -275,7 +287,7 @@ class Core:
         if stood or code in _LEAVES:
             self._attempt = 0
         if stood:
-            self._refusals = 0
+            self._refused = None
         if self._attempt == 0:
             self._lost_at = now
         self._link = None
@@ -286,9 +298,7 @@ class Core:
         if wait is None or wait is True:
             wait = self._delay(close)
         if wait is False:
-            self.refusal = RequestError("closed", f"{code} {reason}", close)
-            self._due_at = math.inf
-            self._become("closed")
+            self._finish(close)
             return
         self._attempt += 1
         self.retry_at = now + wait
@@ -351,10 +361,17 @@ class Core:
 
     # ---- Inside
 
+    def _finish(self, close: Close) -> None:
+        """The end for good."""
+        self._link = None
+        self.refusal = RequestError("closed", f"{close.code} {close.reason}", close)
+        self._due_at = math.inf
+        self._become("closed")
+
     def _open(self) -> None:
         self._link = _Link(started_at=self.now)
         self.refusal = None
-        self._outputs.append(Dial(refused=self._refusals > 0))
+        self._outputs.append(Dial(refused=self._refused is not None))
         self._become("connecting")
         self._arm()
 
@@ -409,10 +426,8 @@ class Core:
         time since the loss, so clients are back soon after a short outage."""
         options, status = self.options, close.status or 0
         if options.has_token and (close.code == 1008 or status == 401):
-            # A new token is tried once.
-            self._refusals += 1
-            if self._refusals > 1:
-                return False
+            # A new token may be admitted.
+            self._refused = (self._dialed, close)
         elif close.code in _FINAL or (400 <= status < 500 and status not in _PASSING):
             return False
         least = _LATER_MS if close.code == 1013 else _SETTLE_MS if close.opened else options.backoff_min_ms

@@ -76,9 +76,9 @@ class ConnectionOptions(TypedDict, total=False):
     """The options of every client. All times are in ms."""
 
     token: str | Callable[[bool], str | None | Awaitable[str | None]] | None
-    """The token, or a function, called before each attempt. The argument: the server refused the last token. A refused token
-    of a function is replaced once; if the new token is refused too, the connection is closed for good. `Channels` calls the
-    function also before a JWT ends, and sends the new token on the open connection."""
+    """The token, or a function, called before each attempt. The argument: the server refused the last token. The client
+    tries each new token of a function, with growing waits, and is closed for good if the function returns the refused token
+    again. `Channels` calls the function also before a JWT ends, and sends the new token on the open connection."""
     token_in: Literal["header", "query"]
     """`Authorization: Bearer`, the default, or `?token=`, as the replaced channels gateway needs."""
     retry: Callable[[Close], float | bool | None]
