@@ -188,6 +188,7 @@ impl Feed for ChannelsFeed {
             BusEvent::Up
             | BusEvent::Down(_)
             | BusEvent::Mark { .. }
+            | BusEvent::NoPositions
             | BusEvent::Head(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }

@@ -52,6 +52,8 @@ pub enum BusEvent {
         /// Messages of the feed since the mark before on this connection; 0 for the first mark.
         count: u64,
     },
+    /// The messages of the kept feed have no positions on this connection: some may be missed unseen.
+    NoPositions,
     /// The position of the newest message of a stream without young messages.
     Head(Position),
     /// A subscription is confirmed: every later publication comes behind this event.
@@ -94,6 +96,7 @@ impl BusEvent {
             Self::Up => Some(BusNotice::Up),
             Self::Down(_) => Some(BusNotice::Down),
             Self::Gap { .. } => Some(BusNotice::Gap),
+            Self::NoPositions => Some(BusNotice::NoPositions),
             Self::Head(position) => Some(BusNotice::Head(*position)),
             Self::Mark { names, mark, count } => Some(BusNotice::Mark {
                 names: *names,

@@ -170,6 +170,7 @@ impl Feed for TradesFeed {
             BusEvent::Down(_)
             | BusEvent::CaughtUp
             | BusEvent::Mark { .. }
+            | BusEvent::NoPositions
             | BusEvent::Head(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }

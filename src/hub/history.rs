@@ -133,6 +133,8 @@ pub(super) struct History {
     uncounted: [u64; LATE_US.len()],
     /// The time of the next look.
     look_us: Option<u64>,
+    /// Messages have no positions now, so nobody resumes.
+    pub(super) is_off: bool,
 }
 
 impl History {
@@ -152,11 +154,13 @@ impl History {
             },
             uncounted: [0; LATE_US.len()],
             look_us: None,
+            is_off: false,
         })
     }
 
     /// Handles a mark: see [`Places::mark`].
     pub(super) fn mark(&mut self, names_hash: u32, mark: Mark, count: u64) {
+        self.is_off = false;
         self.places.mark(names_hash, mark, count);
     }
 

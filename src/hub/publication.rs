@@ -87,6 +87,8 @@ pub enum BusNotice {
         /// Messages of the feed since the mark before, if there was one since the last [`Self::Gap`].
         count: u64,
     },
+    /// The messages of the kept feed have no positions until the next [`Self::Mark`]: some may be missed unseen.
+    NoPositions,
     /// The position of the newest message of a stream without young messages.
     Head(Position),
     /// The bus has responded to a request to subscribe to a topic.

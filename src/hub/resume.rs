@@ -102,7 +102,8 @@ impl Core {
         variant: Variant<'_>,
     ) -> Result<Missed, NotRecovered> {
         let bytes_max = self.resume_room(key).saturating_sub(beside.bytes);
-        let Some(history) = self.history.as_mut().filter(|_| !self.is_filling) else {
+        let history = self.history.as_mut().filter(|history| !history.is_off);
+        let Some(history) = history.filter(|_| !self.is_filling) else {
             return Ok(Missed::default());
         };
         let (mut newest, found) = history.newest(wanted, count, bytes_max, variant);
@@ -203,6 +204,7 @@ impl Core {
         let may_resume = !has_own_rate && !held.any(|is_held| is_held);
         let bytes_max = self.resume_room(key);
         let history = self.history.as_mut().filter(|_| may_resume);
+        let history = history.filter(|history| !history.is_off);
         let history = history.ok_or(NotRecovered::Off)?;
         if self.is_filling {
             return Err(NotRecovered::Epoch);
@@ -239,6 +241,7 @@ impl Core {
         };
         match notice {
             BusNotice::Mark { names, mark, count } => history.mark(*names, *mark, *count),
+            BusNotice::NoPositions => history.is_off = true,
             BusNotice::Head(position) => history.begin(*position),
             BusNotice::Gap => history.gap(),
             BusNotice::Up => self.is_filling = false,

@@ -5,7 +5,8 @@
 //! the same mark count the same messages behind the mark. Three rules make the counts equal: a message
 //! counts before anybody looks into it, because two versions of weirgate may judge differently; a
 //! message that several kept names match counts once; and no mark counts before all kept names are
-//! subscribed.
+//! subscribed. Where messages can be missed unseen, nothing is counted at all: a doubt means that no
+//! resume is whole.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -25,6 +26,17 @@ struct Name {
     stands: bool,
 }
 
+/// The count of the messages on this connection.
+#[derive(Clone, Copy, Debug)]
+enum Count {
+    /// Not all names are subscribed.
+    Waits,
+    /// Nothing is counted on this connection.
+    Off,
+    /// So many messages since the mark.
+    Since(Mark, u64),
+}
+
 /// The names read from the start, and the count of their messages on this connection.
 #[derive(Debug)]
 pub struct KeptFeed {
@@ -33,9 +45,9 @@ pub struct KeptFeed {
     hash: u32,
     nonce: u64,
     next_counter: u64,
-    mark: Option<Mark>,
-    /// Messages since the mark.
-    count: u64,
+    count: Count,
+    /// Whether this connection misses nothing unseen.
+    is_sure: bool,
     seen: HashSet<Mark>,
     seen_in_order: VecDeque<Mark>,
 }
@@ -69,36 +81,51 @@ impl KeptFeed {
             hash,
             nonce: RandomState::new().hash_one(0) >> 16,
             next_counter: 0,
-            mark: None,
-            count: 0,
+            count: Count::Waits,
+            is_sure: true,
             seen: HashSet::new(),
             seen_in_order: VecDeque::new(),
         })
     }
 
-    /// Handles a new connection: no name is subscribed, no mark counts.
-    pub fn connected(&mut self) {
-        self.mark = None;
+    /// Handles a new connection: no name is subscribed, no mark counts. `is_sure`: the server can miss no
+    /// message of a publisher unseen, while this connection lasts. Returns whether that is in doubt for the
+    /// first time.
+    pub fn connected(&mut self, is_sure: bool) -> bool {
+        self.count = Count::Waits;
         for name in &mut self.names {
             name.stands = false;
         }
+        std::mem::replace(&mut self.is_sure, is_sure) && !is_sure
     }
 
-    /// Notes the answer of the bus for a name; any other name is ignored.
-    pub fn settle(&mut self, subscription: &Subscription, stands: bool) {
-        let names = self.names.iter_mut();
-        for name in names.filter(|name| name.subscription == *subscription) {
-            name.stands = stands;
+    /// Notes the answer of the bus for a name; any other name is ignored. Returns whether the feed has ended: the
+    /// bus has taken away a name that was subscribed, and messages are missing from here on. The next call of
+    /// [`begin`](Self::begin) begins another.
+    pub fn settle(&mut self, subscription: &Subscription, stands: bool) -> bool {
+        let mut names = self.names.iter_mut();
+        let Some(name) = names.find(|name| name.subscription == *subscription) else {
+            return false;
+        };
+        let is_taken_away = std::mem::replace(&mut name.stands, stands) && !stands;
+        let ends = is_taken_away && !matches!(self.count, Count::Waits);
+        if ends {
+            self.count = Count::Waits;
         }
+        ends
     }
 
-    /// Whether all names are subscribed and no mark counts yet.
+    /// Whether all names are subscribed and the feed has not begun yet.
     pub fn may_begin(&self) -> bool {
-        self.mark.is_none() && self.names.iter().all(|name| name.stands)
+        matches!(self.count, Count::Waits) && self.names.iter().all(|name| name.stands)
     }
 
-    /// Begins to count from a mark of this connection alone.
+    /// Begins to count from a mark of this connection alone, or tells that nothing is counted.
     pub fn begin(&mut self) -> BusEvent {
+        if !self.is_sure {
+            self.count = Count::Off;
+            return BusEvent::NoPositions;
+        }
         let mark = self.next_mark();
         self.count_from(mark)
     }
@@ -116,7 +143,9 @@ impl KeptFeed {
     /// Counts from a mark among the messages. `None` if nothing is counted yet, or if the
     /// message is no mark, or has come before.
     pub fn marked(&mut self, payload: &[u8]) -> Option<BusEvent> {
-        self.mark?;
+        let Count::Since(..) = self.count else {
+            return None;
+        };
         let mark = Mark::parse(str::from_utf8(payload).ok()?)?;
         if !self.seen.insert(mark) {
             return None;
@@ -131,11 +160,10 @@ impl KeptFeed {
     }
 
     fn count_from(&mut self, mark: Mark) -> BusEvent {
-        let count = match self.mark.replace(mark) {
-            Some(_) => self.count,
-            None => 0,
+        let count = match std::mem::replace(&mut self.count, Count::Since(mark, 0)) {
+            Count::Since(_, count) => count,
+            Count::Waits | Count::Off => 0,
         };
-        self.count = 0;
         BusEvent::Mark {
             names: self.hash,
             mark,
@@ -144,7 +172,8 @@ impl KeptFeed {
     }
 
     /// The place of a message by a subscription; counts the message. `None`: another copy of a
-    /// message by an earlier name of the list.
+    /// message, which counts by the earliest name of the list that is subscribed. A name that the bus refuses
+    /// brings no message.
     pub fn place(&mut self, by: &str, is_pattern: bool, subject: &str) -> Option<Place> {
         let is_by = |name: &Name| {
             name.subscription.is_pattern == is_pattern && &*name.subscription.name == by
@@ -152,26 +181,29 @@ impl KeptFeed {
         let Some(at) = self.names.iter().position(is_by) else {
             return Some(Place::Outside);
         };
-        let mut earlier = self.names[..at].iter();
-        let is_copy = earlier.any(|name| name.patterns.matches(subject));
+        let own = (!self.names[at].stands, at);
+        let mut names = self.names.iter().enumerate();
+        let is_copy =
+            names.any(|(at, name)| (!name.stands, at) < own && name.patterns.matches(subject));
         (!is_copy).then(|| self.next_place())
     }
 
     /// The place of a message with only the subscription known. `None` if an earlier name of the
     /// list may match too: nobody knows whether this copy counts.
     pub(super) fn place_of_unknown(&mut self, by: &Subscription) -> Option<Place> {
-        match self.names.iter().position(|name| name.subscription == *by) {
-            Some(0) => Some(self.next_place()),
-            Some(_) => None,
-            None => Some(Place::Outside),
-        }
+        let Some(at) = self.names.iter().position(|name| name.subscription == *by) else {
+            return Some(Place::Outside);
+        };
+        let may_be_copy = self.names[..at].iter().any(|name| name.stands);
+        (!may_be_copy).then(|| self.next_place())
     }
 
     fn next_place(&mut self) -> Place {
-        Place::Kept(self.mark.map(|mark| {
-            self.count += 1;
-            Position::counted(self.hash, mark, self.count)
-        }))
+        let Count::Since(mark, count) = &mut self.count else {
+            return Place::Kept(None);
+        };
+        *count += 1;
+        Place::Kept(Some(Position::counted(self.hash, *mark, *count)))
     }
 }
 
@@ -187,7 +219,7 @@ mod tests {
         };
         let names: Vec<_> = names.iter().map(subscription).collect();
         let mut feed = KeptFeed::new(NameSyntax::Redis, names.clone()).expect("names");
-        names.iter().for_each(|name| feed.settle(name, true));
+        names.iter().for_each(|name| drop(feed.settle(name, true)));
         feed
     }
 
@@ -205,7 +237,7 @@ mod tests {
     #[test]
     fn nothing_has_a_position_before_the_last_name_is_subscribed() {
         let mut feed = feed(&["a:*", "b"]);
-        feed.connected();
+        feed.connected(true);
         feed.settle(&Subscription::pattern("a:*"), true);
         feed.settle(&Subscription::pattern("x:*"), true);
         assert!(!feed.may_begin());
@@ -215,8 +247,82 @@ mod tests {
         assert!(feed.may_begin());
         feed.begin();
         assert_eq!(count(feed.place("b", false, "b")), Some(1));
-        feed.connected();
+        feed.connected(true);
         assert_eq!(count(feed.place("b", false, "b")), None, "a new connection");
+    }
+
+    #[test]
+    fn a_refused_name_shadows_no_other_and_a_name_on_its_way_brings_no_copy() {
+        let mut feed = feed(&["a:*", "a:1", "b"]);
+        feed.connected(true);
+        let [pattern, exact] = [Subscription::pattern("a:*"), Subscription::channel("a:1")];
+        assert!(
+            feed.place("a:*", true, "a:1").is_some() && feed.place("a:1", false, "a:1").is_none()
+        );
+        feed.settle(&exact, true);
+        feed.settle(&pattern, false);
+        assert!(
+            feed.place("a:1", false, "a:1").is_some(),
+            "the pattern is refused"
+        );
+        assert!(feed.place_of_unknown(&exact).is_some());
+        assert!(
+            feed.place("a:*", true, "a:1").is_none(),
+            "it is asked for again"
+        );
+        assert!(feed.place("a:*", true, "a:2").is_some());
+        feed.settle(&pattern, true);
+        assert!(
+            feed.place("a:1", false, "a:1").is_none() && feed.place_of_unknown(&exact).is_none()
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_taken_away_ends_the_feed_until_all_stand_again() {
+        let mut feed = feed(&["a", "b"]);
+        let [a, b] = ["a", "b"].map(Subscription::channel);
+        assert!(
+            !feed.settle(&a, false),
+            "nothing was promised before the mark"
+        );
+        feed.settle(&a, true);
+        let BusEvent::Mark { mark: first, .. } = feed.begin() else {
+            panic!("a mark");
+        };
+        assert!(
+            !feed.settle(&Subscription::channel("x"), false),
+            "another name"
+        );
+        assert!(
+            feed.settle(&a, false) && !feed.settle(&a, false),
+            "told once"
+        );
+        assert_eq!(count(feed.place("b", false, "b")), None);
+        assert!(!feed.settle(&b, false) && !feed.may_begin());
+        feed.settle(&b, true);
+        feed.settle(&a, true);
+        assert!(feed.may_begin());
+        let BusEvent::Mark { mark, count: 0, .. } = feed.begin() else {
+            panic!("a mark with a count of its own");
+        };
+        assert_ne!(mark, first);
+    }
+
+    #[test]
+    fn where_messages_may_be_missed_unseen_nothing_has_a_position() {
+        let mut feed = feed(&["a"]);
+        let a = Subscription::channel("a");
+        assert!(feed.connected(false) && !feed.connected(false), "told once");
+        feed.settle(&a, true);
+        assert!(feed.may_begin());
+        assert!(matches!(feed.begin(), BusEvent::NoPositions));
+        assert!(!feed.may_begin());
+        assert!(feed.marked(b"7f3a09c2b11e.1").is_none());
+        assert_eq!(count(feed.place("a", false, "a")), None);
+        assert!(feed.settle(&a, false), "a loss all the same");
+        assert!(!feed.connected(true));
+        feed.settle(&a, true);
+        assert!(matches!(feed.begin(), BusEvent::Mark { .. }));
     }
 
     #[test]

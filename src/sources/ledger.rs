@@ -329,6 +329,17 @@ impl Ledger {
         self.wanted().any(|entry| entry.server == Server::Refused)
     }
 
+    /// The wanted names that are confirmed, each with the number of its newest request.
+    pub(super) fn standing(&self) -> impl Iterator<Item = (Subscription, u64)> {
+        let all = [(&self.channels, false), (&self.patterns, true)];
+        let all = all.into_iter().flat_map(|(names, is_pattern)| {
+            let stands = |entry: &Entry| entry.wanted && entry.server == Server::Confirmed;
+            let names = names.iter().filter(move |(_, entry)| stands(entry));
+            names.map(move |(name, entry)| (Arc::clone(name), is_pattern, entry.number))
+        });
+        all.map(|(name, is_pattern, number)| (Subscription { name, is_pattern }, number))
+    }
+
     /// The numbers of wanted names that the server refuses, and of all wanted names.
     pub(super) fn refused_of_wanted(&self) -> (usize, usize) {
         let refused = self

@@ -136,6 +136,34 @@ async def test_what_the_server_does_not_permit(start_nats, on_nats):
     await publisher.close()
 
 
+async def test_a_right_that_is_taken_away_is_a_loss(start_nats, on_nats):
+    """Of a kept name everybody hears, and no resume hides the hole; of another name its members miss a number."""
+    def config(*taken):
+        rights = ", ".join(f'"{name}"' for name in ("kept.>", "plain.a", "open.>", "_INBOX.>") if name not in taken)
+        gateway = f"{{ user: gw, password: p, permissions: {{ subscribe: [{rights}] }} }}"
+        return f"authorization {{ users: [{gateway}, {{ user: feed, password: f }}] }}"
+    server = start_nats(config=config())
+    history = ("--history-ms", "60000", "--history-names", "kept.>", "--history-names", "open.>")
+    weirgate = on_nats(server, *history, url=server.url.replace("://", "://gw:p@"))
+    client, plain = await connect(weirgate, "kept.a", "open.a"), await connect(weirgate, "plain.a")
+    publisher = await bus(server, user="feed", password="f")
+    await say(publisher, "kept.a", 1)
+    await client.wait_for(lambda c: c.data, 10, "a message with a position")
+    before = client.data[-1]["pos"]
+    for taken, hears in ((("plain.a",), plain), (("plain.a", "kept.>"), client)):
+        server.reload(config(*taken))
+        await until(lambda name=taken[-1]: name in weirgate.log(), 10, "the refusal")
+        await say(publisher, "open.a", taken)
+        await client.wait_for(lambda c, taken=taken: c.data[-1]["data"] == list(taken), 10, "what is open")
+        await hears.ask("ping")
+        assert (plain.missing, client.missing) == (1, int(hears is client))
+    late = await connect(weirgate)
+    late.say({"action": "subscribe", "channels": ["kept.a", "open.a"], "since": before})
+    await late.wait_for(lambda c: len(c.answers) == 2, 20, "the answer")
+    assert late.answers[1]["recovered"] == {"kept.a": False, "open.a": False}
+    await publisher.close()
+
+
 async def test_interest_follows_the_clients(start_nats, on_nats):
     """The first member subscribes at the server, and the last one that leaves unsubscribes."""
     port = free_port()

@@ -162,6 +162,13 @@ class NatsServer:
 
     def start(self):
         """Starts the server and waits until the server responds."""
+        config = self.write_config()
+        if self.process:
+            self.process.discard()
+        self.process = Process([nats_server_binary(), "-c", config])
+        self.wait_until_it_answers()
+
+    def write_config(self):
         lines = ["listen: 127.0.0.1:%d" % self.port]
         if self.jetstream:
             lines.append('jetstream { store_dir: "%s" }' % (self.folder / "store"))
@@ -171,10 +178,13 @@ class NatsServer:
         lines.append(self.config)
         config = self.folder / "nats.conf"
         config.write_text("\n".join(lines) + "\n")
-        if self.process:
-            self.process.discard()
-        self.process = Process([nats_server_binary(), "-c", config])
-        self.wait_until_it_answers()
+        return config
+
+    def reload(self, config):
+        """SIGHUP, with other lines."""
+        self.config = config
+        self.write_config()
+        self.process.send(signal.SIGHUP)
 
     def wait_until_it_answers(self, seconds=60):
         end = time.monotonic() + seconds

@@ -99,7 +99,7 @@ impl Link {
             is_marks: false,
         };
         if let Some(feed) = &mut self.feed {
-            feed.connected();
+            feed.connected(true);
         }
         self.next_mark_us = None;
         self.next = redis.end();

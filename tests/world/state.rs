@@ -172,6 +172,7 @@ impl Feed for StateFeed {
             | BusEvent::Gap { .. }
             | BusEvent::Skipped { .. }
             | BusEvent::Mark { .. }
+            | BusEvent::NoPositions
             | BusEvent::Head(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }

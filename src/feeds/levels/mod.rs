@@ -254,6 +254,7 @@ impl Feed for LevelsFeed {
             BusEvent::Up
             | BusEvent::Skipped { .. }
             | BusEvent::Mark { .. }
+            | BusEvent::NoPositions
             | BusEvent::Head(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }

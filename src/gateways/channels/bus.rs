@@ -2,10 +2,12 @@
 
 use super::ChannelsGateway;
 use super::client::Client;
+use super::names::State;
 use crate::hub::{ByClient, Core, Place, SessionKey, TopicName};
 
 impl ChannelsGateway {
-    /// Handles the bus's response to a request for a name. The members' answers may wait for this response.
+    /// Handles the bus's response to a request for a name. The members' answers may wait for this response. If the
+    /// bus takes a confirmed name away, messages are missing from here on, and each member misses a number.
     pub(super) fn settle(
         &mut self,
         core: &mut Core,
@@ -14,12 +16,19 @@ impl ChannelsGateway {
         number: u64,
         stands: bool,
     ) {
-        let is_news = self.names.settle(name, number, stands);
+        let before = self.names.settle(name, number, stands);
+        let members: Vec<SessionKey> = match before {
+            Some(State::Asked) => core.members(name).collect(),
+            Some(State::Stands) if !stands => {
+                let members = core.members(name).collect();
+                return self.misses(core, members);
+            }
+            _ => return,
+        };
         // While the bus is away no answer waits.
-        if !is_news || !self.statuses.is_up() {
+        if !self.statuses.is_up() {
             return;
         }
-        let members: Vec<SessionKey> = core.members(name).collect();
         for key in members {
             if let Some(client) = clients.get_mut(key)
                 && !client.answers.is_empty()
@@ -62,6 +71,10 @@ impl ChannelsGateway {
             .chain(patterns)
             .flat_map(|topic| core.members(topic))
             .collect();
+        self.misses(core, members);
+    }
+
+    fn misses(&self, core: &mut Core, members: Vec<SessionKey>) {
         members.iter().for_each(|&key| core.skip_number(key));
         self.stats.gaps_told.add(members.len() as u64);
     }

@@ -433,7 +433,7 @@ impl Gateway for ChannelsGateway {
             BusNotice::Down => self.down(core, clients),
             BusNotice::Gap => self.lost(core, clients),
             BusNotice::Skipped { topic, place } => self.skipped(core, topic, *place),
-            BusNotice::Mark { .. } | BusNotice::Head(_) => {}
+            BusNotice::Mark { .. } | BusNotice::NoPositions | BusNotice::Head(_) => {}
             BusNotice::Settled {
                 topic,
                 number,

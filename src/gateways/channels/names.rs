@@ -67,7 +67,7 @@ struct Wanted {
 
 /// The bus's response to the request for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// No response yet, or the confirming connection is lost: the source then repeats the request by itself.
     Asked,
     Stands,
@@ -152,16 +152,16 @@ impl Names {
         self.changes.pop_front()
     }
 
-    /// Records the bus's response to the request `number`. Returns true if a member may have waited. A
+    /// Records the bus's response to the request `number`. Returns the response before. A
     /// response to an earlier request is ignored: an unsubscription may have followed.
-    pub(super) fn settle(&mut self, name: &TopicName, number: u64, stands: bool) -> bool {
+    pub(super) fn settle(&mut self, name: &TopicName, number: u64, stands: bool) -> Option<State> {
         let state = match stands {
             true => State::Stands,
             false => State::Refused,
         };
         let wanted = self.wanted.get_mut(name);
         let wanted = wanted.filter(|w| w.number == number && w.state != State::Kept);
-        wanted.is_some_and(|wanted| std::mem::replace(&mut wanted.state, state) == State::Asked)
+        wanted.map(|wanted| std::mem::replace(&mut wanted.state, state))
     }
 
     /// Handles the loss of the connection: no name is confirmed any more. Refused names stay refused, and get
@@ -221,17 +221,17 @@ mod tests {
         names.want(&a, true);
         names.want(&a, true);
         names.want(&b, true);
-        assert!(names.settle(&a, 1, true) && !names.settle(&a, 1, true) && names.is_settled(&a));
+        assert_eq!(names.settle(&a, 1, true), Some(State::Asked));
+        assert_eq!(names.settle(&a, 1, true), Some(State::Stands));
+        assert!(names.is_settled(&a));
         names.give_up(&a);
         names.give_up(&a);
-        assert!(!names.settle(&a, 1, true), "it may be confirmed late");
+        assert_eq!(names.settle(&a, 1, true), None, "it may be confirmed late");
         names.want(&a, true);
-        assert!(
-            !names.settle(&a, 1, true),
-            "the answer to the first request"
-        );
+        assert_eq!(names.settle(&a, 1, true), None, "to the first request");
         assert!(!names.is_settled(&a), "asked anew");
-        assert!(names.settle(&a, 4, true) && names.is_settled(&a));
+        assert_eq!(names.settle(&a, 4, true), Some(State::Asked));
+        assert!(names.is_settled(&a));
         for want in [
             change(&a, true, 1),
             change(&b, true, 2),

@@ -61,7 +61,7 @@ impl Kept {
         status: &BusStatus,
     ) -> Result<(), RedisError> {
         status.set_positions_shared(false);
-        self.feed.connected();
+        self.feed.connected(true);
         self.marks.connected();
         let answer = connection.ask_one(&["HELLO"], Instant::now() + HANDSHAKE_TIMEOUT)?;
         self.is_lone_master = says_lone_master(&answer);

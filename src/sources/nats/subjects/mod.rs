@@ -291,8 +291,16 @@ impl NatsSubjectsSource {
         if let Some(publishing) = &mut self.publishing {
             publishing.begin(wire)?;
         }
-        if let Some(kept) = &mut self.kept {
-            kept.connected();
+        // A route of a cluster can be down for a moment: what is published at another server meanwhile never comes
+        // here, and nothing says so.
+        if let Some(kept) = &mut self.kept
+            && kept.connected(!wire.info.is_clustered())
+        {
+            tracing::warn!(
+                url = wire.endpoint.url(),
+                "NATS is a cluster, where messages of subjects can be lost unseen: messages have no position, and \
+                 nobody resumes (`off`). Let a JetStream stream store the subjects, and read it with --stream"
+            );
         }
         self.wishes.take_into(&mut self.ledger);
         relay.status.set_up(false);

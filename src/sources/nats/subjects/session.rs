@@ -401,7 +401,17 @@ impl<'a> Session<'a> {
                 "NATS refused a subscription; asking again every 30 s"
             );
         }
-        self.settle_kept(&subscription, false);
+        let kept = self.source.kept.as_mut();
+        if kept.is_some_and(|kept| kept.settle(&subscription, false)) {
+            self.relay.link.send(BusEvent::Gap { lost: None })?;
+            // A loss ends all confirmations, and the other names are still subscribed.
+            for (subscription, number) in self.source.ledger.standing() {
+                self.relay.link.send(BusEvent::Subscribed {
+                    subscription,
+                    number,
+                })?;
+            }
+        }
         Ok(self.relay.link.send(BusEvent::Refused {
             subscription,
             number,
@@ -422,7 +432,9 @@ impl<'a> Session<'a> {
     }
 
     fn tell_subscribed(&mut self, subscription: Subscription, number: u64) -> Result<(), Stop> {
-        self.settle_kept(&subscription, true);
+        if let Some(kept) = &mut self.source.kept {
+            kept.settle(&subscription, true);
+        }
         self.relay.link.send(BusEvent::Subscribed {
             subscription,
             number,
@@ -439,13 +451,6 @@ impl<'a> Session<'a> {
             self.relay.link.send(kept.begin())?;
         }
         Ok(())
-    }
-
-    /// Notes the answer for a name.
-    fn settle_kept(&mut self, subscription: &Subscription, stands: bool) {
-        if let Some(kept) = &mut self.source.kept {
-            kept.settle(subscription, stands);
-        }
     }
 
     /// The place of a message; `None` for a copy.
