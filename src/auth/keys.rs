@@ -1,13 +1,10 @@
-//! The keys for checking the signatures of tokens, the choice of the key for a token, and the keys in force.
+//! The keys for checking the signatures of tokens, and the choice of the key for a token.
 //!
 //! A key has a single algorithm, by the kind of the key. A token's header only chooses among
 //! keys of the named algorithm: a public key is never taken for an HMAC secret, and `none` names
 //! no key at all (RFC 8725 §3.1).
 
-use std::collections::HashMap;
 use std::fmt;
-use std::hash::BuildHasher;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
@@ -15,7 +12,6 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use foldhash::quality::RandomState;
 use jsonwebtoken::crypto;
 use jsonwebtoken::{Algorithm as Signing, DecodingKey};
 use pkcs1::RsaPublicKey;
@@ -389,133 +385,6 @@ fn may_verify(jwk: &Value) -> bool {
         let mut operations = operations.as_array().into_iter().flatten();
         operations.any(|operation| operation.as_str() == Some("verify"))
     })
-}
-
-/// The most remembered key ids that no key has. Tokens with further ids are not refused for good.
-const UNKNOWN_IDS_MAX: usize = 1024;
-
-/// A key id that was unknown is forgotten after this time: a provider may publish a key after the key's first token.
-const UNKNOWN_ID_US: u64 = 5 * 60 * 1_000_000;
-
-/// The keys in force, replaceable while connections are judged. Copies share the keys.
-#[derive(Clone, Debug, Default)]
-pub struct KeyRing(Arc<RwLock<InForce>>);
-
-#[derive(Debug, Default)]
-struct InForce {
-    keys: Arc<KeySet>,
-    /// `None`: the keys come only from settings and files.
-    newer: Option<NewerKeys>,
-}
-
-/// The fetches of newer keys, for tokens with an unknown key id. Times are microseconds of the monotonic clock.
-#[derive(Debug, Default)]
-struct NewerKeys {
-    /// The begin of the last good fetch.
-    fetched_us: Option<u64>,
-    /// The next fetch for a token; in the past while the fetch runs.
-    next_us: u64,
-    /// When an unknown key id was seen for the first time, by the hash of algorithm and id.
-    unknown: HashMap<u64, u64, RandomState>,
-    /// The newest of these times, also of an id without room in `unknown`.
-    newest_us: Option<u64>,
-}
-
-impl NewerKeys {
-    /// Judges a key id that no key has. Only an id that was unknown at a fetch of its own is refused for good: a
-    /// stranger's fetch may have been a moment before the provider's new key.
-    fn judge(&mut self, algorithm: Algorithm, id: Option<&str>, now_us: u64) -> Refusal {
-        let hash = self.unknown.hasher().hash_one((algorithm.name(), id));
-        let seen_us = self.unknown.get(&hash).copied();
-        match seen_us.filter(|at| now_us.saturating_sub(*at) < UNKNOWN_ID_US) {
-            Some(at) if self.fetched_us > Some(at) => return Refusal::UnknownKey,
-            Some(_) => {}
-            None => {
-                self.newest_us = Some(now_us);
-                if seen_us.is_some() || self.unknown.len() < UNKNOWN_IDS_MAX {
-                    self.unknown.insert(hash, now_us);
-                }
-            }
-        }
-        let wait_ms = self.next_us.saturating_sub(now_us).div_ceil(1000);
-        Refusal::KeysDue {
-            wait_ms: u32::try_from(wait_ms).unwrap_or(u32::MAX),
-        }
-    }
-
-    /// Whether a token asks for a fetch.
-    fn are_asked_for(&self) -> bool {
-        self.newest_us.is_some() && self.newest_us >= self.fetched_us
-    }
-}
-
-impl KeyRing {
-    /// Creates a ring with these keys.
-    pub fn new(keys: KeySet) -> Self {
-        let ring = Self::default();
-        ring.replace(keys);
-        ring
-    }
-
-    /// The current keys. The lock is held only to clone a pointer, and never while keys are made.
-    pub fn current(&self) -> Arc<KeySet> {
-        Arc::clone(&self.read().keys)
-    }
-
-    /// Replaces the keys; live connections stay.
-    pub fn replace(&self, keys: KeySet) {
-        self.write().keys = Arc::new(keys);
-    }
-
-    /// Newer keys are fetched: from now on, a token with an unknown key id asks for a fetch.
-    pub fn expect_newer(&self) {
-        self.write().newer.get_or_insert_default();
-    }
-
-    /// Whether newer keys are fetched.
-    pub fn expects_newer(&self) -> bool {
-        self.read().newer.is_some()
-    }
-
-    /// Whether a token asks for newer keys.
-    pub fn asks_for_newer(&self) -> bool {
-        let newer = &self.read().newer;
-        newer.as_ref().is_some_and(NewerKeys::are_asked_for)
-    }
-
-    /// Notes a fetch. `good_us`: its begin, if the keys are in force. `next_us`: when the next fetch for a token may
-    /// begin. Microseconds of the monotonic clock.
-    pub fn note_fetch(&self, good_us: Option<u64>, next_us: u64) {
-        if let Some(newer) = &mut self.write().newer {
-            newer.next_us = next_us;
-            newer.fetched_us = good_us.or(newer.fetched_us);
-            let now_us = newer.fetched_us.unwrap_or_default();
-            let is_recent = |at: u64| now_us.saturating_sub(at) < UNKNOWN_ID_US;
-            newer.unknown.retain(|_, at| is_recent(*at));
-        }
-    }
-
-    /// The refusal of a token that no key fits. Asks for newer keys, if that is possible.
-    pub(super) fn unknown_key(
-        &self,
-        algorithm: Algorithm,
-        id: Option<&str>,
-        now_us: u64,
-    ) -> Refusal {
-        match &mut self.write().newer {
-            // No key set has the secret of HS256.
-            Some(newer) if algorithm != Algorithm::Hs256 => newer.judge(algorithm, id, now_us),
-            _ => Refusal::UnknownKey,
-        }
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, InForce> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, InForce> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[cfg(test)]

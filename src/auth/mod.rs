@@ -7,6 +7,7 @@
 mod acl;
 mod claims;
 mod glob;
+mod key_ring;
 mod keys;
 mod match_budget;
 mod names;
@@ -18,7 +19,8 @@ mod verify;
 
 pub use acl::{Acl, AclChanges, AclError};
 pub use glob::{Glob, GlobError, is_pattern};
-pub use keys::{Algorithm, KEYS_MAX, KeyError, KeyRing, KeySet};
+pub use key_ring::KeyRing;
+pub use keys::{Algorithm, KEYS_MAX, KeyError, KeySet};
 pub use match_budget::{MatchBudget, OverBudget, Remembered};
 pub use names::{NameError, NamePatterns, NameSyntax};
 pub use origins::Origins;

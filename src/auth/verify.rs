@@ -10,7 +10,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
 
 use super::claims::{self, find};
-use super::keys::{Algorithm, KeyRing};
+use super::key_ring::KeyRing;
+use super::keys::Algorithm;
 use super::rights::CLAIM_BYTES_MAX;
 use super::token::{ApiKey, Token};
 use crate::base::Now;
@@ -356,7 +357,7 @@ impl ClaimRules {
             texts: texts(claims),
             expires_unix_ms: expires,
         };
-        // Last: whoever comes again is admitted then.
+        // Last: a client that comes again is admitted then.
         match u32::try_from(wait_ms) {
             Ok(0) => Ok(identity),
             Ok(wait_ms) => Err(Refusal::BeginsSoon { wait_ms }),

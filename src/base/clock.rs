@@ -20,6 +20,13 @@ impl Now {
             unix_ms: self.unix_ms + (us / 1_000) as i64,
         }
     }
+
+    /// The Unix time of an earlier moment of the monotonic clock, milliseconds: right for people who look now, also if
+    /// the wall clock was set since.
+    #[must_use]
+    pub const fn unix_ms_at(self, mono_us: u64) -> i64 {
+        self.unix_ms - (self.mono_us.saturating_sub(mono_us) / 1_000) as i64
+    }
 }
 
 /// The process's clocks. One origin for all threads, so that stamps can be compared.

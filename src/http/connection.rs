@@ -28,6 +28,7 @@ use super::handover::{
 use super::service::Found;
 use super::site::{Handler, LateAnswer, RequestParts, Site};
 use crate::admission::Peer;
+use crate::base::Clock;
 use crate::hub::CloseReason;
 use crate::wire::response;
 
@@ -41,6 +42,7 @@ pub(super) struct Server {
     ahead: ReadAhead,
     settings: HttpSettings,
     protocol: http1::Builder,
+    clock: Clock,
 }
 
 impl Server {
@@ -61,6 +63,7 @@ impl Server {
             ahead: ReadAhead::default(),
             settings,
             protocol,
+            clock: Clock::start(),
         }
     }
 }
@@ -105,6 +108,11 @@ pub(super) async fn serve(
         Err(error) => return debug!(%peer, %error, "HTTP connection could not be taken over"),
     };
     let settings = &server.settings;
+    if server.clock.now().unix_ms <= 0 {
+        // hyper writes a date, and ends the process without one.
+        let detail = "The clock of this machine is before 1970";
+        return linger(stream, &refusal(503, detail), settings).await;
+    }
     let clock = Rc::new(ConnectionClock::start(
         !read.is_empty(),
         idle,

@@ -433,7 +433,7 @@ impl Core {
     fn with_retry_after(&self, code: CloseCode, reason: CloseReason) -> CloseCode {
         match reason == CloseReason::ShuttingDown || code.code == 1013 {
             true => CloseCode {
-                retry_after_ms: self.limits.close_retry_after_ms,
+                retry_after_ms: self.limits.close_retry_after_ms.max(code.retry_after_ms),
                 ..code
             },
             false => code,

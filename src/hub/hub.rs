@@ -102,7 +102,7 @@ impl<G: Gateway> Hub<G> {
     pub fn handle_progress(&mut self, now: Now, key: SessionKey) {
         self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {
-            session.note_progress(now);
+            session.note_progress(now, &self.core.limits);
         }
     }
 
@@ -130,7 +130,7 @@ impl<G: Gateway> Hub<G> {
     pub fn handle_writable(&mut self, now: Now, key: SessionKey) {
         self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {
-            session.unblock();
+            session.unblock(now, &self.core.limits);
             self.core.clients.mark_dirty(key);
         }
     }

@@ -174,8 +174,8 @@ pub struct SubjectStats {
     pub messages_bad: u64,
     /// Messages not taken because a newer message of the same stream had arrived.
     pub messages_old: u64,
-    /// The time of the newest good message, Unix milliseconds; only of levels.
-    pub last_message_unix_ms: Option<i64>,
+    /// The time of the newest good message, microseconds of the monotonic clock; only of levels.
+    pub last_message_us: Option<u64>,
 }
 
 /// A log line of a feed. The feed limits the number of lines; the shell logs the lines.

@@ -307,10 +307,10 @@ impl Core {
     /// limit. `is_new`: the client has finished another message in this read.
     #[inline]
     fn count_received(&mut self, key: SessionKey, is_new: bool) {
-        let (now, received) = (self.now, &self.received);
+        let (now, received, limits) = (self.now, &self.received, &self.limits);
         let session = session_of(&mut self.clients.sessions, key);
-        let grew =
-            session.is_some_and(|session| session.count_received(key, now, is_new, received));
+        let grew = session
+            .is_some_and(|session| session.count_received(key, now, is_new, received, limits));
         if grew {
             // The client that has just sent may be among those that go.
             for key in self.received.make_room(now) {

@@ -219,7 +219,9 @@ mod tests {
         };
         let names: Vec<_> = names.iter().map(subscription).collect();
         let mut feed = KeptFeed::new(NameSyntax::Redis, names.clone()).expect("names");
-        names.iter().for_each(|name| drop(feed.settle(name, true)));
+        for name in &names {
+            let _ = feed.settle(name, true);
+        }
         feed
     }
 

@@ -101,8 +101,8 @@ impl Tails {
 /// A connection that has ended, for the operator's page.
 #[derive(Clone, Debug)]
 pub struct EndedAt {
-    /// The time of the end, Unix milliseconds.
-    pub at_unix_ms: i64,
+    /// The time of the end, microseconds of the monotonic clock.
+    pub at_us: u64,
     /// The data of the log line.
     pub ended: Ended,
 }

@@ -5,9 +5,10 @@
 
 use std::fmt::{self, Debug, Display};
 use std::io::{self, IsTerminal};
+use std::time::SystemTime;
 
 use anstream::{AutoStream, ColorChoice};
-use chrono::Local;
+use chrono::{DateTime, Local};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -93,7 +94,7 @@ where
         let mut fields = Fields::default();
         event.record(&mut fields);
         let of_event = event.metadata();
-        let time = Local::now().format("%H:%M:%S%.3f");
+        let time = DateTime::<Local>::from(SystemTime::now()).format("%H:%M:%S%.3f");
         let line = self.line(*of_event.level(), of_event.target(), &time, &fields);
         writeln!(writer, "{line}")
     }

@@ -114,3 +114,18 @@ async def test_devices_over_the_limit_wait_and_keep_nothing_once_they_have_gone(
     release.set()
     await until(lambda: scrape(weirgate).sum("weirgate_event_waiting_bytes") == 0, 20, "answers to what was taken")
     assert 8 <= len(lobby.asked) + scrape(weirgate).sum("weirgate_messages_forgotten_total") <= 12
+
+@pytest.mark.parametrize("gateway", PATHS)
+async def test_a_client_in_the_middle_of_a_message_is_not_silent(gateway, start_weirgate, request):
+    """1,500 B/s against a pong within two seconds: the pong stands behind the message."""
+    servers = {"levels": {"nats": "nats"}, "trades": {"redis": "redis_server"}, "channels": {"redis": "redis_server"}}
+    kwargs = {name: request.getfixturevalue(fixture) for name, fixture in servers.get(gateway, {}).items()}
+    weirgate = start_weirgate(gateway, "--ping-interval-ms", "1000", "--pong-timeout-ms", "2000", **kwargs).wait_ready()
+    link = raw_client(weirgate, PATHS[gateway])
+    message = client_frame(TEXT, b"x" * 12_000)
+    for at in range(0, len(message) - 1_500, 1_500):
+        link.sendall(message[at : at + 1_500])
+        await asyncio.sleep(1)
+    assert scrape(weirgate).sum("weirgate_client_closes_total") == 0
+    await until(lambda: scrape(weirgate).sum("weirgate_client_closes_total", reason="pong_timeout") == 1, 10, "silence in the middle")
+    link.close()

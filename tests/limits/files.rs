@@ -1,14 +1,24 @@
-//! Limits of files that settings name.
+//! Limits of files that settings name, and of the keys in them.
 
 use super::fixed::Fixed;
 use weirgate::settings::Shows;
 use weirgate::telemetry::names;
 
-pub(crate) const FILES: &[Fixed] = &[Fixed {
-    what: "A file with keys, with the table of roles, or with the log filter",
-    value: "1 MiB",
-    beyond: "the start ends with status 2; a changed file is not taken",
-    shows: Shows::Metric(names::RELOADS),
-    code: ("src/files/mod.rs", "FILE_BYTES_MAX: u64 = 1024 * 1024;"),
-    test: "src/files/mod.rs::a_file_that_is_too_large_or_no_file_is_refused",
-}];
+pub(crate) const FILES: &[Fixed] = &[
+    Fixed {
+        what: "A file with keys, with the table of roles, or with the log filter",
+        value: "1 MiB",
+        beyond: "the start ends with status 2; a changed file is not taken",
+        shows: Shows::Metric(names::RELOADS),
+        code: ("src/files/mod.rs", "FILE_BYTES_MAX: u64 = 1024 * 1024;"),
+        test: "src/files/mod.rs::a_file_that_is_too_large_or_no_file_is_refused",
+    },
+    Fixed {
+        what: "Remembered key ids that no key has",
+        value: "1,024",
+        beyond: "clients with a further key id are asked to try again, and never refused for good",
+        shows: Shows::Metric(names::AUTH_REFUSALS),
+        code: ("src/auth/key_ring.rs", "UNKNOWN_IDS_MAX: usize = 1024;"),
+        test: "src/auth/key_ring.rs::the_remembered_key_ids_are_bounded",
+    },
+];

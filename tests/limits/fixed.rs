@@ -138,14 +138,6 @@ pub(crate) const FIXED: &[Fixed] = &[
         test: "src/files/key_fetches.rs::tokens_with_unknown_keys_cause_one_fetch_a_minute",
     },
     Fixed {
-        what: "Remembered key ids that no key has",
-        value: "1,024",
-        beyond: "clients with a further key id are asked to try again, and never refused for good",
-        shows: Shows::Metric(names::AUTH_REFUSALS),
-        code: ("src/auth/keys.rs", "UNKNOWN_IDS_MAX: usize = 1024;"),
-        test: "src/auth/keys/tests.rs::the_remembered_key_ids_are_bounded",
-    },
-    Fixed {
         what: "Keys of one algorithm without a key id or with the same key id; keys tried for a token \
                without a key id",
         value: "4",

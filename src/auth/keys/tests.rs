@@ -1,5 +1,5 @@
 use super::*;
-use crate::auth::{ApiKey, Authenticator, Token};
+use crate::auth::{ApiKey, Authenticator, KeyRing, Token};
 use crate::base::Now;
 
 const JWKS: &str = include_str!("../../../tests/vectors/tokens/jwks.json");
@@ -347,69 +347,6 @@ fn an_api_key_is_compared_whole() {
     assert_eq!(format!("{key:?}"), "ApiKey(***)");
 }
 
-/// The verdict on a key id, at this second.
-fn judged(ring: &KeyRing, id: &str, at_s: u64) -> Refusal {
-    ring.unknown_key(Algorithm::Rs256, Some(id), at_s * 1_000_000)
-}
-
-const fn due_in(s: u32) -> Refusal {
-    Refusal::KeysDue { wait_ms: s * 1000 }
-}
-
-fn fetched(ring: &KeyRing, at_s: u64, next_s: u64) {
-    ring.note_fetch(Some(at_s * 1_000_000), next_s * 1_000_000);
-}
-
-#[test]
-fn an_unknown_key_is_refused_only_after_a_fetch_of_its_own() {
-    let ring = KeyRing::default();
-    assert_eq!(judged(&ring, "a", 1), Refusal::UnknownKey);
-    assert!(!ring.expects_newer() && !ring.asks_for_newer());
-    ring.expect_newer();
-    fetched(&ring, 1, 0);
-    assert!(ring.expects_newer() && !ring.asks_for_newer());
-    assert_eq!(judged(&ring, "stranger", 10), due_in(0));
-    assert!(ring.asks_for_newer());
-    fetched(&ring, 11, 71);
-    assert_eq!(judged(&ring, "stranger", 12), Refusal::UnknownKey);
-    assert!(!ring.asks_for_newer());
-    assert_eq!(judged(&ring, "next", 20), due_in(51));
-    assert_eq!(judged(&ring, "next", 70), due_in(1));
-    // The provider is away at first.
-    ring.note_fetch(None, 131_000_000);
-    assert_eq!(judged(&ring, "next", 80), due_in(51));
-    assert_eq!(judged(&ring, "stranger", 80), Refusal::UnknownKey);
-    assert!(ring.asks_for_newer());
-    fetched(&ring, 131, 191);
-    assert_eq!(judged(&ring, "next", 132), Refusal::UnknownKey);
-    // Of another algorithm, this is another key.
-    let other = ring.unknown_key(Algorithm::Es256, Some("next"), 132_000_000);
-    assert_eq!(other, due_in(59));
-    // The provider published the key late.
-    assert_eq!(judged(&ring, "next", 320), due_in(0));
-    assert!(ring.asks_for_newer());
-}
-
-#[test]
-fn the_remembered_key_ids_are_bounded() {
-    let ring = KeyRing::default();
-    ring.expect_newer();
-    for n in 0..2 * UNKNOWN_IDS_MAX {
-        assert_eq!(judged(&ring, &n.to_string(), 1), due_in(0));
-    }
-    let remembered = || ring.read().newer.as_ref().map(|newer| newer.unknown.len());
-    assert_eq!(remembered(), Some(UNKNOWN_IDS_MAX));
-    fetched(&ring, 2, 62);
-    assert_eq!(judged(&ring, "0", 3), Refusal::UnknownKey);
-    // Without room nobody is refused for good.
-    assert_eq!(judged(&ring, "next", 3), due_in(59));
-    assert!(ring.asks_for_newer());
-    fetched(&ring, 62, 122);
-    assert_eq!(judged(&ring, "next", 63), due_in(59));
-    fetched(&ring, 400, 460);
-    assert_eq!(remembered(), Some(0));
-}
-
 /// Only where newer keys may come, a client is asked to try again.
 #[test]
 fn a_token_with_an_unknown_key_waits_for_newer_keys() {
@@ -426,7 +363,7 @@ fn a_token_with_an_unknown_key_waits_for_newer_keys() {
     let secret = Token::new("eyJhbGciOiJIUzI1NiJ9.e30.AA");
     assert_eq!(judged(&secret), Err(Refusal::UnknownKey));
     assert!(!authenticator.keys.asks_for_newer());
-    assert_eq!(judged(&token), Err(due_in(0)));
+    assert_eq!(judged(&token), Err(Refusal::KeysDue { wait_ms: 0 }));
     assert!(authenticator.keys.asks_for_newer());
     for refusal in Refusal::ALL {
         let later = ["keys_due", "begins_soon"].contains(&refusal.label());

@@ -196,7 +196,7 @@ impl LevelsFeed {
             return;
         }
         stats.messages += 1;
-        stats.last_message_unix_ms = Some(received.unix_ms);
+        stats.last_message_us = Some(received.mono_us);
         self.stats.last_message_unix_ms = Some(received.unix_ms);
         let parts = content.parts();
         for view in self.views.iter_mut().filter(|view| view.shows(&parts)) {

@@ -79,7 +79,9 @@ pub(super) fn state(
             let survey = &surveyed.survey;
             shown_survey(survey, now.mono_us.saturating_sub(survey.ended.mono_us))
         }),
-        ends: surveyed.map_or_else(Vec::new, |s| s.ends.iter().map(end).collect()),
+        ends: surveyed.map_or_else(Vec::new, |s| {
+            s.ends.iter().map(|one| end(one, now)).collect()
+        }),
         limits: settings
             .limits
             .iter()
@@ -209,10 +211,10 @@ fn shown_client(look: &ClientLook) -> ShownClient {
     }
 }
 
-fn end(end: &EndedAt) -> ShownEnd {
+fn end(end: &EndedAt, now: Now) -> ShownEnd {
     let ended = &end.ended;
     ShownEnd {
-        at_unix_ms: end.at_unix_ms,
+        at_unix_ms: now.unix_ms_at(end.at_us),
         client: ended.client.to_string(),
         peer: ended.peer.to_string(),
         user: ended.user.as_deref().map(str::to_owned),

@@ -36,7 +36,7 @@ pub use record::{ClientLook, ClientState};
 pub use slots::MaxRate;
 
 use delivery::Gathered;
-use phase::{Head, Phase, Ping};
+use phase::{Head, Phase};
 use reading::Reading;
 use record::Record;
 use slots::Slots;
@@ -102,6 +102,17 @@ struct Cold {
     /// What the missed messages that wait hold of those of all clients.
     resumed: Option<Charge>,
     record: Record,
+}
+
+impl Cold {
+    /// Moves the deadline of a pong that may stand behind bytes: some of them have arrived just now, in either
+    /// direction.
+    fn note_life(&mut self, now: Now, limits: &Limits) {
+        if let Phase::Open(open) = &mut self.phase {
+            let at_us = now.mono_us + limits.pong_timeout_us;
+            open.ping.allow_until(at_us);
+        }
+    }
 }
 
 /// The effect of one write.
@@ -355,14 +366,16 @@ impl Session {
     }
 
     /// Notes that the kernel took bytes that the shell keeps behind a write.
-    pub(super) fn note_progress(&mut self, now: Now) {
+    pub(super) fn note_progress(&mut self, now: Now, limits: &Limits) {
         self.queue.note_progress(now);
+        self.cold.note_life(now, limits);
     }
 
-    /// Notes that the kernel takes bytes again.
-    pub(super) fn unblock(&mut self) {
+    /// Notes that the kernel takes bytes again: the client has read some.
+    pub(super) fn unblock(&mut self, now: Now, limits: &Limits) {
         if self.sending == Sending::Blocked {
             self.sending = Sending::Idle;
+            self.cold.note_life(now, limits);
         }
     }
 
@@ -398,8 +411,9 @@ impl Session {
         let control = self.queue.control(now);
         let step = open.protocol.read(input, control, scratch);
         match step {
-            // Also without a ping.
-            Some(Step::Pong) => open.ping = Ping::Idle,
+            Some(Step::Pong) => {
+                open.bytes_read = open.ping.answered().unwrap_or(open.bytes_read);
+            }
             Some(Step::PeerClosed(code)) => cold.record.code = code,
             Some(Step::Violation(..)) => open.is_broken = true,
             _ => {}
@@ -453,8 +467,13 @@ impl Session {
         now: Now,
         is_new: bool,
         received: &Received,
+        limits: &Limits,
     ) -> bool {
-        let bytes = (self.unfinished_bytes() + self.cold.reading.held_bytes()) as u64;
+        let unfinished_bytes = self.unfinished_bytes();
+        if unfinished_bytes > 0 {
+            self.cold.note_life(now, limits);
+        }
+        let bytes = (unfinished_bytes + self.cold.reading.held_bytes()) as u64;
         let client = self.client_addr();
         let charge = &mut self.cold.received;
         let before = charge.as_ref().map_or(0, Charge::amount);

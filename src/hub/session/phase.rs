@@ -37,6 +37,8 @@ pub(super) struct Head {
 pub(super) struct Open {
     pub(super) protocol: Spoken,
     pub(super) ping: Ping,
+    /// Bytes that the kernel had taken when the last answered ping left: the client has read these.
+    pub(super) bytes_read: u64,
     /// A close waits for data to go out: all data, or as much as the kernel takes at once.
     pub(super) close: Option<PendingClose>,
     /// The peer has ended its side, and may still read.
@@ -125,6 +127,8 @@ pub(super) enum Ping {
     Sent {
         /// The time at which the client is closed without a pong.
         pong_due: u64,
+        /// Bytes that the kernel had taken with the ping.
+        bytes_out: u64,
     },
     /// No pong came in time. Reported once: the close may have to wait for this turn's flush.
     Missed,
@@ -132,24 +136,35 @@ pub(super) enum Ping {
 
 impl Ping {
     /// Notes that the control part went out.
-    pub(super) fn sent(&mut self, pong_due: u64) {
+    pub(super) fn sent(&mut self, pong_due: u64, bytes_out: u64) {
         *self = match *self {
-            Self::Queued { answered: true } => Self::Sent { pong_due },
+            Self::Queued { answered: true } => Self::Sent {
+                pong_due,
+                bytes_out,
+            },
             Self::Queued { answered: false } => Self::Idle,
             other => other,
         };
     }
 
+    /// Handles a pong, also without a ping. Returns the bytes that the client has read with the ping.
+    pub(super) fn answered(&mut self) -> Option<u64> {
+        match std::mem::take(self) {
+            Self::Sent { bytes_out, .. } => Some(bytes_out),
+            Self::Idle | Self::Queued { .. } | Self::Missed => None,
+        }
+    }
+
     /// Moves the deadline of a pending pong to `at`, unless the deadline is later.
     pub(super) fn allow_until(&mut self, at: u64) {
-        if let Self::Sent { pong_due } = self {
+        if let Self::Sent { pong_due, .. } = self {
             *pong_due = at.max(*pong_due);
         }
     }
 
     pub(super) fn pong_due(self) -> Option<u64> {
         match self {
-            Self::Sent { pong_due } => Some(pong_due),
+            Self::Sent { pong_due, .. } => Some(pong_due),
             Self::Idle | Self::Queued { .. } | Self::Missed => None,
         }
     }
@@ -226,13 +241,13 @@ mod tests {
     #[test]
     fn only_a_sign_of_life_that_is_answered_has_a_deadline() {
         let mut ping = Ping::Idle;
-        ping.sent(5);
+        ping.sent(5, 0);
         assert_eq!(ping, Ping::Idle);
-        for (answered, sent) in [(true, Ping::Sent { pong_due: 5 }), (false, Ping::Idle)] {
+        for (answered, pong_due) in [(true, Some(5)), (false, None)] {
             ping = Ping::Queued { answered };
             assert_eq!(ping.pong_due(), None, "it has not left");
-            ping.sent(5);
-            assert_eq!(ping, sent);
+            ping.sent(5, 0);
+            assert_eq!(ping.pong_due(), pong_due);
         }
     }
 }

@@ -65,18 +65,18 @@ pub(super) fn keys_route(
 ) -> Route {
     let telemetry = Arc::clone(telemetry);
     Route::get("/page/keys", move |_| {
-        keys(&telemetry, &relays, clock.now().unix_ms)
+        keys(&telemetry, &relays, clock.mono_us())
     })
 }
 
-fn keys(telemetry: &Telemetry, relays: &[RelaySettings], now_unix_ms: i64) -> Answer {
+fn keys(telemetry: &Telemetry, relays: &[RelaySettings], now_us: u64) -> Answer {
     let mut object = ObjectWriter::new();
     telemetry.event_loop.read(|numbers| {
         for relay in relays {
             let mut subjects = numbers.feed.subjects.iter();
             let stats = subjects.find(|stats| stats.subject == relay.subject);
-            let last = stats.and_then(|stats| stats.last_message_unix_ms);
-            let age_ms = last.map(|last| now_unix_ms.saturating_sub(last).max(0));
+            let last = stats.and_then(|stats| stats.last_message_us);
+            let age_ms = last.map(|last_us| now_us.saturating_sub(last_us) / 1_000);
             object.maybe_number(&relay.key, age_ms);
         }
     });
@@ -142,12 +142,12 @@ mod tests {
         let relays = [relay("a", "one"), relay("b", "two\""), relay("c", "three")];
         turn(&telemetry, |numbers| {
             numbers.feed = FeedStats::of(["a", "b", "c"]);
-            numbers.feed.subjects[0].last_message_unix_ms = Some(70);
-            // The clock was set back meanwhile.
-            numbers.feed.subjects[1].last_message_unix_ms = Some(101);
+            numbers.feed.subjects[0].last_message_us = Some(70_000);
+            // Newer than this look.
+            numbers.feed.subjects[1].last_message_us = Some(101_000);
         });
         assert_eq!(
-            text(&keys(&telemetry, &relays, 100)),
+            text(&keys(&telemetry, &relays, 100_000)),
             r#"{"one":30,"two\"":0,"three":null}"#
         );
     }

@@ -39,15 +39,15 @@ impl Ends {
         if list.len() == ENDS_MAX {
             list.pop_front();
         }
-        let at_unix_ms = now.unix_ms;
-        list.push_back(EndedAt { at_unix_ms, ended });
+        let at_us = now.mono_us;
+        list.push_back(EndedAt { at_us, ended });
     }
 
     /// Returns both lists as one, the newest end first.
     fn newest_first(&self) -> Vec<EndedAt> {
         let both = self.by_clients.iter().chain(&self.others);
         let mut ends: Vec<EndedAt> = both.cloned().collect();
-        ends.sort_by_key(|end| std::cmp::Reverse(end.at_unix_ms));
+        ends.sort_by_key(|end| std::cmp::Reverse(end.at_us));
         ends
     }
 
@@ -255,17 +255,17 @@ mod tests {
     #[test]
     fn ends_are_bounded_and_clients_that_leave_do_not_push_others_out() {
         let mut ends = Ends::default();
-        let at = |unix_ms| Now {
-            mono_us: 0,
-            unix_ms,
+        let at = |mono_us| Now {
+            mono_us,
+            unix_ms: 0,
         };
         ends.push(at(0), ended(CloseReason::SendStalled));
-        for unix_ms in 1..=1_000 {
-            ends.push(at(unix_ms), ended(CloseReason::PeerClosed));
+        for us in 1..=1_000 {
+            ends.push(at(us), ended(CloseReason::PeerClosed));
         }
         let kept = ends.newest_first();
         assert_eq!(kept.len(), ENDS_MAX + 1);
-        assert_eq!(kept[0].at_unix_ms, 1_000);
+        assert_eq!(kept[0].at_us, 1_000);
         assert_eq!(kept[ENDS_MAX].ended.reason, CloseReason::SendStalled);
     }
 

@@ -115,6 +115,10 @@ pub(super) static ROWS: &[Setting] = &[
         "20000",
         "Time from a ping to the pong",
     )
+    .more(
+        "While the client takes bytes that waited, or sends parts of a message, the time begins anew; \
+         each 20 kB before the ping give it a second, up to --send-queue-stall-ms.",
+    )
     .limit(
         "close 1011",
         Shows::Reason(CloseReason::PongTimeout),

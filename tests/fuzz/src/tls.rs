@@ -137,9 +137,11 @@ impl Connection {
             return false;
         };
         self.heard_by_session.extend_from_slice(&into[..n]);
-        while self.session.has_plain() {
+        while self.session.has_input() {
             let mut into = vec![0; room.max(1)];
-            let n = self.session.take_plain(&mut into);
+            let Ok(n) = self.session.open(&mut [], &mut into) else {
+                return false;
+            };
             self.heard_by_session.extend_from_slice(&into[..n]);
         }
         true

@@ -1,0 +1,205 @@
+//! The keys in force, and the fetches of newer keys for tokens with an unknown key id.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use foldhash::quality::RandomState;
+
+use super::Refusal;
+use super::keys::{Algorithm, KeySet};
+
+/// The most remembered key ids that no key has. Tokens with further ids are not refused for good.
+const UNKNOWN_IDS_MAX: usize = 1024;
+
+/// A key id that was unknown is forgotten after this time: a provider may publish a key after the key's first token.
+const UNKNOWN_ID_US: u64 = 5 * 60 * 1_000_000;
+
+/// The keys in force, replaceable while connections are judged. Copies share the keys.
+#[derive(Clone, Debug, Default)]
+pub struct KeyRing(Arc<RwLock<InForce>>);
+
+#[derive(Debug, Default)]
+struct InForce {
+    keys: Arc<KeySet>,
+    /// `None`: the keys come only from settings and files.
+    newer: Option<NewerKeys>,
+}
+
+/// The fetches of newer keys, for tokens with an unknown key id. Times are microseconds of the monotonic clock.
+#[derive(Debug, Default)]
+struct NewerKeys {
+    /// The begin of the last good fetch.
+    fetched_us: Option<u64>,
+    /// The next fetch for a token; in the past while the fetch runs.
+    next_us: u64,
+    /// When an unknown key id was seen for the first time, by the hash of algorithm and id.
+    unknown: HashMap<u64, u64, RandomState>,
+    /// The newest of these times, also of an id without room in `unknown`.
+    newest_us: Option<u64>,
+}
+
+impl NewerKeys {
+    /// Judges a key id that no key has. Only an id that was unknown at a fetch of its own is refused for good: a
+    /// stranger's fetch may have been a moment before the provider's new key.
+    fn judge(&mut self, algorithm: Algorithm, id: Option<&str>, now_us: u64) -> Refusal {
+        let hash = self.unknown.hasher().hash_one((algorithm.name(), id));
+        let seen_us = self.unknown.get(&hash).copied();
+        match seen_us.filter(|at| now_us.saturating_sub(*at) < UNKNOWN_ID_US) {
+            Some(at) if self.fetched_us > Some(at) => return Refusal::UnknownKey,
+            Some(_) => {}
+            None => {
+                self.newest_us = Some(now_us);
+                if seen_us.is_some() || self.unknown.len() < UNKNOWN_IDS_MAX {
+                    self.unknown.insert(hash, now_us);
+                }
+            }
+        }
+        let wait_ms = self.next_us.saturating_sub(now_us).div_ceil(1000);
+        Refusal::KeysDue {
+            wait_ms: u32::try_from(wait_ms).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Whether a token asks for a fetch.
+    fn are_asked_for(&self) -> bool {
+        self.newest_us.is_some() && self.newest_us >= self.fetched_us
+    }
+}
+
+impl KeyRing {
+    /// Creates a ring with these keys.
+    pub fn new(keys: KeySet) -> Self {
+        let ring = Self::default();
+        ring.replace(keys);
+        ring
+    }
+
+    /// The current keys. The lock is held only to clone a pointer, and never while keys are made.
+    pub fn current(&self) -> Arc<KeySet> {
+        Arc::clone(&self.read().keys)
+    }
+
+    /// Replaces the keys; live connections stay.
+    pub fn replace(&self, keys: KeySet) {
+        self.write().keys = Arc::new(keys);
+    }
+
+    /// Newer keys are fetched: from now on, a token with an unknown key id asks for a fetch.
+    pub fn expect_newer(&self) {
+        self.write().newer.get_or_insert_default();
+    }
+
+    /// Whether newer keys are fetched.
+    pub fn expects_newer(&self) -> bool {
+        self.read().newer.is_some()
+    }
+
+    /// Whether a token asks for newer keys.
+    pub fn asks_for_newer(&self) -> bool {
+        let newer = &self.read().newer;
+        newer.as_ref().is_some_and(NewerKeys::are_asked_for)
+    }
+
+    /// Notes a fetch. `good_us`: its begin, if the keys are in force. `next_us`: when the next fetch for a token may
+    /// begin. Microseconds of the monotonic clock.
+    pub fn note_fetch(&self, good_us: Option<u64>, next_us: u64) {
+        if let Some(newer) = &mut self.write().newer {
+            newer.next_us = next_us;
+            newer.fetched_us = good_us.or(newer.fetched_us);
+            let now_us = newer.fetched_us.unwrap_or_default();
+            let is_recent = |at: u64| now_us.saturating_sub(at) < UNKNOWN_ID_US;
+            newer.unknown.retain(|_, at| is_recent(*at));
+        }
+    }
+
+    /// The refusal of a token that no key fits. Asks for newer keys, if that is possible.
+    pub(super) fn unknown_key(
+        &self,
+        algorithm: Algorithm,
+        id: Option<&str>,
+        now_us: u64,
+    ) -> Refusal {
+        match &mut self.write().newer {
+            // No key set has the secret of HS256.
+            Some(newer) if algorithm != Algorithm::Hs256 => newer.judge(algorithm, id, now_us),
+            _ => Refusal::UnknownKey,
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, InForce> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, InForce> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The verdict on a key id, at this second.
+    fn judged(ring: &KeyRing, id: &str, at_s: u64) -> Refusal {
+        ring.unknown_key(Algorithm::Rs256, Some(id), at_s * 1_000_000)
+    }
+
+    const fn due_in(s: u32) -> Refusal {
+        Refusal::KeysDue { wait_ms: s * 1000 }
+    }
+
+    fn fetched(ring: &KeyRing, at_s: u64, next_s: u64) {
+        ring.note_fetch(Some(at_s * 1_000_000), next_s * 1_000_000);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_only_after_a_fetch_of_its_own() {
+        let ring = KeyRing::default();
+        assert_eq!(judged(&ring, "a", 1), Refusal::UnknownKey);
+        assert!(!ring.expects_newer() && !ring.asks_for_newer());
+        ring.expect_newer();
+        fetched(&ring, 1, 0);
+        assert!(ring.expects_newer() && !ring.asks_for_newer());
+        assert_eq!(judged(&ring, "stranger", 10), due_in(0));
+        assert!(ring.asks_for_newer());
+        fetched(&ring, 11, 71);
+        assert_eq!(judged(&ring, "stranger", 12), Refusal::UnknownKey);
+        assert!(!ring.asks_for_newer());
+        assert_eq!(judged(&ring, "next", 20), due_in(51));
+        assert_eq!(judged(&ring, "next", 70), due_in(1));
+        // The provider is away at first.
+        ring.note_fetch(None, 131_000_000);
+        assert_eq!(judged(&ring, "next", 80), due_in(51));
+        assert_eq!(judged(&ring, "stranger", 80), Refusal::UnknownKey);
+        assert!(ring.asks_for_newer());
+        fetched(&ring, 131, 191);
+        assert_eq!(judged(&ring, "next", 132), Refusal::UnknownKey);
+        // Of another algorithm, this is another key.
+        let other = ring.unknown_key(Algorithm::Es256, Some("next"), 132_000_000);
+        assert_eq!(other, due_in(59));
+        // The provider published the key late.
+        assert_eq!(judged(&ring, "next", 320), due_in(0));
+        assert!(ring.asks_for_newer());
+    }
+
+    #[test]
+    fn the_remembered_key_ids_are_bounded() {
+        let ring = KeyRing::default();
+        ring.expect_newer();
+        for n in 0..2 * UNKNOWN_IDS_MAX {
+            assert_eq!(judged(&ring, &n.to_string(), 1), due_in(0));
+        }
+        let remembered = || ring.read().newer.as_ref().map(|newer| newer.unknown.len());
+        assert_eq!(remembered(), Some(UNKNOWN_IDS_MAX));
+        fetched(&ring, 2, 62);
+        assert_eq!(judged(&ring, "0", 3), Refusal::UnknownKey);
+        // Without room nobody is refused for good.
+        assert_eq!(judged(&ring, "next", 3), due_in(59));
+        assert!(ring.asks_for_newer());
+        fetched(&ring, 62, 122);
+        assert_eq!(judged(&ring, "next", 63), due_in(59));
+        fetched(&ring, 400, 460);
+        assert_eq!(remembered(), Some(0));
+    }
+}
