@@ -19,7 +19,7 @@ use weirgate::run::{ClientTls, CommonSettings, Parts};
 use weirgate::wire::head::RequestHead;
 
 /// Handshakes under way at once: all are of one address.
-const HANDSHAKES_MAX: usize = 1_024;
+const HANDSHAKES_MAX: u64 = 1_024;
 
 /// Sends every message back.
 struct Echo;
@@ -65,10 +65,7 @@ fn tls(options: &ArgMatches) -> Result<ClientTls, Box<dyn Error>> {
             client_ca: None,
             oldest: OldestVersion::default(),
         },
-        handshakes: HandshakeLimits {
-            under_way_max: HANDSHAKES_MAX,
-            per_ip_max: HANDSHAKES_MAX,
-        },
+        handshakes: HandshakeLimits::new(HANDSHAKES_MAX, HANDSHAKES_MAX),
     })
 }
 

@@ -166,6 +166,11 @@ impl<T: Copy + Eq + Hash> FairQueue<T> {
         true
     }
 
+    /// The addresses with entries.
+    pub fn clients(&self) -> impl Iterator<Item = ClientAddr> {
+        self.lines.0.iter().map(|(_, line)| line.value.client)
+    }
+
     /// The number of entries of all addresses.
     pub fn len(&self) -> usize {
         self.places.len()

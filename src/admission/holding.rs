@@ -10,7 +10,7 @@
 //! - **Giving way**, where the bytes are already here: over the limit the holder with the largest amount times
 //!   the time since its last progress goes first. Not simply the largest: a holder that moves would go. Not
 //!   simply the longest: a holder of a few bytes would go, and free nothing. To be spared, a holder has to hold
-//!   little or to move, as an honest client does.
+//!   little or to move, as an honest client does. Where others wait for a place, those that stand still go.
 //!
 //! Addresses are grouped as for the [limits by address](super::Addresses): an IPv6 address by its /64.
 
@@ -189,16 +189,38 @@ impl Holding {
     /// [`Charge::gives_way`] true, and are woken. One holder always stays, because a single holder has a limit of
     /// its own.
     pub fn make_room(&self, now_us: u64) {
-        let mut state = self.state();
+        let state = self.state();
         let max = self.0.max;
-        if state.held - state.leaving <= max {
-            return;
+        if state.held - state.leaving > max {
+            let is_over =
+                |state: &State, others| others > 0 && state.held - state.leaving > max - max / 8;
+            Self::choose(state, now_us, 0, is_over);
         }
-        let weights = state.holders.iter();
-        let weights = weights.filter(|(_, holder)| !holder.is_leaving && holder.amount > 0);
+    }
+
+    /// Chooses who gives way for so many others that wait for a place: those without progress for `still_us`, the
+    /// heaviest first. The cost is a look at all holders.
+    pub fn make_way(&self, others: u64, still_us: u64, now_us: u64) {
+        let state = self.state();
+        let until = state.gave_way + others;
+        Self::choose(state, now_us, still_us, |state, _| state.gave_way < until);
+    }
+
+    /// Chooses the heaviest holders, while `is_needed` with the count of further ones.
+    fn choose(
+        mut state: MutexGuard<'_, State>,
+        now_us: u64,
+        still_us: u64,
+        is_needed: impl Fn(&State, usize) -> bool,
+    ) {
+        let may_go = |holder: &Holder| {
+            let is_still = now_us.saturating_sub(holder.progress_us) >= still_us;
+            is_still && !holder.is_leaving && holder.amount > 0
+        };
+        let weights = state.holders.iter().filter(|(_, holder)| may_go(holder));
         let mut worst: BinaryHeap<_> = weights.map(|(at, h)| (h.weight(now_us), at)).collect();
         let mut wakers = Vec::new();
-        while worst.len() > 1 && state.held - state.leaving > max - max / 8 {
+        while is_needed(&state, worst.len().saturating_sub(1)) {
             let Some((_, at)) = worst.pop() else { break };
             let holder = &mut state.holders[at];
             holder.is_leaving = true;

@@ -3,8 +3,9 @@
 //! to serve.
 //!
 //! The loop sends a new socket with its key, and gets the socket back, with its TLS. Meanwhile the session exists
-//! in the hub, with its place and its deadline: a socket whose session has ended is dropped here. Addresses take
-//! turns, and each has a limit of handshakes under way. Further sockets wait without a byte of memory for TLS.
+//! in the hub, with its place and its deadline: a socket whose session has ended is dropped here. A handshake begins
+//! with the client's first byte, so a silent client takes no place. Addresses take turns, and each has a limit of
+//! handshakes under way. Further sockets wait without a byte of memory for TLS.
 //!
 //! The header of the PROXY protocol, in both versions:
 //! <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. The bytes behind the header stay in the socket.
@@ -31,13 +32,21 @@ use crate::telemetry::Durations;
 
 use worker::{WAKER, Worker};
 
-/// The limits of handshakes. The default permits none, for a gateway without TLS.
-#[derive(Clone, Copy, Debug, Default)]
+/// The limits of handshakes.
+#[derive(Clone, Debug)]
 pub struct HandshakeLimits {
-    /// Handshakes under way; further clients wait for their turn.
-    pub under_way_max: usize,
+    /// Handshakes under way, from the client's first byte on; further clients wait for their turn.
+    pub places: Holding,
     /// Handshakes under way of one address.
-    pub per_ip_max: usize,
+    pub per_ip_max: u64,
+}
+
+impl HandshakeLimits {
+    /// At most so many handshakes, of all clients and of one address.
+    pub fn new(under_way_max: u64, per_ip_max: u64) -> Self {
+        let places = Holding::new("tls_handshakes", under_way_max);
+        Self { places, per_ip_max }
+    }
 }
 
 /// Counts of the thread.

@@ -37,10 +37,10 @@ impl ClientTls {
         };
         Some(Self {
             files,
-            handshakes: HandshakeLimits {
-                under_way_max: checked.number("tls-handshakes-max"),
-                per_ip_max: checked.number("tls-handshakes-per-ip-max"),
-            },
+            handshakes: HandshakeLimits::new(
+                checked.number("tls-handshakes-max"),
+                checked.number("tls-handshakes-per-ip-max"),
+            ),
         })
     }
 }

@@ -2,7 +2,8 @@
 import asyncio
 import signal
 import socket
-import time
+import ssl
+import threading
 
 import websockets
 from clients import upgrade_request
@@ -16,27 +17,53 @@ def silent(weirgate, count, source="127.0.0.1"):
     return [socket.create_connection(("127.0.0.1", weirgate.tls_port), 20, source_address=(source, 0)) for _ in range(count)]
 
 
+def begun(weirgate, count, source="127.0.0.1"):
+    """Connections that begin a handshake and say no more."""
+    clients = silent(weirgate, count, source)
+    for client in clients:
+        client.sendall(b"\x16")
+    return clients
+
+
 def open_handshakes(weirgate):
     """(under way, waiting)"""
     metrics = scrape(weirgate)
     return tuple(int(metrics.sum("weirgate_tls_handshakes_open", state=state)) for state in ("under_way", "waiting"))
 
 
+async def page(weirgate, authority):
+    return (await asyncio.to_thread(get, weirgate.tls_port, "/health", authority.context()))[0]
+
+
 async def test_handshakes_under_way_are_bounded_and_others_wait(start_tls, authority):
     weirgate = start_tls("demo", "--tls-handshakes-max", "2", "--handshake-timeout-ms", "60000").wait_ready()
-    strangers = silent(weirgate, 5)
-    await until(lambda: open_handshakes(weirgate) == (2, 3), 20, "two under way, three that wait")
-    page = asyncio.create_task(asyncio.to_thread(get, weirgate.tls_port, "/health", authority.context()))
-    await until(lambda: open_handshakes(weirgate) == (2, 4), 20, "the client waits")
+    strangers = begun(weirgate, 40, "127.0.0.2")
+    seen = []
+
+    def both():
+        seen.append(open_handshakes(weirgate))
+        return seen[-1][0] == 2 and seen[-1][1] > 0
+    await until(both, 20, "two under way, others that wait")
+    assert await page(weirgate, authority) == 200
     for stranger in strangers:
         stranger.close()
-    assert (await page)[0] == 200
     await until(lambda: open_handshakes(weirgate) == (0, 0), 20, "none left")
+    assert max(under_way for under_way, _ in seen) == 2
+
+
+async def test_silent_clients_take_no_place(start_tls, authority):
+    weirgate = start_tls("demo", "--tls-handshakes-max", "1", "--handshake-timeout-ms", "60000").wait_ready()
+    strangers = silent(weirgate, 20, "127.0.0.2") + silent(weirgate, 20, "127.0.0.3")
+    assert await page(weirgate, authority) == 200
+    assert open_handshakes(weirgate) == (0, 0) and closes(weirgate, "tls_error") == 0
+    for stranger in strangers:
+        stranger.close()
+    await until(lambda: closes(weirgate, "tls_error") == 40, 20, "their end is seen")
 
 
 async def test_an_address_that_begins_handshakes_delays_no_other(start_tls, authority):
     weirgate = start_tls("demo", "--tls-handshakes-per-ip-max", "3", "--handshake-timeout-ms", "60000").wait_ready()
-    strangers = silent(weirgate, 50, "127.0.0.2")
+    strangers = begun(weirgate, 50, "127.0.0.2")
     await until(lambda: open_handshakes(weirgate) == (3, 47), 20, "three of the address under way")
     for _ in range(5):
         assert get(weirgate.tls_port, "/health", authority.context())[0] == 200
@@ -46,18 +73,35 @@ async def test_an_address_that_begins_handshakes_delays_no_other(start_tls, auth
     await until(lambda: open_handshakes(weirgate) == (0, 0), 20, "none left")
 
 
-async def test_silent_clients_of_a_few_addresses_give_way(start_tls, authority):
-    weirgate = start_tls("demo", "--tls-handshakes-max", "8", "--tls-handshakes-per-ip-max", "4", "--handshake-timeout-ms", "60000")
-    weirgate.wait_ready()
+async def test_handshakes_that_stand_still_give_way_and_one_that_moves_does_not(start_tls, authority):
+    """Each of its own address: no address keeps a place by having no other."""
+    weirgate = start_tls("demo", "--tls-handshakes-max", "8", "--handshake-timeout-ms", "60000").wait_ready()
     [slow] = silent(weirgate, 1, "127.0.0.2")
-    strangers = silent(weirgate, 8, "127.0.0.3") + silent(weirgate, 8, "127.0.0.4")
-    await until(lambda: open_handshakes(weirgate) == (8, 9), 20, "all places are taken")
+    slow = MemoryClient.on(slow, authority.context())
+    try:
+        slow.tls.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    hello, stop = slow.outgoing.read(), threading.Event()
+
+    def move():
+        """A byte at a time, to the last."""
+        for at in range(len(hello) - 1):
+            slow.socket.sendall(hello[at:at + 1])
+            stop.wait(0.03)
+        stop.wait(60)
+        slow.socket.sendall(hello[-1:])
+    mover = threading.Thread(target=move)
+    mover.start()
+    await until(lambda: open_handshakes(weirgate) == (1, 0), 20, "the slow one is under way")
+    strangers = [begun(weirgate, 1, f"127.0.1.{n}")[0] for n in range(1, 31)]
     for _ in range(3):
-        began = time.monotonic()
-        assert (await asyncio.to_thread(get, weirgate.tls_port, "/health", authority.context()))[0] == 200
-        assert time.monotonic() - began < 5, "one of the address with the most gives way"
-    greeted = await asyncio.to_thread(MemoryClient.on(slow, authority.context()).greet)
-    greeted.close()
+        assert await page(weirgate, authority) == 200
+    await until(lambda: closes(weirgate, "tls_error") >= 22, 20, "the strangers made way for one another")
+    assert open_handshakes(weirgate)[0] <= 8
+    stop.set()
+    await asyncio.to_thread(mover.join)
+    (await asyncio.to_thread(slow.greet)).close()
     for stranger in strangers:
         stranger.close()
     await until(lambda: open_handshakes(weirgate) == (0, 0), 20, "none left")
@@ -65,7 +109,7 @@ async def test_silent_clients_of_a_few_addresses_give_way(start_tls, authority):
 
 async def test_a_client_over_a_limit_is_closed_before_its_handshake(start_tls, authority):
     weirgate = start_tls("demo", "--connections-per-ip-max", "2").wait_ready()
-    clients = silent(weirgate, 2, "127.0.0.2")
+    clients = begun(weirgate, 2, "127.0.0.2")
     await until(lambda: open_handshakes(weirgate) == (2, 0), 20, "both under way")
     [third] = silent(weirgate, 1, "127.0.0.2")
     assert await asyncio.to_thread(third.recv, 100) in (b"", None), "no alert, no page"
@@ -77,7 +121,7 @@ async def test_a_client_over_a_limit_is_closed_before_its_handshake(start_tls, a
 
 async def test_handshakes_end_with_the_process(start_tls):
     weirgate = start_tls("demo", "--handshake-timeout-ms", "60000").wait_ready()
-    strangers = silent(weirgate, 20)
+    strangers = begun(weirgate, 20)
     await until(lambda: open_handshakes(weirgate)[0] == 20, 20, "all under way")
     weirgate.send(signal.SIGTERM)
     assert await asyncio.to_thread(weirgate.wait, 20) == 0

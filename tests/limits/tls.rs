@@ -63,15 +63,16 @@ pub(crate) const TLS: &[Fixed] = &[
         test: "tests/blackbox/test_tls_limits.py::test_what_tls_holds_for_clients_that_do_not_read_is_bounded",
     },
     Fixed {
-        what: "Time of a TLS handshake before it gives way to an address without a place, once all places are taken",
+        what: "Time for which a TLS handshake stands still before it gives way to another client, once all places are taken; each byte \
+               of the client counts as a tenth of a second",
         value: "1 s",
-        beyond: "the oldest handshake of the address with the most ends",
+        beyond: "those that have stood still for the longest end, one for each address that waits",
         shows: Shows::Reason(CloseReason::TlsError),
         code: (
             "src/reactor/handshakes/worker.rs",
-            "UNDISTURBED_US: u64 = 1_000_000;",
+            "STILL_US: u64 = 1_000_000;",
         ),
-        test: "tests/blackbox/test_tls_limits.py::test_silent_clients_of_a_few_addresses_give_way",
+        test: "tests/blackbox/test_tls_limits.py::test_handshakes_that_stand_still_give_way_and_one_that_moves_does_not",
     },
     Fixed {
         what: "Steps of TLS handshakes between two looks for new clients",

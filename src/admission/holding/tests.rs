@@ -167,6 +167,21 @@ fn a_choice_frees_an_eighth_and_leaves_the_last_holder() {
 }
 
 #[test]
+fn those_that_stand_still_make_way_for_as_many_as_wait() {
+    let places = Holding::new("places", 4);
+    let mut charges: Vec<_> = (0..4).map(|n| places.hold(v4(1), 1, n)).collect();
+    charges[0].progress(SECOND);
+    let gives_way = |charges: &[Charge]| charges.iter().filter(|one| one.gives_way()).count();
+    places.make_way(2, SECOND, SECOND);
+    assert_eq!(gives_way(&charges), 0);
+    places.make_way(2, SECOND, SECOND + 9);
+    assert!(charges[1].gives_way() && charges[2].gives_way() && gives_way(&charges) == 2);
+    places.make_way(2, SECOND, SECOND + 9);
+    assert!(!charges[0].gives_way() && gives_way(&charges) == 3);
+    assert_eq!(places.counts().gave_way, 3);
+}
+
+#[test]
 fn a_holder_that_shrinks_while_it_gives_way_counts_once() {
     let bytes = Holding::new("bytes", 100);
     let mut first = bytes.hold(v4(1), 80, 0);

@@ -1,7 +1,6 @@
 //! The thread: sockets whose header is awaited, sockets that wait for their turn, handshakes under way.
 
-use std::cmp::Reverse;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use foldhash::quality::RandomState;
+use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustls::HandshakeKind;
@@ -16,7 +16,7 @@ use rustls::HandshakeKind;
 use super::{
     Beginning, Entered, HandshakeCounts, HandshakeLimits, Job, Outcome, secured, take_header,
 };
-use crate::admission::{Chosen, ClientAddr, FairQueue, Holding, Peer, address_group};
+use crate::admission::{Charge, Chosen, ClientAddr, FairQueue, Holding, Peer};
 use crate::base::{Clock, Wake};
 use crate::hub::{CloseReason, SessionKey};
 use crate::listening::tls::{ServerTlsInForce, TlsSession};
@@ -27,11 +27,15 @@ pub(super) const WAKER: Token = Token(usize::MAX);
 /// Steps of handshakes between two looks at the poll, so that new clients join their turn.
 const STEPS: usize = 16;
 
-/// The time of a handshake for itself while clients of other addresses wait: enough for a client far away, and
-/// little of the time of those clients.
-const UNDISTURBED_US: u64 = 1_000_000;
+/// A handshake that stands still for so long gives way while others wait: enough for a client far away, and little of
+/// the time of those others.
+const STILL_US: u64 = 1_000_000;
 
-/// The wait for the next look at the ages of handshakes, while clients wait.
+/// The time that a byte of the client moves a handshake on: with less, a client that sends a byte now and then would
+/// keep its place.
+const BYTE_MOVES_US: u64 = 100_000;
+
+/// The wait for the next look at handshakes that stand still, while clients wait.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Bytes of one read: a client's first message has 300 to 2,000 bytes.
@@ -50,133 +54,96 @@ enum Stage {
         peer: Peer,
         is_tls: bool,
     },
-    /// The handshake has not begun.
+    /// The handshake has not begun: the client has sent nothing, or the socket waits for its turn.
     Waiting,
     Handshake(Handshake),
 }
 
 struct Handshake {
     session: Box<TlsSession>,
+    place: Charge,
+    /// How far the client's bytes have moved the handshake, microseconds of the monotonic clock.
+    moved_us: u64,
     /// The time of all steps so far.
     took_us: u64,
 }
 
-/// A handshake under way.
-#[derive(Clone, Copy)]
-struct Place {
-    key: SessionKey,
-    began_us: u64,
-}
-
 /// The outcome of a step.
 enum Step {
-    /// Bytes may wait in the socket.
-    Again,
+    /// Bytes may wait in the socket, behind so many.
+    Again(usize),
     /// An event of the poll comes first.
     Wait,
     Done,
 }
 
 /// The sockets of the thread.
-#[derive(Default)]
 pub(super) struct Sockets {
     all: HashMap<SessionKey, Socket, RandomState>,
-    /// The handshakes under way by address, oldest first; no address without a handshake.
-    places: HashMap<ClientAddr, VecDeque<Place>, RandomState>,
-    /// Sockets whose handshake has not begun.
+    /// Sockets whose client has sent something, and whose handshake has not begun.
     waiting: FairQueue<SessionKey>,
     /// Sockets with a handshake under way that may hold bytes.
     ready: FairQueue<SessionKey>,
-    under_way: usize,
     limits: HandshakeLimits,
+    /// The next look at handshakes that stand still.
+    look_us: u64,
 }
 
 impl Sockets {
     pub(super) fn new(limits: HandshakeLimits) -> Self {
         Self {
+            all: HashMap::default(),
+            waiting: FairQueue::default(),
+            ready: FairQueue::default(),
             limits,
-            ..Self::default()
+            look_us: 0,
         }
-    }
-
-    fn wait(&mut self, key: SessionKey, stream: TcpStream, client: ClientAddr) {
-        let stage = Stage::Waiting;
-        let socket = Socket {
-            stream,
-            client,
-            stage,
-        };
-        self.all.insert(key, socket);
-        self.waiting.push(client, key);
     }
 
     fn is_full(&self) -> bool {
-        self.under_way >= self.limits.under_way_max
+        let places = &self.limits.places;
+        places.held() >= places.max()
     }
 
-    /// The next socket to begin a handshake, and the handshake to end in exchange. If all places are taken, only
-    /// clients of addresses without a place get one: otherwise a few addresses with silent clients would delay
-    /// all others until the deadline.
-    fn next_waiting(&mut self, now_us: u64) -> Option<(SessionKey, Option<SessionKey>)> {
-        if self.waiting.is_empty() {
+    /// The next socket to begin a handshake.
+    fn next_waiting(&mut self) -> Option<SessionKey> {
+        let limits = &self.limits;
+        let may = |client| limits.places.of(client) < limits.per_ip_max;
+        (!self.is_full())
+            .then(|| self.waiting.pop_of(may))
+            .flatten()
+    }
+
+    /// If all places are taken, chooses handshakes that stand still, one for each address that waits for a place:
+    /// otherwise silent clients would delay all others until the deadline. A storm of clients moves on by itself.
+    fn make_way(&mut self, now_us: u64) {
+        if self.waiting.is_empty() || now_us < self.look_us || !self.is_full() {
+            return;
+        }
+        self.look_us = now_us + LOOK_AGAIN.as_micros() as u64;
+        let places = &self.limits.places;
+        let may = |client: &ClientAddr| places.of(*client) < self.limits.per_ip_max;
+        let others = self.waiting.clients().filter(may).count();
+        places.make_way(others as u64, STILL_US, now_us);
+    }
+
+    /// Why a handshake has to give way, if it has to.
+    fn gives_way(&self, key: SessionKey) -> Option<CloseReason> {
+        let Stage::Handshake(handshake) = &self.all.get(&key)?.stage else {
             return None;
-        }
-        let (gives_way, places_max) = match self.is_full() {
-            true => (Some(self.gives_way(now_us)?), 1),
-            false => (None, self.limits.per_ip_max),
         };
-        let places = &self.places;
-        let key = self
-            .waiting
-            .pop_of(|client| places.get(&client).map_or(0, VecDeque::len) < places_max)?;
-        Some((key, gives_way))
-    }
-
-    /// The oldest handshake of the address with the most. An address keeps its last place, and a handshake has
-    /// some time for itself: a storm of clients moves on by itself.
-    fn gives_way(&self, now_us: u64) -> Option<SessionKey> {
-        let shared = self.places.values().filter(|places| places.len() > 1);
-        let oldest = shared
-            .filter_map(|places| Some((places.len(), Reverse(places.front()?.began_us), places)));
-        let (_, Reverse(began_us), places) = oldest.max_by_key(|(len, began, _)| (*len, *began))?;
-        let had_its_time = began_us + UNDISTURBED_US <= now_us;
-        had_its_time.then(|| places.front().map(|place| place.key))?
-    }
-
-    /// Whether a handshake holds bytes, and was chosen to give way for those.
-    fn gives_way_for_bytes(&self, key: SessionKey) -> bool {
-        match self.all.get(&key).map(|socket| &socket.stage) {
-            Some(Stage::Handshake(handshake)) => handshake.session.gives_way(),
-            _ => false,
-        }
-    }
-
-    /// Counts the handshake of a socket as under way.
-    fn begin(&mut self, client: ClientAddr, key: SessionKey, began_us: u64) {
-        let places = self.places.entry(address_group(client)).or_default();
-        places.push_back(Place { key, began_us });
-        self.under_way += 1;
-    }
-
-    fn end(&mut self, client: ClientAddr, key: SessionKey) {
-        let client = address_group(client);
-        if let Some(places) = self.places.get_mut(&client) {
-            self.under_way -= 1;
-            places.retain(|place| place.key != key);
-            if places.is_empty() {
-                self.places.remove(&client);
-            }
+        let for_bytes = handshake.session.gives_way();
+        let for_place = handshake.place.gives_way();
+        match for_bytes {
+            true => Some(CloseReason::TlsMemory),
+            false => for_place.then_some(CloseReason::TlsError),
         }
     }
 
     fn remove(&mut self, key: SessionKey) -> Option<Socket> {
         self.waiting.remove(&key);
         self.ready.remove(&key);
-        let socket = self.all.remove(&key)?;
-        if matches!(socket.stage, Stage::Handshake(_)) {
-            self.end(socket.client, key);
-        }
-        Some(socket)
+        self.all.remove(&key)
     }
 }
 
@@ -218,8 +185,7 @@ impl Worker {
                 _ => self.wake.will_look(),
             }
             for event in events.iter().filter(|event| event.token() != WAKER) {
-                let key = SessionKey::from_bits(event.token().0 as u64);
-                self.look_at(key, event.is_read_closed());
+                self.look_at(SessionKey::from_bits(event.token().0 as u64), event);
             }
             if !self.take_jobs() {
                 return;
@@ -230,16 +196,14 @@ impl Worker {
                 };
                 self.step(key, &mut buffer);
             }
+            // Behind the steps, which leave places.
+            self.sockets.make_way(self.clock.mono_us());
             for key in self.chosen.take() {
-                if self.sockets.gives_way_for_bytes(key) {
-                    self.handshake_failed(key, CloseReason::TlsMemory);
+                if let Some(reason) = self.sockets.gives_way(key) {
+                    self.handshake_failed(key, reason);
                 }
             }
-            // Behind the steps, which leave places.
-            while let Some((key, gives_way)) = self.sockets.next_waiting(self.clock.mono_us()) {
-                if let Some(oldest) = gives_way {
-                    self.handshake_failed(oldest, CloseReason::TlsError);
-                }
+            while let Some(key) = self.sockets.next_waiting() {
                 if self.begin(key).is_err() {
                     self.handshake_failed(key, CloseReason::TlsError);
                 }
@@ -253,7 +217,7 @@ impl Worker {
         loop {
             match self.jobs.try_recv() {
                 Ok(Job::ReadHeader(key, accepted)) => self.await_header(key, accepted),
-                Ok(Job::Begin(key, stream, client)) => self.sockets.wait(key, stream, client),
+                Ok(Job::Begin(key, stream, client)) => self.await_client(key, stream, client),
                 Ok(Job::Drop(key)) => {
                     self.sockets.remove(key);
                 }
@@ -264,13 +228,33 @@ impl Worker {
     }
 
     /// Handles an event of a socket. A header costs two system calls, so it waits for no turn.
-    fn look_at(&mut self, key: SessionKey, has_ended: bool) {
+    fn look_at(&mut self, key: SessionKey, event: &Event) {
         let Some(socket) = self.sockets.all.get(&key) else {
             return;
         };
         match socket.stage {
-            Stage::Header { .. } => self.read_header(key, has_ended),
-            _ => self.sockets.ready.push(socket.client, key),
+            Stage::Header { .. } => self.read_header(key, event.is_read_closed()),
+            Stage::Waiting if event.is_read_closed() || event.is_error() => {
+                self.handshake_failed(key, CloseReason::TlsError);
+            }
+            Stage::Waiting if event.is_readable() => self.sockets.waiting.push(socket.client, key),
+            Stage::Waiting => {}
+            Stage::Handshake(_) => self.sockets.ready.push(socket.client, key),
+        }
+    }
+
+    /// Waits for the client's first byte.
+    fn await_client(&mut self, key: SessionKey, mut stream: TcpStream, client: ClientAddr) {
+        let registered = register(&self.poll, key, &mut stream);
+        let stage = Stage::Waiting;
+        let socket = Socket {
+            stream,
+            client,
+            stage,
+        };
+        self.sockets.all.insert(key, socket);
+        if registered.is_err() {
+            self.handshake_failed(key, CloseReason::TlsError);
         }
     }
 
@@ -331,14 +315,17 @@ impl Worker {
         let session = tls.session(&self.held, socket.client, self.clock);
         let mut session = session.map_err(io::Error::other)?;
         session.wake_with(&self.chosen.waker(key));
+        let now_us = self.clock.mono_us();
+        let mut place = self.sockets.limits.places.hold(socket.client, 1, now_us);
+        place.wake_with(&self.chosen.waker(key));
         socket.stage = Stage::Handshake(Handshake {
             session: Box::new(session),
+            place,
+            moved_us: now_us,
             took_us: 0,
         });
-        let client = socket.client;
-        let registered = register(&self.poll, key, &mut socket.stream);
-        self.sockets.begin(client, key, self.clock.mono_us());
-        registered
+        self.sockets.ready.push(socket.client, key);
+        Ok(())
     }
 
     /// Moves a handshake on.
@@ -351,10 +338,16 @@ impl Worker {
         };
         let began_us = self.clock.mono_us();
         let step = step(&mut socket.stream, &mut handshake.session, buffer);
-        handshake.took_us += self.clock.mono_us() - began_us;
+        let now_us = self.clock.mono_us();
+        handshake.took_us += now_us - began_us;
         match step {
             Ok(Step::Wait) => {}
-            Ok(Step::Again) => self.sockets.ready.push(socket.client, key),
+            Ok(Step::Again(bytes)) => {
+                let moved_us = handshake.moved_us + bytes as u64 * BYTE_MOVES_US;
+                handshake.moved_us = moved_us.min(now_us);
+                handshake.place.progress(handshake.moved_us);
+                self.sockets.ready.push(socket.client, key);
+            }
             Ok(Step::Done) => self.done(key),
             Err(error) => {
                 tracing::debug!(client = %socket.client, %error, "a TLS handshake failed");
@@ -401,9 +394,10 @@ impl Worker {
     }
 
     fn tell(&self) {
-        let (under_way, waiting) = (self.sockets.under_way, self.sockets.waiting.len());
-        self.counts.under_way.store(under_way as u64, Relaxed);
-        self.counts.waiting.store(waiting as u64, Relaxed);
+        let under_way = self.sockets.limits.places.held();
+        self.counts.under_way.store(under_way, Relaxed);
+        let waiting = self.sockets.waiting.len() as u64;
+        self.counts.waiting.store(waiting, Relaxed);
     }
 }
 
@@ -420,7 +414,7 @@ fn step(stream: &mut TcpStream, session: &mut TlsSession, buffer: &mut [u8]) -> 
         Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
         Ok(read) => read,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Wait),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Step::Again),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Step::Again(0)),
         Err(error) => return Err(error),
     };
     // Plain bytes behind the handshake wait in the session.
@@ -428,7 +422,7 @@ fn step(stream: &mut TcpStream, session: &mut TlsSession, buffer: &mut [u8]) -> 
     let sent = session.send_kept(|bytes| stream.write(bytes));
     opened.and(sent)?;
     Ok(match session.is_handshaking() {
-        true => Step::Again,
+        true => Step::Again(read),
         false => Step::Done,
     })
 }
@@ -451,35 +445,31 @@ mod tests {
     }
 
     #[test]
-    fn an_address_without_a_place_gets_the_oldest_of_the_address_with_the_most() {
-        let limits = HandshakeLimits {
-            under_way_max: 6,
-            per_ip_max: 4,
+    fn while_others_wait_handshakes_that_stand_still_give_way_and_no_others() {
+        let limits = HandshakeLimits::new(4, 2);
+        let mut sockets = Sockets::new(limits.clone());
+        let hold = |address, now_us| limits.places.hold(ip(address), 1, now_us);
+        let places = [hold(1, 0), hold(1, 10), hold(2, 20), hold(3, 900_000)];
+        let gives_way = |now_us, sockets: &mut Sockets| {
+            sockets.make_way(now_us);
+            places.each_ref().map(Charge::gives_way)
         };
-        let mut sockets = Sockets::new(limits);
-        for (slot, address) in [1, 2, 3, 2, 3, 3].into_iter().enumerate() {
-            sockets.begin(ip(address), key(slot as u32), 10 * slot as u64);
-        }
-        let later_us = UNDISTURBED_US + 1_000;
-        sockets.waiting.push(ip(2), key(10));
-        assert_eq!(sockets.next_waiting(later_us), None, "it has places");
+        let none = [false; 4];
+        assert_eq!(gives_way(5 * STILL_US, &mut sockets), none, "nobody waits");
+        sockets.waiting.push(ip(1), key(10));
+        assert_eq!(gives_way(STILL_US, &mut sockets), none, "one at its limit");
         sockets.waiting.push(ip(4), key(11));
-        assert_eq!(sockets.next_waiting(UNDISTURBED_US), None, "too young");
-        let mut next = |new: (u8, u32), of: u8, ends| {
-            sockets.waiting.push(ip(new.0), key(new.1));
-            let next = sockets.next_waiting(later_us);
-            assert_eq!(next, Some((key(new.1), Some(key(ends)))));
-            sockets.end(ip(of), key(ends));
-            sockets.begin(ip(new.0), key(new.1), later_us);
-        };
-        next((4, 11), 3, 2);
-        next((5, 12), 2, 1);
-        next((6, 13), 3, 4);
-        sockets.waiting.push(ip(7), key(14));
-        let much_later_us = 2 * later_us;
-        assert_eq!(sockets.next_waiting(much_later_us), None, "one for each");
-        sockets.end(ip(1), key(0));
-        let next = sockets.next_waiting(much_later_us);
-        assert!(next.is_some_and(|(_, ends)| ends.is_none()), "a free place");
+        sockets.waiting.push(ip(4), key(12));
+        sockets.look_us = 0;
+        let one = [true, false, false, false];
+        assert_eq!(gives_way(STILL_US + 30, &mut sockets), one, "one address");
+        assert_eq!(gives_way(STILL_US + 40, &mut sockets), one, "not yet again");
+        assert_eq!(sockets.next_waiting(), None);
+        sockets.waiting.push(ip(5), key(13));
+        let moves = [true, true, true, false];
+        assert_eq!(gives_way(2 * STILL_US - 101_000, &mut sockets), moves);
+        drop(places);
+        let next: Vec<_> = std::iter::from_fn(|| sockets.next_waiting()).collect();
+        assert_eq!(next, [key(10), key(11), key(13), key(12)]);
     }
 }

@@ -148,8 +148,8 @@ pub(super) static TLS: &[Setting] = &[
         "Handshakes under way at once",
     )
     .limit(
-        "further clients wait; addresses take turns, and for an address without a handshake the oldest \
-         of the address with the most ends",
+        "further clients wait; addresses take turns, and for each address that waits the handshake ends that \
+         has stood still for the longest, at least 1 s",
         Shows::Metric(names::TLS_HANDSHAKES_OPEN),
         "tests/blackbox/test_tls_limits.py::test_handshakes_under_way_are_bounded_and_others_wait",
     ),
