@@ -120,7 +120,7 @@ impl Core {
             surveys: Surveys::default(),
             tails: Tails::default(),
             history: History::new(limits.history).map(Box::new),
-            resumed_messages: Holding::new("resumed messages", limits.resume_messages_max),
+            resumed_messages: Holding::new("resumed_messages", limits.resume_messages_max),
             limits,
             places: Arc::new(()),
             next_generation: 0,
@@ -219,6 +219,11 @@ impl Core {
     /// What clients have sent and cannot be handled yet: unfinished messages, and input of paused clients.
     pub fn received(&self) -> &Holding {
         self.received.holding()
+    }
+
+    /// All that the core holds for clients.
+    pub fn holdings(&self) -> impl Iterator<Item = &Holding> {
+        [self.received(), self.resumed_messages()].into_iter()
     }
 
     /// Entries in the heap of deadlines: a few for each session.

@@ -5,7 +5,7 @@ use super::{
     Accepted, BusNotice, ByClient, CloseCode, CloseReason, Core, Limits, Publication, SessionKey,
     TopicName,
 };
-use crate::admission::ClientAddr;
+use crate::admission::{ClientAddr, Holding};
 use crate::auth::Origins;
 use crate::wire::head::RequestHead;
 
@@ -231,6 +231,11 @@ pub trait Gateway {
     /// Called before a stop closes the client: the last frames for the client.
     fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
         let _ = (core, key, client);
+    }
+
+    /// All that the gateway holds for clients, for the metrics.
+    fn holdings(&self) -> Vec<Holding> {
+        Vec::new()
     }
 
     /// The close at a stop of the process. By default [`Limits::stop_code`] without a text.

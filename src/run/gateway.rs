@@ -13,7 +13,6 @@ use super::reload::{LogFilterFile, Reload, Reloads};
 use super::tls::{TlsInForce, handshake_metrics};
 use super::watches::StatsLine;
 use super::{RunError, watchdog, watches};
-use crate::admission::Holding;
 use crate::base::{Clock, LateWake, QueueBytes, Wake, detached};
 use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
@@ -69,7 +68,6 @@ pub struct Parts<G: Gateway, F> {
     stats_head: Option<StatsHead>,
     stats_line: Option<StatsLine>,
     metrics: Vec<GatewayMetric>,
-    holdings: Vec<Holding>,
     reloads: Vec<Box<dyn Reload>>,
     awaits_keys: Option<Arc<AtomicBool>>,
     /// Read just before listening.
@@ -121,7 +119,6 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             stats_head: None,
             stats_line: None,
             metrics: Vec::new(),
-            holdings: Vec::new(),
             reloads: Vec::new(),
             awaits_keys: None,
             tls: None,
@@ -202,13 +199,6 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     #[must_use]
     pub fn metrics(mut self, metrics: impl IntoIterator<Item = GatewayMetric>) -> Self {
         self.metrics.extend(metrics);
-        self
-    }
-
-    /// Adds what the gateway holds for clients: metrics show all of it in one family.
-    #[must_use]
-    pub fn holdings(mut self, holdings: impl IntoIterator<Item = Holding>) -> Self {
-        self.holdings.extend(holdings);
         self
     }
 
@@ -336,8 +326,9 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let reloads = reloads(parts, &common);
         metrics.push(reloads.metric());
         let core = Core::new(common.limits.clone(), self.frame_bytes, seed(clock));
-        let mut holdings = self.holdings;
-        holdings.extend([core.received().clone(), common.reactor.tls_held.clone()]);
+        let mut holdings = self.gateway.holdings();
+        holdings.extend(core.holdings().cloned());
+        holdings.push(common.reactor.tls_held.clone());
         metrics.extend(held_metrics(&holdings));
         telemetry.add_gateway(metrics);
         if let Some(awaits_keys) = self.awaits_keys {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weirgate::hub::CloseReason;
+use weirgate::hub::{CloseReason, Gateway as _};
 
 use super::*;
 
@@ -295,8 +295,8 @@ fn devices_that_have_gone_leave_room_for_the_messages_of_other_addresses() {
     world.see_end(key, false);
     assert_eq!(stats.messages_forgotten.get(), forgotten);
     let left = |(world, address): (&Events, u8)| {
-        let mut holdings = world.hub.gateway().holdings();
-        let orphans = holdings.find(|holding| holding.counts().name == "orphans");
+        let holdings = world.hub.gateway().holdings();
+        let orphans = holdings.iter().find(|holding| holding.counts().name == "orphans");
         let address = std::net::IpAddr::from([198, 51, 100, address]);
         orphans.expect("it").of(address.into())
     };

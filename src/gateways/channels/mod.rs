@@ -35,7 +35,7 @@ use super::access::{
     RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, shown_user, uuid,
 };
 use super::history::{Statuses, last_event_id};
-use crate::admission::ClientAddr;
+use crate::admission::{ClientAddr, Holding};
 use crate::auth::{Acl, Authenticator, Identity, NameSyntax, Origins, Rights, bearer_protocol};
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Core, Entrance, Gateway, Incoming,
@@ -374,6 +374,10 @@ impl Gateway for ChannelsGateway {
         }
         self.shares.remove_all(client.patterns);
         self.names.store(&self.stats, core.memberships());
+    }
+
+    fn holdings(&self) -> Vec<Holding> {
+        vec![self.retained.bytes().clone()]
     }
 
     fn poll_timeout(&self) -> Option<u64> {

@@ -15,7 +15,7 @@ use foldhash::quality::RandomState;
 
 use self::turns::Turns;
 use super::{ChannelsGateway, ChannelsStats};
-use crate::admission::ClientAddr;
+use crate::admission::{ClientAddr, Holding};
 use crate::auth::NameSyntax;
 use crate::hub::{Core, SessionKey, TopicName};
 
@@ -121,6 +121,11 @@ impl Retained {
             live_bytes: 0,
             given_up: 0,
         }
+    }
+
+    /// Bytes of values that may wait for all clients.
+    pub(super) fn bytes(&self) -> &Holding {
+        self.turns.bytes()
     }
 
     /// Switches on. `bytes_max` bounds the last values in the send queues of all clients.
@@ -313,7 +318,7 @@ impl Retained {
     /// Updates the counts.
     pub(super) fn store(&mut self, stats: &ChannelsStats) {
         stats.retained_waiting.set(self.waiters);
-        stats.retained_bytes.set(self.turns.bytes());
+        stats.retained_bytes.set(self.turns.bytes().held() as usize);
         stats
             .retained_given_up
             .add(std::mem::take(&mut self.given_up));

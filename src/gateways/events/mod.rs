@@ -128,12 +128,6 @@ impl EventsGateway {
         &self.waiting_bytes
     }
 
-    /// All that is held for clients.
-    pub fn holdings(&self) -> impl Iterator<Item = &Holding> {
-        let messages = [&self.waiting_bytes, &self.orphans.messages];
-        messages.into_iter().chain(self.calls.slots())
-    }
-
     /// Handles waiting messages, then pauses or resumes the client, depending on the room for its messages.
     fn advance(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         self.look_at_waiting(core, key, connection);
@@ -436,6 +430,15 @@ impl Gateway for EventsGateway {
                 }
             }
         }
+    }
+
+    fn holdings(&self) -> Vec<Holding> {
+        let messages = [&self.waiting_bytes, &self.orphans.messages];
+        messages
+            .into_iter()
+            .chain(self.calls.slots())
+            .cloned()
+            .collect()
     }
 
     fn poll_timeout(&self) -> Option<u64> {

@@ -79,7 +79,7 @@ fn a_question_ends_with_the_last_client_that_waits() {
     assert_eq!(retained.next_request(), None);
     retained.forget(&A, client(1));
     assert_eq!(retained.next_request(), Some(RetainedRequest::end(&A, 1)));
-    assert!(retained.waiting.is_empty() && retained.turns.bytes() == 0);
+    assert!(retained.waiting.is_empty() && retained.turns.bytes().held() == 0);
 }
 
 #[test]

@@ -85,8 +85,8 @@ impl Turns {
     }
 
     /// Bytes of values that may wait for all clients, including open questions.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes.held() as usize
+    pub(super) fn bytes(&self) -> &Holding {
+        &self.bytes
     }
 
     /// Takes the clients for which the hub is to report room.
