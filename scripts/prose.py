@@ -3,7 +3,7 @@
 
 Usage: prose.py [--max 5.0] FILE...
 
-A text full of "it", "that" and "which" points at things where it could name them, and has to be read twice. The script
+A text full of "one", "those" and "which" points at things where it could name them, and has to be read twice. The script
 prints the words per 100 words of prose for each file, then for all files together. Code is not counted: fenced blocks,
 indented blocks, inline code. Link targets, bare URLs and HTML comments are not counted either; link texts are. Of a file
 in Rust, JavaScript or TypeScript only the comments count, those of documentation included.
@@ -13,7 +13,7 @@ import argparse
 import re
 import sys
 
-WORDS = {"it", "its", "that", "one", "ones", "who", "what", "whose", "them", "which", "those", "whoever", "whom"}
+WORDS = {"one", "ones", "who", "what", "whose", "them", "which", "those", "whoever", "whom"}
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 INLINE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)")
 COMMENT = re.compile(r"\s*(?://[/!]?|/?\*+/?(?=\s|$)) ?(.*)")

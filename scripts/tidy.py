@@ -46,9 +46,9 @@ ALERTS = "deploy/prometheus/alerts.yml"
 RUNBOOK = re.compile(r'runbook_url: "([^"#]+)(?:#([^"]+))?"')
 
 # Pronouns and relative words per 100 words: in these documents together, and in each of them.
-PROSE_MAX, PROSE_PAGE_MAX = 5.0, 6.0
+PROSE_MAX, PROSE_PAGE_MAX = 1.6, 3.0
 # The same of comments: in src, and in the rest of these folders. The limits only fall.
-COMMENTS_MAX = {"src": 3.0, "others": 2.0}
+COMMENTS_MAX = {"src": 1.2, "others": 1.0}
 COMMENTED = re.compile(r"(?:src|loadtest|tests/support|clients/js)/.*\.(?:rs|js|mjs|ts)")
 PROSE_FILES = re.compile(r"(README|ARCHITECTURE|CHANGELOG)\.md|docs/.*\.md|clients/[a-z]+/README\.md")
 # Made from texts in src: the figure of a page and the words are those of their source.

@@ -216,16 +216,6 @@ impl Core {
         self.addresses.known()
     }
 
-    /// What clients have sent and cannot be handled yet: unfinished messages, and input of paused clients.
-    pub fn received(&self) -> &Holding {
-        self.received.holding()
-    }
-
-    /// All that the core holds for clients.
-    pub fn holdings(&self) -> impl Iterator<Item = &Holding> {
-        [self.received(), self.resumed_messages()].into_iter()
-    }
-
     /// Entries in the heap of deadlines: a few for each session.
     pub fn deadline_entries(&self) -> usize {
         self.deadlines.len()

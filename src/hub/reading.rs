@@ -11,6 +11,7 @@ use super::protocol::{Message, Step};
 use super::session::{Pause, Pauses, Session};
 use super::shell::Effect;
 use super::{CloseReason, Closing, Now, SessionKey};
+use crate::admission::Holding;
 
 impl<G: Gateway> Hub<G> {
     // ---- inputs
@@ -301,6 +302,16 @@ impl Core {
     /// Resumes reading.
     pub fn resume_reading(&mut self, key: SessionKey) {
         self.resume(key, Pause::Gateway);
+    }
+
+    /// What clients have sent and cannot be handled yet: unfinished messages, and input of paused clients.
+    pub fn received(&self) -> &Holding {
+        self.received.holding()
+    }
+
+    /// All that the core holds for clients.
+    pub fn holdings(&self) -> impl Iterator<Item = &Holding> {
+        [self.received(), self.resumed_messages()].into_iter()
     }
 
     /// Counts what is kept of the client's input after a read, and drops clients if all together are over the

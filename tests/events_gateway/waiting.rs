@@ -296,7 +296,9 @@ fn devices_that_have_gone_leave_room_for_the_messages_of_other_addresses() {
     assert_eq!(stats.messages_forgotten.get(), forgotten);
     let left = |(world, address): (&Events, u8)| {
         let holdings = world.hub.gateway().holdings();
-        let orphans = holdings.iter().find(|holding| holding.counts().name == "orphans");
+        let orphans = holdings
+            .iter()
+            .find(|holding| holding.counts().name == "orphans");
         let address = std::net::IpAddr::from([198, 51, 100, address]);
         orphans.expect("it").of(address.into())
     };

@@ -13,7 +13,7 @@ use weirgate::gateways::events::call::{CallFailure, ServiceAnswer};
 use weirgate::gateways::events::{
     EventsGateway, EventsGatewaySettings, EventsService, EventsStats, Input, Push,
 };
-use weirgate::hub::SessionKey;
+use weirgate::hub::{Gateway as _, SessionKey};
 
 use super::bench::{Bench, Contract, SECOND, noise, take};
 use crate::world::Random;
@@ -288,7 +288,8 @@ impl Contract for Events {
             "too many calls"
         );
         let held = |of: &str| {
-            let holdings = calls.holdings().map(Holding::counts);
+            let holdings = calls.holdings();
+            let holdings = holdings.iter().map(Holding::counts);
             let held = holdings.filter(|held| held.name.starts_with(of));
             held.map(|held| held.held).sum::<u64>()
         };
@@ -321,12 +322,12 @@ impl Contract for Events {
             gateway.is_idle(),
             "something is under way for clients that have gone"
         );
-        assert!(gateway.holdings().all(|holding| holding.held() == 0));
+        assert!(gateway.holdings().iter().all(|holding| holding.held() == 0));
     }
 
     fn check_empty(bench: &Bench<Self>) {
         assert!(bench.world.hub.gateway().is_idle());
-        let mut holdings = bench.world.hub.gateway().holdings();
-        assert!(holdings.all(|holding| holding.held() == 0));
+        let holdings = bench.world.hub.gateway().holdings();
+        assert!(holdings.iter().all(|holding| holding.held() == 0));
     }
 }
