@@ -42,7 +42,9 @@ doc=/usr/share/doc/weirgate
 for file in README.md docs/guides/{deploy,levels}.md docs/reference/settings.md deploy/{systemd/proxy.conf,nginx/weirgate.conf}; do
     has -rw-r--r-- "$doc/$file"
 done
-if grep -vE '^[d-]rw[x-]r-[x-]r-[x-] (root/root|0/0) ' <<<"$list"; then die "files with another owner or mode"; fi
+# Its values are secrets: the bus password, the secret of tokens.
+has -rw-r----- /etc/default/weirgate
+if grep -v ' ./etc/default/weirgate$' <<<"$list" | grep -vE '^[d-]rw[x-]r-[x-]r-[x-] (root/root|0/0) '; then die "files with another owner or mode"; fi
 # Two complaints stay: the project has no address of its own.
 if command -v lintian >/dev/null; then
     lintian --allow-root --fail-on error --suppress-tags malformed-contact,bogus-mail-host-in-debian-changelog \

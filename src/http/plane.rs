@@ -250,6 +250,10 @@ impl Admin {
         clock: Clock,
     ) -> io::Result<Self> {
         let bound = addr.bind(options)?;
+        let site = Site {
+            own_pages_only: true,
+            ..site
+        };
         Ok(Self { bound, site, clock })
     }
 

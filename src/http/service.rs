@@ -9,10 +9,11 @@ use super::site::{Answer, Handler, RequestParts, Site};
 impl Site {
     /// Finds the answer or the handler of a request.
     pub(super) fn find(&self, request: &RequestParts) -> Found<'_> {
-        match self.cors.answer(request) {
-            Some(answer) => Found::Answer(answer),
-            None => self.route(request),
-        }
+        let refused = self
+            .own_pages_only
+            .then(|| self.cors.refuse_other_page(request));
+        let answer = refused.flatten().or_else(|| self.cors.answer(request));
+        answer.map_or_else(|| self.route(request), Found::Answer)
     }
 
     fn route(&self, request: &RequestParts) -> Found<'_> {

@@ -23,6 +23,7 @@ use crate::wire::object_writer::ObjectWriter;
 
 /// The relation between a request and the origin of the asking page, from the browser (Fetch Metadata).
 pub(super) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// The methods of a read-only route. HEAD is implied by GET.
 pub static GET: [Method; 1] = [Method::GET];
@@ -42,6 +43,19 @@ pub struct RequestParts {
 }
 
 impl RequestParts {
+    /// Whether a page of another origin sends this request. If the page will not read the answer, the browser sends
+    /// `Sec-Fetch-Site` in place of `Origin`; neither can be set by a page.
+    pub(super) fn is_of_another_page(&self) -> bool {
+        let site = self.header(&SEC_FETCH_SITE);
+        let is_foreign = site.is_some_and(|site| !["same-origin", "none"].contains(&site));
+        is_foreign || self.head.headers.contains_key(ORIGIN) && site != Some("same-origin")
+    }
+
+    /// Whether a person follows a link in a browser.
+    fn is_visit(&self) -> bool {
+        self.head.method == Method::GET && self.header(&SEC_FETCH_DEST) == Some("document")
+    }
+
     /// The path of the target as sent, not percent-decoded.
     pub fn path(&self) -> &str {
         self.head.uri.path()
@@ -148,6 +162,8 @@ pub struct Site {
     pub front: Option<FrontPage>,
     /// The origins that may read answers, and make changes.
     pub cors: Cors,
+    /// Whether pages of other origins are refused, unless `cors` lists them: on the admin listener, with few places.
+    pub own_pages_only: bool,
 }
 
 impl Site {
@@ -226,6 +242,18 @@ impl Cors {
             answer = answer.with(ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
         }
         Some(answer)
+    }
+
+    /// Refuses a page of another origin, before the request holds anything, and ends its connection. `None` for a page in
+    /// the list, and for a link that a person follows.
+    pub(super) fn refuse_other_page(&self, request: &RequestParts) -> Option<Answer> {
+        let is_listed = *self != Self::Any && self.allowed_origin(&request.head.headers).is_some();
+        let refused = request.is_of_another_page() && !is_listed && !request.is_visit();
+        refused.then(|| {
+            let close = HeaderValue::from_static("close");
+            let answer = Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins");
+            answer.with(header::CONNECTION, close)
+        })
     }
 
     /// Adds the headers with which the asking origin may read the answer. `asked` is the request's headers.

@@ -344,6 +344,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             front: self.front,
             take_over: self.take_over,
             cors: common.cors(),
+            own_pages_only: false,
         };
         let (http, admin_addr) = start_http(&common, site, operator, clock)?;
 

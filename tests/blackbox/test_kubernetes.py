@@ -33,6 +33,7 @@ EVERYTHING = {
     "podAnnotations": {"team": "feeds"},
     "serviceAccount": {"create": True, "annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/feeds"}},
     "serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"release": "prometheus"}},
+    "networkPolicy": {"enabled": True, "adminFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]},
 }
 # Of prometheus-operator 0.93, without its descriptions.
 MONITOR = json.loads((ROOT / "tests" / "vectors" / "kubernetes" / "servicemonitor.json").read_text())
@@ -55,7 +56,7 @@ def test_every_document_fits_the_schemas_of_kubernetes(gateway, version, values)
     documents = rendered(gateway, *PUBLIC, values=values)
     kinds = {"Deployment", "Service", "PodDisruptionBudget", "Ingress", "HorizontalPodAutoscaler"}
     with_files = {"ConfigMap"} if values or gateway == "channels" else set()
-    assert set(documents) == kinds | with_files | ({"ServiceAccount", "ServiceMonitor"} if values else set())
+    assert set(documents) == kinds | with_files | ({"ServiceAccount", "ServiceMonitor", "NetworkPolicy"} if values else set())
     assert not list(nulls(documents))
     if "ServiceMonitor" in documents:
         strict(MONITOR).validate(documents.pop("ServiceMonitor"))
@@ -104,6 +105,20 @@ def test_a_monitor_scrapes_the_port_for_operators():
     annotated = lambda documents: documents["Deployment"]["spec"]["template"]["metadata"].get("annotations", {})
     assert annotated(rendered("levels")) == {"prometheus.io/scrape": "true", "prometheus.io/port": "9100"}
     assert annotated(documents) == {"team": "feeds"}
+
+
+def test_a_policy_opens_the_ports_of_clients_to_all_and_the_port_for_operators_to_few():
+    tls = {"settings": {"WEIRGATE_TLS_PORT": "8443"}}
+    documents = rendered("channels", values={**EVERYTHING, **tls})
+    policy, pod = documents["NetworkPolicy"]["spec"], documents["Deployment"]["spec"]["template"]
+    assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    clients, operators = policy["ingress"]
+    assert clients == {"ports": [{"port": "http", "protocol": "TCP"}, {"port": 8443, "protocol": "TCP"}]}
+    assert operators == {"ports": [{"port": "admin", "protocol": "TCP"}], "from": EVERYTHING["networkPolicy"]["adminFrom"]}
+    # An empty list of peers would be everybody.
+    [alone] = rendered("levels", "--set", "networkPolicy.enabled=true")["NetworkPolicy"]["spec"]["ingress"]
+    assert alone == {"ports": [{"port": "http", "protocol": "TCP"}]}
+    assert "NetworkPolicy" not in rendered("levels")
 
 
 def test_an_account_of_the_pods_has_no_token():

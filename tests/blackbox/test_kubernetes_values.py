@@ -9,11 +9,12 @@ VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 # Kubernetes judges what is in these.
 FREE = {"global", "resources", "affinity.nodeAffinity", "affinity.podAffinity", "affinity.podAntiAffinity",
-        "topologySpreadConstraints.labelSelector"}
+        "topologySpreadConstraints.labelSelector", "networkPolicy.adminFrom.podSelector", "networkPolicy.adminFrom.namespaceSelector",
+        "networkPolicy.adminFrom.ipBlock"}
 # Names of one word, which the schema bounds, numbers and switches.
 BOUNDED = {"gateway", "image.pullPolicy", "replicas", "port", "portSetting", "secret", "secretFiles", "checkFirst", "drainDelayMs",
            "drainMs", "resources", "affinity", "serviceAccount.create", "serviceAccount.name", "serviceMonitor.enabled",
-           "serviceMonitor.interval", "ingress.enabled", "autoscaling"}
+           "serviceMonitor.interval", "networkPolicy", "ingress.enabled", "autoscaling"}
 TEXTS = ['say "yes", it\'s {{ .Values }} \\ {a: [b]}', "0123", "1e3", "true", "no", "null", "~", "# none", "- a", " padded ", "*", "&a",
          "%", "@", "a: b", "été \U0001f600", "first\n  second\n\nlast\n", "tab\tand\r\n", "$(A) ${A} $$"]
 

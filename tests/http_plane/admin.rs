@@ -8,7 +8,7 @@ use crate::bodies::routes;
 use crate::fixture::{Client, get, request};
 use crate::gateway::{Running, tcp};
 use weirgate::base::Clock;
-use weirgate::http::{Admin, HttpPlane, HttpSettings, Site};
+use weirgate::http::{Admin, Cors, HttpPlane, HttpSettings, Site};
 use weirgate::hub::Limits;
 use weirgate::listening::{ListenAddr, ListenOptions};
 
@@ -182,6 +182,49 @@ fn connections_between_two_requests_make_room_and_those_with_a_request_do_not() 
         kept.push(probe);
     }
     assert_eq!(kept[0].ask(&get("/health")).status, 200);
+}
+
+/// `/never` never answers: whoever reaches it holds a place.
+#[test]
+fn pages_of_other_origins_hold_no_place() {
+    let site = Site {
+        routes: routes(),
+        cors: Cors::Listed(vec!["https://ops.example".to_owned()]),
+        ..Site::default()
+    };
+    let admin = bind("127.0.0.1:0", site).unwrap();
+    let addr = tcp(&admin.local_addr().unwrap());
+    let settings = HttpSettings::default();
+    let _plane = HttpPlane::start(Site::default(), Some(admin), settings, Clock::start()).unwrap();
+    let with = |path: &str, lines: &str| {
+        get(path).replacen("\r\n\r\n", &format!("\r\n{lines}\r\n\r\n"), 1)
+    };
+    for lines in [
+        "Origin: https://elsewhere.example",
+        "Origin: null",
+        "Sec-Fetch-Site: cross-site",
+        "Sec-Fetch-Site: same-site\r\nSec-Fetch-Dest: image",
+        "Origin: https://elsewhere.example\r\nSec-Fetch-Site: cross-site",
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Dest: iframe",
+    ] {
+        for _ in 0..Admin::CONNECTIONS_MAX {
+            let mut client = Client::connect(addr);
+            assert_eq!(client.ask(&with("/never", lines)).status, 403, "{lines}");
+            assert_eq!(client.end(), b"", "{lines}");
+        }
+    }
+    for lines in [
+        "Origin: https://ops.example",
+        "Origin: http://127.0.0.1\r\nSec-Fetch-Site: same-origin",
+        "Sec-Fetch-Site: none",
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Dest: document",
+    ] {
+        assert_eq!(
+            Client::connect(addr).ask(&with("/none", lines)).status,
+            404,
+            "{lines}"
+        );
+    }
 }
 
 fn bind(addr: &str, site: Site) -> std::io::Result<Admin> {

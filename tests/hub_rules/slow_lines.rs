@@ -1,4 +1,4 @@
-//! A slow line in either direction is no silence: a pong has time for the bytes before it.
+//! A pong behind bytes, in either direction: a client on a slow line is not silent.
 
 use weirgate::hub::{CloseReason, SessionKey};
 

@@ -15,7 +15,7 @@ use hyper::http::uri::Authority;
 
 use super::files::{self, File};
 use super::readiness::ReadyLimits;
-use super::site::{Answer, RequestParts, Route, SEC_FETCH_SITE};
+use super::site::{Answer, RequestParts, Route};
 use crate::base::Clock;
 use crate::telemetry::Telemetry;
 
@@ -91,16 +91,12 @@ fn own_page_only(
     })
 }
 
-/// Returns true for a request of a page of another origin. The browser would give such a page the answer,
-/// because any origin may read the other pages of this process; client addresses must stay private. If the
-/// page will not read the answer, the browser sends `Sec-Fetch-Site` in place of `Origin`: the request alone
-/// begins a tail. A page with its own name resolved to this machine (DNS rebinding) sends the name in `Host`.
+/// Returns true for a request of a page of another origin, in whatever list: client addresses must stay private, and
+/// the request alone begins a tail. A page with its own name resolved to this machine (DNS rebinding) sends the name
+/// in `Host`.
 fn is_of_another_page(request: &RequestParts, is_loopback: bool) -> bool {
     let host = request.header(&header::HOST).unwrap_or_default();
-    let site = request.header(&SEC_FETCH_SITE).unwrap_or("none");
-    request.head.headers.contains_key(header::ORIGIN)
-        || !["same-origin", "none"].contains(&site)
-        || is_loopback && !is_this_machine(host)
+    request.is_of_another_page() || is_loopback && !is_this_machine(host)
 }
 
 /// Returns true for an IP address or `localhost`, with or without a port.
@@ -120,6 +116,7 @@ fn to_the_page() -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::site::SEC_FETCH_SITE;
     use super::*;
     use crate::admission::Peer;
     use crate::http::Handler;
