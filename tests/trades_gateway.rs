@@ -9,6 +9,7 @@ mod trades_gateway {
     mod false_recoveries;
     mod resume;
     mod resume_limits;
+    mod users;
 }
 
 use std::sync::Arc;

@@ -4,6 +4,9 @@ import { RequestError } from "./weirgate.js";
 /** Refusals by a limit pass. With the second kind no other name has room either. */
 const LIMITED = /^(Max |Server limit |Cannot subscribe)/;
 const FULL = /would exceed maximum/;
+/** Others may make room. */
+const SHARED = /per user|^Server|too many/;
+const AGAIN_MS = 5_000;
 
 class Subscription extends EventTarget {
   #client;
@@ -84,6 +87,8 @@ export class Subscriber extends Session {
   // Requests in flight with a position.
   #resuming = 0;
   #given = this.options.since;
+  #againMs;
+  #againTimer;
   #as;
 
   get subscriptions() {
@@ -120,7 +125,7 @@ export class Subscriber extends Session {
 
   granted(names, part = this.#all("asked")) {
     const entries = inState(part, ["asked"]).filter(({ name }) => names.includes(name));
-    for (const entry of entries) Object.assign(entry, { state: "live", isKnown: true });
+    for (const entry of entries) Object.assign(entry, { state: "live", isKnown: true, why: "" });
     check(entries);
   }
 
@@ -150,13 +155,14 @@ export class Subscriber extends Session {
   opened(...as) {
     this.#isUp = true;
     this.bus = undefined;
+    this.#againMs = AGAIN_MS;
     for (const entry of this.#names.values()) entry.isAlone = false;
     this.admitted(...as);
     super.opened();
   }
 
   admitted(...as) {
-    for (const entry of this.#all("limited", `${as}` !== this.#as && "refused")) entry.state = "wanted";
+    for (const entry of this.#all("limited", `${as}` !== this.#as && "refused")) Object.assign(entry, AFRESH);
     this.#as = `${as}`;
     this.#ask();
   }
@@ -172,6 +178,8 @@ export class Subscriber extends Session {
     this.#isUp &&= isUp;
     super.changed(status);
     if (isUp) return;
+    clearTimeout(this.#againTimer);
+    this.#againTimer = undefined;
     for (const entry of this.#all("live")) entry.since = this.position;
     for (const entry of this.#all("live", "asked")) entry.state = "wanted";
     if (status === "closed") check([...this.#names.values()]);
@@ -196,7 +204,7 @@ export class Subscriber extends Session {
     const key = keyOf(name, group), { position } = this, since = position === this.#given ? position : null;
     const entry = this.#names.get(key) ?? { name, group, subs: new Set(), state: "wanted", since };
     this.#names.set(key, entry);
-    if (isRefused(entry)) entry.state = "wanted";
+    if (isRefused(entry)) Object.assign(entry, AFRESH);
     return entry;
   }
 
@@ -261,15 +269,25 @@ export class Subscriber extends Session {
   /** The reasons come in the order of the names; the last reason goes for the rest. */
   #refuse(part, errors) {
     const last = errors.at(-1) ?? "not granted", all = [...part, ...(FULL.test(last) ? this.#all("wanted") : [])];
-    all.forEach((entry, at) => (entry.why = errors[at] ?? last));
+    const news = all.filter((entry, at) => entry.why !== (entry.why = errors[at] ?? last));
     // Others were given up meanwhile.
     const left = inState(all, ["asked", "wanted"]);
     for (const entry of left) entry.state = LIMITED.test(entry.why) ? "limited" : "refused";
     check(left);
-    if (left.length) this.tell(refusal(left));
+    const told = left.filter((entry) => news.includes(entry));
+    if (told.length) this.tell(refusal(told));
+    const shared = () => this.#all("limited").filter(({ why }) => SHARED.test(why));
+    const again = () => {
+      this.#againTimer = undefined;
+      this.#againMs = Math.min(2 * this.#againMs, 12 * AGAIN_MS);
+      for (const entry of shared()) entry.state = "wanted";
+      this.#ask();
+    };
+    if (shared().length) this.#againTimer ??= setTimeout(again, this.#againMs * (1 + Math.random()));
   }
 }
 
+const AFRESH = { state: "wanted", why: "" };
 const keyOf = (name, group) => `${group} ${name}`;
 const inState = (entries, states) => entries.filter(({ state }) => states.includes(state));
 const isRefused = ({ state }) => state === "refused" || state === "limited";

@@ -153,6 +153,11 @@ pub trait Gateway {
         let _ = (core, key, client);
     }
 
+    /// Called at the first sign of life of a client after [`Core::probe`]: a message, a ping or a pong.
+    fn handle_answered(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
+        let _ = (core, key, client);
+    }
+
     /// Called at the deadline of [`Core::set_deadline`].
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
         let _ = (core, key, client);

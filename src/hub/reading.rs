@@ -212,18 +212,22 @@ impl<G: Gateway> Hub<G> {
             let (left, announced) = (input.len(), session.holds_messages());
             let step = session.read(core.now, input, control_bytes_max, scratch);
             let after = session.pauses();
+            let has_answered = step.is_some() && session.has_answered(core.now);
             core.clients.stats.count_pauses(before, after);
             core.clients.mark_dirty(key);
             let Some(step) = step else {
                 return;
             };
+            if has_answered && let Some(client) = self.clients.get_mut(key) {
+                self.gateway.handle_answered(&mut self.core, key, client);
+            }
             let needs_input = !announced || !matches!(step, Step::Message(_));
             let goes_on = !needs_input || input.len() < left;
             match step {
                 Step::Ping | Step::Pong => {}
-                Step::PeerClosed(_) => core.start_closing(key, CloseReason::PeerClosed),
+                Step::PeerClosed(_) => self.core.start_closing(key, CloseReason::PeerClosed),
                 Step::Violation(code, reason) => {
-                    core.close(key, code, reason, Closing::Now);
+                    self.core.close(key, code, reason, Closing::Now);
                 }
                 Step::Message(message) => {
                     let bytes = message.payload_bytes().max(1);
@@ -328,6 +332,23 @@ impl Core {
                 self.end(key, CloseReason::MessageMemory, true);
             }
         }
+    }
+
+    /// Asks a client for a sign of life, by a ping at once; [`super::Gateway::handle_answered`] follows. Returns false if
+    /// the last sign of life is not older than `lately_us`, the protocol of the client has no such answer, or the client
+    /// closes.
+    pub fn probe(&mut self, key: SessionKey, lately_us: u64) -> bool {
+        let now = self.now;
+        let session = self.clients.session_mut(key);
+        let is_silent = session.is_some_and(|session| session.probe(now, lately_us));
+        self.clients.mark_dirty(key);
+        is_silent
+    }
+
+    /// Whether the client has given no sign of life since [`probe`](Self::probe): it sent nothing, and took nothing that
+    /// waited for room.
+    pub fn is_silent(&self, key: SessionKey) -> bool {
+        self.clients.session(key).is_some_and(Session::is_silent)
     }
 
     /// Returns false if the client was paused for this reason already, or has ended.

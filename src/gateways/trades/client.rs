@@ -1,13 +1,12 @@
 //! A client: held symbols and their limit, the end of the token, the rate, and the user for the log.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use foldhash::quality::RandomState;
 use url::form_urlencoded;
 
 use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed, shown_user};
 use super::candles::Interval;
+use super::request::Asked;
 use crate::hub::{Core, Now, SessionKey, TopicName};
 use crate::wire::head::RequestHead;
 
@@ -19,9 +18,25 @@ pub struct Client {
     pub(super) requests: Option<Box<RequestRate>>,
     /// Of an event stream that comes back.
     pub(super) last_event_id: Option<Box<str>>,
+    pub(super) waiting: Option<Box<Waiting>>,
+}
+
+/// A request over the limit of its user, until the user's other connections are known to live.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) content: Content,
+    pub(super) asked: Asked,
+    /// The latest time of the response.
+    pub(super) due_us: u64,
 }
 
 impl Client {
+    /// The next time to handle the client, microseconds of the monotonic clock.
+    pub(super) fn due_us(&self, now: Now) -> Option<u64> {
+        let waiting = self.waiting.as_ref().map(|waiting| waiting.due_us);
+        self.token_end.due_us(now).into_iter().chain(waiting).min()
+    }
+
     /// Judges a message by the client's rate.
     pub(super) fn judge_rate(&mut self, now: Now, stats: &AccessStats) -> Rated {
         let requests = self.requests.as_mut();
@@ -140,43 +155,6 @@ impl Held {
     }
 }
 
-/// Symbols by user, over all of a user's connections. Users without symbols are removed.
-#[derive(Debug, Default)]
-pub(super) struct Users(HashMap<Arc<str>, usize, RandomState>);
-
-impl Users {
-    /// Symbols that count against this connection's limit.
-    pub(super) fn count(&self, client: &Held) -> usize {
-        match &client.user {
-            Some(user) => self.0.get(user).copied().unwrap_or(0),
-            None => client.count(),
-        }
-    }
-
-    pub(super) fn add(&mut self, client: &Held, count: usize) {
-        if let Some(user) = &client.user
-            && count > 0
-        {
-            *self.0.entry(Arc::clone(user)).or_default() += count;
-        }
-    }
-
-    pub(super) fn remove(&mut self, client: &Held, count: usize) {
-        let Some(user) = &client.user else { return };
-        if let Some(held) = self.0.get_mut(user) {
-            *held = held.saturating_sub(count);
-            if *held == 0 {
-                self.0.remove(user);
-            }
-        }
-    }
-
-    /// Returns true if no user holds a symbol.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,26 +167,12 @@ mod tests {
         let both = held.select(Content::Trades, asked(), false);
         held.add(Content::Trades, &both);
         held.add(minute, &both[..1]);
-        assert_eq!((held.count(), Users::default().count(&held)), (3, 3));
+        assert_eq!(held.count(), 3);
         assert_eq!(held.select(minute, asked(), false), both[1..]);
         assert_eq!(held.select(minute, asked(), true), both[..1]);
         let second = Content::Candles(Interval::Second);
         assert_eq!(held.symbols(second), []);
         held.remove(minute, &both);
         assert_eq!((held.symbols(minute), held.count()), (&[][..], 2));
-    }
-
-    #[test]
-    fn a_user_is_kept_while_a_connection_holds_a_symbol() {
-        let client = Held::new(Some("alice".into()), 10);
-        let mut users = Users::default();
-        users.add(&client, 0);
-        assert!(users.is_empty());
-        users.add(&client, 2);
-        assert_eq!((users.count(&client), users.is_empty()), (2, false));
-        users.remove(&client, 1);
-        assert_eq!((users.count(&client), users.is_empty()), (1, false));
-        users.remove(&client, 1);
-        assert!(users.is_empty());
     }
 }

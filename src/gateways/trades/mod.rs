@@ -7,13 +7,15 @@ mod answer;
 mod candles;
 mod client;
 mod request;
+mod users;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use self::candles::{Candles, Interval, Update};
-use self::client::{Client, Content, Held, Users, holds_trades, user_for_log};
+use self::client::{Client, Content, Held, holds_trades, user_for_log};
 use self::request::{Accepts, Asked, Request};
+use self::users::Users;
 use super::access::{
     AccessStats, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
 };
@@ -134,7 +136,7 @@ impl TradesGateway {
             }
         }
         client.add(content, &new);
-        self.users.add(client, new.len());
+        self.users.add(key, client, new.len());
         self.held += new.len();
         self.stats.subscriptions.set(self.held);
         let message = match (new.len(), content) {
@@ -169,8 +171,8 @@ impl TradesGateway {
         content: Content,
         new: &[TopicName],
     ) -> Result<(), String> {
-        let (held, max) = (self.users.count(client), client.symbols_max);
-        if !new.is_empty() && held + new.len() > max {
+        if self.users.is_over(client, new.len()) {
+            let (held, max) = (self.users.count(client), client.symbols_max);
             let whose = match client.user {
                 Some(_) => "user",
                 None => "connection",
@@ -205,7 +207,7 @@ impl TradesGateway {
             }
         }
         client.remove(content, &gone);
-        self.users.remove(client, gone.len());
+        self.users.remove(core, key, client, gone.len());
         self.held -= gone.len();
         self.stats.subscriptions.set(self.held);
         let message = match (gone.len(), content) {
@@ -236,6 +238,7 @@ impl TradesGateway {
             token_end,
             requests: per_second.map(|rate| Box::new(RequestRate::new(rate, core.now()))),
             last_event_id: None,
+            waiting: None,
         }
     }
 
@@ -366,7 +369,7 @@ impl Gateway for TradesGateway {
         };
         match Request::parse(&text, accepts) {
             Ok(Request::Subscribe(content, asked)) => {
-                self.subscribe(core, key, client, content, asked);
+                self.ask(core, key, client, content, asked);
             }
             Ok(Request::Unsubscribe(content, symbols)) => {
                 self.unsubscribe(core, key, &mut client.held, content, symbols);
@@ -382,11 +385,16 @@ impl Gateway for TradesGateway {
         }
     }
 
-    /// Handles the possible end of a token.
+    /// Handles the possible end of a token, and a waiting request.
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if !client.token_end.close(core, key) {
-            core.set_deadline(key, client.token_end.due_us(core.now()));
+            self.settle(core, key, client);
+            core.set_deadline(key, client.due_us(core.now()));
         }
+    }
+
+    fn handle_answered(&mut self, core: &mut Core, _: SessionKey, client: &mut Client) {
+        self.users.answered(core, &client.held);
     }
 
     fn handle_newest_sent(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
@@ -400,9 +408,9 @@ impl Gateway for TradesGateway {
         self.statuses.send_last(core, key, holds);
     }
 
-    fn handle_closed(&mut self, _: &mut Core, _: SessionKey, client: Client, _: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, client: Client, _: CloseReason) {
         let count = client.held.count();
-        self.users.remove(&client.held, count);
+        self.users.leave(core, key, &client.held);
         self.held -= count;
         self.stats.subscriptions.set(self.held);
     }

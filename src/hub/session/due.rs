@@ -174,6 +174,22 @@ impl Session {
         due_us.is_some_and(|at| at <= now.mono_us)
     }
 
+    /// Puts a ping in the control part, unless a ping is under way, and awaits any sign of life. Returns false if none can
+    /// be awaited, or the last one is not older than `lately_us`.
+    pub(in crate::hub) fn probe(&mut self, now: Now, lately_us: u64) -> bool {
+        let takes_data = self.takes_data();
+        if now.mono_us <= self.cold.heard_us + lately_us {
+            return false;
+        }
+        self.ping(now);
+        let cold = &mut *self.cold;
+        cold.is_silent = match &cold.phase {
+            Phase::Open(open) => takes_data && open.ping != Ping::Queued { answered: false },
+            _ => false,
+        };
+        cold.is_silent
+    }
+
     /// Puts a ping in the control part, unless an earlier ping is under way.
     fn ping(&mut self, now: Now) {
         if let Phase::Open(open) = &mut self.cold.phase

@@ -95,6 +95,9 @@ struct Cold {
     slots: Option<Box<Slots>>,
     /// Whether answers to a `since` are still to come.
     is_resuming: bool,
+    /// The last sign of life, and whether another one is awaited.
+    heard_us: u64,
+    is_silent: bool,
     gathered: Option<Box<Gathered>>,
     /// What the missed messages that wait hold of those of all clients.
     resumed: Option<Charge>,
@@ -105,6 +108,8 @@ impl Cold {
     /// Moves the deadline of a pong that may stand behind bytes: some of them have arrived just now, in either
     /// direction.
     fn note_life(&mut self, now: Now, limits: &Limits) {
+        self.heard_us = now.mono_us;
+        self.is_silent = false;
         if let Phase::Open(open) = &mut self.phase {
             let at_us = now.mono_us + limits.pong_timeout_us;
             open.ping.allow_until(at_us);
@@ -144,6 +149,8 @@ impl Session {
             rate: None,
             slots: None,
             is_resuming: false,
+            heard_us: 0,
+            is_silent: false,
             gathered: None,
             resumed: None,
             record: Record::new(peer, now),
@@ -416,6 +423,17 @@ impl Session {
             _ => {}
         }
         step
+    }
+
+    /// Whether the client has given no sign of life since [`Session::probe`].
+    pub(super) fn is_silent(&self) -> bool {
+        self.cold.is_silent
+    }
+
+    /// Handles a message, ping or pong of the client. Returns true if a sign of life was awaited.
+    pub(super) fn has_answered(&mut self, now: Now) -> bool {
+        self.cold.heard_us = now.mono_us;
+        std::mem::take(&mut self.cold.is_silent)
     }
 
     /// Returns false if reading was paused for this reason already.

@@ -1,6 +1,7 @@
 """Names that are wanted until they are given up, over all connections, without input or output; and trades."""
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,6 +15,11 @@ from .sessions import PROBE_MS, Request, SessionCore, is_pictured
 _LIMITED = re.compile(r"Max |Server limit |Cannot subscribe")
 # No other name has room either.
 _FULL = re.compile(r"would exceed maximum")
+# Limits that other clients, or other connections of the user, share: asked again after this time, up to doubled at random,
+# then less often.
+_SHARED = re.compile(r"per user|^Server limit|too many symbols")
+_AGAIN_MIN_MS = 5_000.0
+_AGAIN_MAX_MS = 60_000.0
 
 State = Literal["wanted", "asked", "live", "refused", "limited", "gone"]
 """Of a name: "limited" is refused for now."""
@@ -33,6 +39,8 @@ class _Entry:
     """The position up to which the client has all messages of the name."""
     is_known: bool = False
     """Whether the server has granted the name before."""
+    told: str | None = None
+    """The reason that the listeners of errors know."""
 
     @property
     def is_refused(self) -> bool:
@@ -111,6 +119,7 @@ class SubscriberCore(SessionCore):
         self._count = 0
         self._is_up = False
         self._is_planned = False
+        self._again_ms, self._again_at = _AGAIN_MIN_MS, math.inf
         self._asking = 0
         # Requests in flight with a position.
         self._resuming = 0
@@ -179,7 +188,7 @@ class SubscriberCore(SessionCore):
         asked = self._all("asked") if part is None else _in_state(part, "asked")
         entries = [entry for entry in asked if entry.name in granted]
         for entry in entries:
-            entry.state, entry.is_known = "live", True
+            entry.state, entry.is_known, entry.told = "live", True, None
         _check(entries)
 
     def reported(self, message: dict[str, Any]) -> None:
@@ -218,8 +227,9 @@ class SubscriberCore(SessionCore):
     def opened(self, address: str, token: str | None) -> None:
         self._is_up = True
         self.bus = None
+        self._again_ms = _AGAIN_MIN_MS
         for entry in self._names.values():
-            entry.is_alone = False
+            entry.is_alone, entry.told = False, None
         self.admitted(address, token)
         super().opened(address, token)
 
@@ -229,6 +239,7 @@ class SubscriberCore(SessionCore):
         super().changed(status)
         if status in ("open", "stale"):
             return
+        self._again_at = math.inf
         for entry in self._all("live"):
             entry.since = self.position
         for entry in self._all("live", "asked"):
@@ -241,6 +252,11 @@ class SubscriberCore(SessionCore):
         while self._waiting and (first := next(iter(self._waiting))).due_at <= now:
             first.settle(RequestError("timeout", "no answer"))
         super().handle_timer(now)
+        if now >= self._again_at:
+            self._again_at, self._again_ms = math.inf, min(2 * self._again_ms, _AGAIN_MAX_MS)
+            for entry in self._shared():
+                entry.state = "wanted"
+            self._is_planned = True
         if self._is_planned:
             self._is_planned = False
             self._ask()
@@ -250,6 +266,8 @@ class SubscriberCore(SessionCore):
         dues = [self.now] if self._is_planned else [next(iter(self._waiting)).due_at] if self._waiting else []
         if (due_at := super().poll_deadline()) is not None:
             dues.append(due_at)
+        if self._again_at < math.inf:
+            dues.append(self._again_at)
         return min(dues, default=None)
 
     def probe(self) -> float:
@@ -269,7 +287,7 @@ class SubscriberCore(SessionCore):
         since = self.position if self.position == self._given else None
         entry = self._names.setdefault((group, name), _Entry(name, group, since=since))
         if entry.is_refused:
-            entry.state = "wanted"
+            entry.state, entry.told = "wanted", None
         return entry
 
     def _ask(self) -> None:
@@ -365,8 +383,16 @@ class SubscriberCore(SessionCore):
         for entry in left:
             entry.state = "limited" if _LIMITED.match(entry.why) else "refused"
         _check(left)
-        if left:
-            self._emit("error", _refusal(left))
+        news = [entry for entry in left if entry.why != entry.told]
+        for entry in left:
+            entry.told = entry.why
+        if news:
+            self._emit("error", _refusal(news))
+        if self._is_up and self._again_at == math.inf and self._shared():
+            self._again_at = self.now + self._again_ms * (1 + self.random())
+
+    def _shared(self) -> list[_Entry]:
+        return [entry for entry in self._all("limited") if _SHARED.search(entry.why)]
 
 
 def _in_state(entries: Iterable[_Entry], *states: State) -> list[_Entry]:

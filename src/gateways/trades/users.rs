@@ -1,0 +1,231 @@
+//! Users whose token has a symbol limit: what the connections of a user hold, and which of them are gone without a word.
+//!
+//! A user on a new network may be over the limit only because of a connection that is dead and not found yet. Such a
+//! request waits for a sign of life of the user's other connections. A connection without one gives way.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+
+use super::TradesGateway;
+use super::client::{Client, Content, Held, Waiting};
+use super::request::Asked;
+use crate::hub::{CloseReason, Closing, Core, Gateway as _, SessionKey};
+
+/// How long a request over the limit of its user waits for signs of life of the user's other connections. A sign of
+/// life in this time before the request is as good.
+const SIGN_OF_LIFE_US: u64 = 2_000_000;
+
+#[derive(Debug, Default)]
+struct User {
+    /// The symbols of each connection with symbols.
+    holders: BTreeMap<SessionKey, usize>,
+    /// Their sum.
+    symbols: usize,
+    /// Connections whose request waits.
+    waiting: BTreeSet<SessionKey>,
+}
+
+impl User {
+    /// Removes up to so many symbols of a connection.
+    fn remove(&mut self, key: SessionKey, count: usize) {
+        if let Some(held) = self.holders.get_mut(&key) {
+            let gone = count.min(*held);
+            *held -= gone;
+            self.symbols -= gone;
+            self.holders.retain(|_, held| *held > 0);
+        }
+    }
+
+    /// Connections without a sign of life since the last [`Users::probe`], and their symbols.
+    fn silent(&self, core: &Core) -> impl Iterator<Item = (SessionKey, usize)> {
+        let holders = self.holders.iter().map(|(key, count)| (*key, *count));
+        holders.filter(|(key, _)| core.is_silent(*key))
+    }
+}
+
+/// Symbols by user, over all of a user's connections. Users without symbols and without a waiting request are removed.
+#[derive(Debug, Default)]
+pub(super) struct Users(HashMap<Arc<str>, User, RandomState>);
+
+impl Users {
+    /// Symbols that count against this connection's limit.
+    pub(super) fn count(&self, client: &Held) -> usize {
+        match &client.user {
+            Some(user) => self.0.get(user).map_or(0, |user| user.symbols),
+            None => client.count(),
+        }
+    }
+
+    /// Whether so many symbols more would be over the limit.
+    pub(super) fn is_over(&self, client: &Held, more: usize) -> bool {
+        more > 0 && self.count(client) + more > client.symbols_max
+    }
+
+    pub(super) fn add(&mut self, key: SessionKey, client: &Held, count: usize) {
+        if let Some(user) = &client.user
+            && count > 0
+        {
+            let user = self.0.entry(Arc::clone(user)).or_default();
+            *user.holders.entry(key).or_default() += count;
+            user.symbols += count;
+        }
+    }
+
+    /// Removes symbols of a connection, and lets the requests of the user's other connections be judged again.
+    pub(super) fn remove(&mut self, core: &mut Core, key: SessionKey, client: &Held, count: usize) {
+        if let Some(user) = self.user(client)
+            && count > 0
+        {
+            user.remove(key, count);
+            wake(core, user);
+        }
+        self.forget(client);
+    }
+
+    /// Asks the user's other connections for a sign of life. Returns false if none can be silent; otherwise the request
+    /// waits, until [`Users::is_settled`].
+    pub(super) fn probe(&mut self, core: &mut Core, key: SessionKey, client: &Held) -> bool {
+        let Some(user) = self.user(client) else {
+            return false;
+        };
+        let is_first = user.waiting.is_empty();
+        let others = user.holders.keys().filter(|other| **other != key);
+        let mut is_silent = false;
+        for other in others {
+            is_silent |= if is_first {
+                core.probe(*other, SIGN_OF_LIFE_US)
+            } else {
+                core.is_silent(*other)
+            };
+        }
+        if is_silent {
+            user.waiting.insert(key);
+        }
+        is_silent
+    }
+
+    /// Handles a sign of life of a connection: the last one lets the waiting requests be judged.
+    pub(super) fn answered(&mut self, core: &mut Core, client: &Held) {
+        if let Some(user) = self.user(client)
+            && user.silent(core).next().is_none()
+        {
+            wake(core, user);
+        }
+    }
+
+    /// Whether a waiting request can be judged before its time: it fits, or no other connection is silent.
+    pub(super) fn is_settled(&mut self, core: &Core, client: &Held, more: usize) -> bool {
+        let is_over = self.is_over(client, more);
+        let user = self.user(client);
+        !is_over || user.is_none_or(|user| user.silent(core).next().is_none())
+    }
+
+    /// Ends the wait of a request for so many symbols more. If the request fits without the silent connections, these
+    /// hold nothing any more, and are returned: they are to be closed.
+    pub(super) fn settle(
+        &mut self,
+        core: &Core,
+        key: SessionKey,
+        client: &Held,
+        more: usize,
+    ) -> Vec<SessionKey> {
+        let over = (self.count(client) + more).saturating_sub(client.symbols_max);
+        let mut silent = Vec::new();
+        if let Some(user) = self.user(client) {
+            user.waiting.remove(&key);
+            silent.extend(user.silent(core).filter(|(other, _)| *other != key));
+            let freed: usize = silent.iter().map(|(_, count)| count).sum();
+            if over == 0 || freed < over {
+                silent.clear();
+            }
+            for (other, count) in &silent {
+                user.remove(*other, *count);
+            }
+        }
+        self.forget(client);
+        silent.into_iter().map(|(other, _)| other).collect()
+    }
+
+    /// Removes a connection that has ended.
+    pub(super) fn leave(&mut self, core: &mut Core, key: SessionKey, client: &Held) {
+        if let Some(user) = self.user(client) {
+            user.waiting.remove(&key);
+        }
+        self.remove(core, key, client, client.count());
+    }
+
+    /// Returns true if no user holds a symbol.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn user(&mut self, client: &Held) -> Option<&mut User> {
+        self.0.get_mut(client.user.as_ref()?)
+    }
+
+    fn forget(&mut self, client: &Held) {
+        if let Some(user) = &client.user
+            && let Some(rest) = self.0.get(user)
+            && rest.holders.is_empty()
+            && rest.waiting.is_empty()
+        {
+            self.0.remove(user);
+        }
+    }
+}
+
+/// Has the waiting requests of a user judged in this turn.
+fn wake(core: &mut Core, user: &User) {
+    for waiting in &user.waiting {
+        core.set_deadline(*waiting, Some(core.now().mono_us));
+    }
+}
+
+impl TradesGateway {
+    /// Subscribes a client. A request over the limit of its user waits for signs of life of the user's other
+    /// connections, and so do the client's later messages.
+    pub(super) fn ask(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        content: Content,
+        asked: Asked,
+    ) {
+        let more = client.held.select(content, asked.symbols.clone(), false);
+        let is_over = self.users.is_over(&client.held, more.len());
+        if !is_over || !self.users.probe(core, key, &client.held) {
+            return self.subscribe(core, key, client, content, asked);
+        }
+        client.waiting = Some(Box::new(Waiting {
+            content,
+            asked,
+            due_us: core.now().mono_us + SIGN_OF_LIFE_US,
+        }));
+        core.pause_reading(key);
+        core.set_deadline(key, client.due_us(core.now()));
+    }
+
+    /// Answers a waiting request whose time has come, or whose user's connections are known to live. Connections that
+    /// gave no sign of life give way, if that makes room.
+    pub(super) fn settle(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+        let Some(waiting) = client.waiting.take() else {
+            return;
+        };
+        let asked = waiting.asked.symbols.clone();
+        let more = client.held.select(waiting.content, asked, false).len();
+        let is_due = core.now().mono_us >= waiting.due_us;
+        if !is_due && !self.users.is_settled(core, &client.held, more) {
+            client.waiting = Some(waiting);
+            return;
+        }
+        for silent in self.users.settle(core, key, &client.held, more) {
+            let (code, reason) = (self.pong_timeout_code(), CloseReason::PongTimeout);
+            core.close(silent, code, reason, Closing::Now);
+        }
+        self.subscribe(core, key, client, waiting.content, waiting.asked);
+        core.resume_reading(key);
+    }
+}

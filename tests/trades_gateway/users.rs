@@ -1,0 +1,110 @@
+//! A user whose connections share a symbol limit, one of them gone without a word.
+
+use super::*;
+
+const SECOND: u64 = 1_000_000;
+
+/// A connection of the user ann, who may have three symbols.
+fn ann(world: &mut World<TradesGateway>) -> SessionKey {
+    let claims = serde_json::json!({"sub": "ann", "maxSymbols": 3});
+    connect(world, &token(claims)).0
+}
+
+/// An old connection with two symbols, and a request for two more on a new connection: there is no answer yet.
+fn waits(world: &mut World<TradesGateway>) -> (SessionKey, SessionKey) {
+    let (old, new) = (ann(world), ann(world));
+    assert!(subscribe(world, old, r#"["A","B"]"#).contains("success"));
+    world.advance(3 * SECOND);
+    let pings = world.client(old).pings;
+    world.text(new, r#"{"action":"subscribe","symbols":["C","D"]}"#);
+    assert_eq!(world.client(old).pings, pings + 1, "a ping at once");
+    world.text(new, r#"{"action":"ping"}"#);
+    assert!(world.texts(new).is_empty());
+    (old, new)
+}
+
+/// The response to the request, then that to the ping behind.
+fn answer(world: &mut World<TradesGateway>, key: SessionKey) -> String {
+    let [answer, pong] = &world.texts(key)[..] else {
+        panic!("two responses");
+    };
+    assert!(pong.starts_with(r#"{"type":"pong""#), "{pong}");
+    answer.clone()
+}
+
+#[test]
+fn a_connection_that_is_gone_gives_way_within_two_seconds() {
+    let mut world = world(true);
+    let (old, new) = waits(&mut world);
+    world.advance(2 * SECOND - 1);
+    assert!(world.texts(new).is_empty() && world.client(old).close.is_none());
+    world.advance(1);
+    assert!(answer(&mut world, new).contains(r#""subscribed":["C","D"]"#));
+    let close = Some((1000, "Heartbeat timeout".to_owned()));
+    assert_eq!(world.client(old).close, close);
+    assert!(
+        subscribe(&mut world, new, r#"["E","F"]"#).contains("Currently subscribed to 2 symbols.")
+    );
+    assert!(subscribe(&mut world, new, r#"["E"]"#).contains("success"));
+}
+
+#[test]
+fn a_connection_that_was_heard_a_moment_ago_lives() {
+    let mut world = world(true);
+    let (old, new) = (ann(&mut world), ann(&mut world));
+    assert!(subscribe(&mut world, old, r#"["A","B"]"#).contains("success"));
+    world.advance(2 * SECOND);
+    assert!(subscribe(&mut world, new, r#"["C","D"]"#).contains("would exceed"));
+}
+
+#[test]
+fn a_connection_that_lives_keeps_its_symbols_and_the_refusal_comes_with_its_pong() {
+    let mut world = world(true);
+    let (old, new) = waits(&mut world);
+    world.advance(SECOND / 10);
+    world.send(old, &frame(0x8a, b""));
+    world.advance(1);
+    assert!(answer(&mut world, new).contains("would exceed maximum of 3 symbols per user"));
+    world.advance(5 * SECOND);
+    assert!(world.client(old).close.is_none());
+}
+
+#[test]
+fn room_that_comes_meanwhile_is_taken_at_once() {
+    for ends in [true, false] {
+        let mut world = world(true);
+        let (old, new) = waits(&mut world);
+        match ends {
+            true => world.see_end(old, true),
+            false => world.text(old, r#"{"action":"unsubscribe","symbols":["A"]}"#),
+        }
+        world.advance(1);
+        assert!(answer(&mut world, new).contains("success"), "{ends}");
+    }
+}
+
+#[test]
+fn nobody_gives_way_where_that_makes_no_room() {
+    let mut world = world(true);
+    let keys = [ann(&mut world), ann(&mut world), ann(&mut world)];
+    for (key, symbols) in [(keys[0], r#"["A"]"#), (keys[1], r#"["B","C"]"#)] {
+        assert!(subscribe(&mut world, key, symbols).contains("success"));
+    }
+    world.advance(3 * SECOND);
+    world.text(keys[2], r#"{"action":"subscribe","symbols":["D","E"]}"#);
+    world.send(keys[1], &frame(0x8a, b""));
+    world.advance(2 * SECOND);
+    assert!(world.texts(keys[2])[0].contains("Currently subscribed to 3 symbols."));
+    assert!(world.client(keys[0]).close.is_none());
+}
+
+#[test]
+fn who_leaves_while_a_request_waits_leaves_nothing() {
+    let mut world = world(true);
+    let (old, new) = waits(&mut world);
+    world.see_end(new, true);
+    world.advance(3 * SECOND);
+    assert!(world.client(old).close.is_none());
+    world.see_end(old, true);
+    assert!(world.hub.gateway().is_idle());
+}
