@@ -3,19 +3,22 @@
 //! A small blocking client, in a process of its own, apart from the loop. Called by `commands`.
 
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, Command};
 use rustls::{ClientConnection, StreamOwned};
+use socket2::Socket;
 
 use super::args::{For, arg};
 use super::program::Exit;
 use super::tail::link::{Stream, host_of, left};
 use crate::listening::ListenAddr;
-use crate::listening::tls::of_own_certificate;
+use crate::listening::tls::{of_any_certificate, of_own_certificate};
 use crate::run::{GatewayKind, Program};
 use crate::settings::typed::{Env, GATEWAY_ENV};
 use crate::settings::{Checked, Rows, Setting};
@@ -26,13 +29,17 @@ const ANSWER_BYTES_MAX: usize = 1024;
 /// The header of the PROXY protocol for a connection of the proxy itself.
 const OWN_HEADER: &[u8] = b"PROXY UNKNOWN\r\n";
 
+/// Stands for the response of a gateway that asks its clients for certificates.
+const ASKS: &str = "HTTP/1.1 200 OK, for clients with a certificate";
+
 /// The settings of `weirgate health` from the checked gateway.
-const TAKES: [&str; 7] = [
+const TAKES: [&str; 8] = [
     "listen",
     "port",
     "tls-port",
     "tls-cert",
     "tls-key",
+    "tls-client-ca",
     "trusted-proxies",
     "proxy-protocol",
 ];
@@ -41,7 +48,7 @@ const TAKES: [&str; 7] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     addrs: Vec<ListenAddr>,
-    /// The file with the gateway's certificate, if the addresses are for TLS.
+    /// The file with the gateway's certificate, if the addresses are for TLS: for an address that is not loopback.
     certificate: Option<PathBuf>,
     /// The addresses to which a connection begins with a header of the PROXY protocol.
     with_header: Vec<ListenAddr>,
@@ -189,17 +196,42 @@ impl HealthCheck {
         if self.with_header.contains(addr) {
             socket.write_all(OWN_HEADER)?;
         }
-        let stream = match (&self.certificate, addr) {
-            (Some(file), ListenAddr::Tcp(tcp)) => {
-                let config = Arc::new(of_own_certificate(file).map_err(io::Error::other)?);
-                let session = ClientConnection::new(config, tcp.ip().into());
-                let session = session.map_err(io::Error::other)?;
-                Stream::Tls(Box::new(StreamOwned::new(session, socket)))
-            }
-            _ => Stream::Plain(socket),
-        };
-        exchange(stream, &host, deadline)
+        match (&self.certificate, addr) {
+            (Some(file), ListenAddr::Tcp(tcp)) => over_tls(file, *tcp, socket, &host, deadline),
+            _ => exchange(Stream::Plain(socket), &host, deadline),
+        }
     }
+}
+
+/// Asks over TLS. A process that serves has to count as alive whatever the files say by now, so over loopback any
+/// certificate will do. If clients have to show a certificate, the page is not for this client: the loop has accepted
+/// the connection and its thread has made a handshake, and that is the answer.
+fn over_tls(
+    file: &Path,
+    addr: SocketAddr,
+    mut socket: Socket,
+    host: &str,
+    deadline: Instant,
+) -> io::Result<String> {
+    let asked = Arc::default();
+    let config = match addr.ip().to_canonical().is_loopback() {
+        true => of_any_certificate(&asked),
+        false => of_own_certificate(file),
+    };
+    let config = Arc::new(config.map_err(io::Error::other)?);
+    let session = ClientConnection::new(config, addr.ip().into());
+    let mut session = session.map_err(io::Error::other)?;
+    while session.is_handshaking() {
+        socket.set_read_timeout(Some(left(deadline)?))?;
+        let moved = session.complete_io(&mut socket);
+        // TLS 1.2 ends the handshake of a client without a certificate.
+        if AtomicBool::load(&asked, Relaxed) {
+            return Ok(ASKS.to_owned());
+        }
+        moved?;
+    }
+    let stream = Stream::Tls(Box::new(StreamOwned::new(session, socket)));
+    exchange(stream, host, deadline)
 }
 
 /// Asks, and returns the status line of the response.

@@ -119,7 +119,12 @@ async def test_a_client_that_reads_late_gets_everything_in_order(channels, autho
     client.close()
 
 
-async def test_the_port_without_tls_may_be_off(start_tls, authority, local_certificate):
+def health(weirgate, certificate, key, *more):
+    flags = ["--port", "off", "--tls-port", str(weirgate.tls_port), "--tls-cert", str(certificate), "--tls-key", str(key), *more]
+    return subprocess.run([weirgate_binary(), "health", "demo", *flags], capture_output=True, text=True, timeout=20)
+
+
+async def test_the_port_without_tls_may_be_off(start_tls, authority, local_certificate, tmp_path):
     weirgate = start_tls("demo", "--port", "off")
     await until(lambda: is_there(weirgate.tls_port, authority.context()), 20, "an answer over TLS")
     with pytest.raises(ConnectionRefusedError):
@@ -127,12 +132,27 @@ async def test_the_port_without_tls_may_be_off(start_tls, authority, local_certi
     certificate, key = local_certificate
     weirgate.logs(f"WebSocket: wss://localhost:{weirgate.tls_port}/ws/stream", f"tls=127.0.0.1:{weirgate.tls_port}")
 
-    def health(certificate):
-        flags = ["--port", "off", "--tls-port", str(weirgate.tls_port), "--tls-cert", str(certificate), "--tls-key", str(key)]
-        return subprocess.run([weirgate_binary(), "health", "demo", *flags], capture_output=True, text=True, timeout=20)
-    assert health(certificate).returncode == 0
-    other = health(authority.sign("another", "IP:127.0.0.1")[0])
-    assert other.returncode == 1 and f"no answer from https://127.0.0.1:{weirgate.tls_port}/health" in other.stderr, other
+    for file in (certificate, authority.sign("another", "IP:127.0.0.1")[0], tmp_path / "missing.pem"):
+        checked = health(weirgate, file, key)
+        assert checked.returncode == 0, f"a process that serves is alive, whatever {file} says: {checked}"
+    weirgate.send(signal.SIGTERM)
+    assert await asyncio.to_thread(weirgate.wait, 20) == 0
+    gone = health(weirgate, certificate, key)
+    assert gone.returncode == 1 and f"no answer from https://127.0.0.1:{weirgate.tls_port}/health" in gone.stderr, gone
+
+
+async def test_a_gateway_that_asks_for_certificates_is_healthy(start_tls, authority, local_certificate):
+    flags = ("--port", "off", "--tls-client-ca", str(authority.ca))
+    weirgate = start_tls("demo", *flags)
+    weirgate.logs("WebSocket: wss://localhost")
+    for more in (flags[2:], ()):
+        checked = health(weirgate, *local_certificate, *more)
+        assert checked.returncode == 0, checked
+    with pytest.raises(OSError):
+        get(weirgate.tls_port, "/health", authority.context())
+    weirgate.send(signal.SIGSTOP)
+    assert health(weirgate, *local_certificate, "--health-timeout-ms", "500").returncode == 1, "a loop that does not accept"
+    weirgate.send(signal.SIGCONT)
 
 
 async def test_the_page_at_the_address_names_the_address_with_tls(channels, authority):

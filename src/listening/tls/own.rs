@@ -4,10 +4,13 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::certificates::{CertificateFacts, ServerTls};
@@ -15,8 +18,8 @@ use crate::admission::{ClientAddr, Holding};
 use crate::base::Clock;
 use crate::base::tls_roots::{certificates, provider};
 
-/// Returns a configuration that accepts exactly the server's certificate in a file: the name in the certificate is
-/// for clients elsewhere, and the address is loopback.
+/// A configuration that accepts exactly the server's certificate in a file: the name in the certificate is for clients
+/// elsewhere.
 ///
 /// # Errors
 /// The file has no certificate, as text.
@@ -25,6 +28,22 @@ pub fn of_own_certificate(file: &Path) -> Result<ClientConfig, String> {
     let all = certificates(file).map_err(named)?;
     let certificate = all.into_iter().next();
     let certificate = certificate.ok_or_else(|| named("it has no certificate".to_owned()))?;
+    accepting(Some(certificate), Arc::default()).map_err(named)
+}
+
+/// A configuration that accepts any certificate, for loopback alone: whoever listens there is on this machine, as with
+/// plain HTTP. `asked` becomes true when the server asks for a certificate of the client; the client shows none.
+///
+/// # Errors
+/// The library cannot be used, as text.
+pub fn of_any_certificate(asked: &Arc<AtomicBool>) -> Result<ClientConfig, String> {
+    accepting(None, Arc::clone(asked))
+}
+
+fn accepting(
+    certificate: Option<CertificateDer<'static>>,
+    asked: Arc<AtomicBool>,
+) -> Result<ClientConfig, String> {
     let provider = provider();
     let verifier = OwnCertificate {
         certificate,
@@ -32,10 +51,25 @@ pub fn of_own_certificate(file: &Path) -> Result<ClientConfig, String> {
     };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| named(error.to_string()))?
+        .map_err(|error| error.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
-    Ok(config.with_no_client_auth())
+    Ok(config.with_client_cert_resolver(Arc::new(NoneOfOurs(asked))))
+}
+
+/// The client's certificate: none. Notes whether the server has asked.
+#[derive(Debug)]
+struct NoneOfOurs(Arc<AtomicBool>);
+
+impl ResolvesClientCert for NoneOfOurs {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.store(true, Relaxed);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
 }
 
 /// Makes a handshake with the configuration of clients, in memory, as a client that asks for the first name of a
@@ -84,7 +118,8 @@ pub fn greet_itself(
 
 #[derive(Debug)]
 struct OwnCertificate {
-    certificate: CertificateDer<'static>,
+    /// `None` accepts any.
+    certificate: Option<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -97,11 +132,11 @@ impl ServerCertVerifier for OwnCertificate {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match *end_entity == self.certificate {
-            true => Ok(ServerCertVerified::assertion()),
-            false => Err(Error::General(
+        match &self.certificate {
+            Some(own) if own != end_entity => Err(Error::General(
                 "another certificate than in the file".to_owned(),
             )),
+            _ => Ok(ServerCertVerified::assertion()),
         }
     }
 

@@ -27,7 +27,7 @@ pub(super) const WAKER: Token = Token(usize::MAX);
 /// Steps of handshakes between two looks at the poll, so that new clients join their turn.
 const STEPS: usize = 16;
 
-/// A handshake without progress for so long gives way while others wait: enough for a client far away, and little of
+/// A handshake that does not move for so long gives way while others wait: enough for a client far away, and little of
 /// the time of those others.
 const STILL_US: u64 = 1_000_000;
 
