@@ -24,7 +24,11 @@ pub use random::SplitMix64;
 pub use spin::{Spin, SpinCounts};
 pub use wake::{LateWake, Wake};
 
-use std::{io, thread};
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::thread;
 
 /// Runs `work` on a thread of this name without a join: the thread ends after `work`, or with the process.
 ///
@@ -33,4 +37,23 @@ use std::{io, thread};
 pub fn detached(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let thread = thread::Builder::new().name(name.into());
     thread.spawn(work).map(drop)
+}
+
+/// Reads a regular file. Waits for nobody: a pipe is refused, and not opened for long.
+///
+/// # Errors
+/// An error of the system, or the path names something else.
+pub fn regular_file(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = libc::O_NONBLOCK;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        let what = "not a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)?;
+    Ok(content)
 }

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::regular_file;
 use rustls::client::WantsClientCert;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
@@ -75,8 +76,16 @@ pub fn tickets() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
 /// # Errors
 /// The first error in the file, as text.
 pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates = CertificateDer::pem_file_iter(file).map_err(|error| error.to_string())?;
-    let certificates: Result<_, _> = certificates.collect();
+    let pem = regular_file(file).map_err(|error| error.to_string())?;
+    certificates_of(&pem)
+}
+
+/// Returns all certificates of the content of a PEM file, in order.
+///
+/// # Errors
+/// The first error, as text.
+pub fn certificates_of(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Result<_, _> = CertificateDer::pem_slice_iter(pem).collect();
     certificates.map_err(|error| error.to_string())
 }
 

@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::base::regular_file;
+
 pub use key_fetches::{KeyFetchStats, KeyFetches};
 pub use keys::{KeyFileError, KeyFiles, KeyUrl, KeysChanged, KeysInForce};
 
@@ -20,10 +22,7 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// # Errors
 /// An error of the system, or the file has more than 1 MiB.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    if fs::metadata(path)?.len() > FILE_BYTES_MAX {
-        let what = format!("over {FILE_BYTES_MAX} bytes");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-    }
+    has_size(path)?;
     fs::read(path)
 }
 
@@ -32,11 +31,16 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As [`read`], or the path names no regular file any more.
 pub(crate) fn read_again(path: &Path) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
-        let what = "not a regular file";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    has_size(path)?;
+    regular_file(path)
+}
+
+fn has_size(path: &Path) -> io::Result<()> {
+    if fs::metadata(path)?.len() > FILE_BYTES_MAX {
+        let what = format!("over {FILE_BYTES_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
-    read(path)
+    Ok(())
 }
 
 /// The fingerprint of a file: inode, length, and the times of the last modification and of the last change of the inode.

@@ -324,12 +324,12 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             parts.push(Box::new(in_force));
         }
         let reloads = reloads(parts, &common);
-        metrics.push(reloads.metric());
         let core = Core::new(common.limits.clone(), self.frame_bytes, seed(clock));
         let mut holdings = self.gateway.holdings();
         holdings.extend(core.holdings().cloned());
         holdings.push(common.reactor.tls_held.clone());
         metrics.extend(held_metrics(&holdings));
+        metrics.extend(reloads.metrics());
         telemetry.add_gateway(metrics);
         if let Some(awaits_keys) = self.awaits_keys {
             telemetry.set_awaits_keys(awaits_keys);

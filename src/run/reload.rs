@@ -1,18 +1,20 @@
 //! Files that are read again while the process runs: at SIGHUP, and key files after every change. Every
 //! process reads its log filter again, if the filter is in a file.
 //!
-//! A thread of its own reads, so a slow disk never blocks the loop. A broken file changes nothing. No client
-//! is closed, and no connection of the process is affected.
+//! Each part has a thread of its own, so a slow disk never blocks the loop, and a file that does not answer keeps no
+//! other from being read. A broken file changes nothing. No client is closed, and no connection of the process is
+//! affected.
 
 use std::io::{self, ErrorKind, IsTerminal, Read, stdin};
 use std::iter::zip;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::low_level;
 
@@ -56,12 +58,35 @@ pub enum Reloaded {
 /// Metric labels, in the order of the numbers.
 const OUTCOMES: [&str; 3] = ["changed", "unchanged", "failed"];
 
-type Counts = [AtomicU64; OUTCOMES.len()];
+/// The number of the outcome of a broken file, or of one that does not answer.
+const FAILED: usize = 2;
+
+/// A file that has not answered for so long counts as failed.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a part's thread is doing.
+#[derive(Clone, Copy, Debug)]
+enum Doing {
+    Nothing,
+    /// Since this moment.
+    Reads(Instant),
+    /// The files do not answer, and the log has said so.
+    Hangs,
+}
+
+/// What is known of a part.
+struct Progress {
+    what: &'static str,
+    outcomes: [AtomicU64; OUTCOMES.len()],
+    /// Whether the last read failed, or still waits for its files.
+    is_failing: AtomicBool,
+    doing: Mutex<Doing>,
+}
 
 /// All parts of one gateway.
 pub(super) struct Reloads {
     parts: Vec<Box<dyn Reload>>,
-    counts: Arc<Vec<(&'static str, Counts)>>,
+    progress: Arc<Vec<Arc<Progress>>>,
 }
 
 /// The number of parts with each outcome, for one SIGHUP.
@@ -75,80 +100,173 @@ pub(super) fn expect_signals() {
 
 impl Reloads {
     pub(super) fn new(parts: Vec<Box<dyn Reload>>) -> Self {
-        let counts = parts.iter().map(|part| (part.what(), Counts::default()));
+        let progress = parts
+            .iter()
+            .map(|part| Arc::new(Progress::new(part.what())));
         Self {
-            counts: Arc::new(counts.collect()),
+            progress: Arc::new(progress.collect()),
             parts,
         }
     }
 
-    /// The metric of reloads.
-    pub(super) fn metric(&self) -> GatewayMetric {
-        let counts = Arc::clone(&self.counts);
+    /// The metrics of reloads.
+    pub(super) fn metrics(&self) -> [GatewayMetric; 2] {
+        let progress = Arc::clone(&self.progress);
         let numbers = move || {
-            let of_part = |(what, counts): &(&'static str, Counts)| {
-                let what = *what;
-                let counts = counts.each_ref().map(|count| count.load(Relaxed));
+            let of_part = |part: &Arc<Progress>| {
+                let what = part.what;
+                let counts = part.outcomes.each_ref().map(|count| count.load(Relaxed));
                 let each = zip(OUTCOMES, counts);
                 each.map(move |(outcome, count)| ([what, outcome], count))
             };
-            counts.iter().flat_map(of_part).collect()
+            progress.iter().flat_map(of_part).collect()
         };
-        GatewayMetric::ByTwoLabels(&names::RELOADS, Box::new(numbers))
+        let failing = |all: &Vec<Arc<Progress>>| {
+            let one = |part: &Arc<Progress>| (part.what, part.is_failing.load(Relaxed).into());
+            all.iter().map(one).collect()
+        };
+        [
+            GatewayMetric::ByTwoLabels(&names::RELOADS, Box::new(numbers)),
+            GatewayMetric::by_label(&names::RELOADS_FAILING, &self.progress, failing),
+        ]
     }
 
-    /// Starts a thread that waits for signals and changes, and ends with the process.
-    pub(super) fn start(mut self) -> io::Result<()> {
+    /// Starts the threads, which wait for signals and changes, and end with the process.
+    pub(super) fn start(self) -> io::Result<()> {
         let hang_ups = HangUps::of_process()?;
         let had_terminal = stdin().is_terminal();
+        let readers = zip(self.parts, self.progress.iter());
+        let readers = readers.map(|(part, progress)| Reader::start(part, progress));
+        let readers = readers.collect::<io::Result<Vec<Reader>>>()?;
         detached("reload", move || {
             loop {
                 if !hang_ups.wait() {
-                    self.changed();
+                    readers.iter().for_each(|reader| reader.progress.look());
                 } else if had_terminal && !stdin().is_terminal() {
                     stop_without_terminal();
                 } else {
-                    self.all();
+                    all(&readers);
                 }
             }
         })
     }
+}
 
-    /// Reads all parts again, and logs the outcomes.
-    fn all(&mut self) {
-        let mut outcomes = Outcomes::default();
-        for number in 0..self.parts.len() {
-            outcomes[self.one(number)] += 1;
-        }
-        let [changed, unchanged, failed] = outcomes;
-        if self.parts.is_empty() {
-            tracing::info!("SIGHUP: no setting of this gateway is in a file that is read again");
-        } else {
-            tracing::info!(changed, unchanged, failed, "SIGHUP: files read again");
-        }
+/// Reads all parts again, and logs the outcomes.
+fn all(readers: &[Reader]) {
+    let (done, outcomes) = unbounded();
+    for reader in readers {
+        // The thread ends with the process.
+        let _ = reader.asks.send(done.clone());
     }
+    drop(done);
+    let mut counts = Outcomes::default();
+    let end = Instant::now() + READ_TIMEOUT;
+    while let Ok(outcome) = outcomes.recv_deadline(end) {
+        counts[outcome] += 1;
+    }
+    readers.iter().for_each(|reader| reader.progress.look());
+    let late = readers.len() as u64 - counts.iter().sum::<u64>();
+    counts[FAILED] += late;
+    let [changed, unchanged, failed] = counts;
+    if readers.is_empty() {
+        tracing::info!("SIGHUP: no setting of this gateway is in a file that is read again");
+    } else {
+        tracing::info!(changed, unchanged, failed, "SIGHUP: files read again");
+    }
+}
 
-    /// Reads the parts that are due.
-    fn changed(&mut self) {
-        for number in 0..self.parts.len() {
-            if self.parts[number].is_due() {
-                self.one(number);
+/// A part's thread, from outside.
+struct Reader {
+    progress: Arc<Progress>,
+    /// Takes the number of the outcome of each read.
+    asks: Sender<Sender<usize>>,
+}
+
+impl Reader {
+    fn start(mut part: Box<dyn Reload>, progress: &Arc<Progress>) -> io::Result<Self> {
+        let (asks, asked) = unbounded::<Sender<usize>>();
+        let own = Arc::clone(progress);
+        detached("reload-part", move || {
+            loop {
+                match asked.recv_timeout(LOOK_EVERY) {
+                    Ok(done) => {
+                        let outcome = own.read(&mut *part);
+                        // Signals that came during the read are answered by it.
+                        for done in std::iter::once(done).chain(asked.try_iter()) {
+                            let _ = done.send(outcome);
+                        }
+                    }
+                    Err(RecvTimeoutError::Timeout) => own.changed(&mut *part),
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
             }
+        })?;
+        Ok(Self {
+            progress: Arc::clone(progress),
+            asks,
+        })
+    }
+}
+
+impl Progress {
+    fn new(what: &'static str) -> Self {
+        Self {
+            what,
+            outcomes: Default::default(),
+            is_failing: AtomicBool::new(false),
+            doing: Mutex::new(Doing::Nothing),
         }
     }
 
-    /// Reads one part again. Returns the number of the outcome.
-    fn one(&mut self, number: usize) -> usize {
-        let outcome = match self.parts[number].reload() {
+    fn doing(&self) -> MutexGuard<'_, Doing> {
+        self.doing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the part if it is due.
+    fn changed(&self, part: &mut dyn Reload) {
+        *self.doing() = Doing::Reads(Instant::now());
+        let is_due = part.is_due();
+        // Whether the files that did not answer are good is seen only by a read.
+        if is_due || matches!(*self.doing(), Doing::Hangs) {
+            self.read(part);
+        }
+        *self.doing() = Doing::Nothing;
+    }
+
+    /// Reads the part. Returns the number of the outcome.
+    fn read(&self, part: &mut dyn Reload) -> usize {
+        *self.doing() = Doing::Reads(Instant::now());
+        let outcome = match part.reload() {
             Ok(Reloaded::Changed) => 0,
             Ok(Reloaded::Unchanged) => 1,
             Err(error) => {
                 tracing::warn!("{error}");
-                2
+                FAILED
             }
         };
-        self.counts[number].1[outcome].fetch_add(1, Relaxed);
+        *self.doing() = Doing::Nothing;
+        self.count(outcome);
         outcome
+    }
+
+    /// Counts a part whose files do not answer, once.
+    fn look(&self) {
+        let mut doing = self.doing();
+        if matches!(*doing, Doing::Reads(since) if since.elapsed() >= READ_TIMEOUT) {
+            *doing = Doing::Hangs;
+            drop(doing);
+            self.count(FAILED);
+            let what = self.what;
+            tracing::warn!(
+                "{what}: a file does not answer; the values stay as they were until it does"
+            );
+        }
+    }
+
+    fn count(&self, outcome: usize) {
+        self.outcomes[outcome].fetch_add(1, Relaxed);
+        self.is_failing.store(outcome == FAILED, Relaxed);
     }
 }
 
@@ -290,26 +408,81 @@ mod tests {
 
     #[test]
     fn each_outcome_is_counted_and_what_asks_is_read_without_a_signal() {
-        let outcomes = [
-            Ok(Reloaded::Changed),
-            Err("broken".to_owned()),
-            Ok(Reloaded::Unchanged),
-            Ok(Reloaded::Unchanged),
-        ];
-        let mut reloads = Reloads::new(vec![Box::new(Played(outcomes.into(), true))]);
-        let counts = |reloads: &Reloads| match reloads.metric() {
-            GatewayMetric::ByTwoLabels(_, numbers) => numbers(),
+        let reloads = Reloads::new(vec![Box::new(Played(VecDeque::new(), false))]);
+        let counts = || match &reloads.metrics() {
+            [
+                GatewayMetric::ByTwoLabels(_, numbers),
+                GatewayMetric::ByLabel(_, failing),
+            ] => {
+                let numbers = numbers().into_iter().map(|(_, count)| count);
+                (numbers.collect::<Vec<u64>>(), failing())
+            }
             other => panic!("{other:?}"),
         };
-        reloads.changed();
-        assert_eq!(counts(&reloads)[0], (["acl", "changed"], 1));
-        reloads.changed();
-        assert_eq!(counts(&reloads)[0], (["acl", "changed"], 1), "asked once");
-        for _ in 0..3 {
-            reloads.all();
+        let mut part = Played(
+            [
+                Ok(Reloaded::Changed),
+                Err("broken".to_owned()),
+                Ok(Reloaded::Unchanged),
+            ]
+            .into(),
+            true,
+        );
+        let progress = &reloads.progress[0];
+        progress.changed(&mut part);
+        progress.changed(&mut part);
+        assert_eq!(counts(), (vec![1, 0, 0], vec![("acl", 0)]), "asked once");
+        progress.read(&mut part);
+        assert_eq!(counts(), (vec![1, 0, 1], vec![("acl", 1)]));
+        progress.read(&mut part);
+        assert_eq!(counts(), (vec![1, 1, 1], vec![("acl", 0)]));
+        // Files that do not answer are counted once.
+        for since in [READ_TIMEOUT / 2, READ_TIMEOUT] {
+            progress.look();
+            let since = Instant::now().checked_sub(since);
+            *progress.doing() = Doing::Reads(since.expect("an uptime"));
         }
-        let counted: Vec<u64> = counts(&reloads).iter().map(|(_, count)| *count).collect();
-        assert_eq!(counted, [1, 2, 1]);
+        assert_eq!(counts(), (vec![1, 1, 1], vec![("acl", 0)]));
+        progress.look();
+        progress.look();
+        assert_eq!(counts(), (vec![1, 1, 2], vec![("acl", 1)]));
+    }
+
+    /// One hangs: the others are read all the same, and the operator learns of it.
+    #[test]
+    fn a_part_whose_files_do_not_answer_keeps_no_other_from_being_read() {
+        struct Hangs(crossbeam_channel::Receiver<()>);
+        impl Reload for Hangs {
+            fn what(&self) -> &'static str {
+                "tls"
+            }
+
+            fn is_due(&mut self) -> bool {
+                let _ = self.0.recv();
+                false
+            }
+
+            fn reload(&mut self) -> Result<Reloaded, String> {
+                Ok(Reloaded::Unchanged)
+            }
+        }
+        let (answer, hangs) = unbounded();
+        let outcomes = [Ok(Reloaded::Changed)].into();
+        let parts: Vec<Box<dyn Reload>> =
+            vec![Box::new(Hangs(hangs)), Box::new(Played(outcomes, true))];
+        let reloads = Reloads::new(parts);
+        let readers = zip(reloads.parts, reloads.progress.iter());
+        let readers = readers.map(|(part, progress)| Reader::start(part, progress));
+        let readers: Vec<Reader> = readers.collect::<io::Result<_>>().expect("threads");
+        let [stuck, other] = [0, 1].map(|at: usize| &readers[at].progress);
+        while other.outcomes[0].load(Relaxed) == 0 {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert!(matches!(*stuck.doing(), Doing::Reads(_)));
+        let (done, outcomes) = unbounded();
+        readers[0].asks.send(done).expect("a thread");
+        answer.send(()).expect("a thread");
+        assert_eq!(outcomes.recv(), Ok(1), "the signal meanwhile is not lost");
     }
 
     #[test]

@@ -454,6 +454,8 @@ metric_names! { |at|
         "Bytes of bodies forwarded by the proxy, by direction.";
     RELOADS = Counter "weirgate_reloads_total" ["what", "outcome"]
         "Settings read again from their files while running, by outcome: changed, unchanged, failed.";
+    RELOADS_FAILING = Gauge "weirgate_reloads_failing" ["what"]
+        "1 while the files of a part are broken, do not fit or do not answer: what was read before stays in force.";
     SURVEYS = Counter "weirgate_surveys_total" []
         "Surveys of all clients and topics for the operator's page, at most one a second."
         => at.telemetry.surveys.made();

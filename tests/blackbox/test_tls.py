@@ -420,3 +420,25 @@ def test_wrong_files_are_told_at_the_start(authority, tmp_path, flags, told):
         ended = subprocess.run([weirgate_binary(), "demo", "--port", "0", *flags, *more], capture_output=True, text=True, timeout=20,
                                env={"PATH": os.environ["PATH"]})
         assert ended.returncode == 2 and told in ended.stderr, (more, ended)
+
+
+async def test_a_pipe_in_place_of_a_certificate_is_refused_and_keeps_nothing_else_from_being_read(start_tls, authority, tmp_path, redis_server):
+    chain, key = authority.sign("piped", "IP:127.0.0.1")
+    filter_ = tmp_path / "filter"
+    filter_.write_text("info\n")
+    failing = lambda: count(weirgate, "weirgate_reloads_failing", what="tls")
+    weirgate = start_tls("demo", "--log-filter-file", str(filter_), certificate=(chain, key)).wait_ready()
+    assert failing() == 0
+    kept = chain.rename(tmp_path / "kept.pem")
+    os.mkfifo(chain)
+    filter_.write_text("info,weirgate::http=debug\n")
+    weirgate.send(signal.SIGHUP)
+    await until(lambda: count(weirgate, "weirgate_reloads_total", what="log_filter", outcome="changed") == 1, 20, "the new filter")
+    await until(lambda: failing() == 1, 20, "the pipe is seen")
+    weirgate.logs("not a regular file; the certificates stay as they were")
+    assert is_there(weirgate.tls_port, authority.context())
+    started = start_tls("demo", certificate=(chain, key))
+    assert await asyncio.to_thread(started.wait, 20) == 2, "an error, and no wait for somebody who writes"
+    chain.unlink()
+    kept.rename(chain)
+    await until(lambda: failing() == 0, 20, "the file is good again")

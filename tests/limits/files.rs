@@ -21,4 +21,15 @@ pub(crate) const FILES: &[Fixed] = &[
         code: ("src/auth/key_ring.rs", "UNKNOWN_IDS_MAX: usize = 1024;"),
         test: "src/auth/key_ring.rs::the_remembered_key_ids_are_bounded",
     },
+    Fixed {
+        what: "Time for files that are read again: keys, roles, the log filter, certificates",
+        value: "5 s",
+        beyond: "the part counts as failed, the log names it, and it is read when its files answer; the other parts do not wait",
+        shows: Shows::Metric(names::RELOADS_FAILING),
+        code: (
+            "src/run/reload.rs",
+            "READ_TIMEOUT: Duration = Duration::from_secs(5);",
+        ),
+        test: "src/run/reload.rs::a_part_whose_files_do_not_answer_keeps_no_other_from_being_read",
+    },
 ];

@@ -19,8 +19,8 @@ use x509_parser::prelude::FromDer;
 use super::client_certificates;
 use super::session::TlsSession;
 use crate::admission::{ClientAddr, Holding};
-use crate::base::tls_roots::{certificates, provider};
-use crate::base::{Clock, escaped};
+use crate::base::tls_roots::{certificates_of, provider};
+use crate::base::{Clock, escaped, regular_file};
 
 /// The protocol of browsers behind TLS (RFC 7301 §6): a WebSocket needs HTTP/1.1.
 const HTTP_1_1: &[u8] = b"http/1.1";
@@ -153,13 +153,12 @@ impl ServerTls {
         tickets: Arc<dyn ProducesTickets>,
     ) -> Result<Self, CertificateError> {
         let provider = provider();
-        let read = |files| Certificate::read(files, &provider);
-        let all = files.certificates.iter().map(read);
-        let all = all.collect::<Result<Vec<Certificate>, _>>()?;
+        let mut content = Vec::new();
+        let mut all = Vec::new();
+        for files in &files.certificates {
+            all.push(Certificate::read(files, &provider, &mut content)?);
+        }
         let facts = all.iter().map(|one| one.facts.clone()).collect();
-        let paths = files.paths().into_iter();
-        let content = paths.map(|path| std::fs::read(path).unwrap_or_default());
-        let content = content.collect();
         let versions: &[&SupportedProtocolVersion] = match files.oldest {
             OldestVersion::Tls12 => &[&version::TLS13, &version::TLS12],
             OldestVersion::Tls13 => &[&version::TLS13],
@@ -170,7 +169,8 @@ impl ServerTls {
         let config = match &files.client_ca {
             None => config.with_no_client_auth(),
             Some(file) => {
-                let verifier = client_certificates::asked(authorities(file)?, provider);
+                let verifier =
+                    client_certificates::asked(authorities(file, &mut content)?, provider);
                 let verifier = verifier.map_err(CertificateError::Library)?;
                 config.with_client_cert_verifier(verifier)
             }
@@ -219,10 +219,18 @@ impl ServerTls {
     }
 }
 
-fn authorities(file: &Path) -> Result<RootCertStore, CertificateError> {
+/// Reads a file, each once, and adds its content to that of all files.
+fn read(file: &Path, content: &mut Vec<Vec<u8>>) -> Result<Vec<u8>, String> {
+    let text = regular_file(file).map_err(|error| error.to_string())?;
+    content.push(text.clone());
+    Ok(text)
+}
+
+fn authorities(file: &Path, content: &mut Vec<Vec<u8>>) -> Result<RootCertStore, CertificateError> {
     let failed = CertificateError::of("the authorities", file);
     let mut roots = RootCertStore::empty();
-    let (taken, _) = roots.add_parsable_certificates(certificates(file).map_err(&failed)?);
+    let pem = read(file, content).map_err(&failed)?;
+    let (taken, _) = roots.add_parsable_certificates(certificates_of(&pem).map_err(&failed)?);
     match taken {
         0 => Err(failed("it has no certificate of an authority".to_owned())),
         _ => Ok(roots),
@@ -236,12 +244,18 @@ struct Certificate {
 }
 
 impl Certificate {
-    fn read(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Self, CertificateError> {
+    fn read(
+        files: &CertificateFiles,
+        provider: &CryptoProvider,
+        content: &mut Vec<Vec<u8>>,
+    ) -> Result<Self, CertificateError> {
         let bad_chain = CertificateError::of("the certificates", &files.chain);
         let bad_key = CertificateError::of("the key", &files.key);
-        let chain = certificates(&files.chain).map_err(&bad_chain)?;
+        let chain = read(&files.chain, content).map_err(&bad_chain)?;
+        let chain = certificates_of(&chain).map_err(&bad_chain)?;
         let facts = CertificateFacts::of(&files.chain, &chain).map_err(&bad_chain)?;
-        let key = PrivateKeyDer::from_pem_file(&files.key);
+        let key = read(&files.key, content).map_err(&bad_key)?;
+        let key = PrivateKeyDer::from_pem_slice(&key);
         let key = key.map_err(|error| bad_key(error.to_string()))?;
         let signing = provider.key_provider.load_private_key(key);
         let signing = signing.map_err(|error| bad_key(error.to_string()))?;
