@@ -20,6 +20,9 @@ use url::Url;
 use super::body::{self, ReadBodyError};
 use super::services::{Activity, Service, USER_AGENT, Upstream, connect};
 
+/// For connecting to all addresses of the server. The caller has a limit for the whole.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
 /// Limits of time and size.
 #[derive(Clone, Copy, Debug)]
 pub struct FetchLimits {
@@ -141,7 +144,7 @@ fn block_on<F: Future>(work: F) -> io::Result<F::Output> {
 /// # Errors
 /// As [`Service::ask`].
 async fn get(service: &Service, target: &str) -> io::Result<Response<Incoming>> {
-    let stream = connect(service, &Activity::start()).await?;
+    let (stream, _) = connect(service, &Activity::start(), CONNECT_MAX).await?;
     let handshake = http1::handshake(stream).await;
     let (mut sender, connection) = handshake.map_err(io::Error::other)?;
     // The response shows how the connection ends.

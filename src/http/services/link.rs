@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -12,8 +13,8 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep, timeout_at};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
 use super::Service;
 
@@ -173,16 +174,40 @@ impl AsyncWrite for Noted {
     }
 }
 
-/// Connects to a service, TLS included.
+/// Connects to a service, TLS included: to the next address of its host if an address fails, or takes longer than
+/// its part of `silence`. Returns the address too.
 ///
 /// # Errors
 /// The name is unknown, the connection is refused, or the certificate is not the service's.
 pub(in crate::http) async fn connect(
     service: &Service,
     activity: &Activity,
+    silence: Duration,
+) -> io::Result<(TokioIo<Box<dyn Bytes>>, SocketAddr)> {
+    let upstream = &service.upstream;
+    let found = lookup_host((upstream.host.as_str(), upstream.port)).await?;
+    let mut addresses: Vec<_> = found.collect();
+    service.addresses.order(&mut addresses);
+    let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
+    let each = silence / addresses.len().max(1) as u32;
+    for address in addresses {
+        failure = match timeout(each, connect_to(service, activity, address)).await {
+            Ok(Ok(stream)) => return Ok((stream, address)),
+            Ok(Err(error)) => error,
+            Err(_) => io::Error::new(ErrorKind::TimedOut, "connecting took too long"),
+        };
+        service.addresses.failed(address);
+    }
+    Err(failure)
+}
+
+async fn connect_to(
+    service: &Service,
+    activity: &Activity,
+    address: SocketAddr,
 ) -> io::Result<TokioIo<Box<dyn Bytes>>> {
     let upstream = &service.upstream;
-    let stream = TcpStream::connect((upstream.host.as_str(), upstream.port)).await?;
+    let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let stream = Noted {
         stream,

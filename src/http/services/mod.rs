@@ -4,6 +4,7 @@
 //! Knows no contract: names, URLs and paths are parameters. `calls` and `proxy` each keep a separate `Pool`
 //! for a service, because they run on separate threads and have separate limits.
 
+mod addresses;
 mod link;
 mod pool;
 
@@ -22,6 +23,7 @@ use crate::telemetry::names::{self, MetricName};
 use crate::telemetry::{Durations, GatewayMetric};
 use crate::wire::object_writer::ObjectWriter;
 
+use self::addresses::Addresses;
 pub(super) use self::link::{Activity, USER_AGENT, connect};
 pub(super) use self::pool::{
     Again, Ended, Failure, FailureReason, Lease, Place, Policy, Pool, Share, Shares,
@@ -34,8 +36,9 @@ pub struct Service {
     upstream: Upstream,
     /// Present if the service is at `https://`.
     tls: Option<TlsConnector>,
-    /// Shared by all clones.
+    /// Both shared by all clones.
     answering: Arc<Answering>,
+    addresses: Arc<Addresses>,
 }
 
 /// The name and the address.
@@ -54,6 +57,7 @@ impl Service {
             upstream,
             tls: tls.map(TlsConnector::from),
             answering: Arc::new(Answering::new(name)),
+            addresses: Arc::default(),
         }
     }
 

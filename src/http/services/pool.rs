@@ -2,6 +2,8 @@
 //! with one request at a time.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -84,6 +86,7 @@ type Kept<B> = Arc<Mutex<Vec<Connection<B>>>>;
 struct Connection<B> {
     sender: SendRequest<B>,
     activity: Activity,
+    address: SocketAddr,
 }
 
 /// A connection in use. Dropping this ends the connection; [`Lease::keep`] returns the connection to the
@@ -238,21 +241,28 @@ impl<B: Again> Pool<B> {
                 Some(connection) => connection,
                 None => self.connect().await?,
             };
+            let address = connection.address;
             let mut lease = Lease {
                 connection,
                 kept: Arc::clone(&self.kept),
                 place,
             };
             let answer = self.exchange(&mut lease.connection, request, &excused);
-            match answer.await {
+            let failure = match answer.await {
                 Ok(answer) => return Ok((answer, lease)),
-                Err(Fault::Failed(failure)) => return Err(failure),
-                Err(Fault::Stale(_)) if is_new => {
-                    let cause = "ended the connection without an answer";
-                    return Err(Failure::unreachable(cause));
+                Err(Fault::Stale(again)) if !is_new => {
+                    (request, place) = (*again, lease.place);
+                    continue;
                 }
-                Err(Fault::Stale(again)) => (request, place) = (*again, lease.place),
+                Err(Fault::Stale(_)) => {
+                    Failure::unreachable("ended the connection without an answer")
+                }
+                Err(Fault::Failed(failure)) => failure,
+            };
+            if failure.is_silence() {
+                self.service.addresses.failed(address);
             }
+            return Err(failure);
         }
     }
 
@@ -264,21 +274,30 @@ impl<B: Again> Pool<B> {
 
     async fn connect(&self) -> Result<Connection<B>, Failure> {
         let activity = Activity::start();
-        let connected = timeout(self.policy.silence, async {
-            let stream = link::connect(&self.service, &activity).await;
-            let stream = stream.map_err(Failure::unreachable)?;
+        let silence = self.policy.silence;
+        let connected = timeout(silence, async {
+            let connected = link::connect(&self.service, &activity, silence).await;
+            let (stream, address) = connected.map_err(|error| match error.kind() {
+                ErrorKind::TimedOut => Failure::new(FailureReason::Timeout, error),
+                _ => Failure::unreachable(error),
+            })?;
             let mut builder = Builder::new();
             builder
                 .max_buf_size(self.policy.buffer_bytes_max)
                 .max_headers(ANSWER_HEADERS_MAX);
             let shaken = builder.handshake(stream).await;
-            shaken.map_err(Failure::unreachable)
+            let (sender, connection) = shaken.map_err(Failure::unreachable)?;
+            Ok((sender, connection, address))
         });
         let late = |_| Failure::new(FailureReason::Timeout, "connecting took too long");
-        let (sender, connection) = connected.await.map_err(late)??;
+        let (sender, connection, address) = connected.await.map_err(late)??;
         // Faults of the connection appear in its requests. The connection ends with its sender.
         spawn_local(async { drop(connection.await) });
-        Ok(Connection { sender, activity })
+        Ok(Connection {
+            sender,
+            activity,
+            address,
+        })
     }
 
     async fn exchange(
@@ -287,7 +306,9 @@ impl<B: Again> Pool<B> {
         request: Request<B>,
         excused: impl Fn() -> bool,
     ) -> Result<Response<Incoming>, Fault<B>> {
-        let Connection { sender, activity } = connection;
+        let Connection {
+            sender, activity, ..
+        } = connection;
         activity.ask();
         let is_idempotent = request.method().is_idempotent();
         let copy = again(&request);
