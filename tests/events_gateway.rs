@@ -62,6 +62,7 @@ fn answer(world: &mut Events, call: &Call, body: &str) {
         status: 200,
         content_type: "application/json".to_owned(),
         body: body.as_bytes().to_vec(),
+        unknown_coding: None,
     };
     reply(world, call, Ok(answer));
 }

@@ -21,8 +21,8 @@ use tokio::time::{Instant, timeout};
 
 use super::body::{self, ReadBodyError, aside};
 use super::services::{
-    ByService, Ended, Failure, FailureReason, Lease, Policy, Pool, RequestMetrics, RequestStats,
-    Service, USER_AGENT,
+    ByService, Ended, Failure, FailureReason, Lease, Policy, Pool, Redirects, RequestMetrics,
+    RequestStats, Service, USER_AGENT,
 };
 use crate::base::detached;
 use crate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
@@ -158,6 +158,7 @@ struct Client {
     path: String,
     limits: CallLimits,
     stats: Arc<RequestStats>,
+    redirects: Redirects,
 }
 
 impl Client {
@@ -174,6 +175,7 @@ impl Client {
             pool: Pool::new(service, policy, || {}),
             limits,
             stats: Arc::new(RequestStats::new(OUTCOMES)),
+            redirects: Redirects::default(),
         }
     }
 
@@ -227,6 +229,10 @@ impl Client {
         lease: &Lease<Full<Bytes>>,
     ) -> Result<ServiceAnswer, CallFailure> {
         let (head, body) = response.into_parts();
+        if head.status.is_redirection() {
+            let service = self.pool.service().name();
+            self.redirects.log(service, head.status, &head.headers);
+        }
         let bytes_max = self.limits.answer_bytes_max;
         let read = body::read(body, bytes_max);
         let activity = lease.activity();
@@ -238,10 +244,12 @@ impl Client {
         };
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let coding = coding(&head.headers);
         Ok(ServiceAnswer {
             status: head.status.as_u16(),
             content_type: content_type.unwrap_or_default().into_owned(),
-            body: decoded(&head.headers, body, bytes_max).await?,
+            body: decoded(coding.clone(), body, bytes_max).await?,
+            unknown_coding: Some(coding).filter(|coding| !KNOWN_CODINGS.contains(&coding.as_str())),
         })
     }
 }
@@ -264,20 +272,26 @@ fn why(failure: &Failure) -> CallFailure {
 /// The common ratio between a body without its coding and the coded body.
 const COMMON_RATIO: usize = 10;
 
+/// The content codings of a body, in lower case; several are separated by commas (RFC 9110 §8.4).
+fn coding(headers: &HeaderMap) -> String {
+    let lines = headers.get_all(CONTENT_ENCODING).iter();
+    let lines = lines.map(|line| String::from_utf8_lossy(line.as_bytes()));
+    let all: Vec<String> = lines.map(|line| line.trim().to_ascii_lowercase()).collect();
+    all.join(", ")
+}
+
+/// The codings that [`without`] takes off, and no coding.
+const KNOWN_CODINGS: [&str; 5] = ["gzip", "x-gzip", "deflate", "identity", ""];
+
 /// Decodes a body to at most `bytes_max` bytes. A body with an unknown or wrong coding stays as it came; the
 /// gateway decides what the body means.
 ///
 /// # Errors
 /// The body is too large.
-async fn decoded(
-    headers: &HeaderMap,
-    body: Vec<u8>,
-    bytes_max: usize,
-) -> Result<Vec<u8>, CallFailure> {
-    let Some(coding) = headers.get(CONTENT_ENCODING) else {
+async fn decoded(coding: String, body: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, CallFailure> {
+    if coding.is_empty() {
         return Ok(body);
-    };
-    let coding = String::from_utf8_lossy(coding.as_bytes()).to_ascii_lowercase();
+    }
     let bytes = body.len().saturating_mul(COMMON_RATIO);
     let plain = aside(bytes, move || without(&coding, body, bytes_max)).await;
     plain.unwrap_or(Err(CallFailure::Unreachable))

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::body::{self, ReadBodyError};
-use super::services::{Activity, Service, USER_AGENT, Upstream, connect};
+use super::services::{Activity, Service, USER_AGENT, Upstream, connect, place};
 
 /// For connecting to all addresses of the server. The caller has a limit for the whole.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -112,16 +112,17 @@ impl Fetch {
 }
 
 impl Service {
-    /// Sends `GET` for the base path, and returns the status and the milliseconds until the response: any
-    /// status counts. Blocks for as long as the service takes.
+    /// Sends `GET` for this path below the base path, and returns the status, the place of a redirect, and the
+    /// milliseconds until the response: any status counts. Blocks for as long as the service takes.
     ///
     /// # Errors
     /// The name is unknown, the connection is refused, TLS fails, or the server does not speak HTTP.
-    pub fn ask(&self) -> io::Result<(StatusCode, u128)> {
+    pub fn ask(&self, path: &str) -> io::Result<(StatusCode, String, u128)> {
         let begin = Instant::now();
-        let target = format!("{}/", self.upstream().base_path());
+        let target = format!("{}{path}", self.upstream().base_path());
         let response = block_on(get(self, &target))??;
-        Ok((response.status(), begin.elapsed().as_millis()))
+        let place = place(response.headers());
+        Ok((response.status(), place, begin.elapsed().as_millis()))
     }
 }
 

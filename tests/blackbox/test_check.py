@@ -4,6 +4,8 @@ import json
 import signal
 import socket
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from bus import publisher
@@ -226,6 +228,23 @@ def test_each_sentinel_is_asked(sentinel, redis_server):
 
 # --- events
 
+def redirecting(place):
+    """The URL of a service that sends everybody away."""
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(308)
+            self.send_header("Location", place)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}"
+
+
 def test_each_service_is_asked_and_the_bus(service, redis_server, nats):
     urls = {name: service(lambda _: None).url for name in ("LOBBY_URL", "MEASUREMENT_URL", "SIMULATION_URL")}
     env = {**urls, "INTERNAL_AUTH_TOKEN": SECRET}
@@ -235,6 +254,10 @@ def test_each_service_is_asked_and_the_bus(service, redis_server, nats):
         assert has(lines, f"ok: {name} ", "answered in") and has(lines, "may publish to weirgate.events.")
         # The service of the tests knows no GET, and that is an answer.
         assert has(lines, "ok: the service lobby at", "answered 501")
+    moved = redirecting("https://user:pw@lobby.example/gateway/handle?key=secret")
+    status, lines = check("events", **env | {"LOBBY_URL": moved})
+    assert status == 1 and len(of_kind(lines, "error")) == 1, lines
+    assert has(lines, "error: the service lobby at", "answered 308", '"https://lobby.example/gateway/handle"', "no redirect")
     away = f"http://127.0.0.1:{free_port()}"
     silent = socket.create_server(("127.0.0.1", 0))
     env |= {"LOBBY_URL": away, "MEASUREMENT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}", "SIMULATION_URL": nats.url.replace("nats", "http")}

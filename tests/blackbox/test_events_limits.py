@@ -62,7 +62,9 @@ async def test_a_service_that_hangs_is_nobody_elses_matter(start_weirgate, servi
     simulation = service(lambda asked: asked["message"]["data"])
     env = {"LOBBY_URL": lobby.url, "SIMULATION_URL": simulation.url, "HTTP_TIMEOUT_SECONDS": "60"}
     weirgate = start_weirgate("events", env=env).wait_ready()
-    stuck = [await device(weirgate, f"s{n}") for n in range(120)]
+    # An address has at most half of the slots, so these come from many.
+    address = lambda n: {"X-Forwarded-For": f"198.51.100.{n + 1}"}  # noqa: E731
+    stuck = [await device(weirgate, f"s{n}", additional_headers=address(n)) for n in range(120)]
     for client in stuck:
         await client.send(ask("lobby.x"))
     await until(lambda: len(lobby.asked) == 80, 20, "all calls that one service may have")
@@ -133,6 +135,30 @@ async def test_a_service_that_fails_is_left_alone_for_a_while(start_weirgate, se
     skipped = metrics.sum("weirgate_upstream_calls_skipped_total", service="lobby")
     assert called + skipped == 25 and called >= 20 and skipped >= 1
     assert metrics.sum("weirgate_event_errors_total", code="upstream_error") == 25
+
+
+async def test_a_redirect_is_a_line_in_the_log_once_for_each_place(start_weirgate, service):
+    lobby = service(lambda asked: (asked["message"]["data"]["status"], b"", {"Location": asked["message"]["data"]["place"]}))
+    weirgate = start_weirgate("events", "--log-format", "json", env={"LOBBY_URL": lobby.url}).wait_ready()
+    async with device(weirgate, "d") as client:
+        for status, place in [(302, "/a?token=s3cret"), (308, "/a"), (301, "/b"), (200, "/c"), (307, "/b")]:
+            await client.send(ask("lobby.x", data={"status": status, "place": place}))
+            answer = await received(client)
+            assert (answer["type"], answer["data"]) == ("response", None), "no body, of type JSON"
+    lines = [json.loads(line) for line in weirgate.log().splitlines() if "redirect" in line]
+    assert [(line["level"], line["service"], line["status"], line["place"]) for line in lines] == [
+        ("WARN", "lobby", 302, "/a"), ("WARN", "lobby", 301, "/b")]
+    assert "s3cret" not in weirgate.log()
+
+
+async def test_an_answer_in_an_unknown_coding_says_so(start_weirgate, service):
+    lobby = service(lambda asked: (asked["message"]["data"]["status"], b"\x0b\x02\x80{}\x03", {"Content-Encoding": "Br"}))
+    weirgate = start_weirgate("events", env={"LOBBY_URL": lobby.url}).wait_ready()
+    async with device(weirgate, "d") as client:
+        for status, message in [(200, "Upstream sent the unknown Content-Encoding 'br'"),
+                                (503, "Upstream error (503): the unknown Content-Encoding 'br'")]:
+            await client.send(ask("lobby.x", data={"status": status}))
+            assert (await received(client))["error"] == {"code": "upstream_error", "message": message, "details": None}
 
 
 async def test_json_may_be_so_deep_and_no_deeper(start_weirgate, service):

@@ -35,4 +35,12 @@ pub(crate) const CALLS: &[Fixed] = &[
         code: ("src/gateways/events/mod.rs", "LEAVING_MAX: usize = 16;"),
         test: "tests/events_gateway/waiting.rs::a_long_line_is_told_over_several_turns",
     },
+    Fixed {
+        what: "Places to which a service redirects calls, each with a line in the log",
+        value: "16 of each service",
+        beyond: "redirects to other places are not logged",
+        shows: Shows::Elsewhere("the log"),
+        code: ("src/http/services/redirects.rs", "PLACES_MAX: usize = 16;"),
+        test: "src/http/services/redirects.rs::places_are_bounded",
+    },
 ];

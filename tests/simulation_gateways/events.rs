@@ -58,6 +58,7 @@ impl Bench<Events> {
                 status,
                 content_type: content_type.to_owned(),
                 body: body.into_bytes(),
+                unknown_coding: None,
             })
         };
         let outcome = match self.random.below(12) {

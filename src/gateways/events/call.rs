@@ -75,6 +75,8 @@ pub struct ServiceAnswer {
     pub content_type: String,
     /// The whole body.
     pub body: Vec<u8>,
+    /// The content coding that the body still has, because it is not known here (RFC 9110 §8.4).
+    pub unknown_coding: Option<String>,
 }
 
 /// Why a call has no answer.

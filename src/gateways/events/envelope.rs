@@ -10,6 +10,9 @@ use crate::hub::{Core, Frame, FrameBuilder, FrameBytes, Now, POSITION_BYTES_MAX,
 use crate::wire::json::{check_json, compact, text_of};
 use crate::wire::object_writer::ObjectWriter;
 
+/// The most characters of a content coding in an error.
+const CODING_MAX: usize = 64;
+
 /// The longest end of an object with a position.
 const END_BYTES_MAX: usize = r#","pos":""}"#.len() + POSITION_BYTES_MAX;
 
@@ -194,23 +197,48 @@ fn outcome(
     depth_max: usize,
 ) -> Result<String, String> {
     match outcome {
-        Ok(answer) if answer.status >= 400 => {
-            let detail = detail(&answer.body, depth_max);
-            Err(format!("Upstream error ({}): {detail}", answer.status))
-        }
-        Ok(answer) if is_json(&answer.content_type) => match check_json(&answer.body, depth_max) {
-            Ok(text) => Ok(compact(text)),
-            Err(_) => Err("Upstream sent invalid JSON".to_owned()),
-        },
-        Ok(answer) => {
-            let mut object = ObjectWriter::new();
-            object.string("text", &String::from_utf8_lossy(&answer.body));
-            Ok(object.finish())
-        }
+        Ok(answer) => read(&answer, depth_max),
         Err(CallFailure::Timeout) => Err("Upstream timeout".to_owned()),
         Err(CallFailure::Unreachable) => Err(UNREACHABLE.to_owned()),
         Err(CallFailure::TooLarge) => Err("Upstream answer too large".to_owned()),
     }
+}
+
+/// The same for an answer. Redirects are not followed, so they are answers too (recorded case `upstream_answers`).
+fn read(answer: &ServiceAnswer, depth_max: usize) -> Result<String, String> {
+    let unreadable = unreadable(answer);
+    if answer.status >= 400 {
+        let detail = unreadable.unwrap_or_else(|| detail(&answer.body, depth_max));
+        return Err(format!("Upstream error ({}): {detail}", answer.status));
+    }
+    if let Some(what) = unreadable {
+        return Err(format!("Upstream sent {what}"));
+    }
+    if !is_json(&answer.content_type) {
+        let mut object = ObjectWriter::new();
+        object.string("text", &String::from_utf8_lossy(&answer.body));
+        return Ok(object.finish());
+    }
+    // No body: 204, 205, or a framework that names its type all the same (RFC 9110 §15.3.5).
+    if is_blank(&answer.body) {
+        return Ok("null".to_owned());
+    }
+    let text = check_json(&answer.body, depth_max);
+    text.map(compact)
+        .map_err(|_| "Upstream sent invalid JSON".to_owned())
+}
+
+/// What a body is that cannot be read.
+fn unreadable(answer: &ServiceAnswer) -> Option<String> {
+    let coding = answer.unknown_coding.as_ref();
+    let coding = coding.filter(|_| !answer.body.is_empty())?;
+    let short: String = coding.chars().take(CODING_MAX).collect();
+    Some(format!("the unknown Content-Encoding '{short}'"))
+}
+
+/// Whether a body has nothing but the white space of JSON (RFC 8259 §2).
+fn is_blank(body: &[u8]) -> bool {
+    body.iter().all(|byte| b" \t\r\n".contains(byte))
 }
 
 /// The error for a service that cannot be called.
@@ -248,6 +276,7 @@ mod tests {
             status,
             content_type: content_type.to_owned(),
             body: body.as_bytes().to_vec(),
+            unknown_coding: None,
         };
         outcome(Ok(answer), 8)
     }
@@ -264,6 +293,9 @@ mod tests {
             ("text/plain", "he\"llo", r#"{"text":"he\"llo"}"#),
             ("application/jsonx", "{}", r#"{"text":"{}"}"#),
             ("", "", r#"{"text":""}"#),
+            ("application/json", "", "null"),
+            ("application/json; charset=utf-8", " \r\n\t ", "null"),
+            ("text/plain", " ", r#"{"text":" "}"#),
         ] {
             assert_eq!(
                 answer(200, content_type, body),
@@ -282,7 +314,7 @@ mod tests {
     fn what_is_wrong_upstream_is_said() {
         let invalid = Err("Upstream sent invalid JSON".to_owned());
         let deep = format!("{}{}", "[".repeat(9), "]".repeat(9));
-        for body in ["<html>", "", "{\"a\":NaN}", &deep] {
+        for body in ["<html>", "\u{a0}", "{\"a\":NaN}", &deep] {
             assert_eq!(answer(200, "application/json", body), invalid, "{body}");
         }
         for (status, body, message) in [
@@ -311,6 +343,28 @@ mod tests {
             (503, "", "Upstream error (503): "),
         ] {
             assert_eq!(answer(status, "", body), Err(message.to_owned()), "{body}");
+        }
+        for (status, body, result) in [
+            (
+                200,
+                "x",
+                Err("Upstream sent the unknown Content-Encoding 'br'"),
+            ),
+            (
+                500,
+                "x",
+                Err("Upstream error (500): the unknown Content-Encoding 'br'"),
+            ),
+            (200, "", Ok("null")),
+        ] {
+            let answer = ServiceAnswer {
+                status,
+                content_type: "application/json".to_owned(),
+                body: body.as_bytes().to_vec(),
+                unknown_coding: Some("br".to_owned()),
+            };
+            let result = result.map(str::to_owned).map_err(str::to_owned);
+            assert_eq!(outcome(Ok(answer), 8), result);
         }
         for (failure, message) in [
             (CallFailure::Timeout, "Upstream timeout"),

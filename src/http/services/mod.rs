@@ -7,6 +7,7 @@
 mod addresses;
 mod link;
 mod pool;
+mod redirects;
 
 use std::fmt::{self, Display};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -28,6 +29,7 @@ pub(super) use self::link::{Activity, USER_AGENT, connect};
 pub(super) use self::pool::{
     Again, Ended, Failure, FailureReason, Lease, Place, Policy, Pool, Share, Shares,
 };
+pub(super) use self::redirects::{Redirects, place};
 
 /// A service behind the gateway.
 #[derive(Clone)]

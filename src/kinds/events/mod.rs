@@ -216,8 +216,11 @@ fn services(checked: &Checked) -> Result<[services::Service; EventsService::ALL.
 fn question(service: &services::Service) -> Question {
     let (service, asked) = (service.clone(), service.to_string());
     Question::new(asked.clone(), move || {
-        vec![match service.ask() {
-            Ok((status, ms)) => Finding::Good(format!("{asked} answered {status} in {ms} ms")),
+        vec![match service.ask(CALL_PATH) {
+            Ok((status, place, _)) if status.is_redirection() => Finding::Error(format!(
+                "{asked} answered {status} with the place \"{place}\": calls follow no redirect"
+            )),
+            Ok((status, _, ms)) => Finding::Good(format!("{asked} answered {status} in {ms} ms")),
             Err(error) => Finding::Error(format!("{asked} does not answer: {error}")),
         }]
     })
