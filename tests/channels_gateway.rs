@@ -43,7 +43,6 @@ fn settings() -> ChannelsGatewaySettings {
         all_clients: AllClientsLimits {
             names_max: 100_000,
             patterns_max: 1_000,
-            address_patterns_max: None,
             name_bytes_max: 1 << 24,
         },
         inbound_per_second: 1_000,

@@ -12,6 +12,9 @@
 //!   simply the longest: a holder of a few bytes would go, and free nothing. To be spared, a holder has to hold
 //!   little or to move, as an honest client does. Where others wait for a place, those that stand still go.
 //!
+//! What several addresses hold together, such as a name that all of them subscribe to, counts once in the sum and whole
+//! for each address ([`Charge::grant_more`]): an address could otherwise hold everything by taking it over.
+//!
 //! Addresses are grouped as for the [limits by address](super::Addresses): an IPv6 address by its /64.
 
 use std::collections::{BinaryHeap, HashMap};
@@ -270,7 +273,8 @@ impl State {
             // A holder without an amount has made room.
             holder.is_leaving = amount > 0;
         }
-        self.held = self.held - before + amount;
+        // What several addresses hold is less in the sum than in their charges, all of which may be dropped.
+        self.held = (self.held + amount).saturating_sub(before);
         let of_address = self.by_address.entry(holder.address).or_default();
         *of_address = *of_address - before + amount;
         if *of_address == 0 {
@@ -311,6 +315,33 @@ impl Charge {
         debug_assert!(Arc::ptr_eq(&self.of.0, &other.of.0), "another sum");
         self.amount += other.amount;
         self.of.state().set(self.at, self.amount);
+    }
+
+    /// Charges `more` to the holder in addition, by the granting rule. `least`: other addresses hold the same already, so
+    /// the sum does not grow, and an address that holds less than `least` gets it even if nothing is free. Returns false,
+    /// and counts, without room.
+    pub fn grant_more(&mut self, more: u64, least: Option<u64>) -> bool {
+        let mut state = self.of.state();
+        let free = self.of.0.max.saturating_sub(state.held);
+        let bound = free.max(least.unwrap_or_default());
+        let held = state.of(state.holders[self.at].address);
+        let has_room = held < bound && (least.is_some() || more <= free);
+        if has_room {
+            self.amount += more;
+            state.set(self.at, self.amount);
+            state.held -= if least.is_some() { more } else { 0 };
+        } else {
+            state.refused += 1;
+        }
+        has_room
+    }
+
+    /// Gives a part back. `others_hold`: other addresses still hold the same, so the sum does not shrink.
+    pub fn give_back(&mut self, part: u64, others_hold: bool) {
+        let mut state = self.of.state();
+        self.amount -= part;
+        state.set(self.at, self.amount);
+        state.held += if others_hold { part } else { 0 };
     }
 
     /// Records progress that no smaller amount shows.

@@ -14,7 +14,7 @@ use super::args::flag;
 use crate::base::build_info::{COMMIT, FEATURES, RUSTC, TARGET, VERSION};
 use crate::base::escaped;
 use crate::run::{GatewayKind, Program, TokenUse};
-use crate::settings::typed::{Env, GATEWAY_ENV, collect};
+use crate::settings::typed::{Env, GATEWAY_ENV, collect, gone};
 use crate::settings::{Check, Checked, Kind, Rows, SecretText, Setting, SettingsError};
 use crate::wire::object_writer::ObjectWriter;
 
@@ -71,7 +71,8 @@ impl Program {
         }
     }
 
-    /// Adds a tip to the error about a setting of another gateway: the gateways with the setting.
+    /// Adds a tip to the error about a setting of another gateway, the gateways with the setting, or about a setting
+    /// that went: what took its place.
     pub(super) fn with_tip(&self, mut error: clap::Error) -> clap::Error {
         let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) else {
             return error;
@@ -84,11 +85,16 @@ impl Program {
             .filter(has)
             .map(|kind| kind.name)
             .collect();
-        if !of.is_empty() {
+        let tip = match gone(&typed) {
+            Some(instead) => Some(format!("--{typed} is gone: {instead}")),
+            None => {
+                (!of.is_empty()).then(|| format!("--{typed} is a setting of {}", of.join(" and ")))
+            }
+        };
+        if let Some(tip) = tip {
             // A similar flag is not the intended flag.
             error.remove(ContextKind::SuggestedArg);
             error.remove(ContextKind::Usage);
-            let tip = format!("--{typed} is a setting of {}", of.join(" and "));
             let tips = ContextValue::StyledStrs(vec![tip.into()]);
             error.insert(ContextKind::Suggested, tips);
         }

@@ -109,6 +109,14 @@ pub enum Warning {
         "--reuse-port has no effect: --listen has no IP address; give each process a unix socket"
     )]
     NoPortToShare,
+    /// The env name of a setting that went.
+    #[error("{name} is no setting any more and is ignored: {instead}")]
+    Gone {
+        /// The env name.
+        name: String,
+        /// What took the place of the setting.
+        instead: &'static str,
+    },
     /// An env name with weirgate's prefix that is not a setting.
     #[error("{name} is no setting of this gateway and is ignored{}", nearest.as_ref().map_or_else(String::new, |n| format!("; did you mean {n}?")))]
     Unknown {

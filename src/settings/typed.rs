@@ -102,9 +102,15 @@ impl Env {
                 && known.iter().all(|s| s.weirgate_env() != **name)
         });
         unknown
-            .map(|name| Warning::Unknown {
-                name: name.clone(),
-                nearest: nearest(name, known),
+            .map(|name| match gone(name) {
+                Some(instead) => Warning::Gone {
+                    name: name.clone(),
+                    instead,
+                },
+                None => Warning::Unknown {
+                    name: name.clone(),
+                    nearest: nearest(name, known),
+                },
             })
             .collect()
     }
@@ -191,6 +197,21 @@ impl Typed {
         self.text = number.to_string();
         self.source = source;
     }
+}
+
+/// Settings that went, each with what took its place.
+const GONE: [(&str, &str); 1] = [(
+    "wildcards-per-ip-max",
+    "an address gets a pattern only while it holds fewer than are free of --all-wildcards-max",
+)];
+
+/// Returns what took the place of a setting that went. `name` is the flag with its dashes, or the env name.
+pub fn gone(name: &str) -> Option<&'static str> {
+    let flag = name.trim_start_matches("--").trim_start_matches(PREFIX);
+    let flag = flag.to_ascii_lowercase().replace('_', "-");
+    let mut all = GONE.iter();
+    all.find(|(gone, _)| *gone == flag)
+        .map(|(_, instead)| *instead)
 }
 
 /// Finds the text of each row. Precedence, highest first: flag, env names in order, default.

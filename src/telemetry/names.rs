@@ -343,7 +343,7 @@ metric_names! { |at|
     SUBSCRIBED_NAME_BYTES_MAX = Gauge "weirgate_subscribed_name_bytes_max" []
         "Bytes that these names and patterns may have (--all-channel-name-bytes-max).";
     SUBSCRIPTIONS_LIMITED = Counter "weirgate_subscriptions_limited_total" ["limit"]
-        "Entries of subscribe requests refused because of a limit over all clients or over those of an address, by limit.";
+        "Entries of subscribe requests refused because of a limit over all clients, of which an address has a share, by limit.";
     GAPS_TOLD = Counter "weirgate_gaps_told_total" []
         "Losses of messages between the bus and weirgate that clients were told of, counted once per client.";
     RENEWALS = Counter "weirgate_token_renewals_total" ["outcome"]

@@ -151,7 +151,7 @@ fn the_limits_over_all_clients_hold_for_names_of_the_feed() {
 fn a_name_that_is_joined_with_a_late_answer_counts_from_its_request() {
     let settings = ChannelsGatewaySettings {
         all_clients: AllClientsLimits {
-            names_max: 2,
+            names_max: 3,
             ..settings().all_clients
         },
         ..settings()

@@ -80,126 +80,164 @@ fn a_name_that_is_too_long_is_refused_without_a_copy() {
     assert_eq!(asked, [&fits]);
 }
 
-/// What Redis holds for all clients together is bounded; a name that somebody holds costs nothing
-/// more.
-#[test]
-fn names_of_all_clients_together_are_bounded() {
-    let mut bench = Bench::new(ChannelsGatewaySettings {
-        all_clients: AllClientsLimits {
-            names_max: 4,
-            patterns_max: 2,
-            address_patterns_max: None,
-            name_bytes_max: 70,
-        },
-        ..settings()
-    });
-    let (first, second) = (bench.client(), bench.client());
-    let ask = |bench: &mut Bench, key, names: &[&str]| {
-        bench.subscribe(key, names);
-        let [answer] = &bench.got(key)[..] else {
-            panic!("one answer");
-        };
-        (answer["channels"].clone(), answer["errors"].clone())
+const ONE: [u8; 4] = [203, 0, 113, 9];
+const OTHER: [u8; 4] = [203, 0, 113, 10];
+const THIRD: [u8; 4] = [203, 0, 113, 11];
+
+/// Asks for these names, and returns how many are granted, and the errors.
+fn ask(bench: &mut Bench, key: SessionKey, names: &[&str]) -> (usize, Value) {
+    bench.subscribe(key, names);
+    let [answer] = &bench.got(key)[..] else {
+        panic!("one answer");
     };
-    let wildcards = "Server limit of wildcard subscriptions exceeded (2)";
-    let channels = "Server limit of channels exceeded (4)";
-    let bytes = "Server limit of channel name bytes exceeded (70)";
-    let granted = ["indicators:a*", "indicators:b*", "market:tick:A"];
-    let got = ask(&mut bench, first, &granted);
-    assert_eq!(got, (json!(granted), json!([])));
-    // 39 bytes so far.
-    let long = format!("indicators:{}", "x".repeat(22));
-    let got = ask(
-        &mut bench,
-        second,
-        &[
-            "indicators:c*",
-            "indicators:b*",
-            &long,
-            "market:tick",
-            "indicators:y",
-            "x",
-        ],
-    );
-    let errors = [wildcards, bytes, channels, "Access denied to channel: x"];
-    assert_eq!(
-        got,
-        (json!(["indicators:b*", "market:tick"]), json!(errors))
-    );
-    assert_eq!(bench.world.outputs.wanted.len(), 4);
-    assert_eq!(
-        (bench.stats.name_bytes.get(), bench.counts()),
-        (50, (5, 2, 2))
-    );
-    let limited: Vec<_> = bench.stats.limited().collect();
-    assert_eq!(
-        limited,
-        [
-            ("channels", 1),
-            ("wildcards", 1),
-            ("name_bytes", 1),
-            ("address_wildcards", 0)
-        ]
-    );
-    // What nobody holds any more makes room.
-    bench.world.end(first, true);
-    assert_eq!(bench.stats.name_bytes.get(), 24);
-    let got = ask(&mut bench, second, &[&long, "indicators:c*"]);
-    assert_eq!(got, (json!([long, "indicators:c*"]), json!([])));
+    let granted = answer["channels"].as_array().expect("a list");
+    (granted.len(), answer["errors"].clone())
 }
 
-/// An address that takes as many patterns as it can, with many clients, leaves room for others.
+/// What all clients together hold is bounded, in names, patterns and bytes. An address gets more only while it holds
+/// less than is left free.
 #[test]
-fn an_address_holds_its_share_of_the_patterns_and_no_more() {
+fn names_of_all_clients_together_are_bounded_and_an_address_leaves_room_for_others() {
+    let all = settings().all_clients;
+    let long = |n: usize| format!("market:tick:{n}{}", "x".repeat(87));
+    for (all_clients, name, error) in [
+        (
+            AllClientsLimits {
+                names_max: 8,
+                ..all
+            },
+            (&|n| format!("market:tick:{n}")) as &dyn Fn(usize) -> String,
+            "channels exceeded (8)",
+        ),
+        (
+            AllClientsLimits {
+                patterns_max: 8,
+                ..all
+            },
+            &|n| format!("indicators:{n}*"),
+            "wildcard subscriptions exceeded (8)",
+        ),
+        (
+            AllClientsLimits {
+                name_bytes_max: 800,
+                ..all
+            },
+            &long,
+            "channel name bytes exceeded (800)",
+        ),
+    ] {
+        let mut bench = Bench::new(ChannelsGatewaySettings {
+            all_clients,
+            ..settings()
+        });
+        let [first, second] = [ONE; 2].map(|address| bench.client_from(address));
+        let names: Vec<String> = (10..40).map(name).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let full = json!(format!("Server limit of {error}"));
+        let none = || (0, json!([full]));
+        assert_eq!(ask(&mut bench, first, &names[..3]), (3, json!([])));
+        let got = ask(&mut bench, second, &[names[0], names[3], names[4], "x"]);
+        let denied = "Access denied to channel: x";
+        assert_eq!(got, (2, json!([full, denied])), "half, and no more");
+        // An address with little, also of what others hold.
+        let other = bench.client_from(OTHER);
+        assert_eq!(ask(&mut bench, other, &names[5..7]), (2, json!([])));
+        assert_eq!(ask(&mut bench, other, &names[7..8]), none());
+        assert_eq!(ask(&mut bench, other, &names[..2]), (2, json!([])));
+        let third = bench.client_from(THIRD);
+        assert_eq!(ask(&mut bench, third, &names[8..9]), (1, json!([])));
+        assert_eq!(bench.world.outputs.wanted.len(), 7);
+        assert_eq!(bench.counts().0, 4 + 2 + 2 + 2 - 1 + 1);
+        let limited: Vec<u64> = bench.stats.limited().map(|(_, count)| count).collect();
+        assert_eq!(limited.iter().sum::<u64>(), 2);
+        // The names that nobody else holds make room.
+        bench.world.end(first, true);
+        bench.world.end(second, true);
+        let left: usize = names[..2].iter().chain(&names[5..7]).map(|n| n.len()).sum();
+        assert_eq!(bench.stats.name_bytes.get() as usize, left + names[8].len());
+        assert_eq!(ask(&mut bench, third, &names[20..21]), (1, json!([])));
+        for key in [other, third] {
+            bench.world.end(key, true);
+        }
+        assert_eq!(
+            (bench.counts(), bench.stats.name_bytes.get()),
+            ((0, 0, 0), 0)
+        );
+    }
+}
+
+/// Two addresses take turns: one asks, the other joins, the first leaves, and asks anew.
+#[test]
+fn two_addresses_that_take_over_names_of_each_other_leave_room_for_a_third() {
     let mut bench = Bench::new(ChannelsGatewaySettings {
         all_clients: AllClientsLimits {
-            patterns_max: 20,
-            address_patterns_max: Some(10),
+            patterns_max: 40,
             ..settings().all_clients
         },
         ..settings()
     });
-    let ask = |bench: &mut Bench, key, names: &[String]| {
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        bench.subscribe(key, &names);
-        let [answer] = &bench.got(key)[..] else {
-            panic!("one answer");
+    let name = |n: usize| format!("indicators:{n}*");
+    let mut held: Vec<(SessionKey, Vec<String>)> = Vec::new();
+    for round in 0..30 {
+        let (address, next) = [(ONE, OTHER), (OTHER, ONE)][round % 2];
+        let take = |bench: &mut Bench, address, names: &[String]| {
+            let key = bench.client_from(address);
+            let texts: Vec<&str> = names.iter().map(String::as_str).collect();
+            bench.subscribe(key, &texts);
+            let granted = bench.got(key)[0]["channels"].clone();
+            let granted = serde_json::from_value(granted).expect("names");
+            (key, granted)
         };
-        let count = answer["channels"].as_array().expect("a list").len();
-        (count, answer["errors"].clone())
-    };
-    let pattern = |n: usize| format!("indicators:{n}*");
-    let mut granted = 0;
-    let hostile: Vec<_> = (0..5)
-        .map(|n| {
-            let key = bench.client_from([203, 0, 113, 9]);
-            let names: Vec<String> = (0..5).map(|m| pattern(5 * n + m)).collect();
-            granted += ask(&mut bench, key, &names).0;
-            key
-        })
-        .collect();
-    assert_eq!(granted, 10);
-    let full = "Server limit of wildcard subscriptions of an address exceeded (10)";
-    let last = hostile[4];
-    let held = [pattern(0), "market:tick".to_owned(), pattern(30)];
-    // What the address holds already costs nothing more, and names are no patterns.
-    assert_eq!(ask(&mut bench, last, &held), (2, json!([full])));
-    let bystander = bench.client_from([203, 0, 113, 10]);
-    let wanted = [pattern(0), pattern(31)];
-    assert_eq!(ask(&mut bench, bystander, &wanted), (2, json!([])));
-    // Others hold it, and might let it go: the address would have one more.
-    assert_eq!(ask(&mut bench, last, &wanted[1..]), (0, json!([full])));
-    let limited: Vec<_> = bench.stats.limited().collect();
-    assert_eq!(limited[3], ("address_wildcards", 17));
-    // Two clients hold the first pattern. With the first of them four others make room.
-    bench.world.end(hostile[0], true);
-    let more: Vec<String> = (40..44).map(pattern).collect();
-    assert_eq!(ask(&mut bench, last, &more), (4, json!([])));
-    assert_eq!(ask(&mut bench, hostile[2], &more[..1]), (1, json!([])));
+        for n in 0..10 {
+            let names: Vec<String> = (0..5).map(|m| name(100 * round + 5 * n + m)).collect();
+            held.push(take(&mut bench, address, &names));
+        }
+        let taken: Vec<_> = held
+            .iter()
+            .map(|(_, names)| take(&mut bench, next, names))
+            .collect();
+        for (key, _) in std::mem::replace(&mut held, taken) {
+            bench.world.end(key, true);
+        }
+    }
+    let third = bench.client_from(THIRD);
+    let mine = ["indicators:mine*", "market:tick:*"];
+    assert_eq!(ask(&mut bench, third, &mine), (2, json!([])));
+}
+
+/// At the limits, a client gets the names that others hold, as many as one client may hold.
+#[test]
+fn with_nothing_free_names_that_others_hold_are_granted_all_the_same() {
+    let mut bench = Bench::new(ChannelsGatewaySettings {
+        channels_max: 3,
+        all_clients: AllClientsLimits {
+            names_max: 4,
+            ..settings().all_clients
+        },
+        ..settings()
+    });
+    let names = [
+        "market:tick:A",
+        "market:tick:B",
+        "market:tick:C",
+        "market:tick:D",
+    ];
+    for (host, name) in names.iter().enumerate() {
+        let key = bench.client_from([203, 0, 114, host as u8]);
+        assert_eq!(ask(&mut bench, key, &[name]), (1, json!([])));
+    }
+    let full = json!(["Server limit of channels exceeded (4)"]);
+    let keys = [ONE, ONE, OTHER].map(|address| bench.client_from(address));
     assert_eq!(
-        ask(&mut bench, hostile[2], &[pattern(50)]),
-        (0, json!([full]))
+        ask(&mut bench, keys[0], &["market:tick:E"]),
+        (0, full.clone())
     );
+    assert_eq!(ask(&mut bench, keys[0], &names[..3]), (3, json!([])));
+    assert_eq!(ask(&mut bench, keys[1], &names[..3]), (3, json!([])));
+    bench.unsubscribe(keys[1], &names[..1]);
+    bench.got(keys[1]);
+    assert_eq!(ask(&mut bench, keys[1], &names[3..]), (0, full));
+    assert_eq!(ask(&mut bench, keys[2], &names[1..]), (3, json!([])));
 }
 
 #[test]

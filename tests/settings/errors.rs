@@ -201,12 +201,31 @@ fn of_values() {
             &["--redis-url is a setting of trades and channels"],
         ),
         (
+            &["channels", "--wildcards-per-ip-max=5"],
+            &[],
+            2,
+            &["--wildcards-per-ip-max is gone: an address gets a pattern only while"],
+        ),
+        (
             &["demo", "--port"],
             &[],
             2,
             &["--port <PORT>", "value is required"],
         ),
     ]);
+}
+
+#[test]
+fn the_environment_may_have_a_setting_that_went() {
+    let output = Command::new(env!("CARGO_BIN_EXE_weirgate"))
+        .args(["channels", "--check"])
+        .env("WEIRGATE_WILDCARDS_PER_IP_MAX", "5")
+        .output()
+        .expect("weirgate runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let told =
+        "WEIRGATE_WILDCARDS_PER_IP_MAX is no setting any more and is ignored: an address gets";
+    assert!(output.status.success() && text.contains(told), "{text}");
 }
 
 #[test]

@@ -205,7 +205,6 @@ impl Contract for Channels {
             all_clients: AllClientsLimits {
                 names_max: 1_000,
                 patterns_max: 1_000,
-                address_patterns_max: None,
                 name_bytes_max: 1 << 20,
             },
             inbound_per_second: 1_000,

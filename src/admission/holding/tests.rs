@@ -258,3 +258,35 @@ fn charges_may_end_on_any_thread() {
     });
     assert_eq!(bytes.held(), 0);
 }
+
+/// Two addresses that take over what the other has held do not get more than two that do not.
+#[test]
+fn what_several_addresses_hold_counts_once_and_taking_it_over_gains_nothing() {
+    let names = Holding::new("names", 64);
+    let mut charges = [v4(1), v4(2)].map(|address| names.hold(address, 0, 0));
+    for round in 0..20 {
+        let [one, other] = &mut charges;
+        let (taker, giver) = if round % 2 == 0 {
+            (one, other)
+        } else {
+            (other, one)
+        };
+        while taker.grant_more(1, None) {}
+        // All that the taker can have of the giver's, which the giver then gives up.
+        let mut left = giver.amount();
+        while left > 0 && taker.grant_more(1, Some(0)) {
+            giver.give_back(1, true);
+            left -= 1;
+        }
+        giver.give_back(left, false);
+        assert!(names.held() <= 48, "{round}: {names:?}");
+    }
+    let mut third = names.hold(v4(3), 0, 0);
+    assert!(third.grant_more(1, None));
+    // With nothing free, what others hold is there for those that hold little.
+    let _rest = names.hold(v4(4), 64 - names.held(), 0);
+    assert!(!third.grant_more(1, None) && !third.grant_more(1, Some(1)));
+    assert!(third.grant_more(1, Some(2)) && names.held() == 64);
+    third.give_back(1, true);
+    assert_eq!((names.held(), third.amount()), (64, 1));
+}

@@ -248,11 +248,6 @@ impl Answers {
         Some((first.answer, first.behind))
     }
 
-    /// Count of the names that the client joins with an answer.
-    pub(super) fn resuming_count(&self) -> usize {
-        self.resuming
-    }
-
     /// The names that the client joins with an answer.
     pub(super) fn resuming(&self) -> impl Iterator<Item = &TopicName> {
         let waiting = self.waiting.iter();

@@ -206,7 +206,7 @@ impl ChannelsGateway {
         let is_early = client
             .authenticated_us
             .is_some_and(|at| now_us < at.saturating_add(EVERY_US));
-        if is_early || !self.renewals.take(client.patterns.address(), now_us) {
+        if is_early || !self.renewals.take(client.held.address(), now_us) {
             return false;
         }
         client.authenticated_us = Some(now_us);

@@ -1,8 +1,8 @@
 //! Notices of the bus: confirmed and refused names, losses, the bus away.
 
 use super::ChannelsGateway;
+use super::asked::State;
 use super::client::Client;
-use super::names::State;
 use crate::hub::{ByClient, Core, Place, SessionKey, TopicName};
 
 impl ChannelsGateway {
@@ -16,9 +16,9 @@ impl ChannelsGateway {
         number: u64,
         stands: bool,
     ) {
-        let before = self.names.settle(name, number, stands);
+        let before = self.names.asked.settle(name, number, stands);
         let members: Vec<SessionKey> = match before {
-            Some(State::Asked) => core.members(name).collect(),
+            Some(State::Waits) => core.members(name).collect(),
             Some(State::Stands) if !stands => {
                 let members = core.members(name).collect();
                 return self.misses(core, members);
@@ -49,7 +49,7 @@ impl ChannelsGateway {
                 told += 1;
             }
         }
-        self.names.lost();
+        self.names.asked.lost();
         self.retained.lost();
         if told > 0 {
             self.stats.gaps_told.add(told);

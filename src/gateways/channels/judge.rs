@@ -4,6 +4,7 @@ use super::ChannelsGateway;
 use super::client::Client;
 use super::names::Full;
 use crate::auth::{OverBudget, RightsCheck};
+use crate::hub::TopicName;
 
 /// Steps of matching for each entry that a request may have, shared by the whole request: 100,000 with the
 /// default limits, less than a millisecond.
@@ -29,16 +30,15 @@ impl ChannelsGateway {
         )
     }
 
-    /// Checks limits, the syntax of the bus and the role, in the contract's order.
+    /// Checks limits, the syntax of the bus and the role, in the contract's order. The client holds a granted name.
     pub(super) fn judge(
         &mut self,
-        held: usize,
-        client: &Client,
+        client: &mut Client,
         name: &str,
         check: &mut RightsCheck,
     ) -> Verdict {
         let settings = &mut self.settings;
-        if held >= settings.channels_max {
+        if client.held.count() >= settings.channels_max {
             let max = settings.channels_max;
             return Verdict::Full(format!("Max channels exceeded ({max})"));
         }
@@ -54,7 +54,7 @@ impl ChannelsGateway {
         if kept.is_some_and(|kept| kept.refuse(name)) {
             return Verdict::Refused(format!("Range outside of ASCII in pattern: {name}"));
         }
-        if syntax.is_pattern(name) && client.patterns.count() >= settings.patterns_max {
+        if syntax.is_pattern(name) && client.held.patterns() >= settings.patterns_max {
             let max = settings.patterns_max;
             return Verdict::Refused(format!("Max wildcard subscriptions exceeded ({max})"));
         }
@@ -69,11 +69,15 @@ impl ChannelsGateway {
         }
     }
 
-    /// Grants the name if the limits of all clients and of the client's address leave room.
-    fn room(&self, client: &Client, name: &str) -> Verdict {
-        let full = self.names.full(name);
-        let full = full.or_else(|| self.full_for_address(client, name));
-        let Some((limit, max)) = full else {
+    /// Grants the name if the limits of all clients leave room for the client's address.
+    fn room(&mut self, client: &mut Client, name: &str) -> Verdict {
+        let is_new = !self.names.has(name);
+        let kept = self.kept.as_mut().filter(|kept| kept.hold(name));
+        let held = self.names.hold(&mut client.held, name, kept.is_some());
+        let Err((limit, max)) = held else {
+            if let Some(kept) = kept.filter(|_| is_new) {
+                kept.joined(&TopicName::from(name.to_owned()));
+            }
             return Verdict::Granted;
         };
         self.stats.limited[limit as usize].add(1);
@@ -81,17 +85,7 @@ impl ChannelsGateway {
             Full::Names => "channels",
             Full::Patterns => "wildcard subscriptions",
             Full::NameBytes => "channel name bytes",
-            Full::AddressPatterns => "wildcard subscriptions of an address",
         };
         Verdict::Refused(format!("Server limit of {of} exceeded ({max})"))
-    }
-
-    /// Applies to a pattern of other clients too: after they have left, the pattern would stay with this
-    /// address.
-    fn full_for_address(&self, client: &Client, name: &str) -> Option<(Full, usize)> {
-        let max = self.settings.all_clients.address_patterns_max?;
-        let is_pattern = self.settings.acl.syntax().is_pattern(name);
-        let is_full = is_pattern && self.shares.is_full(&client.patterns, name, max);
-        is_full.then_some((Full::AddressPatterns, max))
     }
 }

@@ -10,6 +10,7 @@
 //! of a client stay until the client unsubscribes, or asks again and is refused.
 
 mod answer;
+mod asked;
 mod authenticate;
 mod bus;
 mod client;
@@ -25,10 +26,10 @@ use std::sync::Arc;
 
 use self::answer::{Answer, Answers, BUS_WAIT_US, Behind, Resumed};
 use self::authenticate::Renewals;
-use self::client::{Client, Patterns, Shares};
+use self::client::Client;
 use self::judge::Verdict;
 use self::kept::holds_kept;
-use self::names::Names;
+use self::names::{Held, Names};
 use self::request::{Action, Request, RequestLimits};
 use self::retained::Retained;
 use super::access::{
@@ -43,8 +44,9 @@ use crate::hub::{
 };
 use crate::wire::head::RequestHead;
 
+pub use self::asked::Interest;
 pub use self::kept::KeptNames;
-pub use self::names::{AllClientsLimits, Interest};
+pub use self::names::AllClientsLimits;
 pub use self::retained::RetainedRequest;
 pub use self::stats::ChannelsStats;
 
@@ -88,8 +90,6 @@ pub struct ChannelsGateway {
     settings: ChannelsGatewaySettings,
     stats: Arc<ChannelsStats>,
     names: Names,
-    /// The share of each client address in the patterns of all clients.
-    shares: Shares,
     retained: Retained,
     /// `None`: there is no kept feed.
     kept: Option<KeptNames>,
@@ -123,9 +123,12 @@ impl ChannelsGateway {
 
     /// A gateway without clients, and without a bus until the first notice of the bus.
     pub fn new(settings: ChannelsGatewaySettings, stats: Arc<ChannelsStats>) -> Self {
+        let bytes = settings
+            .channels_max
+            .saturating_mul(settings.name_bytes_max);
+        let of_client = [settings.channels_max, settings.patterns_max, bytes];
         Self {
-            names: Names::new(settings.all_clients, settings.acl.syntax()),
-            shares: Shares::default(),
+            names: Names::new(settings.all_clients, settings.acl.syntax(), of_client),
             retained: Retained::new(settings.acl.syntax()),
             kept: None,
             statuses: Statuses::new(Answer::status),
@@ -182,7 +185,7 @@ impl ChannelsGateway {
             again: None,
             token_end: TokenEnd::of(identity),
             authenticated_us: None,
-            patterns: Patterns::new(address),
+            held: Held::new(address),
             requests: RequestRate::new(self.settings.inbound_per_second, core.now()),
             answers: Answers::default(),
             last_event_id: None,
@@ -232,14 +235,11 @@ impl ChannelsGateway {
             ..Behind::default()
         };
         let mut check = self.check(client);
-        let mut resuming = client.answers.resuming_count();
         for name in names {
-            let held = core.joined_count(key) + resuming;
-            match self.judge(held, client, &name, &mut check) {
+            match self.judge(client, &name, &mut check) {
                 Verdict::Granted => {
                     let topic = TopicName::from(name.clone());
-                    let resumes = self.grant(core, key, client, topic, &mut behind);
-                    resuming += usize::from(resumes);
+                    self.grant(core, key, client, topic, &mut behind);
                     granted.push(name);
                 }
                 Verdict::Refused(error) => errors.push(error),
@@ -369,15 +369,20 @@ impl Gateway for ChannelsGateway {
     fn handle_closed(&mut self, core: &mut Core, key: SessionKey, client: Client, _: CloseReason) {
         self.retained.closed(key, client.answers.retained());
         self.ask_retained(core);
-        for name in client.answers.resuming() {
-            self.release_unless_held(core, name);
+        for name in self.names.let_all_go(client.held) {
+            self.forget(&name);
         }
-        self.shares.remove_all(client.patterns);
         self.names.store(&self.stats, core.memberships());
     }
 
     fn holdings(&self) -> Vec<Holding> {
-        vec![self.retained.bytes().clone()]
+        let last_values = self.retained.bytes().clone();
+        self.names
+            .sums()
+            .iter()
+            .cloned()
+            .chain([last_values])
+            .collect()
     }
 
     fn poll_timeout(&self) -> Option<u64> {
@@ -392,11 +397,6 @@ impl Gateway for ChannelsGateway {
         self.statuses.handle_timeout(core, clients, holds);
         self.judge_next(core, clients);
         self.ask_retained(core);
-    }
-
-    fn handle_emptied(&mut self, core: &mut Core, name: &TopicName) {
-        self.release(name);
-        self.names.store(&self.stats, core.memberships());
     }
 
     fn tell_loss(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
@@ -472,7 +472,7 @@ impl Gateway for ChannelsGateway {
     }
 
     fn poll_output(&mut self) -> Option<ChannelsOutput> {
-        if let Some(change) = self.names.next_change() {
+        if let Some(change) = self.names.asked.next_change() {
             return Some(ChannelsOutput::Interest(change));
         }
         if let Some(request) = self.retained.next_request() {

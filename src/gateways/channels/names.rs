@@ -1,23 +1,28 @@
-//! The names with members, and which of them the gateway requests from the bus: all but those of the kept
-//! feed, whose messages come anyway.
+//! The names that clients hold, in sums over all clients with a share for each client address.
+//!
+//! A name counts once in the sums, and for each address with a client that holds it: an address could otherwise get
+//! everything by taking over the names of another address. A client holds a name from the grant on, also while it waits
+//! to join with an answer.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
+use slab::Slab;
 
 use super::ChannelsStats;
+use super::asked::Asked;
+use crate::admission::{Charge, ClientAddr, Holding, address_group};
 use crate::auth::NameSyntax;
 use crate::hub::TopicName;
 
-/// Limits of the requests to the bus, over all clients. A name of several clients counts once.
+/// Limits over all clients. A name of several clients counts once. An address gets more only while it holds less than is
+/// left free.
 #[derive(Clone, Copy, Debug)]
 pub struct AllClientsLimits {
     /// Names, patterns among them.
     pub names_max: usize,
     /// Patterns. Redis compares every publication with each of them.
     pub patterns_max: usize,
-    /// Patterns of the clients of one address; `None` for no limit.
-    pub address_patterns_max: Option<usize>,
     /// Bytes of all names.
     pub name_bytes_max: usize,
 }
@@ -28,221 +33,258 @@ pub(super) enum Full {
     Names,
     Patterns,
     NameBytes,
-    AddressPatterns,
 }
 
-/// A subscription or its end, for the bus.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interest {
-    /// The channel or pattern.
-    pub name: TopicName,
-    /// True to subscribe, false to unsubscribe.
-    pub wanted: bool,
-    /// The number of the request. If a name was given up and requested anew, a late response to the earlier
-    /// request has the earlier number.
-    pub number: u64,
-}
+/// The limits in the order in which they are looked at.
+const ALL: [Full; 3] = [Full::Names, Full::Patterns, Full::NameBytes];
 
-/// The requested names, and the changes that the bus has not got yet.
+/// The names that clients hold.
 #[derive(Debug)]
 pub(super) struct Names {
-    limits: AllClientsLimits,
     syntax: NameSyntax,
-    wanted: HashMap<TopicName, Wanted, RandomState>,
-    patterns: usize,
-    /// The bytes of all names.
-    bytes: usize,
-    changes: VecDeque<Interest>,
-    /// The number of the newest change.
-    number: u64,
+    /// In the order of [`ALL`].
+    sums: [Holding; 3],
+    /// As much as one client may hold: an address with less gets what other addresses hold already.
+    least: [u64; 3],
+    entries: Slab<Entry>,
+    ids: HashMap<TopicName, u32, RandomState>,
+    addresses: HashMap<ClientAddr, OfAddress, RandomState>,
+    pub(super) asked: Asked,
 }
 
-/// A requested name.
+/// A name that somebody holds.
 #[derive(Debug)]
-struct Wanted {
-    /// The number of the request.
-    number: u64,
-    state: State,
+struct Entry {
+    name: TopicName,
+    clients: u32,
+    addresses: u32,
+    /// The name is of the kept feed: the bus is not asked.
+    is_kept: bool,
 }
 
-/// The bus's response to the request for a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// No response yet, or the confirming connection is lost: the source then repeats the request by itself.
-    Asked,
-    Stands,
-    Refused,
-    /// The name is of the kept feed: the bus is not asked.
-    Kept,
+/// What the clients of an address hold.
+#[derive(Debug)]
+struct OfAddress {
+    /// In the order of [`ALL`].
+    charges: [Charge; 3],
+    /// The clients of the address that hold a name.
+    clients: HashMap<u32, u32, RandomState>,
+}
+
+/// The names of a client.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// The address group that the names count for.
+    address: ClientAddr,
+    /// In ascending order.
+    ids: Vec<u32>,
+    patterns: usize,
+}
+
+impl Held {
+    /// A client without names.
+    pub(super) fn new(client: ClientAddr) -> Self {
+        Self {
+            address: address_group(client),
+            ids: Vec::new(),
+            patterns: 0,
+        }
+    }
+
+    /// The number of names, patterns among them.
+    pub(super) fn count(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub(super) fn patterns(&self) -> usize {
+        self.patterns
+    }
+
+    /// The address group of the client.
+    pub(super) fn address(&self) -> ClientAddr {
+        self.address
+    }
+}
+
+impl OfAddress {
+    fn new(sums: &[Holding; 3], address: ClientAddr) -> Self {
+        Self {
+            charges: sums.each_ref().map(|sum| sum.hold(address, 0, 0)),
+            clients: HashMap::default(),
+        }
+    }
+
+    /// Charges a name; `least` if other addresses hold it. On an error nothing is charged.
+    fn grant(&mut self, amounts: [u64; 3], least: Option<[u64; 3]>) -> Result<(), Full> {
+        for (at, full) in ALL.into_iter().enumerate() {
+            let least = least.map(|least| least[at]);
+            if amounts[at] > 0 && !self.charges[at].grant_more(amounts[at], least) {
+                self.give_back(&amounts[..at], least.is_some());
+                return Err(full);
+            }
+        }
+        Ok(())
+    }
+
+    fn give_back(&mut self, amounts: &[u64], others_hold: bool) {
+        for (charge, amount) in self.charges.iter_mut().zip(amounts) {
+            charge.give_back(*amount, others_hold);
+        }
+    }
 }
 
 impl Names {
-    pub(super) fn new(limits: AllClientsLimits, syntax: NameSyntax) -> Self {
+    /// `least` is what one client may hold, in the order of [`ALL`].
+    pub(super) fn new(limits: AllClientsLimits, syntax: NameSyntax, least: [usize; 3]) -> Self {
+        let sum = |name, max| Holding::new(name, max as u64);
         Self {
-            limits,
             syntax,
-            wanted: HashMap::default(),
-            patterns: 0,
-            bytes: 0,
-            changes: VecDeque::new(),
-            number: 0,
+            sums: [
+                sum("names", limits.names_max),
+                sum("patterns", limits.patterns_max),
+                sum("name_bytes", limits.name_bytes_max),
+            ],
+            least: least.map(|least| least as u64),
+            entries: Slab::new(),
+            ids: HashMap::default(),
+            addresses: HashMap::default(),
+            asked: Asked::default(),
         }
     }
 
-    /// Returns the limit that leaves no room for the name, with its value. A requested name takes no more
-    /// room.
-    pub(super) fn full(&self, name: &str) -> Option<(Full, usize)> {
-        let limits = &self.limits;
-        if self.wanted.contains_key(name) {
-            None
-        } else if self.wanted.len() >= limits.names_max {
-            Some((Full::Names, limits.names_max))
-        } else if self.syntax.is_pattern(name) && self.patterns >= limits.patterns_max {
-            Some((Full::Patterns, limits.patterns_max))
-        } else if self.bytes + name.len() > limits.name_bytes_max {
-            Some((Full::NameBytes, limits.name_bytes_max))
-        } else {
-            None
-        }
+    /// The sums over all clients.
+    pub(super) fn sums(&self) -> &[Holding] {
+        &self.sums
     }
 
-    /// Counts a name on its first member, and requests the name from the bus if `is_asked`.
-    pub(super) fn want(&mut self, name: &TopicName, is_asked: bool) {
-        // The name is still requested if its last member ended a moment ago.
-        if !self.wanted.contains_key(name) {
-            self.patterns += usize::from(self.syntax.is_pattern(name.as_str()));
-            self.bytes += name.as_str().len();
-            let state = match is_asked {
-                true => State::Asked,
-                false => State::Kept,
-            };
-            if is_asked {
-                self.change(name, true);
+    fn amounts(syntax: NameSyntax, name: &str) -> [u64; 3] {
+        [1, u64::from(syntax.is_pattern(name)), name.len() as u64]
+    }
+
+    /// Whether a client holds the name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.ids.contains_key(name)
+    }
+
+    /// Grants the name to the client, which may hold it already. A name that nobody holds is requested from the bus
+    /// unless it `is_kept`.
+    ///
+    /// # Errors
+    /// The limit that leaves no room for the name, with its value.
+    pub(super) fn hold(
+        &mut self,
+        client: &mut Held,
+        name: &str,
+        is_kept: bool,
+    ) -> Result<(), (Full, u64)> {
+        let known = self.ids.get(name).copied();
+        let place = known.map_or(Err(0), |id| client.ids.binary_search(&id));
+        if place.is_ok() {
+            return Ok(());
+        }
+        let amounts = Self::amounts(self.syntax, name);
+        let entry = self.addresses.entry(client.address);
+        let of = entry.or_insert_with(|| OfAddress::new(&self.sums, client.address));
+        let is_new_there = known.is_none_or(|id| !of.clients.contains_key(&id));
+        if is_new_there && let Err(full) = of.grant(amounts, known.map(|_| self.least)) {
+            if of.clients.is_empty() {
+                self.addresses.remove(&client.address);
             }
-            let wanted = Wanted {
-                number: self.number,
-                state,
-            };
-            self.wanted.insert(name.clone(), wanted);
+            return Err((full, self.sums[full as usize].max()));
         }
-    }
-
-    /// Cancels a name that nothing needs any more.
-    pub(super) fn give_up(&mut self, name: &TopicName) {
-        if let Some(wanted) = self.wanted.remove(name) {
-            self.patterns -= usize::from(self.syntax.is_pattern(name.as_str()));
-            self.bytes -= name.as_str().len();
-            if wanted.state != State::Kept {
-                self.change(name, false);
+        let id = known.unwrap_or_else(|| {
+            let name = TopicName::from(name.to_owned());
+            if !is_kept {
+                self.asked.want(&name);
             }
-        }
-    }
-
-    fn change(&mut self, name: &TopicName, wanted: bool) {
-        self.number += 1;
-        self.changes.push_back(Interest {
-            name: name.clone(),
-            wanted,
-            number: self.number,
+            let id = self.entries.insert(Entry {
+                name: name.clone(),
+                clients: 0,
+                addresses: 0,
+                is_kept,
+            }) as u32;
+            self.ids.insert(name, id);
+            id
         });
+        *of.clients.entry(id).or_default() += 1;
+        let entry = &mut self.entries[id as usize];
+        entry.clients += 1;
+        entry.addresses += u32::from(is_new_there);
+        let at = client.ids.partition_point(|held| *held < id);
+        client.ids.insert(at, id);
+        client.patterns += amounts[Full::Patterns as usize] as usize;
+        Ok(())
     }
 
-    /// Takes the next change for the bus.
-    pub(super) fn next_change(&mut self) -> Option<Interest> {
-        self.changes.pop_front()
-    }
-
-    /// Records the bus's response to the request `number`. Returns the response before. A
-    /// response to an earlier request is ignored: an unsubscription may have followed.
-    pub(super) fn settle(&mut self, name: &TopicName, number: u64, stands: bool) -> Option<State> {
-        let state = match stands {
-            true => State::Stands,
-            false => State::Refused,
+    /// Handles a client that lets a name go. Returns true if no client holds the name any more.
+    pub(super) fn let_go(&mut self, client: &mut Held, name: &TopicName) -> bool {
+        let Some(id) = self.ids.get(name).copied() else {
+            return false;
         };
-        let wanted = self.wanted.get_mut(name);
-        let wanted = wanted.filter(|w| w.number == number && w.state != State::Kept);
-        wanted.map(|wanted| std::mem::replace(&mut wanted.state, state))
+        let Ok(at) = client.ids.binary_search(&id) else {
+            return false;
+        };
+        client.ids.remove(at);
+        client.patterns -= usize::from(self.syntax.is_pattern(name.as_str()));
+        self.release(client.address, id).is_some()
     }
 
-    /// Handles the loss of the connection: no name is confirmed any more. Refused names stay refused, and get
-    /// no new response on the next connection unless the bus confirms them.
-    pub(super) fn lost(&mut self) {
-        for wanted in self.wanted.values_mut() {
-            if wanted.state == State::Stands {
-                wanted.state = State::Asked;
+    /// Handles a client that has ended. Returns the names that no client holds any more.
+    pub(super) fn let_all_go(&mut self, client: Held) -> Vec<TopicName> {
+        let ids = client.ids.into_iter();
+        ids.filter_map(|id| self.release(client.address, id))
+            .collect()
+    }
+
+    /// Returns the name if no client holds it any more.
+    fn release(&mut self, address: ClientAddr, id: u32) -> Option<TopicName> {
+        let entry = &mut self.entries[id as usize];
+        let of = self.addresses.get_mut(&address)?;
+        let clients = of.clients.get_mut(&id)?;
+        *clients -= 1;
+        if *clients == 0 {
+            of.clients.remove(&id);
+            entry.addresses -= 1;
+            let amounts = Self::amounts(self.syntax, entry.name.as_str());
+            of.give_back(&amounts, entry.addresses > 0);
+            if of.clients.is_empty() {
+                self.addresses.remove(&address);
             }
         }
+        entry.clients -= 1;
+        if entry.clients > 0 {
+            return None;
+        }
+        let Entry { name, is_kept, .. } = self.entries.remove(id as usize);
+        self.ids.remove(&name);
+        if !is_kept {
+            self.asked.give_up(&name);
+        }
+        Some(name)
+    }
+
+    fn entry(&self, name: &TopicName) -> Option<&Entry> {
+        Some(&self.entries[*self.ids.get(name)? as usize])
     }
 
     /// Returns true if the messages of the name come, while the bus is there.
     pub(super) fn stands(&self, name: &TopicName) -> bool {
-        let wanted = self.wanted.get(name);
-        wanted.is_some_and(|wanted| matches!(wanted.state, State::Stands | State::Kept))
+        let entry = self.entry(name);
+        entry.is_some_and(|entry| entry.is_kept || self.asked.stands(name))
     }
 
     /// Returns true if the bus has confirmed or refused the newest request for the name.
     pub(super) fn is_settled(&self, name: &TopicName) -> bool {
-        let wanted = self.wanted.get(name);
-        wanted.is_some_and(|wanted| wanted.state != State::Asked)
+        let entry = self.entry(name);
+        entry.is_some_and(|entry| entry.is_kept || self.asked.is_settled(name))
     }
 
     /// Updates the counts; `subscriptions` are clients times names.
     pub(super) fn store(&self, stats: &ChannelsStats, subscriptions: usize) {
-        let channels = self.wanted.len() - self.patterns;
+        let [names, patterns, bytes] = self.sums.each_ref().map(|sum| sum.held() as usize);
         stats.subscriptions.set(subscriptions);
-        stats.channels.set(channels);
-        stats.patterns.set(self.patterns);
-        stats.name_bytes.set(self.bytes);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn redis_is_asked_once_for_each_change() {
-        let limits = AllClientsLimits {
-            names_max: 2,
-            patterns_max: 2,
-            address_patterns_max: None,
-            name_bytes_max: 10,
-        };
-        let mut names = Names::new(limits, NameSyntax::Redis);
-        let [a, b] = ["a", "b*"].map(TopicName::fixed);
-        let change = |name: &TopicName, wanted, number| {
-            let name = name.clone();
-            Some(Interest {
-                name,
-                wanted,
-                number,
-            })
-        };
-        names.want(&a, true);
-        names.want(&a, true);
-        names.want(&b, true);
-        assert_eq!(names.settle(&a, 1, true), Some(State::Asked));
-        assert_eq!(names.settle(&a, 1, true), Some(State::Stands));
-        assert!(names.is_settled(&a));
-        names.give_up(&a);
-        names.give_up(&a);
-        assert_eq!(names.settle(&a, 1, true), None, "it may be confirmed late");
-        names.want(&a, true);
-        assert_eq!(names.settle(&a, 1, true), None, "to the first request");
-        assert!(!names.is_settled(&a), "asked anew");
-        assert_eq!(names.settle(&a, 4, true), Some(State::Asked));
-        assert!(names.is_settled(&a));
-        for want in [
-            change(&a, true, 1),
-            change(&b, true, 2),
-            change(&a, false, 3),
-            change(&a, true, 4),
-            None,
-        ] {
-            assert_eq!(names.next_change(), want);
-        }
-        let stats = ChannelsStats::default();
-        names.store(&stats, 3);
-        assert_eq!((stats.channels.get(), stats.patterns.get()), (1, 1));
+        stats.channels.set(names - patterns);
+        stats.patterns.set(patterns);
+        stats.name_bytes.set(bytes);
     }
 }

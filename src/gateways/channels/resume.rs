@@ -11,40 +11,36 @@ use super::client::Client;
 use super::kept::{holds_kept, variant, wanted};
 use crate::auth::NamePatterns;
 use crate::hub::{
-    Core, Joined, Left, Missed, NotRecovered, Outcome, SessionKey, TopicName, Variant, Wanted,
+    Core, Left, Missed, NotRecovered, Outcome, SessionKey, TopicName, Variant, Wanted,
 };
 
 impl ChannelsGateway {
-    /// Grants the name: the client is a member from here on, or from the answer on if the client resumes.
-    /// Returns true if the client resumes.
+    /// Makes the client a member of a name that it holds: from here on, or from the answer on if the client resumes.
     pub(super) fn grant(
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &mut Client,
+        client: &Client,
         name: TopicName,
         behind: &mut Behind,
-    ) -> bool {
+    ) {
         if client.answers.is_resuming(&name) || behind.is_resuming(&name) {
-            return false;
+            return;
         }
         let is_kept = self.is_kept(&name);
         let is_member = core.joined(key).any(|joined| *joined == name);
         if let Some(resumed) = &mut behind.resumed {
             if is_kept && !is_member {
-                resumed.names.push(name.clone());
-                // Counts in the limits of all clients from here on, as a name with members.
-                self.names.want(&name, false);
-                self.count_pattern(client, &name);
-                return true;
+                resumed.names.push(name);
+                return;
             }
             if resumed.since.is_some() {
                 resumed.off.push(name.clone());
             }
         }
-        self.hold(core, key, client, &name);
+        core.join(key, &name);
         if is_kept {
-            return false;
+            return;
         }
         if self.retained.is_on() {
             self.retained.want(&name, key);
@@ -53,36 +49,11 @@ impl ChannelsGateway {
         if self.statuses.is_up() && !self.names.is_settled(&name) {
             behind.unconfirmed.insert(name);
         }
-        false
     }
 
     fn is_kept(&self, name: &TopicName) -> bool {
         let kept = self.kept.as_ref();
         kept.is_some_and(|kept| kept.hold(name.as_str()))
-    }
-
-    fn hold(&mut self, core: &mut Core, key: SessionKey, client: &mut Client, name: &TopicName) {
-        if matches!(self.join(core, key, name), Joined::First | Joined::Another) {
-            self.count_pattern(client, name);
-        }
-    }
-
-    fn count_pattern(&mut self, client: &mut Client, name: &TopicName) {
-        if self.syntax().is_pattern(name.as_str()) {
-            self.shares.add(&mut client.patterns, name);
-        }
-    }
-
-    fn join(&mut self, core: &mut Core, key: SessionKey, name: &TopicName) -> Joined {
-        let joined = core.join(key, name);
-        if joined == Joined::First {
-            let kept = self.kept.as_mut().filter(|kept| kept.hold(name.as_str()));
-            self.names.want(name, kept.is_none());
-            if let Some(kept) = kept {
-                kept.joined(name);
-            }
-        }
-        joined
     }
 
     /// Returns false if the client does not hold the name.
@@ -94,35 +65,23 @@ impl ChannelsGateway {
         name: String,
     ) -> bool {
         let topic = TopicName::from(name);
-        match core.leave(key, &topic) {
-            Left::NoMember if client.answers.forget_resume(&topic) => {
-                self.release_unless_held(core, &topic);
-            }
-            Left::NoMember => return false,
-            Left::Others => {}
-            Left::Last => self.release(&topic),
+        if core.leave(key, &topic) == Left::NoMember && !client.answers.forget_resume(&topic) {
+            return false;
         }
-        self.shares.remove(&mut client.patterns, &topic);
+        if self.names.let_go(&mut client.held, &topic) {
+            self.forget(&topic);
+        }
         client.answers.settle(&topic);
         self.retained.forget(&topic, key);
         self.ask_retained(core);
         true
     }
 
-    /// Handles a name that a client no longer joins with an answer. Another client that does counts the name
-    /// again with the answer.
-    pub(super) fn release_unless_held(&mut self, core: &Core, name: &TopicName) {
-        if core.member_count(name) == 0 {
-            self.release(name);
-        }
-    }
-
-    /// Handles a name without members.
-    pub(super) fn release(&mut self, name: &TopicName) {
+    /// Handles a name that no client holds any more.
+    pub(super) fn forget(&mut self, name: &TopicName) {
         if let Some(kept) = &mut self.kept {
             kept.held.remove(name);
         }
-        self.names.give_up(name);
     }
 
     /// Sends an answer, or queues the answer behind earlier answers and until its names are confirmed.
@@ -169,7 +128,7 @@ impl ChannelsGateway {
             follow = found;
             answer.recovered(resumed, &outcomes);
             for name in &resumed.names {
-                self.join(core, key, name);
+                core.join(key, name);
             }
         }
         // Also for a request about other names: without a position the client would forget its own.

@@ -216,7 +216,6 @@ fn gateway_settings(
         all_clients: AllClientsLimits {
             names_max: checked.number("all-channels-max"),
             patterns_max: checked.number("all-wildcards-max"),
-            address_patterns_max: checked.unless_0("wildcards-per-ip-max"),
             name_bytes_max: checked.number("all-channel-name-bytes-max"),
         },
         inbound_per_second: rate,

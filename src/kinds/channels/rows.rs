@@ -37,10 +37,9 @@ pub(super) fn history_names(checked: &Checked) -> Vec<String> {
 const HEADING: Heading = Heading("Channels");
 
 /// The effect of the limits over all clients, and the test of these limits.
-const ALL_BEYOND: &str = "an error in the response, and the next entry is checked; names that \
-    somebody holds are granted";
-const ALL_TEST: &str =
-    "tests/channels_gateway/requests.rs::names_of_all_clients_together_are_bounded";
+const ALL_BEYOND: &str = "an error in the response, and the next entry is checked; an address gets more only while it holds \
+    less than is left free, or less than one client may hold of names that others hold";
+const ALL_TEST: &str = "tests/channels_gateway/requests.rs::names_of_all_clients_together_are_bounded_and_an_address_leaves_room_for_others";
 
 pub(super) const OWN: &[Setting] = &[
     Setting::new(
@@ -178,7 +177,10 @@ pub(super) const OWN: &[Setting] = &[
         "100000",
         "Different names that all clients together may hold, including patterns",
     )
-    .more("A name held by several clients counts once.")
+    .more(
+        "A name held by several clients counts once. The clients of one IPv6 /64 count as one address. Behind a proxy that \
+         `--trusted-proxies` does not name all clients count as one.",
+    )
     .limit(
         ALL_BEYOND,
         Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
@@ -212,22 +214,6 @@ pub(super) const OWN: &[Setting] = &[
         ALL_BEYOND,
         Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
         ALL_TEST,
-    ),
-    Setting::count(
-        HEADING,
-        "wildcards-per-ip-max",
-        (0, 1_000_000),
-        "500",
-        "Different patterns that clients of one address may hold; 0 for no limit",
-    )
-    .more(
-        "The clients of one IPv6 /64 count as one. Behind a proxy that `--trusted-proxies` does \
-         not name all clients count as one.",
-    )
-    .limit(
-        "an error in the response, and the next entry is checked",
-        Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
-        "tests/channels_gateway/requests.rs::an_address_holds_its_share_of_the_patterns_and_no_more",
     ),
     Setting::count(
         HEADING,

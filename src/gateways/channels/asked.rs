@@ -1,0 +1,155 @@
+//! What the gateway requests from the bus: each name once, and the bus's response.
+
+use std::collections::{HashMap, VecDeque};
+
+use foldhash::quality::RandomState;
+
+use crate::hub::TopicName;
+
+/// A subscription or its end, for the bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interest {
+    /// The channel or pattern.
+    pub name: TopicName,
+    /// True to subscribe, false to unsubscribe.
+    pub wanted: bool,
+    /// The number of the request. If a name was given up and requested anew, a late response to the earlier
+    /// request has the earlier number.
+    pub number: u64,
+}
+
+/// The requested names, and the changes that the bus has not got yet.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    wanted: HashMap<TopicName, Wanted, RandomState>,
+    changes: VecDeque<Interest>,
+    /// The number of the newest change.
+    number: u64,
+}
+
+/// A requested name.
+#[derive(Debug)]
+struct Wanted {
+    /// The number of the request.
+    number: u64,
+    state: State,
+}
+
+/// The bus's response to the request for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// No response yet, or the confirming connection is lost: the source then repeats the request by itself.
+    Waits,
+    Stands,
+    Refused,
+}
+
+impl Asked {
+    /// Requests a name from the bus, unless the name is requested.
+    pub(super) fn want(&mut self, name: &TopicName) {
+        if !self.wanted.contains_key(name) {
+            self.change(name, true);
+            let (number, state) = (self.number, State::Waits);
+            self.wanted.insert(name.clone(), Wanted { number, state });
+        }
+    }
+
+    /// Cancels a name that nothing needs any more.
+    pub(super) fn give_up(&mut self, name: &TopicName) {
+        if self.wanted.remove(name).is_some() {
+            self.change(name, false);
+        }
+    }
+
+    fn change(&mut self, name: &TopicName, wanted: bool) {
+        self.number += 1;
+        self.changes.push_back(Interest {
+            name: name.clone(),
+            wanted,
+            number: self.number,
+        });
+    }
+
+    /// Takes the next change for the bus.
+    pub(super) fn next_change(&mut self) -> Option<Interest> {
+        self.changes.pop_front()
+    }
+
+    /// Records the bus's response to the request `number`. Returns the response before. A
+    /// response to an earlier request is ignored: an unsubscription may have followed.
+    pub(super) fn settle(&mut self, name: &TopicName, number: u64, stands: bool) -> Option<State> {
+        let state = match stands {
+            true => State::Stands,
+            false => State::Refused,
+        };
+        let wanted = self.wanted.get_mut(name);
+        let wanted = wanted.filter(|wanted| wanted.number == number);
+        wanted.map(|wanted| std::mem::replace(&mut wanted.state, state))
+    }
+
+    /// Handles the loss of the connection: no name is confirmed any more. Refused names stay refused, and get
+    /// no new response on the next connection unless the bus confirms them.
+    pub(super) fn lost(&mut self) {
+        for wanted in self.wanted.values_mut() {
+            if wanted.state == State::Stands {
+                wanted.state = State::Waits;
+            }
+        }
+    }
+
+    /// Returns true if the messages of the name come, while the bus is there.
+    pub(super) fn stands(&self, name: &TopicName) -> bool {
+        self.state(name) == Some(State::Stands)
+    }
+
+    /// Returns true if the bus has confirmed or refused the newest request for the name.
+    pub(super) fn is_settled(&self, name: &TopicName) -> bool {
+        self.state(name).is_some_and(|state| state != State::Waits)
+    }
+
+    fn state(&self, name: &TopicName) -> Option<State> {
+        self.wanted.get(name).map(|wanted| wanted.state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bus_is_asked_once_for_each_change() {
+        let mut asked = Asked::default();
+        let [a, b] = ["a", "b*"].map(TopicName::fixed);
+        let change = |name: &TopicName, wanted, number| {
+            let name = name.clone();
+            Some(Interest {
+                name,
+                wanted,
+                number,
+            })
+        };
+        asked.want(&a);
+        asked.want(&a);
+        asked.want(&b);
+        assert_eq!(asked.settle(&a, 1, true), Some(State::Waits));
+        assert_eq!(asked.settle(&a, 1, true), Some(State::Stands));
+        assert!(asked.is_settled(&a));
+        asked.give_up(&a);
+        asked.give_up(&a);
+        assert_eq!(asked.settle(&a, 1, true), None, "it may be confirmed late");
+        asked.want(&a);
+        assert_eq!(asked.settle(&a, 1, true), None, "to the first request");
+        assert!(!asked.is_settled(&a), "asked anew");
+        assert_eq!(asked.settle(&a, 4, true), Some(State::Waits));
+        assert!(asked.is_settled(&a));
+        for want in [
+            change(&a, true, 1),
+            change(&b, true, 2),
+            change(&a, false, 3),
+            change(&a, true, 4),
+            None,
+        ] {
+            assert_eq!(asked.next_change(), want);
+        }
+    }
+}
