@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 
-use weirgate::admission::TrustedProxies;
+use weirgate::admission::{Holding, TrustedProxies};
 use weirgate::base::Clock;
 use weirgate::gateways::events::EventsService;
 use weirgate::http::proxy::{Proxied, Proxy, ProxySettings};
@@ -99,8 +99,7 @@ fn proxy() -> Proxy {
         inner_paths: &[],
         silence_timeout_ms: 1,
         service_connections_max: 1,
-        address_connections_max: None,
-        gathered_bytes_max: 1,
+        held: Holding::new("http", 1),
         trusted_proxies: TrustedProxies::None,
         clock: Clock::start(),
     })

@@ -197,7 +197,7 @@ impl Holding {
         if state.held - state.leaving > max {
             let is_over =
                 |state: &State, others| others > 0 && state.held - state.leaving > max - max / 8;
-            Self::choose(state, now_us, 0, is_over);
+            Self::choose(state, now_us, 0, 0, is_over);
         }
     }
 
@@ -206,19 +206,33 @@ impl Holding {
     pub fn make_way(&self, others: u64, still_us: u64, now_us: u64) {
         let state = self.state();
         let until = state.gave_way + others;
-        Self::choose(state, now_us, still_us, |state, _| state.gave_way < until);
+        Self::choose(state, now_us, still_us, 0, |state, _| {
+            state.gave_way < until
+        });
     }
 
-    /// Chooses the heaviest holders, while `is_needed` with the count of further ones.
+    /// Chooses who gives way for a client that waits, as [`make_way`](Self::make_way) does: a holder of an address that
+    /// has at least as much as the client's.
+    pub fn make_way_for(&self, client: ClientAddr, still_us: u64, now_us: u64) {
+        let state = self.state();
+        let (least, until) = (state.of(address_group(client)), state.gave_way + 1);
+        Self::choose(state, now_us, still_us, least, |state, _| {
+            state.gave_way < until
+        });
+    }
+
+    /// Chooses the heaviest holders, of addresses with at least `least`, while `is_needed` with the count of further ones.
     fn choose(
         mut state: MutexGuard<'_, State>,
         now_us: u64,
         still_us: u64,
+        least: u64,
         is_needed: impl Fn(&State, usize) -> bool,
     ) {
         let may_go = |holder: &Holder| {
             let is_still = now_us.saturating_sub(holder.progress_us) >= still_us;
-            is_still && !holder.is_leaving && holder.amount > 0
+            let may = is_still && !holder.is_leaving && holder.amount > 0;
+            may && (least == 0 || state.of(holder.address) >= least)
         };
         let weights = state.holders.iter().filter(|(_, holder)| may_go(holder));
         let mut worst: BinaryHeap<_> = weights.map(|(at, h)| (h.weight(now_us), at)).collect();
@@ -344,8 +358,8 @@ impl Charge {
         state.held += if others_hold { part } else { 0 };
     }
 
-    /// Records progress that no smaller amount shows.
-    pub fn progress(&mut self, now_us: u64) {
+    /// Records progress that no smaller amount shows. A time to come: the holder is not still until then.
+    pub fn progress(&self, now_us: u64) {
         self.of.state().holders[self.at].progress_us = now_us;
     }
 
@@ -362,7 +376,7 @@ impl Charge {
     }
 
     /// Who is woken when this holder is chosen to give way: at once, if that has happened already.
-    pub fn wake_with(&mut self, waker: &Waker) {
+    pub fn wake_with(&self, waker: &Waker) {
         let mut state = self.of.state();
         let holder = &mut state.holders[self.at];
         match &mut holder.waker {
@@ -374,6 +388,11 @@ impl Charge {
         if is_leaving {
             waker.wake_by_ref();
         }
+    }
+
+    /// The address that the charge counts for.
+    pub(super) fn address(&self) -> ClientAddr {
+        self.of.state().holders[self.at].address
     }
 
     /// The sum that the charge is part of.

@@ -10,6 +10,7 @@ mod address_limits;
 mod chosen;
 mod client_address;
 mod fair_queue;
+mod held_bytes;
 mod holding;
 mod token_bucket;
 
@@ -17,5 +18,6 @@ pub use address_limits::{AddressLimits, AddressPlace, AddressRefusal, Addresses,
 pub use chosen::Chosen;
 pub use client_address::{ClientAddr, Credentials, Network, NoNetwork, Peer, TrustedProxies};
 pub use fair_queue::FairQueue;
+pub use held_bytes::HeldBytes;
 pub use holding::{Charge, Held, Holding};
 pub use token_bucket::TokenBucket;

@@ -6,20 +6,24 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use super::pace::{BodyTooSlow, Pace};
+
 /// Why an answer body breaks off.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The body of a request. Only requested pieces are read from the client; a client that expects `100
-/// Continue` gets it at the request for the first piece.
+/// Continue` gets it at the request for the first piece. A body below its least speed breaks off.
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
+    pace: Pace,
     progress: Arc<Progress>,
 }
 
@@ -28,6 +32,7 @@ pub struct RequestBody {
 pub(super) struct Progress {
     owed: AtomicBool,
     broken: AtomicBool,
+    slow: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -42,6 +47,17 @@ impl Progress {
         self.broken.load(Ordering::Relaxed)
     }
 
+    /// The body came too slowly, and is given up.
+    pub(super) fn is_too_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    /// Gives the body up because it comes too slowly.
+    pub(super) fn give_up(&self) {
+        self.slow.store(true, Ordering::Relaxed);
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
     /// The body was read to its end.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
@@ -54,9 +70,19 @@ pub enum ReadBodyError {
     /// The body exceeds the limit of the reader.
     #[error("the body is too large")]
     TooLarge,
+    /// The sender was too slow.
+    #[error("{0}")]
+    TooSlow(BodyTooSlow),
     /// The sender broke off, or the chunks have no clear end.
     #[error("the body is broken: {0}")]
     Broken(BoxError),
+}
+
+impl From<BoxError> for ReadBodyError {
+    fn from(error: BoxError) -> Self {
+        let slow = error.downcast_ref().copied();
+        slow.map_or_else(|| Self::Broken(error), Self::TooSlow)
+    }
 }
 
 impl RequestBody {
@@ -67,8 +93,14 @@ impl RequestBody {
         };
         Self {
             incoming,
+            pace: Pace::default(),
             progress: Arc::new(progress),
         }
+    }
+
+    /// How far the body is behind its least speed.
+    pub(super) fn behind(&self) -> Duration {
+        self.pace.behind()
     }
 
     /// The progress of the body, for observers.
@@ -106,7 +138,7 @@ where
     let announced = body.size_hint().lower().min(EXACT_BYTES_MAX) as usize;
     let mut whole = Vec::with_capacity(announced);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| ReadBodyError::Broken(error.into()))?;
+        let frame = frame.map_err(|error| ReadBodyError::from(error.into()))?;
         let Ok(piece) = frame.into_data() else {
             continue;
         };
@@ -120,13 +152,25 @@ where
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                let data = frame.as_ref().and_then(|frame| frame.as_ref().ok());
+                let data = data.and_then(Frame::data_ref);
+                self.pace.came(data.map_or(0, Bytes::len));
+                Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
+            }
+            Poll::Pending if self.pace.poll_late(cx).is_ready() => {
+                self.progress.give_up();
+                Poll::Ready(Some(Err(BodyTooSlow.into())))
+            }
+            Poll::Pending => Poll::Pending,
+        };
         let progress = &self.progress;
         progress.owed.store(frame.is_pending(), Ordering::Relaxed);
         if matches!(frame, Poll::Ready(Some(Err(_)))) {

@@ -15,7 +15,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, CONTENT_ENCODING, HeaderMap, HeaderValue};
 use hyper::{Request, Response};
 use tokio::runtime;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
 
@@ -165,14 +165,12 @@ impl Client {
     fn new(service: Service, path: &str, limits: CallLimits) -> Self {
         let policy = Policy {
             silence: limits.silence,
-            // The gateway bounds the calls at once.
-            connections_max: Semaphore::MAX_PERMITS,
             buffer_bytes_max: BUFFER_BYTES_MAX,
             goes_again,
         };
         Self {
             path: format!("{}{path}", service.upstream().base_path()),
-            pool: Pool::new(service, policy, || {}),
+            pool: Pool::new(service, policy),
             limits,
             stats: Arc::new(RequestStats::new(OUTCOMES)),
             redirects: Redirects::default(),
@@ -195,8 +193,8 @@ impl Client {
 
     async fn exchange(&self, call: Call) -> Result<ServiceAnswer, CallFailure> {
         let request = self.request(Bytes::from(call.body), &call.trace);
-        let place = self.pool.place().await;
-        let sent = self.pool.send(place, request, || false).await;
+        // The gateway bounds the calls at once.
+        let sent = self.pool.send(None, request, || false).await;
         let (response, lease) = sent.map_err(|failure| why(&failure))?;
         let answer = self.answer(response, &lease).await?;
         lease.keep();
@@ -240,7 +238,7 @@ impl Client {
         let body = match read.await.ok_or(CallFailure::Timeout)? {
             Ok(body) => body,
             Err(ReadBodyError::TooLarge) => return Err(CallFailure::TooLarge),
-            Err(ReadBodyError::Broken(_)) => return Err(CallFailure::Unreachable),
+            Err(_) => return Err(CallFailure::Unreachable),
         };
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));

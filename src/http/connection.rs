@@ -22,12 +22,10 @@ use tracing::debug;
 use super::body::{AnswerBody, BoxError, Progress, RequestBody};
 use super::client_stream::ClientStream;
 use super::gate::{Client, Gate, HeadLimits, Stop};
-use super::handover::{
-    ConnectionClock, Ends, Handover, HttpSettings, Idle, ReadAhead, WayBack, Work,
-};
+use super::handover::{ConnectionClock, Ends, Handover, HttpSettings, Idle, WayBack, Work};
 use super::service::Found;
 use super::site::{Handler, LateAnswer, RequestParts, Site};
-use crate::admission::Peer;
+use crate::admission::{HeldBytes, Peer};
 use crate::base::Clock;
 use crate::hub::CloseReason;
 use crate::wire::response;
@@ -39,13 +37,17 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 pub(super) struct Server {
     site: Site,
     ends: Rc<Ends>,
-    ahead: ReadAhead,
     settings: HttpSettings,
     protocol: http1::Builder,
     clock: Clock,
 }
 
 impl Server {
+    /// No bytes of a client that nobody has read.
+    pub(super) fn nothing_read(&self, peer: &Peer) -> HeldBytes {
+        HeldBytes::new(&self.settings.held, peer.client(), Vec::new(), 0)
+    }
+
     pub(super) fn new(site: Site, ends: Rc<Ends>, settings: HttpSettings) -> Self {
         let mut protocol = http1::Builder::new();
         protocol
@@ -60,7 +62,6 @@ impl Server {
         Self {
             site,
             ends,
-            ahead: ReadAhead::default(),
             settings,
             protocol,
             clock: Clock::start(),
@@ -126,8 +127,8 @@ pub(super) async fn serve(
     };
     // The reactor has read bytes of a head, and decided to have the head served here.
     let decided = !read.is_empty();
-    let ahead = server.ahead.connection();
-    let gate = Gate::new(stream, read, decided, limits, Rc::clone(&clock), ahead);
+    let time = server.ends.clock();
+    let gate = Gate::new(stream, read, decided, limits, Rc::clone(&clock), time);
     let requests = Requests {
         server: Rc::clone(&server),
         clock: Rc::clone(&clock),
@@ -215,8 +216,8 @@ async fn run(
             Poll::Ready(Err(error)) => return Poll::Ready(End::Fault(error)),
             Poll::Pending => {}
         }
-        if gate.gives_way(cx) {
-            return Poll::Ready(End::GivesWay(CloseReason::TlsMemory));
+        if let Some(reason) = gate.gives_way(cx) {
+            return Poll::Ready(End::GivesWay(reason));
         }
         let client = match clock.is_working() {
             true => gate.look_for_client(cx),

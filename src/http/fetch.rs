@@ -106,7 +106,7 @@ impl Fetch {
         let document = body::read(response.into_body(), bytes_max).await;
         document.map_err(|error| match error {
             ReadBodyError::TooLarge => FetchError::TooLarge(bytes_max),
-            ReadBodyError::Broken(error) => FetchError::Unreachable(io::Error::other(error)),
+            error => FetchError::Unreachable(io::Error::other(error)),
         })
     }
 }

@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::mem;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -17,12 +18,18 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use super::client_stream::ClientStream;
-use super::handover::{Ahead, ConnectionClock};
+use super::handover::ConnectionClock;
+use crate::admission::HeldBytes;
+use crate::base::Clock;
+use crate::hub::CloseReason;
 use crate::wire::body::BodyScanner;
 use crate::wire::head::{self, HeadError, HeadScanner};
 
 /// Bytes to read from the socket at a time.
 const READ_BYTES: usize = 8 * 1024;
+
+/// Bytes that a connection may read ahead, behind a request that is answered.
+const AHEAD_BYTES_MAX: usize = 256 * 1024;
 
 /// Limits of a head.
 #[derive(Clone, Copy, Debug)]
@@ -34,10 +41,10 @@ pub(super) struct HeadLimits {
 }
 
 /// Why the gate stopped.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Stop {
     /// The client asks for a WebSocket or an event stream: all bytes from the start of the head on.
-    Upgrade(Vec<u8>),
+    Upgrade(HeldBytes),
     /// The head is refused.
     BadHead(HeadError),
 }
@@ -74,12 +81,11 @@ struct State {
     clock: Rc<ConnectionClock>,
     limits: HeadLimits,
     /// The bytes read. hyper has the bytes before `given`, and may have the bytes before `passed`.
-    read: Vec<u8>,
+    read: HeldBytes,
     given: usize,
     passed: usize,
     next: Next,
-    /// The count of bytes read behind a request in progress.
-    ahead: Ahead,
+    time: Clock,
     /// The reactor has decided that the first head is served here, even if the head asks for a WebSocket.
     decided: bool,
 }
@@ -89,11 +95,11 @@ impl Gate {
     /// checked again for a WebSocket or an event stream.
     pub(super) fn new(
         stream: ClientStream,
-        read: Vec<u8>,
+        read: HeldBytes,
         decided: bool,
         limits: HeadLimits,
         clock: Rc<ConnectionClock>,
-        ahead: Ahead,
+        time: Clock,
     ) -> Self {
         Self(Rc::new(RefCell::new(State {
             stream,
@@ -103,7 +109,7 @@ impl Gate {
             given: 0,
             passed: 0,
             next: Next::Head(HeadScanner::default()),
-            ahead,
+            time,
             decided,
         })))
     }
@@ -118,9 +124,14 @@ impl Gate {
         }
     }
 
-    /// Whether the connection has to end for what it holds. The task is woken when it has to.
-    pub(super) fn gives_way(&self, cx: &Context<'_>) -> bool {
-        self.0.borrow_mut().stream.gives_way(cx)
+    /// Why the connection has to end for what it holds, if it has to. The task is woken when it has to.
+    pub(super) fn gives_way(&self, cx: &Context<'_>) -> Option<CloseReason> {
+        let state = &mut *self.0.borrow_mut();
+        let tls = state.stream.gives_way(cx).then_some(CloseReason::TlsMemory);
+        tls.or_else(|| {
+            let gives_way = state.read.give_way(cx.waker());
+            gives_way.then_some(CloseReason::HttpMemory)
+        })
     }
 
     /// Checks whether the client has ended its half, or the connection is broken. Reads no byte of a body,
@@ -145,27 +156,35 @@ impl State {
         }
     }
 
-    /// Reads the bytes behind a whole request. Pending when no more bytes are there; ready with the count of
-    /// waiting bytes when there is no room for more.
+    /// Reads the bytes behind a whole request. Pending when no more bytes are there; ready with a count of waiting
+    /// bytes when there is no room for more, and with 0 at the end of the client's half.
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.ahead.shrink_to(self.read.len() - self.passed);
         loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            let room = self.ahead.room().min(READ_BYTES);
-            if room == 0 {
-                return Poll::Ready(Ok(self.read.len() - self.passed));
-            }
             // Bytes that hyper has are removed once this saves more than it costs.
             if 2 * self.given >= self.read.len() {
-                self.read.drain(..self.given);
-                self.passed -= self.given;
-                self.given = 0;
+                self.forget(self.given);
+            }
+            ready!(self.stream.poll_read_ready(cx))?;
+            let ahead = self.read.len() - self.passed;
+            let room = AHEAD_BYTES_MAX.saturating_sub(ahead).min(READ_BYTES);
+            if room == 0 || !self.read.has_room() {
+                // Bytes or an end wait in the socket: not an end that was read.
+                return Poll::Ready(Ok(ahead.max(1)));
             }
             let n = ready!(self.poll_append(cx, room))?;
             if n == 0 {
                 return Poll::Ready(Ok(0));
             }
-            self.ahead.grow(n);
+        }
+    }
+
+    /// Removes the first bytes, which hyper has.
+    fn forget(&mut self, bytes: usize) {
+        if bytes > 0 {
+            let now_us = self.time.mono_us();
+            self.read.change(now_us, |read| drop(read.drain(..bytes)));
+            self.passed -= bytes;
+            self.given = 0;
         }
     }
 
@@ -221,8 +240,9 @@ impl State {
         (self.passed, self.next) = match verdict {
             Err(error) => (self.passed, Next::Stopped(Stop::BadHead(error))),
             Ok((_, verdict)) if verdict.leaves && !decided => {
-                let read = self.read.split_off(self.passed);
-                (self.passed, Next::Stopped(Stop::Upgrade(read)))
+                self.forget(self.passed);
+                let read = self.read.take(self.time.mono_us());
+                (0, Next::Stopped(Stop::Upgrade(read)))
             }
             Ok((end, verdict)) => (
                 end,
@@ -236,13 +256,12 @@ impl State {
 
     /// Reads a body directly into hyper's buffer, as far as the bytes are certain to be of the body.
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // hyper has everything that was read here.
+        self.read.change(self.time.mono_us(), mem::take);
+        (self.given, self.passed) = (0, 0);
         let Next::Body(body) = &mut self.next else {
             return Poll::Ready(Ok(()));
         };
-        // hyper has everything that was read here: up to 64 KiB behind the head, no longer of use.
-        self.read = Vec::new();
-        (self.given, self.passed) = (0, 0);
-        self.ahead.shrink_to(0);
         let certain = usize::try_from(body.certain()).unwrap_or(usize::MAX);
         let before = buf.filled().len();
         let outcome = if certain >= buf.remaining() {
@@ -266,10 +285,7 @@ impl State {
 
     /// Reads more bytes to judge; 0 at the end of the client's half.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // Bytes that hyper has are dropped.
-        self.read.drain(..self.passed);
-        (self.given, self.passed) = (0, 0);
-        self.ahead.shrink_to(self.read.len());
+        self.forget(self.passed);
         let outcome = self.poll_append(cx, READ_BYTES);
         if matches!(self.next, Next::Body(_)) {
             self.clock.body_read(outcome.is_pending());
@@ -279,22 +295,26 @@ impl State {
 
     /// Reads at most `bytes_max` bytes behind the bytes read; 0 at the end of the client's half.
     fn poll_append(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
-        let len = self.read.len();
-        self.read.resize(len + bytes_max, 0);
-        let mut buf = ReadBuf::new(&mut self.read[len..]);
-        let outcome = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
-        let n = buf.filled().len();
-        self.read.truncate(len + n);
+        let stream = &mut self.stream;
+        let (outcome, n) = self.read.change(self.time.mono_us(), |read| {
+            let len = read.len();
+            read.resize(len + bytes_max, 0);
+            let mut buf = ReadBuf::new(&mut read[len..]);
+            let outcome = Pin::new(stream).poll_read(cx, &mut buf);
+            let n = buf.filled().len();
+            read.truncate(len + n);
+            // An idle connection keeps no buffer, and no connection keeps a large buffer that was needed once.
+            if read.is_empty() {
+                *read = Vec::new();
+            } else if read.capacity() > 8 * READ_BYTES && read.len() < READ_BYTES {
+                read.shrink_to(2 * READ_BYTES);
+            }
+            (outcome, n)
+        });
         // Until its end a record shows nothing of a head.
         let awaits_head = matches!(self.next, Next::Head(_)) && self.read.is_empty();
         let has_begun = awaits_head && self.stream.has_begun_record();
         self.clock.record_begun(has_begun);
-        // An idle connection keeps no buffer, and no connection keeps a large buffer that was needed once.
-        if self.read.is_empty() {
-            self.read = Vec::new();
-        } else if self.read.capacity() > 8 * READ_BYTES && self.read.len() < READ_BYTES {
-            self.read.shrink_to(2 * READ_BYTES);
-        }
         outcome.map_ok(|()| n)
     }
 }

@@ -1,5 +1,4 @@
-//! A connection on the HTTP thread: the hand-over from and to the reactor, the timeouts for the client, and
-//! the limit of bytes that the client may send ahead.
+//! A connection on the HTTP thread: the hand-over from and to the reactor, and the timeouts for the client.
 
 use std::cell::{Cell, RefCell};
 use std::net::TcpStream;
@@ -11,14 +10,17 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use tokio::time::Instant;
 
-use crate::admission::Peer;
+use crate::admission::{HeldBytes, Holding, Peer};
 use crate::base::{Clock, LogBudget};
-use crate::hub::{CloseReason, Permit};
+use crate::hub::{CloseReason, HTTP_BYTES_MAX, Permit};
 use crate::listening::tls::TlsSession;
 
 /// Limits of plain HTTP connections.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct HttpSettings {
+    /// Bytes of requests that are read before they are used: behind the head at the hand-over, behind a request that
+    /// is answered, and small bodies for services.
+    pub held: Holding,
     /// Bytes that a request head may have; over the limit: 431.
     pub head_bytes_max: usize,
     /// Headers that a request head may have; over the limit: 431.
@@ -39,6 +41,7 @@ pub struct HttpSettings {
 impl Default for HttpSettings {
     fn default() -> Self {
         Self {
+            held: Holding::new("http", HTTP_BYTES_MAX),
             head_bytes_max: 16 * 1024,
             head_headers_max: 100,
             event_stream: false,
@@ -59,7 +62,7 @@ pub struct Handover {
     /// The connection's TLS; `None` for a plain connection.
     pub tls: Option<Box<TlsSession>>,
     /// The bytes read so far, from the start of the request line on.
-    pub read: Vec<u8>,
+    pub read: HeldBytes,
     /// The other end.
     pub peer: Peer,
     /// The permit of the connection: dropped when the connection has ended.
@@ -89,6 +92,11 @@ impl Ends {
             clock,
             lines: RefCell::new(LogBudget::new(END_LINES_PER_SECOND)),
         }
+    }
+
+    /// The clock of all connections.
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
     }
 
     pub(super) fn count(&self, peer: Peer, reason: CloseReason) {
@@ -269,85 +277,5 @@ impl Work {
 impl Drop for Work {
     fn drop(&mut self) {
         self.0.work_ended();
-    }
-}
-
-/// Bytes that a connection may read ahead.
-const CONNECTION_BYTES_MAX: usize = 256 * 1024;
-
-/// Bytes that all connections may read ahead.
-const ALL_BYTES_MAX: usize = 32 * 1024 * 1024;
-
-/// Bytes behind requests in progress, over all connections.
-///
-/// The gate reads these bytes because the end of a connection is visible only behind all bytes sent before.
-/// Bounded for each connection, and for all connections together.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ReadAhead(Rc<Cell<usize>>);
-
-/// The bytes that a connection has read ahead; returned on drop.
-#[derive(Debug)]
-pub(super) struct Ahead {
-    all: ReadAhead,
-    bytes: usize,
-}
-
-impl ReadAhead {
-    /// Makes an empty count for another connection.
-    pub(super) fn connection(&self) -> Ahead {
-        Ahead {
-            all: self.clone(),
-            bytes: 0,
-        }
-    }
-}
-
-impl Ahead {
-    /// How many more bytes may be read.
-    pub(super) fn room(&self) -> usize {
-        let own = CONNECTION_BYTES_MAX.saturating_sub(self.bytes);
-        own.min(ALL_BYTES_MAX.saturating_sub(self.all.0.get()))
-    }
-
-    /// Counts bytes read ahead.
-    pub(super) fn grow(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        self.all.0.set(self.all.0.get() + bytes);
-    }
-
-    /// Lowers the count to at most `bytes`.
-    pub(super) fn shrink_to(&mut self, bytes: usize) {
-        let gone = self.bytes.saturating_sub(bytes);
-        self.bytes -= gone;
-        self.all.0.set(self.all.0.get().saturating_sub(gone));
-    }
-}
-
-impl Drop for Ahead {
-    fn drop(&mut self) {
-        self.shrink_to(0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_read_ahead_is_bounded_for_each_and_for_all() {
-        let all = ReadAhead::default();
-        let mut connections = Vec::new();
-        while all.connection().room() > 0 {
-            let mut connection = all.connection();
-            connection.grow(connection.room());
-            assert_eq!(connection.room(), 0);
-            connections.push(connection);
-        }
-        assert_eq!(connections.len(), ALL_BYTES_MAX / CONNECTION_BYTES_MAX);
-        connections[0].shrink_to(CONNECTION_BYTES_MAX - 10);
-        connections[0].shrink_to(CONNECTION_BYTES_MAX);
-        assert_eq!(all.connection().room(), 10);
-        drop(connections);
-        assert_eq!(all.0.get(), 0);
     }
 }

@@ -75,6 +75,7 @@ enum Refusal {
     NotConfigured,
     Forbidden,
     TooLarge,
+    TooSlow,
     Broken,
 }
 
@@ -87,6 +88,7 @@ impl Refusal {
             ),
             Self::Forbidden => (StatusCode::FORBIDDEN, "Forbidden"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Content Too Large"),
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "Request body too slow"),
             Self::Broken => (StatusCode::BAD_REQUEST, "Bad Request"),
         };
         Answer::detail(status, detail)
@@ -99,6 +101,7 @@ impl InternalAccess {
         let read = body.read(self.body_bytes_max).await;
         read.map_err(|error| match error {
             ReadBodyError::TooLarge => Refusal::TooLarge,
+            ReadBodyError::TooSlow(_) => Refusal::TooSlow,
             ReadBodyError::Broken(_) => Refusal::Broken,
         })
     }

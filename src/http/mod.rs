@@ -16,6 +16,7 @@ mod gate;
 mod handover;
 pub mod internal;
 pub mod operator;
+mod pace;
 pub mod page;
 pub mod pages;
 mod plane;
@@ -30,6 +31,7 @@ pub use fetch::{Fetch, FetchError, FetchLimits};
 pub use files::{ClientModule, client_routes};
 pub use front::FrontPage;
 pub use handover::{Handover, HttpSettings, WayBack};
+pub use pace::BodyTooSlow;
 pub use plane::{Admin, HttpHandle, HttpPlane};
 pub use readiness::{NotReady, ReadyLimits};
 pub use site::{

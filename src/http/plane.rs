@@ -368,7 +368,7 @@ impl Connections {
         let handover = Handover {
             stream,
             tls: None,
-            read: Vec::new(),
+            read: server.nothing_read(&peer),
             peer,
             permit: Permit::new(&self.places),
         };

@@ -7,7 +7,7 @@ use super::hub::Hub;
 use super::protocol::{Request, RequestRefusal, Speaks, event_stream};
 use super::shell::Effect;
 use super::{Accepted, CloseReason, Closing, SessionKey};
-use crate::admission::{AddressRefusal, ClientAddr};
+use crate::admission::{AddressRefusal, ClientAddr, HeldBytes};
 use crate::wire::deflate::InflateWindows;
 use crate::wire::head::{self, HeadError, RequestHead};
 use crate::wire::response;
@@ -141,10 +141,12 @@ impl Core {
             // Proxies keep connections and send other clients' requests over them.
             session.hold_place(None);
         }
+        let client = session.client_addr();
         let (moved, permit) = session.hand_over();
         self.clients.stats.moved(moved);
         self.clients.stats.to_http += 1;
         if let Some(permit) = permit {
+            let read = HeldBytes::new(&self.limits.http_held, client, read, self.now.mono_us);
             self.effects.push_back(Effect::ToHttp { key, read, permit });
         }
     }

@@ -1,13 +1,16 @@
 //! The named limits of the core. The process passes the values; every limit has a counter or a close
 //! reason that shows an excess.
 
-use crate::admission::{AddressLimits, TrustedProxies};
+use crate::admission::{AddressLimits, Holding, TrustedProxies};
 
 /// Sessions and frames that one flush looks at while frames are over their limit: about 0.3 ms.
 pub const FRAME_WALK_MAX: usize = 8_192;
 
 /// Missed messages that wait for all resuming clients together: a send queue has 16 bytes for each.
 pub const RESUME_MESSAGES_MAX: u64 = 4_194_304;
+
+/// Bytes of plain HTTP requests that are read before they are used, of all clients.
+pub const HTTP_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Limits of one send queue (DESIGN of the queue: see `send_queue`).
 #[derive(Clone, Debug)]
@@ -89,6 +92,8 @@ pub struct Limits {
     pub head_headers_max: usize,
     /// Time from accept to the whole head.
     pub handshake_us: u64,
+    /// Bytes of plain HTTP requests that are read before they are used, on every thread.
+    pub http_held: Holding,
     /// Whether clients may ask for an event stream (Server-Sent Events) wherever clients may connect.
     pub event_stream: bool,
     /// Messages in the query of a request for an event stream; 400 above.
@@ -151,6 +156,7 @@ impl Default for Limits {
             head_bytes_max: 16 * 1024,
             head_headers_max: 100,
             handshake_us: 10_000_000,
+            http_held: Holding::new("http", HTTP_BYTES_MAX),
             event_stream: false,
             event_stream_sends_max: 32,
             message_bytes_max: 1024 * 1024,

@@ -58,7 +58,8 @@ pub use history::{Missed, Outcome, Variant, Wanted};
 pub use hub::Hub;
 pub use keys::{ByClient, SessionKey};
 pub use limits::{
-    DeflateWindow, FRAME_WALK_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX, SendQueueLimits,
+    DeflateWindow, FRAME_WALK_MAX, HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX,
+    SendQueueLimits,
 };
 pub(crate) use position::fnv_1a;
 pub use position::{CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId};

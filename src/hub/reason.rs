@@ -71,6 +71,9 @@ labelled! {
         FrameMemory = "frame_memory",
         /// The TLS of all clients held more bytes than allowed, and those of this client stood still the longest.
         TlsMemory = "tls_memory",
+        /// The plain HTTP requests of all clients held more bytes than allowed, and this client's was among those that
+        /// had held the most for the longest.
+        HttpMemory = "http_memory",
         /// What all clients had sent and weirgate could not handle yet exceeded its limit, and this client's was
         /// among what had held the most memory for the longest.
         MessageMemory = "message_memory",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{CloseReason, SessionKey};
-use crate::admission::{AddressPlace, ClientAddr, Peer};
+use crate::admission::{AddressPlace, ClientAddr, HeldBytes, Peer};
 
 /// Work on a socket.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub enum Effect {
         /// The socket's key.
         key: SessionKey,
         /// Bytes read so far, from the request line on.
-        read: Vec<u8>,
+        read: HeldBytes,
         /// The connection's permit in the connection limits; dropped when the connection ends.
         permit: Permit,
     },

@@ -16,7 +16,9 @@ use super::{RunError, watchdog, watches};
 use crate::base::{Clock, LateWake, QueueBytes, Wake, detached};
 use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
-use crate::http::{Admin, FrontPage, Handler, HttpPlane, Route, Site, TakeOver, operator};
+use crate::http::{
+    Admin, FrontPage, Handler, HttpPlane, HttpSettings, Route, Site, TakeOver, operator,
+};
 use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub};
 use crate::listening::{ListenAddr, ListenOptions};
 use crate::reactor::{HandshakeCounts, HandshakeLimits, Handshakes, Reactor, Seams, way_back};
@@ -460,7 +462,11 @@ fn start_http(
         }
         None => (site, None, None),
     };
-    let plane = HttpPlane::start(site, admin, common.http.clone(), clock);
+    let settings = HttpSettings {
+        held: common.limits.http_held.clone(),
+        ..common.http.clone()
+    };
+    let plane = HttpPlane::start(site, admin, settings, clock);
     Ok((plane.map_err(RunError::Thread)?, addr))
 }
 

@@ -12,7 +12,7 @@ use super::Checked;
 use super::error::SettingsError;
 use super::kind::{Form, Refused};
 use super::secret::SecretText;
-use crate::admission::AddressLimits;
+use crate::admission::{AddressLimits, Holding};
 use crate::auth::ClaimRules;
 use crate::hub::{self, HistoryLimits};
 use crate::listening::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
@@ -35,6 +35,7 @@ impl Checked {
             head_bytes_max: self.number("head-bytes-max"),
             head_headers_max: self.number("head-headers-max"),
             handshake_us: self.micros("handshake-timeout-ms"),
+            http_held: Holding::new("http", hub::HTTP_BYTES_MAX),
             event_stream: self.switch("event-stream"),
             event_stream_sends_max: self.number("event-stream-sends-max"),
             message_bytes_max: self.number("message-bytes-max"),

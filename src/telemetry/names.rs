@@ -446,8 +446,8 @@ metric_names! { |at|
     PROXY_WAITS = Counter "weirgate_proxy_waits_total" ["service"]
         "Proxied requests that had to wait for a free connection to the service.";
     PROXY_ADDRESS_WAITS = Counter "weirgate_proxy_address_waits_total" ["service"]
-        "Proxied requests that had to wait because the client's address held its share of the \
-             connections to the service.";
+        "Proxied requests that had to wait because the client's address held as many connections to the \
+             service as were free.";
     PROXY_UNGATHERED_BODIES = Counter "weirgate_proxy_ungathered_bodies_total" ["service"]
         "Small request bodies that were passed on in pieces because those of other requests filled their room.";
     PROXY_BODY_BYTES = Counter "weirgate_proxy_body_bytes_total" ["service", "direction"]

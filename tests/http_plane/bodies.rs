@@ -66,7 +66,7 @@ async fn whole(
         Err(ReadBodyError::TooLarge) => {
             Answer::detail(StatusCode::PAYLOAD_TOO_LARGE, "too much").into()
         }
-        Err(ReadBodyError::Broken(_)) => Answer::detail(StatusCode::BAD_REQUEST, "broken").into(),
+        Err(_) => Answer::detail(StatusCode::BAD_REQUEST, "broken").into(),
     }
 }
 

@@ -6,10 +6,11 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use crate::bodies;
+use weirgate::admission::{HeldBytes, Holding, Peer};
 use weirgate::base::Clock;
 use weirgate::http::{
-    Answer, Handover, HttpHandle, HttpPlane, HttpSettings, ReadyLimits, Route, Site, StatusCode,
-    page, pages,
+    Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, ReadyLimits, Route,
+    Site, StatusCode, page, pages,
 };
 use weirgate::hub::{FeedStats, Permit};
 use weirgate::telemetry::{Build, Telemetry};
@@ -35,6 +36,7 @@ pub(crate) struct Fixture {
     /// Connections on their way back to the reactor.
     pub(crate) returned: Receiver<Handover>,
     pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) held: Holding,
 }
 
 impl Fixture {
@@ -53,6 +55,11 @@ impl Fixture {
         let telemetry = Telemetry::new(build, FeedStats::default(), None, clock.now());
         let mut routes = pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
         routes.push(health());
+        routes.push(Route {
+            path: "/never",
+            methods: &weirgate::http::GET,
+            answer: Handler::later(|_, _| std::future::pending::<LateAnswer>()),
+        });
         routes.push(Route::get("/large", |_| {
             Answer::new(StatusCode::OK, "text/plain", vec![b'x'; LARGE])
         }));
@@ -62,6 +69,7 @@ impl Fixture {
             routes,
             ..Site::default()
         };
+        let held = settings.held.clone();
         let plane = HttpPlane::start(site, None, settings, clock).unwrap();
         let (back, returned) = mpsc::channel();
         let back = move |handover| drop(back.send(handover));
@@ -72,6 +80,7 @@ impl Fixture {
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
             places: Arc::default(),
             telemetry,
+            held,
         }
     }
 
@@ -86,7 +95,12 @@ impl Fixture {
         self.handle.serve(Handover {
             stream: accepted,
             tls: None,
-            read: read.as_ref().to_vec(),
+            read: HeldBytes::new(
+                &self.held,
+                Peer::from(peer).client(),
+                read.as_ref().to_vec(),
+                0,
+            ),
             peer: peer.into(),
             permit: Permit::new(&self.places),
         });

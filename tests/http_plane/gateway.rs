@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use weirgate::auth::Origins;
 use weirgate::base::Clock;
 use weirgate::feeds::NoFeed;
-use weirgate::http::page;
+use weirgate::http::{Handover, WayBack, page};
 use weirgate::hub::{
     Accepted, Admission, ByClient, Core, Entrance, Frame, Gateway, Incoming, Limits, SessionKey,
 };
@@ -77,6 +78,8 @@ pub(crate) struct Running {
     pub(crate) addr: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) telemetry: Arc<Telemetry>,
+    /// The most bytes that came with a connection from the loop.
+    pub(crate) handed_over: Arc<AtomicUsize>,
 }
 
 impl Running {
@@ -91,9 +94,15 @@ impl Running {
         common.reactor.budgets.accepts_max = 16;
         common.ready.loop_stall_ms = 700;
         let (send, listening) = mpsc::channel();
+        let handed_over = Arc::new(AtomicUsize::new(0));
+        let most = Arc::clone(&handed_over);
         thread::spawn(move || {
             Parts::new("toy", common, NoFeed::default(), Toy)
                 .routes(|_| page::routes(true).into_iter().chain([health()]).collect())
+                .take_over(Arc::new(move |handover: Handover, _: &WayBack| {
+                    most.fetch_max(handover.read.len(), Relaxed);
+                    Some(handover)
+                }))
                 .run(Clock::start(), |listening| {
                     send.send(listening.clone()).unwrap()
                 })
@@ -104,6 +113,7 @@ impl Running {
             addr: tcp(&listening.addrs[0]),
             admin: tcp(&listening.admin_addr.unwrap()),
             telemetry: listening.telemetry,
+            handed_over,
         }
     }
 

@@ -4,7 +4,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::fixture::{Fixture, LARGE, get};
+use weirgate::admission::Holding;
 use weirgate::http::HttpSettings;
+use weirgate::hub::CloseReason;
 
 #[test]
 fn a_body_that_never_comes_does_not_hold_the_connection() {
@@ -129,6 +131,36 @@ fn a_head_without_end_is_cut_early() {
     // Beyond our limits only what the kernel's buffers hold.
     assert!(sent < 32 << 20, "took {sent} bytes");
     fixture.wait_for_permits(0);
+}
+
+#[test]
+fn over_their_limit_bytes_that_came_with_connections_give_way() {
+    let held = Holding::new("http", 20_000);
+    let fixture = Fixture::with(HttpSettings {
+        held: held.clone(),
+        ..HttpSettings::default()
+    });
+    let small = fixture.connect(get("/never") + "G");
+    let mut clients: Vec<_> = (0..5)
+        .map(|_| fixture.connect(get("/never") + &"G".repeat(9_000)))
+        .collect();
+    let end = Instant::now() + Duration::from_secs(5);
+    while fixture.handle.next_end() != Some(CloseReason::HttpMemory) {
+        assert!(Instant::now() < end, "{held:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    while fixture.taken() > 2 || held.held() > 20_000 {
+        assert!(Instant::now() < end, "{held:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // The one that holds little stays.
+    small.stream.set_nonblocking(true).unwrap();
+    let read = (&small.stream).read(&mut [0; 1]);
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert!(clients[0].stream.read(&mut [0; 1]).is_err(), "reset");
+    drop((small, clients));
+    fixture.wait_for_permits(0);
+    assert_eq!(held.held(), 0);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use fixture::{Fixture, LARGE, get, request};
+use weirgate::admission::{HeldBytes, Peer};
 use weirgate::http::Handover;
 use weirgate::hub::Permit;
 
@@ -219,7 +220,12 @@ fn a_hand_over_after_the_stop_closes_the_connection_and_frees_its_place() {
     fixture.handle.serve(Handover {
         stream,
         tls: None,
-        read: get("/health").into_bytes(),
+        read: HeldBytes::new(
+            &fixture.held,
+            Peer::from(peer).client(),
+            get("/health").into_bytes(),
+            0,
+        ),
         peer: peer.into(),
         permit: Permit::new(&fixture.places),
     });

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::Shutdown;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -68,6 +69,20 @@ fn an_upgrade_after_plain_requests_opens_and_counts_once() {
     drop(client);
     gateway.wait_for("weirgate_clients", 0);
     gateway.wait_for("weirgate_client_closes_total{reason=\"peer_gone\"}", 1);
+}
+
+#[test]
+fn the_loop_reads_a_head_and_a_little_of_what_http_gets() {
+    let gateway = Running::start(Limits::default());
+    for head in [0, 6_000] {
+        let head = format!("X: {}\r\nContent-Length: 60000", "x".repeat(head));
+        let post = format!("POST /health HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n");
+        let mut client = gateway.connect();
+        client.send(post.clone() + &"y".repeat(60_000));
+        assert_eq!(client.reply().status, 405);
+        let read = gateway.handed_over.load(Relaxed);
+        assert!(read > post.len() && read <= post.len() + 2 * 1024, "{read}");
+    }
 }
 
 #[test]
@@ -273,7 +288,7 @@ fn an_answer_that_the_client_takes_slowly_is_out_before_the_socket_goes_back() {
     client.take(LARGE);
     let returned = fixture.returned.recv_timeout(Duration::from_secs(5));
     let mut returned = returned.unwrap();
-    assert_eq!(returned.read, (upgrade("/ws", "") + "frames").as_bytes());
+    assert_eq!(*returned.read, *(upgrade("/ws", "") + "frames").as_bytes());
     assert_eq!(fixture.taken(), 1);
     // The socket is as the reactor wants it, and nothing was shut down.
     returned.stream.write_all(b"from the reactor").unwrap();

@@ -1,11 +1,13 @@
 //! Connections to services: kept, replaced, over TLS; and a client's that becomes a WebSocket.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
+use weirgate::admission::Holding;
 use weirgate::gateways::events::EventsService;
 use weirgate::http::HttpSettings;
 
@@ -35,6 +37,44 @@ fn a_kept_connection_that_was_closed_is_replaced() {
         assert_eq!(client.reply().text(), "2");
         assert_ends(&mut service);
     }
+}
+
+#[test]
+fn what_clients_send_ahead_has_one_sum_of_which_an_address_has_its_share() {
+    let rig = Rig::with(
+        |settings| settings.held = Holding::new("http", 200_000),
+        HttpSettings::default(),
+    );
+    let begin = |client: u8, bytes: usize| {
+        let ip = IpAddr::from([192, 0, 2, client]);
+        let with_head = get("/v1/jobs/x") + &"G".repeat(bytes);
+        let mut client = rig.connect_as(ip, with_head);
+        let mut service = rig.accept();
+        service.head_text();
+        client.stream.set_nonblocking(true).unwrap();
+        // More than may be read ahead.
+        let _ = client.stream.write(&[b'G'; 150_000]);
+        (client, service, ip.into())
+    };
+    let wait_for = |address, bytes: u64| {
+        let end = Instant::now() + Duration::from_secs(5);
+        while rig.held.of(address) < bytes {
+            assert!(Instant::now() < end, "{:?}", rig.held);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // It looks again after half a second.
+        std::thread::sleep(Duration::from_millis(600));
+        rig.held.of(address)
+    };
+    let many: Vec<_> = (0..3).map(|_| begin(1, 5_000)).collect();
+    let of_many = wait_for(many[0].2, 95_000);
+    assert!(of_many < 110_000, "{of_many}: half, and a piece");
+    let other = begin(2, 5_000);
+    let of_other = wait_for(other.2, 30_000);
+    assert!(of_other < 60_000 && rig.held.held() < 200_000, "{of_other}");
+    drop((many, other));
+    rig.wait_for_places(0);
+    assert_eq!(rig.held.held(), 0);
 }
 
 #[test]

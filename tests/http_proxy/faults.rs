@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use weirgate::admission::TrustedProxies;
+use weirgate::admission::{Holding, TrustedProxies};
 use weirgate::http::HttpSettings;
 
 use crate::rig::{Client, Rig, accept, assert_ends, get, ok, post};
@@ -175,7 +175,8 @@ fn requests_beyond_the_connections_of_a_service_wait_for_one() {
         },
         HttpSettings::default(),
     );
-    let mut clients: Vec<_> = (0..3).map(|_| rig.connect(get("/v1/jobs/x"))).collect();
+    let connect = |client: u8| rig.connect_as([192, 0, 2, client].into(), get("/v1/jobs/x"));
+    let mut clients: Vec<_> = (0..3).map(connect).collect();
     let mut first = rig.accept();
     let mut second = rig.accept();
     // The other service has places of its own.
@@ -195,11 +196,16 @@ fn requests_beyond_the_connections_of_a_service_wait_for_one() {
         assert_eq!(client.reply().text(), "1");
     }
     // Who waits for too long gets no answer from the service.
-    let mut clients: Vec<_> = (0..3).map(|_| rig.connect(get("/v1/jobs/x"))).collect();
-    for client in &mut clients {
-        let reply = client.reply();
-        assert_eq!((reply.status, reply.text()), TIMEOUT);
+    let mut clients: Vec<_> = (0..3).map(connect).collect();
+    std::thread::sleep(Duration::from_millis(700));
+    for service in [&mut first, &mut second] {
+        service.head_text();
+        service.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhe");
     }
+    let reply = clients[2].reply();
+    assert_eq!((reply.status, reply.text()), TIMEOUT);
+    let ended = r#"service="measurement",outcome="no_connection""#;
+    rig.wait_for(&format!("weirgate_proxy_requests_total{{{ended}}}"), 1.0);
 }
 
 #[test]
@@ -289,7 +295,7 @@ fn a_client_that_goes_is_seen_behind_what_it_pipelined() {
 #[test]
 fn over_their_limit_small_bodies_take_a_connection_first() {
     let rig = Rig::with(
-        |settings| settings.gathered_bytes_max = 100_000,
+        |settings| settings.held = Holding::new("http", 100_000),
         HttpSettings::default(),
     );
     let half = post("/v1/jobs/x", "Content-Length: 60000", "x");
@@ -380,14 +386,13 @@ fn a_small_body_is_whole_before_it_takes_a_connection() {
 }
 
 #[test]
-fn an_address_holds_its_share_of_the_connections_and_no_more() {
+fn an_address_holds_as_many_connections_as_are_free_and_no_more() {
     let waits = r#"weirgate_proxy_address_waits_total{service="measurement"}"#;
     for trusted_proxies in [TrustedProxies::None, TrustedProxies::Any] {
         let is_behind_proxy = trusted_proxies == TrustedProxies::Any;
         let rig = Rig::with(
             |settings| {
                 settings.service_connections_max = 3;
-                settings.address_connections_max = Some(2);
                 settings.silence_timeout_ms = 2_000;
                 settings.trusted_proxies = trusted_proxies;
             },
@@ -400,7 +405,7 @@ fn an_address_holds_its_share_of_the_connections_and_no_more() {
         };
         let [greedy, other] = ["192.0.2.1", "192.0.2.2"];
         // An upload and a download, both slow: neither is silent on the service's side.
-        let _upload = connect(greedy, "/v1/jobs/up", "\r\nContent-Length: 100000");
+        let mut upload = connect(greedy, "/v1/jobs/up", "\r\nContent-Length: 100000");
         let mut first = rig.accept();
         first.head_text();
         let mut download = connect(greedy, "/v1/jobs/down", "");
@@ -420,13 +425,70 @@ fn an_address_holds_its_share_of_the_connections_and_no_more() {
         drop(download);
         assert!(service.head_text().starts_with("POST /v1/jobs/third "));
         assert_eq!(rig.metric(waits), 1.0);
-        // Who waits for too long gets no answer from the service.
-        let reply = connect(greedy, "/v1/jobs/fourth", "").reply();
-        assert_eq!((reply.status, reply.text()), TIMEOUT);
+        // An upload that crawls gives way to another request of its address.
+        let mut fourth = connect(greedy, "/v1/jobs/fourth", "");
+        let mut service = rig.accept();
+        assert!(service.head_text().starts_with("POST /v1/jobs/fourth "));
+        assert_eq!(upload.reply().status, 408);
+        service.send(ok("4"));
+        assert_eq!(fourth.reply().text(), "4");
         rig.wait_for(waits, 2.0);
-        let ended = r#"service="measurement",outcome="no_connection""#;
-        rig.wait_for(&format!("weirgate_proxy_requests_total{{{ended}}}"), 1.0);
     }
+}
+
+#[test]
+fn uploads_that_crawl_give_way_whatever_the_number_of_addresses_and_slow_ones_do_not() {
+    let rig = Rig::with(
+        |settings| settings.service_connections_max = 8,
+        HttpSettings::default(),
+    );
+    let upload = |client: u8| {
+        let post = post("/v1/jobs/up", "Content-Length: 100000", "x");
+        let client = rig.connect_as([192, 0, 2, client].into(), post);
+        let mut service = rig.accept();
+        service.head_text();
+        (client, service)
+    };
+    let (mut slow, mut taker) = upload(1);
+    let mut crawls: Vec<_> = [2, 2, 2, 3, 3, 4, 5].into_iter().map(upload).collect();
+    // An honest client of 1,500 bytes a second.
+    let sender = std::thread::spawn(move || {
+        for _ in 0..10 {
+            slow.send([b'x'; 300]);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        slow
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    for (client, _) in &mut crawls {
+        client.send("y");
+    }
+    for other in 11..14 {
+        let mut client = rig.connect_as([192, 0, 2, other].into(), get("/v1/jobs/x"));
+        let mut service = rig.accept();
+        assert!(service.head_text().starts_with("GET "));
+        // It keeps its place, so the next one needs another.
+        service.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhe");
+        assert_eq!(client.head().status, 200);
+        crawls.push((client, service));
+    }
+    let slow_bodies = r#"service="measurement",outcome="slow_body""#;
+    rig.wait_for(
+        &format!("weirgate_proxy_requests_total{{{slow_bodies}}}"),
+        3.0,
+    );
+    let reply = crawls[0].0.reply();
+    assert_eq!(
+        (reply.status, reply.text()),
+        (408, r#"{"detail":"Request body too slow"}"#)
+    );
+    assert_eq!(reply.header("connection"), Some("close"));
+    let mut slow = sender.join().unwrap();
+    taker.take(3_001);
+    slow.send(vec![b'x'; 100_000 - 3_001]);
+    taker.take(100_000 - 3_001);
+    taker.send(ok("done"));
+    assert_eq!(slow.reply().text(), "done");
 }
 
 #[test]

@@ -8,10 +8,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
-use weirgate::admission::TrustedProxies;
+use weirgate::admission::{HeldBytes, Holding, Peer, TrustedProxies};
 use weirgate::base::Clock;
 use weirgate::gateways::events::{self, INNER_PATHS};
-use weirgate::http::proxy::{GATHERED_BYTES_MAX, Proxied, ProxiedPath, Proxy, ProxySettings};
+use weirgate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
 use weirgate::http::services::{Service, ServicesAway, Upstream};
 use weirgate::http::{Handover, HttpHandle, HttpPlane, HttpSettings, Site};
 use weirgate::hub::{FeedStats, Now, Permit};
@@ -28,6 +28,8 @@ pub(crate) struct Rig {
     /// Connections that asked for a WebSocket.
     pub(crate) returned: Receiver<Handover>,
     telemetry: Arc<Telemetry>,
+    /// What requests hold, also in the proxy.
+    pub(crate) held: Holding,
     plane: HttpPlane,
 }
 
@@ -44,8 +46,7 @@ pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
         inner_paths: &INNER_PATHS,
         silence_timeout_ms: 60_000,
         service_connections_max: 256,
-        address_connections_max: None,
-        gathered_bytes_max: GATHERED_BYTES_MAX,
+        held: HttpSettings::default().held,
         trusted_proxies: TrustedProxies::None,
         clock: Clock::start(),
     }
@@ -98,6 +99,11 @@ impl Rig {
         let services = settings.services.iter();
         let services: Vec<_> = services.map(|proxied| proxied.service.clone()).collect();
         let away = ServicesAway::of(&services);
+        let held = settings.held.clone();
+        let http = HttpSettings {
+            held: held.clone(),
+            ..http
+        };
         let proxy = Proxy::new(settings);
         let telemetry = telemetry(&proxy, away);
         let site = Site {
@@ -114,6 +120,7 @@ impl Rig {
             simulation,
             returned,
             telemetry,
+            held,
             plane,
         }
     }
@@ -132,7 +139,12 @@ impl Rig {
         self.handle.serve(Handover {
             stream: accepted,
             tls: None,
-            read: read.as_ref().to_vec(),
+            read: HeldBytes::new(
+                &self.held,
+                Peer::from(peer).client(),
+                read.as_ref().to_vec(),
+                0,
+            ),
             peer: peer.into(),
             permit: Permit::new(&self.places),
         });

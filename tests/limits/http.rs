@@ -8,28 +8,49 @@ use crate::fixed::Fixed;
 
 pub(crate) const HTTP: &[Fixed] = &[
     Fixed {
-        what: "Plain HTTP: bytes read behind a request that is being answered",
-        value: "256 KiB of one connection, 32 MiB of all",
+        what: "Plain HTTP: bytes that are read before they are used, of all clients: behind a head, behind a request that is \
+               being answered, and small request bodies for services by their announced length",
+        value: "32 MiB, of which an address gets more only while it has less than is free",
+        beyond: "not read; a small body is passed on in pieces, as a large one: the request takes a connection to the service \
+                 first. What comes from the loop all the same makes room: those end first that have the most bytes times the \
+                 time since their last progress",
+        shows: Shows::Reason(CloseReason::HttpMemory),
+        code: (
+            "src/hub/limits.rs",
+            "HTTP_BYTES_MAX: u64 = 32 * 1024 * 1024;",
+        ),
+        test: "tests/http_plane/limits.rs::over_their_limit_bytes_that_came_with_connections_give_way",
+    },
+    Fixed {
+        what: "Plain HTTP: bytes of one connection read behind a request that is being answered",
+        value: "256 KiB",
         beyond: "not read; a client that ends its half behind more is seen to leave once the \
                  request is answered",
         shows: Shows::Metric(names::PROCESS_RESIDENT_MEMORY),
-        code: (
-            "src/http/handover.rs",
-            "CONNECTION_BYTES_MAX: usize = 256 * 1024;",
-        ),
-        test: "src/http/handover.rs::what_is_read_ahead_is_bounded_for_each_and_for_all",
+        code: ("src/http/gate.rs", "AHEAD_BYTES_MAX: usize = 256 * 1024;"),
+        test: "tests/http_proxy/faults.rs::a_client_that_goes_is_seen_behind_what_it_pipelined",
     },
     Fixed {
-        what: "Proxy: small request bodies that are read before their requests get connections to \
-               services, all together, by announced length",
-        value: "32 MiB",
-        beyond: "passed on in pieces, as a large body: the request takes a connection first",
-        shows: Shows::Metric(names::PROXY_UNGATHERED_BODIES),
+        what: "Bytes of one read while a request head is awaited",
+        value: "2 KiB",
+        beyond: "the rest stays in the socket until it is known who serves the request",
+        shows: Shows::Metric(names::PROCESS_RESIDENT_MEMORY),
         code: (
-            "src/http/proxy/mod.rs",
-            "GATHERED_BYTES_MAX: usize = 32 * 1024 * 1024;",
+            "src/hub/session/mod.rs",
+            "HEAD_READ_BYTES: usize = 2 * 1024;",
         ),
-        test: "tests/http_proxy/faults.rs::over_their_limit_small_bodies_take_a_connection_first",
+        test: "tests/http_plane/upgrades.rs::the_loop_reads_a_head_and_a_little_of_what_http_gets",
+    },
+    Fixed {
+        what: "How far a request body may be behind a pace of 512 bytes a second, of the time in which weirgate waits for it",
+        value: "30 s; 1 s while another request waits for the connection to a service",
+        beyond: "408, and the connection ends",
+        shows: Shows::Metric(names::PROXY_REQUESTS),
+        code: (
+            "src/http/pace.rs",
+            "BEHIND_MAX: Duration = Duration::from_secs(30);",
+        ),
+        test: "src/http/pace.rs::a_body_that_is_behind_for_too_long_is_late_while_it_is_waited_for",
     },
     Fixed {
         what: "Connections to `--admin-addr` at once",

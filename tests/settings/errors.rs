@@ -195,6 +195,12 @@ fn of_values() {
             &["'--seed'", "--seed is a setting of demo"],
         ),
         (
+            &["events", "--proxy-connections-per-ip-max=0"],
+            &[],
+            2,
+            &["-max is gone: an address gets a connection only while"],
+        ),
+        (
             &["demo", "--redis-url=x"],
             &[],
             2,

@@ -388,7 +388,9 @@ impl<G: Gateway<Out: Output>> World<G> {
                 if let Some(handed_over) = &mut self.handed_over {
                     handed_over.push(permit);
                 }
-                self.to_http.push(read);
+                let held = self.hub.core().limits().http_held.held();
+                assert_eq!(held, read.len() as u64, "the bytes have their charge");
+                self.to_http.push(read.to_vec());
                 let socket = self.net.sockets.get_mut(&key).expect("it exists");
                 assert!(socket.released.is_none(), "released twice");
                 socket.released = Some(false);

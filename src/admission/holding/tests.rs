@@ -195,6 +195,34 @@ fn a_holder_that_shrinks_while_it_gives_way_counts_once() {
 }
 
 #[test]
+fn a_client_without_room_has_the_stillest_give_way_of_those_that_hold_no_less() {
+    let places = Holding::new("places", 4);
+    let [first, second, busy, other] = [1, 1, 1, 2].map(|n| places.hold(v4(n), 1, 5));
+    first.progress(4);
+    busy.progress(u64::MAX);
+    other.progress(1);
+    places.make_way_for(v4(3), 10, 13);
+    places.make_way_for(v4(1), 10, 13);
+    let gives_way = || [&first, &second, &busy, &other].map(Charge::gives_way);
+    assert_eq!(
+        gives_way(),
+        [false, false, false, true],
+        "the stillest, then nobody is still for long enough"
+    );
+    places.make_way_for(v4(1), 10, 14);
+    assert_eq!(gives_way(), [true, false, false, true]);
+    places.make_way_for(v4(2), 10, 99);
+    places.make_way_for(v4(2), 10, 99);
+    assert_eq!(gives_way(), [true, true, false, true], "nobody who moves");
+    assert_eq!(places.counts().gave_way, 3);
+    let few = places.hold(v4(4), 1, 0);
+    drop((first, second, busy, other));
+    let _more = [(); 2].map(|()| places.hold(v4(5), 1, u64::MAX));
+    places.make_way_for(v4(5), 10, 99);
+    assert!(!few.gives_way(), "it holds less");
+}
+
+#[test]
 fn the_chosen_holder_is_woken_once_and_no_other() {
     #[derive(Default)]
     struct Count(AtomicUsize);
@@ -207,7 +235,7 @@ fn the_chosen_holder_is_woken_once_and_no_other() {
     let wakes: Vec<_> = (0..2).map(|_| Arc::new(Count::default())).collect();
     let charges: Vec<_> = std::iter::zip(&wakes, 1..)
         .map(|(count, n)| {
-            let mut charge = bytes.hold(v4(n), 60, u64::from(n));
+            let charge = bytes.hold(v4(n), 60, u64::from(n));
             charge.wake_with(&Arc::clone(count).into());
             charge
         })

@@ -1,46 +1,40 @@
 //! Bodies in the proxy: passed on piece by piece, each requested when there is room. A small request body is
 //! read completely first.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::{io, mem};
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::exchange::{Exchange, Outcome, ServiceStats};
 use super::headers;
+use crate::admission::Charge;
 use crate::http::body::{BoxError, Progress, ReadBodyError, RequestBody};
-use crate::http::services::{Again, Lease, Share};
+use crate::http::pace::BodyTooSlow;
+use crate::http::services::{Again, Lease, Place};
 
 /// A body with an announced length up to this limit is read completely before the request gets a connection
 /// to its service, so that a slow client with a small body holds no connection.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
-/// Room for the small bodies of all requests, from the first byte that is read until the body is on its way to
-/// the service. No limit of connections holds before, because these requests have none yet.
-#[derive(Debug)]
-pub(super) struct Gathering {
-    room: Arc<Semaphore>,
-}
-
-impl Gathering {
-    /// Room for so many bytes.
-    pub(super) fn new(bytes_max: usize) -> Self {
-        let bytes_max = bytes_max.min(Semaphore::MAX_PERMITS);
-        Self {
-            room: Arc::new(Semaphore::new(bytes_max)),
+/// Reads a small body, unless its room has to go to others.
+async fn whole(body: RequestBody, room: &Charge) -> Result<Bytes, ReadBodyError> {
+    let upload = body.progress();
+    let mut read = pin!(body.read(SMALL_BYTES_MAX as usize));
+    poll_fn(|cx| {
+        room.wake_with(cx.waker());
+        if room.gives_way() {
+            upload.give_up();
+            return Poll::Ready(Err(ReadBodyError::TooSlow(BodyTooSlow)));
         }
-    }
-
-    /// Room for a body of this announced length; `None` if others hold too much.
-    fn take(&self, length: u32) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.room).try_acquire_many_owned(length).ok()
-    }
+        read.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// A request body for the service.
@@ -54,14 +48,13 @@ pub(super) struct ToService {
 enum Kind {
     /// No body, or nothing left.
     Nothing,
-    /// A whole small body, with its room.
-    Whole {
-        bytes: Bytes,
-        _room: OwnedSemaphorePermit,
-    },
+    /// A whole small body, with its room until the body is on its way to the service. No limit of connections holds
+    /// before, because such a request has none yet.
+    Whole { bytes: Bytes, _room: Charge },
     /// A body in pieces: large, of unknown length, or small while the small bodies of others fill their room.
-    /// Such a body is read once the request has a connection, and connections are limited.
-    Pieces(RequestBody),
+    /// Such a body is read once the request has a connection, and connections are limited. The place learns how the
+    /// client goes on.
+    Pieces(RequestBody, Option<Arc<Place>>),
 }
 
 impl ToService {
@@ -71,27 +64,34 @@ impl ToService {
     /// A small body broke off.
     pub(super) async fn new(
         body: RequestBody,
-        gathering: &Gathering,
+        room: impl FnOnce(u64) -> Option<Charge>,
         stats: Arc<ServiceStats>,
     ) -> Result<Self, ReadBodyError> {
         let small = |length: &u64| *length <= SMALL_BYTES_MAX;
         let kind = if body.is_end_stream() {
             Kind::Nothing
         } else if let Some(length) = body.size_hint().exact().filter(small) {
-            match gathering.take(length as u32) {
+            match room(length) {
                 Some(room) => Kind::Whole {
-                    bytes: body.read(SMALL_BYTES_MAX as usize).await?,
+                    bytes: whole(body, &room).await?,
                     _room: room,
                 },
                 None => {
                     stats.count_ungathered();
-                    Kind::Pieces(body)
+                    Kind::Pieces(body, None)
                 }
             }
         } else {
-            Kind::Pieces(body)
+            Kind::Pieces(body, None)
         };
         Ok(Self { kind, stats })
+    }
+
+    /// Sets the place of the request.
+    pub(super) fn holds(&mut self, place: &Arc<Place>) {
+        if let Kind::Pieces(_, of) = &mut self.kind {
+            *of = Some(Arc::clone(place));
+        }
     }
 
     /// Returns true if the length of the body is unknown.
@@ -112,12 +112,12 @@ impl Again for ToService {
 
 impl Body for ToService {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = match &mut self.kind {
             Kind::Nothing => None,
             Kind::Whole { bytes, .. } => {
@@ -125,7 +125,15 @@ impl Body for ToService {
                 self.kind = Kind::Nothing;
                 Some(Ok(frame))
             }
-            Kind::Pieces(body) => ready!(Pin::new(body).poll_frame(cx)),
+            Kind::Pieces(body, place) => {
+                let frame = Pin::new(&mut *body).poll_frame(cx);
+                let behind = match frame.is_pending() {
+                    true => body.behind(),
+                    false => Duration::ZERO,
+                };
+                place.iter().for_each(|place| place.is_behind(behind));
+                ready!(frame)
+            }
         };
         if let Some(Ok(frame)) = &frame {
             self.stats.count_request_bytes(data_bytes(frame));
@@ -137,7 +145,7 @@ impl Body for ToService {
         match &self.kind {
             Kind::Nothing => true,
             Kind::Whole { .. } => false,
-            Kind::Pieces(body) => body.is_end_stream(),
+            Kind::Pieces(body, _) => body.is_end_stream(),
         }
     }
 
@@ -145,16 +153,9 @@ impl Body for ToService {
         match &self.kind {
             Kind::Nothing => SizeHint::with_exact(0),
             Kind::Whole { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Pieces(body) => body.size_hint(),
+            Kind::Pieces(body, _) => body.size_hint(),
         }
     }
-}
-
-/// The resources of a request until the end of its answer: a connection to the service, and a part of the
-/// address's share of connections.
-pub(super) struct Held {
-    pub(super) lease: Lease<ToService>,
-    pub(super) share: Option<Share>,
 }
 
 /// The body of an answer for the client. At the end of the body, the connection is kept for reuse. If this is
@@ -166,8 +167,6 @@ pub(super) struct ToClient {
     /// §8.6). hyper removes the length from the head if the body is known to be empty.
     pub(super) hides_end: bool,
     lease: Option<Lease<ToService>>,
-    /// Held for the client's address.
-    _share: Option<Share>,
     upload: Arc<Progress>,
     exchange: Exchange,
     silence: Duration,
@@ -179,7 +178,7 @@ pub(super) struct ToClient {
 impl ToClient {
     pub(super) fn new(
         incoming: Incoming,
-        held: Held,
+        lease: Lease<ToService>,
         upload: Arc<Progress>,
         exchange: Exchange,
         silence: Duration,
@@ -188,8 +187,7 @@ impl ToClient {
             ended: incoming.is_end_stream(),
             hides_end: false,
             incoming,
-            lease: Some(held.lease),
-            _share: held.share,
+            lease: Some(lease),
             upload,
             exchange,
             silence,
@@ -198,8 +196,14 @@ impl ToClient {
         }
     }
 
-    /// Ready after the service was silent for too long while the service had to send.
-    fn poll_silent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready after the service was silent for too long while the service had to send, or when the request has to give
+    /// way because its body crawls.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+        let place = self.lease.as_ref().and_then(Lease::place);
+        if place.is_some_and(|place| place.gives_way(cx)) {
+            self.upload.give_up();
+            return Poll::Ready("the request gives way");
+        }
         let since = *self.waits_since.get_or_insert_with(Instant::now);
         let heard = self.lease.as_ref().map(|lease| lease.activity().last());
         let mut due = since.max(heard.unwrap_or(since)) + self.silence;
@@ -209,7 +213,10 @@ impl ToClient {
         if self.timer.deadline() != due {
             self.timer.as_mut().reset(due);
         }
-        self.timer.as_mut().poll(cx)
+        self.timer
+            .as_mut()
+            .poll(cx)
+            .map(|()| "the service is silent")
     }
 }
 
@@ -228,15 +235,17 @@ impl Body for ToClient {
                 frame.map(|frame| frame.map(without_bad_trailers).map_err(BoxError::from))
             }
             Poll::Pending => {
-                ready!(self.poll_silent(cx));
-                let silent = io::Error::new(io::ErrorKind::TimedOut, "the service is silent");
-                Some(Err(silent.into()))
+                let why = ready!(self.poll_end(cx));
+                Some(Err(io::Error::new(io::ErrorKind::TimedOut, why).into()))
             }
         };
         match &frame {
             Some(Ok(frame)) => self.exchange.count_answer_bytes(data_bytes(frame)),
             // If the request body breaks off, the connection to the service ends, and so does the answer.
-            Some(Err(_)) if self.upload.is_broken() => self.exchange.refuse(Outcome::BadRequest),
+            Some(Err(_)) if self.upload.is_broken() => {
+                let outcome = Outcome::of_broken(&self.upload);
+                self.exchange.refuse(outcome);
+            }
             Some(Err(error)) => self.exchange.fail(Outcome::Cut, error.as_ref()),
             None => {}
         }

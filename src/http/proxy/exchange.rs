@@ -12,6 +12,7 @@ use tracing::warn;
 
 use crate::admission::Peer;
 use crate::base::{Clock, LogBudget, LogLine};
+use crate::http::body::Progress;
 use crate::http::services::{
     ByService, FailureReason, RequestMetrics, RequestStats, Service, numbers, pairs,
 };
@@ -171,10 +172,12 @@ pub(super) enum Outcome {
     BadRequest,
     /// 502: the head of the service's answer has too many bytes or header lines.
     AnswerHeadTooLarge,
+    /// 408: the body of the request came too slowly.
+    SlowBody,
 }
 
 impl Outcome {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Answered,
         Self::Refused,
         Self::Unreachable,
@@ -186,6 +189,7 @@ impl Outcome {
         Self::InnerPath,
         Self::BadRequest,
         Self::AnswerHeadTooLarge,
+        Self::SlowBody,
     ];
 
     /// The metric label.
@@ -202,6 +206,15 @@ impl Outcome {
             Self::InnerPath => "inner_path",
             Self::BadRequest => "bad_request",
             Self::AnswerHeadTooLarge => "answer_head_too_large",
+            Self::SlowBody => "slow_body",
+        }
+    }
+
+    /// The outcome of a request whose body is broken.
+    pub(super) fn of_broken(upload: &Progress) -> Self {
+        match upload.is_too_slow() {
+            true => Self::SlowBody,
+            false => Self::BadRequest,
         }
     }
 }
@@ -243,12 +256,13 @@ impl ServiceStats {
         }
     }
 
-    pub(super) fn count_wait(&self) {
-        self.waits.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn count_address_wait(&self) {
-        self.address_waits.fetch_add(1, Relaxed);
+    /// Counts a request without a place. `has_share`: places are free, but not for its address.
+    pub(super) fn count_wait(&self, has_share: bool) {
+        let waits = match has_share {
+            true => &self.address_waits,
+            false => &self.waits,
+        };
+        waits.fetch_add(1, Relaxed);
     }
 
     pub(super) fn count_ungathered(&self) {

@@ -10,8 +10,11 @@ mod exchange;
 mod headers;
 mod path;
 
+use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -20,14 +23,14 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::time::timeout;
 
-use self::body::{Gathering, Held, ToClient, ToService};
+use self::body::{ToClient, ToService};
 use self::exchange::{Exchange, Outcome, ServiceStats, Watch};
 use super::body::{Progress, RequestBody};
 use super::services::{
-    Ended, Failure, FailureReason, Place, Policy, Pool, Service, Share, Shares, Upstream,
+    Ended, Failure, FailureReason, Lease, Place, Places, Policy, Pool, Service, Upstream,
 };
 use super::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
-use crate::admission::{ClientAddr, TrustedProxies};
+use crate::admission::{ClientAddr, Holding, TrustedProxies};
 use crate::base::Clock;
 use crate::telemetry::GatewayMetric;
 
@@ -35,10 +38,6 @@ pub use self::path::{InnerPaths, PathRefusal, ProxiedPath};
 
 /// The most bytes of an answer's head, and the bytes of a body that hyper reads at a time.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
-
-/// The bytes of small request bodies, of all requests together, that are read before their requests get
-/// connections. Over the limit a small body is passed on in pieces, as a large one.
-pub const GATHERED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// A service with its proxied paths.
 pub struct Proxied {
@@ -56,13 +55,12 @@ pub struct ProxySettings {
     pub inner_paths: &'static [&'static str],
     /// The longest silence of a service, in milliseconds, while the service has to send.
     pub silence_timeout_ms: u64,
-    /// Connections to a service at once. Further requests wait, as long as for an answer.
+    /// Connections to a service at once; an address gets more only while it holds less than what is free. Further
+    /// requests wait, as long as for an answer.
     pub service_connections_max: usize,
-    /// Connections to a service that the clients of an address may hold at once. Further requests wait.
-    pub address_connections_max: Option<usize>,
-    /// Bytes of small request bodies that are read before their requests get connections, of all requests:
-    /// [`GATHERED_BYTES_MAX`].
-    pub gathered_bytes_max: usize,
+    /// Room for small request bodies, which are read before their requests get connections; without room a small body
+    /// is passed on in pieces, as a large one.
+    pub held: Holding,
     /// The proxies whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` count.
     pub trusted_proxies: TrustedProxies,
     /// For the limit of log lines.
@@ -78,7 +76,7 @@ pub struct Proxy {
 /// A service behind the proxy.
 struct Behind {
     pool: Pool<ToService>,
-    shares: Shares,
+    places: Places,
     watch: Arc<Watch>,
     stats: Arc<ServiceStats>,
 }
@@ -87,7 +85,8 @@ struct Behind {
 struct Shared {
     inner_paths: InnerPaths,
     silence: Duration,
-    gathering: Gathering,
+    held: Holding,
+    clock: Clock,
     trusted_proxies: TrustedProxies,
 }
 
@@ -97,17 +96,15 @@ impl Proxy {
         let silence = Duration::from_millis(settings.silence_timeout_ms);
         let policy = Policy {
             silence,
-            connections_max: settings.service_connections_max,
             buffer_bytes_max: BUFFER_BYTES_MAX,
             goes_again,
         };
         let behind = |Proxied { service, paths }| {
             let stats = Arc::new(ServiceStats::new());
             let watch = Watch::new(&service, Arc::clone(&stats), settings.clock);
-            let waited = Arc::clone(&stats);
             let behind = Behind {
-                pool: Pool::new(service, policy, move || waited.count_wait()),
-                shares: Shares::new(settings.address_connections_max),
+                pool: Pool::new(service, policy),
+                places: Places::new(settings.service_connections_max, settings.clock),
                 watch: Arc::new(watch),
                 stats,
             };
@@ -118,7 +115,8 @@ impl Proxy {
             shared: Arc::new(Shared {
                 inner_paths: settings.inner_paths,
                 silence,
-                gathering: Gathering::new(settings.gathered_bytes_max),
+                held: settings.held,
+                clock: settings.clock,
                 trusted_proxies: settings.trusted_proxies,
             }),
         }
@@ -202,18 +200,28 @@ impl Shared {
             }
         };
         let bad_body = |exchange: &mut Exchange| {
-            exchange.refuse(Outcome::BadRequest);
-            Answer::detail(StatusCode::BAD_REQUEST, "Bad request body").into()
+            let outcome = Outcome::of_broken(&upload);
+            exchange.refuse(outcome);
+            let (status, detail) = match outcome {
+                Outcome::SlowBody => (StatusCode::REQUEST_TIMEOUT, "Request body too slow"),
+                _ => (StatusCode::BAD_REQUEST, "Bad request body"),
+            };
+            Answer::detail(status, detail).into()
         };
         let stats = Arc::clone(&behind.stats);
-        let Ok(body) = ToService::new(body, &self.gathering, stats).await else {
+        let room = |length| {
+            let room = self.held.grant(client, length)?;
+            room.progress(self.clock.mono_us());
+            Some(room)
+        };
+        let Ok(body) = ToService::new(body, room, stats).await else {
             return bad_body(&mut exchange);
         };
         let request = with_body(head, body);
         let failure = match self.send(behind, client, request, &upload).await {
-            Ok((answer, held)) => {
+            Ok((answer, lease)) => {
                 exchange.has_head(answer.status());
-                return self.passed_on(answer, held, upload, exchange);
+                return self.passed_on(answer, lease, upload, exchange);
             }
             Err(failure) => failure,
         };
@@ -228,13 +236,13 @@ impl Shared {
     fn passed_on(
         &self,
         answer: Response<Incoming>,
-        held: Held,
+        lease: Lease<ToService>,
         upload: Arc<Progress>,
         exchange: Exchange,
     ) -> LateAnswer {
         let (mut head, incoming) = answer.into_parts();
         headers::to_client(&mut head.headers);
-        let mut body = ToClient::new(incoming, held, upload, exchange, self.silence);
+        let mut body = ToClient::new(incoming, lease, upload, exchange, self.silence);
         body.hides_end = head.status == StatusCode::NOT_MODIFIED;
         LateAnswer {
             status: head.status,
@@ -250,18 +258,27 @@ impl Shared {
         &self,
         behind: &Behind,
         client: ClientAddr,
-        request: Request<ToService>,
+        mut request: Request<ToService>,
         upload: &Progress,
-    ) -> Result<(Response<Incoming>, Held), Failure> {
-        let (share, place) = self.place(behind, client).await?;
-        let sent = behind.pool.send(place, request, || upload.is_owed());
-        let (answer, lease) = sent.await?;
+    ) -> Result<(Response<Incoming>, Lease<ToService>), Failure> {
+        let place = self.place(behind, client).await?;
+        request.body_mut().holds(&place);
+        let lent = Some(Arc::clone(&place));
+        let mut sent = pin!(behind.pool.send(lent, request, || upload.is_owed()));
+        let (answer, lease) = poll_fn(|cx| match place.gives_way(cx) {
+            true => {
+                upload.give_up();
+                Poll::Ready(Err(Failure::no_connection()))
+            }
+            false => sent.as_mut().poll(cx),
+        })
+        .await?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS
             || headers::has_other_coding(answer.headers())
         {
             return Err(Failure::unreachable("an answer in another protocol"));
         }
-        Ok((answer, Held { lease, share }))
+        Ok((answer, lease))
     }
 
     /// The address for which a request counts.
@@ -271,19 +288,12 @@ impl Shared {
         self.trusted_proxies.client(&parts.peer, lines)
     }
 
-    /// Waits for a place in the share of the client's address, and for a connection to the service.
-    async fn place(
-        &self,
-        behind: &Behind,
-        client: ClientAddr,
-    ) -> Result<(Option<Share>, Place), Failure> {
-        let places = async {
-            let waits = || behind.stats.count_address_wait();
-            let share = behind.shares.place(client, waits).await;
-            (share, behind.pool.place().await)
-        };
-        let places = timeout(self.silence, places).await;
-        places.map_err(|_| Failure::no_connection())
+    /// Waits for a place among the connections to the service.
+    async fn place(&self, behind: &Behind, client: ClientAddr) -> Result<Arc<Place>, Failure> {
+        let waits = |has_share| behind.stats.count_wait(has_share);
+        let place = timeout(self.silence, behind.places.place(client, waits)).await;
+        let place = place.ok().flatten().map(Arc::new);
+        place.ok_or_else(Failure::no_connection)
     }
 
     /// Makes the request head for the service.

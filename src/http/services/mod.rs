@@ -6,6 +6,7 @@
 
 mod addresses;
 mod link;
+mod places;
 mod pool;
 mod redirects;
 
@@ -26,9 +27,8 @@ use crate::wire::object_writer::ObjectWriter;
 
 use self::addresses::Addresses;
 pub(super) use self::link::{Activity, USER_AGENT, connect};
-pub(super) use self::pool::{
-    Again, Ended, Failure, FailureReason, Lease, Place, Policy, Pool, Share, Shares,
-};
+pub(super) use self::places::{Place, Places};
+pub(super) use self::pool::{Again, Ended, Failure, FailureReason, Lease, Policy, Pool};
 pub(super) use self::redirects::{Redirects, place};
 
 /// A service behind the gateway.

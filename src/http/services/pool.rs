@@ -1,7 +1,5 @@
-//! The connections to a service: bounded, for all clients and for the clients of an address; kept for a while, each
-//! with one request at a time.
+//! The connections to a service: kept for a while, each with one request at a time.
 
-use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,13 +9,12 @@ use http_body_util::Full;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::{Request, Response};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::Service;
 use super::link::{self, Activity};
-use crate::admission::{ClientAddr, address_group};
+use super::places::Place;
 use crate::http::body::BoxError;
 
 /// A connection unused for this long is not reused. Less than the 5 s after which common servers close idle
@@ -32,8 +29,6 @@ const ANSWER_HEADERS_MAX: usize = 100;
 pub(in crate::http) struct Policy {
     /// For connecting, and for each silence of the service.
     pub(in crate::http) silence: Duration,
-    /// Connections at once; further requests wait.
-    pub(in crate::http) connections_max: usize,
     /// The most bytes of an answer's head, and the bytes of a body that hyper reads at a time.
     pub(in crate::http) buffer_bytes_max: usize,
     /// Whether to repeat a request whose connection ended without an answer, on the next connection. Called
@@ -74,10 +69,7 @@ impl Again for Full<Bytes> {
 pub(in crate::http) struct Pool<B> {
     service: Service,
     policy: Policy,
-    places: Arc<Semaphore>,
     kept: Kept<B>,
-    /// Called for each request that must wait for a connection.
-    waits: Box<dyn Fn() + Send + Sync>,
 }
 
 /// The idle connections. The most recently used is the first to be reused.
@@ -94,23 +86,8 @@ struct Connection<B> {
 pub(in crate::http) struct Lease<B> {
     connection: Connection<B>,
     kept: Kept<B>,
-    /// Held for the count of connections to the service.
-    place: Place,
-}
-
-/// A place among the connections to a service, returned on drop. The semaphore is never closed, so a permit is
-/// always there.
-pub(in crate::http) type Place = Option<OwnedSemaphorePermit>;
-
-/// Waits for one of these places; calls `waits` if none is free at once.
-async fn place(places: &Arc<Semaphore>, waits: impl FnOnce()) -> Place {
-    match Arc::clone(places).try_acquire_owned() {
-        Ok(permit) => Some(permit),
-        Err(_) => {
-            waits();
-            Arc::clone(places).acquire_owned().await.ok()
-        }
-    }
+    /// Held for the count of connections to the service; `None` where another owner counts.
+    place: Option<Arc<Place>>,
 }
 
 impl<B> Lease<B> {
@@ -119,6 +96,11 @@ impl<B> Lease<B> {
         if !self.connection.sender.is_closed() {
             lock(&self.kept).push(self.connection);
         }
+    }
+
+    /// The place of the request, if counted here.
+    pub(in crate::http) fn place(&self) -> Option<&Place> {
+        self.place.as_deref()
     }
 
     /// The activity of the connection.
@@ -183,28 +165,18 @@ enum Fault<B> {
 }
 
 impl<B: Again> Pool<B> {
-    /// A pool without connections. `waits` is called for each request that must wait for a connection.
-    pub(in crate::http) fn new(
-        service: Service,
-        policy: Policy,
-        waits: impl Fn() + Send + Sync + 'static,
-    ) -> Self {
+    /// A pool without connections.
+    pub(in crate::http) fn new(service: Service, policy: Policy) -> Self {
+        let kept = Arc::default();
         Self {
             service,
             policy,
-            places: Arc::new(Semaphore::new(policy.connections_max)),
-            kept: Arc::default(),
-            waits: Box::new(waits),
+            kept,
         }
     }
 
     pub(in crate::http) fn service(&self) -> &Service {
         &self.service
-    }
-
-    /// Waits for a place among the connections to the service.
-    pub(in crate::http) async fn place(&self) -> Place {
-        place(&self.places, || (self.waits)()).await
     }
 
     /// Sends a request, preferably on a kept connection, and waits for the answer's head. An `excused`
@@ -214,7 +186,7 @@ impl<B: Again> Pool<B> {
     /// There is no answer.
     pub(in crate::http) async fn send(
         &self,
-        place: Place,
+        place: Option<Arc<Place>>,
         request: Request<B>,
         excused: impl Fn() -> bool,
     ) -> Result<(Response<Incoming>, Lease<B>), Failure> {
@@ -230,7 +202,7 @@ impl<B: Again> Pool<B> {
 
     async fn send_on_some(
         &self,
-        mut place: Place,
+        mut place: Option<Arc<Place>>,
         mut request: Request<B>,
         excused: impl Fn() -> bool,
     ) -> Result<(Response<Incoming>, Lease<B>), Failure> {
@@ -353,73 +325,6 @@ impl<B: Again> Pool<B> {
     }
 }
 
-type Places = Arc<Semaphore>;
-type ByAddress = Arc<Mutex<HashMap<ClientAddr, Places>>>;
-
-/// The shares of all addresses in the connections to a service.
-#[derive(Debug)]
-pub(in crate::http) struct Shares {
-    /// The limit for each address; `None` for no limit.
-    connections_max: Option<usize>,
-    by_address: ByAddress,
-}
-
-/// A request that counts for its client's address, until dropped. Bounded: an address without connections and waiting
-/// requests is removed.
-#[derive(Debug)]
-pub(in crate::http) struct Share {
-    address: ClientAddr,
-    places: Places,
-    /// `None` while the request waits.
-    held: Place,
-    by_address: ByAddress,
-}
-
-impl Shares {
-    pub(in crate::http) fn new(connections_max: Option<usize>) -> Self {
-        Self {
-            connections_max,
-            by_address: Arc::default(),
-        }
-    }
-
-    /// Waits for a place of the address; returns `None` without a limit. Calls `waits` if the address has
-    /// reached its limit.
-    pub(in crate::http) async fn place(
-        &self,
-        client: ClientAddr,
-        waits: impl FnOnce(),
-    ) -> Option<Share> {
-        let connections_max = self.connections_max?;
-        let mut share = self.share(client, connections_max);
-        share.held = place(&share.places, waits).await;
-        Some(share)
-    }
-
-    fn share(&self, client: ClientAddr, connections_max: usize) -> Share {
-        let address = address_group(client);
-        let new = || Arc::new(Semaphore::new(connections_max));
-        let places = Arc::clone(lock(&self.by_address).entry(address).or_insert_with(new));
-        Share {
-            address,
-            places,
-            held: None,
-            by_address: Arc::clone(&self.by_address),
-        }
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        drop(self.held.take());
-        let mut by_address = lock(&self.by_address);
-        // The references of the map and of this share.
-        if Arc::strong_count(&self.places) == 2 {
-            by_address.remove(&self.address);
-        }
-    }
-}
-
 /// Returns a copy of the request, if the body can be repeated.
 fn again<B: Again>(request: &Request<B>) -> Option<Request<B>> {
     let mut again = Request::new(request.body().again()?);
@@ -432,54 +337,4 @@ fn again<B: Again>(request: &Request<B>) -> Option<Request<B>> {
 /// No holder of this lock can panic.
 fn lock<T>(kept: &Mutex<T>) -> MutexGuard<'_, T> {
     kept.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-    use std::future::Future;
-    use std::pin::pin;
-    use std::task::{Context, Waker};
-
-    use super::*;
-
-    fn ip(text: &str) -> ClientAddr {
-        text.parse::<std::net::IpAddr>().unwrap().into()
-    }
-
-    /// Returns a place if free at once.
-    fn at_once(shares: &Shares, address: &str, waits: impl FnOnce()) -> Option<Share> {
-        let mut place = pin!(shares.place(ip(address), waits));
-        let mut cx = Context::from_waker(Waker::noop());
-        match place.as_mut().poll(&mut cx) {
-            std::task::Poll::Ready(place) => place,
-            std::task::Poll::Pending => None,
-        }
-    }
-
-    #[test]
-    fn an_address_has_its_share_and_is_forgotten_without_a_request() {
-        let shares = Shares::new(Some(2));
-        let waits = Cell::new(0);
-        let count = || waits.set(waits.get() + 1);
-        let first = at_once(&shares, "2001:db8::1", count).unwrap();
-        // The clients of a /64 count as the same client.
-        let second = at_once(&shares, "2001:db8::2", count).unwrap();
-        assert_eq!(waits.get(), 0);
-        assert!(at_once(&shares, "2001:db8::3", count).is_none());
-        assert_eq!(waits.get(), 1);
-        assert!(at_once(&shares, "192.0.2.1", count).is_some());
-        drop(first);
-        let third = at_once(&shares, "2001:db8::3", count).unwrap();
-        assert_eq!((waits.get(), lock(&shares.by_address).len()), (1, 1));
-        drop((second, third));
-        assert!(lock(&shares.by_address).is_empty());
-    }
-
-    #[test]
-    fn no_limit_counts_nothing() {
-        let shares = Shares::new(None);
-        assert!(at_once(&shares, "192.0.2.1", || {}).is_none());
-        assert!(lock(&shares.by_address).is_empty());
-    }
 }

@@ -6,6 +6,9 @@ use crate::admission::Charge;
 use crate::hub::received::Received;
 use crate::hub::{Limits, Now, SessionKey};
 
+/// Bytes of one read of a request head: what follows the head of plain HTTP stays in the socket, for the HTTP thread.
+const HEAD_READ_BYTES: usize = 2 * 1024;
+
 /// Bytes of one read of a client that has begun no message.
 const READ_BYTES: usize = 4 * 1024;
 
@@ -23,7 +26,10 @@ impl Session {
     /// read by then is kept; what is left in the socket slows the client alone. So a read brings little, and
     /// as much again as is kept of a large message.
     pub(in crate::hub) fn read_bytes_max(&self) -> usize {
-        READ_BYTES.max(self.unfinished_bytes())
+        match self.cold.phase {
+            Phase::Head(_) => HEAD_READ_BYTES,
+            _ => READ_BYTES.max(self.unfinished_bytes()),
+        }
     }
 
     /// Counts what is kept of the client's input, after a read; `is_new`: the client has finished another message

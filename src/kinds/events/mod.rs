@@ -23,7 +23,7 @@ use crate::gateways::events::{
 };
 use crate::http::calls::{CallLimits, Calls};
 use crate::http::internal::{self, InternalAccess};
-use crate::http::proxy::{GATHERED_BYTES_MAX, Proxied, ProxiedPath, Proxy, ProxySettings};
+use crate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
 use crate::http::services::{self, ServicesAway, Upstream};
 use crate::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
 use crate::hub::FrameBytes;
@@ -82,7 +82,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         wake: to_loop.wake.clone(),
     };
     let frame_bytes = to_loop.frame_bytes.clone();
-    let proxy = Proxy::new(proxy_settings(checked, &services, clock));
+    let proxy = Proxy::new(proxy_settings(checked, &services, &common, clock));
     let calls = start_calls(checked, services.clone().into(), to_loop.clone())?;
     let (bus, to_start) = Bus::prepare(checked, to_loop.clone())?.unzip();
     let to_start = to_start.unwrap_or_default();
@@ -246,6 +246,7 @@ fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RunError> {
 fn proxy_settings(
     checked: &Checked,
     services: &[services::Service],
+    common: &CommonSettings,
     clock: Clock,
 ) -> ProxySettings {
     let paths = |service: EventsService| {
@@ -263,8 +264,7 @@ fn proxy_settings(
         inner_paths: &INNER_PATHS,
         silence_timeout_ms: checked.number("proxy-silence-timeout-ms"),
         service_connections_max: checked.number("proxy-connections-max"),
-        address_connections_max: checked.unless_0("proxy-connections-per-ip-max"),
-        gathered_bytes_max: GATHERED_BYTES_MAX,
+        held: common.limits.http_held.clone(),
         trusted_proxies: checked.networks("trusted-proxies"),
         clock,
     }

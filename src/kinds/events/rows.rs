@@ -135,28 +135,17 @@ pub(super) const OWN: &[Setting] = &[
         "proxy-connections-max",
         (1, 10_000),
         "256",
-        "Connections of the proxy to one service at once",
-    )
-    .limit(
-        "a request waits for a free connection, at most `--proxy-silence-timeout-ms`, then 504",
-        Shows::Metric(names::PROXY_WAITS),
-        "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
-    ),
-    Setting::count(
-        SERVICES,
-        "proxy-connections-per-ip-max",
-        (0, 10_000),
-        "128",
-        "Connections of the proxy to one service for one address at once; 0 for no limit",
+        "Connections of the proxy to one service at once, shared between addresses",
     )
     .more(
-        "The clients of one IPv6 /64 count as one. Behind a proxy that `--trusted-proxies` does \
-         not name all clients count as one.",
+        "An address gets another one only while it holds fewer than are free: half of all alone, a third beside \
+         another. The clients of one IPv6 /64 count as one, and so do all clients behind a proxy that \
+         `--trusted-proxies` does not name.",
     )
     .limit(
-        "a request waits for one of its address, `--proxy-silence-timeout-ms` at most, then 504",
-        Shows::Metric(names::PROXY_ADDRESS_WAITS),
-        "tests/http_proxy/faults.rs::an_address_holds_its_share_of_the_connections_and_no_more",
+        "a request waits for a connection, at most `--proxy-silence-timeout-ms`, then 504; uploads that crawl give way",
+        Shows::Metric(names::PROXY_WAITS),
+        "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
     ),
     Setting::bytes(
         SERVICES,

@@ -41,7 +41,12 @@ pub(super) struct SlowLine(Arc<Mutex<HashMap<String, Weak<AtomicU32>>>>);
 impl SlowLine {
     /// Starts a relay for a request to the slow line, such as `GET /page/slow/ws/stream?name=a&bytes_per_second=2000`.
     /// Returns any other connection, and a connection without a name of its own or beyond [`TABS_MAX`].
-    pub(super) fn take(&self, mut handover: Handover, back: &WayBack) -> Option<Handover> {
+    pub(super) fn take(
+        &self,
+        mut handover: Handover,
+        back: &WayBack,
+        now_us: u64,
+    ) -> Option<Handover> {
         let Some((pace, (gateway, relay))) = self.join(&handover.read).zip(pair().ok()) else {
             return Some(handover);
         };
@@ -49,7 +54,7 @@ impl SlowLine {
         let _ = client.set_write_timeout(Some(WRITE_TIMEOUT));
         // To the gateway, `/page/slow/ws/stream` is `/ws/stream`.
         let slow = "GET ".len().."GET".len() + DemoGateway::SLOW_PATH.len();
-        handover.read.drain(slow);
+        handover.read.change(now_us, |read| drop(read.drain(slow)));
         if detached("slow-line", move || drop(carry(&pace, &client, &relay))).is_ok() {
             back(handover);
         }
@@ -134,7 +139,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::admission::Peer;
+    use crate::admission::{HeldBytes, Holding, Peer};
     use crate::hub::Permit;
 
     const FULL_SPEED: u32 = 1_000_000_000;
@@ -164,16 +169,17 @@ mod tests {
             tab.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             let (stream, peer) = listener.accept().unwrap();
             stream.set_nonblocking(true).unwrap();
+            let all = Holding::new("http", 1_000);
             let handover = Handover {
                 stream,
                 tls: None,
-                read: read.as_bytes().to_vec(),
+                read: HeldBytes::new(&all, Peer::from(peer).client(), read.as_bytes().to_vec(), 0),
                 peer: peer.into(),
                 permit: Permit::new(&Arc::default()),
             };
-            match self.line.take(handover, &self.back) {
+            match self.line.take(handover, &self.back, 0) {
                 Some(kept) => {
-                    assert_eq!(kept.read, read.as_bytes());
+                    assert_eq!(*kept.read, *read.as_bytes());
                     None
                 }
                 None => {
@@ -197,7 +203,7 @@ mod tests {
         let query = "name=a&bytes_per_second=2000000";
         let rest = format!("ws/flow?{query} HTTP/1.1\r\nHost: x\r\n\r\nmore");
         let (mut tab, handover) = Rig::new().ask(&format!("GET /page/slow/{rest}")).unwrap();
-        assert_eq!(handover.read, format!("GET /{rest}").as_bytes());
+        assert_eq!(*handover.read, *format!("GET /{rest}").as_bytes());
         let mut gateway = handover.stream;
         gateway.set_nonblocking(false).unwrap();
         let mut buf = [0; 5];

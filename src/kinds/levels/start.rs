@@ -101,7 +101,9 @@ pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError
     ];
     let url = "simulated".to_owned();
     plan.parts(DemoGateway::new, source, status, url, clock, pages)
-        .take_over(Arc::new(move |handover, back| line.take(handover, back)))
+        .take_over(Arc::new(move |handover, back| {
+            line.take(handover, back, clock.mono_us())
+        }))
         .inputs(Inputs {
             receiver: inputs,
             wake,

@@ -386,7 +386,7 @@ impl TlsSession {
     }
 
     /// Who is woken when the session is chosen to give way: the thread that has the session.
-    pub fn wake_with(&mut self, waker: &Waker) {
+    pub fn wake_with(&self, waker: &Waker) {
         self.input.wake_with(waker);
         self.output.wake_with(waker);
     }

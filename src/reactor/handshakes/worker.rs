@@ -313,7 +313,7 @@ impl Worker {
             return Ok(());
         };
         let session = tls.session(&self.held, socket.client, self.clock);
-        let mut session = session.map_err(io::Error::other)?;
+        let session = session.map_err(io::Error::other)?;
         session.wake_with(&self.chosen.waker(key));
         let now_us = self.clock.mono_us();
         let mut place = self.sockets.limits.places.hold(socket.client, 1, now_us);

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Reactor;
+use crate::admission::HeldBytes;
 use crate::http::Handover;
 use crate::hub::{CloseReason, Effect, Ended, Feed, Gateway, Now, Permit, SessionKey};
 use crate::reactor::handshakes::Job;
@@ -123,7 +124,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         );
     }
 
-    fn hand_over(&mut self, key: SessionKey, read: Vec<u8>, permit: Permit) {
+    fn hand_over(&mut self, key: SessionKey, read: HeldBytes, permit: Permit) {
         let peer = self.hub.core().peer(key);
         let stream = self.sockets.hand_over(key);
         self.hub.handle_released(key);

@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use weirgate::admission::{HeldBytes, Holding, Peer};
 use weirgate::base::Clock;
 use weirgate::http::{
     Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, RequestBody,
@@ -90,7 +91,12 @@ impl Plane {
         self.handle.serve(Handover {
             stream: accepted,
             tls: None,
-            read: first.to_vec(),
+            read: HeldBytes::new(
+                &Holding::new("http", 1 << 25),
+                Peer::from(peer).client(),
+                first.to_vec(),
+                0,
+            ),
             peer: peer.into(),
             permit: Permit::new(&Arc::default()),
         });
@@ -128,7 +134,7 @@ impl Plane {
 /// Returns the offset in the stream from which a connection comes back; the whole rest is there.
 fn place_of(handover: Handover, client: &TcpStream, stream: &[u8]) -> usize {
     let _ = client.shutdown(Shutdown::Write);
-    let (mut bytes, mut socket) = (handover.read, handover.stream);
+    let (mut bytes, mut socket) = (handover.read.to_vec(), handover.stream);
     socket.set_nonblocking(false).expect("a socket");
     socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
     let _ = socket.read_to_end(&mut bytes);

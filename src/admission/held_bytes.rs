@@ -1,0 +1,81 @@
+//! Bytes of a client that travel with their charge.
+
+use std::fmt;
+use std::ops::Deref;
+use std::task::Waker;
+
+use super::{Charge, ClientAddr, Holding};
+
+/// Bytes of a client, and their charge: wherever the bytes go, they count in the same [`Holding`].
+pub struct HeldBytes {
+    bytes: Vec<u8>,
+    charge: Charge,
+}
+
+impl HeldBytes {
+    /// Charges bytes that are here already to `client`, and makes room if all clients hold too much.
+    ///
+    /// ```
+    /// use weirgate::admission::{HeldBytes, Holding};
+    ///
+    /// let all = Holding::new("bytes", 100);
+    /// let client = std::net::IpAddr::from([192, 0, 2, 1]).into();
+    /// let mut held = HeldBytes::new(&all, client, b"GET /".to_vec(), 0);
+    /// let path = held.change(1, |bytes| bytes.split_off(4));
+    /// assert_eq!((&*held, &*path, all.held()), (&b"GET "[..], &b"/"[..], 4));
+    /// drop(held);
+    /// assert_eq!(all.held(), 0);
+    /// ```
+    pub fn new(of: &Holding, client: ClientAddr, bytes: Vec<u8>, now_us: u64) -> Self {
+        let charge = of.hold(client, bytes.len() as u64, now_us);
+        of.make_room(now_us);
+        Self { bytes, charge }
+    }
+
+    /// Changes the bytes, and charges what there is then.
+    pub fn change<T>(&mut self, now_us: u64, change: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let result = change(&mut self.bytes);
+        let before = self.charge.amount();
+        self.charge.set(self.bytes.len() as u64, now_us);
+        if self.charge.amount() > before {
+            self.charge.holding().make_room(now_us);
+        }
+        result
+    }
+
+    /// Takes the bytes out, with the charge.
+    #[must_use]
+    pub fn take(&mut self, now_us: u64) -> Self {
+        let bytes = self.change(now_us, std::mem::take);
+        let (of, client) = (self.charge.holding(), self.charge.address());
+        Self::new(of, client, bytes, now_us)
+    }
+
+    /// Whether more of this client's bytes may be taken: its address holds less than what is free.
+    pub fn has_room(&self) -> bool {
+        self.charge.has_room()
+    }
+
+    /// Whether the bytes have to go. Who owns them is woken when they have to.
+    pub fn give_way(&self, waker: &Waker) -> bool {
+        if self.bytes.is_empty() {
+            return false;
+        }
+        self.charge.wake_with(waker);
+        self.charge.gives_way()
+    }
+}
+
+impl Deref for HeldBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for HeldBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.charge.fmt(f)
+    }
+}

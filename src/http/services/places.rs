@@ -1,0 +1,258 @@
+//! The places for the requests of clients among the connections to a service: a [`Holding`] with the granting rule, and
+//! the requests without a place, which wait.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Context;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::admission::{Charge, ClientAddr, FairQueue, Holding};
+use crate::base::Clock;
+
+/// A request body this far behind its least speed gives way to a request without a place, microseconds.
+const STILL_US: u64 = 1_000_000;
+
+/// How often a request without a place looks for such a body.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// The places of a service. Clones share the places.
+#[derive(Clone)]
+pub(in crate::http) struct Places(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    held: Holding,
+    clock: Clock,
+    waiting: Mutex<Waiting>,
+}
+
+/// The requests without a place. The client addresses take turns.
+#[derive(Debug, Default)]
+struct Waiting {
+    turns: FairQueue<u64>,
+    requests: HashMap<u64, (ClientAddr, oneshot::Sender<Place>)>,
+    /// The number of the next request.
+    next: u64,
+}
+
+/// The place of a request, given back on drop.
+#[derive(Debug)]
+pub(in crate::http) struct Place {
+    /// `None` while the place is given back.
+    charge: Option<Charge>,
+    of: Arc<Inner>,
+}
+
+/// A request that waits; dropping it ends the wait.
+struct Waits {
+    of: Arc<Inner>,
+    number: u64,
+}
+
+impl Places {
+    pub(in crate::http) fn new(places_max: usize, clock: Clock) -> Self {
+        Self(Arc::new(Inner {
+            held: Holding::new("proxy_connections", places_max as u64),
+            clock,
+            waiting: Mutex::default(),
+        }))
+    }
+
+    /// Waits for a place. Calls `waits` if there is none at once: with true if places are free, but not for this
+    /// address.
+    pub(in crate::http) async fn place(
+        &self,
+        client: ClientAddr,
+        waits: impl FnOnce(bool),
+    ) -> Option<Place> {
+        let Self(of) = self;
+        let (waiting, mut granted) = match of.grant_or_wait(client) {
+            Ok(place) => return Some(place),
+            Err(waits) => waits,
+        };
+        waits(of.held.held() < of.held.max());
+        let place = loop {
+            match timeout(LOOK_AGAIN, &mut granted).await {
+                Ok(place) => break place.ok(),
+                Err(_) => of.held.make_way_for(client, STILL_US, of.clock.mono_us()),
+            }
+        };
+        drop(waiting);
+        place
+    }
+}
+
+impl Inner {
+    fn grant_or_wait(
+        self: &Arc<Self>,
+        client: ClientAddr,
+    ) -> Result<Place, (Waits, oneshot::Receiver<Place>)> {
+        let mut waiting = self.waiting();
+        if let Some(place) = self.grant(client) {
+            return Ok(place);
+        }
+        let (sender, granted) = oneshot::channel();
+        let number = waiting.next;
+        waiting.next += 1;
+        waiting.turns.push(client, number);
+        waiting.requests.insert(number, (client, sender));
+        let of = Arc::clone(self);
+        Err((Waits { of, number }, granted))
+    }
+
+    fn grant(self: &Arc<Self>, client: ClientAddr) -> Option<Place> {
+        let charge = self.held.grant(client, 1)?;
+        charge.progress(u64::MAX);
+        Some(Place {
+            charge: Some(charge),
+            of: Arc::clone(self),
+        })
+    }
+
+    /// The next waiting request whose address may have a place, with the place.
+    fn next(self: &Arc<Self>) -> Option<(Place, oneshot::Sender<Place>)> {
+        let mut waiting = self.waiting();
+        let may = |client| self.held.has_room_for(client);
+        let number = waiting.turns.pop_of(may)?;
+        let (client, request) = waiting.requests.remove(&number)?;
+        Some((self.grant(client)?, request))
+    }
+
+    /// No holder of this lock can panic, and none drops a place.
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Records how far the client's body is behind its least speed; zero while the client has nothing to send.
+    pub(in crate::http) fn is_behind(&self, behind: Duration) {
+        let now_us = self.of.clock.mono_us();
+        let progress_us = match behind.is_zero() {
+            true => u64::MAX,
+            false => now_us.saturating_sub(behind.as_micros() as u64),
+        };
+        self.charge
+            .iter()
+            .for_each(|charge| charge.progress(progress_us));
+    }
+
+    /// Whether another request needs the place more. The task is woken when one does.
+    pub(in crate::http) fn gives_way(&self, cx: &Context<'_>) -> bool {
+        self.charge.as_ref().is_some_and(|charge| {
+            charge.wake_with(cx.waker());
+            charge.gives_way()
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        drop(self.charge.take());
+        while let Some((place, request)) = self.of.next() {
+            // A request that waits no longer drops the place, which goes to the next.
+            let _ = request.send(place);
+        }
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        let mut waiting = self.of.waiting();
+        waiting.turns.remove(&self.number);
+        waiting.requests.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Future, poll_fn};
+    use std::net::IpAddr;
+    use std::task::{Poll, Waker};
+
+    use tokio::runtime;
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    use super::*;
+
+    fn ip(text: &str) -> ClientAddr {
+        text.parse::<IpAddr>().unwrap().into()
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = runtime::Builder::new_current_thread().enable_time().build();
+        LocalSet::new().block_on(&runtime.expect("a runtime"), test);
+    }
+
+    /// A place that is free at once.
+    async fn at_once(places: &Places, client: &str) -> Option<Place> {
+        let place = places.place(ip(client), |_| {});
+        timeout(Duration::ZERO, place).await.ok()?
+    }
+
+    #[test]
+    fn every_address_finds_a_place_and_those_without_one_wait_by_turns() {
+        run(async {
+            let places = Places::new(4, Clock::start());
+            let mut held = Vec::new();
+            for client in ["2001:db8::1", "2001:db8::2", "192.0.2.1"] {
+                held.push(at_once(&places, client).await.expect("a place"));
+            }
+            let order = Arc::new(Mutex::new(Vec::new()));
+            let wait = |client: &'static str, is_share: bool| {
+                let (places, order) = (places.clone(), Arc::clone(&order));
+                spawn_local(async move {
+                    let told = |share| assert_eq!(share, is_share, "{client}");
+                    let place = places.place(ip(client), told).await;
+                    order.lock().expect("a list").push(client);
+                    place.expect("a place")
+                })
+            };
+            // The clients of a /64 count as the same client.
+            let same = wait("2001:db8::3", true);
+            yield_now().await;
+            held.push(at_once(&places, "192.0.2.2").await.expect("a place"));
+            let (also, other) = (wait("2001:db8::4", false), wait("192.0.2.3", false));
+            yield_now().await;
+            assert!(order.lock().expect("a list").is_empty());
+            // The free place is for the address that has less.
+            drop(held.pop());
+            drop(other.await.expect("a place"));
+            held.drain(..2);
+            let (same, also) = (same.await.expect("a place"), also.await.expect("a place"));
+            let first = ["192.0.2.3", "2001:db8::3", "2001:db8::4"];
+            assert_eq!(*order.lock().expect("a list"), first);
+            drop((same, also, held));
+            assert_eq!(places.0.held.held(), 0);
+            assert!(places.0.waiting().requests.is_empty());
+        });
+    }
+
+    #[test]
+    fn a_body_that_crawls_gives_way_and_a_request_that_left_takes_no_place() {
+        run(async {
+            let places = Places::new(2, Clock::start());
+            let crawls = at_once(&places, "192.0.2.1").await.expect("a place");
+            let works = at_once(&places, "192.0.2.2").await.expect("a place");
+            assert!(at_once(&places, "192.0.2.3").await.is_none());
+            assert!(places.0.waiting().requests.is_empty());
+            crawls.is_behind(Duration::from_secs(2));
+            works.is_behind(Duration::from_millis(10));
+            let ends = spawn_local(async move {
+                poll_fn(|cx| match crawls.gives_way(cx) {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                })
+                .await;
+                drop(crawls);
+            });
+            let place = places.place(ip("192.0.2.3"), |share| assert!(!share));
+            assert!(place.await.is_some());
+            ends.await.expect("chosen");
+            assert!(!works.gives_way(&Context::from_waker(Waker::noop())));
+        });
+    }
+}
