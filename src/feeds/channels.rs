@@ -189,6 +189,7 @@ impl Feed for ChannelsFeed {
             | BusEvent::Down(_)
             | BusEvent::Mark { .. }
             | BusEvent::NoPositions
+            | BusEvent::Hole
             | BusEvent::Head(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }

@@ -34,6 +34,8 @@ pub enum BusEvent {
         /// Number of messages lost, if the bus gives a number.
         lost: Option<u64>,
     },
+    /// Messages were lost before the last [`Self::Gap`]: nobody hears of them again, but no resume is whole over them.
+    Hole,
     /// A message.
     Message(BusMessage),
     /// A message for this subscription was not handed over; the source has counted or logged the message.
@@ -96,6 +98,7 @@ impl BusEvent {
             Self::Up => Some(BusNotice::Up),
             Self::Down(_) => Some(BusNotice::Down),
             Self::Gap { .. } => Some(BusNotice::Gap),
+            Self::Hole => Some(BusNotice::Hole),
             Self::NoPositions => Some(BusNotice::NoPositions),
             Self::Head(position) => Some(BusNotice::Head(*position)),
             Self::Mark { names, mark, count } => Some(BusNotice::Mark {

@@ -71,6 +71,8 @@ pub enum BusNotice {
     /// Messages were lost: a connection to the bus has ended, with all subscriptions of that
     /// connection. Comes before [`Self::Down`], and again if a connection ends before [`Self::Up`].
     Gap,
+    /// Messages were lost before the last [`Self::Gap`], of which clients have heard.
+    Hole,
     /// A message on a topic was skipped, and so lost.
     Skipped {
         /// The topic.

@@ -243,7 +243,7 @@ impl Core {
             BusNotice::Mark { names, mark, count } => history.mark(*names, *mark, *count),
             BusNotice::NoPositions => history.is_off = true,
             BusNotice::Head(position) => history.begin(*position),
-            BusNotice::Gap => history.gap(),
+            BusNotice::Gap | BusNotice::Hole => history.gap(),
             BusNotice::Up => self.is_filling = false,
             BusNotice::Skipped { topic, place } => {
                 if let Some(position) = place.position() {

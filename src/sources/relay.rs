@@ -175,7 +175,7 @@ impl<E: Error> Relay<E> {
     }
 
     /// Reports an outage once, and logs each kind of error once.
-    fn is_away<B: Bus<Error = E>>(&mut self, error: &E) -> Result<(), LoopGone> {
+    pub(super) fn is_away<B: Bus<Error = E>>(&mut self, error: &E) -> Result<(), LoopGone> {
         self.status.set_down(self.link.now().mono_us);
         let loses_messages = B::OUTAGE_LOSES_MESSAGES;
         match self.outages.failed(error, Instant::now()) {

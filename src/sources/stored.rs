@@ -46,6 +46,8 @@ pub enum Told {
     Bad(&'static str),
     /// Messages after the newest were lost.
     Lost,
+    /// Messages after the newest were lost before the last [`Told::Lost`].
+    Hole,
     /// The newest message of the stream; not relayed.
     Head(StoredId),
     /// From here on, messages come as they are stored. Said once for each connection.
@@ -154,6 +156,7 @@ impl StreamFeed {
                 self.log_lost(now);
                 BusEvent::Gap { lost: None }
             }
+            Told::Hole => BusEvent::Hole,
             Told::Head(id) => BusEvent::Head(Position::stored(self.names, id)),
             Told::Stands => BusEvent::CaughtUp,
         })
@@ -211,7 +214,7 @@ pub(super) fn check_told(
     let (mut next, mut has_stood, mut newest) = (None, false, None);
     for told in told {
         match told {
-            Told::Lost => (next, newest, stood_at) = (None, None, None),
+            Told::Lost | Told::Hole => (next, newest, stood_at) = (None, None, None),
             Told::Stands => has_stood = true,
             Told::Head(id) => newest = Some(*id),
             Told::Bad(why) => panic!("{why}"),

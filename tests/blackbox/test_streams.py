@@ -334,6 +334,42 @@ def test_the_right_to_read_is_checked_before_a_start(start_nats, redis_server):
         assert status == 0 and has(lines, "ok", words), "\n".join(lines)
 
 
+async def test_large_messages_and_one_consumer_without_the_optional_rights(start, start_nats):
+    """The user may not answer flow control, and not delete consumers: everything comes all the same."""
+    nats = start_nats(max_payload=2**20, config="""authorization { users = [ { user: u, password: p, permissions: {
+        publish: ["$JS.API.STREAM.INFO.ticks", "$JS.API.CONSUMER.CREATE.ticks", "$JS.ACK.>"], subscribe: ["_INBOX.>"] } }, { user: a, password: a } ] }""")
+    maker = OnNats(ON_NATS, Url(nats.url.replace("//", "//a:a@")))
+    await maker.make()
+    for number in range(8):
+        await maker.publish("A", "x" * 900_000 + str(number))
+    weirgate = start(OnNats(ON_NATS, Url(nats.url.replace("//", "//u:p@"))))
+    await until(lambda: weirgate.ready_status() == 200, 20, "all messages are read")
+    weirgate.logs("may not publish to $JS.FC.>")
+    assert "Slow Consumer" not in nats.process.log_tail()
+
+
+async def test_a_stream_that_comes_late_and_one_that_is_a_work_queue(start, start_nats):
+    nats = start_nats()
+    feed = OnNats(ON_NATS, nats)
+    weirgate = start(feed)
+    await until(lambda: "the stream ticks does not exist; make it: nats stream add ticks" in weirgate.log(), 10, "the reason")
+    await until(lambda: weirgate.ready_status() == 503, 10, "clients are taken without the stream")
+    assert scrape(weirgate).sum("weirgate_bus_connected") == 1
+    await feed.make()
+    await until(lambda: weirgate.ready_status() == 200, 10, "the stream is there")
+    connection = await nats_py.connect(nats.url)
+    stream = connection.jetstream()
+    assert len(await stream.consumers_info("ticks")) == 1
+    weirgate.send(signal.SIGTERM)
+    assert await asyncio.to_thread(weirgate.wait, 10) == 0
+    assert await stream.consumers_info("ticks") == [], "a stop leaves no consumer behind"
+    await stream.delete_stream("ticks")
+    await stream.add_stream(name="ticks", subjects=["ticks.>"], retention="workqueue")
+    other = start(feed)
+    await until(lambda: "the stream ticks is a work queue (retention: workqueue)" in other.log(), 10, "the reason")
+    await connection.close()
+
+
 async def test_the_right_may_come_later(start_weirgate, redis_server):
     admin = redis_server.client()
     admin.execute_command("ACL", "SETUSER", "u", "on", ">p", "+@all", "-xread", "~*", "&*")

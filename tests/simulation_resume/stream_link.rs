@@ -110,7 +110,7 @@ impl StreamLink {
     fn note(&mut self, redis: &mut Redis, told: &Told) {
         let id = match told {
             Told::Message { id, .. } | Told::Head(id) => *id,
-            Told::Lost => return redis.forget_gone(self.process),
+            Told::Lost | Told::Hole => return redis.forget_gone(self.process),
             Told::Bad(_) | Told::Stands => return,
         };
         let number = redis.stream.as_ref().expect("a stream").number_of(id);

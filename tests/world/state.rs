@@ -173,6 +173,7 @@ impl Feed for StateFeed {
             | BusEvent::Skipped { .. }
             | BusEvent::Mark { .. }
             | BusEvent::NoPositions
+            | BusEvent::Hole
             | BusEvent::Head(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }

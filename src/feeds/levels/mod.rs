@@ -255,6 +255,7 @@ impl Feed for LevelsFeed {
             | BusEvent::Skipped { .. }
             | BusEvent::Mark { .. }
             | BusEvent::NoPositions
+            | BusEvent::Hole
             | BusEvent::Head(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }

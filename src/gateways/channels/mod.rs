@@ -437,7 +437,10 @@ impl Gateway for ChannelsGateway {
             BusNotice::Down => self.down(core, clients),
             BusNotice::Gap => self.lost(core, clients),
             BusNotice::Skipped { topic, place } => self.skipped(core, topic, *place),
-            BusNotice::Mark { .. } | BusNotice::NoPositions | BusNotice::Head(_) => {}
+            BusNotice::Mark { .. }
+            | BusNotice::NoPositions
+            | BusNotice::Hole
+            | BusNotice::Head(_) => {}
             BusNotice::Settled {
                 topic,
                 number,

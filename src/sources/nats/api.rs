@@ -61,7 +61,7 @@ impl ApiError {
     const NO_MESSAGE_FOUND: u64 = 10_037;
     const STREAM_NOT_FOUND: u64 = 10_059;
 
-    fn code(&self) -> Option<u64> {
+    pub(super) fn code(&self) -> Option<u64> {
         match self {
             Self::Refused { code, .. } => Some(*code),
             _ => None,

@@ -122,19 +122,19 @@ impl Data {
         protocol::publish(self.wire.out(), subject, "", b"");
     }
 
-    /// Waits until the server has taken everything. Returns false if it did not in time.
+    /// Waits until the server has taken everything. Returns false after so long without a byte: the answer comes
+    /// behind the messages that are on their way.
     fn confirm(&mut self, timeout: Duration) -> Result<bool, NatsError> {
-        let until = Instant::now() + timeout;
         let ping = self.wire.ping();
         while !self.wire.is_answered(ping) {
-            if !self.read_aside(until)? {
+            if !self.read_aside(Instant::now() + timeout)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// The next message of one subscription; `None` if none came in time.
+    /// The next message of one subscription; `None` if none came in time, and no byte of one.
     ///
     /// # Errors
     /// The connection is lost.
@@ -143,13 +143,17 @@ impl Data {
         inbox: &Inbox,
         timeout: Duration,
     ) -> Result<Option<Delivery>, NatsError> {
-        let until = Instant::now() + timeout;
+        let begun = Instant::now();
         loop {
             let at = self.set_aside.iter().position(|message| inbox.has(message));
             if let Some(at) = at {
                 return Ok(self.set_aside.remove(at));
             }
-            if !self.read_aside(until)? {
+            let since = match self.wire.message_within() == Some(inbox.sid) {
+                true => self.wire.carried,
+                false => begun,
+            };
+            if !self.read_aside(since + timeout)? {
                 return Ok(None);
             }
         }
@@ -250,8 +254,7 @@ impl Data {
 
     /// Sends the last acknowledgements, and waits a moment for the server to take them.
     pub(super) fn settle(&mut self) {
-        // At a stop there is nobody to report an error to.
-        let _ = self.confirm(SETTLE_TIMEOUT);
+        self.wire.settle(&mut self.waiter, SETTLE_TIMEOUT);
     }
 
     /// Sets aside everything that has arrived on a connection that has ended.

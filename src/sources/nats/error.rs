@@ -108,6 +108,15 @@ pub enum NatsError {
         /// Whether no subject can be relayed; `false`: a single subject is known to be affected.
         is_of_all: bool,
     },
+    /// The settings or the server: there is no stream of this name. The connection is well.
+    #[error("the stream {0} does not exist; make it: nats stream add {0} --subjects 'SUBJECT.>'")]
+    NoSuchStream(String),
+    /// The settings or the server: the messages of this stream are for one reader each. The connection is well.
+    #[error(
+        "the stream {0} is a work queue (retention: workqueue), where each message is for one reader; read a stream \
+         with the retention limits that has it as a source"
+    )]
+    WorkQueue(String),
     /// The server: no stream stores messages of a subject, or the stream does not answer.
     #[error(
         "JetStream did not store the message on {subject} ({reason}); check that nats-server runs \
@@ -154,6 +163,11 @@ impl NatsError {
             Self::JetStream { is_of_all, .. } | Self::NotPermitted { is_of_all, .. } => *is_of_all,
             _ => true,
         }
+    }
+
+    /// Whether the connection is kept: another one would find the same.
+    pub(super) fn keeps_connection(&self) -> bool {
+        matches!(self, Self::NoSuchStream(_) | Self::WorkQueue(_))
     }
 }
 

@@ -121,6 +121,11 @@ impl Reader {
         }
     }
 
+    /// The subscription of a message that has begun and is not whole.
+    pub(super) fn message_within(&self) -> Option<u64> {
+        self.body.as_ref().map(|body| body.delivery.sid)
+    }
+
     /// Takes bytes from `input` up to the end of the next operation. Returns `None` if `input` is
     /// used up and the operation is incomplete.
     ///

@@ -122,6 +122,8 @@ pub(super) struct Wire {
     reader: Reader,
     /// When the last bytes arrived.
     pub(super) heard: Instant,
+    /// When the last bytes of a message arrived, whole or not. The answers to pings say nothing of JetStream.
+    pub(super) carried: Instant,
     /// When the last ping of a silent server left, if nothing has arrived since.
     pub(super) pinged: Option<Instant>,
     /// The numbers of the last PING and of the last PONG.
@@ -173,6 +175,7 @@ impl Wire {
             peer,
             reader: Reader::new(payload_bytes_max),
             heard: Instant::now(),
+            carried: Instant::now(),
             pinged: None,
             // The ping of the log-in.
             pings: 1,
@@ -255,6 +258,11 @@ impl Wire {
         Ok(has_read)
     }
 
+    /// The subscription of a message of which the first bytes have come.
+    pub(super) fn message_within(&self) -> Option<u64> {
+        self.reader.message_within()
+    }
+
     /// Waits until there may be something to do, without sleeping while the last messages are young.
     ///
     /// # Errors
@@ -286,6 +294,8 @@ impl Wire {
             };
             let op = op.map_err(|malformed| self.wrong(malformed))?;
             match &op {
+                Some(Op::Message(_)) => self.carried = self.heard,
+                None if self.message_within().is_some() => self.carried = self.heard,
                 Some(Op::Ping) => {
                     protocol::pong(self.io.out());
                     continue;
@@ -383,6 +393,21 @@ impl Wire {
             None => error.to_string(),
         };
         NatsError::Ended { reason }
+    }
+
+    /// Waits at a stop until the server has taken everything. What comes meanwhile is for nobody.
+    pub(super) fn settle(&mut self, waiter: &mut Waiter, patience: Duration) {
+        let (ping, until) = (self.ping(), Instant::now() + patience);
+        let mut step = || -> Result<bool, NatsError> {
+            while self.next_op()?.is_some() {}
+            self.flush(waiter)?;
+            if !self.read(waiter)? {
+                waiter.wait(until).map_err(|error| self.lost(&error))?;
+            }
+            Ok(!self.is_answered(ping) && Instant::now() < until)
+        };
+        // There is nobody to report an error to.
+        while let Ok(true) = step() {}
     }
 
     /// Ends the connection.

@@ -7,12 +7,13 @@
 //! is only busy.
 //!
 //! If the loop's channel is full, the thread waits for room and reads nothing; the server stops at the
-//! consumer's limit of messages without acknowledgement.
+//! consumer's limit of messages without acknowledgement, or of bytes (flow control). At a stop the consumer is
+//! deleted.
 
 mod reader;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::reader::StreamReader;
 use super::super::error::{NatsError, Stop, refused};
@@ -21,7 +22,7 @@ use super::super::servers::Servers;
 use super::super::settings::NatsSettings;
 use super::super::wire::Wire;
 use super::{LINES_PER_SECOND, log_error};
-use crate::base::{LogBudget, Now};
+use crate::base::{LogBudget, Now, Wake};
 use crate::sources::outage::shown;
 use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::sources::socket::Waiter;
@@ -31,6 +32,8 @@ use crate::telemetry::BusStatus;
 /// The least limit on payloads: the answers of JetStream are payloads too.
 const PAYLOAD_BYTES_MIN: usize = 64 * 1024;
 const MS_NS: u64 = 1_000_000;
+/// How long the server may take at a stop to delete the consumer.
+const STOP_PATIENCE: Duration = Duration::from_millis(80);
 
 /// Relays the messages of a stream, for ever.
 pub struct NatsStreamSource {
@@ -38,10 +41,12 @@ pub struct NatsStreamSource {
     payload_bytes_max: usize,
     status: Arc<BusStatus>,
     waiter: Waiter,
+    wake: Wake,
     servers: Servers,
     reader: StreamReader,
     feed: StreamFeed,
     lines: LogBudget,
+    has_warned: bool,
 }
 
 impl NatsStreamSource {
@@ -57,42 +62,62 @@ impl NatsStreamSource {
         status: Arc<BusStatus>,
     ) -> Result<Self, NatsError> {
         let waiter = Waiter::new("the NATS source");
-        let (waiter, _) = waiter.map_err(|source| NatsError::NoPoll { source })?;
+        let (waiter, wake) = waiter.map_err(|source| NatsError::NoPoll { source })?;
         Ok(Self {
             settings,
             payload_bytes_max: payload_bytes_max.max(PAYLOAD_BYTES_MIN),
             status,
             waiter,
+            wake,
             servers: Servers::default(),
             reader: StreamReader::new(&stream.name, stream.history_ms),
             feed: StreamFeed::new(stream, Times::MinorNs),
             lines: LogBudget::new(LINES_PER_SECOND),
+            has_warned: false,
         })
     }
 
     /// Reads the stream until the connection is lost or silent, or the loop is gone.
     fn use_connection(&mut self, wire: &mut Wire, relay: &mut Relay<NatsError>) -> Stop {
         relay.status.set_up(false);
+        relay.link.wake_at_end(&self.wake);
         self.reader.connected(Instant::now(), wire.out());
-        loop {
+        let stop = loop {
             if let Err(stop) = self.turn(wire, relay) {
-                return stop;
+                break stop;
             }
+        };
+        if let Stop::LoopGone = stop {
+            self.reader.stop(wire.out());
+            wire.settle(&mut self.waiter, STOP_PATIENCE);
+            relay.link.set_owing(false);
         }
+        stop
     }
 
     /// Reads at most once, then handles the bytes. Waits if there was nothing to read.
     fn turn(&mut self, wire: &mut Wire, relay: &mut Relay<NatsError>) -> Result<(), Stop> {
+        if self.waiter.take_woken() {
+            self.wake.awake();
+        }
+        if relay.link.is_over() {
+            return Err(Stop::LoopGone);
+        }
         let has_read = wire.read(&mut self.waiter)?;
         match has_read {
             true => self.take_all(wire, relay)?,
-            false => self.reader.tick(Instant::now(), wire.out())?,
+            false => {
+                let now = (Instant::now(), wire.carried);
+                self.reader.tick(now, wire.out())?;
+            }
         }
+        relay.link.set_owing(self.reader.owes());
         let next = wire.watch(&self.settings.times, !has_read);
         let until = next.ok_or_else(|| wire.silent())?;
         wire.flush(&mut self.waiter)?;
         if !has_read {
-            let until = self.reader.due().map_or(until, |due| due.min(until));
+            let dues = [self.reader.due(wire.carried), self.reader.ack_due()];
+            let until = dues.into_iter().flatten().fold(until, Instant::min);
             wire.wait(&mut self.waiter, relay, until)?;
         }
         Ok(())
@@ -114,18 +139,40 @@ impl NatsStreamSource {
                     for told in told.drain(..) {
                         self.feed.tell(relay, received, told)?;
                     }
-                    taken?;
+                    match taken {
+                        Err(error) if error.keeps_connection() => {
+                            relay.is_away::<Self>(&error)?;
+                            relay.status.set_up(false);
+                        }
+                        taken => taken?,
+                    }
+                    if !self.reader.keeps && !std::mem::replace(&mut self.has_warned, true) {
+                        tracing::warn!(
+                            "the stream keeps no message after all consumers have it (retention: interest): what is \
+                             published while weirgate is away is lost, and a restart has no history"
+                        );
+                    }
                 }
-                Op::Error(words) => self.refused(&words, relay.link.now())?,
+                Op::Error(words) => self.refused(&words, wire, relay.link.now())?,
                 Op::Info(_) | Op::Ok | Op::Ping | Op::Pong => {}
             }
         }
         Ok(())
     }
 
-    /// Handles an error of the server: without one of the permissions nothing can be read.
-    fn refused(&mut self, words: &str, now: Now) -> Result<(), NatsError> {
+    /// Handles an error of the server: without one of the other permissions nothing can be read.
+    fn refused(&mut self, words: &str, wire: &mut Wire, now: Now) -> Result<(), NatsError> {
         if let Some((subject, is_subscription)) = refused(words) {
+            if subject.starts_with("$JS.API.CONSUMER.DELETE.") {
+                return Ok(());
+            }
+            if subject.starts_with("$JS.FC.") {
+                tracing::warn!(
+                    "this user may not publish to $JS.FC.>, so fewer messages are on their way from the stream"
+                );
+                self.reader.without_flow_control(Instant::now(), wire.out());
+                return Ok(());
+            }
             let verb = match is_subscription {
                 true => "subscribe",
                 false => "publish",

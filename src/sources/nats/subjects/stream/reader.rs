@@ -7,10 +7,12 @@
 //! made anew, restored from a backup), and its counters each miss some of these ways.
 
 mod answers;
+mod consumer;
 
 use std::time::{Duration, Instant};
 
-use self::answers::{StreamInfo, create, created, rfc_3339};
+use self::answers::{Limits, Retention, StreamInfo, create, created, rfc_3339};
+use self::consumer::Consumer;
 use super::super::super::error::NatsError;
 use super::super::super::position::AckSubject;
 use super::super::super::protocol::{self, Delivery};
@@ -28,11 +30,8 @@ const SILENCE_MAX: Duration = Duration::from_millis(3 * HEARTBEAT_MS);
 /// The wait before the next look when a consumer has missed a delivery: each look leaves a consumer behind, which
 /// the server deletes later.
 const MISSED_PAUSE: Duration = Duration::from_millis(HEARTBEAT_MS);
-/// The heartbeats without a delivery in between after which a message that is waited for counts as deleted.
-const IDLE_BEATS_MAX: u32 = 3;
-/// Messages acknowledged together, and the longest wait for so many. A consumer stops at four times as many.
-const ACKED_TOGETHER: u64 = 512;
-const ACK_WAIT: Duration = Duration::from_millis(100);
+/// The wait before the next look at a stream that cannot be read.
+const UNUSABLE_PAUSE: Duration = Duration::from_secs(1);
 /// The subscription for answers; a consumer has the next numbers.
 const ANSWERS_SID: u64 = 1;
 /// The head of a stream without any message so far: the first message has the number 1.
@@ -61,6 +60,16 @@ pub(super) struct StreamReader {
     created_ns: Option<u64>,
     /// The last sequence number from before the start of this process, until the message is read.
     old_until: Option<u64>,
+    /// Messages up to this number were stored before the newest loss of which clients hear.
+    told_until: u64,
+    /// The limits that the server permits a consumer.
+    limits: Limits,
+    /// The name of the last consumer, until its deletion was asked for.
+    made: Option<String>,
+    /// Whether the stream keeps messages after weirgate has acknowledged them.
+    pub(super) keeps: bool,
+    /// When the last request left.
+    asked: Option<Instant>,
     /// Whether [`Told::Stands`] was said on this connection.
     stands: bool,
     step: Step,
@@ -73,28 +82,9 @@ enum Step {
     /// A delivery is missing.
     Pause { until: Instant },
     /// Asked for the state of the stream.
-    Look { due: Instant },
+    Look,
     /// A consumer was asked for, and delivers if made.
     Read(Consumer),
-}
-
-#[derive(Debug)]
-struct Consumer {
-    sid: u64,
-    /// The end of the wait for the answer that the consumer was made.
-    due: Option<Instant>,
-    /// The first delivery has to be this message, which was handed over before.
-    expects: Option<StoredId>,
-    /// The number of the last delivery.
-    sequence: u64,
-    heard: Instant,
-    /// The number of heartbeats since the last delivery.
-    idle_beats: u32,
-    /// The newest message without an acknowledgement, the number of such messages, and the time of the
-    /// acknowledgement.
-    ack: Option<String>,
-    unacked: u64,
-    ack_due: Option<Instant>,
 }
 
 impl StreamReader {
@@ -112,9 +102,31 @@ impl StreamReader {
             empty_at: None,
             created_ns: None,
             old_until: None,
+            told_until: 0,
+            limits: Limits::MOST,
+            made: None,
+            keeps: true,
+            asked: None,
             stands: false,
             step: Step::Away,
         }
+    }
+
+    /// Whether a consumer may be left on the server.
+    pub(super) fn owes(&self) -> bool {
+        self.made.is_some()
+    }
+
+    /// Handles the refusal of an answer to flow control.
+    pub(super) fn without_flow_control(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.limits.without_flow_control();
+        self.look(now, out);
+    }
+
+    /// Ends the consumer at a stop.
+    pub(super) fn stop(&mut self, out: &mut Vec<u8>) {
+        self.leave_consumer(out);
+        self.step = Step::Away;
     }
 
     /// Handles a new connection.
@@ -126,42 +138,50 @@ impl StreamReader {
         self.look(now, out);
     }
 
-    /// The time of the next [`Self::tick`].
-    pub(super) fn due(&self) -> Option<Instant> {
+    /// The time of the next [`Self::tick`]. `heard` is when the last bytes of a message arrived, whole or not: over
+    /// a slow link an answer can be behind a large message.
+    pub(super) fn due(&self, heard: Instant) -> Option<Instant> {
+        let since = self.asked.map_or(heard, |asked| asked.max(heard));
         match &self.step {
             Step::Away => None,
-            Step::Pause { until: due } | Step::Look { due } => Some(*due),
-            Step::Read(consumer) => {
-                let silent = consumer.heard + SILENCE_MAX;
-                let due = consumer.due.unwrap_or(silent);
-                Some(consumer.ack_due.map_or(due, |ack| ack.min(due)))
-            }
+            Step::Pause { until } => Some(*until),
+            Step::Look => Some(since + ANSWER_TIMEOUT),
+            Step::Read(consumer) if !consumer.is_made => Some(since + ANSWER_TIMEOUT),
+            Step::Read(_) => Some(since + SILENCE_MAX),
         }
     }
 
-    /// Does what is due.
+    /// The time of the next acknowledgement.
+    pub(super) fn ack_due(&self) -> Option<Instant> {
+        match &self.step {
+            Step::Read(consumer) => consumer.ack_due,
+            _ => None,
+        }
+    }
+
+    /// Does what is due. `heard` as in [`Self::due`].
     ///
     /// # Errors
     /// JetStream has not answered.
-    pub(super) fn tick(&mut self, now: Instant, out: &mut Vec<u8>) -> Result<(), NatsError> {
-        let consumer = match &mut self.step {
-            Step::Read(consumer) => consumer,
-            Step::Pause { until } if now >= *until => {
-                self.look(now, out);
-                return Ok(());
-            }
-            Step::Look { due } if now >= *due => return Err(self.trouble("no answer")),
-            Step::Away | Step::Pause { .. } | Step::Look { .. } => return Ok(()),
-        };
-        if consumer.ack_due.is_some_and(|due| now >= due) {
+    pub(super) fn tick(
+        &mut self,
+        (now, heard): (Instant, Instant),
+        out: &mut Vec<u8>,
+    ) -> Result<(), NatsError> {
+        if let Step::Read(consumer) = &mut self.step
+            && consumer.ack_due.is_some_and(|due| now >= due)
+        {
             consumer.acknowledge(out);
         }
-        match consumer.due {
-            Some(due) if now >= due => return Err(self.trouble("no answer")),
-            None if now >= consumer.heard + SILENCE_MAX => self.look(now, out),
-            _ => {}
+        let is_due = self.due(heard).is_some_and(|due| now >= due);
+        match &self.step {
+            Step::Pause { .. } | Step::Read(Consumer { is_made: true, .. }) if is_due => {
+                self.look(now, out);
+                Ok(())
+            }
+            _ if is_due => Err(self.trouble("no answer")),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Takes a message of one of this reader's subscriptions. `unix_ns` is the time now.
@@ -189,17 +209,16 @@ impl StreamReader {
         if delivery.sid != consumer.sid {
             return Ok(());
         }
-        consumer.heard = now;
         match delivery.status {
             None => self.delivered(delivery, now, out, told),
             Some(100) => {
-                consumer.idle_beats += 1;
-                let is_behind = |last| last > consumer.sequence;
-                let waits = self.old_until.is_some() || consumer.expects.is_some();
-                if delivery.last_consumer.is_some_and(is_behind)
-                    || waits && consumer.idle_beats >= IDLE_BEATS_MAX
-                {
-                    self.missed(now, out);
+                // The server has sent so many bytes that it waits until all have come here.
+                if let Some(subject) = delivery.reply.or(delivery.stalled) {
+                    protocol::publish(out, &subject, "", b"");
+                    return Ok(());
+                }
+                if consumer.misses(delivery.last_consumer, self.old_until.is_some()) {
+                    self.pause(now + MISSED_PAUSE, out);
                 }
                 Ok(())
             }
@@ -207,17 +226,21 @@ impl StreamReader {
         }
     }
 
-    /// Handles a missing delivery.
-    fn missed(&mut self, now: Instant, out: &mut Vec<u8>) {
+    /// Looks at the stream later.
+    fn pause(&mut self, until: Instant, out: &mut Vec<u8>) {
         self.leave_consumer(out);
-        let until = now + MISSED_PAUSE;
         self.step = Step::Pause { until };
     }
 
-    /// Forgets the consumer. The server deletes a consumer without a listener.
-    fn leave_consumer(&self, out: &mut Vec<u8>) {
+    /// Forgets the consumer, and asks the server to delete it, without an answer: a user who may not ask has
+    /// the consumer deleted when nobody has listened for some seconds.
+    fn leave_consumer(&mut self, out: &mut Vec<u8>) {
         if let Step::Read(consumer) = &self.step {
             protocol::unsubscribe(out, consumer.sid);
+        }
+        if let Some(name) = self.made.take() {
+            let subject = format!("$JS.API.CONSUMER.DELETE.{}.{name}", self.stream);
+            protocol::publish(out, &subject, &format!("{}.answer.0", self.inbox), b"");
         }
     }
 
@@ -226,8 +249,8 @@ impl StreamReader {
         self.leave_consumer(out);
         let subject = format!("$JS.API.STREAM.INFO.{}", self.stream);
         self.request(&subject, b"", out);
-        let due = now + ANSWER_TIMEOUT;
-        self.step = Step::Look { due };
+        self.asked = Some(now);
+        self.step = Step::Look;
     }
 
     fn request(&mut self, subject: &str, body: &[u8], out: &mut Vec<u8>) {
@@ -248,27 +271,44 @@ impl StreamReader {
         }
         match &mut self.step {
             Step::Away | Step::Pause { .. } => Ok(()),
-            Step::Look { .. } => {
-                let info = StreamInfo::read(&delivery.payload);
-                let info = info.map_err(|error| self.trouble(&error.to_string()))?;
+            Step::Look => {
+                let info = match StreamInfo::read(&delivery.payload) {
+                    Err(error) if error.stream_is_missing() => {
+                        self.pause(now + UNUSABLE_PAUSE, out);
+                        return Err(NatsError::NoSuchStream(self.stream.clone()));
+                    }
+                    info => info.map_err(|error| self.trouble(&error.to_string()))?,
+                };
+                if info.retention == Retention::WorkQueue {
+                    self.pause(now + UNUSABLE_PAUSE, out);
+                    return Err(NatsError::WorkQueue(self.stream.clone()));
+                }
                 self.looked(info, unix_ns, told);
                 self.make_consumer(now, out);
                 Ok(())
             }
-            Step::Read(consumer) => {
-                consumer.due = None;
-                consumer.heard = now;
-                let messages = created(&delivery.payload);
-                let messages = messages.map_err(|error| self.trouble(&error.to_string()))?;
-                self.made(messages, now, out, told);
-                Ok(())
-            }
+            Step::Read(consumer) => match created(&delivery.payload) {
+                Ok((name, messages)) => {
+                    consumer.is_made = true;
+                    self.made = name;
+                    self.made(messages, now, out, told);
+                    Ok(())
+                }
+                Err(error) if self.limits.shrink(&error) => {
+                    self.leave_consumer(out);
+                    self.make_consumer(now, out);
+                    Ok(())
+                }
+                Err(error) => Err(self.trouble(&error.to_string())),
+            },
         }
     }
 
     /// Handles the state of the stream.
     fn looked(&mut self, info: StreamInfo, unix_ns: u64, told: &mut Vec<Told>) {
-        self.head = info.head;
+        // The numbers may be those of other messages by now.
+        (self.head, self.told_until) = (info.head, 0);
+        self.keeps = info.retention == Retention::Limits;
         if self.since_ns.is_none() {
             // The server's clock may be behind.
             let newest_ns = info.head.map_or(unix_ns, |head| head.minor.min(unix_ns));
@@ -294,25 +334,15 @@ impl StreamReader {
         let deliver = format!("{}.live.{sid}", self.inbox);
         // Under a wildcard a consumer sees no interest and sends nothing.
         protocol::subscribe(out, &deliver, None, sid);
-        let body = create(
-            &self.stream,
-            &deliver,
-            self.last,
-            &rfc_3339(self.since_ns.unwrap_or(0)),
-        );
+        let since = rfc_3339(self.since_ns.unwrap_or(0));
+        // Where the acknowledgement of a message deletes it, the numbers alone show what is missing.
+        let from = self.last.map(|last| last.major + u64::from(!self.keeps));
+        let body = create(&self.stream, &deliver, from, &since, self.limits);
         let subject = format!("$JS.API.CONSUMER.CREATE.{}", self.stream);
         self.request(&subject, body.as_bytes(), out);
-        self.step = Step::Read(Consumer {
-            sid,
-            due: Some(now + ANSWER_TIMEOUT),
-            expects: self.last,
-            sequence: 0,
-            heard: now,
-            idle_beats: 0,
-            ack: None,
-            unacked: 0,
-            ack_due: None,
-        });
+        self.asked = Some(now);
+        let expects = self.last.filter(|_| self.keeps);
+        self.step = Step::Read(Consumer::new(sid, expects));
     }
 
     /// Handles the answer to the request for a consumer: so many messages are delivered at once.
@@ -325,8 +355,14 @@ impl StreamReader {
                 return self.look(now, out);
             }
             self.old_until = None;
-            if self.last.is_none() {
-                self.is_empty(told);
+            match (self.last, self.head) {
+                (None, _) => self.is_empty(told),
+                // What came while nobody listened is gone.
+                (Some(last), Some(head)) if !self.keeps && head.major > last.major => {
+                    self.lost(told);
+                    return self.look(now, out);
+                }
+                _ => {}
             }
         }
         if self.old_until.is_none() && !waits {
@@ -361,12 +397,12 @@ impl StreamReader {
             return Err(self.trouble("a message without a number"));
         };
         if ack.consumer_sequence != consumer.sequence + 1 {
-            self.missed(now, out);
+            self.pause(now + MISSED_PAUSE, out);
             return Ok(());
         }
         consumer.sequence = ack.consumer_sequence;
         consumer.idle_beats = 0;
-        consumer.owe(reply, now, out);
+        consumer.owe(reply, self.limits.pending_max, now, out);
         let id = StoredId {
             major: ack.stream_sequence,
             minor: ack.stored_unix_ns,
@@ -404,8 +440,16 @@ impl StreamReader {
         let is_next = before.is_none_or(|before| id.major == before.major + 1);
         // Made anew since the look.
         let is_other = |head: StoredId| id.major <= head.major && id.minor > head.minor;
-        if !is_next || empty_at.is_some() && self.head.is_some_and(is_other) {
-            told.push(Told::Lost);
+        let is_other = self.head.take_if(|head| is_other(*head)).is_some();
+        self.told_until *= u64::from(!is_other);
+        if !is_next || empty_at.is_some() && is_other {
+            // All holes of a backlog were there before clients hear of the first.
+            told.push(match id.major <= self.told_until {
+                true => Told::Hole,
+                false => Told::Lost,
+            });
+            let stored = self.head.map_or(0, |head| head.major);
+            self.told_until = stored.max(id.major.saturating_add(pending));
         }
         self.last = Some(id);
         let is_old = self.old_until.is_some_and(|until| id.major <= until);
@@ -428,6 +472,7 @@ impl StreamReader {
     /// Goes on with the messages stored after the last one, whatever their numbers.
     fn lost(&mut self, told: &mut Vec<Told>) {
         told.push(Told::Lost);
+        self.told_until = self.head.map_or(0, |head| head.major);
         self.old_until = None;
         self.empty_at = None;
         if let Some(last) = self.last.take() {
@@ -448,25 +493,6 @@ impl StreamReader {
             reason: reason.to_owned(),
             is_of_all: true,
         }
-    }
-}
-
-impl Consumer {
-    /// Notes a message to acknowledge; the acknowledgement of the newest is one of all.
-    fn owe(&mut self, reply: String, now: Instant, out: &mut Vec<u8>) {
-        self.ack = Some(reply);
-        self.unacked += 1;
-        self.ack_due.get_or_insert(now + ACK_WAIT);
-        if self.unacked >= ACKED_TOGETHER {
-            self.acknowledge(out);
-        }
-    }
-
-    fn acknowledge(&mut self, out: &mut Vec<u8>) {
-        if let Some(subject) = self.ack.take() {
-            protocol::publish(out, &subject, "", b"");
-        }
-        (self.unacked, self.ack_due) = (0, None);
     }
 }
 

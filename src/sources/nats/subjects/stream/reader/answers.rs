@@ -3,7 +3,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::super::super::super::api::{self, ApiError, messages_of_consumer, refusal};
-use super::{ACKED_TOGETHER, HEARTBEAT_MS, MS_NS};
+use super::{HEARTBEAT_MS, MS_NS};
 use crate::feeds::StoredId;
 use crate::wire::json::Json;
 
@@ -16,6 +16,58 @@ pub(super) struct StreamInfo {
     pub(super) head: Option<StoredId>,
     /// When the stream was made, Unix nanoseconds; 0 if unknown.
     pub(super) created_ns: u64,
+    pub(super) retention: Retention,
+}
+
+/// How long a stream keeps a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retention {
+    /// Up to the limits of the stream.
+    Limits,
+    /// Until all consumers have acknowledged it; not at all without a consumer.
+    Interest,
+    /// Until one consumer has acknowledged it.
+    WorkQueue,
+}
+
+/// Limits of a consumer. Servers, accounts and streams can have smaller ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Messages without acknowledgement at which the server stops.
+    pub(super) pending_max: u64,
+    /// Milliseconds without a listener after which the server deletes the consumer.
+    idle_max_ms: u64,
+    /// Whether the server bounds the bytes on their way, too.
+    has_flow_control: bool,
+}
+
+impl Limits {
+    pub(super) const MOST: Self = Self {
+        pending_max: 2_048,
+        idle_max_ms: 5_000,
+        has_flow_control: true,
+    };
+    /// Messages of usual size fit the server's output buffer for weirgate.
+    const PENDING_WITHOUT_FLOW_CONTROL: u64 = 64;
+    const PENDING_TOO_MANY: u64 = 10_121;
+    const IDLE_TOO_LONG: u64 = 10_153;
+
+    /// Halves the limit that the server refuses. Returns false if the error is another one, or nothing is left.
+    pub(super) fn shrink(&mut self, error: &ApiError) -> bool {
+        let limit = match error.code() {
+            Some(Self::PENDING_TOO_MANY) => &mut self.pending_max,
+            Some(Self::IDLE_TOO_LONG) => &mut self.idle_max_ms,
+            _ => return false,
+        };
+        *limit /= 2;
+        *limit > 0
+    }
+
+    /// Goes on where the user may not answer flow control.
+    pub(super) fn without_flow_control(&mut self) {
+        self.has_flow_control = false;
+        self.pending_max = self.pending_max.min(Self::PENDING_WITHOUT_FLOW_CONTROL);
+    }
 }
 
 impl StreamInfo {
@@ -31,40 +83,49 @@ impl StreamInfo {
         Ok(Self {
             head,
             created_ns: time_ns(&["created"]).unwrap_or(0),
+            retention: match answer.text(&["config", "retention"]).as_deref() {
+                Some("interest") => Retention::Interest,
+                Some("workqueue") => Retention::WorkQueue,
+                _ => Retention::Limits,
+            },
         })
     }
 }
 
-/// Reads the answer to the request for a consumer: the number of messages delivered at once.
+/// Reads the answer to the request for a consumer: its name, and the number of messages delivered at once.
 ///
 /// # Errors
 /// JetStream refuses, or the answer cannot be read.
-pub(super) fn created(answer: &[u8]) -> Result<u64, ApiError> {
-    open(answer).map(messages_of_consumer)
+pub(super) fn created(answer: &[u8]) -> Result<(Option<String>, u64), ApiError> {
+    let answer = open(answer)?;
+    Ok((answer.text(&["name"]), messages_of_consumer(answer)))
 }
 
-/// The request for a consumer that begins at a message, or with the messages of a time.
+/// The request for a consumer that begins at a sequence number, or with the messages of a time. Flow control bounds
+/// the bytes on their way: large messages would fill the server's output buffer for weirgate.
 pub(super) fn create(
     stream: &str,
     deliver_subject: &str,
-    from: Option<StoredId>,
+    from: Option<u64>,
     since: &str,
+    limits: Limits,
 ) -> String {
     let mut config = sonic_rs::json!({
         "deliver_subject": deliver_subject,
         "ack_policy": "all",
         "ack_wait": 30 * SECOND_NS,
-        "max_ack_pending": 4 * ACKED_TOGETHER,
+        "max_ack_pending": limits.pending_max,
         "replay_policy": "instant",
-        "inactive_threshold": 30 * SECOND_NS,
+        "inactive_threshold": limits.idle_max_ms * MS_NS,
         "idle_heartbeat": HEARTBEAT_MS * MS_NS,
+        "flow_control": limits.has_flow_control,
         "mem_storage": true,
         "num_replicas": 1,
     });
     match from {
-        Some(id) => {
+        Some(sequence) => {
             config["deliver_policy"] = sonic_rs::json!("by_start_sequence");
-            config["opt_start_seq"] = sonic_rs::json!(id.major);
+            config["opt_start_seq"] = sonic_rs::json!(sequence);
         }
         None => {
             config["deliver_policy"] = sonic_rs::json!("by_start_time");
@@ -129,9 +190,12 @@ mod tests {
         ] {
             let created = "1970-01-01T00:00:00.000000005Z";
             let answer = format!(r#"{{"created":"{created}","state":{state}}}"#);
-            let created_ns = 5;
-            let info = StreamInfo::read(answer.as_bytes());
-            assert_eq!(info.ok(), Some(StreamInfo { head, created_ns }));
+            let info = StreamInfo {
+                head,
+                created_ns: 5,
+                retention: Retention::Limits,
+            };
+            assert_eq!(StreamInfo::read(answer.as_bytes()).ok(), Some(info));
         }
         let missing =
             br#"{"error":{"code":404,"err_code":10059,"description":"stream not found"}}"#;
@@ -150,19 +214,46 @@ mod tests {
     #[test]
     fn delivered_and_waiting_messages_of_a_consumer() {
         let answer = br#"{"num_pending":3,"delivered":{"consumer_seq":2,"stream_seq":9}}"#;
-        assert_eq!(created(answer).ok(), Some(5));
-        assert_eq!(created(b"{}").ok(), Some(0));
+        assert_eq!(created(answer).ok(), Some((None, 5)));
+        assert_eq!(
+            created(br#"{"name":"c"}"#).ok(),
+            Some((Some("c".to_owned()), 0))
+        );
         assert!(created(br#"{"error":{}}"#).is_err());
     }
 
     #[test]
+    fn limits_shrink_to_those_of_the_server_as_long_as_something_is_left() {
+        let refused = |code| ApiError::Refused {
+            code,
+            description: String::new(),
+        };
+        let mut limits = Limits::MOST;
+        assert!(!limits.shrink(&refused(10_026)) && limits == Limits::MOST);
+        assert!(limits.shrink(&refused(Limits::PENDING_TOO_MANY)));
+        assert!(limits.shrink(&refused(Limits::IDLE_TOO_LONG)));
+        let body = create("S", "in", None, "2026", limits);
+        assert!(body.contains(r#""max_ack_pending":1024"#), "{body}");
+        assert!(
+            body.contains(r#""inactive_threshold":2500000000"#),
+            "{body}"
+        );
+        let tries = std::iter::from_fn(|| {
+            limits
+                .shrink(&refused(Limits::PENDING_TOO_MANY))
+                .then_some(())
+        });
+        assert_eq!(tries.count(), 10, "down to one message");
+    }
+
+    #[test]
     fn a_consumer_begins_at_a_message_or_a_time() {
-        let at = create("S", "in", Some(StoredId { major: 7, minor: 9 }), "");
+        let at = create("S", "in", Some(7), "", Limits::MOST);
         assert!(
             at.contains(r#""opt_start_seq":7"#) && at.contains("by_start_sequence"),
             "{at}"
         );
-        let by_time = create("S", "in", None, "2026");
+        let by_time = create("S", "in", None, "2026", Limits::MOST);
         assert!(by_time.contains(r#""opt_start_time":"2026""#), "{by_time}");
         assert!(!by_time.contains("opt_start_seq"));
     }

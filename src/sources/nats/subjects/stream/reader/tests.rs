@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::consumer::{ACK_WAIT, ACKED_SHARE};
 use super::*;
 use crate::sources::stored::check_told;
 
@@ -16,26 +17,33 @@ struct Bench {
     server: Server,
     reader: StreamReader,
     now: Instant,
+    /// When the last bytes of a message arrived.
+    heard: Instant,
     out: Vec<u8>,
     told: Vec<Told>,
     /// Serial numbers that nobody can read any more.
     unreadable: Vec<u64>,
     /// The next serial number when the reader stood for the first time.
     stood_at: Option<u64>,
+    /// The next serial number at each loss.
+    lost_at: Vec<u64>,
 }
 
 impl Bench {
     fn new(before: u8) -> Self {
         let mut server = Server::new();
         server.event(&Event::Add(before));
+        let now = Instant::now();
         let mut bench = Self {
             server,
             reader: StreamReader::new("S", HISTORY_MS),
-            now: Instant::now(),
+            now,
+            heard: now,
             out: Vec::new(),
             told: Vec::new(),
             unreadable: Vec::new(),
             stood_at: None,
+            lost_at: Vec::new(),
         };
         bench.connect();
         bench
@@ -55,10 +63,14 @@ impl Bench {
                 return;
             };
             let now = (self.now, self.server.time_ns);
+            self.heard = self.now;
+            let told = self.told.len();
             let taken = self
                 .reader
                 .take(delivery, now, &mut self.out, &mut self.told);
             taken.expect("good answers");
+            let lost = self.told[told..].iter().filter(|told| **told == Told::Lost);
+            self.lost_at.extend(lost.map(|_| self.server.next_serial));
             if self.told.contains(&Told::Stands) {
                 self.stood_at.get_or_insert(self.server.next_serial);
             }
@@ -83,14 +95,34 @@ impl Bench {
             self.now += SILENCE_MAX / 2;
             self.server.beat();
             self.read(1_000);
-            let ticked = self.reader.tick(self.now, &mut self.out);
+            let ticked = self.tick();
             ticked.expect("answers in time");
         }
+    }
+
+    fn tick(&mut self) -> Result<(), NatsError> {
+        self.reader.tick((self.now, self.heard), &mut self.out)
     }
 
     /// Checks that no message is missing without a loss, and that none came twice.
     fn check(&self) {
         let end = self.server.next_serial;
+        let mut lost_at = self.lost_at.iter();
+        let mut told_until = 0;
+        for (at, told) in self.told.iter().enumerate() {
+            match (told, self.told.get(at + 1)) {
+                (Told::Lost, _) => told_until = *lost_at.next().expect("noted"),
+                (Told::Hole, Some(Told::Message { payload, .. })) => {
+                    let serial: u64 = String::from_utf8_lossy(payload).parse().expect("a number");
+                    assert!(
+                        serial <= told_until,
+                        "a loss before {serial} that nobody heard of"
+                    );
+                }
+                (Told::Hole, behind) => panic!("{behind:?} behind a hole"),
+                _ => {}
+            }
+        }
         let newest = check_told(&self.told, &self.unreadable, self.stood_at, end);
         assert_eq!(newest, Some(end - 1), "the last message came");
     }
@@ -134,6 +166,7 @@ fn names(told: &[Told]) -> Vec<&'static str> {
         Told::Message { .. } => "message",
         Told::Bad(_) => "bad",
         Told::Lost => "lost",
+        Told::Hole => "hole",
         Told::Head(_) => "head",
         Told::Stands => "stands",
     };
@@ -238,18 +271,17 @@ fn a_lost_delivery_and_a_consumer_without_heartbeats_are_replaced() {
     bench.server.beat();
     bench.read(100);
     // Each look makes a consumer, so there is a pause before.
-    assert_eq!(bench.reader.due(), Some(bench.now + MISSED_PAUSE));
+    assert_eq!(
+        bench.reader.due(bench.heard),
+        Some(bench.now + MISSED_PAUSE)
+    );
     bench.now += MISSED_PAUSE;
-    let ticked = bench.reader.tick(bench.now, &mut bench.out);
-    ticked.expect("no fault");
+    bench.tick().expect("no fault");
     bench.read(100);
     bench.server.consumers.clear();
     bench.event(&Event::Add(1));
     bench.now += SILENCE_MAX;
-    bench
-        .reader
-        .tick(bench.now, &mut bench.out)
-        .expect("no fault");
+    bench.tick().expect("no fault");
     bench.read(100);
     assert_eq!(names(&bench.told), ["old", "stands", "message", "message"]);
 }
@@ -259,7 +291,7 @@ fn messages_are_acknowledged_many_at_a_time() {
     let mut bench = Bench::new(0);
     bench.read(100);
     let acks = |out: &[u8]| String::from_utf8_lossy(out).matches("$JS.ACK.").count();
-    for _ in 0..ACKED_TOGETHER / 2 {
+    for _ in 0..bench.reader.limits.pending_max / ACKED_SHARE / 2 {
         bench.server.add();
     }
     bench.server.take(&mut bench.out);
@@ -271,12 +303,9 @@ fn messages_are_acknowledged_many_at_a_time() {
         taken.expect("good messages");
     }
     assert_eq!(acks(&bench.out), 0);
-    assert_eq!(bench.reader.due(), Some(bench.now + ACK_WAIT));
+    assert_eq!(bench.reader.ack_due(), Some(bench.now + ACK_WAIT));
     bench.now += ACK_WAIT;
-    bench
-        .reader
-        .tick(bench.now, &mut bench.out)
-        .expect("no fault");
+    bench.tick().expect("no fault");
     assert_eq!(acks(&bench.out), 1);
 }
 
@@ -284,7 +313,7 @@ fn messages_are_acknowledged_many_at_a_time() {
 fn a_refusal_and_a_silence_end_the_connection() {
     let mut bench = Bench::new(0);
     bench.now += ANSWER_TIMEOUT;
-    let silent = bench.reader.tick(bench.now, &mut bench.out);
+    let silent = bench.tick();
     assert!(silent.is_err_and(|error| error.to_string().contains("no answer")));
     let answer = |payload: &[u8], status| Delivery {
         subject: ".1".to_owned(),
@@ -304,5 +333,134 @@ fn a_refusal_and_a_silence_end_the_connection() {
             .reader
             .take(delivery, now, &mut bench.out, &mut bench.told);
         assert!(taken.is_err_and(|error| error.to_string().contains(words)));
+    }
+}
+
+#[test]
+fn all_holes_of_a_backlog_are_one_loss() {
+    let mut bench = Bench::new(2);
+    bench.read(100);
+    bench.told.clear();
+    bench.event(&Event::Hold(true));
+    bench.event(&Event::Add(9));
+    for at in [3, 5, 6] {
+        bench.event(&Event::Delete(at));
+    }
+    bench.event(&Event::Hold(false));
+    bench.connect();
+    bench.read(100);
+    let mut told = names(&bench.told);
+    told.retain(|told| *told != "message");
+    assert_eq!(told, ["stands", "lost", "hole", "hole"]);
+    // What is lost later is news again.
+    bench.event(&Event::Hold(true));
+    bench.event(&Event::Add(2));
+    bench.event(&Event::Delete(8));
+    bench.event(&Event::Hold(false));
+    bench.read(100);
+    assert_eq!(
+        names(&bench.told)[bench.told.len() - 2..],
+        ["lost", "message"]
+    );
+}
+
+#[test]
+fn a_large_message_over_a_slow_link_is_no_silence() {
+    let mut bench = Bench::new(1);
+    // The answer comes behind the message.
+    for is_made in [false, true] {
+        for _ in 0..40 {
+            bench.now += SILENCE_MAX / 2;
+            bench.heard = bench.now;
+            bench.tick().expect("bytes come");
+        }
+        assert_eq!(bench.reader.last_request, if is_made { 2 } else { 1 });
+        bench.read(100);
+    }
+    bench.now += SILENCE_MAX;
+    bench.tick().expect("another consumer");
+    assert_eq!(bench.reader.last_request, 3, "no byte for too long");
+}
+
+#[test]
+fn each_consumer_is_deleted_before_the_next_and_at_a_stop() {
+    let mut bench = Bench::new(1);
+    let deleted = |out: &[u8]| String::from_utf8_lossy(out).contains("$JS.API.CONSUMER.DELETE.S.c");
+    bench.read(100);
+    bench.reader.connected(bench.now, &mut bench.out);
+    assert!(deleted(&bench.out), "the consumer of the connection before");
+    bench.read(100);
+    assert!(bench.reader.owes());
+    bench.out.clear();
+    bench.reader.stop(&mut bench.out);
+    assert!(deleted(&bench.out) && !bench.reader.owes());
+}
+
+#[test]
+fn flow_control_is_answered_and_is_no_idle_time() {
+    let mut bench = Bench::new(1);
+    // The consumer is made, and its message is not delivered.
+    bench.event(&Event::Hold(true));
+    bench.read(100);
+    let control = |reply: Option<&str>, stalled: Option<&str>| Delivery {
+        sid: bench.reader.last_sid,
+        status: Some(100),
+        reply: reply.map(str::to_owned),
+        stalled: stalled.map(str::to_owned),
+        ..Delivery::default()
+    };
+    let controls = [
+        control(Some("$JS.FC.1"), None),
+        control(None, Some("$JS.FC.1")),
+    ];
+    for delivery in controls.iter().cycle().take(10) {
+        let now = (bench.now, NOW_NS);
+        bench.out.clear();
+        let (reader, out, told) = (&mut bench.reader, &mut bench.out, &mut bench.told);
+        reader.take(delivery.clone(), now, out, told).expect("good");
+        assert_eq!(String::from_utf8_lossy(out), "PUB $JS.FC.1  0\r\n\r\n");
+    }
+    assert!(matches!(bench.reader.step, Step::Read(_)));
+}
+
+#[test]
+fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
+    let refusal = |code: u64| format!(r#"{{"error":{{"err_code":{code},"description":"no"}}}}"#);
+    let take = |bench: &mut Bench, payload: String| {
+        let delivery = Delivery {
+            subject: format!(".{}", bench.reader.last_request),
+            sid: ANSWERS_SID,
+            payload: payload.into_bytes(),
+            ..Delivery::default()
+        };
+        let now = (bench.now, NOW_NS);
+        let (reader, out, told) = (&mut bench.reader, &mut bench.out, &mut bench.told);
+        reader.take(delivery, now, out, told)
+    };
+    let mut bench = Bench::new(1);
+    bench.read(1);
+    bench.out.clear();
+    take(&mut bench, refusal(10_121)).expect("asked again");
+    let text = String::from_utf8_lossy(&bench.out);
+    assert!(text.contains(r#""max_ack_pending":1024"#), "{text}");
+    for (answer, words) in [
+        (
+            refusal(10_059),
+            "the stream S does not exist; make it: nats stream add S",
+        ),
+        (
+            r#"{"config":{"retention":"workqueue"},"state":{"last_seq":0}}"#.to_owned(),
+            "the stream S is a work queue (retention: workqueue)",
+        ),
+    ] {
+        let mut bench = Bench::new(0);
+        let error = take(&mut bench, answer).expect_err("it cannot be read");
+        assert!(
+            error.keeps_connection() && error.to_string().starts_with(words),
+            "{error}"
+        );
+        bench.now += UNUSABLE_PAUSE;
+        bench.tick().expect("another look");
+        assert!(matches!(bench.reader.step, Step::Look));
     }
 }

@@ -140,11 +140,18 @@ impl Server {
                 ["PUB", "$JS.API.CONSUMER.CREATE.S", reply, _] => {
                     let config = lines.next().expect("a body");
                     let waiting = self.create(config);
-                    self.answer(reply, format!(r#"{{"num_pending":{waiting}}}"#));
+                    let name = format!("c{}", self.consumers.len());
+                    self.answer(
+                        reply,
+                        format!(r#"{{"name":"{name}","num_pending":{waiting}}}"#),
+                    );
                 }
                 ["UNSUB", sid] => {
                     let end = format!(".{sid}");
                     self.consumers.retain(|live| !live.deliver.ends_with(&end));
+                }
+                ["PUB", delete, _, _] if delete.starts_with("$JS.API.CONSUMER.DELETE.S.c") => {
+                    lines.next();
                 }
                 ["PUB", ack, _] => {
                     assert!(ack.starts_with("$JS.ACK."), "{line}");
