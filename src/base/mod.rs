@@ -6,6 +6,7 @@
 pub mod build_info;
 mod clock;
 mod finding;
+mod left_addresses;
 mod log_budget;
 pub mod memory_limit;
 mod plain_text;
@@ -17,6 +18,7 @@ mod wake;
 
 pub use clock::{Clock, Now};
 pub use finding::Finding;
+pub use left_addresses::{Left, LeftAddresses};
 pub use log_budget::{LogBudget, LogLine};
 pub use plain_text::{escaped, escaped_bytes};
 pub use queue_bytes::{QueueBytes, TakenBytes};

@@ -1,0 +1,85 @@
+//! The addresses of servers that were left, with why and when: which address to try next. Pure.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// The most addresses remembered; those left first are forgotten first.
+const ADDRESSES_MAX: usize = 64;
+
+/// The addresses that were left. An address that was never left, or has served since, is tried first; then the
+/// address that was left first. So all are tried by turns while all are away.
+#[derive(Debug, Default)]
+pub struct LeftAddresses(Vec<Left>);
+
+/// An address that was left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The address.
+    pub address: SocketAddr,
+    /// When it was left.
+    pub at: Instant,
+    /// The error, without a secret.
+    pub why: String,
+}
+
+impl LeftAddresses {
+    /// Notes that an address is left at `at`: no connection, or one that was of no use.
+    pub fn leave(&mut self, address: SocketAddr, at: Instant, why: String) {
+        self.forget(address);
+        if self.0.len() == ADDRESSES_MAX {
+            self.0.remove(0);
+        }
+        self.0.push(Left { address, at, why });
+    }
+
+    /// Forgets that an address was left: it serves.
+    pub fn forget(&mut self, address: SocketAddr) {
+        self.0.retain(|left| left.address != address);
+    }
+
+    /// Why and when an address was left last.
+    pub fn find(&self, address: SocketAddr) -> Option<&Left> {
+        self.0.iter().find(|left| left.address == address)
+    }
+
+    /// The addresses in the order in which to try them.
+    pub fn in_turn(&self, mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        addresses.sort_by_key(|address| self.find(*address).map(|left| left.at));
+        addresses
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_address_that_was_left_first_comes_again_before_the_others() {
+        let address = |n: u16| SocketAddr::from(([127, 0, 0, 1], n));
+        let now = Instant::now();
+        let at = |s| now + Duration::from_secs(s);
+        let mut left = LeftAddresses::default();
+        let order = |left: &LeftAddresses| -> Vec<u16> {
+            let all = left.in_turn((1..5).map(address).collect());
+            all.iter().map(SocketAddr::port).collect()
+        };
+        assert_eq!(order(&left), [1, 2, 3, 4]);
+        left.leave(address(1), at(0), "silent".to_owned());
+        left.leave(address(3), at(1), "closed".to_owned());
+        assert_eq!(order(&left), [2, 4, 1, 3]);
+        left.leave(address(1), at(2), "silent again".to_owned());
+        assert_eq!(order(&left), [2, 4, 3, 1], "by turns");
+        assert_eq!(
+            left.find(address(1)).map(|left| &*left.why),
+            Some("silent again")
+        );
+        left.forget(address(3));
+        assert_eq!(order(&left), [2, 3, 4, 1]);
+        for n in 0..100 {
+            left.leave(address(1_000 + n), at(3), String::new());
+        }
+        assert_eq!(left.0.len(), ADDRESSES_MAX);
+    }
+}
