@@ -52,6 +52,13 @@ pub enum Told {
     Head(StoredId),
     /// From here on, messages come as they are stored. Said once for each connection.
     Stands,
+    /// How far the reader is behind the newest message.
+    Behind {
+        /// The number of messages; `None`: the bus gives no number.
+        messages: Option<u64>,
+        /// The time from storage to storage, milliseconds.
+        ms: u64,
+    },
 }
 
 /// The way from a reader to the loop.
@@ -107,6 +114,9 @@ impl StreamFeed {
             let stream = shown(&self.settings.name);
             tracing::info!(stream, away_ms, "reading the stream");
         }
+        if let Told::Behind { messages, ms } = told {
+            relay.status.set_stream_behind(messages, ms);
+        }
         match self.event(received, told) {
             Some(event) => relay.link.send(event),
             None => Ok(()),
@@ -159,6 +169,7 @@ impl StreamFeed {
             Told::Hole => BusEvent::Hole,
             Told::Head(id) => BusEvent::Head(Position::stored(self.names, id)),
             Told::Stands => BusEvent::CaughtUp,
+            Told::Behind { .. } => return None,
         })
     }
 
@@ -216,6 +227,7 @@ pub(super) fn check_told(
         match told {
             Told::Lost | Told::Hole => (next, newest, stood_at) = (None, None, None),
             Told::Stands => has_stood = true,
+            Told::Behind { .. } => {}
             Told::Head(id) => newest = Some(*id),
             Told::Bad(why) => panic!("{why}"),
             Told::Message {

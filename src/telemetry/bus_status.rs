@@ -19,7 +19,22 @@ pub struct BusStatus {
     spins_found: AtomicU64,
     subscription_refused: AtomicBool,
     positions_shared: AtomicBool,
+    stream_behind: Behind,
     consumers: Vec<ConsumerStatus>,
+}
+
+/// How far the reader of a stream is behind; less than 0: unknown.
+#[derive(Debug)]
+struct Behind {
+    messages: AtomicI64,
+    ms: AtomicI64,
+}
+
+impl Default for Behind {
+    fn default() -> Self {
+        let [messages, ms] = [-1, -1].map(AtomicI64::new);
+        Self { messages, ms }
+    }
 }
 
 /// The state of a consumer (one subscription).
@@ -167,6 +182,22 @@ impl BusStatus {
     /// Source: sets whether positions in the feed are valid on other instances too.
     pub fn set_positions_shared(&self, shared: bool) {
         self.positions_shared.store(shared, Relaxed);
+    }
+
+    /// How far the reader of a stream is behind the newest message: messages, if known, and milliseconds. `None`: no
+    /// stream is read, or nothing was read so far.
+    pub fn stream_behind(&self) -> Option<(Option<u64>, u64)> {
+        let known = |value: &AtomicI64| u64::try_from(value.load(Relaxed)).ok();
+        let ms = known(&self.stream_behind.ms)?;
+        Some((known(&self.stream_behind.messages), ms))
+    }
+
+    /// Sets how far the reader of a stream is behind the newest message.
+    pub fn set_stream_behind(&self, messages: Option<u64>, ms: u64) {
+        let messages = messages.and_then(|messages| i64::try_from(messages).ok());
+        let behind = &self.stream_behind;
+        behind.messages.store(messages.unwrap_or(-1), Relaxed);
+        behind.ms.store(ms.try_into().unwrap_or(i64::MAX), Relaxed);
     }
 
     /// Returns the consumers, in the order of [`Self::new`].

@@ -367,6 +367,13 @@ metric_names! { |at|
     POSITIONS_SHARED = Gauge "weirgate_positions_shared" []
         "1 while positions are valid on other instances too: marks come on the channel of --history-channel."
         => IfAny(at.turn.hub.history.and_then(|_| at.bus()).map(BusStatus::positions_shared));
+    STREAM_BEHIND_MESSAGES = Gauge "weirgate_stream_behind_messages" []
+        "Messages that the stream (--stream) has and that were not read, when its last messages were; absent if the \
+            server does not say."
+        => IfAny(at.bus().and_then(BusStatus::stream_behind).and_then(|behind| behind.0));
+    STREAM_BEHIND_SECONDS = Gauge "weirgate_stream_behind_seconds" []
+        "Time from the storage of the last message that was read to that of the newest one in the stream (--stream)."
+        => IfAny(at.bus().and_then(BusStatus::stream_behind).map(|(_, ms)| ms as f64 / 1e3));
     RETAINED_WAITING = Gauge "weirgate_retained_waiting" []
         "Last values that clients wait for (--retained): clients times names.";
     RETAINED_QUESTIONS = Gauge "weirgate_retained_questions" ["stage"]

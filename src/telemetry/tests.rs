@@ -8,6 +8,7 @@ const NOW: Now = Now {
 
 fn telemetry() -> Arc<Telemetry> {
     let bus = BusStatus::new(&[("gateway_levels", "levels.signals")], NOW.mono_us);
+    bus.set_stream_behind(Some(7), 1_500);
     let build = Build {
         version: "1.2.3",
         commit: "c0ffee",

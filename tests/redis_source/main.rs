@@ -4,6 +4,7 @@ mod access;
 mod outages;
 mod relaying;
 mod sentinels;
+mod stream;
 
 use std::sync::Arc;
 use std::thread;

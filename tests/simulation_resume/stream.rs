@@ -37,6 +37,10 @@ pub(crate) struct Stream {
     behind_ms: u64,
     /// The stream is trimmed to so many entries.
     len_max: usize,
+    /// The entries that were added since the stream was made.
+    added: usize,
+    /// The number of servers before this one.
+    servers: u64,
 }
 
 impl Stream {
@@ -48,6 +52,8 @@ impl Stream {
             numbers: BTreeMap::new(),
             behind_ms: 0,
             len_max,
+            added: 0,
+            servers: 0,
         }
     }
 
@@ -71,6 +77,7 @@ impl Stream {
         self.last = id;
         self.numbers.insert(id, number);
         self.entries.push_back((id, number));
+        self.added += 1;
         let excess = self.entries.len().saturating_sub(self.len_max);
         self.trim(excess);
     }
@@ -91,6 +98,7 @@ impl Stream {
     /// `DEL`: the next ids are smaller if the clock is set back, or the publishers count from 1.
     pub(crate) fn delete(&mut self, set_back_ms: u64) {
         self.entries.clear();
+        self.added = 0;
         self.last = StoredId { major: 0, minor: 0 };
         self.behind_ms += set_back_ms;
     }
@@ -104,6 +112,8 @@ impl Stream {
             self.last = *id;
         }
         self.behind_ms = behind_ms;
+        self.added -= lacks;
+        self.servers += 1;
         lost.into_iter().map(|(_, number)| number).collect()
     }
 
@@ -114,6 +124,15 @@ impl Stream {
         match words[..] {
             ["XREVRANGE", KEY, "+", "-", "COUNT", "1"] => {
                 Value::Array(self.entries.back().map(entry).into_iter().collect())
+            }
+            ["INFO", "server"] => bulk(&format!("run_id:{}\r\n", self.servers)),
+            ["EVAL_RO", _, "1", KEY, after] => self.state(id_of(after)),
+            ["XRANGE", KEY, from, "+", "COUNT", count] => {
+                let from = id_of(from);
+                let first = self.entries.partition_point(|(id, _)| *id < from);
+                let count = count.parse().expect("a number");
+                let found = self.entries.range(first..).take(count);
+                Value::Array(found.map(entry).collect())
             }
             ["XRANGE", KEY, from, to] => {
                 let range = id_of(from)..=id_of(to);
@@ -133,6 +152,23 @@ impl Stream {
             }
             _ => panic!("not a command: {words:?}"),
         }
+    }
+
+    /// Whether an entry is there, and the counters.
+    fn state(&self, after: StoredId) -> Value {
+        let number = |number: usize| Value::Integer(number.try_into().expect("small"));
+        let id = |id: StoredId| bulk(&format!("{}-{}", id.major, id.minor));
+        let is_there = self.entries.iter().any(|(id, _)| *id == after);
+        let first = self.entries.front().map_or(after, |(id, _)| *id);
+        let counters = [
+            number(self.added),
+            number(self.len()),
+            id(first),
+            id(self.last),
+        ];
+        let counters = counters.into_iter().filter(|_| self.added > 0);
+        let state = [number(is_there.into())].into_iter().chain(counters);
+        Value::Array(state.collect())
     }
 }
 

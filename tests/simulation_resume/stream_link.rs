@@ -11,6 +11,9 @@ use super::redis::Redis;
 use super::stream::KEY;
 use crate::world::Random;
 
+/// The size of an entry, as far as the reader knows: few or many come at once.
+const ENTRY_BYTES: usize = 4 * 1024 * 1024;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct StreamLink {
@@ -91,8 +94,20 @@ impl StreamLink {
         };
         let mut told = Vec::new();
         let now_ms = u64::try_from(now.unix_ms).expect("a time");
-        let taken = self.reader.take(answers, now_ms, &mut told);
-        taken.expect("good answers");
+        for answer in answers {
+            let parts = match answer {
+                // The entries of an answer leave one by one, and then the list without them.
+                Value::Array(entries) if self.reader.takes_entries() => {
+                    let end = Value::Array(Vec::new());
+                    entries.into_iter().chain([end]).collect()
+                }
+                answer => vec![answer],
+            };
+            for part in parts {
+                let taken = self.reader.take(part, ENTRY_BYTES, now_ms, &mut told);
+                taken.expect("a good answer");
+            }
+        }
         let mut events = Vec::new();
         for told in told {
             self.note(redis, &told);
@@ -111,7 +126,7 @@ impl StreamLink {
         let id = match told {
             Told::Message { id, .. } | Told::Head(id) => *id,
             Told::Lost | Told::Hole => return redis.forget_gone(self.process),
-            Told::Bad(_) | Told::Stands => return,
+            Told::Bad(_) | Told::Stands | Told::Behind { .. } => return,
         };
         let number = redis.stream.as_ref().expect("a stream").number_of(id);
         let is_head = matches!(told, Told::Head(_));

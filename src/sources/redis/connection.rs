@@ -23,12 +23,16 @@ const ANSWER_LIMITS: ReadLimits = ReadLimits {
     bulk_bytes_max: 64 * 1024,
     items_max: 4 * 1024,
     entry_fields: &[],
+    singly: false,
 };
 
 pub(super) struct Connection<'w> {
     waiter: &'w mut Waiter,
     io: Buffered,
     reader: Reader,
+    /// The time of the last read bytes, at first of the connection: the only clock of silence. A large answer over
+    /// a thin line is no silence.
+    pub(super) heard: Instant,
     /// The server, and the user.
     pub(super) endpoint: RedisEndpoint,
     /// Set once the sentinels name another server.
@@ -57,6 +61,7 @@ impl<'w> Connection<'w> {
                 waiter,
                 io: Buffered::new(stream, READ_BYTES),
                 reader: Reader::new(ANSWER_LIMITS),
+                heard: Instant::now(),
                 endpoint: endpoint.clone(),
                 has_moved: Arc::default(),
             }),
@@ -69,7 +74,7 @@ impl<'w> Connection<'w> {
 
     /// Sends user and password, selects the database, and checks that the server takes commands. All
     /// commands are sent at once, for a single round trip.
-    pub(super) fn log_in(&mut self, until: Instant) -> Result<(), RedisError> {
+    pub(super) fn log_in(&mut self, patience: Duration) -> Result<(), RedisError> {
         let endpoint = self.endpoint.clone();
         let password = endpoint.password.as_deref();
         let database = endpoint.database.to_string();
@@ -85,7 +90,7 @@ impl<'w> Connection<'w> {
         }
         commands.push(vec!["CLIENT", "SETNAME", CLIENT_NAME]);
 
-        let answers = self.ask(&commands, until)?;
+        let answers = self.ask(&commands, patience)?;
         for (command, answer) in commands.iter().zip(&answers) {
             if let Value::Error(words) = answer {
                 judge(&self.server(), command[0], words)?;
@@ -101,8 +106,8 @@ impl<'w> Connection<'w> {
     }
 
     /// Checks that the server is a master.
-    pub(super) fn check_role(&mut self, until: Instant) -> Result<(), RedisError> {
-        let role = match self.ask_one(&["ROLE"], until)? {
+    pub(super) fn check_role(&mut self, patience: Duration) -> Result<(), RedisError> {
+        let role = match self.ask_one(&["ROLE"], patience)? {
             Value::Array(items) => items.into_iter().next(),
             Value::Error(words) => {
                 tracing::warn!(
@@ -154,13 +159,22 @@ impl<'w> Connection<'w> {
     /// [`Self::next_value`] before the next read.
     #[inline]
     pub(super) fn read(&mut self) -> Result<bool, RedisError> {
-        self.io.read(self.waiter).map_err(lost)
+        let has_read = self.io.read(self.waiter).map_err(lost)?;
+        if has_read {
+            self.heard = Instant::now();
+        }
+        Ok(has_read)
     }
 
     /// Takes the next complete value.
     pub(super) fn next_value(&mut self) -> Result<Option<Value>, RedisError> {
         let value = self.io.take(|input| self.reader.next(input));
         value.map_err(|malformed| self.wrong(&malformed.to_string()))
+    }
+
+    /// The bytes of the answer that was taken last.
+    pub(super) fn answer_bytes(&mut self) -> usize {
+        self.reader.take_bytes()
     }
 
     /// Whether there may be something to read.
@@ -184,23 +198,56 @@ impl<'w> Connection<'w> {
         Ok(())
     }
 
-    /// Sends commands and waits for an answer to each. Returns fewer answers only if the
-    /// server ended the connection after the last answer.
+    /// Waits for the next value, for `patience` since `asked` or the last byte, whichever is later.
+    ///
+    /// # Errors
+    /// No byte for so long, a lost connection, another master, or no Redis.
+    pub(super) fn answer(
+        &mut self,
+        mut relay: Option<&mut Relay<RedisError>>,
+        asked: Instant,
+        patience: Duration,
+    ) -> Result<Value, RedisError> {
+        loop {
+            if let Some(value) = self.next_value()? {
+                return Ok(value);
+            }
+            self.flush()?;
+            if self.read()? {
+                continue;
+            }
+            // TLS may have produced bytes to send during the read.
+            self.flush()?;
+            self.check_master()?;
+            let since = self.heard.max(asked);
+            if since.elapsed() >= patience {
+                let silent_ms = since.elapsed().as_millis() as u64;
+                return Err(RedisError::Silent { silent_ms });
+            }
+            match &mut relay {
+                Some(relay) => self.wait(relay, since + patience)?,
+                None => self.waiter.wait(since + patience).map_err(lost)?,
+            }
+        }
+    }
+
+    /// Sends commands and waits for an answer to each, for `patience` since the last byte. Returns fewer answers
+    /// only if the server ended the connection after the last answer.
     pub(super) fn ask<T: AsRef<[u8]>>(
         &mut self,
         commands: &[impl AsRef<[T]>],
-        until: Instant,
+        patience: Duration,
     ) -> Result<Vec<Value>, RedisError> {
-        self.ask_for(commands, until, |_| true)
+        self.ask_for(commands, patience, |_| true)
     }
 
     /// Sends a command and waits for the answer.
     pub(super) fn ask_one<T: AsRef<[u8]>>(
         &mut self,
         command: &[T],
-        until: Instant,
+        patience: Duration,
     ) -> Result<Value, RedisError> {
-        let answers = self.ask(&[command], until)?;
+        let answers = self.ask(&[command], patience)?;
         Ok(answers.into_iter().next().unwrap_or(Value::Nil))
     }
 
@@ -208,41 +255,29 @@ impl<'w> Connection<'w> {
     pub(super) fn ask_for<T: AsRef<[u8]>>(
         &mut self,
         commands: &[impl AsRef<[T]>],
-        until: Instant,
+        patience: Duration,
         is_answer: impl Fn(&Value) -> bool,
     ) -> Result<Vec<Value>, RedisError> {
         for command in commands {
             self.queue(command.as_ref());
         }
+        let asked = Instant::now();
         let mut answers = Vec::with_capacity(commands.len());
-        loop {
-            let flushed = self.io.flush(self.waiter);
-            flushed.map_err(|error| self.no_answer(error))?;
-            match self.io.read(self.waiter) {
-                Ok(true) => {}
-                Ok(false) if Instant::now() < until => {
-                    // TLS may have produced bytes to send during the read.
-                    let flushed = self.io.flush(self.waiter);
-                    let waited = flushed.and_then(|()| self.waiter.wait(until));
-                    waited.map_err(|error| self.no_answer(error))?;
-                }
-                Ok(false) => {
+        while answers.len() < commands.len() {
+            match self.answer(None, asked, patience) {
+                Ok(value) if is_answer(&value) => answers.push(value),
+                Ok(_) => {}
+                Err(RedisError::Lost { .. }) if !answers.is_empty() => break,
+                Err(RedisError::Lost { source }) => return Err(self.no_answer(source)),
+                Err(RedisError::Silent { .. }) => {
                     let silent = "it accepted the connection and says nothing";
                     let error = io::Error::new(ErrorKind::TimedOut, silent);
                     return Err(self.no_answer(error));
                 }
-                Err(_) if !answers.is_empty() => return Ok(answers),
-                Err(error) => return Err(self.no_answer(error)),
-            }
-            while let Some(value) = self.next_value()? {
-                if is_answer(&value) {
-                    answers.push(value);
-                }
-            }
-            if answers.len() >= commands.len() {
-                return Ok(answers);
+                Err(error) => return Err(error),
             }
         }
+        Ok(answers)
     }
 
     /// Returns an error if the sentinels name another server.

@@ -63,7 +63,7 @@ impl Kept {
         status.set_positions_shared(false);
         self.feed.connected(true);
         self.marks.connected();
-        let answer = connection.ask_one(&["HELLO"], Instant::now() + HANDSHAKE_TIMEOUT)?;
+        let answer = connection.ask_one(&["HELLO"], HANDSHAKE_TIMEOUT)?;
         self.is_lone_master = says_lone_master(&answer);
         Ok(())
     }
@@ -306,10 +306,9 @@ impl MarkThread {
         let learned = Arc::clone(&first.learned);
         let mut next = first;
         loop {
-            let until = Instant::now() + ANSWER_TIMEOUT;
             let (mark, channel) = (next.mark.to_string(), &*self.channel);
             let commands = [vec!["PUBLISH", channel, &mark], vec!["HELLO"]];
-            let answers = connection.ask(&commands, until)?;
+            let answers = connection.ask(&commands, ANSWER_TIMEOUT)?;
             match answers.first() {
                 Some(Value::Integer(_)) => {}
                 Some(Value::Error(words)) if words.starts_with("NOPERM") => {

@@ -147,7 +147,6 @@ impl RedisSource {
             kept.connected(&mut connection, &relay.status)?;
         }
         let silence_max = Duration::from_millis(self.servers.settings.times.silence_max_ms);
-        let now = Instant::now();
         let mut session = Session {
             connection,
             servers: &self.servers,
@@ -159,9 +158,8 @@ impl RedisSource {
             lines: &mut self.lines,
             kept: self.kept.as_mut(),
             expected: VecDeque::new(),
-            heard: now,
             pinged: None,
-            retried: now,
+            retried: Instant::now(),
         };
         session.restore()?;
         session.begin_feed()?;

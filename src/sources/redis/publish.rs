@@ -122,7 +122,8 @@ impl Session<'_, '_> {
             }
             return Ok(());
         }
-        let give_up = self.asked.front().map(|asked| *asked + SILENCE_MAX);
+        let since = |asked: &Instant| self.connection.heard.max(*asked);
+        let give_up = self.asked.front().map(|asked| since(asked) + SILENCE_MAX);
         if give_up.is_some_and(|at| Instant::now() >= at) {
             let silent_ms = SILENCE_MAX.as_millis() as u64;
             return Err(RedisError::Silent { silent_ms }.into());
@@ -234,8 +235,7 @@ impl RedisSender<'_> {
 
     /// Sends a command and waits. A refusal is an error.
     fn ask(&mut self, command: &'static str, words: &[&[u8]]) -> Result<Value, RedisError> {
-        let until = Instant::now() + ANSWER_TIMEOUT;
-        match self.connection.ask_one(words, until)? {
+        match self.connection.ask_one(words, ANSWER_TIMEOUT)? {
             Value::Error(words) => Err(self.connection.refused(command, &words)),
             answer => Ok(answer),
         }

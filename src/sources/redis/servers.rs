@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::ClientConfig;
 
@@ -17,7 +17,7 @@ use crate::base::{Wake, detached, tls_roots};
 use crate::sources::relay::Found;
 use crate::sources::socket::Waiter;
 
-/// The time for TLS, log-in and the question for the role together.
+/// The silence at which TLS, the log-in or a question beside it is given up.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The interval at which the sentinels are asked while a connection exists.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -86,10 +86,9 @@ impl Servers {
     ) -> Result<Connection<'w>, RedisError> {
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
         let mut connection = Connection::open(waiter, endpoint, self.tls.as_ref(), timeout)?;
-        let until = Instant::now() + HANDSHAKE_TIMEOUT;
-        connection.log_in(until)?;
+        connection.log_in(HANDSHAKE_TIMEOUT)?;
         if self.has_sentinels() {
-            connection.check_role(until)?;
+            connection.check_role(HANDSHAKE_TIMEOUT)?;
         }
         Ok(connection)
     }
@@ -163,10 +162,9 @@ impl Servers {
     ) -> Result<RedisEndpoint, RedisError> {
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
         let mut connection = Connection::open(waiter, sentinel, self.tls.as_ref(), timeout)?;
-        let until = Instant::now() + timeout;
-        connection.log_in(until)?;
+        connection.log_in(timeout)?;
         let name = &self.settings.master_name;
-        let answer = connection.ask_one(&["SENTINEL", "get-master-addr-by-name", name], until)?;
+        let answer = connection.ask_one(&["SENTINEL", "get-master-addr-by-name", name], timeout)?;
         Err(match answer {
             Value::Array(items) => match address(&items) {
                 Some((host, port)) => {
@@ -187,8 +185,7 @@ impl Servers {
     /// Connects to the server of a silent connection, and logs in.
     pub(super) fn try_second(&self, waiter: &mut Waiter, endpoint: &RedisEndpoint) -> Found {
         let connected = Connection::open(waiter, endpoint, self.tls.as_ref(), SECOND_TIMEOUT);
-        let until = Instant::now() + SECOND_TIMEOUT;
-        match connected.and_then(|mut connection| connection.log_in(until)) {
+        match connected.and_then(|mut connection| connection.log_in(SECOND_TIMEOUT)) {
             // A refusal is an answer too.
             Ok(()) | Err(RedisError::Refused { .. }) => Found::Answer,
             Err(RedisError::Unreachable { source, .. })

@@ -37,8 +37,6 @@ pub(super) struct Session<'a, 'w> {
     pub(super) kept: Option<&'a mut Kept>,
     /// Unanswered commands, in the order of their sending.
     pub(super) expected: VecDeque<Expected>,
-    /// The time of the last read bytes.
-    pub(super) heard: Instant,
     /// The time of a ping without any bytes since.
     pub(super) pinged: Option<Instant>,
     /// The time at which refused names were asked for again.
@@ -59,6 +57,7 @@ impl Session<'_, '_> {
             bulk_bytes_max: self.servers.settings.payload_bytes_max,
             items_max: PUSH_ITEMS_MAX,
             entry_fields: &[],
+            singly: false,
         });
         self.ledger.connected();
         while !self.ledger.is_restored() {
@@ -72,7 +71,7 @@ impl Session<'_, '_> {
         self.wishes.take_and_answer(self.ledger, &self.relay.link)?;
         let has_read = self.connection.read()?;
         if has_read {
-            (self.heard, self.pinged) = (Instant::now(), None);
+            self.pinged = None;
             if self.probe.end(self.relay, self.ledger.is_restored()) {
                 self.show_refusals();
             }
@@ -121,20 +120,20 @@ impl Session<'_, '_> {
         match self.pinged {
             Some(pinged) if is_silent && now >= pinged + timeout => self.probe(),
             Some(pinged) => Ok(pinged + timeout),
-            None if is_silent && now >= self.heard + interval => {
+            None if is_silent && now >= self.connection.heard + interval => {
                 self.connection.queue(&["PING"]);
                 self.expected.push_back(Expected::Pong);
                 self.pinged = Some(now);
                 Ok(now + timeout)
             }
-            None => Ok(self.heard + interval),
+            None => Ok(self.connection.heard + interval),
         }
     }
 
     /// Handles too long a silence: the server is busy, or the link is dead. Returns the
     /// moment of the next look.
     fn probe(&mut self) -> Result<Instant, Stop> {
-        let heard = self.heard;
+        let heard = self.connection.heard;
         let next = self.probe.look(heard, self.relay, || {
             let endpoint = &self.connection.endpoint;
             self.servers.try_second(self.second_waiter, endpoint)

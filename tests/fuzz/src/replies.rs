@@ -8,6 +8,7 @@ const LIMITS: ReadLimits = ReadLimits {
     bulk_bytes_max: 64,
     items_max: 8,
     entry_fields: &[],
+    singly: false,
 };
 
 fn read(bytes: &[u8], piece: usize) -> (Vec<Value>, Result<(), Malformed>) {

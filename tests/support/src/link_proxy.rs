@@ -20,6 +20,7 @@ pub struct LinkProxy {
 struct Shared {
     /// New connections are not forwarded.
     hole: AtomicBool,
+    is_slow: Arc<AtomicBool>,
     connections: Mutex<Vec<Arc<Connection>>>,
 }
 
@@ -27,6 +28,7 @@ struct Connection {
     client: TcpStream,
     hole: AtomicBool,
     ended: AtomicBool,
+    is_slow: Arc<AtomicBool>,
 }
 
 impl LinkProxy {
@@ -55,6 +57,11 @@ impl LinkProxy {
         for connection in self.shared.connections().iter() {
             connection.hole.store(true, SeqCst);
         }
+    }
+
+    /// Forwards some 1.5 MB a second, piece after piece.
+    pub fn slow(&self) {
+        self.shared.is_slow.store(true, SeqCst);
     }
 
     /// Stops forwarding on one connection, in the order of the connections. The connection stays open.
@@ -92,6 +99,7 @@ impl Shared {
             client,
             hole: AtomicBool::new(self.hole.load(SeqCst)),
             ended: AtomicBool::new(false),
+            is_slow: Arc::clone(&self.is_slow),
         });
         self.connections().push(Arc::clone(&connection));
         if connection.hole.load(SeqCst) {
@@ -124,6 +132,9 @@ impl Connection {
             if self.hole.load(SeqCst) {
                 thread::sleep(LOOK);
                 continue;
+            }
+            if self.is_slow.load(SeqCst) {
+                thread::sleep(LOOK);
             }
             match from.read(&mut buffer) {
                 Ok(0) => break,

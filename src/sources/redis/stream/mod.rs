@@ -4,9 +4,12 @@
 //! - A single connection reads with `XREAD`, which waits at the server for the next entry. Nothing is
 //!   subscribed, and an outage loses nothing: the stream keeps the messages.
 //! - Each connection begins with a look at the newest entry and at the last entry that was read. If the latter
-//!   is gone, messages were lost: [`BusEvent::Gap`](crate::feeds::BusEvent::Gap). The same is asked behind each
-//!   `XREAD`: entries may have come and gone since the answer before.
-//! - A server without an answer for a second more than it may wait is given up after
+//!   is gone, and the counters of the stream do not prove that nothing else is, messages were lost:
+//!   [`BusEvent::Gap`](crate::feeds::BusEvent::Gap). The same is asked behind each `XREAD`: entries may have come
+//!   and gone since the answer before.
+//! - What is there already comes by `XRANGE`, in answers as large as the sizes of the entries allow; the parser
+//!   holds one entry at a time.
+//! - A server without a byte for longer than it may wait is given up after
 //!   [`LinkTimes::ping_timeout_ms`](crate::sources::LinkTimes). Because nothing is lost by a new connection, no
 //!   second connection looks whether the server is only busy.
 //!
@@ -17,11 +20,11 @@ mod reader;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(super) use self::reader::STATE;
 use self::reader::{BLOCK_MS, CHANNEL, DATA};
 pub use self::reader::{StreamReader, Trouble};
-use super::connection::Connection;
 use super::error::{RedisError, Stop};
-use super::resp::{ReadLimits, Value};
+use super::resp::ReadLimits;
 use super::servers::{Servers, waiter};
 use super::settings::RedisSettings;
 use crate::sources::relay::{Bus, LinkTimes, Relay};
@@ -64,30 +67,41 @@ impl RedisStreamSource {
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
         let mut connection = self.servers.connect_and_watch(&mut self.waiter)?;
         let settings = &self.servers.settings;
-        connection.set_limits(ReadLimits {
+        let limits = ReadLimits {
             bulk_bytes_max: settings.payload_bytes_max,
             items_max: ITEMS_MAX,
             entry_fields: &[CHANNEL, DATA],
-        });
+            singly: false,
+        };
         relay.status.set_up(false);
         self.reader.connected();
         let patience = Duration::from_millis(BLOCK_MS + settings.times.ping_timeout_ms);
         loop {
-            let answers = ask(&mut connection, &self.reader.commands(), patience, relay)?;
-            let received = relay.link.now();
-            let now_ms = u64::try_from(received.unix_ms).unwrap_or(0);
-            let mut told = Vec::new();
-            let taken = self.reader.take(answers, now_ms, &mut told);
-            if !told.is_empty() {
-                relay.worked();
+            for command in self.reader.commands() {
+                connection.queue(&command);
             }
-            for told in told {
-                self.feed.tell(relay, received, told)?;
+            let asked = Instant::now();
+            while self.reader.waits() {
+                connection.set_limits(ReadLimits {
+                    singly: self.reader.takes_entries(),
+                    ..limits
+                });
+                let answer = connection.answer(Some(&mut *relay), asked, patience)?;
+                let received = relay.link.now();
+                let now_ms = u64::try_from(received.unix_ms).unwrap_or(0);
+                let (bytes, mut told) = (connection.answer_bytes(), Vec::new());
+                let taken = self.reader.take(answer, bytes, now_ms, &mut told);
+                if !told.is_empty() {
+                    relay.worked();
+                }
+                for told in told {
+                    self.feed.tell(relay, received, told)?;
+                }
+                taken.map_err(|trouble| match trouble {
+                    Trouble::Wrong(reason) => connection.wrong(reason),
+                    Trouble::Refused(words) => connection.refused("to read the stream", &words),
+                })?;
             }
-            taken.map_err(|trouble| match trouble {
-                Trouble::Wrong(reason) => connection.wrong(reason),
-                Trouble::Refused(words) => connection.refused("to read the stream", &words),
-            })?;
         }
     }
 }
@@ -108,39 +122,5 @@ impl Bus for RedisStreamSource {
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
         self.feed.connecting(relay.link.now());
         self.use_connection(relay).unwrap_or_else(|stop| stop)
-    }
-}
-
-/// Sends commands and waits for an answer to each, for `patience` at most.
-fn ask(
-    connection: &mut Connection<'_>,
-    commands: &[Vec<String>],
-    patience: Duration,
-    relay: &mut Relay<RedisError>,
-) -> Result<Vec<Value>, RedisError> {
-    for command in commands {
-        connection.queue(command);
-    }
-    let asked = Instant::now();
-    let until = asked + patience;
-    let mut answers = Vec::with_capacity(commands.len());
-    loop {
-        connection.flush()?;
-        let has_read = connection.read()?;
-        while let Some(value) = connection.next_value()? {
-            answers.push(value);
-        }
-        if answers.len() >= commands.len() {
-            return Ok(answers);
-        }
-        if has_read {
-            continue;
-        }
-        connection.check_master()?;
-        if Instant::now() >= until {
-            let silent_ms = asked.elapsed().as_millis() as u64;
-            return Err(RedisError::Silent { silent_ms });
-        }
-        connection.wait(relay, until)?;
     }
 }

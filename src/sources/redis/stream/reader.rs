@@ -1,20 +1,40 @@
 //! Reading a Redis stream over all connections: the next commands, and the sense of the answers. Pure.
 //!
 //! Both parts of an entry's id are compared: an entry that is still in the stream proves that nothing behind
-//! the entry was trimmed. Each answer is proved, because nobody knows how long an answer was on its way. The
-//! counters of a stream prove less: each misses a way to lose entries (XTRIM, XDEL, DEL, a failover to a server
-//! that lags).
+//! the entry was trimmed. Each answer is proved, because nobody knows how long an answer was on its way. While there
+//! is much to read, an answer begins with the last entry of before, and its entries leave one by one. At the end of
+//! the stream a command waits for the next entries, and the last entry is asked for behind the answer.
+//!
+//! Where the last entry is gone, the counters of the stream are a second proof: as many entries were removed as were
+//! read, and the oldest entry was not read. Alone the counters prove less: a stream made anew can have any, but
+//! needs for these as many entries as the old one in its whole life, within the time of an answer. Those of another
+//! server prove nothing: it may lack entries.
 
+mod answers;
+
+use self::answers::{Entry, State, entries, message, next, run_id, stream_entries, text};
 use super::super::resp::Value;
 use crate::feeds::StoredId;
 use crate::sources::stored::Told;
 
 /// The most entries of an answer.
 const ENTRIES_MAX: usize = 512;
-/// The most payload bytes of an answer, unless a single payload may have more.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The bytes of an answer, if its entries are as large as those of before.
+const ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// The most payload bytes of an answer that is held until the proof behind, unless a single payload may have more.
+const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The time that a command waits at the server for the next entry, milliseconds.
 pub(super) const BLOCK_MS: u64 = 1_000;
+/// Entries over so many bytes are not sent again as a proof, if the server takes [`STATE`].
+const PROOF_BYTES_MAX: usize = 4 * 1024;
+/// Of so many answers without an entry one is proved, if the proof is a large entry.
+const IDLE_PROOFS: u32 = 10;
+/// Whether an entry is there, and the counters, without a value of an entry. Not every user may ask, and no server
+/// before Redis 7.0 can answer.
+pub(in crate::sources::redis) const STATE: &str = "\
+    local i,s=redis.pcall('XINFO','STREAM',KEYS[1]),{} for n=1,#i,2 do s[i[n]]=i[n+1] end \
+    return {#redis.call('XRANGE',KEYS[1],ARGV[1],ARGV[1]),s['entries-added'],s['length'],\
+    s['recorded-first-entry-id'],s['last-generated-id']}";
 
 /// The fields of an entry.
 pub(super) const CHANNEL: &[u8] = b"channel";
@@ -25,14 +45,30 @@ pub(super) const DATA: &[u8] = b"data";
 pub struct StreamReader {
     key: String,
     history_ms: u64,
-    entries_max: usize,
+    /// The most entries of an answer that is held until the proof behind.
+    held_max: usize,
     step: Step,
+    /// The number of missing answers; those that have come, and their bytes.
+    missing: usize,
+    answers: Vec<(Value, usize)>,
     /// Whether a first look has set `after`.
     has_begun: bool,
     /// The next entry to read is the first one behind this id.
     after: StoredId,
     /// Whether the entry `after` was read, and is in the stream if nothing was lost.
     was_read: bool,
+    /// The size of the largest of the last entries, bytes.
+    entry_bytes: usize,
+    /// Answers without an entry since the last entry.
+    idle: u32,
+    /// Whether the server may take [`STATE`].
+    may_ask_state: bool,
+    /// Whether the stream has so few entries that the last one may be trimmed before the proof.
+    is_short: bool,
+    counted: Option<Counted>,
+    /// The process of the server (its `run_id`), and whether this connection is to that process.
+    server: Option<String>,
+    is_same_server: bool,
     /// The last entry from before the start of this process, until the entry is read.
     old_until: Option<StoredId>,
     /// Whether [`Told::Stands`] was said on this connection.
@@ -40,12 +76,33 @@ pub struct StreamReader {
 }
 
 /// The commands whose answers are next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     /// The newest entry, and whether the last read entry is still there.
     Look,
+    /// Entries that are there already, from the last read one on.
+    CatchUp {
+        /// The number of entries: asked for, and come so far.
+        asked: usize,
+        came: usize,
+        /// Whether the last read entry was the first.
+        is_proved: bool,
+    },
     /// The next entries, and whether the last read entry is still there behind them.
-    Read,
+    Wait,
+}
+
+const CATCH_UP: Step = Step::CatchUp {
+    asked: 0,
+    came: 0,
+    is_proved: false,
+};
+
+/// The number of entries that were ever added, up to the entry of this id.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    id: StoredId,
+    added: u64,
 }
 
 /// An answer that fits no command, or a refusal.
@@ -63,11 +120,20 @@ impl StreamReader {
         Self {
             key: key.to_owned(),
             history_ms,
-            entries_max: (ANSWER_BYTES_MAX / payload_bytes_max.max(1)).clamp(1, ENTRIES_MAX),
+            held_max: (HELD_BYTES_MAX / payload_bytes_max.max(1)).clamp(1, ENTRIES_MAX),
             step: Step::Look,
+            missing: 0,
+            answers: Vec::new(),
             has_begun: false,
             after: StoredId { major: 0, minor: 0 },
             was_read: false,
+            entry_bytes: 0,
+            idle: 0,
+            may_ask_state: true,
+            is_short: false,
+            counted: None,
+            server: None,
+            is_same_server: false,
             old_until: None,
             stands: false,
         }
@@ -76,71 +142,189 @@ impl StreamReader {
     /// Handles a new connection.
     pub fn connected(&mut self) {
         self.step = Step::Look;
+        self.missing = 0;
+        self.answers.clear();
+        self.may_ask_state = true;
+        self.is_same_server = false;
         self.stands = false;
     }
 
-    /// The next commands.
-    pub fn commands(&self) -> Vec<Vec<String>> {
+    /// The next commands. [`Self::take`] takes the answers.
+    pub fn commands(&mut self) -> Vec<Vec<String>> {
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         let (key, after) = (&self.key[..], text(self.after));
-        let first = match self.step {
-            Step::Look => words(&["XREVRANGE", key, "+", "-", "COUNT", "1"]),
-            Step::Read => {
-                let count = self.entries_max.to_string();
-                let block = BLOCK_MS.to_string();
-                words(&[
+        let is_large = self.entry_bytes > PROOF_BYTES_MAX;
+        let (mut asks_state, mut asks_entry) = (true, self.was_read);
+        let mut commands: Vec<Vec<String>> = match &mut self.step {
+            Step::Look => vec![
+                words(&["XREVRANGE", key, "+", "-", "COUNT", "1"]),
+                words(&["INFO", "server"]),
+            ],
+            Step::CatchUp { asked, .. } => {
+                asks_entry = false;
+                let count = ANSWER_BYTES / self.entry_bytes.max(1);
+                *asked = count.clamp(self.held_max, ENTRIES_MAX) + usize::from(self.was_read);
+                let from = match self.was_read {
+                    true => after.clone(),
+                    false => text(next(self.after)),
+                };
+                let count = asked.to_string();
+                vec![words(&["XRANGE", key, &from, "+", "COUNT", &count])]
+            }
+            Step::Wait => {
+                asks_state = is_large || self.is_short;
+                asks_entry &= !is_large || self.idle.is_multiple_of(IDLE_PROOFS);
+                let (count, block) = (self.held_max.to_string(), BLOCK_MS.to_string());
+                vec![words(&[
                     "XREAD", "COUNT", &count, "BLOCK", &block, "STREAMS", key, &after,
-                ])
+                ])]
             }
         };
-        let still_there = words(&["XRANGE", key, &after, &after]);
-        let check = self.was_read.then_some(still_there);
-        [first].into_iter().chain(check).collect()
+        if asks_state && self.may_ask_state {
+            commands.push(words(&["EVAL_RO", STATE, "1", key, &after]));
+        } else if asks_entry {
+            commands.push(words(&["XRANGE", key, &after, &after]));
+        }
+        self.missing = commands.len();
+        commands
     }
 
-    /// Takes the answers to the commands.
+    /// Whether answers to the last commands are missing.
+    pub fn waits(&self) -> bool {
+        self.missing > 0
+    }
+
+    /// Whether the entries of the next answer are taken one by one, and then an empty list.
+    pub fn takes_entries(&self) -> bool {
+        matches!(self.step, Step::CatchUp { .. }) && self.answers.is_empty()
+    }
+
+    /// Takes an answer, or an entry of an answer, of so many bytes.
     ///
     /// # Errors
     /// The server refuses a command, or an answer has another form: this connection is of no use.
     pub fn take(
         &mut self,
-        answers: Vec<Value>,
+        mut answer: Value,
+        bytes: usize,
         now_ms: u64,
         out: &mut Vec<Told>,
     ) -> Result<(), Trouble> {
-        let mut answers = answers.into_iter();
-        let first = answers.next().unwrap_or(Value::Nil);
-        let is_there = match answers.next() {
-            Some(check) => Some(!entries(check)?.is_empty()),
-            None => None,
-        };
-        match self.step {
-            Step::Look => self.looked(entries(first)?, is_there, now_ms, out),
-            Step::Read => self.read(stream_entries(first)?, is_there, out),
+        if self.takes_entries() {
+            let parts = entries(answer)?;
+            if !parts.is_empty() {
+                return self.came(Entry::read(Value::Array(parts))?, bytes, out);
+            }
+            answer = Value::Nil;
         }
+        self.answers.push((answer, bytes));
+        self.missing = self.missing.saturating_sub(1);
+        if self.missing > 0 {
+            return Ok(());
+        }
+        let mut answers = std::mem::take(&mut self.answers).into_iter();
+        let (first, bytes) = answers.next().unwrap_or((Value::Nil, 0));
+        match self.step {
+            Step::Look => {
+                let newest = entries(first)?.into_iter().next();
+                let newest = newest.map(Entry::read).transpose()?;
+                if newest.is_some() {
+                    self.measure(bytes);
+                }
+                let newest = newest.map(|entry| entry.id);
+                let server = answers.next().and_then(|(info, _)| run_id(info));
+                let state = self.state(answers.next())?;
+                self.looked(newest, server, state, now_ms, out);
+                Ok(())
+            }
+            Step::CatchUp { .. } => {
+                let state = self.state(answers.next())?;
+                self.caught_up(state, now_ms, out);
+                Ok(())
+            }
+            Step::Wait => {
+                let entries = stream_entries(first)?;
+                if !entries.is_empty() {
+                    self.measure(bytes / entries.len());
+                }
+                let state = self.state(answers.next())?;
+                self.read(entries, state, out)
+            }
+        }
+    }
+
+    fn measure(&mut self, bytes: usize) {
+        self.entry_bytes = bytes.max(self.entry_bytes - self.entry_bytes / 8);
+    }
+
+    fn state(&mut self, answer: Option<(Value, usize)>) -> Result<State, Trouble> {
+        let state = match answer {
+            None => State::default(),
+            Some((Value::Error(_), _)) if self.may_ask_state => {
+                self.may_ask_state = false;
+                State::default()
+            }
+            Some((answer, _)) => State::read(&entries(answer)?),
+        };
+        if let Some(counters) = state.counters {
+            self.is_short = counters.length < ENTRIES_MAX as u64;
+        }
+        Ok(state)
     }
 
     fn looked(
         &mut self,
-        newest: Vec<Value>,
-        is_there: Option<bool>,
+        newest: Option<StoredId>,
+        server: Option<String>,
+        state: State,
         now_ms: u64,
         out: &mut Vec<Told>,
-    ) -> Result<(), Trouble> {
-        let newest = match newest.into_iter().next() {
-            Some(entry) => Some(Entry::read(entry)?.id),
-            None => None,
-        };
+    ) {
+        if state.is_there.is_none() && self.was_read {
+            // The script was refused: the other proof is left.
+            return;
+        }
+        if !self.is_same_server && (server.is_none() || server != self.server) {
+            self.counted = None;
+        }
+        (self.server, self.is_same_server) = (server, true);
         if !self.has_begun {
             self.begin(newest, now_ms);
-        } else if is_there != Some(true) {
+        } else if !self.is_proved(state, &[]) {
             self.go_on(newest, out);
         }
-        self.step = Step::Read;
+        self.count_from(state);
+        // An answer that begins with the last entry proves nothing without it.
+        let is_gone = self.was_read && state.is_there == Some(false);
+        self.is_short |= is_gone;
+        self.step = if is_gone { Step::Wait } else { CATCH_UP };
         if self.old_until.is_none() {
             self.stand(out);
         }
-        Ok(())
+    }
+
+    /// Whether nothing was lost before these entries, the first ones behind the last entry some time ago.
+    fn is_proved(&self, state: State, entries: &[Entry]) -> bool {
+        if state.is_there == Some(true) && self.was_read {
+            return true;
+        }
+        let counted = self.counted.filter(|counted| counted.id == self.after);
+        let (Some(counters), Some(counted)) = (state.counters, counted) else {
+            return false;
+        };
+        let is_gone = |id| counters.length == 0 || id < counters.first;
+        let gone = entries.iter().filter(|entry| is_gone(entry.id)).count() as u64;
+        let removed = counters.added.checked_sub(counters.length);
+        is_gone(self.after) && removed == Some(counted.added + gone)
+    }
+
+    /// Begins to count, if the entries are not counted.
+    fn count_from(&mut self, state: State) {
+        let counted = state.counters.map(|of| Counted {
+            id: of.last,
+            added: of.added,
+        });
+        self.counted = self.counted.or(counted);
     }
 
     /// Begins with the entries of the last time. The server's clock may be behind.
@@ -155,10 +339,10 @@ impl StreamReader {
 
     /// Goes on where nothing proves that all is there: the last entry is gone, or no entry was read so far. The
     /// newest entry may be below the last one: after a failover to a server whose clock is behind, new ids begin
-    /// below, where XREAD would never look.
+    /// below, where nobody would ever look.
     fn go_on(&mut self, newest: Option<StoredId>, out: &mut Vec<Told>) {
         out.push(Told::Lost);
-        self.was_read = false;
+        (self.was_read, self.counted) = (false, None);
         let newest_or_first = newest.unwrap_or(StoredId { major: 0, minor: 0 });
         if newest_or_first <= self.after {
             self.after = newest_or_first;
@@ -170,29 +354,90 @@ impl StreamReader {
         }
     }
 
+    /// Takes an entry that was there already. Without the proof nothing is handed over: a look comes first.
+    fn came(&mut self, entry: Entry, bytes: usize, out: &mut Vec<Told>) -> Result<(), Trouble> {
+        self.measure(bytes);
+        let (after, was_read) = (self.after, self.was_read);
+        let Step::CatchUp {
+            came, is_proved, ..
+        } = &mut self.step
+        else {
+            return Ok(());
+        };
+        let is_first = *came == 0;
+        *is_proved |= is_first && (!was_read || entry.id == after);
+        *came += 1;
+        match *is_proved && !(is_first && was_read) {
+            true => self.entry(entry, out),
+            false => Ok(()),
+        }
+    }
+
+    fn caught_up(&mut self, state: State, now_ms: u64, out: &mut Vec<Told>) {
+        let Step::CatchUp {
+            asked,
+            came,
+            is_proved,
+        } = self.step
+        else {
+            return;
+        };
+        if !is_proved && self.was_read {
+            self.step = Step::Look;
+            return;
+        }
+        if came < asked {
+            // The last entries of before the start may be gone.
+            self.old_until = None;
+            self.stand(out);
+            self.step = Step::Wait;
+            return out.push(Told::Behind {
+                messages: Some(0),
+                ms: 0,
+            });
+        }
+        self.step = CATCH_UP;
+        let newest_ms = state.counters.map_or(now_ms, |of| of.last.major);
+        let counted = self.counted.filter(|counted| counted.id == self.after);
+        let counters = state.counters.zip(counted);
+        out.push(Told::Behind {
+            messages: counters.map(|(of, counted)| of.added.saturating_sub(counted.added)),
+            ms: newest_ms.saturating_sub(self.after.major),
+        });
+    }
+
     fn read(
         &mut self,
         entries: Vec<Value>,
-        is_there: Option<bool>,
+        state: State,
         out: &mut Vec<Told>,
     ) -> Result<(), Trouble> {
-        if is_there == Some(false) {
-            if entries.is_empty() {
+        let entries = entries.into_iter().map(Entry::read);
+        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        if self.was_read && state.is_there.is_none() && !entries.is_empty() {
+            // Read again, with the proof.
+            self.step = CATCH_UP;
+            return Ok(());
+        }
+        let is_gone = self.was_read && state.is_there == Some(false);
+        if is_gone && !self.is_proved(state, &entries) {
+            let has_counters = state.counters.is_some() || !self.may_ask_state;
+            if entries.is_empty() || !has_counters {
                 // A stream made anew may have smaller ids.
                 self.step = Step::Look;
                 return Ok(());
             }
             out.push(Told::Lost);
+            self.counted = None;
+            self.count_from(state);
         }
-        if entries.is_empty() {
-            // The last entries of before the start are gone.
-            self.old_until = None;
-            self.stand(out);
+        self.idle = self.idle.wrapping_add(1);
+        if entries.len() >= self.held_max {
+            self.step = CATCH_UP;
         }
-        for entry in entries {
-            self.entry(Entry::read(entry)?, out)?;
-        }
-        Ok(())
+        entries
+            .into_iter()
+            .try_for_each(|entry| self.entry(entry, out))
     }
 
     fn entry(&mut self, entry: Entry, out: &mut Vec<Told>) -> Result<(), Trouble> {
@@ -200,7 +445,12 @@ impl StreamReader {
         if id <= self.after {
             return Err(Trouble::Wrong("an entry out of order"));
         }
-        (self.after, self.was_read) = (id, true);
+        (self.after, self.was_read, self.idle) = (id, true, 0);
+        if let Some(counted) = &mut self.counted
+            && id > counted.id
+        {
+            (counted.id, counted.added) = (id, counted.added + 1);
+        }
         let is_old = self.old_until.is_some_and(|until| id <= until);
         if !is_old {
             self.old_until = None;
@@ -227,75 +477,6 @@ impl StreamReader {
             self.stands = true;
             out.push(Told::Stands);
         }
-    }
-}
-
-/// `1700000000000-0`.
-fn text(id: StoredId) -> String {
-    format!("{}-{}", id.major, id.minor)
-}
-
-struct Entry {
-    id: StoredId,
-    fields: Vec<Value>,
-}
-
-impl Entry {
-    fn read(entry: Value) -> Result<Self, Trouble> {
-        const WRONG: Trouble = Trouble::Wrong("an entry of no known form");
-        let Value::Array(parts) = entry else {
-            return Err(WRONG);
-        };
-        let mut parts = parts.into_iter();
-        let (Some(Value::Bulk(id)), Some(Value::Array(fields))) = (parts.next(), parts.next())
-        else {
-            return Err(WRONG);
-        };
-        let id = str::from_utf8(&id).ok().and_then(|id| id.split_once('-'));
-        let id = id.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
-        let (major, minor) = id.ok_or(WRONG)?;
-        let id = StoredId { major, minor };
-        Ok(Self { id, fields })
-    }
-}
-
-/// The channel and the payload of an entry. A payload over the limit is cut behind the first byte over the
-/// limit.
-fn message(fields: Vec<Value>) -> Result<(String, Vec<u8>), &'static str> {
-    let (mut channel, mut data) = (None, None);
-    let mut fields = fields.into_iter();
-    while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
-        match (field, value) {
-            (Value::Bulk(field), Value::Bulk(value)) if field == CHANNEL => channel = Some(value),
-            (Value::Bulk(field), Value::Bulk(value) | Value::Cut(value)) if field == DATA => {
-                data = Some(value);
-            }
-            _ => {}
-        }
-    }
-    let channel = channel.ok_or("no field channel, or one that is too long")?;
-    let channel = String::from_utf8(channel).map_err(|_| "a channel that is no UTF-8")?;
-    Ok((channel, data.ok_or("no field data")?))
-}
-
-/// The entries of a range.
-fn entries(answer: Value) -> Result<Vec<Value>, Trouble> {
-    match answer {
-        Value::Array(entries) => Ok(entries),
-        Value::Nil => Ok(Vec::new()),
-        Value::Error(words) => Err(Trouble::Refused(words)),
-        _ => Err(Trouble::Wrong("an answer that fits no question")),
-    }
-}
-
-/// The entries in the answer to XREAD: `[[KEY, ENTRIES]]`.
-fn stream_entries(answer: Value) -> Result<Vec<Value>, Trouble> {
-    let Some(stream) = entries(answer)?.into_iter().next() else {
-        return Ok(Vec::new());
-    };
-    match entries(stream)?.into_iter().nth(1) {
-        Some(list) => entries(list),
-        None => Err(Trouble::Wrong("a stream without entries")),
     }
 }
 

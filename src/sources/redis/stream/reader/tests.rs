@@ -1,131 +1,41 @@
-//! The reader against a model of a server that adds, trims, deletes and loses entries.
+//! The reader against a model of a server.
 
-use std::collections::VecDeque;
+mod model;
 
 use proptest::prelude::*;
 
+use self::model::{Server, Step};
 use super::*;
 use crate::sources::stored::check_told;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const HISTORY_MS: u64 = 60_000;
 
-/// A stream on a server. Each entry has a serial number over all lives of the stream as its payload.
-struct Server {
-    entries: VecDeque<(StoredId, u64)>,
-    last: StoredId,
-    next_serial: u64,
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Add(u8),
-    Trim(u8),
-    /// `DEL`, and the next ids are smaller.
-    Anew,
-    /// Another server takes over: without the newest entries, and with a clock that is behind.
-    FailOver(u8, bool),
-    /// The reader's connection ends.
-    Cut,
-    /// The reader asks, and takes the answers.
-    Read,
-}
-
-impl Server {
-    fn new() -> Self {
-        Self {
-            entries: VecDeque::new(),
-            last: StoredId {
-                major: NOW_MS,
-                minor: 0,
-            },
-            next_serial: 0,
-        }
-    }
-
-    fn add(&mut self) {
-        self.last.minor += 1;
-        self.entries.push_back((self.last, self.next_serial));
-        self.next_serial += 1;
-    }
-
-    /// Carries out a step; returns the serial numbers that nobody can ever read.
-    fn step(&mut self, step: &Step) -> Vec<u64> {
-        match step {
-            Step::Add(count) => (0..*count).for_each(|_| self.add()),
-            Step::Trim(count) => {
-                let count = usize::from(*count).min(self.entries.len());
-                self.entries.drain(..count);
-            }
-            Step::Anew => {
-                self.entries.clear();
-                self.last.major -= 1_000;
-            }
-            Step::FailOver(count, is_behind) => {
-                let count = usize::from(*count).min(self.entries.len());
-                let lost = self.entries.split_off(self.entries.len() - count);
-                if *is_behind {
-                    self.last = self.entries.back().map_or(self.last, |(id, _)| *id);
+/// Takes answers as a connection hands them over.
+fn take(
+    reader: &mut StreamReader,
+    bytes: usize,
+    answers: Vec<Value>,
+    told: &mut Vec<Told>,
+) -> Result<(), Trouble> {
+    for answer in answers {
+        match answer {
+            Value::Array(entries) if reader.takes_entries() => {
+                for entry in entries {
+                    reader.take(entry, bytes, NOW_MS, told)?;
                 }
-                return lost.into_iter().map(|(_, serial)| serial).collect();
+                reader.take(Value::Array(Vec::new()), 4, NOW_MS, told)?;
             }
-            Step::Cut | Step::Read => {}
-        }
-        Vec::new()
-    }
-
-    fn answer(&self, command: &[String]) -> Value {
-        let id = |text: &str| {
-            let (major, minor) = text.split_once('-').expect("an id");
-            StoredId {
-                major: major.parse().expect("a number"),
-                minor: minor.parse().expect("a number"),
+            answer => {
+                let entries = match &answer {
+                    Value::Array(entries) => entries.len(),
+                    _ => 1,
+                };
+                reader.take(answer, bytes * entries, NOW_MS, told)?;
             }
-        };
-        let words: Vec<&str> = command.iter().map(String::as_str).collect();
-        match words[..] {
-            ["XREVRANGE", "ticks", "+", "-", "COUNT", "1"] => {
-                Value::Array(self.entries.back().map(entry).into_iter().collect())
-            }
-            ["XRANGE", "ticks", from, to] => {
-                let (from, to) = (id(from), id(to));
-                let found = self
-                    .entries
-                    .iter()
-                    .filter(|(id, _)| (from..=to).contains(id));
-                Value::Array(found.map(entry).collect())
-            }
-            [
-                "XREAD",
-                "COUNT",
-                count,
-                "BLOCK",
-                "1000",
-                "STREAMS",
-                "ticks",
-                after,
-            ] => {
-                let after = id(after);
-                let found = self.entries.iter().filter(|(id, _)| *id > after);
-                let count = count.parse().expect("a number");
-                let found: Vec<Value> = found.map(entry).take(count).collect();
-                match found.is_empty() {
-                    true => Value::Nil,
-                    false => {
-                        let stream = vec![Value::Bulk(b"ticks".to_vec()), Value::Array(found)];
-                        Value::Array(vec![Value::Array(stream)])
-                    }
-                }
-            }
-            _ => panic!("not a command: {words:?}"),
         }
     }
-}
-
-fn entry((id, serial): &(StoredId, u64)) -> Value {
-    let bulk = |text: &str| Value::Bulk(text.as_bytes().to_vec());
-    let fields = ["channel", "a", "more", "x", "data", &serial.to_string()].map(bulk);
-    Value::Array(vec![bulk(&text(*id)), Value::Array(fields.to_vec())])
+    Ok(())
 }
 
 /// What the reader said, and what may be missing.
@@ -137,12 +47,23 @@ struct Log {
 }
 
 impl Log {
-    fn take(&mut self, reader: &mut StreamReader, server: &Server) {
-        let answers = reader.commands();
-        let answers = answers.iter().map(|c| server.answer(c)).collect();
-        reader
-            .take(answers, NOW_MS, &mut self.told)
-            .expect("good answers");
+    /// The reader asks and takes the answers; between its commands comes a step of others.
+    fn take_amid(&mut self, reader: &mut StreamReader, server: &mut Server, between: &Step) {
+        let mut answers = Vec::new();
+        for command in reader.commands() {
+            answers.push(server.answer(&command));
+            self.unreadable.extend(server.step(between));
+        }
+        take(reader, server.entry_bytes, answers, &mut self.told).expect("good answers");
+    }
+
+    fn take(&mut self, reader: &mut StreamReader, server: &mut Server) {
+        self.take_amid(reader, server, &Step::Add(0));
+    }
+
+    /// Until the reader waits for entries.
+    fn take_all(&mut self, reader: &mut StreamReader, server: &mut Server) {
+        (0..10).for_each(|_| self.take(reader, server));
     }
 }
 
@@ -153,7 +74,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Anew),
         2 => (0..4_u8, any::<bool>()).prop_map(|(lost, behind)| Step::FailOver(lost, behind)),
         3 => Just(Step::Cut),
-        12 => Just(Step::Read),
+        8 => Just(Step::Read),
+        2 => (1..6_u8).prop_map(Step::AddAmid),
+        2 => (1..8_u8).prop_map(Step::TrimAmid),
+        1 => Just(Step::Night),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -161,55 +85,70 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
     #[test]
-    fn nothing_is_lost_unsaid_and_nothing_comes_twice(before in 0..20_u8, steps in steps()) {
-        let mut server = Server::new();
+    fn nothing_is_lost_unsaid_and_nothing_comes_twice(
+        before in 0..20_u8,
+        has_counters in any::<bool>(),
+        entry_bytes in prop::sample::select(vec![100, ANSWER_BYTES / 5]),
+        steps in steps(),
+    ) {
+        let mut server = Server { has_counters, entry_bytes, ..Server::new() };
         server.step(&Step::Add(before));
         // A payload limit that makes answers of 4 entries.
-        let mut reader = StreamReader::new("ticks", HISTORY_MS, ANSWER_BYTES_MAX / 4);
+        let mut reader = StreamReader::new("ticks", HISTORY_MS, HELD_BYTES_MAX / 4);
         let mut log = Log::default();
         reader.connected();
-        log.take(&mut reader, &server);
+        log.take(&mut reader, &mut server);
         for step in &steps {
             let lost = server.step(step);
             log.unreadable.extend(lost);
             match step {
-                Step::Read => log.take(&mut reader, &server),
+                Step::Read => log.take(&mut reader, &mut server),
+                Step::AddAmid(n) => log.take_amid(&mut reader, &mut server, &Step::Add(*n)),
+                Step::TrimAmid(n) => log.take_amid(&mut reader, &mut server, &Step::Trim(*n)),
                 // A failover ends the connection.
                 Step::Cut | Step::FailOver(..) => {
                     reader.connected();
-                    log.take(&mut reader, &server);
+                    log.take(&mut reader, &mut server);
                 }
                 _ => {}
             }
         }
-        for _ in 0..100 {
-            log.take(&mut reader, &server);
+        for _ in 0..200 {
+            log.take(&mut reader, &mut server);
         }
         // While the stream is empty, only a reconnection is proof of nothing.
         check_told(&log.told, &log.unreadable, None, server.next_serial);
     }
 }
 
-fn read(reader: &mut StreamReader, server: &Server) -> Vec<Told> {
+/// What the reader says until it waits for entries, without how far it is behind.
+fn read(reader: &mut StreamReader, server: &mut Server) -> Vec<Told> {
     let mut log = Log::default();
-    log.take(reader, server);
-    log.told
+    log.take_all(reader, server);
+    let told = log.told.into_iter();
+    told.filter(|told| !matches!(told, Told::Behind { .. }))
+        .collect()
+}
+
+fn is_old(told: &Told) -> Option<bool> {
+    match told {
+        Told::Message { is_old, .. } => Some(*is_old),
+        _ => None,
+    }
 }
 
 #[test]
 fn old_entries_come_before_it_stands() {
     let mut server = Server::new();
     let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
-    assert_eq!(read(&mut reader, &server), [Told::Stands], "empty");
+    assert_eq!(read(&mut reader, &mut server), [Told::Stands], "empty");
     server.step(&Step::Add(2));
     let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
-    assert_eq!(read(&mut reader, &server), []);
+    let mut log = Log::default();
+    log.take(&mut reader, &mut server);
+    assert_eq!(log.told, []);
     server.step(&Step::Add(1));
-    let told = read(&mut reader, &server);
-    let is_old = |told: &Told| match told {
-        Told::Message { is_old, .. } => Some(*is_old),
-        _ => None,
-    };
+    let told = read(&mut reader, &mut server);
     let told: Vec<_> = told.iter().map(is_old).collect();
     assert_eq!(told, [Some(true), Some(true), None, Some(false)]);
 }
@@ -220,15 +159,108 @@ fn a_reconnection_to_a_stream_that_was_empty_proves_nothing() {
         let mut server = Server::new();
         let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
         reader.connected();
-        assert_eq!(read(&mut reader, &server), [Told::Stands]);
-        assert_eq!(read(&mut reader, &server), []);
+        assert_eq!(read(&mut reader, &mut server), [Told::Stands]);
         server.step(&Step::Add(2));
         server.step(&Step::Trim(2));
         server.step(&Step::Add(entries));
         reader.connected();
-        assert_eq!(read(&mut reader, &server), [Told::Lost, Told::Stands]);
-        assert_eq!(read(&mut reader, &server).len(), usize::from(entries));
+        let told = read(&mut reader, &mut server);
+        assert_eq!(told[..2], [Told::Lost, Told::Stands]);
+        assert_eq!(told.len(), 2 + usize::from(entries));
     }
+}
+
+/// Publishers trim by age: the first entry after a quiet time trims all that was read.
+#[test]
+fn what_was_trimmed_after_it_was_read_is_no_loss() {
+    for (before, entry_bytes) in [(1, 100), (5, 100), (1_000, 100), (3, 1 << 20)] {
+        for is_cut in [false, true] {
+            let mut server = Server {
+                entry_bytes,
+                ..Server::new()
+            };
+            (0..before / 5 + 1).for_each(|_| drop(server.step(&Step::Add(before.min(5) as u8))));
+            let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+            read(&mut reader, &mut server);
+            for _ in 0..3 {
+                server.step(&Step::Night);
+                if is_cut {
+                    reader.connected();
+                }
+                let told = read(&mut reader, &mut server);
+                let came = told
+                    .iter()
+                    .filter(|told| is_old(told) == Some(false))
+                    .count();
+                assert_eq!(came, 1, "{before} {told:?}");
+                assert!(!told.contains(&Told::Lost), "{before} {is_cut} {told:?}");
+            }
+            // One more is gone than was read.
+            server.step(&Step::Add(2));
+            server.step(&Step::Trim(2));
+            server.step(&Step::Add(1));
+            assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+        }
+    }
+}
+
+#[test]
+fn the_counters_of_another_server_prove_nothing() {
+    let mut server = Server::new();
+    server.step(&Step::Add(5));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    read(&mut reader, &mut server);
+    // It lacks two that were read, and two that were not are gone there.
+    server.step(&Step::FailOver(2, false));
+    server.step(&Step::Add(3));
+    server.step(&Step::Trim(5));
+    reader.connected();
+    assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+}
+
+/// Bytes that an idle reader asks for again, and of an answer with an entry.
+#[test]
+fn a_large_entry_is_not_read_again_and_again() {
+    for has_counters in [true, false] {
+        let mut server = Server {
+            entry_bytes: 1 << 20,
+            has_counters,
+            ..Server::new()
+        };
+        server.step(&Step::Add(1));
+        let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+        read(&mut reader, &mut server);
+        let mut again = 0;
+        let mut log = Log::default();
+        for _ in 0..100 {
+            let commands = reader.commands();
+            again += commands.iter().filter(|words| words[0] == "XRANGE").count();
+            log.take(&mut reader, &mut server);
+        }
+        assert!(again <= if has_counters { 0 } else { 10 }, "{again}");
+        assert_eq!(log.told, []);
+    }
+}
+
+#[test]
+fn how_far_it_is_behind_is_known_in_the_middle_of_much() {
+    let mut server = Server {
+        entry_bytes: 1 << 20,
+        ..Server::new()
+    };
+    server.step(&Step::Add(40));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, HELD_BYTES_MAX);
+    let mut log = Log::default();
+    log.take_all(&mut reader, &mut server);
+    server.step(&Step::Add(40));
+    log.told.clear();
+    log.take_all(&mut reader, &mut server);
+    let behind = log.told.iter().filter_map(|told| match told {
+        Told::Behind { messages, .. } => *messages,
+        _ => None,
+    });
+    // One by waiting, then sixteen behind the last one.
+    assert_eq!(behind.collect::<Vec<_>>(), [23, 7, 0]);
 }
 
 #[test]
@@ -237,8 +269,7 @@ fn a_clock_that_is_behind_hides_no_old_entry() {
     server.last.major -= 3_600_000;
     server.step(&Step::Add(1));
     let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
-    read(&mut reader, &server);
-    assert_eq!(read(&mut reader, &server).len(), 2);
+    assert_eq!(read(&mut reader, &mut server).len(), 2);
 }
 
 #[test]
@@ -285,15 +316,40 @@ fn a_refusal_and_a_wrong_answer_end_the_connection() {
         ),
     ] {
         let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
-        let taken = reader.take(vec![answer], NOW_MS, &mut Vec::new());
+        let commands = reader.commands().len();
+        let answers = vec![answer; commands];
+        let taken = take(&mut reader, 100, answers, &mut Vec::new());
         assert_eq!(taken, Err(trouble));
     }
 }
 
 #[test]
 fn answers_stay_within_their_bytes() {
-    for (bytes_max, entries) in [(1_000, 512), (1 << 20, 64), (16 << 20, 4), (1 << 30, 1)] {
-        let reader = StreamReader::new("ticks", HISTORY_MS, bytes_max);
-        assert_eq!(reader.entries_max, entries);
+    let number = |reader: &mut StreamReader, name: &str| {
+        let commands = reader.commands();
+        let at = commands[0].iter().position(|word| word == "COUNT");
+        assert_eq!(commands[0][0], name);
+        commands[0][at.expect("a count") + 1].parse::<usize>()
+    };
+    // The limit of a payload, the size of the entries, entries to wait for and to read.
+    for (bytes_max, entry_bytes, held, at_once) in [
+        (1_000, 100, 512, 512),
+        (16 << 20, 100, 4, 512),
+        (16 << 20, 1 << 20, 4, 16),
+        (16 << 20, 16 << 20, 4, 4),
+        (1 << 30, 100, 1, 512),
+        (1 << 30, 1 << 30, 1, 1),
+    ] {
+        let mut server = Server {
+            entry_bytes,
+            ..Server::new()
+        };
+        server.step(&Step::Add(1));
+        let mut reader = StreamReader::new("ticks", HISTORY_MS, bytes_max);
+        let mut log = Log::default();
+        log.take(&mut reader, &mut server);
+        assert_eq!(number(&mut reader, "XRANGE"), Ok(at_once));
+        log.take_all(&mut reader, &mut server);
+        assert_eq!(number(&mut reader, "XREAD"), Ok(held));
     }
 }

@@ -169,6 +169,7 @@ fn names(told: &[Told]) -> Vec<&'static str> {
         Told::Hole => "hole",
         Told::Head(_) => "head",
         Told::Stands => "stands",
+        Told::Behind { .. } => "behind",
     };
     told.iter().map(name).collect()
 }

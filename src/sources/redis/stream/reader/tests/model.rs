@@ -1,0 +1,181 @@
+//! A server that adds, trims, deletes and loses entries of a stream.
+
+use std::collections::VecDeque;
+
+use super::super::{STATE, StoredId, Value, text};
+use super::NOW_MS;
+
+const ID_STEP: u64 = 1_000;
+
+/// A stream on a server. Each entry has a serial number over all lives of the stream as its payload.
+pub(super) struct Server {
+    pub(super) entries: VecDeque<(StoredId, u64)>,
+    pub(super) last: StoredId,
+    pub(super) next_serial: u64,
+    /// Since the stream was made.
+    pub(super) added: u64,
+    /// The number of servers before this one.
+    pub(super) process: u64,
+    /// Whether the user may ask for the counters, and the server has any.
+    pub(super) has_counters: bool,
+    pub(super) entry_bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Add(u8),
+    Trim(u8),
+    /// One comes, and all before are trimmed by their age.
+    Night,
+    /// `DEL`, and the next ids are smaller.
+    Anew,
+    /// Another server takes over: without the newest entries, and with a clock that is behind.
+    FailOver(u8, bool),
+    /// The reader's connection ends.
+    Cut,
+    /// The reader asks, and takes the answers; between its commands entries come, or are trimmed.
+    Read,
+    AddAmid(u8),
+    TrimAmid(u8),
+}
+
+impl Server {
+    pub(super) fn new() -> Self {
+        Self {
+            entries: VecDeque::new(),
+            last: StoredId {
+                major: NOW_MS,
+                minor: 0,
+            },
+            next_serial: 0,
+            added: 0,
+            process: 0,
+            has_counters: true,
+            entry_bytes: 100,
+        }
+    }
+
+    fn add(&mut self) {
+        self.last.minor += ID_STEP;
+        self.entries.push_back((self.last, self.next_serial));
+        self.next_serial += 1;
+        self.added += 1;
+    }
+
+    /// Carries out a step; returns the serial numbers that nobody can ever read.
+    pub(super) fn step(&mut self, step: &Step) -> Vec<u64> {
+        match step {
+            Step::Add(count) => (0..*count).for_each(|_| self.add()),
+            Step::Trim(count) => {
+                let count = usize::from(*count).min(self.entries.len());
+                self.entries.drain(..count);
+            }
+            Step::Night => {
+                let before = self.entries.len();
+                self.add();
+                self.entries.drain(..before);
+            }
+            Step::Anew => {
+                self.entries.clear();
+                self.added = 0;
+                self.last.major -= 1_000;
+            }
+            Step::FailOver(count, is_behind) => {
+                let count = usize::from(*count).min(self.entries.len());
+                let lost = self.entries.split_off(self.entries.len() - count);
+                self.added -= lost.len() as u64;
+                self.process += 1;
+                if *is_behind {
+                    // No id is given twice: nobody could tell two entries of one id apart.
+                    self.last = self.entries.back().map_or(self.last, |(id, _)| *id);
+                    self.last.minor += self.process;
+                }
+                return lost.into_iter().map(|(_, serial)| serial).collect();
+            }
+            Step::Cut | Step::Read | Step::AddAmid(_) | Step::TrimAmid(_) => {}
+        }
+        Vec::new()
+    }
+
+    pub(super) fn answer(&self, command: &[String]) -> Value {
+        let id = |text: &str| {
+            let (major, minor) = text.split_once('-').expect("an id");
+            StoredId {
+                major: major.parse().expect("a number"),
+                minor: minor.parse().expect("a number"),
+            }
+        };
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        match words[..] {
+            ["XREVRANGE", "ticks", "+", "-", "COUNT", "1"] => {
+                Value::Array(self.entries.back().map(entry).into_iter().collect())
+            }
+            ["INFO", "server"] => {
+                Value::Bulk(format!("a:1\r\nrun_id:{}\r\n", self.process).into_bytes())
+            }
+            ["EVAL_RO", STATE, "1", "ticks", after] => match self.has_counters {
+                true => self.state(id(after)),
+                false => Value::Error("NOPERM".to_owned()),
+            },
+            ["XRANGE", "ticks", from, "+", "COUNT", count] => {
+                let from = id(from);
+                let found = self.entries.iter().filter(|(id, _)| *id >= from);
+                let count = count.parse().expect("a number");
+                Value::Array(found.map(entry).take(count).collect())
+            }
+            ["XRANGE", "ticks", from, to] => {
+                let (from, to) = (id(from), id(to));
+                let found = self
+                    .entries
+                    .iter()
+                    .filter(|(id, _)| (from..=to).contains(id));
+                Value::Array(found.map(entry).collect())
+            }
+            [
+                "XREAD",
+                "COUNT",
+                count,
+                "BLOCK",
+                "1000",
+                "STREAMS",
+                "ticks",
+                after,
+            ] => {
+                let after = id(after);
+                let found = self.entries.iter().filter(|(id, _)| *id > after);
+                let count = count.parse().expect("a number");
+                let found: Vec<Value> = found.map(entry).take(count).collect();
+                match found.is_empty() {
+                    true => Value::Nil,
+                    false => {
+                        let stream = vec![Value::Bulk(b"ticks".to_vec()), Value::Array(found)];
+                        Value::Array(vec![Value::Array(stream)])
+                    }
+                }
+            }
+            _ => panic!("not a command: {words:?}"),
+        }
+    }
+
+    fn state(&self, after: StoredId) -> Value {
+        let number = |number: u64| Value::Integer(number.try_into().expect("small"));
+        let id = |id: StoredId| Value::Bulk(text(id).into_bytes());
+        let found = self.entries.iter().any(|(id, _)| *id == after);
+        let none = StoredId { major: 0, minor: 0 };
+        let first = self.entries.front().map_or(none, |(id, _)| *id);
+        let counters = [
+            number(self.added),
+            number(self.entries.len() as u64),
+            id(first),
+            id(self.last),
+        ];
+        let counters = counters.into_iter().filter(|_| self.added > 0);
+        Value::Array([number(found.into())].into_iter().chain(counters).collect())
+    }
+}
+
+fn entry((id, serial): &(StoredId, u64)) -> Value {
+    let bulk = |text: &str| Value::Bulk(text.as_bytes().to_vec());
+    let fields = ["channel", "a", "more", "x", "data", &serial.to_string()].map(bulk);
+    Value::Array(vec![bulk(&text(*id)), Value::Array(fields.to_vec())])
+}

@@ -1,0 +1,103 @@
+//! A stream in place of channels: slow links, trims, and users with few rights.
+
+use weirgate::sources::StreamSettings;
+use weirgate::sources::redis::RedisStreamSource;
+use weirgate_test_support::LinkProxy;
+
+use super::*;
+
+const KEY: &str = "ticks";
+
+fn read(settings: RedisSettings) -> (Receiver<BusEvent>, Arc<BusStatus>) {
+    let status = Arc::new(BusStatus::new(&[], 1));
+    let (sender, events) = bounded(4_096);
+    let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
+    let stream = StreamSettings {
+        name: KEY.to_owned(),
+        history_ms: 60_000,
+        only: None,
+    };
+    let source = RedisStreamSource::new(settings, stream, Arc::clone(&status)).expect("a source");
+    thread::spawn(move || Box::new(source).run(link));
+    (events, status)
+}
+
+/// The events up to the n-th message.
+fn until(events: &Receiver<BusEvent>, messages: usize) -> Vec<String> {
+    let mut seen = Vec::new();
+    let mut came = 0;
+    while came < messages {
+        let event = events.recv_timeout(PATIENCE).expect("a message");
+        came += usize::from(matches!(event, BusEvent::Message(_)));
+        seen.push(short(&event));
+    }
+    seen
+}
+
+fn add(client: &mut redis::Connection, trim: &[&str], data: impl AsRef<[u8]>) {
+    let mut command = redis::cmd("XADD");
+    command.arg(KEY).arg(trim).arg("*").arg("channel").arg("a");
+    let id: String = command
+        .arg("data")
+        .arg(data.as_ref())
+        .query(client)
+        .expect("an id");
+    assert!(!id.is_empty());
+}
+
+#[test]
+fn a_large_answer_over_a_thin_line_is_no_silence() {
+    let server = RedisServer::start();
+    let mut client = server.client();
+    // Two seconds of bytes for a patience of one.
+    (0..30).for_each(|_| add(&mut client, &[], [b'1'; 100_000]));
+    let link = LinkProxy::to(("127.0.0.1", server.port()));
+    link.slow();
+    let mut settings = settings(&link.url().replace("nats", "redis"));
+    settings.times.ping_timeout_ms = 1;
+    let (events, status) = read(settings);
+    let seen = until(&events, 30);
+    assert!(
+        seen.iter().all(|event| event.starts_with("a: ")),
+        "{seen:?}"
+    );
+    assert_eq!(status.reconnects(), 0);
+}
+
+#[test]
+fn what_was_trimmed_after_it_was_read_is_no_loss_if_the_user_may_count() {
+    let server = RedisServer::start();
+    let mut client = server.client();
+    let rights = "resetchannels -@all +ping +xread +xrange +xrevrange ~ticks";
+    for (user, more, is_lost) in [
+        ("few", "", true),
+        ("scripts", "+eval_ro", true),
+        ("all", "+eval_ro +xinfo|stream", false),
+    ] {
+        let () = redis::cmd("DEL").arg(KEY).query(&mut client).expect("gone");
+        let words: Vec<_> = rights
+            .split(' ')
+            .chain(more.split_terminator(' '))
+            .collect();
+        let mut acl = redis::cmd("ACL");
+        acl.arg("SETUSER").arg(user).arg("on").arg(">p").arg(words);
+        let () = acl.query(&mut client).expect("a user");
+        add(&mut client, &[], "0");
+        let (events, status) = read(settings(&server.url_as(&format!("{user}:p"))));
+        until(&events, 1);
+        assert!(matches!(events.recv_timeout(PATIENCE), Ok(BusEvent::Up)));
+        // Each one trims all before.
+        for n in 1..4 {
+            thread::sleep(Duration::from_millis(50));
+            add(&mut client, &["MAXLEN", "1"], n.to_string());
+        }
+        let seen = until(&events, 3);
+        assert_eq!(seen.contains(&"Gap".to_owned()), is_lost, "{user} {seen:?}");
+        let came: Vec<_> = seen
+            .iter()
+            .filter(|event| event.starts_with("a: "))
+            .collect();
+        assert_eq!(came, ["a: 1", "a: 2", "a: 3"], "{user}");
+        assert_eq!(status.stream_behind(), Some((Some(0), 0)));
+    }
+}
