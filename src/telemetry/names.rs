@@ -360,7 +360,7 @@ metric_names! { |at|
         => IfAny(at.turn.hub.history.map(|history| history.bytes_max));
     RESUMES = Counter "weirgate_resumes_total" ["outcome"]
         "Names that clients asked to resume, by outcome: recovered, or the reason against it. bad: no position of \
-            this feed; off: outside of the kept names, or held already; gap: the bus was lost since; epoch: a position \
+            this feed; off: outside of the kept names, held already, or no positions on this bus; gap: the bus was lost since; epoch: a position \
             that this instance cannot know; ahead: not come here yet; window: missed messages were forgotten; large: \
             they are too many."
         => ByLabel(at.turn.resumes());

@@ -11,6 +11,7 @@ from event_stream import Stream
 from processes import RedisServer
 from prometheus import scrape
 from redis_gateways import BOTH, CHANNELS, TRADES
+from test_check import check, has
 from waiting import until
 
 HISTORY = ("--history-ms", "60000")
@@ -182,8 +183,8 @@ async def test_without_the_right_to_publish_marks_a_client_resumes_on_its_own_in
             instance.kill()
 
 
-async def test_a_replica_takes_no_marks_of_others(start_weirgate, redis_server, started, kind):
-    """A message that somebody publishes on the replica would shift the count."""
+async def test_a_replica_gives_no_positions(start_weirgate, redis_server, started, kind):
+    """It may be filled anew from its master: messages are lost, and no connection ends."""
     replica = RedisServer("--replicaof", "127.0.0.1", str(redis_server.port))
     started.append(replica)
     await until(lambda: replica.client().info("replication")["master_link_status"] == "up", 20, "replication")
@@ -194,11 +195,68 @@ async def test_a_replica_takes_no_marks_of_others(start_weirgate, redis_server, 
     publish(replica, kind, "A", 1)
     publish(redis_server, kind, "A", 2)
     assert await got(client, 2) == [1, 2]
-    _, answer = await subscribe(on_master, kind, ["A"], since=client.pos)
-    assert recovered(kind, answer) == (False, "epoch")
-    back, answer = await subscribe(on_replica, kind, ["A"], since=client.pos)
-    assert recovered(kind, answer) == (True, None)
+    assert client.pos is None
+    known, _ = await subscribe(on_master, kind, ["A"])
+    publish(redis_server, kind, "A", 3)
+    assert await got(known, 1) == [3]
+    _, answer = await subscribe(on_replica, kind, ["A"], since=known.pos)
+    assert recovered(kind, answer) == (False, "off")
     assert scrape(on_replica).sum(SHARED) == 0
+    assert len(on_replica.lines_with("messages have no positions")) == 1
+    status, lines = check(kind.name, *flags_of(kind), "--redis-url", replica.url)
+    assert status == 0 and has(lines, "warning", "--stream"), lines
+
+
+async def test_a_replica_that_is_filled_anew_is_a_loss(start_weirgate, redis_server, started, kind):
+    """Its subscribers stay connected, and it has nothing that was published before."""
+    replica = RedisServer("--replicaof", "127.0.0.1", str(redis_server.port))
+    started.append(replica)
+    is_up = lambda: replica.client().info("replication")["master_link_status"] == "up"  # noqa: E731
+    await until(is_up, 20, "replication")
+    one = start(start_weirgate, kind, replica)
+    await asyncio.to_thread(one.wait_ready)
+    client, _ = await subscribe(one, kind, ["A"])
+    publish(redis_server, kind, "A", 1)
+    assert await got(client, 1) == [1]
+    # No loss: the replica goes on where it was.
+    assert redis_server.client().client_kill_filter(_type="replica") == 1
+    await asyncio.sleep(2.5)
+    await until(is_up, 20, "replication again")
+    assert scrape(one).sum("weirgate_bus_gaps_total") == 0
+    other = RedisServer()
+    started.append(other)
+    replica.client().replicaof("127.0.0.1", other.port)
+    await until(lambda: scrape(one).sum("weirgate_bus_gaps_total") > 0, 20, "the loss")
+    await until(is_up, 20, "replication from the other")
+    # Once it is there, once more with the link: what came in between is gone too.
+    await asyncio.sleep(1.5)
+    publish(other, kind, "A", 2)
+    assert await got(client, 2) == [1, 2]
+    if kind is CHANNELS:
+        assert client.data[-1]["seq"] > client.data[0]["seq"] + 1
+    await client.wait_for(lambda c: any(status.get("lost") for status in c.statuses), 20, "the word")
+
+
+@pytest.mark.parametrize("may_publish", [True, False])
+async def test_a_master_that_becomes_a_replica_ends_the_positions(start_weirgate, redis_server, started, kind, may_publish):
+    """Its subscribers stay connected."""
+    admin = redis_server.client()
+    commands = ["+@all"] if may_publish else ["+@all", "-publish"]
+    admin.acl_setuser("reader", enabled=True, passwords=["+secret"], channels=["*"], commands=commands, reset=True)
+    url = redis_server.url.replace("://", "://reader:secret@")
+    one = start_weirgate(kind.name, *flags_of(kind), env={"REDIS_URL": url, "DEFAULT_ROLE": "internal"})
+    await asyncio.to_thread(one.wait_ready)
+    client, _ = await subscribe(one, kind, ["A"])
+    publish(redis_server, kind, "A", 1)
+    assert await got(client, 1) == [1]
+    other = RedisServer()
+    started.append(other)
+    admin.replicaof("127.0.0.1", other.port)
+    await until(lambda: one.lines_with("messages have no positions"), 20, "the new role")
+    await asyncio.to_thread(one.wait_ready)
+    assert any(status.get("lost") for status in client.statuses)
+    _, answer = await subscribe(one, kind, ["A"], since=client.pos)
+    assert recovered(kind, answer) == (False, "gap")
 
 
 async def test_an_instance_that_may_not_publish_takes_no_marks_of_others(start_weirgate, redis_server, kind):

@@ -105,7 +105,7 @@ fn a_failover_that_somebody_asked_for_is_followed() {
     command.arg("FAILOVER").arg(MASTER);
     command.query::<()>(&mut sentinel).expect("a failover");
     let fault = source.fault();
-    assert!(fault.contains("name another master"), "{fault}");
+    assert!(fault.contains("another server is the master"), "{fault}");
     comes_from_the_new_master(&group, &source);
 }
 

@@ -33,7 +33,8 @@ struct Connection {
     confirmed: Vec<Subscription>,
     /// From here on marks come.
     marks_from: Option<usize>,
-    may_share: bool,
+    /// Whether the server says that nothing can be lost here without a sign.
+    may_count: bool,
     has_stood: bool,
 }
 
@@ -105,7 +106,7 @@ impl Link {
         self.next = redis.end();
         self.connection = Some(Connection {
             sent: self.names.iter().map(command).collect(),
-            may_share: self.feed.is_some() && says_lone_master(&self.server.hello()),
+            may_count: says_lone_master(&self.server.hello()),
             ..Connection::default()
         });
     }
@@ -253,15 +254,14 @@ impl Link {
         let all_stand = names.all(|name| connection.confirmed.contains(name));
         if let Some(feed) = self.feed.as_mut().filter(|feed| feed.may_begin())
             && !connection.has_stood
+            && connection.may_count
         {
             events.push((self.next, feed.begin()));
-            if connection.may_share {
-                connection.sent.push_back(Command {
-                    subscription: Subscription::channel(self.marks_channel.as_str()),
-                    number: 0,
-                    is_marks: true,
-                });
-            }
+            connection.sent.push_back(Command {
+                subscription: Subscription::channel(self.marks_channel.as_str()),
+                number: 0,
+                is_marks: true,
+            });
         }
         if all_stand && !connection.has_stood {
             connection.has_stood = true;

@@ -115,7 +115,12 @@ impl Places {
             CopyPosition::parse(since).ok_or(NotRecovered::Bad)?;
         let number = match position.point {
             Point::Counted { mark, count } => {
-                let number = self.marked.get(&mark).ok_or(NotRecovered::Epoch)?;
+                // No position was ever given here: the bus cannot vouch for any.
+                let unknown = match self.marked.is_empty() && self.ids.is_empty() {
+                    true => NotRecovered::Off,
+                    false => NotRecovered::Epoch,
+                };
+                let number = self.marked.get(&mark).ok_or(unknown)?;
                 self.check_names(position)?;
                 if *number < self.floor {
                     return Err(NotRecovered::Gap);

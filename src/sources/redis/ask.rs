@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::error::{RedisError, shown};
-use super::marks::hello_field;
+use super::marks::{NO_POSITIONS, hello_field, says_lone_master};
 use super::resp::Value;
 use super::servers::{HANDSHAKE_TIMEOUT, Servers, waiter};
 use super::settings::{RedisEndpoint, RedisSettings};
@@ -57,10 +57,16 @@ fn all(
     let begin = Instant::now();
     let mut connection = servers.connect_to(&mut waiter, &endpoint)?;
     let ms = begin.elapsed().as_millis();
-    let version = version(&mut connection)?;
+    // Every user may ask; servers before 6.0 do not know the command.
+    let hello = connection.ask_one(&["HELLO"], HANDSHAKE_TIMEOUT)?;
+    let version = hello_field(&hello, b"version").unwrap_or(b"(of an unknown version)");
+    let version = shown(&String::from_utf8_lossy(version));
     let server = endpoint.address();
     let text = format!("Redis {version} at {server} answered in {ms} ms");
     found.push(Finding::Good(text));
+    if needs.marks.is_some() && !says_lone_master(&hello) {
+        found.push(Finding::Warning(format!("{server}: {NO_POSITIONS}")));
+    }
     published(&mut connection, &needs.published, found, Finding::Error)?;
     published(&mut connection, needs.marks.as_slice(), found, |text| {
         let effect = "positions are valid on one instance only";
@@ -107,13 +113,6 @@ fn master(
     }
     let first = masters.into_iter().next();
     first.ok_or_else(|| servers.no_master(last_error))
-}
-
-/// The version from `HELLO`, which every user may ask; servers before 6.0 do not know the command.
-fn version(connection: &mut Connection<'_>) -> Result<String, RedisError> {
-    let hello = connection.ask_one(&["HELLO"], HANDSHAKE_TIMEOUT)?;
-    let version = hello_field(&hello, b"version").unwrap_or(b"(of an unknown version)");
-    Ok(shown(&String::from_utf8_lossy(version)))
 }
 
 fn published(

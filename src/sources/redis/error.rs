@@ -85,8 +85,8 @@ pub enum RedisError {
         /// The role in the server's response.
         role: String,
     },
-    /// The sentinels: another server is the master now.
-    #[error("the sentinels name another master; leaving {server}")]
+    /// The sentinels, or the server: the role of the server has changed.
+    #[error("{server} has another role now, or another server is the master; leaving it")]
     Moved {
         /// Host and port of the old master.
         server: String,

@@ -1,9 +1,12 @@
 //! The kept feed on a connection: positions as soon as all names are subscribed, and marks, to make positions
 //! valid on other instances, once the channel of the marks is subscribed too.
 //!
-//! Marks are published on a thread and a connection of their own, so that a slow answer delays no message. A mark is
-//! published at most once: a second copy would stand at another place among the messages. The server says its role
-//! beside each mark: on a replica, messages published there would shift the count.
+//! Positions hold on a lone master only: a replica that is filled anew, and nodes of a cluster that lose each other,
+//! drop messages while our connection stays, and say nothing. The server is asked for its role before the first
+//! subscription, and then each second, on a thread and a connection of its own, where marks are published too: a
+//! slow answer delays no message. Elsewhere than on a lone master it is asked for its links to other servers in
+//! place of that: another link is a loss. A mark is published at most once: a second copy would stand at another place among
+//! the messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -17,24 +20,31 @@ use super::resp::Value;
 use super::servers::{HANDSHAKE_TIMEOUT, Servers, waiter};
 use super::session::{Expected, Session};
 use crate::base::detached;
-use crate::feeds::{Mark, Place, Subscription};
+use crate::feeds::{BusEvent, Mark, Place, Subscription, fnv_1a};
 use crate::sources::kept::KeptFeed;
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
 
-/// The time from mark to mark of an instance.
+/// The time from question to question for the role, and from mark to mark of an instance.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long marks of others count after the server has confirmed to be a lone master.
+/// How long positions hold after the server has confirmed to be a lone master.
 const ROLE_HOLDS: Duration = Duration::from_secs(3);
 /// The time for the answer to a mark.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why messages have no positions, and the remedy.
+pub(super) const NO_POSITIONS: &str = "messages have no positions, so clients that come back are not told what they \
+    missed: this server is a replica or in a cluster, or cannot say that it is not, and there messages can be lost \
+    without a sign; read a stream (--stream), or name a master without a cluster";
+/// The links of a server to others: a replica that is filled anew has another one to its master.
+const LINKS: [&[&str]; 2] = [&["CLIENT", "LIST", "TYPE", "master"], &["CLUSTER", "LINKS"]];
 
 /// The kept feed, and the way to publish its marks.
 pub(super) struct Kept {
     feed: KeptFeed,
     marks: MarkPublisher,
-    /// Whether the server was a lone master when this connection was made.
-    is_lone_master: bool,
+    /// Whether the server was a lone master when this connection was made; `None` before the first one.
+    is_lone_master: Option<bool>,
 }
 
 impl Kept {
@@ -50,7 +60,7 @@ impl Kept {
         Ok(Self {
             feed,
             marks: MarkPublisher::start(servers, channel.into())?,
-            is_lone_master: false,
+            is_lone_master: None,
         })
     }
 
@@ -62,9 +72,13 @@ impl Kept {
     ) -> Result<(), RedisError> {
         status.set_positions_shared(false);
         self.feed.connected(true);
-        self.marks.connected();
+        let asked_ms = self.marks.now_ms();
         let answer = connection.ask_one(&["HELLO"], HANDSHAKE_TIMEOUT)?;
-        self.is_lone_master = says_lone_master(&answer);
+        let is_lone_master = says_lone_master(&answer);
+        if self.is_lone_master.replace(is_lone_master) != Some(is_lone_master) && !is_lone_master {
+            tracing::warn!(server = connection.server(), "{NO_POSITIONS}");
+        }
+        self.marks.connected(is_lone_master, asked_ms);
         Ok(())
     }
 
@@ -83,14 +97,19 @@ impl Session<'_, '_> {
     /// Begins to count, if all names of the feed are subscribed: from a mark of this connection alone, and
     /// from published marks as soon as their channel is subscribed, if the server permits.
     pub(super) fn begin_feed(&mut self) -> Result<(), Stop> {
-        let Some(kept) = self.kept.as_mut().filter(|kept| kept.feed.may_begin()) else {
+        let Some(kept) = &mut self.kept else {
             return Ok(());
         };
-        self.relay.link.send(kept.feed.begin())?;
-        if kept.is_lone_master {
-            self.connection.queue(&["SUBSCRIBE", &*kept.marks.channel]);
-            self.expected.push_back(Expected::Marks);
+        if !kept.feed.may_begin() {
+            return Ok(());
         }
+        kept.marks.next.get_or_insert_with(Instant::now);
+        if !kept.marks.learned.was_lone_master {
+            return Ok(());
+        }
+        self.relay.link.send(kept.feed.begin())?;
+        self.connection.queue(&["SUBSCRIBE", &*kept.marks.channel]);
+        self.expected.push_back(Expected::Marks);
         Ok(())
     }
 
@@ -99,7 +118,8 @@ impl Session<'_, '_> {
         self.expected.pop_front();
         match (&mut self.kept, name) {
             (Some(kept), Value::Bulk(name)) if *name == kept.marks.channel.as_bytes() => {
-                kept.marks.begin();
+                kept.marks.publishes = true;
+                kept.marks.next = Some(Instant::now());
                 Ok(())
             }
             _ => Err(self.wrong("a confirmation of what was not asked")),
@@ -132,24 +152,37 @@ impl Session<'_, '_> {
     }
 
     /// Publishes the due mark, and counts from a mark of this connection alone if published marks count
-    /// no longer. Returns the time of the next mark.
+    /// no longer, or nobody knows whether the server is a lone master. Returns the time of the next mark.
     pub(super) fn mark(&mut self) -> Result<Option<Instant>, Stop> {
         let Some(kept) = &mut self.kept else {
             return Ok(None);
         };
-        if kept.marks.learned.is_demoted.load(Relaxed) {
+        if kept.marks.learned.has_changed.load(Relaxed) {
             return Err(self.connection.moved().into());
         }
-        if kept.marks.is_shared && !kept.marks.may_share() {
+        if kept.marks.learned.has_lost.swap(false, Relaxed) {
+            tracing::warn!(
+                server = self.connection.server(),
+                "this server has lost its link to another one, and maybe messages; clients are told"
+            );
+            self.relay.link.send(BusEvent::Gap { lost: None })?;
+        }
+        let Some(next) = kept.marks.next else {
+            return Ok(None);
+        };
+        let (holds, may_share) = (kept.marks.holds(), kept.marks.may_share());
+        let is_in_doubt = std::mem::replace(&mut kept.marks.held, holds) && !holds;
+        if is_in_doubt && kept.marks.learned.was_lone_master || kept.marks.is_shared && !may_share {
             kept.marks.is_shared = false;
             self.relay.status.set_positions_shared(false);
             self.relay.link.send(kept.feed.begin())?;
         }
-        if kept.marks.due().is_some_and(|due| due <= Instant::now()) {
-            let mark = kept.feed.next_mark();
-            kept.marks.publish(mark);
+        if next <= Instant::now() {
+            let publishes = kept.marks.publishes && !kept.marks.learned.is_refused.load(Relaxed);
+            let mark = publishes.then(|| kept.feed.next_mark());
+            kept.marks.ask(mark);
         }
-        Ok(kept.marks.due())
+        Ok(kept.marks.next)
     }
 
     /// The place of a message; `None` for a copy.
@@ -177,8 +210,13 @@ impl Session<'_, '_> {
 /// News from the publishing thread for the reading thread about a connection of the reading thread.
 #[derive(Debug, Default)]
 struct Learned {
-    /// The server is no master any more.
-    is_demoted: AtomicBool,
+    /// Whether the server was a lone master when the connection was made, and whether that has changed.
+    was_lone_master: bool,
+    has_changed: AtomicBool,
+    /// The links of a server that is no lone master, as a hash; 0 before the first answer. And whether they were
+    /// others since the reading thread has looked.
+    links: AtomicU64,
+    has_lost: AtomicBool,
     /// This user may not publish marks.
     is_refused: AtomicBool,
     /// When the server was a lone master the last time, milliseconds since [`MarkPublisher::origin`]: at the start
@@ -186,11 +224,12 @@ struct Learned {
     master_ms: AtomicU64,
 }
 
-/// A mark to publish.
+/// A question for the role, behind a mark to publish.
 #[derive(Debug)]
 struct ToPublish {
-    mark: Mark,
-    /// Of the reading thread's connection: after a failover the mark goes to another server.
+    /// `None`: this user may not publish marks, or not read them.
+    mark: Option<Mark>,
+    /// Of the reading thread's connection: after a failover the question goes to another server.
     learned: Arc<Learned>,
     /// Milliseconds since [`MarkPublisher::origin`].
     at_ms: u64,
@@ -204,8 +243,12 @@ struct MarkPublisher {
     marks: Sender<ToPublish>,
     /// Of this connection.
     learned: Arc<Learned>,
-    /// The time of the next mark; `None` while marks must not be published.
+    /// The time of the next question for the role; `None` before the feed begins.
     next: Option<Instant>,
+    /// Whether the channel of the marks is subscribed.
+    publishes: bool,
+    /// Whether the role was certain at the last look.
+    held: bool,
     origin: Instant,
     /// Whether positions are those of published marks.
     is_shared: bool,
@@ -228,16 +271,22 @@ impl MarkPublisher {
             marks,
             learned: Arc::default(),
             next: None,
+            publishes: false,
+            held: false,
             origin: Instant::now(),
             is_shared: false,
         })
     }
 
-    /// Handles a new connection of the reading thread, before the server is asked for its role.
-    fn connected(&mut self) {
-        self.learned = Arc::default();
-        self.learned.master_ms.store(self.now_ms(), Relaxed);
+    /// Handles a new connection of the reading thread, whose server was asked for its role at `asked_ms`.
+    fn connected(&mut self, is_lone_master: bool, asked_ms: u64) {
+        self.learned = Arc::new(Learned {
+            was_lone_master: is_lone_master,
+            master_ms: asked_ms.into(),
+            ..Learned::default()
+        });
         self.next = None;
+        (self.publishes, self.held) = (false, false);
         self.is_shared = false;
     }
 
@@ -245,28 +294,19 @@ impl MarkPublisher {
         self.origin.elapsed().as_millis() as u64
     }
 
-    /// Whether published marks count, on a connection to a server that was a lone master: the server has said so
-    /// lately. Without marks of this instance nobody asks, and a server that became a replica would go unnoticed.
-    fn may_share(&self) -> bool {
+    /// Whether the server has said lately that it is a lone master.
+    fn holds(&self) -> bool {
         let said_ms = self.learned.master_ms.load(Relaxed);
-        let is_refused = self.learned.is_refused.load(Relaxed);
-        let holds_ms = ROLE_HOLDS.as_millis() as u64;
-        !is_refused && self.now_ms().saturating_sub(said_ms) < holds_ms
+        self.now_ms().saturating_sub(said_ms) < ROLE_HOLDS.as_millis() as u64
     }
 
-    /// Publishes from here on, beginning now.
-    fn begin(&mut self) {
-        self.next = Some(Instant::now());
+    /// Whether published marks count.
+    fn may_share(&self) -> bool {
+        !self.learned.is_refused.load(Relaxed) && self.holds()
     }
 
-    /// The time of the next mark.
-    fn due(&self) -> Option<Instant> {
-        let is_refused = self.learned.is_refused.load(Relaxed);
-        self.next.filter(|_| !is_refused)
-    }
-
-    /// Publishes a mark, if the thread is not busy with the mark before.
-    fn publish(&mut self, mark: Mark) {
+    /// Asks for the role, behind a mark, if the thread is not busy with the question before.
+    fn ask(&mut self, mark: Option<Mark>) {
         self.next = Some(Instant::now() + INTERVAL);
         // Full: the server is slow. Ended: the thread could not go on.
         let _ = self.marks.try_send(ToPublish {
@@ -306,12 +346,15 @@ impl MarkThread {
         let learned = Arc::clone(&first.learned);
         let mut next = first;
         loop {
-            let (mark, channel) = (next.mark.to_string(), &*self.channel);
-            let commands = [vec!["PUBLISH", channel, &mark], vec!["HELLO"]];
+            let (mark, channel) = (next.mark.map(|mark| mark.to_string()), &*self.channel);
+            let publish = mark.iter().map(|mark| vec!["PUBLISH", channel, mark]);
+            let links = LINKS.iter().filter(|_| !learned.was_lone_master);
+            let links = links.map(|words| words.to_vec());
+            let commands: Vec<_> = publish.chain(links).chain([vec!["HELLO"]]).collect();
             let answers = connection.ask(&commands, ANSWER_TIMEOUT)?;
-            match answers.first() {
-                Some(Value::Integer(_)) => {}
-                Some(Value::Error(words)) if words.starts_with("NOPERM") => {
+            match (answers.first(), mark) {
+                (_, None) | (Some(Value::Integer(_)), _) => {}
+                (Some(Value::Error(words)), _) if words.starts_with("NOPERM") => {
                     learned.is_refused.store(true, Relaxed);
                     tracing::warn!(
                         channel,
@@ -319,15 +362,18 @@ impl MarkThread {
                         "this user may not publish marks (+publish, &CHANNEL), so positions are valid on \
                          this connection only"
                     );
-                    return Ok(None);
                 }
                 _ => return Err(connection.wrong("no number of receivers")),
             }
-            if !answers.get(1).is_some_and(says_lone_master) {
-                learned.is_demoted.store(true, Relaxed);
+            if answers.last().is_some_and(says_lone_master) != learned.was_lone_master {
+                learned.has_changed.store(true, Relaxed);
                 return Ok(None);
             }
             learned.master_ms.store(next.at_ms, Relaxed);
+            let links = links_in(&answers);
+            if ![0, links].contains(&learned.links.swap(links, Relaxed)) {
+                learned.has_lost.store(true, Relaxed);
+            }
             match self.to_publish.recv() {
                 Ok(mark) if Arc::ptr_eq(&mark.learned, &learned) => next = mark,
                 Ok(mark) => return Ok(Some(mark)),
@@ -337,28 +383,94 @@ impl MarkThread {
     }
 }
 
-/// Whether marks of others count on a connection with this answer to `HELLO`: the server is a master and alone. A
-/// server before Redis 6 cannot say so.
+/// Whether positions hold on a connection with this answer to `HELLO`: the server is a master and alone. A server
+/// before Redis 6 cannot say so.
 pub fn says_lone_master(hello: &Value) -> bool {
     let value_of = |key| hello_field(hello, key).unwrap_or_default();
     value_of(b"mode") == b"standalone" && value_of(b"role") == b"master"
 }
 
+/// A hash of the links in the answers to [`LINKS`], never 0. A refusal is no link.
+fn links_in(answers: &[Value]) -> u64 {
+    let mut links = Vec::new();
+    for answer in answers {
+        match answer {
+            Value::Bulk(clients) => {
+                let words = clients.split(u8::is_ascii_whitespace);
+                links.extend(
+                    words
+                        .filter(|word| word.starts_with(b"id="))
+                        .map(<[u8]>::to_vec),
+                );
+            }
+            Value::Array(items) => links.extend(items.iter().filter_map(link)),
+            _ => {}
+        }
+    }
+    links.sort_unstable();
+    u64::from(fnv_1a(links.into_iter().flatten())) + 1
+}
+
+/// The way, the node and the time of a link in the answer to `CLUSTER LINKS`.
+fn link(link: &Value) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    for key in [&b"direction"[..], b"node", b"create-time"] {
+        match field(link, key)? {
+            Value::Bulk(value) => text.extend_from_slice(value),
+            Value::Integer(number) => text.extend(number.to_string().into_bytes()),
+            _ => {}
+        }
+    }
+    Some(text)
+}
+
 /// A field of the answer to `HELLO`.
 pub(super) fn hello_field<'a>(hello: &'a Value, key: &[u8]) -> Option<&'a [u8]> {
-    let Value::Array(items) = hello else {
-        return None;
-    };
-    let is_key = |pair: &&[Value]| matches!(&pair[0], Value::Bulk(found) if found == key);
-    match items.chunks_exact(2).find(is_key) {
-        Some([_, Value::Bulk(value)]) => Some(value),
+    match field(hello, key) {
+        Some(Value::Bulk(value)) => Some(value),
         _ => None,
     }
+}
+
+/// A field of a map.
+fn field<'a>(map: &'a Value, key: &[u8]) -> Option<&'a Value> {
+    let Value::Array(items) = map else {
+        return None;
+    };
+    let mut pairs = items.chunks_exact(2);
+    pairs.find_map(|pair| matches!(&pair[0], Value::Bulk(found) if found == key).then(|| &pair[1]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_are_told_apart_by_their_making() {
+        let bulk = |text: &str| Value::Bulk(text.into());
+        let link = |node: &str, made| {
+            let pairs = ["direction", "to", "node", node, "create-time"].map(bulk);
+            Value::Array(pairs.into_iter().chain([Value::Integer(made)]).collect())
+        };
+        let links = |made| Value::Array(vec![link("a", 1), link("b", made)]);
+        let master = |id: &str| bulk(&format!("id={id} addr=h:1 age=7\nid=9 addr=h:2 age=7\n"));
+        let refused = Value::Error("NOPERM".into());
+        let of =
+            |answers: &[&Value]| links_in(&answers.iter().copied().cloned().collect::<Vec<_>>());
+        assert_eq!(
+            of(&[&master("1"), &links(2)]),
+            of(&[&master("1"), &links(2)])
+        );
+        assert_ne!(
+            of(&[&master("1"), &links(2)]),
+            of(&[&master("1"), &links(3)])
+        );
+        assert_ne!(of(&[&master("1"), &refused]), of(&[&master("2"), &refused]));
+        assert_ne!(of(&[&master("1")]), of(&[&bulk("")]));
+        let turned = Value::Array(vec![link("b", 2), link("a", 1)]);
+        assert_eq!(of(&[&links(2)]), of(&[&turned]));
+        assert_ne!(of(&[&refused]), 0);
+    }
 
     #[test]
     fn marks_count_while_the_server_says_that_it_is_a_lone_master() {
@@ -368,13 +480,15 @@ mod tests {
             marks,
             learned: Arc::default(),
             next: None,
+            publishes: true,
+            held: true,
             origin: Instant::now() - 2 * ROLE_HOLDS,
             is_shared: false,
         };
-        publisher.connected();
+        publisher.connected(true, publisher.now_ms());
         assert!(publisher.may_share(), "said on the connection itself");
         let learned = Arc::clone(&publisher.learned);
-        publisher.connected();
+        publisher.connected(true, publisher.now_ms());
         publisher.learned.master_ms.store(0, Relaxed);
         assert!(!publisher.may_share(), "long ago");
         learned.master_ms.store(publisher.now_ms(), Relaxed);
@@ -387,7 +501,7 @@ mod tests {
         assert!(publisher.may_share(), "beside a mark");
         learned.is_refused.store(true, Relaxed);
         assert!(!publisher.may_share(), "nobody will say so again");
-        publisher.connected();
+        publisher.connected(true, publisher.now_ms());
         assert!(publisher.may_share());
     }
 }
