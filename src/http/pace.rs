@@ -89,7 +89,7 @@ mod tests {
             .build();
         runtime.expect("a runtime").block_on(async {
             let mut pace = Pace::default();
-            let mut late = async |pace: &mut Pace| {
+            let late = async |pace: &mut Pace| {
                 let late = std::future::poll_fn(|cx| pace.poll_late(cx));
                 let soon = Duration::from_millis(50);
                 tokio::time::timeout(soon, late).await.is_ok()

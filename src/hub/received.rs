@@ -45,7 +45,7 @@ impl Received {
         bytes: u64,
         now: Now,
     ) -> Charge {
-        let mut charge = self.held.hold(client, bytes, now.mono_us);
+        let charge = self.held.hold(client, bytes, now.mono_us);
         charge.wake_with(&self.chosen.waker(key));
         charge
     }

@@ -200,13 +200,16 @@ impl Typed {
 }
 
 /// Settings that went, each with what took its place.
-const GONE: [(&str, &str); 2] = [(
-    "wildcards-per-ip-max",
-    "an address gets a pattern only while it holds fewer than are free of --all-wildcards-max",
-), (
-    "proxy-connections-per-ip-max",
-    "an address gets a connection only while it holds fewer than are free of --proxy-connections-max",
-)];
+const GONE: [(&str, &str); 2] = [
+    (
+        "wildcards-per-ip-max",
+        "an address gets a pattern only while it holds fewer than are free of --all-wildcards-max",
+    ),
+    (
+        "proxy-connections-per-ip-max",
+        "an address gets a connection only while it holds fewer than are free of --proxy-connections-max",
+    ),
+];
 
 /// Returns what took the place of a setting that went. `name` is the flag with its dashes, or the env name.
 pub fn gone(name: &str) -> Option<&'static str> {

@@ -113,6 +113,7 @@ impl<T: Toy> Run<T> {
             CloseReason::FrameMemory => self.limits.frame_bytes_max < u64::MAX && socket.blocked,
             CloseReason::ShuttingDown => self.draining.is_some(),
             CloseReason::MessageMemory
+            | CloseReason::HttpMemory
             | CloseReason::HandshakeTimeout
             | CloseReason::BadRequest
             | CloseReason::ConnectionLimit

@@ -169,7 +169,7 @@ fn a_choice_frees_an_eighth_and_leaves_the_last_holder() {
 #[test]
 fn those_that_stand_still_make_way_for_as_many_as_wait() {
     let places = Holding::new("places", 4);
-    let mut charges: Vec<_> = (0..4).map(|n| places.hold(v4(1), 1, n)).collect();
+    let charges: Vec<_> = (0..4).map(|n| places.hold(v4(1), 1, n)).collect();
     charges[0].progress(SECOND);
     let gives_way = |charges: &[Charge]| charges.iter().filter(|one| one.gives_way()).count();
     places.make_way(2, SECOND, SECOND);

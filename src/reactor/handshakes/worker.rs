@@ -316,7 +316,7 @@ impl Worker {
         let session = session.map_err(io::Error::other)?;
         session.wake_with(&self.chosen.waker(key));
         let now_us = self.clock.mono_us();
-        let mut place = self.sockets.limits.places.hold(socket.client, 1, now_us);
+        let place = self.sockets.limits.places.hold(socket.client, 1, now_us);
         place.wake_with(&self.chosen.waker(key));
         socket.stage = Stage::Handshake(Handshake {
             session: Box::new(session),
