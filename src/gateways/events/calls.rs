@@ -1,8 +1,8 @@
 //! Permission for calls: slots for all services together, and a circuit breaker for each.
 //!
 //! A service that hangs would soon hold every slot, and block the other services; so a tenth of the slots is reserved
-//! for each service. A client whose calls take long would do the same to the other clients; so slots are granted
-//! as everything that clients hold ([`Holding`]), and a lone address has half of those of a service.
+//! for each service. A client with slow calls would do the same to the other clients; so slots are granted
+//! as everything else in the hands of clients ([`Holding`]), and a lone address has half of the slots of a service.
 
 use std::collections::HashMap;
 
@@ -36,16 +36,16 @@ struct InFlight {
     _slot: Charge,
 }
 
-/// What decides on the calls of a service.
+/// The judge of the calls of a service.
 #[derive(Debug)]
 struct Entry {
-    /// The reserved slots, then those of all services.
+    /// The reserved slots, then the slots of all services.
     slots: [Holding; 2],
     circuit: Circuit,
 }
 
 impl Entry {
-    /// The slots for a call of this client: the reserved ones while they have room.
+    /// The slots for a call of this client: the reserved slots while they have room.
     fn slots_for(&self, client: ClientAddr) -> &Holding {
         let [reserved, shared] = &self.slots;
         match reserved.has_room_for(client) {
@@ -100,7 +100,7 @@ impl Calls {
         }
     }
 
-    /// The slots: those of all services, and those reserved for each.
+    /// The slots of all services, then the reserved slots of each.
     pub(super) fn slots(&self) -> impl Iterator<Item = &Holding> {
         let [any, ..] = &self.lines;
         let reserved = self.lines.iter().map(|line| &line.entry.slots[0]);

@@ -2,12 +2,12 @@
 //!
 //! A single client must not make the service unreachable for others, so the circuit judges by client address:
 //!
-//! - A failure counts only if nothing was answered since its call began: a service that answers others is there,
-//!   and only this call took too long.
-//! - Of calls of an address that were under way together, one failure counts.
-//! - Failures of several addresses open the circuit for all; those of one address for this address only.
-//! - After the pause each address probes by itself, with one call at a time. So an address without failures need not
-//!   wait for those with failures, and a probe that hangs delays nobody else.
+//! - A failure counts only if nothing was answered since the begin of the failed call: an answer to another call shows
+//!   a service at work, where only this call took too long.
+//! - Failures of calls of an address count once, if the calls were under way together.
+//! - Failures of several addresses open the circuit for all; failures of a single address for this address only.
+//! - After the pause each address probes by itself, with a call at a time. So a probe without an answer delays nobody
+//!   else, least of all an address without failures.
 
 use std::collections::HashMap;
 
@@ -20,14 +20,14 @@ use crate::admission::{ClientAddr, address_group};
 const FAILURES_MAX: u64 = 20;
 /// The pause without calls; then a probe follows.
 const PAUSE_US: u64 = 1_000_000;
-/// Addresses with failures that are remembered; over it all are forgotten, and each may probe again.
+/// Remembered addresses with failures; over the limit all are forgotten, and each may probe again.
 const ADDRESSES_MAX: usize = 1_000;
 
 /// The circuit of one service.
 #[derive(Debug, Default)]
 pub(super) struct Circuit {
     is_open: bool,
-    /// Failures that count, since the last answer.
+    /// Counted failures since the last answer.
     failures: u64,
     answered_us: u64,
     /// The end of the pause for all addresses.
@@ -66,7 +66,7 @@ impl Circuit {
         };
     }
 
-    /// Records that a call of this client, begun at `begun_us`, had no answer.
+    /// Records a call of this client without an answer, begun at `begun_us`.
     pub(super) fn failed(&mut self, now_us: u64, client: ClientAddr, begun_us: u64) {
         let failed = self.failed.get(&address_group(client));
         let since_us = failed.map_or(0, |failed| failed.since_us);
@@ -108,7 +108,7 @@ mod tests {
         IpAddr::from([192, 0, 2, last]).into()
     }
 
-    /// A circuit that failures of this address have opened at `now_us`.
+    /// A circuit, opened by failures of this address at `now_us`.
     fn opened(now_us: u64, client: ClientAddr) -> Circuit {
         let mut circuit = Circuit::default();
         for _ in 0..FAILURES_MAX {
@@ -157,7 +157,7 @@ mod tests {
             circuit.begun(0, ip(last));
             assert!(!circuit.permits(100 * SECOND, ip(last)), "one at a time");
         }
-        // Those of the others hang, and its own has its turn all the same.
+        // The probes of the others hang, and this address has its turn all the same.
         assert!(circuit.permits(PAUSE_US, ip(1)));
         circuit.begun(PAUSE_US, ip(1));
         assert!(!circuit.permits(2 * PAUSE_US, ip(1)));

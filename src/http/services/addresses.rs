@@ -1,4 +1,4 @@
-//! The addresses of a service's host, and which of them is tried first.
+//! The addresses of a service's host, and their order.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -6,21 +6,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-/// The last failures of the addresses of a host. An address that takes connections and never answers would keep
-/// every request, if the others were only tried for connections that are refused.
+/// The last failures of the addresses of a host. If only a refused connection led to the next address, an address
+/// without any answer on its connections would keep every request.
 #[derive(Debug, Default)]
 pub(super) struct Addresses(Mutex<HashMap<SocketAddr, Instant>>);
 
 impl Addresses {
-    /// Orders the addresses that the host has now: those without a failure first, in the order of the resolver, then
-    /// those whose failure is longest ago. Forgets all other addresses.
+    /// Orders the present addresses of the host: first without a failure, in the order of the resolver, then by the
+    /// time of the failure. Forgets all other addresses.
     pub(super) fn order(&self, addresses: &mut [SocketAddr]) {
         let mut failed = self.last_failures();
         failed.retain(|address, _| addresses.contains(address));
         addresses.sort_by_key(|address| failed.get(address).copied());
     }
 
-    /// Records that a connection to this address, or a request there, had no answer.
+    /// Records a connection to this address, or a request there, without an answer.
     pub(super) fn failed(&self, address: SocketAddr) {
         self.last_failures().insert(address, Instant::now());
     }

@@ -217,9 +217,11 @@ fn question(service: &services::Service) -> Question {
     let (service, asked) = (service.clone(), service.to_string());
     Question::new(asked.clone(), move || {
         vec![match service.ask(CALL_PATH) {
-            Ok((status, place, _)) if status.is_redirection() => Finding::Error(format!(
-                "{asked} answered {status} with the place \"{place}\": calls follow no redirect"
-            )),
+            Ok((status, place, _)) if status.is_redirection() => {
+                let to = if place.is_empty() { "" } else { " to " };
+                let why = "calls follow no redirect";
+                Finding::Error(format!("{asked} answered {status}{to}{place}: {why}"))
+            }
             Ok((status, _, ms)) => Finding::Good(format!("{asked} answered {status} in {ms} ms")),
             Err(error) => Finding::Error(format!("{asked} does not answer: {error}")),
         }]
