@@ -7,6 +7,7 @@ mod channels_gateway {
     use super::*;
 
     mod admission;
+    mod covers;
     mod delivery;
     mod event_streams;
     mod kept_names;

@@ -94,6 +94,8 @@ struct Role {
 pub struct Acl {
     syntax: NameSyntax,
     roles: BTreeMap<String, Role>,
+    /// The patterns of all roles without places for claims, the longest first.
+    covers: Vec<(String, NamePatterns)>,
 }
 
 impl Default for Acl {
@@ -107,6 +109,7 @@ impl Acl {
         Self {
             syntax,
             roles: BTreeMap::new(),
+            covers: Vec::new(),
         }
     }
 
@@ -180,6 +183,13 @@ impl Acl {
                     templates.push(template);
                 }
             }
+        }
+        for name in plain.iter().filter(|name| self.syntax.is_pattern(name)) {
+            let cover = NamePatterns::new(self.syntax, std::slice::from_ref(name));
+            let longer = |(other, _): &(String, _)| other.len() > name.len();
+            let at = self.covers.partition_point(longer);
+            self.covers
+                .insert(at, (name.clone(), cover.map_err(wrong)?));
         }
         let table = Role {
             set: NamePatterns::new(self.syntax, &plain).map_err(wrong)?,
@@ -335,6 +345,27 @@ impl Acl {
         };
         Ok(role.grants(syntax, name, &mut check.budget)?
             || check.grant_own(syntax, &role.templates, name)?)
+    }
+
+    /// The narrowest pattern of the table, or else of the client's own, that alone contains all names of `pattern`. Who
+    /// asks the bus for that pattern gets the messages of all patterns within. `None` for an entry of the table
+    /// itself, for a pattern that only several entries contain together, and without enough steps left.
+    pub fn cover(&self, check: &mut RightsCheck, pattern: &str) -> Option<String> {
+        if self.covers.iter().any(|(cover, _)| cover == pattern) {
+            return None;
+        }
+        let mut budget = check.budget.at_most(PATTERN_STEPS_MAX);
+        let mut covers = self.covers.iter();
+        let cover = covers.find(|(cover, set)| {
+            let is_plain = self.syntax.contains(cover, pattern);
+            is_plain || set.contain(pattern, &mut budget) == Ok(true)
+        });
+        check.budget.take_back(budget);
+        let cover = cover.map(|(cover, _)| cover.clone());
+        cover.or_else(|| {
+            let mut own = self.own_names(check.rights()).into_iter();
+            own.find(|own| own != pattern && self.syntax.contains(own, pattern))
+        })
     }
 }
 

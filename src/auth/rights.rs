@@ -268,6 +268,11 @@ impl RightsCheck {
         }
     }
 
+    /// The rights.
+    pub(super) fn rights(&self) -> &Rights {
+        &self.rights
+    }
+
     /// The role of the rights.
     pub(super) fn role(&self) -> &str {
         &self.rights.role

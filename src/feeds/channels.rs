@@ -45,7 +45,7 @@ pub struct ChannelsFeed {
     is_conflated: Box<dyn Fn(&str) -> bool + Send>,
     /// Hashes a name and a pattern to a key.
     keys: RandomState,
-    /// Whether the gateway needs the subject of each message.
+    /// Whether the gateway needs the subject of each message, also of those that came by their exact name.
     tells_subjects: bool,
 }
 
@@ -224,11 +224,13 @@ impl Feed for ChannelsFeed {
                 place,
             } => Some(BusNotice::Skipped {
                 topic: topic_of(subscription),
+                subject: None,
                 place: *place,
             }),
             BusEvent::Message(message) if self.check(message).is_err() => {
                 Some(BusNotice::Skipped {
                     topic: topic(message),
+                    subject: Some(Arc::clone(&message.subject)),
                     place: message.place,
                 })
             }
@@ -237,7 +239,7 @@ impl Feed for ChannelsFeed {
                 subject: Arc::clone(&message.subject),
                 number: *number,
             }),
-            BusEvent::Message(message) if self.tells_subjects => {
+            BusEvent::Message(message) if self.tells_subjects || pattern(message).is_some() => {
                 Some(BusNotice::Subject(Arc::clone(&message.subject)))
             }
             BusEvent::Message(_) => None,
@@ -287,7 +289,12 @@ mod tests {
     /// The topic of a publication, and the text behind the number.
     fn published(feed: &mut ChannelsFeed, event: BusEvent) -> Option<(String, String)> {
         let mut out = Vec::new();
-        assert_eq!(feed.notice(&event), None);
+        let subject = match &event {
+            BusEvent::Message(message) if message.pattern.is_some() => Some(&message.subject),
+            _ => None,
+        };
+        let told = subject.map(|subject| BusNotice::Subject(Arc::clone(subject)));
+        assert_eq!(feed.notice(&event), told);
         feed.event(NOW, event, &mut out);
         assert!(out.len() <= 1);
         let publication = out.pop()?;
@@ -349,6 +356,7 @@ mod tests {
             };
             let skipped = BusNotice::Skipped {
                 topic: TopicName::from("c:*".to_owned()),
+                subject: Some("c:d".into()),
                 place: Place::Outside,
             };
             assert_eq!(feed.notice(&event) == Some(skipped), !is_value);

@@ -77,6 +77,8 @@ pub enum BusNotice {
     Skipped {
         /// The topic.
         topic: TopicName,
+        /// The full name of the message, if known: the topic may be a pattern.
+        subject: Option<Arc<str>>,
         /// The place in the kept feed.
         place: Place,
     },

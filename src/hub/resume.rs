@@ -245,7 +245,7 @@ impl Core {
             BusNotice::Head(position) => history.begin(*position),
             BusNotice::Gap | BusNotice::Hole => history.gap(),
             BusNotice::Up => self.is_filling = false,
-            BusNotice::Skipped { topic, place } => {
+            BusNotice::Skipped { topic, place, .. } => {
                 if let Some(position) = place.position() {
                     history.keep(self.now.mono_us, position, topic, None);
                 }

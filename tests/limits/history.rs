@@ -29,15 +29,15 @@ pub(crate) const HISTORY: &[Fixed] = &[
         test: "src/hub/history/tests.rs::a_search_has_one_budget_of_matching_steps",
     },
     Fixed {
-        what: "Memory of the patterns that are remembered for each name of the kept feed of channels",
+        what: "Memory of the patterns that are remembered for each name of channels whose messages the gateway matches",
         value: "16 MiB, beside `--history-bytes-max`",
         beyond: "names without a recent message are forgotten, and compared with all patterns again",
         shows: Shows::Elsewhere("nothing: only its cost differs"),
         code: (
-            "src/gateways/channels/kept.rs",
+            "src/gateways/channels/patterns.rs",
             "ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;",
         ),
-        test: "src/gateways/channels/kept.rs::what_is_remembered_is_bounded_and_a_known_name_is_compared_with_new_patterns_only",
+        test: "src/gateways/channels/patterns.rs::what_is_remembered_is_bounded_and_a_known_name_is_compared_with_new_patterns_only",
     },
     Fixed {
         what: "Bytes of a push that has a position and is kept (`--history-ms`)",

@@ -7,6 +7,39 @@ use crate::fixed::Fixed;
 
 pub(crate) const REDIS: &[Fixed] = &[
     Fixed {
+        what: "Patterns of channels that the bus is asked for though a pattern of the table covers them",
+        value: "8",
+        beyond: "the bus is asked for the pattern of the table, and weirgate matches the patterns within",
+        shows: Shows::Metric(names::SUBSCRIBED_NAMES),
+        code: (
+            "src/gateways/channels/judge.rs",
+            "BESIDE_COVERS_MAX: usize = 8;",
+        ),
+        test: "tests/channels_gateway/covers.rs::many_patterns_cost_the_bus_one_and_each_client_gets_its_own_copies",
+    },
+    Fixed {
+        what: "Copies of a message of channels for different patterns that weirgate matches, beside one for each address",
+        value: "64: an address gets another one only while it has fewer than are left, so a lone address has 32",
+        beyond: "the clients of the address lose its newest patterns, miss a number and get an error",
+        shows: Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
+        code: (
+            "src/gateways/channels/patterns.rs",
+            "COPIES_MAX: usize = 64;",
+        ),
+        test: "tests/channels_gateway/covers.rs::the_newest_patterns_over_the_copies_of_a_message_are_given_up_with_an_error",
+    },
+    Fixed {
+        what: "Steps of matching a name with a pattern that weirgate matches",
+        value: "1,000, and 4 for each byte of the name",
+        beyond: "the clients of the address lose the pattern, miss a number and get an error",
+        shows: Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
+        code: (
+            "src/gateways/channels/patterns.rs",
+            "STEPS_MAX: usize = 1_000;",
+        ),
+        test: "src/gateways/channels/patterns.rs::a_pattern_that_takes_too_many_steps_is_given_up",
+    },
+    Fixed {
         what: "Changes of subscriptions that wait for the thread of the bus",
         value: "one for each name: at most twice `--all-channels-max`",
         beyond: "a later change of a name replaces the earlier one",

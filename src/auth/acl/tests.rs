@@ -48,6 +48,39 @@ fn of_several_roles_the_first_in_the_table_counts() {
 }
 
 #[test]
+fn a_pattern_is_covered_by_the_narrowest_entry_that_contains_it_alone() {
+    let cover = |acl: &Acl, pattern: &str| {
+        let mut check = check("user", PATTERN_STEPS_MAX);
+        acl.cover(&mut check, pattern)
+    };
+    let some = |name: &str| Some(name.to_owned());
+    let acl = Acl::default();
+    assert_eq!(cover(&acl, "market:tick:[AB]*"), some("market:tick:*"));
+    assert_eq!(cover(&acl, "market:*"), some("*"), "of another role");
+    assert_eq!(cover(&acl, "market:tick:*"), None, "an entry itself");
+    let text = r#"{"user": ["a[0-9]*", "a[5-9x]:*", "b:*:c", "u:{sub}:*"]}"#;
+    let acl = Acl::from_json(text.as_bytes()).expect("a table");
+    assert_eq!(cover(&acl, "a7:x*"), some("a[5-9x]:*"), "not a plain one");
+    assert_eq!(cover(&acl, "a?:*"), None, "neither has all");
+    assert_eq!(cover(&acl, "b:?:c"), some("b:*:c"));
+    let identity = Identity {
+        user: Some("ann".to_owned()),
+        ..Identity::default()
+    };
+    let limits = TokenNameLimits {
+        names_max: 5,
+        name_bytes_max: 100,
+    };
+    let rights = acl.admit(&identity, "user", limits).expect("rights");
+    let mut of_ann = RightsCheck::new(&rights, PATTERN_STEPS_MAX);
+    assert_eq!(acl.cover(&mut of_ann, "u:ann:x*"), some("u:ann:*"));
+    assert_eq!(acl.cover(&mut of_ann, "u:ann:*"), None);
+    assert_eq!(cover(&acl, "u:ann:x*"), None, "nobody reads for all users");
+    let nats = Acl::built_in(NameSyntax::Nats);
+    assert_eq!(cover(&nats, "market.tick.*.b"), some("market.tick.>"));
+}
+
+#[test]
 fn what_changes_between_two_tables_is_told_by_role() {
     let acl = |text: &str| Acl::from_json(text.as_bytes()).expect("a table");
     let old = acl(r#"{"a": ["x"], "b": ["y:*"], "c": []}"#);

@@ -33,6 +33,8 @@ struct Wanted {
     /// The number of the request.
     number: u64,
     state: State,
+    /// So many names get their messages by this request.
+    uses: usize,
 }
 
 /// The bus's response to the request for a name.
@@ -47,16 +49,28 @@ pub(super) enum State {
 impl Asked {
     /// Requests a name from the bus, unless the name is requested.
     pub(super) fn want(&mut self, name: &TopicName) {
-        if !self.wanted.contains_key(name) {
-            self.change(name, true);
-            let (number, state) = (self.number, State::Waits);
-            self.wanted.insert(name.clone(), Wanted { number, state });
+        if let Some(wanted) = self.wanted.get_mut(name) {
+            wanted.uses += 1;
+            return;
         }
+        self.change(name, true);
+        let wanted = Wanted {
+            number: self.number,
+            state: State::Waits,
+            uses: 1,
+        };
+        self.wanted.insert(name.clone(), wanted);
     }
 
-    /// Cancels a name that nothing needs any more.
+    /// Takes a [`want`](Self::want) back. Cancels a name that nothing needs any more.
     pub(super) fn give_up(&mut self, name: &TopicName) {
-        if self.wanted.remove(name).is_some() {
+        let wanted = self.wanted.get_mut(name);
+        let is_last = wanted.is_some_and(|wanted| {
+            wanted.uses -= 1;
+            wanted.uses == 0
+        });
+        if is_last {
+            self.wanted.remove(name);
             self.change(name, false);
         }
     }
@@ -131,6 +145,7 @@ mod tests {
         asked.want(&a);
         asked.want(&a);
         asked.want(&b);
+        asked.give_up(&a);
         assert_eq!(asked.settle(&a, 1, true), Some(State::Waits));
         assert_eq!(asked.settle(&a, 1, true), Some(State::Stands));
         assert!(asked.is_settled(&a));

@@ -1,8 +1,11 @@
 //! Notices of the bus: confirmed and refused names, losses, the bus away.
 
+use std::sync::Arc;
+
 use super::ChannelsGateway;
 use super::asked::State;
 use super::client::Client;
+use super::names::Way;
 use crate::hub::{ByClient, Core, Place, SessionKey, TopicName};
 
 impl ChannelsGateway {
@@ -16,26 +19,48 @@ impl ChannelsGateway {
         number: u64,
         stands: bool,
     ) {
-        let before = self.names.asked.settle(name, number, stands);
-        let members: Vec<SessionKey> = match before {
-            Some(State::Waits) => core.members(name).collect(),
-            Some(State::Stands) if !stands => {
-                let members = core.members(name).collect();
+        let Some(before) = self.names.asked.settle(name, number, stands) else {
+            return;
+        };
+        let mut names = vec![name.clone()];
+        if self.names.covers(name) {
+            names.extend(self.patterns.within(name));
+        }
+        if !stands {
+            self.ask_for_each(name, &names[1..]);
+        }
+        match before {
+            State::Stands if !stands => {
+                let members = names.iter().flat_map(|name| core.members(name)).collect();
                 return self.misses(core, members);
             }
+            // While the bus is away no answer waits.
+            State::Waits if self.statuses.is_up() => {}
             _ => return,
-        };
-        // While the bus is away no answer waits.
-        if !self.statuses.is_up() {
-            return;
         }
-        for key in members {
-            if let Some(client) = clients.get_mut(key)
-                && !client.answers.is_empty()
-            {
-                client.answers.settle(name);
-                self.send_ready(core, key, client);
+        // Within a refused pattern each waits for its own request.
+        let settled = &names[..if stands { names.len() } else { 1 }];
+        for name in settled {
+            let members: Vec<SessionKey> = core.members(name).collect();
+            for key in members {
+                if let Some(client) = clients.get_mut(key)
+                    && !client.answers.is_empty()
+                {
+                    client.answers.settle(name);
+                    self.send_ready(core, key, client);
+                }
             }
+        }
+    }
+
+    /// Handles a pattern that the bus refuses, though it may grant the narrower ones within.
+    fn ask_for_each(&mut self, cover: &TopicName, within: &[TopicName]) {
+        if !within.is_empty() {
+            self.refused_covers.insert(cover.clone());
+        }
+        for name in within {
+            self.patterns.remove(name);
+            self.names.set_way(name, Way::Asked);
         }
     }
 
@@ -50,6 +75,8 @@ impl ChannelsGateway {
             }
         }
         self.names.asked.lost();
+        // The next connection may have other rights.
+        self.refused_covers.clear();
         self.retained.lost();
         if told > 0 {
             self.stats.gaps_told.add(told);
@@ -57,18 +84,31 @@ impl ChannelsGateway {
         }
     }
 
-    /// Handles a message that was not relayed: each member of its topic, or of a pattern that matches, misses
+    /// Handles a message that was not relayed: each member of its topic, or of a pattern that the gateway matches, misses
     /// a number.
-    pub(super) fn skipped(&mut self, core: &mut Core, topic: &TopicName, place: Place) {
+    pub(super) fn skipped(
+        &mut self,
+        core: &mut Core,
+        (topic, subject): (&TopicName, Option<&Arc<str>>),
+        place: Place,
+    ) {
         let is_pattern = self.syntax().is_pattern(topic.as_str());
-        let kept = self.kept.as_mut().filter(|_| place != Place::Outside);
+        let is_kept = self.kept.is_some() && place != Place::Outside;
         // The members of a name that is also a pattern hold the pattern, which matches.
-        let own = Some(topic).filter(|_| kept.is_none() || !is_pattern);
-        let patterns = kept.into_iter();
-        let patterns = patterns.flat_map(|kept| kept.held.matching(topic.as_str()));
+        let own = Some(topic).filter(|_| !is_kept || !is_pattern);
+        let cover = (!is_kept).then_some(topic);
+        let patterns: Vec<TopicName> = match (is_kept, subject) {
+            (true, _) => self
+                .patterns
+                .matching(topic.as_str(), None)
+                .cloned()
+                .collect(),
+            (false, Some(name)) => self.patterns.matching(name, cover).cloned().collect(),
+            (false, None) => self.patterns.within(topic),
+        };
         let members: Vec<SessionKey> = own
             .into_iter()
-            .chain(patterns)
+            .chain(&patterns)
             .flat_map(|topic| core.members(topic))
             .collect();
         self.misses(core, members);

@@ -2,13 +2,18 @@
 
 use super::ChannelsGateway;
 use super::client::Client;
-use super::names::Full;
+use super::names::Way;
+use super::patterns::{HeldPattern, matcher};
 use crate::auth::{OverBudget, RightsCheck};
 use crate::hub::TopicName;
 
 /// Steps of matching for each entry that a request may have, shared by the whole request: 100,000 with the
 /// default limits, less than a millisecond.
 const STEPS_PER_ENTRY: usize = 100;
+
+/// The patterns that the bus is asked for though a pattern of the table covers them: with few patterns, the bus sends
+/// nothing that nobody wants. For each of them, the bus sends another copy of a message.
+const BESIDE_COVERS_MAX: usize = 8;
 
 /// The verdict on an entry of a request.
 pub(super) enum Verdict {
@@ -63,29 +68,53 @@ impl ChannelsGateway {
             return Verdict::Refused(denied());
         }
         match settings.acl.grants(check, name) {
-            Ok(true) => self.room(client, name),
+            Ok(true) => self.room(client, name, check),
             Ok(false) => Verdict::Denied(denied()),
             Err(OverBudget) => Verdict::Refused(denied()),
         }
     }
 
     /// Grants the name if the limits of all clients leave room for the client's address.
-    fn room(&mut self, client: &mut Client, name: &str) -> Verdict {
-        let is_new = !self.names.has(name);
-        let kept = self.kept.as_mut().filter(|kept| kept.hold(name));
-        let held = self.names.hold(&mut client.held, name, kept.is_some());
-        let Err((limit, max)) = held else {
-            if let Some(kept) = kept.filter(|_| is_new) {
-                kept.joined(&TopicName::from(name.to_owned()));
+    fn room(&mut self, client: &mut Client, name: &str, check: &mut RightsCheck) -> Verdict {
+        match self.names.hold(&mut client.held, name) {
+            Ok(is_new) => {
+                if is_new {
+                    self.begin(client, TopicName::from(name.to_owned()), check);
+                }
+                Verdict::Granted
             }
-            return Verdict::Granted;
+            Err((limit, max)) => {
+                self.stats.limited[limit as usize].add(1);
+                Verdict::Refused(limit.error(max))
+            }
+        }
+    }
+
+    /// Finds the way of the messages of a name that nobody has held.
+    fn begin(&mut self, client: &Client, name: TopicName, check: &mut RightsCheck) {
+        let matcher = matcher(self.syntax(), &name);
+        let is_kept = self.is_kept(&name);
+        let cover = match &matcher {
+            Some(_) if !is_kept => self.settings.acl.cover(check, name.as_str()),
+            _ => None,
         };
-        self.stats.limited[limit as usize].add(1);
-        let of = match limit {
-            Full::Names => "channels",
-            Full::Patterns => "wildcard subscriptions",
-            Full::NameBytes => "channel name bytes",
+        let cover = cover.map(TopicName::from);
+        let cover = cover.filter(|cover| !self.refused_covers.contains(cover));
+        let way = match &cover {
+            _ if is_kept => Way::Kept,
+            None => Way::Asked,
+            Some(_) if self.names.beside_covers() < BESIDE_COVERS_MAX => Way::AskedBesideCover,
+            Some(cover) => Way::Within(cover.clone()),
         };
-        Verdict::Refused(format!("Server limit of {of} exceeded ({max})"))
+        let cover = cover.filter(|_| matches!(way, Way::Within(_)));
+        if let Some(matcher) = matcher.filter(|_| is_kept || cover.is_some()) {
+            self.patterns.add(HeldPattern {
+                name: name.clone(),
+                matcher,
+                cover,
+                address: client.held.address(),
+            });
+        }
+        self.names.set_way(&name, way);
     }
 }

@@ -17,19 +17,23 @@ mod client;
 mod judge;
 mod kept;
 mod names;
+mod patterns;
 mod request;
 mod resume;
 mod retained;
 mod stats;
 
+use std::collections::HashSet;
 use std::sync::Arc;
+
+use foldhash::quality::RandomState;
 
 use self::answer::{Answer, Answers, BUS_WAIT_US, Behind, Resumed};
 use self::authenticate::Renewals;
 use self::client::Client;
-use self::judge::Verdict;
 use self::kept::holds_kept;
 use self::names::{Held, Names};
+use self::patterns::HeldPatterns;
 use self::request::{Action, Request, RequestLimits};
 use self::retained::Retained;
 use super::access::{
@@ -90,6 +94,12 @@ pub struct ChannelsGateway {
     settings: ChannelsGatewaySettings,
     stats: Arc<ChannelsStats>,
     names: Names,
+    /// The patterns that the gateway matches.
+    patterns: HeldPatterns,
+    /// Patterns of the table that the bus has refused on this connection.
+    refused_covers: HashSet<TopicName, RandomState>,
+    /// The full name of the message behind the next publication, which came by a pattern.
+    subject: Option<Arc<str>>,
     retained: Retained,
     /// `None`: there is no kept feed.
     kept: Option<KeptNames>,
@@ -129,6 +139,9 @@ impl ChannelsGateway {
         let of_client = [settings.channels_max, settings.patterns_max, bytes];
         Self {
             names: Names::new(settings.all_clients, settings.acl.syntax(), of_client),
+            patterns: HeldPatterns::default(),
+            refused_covers: HashSet::default(),
+            subject: None,
             retained: Retained::new(settings.acl.syntax()),
             kept: None,
             statuses: Statuses::new(Answer::status),
@@ -218,58 +231,6 @@ impl ChannelsGateway {
             }
             Action::Wrong(error) => at_once(Answer::error(&error, id)),
         })
-    }
-
-    /// Subscribes to the entries in order. Returns the answer with the names that it waits for.
-    fn subscribe(
-        &mut self,
-        core: &mut Core,
-        key: SessionKey,
-        client: &mut Client,
-        (names, resumed): (Vec<String>, Option<Resumed>),
-        request_id: &str,
-    ) -> (Answer, Behind) {
-        let (mut granted, mut errors) = (Vec::new(), Vec::new());
-        let mut behind = Behind {
-            resumed,
-            ..Behind::default()
-        };
-        let mut check = self.check(client);
-        for name in names {
-            match self.judge(client, &name, &mut check) {
-                Verdict::Granted => {
-                    let topic = TopicName::from(name.clone());
-                    self.grant(core, key, client, topic, &mut behind);
-                    granted.push(name);
-                }
-                Verdict::Refused(error) => errors.push(error),
-                Verdict::Denied(error) => {
-                    // Held under an older table: a client that gets "denied" loses the name.
-                    self.let_go(core, key, client, name);
-                    errors.push(error);
-                }
-                Verdict::Full(error) => {
-                    errors.push(error);
-                    break;
-                }
-            }
-        }
-        self.names.store(&self.stats, core.memberships());
-        (Answer::subscribed(&granted, &errors, request_id), behind)
-    }
-
-    fn unsubscribe(
-        &mut self,
-        core: &mut Core,
-        key: SessionKey,
-        client: &mut Client,
-        names: Vec<String>,
-        request_id: &str,
-    ) -> Answer {
-        let mut gone = names;
-        gone.retain(|name| self.let_go(core, key, client, name.clone()));
-        self.names.store(&self.stats, core.memberships());
-        Answer::unsubscribed(&gone, request_id)
     }
 }
 
@@ -376,18 +337,14 @@ impl Gateway for ChannelsGateway {
     }
 
     fn holdings(&self) -> Vec<Holding> {
-        let last_values = self.retained.bytes().clone();
-        self.names
-            .sums()
-            .iter()
-            .cloned()
-            .chain([last_values])
-            .collect()
+        let all = self.names.sums().iter().chain([self.retained.bytes()]);
+        all.cloned().collect()
     }
 
     fn poll_timeout(&self) -> Option<u64> {
         let own = [self.retained.due_us(), self.statuses.due_us()];
-        let all = own.into_iter().chain([self.renewals.due_us()]);
+        let over = self.patterns.has_over().then_some(0);
+        let all = own.into_iter().chain([self.renewals.due_us(), over]);
         all.flatten().min()
     }
 
@@ -396,6 +353,7 @@ impl Gateway for ChannelsGateway {
         let holds = |core: &Core, key, _: &Client| holds_kept(core, key, kept);
         self.statuses.handle_timeout(core, clients, holds);
         self.judge_next(core, clients);
+        self.give_up_over(core, clients);
         self.ask_retained(core);
     }
 
@@ -413,10 +371,12 @@ impl Gateway for ChannelsGateway {
             return;
         }
         if publication.deliver {
-            if self.retained.came_live(&publication.topic) {
-                self.ask_retained(core);
+            self.came_live(core, &publication.topic);
+            core.publish(publication);
+            if let Some(subject) = self.subject.take() {
+                self.publish_within(core, publication, &subject);
             }
-            return core.publish(publication);
+            return;
         }
         let bytes = publication.frame.queue_bytes();
         for key in self.retained.take(&publication.topic, bytes) {
@@ -436,7 +396,11 @@ impl Gateway for ChannelsGateway {
             BusNotice::Up => self.retained.up(),
             BusNotice::Down => self.down(core, clients),
             BusNotice::Gap => self.lost(core, clients),
-            BusNotice::Skipped { topic, place } => self.skipped(core, topic, *place),
+            BusNotice::Skipped {
+                topic,
+                subject,
+                place,
+            } => self.skipped(core, (topic, subject.as_ref()), *place),
             BusNotice::Mark { .. }
             | BusNotice::NoPositions
             | BusNotice::Hole
@@ -446,7 +410,10 @@ impl Gateway for ChannelsGateway {
                 number,
                 stands,
             } => self.settle(core, clients, topic, *number, *stands),
-            BusNotice::Subject(subject) => return self.retained.source(subject, None),
+            BusNotice::Subject(subject) => {
+                self.subject = Some(Arc::clone(subject));
+                return self.retained.source(subject, None);
+            }
             BusNotice::LastValue { subject, number } => {
                 return self.retained.source(subject, Some(*number));
             }

@@ -27,12 +27,44 @@ pub struct AllClientsLimits {
     pub name_bytes_max: usize,
 }
 
-/// A limit of [`AllClientsLimits`], in the order of the labels of the metric.
+/// A limit over all clients, in the order of the labels of the metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
     Names,
     Patterns,
     NameBytes,
+    /// The copies of a message for different patterns.
+    Copies,
+    /// The steps of matching a name with a pattern.
+    Steps,
+}
+
+impl Full {
+    /// The error for a client; `max` is the limit.
+    pub(super) fn error(self, max: u64) -> String {
+        let of = match self {
+            Self::Names => "channels",
+            Self::Patterns => "wildcard subscriptions",
+            Self::NameBytes => "channel name bytes",
+            Self::Copies => "copies of a message",
+            Self::Steps => "steps of matching",
+        };
+        format!("Server limit of {of} exceeded ({max})")
+    }
+}
+
+/// The way of a name's messages from the bus.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The kept feed has them: the bus is not asked.
+    #[default]
+    Kept,
+    /// The bus is asked for the name.
+    Asked,
+    /// The bus is asked for the pattern, though another pattern covers it.
+    AskedBesideCover,
+    /// The bus is asked for this pattern, which covers the name.
+    Within(TopicName),
 }
 
 /// The limits in the order in which they are looked at.
@@ -50,6 +82,10 @@ pub(super) struct Names {
     ids: HashMap<TopicName, u32, RandomState>,
     addresses: HashMap<ClientAddr, OfAddress, RandomState>,
     pub(super) asked: Asked,
+    /// The names with each [`Way::Within`].
+    covers: HashMap<TopicName, usize, RandomState>,
+    /// The names with [`Way::AskedBesideCover`].
+    beside_covers: usize,
 }
 
 /// A name that somebody holds.
@@ -58,8 +94,7 @@ struct Entry {
     name: TopicName,
     clients: u32,
     addresses: u32,
-    /// The name is of the kept feed: the bus is not asked.
-    is_kept: bool,
+    way: Way,
 }
 
 /// What the clients of an address hold.
@@ -149,6 +184,8 @@ impl Names {
             ids: HashMap::default(),
             addresses: HashMap::default(),
             asked: Asked::default(),
+            covers: HashMap::default(),
+            beside_covers: 0,
         }
     }
 
@@ -161,26 +198,16 @@ impl Names {
         [1, u64::from(syntax.is_pattern(name)), name.len() as u64]
     }
 
-    /// Whether a client holds the name.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.ids.contains_key(name)
-    }
-
-    /// Grants the name to the client, which may hold it already. A name that nobody holds is requested from the bus
-    /// unless it `is_kept`.
+    /// Grants the name to the client, which may hold it already. Returns whether nobody has held the name: then the
+    /// caller finds its way ([`Self::set_way`]).
     ///
     /// # Errors
     /// The limit that leaves no room for the name, with its value.
-    pub(super) fn hold(
-        &mut self,
-        client: &mut Held,
-        name: &str,
-        is_kept: bool,
-    ) -> Result<(), (Full, u64)> {
+    pub(super) fn hold(&mut self, client: &mut Held, name: &str) -> Result<bool, (Full, u64)> {
         let known = self.ids.get(name).copied();
         let place = known.map_or(Err(0), |id| client.ids.binary_search(&id));
         if place.is_ok() {
-            return Ok(());
+            return Ok(false);
         }
         let amounts = Self::amounts(self.syntax, name);
         let entry = self.addresses.entry(client.address);
@@ -194,14 +221,11 @@ impl Names {
         }
         let id = known.unwrap_or_else(|| {
             let name = TopicName::from(name.to_owned());
-            if !is_kept {
-                self.asked.want(&name);
-            }
             let id = self.entries.insert(Entry {
                 name: name.clone(),
                 clients: 0,
                 addresses: 0,
-                is_kept,
+                way: Way::Kept,
             }) as u32;
             self.ids.insert(name, id);
             id
@@ -213,7 +237,58 @@ impl Names {
         let at = client.ids.partition_point(|held| *held < id);
         client.ids.insert(at, id);
         client.patterns += amounts[Full::Patterns as usize] as usize;
-        Ok(())
+        Ok(known.is_none())
+    }
+
+    /// Sets the way of a held name's messages, and asks the bus for what the way needs.
+    pub(super) fn set_way(&mut self, name: &TopicName, way: Way) {
+        let Some(id) = self.ids.get(name) else {
+            return;
+        };
+        match &way {
+            Way::Kept => {}
+            Way::Asked => self.asked.want(name),
+            Way::AskedBesideCover => {
+                self.beside_covers += 1;
+                self.asked.want(name);
+            }
+            Way::Within(cover) => {
+                *self.covers.entry(cover.clone()).or_default() += 1;
+                self.asked.want(cover);
+            }
+        }
+        let before = std::mem::replace(&mut self.entries[*id as usize].way, way);
+        self.end_way(name, before);
+    }
+
+    fn end_way(&mut self, name: &TopicName, way: Way) {
+        match way {
+            Way::Kept => {}
+            Way::Asked => self.asked.give_up(name),
+            Way::AskedBesideCover => {
+                self.beside_covers -= 1;
+                self.asked.give_up(name);
+            }
+            Way::Within(cover) => {
+                if let Some(names) = self.covers.get_mut(&cover) {
+                    *names -= 1;
+                    if *names == 0 {
+                        self.covers.remove(&cover);
+                    }
+                }
+                self.asked.give_up(&cover);
+            }
+        }
+    }
+
+    /// Whether the messages of other names come by this pattern.
+    pub(super) fn covers(&self, name: &TopicName) -> bool {
+        self.covers.contains_key(name)
+    }
+
+    /// The patterns that the bus is asked for though others cover them.
+    pub(super) fn beside_covers(&self) -> usize {
+        self.beside_covers
     }
 
     /// Handles a client that lets a name go. Returns true if no client holds the name any more.
@@ -255,28 +330,30 @@ impl Names {
         if entry.clients > 0 {
             return None;
         }
-        let Entry { name, is_kept, .. } = self.entries.remove(id as usize);
+        let Entry { name, way, .. } = self.entries.remove(id as usize);
         self.ids.remove(&name);
-        if !is_kept {
-            self.asked.give_up(&name);
-        }
+        self.end_way(&name, way);
         Some(name)
     }
 
-    fn entry(&self, name: &TopicName) -> Option<&Entry> {
-        Some(&self.entries[*self.ids.get(name)? as usize])
+    /// Asks about what the bus was asked for to get the messages of a held name: true for the kept feed.
+    fn of_way(&self, name: &TopicName, is: impl Fn(&Asked, &TopicName) -> bool) -> bool {
+        let id = self.ids.get(name);
+        id.is_some_and(|id| match &self.entries[*id as usize].way {
+            Way::Kept => true,
+            Way::Asked | Way::AskedBesideCover => is(&self.asked, name),
+            Way::Within(cover) => is(&self.asked, cover),
+        })
     }
 
     /// Returns true if the messages of the name come, while the bus is there.
     pub(super) fn stands(&self, name: &TopicName) -> bool {
-        let entry = self.entry(name);
-        entry.is_some_and(|entry| entry.is_kept || self.asked.stands(name))
+        self.of_way(name, Asked::stands)
     }
 
     /// Returns true if the bus has confirmed or refused the newest request for the name.
     pub(super) fn is_settled(&self, name: &TopicName) -> bool {
-        let entry = self.entry(name);
-        entry.is_some_and(|entry| entry.is_kept || self.asked.is_settled(name))
+        self.of_way(name, Asked::is_settled)
     }
 
     /// Updates the counts; `subscriptions` are clients times names.

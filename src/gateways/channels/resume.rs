@@ -1,4 +1,4 @@
-//! Granting names, sending answers, and resuming: the missed messages follow the answer to the request, before
+//! Requests about names, sending answers, and resuming: the missed messages follow the answer to the request, before
 //! newer messages.
 //!
 //! A client resumes a name by joining with the answer. In a single step the answer lists the names
@@ -8,15 +8,69 @@ use super::super::history::{Follow, gets_newest, newest};
 use super::ChannelsGateway;
 use super::answer::{Answer, Behind, Resumed};
 use super::client::Client;
-use super::kept::{holds_kept, variant, wanted};
+use super::judge::Verdict;
+use super::kept::{holds_kept, wanted};
+use super::patterns::{matcher, variant};
 use crate::auth::NamePatterns;
 use crate::hub::{
     Core, Left, Missed, NotRecovered, Outcome, SessionKey, TopicName, Variant, Wanted,
 };
 
 impl ChannelsGateway {
+    /// Subscribes to the entries in order. Returns the answer with the names that it waits for.
+    pub(super) fn subscribe(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        (names, resumed): (Vec<String>, Option<Resumed>),
+        request_id: &str,
+    ) -> (Answer, Behind) {
+        let (mut granted, mut errors) = (Vec::new(), Vec::new());
+        let mut behind = Behind {
+            resumed,
+            ..Behind::default()
+        };
+        let mut check = self.check(client);
+        for name in names {
+            match self.judge(client, &name, &mut check) {
+                Verdict::Granted => {
+                    let topic = TopicName::from(name.clone());
+                    self.grant(core, key, client, topic, &mut behind);
+                    granted.push(name);
+                }
+                Verdict::Refused(error) => errors.push(error),
+                Verdict::Denied(error) => {
+                    // Held under an older table: a client that gets "denied" loses the name.
+                    self.let_go(core, key, client, name);
+                    errors.push(error);
+                }
+                Verdict::Full(error) => {
+                    errors.push(error);
+                    break;
+                }
+            }
+        }
+        self.names.store(&self.stats, core.memberships());
+        (Answer::subscribed(&granted, &errors, request_id), behind)
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        names: Vec<String>,
+        request_id: &str,
+    ) -> Answer {
+        let mut gone = names;
+        gone.retain(|name| self.let_go(core, key, client, name.clone()));
+        self.names.store(&self.stats, core.memberships());
+        Answer::unsubscribed(&gone, request_id)
+    }
+
     /// Makes the client a member of a name that it holds: from here on, or from the answer on if the client resumes.
-    pub(super) fn grant(
+    fn grant(
         &mut self,
         core: &mut Core,
         key: SessionKey,
@@ -51,7 +105,7 @@ impl ChannelsGateway {
         }
     }
 
-    fn is_kept(&self, name: &TopicName) -> bool {
+    pub(super) fn is_kept(&self, name: &TopicName) -> bool {
         let kept = self.kept.as_ref();
         kept.is_some_and(|kept| kept.hold(name.as_str()))
     }
@@ -79,9 +133,7 @@ impl ChannelsGateway {
 
     /// Handles a name that no client holds any more.
     pub(super) fn forget(&mut self, name: &TopicName) {
-        if let Some(kept) = &mut self.kept {
-            kept.held.remove(name);
-        }
+        self.patterns.remove(name);
     }
 
     /// Sends an answer, or queues the answer behind earlier answers and until its names are confirmed.
@@ -146,7 +198,7 @@ impl ChannelsGateway {
 
     /// Finds the messages behind an answer, and the outcome for each name to resume.
     fn find(&self, core: &mut Core, key: SessionKey, resumed: &Resumed) -> (Follow, Vec<Outcome>) {
-        let patterns_of = |name| self.kept.as_ref().and_then(|kept| kept.patterns_of(name));
+        let patterns_of = |name| matcher(self.syntax(), name);
         let names: Vec<(TopicName, Option<NamePatterns>)> = resumed
             .names
             .iter()
@@ -154,7 +206,8 @@ impl ChannelsGateway {
             .collect();
         let names: Vec<Wanted<'_>> = names.iter().map(wanted).collect();
         let alive = core.frame_bytes().clone();
-        let variant: Variant<'_> = &|frame, name, pattern| variant(frame, name, pattern, &alive);
+        let variant: Variant<'_> =
+            &|frame, name, pattern| variant(frame, (name, None), pattern, &alive);
         let Some(since) = &resumed.since else {
             let client = (key, &Missed::default());
             let newest = newest(core, client, &names, resumed.last, variant);

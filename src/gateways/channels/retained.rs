@@ -397,6 +397,13 @@ impl Retained {
 }
 
 impl ChannelsGateway {
+    /// Handles a live message of the name.
+    pub(super) fn came_live(&mut self, core: &mut Core, name: &TopicName) {
+        if self.retained.came_live(name) {
+            self.ask_retained(core);
+        }
+    }
+
     /// Asks the bus for the clients whose turn has come, and registers for the room that other clients need.
     pub(super) fn ask_retained(&mut self, core: &mut Core) {
         if self.retained.is_on() {

@@ -6,7 +6,7 @@ use super::super::access::AccessStats;
 use super::super::count::{Count, labelled};
 
 /// The limits over all clients, as labels: the order of `Full`.
-const LIMITS: [&str; 3] = ["channels", "wildcards", "name_bytes"];
+const LIMITS: [&str; 5] = ["channels", "wildcards", "name_bytes", "copies", "steps"];
 
 /// The outcome of a new token, as labels: the order of `Renewal`.
 const RENEWALS: [&str; 3] = ["accepted", "refused", "limited"];

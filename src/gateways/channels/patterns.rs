@@ -1,0 +1,473 @@
+//! The patterns of clients that the gateway matches itself: those of the kept feed, and those whose messages come from
+//! the bus by a pattern that covers many of them. The bus sends such a message once, and the gateway makes a copy for
+//! each pattern.
+//!
+//! The answer for each name is remembered, and a new pattern is compared with a name once: a message of a known
+//! name costs nothing here, and clients that come and go cost their own patterns.
+//!
+//! The copies of a message have a limit, with a share for each address that brought a pattern: of the patterns beyond, an
+//! address keeps one, and its clients lose the others. They also lose a pattern that takes too many steps of matching.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use foldhash::quality::RandomState;
+
+use super::ChannelsGateway;
+use super::answer::{Answer, Behind};
+use super::client::Client;
+use super::names::Full;
+use crate::admission::{ClientAddr, address_group};
+use crate::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget, Remembered};
+use crate::hub::{
+    ByClient, ConflationKey, CopyRank, Core, Frame, FrameBytes, Place, Publication, SessionKey,
+    TopicName,
+};
+use crate::wire::object_writer::quoted;
+
+/// The most copies of a message for different patterns, beside one for each address.
+const COPIES_MAX: usize = 64;
+
+/// Steps of matching a name with a pattern, beside four for each byte of the name: ten times what a pattern of people takes.
+/// With 500 patterns of an attacker, a new name costs a millisecond.
+const STEPS_MAX: usize = 1_000;
+
+/// Patterns over a limit that clients lose in one turn.
+const GIVEN_UP_PER_TURN: usize = 16;
+
+/// The text before the pattern in the frame of an exact name, behind the name.
+const PATTERN: &str = r#","pattern":"#;
+/// The text behind the position at the end of a frame.
+const POSITION_END: &[u8] = br#""}"#;
+
+/// The most memory of the remembered answers. A forgotten name is compared with all patterns again.
+const ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Memory of an answer beside the text of the name and the matching patterns.
+const ANSWER_BYTES: usize = 2 * size_of::<(Box<str>, Matching, usize)>();
+
+/// The matcher of a name; `None` if the name is no pattern, or one that only the bus can match.
+pub(super) fn matcher(syntax: NameSyntax, name: &TopicName) -> Option<NamePatterns> {
+    let text = name.as_str();
+    let is_pattern = syntax.is_pattern(text) && syntax.can_match(text);
+    is_pattern.then(|| NamePatterns::new(syntax, &[text.to_owned()]).ok())?
+}
+
+/// The patterns, and the remembered answers.
+#[derive(Debug)]
+pub(super) struct HeldPatterns {
+    /// By number, in the order of their first clients.
+    patterns: BTreeMap<u64, HeldPattern>,
+    numbers: HashMap<TopicName, u64, RandomState>,
+    /// The number of the next change: a pattern more, or less.
+    next: u64,
+    answers: Remembered<Matching>,
+    /// Patterns that clients lose, and the limit.
+    over: BTreeMap<u64, (Full, usize)>,
+}
+
+/// A pattern of clients.
+#[derive(Debug)]
+pub(super) struct HeldPattern {
+    pub(super) name: TopicName,
+    pub(super) matcher: NamePatterns,
+    /// The pattern by which the messages come from the bus; `None` for the kept feed.
+    pub(super) cover: Option<TopicName>,
+    /// The address group that brought the pattern.
+    pub(super) address: ClientAddr,
+}
+
+/// The patterns that match a name.
+#[derive(Debug, Default)]
+struct Matching {
+    /// The answer is from before the change with this number.
+    until: u64,
+    /// In the order of the copies.
+    matching: Vec<(CopyRank, u64)>,
+}
+
+impl Default for HeldPatterns {
+    fn default() -> Self {
+        Self {
+            patterns: BTreeMap::new(),
+            numbers: HashMap::default(),
+            next: 0,
+            answers: Remembered::new(ANSWERS_BYTES_MAX),
+            over: BTreeMap::new(),
+        }
+    }
+}
+
+impl HeldPatterns {
+    /// Adds a pattern, unless the pattern is there.
+    pub(super) fn add(&mut self, pattern: HeldPattern) {
+        if !self.numbers.contains_key(&pattern.name) {
+            self.numbers.insert(pattern.name.clone(), self.next);
+            self.patterns.insert(self.next, pattern);
+            self.next += 1;
+        }
+    }
+
+    /// Removes a pattern.
+    pub(super) fn remove(&mut self, name: &TopicName) -> Option<HeldPattern> {
+        let number = self.numbers.remove(name)?;
+        self.next += 1;
+        self.over.remove(&number);
+        self.patterns.remove(&number)
+    }
+
+    /// The patterns whose messages come by `cover`.
+    pub(super) fn within(&self, cover: &TopicName) -> Vec<TopicName> {
+        let all = self.patterns.values();
+        let within = all.filter(|pattern| pattern.cover.as_ref() == Some(cover));
+        within.map(|pattern| pattern.name.clone()).collect()
+    }
+
+    /// The patterns that match the name of a message that came by `cover`, in the order of the copies.
+    pub(super) fn matching(
+        &mut self,
+        name: &str,
+        cover: Option<&TopicName>,
+    ) -> impl Iterator<Item = &TopicName> {
+        let has_patterns = !self.patterns.is_empty();
+        if has_patterns && self.answers.get(name).is_none_or(|a| a.until < self.next) {
+            self.compare(name);
+        }
+        let answer = self.answers.get(name).filter(|_| has_patterns);
+        let numbers = answer.into_iter().flat_map(|answer| &answer.matching);
+        let patterns = numbers.filter_map(|(_, number)| self.patterns.get(number));
+        let of_cover = patterns.filter(move |pattern| pattern.cover.as_ref() == cover);
+        of_cover.map(|pattern| &pattern.name)
+    }
+
+    /// Brings the answer for a name up to date.
+    fn compare(&mut self, name: &str) {
+        let known = self.answers.get(name).map(std::mem::take);
+        let Matching {
+            until,
+            mut matching,
+        } = known.unwrap_or_default();
+        matching.retain(|(_, number)| self.patterns.contains_key(number));
+        for (number, pattern) in self.patterns.range(until..) {
+            let steps = STEPS_MAX + 4 * name.len();
+            let matches = pattern
+                .matcher
+                .matches_within(name, &mut MatchBudget::new(steps));
+            if matches == Err(OverBudget) {
+                self.over.insert(*number, (Full::Steps, steps));
+            }
+            if matches != Ok(true) {
+                continue;
+            }
+            let is_theirs = |(_, other): &&(CopyRank, u64)| {
+                let other = self.patterns.get(other);
+                other.is_some_and(|other| other.address == pattern.address)
+            };
+            let held = matching.iter().filter(is_theirs).count();
+            if held > 0 && held + matching.len() >= COPIES_MAX {
+                self.over.insert(*number, (Full::Copies, COPIES_MAX));
+                continue;
+            }
+            let copy = (CopyRank::of_pattern(pattern.name.as_str()), *number);
+            let at = matching.partition_point(|other| *other < copy);
+            matching.insert(at, copy);
+        }
+        matching.shrink_to_fit();
+        let bytes = ANSWER_BYTES + name.len() + size_of_val(&*matching);
+        let until = self.next;
+        let answer = Matching { until, matching };
+        self.answers.put(name, answer, bytes);
+    }
+
+    /// Whether clients lose patterns.
+    pub(super) fn has_over(&self) -> bool {
+        !self.over.is_empty()
+    }
+
+    /// A pattern that clients lose, with the address that brought it, and the limit.
+    fn next_over(&mut self) -> Option<(TopicName, ClientAddr, (Full, usize))> {
+        let (number, limit) = self.over.pop_first()?;
+        let pattern = self.patterns.get(&number)?;
+        Some((pattern.name.clone(), pattern.address, limit))
+    }
+}
+
+impl ChannelsGateway {
+    /// The frames of a message for the patterns that match its name, if it came by `cover`.
+    fn variants(
+        &mut self,
+        core: &Core,
+        frame: &Frame,
+        name: &TopicName,
+        cover: Option<&TopicName>,
+    ) -> Vec<(TopicName, Arc<Frame>)> {
+        let patterns = self.patterns.matching(name.as_str(), cover);
+        let alive = core.frame_bytes();
+        let variants = patterns.map(|pattern| {
+            let frame = variant(frame, (name, cover), pattern, alive);
+            (pattern.clone(), frame)
+        });
+        variants.collect()
+    }
+
+    /// Publishes a message of the kept feed to the members of the matching patterns, and of the name. A
+    /// client may be cut between two copies, so each copy has a position.
+    pub(super) fn publish_kept(&mut self, core: &mut Core, publication: &Publication) {
+        let (name, frame) = (&publication.topic, &publication.frame);
+        let has_position = publication.place.position().is_some();
+        let is_pattern = self.syntax().is_pattern(name.as_str());
+        let variants = self.variants(core, frame, name, None);
+        for (pattern, frame) in &variants {
+            core.publish(&of_pattern(publication, pattern, frame));
+        }
+        match is_pattern {
+            true => core.publish_to_nobody(publication),
+            false => core.publish(publication),
+        }
+        for (pattern, frame) in variants.iter().filter(|_| has_position) {
+            core.keep_variant(pattern, frame);
+        }
+    }
+
+    /// Publishes a live message that came by a pattern of the bus to the members of the patterns within.
+    pub(super) fn publish_within(
+        &mut self,
+        core: &mut Core,
+        publication: &Publication,
+        subject: &Arc<str>,
+    ) {
+        let cover = &publication.topic;
+        if self.names.covers(cover) {
+            let name = TopicName::from(subject.to_string());
+            for (pattern, frame) in self.variants(core, &publication.frame, &name, Some(cover)) {
+                self.retained.source(subject, None);
+                self.came_live(core, &pattern);
+                core.publish(&of_pattern(publication, &pattern, &frame));
+            }
+        }
+    }
+
+    /// Takes patterns from the clients of the address that brought them: a message has too many copies, or the pattern
+    /// costs too much. The clients miss a number, and get an error.
+    pub(super) fn give_up_over(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+        for _ in 0..GIVEN_UP_PER_TURN {
+            let Some((name, address, (limit, max))) = self.patterns.next_over() else {
+                return;
+            };
+            let members: Vec<SessionKey> = core.members(&name).collect();
+            for key in members {
+                core.skip_number(key);
+                let client_addr = core.client_addr(key).map(address_group);
+                if let Some(client) = clients
+                    .get_mut(key)
+                    .filter(|_| client_addr == Some(address))
+                {
+                    self.let_go(core, key, client, name.as_str().to_owned());
+                    let error = limit.error(max as u64);
+                    let error = format!("{error}, no longer subscribed: {}", name.as_str());
+                    let answer = Answer::error(&error, "null");
+                    self.answer(core, key, client, answer, Behind::default());
+                    self.stats.limited[limit as usize].add(1);
+                }
+            }
+            // From here on another address has brought the pattern, if others hold it.
+            let other = core.members(&name).next();
+            let other = other.and_then(|key| core.client_addr(key));
+            if let Some(pattern) = self.patterns.remove(&name) {
+                let address = other.map_or(address, address_group);
+                self.patterns.add(HeldPattern { address, ..pattern });
+            }
+        }
+    }
+}
+
+fn of_pattern(publication: &Publication, pattern: &TopicName, frame: &Arc<Frame>) -> Publication {
+    Publication {
+        topic: pattern.clone(),
+        frame: Arc::clone(frame),
+        place: Place::Outside,
+        ..*publication
+    }
+}
+
+/// The frame of a message for clients of a pattern: with the pattern in place of `null`, and with the rank
+/// of this copy behind the position. A frame that came by `cover` has that pattern in place of `null`.
+pub(super) fn variant(
+    frame: &Frame,
+    (name, cover): (&TopicName, Option<&TopicName>),
+    pattern: &TopicName,
+    alive: &FrameBytes,
+) -> Arc<Frame> {
+    let pattern_text = quoted(pattern.as_str());
+    // The feed writes `,"channel":NAME,"pattern":null,…` behind the number.
+    let before = r#","channel":"#.len() + quoted(name.as_str()).len() + PATTERN.len();
+    let body = frame.body();
+    let (before, rest) = body.split_at(before.min(body.len()));
+    let cover = cover.map_or_else(|| "null".to_owned(), |cover| quoted(cover.as_str()));
+    let rest = rest.strip_prefix(cover.as_bytes()).unwrap_or(rest);
+    let (rest, suffix, end) = match rest.strip_suffix(POSITION_END) {
+        Some(rest) if frame.has_position() => {
+            let suffix = CopyRank::of_pattern(pattern.as_str()).suffix();
+            (rest, suffix, POSITION_END)
+        }
+        _ => (rest, Vec::new(), &[][..]),
+    };
+    let parts = [before, pattern_text.as_bytes(), rest, &suffix, end];
+    let mut builder = Frame::text(alive)
+        .with_capacity(parts.iter().map(|part| part.len()).sum())
+        .lead(frame.lead())
+        .received(frame.received())
+        .ending_like(frame, suffix.len());
+    if let Some(ConflationKey(key)) = frame.key() {
+        // Each copy is replaced by copies of the same kind.
+        let key = FixedState::default().hash_one((key, pattern.as_str()));
+        builder = builder.key(ConflationKey(key));
+    }
+    for part in parts {
+        builder = builder.body(part);
+    }
+    builder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(held: &mut HeldPatterns, pattern: &str) {
+        add_of(held, pattern, ClientAddr::Unix);
+    }
+
+    fn add_of(held: &mut HeldPatterns, pattern: &str, address: ClientAddr) {
+        let name = TopicName::from(pattern.to_owned());
+        let matcher = matcher(NameSyntax::Redis, &name).expect("a pattern");
+        let cover = None;
+        held.add(HeldPattern {
+            name,
+            matcher,
+            cover,
+            address,
+        });
+    }
+
+    fn matching(held: &mut HeldPatterns, name: &str) -> Vec<String> {
+        let matching = held
+            .matching(name, None)
+            .map(|name| name.as_str().to_owned());
+        matching.collect()
+    }
+
+    #[test]
+    fn an_answer_is_as_if_all_patterns_were_compared() {
+        let mut held = HeldPatterns::default();
+        let patterns = ["a*", "*b", "?", "*", "a?c*", "*c*", "b*", "[ab]*"];
+        let names = ["a", "ab", "abc", "b", "x", ""];
+        let mut number: u64 = 7;
+        for _ in 0..2_000 {
+            number = number
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let of = |all: usize, shift: u32| (number >> shift) as usize % all;
+            let pattern = patterns[of(patterns.len(), 33)];
+            match of(2, 40) {
+                0 => add(&mut held, pattern),
+                _ => drop(held.remove(&TopicName::fixed(pattern))),
+            }
+            let name = names[of(names.len(), 45)];
+            let all = held.patterns.values();
+            let mut all: Vec<_> = all
+                .filter(|pattern| pattern.matcher.matches(name))
+                .map(|pattern| pattern.name.as_str().to_owned())
+                .collect();
+            all.sort_by_key(|pattern| CopyRank::of_pattern(pattern));
+            assert_eq!(matching(&mut held, name), all, "{name}");
+        }
+        for pattern in patterns {
+            held.remove(&TopicName::fixed(pattern));
+        }
+        assert!(held.patterns.is_empty() && held.numbers.is_empty());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_a_known_name_is_compared_with_new_patterns_only() {
+        let mut held = HeldPatterns::default();
+        add(&mut held, "n*");
+        for n in 0..300_000 {
+            assert_eq!(matching(&mut held, &format!("n{n}")), ["n*"]);
+        }
+        let bytes = held.answers.weight();
+        assert!(
+            (ANSWERS_BYTES_MAX / 4..=ANSWERS_BYTES_MAX).contains(&bytes),
+            "{bytes}"
+        );
+        assert!(held.answers.get("n299999").is_some() && held.answers.get("n0").is_none());
+        // A wrong answer stays wrong: only the new pattern is compared.
+        held.answers
+            .get("n299999")
+            .expect("an answer")
+            .matching
+            .clear();
+        add(&mut held, "*9");
+        assert_eq!(matching(&mut held, "n299999"), ["*9"]);
+        assert_eq!(matching(&mut held, "n299998"), ["n*"]);
+    }
+
+    #[test]
+    fn the_copies_of_a_message_are_bounded_and_each_address_keeps_one() {
+        let address = |n: u8| ClientAddr::from(std::net::IpAddr::from([192, 0, 2, n]));
+        let mut held = HeldPatterns::default();
+        let mut before = 0;
+        for (n, begin, fit) in [(1, "a", 32), (2, "?", 16), (3, "[a]", 8)] {
+            let patterns = (1..200).map(|stars| format!("{begin}{}", "*".repeat(stars)));
+            let patterns: Vec<String> = patterns.collect();
+            for pattern in &patterns {
+                add_of(&mut held, pattern, address(n));
+            }
+            let got = matching(&mut held, "a");
+            assert_eq!(got.len(), before + fit, "{begin}");
+            assert!(
+                patterns[..fit].iter().all(|pattern| got.contains(pattern)),
+                "the oldest"
+            );
+            before += fit;
+            assert_eq!(held.over.len(), 199 - fit);
+            while let Some((name, of, limit)) = held.next_over() {
+                assert_eq!((of, limit), (address(n), (Full::Copies, COPIES_MAX)));
+                held.remove(&name);
+            }
+        }
+        for n in 10..110 {
+            add_of(
+                &mut held,
+                &format!("[a]{}", "*".repeat(300 + usize::from(n))),
+                address(n),
+            );
+        }
+        assert_eq!(
+            (matching(&mut held, "a").len(), held.has_over()),
+            (before + 100, false)
+        );
+        // A name that fewer patterns match has room.
+        for pattern in ["b*", "b**"] {
+            add_of(&mut held, pattern, address(1));
+        }
+        assert_eq!(matching(&mut held, "b").len(), 16 + 2);
+        assert!(!held.has_over());
+    }
+
+    #[test]
+    fn a_pattern_that_takes_too_many_steps_is_given_up() {
+        let mut held = HeldPatterns::default();
+        let name = "market:tick:NIFTY24DEC24000CE".repeat(4);
+        let people = ["market:*", "*CE", "*NIFTY*", "m*:*:*NIFTY*E", "*[0-9]*CE"];
+        people.iter().for_each(|pattern| add(&mut held, pattern));
+        add(&mut held, &format!("*{}!", "?".repeat(60)));
+        assert_eq!(matching(&mut held, &name).len(), people.len());
+        let (pattern, _, limit) = held.next_over().expect("one");
+        assert!(
+            pattern.as_str().ends_with("?!") && limit == (Full::Steps, STEPS_MAX + 4 * name.len())
+        );
+        assert!(!held.has_over());
+    }
+}
