@@ -6,6 +6,16 @@
 const WEBSOCKET_MS = 4_000;
 /** Failures before a stream is tried, if a WebSocket was open before: an outage is more likely than a bad network. */
 const FAILURES_MAX = 3;
+/** Longest wait for the first message of an open WebSocket: every gateway speaks first. */
+const FIRST_MS = 4_000;
+/** A WebSocket that brought messages for so long is not broken by the network. Two that broke before, or one without a message, lead to a stream. */
+const STANDS_MS = 60_000;
+const BROKEN_MAX = 2;
+/** A client that gives up after such a silence, with or without a request in it, has found the WebSocket dead. */
+const UNANSWERED_MS = 2_500;
+const SILENT_MS = 25_000;
+/** A WebSocket is tried again. */
+const BACK_MS = 3_600_000;
 /** Between two reopenings: time for the responses to sent messages. */
 const REOPEN_MS = 300;
 /** The gateway sends a comment every 20 s: a stream with data in this time is alive. */
@@ -15,7 +25,7 @@ const TOO_MUCH = new Set([400, 414, 431]);
 /** The types of responses. */
 const ANSWERS = new Set(["success", "subscribed", "unsubscribed", "pong", "response", "error"]);
 
-/** By origin: whether a WebSocket opened last, and the failures since. */
+/** By origin: whether a WebSocket opened last, and the failures since; what broke open WebSockets; since when there are streams. */
 const origins = new Map();
 
 const now = () => performance.now();
@@ -223,33 +233,62 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
   return class extends Shape {
     #socket;
     #isClosed = false;
+    #timer;
+    #heardAt;
+    #sentAt = -Infinity;
+    #judge = () => {};
 
     // A single request each time, so clients do not double the load in an outage.
     constructor(url, protocols) {
       super();
-      const { origin } = new URL(url, globalThis.location?.href), known = origins.get(origin) ?? { stood: false, failed: 0 };
-      origins.set(origin, known);
-      const isStream = !WebSocket || known.failed >= (known.stood ? FAILURES_MAX : 1);
+      const { origin } = new URL(url, globalThis.location?.href);
+      let known = origins.get(origin);
+      if (!known || now() - known.streamAt > BACK_MS) origins.set(origin, (known = { stood: false, failed: 0, broken: 0, firstMs: FIRST_MS, streamAt: Infinity }));
+      const isStream = !WebSocket || known.broken >= BROKEN_MAX || known.failed >= (known.stood ? FAILURES_MAX : 1);
       const socket = (this.#socket = new (isStream ? EventStream : WebSocket)(url, protocols));
-      const failed = (event) => {
-        clearTimeout(timer);
+      const end = (event) => {
+        clearTimeout(this.#timer);
         socket.onopen = socket.onclose = socket.onmessage = null;
         // The package ws throws errors without a listener.
         socket.onerror = () => {};
         socket.close();
-        if (!this.#isClosed) known.failed = isStream ? 0 : known.failed + 1;
-        if (event.code === undefined) this.onerror?.(event);
-        this.onclose?.({ code: event.code ?? 1006, reason: event.reason || event.message || "" });
+        const { code, reason, message } = event;
+        if (code === undefined) this.onerror?.(event);
+        this.onclose?.({ code: code ?? 1006, reason: reason || message || "" });
       };
-      const timer = setTimeout(failed, WEBSOCKET_MS * (isStream ? 2 : 1), { message: "not open in time" });
+      const failed = (event) => {
+        if (!this.#isClosed) known.failed = isStream ? 0 : known.failed + 1;
+        if (isStream) Object.assign(known, { broken: 0, firstMs: 4 * known.firstMs });
+        end(event);
+      };
+      this.#timer = setTimeout(failed, WEBSOCKET_MS * (isStream ? 2 : 1), { message: "not open in time" });
       socket.onerror = socket.onclose = failed;
       socket.onopen = (event) => {
-        clearTimeout(timer);
+        clearTimeout(this.#timer);
+        const openedAt = (this.#heardAt = now());
         // A stream that opened first after an outage: next time a WebSocket is tried once.
         known.failed = isStream && !known.stood ? 1 : 0;
         known.stood = !isStream;
+        if (isStream) known.streamAt = Math.min(known.streamAt, openedAt);
+        else {
+          this.#judge = (isBroken) => {
+            if (this.#heardAt - openedAt >= STANDS_MS) known.broken = 0;
+            else if (isBroken) known.broken += this.#heardAt > openedAt ? 1 : BROKEN_MAX;
+          };
+          this.#timer = setTimeout(() => this.#judge(true) || end({ message: "silent" }), known.firstMs);
+        }
         this.protocol = socket.protocol;
-        for (const name of ["onmessage", "onerror", "onclose"]) socket[name] = (one) => this[name]?.(one);
+        socket.onerror = (one) => this.onerror?.(one);
+        socket.onmessage = (one) => {
+          clearTimeout(this.#timer);
+          this.#heardAt = now();
+          this.onmessage?.(one);
+        };
+        socket.onclose = (one) => {
+          clearTimeout(this.#timer);
+          if (!this.#isClosed) this.#judge(one.code === 1006);
+          this.onclose?.(one);
+        };
         this.onopen?.(event);
       };
     }
@@ -259,10 +298,17 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
     }
 
     send(data) {
+      this.#sentAt = now();
       this.#socket.send(data);
     }
 
+    /** Perhaps because nothing comes any more. */
     close(code, reason) {
+      if (!this.#isClosed && this.readyState < 2) {
+        const silentMs = now() - this.#heardAt;
+        this.#judge(silentMs >= (this.#sentAt > this.#heardAt ? UNANSWERED_MS : SILENT_MS));
+      }
+      if (this.#heardAt) clearTimeout(this.#timer);
       this.#isClosed = true;
       this.#socket.close(code, reason);
     }

@@ -295,7 +295,9 @@ impl Peer {
         if self.pings_answered < self.pings_seen {
             // Who is not read cannot be late.
             let since = self.ping_at.max(self.hindered_until);
-            let in_time = now < since + limits.pong_timeout_us;
+            // Bytes before the ping may be under way unseen.
+            let ahead_us_max = limits.send_queue.stall_us;
+            let in_time = now < since + limits.pong_timeout_us + ahead_us_max;
             assert!(in_time, "no pong for too long: {self:?}");
         } else if limits.ping_interval_us > 0 && !pauses {
             // While a pong is missing there is no other ping.
