@@ -162,6 +162,23 @@ fn a_trade_reaches_who_holds_its_symbol_and_nobody_else() {
 }
 
 #[test]
+fn a_symbol_may_have_colons() {
+    let mut world = world(false);
+    let mut feed = feed(&world);
+    let client = world.connect("/", None);
+    subscribe(&mut world, client, r#"["nse:tcs"]"#);
+    for channel in [
+        "channel:trade:NSE:TCS",
+        "channel:trade:NSE",
+        "channel:trade:TCS",
+    ] {
+        publish(&mut world, &mut feed, channel, r#"{"price":1}"#);
+    }
+    let trades = world.texts(client);
+    assert_eq!(trades.len(), 1, "{trades:?}");
+}
+
+#[test]
 fn a_request_is_taken_whole_or_not_at_all() {
     let mut world = world(false);
     let key = world.connect("/", None);

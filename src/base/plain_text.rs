@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::io;
 
 /// Escapes the characters that steer a terminal or change the display of the text around, as in JSON (`\u001b`,
 /// RFC 8259 §7); `kept` characters stay. In JSON such characters occur only within strings, so JSON keeps its value.
@@ -34,6 +35,28 @@ pub fn escaped_bytes(text: &[u8], kept: &[char]) -> String {
         }
     }
     shown
+}
+
+/// The bytes of a text file without its byte order mark, which editors put there.
+///
+/// # Errors
+/// The mark is of UTF-16.
+pub fn without_mark(mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+    match bytes[..] {
+        [0xef, 0xbb, 0xbf, ..] => Ok(bytes.split_off(3)),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the text is UTF-16; save it as UTF-8",
+        )),
+        _ => Ok(bytes),
+    }
+}
+
+/// Whether a text can be a host's name or address: without quotes, and without what a shell or a template would have
+/// replaced, such as `$(HOST)`.
+pub fn is_host(text: &str) -> bool {
+    let fits = |c: char| c.is_alphanumeric() || "-_.:[]%".contains(c);
+    !text.is_empty() && text.chars().all(fits)
 }
 
 /// Whether a character may control the display: the controls (C0, DEL, C1), the separators of lines and

@@ -32,7 +32,7 @@ const FIELDS: [&str; 6] = [
 /// Why a publication is skipped. Always its publisher's fault.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadTrade {
-    /// The channel's name has more or fewer than three parts.
+    /// The channel's name has fewer than three parts, or the name of a topic in place of a symbol.
     #[error("the channel is not channel:trade:SYMBOL")]
     Channel,
     /// Over the limit on bus messages.
@@ -193,10 +193,12 @@ impl Feed for TradesFeed {
     }
 }
 
-/// The symbol of a channel with exactly three parts, unchanged.
+/// The symbol of a channel, unchanged: everything behind the prefix, because exchanges write `NSE:TCS` and `BTC:USD`.
+/// The names of the topics of candles are no symbols: no client could hold them, and those of candles would get a
+/// trade.
 fn symbol(channel: &str) -> Option<&str> {
     let symbol = channel.strip_prefix("channel:trade:")?;
-    (!symbol.contains(':')).then_some(symbol)
+    (!symbol.starts_with("candle:")).then_some(symbol)
 }
 
 #[cfg(test)]
@@ -265,7 +267,16 @@ mod tests {
         let topic = |channel: &str| published(&mut feed(), channel, b"{}").map(|p| p.0);
         assert_eq!(topic("channel:trade:aapl").as_deref(), Some("aapl"));
         assert_eq!(topic("channel:trade:").as_deref(), Some(""));
-        for other in ["channel:trade:A:B", "channel:trade", "channel:quote:A", "A"] {
+        for symbol in ["NSE:TCS", "BTC:USD", "A:", ":", "CANDLE:1M:A", "candle"] {
+            let channel = format!("channel:trade:{symbol}");
+            assert_eq!(topic(&channel).as_deref(), Some(symbol));
+        }
+        for other in [
+            "channel:trade:candle:1m:A",
+            "channel:trade",
+            "channel:quote:A",
+            "A",
+        ] {
             assert_eq!(topic(other), None, "{other}");
         }
     }

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::base::regular_file;
+use crate::base::{regular_file, without_mark};
 
 pub use key_fetches::{KeyFetchStats, KeyFetches};
 pub use keys::{KeyFileError, KeyFiles, KeyUrl, KeysChanged, KeysInForce};
@@ -23,7 +23,7 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// An error of the system, or the file has more than 1 MiB.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     has_size(path)?;
-    fs::read(path)
+    without_mark(fs::read(path)?)
 }
 
 /// Reads a file again. A pipe has no more content, and a read would wait forever.
@@ -32,7 +32,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// As [`read`], or the path names no regular file any more.
 pub(crate) fn read_again(path: &Path) -> io::Result<Vec<u8>> {
     has_size(path)?;
-    regular_file(path)
+    regular_file(path).and_then(without_mark)
 }
 
 fn has_size(path: &Path) -> io::Result<()> {
@@ -121,6 +121,17 @@ mod tests {
         assert!(!watched.look() && watched.look());
         watched.will_read();
         assert!(!watched.look() && !watched.look());
+    }
+
+    #[test]
+    fn the_mark_of_an_editor_is_no_part_of_the_text() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        fs::write(&path, "\u{feff}{\u{feff}}").expect("written");
+        assert_eq!(read(&path).expect("text"), "{\u{feff}}".as_bytes());
+        fs::write(&path, b"\xff\xfe{\0}\0").expect("written");
+        let error = read_again(&path).expect_err("UTF-16").to_string();
+        assert!(error.contains("UTF-16"), "{error}");
     }
 
     #[test]

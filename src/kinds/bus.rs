@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::auth::{Acl, is_pattern};
+use crate::base::is_host;
 use crate::feeds::Subscription;
 use crate::run::{Question, RunError};
 use crate::settings::{Checked, Kind, SecretUrl};
@@ -25,7 +26,8 @@ pub(super) const ALLOWED: &str = "one URL of Redis, or URLs of NATS servers, wit
 
 /// Whether a URL is of Redis. Returns false if all URLs are of NATS, and without URLs.
 pub(super) fn is_redis(urls: &SecretUrl) -> bool {
-    schemes(urls).any(|scheme| REDIS_SCHEMES.contains(&scheme))
+    let is_one = |scheme: &str| (REDIS_SCHEMES.iter()).any(|one| one.eq_ignore_ascii_case(scheme));
+    schemes(urls).any(is_one)
 }
 
 /// Whether the URLs name no single bus: a URL has no scheme, or Redis is among several URLs.
@@ -67,8 +69,8 @@ pub(super) const REDIS: BusRows = BusRows {
 };
 
 /// Whether a text may be a host: no URL, and no port behind a name. An IPv6 address has several colons.
-fn is_host(text: &str) -> bool {
-    !text.contains('/') && text.matches(':').count() != 1
+fn is_host_alone(text: &str) -> bool {
+    is_host(text) && text.matches(':').count() != 1
 }
 
 impl BusRows {
@@ -123,18 +125,19 @@ impl BusRows {
     /// # Errors
     /// An address is not valid, or a name is set for the certificate of a server without TLS.
     pub(super) fn redis(self, checked: &Checked) -> Result<RedisSettings, RunError> {
-        let wrong =
-            |flag: &str, error: &RedisError| RunError::Settings(format!("--{flag}: {error}"));
+        let wrong = |flag: &str, error: &RedisError| {
+            RunError::Settings(format!("{}: {error}", checked.named(flag)))
+        };
         let host = self.text(checked, "host");
         let port = self.row("port");
         let port = checked.has(&port).then(|| checked.number(&port));
         let url = checked.url(self.url);
-        if let Some(host) = host.as_deref().filter(|host| !is_host(host))
+        if let Some(host) = host.as_deref().filter(|host| !is_host_alone(host))
             && url.expose().is_empty()
         {
             return Err(RunError::Settings(format!(
-                "--{} is {}; allowed: a name or an address, without scheme and port; --{} takes a URL",
-                self.row("host"),
+                "{} is {}; allowed: a name or an address, without scheme and port; --{} takes a URL",
+                checked.named(&self.row("host")),
                 Kind::Text.shown_when_wrong(host),
                 self.url
             )));
@@ -305,6 +308,8 @@ mod tests {
             ("nats://a", false, false),
             ("nats://a, tls://b:1", false, false),
             ("nats://a,b", false, true),
+            ("NATS://a", false, false),
+            ("REDISS://a", true, false),
             ("redis://a,redis://b", true, true),
             ("redis://a,nats://b", true, true),
             ("localhost", false, true),
@@ -326,12 +331,16 @@ mod tests {
             assert_eq!(host(&[("REDIS_HOST", good)]).as_deref(), Ok(good));
         }
         for (bad, shown) in [
+            ("$(HOST)", "$(HOST)"),
+            (r#"'"127.0.0.1"'"#, "127.0.0.1"),
             ("redis://:s3cret", "redis://***"),
             ("redis:6379", "redis:6379"),
         ] {
             let told = host(&[("REDIS_HOST", bad)]).expect_err(bad);
             assert!(
-                told.contains(shown) && told.contains("--redis-url"),
+                told.contains(shown)
+                    && told.contains("--redis-host (env REDIS_HOST)")
+                    && told.contains("--redis-url"),
                 "{told}"
             );
             // Beside a URL the host has no effect.

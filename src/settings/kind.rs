@@ -4,10 +4,12 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::secret::{SecretText, SecretUrl, scheme};
 use crate::admission::TrustedProxies;
+use crate::base::is_host;
 use crate::telemetry::logging;
 
 /// The unit of a number. The flag's name ends with the unit, so values are shown without the unit.
@@ -380,19 +382,25 @@ fn parse_urls(text: &str, schemes: &[&str]) -> Option<Value> {
             false => Url::parse(&format!("{scheme}://{part}")),
         };
         url.is_ok_and(|url| {
-            let host = url.host_str().is_some_and(|host| !host.is_empty());
+            let host = url.host_str().is_some_and(is_host_of_url);
             let bare = matches!(url.path(), "" | "/") && url.query().is_none();
             host && bare && schemes.contains(&url.scheme()) && url.port() != Some(0)
         })
     };
-    text.split(',')
-        .all(good)
-        .then(|| Value::Urls(SecretUrl::new(text)))
+    // Lists that are put together end with a comma.
+    let list = text.trim_end().trim_end_matches(',');
+    let is_good = list.split(',').all(good);
+    is_good.then(|| Value::Urls(SecretUrl::new(list)))
+}
+
+/// Whether the host of a URL can be one. Characters beyond ASCII are encoded there.
+fn is_host_of_url(host: &str) -> bool {
+    is_host(&percent_decode_str(host).decode_utf8_lossy())
 }
 
 fn parse_url(text: &str, schemes: &[&str]) -> Option<Value> {
     let is_good = |url: Url| {
-        let host = url.host_str().is_some_and(|host| !host.is_empty());
+        let host = url.host_str().is_some_and(is_host_of_url);
         let database = url.path().trim_matches('/');
         let database = database.is_empty() || database.parse::<u32>().is_ok();
         host && database && schemes.contains(&url.scheme()) && url.port() != Some(0)

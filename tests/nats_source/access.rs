@@ -159,7 +159,9 @@ fn a_credentials_file_lets_in_and_may_be_replaced() {
     let source = run(with(&server, Credentials::CredsFile(file.clone())));
     let refused = fault(&source);
     assert!(refused.contains("Authorization Violation"), "{refused}");
-    fs::write(&file, creds(&jwt(&account, &user_key, claims))).expect("written");
+    // An editor may put a byte order mark before the text.
+    let good = creds(&jwt(&account, &user_key, claims));
+    fs::write(&file, format!("\u{feff}{good}")).expect("written");
     assert_eq!(source.until("CaughtUp"), ["Up", "CaughtUp"]);
 
     let missing = folder.path().join("missing.creds");

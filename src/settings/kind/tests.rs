@@ -73,6 +73,11 @@ fn urls_need_a_scheme_that_fits_and_a_host() {
         "10.0.0.1:4222",
         "tls://u:p@h",
         "nats://a,nats://b:1",
+        "nats://a,",
+        "nats://a, ",
+        "NATS://a",
+        "nats://m\u{fc}ller",
+        "nats://[::1]",
     ] {
         assert!(kind.parse(good).is_some(), "{good}");
     }
@@ -82,7 +87,11 @@ fn urls_need_a_scheme_that_fits_and_a_host() {
         "nats://h:port",
         "nats://h:70000",
         "nats://h:0",
-        "nats://a,",
+        ",",
+        "nats://a,,b",
+        "nats://$(HOST)",
+        "'nats://a'",
+        "nats://\"a\"",
         "http//nats:4222",
         "nats://h?x",
         "",
@@ -109,6 +118,8 @@ fn one_url_may_name_a_database_or_be_absent() {
         "redis://",
         "redis://h/x",
         "redis://h:0",
+        "redis://`h`",
+        "redis://${HOST}:6379",
     ] {
         assert!(kind.parse(bad).is_none(), "{bad}");
     }

@@ -15,7 +15,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 
-use crate::base::tls_roots;
+use crate::base::{tls_roots, without_mark};
 
 /// The credentials for a server without user or token in its URL. Without `Debug`, because of the
 /// passwords.
@@ -170,7 +170,8 @@ fn read(what: &str, path: &Path) -> io::Result<String> {
         let text = format!("{what} {}: {error}", path.display());
         io::Error::new(error.kind(), text)
     };
-    fs::read_to_string(path).map_err(named)
+    let text = fs::read(path).and_then(without_mark).map_err(named)?;
+    String::from_utf8(text).map_err(|error| named(io::Error::new(ErrorKind::InvalidData, error)))
 }
 
 fn not(path: &Path, what: &str) -> io::Error {

@@ -136,7 +136,7 @@ impl Endpoint {
             reason,
         };
         let (scheme, rest) = url.split_once("://").unwrap_or(("nats", url));
-        let tls = match scheme {
+        let tls = match &scheme.to_ascii_lowercase()[..] {
             "nats" => false,
             "tls" => true,
             "ws" | "wss" => return Err(bad("NATS over WebSocket is not supported")),

@@ -48,7 +48,7 @@
 //! | `marks` | the kept feed on a connection: positions, and the marks to make positions valid on other instances |
 //! | `stream` | the source that reads a stream in place of channels |
 //! | `publish` | connections that publish: for gateways that speak to each other, and for a command |
-//! | `resp`, `settings`, `error` | pure: the protocol; URLs; error texts |
+//! | `resp`, `role`, `settings`, `error` | pure: the protocol; what a server says of itself; URLs; error texts |
 
 mod ask;
 mod connection;
@@ -56,6 +56,7 @@ mod error;
 mod marks;
 mod publish;
 pub mod resp;
+mod role;
 mod servers;
 mod session;
 mod settings;
@@ -80,8 +81,8 @@ use crate::telemetry::BusStatus;
 
 pub use self::ask::{RedisNeeds, ask};
 pub use self::error::RedisError;
-pub use self::marks::says_lone_master;
 pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
+pub use self::role::says_lone_master;
 pub use self::settings::{REDIS_PORT, RedisEndpoint, RedisSettings, SENTINEL_PORT};
 pub use self::stream::{RedisStreamSource, StreamReader, Trouble};
 

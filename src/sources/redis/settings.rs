@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::error::RedisError;
+use crate::base::is_host;
 use crate::sources::LinkTimes;
 
 /// The default port of a Redis server.
@@ -144,7 +145,8 @@ impl RedisEndpoint {
         let host = match url.host() {
             Some(Host::Ipv6(address)) => address.to_string(),
             Some(Host::Ipv4(address)) => address.to_string(),
-            Some(Host::Domain(name)) if !name.is_empty() => decoded(name),
+            Some(Host::Domain(name)) if is_host(&decoded(name)) => decoded(name),
+            Some(Host::Domain(name)) if !name.is_empty() => return Err(bad("the host is no name")),
             _ => return Err(bad("it names no host")),
         };
         let database = match url.path().trim_matches('/') {
@@ -265,6 +267,8 @@ mod tests {
             "redis://u:secret#@h",
             "redis://u:12#secret@h",
             "redis://u:12?secret@h",
+            "redis://u:secret@$(HOST)",
+            "redis://u:secret@%22h%22",
         ] {
             let error = RedisEndpoint::parse(url).err().map(|e| e.to_string());
             let error = error.unwrap_or_else(|| panic!("{url} was taken"));

@@ -50,7 +50,7 @@ impl Interval {
     }
 
     /// The topic of a symbol's candles. No client can hold a symbol of this name, because symbols are upper
-    /// case.
+    /// case, and the feed passes none on.
     pub(in crate::gateways::trades) fn topic(self, symbol: &str) -> TopicName {
         TopicName::from(format!("candle:{}:{symbol}", self.label()))
     }
