@@ -177,7 +177,7 @@ impl Connection {
     fn newest(&self) -> Option<&Charge> {
         let waiting = self.waiting.back().map(|message| &message.held);
         let in_line = self.calling.as_ref().filter(|calling| !calling.is_made);
-        waiting.or(in_line.map(|calling| &calling.held))
+        waiting.or_else(|| in_line.map(|calling| &calling.held))
     }
 
     /// Messages that are not forwarded yet: those that wait, and one in line for a slot.

@@ -4,28 +4,27 @@
 //! Knows no contract: names, URLs and paths are parameters. `calls` and `proxy` each keep a separate `Pool`
 //! for a service, because they run on separate threads and have separate limits.
 
-mod addresses;
 mod link;
 mod places;
 mod pool;
 mod redirects;
 
 use std::fmt::{self, Display};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::header::HeaderValue;
 use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
-use crate::base::{Clock, LogBudget, LogLine};
+use crate::base::{Clock, LeftAddresses, LogBudget, LogLine};
 use crate::telemetry::names::{self, MetricName};
 use crate::telemetry::{Durations, GatewayMetric};
 use crate::wire::object_writer::ObjectWriter;
 
-use self::addresses::Addresses;
 pub(super) use self::link::{Activity, USER_AGENT, connect};
 pub(super) use self::places::{Place, Places};
 pub(super) use self::pool::{Again, Ended, Failure, FailureReason, Lease, Policy, Pool};
@@ -40,7 +39,7 @@ pub struct Service {
     tls: Option<TlsConnector>,
     /// Both shared by all clones.
     answering: Arc<Answering>,
-    addresses: Arc<Addresses>,
+    left: Arc<Mutex<LeftAddresses>>,
 }
 
 /// The name and the address.
@@ -59,8 +58,23 @@ impl Service {
             upstream,
             tls: tls.map(TlsConnector::from),
             answering: Arc::new(Answering::new(name)),
-            addresses: Arc::default(),
+            left: Arc::default(),
         }
+    }
+
+    /// Orders the addresses of the host: an address whose connection or request failed is tried last.
+    fn in_turn(&self, addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        self.left_addresses().in_turn(addresses)
+    }
+
+    /// Records a connection to this address, or a request there, without an answer.
+    fn leave(&self, address: SocketAddr, why: String) {
+        self.left_addresses().leave(address, Instant::now(), why);
+    }
+
+    /// No holder of this lock can panic.
+    fn left_addresses(&self) -> MutexGuard<'_, LeftAddresses> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The value of the label `service` in metrics.

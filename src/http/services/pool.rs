@@ -232,7 +232,7 @@ impl<B: Again> Pool<B> {
                 Err(Fault::Failed(failure)) => failure,
             };
             if failure.is_silence() {
-                self.service.addresses.failed(address);
+                self.service.leave(address, failure.cause.to_string());
             }
             return Err(failure);
         }

@@ -27,7 +27,7 @@ pub(in crate::http) fn place(headers: &HeaderMap) -> String {
         || place.to_owned(),
         |mut url| {
             // Neither can fail for a URL with a host.
-            let _ = url.set_username("").and(url.set_password(None));
+            let _ = (url.set_username(""), url.set_password(None));
             url.into()
         },
     );
