@@ -29,7 +29,7 @@ const ANSWER_BYTES_MAX: usize = 1024;
 /// The header of the PROXY protocol for a connection of the proxy itself.
 const OWN_HEADER: &[u8] = b"PROXY UNKNOWN\r\n";
 
-/// Stands for the response of a gateway that asks its clients for certificates.
+/// In place of the response of a gateway that asks its clients for certificates.
 const ASKS: &str = "HTTP/1.1 200 OK, for clients with a certificate";
 
 /// The settings of `weirgate health` from the checked gateway.

@@ -198,7 +198,8 @@ impl Body for RequestBody {
 }
 
 /// The body of an answer: whole, or in pieces, each polled when there is room. If a piece fails, the connection
-/// ends without the end of the body, so that no client takes a part for the whole.
+/// ends without the end of the body, so that no client takes a part for the whole: without the last chunk, or with a
+/// reset where the end of the connection is the end of the body.
 pub type AnswerBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>;
 
 /// Work on fewer bytes runs at once: about 1 ms.

@@ -20,6 +20,8 @@ const RAW_BYTES: usize = 16 * 1024;
 pub(super) struct ClientStream {
     tcp: TcpStream,
     tls: Option<Box<TlsSession>>,
+    /// The end of the connection would be the end of an answer that is not out yet.
+    ends_answer: bool,
 }
 
 impl ClientStream {
@@ -29,7 +31,11 @@ impl ClientStream {
     /// The runtime cannot watch the socket.
     pub(super) fn new(tcp: std::net::TcpStream, tls: Option<Box<TlsSession>>) -> io::Result<Self> {
         let tcp = TcpStream::from_std(tcp)?;
-        Ok(Self { tcp, tls })
+        Ok(Self {
+            tcp,
+            tls,
+            ends_answer: false,
+        })
     }
 
     /// Takes the socket out of the runtime.
@@ -95,6 +101,21 @@ impl ClientStream {
         let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
     }
 
+    /// Whether the connection's end would now be taken for the end of an answer: then it ends with a reset, whatever
+    /// ends it, the process included.
+    pub(super) fn set_ends_answer(&mut self, ends: bool) {
+        if self.ends_answer != ends {
+            self.ends_answer = ends;
+            let linger = ends.then_some(Duration::ZERO);
+            let _ = SockRef::from(&self.tcp).set_linger(linger);
+        }
+    }
+
+    /// Whether the end of the connection would be taken for the end of an answer.
+    pub(super) fn ends_answer(&self) -> bool {
+        self.ends_answer
+    }
+
     /// Waits for bytes from the network.
     pub(super) async fn readable(&self) -> io::Result<()> {
         self.tcp.readable().await
@@ -126,7 +147,7 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { tcp, tls } = &mut *self;
+        let Self { tcp, tls, .. } = &mut *self;
         let Some(session) = tls else {
             return Pin::new(tcp).poll_read(cx, buf);
         };
@@ -169,7 +190,7 @@ impl AsyncWrite for ClientStream {
             return Pin::new(&mut self.tcp).poll_write(cx, buf);
         }
         ready!(self.poll_kept(cx))?;
-        let Self { tcp, tls } = &mut *self;
+        let Self { tcp, tls, .. } = &mut *self;
         let Some(session) = tls else {
             return Poll::Ready(Ok(0));
         };

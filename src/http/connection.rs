@@ -12,7 +12,7 @@ use std::time::Duration;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
-use hyper::{Request, Response, service};
+use hyper::{Request, Response, Version, service};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWrite;
 use tokio::sync::watch;
@@ -132,6 +132,7 @@ pub(super) async fn serve(
     let requests = Requests {
         server: Rc::clone(&server),
         clock: Rc::clone(&clock),
+        gate: gate.clone(),
         peer,
         is_tls,
     };
@@ -170,7 +171,9 @@ pub(super) async fn serve(
         (End::Done, None) => linger(stream, &[], settings).await,
         (End::Fault(error), _) => {
             debug!(%peer, %error, "HTTP connection ended by a fault");
-            linger(stream, &[], settings).await;
+            if !stream.ends_answer() {
+                linger(stream, &[], settings).await;
+            }
         }
         (End::TimedOut, _) => debug!(%peer, "HTTP connection timed out"),
         (End::ClientGone, _) => debug!(%peer, "HTTP client left before its answer was out"),
@@ -210,6 +213,9 @@ async fn run(
             Poll::Ready(Ok(())) => Pin::new(&mut *http).poll(cx),
             polled => polled,
         };
+        if matches!(polled, Poll::Ready(Ok(()))) {
+            gate.set_ends_answer(false);
+        }
         match polled {
             Poll::Ready(_) if stopped => return Poll::Ready(End::Stopped),
             Poll::Ready(Ok(())) => return Poll::Ready(End::Done),
@@ -269,6 +275,7 @@ async fn linger(mut stream: ClientStream, mut answer: &[u8], settings: &HttpSett
 struct Requests {
     server: Rc<Server>,
     clock: Rc<ConnectionClock>,
+    gate: Gate,
     peer: Peer,
     is_tls: bool,
 }
@@ -282,6 +289,7 @@ impl service::Service<Request<Incoming>> for Requests {
         let (head, body) = request.into_parts();
         let body = RequestBody::new(body);
         let (asked, body_read) = (head.headers.clone(), body.progress());
+        let (version, gate) = (head.version, self.gate.clone());
         let parts = RequestParts {
             head,
             peer: self.peer,
@@ -297,7 +305,12 @@ impl service::Service<Request<Incoming>> for Requests {
                     (answer(parts, body).await, Some(work))
                 }
             };
-            Ok(server.response(&asked, &body_read, answer, work))
+            let response = server.response(&asked, &body_read, answer, work);
+            // HTTP/1.0 has no other end of a body of unknown length (RFC 9112 §6.3).
+            let has_length = response.headers().contains_key(header::CONTENT_LENGTH)
+                || response.body().size_hint().exact().is_some();
+            gate.set_ends_answer(version < Version::HTTP_11 && !has_length);
+            Ok(response)
         })
     }
 }

@@ -134,6 +134,11 @@ impl Gate {
         })
     }
 
+    /// Records whether the connection's end would be taken for the end of an answer.
+    pub(super) fn set_ends_answer(&self, ends: bool) {
+        self.0.borrow_mut().stream.set_ends_answer(ends);
+    }
+
     /// Checks whether the client has ended its half, or the connection is broken. Reads no byte of a body,
     /// because only the handler asks for body bytes.
     pub(super) fn look_for_client(&self, cx: &mut Context<'_>) -> Client {

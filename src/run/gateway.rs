@@ -7,9 +7,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded, never};
 
 use super::common::CommonSettings;
+use super::log_filter::LogFilterFile;
 use super::prepared::{Prepared, Question, alone};
 use super::process::{Listening, bound_connections, build, held_metrics, log_start, seed};
-use super::reload::{LogFilterFile, Reload, Reloads};
+use super::reload::{Reload, Reloads};
 use super::tls::{TlsInForce, handshake_metrics};
 use super::watches::StatsLine;
 use super::{RunError, watchdog, watches};

@@ -7,7 +7,8 @@
 //! | `common` | the settings of every gateway; the metric of each limit |
 //! | `prepared` | a gateway just before listening, the checks before a start, and the log of a start |
 //! | `process` | the first steps of every process, and where it listens |
-//! | `reload` | files to read again at SIGHUP, with the log filter, and key files after a change |
+//! | `reload` | files to read again at SIGHUP, and key files after a change |
+//! | `log_filter` | the log filter in a file |
 //! | `tls` | the files of TLS towards clients |
 //! | `watches` | threads beside the loop: the end when the bus stays away, numbers in the log, freed memory, notifications to systemd |
 //!
@@ -17,6 +18,7 @@
 mod common;
 mod gateway;
 mod kind;
+mod log_filter;
 mod prepared;
 mod process;
 mod reload;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rlimit::Resource;
 
 use super::common::CommonSettings;
-use super::{RunError, reload};
+use super::{RunError, log_filter};
 use crate::admission::{Held, Holding};
 use crate::base::Clock;
 use crate::base::build_info::{self, COMMIT, VERSION};
@@ -58,7 +58,7 @@ fn log_settings(checked: &Checked) -> Result<(LogFormat, String), RunError> {
         "json" => LogFormat::Json,
         _ => LogFormat::Text,
     };
-    let filter = reload::log_filter_at_start(checked).map_err(RunError::Settings)?;
+    let filter = log_filter::at_start(checked).map_err(RunError::Settings)?;
     Ok((format, filter))
 }
 

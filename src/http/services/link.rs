@@ -127,6 +127,9 @@ struct Noted {
     activity: Activity,
     /// The timer for a reset, after the connection ended without an answer.
     end: Option<Pin<Box<Sleep>>>,
+    /// The first failed write. A service may answer before it has read the request, and close: what it has sent is read
+    /// first.
+    failed: Option<io::Error>,
 }
 
 impl AsyncRead for Noted {
@@ -146,6 +149,9 @@ impl AsyncRead for Noted {
                 return Poll::Ready(Ok(()));
             }
         }
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
         let end = self
             .end
             .get_or_insert_with(|| Box::pin(sleep(RESET_FOLLOWS)));
@@ -160,9 +166,17 @@ impl AsyncWrite for Noted {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let taken = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.activity.touch();
-        Poll::Ready(Ok(taken))
+        if self.failed.is_none() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
+                Ok(taken) => {
+                    self.activity.touch();
+                    return Poll::Ready(Ok(taken));
+                }
+                Err(error) => self.failed = Some(error),
+            }
+        }
+        // The reader finds an answer, or the end.
+        Poll::Pending
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -212,6 +226,7 @@ async fn connect_to(
         stream,
         activity: activity.clone(),
         end: None,
+        failed: None,
     };
     let bytes: Box<dyn Bytes> = match &service.tls {
         Some(tls) => {

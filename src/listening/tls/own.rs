@@ -31,7 +31,7 @@ pub fn of_own_certificate(file: &Path) -> Result<ClientConfig, String> {
     accepting(Some(certificate), Arc::default()).map_err(named)
 }
 
-/// A configuration that accepts any certificate, for loopback alone: whoever listens there is on this machine, as with
+/// A configuration that accepts any certificate, for loopback alone: a process that listens there is on this machine, as with
 /// plain HTTP. `asked` becomes true when the server asks for a certificate of the client; the client shows none.
 ///
 /// # Errors
