@@ -53,7 +53,8 @@ impl HeldBytes {
 
     /// Whether more of this client's bytes may be taken: its address holds less than what is free.
     pub fn has_room(&self) -> bool {
-        self.charge.has_room()
+        let address = self.charge.address();
+        self.charge.holding().has_room_for(address)
     }
 
     /// Whether the bytes have to go. Who owns them is woken when they have to.

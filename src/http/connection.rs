@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderValue, ORIGIN};
 use hyper::server::conn::http1;
 use hyper::{Request, Response, Version, service};
 use hyper_util::rt::TokioIo;
@@ -56,7 +56,7 @@ impl Server {
             .header_read_timeout(None)
             .max_header_size(settings.head_bytes_max)
             .max_headers(settings.head_headers_max)
-            .max_buf_size((2 * settings.head_bytes_max).max(64 * 1024))
+            .max_buf_size((2 * settings.head_bytes_max).max(32 * 1024))
             // A client may end its half after the request.
             .half_close(true);
         Self {
@@ -288,7 +288,10 @@ impl service::Service<Request<Incoming>> for Requests {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (head, body) = request.into_parts();
         let body = RequestBody::new(body);
-        let (asked, body_read) = (head.headers.clone(), body.progress());
+        let origin = head.headers.get(ORIGIN);
+        // A request may wait for long: of its head nothing else is kept.
+        let asked = origin.map(|origin| (ORIGIN, origin.clone())).into_iter();
+        let (asked, body_read) = (asked.collect::<HeaderMap>(), body.progress());
         let (version, gate) = (head.version, self.gate.clone());
         let parts = RequestParts {
             head,
@@ -316,7 +319,7 @@ impl service::Service<Request<Incoming>> for Requests {
 }
 
 impl Server {
-    /// Converts an answer for hyper. `asked` is the request's headers.
+    /// Converts an answer for hyper. `asked` is the request's `Origin`.
     fn response(
         &self,
         asked: &HeaderMap,

@@ -190,3 +190,58 @@ fn a_service_may_be_at_https() {
         assert_eq!(reply.status, status, "{host}: {sent:?}");
     }
 }
+
+#[test]
+fn uploads_that_crawl_give_way_whatever_the_number_of_addresses_and_slow_ones_do_not() {
+    let rig = Rig::with(
+        |settings| settings.service_connections_max = 8,
+        HttpSettings::default(),
+    );
+    let upload = |client: u8| {
+        let post = post("/v1/jobs/up", "Content-Length: 100000", "x");
+        let client = rig.connect_as([192, 0, 2, client].into(), post);
+        let mut service = rig.accept();
+        service.head_text();
+        (client, service)
+    };
+    let (mut slow, mut taker) = upload(1);
+    let mut crawls: Vec<_> = [2, 2, 2, 3, 3, 4, 5].into_iter().map(upload).collect();
+    // An honest client of 1,500 bytes a second.
+    let sender = std::thread::spawn(move || {
+        for _ in 0..10 {
+            slow.send([b'x'; 300]);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        slow
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    for (client, _) in &mut crawls {
+        client.send("y");
+    }
+    for other in 11..14 {
+        let mut client = rig.connect_as([192, 0, 2, other].into(), get("/v1/jobs/x"));
+        let mut service = rig.accept();
+        assert!(service.head_text().starts_with("GET "));
+        // It keeps its place, so the next one needs another.
+        service.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhe");
+        assert_eq!(client.head().status, 200);
+        crawls.push((client, service));
+    }
+    let slow_bodies = r#"service="measurement",outcome="slow_body""#;
+    rig.wait_for(
+        &format!("weirgate_proxy_requests_total{{{slow_bodies}}}"),
+        3.0,
+    );
+    let reply = crawls[0].0.reply();
+    assert_eq!(
+        (reply.status, reply.text()),
+        (408, r#"{"detail":"Request body too slow"}"#)
+    );
+    assert_eq!(reply.header("connection"), Some("close"));
+    let mut slow = sender.join().unwrap();
+    taker.take(3_001);
+    slow.send(vec![b'x'; 100_000 - 3_001]);
+    taker.take(100_000 - 3_001);
+    taker.send(ok("done"));
+    assert_eq!(slow.reply().text(), "done");
+}
