@@ -121,6 +121,17 @@ impl ListenAddr {
         ips.into_iter().map(with_port).collect()
     }
 
+    /// `[::1]` with the port of `127.0.0.1`, where that is free: many machines connect to `[::1]` for `localhost`.
+    pub fn other_loopback(&self) -> Option<Self> {
+        match self {
+            Self::Tcp(addr) if addr.ip() == Ipv4Addr::LOCALHOST && addr.port() != 0 => {
+                let other = Self::Tcp((Ipv6Addr::LOCALHOST, addr.port()).into());
+                other.bind(&ListenOptions::default()).ok().map(|_| other)
+            }
+            _ => None,
+        }
+    }
+
     /// Makes a blocking connection to the listener on this address.
     ///
     /// # Errors

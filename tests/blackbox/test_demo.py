@@ -2,6 +2,7 @@
 import asyncio
 import json
 import signal
+import socket
 import sys
 import time
 
@@ -128,3 +129,20 @@ async def test_the_slow_line_has_few_places_and_the_rules_of_the_gateway(start_w
                 await asyncio.wait_for(slow.recv(), 10)
         assert closed.value.rcvd.code == 1012, "the close comes over the slow line too"
     assert free.wait(10) == 0
+
+
+async def test_the_demo_is_at_both_loopbacks_unless_one_is_chosen(start_weirgate):
+    """`localhost` is `::1` first on many machines."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        # Without IPv6 the demo starts all the same.
+        start_weirgate("demo").wait_ready()
+        return
+    weirgate = start_weirgate("demo").wait_ready()
+    with socket.create_connection(("::1", weirgate.port), 20) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+    chosen = start_weirgate("demo", "--listen", "127.0.0.1").wait_ready()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("::1", chosen.port), 20)

@@ -100,7 +100,8 @@ pub(super) const OF_DEMO: &[Setting] = &[
 pub(super) const DEMO_CHANGES: &[Change] = &[
     ("listen", |row| {
         row.default("127.0.0.1").more(
-            "May be repeated. By default only this machine reaches the demo; 0.0.0.0 opens the demo to the network.",
+            "May be repeated. By default only this machine reaches the demo, also at [::1]; 0.0.0.0 opens the demo to the \
+             network.",
         )
     }),
     ("admin-tail", |row| {

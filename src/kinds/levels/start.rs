@@ -89,7 +89,12 @@ pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError
         seed: checked.number("seed"),
     };
     let rate_hz = f64::from(checked.number::<u32>("rate-hz"));
-    let plan = LevelsPlan::new(DEMO.name, checked, Vec::new(), true);
+    let mut plan = LevelsPlan::new(DEMO.name, checked, Vec::new(), true);
+    if !checked.is_set("listen") {
+        let addrs = &mut plan.common.reactor.listen.addrs;
+        let other = addrs.first().and_then(|addr| addr.other_loopback());
+        addrs.extend(other);
+    }
     let status = plan.bus_status(clock);
     let source = SimulatedSource::new(market, rate_hz, Arc::clone(&status));
     let (questions, inputs) = unbounded();
