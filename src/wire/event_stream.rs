@@ -67,9 +67,10 @@ pub fn retry(retry_ms: u64) -> Vec<u8> {
 }
 
 fn head(out: &mut Vec<u8>, origin: Option<&str>, length: &str) {
-    // `X-Accel-Buffering`: nginx passes each event on at once.
+    // `no-transform`: no proxy compresses, which would hold events back. `X-Accel-Buffering`: nginx passes each event
+    // on at once.
     out.extend_from_slice(
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store, no-transform\r\n\
           X-Accel-Buffering: no\r\nConnection: close\r\n",
     );
     out.extend_from_slice(length.as_bytes());
@@ -171,7 +172,7 @@ mod tests {
         };
         assert_eq!(
             text(None),
-            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store, no-transform\r\n\
              X-Accel-Buffering: no\r\nConnection: close\r\n\r\nretry: 1500\n\n"
         );
         let cors = "\r\nAccess-Control-Allow-Origin: https://a.example\r\nVary: Origin\r\n\r\n";
@@ -184,7 +185,7 @@ mod tests {
         refusal(&mut out, Some("https://a.example"), 1_500);
         assert_eq!(
             String::from_utf8(out).expect("text"),
-            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store, no-transform\r\n\
              X-Accel-Buffering: no\r\nConnection: close\r\nContent-Length: 13\r\n\
              Access-Control-Allow-Origin: https://a.example\r\nVary: Origin\r\n\r\nretry: 1500\n\n"
         );

@@ -83,7 +83,7 @@ def test_the_answer_and_the_pages_beside_it(start_weirgate, stream):
     weirgate = start_weirgate("demo").wait_ready()
     answer = stream(weirgate, "/ws/stream", "Origin: https://page.example")
     assert answer.status == 200
-    wanted = {"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no", "connection": "close",
+    wanted = {"content-type": "text/event-stream", "cache-control": "no-store, no-transform", "x-accel-buffering": "no", "connection": "close",
               "access-control-allow-origin": "https://page.example", "vary": "Origin"}
     assert answer.headers == wanted
     assert stream(weirgate, "/nothing").status == 404

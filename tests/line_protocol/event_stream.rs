@@ -34,7 +34,7 @@ fn assert_refused_for_now(room: &mut Room, key: SessionKey, why: CloseReason) {
     assert_eq!(
         head,
         format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store, no-transform\r\n\
              X-Accel-Buffering: no\r\nConnection: close\r\nContent-Length: {}",
             body.len()
         )
