@@ -236,3 +236,14 @@ fn a_refused_token_is_accepted_then_closed_and_plain_http_is_handed_over() {
     world.send(http, get);
     assert_eq!(world.to_http, [get.to_vec()]);
 }
+
+#[test]
+fn a_websocket_request_that_lost_its_upgrade_is_refused_and_not_taken_for_a_page() {
+    let mut world = World::new(Limits::default(), Numbered::default(), 1);
+    let key = world.accept(usize::MAX);
+    let with_key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let head = format!("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{with_key}");
+    world.send(key, head.as_bytes());
+    assert_eq!(world.client(key).status(), Some(426));
+    assert!(world.to_http.is_empty());
+}

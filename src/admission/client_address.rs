@@ -1,7 +1,7 @@
 //! The peer of a connection, and the address of its client, also behind proxies.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -174,29 +174,31 @@ impl TrustedProxies {
     }
 
     /// Returns the client's address: the peer's address, or behind trusted proxies the right-most address of
-    /// `X-Forwarded-For` outside the trusted networks. The client may have forged the entries further left.
-    /// An entry without an address ends the search. With [`Self::Any`] the client is the right-most entry
-    /// (contract events, row "The call").
-    pub fn client<'a>(
+    /// `X-Forwarded-For` outside the trusted networks, or of `Forwarded` (RFC 7239) in a request without
+    /// `X-Forwarded-For`. The client may have forged the entries further left. An entry without an address ends the
+    /// search, but for an empty one. With [`Self::Any`] the client is the right-most entry (contract events, row "The
+    /// call"). `lines` returns the lines of a header.
+    pub fn client<'a, I: Iterator<Item = &'a [u8]>>(
         &self,
         peer: &Peer,
-        forwarded_for: impl Iterator<Item = &'a [u8]>,
+        lines: impl Fn(&'static str) -> I,
     ) -> ClientAddr {
         let mut client = peer.client();
         if !self.trusts_peer(peer) {
             return client;
         }
-        // Other bytes than text in one entry say nothing about the entries beside it.
-        let entries = forwarded_for.flat_map(|line| line.split(|byte| *byte == b','));
-        let entries: Vec<&[u8]> = entries.collect();
+        let read = [("x-forwarded-for", address as Read), ("forwarded", element)]
+            .map(|(name, read)| (read, entries(lines(name))))
+            .into_iter()
+            .find(|(_, entries)| !entries.is_empty());
+        let Some((read, entries)) = read else {
+            return client;
+        };
         for entry in entries.into_iter().rev() {
             if !self.trusts(client) {
                 break;
             }
-            match str::from_utf8(entry)
-                .ok()
-                .and_then(|entry| address(entry.trim()))
-            {
+            match str::from_utf8(entry).ok().and_then(read) {
                 Some(before) => client = before.into(),
                 None => break,
             }
@@ -210,16 +212,33 @@ impl TrustedProxies {
     }
 }
 
-/// Parses an entry of `X-Forwarded-For`; some proxies add the port.
+type Read = fn(&str) -> Option<IpAddr>;
+
+/// The entries of a list over all its lines, but for empty ones. A comma within quotes separates too: only the client
+/// writes such entries, and other bytes than text in one entry say nothing about the entries beside it.
+fn entries<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
+    let entries = lines.flat_map(|line| line.split(|byte| *byte == b','));
+    let entries = entries.map(<[u8]>::trim_ascii);
+    entries.filter(|entry| !entry.is_empty()).collect()
+}
+
+/// Reads an entry of `X-Forwarded-For`. Some proxies add the port, quotes, or the zone of a link-local address.
 fn address(entry: &str) -> Option<IpAddr> {
-    if let Ok(ip) = entry.parse() {
-        return Some(ip);
-    }
-    if let Some(rest) = entry.strip_prefix('[') {
-        let (v6, _) = rest.split_once(']')?;
-        return v6.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
-    }
-    entry.rsplit_once(':')?.0.parse().ok()
+    let entry = entry.trim_matches('"');
+    let host = match entry.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?.0,
+        None => entry,
+    };
+    let host = host.split('%').next()?;
+    let with_port = || host.rsplit_once(':')?.0.parse::<Ipv4Addr>().ok();
+    host.parse().ok().or_else(|| with_port().map(IpAddr::V4))
+}
+
+/// Reads an element of `Forwarded` (RFC 7239 §4).
+fn element(element: &str) -> Option<IpAddr> {
+    let mut pairs = element.split(';').filter_map(|pair| pair.split_once('='));
+    let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
+    address(value.trim())
 }
 
 #[cfg(test)]
@@ -243,8 +262,16 @@ mod tests {
             "unix" => Peer::Unix(None),
             ip => std::net::SocketAddr::new(ip.parse().unwrap(), 4711).into(),
         };
-        let lines = lines.iter().map(|line| line.as_bytes());
-        trusted.client(&peer, lines).to_string()
+        let of = |name| {
+            let lines = lines
+                .iter()
+                .map(|line| match line.strip_prefix("Forwarded: ") {
+                    Some(line) => ("forwarded", line.as_bytes()),
+                    None => ("x-forwarded-for", line.as_bytes()),
+                });
+            lines.filter_map(move |(of, line)| (of == name).then_some(line))
+        };
+        trusted.client(&peer, of).to_string()
     }
 
     #[test]
@@ -316,6 +343,33 @@ mod tests {
             (&["10.0.0.9"], "10.0.0.9"),
             (&["198.51.100.7, unknown, 10.0.0.2"], "10.0.0.2"),
             (&["_hidden"], "10.0.0.1"),
+            (&["\"[2001:db8::7]:4711\""], "2001:db8::7"),
+            (&["\"2001:db8::7\""], "2001:db8::7"),
+            (&["\"198.51.100.7:4711\""], "198.51.100.7"),
+            (&["2001:db8::7%eth0"], "2001:db8::7"),
+            (&["[2001:db8::7%25eth0]:4711"], "2001:db8::7"),
+            (&["198.51.100.7, "], "198.51.100.7"),
+            (&["198.51.100.7,,10.0.0.2,"], "198.51.100.7"),
+            (&["198.51.100.7", ""], "198.51.100.7"),
+            (&["Forwarded: for=198.51.100.7"], "198.51.100.7"),
+            (
+                &["Forwarded: for=203.0.113.1, proto=https;For=\"[2001:db8::7]:4711\";by=_x"],
+                "2001:db8::7",
+            ),
+            (
+                &[
+                    "Forwarded: for=198.51.100.7",
+                    "Forwarded: for=10.0.0.2;host=\"a",
+                ],
+                "198.51.100.7",
+            ),
+            (&["Forwarded: for=\"x, for=198.51.100.7"], "198.51.100.7"),
+            (&["Forwarded: for=unknown"], "10.0.0.1"),
+            (&["Forwarded: proto=https"], "10.0.0.1"),
+            (
+                &["Forwarded: for=203.0.113.1", "198.51.100.7"],
+                "198.51.100.7",
+            ),
             (&[], "10.0.0.1"),
         ] {
             assert_eq!(client(&trusted, "10.0.0.1", lines), expected, "{lines:?}");
@@ -324,7 +378,13 @@ mod tests {
         let peer = std::net::SocketAddr::new("10.0.0.1".parse().expect("an address"), 4711).into();
         let lines = [&b"203.0.113.1, \xff, 198.51.100.7"[..], b"\xff,10.0.0.2"];
         for (lines, expected) in [(&lines[..1], "198.51.100.7"), (&lines, "10.0.0.2")] {
-            let client = trusted.client(&peer, lines.iter().copied());
+            let of = |name| {
+                lines
+                    .iter()
+                    .copied()
+                    .filter(move |_| name == "x-forwarded-for")
+            };
+            let client = trusted.client(&peer, of);
             assert_eq!(client.to_string(), expected, "{lines:?}");
         }
         let stranger = client(&trusted, "192.0.2.9", &["198.51.100.7"]);
@@ -346,7 +406,8 @@ mod tests {
         let says = ["203.0.113.1"];
         let client = |trusted: &TrustedProxies, ip: &str| {
             let peer = Peer::Proxied(std::net::SocketAddr::new(ip.parse().unwrap(), 4711));
-            let client = trusted.client(&peer, says.iter().map(|line| line.as_bytes()));
+            let of = |_| says.iter().map(|line: &&str| line.as_bytes());
+            let client = trusted.client(&peer, of);
             (client.to_string(), trusted.trusts_peer(&peer))
         };
         let listed = proxies("10.0.0.0/8");

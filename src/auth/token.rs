@@ -22,12 +22,13 @@ impl Token {
         (!text.is_empty()).then_some(Self(text))
     }
 
-    /// The token of a request: `Authorization: Bearer` (RFC 6750 §2.1), else `?token=`, else the
-    /// subprotocol after `bearer`. The first token found counts, right or wrong.
+    /// The token of a request: `?token=`, else the subprotocol after `bearer`, else `Authorization: Bearer` (RFC 6750
+    /// §2.1). The first token found counts, right or wrong. What the client's own program has chosen comes first:
+    /// a proxy that checks access may add an `Authorization` of its own.
     pub fn find(head: &RequestHead<'_>) -> Option<Self> {
-        in_authorization(head)
-            .or_else(|| in_query(head))
+        in_query(head)
             .or_else(|| in_protocols(head))
+            .or_else(|| in_authorization(head))
     }
 
     /// The text itself; never for a log, an error or a response.
@@ -64,10 +65,13 @@ impl fmt::Debug for ApiKey {
     }
 }
 
+/// The first `Bearer`; a proxy may have added a line of another scheme.
 fn in_authorization(head: &RequestHead<'_>) -> Option<Token> {
-    let (scheme, token) = head.header("authorization")?.split_once(' ')?;
-    let bearer = scheme.eq_ignore_ascii_case(BEARER);
-    bearer.then(|| Token::new(token.trim()))?
+    head.header_values("authorization").find_map(|line| {
+        let (scheme, token) = line.split_once(' ')?;
+        let bearer = scheme.eq_ignore_ascii_case(BEARER);
+        bearer.then(|| Token::new(token.trim()))?
+    })
 }
 
 /// The token in the query. The last `token` counts, as in the replaced gateway.
@@ -126,10 +130,10 @@ mod tests {
     #[test]
     fn three_places_in_their_order() {
         let all = "Authorization: Bearer one\r\nSec-WebSocket-Protocol: bearer, three\r\n";
-        assert_eq!(found("/ws?token=two", all).as_deref(), Some("one"));
-        let protocol = "Sec-WebSocket-Protocol: bearer, three\r\n";
-        assert_eq!(found("/ws?token=two", protocol).as_deref(), Some("two"));
-        assert_eq!(found("/ws?token=", protocol).as_deref(), Some("three"));
+        assert_eq!(found("/ws?token=two", all).as_deref(), Some("two"));
+        assert_eq!(found("/ws?token=", all).as_deref(), Some("three"));
+        let other = "Authorization: Bearer one\r\nSec-WebSocket-Protocol: v1\r\n";
+        assert_eq!(found("/ws", other).as_deref(), Some("one"));
         assert_eq!(found("/ws", ""), None);
     }
 
@@ -143,6 +147,11 @@ mod tests {
             ),
             ("/ws?token=q", "Authorization: Basic QTpC\r\n", Some("q")),
             ("/ws", "Authorization: Bearer\r\n", None),
+            (
+                "/ws",
+                "Authorization: Basic QTpC\r\nAuthorization: Bearer b\r\n",
+                Some("b"),
+            ),
             ("/ws?a=1&token=x%2By%3D&b", "", Some("x+y=")),
             ("/ws?token=first&token=last", "", Some("last")),
             ("/ws?Token=x&tokens=y", "", None),

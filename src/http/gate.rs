@@ -333,7 +333,9 @@ struct Verdict {
 
 fn verdict(head: &[u8], limits: HeadLimits) -> Result<Verdict, HeadError> {
     head::parse(head, limits.headers_max).map(|head| Verdict {
-        leaves: head.asks_upgrade() || limits.event_stream && head.asks_event_stream(),
+        leaves: head.asks_upgrade()
+            || head.lost_upgrade().is_some()
+            || limits.event_stream && head.asks_event_stream(),
         body: BodyScanner::announced(&head),
     })
 }

@@ -11,6 +11,11 @@ use crate::admission::{AddressRefusal, ClientAddr, HeldBytes};
 use crate::wire::deflate::InflateWindows;
 use crate::wire::head::{self, HeadError, RequestHead};
 use crate::wire::response;
+use crate::wire::upgrade::UpgradeError;
+
+/// The detail for a client whose request for a WebSocket came without its upgrade.
+const LOST: &str =
+    "This WebSocket request came without Upgrade and Connection: a proxy on the way took them off";
 
 impl Core {
     /// The windows to which compressed messages of clients may refer.
@@ -56,7 +61,7 @@ impl Core {
         if !trusted.trusts_peer(&peer) {
             return true;
         }
-        let client = trusted.client(&peer, head.raw_values("X-Forwarded-For"));
+        let client = trusted.client(&peer, |name| head.raw_values(name));
         session.record().client = client;
         self.admit(key, client, stream)
     }
@@ -124,11 +129,24 @@ impl Core {
     }
 
     fn refuse_head(&mut self, key: SessionKey, error: HeadError) {
+        if error == HeadError::Tls {
+            self.set_refusal(key, "tls");
+        }
         self.refuse_request(key, RequestRefusal::new(error.status(), error.reason()));
     }
 
     fn refuse_request(&mut self, key: SessionKey, refusal: RequestRefusal) {
         self.refuse(key, refusal, CloseReason::BadRequest, None);
+    }
+
+    /// Refuses a request for a WebSocket from which a proxy on the way has taken this header.
+    fn refuse_lost(&mut self, key: SessionKey, header: &'static str) {
+        self.set_refusal(key, header);
+        let refusal = RequestRefusal {
+            headers: UpgradeError::NotAsked.headers(),
+            ..RequestRefusal::new(UpgradeError::NotAsked.status(), LOST)
+        };
+        self.refuse(key, refusal, CloseReason::UpgradeLost, None);
     }
 
     fn hand_to_http(&mut self, key: SessionKey, mut read: Vec<u8>, input: &mut &[u8]) {
@@ -193,6 +211,11 @@ impl Core {
     }
 }
 
+/// Whether the path has clients.
+fn has_clients<G: Gateway>(gateway: &G, head: &RequestHead<'_>) -> bool {
+    matches!(gateway.entrance(head.path()), Entrance::Clients(_))
+}
+
 /// Whether the path has clients, and the page that sends the request may be one of them.
 fn may_connect<G: Gateway>(gateway: &G, head: &RequestHead<'_>) -> bool {
     let entrance = gateway.entrance(head.path());
@@ -231,7 +254,10 @@ impl<G: Gateway> Hub<G> {
             return;
         }
         let Some(speaks) = speaks else {
-            core.hand_to_http(key, read, input);
+            match head.lost_upgrade() {
+                Some(header) if has_clients(&self.gateway, &head) => core.refuse_lost(key, header),
+                _ => core.hand_to_http(key, read, input),
+            }
             return;
         };
         let (refusal, text) = match self.gateway.entrance(head.path()) {

@@ -113,6 +113,11 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
+    /// Sets what the line about the end of a connection says beside the reason.
+    pub fn set_refusal(&mut self, key: SessionKey, refusal: &'static str) {
+        self.core.set_refusal(key, refusal);
+    }
+
     /// Handles a connection that comes back from HTTP with its permit: the client asks for a WebSocket.
     /// The request read so far goes to [`handle_bytes`](Self::handle_bytes).
     pub fn handle_returned(

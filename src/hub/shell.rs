@@ -110,6 +110,14 @@ pub struct Ended {
     pub traffic: Traffic,
 }
 
+impl Ended {
+    /// Whether the peer went without a byte, as load balancers do to see whether a port is open.
+    pub fn said_nothing(&self) -> bool {
+        let has_gone = [CloseReason::PeerGone, CloseReason::SocketError].contains(&self.reason);
+        has_gone && self.traffic.bytes_in == 0
+    }
+}
+
 /// What a handshake of TLS tells of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secured {

@@ -114,7 +114,8 @@ pub(super) enum Outcome {
     /// The handshake is over.
     Handshake(TcpStream, Box<TlsSession>, Secured),
     /// The socket is closed.
-    Failed(CloseReason),
+    /// The reason, and what the log says beside it.
+    Failed(CloseReason, Option<&'static str>),
 }
 
 /// What a session tells of its client. Reads the client's certificate, if the client has shown one.

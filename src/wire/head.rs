@@ -31,6 +31,8 @@ impl HeadScanner {
 pub enum HeadError {
     /// Not HTTP/1 (RFC 9112 §2.1).
     Syntax(&'static str),
+    /// A handshake of TLS (RFC 8446 §5.1), at a port for plain connections.
+    Tls,
     /// An HTTP version that is neither 1.0 nor 1.1.
     Version,
     /// A request target that forms no URL with its host (§3.2).
@@ -47,6 +49,9 @@ pub enum HeadError {
     TooManyHeaders,
 }
 
+/// The first bytes of a handshake of TLS: no request begins with them.
+pub const TLS_HANDSHAKE: &[u8] = &[0x16, 3];
+
 impl HeadError {
     /// Returns the error for `received` bytes that reached the limit for heads without an end.
     pub fn too_large(received: &[u8]) -> Self {
@@ -60,7 +65,7 @@ impl HeadError {
     /// Returns the status of the response.
     pub fn status(self) -> u16 {
         match self {
-            Self::Syntax(_) | Self::Target | Self::Host(_) | Self::Body(_) => 400,
+            Self::Syntax(_) | Self::Tls | Self::Target | Self::Host(_) | Self::Body(_) => 400,
             Self::TargetTooLong => 414,
             Self::TooLarge | Self::TooManyHeaders => 431,
             Self::Version => 505,
@@ -71,6 +76,7 @@ impl HeadError {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Syntax(what) | Self::Host(what) | Self::Body(what) => what,
+            Self::Tls => "this port is not for TLS",
             Self::Version => "HTTP version must be 1.1 or 1.0",
             Self::Target => "request target makes no URL",
             Self::TargetTooLong => "request target is too long",

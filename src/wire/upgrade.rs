@@ -69,6 +69,18 @@ impl<'a> RequestHead<'a> {
         self.has_token("upgrade", "websocket") && self.has_token("connection", "upgrade")
     }
 
+    /// The header that is missing in a request for a WebSocket: `Sec-WebSocket-Key` is there, but no `Upgrade`, or no
+    /// `Connection` with `Upgrade`. A proxy on the way takes both away, unless it is configured to pass them (RFC 9110 §7.6.1).
+    pub fn lost_upgrade(&self) -> Option<&'static str> {
+        if self.asks_upgrade() || self.header("sec-websocket-key").is_none() {
+            return None;
+        }
+        match self.has_token("upgrade", "websocket") {
+            true => Some("Connection"),
+            false => Some("Upgrade"),
+        }
+    }
+
     /// Returns the upgrade, if the request is well-formed.
     pub fn upgrade(&self) -> Result<Upgrade<'_>, UpgradeError> {
         if !self.asks_upgrade() {
@@ -254,7 +266,32 @@ mod tests {
     #[test]
     fn a_plain_request_asks_for_no_upgrade() {
         let head = request("Upgrade: websocket", "Accept: */*");
-        assert!(!parse(&head, 100).expect("a good head").asks_upgrade());
+        let head = parse(&head, 100).expect("a good head");
+        assert!(!head.asks_upgrade());
+        assert_eq!(head.lost_upgrade(), Some("Upgrade"));
+        for (from, to, lost) in [
+            (
+                "Connection: Upgrade",
+                "Connection: close",
+                Some("Connection"),
+            ),
+            ("Connection: Upgrade\r\n", "", Some("Connection")),
+            ("Upgrade: websocket\r\n", "", Some("Upgrade")),
+            ("Sec-WebSocket-Key", "X-Key", None),
+            ("HTTP/1.1", "HTTP/1.0", None),
+        ] {
+            let request = request(from, to);
+            let head = parse(&request, 100).expect("a good head");
+            assert_eq!(head.lost_upgrade(), lost, "{from}");
+        }
+        let plain = request(
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key",
+            "X-Key",
+        );
+        assert_eq!(
+            parse(&plain, 100).expect("a good head").lost_upgrade(),
+            None
+        );
         let old = request("HTTP/1.1", "HTTP/1.0");
         assert!(parse(&old, 100).expect("a good head").asks_upgrade());
     }

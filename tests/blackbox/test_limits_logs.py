@@ -5,12 +5,16 @@ import json
 import os
 import re
 import signal
+import socket
+import ssl
+import struct
 
 import pytest
 import websockets
 from bus import publisher
 from clients import connect, connect_many
 from processes import Weirgate
+from prometheus import scrape
 from waiting import until
 
 SECRET = "opensesame"
@@ -148,3 +152,58 @@ async def test_a_reader_of_the_log_that_goes_away_ends_nothing(started):
     assert weirgate.alive()
     weirgate.send(signal.SIGTERM)
     assert await asyncio.to_thread(weirgate.wait, 10) == 0
+
+
+def ask(port, request):
+    """The whole answer to these bytes, or to what comes of them until the end."""
+    with socket.create_connection(("127.0.0.1", port), 20) as client:
+        client.sendall(request)
+        answer = b""
+        while chunk := client.recv(65536):
+            answer += chunk
+        return answer.decode(errors="replace")
+
+
+async def test_a_websocket_whose_upgrade_a_proxy_took_off_is_told_with_the_header(start_weirgate):
+    weirgate = start_weirgate("demo", "--log-format", "json").wait_ready()
+    head = "GET /ws/stream HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    page = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
+    lost = {"Connection: close": "Upgrade", "Connection: keep-alive\r\nUpgrade: websocket": "Connection"}
+    for lines, header in lost.items():
+        # Also on a connection that has served a page.
+        for before in ("", page):
+            answer = await asyncio.to_thread(ask, weirgate.port, f"{before}{head}{lines}\r\n\r\n".encode())
+            answer = answer[answer.index("HTTP/1.1 426"):]
+            assert "Upgrade: websocket" in answer and "a proxy on the way took them off" in answer
+        told = lambda: [line for line in json_lines(weirgate) if line.get("header") == header]
+        await until(lambda: len(told()) == 2, 10, "two lines")
+        assert all(line["level"] == "WARN" and "deploy/" in line["message"] for line in told())
+    assert scrape(weirgate).sum("weirgate_client_closes_total", reason="upgrade_lost") == 4
+    # Without the key of a WebSocket it is a request like any other.
+    plain = await asyncio.to_thread(ask, weirgate.port, page.replace("/health", "/ws/stream").encode()[:-2] + b"Connection: close\r\n\r\n")
+    assert plain.startswith("HTTP/1.1 404")
+
+
+async def test_load_balancers_that_say_nothing_write_no_line_and_are_no_failure(start_tls):
+    weirgate = start_tls("demo", "--log-format", "json").wait_ready()
+    begun = scrape(weirgate).sum("weirgate_connections_accepted_total")
+    for port in [weirgate.port, weirgate.tls_port] * 3:
+        socket.create_connection(("127.0.0.1", port), 20).close()
+        with socket.create_connection(("127.0.0.1", port), 20) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await until(lambda: scrape(weirgate).sum("weirgate_connections_accepted_total") >= begun + 12, 10, "twelve connections")
+    await until(lambda: scrape(weirgate).sum("weirgate_connections", phase="head") == 0, 10, "none is left")
+    metrics = scrape(weirgate)
+    assert metrics.sum("weirgate_client_closes_total", reason="tls_error") == metrics.sum("weirgate_tls_handshakes_total", outcome="failed") == 0
+    assert ends(weirgate) == []
+
+
+async def test_tls_on_the_plain_port_and_the_reverse_are_named(start_tls):
+    weirgate = start_tls("demo", "--log-format", "json").wait_ready()
+    hello = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="a").do_handshake()
+    assert "this port is not for TLS" in await asyncio.to_thread(ask, weirgate.port, hello.read())
+    await asyncio.to_thread(ask, weirgate.tls_port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    await until(lambda: len(ends(weirgate)) == 2, 10, "two lines")
+    assert [(line["reason"], line["refusal"]) for line in ends(weirgate)] == [("bad_request", "tls"), ("tls_error", "plain_http")]

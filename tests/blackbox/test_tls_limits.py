@@ -58,7 +58,8 @@ async def test_silent_clients_take_no_place(start_tls, authority):
     assert open_handshakes(weirgate) == (0, 0) and closes(weirgate, "tls_error") == 0
     for stranger in strangers:
         stranger.close()
-    await until(lambda: closes(weirgate, "tls_error") == 40, 20, "their end is seen")
+    await until(lambda: closes(weirgate, "peer_gone") == 40, 20, "their end is seen")
+    assert closes(weirgate, "tls_error") == 0
 
 
 async def test_an_address_that_begins_handshakes_delays_no_other(start_tls, authority):

@@ -3,7 +3,7 @@
 use weirgate::admission::TrustedProxies;
 use weirgate::http::HttpSettings;
 
-use crate::rig::{Client, Rig, get, line, lines, ok, post, request};
+use crate::rig::{Client, Rig, accept, get, line, lines, ok, post, request};
 
 /// A request through the proxy, and its head at the service.
 fn asked(rig: &Rig, request: impl AsRef<[u8]>) -> (Client, Client, String) {
@@ -216,4 +216,19 @@ fn the_host_that_was_asked_for_is_the_targets_where_it_has_one() {
         service.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
         client.reply();
     }
+}
+
+#[test]
+fn a_redirect_of_the_service_to_itself_leads_to_the_gateway() {
+    let rig = Rig::new();
+    let mut client = rig.connect(get("/v1/simulation/items"));
+    let mut service = accept(&rig.simulation);
+    assert!(service.head_text().starts_with("GET /base/items "));
+    let own = rig.simulation.local_addr().unwrap();
+    service.send(format!(
+        "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://{own}/base/items/?a=1\r\nContent-Length: 0\r\n\r\n"
+    ));
+    let reply = client.reply();
+    assert_eq!(reply.status, 307);
+    assert_eq!(reply.header("location"), Some("/v1/simulation/items/?a=1"));
 }

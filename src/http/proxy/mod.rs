@@ -8,6 +8,7 @@
 mod body;
 mod exchange;
 mod headers;
+mod location;
 mod path;
 
 use std::future::{Future, poll_fn};
@@ -219,7 +220,8 @@ impl Shared {
         };
         let request = with_body(head, body);
         let failure = match self.send(behind, client, request, &upload).await {
-            Ok((answer, lease)) => {
+            Ok((mut answer, lease)) => {
+                location::own_addresses(answer.headers_mut(), upstream, path.cut);
                 exchange.has_head(answer.status());
                 return self.passed_on(answer, lease, upload, exchange);
             }
@@ -283,8 +285,8 @@ impl Shared {
 
     /// The address for which a request counts.
     fn client(&self, parts: &RequestParts) -> ClientAddr {
-        let lines = parts.head.headers.get_all("x-forwarded-for").iter();
-        let lines = lines.map(HeaderValue::as_bytes);
+        let headers = &parts.head.headers;
+        let lines = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
         self.trusted_proxies.client(&parts.peer, lines)
     }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use hyper::header::HeaderValue;
 use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
-use url::Url;
+use url::{Position, Url};
 
 use crate::base::{Clock, LeftAddresses, LogBudget, LogLine};
 use crate::telemetry::names::{self, MetricName};
@@ -115,6 +115,25 @@ impl Upstream {
     /// Whether the service is at `https://`.
     pub fn wants_tls(&self) -> bool {
         self.tls
+    }
+
+    /// Returns path, query and fragment of a URL of this service, without the base path; `None` for another URL. A service
+    /// behind TLS often takes itself to be at `http`.
+    pub(in crate::http) fn path_of(&self, url: &str) -> Option<String> {
+        let with_scheme = url.strip_prefix("//").map(|rest| format!("http://{rest}"));
+        let url = Url::parse(with_scheme.as_deref().unwrap_or(url)).ok()?;
+        let authority = self.authority.to_str().ok()?;
+        let is_own =
+            Self::parse(&format!("{}://{}", url.scheme(), url.authority())).is_some_and(|own| {
+                own.authority == authority || (own.host == self.host && own.port == self.port)
+            });
+        let rest = url[Position::BeforePath..].strip_prefix(&self.base_path)?;
+        match rest.chars().next() {
+            _ if !is_own => None,
+            None | Some('?' | '#') => Some(format!("/{rest}")),
+            Some('/') => Some(rest.to_owned()),
+            Some(_) => None,
+        }
     }
 
     /// Parses `http://HOST:PORT/PATH` or `https://…`; trailing slashes are dropped. `None` for another

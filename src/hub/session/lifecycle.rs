@@ -9,7 +9,7 @@ use crate::hub::protocol::Greeted;
 use crate::hub::send_queue::SendQueue;
 use crate::hub::shell::Permit;
 use crate::hub::{CloseCode, CloseReason, Closing, Ended, Limits, MaxRate, Now};
-use crate::wire::head::HeadError;
+use crate::wire::head::{HeadError, TLS_HANDSHAKE};
 
 /// The slowest line of a client that keeps up. A ping may stand behind all bytes that the client has not answered for.
 const SLOW_BYTES_PER_SECOND: u64 = 20_000;
@@ -75,6 +75,10 @@ impl Session {
         let before = read.len();
         let room = (bytes_max + 1).saturating_sub(before);
         read.extend_from_slice(&input[..input.len().min(room)]);
+        if read.starts_with(TLS_HANDSHAKE) {
+            *input = &[];
+            return Err(HeadError::Tls);
+        }
         match scanner.end(read) {
             Some(end) if end <= bytes_max => {
                 let mut read = std::mem::take(read);

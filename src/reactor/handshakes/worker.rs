@@ -235,7 +235,11 @@ impl Worker {
         match socket.stage {
             Stage::Header { .. } => self.read_header(key, event.is_read_closed()),
             Stage::Waiting if event.is_read_closed() || event.is_error() => {
-                self.handshake_failed(key, CloseReason::TlsError);
+                match socket.stream.peek(&mut [0]) {
+                    Ok(1..) => self.handshake_failed(key, CloseReason::TlsError),
+                    // Load balancers look whether a port is open: nothing has failed.
+                    _ => self.failed(key, CloseReason::PeerGone, None),
+                }
             }
             Stage::Waiting if event.is_readable() => self.sockets.waiting.push(socket.client, key),
             Stage::Waiting => {}
@@ -275,7 +279,7 @@ impl Worker {
         self.sockets.all.insert(key, socket);
         match registered {
             Ok(()) => self.read_header(key, false),
-            Err(_) => self.failed(key, CloseReason::SocketError),
+            Err(_) => self.failed(key, CloseReason::SocketError, None),
         }
     }
 
@@ -285,13 +289,15 @@ impl Worker {
             return;
         };
         let client = match take_header(&mut socket.stream) {
-            Ok(Beginning::Part) if has_ended => return self.failed(key, CloseReason::PeerGone),
+            Ok(Beginning::Part) if has_ended => {
+                return self.failed(key, CloseReason::PeerGone, None);
+            }
             Ok(Beginning::Part) => return,
             Ok(Beginning::Client(client)) => Some(client),
             Ok(Beginning::Proxy) => None,
-            Ok(Beginning::Other) => return self.failed(key, CloseReason::ProxyHeader),
-            Ok(Beginning::Left) => return self.failed(key, CloseReason::PeerGone),
-            Err(_) => return self.failed(key, CloseReason::SocketError),
+            Ok(Beginning::Other) => return self.failed(key, CloseReason::ProxyHeader, None),
+            Ok(Beginning::Left) => return self.failed(key, CloseReason::PeerGone, None),
+            Err(_) => return self.failed(key, CloseReason::SocketError, None),
         };
         match self.take(key) {
             Some((stream, Stage::Header { peer, is_tls })) => {
@@ -302,7 +308,7 @@ impl Worker {
                 };
                 self.finish(key, Outcome::Header(accepted, client));
             }
-            _ => self.finish(key, Outcome::Failed(CloseReason::SocketError)),
+            _ => self.finish(key, Outcome::Failed(CloseReason::SocketError, None)),
         }
     }
 
@@ -351,7 +357,9 @@ impl Worker {
             Ok(Step::Done) => self.done(key),
             Err(error) => {
                 tracing::debug!(client = %socket.client, %error, "a TLS handshake failed");
-                self.handshake_failed(key, CloseReason::TlsError);
+                let is_plain = error.kind() == io::ErrorKind::InvalidData && is_request(buffer);
+                self.counts.failed.fetch_add(1, Relaxed);
+                self.failed(key, CloseReason::TlsError, is_plain.then_some("plain_http"));
             }
         }
     }
@@ -380,12 +388,12 @@ impl Worker {
 
     fn handshake_failed(&mut self, key: SessionKey, reason: CloseReason) {
         self.counts.failed.fetch_add(1, Relaxed);
-        self.failed(key, reason);
+        self.failed(key, reason, None);
     }
 
-    fn failed(&mut self, key: SessionKey, reason: CloseReason) {
+    fn failed(&mut self, key: SessionKey, reason: CloseReason, refusal: Option<&'static str>) {
         self.sockets.remove(key);
-        self.finish(key, Outcome::Failed(reason));
+        self.finish(key, Outcome::Failed(reason, refusal));
     }
 
     fn finish(&self, key: SessionKey, outcome: Outcome) {
@@ -405,6 +413,14 @@ fn register(poll: &Poll, key: SessionKey, stream: &mut TcpStream) -> io::Result<
     let token = Token(key.to_bits() as usize);
     let both = Interest::READABLE | Interest::WRITABLE;
     poll.registry().register(stream, token, both)
+}
+
+/// Whether bytes that are no record of TLS begin a request of plain HTTP.
+fn is_request(bytes: &[u8]) -> bool {
+    let methods = [
+        b"GET ", b"HEAD", b"POST", b"PUT ", b"OPTI", b"DELE", b"PATC",
+    ];
+    methods.iter().any(|method| bytes.starts_with(*method))
 }
 
 /// Sends the kept records, reads once, and opens the bytes. An error ends the handshake.

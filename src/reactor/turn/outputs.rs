@@ -86,7 +86,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             Effect::HalfClose(key) => self.sockets.half_close(key),
             Effect::Release { key, reset, ended } => {
                 self.log_end(&ended);
-                self.ends.push(self.clock.now(), ended);
+                if !ended.said_nothing() {
+                    self.ends.push(self.clock.now(), ended);
+                }
                 if !self.sockets.close(key, reset)
                     && let Some(handshakes) = &self.seams.handshakes
                 {
@@ -101,9 +103,24 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Logs an ended connection, within the limit of lines.
     fn log_end(&mut self, ended: &Ended) {
+        if ended.said_nothing() {
+            return;
+        }
         let Some(line) = self.end_lines.line(self.clock.now()) else {
             return;
         };
+        if ended.reason == CloseReason::UpgradeLost {
+            tracing::warn!(
+                client = %ended.client,
+                peer = %ended.peer,
+                path = &*ended.path,
+                header = ended.refusal,
+                lines_left_out = line.suppressed,
+                "a request for a WebSocket came without this header: a proxy on the way took it off; deploy/ has \
+                 settings for nginx, HAProxy, Caddy, Apache and Varnish"
+            );
+            return;
+        }
         tracing::info!(
             client = %ended.client,
             peer = %ended.peer,

@@ -255,7 +255,12 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             return false;
         };
         match outcome {
-            Outcome::Failed(reason) => self.hub.handle_failed(now, key, reason, false),
+            Outcome::Failed(reason, refusal) => {
+                if let Some(refusal) = refusal {
+                    self.hub.set_refusal(key, refusal);
+                }
+                self.hub.handle_failed(now, key, reason, false);
+            }
             // A session that has ended meanwhile needs no socket.
             _ if !self.is_awaited(key) => {}
             Outcome::Header(accepted, client) => {
