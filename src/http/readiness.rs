@@ -20,6 +20,8 @@ pub enum NotReady {
     SubscriptionRefused,
     /// The bus accepts no acknowledgements, and so delivers no more.
     AcksRefused,
+    /// The bus says nothing about any subject, though the bus is there.
+    FeedSilent,
     /// The bus holds messages and delivers none.
     FeedStalled,
     /// Clients need tokens, and the keys of tokens were never fetched.
@@ -46,6 +48,7 @@ impl NotReady {
             Self::SubjectAway => ("subject_away", "a subject is away"),
             Self::SubscriptionRefused => ("subscription_refused", "a subscription is refused"),
             Self::AcksRefused => ("acks_refused", "acknowledgements are refused"),
+            Self::FeedSilent => ("feed_silent", "the bus is silent about all subjects"),
             Self::FeedStalled => ("feed_stalled", "the feed stalls"),
             Self::KeysAway => ("keys_away", "the keys of tokens are away"),
         }
@@ -94,6 +97,7 @@ pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -
             bus.is_some_and(BusStatus::is_subscription_refused),
         ),
         (NotReady::AcksRefused, has_stall(Stall::AcksRefused)),
+        (NotReady::FeedSilent, bus.is_some_and(BusStatus::is_silent)),
         (NotReady::FeedStalled, has_stall(Stall::NothingDelivered)),
         (NotReady::KeysAway, telemetry.awaits_keys()),
     ];
@@ -228,6 +232,23 @@ mod tests {
         assert_eq!(reasons(&telemetry, 0), [NotReady::KeysAway]);
         awaits_keys.store(false, Ordering::Relaxed);
         assert_eq!(reasons(&telemetry, 0), []);
+    }
+
+    #[test]
+    fn a_bus_that_is_silent_about_all_subjects_is_not_ready() {
+        let bus = Arc::new(BusStatus::new(&[("a", "a"), ("b", "b")], START.mono_us));
+        bus.set_up(true);
+        let telemetry = telemetry(Some(Arc::clone(&bus)));
+        telemetry.event_loop.set_caught_up();
+        turn_ended(&telemetry, 0);
+        for (a, b, want) in [
+            (true, false, &[][..]),
+            (true, true, &[NotReady::FeedSilent]),
+        ] {
+            bus.consumers()[0].set_silent(a);
+            bus.consumers()[1].set_silent(b);
+            assert_eq!(reasons(&telemetry, 1), want);
+        }
     }
 
     #[test]

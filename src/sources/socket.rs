@@ -113,7 +113,15 @@ impl Waiter {
         let _ = self.poll.registry().deregister(tcp);
     }
 
-    fn connect_to(&mut self, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+    /// Connects to an address within `timeout`, and waits for that socket from here on.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub(super) fn connect_to(
+        &mut self,
+        address: SocketAddr,
+        timeout: Duration,
+    ) -> io::Result<TcpStream> {
         let until = Instant::now() + timeout;
         let mut tcp = TcpStream::connect(address)?;
         let both = Interest::READABLE | Interest::WRITABLE;

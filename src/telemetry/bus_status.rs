@@ -227,6 +227,12 @@ impl BusStatus {
         })
     }
 
+    /// Whether the server is silent about all consumers.
+    pub fn is_silent(&self) -> bool {
+        let mut used = self.consumers_used().peekable();
+        used.peek().is_some() && used.all(ConsumerStatus::is_silent)
+    }
+
     /// Whether any consumer is stalled for the reason `stall`.
     pub fn has_stall(&self, stall: Stall) -> bool {
         self.consumers.iter().any(|c| c.stall() == Some(stall))

@@ -6,14 +6,17 @@ import contextlib
 import os
 import time
 
+import nats as nats_py
 import pytest
 from link import Link
 from processes import free_port
+from prometheus import scrape
 from test_channels_nats import EVERYTHING, bus, connect, say, waiting_changes
 from waiting import until
 
 ROUNDS = int(os.environ.get("TEST_CLUSTER_ROUNDS", "40"))
 ROUTE_S = 0.2
+HISTORY = ("--history-ms", "60000")
 CLIENTS = 10
 
 
@@ -107,6 +110,47 @@ async def test_nobody_resumes_where_a_route_can_lose_messages_unseen(start_clust
         weirgate.logs("nobody resumes", "--stream")
         for publisher in publishers:
             await publisher.close()
+
+
+@pytest.mark.parametrize("kind", ["levels", "channels"])
+async def test_a_server_that_is_cut_off_from_its_cluster_is_left(kind, start_nats, start_weirgate):
+    """The first server of the URL takes clients and pings, and its JetStream has no leader any more."""
+    ports = [free_port() for _ in range(3)]
+    async with contextlib.AsyncExitStack() as running:
+        links = [await running.enter_async_context(Link(port).running()) for port in ports[1:]]
+        routes = [[link.port for link in links], ports[2:], ports[1:2]]
+        servers = [await asyncio.to_thread(start_nats, config=f"""
+            server_name: n{index}
+            cluster {{ name: test, listen: "127.0.0.1:{port}", advertise: "127.0.0.1:{port if index else 9}", no_advertise: true,
+                       routes: [{", ".join(f'"nats://127.0.0.1:{to}"' for to in routes[index])}] }}
+            """) for index, port in enumerate(ports)]
+        publisher = await bus(servers[1])
+        stream = publisher.jetstream(timeout=1)
+        names = {"levels": {"LEVEL_SIGNALS": "levels.signals", "MARKET_DATA": "market.flow"}, "channels": {"TICKS": "m.a"}}[kind]
+        for name, subject in names.items():
+            await again(lambda name=name, subject=subject: stream.add_stream(name=name, subjects=[subject], num_replicas=3))
+        urls = ",".join(server.url for server in servers)
+        flags = {"levels": ("--nats-url", urls, "--ephemeral"), "channels": ("--bus", urls, *HISTORY, "--stream", "TICKS")}
+        weirgate = start_weirgate(kind, *flags[kind], env=EVERYTHING)
+        await until(lambda: weirgate.ready_status() == 200, 30, "/ready")
+        for link in links:
+            link.cut()
+        for subject in names.values():
+            await again(lambda subject=subject: stream.publish(subject, b'{"n": 1}'))
+        count = lambda: scrape(weirgate).sum("weirgate_bus_messages_total") + scrape(weirgate).sum("weirgate_bus_messages_bad_total")
+        await until(lambda: count() >= len(names), 30, "what the others have stored")
+        await publisher.close()
+
+
+async def again(ask):
+    """Asks until JetStream has a leader and answers."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return await ask()
+        except (nats_py.errors.Error, asyncio.TimeoutError):
+            assert time.monotonic() < end
+            await asyncio.sleep(0.2)
 
 
 async def test_without_the_wait_the_next_message_may_be_lost(start_cluster, start_weirgate):

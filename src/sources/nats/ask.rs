@@ -113,8 +113,16 @@ fn on_a_server(
     let (mut found, mut away, mut first) = (Vec::new(), Vec::new(), None);
     for endpoint in settings.endpoints() {
         let begin = Instant::now();
-        let opened = endpoint
-            .and_then(|one| Ok((Link::open(&one, settings, Refusals::default())?, one.url())));
+        let opened = endpoint.and_then(|endpoint| {
+            let mut last = NatsError::Lost;
+            for one in endpoint.servers(settings)? {
+                match Link::open(&one, settings, Refusals::default()) {
+                    Ok(link) => return Ok((link, one.url())),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        });
         match opened {
             Ok((link, url)) => {
                 let (version, ms) = (link.info.version(), begin.elapsed().as_millis());

@@ -195,7 +195,27 @@ impl Session<'_> {
                 self.attach_elsewhere(index, watchdog)?;
             }
         }
-        Ok(())
+        self.check_jetstream(told)
+    }
+
+    /// Leaves a server on which JetStream says nothing about any subject and delivers nothing, if another server
+    /// answers: this server may be cut off from the others of its cluster.
+    fn check_jetstream(&mut self, told: Duration) -> Result<(), Stop> {
+        let now = Instant::now();
+        let read = |s: &&Subscription| !s.presence.is_left_out() && !s.target.stream.is_empty();
+        let mut read = self.subscriptions.iter().filter(read);
+        let Some(stream) = read.clone().next().map(|s| &s.target.stream) else {
+            return Ok(());
+        };
+        if !read.all(|s| s.health.hears_nothing(now, told)) {
+            return Ok(());
+        }
+        let (settings, wire) = (self.settings, &self.data.wire);
+        match self.second.has_answer_elsewhere(stream, settings, wire) {
+            true => Err(NatsError::ElsewhereOnly.into()),
+            // News may have come meanwhile.
+            false => Ok(()),
+        }
     }
 
     /// Attaches a subject to an ephemeral consumer, while JetStream does not answer about the durable

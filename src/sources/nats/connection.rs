@@ -13,7 +13,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -97,7 +97,9 @@ impl Link {
             (options, url)
         } else {
             let options = login.options().with_name(CLIENT_NAME);
-            (once(options, lost_sender, &refusals), endpoint.url())
+            let address = greeted.peer_addr().map_err(unreachable)?;
+            let url = format!("nats://{address}");
+            (once(options, lost_sender, &refusals), url)
         };
         let (sender, receiver) = bounded(1);
         detached("nats-connect", move || {
@@ -178,20 +180,11 @@ fn once(options: Options, lost: Sender<Infallible>, refusals: &Refusals) -> Opti
 
 /// Waits for the server's first line. Returns the connection and the line.
 fn probe(endpoint: &Endpoint) -> io::Result<(TcpStream, String)> {
-    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-    for address in (endpoint.host.as_str(), endpoint.port).to_socket_addrs()? {
-        let stream = TcpStream::connect_timeout(&address, Patience::USUAL.connect);
-        let until = Instant::now() + FIRST_LINE_TIMEOUT;
-        let greeted = stream.and_then(|mut stream| {
-            let line = greeting(|chunk| read_first(&mut stream, until, chunk))?;
-            Ok((stream, line))
-        });
-        match greeted {
-            Ok(greeted) => return Ok(greeted),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
+    let address = endpoint.address.ok_or(ErrorKind::NotFound)?;
+    let mut stream = TcpStream::connect_timeout(&address, Patience::USUAL.connect)?;
+    let until = Instant::now() + FIRST_LINE_TIMEOUT;
+    let line = greeting(|chunk| read_first(&mut stream, until, chunk))?;
+    Ok((stream, line))
 }
 
 /// Reads once from a new connection; waits for bytes until `until`.
@@ -424,6 +417,8 @@ mod tests {
             urls_from: "--bus".to_owned(),
             ..NatsSettings::plain(&url, Credentials::None, Tls::default())
         };
+        let servers = endpoint.servers(&settings);
+        let endpoint = servers.map_err(|e| e.to_string()).unwrap().remove(0);
         let failed = || {
             let error = probe(&endpoint).unwrap_err();
             endpoint.unreachable(&settings, error).to_string()

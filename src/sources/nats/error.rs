@@ -75,6 +75,11 @@ pub enum NatsError {
         /// The length of the silence, milliseconds.
         silent_ms: u64,
     },
+    /// The server: JetStream does not answer there, and answers at another server.
+    #[error(
+        "JetStream does not answer at this NATS server, and answers at another one; going there"
+    )]
+    ElsewhereOnly,
     /// The system: no thread to ask the server from.
     #[error("no thread to watch NATS with ({source}); check the limit on processes")]
     NoThread {

@@ -133,11 +133,9 @@ impl NatsSource {
 fn both(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Link, Data), NatsError> {
     let refusals = Refusals::default();
     let data = Data::open(endpoint, settings, refusals.clone())?;
-    // A name can have the addresses of several servers.
-    let same = endpoint.at(data.wire.peer);
     let mut tries = 1..SAME_SERVER_TRIES_MAX;
     loop {
-        let link = Link::open(&same, settings, refusals.clone())?;
+        let link = Link::open(endpoint, settings, refusals.clone())?;
         // Several servers can share an address too.
         if link.info.server_id == data.wire.info.server_id || tries.next().is_none() {
             return Ok((link, data));
@@ -170,14 +168,15 @@ impl Bus for NatsSource {
         let mut second = self.servers.second(settings);
         relay.link.wake_at_end(&data.wake);
         let stop = self.use_connection((&link, &mut data), &mut second, relay);
-        self.servers
-            .left(&self.settings, &data.wire, second.better());
+        let stop = stop.unwrap_or_else(|stop| stop);
+        let better = second.better();
+        self.servers.left(&self.settings, &data.wire, better, &stop);
         for refusal in link.api.refusals.take_news() {
             if let Refusal::Subscription(_) = refusal {
                 self.status.count_refused();
             }
         }
-        if let Err(Stop::Bus(NatsError::NotPermitted { .. })) = &stop {
+        if let Stop::Bus(NatsError::NotPermitted { .. }) = &stop {
             self.status.set_subscription_refused(true);
         }
         for subscription in &self.subscriptions {
@@ -186,6 +185,6 @@ impl Bus for NatsSource {
         self.subscriptions.iter_mut().for_each(Subscription::detach);
         link.abandon();
         data.leave();
-        stop.unwrap_or_else(|stop| stop)
+        stop
     }
 }

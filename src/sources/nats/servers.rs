@@ -1,43 +1,91 @@
 //! The order in which servers are tried for a connection. Also the second connection beside a
-//! silent connection, to find the server to try first.
+//! silent connection, and the question beside a silent JetStream, to find the server to try first.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use super::error::NatsError;
+use super::api;
+use super::error::{NatsError, Stop};
+use super::protocol::{self, Op};
 use super::settings::{Endpoint, NatsSettings, learn};
+use super::subjects::inbox;
 use super::wire::{Patience, Wire};
+use crate::base::LeftAddresses;
 use crate::sources::relay::{Found, Probe, Relay};
 use crate::sources::socket::Waiter;
 
-/// The servers of a source beyond the servers of the URL. While a connection lasts, the connection has the newest
-/// announcement of its server; the end of the connection adds this announcement here.
+/// A connection that lasted so long and then ended as connections do says nothing against its server.
+const STEADY_AFTER: Duration = Duration::from_secs(5);
+
+/// The servers of a source beyond the servers of the URL, and why and when each was left. While a connection lasts, the
+/// connection has the newest announcement of its server; the end of the connection adds this announcement here.
 #[derive(Default)]
 pub(super) struct Servers {
     /// Other servers of the cluster, tried after the servers of the URL.
     learned: Vec<Endpoint>,
+    left: LeftAddresses,
     /// The server with an answer while the server in use was silent; tried first for the next
     /// connection.
     better: Option<Endpoint>,
 }
 
 impl Servers {
-    /// Tries every server once. Returns the first connection, or the error of the last server.
+    /// Tries every address of every server once, those that were left before last. Returns the first connection, or
+    /// the error of the last server.
     pub(super) fn connect<C>(
         &mut self,
         settings: &NatsSettings,
         mut open: impl FnMut(&Endpoint) -> Result<C, NatsError>,
     ) -> Result<C, NatsError> {
-        let mut last = NatsError::Lost;
+        let begun = Instant::now();
+        let (mut last, mut later) = (NatsError::Lost, Vec::new());
         let first = self.better.take().into_iter().map(Ok);
         let known = self.learned.clone().into_iter().map(Ok);
-        for endpoint in first.chain(settings.endpoints()).chain(known) {
-            match endpoint.and_then(|endpoint| open(&endpoint)) {
+        // A name is looked up when its turn has come: a lookup can take long.
+        for named in first.chain(settings.endpoints()).chain(known) {
+            let servers = match named.and_then(|named| named.servers(settings)) {
+                Ok(servers) => servers,
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            for server in servers {
+                match server.address.and_then(|at| self.left.find(at)) {
+                    Some(left) => later.push((left.at, server)),
+                    None => match self.attempt(&server, &mut open) {
+                        Ok(connection) => return Ok(connection),
+                        Err(error) => last = error,
+                    },
+                }
+            }
+        }
+        later.sort_by_key(|(left, _)| *left);
+        for (_, server) in later {
+            // The server may have two names.
+            let is_left = |at| self.left.find(at).is_some_and(|left| left.at >= begun);
+            if server.address.is_some_and(is_left) {
+                continue;
+            }
+            match self.attempt(&server, &mut open) {
                 Ok(connection) => return Ok(connection),
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    fn attempt<C>(
+        &mut self,
+        server: &Endpoint,
+        open: &mut impl FnMut(&Endpoint) -> Result<C, NatsError>,
+    ) -> Result<C, NatsError> {
+        let opened = open(server);
+        if let (Err(error), Some(address)) = (&opened, server.address) {
+            let why = error.to_string();
+            self.left.leave(address, Instant::now(), why);
+        }
+        opened
     }
 
     /// Connects to the first server that accepts, each tried once.
@@ -63,10 +111,29 @@ impl Servers {
         }
     }
 
-    /// Notes the end of a connection. The next connection tries `better` first.
-    pub(super) fn left(&mut self, settings: &NatsSettings, wire: &Wire, better: Option<Endpoint>) {
+    /// Notes the end of a connection. The next connection tries `better` first, and this server last, unless
+    /// the connection was good until its end.
+    pub(super) fn left(
+        &mut self,
+        settings: &NatsSettings,
+        wire: &Wire,
+        better: Option<Endpoint>,
+        stop: &Stop,
+    ) {
         let configured: Vec<_> = settings.endpoints().flatten().collect();
         learn(&mut self.learned, wire.neighbours().collect(), &configured);
+        if let Stop::Bus(error) = stop {
+            let is_usual = matches!(error, NatsError::Lost | NatsError::Ended { .. });
+            match is_usual && wire.opened.elapsed() >= STEADY_AFTER {
+                true => self.left.forget(wire.peer),
+                false => self
+                    .left
+                    .leave(wire.peer, Instant::now(), error.to_string()),
+            }
+        }
+        if let Some(address) = better.as_ref().and_then(|better| better.address) {
+            self.left.forget(address);
+        }
         self.better = better;
     }
 }
@@ -77,7 +144,7 @@ const PATIENCE: Patience = Patience {
     connect: Duration::from_millis(500),
     handshake: Duration::from_secs(1),
 };
-/// The payload limit of a second connection, read only until the log-in is complete.
+/// The payload limit of a second connection, beyond which nothing is of use.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
 /// The second connection, to decide whether the silent connection is kept; logs in and subscribes
@@ -110,16 +177,41 @@ impl Second {
         } = self;
         let used = &wire.endpoint;
         probe.look(heard, relay, || {
-            let others = others(learned.clone(), settings, wire);
-            let another = others.get((*tries / 2) % others.len().max(1));
-            let another = another.filter(|_| tries.is_multiple_of(2));
+            let is_others_turn = tries.is_multiple_of(2);
             *tries += 1;
-            let found = ask(another.unwrap_or(used), another.is_none(), settings);
-            if found == Found::Answer {
-                *better = Some(another.unwrap_or(used).clone());
+            let others = match is_others_turn {
+                true => others(learned.clone(), settings, wire, *tries / 2),
+                false => Vec::new(),
+            };
+            let is_used = others.is_empty();
+            let asked = if is_used { vec![used.clone()] } else { others };
+            for server in asked {
+                match log_in(&server, is_used, settings) {
+                    Found::Silence => {}
+                    found => {
+                        *better = Some(server).filter(|_| found == Found::Answer);
+                        return found;
+                    }
+                }
             }
-            found
+            Found::Silence
         })
+    }
+
+    /// Asks another server, by turns, about a stream while JetStream is silent on a connection that is well. An answer
+    /// there is a reason to leave.
+    pub(super) fn has_answer_elsewhere(
+        &mut self,
+        stream: &str,
+        settings: &NatsSettings,
+        wire: &Wire,
+    ) -> bool {
+        self.tries += 1;
+        let others = others(self.learned.clone(), settings, wire, self.tries);
+        let answers =
+            |server: &Endpoint| has_jetstream(server, stream, settings).is_ok_and(|is| is);
+        self.better = others.into_iter().find(answers);
+        self.better.is_some()
     }
 
     /// As [`Probe::end`].
@@ -134,42 +226,134 @@ impl Second {
     }
 }
 
-/// All servers but the server of a connection, in the order of [`Servers::connect`].
-fn others(mut learned: Vec<Endpoint>, settings: &NatsSettings, wire: &Wire) -> Vec<Endpoint> {
-    let mut others: Vec<_> = settings.endpoints().flatten().collect();
-    learn(&mut learned, wire.neighbours().collect(), &others);
-    others.append(&mut learned);
-    others.retain(|one| !one.is_at(&wire.endpoint));
-    others
+/// The addresses of the next host, by turns, without the address of a connection.
+fn others(
+    mut learned: Vec<Endpoint>,
+    settings: &NatsSettings,
+    wire: &Wire,
+    turn: usize,
+) -> Vec<Endpoint> {
+    let mut all: Vec<_> = settings.endpoints().flatten().collect();
+    learn(&mut learned, wire.neighbours().collect(), &all);
+    all.append(&mut learned);
+    let is_other = |server: &Endpoint| server.address != Some(wire.peer);
+    // A host with the address of the connection alone takes no turn.
+    (0..all.len())
+        .map(|n| &all[(turn + n) % all.len()])
+        .filter_map(|host| host.servers(settings).ok())
+        .map(|servers| servers.into_iter().filter(is_other).collect::<Vec<_>>())
+        .find(|servers| !servers.is_empty())
+        .unwrap_or_default()
 }
 
-/// Asks a server. From the server of the silent connection, even a refusal is an answer; another server is no better
+/// Logs in at a server. From the server of the silent connection, even a refusal is an answer; another server is no better
 /// if the server refuses the log-in.
-fn ask(endpoint: &Endpoint, is_used: bool, settings: &NatsSettings) -> Found {
-    match log_in(endpoint, settings) {
-        Ok(()) => Found::Answer,
+fn log_in(endpoint: &Endpoint, is_used: bool, settings: &NatsSettings) -> Found {
+    match open(endpoint, settings) {
+        Ok((wire, waiter)) => {
+            wire.leave(&waiter);
+            Found::Answer
+        }
         Err(NatsError::Refused { .. }) if is_used => Found::Answer,
         Err(NatsError::Unreachable { source, .. })
             if is_used && source.kind() == ErrorKind::ConnectionRefused =>
         {
             Found::Nobody
         }
-        Err(_) => Found::Silence,
+        Err(error) => {
+            tracing::debug!(%error, "a second connection is not answered either");
+            Found::Silence
+        }
     }
 }
 
-fn log_in(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(), NatsError> {
+fn open(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Wire, Waiter), NatsError> {
     let waiter = Waiter::new("the second connection to NATS");
     let (mut waiter, _) = waiter.map_err(|source| NatsError::NoPoll { source })?;
-    let opened = Wire::open(&mut waiter, endpoint, settings, PAYLOAD_BYTES_MAX, PATIENCE);
-    match opened {
-        Ok(wire) => {
-            wire.leave(&waiter);
-            Ok(())
+    let wire = Wire::open(&mut waiter, endpoint, settings, PAYLOAD_BYTES_MAX, PATIENCE)?;
+    Ok((wire, waiter))
+}
+
+/// Whether JetStream answers about a stream at a server, in [`PATIENCE`].
+fn has_jetstream(
+    endpoint: &Endpoint,
+    stream: &str,
+    settings: &NatsSettings,
+) -> Result<bool, NatsError> {
+    let (mut wire, mut waiter) = open(endpoint, settings)?;
+    let (reply, until) = (inbox(), Instant::now() + PATIENCE.handshake);
+    protocol::subscribe(wire.out(), &reply, None, 1);
+    let subject = format!("$JS.API.STREAM.INFO.{stream}");
+    protocol::publish(wire.out(), &subject, &reply, b"");
+    let mut answer = None;
+    while answer.is_none() && Instant::now() < until {
+        wire.flush(&mut waiter)?;
+        if !wire.read(&mut waiter)? {
+            waiter.wait(until).map_err(|error| wire.lost(&error))?;
         }
-        Err(error) => {
-            tracing::debug!(%error, "a second connection is not answered either");
-            Err(error)
+        while let Some(op) = wire.next_op()? {
+            if let Op::Message(message) = op {
+                let is_refused = |answer| api::refusal(answer).is_some();
+                let is_answer = !api::read(&message.payload).is_ok_and(is_refused);
+                answer = Some(message.status.is_none() && is_answer);
+            }
         }
+    }
+    wire.leave(&waiter);
+    Ok(answer.unwrap_or(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::access::{Credentials, Tls};
+    use super::*;
+
+    fn settings(urls: &str) -> NatsSettings {
+        NatsSettings::plain(urls, Credentials::None, Tls::default())
+    }
+
+    /// The ports in the order of one attempt, of which `good` accepts.
+    fn tried(servers: &mut Servers, settings: &NatsSettings, good: &[u16]) -> Vec<u16> {
+        let mut tried = Vec::new();
+        let _ = servers.connect(settings, |server| {
+            let port = server.address.expect("an address").port();
+            tried.push(port);
+            match good.contains(&port) {
+                true => Ok(()),
+                false => Err(NatsError::Lost),
+            }
+        });
+        tried
+    }
+
+    #[test]
+    fn what_failed_is_tried_last_and_all_are_tried_by_turns() {
+        let three = settings("127.0.0.1:1,127.0.0.1:2,127.0.0.1:3");
+        let mut servers = Servers::default();
+        assert_eq!(tried(&mut servers, &three, &[2]), [1, 2]);
+        assert_eq!(
+            tried(&mut servers, &three, &[2]),
+            [2],
+            "1 has failed before"
+        );
+        assert_eq!(tried(&mut servers, &three, &[]), [2, 3, 1]);
+        assert_eq!(
+            tried(&mut servers, &three, &[]),
+            [2, 3, 1],
+            "in the order of their faults"
+        );
+        assert_eq!(tried(&mut servers, &three, &[3]), [2, 3]);
+        let better = Endpoint::parse("127.0.0.1:1").and_then(|one| one.servers(&three));
+        servers.better = better.ok().and_then(|mut servers| servers.pop());
+        servers.left.forget(([127, 0, 0, 1], 1).into());
+        assert_eq!(tried(&mut servers, &three, &[]), [1, 3, 2]);
+    }
+
+    #[test]
+    fn a_server_of_two_names_is_tried_once() {
+        let twice = settings("127.0.0.1:1,nats://u:p@127.0.0.1:1,127.0.0.1:2");
+        let mut servers = Servers::default();
+        assert_eq!(tried(&mut servers, &twice, &[]), [1, 2]);
+        assert_eq!(tried(&mut servers, &twice, &[]), [1, 2]);
     }
 }

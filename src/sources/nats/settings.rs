@@ -1,7 +1,7 @@
 //! The settings of a NATS source, and the parser of NATS URLs.
 
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use super::access::{Credentials, Tls};
@@ -93,6 +93,8 @@ pub(super) struct Endpoint {
     /// Without the brackets of an IPv6 address.
     pub(super) host: String,
     pub(super) port: u16,
+    /// One of the addresses of the host: the server to connect to.
+    pub(super) address: Option<SocketAddr>,
     /// The log-in in the URL, or none.
     pub(super) auth: Credentials,
     /// The name required in the server's certificate: the host of a URL of the settings.
@@ -155,6 +157,7 @@ impl Endpoint {
             tls,
             host: host.to_owned(),
             port,
+            address: None,
             auth: user_info.map_or(Credentials::None, Credentials::parse),
             tls_name: host.to_owned(),
         })
@@ -171,16 +174,37 @@ impl Endpoint {
             tls,
             host: host.to_owned(),
             port,
+            address: None,
             auth: self.auth.clone(),
             tls_name: self.tls_name.clone(),
         })
     }
 
-    /// The same server, by its address.
-    pub(super) fn at(&self, address: SocketAddr) -> Self {
+    /// The server at each address of the host, in the order of the system.
+    ///
+    /// # Errors
+    /// The name has no address.
+    pub(super) fn servers(&self, settings: &NatsSettings) -> Result<Vec<Self>, NatsError> {
+        let unreachable = |source| self.unreachable(settings, source);
+        let addresses: Vec<SocketAddr> = match self.address {
+            Some(address) => vec![address],
+            None => (self.host.as_str(), self.port)
+                .to_socket_addrs()
+                .map_err(unreachable)?
+                .collect(),
+        };
+        if addresses.is_empty() {
+            let none = io::Error::new(ErrorKind::NotFound, "the name has no address");
+            return Err(unreachable(none));
+        }
+        Ok(addresses.into_iter().map(|at| self.at(at)).collect())
+    }
+
+    /// The server at an address of the host.
+    fn at(&self, address: SocketAddr) -> Self {
+        let address = Some(address);
         Self {
-            host: address.ip().to_string(),
-            port: address.port(),
+            address,
             ..self.clone()
         }
     }
@@ -192,6 +216,13 @@ impl Endpoint {
 
     /// The error if nobody answers at this address.
     pub(super) fn unreachable(&self, settings: &NatsSettings, source: io::Error) -> NatsError {
+        // The host may have several addresses.
+        let source = match self.address {
+            Some(at) if at.ip().to_string() != self.host => {
+                io::Error::new(source.kind(), format!("{}: {source}", at.ip()))
+            }
+            _ => source,
+        };
         NatsError::Unreachable {
             url: self.url(),
             setting: settings.urls_from.clone(),

@@ -214,6 +214,12 @@ fn ask_of_consumer(api: &Api, watched: &WatchedConsumer) -> Vec<Answer> {
         thread::sleep(MISSING_FOR);
         answer = ask_consumer(api, watched);
     }
+    // On a server that is cut off from its cluster a consumer answers for itself, and gets nothing.
+    if let Some(Answer::Pending(..)) = answer
+        && let Err(ApiError::NoAnswer(_)) = api.stream_info(&watched.target.stream)
+    {
+        return Vec::new();
+    }
     let mut answers = Vec::from_iter(answer);
     if watched.awaits_durable
         && let Ok(Durable::Free(_) | Durable::Missing) = look_up(api, &watched.target)
@@ -327,6 +333,11 @@ impl Health {
     pub(super) fn falls_silent(&mut self, now: Instant, after: Duration) -> Option<Duration> {
         let silent = self.silent_for(now);
         (silent >= after && !std::mem::replace(&mut self.is_silent, true)).then_some(silent)
+    }
+
+    /// Whether JetStream has said nothing and delivered nothing for `after`.
+    pub(super) fn hears_nothing(&self, now: Instant, after: Duration) -> bool {
+        self.silent_for(now) >= after && now.duration_since(self.handed) >= after
     }
 
     /// Whether to attach again: once in each period `every` of silence.

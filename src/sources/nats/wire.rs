@@ -120,6 +120,8 @@ pub(super) struct Wire {
     /// The address of the server.
     pub(super) peer: SocketAddr,
     reader: Reader,
+    /// When the connection was made.
+    pub(super) opened: Instant,
     /// When the last bytes arrived.
     pub(super) heard: Instant,
     /// When the last bytes of a message arrived, whole or not. The answers to pings say nothing of JetStream.
@@ -147,7 +149,10 @@ impl Wire {
         let wrong_file = |source| NatsError::File { source };
         let login = Login::read(&endpoint.auth, &settings.credentials).map_err(wrong_file)?;
         let unreachable = |source| endpoint.unreachable(settings, source);
-        let tcp = waiter.connect(&endpoint.host, endpoint.port, patience.connect);
+        let tcp = match endpoint.address {
+            Some(address) => waiter.connect_to(address, patience.connect),
+            None => waiter.connect(&endpoint.host, endpoint.port, patience.connect),
+        };
         let mut tcp = tcp.map_err(unreachable)?;
         let peer = tcp.peer_addr().map_err(unreachable)?;
         let until = Instant::now() + patience.handshake;
@@ -174,6 +179,7 @@ impl Wire {
             info,
             peer,
             reader: Reader::new(payload_bytes_max),
+            opened: Instant::now(),
             heard: Instant::now(),
             carried: Instant::now(),
             pinged: None,

@@ -59,7 +59,7 @@ const QUEUED_BYTES_MAX: usize = 64 * 1024;
 const MESSAGE_SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// The beginning of subjects for answers. Nobody else can guess an inbox: the keys of the hasher are random.
-fn inbox() -> String {
+pub(super) fn inbox() -> String {
     let [one, other] = [0, 1].map(|n| RandomState::new().hash_one(n));
     format!("_INBOX.{one:016x}{other:016x}")
 }
@@ -350,10 +350,11 @@ impl Bus for NatsSubjectsSource {
             Ok(mut wire) => {
                 let mut second = self.servers.second(nats);
                 let stop = self.use_connection(&mut wire, &mut second, relay);
-                self.servers
-                    .left(&self.settings.nats, &wire, second.better());
+                let stop = stop.unwrap_or_else(|stop| stop);
+                let nats = &self.settings.nats;
+                self.servers.left(nats, &wire, second.better(), &stop);
                 wire.leave(&self.waiter);
-                stop.unwrap_or_else(|stop| stop)
+                stop
             }
             Err(error) => error.into(),
         };

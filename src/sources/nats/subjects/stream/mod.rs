@@ -107,8 +107,11 @@ impl NatsStreamSource {
         match has_read {
             true => self.take_all(wire, relay)?,
             false => {
-                let now = (Instant::now(), wire.carried);
-                self.reader.tick(now, wire.out())?;
+                let now = Instant::now();
+                self.reader.tick((now, wire.carried), wire.out())?;
+                if self.reader.check(now, wire.out()) {
+                    wire.ping();
+                }
             }
         }
         relay.link.set_owing(self.reader.owes());
@@ -116,7 +119,7 @@ impl NatsStreamSource {
         let until = next.ok_or_else(|| wire.silent())?;
         wire.flush(&mut self.waiter)?;
         if !has_read {
-            let dues = [self.reader.due(wire.carried), self.reader.ack_due()];
+            let dues = [self.reader.due(wire.carried), self.reader.work_due()];
             let until = dues.into_iter().flatten().fold(until, Instant::min);
             wire.wait(&mut self.waiter, relay, until)?;
         }
@@ -154,7 +157,8 @@ impl NatsStreamSource {
                     }
                 }
                 Op::Error(words) => self.refused(&words, wire, relay.link.now())?,
-                Op::Info(_) | Op::Ok | Op::Ping | Op::Pong => {}
+                Op::Pong => self.reader.ponged(),
+                Op::Info(_) | Op::Ok | Op::Ping => {}
             }
         }
         Ok(())
@@ -204,7 +208,7 @@ impl Bus for NatsStreamSource {
         match connected {
             Ok(mut wire) => {
                 let stop = self.use_connection(&mut wire, relay);
-                self.servers.left(&self.settings, &wire, None);
+                self.servers.left(&self.settings, &wire, None, &stop);
                 wire.leave(&self.waiter);
                 stop
             }

@@ -8,10 +8,11 @@
 
 mod answers;
 mod consumer;
+mod requests;
 
 use std::time::{Duration, Instant};
 
-use self::answers::{Limits, Retention, StreamInfo, create, created, rfc_3339};
+use self::answers::{Limits, Retention, StreamInfo, created};
 use self::consumer::Consumer;
 use super::super::super::error::NatsError;
 use super::super::super::position::AckSubject;
@@ -151,11 +152,19 @@ impl StreamReader {
         }
     }
 
-    /// The time of the next acknowledgement.
-    pub(super) fn ack_due(&self) -> Option<Instant> {
-        match &self.step {
-            Step::Read(consumer) => consumer.ack_due,
-            _ => None,
+    /// The time of the next acknowledgement, or of the next question about the stream.
+    pub(super) fn work_due(&self) -> Option<Instant> {
+        let Step::Read(consumer) = &self.step else {
+            return None;
+        };
+        let check = consumer.check_due();
+        Some(consumer.ack_due.map_or(check, |due| due.min(check)))
+    }
+
+    /// Handles the PONG behind a question.
+    pub(super) fn ponged(&mut self) {
+        if let Step::Read(consumer) = &mut self.step {
+            consumer.is_asked();
         }
     }
 
@@ -219,44 +228,13 @@ impl StreamReader {
                 }
                 if consumer.misses(delivery.last_consumer, self.old_until.is_some()) {
                     self.pause(now + MISSED_PAUSE, out);
+                } else if consumer.is_cut_off() {
+                    return Err(self.trouble("no answer"));
                 }
                 Ok(())
             }
             Some(status) => Err(self.trouble(&format!("status {status} of the consumer"))),
         }
-    }
-
-    /// Looks at the stream later.
-    fn pause(&mut self, until: Instant, out: &mut Vec<u8>) {
-        self.leave_consumer(out);
-        self.step = Step::Pause { until };
-    }
-
-    /// Forgets the consumer, and asks the server to delete it, without an answer: a user who may not ask has
-    /// the consumer deleted when nobody has listened for some seconds.
-    fn leave_consumer(&mut self, out: &mut Vec<u8>) {
-        if let Step::Read(consumer) = &self.step {
-            protocol::unsubscribe(out, consumer.sid);
-        }
-        if let Some(name) = self.made.take() {
-            let subject = format!("$JS.API.CONSUMER.DELETE.{}.{name}", self.stream);
-            protocol::publish(out, &subject, &format!("{}.answer.0", self.inbox), b"");
-        }
-    }
-
-    /// Asks for the state of the stream.
-    fn look(&mut self, now: Instant, out: &mut Vec<u8>) {
-        self.leave_consumer(out);
-        let subject = format!("$JS.API.STREAM.INFO.{}", self.stream);
-        self.request(&subject, b"", out);
-        self.asked = Some(now);
-        self.step = Step::Look;
-    }
-
-    fn request(&mut self, subject: &str, body: &[u8], out: &mut Vec<u8>) {
-        self.last_request += 1;
-        let reply = format!("{}.answer.{}", self.inbox, self.last_request);
-        protocol::publish(out, subject, &reply, body);
     }
 
     fn answered(
@@ -285,6 +263,11 @@ impl StreamReader {
                 }
                 self.looked(info, unix_ns, told);
                 self.make_consumer(now, out);
+                Ok(())
+            }
+            // Any answer shows that the stream has a leader.
+            Step::Read(consumer) if consumer.is_checking() => {
+                consumer.is_checked();
                 Ok(())
             }
             Step::Read(consumer) => match created(&delivery.payload) {
@@ -325,24 +308,6 @@ impl StreamReader {
         if is_behind(self.last) || is_behind(self.empty_at) || is_other {
             self.lost(told);
         }
-    }
-
-    /// Asks for a consumer that begins at the last message, or with the messages of a time.
-    fn make_consumer(&mut self, now: Instant, out: &mut Vec<u8>) {
-        self.last_sid += 1;
-        let sid = self.last_sid;
-        let deliver = format!("{}.live.{sid}", self.inbox);
-        // Under a wildcard a consumer sees no interest and sends nothing.
-        protocol::subscribe(out, &deliver, None, sid);
-        let since = rfc_3339(self.since_ns.unwrap_or(0));
-        // Where the acknowledgement of a message deletes it, the numbers alone show what is missing.
-        let from = self.last.map(|last| last.major + u64::from(!self.keeps));
-        let body = create(&self.stream, &deliver, from, &since, self.limits);
-        let subject = format!("$JS.API.CONSUMER.CREATE.{}", self.stream);
-        self.request(&subject, body.as_bytes(), out);
-        self.asked = Some(now);
-        let expects = self.last.filter(|_| self.keeps);
-        self.step = Step::Read(Consumer::new(sid, expects));
     }
 
     /// Handles the answer to the request for a consumer: so many messages are delivered at once.

@@ -7,6 +7,10 @@ use crate::feeds::StoredId;
 
 /// The heartbeats without a delivery in between after which a message that is waited for counts as deleted.
 const IDLE_BEATS_MAX: u32 = 3;
+/// The interval of the questions about the stream while a consumer is read.
+const CHECK_INTERVAL: Duration = Duration::from_secs(3);
+/// The heartbeats within five seconds, the time for an answer.
+const UNANSWERED_BEATS_MAX: u32 = 10;
 /// The share of a consumer's messages without acknowledgement that are acknowledged together, and the longest
 /// wait for so many.
 pub(super) const ACKED_SHARE: u64 = 4;
@@ -23,6 +27,10 @@ pub(super) struct Consumer {
     pub(super) sequence: u64,
     /// The number of heartbeats since the last delivery.
     pub(super) idle_beats: u32,
+    /// When the state of the stream was asked for last, and the heartbeats since the server has taken the question,
+    /// until the answer.
+    checked: Instant,
+    unanswered: Option<u32>,
     /// The newest message without an acknowledgement, the number of such messages, and the time of the
     /// acknowledgement.
     pub(super) ack: Option<String>,
@@ -32,24 +40,64 @@ pub(super) struct Consumer {
 
 impl Consumer {
     /// A consumer that was asked for, with the number of its subscription.
-    pub(super) fn new(sid: u64, expects: Option<StoredId>) -> Self {
+    pub(super) fn new(sid: u64, expects: Option<StoredId>, now: Instant) -> Self {
         Self {
             sid,
             is_made: false,
             expects,
             sequence: 0,
             idle_beats: 0,
+            checked: now,
+            unanswered: None,
             ack: None,
             unacked: 0,
             ack_due: None,
         }
     }
 
-    /// Takes a heartbeat with the number of the last delivery. Returns whether a delivery is missing; `waits`: one is
-    /// waited for.
+    /// When the next question about the stream is due. On a server that is cut off from its cluster a consumer beats,
+    /// and gets nothing.
+    pub(super) fn check_due(&self) -> Instant {
+        self.checked + CHECK_INTERVAL
+    }
+
+    /// Notes a question about the stream, unless the last one is not answered.
+    pub(super) fn checks(&mut self, now: Instant) -> bool {
+        self.checked = now;
+        let is_answered = self.is_made && self.unanswered.is_none();
+        if is_answered {
+            self.unanswered = Some(0);
+        }
+        is_answered
+    }
+
+    /// Notes that the server has taken the question: what was on its way before has come.
+    pub(super) fn is_asked(&mut self) {
+        self.unanswered = self.unanswered.map(|_| 0);
+    }
+
+    /// Whether an answer about the stream is waited for.
+    pub(super) fn is_checking(&self) -> bool {
+        self.unanswered.is_some()
+    }
+
+    /// Notes the answer.
+    pub(super) fn is_checked(&mut self) {
+        self.unanswered = None;
+    }
+
+    /// Whether the stream has no leader: the consumer beats, and nobody answers.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.unanswered
+            .is_some_and(|beats| beats >= UNANSWERED_BEATS_MAX)
+    }
+
+    /// Takes a heartbeat with the number of the last delivery. Returns whether a delivery or the answer that the
+    /// consumer was made is missing; `waits`: a delivery is waited for.
     pub(super) fn misses(&mut self, last: Option<u64>, waits: bool) -> bool {
         self.idle_beats += 1;
-        let waits = waits || self.expects.is_some();
+        self.unanswered = self.unanswered.map(|beats| beats + 1);
+        let waits = waits || self.expects.is_some() || !self.is_made;
         last.is_some_and(|last| last > self.sequence) || waits && self.idle_beats >= IDLE_BEATS_MAX
     }
 

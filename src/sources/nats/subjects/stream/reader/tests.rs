@@ -304,7 +304,7 @@ fn messages_are_acknowledged_many_at_a_time() {
         taken.expect("good messages");
     }
     assert_eq!(acks(&bench.out), 0);
-    assert_eq!(bench.reader.ack_due(), Some(bench.now + ACK_WAIT));
+    assert_eq!(bench.reader.work_due(), Some(bench.now + ACK_WAIT));
     bench.now += ACK_WAIT;
     bench.tick().expect("no fault");
     assert_eq!(acks(&bench.out), 1);
@@ -363,6 +363,56 @@ fn all_holes_of_a_backlog_are_one_loss() {
         names(&bench.told)[bench.told.len() - 2..],
         ["lost", "message"]
     );
+}
+
+#[test]
+fn an_answer_that_is_lost_is_not_waited_for_while_the_consumer_beats() {
+    let mut bench = Bench::new(0);
+    bench.read(1);
+    bench.server.take(&mut bench.out);
+    drop(
+        bench
+            .server
+            .line
+            .pop_front()
+            .expect("the answer of the consumer"),
+    );
+    for _ in 0..3 {
+        bench.now += SILENCE_MAX / 3;
+        bench.server.beat();
+        bench.read(1);
+        bench.tick().expect("no fault");
+    }
+    assert!(matches!(bench.reader.step, Step::Pause { .. }));
+}
+
+#[test]
+fn a_consumer_that_beats_on_a_server_without_the_stream_is_left() {
+    for is_answered in [true, false] {
+        let mut bench = Bench::new(0);
+        bench.read(100);
+        bench.now += Duration::from_secs(3);
+        bench.heard = bench.now;
+        assert_eq!(bench.reader.work_due(), Some(bench.now));
+        assert!(bench.reader.check(bench.now, &mut bench.out));
+        assert!(
+            !bench.reader.check(bench.now, &mut bench.out),
+            "one at a time"
+        );
+        bench.reader.ponged();
+        bench.server.take(&mut bench.out);
+        if !is_answered {
+            bench.server.line.clear();
+        }
+        let mut beat = || {
+            bench.server.beat();
+            let delivery = bench.server.line.pop_front().expect("a beat");
+            let (now, out) = ((bench.now, NOW_NS), &mut bench.out);
+            bench.reader.take(delivery, now, out, &mut bench.told)
+        };
+        let taken: Vec<bool> = (0..11).map(|_| beat().is_ok()).collect();
+        assert_eq!(taken.iter().all(|is_ok| *is_ok), is_answered, "{taken:?}");
+    }
 }
 
 #[test]

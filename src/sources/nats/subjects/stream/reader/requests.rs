@@ -1,0 +1,73 @@
+//! The requests of the reader: the state of the stream, consumers and their ends. Pure.
+
+use std::time::Instant;
+
+use super::super::super::super::protocol;
+use super::answers::{create, rfc_3339};
+use super::consumer::Consumer;
+use super::{Step, StreamReader};
+
+impl StreamReader {
+    /// Asks about the stream, if due. Returns whether a PING has to follow: [`Self::ponged`].
+    pub(in super::super) fn check(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        let Step::Read(consumer) = &mut self.step else {
+            return false;
+        };
+        let asks = now >= consumer.check_due() && consumer.checks(now);
+        if asks {
+            self.request(&format!("$JS.API.STREAM.INFO.{}", self.stream), b"", out);
+        }
+        asks
+    }
+
+    /// Looks at the stream later.
+    pub(super) fn pause(&mut self, until: Instant, out: &mut Vec<u8>) {
+        self.leave_consumer(out);
+        self.step = Step::Pause { until };
+    }
+
+    /// Forgets the consumer, and asks the server to delete it, without an answer: a user who may not ask has
+    /// the consumer deleted when nobody has listened for some seconds.
+    pub(super) fn leave_consumer(&mut self, out: &mut Vec<u8>) {
+        if let Step::Read(consumer) = &self.step {
+            protocol::unsubscribe(out, consumer.sid);
+        }
+        if let Some(name) = self.made.take() {
+            let subject = format!("$JS.API.CONSUMER.DELETE.{}.{name}", self.stream);
+            protocol::publish(out, &subject, &format!("{}.answer.0", self.inbox), b"");
+        }
+    }
+
+    /// Asks for the state of the stream.
+    pub(super) fn look(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.leave_consumer(out);
+        let subject = format!("$JS.API.STREAM.INFO.{}", self.stream);
+        self.request(&subject, b"", out);
+        self.asked = Some(now);
+        self.step = Step::Look;
+    }
+
+    pub(super) fn request(&mut self, subject: &str, body: &[u8], out: &mut Vec<u8>) {
+        self.last_request += 1;
+        let reply = format!("{}.answer.{}", self.inbox, self.last_request);
+        protocol::publish(out, subject, &reply, body);
+    }
+
+    /// Asks for a consumer that begins at the last message, or with the messages of a time.
+    pub(super) fn make_consumer(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.last_sid += 1;
+        let sid = self.last_sid;
+        let deliver = format!("{}.live.{sid}", self.inbox);
+        // Under a wildcard a consumer sees no interest and sends nothing.
+        protocol::subscribe(out, &deliver, None, sid);
+        let since = rfc_3339(self.since_ns.unwrap_or(0));
+        // Where the acknowledgement of a message deletes it, the numbers alone show what is missing.
+        let from = self.last.map(|last| last.major + u64::from(!self.keeps));
+        let body = create(&self.stream, &deliver, from, &since, self.limits);
+        let subject = format!("$JS.API.CONSUMER.CREATE.{}", self.stream);
+        self.request(&subject, body.as_bytes(), out);
+        self.asked = Some(now);
+        let expects = self.last.filter(|_| self.keeps);
+        self.step = Step::Read(Consumer::new(sid, expects, now));
+    }
+}
