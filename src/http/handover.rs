@@ -41,7 +41,7 @@ pub struct HttpSettings {
 impl Default for HttpSettings {
     fn default() -> Self {
         Self {
-            held: Holding::new("http", HTTP_BYTES_MAX),
+            held: Holding::new("http_bytes", HTTP_BYTES_MAX),
             head_bytes_max: 16 * 1024,
             head_headers_max: 100,
             event_stream: false,

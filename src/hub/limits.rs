@@ -156,7 +156,7 @@ impl Default for Limits {
             head_bytes_max: 16 * 1024,
             head_headers_max: 100,
             handshake_us: 10_000_000,
-            http_held: Holding::new("http", HTTP_BYTES_MAX),
+            http_held: Holding::new("http_bytes", HTTP_BYTES_MAX),
             event_stream: false,
             event_stream_sends_max: 32,
             message_bytes_max: 1024 * 1024,

@@ -111,6 +111,13 @@ impl CommonSettings {
         }
     }
 
+    /// What is held for clients beside the core and the gateway.
+    pub(super) fn holdings(&self) -> impl Iterator<Item = Holding> {
+        let handshakes = self.tls.iter().map(|tls| tls.handshakes.places.clone());
+        let bytes = [&self.limits.http_held, &self.reactor.tls_held];
+        bytes.into_iter().cloned().chain(handshakes)
+    }
+
     /// The permitted origins, for the HTTP side.
     pub(super) fn cors(&self) -> Cors {
         match self.allowed_origins.as_slice() {

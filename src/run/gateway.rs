@@ -14,6 +14,7 @@ use super::reload::{Reload, Reloads};
 use super::tls::{TlsInForce, handshake_metrics};
 use super::watches::StatsLine;
 use super::{RunError, watchdog, watches};
+use crate::admission::Holding;
 use crate::base::{Clock, LateWake, QueueBytes, Wake, detached};
 use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
@@ -71,6 +72,7 @@ pub struct Parts<G: Gateway, F> {
     stats_head: Option<StatsHead>,
     stats_line: Option<StatsLine>,
     metrics: Vec<GatewayMetric>,
+    holdings: Vec<Holding>,
     reloads: Vec<Box<dyn Reload>>,
     awaits_keys: Option<Arc<AtomicBool>>,
     /// Read just before listening.
@@ -122,6 +124,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             stats_head: None,
             stats_line: None,
             metrics: Vec::new(),
+            holdings: Vec::new(),
             reloads: Vec::new(),
             awaits_keys: None,
             tls: None,
@@ -202,6 +205,13 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     #[must_use]
     pub fn metrics(mut self, metrics: impl IntoIterator<Item = GatewayMetric>) -> Self {
         self.metrics.extend(metrics);
+        self
+    }
+
+    /// Adds what other threads of the gateway hold for clients.
+    #[must_use]
+    pub fn holdings(mut self, holdings: impl IntoIterator<Item = Holding>) -> Self {
+        self.holdings.extend(holdings);
         self
     }
 
@@ -328,9 +338,10 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         }
         let reloads = reloads(parts, &common);
         let core = Core::new(common.limits.clone(), self.frame_bytes, seed(clock));
-        let mut holdings = self.gateway.holdings();
+        let mut holdings = self.holdings;
+        holdings.extend(self.gateway.holdings());
         holdings.extend(core.holdings().cloned());
-        holdings.push(common.reactor.tls_held.clone());
+        holdings.extend(common.holdings());
         metrics.extend(held_metrics(&holdings));
         metrics.extend(reloads.metrics());
         telemetry.add_gateway(metrics);

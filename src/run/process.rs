@@ -1,5 +1,6 @@
 //! The first steps of every process, the addresses to listen on, and the first log lines.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -237,8 +238,12 @@ pub(super) fn held_metrics(holdings: &[Holding]) -> [GatewayMetric; 4] {
     let metric = |name, count: fn(Held) -> u64| {
         let holdings = holdings.to_vec();
         let read = move || {
-            let all = holdings.iter().map(Holding::counts);
-            all.map(|held| (held.name, count(held))).collect()
+            // The sums of several services have one name.
+            let mut sums = BTreeMap::new();
+            for held in holdings.iter().map(Holding::counts) {
+                *sums.entry(held.name).or_default() += count(held);
+            }
+            sums.into_iter().collect()
         };
         GatewayMetric::ByLabel(name, Box::new(read))
     };

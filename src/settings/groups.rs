@@ -35,7 +35,7 @@ impl Checked {
             head_bytes_max: self.number("head-bytes-max"),
             head_headers_max: self.number("head-headers-max"),
             handshake_us: self.micros("handshake-timeout-ms"),
-            http_held: Holding::new("http", hub::HTTP_BYTES_MAX),
+            http_held: Holding::new("http_bytes", hub::HTTP_BYTES_MAX),
             event_stream: self.switch("event-stream"),
             event_stream_sends_max: self.number("event-stream-sends-max"),
             message_bytes_max: self.number("message-bytes-max"),

@@ -9,6 +9,7 @@ mod compression;
 mod files;
 mod fixed;
 mod frames;
+mod held;
 mod history;
 mod http;
 mod instances;

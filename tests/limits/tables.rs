@@ -6,6 +6,7 @@ use weirgate::kinds::GATEWAYS;
 use weirgate::settings::{self, Heading, Kind, Rows, Setting, Shows, Unit};
 
 use crate::fixed_limits;
+use crate::held::HELD;
 
 /// The gateways in the order of the documents, where it is not that of the list: the demo beside the
 /// gateway that it tries out.
@@ -145,7 +146,28 @@ pub(crate) fn by_gateway(first: &Setting, cell: impl Fn(&Setting) -> String) -> 
     }
 }
 
-/// `docs/reference/limits.md`.
+/// What is held for all clients together.
+fn held() -> String {
+    let mut out =
+        "\n## Held for all clients together\n\nThe labels of `weirgate_held`, each with its rule \
+         ([shares](#shares)).\n\n"
+            .to_owned();
+    row(&mut out, &["`of`", "what", "limit", "rule", "gateways"]);
+    row(&mut out, &["---"; 5]);
+    for held in HELD {
+        let limit = match held.limit.starts_with("--") {
+            true => format!("`{}`", held.limit),
+            false => held.limit.to_owned(),
+        };
+        let of = format!("`{}`", held.of);
+        row(
+            &mut out,
+            &[&of, held.what, &limit, held.rule.text(), held.gateways],
+        );
+    }
+    out
+}
+
 /// The part of `--memory-max`, behind the default.
 fn memory_part(setting: &Setting) -> String {
     let part = setting.memory_part.map(|part| part / 10);
@@ -154,6 +176,7 @@ fn memory_part(setting: &Setting) -> String {
     })
 }
 
+/// `docs/reference/limits.md`.
 pub(crate) fn limits(limits: &[Setting]) -> String {
     let mut out = String::new();
     let mut last = None;
@@ -174,6 +197,7 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
         ];
         row(&mut out, &cells);
     }
+    out += &held();
     out += "\n## Fixed\n\nThese limits are constants in the source.\n\n";
     row(
         &mut out,

@@ -114,6 +114,7 @@ impl<T: Toy> Run<T> {
             CloseReason::ShuttingDown => self.draining.is_some(),
             CloseReason::MessageMemory
             | CloseReason::HttpMemory
+            | CloseReason::UpgradeLost
             | CloseReason::HandshakeTimeout
             | CloseReason::BadRequest
             | CloseReason::ConnectionLimit

@@ -92,6 +92,12 @@ struct Shared {
 }
 
 impl Proxy {
+    /// The connections that clients hold: a sum for each service.
+    pub fn holdings(&self) -> impl Iterator<Item = Holding> {
+        let services = self.services.iter();
+        services.map(|(behind, _)| behind.places.held().clone())
+    }
+
     /// A proxy without connections.
     pub fn new(settings: ProxySettings) -> Self {
         let silence = Duration::from_millis(settings.silence_timeout_ms);

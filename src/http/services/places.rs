@@ -61,6 +61,11 @@ impl Places {
         }))
     }
 
+    /// The sum of the places.
+    pub(in crate::http) fn held(&self) -> &Holding {
+        &self.0.held
+    }
+
     /// Waits for a place. Calls `waits` if there is none at once: with true if places are free, but not for this
     /// address.
     pub(in crate::http) async fn place(

@@ -111,6 +111,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         &waiting,
         |waiting| waiting.held(),
     ));
+    let proxy_holdings: Vec<_> = proxy.holdings().collect();
     let prepared = Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
         .frame_bytes(frame_bytes)
         .routes(move |telemetry| {
@@ -143,6 +144,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
             }
         }))
         .metrics(metrics)
+        .holdings(proxy_holdings)
         .inputs(inputs)
         .output(move |call| calls.make(call))
         .threads(move || to_start.threads.start())

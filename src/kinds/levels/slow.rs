@@ -169,7 +169,7 @@ mod tests {
             tab.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             let (stream, peer) = listener.accept().unwrap();
             stream.set_nonblocking(true).unwrap();
-            let all = Holding::new("http", 1_000);
+            let all = Holding::new("http_bytes", 1_000);
             let handover = Handover {
                 stream,
                 tls: None,

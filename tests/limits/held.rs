@@ -1,0 +1,124 @@
+//! What is held for all clients together: each `Holding` of the program, with its rule. A test in
+//! tests/blackbox/test_held.py compares the table with the metrics of all gateways.
+
+/// One `Holding`.
+pub(crate) struct Held {
+    /// The label `of` of `weirgate_held`.
+    pub(crate) of: &'static str,
+    pub(crate) what: &'static str,
+    /// A flag, or the row of a constant.
+    pub(crate) limit: &'static str,
+    pub(crate) rule: Rule,
+    pub(crate) gateways: &'static str,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Rule {
+    Granting,
+    GivingWay,
+}
+
+impl Rule {
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Granting => "granting",
+            Self::GivingWay => "giving way",
+        }
+    }
+}
+
+const ALL: &str = "all";
+
+pub(crate) const HELD: &[Held] = &[
+    Held {
+        of: "received_bytes",
+        what: "unfinished heads and messages, and what was read of a client before a pause",
+        limit: "--unfinished-bytes-max",
+        rule: Rule::GivingWay,
+        gateways: ALL,
+    },
+    Held {
+        of: "http_bytes",
+        what: "plain HTTP requests that were read before they are used",
+        limit: "32 MiB",
+        rule: Rule::GivingWay,
+        gateways: ALL,
+    },
+    Held {
+        of: "tls_bytes",
+        what: "unfinished handshakes and records, and records that the kernel does not take",
+        limit: "--tls-held-bytes-max",
+        rule: Rule::GivingWay,
+        gateways: ALL,
+    },
+    Held {
+        of: "tls_handshakes",
+        what: "handshakes of TLS under way",
+        limit: "--tls-handshakes-max",
+        rule: Rule::GivingWay,
+        gateways: "all, with `--tls-port`",
+    },
+    Held {
+        of: "resumed_messages",
+        what: "missed messages that wait for clients that came back",
+        limit: "4,194,304",
+        rule: Rule::Granting,
+        gateways: ALL,
+    },
+    Held {
+        of: "names",
+        what: "names that clients hold, patterns among them",
+        limit: "--all-channels-max",
+        rule: Rule::Granting,
+        gateways: "channels",
+    },
+    Held {
+        of: "patterns",
+        what: "patterns that clients hold",
+        limit: "--all-wildcards-max",
+        rule: Rule::Granting,
+        gateways: "channels",
+    },
+    Held {
+        of: "name_bytes",
+        what: "bytes of the names that clients hold",
+        limit: "--all-channel-name-bytes-max",
+        rule: Rule::Granting,
+        gateways: "channels",
+    },
+    Held {
+        of: "last_values",
+        what: "bytes of last values that wait for clients (`--retained`)",
+        limit: "--retained-bytes-max",
+        rule: Rule::Granting,
+        gateways: "channels",
+    },
+    Held {
+        of: "waiting_bytes",
+        what: "messages of devices that wait or are being answered",
+        limit: "--waiting-bytes-max",
+        rule: Rule::Granting,
+        gateways: "events",
+    },
+    Held {
+        of: "orphans",
+        what: "messages of devices that have gone",
+        limit: "--orphans-max",
+        rule: Rule::Granting,
+        gateways: "events",
+    },
+    Held {
+        of: "calls",
+        what: "calls to services under way; `calls_lobby`, `calls_measurement` and `calls_simulation`: the part of a service",
+        limit: "--calls-max",
+        rule: Rule::Granting,
+        gateways: "events",
+    },
+    Held {
+        of: "proxy_connections",
+        what: "connections to a service for the proxy",
+        limit: "--proxy-connections-max",
+        rule: Rule::Granting,
+        gateways: "events",
+    },
+];
