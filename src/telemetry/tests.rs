@@ -109,6 +109,7 @@ fn telemetry() -> Arc<Telemetry> {
         ),
         number(&names::TLS_CERTIFICATE_EXPIRY),
         GatewayMetric::ByTwoLabels(&names::RELOADS, Box::new(|| vec![(["acl", "failed"], 12)])),
+        GatewayMetric::ByLabel(&names::RELOADS_FAILING, Box::new(|| vec![("acl", 1)])),
     ]);
     let _ = telemetry.event_loop.turn_ended(NOW, |numbers| {
         numbers.hub.history = Some(HistoryStats::default());
