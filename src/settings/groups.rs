@@ -23,19 +23,42 @@ const BEGIN_LEEWAY_MS: i64 = 5_000;
 /// The position of a client on a quiet name is up to 10 s old.
 const HISTORY_US_MIN: u64 = 20_000_000;
 
+/// Thousandths of `--memory-max` for plain HTTP requests that were read before they are used.
+pub const HTTP_MEMORY_PART: u16 = 60;
+
+/// Thousandths of `--memory-max` for missed messages that wait in send queues.
+pub const RESUME_MEMORY_PART: u16 = 30;
+
+/// Bytes of a missed message in a send queue.
+const RESUME_BYTES: u64 = 16;
+
+const RESUME_BYTES_MAX: u64 = hub::RESUME_MESSAGES_MAX * RESUME_BYTES;
+
 impl Checked {
+    /// A limit of bytes without a setting of its own: `most`, or the part of `--memory-max` if that is less.
+    fn part_of_memory(&self, most: u64, thousandths: u16) -> u64 {
+        match self.number::<u64>("memory-max") {
+            0 => most,
+            bytes => (bytes / 1000 * u64::from(thousandths)).min(most),
+        }
+    }
+
     /// The limits of the core.
     pub fn limits(&self) -> hub::Limits {
         hub::Limits {
             send_queue: self.send_queue(),
             history: self.history(),
-            resume_messages_max: hub::RESUME_MESSAGES_MAX,
+            resume_messages_max: self.part_of_memory(RESUME_BYTES_MAX, RESUME_MEMORY_PART)
+                / RESUME_BYTES,
             frame_bytes_max: self.number("frame-bytes-max"),
             frame_walk_max: hub::FRAME_WALK_MAX,
             head_bytes_max: self.number("head-bytes-max"),
             head_headers_max: self.number("head-headers-max"),
             handshake_us: self.micros("handshake-timeout-ms"),
-            http_held: Holding::new("http_bytes", hub::HTTP_BYTES_MAX),
+            http_held: Holding::new(
+                "http_bytes",
+                self.part_of_memory(hub::HTTP_BYTES_MAX, HTTP_MEMORY_PART),
+            ),
             event_stream: self.switch("event-stream"),
             event_stream_sends_max: self.number("event-stream-sends-max"),
             message_bytes_max: self.number("message-bytes-max"),

@@ -23,7 +23,7 @@ pub mod typed;
 
 pub use checked::{Check, Checked, CheckedValue};
 pub use error::{SettingsError, Warning};
-pub use groups::{AuthSettings, KeySetUrl, TLS_NAME};
+pub use groups::{AuthSettings, HTTP_MEMORY_PART, KeySetUrl, RESUME_MEMORY_PART, TLS_NAME};
 pub use kind::{Form, Kind, Refused, Unit, Value};
 pub use secret::{SecretText, SecretUrl};
 pub use setting::{Heading, Limit, MistakenEnv, Part, Setting, Shows};

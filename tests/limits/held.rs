@@ -40,7 +40,7 @@ pub(crate) const HELD: &[Held] = &[
     Held {
         of: "http_bytes",
         what: "plain HTTP requests that were read before they are used",
-        limit: "32 MiB",
+        limit: "32 MiB; 6 % of `--memory-max`",
         rule: Rule::GivingWay,
         gateways: ALL,
     },
@@ -61,7 +61,7 @@ pub(crate) const HELD: &[Held] = &[
     Held {
         of: "resumed_messages",
         what: "missed messages that wait for clients that came back",
-        limit: "4,194,304",
+        limit: "4,194,304; 3 % of `--memory-max`, 16 bytes each",
         rule: Rule::Granting,
         gateways: ALL,
     },
