@@ -103,7 +103,7 @@ async def test_overlapping_patterns_of_one_address_cost_redis_few_copies(redis_s
         await honest.wait_for(lambda c: len(c.prices) == 400, 20, "a copy for the name and one for its pattern")
         assert honest.prices == sorted(2 * list(range(200)))
         refused = scrape(weirgate).sum("weirgate_subscriptions_limited_total", limit="copies")
-        assert refused >= 60 - 8 - 32
+        assert refused >= 60 - 8 - 16
         for client in holders:
             client.abort()
         await until(lambda: redis.pubsub_numpat() == 1, 10, "only the pattern of the other client is left")

@@ -197,8 +197,9 @@ fn the_newest_patterns_over_the_copies_of_a_message_are_given_up_with_an_error()
     }
     bench.kinds(honest);
     by_cover(&mut bench, "1");
+    bench.world.advance(1);
     let counted = bench.stats.limited().nth(3);
-    assert_eq!(counted, Some(("copies", 8)), "32 of 40");
+    assert_eq!(counted, Some(("copies", 24)), "16 of 40");
     let mut copies = 0;
     for (n, key) in hostile.iter().enumerate() {
         let got = bench.got(*key);
@@ -207,17 +208,17 @@ fn the_newest_patterns_over_the_copies_of_a_message_are_given_up_with_an_error()
             .filter(|message| message["type"] == "error")
             .count();
         copies += got.len() - errors;
-        assert_eq!(errors, [0, 3, 5][n.saturating_sub(5).min(2)], "{got:?}");
+        assert_eq!(errors, [0, 4, 5][n.saturating_sub(2).min(2)], "{got:?}");
         if let Some(error) = got.iter().find(|message| message["type"] == "error") {
             let text = error["error"].as_str().expect("a text");
-            let told = "Server limit of copies of a message exceeded (64), no longer subscribed: market:tick:[A11";
+            let told = "Server limit of copies of a message exceeded (32), no longer subscribed: market:tick:[A11";
             assert!(
                 text.starts_with(told) && error["requestId"] == json!(null),
                 "{text}"
             );
         }
     }
-    assert_eq!((copies, data(&mut bench, honest).len()), (32, 1));
+    assert_eq!((copies, data(&mut bench, honest).len()), (16, 1));
     by_cover(&mut bench, "2");
     assert_eq!(bench.got(hostile[7]), [] as [Value; 0], "it holds nothing");
     // The patterns are free again, and are given up again.
@@ -233,13 +234,13 @@ fn the_newest_patterns_over_the_copies_of_a_message_are_given_up_with_an_error()
 #[test]
 fn a_pattern_is_given_up_by_the_clients_of_the_address_that_brought_it() {
     let mut bench = crowded();
-    let hostile = holders(&mut bench, ONE, &patterns(100, 33));
+    let hostile = holders(&mut bench, ONE, &patterns(100, 17));
     let honest = bench.client_from(OTHER);
-    bench.subscribe(honest, &[&overlapping(132)]);
+    bench.subscribe(honest, &[&overlapping(116)]);
     bench.confirm(COVER);
     bench.got(honest);
     by_cover(&mut bench, "1");
-    let got = bench.got(hostile[6]);
+    let got = bench.got(hostile[3]);
     assert_eq!(got.last().expect("an error")["type"], "error");
     by_cover(&mut bench, "2");
     let got = bench.got(honest);
@@ -291,5 +292,5 @@ fn the_copies_of_a_kept_message_are_bounded_too() {
         .iter()
         .map(|key| data(&mut kept.bench, *key).len())
         .sum();
-    assert_eq!((copies, data(&mut kept.bench, honest).len()), (64, 2));
+    assert_eq!((copies, data(&mut kept.bench, honest).len()), (32, 2));
 }

@@ -19,12 +19,12 @@ pub(crate) const REDIS: &[Fixed] = &[
     },
     Fixed {
         what: "Copies of a message of channels for different patterns that weirgate matches, beside one for each address",
-        value: "64: an address gets another one only while it has fewer than are left, so a lone address has 32",
+        value: "32: an address gets another one only while it has fewer than are left, so a lone address has 16",
         beyond: "the clients of the address lose its newest patterns, miss a number and get an error",
         shows: Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
         code: (
             "src/gateways/channels/patterns.rs",
-            "COPIES_MAX: usize = 64;",
+            "COPIES_MAX: usize = 32;",
         ),
         test: "tests/channels_gateway/covers.rs::the_newest_patterns_over_the_copies_of_a_message_are_given_up_with_an_error",
     },

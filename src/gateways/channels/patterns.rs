@@ -28,7 +28,7 @@ use crate::hub::{
 use crate::wire::object_writer::quoted;
 
 /// The most copies of a message for different patterns, beside one for each address.
-const COPIES_MAX: usize = 64;
+const COPIES_MAX: usize = 32;
 
 /// Steps of matching a name with a pattern, beside four for each byte of the name: ten times what a pattern of people takes.
 /// With 500 patterns of an attacker, a new name costs a millisecond.
@@ -418,7 +418,7 @@ mod tests {
         let address = |n: u8| ClientAddr::from(std::net::IpAddr::from([192, 0, 2, n]));
         let mut held = HeldPatterns::default();
         let mut before = 0;
-        for (n, begin, fit) in [(1, "a", 32), (2, "?", 16), (3, "[a]", 8)] {
+        for (n, begin, fit) in [(1, "a", 16), (2, "?", 8), (3, "[a]", 4)] {
             let patterns = (1..200).map(|stars| format!("{begin}{}", "*".repeat(stars)));
             let patterns: Vec<String> = patterns.collect();
             for pattern in &patterns {
@@ -452,7 +452,7 @@ mod tests {
         for pattern in ["b*", "b**"] {
             add_of(&mut held, pattern, address(1));
         }
-        assert_eq!(matching(&mut held, "b").len(), 16 + 2);
+        assert_eq!(matching(&mut held, "b").len(), 8 + 2);
         assert!(!held.has_over());
     }
 
