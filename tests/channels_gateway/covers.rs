@@ -4,7 +4,7 @@ use super::resume::Kept;
 use super::*;
 
 /// So many patterns are asked of the bus as they are.
-const BESIDE: usize = 8;
+const BESIDE: usize = 5;
 const COVER: &str = "market:tick:*";
 const ONE: [u8; 4] = [203, 0, 113, 9];
 const OTHER: [u8; 4] = [203, 0, 113, 10];

@@ -8,12 +8,12 @@ use crate::fixed::Fixed;
 pub(crate) const REDIS: &[Fixed] = &[
     Fixed {
         what: "Patterns of channels that the bus is asked for though a pattern of the table covers them",
-        value: "8",
+        value: "5",
         beyond: "the bus is asked for the pattern of the table, and weirgate matches the patterns within",
         shows: Shows::Metric(names::SUBSCRIBED_NAMES),
         code: (
             "src/gateways/channels/judge.rs",
-            "BESIDE_COVERS_MAX: usize = 8;",
+            "BESIDE_COVERS_MAX: usize = 5;",
         ),
         test: "tests/channels_gateway/covers.rs::many_patterns_cost_the_bus_one_and_each_client_gets_its_own_copies",
     },
