@@ -7,6 +7,7 @@ mod trades_gateway {
 
     mod candles;
     mod false_recoveries;
+    mod losses;
     mod resume;
     mod resume_limits;
     mod users;

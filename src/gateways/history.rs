@@ -18,8 +18,8 @@ use crate::wire::object_writer::ObjectWriter;
 
 /// Time from status to status: no position is older, and every history reaches further back.
 const INTERVAL_US: u64 = 10_000_000;
-/// Clients in one call.
-const SLICE: usize = 2_048;
+/// Time from a loss, or from the last round, to a round for losses alone: many losses take one round.
+const LOSS_US: u64 = 1_000_000;
 
 /// Reads a `since`. Anything but a position becomes an empty text: a client with a broken position gets an
 /// answer, and is live from then on.
@@ -194,15 +194,14 @@ impl Status {
     }
 }
 
-/// The statuses of a gateway.
-#[derive(Debug)]
+/// The statuses of a gateway, and the rounds over its clients.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Statuses {
     /// Makes the frame of a status.
     make: fn(&Core, Status) -> Arc<Frame>,
     is_up: bool,
-    has_lost: bool,
-    /// The next slot of a round; 0 for the next round.
-    next_slot: usize,
+    /// The next slot of the round under way, and the losses that all clients know of at its end.
+    round: Option<(usize, u64)>,
     /// The time of the next slice.
     due_us: Option<u64>,
 }
@@ -213,8 +212,7 @@ impl Statuses {
         Self {
             make,
             is_up: false,
-            has_lost: false,
-            next_slot: 0,
+            round: None,
             due_us: None,
         }
     }
@@ -224,21 +222,33 @@ impl Statuses {
         self.is_up
     }
 
-    /// Handles a notice of the bus. A change begins a round at once.
-    pub(super) fn note(&mut self, core: &Core, notice: &BusNotice) {
-        match notice {
-            BusNotice::Up => self.is_up = true,
-            BusNotice::Down => self.is_up = false,
+    /// Handles a notice of the bus. A change begins a round at once, a loss alone begins one soon: the core tells
+    /// those that get anything before.
+    pub(super) fn note(&mut self, core: &mut Core, notice: &BusNotice) {
+        let now_us = core.now().mono_us;
+        let due_us = match notice {
+            BusNotice::Up | BusNotice::Down => {
+                self.is_up = *notice == BusNotice::Up;
+                self.round = None;
+                now_us
+            }
             BusNotice::Gap => {
-                // A round under way begins again.
-                (self.has_lost, self.next_slot) = (true, 0);
-                return;
+                core.lose();
+                now_us + LOSS_US
             }
             _ => return,
-        }
-        if core.has_history() {
-            self.next_slot = 0;
-            self.due_us = Some(core.now().mono_us);
+        };
+        self.due_us = Some(self.due_us.map_or(due_us, |due| due.min(due_us)));
+        if core.has_history() && core.is_telling() {
+            let status = self.now(core, true);
+            let frame = (self.make)(
+                core,
+                Status {
+                    position: None,
+                    ..status
+                },
+            );
+            core.set_loss_frame(frame);
         }
     }
 
@@ -253,51 +263,42 @@ impl Statuses {
         self.due_us
     }
 
-    /// Sends the status to the next slice of clients. `holds` tells the clients with a name of the feed.
+    /// Tells the next clients of losses and, with a history, of the status. `holds` tells the clients with a name of
+    /// the feed.
     pub(super) fn handle_timeout<C>(
         &mut self,
         core: &mut Core,
         clients: &mut ByClient<C>,
-        holds: impl Fn(&Core, SessionKey, &C) -> bool,
+        mut holds: impl FnMut(&mut Core, SessionKey, &mut C) -> bool,
     ) {
         let now_us = core.now().mono_us;
         if self.due_us.is_none_or(|due| due > now_us) {
             return;
         }
-        let status = self.now(core);
+        let has_history = core.has_history();
+        let (first, losses) = self.round.unwrap_or((0, core.losses()));
         // Without a position for clients without a name: their first request could have a `since`.
-        let [with, without] = [status.position, None]
-            .map(|position| (self.make)(core, Status { position, ..status }));
-        for (key, client) in clients.slots_mut(self.next_slot, SLICE) {
-            match holds(core, key, client) && core.position_for(key).is_some() {
-                true => core.send(key, &with),
-                false => core.send(key, &without),
+        let frames = [false, true].map(|has_lost| {
+            let status = self.now(core, has_lost);
+            [None, status.position].map(|position| (self.make)(core, Status { position, ..status }))
+        });
+        let next = core.walk(clients, first, |core, key, client| {
+            let holds = holds(core, key, client) && core.position_for(key).is_some();
+            let has_lost = core.take_loss(key);
+            if has_history {
+                core.send(key, &frames[usize::from(has_lost)][usize::from(holds)]);
             }
-        }
-        self.next_slot += SLICE;
+        });
+        // Clients that open meanwhile know of all losses.
+        self.round = next.map(|next| (next, losses));
         self.due_us = Some(now_us);
-        if self.next_slot >= clients.slots() {
-            self.next_slot = 0;
-            self.has_lost = false;
-            self.due_us = Some(now_us + INTERVAL_US);
-        }
-    }
-
-    /// Tells all clients of a loss now, if some may not know: a message or a position from behind the loss
-    /// follows. A client that is cut behind such a message would never hear of the loss.
-    pub(super) fn tell_loss<C>(
-        &mut self,
-        core: &mut Core,
-        clients: &mut ByClient<C>,
-        holds: impl Fn(&Core, SessionKey, &C) -> bool,
-    ) {
-        if !self.has_lost || !core.has_history() {
-            return;
-        }
-        self.next_slot = 0;
-        while self.has_lost {
-            self.due_us = Some(core.now().mono_us);
-            self.handle_timeout(core, clients, &holds);
+        if self.round.is_none() {
+            core.losses_are_told(losses);
+            self.due_us = match (core.is_telling(), has_history) {
+                (true, _) => Some(now_us + LOSS_US),
+                (false, true) => Some(now_us + INTERVAL_US),
+                (false, false) => None,
+            };
         }
     }
 
@@ -327,16 +328,17 @@ impl Statuses {
     pub(super) fn send_last(&self, core: &mut Core, key: SessionKey, holds: bool) {
         if core.has_history() {
             let position = core.position_for(key).filter(|_| holds);
-            let status = self.now(core);
+            let has_lost = core.take_loss(key);
+            let status = self.now(core, has_lost);
             let frame = (self.make)(core, Status { position, ..status });
             core.send(key, &frame);
         }
     }
 
-    fn now(&self, core: &Core) -> Status {
+    fn now(&self, core: &Core, has_lost: bool) -> Status {
         Status {
             is_up: self.is_up,
-            has_lost: self.has_lost,
+            has_lost,
             position: core.position(),
         }
     }

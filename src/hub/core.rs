@@ -12,6 +12,7 @@ use super::deflated::Compressor;
 use super::drain::Drain;
 use super::flush::Scratch;
 use super::history::History;
+use super::losses::Losses;
 use super::memory::FrameMemory;
 use super::received::Received;
 use super::session::{self, CloseBegun, Pauses, PendingClose, Session};
@@ -59,7 +60,8 @@ pub struct Core {
     /// The history is read from the bus, and clients get none of its messages as they come: no position is
     /// told, and nobody resumes.
     pub(super) is_filling: bool,
-    /// Message bytes of all clients since [`super::Hub::renew_reading`].
+    pub(super) losses: Losses,
+    /// Message bytes of all clients, and the cost of other work, since [`super::Hub::renew_reading`].
     pub(super) message_bytes: usize,
     pub(super) received: Received,
     pub(super) drain: Option<Drain>,
@@ -109,6 +111,7 @@ impl Core {
             no_room: FairQueue::default(),
             room_was_freed: false,
             is_filling: false,
+            losses: Losses::default(),
             message_bytes: 0,
             received: Received::new(limits.unfinished_bytes_max),
             drain: None,
@@ -230,6 +233,7 @@ impl Core {
 
     /// Puts a frame in one client's queue. Nothing happens if the client is gone or closing.
     pub fn send(&mut self, key: SessionKey, frame: &Arc<Frame>) {
+        self.tell(key);
         self.clients.deliver(self.now, &self.limits, key, frame);
     }
 
@@ -268,6 +272,10 @@ impl Core {
 
     fn deliver_to_members(&mut self, publication: &Publication) {
         let frame = &publication.frame;
+        if self.is_telling() {
+            let members: Vec<_> = self.members(&publication.topic).collect();
+            members.into_iter().for_each(|key| self.tell(key));
+        }
         let receivers = self.topics.receivers(publication);
         if !receivers.scattered {
             for key in receivers.keys {
@@ -291,6 +299,8 @@ impl Core {
         if !self.is_open(key) {
             return Joined::NotOpen;
         }
+        // The losses so far concern the topics so far.
+        self.tell(key);
         let (joined, retained) = self.topics.join(key, topic);
         if let Some(frame) = retained {
             self.send(key, &frame);
@@ -300,6 +310,7 @@ impl Core {
 
     /// Ends the client's membership, and removes the topic's keyed frames that wait for the client.
     pub fn leave(&mut self, key: SessionKey, topic: &TopicName) -> Left {
+        self.tell(key);
         let current = self.clients.session(key).is_some();
         let Some((keys, last)) = current.then(|| self.topics.leave(key, topic)).flatten() else {
             return Left::NoMember;
@@ -339,13 +350,6 @@ impl Core {
                 self.arm(key);
             }
             CloseBegun::Written => self.start_closing(key, reason),
-        }
-    }
-
-    /// Skips the client's next number ([`super::Lead::Seq`]), so that the client sees a gap.
-    pub fn skip_number(&mut self, key: SessionKey) {
-        if let Some(session) = self.clients.session_mut(key) {
-            session.skip_number();
         }
     }
 

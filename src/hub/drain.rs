@@ -3,6 +3,7 @@
 
 use super::SessionKey;
 use super::core::Core;
+use super::limits::CLIENT_COST;
 use super::session::Pause;
 
 /// The times of a stop.
@@ -22,6 +23,8 @@ pub(super) struct Drain {
     plan: DrainPlan,
     closes_at: u64,
     pub(super) closing: bool,
+    /// The next slot whose client is to be closed; `None` behind the last.
+    next_slot: Option<usize>,
 }
 
 impl Core {
@@ -33,41 +36,54 @@ impl Core {
             plan,
             closes_at: self.now.mono_us + plan.delay_us,
             closing: false,
+            next_slot: Some(0),
         });
         self.advance_drain();
     }
 
     /// The time at which the drain needs the core again.
     pub(super) fn drain_deadline(&self) -> Option<u64> {
-        self.drain.filter(|d| !d.closing).map(|d| d.closes_at)
+        let drain = self.drain.filter(|drain| drain.next_slot.is_some());
+        drain.map(|drain| drain.closes_at)
     }
 
-    /// Starts the closes when the delay is over.
+    /// Starts the closes when the delay is over, as many in a call as the budget of the turn allows. No client opens
+    /// from then on.
     pub(super) fn advance_drain(&mut self) {
         let now = self.now.mono_us;
-        let Some(drain) = &mut self.drain else {
+        let Some(drain) = self.drain.as_mut().filter(|drain| now >= drain.closes_at) else {
             return;
         };
-        if drain.closing || now < drain.closes_at {
+        let Some(mut slot) = drain.next_slot else {
             return;
-        }
+        };
         drain.closing = true;
         let spread_us = drain.plan.spread_us;
-        let sessions = self.clients.sessions.iter();
-        // A client that closes gracefully already has a deadline.
-        let open = sessions.filter(|(_, s)| s.takes_data());
-        let keys: Vec<_> = open.map(|(slot, s)| s.key(slot)).collect();
-        for key in keys {
-            if spread_us == 0 {
-                self.stop_client(key);
-                continue;
+        let slots = self.clients.sessions.capacity();
+        while slot < slots && !self.has_spent() {
+            self.charge(CLIENT_COST);
+            let session = self.clients.sessions.get_mut(slot);
+            // A client that closes gracefully already has a deadline.
+            if let Some(session) = session.filter(|session| session.takes_data()) {
+                let key = session.key(slot);
+                self.begin_stop(key, spread_us);
             }
-            let at = now + self.random() % spread_us;
-            if let Some(session) = self.clients.session_mut(key) {
-                session.close_at(at);
-            }
-            self.arm(key);
+            slot += 1;
         }
+        if let Some(drain) = &mut self.drain {
+            drain.next_slot = Some(slot).filter(|slot| *slot < slots);
+        }
+    }
+
+    fn begin_stop(&mut self, key: SessionKey, spread_us: u64) {
+        if spread_us == 0 {
+            return self.stop_client(key);
+        }
+        let at = self.now.mono_us + self.random() % spread_us;
+        if let Some(session) = self.clients.session_mut(key) {
+            session.close_at(at);
+        }
+        self.arm(key);
     }
 
     /// Puts the client in the list of clients that a stop closes. While the gateway is busy with the

@@ -350,6 +350,7 @@ impl Core {
     /// client is gone or closing. The gateway limits the waiting replayed frames, for each client and
     /// for all: the limits of the queue do not count replayed frames.
     pub fn replay(&mut self, key: SessionKey, frame: &Arc<Frame>) -> bool {
+        self.tell(key);
         self.clients.replay(self.now, key, frame);
         self.is_open(key)
     }

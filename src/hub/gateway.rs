@@ -198,12 +198,6 @@ pub trait Gateway {
         let _ = (core, topic);
     }
 
-    /// Tells clients of a loss of the bus, if some may not know. Called before each publication with a
-    /// position, and behind the notices with a position.
-    fn tell_loss(&mut self, core: &mut Core, clients: &mut ByClient<Self::Client>) {
-        let _ = (core, clients);
-    }
-
     /// Handles a publication of the feed. Most gateways pass the publication to the topic's members.
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         core.publish(publication);

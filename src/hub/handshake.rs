@@ -202,6 +202,7 @@ impl Core {
         let jitter = random % (ping_us / 2).max(1);
         let first_ping_at = (ping_us > 0).then_some(now.mono_us + ping_us / 2 + jitter);
         let moved = session.open(now, greeted, accepted, first_ping_at);
+        session.know_losses(self.losses.count);
         let stats = &mut self.clients.stats;
         stats.moved(moved);
         stats.opened += 1;

@@ -11,6 +11,7 @@ use super::core::Core;
 use super::deadlines::earliest;
 use super::drain::DrainPlan;
 use super::gateway::Gateway;
+use super::limits::CLIENT_COST;
 use super::protocol::RequestRefusal;
 use super::session::{Due, Pause};
 use super::shell::{Effect, Permit, Secured, Transmit};
@@ -154,9 +155,6 @@ impl<G: Gateway> Hub<G> {
     /// Handles a publication of the feed.
     pub fn handle_publication(&mut self, now: Now, publication: &Publication) {
         self.core.now = now;
-        if publication.place.position().is_some() {
-            self.gateway.tell_loss(&mut self.core, &mut self.clients);
-        }
         self.gateway.handle_publication(&mut self.core, publication);
         self.settle();
     }
@@ -167,11 +165,6 @@ impl<G: Gateway> Hub<G> {
         self.core.note(notice);
         self.gateway
             .handle_notice(&mut self.core, &mut self.clients, notice);
-        // From here on answers may have a position from behind the loss. Behind a skipped message: the missing
-        // number comes before any later position.
-        if let BusNotice::Mark { .. } | BusNotice::Head(_) | BusNotice::Skipped { .. } = notice {
-            self.gateway.tell_loss(&mut self.core, &mut self.clients);
-        }
         self.settle();
     }
 
@@ -184,12 +177,17 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// Does everything that is due at `now`.
+    /// Does what is due at `now`, within the budget of message bytes, once for clients and once for the gateway. The
+    /// rest stays due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.core.now = now;
+        self.renew_reading();
         self.core.advance_drain();
         self.core.look_at_history();
-        while let Some((at, key)) = self.core.deadlines.pop_due(now.mono_us) {
+        while !self.core.has_spent()
+            && let Some((at, key)) = self.core.deadlines.pop_due(now.mono_us)
+        {
+            self.core.charge(CLIENT_COST);
             let session = self.core.clients.session_mut(key);
             if session.is_some_and(|session| session.disarm(at)) {
                 self.session_due(key);
@@ -201,6 +199,7 @@ impl<G: Gateway> Hub<G> {
             .poll_timeout()
             .is_some_and(|at| at <= now.mono_us)
         {
+            self.renew_reading();
             self.gateway
                 .handle_timeout(&mut self.core, &mut self.clients);
         }

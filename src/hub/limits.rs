@@ -6,6 +6,13 @@ use crate::admission::{AddressLimits, Holding, TrustedProxies};
 /// Sessions and frames that one flush looks at while frames are over their limit: about 0.3 ms.
 pub const FRAME_WALK_MAX: usize = 8_192;
 
+/// The cost of a client in a walk over clients, in bytes of messages: about a nanosecond each.
+pub(super) const CLIENT_COST: usize = 256;
+/// The cost of a topic of the client.
+pub(super) const TOPIC_COST: usize = 32;
+/// Slots in one call of a walk, with or without a client.
+pub(super) const WALK_SLOTS_MAX: usize = 4_096;
+
 /// Missed messages that wait for all resuming clients together: a send queue has 16 bytes for each.
 pub const RESUME_MESSAGES_MAX: u64 = 4_194_304;
 

@@ -27,6 +27,7 @@ mod history;
 mod hub;
 mod keys;
 mod limits;
+mod losses;
 mod memory;
 mod position;
 mod protocol;
@@ -44,6 +45,7 @@ mod slot_set;
 mod stats;
 mod survey;
 mod tail;
+mod telling;
 mod topics;
 mod window;
 
@@ -61,6 +63,7 @@ pub use limits::{
     DeflateWindow, FRAME_WALK_MAX, HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX,
     SendQueueLimits,
 };
+pub use losses::Active;
 pub(crate) use position::fnv_1a;
 pub use position::{CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId};
 pub use protocol::{

@@ -130,7 +130,7 @@ impl<G: Gateway> Hub<G> {
 
     /// Whether the budget of message bytes of all clients is used up.
     pub fn has_read_enough(&self) -> bool {
-        self.core.message_bytes > self.core.limits.turn_all_message_bytes_max
+        self.core.has_spent()
     }
 
     // ---- inside
@@ -251,7 +251,7 @@ impl<G: Gateway> Hub<G> {
             return;
         };
         let address = session.client_addr();
-        let all_spent = core.message_bytes > core.limits.turn_all_message_bytes_max;
+        let all_spent = core.has_spent();
         let spent = message_bytes > core.limits.turn_message_bytes_max;
         // The messages of an event stream come from the query, without input.
         let comes = !input.is_empty() || session.gathers();

@@ -108,15 +108,14 @@ impl Core {
         };
         let (mut newest, found) = history.newest(wanted, count, bytes_max, variant);
         newest.has_newest = !newest.is_empty();
-        self.charge(&newest);
+        self.charge_search(&newest);
         found.and_then(|()| self.charge_messages(key, newest))
     }
 
     /// The next request waits for the next turn, as after a large message, also behind a search in vain. A step
     /// of matching costs as much as a byte.
-    fn charge(&mut self, missed: &Missed) {
-        let cost = missed.bytes + WALK_BYTES * missed.walked + missed.steps;
-        self.message_bytes = self.message_bytes.saturating_add(cost);
+    fn charge_search(&mut self, missed: &Missed) {
+        self.charge(missed.bytes + WALK_BYTES * missed.walked + missed.steps);
     }
 
     /// Bytes of messages that the client may get, beside those that wait.
@@ -165,6 +164,7 @@ impl Core {
 
     /// The frames that wait for the client's slot leave before: some of the replayed messages may be newer.
     fn replay_all(&mut self, key: SessionKey, frames: Vec<(CopyPlace, Arc<Frame>)>) {
+        self.tell(key);
         if !frames.is_empty() {
             self.clients.open_slot(self.now, &self.limits, key);
         }
@@ -210,7 +210,7 @@ impl Core {
             return Err(NotRecovered::Epoch);
         }
         let (missed, outcomes) = history.missed(since, wanted, bytes_max, variant);
-        self.charge(&missed);
+        self.charge_search(&missed);
         Ok((self.charge_messages(key, missed)?, outcomes))
     }
 

@@ -11,6 +11,7 @@ use foldhash::quality::RandomState;
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
+use super::losses::{Active, Times};
 use super::{ConflationKey, Frame, Publication, Retain, SessionKey, TopicName, room};
 
 /// Members from which the order of their sessions in memory matters.
@@ -57,6 +58,8 @@ struct Topic {
     /// Conflation keys seen on the topic, at most [`KEYS_MAX`]: waiting frames of these keys are
     /// removed when a client leaves.
     keys: Vec<ConflationKey>,
+    /// When the bus delivered the topic's messages; `None`: never.
+    active: Option<Times>,
     /// Messages to members, each counted once.
     counts: Counts,
     /// The counts at the last survey.
@@ -351,6 +354,22 @@ impl Topics {
         self.joined.get(slot as usize).map_or(0, Vec::len)
     }
 
+    /// Notes whether the bus delivers the topic's messages, behind so many losses.
+    pub(super) fn set_active(&mut self, name: &TopicName, losses: u64, active: Active) {
+        let Some(key) = self.by_name.get(name) else {
+            return;
+        };
+        let topic = &mut self.topics[key.0 as usize];
+        topic.active = Times::add(topic.active, losses, active);
+    }
+
+    /// Whether a topic of the session was active when a loss came, behind the first `known` losses.
+    pub(super) fn was_active(&self, slot: u32, known: u64, losses: u64) -> bool {
+        let own = self.joined.get(slot as usize).into_iter().flatten();
+        let mut active = own.filter_map(|joined| self.topics[joined.topic.0 as usize].active);
+        active.any(|times| times.meet_loss(known, losses))
+    }
+
     fn find(&self, name: &TopicName) -> Option<&Topic> {
         let key = self.by_name.get(name)?;
         Some(&self.topics[key.0 as usize])
@@ -369,6 +388,7 @@ impl Topics {
             retained_number: 0,
             newest: Weak::new(),
             keys: Vec::new(),
+            active: None,
             counts: Counts::default(),
             surveyed: Counts::default(),
         }) as u32);

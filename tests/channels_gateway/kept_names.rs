@@ -75,9 +75,11 @@ fn a_loss_is_told_before_an_answer_with_a_position_from_behind() {
     kept.bench.subscribe(key, &["market:quiet"]);
     let got = kept.bench.got(key);
     let lost: Vec<_> = got.iter().map(|message| message.get("lost")).collect();
-    assert_eq!(lost, [Some(&json!(true)), None], "{got:?}");
+    assert_eq!(lost, [Some(&json!(true)), None, None], "{got:?}");
+    assert_eq!(got[0].get("pos"), None);
     assert_eq!(got[1]["type"], "subscribed");
     assert!(got[1].get("pos").is_some());
+    assert_eq!(got[2]["bus"], "away", "the round of the change");
 }
 
 #[test]

@@ -322,6 +322,33 @@ fn a_stop_waits_for_clients_that_were_open_and_not_for_new_ones() {
 }
 
 #[test]
+fn a_stop_of_many_clients_goes_on_over_several_turns() {
+    let mut world = symbols(Limits {
+        turn_all_message_bytes_max: 2_700,
+        ..Limits::default()
+    });
+    let keys: Vec<_> = (0..40).map(|_| world.connect("/ws", None)).collect();
+    world.held = true;
+    world.hub.drain(world.now, DrainPlan::default());
+    let mut open = world.hub.stats().open;
+    assert!((25..40).contains(&open), "{open} in the first turn");
+    assert!(world.hub.is_draining() && !world.hub.takes_no_more());
+    for _ in 0..2 {
+        assert_eq!(world.hub.poll_timeout(), Some(world.now.mono_us));
+        world.advance(0);
+        let left = world.hub.stats().open;
+        assert!(left < open && left > 0, "{left} of {open}");
+        open = left;
+    }
+    world.held = false;
+    world.settle();
+    assert!(world.hub.takes_no_more());
+    for key in keys {
+        assert_eq!(world.client(key).close, Some((1012, String::new())));
+    }
+}
+
+#[test]
 fn beyond_the_room_for_refusals_a_connection_is_not_answered() {
     let mut world = symbols(Limits {
         connections_max: 1,

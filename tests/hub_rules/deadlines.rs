@@ -109,6 +109,32 @@ fn a_missing_pong_is_due_once_though_data_waits_in_the_same_turn() {
 }
 
 #[test]
+fn deadlines_of_many_clients_take_turns() {
+    let mut world = symbols(Limits {
+        turn_all_message_bytes_max: 2_700,
+        ..pinged()
+    });
+    let keys: Vec<_> = (0..40).map(|_| world.reader(None, usize::MAX)).collect();
+    // All first pings are late.
+    world.now = world.now.plus_us(20 * SECOND);
+    world.held = true;
+    for turns in 1..=3 {
+        world.advance(0);
+        world.hub.flush(world.now, &mut world.net);
+        let pinged = keys.iter().filter(|key| world.client(**key).pings > 0);
+        let pinged = pinged.count();
+        assert!(pinged <= 12 * turns && pinged > 0, "{pinged}");
+        assert!(world.hub.poll_timeout() <= Some(world.now.mono_us));
+    }
+    for _ in 0..4 {
+        world.advance(0);
+    }
+    world.held = false;
+    world.settle();
+    assert!(keys.iter().all(|key| world.client(*key).pings == 1));
+}
+
+#[test]
 fn a_pong_in_time_keeps_the_client_for_ever() {
     let mut world = symbols(pinged());
     let key = world.reader(None, usize::MAX);

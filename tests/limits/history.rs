@@ -86,11 +86,11 @@ pub(crate) const HISTORY: &[Fixed] = &[
         test: "src/hub/history/tests.rs::names_are_remembered_up_to_their_limits",
     },
     Fixed {
-        what: "Clients that get the status of the bus in one turn of the loop (`--history-ms`)",
-        value: "2,048",
-        beyond: "the others get the status in the next turns",
-        shows: Shows::Elsewhere("nothing: all clients get the status"),
-        code: ("src/gateways/history.rs", "SLICE: usize = 2_048;"),
-        test: "tests/trades_gateway/resume.rs::rounds_of_the_status_take_turns_over_many_clients",
+        what: "Clients that hear of a loss of the bus or of its status in one turn of the loop, or closed at a stop, or have something due",
+        value: "`--turn-all-message-bytes-max`: each counts 256 bytes, and 32 more for each of its names",
+        beyond: "the others take their turn in the next turns of the loop; a client that gets a message hears of the loss before",
+        shows: Shows::Elsewhere("nothing: each client has its turn"),
+        code: ("src/hub/limits.rs", "CLIENT_COST: usize = 256;"),
+        test: "tests/trades_gateway/losses.rs::a_loss_is_told_before_a_message_and_to_quiet_clients_over_several_turns",
     },
 ];

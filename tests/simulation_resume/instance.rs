@@ -226,6 +226,11 @@ impl<C: Contract> Instance<C> {
         socket.released.is_some() || socket.client.close.is_some()
     }
 
+    /// Whether some clients may not know of a loss.
+    pub(crate) fn is_telling(&self) -> bool {
+        self.world.hub.core().is_telling()
+    }
+
     pub(crate) fn stop(&mut self, steps: u32) {
         self.world.hub.drain(self.world.now, DrainPlan::default());
         self.world.settle();

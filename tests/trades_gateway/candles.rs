@@ -411,7 +411,10 @@ fn many_candles_that_end_together_are_closed_over_several_turns() {
         bench.trade(&format!("S{n}"), 0, "1");
     }
     assert_eq!(bench.candles(key).len(), SYMBOLS);
+    bench.world.held = true;
     bench.advance(3 * SECOND);
+    bench.world.hub.flush(bench.world.now, &mut bench.world.net);
+    bench.world.held = false;
     assert_eq!(bench.candles(key).len(), 256, "one turn");
     let now = bench.world.now.mono_us;
     assert!(bench.world.hub.poll_timeout().expect("the rest") <= now);

@@ -1,6 +1,6 @@
 //! A client that comes back gets the trades that it missed, or is told that it does not.
 
-use weirgate::hub::{DrainPlan, HistoryLimits, Mark, Position};
+use weirgate::hub::{DrainPlan, HistoryLimits, Mark, Position, StoredId};
 
 use super::*;
 
@@ -27,8 +27,13 @@ impl Bench {
     }
 
     pub(super) fn with(symbols_max: usize, resume_messages_max: u64) -> Self {
-        let limits = Limits {
-            resume_messages_max,
+        Self::of(symbols_max, |limits| {
+            limits.resume_messages_max = resume_messages_max;
+        })
+    }
+
+    pub(super) fn of(symbols_max: usize, change: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = Limits {
             event_stream: true,
             ping_interval_us: 0,
             history: HistoryLimits {
@@ -37,6 +42,7 @@ impl Bench {
             },
             ..Limits::default()
         };
+        change(&mut limits);
         let settings = TradesGatewaySettings {
             symbols_max,
             ..settings(false)
@@ -79,12 +85,25 @@ impl Bench {
 
     pub(super) fn trade(&mut self, symbol: &str, payload: &str) {
         self.count += 1;
+        self.placed(symbol, payload, Some(at(self.count)));
+    }
+
+    /// The first trade behind a loss, in a stream: the n-th one.
+    pub(super) fn trade_behind_loss(&mut self, symbol: &str, n: u64) {
+        let id = StoredId {
+            major: n + 1,
+            minor: 0,
+        };
+        self.placed(symbol, "{}", Some(Position::stored(5, id)));
+    }
+
+    fn placed(&mut self, symbol: &str, payload: &str, place: Option<Position>) {
         self.bus(BusEvent::Message(BusMessage {
             subject: format!("channel:trade:{symbol}").into(),
             pattern: Some("channel:trade:*".into()),
             payload: payload.as_bytes().to_vec(),
             position: None,
-            place: Place::Kept(Some(at(self.count))),
+            place: Place::Kept(place),
             received: self.world.now,
             quiet: false,
         }));

@@ -340,9 +340,9 @@ impl<G: Gateway<Out: Output>> World<G> {
                 }
                 continue;
             }
+            // Work that is left for the next turn is due at once.
             let due = self.hub.poll_timeout();
-            // 0: the gateway has work for the next turn.
-            if (due == Some(self.now.mono_us) || due == Some(0)) && !self.catching_up {
+            if due.is_some_and(|at| at <= self.now.mono_us) && !self.catching_up {
                 self.hub.handle_timeout(self.now);
                 continue;
             }

@@ -25,6 +25,8 @@ pub(super) struct Asked {
     changes: VecDeque<Interest>,
     /// The number of the newest change.
     number: u64,
+    /// Losses of the connection so far.
+    losses: u64,
 }
 
 /// A requested name.
@@ -32,7 +34,8 @@ pub(super) struct Asked {
 struct Wanted {
     /// The number of the request.
     number: u64,
-    state: State,
+    /// The response, behind so many losses of the connection.
+    response: (State, u64),
     /// So many names get their messages by this request.
     uses: usize,
 }
@@ -56,7 +59,7 @@ impl Asked {
         self.change(name, true);
         let wanted = Wanted {
             number: self.number,
-            state: State::Waits,
+            response: (State::Waits, self.losses),
             uses: 1,
         };
         self.wanted.insert(name.clone(), wanted);
@@ -96,19 +99,17 @@ impl Asked {
             true => State::Stands,
             false => State::Refused,
         };
+        let before = self.state(name);
         let wanted = self.wanted.get_mut(name);
-        let wanted = wanted.filter(|wanted| wanted.number == number);
-        wanted.map(|wanted| std::mem::replace(&mut wanted.state, state))
+        let wanted = wanted.filter(|wanted| wanted.number == number)?;
+        wanted.response = (state, self.losses);
+        before
     }
 
     /// Handles the loss of the connection: no name is confirmed any more. Refused names stay refused, and get
     /// no new response on the next connection unless the bus confirms them.
     pub(super) fn lost(&mut self) {
-        for wanted in self.wanted.values_mut() {
-            if wanted.state == State::Stands {
-                wanted.state = State::Waits;
-            }
-        }
+        self.losses += 1;
     }
 
     /// Returns true if the messages of the name come, while the bus is there.
@@ -122,7 +123,11 @@ impl Asked {
     }
 
     fn state(&self, name: &TopicName) -> Option<State> {
-        self.wanted.get(name).map(|wanted| wanted.state)
+        let (state, losses) = self.wanted.get(name)?.response;
+        match state {
+            State::Stands if losses != self.losses => Some(State::Waits),
+            state => Some(state),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::ChannelsGateway;
 use super::asked::State;
 use super::client::Client;
+use super::kept::holds_kept;
 use super::names::Way;
 use crate::hub::{ByClient, Core, Place, SessionKey, TopicName};
 
@@ -28,6 +29,9 @@ impl ChannelsGateway {
         }
         if !stands {
             self.ask_for_each(name, &names[1..]);
+        }
+        for name in &names {
+            core.set_active(name, self.names.active(name));
         }
         match before {
             State::Stands if !stands => {
@@ -65,22 +69,29 @@ impl ChannelsGateway {
     }
 
     /// Handles the loss of a connection to the bus. Messages published meanwhile are lost to the members of
-    /// confirmed names: each such client misses a number.
-    pub(super) fn lost(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        let mut told = 0;
-        for (key, _) in clients.iter_mut() {
-            if core.joined(key).any(|name| self.names.stands(name)) {
-                core.skip_number(key);
-                told += 1;
-            }
-        }
+    /// confirmed names: each such client misses a number, which the core counts.
+    pub(super) fn lost(&mut self) {
         self.names.asked.lost();
         // The next connection may have other rights.
         self.refused_covers.clear();
         self.retained.lost();
-        if told > 0 {
+    }
+
+    /// Goes on with the round over the clients: losses, statuses, and answers that wait while the bus is away, when
+    /// nothing will be confirmed soon.
+    pub(super) fn look_at_all(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+        let mut statuses = self.statuses;
+        statuses.handle_timeout(core, clients, |core, key, client| {
+            if !self.statuses.is_up() {
+                self.wait_no_longer(core, key, client);
+            }
+            holds_kept(core, key, self.kept.as_ref())
+        });
+        self.statuses = statuses;
+        if !core.is_telling() {
+            let told = core.take_gaps_told();
             self.stats.gaps_told.add(told);
-            self.gap_told = Some(self.gap_told.unwrap_or(0) + told);
+            self.gap_told = Some(told).filter(|told| *told > 0).or(self.gap_told);
         }
     }
 
@@ -117,14 +128,6 @@ impl ChannelsGateway {
     fn misses(&self, core: &mut Core, members: Vec<SessionKey>) {
         members.iter().for_each(|&key| core.skip_number(key));
         self.stats.gaps_told.add(members.len() as u64);
-    }
-
-    /// Handles the bus going away: nothing will be confirmed soon, so no answer waits.
-    pub(super) fn down(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        self.retained.down();
-        for (key, client) in clients.iter_mut() {
-            self.wait_no_longer(core, key, client);
-        }
     }
 
     /// Sends all answers, whatever the bus has confirmed.

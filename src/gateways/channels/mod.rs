@@ -349,18 +349,10 @@ impl Gateway for ChannelsGateway {
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        let kept = self.kept.as_ref();
-        let holds = |core: &Core, key, _: &Client| holds_kept(core, key, kept);
-        self.statuses.handle_timeout(core, clients, holds);
+        self.look_at_all(core, clients);
         self.judge_next(core, clients);
         self.give_up_over(core, clients);
         self.ask_retained(core);
-    }
-
-    fn tell_loss(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        let kept = self.kept.as_ref();
-        let holds = |core: &Core, key, _: &Client| holds_kept(core, key, kept);
-        self.statuses.tell_loss(core, clients, holds);
     }
 
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
@@ -394,8 +386,8 @@ impl Gateway for ChannelsGateway {
         self.statuses.note(core, notice);
         match notice {
             BusNotice::Up => self.retained.up(),
-            BusNotice::Down => self.down(core, clients),
-            BusNotice::Gap => self.lost(core, clients),
+            BusNotice::Down => self.retained.down(),
+            BusNotice::Gap => self.lost(),
             BusNotice::Skipped {
                 topic,
                 subject,

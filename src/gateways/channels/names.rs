@@ -13,7 +13,7 @@ use super::ChannelsStats;
 use super::asked::Asked;
 use crate::admission::{Charge, ClientAddr, Holding, address_group};
 use crate::auth::NameSyntax;
-use crate::hub::TopicName;
+use crate::hub::{Active, TopicName};
 
 /// Limits over all clients. A name of several clients counts once. An address gets more only while it holds less than is
 /// left free.
@@ -346,9 +346,14 @@ impl Names {
         })
     }
 
-    /// Returns true if the messages of the name come, while the bus is there.
-    pub(super) fn stands(&self, name: &TopicName) -> bool {
-        self.of_way(name, Asked::stands)
+    /// How long the messages of the name come.
+    pub(super) fn active(&self, name: &TopicName) -> Active {
+        let way = self.ids.get(name).map(|id| &self.entries[*id as usize].way);
+        match way {
+            Some(Way::Kept) => Active::Always,
+            Some(_) if self.of_way(name, Asked::stands) => Active::UntilLoss,
+            _ => Active::No,
+        }
     }
 
     /// Returns true if the bus has confirmed or refused the newest request for the name.

@@ -92,7 +92,7 @@ impl ChannelsGateway {
                 resumed.off.push(name.clone());
             }
         }
-        core.join(key, &name);
+        self.join(core, key, &name);
         if is_kept {
             return;
         }
@@ -108,6 +108,11 @@ impl ChannelsGateway {
     pub(super) fn is_kept(&self, name: &TopicName) -> bool {
         let kept = self.kept.as_ref();
         kept.is_some_and(|kept| kept.hold(name.as_str()))
+    }
+
+    fn join(&self, core: &mut Core, key: SessionKey, name: &TopicName) {
+        core.join(key, name);
+        core.set_active(name, self.names.active(name));
     }
 
     /// Returns false if the client does not hold the name.
@@ -180,7 +185,7 @@ impl ChannelsGateway {
             follow = found;
             answer.recovered(resumed, &outcomes);
             for name in &resumed.names {
-                core.join(key, name);
+                self.join(core, key, name);
             }
         }
         // Also for a request about other names: without a position the client would forget its own.

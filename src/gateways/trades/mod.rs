@@ -419,10 +419,6 @@ impl Gateway for TradesGateway {
         self.unwatch(core, topic);
     }
 
-    fn tell_loss(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        self.statuses.tell_loss(core, clients, holds_trades);
-    }
-
     /// Relays the trade to the symbol's members, then publishes the resulting candles.
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         if self.statuses.passes(publication.place) {
@@ -445,7 +441,8 @@ impl Gateway for TradesGateway {
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        self.statuses.handle_timeout(core, clients, holds_trades);
+        let holds = |core: &mut Core, key, client: &mut Client| holds_trades(core, key, client);
+        self.statuses.handle_timeout(core, clients, holds);
         if let Some(candles) = &mut self.candles {
             candles.handle_timeout(core.now(), &mut self.updates);
             self.publish_updates(core);

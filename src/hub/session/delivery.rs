@@ -240,6 +240,11 @@ impl Session {
         rate.is_none_or(|rate| rate.holds(frames, now.mono_us))
     }
 
+    /// Notes that the client knows of so many losses of the bus from here on; returns the number before.
+    pub(in crate::hub) fn know_losses(&mut self, losses: u64) -> u64 {
+        std::mem::replace(&mut self.cold.losses_known, losses)
+    }
+
     /// Skips the next number: a loss that the client sees as a gap.
     pub(in crate::hub) fn skip_number(&mut self) {
         self.queue.last_seq += 1;

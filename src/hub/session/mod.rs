@@ -101,6 +101,8 @@ struct Cold {
     gathered: Option<Box<Gathered>>,
     /// What the missed messages that wait hold of those of all clients.
     resumed: Option<Charge>,
+    /// The losses of the bus that the client knows of.
+    losses_known: u64,
     record: Record,
 }
 
@@ -153,6 +155,7 @@ impl Session {
             is_silent: false,
             gathered: None,
             resumed: None,
+            losses_known: 0,
             record: Record::new(peer, now),
         };
         Self {

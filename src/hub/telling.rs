@@ -1,0 +1,123 @@
+//! Losses of the bus: each client hears of a loss before it gets anything from behind the loss.
+//!
+//! A hundred thousand clients in one turn would delay every message, so a round of the gateway tells them over several
+//! turns ([`Core::walk`]). A client that gets a message or an answer meanwhile hears of the loss before. Therefore each
+//! session knows a number of losses, and all losses that a session does not know are one for its client.
+
+use std::sync::Arc;
+
+use super::core::Core;
+use super::limits::{CLIENT_COST, TOPIC_COST, WALK_SLOTS_MAX};
+use super::losses::Active;
+use super::{ByClient, Frame, SessionKey, TopicName};
+
+impl Core {
+    /// Handles a loss.
+    pub fn lose(&mut self) {
+        self.losses.count += 1;
+    }
+
+    /// Sets what tells a client of all losses so far: a frame without a position.
+    pub fn set_loss_frame(&mut self, frame: Arc<Frame>) {
+        self.losses.frame = Some(frame);
+    }
+
+    /// The losses so far.
+    pub fn losses(&self) -> u64 {
+        self.losses.count
+    }
+
+    /// All clients know of so many losses.
+    pub fn losses_are_told(&mut self, losses: u64) {
+        self.losses.told = losses;
+        if !self.is_telling() {
+            self.losses.frame = None;
+        }
+    }
+
+    /// Whether some clients may not know of a loss.
+    #[inline]
+    pub fn is_telling(&self) -> bool {
+        self.losses.count != self.losses.told
+    }
+
+    /// Notes that the client knows of all losses from here on. Returns true if it did not. A client
+    /// with a topic that was active misses a number, whatever the number of losses.
+    pub fn take_loss(&mut self, key: SessionKey) -> bool {
+        let all = self.losses.count;
+        let session = self.clients.session_mut(key);
+        let Some(known) = session.map(|session| session.know_losses(all)) else {
+            return false;
+        };
+        if known != all && self.topics.was_active(key.slot, known, all) {
+            self.skip_number(key);
+            self.losses.gaps_told += 1;
+        }
+        known != all
+    }
+
+    /// Takes the number of clients that missed a number for a loss.
+    pub fn take_gaps_told(&mut self) -> u64 {
+        std::mem::take(&mut self.losses.gaps_told)
+    }
+
+    /// Skips the client's next number ([`super::Lead::Seq`]), so that the client sees a gap.
+    pub fn skip_number(&mut self, key: SessionKey) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.skip_number();
+        }
+    }
+
+    /// Sets whether the bus delivers the messages of a topic with members.
+    pub fn set_active(&mut self, topic: &TopicName, active: Active) {
+        self.topics.set_active(topic, self.losses.count, active);
+    }
+
+    /// Tells the client of losses that it does not know of, before anything else.
+    #[inline]
+    pub(super) fn tell(&mut self, key: SessionKey) {
+        if self.is_telling() {
+            self.tell_now(key);
+        }
+    }
+
+    #[cold]
+    fn tell_now(&mut self, key: SessionKey) {
+        if self.take_loss(key)
+            && let Some(frame) = &self.losses.frame
+        {
+            self.clients.deliver(self.now, &self.limits, key, frame);
+        }
+    }
+
+    /// Adds the cost of work to the budget of the turn, in bytes of messages.
+    pub(super) fn charge(&mut self, cost: usize) {
+        self.message_bytes = self.message_bytes.saturating_add(cost);
+    }
+
+    /// Whether the budget of the turn is used up: the rest of the work is for the next turn.
+    pub(super) fn has_spent(&self) -> bool {
+        self.message_bytes > self.limits.turn_all_message_bytes_max
+    }
+
+    /// Calls `each` for the clients from slot `first` on, while the budget of the turn lasts, and for one at least.
+    /// Returns the slot at which the walk goes on; `None` behind the last.
+    pub fn walk<C>(
+        &mut self,
+        clients: &mut ByClient<C>,
+        first: usize,
+        mut each: impl FnMut(&mut Self, SessionKey, &mut C),
+    ) -> Option<usize> {
+        let slots = clients.slots();
+        let mut next = first + WALK_SLOTS_MAX;
+        for (key, client) in clients.slots_mut(first, WALK_SLOTS_MAX) {
+            self.charge(CLIENT_COST + TOPIC_COST * self.joined_count(key));
+            each(self, key, client);
+            if self.has_spent() {
+                next = key.slot as usize + 1;
+                break;
+            }
+        }
+        (next < slots).then_some(next)
+    }
+}
