@@ -47,6 +47,12 @@ impl TokenBucket {
         true
     }
 
+    /// Takes one of `parts` equal parts of a full bucket, or what is left.
+    pub fn take_part(&mut self, parts: u64, now_us: u64) {
+        self.fill(now_us);
+        self.nano_tokens = self.nano_tokens.saturating_sub(self.capacity / parts);
+    }
+
     /// Whether the bucket holds `tokens` tokens.
     pub fn holds(&mut self, tokens: usize, now_us: u64) -> bool {
         self.fill(now_us);
@@ -93,6 +99,15 @@ mod tests {
         assert_eq!((0..9).filter(|_| bucket.take(0)).count(), 5);
         assert!(!bucket.is_full(4_999_999));
         assert!(bucket.is_full(5_000_000));
+    }
+
+    #[test]
+    fn a_part_is_of_the_whole_and_at_most_what_is_left() {
+        let mut bucket = TokenBucket::new(8, 0);
+        bucket.take_part(4, 0);
+        assert!(bucket.holds(6, 0) && !bucket.holds(7, 0));
+        (0..9).for_each(|_| bucket.take_part(4, 0));
+        assert!(!bucket.take(0) && bucket.take(125_000));
     }
 
     #[test]

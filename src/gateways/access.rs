@@ -28,6 +28,9 @@ pub(super) fn close_of(refusal: Refusal) -> CloseCode {
 /// The error for a client that exceeds its rate.
 pub(super) const RATE_LIMIT_EXCEEDED: &str = "Rate limit exceeded";
 
+/// So many refused searches for missed messages use up a client's rate.
+const SEARCHES_PER_SECOND: u64 = 64;
+
 /// A client over its rate gets an error once in this time at most.
 const TELL_LIMITED_EVERY_US: u64 = 1_000_000;
 
@@ -134,6 +137,11 @@ impl RequestRate {
         }
         self.told_us = Some(now.mono_us);
         Rated::DroppedAndTold
+    }
+
+    /// Charges a search for missed messages in vain, because they are too many: it costs as much as many messages.
+    pub(super) fn charge_search(&mut self, now: Now) {
+        self.bucket.take_part(SEARCHES_PER_SECOND, now.mono_us);
     }
 }
 

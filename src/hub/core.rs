@@ -272,10 +272,7 @@ impl Core {
 
     fn deliver_to_members(&mut self, publication: &Publication) {
         let frame = &publication.frame;
-        if self.is_telling() {
-            let members: Vec<_> = self.members(&publication.topic).collect();
-            members.into_iter().for_each(|key| self.tell(key));
-        }
+        self.tell_members(&publication.topic);
         let receivers = self.topics.receivers(publication);
         if !receivers.scattered {
             for key in receivers.keys {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use self::names::Names;
 use self::places::Places;
-use self::wanted::{After, MATCH_STEPS_MAX, Matching};
+use self::wanted::{After, Found, MATCH_STEPS_MAX, Matching};
 pub(super) use self::wanted::{CopyPlace, merge_charge};
 pub use self::wanted::{Missed, Outcome, Variant, Wanted};
 use super::{
@@ -187,15 +187,17 @@ impl History {
         let Some(number) = self.places.next(position) else {
             return;
         };
+        let name = self.names.came(topic);
         if frame.is_none() {
             self.left_out = number;
+            self.names.left_out(name, number);
         }
         let mut entry = Entry {
             number,
             kept_us: now_us,
             frame: frame.cloned(),
             variants: Vec::new(),
-            name: self.names.came(topic),
+            name,
             bytes: 0,
         };
         entry.set_bytes(entry.memory_bytes(false), &mut self.memory);
@@ -238,16 +240,15 @@ impl History {
         };
         let whole = since.whole();
         let first = self.entries.partition_point(|entry| entry.number <= whole);
-        let mut outcomes: Vec<Outcome> = wanted
-            .iter()
-            .map(|wanted| self.judge(since.of(wanted), first, wanted))
-            .collect();
+        let judge = |wanted: &Wanted<'_>| self.judge(since.of(wanted), wanted);
+        let mut outcomes: Vec<Outcome> = wanted.iter().map(judge).collect();
         let good = wanted.iter().zip(&outcomes);
         let good = good.filter(|(_, outcome)| outcome.is_ok());
         let names = good.map(|(wanted, _)| wanted);
-        let (missed, found) = self.search(names, |history, missed, matching| {
-            history.collect(missed, (since, first), matching, (bytes_max, variant))
-        });
+        let (missed, found) =
+            self.search(names, (bytes_max, variant), |history, found, matching| {
+                history.find(found, (since, first), matching)
+            });
         for outcome in &mut outcomes {
             *outcome = outcome.and(found);
         }
@@ -263,44 +264,58 @@ impl History {
         bytes_max: usize,
         variant: Variant<'_>,
     ) -> (Missed, Outcome) {
-        let (mut newest, found) = self.search(wanted.iter(), |history, newest, matching| {
-            history.collect_newest(newest, count, matching, (bytes_max, variant))
+        let limits = (bytes_max, variant);
+        let (mut newest, found) = self.search(wanted.iter(), limits, |history, found, matching| {
+            history.find_newest(found, count, matching)
         });
         newest.frames.reverse();
         (newest, found)
     }
 
-    /// Collects messages of the wanted names; none where a limit does not allow all of them.
+    /// Finds messages of the wanted names; none where a limit does not allow all of them. The frames for clients of
+    /// patterns are made once the size of all messages is known.
     fn search<'w>(
         &mut self,
         wanted: impl Iterator<Item = &'w Wanted<'w>>,
-        collect: impl FnOnce(&mut Self, &mut Missed, Matching<'_>) -> Outcome,
+        (bytes_max, variant): (usize, Variant<'_>),
+        find: impl FnOnce(&Self, &mut Found<'w>, Matching<'_, 'w>) -> Outcome,
     ) -> (Missed, Outcome) {
-        let (mut missed, mut budget) = (Missed::default(), MatchBudget::new(MATCH_STEPS_MAX));
-        // Names that live as long as the budget.
-        let wanted = wanted.map(|wanted| -> &Wanted<'_> { wanted });
+        let (mut found, mut budget) = (Found::new(bytes_max), MatchBudget::new(MATCH_STEPS_MAX));
         let matching = Matching::new(wanted, &self.names, &mut budget);
-        let found = matching.and_then(|matching| collect(self, &mut missed, matching));
-        missed.steps = MATCH_STEPS_MAX - budget.left();
+        let outcome = matching.and_then(|matching| find(self, &mut found, matching));
+        let mut missed = Missed {
+            bytes: found.bytes,
+            walked: found.walked,
+            steps: MATCH_STEPS_MAX - budget.left(),
+            ..Missed::default()
+        };
+        let outcome = outcome.and_then(|()| {
+            missed.bytes = 0;
+            found.copies.iter().try_for_each(|(at, name)| {
+                let entry = &mut self.entries[*at];
+                let topic = self.names.topic(entry.name);
+                let frame = entry.frame_for(topic, name, variant, &mut self.memory);
+                missed.push((entry.number, name.rank()), frame, bytes_max)
+            })
+        });
         self.forget_excess();
-        if found.is_err() {
+        if outcome.is_err() {
             // The work was done, and counts.
             missed.frames = Vec::new();
         }
-        (missed, found)
+        (missed, outcome)
     }
 
-    fn collect_newest(
-        &mut self,
-        newest: &mut Missed,
+    fn find_newest<'w>(
+        &self,
+        found: &mut Found<'w>,
         count: usize,
-        mut matching: Matching<'_>,
-        (bytes_max, variant): (usize, Variant<'_>),
+        mut matching: Matching<'_, 'w>,
     ) -> Outcome {
         // The messages so far, by the index of the topic.
         let mut seen = vec![0; self.names.slots()];
-        for entry in self.entries.iter_mut().rev() {
-            newest.walked += 1;
+        for (at, entry) in self.entries.iter().enumerate().rev() {
+            found.walked += 1;
             let seen = &mut seen[entry.name as usize];
             *seen += 1;
             if *seen > count {
@@ -309,53 +324,44 @@ impl History {
             let names = matching.of(entry.name, &self.names)?;
             // Backwards, as the whole list.
             for name in names.iter().rev() {
-                let topic = self.names.topic(entry.name);
-                let frame = entry.frame_for(topic, name, variant, &mut self.memory);
-                newest.push((entry.number, name.rank()), frame, bytes_max)?;
+                found.push(at, entry.frame.as_ref(), name)?;
             }
         }
         Ok(())
     }
 
     /// Whether every message of a name after a position is there.
-    fn judge(&self, since: u64, first: usize, wanted: &Wanted<'_>) -> Outcome {
+    fn judge(&self, since: u64, wanted: &Wanted<'_>) -> Outcome {
         // Between two copies of a message that was never read: nobody has the second.
         if since < self.unread {
             return Err(NotRecovered::Window);
         }
         let known = self.names.get(wanted.name);
-        let (id, is_forgotten) = match (wanted.patterns, known) {
-            (Some(_), _) => (None, since < self.forgotten),
-            (None, Some((id, name))) => (Some(id), since < name.forgotten),
+        let (forgotten, left_out) = match (wanted.patterns, known) {
+            // Nobody knows whether a pattern would match a message without a frame.
+            (Some(_), _) => (self.forgotten, self.left_out),
+            (None, Some(name)) => (name.forgotten, name.left_out),
             (None, None) => return self.names.knows_since(since),
         };
-        // Nobody knows whether a pattern would match a message without a frame.
-        let mut after = self.entries.range(first..);
-        let is_left_out = since < self.left_out
-            && after.any(|e| e.frame.is_none() && id.is_none_or(|id| id == e.name));
-        match is_forgotten || is_left_out {
+        match since < forgotten || since < left_out {
             true => Err(NotRecovered::Window),
             false => Ok(()),
         }
     }
 
     /// The entries from `first` on by the matching names. A message comes once for each matching name.
-    fn collect(
-        &mut self,
-        missed: &mut Missed,
+    fn find<'w>(
+        &self,
+        found: &mut Found<'w>,
         (since, first): (After, usize),
-        mut matching: Matching<'_>,
-        (bytes_max, variant): (usize, Variant<'_>),
+        mut matching: Matching<'_, 'w>,
     ) -> Outcome {
-        missed.walked = self.entries.len() - first;
-        for entry in self.entries.range_mut(first..) {
+        found.walked = self.entries.len() - first;
+        for (at, entry) in self.entries.range(first..).enumerate() {
             for name in matching.of(entry.name, &self.names)? {
-                if entry.number <= since.of(name) {
-                    continue;
+                if entry.number > since.of(name) {
+                    found.push(first + at, entry.frame.as_ref(), name)?;
                 }
-                let topic = self.names.topic(entry.name);
-                let frame = entry.frame_for(topic, name, variant, &mut self.memory);
-                missed.push((entry.number, name.rank()), frame, bytes_max)?;
             }
         }
         Ok(())

@@ -81,6 +81,15 @@ impl Core {
         }
     }
 
+    /// Tells the members of a topic.
+    #[inline]
+    pub(super) fn tell_members(&mut self, topic: &TopicName) {
+        if self.is_telling() {
+            let members: Vec<_> = self.members(topic).collect();
+            members.into_iter().for_each(|key| self.tell_now(key));
+        }
+    }
+
     #[cold]
     fn tell_now(&mut self, key: SessionKey) {
         if self.take_loss(key)

@@ -351,3 +351,36 @@ fn a_name_that_is_to_the_letter_a_held_pattern_comes_once() {
     let number = |messages: &[Value]| messages[0]["seq"].as_u64().expect("a number");
     assert_eq!(number(&next), number(&got) + 2);
 }
+
+/// A search in vain costs as much as many requests, of the client's own rate.
+#[test]
+fn a_client_that_asks_again_and_again_for_too_much_uses_up_its_rate() {
+    let settings = ChannelsGatewaySettings {
+        inbound_per_second: 128,
+        ..settings()
+    };
+    let limits = HistoryLimits {
+        bytes_max: 1 << 24,
+        ..limits()
+    };
+    let mut kept = Kept::with(settings, limits);
+    for _ in 0..5 {
+        kept.publish(TICK, &format!("\"{}\"", "x".repeat(1_000_000)));
+    }
+    let key = kept.bench.client();
+    for _ in 0..50 {
+        let request = json!({"action": "subscribe", "channels": ["market:*"], "since": at(0)});
+        kept.bench.say(key, &request);
+        kept.bench.unsubscribe(key, &["market:*"]);
+    }
+    let got = kept.bench.got(key);
+    let refused = got
+        .iter()
+        .filter(|message| message["why"] == json!({"market:*": "large"}));
+    let refused = refused.count();
+    assert!((20..40).contains(&refused), "{refused}");
+    assert!(
+        got.iter()
+            .any(|message| message["error"] == "Rate limit exceeded")
+    );
+}

@@ -26,7 +26,7 @@ pub(crate) const HISTORY: &[Fixed] = &[
             "src/hub/history/wanted.rs",
             "MATCH_STEPS_MAX: usize = 500_000;",
         ),
-        test: "src/hub/history/tests.rs::a_search_has_one_budget_of_matching_steps",
+        test: "src/hub/history/tests/searches.rs::a_search_has_one_budget_of_matching_steps",
     },
     Fixed {
         what: "Memory of the patterns that are remembered for each name of channels whose messages the gateway matches",

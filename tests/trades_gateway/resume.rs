@@ -197,6 +197,19 @@ fn a_doubt_is_told_and_the_client_is_live() {
 }
 
 #[test]
+fn a_symbol_that_is_named_twice_brings_each_missed_trade_once() {
+    let mut bench = Bench::new(5);
+    for n in 0..5 {
+        bench.trade("A", &format!(r#"{{"price":{n}}}"#));
+    }
+    for symbols in [r#"["A","a"]"#, r#"["A","A","A","A","A"]"#] {
+        let got = bench.comes_back(symbols, &at(0).to_string());
+        assert!(got[0].contains(r#""recovered":true"#), "{got:?}");
+        assert_eq!(got.len(), 1 + 5, "{symbols}");
+    }
+}
+
+#[test]
 fn ten_resumes_in_a_row_bring_everything_once() {
     let mut bench = Bench::new(5);
     let (mut since, mut seen) = (at(0).to_string(), Vec::new());

@@ -183,6 +183,9 @@ impl ChannelsGateway {
         if let Some(resumed) = &behind.resumed {
             let (found, outcomes) = self.find(core, key, resumed);
             follow = found;
+            if outcomes.contains(&Err(NotRecovered::Large)) {
+                client.requests.charge_search(core.now());
+            }
             answer.recovered(resumed, &outcomes);
             for name in &resumed.names {
                 self.join(core, key, name);

@@ -26,8 +26,8 @@ use super::history::{
 use crate::auth::{Authenticator, Identity, Origins, Token, first_protocol};
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Core, Entrance, Frame,
-    Gateway, Incoming, Joined, Left, Limits, Missed, Place, Publication, Retain, SessionKey,
-    TopicName, Wanted,
+    Gateway, Incoming, Joined, Left, Limits, Missed, NotRecovered, Place, Publication, Retain,
+    SessionKey, TopicName, Wanted,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
@@ -111,7 +111,7 @@ impl TradesGateway {
         asked: Asked,
     ) {
         let since = asked.since.or(client.last_event_id.as_deref());
-        let client = &mut client.held;
+        let (client, requests) = (&mut client.held, client.requests.as_mut());
         let all: Vec<TopicName> = asked.symbols.iter().cloned().map(TopicName::from).collect();
         let new = client.select(content, asked.symbols, false);
         if let Err(message) = self.judge(core, client, content, &new) {
@@ -148,6 +148,9 @@ impl TradesGateway {
         let mut data = answer::symbols(content, "subscribed", &new, client);
         let refused = missed.as_ref().and_then(|missed| missed.as_ref().err());
         let why = newest.as_ref().err().or(refused);
+        if let (Some(NotRecovered::Large), Some(requests)) = (why, requests) {
+            requests.charge_search(core.now());
+        }
         let is_recovered = missed.as_ref().map(Result::is_ok);
         write_recovered(&mut data, is_recovered, why);
         let missed = missed.and_then(Result::ok).unwrap_or_default();

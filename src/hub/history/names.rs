@@ -21,6 +21,8 @@ pub(super) struct Name {
     topic: TopicName,
     /// The number of the newest message no longer kept.
     pub(super) forgotten: u64,
+    /// The number of the newest message that was left out.
+    pub(super) left_out: u64,
     /// Kept messages.
     kept: u32,
 }
@@ -76,10 +78,19 @@ impl Names {
         self.forget_quiet();
     }
 
-    /// The topic and the index.
-    pub(super) fn get(&self, topic: &TopicName) -> Option<(u32, &Name)> {
-        let id = *self.by_topic.get(topic)?;
-        Some((id, &self.table[id as usize]))
+    /// Handles the message with this number of a topic, the newest: the message was left out.
+    pub(super) fn left_out(&mut self, id: u32, number: u64) {
+        self.table[id as usize].left_out = number;
+    }
+
+    /// The index of a topic.
+    pub(super) fn id(&self, topic: &TopicName) -> Option<u32> {
+        self.by_topic.get(topic).copied()
+    }
+
+    /// A topic.
+    pub(super) fn get(&self, topic: &TopicName) -> Option<&Name> {
+        Some(&self.table[self.id(topic)? as usize])
     }
 
     /// The topic with an index.
@@ -116,6 +127,7 @@ impl Names {
         let id = self.table.insert(Name {
             topic: topic.clone(),
             forgotten: self.forgotten,
+            left_out: 0,
             kept: 0,
         }) as u32;
         self.room.added(&self.table);

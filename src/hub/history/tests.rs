@@ -1,5 +1,6 @@
 //! What is kept, what is forgotten, and what a position finds.
 
+mod searches;
 mod streams;
 
 use super::places::{FORGOTTEN_IDS_MAX, MARKS_MAX};
@@ -434,41 +435,4 @@ fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
     let after = left_out.to_string();
     let (_, outcomes) = bench.history.missed(&after, &wanted, 1 << 20, &variant);
     assert_eq!(outcomes, [Ok(()), Ok(())]);
-}
-
-#[test]
-fn a_search_has_one_budget_of_matching_steps() {
-    let mut bench = Bench::new(1 << 24);
-    for n in 0..2_000 {
-        bench.keep(&format!("market:tick:NFO:BANKNIFTY{n:06}CE"), "1");
-    }
-    let since = position(0, 0).to_string();
-    let wanted_by = |pattern: &str| {
-        let patterns = NamePatterns::new(Default::default(), &[pattern.to_owned()]).unwrap();
-        (TopicName::from(pattern.to_owned()), patterns)
-    };
-    let hard = format!("market:tick:*{}z", "?".repeat(20));
-    for (pattern, count) in [
-        ("market:tick:*", Some(2_000)),
-        ("market:tick:zz*", Some(0)),
-        ("market:tick:*7CE", Some(200)),
-        (&*hard, None),
-    ] {
-        let (name, patterns) = wanted_by(pattern);
-        let wanted = [Wanted {
-            name: &name,
-            patterns: Some(&patterns),
-        }];
-        let wanted = wanted.repeat(5);
-        let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 22, NO_VARIANT);
-        let (newest, outcome) = bench.history.newest(&wanted, 1, 1 << 22, NO_VARIANT);
-        for (found, outcome) in [(missed, outcomes[0]), (newest, outcome)] {
-            let got = outcome.ok().map(|()| found.frames.len() / 5);
-            assert_eq!(got, count, "{pattern}");
-            assert!(found.steps <= MATCH_STEPS_MAX && found.walked > 0);
-            // What was refused has cost its steps all the same.
-            assert_eq!(found.steps == MATCH_STEPS_MAX, count.is_none(), "{pattern}");
-            assert!(count.is_some() || found.is_empty());
-        }
-    }
 }

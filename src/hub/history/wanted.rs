@@ -1,6 +1,9 @@
 //! The requests of a client after a reconnection, and the reasons against.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+
+use foldhash::quality::RandomState;
 
 use super::names::Names;
 use crate::admission::Charge;
@@ -46,25 +49,28 @@ impl<'a> Wanted<'a> {
 }
 
 /// The wanted names that match a topic, found once for each topic.
-pub(super) struct Matching<'a> {
-    /// In the order of the copies of a message. A name without wildcards has the index of its topic.
+pub(super) struct Matching<'b, 'a> {
+    /// In the order of the copies of a message, each name once. A name without wildcards has the index of its topic.
     wanted: Vec<(Option<u32>, &'a Wanted<'a>)>,
     has_patterns: bool,
     /// The index of the list, by the index of the topic. The first list is empty: no name matches, or the
     /// patterns were not asked yet.
     places: Vec<u32>,
     lists: Vec<Vec<&'a Wanted<'a>>>,
-    budget: &'a mut MatchBudget,
+    budget: &'b mut MatchBudget,
 }
 
-impl<'a> Matching<'a> {
+impl<'b, 'a> Matching<'b, 'a> {
     pub(super) fn new(
         wanted: impl Iterator<Item = &'a Wanted<'a>>,
         names: &Names,
-        budget: &'a mut MatchBudget,
+        budget: &'b mut MatchBudget,
     ) -> Result<Self, NotRecovered> {
-        let id = |wanted: &Wanted<'_>| names.get(wanted.name).map(|(id, _)| id);
-        let mut wanted: Vec<_> = wanted.map(|wanted| (id(wanted), wanted)).collect();
+        let mut seen: HashSet<&TopicName, RandomState> = HashSet::default();
+        let wanted = wanted.filter(|wanted| seen.insert(wanted.name));
+        let mut wanted: Vec<_> = wanted
+            .map(|wanted| (names.id(wanted.name), wanted))
+            .collect();
         wanted.sort_by_key(|(_, wanted)| wanted.rank());
         let ids: Vec<u32> = wanted.iter().filter_map(|(id, _)| *id).collect();
         let mut matching = Self {
@@ -102,6 +108,51 @@ impl<'a> Matching<'a> {
         self.places[id as usize] = self.lists.len() as u32;
         self.lists.push(matching);
         Ok(())
+    }
+}
+
+/// The messages that a search has found, before their frames are made.
+#[derive(Debug)]
+pub(super) struct Found<'a> {
+    /// Indices of entries, each with the name of a copy.
+    pub(super) copies: Vec<(usize, &'a Wanted<'a>)>,
+    /// Queue bytes of the copies, without what makes a text longer in JSON.
+    pub(super) bytes: usize,
+    bytes_max: usize,
+    /// Entries visited.
+    pub(super) walked: usize,
+}
+
+impl<'a> Found<'a> {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self {
+            copies: Vec::new(),
+            bytes: 0,
+            bytes_max,
+            walked: 0,
+        }
+    }
+
+    /// Adds a copy; nothing for a message without a frame.
+    ///
+    /// # Errors
+    /// The copies are too many bytes.
+    pub(super) fn push(
+        &mut self,
+        at: usize,
+        frame: Option<&Arc<Frame>>,
+        name: &'a Wanted<'a>,
+    ) -> Outcome {
+        let Some(frame) = frame else {
+            return Ok(());
+        };
+        let pattern = name.patterns.map_or(0, |_| name.name.as_str().len());
+        self.bytes += frame.queue_bytes() + pattern;
+        self.copies.push((at, name));
+        match self.bytes > self.bytes_max {
+            true => Err(NotRecovered::Large),
+            false => Ok(()),
+        }
     }
 }
 
