@@ -93,11 +93,11 @@ impl KeyFiles {
     }
 
     /// Reads the keys in files, and keeps texts and fingerprints for later comparisons. The keys at the URL
-    /// are due.
+    /// are due. The second reads the files again.
     ///
     /// # Errors
     /// The first error.
-    pub fn in_force(self) -> Result<KeysInForce, KeyFileError> {
+    pub fn in_force(self) -> Result<(KeysInForce, KeyWatch), KeyFileError> {
         let prints = Prints::now(self.paths().cloned());
         let texts = self.texts(files::read)?;
         let ring = KeyRing::new(self.keys(&texts, None)?);
@@ -105,15 +105,19 @@ impl KeyFiles {
         if url.is_some() {
             ring.expect_newer();
         }
-        Ok(KeysInForce {
+        let watch = KeyWatch {
+            files: self.clone(),
+            prints,
+        };
+        let in_force = KeysInForce {
             files: self,
             ring,
             texts,
             url,
             fetched: None,
             is_requested: false,
-            prints,
-        })
+        };
+        Ok((in_force, watch))
     }
 
     /// The text of each file.
@@ -243,7 +247,31 @@ pub struct KeysInForce {
     fetched: Option<Vec<u8>>,
     /// Whether the operator requested a fetch at once.
     is_requested: bool,
+}
+
+/// The files of keys, read again without a hold of the keys in force: the fetches from a URL wait for no file.
+#[derive(Debug)]
+pub struct KeyWatch {
+    files: KeyFiles,
     prints: Prints,
+}
+
+impl KeyWatch {
+    /// Returns true if a file has changed since the last read, and no file since the last look.
+    pub fn look(&mut self) -> bool {
+        self.prints.look()
+    }
+
+    /// Reads all files again, for [`KeysInForce::take_files`]. Returns `None` if a file changed during the read; later
+    /// looks find such a file.
+    ///
+    /// # Errors
+    /// The first file that cannot be read.
+    pub fn read_again(&mut self) -> Result<Option<Vec<Vec<u8>>>, KeyFileError> {
+        self.prints.will_read();
+        let texts = self.files.texts(files::read_again)?;
+        Ok((!self.prints.have_changed()).then_some(texts))
+    }
 }
 
 impl KeysInForce {
@@ -296,20 +324,13 @@ impl KeysInForce {
         changed
     }
 
-    /// Returns true if a file has changed since the last read, and no file since the last look.
-    pub fn look(&mut self) -> bool {
-        self.prints.look()
-    }
-
-    /// Reads all files again and puts their keys in force. Returns `None` if every text is the same, or if a
-    /// file changed during the read; later looks find such a file. A broken file changes nothing.
+    /// Puts the keys in new texts of the files in force. Returns `None` if every text is the same. A broken file changes
+    /// nothing.
     ///
     /// # Errors
     /// The first error.
-    pub fn read_again(&mut self) -> Result<Option<KeysChanged>, KeyFileError> {
-        self.prints.will_read();
-        let texts = self.files.texts(files::read_again)?;
-        if texts == self.texts || self.prints.have_changed() {
+    pub fn take_files(&mut self, texts: Vec<Vec<u8>>) -> Result<Option<KeysChanged>, KeyFileError> {
+        if texts == self.texts {
             return Ok(None);
         }
         let keys = self.files.keys(&texts, self.fetched.as_deref())?;
@@ -329,6 +350,25 @@ mod tests {
     use super::*;
     use crate::auth::ClaimRules;
     use crate::settings::{KeySetUrl, SecretText};
+
+    /// The keys in force, and their files.
+    struct Both(KeysInForce, KeyWatch);
+
+    impl Both {
+        fn of(files: KeyFiles) -> Self {
+            let (keys, watch) = files.in_force().expect("keys");
+            Self(keys, watch)
+        }
+
+        fn look(&mut self) -> bool {
+            self.1.look()
+        }
+
+        fn read_again(&mut self) -> Result<Option<KeysChanged>, KeyFileError> {
+            let texts = self.1.read_again()?.expect("no change meanwhile");
+            self.0.take_files(texts)
+        }
+    }
 
     const JWKS: &str = include_str!("../../tests/vectors/tokens/jwks.json");
     const RSA: &str = include_str!("../../tests/vectors/tokens/rsa.pem");
@@ -354,12 +394,12 @@ mod tests {
         let (set, next) = (folder.path().join("set"), folder.path().join("next"));
         fs::write(&set, JWKS).expect("written");
         let files = KeyFiles::new(&settings(&[], Some(&set)));
-        let mut keys = files.in_force().expect("keys");
-        let ring = keys.ring();
+        let mut keys = Both::of(files);
+        let ring = keys.0.ring();
         assert_eq!(ring.current().len(), 4);
-        assert!(keys.may_change() && !keys.look());
+        assert!(keys.0.may_change() && !keys.look());
         assert_eq!(keys.read_again().expect("the same"), None);
-        let settled = |keys: &mut KeysInForce| !keys.look() && keys.look();
+        let settled = |keys: &mut Both| !keys.look() && keys.look();
         // Replaced, as for a mounted secret; then written in place; then removed, without an effect.
         fs::write(&next, JWKS.replacen("\"sig\"", "\"enc\"", 1)).expect("written");
         fs::rename(&next, &set).expect("renamed");
@@ -389,10 +429,8 @@ mod tests {
         let pem = folder.path().join("pem");
         let new = format!("{RSA}{P256}");
         fs::write(&pem, RSA).expect("written");
-        let mut keys = KeyFiles::new(&settings(&[&pem], None))
-            .in_force()
-            .expect("keys");
-        assert_eq!(keys.ring().current().len(), 2);
+        let mut keys = Both::of(KeyFiles::new(&settings(&[&pem], None)));
+        assert_eq!(keys.0.ring().current().len(), 2);
         for written in [RSA.len() - 20, RSA.len() + 20, new.len()] {
             fs::write(&pem, &new[..written]).expect("written");
             assert!(!keys.look(), "{written} bytes");
@@ -410,13 +448,13 @@ mod tests {
         fs::write(&pem, RSA).expect("written");
         fs::write(&set, JWKS).expect("written");
         let files = KeyFiles::new(&settings(&[&pem], Some(&set)));
-        let mut keys = files.in_force().expect("keys");
-        assert_eq!(keys.ring().current().len(), 5);
+        let mut keys = Both::of(files);
+        assert_eq!(keys.0.ring().current().len(), 5);
         fs::write(&set, JWKS.replacen("\"sig\"", "\"enc\"", 1)).expect("written");
         fs::write(&pem, "nothing").expect("written");
         let error = keys.read_again().expect_err("broken").to_string();
         assert!(error.contains("pem: no PEM public key"), "{error}");
-        assert_eq!(keys.ring().current().len(), 5);
+        assert_eq!(keys.0.ring().current().len(), 5);
         fs::write(&pem, RSA).expect("written");
         let changed = keys.read_again().expect("keys").expect("another set");
         assert_eq!((changed.keys, changed.before), (4, 5));
@@ -430,15 +468,19 @@ mod tests {
         fs::write(&pem, RSA).expect("written");
         let mut settings = settings(&[&pem], None);
         settings.jwks_url = KeySetUrl::parse("http://127.0.0.1:1/keys");
-        let mut keys = KeyFiles::new(&settings).in_force().expect("keys");
-        let ring = keys.ring();
+        let mut keys = Both::of(KeyFiles::new(&settings));
+        let ring = keys.0.ring();
         assert_eq!((ring.current().len(), ring.expects_newer()), (2, true));
-        assert!(keys.may_change() && keys.url().is_some());
-        let changed = keys.take_fetched(JWKS.into()).expect("a set").expect("new");
+        assert!(keys.0.may_change() && keys.0.url().is_some());
+        let changed = keys
+            .0
+            .take_fetched(JWKS.into())
+            .expect("a set")
+            .expect("new");
         assert_eq!((changed.keys, changed.before), (5, 2));
-        assert_eq!(keys.take_fetched(JWKS.into()).expect("the same"), None);
+        assert_eq!(keys.0.take_fetched(JWKS.into()).expect("the same"), None);
         for broken in ["", "{", "{\"keys\":[]}", "<html>"] {
-            let error = keys.take_fetched(broken.into()).expect_err(broken);
+            let error = keys.0.take_fetched(broken.into()).expect_err(broken);
             let shown = error.to_string();
             assert!(
                 shown.starts_with("--jwt-jwks-url http://127.0.0.1:1/keys: no "),
@@ -452,10 +494,14 @@ mod tests {
         let changed = keys.read_again().expect("keys").expect("others");
         assert_eq!((changed.keys, changed.before), (6, 5));
         let next = JWKS.replacen("\"sig\"", "\"enc\"", 1);
-        let changed = keys.take_fetched(next.into()).expect("a set").expect("new");
+        let changed = keys
+            .0
+            .take_fetched(next.into())
+            .expect("a set")
+            .expect("new");
         assert_eq!((changed.keys, changed.before), (5, 6));
-        keys.request_fetch();
-        assert!(keys.take_request() && !keys.take_request());
+        keys.0.request_fetch();
+        assert!(keys.0.take_request() && !keys.0.take_request());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::base::{regular_file, without_mark};
 
 pub use key_fetches::{KeyFetchStats, KeyFetches};
-pub use keys::{KeyFileError, KeyFiles, KeyUrl, KeysChanged, KeysInForce};
+pub use keys::{KeyFileError, KeyFiles, KeyUrl, KeyWatch, KeysChanged, KeysInForce};
 
 /// Larger files have other content.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;

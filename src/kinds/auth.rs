@@ -12,7 +12,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::auth::{Acl, AclChanges, ApiKey, Authenticator, KeySet, NameSyntax};
 use crate::base::{Clock, Finding, LateWake};
 use crate::feeds::BusEvent;
-use crate::files::{self, KeyFetchStats, KeyFetches, KeyFiles, KeyUrl, KeysChanged, KeysInForce};
+use crate::files::{
+    self, KeyFetchStats, KeyFetches, KeyFiles, KeyUrl, KeyWatch, KeysChanged, KeysInForce,
+};
 use crate::gateways::AccessStats;
 use crate::hub::{Feed, Gateway};
 use crate::run::{Inputs, Parts, Question, Reload, Reloaded, RunError};
@@ -86,7 +88,7 @@ pub(super) fn authenticator(
     clock: Clock,
 ) -> Result<(Authenticator, KeyUpdates), RunError> {
     let keys = KeyFiles::new(settings).in_force();
-    let keys = keys.map_err(|error| RunError::Settings(error.to_string()))?;
+    let (keys, watch) = keys.map_err(|error| RunError::Settings(error.to_string()))?;
     let api_key = settings.api_key.as_ref();
     let authenticator = Authenticator {
         required: settings.required,
@@ -101,7 +103,7 @@ pub(super) fn authenticator(
     let awaits = fetches.as_ref().filter(|_| needs_keys);
     let updates = KeyUpdates {
         awaits: awaits.map(KeyFetches::awaits_keys),
-        reload: may_change.then(|| Box::new(Keys(keys)) as Box<dyn Reload>),
+        reload: may_change.then(|| Box::new(Keys(keys, watch)) as Box<dyn Reload>),
         question,
         fetches,
     };
@@ -154,8 +156,8 @@ fn acl_of(path: &Path, text: io::Result<Vec<u8>>, syntax: NameSyntax) -> Result<
     Acl::read(syntax, &text).map_err(|error| wrong(&error))
 }
 
-/// The keys of tokens, shared with the fetches from a URL.
-struct Keys(Arc<Mutex<KeysInForce>>);
+/// The keys of tokens, shared with the fetches from a URL, and their files.
+struct Keys(Arc<Mutex<KeysInForce>>, KeyWatch);
 
 impl Keys {
     fn in_force(&self) -> MutexGuard<'_, KeysInForce> {
@@ -169,15 +171,16 @@ impl Reload for Keys {
     }
 
     fn is_due(&mut self) -> bool {
-        self.in_force().look()
+        self.1.look()
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {
-        let mut in_force = self.in_force();
-        in_force.request_fetch();
-        let read = in_force.read_again();
-        let changed = read.map_err(|error| format!("{error}; the keys stay as they were"))?;
-        let Some(changed) = changed else {
+        let kept = |error| format!("{error}; the keys stay as they were");
+        self.in_force().request_fetch();
+        let Some(texts) = self.1.read_again().map_err(kept)? else {
+            return Ok(Reloaded::Unchanged);
+        };
+        let Some(changed) = self.in_force().take_files(texts).map_err(kept)? else {
             return Ok(Reloaded::Unchanged);
         };
         let KeysChanged {
