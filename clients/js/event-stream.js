@@ -236,14 +236,14 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
     #timer;
     #heardAt;
     #sentAt = -Infinity;
-    #judge = () => {};
+    #judge;
 
     // A single request each time, so clients do not double the load in an outage.
     constructor(url, protocols) {
       super();
       const { origin } = new URL(url, globalThis.location?.href);
       let known = origins.get(origin);
-      if (!known || now() - known.streamAt > BACK_MS) origins.set(origin, (known = { stood: false, failed: 0, broken: 0, firstMs: FIRST_MS, streamAt: Infinity }));
+      if (!known || now() - known.at > BACK_MS) origins.set(origin, (known = { stood: false, failed: 0, broken: 0, waitMs: FIRST_MS, at: Infinity }));
       const isStream = !WebSocket || known.broken >= BROKEN_MAX || known.failed >= (known.stood ? FAILURES_MAX : 1);
       const socket = (this.#socket = new (isStream ? EventStream : WebSocket)(url, protocols));
       const end = (event) => {
@@ -258,7 +258,10 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
       };
       const failed = (event) => {
         if (!this.#isClosed) known.failed = isStream ? 0 : known.failed + 1;
-        if (isStream) Object.assign(known, { broken: 0, firstMs: 4 * known.firstMs });
+        if (isStream) {
+          known.broken = 0;
+          known.waitMs *= 4;
+        }
         end(event);
       };
       this.#timer = setTimeout(failed, WEBSOCKET_MS * (isStream ? 2 : 1), { message: "not open in time" });
@@ -269,13 +272,13 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
         // A stream that opened first after an outage: next time a WebSocket is tried once.
         known.failed = isStream && !known.stood ? 1 : 0;
         known.stood = !isStream;
-        if (isStream) known.streamAt = Math.min(known.streamAt, openedAt);
+        if (isStream) known.at = Math.min(known.at, openedAt);
         else {
           this.#judge = (isBroken) => {
             if (this.#heardAt - openedAt >= STANDS_MS) known.broken = 0;
             else if (isBroken) known.broken += this.#heardAt > openedAt ? 1 : BROKEN_MAX;
           };
-          this.#timer = setTimeout(() => this.#judge(true) || end({ message: "silent" }), known.firstMs);
+          this.#timer = setTimeout(() => this.#judge(true) || end({ message: "silent" }), known.waitMs);
         }
         this.protocol = socket.protocol;
         socket.onerror = (one) => this.onerror?.(one);
@@ -286,7 +289,7 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
         };
         socket.onclose = (one) => {
           clearTimeout(this.#timer);
-          if (!this.#isClosed) this.#judge(one.code === 1006);
+          if (!this.#isClosed) this.#judge?.(one.code === 1006);
           this.onclose?.(one);
         };
         this.onopen?.(event);
@@ -304,9 +307,9 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
 
     /** Perhaps because nothing comes any more. */
     close(code, reason) {
-      if (!this.#isClosed && this.readyState < 2) {
-        const silentMs = now() - this.#heardAt;
-        this.#judge(silentMs >= (this.#sentAt > this.#heardAt ? UNANSWERED_MS : SILENT_MS));
+      if (this.readyState < 2) {
+        const ms = now() - this.#heardAt;
+        this.#judge?.(ms >= (this.#sentAt > this.#heardAt ? UNANSWERED_MS : SILENT_MS));
       }
       if (this.#heardAt) clearTimeout(this.#timer);
       this.#isClosed = true;
