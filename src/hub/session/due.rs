@@ -125,6 +125,8 @@ impl Session {
 
     /// Whether a pong is missing.
     fn pong_due(&mut self, now: Now, limits: &Limits) -> bool {
+        // A client that reads slowly is judged by the stall limit.
+        let reads_until_us = self.stall_due(limits).filter(|_| self.is_blocked());
         let cold = &mut *self.cold;
         let Phase::Open(open) = &mut cold.phase else {
             return false;
@@ -135,6 +137,10 @@ impl Session {
         if cold.reading.is_paused() {
             // The pong may be in the kernel: a client that is not read cannot be late.
             open.ping.allow_until(now.mono_us + limits.pong_timeout_us);
+            return false;
+        }
+        if let Some(at_us) = reads_until_us.filter(|at_us| now.mono_us < *at_us) {
+            open.ping.allow_until(at_us);
             return false;
         }
         open.ping = Ping::Missed;

@@ -44,7 +44,7 @@ impl Session {
     ) -> bool {
         let unfinished_bytes = self.unfinished_bytes();
         if unfinished_bytes > 0 {
-            self.cold.note_life(now, limits);
+            self.cold.note_life(now, limits.pong_timeout_us);
         }
         let bytes = (unfinished_bytes + self.cold.reading.held_bytes()) as u64;
         let client = self.client_addr();

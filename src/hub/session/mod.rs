@@ -107,15 +107,20 @@ struct Cold {
 }
 
 impl Cold {
-    /// Moves the deadline of a pong that may stand behind bytes: some of them have arrived just now, in either
-    /// direction.
-    fn note_life(&mut self, now: Now, limits: &Limits) {
+    /// Moves the deadline of a pong that may stand behind bytes: some of them have arrived just now, and the next ones
+    /// have `next_us`.
+    fn note_life(&mut self, now: Now, next_us: u64) {
         self.heard_us = now.mono_us;
         self.is_silent = false;
         if let Phase::Open(open) = &mut self.phase {
-            let at_us = now.mono_us + limits.pong_timeout_us;
-            open.ping.allow_until(at_us);
+            open.ping.allow_until(now.mono_us + next_us);
         }
+    }
+
+    /// Notes that the client has read bytes: how long it may pause is for the stall limit to say.
+    fn note_reading(&mut self, now: Now, limits: &Limits) {
+        let next_us = limits.pong_timeout_us.max(limits.send_queue.stall_us);
+        self.note_life(now, next_us);
     }
 }
 
@@ -375,14 +380,14 @@ impl Session {
     /// Notes that the kernel took bytes that the shell keeps behind a write.
     pub(super) fn note_progress(&mut self, now: Now, limits: &Limits) {
         self.queue.note_progress(now);
-        self.cold.note_life(now, limits);
+        self.cold.note_reading(now, limits);
     }
 
     /// Notes that the kernel takes bytes again: the client has read some.
     pub(super) fn unblock(&mut self, now: Now, limits: &Limits) {
         if self.sending == Sending::Blocked {
             self.sending = Sending::Idle;
-            self.cold.note_life(now, limits);
+            self.cold.note_reading(now, limits);
         }
     }
 
