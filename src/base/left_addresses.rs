@@ -14,9 +14,9 @@ pub struct LeftAddresses(Vec<Left>);
 /// An address that was left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Left {
-    /// The address.
+    /// Where the server listens.
     pub address: SocketAddr,
-    /// When it was left.
+    /// The time of the last [`LeftAddresses::leave`] for it.
     pub at: Instant,
     /// The error, without a secret.
     pub why: String,

@@ -89,7 +89,12 @@ impl ChannelsFeed {
             .then(|| ConflationKey(self.keys.hash_one((&message.subject, pattern(message)))))
     }
 
-    fn message(&mut self, now: Now, message: &BusMessage) -> Option<Publication> {
+    fn message(
+        &mut self,
+        now: Now,
+        message: &BusMessage,
+        is_deletion: bool,
+    ) -> Option<Publication> {
         let check = self.check(message);
         let counts = &mut self.stats.subjects[0];
         let (subject, payload) = (&message.subject, &message.payload);
@@ -100,12 +105,12 @@ impl ChannelsFeed {
         }
         counts.messages += 1;
         self.stats.last_message_unix_ms = Some(message.received.unix_ms);
-        if message.payload.is_empty() {
+        if message.payload.is_empty() && !is_deletion {
             return None;
         }
         Some(Publication {
             topic: topic(message),
-            frame: self.frame(now, message),
+            frame: self.frame(now, message, is_deletion),
             // The gateway knows the clients that wait for the last value.
             deliver: !message.quiet,
             retain: Retain::Keep,
@@ -114,8 +119,8 @@ impl ChannelsFeed {
     }
 
     /// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…}`, with `"retained":true`
-    /// behind the data of a last value.
-    fn frame(&self, now: Now, message: &BusMessage) -> Arc<Frame> {
+    /// behind the data of a last value. If the value was deleted, the data is `null,"deleted":true`.
+    fn frame(&self, now: Now, message: &BusMessage, is_deletion: bool) -> Arc<Frame> {
         let pattern = pattern(message).map_or_else(|| "null".to_owned(), |name| quoted(name));
         let mut frame = Frame::text(&self.alive)
             .with_capacity(
@@ -141,6 +146,7 @@ impl ChannelsFeed {
         }
         body.extend_from_slice(br#","data":"#);
         match check_json(&message.payload, self.settings.json_depth_max) {
+            _ if is_deletion => body.extend_from_slice(br#"null,"deleted":true"#),
             Ok(json) => body.extend_from_slice(json.as_bytes()),
             Err(_) => {
                 let text = String::from_utf8_lossy(&message.payload);
@@ -179,8 +185,11 @@ impl Feed for ChannelsFeed {
 
     fn event(&mut self, now: Now, event: BusEvent, out: &mut Vec<Publication>) {
         match event {
-            BusEvent::Message(message) | BusEvent::LastValue { message, .. } => {
-                out.extend(self.message(now, &message));
+            BusEvent::Message(message) => out.extend(self.message(now, &message, false)),
+            BusEvent::Deleted(message) => out.extend(self.message(now, &message, true)),
+            BusEvent::LastValue { message, .. } => {
+                let is_deletion = message.payload.is_empty();
+                out.extend(self.message(now, &message, is_deletion));
             }
             BusEvent::CaughtUp => self.stats.caught_up = true,
             BusEvent::Gap { .. } => self.stats.gaps += 1,
@@ -239,10 +248,12 @@ impl Feed for ChannelsFeed {
                 subject: Arc::clone(&message.subject),
                 number: *number,
             }),
-            BusEvent::Message(message) if self.tells_subjects || pattern(message).is_some() => {
+            BusEvent::Message(message) | BusEvent::Deleted(message)
+                if self.tells_subjects || pattern(message).is_some() =>
+            {
                 Some(BusNotice::Subject(Arc::clone(&message.subject)))
             }
-            BusEvent::Message(_) => None,
+            BusEvent::Message(_) | BusEvent::Deleted(_) => None,
             _ => event.link_notice(),
         }
     }
@@ -314,6 +325,35 @@ mod tests {
         let want =
             r#","channel":"a:b","pattern":"a:*","data":1,"timestamp":"2026-01-09T10:30:00.007Z"}"#;
         assert_eq!(by_pattern, Some(("a:*".to_owned(), want.to_owned())));
+    }
+
+    #[test]
+    fn a_deletion_is_a_message_live_and_as_the_last_value() {
+        let mut feed = feed();
+        let deleted = |quiet| {
+            let BusEvent::Message(message) = message("$KV.b.key", None, b"") else {
+                panic!("a message");
+            };
+            BusMessage { quiet, ..message }
+        };
+        for (event, retained) in [
+            (BusEvent::Deleted(deleted(false)), ""),
+            (
+                BusEvent::LastValue {
+                    message: deleted(true),
+                    number: 7,
+                },
+                r#","retained":true"#,
+            ),
+        ] {
+            let mut out = Vec::new();
+            feed.event(NOW, event, &mut out);
+            let body = String::from_utf8_lossy(out[0].frame.body());
+            let want = format!(
+                r#","channel":"$KV.b.key","pattern":null,"data":null,"deleted":true{retained},"timestamp""#
+            );
+            assert!(body.starts_with(&want), "{body}");
+        }
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub enum BusEvent {
     Hole,
     /// A message.
     Message(BusMessage),
+    /// The value of a subject was deleted: a message without a payload.
+    Deleted(BusMessage),
     /// A message for this subscription was not handed over; the source has counted or logged the message.
     Skipped {
         /// The subscription.
@@ -74,7 +76,7 @@ pub enum BusEvent {
         /// The words of the bus.
         fault: Fault,
     },
-    /// A last value of a subscription, a quiet message.
+    /// A last value of a subscription, a quiet message; an empty payload: the value was deleted.
     LastValue {
         /// The value.
         message: BusMessage,

@@ -171,6 +171,7 @@ impl Feed for TradesFeed {
             | BusEvent::CaughtUp
             | BusEvent::Mark { .. }
             | BusEvent::NoPositions
+            | BusEvent::Deleted(_)
             | BusEvent::Hole
             | BusEvent::Head(_)
             | BusEvent::Subscribed { .. }

@@ -39,6 +39,8 @@ pub enum Told {
         subject: String,
         /// The payload, cut behind the first byte over the limit.
         payload: Vec<u8>,
+        /// Whether the value of the subject was deleted; the payload is empty.
+        is_deletion: bool,
         /// Whether the message was stored before the first look at the stream: for clients that resume.
         is_old: bool,
     },
@@ -131,6 +133,7 @@ impl StreamFeed {
                 id,
                 subject,
                 payload,
+                is_deletion,
                 is_old,
             } => {
                 let only = self.settings.only.as_ref();
@@ -143,7 +146,7 @@ impl StreamFeed {
                 };
                 // While the bus was away at the start, clients were taken.
                 let started_ms = self.started_ms.unwrap_or(i64::MAX);
-                BusEvent::Message(BusMessage {
+                let message = BusMessage {
                     subject: subject.into(),
                     pattern: None,
                     payload,
@@ -151,7 +154,11 @@ impl StreamFeed {
                     place: Place::Kept(Some(Position::stored(self.names, id))),
                     received,
                     quiet: is_old && received.unix_ms < started_ms,
-                })
+                };
+                match is_deletion {
+                    true => BusEvent::Deleted(message),
+                    false => BusEvent::Message(message),
+                }
             }
             Told::Bad(reason) => {
                 self.log_bad(now, reason);
@@ -287,6 +294,7 @@ mod tests {
                     id: StoredId { major, minor },
                     subject: "a".to_owned(),
                     payload: Vec::new(),
+                    is_deletion: false,
                     is_old,
                 };
                 let Some(BusEvent::Message(message)) = feed.event(now, told) else {

@@ -173,6 +173,7 @@ impl Feed for StateFeed {
             | BusEvent::Skipped { .. }
             | BusEvent::Mark { .. }
             | BusEvent::NoPositions
+            | BusEvent::Deleted(_)
             | BusEvent::Hole
             | BusEvent::Head(_)
             | BusEvent::Subscribed { .. }

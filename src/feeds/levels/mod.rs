@@ -173,7 +173,13 @@ impl LevelsFeed {
         }
     }
 
-    fn message(&mut self, now: Now, message: BusMessage, out: &mut Vec<Publication>) {
+    fn message(
+        &mut self,
+        now: Now,
+        message: BusMessage,
+        is_deletion: bool,
+        out: &mut Vec<Publication>,
+    ) {
         let names = &self.stats.subjects;
         let Some(index) = names.iter().position(|s| *s.subject == *message.subject) else {
             self.stats.messages_ignored += 1;
@@ -188,7 +194,14 @@ impl LevelsFeed {
         }
         let (received, quiet) = (message.received, message.quiet);
         let mut payload = message.payload;
-        let taken = self.take(content, &mut payload, received);
+        let taken = match is_deletion {
+            true => {
+                let keys = content.parts().into_iter();
+                keys.for_each(|part| self.cache.set(part, None));
+                Ok(())
+            }
+            false => self.take(content, &mut payload, received),
+        };
         let stats = &mut self.stats.subjects[index];
         if let Err(why) = taken {
             stats.messages_bad += 1;
@@ -268,7 +281,8 @@ impl Feed for LevelsFeed {
                 self.deliver_pending(out);
             }
             BusEvent::Gap { .. } => self.stats.gaps += 1,
-            BusEvent::Message(message) => self.message(now, message, out),
+            BusEvent::Message(message) => self.message(now, message, false, out),
+            BusEvent::Deleted(message) => self.message(now, message, true, out),
         }
         for view in &mut self.views {
             view.publish_quietly(now, &self.cache, out);

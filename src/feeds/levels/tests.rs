@@ -109,6 +109,29 @@ const EMPTY_LEVELS: &str =
     r#""levels":{"ts":1,"spy":{"spot":null,"bid":null,"ask":null},"levels":[]}"#;
 
 #[test]
+fn a_deletion_removes_the_key_for_all() {
+    let mut bench = Bench::new();
+    bench
+        .flow("1")
+        .message("levels.signals", r#"{"ts":1,"viewport":2}"#);
+    bench.took();
+    for (subject, left) in [("levels.signals", r#"{"flow":1}"#), ("market.flow", "{}")] {
+        let message = BusMessage {
+            subject: Arc::from(subject),
+            pattern: None,
+            payload: Vec::new(),
+            position: None,
+            place: Place::Outside,
+            received: bench.now,
+            quiet: false,
+        };
+        bench.event(BusEvent::Deleted(message));
+        assert_eq!(bench.took(), [left]);
+    }
+    assert_eq!(bench.flow_stats(), (2, 0, 0));
+}
+
+#[test]
 fn each_good_message_is_one_broadcast_of_everything_known() {
     let mut bench = Bench::new();
     bench.flow(" {\"n\": 1.50,\"a\":0} ");

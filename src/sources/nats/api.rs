@@ -14,7 +14,7 @@ use nats::jetstream::{ConsumerConfig, ConsumerInfo, StreamConfig, StreamInfo};
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
 use super::error::{INBOXES, Refusal, Refusals};
-use super::protocol::JSON_DEPTH_MAX;
+use super::protocol::{JSON_DEPTH_MAX, are_of_deletion};
 use crate::wire::json::{self, Json, JsonError};
 
 /// How long an answer may take.
@@ -108,6 +108,8 @@ impl ApiError {
 pub(super) struct Fetched {
     pub(super) sequence: u64,
     pub(super) payload: Vec<u8>,
+    /// The value of the subject was deleted.
+    pub(super) is_deletion: bool,
 }
 
 impl Api {
@@ -319,13 +321,21 @@ pub(super) fn refusal(answer: Json<'_>) -> Option<ApiError> {
 /// The message in an answer. An empty payload has no member `data`.
 pub(super) fn message(answer: Json<'_>) -> Result<Fetched, ApiError> {
     let sequence = answer.number(&["message", "seq"]);
-    let data = answer.get(&["message", "data"]);
-    let data = data.as_ref().and_then(|data| data.as_str());
-    let payload = STANDARD.decode(data.unwrap_or_default());
-    let (Some(sequence), Ok(payload)) = (sequence, payload) else {
+    let bytes = |field| {
+        let data = answer.get(&["message", field]);
+        let data = data.as_ref().and_then(|data| data.as_str());
+        STANDARD.decode(data.unwrap_or_default())
+    };
+    let (Some(sequence), Ok(payload), Ok(headers)) = (sequence, bytes("data"), bytes("hdrs"))
+    else {
         return Err(ApiError::Unreadable("no message".to_owned()));
     };
-    Ok(Fetched { sequence, payload })
+    let is_deletion = payload.is_empty() && are_of_deletion(&String::from_utf8_lossy(&headers));
+    Ok(Fetched {
+        sequence,
+        payload,
+        is_deletion,
+    })
 }
 
 /// The number of messages delivered or about to be delivered by a new consumer, from the answer to the request for

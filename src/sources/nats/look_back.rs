@@ -57,7 +57,9 @@ pub(super) fn look_back(
     floor: u64,
     limits: &LookBack,
 ) -> LookedBack {
-    let is_good = |message: &Fetched| (limits.is_good)(&target.subject, &message.payload);
+    let is_good = |message: &Fetched| {
+        message.is_deletion || (limits.is_good)(&target.subject, &message.payload)
+    };
     if limits.messages_max == 0 || is_good(newest) {
         return LookedBack::NewestIsGood;
     }

@@ -26,7 +26,7 @@
 //! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::probe` has the rule |
 //! | `data` | the connection for messages and acknowledgements |
 //! | `wire` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
-//! | `protocol` | the client protocol of NATS, and the numbers of subscriptions; pure |
+//! | `protocol` | the client protocol of NATS; pure |
 //! | `connection` | making and leaving the connections of the crate, for requests; TLS to the server, plain to the crate |
 //! | `access` | credentials, and certificates for TLS |
 //! | `loopback` | the connection between `connection` and the crate, closed to other processes |

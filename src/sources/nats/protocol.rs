@@ -1,17 +1,13 @@
-//! The client protocol of NATS: writes commands, numbers subscriptions, and reads the server's
-//! bytes piece by piece. Pure.
+//! The client protocol of NATS: writes commands, and reads the server's bytes piece by piece. Pure.
 //!
 //! The reader takes memory for bytes received, never for a size announced. Of a payload over the
 //! limit only the beginning is kept; the rest is read and thrown away.
 
-use std::collections::HashMap;
 use std::mem;
-use std::sync::Arc;
 
 use memchr::memchr;
 
 use super::position::AckSubject;
-use crate::feeds::Subscription;
 
 /// The longest line. The server's first line lists the servers of a cluster.
 pub(super) const LINE_BYTES_MAX: usize = 256 * 1024;
@@ -23,6 +19,10 @@ const HEADER_BYTES_KEPT: usize = 1024;
 const LAST_CONSUMER: &str = "Nats-Last-Consumer:";
 /// The header of a heartbeat with the subject on which the consumer waits for an answer (NATS ADR-9).
 const STALLED: &str = "Nats-Consumer-Stalled:";
+/// The header of a key-value bucket with what was done to the key (NATS ADR-8), and the header of the server's own
+/// marker of a deletion, with any reason (NATS ADR-43).
+const OPERATION: &str = "KV-Operation:";
+const MARKER: &str = "Nats-Marker-Reason:";
 
 /// Writes `SUB`. Of a queue group, the server chooses one member for each message.
 pub(super) fn subscribe(out: &mut Vec<u8>, subject: &str, group: Option<&str>, sid: u64) {
@@ -81,6 +81,8 @@ pub(super) struct Delivery {
     pub(super) last_consumer: Option<u64>,
     /// The subject on which the consumer waits for an answer, in a heartbeat.
     pub(super) stalled: Option<String>,
+    /// The value of the subject was deleted: the payload is empty, and the headers say so.
+    pub(super) is_deletion: bool,
     /// The payload without headers. A payload over the limit is cut to one byte more than the
     /// limit.
     pub(super) payload: Vec<u8>,
@@ -244,18 +246,28 @@ impl Body {
     }
 
     fn into_delivery(self) -> Delivery {
-        // A publisher chooses the headers of a stored message, also such a first line.
-        let reply = self.delivery.reply.as_deref();
-        if self.headers.is_empty() || reply.and_then(AckSubject::parse).is_some() {
+        if self.headers.is_empty() {
             return self.delivery;
         }
         let headers = String::from_utf8_lossy(&self.headers);
+        let is_deletion = self.delivery.payload.is_empty() && are_of_deletion(&headers);
+        // A publisher chooses the headers of a stored message, also such a first line.
+        let reply = self.delivery.reply.as_deref();
+        if reply.and_then(AckSubject::parse).is_some() {
+            return Delivery {
+                is_deletion,
+                ..self.delivery
+            };
+        }
         let status = headers.lines().next().and_then(|line| {
             let rest = line.strip_prefix("NATS/1.0 ")?;
             rest.split_ascii_whitespace().next()?.parse().ok()
         });
         if status.is_none() {
-            return self.delivery;
+            return Delivery {
+                is_deletion,
+                ..self.delivery
+            };
         }
         let value = |name| {
             let value = headers.lines().find_map(|line| line.strip_prefix(name));
@@ -270,6 +282,14 @@ impl Body {
     }
 }
 
+/// Whether the headers of a message say that the value of its subject was deleted.
+pub(super) fn are_of_deletion(headers: &str) -> bool {
+    headers.lines().any(|line| {
+        let operation = line.strip_prefix(OPERATION).map(str::trim);
+        matches!(operation, Some("DEL" | "PURGE")) || line.starts_with(MARKER)
+    })
+}
+
 /// Splits the missing part off `input`.
 fn split<'a>(input: &mut &'a [u8], left: &mut usize) -> &'a [u8] {
     let (piece, rest) = input.split_at(input.len().min(*left));
@@ -281,50 +301,6 @@ fn split<'a>(input: &mut &'a [u8], left: &mut usize) -> &'a [u8] {
 fn keep(kept: &mut Vec<u8>, piece: &[u8], bytes_max: usize) {
     let room = bytes_max.saturating_sub(kept.len());
     kept.extend_from_slice(&piece[..piece.len().min(room)]);
-}
-
-/// The numbers of the subscriptions on a connection.
-#[derive(Debug, Default)]
-pub(super) struct Sids {
-    by_sid: HashMap<u64, Subscription>,
-    by_name: HashMap<Arc<str>, u64>,
-    last: u64,
-}
-
-impl Sids {
-    /// Gives a new number to a subscription without one.
-    pub(super) fn add(&mut self, subscription: Subscription) -> u64 {
-        self.last += 1;
-        let name = Arc::clone(&subscription.name);
-        if let Some(before) = self.by_name.insert(name, self.last) {
-            debug_assert!(false, "a second number for a subscription");
-            self.by_sid.remove(&before);
-        }
-        self.by_sid.insert(self.last, subscription);
-        self.last
-    }
-
-    /// The number of a subscription, if any.
-    pub(super) fn of(&self, name: &str) -> Option<u64> {
-        self.by_name.get(name).copied()
-    }
-
-    /// The subscription of this number.
-    pub(super) fn get(&self, sid: u64) -> Option<&Subscription> {
-        self.by_sid.get(&sid)
-    }
-
-    /// The subscription of this name.
-    pub(super) fn named(&self, name: &str) -> Option<&Subscription> {
-        self.get(self.of(name)?)
-    }
-
-    /// Forgets a subscription. Messages still coming for the number are ignored.
-    pub(super) fn remove(&mut self, name: &str) -> Option<u64> {
-        let sid = self.by_name.remove(name)?;
-        self.by_sid.remove(&sid);
-        Some(sid)
-    }
 }
 
 #[cfg(test)]
@@ -416,6 +392,31 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_message_with_the_headers_of_a_deletion_is_one() {
+        let ack = "$JS.ACK.S.c.1.7.1.1700000000000000000.0";
+        for (headers, payload, is_deletion) in [
+            ("KV-Operation: DEL", "", true),
+            ("KV-Operation:PURGE\r\nNats-Rollup: sub", "", true),
+            ("Nats-Marker-Reason: MaxAge", "", true),
+            ("Nats-Marker-Reason: Whatever", "", true),
+            ("KV-Operation: PUT", "", false),
+            ("X-KV-Operation: DEL", "", false),
+            ("KV-Operation: DEL", "1", false),
+        ] {
+            for reply in ["", ack] {
+                let headers = format!("NATS/1.0\r\n{headers}\r\n\r\n");
+                let (own, all) = (headers.len(), headers.len() + payload.len());
+                let op = format!("HMSG a 1 {reply} {own} {all}\r\n{headers}{payload}\r\n");
+                let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
+                let [Op::Message(message)] = ops.as_slice() else {
+                    panic!("{ops:?}");
+                };
+                assert_eq!(message.is_deletion, is_deletion, "{op}");
+            }
+        }
+    }
+
+    #[test]
     fn a_message_of_a_stream_has_no_status_whatever_its_headers() {
         let ack = "$JS.ACK.S.c.1.7.1.1700000000000000000.0";
         for (reply, status) in [(ack, None), ("$JS.FC.S.c.x", Some(100))] {
@@ -460,17 +461,5 @@ mod tests {
         }
         let endless = vec![b'x'; LINE_BYTES_MAX + 1];
         assert!(read(&mut Reader::new(10), &endless).is_err());
-    }
-
-    #[test]
-    fn a_number_is_given_once() {
-        let mut sids = Sids::default();
-        let name = Subscription::channel("a");
-        let first = sids.add(name.clone());
-        assert_eq!(sids.get(first), Some(&name));
-        assert_eq!(sids.named("a"), Some(&name));
-        assert_eq!(sids.remove("a"), Some(first));
-        assert_eq!((sids.get(first), sids.of("a")), (None, None));
-        assert_ne!(sids.add(name), first);
     }
 }

@@ -332,13 +332,13 @@ impl Subscription {
         found.tell(&self.spec.subject);
         match found {
             LookedBack::Good(good, _) => {
-                self.hand_over(good.payload, good.sequence, true, link)?;
+                self.hand_over(*good, true, link)?;
             }
             LookedBack::Limited(_) => self.was_look_back_limited = true,
             LookedBack::Failed(ApiError::Lost, _) => return Err(NatsError::Lost.into()),
             LookedBack::NewestIsGood | LookedBack::NoneIsGood(_) | LookedBack::Failed(..) => {}
         }
-        self.hand_over(last.payload, last.sequence, true, link)
+        self.hand_over(last, true, link)
     }
 
     /// Whether a search for the last good message ended at its limit since the last call.
@@ -383,7 +383,12 @@ impl Subscription {
                 data.flush()?;
             }
             let quiet = self.quiet_until.is_some();
-            self.hand_over(message.payload, ack.stream_sequence, quiet, link)?;
+            let message = Fetched {
+                sequence: ack.stream_sequence,
+                payload: message.payload,
+                is_deletion: message.is_deletion,
+            };
+            self.hand_over(message, quiet, link)?;
             self.cursor.reach(ack.stream_sequence);
             self.health.handed(now);
         }
@@ -410,23 +415,21 @@ impl Subscription {
         self.standing.as_ref().and_then(|s| s.acks.due())
     }
 
-    fn hand_over(
-        &self,
-        payload: Vec<u8>,
-        sequence: u64,
-        quiet: bool,
-        link: &SourceLink,
-    ) -> Result<(), Stop> {
+    fn hand_over(&self, fetched: Fetched, quiet: bool, link: &SourceLink) -> Result<(), Stop> {
         let message = BusMessage {
             subject: Arc::clone(&self.subject),
             pattern: None,
-            payload,
-            position: Some(self.cursor.position(sequence)),
+            payload: fetched.payload,
+            position: Some(self.cursor.position(fetched.sequence)),
             place: Place::Outside,
             received: link.now(),
             quiet,
         };
-        Ok(link.send(BusEvent::Message(message))?)
+        let event = match fetched.is_deletion {
+            true => BusEvent::Deleted(message),
+            false => BusEvent::Message(message),
+        };
+        Ok(link.send(event)?)
     }
 
     /// Logs `what`, unless it was the last state logged.

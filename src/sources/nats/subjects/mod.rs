@@ -20,12 +20,14 @@
 //! | --- | --- |
 //! | `mod` | the choice of the server, and a session; the messages of a publishing caller |
 //! | `session` | messages, confirmations, refusals, pings; the kept feed among the names |
+//! | `sids` | the numbers of the subscriptions; pure |
 //! | `retained`, `last_values` | last values, from JetStream, of subjects and of patterns; pure |
 //! | `stream` | the source that reads a stream in place of subjects |
 
 mod last_values;
 mod retained;
 mod session;
+mod sids;
 mod stream;
 
 use std::hash::{BuildHasher, RandomState};

@@ -222,7 +222,7 @@ impl Retained {
             return;
         };
         let (is_good, next) = values.delivered(&delivery);
-        if is_good {
+        if is_good && (delivery.is_deletion || !delivery.payload.is_empty()) {
             self.told.push(Told::Value {
                 of: asked.question.clone(),
                 subject: delivery.subject.into(),
@@ -286,10 +286,12 @@ impl Retained {
     }
 }
 
-/// The payload of the message in the answer; `None` for an error, such as a missing message, and for no payload.
+/// The payload of the message in the answer, empty if the value was deleted; `None` for an error, such as a missing
+/// message, and for no payload.
 fn last_message(answer: Json<'_>) -> Option<Vec<u8>> {
     let message = message(answer).ok()?;
-    Some(message.payload).filter(|payload| !payload.is_empty())
+    let is_value = message.is_deletion || !message.payload.is_empty();
+    is_value.then_some(message.payload)
 }
 
 #[cfg(test)]

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::error::{NatsError, Stop, refused};
-use super::super::protocol::{self, Delivery, Op, Sids};
+use super::super::protocol::{self, Delivery, Op};
 use super::super::servers::Second;
 use super::super::wire::Wire;
 use super::retained::{Lack, Retained, Told};
+use super::sids::Sids;
 use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, log_error};
 use crate::base::Now;
 use crate::feeds::{BusEvent, BusMessage, Fault, Place, Subscription};
@@ -232,7 +233,7 @@ impl<'a> Session<'a> {
         let Some(place) = self.place(pattern.as_deref(), &subject) else {
             return Ok(());
         };
-        let event = BusEvent::Message(BusMessage {
+        let message = BusMessage {
             subject,
             pattern,
             payload: delivery.payload,
@@ -240,7 +241,11 @@ impl<'a> Session<'a> {
             place,
             received,
             quiet: false,
-        });
+        };
+        let event = match delivery.is_deletion {
+            true => BusEvent::Deleted(message),
+            false => BusEvent::Message(message),
+        };
         match &mut self.source.publishing {
             Some(publishing) => publishing.hand_over(event, &self.relay.link),
             None => Ok(self.relay.link.send(event)?),

@@ -461,6 +461,7 @@ impl StreamReader {
                 id,
                 subject,
                 payload,
+                is_deletion: false,
                 is_old,
             },
             Err(reason) => Told::Bad(reason),

@@ -349,7 +349,7 @@ impl StreamReader {
 
     fn delivered(
         &mut self,
-        delivery: Delivery,
+        mut delivery: Delivery,
         now: Instant,
         out: &mut Vec<u8>,
         told: &mut Vec<Told>,
@@ -358,7 +358,7 @@ impl StreamReader {
             return Ok(());
         };
         let ack = delivery.reply.as_deref().and_then(AckSubject::parse);
-        let (Some(ack), Some(reply)) = (ack, delivery.reply) else {
+        let (Some(ack), Some(reply)) = (ack, delivery.reply.take()) else {
             return Err(self.trouble("a message without a number"));
         };
         if ack.consumer_sequence != consumer.sequence + 1 {
@@ -388,17 +388,11 @@ impl StreamReader {
         if self.last.is_some_and(|last| id.major <= last.major) {
             return Ok(());
         }
-        self.message(id, ack.pending, (delivery.subject, delivery.payload), told);
+        self.message(id, ack.pending, delivery, told);
         Ok(())
     }
 
-    fn message(
-        &mut self,
-        id: StoredId,
-        pending: u64,
-        (subject, payload): (String, Vec<u8>),
-        told: &mut Vec<Told>,
-    ) {
+    fn message(&mut self, id: StoredId, pending: u64, delivery: Delivery, told: &mut Vec<Told>) {
         // A hole: messages were deleted before they were read. Or another life of the stream.
         let empty_at = self.empty_at.take();
         let before = self.last.or(empty_at);
@@ -424,8 +418,9 @@ impl StreamReader {
         }
         told.push(Told::Message {
             id,
-            subject,
-            payload,
+            subject: delivery.subject,
+            payload: delivery.payload,
+            is_deletion: delivery.is_deletion,
             is_old,
         });
         if pending == 0 || self.old_until == Some(id.major) {

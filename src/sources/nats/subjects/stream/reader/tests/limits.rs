@@ -1,0 +1,138 @@
+//! What servers, users and streams permit, and what a consumer leaves behind.
+
+use super::super::*;
+use super::model::{Event, NOW_NS};
+use super::*;
+
+#[test]
+fn flow_control_is_answered_and_is_no_idle_time() {
+    let mut bench = Bench::new(1);
+    // The consumer is made, and its message is not delivered.
+    bench.event(&Event::Hold(true));
+    bench.read(100);
+    let control = |reply: Option<&str>, stalled: Option<&str>| Delivery {
+        sid: bench.reader.last_sid,
+        status: Some(100),
+        reply: reply.map(str::to_owned),
+        stalled: stalled.map(str::to_owned),
+        ..Delivery::default()
+    };
+    let controls = [
+        control(Some("$JS.FC.1"), None),
+        control(None, Some("$JS.FC.1")),
+    ];
+    for delivery in controls.iter().cycle().take(10) {
+        let now = (bench.now, NOW_NS);
+        bench.out.clear();
+        let (reader, out, told) = (&mut bench.reader, &mut bench.out, &mut bench.told);
+        reader.take(delivery.clone(), now, out, told).expect("good");
+        assert_eq!(String::from_utf8_lossy(out), "PUB $JS.FC.1  0\r\n\r\n");
+    }
+    assert!(matches!(bench.reader.step, Step::Read(_)));
+}
+
+#[test]
+fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
+    let refusal = |code: u64| format!(r#"{{"error":{{"err_code":{code},"description":"no"}}}}"#);
+    let take = |bench: &mut Bench, payload: String| {
+        let delivery = Delivery {
+            subject: format!(".{}", bench.reader.last_request),
+            sid: ANSWERS_SID,
+            payload: payload.into_bytes(),
+            ..Delivery::default()
+        };
+        let now = (bench.now, NOW_NS);
+        let (reader, out, told) = (&mut bench.reader, &mut bench.out, &mut bench.told);
+        reader.take(delivery, now, out, told)
+    };
+    let mut bench = Bench::new(1);
+    bench.read(1);
+    bench.out.clear();
+    take(&mut bench, refusal(10_121)).expect("asked again");
+    let text = String::from_utf8_lossy(&bench.out);
+    assert!(text.contains(r#""max_ack_pending":1024"#), "{text}");
+    for (answer, words) in [
+        (
+            refusal(10_059),
+            "the stream S does not exist; make it: nats stream add S",
+        ),
+        (
+            r#"{"config":{"retention":"workqueue"},"state":{"last_seq":0}}"#.to_owned(),
+            "the stream S is a work queue (retention: workqueue)",
+        ),
+    ] {
+        let mut bench = Bench::new(0);
+        let error = take(&mut bench, answer).expect_err("it cannot be read");
+        assert!(
+            error.keeps_connection() && error.to_string().starts_with(words),
+            "{error}"
+        );
+        bench.now += UNUSABLE_PAUSE;
+        bench.tick().expect("another look");
+        assert!(matches!(bench.reader.step, Step::Look));
+    }
+}
+
+#[test]
+fn a_consumer_that_beats_on_a_server_without_the_stream_is_left() {
+    for is_answered in [true, false] {
+        let mut bench = Bench::new(0);
+        bench.read(100);
+        bench.now += Duration::from_secs(3);
+        bench.heard = bench.now;
+        assert_eq!(bench.reader.work_due(), Some(bench.now));
+        assert!(bench.reader.check(bench.now, &mut bench.out));
+        assert!(
+            !bench.reader.check(bench.now, &mut bench.out),
+            "one at a time"
+        );
+        bench.reader.ponged();
+        bench.server.take(&mut bench.out);
+        if !is_answered {
+            bench.server.line.clear();
+        }
+        let mut beat = || {
+            bench.server.beat();
+            let delivery = bench.server.line.pop_front().expect("a beat");
+            let (now, out) = ((bench.now, NOW_NS), &mut bench.out);
+            bench.reader.take(delivery, now, out, &mut bench.told)
+        };
+        let taken: Vec<bool> = (0..11).map(|_| beat().is_ok()).collect();
+        assert_eq!(taken.iter().all(|is_ok| *is_ok), is_answered, "{taken:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_is_lost_is_not_waited_for_while_the_consumer_beats() {
+    let mut bench = Bench::new(0);
+    bench.read(1);
+    bench.server.take(&mut bench.out);
+    drop(
+        bench
+            .server
+            .line
+            .pop_front()
+            .expect("the answer of the consumer"),
+    );
+    for _ in 0..3 {
+        bench.now += SILENCE_MAX / 3;
+        bench.server.beat();
+        bench.read(1);
+        bench.tick().expect("no fault");
+    }
+    assert!(matches!(bench.reader.step, Step::Pause { .. }));
+}
+
+#[test]
+fn each_consumer_is_deleted_before_the_next_and_at_a_stop() {
+    let mut bench = Bench::new(1);
+    let deleted = |out: &[u8]| String::from_utf8_lossy(out).contains("$JS.API.CONSUMER.DELETE.S.c");
+    bench.read(100);
+    bench.reader.connected(bench.now, &mut bench.out);
+    assert!(deleted(&bench.out), "the consumer of the connection before");
+    bench.read(100);
+    assert!(bench.reader.owes());
+    bench.out.clear();
+    bench.reader.stop(&mut bench.out);
+    assert!(deleted(&bench.out) && !bench.reader.owes());
+}
