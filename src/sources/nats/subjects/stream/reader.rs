@@ -1,10 +1,8 @@
-//! Reading a JetStream stream over all connections, through consumers that live as long as a look: the next
-//! requests, and the sense of the answers. Pure: the session writes and reads.
+//! Reading a JetStream stream over all connections, through consumers: the next requests, the sense of answers. Pure.
 //!
 //! Both parts of an id are compared, the sequence number and the time of storage. A consumer that goes on begins
-//! at the last message that was handed over, and not behind: the first delivery proves that the message is
-//! still there and the same. Every way to read a stream skips what is gone and says nothing (purged, trimmed,
-//! made anew, restored from a backup), and its counters each miss some of these ways.
+//! at the last message that was handed over, and not behind, if there are newer ones: the first delivery proves that
+//! the message is the same. Ways to read skip what is gone (purged, made anew, restored), and counters miss some ways.
 
 mod answers;
 mod consumer;
@@ -28,8 +26,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const HEARTBEAT_MS: u64 = 500;
 /// The silence after which a consumer is given up: its server may be gone.
 const SILENCE_MAX: Duration = Duration::from_millis(3 * HEARTBEAT_MS);
-/// The wait before the next look when a consumer has missed a delivery: each look leaves a consumer behind, which
-/// the server deletes later.
+/// The wait before the next look when a consumer has missed a delivery: each look makes another consumer.
 const MISSED_PAUSE: Duration = Duration::from_millis(HEARTBEAT_MS);
 /// The wait before the next look at a stream that cannot be read.
 const UNUSABLE_PAUSE: Duration = Duration::from_secs(1);
@@ -54,8 +51,7 @@ pub(super) struct StreamReader {
     last: Option<StoredId>,
     /// The newest message of the stream in the last look.
     head: Option<StoredId>,
-    /// The newest message when nothing was there to read, or [`NO_MESSAGE`], while no message was handed over
-    /// since.
+    /// The newest message when nothing newer was there to read, or [`NO_MESSAGE`], until the next one.
     empty_at: Option<StoredId>,
     /// When the stream was made, as of the last look.
     created_ns: Option<u64>,
@@ -299,9 +295,13 @@ impl StreamReader {
             self.old_until = info.head.map(|head| head.major);
             self.empty_at = info.head.is_none().then_some(NO_MESSAGE);
         }
+        let is_newest = |last: &mut StoredId| self.keeps && info.head == Some(*last);
+        if let Some(last) = self.last.take_if(is_newest) {
+            // Nothing is newer, so nothing is missing, even if this message was trimmed.
+            (self.empty_at, self.since_ns) = (Some(last), Some(last.minor + 1));
+        }
         let head = info.head.map_or(0, |head| head.major);
         let is_behind = |known: Option<StoredId>| known.is_some_and(|known| head < known.major);
-        // With a message that was handed over, the first delivery says more.
         let created_ns = self.created_ns.replace(info.created_ns);
         let is_made_anew = created_ns.is_some_and(|created_ns| created_ns != info.created_ns);
         let is_other = is_made_anew && self.empty_at.is_some();

@@ -246,13 +246,8 @@ fn what_came_and_went_while_the_stream_was_empty_is_a_loss() {
 }
 
 #[test]
-fn what_was_purged_made_anew_or_restored_is_a_loss() {
-    for event in [
-        Event::Trim(2),
-        Event::Anew,
-        Event::Restore(1),
-        Event::Restore(2),
-    ] {
+fn what_was_made_anew_or_restored_is_a_loss() {
+    for event in [Event::Anew, Event::Restore(1), Event::Restore(2)] {
         let mut bench = Bench::new(2);
         bench.read(100);
         bench.told.clear();
@@ -382,4 +377,29 @@ fn a_large_message_over_a_slow_link_is_no_silence() {
     bench.now += SILENCE_MAX;
     bench.tick().expect("another consumer");
     assert_eq!(bench.reader.last_request, 3, "no byte for too long");
+}
+
+/// Publishers are quiet for longer than the stream keeps messages, and the connection ends.
+#[test]
+fn what_was_trimmed_after_it_was_read_is_no_loss() {
+    let mut bench = Bench::new(3);
+    bench.settle();
+    for is_lost in [false, true] {
+        bench.event(&Event::Trim(9));
+        if is_lost {
+            bench.server.add();
+            bench.event(&Event::Trim(9));
+        }
+        bench.event(&Event::Cut);
+        bench.event(&Event::Read(9));
+        bench.event(&Event::Add(1));
+        bench.settle();
+        assert_eq!(
+            bench.told.contains(&Told::Lost),
+            is_lost,
+            "{:?}",
+            bench.told
+        );
+        bench.check();
+    }
 }
