@@ -8,7 +8,7 @@ const ADDRESSES_MAX: usize = 64;
 
 /// The addresses that were left. An address that was never left, or has served since, is tried first; then the
 /// address that was left first. So all are tried by turns while all are away.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct LeftAddresses(Vec<Left>);
 
 /// An address that was left.

@@ -48,11 +48,11 @@ fn all(
     needs: &RedisNeeds,
     found: &mut Vec<Finding>,
 ) -> Result<(), RedisError> {
-    let servers = Servers::new(settings.clone())?;
+    let mut servers = Servers::new(settings.clone())?;
     let (mut waiter, _) = waiter("a question to Redis")?;
     let endpoint = match settings.sentinels.is_empty() {
         true => settings.server.clone(),
-        false => master(&servers, &mut waiter, found)?,
+        false => master(&mut servers, &mut waiter, found)?,
     };
     let begin = Instant::now();
     let mut connection = servers.connect_to(&mut waiter, &endpoint)?;
@@ -80,15 +80,15 @@ fn all(
 
 /// Asks every sentinel, to report an absent sentinel before the sentinel is needed.
 fn master(
-    servers: &Servers,
+    servers: &mut Servers,
     waiter: &mut Waiter,
     found: &mut Vec<Finding>,
 ) -> Result<RedisEndpoint, RedisError> {
-    let name = &servers.settings.master_name;
+    let name = servers.settings.master_name.clone();
     let (mut masters, mut last_error) = (Vec::new(), None);
-    for one in &servers.settings.sentinels {
+    for one in servers.settings.sentinels.clone() {
         let (begin, address) = (Instant::now(), one.address());
-        match servers.ask_sentinel(waiter, one) {
+        match servers.ask_sentinel(waiter, &one) {
             Ok(master) => {
                 let (at, ms) = (master.address(), begin.elapsed().as_millis());
                 found.push(Finding::Good(format!(

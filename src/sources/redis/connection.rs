@@ -2,6 +2,7 @@
 //! with answers.
 
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -35,20 +36,22 @@ pub(super) struct Connection<'w> {
     pub(super) heard: Instant,
     /// The server, and the user.
     pub(super) endpoint: RedisEndpoint,
+    /// The address of the server in use.
+    pub(super) address: SocketAddr,
     /// Set once the sentinels name another server.
     pub(super) has_moved: Arc<AtomicBool>,
 }
 
 impl<'w> Connection<'w> {
-    /// Connects to the first of the host's addresses that accepts, each within `timeout`. `timeout` does not
-    /// bound the name lookup.
+    /// Connects to the server at one of the host's addresses, within `timeout`.
     pub(super) fn open(
         waiter: &'w mut Waiter,
         endpoint: &RedisEndpoint,
+        address: SocketAddr,
         tls: Option<&Arc<ClientConfig>>,
         timeout: Duration,
     ) -> Result<Self, RedisError> {
-        let connected = waiter.connect(&endpoint.host, endpoint.port, timeout);
+        let connected = waiter.connect_to(address, timeout);
         let opened = connected.and_then(|tcp| match tls {
             Some(config) if endpoint.tls => {
                 let name = endpoint.tls_name.as_ref().unwrap_or(&endpoint.host);
@@ -57,19 +60,39 @@ impl<'w> Connection<'w> {
             _ => Ok(Stream::Plain(tcp)),
         });
         match opened {
-            Ok(stream) => Ok(Self {
-                waiter,
-                io: Buffered::new(stream, READ_BYTES),
-                reader: Reader::new(ANSWER_LIMITS),
-                heard: Instant::now(),
-                endpoint: endpoint.clone(),
-                has_moved: Arc::default(),
-            }),
+            Ok(stream) => {
+                let io = Buffered::new(stream, READ_BYTES);
+                let reader = Reader::new(ANSWER_LIMITS);
+                Ok(Self::on(waiter, (io, reader), endpoint, address))
+            }
             Err(source) => Err(RedisError::Unreachable {
-                server: endpoint.address(),
+                server: endpoint.address_at(address),
                 source,
             }),
         }
+    }
+
+    /// The connection of these parts.
+    pub(super) fn on(
+        waiter: &'w mut Waiter,
+        (io, reader): (Buffered, Reader),
+        endpoint: &RedisEndpoint,
+        address: SocketAddr,
+    ) -> Self {
+        Self {
+            waiter,
+            io,
+            reader,
+            heard: Instant::now(),
+            endpoint: endpoint.clone(),
+            address,
+            has_moved: Arc::default(),
+        }
+    }
+
+    /// The parts for [`Self::on`].
+    pub(super) fn into_parts(self) -> (Buffered, Reader) {
+        (self.io, self.reader)
     }
 
     /// Sends user and password, selects the database, and checks that the server takes commands. All
@@ -131,7 +154,7 @@ impl<'w> Connection<'w> {
 
     /// Host and port, for people.
     pub(super) fn server(&self) -> String {
-        self.endpoint.address()
+        self.endpoint.address_at(self.address)
     }
 
     /// Sets the limits of the values that are read from here on.
@@ -319,12 +342,6 @@ impl<'w> Connection<'w> {
             },
             false => RedisError::Unreachable { server, source },
         }
-    }
-}
-
-impl Drop for Connection<'_> {
-    fn drop(&mut self) {
-        self.waiter.leave(self.io.stream_mut().tcp_mut());
     }
 }
 

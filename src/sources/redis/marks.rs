@@ -8,6 +8,7 @@
 //! place of that: another link is a loss. A mark is published at most once: a second copy would stand at another place among
 //! the messages.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use super::resp::Value;
 use super::role::{LINKS, NO_POSITIONS, links_in, says_lone_master};
 use super::servers::{HANDSHAKE_TIMEOUT, Servers, waiter};
 use super::session::{Expected, Session};
+use super::settings::RedisEndpoint;
 use crate::base::detached;
 use crate::feeds::{BusEvent, Mark, Place, Subscription};
 use crate::sources::kept::KeptFeed;
@@ -72,7 +74,8 @@ impl Kept {
         if self.is_lone_master.replace(is_lone_master) != Some(is_lone_master) && !is_lone_master {
             tracing::warn!(server = connection.server(), "{NO_POSITIONS}");
         }
-        self.marks.connected(is_lone_master, asked_ms);
+        let server = (connection.endpoint.clone(), connection.address);
+        self.marks.connected(Some(server), is_lone_master, asked_ms);
         Ok(())
     }
 
@@ -204,6 +207,8 @@ impl Session<'_, '_> {
 /// News from the publishing thread for the reading thread about a connection of the reading thread.
 #[derive(Debug, Default)]
 struct Learned {
+    /// The server and its address: another address of the name may be another server.
+    server: Option<(RedisEndpoint, SocketAddr)>,
     /// Whether the server was a lone master when the connection was made, and whether that has changed.
     was_lone_master: bool,
     has_changed: AtomicBool,
@@ -273,8 +278,14 @@ impl MarkPublisher {
     }
 
     /// Handles a new connection of the reading thread, whose server was asked for its role at `asked_ms`.
-    fn connected(&mut self, is_lone_master: bool, asked_ms: u64) {
+    fn connected(
+        &mut self,
+        server: Option<(RedisEndpoint, SocketAddr)>,
+        is_lone_master: bool,
+        asked_ms: u64,
+    ) {
         self.learned = Arc::new(Learned {
+            server,
             was_lone_master: is_lone_master,
             master_ms: asked_ms.into(),
             ..Learned::default()
@@ -317,10 +328,11 @@ struct MarkThread {
 }
 
 impl MarkThread {
-    fn run(self, mut servers: Servers, mut waiter: Waiter) {
+    fn run(self, servers: Servers, mut waiter: Waiter) {
         let mut next = self.to_publish.recv().ok();
         while let Some(first) = next {
-            let connected = servers.connect(&mut waiter);
+            let server = first.learned.server.clone();
+            let connected = servers.connect_at(&mut waiter, server.as_ref());
             let published = connected.and_then(|connection| self.publish_on(connection, first));
             next = published.unwrap_or_else(|error| {
                 // A mark is never published again.
@@ -394,10 +406,10 @@ mod tests {
             origin: Instant::now() - 2 * ROLE_HOLDS,
             is_shared: false,
         };
-        publisher.connected(true, publisher.now_ms());
+        publisher.connected(None, true, publisher.now_ms());
         assert!(publisher.may_share(), "said on the connection itself");
         let learned = Arc::clone(&publisher.learned);
-        publisher.connected(true, publisher.now_ms());
+        publisher.connected(None, true, publisher.now_ms());
         publisher.learned.master_ms.store(0, Relaxed);
         assert!(!publisher.may_share(), "long ago");
         learned.master_ms.store(publisher.now_ms(), Relaxed);
@@ -410,7 +422,7 @@ mod tests {
         assert!(publisher.may_share(), "beside a mark");
         learned.is_refused.store(true, Relaxed);
         assert!(!publisher.may_share(), "nobody will say so again");
-        publisher.connected(true, publisher.now_ms());
+        publisher.connected(None, true, publisher.now_ms());
         assert!(publisher.may_share());
     }
 }

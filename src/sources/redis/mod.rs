@@ -199,6 +199,7 @@ impl Bus for RedisSource {
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
         self.wishes.take_into(&mut self.ledger);
         let stop = self.use_connection(relay).unwrap_or_else(|stop| stop);
+        self.servers.ended(&stop);
         let has_stood = relay.stands_now();
         let told = self.wishes.lost(&mut self.ledger, has_stood, &relay.link);
         told.map_or(Stop::LoopGone, |()| stop)

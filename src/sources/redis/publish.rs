@@ -94,7 +94,9 @@ impl Bus for RedisPublisher {
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
-        self.use_connection(relay).unwrap_or_else(|stop| stop)
+        let stop = self.use_connection(relay).unwrap_or_else(|stop| stop);
+        self.servers.ended(&stop);
+        stop
     }
 }
 

@@ -1,19 +1,20 @@
 //! The way to the server: the address from the settings or from the sentinels, a connection there, a watch over
 //! the sentinels, and a second connection beside a silent connection.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
 use super::connection::Connection;
-use super::error::RedisError;
+use super::error::{RedisError, Stop};
 use super::resp::Value;
 use super::settings::{RedisEndpoint, RedisSettings};
-use crate::base::{Wake, detached, tls_roots};
+use crate::base::{LeftAddresses, Wake, detached, tls_roots};
 use crate::sources::relay::Found;
 use crate::sources::socket::Waiter;
 
@@ -24,6 +25,9 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// The time for making the second connection, and again for the log-in there. Meanwhile neither the
 /// silent connection nor the watch over the sentinels is read.
 const SECOND_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// A connection that lasted so long and then ended says nothing against its address.
+const STEADY_AFTER: Duration = Duration::from_secs(5);
 
 /// A poll for a thread, and the waker.
 pub(super) fn waiter(sleeper: &'static str) -> Result<(Waiter, Wake), RedisError> {
@@ -38,6 +42,10 @@ pub(super) struct Servers {
     tls: Option<Arc<ClientConfig>>,
     /// The sentinel of the last answer.
     first_sentinel: usize,
+    /// The addresses that failed.
+    left: LeftAddresses,
+    /// The address of the connection in use, and since when.
+    used: Option<(SocketAddr, Instant)>,
 }
 
 impl Servers {
@@ -59,6 +67,8 @@ impl Servers {
             settings,
             tls,
             first_sentinel: 0,
+            left: LeftAddresses::default(),
+            used: None,
         })
     }
 
@@ -78,19 +88,76 @@ impl Servers {
         self.connect_to(waiter, &endpoint)
     }
 
-    /// Connects to this server. If there are sentinels, the server has to be the master.
+    /// Connects to this server, at the first of its addresses that serves. If there are sentinels, the server has to
+    /// be the master.
     pub(super) fn connect_to<'w>(
-        &self,
+        &mut self,
         waiter: &'w mut Waiter,
         endpoint: &RedisEndpoint,
     ) -> Result<Connection<'w>, RedisError> {
+        let needs_master = self.has_sentinels();
+        let (address, parts) = self.at_each(waiter, endpoint, |mut connection| {
+            connection.log_in(HANDSHAKE_TIMEOUT)?;
+            if needs_master {
+                connection.check_role(HANDSHAKE_TIMEOUT)?;
+            }
+            Ok((connection.address, connection.into_parts()))
+        })?;
+        self.used = Some((address, Instant::now()));
+        Ok(Connection::on(waiter, parts, endpoint, address))
+    }
+
+    /// Connects to the server of another connection.
+    pub(super) fn connect_at<'w>(
+        &self,
+        waiter: &'w mut Waiter,
+        server: Option<&(RedisEndpoint, SocketAddr)>,
+    ) -> Result<Connection<'w>, RedisError> {
+        let (endpoint, address) = server.ok_or_else(|| self.no_master(None))?;
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
-        let mut connection = Connection::open(waiter, endpoint, self.tls.as_ref(), timeout)?;
+        let tls = self.tls.as_ref();
+        let mut connection = Connection::open(waiter, endpoint, *address, tls, timeout)?;
         connection.log_in(HANDSHAKE_TIMEOUT)?;
-        if self.has_sentinels() {
-            connection.check_role(HANDSHAKE_TIMEOUT)?;
-        }
         Ok(connection)
+    }
+
+    /// Connects to each address of the host until `ask` succeeds, those that failed before last. Returns the
+    /// error of the last address. The name lookup can take long.
+    fn at_each<T>(
+        &mut self,
+        waiter: &mut Waiter,
+        endpoint: &RedisEndpoint,
+        ask: impl Fn(Connection<'_>) -> Result<T, RedisError>,
+    ) -> Result<T, RedisError> {
+        let unreachable = |source| RedisError::Unreachable {
+            server: endpoint.address(),
+            source,
+        };
+        let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
+        let found = (endpoint.host.as_str(), endpoint.port).to_socket_addrs();
+        let addresses = self.left.in_turn(found.map_err(unreachable)?.collect());
+        let none = io::Error::new(ErrorKind::NotFound, "the name has no address");
+        let mut last = unreachable(none);
+        for address in addresses {
+            let tls = self.tls.as_ref();
+            match Connection::open(waiter, endpoint, address, tls, timeout).and_then(&ask) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => last = error,
+            }
+            (self.left).leave(address, Instant::now(), last.to_string());
+        }
+        Err(last)
+    }
+
+    /// Notes the end of a connection. The next one tries this address last, unless the connection was good until
+    /// its end.
+    pub(super) fn ended(&mut self, stop: &Stop) {
+        if let (Some((address, since)), Stop::Bus(error)) = (self.used.take(), stop) {
+            match matches!(error, RedisError::Lost { .. }) && since.elapsed() >= STEADY_AFTER {
+                true => self.left.forget(address),
+                false => self.left.leave(address, Instant::now(), error.to_string()),
+            }
+        }
     }
 
     /// As [`Self::connect`]. If there are sentinels, a thread asks the sentinels until the connection is dropped
@@ -130,8 +197,10 @@ impl Servers {
     fn find_master(&mut self, waiter: &mut Waiter) -> Result<RedisEndpoint, RedisError> {
         let sentinels = self.settings.sentinels.len();
         let mut reason = None;
-        for index in (0..sentinels).map(|n| (self.first_sentinel + n) % sentinels) {
-            match self.ask_sentinel(waiter, &self.settings.sentinels[index]) {
+        let first = self.first_sentinel;
+        for index in (0..sentinels).map(|n| (first + n) % sentinels) {
+            let sentinel = self.settings.sentinels[index].clone();
+            match self.ask_sentinel(waiter, &sentinel) {
                 Ok(master) => {
                     self.first_sentinel = index;
                     return Ok(master);
@@ -156,35 +225,42 @@ impl Servers {
     /// Asks a sentinel for the master: an endpoint with the user, password, TLS and TLS name of the settings'
     /// server.
     pub(super) fn ask_sentinel(
-        &self,
+        &mut self,
         waiter: &mut Waiter,
         sentinel: &RedisEndpoint,
     ) -> Result<RedisEndpoint, RedisError> {
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
-        let mut connection = Connection::open(waiter, sentinel, self.tls.as_ref(), timeout)?;
-        connection.log_in(timeout)?;
-        let name = &self.settings.master_name;
-        let answer = connection.ask_one(&["SENTINEL", "get-master-addr-by-name", name], timeout)?;
-        Err(match answer {
-            Value::Array(items) => match address(&items) {
-                Some((host, port)) => {
-                    return Ok(RedisEndpoint {
+        let (name, server) = (
+            self.settings.master_name.clone(),
+            self.settings.server.clone(),
+        );
+        self.at_each(waiter, sentinel, |mut connection| {
+            connection.log_in(timeout)?;
+            let question = ["SENTINEL", "get-master-addr-by-name", &name];
+            match connection.ask_one(&question, timeout)? {
+                Value::Array(items) => match address(&items) {
+                    Some((host, port)) => Ok(RedisEndpoint {
                         host,
                         port,
-                        ..self.settings.server.clone()
-                    });
-                }
-                None => connection.wrong("its answer is no address"),
-            },
-            Value::Error(words) => connection.wrong(&words),
-            Value::Nil => connection.wrong("it knows no master of this name"),
-            _ => connection.wrong("it does not answer like a sentinel"),
+                        ..server.clone()
+                    }),
+                    None => Err(connection.wrong("its answer is no address")),
+                },
+                Value::Error(words) => Err(connection.wrong(&words)),
+                Value::Nil => Err(connection.wrong("it knows no master of this name")),
+                _ => Err(connection.wrong("it does not answer like a sentinel")),
+            }
         })
     }
 
     /// Connects to the server of a silent connection, and logs in.
-    pub(super) fn try_second(&self, waiter: &mut Waiter, endpoint: &RedisEndpoint) -> Found {
-        let connected = Connection::open(waiter, endpoint, self.tls.as_ref(), SECOND_TIMEOUT);
+    pub(super) fn try_second(
+        &self,
+        waiter: &mut Waiter,
+        (endpoint, address): (&RedisEndpoint, SocketAddr),
+    ) -> Found {
+        let tls = self.tls.as_ref();
+        let connected = Connection::open(waiter, endpoint, address, tls, SECOND_TIMEOUT);
         match connected.and_then(|mut connection| connection.log_in(SECOND_TIMEOUT)) {
             // A refusal is an answer too.
             Ok(()) | Err(RedisError::Refused { .. }) => Found::Answer,

@@ -135,8 +135,8 @@ impl Session<'_, '_> {
     fn probe(&mut self) -> Result<Instant, Stop> {
         let heard = self.connection.heard;
         let next = self.probe.look(heard, self.relay, || {
-            let endpoint = &self.connection.endpoint;
-            self.servers.try_second(self.second_waiter, endpoint)
+            let server = (&self.connection.endpoint, self.connection.address);
+            self.servers.try_second(self.second_waiter, server)
         });
         // Bytes from the time of the second connection end the silence.
         if next.is_none() && self.connection.has_input()? {

@@ -1,6 +1,7 @@
 //! The settings of a Redis source, and the reading of Redis URLs.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
@@ -164,6 +165,14 @@ impl RedisEndpoint {
             password: url.password().map(decoded),
             database,
         })
+    }
+
+    /// The same with the address in use, if the host is a name.
+    pub(super) fn address_at(&self, address: SocketAddr) -> String {
+        match address.ip().to_string() == self.host {
+            true => self.address(),
+            false => format!("{} ({})", self.address(), address.ip()),
+        }
     }
 
     /// Host and port, for people and for logs.

@@ -121,6 +121,8 @@ impl Bus for RedisStreamSource {
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
         self.feed.connecting(relay.link.now());
-        self.use_connection(relay).unwrap_or_else(|stop| stop)
+        let stop = self.use_connection(relay).unwrap_or_else(|stop| stop);
+        self.servers.ended(&stop);
+        stop
     }
 }
