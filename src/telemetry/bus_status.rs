@@ -15,6 +15,7 @@ pub struct BusStatus {
     refused: AtomicU64,
     look_backs_limited: AtomicU64,
     retained_limited: AtomicU64,
+    retained_refused: AtomicU64,
     spun_us: AtomicU64,
     spins_found: AtomicU64,
     subscription_refused: AtomicBool,
@@ -148,6 +149,16 @@ impl BusStatus {
     /// Source: counts a pattern with more last values than the limit.
     pub fn count_retained_limited(&self) {
         self.retained_limited.fetch_add(1, Relaxed);
+    }
+
+    /// The number of names whose last values the bus has refused, or has not sent in time.
+    pub fn retained_refused(&self) -> u64 {
+        self.retained_refused.load(Relaxed)
+    }
+
+    /// Counts a name whose last values the bus has refused.
+    pub fn count_retained_refused(&self) {
+        self.retained_refused.fetch_add(1, Relaxed);
     }
 
     /// Returns the cost and the savings of the source's polling without sleep.

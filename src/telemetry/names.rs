@@ -314,6 +314,9 @@ metric_names! { |at|
     BUS_RETAINED_LIMITED = Counter "weirgate_bus_retained_limited_total" []
         "Patterns with more last values than --retained-subjects-max or 512 KiB."
         => IfAny(at.bus().map(BusStatus::retained_limited));
+    BUS_RETAINED_REFUSED = Counter "weirgate_bus_retained_refused_total" []
+        "Names and patterns whose last values (--retained) JetStream refused, or did not send within 5 s."
+        => IfAny(at.bus().map(BusStatus::retained_refused));
     CONSUMER_LAG = Gauge "weirgate_consumer_lag_messages" ["consumer"]
         "Messages still held by the bus for a consumer; absent while unknown."
         => IfAny(at.consumers(ConsumerStatus::lag));

@@ -99,7 +99,7 @@ impl ApiError {
         }
     }
 
-    fn message_is_missing(&self) -> bool {
+    pub(super) fn message_is_missing(&self) -> bool {
         self.code() == Some(Self::NO_MESSAGE_FOUND)
     }
 }

@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 
 use sonic_rs::JsonValueTrait;
 
-use super::super::api::messages_of_consumer;
+use super::super::api::{messages_of_consumer, refusal};
 use super::super::position::AckSubject;
 use super::super::protocol::Delivery;
 use crate::auth::Subject;
+use crate::sources::outage::shown;
 use crate::wire::json::{self, Json};
 
 /// The limit on payload bytes of the last values of a pattern: half of the default limit of a
@@ -34,6 +35,8 @@ pub(super) struct LastValues {
     bytes_left: usize,
     /// There are more values than were sent.
     pub(super) is_cut: bool,
+    /// Why a stream gave no values.
+    pub(super) refused: Option<String>,
 }
 
 /// The next step after a message from the server.
@@ -60,6 +63,7 @@ impl LastValues {
             values_left: values_max,
             bytes_left: BYTES_MAX,
             is_cut,
+            refused: None,
         }
     }
 
@@ -96,7 +100,7 @@ impl LastValues {
     /// Handles the answer to the request for a consumer.
     pub(super) fn created(&mut self, answer: Json<'_>) -> Next {
         let Some(name) = answer.text(&["name"]) else {
-            // The request was refused, or the stream is gone.
+            self.refused = refusal(answer).map(|error| shown(&error.to_string()));
             return Next::Stream;
         };
         self.consumer = Some(name);

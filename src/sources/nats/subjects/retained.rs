@@ -10,11 +10,12 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::api::{self, first_stream, message};
+use super::super::api::{self, first_stream, message, refusal};
 use super::super::protocol::{self, Delivery};
 use super::inbox;
 use super::last_values::{LastValues, Next};
 use crate::sources::interest::Question;
+use crate::sources::outage::shown;
 use crate::wire::json::{Json, JsonError};
 
 /// Questions on their way at once; the others wait.
@@ -79,6 +80,8 @@ pub(super) enum Told {
 pub(super) enum Lack {
     #[error("a pattern has more last values than are sent")]
     Cut,
+    #[error("JetStream gives no last values: {0}")]
+    Refused(String),
     #[error("an answer about last values cannot be read: {0}")]
     Unreadable(#[from] JsonError),
 }
@@ -155,7 +158,7 @@ impl Retained {
         while let Some(number) = self.line.front().copied() {
             match self.asked.get(&number) {
                 Some(asked) if asked.due > now => return,
-                Some(_) => self.end(number, None, out),
+                Some(_) => self.refuse(number, "no answer", out),
                 None => drop(self.line.pop_front()),
             }
         }
@@ -180,14 +183,18 @@ impl Retained {
         };
         let subscription = &asked.question.subscription;
         let name = &subscription.name;
-        match &mut asked.step {
-            _ if delivery.status.is_some() => self.end(number, None, out),
-            Step::Streams if subscription.is_pattern => {
+        let refused = refusal(answer).filter(|error| !error.message_is_missing());
+        match (&mut asked.step, refused) {
+            _ if delivery.status.is_some() => self.refuse(number, "nobody answers", out),
+            (Step::Streams | Step::Message, Some(error)) => {
+                self.refuse(number, &error.to_string(), out);
+            }
+            (Step::Streams, None) if subscription.is_pattern => {
                 let values = LastValues::new(name, answer, values_max);
                 asked.step = Step::Values(values);
                 self.next_stream(number, out);
             }
-            Step::Streams => match first_stream(answer).ok().flatten() {
+            (Step::Streams, None) => match first_stream(answer).ok().flatten() {
                 Some(stream) => {
                     let body = sonic_rs::json!({ "last_by_subj": &**name }).to_string();
                     let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
@@ -196,7 +203,7 @@ impl Retained {
                 }
                 None => self.end(number, None, out),
             },
-            Step::Message => {
+            (Step::Message, None) => {
                 let value = last_message(answer).map(|payload| Told::Value {
                     of: asked.question.clone(),
                     subject: Arc::clone(name),
@@ -205,7 +212,7 @@ impl Retained {
                 self.told.extend(value);
                 self.end(number, None, out);
             }
-            Step::Values(values) => {
+            (Step::Values(values), _) => {
                 if values.created(answer) == Next::Stream {
                     self.next_stream(number, out);
                 }
@@ -266,6 +273,10 @@ impl Retained {
         }
     }
 
+    fn refuse(&mut self, number: u64, words: &str, out: &mut Vec<u8>) {
+        self.end(number, Some(Lack::Refused(shown(words))), out);
+    }
+
     fn end(&mut self, number: u64, lack: Option<Lack>, out: &mut Vec<u8>) {
         self.leave_consumer(number, out);
         let Some(asked) = self.asked.remove(&number) else {
@@ -274,10 +285,16 @@ impl Retained {
         if self.line.front() == Some(&number) {
             self.line.pop_front();
         }
-        let is_cut = matches!(&asked.step, Step::Values(values) if values.is_cut);
+        let of_values = match asked.step {
+            Step::Values(values) => {
+                let is_cut = values.is_cut.then_some(Lack::Cut);
+                values.refused.map(Lack::Refused).or(is_cut)
+            }
+            _ => None,
+        };
         self.told.push(Told::End {
             question: asked.question,
-            lack: lack.or_else(|| is_cut.then_some(Lack::Cut)),
+            lack: lack.or(of_values),
         });
     }
 
@@ -326,6 +343,33 @@ mod tests {
         }
     }
 
+    fn refused(number: u64, name: &str, words: &str) -> Told {
+        Told::End {
+            question: question(number, name),
+            lack: Some(Lack::Refused(words.to_owned())),
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_its_words() {
+        let list = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]}}]}"#;
+        let used_up = r#"{"error":{"err_code":10026,"description":"maximum consumers"}}"#;
+        let none = r#"{"error":{"err_code":10037,"description":"no message found"}}"#;
+        let words = "error 10026: maximum consumers";
+        for (name, answers, want) in [
+            ("a.*", [list, used_up], refused(1, "a.*", words)),
+            ("a.b", [used_up, ""], refused(1, "a.b", words)),
+            ("a.b", [r#"{"streams":["S"]}"#, none], end(1, "a.b")),
+        ] {
+            let (mut retained, mut out) = (Retained::new(10), Vec::new());
+            retained.ask(question(1, name), Instant::now(), &mut out);
+            for text in answers {
+                retained.take(answer(&retained, 1, text), &mut out);
+            }
+            assert_eq!(retained.take_told(), [want]);
+        }
+    }
+
     #[test]
     fn a_value_takes_two_requests_and_a_time() {
         let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
@@ -357,7 +401,7 @@ mod tests {
         retained.end_late(now, &mut out);
         assert_eq!(retained.take_told(), []);
         retained.end_late(now + ANSWER_TIMEOUT, &mut out);
-        assert_eq!(retained.take_told(), [end(3, "a.b")]);
+        assert_eq!(retained.take_told(), [refused(3, "a.b", "no answer")]);
         assert!(retained.due().is_none() && retained.asked() == 0);
     }
 
@@ -386,7 +430,11 @@ mod tests {
             }
             let told = retained.take_told();
             assert_eq!(told.len(), if is_late { 1 } else { 2 });
-            assert_eq!(told.last(), Some(&end(1, "a.*")));
+            let want = match is_late {
+                true => refused(1, "a.*", "no answer"),
+                false => end(1, "a.*"),
+            };
+            assert_eq!(told.last(), Some(&want));
             let text = String::from_utf8_lossy(&out);
             assert!(text.contains("$JS.API.CONSUMER.DELETE.S.c"), "{text}");
             assert!(text.contains(&format!("UNSUB {}", FIRST_SID + 1)), "{text}");

@@ -288,7 +288,10 @@ impl<'a> Session<'a> {
     }
 
     fn count_lack(&mut self, question: &Question, lack: &Lack) {
-        self.relay.status.count_retained_limited();
+        match lack {
+            Lack::Refused(_) => self.relay.status.count_retained_refused(),
+            Lack::Cut | Lack::Unreadable(_) => self.relay.status.count_retained_limited(),
+        }
         if let Some(line) = self.source.lines.line(self.relay.link.now()) {
             tracing::warn!(
                 name = shown(&question.subscription.name),
