@@ -389,7 +389,8 @@ impl<G: Gateway<Out: Output>> World<G> {
                     handed_over.push(permit);
                 }
                 let held = self.hub.core().limits().http_held.held();
-                assert_eq!(held, read.len() as u64, "the bytes have their charge");
+                // Other connections may be on their way.
+                assert!(held >= read.len() as u64, "the bytes have their charge");
                 self.to_http.push(read.to_vec());
                 let socket = self.net.sockets.get_mut(&key).expect("it exists");
                 assert!(socket.released.is_none(), "released twice");
