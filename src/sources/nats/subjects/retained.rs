@@ -1,9 +1,8 @@
 //! Last values: questions to JetStream over the connection of the messages, so the order of answers
 //! and messages is defined. Pure: the session writes and reads.
 //!
-//! An exact subject takes two requests: the name of the stream, and the last message. For a pattern
-//! see [`super::last_values`]. A question ends after [`ANSWER_TIMEOUT`], with the values received
-//! until then.
+//! An exact subject takes two requests: the name of the stream, and the last message. For a pattern see
+//! [`super::last_values`]. A question ends after [`ANSWER_TIMEOUT`], with the values received until then.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -336,18 +335,17 @@ mod tests {
         }
     }
 
+    fn ended(number: u64, name: &str, lack: Option<Lack>) -> Told {
+        let question = question(number, name);
+        Told::End { question, lack }
+    }
+
     fn end(number: u64, name: &str) -> Told {
-        Told::End {
-            question: question(number, name),
-            lack: None,
-        }
+        ended(number, name, None)
     }
 
     fn refused(number: u64, name: &str, words: &str) -> Told {
-        Told::End {
-            question: question(number, name),
-            lack: Some(Lack::Refused(words.to_owned())),
-        }
+        ended(number, name, Some(Lack::Refused(words.to_owned())))
     }
 
     #[test]
