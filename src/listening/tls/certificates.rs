@@ -17,10 +17,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::client_certificates;
-use super::session::TlsSession;
-use crate::admission::{ClientAddr, Holding};
 use crate::base::tls_roots::{certificates_of, provider};
-use crate::base::{Clock, escaped, regular_file};
+use crate::base::{escaped, regular_file};
 
 /// The protocol of browsers behind TLS (RFC 7301 §6): a WebSocket needs HTTP/1.1.
 const HTTP_1_1: &[u8] = b"http/1.1";
@@ -133,9 +131,10 @@ pub struct CertificateFacts {
 /// The configuration for clients, and facts of its certificates.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    config: Arc<ServerConfig>,
+    /// For [`TlsSession::new`](super::TlsSession::new).
+    pub config: Arc<ServerConfig>,
     /// Each client has to show a certificate.
-    asks_clients: bool,
+    pub asks_client: bool,
     /// In the order of the files.
     pub facts: Vec<CertificateFacts>,
     /// The content of the files, for a comparison with later content.
@@ -188,29 +187,10 @@ impl ServerTls {
         }
         Ok(Self {
             config: Arc::new(config),
-            asks_clients: files.client_ca.is_some(),
+            asks_client: files.client_ca.is_some(),
             facts,
             content,
         })
-    }
-
-    /// A session before its first byte ([`TlsSession::new`]).
-    ///
-    /// # Errors
-    /// The configuration cannot be used.
-    pub fn session(
-        &self,
-        held: &Holding,
-        client: ClientAddr,
-        clock: Clock,
-    ) -> Result<TlsSession, rustls::Error> {
-        TlsSession::new(
-            Arc::clone(&self.config),
-            self.asks_clients,
-            held,
-            client,
-            clock,
-        )
     }
 
     /// Whether the files had the same content for the configuration in force.
@@ -391,17 +371,10 @@ impl ServerTlsInForce {
         Self(Arc::new(Mutex::new(tls)))
     }
 
-    /// A session of the next client ([`ServerTls::session`]).
-    ///
-    /// # Errors
-    /// The configuration cannot be used.
-    pub fn session(
-        &self,
-        held: &Holding,
-        client: ClientAddr,
-        clock: Clock,
-    ) -> Result<TlsSession, rustls::Error> {
-        self.locked().session(held, client, clock)
+    /// The configuration for the next client, and whether the client has to show a certificate.
+    pub fn config(&self) -> (Arc<ServerConfig>, bool) {
+        let tls = self.locked();
+        (Arc::clone(&tls.config), tls.asks_client)
     }
 
     /// The configuration with its facts.

@@ -14,6 +14,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::certificates::{CertificateFacts, ServerTls};
+use super::session::TlsSession;
 use crate::admission::{ClientAddr, Holding};
 use crate::base::Clock;
 use crate::base::tls_roots::{certificates, provider};
@@ -92,7 +93,8 @@ pub fn greet_itself(
     let in_memory = |error: io::Error| error.to_string();
     let mut client = ClientConnection::new(config, name).map_err(library)?;
     let held = Holding::new("tls", u64::MAX);
-    let server = tls.session(&held, ClientAddr::Unix, Clock::start());
+    let (config, addr) = (Arc::clone(&tls.config), ClientAddr::Unix);
+    let server = TlsSession::new(config, tls.asks_client, &held, addr, Clock::start());
     let mut server = server.map_err(library)?;
     while client.is_handshaking() {
         let mut to_server = Vec::new();

@@ -318,7 +318,8 @@ impl Worker {
         let Some(socket) = self.sockets.all.get_mut(&key) else {
             return Ok(());
         };
-        let session = tls.session(&self.held, socket.client, self.clock);
+        let (config, asks_client) = tls.config();
+        let session = TlsSession::new(config, asks_client, &self.held, socket.client, self.clock);
         let session = session.map_err(io::Error::other)?;
         session.wake_with(&self.chosen.waker(key));
         let now_us = self.clock.mono_us();
