@@ -8,7 +8,7 @@ import pytest
 import websockets
 from bus import publisher
 from link import Link
-from nats.js.api import StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, ReplayPolicy, StreamConfig
 from prometheus import scrape
 from waiting import until
 
@@ -154,3 +154,16 @@ async def test_the_demo_has_endpoints_too_and_env_takes_several(start_weirgate):
         for _ in range(3):
             assert list(await got(flow)) == ["flow"]
             assert list(await got(levels)) == ["levels", "viewport"]
+
+
+async def test_a_durable_consumer_that_replays_slowly_is_left_to_others(nats, start_weirgate):
+    """What was published over minutes would come over minutes."""
+    connection = await nats_py.connect(nats.url)
+    streams = connection.jetstream()
+    await streams.add_stream(name="NEWS", subjects=["news.flash"])
+    config = ConsumerConfig(durable_name="gateway_news", deliver_subject="chosen.news", filter_subject="news.flash",
+                            ack_policy=AckPolicy.EXPLICIT, replay_policy=ReplayPolicy.ORIGINAL)
+    await streams.add_consumer("NEWS", config)
+    weirgate = start_weirgate("levels", "--relay", "news.flash=news", nats=nats).wait_ready()
+    weirgate.logs("the durable consumer cannot be read from", "replay_policy: original")
+    await connection.close()

@@ -161,6 +161,13 @@ impl Api {
         parse(&self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?)
     }
 
+    /// Whether a consumer delivers nothing until a time (`pause_until`).
+    pub(super) fn consumer_is_paused(&self, stream: &str, name: &str) -> Result<bool, ApiError> {
+        let info = self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?;
+        let paused = read(&info)?.get(&["paused"]);
+        Ok(paused.is_some_and(|paused| json::value(&paused).unwrap_or(false)))
+    }
+
     /// Makes a consumer, durable if the configuration has a name.
     pub(super) fn add_consumer(
         &self,

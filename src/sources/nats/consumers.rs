@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use nats::jetstream::{
-    AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, StreamConfig, StreamInfo,
+    AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, ReplayPolicy, StreamConfig, StreamInfo,
 };
 
 use super::api::{Api, ApiError, Fetched};
@@ -300,6 +300,10 @@ pub(super) fn look_up(api: &Api, spec: &Target) -> Result<Durable, ApiError> {
         Durable::Unusable("it filters another subject")
     } else if info.config.headers_only {
         Durable::Unusable("it delivers headers only")
+    } else if info.config.replay_policy == ReplayPolicy::Original {
+        Durable::Unusable("it delivers at the pace of the publisher (replay_policy: original)")
+    } else if api.consumer_is_paused(&spec.stream, &spec.durable)? {
+        Durable::Unusable("it is paused (pause_until)")
     } else if info.push_bound {
         Durable::Taken
     } else {
