@@ -315,7 +315,9 @@ impl StreamReader {
         let is_gone = |id| counters.length == 0 || id < counters.first;
         let gone = entries.iter().filter(|entry| is_gone(entry.id)).count() as u64;
         let removed = counters.added.checked_sub(counters.length);
-        is_gone(self.after) && removed == Some(counted.added + gone)
+        // Of an empty stream, made anew, only the last id tells.
+        let is_same = counters.last >= self.after;
+        is_same && is_gone(self.after) && removed == Some(counted.added + gone)
     }
 
     /// Begins to count, if the entries are not counted.

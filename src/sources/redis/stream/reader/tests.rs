@@ -205,6 +205,18 @@ fn what_was_trimmed_after_it_was_read_is_no_loss() {
 }
 
 #[test]
+fn a_stream_made_anew_proves_nothing_though_it_is_empty_and_had_as_many_entries() {
+    let mut server = Server::new();
+    server.step(&Step::Add(6));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    read(&mut reader, &mut server);
+    server.step(&Step::Anew);
+    server.step(&Step::Add(6));
+    server.step(&Step::Trim(6));
+    assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+}
+
+#[test]
 fn the_counters_of_another_server_prove_nothing() {
     let mut server = Server::new();
     server.step(&Step::Add(5));
