@@ -276,7 +276,7 @@ impl Statuses {
             return;
         }
         let has_history = core.has_history();
-        let (first, losses) = self.round.unwrap_or((0, core.losses()));
+        let (first, losses) = self.round.unwrap_or_else(|| (0, core.losses()));
         // Without a position for clients without a name: their first request could have a `since`.
         let frames = [false, true].map(|has_lost| {
             let status = self.now(core, has_lost);
