@@ -204,6 +204,7 @@ async def test_clients_of_a_balancer_come_over_tls_with_the_secret_of_the_guide(
         with socket.create_connection(("127.0.0.1", tls_port), 20, (source, 0)) as plain:
             plain.sendall(header)
             with authority.context().wrap_socket(plain, server_hostname="localhost") as tls:
+                tls.sendall(b"GET")
                 return [name for _, name in tls.getpeercert()["subjectAltName"]]
     assert names_of("127.0.0.7", b"PROXY TCP4 198.51.100.7 10.0.0.1 4711 443\r\n") == ["127.0.0.1", "localhost"]
     release.weirgate.logs('"client":"198.51.100.7"')

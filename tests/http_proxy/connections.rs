@@ -68,7 +68,10 @@ fn what_clients_send_ahead_has_one_sum_of_which_an_address_has_its_share() {
     };
     let many: Vec<_> = (0..3).map(|_| begin(1, 5_000)).collect();
     let of_many = wait_for(many[0].2, 95_000);
-    assert!(of_many < 110_000, "{of_many}: half, and a piece");
+    assert!(
+        of_many < 130_000,
+        "{of_many}: half, and a piece of each connection"
+    );
     let other = begin(2, 5_000);
     let of_other = wait_for(other.2, 30_000);
     assert!(of_other < 60_000 && rig.held.held() < 200_000, "{of_other}");

@@ -6,11 +6,12 @@ from strict import DEPTH_MAX, NOW_MS, Bad, Number, difference, is_number, is_tex
 
 
 def trades(channel, payload, topic, body):
-    parts = channel.decode().split(":")
+    # Unlike in the replaced gateway a symbol may have colons; the topics of candles are no symbols.
+    parts = channel.decode().split(":", 2)
     fields = ("symbol", "price", "volume", "timestamp", "conditions", "exchange")
     try:
         value = loads(payload)
-        if len(parts) != 3 or not isinstance(value, dict):
+        if len(parts) != 3 or parts[2].startswith("candle:") or not isinstance(value, dict):
             raise Bad("channel or object")
     except Bad as bad:
         return "" if body == b"bad" else f"Python refuses ({bad}), weirgate sends {body!r}"
