@@ -196,8 +196,9 @@ impl LevelsFeed {
         let mut payload = message.payload;
         let taken = match is_deletion {
             true => {
-                let keys = content.parts().into_iter();
-                keys.for_each(|part| self.cache.set(part, None));
+                for part in content.parts() {
+                    self.cache.set(part, None);
+                }
                 Ok(())
             }
             false => self.take(content, &mut payload, received),
