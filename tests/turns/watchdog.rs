@@ -4,8 +4,8 @@
 use std::convert::Infallible;
 use std::env;
 use std::hint;
-use std::io::{BufRead, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, Read as _};
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
@@ -19,7 +19,7 @@ use weirgate::run::{CommonSettings, Parts};
 use weirgate::telemetry::logging::{self, LogFormat};
 use weirgate::wire::head::RequestHead;
 
-use crate::world::client::{frame, request};
+use crate::Client;
 
 /// Milliseconds after which a turn ends the child.
 const CHILD: &str = "WATCHDOG_TURN_MAX_MS";
@@ -128,19 +128,12 @@ impl Process {
         Self { child, out, addr }
     }
 
-    fn send(&self, text: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(self.addr).expect("it listens");
-        stream.write_all(&request("/ws", None)).expect("sent");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("a 101");
-            head.extend(byte);
-        }
-        stream
-            .write_all(&frame(0x81, text.as_bytes()))
-            .expect("sent");
-        stream
+    fn send(&self, text: &str) -> Client {
+        let mut client = Client::connect(self.addr);
+        let timeout = client.0.set_read_timeout(Some(FOREVER / 60));
+        timeout.expect("a socket");
+        client.send(text);
+        client
     }
 
     fn signal(&self, name: &str) {
@@ -173,21 +166,11 @@ impl Drop for Process {
     }
 }
 
-fn echo(mut stream: TcpStream, text: &str) -> bool {
-    stream
-        .set_read_timeout(Some(FOREVER / 60))
-        .expect("a socket");
-    let mut echo = vec![0; 2 + text.len()];
-    stream
-        .read_exact(&mut echo)
-        .is_ok_and(|()| echo.ends_with(text.as_bytes()))
-}
-
 #[test]
 fn a_turn_that_never_ends_ends_the_process() {
     for how in ["spin", "sleep"] {
         let mut process = Process::start(TURN_MAX);
-        assert!(echo(process.send("hello"), "hello"));
+        assert_eq!(process.send("hello").text(), "hello");
         assert!(
             process.ended_within(TURN_MAX).is_none(),
             "an idle loop is no hang"
@@ -211,14 +194,14 @@ fn a_process_that_stood_still_is_no_hang() {
         process.signal("CONT");
         assert!(process.ended_within(Duration::from_secs(1)).is_none());
     }
-    assert!(echo(process.send("hello"), "hello"));
+    assert_eq!(process.send("hello").text(), "hello");
 }
 
 /// As with a used-up quota of the CPU: the process runs for a small part of the time, and a turn takes long on the clock.
 #[test]
 fn a_starved_process_is_no_hang() {
     let mut process = Process::start(TURN_MAX);
-    let client = process.send("work");
+    let mut client = process.send("work");
     let began = Instant::now();
     while began.elapsed() < TURN_MAX * 3 {
         process.signal("STOP");
@@ -228,7 +211,7 @@ fn a_starved_process_is_no_hang() {
     }
     assert!(process.ended_within(Duration::ZERO).is_none());
     assert!(process.child.try_wait().expect("a child").is_none());
-    assert!(echo(client, "work"));
+    assert_eq!(client.text(), "work");
 }
 
 #[test]
@@ -253,7 +236,7 @@ fn a_stop_does_not_need_a_loop_that_turns() {
         assert!(text.contains("does not take the stop signal"), "{text}");
     }
     let mut process = Process::start(TURN_MAX);
-    assert!(echo(process.send("hello"), "hello"));
+    assert_eq!(process.send("hello").text(), "hello");
     process.signal("TERM");
     let (status, text) = process.ended_within(FOREVER / 60).expect("it ends");
     assert!(status.success(), "{text}");
