@@ -39,8 +39,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Kept {
     feed: KeptFeed,
     marks: MarkPublisher,
-    /// Whether the server was a lone master when this connection was made; `None` before the first one.
-    is_lone_master: Option<bool>,
 }
 
 impl Kept {
@@ -56,7 +54,6 @@ impl Kept {
         Ok(Self {
             feed,
             marks: MarkPublisher::start(servers, channel.into())?,
-            is_lone_master: None,
         })
     }
 
@@ -67,11 +64,10 @@ impl Kept {
         status: &BusStatus,
     ) -> Result<(), RedisError> {
         status.set_positions_shared(false);
-        self.feed.connected(true);
         let asked_ms = self.marks.now_ms();
         let answer = connection.ask_one(&["HELLO"], HANDSHAKE_TIMEOUT)?;
         let is_lone_master = says_lone_master(&answer);
-        if self.is_lone_master.replace(is_lone_master) != Some(is_lone_master) && !is_lone_master {
+        if self.feed.connected(is_lone_master) {
             tracing::warn!(server = connection.server(), "{NO_POSITIONS}");
         }
         let server = (connection.endpoint.clone(), connection.address);
