@@ -109,7 +109,7 @@ impl Holding {
     /// ```
     pub fn grant(&self, client: ClientAddr, amount: u64) -> Option<Charge> {
         let mut state = self.state();
-        let free = self.0.max.saturating_sub(state.held);
+        let free = state.free(self.0.max);
         let has_room = amount <= free && state.of(address_group(client)) < free;
         if !has_room {
             state.refused += 1;
@@ -147,7 +147,7 @@ impl Holding {
     /// then may exceed the limit once.
     pub fn has_room_for(&self, client: ClientAddr) -> bool {
         let state = self.state();
-        let free = self.0.max.saturating_sub(state.held);
+        let free = state.free(self.0.max);
         // An address never has more than all addresses together.
         state.held < free || state.of(address_group(client)) < free
     }
@@ -183,8 +183,7 @@ impl Holding {
 
     /// Whether more is held than the limit allows, beside what already gives way.
     pub fn is_over(&self) -> bool {
-        let state = self.state();
-        state.held - state.leaving > self.0.max
+        self.state().is_over(self.0.max)
     }
 
     /// Chooses who gives way if more is held than the limit allows, until an eighth of the limit is free: the
@@ -194,10 +193,9 @@ impl Holding {
     pub fn make_room(&self, now_us: u64) {
         let state = self.state();
         let max = self.0.max;
-        if state.held - state.leaving > max {
-            let is_over =
-                |state: &State, others| others > 0 && state.held - state.leaving > max - max / 8;
-            Self::choose(state, now_us, 0, 0, is_over);
+        if state.is_over(max) {
+            let is_needed = |state: &State, others| others > 0 && state.is_over(max - max / 8);
+            Self::choose(state, now_us, 0, 0, is_needed);
         }
     }
 
@@ -274,9 +272,17 @@ impl State {
     }
 
     fn room_for(&self, max: u64, client: ClientAddr) -> u64 {
-        let free = max.saturating_sub(self.held);
         let own = self.of(address_group(client));
-        free.saturating_sub(own).div_ceil(2)
+        self.free(max).saturating_sub(own).div_ceil(2)
+    }
+
+    fn free(&self, max: u64) -> u64 {
+        max.saturating_sub(self.held)
+    }
+
+    /// Beside what already gives way.
+    fn is_over(&self, max: u64) -> bool {
+        self.held - self.leaving > max
     }
 
     fn set(&mut self, at: usize, amount: u64) {
@@ -336,7 +342,7 @@ impl Charge {
     /// and counts, without room.
     pub fn grant_more(&mut self, more: u64, least: Option<u64>) -> bool {
         let mut state = self.of.state();
-        let free = self.of.0.max.saturating_sub(state.held);
+        let free = state.free(self.of.0.max);
         let bound = free.max(least.unwrap_or_default());
         let held = state.of(state.holders[self.at].address);
         let has_room = held < bound && (least.is_some() || more <= free);

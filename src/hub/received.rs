@@ -27,9 +27,7 @@ impl Received {
 
     /// Chooses who gives way, if more is held than the limit allows. Returns who was chosen.
     pub(super) fn make_room(&self, now: Now) -> Vec<SessionKey> {
-        if self.held.is_over() {
-            self.held.make_room(now.mono_us);
-        }
+        self.held.make_room(now.mono_us);
         self.chosen.take()
     }
 
