@@ -6,7 +6,6 @@ use crossbeam_channel::{Receiver, unbounded};
 
 use super::handshakes::Handshakes;
 use super::listeners::ListenSettings;
-use crate::admission::Holding;
 use crate::base::{TakenBytes, Wake};
 use crate::http::{Handover, HttpHandle, WayBack};
 use crate::hub::{DrainPlan, Feed, Gateway};
@@ -39,8 +38,6 @@ pub struct ReactorSettings {
     /// The longest time after the start for which clients wait at the ports until the feed has caught up; 0:
     /// none.
     pub accept_wait_us: u64,
-    /// What the TLS of all clients holds, on all threads.
-    pub tls_held: Holding,
 }
 
 /// The channels and handles that connect the loop with other threads.

@@ -28,6 +28,8 @@ pub struct CommonSettings {
     pub reactor: ReactorSettings,
     /// TLS towards clients; `None` for plain connections alone.
     pub tls: Option<ClientTls>,
+    /// What the TLS of all clients holds, on all threads.
+    pub tls_held: Holding,
     /// The limits of the core.
     pub limits: Limits,
     /// Plain HTTP connections.
@@ -70,6 +72,7 @@ impl CommonSettings {
         Self {
             reactor: reactor_settings(checked),
             tls: ClientTls::new(checked),
+            tls_held: Holding::new("tls_bytes", checked.number("tls-held-bytes-max")),
             http: HttpSettings {
                 head_bytes_max: limits.head_bytes_max,
                 head_headers_max: limits.head_headers_max,
@@ -114,7 +117,7 @@ impl CommonSettings {
     /// What is held for clients beside the core and the gateway.
     pub(super) fn holdings(&self) -> impl Iterator<Item = Holding> {
         let handshakes = self.tls.iter().map(|tls| tls.handshakes.places.clone());
-        let bytes = [&self.limits.http_held, &self.reactor.tls_held];
+        let bytes = [&self.limits.http_held, &self.tls_held];
         bytes.into_iter().cloned().chain(handshakes)
     }
 
@@ -160,7 +163,6 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
         stop_timeout_us,
         spin_us: checked.number("spin-us"),
         accept_wait_us: checked.stream().map_or(0, |_| STREAM_WAIT_US),
-        tls_held: Holding::new("tls_bytes", checked.number("tls-held-bytes-max")),
     }
 }
 
@@ -174,12 +176,8 @@ static NEAR: &[(&str, ReadNumber)] = &[
     ("frame-bytes-max", |at| {
         Some(at.turn.shell.frame_bytes_alive)
     }),
-    ("tls-held-bytes-max", |at| {
-        Some(at.turn.shell.tls_held_bytes)
-    }),
-    ("unfinished-bytes-max", |at| {
-        Some(at.turn.shell.received_bytes)
-    }),
+    ("tls-held-bytes-max", |at| at.held("tls_bytes")),
+    ("unfinished-bytes-max", |at| at.held("received_bytes")),
     ("inflate-windows-bytes-max", |at| {
         Some(at.turn.shell.inflate_window_bytes_granted)
     }),

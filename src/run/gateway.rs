@@ -384,7 +384,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                 let limits = common.tls.as_ref().map(|tls| tls.handshakes.clone());
                 // Headers of proxies alone.
                 let limits = limits.unwrap_or_else(|| HandshakeLimits::new(0, 0));
-                let held = &common.reactor.tls_held;
+                let held = &common.tls_held;
                 Handshakes::start(tls, limits, held, clock, wake, &handshakes)
             });
             Ok(Seams {

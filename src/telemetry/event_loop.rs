@@ -150,10 +150,6 @@ pub struct ShellStats {
     pub bus_queue_bytes: u64,
     /// Limit of these bytes.
     pub bus_queue_bytes_max: u64,
-    /// Gauge: memory of unfinished messages, and of the input of paused clients.
-    pub received_bytes: u64,
-    /// Bytes that the TLS of all clients holds.
-    pub tls_held_bytes: u64,
     /// Gauge: bytes of all frames alive, each counted once.
     pub frame_bytes_alive: u64,
     /// Limit of the bytes of all frames.

@@ -280,6 +280,12 @@ impl<'a> Reading<'a> {
             .reduce(|a, b| a + b)
     }
 
+    /// Returns what is held for clients, in bytes or places, by the label of [`names::HELD`].
+    pub fn held(&self, of: &str) -> Option<u64> {
+        let mut all = self.values(&names::HELD);
+        all.find(|(name, _)| *name == of).map(|(_, held)| held)
+    }
+
     /// Returns a number of each subject of the feed.
     fn subjects(&self, number: fn(&SubjectStats) -> u64) -> impl Samples {
         let each = self.turn.feed.subjects.iter();

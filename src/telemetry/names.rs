@@ -208,7 +208,7 @@ metric_names! { |at|
         => at.turn.shell.frame_bytes_max;
     UNFINISHED_BYTES = Gauge "weirgate_unfinished_message_bytes" []
         "Memory of the unfinished messages of all clients, and of the input of paused clients (--unfinished-bytes-max)."
-        => at.turn.shell.received_bytes;
+        => at.held("received_bytes").unwrap_or_default();
     INFLATE_WINDOW_BYTES = Gauge "weirgate_inflate_window_bytes" []
         "Text that is kept because the next compressed messages of clients may refer to it."
         => at.turn.shell.inflate_window_bytes;
@@ -250,7 +250,7 @@ metric_names! { |at|
     TLS_HELD_BYTES = Gauge "weirgate_tls_held_bytes" []
         "Bytes that the TLS of all clients holds: unfinished handshakes and records of clients, and records \
             that the kernel does not take."
-        => at.turn.shell.tls_held_bytes;
+        => at.held("tls_bytes").unwrap_or_default();
     TLS_CERTIFICATE_EXPIRY = Gauge "weirgate_tls_certificate_expiry_timestamp_seconds" []
         "The end of the certificate that ends first, Unix time.";
     DEFLATED_FRAMES = Counter "weirgate_deflated_frames_total" []

@@ -230,8 +230,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             bus_queue_messages_max: seams.bus.capacity().unwrap_or(0) as u64,
             bus_queue_bytes: seams.bus_bytes.held() as u64,
             bus_queue_bytes_max: seams.bus_bytes.max() as u64,
-            received_bytes: core.received().held(),
-            tls_held_bytes: self.settings.tls_held.held(),
             frame_bytes_alive: core.frame_bytes().alive(),
             frame_bytes_max: limits.frame_bytes_max,
             inflate_window_bytes: windows.kept_bytes(),
