@@ -158,14 +158,21 @@ impl Api {
     }
 
     pub(super) fn consumer_info(&self, stream: &str, name: &str) -> Result<ConsumerInfo, ApiError> {
-        parse(&self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?)
+        let (info, _) = self.consumer_and_pause(stream, name)?;
+        Ok(info)
     }
 
-    /// Whether a consumer delivers nothing until a time (`pause_until`).
-    pub(super) fn consumer_is_paused(&self, stream: &str, name: &str) -> Result<bool, ApiError> {
-        let info = self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?;
-        let paused = read(&info)?.get(&["paused"]);
-        Ok(paused.is_some_and(|paused| json::value(&paused).unwrap_or(false)))
+    /// A consumer, and whether it delivers nothing until a time (`pause_until`).
+    pub(super) fn consumer_and_pause(
+        &self,
+        stream: &str,
+        name: &str,
+    ) -> Result<(ConsumerInfo, bool), ApiError> {
+        let answer = self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?;
+        let answer = read(&answer)?;
+        let paused = answer.get(&["paused"]);
+        let is_paused = paused.is_some_and(|paused| json::value(&paused).unwrap_or(false));
+        Ok((answer.parse()?, is_paused))
     }
 
     /// Makes a consumer, durable if the configuration has a name.

@@ -286,8 +286,8 @@ fn state_of(info: &StreamInfo) -> StreamState {
 
 /// Looks up a durable consumer.
 pub(super) fn look_up(api: &Api, spec: &Target) -> Result<Durable, ApiError> {
-    let info = match api.consumer_info(&spec.stream, &spec.durable) {
-        Ok(info) => info,
+    let (info, is_paused) = match api.consumer_and_pause(&spec.stream, &spec.durable) {
+        Ok(found) => found,
         Err(error) if error.consumer_is_missing() => return Ok(Durable::Missing),
         Err(ApiError::Unreadable(_)) => {
             return Ok(Durable::Unusable("its configuration cannot be read"));
@@ -302,7 +302,7 @@ pub(super) fn look_up(api: &Api, spec: &Target) -> Result<Durable, ApiError> {
         Durable::Unusable("it delivers headers only")
     } else if info.config.replay_policy == ReplayPolicy::Original {
         Durable::Unusable("it delivers at the pace of the publisher (replay_policy: original)")
-    } else if api.consumer_is_paused(&spec.stream, &spec.durable)? {
+    } else if is_paused {
         Durable::Unusable("it is paused (pause_until)")
     } else if info.push_bound {
         Durable::Taken
