@@ -1,7 +1,10 @@
 //! The addresses of servers that were left, with why and when: which address to try next. Pure.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// The shortest connection that says nothing against its server by its end.
+const STEADY_AFTER: Duration = Duration::from_secs(5);
 
 /// The most addresses remembered; those left first are forgotten first.
 const ADDRESSES_MAX: usize = 64;
@@ -37,6 +40,21 @@ impl LeftAddresses {
         self.0.retain(|left| left.address != address);
     }
 
+    /// Notes the end of a connection that lasted from `since` to `at`. If it ended as connections do (`is_usual`) and
+    /// after long enough, that says nothing against its address.
+    pub fn ended(
+        &mut self,
+        address: SocketAddr,
+        [since, at]: [Instant; 2],
+        is_usual: bool,
+        why: String,
+    ) {
+        match is_usual && at.saturating_duration_since(since) >= STEADY_AFTER {
+            true => self.forget(address),
+            false => self.leave(address, at, why),
+        }
+    }
+
     /// Why and when an address was left last.
     pub fn find(&self, address: SocketAddr) -> Option<&Left> {
         self.0.iter().find(|left| left.address == address)
@@ -51,8 +69,6 @@ impl LeftAddresses {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -14,9 +14,6 @@ use crate::base::LeftAddresses;
 use crate::sources::relay::{Found, Probe, Relay};
 use crate::sources::socket::Waiter;
 
-/// A connection that lasted so long and then ended as connections do says nothing against its server.
-const STEADY_AFTER: Duration = Duration::from_secs(5);
-
 /// The servers of a source beyond the servers of the URL, and why and when each was left. While a connection lasts, the
 /// connection has the newest announcement of its server; the end of the connection adds this announcement here.
 #[derive(Default)]
@@ -124,12 +121,9 @@ impl Servers {
         learn(&mut self.learned, wire.neighbours().collect(), &configured);
         if let Stop::Bus(error) = stop {
             let is_usual = matches!(error, NatsError::Lost | NatsError::Ended { .. });
-            match is_usual && wire.opened.elapsed() >= STEADY_AFTER {
-                true => self.left.forget(wire.peer),
-                false => self
-                    .left
-                    .leave(wire.peer, Instant::now(), error.to_string()),
-            }
+            let times = [wire.opened, Instant::now()];
+            let why = error.to_string();
+            self.left.ended(wire.peer, times, is_usual, why);
         }
         if let Some(address) = better.as_ref().and_then(|better| better.address) {
             self.left.forget(address);

@@ -26,9 +26,6 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// silent connection nor the watch over the sentinels is read.
 const SECOND_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// A connection that lasted so long and then ended says nothing against its address.
-const STEADY_AFTER: Duration = Duration::from_secs(5);
-
 /// A poll for a thread, and the waker.
 pub(super) fn waiter(sleeper: &'static str) -> Result<(Waiter, Wake), RedisError> {
     Waiter::new(sleeper).map_err(|source| RedisError::System { source })
@@ -153,10 +150,9 @@ impl Servers {
     /// its end.
     pub(super) fn ended(&mut self, stop: &Stop) {
         if let (Some((address, since)), Stop::Bus(error)) = (self.used.take(), stop) {
-            match matches!(error, RedisError::Lost { .. }) && since.elapsed() >= STEADY_AFTER {
-                true => self.left.forget(address),
-                false => self.left.leave(address, Instant::now(), error.to_string()),
-            }
+            let is_usual = matches!(error, RedisError::Lost { .. });
+            let times = [since, Instant::now()];
+            self.left.ended(address, times, is_usual, error.to_string());
         }
     }
 
