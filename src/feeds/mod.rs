@@ -93,6 +93,14 @@ pub enum BusEvent {
 }
 
 impl BusEvent {
+    /// A message, or the deletion of the value of its subject.
+    pub fn of(message: BusMessage, is_deletion: bool) -> Self {
+        match is_deletion {
+            true => Self::Deleted(message),
+            false => Self::Message(message),
+        }
+    }
+
     /// The notice of an event about the link to the bus and the marks of the feed; `None` for the
     /// others.
     fn link_notice(&self) -> Option<BusNotice> {

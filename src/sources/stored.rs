@@ -155,10 +155,7 @@ impl StreamFeed {
                     received,
                     quiet: is_old && received.unix_ms < started_ms,
                 };
-                match is_deletion {
-                    true => BusEvent::Deleted(message),
-                    false => BusEvent::Message(message),
-                }
+                BusEvent::of(message, is_deletion)
             }
             Told::Bad(reason) => {
                 self.log_bad(now, reason);

@@ -425,11 +425,7 @@ impl Subscription {
             received: link.now(),
             quiet,
         };
-        let event = match fetched.is_deletion {
-            true => BusEvent::Deleted(message),
-            false => BusEvent::Message(message),
-        };
-        Ok(link.send(event)?)
+        Ok(link.send(BusEvent::of(message, fetched.is_deletion))?)
     }
 
     /// Logs `what`, unless it was the last state logged.

@@ -242,10 +242,7 @@ impl<'a> Session<'a> {
             received,
             quiet: false,
         };
-        let event = match delivery.is_deletion {
-            true => BusEvent::Deleted(message),
-            false => BusEvent::Message(message),
-        };
+        let event = BusEvent::of(message, delivery.is_deletion);
         match &mut self.source.publishing {
             Some(publishing) => publishing.hand_over(event, &self.relay.link),
             None => Ok(self.relay.link.send(event)?),
