@@ -250,20 +250,16 @@ impl Body {
             return self.delivery;
         }
         let headers = String::from_utf8_lossy(&self.headers);
-        let is_deletion = self.delivery.payload.is_empty() && are_of_deletion(&headers);
-        // A publisher chooses the headers of a stored message, also such a first line.
         let reply = self.delivery.reply.as_deref();
-        if reply.and_then(AckSubject::parse).is_some() {
-            return Delivery {
-                is_deletion,
-                ..self.delivery
-            };
-        }
-        let status = headers.lines().next().and_then(|line| {
+        let is_stored = reply.and_then(AckSubject::parse).is_some();
+        // A publisher chooses the headers of a stored message, also such a first line.
+        let first = headers.lines().next().filter(|_| !is_stored);
+        let status = first.and_then(|line| {
             let rest = line.strip_prefix("NATS/1.0 ")?;
             rest.split_ascii_whitespace().next()?.parse().ok()
         });
         if status.is_none() {
+            let is_deletion = self.delivery.payload.is_empty() && are_of_deletion(&headers);
             return Delivery {
                 is_deletion,
                 ..self.delivery
