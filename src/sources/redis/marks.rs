@@ -163,7 +163,9 @@ impl Session<'_, '_> {
         let Some(next) = kept.marks.next else {
             return Ok(None);
         };
-        let (holds, may_share) = (kept.marks.holds(), kept.marks.may_share());
+        let holds = kept.marks.holds();
+        let is_refused = kept.marks.learned.is_refused.load(Relaxed);
+        let may_share = holds && !is_refused;
         let is_in_doubt = std::mem::replace(&mut kept.marks.held, holds) && !holds;
         if is_in_doubt && kept.marks.learned.was_lone_master || kept.marks.is_shared && !may_share {
             kept.marks.is_shared = false;
@@ -171,7 +173,7 @@ impl Session<'_, '_> {
             self.relay.link.send(kept.feed.begin())?;
         }
         if next <= Instant::now() {
-            let publishes = kept.marks.publishes && !kept.marks.learned.is_refused.load(Relaxed);
+            let publishes = kept.marks.publishes && !is_refused;
             let mark = publishes.then(|| kept.feed.next_mark());
             kept.marks.ask(mark);
         }

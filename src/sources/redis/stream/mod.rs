@@ -76,6 +76,7 @@ impl RedisStreamSource {
         relay.status.set_up(false);
         self.reader.connected();
         let patience = Duration::from_millis(BLOCK_MS + settings.times.ping_timeout_ms);
+        let mut told = Vec::new();
         loop {
             for command in self.reader.commands() {
                 connection.queue(&command);
@@ -89,12 +90,12 @@ impl RedisStreamSource {
                 let answer = connection.answer(Some(&mut *relay), asked, patience)?;
                 let received = relay.link.now();
                 let now_ms = u64::try_from(received.unix_ms).unwrap_or(0);
-                let (bytes, mut told) = (connection.answer_bytes(), Vec::new());
+                let bytes = connection.answer_bytes();
                 let taken = self.reader.take(answer, bytes, now_ms, &mut told);
                 if !told.is_empty() {
                     relay.worked();
                 }
-                for told in told {
+                for told in told.drain(..) {
                     self.feed.tell(relay, received, told)?;
                 }
                 taken.map_err(|trouble| match trouble {
