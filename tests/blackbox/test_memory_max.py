@@ -1,4 +1,4 @@
-"""`--memory-max`: every sum over all clients is filled at once, in a process that may have no more memory than that."""
+"""`--memory-max`: the large sums over all clients are filled at once, in a process that may have no more memory than that."""
 import asyncio
 import socket
 import struct

@@ -40,5 +40,5 @@ async def test_the_second_address_serves_at_the_next_attempt(kind, fault, nats, 
     weirgate = start_weirgate(*flags, env={**EVERYTHING, **two_addresses})
     await until(lambda: weirgate.ready_status() == 200, 20, "/ready")
     await asyncio.sleep(1)
-    assert len(taken) <= 2, "levels has two connections to a server"
+    assert 1 <= len(taken) <= 2, "levels has two connections to a server"
     await connection.close()

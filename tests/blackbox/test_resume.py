@@ -254,7 +254,7 @@ async def test_a_master_that_becomes_a_replica_ends_the_positions(start_weirgate
     admin.replicaof("127.0.0.1", other.port)
     await until(lambda: one.lines_with("messages have no positions"), 20, "the new role")
     await asyncio.to_thread(one.wait_ready)
-    assert any(status.get("lost") for status in client.statuses)
+    await client.wait_for(lambda c: any(status.get("lost") for status in c.statuses), 20, "the word about the loss")
     _, answer = await subscribe(one, kind, ["A"], since=client.pos)
     assert recovered(kind, answer) == (False, "gap")
 

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import websockets
+from processes import minted_token
 from prometheus import scrape
 from redis_gateways import TRADES, publish, subscriber
 from waiting import until
@@ -84,11 +85,15 @@ async def test_the_log_tells_who_it_was(start_trades):
         async with websockets.connect(f"ws://127.0.0.1:{weirgate.port}/{query}") as client:
             welcome = json.loads(await client.recv())
             assert welcome["data"]["maxSymbolsPerConnection"] == 5
-    await until(lambda: weirgate.log().count("connection ended") == 4, 10, "all of them in the log")
+    token = minted_token(secret, "--role", "user", "--user", "y" * 200)
+    async with websockets.connect(f"ws://127.0.0.1:{weirgate.port}/?token={token}") as client:
+        await client.recv()
+    await until(lambda: weirgate.log().count("connection ended") == 5, 10, "all of them in the log")
+    assert f'user="{"y" * 64}"' in weirgate.log(), "the user of a token is cut"
     for user in ["ann.smith", "x" * 200, 'a"\nb']:
         shown = hashlib.sha256(user.encode()).hexdigest()[:12]
         assert f'user="sha256:{shown}"' in weirgate.log(), "a hash, by which the lines of a user are found"
-    assert weirgate.log().count("user=") == 3
+    assert weirgate.log().count("user=") == 4
     assert "ann.smith" not in weirgate.log() and "xxx" not in weirgate.log(), "nothing of a query"
 
 

@@ -23,7 +23,7 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 env:
   - {name: {{ .Values.portSetting }}, value: {{ .Values.port | quote }}}
   # Metrics, probes and pushes of services are not for clients: no Ingress leads to this port. On all addresses of the pod, for
-  # the kubelet and Prometheus; networkPolicy keeps other pods out.
+  # the kubelet and Prometheus: every pod of the cluster reaches it, unless a NetworkPolicy (networkPolicy of the chart) says who may.
   - {name: WEIRGATE_ADMIN_ADDR, value: "0.0.0.0:9100"}
   # No preStop hook: this is the time in which /ready says 503 and newcomers are still accepted,
   # until every node has taken the pod out of the Service.
