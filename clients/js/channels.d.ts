@@ -12,6 +12,8 @@ export interface ChannelMessage<Data = any> {
   data: Data;
   /** The last value, from before the subscription. */
   retained?: true;
+  /** The key of a NATS key-value bucket was deleted; `data` is null. */
+  deleted?: true;
   /** ISO 8601, UTC. */
   timestamp: string;
 }

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 
 import pytest
 from browser import open_page
@@ -74,7 +75,9 @@ class Hello:
         programs.mkdir()
         for program in (weirgate_binary(), nats_server_binary(), system_binary("redis-server", "redis-server")):
             (programs / os.path.basename(program)).symlink_to(program)
-        self.env = {**os.environ, "PATH": os.pathsep.join([str(programs), os.environ["PATH"]])}
+        # With the Python of the tests: it has what a page installs by pip.
+        path = [str(programs), os.path.dirname(sys.executable), os.environ["PATH"]]
+        self.env = {**os.environ, "PATH": os.pathsep.join(path)}
         self.env |= {variable: ports[port] for variable, port in DEFAULTS.items()}
         (folder / "examples").symlink_to(ROOT / "examples")
 
@@ -169,8 +172,13 @@ def names():
     return sorted(path.stem for path in HELLO.glob("*.md"))
 
 
-def test_there_are_five_pages():
-    assert names() == ["events", "levels", "nats", "redis", "trades"]
+async def rows(page):
+    """The keys of the page of the key-value bucket with their numbers, as one text."""
+    return await page.js("JSON.stringify([...document.querySelectorAll('tr')].map(row => row.innerText.split('\\t')))")
+
+
+def test_there_are_six_pages():
+    assert names() == ["events", "key-value", "levels", "nats", "redis", "trades"]
 
 
 @pytest.mark.parametrize("name", names())
@@ -179,7 +187,15 @@ async def test_a_page_ends_with_something_that_moves(hello, name):
     await page.run()
     assert " WARN " not in page.terminals(), page.terminals()
     async with open_page(page.url(), width=900, height=500) as browser:
-        await values(browser)
+        if name == "key-value":
+            await different(browser, lambda: rows(browser))
+            for there in (True, False, True):
+                await browser.until(f"document.body.innerText.includes('pears') === {json.dumps(there)}", 20, "the pears")
+                shown = dict(json.loads(await rows(browser)))
+                assert shown["plums"] == "7" and int(shown["apples"]) > 0
+            assert await browser.text("#how") == "open"
+        else:
+            await values(browser)
         if name == "events":
             assert await browser.text("#rt60") == "0.805"
             assert re.fullmatch(r"[0-9a-f]{16}", await browser.text("#job"))

@@ -70,6 +70,8 @@ class ChannelMessage(TypedDict, Generic[Data]):
     """ISO 8601, UTC."""
     retained: NotRequired[bool]
     """The last value, from before the subscription."""
+    deleted: NotRequired[bool]
+    """The key of a NATS key-value bucket was deleted; `data` is None."""
 
 
 class ConnectionOptions(TypedDict, total=False):
