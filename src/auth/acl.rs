@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::match_budget::{MatchBudget, OverBudget, Verdicts};
 use super::names::{NameError, NamePatterns, NameSyntax};
-use super::rights::{Rights, RightsCheck, Template, TemplateError, TokenNameLimits};
+use super::rights::{ClaimFault, Rights, RightsCheck, Template, TemplateError, TokenNameLimits};
 use super::verify::{Identity, Refusal};
 use crate::wire::json::{self, JsonError, object_entries};
 use crate::wire::object_writer::quoted;
@@ -345,6 +345,29 @@ impl Acl {
         };
         Ok(role.grants(syntax, name, &mut check.budget)?
             || check.grant_own(syntax, &role.templates, name)?)
+    }
+
+    /// Why no claim of the client makes the name out of a place of the table: the place, and what is wrong with the claim.
+    /// `None` for a name that no place can make, or with too few steps left.
+    pub fn fault(&self, check: &mut RightsCheck, name: &str) -> Option<(String, ClaimFault)> {
+        let templates = self.templates(check.role());
+        templates.iter().find_map(|template| {
+            let fault = check.rights().fault(template)?;
+            check.budget.spend(name.len()).ok()?;
+            let contains = self.syntax.contains(&template.pattern(), name);
+            contains.then_some(fault)
+        })
+    }
+
+    /// The names of the role that no claim of the client fills: each as the table has it, the place, and what is wrong with
+    /// the claim.
+    pub fn faults(&self, rights: &Rights) -> Vec<(String, String, ClaimFault)> {
+        let templates = self.templates(&rights.role).iter();
+        let fault = |template: &Template| {
+            let (place, fault) = rights.fault(template)?;
+            Some((template.text(), place, fault))
+        };
+        templates.filter_map(fault).collect()
     }
 
     /// The narrowest pattern of the table, or else of the client's own, that alone contains all names of `pattern`. Who

@@ -24,7 +24,9 @@ pub use keys::{Algorithm, KEYS_MAX, KeyError, KeySet};
 pub use match_budget::{MatchBudget, OverBudget, Remembered};
 pub use names::{NameError, NamePatterns, NameSyntax};
 pub use origins::Origins;
-pub use rights::{CLAIM_BYTES_MAX, Rights, RightsCheck, TemplateError, TokenNameLimits};
+pub use rights::{
+    CLAIM_BYTES_MAX, ClaimFault, Rights, RightsCheck, TemplateError, TokenNameLimits,
+};
 pub use subject::{SUBJECT_BYTES_MAX, Subject, SubjectError};
 pub use token::{ApiKey, Token, bearer_protocol, first_protocol};
 pub use verify::{Authenticator, ClaimRules, Identity, Refusal, TOKEN_BYTES_MAX};

@@ -2,10 +2,12 @@
 //! in the token.
 //!
 //! A name of the table may have places for claims: `orders.{sub}`, `desks.{claim:desk}.>`. Each place is a
-//! whole token of the name, the first token is a word of the table, and a claim fills a place only with letters,
-//! digits and `- _ @ | =`. So no claim can hold a wildcard or a separator. On Redis no wildcard is before a place,
-//! because `*` matches separators too. So two users never share a name that the same text of the table gives.
+//! whole token of the name, the first token is a word of the table, and a claim fills a place with letters,
+//! digits and `- _ @ | =`; every other byte is escaped as in a URL ([`escaped`]). So no claim can hold a wildcard or a
+//! separator, and two claims never fill a place with the same text. On Redis no wildcard is before a place, because `*`
+//! matches separators too. So two users never share a name that the same text of the table gives.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::glob::is_pattern;
@@ -13,7 +15,7 @@ use super::match_budget::{MatchBudget, OverBudget};
 use super::names::{NamePatterns, NameSyntax};
 use super::verify::{Identity, Refusal};
 
-/// The longest claim in a name, bytes.
+/// The longest claim in a name, bytes before the escape.
 pub const CLAIM_BYTES_MAX: usize = 128;
 
 /// The place for the user.
@@ -45,12 +47,40 @@ pub enum TemplateError {
     Class,
 }
 
+/// Why a claim fills no place. The names that need the claim are not granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimFault {
+    /// The token does not have the claim.
+    #[error("the token has no such claim")]
+    Missing,
+    /// The claim is a number, a list or the like.
+    #[error("the claim is no text")]
+    NoText,
+    /// The claim is an empty text.
+    #[error("the claim is empty")]
+    Empty,
+    /// The claim is too long.
+    #[error("the claim is longer than {CLAIM_BYTES_MAX} bytes")]
+    Long,
+}
+
 /// A piece of a name with places.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Text(String),
     User,
     Claim(String),
+}
+
+impl Piece {
+    /// The place as the table writes it.
+    fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::User => USER.to_owned(),
+            Self::Claim(name) => format!("{CLAIM}{name}}}"),
+        }
+    }
 }
 
 /// A name or pattern of the table with places for claims.
@@ -109,6 +139,11 @@ impl Template {
         filled.unwrap_or_default()
     }
 
+    /// The name as the table has it.
+    pub(super) fn text(&self) -> String {
+        self.pieces.iter().map(Piece::text).collect()
+    }
+
     /// The name with a harmless claim in each place: valid if the name is valid for every claim.
     pub(super) fn sample(&self) -> String {
         self.filled_with(SAMPLE)
@@ -152,10 +187,27 @@ fn separators(syntax: NameSyntax) -> &'static [char] {
     }
 }
 
-/// Whether a claim may be in a name.
-fn is_good(claim: &str) -> bool {
-    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_@|=".contains(&byte);
-    (1..=CLAIM_BYTES_MAX).contains(&claim.len()) && claim.bytes().all(is_good)
+/// The text of a claim in a name: each byte other than ASCII letters, digits and `- _ @ | =` is `%` and two hexadecimal
+/// digits, in capitals (RFC 3986, section 2.1). `ann.smith` is `ann%2Esmith`.
+///
+/// # Errors
+/// An empty claim, and one of more than [`CLAIM_BYTES_MAX`] bytes.
+pub(super) fn escaped(claim: &str) -> Result<String, ClaimFault> {
+    if claim.is_empty() {
+        return Err(ClaimFault::Empty);
+    }
+    if claim.len() > CLAIM_BYTES_MAX {
+        return Err(ClaimFault::Long);
+    }
+    let mut text = String::with_capacity(claim.len());
+    for byte in claim.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_@|=".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    Ok(text)
 }
 
 /// The limits on the names in a token.
@@ -180,8 +232,8 @@ pub struct Rights {
 /// names: every client may have names of its own, and parsed names take several times the memory of the texts.
 #[derive(Debug, PartialEq, Eq)]
 struct Own {
-    /// The claims that the names of the role need.
-    claims: Vec<(Piece, String)>,
+    /// The claims that the names of the role need, escaped.
+    claims: Vec<(Piece, Result<String, ClaimFault>)>,
     /// The names in the token.
     named: Vec<String>,
 }
@@ -205,8 +257,8 @@ impl Rights {
     /// The rights of an identity. `templates` are the role's names with places.
     ///
     /// # Errors
-    /// [`Refusal::ClaimText`] for a claim that may not be in a name, [`Refusal::Names`] for the names in the
-    /// token. A claim that the token does not have is no error: the names that need the claim are not granted.
+    /// [`Refusal::Names`] for the names in the token. A claim that cannot be in a name is no error: the names that need it
+    /// are not granted.
     pub(super) fn new(
         syntax: NameSyntax,
         role: String,
@@ -215,21 +267,19 @@ impl Rights {
         limits: TokenNameLimits,
     ) -> Result<Self, Refusal> {
         let places = templates.iter().flat_map(|template| &template.pieces);
-        let mut claims: Vec<(Piece, String)> = Vec::new();
+        let mut claims: Vec<(Piece, Result<String, ClaimFault>)> = Vec::new();
         for place in places {
             let claim = match place {
                 Piece::Text(_) => continue,
-                Piece::User => identity.user.as_deref(),
-                Piece::Claim(name) => match identity.texts.get(name) {
-                    Some(Some(text)) => Some(text.as_str()),
-                    Some(None) => return Err(Refusal::ClaimText),
-                    None => None,
-                },
+                Piece::User => identity.user.as_deref().map(escaped),
+                Piece::Claim(name) => identity.texts.get(name).map(|text| match text {
+                    Some(text) => escaped(text),
+                    None => Err(ClaimFault::NoText),
+                }),
             };
             match claim {
-                Some(claim) if !is_good(claim) => return Err(Refusal::ClaimText),
                 Some(claim) if claims.iter().all(|(known, _)| known != place) => {
-                    claims.push((place.clone(), claim.to_owned()));
+                    claims.push((place.clone(), claim));
                 }
                 _ => {}
             }
@@ -248,6 +298,22 @@ impl Rights {
         Ok(Self {
             role,
             own: Some(Arc::new(own)),
+        })
+    }
+
+    /// Why a claim fills none of the places of `template`, with the place as the table writes it; `None` if all are filled.
+    pub(super) fn fault(&self, template: &Template) -> Option<(String, ClaimFault)> {
+        let claims = self.own.as_ref().map_or(&[][..], |own| &own.claims);
+        let places = template.pieces.iter();
+        let mut places = places.filter(|piece| !matches!(piece, Piece::Text(_)));
+        places.find_map(|place| {
+            let found = claims.iter().find(|(known, _)| known == place);
+            let fault = match found {
+                Some((_, Ok(_))) => return None,
+                Some((_, Err(fault))) => *fault,
+                None => ClaimFault::Missing,
+            };
+            Some((place.text(), fault))
         })
     }
 
@@ -308,7 +374,7 @@ impl Own {
     fn names(&self, templates: &[Template]) -> Vec<String> {
         let claim = |place: &Piece| {
             let found = self.claims.iter().find(|(known, _)| known == place);
-            found.map(|(_, claim)| claim.clone())
+            found.and_then(|(_, claim)| claim.clone().ok())
         };
         let made = templates.iter().filter_map(|one| one.fill(claim));
         made.chain(self.named.iter().cloned()).collect()

@@ -12,7 +12,6 @@ use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
 use super::claims::{self, find};
 use super::key_ring::KeyRing;
 use super::keys::Algorithm;
-use super::rights::CLAIM_BYTES_MAX;
 use super::token::{ApiKey, Token};
 use crate::base::Now;
 use crate::wire::json::{self, object_entries};
@@ -113,12 +112,6 @@ pub enum Refusal {
     /// The role is not in the table.
     #[error("its role is not in the table")]
     Role,
-    /// A claim that a name of the role needs may not be in a name.
-    #[error(
-        "a claim in the names of its role is no text of 1 to {CLAIM_BYTES_MAX} letters, digits and \
-         - _ @ | ="
-    )]
-    ClaimText,
     /// The names in the token are no list of names of the bus, too many or too long.
     #[error("its names are no list of names of the bus, too many or too long")]
     Names,
@@ -141,7 +134,7 @@ impl Refusal {
     }
 
     /// All refusals, without their times.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 15] = [
         Self::Missing,
         Self::TooLong,
         Self::NotAToken,
@@ -156,7 +149,6 @@ impl Refusal {
         Self::Audience,
         Self::Issuer,
         Self::Role,
-        Self::ClaimText,
         Self::Names,
     ];
 
@@ -177,7 +169,6 @@ impl Refusal {
             Self::Audience => "audience",
             Self::Issuer => "issuer",
             Self::Role => "role",
-            Self::ClaimText => "claim_text",
             Self::Names => "names",
         }
     }

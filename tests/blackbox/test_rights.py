@@ -1,11 +1,14 @@
 """Each user's own names, with real tokens, and a new token on a living connection."""
 import asyncio
 import json
+import re
+import subprocess
 import time
+import urllib.parse
 import urllib.request
 
 import websockets
-from processes import free_port, minted_token
+from processes import ROOT, free_port, minted_token, weirgate_binary
 from waiting import until
 
 SECRET = "thirty-two bytes of a test secret"
@@ -58,10 +61,19 @@ async def test_each_user_gets_the_own_messages_and_is_named_on_the_pages(start_w
     assert await bob.subscribe(*asked) == ["news", "orders.bob.>"]
     assert await guest.subscribe(*asked) == ["news", "orders.ann.7"]
 
-    refused = await websockets.connect(f"ws://127.0.0.1:{gateway.port}/ws?token={minted_token(SECRET, '--user', 'a.b')}")
+    mail = await connect(gateway, minted_token(SECRET, "--user", "ann.smith@example.com"))
+    assert await mail.subscribe("news", "orders.ann.>", "orders.ann.smith@example.com.>", "orders.ann%2Esmith@example%2Ecom.>") == [
+        "news", "orders.ann%2Esmith@example%2Ecom.>"]
+    long = await connect(gateway, minted_token(SECRET, "--user", "y" * 129))
+    answer = await long.answer(action="subscribe", channels=["news", "orders.bob.>"])
+    assert (answer["channels"], answer["errors"]) == (
+        ["news"], ["Access denied to channel: orders.bob.> ({sub}: the claim is longer than 128 bytes)"])
+    refused = await websockets.connect(f"ws://127.0.0.1:{gateway.port}/ws?token={minted_token(SECRET, '--channel', 'a..b')}")
     await refused.wait_closed()
     assert refused.close_code == 1008
-    gateway.logs('refusal="claim_text"')
+    gateway.logs('refusal="names"')
+    for one in (mail, long):
+        await one.ws.close()
     for one in (ann, bob, guest):
         await one.ws.close()
     gateway.logs('user="ann"')
@@ -72,9 +84,9 @@ async def test_each_user_gets_the_own_messages_and_is_named_on_the_pages(start_w
 
     def ends():
         return sorted((end["user"] or "", end["reason"], end["refusal"]) for end in json.loads(page("/operator/state"))["ends"])
-    closed = [(user, "peer_closed", None) for user in ("ann", "bob", "guest")]
-    await until(lambda: ends() == [("", "policy", "claim_text"), *closed], 20, "the users and the refusal on the operator's page")
-    assert 'weirgate_auth_refusals_total{reason="claim_text"} 1' in page("/metrics")
+    closed = [(user, "peer_closed", None) for user in ("ann", "ann.smith@example.com", "bob", "guest", "y" * 64)]
+    await until(lambda: ends() == [("", "policy", "names"), *sorted(closed)], 20, "the users and the refusal on the operator's page")
+    assert 'weirgate_auth_refusals_total{reason="names"} 1' in page("/metrics")
 
 
 async def test_a_connection_outlives_its_tokens_and_loses_what_the_new_one_does_not_grant(start_weirgate, nats, tmp_path):
@@ -97,3 +109,21 @@ async def test_a_connection_outlives_its_tokens_and_loses_what_the_new_one_does_
     assert answer["error"] in ("Authentication failed", "Too many new tokens")
     await until(lambda: 'weirgate_token_renewals_total{outcome="accepted"}' in gateway.get("/metrics")[2], 20, "the count")
     await client.ws.close()
+
+
+def test_publishers_and_clients_make_the_name_of_a_user_as_the_gateway_does(tmp_path):
+    """The expressions of the protocol's page, in Python and in Node, against `weirgate token inspect`."""
+    page = (ROOT / "docs" / "reference" / "protocol-channels.md").read_text()
+    javascript, python = (re.search(rf"^  \| {language} \| `(.*)` \|$", page, re.M)[1].replace("\\|", "|") for language in ("JavaScript", "Python"))
+    users = ["ann.smith@example.com", "Ann Smith", "a*b>c", "100%", "a%2Eb", "o'neil!~()", "auth0|5f7", "k=v", "jörg", "漢字", "a:b/c", "_-"]
+    script = f"for (const user of {json.dumps(users)}) console.log({javascript})"
+    in_node = subprocess.run(["node", "-e", script], capture_output=True, text=True, check=True).stdout.splitlines()
+    in_python = [eval(python, {"urllib": urllib, "user": user}) for user in users]
+    assert in_node == in_python
+    table = tmp_path / "roles.json"
+    table.write_text(json.dumps({"user": ["orders.{sub}.>"]}))
+    for user, part in zip(users, in_python):
+        token = minted_token(SECRET, "--user", user)
+        shown = subprocess.run([weirgate_binary(), "token", "inspect", token, "--gateway", "channels", "--bus", "nats", "--acl", str(table)],
+                               env={"JWT_SECRET": SECRET}, capture_output=True, text=True)
+        assert f"names:    orders.{part}.>\n" in shown.stdout, (shown.stdout, shown.stderr)

@@ -69,12 +69,9 @@ fn each_user_has_names_of_the_own_and_of_the_token() {
 }
 
 #[test]
-fn a_token_that_would_fill_in_more_than_a_word_is_refused() {
+fn names_of_a_token_that_are_no_names_are_refused() {
     let mut bench = bench();
     for claims in [
-        json!({"sub": "*"}),
-        json!({"sub": "a:b"}),
-        json!({"sub": ""}),
         json!({"sub": "ann", "channels": "news"}),
         json!({"sub": "ann", "channels": [1]}),
         json!({"sub": "ann", "channels": vec!["x"; 51]}),
@@ -86,7 +83,7 @@ fn a_token_that_would_fill_in_more_than_a_word_is_refused() {
         assert_eq!(close.map(|(code, _)| code), Some(1008), "{claims}");
     }
     let refusals: Vec<_> = bench.stats.access.refusals().collect();
-    assert!(refusals.contains(&("claim_text", 3)) && refusals.contains(&("names", 4)));
+    assert!(refusals.contains(&("names", 4)));
 }
 
 #[test]
@@ -133,7 +130,7 @@ fn after_a_refused_token_the_old_one_stays() {
     for wrong in [
         "wrong",
         &token(&json!({"role": "nobody"})),
-        &token(&json!({"sub": ">*"})),
+        &token(&json!({"sub": "ann", "channels": 5})),
     ] {
         bench.world.advance(SECOND);
         let answer = bench.renewed(key, wrong);

@@ -137,9 +137,12 @@ fn a_token_is_judged_by_the_table_of_its_gateway() {
         ),
         (&["--role=user"], "names:    a"),
         (
-            &["--user=*"],
-            "error: refused with 1008: a claim in the names of its role is no text of 1 to 128 \
-             letters, digits and - _ @ | = [claim_text]",
+            &["--user=ann.smith@example.com"],
+            "names:    a, b:ann%2Esmith@example%2Ecom:*",
+        ),
+        (
+            &["--user="],
+            "names:    a\n  not:      b:{sub}:*, {sub}: the claim is empty",
         ),
     ] {
         let token = mint(claims);

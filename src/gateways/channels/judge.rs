@@ -69,7 +69,10 @@ impl ChannelsGateway {
         }
         match settings.acl.grants(check, name) {
             Ok(true) => self.room(client, name, check),
-            Ok(false) => Verdict::Denied(denied()),
+            Ok(false) => Verdict::Denied(match settings.acl.fault(check, name) {
+                Some((place, fault)) => format!("{} ({place}: {fault})", denied()),
+                None => denied(),
+            }),
             Err(OverBudget) => Verdict::Refused(denied()),
         }
     }
