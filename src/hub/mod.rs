@@ -65,10 +65,7 @@ pub use limits::{
 pub use losses::Active;
 pub(crate) use position::fnv_1a;
 pub use position::{CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId};
-pub use protocol::{
-    Bytes, Codec, Greeted, Incoming, Message, Protocol, Request, RequestRefusal, Speaks, Step,
-    Utf8Bytes,
-};
+pub use protocol::{Incoming, RequestRefusal};
 pub use publication::{
     BusNotice, Feed, FeedLine, FeedStats, Publication, Retain, SubjectStats, TopicName,
 };

@@ -316,7 +316,7 @@ pub(super) static CLIENTS: &[Setting] = &[
     .limit(
         "400",
         Shows::Reason(CloseReason::BadRequest),
-        "tests/line_protocol/event_stream.rs::messages_over_a_limit_are_refused",
+        "tests/protocols/event_stream.rs::messages_over_a_limit_are_refused",
     ),
     Setting::bytes(
         Heading::CLIENTS,
