@@ -8,7 +8,7 @@ then it takes all pictures of the same page. Then come the slowed tab, and the o
 
     .venv/bin/python scripts/screenshots.py slow-tab operator
 
-The names choose some of the pictures: those of PICTURES, `slow-tab`, `operator`, `operator-messages`.
+The names choose some of the pictures: those of PICTURES, `slow-tab`, `operator`.
 
     .venv/bin/python scripts/screenshots.py report target/compare
     .venv/bin/python scripts/screenshots.py growth target/growth
@@ -137,22 +137,6 @@ async def operator_pictures(weirgate, nats, bus, page):
     done(path)
 
 
-async def take_operator_messages():
-    """The operator's page of the demo with the messages of a topic, light and dark: only the part that shows them."""
-    admin = free_port()
-    weirgate = Weirgate("demo", "--seed", SEED, "--admin-addr", f"127.0.0.1:{admin}")
-    try:
-        await until(lambda: weirgate.get("/health")[0] == 200, 20, "it listens")
-        async with open_page(f"http://127.0.0.1:{admin}/", width=1100, height=900, reduced_motion=True) as page:
-            await page.until("document.querySelector('#topics button') !== null", 20, "a topic to press")
-            await page.js("document.querySelector('#topics button').click()")
-            await page.until("document.querySelectorAll('#messages li').length > 6", 20, "messages")
-            await page.js("document.getElementById('messages-pause').click()")
-            await take_part(page, "#messages-card", "operator-messages")
-    finally:
-        weirgate.discard()
-
-
 async def take_report(kind, folder):
     """Light and dark, of a report: `report`, the plot of ratios alone; `growth`, the plot over clients."""
     url = (folder / "index.html").resolve().as_uri()
@@ -182,7 +166,7 @@ def main():
     if sys.argv[1:2] in (["report"], ["growth"]):
         asyncio.run(take_report(sys.argv[1], pathlib.Path(sys.argv[2])))
         return
-    names = sys.argv[1:] or [*PICTURES, "slow-tab", "operator", "operator-messages"]
+    names = sys.argv[1:] or [*PICTURES, "slow-tab", "operator"]
     weirgate = Weirgate("demo", "--seed", SEED)
     try:
         weirgate.wait_ready()
@@ -195,8 +179,6 @@ def main():
         weirgate.discard()
     if "operator" in names:
         asyncio.run(take_operator())
-    if "operator-messages" in names:
-        asyncio.run(take_operator_messages())
 
 
 main()

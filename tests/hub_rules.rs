@@ -16,7 +16,6 @@ mod hub_rules {
     mod slots;
     mod slow_lines;
     mod survey;
-    mod tail;
     mod topics;
     mod unfinished;
     mod window;

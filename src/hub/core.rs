@@ -19,7 +19,6 @@ use super::session::{self, CloseBegun, Pauses, PendingClose, Session};
 use super::shell::{Effect, Permit};
 use super::slot_set::SlotSet;
 use super::survey::Surveys;
-use super::tail::Tails;
 use super::topics::{Joined, KEYS_MAX, Left, Topics};
 use super::window::Windows;
 use super::{
@@ -76,7 +75,6 @@ pub struct Core {
     ordered: SlotSet,
     pub(super) memory: FrameMemory,
     pub(super) surveys: Surveys,
-    pub(super) tails: Tails,
     pub(super) history: Option<Box<History>>,
     /// Missed messages that wait for resuming clients.
     pub(super) resumed_messages: Holding,
@@ -121,7 +119,6 @@ impl Core {
             ordered: SlotSet::default(),
             memory: FrameMemory::default(),
             surveys: Surveys::default(),
-            tails: Tails::default(),
             history: History::new(limits.history).map(Box::new),
             resumed_messages: Holding::new("resumed_messages", limits.resume_messages_max),
             limits,
@@ -263,7 +260,6 @@ impl Core {
     pub fn publish_to_nobody(&mut self, publication: &Publication) {
         self.clients.stats.publications += 1;
         self.keep(publication);
-        self.tail(publication);
         if self.limits.deflate_window == DeflateWindow::Shared {
             self.link(publication);
         }

@@ -2,7 +2,6 @@
 //! needs the encoding, for all others too.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 /// One encoding of a frame: header and payload in one allocation.
 #[derive(Debug)]
@@ -54,18 +53,6 @@ impl FrameId {
     pub(super) const NONE: Self = Self(0);
 }
 
-/// The number of a codec, the same for all hubs of the process: a reference would make a send queue
-/// larger than two cache lines, and so would the alignment of a `u16`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct CodecId([u8; 2]);
-
-impl CodecId {
-    pub(super) fn next() -> Self {
-        static CODECS: AtomicU16 = AtomicU16::new(0);
-        Self(CODECS.fetch_add(1, Ordering::Relaxed).to_ne_bytes())
-    }
-}
-
 /// The kind of an encoding: small, because every send queue has a `Kind` for the frame that was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -79,8 +66,8 @@ pub(super) enum Kind {
     Stored,
     /// Deflated, refers to the last frame in the client's window.
     After,
-    /// Of another protocol.
-    Codec(CodecId),
+    /// As an event of an event stream.
+    Event,
 }
 
 impl Kind {
@@ -89,7 +76,7 @@ impl Kind {
     pub(super) fn is_deflated(self) -> bool {
         match self {
             Self::Alone | Self::Small | Self::Stored | Self::After => true,
-            Self::Plain | Self::Codec(_) => false,
+            Self::Plain | Self::Event => false,
         }
     }
 }
@@ -196,8 +183,7 @@ mod tests {
     #[test]
     fn each_encoding_is_made_once_and_found_by_its_key() {
         let encodings = Encodings::default();
-        let codecs = [CodecId::next(), CodecId::next()].map(Kind::Codec);
-        let alone = [Kind::Alone, Kind::Small, Kind::Stored, codecs[0], codecs[1]];
+        let alone = [Kind::Alone, Kind::Small, Kind::Stored, Kind::Event];
         let alone = alone.map(|kind| Key::of(kind, FrameId(3)));
         let after = [FrameId(1), FrameId(2)].map(|id| Key::of(Kind::After, id));
         let keys: Vec<_> = alone.into_iter().chain(after).collect();
@@ -209,7 +195,7 @@ mod tests {
             assert_eq!(made(&encodings, *key, 100), Some(bytes), "{key:?}");
         }
         assert_eq!(encodings.chained(), 2);
-        assert_eq!(encodings.memory_bytes(), 1 + 2 + 3 + 4 + 5 + 6 + 7);
+        assert_eq!(encodings.memory_bytes(), 1 + 2 + 3 + 4 + 5 + 6);
     }
 
     #[test]

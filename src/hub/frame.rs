@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::encodings::{Encoded, Encodings, FrameId, Key, Kind};
 use super::position::EMPTY_MEMBER_BYTES;
-use super::protocol::Codec;
+use super::protocol::event_stream;
 use super::protocol::websocket::{self, HEADER_ROOM};
 use super::window::Link;
 use super::{Now, Position};
@@ -248,10 +248,10 @@ impl Frame {
         })
     }
 
-    /// Makes the encoding of another protocol, at the first call.
-    pub(super) fn encode_with(&self, codec: &Codec) {
-        let key = Key::of(Kind::Codec(codec.id()), FrameId::NONE);
-        self.make(key, || Some(codec.encode(self)));
+    /// Makes the event of event streams, at the first call.
+    pub(super) fn encode_event(&self) {
+        let key = Key::of(Kind::Event, FrameId::NONE);
+        self.make(key, || Some(event_stream::encode(self)));
     }
 
     fn make(&self, key: Key, make: impl FnOnce() -> Option<Encoded>) -> Option<&Encoded> {

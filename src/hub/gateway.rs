@@ -1,6 +1,6 @@
 //! The interface between the core and the client side of a contract.
 
-use super::protocol::{Incoming, RequestRefusal, Speaks};
+use super::protocol::{Incoming, RequestRefusal};
 use super::{
     Accepted, BusNotice, ByClient, CloseCode, CloseReason, Core, Limits, Publication, SessionKey,
     TopicName,
@@ -76,15 +76,9 @@ pub trait Gateway {
     /// Work for other threads; [`Infallible`](std::convert::Infallible) for none.
     type Out;
 
-    /// The protocol of a client with this request; `None`: the request is for the HTTP side. By default
-    /// WebSocket for an upgrade request.
-    fn speaks(&self, head: &RequestHead<'_>) -> Option<Speaks> {
-        head.asks_upgrade().then_some(Speaks::WEBSOCKET)
-    }
-
     /// The kind of a request's path, which is as the client sent it. By default clients at every path,
-    /// for pages of any origin. Not called for requests for which [`speaks`](Self::speaks) returns
-    /// `None`: such requests go to the HTTP side.
+    /// for pages of any origin. Called for upgrades and requests of event streams:
+    /// other requests go to the HTTP side.
     fn entrance(&self, path: &str) -> Entrance<'_> {
         let _ = path;
         Entrance::Clients(Origins::any())

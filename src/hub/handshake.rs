@@ -189,7 +189,7 @@ impl Core {
             random,
             inflate_windows: &self.inflate_windows,
         };
-        let greeted = match (speaks.greet)(&request, session.control(now)) {
+        let greeted = match speaks.greet(&request, session.control(now)) {
             Ok(greeted) => greeted,
             Err(refusal) => {
                 self.refuse_request(key, refusal);
@@ -235,16 +235,15 @@ impl<G: Gateway> Hub<G> {
             }
         };
         let draining = core.drain.is_some_and(|d| d.closing);
-        let (speaks, stream) = match self.gateway.speaks(&head) {
-            None if core.limits.event_stream
-                && head.asks_event_stream()
-                && self.gateway.streams_at(head.path()) =>
-            {
-                // A page that may never connect is not asked to come back.
-                let stream = Some(&head).filter(|head| may_connect(&self.gateway, head));
-                (Some(Speaks::EVENT_STREAM), stream)
-            }
-            speaks => (speaks, None),
+        let asks_stream = core.limits.event_stream && head.asks_event_stream();
+        let (speaks, stream) = if head.asks_upgrade() {
+            (Some(Speaks::WebSocket), None)
+        } else if asks_stream && self.gateway.streams_at(head.path()) {
+            // A page that may never connect is not asked to come back.
+            let stream = Some(&head).filter(|head| may_connect(&self.gateway, head));
+            (Some(Speaks::EventStream), stream)
+        } else {
+            (None, None)
         };
         if draining && speaks.is_some() {
             let stops = RequestRefusal::for_now(503, "Shutting down");
@@ -281,7 +280,7 @@ impl<G: Gateway> Hub<G> {
     /// Handles a client's request for a path that has clients.
     fn judge_request(&mut self, key: SessionKey, head: &RequestHead<'_>, speaks: Speaks) {
         let core = &mut self.core;
-        if let Err(refusal) = (speaks.check)(head, &core.limits) {
+        if let Err(refusal) = speaks.check(head, &core.limits) {
             core.refuse_request(key, refusal);
             return;
         }

@@ -44,7 +44,6 @@ mod shell;
 mod slot_set;
 mod stats;
 mod survey;
-mod tail;
 mod telling;
 mod topics;
 mod window;
@@ -66,10 +65,7 @@ pub use limits::{
 pub use losses::Active;
 pub(crate) use position::fnv_1a;
 pub use position::{CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId};
-pub use protocol::{
-    Bytes, Codec, Greeted, Incoming, Message, Protocol, Request, RequestRefusal, Speaks, Step,
-    Utf8Bytes,
-};
+pub use protocol::{Incoming, RequestRefusal};
 pub use publication::{
     BusNotice, Feed, FeedLine, FeedStats, Publication, Retain, SubjectStats, TopicName,
 };
@@ -79,7 +75,4 @@ pub use session::{Accepted, ClientLook, ClientState, MaxRate};
 pub use shell::{Effect, Ended, Permit, Secured, Traffic, Transmit, Write};
 pub use stats::{HistoryStats, HubStats, PhaseKind, SendError};
 pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Survey};
-pub use tail::{
-    TAIL_LINE_BYTES_MAX, TAIL_LINES_MAX, TAIL_LINES_PER_SECOND, TAILS_MAX, TailLine, TailLook,
-};
 pub use topics::{Joined, Left, TopicLook};

@@ -306,7 +306,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.relieve();
         self.effects();
         self.survey();
-        self.tails();
         self.tell(now);
         self.begin(Phase::Wait);
     }

@@ -40,8 +40,6 @@ pub struct CommonSettings {
     pub allowed_origins: Vec<String>,
     /// The address of `/metrics`, `/stats`, `/ready` and `/internal/*`; `None` for the public port.
     pub admin_addr: Option<ListenAddr>,
-    /// Whether the operator's page may show messages.
-    pub admin_tail: bool,
     /// The limits on the operator's page.
     pub near_limits: Vec<NearLimit>,
     /// Simultaneous connections to services; clients must leave these open files free.
@@ -87,7 +85,6 @@ impl CommonSettings {
             },
             allowed_origins: checked.origins("allowed-origins"),
             admin_addr: checked.admin_addr(),
-            admin_tail: checked.switch("admin-tail"),
             near_limits: near_limits(checked),
             service_connections_max: 0,
             bus_queue_messages_max: of_bus(checked, "bus-queue-messages-max"),
@@ -110,7 +107,6 @@ impl CommonSettings {
             ready: self.ready,
             limits: self.near_limits.clone(),
             is_loopback,
-            has_tail: self.admin_tail,
         }
     }
 

@@ -24,7 +24,7 @@ use prometheus_client::registry::Registry;
 
 pub use bus_status::{BusStatus, ConsumerStatus, Stall};
 pub use event_loop::{Budget, EventLoop, LoopNumbers, LoopTimes, Phase, ShellStats, Slot, Stage};
-pub use operator::{EndedAt, Surveyed, Surveys, Tails, TooManyTails};
+pub use operator::{EndedAt, Surveyed, Surveys};
 pub use process::ProcessStats;
 pub use samples::{DurationCounts, Durations, PROMETHEUS_TEXT_CONTENT_TYPE};
 
@@ -58,7 +58,6 @@ pub struct Telemetry {
     /// The surveys of clients and topics on the operator's page.
     pub surveys: Surveys,
     /// The newest messages of topics that are watched on the operator's page.
-    pub tails: Tails,
     build: Build,
     bus: Option<Arc<BusStatus>>,
     gateway: OnceLock<Vec<GatewayMetric>>,
@@ -157,7 +156,6 @@ impl Telemetry {
         Arc::new(Self {
             event_loop: EventLoop::new(feed, now),
             surveys: Surveys::default(),
-            tails: Tails::default(),
             build,
             bus,
             gateway: OnceLock::new(),

@@ -469,12 +469,6 @@ metric_names! { |at|
     SURVEYS = Counter "weirgate_surveys_total" []
         "Surveys of all clients and topics for the operator's page, at most one a second."
         => at.telemetry.surveys.made();
-    TAIL_TOPICS = Gauge "weirgate_tail_topics" []
-        "Topics whose newest messages somebody looks at on the operator's page."
-        => at.telemetry.tails.topics();
-    TAIL_MESSAGES = Counter "weirgate_tail_messages_total" []
-        "Messages copied for the operator's page, at most ten a second of each topic looked at."
-        => at.telemetry.tails.messages();
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
         "Log lines left out because standard output was not read."
         => at.log_lines_left_out;

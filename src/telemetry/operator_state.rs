@@ -46,8 +46,6 @@ pub struct OperatorState {
     pub ends: Vec<ShownEnd>,
     /// The limits of this gateway that have a present value.
     pub limits: Vec<ShownLimit>,
-    /// Whether the page may show messages of topics.
-    pub tail: bool,
 }
 
 impl OperatorState {

@@ -17,7 +17,7 @@ from proxies import Haproxy, NginxTcp
 from tls import is_there
 from waiting import until
 
-FLAGS = ("--trusted-proxies", "127.0.0.0/8", "--proxy-protocol", "--admin-tail")
+FLAGS = ("--trusted-proxies", "127.0.0.0/8", "--proxy-protocol")
 
 
 def v1(address="198.51.100.7", port=4711):

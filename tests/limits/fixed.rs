@@ -36,7 +36,7 @@ pub(crate) const FIXED: &[Fixed] = &[
             "src/hub/protocol/event_stream.rs",
             "IGNORED_BYTES_MAX: usize = 16 * 1024;",
         ),
-        test: "tests/line_protocol/event_stream.rs::a_little_input_is_ignored_and_much_ends_the_stream",
+        test: "tests/protocols/event_stream.rs::a_little_input_is_ignored_and_much_ends_the_stream",
     },
     Fixed {
         what: "Payload of a ping, a pong or a close (RFC 6455 §5.5)",

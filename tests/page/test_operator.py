@@ -164,42 +164,6 @@ async def test_events(start_weirgate, service):
         nothing_wrong(page, admin)
 
 
-async def test_the_messages_of_a_topic(start_weirgate):
-    weirgate, admin = await started(start_weirgate, "demo")
-    count = "document.querySelectorAll('#messages li').length"
-    async with operator(admin) as page:
-        await page.until("document.querySelector('#topics button') !== null", 20, "a topic to press")
-        assert await page.js("document.getElementById('messages-card').hidden")
-        await page.js("document.querySelector('#topics button').click()")
-        assert await page.text("#messages-h") == "Messages of levels"
-        await page.until(f"{count} > 2", 20, "messages")
-        assert "{" in await page.text("#messages li code")
-        await page.until("/^[\\d,]+ messages, [\\d,]+ left out$/.test(document.getElementById('messages-about').textContent)", 10, "a count")
-        await page.js("document.getElementById('messages-pause').click()")
-        shown = await page.js(count)
-        await asyncio.sleep(1.5)
-        assert await page.js(count) == shown
-        await page.js("document.getElementById('messages-pause').click()")
-        await page.until(f"{count} > {shown}", 20, "it goes on")
-        await page.until(f"{count} === 50", 60, "as many as are kept")
-        await asyncio.sleep(1)
-        assert await page.js(count) == 50
-        for width in (320, 1440):
-            await page.resize(width, 800)
-            assert await page.js(OUTSIDE) == [0], f"at {width} px"
-        await page.js("document.getElementById('messages-close').click()")
-        assert await page.js("document.getElementById('messages-card').hidden && document.activeElement.id") == "topics-h"
-        nothing_wrong(page, admin)
-
-
-async def test_messages_are_not_offered_where_they_are_off(start_weirgate):
-    _, admin = await started(start_weirgate, "demo", "--admin-tail=false")
-    async with operator(admin) as page:
-        await page.until("document.querySelectorAll('#topics tbody tr').length > 0", 20, "topics")
-        assert await page.js("document.querySelector('#topics button')") is None
-        nothing_wrong(page, admin)
-
-
 async def test_it_says_when_the_process_does_not_answer_and_when_it_stops(start_weirgate):
     weirgate, admin = await started(start_weirgate, "demo", "--drain-delay-ms", "3000")
     async with operator(admin) as page:

@@ -1,7 +1,6 @@
 // The operator's page: asks for the state once a second, and shows the state.
 import { drawBus } from "./bus.js";
 import { drawLimits } from "./limits.js";
-import { allowMessages } from "./messages.js";
 import { Pairs, drawEnds, drawSurvey } from "./tables.js";
 import { drawTls } from "./tls.js";
 import { attribute, byId, bytes, decimal, duration, put } from "./values.js";
@@ -87,7 +86,6 @@ function draw(state) {
   drawBus(state);
   drawTls(state);
   drawLimits(state.limits);
-  allowMessages(state.tail);
   drawSurvey(state);
   drawEnds(state);
   put(byId("version"), state.version);

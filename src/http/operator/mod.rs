@@ -25,14 +25,13 @@ pub use state::{NearLimit, ReadNumber, client};
 const PATH: &str = "/operator/";
 
 /// The files of the page; some are shared with the public page.
-const FILES: [File; 10] = [
+const FILES: [File; 9] = [
     File::new("/operator/", include_str!("index.html")),
     File::new("/operator/page.css", include_str!("../page/page.css")),
     File::new("/operator/operator.css", include_str!("operator.css")),
     File::new("/operator/main.js", include_str!("main.js")),
     File::new("/operator/tables.js", include_str!("tables.js")),
     File::new("/operator/limits.js", include_str!("limits.js")),
-    File::new("/operator/messages.js", include_str!("messages.js")),
     File::new("/operator/bus.js", include_str!("bus.js")),
     File::new("/operator/tls.js", include_str!("tls.js")),
     File::new("/operator/values.js", include_str!("../page/values.js")),
@@ -48,28 +47,17 @@ pub struct OperatorSettings {
     /// Whether the admin address is reachable only from this machine; then `localhost` is the only name for
     /// the address.
     pub is_loopback: bool,
-    /// Whether the page may show messages of a topic.
-    pub has_tail: bool,
 }
 
 /// The routes of the page, for the admin address only.
 pub fn routes(telemetry: &Arc<Telemetry>, clock: Clock, settings: OperatorSettings) -> Vec<Route> {
     let telemetry = Arc::clone(telemetry);
-    let (is_loopback, has_tail) = (settings.is_loopback, settings.has_tail);
+    let is_loopback = settings.is_loopback;
     let mut routes = files::routes(FILES);
-    let of_tail = Arc::clone(&telemetry);
-    routes.push(own_page_only(
-        "/operator/tail",
-        is_loopback,
-        move |request| match has_tail {
-            true => state::tail(&of_tail, clock, request),
-            false => Answer::detail(
-                StatusCode::FORBIDDEN,
-                "Messages are not shown: --admin-tail",
-            ),
-        },
-    ));
-    routes.push(own_page_only("/operator/state", is_loopback, move |_| {
+    routes.push(Route::get("/operator/state", move |request| {
+        if is_of_another_page(request, is_loopback) {
+            return Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins");
+        }
         let text = state::state(&telemetry, clock, &settings);
         Answer::json(StatusCode::OK, text).no_store()
     }));
@@ -77,23 +65,8 @@ pub fn routes(telemetry: &Arc<Telemetry>, clock: Clock, settings: OperatorSettin
     routes
 }
 
-/// Makes a route for pages of this process only.
-fn own_page_only(
-    path: &'static str,
-    is_loopback: bool,
-    answer: impl Fn(&RequestParts) -> Answer + Send + Sync + 'static,
-) -> Route {
-    Route::get(path, move |request| {
-        match is_of_another_page(request, is_loopback) {
-            true => Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins"),
-            false => answer(request),
-        }
-    })
-}
-
-/// Returns true for a request of a page of another origin, in whatever list: client addresses must stay private, and
-/// the request alone begins a tail. A page with its own name resolved to this machine (DNS rebinding) sends the name
-/// in `Host`.
+/// Returns true for a request of a page of another origin, in whatever list: client addresses must stay private. A page
+/// with its own name resolved to this machine (DNS rebinding) sends the name in `Host`.
 fn is_of_another_page(request: &RequestParts, is_loopback: bool) -> bool {
     let host = request.header(&header::HOST).unwrap_or_default();
     request.is_of_another_page() || is_loopback && !is_this_machine(host)
@@ -129,18 +102,9 @@ mod tests {
             is_loopback,
             ..OperatorSettings::default()
         };
-        ask_with(settings, path, headers)
-    }
-
-    fn ask_with(
-        settings: OperatorSettings,
-        target: &str,
-        headers: &[(HeaderName, &str)],
-    ) -> Answer {
         let clock = Clock::start();
-        let path = target.split('?').next().unwrap();
         let routes = routes(&telemetry(clock), clock, settings);
-        let mut request = Request::get(target);
+        let mut request = Request::get(path);
         for (name, value) in headers {
             request = request.header(name, *value);
         }
@@ -195,28 +159,6 @@ mod tests {
             // Other addresses have names.
             assert_eq!(status(false), 200, "{host}");
         }
-    }
-
-    #[test]
-    fn messages_are_shown_only_where_the_settings_say_so_and_to_no_other_page() {
-        let status = |has_tail, target: &str, headers: &[(HeaderName, &str)]| {
-            let settings = OperatorSettings {
-                has_tail,
-                is_loopback: true,
-                ..OperatorSettings::default()
-            };
-            ask_with(settings, target, headers).status.as_u16()
-        };
-        let host = [(header::HOST, "localhost:9100")];
-        assert_eq!(status(false, "/operator/tail?topic=a", &host), 403);
-        assert_eq!(status(true, "/operator/tail?topic=a&after=x", &host), 200);
-        assert_eq!(status(true, "/operator/tail", &host), 400);
-        let long = format!("/operator/tail?topic={}", "a".repeat(9_000));
-        assert_eq!(status(true, &long, &host), 400);
-        let origin = [(header::ORIGIN, "null"), host[0].clone()];
-        assert_eq!(status(true, "/operator/tail?topic=a", &origin), 403);
-        let rebound = [(header::HOST, "elsewhere.example")];
-        assert_eq!(status(true, "/operator/tail?topic=a", &rebound), 403);
     }
 
     #[test]

@@ -1,23 +1,18 @@
-//! `/operator/state`: a survey, the bus and the limits as JSON. `/operator/tail?topic=NAME&after=NUMBER`: the
-//! newest messages of a topic; each request prolongs the tail for some seconds.
+//! `/operator/state`: a survey, the bus and the limits as JSON.
 
 use std::sync::Arc;
 
-use hyper::StatusCode;
 use serde::Serialize;
-use url::form_urlencoded;
 
 use super::OperatorSettings;
 use crate::base::{Clock, Now};
 use crate::http::readiness::{NotReady, not_ready};
-use crate::http::site::{Answer, RequestParts};
-use crate::hub::{ClientLook, Survey, TAILS_MAX, TailLook};
+use crate::hub::{ClientLook, Survey};
 use crate::telemetry::operator_state::{
     Numbers, OperatorState, ShownBus, ShownClient, ShownConsumer, ShownEnd, ShownEventsBus,
     ShownLimit, ShownService, ShownSurvey, ShownTls,
 };
-use crate::telemetry::{BusStatus, EndedAt, Reading, Telemetry, TooManyTails, names};
-use crate::wire::object_writer::ObjectWriter;
+use crate::telemetry::{BusStatus, EndedAt, Reading, Telemetry, names};
 
 /// Reads a number of the process; `None` if the process lacks the number.
 pub type ReadNumber = fn(&Reading<'_>) -> Option<u64>;
@@ -87,7 +82,6 @@ pub(super) fn state(
             .iter()
             .filter_map(|l| limit(l, &at))
             .collect(),
-        tail: settings.has_tail,
     })
 }
 
@@ -236,49 +230,6 @@ fn limit(limit: &NearLimit, at: &Reading<'_>) -> Option<ShownLimit> {
         now: (limit.now)(at)?,
         max: limit.max_in_force.and_then(|read| read(at)).or(limit.max),
     })
-}
-
-/// The longest name of a topic: the limit for channels.
-const TOPIC_BYTES_MAX: usize = 8 * 1024;
-
-/// Answers with the messages behind the number `after`.
-pub(super) fn tail(telemetry: &Arc<Telemetry>, clock: Clock, request: &RequestParts) -> Answer {
-    let query = request.head.uri.query().unwrap_or_default();
-    let (mut topic, mut after) = (None, 0);
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*name {
-            "topic" => topic = Some(value),
-            "after" => after = value.parse().unwrap_or(0),
-            _ => {}
-        }
-    }
-    let Some(topic) = topic.filter(|topic| topic.len() <= TOPIC_BYTES_MAX) else {
-        return Answer::detail(StatusCode::BAD_REQUEST, "topic is missing or too long");
-    };
-    match telemetry.tails.ask(&topic, clock.now().mono_us) {
-        Ok(look) => {
-            Answer::json(StatusCode::OK, tail_written(&topic, look.as_ref(), after)).no_store()
-        }
-        Err(TooManyTails) => {
-            let detail = format!("{TAILS_MAX} other topics are looked at; close one of them");
-            Answer::detail(StatusCode::SERVICE_UNAVAILABLE, &detail)
-        }
-    }
-}
-
-fn tail_written(topic: &str, look: Option<&TailLook>, after: u64) -> String {
-    let mut object = ObjectWriter::new();
-    object.string("topic", topic);
-    object.maybe_number("began_unix_ms", look.map(|look| look.began_unix_ms));
-    object.number("messages", look.map_or(0, |look| look.messages));
-    object.number("left_out", look.map_or(0, |look| look.left_out));
-    let lines = look.into_iter().flat_map(|look| &look.lines);
-    let newer: Vec<_> = lines
-        .map(Arc::as_ref)
-        .filter(|line| line.number > after)
-        .collect();
-    object.raw("lines", &json(&newer));
-    object.finish()
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 // Tables of clients, topics and ends. Rows are used again: only what changed is touched.
-import { hasMessages, openMessages } from "./messages.js";
-import { attribute, byId, bytes, decimal, decoration, duration, element, plain, put } from "./values.js";
+import { attribute, byId, bytes, decimal, decoration, duration, element, put } from "./values.js";
 
 /** The states of a client, with how bad they are. */
 const STATES = {
@@ -42,7 +41,7 @@ const COLUMNS = {
     { name: "Connected", className: "when num wide middle", text: (row) => ms(row.age_ms) },
   ],
   topics: [
-    { name: "Topic", className: "who", text: ({ name }) => name, press: ({ name }) => openMessages(name), hint: "Show its messages" },
+    { name: "Topic", className: "who", text: ({ name }) => name },
     { name: "Members", className: "size num", text: (row) => decimal(row.members, 0) },
     { name: "Messages/s", className: "rate num", text: (row) => row.rate },
     { name: "Bytes/s", className: "size num", text: (row) => row.byteRate },
@@ -58,16 +57,6 @@ const COLUMNS = {
     { name: "Skipped", className: "count num middle", text: (row) => decimal(row.conflated, 0) },
   ],
 };
-
-/** A cell whose text is a button; the button stays while the text does, so that it keeps the focus. */
-function putButton(cell, text, hint, press) {
-  if (cell.firstElementChild?.textContent === plain(text)) return;
-  const button = element("button", "link", text);
-  button.type = "button";
-  button.title = plain(hint);
-  button.onclick = press;
-  cell.replaceChildren(button);
-}
 
 class Table {
   #rows = [];
@@ -97,9 +86,8 @@ class Table {
   draw(entries, none) {
     entries.forEach((entry, n) => {
       const { tr, cells } = this.#row(n);
-      this.columns.forEach(({ text, title = text, tone, press, hint }, at) => {
-        if (press && hasMessages()) putButton(cells[at], String(text(entry)), hint, () => press(entry));
-        else put(cells[at], String(text(entry)));
+      this.columns.forEach(({ text, title = text, tone }, at) => {
+        put(cells[at], String(text(entry)));
         attribute(cells[at], "title", String(title(entry)));
         if (tone) attribute(cells[at], "data-tone", tone(entry));
       });

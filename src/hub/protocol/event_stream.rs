@@ -7,10 +7,9 @@ use std::vec;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::{Codec, Greeted, Message, Protocol, Request, RequestRefusal, Step};
-use crate::hub::{CloseCode, CloseReason, Content, Frame, Limits};
+use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
+use crate::hub::{CloseCode, CloseReason, Content, Encoded, Frame, Limits};
 use crate::wire::event_stream::{self, COMMENT, DATA};
-use crate::wire::frame_reader::FrameScratch;
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
 
@@ -23,18 +22,18 @@ const IGNORED_BYTES_MAX: usize = 16 * 1024;
 const RETRY_MS: u64 = 1_000;
 const RETRY_SPREAD_MS: u64 = 4_000;
 
-static CODEC: Codec = Codec::new(DATA, encode);
-
-/// A text is the event's data; bytes are base64 in an event of type `binary`.
-fn encode(frame: &Frame, out: &mut Vec<u8>) {
+/// Makes the event of a frame. A text is the event's data; bytes are base64 in an event of type `binary`.
+pub(in crate::hub) fn encode(frame: &Frame) -> Encoded {
+    let mut event = DATA.to_vec();
     match frame.content() {
-        Content::Text => event_stream::end_data(out, frame.body(), frame.position()),
+        Content::Text => event_stream::end_data(&mut event, frame.body(), frame.position()),
         Content::Binary => {
-            out.extend_from_slice(BASE64_STANDARD.encode(frame.body()).as_bytes());
+            event.extend_from_slice(BASE64_STANDARD.encode(frame.body()).as_bytes());
             // The fields of an event may come in any order.
-            out.extend_from_slice(b"\nevent: binary\n\n");
+            event.extend_from_slice(b"\nevent: binary\n\n");
         }
     }
+    Encoded::new(event, 0, DATA.len() as u8)
 }
 
 const fn bad_request(detail: &'static str) -> RequestRefusal {
@@ -63,7 +62,7 @@ pub(super) fn check(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Reque
 }
 
 /// Responds with a 200; the events follow.
-pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, RequestRefusal> {
+pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> (Protocol, Encoding) {
     let head = request.head;
     let retry_spread_ms = request.random % RETRY_SPREAD_MS;
     event_stream::answer(out, head.header("Origin"), RETRY_MS + retry_spread_ms);
@@ -73,7 +72,7 @@ pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted,
         ignored_bytes: 0,
         retry_spread_ms,
     };
-    Ok(Greeted::new(Box::new(stream), &CODEC))
+    (Protocol::EventStream(Box::new(stream)), Encoding::Event)
 }
 
 /// Responds to a request that is refused for now: a whole stream, which only says when to come back.
@@ -84,8 +83,13 @@ pub(in crate::hub) fn refuse(head: &RequestHead<'_>, random: u64, out: &mut Vec<
     event_stream::refusal(out, head.header("Origin"), retry_ms);
 }
 
+/// Appends a sign of life.
+pub(super) fn comment(out: &mut Vec<u8>) {
+    out.extend_from_slice(COMMENT);
+}
+
 #[derive(Debug)]
-struct EventStream {
+pub(in crate::hub) struct EventStream {
     /// Messages of the query, not yet handled.
     messages: vec::IntoIter<String>,
     ignored_bytes: usize,
@@ -93,8 +97,8 @@ struct EventStream {
     retry_spread_ms: u64,
 }
 
-impl Protocol for EventStream {
-    fn read(&mut self, input: &mut &[u8], _: &mut Vec<u8>, _: &mut FrameScratch) -> Option<Step> {
+impl EventStream {
+    pub(super) fn read(&mut self, input: &mut &[u8]) -> Option<Step> {
         if let Some(message) = self.messages.next() {
             return Some(Step::Message(Message::Text(message.into())));
         }
@@ -107,16 +111,11 @@ impl Protocol for EventStream {
         })
     }
 
-    fn holds_messages(&self) -> bool {
+    pub(super) fn holds_messages(&self) -> bool {
         !self.messages.as_slice().is_empty()
     }
 
-    fn keep_alive(&mut self, out: &mut Vec<u8>) -> bool {
-        out.extend_from_slice(COMMENT);
-        false
-    }
-
-    fn close(&mut self, out: &mut Vec<u8>, code: CloseCode) {
+    pub(super) fn close(&mut self, out: &mut Vec<u8>, code: CloseCode) {
         let mut object = ObjectWriter::new();
         object.number("code", u64::from(code.code));
         object.string("reason", &code.reason());
@@ -128,12 +127,5 @@ impl Protocol for EventStream {
         out.extend_from_slice(b"event: close\n");
         out.extend_from_slice(DATA);
         event_stream::end_data(out, object.finish().as_bytes(), b"");
-    }
-
-    /// A client may end its side after the request and read on, and some proxies do so. A client that
-    /// is gone responds to the comment with a reset.
-    fn peer_ended(&mut self, out: &mut Vec<u8>) -> bool {
-        self.keep_alive(out);
-        true
     }
 }

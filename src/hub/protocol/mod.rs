@@ -1,87 +1,114 @@
 //! The protocol of a client: the response to the accepted request, the meaning of the client's bytes,
 //! keep-alive and close, and the wire format of frames.
 //!
-//! The send queue, conflation, limits, drain and metrics are the same for all protocols. A gateway
-//! chooses a client's protocol by the request ([`Gateway::speaks`](super::Gateway::speaks)).
+//! The send queue, conflation, limits, drain and metrics are the same for both protocols.
 //!
-//! A frame is made as a WebSocket frame; the first client that needs the encoding of another protocol
-//! makes that encoding, once per frame.
+//! A frame is made as a WebSocket frame; the first event stream that needs it makes the other encoding,
+//! once per frame.
 
 pub(super) mod event_stream;
 pub(super) mod websocket;
 
-use std::fmt;
-use std::ops::{Deref, DerefMut};
-use std::sync::OnceLock;
-
+use event_stream::EventStream;
 use websocket::WebSocket;
 
-use super::encodings::CodecId;
-use super::{CloseCode, CloseReason, Encoded, Frame, Limits};
+use super::{CloseCode, CloseReason, Limits};
 use crate::wire::deflate::{DeflateParams, InflateWindows};
 use crate::wire::frame_reader::FrameScratch;
 use crate::wire::head::RequestHead;
 
-pub use tungstenite::{Bytes, Utf8Bytes};
+use tungstenite::{Bytes, Utf8Bytes};
 
-/// The protocol state of a client, from the response to the request on.
+/// The protocol state of a client, from the response to the request on. The state of a WebSocket, which most
+/// clients have, is in the session; the other is behind a pointer.
 ///
 /// Methods append whole control frames to `out`: control frames go out before waiting messages, never
 /// inside a message.
-pub trait Protocol: fmt::Debug + Send {
+#[derive(Debug)]
+pub(super) enum Protocol {
+    WebSocket(WebSocket),
+    EventStream(Box<EventStream>),
+}
+
+impl Protocol {
     /// Reads the next bytes of `input` up to a step, and leaves the rest; `None` when all bytes are
     /// used up. A response, such as a pong, is appended to `out`. `scratch` is room for one message,
     /// shared by all clients.
     ///
     /// Each step takes input, except a violation and a message that [`holds_messages`](Self::holds_messages) has
-    /// announced. The hub relies on no protocol for this: behind another step without input, the rest of `input` is
+    /// announced. The hub does not rely on this: behind another step without input, the rest of `input` is
     /// discarded. A violation is the last step: the hub reads no further, even if the close waits for queued
     /// messages.
-    fn read(
+    pub(super) fn read(
         &mut self,
         input: &mut &[u8],
         out: &mut Vec<u8>,
         scratch: &mut FrameScratch,
-    ) -> Option<Step>;
-
-    /// Whether the next [`read`](Self::read) may return a message without input. By default every
-    /// message comes as bytes.
-    fn holds_messages(&self) -> bool {
-        false
+    ) -> Option<Step> {
+        match self {
+            Self::WebSocket(websocket) => websocket.read(input, out, scratch),
+            Self::EventStream(stream) => stream.read(input),
+        }
     }
 
-    /// Memory of what the client has sent of an unfinished message, for the limit over all clients. By
-    /// default nothing is kept between two reads.
-    fn unfinished_bytes(&self) -> usize {
-        0
+    /// Whether the next [`read`](Self::read) may return a message without input.
+    pub(super) fn holds_messages(&self) -> bool {
+        matches!(self, Self::EventStream(stream) if stream.holds_messages())
+    }
+
+    /// Memory of what the client has sent of an unfinished message, for the limit over all clients.
+    pub(super) fn unfinished_bytes(&self) -> usize {
+        match self {
+            Self::WebSocket(websocket) => websocket.unfinished_bytes(),
+            Self::EventStream(_) => 0,
+        }
     }
 
     /// Appends a sign of life. Returns true if the client responds with a [`Step::Pong`]; without a
     /// pong in time the client is closed.
-    fn keep_alive(&mut self, out: &mut Vec<u8>) -> bool;
+    pub(super) fn keep_alive(&self, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::WebSocket(_) => websocket::ping(out),
+            Self::EventStream(_) => event_stream::comment(out),
+        }
+        matches!(self, Self::WebSocket(_))
+    }
 
-    /// Appends the last control bytes, with the code and the text if the protocol has room for both.
-    fn close(&mut self, out: &mut Vec<u8>, code: CloseCode);
+    /// Appends the last control bytes, with the code and the text.
+    pub(super) fn close(&mut self, out: &mut Vec<u8>, code: CloseCode) {
+        match self {
+            Self::WebSocket(websocket) => websocket.close(out, code),
+            Self::EventStream(stream) => stream.close(out, code),
+        }
+    }
 
     /// Reads and discards input behind the hub's last control bytes. Returns whether the client's close
-    /// has come; until then the hub's side of the connection stays open. By default no close is awaited.
-    fn reads_last_words(&mut self, input: &[u8]) -> bool {
-        let _ = input;
-        true
+    /// has come; until then the hub's side of the connection stays open. No close of an event stream is
+    /// awaited.
+    pub(super) fn reads_last_words(&mut self, input: &[u8]) -> bool {
+        match self {
+            Self::WebSocket(websocket) => websocket.reads_last_words(input),
+            Self::EventStream(_) => true,
+        }
     }
 
     /// Handles the end of the peer's side of the connection, in order. Returns whether the peer may
-    /// still read, so that the client stays; the method may append a probe to `out`. By default the
-    /// client is gone.
-    fn peer_ended(&mut self, out: &mut Vec<u8>) -> bool {
-        let _ = out;
-        false
+    /// still read, so that the client stays; a probe is appended to `out`.
+    ///
+    /// A client of an event stream may end its side after the request and read on, and some proxies do
+    /// so. A client that is gone responds to the comment with a reset.
+    pub(super) fn peer_ended(&self, out: &mut Vec<u8>) -> bool {
+        let reads_on = matches!(self, Self::EventStream(_));
+        if reads_on {
+            event_stream::comment(out);
+        }
+        reads_on
     }
 }
 
 /// The result of reading the next bytes of a client.
 #[derive(Debug)]
-pub enum Step {
+pub(super) enum Step {
     /// A whole message.
     Message(Message),
     /// The client asked for a sign of life, which is in the control part: one at a time, so that the
@@ -97,7 +124,7 @@ pub enum Step {
 
 /// A whole message from a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message {
+pub(super) enum Message {
     /// Text, checked to be UTF-8.
     Text(Utf8Bytes),
     /// Any bytes.
@@ -106,7 +133,7 @@ pub enum Message {
 
 impl Message {
     /// Returns the message for a gateway.
-    pub fn incoming(&self) -> Incoming<'_> {
+    pub(super) fn incoming(&self) -> Incoming<'_> {
         match self {
             Self::Text(text) => Incoming::Text(text),
             Self::Binary(bytes) => Incoming::Binary(bytes),
@@ -133,88 +160,52 @@ pub enum Incoming<'a> {
 
 /// A request that the gateway has accepted.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub(super) struct Request<'a> {
     /// The whole head.
-    pub head: &'a RequestHead<'a>,
+    pub(super) head: &'a RequestHead<'a>,
     /// The subprotocol that the gateway chose, if any.
-    pub subprotocol: Option<&'a str>,
+    pub(super) subprotocol: Option<&'a str>,
     /// The limits in force.
-    pub limits: &'a Limits,
+    pub(super) limits: &'a Limits,
     /// A random number for this client, to spread the later actions of clients.
-    pub random: u64,
+    pub(super) random: u64,
     /// The inflate windows of all clients.
-    pub inflate_windows: &'a InflateWindows,
+    pub(super) inflate_windows: &'a InflateWindows,
 }
 
-/// The request side of a protocol that clients may speak.
+/// The protocol that a request asks for.
 #[derive(Clone, Copy, Debug)]
-pub struct Speaks {
-    /// Returns an error if a request is invalid in this protocol. Called before the gateway.
-    pub check: fn(head: &RequestHead<'_>, limits: &Limits) -> Result<(), RequestRefusal>,
-    /// Appends the response to an accepted request to `out`. Appends nothing if the request has no
-    /// valid response.
-    pub greet: fn(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, RequestRefusal>,
+pub(super) enum Speaks {
+    /// RFC 6455, with RFC 7692 if the client offers compression and the limits allow compression.
+    WebSocket,
+    /// Server-Sent Events (WHATWG HTML §9.2), if the limits allow event streams
+    /// ([`Limits::event_stream`]).
+    EventStream,
 }
 
 impl Speaks {
-    /// RFC 6455, with RFC 7692 if the client offers compression and the limits allow compression.
-    pub const WEBSOCKET: Self = Self {
-        check: websocket::check,
-        greet: websocket::greet,
-    };
-
-    /// Server-Sent Events (WHATWG HTML §9.2), if the limits allow event streams
-    /// ([`Limits::event_stream`]).
-    pub(super) const EVENT_STREAM: Self = Self {
-        check: event_stream::check,
-        greet: event_stream::greet,
-    };
-}
-
-/// The protocol of one client. The WebSocket state, which most clients have, is in the session; any
-/// other protocol is behind a pointer.
-#[derive(Debug)]
-pub(super) enum Spoken {
-    WebSocket(WebSocket),
-    Other(Box<dyn Protocol>),
-}
-
-impl Deref for Spoken {
-    type Target = dyn Protocol;
-
-    fn deref(&self) -> &Self::Target {
+    /// Returns an error if the request is invalid in this protocol. Called before the gateway.
+    pub(super) fn check(
+        self,
+        head: &RequestHead<'_>,
+        limits: &Limits,
+    ) -> Result<(), RequestRefusal> {
         match self {
-            Self::WebSocket(websocket) => websocket,
-            Self::Other(other) => &**other,
+            Self::WebSocket => Ok(head.upgrade().map(drop)?),
+            Self::EventStream => event_stream::check(head, limits),
         }
     }
-}
 
-impl DerefMut for Spoken {
-    fn deref_mut(&mut self) -> &mut Self::Target {
+    /// Appends the response to an accepted request to `out`. Appends nothing if the request has no
+    /// valid response.
+    pub(super) fn greet(
+        self,
+        request: &Request<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(Protocol, Encoding), RequestRefusal> {
         match self {
-            Self::WebSocket(websocket) => websocket,
-            Self::Other(other) => &mut **other,
-        }
-    }
-}
-
-/// A client after the response to the request.
-#[derive(Debug)]
-pub struct Greeted {
-    pub(super) protocol: Spoken,
-    pub(super) encoding: Encoding,
-    /// The codec of [`Encoding::Coded`].
-    pub(super) codec: Option<&'static Codec>,
-}
-
-impl Greeted {
-    /// Returns a client whose frames are encoded by `codec`.
-    pub fn new(protocol: Box<dyn Protocol>, codec: &'static Codec) -> Self {
-        Self {
-            protocol: Spoken::Other(protocol),
-            encoding: Encoding::Coded(codec.id()),
-            codec: Some(codec),
+            Self::WebSocket => websocket::greet(request, out),
+            Self::EventStream => Ok(event_stream::greet(request, out)),
         }
     }
 }
@@ -263,37 +254,6 @@ pub(in crate::hub) enum Encoding {
     Plain,
     /// With permessage-deflate, as agreed on.
     Deflate(DeflateParams),
-    /// As made by a [`Codec`].
-    Coded(CodecId),
-}
-
-/// The wire format of a protocol's frames.
-#[derive(Debug)]
-pub struct Codec {
-    prefix: &'static [u8],
-    encode: fn(&Frame, &mut Vec<u8>),
-    id: OnceLock<CodecId>,
-}
-
-impl Codec {
-    /// `prefix` comes before each frame, also before the lead, and has at most 255 bytes. `encode`
-    /// appends the frame's body and terminator.
-    pub const fn new(prefix: &'static [u8], encode: fn(&Frame, &mut Vec<u8>)) -> Self {
-        assert!(prefix.len() <= u8::MAX as usize, "a prefix is short");
-        Self {
-            prefix,
-            encode,
-            id: OnceLock::new(),
-        }
-    }
-
-    pub(super) fn id(&self) -> CodecId {
-        *self.id.get_or_init(CodecId::next)
-    }
-
-    pub(super) fn encode(&self, frame: &Frame) -> Encoded {
-        let mut bytes = self.prefix.to_vec();
-        (self.encode)(frame, &mut bytes);
-        Encoded::new(bytes, 0, self.prefix.len() as u8)
-    }
+    /// As an event of an event stream.
+    Event,
 }

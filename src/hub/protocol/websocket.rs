@@ -7,25 +7,21 @@ use tungstenite::protocol::frame::CloseFrame;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message as Received};
 
-use super::{Encoding, Greeted, Message, Protocol, Request, RequestRefusal, Spoken, Step};
-use crate::hub::{CloseCode, CloseReason, Content, DeflateWindow, Encoded, Limits};
+use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
+use crate::hub::{CloseCode, CloseReason, Content, DeflateWindow, Encoded};
 use crate::wire::deflate::{self, Agreed, STORED_HEADER_BYTES};
 use crate::wire::encode::{
     self, FIN, HEADER_BYTES_MAX, OPCODE_BINARY, OPCODE_PING, OPCODE_TEXT, RSV1,
 };
 use crate::wire::frame_reader::{FrameError, FrameReader, FrameScratch};
-use crate::wire::head::RequestHead;
 use crate::wire::response;
 use crate::wire::upgrade::UpgradeError;
 
-/// Checks the request for an upgrade (RFC 6455 §4.2.1).
-pub(super) fn check(head: &RequestHead<'_>, _: &Limits) -> Result<(), RequestRefusal> {
-    head.upgrade()?;
-    Ok(())
-}
-
 /// Responds with a 101.
-pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted, RequestRefusal> {
+pub(super) fn greet(
+    request: &Request<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(Protocol, Encoding), RequestRefusal> {
     let upgrade = request.head.upgrade()?;
     let limits = request.limits;
     let offers = (limits.deflate_level > 0).then(|| upgrade.negotiate_deflate());
@@ -43,13 +39,11 @@ pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> Result<Greeted,
     let accept = upgrade.accept_key();
     response::switching_protocols(out, &accept, agreed.as_ref(), request.subprotocol);
     let reader = FrameReader::new(limits.message_bytes_max, agreed.is_some());
-    Ok(Greeted {
-        protocol: Spoken::WebSocket(WebSocket::new(reader.with_window(window))),
-        encoding: agreed.map_or(Encoding::Plain, |agreed| {
-            Encoding::Deflate(agreed.to_client)
-        }),
-        codec: None,
-    })
+    let protocol = Protocol::WebSocket(WebSocket::new(reader.with_window(window)));
+    let encoding = agreed.map_or(Encoding::Plain, |agreed| {
+        Encoding::Deflate(agreed.to_client)
+    });
+    Ok((protocol, encoding))
 }
 
 impl From<UpgradeError> for RequestRefusal {
@@ -214,8 +208,13 @@ fn flush(context: &mut WebSocketContext, control: &mut Vec<u8>) {
     let _ = context.flush(&mut pipe);
 }
 
-impl Protocol for WebSocket {
-    fn read(
+/// Appends a ping.
+pub(super) fn ping(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[FIN | OPCODE_PING, 0]);
+}
+
+impl WebSocket {
+    pub(super) fn read(
         &mut self,
         input: &mut &[u8],
         out: &mut Vec<u8>,
@@ -234,16 +233,11 @@ impl Protocol for WebSocket {
         }
     }
 
-    fn unfinished_bytes(&self) -> usize {
+    pub(super) fn unfinished_bytes(&self) -> usize {
         self.reader.unfinished_bytes()
     }
 
-    fn keep_alive(&mut self, out: &mut Vec<u8>) -> bool {
-        out.extend_from_slice(&[FIN | OPCODE_PING, 0]);
-        true
-    }
-
-    fn close(&mut self, out: &mut Vec<u8>, code: CloseCode) {
+    pub(super) fn close(&mut self, out: &mut Vec<u8>, code: CloseCode) {
         let mut pipe = Pipe {
             input: &[],
             control: out,
@@ -260,7 +254,7 @@ impl Protocol for WebSocket {
 
     /// A client that sees the end of the connection before the close frame reports 1006 in place of the
     /// code, so the server ends the connection after both frames (RFC 6455 §7.1.1).
-    fn reads_last_words(&mut self, input: &[u8]) -> bool {
+    pub(super) fn reads_last_words(&mut self, input: &[u8]) -> bool {
         self.context = None;
         self.reader.skip(input)
     }

@@ -185,7 +185,7 @@ impl SendQueue {
         let found = match (begun, self.encoding) {
             (Some(begun), _) => made(begun.kind),
             (None, Encoding::Plain) => made(Kind::Plain),
-            (None, Encoding::Coded(id)) => made(Kind::Codec(id)),
+            (None, Encoding::Event) => made(Kind::Event),
             (None, Encoding::Deflate(params)) => deflated::best(frame, Inflates { params, window }),
         };
         debug_assert!(found.is_some(), "not made");
@@ -270,7 +270,7 @@ impl<'a> Outgoing<'a> {
     fn numbered_lead_bytes(&self, text: &str) -> usize {
         let text_bytes = self.lead_text_bytes(text);
         match self.kind {
-            Kind::Codec(_) => self.encoded.header().len() + text_bytes,
+            Kind::Event => self.encoded.header().len() + text_bytes,
             kind => {
                 websocket::lead_bytes(text_bytes, self.encoded.body().len(), kind.is_deflated())
             }
@@ -292,7 +292,7 @@ impl<'a> Outgoing<'a> {
 
     fn render_numbered_lead(&self, text: &str, arena: &mut Vec<u8>) {
         match self.kind {
-            Kind::Codec(_) => arena.extend_from_slice(self.encoded.header()),
+            Kind::Event => arena.extend_from_slice(self.encoded.header()),
             kind => websocket::write_lead_header(
                 arena,
                 self.entry.frame.content(),

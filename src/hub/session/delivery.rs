@@ -275,7 +275,8 @@ impl Session {
     /// Whether missed messages have to wait: requests in the query of an event stream were not read, or are
     /// not answered.
     pub(in crate::hub) fn gathers(&self) -> bool {
-        self.cold.codec.is_some() && (self.holds_messages() || self.cold.is_resuming)
+        self.queue.encoding() == super::Encoding::Event
+            && (self.holds_messages() || self.cold.is_resuming)
     }
 
     /// Whether missed messages wait.

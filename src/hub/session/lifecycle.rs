@@ -5,7 +5,7 @@ use super::slots::Slots;
 use super::{Intake, Moved, Pause, Pauses, Sending, Session};
 use crate::admission::TokenBucket;
 use crate::hub::deadlines::{Timer, Timers};
-use crate::hub::protocol::Greeted;
+use crate::hub::protocol::{Encoding, Protocol};
 use crate::hub::send_queue::SendQueue;
 use crate::hub::shell::Permit;
 use crate::hub::{CloseCode, CloseReason, Closing, Ended, Limits, MaxRate, Now};
@@ -107,14 +107,13 @@ impl Session {
     pub(in crate::hub) fn open(
         &mut self,
         now: Now,
-        greeted: Greeted,
+        (protocol, encoding): (Protocol, Encoding),
         accepted: Accepted,
         first_ping_at: Option<u64>,
     ) -> Moved {
-        self.queue.set_encoding(greeted.encoding);
+        self.queue.set_encoding(encoding);
         self.intake = Intake::Open;
         let cold = &mut *self.cold;
-        cold.codec = greeted.codec;
         if let Some(per_second) = accepted.outbound_per_second {
             self.is_limited = true;
             cold.rate = Some(TokenBucket::new(per_second, now.mono_us));
@@ -132,7 +131,7 @@ impl Session {
             cold.timers.set(Timer::Ping, at);
         }
         let (_, moved) = cold.phase.enter(Phase::Open(Open {
-            protocol: greeted.protocol,
+            protocol,
             ping: Ping::Idle,
             bytes_read: 0,
             close: None,

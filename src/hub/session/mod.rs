@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use super::deadlines::{Timer, Timers};
 use super::deflated::Inflates;
-use super::protocol::{Codec, Encoding, Step};
+use super::protocol::{Encoding, Step};
 use super::send_queue::{SendQueue, Wrote};
 use super::shell::Permit;
 use super::stats::{Moved, PhaseKind};
@@ -88,8 +88,6 @@ struct Cold {
     reading: Reading,
     /// What is kept of the client's input.
     received: Option<Charge>,
-    /// The codec of [`Encoding::Coded`].
-    codec: Option<&'static Codec>,
     permit: Option<Permit>,
     rate: Option<TokenBucket>,
     slots: Option<Box<Slots>>,
@@ -151,7 +149,6 @@ impl Session {
             armed_at: None,
             reading: Reading::default(),
             received: None,
-            codec: None,
             permit: Some(permit),
             rate: None,
             slots: None,
@@ -333,19 +330,12 @@ impl Session {
             Encoding::Deflate(params) => self.queue.encode_next(bytes_max, |frame, window| {
                 deflate(frame, Inflates { params, window });
             }),
-            Encoding::Coded(_) => self.encode_next(bytes_max),
+            Encoding::Event => self
+                .queue
+                .encode_next(bytes_max, |frame, _| frame.encode_event()),
         }
         self.queue.render_leads(bytes_max, leads);
         true
-    }
-
-    /// Makes the encodings of the next write, for a protocol with a codec.
-    fn encode_next(&self, bytes_max: usize) {
-        if let Some(codec) = self.cold.codec {
-            self.queue.encode_next(bytes_max, |frame, _| {
-                frame.encode_with(codec);
-            });
-        }
     }
 
     /// The next write, as [`SendQueue::gather`].

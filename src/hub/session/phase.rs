@@ -2,7 +2,7 @@
 //!
 //! docs/contributing/lifecycle.md has the same table of edges for people; a test compares the two.
 
-use crate::hub::protocol::Spoken;
+use crate::hub::protocol::Protocol;
 use crate::hub::stats::{Moved, PhaseKind};
 use crate::hub::{CloseCode, CloseReason, Closing};
 use crate::wire::head::HeadScanner;
@@ -35,7 +35,7 @@ pub(super) struct Head {
 /// A client that gets messages.
 #[derive(Debug)]
 pub(super) struct Open {
-    pub(super) protocol: Spoken,
+    pub(super) protocol: Protocol,
     pub(super) ping: Ping,
     /// Bytes that the kernel had taken when the last answered ping left: the client has read these.
     pub(super) bytes_read: u64,
@@ -67,7 +67,7 @@ pub(super) struct LastWords {
     /// The session was open before: a stop waits for the session's end.
     pub(super) was_open: bool,
     /// Reads until the client's close; `None` if the close has come, or if none is awaited.
-    pub(super) listening: Option<Spoken>,
+    pub(super) listening: Option<Protocol>,
     /// All is out, and the hub's side of the socket is shut down.
     pub(super) half_closed: bool,
     /// The peer has ended its side.
@@ -188,9 +188,9 @@ impl Phase {
         }
     }
 
-    /// Whether the session is open, with another protocol than WebSocket.
+    /// Whether the session is an open event stream.
     fn is_other(&self) -> bool {
-        matches!(self, Self::Open(open) if matches!(open.protocol, Spoken::Other(_)))
+        matches!(self, Self::Open(open) if matches!(open.protocol, Protocol::EventStream(_)))
     }
 
     /// Changes to phase `next`; returns the previous phase, and the change for the gauges.

@@ -104,10 +104,6 @@ pub(super) const DEMO_CHANGES: &[Change] = &[
              network.",
         )
     }),
-    ("admin-tail", |row| {
-        row.default("true")
-            .more("On by default in the demo, where all messages are simulated.")
-    }),
     ("event-stream", |row| row.default("true")),
 ];
 

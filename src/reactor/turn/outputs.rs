@@ -1,9 +1,8 @@
 //! The outputs of a turn of the loop: the effects requested by the hub, the data of the operator's page (a survey
-//! of clients and topics on request, the newest messages of watched topics, the connections that ended last), and
+//! of clients and topics on request, the connections that ended last), and
 //! the numbers of the turn.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use super::Reactor;
 use crate::admission::HeldBytes;
@@ -173,24 +172,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         if let Some(survey) = self.hub.survey(now) {
             let ends = self.ends.newest_first();
             surveys.put(Surveyed { survey, ends });
-        }
-    }
-
-    /// Passes requests for topics to the hub, and its messages to the page. Costs nothing without requests.
-    pub(super) fn tails(&mut self) {
-        if !self.seams.telemetry.tails.is_asked() && !self.hub.has_tails() {
-            return;
-        }
-        let now = self.clock.now();
-        let telemetry = Arc::clone(&self.seams.telemetry);
-        let hub = &mut self.hub;
-        telemetry
-            .tails
-            .take_asked(|topic, until_us| hub.want_tail(now, topic, until_us));
-        if let Some(looks) = hub.look_at_tails(now)
-            && !telemetry.tails.put(looks, hub.tail_messages())
-        {
-            hub.look_was_lost();
         }
     }
 

@@ -85,17 +85,6 @@ pub(super) static LISTENING: &[Setting] = &[
         is no operator's page, and the other pages are on the public port.",
     )
     .in_short_help(),
-    Setting::new(
-        Heading::LISTENING,
-        "admin-tail",
-        Kind::Switch,
-        "false",
-        "Show the newest messages of a topic on the operator's page",
-    )
-    .more(
-        "Off by default: who reaches the admin address then reads the messages of every topic \
-         without a token.",
-    ),
 ];
 
 pub(super) static TLS: &[Setting] = &[
@@ -327,7 +316,7 @@ pub(super) static CLIENTS: &[Setting] = &[
     .limit(
         "400",
         Shows::Reason(CloseReason::BadRequest),
-        "tests/line_protocol/event_stream.rs::messages_over_a_limit_are_refused",
+        "tests/protocols/event_stream.rs::messages_over_a_limit_are_refused",
     ),
     Setting::bytes(
         Heading::CLIENTS,

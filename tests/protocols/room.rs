@@ -1,4 +1,4 @@
-//! A hub whose clients speak lines or WebSocket, with sockets that take as many bytes as they are
+//! A hub with event streams and WebSockets, with sockets that take as many bytes as they are
 //! told to.
 
 use std::collections::BTreeMap;
@@ -9,13 +9,10 @@ use std::sync::Arc;
 
 use weirgate::hub::{
     Accepted, Admission, ByClient, CloseReason, ConflationKey, Core, Effect, Frame, FrameBytes,
-    Gateway, Hub, Incoming, Lead, Limits, Now, Place, Publication, Retain, SessionKey, Speaks,
-    TopicName, Transmit, Write,
+    Gateway, Hub, Incoming, Lead, Limits, Now, Place, Publication, Retain, SessionKey, TopicName,
+    Transmit, Write,
 };
 use weirgate::wire::head::RequestHead;
-
-use crate::lines::LINES;
-use crate::progress::STUCK;
 
 const TOPIC: TopicName = TopicName::fixed("all");
 
@@ -37,14 +34,6 @@ impl Gateway for Everybody {
     type Client = ();
     type In = Say;
     type Out = Infallible;
-
-    fn speaks(&self, head: &RequestHead<'_>) -> Option<Speaks> {
-        match head.path() {
-            "/lines" => Some(LINES),
-            path if path.starts_with("/stuck/") => Some(STUCK),
-            _ => head.asks_upgrade().then_some(Speaks::WEBSOCKET),
-        }
-    }
 
     fn admit(&mut self, _: &mut Core, _: SessionKey, _: &RequestHead<'_>) -> Admission<()> {
         Admission::Accept(Accepted::default(), ())
@@ -167,14 +156,6 @@ impl Room {
         };
         self.net.0.insert(key, socket);
         self.send(key, request);
-        key
-    }
-
-    /// A client of lines that has read its greeting.
-    pub(crate) fn lines(&mut self) -> SessionKey {
-        let key = self.connect(b"GET /lines HTTP/1.1\r\nHost: a\r\n\r\n");
-        let greeting = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n";
-        assert_eq!(self.take(key), greeting);
         key
     }
 
