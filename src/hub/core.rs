@@ -122,7 +122,7 @@ impl Core {
             memory: FrameMemory::default(),
             surveys: Surveys::default(),
             tails: Tails::default(),
-            history: History::new(limits.history).map(Box::new),
+            history: History::new(limits.history, &frame_bytes).map(Box::new),
             resumed_messages: Holding::new("resumed_messages", limits.resume_messages_max),
             limits,
             places: Arc::new(()),
