@@ -26,7 +26,7 @@ export class EventStream {
  * A class for the option `WebSocket` of the clients: each connection is a WebSocket or an EventStream, and sends a single
  * request. An attempt that is not open after 4 s (a stream: 8 s) fails. After a failed WebSocket the next attempt is a
  * stream, and after a failed stream a WebSocket. If a WebSocket to the same origin was open before, three WebSockets in a
- * row must fail first. A WebSocket that opens and then brings no message for 4 s, or ends with 1006 before its first message, is followed
+ * row must fail first. A WebSocket that opens and then brings no message for 4 s, or ends with 1006 or 1011 before its first message, is followed
  * by a stream; so are two that break within a minute of messages. These streams stay for an hour. After another open stream, later connections to the same origin begin with a stream, but if a WebSocket
  * was open before, another WebSocket is tried first.
  *

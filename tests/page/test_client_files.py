@@ -258,65 +258,6 @@ async def test_the_served_files_pass_the_cases_in_a_worker_of_chromium(served):
             assert done["failed"] == [] and done["count"] > 100
 
 
-@contextlib.asynccontextmanager
-async def proxy_without_upgrades(weirgate):
-    """A port that leads to weirgate and answers requests for a WebSocket with 403; also a list with one entry for each."""
-    refused, tasks = [], set()
-
-    async def pipe(reader, writer):
-        with contextlib.suppress(OSError):
-            while piece := await reader.read(65_536):
-                writer.write(piece)
-                await writer.drain()
-        writer.close()
-
-    async def serve(reader, writer):
-        tasks.add(asyncio.current_task())
-        head = await reader.readuntil(b"\r\n\r\n")
-        if b"\r\nupgrade: websocket" in head.lower():
-            refused.append(head)
-            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            writer.close()
-            return
-        inner, out = await asyncio.open_connection("127.0.0.1", weirgate.port)
-        out.write(head)
-        await asyncio.gather(pipe(reader, out), pipe(inner, writer))
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1], refused
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-
-
-FALLBACK = """(async () => {
-  const at = "127.0.0.1:%d";
-  const [{ Levels }, { withFallback }] = await Promise.all(["weirgate", "event-stream"].map((name) => import(`http://${at}/${name}.js`)));
-  globalThis.spots = new Set();
-  globalThis.client = new Levels(`ws://${at}/ws/stream`, {
-    WebSocket: withFallback(),
-    onState: ({ levels }) => levels && spots.add(levels.es.spot),
-  });
-})()"""
-
-
-async def test_a_page_behind_a_proxy_without_websockets_gets_fresh_states(start_weirgate):
-    weirgate = start_weirgate("demo", "--rate-hz", "10").wait_ready()
-    with listening(Empty) as url:
-        async with proxy_without_upgrades(weirgate) as (port, refused), open_page(url) as page:
-            await page.js(FALLBACK % port)
-            await page.until("spots.size > 5 && client.status === 'open'", 20, "fresh prices")
-            assert len(refused) == 1
-            # The next attempt does not begin with a WebSocket.
-            await page.js("spots.clear(), client.reconnect()")
-            await page.until("spots.size > 1 && client.status === 'open'", 20, "fresh prices again")
-            assert len(refused) == 1
-            await page.js("client.close()")
-            await until(lambda: scrape(weirgate).sum("weirgate_clients") == 0, 10, "the page has left")
-
-
 IMPORT = """(async () => {
   const module = await import("http://127.0.0.1:%d/%s.js");
   const client = new module.%s("ws://127.0.0.1:%d%s", { %s: (value) => { globalThis.got = value; } });

@@ -1,94 +1,78 @@
-// Networks that let a WebSocket open and then break it: the fallback leads to event streams.
+// Networks that treat WebSockets badly: the fallback leads to event streams.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
-import { connect as dial, createServer as createTcpServer } from "node:net";
 import { after, test } from "node:test";
 
+import { networks, networkThat, WAYS } from "../../../tests/node/networks.mjs";
 import { Channels } from "../channels.js";
 import { withFallback } from "../event-stream.js";
 import { Levels } from "../weirgate.js";
 import { freePort, ready, startRedis, startWeirgate, until, WebSocket, WebSocketServer } from "./programs.mjs";
 
+const DATA_MS = 20_000;
 const open = [];
 after(() => open.forEach((one) => one()));
 
-/** A network that lets a WebSocket open and then breaks it; event streams pass. `breaks(client, upstream)` is called at the upgrade. */
-async function networkThat(breaks, port) {
-  const network = { upgrades: 0, streams: 0, isGood: false };
-  const server = createTcpServer((client) => {
-    client.on("error", () => {});
-    const upstream = dial(port, "127.0.0.1");
-    upstream.on("error", () => client.destroy()).on("close", () => client.destroy());
-    client.on("close", () => upstream.destroy());
-    client.once("data", (head) => {
-      upstream.write(head);
-      if (!/\r\nupgrade: websocket/i.test(head)) network.streams += 1;
-      else {
-        network.upgrades += 1;
-        if (!network.isGood) {
-          // The response to the handshake passes.
-          upstream.once("data", (data) => {
-            const at = data.indexOf("\r\n\r\n") + 4;
-            client.write(data.subarray(0, at));
-            breaks(client, upstream, data.subarray(at));
-          });
-          return;
-        }
-      }
-      client.pipe(upstream).pipe(client);
-    });
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  open.push(() => server.close());
-  return Object.assign(network, { port: server.address().port });
+/** A client of each network; `make(url, name)` returns the client, which counts in `seen[name]`. */
+async function onEachNetwork(t, port, make) {
+  const all = await networks(port), seen = {};
+  for (const [name, network] of all) {
+    seen[name] = 0;
+    const client = make(`ws://127.0.0.1:${network.port}`, () => (seen[name] += 1));
+    open.push(() => client.close(), network.close);
+  }
+  const begin = performance.now();
+  await Promise.all([...all].map(([name, network]) => t.test(name, async () => {
+    await until(() => seen[name] > 0, DATA_MS, "data");
+    await new Promise((go) => setTimeout(go, begin + DATA_MS - performance.now()));
+    const before = seen[name], { upgrades } = network;
+    await until(() => seen[name] > before + 2, 5_000, "data goes on");
+    assert.equal(network.upgrades, upgrades, "neither lost nor tried again");
+    assert.ok(upgrades <= 2, `${upgrades} WebSockets`);
+    if (name === "cuts into other pieces") assert.equal(network.streams, 0, "no need of a stream");
+  })));
+  return all;
 }
 
-const passesAll = (client, upstream, first) => {
-  client.write(first);
-  client.pipe(upstream).pipe(client);
-};
-const BREAKS = {
-  "passes nothing down": [1, (client, upstream) => client.pipe(upstream) && upstream.resume()],
-  "passes nothing at all": [1, (client, upstream) => client.resume() && upstream.resume()],
-  "holds bytes back": [1, (client, upstream) => client.pipe(upstream) && upstream.pause()],
-  "ends it at once": [1, (client) => client.end()],
-  "resets it at once": [1, (client) => client.resetAndDestroy()],
-  "resets it at the first message": [2, (client, upstream, first) => {
-    client.write(first);
-    upstream.pipe(client);
-    client.once("data", () => client.resetAndDestroy());
-  }],
-  "resets it after two seconds": [2, (client, upstream, first) => {
-    passesAll(client, upstream, first);
-    setTimeout(() => client.resetAndDestroy(), 2_000);
-  }],
-};
+test("data within 20 s on every network, and for good", { concurrency: true }, (t) => Promise.all([
+  t.test("channels", { concurrency: true }, channelsHaveData),
+  t.test("levels", { concurrency: true }, levelsHaveData),
+]));
 
-test("on a network that breaks open WebSockets a stream is next, and stays", async (t) => {
+async function channelsHaveData(t) {
   const redis = await startRedis(), port = freePort();
-  startWeirgate(["channels", "--event-stream"], { REDIS_URL: redis.url, REDIS_WS_GATEWAY_PORT: `${port}` });
+  // Pings so short that their loss shows.
+  startWeirgate(["channels", "--event-stream", "--ping-interval-ms", "2000", "--pong-timeout-ms", "3000"], { REDIS_URL: redis.url, REDIS_WS_GATEWAY_PORT: `${port}` });
   await ready(port);
-  await Promise.all(Object.entries(BREAKS).map(([name, [most, breaks]]) => t.test(name, async () => {
-    const network = await networkThat(breaks, port), url = `ws://127.0.0.1:${network.port}/ws`, options = { WebSocket: withFallback(WebSocket) };
-    const channels = new Channels(url, options);
-    open.push(() => channels.close());
-    channels.subscribe("market:tick:a");
-    await until(() => channels.status === "open" && network.streams > 0 && channels.subscriptions.size === 1, 20_000, "a stream");
-    assert.ok(network.upgrades <= most, `${network.upgrades} WebSockets`);
-    const again = new Channels(url, options), { upgrades } = network;
-    open.push(() => again.close());
-    await again.subscribe("market:tick:a");
-    assert.equal(network.upgrades, upgrades, "remembered");
-  })));
-});
+  const timer = setInterval(() => redis.publish("market:tick:a", { at: Date.now(), fill: "x".repeat(200) }), 300);
+  open.push(() => clearInterval(timer));
+  const options = { WebSocket: withFallback(WebSocket) };
+  const all = await onEachNetwork(t, port, (url, count) => {
+    const channels = new Channels(`${url}/ws`, options);
+    channels.subscribe("market:tick:a", count);
+    return channels;
+  });
+  // Another client of the page does not try again.
+  const { port: broken, ...before } = all.get("passes nothing down"), again = new Channels(`ws://127.0.0.1:${broken}/ws`, options);
+  open.push(() => again.close());
+  await again.subscribe("market:tick:a");
+  assert.equal(all.get("passes nothing down").upgrades, before.upgrades, "remembered");
+}
+
+async function levelsHaveData(t) {
+  const port = freePort();
+  startWeirgate(["demo", "--port", `${port}`, "--rate-hz", "2"]);
+  await ready(port);
+  await onEachNetwork(t, port, (url, onState) => new Levels(`${url}/ws/stream`, { WebSocket: withFallback(WebSocket), staleMs: 0, onState }));
+}
 
 test("after an hour on streams a WebSocket is tried again", async () => {
   const port = freePort(), real = performance.now;
   startWeirgate(["demo", "--port", `${port}`]);
   await ready(port);
-  const network = await networkThat((client) => client.end(), port), url = `ws://127.0.0.1:${network.port}/ws/stream`;
+  const network = await networkThat(WAYS["ends at once"], port), url = `ws://127.0.0.1:${network.port}/ws/stream`;
+  open.push(network.close);
   const stateOf = async () => {
     const levels = new Levels(url, { WebSocket: withFallback(WebSocket) });
     await until(() => levels.state, 20_000, "a state");

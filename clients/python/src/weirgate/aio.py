@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as _connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from . import fallback
 from .channels import ChannelsCore
 from .core import Close, Core, Deliver, Dial, Drop, Emit, LevelsCore, Options, Output, Renew, RequestError, Send, Status
 from .iteration import Inbox, take
@@ -43,6 +44,7 @@ class Connection(Generic[Item]):
             _address(url, [])
         self._url, self._token, self._token_in = url, options.pop("token", None), options.pop("token_in", "header")
         self._connect_options = {"max_size": None, **options.pop("connect_options", {})}
+        self._has_fallback = options.pop("fallback", False)
         self._listeners: dict[str, list[Callable[..., Any]]] = {}
         for name in [name for name in options if name.startswith("on_")]:
             self.on(name.removeprefix("on_"), options.pop(name))
@@ -185,7 +187,7 @@ class Connection(Generic[Item]):
         """An attempt: from the token to the end of the connection."""
         task = asyncio.current_task()
         assert task is not None
-        link: ClientConnection | None = None
+        link: ClientConnection | fallback.Link | None = None
         writer: asyncio.Task[None] | None = None
         try:
             try:
@@ -222,13 +224,15 @@ class Connection(Generic[Item]):
             if writer:
                 writer.cancel()
 
-    async def _dial(self, url: str, token: str | None) -> ClientConnection:
+    async def _dial(self, url: str, token: str | None) -> ClientConnection | fallback.Link:
         options = {**self._connect_options}
         query = [(name, str(value)) for name, value in self._core.query.items() if value]
         if token and self._token_in == "query":
             query.append(("token", token))
         elif token:
             options["additional_headers"] = {**dict(options.get("additional_headers") or {}), "Authorization": f"Bearer {token}"}
+        if self._has_fallback:
+            return await fallback.dial(_address(url, query), options)
         # The core has the deadline of the handshake.
         return await _connect(_address(url, query), open_timeout=None, **options)
 
@@ -469,7 +473,7 @@ def _why(error: Exception) -> dict[str, Any]:
     return {"reason": str(error) or type(error).__name__, "error": name}
 
 
-async def _write(link: ClientConnection, out: asyncio.Queue[str | bytes]) -> None:
+async def _write(link: ClientConnection | fallback.Link, out: asyncio.Queue[str | bytes]) -> None:
     try:
         while True:
             await link.send(await out.get())

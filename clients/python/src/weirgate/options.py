@@ -105,6 +105,9 @@ class ConnectionOptions(TypedDict, total=False):
     1,000. The newest always arrives. The others are skipped, as for a slow client: numbers have gaps. Default: all."""
     queue_max: int
     """Most waiting messages of an iteration; with more, the iteration ends with the error `late`. 10,000."""
+    fallback: bool
+    """Where the network breaks WebSockets, an event stream (Server-Sent Events) takes their place. For a gateway with
+    `--event-stream`; all connections of the program to an origin share what is known of the network. False."""
     connect_options: dict[str, Any]
     """Arguments for `websockets.asyncio.client.connect`, such as `ssl` or `proxy`."""
     on_status: Callable[[Status], object]
