@@ -242,20 +242,21 @@ impl Reader {
 
     /// Puts a value in its list. Returns the value, or the list that is now complete, when no list is open.
     fn place(&mut self, mut value: Value) -> Option<Value> {
-        while let Some(mut open) = self.open.pop() {
+        loop {
+            let is_outermost = self.open.len() == 1;
+            let Some(open) = self.open.last_mut() else {
+                return Some(value);
+            };
             open.missing -= 1;
-            if self.limits.singly && self.open.is_empty() && matches!(value, Value::Array(_)) {
-                self.open.push(open);
+            if self.limits.singly && is_outermost && matches!(value, Value::Array(_)) {
                 return Some(value);
             }
             open.items.push(value);
             if open.missing > 0 {
-                self.open.push(open);
                 return None;
             }
-            value = Value::Array(open.items);
+            value = Value::Array(self.open.pop()?.items);
         }
-        Some(value)
     }
 }
 
