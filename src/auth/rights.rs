@@ -37,7 +37,7 @@ pub enum TemplateError {
     #[error("a place for a claim has to be a whole token between separators")]
     PartOfToken,
     /// The first token is a place, a wildcard or empty.
-    #[error("the first token has to be a word, before the first place for a claim")]
+    #[error("the name must begin with a fixed word: a place for a claim may not be its first part")]
     First,
     /// A wildcard of Redis before a place.
     #[error("* and ? match separators too, and are allowed only behind the last place for a claim")]

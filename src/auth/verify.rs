@@ -107,7 +107,7 @@ pub enum Refusal {
     #[error("its audience (aud) is not this one")]
     Audience,
     /// The `iss` claim names no accepted issuer.
-    #[error("its issuer (iss) is not believed here")]
+    #[error("its issuer (iss) is not in JWT_ISSUER")]
     Issuer,
     /// The role is not in the table.
     #[error("its role is not in the table")]

@@ -84,11 +84,11 @@ impl FrontPage {
 <body>
 <main>
 <h1>weirgate {gateway}</h1>
-<p>The gateway runs. This address is for WebSockets: <code>{url}</code></p>
+<p>The gateway is running. Connect a WebSocket to <code>{url}</code></p>
 <ul>
 <li>In a terminal: <code>weirgate tail {url} {tail}</code></li>
 <li>In a web page: the client <a href="{client}">{client}</a></li>
-<li>Whether all is well: <a href="/health">/health</a></li>
+<li>Health check: <a href="/health">/health</a></li>
 <li>Documents:{documents}</li>
 </ul>
 </main>

@@ -76,7 +76,10 @@ fn question(url: &KeyUrl) -> Question {
         let found = url.fetch().map_err(|error| error.to_string());
         let read = |text: Vec<u8>| keys.add_foreign_jwks(&text).map_err(|e| e.to_string());
         vec![match found.and_then(read) {
-            Ok(()) => Finding::Good(format!("{asked} has {} keys for tokens", keys.len())),
+            Ok(()) => {
+                let plural = if keys.len() == 1 { "" } else { "s" };
+                Finding::Good(format!("{asked} contains {} usable key{plural}", keys.len()))
+            }
             Err(error) => Finding::Error(format!("{asked}: {error}")),
         }]
     })

@@ -118,7 +118,7 @@ pub enum Warning {
         instead: &'static str,
     },
     /// An env name with weirgate's prefix that is not a setting.
-    #[error("{name} is no setting of this gateway and is ignored{}", nearest.as_ref().map_or_else(String::new, |n| format!("; did you mean {n}?")))]
+    #[error("{name} is not a setting of this gateway and was ignored{}", nearest.as_ref().map_or_else(String::new, |n| format!("; did you mean {n}?")))]
     Unknown {
         /// The env name.
         name: String,

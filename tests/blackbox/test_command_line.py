@@ -269,7 +269,7 @@ async def test_a_name_that_differs_by_a_letter_is_pointed_out(start_weirgate, na
     env = {"NATS_URLS": nats.url, "NATS_URL": "", "REDIS_URI": "x"}
     weirgate = start_weirgate("levels", env=env)
     await until(lambda: "did you mean NATS_URL?" in weirgate.log(), 10, "the warning")
-    weirgate.logs("NATS_URLS is no setting of this gateway and is ignored; did you mean NATS_URL?")
+    weirgate.logs("NATS_URLS is not a setting of this gateway and was ignored; did you mean NATS_URL?")
     assert "REDIS_URI" not in weirgate.log(), "a setting of other gateways"
 
 

@@ -236,7 +236,7 @@ def test_settings_and_check_ask_the_url(key_set, keys, certificates):
         assert "a:b" not in done.stderr
     env = {"JWT_JWKS_URL": key_set.url, "JWT_JWKS_CA_FILE": str(certificates.ca), "REDIS_WS_GATEWAY_PORT": "0", **NO_REDIS}
     done = run("channels", "--check", "--connect", **env)
-    assert f"the key set at {key_set.url} has 1 keys for tokens" in done.stdout, done
+    assert f"the key set at {key_set.url} contains 1 usable key\n" in done.stdout, done
     key_set.answer = sends(404)
     done = run("trades", "--check", "--connect", **{**env, "WS_PORT": "0"})
     assert done.returncode == 1 and f"error: the key set at {key_set.url}: the server answers 404" in done.stderr, done

@@ -386,6 +386,6 @@ fn tell_stall(subscription: &Subscription, stall: Option<Stall>, lag: u64) {
             lag,
             "NATS holds messages of this subject, and none came for 5 s"
         ),
-        None => tracing::info!(subject, lag, "a subject is well again"),
+        None => tracing::info!(subject, lag, "the subject recovered"),
     }
 }
