@@ -38,7 +38,9 @@ const DEFAULT: [(&str, &[&str]); 3] = [
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AclError {
     /// No JSON, or no object.
-    #[error("it must be a JSON object that maps each role to a list, such as {{\"user\": [\"news.*\"]}}: {0}")]
+    #[error(
+        "it must be a JSON object that maps each role to a list, such as {{\"user\": [\"news.*\"]}}: {0}"
+    )]
     Json(#[from] JsonError),
     /// A role's value is not a list of texts.
     #[error("role {role:?}: not a list of texts")]

@@ -78,7 +78,10 @@ fn question(url: &KeyUrl) -> Question {
         vec![match found.and_then(read) {
             Ok(()) => {
                 let plural = if keys.len() == 1 { "" } else { "s" };
-                Finding::Good(format!("{asked} contains {} usable key{plural}", keys.len()))
+                Finding::Good(format!(
+                    "{asked} contains {} usable key{plural}",
+                    keys.len()
+                ))
             }
             Err(error) => Finding::Error(format!("{asked}: {error}")),
         }]

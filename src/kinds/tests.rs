@@ -274,8 +274,9 @@ fn near_misses_are_pointed_out() {
         ("GATEWAY_PRT", "GATEWAY_PORT"),
         ("RUST_LGO", "RUST_LOG"),
     ] {
-        let expected =
-            format!("{typed} is not a setting of this gateway and was ignored; did you mean {meant}?");
+        let expected = format!(
+            "{typed} is not a setting of this gateway and was ignored; did you mean {meant}?"
+        );
         assert_eq!(warnings(&[(typed, "s3cret")]), [expected]);
     }
     assert_eq!(
@@ -293,7 +294,8 @@ fn the_url_of_another_gateway_is_pointed_out_where_nothing_was_chosen() {
         checked.warnings().iter().map(Warning::to_string).collect()
     };
     let url = ("NATS_URL", "nats://nats:4222");
-    let told = "NATS_URL is not a setting of this gateway and was ignored; did you mean WEIRGATE_BUS?";
+    let told =
+        "NATS_URL is not a setting of this gateway and was ignored; did you mean WEIRGATE_BUS?";
     assert_eq!(warnings(&[], &[url]), [told]);
     for chosen in ["--bus=nats://a:1", "--redis-url=redis://a:1"] {
         assert_eq!(warnings(&[chosen], &[url]), [""; 0], "{chosen}");

@@ -237,7 +237,10 @@ fn carry_out(interest: Option<&BusInterest>, syntax: NameSyntax, output: Channel
     let ask = |name: &TopicName| subscription(syntax, name);
     match (output, interest) {
         (ChannelsOutput::GapTold { clients }, _) => {
-            tracing::warn!(clients, "bus messages were lost: each affected client sees one gap in seq");
+            tracing::warn!(
+                clients,
+                "bus messages were lost: each affected client sees one gap in seq"
+            );
         }
         (_, None) => {}
         (ChannelsOutput::Retained(request), Some(interest)) => match request.wanted {
