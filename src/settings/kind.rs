@@ -96,6 +96,8 @@ pub enum Kind {
     Text,
     /// The path of a file; the file is read at its use, not here.
     Path,
+    /// As [`Kind::Path`], several separated by commas; or empty.
+    Paths,
     /// Any text, never shown.
     Secret,
 }
@@ -107,7 +109,8 @@ pub enum Value {
     Number(u64),
     /// Of [`Kind::Decimal`]: thousandths, rounded, but a positive number never to 0.
     Milli(i64),
-    /// Of [`Kind::Urls`], [`Kind::OptionalUrl`], [`Kind::OptionalUrls`], and a [`Kind::Form`] of a URL.
+    /// Of [`Kind::Urls`], [`Kind::OptionalUrl`], [`Kind::OptionalUrls`], a [`Kind::Form`] of a URL, and a [`Kind::Text`]
+    /// with a login.
     Urls(SecretUrl),
     /// Of [`Kind::Switch`].
     Switch(bool),
@@ -119,7 +122,7 @@ pub enum Value {
     List(String),
     /// Of [`Kind::Networks`].
     Networks(TrustedProxies),
-    /// Of [`Kind::Text`], [`Kind::Path`], [`Kind::LogFilter`] and a [`Kind::Form`].
+    /// Of [`Kind::Text`], [`Kind::Path`], [`Kind::Paths`], [`Kind::LogFilter`] and a [`Kind::Form`].
     Text(String),
     /// Of [`Kind::Secret`].
     Secret(SecretText),
@@ -208,7 +211,9 @@ impl Kind {
             }
             Self::Networks => parse_networks(text).map(Value::Networks),
             Self::LogFilter => logging::is_filter(text).then(|| Value::Text(text.to_owned())),
-            Self::Text | Self::Path => Some(Value::Text(text.to_owned())),
+            Self::Path | Self::Paths if is_content(text) => None,
+            Self::Text if has_login(text) => Some(Value::Urls(SecretUrl::new(text))),
+            Self::Text | Self::Path | Self::Paths => Some(Value::Text(text.to_owned())),
             Self::Secret => Some(Value::Secret(SecretText::new(text))),
         }
     }
@@ -251,6 +256,7 @@ impl Kind {
                 .into(),
             Self::Text | Self::Secret => "text".into(),
             Self::Path => "the path of a file".into(),
+            Self::Paths => "the paths of files, with commas between them".into(),
         }
     }
 
@@ -288,7 +294,7 @@ impl Kind {
             Self::Form(form) => form.placeholder.into(),
             Self::Networks => "NETWORKS".into(),
             Self::LogFilter => "FILTER".into(),
-            Self::Text | Self::Secret => "TEXT".into(),
+            Self::Text | Self::Secret | Self::Paths => "TEXT".into(),
             Self::Path => "PATH".into(),
         }
     }
@@ -304,14 +310,39 @@ impl Kind {
                 | Self::OptionalUrls(_)
                 | Self::Form(Form { is_url: true, .. })
         );
-        match scheme(text) {
+        match scheme(text).filter(|scheme| SCHEMES.contains(scheme)) {
             _ if matches!(self, Self::Secret) => "***".into(),
+            _ if matches!(self, Self::Path | Self::Paths) && is_content(text) => "***".into(),
             Some(_) if matches!(self, Self::Origins) && !text.contains(['@', '?']) => quoted(text),
             Some(scheme) => format!("\"{scheme}://***\""),
-            None if is_url || text.contains('@') => "***".into(),
+            None if is_url || text.contains('@') || text.contains("://") => "***".into(),
             None => quoted(text),
         }
     }
+}
+
+/// The schemes that an error shows of a refused URL: any other may be part of a password.
+const SCHEMES: [&str; 10] = [
+    "ftp", "http", "https", "nats", "redis", "rediss", "tcp", "tls", "ws", "wss",
+];
+
+/// Whether a text that is no URL by its setting is one all the same, with a user and a password.
+fn has_login(text: &str) -> bool {
+    text.rsplit_once('@')
+        .is_some_and(|(login, _)| login.contains(':'))
+}
+
+/// Whether a text is the content of a file with keys, in place of its path: lines, PEM, JSON, or the seed of an nkey
+/// (56 letters of base32 that begin with S, and two of a checksum at most).
+fn is_content(text: &str) -> bool {
+    let is_seed = |word: &str| {
+        let fits = |byte: u8| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte);
+        (56..=58).contains(&word.len()) && word.starts_with('S') && word.bytes().all(fits)
+    };
+    text.contains(char::is_control)
+        || text.starts_with("-----")
+        || text.starts_with('{')
+        || is_seed(text)
 }
 
 fn quoted(text: &str) -> String {

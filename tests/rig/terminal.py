@@ -42,7 +42,8 @@ class Terminal:
         self.master, self.slave = pty.openpty()
         self.resize(columns, lines)
         self.text = ""
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
 
     def resize(self, columns, lines):
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
@@ -53,6 +54,13 @@ class Terminal:
     def settings(self):
         """Echo, line editing and the like."""
         return termios.tcgetattr(self.slave)
+
+    def end(self):
+        """All that was written, by programs that have ended."""
+        os.close(self.slave)
+        self.reader.join(10)
+        os.close(self.master)
+        return self.text.replace("\r\n", "\n")
 
     def _read(self):
         try:

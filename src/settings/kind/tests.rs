@@ -174,6 +174,9 @@ fn switches_choices_and_text() {
     assert_eq!(choice.parse("JSON"), Some(Value::Choice("json")));
     assert_eq!(choice.parse("jsn"), None);
     assert_eq!(shown(Kind::Text, " a b ").as_deref(), Some("a b"));
+    for (typed, value) in [("redis://:s3cret@h", "redis://:***@h"), ("a@b", "a@b")] {
+        assert_eq!(shown(Kind::Text, typed).as_deref(), Some(value));
+    }
     let secret = Kind::Secret.parse("s3cret");
     assert!(!format!("{secret:?}").contains("s3cret"));
     assert_eq!(shown(Kind::Secret, "s3cret").as_deref(), Some("***"));
@@ -189,8 +192,29 @@ fn a_broken_url_shows_nothing_that_may_be_a_password() {
         assert_eq!(kind.shown_when_wrong("u:p@h"), "***");
     }
     assert_eq!(Kind::Secret.shown_when_wrong("s3cret"), "***");
-    assert_eq!(kind.shown_when_wrong("u:s3cret"), "***");
+    for wrong in ["u:s3cret", "s3cret://s3cret", "s3c://ret@h"] {
+        assert_eq!(kind.shown_when_wrong(wrong), "***");
+    }
     let origin = "https://a b";
     assert_eq!(Kind::Origins.shown_when_wrong(origin), "\"https://a b\"");
     assert_eq!(Kind::Port.shown_when_wrong("8\n0"), "\"8\\n0\"");
+}
+
+#[test]
+fn the_content_of_a_file_is_no_path_and_is_not_shown() {
+    let seed = format!("SUA{}", "B2".repeat(28));
+    for kind in [Kind::Path, Kind::Paths] {
+        for content in [
+            "-----BEGIN PRIVATE KEY-----",
+            "a\nb",
+            "{\"keys\":[]}",
+            &seed[..58],
+        ] {
+            assert_eq!(kind.parse(content), None, "{content}");
+            assert_eq!(kind.shown_when_wrong(content), "***");
+        }
+        for path in ["", "a,b", "/s/SUAB2", "-", "S", &seed.to_lowercase()] {
+            assert!(kind.parse(path).is_some(), "{path}");
+        }
+    }
 }

@@ -49,7 +49,7 @@ pub(super) static ROWS: &[Setting] = &[
     Setting::new(
         Heading::TOKENS,
         "jwt-public-key-files",
-        Kind::Text,
+        Kind::Paths,
         "",
         "PEM files with public keys, for RS256, ES256 (P-256) and EdDSA (Ed25519)",
     )

@@ -99,7 +99,7 @@ pub(super) static TLS: &[Setting] = &[
     Setting::new(
         Heading::TLS,
         "tls-cert",
-        Kind::Text,
+        Kind::Paths,
         "",
         "PEM file with the certificate chain, the server's first",
     )
@@ -110,7 +110,7 @@ pub(super) static TLS: &[Setting] = &[
     Setting::new(
         Heading::TLS,
         "tls-key",
-        Kind::Text,
+        Kind::Paths,
         "",
         "PEM file with the key of --tls-cert",
     )
