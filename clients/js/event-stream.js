@@ -11,8 +11,6 @@ const FIRST_MS = 4_000;
 /** A WebSocket that brought messages for so long is not broken by the network. Two that broke before, or one without a message, lead to a stream. */
 const STANDS_MS = 60_000;
 const BROKEN_MAX = 2;
-/** Ends that a network makes: without a close code, and by a gateway that hears no pong. */
-const BREAKS = new Set([1006, 1011]);
 /** A client that gives up after such a silence, with or without a request in it, has found the WebSocket dead. */
 const UNANSWERED_MS = 2_500;
 const SILENT_MS = 25_000;
@@ -291,7 +289,8 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
         };
         socket.onclose = (one) => {
           clearTimeout(this.#timer);
-          if (!this.#isClosed) this.#judge?.(BREAKS.has(one.code));
+          // 1011: the gateway hears no pong.
+          if (!this.#isClosed) this.#judge?.(one.code === 1006 || one.code === 1011);
           this.onclose?.(one);
         };
         this.onopen?.(event);

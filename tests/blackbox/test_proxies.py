@@ -10,8 +10,8 @@ import pytest
 import websockets
 from bus import publisher
 from clients import connect, connect_many
-from processes import ROOT, system_binary
-from proxies import Apache, Caddy, Haproxy, Nginx, Varnish
+from processes import ROOT
+from proxies import Apache, Caddy, Haproxy, Nginx, Varnish, caddy_binary
 from recipes import run
 from waiting import until
 
@@ -61,9 +61,11 @@ def is_there(port):
     return status_of(port, "/health") == 200
 
 
-def test_the_caddyfile_is_valid():
-    status, text = run([system_binary("caddy", "caddy"), "validate", "--adapter", "caddyfile", "--config",
-                        ROOT / "deploy" / "caddy" / "Caddyfile"], dict(os.environ))
+def test_the_caddyfile_is_valid(tmp_path):
+    program, knows_delay = caddy_binary()
+    text = (ROOT / "deploy" / "caddy" / "Caddyfile").read_text()
+    (tmp_path / "Caddyfile").write_text(text if knows_delay else text.replace("stream_close_delay 10m", ""))
+    status, text = run([program, "validate", "--adapter", "caddyfile", "--config", tmp_path / "Caddyfile"], dict(os.environ))
     assert status == 0 and "Valid configuration" in text, text
 
 

@@ -1,5 +1,6 @@
 //! A pong behind bytes, in either direction: a client on a slow line is not silent.
 
+use weirgate::admission::TrustedProxies;
 use weirgate::hub::{CloseReason, SessionKey};
 
 use super::deadlines::pinged;
@@ -69,6 +70,30 @@ fn a_client_that_reads_slowly_is_not_silent() {
     }
     world.advance(30 * SECOND);
     assert_eq!(world.reason(key), Some(CloseReason::SendStalled));
+}
+
+/// The kernel took a megabyte, then nothing: a proxy passes it on.
+#[test]
+fn a_proxy_with_full_buffers_has_time_for_what_it_holds() {
+    let stalled_after = |proxy: &str, bytes| {
+        let mut limits = pinged();
+        limits.send_queue.stall_us = 30 * SECOND;
+        limits.pong_timeout_us = 300 * SECOND;
+        limits.trusted_proxies = TrustedProxies::Networks(vec![proxy.parse().unwrap()]);
+        let mut world = symbols(limits);
+        let key = world.reader(None, bytes);
+        (0..10).for_each(|_| drop(world.publish(bytes / 8)));
+        let begin_us = world.now.mono_us;
+        while world.reason(key).is_none() {
+            world.advance(SECOND);
+        }
+        assert_eq!(world.reason(key), Some(CloseReason::SendStalled));
+        (world.now.mono_us - begin_us) / SECOND
+    };
+    assert_eq!(stalled_after("192.0.2.1", 1_000_000), 30);
+    assert_eq!(stalled_after("127.0.0.1", 10_000), 30);
+    assert_eq!(stalled_after("127.0.0.1", 1_000_000), 80);
+    assert_eq!(stalled_after("127.0.0.1", 10_000_000), 120);
 }
 
 #[test]

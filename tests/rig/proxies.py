@@ -1,14 +1,18 @@
 """nginx, HAProxy, Caddy, Apache and Varnish in front of weirgate, with the configurations of deploy/; started without rights."""
+import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
+import subprocess
 import tempfile
 import time
 
 from processes import ROOT, Process, StartError, free_port, system_binary
 
 RECIPE = ROOT / "deploy" / "nginx" / "weirgate.conf"
+NGINX_RELOAD = ROOT / "deploy" / "nginx" / "reload.conf"
 HAPROXY = ROOT / "deploy" / "haproxy"
 NGINX_TCP = ROOT / "deploy" / "nginx" / "tcp.conf"
 CADDYFILE = ROOT / "deploy" / "caddy" / "Caddyfile"
@@ -21,8 +25,10 @@ HAPROXY_SERVER = {"weirgate.cfg": r"server one 127\.0\.0\.1:8000 (.*)",
 
 MAIN = """\
 daemon off;
-master_process off;
+master_process {master};
+{user}
 pid {folder}/pid;
+include {folder}/reload.conf;
 error_log stderr warn;
 events {{ worker_connections 2048; }}
 http {{
@@ -71,7 +77,17 @@ def replaced(text, old, new):
 
 
 class Proxy:
-    """A proxy on `port` of 127.0.0.1."""
+    """A proxy on `port` of 127.0.0.1. With `stays_s` it can be reloaded, and what was before a reload stays for so long in place of the
+    ten minutes of the recipe."""
+
+    def reload(self):
+        """New processes, or a new configuration, from the same files."""
+        self.process.send(self.reload_signal)
+
+    def old_processes(self):
+        """How many processes of the proxy wait for the end of their clients."""
+        children = subprocess.run(["ps", "-o", "args=", "--ppid", str(self.process.pid)], capture_output=True, text=True).stdout
+        return len(children.splitlines()) - self.processes
 
     def wait_until_it_listens(self, seconds=10):
         end = time.monotonic() + seconds
@@ -94,7 +110,9 @@ class Proxy:
 class Haproxy(Proxy):
     """HAProxy before the given ports or paths of unix sockets."""
 
-    def __init__(self, *backends, recipe="weirgate.cfg"):
+    reload_signal, processes = signal.SIGUSR2, 1
+
+    def __init__(self, *backends, recipe="weirgate.cfg", stays_s=None):
         self.port = free_port()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-haproxy-"))
         server = re.search(HAPROXY_SERVER[recipe], text := (HAPROXY / recipe).read_text())
@@ -105,16 +123,21 @@ class Haproxy(Proxy):
         # Two descriptors for each: more than a test may have.
         text = replaced(text, "maxconn 50000", "maxconn 1000")
         text = replaced(text, "bind :443" if recipe == "tcp.cfg" else "bind :80", f"bind 127.0.0.1:{self.port}")
+        if stays_s:
+            text = replaced(text, "hard-stop-after 10m", f"hard-stop-after {stays_s}s")
         config = self.folder / "haproxy.cfg"
         config.write_text(text)
-        self.process = Process([system_binary("haproxy", "haproxy"), "-db", "-f", config])
+        master = ["-W"] if stays_s else []
+        self.process = Process([system_binary("haproxy", "haproxy"), *master, "-db", "-f", config])
         self.wait_until_it_listens()
 
 
 class Nginx(Proxy):
     """nginx before the given ports or paths of unix sockets; `replace` changes lines of the recipe for a test."""
 
-    def __init__(self, *backends, replace=()):
+    reload_signal, processes = signal.SIGHUP, 1
+
+    def __init__(self, *backends, replace=(), stays_s=None):
         self.port = free_port()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-nginx-"))
         recipe = RECIPE.read_text()
@@ -127,7 +150,13 @@ class Nginx(Proxy):
         for old, new in replace:
             recipe = replaced(recipe, old, new)
         (self.folder / "weirgate.conf").write_text(recipe)
-        (self.folder / "nginx.conf").write_text(MAIN.format(folder=self.folder))
+        reload = NGINX_RELOAD.read_text()
+        if stays_s:
+            reload = replaced(reload, "worker_shutdown_timeout 10m;", f"worker_shutdown_timeout {stays_s}s;")
+        (self.folder / "reload.conf").write_text(reload)
+        # Workers of root's nginx are another user's, who may not use the folder.
+        main = {"master": "on" if stays_s else "off", "user": "user root;" if stays_s and os.getuid() == 0 else ""}
+        (self.folder / "nginx.conf").write_text(MAIN.format(folder=self.folder, **main))
         self.process = Process([system_binary("nginx", "nginx-light"), "-e", "stderr", "-p", self.folder, "-c", self.folder / "nginx.conf"])
         self.wait_until_it_listens()
 
@@ -146,23 +175,44 @@ class NginxTcp(Proxy):
         self.wait_until_it_listens()
 
 
+def caddy_binary():
+    """(program, whether it knows stream_close_delay): the one of tests/requirements.txt, or Debian's, which is 2.6."""
+    own = ROOT / ".venv" / "bin" / "caddy"
+    program = own if own.exists() else system_binary("caddy", "caddy")
+    version = subprocess.run([program, "version"], capture_output=True, text=True, check=True).stdout
+    return program, not re.match(r"v?2\.6\.", version)
+
+
 class Caddy(Proxy):
     """Caddy before the given ports or paths of unix sockets."""
 
-    def __init__(self, *backends):
+    def __init__(self, *backends, stays_s=None):
         self.port = free_port()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-caddy-"))
         where = [f"unix/{one}" if isinstance(one, pathlib.Path) else f"127.0.0.1:{one}" for one in backends]
         recipe = replaced(CADDYFILE.read_text(), "reverse_proxy 127.0.0.1:8000 {", f"reverse_proxy {' '.join(where)} {{")
         recipe = replaced(recipe, "\n:80 {", f"\nhttp://127.0.0.1:{self.port} {{")
-        config = self.folder / "Caddyfile"
+        self.caddy, knows_delay = caddy_binary()
+        if stays_s and not knows_delay:
+            raise StartError(f"{self.caddy} cuts WebSockets at a reload: run `scripts/install-test-deps.sh`")
+        delay = f"stream_close_delay {stays_s}s" if stays_s else "stream_close_delay 10m" if knows_delay else ""
+        recipe = replaced(recipe, "stream_close_delay 10m", delay)
+        self.config = self.folder / "Caddyfile"
         # The admin port would be the same for every Caddy of the machine.
-        config.write_text("{\n\tadmin off\n}\n" + recipe)
-        caddy = system_binary("caddy", "caddy")
+        self.admin = f"unix/{self.folder}/admin.sock"
+        self.config.write_text(f"{{\n\tadmin {self.admin if stays_s else 'off'}\n}}\n" + recipe)
         # Caddy keeps files in these folders.
-        homes = [f"{name}={self.folder}" for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")]
-        self.process = Process(["/usr/bin/env", *homes, caddy, "run", "--adapter", "caddyfile", "--config", config])
+        self.homes = {name: str(self.folder) for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
+        homes = [f"{name}={folder}" for name, folder in self.homes.items()]
+        self.process = Process(["/usr/bin/env", *homes, self.caddy, "run", "--adapter", "caddyfile", "--config", self.config])
         self.wait_until_it_listens()
+
+    def reload(self):
+        argv = [self.caddy, "reload", "--force", "--address", self.admin, "--adapter", "caddyfile", "--config", self.config]
+        subprocess.run(argv, env=os.environ | self.homes, check=True, capture_output=True, timeout=20)
+
+    def old_processes(self):
+        return 0
 
 
 class Apache(Proxy):

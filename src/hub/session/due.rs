@@ -3,8 +3,12 @@
 use super::phase::{Phase, Ping};
 use super::slots::Slots;
 use super::{Session, Timers};
+use crate::admission::Peer;
 use crate::hub::deadlines::Timer;
 use crate::hub::{CloseReason, Limits, Now};
+
+/// The longest time for bytes in a proxy, in stall limits: 90 s by default.
+const PROXY_STALLS_MAX: u64 = 3;
 
 /// A piece of work that is due; afterwards the session is armed again for the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +75,24 @@ impl Session {
 
     /// The moment to drop a client that takes none of the waiting bytes.
     fn stall_due(&self, limits: &Limits) -> Option<u64> {
-        let waits = !self.queue.is_empty();
-        waits.then(|| self.queue.progress_at() + limits.send_queue.stall_us)
+        let (waits, stall_us) = (!self.queue.is_empty(), limits.send_queue.stall_us);
+        waits.then(|| self.queue.progress_at() + stall_us + self.in_proxy_us(limits))
+    }
+
+    /// The time for the bytes that a proxy passes on before it reads more: Linux lets a program write again when a third of the
+    /// socket's buffer is free, which are megabytes for a slow client.
+    fn in_proxy_us(&self, limits: &Limits) -> u64 {
+        let Phase::Open(open) = &self.cold.phase else {
+            return 0;
+        };
+        let under_way_us = open.under_way_us(self.queue.bytes_out());
+        let peer = self.peer();
+        let has_proxy =
+            || matches!(peer, Peer::Proxied(_)) || limits.trusted_proxies.trusts_peer(&peer);
+        if under_way_us == 0 || !has_proxy() {
+            return 0;
+        }
+        under_way_us.min(PROXY_STALLS_MAX * limits.send_queue.stall_us)
     }
 
     /// Handles one piece of due work, or returns work for the core; nothing of the gateway's.

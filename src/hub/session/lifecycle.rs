@@ -11,9 +11,6 @@ use crate::hub::shell::Permit;
 use crate::hub::{CloseCode, CloseReason, Closing, Ended, Limits, MaxRate, Now};
 use crate::wire::head::{HeadError, TLS_HANDSHAKE};
 
-/// The slowest line of a client that keeps up. A ping may stand behind all bytes that the client has not answered for.
-const SLOW_BYTES_PER_SECOND: u64 = 20_000;
-
 /// The details of an accepted upgrade.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accepted {
@@ -302,10 +299,7 @@ impl Session {
             Phase::Open(open) => {
                 if control_out {
                     let bytes_out = self.queue.bytes_out();
-                    // In whole seconds: a few bytes take no time.
-                    let ahead_us =
-                        (bytes_out - open.bytes_read) / SLOW_BYTES_PER_SECOND * 1_000_000;
-                    let ahead_us = ahead_us.min(limits.send_queue.stall_us);
+                    let ahead_us = open.under_way_us(bytes_out).min(limits.send_queue.stall_us);
                     let due_us = now.mono_us + limits.pong_timeout_us + ahead_us;
                     open.ping.sent(due_us, bytes_out);
                 }

@@ -47,6 +47,17 @@ pub(super) struct Open {
     pub(super) is_broken: bool,
 }
 
+/// The slowest line of a client that keeps up.
+const SLOW_BYTES_PER_SECOND: u64 = 20_000;
+
+impl Open {
+    /// How long the bytes take on a slow line that the client has not answered for, of those that the kernel took; in whole
+    /// seconds: a few bytes take no time.
+    pub(super) fn under_way_us(&self, bytes_out: u64) -> u64 {
+        (bytes_out - self.bytes_read) / SLOW_BYTES_PER_SECOND * 1_000_000
+    }
+}
+
 /// The consequence of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hub) enum AfterWrite {

@@ -68,7 +68,10 @@ pub(super) static ROWS: &[Setting] = &[
         "30000",
         "How long the kernel may take no byte for a client while frames wait",
     )
-    .more("Less than 10000 also drops working clients on very slow connections.")
+    .more(
+        "Behind a trusted proxy each 20 kB under way give a second more, up to four times this limit. \
+         Less than 10000 also drops working clients on very slow connections.",
+    )
     .limit(
         "the client is dropped",
         Shows::Reason(CloseReason::SendStalled),
