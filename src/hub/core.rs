@@ -258,7 +258,6 @@ impl Core {
 
     /// The same without the members, for a name that is also a pattern: its members hold the pattern.
     pub fn publish_to_nobody(&mut self, publication: &Publication) {
-        self.clients.stats.publications += 1;
         self.keep(publication);
         if self.limits.deflate_window == DeflateWindow::Shared {
             self.link(publication);

@@ -261,7 +261,6 @@ impl Core {
         let Some(session) = self.clients.sessions.get_mut(key.slot as usize) else {
             return;
         };
-        stats.writes += 1;
         let taken = match outcome {
             Ok(taken) => taken,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,

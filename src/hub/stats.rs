@@ -83,8 +83,6 @@ pub struct HubStats {
     pub send_queue_bytes: u64,
     /// Bytes taken by the kernel.
     pub bytes_sent: u64,
-    /// Writes handed to the kernel.
-    pub writes: u64,
     /// Writes taken by the kernel only in part or not at all.
     pub writes_short: u64,
     /// Writes that failed, in the order of [`SendError::LABELS`].
@@ -103,8 +101,6 @@ pub struct HubStats {
     pub received_messages: u64,
     /// Bytes from clients.
     pub received_bytes: u64,
-    /// Publications taken from the feed.
-    pub publications: u64,
     /// `None` without a history.
     pub history: Option<HistoryStats>,
     /// Names of which everything missed was sent again.

@@ -185,10 +185,9 @@ pub(super) fn complaints(facts: &CertificateFacts, now_s: i64) -> Vec<String> {
 }
 
 /// The metrics of handshakes.
-pub(super) fn handshake_metrics(counts: &Arc<HandshakeCounts>) -> [GatewayMetric; 3] {
+pub(super) fn handshake_metrics(counts: &Arc<HandshakeCounts>) -> [GatewayMetric; 2] {
     [
         GatewayMetric::by_label(&names::TLS_HANDSHAKES, counts, HandshakeCounts::outcomes),
-        GatewayMetric::Durations(&names::TLS_HANDSHAKE_DURATION, counts.durations()),
         GatewayMetric::by_label(&names::TLS_HANDSHAKES_OPEN, counts, HandshakeCounts::open),
     ]
 }

@@ -140,8 +140,6 @@ pub struct ShellStats {
     pub accept_errors: u64,
     /// Gauge: addresses known to the limits by address.
     pub addresses: u64,
-    /// Gauge: entries in the heap of deadlines.
-    pub deadlines: u64,
     /// Gauge: messages between the bus and the loop.
     pub bus_queue_messages: u64,
     /// Limit of these messages.
@@ -158,8 +156,6 @@ pub struct ShellStats {
     pub inflate_window_bytes: u64,
     /// Gauge: the granted size of that text.
     pub inflate_window_bytes_granted: u64,
-    /// Limit of the granted size.
-    pub inflate_window_bytes_max: u64,
     /// Clients without a window because of the limit.
     pub inflate_windows_refused: u64,
 }

@@ -168,9 +168,6 @@ metric_names! { |at|
     BUS_QUEUE_BYTES_MAX = Gauge "weirgate_bus_queue_bytes_max" []
         "Room for bytes between the bus and the event loop (--bus-queue-bytes-max)."
         => at.turn.shell.bus_queue_bytes_max;
-    PUBLICATIONS = Counter "weirgate_publications_total" []
-        "Publications made from the bus's messages, quiet ones included."
-        => at.turn.hub.publications;
     FRAMES_SENT = Counter "weirgate_frames_sent_total" []
         "Frames taken whole by the kernel, counted once per client."
         => at.turn.hub.messages_sent;
@@ -206,24 +203,15 @@ metric_names! { |at|
         "Memory allowed for frames that wait for clients that read nothing (--frame-bytes-max); over \
             the limit slow clients are dropped."
         => at.turn.shell.frame_bytes_max;
-    UNFINISHED_BYTES = Gauge "weirgate_unfinished_message_bytes" []
-        "Memory of the unfinished messages of all clients, and of the input of paused clients (--unfinished-bytes-max)."
-        => at.held("received_bytes").unwrap_or_default();
     INFLATE_WINDOW_BYTES = Gauge "weirgate_inflate_window_bytes" []
         "Text that is kept because the next compressed messages of clients may refer to it."
         => at.turn.shell.inflate_window_bytes;
     INFLATE_WINDOW_BYTES_GRANTED = Gauge "weirgate_inflate_window_bytes_granted" []
         "Largest size of this text: the windows of all clients that may refer to earlier messages."
         => at.turn.shell.inflate_window_bytes_granted;
-    INFLATE_WINDOW_BYTES_MAX = Gauge "weirgate_inflate_window_bytes_max" []
-        "Memory allowed for these windows (--inflate-windows-bytes-max)."
-        => at.turn.shell.inflate_window_bytes_max;
     INFLATE_WINDOWS_REFUSED = Counter "weirgate_inflate_windows_refused_total" []
         "Clients whose messages may refer to no earlier messages because the limit was reached."
         => at.turn.shell.inflate_windows_refused;
-    WRITES = Counter "weirgate_writes_total" []
-        "Writes to the sockets of clients."
-        => at.turn.hub.writes;
     WRITES_SHORT = Counter "weirgate_writes_short_total" []
         "Writes taken by the kernel in part or not at all, because the client is slow."
         => at.turn.hub.writes_short;
@@ -235,8 +223,6 @@ metric_names! { |at|
         => at.turn.shell.accept_errors;
     TLS_HANDSHAKES = Counter "weirgate_tls_handshakes_total" ["outcome"]
         "Handshakes of TLS by outcome: full, resumed (the client had a ticket), failed.";
-    TLS_HANDSHAKE_DURATION = Histogram "weirgate_tls_handshake_duration_seconds" ["outcome"]
-        "Time of the thread for a TLS handshake: full, or resumed.";
     TLS_HANDSHAKES_OPEN = Gauge "weirgate_tls_handshakes_open" ["state"]
         "Connections before the end of their TLS handshake by state: under_way, waiting (for their turn).";
     HELD = Gauge "weirgate_held" ["of"]
@@ -253,9 +239,6 @@ metric_names! { |at|
         => at.held("tls_bytes").unwrap_or_default();
     TLS_CERTIFICATE_EXPIRY = Gauge "weirgate_tls_certificate_expiry_timestamp_seconds" []
         "The end of the certificate that ends first, Unix time.";
-    DEFLATED_FRAMES = Counter "weirgate_deflated_frames_total" []
-        "Compressions of frames; a frame is compressed once for each of its encodings."
-        => at.turn.hub.frames_deflated;
     DEFLATE_ENCODINGS = Counter "weirgate_deflate_encodings_total" ["kind"]
         "Encodings of frames made for clients with permessage-deflate, each once for all such clients, \
             by kind: chained (refers to an earlier message), alone, stored (not compressed)."
@@ -284,9 +267,6 @@ metric_names! { |at|
     WAKE_UPS_SAVED = Counter "weirgate_wake_ups_saved_total" ["thread"]
         "Times that a thread found work while it polled without sleeping, so that nobody had to wake it."
         => ByLabel(at.spins().map(|(thread, spin)| (thread, spin.found)));
-    DEADLINES = Gauge "weirgate_deadlines" []
-        "Entries in the heap of deadlines of connections."
-        => at.turn.shell.deadlines;
     STAGE_DURATION = Histogram "weirgate_stage_duration_seconds" ["stage"]
         "Time of a message in each stage; first_write and last_write count from the arrival."
         => ByLabel(at.turn.times.stages());
@@ -337,14 +317,8 @@ metric_names! { |at|
         "Names and patterns held by clients, counted once per client.";
     SUBSCRIBED_NAMES = Gauge "weirgate_subscribed_names" ["kind"]
         "Different names and patterns held by clients.";
-    SUBSCRIBED_NAMES_MAX = Gauge "weirgate_subscribed_names_max" []
-        "Different names and patterns that all clients together may hold (--all-channels-max).";
-    SUBSCRIBED_PATTERNS_MAX = Gauge "weirgate_subscribed_patterns_max" []
-        "Different patterns that all clients together may hold (--all-wildcards-max).";
     SUBSCRIBED_NAME_BYTES = Gauge "weirgate_subscribed_name_bytes" []
         "Bytes of the different names and patterns held by clients.";
-    SUBSCRIBED_NAME_BYTES_MAX = Gauge "weirgate_subscribed_name_bytes_max" []
-        "Bytes that these names and patterns may have (--all-channel-name-bytes-max).";
     SUBSCRIPTIONS_LIMITED = Counter "weirgate_subscriptions_limited_total" ["limit"]
         "Entries of subscribe requests refused because of a limit over all clients, of which an address has a share, by limit.";
     GAPS_TOLD = Counter "weirgate_gaps_told_total" []
@@ -460,8 +434,6 @@ metric_names! { |at|
              service as were free.";
     PROXY_UNGATHERED_BODIES = Counter "weirgate_proxy_ungathered_bodies_total" ["service"]
         "Small request bodies that were passed on in pieces because those of other requests filled their room.";
-    PROXY_BODY_BYTES = Counter "weirgate_proxy_body_bytes_total" ["service", "direction"]
-        "Bytes of bodies forwarded by the proxy, by direction.";
     RELOADS = Counter "weirgate_reloads_total" ["what", "outcome"]
         "Settings read again from their files while running, by outcome: changed, unchanged, failed.";
     RELOADS_FAILING = Gauge "weirgate_reloads_failing" ["what"]

@@ -23,10 +23,7 @@ fn telemetry() -> Arc<Telemetry> {
             &names::SUBSCRIBED_NAMES,
             Box::new(|| vec![("channel", 2), ("pattern", 1)]),
         ),
-        number(&names::SUBSCRIBED_NAMES_MAX),
-        number(&names::SUBSCRIBED_PATTERNS_MAX),
         number(&names::SUBSCRIBED_NAME_BYTES),
-        number(&names::SUBSCRIBED_NAME_BYTES_MAX),
         GatewayMetric::ByLabel(
             &names::SUBSCRIPTIONS_LIMITED,
             Box::new(|| vec![("channels", 1)]),
@@ -94,15 +91,7 @@ fn telemetry() -> Arc<Telemetry> {
         by_service(&names::PROXY_WAITS),
         by_service(&names::PROXY_ADDRESS_WAITS),
         by_service(&names::PROXY_UNGATHERED_BODIES),
-        GatewayMetric::ByTwoLabels(
-            &names::PROXY_BODY_BYTES,
-            Box::new(|| vec![(["simulation", "answer"], 11)]),
-        ),
         GatewayMetric::ByLabel(&names::TLS_HANDSHAKES, Box::new(|| vec![("full", 13)])),
-        GatewayMetric::Durations(
-            &names::TLS_HANDSHAKE_DURATION,
-            vec![("full", Arc::default())],
-        ),
         GatewayMetric::ByLabel(
             &names::TLS_HANDSHAKES_OPEN,
             Box::new(|| vec![("waiting", 14)]),

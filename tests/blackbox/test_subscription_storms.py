@@ -79,7 +79,7 @@ async def test_names_of_all_clients_are_bounded(redis_server, start_weirgate):
     assert answer["channels"] == ["market:tick:b*", "market:tick:c"]
     assert answer["errors"] == ["Server limit of wildcard subscriptions exceeded (1)", "Server limit of channels exceeded (5)"]
     metrics = scrape(weirgate)
-    assert (metrics.sum("weirgate_subscribed_names"), metrics.sum("weirgate_subscribed_names_max")) == (3, 5), "half, and a bit"
+    assert (metrics.sum("weirgate_subscribed_names"), metrics.sum("weirgate_held_max", of="names")) == (3, 5), "half, and a bit"
     assert metrics.sum("weirgate_subscribed_name_bytes") == len("market:tick:" * 3) + len("ab*c")
     assert metrics.sum("weirgate_subscriptions_limited_total") == 2
     for client in first, second:

@@ -338,7 +338,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         what: "Bytes compressed before the next clients are written to",
         value: "256 KiB",
         beyond: "the clients behind them have their writes in the next batch",
-        shows: Shows::Metric(names::DEFLATED_FRAMES),
+        shows: Shows::Metric(names::DEFLATE_ENCODINGS),
         code: (
             "src/hub/flush.rs",
             "BATCH_DEFLATED_BYTES: usize = 256 * 1024;",
@@ -349,7 +349,7 @@ pub(crate) const FIXED: &[Fixed] = &[
         what: "Entries in the heap of deadlines",
         value: "1,024, or 4 for each connection",
         beyond: "entries that have been replaced are swept out",
-        shows: Shows::Metric(names::DEADLINES),
+        shows: Shows::Elsewhere("`weirgate_connections`, of which the entries are a multiple"),
         code: (
             "src/hub/deadlines.rs",
             "SWEEP_ENTRIES_PER_SESSION: usize = 4;",

@@ -78,7 +78,7 @@ pub(crate) const TLS: &[Fixed] = &[
         what: "Steps of TLS handshakes between two looks for new clients",
         value: "16",
         beyond: "the next steps follow; addresses take turns",
-        shows: Shows::Metric(names::TLS_HANDSHAKE_DURATION),
+        shows: Shows::Metric(names::TLS_HANDSHAKES_OPEN),
         code: ("src/reactor/handshakes/worker.rs", "STEPS: usize = 16;"),
         test: "tests/blackbox/test_tls_limits.py::test_an_address_that_begins_handshakes_delays_no_other",
     },

@@ -135,9 +135,6 @@ impl Body for ToService {
                 ready!(frame)
             }
         };
-        if let Some(Ok(frame)) = &frame {
-            self.stats.count_request_bytes(data_bytes(frame));
-        }
         Poll::Ready(frame.map(|frame| frame.map(without_bad_trailers)))
     }
 
@@ -240,14 +237,13 @@ impl Body for ToClient {
             }
         };
         match &frame {
-            Some(Ok(frame)) => self.exchange.count_answer_bytes(data_bytes(frame)),
             // If the request body breaks off, the connection to the service ends, and so does the answer.
             Some(Err(_)) if self.upload.is_broken() => {
                 let outcome = Outcome::of_broken(&self.upload);
                 self.exchange.refuse(outcome);
             }
             Some(Err(error)) => self.exchange.fail(Outcome::Cut, error.as_ref()),
-            None => {}
+            Some(Ok(_)) | None => {}
         }
         Poll::Ready(frame)
     }
@@ -277,10 +273,6 @@ impl Drop for ToClient {
             lease.keep();
         }
     }
-}
-
-fn data_bytes(frame: &Frame<Bytes>) -> usize {
-    frame.data_ref().map_or(0, Bytes::len)
 }
 
 fn without_bad_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {

@@ -14,7 +14,7 @@ use crate::admission::Peer;
 use crate::base::{Clock, LogBudget, LogLine};
 use crate::http::body::Progress;
 use crate::http::services::{
-    ByService, FailureReason, RequestMetrics, RequestStats, Service, numbers, pairs,
+    ByService, FailureReason, RequestMetrics, RequestStats, Service, numbers,
 };
 use crate::telemetry::{GatewayMetric, names};
 
@@ -82,11 +82,6 @@ impl Exchange {
     pub(super) fn has_head(&mut self, status: StatusCode) {
         self.status = status;
         self.watch.stats.requests.observe(self.begun.elapsed());
-    }
-
-    /// Counts bytes of the answer's body for the client.
-    pub(super) fn count_answer_bytes(&self, bytes: usize) {
-        self.watch.stats.count_answer_bytes(bytes);
     }
 
     /// Records the end of the service's answer.
@@ -239,8 +234,6 @@ pub(super) struct ServiceStats {
     waits: AtomicU64,
     address_waits: AtomicU64,
     ungathered: AtomicU64,
-    request_bytes: AtomicU64,
-    answer_bytes: AtomicU64,
 }
 
 impl ServiceStats {
@@ -251,8 +244,6 @@ impl ServiceStats {
             waits: AtomicU64::new(0),
             address_waits: AtomicU64::new(0),
             ungathered: AtomicU64::new(0),
-            request_bytes: AtomicU64::new(0),
-            answer_bytes: AtomicU64::new(0),
         }
     }
 
@@ -267,20 +258,6 @@ impl ServiceStats {
 
     pub(super) fn count_ungathered(&self) {
         self.ungathered.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn count_request_bytes(&self, bytes: usize) {
-        self.request_bytes.fetch_add(bytes as u64, Relaxed);
-    }
-
-    pub(super) fn count_answer_bytes(&self, bytes: usize) {
-        self.answer_bytes.fetch_add(bytes as u64, Relaxed);
-    }
-
-    fn body_bytes(&self) -> Vec<(&'static str, u64)> {
-        let bytes = [&self.request_bytes, &self.answer_bytes];
-        let [request, answer] = bytes.map(|bytes| bytes.load(Relaxed));
-        vec![("request", request), ("answer", answer)]
     }
 }
 
@@ -301,7 +278,6 @@ pub(super) fn metrics(services: &ByService<ServiceStats>) -> Vec<GatewayMetric> 
         numbers(&names::PROXY_WAITS, services, waits),
         numbers(&names::PROXY_ADDRESS_WAITS, services, address_waits),
         numbers(&names::PROXY_UNGATHERED_BODIES, services, ungathered),
-        pairs(&names::PROXY_BODY_BYTES, services, ServiceStats::body_bytes),
     ]);
     metrics
 }

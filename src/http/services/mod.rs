@@ -371,7 +371,7 @@ pub(super) fn numbers<T: Send + Sync + 'static>(
 }
 
 /// A metric with several numbers for each service, each with its label.
-pub(super) fn pairs<T: Send + Sync + 'static>(
+fn pairs<T: Send + Sync + 'static>(
     name: &'static MetricName,
     services: &ByService<T>,
     numbers: impl Fn(&T) -> Vec<(&'static str, u64)> + Send + Sync + 'static,

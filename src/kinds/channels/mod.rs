@@ -110,11 +110,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         false => feed,
     };
     let retained_bytes_max = checked.number("retained-bytes-max");
-    let metrics = metrics(
-        &stats,
-        (gateway_settings.all_clients, retained_bytes_max),
-        interest.as_ref(),
-    );
+    let metrics = metrics(&stats, retained_bytes_max, interest.as_ref());
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
     let gateway = gateway.with_slow_bus(bus.settle().as_micros() as u64);
     let gateway = match retained {
@@ -263,7 +259,7 @@ fn subscription(syntax: NameSyntax, name: &TopicName) -> Subscription {
 
 fn metrics(
     stats: &Arc<ChannelsStats>,
-    (max, retained_bytes_max): (AllClientsLimits, usize),
+    retained_bytes_max: usize,
     interest: Option<&BusInterest>,
 ) -> Vec<GatewayMetric> {
     let number = |name, read| GatewayMetric::number(name, stats, read);
@@ -274,10 +270,7 @@ fn metrics(
         by_label(&names::SUBSCRIBED_NAMES, |s| {
             vec![("channel", s.channels.get()), ("pattern", s.patterns.get())]
         }),
-        GatewayMetric::fixed(&names::SUBSCRIBED_NAMES_MAX, max.names_max),
-        GatewayMetric::fixed(&names::SUBSCRIBED_PATTERNS_MAX, max.patterns_max),
         number(&names::SUBSCRIBED_NAME_BYTES, |s| s.name_bytes.get()),
-        GatewayMetric::fixed(&names::SUBSCRIBED_NAME_BYTES_MAX, max.name_bytes_max),
         by_label(&names::SUBSCRIPTIONS_LIMITED, |s| s.limited().collect()),
         number(&names::TOKENS_WITHOUT_ROLE, |s| s.access.without_role.get()),
         number(&names::GAPS_TOLD, |s| s.gaps_told.get()),

@@ -206,7 +206,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 .then_some(limits.connections_max as u64),
             accept_errors: self.listeners.errors(),
             addresses: core.known_addresses() as u64,
-            deadlines: core.deadline_entries() as u64,
             bus_queue_messages: seams.bus.len() as u64,
             bus_queue_messages_max: seams.bus.capacity().unwrap_or(0) as u64,
             bus_queue_bytes: seams.bus_bytes.held() as u64,
@@ -215,7 +214,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             frame_bytes_max: limits.frame_bytes_max,
             inflate_window_bytes: windows.kept_bytes(),
             inflate_window_bytes_granted: windows.granted_bytes(),
-            inflate_window_bytes_max: limits.inflate_windows_bytes_max,
             inflate_windows_refused: windows.refused(),
         }
     }

@@ -178,7 +178,7 @@ pub(super) static ROWS: &[Setting] = &[
     .more("All clients wait during a compression: 4 to 12 ms for each MiB at level 4.")
     .limit(
         "sent in stored blocks, which compress nothing (RFC 7692 §7.2.3.3)",
-        Shows::Metric(names::DEFLATED_FRAMES),
+        Shows::Metric(names::DEFLATE_ENCODINGS),
         "tests/hub_rules/queue.rs::payloads_outside_the_bounds_of_compression_go_in_stored_blocks",
     ),
     Setting::bytes(
