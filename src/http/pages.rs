@@ -13,7 +13,7 @@ use super::readiness::{ReadyLimits, not_ready};
 use super::site::{Answer, RequestParts, Route};
 use crate::base::Clock;
 use crate::telemetry::{
-    LoopNumbers, OPEN_METRICS_CONTENT_TYPE, PROMETHEUS_TEXT_CONTENT_TYPE, Telemetry,
+    BusStatus, LoopNumbers, OPEN_METRICS_CONTENT_TYPE, PROMETHEUS_TEXT_CONTENT_TYPE, Telemetry,
 };
 use crate::wire::object_writer::ObjectWriter;
 
@@ -63,6 +63,12 @@ fn ready(telemetry: &Telemetry, clock: Clock, limits: &ReadyLimits) -> Answer {
     let mut object = ObjectWriter::new();
     object.boolean("ready", reasons.is_empty());
     object.strings("reasons", reasons.iter().map(|reason| reason.as_str()));
+    if let Some((messages, ms)) = telemetry.bus().and_then(BusStatus::stream_behind) {
+        let mut behind = ObjectWriter::new();
+        behind.maybe_number("messages", messages);
+        behind.raw("seconds", &format!("{:.3}", ms as f64 / 1e3));
+        object.object("stream_behind", behind);
+    }
     Answer::json(status, object.finish()).no_store()
 }
 
@@ -210,7 +216,7 @@ pub(crate) mod tests {
     use super::MetricsFormat::{OpenMetrics, PrometheusText};
     use super::*;
     use crate::hub::{FeedStats, Now};
-    use crate::telemetry::{Build, BusStatus};
+    use crate::telemetry::Build;
     use hyper::header;
 
     pub(crate) fn telemetry(clock: Clock) -> Arc<Telemetry> {
@@ -249,6 +255,13 @@ pub(crate) mod tests {
         let answer = ready(&telemetry, clock, &limits);
         assert_eq!(answer.status, 200);
         assert_eq!(text(&answer), r#"{"ready":true,"reasons":[]}"#);
+        for (messages, shown) in [(Some(7), "7"), (None, "null")] {
+            let bus = telemetry.bus().expect("a bus");
+            bus.set_stream_behind(messages, 1_500);
+            let want = format!(r#""stream_behind":{{"messages":{shown},"seconds":1.500}}}}"#);
+            let answer = ready(&telemetry, clock, &limits);
+            assert!(text(&answer).ends_with(&want), "{}", text(&answer));
+        }
         assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store");
         telemetry.event_loop.set_draining();
         assert_eq!(ready(&telemetry, clock, &limits).status, 503);

@@ -122,6 +122,10 @@ pub struct ShownBus {
     pub reconnects: u64,
     /// Subscriptions that the bus refused.
     pub refused: u64,
+    /// Messages of the stream (`--stream`) that were not read; `None` without a stream, and if the server does not say.
+    pub stream_behind: Option<u64>,
+    /// The time from the storage of the last message that was read to that of the newest one; `None` without a stream.
+    pub stream_behind_ms: Option<u64>,
     /// The JetStream consumers.
     pub consumers: Vec<ShownConsumer>,
 }

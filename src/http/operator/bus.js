@@ -7,6 +7,9 @@ const pairs = new Pairs("bus");
 /** Older than that, the newest message of a bus that is there is worth a look. */
 const OLD_MS = 10_000;
 
+/** So far behind the newest message of a stream the alert begins. */
+const LATE_MS = 5_000;
+
 function busEntries({ bus, numbers, now_unix_ms: now }) {
   const at = numbers.bus_last_message_unix_ms, ageMs = at === null ? null : Math.max(0, now - at);
   const isAway = bus.away_ms !== null;
@@ -16,6 +19,11 @@ function busEntries({ bus, numbers, now_unix_ms: now }) {
   rows.push(["Newest message", ageMs === null ? "none yet" : `${duration(ageMs)} ago`, ageMs > OLD_MS ? "wait" : ""]);
   rows.push(["Reconnects", decimal(bus.reconnects, 0)]);
   rows.push(["Refused subscriptions", decimal(bus.refused, 0), bus.refused ? "bad" : ""]);
+  const { stream_behind: behind, stream_behind_ms: behindMs } = bus;
+  if (behindMs !== null) {
+    const count = behind === null ? "" : `${decimal(behind, 0)} behind`, time = behindMs ? `${duration(behindMs)} behind` : "";
+    rows.push(["Stream", [count, time].filter(Boolean).join(", ") || "read to its end", behindMs > LATE_MS ? "bad" : ""]);
+  }
   const { bus_messages_bad: bad, bus_gaps: gaps } = numbers;
   rows.push(["Bad messages", decimal(bad, 0), bad ? "wait" : ""]);
   if (gaps) rows.push(["Losses", decimal(gaps, 0), "wait"]);

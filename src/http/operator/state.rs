@@ -154,12 +154,15 @@ fn bus(status: &BusStatus, now: Now) -> ShownBus {
         away_ms: consumer.away_ms(now),
         stalled: consumer.stall().is_some(),
     });
+    let behind = status.stream_behind();
     ShownBus {
         connected: status.connected(),
         subscribed: status.subscribed(),
         away_ms: status.away_ms(now),
         reconnects: status.reconnects(),
         refused: status.refused(),
+        stream_behind: behind.and_then(|(messages, _)| messages),
+        stream_behind_ms: behind.map(|(_, ms)| ms),
         consumers: consumers.collect(),
     }
 }

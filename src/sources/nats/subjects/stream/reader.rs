@@ -59,6 +59,8 @@ pub(super) struct StreamReader {
     old_until: Option<u64>,
     /// Messages up to this number were stored before the newest loss of which clients hear.
     told_until: u64,
+    /// The number of messages in the last [`Told::Behind`].
+    behind: Option<u64>,
     /// The limits that the server permits a consumer.
     limits: Limits,
     /// The name of the last consumer, until its deletion was asked for.
@@ -100,6 +102,7 @@ impl StreamReader {
             created_ns: None,
             old_until: None,
             told_until: 0,
+            behind: None,
             limits: Limits::MOST,
             made: None,
             keeps: true,
@@ -128,7 +131,6 @@ impl StreamReader {
 
     /// Handles a new connection.
     pub(super) fn connected(&mut self, now: Instant, out: &mut Vec<u8>) {
-        self.last_sid = ANSWERS_SID;
         self.stands = false;
         self.step = Step::Away;
         protocol::subscribe(out, &format!("{}.answer.*", self.inbox), None, ANSWERS_SID);
@@ -258,24 +260,42 @@ impl StreamReader {
                     return Err(NatsError::WorkQueue(self.stream.clone()));
                 }
                 self.looked(info, unix_ns, told);
-                self.make_consumer(now, out);
+                self.make_consumer(self.last.filter(|_| self.keeps), now, out);
                 Ok(())
             }
             // Any answer shows that the stream has a leader.
             Step::Read(consumer) if consumer.is_checking() => {
                 consumer.is_checked();
+                if let Ok(StreamInfo { head, .. }) = StreamInfo::read(&delivery.payload) {
+                    let [newest, read] =
+                        [head, self.last.or(self.empty_at)].map(|id| id.map_or(0, |id| id.major));
+                    self.head = head;
+                    self.is_behind(newest.saturating_sub(read), told);
+                }
+                Ok(())
+            }
+            Step::Read(consumer) if consumer.waiting.is_some() => {
+                let info = StreamInfo::read(&delivery.payload).ok();
+                let created_ns = info.map(|info| info.created_ns);
+                match created_ns == self.created_ns {
+                    true => self.made(now, out, told),
+                    false => self.look(now, out),
+                }
                 Ok(())
             }
             Step::Read(consumer) => match created(&delivery.payload) {
                 Ok((name, messages)) => {
-                    consumer.is_made = true;
-                    self.made = name;
-                    self.made(messages, now, out, told);
+                    (consumer.waiting, self.made) = (Some(messages), name);
+                    match consumer.expects {
+                        Some(_) => self.made(now, out, told),
+                        None => self.ask_stream(now, out),
+                    }
                     Ok(())
                 }
                 Err(error) if self.limits.shrink(&error) => {
+                    let expects = consumer.expects;
                     self.leave_consumer(out);
-                    self.make_consumer(now, out);
+                    self.make_consumer(expects, now, out);
                     Ok(())
                 }
                 Err(error) => Err(self.trouble(&error.to_string())),
@@ -295,25 +315,31 @@ impl StreamReader {
             self.old_until = info.head.map(|head| head.major);
             self.empty_at = info.head.is_none().then_some(NO_MESSAGE);
         }
-        let is_newest = |last: &mut StoredId| self.keeps && info.head == Some(*last);
-        if let Some(last) = self.last.take_if(is_newest) {
-            // Nothing is newer, so nothing is missing, even if this message was trimmed.
-            (self.empty_at, self.since_ns) = (Some(last), Some(last.minor + 1));
-        }
         let head = info.head.map_or(0, |head| head.major);
         let is_behind = |known: Option<StoredId>| known.is_some_and(|known| head < known.major);
         let created_ns = self.created_ns.replace(info.created_ns);
         let is_made_anew = created_ns.is_some_and(|created_ns| created_ns != info.created_ns);
-        let is_other = is_made_anew && self.empty_at.is_some();
+        let is_other = is_made_anew && self.last.or(self.empty_at).is_some();
         if is_behind(self.last) || is_behind(self.empty_at) || is_other {
             self.lost(told);
         }
     }
 
-    /// Handles the answer to the request for a consumer: so many messages are delivered at once.
-    fn made(&mut self, messages: u64, now: Instant, out: &mut Vec<u8>, told: &mut Vec<Told>) {
-        let waits = matches!(&self.step, Step::Read(consumer) if consumer.expects.is_some());
-        if messages == 0 {
+    /// Handles a consumer that was made, of the stream of the last look.
+    fn made(&mut self, now: Instant, out: &mut Vec<u8>, told: &mut Vec<Told>) {
+        let Step::Read(consumer) = &mut self.step else {
+            return;
+        };
+        consumer.is_made = true;
+        let waits = consumer.expects.is_some();
+        let is_empty = consumer.waiting == Some(0);
+        self.listen(out);
+        if is_empty {
+            if waits && self.head == self.last {
+                // Nothing is newer, so nothing is missing, even if this message was trimmed.
+                self.leave_consumer(out);
+                return self.make_consumer(None, now, out);
+            }
             if waits {
                 // Not even the last message is there. The stream may be another by now.
                 self.lost(told);
@@ -332,6 +358,9 @@ impl StreamReader {
         }
         if self.old_until.is_none() && !waits {
             self.stand(told);
+        }
+        if is_empty {
+            self.is_behind(0, told);
         }
     }
 
@@ -393,22 +422,19 @@ impl StreamReader {
     }
 
     fn message(&mut self, id: StoredId, pending: u64, delivery: Delivery, told: &mut Vec<Told>) {
-        // A hole: messages were deleted before they were read. Or another life of the stream.
+        // A hole: messages were deleted before they were read.
         let empty_at = self.empty_at.take();
         let before = self.last.or(empty_at);
         let is_next = before.is_none_or(|before| id.major == before.major + 1);
-        // Made anew since the look.
-        let is_other = |head: StoredId| id.major <= head.major && id.minor > head.minor;
-        let is_other = self.head.take_if(|head| is_other(*head)).is_some();
-        self.told_until *= u64::from(!is_other);
-        if !is_next || empty_at.is_some() && is_other {
+        if !is_next {
             // All holes of a backlog were there before clients hear of the first.
-            told.push(match id.major <= self.told_until {
-                true => Told::Hole,
-                false => Told::Lost,
-            });
-            let stored = self.head.map_or(0, |head| head.major);
-            self.told_until = stored.max(id.major.saturating_add(pending));
+            if id.major <= self.told_until {
+                told.push(Told::Hole);
+            } else {
+                told.push(Told::Lost);
+                let stored = self.head.map_or(0, |head| head.major);
+                self.told_until = stored.max(id.major.saturating_add(pending));
+            }
         }
         self.last = Some(id);
         let is_old = self.old_until.is_some_and(|until| id.major <= until);
@@ -427,6 +453,23 @@ impl StreamReader {
             self.old_until = None;
             self.stand(told);
         }
+        self.is_behind(pending, told);
+    }
+
+    /// Says how many messages were not read, if that is news. The newest one is known as of the last look.
+    fn is_behind(&mut self, messages: u64, told: &mut Vec<Told>) {
+        if messages == 0 && self.behind == Some(0) {
+            return;
+        }
+        self.behind = Some(messages);
+        let [newest_ns, read_ns] =
+            [self.head, self.last].map(|id| id.map_or(u64::MAX, |id| id.minor));
+        let ms = match messages {
+            0 => 0,
+            _ => newest_ns.saturating_sub(read_ns) / MS_NS,
+        };
+        let messages = Some(messages);
+        told.push(Told::Behind { messages, ms });
     }
 
     /// Goes on with the messages stored after the last one, whatever their numbers.

@@ -19,8 +19,11 @@ pub(super) const ACK_WAIT: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Consumer {
     pub(super) sid: u64,
-    /// The server has answered that the consumer was made.
+    /// The number of messages that waited when the consumer was made, once the server has answered.
+    pub(super) waiting: Option<u64>,
+    /// The consumer is known to be one of the stream of the last look.
     pub(super) is_made: bool,
+    pub(super) is_listened_to: bool,
     /// The first delivery has to be this message, which was handed over before.
     pub(super) expects: Option<StoredId>,
     /// The number of the last delivery.
@@ -43,7 +46,9 @@ impl Consumer {
     pub(super) fn new(sid: u64, expects: Option<StoredId>, now: Instant) -> Self {
         Self {
             sid,
+            waiting: None,
             is_made: false,
+            is_listened_to: false,
             expects,
             sequence: 0,
             idle_beats: 0,

@@ -6,6 +6,7 @@ use super::super::super::super::protocol;
 use super::answers::{create, rfc_3339};
 use super::consumer::Consumer;
 use super::{Step, StreamReader};
+use crate::feeds::StoredId;
 
 impl StreamReader {
     /// Asks about the stream, if due. Returns whether a PING has to follow: [`Self::ponged`].
@@ -15,7 +16,8 @@ impl StreamReader {
         };
         let asks = now >= consumer.check_due() && consumer.checks(now);
         if asks {
-            self.request(&format!("$JS.API.STREAM.INFO.{}", self.stream), b"", out);
+            let subject = format!("$JS.API.STREAM.INFO.{}", self.stream);
+            self.request(&subject, b"", out);
         }
         asks
     }
@@ -29,7 +31,9 @@ impl StreamReader {
     /// Forgets the consumer, and asks the server to delete it, without an answer: a user who may not ask has
     /// the consumer deleted when nobody has listened for some seconds.
     pub(super) fn leave_consumer(&mut self, out: &mut Vec<u8>) {
-        if let Step::Read(consumer) = &self.step {
+        if let Step::Read(consumer) = &self.step
+            && consumer.is_listened_to
+        {
             protocol::unsubscribe(out, consumer.sid);
         }
         if let Some(name) = self.made.take() {
@@ -41,10 +45,25 @@ impl StreamReader {
     /// Asks for the state of the stream.
     pub(super) fn look(&mut self, now: Instant, out: &mut Vec<u8>) {
         self.leave_consumer(out);
+        self.ask_stream(now, out);
+        self.step = Step::Look;
+    }
+
+    pub(super) fn ask_stream(&mut self, now: Instant, out: &mut Vec<u8>) {
         let subject = format!("$JS.API.STREAM.INFO.{}", self.stream);
         self.request(&subject, b"", out);
         self.asked = Some(now);
-        self.step = Step::Look;
+    }
+
+    /// Subscribes to the deliveries of the consumer; without that it sends nothing.
+    pub(super) fn listen(&mut self, out: &mut Vec<u8>) {
+        if let Step::Read(consumer) = &mut self.step
+            && !std::mem::replace(&mut consumer.is_listened_to, true)
+        {
+            let deliver = format!("{}.live.{}", self.inbox, consumer.sid);
+            // Under a wildcard a consumer sees no interest and sends nothing.
+            protocol::subscribe(out, &deliver, None, consumer.sid);
+        }
     }
 
     pub(super) fn request(&mut self, subject: &str, body: &[u8], out: &mut Vec<u8>) {
@@ -53,21 +72,29 @@ impl StreamReader {
         protocol::publish(out, subject, &reply, body);
     }
 
-    /// Asks for a consumer that begins at the last message, or with the messages of a time.
-    pub(super) fn make_consumer(&mut self, now: Instant, out: &mut Vec<u8>) {
+    /// Asks for a consumer that begins at the last message, which `expects`, or behind, or with the messages of a
+    /// time. If no delivery will prove that the stream is the one of the look, the stream is asked once more, and
+    /// only then listened to.
+    pub(super) fn make_consumer(
+        &mut self,
+        expects: Option<StoredId>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
         self.last_sid += 1;
         let sid = self.last_sid;
         let deliver = format!("{}.live.{sid}", self.inbox);
-        // Under a wildcard a consumer sees no interest and sends nothing.
-        protocol::subscribe(out, &deliver, None, sid);
+        self.step = Step::Read(Consumer::new(sid, expects, now));
+        if expects.is_some() {
+            self.listen(out);
+        }
         let since = rfc_3339(self.since_ns.unwrap_or(0));
-        // Where the acknowledgement of a message deletes it, the numbers alone show what is missing.
-        let from = self.last.map(|last| last.major + u64::from(!self.keeps));
+        let from = self
+            .last
+            .map(|last| last.major + u64::from(expects.is_none()));
         let body = create(&self.stream, &deliver, from, &since, self.limits);
         let subject = format!("$JS.API.CONSUMER.CREATE.{}", self.stream);
         self.request(&subject, body.as_bytes(), out);
         self.asked = Some(now);
-        let expects = self.last.filter(|_| self.keeps);
-        self.step = Step::Read(Consumer::new(sid, expects, now));
     }
 }

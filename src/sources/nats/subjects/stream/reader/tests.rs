@@ -111,7 +111,8 @@ impl Bench {
         let mut lost_at = self.lost_at.iter();
         let mut told_until = 0;
         for (at, told) in self.told.iter().enumerate() {
-            match (told, self.told.get(at + 1)) {
+            let mut next = self.told[at + 1..].iter();
+            match (told, next.find(|told| !is_no_message(told))) {
                 (Told::Lost, _) => told_until = *lost_at.next().expect("noted"),
                 (Told::Hole, Some(Told::Message { payload, .. })) => {
                     let serial: u64 = String::from_utf8_lossy(payload).parse().expect("a number");
@@ -161,7 +162,16 @@ proptest! {
     }
 }
 
+/// Whether this says nothing of messages.
+fn is_no_message(told: &Told) -> bool {
+    matches!(told, Told::Stands | Told::Behind { .. })
+}
+
+/// Without [`Told::Behind`].
 fn names(told: &[Told]) -> Vec<&'static str> {
+    let told = told
+        .iter()
+        .filter(|told| !matches!(told, Told::Behind { .. }));
     let name = |told: &Told| match told {
         Told::Message { is_old: true, .. } => "old",
         Told::Message { .. } => "message",
@@ -172,7 +182,39 @@ fn names(told: &[Told]) -> Vec<&'static str> {
         Told::Stands => "stands",
         Told::Behind { .. } => "behind",
     };
-    told.iter().map(name).collect()
+    told.map(name).collect()
+}
+
+#[test]
+fn how_far_it_is_behind_is_known_while_it_reads_and_when_the_stream_stands_still() {
+    let mut bench = Bench::new(3);
+    let behind = |bench: &mut Bench| {
+        let told = std::mem::take(&mut bench.told);
+        let behind = told.iter().filter_map(|told| match told {
+            Told::Behind { messages, ms } => Some((messages.expect("a number"), *ms)),
+            _ => None,
+        });
+        behind.collect::<Vec<_>>()
+    };
+    bench.server.time_ns += 2_000 * MS_NS;
+    bench.event(&Event::Add(1));
+    bench.read(100);
+    assert_eq!(
+        behind(&mut bench),
+        [(3, 2_000), (2, 2_000), (1, 2_000), (0, 0)]
+    );
+    bench.event(&Event::Add(1));
+    bench.read(100);
+    assert_eq!(behind(&mut bench), [], "read to its end, as before");
+    // The server stores messages, and delivers none.
+    bench.event(&Event::Hold(true));
+    bench.server.time_ns += 7_000 * MS_NS;
+    bench.event(&Event::Add(2));
+    bench.now += Duration::from_secs(3);
+    bench.heard = bench.now;
+    assert!(bench.reader.check(bench.now, &mut bench.out));
+    bench.read(1);
+    assert_eq!(behind(&mut bench), [(2, 7_000)]);
 }
 
 #[test]
@@ -355,10 +397,8 @@ fn all_holes_of_a_backlog_are_one_loss() {
     bench.event(&Event::Delete(8));
     bench.event(&Event::Hold(false));
     bench.read(100);
-    assert_eq!(
-        names(&bench.told)[bench.told.len() - 2..],
-        ["lost", "message"]
-    );
+    let told = names(&bench.told);
+    assert!(told.ends_with(&["lost", "message"]), "{told:?}");
 }
 
 #[test]
@@ -371,12 +411,45 @@ fn a_large_message_over_a_slow_link_is_no_silence() {
             bench.heard = bench.now;
             bench.tick().expect("bytes come");
         }
-        assert_eq!(bench.reader.last_request, if is_made { 2 } else { 1 });
+        assert_eq!(bench.reader.last_request, if is_made { 3 } else { 1 });
         bench.read(100);
     }
     bench.now += SILENCE_MAX;
     bench.tick().expect("another consumer");
-    assert_eq!(bench.reader.last_request, 3, "no byte for too long");
+    assert_eq!(bench.reader.last_request, 4, "no byte for too long");
+}
+
+/// After the look of a reconnection nothing is known of the stream but the time at which it was made.
+#[test]
+fn a_stream_made_anew_between_the_look_and_the_consumer_is_a_loss() {
+    for (before, gone) in [(0, 0), (0, 1), (3, 0), (3, 2)] {
+        let mut bench = Bench::new(before);
+        bench.event(&Event::Trim(gone + before));
+        bench.settle();
+        bench.told.clear();
+        bench.connect();
+        bench.server.take(&mut bench.out);
+        bench.server.add();
+        bench.event(&Event::Anew);
+        (0..=before).for_each(|_| bench.server.add());
+        bench.event(&Event::Trim(before));
+        bench.settle();
+        assert_eq!(names(&bench.told), ["lost", "stands", "message"]);
+    }
+}
+
+/// A server comes back without its newest messages, and others take their numbers.
+#[test]
+fn the_newest_message_that_was_replaced_is_a_loss_though_it_was_the_newest_at_a_look() {
+    let mut bench = Bench::new(3);
+    bench.settle();
+    bench.connect();
+    bench.event(&Event::Read(1));
+    bench.event(&Event::Restore(1));
+    bench.event(&Event::Add(2));
+    bench.event(&Event::Trim(3));
+    bench.settle();
+    assert!(bench.told.contains(&Told::Lost), "{:?}", bench.told);
 }
 
 /// Publishers are quiet for longer than the stream keeps messages, and the connection ends.

@@ -104,7 +104,9 @@ fn a_consumer_that_beats_on_a_server_without_the_stream_is_left() {
 
 #[test]
 fn an_answer_that_is_lost_is_not_waited_for_while_the_consumer_beats() {
-    let mut bench = Bench::new(0);
+    let mut bench = Bench::new(1);
+    bench.read(100);
+    bench.connect();
     bench.read(1);
     bench.server.take(&mut bench.out);
     drop(
@@ -114,8 +116,11 @@ fn an_answer_that_is_lost_is_not_waited_for_while_the_consumer_beats() {
             .pop_front()
             .expect("the answer of the consumer"),
     );
+    // The last message, and the heartbeats.
+    bench.read(1);
     for _ in 0..3 {
         bench.now += SILENCE_MAX / 3;
+        bench.heard = bench.now;
         bench.server.beat();
         bench.read(1);
         bench.tick().expect("no fault");

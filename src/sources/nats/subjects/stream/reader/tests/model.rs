@@ -20,6 +20,7 @@ pub(super) struct Server {
     created_ns: u64,
     pub(super) next_serial: u64,
     pub(super) consumers: Vec<Live>,
+    listened_to: Vec<String>,
     /// Deliveries on their way.
     pub(super) line: VecDeque<Delivery>,
     /// Consumers wait with their deliveries.
@@ -64,6 +65,7 @@ impl Server {
             created_ns: NOW_NS,
             next_serial: 0,
             consumers: Vec::new(),
+            listened_to: Vec::new(),
             line: VecDeque::new(),
             holds: false,
         }
@@ -118,6 +120,7 @@ impl Server {
     /// A connection ends: what was on its way is gone.
     pub(super) fn cut(&mut self) {
         self.line.clear();
+        self.listened_to.clear();
         for consumer in &mut self.consumers {
             consumer.is_listened_to = false;
         }
@@ -158,7 +161,14 @@ impl Server {
                     assert!(ack.starts_with("$JS.ACK."), "{line}");
                     lines.next();
                 }
-                ["SUB", ..] | [] => {}
+                ["SUB", subject, _] => {
+                    let mut consumers = self.consumers.iter_mut();
+                    if let Some(live) = consumers.find(|live| live.deliver == subject) {
+                        live.is_listened_to = true;
+                    }
+                    self.listened_to.push(subject.to_owned());
+                }
+                [] => {}
                 _ => panic!("not a command: {line}"),
             }
         }
@@ -189,11 +199,12 @@ impl Server {
                 first.map_or(self.last.major + 1, |(id, _)| id.major)
             }
         };
+        let deliver = text("deliver_subject").expect("a subject");
         self.consumers.push(Live {
-            deliver: text("deliver_subject").expect("a subject"),
             next,
             sequence: 0,
-            is_listened_to: true,
+            is_listened_to: self.listened_to.contains(&deliver),
+            deliver,
         });
         let waiting = self.messages.iter();
         waiting.filter(|(id, _)| id.major >= next).count()
