@@ -9,8 +9,8 @@ use std::sync::Arc;
 use sonic_rs::LazyValue;
 
 use crate::hub::{
-    BusNotice, ByClient, Core, Frame, Missed, NotRecovered, POSITION_BYTES_MAX, Place, Position,
-    SessionKey, TopicName, Variant, Wanted,
+    BusNotice, ByClient, Core, Frame, Missed, NotRecovered, Outcome, POSITION_BYTES_MAX, Place,
+    Position, SessionKey, TopicName, Variant, Wanted,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::json;
@@ -66,35 +66,10 @@ impl Since {
     }
 }
 
-/// All messages of these names after a position, or why some would be missing.
-pub(super) fn missed(
-    core: &mut Core,
-    key: SessionKey,
-    since: &str,
-    names: &[TopicName],
-) -> Result<Missed, NotRecovered> {
-    let wanted: Vec<Wanted<'_>> = names.iter().map(Wanted::exact).collect();
-    let (missed, outcomes) = core.missed(key, since, &wanted, &|frame, _, _| Arc::clone(frame));
-    outcomes.into_iter().collect::<Result<(), _>>()?;
-    Ok(missed)
-}
-
-/// The newest messages of each name, if the client asks for any.
-pub(super) fn newest(
-    core: &mut Core,
-    client: (SessionKey, &Missed),
-    names: &[Wanted<'_>],
-    last: Option<usize>,
-    variant: Variant<'_>,
-) -> Result<Missed, NotRecovered> {
-    match last {
-        Some(last) if !names.is_empty() => core.newest(client, names, last, variant),
-        _ => Ok(Missed::default()),
-    }
-}
-
-/// The messages behind the answer to a subscription.
-#[derive(Default)]
+/// The messages behind answers that go out together: the answer to a request, or those to all requests in the query
+/// of an event stream. The position of an event stream is the last `id`, whatever name the message was of, so the
+/// messages of all its requests come in the order of the feed.
+#[derive(Debug, Default)]
 pub(super) struct Follow {
     messages: Missed,
     /// The messages since a position are among the messages: the last of these says where the client is.
@@ -102,21 +77,64 @@ pub(super) struct Follow {
 }
 
 impl Follow {
-    /// The messages since a position, if `has_recovered`, and the newest messages of names.
-    pub(super) fn new(missed: Missed, has_recovered: bool, newest: Missed) -> Self {
-        let mut messages = missed;
-        messages.merge(newest);
-        Self {
-            messages,
-            has_recovered,
-        }
+    /// Adds the messages of these names after a position. Returns for each name whether all of them are there.
+    pub(super) fn missed(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        since: &str,
+        wanted: &[Wanted<'_>],
+        variant: Variant<'_>,
+    ) -> Vec<Outcome> {
+        let (missed, outcomes) = core.missed((key, &self.messages), since, wanted, variant);
+        self.messages.merge(missed);
+        self.has_recovered |= outcomes.iter().any(Result::is_ok);
+        outcomes
     }
 
-    /// The position in the answer to a client that `holds` a name of the feed. Behind the answer nothing is
+    /// Adds all messages of these names after a position, or none if some would be missing.
+    pub(super) fn all_missed(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        since: &str,
+        names: &[TopicName],
+    ) -> Outcome {
+        let wanted: Vec<Wanted<'_>> = names.iter().map(Wanted::exact).collect();
+        let own: Variant<'_> = &|frame, _, _| Arc::clone(frame);
+        let (missed, outcomes) = core.missed((key, &self.messages), since, &wanted, own);
+        outcomes.into_iter().collect::<Outcome>()?;
+        self.messages.merge(missed);
+        self.has_recovered = true;
+        Ok(())
+    }
+
+    /// Adds the newest messages of each name, if the client asks for any.
+    pub(super) fn newest(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        names: &[Wanted<'_>],
+        last: Option<usize>,
+        variant: Variant<'_>,
+    ) -> Outcome {
+        if let Some(last) = last.filter(|_| !names.is_empty()) {
+            let newest = core.newest((key, &self.messages), names, last, variant)?;
+            self.messages.merge(newest);
+        }
+        Ok(())
+    }
+
+    /// The position in the last answer to a client that `holds` a name of the feed. Behind the answer nothing is
     /// missing, or messages follow and say where the client is.
-    pub(super) fn position(&self, core: &Core, key: SessionKey, holds: bool) -> Option<Position> {
+    pub(super) fn position(&self, core: &Core, holds: bool) -> Option<Position> {
         let is_told = holds && !self.has_recovered && self.messages.is_empty();
-        core.position_for(key).filter(|_| is_told)
+        core.position().filter(|_| is_told)
+    }
+
+    /// Sends the messages. Returns true if the position of now has to follow.
+    pub(super) fn send(self, core: &mut Core, key: SessionKey) -> bool {
+        core.send_missed(key, self.messages)
     }
 }
 
@@ -124,7 +142,7 @@ impl Follow {
 pub(super) fn write_recovered(
     data: &mut ObjectWriter,
     is_recovered: Option<bool>,
-    why: Option<&NotRecovered>,
+    why: Option<NotRecovered>,
 ) {
     if let Some(is_recovered) = is_recovered {
         data.boolean("recovered", is_recovered);
@@ -157,7 +175,7 @@ pub(super) fn read_last(last: Option<&LazyValue<'_>>) -> Result<Option<usize>, &
 
 /// Whether a client with a `last` gets the newest messages: not beside missed messages, and not if the
 /// history gives nothing.
-pub(super) fn gets_newest<T>(missed: Option<Result<T, &NotRecovered>>) -> bool {
+pub(super) fn gets_newest(missed: Option<Outcome>) -> bool {
     match missed {
         None => true,
         Some(Ok(_)) => false,
@@ -283,7 +301,7 @@ impl Statuses {
             [None, status.position].map(|position| (self.make)(core, Status { position, ..status }))
         });
         let next = core.walk(clients, first, |core, key, client| {
-            let holds = holds(core, key, client) && core.position_for(key).is_some();
+            let holds = holds(core, key, client) && core.position().is_some();
             let has_lost = core.take_loss(key);
             if has_history {
                 core.send(key, &frames[usize::from(has_lost)][usize::from(holds)]);
@@ -310,15 +328,8 @@ impl Statuses {
         follow: Follow,
         holds: bool,
     ) {
-        if core.send_missed(key, follow.messages) {
-            self.send_position(core, key, holds);
-        }
-    }
-
-    /// Sends the status behind newest messages, which may be older than messages of other names that the client
-    /// has, if there is a position for a client that `holds` a name of the feed.
-    pub(super) fn send_position(&self, core: &mut Core, key: SessionKey, holds: bool) {
-        if holds && core.position_for(key).is_some() {
+        // The newest messages may be older than messages of other names that the client has.
+        if follow.send(core, key) && holds && core.position().is_some() {
             self.send_last(core, key, true);
         }
     }
@@ -327,7 +338,7 @@ impl Statuses {
     /// close the client misses nothing on its way to another instance.
     pub(super) fn send_last(&self, core: &mut Core, key: SessionKey, holds: bool) {
         if core.has_history() {
-            let position = core.position_for(key).filter(|_| holds);
+            let position = core.position().filter(|_| holds);
             let has_lost = core.take_loss(key);
             let status = self.now(core, has_lost);
             let frame = (self.make)(core, Status { position, ..status });

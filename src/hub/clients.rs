@@ -24,8 +24,6 @@ pub(super) struct Clients {
     /// Sessions with an earlier deadline since a delivery: a queue over the soft limit, or a frame that
     /// waits for a slot.
     pub(super) to_arm: Vec<SessionKey>,
-    /// Event streams for which too many live messages wait behind answers of the gateway.
-    pub(super) crowded: Vec<SessionKey>,
     /// The newest message that left without its position for some clients, and the frame for these clients: made
     /// once for all of them.
     bare: (Weak<Frame>, Weak<Frame>),
@@ -133,7 +131,6 @@ impl Clients {
     fn delivered(&mut self, key: SessionKey, frame: &Arc<Frame>, delivered: Delivered) {
         match delivered {
             Delivered::Refused | Delivered::SlotFirst | Delivered::Ahead => return,
-            Delivered::Crowded => return self.crowded.push(key),
             Delivered::Shed => {
                 self.stats.messages_queued += 1;
                 self.stats.messages_shed += 1;

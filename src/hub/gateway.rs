@@ -135,18 +135,6 @@ pub trait Gateway {
         let _ = (core, key, client, message);
     }
 
-    /// Called when newest messages of names have left behind the last message of an event stream: the position of
-    /// now has to follow, as behind [`Core::send_missed`].
-    fn handle_newest_sent(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
-        let _ = (core, key, client);
-    }
-
-    /// Called when so many live messages wait behind the answers of [`Core::set_resuming`] that the answers have to
-    /// go out now, or the client would be dropped.
-    fn handle_crowded(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
-        let _ = (core, key, client);
-    }
-
     /// Called at the first sign of life of a client after [`Core::probe`]: a message, a ping or a pong.
     fn handle_answered(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
         let _ = (core, key, client);

@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use self::names::Names;
 use self::places::Places;
+pub(super) use self::wanted::merge_charge;
 use self::wanted::{After, Found, MATCH_STEPS_MAX, Matching};
-pub(super) use self::wanted::{CopyPlace, merge_charge};
 pub use self::wanted::{Missed, Outcome, Variant, Wanted};
 use super::{
     Frame, HistoryLimits, HistoryStats, Mark, NotRecovered, Position, StoredId, TopicName,

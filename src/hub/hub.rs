@@ -365,8 +365,6 @@ impl<G: Gateway> Hub<G> {
                 self.tell_closed(key, reason);
             } else if let Some(key) = self.core.stopping.pop_front() {
                 self.stop(key);
-            } else if let Some(key) = self.core.clients.crowded.pop() {
-                self.tell_crowded(key);
             } else if let Some(key) = self.core.roomy.pop() {
                 self.tell_room(key);
             } else if let Some(key) = self.core.resumed.pop() {
@@ -392,12 +390,6 @@ impl<G: Gateway> Hub<G> {
         let code = self.gateway.stop_code(&self.core.limits);
         let reason = CloseReason::ShuttingDown;
         self.core.close(key, code, reason, Closing::Graceful);
-    }
-
-    fn tell_crowded(&mut self, key: SessionKey) {
-        if let Some(client) = self.clients.get_mut(key) {
-            self.gateway.handle_crowded(&mut self.core, key, client);
-        }
     }
 
     fn tell_emptied(&mut self, topic: &TopicName) {

@@ -254,7 +254,7 @@ impl<G: Gateway> Hub<G> {
         let all_spent = core.has_spent();
         let spent = message_bytes > core.limits.turn_message_bytes_max;
         // The messages of an event stream come from the query, without input.
-        let comes = !input.is_empty() || session.gathers();
+        let comes = !input.is_empty() || session.holds_messages();
         if spent || all_spent && comes {
             if core.pause(key, Pause::Turn) {
                 core.next_turn.push(address, key);
@@ -279,9 +279,6 @@ impl<G: Gateway> Hub<G> {
         if let Some(client) = self.clients.get_mut(key) {
             self.gateway
                 .handle_message(&mut self.core, key, client, message.incoming());
-            if self.core.send_gathered(key) {
-                self.gateway.handle_newest_sent(&mut self.core, key, client);
-            }
         }
     }
 
@@ -298,6 +295,12 @@ impl<G: Gateway> Hub<G> {
 }
 
 impl Core {
+    /// Whether more requests of the client are there already: the rest of the query of an event stream.
+    pub fn has_requests(&self, key: SessionKey) -> bool {
+        let session = self.clients.session(key);
+        session.is_some_and(Session::holds_messages)
+    }
+
     /// Stops reading the client: new data waits in the kernel, then at the client.
     pub fn pause_reading(&mut self, key: SessionKey) {
         self.pause(key, Pause::Gateway);
@@ -361,7 +364,6 @@ impl Core {
         let is_new = session.pause(why, now);
         let after = session.pauses();
         self.clients.stats.count_pauses(before, after);
-        self.gather(key);
         is_new
     }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::core::Core;
-use super::history::{CopyPlace, Missed};
+use super::history::Missed;
 use super::session::Session;
 use super::{
     BusNotice, Frame, Mark, NotRecovered, Outcome, Place, Point, Position, Publication, SessionKey,
@@ -40,43 +40,17 @@ impl Core {
         history?.position()
     }
 
-    /// The position of the newest message, for a message to this client: as [`position`](Self::position), but
-    /// `None` while missed messages of an event stream wait, which would be behind the position.
-    pub fn position_for(&self, key: SessionKey) -> Option<Position> {
-        let is_behind = self.clients.session(key).is_some_and(Session::is_behind);
-        self.position().filter(|_| !is_behind)
-    }
-
-    /// Notes whether answers to a `since` of this client wait in the gateway. The live messages of an event
-    /// stream wait too: their positions are behind the missed messages.
-    pub fn set_resuming(&mut self, key: SessionKey, is_resuming: bool) {
-        if let Some(session) = self.clients.session_mut(key) {
-            session.set_resuming(is_resuming);
-        }
-        self.gather(key);
-    }
-
-    /// Keeps the messages of an event stream from here on, if requests are not answered.
-    pub(super) fn gather(&mut self, key: SessionKey) {
-        if self.history.is_some()
-            && let Some(session) = self.clients.session_mut(key)
-            && session.gathers()
-        {
-            session.gather_missed(Missed::default());
-        }
-    }
-
-    /// Finds the messages of these names after the position `since`, a client's text of any kind.
-    /// Counts the outcomes. The answer to the client comes first, then
+    /// Finds the messages of these names after the position `since`, a client's text of any kind, `beside` those that
+    /// were found for other requests. Counts the outcomes. The answer to the client comes first, then
     /// [`send_missed`](Self::send_missed), then [`join`](Self::join), before any other call.
     pub fn missed(
         &mut self,
-        key: SessionKey,
+        (key, beside): (SessionKey, &Missed),
         since: &str,
         wanted: &[Wanted<'_>],
         variant: Variant<'_>,
     ) -> (Missed, Vec<Outcome>) {
-        let found = self.find_missed(key, since, wanted, variant);
+        let found = self.find_missed((key, beside), since, wanted, variant);
         let (missed, outcomes) =
             found.unwrap_or_else(|why| (Missed::default(), vec![Err(why); wanted.len()]));
         for outcome in &outcomes {
@@ -101,7 +75,7 @@ impl Core {
         count: usize,
         variant: Variant<'_>,
     ) -> Result<Missed, NotRecovered> {
-        let bytes_max = self.resume_room(key).saturating_sub(beside.bytes);
+        let bytes_max = self.resume_room((key, beside));
         let history = self.history.as_mut().filter(|history| !history.is_off);
         let Some(history) = history.filter(|_| !self.is_filling) else {
             return Ok(Missed::default());
@@ -118,10 +92,10 @@ impl Core {
         self.charge(missed.bytes + WALK_BYTES * missed.walked + missed.steps);
     }
 
-    /// Bytes of messages that the client may get, beside those that wait.
-    fn resume_room(&self, key: SessionKey) -> usize {
+    /// Bytes of messages that the client may get, beside those that wait or were found.
+    fn resume_room(&self, (key, beside): (SessionKey, &Missed)) -> usize {
         let waiting = self.clients.session(key).map(Session::replayed_bytes);
-        RESUME_BYTES_MAX.saturating_sub(waiting.unwrap_or_default())
+        RESUME_BYTES_MAX.saturating_sub(waiting.unwrap_or_default() + beside.bytes)
     }
 
     /// Charges the messages to the client's address until they have left. The live messages of all clients count
@@ -153,43 +127,21 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return false;
         };
-        if session.gathers() || session.has_gathered() {
-            session.gather_missed(missed);
-            return self.send_gathered(key);
-        }
         session.hold_resumed(missed.charge);
-        self.replay_all(key, missed.frames);
-        missed.has_newest
-    }
-
-    /// The frames that wait for the client's slot leave before: some of the replayed messages may be newer.
-    fn replay_all(&mut self, key: SessionKey, frames: Vec<(CopyPlace, Arc<Frame>)>) {
         self.tell(key);
-        if !frames.is_empty() {
+        if !missed.frames.is_empty() {
+            // Some of the messages may be newer than those that wait for the client's slot.
             self.clients.open_slot(self.now, &self.limits, key);
         }
-        for (_, frame) in frames {
+        for (_, frame) in missed.frames {
             self.clients.replay(self.now, key, &frame);
         }
-    }
-
-    /// Sends the missed messages of all requests of an event stream, once all were answered. Returns as
-    /// [`send_missed`](Self::send_missed).
-    pub(super) fn send_gathered(&mut self, key: SessionKey) -> bool {
-        let session = self.clients.session_mut(key);
-        let Some(gathered) = session.and_then(Session::take_gathered) else {
-            return false;
-        };
-        self.replay_all(key, gathered.missed);
-        for frame in gathered.live {
-            self.clients.deliver(self.now, &self.limits, key, &frame);
-        }
-        gathered.has_newest
+        missed.has_newest
     }
 
     fn find_missed(
         &mut self,
-        key: SessionKey,
+        (key, beside): (SessionKey, &Missed),
         since: &str,
         wanted: &[Wanted<'_>],
         variant: Variant<'_>,
@@ -202,7 +154,7 @@ impl Core {
             .iter()
             .map(|wanted| self.topics.has(key, wanted.name));
         let may_resume = !has_own_rate && !held.any(|is_held| is_held);
-        let bytes_max = self.resume_room(key);
+        let bytes_max = self.resume_room((key, beside));
         let history = self.history.as_mut().filter(|_| may_resume);
         let history = history.filter(|history| !history.is_off);
         let history = history.ok_or(NotRecovered::Off)?;

@@ -311,11 +311,7 @@ fn a_stream_goes_on_from_its_last_id_and_not_from_the_address() {
     let identify = "/ws?send=%7B%22event%22:%22identify%22,%22data%22:%7B%22device_id%22:%22a%22%7D%7D&send=%7B%22event%22:%22nope%22%7D";
     let sent = stream(&mut world, identify, &last);
     assert_eq!(ids(&sent), of(2));
-    let place = |text: &str| sent.find(text).unwrap_or_else(|| panic!("{text}: {sent}"));
-    assert!(
-        place("unknown_event") < place(r#""n":2"#),
-        "the answers first: {sent}"
-    );
+    assert!(sent.contains("unknown_event"), "the second request: {sent}");
     world.hub.check_invariants();
 }
 

@@ -165,9 +165,10 @@ pub(super) struct Resumed {
 }
 
 impl Resumed {
-    /// `None` for a request with neither.
-    pub(super) fn new(since: Option<String>, last: Option<usize>) -> Option<Self> {
-        (since.is_some() || last.is_some()).then(|| Self {
+    /// `None` for a request with neither, whose names are joined at once. Those of an event stream wait for the answer
+    /// with the others.
+    pub(super) fn new(since: Option<String>, last: Option<usize>, is_stream: bool) -> Option<Self> {
+        (since.is_some() || last.is_some() || is_stream).then(|| Self {
             since,
             last,
             ..Self::default()
@@ -225,27 +226,25 @@ impl Answers {
         });
     }
 
-    /// Returns true if the first answer waits for nothing, or has waited long enough.
-    pub(super) fn are_ready(&self, now_us: u64) -> bool {
-        let first = self.waiting.front();
-        first.is_some_and(|first| first.behind.unconfirmed.is_empty() || first.due_us <= now_us)
-    }
-
-    /// Returns true if an answer to a `since` waits.
-    pub(super) fn have_since(&self) -> bool {
-        let mut resumed = self
-            .waiting
-            .iter()
-            .filter_map(|w| w.behind.resumed.as_ref());
-        resumed.any(|resumed| resumed.since.is_some())
-    }
-
-    /// Removes the first answer.
-    pub(super) fn pop(&mut self) -> Option<(Answer, Behind)> {
-        let first = self.waiting.pop_front()?;
-        self.bytes -= first.answer.bytes();
-        self.resuming -= first.behind.resuming().count();
-        Some((first.answer, first.behind))
+    /// Removes the first answer, or all of them `together`, if they wait for nothing, or the first has waited long
+    /// enough. Otherwise nothing.
+    pub(super) fn pop_ready(&mut self, now_us: u64, together: bool) -> Vec<(Answer, Behind)> {
+        let count = match together {
+            true => self.waiting.len(),
+            false => self.waiting.len().min(1),
+        };
+        let is_late = self.due_us().is_some_and(|due| due <= now_us);
+        let mut first = self.waiting.iter().take(count);
+        if !is_late && !first.all(|waiting| waiting.behind.unconfirmed.is_empty()) {
+            return Vec::new();
+        }
+        let ready = self.waiting.drain(..count);
+        let ready: Vec<_> = ready.map(|ready| (ready.answer, ready.behind)).collect();
+        for (answer, behind) in &ready {
+            self.bytes -= answer.bytes();
+            self.resuming -= behind.resuming().count();
+        }
+        ready
     }
 
     /// The names that the client joins with an answer.
@@ -318,12 +317,12 @@ mod tests {
             answers.push(pong(), names(&["x", "y"]), BUS_WAIT_US);
             answers.push(pong(), names(&["x"]), BUS_WAIT_US);
             answers.push(pong(), names(&[]), BUS_WAIT_US);
-            assert!(!answers.are_ready(0));
+            assert!(answers.pop_ready(0, false).is_empty());
             assert_eq!(answers.due_us(), Some(BUS_WAIT_US));
             let now_us = match end {
                 0 => {
                     answers.settle(&TopicName::fixed("x"));
-                    assert!(!answers.are_ready(0));
+                    assert!(answers.pop_ready(0, false).is_empty());
                     answers.settle(&TopicName::fixed("y"));
                     0
                 }
@@ -334,12 +333,9 @@ mod tests {
                 }
             };
             for _ in 0..3 {
-                assert!(
-                    answers.are_ready(now_us) && answers.pop().is_some(),
-                    "{end}"
-                );
+                assert_eq!(answers.pop_ready(now_us, false).len(), 1, "{end}");
             }
-            assert!(!answers.are_ready(now_us));
+            assert!(answers.pop_ready(now_us, false).is_empty());
             assert_eq!((answers.is_empty(), answers.bytes), (true, 0), "{end}");
         }
     }

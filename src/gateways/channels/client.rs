@@ -20,6 +20,8 @@ pub struct Client {
     pub(super) held: Held,
     pub(super) requests: RequestRate,
     pub(super) answers: Answers,
+    /// Answers to an event stream go out together: a position is good for all of its names.
+    pub(super) is_stream: bool,
     /// Of an event stream that comes back.
     pub(super) last_event_id: Option<Box<str>>,
 }

@@ -201,6 +201,7 @@ impl ChannelsGateway {
             held: Held::new(address),
             requests: RequestRate::new(self.settings.inbound_per_second, core.now()),
             answers: Answers::default(),
+            is_stream: false,
             last_event_id: None,
         }
     }
@@ -218,7 +219,7 @@ impl ChannelsGateway {
         Some(match request.action {
             Action::Subscribe(names, since, last) => {
                 let since = since.or(client.last_event_id.as_deref());
-                let resumed = Resumed::new(since, last);
+                let resumed = Resumed::new(since, last, client.is_stream);
                 self.subscribe(core, key, client, (names, resumed), id)
             }
             Action::Unsubscribe(names) => at_once(self.unsubscribe(core, key, client, names, id)),
@@ -267,6 +268,7 @@ impl Gateway for ChannelsGateway {
             Ok((identity, rights)) => {
                 accepted.user = identity.user.as_deref().map(shown_user);
                 let client = Client {
+                    is_stream: head.asks_event_stream(),
                     last_event_id: last_event_id(head),
                     ..self.client(core, key, &identity, rights)
                 };
@@ -282,7 +284,9 @@ impl Gateway for ChannelsGateway {
 
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         let answer = Answer::connected(&uuid(core), &client.rights.role);
-        self.answer(core, key, client, answer, Behind::default());
+        let frame = answer.frame(core, None);
+        core.send(key, &frame);
+        self.send_ready(core, key, client);
     }
 
     fn handle_message(
@@ -306,18 +310,11 @@ impl Gateway for ChannelsGateway {
                 self.carry_out(core, key, client, request)
             }
         };
-        if let Some((answer, behind)) = answer {
-            self.answer(core, key, client, answer, behind);
+        match answer {
+            Some((answer, behind)) => self.answer(core, key, client, answer, behind),
+            // The requests of an event stream may all be there now.
+            None => self.send_ready(core, key, client),
         }
-    }
-
-    fn handle_newest_sent(&mut self, core: &mut Core, key: SessionKey, _: &mut Client) {
-        let holds = holds_kept(core, key, self.kept.as_ref());
-        self.statuses.send_position(core, key, holds);
-    }
-
-    fn handle_crowded(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        self.wait_no_longer(core, key, client);
     }
 
     /// Handles the end of an answer's wait, or of a token.

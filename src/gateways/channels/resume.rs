@@ -4,7 +4,7 @@
 //! A client resumes a name by joining with the answer. In a single step the answer lists the names
 //! that are whole, the missed messages follow, and the client joins.
 
-use super::super::history::{Follow, gets_newest, newest};
+use super::super::history::{Follow, gets_newest};
 use super::ChannelsGateway;
 use super::answer::{Answer, Behind, Resumed};
 use super::client::Client;
@@ -12,9 +12,7 @@ use super::judge::Verdict;
 use super::kept::{holds_kept, wanted};
 use super::patterns::{matcher, variant};
 use crate::auth::NamePatterns;
-use crate::hub::{
-    Core, Left, Missed, NotRecovered, Outcome, SessionKey, TopicName, Variant, Wanted,
-};
+use crate::hub::{Core, Left, NotRecovered, Outcome, SessionKey, TopicName, Variant, Wanted};
 
 impl ChannelsGateway {
     /// Subscribes to the entries in order. Returns the answer with the names that it waits for.
@@ -152,9 +150,8 @@ impl ChannelsGateway {
     ) {
         let due_us = core.now().mono_us + self.bus_wait_us;
         client.answers.push(answer, behind, due_us);
-        core.set_resuming(key, client.answers.have_since());
         self.send_ready(core, key, client);
-        if client.answers.are_too_many() {
+        if client.answers.are_too_many() && !core.has_requests(key) {
             core.pause_reading(key);
         }
     }
@@ -162,8 +159,12 @@ impl ChannelsGateway {
     /// Sends the ready answers, and sets the next deadline.
     pub(super) fn send_ready(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         let now = core.now();
-        while client.answers.are_ready(now.mono_us) {
-            self.send_first(core, key, client);
+        while !core.has_requests(key) {
+            let ready = client.answers.pop_ready(now.mono_us, client.is_stream);
+            if ready.is_empty() {
+                break;
+            }
+            self.send(core, key, client, ready);
         }
         if !client.answers.are_too_many() && client.again.is_none() {
             core.resume_reading(key);
@@ -173,39 +174,54 @@ impl ChannelsGateway {
         core.set_deadline(key, due.into_iter().chain(end).min());
     }
 
-    /// Sends the first answer and the missed messages.
-    fn send_first(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        let Some((mut answer, behind)) = client.answers.pop() else {
-            return;
-        };
-        core.set_resuming(key, client.answers.have_since());
+    /// Sends answers, and the messages behind all of them.
+    fn send(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        mut answers: Vec<(Answer, Behind)>,
+    ) {
         let mut follow = Follow::default();
-        if let Some(resumed) = &behind.resumed {
-            let (found, outcomes) = self.find(core, key, resumed);
-            follow = found;
-            if outcomes.contains(&Err(NotRecovered::Large)) {
-                client.requests.charge_search(core.now());
-            }
-            answer.recovered(resumed, &outcomes);
-            for name in &resumed.names {
-                self.join(core, key, name);
+        for (answer, behind) in &mut answers {
+            if let Some(resumed) = &behind.resumed {
+                let outcomes = self.find(core, key, resumed, &mut follow);
+                if outcomes.contains(&Err(NotRecovered::Large)) {
+                    client.requests.charge_search(core.now());
+                }
+                answer.recovered(resumed, &outcomes);
+                for name in &resumed.names {
+                    self.join(core, key, name);
+                }
             }
         }
         // Also for a request about other names: without a position the client would forget its own.
         let has_kept = holds_kept(core, key, self.kept.as_ref());
-        let position = follow.position(core, key, has_kept);
-        let frame = answer.frame(core, position);
-        core.send(key, &frame);
+        let mut retained = Vec::new();
+        let mut left = answers.len();
+        for (answer, behind) in answers {
+            left -= 1;
+            let position = follow.position(core, has_kept && left == 0);
+            let frame = answer.frame(core, position);
+            core.send(key, &frame);
+            retained.extend(behind.retained);
+        }
         self.statuses.send_behind(core, key, follow, has_kept);
-        for name in &behind.retained {
+        for name in &retained {
             self.retained.answered(name, key);
         }
         self.names.store(&self.stats, core.memberships());
         self.ask_retained(core);
     }
 
-    /// Finds the messages behind an answer, and the outcome for each name to resume.
-    fn find(&self, core: &mut Core, key: SessionKey, resumed: &Resumed) -> (Follow, Vec<Outcome>) {
+    /// Adds the messages behind an answer. Returns the outcome for each name to resume.
+    fn find(
+        &self,
+        core: &mut Core,
+        key: SessionKey,
+        resumed: &Resumed,
+        follow: &mut Follow,
+    ) -> Vec<Outcome> {
         let patterns_of = |name| matcher(self.syntax(), name);
         let names: Vec<(TopicName, Option<NamePatterns>)> = resumed
             .names
@@ -217,24 +233,19 @@ impl ChannelsGateway {
         let variant: Variant<'_> =
             &|frame, name, pattern| variant(frame, (name, None), pattern, &alive);
         let Some(since) = &resumed.since else {
-            let client = (key, &Missed::default());
-            let newest = newest(core, client, &names, resumed.last, variant);
-            let outcome = newest.as_ref().map(|_| ()).map_err(|why| *why);
-            let outcomes = vec![outcome; names.len()];
-            let newest = newest.unwrap_or_default();
-            return (Follow::new(Missed::default(), false, newest), outcomes);
+            let newest = follow.newest(core, key, &names, resumed.last, variant);
+            return vec![newest; names.len()];
         };
         resumed
             .off
             .iter()
             .for_each(|_| core.count_not_recovered(NotRecovered::Off));
-        let (missed, outcomes) = core.missed(key, since, &names, variant);
+        let outcomes = follow.missed(core, key, since, &names, variant);
         let lost = names.iter().zip(&outcomes);
-        let lost = lost.filter(|(_, outcome)| gets_newest(Some(outcome.as_ref())));
+        let lost = lost.filter(|(_, outcome)| gets_newest(Some(**outcome)));
         let lost: Vec<Wanted<'_>> = lost.map(|(name, _)| *name).collect();
-        let newest = newest(core, (key, &missed), &lost, resumed.last, variant);
-        let has_recovered = outcomes.iter().any(Result::is_ok);
-        let follow = Follow::new(missed, has_recovered, newest.unwrap_or_default());
-        (follow, outcomes)
+        // A client that gets none of the newest messages has the outcome of its position.
+        let _ = follow.newest(core, key, &lost, resumed.last, variant);
+        outcomes
     }
 }

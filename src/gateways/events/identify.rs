@@ -5,7 +5,7 @@
 use url::form_urlencoded;
 
 use super::super::access::shown_hashed;
-use super::super::history::{last_event_id, missed, short, write_recovered};
+use super::super::history::{Follow, last_event_id, short, write_recovered};
 use super::connection::Connection;
 use super::envelope::{self, Code};
 use super::message::{Message, is_device_id};
@@ -78,19 +78,17 @@ fn answer(
     request: (&str, &str),
 ) {
     let devices = std::slice::from_ref(device);
-    let missed = since.map(|since| missed(core, key, since, devices));
-    let why = missed.as_ref().and_then(|missed| missed.as_ref().err());
-    let is_recovered = missed.as_ref().map(Result::is_ok);
+    let mut follow = Follow::default();
+    let missed = since.map(|since| follow.all_missed(core, key, since, devices));
+    let is_recovered = missed.map(|missed| missed.is_ok());
     let mut data = ObjectWriter::new();
     data.string("device_id", device.as_str());
-    write_recovered(&mut data, is_recovered, why);
+    write_recovered(&mut data, is_recovered, missed.and_then(Result::err));
     // Each missed push has a position of its own.
     let position = core.position().filter(|_| is_recovered != Some(true));
     let frame = envelope::response(&(&*core).into(), request, &data.finish(), position);
     core.send(key, &frame);
-    if let Some(Ok(missed)) = missed {
-        core.send_missed(key, missed);
-    }
+    follow.send(core, key);
 }
 
 fn bind(core: &mut Core, key: SessionKey, connection: &mut Connection, device: TopicName) {

@@ -6,7 +6,7 @@ use url::form_urlencoded;
 
 use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed, shown_user};
 use super::candles::Interval;
-use super::request::Asked;
+use super::request::{Asked, BadRequest, Request};
 use crate::hub::{Core, Now, SessionKey, TopicName};
 use crate::wire::head::RequestHead;
 
@@ -18,6 +18,8 @@ pub struct Client {
     pub(super) requests: Option<Box<RequestRate>>,
     /// Of an event stream that comes back.
     pub(super) last_event_id: Option<Box<str>>,
+    /// The requests of an event stream that wait for the last one of its query.
+    pub(super) together: Vec<Result<Request, BadRequest>>,
     pub(super) waiting: Option<Box<Waiting>>,
 }
 

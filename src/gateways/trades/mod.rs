@@ -14,20 +14,18 @@ use std::sync::Arc;
 
 use self::candles::{Candles, Interval, Update};
 use self::client::{Client, Content, Held, holds_trades, user_for_log};
-use self::request::{Accepts, Asked, Request};
+use self::request::{Accepts, Asked, BadRequest, Request};
 use self::users::Users;
 use super::access::{
     AccessStats, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
 };
 use super::count::Count;
-use super::history::{
-    Follow, Statuses, gets_newest, last_event_id, missed, newest, write_recovered,
-};
+use super::history::{Follow, Statuses, gets_newest, last_event_id, write_recovered};
 use crate::auth::{Authenticator, Identity, Origins, Token, first_protocol};
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Core, Entrance, Frame,
-    Gateway, Incoming, Joined, Left, Limits, Missed, NotRecovered, Place, Publication, Retain,
-    SessionKey, TopicName, Wanted,
+    Gateway, Incoming, Joined, Left, Limits, NotRecovered, Place, Publication, Retain, SessionKey,
+    TopicName, Wanted,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
@@ -102,13 +100,52 @@ impl TradesGateway {
         self.users.is_empty() && self.held == 0 && unwatched
     }
 
+    /// Carries out a request; the requests in the query of an event stream together, once all are there. `None`: a
+    /// request that is dropped.
+    fn carry_out(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        request: Option<Result<Request, BadRequest>>,
+    ) {
+        client.together.extend(request);
+        if core.has_requests(key) {
+            return;
+        }
+        let mut follow = Follow::default();
+        let mut requests = std::mem::take(&mut client.together).into_iter();
+        while let Some(request) = requests.next() {
+            match request {
+                Ok(Request::Subscribe(content, asked)) => {
+                    let is_last = requests.len() == 0;
+                    self.subscribe(core, key, client, (content, asked), &mut follow, is_last);
+                }
+                Ok(Request::Unsubscribe(content, symbols)) => {
+                    self.unsubscribe(core, key, &mut client.held, content, symbols);
+                }
+                Ok(Request::Ping) => {
+                    let pong = answer::pong(core);
+                    core.send(key, &pong);
+                }
+                Err(bad) => {
+                    let error = answer::error(core, &bad.to_string());
+                    core.send(key, &error);
+                }
+            }
+        }
+        let holds_trades = holds_trades(core, key, client);
+        self.statuses.send_behind(core, key, follow, holds_trades);
+    }
+
     fn subscribe(
         &mut self,
         core: &mut Core,
         key: SessionKey,
         client: &mut Client,
-        content: Content,
-        asked: Asked,
+        (content, asked): (Content, Asked),
+        follow: &mut Follow,
+        is_last: bool,
     ) {
         let since = asked.since.or(client.last_event_id.as_deref());
         let (client, requests) = (&mut client.held, client.requests.as_mut());
@@ -118,15 +155,10 @@ impl TradesGateway {
             let refusal = answer::error(core, &message);
             return core.send(key, &refusal);
         }
-        let missed = since.map(|since| missed(core, key, &since, &all));
-        let last = asked
-            .last
-            .filter(|_| gets_newest(missed.as_ref().map(Result::as_ref)));
+        let missed = since.map(|since| follow.all_missed(core, key, &since, &all));
+        let last = asked.last.filter(|_| gets_newest(missed));
         let wanted: Vec<Wanted<'_>> = new.iter().map(Wanted::exact).collect();
-        let beside = (key, &Missed::default());
-        let newest = newest(core, beside, &wanted, last, &|frame, _, _| {
-            Arc::clone(frame)
-        });
+        let newest = follow.newest(core, key, &wanted, last, &|frame, _, _| Arc::clone(frame));
         for symbol in &new {
             let joined = core.join(key, &content.topic(symbol));
             if let (Joined::First, Content::Candles(interval)) = (joined, content)
@@ -146,21 +178,15 @@ impl TradesGateway {
             (n, _) => format!("Successfully subscribed to candles of {n} symbol(s)"),
         };
         let mut data = answer::symbols(content, "subscribed", &new, client);
-        let refused = missed.as_ref().and_then(|missed| missed.as_ref().err());
-        let why = newest.as_ref().err().or(refused);
+        let why = newest.err().or(missed.and_then(Result::err));
         if let (Some(NotRecovered::Large), Some(requests)) = (why, requests) {
             requests.charge_search(core.now());
         }
-        let is_recovered = missed.as_ref().map(Result::is_ok);
-        write_recovered(&mut data, is_recovered, why);
-        let missed = missed.and_then(Result::ok).unwrap_or_default();
-        let has_recovered = is_recovered == Some(true);
-        let follow = Follow::new(missed, has_recovered, newest.unwrap_or_default());
+        write_recovered(&mut data, missed.map(|missed| missed.is_ok()), why);
         let holds_trades = !client.symbols(Content::Trades).is_empty();
-        let position = follow.position(core, key, holds_trades);
+        let position = follow.position(core, holds_trades && is_last);
         let success = answer::success(core, &message, data, position);
         core.send(key, &success);
-        self.statuses.send_behind(core, key, follow, holds_trades);
         if let Content::Candles(interval) = content {
             self.send_running(core, key, interval, &new);
         }
@@ -241,6 +267,7 @@ impl TradesGateway {
             token_end,
             requests: per_second.map(|rate| Box::new(RequestRate::new(rate, core.now()))),
             last_event_id: None,
+            together: Vec::new(),
             waiting: None,
         }
     }
@@ -354,11 +381,11 @@ impl Gateway for TradesGateway {
     ) {
         match client.judge_rate(core.now(), &self.stats.access) {
             Rated::Taken => {}
-            Rated::Dropped => return,
+            Rated::Dropped => return self.carry_out(core, key, client, None),
             Rated::DroppedAndTold => {
                 let answer = answer::error(core, RATE_LIMIT_EXCEEDED);
                 core.send(key, &answer);
-                return;
+                return self.carry_out(core, key, client, None);
             }
         }
         let text = match message {
@@ -374,17 +401,7 @@ impl Gateway for TradesGateway {
             Ok(Request::Subscribe(content, asked)) => {
                 self.ask(core, key, client, content, asked);
             }
-            Ok(Request::Unsubscribe(content, symbols)) => {
-                self.unsubscribe(core, key, &mut client.held, content, symbols);
-            }
-            Ok(Request::Ping) => {
-                let pong = answer::pong(core);
-                core.send(key, &pong);
-            }
-            Err(bad) => {
-                let error = answer::error(core, &bad.to_string());
-                core.send(key, &error);
-            }
+            request => self.carry_out(core, key, client, Some(request)),
         }
     }
 
@@ -398,11 +415,6 @@ impl Gateway for TradesGateway {
 
     fn handle_answered(&mut self, core: &mut Core, _: SessionKey, client: &mut Client) {
         self.users.answered(core, &client.held);
-    }
-
-    fn handle_newest_sent(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        let holds = holds_trades(core, key, client);
-        self.statuses.send_position(core, key, holds);
     }
 
     /// Sends the last position, so that the client misses nothing on its way to another instance.

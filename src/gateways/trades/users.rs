@@ -10,7 +10,7 @@ use foldhash::quality::RandomState;
 
 use super::TradesGateway;
 use super::client::{Client, Content, Held, Waiting};
-use super::request::Asked;
+use super::request::{Asked, Request};
 use crate::hub::{CloseReason, Closing, Core, Gateway as _, SessionKey};
 
 /// How long a request over the limit of its user waits for signs of life of the user's other connections. A sign of
@@ -197,7 +197,8 @@ impl TradesGateway {
         let more = client.held.select(content, asked.symbols.clone(), false);
         let is_over = self.users.is_over(&client.held, more.len());
         if !is_over || !self.users.probe(core, key, &client.held) {
-            return self.subscribe(core, key, client, content, asked);
+            let request = Ok(Request::Subscribe(content, asked));
+            return self.carry_out(core, key, client, Some(request));
         }
         client.waiting = Some(Box::new(Waiting {
             content,
@@ -225,7 +226,8 @@ impl TradesGateway {
             let (code, reason) = (self.pong_timeout_code(), CloseReason::PongTimeout);
             core.close(silent, code, reason, Closing::Now);
         }
-        self.subscribe(core, key, client, waiting.content, waiting.asked);
+        let request = Ok(Request::Subscribe(waiting.content, waiting.asked));
+        self.carry_out(core, key, client, Some(request));
         core.resume_reading(key);
     }
 }

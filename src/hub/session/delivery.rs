@@ -1,12 +1,11 @@
-//! The delivery of frames to a client: into the send queue, into the client's next slot, or behind missed
-//! messages.
+//! The delivery of frames to a client: into the send queue, or into the client's next slot.
 
 use std::sync::Arc;
 
 use super::slots::Slotted;
 use super::{Intake, Session};
 use crate::admission::Charge;
-use crate::hub::history::{CopyPlace, Missed, merge_charge};
+use crate::hub::history::merge_charge;
 use crate::hub::send_queue::Pushed;
 use crate::hub::{Class, CloseReason, ConflationKey, Frame, Now, SendQueueLimits};
 
@@ -30,29 +29,9 @@ pub(in crate::hub) enum Delivered {
     /// The position of this message is ahead of frames that wait for the client's next slot: the message leaves
     /// without the position.
     Ahead,
-    /// The message waits behind missed messages, and so much waits that the gateway has to answer now.
-    Crowded,
     /// A limit is exceeded; the frame was not queued. With the reason at the first time, when the
     /// client joins the list of clients to be dropped.
     Over(Option<CloseReason>),
-}
-
-/// Missed messages of an event stream with several requests, until the last request was answered.
-///
-/// The position of an event stream is the last `id`, whatever name the message was of. After a cut among
-/// the missed messages of the first request, the position would lie behind missed messages of the second.
-/// Therefore the messages of all requests leave together, in the order of the feed, and live messages
-/// after. Until then no answer and no status has a position either.
-#[derive(Debug, Default)]
-pub(in crate::hub) struct Gathered {
-    /// Missed messages with their places in the feed; taken, they are in the order of the feed.
-    pub(in crate::hub) missed: Vec<(CopyPlace, Arc<Frame>)>,
-    missed_bytes: usize,
-    /// Newest messages of names are among the missed messages.
-    pub(in crate::hub) has_newest: bool,
-    /// The messages that came since.
-    pub(in crate::hub) live: Vec<Arc<Frame>>,
-    live_bytes: usize,
 }
 
 impl Session {
@@ -92,11 +71,6 @@ impl Session {
         frame: &Arc<Frame>,
         limits: &SendQueueLimits,
     ) -> Option<Delivered> {
-        if self.intake == Intake::Open
-            && let Some(kept) = self.gather_live(frame, limits)
-        {
-            return Some(kept);
-        }
         if self.intake == Intake::Open
             && let Some(slots) = self.cold.slots.as_mut()
         {
@@ -161,9 +135,9 @@ impl Session {
         slots.map_or_else(Vec::new, |slots| slots.open(now))
     }
 
-    /// Drops the slots with the frames that wait, and gathered messages; returns frames and bytes of the slots.
+    /// Drops the slots with the frames that wait; returns frames and bytes.
     pub(super) fn drop_held(&mut self) -> (u32, usize) {
-        (self.cold.gathered, self.cold.resumed) = (None, None);
+        self.cold.resumed = None;
         let slots = self.cold.slots.take();
         slots.map_or((0, 0), |slots| (slots.count() as u32, slots.bytes()))
     }
@@ -272,44 +246,9 @@ impl Session {
 }
 
 impl Session {
-    /// Whether missed messages have to wait: requests in the query of an event stream were not read, or are
-    /// not answered.
-    pub(in crate::hub) fn gathers(&self) -> bool {
-        self.queue.encoding() == super::Encoding::Event
-            && (self.holds_messages() || self.cold.is_resuming)
-    }
-
-    /// Whether missed messages wait.
-    pub(in crate::hub) fn has_gathered(&self) -> bool {
-        self.is_limited && self.cold.gathered.is_some()
-    }
-
-    /// Whether a position of now would be behind messages that the client has not got: messages wait, or may
-    /// still be asked for.
-    pub(in crate::hub) fn is_behind(&self) -> bool {
-        let is_held = |all: &Gathered| !all.missed.is_empty() || !all.live.is_empty();
-        self.gathers() || self.cold.gathered.as_deref().is_some_and(is_held)
-    }
-
-    /// Bytes of replayed messages in the send queue, and of gathered missed messages.
+    /// Bytes of replayed messages in the send queue.
     pub(in crate::hub) fn replayed_bytes(&self) -> usize {
-        let gathered = self.cold.gathered.as_ref();
-        self.queue.replayed_bytes() + gathered.map_or(0, |all| all.missed_bytes)
-    }
-
-    /// Notes whether answers to a `since` are still to come.
-    pub(in crate::hub) fn set_resuming(&mut self, is_resuming: bool) {
-        self.cold.is_resuming = is_resuming;
-    }
-
-    /// Keeps missed messages until [`Self::take_gathered`]; live messages wait too from here on.
-    pub(in crate::hub) fn gather_missed(&mut self, missed: Missed) {
-        self.is_limited = true;
-        self.hold_resumed(missed.charge);
-        let gathered = self.cold.gathered.get_or_insert_default();
-        gathered.missed.extend(missed.frames);
-        gathered.missed_bytes += missed.bytes;
-        gathered.has_newest |= missed.has_newest;
+        self.queue.replayed_bytes()
     }
 
     /// Keeps the charge of missed messages until they have left.
@@ -320,50 +259,10 @@ impl Session {
 
     /// Gives back what the messages that have left held.
     pub(super) fn give_back_resumed(&mut self, now: Now) {
-        let gathered = self
-            .cold
-            .gathered
-            .as_ref()
-            .map_or(0, |all| all.missed.len());
-        let left = (self.queue.replayed() + gathered) as u64;
+        let left = self.queue.replayed() as u64;
         match &mut self.cold.resumed {
             Some(charge) if left > 0 => charge.set(left.min(charge.amount()), now.mono_us),
             resumed => (*resumed, self.has_resumed) = (None, false),
         }
-    }
-
-    /// Takes the messages as soon as all requests were answered.
-    pub(in crate::hub) fn take_gathered(&mut self) -> Option<Gathered> {
-        if self.cold.gathered.is_none() || self.gathers() {
-            return None;
-        }
-        let mut gathered = self.cold.gathered.take()?;
-        self.is_limited = self.cold.rate.is_some() || self.cold.slots.is_some();
-        gathered.missed.sort_by_key(|(place, _)| *place);
-        Some(*gathered)
-    }
-
-    /// Keeps a live message behind missed messages; `None` if none wait.
-    ///
-    /// A client that reads everything is not to blame for an answer that waits for the bus, and a client that is
-    /// dropped before its first `id` would come back to the same end. Therefore such answers wait no longer once
-    /// the messages could meet a limit of the send queue.
-    fn gather_live(&mut self, frame: &Arc<Frame>, limits: &SendQueueLimits) -> Option<Delivered> {
-        let gathered = self.cold.gathered.as_mut()?;
-        if frame.class() != Class::Data {
-            return None;
-        }
-        gathered.live_bytes += frame.queue_bytes();
-        let is_first = gathered.live.is_empty();
-        if gathered.live_bytes > limits.hard_bytes && !is_first {
-            return Some(self.over(CloseReason::SendQueueHard));
-        }
-        gathered.live.push(Arc::clone(frame));
-        let is_crowded = gathered.live_bytes > limits.least_bytes() && self.cold.is_resuming;
-        // Counted when the message enters the send queue.
-        Some(match is_crowded {
-            true => Delivered::Crowded,
-            false => Delivered::Refused,
-        })
     }
 }

@@ -35,7 +35,6 @@ pub(super) use reading::{Pause, Pauses};
 pub use record::{ClientLook, ClientState};
 pub use slots::MaxRate;
 
-use delivery::Gathered;
 use phase::{Head, Phase};
 use reading::Reading;
 use record::Record;
@@ -91,12 +90,9 @@ struct Cold {
     permit: Option<Permit>,
     rate: Option<TokenBucket>,
     slots: Option<Box<Slots>>,
-    /// Whether answers to a `since` are still to come.
-    is_resuming: bool,
     /// The last sign of life, and whether another one is awaited.
     heard_us: u64,
     is_silent: bool,
-    gathered: Option<Box<Gathered>>,
     /// What the missed messages that wait hold of those of all clients.
     resumed: Option<Charge>,
     /// The losses of the bus that the client knows of.
@@ -152,10 +148,8 @@ impl Session {
             permit: Some(permit),
             rate: None,
             slots: None,
-            is_resuming: false,
             heard_us: 0,
             is_silent: false,
-            gathered: None,
             resumed: None,
             losses_known: 0,
             record: Record::new(peer, now),
@@ -213,7 +207,7 @@ impl Session {
         is_open && comes && self.takes_data() && self.wants_read()
     }
 
-    /// Whether messages of an open client are kept, for later reads.
+    /// Whether messages of an open client are kept, for later reads: the rest of the query of an event stream.
     pub(super) fn holds_messages(&self) -> bool {
         match &self.cold.phase {
             Phase::Open(open) => open.protocol.holds_messages(),
