@@ -119,7 +119,7 @@ impl Core {
             ordered: SlotSet::default(),
             memory: FrameMemory::default(),
             surveys: Surveys::default(),
-            history: History::new(limits.history).map(Box::new),
+            history: History::new(limits.history, &frame_bytes).map(Box::new),
             resumed_messages: Holding::new("resumed_messages", limits.resume_messages_max),
             limits,
             places: Arc::new(()),

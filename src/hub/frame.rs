@@ -5,7 +5,7 @@
 //! frame's other encodings (`encodings.rs`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::encodings::{Encoded, Encodings, FrameId, Key, Kind};
 use super::position::EMPTY_MEMBER_BYTES;
@@ -45,18 +45,27 @@ pub enum Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConflationKey(pub u64);
 
-/// Bytes of all frames alive, each counted once however many queues share the frame.
+/// Bytes of all frames alive, and of those that the history keeps, each counted once however many queues share the
+/// frame. An encoding counts from the moment in which it is made.
 #[derive(Clone, Debug, Default)]
-pub struct FrameBytes(Arc<AtomicU64>);
+pub struct FrameBytes(Arc<[AtomicU64; 2]>);
 
 impl FrameBytes {
     /// Bytes alive now.
     pub fn alive(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0[0].load(Ordering::Relaxed)
     }
 
-    fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Bytes of the frames that the history keeps.
+    pub(super) fn kept(&self) -> u64 {
+        self.0[1].load(Ordering::Relaxed)
+    }
+
+    /// Adds to the bytes alive and, for a frame that `is_kept`, to those.
+    fn add(&self, bytes: usize, is_kept: bool) {
+        for sum in &self.0[..1 + usize::from(is_kept)] {
+            sum.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
     }
 }
 
@@ -93,6 +102,8 @@ pub struct Frame {
     link: Link,
     alive: FrameBytes,
     counted: Counted,
+    /// Whether the history keeps the frame.
+    is_kept: AtomicBool,
     /// Bytes of the position before the last `"}` of the payload; 0 without a position.
     position_bytes: u8,
 }
@@ -184,6 +195,17 @@ impl Frame {
         self.plain.memory_bytes() + self.encodings.memory_bytes()
     }
 
+    /// Notes whether the history keeps the frame, whose bytes count so long.
+    pub(super) fn set_kept(&self, is_kept: bool) {
+        if self.is_kept.swap(is_kept, Ordering::Relaxed) != is_kept {
+            let (kept, bytes) = (&self.alive.0[1], self.memory_bytes() as u64);
+            match is_kept {
+                true => kept.fetch_add(bytes, Ordering::Relaxed),
+                false => kept.fetch_sub(bytes, Ordering::Relaxed),
+            };
+        }
+    }
+
     /// Counts one more queue entry in walk `number`; returns the number of entries so far.
     pub(super) fn count(&self, number: u32) -> u32 {
         let counted = self.counted.get(number) + 1;
@@ -257,7 +279,8 @@ impl Frame {
     fn make(&self, key: Key, make: impl FnOnce() -> Option<Encoded>) -> Option<&Encoded> {
         self.encodings.get_or_make(key, || {
             let encoded = make()?;
-            self.alive.add(encoded.memory_bytes());
+            let is_kept = self.is_kept.load(Ordering::Relaxed);
+            self.alive.add(encoded.memory_bytes(), is_kept);
             Some(encoded)
         })
     }
@@ -270,8 +293,9 @@ impl Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
+        self.set_kept(false);
         let bytes = self.memory_bytes();
-        self.alive.0.fetch_sub(bytes as u64, Ordering::Relaxed);
+        self.alive.0[0].fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -385,7 +409,7 @@ impl FrameBuilder {
             "a lead goes before a body"
         );
         let plain = websocket::encode(std::mem::take(self.payload()), self.content, false);
-        self.alive.add(plain.memory_bytes());
+        self.alive.add(plain.memory_bytes(), false);
         Arc::new(Frame {
             plain,
             content: self.content,
@@ -397,6 +421,7 @@ impl FrameBuilder {
             link: Link::default(),
             alive: self.alive,
             counted: Counted::default(),
+            is_kept: AtomicBool::new(false),
             position_bytes: self.position_bytes,
         })
     }

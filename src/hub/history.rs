@@ -20,7 +20,8 @@ pub(super) use self::wanted::merge_charge;
 use self::wanted::{After, Found, MATCH_STEPS_MAX, Matching};
 pub use self::wanted::{Missed, Outcome, Variant, Wanted};
 use super::{
-    Frame, HistoryLimits, HistoryStats, Mark, NotRecovered, Position, StoredId, TopicName,
+    Frame, FrameBytes, HistoryLimits, HistoryStats, Mark, NotRecovered, Position, StoredId,
+    TopicName,
 };
 use crate::auth::MatchBudget;
 
@@ -30,13 +31,10 @@ const NAMES_SHARE: usize = 4;
 const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<Frame>() + size_of::<StoredId>();
 /// Memory of a frame for clients of a pattern, beside the bytes and the pattern.
 const VARIANT_BYTES: usize = size_of::<(TopicName, Arc<Frame>)>() + size_of::<Frame>();
-/// Messages forgotten for their age, or measured again, in one call.
+/// Messages forgotten for their age in one call.
 const STEPS_MAX: usize = 4_096;
-/// How long after a message the encodings are counted, twice: fast clients have the message by the first time,
-/// slow clients by the second.
-const LATE_US: [u64; 2] = [200_000, 5_000_000];
-/// The least time between two looks, so that messages are counted and forgotten many at a time.
-const LOOK_INTERVAL_US: u64 = 200_000;
+/// How much longer a message is kept, so that messages are forgotten many at a time.
+const LATE_US: u64 = 200_000;
 
 /// A message of the feed.
 #[derive(Debug)]
@@ -49,8 +47,6 @@ struct Entry {
     variants: Vec<(TopicName, Arc<Frame>)>,
     /// Index of the topic's name.
     name: u32,
-    /// Memory, as of the last look.
-    bytes: u32,
 }
 
 impl Entry {
@@ -77,40 +73,33 @@ impl Entry {
 
     /// Keeps the frame for clients of a pattern.
     fn add_variant(&mut self, pattern: &TopicName, frame: Arc<Frame>, memory: &mut Memory) {
-        self.variants.push((pattern.clone(), frame));
+        frame.set_kept(true);
+        memory.beside += VARIANT_BYTES + pattern.as_str().len();
         memory.first_varied = memory.first_varied.min(self.number);
-        self.set_bytes(self.memory_bytes(false), memory);
+        self.variants.push((pattern.clone(), frame));
     }
 
-    fn set_bytes(&mut self, bytes: u32, memory: &mut Memory) {
-        memory.bytes -= self.bytes as usize;
-        memory.bytes += bytes as usize;
-        self.bytes = bytes;
+    /// Drops the frames for clients of patterns.
+    fn drop_variants(&mut self, memory: &mut Memory) {
+        for (pattern, frame) in std::mem::take(&mut self.variants) {
+            frame.set_kept(false);
+            memory.beside -= VARIANT_BYTES + pattern.as_str().len();
+        }
     }
 
     fn has(&self, frame: Option<&Arc<Frame>>) -> bool {
         let kept = self.frame.as_ref();
         kept.zip(frame).is_some_and(|(a, b)| Arc::ptr_eq(a, b))
     }
-
-    /// Memory with all encodings so far. A frame is never larger than a bus message, far below the type's
-    /// limit. `is_shared`: the frame counts elsewhere.
-    fn memory_bytes(&self, is_shared: bool) -> u32 {
-        let frame = self.frame.iter().filter(|_| !is_shared);
-        let frame = frame.map(|frame| frame.memory_bytes());
-        let variants = self
-            .variants
-            .iter()
-            .map(|(pattern, frame)| VARIANT_BYTES + pattern.as_str().len() + frame.memory_bytes());
-        let bytes = ENTRY_BYTES + frame.chain(variants).sum::<usize>();
-        u32::try_from(bytes).unwrap_or(u32::MAX)
-    }
 }
 
 /// The memory of all messages.
 #[derive(Debug)]
 struct Memory {
-    bytes: usize,
+    /// What the frames need, with all of their encodings.
+    frames: FrameBytes,
+    /// What the entries need beside the frames.
+    beside: usize,
     /// No message with a lower number has frames for clients of patterns.
     first_varied: u64,
 }
@@ -129,17 +118,13 @@ pub(super) struct History {
     /// The number of the newest message of which only the position is known.
     unread: u64,
     memory: Memory,
-    /// The number of the first entry whose encodings are not counted yet, for the first and the second time.
-    uncounted: [u64; LATE_US.len()],
-    /// The time of the next look.
-    look_us: Option<u64>,
     /// Messages have no positions now, so nobody resumes.
     pub(super) is_off: bool,
 }
 
 impl History {
-    /// An empty history; `None` if the limits keep nothing.
-    pub(super) fn new(limits: HistoryLimits) -> Option<Self> {
+    /// An empty history; `None` if the limits keep nothing. `frames` counts the frames.
+    pub(super) fn new(limits: HistoryLimits, frames: &FrameBytes) -> Option<Self> {
         (limits.keep_us > 0).then(|| Self {
             limits,
             places: Places::default(),
@@ -149,11 +134,10 @@ impl History {
             left_out: 0,
             unread: 0,
             memory: Memory {
-                bytes: 0,
+                frames: frames.clone(),
+                beside: 0,
                 first_varied: u64::MAX,
             },
-            uncounted: [0; LATE_US.len()],
-            look_us: None,
             is_off: false,
         })
     }
@@ -192,23 +176,17 @@ impl History {
             self.left_out = number;
             self.names.left_out(name, number);
         }
-        let mut entry = Entry {
+        if let Some(frame) = frame {
+            frame.set_kept(true);
+        }
+        self.memory.beside += ENTRY_BYTES;
+        self.entries.push_back(Entry {
             number,
             kept_us: now_us,
             frame: frame.cloned(),
             variants: Vec::new(),
             name,
-            bytes: 0,
-        };
-        entry.set_bytes(entry.memory_bytes(false), &mut self.memory);
-        let newest = self.entries.back();
-        let is_shared = newest.is_some_and(|newest| newest.has(frame));
-        self.entries.push_back(entry);
-        if is_shared {
-            self.measure(self.entries.len() - 2);
-        }
-        let look_us = now_us.saturating_add(LOOK_INTERVAL_US);
-        self.look_us.get_or_insert(look_us);
+        });
         self.forget_excess();
     }
 
@@ -367,12 +345,13 @@ impl History {
         Ok(())
     }
 
-    /// The time of the next [`Self::handle_timeout`].
+    /// The time at which the oldest message is too old.
     pub(super) fn due_us(&self) -> Option<u64> {
-        self.look_us
+        let oldest = self.entries.front()?;
+        Some(oldest.kept_us.saturating_add(self.limits.keep_us + LATE_US))
     }
 
-    /// Forgets old messages, and counts encodings made since a message was kept.
+    /// Forgets old messages, and those over the limit.
     pub(super) fn handle_timeout(&mut self, now_us: u64) {
         for _ in 0..STEPS_MAX {
             let oldest = self.entries.front();
@@ -381,61 +360,7 @@ impl History {
             }
             self.forget_oldest();
         }
-        for (time, late_us) in LATE_US.into_iter().enumerate() {
-            self.count_late(time, now_us.saturating_sub(late_us));
-        }
         self.forget_excess();
-        self.look_us = self.next_due_us().map(|due| match due > now_us {
-            true => due.max(now_us + LOOK_INTERVAL_US),
-            false => now_us,
-        });
-    }
-
-    /// Counts the encodings of the messages up to a time of arrival, for the first or the second time.
-    fn count_late(&mut self, time: usize, until_us: u64) {
-        let first = self.first_entry(self.uncounted[time]);
-        for at in first..self.entries.len().min(first + STEPS_MAX) {
-            let entry = &self.entries[at];
-            if entry.kept_us > until_us {
-                break;
-            }
-            self.uncounted[time] = entry.number + 1;
-            self.measure(at);
-        }
-    }
-
-    /// The time at which the next message is too old, or is to be counted.
-    fn next_due_us(&self) -> Option<u64> {
-        let after = |entry: &Entry, us: u64| entry.kept_us.saturating_add(us);
-        let oldest = self.entries.front();
-        let too_old = oldest.map(|entry| after(entry, self.limits.keep_us));
-        let uncounted = LATE_US.into_iter().enumerate().filter_map(|(time, us)| {
-            let entry = self.entries.get(self.first_entry(self.uncounted[time]))?;
-            Some(after(entry, us))
-        });
-        uncounted.chain(too_old).min()
-    }
-
-    /// Counts the memory of an entry again. A frame of several entries counts with the newest of them, which
-    /// is forgotten last.
-    fn measure(&mut self, at: usize) {
-        let entry = &self.entries[at];
-        let next = self.entries.get(at + 1);
-        let bytes = entry.memory_bytes(next.is_some_and(|next| next.has(entry.frame.as_ref())));
-        self.entries[at].set_bytes(bytes, &mut self.memory);
-    }
-
-    /// Counts the encodings of the messages after a resume again: resuming clients may need others.
-    pub(super) fn count_again(&mut self, now_us: u64, missed: &Missed) {
-        let first = self.entries.len().saturating_sub(missed.walked);
-        if let Some(entry) = self.entries.get(first)
-            && !missed.frames.is_empty()
-        {
-            let first = entry.number;
-            self.uncounted = self.uncounted.map(|uncounted| uncounted.min(first));
-            let due = now_us.saturating_add(LOOK_INTERVAL_US);
-            self.look_us = Some(self.look_us.map_or(due, |look| look.min(due)));
-        }
     }
 
     /// The gauges.
@@ -449,7 +374,7 @@ impl History {
 
     /// Memory of the messages and the names.
     fn memory(&self) -> usize {
-        self.memory.bytes + self.names.bytes()
+        self.memory.frames.kept() as usize + self.memory.beside + self.names.bytes()
     }
 
     /// Index of the first entry with this number or a higher one.
@@ -474,17 +399,24 @@ impl History {
             return false;
         };
         self.memory.first_varied = entry.number + 1;
-        self.entries[at].variants = Vec::new();
-        self.measure(at);
+        self.entries[at].drop_variants(&mut self.memory);
         true
     }
 
     /// Returns false if there is none.
     fn forget_oldest(&mut self) -> bool {
-        let Some(entry) = self.entries.pop_front() else {
+        let Some(mut entry) = self.entries.pop_front() else {
             return false;
         };
-        self.memory.bytes -= entry.bytes as usize;
+        entry.drop_variants(&mut self.memory);
+        self.memory.beside -= ENTRY_BYTES;
+        // A frame of several messages is forgotten with the last of them.
+        let next = self.entries.front();
+        if let Some(frame) = &entry.frame
+            && next.is_none_or(|next| !next.has(entry.frame.as_ref()))
+        {
+            frame.set_kept(false);
+        }
         self.forgotten = entry.number;
         self.places.forgot(entry.number);
         self.names.forget_message(entry.name, entry.number);

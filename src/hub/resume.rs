@@ -121,9 +121,6 @@ impl Core {
     /// Puts missed messages in the client's send queue, beside the limits. Returns true if newest messages of
     /// names are among the messages that have left: the position of now has to follow.
     pub fn send_missed(&mut self, key: SessionKey, missed: Missed) -> bool {
-        if let Some(history) = &mut self.history {
-            history.count_again(self.now.mono_us, &missed);
-        }
         let Some(session) = self.clients.session_mut(key) else {
             return false;
         };
@@ -212,13 +209,10 @@ impl Core {
         self.history.as_ref()?.due_us()
     }
 
-    /// Does the due work of the history.
+    /// Does the due work of the history. Encodings that clients needed since the last message count too.
     pub(super) fn look_at_history(&mut self) {
-        let now_us = self.now.mono_us;
-        if let Some(history) = &mut self.history
-            && history.due_us().is_some_and(|due| due <= now_us)
-        {
-            history.handle_timeout(now_us);
+        if let Some(history) = &mut self.history {
+            history.handle_timeout(self.now.mono_us);
             self.count_history();
         }
     }

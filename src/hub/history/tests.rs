@@ -35,11 +35,12 @@ impl Bench {
             keep_us: 60 * SECOND,
             bytes_max,
         };
-        let mut history = History::new(limits).expect("a history");
+        let alive = FrameBytes::default();
+        let mut history = History::new(limits, &alive).expect("a history");
         history.mark(1, mark(0), 0);
         Self {
             history,
-            alive: FrameBytes::default(),
+            alive,
             count: 0,
             mark: 0,
             now_us: 0,
@@ -90,6 +91,7 @@ impl Bench {
         while self.history.due_us().is_some_and(|due| due <= self.now_us) {
             self.history.handle_timeout(self.now_us);
         }
+        self.history.handle_timeout(self.now_us);
     }
 }
 
@@ -123,8 +125,12 @@ fn what_is_too_old_is_forgotten_and_told() {
     );
     bench.advance(31 * SECOND);
     assert_eq!(
-        (bench.history.stats().messages, bench.history.memory.bytes),
-        (0, 0)
+        (
+            bench.history.stats().messages,
+            bench.alive.kept(),
+            bench.history.memory.beside
+        ),
+        (0, 0, 0)
     );
     assert_eq!(
         bench.missed(&["a"], third).unwrap(),
@@ -364,11 +370,14 @@ fn frames_for_clients_of_patterns_go_before_messages() {
     }
     // Without these frames as much memory is needed as before.
     while bench.history.drop_variants() {}
-    let entries = bench.history.entries.iter();
-    let bytes: usize = entries
-        .map(|entry| entry.memory_bytes(false) as usize)
-        .sum();
-    assert_eq!(bench.history.memory.bytes, bytes);
+    let frames = bench
+        .history
+        .entries
+        .iter()
+        .filter_map(|entry| entry.frame.as_ref());
+    let bytes: usize = frames.map(|frame| frame.memory_bytes()).sum();
+    assert_eq!(bench.alive.kept() as usize, bytes);
+    assert_eq!(bench.history.memory.beside, 40 * ENTRY_BYTES);
     assert!(
         bench
             .history
