@@ -16,8 +16,7 @@ use everybody::{Everybody, TOPIC};
 use open::{NOW, TakesAll, hub, open, settle};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use weirgate::hub::{
-    ConflationKey, Frame, FrameBytes, Hub, Lead, Now, Place, Publication, Retain, SessionKey,
-    Transmit, Write,
+    ConflationKey, Frame, FrameBytes, Hub, Lead, Now, Publication, SessionKey, Transmit, Write,
 };
 
 /// Two atomic additions per allocation: little beside a turn of a thousand deliveries.
@@ -66,13 +65,7 @@ impl Messages {
         if let Some(key) = self.key {
             frame = frame.key(key);
         }
-        Publication {
-            topic: TOPIC,
-            frame: frame.body(&self.body).finish(),
-            deliver: true,
-            retain: Retain::Keep,
-            place: Place::Outside,
-        }
+        Publication::new(TOPIC, frame.body(&self.body).finish())
     }
 }
 

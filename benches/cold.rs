@@ -15,7 +15,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use everybody::{Everybody, TOPIC};
 use open::{NOW, TakesAll, hub, open, settle};
 use weirgate::base::SplitMix64;
-use weirgate::hub::{ConflationKey, Frame, Hub, Now, Place, Publication, Retain, SessionKey};
+use weirgate::hub::{ConflationKey, Frame, Hub, Now, Publication, SessionKey};
 
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 
@@ -87,17 +87,14 @@ impl Room {
 
     fn publish(&mut self) {
         let alive = self.hub.core().frame_bytes();
-        let publication = Publication {
-            topic: TOPIC,
-            frame: Frame::text(alive)
+        let publication = Publication::new(
+            TOPIC,
+            Frame::text(alive)
                 .key(ConflationKey(1))
                 .received(self.now)
                 .body(&BODY)
                 .finish(),
-            deliver: true,
-            retain: Retain::Keep,
-            place: Place::Outside,
-        };
+        );
         self.hub.handle_publication(self.now, &publication);
     }
 

@@ -35,8 +35,8 @@ impl Bench {
     fn new(topics: u64, keep_us: u64) -> Self {
         let history = HistoryLimits {
             keep_us,
-            // A message needs some 650 bytes.
-            bytes_max: KEPT * 650,
+            // A message needs some 680 bytes.
+            bytes_max: KEPT * 680,
         };
         let limits = Limits {
             history,

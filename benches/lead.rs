@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use everybody::{Everybody, TOPIC};
 use open::{NOW, hub, open, settle};
-use weirgate::hub::{Frame, Hub, Lead, Place, Publication, Retain, SessionKey, Transmit, Write};
+use weirgate::hub::{Frame, Hub, Lead, Publication, SessionKey, Transmit, Write};
 
 const CLIENTS: usize = 250;
 const PAIRS: usize = 2_000;
@@ -102,13 +102,7 @@ impl Room {
             .lead(self.lead)
             .body(&self.body)
             .finish();
-        let publication = Publication {
-            topic: TOPIC,
-            frame,
-            deliver: true,
-            retain: Retain::Keep,
-            place: Place::Outside,
-        };
+        let publication = Publication::new(TOPIC, frame);
         self.hub.handle_publication(NOW, &publication);
         while self.hub.flush(NOW, &mut self.loopback) {}
         begin.elapsed()

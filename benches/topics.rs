@@ -12,8 +12,8 @@ use criterion::{
 };
 use open::{NOW, TakesAll, hub, open, settle};
 use weirgate::hub::{
-    Accepted, Admission, ByClient, Core, Frame, Gateway, Hub, Joined, Left, Place, Publication,
-    Retain, SessionKey, TopicName,
+    Accepted, Admission, ByClient, Core, Frame, Gateway, Hub, Joined, Left, Publication,
+    SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
 
@@ -165,14 +165,13 @@ impl Population {
 
     /// Publishes a message to each session's first topic, with a write for each.
     fn publish(&mut self, batch: &[usize]) -> Duration {
-        let publication = |&session: &usize| Publication {
-            topic: self.hub.gateway().names[self.wrapped(session * self.own)].clone(),
-            frame: Frame::text(self.hub.core().frame_bytes())
-                .body(b"{\"symbol\":\"ES\",\"price\":5281.25}")
-                .finish(),
-            deliver: true,
-            retain: Retain::Keep,
-            place: Place::Outside,
+        let publication = |&session: &usize| {
+            Publication::new(
+                self.hub.gateway().names[self.wrapped(session * self.own)].clone(),
+                Frame::text(self.hub.core().frame_bytes())
+                    .body(b"{\"symbol\":\"ES\",\"price\":5281.25}")
+                    .finish(),
+            )
         };
         let publications: Vec<_> = batch.iter().map(publication).collect();
         let sent = self.hub.stats().messages_sent;

@@ -102,16 +102,14 @@ impl Feed for TickFeed {
             let frame = Frame::text(&self.1)
                 .key(ConflationKey(0))
                 .body(b"{\"tick\":");
+            let frame = frame
+                .received(tick.received)
+                .body(&tick.payload)
+                .body(b"}")
+                .finish();
             out.push(Publication {
-                topic: TICKS,
-                frame: frame
-                    .received(tick.received)
-                    .body(&tick.payload)
-                    .body(b"}")
-                    .finish(),
-                deliver: true,
                 retain: Retain::Set,
-                place: Place::Outside,
+                ..Publication::new(TICKS, frame)
             });
         }
     }

@@ -8,6 +8,7 @@
 - A link to a test with the name of the test as its text finds the test there.
 - Documents name things (scripts/prose.py), use the words of docs/glossary.md, and pages for users no identifier of the source.
 - Only src/wire/json.rs calls a parser of sonic-rs: it recurses without a limit.
+- The hub knows no JSON: no brace as a byte and no member of an object stands in src/hub.
 - A doc comment says more than that there is something; a test module has its place beside its file, without #[path].
 - The arrows between the modules of src are those in docs/contributing/arrows.md (scripts/arrows.py).
 - Each fault of tests/mutations/mutations.toml stands exactly once in its file.
@@ -80,6 +81,8 @@ IDENTIFIER = re.compile(r"`(?:src/[^`]*|[a-z_]+\.rs|(?:[A-Z]\w+|[a-z_]+)::\w+[^`
 JSON_GATE = "src/wire/json.rs"
 JSON_ALLOWED = {"json", "to_string", "to_string_pretty", "to_vec", "from_value", "Error", "LazyValue", "Value", "Serialize",
                 "Deserialize", "JsonContainerTrait", "JsonValueMutTrait", "JsonValueTrait"}
+# A brace as a byte or as a text, and a member of an object.
+JSON_TEXT = re.compile(r"""b?'[{}]'|"}"|"}"#|\"pos\b|#",\"|\b\w+\\?":[\\"{\[]""")
 JSON_USED = re.compile(r"\bsonic_rs(?:::(?:(\w+)|\{([^}]*)\})|\b)")
 
 # Doc comments that say nothing, whole.
@@ -122,6 +125,15 @@ def wrong_in(path, name, text):
         for target in set(public) - {"deps", "build", "pytest"}:
             if not re.search(rf"^{target}:.*## \S", text, re.M):
                 yield 1, f"make {target} has no line of help"
+
+
+def wrong_in_hub(sources):
+    """Yields (place, what) for each text of JSON in the hub: positions and messages are data there."""
+    for name, text in sources.items():
+        if name.startswith("src/hub/") and name.endswith(".rs") and "/tests" not in name:
+            for number, line in enumerate(text.split("#[cfg(test)]")[0].splitlines(), 1):
+                if found := JSON_TEXT.search(line):
+                    yield f"{name}:{number}", f"the hub knows no JSON: {found.group()}"
 
 
 def wrong_in_json(sources):
@@ -273,7 +285,7 @@ def main():
         for number, what in found:
             print(f"{name}:{number}: {what}")
             wrong += 1
-    for place, what in [*wrong_in_prose(documents), *wrong_in_comments(sources), *wrong_in_json(sources), *wrong_in_mutations(), *arrows.wrong()]:
+    for place, what in [*wrong_in_prose(documents), *wrong_in_comments(sources), *wrong_in_json(sources), *wrong_in_hub(sources), *wrong_in_mutations(), *arrows.wrong()]:
         print(f"{place}: {what}")
         wrong += 1
     if wrong:

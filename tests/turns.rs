@@ -18,7 +18,7 @@ use weirgate::base::Clock;
 use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::hub::{
     Accepted, Admission, ByClient, Core, Feed, FeedStats, Frame, FrameBytes, Gateway, Incoming,
-    Now, Place, Publication, Retain, SessionKey, TopicName,
+    Now, Place, Publication, SessionKey, TopicName,
 };
 use weirgate::listening::ListenAddr;
 use weirgate::run::{CommonSettings, Listening, Parts};
@@ -158,13 +158,7 @@ impl Feed for Publishes {
     fn event(&mut self, _: Now, event: BusEvent, publications: &mut Vec<Publication>) {
         if let BusEvent::Message(message) = event {
             let frame = Frame::text(&self.1).body(&message.payload).finish();
-            publications.push(Publication {
-                topic: TOPIC,
-                frame,
-                deliver: true,
-                retain: Retain::Keep,
-                place: Place::Outside,
-            });
+            publications.push(Publication::new(TOPIC, frame));
         }
     }
 

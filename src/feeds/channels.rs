@@ -2,8 +2,7 @@
 //!
 //! The bus sends a message once for the name and once for each matching pattern. A client with several
 //! subscriptions gets its copies in the order of the bus (Redis: the channel first), and nothing is
-//! matched here. The payload stays unchanged; the number of each connection goes before the shared
-//! body. Must not know a client, a broker or a clock. Called by the reactor, through
+//! matched here. The payload stays unchanged; the gateway renders the rest of a message. Must not know a client, a broker or a clock. Called by the reactor, through
 //! [`crate::hub::Feed`].
 
 use std::hash::BuildHasher;
@@ -14,17 +13,14 @@ use foldhash::quality::RandomState;
 use super::bad_log::BadMessageLog;
 use super::{BusEvent, BusMessage, Subscription, TooLarge, broadcast_unix_ms, check_size};
 use crate::hub::{
-    BusNotice, ConflationKey, Feed, FeedLine, FeedStats, Frame, FrameBytes, Lead, Now,
-    POSITION_BYTES_MAX, Place, Publication, Retain, TopicName,
+    BusNotice, ConflationKey, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, Place,
+    Publication, TopicName,
 };
 use crate::wire::json::check_json;
 use crate::wire::object_writer::{iso_utc, quoted};
 
 /// The number of channels is unbounded, so all channels are counted together.
 const FAMILY: &str = "channels";
-
-/// The text before the number; everything else follows.
-const LEAD: Lead = Lead::Seq(r#"{"type":"data","seq":"#);
 
 /// Settings of a [`ChannelsFeed`].
 #[derive(Clone, Debug)]
@@ -45,8 +41,6 @@ pub struct ChannelsFeed {
     is_conflated: Box<dyn Fn(&str) -> bool + Send>,
     /// Hashes a name and a pattern to a key.
     keys: RandomState,
-    /// Whether the gateway needs the subject of each message, also of those that came by their exact name.
-    tells_subjects: bool,
 }
 
 impl ChannelsFeed {
@@ -59,7 +53,6 @@ impl ChannelsFeed {
             alive,
             is_conflated: Box::new(|_| false),
             keys: RandomState::default(),
-            tells_subjects: false,
         }
     }
 
@@ -70,23 +63,15 @@ impl ChannelsFeed {
         self
     }
 
-    /// Reports the subject of each message ([`BusNotice::Subject`]), for a gateway that sends last values.
-    #[must_use]
-    pub fn with_retained(mut self) -> Self {
-        self.tells_subjects = true;
-        self
-    }
-
     /// Returns an error if the message is too large to be relayed.
     fn check(&self, message: &BusMessage) -> Result<(), TooLarge> {
         check_size(&message.payload, self.settings.bus_message_bytes_max)
     }
 
-    /// The key of a message that a newer message may replace. A client gets a copy for each of its
-    /// names and patterns, and each copy is replaced by copies of its own kind.
+    /// The key of a message that a newer message may replace.
     fn key(&self, message: &BusMessage) -> Option<ConflationKey> {
         (self.is_conflated)(&message.subject)
-            .then(|| ConflationKey(self.keys.hash_one((&message.subject, pattern(message)))))
+            .then(|| ConflationKey(self.keys.hash_one(&message.subject)))
     }
 
     fn message(
@@ -94,6 +79,7 @@ impl ChannelsFeed {
         now: Now,
         message: &BusMessage,
         is_deletion: bool,
+        request: Option<u64>,
     ) -> Option<Publication> {
         let check = self.check(message);
         let counts = &mut self.stats.subjects[0];
@@ -109,41 +95,26 @@ impl ChannelsFeed {
             return None;
         }
         Some(Publication {
-            topic: topic(message),
-            frame: self.frame(now, message, is_deletion),
             // The gateway knows the clients that wait for the last value.
             deliver: !message.quiet,
-            retain: Retain::Keep,
             place: message.place,
+            subject: pattern(message).map(|_| Arc::clone(subject)),
+            request,
+            ..Publication::new(topic(message), self.frame(now, message, is_deletion))
         })
     }
 
-    /// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…}`, with `"retained":true`
-    /// behind the data of a last value. If the value was deleted, the data is `null,"deleted":true`.
+    /// What all clients get of a message, whatever name they have it by: `,"data":…,"timestamp":…`, with `"retained":true`
+    /// behind the data of a last value. If the value was deleted, the data is `null,"deleted":true`. The gateway adds
+    /// the rest.
     fn frame(&self, now: Now, message: &BusMessage, is_deletion: bool) -> Arc<Frame> {
-        let pattern = pattern(message).map_or_else(|| "null".to_owned(), |name| quoted(name));
         let mut frame = Frame::text(&self.alive)
-            .with_capacity(
-                message.payload.len()
-                    + message.subject.len()
-                    + pattern.len()
-                    + 80
-                    + POSITION_BYTES_MAX,
-            )
-            .lead(LEAD)
+            .with_capacity(message.payload.len() + 80)
             .received(message.received);
         if let Some(key) = self.key(message) {
             frame = frame.key(key);
         }
         let body = frame.payload();
-        for part in [
-            r#","channel":"#,
-            &quoted(&message.subject),
-            r#","pattern":"#,
-            &pattern,
-        ] {
-            body.extend_from_slice(part.as_bytes());
-        }
         body.extend_from_slice(br#","data":"#);
         match check_json(&message.payload, self.settings.json_depth_max) {
             _ if is_deletion => body.extend_from_slice(br#"null,"deleted":true"#),
@@ -156,9 +127,11 @@ impl ChannelsFeed {
         if message.quiet && message.place == Place::Outside {
             body.extend_from_slice(br#","retained":true"#);
         }
-        let time = broadcast_unix_ms(now, message);
-        body.extend_from_slice(format!(",\"timestamp\":\"{}\"", iso_utc(time)).as_bytes());
-        frame.end_object(message.place.position()).finish()
+        let time = iso_utc(broadcast_unix_ms(now, message));
+        for part in [",\"timestamp\":\"", &time, "\""] {
+            body.extend_from_slice(part.as_bytes());
+        }
+        frame.finish()
     }
 }
 
@@ -185,11 +158,11 @@ impl Feed for ChannelsFeed {
 
     fn event(&mut self, now: Now, event: BusEvent, out: &mut Vec<Publication>) {
         match event {
-            BusEvent::Message(message) => out.extend(self.message(now, &message, false)),
-            BusEvent::Deleted(message) => out.extend(self.message(now, &message, true)),
-            BusEvent::LastValue { message, .. } => {
+            BusEvent::Message(message) => out.extend(self.message(now, &message, false, None)),
+            BusEvent::Deleted(message) => out.extend(self.message(now, &message, true, None)),
+            BusEvent::LastValue { message, number } => {
                 let is_deletion = message.payload.is_empty();
-                out.extend(self.message(now, &message, is_deletion));
+                out.extend(self.message(now, &message, is_deletion, Some(number)));
             }
             BusEvent::CaughtUp => self.stats.caught_up = true,
             BusEvent::Gap { .. } => self.stats.gaps += 1,
@@ -243,17 +216,7 @@ impl Feed for ChannelsFeed {
                     place: message.place,
                 })
             }
-            // A skipped value is no loss: nobody has a number for a last value.
-            BusEvent::LastValue { message, number } => Some(BusNotice::LastValue {
-                subject: Arc::clone(&message.subject),
-                number: *number,
-            }),
-            BusEvent::Message(message) | BusEvent::Deleted(message)
-                if self.tells_subjects || pattern(message).is_some() =>
-            {
-                Some(BusNotice::Subject(Arc::clone(&message.subject)))
-            }
-            BusEvent::Message(_) | BusEvent::Deleted(_) => None,
+            // A skipped last value is no loss: nobody has a number for it.
             _ => event.link_notice(),
         }
     }
@@ -301,16 +264,16 @@ mod tests {
     fn published(feed: &mut ChannelsFeed, event: BusEvent) -> Option<(String, String)> {
         let mut out = Vec::new();
         let subject = match &event {
-            BusEvent::Message(message) if message.pattern.is_some() => Some(&message.subject),
+            BusEvent::Message(message) if message.pattern.is_some() => {
+                Some(Arc::clone(&message.subject))
+            }
             _ => None,
         };
-        let told = subject.map(|subject| BusNotice::Subject(Arc::clone(subject)));
-        assert_eq!(feed.notice(&event), told);
+        assert_eq!(feed.notice(&event), None);
         feed.event(NOW, event, &mut out);
         assert!(out.len() <= 1);
         let publication = out.pop()?;
-        assert!(publication.deliver);
-        assert_eq!(publication.frame.lead(), LEAD);
+        assert!(publication.deliver && publication.subject == subject);
         let text = String::from_utf8(publication.frame.body().to_vec()).expect("UTF-8");
         Some((publication.topic.as_str().to_owned(), text))
     }
@@ -319,11 +282,10 @@ mod tests {
     fn a_message_goes_to_its_channel_or_to_the_pattern_that_brought_it() {
         let mut feed = feed();
         let exact = published(&mut feed, message("a\"b", None, b"{\"p\": 1.50}"));
-        let want = r#","channel":"a\"b","pattern":null,"data":{"p": 1.50},"timestamp":"2026-01-09T10:30:00.007Z"}"#;
+        let want = r#","data":{"p": 1.50},"timestamp":"2026-01-09T10:30:00.007Z""#;
         assert_eq!(exact, Some(("a\"b".to_owned(), want.to_owned())));
         let by_pattern = published(&mut feed, message("a:b", Some("a:*"), b"1"));
-        let want =
-            r#","channel":"a:b","pattern":"a:*","data":1,"timestamp":"2026-01-09T10:30:00.007Z"}"#;
+        let want = r#","data":1,"timestamp":"2026-01-09T10:30:00.007Z""#;
         assert_eq!(by_pattern, Some(("a:*".to_owned(), want.to_owned())));
     }
 
@@ -349,9 +311,7 @@ mod tests {
             let mut out = Vec::new();
             feed.event(NOW, event, &mut out);
             let body = String::from_utf8_lossy(out[0].frame.body());
-            let want = format!(
-                r#","channel":"$KV.b.key","pattern":null,"data":null,"deleted":true{retained},"timestamp""#
-            );
+            let want = format!(r#","data":null,"deleted":true{retained},"timestamp""#);
             assert!(body.starts_with(&want), "{body}");
         }
     }

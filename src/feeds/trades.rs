@@ -11,8 +11,8 @@ use thiserror::Error;
 use super::bad_log::BadMessageLog;
 use super::{BusEvent, BusMessage, TooLarge, broadcast_unix_ms, check_size};
 use crate::hub::{
-    BusNotice, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, POSITION_BYTES_MAX, Place,
-    Publication, Retain, TopicName,
+    BusNotice, CopyRank, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, POSITION_BYTES_MAX,
+    Place, Publication,
 };
 use crate::wire::json::{JsonError, object_entries};
 
@@ -94,11 +94,9 @@ impl TradesFeed {
         let symbol = symbol(&message.subject).ok_or(BadTrade::Channel)?;
         check_size(&message.payload, self.settings.bus_message_bytes_max)?;
         Ok(Publication {
-            frame: self.frame(now, message)?,
-            topic: TopicName::from(symbol.to_owned()),
             deliver: !message.quiet,
-            retain: Retain::Keep,
             place: message.place,
+            ..Publication::new(symbol.to_owned().into(), self.frame(now, message)?)
         })
     }
 
@@ -111,11 +109,12 @@ impl TradesFeed {
         );
         let position = message.place.position().filter(|_| is_limited)?;
         Some(Publication {
-            topic: TopicName::from(symbol(&message.subject)?.to_owned()),
-            frame: Frame::text(&self.alive).finish(),
             deliver: false,
-            retain: Retain::Keep,
             place: Place::LeftOut(position),
+            ..Publication::new(
+                symbol(&message.subject)?.to_owned().into(),
+                Frame::text(&self.alive).finish(),
+            )
         })
     }
 
@@ -152,7 +151,15 @@ impl TradesFeed {
         }
         let time = broadcast_unix_ms(now, message);
         out.extend_from_slice(format!("}},\"timestamp\":{time}").as_bytes());
-        Ok(frame.end_object(message.place.position()).finish())
+        Ok(match message.place.position() {
+            Some(position) => {
+                let frame = frame
+                    .body(br#","pos":""#)
+                    .position(position, CopyRank::LAST);
+                frame.body(br#""}"#).finish()
+            }
+            None => frame.body(b"}").finish(),
+        })
     }
 }
 
@@ -237,7 +244,7 @@ mod tests {
         feed.event(NOW, message(channel, payload), &mut out);
         assert!(out.len() <= 1);
         let publication = out.pop()?;
-        assert!(publication.deliver && publication.retain == Retain::Keep);
+        assert!(publication.deliver);
         assert_eq!(publication.frame.key(), None, "no trade replaces another");
         let body = String::from_utf8(publication.frame.body().to_vec()).unwrap();
         Some((publication.topic.as_str().to_owned(), body))

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use sonic_rs::LazyValue;
 
 use crate::hub::{
-    BusNotice, ByClient, Core, Frame, Missed, NotRecovered, Outcome, POSITION_BYTES_MAX, Place,
-    Position, SessionKey, TopicName, Variant, Wanted,
+    BusNotice, ByClient, CopyRank, Core, Frame, FrameBuilder, Missed, NotRecovered, Outcome,
+    POSITION_BYTES_MAX, Place, Position, SessionKey, TopicName, Wanted,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::json;
@@ -66,6 +66,21 @@ impl Since {
     }
 }
 
+/// Ends the frame of a JSON object that lacks its `}`, with the position as the last member.
+pub(super) fn ended(frame: FrameBuilder, position: Option<Position>, copy: CopyRank) -> Arc<Frame> {
+    let frame = match position {
+        Some(position) => frame
+            .body(br#","pos":""#)
+            .position(position, copy)
+            .body(b"\""),
+        None => frame,
+    };
+    frame.body(b"}").finish()
+}
+
+/// The longest end of an object with a position.
+pub(super) const END_BYTES_MAX: usize = r#","pos":""}"#.len() + POSITION_BYTES_MAX;
+
 /// The messages behind answers that go out together: the answer to a request, or those to all requests in the query
 /// of an event stream. The position of an event stream is the last `id`, whatever name the message was of, so the
 /// messages of all its requests come in the order of the feed.
@@ -84,9 +99,8 @@ impl Follow {
         key: SessionKey,
         since: &str,
         wanted: &[Wanted<'_>],
-        variant: Variant<'_>,
     ) -> Vec<Outcome> {
-        let (missed, outcomes) = core.missed((key, &self.messages), since, wanted, variant);
+        let (missed, outcomes) = core.missed((key, &self.messages), since, wanted);
         self.messages.merge(missed);
         self.has_recovered |= outcomes.iter().any(Result::is_ok);
         outcomes
@@ -101,8 +115,7 @@ impl Follow {
         names: &[TopicName],
     ) -> Outcome {
         let wanted: Vec<Wanted<'_>> = names.iter().map(Wanted::exact).collect();
-        let own: Variant<'_> = &|frame, _, _| Arc::clone(frame);
-        let (missed, outcomes) = core.missed((key, &self.messages), since, &wanted, own);
+        let (missed, outcomes) = core.missed((key, &self.messages), since, &wanted);
         outcomes.into_iter().collect::<Outcome>()?;
         self.messages.merge(missed);
         self.has_recovered = true;
@@ -116,10 +129,9 @@ impl Follow {
         key: SessionKey,
         names: &[Wanted<'_>],
         last: Option<usize>,
-        variant: Variant<'_>,
     ) -> Outcome {
         if let Some(last) = last.filter(|_| !names.is_empty()) {
-            let newest = core.newest((key, &self.messages), names, last, variant)?;
+            let newest = core.newest((key, &self.messages), names, last)?;
             self.messages.merge(newest);
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The table of sessions, and the delivery of a frame to a session.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use slab::Slab;
 
@@ -24,9 +24,8 @@ pub(super) struct Clients {
     /// Sessions with an earlier deadline since a delivery: a queue over the soft limit, or a frame that
     /// waits for a slot.
     pub(super) to_arm: Vec<SessionKey>,
-    /// The newest message that left without its position for some clients, and the frame for these clients: made
-    /// once for all of them.
-    bare: (Weak<Frame>, Weak<Frame>),
+    /// Sessions that get the newest message without its position.
+    pub(super) ahead: Vec<SessionKey>,
     pub(super) stats: HubStats,
 }
 
@@ -83,26 +82,8 @@ impl Clients {
                 // No other frame waits for the slot now, so that this frame waits or leaves.
                 self.deliver(now, limits, key, frame);
             }
-            Delivered::Ahead => {
-                if let Some(bare) = self.without_position(frame) {
-                    self.deliver(now, limits, key, &bare);
-                }
-            }
             other => self.delivered(key, frame, other),
         }
-    }
-
-    /// The message without its position, shared by all clients for which the position is too early.
-    fn without_position(&mut self, frame: &Arc<Frame>) -> Option<Arc<Frame>> {
-        let (of, bare) = &self.bare;
-        if std::ptr::eq(of.as_ptr(), Arc::as_ptr(frame))
-            && let Some(bare) = bare.upgrade()
-        {
-            return Some(bare);
-        }
-        let bare = frame.without_position()?;
-        self.bare = (Arc::downgrade(frame), Arc::downgrade(&bare));
-        Some(bare)
     }
 
     /// Opens the client's slot: the frames that waited go into the send queue.
@@ -130,7 +111,8 @@ impl Clients {
     /// Counts a delivery, and notes what follows.
     fn delivered(&mut self, key: SessionKey, frame: &Arc<Frame>, delivered: Delivered) {
         match delivered {
-            Delivered::Refused | Delivered::SlotFirst | Delivered::Ahead => return,
+            Delivered::Refused | Delivered::SlotFirst => return,
+            Delivered::Ahead => return self.ahead.push(key),
             Delivered::Shed => {
                 self.stats.messages_queued += 1;
                 self.stats.messages_shed += 1;

@@ -23,7 +23,7 @@ use super::topics::{Joined, KEYS_MAX, Left, Topics};
 use super::window::Windows;
 use super::{
     CloseCode, CloseReason, Closing, DeflateWindow, Frame, FrameBytes, HubStats, Lead, Limits, Now,
-    PhaseKind, Publication, Retain, SessionKey, TopicName,
+    PhaseKind, Publication, Render, Retain, SessionKey, TopicName,
 };
 use crate::admission::{Addresses, ClientAddr, FairQueue, Holding, Peer};
 use crate::base::SplitMix64;
@@ -76,6 +76,7 @@ pub struct Core {
     pub(super) memory: FrameMemory,
     pub(super) surveys: Surveys,
     pub(super) history: Option<Box<History>>,
+    pub(super) render: Render,
     /// Missed messages that wait for resuming clients.
     pub(super) resumed_messages: Holding,
     /// A count per connection, including connections handed to HTTP.
@@ -119,6 +120,7 @@ impl Core {
             ordered: SlotSet::default(),
             memory: FrameMemory::default(),
             surveys: Surveys::default(),
+            render: |message, _, _| Arc::clone(message.frame),
             history: History::new(limits.history, &frame_bytes).map(Box::new),
             resumed_messages: Holding::new("resumed_messages", limits.resume_messages_max),
             limits,
@@ -245,7 +247,12 @@ impl Core {
     /// Puts the frame in the queue of every member, and keeps the frame for new clients if so
     /// requested.
     pub fn publish(&mut self, publication: &Publication) {
-        self.publish_to_nobody(publication);
+        self.clients.stats.publications += 1;
+        self.keep(publication);
+        if self.limits.deflate_window == DeflateWindow::Shared {
+            self.link(publication);
+        }
+        self.topics.retain(publication);
         if !publication.deliver {
             return;
         }
@@ -254,15 +261,6 @@ impl Core {
         if self.clients.stats.messages_queued > queued {
             self.scratch.published(&publication.frame);
         }
-    }
-
-    /// The same without the members, for a name that is also a pattern: its members hold the pattern.
-    pub fn publish_to_nobody(&mut self, publication: &Publication) {
-        self.keep(publication);
-        if self.limits.deflate_window == DeflateWindow::Shared {
-            self.link(publication);
-        }
-        self.topics.retain(publication);
     }
 
     fn deliver_to_members(&mut self, publication: &Publication) {

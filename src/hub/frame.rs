@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::encodings::{Encoded, Encodings, FrameId, Key, Kind};
-use super::position::EMPTY_MEMBER_BYTES;
 use super::protocol::event_stream;
 use super::protocol::websocket::{self, HEADER_ROOM};
 use super::window::Link;
-use super::{Now, Position};
+use super::{CopyRank, Now, Position};
 
 /// The kind of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +103,8 @@ pub struct Frame {
     counted: Counted,
     /// Whether the history keeps the frame.
     is_kept: AtomicBool,
-    /// Bytes of the position before the last `"}` of the payload; 0 without a position.
+    /// Where the text of the position is in the payload.
+    position_at: u32,
     position_bytes: u8,
 }
 
@@ -133,36 +133,14 @@ impl Frame {
         self.plain.body()
     }
 
-    /// Whether the payload ends with a position.
-    pub(crate) fn has_position(&self) -> bool {
+    /// Whether the payload has a position.
+    pub(super) fn has_position(&self) -> bool {
         self.position_bytes > 0
     }
 
     /// The text of the position in the payload; empty without a position.
     pub(super) fn position(&self) -> &[u8] {
-        let bytes = usize::from(self.position_bytes);
-        let behind = if bytes > 0 { r#""}"#.len() } else { 0 };
-        let body = self.body();
-        let end = body.len() - behind;
-        &body[end - bytes..end]
-    }
-
-    /// The same message without its position; `None` if the message has none.
-    pub(super) fn without_position(&self) -> Option<Arc<Self>> {
-        if !self.has_position() {
-            return None;
-        }
-        let bytes = usize::from(self.position_bytes) + EMPTY_MEMBER_BYTES + "}".len();
-        let end = self.body().len().checked_sub(bytes)?;
-        let builder = FrameBuilder {
-            lead: self.lead,
-            class: self.class,
-            key: self.key,
-            received: self.received,
-            ..FrameBuilder::new(self.content, &self.alive)
-        };
-        let builder = builder.with_capacity(end + 1).body(&self.body()[..end]);
-        Some(builder.end_object(None).finish())
+        &self.body()[self.position_at as usize..][..usize::from(self.position_bytes)]
     }
 
     /// The bytes before the body for each connection.
@@ -309,6 +287,7 @@ pub struct FrameBuilder {
     key: Option<ConflationKey>,
     received: Now,
     alive: FrameBytes,
+    position_at: u32,
     position_bytes: u8,
 }
 
@@ -322,6 +301,7 @@ impl FrameBuilder {
             key: None,
             received: Now::default(),
             alive: alive.clone(),
+            position_at: 0,
             position_bytes: 0,
         }
     }
@@ -378,27 +358,16 @@ impl FrameBuilder {
         self
     }
 
-    /// Ends the JSON object of the payload, which lacks only its `}`, with the position as its last
-    /// member.
+    /// Appends the text of a position to the payload: the `id` of an event stream.
     #[must_use]
-    pub fn end_object(mut self, position: Option<Position>) -> Self {
-        let before = self.payload().len();
-        if let Some(position) = position {
-            position.append_member(self.payload());
-            let member = self.payload().len() - before;
-            // The member without `,"pos":"` and `"`; a position is shorter than 256 bytes.
-            self.position_bytes = (member - EMPTY_MEMBER_BYTES) as u8;
-        }
-        self.payload().push(b'}');
-        self
-    }
-
-    /// Notes the position at the end of the payload: that of another frame, and more bytes.
-    #[must_use]
-    pub(crate) fn ending_like(mut self, frame: &Frame, more: usize) -> Self {
-        if frame.position_bytes > 0 {
-            self.position_bytes = frame.position_bytes + more as u8;
-        }
+    pub fn position(mut self, position: Position, copy: CopyRank) -> Self {
+        let body = self.payload();
+        let at = body.len();
+        position.append(body);
+        copy.append(body);
+        // A position is shorter than 256 bytes.
+        let bytes = (body.len() - at) as u8;
+        (self.position_at, self.position_bytes) = ((at - HEADER_ROOM) as u32, bytes);
         self
     }
 
@@ -422,6 +391,7 @@ impl FrameBuilder {
             alive: self.alive,
             counted: Counted::default(),
             is_kept: AtomicBool::new(false),
+            position_at: self.position_at,
             position_bytes: self.position_bytes,
         })
     }

@@ -1,9 +1,11 @@
 //! The interface between the core and the client side of a contract.
 
+use std::sync::Arc;
+
 use super::protocol::{Incoming, RequestRefusal};
 use super::{
-    Accepted, BusNotice, ByClient, CloseCode, CloseReason, Core, Limits, Publication, SessionKey,
-    TopicName,
+    Accepted, BusNotice, ByClient, CloseCode, CloseReason, Core, Frame, FrameBytes, Limits,
+    Message, Publication, SessionKey, TopicName,
 };
 use crate::admission::{ClientAddr, Holding};
 use crate::auth::Origins;
@@ -178,6 +180,17 @@ pub trait Gateway {
     /// [`Left::Last`](super::Left::Last).
     fn handle_emptied(&mut self, core: &mut Core, topic: &TopicName) {
         let _ = (core, topic);
+    }
+
+    /// The frame of a message of the feed for the members of its own name, or of a pattern. Made at most once for each, when
+    /// first wanted: live or by a resume. By default the frame of the publication.
+    fn render(
+        message: &Message<'_>,
+        pattern: Option<&TopicName>,
+        alive: &FrameBytes,
+    ) -> Arc<Frame> {
+        let _ = (pattern, alive);
+        Arc::clone(message.frame)
     }
 
     /// Handles a publication of the feed. Most gateways pass the publication to the topic's members.

@@ -18,10 +18,10 @@ use self::names::Names;
 use self::places::Places;
 pub(super) use self::wanted::merge_charge;
 use self::wanted::{After, Found, MATCH_STEPS_MAX, Matching};
-pub use self::wanted::{Missed, Outcome, Variant, Wanted};
+pub use self::wanted::{Missed, Outcome, Wanted};
 use super::{
-    Frame, FrameBytes, HistoryLimits, HistoryStats, Mark, NotRecovered, Position, StoredId,
-    TopicName,
+    Frame, FrameBytes, HistoryLimits, HistoryStats, Mark, Message, NotRecovered, Position, Render,
+    StoredId, TopicName,
 };
 use crate::auth::MatchBudget;
 
@@ -29,8 +29,10 @@ use crate::auth::MatchBudget;
 const NAMES_SHARE: usize = 4;
 /// Memory of an entry beside the frame's bytes: the entry, the frame's other fields, the id.
 const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<Frame>() + size_of::<StoredId>();
-/// Memory of a frame for clients of a pattern, beside the bytes and the pattern.
-const VARIANT_BYTES: usize = size_of::<(TopicName, Arc<Frame>)>() + size_of::<Frame>();
+/// Memory of a copy beside the frame's bytes and the pattern.
+const COPY_BYTES: usize = size_of::<(Option<TopicName>, Arc<Frame>)>() + size_of::<Frame>();
+/// The share of the bytes that copies have, before messages are forgotten for them.
+const COPIES_SHARE: usize = 4;
 /// Messages forgotten for their age in one call.
 const STEPS_MAX: usize = 4_096;
 /// How much longer a message is kept, so that messages are forgotten many at a time.
@@ -41,49 +43,47 @@ const LATE_US: u64 = 200_000;
 struct Entry {
     number: u64,
     kept_us: u64,
+    position: Position,
     /// `None`: the message was left out, so nobody gets it again.
     frame: Option<Arc<Frame>>,
-    /// The frames for clients of patterns, as far as some were needed.
-    variants: Vec<(TopicName, Arc<Frame>)>,
+    /// What the gateway has rendered, for clients of the own name (`None`) and of patterns.
+    copies: Vec<(Option<TopicName>, Arc<Frame>)>,
     /// Index of the topic's name.
     name: u32,
 }
 
 impl Entry {
-    /// The frame for clients of a name.
-    fn frame_for(
+    /// The frame for clients of the own name, or of a pattern.
+    fn copy(
         &mut self,
         topic: &TopicName,
-        wanted: &Wanted<'_>,
-        variant: Variant<'_>,
+        pattern: Option<&TopicName>,
         memory: &mut Memory,
     ) -> Option<Arc<Frame>> {
         let frame = self.frame.as_ref()?;
-        if wanted.patterns.is_none() {
-            return Some(Arc::clone(frame));
+        let mut copies = self.copies.iter();
+        if let Some((_, copy)) = copies.find(|(of, _)| of.as_ref() == pattern) {
+            return Some(Arc::clone(copy));
         }
-        let mut made = self.variants.iter();
-        if let Some((_, made)) = made.find(|(name, _)| name == wanted.name) {
-            return Some(Arc::clone(made));
+        let message = Message {
+            name: topic.as_str(),
+            frame,
+            position: Some(self.position),
+        };
+        let copy = (memory.render)(&message, pattern, &memory.frames);
+        if !Arc::ptr_eq(frame, &copy) {
+            copy.set_kept(true);
+            self.copies.push((pattern.cloned(), Arc::clone(&copy)));
+            memory.count(pattern, &copy, usize::checked_add);
+            memory.first_copied = memory.first_copied.min(self.number);
         }
-        let made = variant(frame, topic, wanted.name);
-        self.add_variant(wanted.name, Arc::clone(&made), memory);
-        Some(made)
+        Some(copy)
     }
 
-    /// Keeps the frame for clients of a pattern.
-    fn add_variant(&mut self, pattern: &TopicName, frame: Arc<Frame>, memory: &mut Memory) {
-        frame.set_kept(true);
-        memory.beside += VARIANT_BYTES + pattern.as_str().len();
-        memory.first_varied = memory.first_varied.min(self.number);
-        self.variants.push((pattern.clone(), frame));
-    }
-
-    /// Drops the frames for clients of patterns.
-    fn drop_variants(&mut self, memory: &mut Memory) {
-        for (pattern, frame) in std::mem::take(&mut self.variants) {
-            frame.set_kept(false);
-            memory.beside -= VARIANT_BYTES + pattern.as_str().len();
+    fn drop_copies(&mut self, memory: &mut Memory) {
+        for (pattern, copy) in std::mem::take(&mut self.copies) {
+            copy.set_kept(false);
+            memory.count(pattern.as_ref(), &copy, usize::checked_sub);
         }
     }
 
@@ -96,12 +96,30 @@ impl Entry {
 /// The memory of all messages.
 #[derive(Debug)]
 struct Memory {
-    /// What the frames need, with all of their encodings.
+    render: Render,
+    /// What messages and copies need, with all of their encodings.
     frames: FrameBytes,
-    /// What the entries need beside the frames.
+    /// Bytes of the copies, without the encodings that clients need.
+    copies: usize,
+    /// What the copies need beside their frames.
     beside: usize,
-    /// No message with a lower number has frames for clients of patterns.
-    first_varied: u64,
+    /// No message with a lower number has copies.
+    first_copied: u64,
+}
+
+impl Memory {
+    /// Adds a copy, or takes it back.
+    fn count(
+        &mut self,
+        pattern: Option<&TopicName>,
+        copy: &Frame,
+        count: fn(usize, usize) -> Option<usize>,
+    ) {
+        let beside = COPY_BYTES + pattern.map_or(0, |name| name.as_str().len());
+        let bytes = beside + copy.queue_bytes();
+        self.beside = count(self.beside, beside).unwrap_or_default();
+        self.copies = count(self.copies, bytes).unwrap_or_default();
+    }
 }
 
 /// The kept messages, and their numbers.
@@ -134,9 +152,11 @@ impl History {
             left_out: 0,
             unread: 0,
             memory: Memory {
+                render: |message, _, _| Arc::clone(message.frame),
                 frames: frames.clone(),
+                copies: 0,
                 beside: 0,
-                first_varied: u64::MAX,
+                first_copied: u64::MAX,
             },
             is_off: false,
         })
@@ -179,23 +199,35 @@ impl History {
         if let Some(frame) = frame {
             frame.set_kept(true);
         }
-        self.memory.beside += ENTRY_BYTES;
         self.entries.push_back(Entry {
             number,
             kept_us: now_us,
+            position,
             frame: frame.cloned(),
-            variants: Vec::new(),
+            copies: Vec::new(),
             name,
         });
         self.forget_excess();
     }
 
-    /// Keeps the frame of the newest message for clients of a pattern.
-    pub(super) fn keep_variant(&mut self, pattern: &TopicName, frame: &Arc<Frame>) {
-        if let Some(newest) = self.entries.back_mut() {
-            newest.add_variant(pattern, Arc::clone(frame), &mut self.memory);
-        }
+    /// The frame of the newest message for clients of its own name, or of a pattern; `None` if another message is at the
+    /// position.
+    pub(super) fn copy_of_newest(
+        &mut self,
+        position: Position,
+        pattern: Option<&TopicName>,
+    ) -> Option<Arc<Frame>> {
+        let newest = self.entries.back_mut();
+        let newest = newest.filter(|newest| newest.position == position)?;
+        let topic = self.names.topic(newest.name);
+        let copy = newest.copy(topic, pattern, &mut self.memory);
         self.forget_excess();
+        copy
+    }
+
+    /// Sets how the gateway renders messages.
+    pub(super) fn set_render(&mut self, render: Render) {
+        self.memory.render = render;
     }
 
     /// The position of the newest message; `None` while the feed does not stand.
@@ -210,7 +242,6 @@ impl History {
         since: &str,
         wanted: &[Wanted<'_>],
         bytes_max: usize,
-        variant: Variant<'_>,
     ) -> (Missed, Vec<Outcome>) {
         let since = match self.places.find(since) {
             Ok(since) => since,
@@ -223,10 +254,9 @@ impl History {
         let good = wanted.iter().zip(&outcomes);
         let good = good.filter(|(_, outcome)| outcome.is_ok());
         let names = good.map(|(wanted, _)| wanted);
-        let (missed, found) =
-            self.search(names, (bytes_max, variant), |history, found, matching| {
-                history.find(found, (since, first), matching)
-            });
+        let (missed, found) = self.search(names, bytes_max, |history, found, matching| {
+            history.find(found, (since, first), matching)
+        });
         for outcome in &mut outcomes {
             *outcome = outcome.and(found);
         }
@@ -240,22 +270,21 @@ impl History {
         wanted: &[Wanted<'_>],
         count: usize,
         bytes_max: usize,
-        variant: Variant<'_>,
     ) -> (Missed, Outcome) {
-        let limits = (bytes_max, variant);
-        let (mut newest, found) = self.search(wanted.iter(), limits, |history, found, matching| {
-            history.find_newest(found, count, matching)
-        });
+        let (mut newest, found) =
+            self.search(wanted.iter(), bytes_max, |history, found, matching| {
+                history.find_newest(found, count, matching)
+            });
         newest.frames.reverse();
         (newest, found)
     }
 
-    /// Finds messages of the wanted names; none where a limit does not allow all of them. The frames for clients of
-    /// patterns are made once the size of all messages is known.
+    /// Finds messages of the wanted names; none where a limit does not allow all of them. The frames for clients
+    /// are made once the size of all messages is known.
     fn search<'w>(
         &mut self,
         wanted: impl Iterator<Item = &'w Wanted<'w>>,
-        (bytes_max, variant): (usize, Variant<'_>),
+        bytes_max: usize,
         find: impl FnOnce(&Self, &mut Found<'w>, Matching<'_, 'w>) -> Outcome,
     ) -> (Missed, Outcome) {
         let (mut found, mut budget) = (Found::new(bytes_max), MatchBudget::new(MATCH_STEPS_MAX));
@@ -272,7 +301,7 @@ impl History {
             found.copies.iter().try_for_each(|(at, name)| {
                 let entry = &mut self.entries[*at];
                 let topic = self.names.topic(entry.name);
-                let frame = entry.frame_for(topic, name, variant, &mut self.memory);
+                let frame = entry.copy(topic, name.pattern(), &mut self.memory);
                 missed.push((entry.number, name.rank()), frame, bytes_max)
             })
         });
@@ -374,7 +403,8 @@ impl History {
 
     /// Memory of the messages and the names.
     fn memory(&self) -> usize {
-        self.memory.frames.kept() as usize + self.memory.beside + self.names.bytes()
+        let beside = ENTRY_BYTES * self.entries.len() + self.memory.beside;
+        self.memory.frames.kept() as usize + beside + self.names.bytes()
     }
 
     /// Index of the first entry with this number or a higher one.
@@ -382,24 +412,25 @@ impl History {
         self.entries.partition_point(|entry| entry.number < number)
     }
 
-    /// While all need too much memory, drops the oldest frames for clients of patterns, which can be made
-    /// again, then forgets the oldest messages. So no client can use up the memory of messages with patterns.
+    /// While all need too much memory, drops the oldest copies, which can be made again, as long as they have more than
+    /// their share, then forgets the oldest messages. So no client can use up the memory of messages with patterns.
     fn forget_excess(&mut self) {
-        let is_over = |history: &Self| history.memory() > history.limits.bytes_max;
-        while is_over(self) && (self.drop_variants() || self.forget_oldest()) {}
+        let copies_max = self.limits.bytes_max / COPIES_SHARE;
+        while self.memory() > self.limits.bytes_max
+            && (self.memory.copies > copies_max && self.drop_copies() || self.forget_oldest())
+        {
+        }
     }
 
-    /// Drops the frames for clients of patterns of the oldest message with such frames. Returns false if there
-    /// is none.
-    fn drop_variants(&mut self) -> bool {
-        let first = self.first_entry(self.memory.first_varied);
-        let mut rest = self.entries.iter().enumerate().skip(first);
-        let Some((at, entry)) = rest.find(|(_, entry)| !entry.variants.is_empty()) else {
-            self.memory.first_varied = u64::MAX;
+    /// Drops the copies of the oldest message with copies. Returns false if there is none.
+    fn drop_copies(&mut self) -> bool {
+        let first = self.first_entry(self.memory.first_copied);
+        let mut rest = self.entries.range_mut(first..);
+        let Some(entry) = rest.find(|entry| !entry.copies.is_empty()) else {
             return false;
         };
-        self.memory.first_varied = entry.number + 1;
-        self.entries[at].drop_variants(&mut self.memory);
+        self.memory.first_copied = entry.number + 1;
+        entry.drop_copies(&mut self.memory);
         true
     }
 
@@ -408,8 +439,7 @@ impl History {
         let Some(mut entry) = self.entries.pop_front() else {
             return false;
         };
-        entry.drop_variants(&mut self.memory);
-        self.memory.beside -= ENTRY_BYTES;
+        entry.drop_copies(&mut self.memory);
         // A frame of several messages is forgotten with the last of them.
         let next = self.entries.front();
         if let Some(frame) = &entry.frame

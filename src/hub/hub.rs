@@ -34,7 +34,8 @@ pub struct Hub<G: Gateway> {
 
 impl<G: Gateway> Hub<G> {
     /// Joins a core and a gateway.
-    pub fn new(core: Core, gateway: G) -> Self {
+    pub fn new(mut core: Core, gateway: G) -> Self {
+        core.set_render(G::render);
         Self {
             core,
             gateway,

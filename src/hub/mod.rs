@@ -55,7 +55,7 @@ pub use drain::DrainPlan;
 pub use encodings::Encoded;
 pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Lead};
 pub use gateway::{Admission, Entrance, Gateway};
-pub use history::{Missed, Outcome, Variant, Wanted};
+pub use history::{Missed, Outcome, Wanted};
 pub use hub::Hub;
 pub use keys::{ByClient, SessionKey};
 pub use limits::{
@@ -66,8 +66,9 @@ pub use losses::Active;
 pub(crate) use position::fnv_1a;
 pub use position::{CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId};
 pub use protocol::{Incoming, RequestRefusal};
+use publication::Render;
 pub use publication::{
-    BusNotice, Feed, FeedLine, FeedStats, Publication, Retain, SubjectStats, TopicName,
+    BusNotice, Feed, FeedLine, FeedStats, Message, Publication, Retain, SubjectStats, TopicName,
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use resume::RESUME_BYTES_MAX;

@@ -12,9 +12,6 @@ use std::fmt;
 /// The most bytes of a position's text.
 pub const POSITION_BYTES_MAX: usize = 64;
 
-/// Bytes of the member [`Position::append_member`] beside the text of the position.
-pub(super) const EMPTY_MEMBER_BYTES: usize = r#","pos":"""#.len();
-
 /// The first byte of the position of a counted message.
 const COUNTED: u8 = b'm';
 /// The first byte of the position of a stored message.
@@ -133,17 +130,9 @@ impl Position {
         Self { names, point }
     }
 
-    /// Appends the position as the last member of a JSON object without the `}`:
-    /// `,"pos":"…"`.
-    pub fn append_member(self, object: &mut Vec<u8>) {
-        object.extend_from_slice(b",\"pos\":\"");
-        self.append(object);
-        object.push(b'"');
-    }
-
     /// Appends the text. Every kept message has a position, so the text is written without a formatter, and
     /// the text of a mark once for all messages behind the mark.
-    fn append(self, out: &mut Vec<u8>) {
+    pub(super) fn append(self, out: &mut Vec<u8>) {
         let numbers = match self.point {
             Point::Counted { mark, count } => {
                 HEAD.with_borrow_mut(|head| out.extend_from_slice(head.text(self.names, mark)));
@@ -193,11 +182,12 @@ impl CopyRank {
         Self(hash.min(u32::MAX - 1))
     }
 
-    /// The end of the text of a position for a copy before the last.
-    pub fn suffix(self) -> Vec<u8> {
-        let mut suffix = b".".to_vec();
-        push_base_36(&mut suffix, u64::from(self.0));
-        suffix
+    /// Appends the end of the text of a position, for a copy before the last.
+    pub(super) fn append(self, out: &mut Vec<u8>) {
+        if self != Self::LAST {
+            out.push(b'.');
+            push_base_36(out, u64::from(self.0));
+        }
     }
 }
 
@@ -311,10 +301,6 @@ mod tests {
         let pos = position(7_483_915, 0x7f3a_09c2_b11e, 1_804, 7);
         assert_eq!(pos.to_string(), "m4gemj.7f3a09c2b11e.1e4.7");
         assert_eq!(parse(&pos.to_string()), Some(pos));
-        let mut object = b"{\"a\":1".to_vec();
-        pos.append_member(&mut object);
-        let text = String::from_utf8(object).unwrap();
-        assert_eq!(text, r#"{"a":1,"pos":"m4gemj.7f3a09c2b11e.1e4.7""#);
         let longest = position(u32::MAX, (1 << 48) - 1, u64::MAX, u64::MAX);
         assert!(longest.to_string().len() <= POSITION_BYTES_MAX);
         assert_eq!(parse(&longest.to_string()), Some(longest));
@@ -334,7 +320,9 @@ mod tests {
         );
         let copy = CopyRank::of_pattern("market:*");
         assert!(copy < CopyRank::LAST);
-        let text = whole.clone() + &String::from_utf8(copy.suffix()).unwrap();
+        let mut text = whole.clone().into_bytes();
+        copy.append(&mut text);
+        let text = String::from_utf8(text).unwrap();
         assert_eq!(text, "m4gemj.7f3a09c2b11e.1e4.7.14cru1t");
         assert_eq!(
             CopyPosition::parse(&text),

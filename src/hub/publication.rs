@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Frame, Mark, Now, Place, Position};
+use super::{Frame, FrameBytes, Mark, Now, Place, Position};
 
 /// The name of a topic. Feeds make names, gateways join topics by name; the hub only compares names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -59,7 +59,49 @@ pub struct Publication {
     pub retain: Retain,
     /// The place in the kept feed: with a position, the core keeps the frame for clients that resume.
     pub place: Place,
+    /// The full name of the message, if the topic is a pattern.
+    pub subject: Option<Arc<str>>,
+    /// The number of the request, if the message is a last value, which is not for all members.
+    pub request: Option<u64>,
 }
+
+impl Publication {
+    /// A frame for the members of a topic, of no kept feed.
+    pub fn new(topic: TopicName, frame: Arc<Frame>) -> Self {
+        Self {
+            topic,
+            frame,
+            deliver: true,
+            retain: Retain::Keep,
+            place: Place::Outside,
+            subject: None,
+            request: None,
+        }
+    }
+
+    /// The message, for [`Gateway::render`](super::Gateway::render).
+    pub(super) fn message(&self) -> Message<'_> {
+        Message {
+            name: self.subject.as_deref().unwrap_or(self.topic.as_str()),
+            frame: &self.frame,
+            position: self.place.position(),
+        }
+    }
+}
+
+/// A message of a feed, as the gateway renders it for clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// The full name.
+    pub name: &'a str,
+    /// The frame of the publication.
+    pub frame: &'a Arc<Frame>,
+    /// The position, if there is one.
+    pub position: Option<Position>,
+}
+
+/// [`Gateway::render`](super::Gateway::render).
+pub(super) type Render = fn(&Message<'_>, Option<&TopicName>, &FrameBytes) -> Arc<Frame>;
 
 /// A notice from the bus, in order with the publications.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,16 +147,6 @@ pub enum BusNotice {
         /// `true`: the bus has subscribed, so messages published from here on arrive; `false`: the bus
         /// has refused, and no messages will come.
         stands: bool,
-    },
-    /// The full name of the next publication's message, for gateways that need the name: the topic may
-    /// be a pattern.
-    Subject(Arc<str>),
-    /// The next publication is a last value, not to be delivered to all members.
-    LastValue {
-        /// The full name of the message.
-        subject: Arc<str>,
-        /// The number of the request for the value.
-        number: u64,
     },
     /// The bus has sent all last values of a topic: as publications before this notice, if there are
     /// any.

@@ -9,8 +9,8 @@ use super::core::Core;
 use super::history::Missed;
 use super::session::Session;
 use super::{
-    BusNotice, Frame, Mark, NotRecovered, Outcome, Place, Point, Position, Publication, SessionKey,
-    TopicName, Variant, Wanted,
+    BusNotice, Frame, Mark, Message, NotRecovered, Outcome, Place, Point, Position, Publication,
+    Render, SessionKey, TopicName, Wanted,
 };
 use crate::admission::Holding;
 
@@ -48,9 +48,8 @@ impl Core {
         (key, beside): (SessionKey, &Missed),
         since: &str,
         wanted: &[Wanted<'_>],
-        variant: Variant<'_>,
     ) -> (Missed, Vec<Outcome>) {
-        let found = self.find_missed((key, beside), since, wanted, variant);
+        let found = self.find_missed((key, beside), since, wanted);
         let (missed, outcomes) =
             found.unwrap_or_else(|why| (Missed::default(), vec![Err(why); wanted.len()]));
         for outcome in &outcomes {
@@ -73,14 +72,13 @@ impl Core {
         (key, beside): (SessionKey, &Missed),
         wanted: &[Wanted<'_>],
         count: usize,
-        variant: Variant<'_>,
     ) -> Result<Missed, NotRecovered> {
         let bytes_max = self.resume_room((key, beside));
         let history = self.history.as_mut().filter(|history| !history.is_off);
         let Some(history) = history.filter(|_| !self.is_filling) else {
             return Ok(Missed::default());
         };
-        let (mut newest, found) = history.newest(wanted, count, bytes_max, variant);
+        let (mut newest, found) = history.newest(wanted, count, bytes_max);
         newest.has_newest = !newest.is_empty();
         self.charge_search(&newest);
         found.and_then(|()| self.charge_messages(key, newest))
@@ -141,7 +139,6 @@ impl Core {
         (key, beside): (SessionKey, &Missed),
         since: &str,
         wanted: &[Wanted<'_>],
-        variant: Variant<'_>,
     ) -> Result<(Missed, Vec<Outcome>), NotRecovered> {
         let session = self.clients.session(key);
         // The newest message of a key may wait for a slot while later messages have left.
@@ -158,20 +155,13 @@ impl Core {
         if self.is_filling {
             return Err(NotRecovered::Epoch);
         }
-        let (missed, outcomes) = history.missed(since, wanted, bytes_max, variant);
+        let (missed, outcomes) = history.missed(since, wanted, bytes_max);
         self.charge_search(&missed);
         Ok((self.charge_messages(key, missed)?, outcomes))
     }
 
-    /// Keeps the frame of the newest publication in the form for clients of a pattern.
-    pub fn keep_variant(&mut self, pattern: &TopicName, frame: &Arc<Frame>) {
-        if let Some(history) = &mut self.history {
-            history.keep_variant(pattern, frame);
-        }
-    }
-
     /// Keeps a publication with a place in the feed.
-    pub(super) fn keep(&mut self, publication: &Publication) {
+    pub fn keep(&mut self, publication: &Publication) {
         if let Some(position) = publication.place.position()
             && let Some(history) = &mut self.history
         {
@@ -180,6 +170,49 @@ impl Core {
             let frame = Some(&publication.frame).filter(|_| !is_left_out);
             history.keep(self.now.mono_us, position, &publication.topic, frame);
             self.count_history();
+        }
+    }
+
+    /// The frame of a message of the feed for clients of its own name, or of a pattern.
+    pub fn render(&self, publication: &Publication, pattern: Option<&TopicName>) -> Arc<Frame> {
+        (self.render)(&publication.message(), pattern, self.frame_bytes())
+    }
+
+    /// Publishes a message of the feed to the members of its own name, or of a pattern: the frame that the gateway renders
+    /// for them.
+    pub fn publish_copy(&mut self, publication: &Publication, pattern: Option<&TopicName>) {
+        let topic = pattern.unwrap_or(&publication.topic);
+        if self.member_count(topic) == 0 {
+            return;
+        }
+        let message = publication.message();
+        let kept = message.position.and_then(|position| {
+            let history = self.history.as_mut()?;
+            history.copy_of_newest(position, pattern)
+        });
+        let frame = kept.unwrap_or_else(|| self.render(publication, pattern));
+        self.publish(&Publication {
+            deliver: publication.deliver,
+            ..Publication::new(topic.clone(), frame)
+        });
+        if !self.clients.ahead.is_empty() {
+            let position = None;
+            let message = Message {
+                position,
+                ..message
+            };
+            let bare = (self.render)(&message, pattern, self.frame_bytes());
+            for key in std::mem::take(&mut self.clients.ahead) {
+                self.clients.deliver(self.now, &self.limits, key, &bare);
+            }
+        }
+    }
+
+    /// Sets how the gateway renders messages.
+    pub(super) fn set_render(&mut self, render: Render) {
+        self.render = render;
+        if let Some(history) = &mut self.history {
+            history.set_render(render);
         }
     }
 

@@ -254,7 +254,6 @@ fn a_pattern_is_given_up_by_the_clients_of_the_address_that_brought_it() {
 #[test]
 fn last_values_of_covered_patterns_come_in_their_order() {
     let mut bench = Bench::made(settings(), |gateway| gateway.with_retained(1 << 26));
-    bench.feed = bench.feed.with_retained();
     bench.bus(BusEvent::Up);
     holders(&mut bench, OTHER, &patterns(0, BESIDE));
     let key = bench.client_from(ONE);

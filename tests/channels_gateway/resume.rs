@@ -1,6 +1,6 @@
 //! A client that comes back gets what it missed, or is told that it does not: names of the kept feed.
 
-use weirgate::hub::CopyRank;
+use weirgate::hub::{CopyRank, Frame, FrameBytes};
 
 use super::*;
 
@@ -216,8 +216,9 @@ fn names_and_patterns_within_the_feed_get_their_copies_in_one_order() {
         ]
     );
     let copy = |n, pattern| {
-        let suffix = CopyRank::of_pattern(pattern).suffix();
-        at(n) + &String::from_utf8(suffix).expect("text")
+        let text = Frame::text(&FrameBytes::default());
+        let text = text.position(Kept::position(n), CopyRank::of_pattern(pattern));
+        String::from_utf8(text.finish().body().to_vec()).expect("text")
     };
     assert_eq!(
         positions(&live),

@@ -14,7 +14,6 @@ impl Bench {
     /// The same; so many bytes of values may wait for all clients.
     fn retaining_with(settings: ChannelsGatewaySettings, bytes_max: usize) -> Self {
         let mut bench = Self::made(settings, |gateway| gateway.with_retained(bytes_max));
-        bench.feed = bench.feed.with_retained();
         bench.bus(BusEvent::Up);
         bench
     }

@@ -41,7 +41,6 @@ fn payload(n: u64, bytes: usize) -> String {
 impl Run {
     fn new(seed: u64) -> Self {
         let mut bench = Bench::made(settings(), |gateway| gateway.with_retained(1 << 20));
-        bench.feed = bench.feed.with_retained();
         bench.bus(BusEvent::Up);
         let readers = (0..4).map(|_| bench.client()).map(|key| Reader {
             key,

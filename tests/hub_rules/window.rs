@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use weirgate::hub::{
     Accepted, Admission, ByClient, ConflationKey, Core, DeflateWindow, Entrance, Frame, Gateway,
-    HubStats, Incoming, Limits, Place, Publication, Retain, SendQueueLimits, SessionKey, TopicName,
+    HubStats, Incoming, Limits, Publication, Retain, SendQueueLimits, SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
 
@@ -44,11 +44,9 @@ enum In {
 impl Feeds {
     fn publish(core: &mut Core, topic: usize, frame: Arc<Frame>, deliver: bool) {
         core.publish(&Publication {
-            topic: TOPICS[topic].clone(),
-            frame,
             deliver,
             retain: Retain::Set,
-            place: Place::Outside,
+            ..Publication::new(TOPICS[topic].clone(), frame)
         });
     }
 }

@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use weirgate::hub::{
     Accepted, Admission, ByClient, CloseReason, ConflationKey, Core, Effect, Frame, FrameBytes,
-    Gateway, Hub, Incoming, Lead, Limits, Now, Place, Publication, Retain, SessionKey, TopicName,
-    Transmit, Write,
+    Gateway, Hub, Incoming, Lead, Limits, Now, Publication, SessionKey, TopicName, Transmit, Write,
 };
 use weirgate::wire::head::RequestHead;
 
@@ -76,13 +75,7 @@ impl Gateway for Everybody {
 }
 
 fn to_all(frame: Arc<Frame>) -> Publication {
-    Publication {
-        topic: TOPIC,
-        frame,
-        deliver: true,
-        retain: Retain::Keep,
-        place: Place::Outside,
-    }
+    Publication::new(TOPIC, frame)
 }
 
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use weirgate::feeds::{BusEvent, StreamPosition};
 use weirgate::hub::{
     Admission, ByClient, CloseReason, ConflationKey, Core, Entrance, Feed, FeedStats, Frame,
-    FrameBytes, Gateway, Incoming, Now, Place, Publication, Retain, SessionKey, TopicName,
+    FrameBytes, Gateway, Incoming, Now, Publication, Retain, SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
 
@@ -99,13 +99,7 @@ impl Gateway for State {
             .received(core.now())
             .body(body.as_bytes())
             .finish();
-        let publication = Publication {
-            topic: TopicName::from(topic.to_owned()),
-            frame,
-            deliver: true,
-            retain: Retain::Keep,
-            place: Place::Outside,
-        };
+        let publication = Publication::new(topic.to_owned().into(), frame);
         self.handle_publication(core, &publication);
     }
 
@@ -182,11 +176,9 @@ impl Feed for StateFeed {
             | BusEvent::RetainedEnd { .. } => return,
         };
         out.push(Publication {
-            topic: TopicName::fixed(TOPIC),
-            frame,
             deliver,
             retain: Retain::Set,
-            place: Place::Outside,
+            ..Publication::new(TopicName::fixed(TOPIC), frame)
         });
     }
 

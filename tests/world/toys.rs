@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use weirgate::auth::Origins;
 use weirgate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Entrance,
-    Frame, Gateway, Incoming, Joined, Lead, Left, MaxRate, Place, Publication, Retain, SessionKey,
+    Frame, Gateway, Incoming, Joined, Lead, Left, MaxRate, Publication, Retain, SessionKey,
     TopicName,
 };
 use weirgate::wire::head::RequestHead;
@@ -133,13 +133,7 @@ fn publish(core: &mut Core, ledger: &Shared, topic: String, body: &str) {
         true,
         Retain::Keep,
     );
-    core.publish(&Publication {
-        topic: TopicName::from(topic),
-        frame,
-        deliver: true,
-        retain: Retain::Keep,
-        place: Place::Outside,
-    });
+    core.publish(&Publication::new(TopicName::from(topic), frame));
 }
 
 /// Closes a client after the queued messages.
@@ -170,13 +164,7 @@ impl Numbered {
             .body(body.as_bytes())
             .finish();
         let note = Note::data(&body, &frame).numbered();
-        core.publish(&Publication {
-            topic: TopicName::from(topic.to_owned()),
-            frame,
-            deliver: true,
-            retain: Retain::Keep,
-            place: Place::Outside,
-        });
+        core.publish(&Publication::new(topic.to_owned().into(), frame));
         let mut ledger = self.told.ledger.borrow_mut();
         ledger.publish(core.now(), topic, &note, true, Retain::Keep);
     }

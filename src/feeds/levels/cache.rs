@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::normalise::write_string;
-use crate::hub::{ConflationKey, Frame, FrameBytes, Now, Place, Publication, Retain, TopicName};
+use crate::hub::{ConflationKey, Frame, FrameBytes, Now, Publication, Retain, TopicName};
 
 /// All frames of a topic replace each other: each holds everything that the topic shows, and a client
 /// is a member of a single topic.
@@ -220,15 +220,13 @@ impl View {
         self.pending = None;
         self.frame = Some(Arc::clone(&frame));
         out.push(Publication {
-            topic: self.topic.clone(),
-            frame,
             deliver,
             // A new client gets nothing while there is no value.
             retain: match cache.is_empty(&self.parts) {
                 true => Retain::Clear,
                 false => Retain::Set,
             },
-            place: Place::Outside,
+            ..Publication::new(self.topic.clone(), frame)
         });
     }
 

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::super::history::Status;
-use crate::hub::{Core, Frame, Lead, NotRecovered, Outcome, Position, TopicName};
+use super::super::history::{Status, ended};
+use crate::hub::{CopyRank, Core, Frame, Lead, NotRecovered, Outcome, Position, TopicName};
 use crate::wire::object_writer::{ObjectWriter, iso_utc};
 
 /// An answer without its number and its time.
@@ -120,13 +120,12 @@ impl Answer {
         let body = self.body.finish_open();
         // The lead has opened the object and holds its first members.
         let body = format!(",{}", body.trim_start_matches('{'));
-        Frame::text(core.frame_bytes())
+        let frame = Frame::text(core.frame_bytes())
             .answer()
             .lead(Lead::Seq(self.lead))
             .received(now)
-            .body(body.as_bytes())
-            .end_object(position)
-            .finish()
+            .body(body.as_bytes());
+        ended(frame, position, CopyRank::LAST)
     }
 }
 

@@ -14,6 +14,7 @@ mod asked;
 mod authenticate;
 mod bus;
 mod client;
+mod envelope;
 mod judge;
 mod kept;
 mod names;
@@ -43,8 +44,8 @@ use super::history::{Statuses, last_event_id};
 use crate::admission::{ClientAddr, Holding};
 use crate::auth::{Acl, Authenticator, Identity, NameSyntax, Origins, Rights, bearer_protocol};
 use crate::hub::{
-    Accepted, Admission, BusNotice, ByClient, CloseReason, Core, Entrance, Gateway, Incoming,
-    MaxRate, Place, Publication, SessionKey, TopicName,
+    Accepted, Admission, BusNotice, ByClient, CloseReason, Core, Entrance, Frame, FrameBytes,
+    Gateway, Incoming, MaxRate, Message, Place, Publication, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
 
@@ -98,8 +99,6 @@ pub struct ChannelsGateway {
     patterns: HeldPatterns,
     /// Patterns of the table that the bus has refused on this connection.
     refused_covers: HashSet<TopicName, RandomState>,
-    /// The full name of the message behind the next publication, which came by a pattern.
-    subject: Option<Arc<str>>,
     retained: Retained,
     /// `None`: there is no kept feed.
     kept: Option<KeptNames>,
@@ -141,7 +140,6 @@ impl ChannelsGateway {
             names: Names::new(settings.all_clients, settings.acl.syntax(), of_client),
             patterns: HeldPatterns::default(),
             refused_covers: HashSet::default(),
-            subject: None,
             retained: Retained::new(settings.acl.syntax()),
             kept: None,
             statuses: Statuses::new(Answer::status),
@@ -155,8 +153,7 @@ impl ChannelsGateway {
     }
 
     /// Sends clients the last value of each name behind `subscribed`, where the bus holds a value. At most
-    /// `bytes_max` bytes of values wait for all clients. Requires a feed that notifies of the subject of each
-    /// message.
+    /// `bytes_max` bytes of values wait for all clients.
     #[must_use]
     pub fn with_retained(mut self, bytes_max: usize) -> Self {
         self.retained.switch_on(bytes_max);
@@ -352,26 +349,22 @@ impl Gateway for ChannelsGateway {
         self.ask_retained(core);
     }
 
+    fn render(
+        message: &Message<'_>,
+        pattern: Option<&TopicName>,
+        alive: &FrameBytes,
+    ) -> Arc<Frame> {
+        envelope::render(message, pattern, alive)
+    }
+
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
-        if let Place::Kept(_) = publication.place {
-            if self.statuses.passes(publication.place) {
-                self.publish_kept(core, publication);
-            }
-            return;
+        if publication.request.is_some() {
+            self.replay_value(core, publication);
+        } else if publication.place == Place::Outside {
+            self.publish_live(core, publication);
+        } else if self.statuses.passes(publication.place) {
+            self.publish_kept(core, publication);
         }
-        if publication.deliver {
-            self.came_live(core, &publication.topic);
-            core.publish(publication);
-            if let Some(subject) = self.subject.take() {
-                self.publish_within(core, publication, &subject);
-            }
-            return;
-        }
-        let bytes = publication.frame.queue_bytes();
-        for key in self.retained.take(&publication.topic, bytes) {
-            core.replay(key, &publication.frame);
-        }
-        self.ask_retained(core);
     }
 
     fn handle_notice(
@@ -399,13 +392,6 @@ impl Gateway for ChannelsGateway {
                 number,
                 stands,
             } => self.settle(core, clients, topic, *number, *stands),
-            BusNotice::Subject(subject) => {
-                self.subject = Some(Arc::clone(subject));
-                return self.retained.source(subject, None);
-            }
-            BusNotice::LastValue { subject, number } => {
-                return self.retained.source(subject, Some(*number));
-            }
             BusNotice::RetainedEnd { topic, number } => self.retained.ended(topic, *number),
         }
         self.ask_retained(core);

@@ -9,10 +9,7 @@
 //! address keeps one, and its clients lose the others. They also lose a pattern that takes too many steps of matching.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::BuildHasher as _;
-use std::sync::Arc;
 
-use foldhash::fast::FixedState;
 use foldhash::quality::RandomState;
 
 use super::ChannelsGateway;
@@ -21,11 +18,7 @@ use super::client::Client;
 use super::names::Full;
 use crate::admission::{ClientAddr, address_group};
 use crate::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget, Remembered};
-use crate::hub::{
-    ByClient, ConflationKey, CopyRank, Core, Frame, FrameBytes, Place, Publication, SessionKey,
-    TopicName,
-};
-use crate::wire::object_writer::quoted;
+use crate::hub::{ByClient, CopyRank, Core, Publication, SessionKey, TopicName};
 
 /// The most copies of a message for different patterns, beside one for each address.
 const COPIES_MAX: usize = 32;
@@ -36,11 +29,6 @@ const STEPS_MAX: usize = 1_000;
 
 /// Patterns over a limit that clients lose in one turn.
 const GIVEN_UP_PER_TURN: usize = 16;
-
-/// The text before the pattern in the frame of an exact name, behind the name.
-const PATTERN: &str = r#","pattern":"#;
-/// The text behind the position at the end of a frame.
-const POSITION_END: &[u8] = br#""}"#;
 
 /// The most memory of the remembered answers. A forgotten name is compared with all patterns again.
 const ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -195,56 +183,37 @@ impl HeldPatterns {
 }
 
 impl ChannelsGateway {
-    /// The frames of a message for the patterns that match its name, if it came by `cover`.
-    fn variants(
-        &mut self,
-        core: &Core,
-        frame: &Frame,
-        name: &TopicName,
-        cover: Option<&TopicName>,
-    ) -> Vec<(TopicName, Arc<Frame>)> {
-        let patterns = self.patterns.matching(name.as_str(), cover);
-        let alive = core.frame_bytes();
-        let variants = patterns.map(|pattern| {
-            let frame = variant(frame, (name, cover), pattern, alive);
-            (pattern.clone(), frame)
-        });
-        variants.collect()
-    }
-
-    /// Publishes a message of the kept feed to the members of the matching patterns, and of the name. A
-    /// client may be cut between two copies, so each copy has a position.
+    /// Publishes a message of the kept feed to the members of the matching patterns, and of the name.
     pub(super) fn publish_kept(&mut self, core: &mut Core, publication: &Publication) {
-        let (name, frame) = (&publication.topic, &publication.frame);
-        let has_position = publication.place.position().is_some();
-        let is_pattern = self.syntax().is_pattern(name.as_str());
-        let variants = self.variants(core, frame, name, None);
-        for (pattern, frame) in &variants {
-            core.publish(&of_pattern(publication, pattern, frame));
+        core.keep(publication);
+        if !publication.deliver {
+            return;
         }
-        match is_pattern {
-            true => core.publish_to_nobody(publication),
-            false => core.publish(publication),
+        for pattern in self.patterns.matching(publication.topic.as_str(), None) {
+            core.publish_copy(publication, Some(pattern));
         }
-        for (pattern, frame) in variants.iter().filter(|_| has_position) {
-            core.keep_variant(pattern, frame);
+        // The members of a name that is also a pattern hold the pattern.
+        if !self.syntax().is_pattern(publication.topic.as_str()) {
+            core.publish_copy(publication, None);
         }
     }
 
-    /// Publishes a live message that came by a pattern of the bus to the members of the patterns within.
-    pub(super) fn publish_within(
-        &mut self,
-        core: &mut Core,
-        publication: &Publication,
-        subject: &Arc<str>,
-    ) {
-        let cover = &publication.topic;
-        if self.names.covers(cover) {
-            let name = TopicName::from(subject.to_string());
-            for (pattern, frame) in self.variants(core, &publication.frame, &name, Some(cover)) {
-                self.retained.source(subject, None);
-                self.came_live(core, &pattern);
-                core.publish(&of_pattern(publication, &pattern, &frame));
+    /// Publishes a message that came live by its name, or by a pattern of the bus: also to the members of the patterns
+    /// within.
+    pub(super) fn publish_live(&mut self, core: &mut Core, publication: &Publication) {
+        let topic = &publication.topic;
+        let Some(subject) = &publication.subject else {
+            self.came_live(core, topic, None);
+            return core.publish_copy(publication, None);
+        };
+        self.came_live(core, topic, Some(subject));
+        core.publish_copy(publication, Some(topic));
+        if self.names.covers(topic) {
+            let within = self.patterns.matching(subject, Some(topic));
+            let within: Vec<TopicName> = within.cloned().collect();
+            for pattern in within {
+                self.came_live(core, &pattern, Some(subject));
+                core.publish_copy(publication, Some(&pattern));
             }
         }
     }
@@ -281,54 +250,6 @@ impl ChannelsGateway {
             }
         }
     }
-}
-
-fn of_pattern(publication: &Publication, pattern: &TopicName, frame: &Arc<Frame>) -> Publication {
-    Publication {
-        topic: pattern.clone(),
-        frame: Arc::clone(frame),
-        place: Place::Outside,
-        ..*publication
-    }
-}
-
-/// The frame of a message for clients of a pattern: with the pattern in place of `null`, and with the rank
-/// of this copy behind the position. A frame that came by `cover` has that pattern in place of `null`.
-pub(super) fn variant(
-    frame: &Frame,
-    (name, cover): (&TopicName, Option<&TopicName>),
-    pattern: &TopicName,
-    alive: &FrameBytes,
-) -> Arc<Frame> {
-    let pattern_text = quoted(pattern.as_str());
-    // The feed writes `,"channel":NAME,"pattern":null,…` behind the number.
-    let before = r#","channel":"#.len() + quoted(name.as_str()).len() + PATTERN.len();
-    let body = frame.body();
-    let (before, rest) = body.split_at(before.min(body.len()));
-    let cover = cover.map_or_else(|| "null".to_owned(), |cover| quoted(cover.as_str()));
-    let rest = rest.strip_prefix(cover.as_bytes()).unwrap_or(rest);
-    let (rest, suffix, end) = match rest.strip_suffix(POSITION_END) {
-        Some(rest) if frame.has_position() => {
-            let suffix = CopyRank::of_pattern(pattern.as_str()).suffix();
-            (rest, suffix, POSITION_END)
-        }
-        _ => (rest, Vec::new(), &[][..]),
-    };
-    let parts = [before, pattern_text.as_bytes(), rest, &suffix, end];
-    let mut builder = Frame::text(alive)
-        .with_capacity(parts.iter().map(|part| part.len()).sum())
-        .lead(frame.lead())
-        .received(frame.received())
-        .ending_like(frame, suffix.len());
-    if let Some(ConflationKey(key)) = frame.key() {
-        // Each copy is replaced by copies of the same kind.
-        let key = FixedState::default().hash_one((key, pattern.as_str()));
-        builder = builder.key(ConflationKey(key));
-    }
-    for part in parts {
-        builder = builder.body(part);
-    }
-    builder.finish()
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use super::answer::{Answer, Behind, Resumed};
 use super::client::Client;
 use super::judge::Verdict;
 use super::kept::{holds_kept, wanted};
-use super::patterns::{matcher, variant};
+use super::patterns::matcher;
 use crate::auth::NamePatterns;
-use crate::hub::{Core, Left, NotRecovered, Outcome, SessionKey, TopicName, Variant, Wanted};
+use crate::hub::{Core, Left, NotRecovered, Outcome, SessionKey, TopicName, Wanted};
 
 impl ChannelsGateway {
     /// Subscribes to the entries in order. Returns the answer with the names that it waits for.
@@ -229,23 +229,20 @@ impl ChannelsGateway {
             .map(|name| (name.clone(), patterns_of(name)))
             .collect();
         let names: Vec<Wanted<'_>> = names.iter().map(wanted).collect();
-        let alive = core.frame_bytes().clone();
-        let variant: Variant<'_> =
-            &|frame, name, pattern| variant(frame, (name, None), pattern, &alive);
         let Some(since) = &resumed.since else {
-            let newest = follow.newest(core, key, &names, resumed.last, variant);
+            let newest = follow.newest(core, key, &names, resumed.last);
             return vec![newest; names.len()];
         };
         resumed
             .off
             .iter()
             .for_each(|_| core.count_not_recovered(NotRecovered::Off));
-        let outcomes = follow.missed(core, key, since, &names, variant);
+        let outcomes = follow.missed(core, key, since, &names);
         let lost = names.iter().zip(&outcomes);
         let lost = lost.filter(|(_, outcome)| gets_newest(Some(**outcome)));
         let lost: Vec<Wanted<'_>> = lost.map(|(name, _)| *name).collect();
         // A client that gets none of the newest messages has the outcome of its position.
-        let _ = follow.newest(core, key, &lost, resumed.last, variant);
+        let _ = follow.newest(core, key, &lost, resumed.last);
         outcomes
     }
 }

@@ -17,7 +17,7 @@ use self::turns::Turns;
 use super::{ChannelsGateway, ChannelsStats};
 use crate::admission::{ClientAddr, Holding};
 use crate::auth::NameSyntax;
-use crate::hub::{Core, SessionKey, TopicName};
+use crate::hub::{Core, Publication, SessionKey, TopicName};
 
 /// The most subjects of a pattern remembered as live while clients wait. If there are more, older values
 /// cannot be told from newer, and the waiting clients get no values.
@@ -81,14 +81,6 @@ struct Asked {
     clients: Vec<SessionKey>,
 }
 
-/// The origin of the message behind the next publication.
-#[derive(Clone, Debug)]
-struct Source {
-    subject: Arc<str>,
-    /// The number of the question, if the message is a last value.
-    number: Option<u64>,
-}
-
 /// Clients that wait for last values.
 #[derive(Debug)]
 pub(super) struct Retained {
@@ -98,7 +90,6 @@ pub(super) struct Retained {
     requests: VecDeque<RetainedRequest>,
     /// The number of the newest question.
     number: u64,
-    source: Option<Source>,
     /// Clients times names.
     waiters: usize,
     /// The bytes of the live subjects.
@@ -116,7 +107,6 @@ impl Retained {
             turns: Turns::new(syntax),
             requests: VecDeque::new(),
             number: 0,
-            source: None,
             waiters: 0,
             live_bytes: 0,
             given_up: 0,
@@ -185,38 +175,25 @@ impl Retained {
         self.turns.room(key, address);
     }
 
-    /// Notes the subject of the message behind the next publication; for a last value with the number of the
-    /// question.
-    pub(super) fn source(&mut self, subject: &Arc<str>, number: Option<u64>) {
-        if !self.waiting.is_empty() {
-            self.source = Some(Source {
-                subject: Arc::clone(subject),
-                number,
-            });
-        }
-    }
-
-    /// Handles a live message, which is newer than the subject's value in a stream. Returns true if clients
-    /// stopped waiting.
-    pub(super) fn came_live(&mut self, name: &TopicName) -> bool {
-        let source = self.source.take();
+    /// Handles a live message, which is newer than the subject's value in a stream; `subject` if the name is a pattern.
+    /// Returns true if clients stopped waiting.
+    pub(super) fn came_live(&mut self, name: &TopicName, subject: Option<&Arc<str>>) -> bool {
         if self.waiting.is_empty() {
             return false;
         }
-        let (Some(waiting), Some(Source { subject, .. })) = (self.waiting.get_mut(name), source)
-        else {
+        let Some(waiting) = self.waiting.get_mut(name) else {
             return false;
         };
-        if self.turns.is_pattern(name) {
+        if let Some(subject) = subject {
             waiting.count += 1;
-            if let Some(newest) = waiting.live.get_mut(&subject) {
+            if let Some(newest) = waiting.live.get_mut(subject) {
                 *newest = waiting.count;
                 return false;
             }
             let bytes = subject.len() + LIVE_ENTRY_BYTES;
             if waiting.live.len() < LIVE_MAX && self.live_bytes + bytes <= LIVE_BYTES_MAX {
                 self.live_bytes += bytes;
-                waiting.live.insert(subject, waiting.count);
+                waiting.live.insert(Arc::clone(subject), waiting.count);
                 return false;
             }
             self.given_up += waiting.clients.len() as u64;
@@ -226,15 +203,21 @@ impl Retained {
     }
 
     /// Returns the clients that get the last value that has just come, of `bytes` bytes.
-    pub(super) fn take(&mut self, name: &TopicName, bytes: usize) -> Vec<SessionKey> {
-        let (Some(waiting), Some(source)) = (self.waiting.get_mut(name), self.source.take()) else {
+    pub(super) fn take(
+        &mut self,
+        name: &TopicName,
+        (subject, number): (Option<&Arc<str>>, u64),
+        bytes: usize,
+    ) -> Vec<SessionKey> {
+        let Some(waiting) = self.waiting.get_mut(name) else {
             return Vec::new();
         };
         let asked = waiting.asked.as_ref();
-        let Some(asked) = asked.filter(|asked| Some(asked.number) == source.number) else {
+        let Some(asked) = asked.filter(|asked| asked.number == number) else {
             return Vec::new();
         };
-        let live = waiting.live.get(&source.subject).copied().unwrap_or(0);
+        let live = subject.and_then(|subject| waiting.live.get(subject).copied());
+        let live = live.unwrap_or(0);
         let waits = |waiter: &Waiter| waiter.state == State::Asked && live <= waiter.since;
         let mut takers = Vec::new();
         for key in &asked.clients {
@@ -249,9 +232,7 @@ impl Retained {
                 self.turns.again(*key, name);
             }
         }
-        if !self.turns.is_pattern(name)
-            && let Some(number) = source.number
-        {
+        if subject.is_none() {
             // An exact name has only this value.
             self.ended(name, number);
         }
@@ -398,10 +379,26 @@ impl Retained {
 
 impl ChannelsGateway {
     /// Handles a live message of the name.
-    pub(super) fn came_live(&mut self, core: &mut Core, name: &TopicName) {
-        if self.retained.came_live(name) {
+    pub(super) fn came_live(
+        &mut self,
+        core: &mut Core,
+        name: &TopicName,
+        subject: Option<&Arc<str>>,
+    ) {
+        if self.retained.came_live(name, subject) {
             self.ask_retained(core);
         }
+    }
+
+    /// Sends a last value to the clients that wait for it.
+    pub(super) fn replay_value(&mut self, core: &mut Core, value: &Publication) {
+        let (topic, subject) = (&value.topic, value.subject.as_ref());
+        let frame = core.render(value, subject.map(|_| topic));
+        let of = (subject, value.request.unwrap_or_default());
+        for key in self.retained.take(topic, of, frame.queue_bytes()) {
+            core.replay(key, &frame);
+        }
+        self.ask_retained(core);
     }
 
     /// Asks the bus for the clients whose turn has come, and registers for the room that other clients need.

@@ -11,9 +11,7 @@ use sonic_rs::LazyValue;
 
 use super::super::members::{members, text_of};
 use super::{EventsStats, envelope};
-use crate::hub::{
-    Core, Frame, FrameBytes, Now, Place, Publication, RESUME_BYTES_MAX, Retain, TopicName,
-};
+use crate::hub::{Core, Frame, FrameBytes, Now, Place, Publication, RESUME_BYTES_MAX, TopicName};
 use crate::wire::json::{self, JsonError, TooDeep, check_json, compact};
 use crate::wire::object_writer::ObjectWriter;
 
@@ -175,6 +173,7 @@ const PUSH_DEVICES_MAX: usize = 500;
 
 /// An event for devices, from a service; or a part of the event, for some of the devices.
 pub struct Push {
+    /// Without the end of the text.
     frame: Arc<Frame>,
     /// Each device once: a device named twice gets the event from two parts.
     devices: Vec<TopicName>,
@@ -214,10 +213,8 @@ impl Push {
         let is_kept = self.frame.queue_bytes() <= RESUME_BYTES_MAX;
         // The position of the last device is good for all: nothing comes between the devices of a part.
         let position = core.position_ahead(self.devices.len());
-        let frame = match position.filter(|_| is_kept) {
-            Some(position) => envelope::placed(&self.frame, position, core.frame_bytes()),
-            None => self.frame,
-        };
+        let position = position.filter(|_| is_kept);
+        let frame = envelope::placed(&self.frame, position, core.frame_bytes());
         let mut sent = 0;
         for topic in self.devices {
             sent += core.member_count(&topic) as u64;
@@ -227,11 +224,8 @@ impl Push {
                 None => Place::Outside,
             };
             core.publish(&Publication {
-                topic,
-                frame: Arc::clone(&frame),
-                deliver: true,
-                retain: Retain::Keep,
                 place,
+                ..Publication::new(topic, Arc::clone(&frame))
             });
         }
         let total = self.total.fetch_add(sent, Ordering::Relaxed) + sent;

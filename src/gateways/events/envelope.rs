@@ -3,18 +3,16 @@
 
 use std::sync::Arc;
 
+use super::super::history::{END_BYTES_MAX, ended};
 use super::super::members::members;
 use super::call::{AnswerReader, CallFailure, ServiceAnswer};
 use super::message::Message;
-use crate::hub::{Core, Frame, FrameBuilder, FrameBytes, Now, POSITION_BYTES_MAX, Position};
+use crate::hub::{CopyRank, Core, Frame, FrameBuilder, FrameBytes, Now, Position};
 use crate::wire::json::{check_json, compact, text_of};
 use crate::wire::object_writer::ObjectWriter;
 
 /// The most characters of a content coding in an error.
 const CODING_MAX: usize = 64;
-
-/// The longest end of an object with a position.
-const END_BYTES_MAX: usize = r#","pos":""}"#.len() + POSITION_BYTES_MAX;
 
 /// The `code` of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +144,7 @@ pub(super) fn identify_required(core: &Core) -> Arc<Frame> {
     )
 }
 
-/// A push of a service to devices; `event` and `data` are JSON text.
+/// A push of a service to devices without its end, for [`placed`]; `event` and `data` are JSON text.
 pub(super) fn push(alive: &FrameBytes, now: Now, event: &str, data: &str) -> Arc<Frame> {
     let envelope = Envelope {
         kind: "event",
@@ -155,17 +153,17 @@ pub(super) fn push(alive: &FrameBytes, now: Now, event: &str, data: &str) -> Arc
         data,
         error: "null",
     };
-    let open = envelope.open_text();
-    whole(Frame::text(alive).received(now), open.as_bytes(), None)
+    let frame = Frame::text(alive).received(now);
+    frame.body(envelope.open_text().as_bytes()).finish()
 }
 
-/// A copy of a push with a position behind the other members. Only the loop knows the position, because the
-/// loop decides on the order of pushes.
-pub(super) fn placed(push: &Frame, position: Position, alive: &FrameBytes) -> Arc<Frame> {
-    let body = push.body();
-    let open = body.strip_suffix(b"}").unwrap_or(body);
-    let frame = Frame::text(alive).received(push.received());
-    whole(frame, open, Some(position))
+/// A push with its end. Only the loop knows the position, because the loop decides on the order of pushes.
+pub(super) fn placed(push: &Frame, position: Option<Position>, alive: &FrameBytes) -> Arc<Frame> {
+    whole(
+        Frame::text(alive).received(push.received()),
+        push.body(),
+        position,
+    )
 }
 
 fn answer(origin: &Origin, envelope: &Envelope<'_>, position: Option<Position>) -> Arc<Frame> {
@@ -175,9 +173,8 @@ fn answer(origin: &Origin, envelope: &Envelope<'_>, position: Option<Position>) 
 
 /// Ends the frame of an object without the `}`, in one allocation.
 fn whole(frame: FrameBuilder, open: &[u8], position: Option<Position>) -> Arc<Frame> {
-    let end_bytes = position.map_or(1, |_| END_BYTES_MAX);
-    let frame = frame.with_capacity(open.len() + end_bytes).body(open);
-    frame.end_object(position).finish()
+    let frame = frame.with_capacity(open.len() + END_BYTES_MAX).body(open);
+    ended(frame, position, CopyRank::LAST)
 }
 
 /// Returns a reader that answers `message` with the service's answer.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::history::Status;
+use super::super::history::{Status, ended};
 use super::candles::Update;
 use super::client::{Content, Held};
-use crate::hub::{Core, Frame, Position, TopicName};
+use crate::hub::{CopyRank, Core, Frame, Position, TopicName};
 use crate::wire::object_writer::ObjectWriter;
 
 /// `{"type":"success","message":…,"data":…,"timestamp":ms}`, perhaps with the position of the newest trade behind the
@@ -80,10 +80,9 @@ pub(super) fn candle(core: &Core, update: &Update) -> Arc<Frame> {
 
 fn placed(core: &Core, mut object: ObjectWriter, position: Option<Position>) -> Arc<Frame> {
     object.number("timestamp", core.now().unix_ms);
-    Frame::text(core.frame_bytes())
+    let frame = Frame::text(core.frame_bytes())
         .answer()
         .received(core.now())
-        .body(object.finish_open().as_bytes())
-        .end_object(position)
-        .finish()
+        .body(object.finish_open().as_bytes());
+    ended(frame, position, CopyRank::LAST)
 }

@@ -24,8 +24,8 @@ use super::history::{Follow, Statuses, gets_newest, last_event_id, write_recover
 use crate::auth::{Authenticator, Identity, Origins, Token, first_protocol};
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Core, Entrance, Frame,
-    Gateway, Incoming, Joined, Left, Limits, NotRecovered, Place, Publication, Retain, SessionKey,
-    TopicName, Wanted,
+    Gateway, Incoming, Joined, Left, Limits, NotRecovered, Publication, SessionKey, TopicName,
+    Wanted,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
@@ -158,7 +158,7 @@ impl TradesGateway {
         let missed = since.map(|since| follow.all_missed(core, key, &since, &all));
         let last = asked.last.filter(|_| gets_newest(missed));
         let wanted: Vec<Wanted<'_>> = new.iter().map(Wanted::exact).collect();
-        let newest = follow.newest(core, key, &wanted, last, &|frame, _, _| Arc::clone(frame));
+        let newest = follow.newest(core, key, &wanted, last);
         for symbol in &new {
             let joined = core.join(key, &content.topic(symbol));
             if let (Joined::First, Content::Candles(interval)) = (joined, content)
@@ -292,13 +292,8 @@ impl TradesGateway {
     /// Publishes the new candles.
     fn publish_updates(&mut self, core: &mut Core) {
         for update in self.updates.drain(..) {
-            core.publish(&Publication {
-                frame: answer::candle(core, &update),
-                topic: update.topic,
-                deliver: true,
-                retain: Retain::Keep,
-                place: Place::Outside,
-            });
+            let frame = answer::candle(core, &update);
+            core.publish(&Publication::new(update.topic, frame));
         }
     }
 

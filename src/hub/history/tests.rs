@@ -3,6 +3,8 @@
 mod searches;
 mod streams;
 
+use std::cell::Cell;
+
 use super::places::{FORGOTTEN_IDS_MAX, MARKS_MAX};
 use super::wanted::CopyPlace;
 use super::*;
@@ -10,7 +12,22 @@ use crate::auth::NamePatterns;
 use crate::hub::FrameBytes;
 
 const SECOND: u64 = 1_000_000;
-const NO_VARIANT: Variant<'static> = &|frame, _, _| Arc::clone(frame);
+
+thread_local! {
+    /// Copies made by [`render`].
+    static MADE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The frame itself for the own name; for a pattern a copy that says so.
+fn render(message: &Message<'_>, pattern: Option<&TopicName>, alive: &FrameBytes) -> Arc<Frame> {
+    let Some(pattern) = pattern else {
+        return Arc::clone(message.frame);
+    };
+    MADE.set(MADE.get() + 1);
+    let text = format!("-{}-{}", message.name, pattern.as_str());
+    let copy = Frame::text(alive).body(message.frame.body());
+    copy.body(text.as_bytes()).finish()
+}
 
 fn mark(counter: u64) -> Mark {
     Mark { nonce: 7, counter }
@@ -38,6 +55,7 @@ impl Bench {
         let alive = FrameBytes::default();
         let mut history = History::new(limits, &alive).expect("a history");
         history.mark(1, mark(0), 0);
+        history.set_render(render);
         Self {
             history,
             alive,
@@ -78,7 +96,7 @@ impl Bench {
             .collect();
         let wanted: Vec<_> = topics.iter().map(Wanted::exact).collect();
         let since = since.to_string();
-        let (missed, outcomes) = self.history.missed(&since, &wanted, 1 << 20, NO_VARIANT);
+        let (missed, outcomes) = self.history.missed(&since, &wanted, 1 << 20);
         outcomes.into_iter().collect::<Outcome>()?;
         let text = |(_, frame): &(CopyPlace, Arc<Frame>)| {
             String::from_utf8_lossy(frame.body()).into_owned()
@@ -339,10 +357,6 @@ fn frames_for_clients_of_patterns_go_before_messages() {
     for n in 0..40 {
         bench.keep(&format!("a:{n}"), &"x".repeat(1_000));
     }
-    let alive = bench.alive.clone();
-    let copy = |frame: &Arc<Frame>, _: &TopicName, _: &TopicName| {
-        Frame::text(&alive).body(frame.body()).finish()
-    };
     // One client in a loop, each time with another spelling of the pattern; with `last`, and live.
     for stars in 1..60 {
         let spelling = format!("a:{}", "*".repeat(stars));
@@ -354,22 +368,23 @@ fn frames_for_clients_of_patterns_go_before_messages() {
         }];
         match stars % 3 {
             0 => {
-                let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 20, &copy);
+                let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 20);
                 assert_eq!((outcomes, missed.frames.len()), (vec![Ok(())], 40));
             }
             1 => {
-                let (newest, _) = bench.history.newest(&wanted, 1, 1 << 20, &copy);
+                let (newest, _) = bench.history.newest(&wanted, 1, 1 << 20);
                 assert_eq!(newest.frames.len(), 40);
             }
-            _ => bench
-                .history
-                .keep_variant(&name, &bench.frame(&"y".repeat(1_000))),
+            _ => {
+                let newest = position(0, 40);
+                assert!(bench.history.copy_of_newest(newest, Some(&name)).is_some());
+            }
         }
         assert!(bench.history.memory() <= 1 << 17);
         assert_eq!(bench.history.stats().messages, 40, "after {stars} patterns");
     }
     // Without these frames as much memory is needed as before.
-    while bench.history.drop_variants() {}
+    while bench.history.drop_copies() {}
     let frames = bench
         .history
         .entries
@@ -377,13 +392,14 @@ fn frames_for_clients_of_patterns_go_before_messages() {
         .filter_map(|entry| entry.frame.as_ref());
     let bytes: usize = frames.map(|frame| frame.memory_bytes()).sum();
     assert_eq!(bench.alive.kept() as usize, bytes);
-    assert_eq!(bench.history.memory.beside, 40 * ENTRY_BYTES);
+    let memory = &bench.history.memory;
+    assert_eq!((memory.beside, memory.copies), (0, 0));
     assert!(
         bench
             .history
             .entries
             .iter()
-            .all(|entry| entry.variants.is_empty())
+            .all(|entry| entry.copies.is_empty())
     );
 }
 
@@ -396,18 +412,6 @@ fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
     let patterns = NamePatterns::new(Default::default(), &["a:*".to_owned()]).unwrap();
     let name = TopicName::fixed("a:*");
     let exact = TopicName::fixed("a:2");
-    let alive = bench.alive.clone();
-    let made = std::cell::Cell::new(0);
-    let variant = |frame: &Arc<Frame>, topic: &TopicName, pattern: &TopicName| {
-        made.set(made.get() + 1);
-        let text = format!(
-            "{}-{}-{}",
-            String::from_utf8_lossy(frame.body()),
-            topic.as_str(),
-            pattern.as_str()
-        );
-        Frame::text(&alive).body(text.as_bytes()).finish()
-    };
     let wanted = [
         Wanted {
             name: &name,
@@ -417,7 +421,7 @@ fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
     ];
     let since = position(0, 0).to_string();
     for _ in 0..2 {
-        let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 20, &variant);
+        let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 20);
         assert_eq!(outcomes, [Ok(()), Ok(())]);
         let texts: Vec<_> = missed
             .frames
@@ -427,7 +431,7 @@ fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
         assert_eq!(texts, ["1-a:1-a:*", "3-a:2-a:*", "3"]);
     }
     assert_eq!(
-        made.get(),
+        MADE.get(),
         2,
         "the second client shares the frames of the first"
     );
@@ -436,12 +440,12 @@ fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
     bench
         .history
         .keep(0, left_out, &TopicName::fixed("z"), None);
-    let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 20, &variant);
+    let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 20);
     assert_eq!(
         (outcomes, missed.frames.len()),
         (vec![Err(NotRecovered::Window), Ok(())], 1)
     );
     let after = left_out.to_string();
-    let (_, outcomes) = bench.history.missed(&after, &wanted, 1 << 20, &variant);
+    let (_, outcomes) = bench.history.missed(&after, &wanted, 1 << 20);
     assert_eq!(outcomes, [Ok(()), Ok(())]);
 }

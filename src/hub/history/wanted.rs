@@ -17,10 +17,6 @@ pub(super) const MATCH_STEPS_MAX: usize = 500_000;
 /// Whether all missed messages of a name are there.
 pub type Outcome = Result<(), NotRecovered>;
 
-/// Makes the frame of a message for clients of a pattern from the frame for clients of the message's own
-/// name: gets the frame, the name and the pattern.
-pub type Variant<'a> = &'a dyn Fn(&Arc<Frame>, &TopicName, &TopicName) -> Arc<Frame>;
-
 /// A name by which a client wants messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
@@ -37,6 +33,11 @@ impl<'a> Wanted<'a> {
             name,
             patterns: None,
         }
+    }
+
+    /// The name, if it is a pattern.
+    pub(super) fn pattern(&self) -> Option<&'a TopicName> {
+        self.patterns.map(|_| self.name)
     }
 
     /// The place of the name's copy among the copies of a message.
@@ -146,7 +147,7 @@ impl<'a> Found<'a> {
         let Some(frame) = frame else {
             return Ok(());
         };
-        let pattern = name.patterns.map_or(0, |_| name.name.as_str().len());
+        let pattern = name.pattern().map_or(0, |name| name.as_str().len());
         self.bytes += frame.queue_bytes() + pattern;
         self.copies.push((at, name));
         match self.bytes > self.bytes_max {

@@ -105,10 +105,6 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         Some(names) => feed.conflating(move |name| names.matches(name)),
         None => feed,
     };
-    let feed = match retained {
-        true => feed.with_retained(),
-        false => feed,
-    };
     let retained_bytes_max = checked.number("retained-bytes-max");
     let metrics = metrics(&stats, retained_bytes_max, interest.as_ref());
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));

@@ -31,15 +31,15 @@ fn request(retained: &mut Retained) -> Option<(TopicName, u64)> {
 }
 
 fn take(retained: &mut Retained, name: &TopicName, subject: &str, number: u64) -> Vec<u32> {
-    retained.source(&subject.into(), Some(number));
-    let mut slots: Vec<u32> = retained.take(name, 10).iter().map(|key| key.slot).collect();
+    let subject = Some(subject.into()).filter(|_| retained.turns.is_pattern(name));
+    let takers = retained.take(name, (subject.as_ref(), number), 10);
+    let mut slots: Vec<u32> = takers.iter().map(|key| key.slot).collect();
     slots.sort_unstable();
     slots
 }
 
 fn came_live(retained: &mut Retained, name: &TopicName, subject: &str) {
-    retained.source(&subject.into(), None);
-    retained.came_live(name);
+    retained.came_live(name, Some(&subject.into()));
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! What a search finds, and what it costs.
 
-use std::cell::Cell;
-
 use super::*;
 
 #[test]
@@ -31,8 +29,8 @@ fn a_search_has_one_budget_of_matching_steps() {
             patterns: Some(&patterns),
         };
         let wanted: Vec<_> = names.iter().map(wanted).collect();
-        let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 22, NO_VARIANT);
-        let (newest, outcome) = bench.history.newest(&wanted, 1, 1 << 22, NO_VARIANT);
+        let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 22);
+        let (newest, outcome) = bench.history.newest(&wanted, 1, 1 << 22);
         for (found, outcome) in [(missed, outcomes[0]), (newest, outcome)] {
             let got = outcome.ok().map(|()| found.frames.len() / 5);
             assert_eq!(got, count, "{pattern}");
@@ -57,26 +55,21 @@ fn a_search_for_too_much_makes_no_frame() {
         name: &name,
         patterns: Some(&patterns),
     }];
-    let made = Cell::new(0);
-    let variant = |frame: &Arc<Frame>, _: &TopicName, _: &TopicName| {
-        made.set(made.get() + 1);
-        Arc::clone(frame)
-    };
-    let (missed, outcomes) = bench.history.missed(&since, &wanted, 50_000, &variant);
+    let (missed, outcomes) = bench.history.missed(&since, &wanted, 50_000);
     assert_eq!(outcomes, [Err(NotRecovered::Large)]);
     assert!(
         missed.is_empty() && missed.bytes > 50_000,
         "the work counts"
     );
-    let (newest, outcome) = bench.history.newest(&wanted, 1, 50_000, &variant);
+    let (newest, outcome) = bench.history.newest(&wanted, 1, 50_000);
     assert_eq!(
         (outcome, newest.is_empty()),
         (Err(NotRecovered::Large), true)
     );
-    assert_eq!(made.get(), 0);
-    let (missed, outcomes) = bench.history.missed(&since, &wanted, 200_000, &variant);
+    assert_eq!(MADE.get(), 0);
+    let (missed, outcomes) = bench.history.missed(&since, &wanted, 200_000);
     assert_eq!((outcomes, missed.frames.len()), (vec![Ok(())], 100));
-    assert_eq!(made.get(), 100);
+    assert_eq!(MADE.get(), 100);
 }
 
 #[test]
@@ -93,14 +86,14 @@ fn a_name_that_is_wanted_twice_brings_each_message_once() {
         patterns: Some(&patterns),
     };
     let wanted = [Wanted::exact(&exact), by_pattern].repeat(3);
-    let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 20, NO_VARIANT);
+    let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 20);
     assert_eq!(outcomes, [Ok(()); 6], "each is answered");
     assert_eq!(
         missed.frames.len(),
         2 * 3,
         "a copy for each of the two names"
     );
-    let (newest, _) = bench.history.newest(&wanted, 2, 1 << 20, NO_VARIANT);
+    let (newest, _) = bench.history.newest(&wanted, 2, 1 << 20);
     assert_eq!(newest.frames.len(), 2 * 2);
 }
 
