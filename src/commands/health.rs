@@ -2,7 +2,7 @@
 //!
 //! A small blocking client, in a process of its own, apart from the loop. Called by `commands`.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use rustls::{ClientConnection, StreamOwned};
 use socket2::Socket;
 
 use super::args::{For, arg};
+use super::link::{Stream, host_of, left};
 use super::program::Exit;
-use super::tail::link::{Stream, host_of, left};
 use crate::listening::ListenAddr;
 use crate::listening::tls::{of_any_certificate, of_own_certificate};
 use crate::run::{GatewayKind, Program};
@@ -235,19 +235,10 @@ fn over_tls(
 }
 
 /// Asks, and returns the status line of the response.
-fn exchange(mut stream: Stream, host: &str, deadline: Instant) -> io::Result<String> {
-    stream.socket().set_read_timeout(Some(left(deadline)?))?;
+fn exchange(stream: Stream, host: &str, until: Instant) -> io::Result<String> {
     let request = format!("GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    let mut buffer = [0; ANSWER_BYTES_MAX];
-    while answer.len() < ANSWER_BYTES_MAX && !answer.contains(&b'\n') {
-        stream.socket().set_read_timeout(Some(left(deadline)?))?;
-        match stream.read(&mut buffer)? {
-            0 => break,
-            n => answer.extend(buffer.iter().take(n)),
-        }
-    }
+    let is_whole = |answer: &[u8]| answer.contains(&b'\n');
+    let answer = stream.ask(&request, ANSWER_BYTES_MAX, until, is_whole)?;
     let line = answer.split(|&b| b == b'\n').next().unwrap_or_default();
     Ok(String::from_utf8_lossy(line).trim_end().to_owned())
 }
@@ -259,6 +250,7 @@ fn is_200(status_line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::net::{SocketAddr, TcpListener};
     use std::thread;
 

@@ -7,6 +7,7 @@
 mod args;
 pub mod check;
 pub mod health;
+mod link;
 pub mod pages;
 mod program;
 pub mod publish;

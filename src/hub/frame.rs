@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::encodings::{Encoded, Encodings, FrameId, Key, Kind};
-use super::protocol::event_stream;
 use super::protocol::websocket::{self, HEADER_ROOM};
 use super::window::Link;
 use super::{CopyRank, Now, Position};
@@ -248,10 +247,10 @@ impl Frame {
         })
     }
 
-    /// Makes the event of event streams, at the first call.
-    pub(super) fn encode_event(&self) {
+    /// Makes the event of event streams with `encode`, at the first call.
+    pub(super) fn encode_event(&self, encode: impl FnOnce(&Self) -> Encoded) {
         let key = Key::of(Kind::Event, FrameId::NONE);
-        self.make(key, || Some(event_stream::encode(self)));
+        self.make(key, || Some(encode(self)));
     }
 
     fn make(&self, key: Key, make: impl FnOnce() -> Option<Encoded>) -> Option<&Encoded> {

@@ -237,7 +237,8 @@ mod tests {
 
     #[test]
     fn a_status_is_told_with_what_to_do() {
-        let target = crate::commands::tail::Target::parse("ws://h/x?token=secret").expect("a URL");
+        let target = crate::commands::tail::Target::parse("ws://h/x?token=secret", "--token")
+            .expect("a URL");
         let known = [(
             "levels",
             Dialect {

@@ -177,6 +177,13 @@ fn target(
                 "{text:?} is no gateway ({names}) and no URL such as ws://HOST:PORT/PATH"
             ))
         }
-        None => Target::parse(&text),
+        None => match text.split_once("://") {
+            Some(("nats" | "redis" | "rediss" | "tls", _)) => Err(
+                "the URL is that of a broker; tail connects to a gateway, for example \
+                 ws://HOST:8000/ws"
+                    .to_owned(),
+            ),
+            _ => Target::parse(&text, "--token"),
+        },
     }
 }

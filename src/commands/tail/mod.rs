@@ -7,13 +7,11 @@
 //! | file | has |
 //! | --- | --- |
 //! | `line` | the flags |
-//! | `link` | from the name of a gateway or a URL to addresses; TCP, TLS and the handshake |
 //! | `output` | printing, counting and measuring |
 //! | `error` | the reasons for no connection, in words, with advice |
 
 mod error;
 pub(super) mod line;
-pub(super) mod link;
 mod output;
 
 use std::io::{self, ErrorKind};
@@ -25,15 +23,16 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::TERM_SIGNALS;
 use signal_hook::flag;
-use tungstenite::protocol::CloseFrame;
+use tungstenite::handshake::HandshakeError;
 use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::{Error, Message};
+use tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tungstenite::{ClientRequestBuilder, Error, Message, WebSocket, client};
 
 pub use self::error::TailError;
-use self::link::Link;
-pub use self::link::Target;
 pub use self::output::Style;
 use self::output::{Next, Output};
+pub use super::link::Target;
+use super::link::{LinkError, Stream, is_timeout};
 use super::program::{complain, hide_secret};
 use crate::run::Dialect;
 use crate::settings::{Rows, SecretText};
@@ -50,6 +49,10 @@ const SILENT_TICKS_MAX: u32 = 200;
 pub(super) const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
 /// The longest delay.
 pub(super) const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(10);
+/// The time limit of connecting and handshake together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest accepted message: enough for the largest bus message, with a gateway's additions.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The age of a good connection: after a good connection the first delay applies again.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
@@ -185,7 +188,7 @@ impl<'a> Session<'a> {
     }
 
     fn run(mut self) -> Result<(), TailError> {
-        let mut link = link::open(self.command, self.deadline)?;
+        let mut link = open(self.command, self.deadline)?;
         complain(&format!("connected to {}", self.command.target));
         if self.dialect.is_some() || self.command.subscribe.is_empty() {
             self.speak(&mut link)?;
@@ -259,7 +262,7 @@ impl<'a> Session<'a> {
                 Ok(Next::GoOn)
             }
             Ok(_) => Ok(Next::GoOn),
-            Err(Error::Io(error)) if is_a_tick(&error) => self.silence(link),
+            Err(Error::Io(error)) if is_timeout(&error) => self.silence(link),
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
                 Err(TailError::closed(self.closed.take()))
             }
@@ -340,10 +343,63 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Whether a read ended without a byte within a tick.
-fn is_a_tick(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-    )
+/// An open WebSocket with a read timeout of one tick.
+type Link = WebSocket<Stream>;
+
+/// Connects before `deadline` and before the connect timeout.
+fn open(command: &TailCommand, deadline: Option<Instant>) -> Result<Link, TailError> {
+    let target = || command.target.to_string();
+    let latest = Instant::now() + CONNECT_TIMEOUT;
+    let until = deadline.map_or(latest, |deadline| deadline.min(latest));
+    let stream = command.target.open(command.ca_file.as_deref(), until);
+    let stream = stream.map_err(|error| match error {
+        LinkError::Unreachable(source) => TailError::Unreachable {
+            target: target(),
+            source,
+        },
+        LinkError::Tls(reason) => TailError::Tls {
+            target: target(),
+            reason,
+        },
+    })?;
+    let socket = stream.socket();
+    let writes = socket.set_write_timeout(Some(CONNECT_TIMEOUT));
+    writes.map_err(TailError::System)?;
+    let link = shake_hands(command, stream)?;
+    let ticks = link.get_ref().socket().set_read_timeout(Some(TICK));
+    ticks.map_err(TailError::System)?;
+    Ok(link)
+}
+
+fn shake_hands(command: &TailCommand, stream: Stream) -> Result<Link, TailError> {
+    let target = &command.target;
+    let scheme = if target.tls { "wss" } else { "ws" };
+    let uri = format!("{scheme}://{}{}", target.authority, target.path).parse();
+    let uri = uri.map_err(|error: tungstenite::http::uri::InvalidUri| {
+        TailError::Broken(Error::HttpFormat(error.into()))
+    })?;
+    let mut request = ClientRequestBuilder::new(uri);
+    if let Some(token) = &command.token {
+        let bearer = format!("Bearer {}", token.expose());
+        request = request.with_header("Authorization", bearer);
+    }
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(MESSAGE_BYTES_MAX));
+    let no_websocket = |reason: String| TailError::NoWebSocket {
+        target: target.to_string(),
+        reason,
+    };
+    match client::client_with_config(request, stream, Some(config)) {
+        Ok((link, _)) => Ok(link),
+        Err(HandshakeError::Failure(Error::Http(response))) => Err(TailError::refused(
+            target.to_string(),
+            &command.known,
+            &response,
+        )),
+        Err(HandshakeError::Failure(error)) => Err(no_websocket(error.to_string())),
+        Err(HandshakeError::Interrupted(_)) => Err(no_websocket(
+            "no response to the handshake in time".to_owned(),
+        )),
+    }
 }

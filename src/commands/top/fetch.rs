@@ -2,183 +2,128 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{self, HeaderValue};
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::runtime::{self, Runtime};
-use tokio::task::{LocalSet, spawn_local};
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-
-use super::target::{Place, Target};
-use crate::base::tls_roots;
-use crate::listening::ListenAddr;
+use crate::commands::link::{LinkError, Target, is_timeout};
 use crate::settings::SecretText;
 use crate::telemetry::operator_state::OperatorState;
 use crate::wire::json;
 
+/// The path of the state.
+pub(super) const PATH: &str = "/operator/state";
 /// The time limit for a reading.
 const READING_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most bytes of a response: a gateway with the longest lists sends a tenth of this.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The most headers of a response: proxies add some.
+const HEADERS_MAX: usize = 64;
 /// Nesting of the JSON; a gateway needs five levels.
 const DEPTH_MAX: usize = 32;
-const PATH: &str = "/operator/state";
 
 /// The reason for no reading.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     #[error("no connection: {0}")]
     Unreachable(io::Error),
+    #[error("no TLS: {0}")]
+    Tls(String),
     #[error("no answer within {} s", READING_TIMEOUT.as_secs())]
     Timeout,
     #[error("the answer is larger than {} MB", ANSWER_BYTES_MAX >> 20)]
     TooLarge,
-    #[error("the answer is no HTTP, or broke off: {0}")]
-    Broken(hyper::Error),
+    #[error("the answer is no HTTP, or broke off")]
+    Broken,
     #[error("{PATH}: status {status}; {advice}")]
     Refused { status: u16, advice: &'static str },
     #[error("what answers there is no gateway's admin address, or of another version of weirgate")]
     NoGateway,
 }
 
-/// Reads one process repeatedly.
-#[derive(Debug)]
-pub(super) struct Fetcher {
-    target: Target,
-    tls: Option<Arc<ClientConfig>>,
-    authorization: Option<HeaderValue>,
-    runtime: Runtime,
+/// Reads the state of a process once. Blocks for five seconds at most, and for the look-up of a name.
+///
+/// # Errors
+/// There is no response of a gateway.
+pub(super) fn read(
+    target: &Target,
+    ca_file: Option<&Path>,
+    authorization: Option<&SecretText>,
+) -> Result<OperatorState, FetchError> {
+    let until = Instant::now() + READING_TIMEOUT;
+    let stream = target.open(ca_file, until).map_err(|error| match error {
+        LinkError::Unreachable(error) if is_timeout(&error) => FetchError::Timeout,
+        LinkError::Unreachable(error) => FetchError::Unreachable(error),
+        LinkError::Tls(reason) => FetchError::Tls(reason),
+    })?;
+    let login = authorization.map_or_else(String::new, |text| {
+        format!("Authorization: {}\r\n", text.expose())
+    });
+    // HTTP/1.0: the body is not chunked.
+    let request = format!(
+        "GET {} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n{login}\r\n",
+        target.path, target.authority
+    );
+    let is_whole = |answer: &[u8]| matches!(Answer::of(answer), Some(answer) if answer.is_whole());
+    let answer = stream.ask(&request, ANSWER_BYTES_MAX, until, is_whole);
+    let answer = answer.map_err(|error| match is_timeout(&error) {
+        true => FetchError::Timeout,
+        false => FetchError::Broken,
+    })?;
+    parse(&answer)
 }
 
-impl Fetcher {
-    /// Makes a fetcher. `authorization` is the value of the `Authorization` header.
-    ///
-    /// # Errors
-    /// An error in the trusted certificates or in the header.
-    pub(super) fn new(
-        target: Target,
-        ca_file: Option<&Path>,
-        authorization: Option<&SecretText>,
-    ) -> Result<Self, String> {
-        let tls = target.wants_tls().then(|| tls_roots::client(ca_file));
-        let tls = tls.transpose().map_err(|error| error.to_string())?;
-        let header = authorization.map(|text| HeaderValue::from_str(text.expose()));
-        let mut authorization = header
-            .transpose()
-            .map_err(|_| "--authorization is no value of a header".to_owned())?;
-        if let Some(value) = &mut authorization {
-            value.set_sensitive(true);
-        }
-        let mut builder = runtime::Builder::new_current_thread();
-        let runtime = builder.enable_io().enable_time().build();
-        Ok(Self {
-            target,
-            tls,
-            authorization,
-            runtime: runtime.map_err(|error| error.to_string())?,
+/// The response so far, behind a whole head.
+struct Answer<'a> {
+    status: u16,
+    length: Option<usize>,
+    body: &'a [u8],
+}
+
+impl<'a> Answer<'a> {
+    /// Returns `None` before the end of the head, and for what is no HTTP.
+    fn of(answer: &'a [u8]) -> Option<Self> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut head = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(at) = head.parse(answer).ok()? else {
+            return None;
+        };
+        let is_length = |h: &&httparse::Header<'_>| h.name.eq_ignore_ascii_case("content-length");
+        let length = head.headers.iter().find(is_length);
+        let length = length.and_then(|h| std::str::from_utf8(h.value).ok()?.trim().parse().ok());
+        Some(Self {
+            status: head.code?,
+            length,
+            body: answer.get(at..)?,
         })
     }
 
-    /// Reads once. Blocks for five seconds at most.
-    ///
-    /// # Errors
-    /// There is no response of a gateway.
-    pub(super) fn read(&self) -> Result<OperatorState, FetchError> {
-        let within = async { timeout(READING_TIMEOUT, self.get()).await };
-        let read = LocalSet::new().block_on(&self.runtime, within);
-        parse(&read.unwrap_or(Err(FetchError::Timeout))?).ok_or(FetchError::NoGateway)
-    }
-
-    async fn get(&self) -> Result<Bytes, FetchError> {
-        let unreachable = FetchError::Unreachable;
-        match &self.target.place {
-            Place::Here(ListenAddr::Tcp(addr)) => {
-                let stream = TcpStream::connect(addr).await.map_err(unreachable)?;
-                self.exchange(stream).await
-            }
-            Place::Here(ListenAddr::Unix(socket)) => {
-                let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
-                self.exchange(stream).await
-            }
-            Place::Host { host, port, .. } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await;
-                let stream = stream.map_err(unreachable)?;
-                let Some(tls) = &self.tls else {
-                    return self.exchange(stream).await;
-                };
-                let name = ServerName::try_from(host.clone());
-                let name = name.map_err(|error| unreachable(io::Error::other(error)))?;
-                let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream);
-                self.exchange(stream.await.map_err(unreachable)?).await
-            }
-        }
-    }
-
-    async fn exchange<S>(&self, stream: S) -> Result<Bytes, FetchError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.map_err(FetchError::Broken)?;
-        // An error of the connection appears in the response.
-        spawn_local(async { drop(connection.await) });
-        let mut request = Request::get(format!("{}{PATH}", self.target.base))
-            .header(header::HOST, &self.target.authority)
-            .header(header::CONNECTION, "close")
-            .header(header::ACCEPT_ENCODING, "identity")
-            .body(Empty::<Bytes>::new())
-            .unwrap_or_default();
-        if let Some(value) = &self.authorization {
-            let headers = request.headers_mut();
-            headers.insert(header::AUTHORIZATION, value.clone());
-        }
-        let response = sender.send_request(request).await;
-        body(response.map_err(FetchError::Broken)?).await
+    fn is_whole(&self) -> bool {
+        self.length.is_some_and(|length| self.body.len() >= length)
     }
 }
 
-async fn body(response: Response<Incoming>) -> Result<Bytes, FetchError> {
-    let status = response.status();
-    if status != StatusCode::OK {
-        return Err(FetchError::Refused {
-            status: status.as_u16(),
-            advice: advice(status),
-        });
+fn parse(answer: &[u8]) -> Result<OperatorState, FetchError> {
+    if answer.len() >= ANSWER_BYTES_MAX {
+        return Err(FetchError::TooLarge);
     }
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-    match body.collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge),
-        Err(error) => match error.downcast() {
-            Ok(error) => Err(FetchError::Broken(*error)),
-            Err(_) => Err(FetchError::NoGateway),
-        },
+    let answer = Answer::of(answer).ok_or(FetchError::Broken)?;
+    match answer.status {
+        200 if answer.length.is_some() && !answer.is_whole() => Err(FetchError::Broken),
+        200 => state(answer.body).ok_or(FetchError::NoGateway),
+        status @ (401 | 403) => Err(FetchError::Refused {
+            status,
+            advice: "use --authorization if a proxy asks for a login, and an IP address or localhost as host",
+        }),
+        status => Err(FetchError::Refused {
+            status,
+            advice: "is this the address of --admin-addr?",
+        }),
     }
 }
 
 /// Returns `None` if the text is not the state of a gateway.
-fn parse(text: &[u8]) -> Option<OperatorState> {
+fn state(text: &[u8]) -> Option<OperatorState> {
     let state: OperatorState = json::read(text, DEPTH_MAX).ok()?.parse().ok()?;
     (!state.gateway.is_empty()).then_some(state)
-}
-
-fn advice(status: StatusCode) -> &'static str {
-    match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            "use --authorization if a proxy asks for a login, and an IP address or localhost as host"
-        }
-        _ => "is this the address of --admin-addr?",
-    }
 }
 
 #[cfg(test)]
@@ -192,8 +137,11 @@ mod tests {
     use super::*;
     use crate::telemetry::operator_state::ShownClient;
 
-    fn fetcher(addr: std::net::SocketAddr, authorization: Option<&SecretText>) -> Fetcher {
-        Fetcher::new(Target::here(&addr.into()), None, authorization).expect("a fetcher")
+    fn read_at(
+        addr: std::net::SocketAddr,
+        authorization: Option<&SecretText>,
+    ) -> Result<OperatorState, FetchError> {
+        read(&Target::here(&[addr.into()], PATH), None, authorization)
     }
 
     /// Reads from a server whose responses `answer` writes. Returns the request heads too.
@@ -218,7 +166,7 @@ mod tests {
                 heads.push(head);
             }
         });
-        let result = fetcher(addr, Some(&SecretText::new("Basic YTpi"))).read();
+        let result = read_at(addr, Some(&SecretText::new("Basic YTpi")));
         drop(std::net::TcpStream::connect(addr).unwrap());
         (result, server.join().unwrap())
     }
@@ -244,8 +192,8 @@ mod tests {
         assert_eq!(survey.slowest[0].traffic.messages_conflated, 17);
         assert_eq!(heads.len(), 1);
         assert!(
-            heads[0].starts_with("GET /operator/state HTTP/1.1\r\nhost: 127.0.0.1:")
-                && heads[0].contains("authorization: Basic YTpi\r\n"),
+            heads[0].starts_with("GET /operator/state HTTP/1.0\r\nHost: 127.0.0.1:")
+                && heads[0].contains("Authorization: Basic YTpi\r\n"),
             "{heads:?}"
         );
     }
@@ -263,15 +211,15 @@ mod tests {
             r#"{"gateway":"x","ends":{}}"#,
             &deep,
         ] {
-            assert_eq!(parse(text.as_bytes()), None, "{text:.20}");
+            assert_eq!(state(text.as_bytes()), None, "{text:.20}");
         }
-        assert_eq!(parse(b"{\"gateway\":\"\xff\",\"ready\":true}"), None);
+        assert_eq!(state(b"{\"gateway\":\"\xff\",\"ready\":true}"), None);
     }
 
     #[test]
     fn what_another_version_lacks_or_adds_is_left_out() {
         let text = r#"{"gateway":"x","new":[{}],"bus":null,"survey":{"slowest":[{"new":1}]}}"#;
-        let state = parse(text.as_bytes()).expect("a gateway");
+        let state = state(text.as_bytes()).expect("a gateway");
         assert_eq!((state.ready, state.numbers.clients), (false, None));
         let survey = state.survey.expect("a survey");
         assert_eq!(survey.slowest, [ShownClient::default()]);
@@ -322,7 +270,7 @@ mod tests {
         let begun = Instant::now();
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = silent.local_addr().unwrap();
-        let reading = fetcher(addr, None).read();
+        let reading = read_at(addr, None);
         assert!(matches!(reading, Err(FetchError::Timeout)), "{reading:?}");
         assert!(begun.elapsed() < READING_TIMEOUT * 2);
         // Bound but not listening, so that no other socket gets the port.
@@ -331,7 +279,7 @@ mod tests {
         let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         closed.bind(&any.into()).unwrap();
         let addr = closed.local_addr().unwrap().as_socket().unwrap();
-        let reading = fetcher(addr, None).read();
+        let reading = read_at(addr, None);
         assert!(
             matches!(reading, Err(FetchError::Unreachable(_))),
             "{reading:?}"

@@ -3,23 +3,25 @@
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use hyper::header::HeaderValue;
 
 use super::TopCommand;
-use super::target::Target;
+use super::fetch::PATH;
 use crate::commands::args::{For, arg, switch, value};
+use crate::commands::link::Target;
 use crate::commands::program::Exit;
+use crate::listening::ListenAddr;
 use crate::run::Program;
 use crate::settings::typed::Env;
-use crate::settings::{Rows, Setting};
+use crate::settings::{Rows, SecretText, Setting};
 
 /// The setting of `weirgate top` from a gateway.
 const TAKES: &str = "admin-addr";
 /// The most processes: each has a line and a thread.
 pub(super) const TARGETS_MAX: usize = 32;
 const AFTER: &str = "\
-Keys: q ends, Tab and 1 to 5 choose the table, s sorts, p pauses, + and - change the interval,
-arrows choose the process. Without a terminal, and if TERM is dumb, --once is implied. Exit status:
-0; with --once 1 if a process did not answer; 2 without an address.";
+Ctrl-C ends it. Without a terminal, and if TERM is dumb, --once is implied, unless --json is set.
+Exit status: 0; with --once 1 if a process did not answer; 2 without an address.";
 
 /// The rows of `weirgate top`.
 fn rows() -> Vec<Setting> {
@@ -49,7 +51,11 @@ pub(in crate::commands) fn command(program: &Program, made_for: For) -> Command 
         .after_help(format!("{examples}\n\n{AFTER}"))
         .args_override_self(true)
         .arg(urls.help("Admin addresses: http://HOST:PORT, HOST:PORT or unix:PATH"))
-        .arg(switch("once", "Print one plain table and end"))
+        .arg(switch("once", "Print everything once and end"))
+        .arg(switch(
+            "json",
+            "Print the state of each process as JSON, a line each",
+        ))
         .arg(
             value(
                 "interval-ms",
@@ -76,10 +82,15 @@ pub(in crate::commands) fn read(
     let checked = program.checked(rows(), matches, env, |_| Vec::new());
     let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
     let typed = matches.get_many::<String>("target").unwrap_or_default();
-    let parsed: Result<Vec<Target>, String> = typed.map(|text| Target::parse(text)).collect();
+    let parsed: Result<Vec<Target>, String> = typed.map(|text| parse(text)).collect();
     let mut targets = parsed?;
     if targets.is_empty() {
-        targets.extend(checked.admin_addr().as_ref().map(Target::here));
+        targets.extend(checked.admin_addr().map(here));
+    }
+    let authorization = checked.secret("authorization");
+    let is_header = |text: &SecretText| HeaderValue::from_str(text.expose()).is_ok();
+    if !authorization.as_ref().is_none_or(is_header) {
+        return Err("--authorization is no value of a header".to_owned().into());
     }
     let name = program.name;
     match targets.len() {
@@ -93,9 +104,87 @@ pub(in crate::commands) fn read(
         _ => Ok(TopCommand {
             targets,
             is_once: matches.get_flag("once"),
+            is_json: matches.get_flag("json"),
             interval_ms: matches.get_one("interval-ms").copied().unwrap_or(1_000),
             ca_file: matches.get_one("ca-file").cloned(),
-            authorization: checked.secret("authorization"),
+            authorization,
         }),
+    }
+}
+
+/// The state of the process of this machine with this admin address.
+fn here(addr: ListenAddr) -> Target {
+    let mut target = Target::here(std::slice::from_ref(&addr), PATH);
+    let mut loopback = addr.to_connect().into_iter();
+    target.shown = loopback.next().unwrap_or(addr).to_string();
+    target
+}
+
+/// Parses `http://HOST:PORT[/PATH]`, `https://…`, `HOST:PORT` or `unix:PATH`.
+///
+/// # Errors
+/// The error, without the URL: the URL may contain a password.
+fn parse(text: &str) -> Result<Target, String> {
+    match text.strip_prefix("unix:") {
+        Some("") => return Err("unix: needs the path of a socket".to_owned()),
+        Some(path) => return Ok(here(ListenAddr::Unix(path.into()))),
+        None => {}
+    }
+    let mut target = Target::parse(text, "--authorization")?;
+    let path = target.path.split('?').next().unwrap_or_default();
+    // People copy the address of the operator's page.
+    let base = path.trim_end_matches('/').trim_end_matches("/operator");
+    let scheme = if target.tls { "https://" } else { "" };
+    target.shown = format!("{scheme}{}{base}", target.authority);
+    target.path = format!("{base}{PATH}");
+    Ok(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_a_person_has_them() {
+        for (text, shown, base, authority, tls) in [
+            ("http://h:9100", "h:9100", "", "h:9100", false),
+            ("h:9100", "h:9100", "", "h:9100", false),
+            ("h:9100/operator/", "h:9100", "", "h:9100", false),
+            ("http://[::1]:9/", "[::1]:9", "", "[::1]:9", false),
+            ("HTTPS://h/a/operator?x#y", "https://h/a", "/a", "h", true),
+            (
+                "unix:/run/a.sock",
+                "unix:/run/a.sock",
+                "",
+                "localhost",
+                false,
+            ),
+        ] {
+            let target = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(target.to_string(), shown, "{text}");
+            let want = (format!("{base}{PATH}"), authority, tls);
+            assert_eq!(
+                (target.path, &*target.authority, target.tls),
+                want,
+                "{text}"
+            );
+        }
+        let all = ListenAddr::from(std::net::SocketAddr::from(([0, 0, 0, 0], 9100)));
+        assert_eq!(here(all).to_string(), "127.0.0.1:9100");
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_without_being_repeated() {
+        for text in [
+            "",
+            "ftp://secret",
+            "http://u:secret@h",
+            "http://",
+            "http://h:secret",
+            "unix:",
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(!error.contains("secret"), "{error}");
+        }
     }
 }

@@ -5,47 +5,39 @@
 //! | file | has |
 //! | --- | --- |
 //! | `line` | the flags |
-//! | `target` | from an argument to an address |
 //! | `fetch` | one reading of a process, bounded in time and bytes |
-//! | `readers` | a thread for each process; the growth of counters |
 //! | `process`, `tables` | the facts and tables of a process, as texts with a tone |
-//! | `view` | the current view, and the keys |
-//! | `screen` | the view in a terminal, and as text |
+//! | `page` | the lines for a pipe or a terminal |
 
 mod fetch;
 pub(super) mod line;
+mod page;
 mod process;
-mod readers;
-mod screen;
 mod tables;
-mod target;
-mod view;
 mod words;
 
 use std::env;
-use std::io::{self, IsTerminal};
-use std::mem::ManuallyDrop;
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use ratatui::DefaultTerminal;
-use ratatui::crossterm::event::{self, Event};
-use rustix::event::{PollFd, PollFlags, poll};
-
-use self::fetch::Fetcher;
+use self::page::Room;
 use self::process::Process;
-use self::readers::Readers;
-pub use self::target::Target;
-use self::view::{Asked, View};
+use super::link::Target;
 use super::program::{hide_secret, show};
-use super::tail::{Stop, TICK};
-use crate::base::detached;
+use super::tail::Stop;
+use crate::base::{detached, escaped};
 use crate::settings::{Rows, SecretText};
+use crate::wire::object_writer::ObjectWriter;
 
-/// Time between two readings of `--once`.
-const ONCE_INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two readings of `--once`, and from the first reading to the second: the first survey is ready soon.
+const SOON: Duration = Duration::from_millis(400);
 /// The longest wait of `--once` for the second survey of a process: surveys are a second apart.
 const ONCE_PATIENCE: Duration = Duration::from_secs(8);
+/// The size of a terminal that does not say its size.
+const SIZE: (usize, usize) = (80, 24);
 
 /// `weirgate top`, ready to run.
 #[derive(Clone, Debug)]
@@ -54,6 +46,8 @@ pub struct TopCommand {
     pub targets: Vec<Target>,
     /// Whether to print a plain table once, also in a terminal.
     pub is_once: bool,
+    /// Whether to print the states as JSON, a line for each reading.
+    pub is_json: bool,
     /// Between two readings, milliseconds.
     pub interval_ms: u32,
     /// The authorities for `https://`; `None` for the system's authorities.
@@ -65,166 +59,150 @@ pub struct TopCommand {
 /// The reason why `weirgate top` ended.
 #[derive(Debug, thiserror::Error)]
 pub enum TopError {
-    /// Certificates, a header, threads.
-    #[error("{0}")]
-    Start(String),
-    /// There is no terminal, or the terminal is gone.
-    #[error("the terminal does not work: {0}; --once needs none")]
-    Terminal(io::Error),
+    /// Threads, signals.
+    #[error("the system refuses: {0}")]
+    System(io::Error),
+    /// The terminal or the pipe is gone.
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
     /// With `--once`: a process did not respond.
     #[error("no answer from {0}")]
     Away(String),
+}
+
+/// What the thread of a process and the printing thread share.
+#[derive(Clone, Debug)]
+struct Shared(Arc<Mutex<Process>>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Process> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl TopCommand {
     /// Shows the processes until the user stops, or once.
     ///
     /// # Errors
-    /// There is no terminal; with `--once`, a process did not respond.
-    pub fn run(self) -> Result<(), TopError> {
+    /// Standard output is gone; with `--once`, a process did not respond.
+    pub fn run(mut self) -> Result<(), TopError> {
         hide_secret("--authorization", Rows::TOP, self.authorization.as_ref());
-        let shown = self.targets.iter().map(ToString::to_string);
-        let mut view = View::new(shown, self.interval_ms);
-        view.has_colour = has_colour();
-        let fetchers = self.fetchers().map_err(TopError::Start)?;
-        let mut pace = view.pace();
-        let is_live = !self.is_once && is_able_terminal();
-        if !is_live {
-            pace.interval = ONCE_INTERVAL;
+        // A terminal without escape sequences and a pipe get one table.
+        let is_able = env::var_os("TERM").is_none_or(|term| term != "dumb");
+        self.is_once |= !self.is_json && !(io::stdout().is_terminal() && is_able);
+        let begun = Instant::now();
+        let stop = Stop::at_signals().map_err(TopError::System)?;
+        let processes: Vec<Shared> = self
+            .targets
+            .iter()
+            .map(|target| Shared(Arc::new(Mutex::new(Process::new(target.to_string())))))
+            .collect();
+        for (target, process) in self.targets.iter().zip(&processes) {
+            let (command, target, process) = (self.clone(), target.clone(), process.clone());
+            let read = move || command.read_on(&target, &process, begun);
+            detached("top-reader", read).map_err(TopError::System)?;
         }
-        let started = Readers::start(fetchers, pace);
-        let readers = started.map_err(|error| TopError::Start(error.to_string()))?;
-        match is_live {
-            true => show_live(view, &readers).map_err(TopError::Terminal),
-            false => once(view, &readers),
+        if self.is_once {
+            let until = begun + ONCE_PATIENCE;
+            let is_over =
+                |at: Instant| at >= until || processes.iter().all(|p| p.lock().is_complete());
+            while !is_over(Instant::now()) && stop.sleep_until(Instant::now() + SOON / 4) {}
+            return self.print_once(&processes, begun);
+        }
+        let shown = self.show_until(&stop, &processes, begun);
+        shown.map_err(TopError::Output)
+    }
+
+    /// Reads a process again and again, at the interval: a process that hangs delays no other.
+    fn read_on(&self, target: &Target, process: &Shared, begun: Instant) {
+        let interval = Duration::from_millis(self.interval_ms.into());
+        let mut soon = true;
+        loop {
+            let asked = Instant::now();
+            let read = fetch::read(target, self.ca_file.as_deref(), self.authorization.as_ref());
+            let at_ms = begun.elapsed().as_millis() as u64;
+            process.lock().take(at_ms, read);
+            let wait = if soon || self.is_once { SOON } else { interval };
+            soon = false;
+            thread::sleep((asked + wait.min(interval)).saturating_duration_since(Instant::now()));
         }
     }
 
-    fn fetchers(&self) -> Result<Vec<Fetcher>, String> {
-        let fetcher = |target: &Target| {
-            let authorization = self.authorization.as_ref();
-            Fetcher::new(target.clone(), self.ca_file.as_deref(), authorization)
+    fn print_once(&self, processes: &[Shared], begun: Instant) -> Result<(), TopError> {
+        let processes: Vec<_> = processes.iter().map(Shared::lock).collect();
+        let all: Vec<&Process> = processes.iter().map(|process| &**process).collect();
+        let text = match self.is_json {
+            true => json(&all),
+            false => page::whole(&all, begun.elapsed().as_millis() as u64),
         };
-        self.targets.iter().map(fetcher).collect()
-    }
-}
-
-/// Whether standard output is a terminal with escape sequences.
-fn is_able_terminal() -> bool {
-    io::stdout().is_terminal() && env::var_os("TERM").is_none_or(|term| term != "dumb")
-}
-
-/// <https://no-color.org>
-fn has_colour() -> bool {
-    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-/// Prints everything once all processes have rates and a survey with rates, or are away.
-fn once(mut view: View, readers: &Readers) -> Result<(), TopError> {
-    let until = Instant::now() + ONCE_PATIENCE;
-    while !view.processes.iter().all(is_complete) {
-        let left = until.saturating_duration_since(Instant::now());
-        let Some(taken) = readers.next(left) else {
-            break;
-        };
-        view.take(taken.of, taken.at_ms, taken.read);
-    }
-    show(screen::as_text(&view, readers.now_ms()).trim_end());
-    let is_missing = |process: &&Process| process.away().is_some() || process.state.is_none();
-    let missing: Vec<_> = view.processes.iter().filter(is_missing).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let why = missing.iter().map(|process| {
-        let why = process.away().unwrap_or("nothing came in time");
-        format!("{}: {why}", process.shown)
-    });
-    Err(TopError::Away(why.collect::<Vec<_>>().join("; ")))
-}
-
-/// Whether there is nothing to wait for.
-fn is_complete(process: &Process) -> bool {
-    let survey = process
-        .state
-        .as_ref()
-        .and_then(|state| state.survey.as_ref());
-    process.away().is_some() || survey.is_some_and(|survey| survey.interval_ms.is_some())
-}
-
-/// The interval of drawing without news, because the screen shows ages.
-const DRAW_EVERY: Duration = Duration::from_millis(500);
-
-/// Shows the view until the user or a signal ends `top`. Restores the terminal afterwards, also after a
-/// panic.
-///
-/// # Errors
-/// There is no terminal, or the terminal is gone.
-fn show_live(mut view: View, readers: &Readers) -> io::Result<()> {
-    let stop = Stop::at_signals()?;
-    end_with_terminal()?;
-    // Installs a panic hook that restores the terminal.
-    let shown = ratatui::try_init().and_then(|terminal| {
-        // Not dropped: ratatui would report a cursor that stays hidden on standard error, and end in a panic if
-        // that is the terminal that is gone.
-        let mut terminal = ManuallyDrop::new(terminal);
-        let shown = show_until_end(&mut terminal, &mut view, readers, &stop);
-        let cursor = terminal.show_cursor();
-        shown.and(cursor)
-    });
-    let restored = ratatui::try_restore();
-    shown.and(restored)
-}
-
-/// Ends the process when the terminal is gone. crossterm would read a closed terminal in a busy loop, and not
-/// every such process gets a SIGHUP: for example, not a process of `docker exec`.
-fn end_with_terminal() -> io::Result<()> {
-    let wait = || {
-        let terminal = io::stdout();
-        // The end of the terminal is reported for all flags.
-        let mut fds = [PollFd::new(&terminal, PollFlags::empty())];
-        while let Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
-        // Some systems cannot wait for a terminal in this way.
-        let [terminal] = fds;
-        if terminal
-            .revents()
-            .intersects(PollFlags::HUP | PollFlags::ERR)
-        {
-            std::process::exit(1);
+        show(text.trim_end());
+        let missing = all.iter().filter(|p| p.away.is_some() || p.state.is_none());
+        let why = missing.map(|process| {
+            let why = process.away.as_deref().unwrap_or("nothing came in time");
+            format!("{}: {why}", process.shown)
+        });
+        let why: Vec<_> = why.collect();
+        match why.is_empty() {
+            true => Ok(()),
+            false => Err(TopError::Away(why.join("; "))),
         }
-    };
-    detached("top-terminal", wait)
-}
+    }
 
-fn show_until_end(
-    terminal: &mut DefaultTerminal,
-    view: &mut View,
-    readers: &Readers,
-    stop: &Stop,
-) -> io::Result<()> {
-    let mut drawn: Option<Instant> = None;
-    while !stop.is_asked() {
-        if drawn.is_none_or(|at| at.elapsed() >= DRAW_EVERY) {
-            let now_ms = readers.now_ms();
-            terminal.draw(|frame| screen::draw(frame, view, now_ms))?;
-            drawn = Some(Instant::now());
-        }
-        if event::poll(TICK)? {
-            drawn = None;
-            if let Event::Key(key) = event::read()? {
-                match view.key(key) {
-                    Asked::End => return Ok(()),
-                    Asked::Pace => readers.pace(view.pace()),
-                    Asked::Nothing => {}
+    /// Draws over the screen, or prints JSON, at each interval.
+    fn show_until(&self, stop: &Stop, processes: &[Shared], begun: Instant) -> io::Result<()> {
+        let interval = Duration::from_millis(self.interval_ms.into());
+        let has_colour = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let mut stdout = io::stdout();
+        // The first readings are there soon.
+        let mut due = Instant::now() + SOON / 2;
+        while stop.sleep_until(due) {
+            due += interval;
+            let text = {
+                let processes: Vec<_> = processes.iter().map(Shared::lock).collect();
+                let all: Vec<&Process> = processes.iter().map(|process| &**process).collect();
+                match self.is_json {
+                    true => json(&all),
+                    false => {
+                        let (columns, lines) = size();
+                        let room = Room {
+                            columns,
+                            lines,
+                            has_colour,
+                        };
+                        let now_ms = begun.elapsed().as_millis() as u64;
+                        format!("\x1b[H\x1b[J{}", page::fitting(&all, now_ms, room))
+                    }
                 }
-            }
+            };
+            stdout.write_all(text.as_bytes())?;
+            stdout.flush()?;
         }
-        while let Some(reading) = readers.next(Duration::ZERO) {
-            drawn = None;
-            // A reading from before the pause is not shown during the pause.
-            if !view.is_paused {
-                view.take(reading.of, reading.at_ms, reading.read);
-            }
-        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// The columns and lines of the terminal.
+fn size() -> (usize, usize) {
+    match rustix::termios::tcgetwinsize(io::stdout()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
+        _ => SIZE,
+    }
+}
+
+/// The newest state of each process, a line each.
+fn json(processes: &[&Process]) -> String {
+    let line = |process: &&Process| {
+        let mut object = ObjectWriter::new();
+        object.string("address", &process.shown);
+        if let Some(why) = &process.away {
+            object.string("error", why);
+        }
+        let state = process.state.as_ref();
+        let state = state.and_then(|state| sonic_rs::to_string(state).ok());
+        object.raw("state", state.as_deref().unwrap_or("null"));
+        object.finish() + "\n"
+    };
+    let lines: String = processes.iter().map(line).collect();
+    // An escape of JSON, and a terminal shows it as it is.
+    escaped(&lines, &['\n']).into_owned()
 }

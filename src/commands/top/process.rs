@@ -1,118 +1,98 @@
-//! A process: readings, absence, and the lines of facts about the process.
+//! A process: its readings, and its facts as texts with a tone.
 
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 
 use super::fetch::FetchError;
-use super::readers::{Counter, Rates};
-use super::words::{count, duration, maybe_bytes, rate, safe, whole};
+use super::tables::{Table, tables, tone_of_end};
+use super::words::{Piece, Tone, count, duration, maybe_bytes, rate, safe, whole};
 use crate::listening::tls::{ENDS_SOON_S, ENDS_VERY_SOON_S};
 use crate::telemetry::operator_state::{Numbers, OperatorState, ShownBus, ShownTls};
 
 /// The age from which the newest message of an available bus is marked, milliseconds.
 const OLD_MS: u64 = 10_000;
+/// The period of rates, milliseconds: over a shorter period rates would jump.
+const RATE_OVER_MS: u64 = 5_000;
 /// The most facts of a line.
 const PIECES_MAX: usize = 100;
 
-/// The meaning of a text's colour.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Tone {
-    #[default]
-    Plain,
-    Good,
-    Wait,
-    Bad,
-}
-
-/// A text with its tone.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Piece {
-    pub(super) text: String,
-    pub(super) tone: Tone,
-}
-
-impl Piece {
-    /// Every text of a server becomes a piece, and is made safe here.
-    pub(super) fn new(text: impl AsRef<str>, tone: Tone) -> Self {
-        let text = safe(text.as_ref());
-        Self { text, tone }
-    }
-
-    pub(super) fn plain(text: impl AsRef<str>) -> Self {
-        Self::new(text, Tone::Plain)
-    }
-
-    /// A text with `tone` if the number is more than 0.
-    fn if_any(text: String, is_any: bool, tone: Tone) -> Self {
-        Self::new(text, if is_any { tone } else { Tone::Plain })
-    }
-}
-
-/// A line of facts: the name of the line, and the facts.
-pub(super) type FactLine = (&'static str, Vec<Piece>);
+/// Reads a counter; `None` if the gateway does not send the counter.
+type Counter = fn(&Numbers) -> Option<u64>;
 
 /// One process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Process {
     /// The address as shown.
     pub(super) shown: String,
     /// The last state; kept while the process is away.
     pub(super) state: Option<OperatorState>,
-    rates: Rates,
-    away: Option<Away>,
-    /// The time of the last response, in milliseconds of the view's clock.
+    /// The reason why the process is away.
+    pub(super) away: Option<String>,
+    /// The numbers of the last seconds, with their time in milliseconds of the view's clock.
+    numbers: VecDeque<(u64, Numbers)>,
+    /// The time of the last response, or of the first reading without a response.
     answered_ms: Option<u64>,
-}
-
-#[derive(Debug)]
-struct Away {
-    since_ms: u64,
-    why: String,
 }
 
 impl Process {
     pub(super) fn new(shown: String) -> Self {
         Self {
             shown,
-            state: None,
-            rates: Rates::default(),
-            away: None,
-            answered_ms: None,
+            ..Self::default()
         }
     }
 
     /// Adds the result of a reading.
     pub(super) fn take(&mut self, at_ms: u64, read: Result<OperatorState, FetchError>) {
-        match read {
-            Ok(state) => {
-                let before = self.state.as_ref().map_or(0, |state| state.uptime_seconds);
-                // Another process counts from 0.
-                if state.uptime_seconds < before || self.away.is_some() {
-                    self.rates.forget();
-                }
-                self.away = None;
-                self.answered_ms = Some(at_ms);
-                self.rates.push(at_ms, state.numbers);
-                self.state = Some(state);
-            }
+        let state = match read {
+            Ok(state) => state,
             Err(error) => {
-                let since_ms = self.away.as_ref().map_or(at_ms, |away| away.since_ms);
-                let why = safe(&error.to_string());
-                self.away = Some(Away { since_ms, why });
+                self.answered_ms.get_or_insert(at_ms);
+                self.away = Some(safe(&error.to_string()));
+                return;
             }
+        };
+        let before = self.state.as_ref().map_or(0, |state| state.uptime_seconds);
+        // Another process counts from 0, and an outage is no interval.
+        if state.uptime_seconds < before || self.away.take().is_some() {
+            self.numbers.clear();
         }
+        self.answered_ms = Some(at_ms);
+        self.numbers.push_back((at_ms, state.numbers));
+        let is_old = |(at, _): &(u64, Numbers)| at_ms - at >= RATE_OVER_MS;
+        while self.numbers.len() > 2 && self.numbers.get(1).is_some_and(is_old) {
+            self.numbers.pop_front();
+        }
+        self.state = Some(state);
     }
 
-    /// The reason why the process is away.
-    pub(super) fn away(&self) -> Option<&str> {
-        self.away.as_ref().map(|away| away.why.as_str())
+    /// Whether there is nothing to wait for: the process is away, or has a survey with rates.
+    pub(super) fn is_complete(&self) -> bool {
+        let survey = self.state.as_ref().and_then(|state| state.survey.as_ref());
+        self.away.is_some() || survey.is_some_and(|survey| survey.interval_ms.is_some())
+    }
+
+    /// The growth of a counter per second; `None` before the second reading, and after a restart.
+    fn per_second(&self, counter: Counter) -> Option<f64> {
+        let ((from_ms, first), (to_ms, last)) = (self.numbers.front()?, self.numbers.back()?);
+        let seconds = to_ms.checked_sub(*from_ms).filter(|ms| *ms > 0)? as f64 / 1e3;
+        let grown = counter(last)?.checked_sub(counter(first)?)?;
+        Some(grown as f64 / seconds)
+    }
+
+    fn rate(&self, counter: Counter) -> String {
+        rate(self.per_second(counter))
+    }
+
+    fn sent_rate(&self) -> String {
+        maybe_bytes(self.per_second(|numbers| numbers.sent_bytes))
     }
 
     /// The status in one or two words.
-    pub(super) fn status(&self, now_ms: u64) -> Piece {
-        if let Some(away) = &self.away {
-            let since_ms = self.answered_ms.unwrap_or(away.since_ms);
-            let age = duration(now_ms.saturating_sub(since_ms));
-            return Piece::new(format!("Away for {age}"), Tone::Bad);
+    fn status(&self, now_ms: u64) -> Piece {
+        if self.away.is_some() {
+            let age = now_ms.saturating_sub(self.answered_ms.unwrap_or(now_ms));
+            return Piece::new(format!("Away for {}", duration(age)), Tone::Bad);
         }
         let Some(state) = &self.state else {
             return Piece::plain("Asking");
@@ -127,38 +107,42 @@ impl Process {
     }
 
     /// Returns name and version.
-    pub(super) fn name(&self) -> String {
-        let state = self.state.as_ref();
-        state.map_or_else(String::new, |state| {
-            safe(&format!("{} {}", state.gateway, state.version))
-        })
+    fn name(&self) -> Piece {
+        let name = |state: &OperatorState| format!("{} {}", state.gateway, state.version);
+        Piece::plain(self.state.as_ref().map_or_else(String::new, name))
     }
 
-    fn rate(&self, counter: Counter) -> String {
-        rate(self.rates.per_second(counter))
+    /// Returns a line of the list of processes.
+    pub(super) fn in_short(&self, now_ms: u64) -> Vec<Piece> {
+        let clients = self.state.as_ref().and_then(|state| state.numbers.clients);
+        let mut line = vec![Piece::plain(&self.shown), self.name(), self.status(now_ms)];
+        line.extend(
+            [
+                count(clients),
+                self.rate(|numbers| numbers.bus_messages),
+                self.rate(|numbers| numbers.messages_sent),
+                self.sent_rate(),
+            ]
+            .map(Piece::plain),
+        );
+        line
     }
 
-    fn sent_rate(&self) -> String {
-        maybe_bytes(self.rates.per_second(|numbers| numbers.sent_bytes))
-    }
-
-    /// Returns clients, messages in and out per second, and bytes out per second: a line of the list of
-    /// processes.
-    pub(super) fn in_short(&self) -> [String; 4] {
-        [
-            count(self.state.as_ref().and_then(|state| state.numbers.clients)),
-            self.rate(|numbers| numbers.bus_messages),
-            self.rate(|numbers| numbers.messages_sent),
-            self.sent_rate(),
-        ]
-    }
-
-    /// Returns all facts, a line each.
-    pub(super) fn lines(&self, now_ms: u64) -> Vec<FactLine> {
-        let mut lines = vec![("Process", self.who(now_ms))];
-        if let Some(why) = self.away() {
-            lines.push(("Why", vec![Piece::new(why, Tone::Bad)]));
+    /// Returns all facts, a line each: the name of the line, and the facts.
+    pub(super) fn lines(&self, now_ms: u64) -> Vec<(&'static str, Vec<Piece>)> {
+        let mut who = vec![self.name(), self.status(now_ms)];
+        if let Some(state) = &self.state {
+            let up = duration(state.uptime_seconds.saturating_mul(1_000)).replace(".0 s", " s");
+            who.push(Piece::plain(format!("up {up}")));
         }
+        who.push(Piece::plain(&self.shown));
+        who.retain(|piece| !piece.text.is_empty());
+        let mut lines = vec![("Process", who)];
+        lines.extend(
+            self.away
+                .iter()
+                .map(|why| ("Why", vec![Piece::new(why, Tone::Bad)])),
+        );
         if let Some(state) = &self.state {
             lines.push(("Bus", bus(state)));
             lines.push(("Clients", clients(state)));
@@ -172,17 +156,6 @@ impl Process {
             pieces.truncate(PIECES_MAX);
         }
         lines
-    }
-
-    fn who(&self, now_ms: u64) -> Vec<Piece> {
-        let mut pieces = vec![Piece::plain(self.name()), self.status(now_ms)];
-        if let Some(state) = &self.state {
-            let up = duration(state.uptime_seconds.saturating_mul(1_000)).replace(".0 s", " s");
-            pieces.push(Piece::plain(format!("up {up}")));
-        }
-        pieces.push(Piece::plain(self.shown.clone()));
-        pieces.retain(|piece| !piece.text.is_empty());
-        pieces
     }
 
     fn in_and_out(&self) -> Vec<Piece> {
@@ -206,17 +179,15 @@ impl Process {
             ("bad", |n| n.bus_messages_bad, Tone::Bad),
             ("gaps", |n| n.bus_gaps, Tone::Bad),
         ];
-        let known = reasons.into_iter().filter_map(|(name, counter, tone)| {
-            counter(numbers)?;
-            let value = self.rates.per_second(counter);
+        let known = reasons
+            .into_iter()
+            .filter(|(_, counter, _)| counter(numbers).is_some());
+        let pieces = known.map(|(name, counter, tone)| {
+            let value = self.per_second(counter);
             let is_any = value.is_some_and(|value| value > 0.0);
-            Some(Piece::if_any(
-                format!("{name} {}", rate(value)),
-                is_any,
-                tone,
-            ))
+            Piece::if_any(format!("{name} {}", rate(value)), is_any, tone)
         });
-        known.collect()
+        pieces.collect()
     }
 
     /// Ended connections since the start, by reason, the most first.
@@ -229,6 +200,11 @@ impl Process {
             Piece::new(format!("{reason} {}", whole(*count)), tone_of_end(reason))
         }));
         pieces
+    }
+
+    /// Returns all tables.
+    pub(super) fn tables(&self) -> Vec<Table> {
+        self.state.as_ref().map(tables).unwrap_or_default()
     }
 }
 
@@ -275,15 +251,17 @@ fn broker(state: &OperatorState, bus: &ShownBus) -> Vec<Piece> {
     }];
     let at_unix_ms = state.numbers.bus_last_message_unix_ms;
     let age_ms = at_unix_ms.map(|at| state.age_ms(at));
+    let newest = age_ms.map_or("none yet".to_owned(), |ms| format!("{} ago", duration(ms)));
     let is_old = age_ms.is_some_and(|ms| ms > OLD_MS);
-    let newest = age_ms.map_or_else(
-        || "none yet".to_owned(),
-        |ms| format!("{} ago", duration(ms)),
-    );
-    let newest = format!("newest message {newest}");
-    pieces.push(Piece::if_any(newest, is_old, Tone::Wait));
-    let reconnects = whole(bus.reconnects);
-    pieces.push(Piece::plain(format!("{reconnects} reconnects")));
+    pieces.push(Piece::if_any(
+        format!("newest message {newest}"),
+        is_old,
+        Tone::Wait,
+    ));
+    pieces.push(Piece::plain(format!(
+        "{} reconnects",
+        whole(bus.reconnects)
+    )));
     if bus.refused > 0 {
         let text = format!("{} refused subscriptions", whole(bus.refused));
         pieces.push(Piece::new(text, Tone::Bad));
@@ -304,9 +282,7 @@ fn broker(state: &OperatorState, bus: &ShownBus) -> Vec<Piece> {
 
 fn clients(state: &OperatorState) -> Vec<Piece> {
     let numbers = &state.numbers;
-    let max = numbers
-        .connections_max
-        .map_or_else(|| "no limit".to_owned(), whole);
+    let max = numbers.connections_max.map_or("no limit".to_owned(), whole);
     let connections = count(numbers.connections);
     let mut pieces = vec![
         Piece::plain(count(numbers.clients)),
@@ -338,36 +314,34 @@ fn queues(numbers: &Numbers) -> Vec<Piece> {
     .into()
 }
 
-/// Returns the tone of an end. Ends by clients and ends at a stop are normal.
-pub(super) fn tone_of_end(reason: &str) -> Tone {
-    match reason {
-        "peer_closed" | "peer_gone" | "shutting_down" => Tone::Plain,
-        _ => Tone::Bad,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::fetch::samples::{state, state_with};
     use super::*;
     use crate::telemetry::operator_state::ShownService;
 
-    fn text(lines: &[FactLine], about: &str) -> String {
+    fn text(lines: &[(&str, Vec<Piece>)], about: &str) -> String {
         let line = lines.iter().find(|(name, _)| *name == about).expect(about);
         let texts: Vec<_> = line.1.iter().map(|piece| piece.text.as_str()).collect();
         texts.join(", ")
+    }
+
+    /// The numbers of the line in the list of processes.
+    fn short(process: &Process) -> Vec<String> {
+        let line = process.in_short(0).into_iter().skip(3);
+        line.map(|piece| piece.text).collect()
     }
 
     #[test]
     fn rates_come_from_two_readings() {
         let mut process = Process::new("h:1".to_owned());
         process.take(0, Ok(state()));
-        assert_eq!(process.in_short(), ["3", "-", "-", "-"]);
+        assert_eq!(short(&process), ["3", "-", "-", "-"]);
         process.take(
             2_000,
             Ok(state_with(|numbers| numbers.bus_messages = Some(160))),
         );
-        assert_eq!(process.in_short()[1], "20.0");
+        assert_eq!(short(&process)[1], "20.0");
         assert!(text(&process.lines(2_000), "Rates/s").starts_with("in 20.0, out 0.0"));
     }
 
@@ -382,14 +356,19 @@ mod tests {
             process.status(4_000),
             Piece::new("Away for 4.0 s", Tone::Bad)
         );
-        assert!(process.away().is_some_and(|why| why.contains("no gateway")));
-        assert_eq!(process.in_short()[0], "3", "what was known stays");
+        assert!(
+            process
+                .away
+                .as_ref()
+                .is_some_and(|why| why.contains("no gateway"))
+        );
+        assert_eq!(short(&process)[0], "3", "what was known stays");
         process.take(5_000, Ok(state()));
         assert_eq!(
-            (process.status(5_000).text.as_str(), process.away()),
-            ("Ready", None)
+            (process.status(5_000).text.as_str(), &process.away),
+            ("Ready", &None)
         );
-        assert_eq!(process.in_short()[1], "-", "an outage is no interval");
+        assert_eq!(short(&process)[1], "-", "an outage is no interval");
     }
 
     #[test]
@@ -399,7 +378,7 @@ mod tests {
         let mut later = state();
         later.uptime_seconds = 1;
         process.take(1_000, Ok(later));
-        assert_eq!(process.in_short()[1], "-");
+        assert_eq!(short(&process)[1], "-");
     }
 
     #[test]
@@ -434,5 +413,28 @@ mod tests {
         away.ready = true;
         process.take(0, Ok(away));
         assert_eq!(process.status(0).tone, Tone::Wait);
+    }
+
+    #[test]
+    fn rates_are_over_the_last_seconds() {
+        let mut process = Process::new("h:1".to_owned());
+        for second in 0..=20 {
+            let grown = 100 + 10 * second.min(1);
+            process.take(
+                second * 1_000,
+                Ok(state_with(|n| n.bus_messages = Some(grown))),
+            );
+        }
+        assert_eq!(short(&process)[1], "0.0");
+        assert!(
+            process.numbers.len() < 8,
+            "{} readings are kept",
+            process.numbers.len()
+        );
+        process.take(
+            21_000,
+            Ok(state_with(|numbers| numbers.bus_messages = None)),
+        );
+        assert_eq!(short(&process)[1], "-", "a gateway without this number");
     }
 }

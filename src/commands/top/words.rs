@@ -1,4 +1,4 @@
-//! Numbers, sizes and times for people, and texts of a server made safe for a terminal.
+//! Numbers, sizes and times for people, and texts of a server made safe for a terminal, each with a tone.
 
 use crate::base::escaped;
 
@@ -82,6 +82,42 @@ pub(super) fn duration(ms: u64) -> String {
 /// A length of time, or a dash for `None`.
 pub(super) fn maybe_duration(ms: Option<u64>) -> String {
     ms.map_or_else(|| "-".to_owned(), duration)
+}
+
+/// The meaning of a text's colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Tone {
+    #[default]
+    Plain,
+    /// The names of facts and columns.
+    Name,
+    Good,
+    Wait,
+    Bad,
+}
+
+/// A text with its tone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Piece {
+    pub(super) text: String,
+    pub(super) tone: Tone,
+}
+
+impl Piece {
+    /// Every text of a server becomes a piece, and is made safe here.
+    pub(super) fn new(text: impl AsRef<str>, tone: Tone) -> Self {
+        let text = safe(text.as_ref());
+        Self { text, tone }
+    }
+
+    pub(super) fn plain(text: impl AsRef<str>) -> Self {
+        Self::new(text, Tone::Plain)
+    }
+
+    /// A text with `tone` if there is any.
+    pub(super) fn if_any(text: String, is_any: bool, tone: Tone) -> Self {
+        Self::new(text, if is_any { tone } else { Tone::Plain })
+    }
 }
 
 #[cfg(test)]

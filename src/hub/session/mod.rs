@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use super::deadlines::{Timer, Timers};
 use super::deflated::Inflates;
-use super::protocol::{Encoding, Step};
+use super::protocol::{Encoding, Step, event_stream};
 use super::send_queue::{SendQueue, Wrote};
 use super::shell::Permit;
 use super::stats::{Moved, PhaseKind};
@@ -324,9 +324,9 @@ impl Session {
             Encoding::Deflate(params) => self.queue.encode_next(bytes_max, |frame, window| {
                 deflate(frame, Inflates { params, window });
             }),
-            Encoding::Event => self
-                .queue
-                .encode_next(bytes_max, |frame, _| frame.encode_event()),
+            Encoding::Event => self.queue.encode_next(bytes_max, |frame, _| {
+                frame.encode_event(event_stream::encode)
+            }),
         }
         self.queue.render_leads(bytes_max, leads);
         true

@@ -1,0 +1,313 @@
+//! Connections of the commands that ask running gateways: to a gateway of this machine or to the host of a URL, over TCP
+//! or a unix socket, plain or over TLS; and a bounded response.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::ToSocketAddrs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
+use socket2::Socket;
+
+use super::program::parse_url;
+use crate::base::tls_roots;
+use crate::listening::ListenAddr;
+
+/// The target of a connection. Shown without the query, because the query may contain a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    place: Place,
+    /// Whether the connection uses TLS.
+    pub(super) tls: bool,
+    /// The value of `Host`.
+    pub(super) authority: String,
+    /// Path and query of the request.
+    pub(super) path: String,
+    pub(super) shown: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// The listen addresses of a gateway of this machine; the first with a connection counts.
+    Here(Vec<ListenAddr>),
+    /// A name or address, without the brackets of an IPv6 address.
+    Host { host: String, port: u16 },
+}
+
+/// The reason for no connection.
+#[derive(Debug)]
+pub(super) enum LinkError {
+    Unreachable(io::Error),
+    /// The certificates, or a port without TLS.
+    Tls(String),
+}
+
+impl Target {
+    /// A gateway of this machine that listens on `listen`.
+    pub fn here(listen: &[ListenAddr], path: &str) -> Self {
+        let addrs: Vec<_> = listen.iter().flat_map(ListenAddr::to_connect).collect();
+        let authority = host_of(addrs.first());
+        let shown = match addrs.first() {
+            Some(unix @ ListenAddr::Unix(_)) => format!("{unix} ({path})"),
+            _ => format!("ws://{authority}{path}"),
+        };
+        Self {
+            place: Place::Here(addrs),
+            tls: false,
+            authority,
+            path: path.to_owned(),
+            shown,
+        }
+    }
+
+    /// A URL: `ws://`, `wss://`, `http://`, `https://`, or without a scheme. `instead` is the flag for a user and a
+    /// password, which the URL may not have.
+    ///
+    /// # Errors
+    /// The error, without the URL: the URL may contain a token.
+    pub(super) fn parse(text: &str, instead: &str) -> Result<Self, String> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("ws", text));
+        let tls = match scheme.to_ascii_lowercase().as_str() {
+            "ws" | "http" => false,
+            "wss" | "https" => true,
+            _ => {
+                return Err(
+                    "the URL does not begin with ws://, wss://, http:// or https://".to_owned(),
+                );
+            }
+        };
+        let scheme = if tls { "wss" } else { "ws" };
+        let (url, host) = parse_url(&format!("{scheme}://{rest}"), instead)?;
+        let name = url.host_str().unwrap_or_default();
+        let authority = match url.port() {
+            Some(port) => format!("{name}:{port}"),
+            None => name.to_owned(),
+        };
+        let query = url.query().map(|query| format!("?{query}"));
+        Ok(Self {
+            place: Place::Host {
+                host,
+                port: url.port_or_known_default().unwrap_or(80),
+            },
+            tls,
+            shown: format!("{scheme}://{authority}{}", url.path()),
+            path: format!("{}{}", url.path(), query.unwrap_or_default()),
+            authority,
+        })
+    }
+
+    /// Connects. All reads and writes together end at `until`, until other timeouts are set.
+    pub(super) fn open(&self, ca_file: Option<&Path>, until: Instant) -> Result<Stream, LinkError> {
+        let socket = self.connect(until).map_err(LinkError::Unreachable)?;
+        match self.tls {
+            false => Ok(Stream::Plain(socket)),
+            true => self.secure(socket, ca_file),
+        }
+    }
+
+    fn connect(&self, until: Instant) -> io::Result<Socket> {
+        let addrs: Vec<ListenAddr> = match &self.place {
+            Place::Here(addrs) => addrs.clone(),
+            Place::Host { host, port } => {
+                let found = (host.as_str(), *port).to_socket_addrs()?;
+                found.map(ListenAddr::from).collect()
+            }
+        };
+        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+        for addr in addrs {
+            match addr.connect(left(until)?) {
+                Ok(socket) => {
+                    // Fails on unix sockets, without consequence.
+                    let _ = socket.set_tcp_nodelay(true);
+                    let left = Some(left(until)?);
+                    socket.set_read_timeout(left)?;
+                    socket.set_write_timeout(left)?;
+                    return Ok(socket);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn secure(&self, mut socket: Socket, ca_file: Option<&Path>) -> Result<Stream, LinkError> {
+        fn no_tls(error: impl fmt::Display) -> LinkError {
+            LinkError::Tls(error.to_string())
+        }
+        let name = match &self.place {
+            Place::Host { host, .. } => host,
+            Place::Here(_) => "localhost",
+        };
+        let config = tls_roots::client(ca_file).map_err(no_tls)?;
+        let name = ServerName::try_from(name.to_owned()).map_err(no_tls)?;
+        let mut session = ClientConnection::new(config, name).map_err(no_tls)?;
+        while session.is_handshaking() {
+            session.complete_io(&mut socket).map_err(no_tls)?;
+        }
+        Ok(Stream::Tls(Box::new(StreamOwned::new(session, socket))))
+    }
+}
+
+/// The value of `Host` for an address of this machine.
+pub(super) fn host_of(addr: Option<&ListenAddr>) -> String {
+    match addr {
+        Some(ListenAddr::Tcp(addr)) => addr.to_string(),
+        _ => "localhost".to_owned(),
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// A connection, with or without TLS.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Plain(Socket),
+    Tls(Box<StreamOwned<ClientConnection, Socket>>),
+}
+
+impl Stream {
+    pub(super) fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => tls.get_ref(),
+        }
+    }
+
+    /// Sends a request, and reads until the response is whole (`is_whole`), has `bytes_max` bytes, or has ended.
+    ///
+    /// # Errors
+    /// The connection failed, or it is `until`.
+    pub(super) fn ask(
+        mut self,
+        request: &str,
+        bytes_max: usize,
+        until: Instant,
+        is_whole: impl Fn(&[u8]) -> bool,
+    ) -> io::Result<Vec<u8>> {
+        self.socket().set_write_timeout(Some(left(until)?))?;
+        // The first write may read too: the rest of a handshake of TLS.
+        self.socket().set_read_timeout(Some(left(until)?))?;
+        self.write_all(request.as_bytes())?;
+        let mut answer = Vec::new();
+        let mut buffer = vec![0; bytes_max.min(64 * 1024)];
+        while answer.len() < bytes_max && !is_whole(&answer) {
+            self.socket().set_read_timeout(Some(left(until)?))?;
+            match self.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => answer.extend(buffer.iter().take(n)),
+                // The end of TLS without a word is an end too.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(answer)
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Tls(tls) => tls.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(tls) => tls.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.flush(),
+            Self::Tls(tls) => tls.flush(),
+        }
+    }
+}
+
+/// Returns the time to `until`. Zero is an error, because a socket timeout of zero means "for ever".
+pub(super) fn left(until: Instant) -> io::Result<Duration> {
+    match until.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(ErrorKind::TimedOut.into()),
+        left => Ok(left),
+    }
+}
+
+/// Whether a read or a write ended because of its timeout.
+pub(super) fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read_and_their_query_is_not_shown() {
+        for (text, authority, path, shown, port, tls) in [
+            ("ws://h", "h", "/", "ws://h/", 80, false),
+            ("h:8080", "h:8080", "/", "ws://h:8080/", 8080, false),
+            ("wss://h/ws", "h", "/ws", "wss://h/ws", 443, true),
+            ("https://h:1/", "h:1", "/", "wss://h:1/", 1, true),
+            ("http://h/a#b", "h", "/a", "ws://h/a", 80, false),
+            ("ws://[::1]:9", "[::1]:9", "/", "ws://[::1]:9/", 9, false),
+            (
+                "ws://h/ws?token=s",
+                "h",
+                "/ws?token=s",
+                "ws://h/ws",
+                80,
+                false,
+            ),
+        ] {
+            let target = Target::parse(text, "--token");
+            let target = target.unwrap_or_else(|error| panic!("{text}: {error}"));
+            let read = (&*target.authority, &*target.path, target.tls);
+            assert_eq!(read, (authority, path, tls), "{text}");
+            assert_eq!(target.to_string(), shown);
+            let Place::Host { host, port: got } = target.place else {
+                panic!("{text}");
+            };
+            assert_eq!(got, port);
+            assert!(!host.contains('['), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_without_being_repeated() {
+        for text in [
+            "",
+            "ftp://secret",
+            "nats://secret:4222",
+            "ws://u:secret@h",
+            "ws://",
+            "ws://h:secret",
+        ] {
+            let error = Target::parse(text, "--token").expect_err(text);
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_of_this_machine_is_reached_over_loopback() {
+        let all = ListenAddr::from(std::net::SocketAddr::from(([0, 0, 0, 0], 8080)));
+        let target = Target::here(&[all], "/ws");
+        assert_eq!(target.to_string(), "ws://127.0.0.1:8080/ws");
+        let unix = Target::here(&[ListenAddr::Unix("/run/a.sock".into())], "/ws");
+        assert_eq!(unix.to_string(), "unix:/run/a.sock (/ws)");
+        assert_eq!(unix.authority, "localhost");
+    }
+}
