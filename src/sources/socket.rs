@@ -113,6 +113,17 @@ impl Waiter {
         let _ = self.poll.registry().deregister(tcp);
     }
 
+    /// Waits for this socket from here on, in place of the one before.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub(super) fn adopt(&mut self, tcp: &mut TcpStream) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(tcp, SOCKET, both)?;
+        (self.readable, self.writable, self.ends) = (false, false, false);
+        Ok(())
+    }
+
     /// Connects to an address within `timeout`, and waits for that socket from here on.
     ///
     /// # Errors
@@ -124,9 +135,7 @@ impl Waiter {
     ) -> io::Result<TcpStream> {
         let until = Instant::now() + timeout;
         let mut tcp = TcpStream::connect(address)?;
-        let both = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut tcp, SOCKET, both)?;
-        (self.readable, self.writable, self.ends) = (false, false, false);
+        self.adopt(&mut tcp)?;
         match self.finish_connect(&tcp, until) {
             Ok(()) => {
                 prepare(&tcp);

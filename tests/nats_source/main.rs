@@ -5,6 +5,7 @@ mod access;
 mod announcements;
 mod ask;
 mod cluster;
+mod lame_duck;
 mod links;
 mod look_back;
 mod optional;

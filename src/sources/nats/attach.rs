@@ -204,14 +204,14 @@ impl Session<'_> {
         let now = Instant::now();
         let read = |s: &&Subscription| !s.presence.is_left_out() && !s.target.stream.is_empty();
         let mut read = self.subscriptions.iter().filter(read);
-        let Some(stream) = read.clone().next().map(|s| &s.target.stream) else {
+        let Some(stream) = self.stream_read() else {
             return Ok(());
         };
         if !read.all(|s| s.health.hears_nothing(now, told)) {
             return Ok(());
         }
         let (settings, wire) = (self.settings, &self.data.wire);
-        match self.second.has_answer_elsewhere(stream, settings, wire) {
+        match self.second.has_answer_elsewhere(&stream, settings, wire) {
             true => Err(NatsError::ElsewhereOnly.into()),
             // News may have come meanwhile.
             false => Ok(()),

@@ -254,6 +254,8 @@ impl Data {
 
     /// Sends the last acknowledgements, and waits a moment for the server to take them.
     pub(super) fn settle(&mut self) {
+        // An error is the end of the connection, which the next read tells.
+        let _ = self.flush();
         self.wire.settle(&mut self.waiter, SETTLE_TIMEOUT);
     }
 

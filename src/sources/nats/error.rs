@@ -80,6 +80,9 @@ pub enum NatsError {
         "JetStream does not answer at this NATS server, and answers at another one; going there"
     )]
     ElsewhereOnly,
+    /// The server: it is about to stop, and another server answers.
+    #[error("this NATS server is about to stop (lame duck mode); going to another one")]
+    LameDuck,
     /// The system: no thread to ask the server from.
     #[error("no thread to watch NATS with ({source}); check the limit on processes")]
     NoThread {

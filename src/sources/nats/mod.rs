@@ -25,6 +25,7 @@
 //! | `watchdog` | asking the server whether the link and the consumers are well, and judging the answers |
 //! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::probe` has the rule |
 //! | `data` | the connection for messages and acknowledgements |
+//! | `info` | what a server says of itself |
 //! | `wire` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
 //! | `protocol` | the client protocol of NATS; pure |
 //! | `connection` | making and leaving the connections of the crate, for requests; TLS to the server, plain to the crate |
@@ -47,6 +48,7 @@ mod connection;
 mod consumers;
 mod data;
 mod error;
+mod info;
 mod look_back;
 mod loopback;
 mod position;
@@ -111,6 +113,7 @@ impl NatsSource {
         (link, data): (&Link, &mut Data),
         second: &mut Second,
         relay: &mut Relay<NatsError>,
+        before: Option<(Link, Data)>,
     ) -> Result<Stop, Stop> {
         let mut session = Session {
             settings: &self.settings,
@@ -120,7 +123,12 @@ impl NatsSource {
             data,
             second,
         };
-        let watchdog = session.set_up()?;
+        let watchdog = session.set_up();
+        if let Some((link, data)) = before {
+            link.abandon();
+            data.leave();
+        }
+        let watchdog = watchdog?;
         let away_ms = session.relay.stands()?;
         session.relay.status.set_subscription_refused(false);
         let url = redacted(&self.settings.urls);
@@ -159,32 +167,43 @@ impl Bus for NatsSource {
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
-        let settings = &self.settings;
-        let open = |endpoint: &_| both(endpoint, settings);
-        let (link, mut data) = match self.servers.connect(settings, open) {
-            Ok(connected) => connected,
-            Err(error) => return Stop::Bus(error),
-        };
-        let mut second = self.servers.second(settings);
-        relay.link.wake_at_end(&data.wake);
-        let stop = self.use_connection((&link, &mut data), &mut second, relay);
-        let stop = stop.unwrap_or_else(|stop| stop);
-        let better = second.better();
-        self.servers.left(&self.settings, &data.wire, better, &stop);
-        for refusal in link.api.refusals.take_news() {
-            if let Refusal::Subscription(_) = refusal {
-                self.status.count_refused();
+        // The connections to a server in lame duck mode.
+        let mut before: Option<(Link, Data)> = None;
+        loop {
+            let settings = &self.settings;
+            let open = |endpoint: &_| both(endpoint, settings);
+            let (link, mut data) = match self.servers.connect(settings, open) {
+                Ok(connected) => connected,
+                Err(error) => return Stop::Bus(error),
+            };
+            let mut second = self.servers.second(settings);
+            relay.link.wake_at_end(&data.wake);
+            let stop = self.use_connection((&link, &mut data), &mut second, relay, before.take());
+            let stop = stop.unwrap_or_else(|stop| stop);
+            let better = second.better();
+            self.servers.left(&self.settings, &data.wire, better, &stop);
+            for refusal in link.api.refusals.take_news() {
+                if let Refusal::Subscription(_) = refusal {
+                    self.status.count_refused();
+                }
             }
+            if let Stop::Bus(NatsError::NotPermitted { .. }) = &stop {
+                self.status.set_subscription_refused(true);
+            }
+            for subscription in &self.subscriptions {
+                forget(&self.status, subscription);
+            }
+            self.subscriptions.iter_mut().for_each(Subscription::detach);
+            if let Stop::Bus(error @ NatsError::LameDuck) = &stop {
+                tracing::info!(%error, "NATS moves");
+                // The durable consumers are free as soon as nobody listens here.
+                data.settle();
+                before = Some((link, data));
+                continue;
+            }
+            link.abandon();
+            data.leave();
+            return stop;
         }
-        if let Stop::Bus(NatsError::NotPermitted { .. }) = &stop {
-            self.status.set_subscription_refused(true);
-        }
-        for subscription in &self.subscriptions {
-            forget(&self.status, subscription);
-        }
-        self.subscriptions.iter_mut().for_each(Subscription::detach);
-        link.abandon();
-        data.leave();
-        stop
     }
 }

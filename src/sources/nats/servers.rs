@@ -104,6 +104,7 @@ impl Servers {
             probe: Probe::new("NATS", Duration::from_millis(settings.times.silence_max_ms)),
             learned: self.learned.clone(),
             tries: 0,
+            looked: None,
             better: None,
         }
     }
@@ -138,6 +139,8 @@ const PATIENCE: Patience = Patience {
     connect: Duration::from_millis(500),
     handshake: Duration::from_secs(1),
 };
+/// The interval of looks for another server, while the one in use is in lame duck mode.
+const OTHERS_INTERVAL: Duration = Duration::from_secs(1);
 /// The payload limit of a second connection, beyond which nothing is of use.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -150,6 +153,8 @@ pub(super) struct Second {
     /// The servers learned before this connection.
     learned: Vec<Endpoint>,
     tries: usize,
+    /// When another server was looked for last, in lame duck mode.
+    looked: Option<Instant>,
     /// The server with an answer.
     better: Option<Endpoint>,
 }
@@ -168,6 +173,7 @@ impl Second {
             learned,
             tries,
             better,
+            ..
         } = self;
         let used = &wire.endpoint;
         probe.look(heard, relay, || {
@@ -204,6 +210,29 @@ impl Second {
         let others = others(self.learned.clone(), settings, wire, self.tries);
         let answers =
             |server: &Endpoint| has_jetstream(server, stream, settings).is_ok_and(|is| is);
+        self.better = others.into_iter().find(answers);
+        self.better.is_some()
+    }
+
+    /// Looks for another server while the one in use is in lame duck mode, by turns. Without other servers, the
+    /// connection stays until the server ends it. `stream`: another server has to know of it.
+    pub(super) fn has_other(
+        &mut self,
+        stream: Option<&str>,
+        settings: &NatsSettings,
+        wire: &Wire,
+    ) -> bool {
+        let now = Instant::now();
+        if !wire.info.ldm || self.looked.is_some_and(|at| now < at + OTHERS_INTERVAL) {
+            return false;
+        }
+        self.looked = Some(now);
+        if let Some(stream) = stream {
+            return self.has_answer_elsewhere(stream, settings, wire);
+        }
+        self.tries += 1;
+        let others = others(self.learned.clone(), settings, wire, self.tries);
+        let answers = |server: &Endpoint| log_in(server, false, settings) == Found::Answer;
         self.better = others.into_iter().find(answers);
         self.better.is_some()
     }

@@ -55,7 +55,11 @@ impl Session<'_> {
             // Messages that have arrived are good, however the connection ended.
             Stop::Bus(error) => {
                 self.data.read_rest();
-                match self.relay_waiting() {
+                let relayed = self.relay_waiting();
+                if matches!(error, NatsError::LameDuck) {
+                    self.settle();
+                }
+                match relayed {
                     Err(Stop::LoopGone) => Stop::LoopGone,
                     Err(Stop::Bus(_)) | Ok(()) => Stop::Bus(error),
                 }
@@ -136,6 +140,11 @@ impl Session<'_> {
             }
         }
         self.take_refusals(watchdog)?;
+        let stream = self.stream_read();
+        let (settings, wire) = (self.settings, &self.data.wire);
+        if self.second.has_other(stream.as_deref(), settings, wire) {
+            return Err(NatsError::LameDuck.into());
+        }
         let api_due = state.api_answered + self.patience();
         let next = match self.data.wire.watch(&self.settings.times, nothing_to_read) {
             Some(next) if Instant::now() < api_due => next.min(api_due),
@@ -322,6 +331,13 @@ impl Session<'_> {
                 subscription.health.link_was_silent(now);
             }
         }
+    }
+
+    /// A stream with a subject that is read.
+    pub(super) fn stream_read(&self) -> Option<String> {
+        let read = |s: &&Subscription| !s.presence.is_left_out() && !s.target.stream.is_empty();
+        let first = self.subscriptions.iter().find(read);
+        first.map(|s| s.target.stream.clone())
     }
 
     pub(super) fn watched(&self) -> Vec<Watched> {

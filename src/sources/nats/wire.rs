@@ -7,89 +7,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
 use sonic_rs::JsonValueMutTrait;
 
 use super::access::{Login, tls_config};
 use super::error::{NatsError, refused};
-use super::protocol::{self, JSON_DEPTH_MAX, LINE_BYTES_MAX, Malformed, Op, Reader};
+use super::info::Info;
+use super::protocol::{self, LINE_BYTES_MAX, Malformed, Op, Reader};
 use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
 use crate::sources::outage::shown;
 use crate::sources::relay::{LinkTimes, Relay};
 use crate::sources::socket::{Buffered, Stream, Waiter, ended};
-use crate::wire::json::{self, JsonError};
 
 /// The most bytes of a single read, and so between two looks at other work.
 const READ_BYTES: usize = 64 * 1024;
-
-/// The longest version to show, characters.
-const VERSION_CHARS_MAX: usize = 40;
-
-/// The server's first line, sent before TLS. A field that is missing, `null` or of another type is
-/// empty, and says nothing about the other fields.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Info {
-    /// The server's name for itself.
-    #[serde(deserialize_with = "or_empty")]
-    pub(super) server_id: String,
-    #[serde(deserialize_with = "or_empty")]
-    version: String,
-    /// The name of the cluster, if the server is part of a cluster or may become so.
-    #[serde(deserialize_with = "or_empty")]
-    cluster: String,
-    /// The text to sign for a log-in with a key.
-    #[serde(deserialize_with = "or_empty")]
-    pub(super) nonce: String,
-    #[serde(deserialize_with = "or_empty")]
-    pub(super) tls_required: bool,
-    #[serde(deserialize_with = "or_empty")]
-    max_payload: Option<i64>,
-    /// The addresses of the other servers of the cluster.
-    #[serde(deserialize_with = "or_empty")]
-    pub(super) connect_urls: Vec<String>,
-}
-
-/// Reads a field, or returns the empty value if the field is of another type: `tls_required` must count whatever
-/// the other fields are, or a password would leave without TLS.
-fn or_empty<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(
-    field: D,
-) -> Result<T, D::Error> {
-    let value = sonic_rs::Value::deserialize(field)?;
-    Ok(sonic_rs::from_value(&value).unwrap_or_default())
-}
-
-impl Info {
-    /// # Errors
-    /// The line is not JSON, or nested too deeply.
-    pub(super) fn read(line: &str) -> Result<Self, JsonError> {
-        let json = line.trim_start_matches("INFO ");
-        json::read(json.as_bytes(), JSON_DEPTH_MAX)?.parse()
-    }
-
-    /// Whether to speak TLS with this server.
-    pub(super) fn is_tls(&self, endpoint: &Endpoint, settings: &NatsSettings) -> bool {
-        endpoint.tls || settings.tls.is_demanded() || self.tls_required
-    }
-
-    /// The largest message that the server takes, bytes.
-    pub(super) fn max_payload(&self) -> usize {
-        let bytes = self
-            .max_payload
-            .and_then(|bytes| usize::try_from(bytes).ok());
-        bytes.unwrap_or(usize::MAX)
-    }
-
-    /// The version of the server, to show.
-    pub(super) fn version(&self) -> String {
-        self.version.chars().take(VERSION_CHARS_MAX).collect()
-    }
-
-    pub(super) fn is_clustered(&self) -> bool {
-        !self.cluster.is_empty()
-    }
-}
 
 /// How long a server may take for a new connection.
 #[derive(Clone, Copy)]
@@ -317,6 +247,7 @@ impl Wire {
                     if !newer.connect_urls.is_empty() {
                         self.info.connect_urls = newer.connect_urls;
                     }
+                    self.info.ldm |= newer.ldm;
                 }
                 Some(Op::Error(words)) if refused(words).is_none() => {
                     self.last_words = Some(shown(words));
@@ -416,9 +347,20 @@ impl Wire {
         while let Ok(true) = step() {}
     }
 
+    /// Keeps the connection beside another one; `waiter` waits for it no more.
+    pub(super) fn set_aside(&mut self, waiter: &Waiter) {
+        waiter.leave(self.io.stream_mut().tcp_mut());
+    }
+
+    /// Waits with another waiter, behind [`Self::set_aside`].
+    pub(super) fn wait_with(&mut self, waiter: &mut Waiter) -> Result<(), NatsError> {
+        let adopted = waiter.adopt(self.io.stream_mut().tcp_mut());
+        adopted.map_err(|error| self.lost(&error))
+    }
+
     /// Ends the connection.
     pub(super) fn leave(mut self, waiter: &Waiter) {
-        waiter.leave(self.io.stream_mut().tcp_mut());
+        self.set_aside(waiter);
     }
 }
 

@@ -20,11 +20,14 @@
 //! | --- | --- |
 //! | `mod` | the choice of the server, and a session; the messages of a publishing caller |
 //! | `session` | messages, confirmations, refusals, pings; the kept feed among the names |
+//! | `handover`, `overlap` | the move to another server, from one in lame duck mode; copies of a message (pure) |
 //! | `sids` | the numbers of the subscriptions; pure |
 //! | `retained`, `last_values` | last values, from JetStream, of subjects and of patterns; pure |
 //! | `stream` | the source that reads a stream in place of subjects |
 
+mod handover;
 mod last_values;
+mod overlap;
 mod retained;
 mod session;
 mod sids;
@@ -36,7 +39,9 @@ use std::time::{Duration, Instant};
 
 pub use self::stream::NatsStreamSource;
 
+use self::handover::Before;
 use self::session::Session;
+use self::sids::Sids;
 use super::error::{NatsError, Stop};
 use super::protocol;
 use super::servers::{Second, Servers};
@@ -146,11 +151,11 @@ impl Publishing {
         }
     }
 
-    /// Begins on a new connection.
+    /// Begins on a new connection. `keeps_waiting`: the connection before is well, and what waits is published here.
     ///
     /// # Errors
     /// The server takes only smaller messages.
-    fn begin(&mut self, wire: &Wire) -> Result<(), NatsError> {
+    fn begin(&mut self, wire: &Wire, keeps_waiting: bool) -> Result<(), NatsError> {
         let bytes_max = wire.info.max_payload();
         if bytes_max < self.bytes_max {
             return Err(NatsError::TooLarge {
@@ -160,7 +165,9 @@ impl Publishing {
                 bytes: self.bytes_max,
             });
         }
-        self.outbox.discard();
+        if !keeps_waiting {
+            self.outbox.discard();
+        }
         (self.relayed, self.dropped, self.not_permitted) = (Instant::now(), 0, None);
         Ok(())
     }
@@ -284,14 +291,16 @@ impl NatsSubjectsSource {
         Ok((source, handle, wake))
     }
 
+    /// `before`: the connection to a server in lame duck mode, which is read until this one has all names.
     fn use_connection(
         &mut self,
-        wire: &mut Wire,
+        (wire, sids): (&mut Wire, &mut Sids),
+        before: Option<Before>,
         second: &mut Second,
         relay: &mut Relay<NatsError>,
     ) -> Result<Stop, Stop> {
         if let Some(publishing) = &mut self.publishing {
-            publishing.begin(wire)?;
+            publishing.begin(wire, before.is_some())?;
         }
         // A route of a cluster can be down for a moment: what is published at another server meanwhile never comes
         // here, and nothing says so.
@@ -305,8 +314,10 @@ impl NatsSubjectsSource {
             );
         }
         self.wishes.take_into(&mut self.ledger);
-        relay.status.set_up(false);
-        let mut session = Session::new(self, wire, second, relay);
+        if before.is_none() {
+            relay.status.set_up(false);
+        }
+        let mut session = Session::new(self, (wire, sids), before, second, relay);
         session.restore()?;
         session.source.has_stood = true;
         session.begin_feed()?;
@@ -343,26 +354,42 @@ impl Bus for NatsSubjectsSource {
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
-        self.wishes.take_into(&mut self.ledger);
-        self.has_stood = false;
-        let bytes_max = self.settings.payload_bytes_max;
-        let nats = &self.settings.nats;
-        let connected = self.servers.wire(&mut self.waiter, nats, bytes_max);
-        let stop = match connected {
-            Ok(mut wire) => {
-                let mut second = self.servers.second(nats);
-                let stop = self.use_connection(&mut wire, &mut second, relay);
-                let stop = stop.unwrap_or_else(|stop| stop);
-                let nats = &self.settings.nats;
-                self.servers.left(nats, &wire, second.better(), &stop);
-                wire.leave(&self.waiter);
-                stop
-            }
-            Err(error) => error.into(),
-        };
-        let told = self
-            .wishes
-            .lost(&mut self.ledger, self.has_stood, &relay.link);
-        told.map_or(Stop::LoopGone, |()| stop)
+        let mut before = None;
+        loop {
+            self.wishes.take_into(&mut self.ledger);
+            let had_stood = before.is_some();
+            self.has_stood = false;
+            let (nats, bytes_max) = (&self.settings.nats, self.settings.payload_bytes_max);
+            let stop = match self.servers.wire(&mut self.waiter, nats, bytes_max) {
+                Ok(mut wire) => {
+                    let (mut second, mut sids) = (self.servers.second(nats), Sids::default());
+                    let used = (&mut wire, &mut sids);
+                    let stop = self.use_connection(used, before.take(), &mut second, relay);
+                    let stop = stop.unwrap_or_else(|stop| stop);
+                    let nats = &self.settings.nats;
+                    self.servers.left(nats, &wire, second.better(), &stop);
+                    let is_to_move =
+                        self.has_stood && matches!(stop, Stop::Bus(NatsError::LameDuck));
+                    if is_to_move {
+                        tracing::info!(error = %NatsError::LameDuck, "NATS moves");
+                        match Before::new(wire, &self.waiter, sids) {
+                            Ok(aside) => {
+                                self.ledger.lost();
+                                before = Some(aside);
+                                continue;
+                            }
+                            Err(error) => error.into(),
+                        }
+                    } else {
+                        wire.leave(&self.waiter);
+                        stop
+                    }
+                }
+                Err(error) => error.into(),
+            };
+            let has_stood = self.has_stood || had_stood;
+            let told = self.wishes.lost(&mut self.ledger, has_stood, &relay.link);
+            return told.map_or(Stop::LoopGone, |()| stop);
+        }
     }
 }

@@ -10,6 +10,8 @@ use super::super::error::{NatsError, Stop, refused};
 use super::super::protocol::{self, Delivery, Op};
 use super::super::servers::Second;
 use super::super::wire::Wire;
+use super::handover::{self, Before};
+use super::overlap::Overlap;
 use super::retained::{Lack, Retained, Told};
 use super::sids::Sids;
 use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, log_error};
@@ -34,7 +36,11 @@ pub(super) struct Session<'a> {
     pub(super) relay: &'a mut Relay<NatsError>,
     /// How long interest travels to the other servers after the confirmation of this server.
     settle: Duration,
-    sids: Sids,
+    pub(super) sids: &'a mut Sids,
+    /// The connection to a server in lame duck mode, until this one has all names.
+    pub(super) before: Option<Before>,
+    /// The copies on both connections.
+    pub(super) overlap: Overlap,
     /// The changes without an answer, in order, each with the number of the ping behind the change.
     asked: VecDeque<(u64, Asked)>,
     retained: Retained,
@@ -54,10 +60,15 @@ struct Asked {
 impl<'a> Session<'a> {
     pub(super) fn new(
         source: &'a mut NatsSubjectsSource,
-        wire: &'a mut Wire,
+        (wire, sids): (&'a mut Wire, &'a mut Sids),
+        before: Option<Before>,
         second: &'a mut Second,
         relay: &'a mut Relay<NatsError>,
     ) -> Self {
+        let mut overlap = Overlap::new(source.settings.settle.time);
+        if before.is_none() {
+            drop(overlap.end());
+        }
         Self {
             settle: source.settings.settle.after(wire.info.is_clustered()),
             retained: Retained::new(source.settings.retained_subjects_max),
@@ -65,7 +76,9 @@ impl<'a> Session<'a> {
             wire,
             second,
             relay,
-            sids: Sids::default(),
+            sids,
+            before,
+            overlap,
             asked: VecDeque::new(),
             retried: Instant::now(),
         }
@@ -121,7 +134,11 @@ impl<'a> Session<'a> {
                 .end(self.relay, self.source.ledger.is_restored());
             self.relay_all()?;
         }
-        let until = self.watch(!has_read)?;
+        self.relay_before()?;
+        let mut until = self.watch(!has_read)?;
+        if self.before.is_some() {
+            until = until.min(Instant::now() + handover::PAUSE);
+        }
         self.tell_settled()?;
         let publishing = self.source.publishing.as_ref();
         let dues = [
@@ -180,6 +197,15 @@ impl<'a> Session<'a> {
             self.retried = now;
             self.source.ledger.retry_refused();
         }
+        // A question for last values ends with its connection.
+        let is_quiet = self.source.has_stood && self.before.is_none() && self.retained.asked() == 0;
+        if is_quiet
+            && self
+                .second
+                .has_other(None, &self.source.settings.nats, self.wire)
+        {
+            return Err(NatsError::LameDuck.into());
+        }
         match self.wire.watch(&self.source.settings.nats.times, is_silent) {
             Some(next) => Ok(next),
             None => self.look_elsewhere(),
@@ -218,34 +244,18 @@ impl<'a> Session<'a> {
             self.retained.take(delivery, self.wire.out());
             return self.tell_retained();
         }
-        let Some(subscription) = self.sids.get(delivery.sid) else {
+        let Some(subscription) = self.sids.get(delivery.sid).cloned() else {
             return Ok(());
         };
         // The gap of an outage ends when the name is whole again.
-        if !self.settle.is_zero() && self.source.ledger.is_restoring(subscription) {
+        let is_restoring = || self.source.ledger.is_restoring(&subscription);
+        if self.before.is_none() && !self.settle.is_zero() && is_restoring() {
             return Ok(());
         }
-        let name = Arc::clone(&subscription.name);
-        let (subject, pattern) = match subscription.is_pattern {
-            true => (delivery.subject.into(), Some(name)),
-            false => (name, None),
-        };
-        let Some(place) = self.place(pattern.as_deref(), &subject) else {
-            return Ok(());
-        };
-        let message = BusMessage {
-            subject,
-            pattern,
-            payload: delivery.payload,
-            position: None,
-            place,
-            received,
-            quiet: false,
-        };
-        let event = BusEvent::of(message, delivery.is_deletion);
-        match &mut self.source.publishing {
-            Some(publishing) => publishing.hand_over(event, &self.relay.link),
-            None => Ok(self.relay.link.send(event)?),
+        let now = Instant::now();
+        match self.overlap.take_new(&subscription, delivery, now) {
+            Some(delivery) => self.hand_over(&subscription, delivery, received),
+            None => Ok(()),
         }
     }
 
@@ -459,7 +469,7 @@ impl<'a> Session<'a> {
     }
 
     /// The place of a message; `None` for a copy.
-    fn place(&mut self, pattern: Option<&str>, subject: &str) -> Option<Place> {
+    pub(super) fn place(&mut self, pattern: Option<&str>, subject: &str) -> Option<Place> {
         let Some(kept) = &mut self.source.kept else {
             return Some(Place::Outside);
         };

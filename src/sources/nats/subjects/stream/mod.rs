@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use self::reader::StreamReader;
 use super::super::error::{NatsError, Stop, refused};
 use super::super::protocol::Op;
-use super::super::servers::Servers;
+use super::super::servers::{Second, Servers};
 use super::super::settings::NatsSettings;
 use super::super::wire::Wire;
 use super::{LINES_PER_SECOND, log_error};
@@ -78,13 +78,26 @@ impl NatsStreamSource {
     }
 
     /// Reads the stream until the connection is lost or silent, or the loop is gone.
-    fn use_connection(&mut self, wire: &mut Wire, relay: &mut Relay<NatsError>) -> Stop {
-        relay.status.set_up(false);
+    /// `before`: the connection to a server in lame duck mode, which ends once this one stands.
+    fn use_connection(
+        &mut self,
+        wire: &mut Wire,
+        mut before: Option<Wire>,
+        second: &mut Second,
+        relay: &mut Relay<NatsError>,
+    ) -> Stop {
+        if before.is_none() {
+            relay.status.set_up(false);
+        }
         relay.link.wake_at_end(&self.wake);
         self.reader.connected(Instant::now(), wire.out());
         let stop = loop {
             if let Err(stop) = self.turn(wire, relay) {
                 break stop;
+            }
+            before = before.filter(|_| !self.reader.stands);
+            if second.has_other(Some(self.reader.stream()), &self.settings, wire) {
+                break NatsError::LameDuck.into();
             }
         };
         if let Stop::LoopGone = stop {
@@ -203,16 +216,25 @@ impl Bus for NatsStreamSource {
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
         self.feed.connecting(relay.link.now());
-        let (nats, bytes_max) = (&self.settings, self.payload_bytes_max);
-        let connected = self.servers.wire(&mut self.waiter, nats, bytes_max);
-        match connected {
-            Ok(mut wire) => {
-                let stop = self.use_connection(&mut wire, relay);
-                self.servers.left(&self.settings, &wire, None, &stop);
-                wire.leave(&self.waiter);
-                stop
+        let mut before = None;
+        loop {
+            let (nats, bytes_max) = (&self.settings, self.payload_bytes_max);
+            let mut wire = match self.servers.wire(&mut self.waiter, nats, bytes_max) {
+                Ok(wire) => wire,
+                Err(error) => return error.into(),
+            };
+            let mut second = self.servers.second(nats);
+            let stop = self.use_connection(&mut wire, before.take(), &mut second, relay);
+            let better = second.better();
+            self.servers.left(&self.settings, &wire, better, &stop);
+            wire.set_aside(&self.waiter);
+            match &stop {
+                Stop::Bus(error @ NatsError::LameDuck) => {
+                    tracing::info!(%error, "NATS moves");
+                    before = Some(wire);
+                }
+                _ => return stop,
             }
-            Err(error) => error.into(),
         }
     }
 }

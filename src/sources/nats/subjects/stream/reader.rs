@@ -70,7 +70,7 @@ pub(super) struct StreamReader {
     /// When the last request left.
     asked: Option<Instant>,
     /// Whether [`Told::Stands`] was said on this connection.
-    stands: bool,
+    pub(super) stands: bool,
     step: Step,
 }
 
@@ -110,6 +110,11 @@ impl StreamReader {
             stands: false,
             step: Step::Away,
         }
+    }
+
+    /// The name of the stream.
+    pub(super) fn stream(&self) -> &str {
+        &self.stream
     }
 
     /// Whether a consumer may be left on the server.

@@ -1,0 +1,151 @@
+//! A server in lame duck mode: the connection to another one stands before the old one ends, and nothing is lost or
+//! comes twice.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use weirgate::sources::StreamSettings;
+use weirgate::sources::nats::NatsStreamSource;
+use weirgate_test_support::NatsCluster;
+
+use super::subjects::{client, run_with, say};
+use super::*;
+
+/// Publishers at some servers, each with a subject of its own and numbers without a hole.
+struct Publishers {
+    stop: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<u64>>,
+}
+
+impl Publishers {
+    fn start(cluster: &NatsCluster, servers: &[usize]) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let publish = |server: &usize| {
+            let (url, stop) = (cluster[*server].url(), Arc::clone(&stop));
+            let subject = format!("ticks.{server}");
+            thread::spawn(move || {
+                let connection = client(&url);
+                let mut number = 0_u64;
+                while !stop.load(Relaxed) {
+                    let text = number.to_string();
+                    connection.publish(&subject, &text).expect("published");
+                    // Equal messages, too.
+                    connection.publish("ticks.equal", "1").expect("published");
+                    number += 1;
+                    thread::sleep(Duration::from_millis(2));
+                }
+                connection.flush().expect("flushed");
+                number
+            })
+        };
+        let threads = servers.iter().map(publish).collect();
+        Self { stop, threads }
+    }
+
+    /// The numbers that each has published.
+    fn end(self) -> Vec<u64> {
+        self.stop.store(true, Relaxed);
+        let end = |thread: thread::JoinHandle<u64>| thread.join().expect("a publisher");
+        self.threads.into_iter().map(end).collect()
+    }
+}
+
+#[test]
+fn names_move_to_another_server_before_the_connection_ends() {
+    let mut cluster = NatsCluster::start();
+    let source = run_with(&cluster[0].url(), &["ticks.*", "ticks.1"]);
+    let publishers = Publishers::start(&cluster, &[1, 2]);
+    thread::sleep(Duration::from_millis(500));
+    cluster[0].lame_duck();
+    // Long before it ends connections.
+    thread::sleep(Duration::from_secs(4));
+    cluster[0].kill();
+    thread::sleep(Duration::from_millis(500));
+    let counts = publishers.end();
+    let mut came = std::collections::HashMap::<(String, bool), Vec<String>>::new();
+    while let Ok(event) = source.events.recv_timeout(Duration::from_secs(1)) {
+        match event {
+            BusEvent::Message(m) => {
+                let text = String::from_utf8_lossy(&m.payload).into_owned();
+                let of = (m.subject.to_string(), m.pattern.is_some());
+                came.entry(of).or_default().push(text);
+            }
+            // Each name is confirmed again.
+            BusEvent::Up | BusEvent::CaughtUp | BusEvent::Subscribed { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    for (of, count) in [
+        (("ticks.1".to_owned(), false), counts[0]),
+        (("ticks.1".to_owned(), true), counts[0]),
+        (("ticks.2".to_owned(), true), counts[1]),
+    ] {
+        let want: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+        assert_eq!(came[&of], want, "{of:?}");
+    }
+    let equal = &came[&("ticks.equal".to_owned(), true)];
+    assert_eq!(equal.len() as u64, counts.iter().sum::<u64>());
+}
+
+#[test]
+fn a_single_server_is_kept_until_it_ends() {
+    let times = "lame_duck_grace_period: \"2s\"\nlame_duck_duration: \"30s\"";
+    let mut server = NatsServer::start_with(times);
+    let source = run_with(&server.url(), &["a"]);
+    let client = client(&server.url());
+    server.lame_duck();
+    thread::sleep(Duration::from_millis(1_500));
+    say(&client, "a", "still");
+    assert_eq!(source.next(), "a: still");
+    server.kill();
+    server.restart();
+    let told = source.until("CaughtUp");
+    assert_eq!(told[..2], ["Gap", "Down"]);
+}
+
+#[test]
+fn a_stream_moves_to_another_server_before_the_connection_ends() {
+    let mut cluster = NatsCluster::start();
+    let js = jetstream(&cluster.urls());
+    eventually_within(Duration::from_secs(40), "a stream", || {
+        let config = StreamConfig {
+            name: "TICKS".to_owned(),
+            subjects: vec!["ticks.*".to_owned()],
+            num_replicas: 3,
+            ..StreamConfig::default()
+        };
+        js.add_stream(config).is_ok() || js.stream_info("TICKS").is_ok()
+    });
+    let status = Arc::new(BusStatus::new(&[], 1));
+    let (sender, events) = bounded(100_000);
+    let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
+    let stream = StreamSettings {
+        name: "TICKS".to_owned(),
+        history_ms: 60_000,
+        only: None,
+    };
+    let plain = NatsSettings::plain(&cluster[0].url(), Credentials::None, Tls::default());
+    let source = NatsStreamSource::new(plain, 1 << 20, stream, status).expect("a source");
+    thread::spawn(move || Box::new(source).run(link));
+    let caught_up = |event: &BusEvent| matches!(event, BusEvent::CaughtUp);
+    while !caught_up(&events.recv_timeout(PATIENCE).expect("an event")) {}
+    let publishers = Publishers::start(&cluster, &[1, 2]);
+    thread::sleep(Duration::from_millis(500));
+    cluster[0].lame_duck();
+    thread::sleep(Duration::from_secs(5));
+    cluster[0].kill();
+    let counts = publishers.end();
+    let mut came = [Vec::new(), Vec::new()];
+    while came[0].len() < counts[0] as usize || came[1].len() < counts[1] as usize {
+        match events.recv_timeout(PATIENCE).expect("an event") {
+            BusEvent::Message(m) if &*m.subject != "ticks.equal" => {
+                let at = usize::from(&*m.subject == "ticks.2");
+                came[at].push(String::from_utf8_lossy(&m.payload).parse::<u64>());
+            }
+            BusEvent::Message(_) | BusEvent::Up | BusEvent::CaughtUp | BusEvent::Head(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    for (came, count) in came.iter().zip(counts) {
+        assert_eq!(came, &(0..count).map(Ok).collect::<Vec<_>>());
+    }
+}
