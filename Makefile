@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines
+.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines rotation
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -91,13 +91,15 @@ nats-versions: deps debug-build ## What meets a nats-server, against other versi
 	scripts/nats-versions.sh $(VERSIONS)
 
 soak slow-lines hostile renewals: export TEST_BUILD := release
+
+soak hostile scan renewals rotation: export TEST_BUILD := release
 soak: deps build ## All four gateways for an hour under visitors, hostile clients and outages: memory, losses, counters; SOAK_SECONDS
 	.venv/bin/python tests/soak/soak.py --seconds $(or $(SOAK_SECONDS),3600) $(if $(SEED),--seed $(SEED))
 
 hostile: deps build ## 400 hostile clients, 0.5 MB/s in all, on TLS too: another client's round trips, and memory (eight minutes; idle machine); OVER_TLS=1
 	.venv/bin/python tests/soak/hostile.py $(if $(NAME),--only '$(NAME)')
 
-scan: deps debug-build ## Secrets and hostile texts in 200 settings of all gateways: log lines, errors, pages and commands show none (half an hour); SETTINGS, LINES, SEED
+scan: deps build ## Secrets and hostile texts in 200 settings of all gateways: log lines, errors, pages and commands show none (half an hour); SETTINGS, LINES, SEED
 	.venv/bin/python tests/soak/scan.py --settings $(or $(SETTINGS),200) --lines $(or $(LINES),2000000) --seed $(or $(SEED),1)
 
 slow-lines: deps build ## 20 kB/s behind 600 KiB, and 60 kB at 1,500 B/s upwards: all gateways, direct and behind five proxies (five minutes); SLOW_SECONDS
@@ -105,6 +107,9 @@ slow-lines: deps build ## 20 kB/s behind 600 KiB, and 60 kB at 1,500 B/s upwards
 
 renewals: deps build ## 100 new certificates under 1,000 clients that come and go: none refused, none cut, nothing lost (three minutes)
 	.venv/bin/python tests/soak/renewals.py
+
+rotation: deps build ## Keys and secrets rotate under 100 clients in both languages, beside a stranger with odd key ids: none is closed for good (10 minutes); SECONDS_LONG
+	.venv/bin/python tests/soak/rotation.py --seconds $(or $(SECONDS_LONG),600)
 
 STORM := $(TARGET)/release/loadtest storm
 

@@ -3,14 +3,16 @@
 //! Used by the sources and by calls to services. Reads files at the start only.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use super::regular_file;
+use super::{Clock, regular_file};
 use rustls::client::WantsClientCert;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::ProducesTickets;
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 /// There are no trusted certificates.
@@ -44,7 +46,7 @@ pub fn client_config(
     if taken == 0 {
         return Err(nobody("it has none".to_owned()));
     }
-    ClientConfig::builder_with_provider(provider())
+    ClientConfig::builder_with_details(provider(), time())
         .with_safe_default_protocol_versions()
         .map(|builder| builder.with_root_certificates(roots))
         .map_err(|error| nobody(error.to_string()))
@@ -63,12 +65,67 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Makes the tickets of clients that come back; the key is replaced every six hours.
-///
-/// # Errors
-/// The system has no random numbers.
-pub fn tickets() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
-    rustls::crypto::aws_lc_rs::Ticketer::new()
+/// The time of all TLS in the process: the library's own panics while the clock is before 1970.
+pub fn time() -> Arc<dyn TimeProvider> {
+    Arc::new(WallTime(Clock::start()))
+}
+
+/// Makes the tickets of clients that come back; the key is replaced every six hours. None are made while the clock is before
+/// 1970, because the library panics then, nor if the system has no random numbers.
+pub fn tickets() -> Arc<dyn ProducesTickets> {
+    Arc::new(Tickets {
+        time: WallTime(Clock::start()),
+        inner: OnceLock::new(),
+    })
+}
+
+#[derive(Debug)]
+struct WallTime(Clock);
+
+impl WallTime {
+    /// Since 1970, milliseconds; 0 before.
+    fn unix_ms(&self) -> u64 {
+        self.0.now().unix_ms.unsigned_abs()
+    }
+}
+
+impl TimeProvider for WallTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since_1970 = Duration::from_millis(self.unix_ms());
+        Some(UnixTime::since_unix_epoch(since_1970))
+    }
+}
+
+#[derive(Debug)]
+struct Tickets {
+    time: WallTime,
+    inner: OnceLock<Option<Arc<dyn ProducesTickets>>>,
+}
+
+impl Tickets {
+    fn inner(&self) -> Option<&dyn ProducesTickets> {
+        let made = || rustls::crypto::aws_lc_rs::Ticketer::new().ok();
+        let is_set = self.time.unix_ms() > 0;
+        is_set.then(|| self.inner.get_or_init(made).as_deref())?
+    }
+}
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        self.inner().is_some()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.inner().map_or(0, ProducesTickets::lifetime)
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.inner()?.encrypt(plain)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        self.inner()?.decrypt(cipher)
+    }
 }
 
 /// Returns all certificates of a PEM file, in order.

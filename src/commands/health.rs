@@ -18,7 +18,7 @@ use super::args::{For, arg};
 use super::link::{Stream, host_of, left};
 use super::program::Exit;
 use crate::listening::ListenAddr;
-use crate::listening::tls::{of_any_certificate, of_own_certificate};
+use crate::listening::tls::of_own_certificate;
 use crate::run::{GatewayKind, Program};
 use crate::settings::typed::{Env, GATEWAY_ENV};
 use crate::settings::{Checked, Rows, Setting};
@@ -48,7 +48,7 @@ const TAKES: [&str; 8] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     addrs: Vec<ListenAddr>,
-    /// The file with the gateway's certificate, if the addresses are for TLS: for an address that is not loopback.
+    /// The file with the gateway's certificate, if the addresses are for TLS: for an address of another machine.
     certificate: Option<PathBuf>,
     /// The addresses to which a connection begins with a header of the PROXY protocol.
     with_header: Vec<ListenAddr>,
@@ -203,9 +203,9 @@ impl HealthCheck {
     }
 }
 
-/// Asks over TLS. A process that serves has to count as alive whatever the files say by now, so over loopback any
-/// certificate will do. If clients have to show a certificate, the page is not for this client: the loop has accepted
-/// the connection and its thread has made a handshake, and that is the answer.
+/// Asks over TLS. A process that serves has to count as alive whatever the files say by now, so at an address of this
+/// machine any certificate will do. If clients have to show a certificate, the page is not for this client: the loop has
+/// accepted the connection and its thread has made a handshake, and that is the answer.
 fn over_tls(
     file: &Path,
     addr: SocketAddr,
@@ -214,10 +214,8 @@ fn over_tls(
     deadline: Instant,
 ) -> io::Result<String> {
     let asked = Arc::default();
-    let config = match addr.ip().to_canonical().is_loopback() {
-        true => of_any_certificate(&asked),
-        false => of_own_certificate(file),
-    };
+    let file = (!is_here(&socket, addr)).then_some(file);
+    let config = of_own_certificate(file, &asked);
     let config = Arc::new(config.map_err(io::Error::other)?);
     let session = ClientConnection::new(config, addr.ip().into());
     let mut session = session.map_err(io::Error::other)?;
@@ -232,6 +230,16 @@ fn over_tls(
     }
     let stream = Stream::Tls(Box::new(StreamOwned::new(session, socket)));
     exchange(stream, host, deadline)
+}
+
+/// Whether the other end is an address of this machine: the kernel takes the same address for this end.
+fn is_here(socket: &Socket, addr: SocketAddr) -> bool {
+    let own = socket
+        .local_addr()
+        .ok()
+        .and_then(|own| own.as_socket())
+        .map(|own| own.ip());
+    addr.ip().to_canonical().is_loopback() || own == Some(addr.ip())
 }
 
 /// Asks, and returns the status line of the response.

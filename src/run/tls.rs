@@ -62,8 +62,7 @@ impl TlsInForce {
     /// Clients could not be served.
     pub(super) fn read(files: ServerTlsFiles, clock: Clock) -> Result<Self, RunError> {
         let failed = |error: CertificateError| RunError::Settings(format!("TLS: {error}"));
-        let tickets = tls_roots::tickets()
-            .map_err(|error| failed(CertificateError::Library(error.to_string())))?;
+        let tickets = tls_roots::tickets();
         let prints = Prints::now(files.paths());
         let tls = ServerTls::read(&files, Arc::clone(&tickets)).map_err(failed)?;
         warn(&tls.facts, clock);

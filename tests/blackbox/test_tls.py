@@ -155,6 +155,26 @@ async def test_a_gateway_that_asks_for_certificates_is_healthy(start_tls, author
     weirgate.send(signal.SIGCONT)
 
 
+# A network of this process and its children alone, with an address that is no loopback address.
+ELSEWHERE, NETWORK = "192.0.2.7", ["unshare", "--user", "--map-root-user", "--net", "sh", "-c"]
+
+
+def test_a_gateway_at_an_address_of_this_machine_is_healthy_whatever_the_files_say(authority, local_certificate, tmp_path):
+    flags = f"demo --listen {ELSEWHERE} --port off --tls-port 8443 --tls-client-ca {authority.ca}"
+    good, other = local_certificate, authority.sign("yet-another", "IP:127.0.0.1")
+    pair = lambda files: f"--tls-cert {files[0]} --tls-key {files[1]}"
+    script = f"""ip link set lo up && ip addr add {ELSEWHERE}/32 dev lo
+        {weirgate_binary()} {flags} {pair(good)} & gateway=$!
+        for n in $(seq 100); do {weirgate_binary()} health {flags} {pair(good)} 2>/dev/null && break; sleep 0.1; done
+        {weirgate_binary()} health {flags} {pair(good)}; echo "right: $?"
+        {weirgate_binary()} health {flags} {pair(other)}; echo "other: $?"
+        kill $gateway; wait $gateway
+        {weirgate_binary()} health {flags} {pair(good)}; echo "gone: $?" """
+    done = subprocess.run([*NETWORK, script], capture_output=True, text=True, timeout=60)
+    told = [line for line in done.stdout.splitlines() if line.startswith(("right", "other", "gone"))]
+    assert told == ["right: 0", "other: 0", "gone: 1"], done
+
+
 async def test_the_page_at_the_address_names_the_address_with_tls(channels, authority):
     weirgate = channels()
     connection = http.client.HTTPSConnection("127.0.0.1", weirgate.tls_port, context=authority.context(), timeout=20)

@@ -34,7 +34,7 @@ from terminal import Terminal
 STRANGERS, PUBLISHERS = 8, 2
 PAGES = ["/metrics", "/stats", "/health", "/ready", "/operator/", "/operator/state", "/operator/tail?topic=scan:one", "/nothing"]
 # So many times as fast time goes: budgets of lines fill up, and deadlines come early.
-TIMES = [10, 40]
+TIMES = [20, 100]
 A_RUN_S = 30
 TEXT_LINE = re.compile(rb"\d{4}-\d\d-\d\dT\S+Z +(?:TRACE|DEBUG|INFO|WARN|ERROR) ")
 

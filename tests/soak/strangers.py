@@ -11,6 +11,8 @@ from marks import BYTES, STEERING, device_id, hostile, hostile_bytes, secret
 from scan_settings import token
 
 PATIENCE_S = 5
+# Messages of a publisher in one go.
+AT_ONCE = 10
 BINARY, CLOSE, PING = 2, 8, 9
 # What a line of a head may have beside letters; the rest ends the request.
 TAME = [text for text in STEERING if all(" " <= c <= "~" or c == "\t" for c in text)]
@@ -137,14 +139,24 @@ def payload(rng):
 
 
 async def publish(rng, world, redis, nats):
-    """A message on the bus, with a hostile name where the bus allows one."""
+    """Messages on the bus, with hostile names where the bus allows them."""
     if world.bus == "redis":
-        name = rng.choice([b"channel:trade:ABC", b"scan:one", b"channel:trade:" + hostile_bytes(rng)[:300], b"scan:" + hostile_bytes(rng)[:300], b"weirgate.events", b"weirgate:history"])
-        await redis.publish(name, payload(rng))
-    else:
+        pipeline = redis.pipeline(transaction=False)
+        for _ in range(AT_ONCE):
+            pipeline.publish(redis_name(rng), payload(rng))
+        await pipeline.execute()
+        return
+    for _ in range(AT_ONCE):
         word = "".join(c for c in hostile(rng) if c > " " and c not in "*>.\x7f")[:200]
         name = rng.choice(["market.flow", "levels.signals", "scan.one", f"scan.{word}"])
         await nats.publish(name, payload(rng), headers=rng.choice([None, {"X-Scan": hostile(rng, ["x", "\u202e", "🙂"])}]))
+    await nats.flush()
+
+
+def redis_name(rng):
+    """A channel of what the gateways read, and of the marks and pushes between instances."""
+    return rng.choice([b"channel:trade:ABC", b"scan:one", b"channel:trade:" + hostile_bytes(rng)[:300], b"scan:" + hostile_bytes(rng)[:300],
+                       b"weirgate.events", b"weirgate:history"])
 
 
 class Service:

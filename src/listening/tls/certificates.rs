@@ -17,7 +17,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::client_certificates;
-use crate::base::tls_roots::{certificates_of, provider};
+use crate::base::tls_roots::{certificates_of, provider, time};
 use crate::base::{escaped, regular_file};
 
 /// The protocol of browsers behind TLS (RFC 7301 §6): a WebSocket needs HTTP/1.1.
@@ -162,7 +162,7 @@ impl ServerTls {
             OldestVersion::Tls12 => &[&version::TLS13, &version::TLS12],
             OldestVersion::Tls13 => &[&version::TLS13],
         };
-        let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        let config = ServerConfig::builder_with_details(Arc::clone(&provider), time())
             .with_protocol_versions(versions)
             .map_err(|error| CertificateError::Library(error.to_string()))?;
         let config = match &files.client_ca {

@@ -21,7 +21,7 @@ pub use self::certificates::{
     CertificateError, CertificateFacts, CertificateFiles, ENDS_SOON_S, ENDS_VERY_SOON_S,
     OldestVersion, ServerTls, ServerTlsFiles, ServerTlsInForce,
 };
-pub use self::own::{greet_itself, of_any_certificate, of_own_certificate};
+pub use self::own::{greet_itself, of_own_certificate};
 #[cfg(test)]
 pub(crate) use self::session::tests as session_tests;
 pub use self::session::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};

@@ -17,45 +17,37 @@ use super::certificates::{CertificateFacts, ServerTls};
 use super::session::TlsSession;
 use crate::admission::{ClientAddr, Holding};
 use crate::base::Clock;
-use crate::base::tls_roots::{certificates, provider};
+use crate::base::tls_roots::{certificates, provider, time};
 
 /// A configuration that accepts exactly the server's certificate in a file: the name in the certificate is for clients
-/// elsewhere.
+/// elsewhere. Without a file it accepts any, for this machine alone: who listens here is of this machine, as with plain HTTP.
+/// `asked` becomes true when the server, once its certificate is accepted, asks for one of the client; the client shows none.
 ///
 /// # Errors
 /// The file has no certificate, as text.
-pub fn of_own_certificate(file: &Path) -> Result<ClientConfig, String> {
-    let named = |reason: String| format!("{}: {reason}", file.display());
-    let all = certificates(file).map_err(named)?;
-    let certificate = all.into_iter().next();
-    let certificate = certificate.ok_or_else(|| named("it has no certificate".to_owned()))?;
-    accepting(Some(certificate), Arc::default()).map_err(named)
-}
-
-/// A configuration that accepts any certificate, for loopback alone: a process that listens there is on this machine, as with
-/// plain HTTP. `asked` becomes true when the server asks for a certificate of the client; the client shows none.
-///
-/// # Errors
-/// The library cannot be used, as text.
-pub fn of_any_certificate(asked: &Arc<AtomicBool>) -> Result<ClientConfig, String> {
-    accepting(None, Arc::clone(asked))
-}
-
-fn accepting(
-    certificate: Option<CertificateDer<'static>>,
-    asked: Arc<AtomicBool>,
+pub fn of_own_certificate(
+    file: Option<&Path>,
+    asked: &Arc<AtomicBool>,
 ) -> Result<ClientConfig, String> {
+    let certificate = file.map(first_certificate).transpose()?;
     let provider = provider();
     let verifier = OwnCertificate {
         certificate,
         provider: Arc::clone(&provider),
     };
-    let config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_details(provider, time())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
-    Ok(config.with_client_cert_resolver(Arc::new(NoneOfOurs(asked))))
+    Ok(config.with_client_cert_resolver(Arc::new(NoneOfOurs(Arc::clone(asked)))))
+}
+
+fn first_certificate(file: &Path) -> Result<CertificateDer<'static>, String> {
+    let named = |reason: String| format!("{}: {reason}", file.display());
+    let all = certificates(file).map_err(named)?;
+    let certificate = all.into_iter().next();
+    certificate.ok_or_else(|| named("it has no certificate".to_owned()))
 }
 
 /// The client's certificate: none. Notes whether the server has asked.
@@ -82,7 +74,10 @@ pub fn greet_itself(
     tls: &ServerTls,
     certificate: &CertificateFacts,
 ) -> Result<&'static str, String> {
-    let config = Arc::new(of_own_certificate(&certificate.file)?);
+    let config = Arc::new(of_own_certificate(
+        Some(&certificate.file),
+        &Arc::default(),
+    )?);
     let name = certificate
         .names
         .iter()
