@@ -177,7 +177,7 @@ pub(super) fn complaints(facts: &CertificateFacts, now_s: i64) -> Vec<String> {
             .is_empty()
             .then(|| "has no name in its SAN extension: browsers refuse it".to_owned()),
         facts
-            .is_rsa
+            .is_costly
             .then(|| "has an RSA key: with ECDSA P-256 a handshake costs a fifth".to_owned()),
     ];
     all.into_iter().flatten().collect()

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -34,6 +35,26 @@ def test_openssl(feed, authority, version):
     command = [system_binary("openssl", "openssl"), "s_client", "-connect", f"127.0.0.1:{feed}", "-quiet", version, "-CAfile", authority.ca,
                "-verify_return_error", "-verify_ip", "127.0.0.1"]
     assert len(raw_feeds.read(command, raw_feeds.head(feed, PATH))) == raw_feeds.COUNT
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+@pytest.mark.parametrize("name", [["-noservername"], ["-servername", "localhost"], ["-servername", "other.test"], ["-servername", "a.wild.test"]],
+                         ids=lambda name: name[-1])
+def test_of_two_certificates_the_client_gets_the_one_that_it_can_check(start_tls, authority, version, name):
+    names = ["IP:127.0.0.1", "DNS:localhost", "DNS:*.wild.test"]
+    pairs = [authority.sign("of-ec", *names), authority.sign("of-rsa", *names, key="rsa:2048")]
+    weirgate = start_tls("demo", certificate=[",".join(str(pair[at]) for pair in pairs) for at in (0, 1)]).wait_ready()
+
+    def subject(signatures):
+        command = ["openssl", "s_client", "-connect", f"127.0.0.1:{weirgate.tls_port}", version, *name, "-sigalgs", signatures, "-CAfile", authority.ca]
+        done = subprocess.run(command, input="", capture_output=True, text=True, timeout=20)
+        assert "Verify return code: 0" in done.stdout or done.returncode, done.stdout
+        return re.findall(r"^subject=CN = (\S+)$", done.stdout, re.M)
+    rsa = "rsa_pss_rsae_sha256:RSA+SHA256"
+    assert subject(rsa) == ["of-rsa"]
+    assert subject("ecdsa_secp256r1_sha256") == ["of-ec"]
+    assert subject(f"{rsa}:ecdsa_secp256r1_sha256") == ["of-ec"], "the first in the setting"
+    assert "RSA key" not in weirgate.log()
 
 
 def test_node(feed, authority):

@@ -19,10 +19,10 @@ class Authority:
     def _openssl(self, command, *more):
         subprocess.run(["openssl", *command.split(), *more], cwd=self.folder, check=True, capture_output=True)
 
-    def sign(self, name, *names, days=30):
+    def sign(self, name, *names, days=30, key="ec -pkeyopt ec_paramgen_curve:P-256"):
         """(certificate, key): files of a certificate for these names, each as openssl writes it (DNS:…, IP:…)."""
         (self.folder / f"{name}.names").write_text(f"subjectAltName={','.join(names)}\n")
-        self._openssl(f"req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr")
+        self._openssl(f"req -newkey {key} -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr")
         self._openssl(f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days {days} -extfile {name}.names "
                       f"-out {name}.pem")
         return self.folder / f"{name}.pem", self.folder / f"{name}.key"

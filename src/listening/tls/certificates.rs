@@ -1,5 +1,5 @@
 //! The server's certificates: read from PEM files, checked, and chosen by the name in the client's first message
-//! (SNI, RFC 6066 §3).
+//! (SNI, RFC 6066 §3) and the signatures that it can check.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -124,8 +124,9 @@ pub struct CertificateFacts {
     pub ends_unix_s: i64,
     /// Whether each certificate of the chain was issued by the next.
     pub is_in_order: bool,
-    /// Whether the key is an RSA key: a handshake costs five times as much as with an elliptic curve.
-    pub is_rsa: bool,
+    /// Whether the key is an RSA key, and no certificate of the same names has another: a handshake costs five times as much as with an
+    /// elliptic curve.
+    pub is_costly: bool,
 }
 
 /// The configuration for clients, and facts of its certificates.
@@ -157,7 +158,15 @@ impl ServerTls {
         for files in &files.certificates {
             all.push(Certificate::read(files, &provider, &mut content)?);
         }
-        let facts = all.iter().map(|one| one.facts.clone()).collect();
+        let has_other = |rsa: &CertificateFacts| {
+            let mut others = all.iter().map(|one| &one.facts);
+            others.any(|other| !other.is_costly && other.names == rsa.names)
+        };
+        let facts = all.iter().map(|one| CertificateFacts {
+            is_costly: one.facts.is_costly && !has_other(&one.facts),
+            ..one.facts.clone()
+        });
+        let facts = facts.collect();
         let versions: &[&SupportedProtocolVersion] = match files.oldest {
             OldestVersion::Tls12 => &[&version::TLS13, &version::TLS12],
             OldestVersion::Tls13 => &[&version::TLS13],
@@ -271,7 +280,7 @@ impl CertificateFacts {
             begins_unix_s: validity.not_before.timestamp(),
             ends_unix_s: validity.not_after.timestamp(),
             is_in_order,
-            is_rsa: matches!(
+            is_costly: matches!(
                 first.public_key().parsed(),
                 Ok(x509_parser::public_key::PublicKey::RSA(_))
             ),
@@ -323,28 +332,29 @@ pub(super) fn client_name(certificate: &CertificateDer<'_>) -> Option<String> {
     Some(escaped(&shown, &[]).into())
 }
 
-/// The choice of a certificate by name.
+/// The choice of a certificate by name, and by what the client can check: of the certificates with the name, or of all without one, the
+/// first with a key that the client has a signature scheme for.
 #[derive(Debug)]
 struct ByName {
-    first: Option<Arc<CertifiedKey>>,
+    all: Vec<Arc<CertifiedKey>>,
     /// Exact names, and wildcards with their `*.`.
-    names: HashMap<String, Arc<CertifiedKey>>,
+    names: HashMap<String, Vec<Arc<CertifiedKey>>>,
 }
 
 impl ByName {
-    fn new(all: Vec<Certificate>) -> Self {
-        let first = all.first().map(|one| Arc::clone(&one.key));
-        let mut names = HashMap::new();
-        for one in all {
+    fn new(certificates: Vec<Certificate>) -> Self {
+        let all = certificates.iter().map(|one| Arc::clone(&one.key));
+        let all = all.collect();
+        let mut names: HashMap<_, Vec<_>> = HashMap::new();
+        for one in certificates {
             for name in one.facts.names {
-                // The first certificate with a name counts.
-                names.entry(name).or_insert_with(|| Arc::clone(&one.key));
+                names.entry(name).or_default().push(Arc::clone(&one.key));
             }
         }
-        Self { first, names }
+        Self { all, names }
     }
 
-    fn of_name(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+    fn of_name(&self, name: &str) -> Option<&Vec<Arc<CertifiedKey>>> {
         let name = name.to_ascii_lowercase();
         self.names.get(&name).or_else(|| {
             // A wildcard matches a single label (RFC 6125 §6.4.3).
@@ -357,7 +367,12 @@ impl ByName {
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let of_name = hello.server_name().and_then(|name| self.of_name(name));
-        of_name.or(self.first.as_ref()).cloned()
+        let all = of_name.unwrap_or(&self.all);
+        let offered = hello.signature_schemes();
+        let mut checked = all
+            .iter()
+            .filter(|one| one.key.choose_scheme(offered).is_some());
+        checked.next().or(all.first()).cloned()
     }
 }
 
