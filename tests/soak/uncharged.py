@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""What clients make a gateway hold that no sum counts: 2,500 clients in one state, then the same in the next state.
+
+    uncharged.py [--clients 2500] [--only NAME]
+
+Each state meets a fresh gateway. The clients connect and are idle, which is the documented cost of a connection; then all enter the
+state. What resident memory grows by from there, less what the sums of `weirgate_held` and of frames grow by, has no charge.
+Exit status 1 if that is over 32 MiB in any state.
+"""
+import argparse
+import contextlib
+import pathlib
+import sys
+import time
+
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parents[1] / "rig")]
+
+from held_states import STATES
+from measures import resident_kib
+from processes import StartError
+from prometheus import scrape
+from stage import Stage
+
+MIB = 1024 * 1024
+UNCHARGED_MIB_MAX = 32
+# Seconds in which the state is looked at, after the last client has entered it.
+LOOK_S = 4
+
+
+def charged(weirgate):
+    """{sum: bytes} of all that has a limit over all clients."""
+    metrics = scrape(weirgate)
+    sums = {labels["of"]: value for name, labels, value in metrics.samples if name == "weirgate_held"}
+    held = {of: value for of, value in sums.items() if of.endswith("_bytes")}
+    return {**held, "frames": metrics.sum("weirgate_frame_bytes_alive"),
+            "inflate windows": metrics.sum("weirgate_inflate_window_bytes")}
+
+
+def settled(weirgate, seconds=5):
+    """Resident bytes once they change no more."""
+    before, end = 0, time.monotonic() + seconds
+    while (now := resident_kib(weirgate.pid)) != before and time.monotonic() < end:
+        before = now
+        time.sleep(0.5)
+    return now * 1024
+
+
+def measure(state, count):
+    """One state on a fresh gateway: its figures."""
+    with contextlib.ExitStack() as stack:
+        stage = Stage(state, stack)
+        weirgate = stage.weirgate
+        fresh = settled(weirgate)
+        clients = []
+        stack.callback(lambda: [client.close() for client in clients])
+        for n in range(count):
+            clients.append(state.connect(stage, n))
+        idle, before = settled(weirgate), charged(weirgate)
+        state.enter(stage, clients)
+        worst = None
+        end = time.monotonic() + LOOK_S
+        while worst is None or time.monotonic() < end:
+            grown = resident_kib(weirgate.pid) * 1024 - idle
+            after = charged(weirgate)
+            more = {of: after[of] - before.get(of, 0) for of in after}
+            look = (grown - sum(more.values()), grown, more)
+            worst = look if worst is None or look[0] > worst[0] else worst
+            time.sleep(0.25)
+        paused = scrape(weirgate).sum("weirgate_clients_paused")
+        closes = scrape(weirgate).sum("weirgate_client_closes_total")
+        assert weirgate.alive(), weirgate.log_tail()
+    uncharged, grown, more = worst
+    largest = sorted(((value, of) for of, value in more.items() if abs(value) > 100_000), reverse=True)[:3]
+    return {"state": state.name, "gateway": state.gateway, "idle KiB each": (idle - fresh) / 1024 / count, "grown MiB": grown / MIB,
+            "charged MiB": sum(more.values()) / MIB, "without MiB": uncharged / MIB, "bytes each": uncharged / count, "paused": paused,
+            "ended": closes, "largest sums": ", ".join(f"{of} {value / MIB:.1f}" for value, of in largest) or "-"}
+
+
+def show(rows):
+    """The table."""
+    cell = lambda value: value if isinstance(value, str) else f"{value:.1f}" if isinstance(value, float) and abs(value) < 1_000 else f"{value:.0f}"
+    table = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    for line in table:
+        print("  ".join(text.rjust(width) if 1 < column < len(line) - 1 else text.ljust(width)
+                        for column, (text, width) in enumerate(zip(line, widths))).rstrip())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clients", type=int, default=2_500)
+    parser.add_argument("--only", default="", help="the states whose names begin so")
+    args = parser.parse_args()
+    rows = []
+    for state in STATES:
+        if state.name.startswith(args.only):
+            rows.append(measure(state, args.clients))
+            print(f"uncharged: {state.name}: {rows[-1]['without MiB']:.1f} MiB without a charge", flush=True)
+    show(rows)
+    over = [row for row in rows if row["without MiB"] > UNCHARGED_MIB_MAX]
+    for row in over:
+        print(f"uncharged: WRONG {row['state']}: {row['without MiB']:.1f} MiB is over {UNCHARGED_MIB_MAX}")
+    return 1 if over else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except StartError as error:
+        sys.exit(f"uncharged: {error}")
