@@ -247,7 +247,6 @@ impl Core {
     /// Puts the frame in the queue of every member, and keeps the frame for new clients if so
     /// requested.
     pub fn publish(&mut self, publication: &Publication) {
-        self.clients.stats.publications += 1;
         self.keep(publication);
         if self.limits.deflate_window == DeflateWindow::Shared {
             self.link(publication);
