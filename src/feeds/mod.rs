@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::hub::{BusNotice, Feed, FeedStats, Now, Publication};
+use crate::hub::{BusNotice, Feed, FeedNotice, FeedStats, Now, Publication};
 
 pub(crate) use crate::hub::fnv_1a;
 pub use crate::hub::{Mark, Place, Point, Position, StoredId};
@@ -108,16 +108,18 @@ impl BusEvent {
             Self::Up => Some(BusNotice::Up),
             Self::Down(_) => Some(BusNotice::Down),
             Self::Gap { .. } => Some(BusNotice::Gap),
-            Self::Hole => Some(BusNotice::Hole),
-            Self::NoPositions => Some(BusNotice::NoPositions),
-            Self::Head(position) => Some(BusNotice::Head(*position)),
-            Self::Mark { names, mark, count } => Some(BusNotice::Mark {
-                names: *names,
-                mark: *mark,
-                count: *count,
-            }),
-            _ => None,
+            _ => self.feed_notice().map(BusNotice::Feed),
         }
+    }
+
+    fn feed_notice(&self) -> Option<FeedNotice> {
+        Some(match *self {
+            Self::Hole => FeedNotice::Hole,
+            Self::NoPositions => FeedNotice::NoPositions,
+            Self::Head(position) => FeedNotice::Head(position),
+            Self::Mark { names, mark, count } => FeedNotice::Mark { names, mark, count },
+            _ => return None,
+        })
     }
 
     /// Bytes of a message's payload; 0 for the other events.

@@ -20,11 +20,13 @@ pub(super) use self::wanted::merge_charge;
 use self::wanted::{After, Found, MATCH_STEPS_MAX, Matching};
 pub use self::wanted::{Missed, Outcome, Wanted};
 use super::{
-    Frame, FrameBytes, HistoryLimits, HistoryStats, Mark, Message, NotRecovered, Position, Render,
-    StoredId, TopicName,
+    FeedNotice, Frame, FrameBytes, HistoryLimits, HistoryStats, Message, NotRecovered, Position,
+    Render, StoredId, TopicName,
 };
 use crate::auth::MatchBudget;
 
+/// The cost of a visited entry in the budget of message bytes. A step of matching costs as much as a byte.
+const WALK_BYTES: usize = 4;
 /// The share of the bytes for names of topics.
 const NAMES_SHARE: usize = 4;
 /// Memory of an entry beside the frame's bytes: the entry, the frame's other fields, the id.
@@ -162,19 +164,22 @@ impl History {
         })
     }
 
-    /// Handles a mark: see [`Places::mark`].
-    pub(super) fn mark(&mut self, names_hash: u32, mark: Mark, count: u64) {
-        self.is_off = false;
-        self.places.mark(names_hash, mark, count);
-    }
-
-    /// Handles a loss: messages after the newest may be missing, and no earlier position is good.
-    pub(super) fn gap(&mut self) {
-        self.places.gap();
+    /// Handles news about the positions.
+    pub(super) fn note(&mut self, notice: FeedNotice) {
+        match notice {
+            FeedNotice::Mark { names, mark, count } => {
+                self.is_off = false;
+                self.places.mark(names, mark, count);
+            }
+            FeedNotice::NoPositions => self.is_off = true,
+            FeedNotice::Head(position) => self.begin(position),
+            // Messages after the newest may be missing, and no earlier position is good.
+            FeedNotice::Hole => self.places.gap(),
+        }
     }
 
     /// Handles the position of the newest message of a stream, which is not kept.
-    pub(super) fn begin(&mut self, position: Position) {
+    fn begin(&mut self, position: Position) {
         if self.places.newest() != Some(position) {
             self.unread = self.places.next(position).unwrap_or(self.unread);
         }
@@ -291,13 +296,10 @@ impl History {
         let matching = Matching::new(wanted, &self.names, &mut budget);
         let outcome = matching.and_then(|matching| find(self, &mut found, matching));
         let mut missed = Missed {
-            bytes: found.bytes,
-            walked: found.walked,
-            steps: MATCH_STEPS_MAX - budget.left(),
+            cost: found.bytes + WALK_BYTES * found.walked + MATCH_STEPS_MAX - budget.left(),
             ..Missed::default()
         };
         let outcome = outcome.and_then(|()| {
-            missed.bytes = 0;
             found.copies.iter().try_for_each(|(at, name)| {
                 let entry = &mut self.entries[*at];
                 let topic = self.names.topic(entry.name);
@@ -307,8 +309,8 @@ impl History {
         });
         self.forget_excess();
         if outcome.is_err() {
-            // The work was done, and counts.
-            missed.frames = Vec::new();
+            // The work was done, and costs.
+            (missed.frames, missed.bytes) = (Vec::new(), 0);
         }
         (missed, outcome)
     }

@@ -68,7 +68,8 @@ pub use position::{CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, S
 pub use protocol::{Incoming, RequestRefusal};
 use publication::Render;
 pub use publication::{
-    BusNotice, Feed, FeedLine, FeedStats, Message, Publication, Retain, SubjectStats, TopicName,
+    BusNotice, Feed, FeedLine, FeedNotice, FeedStats, Message, Publication, Retain, SubjectStats,
+    TopicName,
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use resume::RESUME_BYTES_MAX;

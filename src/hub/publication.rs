@@ -113,8 +113,8 @@ pub enum BusNotice {
     /// Messages were lost: a connection to the bus has ended, with all subscriptions of that
     /// connection. Comes before [`Self::Down`], and again if a connection ends before [`Self::Up`].
     Gap,
-    /// Messages were lost before the last [`Self::Gap`], of which clients have heard.
-    Hole,
+    /// News about the positions of the kept feed, for the core alone.
+    Feed(FeedNotice),
     /// A message on a topic was skipped, and so lost.
     Skipped {
         /// The topic.
@@ -124,19 +124,6 @@ pub enum BusNotice {
         /// The place in the kept feed.
         place: Place,
     },
-    /// From here on, the messages of the kept feed are counted from this mark.
-    Mark {
-        /// The hash of the list of kept names.
-        names: u32,
-        /// The mark.
-        mark: Mark,
-        /// Messages of the feed since the mark before, if there was one since the last [`Self::Gap`].
-        count: u64,
-    },
-    /// The messages of the kept feed have no positions until the next [`Self::Mark`]: some may be missed unseen.
-    NoPositions,
-    /// The position of the newest message of a stream without young messages.
-    Head(Position),
     /// The bus has responded to a request to subscribe to a topic.
     Settled {
         /// The requested topic.
@@ -156,6 +143,26 @@ pub enum BusNotice {
         /// The number of the request.
         number: u64,
     },
+}
+
+/// News about the positions of the kept feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeedNotice {
+    /// From here on, the messages are counted from this mark.
+    Mark {
+        /// The hash of the list of kept names.
+        names: u32,
+        /// The mark.
+        mark: Mark,
+        /// Messages of the feed since the mark before, if there was one since the last [`BusNotice::Gap`].
+        count: u64,
+    },
+    /// The messages have no positions until the next [`Self::Mark`]: some may be missed unseen.
+    NoPositions,
+    /// The position of the newest message of a stream without young messages.
+    Head(Position),
+    /// Messages were lost before the last [`BusNotice::Gap`], of which clients have heard.
+    Hole,
 }
 
 /// Counters of a feed, for health and metrics. Counters only grow.

@@ -9,16 +9,13 @@ use super::core::Core;
 use super::history::Missed;
 use super::session::Session;
 use super::{
-    BusNotice, Frame, Mark, Message, NotRecovered, Outcome, Place, Point, Position, Publication,
-    Render, SessionKey, TopicName, Wanted,
+    BusNotice, FeedNotice, Frame, Mark, Message, NotRecovered, Outcome, Place, Point, Position,
+    Publication, Render, SessionKey, TopicName, Wanted,
 };
 use crate::admission::Holding;
 
 /// The most bytes of missed messages for a client, over all of its requests, until the client has them.
 pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// The cost of a visited entry in the budget of message bytes.
-const WALK_BYTES: usize = 4;
-
 /// The random bits of a mark.
 const NONCE_MASK: u64 = (1 << 48) - 1;
 
@@ -80,14 +77,8 @@ impl Core {
         };
         let (mut newest, found) = history.newest(wanted, count, bytes_max);
         newest.has_newest = !newest.is_empty();
-        self.charge_search(&newest);
+        self.charge(newest.cost);
         found.and_then(|()| self.charge_messages(key, newest))
-    }
-
-    /// The next request waits for the next turn, as after a large message, also behind a search in vain. A step
-    /// of matching costs as much as a byte.
-    fn charge_search(&mut self, missed: &Missed) {
-        self.charge(missed.bytes + WALK_BYTES * missed.walked + missed.steps);
     }
 
     /// Bytes of messages that the client may get, beside those that wait or were found.
@@ -99,10 +90,7 @@ impl Core {
     /// Charges the messages to the client's address until they have left. The live messages of all clients count
     /// for nothing here: they have the limits of the send queues.
     fn charge_messages(&self, key: SessionKey, mut missed: Missed) -> Result<Missed, NotRecovered> {
-        if missed.is_empty() {
-            // Of a refused search, whose work was charged.
-            missed.bytes = 0;
-        } else if let Some(address) = self.client_addr(key) {
+        if let Some(address) = self.client_addr(key).filter(|_| !missed.is_empty()) {
             let granted = self
                 .resumed_messages
                 .grant(address, missed.frames.len() as u64);
@@ -156,7 +144,8 @@ impl Core {
             return Err(NotRecovered::Epoch);
         }
         let (missed, outcomes) = history.missed(since, wanted, bytes_max);
-        self.charge_search(&missed);
+        // The next request waits for the next turn, as after a large message, also behind a search in vain.
+        self.charge(missed.cost);
         Ok((self.charge_messages(key, missed)?, outcomes))
     }
 
@@ -222,10 +211,8 @@ impl Core {
             return;
         };
         match notice {
-            BusNotice::Mark { names, mark, count } => history.mark(*names, *mark, *count),
-            BusNotice::NoPositions => history.is_off = true,
-            BusNotice::Head(position) => history.begin(*position),
-            BusNotice::Gap | BusNotice::Hole => history.gap(),
+            BusNotice::Feed(notice) => history.note(*notice),
+            BusNotice::Gap => history.note(FeedNotice::Hole),
             BusNotice::Up => self.is_filling = false,
             BusNotice::Skipped { topic, place, .. } => {
                 if let Some(position) = place.position() {
@@ -266,7 +253,7 @@ impl Core {
             let nonce = self.random() & NONCE_MASK;
             let mark = Mark { nonce, counter: 0 };
             let (names, count) = (0, 0);
-            self.note(&BusNotice::Mark { names, mark, count });
+            self.note(&BusNotice::Feed(FeedNotice::Mark { names, mark, count }));
         }
     }
 

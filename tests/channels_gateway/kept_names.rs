@@ -1,6 +1,6 @@
 //! The status of the bus, and limits, of a gateway with a kept feed.
 
-use weirgate::hub::{BusNotice, DrainPlan};
+use weirgate::hub::{BusNotice, DrainPlan, FeedNotice};
 
 use super::resume::{Kept, MARK, TICK, at, data, limits, positions};
 use super::*;
@@ -64,11 +64,11 @@ fn a_loss_is_told_before_an_answer_with_a_position_from_behind() {
     let (key, _) = kept.member(&[TICK]);
     // All in one turn of the loop, before its deadlines.
     let now = kept.bench.world.now;
-    let mark = BusNotice::Mark {
+    let mark = BusNotice::Feed(FeedNotice::Mark {
         names: 5,
         mark: Mark { counter: 9, ..MARK },
         count: 0,
-    };
+    });
     for notice in [BusNotice::Gap, BusNotice::Down, mark] {
         kept.bench.world.hub.handle_notice(now, &notice);
     }

@@ -191,3 +191,24 @@ fn a_confirmation_of_an_earlier_request_answers_no_later_one() {
     bench.confirm("market:tick");
     assert_eq!(bench.kinds(second), kinds(&[("subscribed", 2)]));
 }
+
+/// A name that everybody holds is confirmed: the answers go out over several turns.
+#[test]
+fn the_answers_of_many_members_wait_for_the_budget_of_a_turn() {
+    let mut bench = Bench::up(settings());
+    let keys: Vec<SessionKey> = (0..1_100).map(|_| bench.client()).collect();
+    for key in &keys {
+        bench.subscribe(*key, &["market:tick"]);
+    }
+    let queued = |bench: &Bench| bench.world.hub.stats().messages_queued;
+    let before = queued(&bench);
+    let event = bench.confirmation("market:tick");
+    let notice = bench.feed.notice(&event).expect("a notice");
+    let now = bench.world.now;
+    bench.world.hub.handle_notice(now, &notice);
+    assert_eq!(queued(&bench), before, "nobody in the turn of the bus");
+    bench.world.settle();
+    for key in keys {
+        assert_eq!(bench.kinds(key), kinds(&[("subscribed", 2)]));
+    }
+}

@@ -283,6 +283,13 @@ impl Answers {
         }
     }
 
+    /// Ends the wait of all answers for the names that are settled.
+    pub(super) fn settle_if(&mut self, is_settled: impl Fn(&TopicName) -> bool) {
+        for waiting in &mut self.waiting {
+            waiting.behind.unconfirmed.retain(|name| !is_settled(name));
+        }
+    }
+
     /// Ends all waits: while the bus is away, nothing will be confirmed soon.
     pub(super) fn settle_all(&mut self) {
         for waiting in &mut self.waiting {

@@ -38,6 +38,8 @@ struct Wanted {
     response: (State, u64),
     /// So many names get their messages by this request.
     uses: usize,
+    /// So many of them are other names, which this pattern covers.
+    covers: usize,
 }
 
 /// The bus's response to the request for a name.
@@ -50,10 +52,11 @@ pub(super) enum State {
 }
 
 impl Asked {
-    /// Requests a name from the bus, unless the name is requested.
-    pub(super) fn want(&mut self, name: &TopicName) {
+    /// Requests a name from the bus, unless the name is requested. `covers`: it is a pattern, for another name.
+    pub(super) fn want(&mut self, name: &TopicName, covers: bool) {
         if let Some(wanted) = self.wanted.get_mut(name) {
             wanted.uses += 1;
+            wanted.covers += usize::from(covers);
             return;
         }
         self.change(name, true);
@@ -61,21 +64,29 @@ impl Asked {
             number: self.number,
             response: (State::Waits, self.losses),
             uses: 1,
+            covers: usize::from(covers),
         };
         self.wanted.insert(name.clone(), wanted);
     }
 
     /// Takes a [`want`](Self::want) back. Cancels a name that nothing needs any more.
-    pub(super) fn give_up(&mut self, name: &TopicName) {
+    pub(super) fn give_up(&mut self, name: &TopicName, covers: bool) {
         let wanted = self.wanted.get_mut(name);
         let is_last = wanted.is_some_and(|wanted| {
             wanted.uses -= 1;
+            wanted.covers -= usize::from(covers);
             wanted.uses == 0
         });
         if is_last {
             self.wanted.remove(name);
             self.change(name, false);
         }
+    }
+
+    /// Whether the messages of other names come by this pattern.
+    pub(super) fn covers(&self, name: &TopicName) -> bool {
+        let wanted = self.wanted.get(name);
+        wanted.is_some_and(|wanted| wanted.covers > 0)
     }
 
     fn change(&mut self, name: &TopicName, wanted: bool) {
@@ -147,17 +158,17 @@ mod tests {
                 number,
             })
         };
-        asked.want(&a);
-        asked.want(&a);
-        asked.want(&b);
-        asked.give_up(&a);
+        asked.want(&a, false);
+        asked.want(&a, false);
+        asked.want(&b, false);
+        asked.give_up(&a, false);
         assert_eq!(asked.settle(&a, 1, true), Some(State::Waits));
         assert_eq!(asked.settle(&a, 1, true), Some(State::Stands));
         assert!(asked.is_settled(&a));
-        asked.give_up(&a);
-        asked.give_up(&a);
+        asked.give_up(&a, false);
+        asked.give_up(&a, false);
         assert_eq!(asked.settle(&a, 1, true), None, "it may be confirmed late");
-        asked.want(&a);
+        asked.want(&a, false);
         assert_eq!(asked.settle(&a, 1, true), None, "to the first request");
         assert!(!asked.is_settled(&a), "asked anew");
         assert_eq!(asked.settle(&a, 4, true), Some(State::Waits));

@@ -9,6 +9,9 @@ use super::kept::holds_kept;
 use super::names::Way;
 use crate::hub::{ByClient, Core, Place, SessionKey, TopicName};
 
+/// With more members, a round over several turns ends the wait of their answers.
+const SETTLED_AT_ONCE_MAX: usize = 1_024;
+
 impl ChannelsGateway {
     /// Handles the bus's response to a request for a name. The members' answers may wait for this response. If the
     /// bus takes a confirmed name away, messages are missing from here on, and each member misses a number.
@@ -24,7 +27,7 @@ impl ChannelsGateway {
             return;
         };
         let mut names = vec![name.clone()];
-        if self.names.covers(name) {
+        if self.names.asked.covers(name) {
             names.extend(self.patterns.within(name));
         }
         if !stands {
@@ -45,15 +48,42 @@ impl ChannelsGateway {
         // Within a refused pattern each waits for its own request.
         let settled = &names[..if stands { names.len() } else { 1 }];
         for name in settled {
+            if core.member_count(name) > SETTLED_AT_ONCE_MAX {
+                self.settling.get_or_insert((0, false)).1 = true;
+                continue;
+            }
             let members: Vec<SessionKey> = core.members(name).collect();
             for key in members {
-                if let Some(client) = clients.get_mut(key)
-                    && !client.answers.is_empty()
-                {
-                    client.answers.settle(name);
-                    self.send_ready(core, key, client);
+                if let Some(client) = clients.get_mut(key) {
+                    self.settle_client(core, key, client);
                 }
             }
+        }
+    }
+
+    /// Goes on with the round over the clients whose answers may wait for a name with many members.
+    pub(super) fn settle_next(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+        let Some((first, is_asked)) = self.settling else {
+            return;
+        };
+        let is_next = first == 0 && is_asked;
+        let next = core.walk(clients, first, |core, key, client| {
+            self.settle_client(core, key, client);
+        });
+        // Names that were confirmed behind the beginning of a round have a round of their own.
+        let is_asked = is_asked && !is_next;
+        self.settling = match next {
+            Some(next) => Some((next, is_asked)),
+            None => is_asked.then_some((0, true)),
+        };
+    }
+
+    /// Ends the wait of a client's answers for the names that are confirmed or refused.
+    fn settle_client(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+        if !client.answers.is_empty() {
+            let names = &self.names;
+            client.answers.settle_if(|name| names.is_settled(name));
+            self.send_ready(core, key, client);
         }
     }
 
@@ -82,8 +112,9 @@ impl ChannelsGateway {
     pub(super) fn look_at_all(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         let mut statuses = self.statuses;
         statuses.handle_timeout(core, clients, |core, key, client| {
-            if !self.statuses.is_up() {
-                self.wait_no_longer(core, key, client);
+            match self.statuses.is_up() {
+                true => self.retained.client_up(key),
+                false => self.wait_no_longer(core, key, client),
             }
             holds_kept(core, key, self.kept.as_ref())
         });

@@ -108,6 +108,8 @@ pub struct ChannelsGateway {
     table: u64,
     /// The longest wait of an answer for the bus, microseconds.
     bus_wait_us: u64,
+    /// The next slot of the round over clients whose names were confirmed, and whether another name was since.
+    settling: Option<(usize, bool)>,
     /// Clients notified of a loss of the bus, for the log.
     gap_told: Option<u64>,
 }
@@ -148,6 +150,7 @@ impl ChannelsGateway {
             settings,
             stats,
             bus_wait_us: BUS_WAIT_US,
+            settling: None,
             gap_told: None,
         }
     }
@@ -337,13 +340,14 @@ impl Gateway for ChannelsGateway {
 
     fn poll_timeout(&self) -> Option<u64> {
         let own = [self.retained.due_us(), self.statuses.due_us()];
-        let over = self.patterns.has_over().then_some(0);
+        let over = (self.patterns.has_over() || self.settling.is_some()).then_some(0);
         let all = own.into_iter().chain([self.renewals.due_us(), over]);
         all.flatten().min()
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         self.look_at_all(core, clients);
+        self.settle_next(core, clients);
         self.judge_next(core, clients);
         self.give_up_over(core, clients);
         self.ask_retained(core);
@@ -383,10 +387,7 @@ impl Gateway for ChannelsGateway {
                 subject,
                 place,
             } => self.skipped(core, (topic, subject.as_ref()), *place),
-            BusNotice::Mark { .. }
-            | BusNotice::NoPositions
-            | BusNotice::Hole
-            | BusNotice::Head(_) => {}
+            BusNotice::Feed(_) => {}
             BusNotice::Settled {
                 topic,
                 number,

@@ -82,8 +82,6 @@ pub(super) struct Names {
     ids: HashMap<TopicName, u32, RandomState>,
     addresses: HashMap<ClientAddr, OfAddress, RandomState>,
     pub(super) asked: Asked,
-    /// The names with each [`Way::Within`].
-    covers: HashMap<TopicName, usize, RandomState>,
     /// The names with [`Way::AskedBesideCover`].
     beside_covers: usize,
 }
@@ -184,7 +182,6 @@ impl Names {
             ids: HashMap::default(),
             addresses: HashMap::default(),
             asked: Asked::default(),
-            covers: HashMap::default(),
             beside_covers: 0,
         }
     }
@@ -247,15 +244,12 @@ impl Names {
         };
         match &way {
             Way::Kept => {}
-            Way::Asked => self.asked.want(name),
+            Way::Asked => self.asked.want(name, false),
             Way::AskedBesideCover => {
                 self.beside_covers += 1;
-                self.asked.want(name);
+                self.asked.want(name, false);
             }
-            Way::Within(cover) => {
-                *self.covers.entry(cover.clone()).or_default() += 1;
-                self.asked.want(cover);
-            }
+            Way::Within(cover) => self.asked.want(cover, true),
         }
         let before = std::mem::replace(&mut self.entries[*id as usize].way, way);
         self.end_way(name, before);
@@ -264,26 +258,13 @@ impl Names {
     fn end_way(&mut self, name: &TopicName, way: Way) {
         match way {
             Way::Kept => {}
-            Way::Asked => self.asked.give_up(name),
+            Way::Asked => self.asked.give_up(name, false),
             Way::AskedBesideCover => {
                 self.beside_covers -= 1;
-                self.asked.give_up(name);
+                self.asked.give_up(name, false);
             }
-            Way::Within(cover) => {
-                if let Some(names) = self.covers.get_mut(&cover) {
-                    *names -= 1;
-                    if *names == 0 {
-                        self.covers.remove(&cover);
-                    }
-                }
-                self.asked.give_up(&cover);
-            }
+            Way::Within(cover) => self.asked.give_up(&cover, true),
         }
-    }
-
-    /// Whether the messages of other names come by this pattern.
-    pub(super) fn covers(&self, name: &TopicName) -> bool {
-        self.covers.contains_key(name)
     }
 
     /// The patterns that the bus is asked for though others cover them.

@@ -208,7 +208,7 @@ impl ChannelsGateway {
         };
         self.came_live(core, topic, Some(subject));
         core.publish_copy(publication, Some(topic));
-        if self.names.covers(topic) {
+        if self.names.asked.covers(topic) {
             let within = self.patterns.matching(subject, Some(topic));
             let within: Vec<TopicName> = within.cloned().collect();
             for pattern in within {

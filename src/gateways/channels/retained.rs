@@ -69,9 +69,10 @@ struct Waiting {
     asked: Option<Asked>,
     /// Count of the live messages.
     count: u64,
-    /// The number of the newest live message of each subject of a pattern.
-    live: HashMap<Arc<str>, u64, RandomState>,
 }
+
+/// The number of the newest live message of each subject of a pattern.
+type Live = HashMap<Arc<str>, u64, RandomState>;
 
 /// The open question.
 #[derive(Debug)]
@@ -86,6 +87,10 @@ struct Asked {
 pub(super) struct Retained {
     is_on: bool,
     waiting: HashMap<TopicName, Waiting, RandomState>,
+    /// Patterns of `waiting` with live messages on this connection.
+    live: HashMap<TopicName, Live, RandomState>,
+    /// Names of `waiting` with an open question.
+    open: HashSet<TopicName, RandomState>,
     turns: Turns,
     requests: VecDeque<RetainedRequest>,
     /// The number of the newest question.
@@ -104,6 +109,8 @@ impl Retained {
         Self {
             is_on: false,
             waiting: HashMap::default(),
+            live: HashMap::default(),
+            open: HashSet::default(),
             turns: Turns::new(syntax),
             requests: VecDeque::new(),
             number: 0,
@@ -186,14 +193,15 @@ impl Retained {
         };
         if let Some(subject) = subject {
             waiting.count += 1;
-            if let Some(newest) = waiting.live.get_mut(subject) {
+            let live = self.live.entry(name.clone()).or_default();
+            if let Some(newest) = live.get_mut(subject) {
                 *newest = waiting.count;
                 return false;
             }
             let bytes = subject.len() + LIVE_ENTRY_BYTES;
-            if waiting.live.len() < LIVE_MAX && self.live_bytes + bytes <= LIVE_BYTES_MAX {
+            if live.len() < LIVE_MAX && self.live_bytes + bytes <= LIVE_BYTES_MAX {
                 self.live_bytes += bytes;
-                waiting.live.insert(Arc::clone(subject), waiting.count);
+                live.insert(Arc::clone(subject), waiting.count);
                 return false;
             }
             self.given_up += waiting.clients.len() as u64;
@@ -216,8 +224,8 @@ impl Retained {
         let Some(asked) = asked.filter(|asked| asked.number == number) else {
             return Vec::new();
         };
-        let live = subject.and_then(|subject| waiting.live.get(subject).copied());
-        let live = live.unwrap_or(0);
+        let live = subject.and_then(|subject| self.live.get(name)?.get(subject));
+        let live = live.copied().unwrap_or(0);
         let waits = |waiter: &Waiter| waiter.state == State::Asked && live <= waiter.since;
         let mut takers = Vec::new();
         for key in &asked.clients {
@@ -241,29 +249,39 @@ impl Retained {
 
     /// Handles the loss of a connection: its live messages are older than all values of the next connection.
     pub(super) fn lost(&mut self) {
-        for waiting in self.waiting.values_mut() {
-            waiting.live = HashMap::default();
-        }
+        self.live = HashMap::default();
         self.live_bytes = 0;
     }
 
-    /// Handles the bus coming back: asks for the waiting clients.
+    /// Handles the bus coming back.
     pub(super) fn up(&mut self) {
         self.turns.up();
+    }
+
+    /// Asks for a client that may wait since the bus was away.
+    pub(super) fn client_up(&mut self, key: SessionKey) {
+        self.turns.client_up(key);
     }
 
     /// Handles the bus going away: open questions get no response.
     pub(super) fn down(&mut self) {
         self.turns.down();
-        for (name, waiting) in &mut self.waiting {
-            if let Some(Asked { number, .. }) = waiting.asked.take() {
-                self.requests.push_back(RetainedRequest::end(name, number));
-            }
-            waiting.next.clear();
-            for (key, waiter) in &mut waiting.clients {
-                if matches!(waiter.state, State::Next | State::Asked) {
+        // Each client of a question has a share of the bytes, so these are few.
+        for name in std::mem::take(&mut self.open) {
+            let Some(waiting) = self.waiting.get_mut(&name) else {
+                continue;
+            };
+            let asked = waiting.asked.take();
+            let asked = asked.map_or_else(Vec::new, |Asked { number, clients }| {
+                self.requests.push_back(RetainedRequest::end(&name, number));
+                clients
+            });
+            for key in asked.into_iter().chain(waiting.next.drain()) {
+                if let Some(waiter) = waiting.clients.get_mut(&key)
+                    && matches!(waiter.state, State::Next | State::Asked)
+                {
                     waiter.state = State::Ready;
-                    self.turns.again(*key, name);
+                    self.turns.again(key, &name);
                 }
             }
         }
@@ -277,6 +295,7 @@ impl Retained {
         let Some(asked) = waiting.asked.take_if(|asked| asked.number == number) else {
             return;
         };
+        self.open.remove(name);
         let clients = &waiting.clients;
         let is_asked = |key: &SessionKey| clients.get(key).is_some_and(|w| w.state == State::Asked);
         let answered: Vec<_> = asked.clients.into_iter().filter(is_asked).collect();
@@ -330,6 +349,7 @@ impl Retained {
         if waiting.asked.is_some() || waiting.next.is_empty() {
             return;
         }
+        self.open.insert(name.clone());
         self.number += 1;
         let clients: Vec<SessionKey> = waiting.next.drain().collect();
         for key in &clients {
@@ -371,8 +391,12 @@ impl Retained {
         if let Some(Asked { number, .. }) = waiting.asked {
             self.requests.push_back(RetainedRequest::end(name, number));
         }
-        let live = waiting.live.keys();
-        self.live_bytes -= live.map(|s| s.len() + LIVE_ENTRY_BYTES).sum::<usize>();
+        let live = self.live.remove(name).unwrap_or_default();
+        self.live_bytes -= live
+            .keys()
+            .map(|s| s.len() + LIVE_ENTRY_BYTES)
+            .sum::<usize>();
+        self.open.remove(name);
         self.waiting.remove(name);
     }
 }

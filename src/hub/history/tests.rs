@@ -9,7 +9,7 @@ use super::places::{FORGOTTEN_IDS_MAX, MARKS_MAX};
 use super::wanted::CopyPlace;
 use super::*;
 use crate::auth::NamePatterns;
-use crate::hub::FrameBytes;
+use crate::hub::{FrameBytes, Mark};
 
 const SECOND: u64 = 1_000_000;
 
@@ -37,6 +37,11 @@ fn position(counter: u64, count: u64) -> Position {
     Position::counted(1, mark(counter), count)
 }
 
+fn note_mark(history: &mut History, mark: Mark, count: u64) {
+    let names = 1;
+    history.note(FeedNotice::Mark { names, mark, count });
+}
+
 /// A history with the mark 0, and frames of some bytes.
 struct Bench {
     history: History,
@@ -54,7 +59,7 @@ impl Bench {
         };
         let alive = FrameBytes::default();
         let mut history = History::new(limits, &alive).expect("a history");
-        history.mark(1, mark(0), 0);
+        note_mark(&mut history, mark(0), 0);
         history.set_render(render);
         Self {
             history,
@@ -66,7 +71,7 @@ impl Bench {
     }
 
     fn mark(&mut self, counter: u64) {
-        self.history.mark(1, mark(counter), self.count);
+        note_mark(&mut self.history, mark(counter), self.count);
         (self.mark, self.count) = (counter, 0);
     }
 
@@ -249,7 +254,7 @@ fn messages_that_nobody_gets_use_up_their_numbers() {
 fn a_loss_ends_every_position_before_it() {
     let mut bench = Bench::new(1 << 20);
     let before = bench.keep("a", "1");
-    bench.history.gap();
+    bench.history.note(FeedNotice::Hole);
     assert_eq!(bench.history.position(), None);
     assert_eq!(bench.missed(&["a"], before), Err(NotRecovered::Gap));
     // Without a mark nothing has a place.

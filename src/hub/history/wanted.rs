@@ -51,9 +51,8 @@ impl<'a> Wanted<'a> {
 
 /// The wanted names that match a topic, found once for each topic.
 pub(super) struct Matching<'b, 'a> {
-    /// In the order of the copies of a message, each name once. A name without wildcards has the index of its topic.
-    wanted: Vec<(Option<u32>, &'a Wanted<'a>)>,
-    has_patterns: bool,
+    /// The patterns, in the order of the copies of a message.
+    patterns: Vec<&'a Wanted<'a>>,
     /// The index of the list, by the index of the topic. The first list is empty: no name matches, or the
     /// patterns were not asked yet.
     places: Vec<u32>,
@@ -69,43 +68,43 @@ impl<'b, 'a> Matching<'b, 'a> {
     ) -> Result<Self, NotRecovered> {
         let mut seen: HashSet<&TopicName, RandomState> = HashSet::default();
         let wanted = wanted.filter(|wanted| seen.insert(wanted.name));
-        let mut wanted: Vec<_> = wanted
-            .map(|wanted| (names.id(wanted.name), wanted))
-            .collect();
-        wanted.sort_by_key(|(_, wanted)| wanted.rank());
-        let ids: Vec<u32> = wanted.iter().filter_map(|(id, _)| *id).collect();
+        let (mut patterns, exact): (Vec<&Wanted<'_>>, Vec<_>) =
+            wanted.partition(|wanted| wanted.patterns.is_some());
+        patterns.sort_by_key(|wanted| wanted.rank());
         let mut matching = Self {
-            has_patterns: wanted.iter().any(|(_, wanted)| wanted.patterns.is_some()),
-            wanted,
+            patterns,
             places: vec![0; names.slots()],
             lists: vec![Vec::new()],
             budget,
         };
-        ids.into_iter()
-            .try_for_each(|id| matching.find(id, names))?;
+        for wanted in exact {
+            if let Some(id) = names.id(wanted.name) {
+                matching.find(id, Some(wanted), names)?;
+            }
+        }
         Ok(matching)
     }
 
     /// The wanted names that match the topic with this index.
     pub(super) fn of(&mut self, id: u32, names: &Names) -> Result<&[&'a Wanted<'a>], NotRecovered> {
-        if self.has_patterns && self.places[id as usize] == 0 {
-            self.find(id, names)?;
+        if !self.patterns.is_empty() && self.places[id as usize] == 0 {
+            self.find(id, None, names)?;
         }
         Ok(&self.lists[self.places[id as usize] as usize])
     }
 
-    fn find(&mut self, id: u32, names: &Names) -> Outcome {
+    /// Finds the names that match a topic; `exact` is its own. The copy for the own name is the last.
+    fn find(&mut self, id: u32, exact: Option<&'a Wanted<'a>>, names: &Names) -> Outcome {
         let topic = names.topic(id).as_str();
         let mut matching = Vec::new();
-        for (own, wanted) in &self.wanted {
-            let matches = match wanted.patterns {
-                Some(patterns) => patterns
-                    .matches_within(topic, self.budget)
-                    .map_err(|OverBudget| NotRecovered::Large)?,
-                None => *own == Some(id),
-            };
-            matching.extend(matches.then_some(*wanted));
+        for wanted in &self.patterns {
+            if let Some(patterns) = wanted.patterns {
+                let matches = patterns.matches_within(topic, self.budget);
+                let matches = matches.map_err(|OverBudget| NotRecovered::Large)?;
+                matching.extend(matches.then_some(*wanted));
+            }
         }
+        matching.extend(exact);
         self.places[id as usize] = self.lists.len() as u32;
         self.lists.push(matching);
         Ok(())
@@ -188,17 +187,15 @@ pub(in crate::hub) type CopyPlace = (u64, CopyRank);
 pub struct Missed {
     /// The messages with their places, in the order of the feed.
     pub(in crate::hub) frames: Vec<(CopyPlace, Arc<Frame>)>,
-    /// Queue bytes of the frames; of a refused search, of the frames up to the refusal.
+    /// Queue bytes of the frames.
     pub(in crate::hub) bytes: usize,
     /// Newest messages of names are among the messages: they may be older than messages of other names that the
     /// client has.
     pub(in crate::hub) has_newest: bool,
     /// What the messages hold of those that wait for resuming clients.
     pub(in crate::hub) charge: Option<Charge>,
-    /// Entries visited by the search.
-    pub(in crate::hub) walked: usize,
-    /// Steps of matching.
-    pub(in crate::hub) steps: usize,
+    /// What the search costs in the budget of message bytes.
+    pub(in crate::hub) cost: usize,
 }
 
 impl Missed {
@@ -229,8 +226,6 @@ impl Missed {
     pub fn merge(&mut self, other: Self) {
         self.bytes += other.bytes;
         self.has_newest |= other.has_newest;
-        self.walked = self.walked.max(other.walked);
-        self.steps += other.steps;
         merge_charge(&mut self.charge, other.charge);
         self.frames.extend(other.frames);
         self.frames.sort_by_key(|(place, _)| *place);

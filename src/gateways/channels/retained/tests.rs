@@ -99,6 +99,7 @@ fn no_value_goes_behind_a_newer_message() {
     retained.down();
     assert_eq!(request(&mut retained), None);
     retained.up();
+    (0..2).for_each(|slot| retained.client_up(client(slot)));
     assert_eq!(request(&mut retained), Some((ALL, 2)));
     assert_eq!(take(&mut retained, &ALL, "a.z", 2), [0, 1], "asked anew");
     retained.ended(&ALL, 2);

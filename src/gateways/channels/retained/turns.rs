@@ -255,14 +255,19 @@ impl Turns {
         turn.ready
     }
 
-    /// Handles the bus coming back.
+    /// Handles the bus coming back: clients are asked for again with [`Self::client_up`].
     pub(super) fn up(&mut self) {
         self.is_up = true;
-        for (key, turn) in &mut self.clients {
-            if !turn.is_busy {
-                turn.is_busy = true;
-                self.rooms.push(*key);
-            }
+    }
+
+    /// Goes on with a client that waits since the bus was away.
+    pub(super) fn client_up(&mut self, key: SessionKey) {
+        if self.is_up
+            && let Some(turn) = self.clients.get_mut(&key)
+            && !turn.is_busy
+        {
+            turn.is_busy = true;
+            self.rooms.push(key);
         }
     }
 

@@ -66,7 +66,7 @@ fn a_message_of_a_stream_is_found_by_both_parts_of_its_id() {
 fn nothing_before_a_loss_of_a_stream_is_found() {
     let mut bench = Bench::of_a_stream(1 << 20);
     bench.store("a", "5", stored(5, 50));
-    bench.history.gap();
+    bench.history.note(FeedNotice::Hole);
     assert_eq!(bench.history.position(), None);
     assert_eq!(bench.missed(&["a"], stored(5, 50)), Err(NotRecovered::Gap));
     // The stream was made anew: the numbers begin again.
@@ -83,7 +83,7 @@ fn nothing_before_a_loss_of_a_stream_is_found() {
 #[test]
 fn a_stream_without_young_messages_has_a_position() {
     let mut bench = Bench::of_a_stream(1 << 20);
-    bench.history.begin(stored(5, 50));
+    bench.history.note(FeedNotice::Head(stored(5, 50)));
     assert_eq!(bench.history.position(), Some(stored(5, 50)));
     bench.store("a", "6", stored(6, 60));
     assert_eq!(bench.missed(&["a"], stored(5, 50)).unwrap(), ["6"]);
@@ -100,7 +100,7 @@ fn a_stream_without_young_messages_has_a_position() {
 #[test]
 fn a_client_between_two_copies_of_the_head_is_told_that_the_second_is_not_there() {
     let mut bench = Bench::of_a_stream(1 << 20);
-    bench.history.begin(stored(5, 50));
+    bench.history.note(FeedNotice::Head(stored(5, 50)));
     bench.store("a", "6", stored(6, 60));
     let topic = TopicName::from("a".to_owned());
     let since = format!("{}.1", stored(5, 50));
