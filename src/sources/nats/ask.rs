@@ -4,6 +4,9 @@
 use std::io;
 use std::time::Instant;
 
+mod room;
+
+use self::room::{Room, Stream};
 use super::access::{Credentials, Login, Tls, tls_config};
 use super::connection::Link;
 use super::consumers::{Durable, Target, asked, find_stream, look_for, look_up};
@@ -21,6 +24,13 @@ pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
             Ok(left_out) => left_out,
             Err(error) => return found.push(Finding::Error(error.to_string())),
         };
+        let mut room = match Room::ask(&link.api) {
+            Ok(room) => room,
+            Err(error) => {
+                let error = asked("tell of the account".to_owned(), error);
+                return found.push(Finding::Error(error.to_string()));
+            }
+        };
         for spec in &settings.subscriptions {
             if left_out
                 .iter()
@@ -28,7 +38,7 @@ pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
             {
                 continue;
             }
-            if let Err(error) = subject(link, settings, spec, found) {
+            if let Err(error) = subject(link, &mut room, settings, spec, found) {
                 let is_of_all = error.is_of_all();
                 found.push(Finding::Error(error.to_string()));
                 if is_of_all {
@@ -80,7 +90,7 @@ fn plain(link: &Link, needs: &NatsNeeds, found: &mut Vec<Finding>) -> Result<(),
         found.push(permission(&format!("publish to {subject}"), permitted));
     }
     if let Some(stream) = &needs.stream {
-        found.push(whole_stream(link, stream)?);
+        whole_stream(link, stream, found)?;
     }
     let mut answers = Answers::default();
     for (subject, is_request) in to_ask(&needs.subscriptions, &needs.requests) {
@@ -169,13 +179,14 @@ fn left_out<'a>(
 /// Checks the stream of a subject, the durable consumer, and this user's permissions on both.
 fn subject(
     link: &Link,
+    room: &mut Room<'_>,
     settings: &NatsSettings,
     spec: &SubscriptionSpec,
     found: &mut Vec<Finding>,
 ) -> Result<(), NatsError> {
     let mut streams = settings.streams.iter();
     let ours = streams.find(|stream| Some(&stream.name) == spec.stream.as_ref());
-    let Some(stream) = stream_of(link, spec, ours, found)? else {
+    let Some((stream, look)) = stream_of(link, room, spec, ours, found)? else {
         return Ok(());
     };
     let target = Target {
@@ -183,44 +194,71 @@ fn subject(
         subject: spec.subject.clone(),
         durable: spec.durable.clone(),
     };
-    if !settings.ephemeral {
-        found.push(durable(link, &target)?);
+    let Target {
+        stream, durable, ..
+    } = &target;
+    let own = format!("CONSUMER.CREATE.{stream}");
+    let create = match settings.ephemeral {
+        true => Some(own),
+        false => {
+            let (finding, is_missing) = look_at(link, &target)?;
+            found.push(finding);
+            let makes = format!("CONSUMER.DURABLE.CREATE.{stream}.{durable}");
+            is_missing.map(|is_missing| if is_missing { makes } else { own })
+        }
+    };
+    if let Some(look) = look.filter(|_| create.is_some()) {
+        let lack = room.lack_of_consumer(stream, &look);
+        found.extend(lack.map(Finding::Error));
     }
-    found.push(permissions(link, settings, &target)?);
+    let get = format!("STREAM.MSG.GET.{stream}");
+    let verbs: Vec<_> = [Some(get), create].into_iter().flatten().collect();
+    let may = read_and_acknowledge(link, &verbs, (stream, durable), &target.subject)?;
+    found.push(may);
     Ok(())
 }
 
-/// The name of the stream holding the subject. `None` if there is no such stream; a start then
-/// waits for the stream or makes it.
+/// The name of the stream holding the subject, and the stream if it is there. `None` if a start waits for the stream.
 fn stream_of(
     link: &Link,
+    room: &mut Room<'_>,
     spec: &SubscriptionSpec,
     ours: Option<&StreamSpec>,
     found: &mut Vec<Finding>,
-) -> Result<Option<String>, NatsError> {
+) -> Result<Option<(String, Option<Stream>)>, NatsError> {
     let subject = &spec.subject;
     let failed = |error| asked(format!("tell of the stream of {subject}"), error);
-    let (finding, name) = match (find_stream(&link.api, spec).map_err(failed)?, ours) {
+    let (finding, stream) = match (find_stream(&link.api, spec).map_err(failed)?, ours) {
         (Some((name, _)), _) => {
-            let info = link.api.stream_info(&name).map_err(failed)?;
-            let stored = info.config.subjects;
+            let stream = room.stream(&name).map_err(failed)?;
+            let stored = &stream.config.subjects;
             let holds = |pattern: &String| NameSyntax::Nats.contains(pattern, subject);
             let holds = stored.iter().any(holds);
             let finding = match holds {
                 true => Finding::Good(format!("the stream {name} holds {subject}")),
+                false if stream.config.is_copy() => Finding::Good(format!(
+                    "the stream {name} has the messages of other streams"
+                )),
                 false => Finding::Error(format!(
                     "the stream {name} does not hold {subject}: its subjects are {}",
                     stored.join(", ")
                 )),
             };
-            (finding, Some(name))
+            (finding, Some((name, Some(stream))))
         }
         (None, Some(stream)) => {
             let name = &stream.name;
-            let made = format!("the stream {name} for {subject} is not there; a start makes it");
             let verb = format!("STREAM.CREATE.{name}");
-            let permitted = link.api.permits(&verb).map_err(failed);
-            (permitted.map(|()| Finding::Good(made))?, None)
+            link.api.permits(&verb).map_err(failed)?;
+            let finding = match room.lack_of_stream(stream).map_err(failed)? {
+                None => Finding::Good(format!(
+                    "the stream {name} for {subject} is not there; a start makes it"
+                )),
+                Some(lack) => Finding::Error(format!(
+                    "the stream {name} for {subject} is not there, and cannot be made: {lack}"
+                )),
+            };
+            (finding, Some((name.clone(), None)))
         }
         (None, None) => {
             let text = format!("no stream holds {subject}; weirgate waits for one");
@@ -228,51 +266,42 @@ fn stream_of(
         }
     };
     found.push(finding);
-    Ok(name)
+    Ok(stream)
 }
 
-/// Checks whether the durable consumer is free.
-fn durable(link: &Link, target: &Target) -> Result<Finding, NatsError> {
+/// Checks whether the durable consumer is free. If a start makes a consumer, returns whether it is the durable one.
+fn look_at(link: &Link, target: &Target) -> Result<(Finding, Option<bool>), NatsError> {
     let name = &target.durable;
     let failed = |error| asked(format!("tell of the consumer {name}"), error);
     Ok(match look_up(&link.api, target).map_err(failed)? {
-        Durable::Missing => Finding::Good(format!(
-            "the durable consumer {name} is not there; a start makes it"
-        )),
-        Durable::Free(_) => Finding::Good(format!("the durable consumer {name} is free")),
-        Durable::Taken => Finding::Warning(format!(
-            "the durable consumer {name} is held by another client; until it is free this \
-             instance reads from a consumer of its own"
-        )),
-        Durable::Unusable(why) => Finding::Warning(format!(
-            "the durable consumer {name} cannot be used ({why}); this instance reads from a \
-             consumer of its own"
-        )),
+        Durable::Missing => {
+            let text = format!("the durable consumer {name} is not there; a start makes it");
+            (Finding::Good(text), Some(true))
+        }
+        Durable::Free(_) => {
+            let text = format!("the durable consumer {name} is free");
+            (Finding::Good(text), None)
+        }
+        Durable::Taken => {
+            let text = format!(
+                "the durable consumer {name} is held by another client; until it is free this \
+                 instance reads from a consumer of its own"
+            );
+            (Finding::Warning(text), Some(false))
+        }
+        Durable::Unusable(why) => {
+            let text = format!(
+                "the durable consumer {name} cannot be used ({why}); this instance reads from a \
+                 consumer of its own"
+            );
+            (Finding::Warning(text), Some(false))
+        }
     })
 }
 
-/// Checks the permissions for a start and for each message. The requests have an unreadable body,
-/// so JetStream refuses them and changes nothing; an acknowledgement with an unknown word is
+/// Checks the permissions to read `what` by these requests, and to acknowledge the messages of a consumer. The requests
+/// have an unreadable body, so JetStream refuses them and changes nothing; an acknowledgement with an unknown word is
 /// ignored.
-fn permissions(
-    link: &Link,
-    settings: &NatsSettings,
-    target: &Target,
-) -> Result<Finding, NatsError> {
-    let Target {
-        stream,
-        subject,
-        durable,
-    } = target;
-    let create = match settings.ephemeral {
-        true => format!("CONSUMER.CREATE.{stream}"),
-        false => format!("CONSUMER.DURABLE.CREATE.{stream}.{durable}"),
-    };
-    let verbs = [format!("STREAM.MSG.GET.{stream}"), create];
-    read_and_acknowledge(link, &verbs, (stream, durable), subject)
-}
-
-/// Checks the permissions to read `what` by these requests, and to acknowledge the messages of a consumer.
 fn read_and_acknowledge(
     link: &Link,
     verbs: &[String],
@@ -297,12 +326,35 @@ fn read_and_acknowledge(
 }
 
 /// Checks a stream that is read whole.
-fn whole_stream(link: &Link, stream: &str) -> Result<Finding, NatsError> {
+fn whole_stream(link: &Link, stream: &str, found: &mut Vec<Finding>) -> Result<(), NatsError> {
     let failed = |error| asked(format!("read the stream {stream}"), error);
-    link.api.stream_info(stream).map_err(failed)?;
+    let mut room = Room::ask(&link.api).map_err(failed)?;
+    let look = match room.stream(stream) {
+        Err(error) if error.stream_is_missing() => {
+            return Err(NatsError::NoSuchStream(stream.to_owned()));
+        }
+        look => look.map_err(failed)?,
+    };
+    if look.config.retention == "workqueue" {
+        return Err(NatsError::WorkQueue(stream.to_owned()));
+    }
+    if look.config.retention == "interest" {
+        found.push(Finding::Warning(format!(
+            "the stream {stream} keeps no message after all consumers have it (retention: interest): what is \
+             published while weirgate is away is lost, and a restart has no history"
+        )));
+    }
+    let lack = room.lack_of_consumer(stream, &look);
+    found.extend(lack.map(Finding::Error));
     let create = [format!("CONSUMER.CREATE.{stream}")];
     let what = format!("the stream {stream}");
-    read_and_acknowledge(link, &create, (stream, "weirgate"), &what)
+    found.push(read_and_acknowledge(
+        link,
+        &create,
+        (stream, "weirgate"),
+        &what,
+    )?);
+    Ok(())
 }
 
 /// Whether the server has not sent `refusal`. A refusal arrives before the answer to the next

@@ -1,6 +1,6 @@
 //! Messages that come on two connections, while the subscriptions move from a server to another one. Pure.
 //!
-//! No message has a number, so copies are told apart by name, subject and payload, within a time: that in which a message
+//! No message has a number, so copies are recognised by name, subject and payload, within the time in which a message
 //! comes on both. The old connection hands over at once. A message that came first on the new one waits for the copy on the
 //! old one, until the old one has ended. The messages of a publisher keep their order.
 

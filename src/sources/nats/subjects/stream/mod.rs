@@ -78,7 +78,7 @@ impl NatsStreamSource {
     }
 
     /// Reads the stream until the connection is lost or silent, or the loop is gone.
-    /// `before`: the connection to a server in lame duck mode, which ends once this one stands.
+    /// `before`: the connection to a server in lame duck mode, which ends once this one delivers.
     fn use_connection(
         &mut self,
         wire: &mut Wire,

@@ -122,18 +122,6 @@ impl StreamReader {
         self.made.is_some()
     }
 
-    /// Handles the refusal of an answer to flow control.
-    pub(super) fn without_flow_control(&mut self, now: Instant, out: &mut Vec<u8>) {
-        self.limits.without_flow_control();
-        self.look(now, out);
-    }
-
-    /// Ends the consumer at a stop.
-    pub(super) fn stop(&mut self, out: &mut Vec<u8>) {
-        self.leave_consumer(out);
-        self.step = Step::Away;
-    }
-
     /// Handles a new connection.
     pub(super) fn connected(&mut self, now: Instant, out: &mut Vec<u8>) {
         self.stands = false;

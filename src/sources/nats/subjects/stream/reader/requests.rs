@@ -9,6 +9,18 @@ use super::{Step, StreamReader};
 use crate::feeds::StoredId;
 
 impl StreamReader {
+    /// Handles the refusal of an answer to flow control.
+    pub(in super::super) fn without_flow_control(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.limits.without_flow_control();
+        self.look(now, out);
+    }
+
+    /// Ends the consumer at a stop.
+    pub(in super::super) fn stop(&mut self, out: &mut Vec<u8>) {
+        self.leave_consumer(out);
+        self.step = Step::Away;
+    }
+
     /// Asks about the stream, if due. Returns whether a PING has to follow: [`Self::ponged`].
     pub(in super::super) fn check(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         let Step::Read(consumer) = &mut self.step else {
