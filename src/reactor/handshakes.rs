@@ -4,12 +4,13 @@
 //!
 //! The loop sends a new socket with its key, and gets the socket back, with its TLS. Meanwhile the session exists
 //! in the hub, with its place and its deadline: a socket whose session has ended is dropped here. A handshake begins
-//! with the client's first byte, so a silent client takes no place. Addresses take turns, and each has a limit of
+//! with the client's first message, so a client that is silent, or sends the message byte by byte, takes no place. Addresses take turns, and each has a limit of
 //! handshakes under way. Further sockets wait without a byte of memory for TLS.
 //!
 //! The header of the PROXY protocol, in both versions:
 //! <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. The bytes behind the header stay in the socket.
 
+mod hello;
 mod worker;
 
 use std::io::{self, Read};
@@ -34,7 +35,7 @@ use worker::{WAKER, Worker};
 /// The limits of handshakes.
 #[derive(Clone, Debug)]
 pub struct HandshakeLimits {
-    /// Handshakes under way, from the client's first byte on; further clients wait for their turn.
+    /// Handshakes under way, from the client's first message on; further clients wait for their turn.
     pub places: Holding,
     /// Handshakes under way of one address.
     pub per_ip_max: u64,

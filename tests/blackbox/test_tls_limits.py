@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 
+import pytest
 import websockets
 from clients import upgrade_request
 from prometheus import scrape
@@ -17,11 +18,19 @@ def silent(weirgate, count, source="127.0.0.1"):
     return [socket.create_connection(("127.0.0.1", weirgate.tls_port), 20, source_address=(source, 0)) for _ in range(count)]
 
 
+def hello():
+    """The first message of a client of TLS."""
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()
+
+
 def begun(weirgate, count, source="127.0.0.1"):
     """Connections that begin a handshake and say no more."""
-    clients = silent(weirgate, count, source)
+    clients, first = silent(weirgate, count, source), hello()
     for client in clients:
-        client.sendall(b"\x16")
+        client.sendall(first)
     return clients
 
 
@@ -51,15 +60,24 @@ async def test_handshakes_under_way_are_bounded_and_others_wait(start_tls, autho
     assert max(under_way for under_way, _ in seen) == 2
 
 
-async def test_silent_clients_take_no_place(start_tls, authority):
+async def test_clients_that_are_silent_or_slow_with_their_first_message_take_no_place(start_tls, authority):
     weirgate = start_tls("demo", "--tls-handshakes-max", "1", "--handshake-timeout-ms", "60000").wait_ready()
     strangers = silent(weirgate, 20, "127.0.0.2") + silent(weirgate, 20, "127.0.0.3")
+    slow, first = silent(weirgate, 20, "127.0.0.4"), hello()
+    for at in range(len(first) - 1):
+        for client in slow:
+            client.sendall(first[at:at + 1])
     assert await page(weirgate, authority) == 200
     assert open_handshakes(weirgate) == (0, 0) and closes(weirgate, "tls_error") == 0
+    slow[0].sendall(first[-1:])
+    assert await asyncio.to_thread(slow[0].recv, 1) == b"\x16", "the last byte begins the handshake"
+    for client in slow:
+        client.close()
+    await until(lambda: closes(weirgate, "tls_error") == 20, 20, "begun handshakes have failed")
     for stranger in strangers:
         stranger.close()
     await until(lambda: closes(weirgate, "peer_gone") == 40, 20, "their end is seen")
-    assert closes(weirgate, "tls_error") == 0
+    assert closes(weirgate, "tls_error") == 20
 
 
 async def test_an_address_that_begins_handshakes_delays_no_other(start_tls, authority):
@@ -77,21 +95,22 @@ async def test_an_address_that_begins_handshakes_delays_no_other(start_tls, auth
 async def test_handshakes_that_stand_still_give_way_and_one_that_moves_does_not(start_tls, authority):
     """Each of its own address: no address keeps a place by having no other."""
     weirgate = start_tls("demo", "--tls-handshakes-max", "8", "--handshake-timeout-ms", "60000").wait_ready()
-    [slow] = silent(weirgate, 1, "127.0.0.2")
-    slow = MemoryClient.on(slow, authority.context())
-    try:
+    [slow], context = silent(weirgate, 1, "127.0.0.2"), authority.context()
+    # A first message of 6 KB: it takes a place with 4 KiB.
+    context.set_alpn_protocols(["http/1.1", *(f"{n:0200}" for n in range(30))])
+    slow = MemoryClient.on(slow, context)
+    with pytest.raises(ssl.SSLWantReadError):
         slow.tls.do_handshake()
-    except ssl.SSLWantReadError:
-        pass
-    hello, stop = slow.outgoing.read(), threading.Event()
+    first, stop = slow.outgoing.read(), threading.Event()
+    slow.socket.sendall(first[:4096])
 
     def move():
         """A byte at a time, to the last."""
-        for at in range(len(hello) - 1):
-            slow.socket.sendall(hello[at:at + 1])
+        for at in range(4096, len(first) - 1):
+            slow.socket.sendall(first[at:at + 1])
             stop.wait(0.03)
         stop.wait(60)
-        slow.socket.sendall(hello[-1:])
+        slow.socket.sendall(first[-1:])
     mover = threading.Thread(target=move)
     mover.start()
     await until(lambda: open_handshakes(weirgate) == (1, 0), 20, "the slow one is under way")

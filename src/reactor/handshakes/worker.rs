@@ -13,6 +13,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustls::HandshakeKind;
 
+use super::hello::{HELLO_BYTES_MAX, is_request, may_begin};
 use super::{
     Beginning, Entered, HandshakeCounts, HandshakeLimits, Job, Outcome, secured, take_header,
 };
@@ -54,7 +55,7 @@ enum Stage {
         peer: Peer,
         is_tls: bool,
     },
-    /// The handshake has not begun: the client has sent nothing, or the socket waits for its turn.
+    /// The handshake has not begun: the client's first message is not whole, or the socket waits for its turn.
     Waiting,
     Handshake(Handshake),
 }
@@ -78,7 +79,7 @@ enum Step {
 /// The sockets of the thread.
 pub(super) struct Sockets {
     all: HashMap<SessionKey, Socket, RandomState>,
-    /// Sockets whose client has sent something, and whose handshake has not begun.
+    /// Sockets whose client has sent its first message, and whose handshake has not begun.
     waiting: FairQueue<SessionKey>,
     /// Sockets with a handshake under way that may hold bytes.
     ready: FairQueue<SessionKey>,
@@ -239,13 +240,15 @@ impl Worker {
                     _ => self.failed(key, CloseReason::PeerGone, None),
                 }
             }
-            Stage::Waiting if event.is_readable() => self.sockets.waiting.push(socket.client, key),
+            Stage::Waiting if event.is_readable() && is_hello_here(&socket.stream) => {
+                self.sockets.waiting.push(socket.client, key);
+            }
             Stage::Waiting => {}
             Stage::Handshake(_) => self.sockets.ready.push(socket.client, key),
         }
     }
 
-    /// Waits for the client's first byte.
+    /// Waits for the client's first message.
     fn await_client(&mut self, key: SessionKey, mut stream: TcpStream, client: ClientAddr) {
         let registered = register(&self.poll, key, &mut stream);
         let stage = Stage::Waiting;
@@ -411,12 +414,11 @@ fn register(poll: &Poll, key: SessionKey, stream: &mut TcpStream) -> io::Result<
     poll.registry().register(stream, token, both)
 }
 
-/// Whether bytes that are no record of TLS begin a request of plain HTTP.
-fn is_request(bytes: &[u8]) -> bool {
-    let methods = [
-        b"GET ", b"HEAD", b"POST", b"PUT ", b"OPTI", b"DELE", b"PATC",
-    ];
-    methods.iter().any(|method| bytes.starts_with(*method))
+/// Whether a client has sent enough to take a place.
+fn is_hello_here(stream: &TcpStream) -> bool {
+    let mut seen = [0; HELLO_BYTES_MAX];
+    let peeked = stream.peek(&mut seen);
+    peeked.is_ok_and(|bytes| may_begin(&seen[..bytes]))
 }
 
 /// Sends the kept records, reads once, and opens the bytes. An error ends the handshake.

@@ -1,0 +1,61 @@
+"""Large bodies through the proxy, to clients and to services that take nothing: what stays in memory for each is bounded."""
+import asyncio
+import re
+
+import pytest
+from clients import small_socket
+from waiting import until
+
+COUNT, BODY_BYTES = 120, 1_000_000
+# Three pieces of 64 KiB (one that waits to be written, one on its way, one that is being read), and the connections' own.
+EACH_KIB_MAX = 250
+
+
+def resident_kib(weirgate):
+    with open(f"/proc/{weirgate.pid}/status") as status:
+        return int(re.search(r"VmRSS:\s+(\d+)", status.read())[1])
+
+
+async def begin(weirgate, number, head, body=b""):
+    """A request of an address of its own on a socket with small buffers, which reads nothing."""
+    link = small_socket(2048)
+    link.setblocking(True)
+    link.bind((f"127.0.2.{number + 1}", 0))
+    await asyncio.to_thread(link.connect, ("127.0.0.1", weirgate.port))
+    link.setblocking(False)
+    data = f"{head}\r\nHost: a\r\n\r\n".encode() if not body else f"{head}\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(link, data))
+    return link, sending
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_bodies_that_nobody_takes_stay_small_in_memory(start_weirgate, method):
+    served, head, body = [], f"{method} /v1/jobs/a HTTP/1.1", b"x" * BODY_BYTES if method == "POST" else b""
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        served.append(writer)
+        if body:
+            # The upload is not read.
+            await asyncio.sleep(600)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BODY_BYTES + b"x" * BODY_BYTES)
+        await writer.drain()
+
+    service = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1024)
+    url = f"http://127.0.0.1:{service.sockets[0].getsockname()[1]}"
+    weirgate = start_weirgate("events", env={"MEASUREMENT_URL": url}).wait_ready()
+    before = resident_kib(weirgate)
+    requests = [await begin(weirgate, number, head, body) for number in range(COUNT)]
+    await until(lambda: len(served) == COUNT, 20, "all are under way")
+    sizes = []
+
+    def settles():
+        sizes.append(resident_kib(weirgate))
+        return len(sizes) > 10 and max(sizes[-5:]) - min(sizes[-5:]) < 500
+    await until(settles, 20, "no more comes", every=0.2)
+    each = (sizes[-1] - before) / COUNT
+    assert 10 < each < EACH_KIB_MAX, each
+    for link, sending in requests:
+        sending.cancel()
+        link.close()
+    service.close()
