@@ -118,7 +118,7 @@ impl Core {
         };
         if let Some((head, random)) = stream {
             session.record().code = Some(200);
-            event_stream::refuse(head, random, session.control(now));
+            event_stream::refuse(head, &self.limits, random, session.control(now));
         } else {
             let (status, headers) = (refusal.status, refusal.headers);
             session.record().code = Some(status);
@@ -137,6 +137,17 @@ impl Core {
 
     fn refuse_request(&mut self, key: SessionKey, refusal: RequestRefusal) {
         self.refuse(key, refusal, CloseReason::BadRequest, None);
+    }
+
+    /// Responds to a monitor that asks for the head of an event stream, and closes.
+    fn answer_head(&mut self, key: SessionKey, head: &RequestHead<'_>) {
+        let now = self.now;
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        session.record().code = Some(200);
+        event_stream::answer_head(head, &self.limits, session.control(now));
+        self.start_closing(key, CloseReason::PeerGone);
     }
 
     /// Refuses a request for a WebSocket from which a proxy on the way has taken this header.
@@ -239,8 +250,11 @@ impl<G: Gateway> Hub<G> {
         let (speaks, stream) = if head.asks_upgrade() {
             (Some(Speaks::WebSocket), None)
         } else if asks_stream && self.gateway.streams_at(head.path()) {
-            // A page that may never connect is not asked to come back.
-            let stream = Some(&head).filter(|head| may_connect(&self.gateway, head));
+            // A page that may never connect is not asked to come back, and a monitor not at all.
+            let may_return = |head: &&RequestHead<'_>| {
+                head.method() == "GET" && may_connect(&self.gateway, head)
+            };
+            let stream = Some(&head).filter(may_return);
             (Some(Speaks::EventStream), stream)
         } else {
             (None, None)
@@ -282,6 +296,10 @@ impl<G: Gateway> Hub<G> {
         let core = &mut self.core;
         if let Err(refusal) = speaks.check(head, &core.limits) {
             core.refuse_request(key, refusal);
+            return;
+        }
+        if head.method() == "HEAD" {
+            core.answer_head(key, head);
             return;
         }
         match self.gateway.admit(core, key, head) {

@@ -103,6 +103,8 @@ pub struct Limits {
     pub http_held: Holding,
     /// Whether clients may ask for an event stream (Server-Sent Events) wherever clients may connect.
     pub event_stream: bool,
+    /// Only pages of listed origins may connect, so their browsers may send cookies.
+    pub origins_are_listed: bool,
     /// Messages in the query of a request for an event stream; 400 above.
     pub event_stream_sends_max: usize,
     /// Bytes of a message from a client, over fragments and after inflating; a larger message closes
@@ -165,6 +167,7 @@ impl Default for Limits {
             handshake_us: 10_000_000,
             http_held: Holding::new("http_bytes", HTTP_BYTES_MAX),
             event_stream: false,
+            origins_are_listed: false,
             event_stream_sends_max: 32,
             message_bytes_max: 1024 * 1024,
             unfinished_bytes_max: 64 * 1024 * 1024,

@@ -60,6 +60,7 @@ impl Checked {
                 self.part_of_memory(hub::HTTP_BYTES_MAX, HTTP_MEMORY_PART),
             ),
             event_stream: self.switch("event-stream"),
+            origins_are_listed: !self.origins("allowed-origins").is_empty(),
             event_stream_sends_max: self.number("event-stream-sends-max"),
             message_bytes_max: self.number("message-bytes-max"),
             unfinished_bytes_max: self.number("unfinished-bytes-max"),

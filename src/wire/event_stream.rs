@@ -16,13 +16,13 @@ pub const COMMENT: &[u8] = b":\n\n";
 pub struct NotUtf8;
 
 impl<'a> RequestHead<'a> {
-    /// Whether the client requests an event stream: a `GET` that accepts the media type, without an upgrade.
+    /// Whether the client requests an event stream, or its head: a `GET` or `HEAD` that accepts the media type, without an upgrade.
     pub fn asks_event_stream(&self) -> bool {
         let is_it = |item: &str| {
             let range = item.split(';').next().unwrap_or_default();
             range.trim().eq_ignore_ascii_case(MEDIA_TYPE)
         };
-        self.method() == "GET"
+        matches!(self.method(), "GET" | "HEAD")
             && self
                 .header_values("accept")
                 .any(|value| list_items(value).any(is_it))
@@ -43,21 +43,29 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// Appends the response head of an event stream, which lasts to the end of the connection. `origin`: the
-/// origin of the requesting page, which may connect. `retry_ms`: the time after which an `EventSource`
-/// connects again when the stream is lost.
-pub fn answer(out: &mut Vec<u8>, origin: Option<&str>, retry_ms: u64) {
-    head(out, origin, "");
+/// The requesting page, which may connect.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Page<'a> {
+    /// The origin of the page; `None` for a program.
+    pub origin: Option<&'a str>,
+    /// The origin is in a list, so the browser may send cookies.
+    pub is_listed: bool,
+}
+
+/// Appends the response head of an event stream, which lasts to the end of the connection. `retry_ms`: the time after which an
+/// `EventSource` connects again when the stream is lost.
+pub fn answer(out: &mut Vec<u8>, page: Page<'_>, retry_ms: u64) {
+    head(out, page, "");
     out.extend_from_slice(&retry(retry_ms));
     out.push(b'\n');
 }
 
 /// Appends a whole response without an event, after which an `EventSource` connects again. The length
 /// tells other clients that the stream has already ended.
-pub fn refusal(out: &mut Vec<u8>, origin: Option<&str>, retry_ms: u64) {
+pub fn refusal(out: &mut Vec<u8>, page: Page<'_>, retry_ms: u64) {
     let mut body = retry(retry_ms);
     body.push(b'\n');
-    head(out, origin, &format!("Content-Length: {}\r\n", body.len()));
+    head(out, page, &format!("Content-Length: {}\r\n", body.len()));
     out.extend_from_slice(&body);
 }
 
@@ -66,7 +74,8 @@ pub fn retry(retry_ms: u64) -> Vec<u8> {
     format!("retry: {retry_ms}\n").into_bytes()
 }
 
-fn head(out: &mut Vec<u8>, origin: Option<&str>, length: &str) {
+/// Appends the response head alone, without `length` or with it.
+pub fn head(out: &mut Vec<u8>, page: Page<'_>, length: &str) {
     // `no-transform`: no proxy compresses, which would hold events back. `X-Accel-Buffering`: nginx passes each event
     // on at once.
     out.extend_from_slice(
@@ -74,9 +83,12 @@ fn head(out: &mut Vec<u8>, origin: Option<&str>, length: &str) {
           X-Accel-Buffering: no\r\nConnection: close\r\n",
     );
     out.extend_from_slice(length.as_bytes());
-    if let Some(origin) = origin {
+    if let Some(origin) = page.origin {
         let cors = format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n");
         out.extend_from_slice(cors.as_bytes());
+        if page.is_listed {
+            out.extend_from_slice(b"Access-Control-Allow-Credentials: true\r\n");
+        }
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -125,7 +137,9 @@ mod tests {
             "application/json, text/event-stream",
             "text/html\r\nAccept: text/event-stream",
         ] {
-            assert!(asks("GET", &format!("Accept: {accept}\r\n")), "{accept}");
+            for method in ["GET", "HEAD"] {
+                assert!(asks(method, &format!("Accept: {accept}\r\n")), "{accept}");
+            }
         }
         for accept in ["*/*", "text/*", "text/event-streams", "x-text/event-stream"] {
             assert!(!asks("GET", &format!("Accept: {accept}\r\n")), "{accept}");
@@ -133,7 +147,6 @@ mod tests {
         let accept = "Accept: text/event-stream\r\n";
         assert!(!asks("GET", ""));
         assert!(!asks("POST", accept));
-        assert!(!asks("HEAD", accept));
         let upgrade = format!("{accept}Upgrade: websocket\r\nConnection: Upgrade\r\n");
         assert!(!asks("GET", &upgrade));
     }
@@ -165,24 +178,30 @@ mod tests {
 
     #[test]
     fn the_answer_has_the_headers_of_a_stream() {
-        let text = |origin| {
+        let text = |origin, is_listed| {
             let mut out = Vec::new();
-            answer(&mut out, origin, 1_500);
+            answer(&mut out, Page { origin, is_listed }, 1_500);
             String::from_utf8(out).expect("text")
         };
         assert_eq!(
-            text(None),
+            text(None, true),
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store, no-transform\r\n\
              X-Accel-Buffering: no\r\nConnection: close\r\n\r\nretry: 1500\n\n"
         );
         let cors = "\r\nAccess-Control-Allow-Origin: https://a.example\r\nVary: Origin\r\n\r\n";
-        assert!(text(Some("https://a.example")).contains(cors));
+        assert!(text(Some("https://a.example"), false).contains(cors));
+        let credentials = "\r\nVary: Origin\r\nAccess-Control-Allow-Credentials: true\r\n\r\n";
+        assert!(text(Some("https://a.example"), true).contains(credentials));
     }
 
     #[test]
     fn a_refusal_is_a_stream_that_ends_with_the_time_to_come_back() {
         let mut out = Vec::new();
-        refusal(&mut out, Some("https://a.example"), 1_500);
+        let page = Page {
+            origin: Some("https://a.example"),
+            is_listed: false,
+        };
+        refusal(&mut out, page, 1_500);
         assert_eq!(
             String::from_utf8(out).expect("text"),
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store, no-transform\r\n\

@@ -13,7 +13,7 @@ from waiting import until
 
 PAGE = "https://page.example"
 HEADERS = {"content-type": "text/event-stream", "cache-control": "no-store, no-transform", "x-accel-buffering": "no", "connection": "close",
-           "access-control-allow-origin": PAGE, "vary": "Origin"}
+           "access-control-allow-origin": PAGE, "access-control-allow-credentials": "true", "vary": "Origin"}
 BEHIND = ("--trusted-proxies", "127.0.0.1", "--log-format", "json")
 OF_CLIENT = "X-Forwarded-For: 198.51.100.7"
 

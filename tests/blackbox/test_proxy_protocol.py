@@ -99,6 +99,23 @@ def test_a_health_check_of_the_balancer_and_its_pages_need_no_client(start_tls, 
     assert health.returncode == 0, health.stderr
 
 
+async def test_checks_of_balancers_that_say_no_more_than_a_header_write_no_line(start_tls):
+    weirgate = start_tls("demo", *FLAGS, "--log-format", "json")
+    weirgate.logs("weirgate is listening")
+    for header in (b"", b"PROXY UNKNOWN\r\n", v2(command=0), v1(), v2()):
+        for port in (weirgate.port, weirgate.tls_port):
+            for is_reset in (False, True):
+                check = socket.create_connection(("127.0.0.1", port), timeout=20)
+                check.sendall(header)
+                # The header has arrived.
+                await asyncio.sleep(0.02)
+                check.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", is_reset, 0))
+                check.close()
+    await until(lambda: closes(weirgate, "peer_gone") + closes(weirgate, "socket_error") >= 20, 20, "all have gone")
+    assert closes(weirgate, "tls_error") == 0
+    assert "connection ended" not in weirgate.log()
+
+
 def closes(weirgate, reason):
     admin = Balanced(weirgate.port, b"PROXY UNKNOWN\r\n")
     answer = admin.ask(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")

@@ -38,7 +38,8 @@ def test_openssl(feed, authority, version):
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
-@pytest.mark.parametrize("name", [["-noservername"], ["-servername", "localhost"], ["-servername", "other.test"], ["-servername", "a.wild.test"]],
+@pytest.mark.parametrize("name", [["-noservername"], ["-servername", "localhost"], ["-servername", "other.test"], ["-servername", "a.wild.test"],
+                                  ["-servername", "127.0.0.1"]],
                          ids=lambda name: name[-1])
 def test_of_two_certificates_the_client_gets_the_one_that_it_can_check(start_tls, authority, version, name):
     names = ["IP:127.0.0.1", "DNS:localhost", "DNS:*.wild.test"]

@@ -186,17 +186,19 @@ def caddy_binary():
 class Caddy(Proxy):
     """Caddy before the given ports or paths of unix sockets."""
 
-    def __init__(self, *backends, stays_s=None):
+    def __init__(self, *backends, replace=(), stays_s=None):
         self.port = free_port()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-caddy-"))
         where = [f"unix/{one}" if isinstance(one, pathlib.Path) else f"127.0.0.1:{one}" for one in backends]
         recipe = replaced(CADDYFILE.read_text(), "reverse_proxy 127.0.0.1:8000 {", f"reverse_proxy {' '.join(where)} {{")
         recipe = replaced(recipe, "\n:80 {", f"\nhttp://127.0.0.1:{self.port} {{")
         self.caddy, knows_delay = caddy_binary()
-        if stays_s and not knows_delay:
-            raise StartError(f"{self.caddy} cuts WebSockets at a reload: run `scripts/install-test-deps.sh`")
+        if (stays_s or replace) and not knows_delay:
+            raise StartError(f"{self.caddy} cuts WebSockets at a reload, and compresses event streams: run `scripts/install-test-deps.sh`")
         delay = f"stream_close_delay {stays_s}s" if stays_s else "stream_close_delay 10m" if knows_delay else ""
         recipe = replaced(recipe, "stream_close_delay 10m", delay)
+        for old, new in replace:
+            recipe = replaced(recipe, old, new)
         self.config = self.folder / "Caddyfile"
         # The admin port would be the same for every Caddy of the machine.
         self.admin = f"unix/{self.folder}/admin.sock"
@@ -218,7 +220,7 @@ class Caddy(Proxy):
 class Apache(Proxy):
     """Apache in front of the given ports, with the modules of the recipe."""
 
-    def __init__(self, *backends):
+    def __init__(self, *backends, replace=()):
         self.port = free_port()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-apache-"))
         recipe = APACHE.read_text()
@@ -227,6 +229,8 @@ class Apache(Proxy):
         members = "\n    ".join(f'BalancerMember "http://127.0.0.1:{one}"{member.group(1)}' for one in backends)
         recipe = replaced(recipe, member.group(0), members)
         recipe = replaced(recipe, "<VirtualHost *:80>", f"<VirtualHost 127.0.0.1:{self.port}>")
+        for old, new in replace:
+            recipe = replaced(recipe, old, new)
         (self.folder / "weirgate.conf").write_text(recipe)
         named = re.search(r"^#   a2enmod (.*) && a2ensite weirgate$", recipe, re.M).group(1).split()
         modules = "\n".join(f"LoadModule {name}_module modules/mod_{name}.so" for name in DEBIAN_MODULES + named)
@@ -239,7 +243,7 @@ class Apache(Proxy):
 class Varnish(Proxy):
     """Varnish before the given ports or paths of unix sockets."""
 
-    def __init__(self, *backends):
+    def __init__(self, *backends, replace=()):
         self.port = free_port()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-varnish-"))
         recipe = VARNISH.read_text()
@@ -249,6 +253,8 @@ class Varnish(Proxy):
         each = "\n".join(f"backend s{n} {{ {one}{backend.group(1)}" for n, one in enumerate(where))
         recipe = replaced(recipe, backend.group(0), each)
         recipe = replaced(recipe, "weirgate.add_backend(one);", "\n    ".join(f"weirgate.add_backend(s{n});" for n in range(len(where))))
+        for old, new in replace:
+            recipe = replaced(recipe, old, new)
         config = self.folder / "weirgate.vcl"
         config.write_text(recipe)
         # Without a change of user, which needs rights; `-n`: a separate folder from the machine's Varnish.

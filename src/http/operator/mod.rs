@@ -21,9 +21,6 @@ use crate::telemetry::Telemetry;
 
 pub use state::{NearLimit, ReadNumber, client};
 
-/// The path of the page.
-const PATH: &str = "/operator/";
-
 /// The files of the page; some are shared with the public page.
 const FILES: [File; 9] = [
     File::new("/operator/", include_str!("index.html")),
@@ -82,8 +79,9 @@ fn is_this_machine(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || ip.parse::<IpAddr>().is_ok()
 }
 
+/// Relative: a proxy may have removed the beginning of the path. Leads from `/` and from `/operator` to the page.
 fn to_the_page() -> Answer {
-    let location = HeaderValue::from_static(PATH);
+    let location = HeaderValue::from_static("operator/");
     Answer::empty(StatusCode::TEMPORARY_REDIRECT).with(header::LOCATION, location)
 }
 
@@ -166,8 +164,8 @@ mod tests {
         for path in ["/", "/operator"] {
             let answer = ask(path, true, &[]);
             assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT);
-            assert_eq!(answer.headers[header::LOCATION], PATH);
+            assert_eq!(answer.headers[header::LOCATION], "operator/");
         }
-        assert_eq!(ask(PATH, true, &[]).status, 200);
+        assert_eq!(ask("/operator/", true, &[]).status, 200);
     }
 }

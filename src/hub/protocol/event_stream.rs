@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
 use crate::hub::{CloseCode, CloseReason, Content, Encoded, Frame, Limits};
-use crate::wire::event_stream::{self, COMMENT, DATA};
+use crate::wire::event_stream::{self, COMMENT, DATA, Page};
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
 
@@ -65,7 +65,8 @@ pub(super) fn check(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Reque
 pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> (Protocol, Encoding) {
     let head = request.head;
     let retry_spread_ms = request.random % RETRY_SPREAD_MS;
-    event_stream::answer(out, head.header("Origin"), RETRY_MS + retry_spread_ms);
+    let page = page(head, request.limits);
+    event_stream::answer(out, page, RETRY_MS + retry_spread_ms);
     let messages: Vec<_> = head.sent_in_query().flatten().collect();
     let stream = EventStream {
         messages: messages.into_iter(),
@@ -78,9 +79,26 @@ pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> (Protocol, Enco
 /// Responds to a request that is refused for now: a whole stream, which only says when to come back.
 /// After any status but 200 an `EventSource` never comes back (WHATWG HTML §9.2.3, "fail the
 /// connection").
-pub(in crate::hub) fn refuse(head: &RequestHead<'_>, random: u64, out: &mut Vec<u8>) {
+pub(in crate::hub) fn refuse(
+    head: &RequestHead<'_>,
+    limits: &Limits,
+    random: u64,
+    out: &mut Vec<u8>,
+) {
     let retry_ms = RETRY_MS + random % RETRY_SPREAD_MS;
-    event_stream::refusal(out, head.header("Origin"), retry_ms);
+    event_stream::refusal(out, page(head, limits), retry_ms);
+}
+
+/// Responds to a `HEAD`, as a monitor sends it.
+pub(in crate::hub) fn answer_head(head: &RequestHead<'_>, limits: &Limits, out: &mut Vec<u8>) {
+    event_stream::head(out, page(head, limits), "");
+}
+
+fn page<'a>(head: &RequestHead<'a>, limits: &Limits) -> Page<'a> {
+    Page {
+        origin: head.header("Origin"),
+        is_listed: limits.origins_are_listed,
+    }
 }
 
 /// Appends a sign of life.
