@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::commands::link::{LinkError, Target, is_timeout};
+use super::super::link::{LinkError, Target, is_timeout};
 use crate::settings::SecretText;
 use crate::telemetry::operator_state::OperatorState;
 use crate::wire::json;
