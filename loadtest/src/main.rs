@@ -10,7 +10,6 @@ mod deploy;
 mod drive;
 mod events;
 mod fault;
-mod first_byte;
 mod fleet;
 mod http;
 mod launch;
@@ -82,8 +81,6 @@ enum Command {
     Deploy(deploy::DeployArgs),
     /// Measure large bodies through a reverse proxy, and through nginx in turn
     Proxy(proxy::ProxyArgs),
-    /// Measure the delay of a message to a client, compared with a raw relay
-    FirstByte(first_byte::FirstByteArgs),
     /// Count the system calls of a running process
     Syscalls(syscalls::SyscallsArgs),
 }
@@ -126,7 +123,6 @@ fn run(command: Command) -> Result<(), Fault> {
         Command::Storm(command) => storm::run(command, &stop),
         Command::Deploy(args) => deploy::run(&args, &stop),
         Command::Proxy(args) => proxy::run(&args, &stop),
-        Command::FirstByte(args) => first_byte::run(&args, &stop),
         Command::Syscalls(args) => syscalls::run(&args),
     }
 }

@@ -239,10 +239,7 @@ impl ServerCommand {
 }
 
 /// Names all servers. A server without a name gets the name of the program, numbered if taken.
-pub(crate) fn names(
-    servers: &[ServerCommand],
-    mut taken: BTreeSet<String>,
-) -> Result<Vec<String>, Fault> {
+fn names(servers: &[ServerCommand], mut taken: BTreeSet<String>) -> Result<Vec<String>, Fault> {
     for name in servers.iter().filter_map(|server| server.name.as_ref()) {
         if !taken.insert(name.clone()) {
             return Err(Fault::Usage(format!("two servers are called {name}")));

@@ -109,7 +109,7 @@ impl Frames {
 }
 
 /// The text frame of `{"flow":PAYLOAD}`: the same bytes as from a levels gateway with only the flow.
-pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(payload.len() + 32);
     append_flow(payload, &mut frame);
     frame

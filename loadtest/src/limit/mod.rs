@@ -16,7 +16,7 @@ use clap::Args;
 
 use frames::Frames;
 
-pub(crate) use frames::{Gateway, frame};
+pub(crate) use frames::Gateway;
 
 use crate::bus::{Bus, Subscriber};
 use crate::fault::Fault;

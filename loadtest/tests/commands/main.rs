@@ -348,27 +348,3 @@ fn a_stop_is_timed_while_the_clients_come_back() {
         "{stderr}"
     );
 }
-
-#[test]
-fn the_first_byte_is_compared_with_both_relays_and_has_a_bound() {
-    let limit = limit_command();
-    let few = ["--rounds", "2", "--messages", "10", "--pause-ms", "10"];
-    let first_byte = [&["first-byte", "--server", &limit][..], &few].concat();
-    let outcome = result(&first_byte);
-    let contestants = outcome["contestants"].as_array().unwrap();
-    let names: Vec<_> = contestants.iter().map(|c| c["name"].as_str()).collect();
-    let expected = ["relay", "relay of JetStream", "loadtest"];
-    assert_eq!(names, expected.map(Some));
-    assert_eq!(contestants[0]["added_p99_us"], 0.0);
-    for contestant in contestants {
-        let rounds = contestant["samples_us"].as_array().unwrap();
-        assert!(rounds.len() == 2 && rounds.iter().all(|r| r.as_array().unwrap().len() == 10));
-        let [p50, p99] = ["p50_us", "p99_us"].map(|key| contestant[key].as_f64().unwrap());
-        assert!(0.0 < p50 && p50 <= p99, "{contestant}");
-    }
-    // No server is a second faster than the relay.
-    let output = loadtest(&[&first_byte[..], &["--added-p99-max", "-1000000"]].concat());
-    assert_eq!(output.status.code(), Some(1));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("us over the relay's (at most"), "{stderr}");
-}

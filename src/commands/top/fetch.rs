@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::commands::link::{LinkError, Target, is_timeout};
+use super::super::link::{LinkError, Target, is_timeout};
 use crate::settings::SecretText;
 use crate::telemetry::operator_state::OperatorState;
 use crate::wire::json;
@@ -292,7 +292,7 @@ mod tests {
 pub(super) mod samples {
     use crate::telemetry::operator_state::{Numbers, OperatorState};
 
-    pub(in crate::commands::top) const STATE: &str = r#"{"gateway":"levels","version":"0.1.0","now_unix_ms":1700000010000,"uptime_seconds":3723,
+    pub(crate) const STATE: &str = r#"{"gateway":"levels","version":"0.1.0","now_unix_ms":1700000010000,"uptime_seconds":3723,
     "ready":true,"reasons":[],"status":"Ready","last_turn_age_ms":2,
     "numbers":{"clients":3,"connections":95,"connections_max":100,"connections_accepted":40,"connections_ended":37,
      "bus_messages":120,"bus_messages_bad":0,"bus_gaps":0,"bus_queue_messages":0,"bus_last_message_unix_ms":1700000009400,
@@ -315,12 +315,12 @@ pub(super) mod samples {
      {"name":"--all-wildcards-max","about":"Patterns","is_bytes":false,"now":2,"max":null}]}"#;
 
     /// The state of these samples.
-    pub(in crate::commands::top) fn state() -> OperatorState {
+    pub(crate) fn state() -> OperatorState {
         state_with(|_| {})
     }
 
     /// The state of these samples with other numbers.
-    pub(in crate::commands::top) fn state_with(change: impl FnOnce(&mut Numbers)) -> OperatorState {
+    pub(crate) fn state_with(change: impl FnOnce(&mut Numbers)) -> OperatorState {
         let mut state: OperatorState = sonic_rs::from_str(STATE).expect("the state of a gateway");
         change(&mut state.numbers);
         state
