@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import multiprocessing
+import os
 import pathlib
 import re
 import tempfile
@@ -163,10 +164,17 @@ async def fill_nats(url, kind):
     await client.close()
 
 
-class Arena:
-    """A started gateway with its brokers and feed, all ended by the stack."""
+def put_first(pid, priority):
+    """All threads of a process run before other programs."""
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setscheduler(int(thread), os.SCHED_RR, os.sched_param(priority))
 
-    def __init__(self, kind, stack):
+
+class Arena:
+    """A started gateway with its brokers and feed, all ended by the stack. `is_first`: all of them run before other programs."""
+
+    def __init__(self, kind, stack, is_first=False):
+        helpers = []
         self.attacks = kind.attacks
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="weirgate-arena-")))
         authority = Authority(folder)
@@ -179,18 +187,21 @@ class Arena:
         if kind in (ChannelsNats, Stream):
             server = NatsServer()
             stack.callback(server.discard)
+            helpers.append(server.process.pid)
             nats_url = server.url
             asyncio.run(fill_nats(nats_url, kind))
             flags += ["--bus", nats_url]
         elif kind.gateway in ("trades", "channels"):
             bus = RedisServer()
             stack.callback(bus.discard)
+            helpers.append(bus.process.pid)
         elif kind.gateway == "events":
             flags += ["--admin-addr", f"127.0.0.1:{admin_port}"]
             ours, theirs = multiprocessing.Pipe()
             service = multiprocessing.Process(target=serve, args=(theirs,), daemon=True)
             service.start()
             stack.callback(service.kill)
+            helpers.append(service.pid)
             url = f"http://127.0.0.1:{ours.recv()}"
             env |= {"MEASUREMENT_URL": url, "LOBBY_URL": url, "SIMULATION_URL": url}
         if kind.gateway == "channels":
@@ -209,4 +220,9 @@ class Arena:
             feed = multiprocessing.Process(target=kind.feed, args=(self.at,), daemon=True)
             feed.start()
             stack.callback(feed.kill)
+            helpers.append(feed.pid)
         time.sleep(1)
+        if is_first:
+            put_first(self.weirgate.pid, 2)
+            for helper in helpers:
+                put_first(helper, 1)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """1,000 honest clients of a gateway for a minute beside all attacks on that gateway at once: turns, and what the clients notice.
 
-    at_once.py [--gateway NAME] [--clients 1000] [--seconds 60] [--only ATTACK | --without ATTACK | --calm]
+    at_once.py [--gateway NAME] [--clients 1000] [--seconds 60] [--only ATTACK | --without ATTACK | --calm] [--first]
 
 The gateways take their turn, each a fresh one. Exit status 1 if one turn of a thousand takes over 20 ms, or an honest client is dropped,
 refused, or waits longer than a second for a message or an answer.
@@ -51,10 +51,11 @@ def share(rows, part):
     return lower
 
 
-def run(attack, at, over):
+def run(attack, at, over, is_first):
     """A process with one attack; what it loses, it begins again."""
     # The attackers have other machines; here they must not take the gateway's.
-    os.nice(10)
+    if not is_first:
+        os.nice(10)
     while not over.is_set():
         try:
             attack(at, over)
@@ -67,16 +68,16 @@ def run(attack, at, over):
 def measure(arena_class, args):
     """One gateway under all its attacks: its row and what is wrong."""
     with contextlib.ExitStack() as stack:
-        arena = Arena(arena_class, stack)
+        arena = Arena(arena_class, stack, args.first)
         weirgate = arena.weirgate
         over = multiprocessing.Event()
         stack.callback(over.set)
-        crowd = honest.Crowd(arena.at, args.clients)
+        crowd = honest.Crowd(arena.at, args.clients, args.first)
         stack.callback(crowd.kill)
         crowd.wait_connected()
         attacks = [attack for attack in arena.attacks if attack.__name__.startswith(args.only) and attack.__name__ != args.without]
         crowd.begin()
-        processes = [multiprocessing.Process(target=run, args=(attack, arena.at, over), daemon=True) for attack in attacks if not args.calm]
+        processes = [multiprocessing.Process(target=run, args=(attack, arena.at, over, args.first), daemon=True) for attack in attacks if not args.calm]
         for process in processes:
             process.start()
         # The first seconds belong to the attackers, who connect and fill what they fill.
@@ -133,6 +134,8 @@ def main():
     parser.add_argument("--warm-up", type=float, default=10)
     parser.add_argument("--only", default="", help="the attacks whose names begin so")
     parser.add_argument("--without", default=None, help="an attack to leave out")
+    parser.add_argument("--first", action="store_true",
+                        help="on a busy machine, as root: the gateway, its broker or service and the honest clients run before all other programs")
     parser.add_argument("--calm", action="store_true", help="no attack: what the machine does by itself")
     args = parser.parse_args()
     rows, problems = [], []

@@ -16,7 +16,9 @@ PING, CONTINUATION = 9, 0
 
 
 class State:
-    """`connect` gives an idle client of the kind, `enter` brings all clients into the state. `answer_bytes`: of a service's large answer."""
+    """`connect` gives an idle client of the kind, `enter` brings all clients into the state. `answer_bytes`: of a service's large answer.
+    `more_each`: what an idle client of the kind needs beyond what `connect` gives."""
+    more_each = 0
     name, gateway, flags, tls, on_nats, answer_bytes = "", "demo", (), False, False, 0
     path, receive_bytes, extra = "/ws/stream", None, ()
 
@@ -183,7 +185,7 @@ class BodyHandedOver(Http):
 
 class BodyFromLoop(BodyHandedOver):
     """The same as the first request of a connection: the loop reads the head."""
-    name = "a large body behind the first head"
+    name, more_each = "a large body behind the first head", 13 * 1024
 
     def connect(self, stage, n):
         return stage.plain(n)
