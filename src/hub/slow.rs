@@ -250,6 +250,7 @@ fn size(bytes: f64) -> String {
 /// A length of time.
 fn time(us: u64) -> String {
     match us as f64 / 1e3 {
+        ms if ms < 0.1 => format!("{us} µs"),
         ms if ms < 10.0 => format!("{ms:.1} ms"),
         ms if ms < 1e3 => format!("{ms:.0} ms"),
         ms => format!("{:.1} s", ms / 1e3),
