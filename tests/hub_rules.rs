@@ -14,6 +14,7 @@ mod hub_rules {
     mod queue;
     mod reading;
     mod slots;
+    mod slow;
     mod slow_lines;
     mod survey;
     mod topics;

@@ -75,6 +75,7 @@ fn the_page_has_every_value_of_every_label() {
         ),
         ("`kind`", words(numbers.send_errors())),
         ("`stage`", stages.collect()),
+        ("`why`", words(numbers.hub.slow.by_cause())),
     ] {
         let row = page
             .lines()

@@ -137,6 +137,17 @@ impl Addresses {
         }))
     }
 
+    /// The connections of an address; 0 if nothing is limited.
+    pub fn connections(&self, client: ClientAddr) -> usize {
+        match self.entries.is_empty() {
+            true => 0,
+            false => {
+                let entry = self.entries.get(&address_group(client));
+                entry.map_or(0, Entry::connections)
+            }
+        }
+    }
+
     /// The number of known addresses.
     pub fn known(&self) -> usize {
         self.entries.len()

@@ -133,6 +133,20 @@ impl Refusal {
         }
     }
 
+    /// Whether only a token with a good signature is refused for this reason.
+    const fn is_of_signed(self) -> bool {
+        matches!(
+            self,
+            Self::Expired
+                | Self::NotYetValid
+                | Self::BeginsSoon { .. }
+                | Self::Audience
+                | Self::Issuer
+                | Self::Role
+                | Self::Names
+        )
+    }
+
     /// All refusals, without their times.
     pub const ALL: [Self; 15] = [
         Self::Missing,
@@ -255,6 +269,23 @@ impl Authenticator {
         }
         let claims = decode(self.signed_claims(token, now)?)?;
         self.rules.judge(&members(&claims)?, now.unix_ms)
+    }
+
+    /// The user in a refused token whose signature is good, for operators; `None` for any other token.
+    pub fn refused_user(&self, token: Option<&Token>, refusal: Refusal) -> Option<String> {
+        let (message, _) = split(token?.expose())?;
+        let (header, claims) = message.split_once('.')?;
+        match refusal {
+            // The header is judged before the signature.
+            Refusal::Claims => drop(judge_header(&members(&decode(header).ok()?).ok()?).ok()?),
+            refusal if refusal.is_of_signed() => {}
+            _ => return None,
+        }
+        let claims = decode(claims).ok()?;
+        find(&members(&claims).ok()?, &self.rules.user, |value| {
+            read(value)
+        })
+        .ok()?
     }
 
     /// The encoded claims of a JWT, after the check of the signature.

@@ -107,6 +107,8 @@ pub struct DemoGateway {
 pub struct DemoClient {
     topic: Option<TopicName>,
     name: Option<String>,
+    /// The tab is on the slow line.
+    is_paced: bool,
 }
 
 /// Asks for the numbers of the connection with this name: `None` if there is no such connection.
@@ -118,6 +120,13 @@ pub fn tab_name(query: &str) -> Option<String> {
     let (_, name) = pairs.find(|(key, _)| key == "name")?;
     let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
     fits.then(|| name.into_owned())
+}
+
+/// Returns the bytes a second in the query of a tab on the slow line; `None` for any other tab.
+pub fn pace(query: &str) -> Option<u32> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    let (_, rate) = pairs.find(|(key, _)| key == "bytes_per_second")?;
+    rate.parse().ok()
 }
 
 impl DemoGateway {
@@ -152,8 +161,16 @@ impl Gateway for DemoGateway {
         head: &RequestHead<'_>,
     ) -> Admission<Self::Client> {
         let name = head.query().and_then(tab_name);
+        let is_paced = head.query().is_some_and(|query| pace(query).is_some());
         match self.levels.admit(core, key, head) {
-            Admission::Accept(reply, topic) => Admission::Accept(reply, DemoClient { topic, name }),
+            Admission::Accept(reply, topic) => {
+                let client = DemoClient {
+                    topic,
+                    name,
+                    is_paced,
+                };
+                Admission::Accept(reply, client)
+            }
             Admission::AcceptThenClose(reply, code) => Admission::AcceptThenClose(reply, code),
             Admission::Refuse(refusal) => Admission::Refuse(refusal),
         }
@@ -164,6 +181,9 @@ impl Gateway for DemoGateway {
         client.name.take_if(|name| self.tabs.contains_key(name));
         if let Some(name) = &client.name {
             self.tabs.insert(name.clone(), key);
+        }
+        if client.is_paced {
+            core.set_paced(key);
         }
         self.levels.handle_opened(core, key, &mut client.topic);
     }

@@ -15,5 +15,5 @@ mod trades;
 
 pub use access::AccessStats;
 pub use count::Count;
-pub use levels::{DemoGateway, LevelsGateway, LevelsPath, TabQuestion, tab_name};
+pub use levels::{DemoGateway, LevelsGateway, LevelsPath, TabQuestion, pace, tab_name};
 pub use trades::{CandleSettings, CandleStats, TradesGateway, TradesGatewaySettings, TradesStats};

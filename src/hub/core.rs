@@ -15,9 +15,10 @@ use super::history::History;
 use super::losses::Losses;
 use super::memory::FrameMemory;
 use super::received::Received;
-use super::session::{self, CloseBegun, Pauses, PendingClose, Session};
+use super::session::{CloseBegun, PendingClose, Session};
 use super::shell::{Effect, Permit};
 use super::slot_set::SlotSet;
+use super::slow::waits::Waits;
 use super::survey::Surveys;
 use super::topics::{Joined, KEYS_MAX, Left, Topics};
 use super::window::Windows;
@@ -75,6 +76,7 @@ pub struct Core {
     ordered: SlotSet,
     pub(super) memory: FrameMemory,
     pub(super) surveys: Surveys,
+    pub(super) waits: Waits,
     pub(super) history: Option<Box<History>>,
     pub(super) render: Render,
     /// Missed messages that wait for resuming clients.
@@ -121,6 +123,7 @@ impl Core {
             memory: FrameMemory::default(),
             surveys: Surveys::default(),
             render: |message, _, _| Arc::clone(message.frame),
+            waits: Waits::default(),
             history: History::new(limits.history, &frame_bytes).map(Box::new),
             resumed_messages: Holding::new("resumed_messages", limits.resume_messages_max),
             limits,
@@ -310,6 +313,7 @@ impl Core {
                 self.clients.stats.messages_conflated += u64::from(frames);
                 self.clients.stats.count_removed(frames, bytes);
                 self.note_room(key);
+                self.note_wait(key);
             }
         }
         if keys.len() == KEYS_MAX {
@@ -412,7 +416,7 @@ impl Core {
         }
     }
 
-    fn leave_topics(&mut self, key: SessionKey) {
+    pub(super) fn leave_topics(&mut self, key: SessionKey) {
         self.emptied.extend(self.topics.leave_all(key.slot));
     }
 
@@ -425,66 +429,6 @@ impl Core {
                 ..code
             },
             false => code,
-        }
-    }
-
-    /// Begins the last phase, with the last control bytes queued: the session only lives until they are
-    /// out and the peer has ended.
-    pub(super) fn start_closing(&mut self, key: SessionKey, reason: CloseReason) {
-        let due = self.now.mono_us + self.limits.close_timeout_us;
-        let Some(session) = self.clients.session_mut(key) else {
-            return;
-        };
-        let left = session.start_closing(due, reason);
-        if left.pauses != Pauses::default() {
-            self.effects.push_back(Effect::Resume(key));
-        }
-        self.count_left(key, left);
-        self.clients.mark_dirty(key);
-        self.arm(key);
-    }
-
-    /// Ends a session at once, whatever waits: the shell has to end the socket. The slot stays in use
-    /// until then.
-    pub(super) fn end(&mut self, key: SessionKey, reason: CloseReason, reset: bool) {
-        let now = self.now;
-        let session = self.clients.session_mut(key);
-        let Some((left, ended)) = session.and_then(|session| session.end(now, reason)) else {
-            return;
-        };
-        self.count_left(key, left);
-        self.effects
-            .push_back(Effect::Release { key, reset, ended });
-    }
-
-    /// Counts the remains of a session. If the session was open, removes its memberships and notes the
-    /// end for the gateway.
-    fn count_left(&mut self, key: SessionKey, left: session::Departed) {
-        if left.moved.from == PhaseKind::Open {
-            self.leave_topics(key);
-            self.ended.push_back((key, left.reason));
-        }
-        self.no_room.remove(&key);
-        let stats = &mut self.clients.stats;
-        stats.moved(left.moved);
-        stats.count_pauses(left.pauses, Pauses::default());
-        if left.was_open {
-            stats.count_leaving(left.moved);
-        }
-        stats.messages_dropped += u64::from(left.frames);
-        stats.count_removed(left.frames, left.bytes);
-        if left.is_first {
-            stats.count_close(left.reason);
-        }
-    }
-
-    /// Drops the clients over a limit of their queue.
-    pub(super) fn reap(&mut self) {
-        while let Some(key) = self.clients.to_arm.pop() {
-            self.arm(key);
-        }
-        while let Some((key, reason)) = self.clients.over.pop() {
-            self.end(key, reason, true);
         }
     }
 }

@@ -27,7 +27,7 @@ use super::core::Core;
 use super::deflated::Compressor;
 use super::gateway::Gateway;
 use super::hub::Hub;
-use super::session::{AfterWrite, Pause};
+use super::session::{AfterWrite, Pause, Session};
 use super::shell::{Transmit, Write};
 use super::slot_set::SlotSet;
 use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey};
@@ -278,8 +278,19 @@ impl Core {
         if session.finds_room() {
             self.roomy.push(key);
         }
+        if let Some(waits) = session.turns_waiting() {
+            self.waits.turned(now, key, waits);
+        }
         if written.follows {
             self.after_write(key, written.wrote.control_out);
+        }
+    }
+
+    /// Notes that a queue may have begun or ceased to wait.
+    pub(super) fn note_wait(&mut self, key: SessionKey) {
+        let session = self.clients.session_mut(key);
+        if let Some(waits) = session.and_then(Session::turns_waiting) {
+            self.waits.turned(self.now, key, waits);
         }
     }
 

@@ -6,8 +6,9 @@ use super::gateway::{Admission, Entrance, Gateway};
 use super::hub::Hub;
 use super::protocol::{Request, RequestRefusal, Speaks, event_stream};
 use super::shell::Effect;
+use super::slow::waits::is_proxy;
 use super::{Accepted, CloseReason, Closing, SessionKey};
-use crate::admission::{AddressRefusal, ClientAddr, HeldBytes};
+use crate::admission::{AddressRefusal, ClientAddr, HeldBytes, Peer};
 use crate::wire::deflate::InflateWindows;
 use crate::wire::head::{self, HeadError, RequestHead};
 use crate::wire::response;
@@ -213,13 +214,31 @@ impl Core {
         let jitter = random % (ping_us / 2).max(1);
         let first_ping_at = (ping_us > 0).then_some(now.mono_us + ping_us / 2 + jitter);
         let moved = session.open(now, greeted, accepted, first_ping_at);
+        let peer = session.peer();
         session.know_losses(self.losses.count);
         let stats = &mut self.clients.stats;
         stats.moved(moved);
         stats.opened += 1;
+        self.count_behind_proxy(peer, true);
         self.clients.mark_dirty(key);
         self.arm(key);
         true
+    }
+}
+
+impl Core {
+    /// Notes that the gateway itself holds back the bytes of a client, behind the socket.
+    pub fn set_paced(&mut self, key: SessionKey) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.set_paced();
+        }
+    }
+
+    /// Counts an open client behind a proxy, or its end.
+    pub(super) fn count_behind_proxy(&mut self, peer: Peer, comes: bool) {
+        if is_proxy(&peer, &self.limits.trusted_proxies) {
+            self.waits.count_behind(peer.client(), comes);
+        }
     }
 }
 

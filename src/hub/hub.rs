@@ -262,6 +262,22 @@ impl<G: Gateway> Hub<G> {
         earliest(dues)
     }
 
+    /// The time of the next [`look_at_slow`](Self::look_at_slow), microseconds of the monotonic clock; `None` while no
+    /// send queue waits.
+    pub fn slow_due(&self) -> Option<u64> {
+        self.core.waits.due_us()
+    }
+
+    /// Looks at clients whose send queue waits, and finds out why. `late_us`: the lateness of the loop in the last second,
+    /// microseconds.
+    pub fn look_at_slow(&mut self, now: Now, late_us: u64, tx: &mut dyn Transmit) {
+        let core = &mut self.core;
+        core.now = now;
+        let trusted = &core.limits.trusted_proxies;
+        core.waits
+            .look(now, late_us, &mut core.clients, trusted, tx);
+    }
+
     /// The largest send queue since the last call, in bytes.
     pub fn take_send_queue_peak(&mut self) -> u64 {
         std::mem::take(&mut self.core.clients.stats.send_queue_peak_bytes)

@@ -90,6 +90,22 @@ labelled! {
     }
 }
 
+impl CloseReason {
+    /// Whether weirgate drops an open client for this reason because the client does not keep up, or holds too much.
+    pub const fn is_drop(self) -> bool {
+        matches!(
+            self,
+            Self::PongTimeout
+                | Self::SendStalled
+                | Self::SendQueueSoft
+                | Self::SendQueueHard
+                | Self::FrameMemory
+                | Self::TlsMemory
+                | Self::MessageMemory
+        )
+    }
+}
+
 /// Bytes of a reason in a close frame: 125 of a control frame, without the code (RFC 6455 §5.5).
 const REASON_BYTES_MAX: usize = 123;
 

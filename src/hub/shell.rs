@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CloseReason, SessionKey};
+use super::{CloseReason, Sample, SessionKey, Why};
 use crate::admission::{AddressPlace, ClientAddr, HeldBytes, Peer};
 
 /// Work on a socket.
@@ -108,9 +108,37 @@ pub struct Ended {
     pub age_us: u64,
     /// The traffic of the whole connection.
     pub traffic: Traffic,
+    /// What a client lost that weirgate has dropped; `None` for any other end.
+    pub dropped: Option<Dropped>,
+}
+
+/// The state of an open client when weirgate dropped it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Messages that waited.
+    pub messages: u64,
+    /// Bytes of these messages.
+    pub bytes: u64,
+    /// How long the kernel had taken no byte, microseconds; 0 if nothing waited.
+    pub untaken_us: u64,
+    /// Why the client was slow; `None` if it was not.
+    pub why: Option<Why>,
+    /// The same for a person, with figures; empty if there are none.
+    pub say: Box<str>,
 }
 
 impl Ended {
+    /// Adds the last verdict on a slow client; the end of a client that was not dropped needs none.
+    pub(super) fn note_slow(&mut self, told: Option<(Why, Box<str>)>) {
+        let reason = self.reason;
+        let is_told = told.as_ref().is_some_and(|(why, _)| *why != Why::Unclear);
+        let failed = reason == CloseReason::SocketError && is_told;
+        self.dropped.take_if(|_| !reason.is_drop() && !failed);
+        if let (Some(dropped), Some((why, say))) = (&mut self.dropped, told) {
+            (dropped.why, dropped.say) = (Some(why), say);
+        }
+    }
+
     /// Whether the peer went without a byte, as load balancers do to see whether a port is open.
     pub fn said_nothing(&self) -> bool {
         let has_gone = [CloseReason::PeerGone, CloseReason::SocketError].contains(&self.reason);
@@ -147,5 +175,11 @@ pub trait Transmit {
     /// Called between batches; by default there is always time.
     fn has_time(&self) -> bool {
         true
+    }
+
+    /// The numbers of the kernel about a connection; `None` if it has none, as by default. The moment is the caller's.
+    fn sample(&mut self, key: SessionKey) -> Option<Sample> {
+        let _ = key;
+        None
     }
 }

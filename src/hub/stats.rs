@@ -3,7 +3,7 @@
 use std::io;
 
 use super::session::{Pause, Pauses};
-use super::{CloseReason, NotRecovered};
+use super::{CloseReason, NotRecovered, Why};
 
 /// How a write to a client failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +107,32 @@ pub struct HubStats {
     pub resumes_recovered: u64,
     /// Names that were not resumed, in the order of [`NotRecovered::ALL`].
     pub resumes_refused: [u64; NotRecovered::ALL.len()],
+    /// Slow clients.
+    pub slow: SlowStats,
+}
+
+/// Slow clients by cause, in the order of [`Why::ALL`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlowStats {
+    /// Gauge: clients that are slow.
+    pub clients: [u64; Why::ALL.len()],
+    /// Time for which clients were slow, all together, microseconds.
+    pub slow_us: [u64; Why::ALL.len()],
+    /// Calls of the kernel for its numbers.
+    pub calls: u64,
+}
+
+impl SlowStats {
+    /// Clients that are slow, by cause: the labels of a metric.
+    pub fn by_cause(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        Why::ALL.map(Why::label).into_iter().zip(self.clients)
+    }
+
+    /// Seconds for which clients were slow, by cause.
+    pub fn seconds(&self) -> impl Iterator<Item = (&'static str, f64)> + use<> {
+        let seconds = self.slow_us.map(|us| us as f64 / 1e6);
+        Why::ALL.map(Why::label).into_iter().zip(seconds)
+    }
 }
 
 /// Gauges of the history.

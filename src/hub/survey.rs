@@ -12,8 +12,10 @@ use std::collections::BinaryHeap;
 use super::clients::Clients;
 use super::core::Core;
 use super::gateway::Gateway;
+use super::slow::waits::Waits;
 use super::topics::Topics;
 use super::{ClientLook, ClientState, Hub, Now, PhaseKind, SessionKey, TopicLook};
+use crate::admission::Addresses;
 
 /// Clients and topics that one turn looks at.
 pub const SURVEY_SLICE_MAX: usize = 2_048;
@@ -41,7 +43,9 @@ pub struct Survey {
     pub clients_blocked: u64,
     /// Clients for which newer messages replace older ones.
     pub clients_conflating: u64,
-    /// The clients with the largest send queues, the largest first.
+    /// Connections of the client address with the most, if they are limited.
+    pub busiest_address: u64,
+    /// The clients with the largest send queues, the largest first; before them the slow ones.
     pub slowest: Vec<ClientLook>,
     /// The clients with the most messages since the last survey, the most first.
     pub busiest: Vec<ClientLook>,
@@ -91,8 +95,8 @@ struct Walk {
     survey: Survey,
     next_slot: usize,
     next_topic: usize,
-    /// By queue bytes, then by the age of the oldest message.
-    slowest: Largest<(usize, u64), SessionKey>,
+    /// Slow clients first; then by queue bytes, then by the age of the oldest message.
+    slowest: Largest<(bool, usize, u64), SessionKey>,
     /// By messages since the last survey.
     busiest: Largest<u64, SessionKey>,
     /// By messages since the last survey, then by members.
@@ -116,7 +120,13 @@ impl Walk {
     }
 
     /// Looks at the next clients; the rest of `room` is for topics.
-    fn look_at_clients(&mut self, now: Now, clients: &mut Clients, room: &mut usize) {
+    fn look_at_clients(
+        &mut self,
+        now: Now,
+        clients: &mut Clients,
+        (waits, addresses): (&Waits, &Addresses),
+        room: &mut usize,
+    ) {
         while *room > 0 && self.next_slot < clients.sessions.capacity() {
             let slot = self.next_slot;
             self.next_slot += 1;
@@ -130,12 +140,16 @@ impl Walk {
             let key = session.key(slot);
             let survey = &mut self.survey;
             survey.clients += 1;
+            let of_address = addresses.connections(session.client_addr()) as u64;
+            survey.busiest_address = survey.busiest_address.max(of_address);
             let state = session.state();
             survey.clients_blocked += u64::from(session.is_blocked());
             survey.clients_conflating += u64::from(state == ClientState::Conflating);
-            if session.has_waiting() {
-                survey.clients_waiting += 1;
-                let rank = (session.queued_bytes(), session.oldest_us(now).unwrap_or(0));
+            let is_slow = waits.is_slow(key);
+            survey.clients_waiting += u64::from(session.has_waiting());
+            if session.has_waiting() || is_slow {
+                let oldest_us = session.oldest_us(now).unwrap_or(0);
+                let rank = (is_slow, session.queued_bytes(), oldest_us);
                 self.slowest.offer(rank, || key);
             }
             let recent = session.take_recent_messages();
@@ -178,6 +192,7 @@ impl Core {
         Some(ClientLook {
             topics: topics as u64,
             topic: joined.next().filter(|_| topics == 1).cloned(),
+            slow: self.waits.of(self.now, key),
             ..session.look(self.now)
         })
     }
@@ -189,7 +204,9 @@ impl Core {
         let slowest = walk.slowest.into_sorted();
         survey.slowest = slowest
             .filter_map(|(_, key)| self.look_at(key))
-            .filter(|client| client.queue_messages > 0 || client.stuck_us.is_some())
+            .filter(|client| {
+                client.queue_messages > 0 || client.stuck_us.is_some() || client.slow.is_some()
+            })
             .collect();
         let busiest = walk.busiest.into_sorted();
         survey.busiest = busiest
@@ -219,7 +236,8 @@ impl<G: Gateway> Hub<G> {
         });
         walk.survey.slices += 1;
         let mut room = SURVEY_SLICE_MAX;
-        walk.look_at_clients(now, &mut core.clients, &mut room);
+        let beside = (&core.waits, &core.addresses);
+        walk.look_at_clients(now, &mut core.clients, beside, &mut room);
         if walk.next_slot < core.clients.sessions.capacity()
             || !walk.look_at_topics(&mut core.topics, &mut room)
         {

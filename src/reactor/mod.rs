@@ -5,10 +5,13 @@
 //! The loop serves any gateway and any feed: only their traits are known here.
 
 mod handshakes;
+mod latency;
+mod lateness;
 mod listeners;
 mod report;
 mod seams;
 mod sockets;
+mod tcp_info;
 mod turn;
 mod unread;
 

@@ -3,6 +3,8 @@
 
 use tracing::warn;
 
+use super::latency::Latency;
+use super::lateness::Lateness;
 use crate::base::SpinCounts;
 use crate::hub::{Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now};
 use crate::telemetry::{Budget, EventLoop, LoopTimes, ShellStats, Stage};
@@ -24,12 +26,16 @@ pub(super) struct Report {
     peak_before: u64,
     peak: u64,
     retry_at_us: Option<u64>,
+    lateness: Lateness,
+    latency: Latency,
 }
 
 impl Report {
     /// Records a message that arrived at `received_us`; its frame goes to clients.
     pub(super) fn taken(&mut self, received_us: u64, taken_us: u64) {
         self.stage(Stage::BusToFeed, received_us, taken_us);
+        self.lateness
+            .observe_us(taken_us.saturating_sub(received_us));
         self.received_us.push(received_us);
     }
 
@@ -41,6 +47,8 @@ impl Report {
             if let Some(first_write_us) = first_write_us {
                 self.stage(Stage::FirstWrite, received_us, first_write_us);
                 self.stage(Stage::LastWrite, received_us, ended_us);
+                self.latency
+                    .observe_us(ended_us.saturating_sub(received_us));
             }
         }
         // Keeps the capacity for the next turn.
@@ -51,6 +59,16 @@ impl Report {
     pub(super) fn stage(&mut self, stage: Stage, from_us: u64, to_us: u64) {
         let us = to_us.saturating_sub(from_us);
         self.times.observe_stage_us(stage, us);
+    }
+
+    /// Records a sleep that ended so much later than it should.
+    pub(super) fn overslept(&mut self, us: u64) {
+        self.lateness.observe_us(us);
+    }
+
+    /// The lateness of the loop in the last second, microseconds.
+    pub(super) fn late_us(&self) -> u64 {
+        self.lateness.last_second_us()
     }
 
     /// Counts a used-up budget of this turn.
@@ -74,6 +92,11 @@ impl Report {
     ) {
         let took_us = ended.mono_us.saturating_sub(began.mono_us);
         self.times.turns.observe_us(took_us);
+        self.lateness.observe_us(took_us);
+        self.lateness.tick(ended.mono_us);
+        self.times.late_us = self.lateness.total_us();
+        self.times.late_last_second_us = self.lateness.last_second_us();
+        self.times.last_minute = self.latency.summary(ended.mono_us);
         let peak = hub.take_send_queue_peak();
         let send_queue_peak_bytes = self.peak(began, peak);
         if feed.caught_up {

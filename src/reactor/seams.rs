@@ -8,8 +8,8 @@ use super::handshakes::Handshakes;
 use super::listeners::ListenSettings;
 use crate::base::{TakenBytes, Wake};
 use crate::http::{Handover, HttpHandle, WayBack};
-use crate::hub::{DrainPlan, Feed, Gateway};
-use crate::telemetry::Telemetry;
+use crate::hub::{CloseReason, DrainPlan, Feed, Gateway};
+use crate::telemetry::{HitLimit, Telemetry};
 
 /// Limits of a turn, so that each kind of work comes to its turn.
 #[derive(Clone, Debug)]
@@ -38,6 +38,16 @@ pub struct ReactorSettings {
     /// The longest time after the start for which clients wait at the ports until the feed has caught up; 0:
     /// none.
     pub accept_wait_us: u64,
+    /// The limit behind each reason for the end of a connection.
+    pub limits: Vec<(CloseReason, HitLimit)>,
+}
+
+impl ReactorSettings {
+    /// The limit behind this reason.
+    pub(super) fn limit_of(&self, reason: CloseReason) -> Option<HitLimit> {
+        let found = self.limits.iter().find(|(of, _)| *of == reason);
+        found.map(|(_, limit)| *limit)
+    }
 }
 
 /// The channels and handles that connect the loop with other threads.

@@ -14,10 +14,11 @@ use socket2::SockRef;
 
 pub(super) use self::buffers::Got;
 use self::buffers::{Joined, TlsBuffers};
+use super::tcp_info;
 use super::unread::{End, READABLE, Unread};
 use crate::admission::{Chosen, ClientAddr, FairQueue};
 use crate::base::{Clock, Wake};
-use crate::hub::{SessionKey, Transmit, Write, room};
+use crate::hub::{Sample, SessionKey, Transmit, Write, room};
 use crate::listening::tls::TlsSession;
 
 #[derive(Debug)]
@@ -460,5 +461,9 @@ impl Transmit for Sockets {
 
     fn has_time(&self) -> bool {
         self.clock.mono_us() < self.flush_until_us
+    }
+
+    fn sample(&mut self, key: SessionKey) -> Option<Sample> {
+        self.stream(key).and_then(|stream| tcp_info::sample(stream))
     }
 }

@@ -7,6 +7,7 @@
 mod interrupts;
 mod outputs;
 mod reading;
+mod slow;
 
 use std::hint;
 use std::io;
@@ -17,7 +18,7 @@ use mio::{Events, Poll, Token};
 use signal_hook_mio::v1_0::Signals;
 
 use self::interrupts::{Freeze, stop_signals};
-use self::outputs::{Ends, log_left_out};
+use self::outputs::{Ends, log_drops_left_out, log_left_out};
 use self::reading::FirstReads;
 use super::listeners::{ListenError, Listeners};
 use super::report::{Report, log_lines};
@@ -61,6 +62,9 @@ const LOOKS_PER_POLL: u32 = 16;
 /// Log lines about ended connections; the next line has the number of suppressed lines.
 const END_LINES_PER_SECOND: u32 = 10;
 
+/// The same about clients that weirgate has dropped: no refusal takes a line of these.
+const DROP_LINES_PER_SECOND: u32 = 128;
+
 /// The error of [`Reactor::bind`].
 #[derive(Debug)]
 pub enum BindError {
@@ -99,6 +103,7 @@ pub struct Reactor<G: Gateway, F: Feed> {
     freeze: Freeze,
     spin: Spin,
     end_lines: LogBudget,
+    drop_lines: LogBudget,
     ends: Ends,
     /// The latest time at which a stop ends.
     stop_at_us: Option<u64>,
@@ -152,6 +157,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             first_reads: FirstReads::default(),
             freeze: Freeze::default(),
             end_lines: LogBudget::new(END_LINES_PER_SECOND),
+            drop_lines: LogBudget::new(DROP_LINES_PER_SECOND),
             ends: Ends::default(),
             stop_at_us: None,
             refuse_until_us: 0,
@@ -187,6 +193,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         self.begin(Phase::Ended);
         log_left_out(self.end_lines.left_out_at_end());
+        log_drops_left_out(self.drop_lines.left_out_at_end());
         Ok(())
     }
 
@@ -203,6 +210,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 timeout = self.timeout();
             }
         }
+        self.freeze.sleeps_until(self.now_us, timeout);
         poll(&mut self.poll, events, timeout)?;
         self.wake.will_look();
         Ok(())
@@ -266,6 +274,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn timeout(&self) -> Duration {
         let dues = [
             self.hub.poll_timeout(),
+            self.hub.slow_due(),
             self.listeners.due_us(),
             self.report.due_us(),
             self.stop_at_us,
@@ -284,7 +293,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     fn turn(&mut self, events: &Events) {
         let now = self.clock.now();
-        self.freeze.look(now.mono_us);
+        self.report.overslept(self.freeze.wakes(now.mono_us));
         if !events.is_empty() || self.seams.have_messages() {
             self.spin.worked(now.mono_us);
         }
@@ -307,6 +316,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.effects();
         self.survey();
         self.tell(now);
+        self.look_at_slow();
         self.begin(Phase::Wait);
     }
 

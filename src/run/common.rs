@@ -8,11 +8,11 @@ use crate::admission::Holding;
 use crate::auth::Origins;
 use crate::http::operator::{NearLimit, OperatorSettings, ReadNumber};
 use crate::http::{Cors, HttpSettings, ReadyLimits};
-use crate::hub::{DrainPlan, Limits};
+use crate::hub::{CloseReason, DrainPlan, Limits};
 use crate::listening::ListenAddr;
 use crate::reactor::{ListenSettings, ReactorSettings, TurnBudgets};
-use crate::settings::{Checked, Kind, Unit, Value};
-use crate::telemetry::{Reading, names};
+use crate::settings::{Checked, Kind, Shows, Unit, Value};
+use crate::telemetry::{HitLimit, Reading, Surveyed, names};
 
 /// The percentage of `--stop-timeout-ms` during which a close waits while the gateway is busy with its
 /// client; the rest is for the close.
@@ -159,13 +159,33 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
         stop_timeout_us,
         spin_us: checked.number("spin-us"),
         accept_wait_us: checked.stream().map_or(0, |_| STREAM_WAIT_US),
+        limits: hit_limits(checked).collect(),
     }
+}
+
+/// The limits that end connections, by the reason of the end. A stop is no fault, and a bad request may exceed several.
+fn hit_limits(checked: &Checked) -> impl Iterator<Item = (CloseReason, HitLimit)> {
+    let limits = checked.values().iter().filter_map(|value| {
+        let (Some(limit), Value::Number(max)) = (value.setting.limit, &value.value) else {
+            return None;
+        };
+        let Shows::Reason(reason) = limit.shows else {
+            return None;
+        };
+        let flag = value.setting.flag;
+        Some((reason, HitLimit { flag, max: *max }))
+    });
+    limits.filter(|(of, _)| ![CloseReason::ShuttingDown, CloseReason::BadRequest].contains(of))
 }
 
 /// The limits with a present value. All other limits are counted when exceeded: by reason, or by their own
 /// counter.
 static NEAR: &[(&str, ReadNumber)] = &[
     (CONNECTIONS_MAX, |at| Some(at.turn.all_connections())),
+    ("connections-per-ip-max", |at| {
+        let busiest = |surveyed: &Surveyed| surveyed.survey.busiest_address;
+        at.surveyed.as_deref().map(busiest)
+    }),
     ("memory-max", |at| at.process.resident_bytes),
     ("send-queue-soft-bytes", largest_send_queue),
     ("send-queue-hard-bytes", largest_send_queue),
@@ -215,7 +235,8 @@ static NEAR: &[(&str, ReadNumber)] = &[
 /// Bytes of the largest send queue in the newest survey: the metric is a peak, which outlives the queue.
 fn largest_send_queue(at: &Reading<'_>) -> Option<u64> {
     let slowest = &at.surveyed.as_deref()?.survey.slowest;
-    Some(slowest.first().map_or(0, |client| client.queue_bytes))
+    let bytes = slowest.iter().map(|client| client.queue_bytes);
+    Some(bytes.max().unwrap_or(0))
 }
 
 /// The limits of this gateway with a present value, and the open files.
@@ -261,7 +282,7 @@ fn open_files() -> NearLimit {
 mod tests {
     use super::*;
     use crate::hub::{FeedStats, Now, Survey};
-    use crate::telemetry::{Build, GatewayMetric, Surveyed, Telemetry};
+    use crate::telemetry::{Build, GatewayMetric, Telemetry};
 
     #[test]
     fn a_limit_that_is_off_has_no_maximum_and_the_others_have_their_value() {

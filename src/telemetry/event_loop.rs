@@ -96,6 +96,19 @@ impl Budget {
     ];
 }
 
+/// A distribution of durations in the last minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecentLatency {
+    /// Messages.
+    pub messages: u64,
+    /// Half of the messages took no longer, microseconds.
+    pub p50_us: u64,
+    /// 99 of 100 messages took no longer.
+    pub p99_us: u64,
+    /// 999 of 1,000 messages took no longer.
+    pub p999_us: u64,
+}
+
 /// Durations of turns and messages. Counts only grow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoopTimes {
@@ -103,6 +116,12 @@ pub struct LoopTimes {
     pub turns: DurationCounts,
     /// Polling without sleeping.
     pub spin: SpinCounts,
+    /// Lateness of the loop, microseconds: since the start.
+    pub late_us: u64,
+    /// The same in the last second.
+    pub late_last_second_us: u64,
+    /// From the arrival of messages until the write to the last client, in the last minute.
+    pub last_minute: RecentLatency,
     stages: [DurationCounts; Stage::LABELS.len()],
     spent: [u64; Budget::LABELS.len()],
 }

@@ -7,6 +7,7 @@
 mod bus_status;
 mod event_loop;
 pub mod logging;
+mod metric;
 pub mod names;
 mod operator;
 pub mod operator_state;
@@ -23,8 +24,10 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
 pub use bus_status::{BusStatus, ConsumerStatus, Stall};
-pub use event_loop::{Budget, EventLoop, LoopNumbers, LoopTimes, Phase, ShellStats, Slot, Stage};
-pub use operator::{EndedAt, Surveyed, Surveys};
+pub use event_loop::{
+    Budget, EventLoop, LoopNumbers, LoopTimes, Phase, RecentLatency, ShellStats, Slot, Stage,
+};
+pub use operator::{EndedAt, HitLimit, Surveyed, Surveys};
 pub use process::ProcessStats;
 pub use samples::{DurationCounts, Durations, PROMETHEUS_TEXT_CONTENT_TYPE};
 

@@ -6,73 +6,9 @@
 //! Prometheus naming rules hold: base units (seconds, bytes), `_total` on counters only, labels with few and
 //! known values (never a client, symbol or channel).
 
-use std::fmt;
-
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Unit;
-
-use super::samples::{ByLabel, IfAny, Info, Writer};
-use super::{BusStatus, ConsumerStatus, Reading};
-
-/// The kind of a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetricKind {
-    /// Only grows while the process lives.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// A distribution in fixed buckets.
-    Histogram,
-    /// Labels with the value 1.
-    Info,
-}
-
-/// A metric as written to pages.
-#[derive(Clone, Copy, Debug)]
-pub struct MetricName {
-    /// The full name, as in queries (histograms: without `_bucket`, `_sum`, `_count`).
-    pub name: &'static str,
-    /// Counter, gauge or histogram: the `# TYPE` line.
-    pub kind: MetricKind,
-    /// Label names, in the order of writing.
-    pub labels: &'static [&'static str],
-    /// One sentence for people.
-    pub help: &'static str,
-    /// Writes the metric; `None`: the values come from a gateway ([`super::GatewayMetric`]).
-    pub(super) write: Option<Write>,
-}
-
-/// Writes a metric with the values of a reading.
-pub(super) type Write = fn(&MetricName, &Reading<'_>, &mut Writer<'_>) -> fmt::Result;
-
-impl MetricName {
-    /// Returns the family's name without its unit and its kind's suffix, and the unit: the encoder adds both.
-    pub(super) fn stem(&self) -> (&'static str, Option<Unit>) {
-        let family = match self.kind {
-            MetricKind::Counter => self.name.strip_suffix("_total"),
-            MetricKind::Info => self.name.strip_suffix("_info"),
-            MetricKind::Gauge | MetricKind::Histogram => None,
-        }
-        .unwrap_or(self.name);
-        if let Some(stem) = family.strip_suffix("_seconds") {
-            (stem, Some(Unit::Seconds))
-        } else if let Some(stem) = family.strip_suffix("_bytes") {
-            (stem, Some(Unit::Bytes))
-        } else {
-            (family, None)
-        }
-    }
-
-    /// Returns the kind in the encoder's terms.
-    pub(super) fn metric_type(&self) -> MetricType {
-        match self.kind {
-            MetricKind::Counter => MetricType::Counter,
-            MetricKind::Gauge => MetricType::Gauge,
-            MetricKind::Histogram => MetricType::Histogram,
-            MetricKind::Info => MetricType::Info,
-        }
-    }
-}
+pub use super::metric::{MetricKind, MetricName};
+use super::samples::{ByLabel, IfAny, Info};
+use super::{BusStatus, ConsumerStatus};
 
 /// `$at` is the name of the [`Reading`] in the values of the rows.
 macro_rules! metric_names {
@@ -215,6 +151,15 @@ metric_names! { |at|
     WRITES_SHORT = Counter "weirgate_writes_short_total" []
         "Writes taken by the kernel in part or not at all, because the client is slow."
         => at.turn.hub.writes_short;
+    SLOW_CLIENTS = Gauge "weirgate_slow_clients" ["why"]
+        "Clients whose send queue waited for half of the last second, by cause."
+        => ByLabel(at.turn.hub.slow.by_cause());
+    SLOW_CLIENT_SECONDS = Counter "weirgate_slow_client_seconds_total" ["why"]
+        "Time for which clients were slow, all clients together, by cause."
+        => ByLabel(at.turn.hub.slow.seconds());
+    TCP_INFO_CALLS = Counter "weirgate_tcp_info_calls_total" []
+        "Calls of the kernel for its numbers about a connection: once a second for each client whose send queue waits."
+        => at.turn.hub.slow.calls;
     SEND_ERRORS = Counter "weirgate_send_errors_total" ["kind"]
         "Writes to a socket that failed for good, by kind."
         => ByLabel(at.turn.send_errors());
@@ -267,6 +212,10 @@ metric_names! { |at|
     WAKE_UPS_SAVED = Counter "weirgate_wake_ups_saved_total" ["thread"]
         "Times that a thread found work while it polled without sleeping, so that nobody had to wake it."
         => ByLabel(at.spins().map(|(thread, spin)| (thread, spin.found)));
+    LATE_SECONDS = Counter "weirgate_late_seconds_total" []
+        "Lateness of the event loop: of each quarter of a second, the longest turn, wait of a message for its turn, or \
+            sleep beyond its time, from 20 ms on."
+        => at.turn.times.late_us as f64 / 1e6;
     STAGE_DURATION = Histogram "weirgate_stage_duration_seconds" ["stage"]
         "Time of a message in each stage; first_write and last_write count from the arrival."
         => ByLabel(at.turn.times.stages());

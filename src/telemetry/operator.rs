@@ -1,17 +1,35 @@
 //! Surveys of clients and topics for the operator's page. The loop makes one only on request, and never waits for a
 //! reader.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::Slot;
 use crate::hub::{Ended, Survey};
 
+/// A limit that has ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HitLimit {
+    /// The setting, without dashes.
+    pub flag: &'static str,
+    /// The number in force.
+    pub max: u64,
+}
+
+impl fmt::Display for HitLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--{} {}", self.flag, self.max)
+    }
+}
+
 /// A connection that has ended, for the operator's page.
 #[derive(Clone, Debug)]
 pub struct EndedAt {
     /// The time of the end, microseconds of the monotonic clock.
     pub at_us: u64,
+    /// The limit behind the reason.
+    pub limit: Option<HitLimit>,
     /// The data of the log line.
     pub ended: Ended,
 }

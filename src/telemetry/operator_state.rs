@@ -42,6 +42,12 @@ pub struct OperatorState {
     pub tls: Option<ShownTls>,
     /// `None` before the first survey.
     pub survey: Option<ShownSurvey>,
+    /// Slow clients by cause: the labels of [`Why`](crate::hub::Why).
+    pub slow: BTreeMap<String, u64>,
+    /// Lateness of the event loop in the last second.
+    pub late_ms: u64,
+    /// From the arrival of a message until the write to the last client, in the last minute; `None` without messages.
+    pub latency: Option<ShownLatency>,
     /// Connections that ended last, the newest first.
     pub ends: Vec<ShownEnd>,
     /// The limits of this gateway that have a present value.
@@ -106,6 +112,22 @@ pub struct Numbers {
     pub received_bytes: Option<u64>,
     /// CPU time of the process; `None` without `/proc`.
     pub cpu_seconds: Option<f64>,
+    /// Time of the event loop in its turns: its share of a core.
+    pub loop_busy_seconds: Option<f64>,
+}
+
+/// Latency of messages in the last minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ShownLatency {
+    /// Messages.
+    pub messages: u64,
+    /// Half of the messages took no longer.
+    pub p50_ms: f64,
+    /// 99 of 100 messages took no longer.
+    pub p99_ms: f64,
+    /// 999 of 1,000 messages took no longer.
+    pub p999_ms: f64,
 }
 
 /// The bus of a gateway.
@@ -213,7 +235,7 @@ pub struct ShownSurvey {
 }
 
 /// A client, without its peer: limits count by the client's address.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ShownClient {
     /// The client's address.
@@ -245,6 +267,30 @@ pub struct ShownClient {
     pub topic: Option<String>,
     /// Messages in both directions since the survey before.
     pub recent_messages: u64,
+    /// Why the client is slow: a label of [`Why`](crate::hub::Why). `None` if it is not, or no cause is known yet.
+    pub why: Option<String>,
+    /// The same for a person, with figures.
+    pub say: Option<String>,
+    /// For how long the client has been slow; 0 if it is not.
+    pub slow_ms: u64,
+    /// What the kernel said last about the connection of a slow client.
+    pub kernel: Option<ShownKernel>,
+}
+
+/// The kernel's numbers about a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ShownKernel {
+    /// Bytes that were not sent yet.
+    pub unsent: u64,
+    /// Bytes that were sent and not acknowledged.
+    pub in_flight: u64,
+    /// Bytes that the client's kernel takes now.
+    pub window: u64,
+    /// Round trip.
+    pub rtt_ms: u64,
+    /// Percent of the bytes that were sent again.
+    pub lost_pct: f64,
 }
 
 /// A connection that has ended.
@@ -274,6 +320,18 @@ pub struct ShownEnd {
     /// The traffic of the whole connection.
     #[serde(flatten)]
     pub traffic: Traffic,
+    /// The limit behind the reason, and its number.
+    pub limit: Option<String>,
+    /// Why a dropped client was slow; `None` if it was not.
+    pub why: Option<String>,
+    /// The same for a person, with figures.
+    pub say: Option<String>,
+    /// Messages that waited for a dropped client; `None` for any other end, here and below.
+    pub waited_messages: Option<u64>,
+    /// Bytes of these messages.
+    pub waited_bytes: Option<u64>,
+    /// How long the kernel had taken nothing for the client.
+    pub untaken_ms: Option<u64>,
 }
 
 impl ShownEnd {

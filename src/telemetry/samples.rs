@@ -40,6 +40,11 @@ impl DurationCounts {
         self.sum_us = self.sum_us.wrapping_add(us);
     }
 
+    /// Returns the sum of the durations, in microseconds.
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us
+    }
+
     /// Returns the number of durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()

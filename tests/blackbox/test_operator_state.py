@@ -13,7 +13,7 @@ from redis_gateways import CHANNELS, subscriber
 from waiting import until
 
 CLIENT = ["client", "user", "tls", "path", "state", "age_ms", "queue_messages", "queue_bytes", "oldest_ms", "stuck_ms", "bytes_in", "bytes_out",
-          "messages_in", "messages_out", "conflated", "topics", "topic", "recent_messages"]
+          "messages_in", "messages_out", "conflated", "topics", "topic", "recent_messages", "why", "say", "slow_ms", "kernel"]
 SURVEY = ["age_ms", "took_us", "slices", "interval_ms", "clients", "clients_waiting", "clients_blocked", "clients_conflating", "slowest", "busiest",
           "topics", "busiest_topics"]
 NUMBERS = {
@@ -27,7 +27,7 @@ NUMBERS = {
     "send_queue_bytes": "weirgate_send_queue_bytes", "send_queue_peak_bytes": "weirgate_send_queue_peak_bytes",
     "frame_bytes": "weirgate_frame_bytes_alive", "sent_bytes": "weirgate_bytes_sent_total",
     "received_messages": "weirgate_received_messages_total", "received_bytes": "weirgate_received_bytes_total",
-    "cpu_seconds": "process_cpu_seconds_total",
+    "cpu_seconds": "process_cpu_seconds_total", "loop_busy_seconds": "weirgate_loop_turn_duration_seconds_sum",
 }
 
 
@@ -183,8 +183,9 @@ async def test_the_numbers_are_those_of_the_metrics(nats, start_weirgate):
     metrics = Metrics(get(admin, "/metrics")[2])
     numbers = now["numbers"]
     assert list(numbers) == list(NUMBERS)
-    for name in numbers.keys() - {"cpu_seconds"}:
+    for name in numbers.keys() - {"cpu_seconds", "loop_busy_seconds"}:
         assert numbers[name] == round(metrics.sum(NUMBERS[name]) * (1000 if name.endswith("_unix_ms") else 1)), name
     assert numbers["clients"] == 1 and numbers["messages_sent"] == 2 and numbers["bus_messages"] == 1 and numbers["sent_bytes"] > 0
+    assert 0 < numbers["loop_busy_seconds"] <= metrics.sum(NUMBERS["loop_busy_seconds"])
     assert 0 < numbers["cpu_seconds"] <= metrics.sum("process_cpu_seconds_total")
     client.abort()

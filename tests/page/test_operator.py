@@ -108,7 +108,7 @@ async def test_levels(start_nats, start_weirgate):
         assert topics[0][0] == "levels" and float(topics[0][2]) > 1, topics
         assert await page.text("#clients") == "1"
         rates = await page.js(PAIRS % "rates")
-        assert len(rates) == 10 and all(re.fullmatch(r"[\d,.]+( k?B| MB| %)?", rate) for rate in rates.values()), rates
+        assert len(rates) == 15 and all(re.fullmatch(r"[\d,.]+( k?B| MB| %| ms)?", rate) for rate in rates.values()), rates
         asked = set(await page.js("performance.getEntriesByType('resource').filter(e => e.initiatorType === 'fetch').map(e => new URL(e.name).pathname)"))
         assert asked == {"/operator/state"}, "one request for everything"
         limits = await page.text("#limits")

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher;
 use std::io;
 
-use weirgate::hub::{SessionKey, Transmit, Write};
+use weirgate::hub::{Sample, SessionKey, Transmit, Write};
 
 use super::client::{Client, Place};
 use super::ledger::Shared;
@@ -31,6 +31,8 @@ pub(crate) struct Socket {
     /// Time since which the kernel has taken no waiting byte.
     pub(crate) blocked_at: Option<u64>,
     pub(crate) bytes: u64,
+    /// The kernel's numbers about the connection; of the last call for them.
+    pub(crate) sample: Option<Sample>,
 }
 
 /// Simulated sockets by key.
@@ -52,6 +54,8 @@ pub(crate) struct Net {
     pub(crate) batches_max: Option<usize>,
     /// Gets received messages immediately, if a simulation compares.
     pub(crate) ledger: Option<Shared>,
+    /// Calls for the numbers of connections.
+    pub(crate) samples: Vec<SessionKey>,
 }
 
 impl Transmit for Net {
@@ -68,6 +72,11 @@ impl Transmit for Net {
 
     fn has_time(&self) -> bool {
         self.batches_max.is_none_or(|max| self.batches < max)
+    }
+
+    fn sample(&mut self, key: SessionKey) -> Option<Sample> {
+        self.samples.push(key);
+        self.sockets.get(&key)?.sample
     }
 }
 

@@ -42,7 +42,9 @@ use super::access::{
 };
 use super::history::{Statuses, last_event_id};
 use crate::admission::{ClientAddr, Holding};
-use crate::auth::{Acl, Authenticator, Identity, NameSyntax, Origins, Rights, bearer_protocol};
+use crate::auth::{
+    Acl, Authenticator, Identity, NameSyntax, Origins, Rights, Token, bearer_protocol,
+};
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Core, Entrance, Frame, FrameBytes,
     Gateway, Incoming, MaxRate, Message, Place, Publication, SessionKey, TopicName,
@@ -277,6 +279,9 @@ impl Gateway for ChannelsGateway {
             Err(refusal) => {
                 self.stats.access.count_refusal(refusal);
                 accepted.refusal = Some(refusal.label());
+                let tokens = &self.settings.authenticator;
+                let user = tokens.refused_user(Token::find(head).as_ref(), refusal);
+                accepted.user = user.as_deref().map(shown_user);
                 Admission::AcceptThenClose(accepted, close_of(refusal))
             }
         }

@@ -347,7 +347,8 @@ impl Gateway for TradesGateway {
             Err(refusal) if tokens.required => {
                 self.stats.access.count_refusal(refusal);
                 accepted.refusal = Some(refusal.label());
-                accepted.user = user_for_log(None, head);
+                let user = tokens.refused_user(token.as_ref(), refusal);
+                accepted.user = user_for_log(user.as_deref(), head);
                 return Admission::AcceptThenClose(accepted, close_of(refusal));
             }
             // Without REQUIRE_AUTH a bad token is ignored.

@@ -52,11 +52,15 @@ function say([text, status]) {
   put(byId("live"), text);
 }
 
-function drawRates(numbers) {
+/** Less than this share of a core in the loop is nothing to look at. */
+const BUSY = 0.8;
+
+function drawRates({ numbers, latency, late_ms: late }) {
   rates.push(numbers);
   const count = (name) => decimal(rates.perSecond(name), 1);
   const size = (name) => (rates.perSecond(name) === null ? "–" : bytes(rates.perSecond(name)));
-  const cpu = rates.perSecond("cpu_seconds");
+  const cpu = rates.perSecond("cpu_seconds"), busy = rates.perSecond("loop_busy_seconds");
+  const ms = (value) => (latency ? `${decimal(value(latency), 1)} ms` : "–");
   put(byId("clients"), decimal(numbers.clients, 0));
   put(byId("in"), count("bus_messages"));
   put(byId("out"), count("messages_sent"));
@@ -72,6 +76,11 @@ function drawRates(numbers) {
     ["Connections accepted", count("connections_accepted")],
     ["Connections ended", count("connections_ended")],
     ["Processor", cpu === null ? "–" : `${decimal(100 * cpu, 1)} %`],
+    ["Loop busy", busy === null ? "–" : `${decimal(100 * busy, 1)} %`, busy > BUSY ? "wait" : ""],
+    ["Loop late", `${decimal(late, 0)} ms`, late ? "wait" : ""],
+    ["Latency p50", ms((l) => l.p50_ms)],
+    ["Latency p99", ms((l) => l.p99_ms)],
+    ["Latency p99.9", ms((l) => l.p999_ms)],
   ]);
 }
 
@@ -82,7 +91,7 @@ function draw(state) {
   say([state.status, colourOf(state)]);
   put(byId("gateway"), state.gateway);
   document.title = `weirgate ${state.gateway} · operator`;
-  drawRates(state.numbers);
+  drawRates(state);
   drawBus(state);
   drawTls(state);
   drawLimits(state.limits);

@@ -7,12 +7,12 @@ use serde::Serialize;
 use super::OperatorSettings;
 use crate::base::{Clock, Now};
 use crate::http::readiness::{NotReady, not_ready};
-use crate::hub::{ClientLook, Survey};
+use crate::hub::{ClientLook, SlowLook, Survey, Why};
 use crate::telemetry::operator_state::{
     Numbers, OperatorState, ShownBus, ShownClient, ShownConsumer, ShownEnd, ShownEventsBus,
-    ShownLimit, ShownService, ShownSurvey, ShownTls,
+    ShownKernel, ShownLatency, ShownLimit, ShownService, ShownSurvey, ShownTls,
 };
-use crate::telemetry::{BusStatus, EndedAt, Reading, Telemetry, names};
+use crate::telemetry::{BusStatus, EndedAt, HitLimit, Reading, RecentLatency, Telemetry, names};
 
 /// Reads a number of the process; `None` if the process lacks the number.
 pub type ReadNumber = fn(&Reading<'_>) -> Option<u64>;
@@ -74,6 +74,12 @@ pub(super) fn state(
             let survey = &surveyed.survey;
             shown_survey(survey, now.mono_us.saturating_sub(survey.ended.mono_us))
         }),
+        slow: {
+            let by_cause = at.turn.hub.slow.by_cause();
+            by_cause.map(|(why, n)| (why.to_owned(), n)).collect()
+        },
+        late_ms: at.turn.times.late_last_second_us / 1_000,
+        latency: latency(&at.turn.times.last_minute),
         ends: surveyed.map_or_else(Vec::new, |s| {
             s.ends.iter().map(|one| end(one, now)).collect()
         }),
@@ -126,7 +132,18 @@ fn numbers(at: &Reading<'_>) -> Numbers {
         received_messages: Some(hub.received_messages),
         received_bytes: Some(hub.received_bytes),
         cpu_seconds: at.process.cpu_seconds,
+        loop_busy_seconds: Some(at.turn.times.turns.sum_us() as f64 / 1e6),
     }
+}
+
+fn latency(recent: &RecentLatency) -> Option<ShownLatency> {
+    let ms = |us: u64| us as f64 / 1e3;
+    (recent.messages > 0).then(|| ShownLatency {
+        messages: recent.messages,
+        p50_ms: ms(recent.p50_us),
+        p99_ms: ms(recent.p99_us),
+        p999_ms: ms(recent.p999_us),
+    })
 }
 
 fn tls(at: &Reading<'_>) -> Option<ShownTls> {
@@ -205,11 +222,34 @@ fn shown_client(look: &ClientLook) -> ShownClient {
         topics: look.topics,
         topic: look.topic.as_ref().map(|topic| topic.as_str().to_owned()),
         recent_messages: look.recent_messages,
+        why: look.slow.as_ref().and_then(|slow| shown_why(slow.why)),
+        say: look.slow.as_ref().and_then(|slow| shown_say(&slow.say)),
+        slow_ms: look.slow.as_ref().map_or(0, |slow| slow.slow_us / 1_000),
+        kernel: look.slow.as_ref().and_then(shown_kernel),
     }
+}
+
+fn shown_why(why: Option<Why>) -> Option<String> {
+    why.map(|why| why.label().to_owned())
+}
+
+fn shown_say(say: &str) -> Option<String> {
+    (!say.is_empty()).then(|| say.to_owned())
+}
+
+fn shown_kernel(slow: &SlowLook) -> Option<ShownKernel> {
+    slow.kernel.map(|kernel| ShownKernel {
+        unsent: kernel.unsent_bytes.into(),
+        in_flight: kernel.in_flight_bytes(),
+        window: kernel.window_bytes.into(),
+        rtt_ms: u64::from(kernel.rtt_us) / 1_000,
+        lost_pct: f64::from(slow.lost_permille) / 10.0,
+    })
 }
 
 fn end(end: &EndedAt, now: Now) -> ShownEnd {
     let ended = &end.ended;
+    let dropped = ended.dropped.as_ref();
     ShownEnd {
         at_unix_ms: now.unix_ms_at(end.at_us),
         client: ended.client.to_string(),
@@ -222,6 +262,12 @@ fn end(end: &EndedAt, now: Now) -> ShownEnd {
         code: ended.code,
         age_ms: ended.age_us / 1_000,
         traffic: ended.traffic,
+        limit: end.limit.as_ref().map(HitLimit::to_string),
+        why: dropped.and_then(|dropped| shown_why(dropped.why)),
+        say: dropped.and_then(|dropped| shown_say(&dropped.say)),
+        waited_messages: dropped.map(|dropped| dropped.messages),
+        waited_bytes: dropped.map(|dropped| dropped.bytes),
+        untaken_ms: dropped.map(|dropped| dropped.untaken_us / 1_000),
     }
 }
 

@@ -16,17 +16,25 @@ const overTls = ({ tls }) => (tls ? `over TLS ${tls}` : "without TLS");
 /** The topic says more than the path, where there is one: a device, a symbol. */
 const what = ({ topic, topics, path }) => topic ?? (topics > 1 ? `${path} · ${decimal(topics, 0)} topics` : path);
 
+/** An end in full: what waited for a dropped client, and the limit. */
+function whole({ reason, refusal, say, limit, waited_bytes: waited, waited_messages: messages, untaken_ms: untaken }) {
+  const parts = [refusal ? `${reason} (${refusal})` : reason, say, limit];
+  if (waited) parts.push(`${bytes(waited)} in ${decimal(messages, 0)} messages waited, nothing was taken for ${duration(untaken)}`);
+  return parts.filter(Boolean).join("; ");
+}
+
 function clock(unixMs) {
   return new Date(unixMs).toLocaleTimeString("en-GB");
 }
 
 const WHO = { name: "Client", className: "who", text: who, title: (row) => `${who(row)} ${overTls(row)}` };
 const WHAT = { name: "Topic or path", className: "what middle", text: what };
+const WHY = { name: "Why", className: "why", text: ({ why }) => why ?? "–", title: ({ why, say }) => say ?? why ?? "" };
 const STATE = { name: "State", className: "state", text: ({ state }) => STATES[state]?.[0] ?? state, tone: ({ state }) => STATES[state]?.[1] ?? "" };
 
 const COLUMNS = {
   slowest: [
-    WHO, WHAT, STATE,
+    WHO, WHAT, STATE, WHY,
     { name: "Waits", className: "size num", text: (row) => bytes(row.queue_bytes), title: (row) => `${decimal(row.queue_messages, 0)} messages` },
     { name: "Oldest", className: "when num", text: (row) => ms(row.oldest_ms) },
     { name: "Stuck for", className: "when num wide middle", text: (row) => ms(row.stuck_ms) },
@@ -50,7 +58,8 @@ const COLUMNS = {
     { name: "At", className: "at", text: (row) => clock(row.at_unix_ms), title: (row) => new Date(row.at_unix_ms).toISOString() },
     { ...WHO, title: (row) => `connected from ${row.peer} ${overTls(row)}` },
     { name: "Path", className: "what wide middle", text: ({ path }) => path || "–" },
-    { name: "Reason", className: "reason", text: ({ reason, refusal }) => (refusal ? `${reason} (${refusal})` : reason), tone: ({ reason }) => toneOf(reason) },
+    { name: "Reason", className: "reason", text: ({ reason, refusal }) => (refusal ? `${reason} (${refusal})` : reason), title: whole, tone: ({ reason }) => toneOf(reason) },
+    { ...WHY, className: "why middle" },
     { name: "Code", className: "count num middle", text: ({ code }) => code ?? "–" },
     { name: "Lived", className: "when num middle", text: (row) => ms(row.age_ms) },
     { name: "Got", className: "count num wide middle", text: (row) => decimal(row.messages_out, 0), title: (row) => `${bytes(row.bytes_out)} in ${decimal(row.messages_out, 0)} messages` },
@@ -105,14 +114,15 @@ const shownOf = (shown, all) => (shown && all > shown ? `${shown} of ${decimal(a
 
 const TOPICS = { trades: "Busiest symbols", channels: "Busiest channels", events: "Busiest devices" };
 
-export function drawSurvey({ gateway, survey }) {
+export function drawSurvey({ gateway, survey, slow }) {
   put(byId("topics-h"), TOPICS[gateway] ?? "Busiest topics");
   if (!survey) return;
   const seconds = survey.interval_ms ? survey.interval_ms / 1000 : null;
   const rate = (count) => (seconds === null ? "–" : decimal(count / seconds, 1));
   tables.slowest.draw(survey.slowest, survey.clients ? "No client waits: every send queue is empty." : "No clients.");
   const counts = [[survey.clients_waiting, "waiting"], [survey.clients_blocked, "blocked"], [survey.clients_conflating, "skipping"]];
-  put(byId("slowest-about"), counts.filter(([count]) => count).map(([count, text]) => `${decimal(count, 0)} ${text}`).join(", "));
+  const causes = Object.entries(slow).map(([why, count]) => [count, `slow: ${why}`]);
+  put(byId("slowest-about"), [...causes, ...counts].filter(([count]) => count).map(([count, text]) => `${decimal(count, 0)} ${text}`).join(", "));
   tables.busiest.draw(survey.busiest.map((row) => ({ ...row, rate: rate(row.recent_messages) })), "No messages in the last second.");
   put(byId("busiest-about"), shownOf(survey.busiest.length, survey.clients));
   const topics = survey.busiest_topics.map((row) => ({

@@ -187,8 +187,14 @@ impl Session {
     /// Starts closing, with the last control bytes queued: drops the frames behind the frame that was
     /// begun. The session then lives until the control bytes are out and the peer has ended, or until
     /// `due`.
-    pub(in crate::hub) fn start_closing(&mut self, due: u64, reason: CloseReason) -> Departed {
+    pub(in crate::hub) fn start_closing(
+        &mut self,
+        now: Now,
+        due: u64,
+        reason: CloseReason,
+    ) -> Departed {
         self.intake = Intake::Closed;
+        let waited = self.waiting(now);
         let held = self.drop_held();
         let queued = self.queue.discard_waiting();
         let (frames, bytes) = (held.0 + queued.0, held.1 + queued.1);
@@ -201,6 +207,7 @@ impl Session {
         let was_open = matches!(was, Phase::Open(_));
         if let (Phase::Open(open), Phase::Closing(closing)) = (was, &mut cold.phase) {
             closing.was_open(open, &reading.take_held());
+            closing.waited = waited;
         }
         Departed {
             moved,
@@ -253,6 +260,7 @@ impl Session {
             return None;
         }
         self.intake = Intake::Closed;
+        let waited = self.waiting(now);
         let held = self.drop_held();
         let (frames, bytes) = (self.queue.frames() as u32, self.queue.bytes());
         let (frames, bytes) = (held.0 + frames, held.1 + bytes);
@@ -281,7 +289,12 @@ impl Session {
             bytes,
             pauses,
         };
-        let ended = cold.record.ended(now, reason, traffic);
+        let dropped = match was {
+            Phase::Open(_) => Some(waited),
+            Phase::Closing(closing) if closing.was_open => Some(closing.waited),
+            _ => None,
+        };
+        let ended = cold.record.ended(now, reason, traffic, dropped);
         Some((left, ended))
     }
 

@@ -12,6 +12,7 @@ mod phase;
 mod reading;
 mod record;
 mod slots;
+mod waiting;
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -52,6 +53,10 @@ pub(super) struct Session {
     room_wanted: bool,
     /// Whether missed messages wait, or have waited until this write.
     has_resumed: bool,
+    /// Whether the queue has waited since a write that the kernel did not take whole.
+    waits: bool,
+    /// Whether the gateway itself holds the bytes back, behind the socket.
+    is_paced: bool,
     queue: SendQueue,
     cold: Box<Cold>,
 }
@@ -161,6 +166,8 @@ impl Session {
             is_limited: false,
             room_wanted: false,
             has_resumed: false,
+            waits: false,
+            is_paced: false,
             queue: SendQueue::default(),
             cold: Box::new(cold),
         }

@@ -4,7 +4,7 @@
 
 use crate::hub::protocol::Protocol;
 use crate::hub::stats::{Moved, PhaseKind};
-use crate::hub::{CloseCode, CloseReason, Closing};
+use crate::hub::{CloseCode, CloseReason, Closing, Dropped};
 use crate::wire::head::HeadScanner;
 
 /// The allowed changes of phase.
@@ -83,6 +83,8 @@ pub(super) struct LastWords {
     pub(super) half_closed: bool,
     /// The peer has ended its side.
     pub(super) peer_ended: bool,
+    /// What waited when the session began to close.
+    pub(super) waited: Dropped,
 }
 
 impl LastWords {
@@ -93,6 +95,7 @@ impl LastWords {
             listening: None,
             half_closed: false,
             peer_ended: false,
+            waited: Dropped::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{PhaseKind, Sending, Session};
 use crate::admission::{ClientAddr, Peer};
 use crate::hub::reason::labelled;
-use crate::hub::{CloseReason, Ended, Now, Secured, TopicName, Traffic};
+use crate::hub::{CloseReason, Dropped, Ended, Now, Secured, SlowLook, TopicName, Traffic};
 
 /// Characters of a request's path in the record: enough to recognize the client.
 const PATH_CHARS_MAX: usize = 128;
@@ -64,6 +64,8 @@ pub struct ClientLook {
     pub topic: Option<TopicName>,
     /// Messages in both directions since the last survey; 0 outside of a survey.
     pub recent_messages: u64,
+    /// Why the client is slow; `None` if it is not.
+    pub slow: Option<SlowLook>,
 }
 
 /// The data of a connection so far.
@@ -124,7 +126,13 @@ impl Record {
         self.path = path[..cut.map_or(path.len(), |(at, _)| at)].into();
     }
 
-    pub(super) fn ended(&mut self, now: Now, reason: CloseReason, traffic: Traffic) -> Ended {
+    pub(super) fn ended(
+        &mut self,
+        now: Now,
+        reason: CloseReason,
+        traffic: Traffic,
+        dropped: Option<Dropped>,
+    ) -> Ended {
         Ended {
             peer: self.peer,
             client: self.client,
@@ -136,6 +144,7 @@ impl Record {
             code: self.code,
             age_us: now.mono_us - self.accepted.mono_us,
             traffic,
+            dropped,
         }
     }
 }
@@ -186,7 +195,7 @@ impl Session {
 
     /// The client with all numbers, without topics.
     pub(in crate::hub) fn look(&self, now: Now) -> ClientLook {
-        let (queue, record) = (&self.queue, &self.cold.record);
+        let record = &self.cold.record;
         let waits = self.has_waiting();
         ClientLook {
             client: record.client,
@@ -198,11 +207,22 @@ impl Session {
             queue_messages: self.queued_frames() as u64,
             queue_bytes: self.queued_bytes() as u64,
             oldest_us: self.oldest_us(now),
-            stuck_us: waits.then(|| now.mono_us.saturating_sub(queue.progress_at())),
+            stuck_us: waits.then(|| self.untaken_us(now.mono_us)),
             traffic: self.traffic(),
             topics: 0,
             topic: None,
             recent_messages: 0,
+            slow: None,
+        }
+    }
+
+    /// What waits, for the line about a client that is dropped.
+    pub(super) fn waiting(&self, now: Now) -> Dropped {
+        Dropped {
+            messages: self.queued_frames() as u64,
+            bytes: self.queued_bytes() as u64,
+            untaken_us: self.untaken_us(now.mono_us),
+            ..Dropped::default()
         }
     }
 }
@@ -241,7 +261,7 @@ mod tests {
         record.set_path(path);
         String::from(
             record
-                .ended(now, CloseReason::Policy, Traffic::default())
+                .ended(now, CloseReason::Policy, Traffic::default(), None)
                 .path,
         )
     }

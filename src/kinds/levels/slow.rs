@@ -13,10 +13,9 @@ use std::thread;
 use std::time::Duration;
 
 use socket2::SockRef;
-use url::form_urlencoded;
 
 use crate::base::detached;
-use crate::gateways::{DemoGateway, tab_name};
+use crate::gateways::{DemoGateway, pace, tab_name};
 use crate::http::{Handover, WayBack};
 
 /// Tabs on the slow line: two threads and two more descriptors each.
@@ -89,9 +88,7 @@ impl SlowLine {
 }
 
 fn bytes_per_second(query: &str) -> Option<u32> {
-    let mut pairs = form_urlencoded::parse(query.as_bytes());
-    let (_, rate) = pairs.find(|(key, _)| key == "bytes_per_second")?;
-    Some(rate.parse::<u32>().ok()?.max(BYTES_PER_SECOND_MIN))
+    pace(query).map(|rate| rate.max(BYTES_PER_SECOND_MIN))
 }
 
 /// Connects two sockets; returns the gateway's end and the relay's end. The buffers are the smallest of the kernel,

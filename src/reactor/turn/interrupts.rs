@@ -5,6 +5,7 @@
 //! after a freeze no deadline is judged until a poll finds no more events.
 
 use std::io;
+use std::time::Duration;
 
 use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -21,6 +22,8 @@ const CATCH_UP_US_MAX: u64 = 1_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Freeze {
     looked_us: Option<u64>,
+    /// The latest end of the sleep under way.
+    sleeps_until_us: Option<u64>,
     catch_up: Option<CatchUp>,
 }
 
@@ -41,6 +44,19 @@ impl Freeze {
                 polled: false,
             });
         }
+    }
+
+    /// Records the latest end of a sleep.
+    pub(super) fn sleeps_until(&mut self, now_us: u64, timeout: Duration) {
+        let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
+        self.sleeps_until_us = Some(now_us.saturating_add(timeout_us));
+    }
+
+    /// Records the beginning of a turn. Returns how late it is, microseconds: the process was stopped, or had no CPU.
+    pub(super) fn wakes(&mut self, now_us: u64) -> u64 {
+        self.look(now_us);
+        let slept_until_us = self.sleeps_until_us.take();
+        slept_until_us.map_or(0, |at| now_us.saturating_sub(at))
     }
 
     /// Whether the loop has to take events without waiting, until there are none.
@@ -75,6 +91,16 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000;
+
+    #[test]
+    fn a_turn_is_late_by_what_it_comes_after_the_end_of_its_sleep() {
+        let mut freeze = Freeze::default();
+        freeze.sleeps_until(SECOND, Duration::from_millis(250));
+        assert_eq!(freeze.wakes(SECOND + 250_000), 0);
+        assert_eq!(freeze.wakes(3 * SECOND), 0, "without a sleep before");
+        freeze.sleeps_until(3 * SECOND, Duration::from_millis(250));
+        assert_eq!(freeze.wakes(3 * SECOND + 550_000), 300_000);
+    }
 
     #[test]
     fn a_loop_in_time_judges_at_once() {

@@ -6,17 +6,23 @@ use std::collections::VecDeque;
 
 use super::Reactor;
 use crate::admission::HeldBytes;
+use crate::base::LogLine;
 use crate::http::Handover;
-use crate::hub::{CloseReason, Effect, Ended, Feed, Gateway, Now, Permit, SessionKey};
+use crate::hub::{
+    CloseReason, Dropped, Effect, Ended, Feed, Gateway, Now, Permit, SessionKey, Why,
+};
 use crate::reactor::handshakes::Job;
-use crate::telemetry::{Budget, EndedAt, ShellStats, Surveyed};
+use crate::telemetry::{Budget, EndedAt, HitLimit, ShellStats, Surveyed};
 
 /// Effects in one turn, such as sockets to close; the rest waits for the next turn.
 const EFFECTS_MAX: usize = 128;
 
-/// Ends that are kept: this many ends by clients, and as many others. In a shared list, clients that come and
+/// Ends that are kept: this many ends by clients, and as many others but drops. In a shared list, clients that come and
 /// go would displace all other ends.
 const ENDS_MAX: usize = 25;
+
+/// Drops that are kept. Refusals, which a single page without a token causes every second, displace none.
+const DROPS_MAX: usize = 128;
 
 /// From the beginning of a survey to the beginning of the next.
 const SURVEY_EVERY_US: u64 = 1_000_000;
@@ -25,28 +31,33 @@ const SURVEY_EVERY_US: u64 = 1_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Ends {
     by_clients: VecDeque<EndedAt>,
+    drops: VecDeque<EndedAt>,
     others: VecDeque<EndedAt>,
     /// The beginning of the last survey, microseconds of the monotonic clock.
     surveyed_us: Option<u64>,
 }
 
 impl Ends {
-    pub(super) fn push(&mut self, now: Now, ended: Ended) {
-        let list = match ended.reason {
-            CloseReason::PeerClosed | CloseReason::PeerGone => &mut self.by_clients,
-            _ => &mut self.others,
+    pub(super) fn push(&mut self, now: Now, limit: Option<HitLimit>, ended: Ended) {
+        let (list, max) = match ended.reason {
+            _ if ended.dropped.is_some() => (&mut self.drops, DROPS_MAX),
+            CloseReason::PeerClosed | CloseReason::PeerGone => (&mut self.by_clients, ENDS_MAX),
+            _ => (&mut self.others, ENDS_MAX),
         };
-        if list.len() == ENDS_MAX {
+        if list.len() == max {
             list.pop_front();
         }
-        let at_us = now.mono_us;
-        list.push_back(EndedAt { at_us, ended });
+        list.push_back(EndedAt {
+            at_us: now.mono_us,
+            limit,
+            ended,
+        });
     }
 
-    /// Returns both lists as one, the newest end first.
+    /// Returns the lists as one, the newest end first.
     fn newest_first(&self) -> Vec<EndedAt> {
-        let both = self.by_clients.iter().chain(&self.others);
-        let mut ends: Vec<EndedAt> = both.cloned().collect();
+        let all = self.by_clients.iter().chain(&self.others);
+        let mut ends: Vec<EndedAt> = all.chain(&self.drops).cloned().collect();
         ends.sort_by_key(|end| std::cmp::Reverse(end.at_us));
         ends
     }
@@ -84,9 +95,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         match effect {
             Effect::HalfClose(key) => self.sockets.half_close(key),
             Effect::Release { key, reset, ended } => {
-                self.log_end(&ended);
                 if !ended.said_nothing() {
-                    self.ends.push(self.clock.now(), ended);
+                    let limit = self.settings.limit_of(ended.reason);
+                    self.log_end(&ended, limit);
+                    self.ends.push(self.clock.now(), limit, ended);
                 }
                 if !self.sockets.close(key, reset)
                     && let Some(handshakes) = &self.seams.handshakes
@@ -101,11 +113,15 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     /// Logs an ended connection, within the limit of lines.
-    fn log_end(&mut self, ended: &Ended) {
-        if ended.said_nothing() {
+    fn log_end(&mut self, ended: &Ended, limit: Option<HitLimit>) {
+        let now = self.clock.now();
+        if let Some(dropped) = &ended.dropped {
+            if let Some(line) = self.drop_lines.line(now) {
+                log_drop(ended, dropped, limit, line);
+            }
             return;
         }
-        let Some(line) = self.end_lines.line(self.clock.now()) else {
+        let Some(line) = self.end_lines.line(now) else {
             return;
         };
         if ended.reason == CloseReason::UpgradeLost {
@@ -128,6 +144,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             path = &*ended.path,
             reason = ended.reason.label(),
             refusal = ended.refusal,
+            limit = limit.map(tracing::field::display),
             code = ended.code,
             age_ms = ended.age_us / 1000,
             bytes_in = ended.traffic.bytes_in,
@@ -184,6 +201,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let ended = self.since(began);
         self.now_us = ended.mono_us;
         log_left_out(self.end_lines.left_out(began));
+        log_drops_left_out(self.drop_lines.left_out(began));
         while let Some(reason) = self.seams.http.next_end() {
             self.hub.count_close(reason);
         }
@@ -219,6 +237,40 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 }
 
+/// Logs a client that weirgate has dropped, with what it lost.
+fn log_drop(ended: &Ended, dropped: &Dropped, limit: Option<HitLimit>, line: LogLine) {
+    tracing::warn!(
+        client = %ended.client,
+        peer = %ended.peer,
+        user = ended.user.as_deref(),
+        tls = ended.tls,
+        path = &*ended.path,
+        reason = ended.reason.label(),
+        why = dropped.why.map(Why::label),
+        say = Some(&*dropped.say).filter(|say| !say.is_empty()),
+        limit = limit.map(tracing::field::display),
+        waited_bytes = dropped.bytes,
+        waited_messages = dropped.messages,
+        untaken_ms = dropped.untaken_us / 1000,
+        code = ended.code,
+        age_ms = ended.age_us / 1000,
+        bytes_in = ended.traffic.bytes_in,
+        bytes_out = ended.traffic.bytes_out,
+        messages_in = ended.traffic.messages_in,
+        messages_out = ended.traffic.messages_out,
+        conflated = ended.traffic.messages_conflated,
+        lines_left_out = line.suppressed,
+        "connection ended"
+    );
+}
+
+/// Logs the number of lines about dropped clients that were left out, if no further line says so.
+pub(super) fn log_drops_left_out(lines: Option<u64>) {
+    if let Some(lines_left_out) = lines {
+        tracing::warn!(lines_left_out, "more clients were dropped");
+    }
+}
+
 /// Logs the number of lines about ended connections that were left out, if no further line says so.
 pub(super) fn log_left_out(lines: Option<u64>) {
     if let Some(lines_left_out) = lines {
@@ -244,7 +296,33 @@ mod tests {
             code: None,
             age_us: 1,
             traffic: Traffic::default(),
+            dropped: None,
         }
+    }
+
+    #[test]
+    fn refusals_push_no_dropped_client_out() {
+        let mut ends = Ends::default();
+        let now = Now::default();
+        for _ in 0..DROPS_MAX + 1 {
+            let dropped = Some(Dropped::default());
+            let reason = CloseReason::SendQueueHard;
+            ends.push(
+                now,
+                None,
+                Ended {
+                    dropped,
+                    ..ended(reason)
+                },
+            );
+        }
+        (0..1_000).for_each(|_| ends.push(now, None, ended(CloseReason::Policy)));
+        let kept = ends.newest_first();
+        let drops = kept.iter().filter(|end| end.ended.dropped.is_some());
+        assert_eq!(
+            (drops.count(), kept.len()),
+            (DROPS_MAX, DROPS_MAX + ENDS_MAX)
+        );
     }
 
     #[test]
@@ -254,14 +332,14 @@ mod tests {
             mono_us,
             unix_ms: 0,
         };
-        ends.push(at(0), ended(CloseReason::SendStalled));
+        ends.push(at(0), None, ended(CloseReason::ConnectionLimit));
         for us in 1..=1_000 {
-            ends.push(at(us), ended(CloseReason::PeerClosed));
+            ends.push(at(us), None, ended(CloseReason::PeerClosed));
         }
         let kept = ends.newest_first();
         assert_eq!(kept.len(), ENDS_MAX + 1);
         assert_eq!(kept[0].at_us, 1_000);
-        assert_eq!(kept[ENDS_MAX].ended.reason, CloseReason::SendStalled);
+        assert_eq!(kept[ENDS_MAX].ended.reason, CloseReason::ConnectionLimit);
     }
 
     #[test]

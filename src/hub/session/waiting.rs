@@ -1,0 +1,33 @@
+//! Whether the send queue waits for the kernel, and for how long.
+
+use super::Session;
+
+impl Session {
+    /// Begins the wait of a queue that the kernel did not take whole, or ends the wait of an empty queue; `None` if
+    /// nothing changes.
+    #[inline]
+    pub(in crate::hub) fn turns_waiting(&mut self) -> Option<bool> {
+        let waits = (self.waits || self.is_blocked()) && self.has_waiting();
+        let turns = waits != self.waits;
+        self.waits = waits;
+        turns.then_some(waits)
+    }
+
+    /// Notes that the gateway itself holds the bytes back.
+    pub(in crate::hub) fn set_paced(&mut self) {
+        self.is_paced = true;
+    }
+
+    /// Whether the gateway itself holds the bytes back.
+    pub(in crate::hub) fn is_paced(&self) -> bool {
+        self.is_paced
+    }
+
+    /// Time since the kernel last took a byte of the queue, microseconds; 0 if nothing waits.
+    pub(in crate::hub) fn untaken_us(&self, now_us: u64) -> u64 {
+        match self.has_waiting() {
+            true => now_us.saturating_sub(self.queue.progress_at()),
+            false => 0,
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The cause of a slow client, from two samples of the kernel's numbers about its connection.
+//!
+//! A client is slow if its send queue waited for half of the last second, counted by events ([`waits`]). The rules and
+//! their thresholds were fixed by measurements of clients with known causes; `tests/vectors/slow` has some of these.
+
+pub(super) mod waits;
+
+use super::reason::labelled;
+
+labelled! {
+    /// The cause for which a client is slow.
+    pub enum Why {
+        /// The client's program reads slowly or not at all.
+        Client = "client",
+        /// The client's receive window is too small for the distance.
+        Window = "window",
+        /// The path to the client carries too little, or loses.
+        Network = "network",
+        /// Nothing on the way acknowledges.
+        Silent = "silent",
+        /// The peer is a proxy; what is behind it cannot be seen.
+        Proxy = "proxy",
+        /// The event loop was late.
+        Gateway = "gateway",
+        /// No cause is certain.
+        Unclear = "unclear",
+        /// The demo holds the bytes back.
+        Paced = "paced",
+    }
+}
+
+/// Numbers of the kernel about one connection at a moment (`TCP_INFO`); counters count from the connection's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// The moment, microseconds of the monotonic clock.
+    pub at_us: u64,
+    /// Retransmissions of the oldest segment without an acknowledgement.
+    pub retransmits: u8,
+    /// Bytes of a full segment.
+    pub mss_bytes: u32,
+    /// Time since the last acknowledgement.
+    pub last_ack_ms: u32,
+    /// Round trip, smoothed.
+    pub rtt_us: u32,
+    /// The shortest round trip of the last minutes.
+    pub min_rtt_us: u32,
+    /// Segments that may be under way.
+    pub cwnd_segments: u32,
+    /// Bytes in the socket that were not sent yet.
+    pub unsent_bytes: u32,
+    /// Bytes that the client's kernel takes now.
+    pub window_bytes: u32,
+    /// Bytes sent, retransmissions included.
+    pub sent_bytes: u64,
+    /// Bytes sent again.
+    pub resent_bytes: u64,
+    /// Bytes that the client's kernel has acknowledged.
+    pub acked_bytes: u64,
+    /// Time with bytes under way.
+    pub busy_us: u64,
+    /// The part of this time in which the window of the client was the limit.
+    pub window_limited_us: u64,
+}
+
+impl Sample {
+    /// Bytes under way: sent and not acknowledged.
+    pub fn in_flight_bytes(&self) -> u64 {
+        let once = self.sent_bytes.saturating_sub(self.resent_bytes);
+        once.saturating_sub(self.acked_bytes)
+    }
+
+    /// Whether the client's kernel takes nothing.
+    fn is_closed(&self) -> bool {
+        let mss = self.mss_bytes;
+        self.window_bytes < mss && self.in_flight_bytes() < u64::from(mss)
+    }
+}
+
+/// Two samples of a connection, about a second apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pair {
+    before: Sample,
+    after: Sample,
+}
+
+/// What two samples show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The kernel had nothing to send while the queue waited.
+    Idle,
+    /// The same, and the loop was late.
+    Late,
+    /// Segments are sent again and again.
+    Silent,
+    /// Bytes queue up on the path.
+    Queued,
+    /// The window is too small for the distance.
+    Window,
+    /// The window is closed.
+    Closed,
+    /// The window is open now and then, as the client reads.
+    Reads,
+    /// The path carries less than is sent.
+    Path,
+}
+
+/// With the loop late for this part of a second, an idle kernel is the fault of the loop.
+const LATE_US: u64 = 50_000;
+/// A round trip this much longer than the shortest one comes from a queue, not from the timers of a kernel.
+const QUEUED_RTT_US: u32 = 200_000;
+/// The last acknowledgement of a silent path is at least so old.
+const SILENT_MS: u32 = 1_000;
+/// From this share of lost bytes on, the line for a person names the loss.
+const LOSS_PERCENT: f64 = 2.0;
+
+impl Pair {
+    /// Two samples in their order; `None` for two of the same moment.
+    pub(super) fn new(before: Sample, after: Sample) -> Option<Self> {
+        (after.at_us > before.at_us).then_some(Self { before, after })
+    }
+
+    fn grown(&self, of: fn(&Sample) -> u64) -> u64 {
+        of(&self.after).saturating_sub(of(&self.before))
+    }
+
+    fn passed_us(&self) -> u64 {
+        self.grown(|sample| sample.at_us)
+    }
+
+    /// Bytes that arrived in a second.
+    fn rate(&self) -> f64 {
+        self.grown(|sample| sample.acked_bytes) as f64 * 1e6 / self.passed_us() as f64
+    }
+
+    /// Percent of the sent bytes that were sent again.
+    pub(super) fn lost_percent(&self) -> f64 {
+        let sent = self.grown(|sample| sample.sent_bytes).max(1);
+        100.0 * self.grown(|sample| sample.resent_bytes) as f64 / sent as f64
+    }
+
+    /// The cause: the first rule that applies. `late_us` is the lateness of the loop in the last second.
+    pub(super) fn cause(&self, late_us: u64) -> Cause {
+        let now = &self.after;
+        let (busy_us, in_flight) = (self.grown(|s| s.busy_us), now.in_flight_bytes());
+        let (mss, window) = (u64::from(now.mss_bytes), u64::from(now.window_bytes));
+        if busy_us * 2 < self.passed_us() {
+            return if late_us >= LATE_US {
+                Cause::Late
+            } else {
+                Cause::Idle
+            };
+        }
+        if now.retransmits >= 2 && now.last_ack_ms >= SILENT_MS && in_flight >= mss {
+            return Cause::Silent;
+        }
+        let queued_us = now.rtt_us.saturating_sub(now.min_rtt_us);
+        let is_far = u64::from(now.rtt_us) >= 3 * u64::from(now.min_rtt_us);
+        if is_far && queued_us >= QUEUED_RTT_US && in_flight >= (2 * mss).max(window * 3 / 10) {
+            return Cause::Queued;
+        }
+        let round_bytes = self.rate() * f64::from(now.rtt_us) / 1e6;
+        let may_be_under_way = u64::from(now.cwnd_segments) * mss;
+        if now.is_closed() {
+            return Cause::Closed;
+        }
+        if round_bytes * 2.0 >= window as f64 && may_be_under_way > window {
+            return Cause::Window;
+        }
+        let limited_us = self.grown(|s| s.window_limited_us);
+        let is_full = in_flight + mss > window;
+        if limited_us * 2 >= busy_us || limited_us * 5 >= busy_us && is_full {
+            return Cause::Reads;
+        }
+        Cause::Path
+    }
+
+    /// The line for a person. `untaken_us`: since when the kernel has taken no byte.
+    pub(super) fn say(&self, cause: Cause, late_us: u64, untaken_us: u64) -> String {
+        let now = &self.after;
+        let (rate, rtt) = (size(self.rate()), time(now.rtt_us.into()));
+        match cause {
+            Cause::Idle => "its kernel was idle while messages waited".to_owned(),
+            Cause::Late => late(late_us),
+            Cause::Silent => format!(
+                "no acknowledgement for {}, {} retransmissions",
+                time(u64::from(now.last_ack_ms) * 1_000),
+                now.retransmits
+            ),
+            Cause::Window => {
+                let window = f64::from(now.window_bytes);
+                let allowed = size(window * 1e6 / f64::from(now.rtt_us.max(1)));
+                format!("its {} window allows {allowed}/s at {rtt}", size(window))
+            }
+            Cause::Closed => {
+                format!(
+                    "takes nothing for {}: its window is closed",
+                    time(untaken_us)
+                )
+            }
+            Cause::Reads => format!("reads {rate}/s"),
+            Cause::Queued | Cause::Path if self.lost_percent() >= LOSS_PERCENT => format!(
+                "its path loses {:.1} %, carries {rate}/s; round trip {rtt}",
+                self.lost_percent()
+            ),
+            Cause::Queued | Cause::Path => {
+                let shortest = time(now.min_rtt_us.into());
+                format!("its path carries {rate}/s; round trip {rtt}, was {shortest}")
+            }
+        }
+    }
+
+    /// The line for a person about a client behind a proxy.
+    pub(super) fn say_of_proxy(&self, untaken_us: u64) -> String {
+        match self.after.is_closed() {
+            true => format!("its proxy takes nothing for {}", time(untaken_us)),
+            false => format!("its proxy takes {}/s", size(self.rate())),
+        }
+    }
+}
+
+impl Cause {
+    /// The word for this cause; `None` if the cause before still counts.
+    pub(super) fn why(self) -> Option<Why> {
+        match self {
+            Self::Idle => None,
+            Self::Late => Some(Why::Gateway),
+            Self::Silent => Some(Why::Silent),
+            Self::Window => Some(Why::Window),
+            Self::Closed | Self::Reads => Some(Why::Client),
+            Self::Queued | Self::Path => Some(Why::Network),
+        }
+    }
+}
+
+/// The line for a person about a late loop.
+pub(super) fn late(late_us: u64) -> String {
+    format!("our loop was late: {} in the last second", time(late_us))
+}
+
+/// A size in decimal units.
+fn size(bytes: f64) -> String {
+    match bytes {
+        b if b < 1e3 => format!("{b:.0} B"),
+        b if b < 1e5 => format!("{:.1} kB", b / 1e3),
+        b if b < 1e6 => format!("{:.0} kB", b / 1e3),
+        b => format!("{:.1} MB", b / 1e6),
+    }
+}
+
+/// A length of time.
+fn time(us: u64) -> String {
+    match us as f64 / 1e3 {
+        ms if ms < 0.1 => format!("{us} µs"),
+        ms if ms < 10.0 => format!("{ms:.1} ms"),
+        ms if ms < 1e3 => format!("{ms:.0} ms"),
+        ms => format!("{:.1} s", ms / 1e3),
+    }
+}
+
+#[cfg(test)]
+mod tests;
