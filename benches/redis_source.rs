@@ -19,7 +19,7 @@ const MESSAGES: usize = 10_000;
 const PAYLOAD_BYTES: usize = 200;
 const PATTERN: &str = "channel:trade:*";
 const CHANNEL: &str = "channel:trade:AAPL";
-/// The default of `--bus-queue-messages-max`.
+/// As many as the loop of a gateway has room for.
 const ROOM: usize = 1_024;
 
 /// A server for one client. Sends all messages once for each word on the channel.

@@ -12,7 +12,7 @@ use weirgate::feeds::{BusEvent, BusMessage, Place};
 use weirgate::http::{Answer, Route, StatusCode};
 use weirgate::hub::*;
 use weirgate::run::{CommonSettings, GatewayKind, Parts, Prepared, Program, RunError, say};
-use weirgate::settings::{Checked, Heading, Part, Rows, Setting};
+use weirgate::settings::{At, Checked, Heading, Part, Rows, Setting};
 use weirgate::sources::{Source, SourceLink};
 use weirgate::telemetry::BusStatus;
 use weirgate::wire::head::RequestHead;
@@ -23,7 +23,7 @@ const INTERVAL: Setting = Setting::ms(
     Heading("Ticks"),
     "tick-interval-ms",
     (1, 60_000),
-    "250",
+    &At(|ticks: &mut TickSettings| &mut ticks.interval_ms),
     HELP,
 )
 .in_short_help();
@@ -36,13 +36,25 @@ static PROGRAM: Program = Program {
     gateways: &[GatewayKind::new("ticker", ABOUT, ROWS, prepare)],
 };
 
+/// The row writes the field; the default is here.
+#[derive(Clone)]
+struct TickSettings {
+    interval_ms: u64,
+}
+
+impl Default for TickSettings {
+    fn default() -> Self {
+        Self { interval_ms: 250 }
+    }
+}
+
 fn main() -> ExitCode {
     commands::main(&PROGRAM)
 }
 
 fn prepare(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
-    let interval = Duration::from_millis(checked.number("tick-interval-ms"));
+    let interval = Duration::from_millis(checked.get::<TickSettings>().interval_ms);
     let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
     let (source, alive) = (Ticks(interval, status.clone()), FrameBytes::default());
     let feed = TickFeed(FeedStats::of(["ticks"]), alive.clone());

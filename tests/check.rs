@@ -110,7 +110,7 @@ const OF_NATS: &[Case] = &[
     ("levels --relay=news.*=news", &[NATS], Ends(2)),
     ("events --events-bus=nats://127.0.0.1:1", &[PUSHES], Good),
     (
-        "events --events-bus=nats://127.0.0.1:1 --events-bus-creds=DIR/none",
+        "events --events-bus=nats://127.0.0.1:1 --nats-creds=DIR/none",
         &[PUSHES],
         Ends(2),
     ),
@@ -204,12 +204,12 @@ const OF_REDIS: &[Case] = &[
     ("trades", &[AWAY, ("JWT_JWKS_FILE", "DIR/text")], Ends(2)),
     ("events --events-bus=redis://127.0.0.1:1", &[PUSHES], Good),
     (
-        "events --events-bus=rediss://h --events-bus-sentinels=h --events-bus-sentinel-master=m",
+        "events --events-bus=rediss://h --redis-sentinels=h --redis-sentinel-master=m",
         &[PUSHES],
         Ends(2),
     ),
     (
-        "events --events-bus=rediss://h --events-bus-ca=DIR/none",
+        "events --events-bus=rediss://h --redis-ca-file=DIR/none",
         &[PUSHES],
         Ends(2),
     ),

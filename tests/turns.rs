@@ -1,6 +1,7 @@
 //! What one turn of the loop does in which order, and how much of it, over real sockets.
 
 mod turns {
+    mod budgets;
     mod watchdog;
 }
 mod world;
@@ -27,12 +28,13 @@ use weirgate::telemetry::BusStatus;
 use weirgate::wire::head::RequestHead;
 use world::client::{frame, request};
 
-/// Echoes a short message, then says at a deadline that is due at once how many bytes the client has
+/// Sleeps for half a second at the text `nap`. Echoes another short message, then says at a deadline that is due at once how many bytes the client has
 /// not been sent. A long message costs three milliseconds.
 struct Toy;
 
 const LONG_BYTES: usize = 20_000;
 const WORK: Duration = Duration::from_millis(3);
+const NAP: Duration = Duration::from_millis(500);
 
 fn say(core: &mut Core, key: SessionKey, text: &str) {
     let frame = Frame::text(core.frame_bytes()).answer();
@@ -56,6 +58,7 @@ impl Gateway for Toy {
         message: Incoming<'_>,
     ) {
         match message {
+            Incoming::Text("nap") => thread::sleep(NAP),
             Incoming::Text(text) if text.len() < LONG_BYTES => {
                 say(core, key, text);
                 core.set_deadline(key, Some(core.now().mono_us));
@@ -194,9 +197,6 @@ where
     F: Feed<Event = BusEvent> + Send + 'static,
 {
     common.reactor.listen.addrs = vec![ListenAddr::Tcp(([127, 0, 0, 1], 0).into())];
-    // As a gateway with a bus has them: all of a burst waits for the loop at once.
-    common.bus_queue_messages_max = 1_024;
-    common.bus_queue_bytes_max = 64 * 1024 * 1024;
     let (send, listening) = mpsc::channel();
     let (burst, bursts) = mpsc::channel();
     thread::spawn(move || {
@@ -223,7 +223,10 @@ impl Client {
         let source = SocketAddr::from((source, 0));
         socket.bind(&source.into()).expect("a local address");
         socket.connect(&addr.into()).expect("connected");
-        let mut stream = TcpStream::from(socket);
+        Self::begin(TcpStream::from(socket))
+    }
+
+    fn begin(mut stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket");
         stream.write_all(&request("/ws", None)).expect("sent");
         let mut head = Vec::new();

@@ -88,9 +88,8 @@ fn help(setting: &Setting, long: bool) -> StyledStr {
 
 /// A help text with the default at the end.
 pub(super) fn with_default(text: String, setting: &Setting) -> String {
-    match setting.default {
-        "" => text,
-        _ if matches!(setting.kind, Kind::Switch) => text,
+    match setting.default() {
+        default if default.is_empty() || matches!(setting.kind, Kind::Switch) => text,
         default => format!("{text} [default: {default}]"),
     }
 }

@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use crate::base::Finding;
 use crate::run::{GatewayKind, TIMEOUT_FLAG};
 use crate::settings::typed::{GATEWAY_ENV, Source};
-use crate::settings::{Checked, CheckedValue, SettingsError, Value};
+use crate::settings::{Checked, CheckedValue, Given, SettingsError, Value};
 use crate::wire::object_writer::ObjectWriter;
 
 /// The format of the outcome.
@@ -206,14 +206,14 @@ impl<'a> Report<'a> {
     fn text(&self) -> String {
         let rows: Vec<_> = self
             .values()
-            .map(|v| (v.setting.flag, shown(v), &v.source))
+            .map(|v| (v.setting.name(), shown(v), &v.source))
             .collect();
         let flag_width = rows.iter().map(|row| row.0.len()).max().unwrap_or(0);
         let value_width = rows.iter().map(|row| row.1.chars().count()).max();
         let value_width = value_width.unwrap_or(0);
         let mut text = format!("{}: the settings are good\n", self.command.words);
         for (flag, value, source) in &rows {
-            text += &format!("  --{flag:flag_width$}  {value:value_width$}  {source}\n");
+            text += &format!("  {flag:flag_width$}  {value:value_width$}  {source}\n");
         }
         let all = self.command.settings.iter();
         let all: usize = all.map(|checked| checked.values().len()).sum();
@@ -233,10 +233,11 @@ impl<'a> Report<'a> {
         let mut text = lines("# warning", &self.warnings);
         text += &format!("{GATEWAY_ENV}={}\n", self.command.gateway.name);
         let is_typed = |value: &&CheckedValue| {
-            matches!(
+            let is_typed = matches!(
                 value.source,
                 Source::Flag | Source::Env(_) | Source::Default
-            )
+            );
+            is_typed && value.setting.given != Given::Nowhere
         };
         for value in self.values().filter(is_typed) {
             let name = match &value.source {
@@ -303,7 +304,7 @@ fn shown(value: &CheckedValue) -> String {
 }
 
 fn is_unset(value: &CheckedValue) -> bool {
-    value.source == Source::Default && value.setting.default.is_empty()
+    value.source == Source::Default && value.setting.default().is_empty()
 }
 
 fn setting(value: &CheckedValue) -> ObjectWriter {

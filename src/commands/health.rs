@@ -21,7 +21,7 @@ use crate::listening::ListenAddr;
 use crate::listening::tls::of_own_certificate;
 use crate::run::{GatewayKind, Program};
 use crate::settings::typed::{Env, GATEWAY_ENV};
-use crate::settings::{Checked, Rows, Setting};
+use crate::settings::{Checked, ListenSettings, Rows, Setting, TlsSettings, flag};
 
 /// The bytes of the response to read: the status line is the first few bytes.
 const ANSWER_BYTES_MAX: usize = 1024;
@@ -34,15 +34,18 @@ const ASKS: &str = "HTTP/1.1 200 OK, for clients with a certificate";
 
 /// The settings of `weirgate health` from the checked gateway.
 const TAKES: [&str; 8] = [
-    "listen",
-    "port",
-    "tls-port",
-    "tls-cert",
-    "tls-key",
-    "tls-client-ca",
-    "trusted-proxies",
-    "proxy-protocol",
+    flag!("listen"),
+    flag!("port"),
+    flag!("tls-port"),
+    flag!("tls-cert"),
+    flag!("tls-key"),
+    flag!("tls-client-ca"),
+    flag!("trusted-proxies"),
+    flag!("proxy-protocol"),
 ];
+
+/// Time limit for the response.
+const TIMEOUT_MS: u64 = 2_000;
 
 /// The addresses to ask, and the time limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +86,7 @@ pub enum HealthCheckError {
 /// The rows of `weirgate health`, for this gateway.
 fn rows(of: Option<&GatewayKind>) -> Vec<Setting> {
     let of = of.map_or(Rows::EVERY, |kind| kind.rows).settings();
-    let taken = of.into_iter().filter(|s| TAKES.contains(&s.flag));
-    taken.chain(Rows::HEALTH.settings()).collect()
+    of.into_iter().filter(|s| TAKES.contains(&s.flag)).collect()
 }
 
 /// The subcommand.
@@ -133,11 +135,11 @@ pub(super) fn read(
 impl HealthCheck {
     /// A check of a gateway with these settings: over TLS if the gateway listens on no other address.
     pub fn of(checked: &Checked) -> Self {
-        let timeout_ms = checked.number("health-timeout-ms");
-        let mut check = Self::new(&checked.listen(), timeout_ms);
+        let listen: ListenSettings = checked.get();
+        let mut check = Self::new(&listen.addrs(), TIMEOUT_MS);
         if check.addrs.is_empty() {
-            check = Self::new(&checked.listen_tls(), timeout_ms);
-            check.certificate = checked.tls_certificate();
+            check = Self::new(&listen.tls_addrs(), TIMEOUT_MS);
+            check.certificate = checked.get::<TlsSettings>().certificates.into_iter().next();
         }
         check.with_header.clone_from(&check.addrs);
         let begins_with_header = |addr: &ListenAddr| checked.begins_with_header(addr);

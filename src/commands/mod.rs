@@ -159,7 +159,7 @@ impl Program {
         let args = self.with_subcommand(args, &env)?;
         let matches = command(self, For::arguments(&args))
             .try_get_matches_from(&args)
-            .map_err(|error| Exit::from_clap(self.with_tip(error), &args))?;
+            .map_err(|error| self.refused(error, &args))?;
         match matches.subcommand() {
             Some(("health", matches)) => health::read(self, matches, &env).map(Invocation::Health),
             Some(("token", matches)) => {
@@ -290,7 +290,8 @@ fn command(program: &Program, made_for: For) -> Command {
 }
 
 fn gateway(program: &Program, kind: &GatewayKind, made_for: For) -> Command {
-    let rows = kind.rows.settings();
+    let mut rows = kind.rows.settings();
+    rows.retain(Setting::is_flag);
     let shown = rows.iter().filter(|row| row.in_short_help).count();
     let words = program.words(kind);
     let short = format!(

@@ -71,34 +71,35 @@ impl Program {
         }
     }
 
-    /// Adds a tip to the error about a setting of another gateway, the gateways with the setting, or about a setting
-    /// that went: what took its place.
-    pub(super) fn with_tip(&self, mut error: clap::Error) -> clap::Error {
+    /// The exit of a command line that clap refuses. A flag that went is named with what took its place; a setting of
+    /// another gateway, with its gateways.
+    pub(super) fn refused(&self, mut error: clap::Error, args: &[OsString]) -> Exit {
         let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) else {
-            return error;
+            return Exit::from_clap(error, args);
         };
+        if let Some(instead) = gone(arg) {
+            return Exit::from(format!("{arg} is gone: {instead}"));
+        }
         let typed = arg.trim_start_matches("--").to_owned();
-        let has = |kind: &&GatewayKind| kind.rows.settings().iter().any(|row| row.flag == typed);
+        let has = |kind: &&GatewayKind| {
+            let rows = kind.rows.settings();
+            rows.iter().any(|row| row.is_flag() && row.flag == typed)
+        };
         let of: Vec<_> = self
             .gateways
             .iter()
             .filter(has)
             .map(|kind| kind.name)
             .collect();
-        let tip = match gone(&typed) {
-            Some(instead) => Some(format!("--{typed} is gone: {instead}")),
-            None => {
-                (!of.is_empty()).then(|| format!("--{typed} is a setting of {}", of.join(" and ")))
-            }
-        };
-        if let Some(tip) = tip {
+        if !of.is_empty() {
             // A similar flag is not the intended flag.
             error.remove(ContextKind::SuggestedArg);
             error.remove(ContextKind::Usage);
+            let tip = format!("--{typed} is a setting of {}", of.join(" and "));
             let tips = ContextValue::StyledStrs(vec![tip.into()]);
             error.insert(ContextKind::Suggested, tips);
         }
-        error
+        Exit::from_clap(error, args)
     }
 
     pub(super) fn env_gateway(
@@ -127,7 +128,7 @@ impl Program {
     /// Returns every row of every command, for names in the environment.
     pub(super) fn known(&self) -> Vec<Setting> {
         let gateways = self.gateways.iter().map(|gateway| gateway.rows);
-        let all = gateways.chain([Rows::TOKEN, Rows::HEALTH, Rows::TAIL, Rows::TOP]);
+        let all = gateways.chain([Rows::TOKEN, Rows::TAIL, Rows::TOP]);
         all.flat_map(|rows| rows.settings()).collect()
     }
 

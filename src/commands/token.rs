@@ -14,24 +14,16 @@ use super::args::{For, arg, flag};
 use super::program::{Exit, chosen};
 use crate::auth::{
     Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, TOKEN_BYTES_MAX, Token,
-    TokenNameLimits,
 };
 use crate::base::{Clock, Now};
 use crate::files::{KeyFileError, KeyFiles};
-use crate::run::{GatewayKind, Program, RunError, TokenUse};
+use crate::run::{GatewayKind, Program, RoleTable, RunError, TokenUse};
 use crate::settings::typed::{Env, GATEWAY_ENV};
 use crate::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
 use crate::wire::object_writer::ObjectWriter;
 
 /// The settings of the gateway for `weirgate token inspect`, beside the settings of tokens.
-const TAKES: [&str; 6] = [
-    "acl",
-    "bus",
-    "channel-name-bytes-max",
-    "channels-max",
-    "default-role",
-    "symbols-max",
-];
+const TAKES: [&str; 5] = ["acl", "bus", "channels-max", "default-role", "symbols-max"];
 
 /// The action of the command.
 #[derive(Clone, Debug, PartialEq)]
@@ -331,33 +323,30 @@ impl TokenCommand {
         };
         let mut grants = format!("\n  gateway:  {}", gateway.name);
         if let TokenUse::Roles(table) = gateway.tokens {
-            let table = table(checked).map_err(TokenError::Table)?;
-            let limits = TokenNameLimits {
-                names_max: checked.number("channels-max"),
-                name_bytes_max: checked.number("channel-name-bytes-max"),
-            };
-            let rights = table.admit(&identity, &checked.text("default-role"), limits);
-            let shown = shown_table(checked);
+            let roles = table(checked).map_err(TokenError::Table)?;
+            let table = &roles.acl;
+            let rights = table.admit(&identity, &roles.default_role, roles.limits);
+            let shown = shown_table(&roles);
             let refused = |refusal| match refusal {
                 Refusal::Role => TokenError::RefusedRole(refusal, shown.clone()),
                 _ => TokenError::Refused(refusal),
             };
             let rights = rights.map_err(refused)?;
-            let names = names(&table, &rights);
+            let names = names(table, &rights);
             grants += &format!("\n  table:    {shown}\n  names:    {names}");
-            grants.extend(unfilled(&table, &rights));
+            grants.extend(unfilled(table, &rights));
             identity.roles = vec![self.shown_role(&rights.role, &identity)];
         }
-        if checked.has("symbols-max") && identity.symbols_max.is_none() {
-            identity.symbols_max = Some(checked.number("symbols-max"));
+        if let TokenUse::Claims(symbols_max) = gateway.tokens {
+            identity.symbols_max.get_or_insert(symbols_max(checked));
         }
         Ok(good(&identity, now.unix_ms) + &grants)
     }
 }
 
 /// Where the table of roles comes from.
-fn shown_table(checked: &Checked) -> String {
-    match checked.path("acl") {
+fn shown_table(roles: &RoleTable) -> String {
+    match &roles.file {
         Some(file) => file.display().to_string(),
         None => "built in (--acl FILE replaces it)".to_owned(),
     }

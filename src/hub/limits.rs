@@ -70,12 +70,21 @@ pub enum DeflateWindow {
 }
 
 /// The limits of a history.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryLimits {
     /// How long a message is kept, microseconds; 0 keeps none, and there are no positions.
     pub keep_us: u64,
     /// Memory of all kept messages, and of the names of their topics; the oldest go first.
     pub bytes_max: usize,
+}
+
+impl Default for HistoryLimits {
+    fn default() -> Self {
+        Self {
+            keep_us: 0,
+            bytes_max: 64 * 1024 * 1024,
+        }
+    }
 }
 
 /// All limits of the core.

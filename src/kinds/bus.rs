@@ -1,19 +1,13 @@
 //! The bus of a gateway, from its settings: which bus URLs name, and the settings of the NATS and Redis
 //! sources.
 
-use std::sync::Arc;
+use std::fmt;
 
-use crate::auth::{Acl, is_pattern};
 use crate::base::is_host;
-use crate::feeds::Subscription;
 use crate::run::{Question, RunError};
-use crate::settings::{Checked, Kind, SecretUrl};
+use crate::settings::{Checked, Kind, NatsAccess, RedisAccess, SecretText, SecretUrl, flag};
 use crate::sources::nats::{self, Credentials, NatsNeeds, NatsSettings, Tls};
-use crate::sources::redis::{
-    self, REDIS_PORT, RedisEndpoint, RedisError, RedisNeeds, RedisSettings, RedisStreamSource,
-};
-use crate::sources::{Source, StreamSettings};
-use crate::telemetry::BusStatus;
+use crate::sources::redis::{self, RedisEndpoint, RedisError, RedisNeeds, RedisSettings};
 
 /// The URL schemes of a bus that may be Redis or NATS.
 pub(super) const SCHEMES: &[&str] = &["redis", "rediss", "nats", "tls"];
@@ -43,151 +37,98 @@ fn schemes(urls: &SecretUrl) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The names of the settings of a bus. A gateway needs only the settings of its own buses.
-#[derive(Clone, Copy)]
-pub(super) struct BusRows {
-    /// The setting of the URL.
-    pub(super) url: &'static str,
-    /// The beginning of all other names.
-    pub(super) prefix: &'static str,
-    /// The setting of the certificate authorities of Redis.
-    pub(super) redis_ca: &'static str,
-}
-
-/// The settings of NATS.
-pub(super) const NATS: BusRows = BusRows {
-    url: "nats-url",
-    prefix: "nats",
-    redis_ca: "",
-};
-
-/// The settings of Redis.
-pub(super) const REDIS: BusRows = BusRows {
-    url: "redis-url",
-    prefix: "redis",
-    redis_ca: "redis-ca-file",
-};
-
 /// Whether a text may be a host: no URL, and no port behind a name. An IPv6 address has several colons.
 fn is_host_alone(text: &str) -> bool {
     is_host(text) && text.matches(':').count() != 1
 }
 
-impl BusRows {
-    fn row(self, name: &str) -> String {
-        format!("{}-{name}", self.prefix)
-    }
+/// The NATS connection: servers, log-in and TLS; no streams. `flag` is the setting of the URLs.
+///
+/// # Errors
+/// A file with credentials or certificates cannot be used.
+pub(super) fn nats(
+    checked: &Checked,
+    flag: &str,
+    urls: &SecretUrl,
+) -> Result<NatsSettings, RunError> {
+    let access: NatsAccess = checked.get();
+    let exposed = |secret: SecretText| secret.expose().to_owned();
+    let password = access.user.zip(access.password.map(exposed));
+    // `Checked::new` allows at most one of these.
+    let logins = [
+        password.map(|(user, password)| Credentials::UserPassword(user, password)),
+        access.token.map(exposed).map(Credentials::Token),
+        access.creds.map(Credentials::CredsFile),
+        access.nkey.map(Credentials::NkeyFile),
+    ];
+    let login = logins.into_iter().flatten().next();
+    let tls = Tls {
+        ca: access.ca,
+        client: access.cert.zip(access.key),
+    };
+    let settings = NatsSettings {
+        urls_from: format!("--{flag}"),
+        ..NatsSettings::plain(urls.expose(), login.unwrap_or(Credentials::None), tls)
+    };
+    let files = settings.check_files("nats");
+    files.map(|()| settings).map_err(RunError::Settings)
+}
 
-    /// A text of the settings, if the gateway has the setting and the text is not empty.
-    fn text(self, checked: &Checked, name: &str) -> Option<String> {
-        let row = self.row(name);
-        checked.has(&row).then(|| checked.some_text(&row)).flatten()
+/// The Redis server, or the sentinels that name the server. `flag` is the setting of the URL.
+///
+/// # Errors
+/// An address is not valid, or a name is set for the certificate of a server without TLS.
+pub(super) fn redis(
+    checked: &Checked,
+    flag: &str,
+    url: &SecretUrl,
+) -> Result<RedisSettings, RunError> {
+    let access: RedisAccess = checked.get();
+    let wrong = |flag: &str, error: &RedisError| {
+        RunError::Settings(format!("{}: {error}", checked.named(flag)))
+    };
+    let host = access.host.unwrap_or_else(|| "localhost".to_owned());
+    if url.expose().is_empty() && !is_host_alone(&host) {
+        return Err(RunError::Settings(format!(
+            "{} is {}; allowed: a name or an address, without scheme and port; --{flag} takes a URL",
+            checked.named(flag!("redis-host")),
+            Kind::Text.shown_when_wrong(&host),
+        )));
     }
+    let server = match url.expose() {
+        "" => Ok(RedisEndpoint::new(&host, access.port)),
+        url => RedisEndpoint::parse(url),
+    };
+    let mut settings = RedisSettings::new(server.map_err(|error| wrong(flag, &error))?);
+    if !access.sentinels.expose().is_empty() {
+        let sentinels = access.sentinels.expose().split(',');
+        let parsed: Result<_, _> = sentinels.map(RedisEndpoint::parse_sentinel).collect();
+        settings.sentinels = parsed.map_err(|error| wrong(flag!("redis-sentinels"), &error))?;
+    }
+    settings.master_name = access.master_name;
+    settings.tls_ca_file = access.ca_file;
+    settings.server.tls_name = access.tls_name;
+    if settings.server.tls_name.is_some() && !settings.server.tls {
+        let text = "--redis-tls-name: a server without TLS has no certificate; write rediss://";
+        return Err(RunError::Settings(text.to_owned()));
+    }
+    Ok(settings)
+}
 
-    fn secret(self, checked: &Checked, name: &str) -> Option<String> {
-        let row = self.row(name);
-        let secret = checked.has(&row).then(|| checked.secret(&row)).flatten()?;
-        Some(secret.expose().to_owned())
-    }
+/// Turns an error of the Redis source into a settings error that names the wrong setting.
+pub(super) fn redis_error(error: RedisError) -> RunError {
+    RunError::Settings(match error {
+        RedisError::NobodyTrusted(error) => format!("--redis-ca-file: {error}"),
+        RedisError::PlainSentinel { .. } => format!(
+            "--redis-sentinels: {error}; write rediss:// for each sentinel, or set --redis-tls-name"
+        ),
+        error => error.to_string(),
+    })
+}
 
-    /// The NATS connection: servers, log-in and TLS; no streams.
-    ///
-    /// # Errors
-    /// A file with credentials or certificates cannot be used.
-    pub(super) fn nats(self, checked: &Checked) -> Result<NatsSettings, RunError> {
-        let path = |name| checked.path(&self.row(name));
-        let user = self.text(checked, "user");
-        let password = user.zip(self.secret(checked, "password"));
-        // `Checked::new` and the checks of the gateways allow at most one of these.
-        let logins = [
-            password.map(|(user, password)| Credentials::UserPassword(user, password)),
-            self.secret(checked, "token").map(Credentials::Token),
-            path("creds").map(Credentials::CredsFile),
-            path("nkey").map(Credentials::NkeyFile),
-        ];
-        let login = logins.into_iter().flatten().next();
-        let tls = Tls {
-            ca: path("ca"),
-            client: path("cert").zip(path("key")),
-        };
-        let urls = checked.url(self.url);
-        let login = login.unwrap_or(Credentials::None);
-        let settings = NatsSettings {
-            urls_from: format!("--{}", self.url),
-            ..NatsSettings::plain(urls.expose(), login, tls)
-        };
-        let files = settings.check_files(self.prefix);
-        files.map(|()| settings).map_err(RunError::Settings)
-    }
-
-    /// The Redis server, or the sentinels that name the server.
-    ///
-    /// # Errors
-    /// An address is not valid, or a name is set for the certificate of a server without TLS.
-    pub(super) fn redis(self, checked: &Checked) -> Result<RedisSettings, RunError> {
-        let wrong = |flag: &str, error: &RedisError| {
-            RunError::Settings(format!("{}: {error}", checked.named(flag)))
-        };
-        let host = self.text(checked, "host");
-        let port = self.row("port");
-        let port = checked.has(&port).then(|| checked.number(&port));
-        let url = checked.url(self.url);
-        if let Some(host) = host.as_deref().filter(|host| !is_host_alone(host))
-            && url.expose().is_empty()
-        {
-            return Err(RunError::Settings(format!(
-                "{} is {}; allowed: a name or an address, without scheme and port; --{} takes a URL",
-                checked.named(&self.row("host")),
-                Kind::Text.shown_when_wrong(host),
-                self.url
-            )));
-        }
-        let server = match url {
-            url if !url.expose().is_empty() => RedisEndpoint::parse(url.expose()),
-            _ => Ok(RedisEndpoint::new(
-                &host.unwrap_or_else(|| "localhost".to_owned()),
-                port.unwrap_or(REDIS_PORT),
-            )),
-        };
-        let server = server.map_err(|error| wrong(self.url, &error))?;
-        let mut settings = RedisSettings::new(server);
-        let flag = self.row("sentinels");
-        let sentinels = checked.url(&flag);
-        if !sentinels.expose().is_empty() {
-            let sentinels = sentinels
-                .expose()
-                .split(',')
-                .map(RedisEndpoint::parse_sentinel);
-            settings.sentinels = sentinels
-                .collect::<Result<_, _>>()
-                .map_err(|error| wrong(&flag, &error))?;
-        }
-        settings.master_name = checked.text(&self.row("sentinel-master"));
-        settings.tls_ca_file = checked.path(self.redis_ca);
-        let flag = self.row("tls-name");
-        settings.server.tls_name = checked.some_text(&flag);
-        if settings.server.tls_name.is_some() && !settings.server.tls {
-            let text =
-                format!("--{flag}: a server without TLS has no certificate; write rediss://");
-            return Err(RunError::Settings(text));
-        }
-        Ok(settings)
-    }
-
-    /// Turns an error of the Redis source into a settings error that names the wrong setting.
-    pub(super) fn redis_error(self, error: RedisError) -> RunError {
-        let Self {
-            prefix, redis_ca, ..
-        } = self;
-        RunError::Settings(match error {
-            RedisError::NobodyTrusted(error) => format!("--{redis_ca}: {error}"),
-            RedisError::PlainSentinel { .. } => format!(
-                "--{prefix}-sentinels: {error}; write rediss:// for each sentinel, or set \
-                 --{prefix}-tls-name"
-            ),
-            error => error.to_string(),
-        })
-    }
+/// Turns an error of a NATS source into a settings error.
+pub(super) fn nats_error(error: impl fmt::Display) -> RunError {
+    RunError::Settings(error.to_string())
 }
 
 /// Which bus the settings name, with the settings of its source.
@@ -197,11 +138,30 @@ pub(super) enum Bus {
 }
 
 impl Bus {
+    /// The bus at `urls`, the value of `flag`.
+    ///
+    /// # Errors
+    /// An address is not valid, or a file cannot be used.
+    pub(super) fn at(checked: &Checked, flag: &str, urls: &SecretUrl) -> Result<Self, RunError> {
+        Ok(match urls.expose().is_empty() || is_redis(urls) {
+            true => Self::Redis(redis(checked, flag, urls)?),
+            false => Self::Nats(nats(checked, flag, urls)?),
+        })
+    }
+
     /// `redis` or `nats`.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Redis(_) => "redis",
             Self::Nats(_) => "nats",
+        }
+    }
+
+    /// The kind for people.
+    pub(super) fn title(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "Redis",
+            Self::Nats(_) => "NATS",
         }
     }
 
@@ -232,33 +192,6 @@ pub(super) fn shown_redis(source: &RedisSettings) -> String {
     )
 }
 
-/// The stream that is read in place of pub/sub.
-pub(super) fn stream_settings(checked: &Checked) -> Option<StreamSettings> {
-    Some(StreamSettings {
-        name: checked.stream()?,
-        history_ms: checked.number("history-ms"),
-        only: None,
-    })
-}
-
-/// The source of a Redis stream, and its check for `--check --connect`.
-///
-/// # Errors
-/// The certificates to trust cannot be read, or the system has no descriptor left.
-pub(super) fn redis_stream(
-    settings: RedisSettings,
-    stream: StreamSettings,
-    status: Arc<BusStatus>,
-) -> Result<(Box<dyn Source>, Question), RedisError> {
-    let needs = RedisNeeds {
-        stream: Some(stream.name.clone()),
-        ..RedisNeeds::default()
-    };
-    let question = redis_question(&settings, needs);
-    let source = RedisStreamSource::new(settings, stream, status)?;
-    Ok((Box::new(source), question))
-}
-
 /// The check of Redis for `--check --connect`.
 pub(super) fn redis_question(source: &RedisSettings, needs: RedisNeeds) -> Question {
     let asked = format!("Redis at {}", shown_redis(source));
@@ -271,27 +204,6 @@ pub(super) fn nats_question(source: &NatsSettings, needs: NatsNeeds) -> Question
     let asked = format!("NATS at {}", SecretUrl::new(&source.urls));
     let source = source.clone();
     Question::new(asked, move || nats::ask_plain(&source, &needs))
-}
-
-/// All subscriptions that the table permits: its names, its patterns, and for each pattern an example of a
-/// matching name, because Redis has separate rules for patterns.
-pub(super) fn redis_needs(acl: &Acl) -> RedisNeeds {
-    let mut requests = Vec::new();
-    for name in acl.all_names() {
-        if !is_pattern(name) {
-            requests.push(Subscription::channel(name));
-            continue;
-        }
-        requests.push(Subscription::pattern(name));
-        if !name.contains(['[', '\\']) {
-            let example = name.replace('*', "example").replace('?', "x");
-            requests.push(Subscription::channel(example));
-        }
-    }
-    RedisNeeds {
-        requests,
-        ..RedisNeeds::default()
-    }
 }
 
 #[cfg(test)]
@@ -321,12 +233,7 @@ mod tests {
 
     #[test]
     fn a_host_is_no_url_and_has_no_port() {
-        let host = |env: &[(&str, &str)]| {
-            let rows = Rows::gateway(&[Part::Redis, Part::RedisHost]);
-            let checked = Checked::of(rows, &[], env)?;
-            let settings = REDIS.redis(&checked).map_err(|error| error.to_string())?;
-            Ok::<_, String>(settings.server.host)
-        };
+        let host = |env: &[(&str, &str)]| Ok::<_, String>(redis_of(WITH_HOST, env)?.server.host);
         for good in ["redis", "10.0.0.1", "::1"] {
             assert_eq!(host(&[("REDIS_HOST", good)]).as_deref(), Ok(good));
         }
@@ -339,7 +246,7 @@ mod tests {
             let told = host(&[("REDIS_HOST", bad)]).expect_err(bad);
             assert!(
                 told.contains(shown)
-                    && told.contains("--redis-host (env REDIS_HOST)")
+                    && told.contains("REDIS_HOST (env REDIS_HOST)")
                     && told.contains("--redis-url"),
                 "{told}"
             );
@@ -352,7 +259,8 @@ mod tests {
     fn nats_of(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Result<NatsSettings, String> {
         let rows = Rows::gateway(&[Part::JetStream, Part::Nats]);
         let checked = Checked::of(rows, flags, env)?;
-        NATS.nats(&checked).map_err(|error| error.to_string())
+        let urls = checked.get::<NatsAccess>().urls;
+        nats(&checked, "nats-url", &urls).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -407,12 +315,16 @@ mod tests {
         }
     }
 
-    const NAMED: Rows = Rows::gateway(&[Part::Redis]);
-    const WITH_HOST: Rows = Rows::gateway(&[Part::Redis, Part::RedisHost]);
+    const NAMED: Rows = Rows::gateway(&[Part::Redis, Part::RedisUrl]);
+    const WITH_HOST: Rows = Rows::gateway(&[Part::Redis, Part::RedisUrl, Part::RedisHost])
+        .defaults(|groups| {
+            groups.of::<RedisAccess>().host = Some("localhost".to_owned());
+        });
 
     fn redis_of(rows: Rows, env: &[(&str, &str)]) -> Result<RedisSettings, String> {
         let checked = Checked::of(rows, &[], env)?;
-        REDIS.redis(&checked).map_err(|error| error.to_string())
+        let url = checked.get::<RedisAccess>().url;
+        redis(&checked, "redis-url", &url).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! | `levels` | `weirgate levels`, and `weirgate demo`: the same on a simulated market |
 //! | `trades`, `channels` | the gateways with tokens, on Redis; `channels` on NATS too; common code in `auth` |
 //! | `events` | the gateway between devices and HTTP services |
-//! | `bus` | the bus settings of several gateways: the kind of bus, and its source |
+//! | `bus`, `reading` | the bus of several gateways: its kind and address, and its source |
 //!
 //! `dialects` has the protocol of each gateway for a client in a terminal.
 //!
@@ -18,6 +18,7 @@ mod channels;
 mod dialects;
 mod events;
 mod levels;
+mod reading;
 #[cfg(test)]
 mod tests;
 mod trades;

@@ -8,15 +8,17 @@ use super::{GATEWAYS, WEIRGATE};
 use crate::commands::health::HealthCheck;
 use crate::commands::{Exit, Invocation};
 use crate::listening::ListenAddr;
-use crate::run::TIMEOUT_FLAG;
+use crate::run::{CommonSettings, TIMEOUT_FLAG};
 use crate::settings::typed::Env;
-use crate::settings::{Checked, Kind, Rows, Setting, Unit, Warning, table};
+use crate::settings::{
+    Checked, Kind, ListenSettings, NatsAccess, Rows, Setting, Unit, Warning, table,
+};
 
 /// Every row of every command.
 fn settings() -> Vec<Setting> {
     let gateways = GATEWAYS.iter().map(|gateway| gateway.rows);
     let all: Vec<_> = gateways
-        .chain([Rows::TOKEN, Rows::HEALTH, Rows::TAIL, Rows::TOP])
+        .chain([Rows::TOKEN, Rows::TAIL, Rows::TOP])
         .collect();
     table(&all)
 }
@@ -30,10 +32,9 @@ fn commands() -> Vec<(Vec<&'static str>, Vec<Setting>)> {
     };
     let gateways = GATEWAYS.iter().map(|g| (words(g.name), g.rows.settings()));
     let token = (vec!["token", "inspect"], Rows::TOKEN.settings());
-    let health = (vec!["health"], Rows::HEALTH.settings());
     let tail = (vec!["tail", "levels"], Rows::TAIL.settings());
     let top = (vec!["top", "127.0.0.1:9100"], Rows::TOP.settings());
-    gateways.chain([token, health, tail, top]).collect()
+    gateways.chain([token, tail, top]).collect()
 }
 
 fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Invocation, Exit> {
@@ -56,6 +57,16 @@ fn refused(args: &[&str], env: &[(&str, &str)]) -> Exit {
         Err(exit) => exit,
         Ok(invocation) => panic!("{args:?} {env:?} was let through: {invocation:?}"),
     }
+}
+
+fn port_of(checked: &Checked) -> Option<u16> {
+    checked.get::<ListenSettings>().port
+}
+
+/// The value of a flag for people.
+fn shown(checked: &Checked, flag: &str) -> String {
+    let value = checked.values().iter().find(|v| v.setting.flag == flag);
+    value.expect(flag).value.to_string()
 }
 
 fn warnings(env: &[(&str, &str)]) -> Vec<String> {
@@ -107,29 +118,10 @@ fn flags_are_kebab_case_and_end_with_their_unit() {
             Unit::Bytes if flag == "memory-max" => true,
             Unit::Bytes => flag
                 .split_once("-bytes")
-                .is_some_and(|(_, rest)| ["", "-max", "-per-turn-max"].contains(&rest)),
+                .is_some_and(|(_, rest)| ["", "-max"].contains(&rest)),
             Unit::Count => !flag.contains("bytes") && !flag.ends_with("-ms"),
         };
         assert!(good, "--{flag} does not end with its unit {unit:?}");
-    }
-}
-
-#[test]
-fn help_is_there_and_fits_a_line() {
-    for setting in settings() {
-        let (flag, help) = (setting.flag, setting.help);
-        assert!(
-            !help.is_empty() && help.chars().count() <= 80,
-            "{flag}: {help}"
-        );
-        assert!(
-            !help.ends_with('.'),
-            "{flag}: the line is no sentence, and `more` may follow"
-        );
-        assert!(
-            setting.more.is_empty() || setting.more.ends_with('.'),
-            "{flag}"
-        );
     }
 }
 
@@ -139,11 +131,12 @@ fn every_source_of_every_setting_goes_over_the_next() {
         .iter()
         .filter(|g| ["levels", "demo"].contains(&g.name))
     {
-        for setting in gateway.rows.settings() {
+        for setting in gateway.rows.settings().into_iter().filter(Setting::is_flag) {
             let names = setting.env_names();
             // All env names at once, then without the first, and so on. The values do not affect the order,
             // so each is the default.
-            let default = match (setting.default, setting.kind) {
+            let default = setting.default();
+            let default = match (default.as_str(), setting.kind) {
                 ("", Kind::Form(_)) => walks::form_value(setting.flag),
                 ("", _) => "*",
                 (default, _) => default,
@@ -177,7 +170,7 @@ fn every_source_of_every_setting_goes_over_the_next() {
 
 #[test]
 fn values_follow_the_sources() {
-    let port = |args: &[&str], env: &[(&str, &str)]| levels(args, env).number::<u16>("port");
+    let port = |args: &[&str], env: &[(&str, &str)]| port_of(&levels(args, env)).unwrap_or(0);
     let env = [("GATEWAY_PORT", "1"), ("PORT", "2"), ("WEIRGATE_PORT", "3")];
     assert_eq!(port(&["--port", "4"], &env), 4);
     assert_eq!(
@@ -191,12 +184,11 @@ fn values_follow_the_sources() {
     assert_eq!(port(&[], &[]), 8000);
     // An overridden value cannot be wrong.
     assert_eq!(port(&["--port", "4"], &[("GATEWAY_PORT", "x")]), 4);
-    assert!(levels(&["--ephemeral"], &[]).switch("ephemeral"));
-    assert!(!levels(&["--ephemeral=false"], &[("WEIRGATE_EPHEMERAL", "1")]).switch("ephemeral"));
+    let nats = |args: &[&str], env: &[(&str, &str)]| levels(args, env).get::<NatsAccess>();
+    assert!(nats(&["--ephemeral"], &[]).ephemeral);
+    assert!(!nats(&["--ephemeral=false"], &[("WEIRGATE_EPHEMERAL", "1")]).ephemeral);
     assert_eq!(
-        levels(&[], &[("NATS_URL", " nats://a ")])
-            .url("nats-url")
-            .expose(),
+        nats(&[], &[("NATS_URL", " nats://a ")]).urls.expose(),
         "nats://a"
     );
 }
@@ -204,7 +196,7 @@ fn values_follow_the_sources() {
 #[test]
 fn flags_that_may_be_repeated_add_up_and_go_over_env_together() {
     let keys = |args: &[&str], env: &[(&str, &str)]| {
-        let relays = levels(args, env).text("relay");
+        let relays = shown(&levels(args, env), "relay");
         let keys = relays.split_whitespace().filter_map(|one| {
             let (_, key) = one.split(',').next()?.split_once('=')?;
             Some(key.to_owned())
@@ -219,7 +211,7 @@ fn flags_that_may_be_repeated_add_up_and_go_over_env_together() {
     assert_eq!(keys(&[], &env), ["e", "g"]);
     assert_eq!(keys(&["--relay", "", "--relay="], &env), ["e", "g"]);
     assert_eq!(keys(&[], &[]), Vec::<String>::new());
-    let endpoints = levels(&["--endpoint=/a=e,flow"], &env).text("endpoint");
+    let endpoints = shown(&levels(&["--endpoint=/a=e,flow"], &env), "endpoint");
     assert_eq!(endpoints, "/a=e,flow");
 }
 
@@ -231,7 +223,7 @@ fn a_kubernetes_service_address_is_no_port() {
         "tcp://[fd00::1]:80",
     ] {
         let settings = levels(&[], &[("GATEWAY_PORT", value), ("PORT", "9000")]);
-        assert_eq!(settings.number::<u16>("port"), 9000);
+        assert_eq!(port_of(&settings), Some(9000));
         assert_eq!(settings.warnings().len(), 1);
         let warning = settings.warnings()[0].to_string();
         assert!(
@@ -240,8 +232,8 @@ fn a_kubernetes_service_address_is_no_port() {
         );
     }
     assert_eq!(
-        levels(&[], &[("WEIRGATE_PORT", "tcp://10.0.0.1:80")]).number::<u16>("port"),
-        8000
+        port_of(&levels(&[], &[("WEIRGATE_PORT", "tcp://10.0.0.1:80")])),
+        Some(8000)
     );
     // Wrong: of another form, or typed by a person.
     for value in [
@@ -283,8 +275,9 @@ fn near_misses_are_pointed_out() {
         warnings(&[("WEIRGATE_MOON_PHASE", "full")]),
         ["WEIRGATE_MOON_PHASE is not a setting of this gateway and was ignored"]
     );
-    let gone = warnings(&[("WEIRGATE_PROXY_CONNECTIONS_PER_IP_MAX", "5")]);
-    assert!(gone[0].contains("is no setting any more and is ignored: an address gets"));
+    let gone = refused(&["levels"], &[("WEIRGATE_LISTEN_BACKLOG", "5")]);
+    let told = "error: WEIRGATE_LISTEN_BACKLOG is gone: the backlog is 4096";
+    assert!(gone.status == 2 && gone.text.starts_with(told), "{gone}");
 }
 
 #[test]
@@ -358,7 +351,8 @@ fn values_have_to_fit_together() {
         );
     }
     let lowered = levels(&["--send-queue-soft-bytes=100000"], &[]);
-    assert_eq!(lowered.number::<u64>("turn-publication-bytes-max"), 50_000);
+    let budgets = CommonSettings::new(&lowered).reactor.budgets;
+    assert_eq!(budgets.publication_bytes_max, 50_000);
 }
 
 #[test]
@@ -390,7 +384,7 @@ fn env_that_is_no_text_is_told_by_name() {
 fn the_environment_may_name_the_gateway() {
     let demo = [("WEIRGATE_GATEWAY", "demo")];
     assert_eq!(started(&[], &demo).0, "demo");
-    assert_eq!(started(&["--seed", "7"], &demo).1.number::<u64>("seed"), 7);
+    assert_eq!(shown(&started(&["--seed", "7"], &demo).1, "seed"), "7");
     assert_eq!(started(&["levels"], &demo).0, "levels");
     assert!(matches!(run(&["version"], &demo), Ok(Invocation::Show(_))));
     assert!(refused(&["--help"], &demo).text.contains("Commands:"));
@@ -424,10 +418,10 @@ fn health_asks_where_the_gateway_listens() {
         asked(&["health", "levels"], &unix),
         HealthCheck::new(&[socket], 2000)
     );
-    let args = ["health", "demo", "--port=1", "--health-timeout-ms=5"];
+    let args = ["health", "demo", "--port=1"];
     assert_eq!(
         asked(&args, &[("WEIRGATE_GATEWAY", "x")]),
-        check("127.0.0.1:1", 5)
+        check("127.0.0.1:1", 2000)
     );
     assert_eq!(refused(&["health"], &[("PORT", "x")]).status, 1);
     assert_eq!(refused(&["health", "nobody"], &[]).status, 1);
@@ -469,7 +463,10 @@ fn secrets_are_in_no_text() {
         assert!(!text.contains("s3cret"), "{text}");
     }
     assert_eq!(
-        levels(&[], &[("NATS_URL", url)]).url("nats-url").expose(),
+        levels(&[], &[("NATS_URL", url)])
+            .get::<NatsAccess>()
+            .urls
+            .expose(),
         url
     );
 }
@@ -486,7 +483,7 @@ fn a_program_of_one_gateway_needs_no_subcommand() {
     for args in [&["one", "--port=9"][..], &["one", "events", "--port=9"]] {
         match ONE.parse(args, none) {
             Ok(Invocation::Run(gateway, checked)) => {
-                assert_eq!((gateway.name, checked.number::<u16>("port")), ("events", 9));
+                assert_eq!((gateway.name, port_of(&checked)), ("events", Some(9)));
             }
             other => panic!("{other:?}"),
         }

@@ -1,24 +1,30 @@
 //! `weirgate trades`: its settings, its start and its pages.
 
 use std::hash::{BuildHasher, RandomState};
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use super::auth::{access_metrics, authenticator, warn_of};
-use super::bus::{REDIS, redis_question, redis_stream, shown_redis, stream_settings};
+use super::bus::{Bus, redis};
+use super::reading::{OpenBus, Reading, open, stream_settings};
 use crate::auth::{Authenticator, NamePatterns, NameSyntax};
 use crate::base::Clock;
 use crate::feeds::Subscription;
 use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
 use crate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};
 use crate::http::{Answer, ClientModule, FrontPage, Handler, Route, StatusCode, client_routes};
-use crate::hub::FrameBytes;
+use crate::hub::{DeflateWindow, FrameBytes, Limits};
 use crate::run::{
-    CommonSettings, GatewayKind, Parts, Prepared, Question, RunError, StatsLine, TokenUse, say,
+    CommonSettings, GatewayKind, Parts, Prepared, RunError, StatsLine, TokenUse, say,
 };
-use crate::settings::{Change, Checked, Heading, Kind, Part, Rows, Setting, Shows};
-use crate::sources::redis::{RedisNeeds, RedisSettings, RedisSource};
-use crate::sources::{KeptFeed, Source, StreamSettings};
+use crate::settings::{
+    self, BusSettings, Change, Checked, Groups, Heading, Kind, Listen, ListenSettings, Part,
+    RedisAccess, Rows, Setting, Shows, field, flag,
+};
+use crate::sources::StreamSettings;
+use crate::sources::nats::Settle;
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry, names};
+use crate::wire::json::JSON_DEPTH_MAX;
 use crate::wire::object_writer::ObjectWriter;
 
 /// `weirgate trades`.
@@ -29,20 +35,58 @@ pub(super) const TRADES: GatewayKind = GatewayKind::new(
         Part::Bus,
         Part::BusMessages,
         Part::Redis,
-        Part::Json,
+        Part::RedisUrl,
         Part::History,
         Part::HistoryMarks,
         Part::Stream,
-        Part::SharedWindow,
         Part::RequireAuth,
         Part::Tokens,
     ])
     .own(&[OWN])
-    .changes(CHANGES),
+    .changes(CHANGES)
+    .defaults(defaults),
     start,
 )
 .dialect(super::dialects::TRADES)
-.tokens(TokenUse::Claims);
+.tokens(TokenUse::Claims(|checked| {
+    let symbols_max = checked.get::<TradesSettings>().symbols_max;
+    u32::try_from(symbols_max).unwrap_or(u32::MAX)
+}));
+
+/// The settings of `weirgate trades`.
+#[derive(Clone)]
+struct TradesSettings {
+    symbols_max: usize,
+    messages_per_second_max: Option<u32>,
+    environment: String,
+    stats_log_interval_ms: Option<u64>,
+    candles: bool,
+}
+
+impl Default for TradesSettings {
+    fn default() -> Self {
+        Self {
+            symbols_max: 5,
+            messages_per_second_max: None,
+            environment: "development".to_owned(),
+            stats_log_interval_ms: Some(60_000),
+            candles: false,
+        }
+    }
+}
+
+/// The defaults of the contract.
+fn defaults(groups: &mut Groups) {
+    let listen: &mut ListenSettings = groups.of();
+    listen.listen = vec![Listen::Ip(Ipv6Addr::UNSPECIFIED.into())];
+    listen.port = Some(8080);
+    let limits: &mut Limits = groups.of();
+    limits.message_bytes_max = 102_400;
+    limits.ping_interval_us = 30_000_000;
+    limits.pong_timeout_us = 30_000_000;
+    // Strangers cannot cause messages of a symbol.
+    limits.deflate_window = DeflateWindow::Shared;
+}
 
 const HEADING: Heading = Heading("Trades");
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -52,7 +96,7 @@ const OWN: &[Setting] = &[
         HEADING,
         "symbols-max",
         (0, 100_000),
-        "5",
+        field!(TradesSettings, symbols_max),
         "Symbols per connection",
     )
     .more(
@@ -70,7 +114,7 @@ const OWN: &[Setting] = &[
         HEADING,
         "messages-per-second-max",
         (0, 1_000_000),
-        "0",
+        field!(TradesSettings, messages_per_second_max),
         "Messages per second from a client; 0 for no limit",
     )
     .limit(
@@ -82,61 +126,33 @@ const OWN: &[Setting] = &[
         HEADING,
         "node-env",
         Kind::Text,
-        "development",
+        field!(TradesSettings, environment),
         "Name of the environment, shown at the start; has no effect",
     )
-    .original_env(&["NODE_ENV"]),
+    .original_env_only(&["NODE_ENV"]),
     Setting::ms(
         HEADING,
         "stats-log-interval-ms",
         (0, DAY_MS),
-        "60000",
+        field!(TradesSettings, stats_log_interval_ms),
         "Time between log lines with the numbers of /stats; 0 for none",
     ),
     Setting::new(
         HEADING,
         "candles",
         Kind::Switch,
-        "false",
+        field!(TradesSettings, candles),
         "Clients may subscribe to candles of 1 s, 1 min and 5 min",
     )
     .more(
         "Every trade is then added to candles, whether a client watches the symbol or not. The \
         replaced gateway has no candles.",
     ),
-    Setting::ms(
-        HEADING,
-        "candle-grace-ms",
-        (0, 10_000),
-        "500",
-        "How long after its end a candle takes late trades, before it is closed",
-    )
-    .limit(
-        "the candle lacks the trade",
-        Shows::Metric(names::CANDLE_TRADES_DROPPED),
-        "tests/trades_gateway/candles.rs::a_late_trade_goes_where_it_belongs_until_the_grace_time_is_over",
-    ),
-    Setting::count(
-        HEADING,
-        "candle-pairs-max",
-        (3, 3_000_000),
-        "30000",
-        "Candles at once: pairs of a traded symbol and an interval; a symbol has three",
-    )
-    .more("Subscriptions to symbols without trades count only in the limit on symbols of a client.")
-    .limit(
-        "trades of further symbols are in no candle, and a request for such candles gets an error",
-        Shows::Metric(names::CANDLE_PAIRS),
-        "tests/trades_gateway/candles/room.rs::the_pairs_of_a_symbol_and_an_interval_are_limited",
-    ),
 ];
 
 /// The shared rows with the defaults and names of the contract.
 const CHANGES: &[Change] = &[
-    ("listen", |row| row.default("[::]")),
-    ("port", |row| {
-        row.default("8080").original_env(&["WS_PORT"]).more("")
-    }),
+    ("port", |row| row.original_env(&["WS_PORT"]).more("")),
     ("redis-url", |row| {
         row.help("URL of Redis; required unless --redis-sentinels is set")
             .more(
@@ -150,27 +166,30 @@ const CHANGES: &[Change] = &[
             still apply.",
         )
     }),
-    ("message-bytes-max", |row| row.default("102400")),
-    ("ping-interval-ms", |row| row.default("30000")),
-    ("pong-timeout-ms", |row| {
-        row.default("30000").beyond("close 1000")
-    }),
+    ("pong-timeout-ms", |row| row.beyond("close 1000")),
 ];
 
 fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
+    let own: TradesSettings = checked.get();
     let auth = checked.auth();
-    let mut redis = REDIS.redis(checked)?;
-    redis.payload_bytes_max = checked.number("bus-message-bytes-max");
-    redis.needs_all_names = true;
     let (authenticator, keys) = authenticator(&auth, clock)?;
-    let gateway_settings = gateway_settings(checked, &common, authenticator);
-    let environment = checked.text("node-env");
+    let gateway_settings = gateway_settings(&own, &common, authenticator);
+    let environment = own.environment;
     warn_of(&auth, &gateway_settings.authenticator);
 
     let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
-    let redis_shown = shown_redis(&redis);
-    let (source, question) = bus(checked, redis, &status)?;
+    let bus_message_bytes_max = checked.get::<BusSettings>().message_bytes_max;
+    let bus = Bus::Redis(redis(
+        checked,
+        flag!("redis-url"),
+        &checked.get::<RedisAccess>().url,
+    )?);
+    let redis_shown = bus.address();
+    let reading = reading(checked, bus_message_bytes_max);
+    let OpenBus {
+        source, question, ..
+    } = open(bus, reading, Arc::clone(&status))?;
     let stats = Arc::new(TradesStats::default());
     let numbers = Numbers {
         stats: Arc::clone(&stats),
@@ -179,13 +198,13 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     };
     let frame_bytes = FrameBytes::default();
     let feed_settings = TradesFeedSettings {
-        json_depth_max: checked.number("json-depth-max"),
-        bus_message_bytes_max: checked.number("bus-message-bytes-max"),
+        json_depth_max: JSON_DEPTH_MAX,
+        bus_message_bytes_max,
     };
     let feed = TradesFeed::new(feed_settings, frame_bytes.clone());
     let metrics = metrics(&stats, gateway_settings.candles.as_ref());
     let gateway = TradesGateway::new(gateway_settings, Arc::clone(&stats));
-    let line = checked.unless_0("stats-log-interval-ms");
+    let line = own.stats_log_interval_ms;
     let (for_line, for_stats) = (numbers.clone(), numbers.clone());
     let parts = Parts::new(TRADES.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
@@ -233,59 +252,39 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     })
 }
 
-/// The source, and the check for `--check --connect`.
-fn bus(
-    checked: &Checked,
-    redis: RedisSettings,
-    status: &Arc<BusStatus>,
-) -> Result<(Box<dyn Source>, Question), RunError> {
-    let marks = checked.text("history-channel");
-    let has_history = checked.number::<u64>("history-ms") > 0;
-    let status = Arc::clone(status);
-    let wrong = |error| REDIS.redis_error(error);
-    if let Some(stream) = stream_settings(checked) {
-        let only = NamePatterns::new(NameSyntax::Redis, &[PATTERN.to_owned()]);
-        let stream = StreamSettings {
-            only: only.ok(),
-            ..stream
-        };
-        return redis_stream(redis, stream, status).map_err(wrong);
+/// All trades, or those of a stream.
+fn reading(checked: &Checked, payload_bytes_max: usize) -> Reading<'static> {
+    let only = || NamePatterns::new(NameSyntax::Redis, &[PATTERN.to_owned()]);
+    let stream = stream_settings(checked).map(|stream| StreamSettings {
+        only: only().ok(),
+        ..stream
+    });
+    let has_history = checked.get::<Limits>().history.keep_us > 0;
+    let marks = checked.get::<settings::StreamSettings>().marks_channel;
+    Reading {
+        payload_bytes_max,
+        stream,
+        names: vec![Subscription::pattern(PATTERN)],
+        needs_names: true,
+        kept: has_history.then_some(marks),
+        acl: None,
+        settle: Settle::NEVER,
     }
-    let marks_wanted = has_history.then(|| Subscription::channel(marks.as_str()));
-    let needs = RedisNeeds {
-        subscriptions: vec![Subscription::pattern(PATTERN)],
-        requests: marks_wanted.into_iter().collect(),
-        marks: has_history.then(|| marks.clone()),
-        ..RedisNeeds::default()
-    };
-    let question = redis_question(&redis, needs);
-    let (mut source, interest) = RedisSource::new(redis, status).map_err(wrong)?;
-    interest.subscribe(Subscription::pattern(PATTERN));
-    if has_history {
-        let feed = KeptFeed::new(NameSyntax::Redis, vec![Subscription::pattern(PATTERN)]);
-        let feed = feed.map_err(|(name, error)| RunError::Settings(format!("{name}: {error}")))?;
-        source = source.with_kept(feed, &marks).map_err(wrong)?;
-    }
-    Ok((Box::new(source), question))
 }
 
 fn gateway_settings(
-    checked: &Checked,
+    own: &TradesSettings,
     common: &CommonSettings,
     authenticator: Authenticator,
 ) -> TradesGatewaySettings {
-    let candles = CandleSettings {
-        grace_ms: checked.number("candle-grace-ms"),
-        pairs_max: checked.number("candle-pairs-max"),
-    };
     TradesGatewaySettings {
         server_id: server_id(),
-        symbols_max: checked.number("symbols-max"),
-        inbound_per_second: checked.unless_0("messages-per-second-max"),
-        json_depth_max: checked.number("json-depth-max"),
+        symbols_max: own.symbols_max,
+        inbound_per_second: own.messages_per_second_max,
+        json_depth_max: JSON_DEPTH_MAX,
         origins: common.origins(),
         authenticator,
-        candles: checked.switch("candles").then_some(candles),
+        candles: own.candles.then(CandleSettings::default),
     }
 }
 

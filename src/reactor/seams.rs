@@ -22,6 +22,27 @@ pub struct TurnBudgets {
     pub publication_bytes_max: usize,
 }
 
+/// The most connections that are accepted in a turn.
+const ACCEPTS_MAX: usize = 256;
+
+/// The most bytes that are read of a client in a turn.
+const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// The most bytes of publications before a flush.
+const PUBLICATION_BYTES_MAX: usize = 128 * 1024;
+
+impl TurnBudgets {
+    /// The budgets beside send queues that are slow from `soft_bytes` on: more than half of them in one part of a turn
+    /// would make every client slow at once.
+    pub fn below(soft_bytes: usize) -> Self {
+        Self {
+            accepts_max: ACCEPTS_MAX,
+            read_bytes_max: READ_BYTES_MAX,
+            publication_bytes_max: PUBLICATION_BYTES_MAX.min(soft_bytes / 2),
+        }
+    }
+}
+
 /// All settings of the loop.
 #[derive(Clone, Debug)]
 pub struct ReactorSettings {

@@ -10,8 +10,11 @@ use crate::http::operator::{NearLimit, OperatorSettings, ReadNumber};
 use crate::http::{Cors, HttpSettings, ReadyLimits};
 use crate::hub::{CloseReason, DrainPlan, Limits};
 use crate::listening::ListenAddr;
-use crate::reactor::{ListenSettings, ReactorSettings, TurnBudgets};
-use crate::settings::{Checked, Kind, Shows, Unit, Value};
+use crate::reactor::{self, ReactorSettings, TurnBudgets};
+use crate::settings::{
+    BusSettings, Checked, Kind, ListenSettings, ProcessSettings, Shows, TlsSettings, Unit, Value,
+    flag,
+};
 use crate::telemetry::{HitLimit, Reading, Surveyed, names};
 
 /// The percentage of `--stop-timeout-ms` during which a close waits while the gateway is busy with its
@@ -19,7 +22,7 @@ use crate::telemetry::{HitLimit, Reading, Surveyed, names};
 const BUSY_PERCENT: u64 = 60;
 
 /// The flag of a limit that open files lower.
-const CONNECTIONS_MAX: &str = "connections-max";
+const CONNECTIONS_MAX: &str = flag!("connections-max");
 
 /// The settings of every gateway.
 #[derive(Clone, Debug)]
@@ -64,13 +67,14 @@ impl Default for CommonSettings {
 impl CommonSettings {
     /// Reads the settings of a gateway.
     pub fn new(checked: &Checked) -> Self {
-        let limits = checked.limits();
-        // The limits have their parts already.
-        checked.leave_unused("memory-max");
+        let mut limits: Limits = checked.get();
+        let listen: ListenSettings = checked.get();
+        limits.origins_are_listed = !listen.allowed_origins.is_empty();
+        let bus: BusSettings = checked.get();
         Self {
             reactor: reactor_settings(checked),
             tls: ClientTls::new(checked),
-            tls_held: Holding::new("tls_bytes", checked.number("tls-held-bytes-max")),
+            tls_held: Holding::new("tls_bytes", checked.get::<TlsSettings>().held_bytes_max),
             http: HttpSettings {
                 head_bytes_max: limits.head_bytes_max,
                 head_headers_max: limits.head_headers_max,
@@ -80,17 +84,17 @@ impl CommonSettings {
             },
             limits,
             ready: ReadyLimits {
-                loop_stall_ms: checked.number("loop-stall-ms"),
-                bus_grace_ms: of_bus(checked, "ready-bus-grace-ms"),
+                bus_grace_ms: bus.ready_grace_ms,
+                ..ReadyLimits::default()
             },
-            allowed_origins: checked.origins("allowed-origins"),
-            admin_addr: checked.admin_addr(),
+            allowed_origins: listen.allowed_origins,
+            admin_addr: listen.admin_addr,
             near_limits: near_limits(checked),
             service_connections_max: 0,
-            bus_queue_messages_max: of_bus(checked, "bus-queue-messages-max"),
-            bus_queue_bytes_max: of_bus(checked, "bus-queue-bytes-max"),
-            log_filter_file: checked.path("log-filter-file"),
-            bus_away_exit_s: Some(of_bus(checked, "bus-away-exit-s")).filter(|s| *s > 0),
+            bus_queue_messages_max: BUS_QUEUE_MESSAGES_MAX,
+            bus_queue_bytes_max: bus.queue_bytes_max,
+            log_filter_file: checked.get::<ProcessSettings>().log_filter_file,
+            bus_away_exit_s: bus.away_exit_s,
         }
     }
 
@@ -126,38 +130,30 @@ impl CommonSettings {
     }
 }
 
-/// A number of [`Part::Bus`](crate::settings::Part::Bus); 0 on a gateway without this part.
-fn of_bus<T: TryFrom<u64> + Default>(checked: &Checked, flag: &str) -> T {
-    match checked.has(flag) {
-        true => checked.number(flag),
-        false => T::default(),
-    }
-}
+/// Messages between the bus and the loop. The bus waits then; JetStream keeps the rest.
+const BUS_QUEUE_MESSAGES_MAX: usize = 1_024;
 
 /// The longest time for which clients wait at the ports for a stream to be read.
 const STREAM_WAIT_US: u64 = 5_000_000;
 
 fn reactor_settings(checked: &Checked) -> ReactorSettings {
-    let stop_timeout_us = checked.micros("stop-timeout-ms");
+    let process: ProcessSettings = checked.get();
+    let listen: ListenSettings = checked.get();
+    let soft_bytes = checked.get::<Limits>().send_queue.soft_bytes;
     ReactorSettings {
-        listen: ListenSettings {
-            addrs: checked.listen(),
-            tls_addrs: checked.listen_tls(),
+        listen: reactor::ListenSettings {
+            addrs: listen.addrs(),
+            tls_addrs: listen.tls_addrs(),
             headers_from: checked.headers_from(),
             options: checked.listen_options(),
         },
-        budgets: TurnBudgets {
-            accepts_max: checked.number("accepts-per-turn-max"),
-            read_bytes_max: checked.number("read-bytes-per-turn-max"),
-            publication_bytes_max: checked.number("turn-publication-bytes-max"),
-        },
+        budgets: TurnBudgets::below(soft_bytes),
         drain: DrainPlan {
-            delay_us: checked.micros("drain-delay-ms"),
-            spread_us: checked.micros("drain-ms"),
-            busy_us: stop_timeout_us * BUSY_PERCENT / 100,
+            busy_us: process.stop_timeout_us * BUSY_PERCENT / 100,
+            ..process.drain
         },
-        stop_timeout_us,
-        spin_us: checked.number("spin-us"),
+        stop_timeout_us: process.stop_timeout_us,
+        spin_us: process.spin_us,
         accept_wait_us: checked.stream().map_or(0, |_| STREAM_WAIT_US),
         limits: hit_limits(checked).collect(),
     }
@@ -182,40 +178,32 @@ fn hit_limits(checked: &Checked) -> impl Iterator<Item = (CloseReason, HitLimit)
 /// counter.
 static NEAR: &[(&str, ReadNumber)] = &[
     (CONNECTIONS_MAX, |at| Some(at.turn.all_connections())),
-    ("connections-per-ip-max", |at| {
+    (flag!("connections-per-ip-max"), |at| {
         let busiest = |surveyed: &Surveyed| surveyed.survey.busiest_address;
         at.surveyed.as_deref().map(busiest)
     }),
-    ("memory-max", |at| at.process.resident_bytes),
-    ("send-queue-soft-bytes", largest_send_queue),
-    ("send-queue-hard-bytes", largest_send_queue),
-    ("frame-bytes-max", |at| {
+    (flag!("memory-max"), |at| at.process.resident_bytes),
+    (flag!("send-queue-soft-bytes"), largest_send_queue),
+    (flag!("send-queue-hard-bytes"), largest_send_queue),
+    (flag!("frame-bytes-max"), |at| {
         Some(at.turn.shell.frame_bytes_alive)
     }),
-    ("tls-held-bytes-max", |at| at.held("tls_bytes")),
-    ("unfinished-bytes-max", |at| at.held("received_bytes")),
-    ("inflate-windows-bytes-max", |at| {
+    (flag!("tls-held-bytes-max"), |at| at.held("tls_bytes")),
+    (flag!("unfinished-bytes"), |at| at.held("received_bytes")),
+    (flag!("inflate-window-bytes"), |at| {
         Some(at.turn.shell.inflate_window_bytes_granted)
     }),
-    ("bus-queue-messages-max", |at| {
-        Some(at.turn.shell.bus_queue_messages)
-    }),
-    ("bus-queue-bytes-max", |at| {
+    (flag!("bus-queue-bytes"), |at| {
         Some(at.turn.shell.bus_queue_bytes)
     }),
     ("all-channels-max", |at| at.sum(&names::SUBSCRIBED_NAMES)),
-    ("all-wildcards-max", |at| {
-        let mut kinds = at.values(&names::SUBSCRIBED_NAMES);
-        kinds.find(|(kind, _)| *kind == "pattern").map(|(_, n)| n)
-    }),
-    ("all-channel-name-bytes-max", |at| {
+    ("all-channel-name-bytes", |at| {
         at.sum(&names::SUBSCRIBED_NAME_BYTES)
     }),
     ("retained-bytes-max", |at| at.sum(&names::RETAINED_BYTES)),
-    ("history-bytes-max", |at| {
+    (flag!("history-bytes-max"), |at| {
         at.turn.hub.history.map(|history| history.bytes)
     }),
-    ("calls-max", |at| at.sum(&names::UPSTREAM_CALLS_IN_FLIGHT)),
     // The limit is for each service.
     ("proxy-connections-max", |at| {
         let services = at.values(&names::PROXY_REQUESTS_IN_FLIGHT);
@@ -223,12 +211,6 @@ static NEAR: &[(&str, ReadNumber)] = &[
     }),
     ("waiting-bytes-max", |at| {
         at.sum(&names::EVENT_WAITING_BYTES)
-    }),
-    ("events-bus-waiting-max", |at| {
-        at.sum(&names::EVENTS_BUS_PUSHES_WAITING)
-    }),
-    ("events-bus-instances-max", |at| {
-        at.sum(&names::EVENTS_BUS_INSTANCES)
     }),
 ];
 
@@ -249,7 +231,7 @@ pub(super) fn near_limits(checked: &Checked) -> Vec<NearLimit> {
         };
         let in_force: ReadNumber = |at| at.turn.shell.connections_max;
         Some(NearLimit {
-            name: format!("--{flag}"),
+            name: found.setting.name(),
             about: found.setting.help,
             is_bytes: matches!(
                 found.setting.kind,
@@ -292,7 +274,8 @@ mod tests {
         assert!(connections.max.is_none() && connections.max_in_force.is_some());
         let frames = of("--frame-bytes-max").expect("every gateway has it");
         assert_eq!((frames.max, frames.is_bytes), (Some(512 << 20), true));
-        assert!(of("--calls-max").is_none(), "a gateway without services");
+        let proxied = of("--proxy-connections-max");
+        assert!(proxied.is_none(), "a gateway without services");
         assert!(of("ulimit -n").is_some());
     }
 
@@ -318,8 +301,6 @@ mod tests {
         };
         for (flag, value) in [
             ("all-channels-max", Some(10)),
-            ("all-wildcards-max", Some(2)),
-            ("calls-max", Some(8)),
             ("proxy-connections-max", Some(5)),
             ("history-bytes-max", None),
             ("send-queue-soft-bytes", None),

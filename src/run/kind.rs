@@ -4,7 +4,9 @@
 use super::prepared::{Prepared, with_notices};
 use super::process::{check_process, start_process};
 use super::{RunError, reload};
-use crate::auth::Acl;
+use std::path::PathBuf;
+
+use crate::auth::{Acl, TokenNameLimits};
 use crate::base::{Clock, Finding};
 use crate::settings::{Check, Checked, Rows};
 
@@ -55,10 +57,23 @@ pub struct GatewayKind {
 pub enum TokenUse {
     /// Tokens are ignored.
     None,
-    /// The claims count, but for the role.
-    Claims,
+    /// The claims count, but for the role. The symbols of a client whose token has no limit.
+    Claims(fn(&Checked) -> u32),
     /// The role must be in this table, and decides about the client's subscriptions.
-    Roles(fn(&Checked) -> Result<Acl, RunError>),
+    Roles(fn(&Checked) -> Result<RoleTable, RunError>),
+}
+
+/// The table of roles of a gateway, and what a client with a token gets from it.
+#[derive(Clone, Debug)]
+pub struct RoleTable {
+    /// The table.
+    pub acl: Acl,
+    /// The limits of a client's own names.
+    pub limits: TokenNameLimits,
+    /// The role of a token without one.
+    pub default_role: String,
+    /// The file of the table; `None` for the built-in table.
+    pub file: Option<PathBuf>,
 }
 
 /// Assembles a gateway up to listening. Reads every file in the settings, without a bind or a connection. An
@@ -151,10 +166,7 @@ impl GatewayKind {
     }
 
     fn prepare(&self, checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
-        let prepared = (self.prepare)(checked, clock)?;
-        let unread = checked.unread();
-        debug_assert!(unread.is_empty(), "settings without effect: {unread:?}");
-        Ok(prepared)
+        (self.prepare)(checked, clock)
     }
 }
 

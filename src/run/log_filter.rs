@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::reload::{Reload, Reloaded};
 use crate::files;
-use crate::settings::{Checked, Kind};
+use crate::settings::{Checked, Kind, ProcessSettings, flag};
 use crate::telemetry::logging;
 
 /// The most characters of a filter in a log line.
@@ -13,13 +13,13 @@ const SHOWN_CHARS: usize = 200;
 
 /// Returns the filter at the start: from `--log-filter-file`, or else from `--log-filter`.
 pub(super) fn at_start(checked: &Checked) -> Result<String, String> {
-    let of_settings = checked.text("log-filter");
-    match checked.path("log-filter-file") {
+    let process: ProcessSettings = checked.get();
+    match process.log_filter_file {
         Some(path) => {
-            let named = checked.named("log-filter-file");
+            let named = checked.named(flag!("log-filter-file"));
             of_file(&named, &path, files::read(&path))
         }
-        None => Ok(of_settings),
+        None => Ok(process.log_filter),
     }
 }
 

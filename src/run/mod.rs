@@ -30,12 +30,12 @@ use std::io;
 
 use crate::listening::ListenAddr;
 use crate::reactor::{BindError, ListenError};
-use crate::settings::Checked;
+use crate::settings::{Checked, ListenSettings, flag};
 use crate::telemetry::logging::LoggingError;
 
 pub use self::common::CommonSettings;
 pub use self::gateway::{Inputs, Parts};
-pub use self::kind::{Dialect, GatewayKind, Print, Program, TokenUse};
+pub use self::kind::{Dialect, GatewayKind, Print, Program, RoleTable, TokenUse};
 pub use self::prepared::{Prepared, Question, TIMEOUT_FLAG};
 pub use self::process::Listening;
 pub use self::reload::{Reload, Reloaded};
@@ -115,11 +115,12 @@ impl RunError {
     pub(crate) fn of_settings(self, checked: &Checked) -> Self {
         match self {
             Self::Listen { addr, error, .. } => {
-                let is_admin = checked.admin_addr().as_ref() == Some(&addr);
+                let admin_addr = checked.get::<ListenSettings>().admin_addr;
+                let is_admin = admin_addr.as_ref() == Some(&addr);
                 let flags: &[&str] = match addr {
-                    _ if is_admin => &["admin-addr"],
-                    ListenAddr::Tcp(_) => &["listen", "port"],
-                    ListenAddr::Unix(_) => &["listen"],
+                    _ if is_admin => &[flag!("admin-addr")],
+                    ListenAddr::Tcp(_) => &[flag!("listen"), flag!("port")],
+                    ListenAddr::Unix(_) => &[flag!("listen")],
                 };
                 let named: Vec<_> = flags.iter().map(|flag| checked.named(flag)).collect();
                 let settings = format!("; see {}", named.join(" and "));

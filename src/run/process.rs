@@ -16,7 +16,7 @@ use crate::base::Clock;
 use crate::base::build_info::{self, COMMIT, VERSION};
 use crate::http::Admin;
 use crate::listening::ListenAddr;
-use crate::settings::Checked;
+use crate::settings::{Checked, ProcessSettings};
 use crate::telemetry::logging::{self, LogFormat};
 use crate::telemetry::{Build, GatewayMetric, Telemetry, names};
 
@@ -55,10 +55,7 @@ pub(super) fn check_process(checked: &Checked) -> Result<Clock, RunError> {
 }
 
 fn log_settings(checked: &Checked) -> Result<(LogFormat, String), RunError> {
-    let format = match checked.choice("log-format") {
-        "json" => LogFormat::Json,
-        _ => LogFormat::Text,
-    };
+    let format = checked.get::<ProcessSettings>().log_format;
     let filter = log_filter::at_start(checked).map_err(RunError::Settings)?;
     Ok((format, filter))
 }

@@ -14,7 +14,7 @@ use crate::listening::tls::{
     greet_itself,
 };
 use crate::reactor::{HandshakeCounts, HandshakeLimits};
-use crate::settings::Checked;
+use crate::settings::{Checked, TlsSettings};
 use crate::telemetry::{GatewayMetric, names};
 
 const DAY_S: i64 = 24 * 3600;
@@ -31,16 +31,11 @@ pub struct ClientTls {
 impl ClientTls {
     /// Reads the settings; `None` without `--tls-port`.
     pub(super) fn new(checked: &Checked) -> Option<Self> {
-        let Some(files) = checked.server_tls() else {
-            checked.leave_unused("tls-");
-            return None;
-        };
+        let files = checked.server_tls()?;
+        let tls: TlsSettings = checked.get();
         Some(Self {
             files,
-            handshakes: HandshakeLimits::new(
-                checked.number("tls-handshakes-max"),
-                checked.number("tls-handshakes-per-ip-max"),
-            ),
+            handshakes: HandshakeLimits::new(tls.handshakes_max, tls.handshakes_per_ip_max),
         })
     }
 }

@@ -33,6 +33,14 @@ pub enum SettingsError {
         /// The allowed values.
         allowed: String,
     },
+    /// The env name of a setting that went.
+    #[error("{name} is gone: {instead}")]
+    Gone {
+        /// The env name.
+        name: String,
+        /// What took the place of the setting.
+        instead: &'static str,
+    },
     /// Two exclusive settings are both set.
     #[error("{one} and {other} are both set; allowed: one of them")]
     Either {
@@ -51,17 +59,17 @@ pub enum SettingsError {
     },
     /// Two inconsistent values.
     #[error(
-        "--{low} is {low_value} ({low_from}); allowed: at most --{high}, {high_value} ({high_from})"
+        "{low} is {low_value} ({low_from}); allowed: at most {high}, {high_value} ({high_from})"
     )]
     Order {
-        /// The flag with the too large value.
-        low: &'static str,
+        /// The setting with the too large value.
+        low: String,
         /// The value of `low`.
         low_value: u64,
         /// The source of `low_value`.
         low_from: Source,
-        /// The flag of the upper bound.
-        high: &'static str,
+        /// The setting of the upper bound.
+        high: String,
         /// The value of `high`.
         high_value: u64,
         /// The source of `high_value`.
@@ -75,7 +83,7 @@ impl SettingsError {
         Self::Value {
             name: match source {
                 Source::Env(_) => setting.named(source),
-                _ => format!("--{}", setting.flag),
+                _ => setting.name(),
             },
             value: setting.kind.shown_when_wrong(&refused.item),
             allowed: refused.allowed.clone(),
@@ -109,14 +117,6 @@ pub enum Warning {
         "--reuse-port has no effect: --listen has no IP address; give each process a unix socket"
     )]
     NoPortToShare,
-    /// The env name of a setting that went.
-    #[error("{name} is no setting any more and is ignored: {instead}")]
-    Gone {
-        /// The env name.
-        name: String,
-        /// What took the place of the setting.
-        instead: &'static str,
-    },
     /// An env name with weirgate's prefix that is not a setting.
     #[error("{name} is not a setting of this gateway and was ignored{}", nearest.as_ref().map_or_else(String::new, |n| format!("; did you mean {n}?")))]
     Unknown {

@@ -1,4 +1,4 @@
-//! Values made of several settings: the limits of the core, the files of TLS, the keys and rules for tokens.
+//! The groups of settings that have no better place, and values made of several settings.
 
 use std::fmt;
 use std::iter::zip;
@@ -9,13 +9,15 @@ use rustls::pki_types::ServerName;
 use url::{Host, Url};
 
 use super::Checked;
+use super::checked::flag;
 use super::error::SettingsError;
 use super::kind::{Form, Refused};
-use super::secret::SecretText;
-use crate::admission::{AddressLimits, Holding};
+use super::listen::ListenSettings;
+use super::secret::{SecretText, SecretUrl};
 use crate::auth::ClaimRules;
-use crate::hub::{self, HistoryLimits};
+use crate::hub::{DrainPlan, Limits};
 use crate::listening::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
+use crate::telemetry::logging::LogFormat;
 
 /// A token is often used in the second of its making, and the clock of the provider may be ahead.
 const BEGIN_LEEWAY_MS: i64 = 5_000;
@@ -23,185 +25,267 @@ const BEGIN_LEEWAY_MS: i64 = 5_000;
 /// The position of a client on a quiet name is up to 10 s old.
 const HISTORY_US_MIN: u64 = 20_000_000;
 
-/// Thousandths of `--memory-max` for plain HTTP requests that were read before they are used.
-pub const HTTP_MEMORY_PART: u16 = 60;
-
-/// Thousandths of `--memory-max` for missed messages that wait in send queues.
-pub const RESUME_MEMORY_PART: u16 = 30;
-
 /// Bytes of a missed message in a send queue.
-const RESUME_BYTES: u64 = 16;
+pub(super) const RESUME_BYTES: u64 = 16;
 
-const RESUME_BYTES_MAX: u64 = hub::RESUME_MESSAGES_MAX * RESUME_BYTES;
+/// TLS towards clients.
+#[derive(Clone, Debug)]
+pub struct TlsSettings {
+    /// PEM files of certificate chains.
+    pub certificates: Vec<PathBuf>,
+    /// PEM files of their keys, in the same order.
+    pub keys: Vec<PathBuf>,
+    /// The authorities of client certificates.
+    pub client_ca: Option<PathBuf>,
+    /// The oldest version of the protocol.
+    pub oldest: OldestVersion,
+    /// Handshakes under way at once.
+    pub handshakes_max: u64,
+    /// The same of one address.
+    pub handshakes_per_ip_max: u64,
+    /// What TLS holds for all clients together, bytes.
+    pub held_bytes_max: u64,
+}
+
+impl Default for TlsSettings {
+    fn default() -> Self {
+        Self {
+            certificates: Vec::new(),
+            keys: Vec::new(),
+            client_ca: None,
+            oldest: OldestVersion::default(),
+            handshakes_max: 1024,
+            handshakes_per_ip_max: 64,
+            held_bytes_max: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// The log, the stop, and what the process may use.
+#[derive(Clone, Debug)]
+pub struct ProcessSettings {
+    /// The format of log lines.
+    pub log_format: LogFormat,
+    /// The filter of log lines.
+    pub log_filter: String,
+    /// A file with the filter.
+    pub log_filter_file: Option<PathBuf>,
+    /// The phases of a stop.
+    pub drain: DrainPlan,
+    /// From the last phase of a stop to its end.
+    pub stop_timeout_us: u64,
+    /// How long loop and bus thread poll without sleeping after work.
+    pub spin_us: u64,
+    /// What the limits over all clients share, bytes; 0: nothing is shared.
+    pub memory_max: u64,
+}
+
+impl Default for ProcessSettings {
+    fn default() -> Self {
+        Self {
+            log_format: LogFormat::Text,
+            log_filter: "info".to_owned(),
+            log_filter_file: None,
+            drain: DrainPlan::default(),
+            stop_timeout_us: 5_000_000,
+            spin_us: 0,
+            memory_max: 0,
+        }
+    }
+}
+
+/// A bus of any kind.
+#[derive(Clone, Debug)]
+pub struct BusSettings {
+    /// How long the bus may be away while the process is ready, milliseconds.
+    pub ready_grace_ms: u64,
+    /// How long the bus may be away before the process ends, seconds; `None`: without end.
+    pub away_exit_s: Option<u64>,
+    /// Bytes of messages between the bus and the loop.
+    pub queue_bytes_max: usize,
+    /// Bytes of a message; a larger message is skipped.
+    pub message_bytes_max: usize,
+}
+
+impl Default for BusSettings {
+    fn default() -> Self {
+        Self {
+            ready_grace_ms: 30_000,
+            away_exit_s: None,
+            queue_bytes_max: 64 * 1024 * 1024,
+            message_bytes_max: 16 * 1024 * 1024,
+        }
+    }
+}
+
+/// The stream that is read in place of pub/sub, and the channel of the marks.
+#[derive(Clone, Debug)]
+pub struct StreamSettings {
+    /// The stream; `None` for pub/sub.
+    pub name: Option<String>,
+    /// The Redis channel on which instances publish a mark each second.
+    pub marks_channel: String,
+}
+
+impl Default for StreamSettings {
+    fn default() -> Self {
+        Self {
+            name: None,
+            marks_channel: "weirgate:mark".to_owned(),
+        }
+    }
+}
+
+/// The access to NATS.
+#[derive(Clone, Debug)]
+pub struct NatsAccess {
+    /// The servers.
+    pub urls: SecretUrl,
+    /// The user for servers without a login in the URL.
+    pub user: Option<String>,
+    /// The password of the user.
+    pub password: Option<SecretText>,
+    /// The token for servers without a login in the URL.
+    pub token: Option<SecretText>,
+    /// The credentials file.
+    pub creds: Option<PathBuf>,
+    /// The file with the seed of an nkey.
+    pub nkey: Option<PathBuf>,
+    /// The authorities to trust.
+    pub ca: Option<PathBuf>,
+    /// The client certificate.
+    pub cert: Option<PathBuf>,
+    /// The key of the client certificate.
+    pub key: Option<PathBuf>,
+    /// Whether the consumers are ephemeral.
+    pub ephemeral: bool,
+}
+
+impl Default for NatsAccess {
+    fn default() -> Self {
+        Self {
+            urls: SecretUrl::new("nats://nats:4222"),
+            user: None,
+            password: None,
+            token: None,
+            creds: None,
+            nkey: None,
+            ca: None,
+            cert: None,
+            key: None,
+            ephemeral: false,
+        }
+    }
+}
+
+/// The access to Redis.
+#[derive(Clone, Debug)]
+pub struct RedisAccess {
+    /// The server, or the user, password, database and TLS beside sentinels; may be empty.
+    pub url: SecretUrl,
+    /// The host without a URL; `None`: there has to be a URL.
+    pub host: Option<String>,
+    /// The port without a URL.
+    pub port: u16,
+    /// The sentinels; may be empty.
+    pub sentinels: SecretUrl,
+    /// The name under which sentinels know the master.
+    pub master_name: String,
+    /// Certificates to trust in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The name that the server's certificate must have.
+    pub tls_name: Option<String>,
+}
+
+impl Default for RedisAccess {
+    fn default() -> Self {
+        Self {
+            url: SecretUrl::new(""),
+            host: None,
+            port: 6379,
+            sentinels: SecretUrl::new(""),
+            master_name: String::new(),
+            ca_file: None,
+            tls_name: None,
+        }
+    }
+}
+
+/// `weirgate tail`.
+#[derive(Clone, Debug, Default)]
+pub struct TailSettings {
+    /// The token for the gateway.
+    pub token: Option<SecretText>,
+}
+
+/// `weirgate top`.
+#[derive(Clone, Debug, Default)]
+pub struct TopSettings {
+    /// The header for a proxy with a login.
+    pub authorization: Option<SecretText>,
+}
 
 impl Checked {
-    /// A limit of bytes without a setting of its own: `most`, or the part of `--memory-max` if that is less.
-    fn part_of_memory(&self, most: u64, thousandths: u16) -> u64 {
-        match self.number::<u64>("memory-max") {
-            0 => most,
-            bytes => (bytes / 1000 * u64::from(thousandths)).min(most),
-        }
-    }
-
-    /// The limits of the core.
-    pub fn limits(&self) -> hub::Limits {
-        hub::Limits {
-            send_queue: self.send_queue(),
-            history: self.history(),
-            resume_messages_max: self.part_of_memory(RESUME_BYTES_MAX, RESUME_MEMORY_PART)
-                / RESUME_BYTES,
-            frame_bytes_max: self.number("frame-bytes-max"),
-            frame_walk_max: hub::FRAME_WALK_MAX,
-            head_bytes_max: self.number("head-bytes-max"),
-            head_headers_max: self.number("head-headers-max"),
-            handshake_us: self.micros("handshake-timeout-ms"),
-            http_held: Holding::new(
-                "http_bytes",
-                self.part_of_memory(hub::HTTP_BYTES_MAX, HTTP_MEMORY_PART),
-            ),
-            event_stream: self.switch("event-stream"),
-            origins_are_listed: !self.origins("allowed-origins").is_empty(),
-            event_stream_sends_max: self.number("event-stream-sends-max"),
-            message_bytes_max: self.number("message-bytes-max"),
-            unfinished_bytes_max: self.number("unfinished-bytes-max"),
-            connections_max: self.unless_0("connections-max").unwrap_or(usize::MAX),
-            // Set after the process has raised the limit on open files.
-            sockets_max: usize::MAX,
-            per_ip: AddressLimits {
-                connections_max: self.unless_0("connections-per-ip-max"),
-                connections_per_second: self.unless_0("connection-rate-per-ip"),
-                burst: self.number("connection-burst-per-ip"),
-            },
-            trusted_proxies: self.networks("trusted-proxies"),
-            ping_interval_us: self.micros("ping-interval-ms"),
-            pong_timeout_us: self.micros("pong-timeout-ms"),
-            close_timeout_us: self.micros("close-timeout-ms"),
-            stop_code: self.stop_code(),
-            close_retry_after_ms: self.number("close-retry-after-ms"),
-            turn_message_bytes_max: self.number("turn-message-bytes-max"),
-            turn_all_message_bytes_max: self.number("turn-all-message-bytes-max"),
-            write_bytes_max: self.number("write-bytes-max"),
-            deflate_window: self.deflate_window(),
-            deflate_level: self.number("deflate-level"),
-            inflate_windows_bytes_max: self.number("inflate-windows-bytes-max"),
-            deflate_min_bytes: self.number("deflate-min-bytes"),
-            deflate_max_bytes: self.number("deflate-max-bytes"),
-        }
-    }
-
-    /// The limits of the history; nothing is kept on a gateway without this part.
-    pub fn history(&self) -> HistoryLimits {
-        match self.has("history-ms") {
-            true => HistoryLimits {
-                keep_us: self.micros("history-ms"),
-                bytes_max: self.number("history-bytes-max"),
-            },
-            false => HistoryLimits::default(),
-        }
-    }
-
     /// The stream that is read in place of pub/sub.
     pub fn stream(&self) -> Option<String> {
-        self.has("stream").then(|| self.some_text("stream"))?
+        self.get::<StreamSettings>().name
     }
 
     /// A time that is shorter than the positions of quiet names are old, and more memory than slow clients
     /// leave.
     pub(super) fn history_errors(&self) -> Vec<SettingsError> {
-        let limits = self.history();
+        let limits = self.get::<Limits>();
+        let history = limits.history;
         let mut errors = Vec::new();
-        if limits.keep_us == 0 {
+        if history.keep_us == 0 {
             if self.stream().is_some() {
                 let refused = Refused::new("0", "at least 20000, with --stream");
-                errors.push(self.refused("history-ms", &refused));
+                errors.push(self.refused(flag!("history-ms"), &refused));
             }
             return errors;
         }
-        if limits.keep_us < HISTORY_US_MIN {
-            let shown = self.number::<u64>("history-ms").to_string();
-            errors.push(self.refused("history-ms", &Refused::new(&shown, "0, or at least 20000")));
+        if history.keep_us < HISTORY_US_MIN {
+            let shown = (history.keep_us / 1000).to_string();
+            let refused = Refused::new(&shown, "0, or at least 20000");
+            errors.push(self.refused(flag!("history-ms"), &refused));
         }
-        let frames: u64 = self.number("frame-bytes-max");
-        if limits.bytes_max as u64 > frames / 2 {
+        if history.bytes_max as u64 > limits.frame_bytes_max / 2 {
             let allowed = "at most half of --frame-bytes-max";
-            let shown = limits.bytes_max.to_string();
-            errors.push(self.refused("history-bytes-max", &Refused::new(&shown, allowed)));
+            let refused = Refused::new(&history.bytes_max.to_string(), allowed);
+            errors.push(self.refused(flag!("history-bytes-max"), &refused));
         }
         errors
     }
 
     /// The files of TLS towards clients; `None` without `--tls-port`.
     pub fn server_tls(&self) -> Option<ServerTlsFiles> {
-        if self.is_off("tls-port") {
-            return None;
-        }
-        let pairs = zip(self.paths("tls-cert"), self.paths("tls-key"));
-        let oldest = match self.choice("tls-min") {
-            "1.3" => OldestVersion::Tls13,
-            _ => OldestVersion::Tls12,
-        };
+        self.get::<ListenSettings>().tls_port?;
+        let tls = self.get::<TlsSettings>();
+        let pairs = zip(tls.certificates, tls.keys);
         Some(ServerTlsFiles {
             certificates: pairs
                 .map(|(chain, key)| CertificateFiles { chain, key })
                 .collect(),
-            client_ca: self.path("tls-client-ca"),
-            oldest,
+            client_ca: tls.client_ca,
+            oldest: tls.oldest,
         })
-    }
-
-    /// The first file of `--tls-cert`.
-    pub fn tls_certificate(&self) -> Option<PathBuf> {
-        self.paths("tls-cert").into_iter().next()
     }
 
     /// Certificates without a key, and a process without an address.
     pub(super) fn tls_errors(&self) -> Vec<SettingsError> {
         let mut errors = Vec::new();
-        if !self.has("tls-port") {
-            return errors;
-        }
-        let [certificates, keys] = ["tls-cert", "tls-key"].map(|flag| self.paths(flag).len());
+        let tls = self.get::<TlsSettings>();
+        let [certificates, keys] = [&tls.certificates, &tls.keys].map(Vec::len);
         if certificates != keys && keys > 0 {
-            let shown = self.text("tls-key");
             let allowed = format!("as many files as --tls-cert, {certificates}");
-            errors.push(self.refused("tls-key", &Refused::new(&shown, allowed)));
+            errors.push(self.refused_as_it_is(flag!("tls-key"), allowed));
         }
-        if self.listen().is_empty() && self.is_off("tls-port") {
+        let listen = self.get::<ListenSettings>();
+        if listen.addrs().is_empty() && listen.tls_port.is_none() {
             let allowed = "a port, unless --tls-port or a unix socket in --listen is set";
-            errors.push(self.refused("port", &Refused::new("off", allowed)));
+            errors.push(self.refused(flag!("port"), &Refused::new("off", allowed)));
         }
         errors
-    }
-
-    fn paths(&self, flag: &str) -> Vec<PathBuf> {
-        self.list(flag).map(PathBuf::from).collect()
-    }
-
-    /// Gateways without this row have a code of their own.
-    fn stop_code(&self) -> u16 {
-        match self.has("stop-code") && self.choice("stop-code") == "1001" {
-            true => 1001,
-            false => 1012,
-        }
-    }
-
-    /// Gateways without this row share no window.
-    fn deflate_window(&self) -> hub::DeflateWindow {
-        match self.has("deflate-window") && self.choice("deflate-window") == "shared" {
-            true => hub::DeflateWindow::Shared,
-            false => hub::DeflateWindow::None,
-        }
-    }
-
-    fn send_queue(&self) -> hub::SendQueueLimits {
-        hub::SendQueueLimits {
-            soft_bytes: self.number("send-queue-soft-bytes"),
-            soft_for_us: self.micros("send-queue-soft-for-ms"),
-            hard_bytes: self.number("send-queue-hard-bytes"),
-            conflate_after_us: self.micros("send-queue-conflate-after-ms"),
-            stall_us: self.micros("send-queue-stall-ms"),
-            control_bytes_max: self.number("control-bytes-max"),
-        }
     }
 }
 
@@ -228,42 +312,31 @@ pub struct AuthSettings {
     pub rules: ClaimRules,
 }
 
-impl Checked {
-    /// The keys and rules for tokens. A subcommand without a row does without its feature.
-    pub fn auth(&self) -> AuthSettings {
-        AuthSettings {
-            required: self.has("require-auth") && self.switch("require-auth"),
-            api_key: self.secret("gateway-api-key"),
-            jwt_secret: self.secret("jwt-secret"),
-            jwt_secret_before: self.secret("jwt-secret-before"),
-            public_key_files: self.paths("jwt-public-key-files"),
-            jwks_file: self.path("jwt-jwks-file"),
-            jwks_url: self
-                .some_text("jwt-jwks-url")
-                .and_then(|url| KeySetUrl::parse(&url)),
-            jwks_ca_file: self.path("jwt-jwks-ca-file"),
+impl Default for AuthSettings {
+    fn default() -> Self {
+        Self {
+            required: false,
+            api_key: None,
+            jwt_secret: None,
+            jwt_secret_before: None,
+            public_key_files: Vec::new(),
+            jwks_file: None,
+            jwks_url: None,
+            jwks_ca_file: None,
             rules: ClaimRules {
-                audiences: self.list("jwt-audience").collect(),
-                issuers: self.list("jwt-issuer").collect(),
-                leeway_ms: self.number("jwt-leeway-ms"),
                 begin_leeway_ms: BEGIN_LEEWAY_MS,
-                role: self.text("jwt-role-claim"),
-                role_is_named: self.is_set("jwt-role-claim"),
-                user: self.text("jwt-user-claim"),
-                symbols_max: self.text("jwt-symbols-claim"),
-                names: self.text("jwt-channels-claim"),
+                ..ClaimRules::default()
             },
         }
     }
+}
 
-    /// The entries of a comma-separated list.
-    fn list(&self, flag: &str) -> impl Iterator<Item = String> {
-        let text = self.text(flag);
-        let entries: Vec<_> = text
-            .split(',')
-            .map(|entry| entry.trim().to_owned())
-            .collect();
-        entries.into_iter().filter(|entry| !entry.is_empty())
+impl Checked {
+    /// The keys and rules for tokens.
+    pub fn auth(&self) -> AuthSettings {
+        let mut auth = self.get::<AuthSettings>();
+        auth.rules.role_is_named = self.is_set(flag!("jwt-role-claim"));
+        auth
     }
 }
 
@@ -349,11 +422,10 @@ impl Checked {
     /// Returns an error if no setting has the address of Redis, on a gateway without defaults for host and
     /// port.
     pub(super) fn no_redis(&self) -> Option<SettingsError> {
-        let url = self.find("redis-url")?;
-        let has_default = self.has("redis-host");
-        let is_set = |flag| !self.url(flag).expose().is_empty();
-        let known = has_default || is_set("redis-url") || is_set("redis-sentinels");
-        (!known).then(|| SettingsError::Missing {
+        let url = self.find(flag!("redis-url"))?;
+        let redis = self.get::<RedisAccess>();
+        let is_named = [&redis.url, &redis.sentinels].map(|url| !url.expose().is_empty());
+        (is_named == [false, false] && redis.host.is_none()).then(|| SettingsError::Missing {
             flag: url.setting.flag,
             env: url.setting.env_names().swap_remove(0),
             allowed: url.setting.kind.allowed(),
@@ -364,12 +436,6 @@ impl Checked {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_defaults_are_the_cores() {
-        let made = Checked::defaults().limits();
-        assert_eq!(format!("{made:?}"), format!("{:?}", hub::Limits::default()));
-    }
 
     #[test]
     fn only_https_and_this_machine_give_keys() {

@@ -1,12 +1,14 @@
 //! The listen addresses of the settings: IP addresses, combined with `--port`, and paths of unix sockets.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::checked::Checked;
+use super::checked::{Checked, flag};
 use super::error::{SettingsError, Warning};
+use super::field::With;
 use super::kind::{Form, Refused, parse_addr};
 use crate::admission::{ClientAddr, TrustedProxies};
+use crate::hub::Limits;
 use crate::listening::{ListenAddr, ListenOptions, Owner, PATH_BYTES_MAX};
 
 /// The prefix of the path of a unix socket.
@@ -72,10 +74,97 @@ pub(super) static OWNER: Form = Form {
 
 /// One address of `--listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Listen {
+pub enum Listen {
+    /// An IP address; the ports are settings of their own.
     Ip(IpAddr),
+    /// The path of a unix socket.
     Unix(PathBuf),
 }
+
+/// Where a gateway listens, and to whom.
+#[derive(Clone, Debug)]
+pub struct ListenSettings {
+    /// The addresses.
+    pub listen: Vec<Listen>,
+    /// The port for WebSocket and HTTP; `None` for none.
+    pub port: Option<u16>,
+    /// The port for the same over TLS.
+    pub tls_port: Option<u16>,
+    /// The address of the operators' pages; `None` for the public port.
+    pub admin_addr: Option<ListenAddr>,
+    /// Whether connections of trusted proxies begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// The options of the sockets.
+    pub options: ListenOptions,
+    /// Origins of web pages that may connect; empty for any.
+    pub allowed_origins: Vec<String>,
+}
+
+impl Default for ListenSettings {
+    fn default() -> Self {
+        Self {
+            listen: vec![Listen::Ip(Ipv4Addr::UNSPECIFIED.into())],
+            port: Some(8000),
+            tls_port: None,
+            admin_addr: None,
+            proxy_protocol: false,
+            options: ListenOptions {
+                notsent_lowat_bytes: 16 * 1024,
+                ..ListenOptions::default()
+            },
+            allowed_origins: Vec::new(),
+        }
+    }
+}
+
+impl ListenSettings {
+    /// The listen addresses: IP addresses with the port, and unix sockets.
+    pub fn addrs(&self) -> Vec<ListenAddr> {
+        self.at(self.port)
+    }
+
+    fn at(&self, port: Option<u16>) -> Vec<ListenAddr> {
+        let addr = |one: &Listen| match one {
+            Listen::Ip(ip) => Some(ListenAddr::Tcp(SocketAddr::new(*ip, port?))),
+            Listen::Unix(path) => Some(ListenAddr::Unix(path.clone())),
+        };
+        self.listen.iter().filter_map(addr).collect()
+    }
+
+    /// The addresses for TLS: the IP addresses of `--listen` with the port of TLS.
+    pub fn tls_addrs(&self) -> Vec<ListenAddr> {
+        let mut all = self.at(self.tls_port);
+        all.retain(|addr| addr.port().is_some());
+        all
+    }
+}
+
+/// The field of `--listen`.
+pub(super) static LISTEN_FIELD: With<ListenSettings, String> = With {
+    set: |listen, text| listen.listen = parse_listen(&text).unwrap_or_default(),
+    get: |listen| shown(&listen.listen),
+};
+
+/// The field of `--admin-addr`.
+pub(super) static ADMIN_FIELD: With<ListenSettings, String> = With {
+    set: |listen, text| listen.admin_addr = parse_admin(&text).flatten(),
+    get: |listen| {
+        let addr = listen.admin_addr.as_ref();
+        addr.map_or_else(String::new, ListenAddr::to_string)
+    },
+};
+
+/// The field of `--unix-socket-mode`.
+pub(super) static MODE_FIELD: With<ListenSettings, String> = With {
+    set: |listen, text| listen.options.unix_mode = parse_mode(&text).unwrap_or_default(),
+    get: |listen| format!("{:04o}", listen.options.unix_mode),
+};
+
+/// The field of `--unix-socket-owner`.
+pub(super) static OWNER_FIELD: With<ListenSettings, String> = With {
+    set: |listen, text| listen.options.unix_owner = text.parse().unwrap_or_default(),
+    get: |listen| listen.options.unix_owner.to_string(),
+};
 
 /// Whether `c` separates addresses.
 fn is_between(c: char) -> bool {
@@ -138,56 +227,39 @@ fn parse_mode(text: &str) -> Option<u32> {
     (mode <= 0o777).then_some(mode)
 }
 
-/// Limits by address.
-const BY_ADDRESS: [&str; 2] = ["connections-per-ip-max", "connection-rate-per-ip"];
-
 impl Checked {
     /// Warns of addresses with an unexpected effect.
     pub(super) fn listen_warnings(&self) -> Vec<Warning> {
-        if !self.has("listen") || !self.has("reuse-port") {
-            return Vec::new();
-        }
-        let all = self.listen();
+        let (listen, limits) = (self.get::<ListenSettings>(), self.get::<Limits>());
+        let all = listen.addrs();
         let has_unix = all.iter().any(|addr| addr.port().is_none());
         let has_tcp = all.iter().any(|addr| addr.port().is_some());
         let mut warnings = Vec::new();
-        if has_unix && !self.networks("trusted-proxies").trusts(ClientAddr::Unix) {
-            let limits = BY_ADDRESS.into_iter();
-            let set = limits.filter(|flag| self.number::<u64>(flag) > 0);
-            warnings.extend(set.map(|flag| Warning::TogetherOverUnix { flag }));
+        if has_unix && !limits.trusted_proxies.trusts(ClientAddr::Unix) {
+            let per_ip = limits.per_ip;
+            let by_address = [
+                (
+                    flag!("connections-per-ip-max"),
+                    per_ip.connections_max.is_some(),
+                ),
+                (
+                    flag!("connection-rate-per-ip"),
+                    per_ip.connections_per_second.is_some(),
+                ),
+            ];
+            let set = by_address.into_iter().filter(|(_, is_set)| *is_set);
+            warnings.extend(set.map(|(flag, _)| Warning::TogetherOverUnix { flag }));
         }
-        if !has_tcp && self.switch("reuse-port") {
+        if !has_tcp && listen.options.reuse_port {
             warnings.push(Warning::NoPortToShare);
         }
         warnings
     }
 
-    /// The listen addresses: IP addresses with the port, and unix sockets.
-    pub fn listen(&self) -> Vec<ListenAddr> {
-        self.listen_at("port")
-    }
-
-    fn listen_at(&self, port_flag: &str) -> Vec<ListenAddr> {
-        let port = self.port(port_flag);
-        let addr = |one| match one {
-            Listen::Ip(ip) => Some(ListenAddr::Tcp(SocketAddr::new(ip, port?))),
-            Listen::Unix(path) => Some(ListenAddr::Unix(path)),
-        };
-        let all = self.formed("listen", |text| parse_listen(text).ok());
-        all.into_iter().filter_map(addr).collect()
-    }
-
-    /// The addresses for TLS: the IP addresses of `--listen` with the port of TLS.
-    pub fn listen_tls(&self) -> Vec<ListenAddr> {
-        let mut all = self.listen_at("tls-port");
-        all.retain(|addr| addr.port().is_some());
-        all
-    }
-
     /// The proxies whose connections begin with a header of the PROXY protocol.
     pub fn headers_from(&self) -> TrustedProxies {
-        match self.has_headers() {
-            true => self.networks("trusted-proxies"),
+        match self.get::<ListenSettings>().proxy_protocol {
+            true => self.get::<Limits>().trusted_proxies,
             false => TrustedProxies::None,
         }
     }
@@ -203,37 +275,21 @@ impl Checked {
 
     /// Headers of the PROXY protocol without a proxy.
     pub(super) fn headers_from_nobody(&self) -> Option<SettingsError> {
-        let nobody = self.has_headers() && self.headers_from() == TrustedProxies::None;
+        let has_headers = self.get::<ListenSettings>().proxy_protocol;
+        let nobody = has_headers && self.headers_from() == TrustedProxies::None;
         let allowed = "false, unless --trusted-proxies names the proxies";
-        nobody.then(|| self.refused("proxy-protocol", &Refused::new("true", allowed)))
-    }
-
-    fn has_headers(&self) -> bool {
-        self.has("proxy-protocol") && self.switch("proxy-protocol")
-    }
-
-    /// The port of `flag`; `None` for off.
-    fn port(&self, flag: &str) -> Option<u16> {
-        (!self.is_off(flag)).then(|| self.number(flag))
+        nobody.then(|| self.refused(flag!("proxy-protocol"), &Refused::new("true", allowed)))
     }
 
     /// The options of the listening sockets.
     pub fn listen_options(&self) -> ListenOptions {
+        let stall_ms = self.get::<Limits>().send_queue.stall_us / 1000;
         ListenOptions {
-            backlog: self.number("listen-backlog"),
-            notsent_lowat_bytes: self.number("tcp-notsent-lowat-bytes"),
             // Later than the loop, because the loop logs a reason; and at least a minute, to survive a lost
             // network.
-            user_timeout_ms: 60_000.max(2 * self.number::<u32>("send-queue-stall-ms")),
-            reuse_port: self.switch("reuse-port"),
-            unix_mode: self.formed("unix-socket-mode", parse_mode),
-            unix_owner: self.formed("unix-socket-owner", |text| text.parse().ok()),
+            user_timeout_ms: u32::try_from(2 * stall_ms).unwrap_or(u32::MAX).max(60_000),
+            ..self.get::<ListenSettings>().options
         }
-    }
-
-    /// The address of the operators' pages; `None` for the public port.
-    pub fn admin_addr(&self) -> Option<ListenAddr> {
-        self.formed("admin-addr", parse_admin)
     }
 }
 

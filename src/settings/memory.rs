@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn a_large_machine_or_none_raises_nothing() {
         for limit_bytes in [None, Some(64 * 1024 * MIB)] {
-            let unfinished = shared(&[], limit_bytes, "unfinished-bytes-max");
+            let unfinished = shared(&[], limit_bytes, "unfinished-bytes");
             assert_eq!(unfinished, (64 * MIB, Source::Default));
         }
     }

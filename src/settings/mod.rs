@@ -3,8 +3,8 @@
 //! A row ([`Setting`]) is data. A gateway has [`Rows`]: parts of the shared table, own rows, and
 //! changes. The command line, the reading of the environment, `--help` and `--check` are all made from the
 //! rows, so they cannot disagree. There are two stages: [`typed`] has the text and its source (flag, env,
-//! default), [`Checked`] has the values, each allowed and all consistent. A gateway makes its own settings of
-//! the checked values. Precedence, highest first: flag, the env names of the replaced gateway, `WEIRGATE_*`,
+//! default), [`Checked`] has the values, each allowed and all consistent. Each row writes a field of a group, a struct
+//! whose `Default` has the only defaults; the users of the settings get the groups. Precedence, highest first: flag, the env names of the replaced gateway, `WEIRGATE_*`,
 //! default; an empty value is unset.
 //!
 //! Knows no gateway. Never starts anything, and never reads the real environment: callers pass in arguments
@@ -12,6 +12,8 @@
 
 mod checked;
 mod error;
+mod field;
+mod gone;
 mod groups;
 mod kind;
 mod listen;
@@ -21,11 +23,19 @@ mod setting;
 mod table;
 pub mod typed;
 
+pub(crate) use checked::flag;
 pub use checked::{Check, Checked, CheckedValue};
 pub use error::{SettingsError, Warning};
-pub use groups::{AuthSettings, HTTP_MEMORY_PART, KeySetUrl, RESUME_MEMORY_PART, TLS_NAME};
+pub(crate) use field::field;
+pub use field::{At, Field, FieldValue, Group, Groups, Milli, With};
+pub use groups::{
+    AuthSettings, BusSettings, KeySetUrl, NatsAccess, ProcessSettings, RedisAccess, StreamSettings,
+    TLS_NAME, TailSettings, TlsSettings, TopSettings,
+};
 pub use kind::{Form, Kind, Refused, Unit, Value};
+pub use listen::{Listen, ListenSettings};
 pub use secret::{SecretText, SecretUrl};
-pub use setting::{Heading, Limit, MistakenEnv, Part, Setting, Shows};
+pub use setting::{Given, Heading, Limit, MistakenEnv, Part, Setting, Shows};
 pub use table::{Change, Rows, table};
+pub(crate) use table::{has_flag, shared_flag};
 pub use typed::Source;

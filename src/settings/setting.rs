@@ -1,5 +1,8 @@
 //! A row of the table: the name of a setting, the sources, the allowed values.
 
+use std::fmt;
+
+use super::field::{Field, Groups};
 use super::kind::{Kind, Unit};
 use super::typed::Source;
 use crate::hub::CloseReason;
@@ -32,16 +35,12 @@ impl Heading {
     pub const HISTORY: Self = Self("Missed messages");
     /// Pings, closes, compression.
     pub const CONNECTION: Self = Self("Connections");
-    /// Budgets of one turn of the loop.
-    pub const LOOP: Self = Self("Budgets of one turn of the loop");
     /// The delay until a message is read.
     pub const LATENCY: Self = Self("Latency");
     /// Messages from the bus.
     pub const BUS: Self = Self("Messages from the bus");
     /// The memory of all that is held for clients.
     pub const MEMORY: Self = Self("Memory");
-    /// The health check.
-    pub const HEALTH: Self = Self("Health check");
     /// The client in a terminal.
     pub const TAIL: Self = Self("Client in a terminal");
     /// Running gateways in a terminal.
@@ -57,16 +56,16 @@ pub enum Part {
     Nats,
     /// The NATS servers, and the reading of streams.
     JetStream,
-    /// The Redis connection.
+    /// The Redis connection, beside its URL.
     Redis,
-    /// Host and port of Redis, with defaults. Without this part the address of Redis is required.
+    /// The URL of Redis.
+    RedisUrl,
+    /// Host and port of Redis. Without a default host the address of Redis is required.
     RedisHost,
     /// A bus: how long the bus may be away, and how much may wait between bus and loop.
     Bus,
     /// The size of a message from the bus.
     BusMessages,
-    /// The nesting of JSON.
-    Json,
     /// The messages kept for clients that resume.
     History,
     /// The marks that make positions valid on all instances.
@@ -75,14 +74,10 @@ pub enum Part {
     Stream,
     /// The choice of the close code at a stop: for the contracts with 1012.
     StopCode,
-    /// A deflate window for all clients: for topics in which strangers cannot cause messages.
-    SharedWindow,
     /// Whether clients without a valid token are refused.
     RequireAuth,
     /// The rules for tokens.
     Tokens,
-    /// The rows of `weirgate health`.
-    Health,
     /// The rows of `weirgate tail`.
     Tail,
     /// The rows of `weirgate top`.
@@ -121,15 +116,41 @@ pub struct MistakenEnv {
     pub unless: &'static [&'static str],
 }
 
+/// Where a setting can be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// As a flag, and in the environment.
+    Anywhere,
+    /// Only by the env names of the replaced gateways.
+    OriginalEnv,
+    /// Nowhere: a share of `--memory-max`.
+    Nowhere,
+}
+
+/// Writes the defaults of a gateway over those of the groups.
+#[derive(Clone, Copy)]
+pub(super) struct Defaults(pub(super) fn(&mut Groups));
+
+/// Rows are compared by the texts of their defaults.
+impl fmt::Debug for Defaults {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
 /// A setting. The row has everything shown or read about the setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
-    /// The flag without its dashes: kebab-case, the unit last.
+    /// The flag without its dashes: kebab-case, the unit last. The name of a row that is no flag.
     pub flag: &'static str,
+    /// Where the setting can be set.
+    pub given: Given,
     /// Env names of the replaced gateways, in order of precedence.
     pub original_env: &'static [&'static str],
-    /// The default, as on the command line; empty for "unset".
-    pub default: &'static str,
+    /// The field of the group that the value is written to.
+    pub field: &'static dyn Field,
+    /// What the gateway of the row has as other defaults.
+    pub(super) defaults: Defaults,
     /// The allowed values, and whether they are secret.
     pub kind: Kind,
     /// The group in `--help`.
@@ -158,13 +179,15 @@ impl Setting {
         heading: Heading,
         flag: &'static str,
         kind: Kind,
-        default: &'static str,
+        field: &'static dyn Field,
         help: &'static str,
     ) -> Self {
         Self {
             flag,
+            given: Given::Anywhere,
             original_env: &[],
-            default,
+            field,
+            defaults: Defaults(|_| {}),
             kind,
             heading,
             help,
@@ -183,11 +206,11 @@ impl Setting {
         heading: Heading,
         flag: &'static str,
         range: (u64, u64),
-        default: &'static str,
+        field: &'static dyn Field,
         help: &'static str,
     ) -> Self {
         let kind = Kind::number(Unit::Bytes, range);
-        Self::new(heading, flag, kind, default, help)
+        Self::new(heading, flag, kind, field, help)
     }
 
     /// A row for milliseconds, both ends of the range included.
@@ -195,11 +218,11 @@ impl Setting {
         heading: Heading,
         flag: &'static str,
         range: (u64, u64),
-        default: &'static str,
+        field: &'static dyn Field,
         help: &'static str,
     ) -> Self {
         let kind = Kind::number(Unit::Milliseconds, range);
-        Self::new(heading, flag, kind, default, help)
+        Self::new(heading, flag, kind, field, help)
     }
 
     /// A row for a count, both ends of the range included.
@@ -207,17 +230,11 @@ impl Setting {
         heading: Heading,
         flag: &'static str,
         range: (u64, u64),
-        default: &'static str,
+        field: &'static dyn Field,
         help: &'static str,
     ) -> Self {
         let kind = Kind::number(Unit::Count, range);
-        Self::new(heading, flag, kind, default, help)
-    }
-
-    /// Sets another default.
-    pub const fn default(mut self, default: &'static str) -> Self {
-        self.default = default;
-        self
+        Self::new(heading, flag, kind, field, help)
     }
 
     /// Sets another kind, or another range.
@@ -288,15 +305,53 @@ impl Setting {
         self
     }
 
+    /// Makes the row one without a flag, set only by the env names of the replaced gateways.
+    pub const fn original_env_only(mut self, names: &'static [&'static str]) -> Self {
+        self.given = Given::OriginalEnv;
+        self.original_env(names)
+    }
+
+    /// Makes the row a share of so many thousandths of `--memory-max`, which nobody sets by itself.
+    pub const fn share(mut self, thousandths: u16) -> Self {
+        self.given = Given::Nowhere;
+        self.memory_part(thousandths)
+    }
+
     /// Sets the part of the shared table.
     pub(super) const fn part(mut self, part: Part) -> Self {
         self.part = part;
         self
     }
 
-    /// Returns the flag with the source of its value: `--port (env GATEWAY_PORT)`.
+    /// Returns the default, as on the command line; empty for "unset".
+    pub fn default(&self) -> String {
+        self.field.text(&mut self.groups())
+    }
+
+    /// Returns groups with the defaults of the gateway of this row.
+    pub(crate) fn groups(&self) -> Groups {
+        let mut groups = Groups::default();
+        (self.defaults.0)(&mut groups);
+        groups
+    }
+
+    /// Returns the name for people: the flag, an env name, or the name of a share.
+    pub fn name(&self) -> String {
+        match (self.given, self.original_env) {
+            (Given::OriginalEnv, [name, ..]) => (*name).to_owned(),
+            (Given::Nowhere, _) => self.flag.to_owned(),
+            _ => format!("--{}", self.flag),
+        }
+    }
+
+    /// Whether the setting is a flag.
+    pub fn is_flag(&self) -> bool {
+        self.given == Given::Anywhere
+    }
+
+    /// Returns the name with the source of its value: `--port (env GATEWAY_PORT)`.
     pub fn named(&self, source: &Source) -> String {
-        format!("--{} ({source})", self.flag)
+        format!("{} ({source})", self.name())
     }
 
     /// Returns the env name of every setting: `WEIRGATE_` and the flag in capitals.
@@ -307,6 +362,7 @@ impl Setting {
     /// Returns all env names, in order of precedence.
     pub fn env_names(&self) -> Vec<String> {
         let originals = self.original_env.iter().map(|&name| name.to_owned());
-        originals.chain([self.weirgate_env()]).collect()
+        let own = self.is_flag().then(|| self.weirgate_env());
+        originals.chain(own).collect()
     }
 }

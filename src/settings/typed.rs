@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::fmt;
 
 use super::error::{SettingsError, Warning};
+use super::gone::GONE;
 use super::kind::{Kind, Value};
 use super::memory;
 use super::setting::Setting;
@@ -30,8 +31,6 @@ pub enum Source {
     Env(String),
     /// The table.
     Default,
-    /// Lowered to half of another flag.
-    HalfOf(&'static str),
     /// A fixed part of another flag.
     PartOf(&'static str),
     /// Three quarters of the memory that the system allows the process.
@@ -44,8 +43,7 @@ impl fmt::Display for Source {
             Self::Flag => f.write_str("flag"),
             Self::Env(name) => write!(f, "env {name}"),
             Self::Default => f.write_str("default"),
-            Self::HalfOf(flag) => write!(f, "half of --{flag}"),
-            Self::PartOf(flag) => write!(f, "part of --{flag}"),
+            Self::PartOf(flag) => write!(f, "share of --{flag}"),
             Self::MemoryLimit => f.write_str("3/4 of the memory limit"),
         }
     }
@@ -95,24 +93,31 @@ impl Env {
     /// Warns of names with weirgate's prefix that belong to none of the `known` rows.
     pub fn unknown_names(&self, known: &[Setting]) -> Vec<Warning> {
         let ours = self.values.keys().filter(|name| name.starts_with(PREFIX));
+        let is_known = |name: &String| known.iter().any(|row| row.env_names().contains(name));
         let unknown = ours.filter(|name| {
             *name != GATEWAY_ENV
                 && !is_service_link(name)
                 && !self.is_service_address(name)
-                && known.iter().all(|s| s.weirgate_env() != **name)
+                && gone(name).is_none()
+                && !is_known(name)
         });
         unknown
-            .map(|name| match gone(name) {
-                Some(instead) => Warning::Gone {
-                    name: name.clone(),
-                    instead,
-                },
-                None => Warning::Unknown {
-                    name: name.clone(),
-                    nearest: nearest(name, known),
-                },
+            .map(|name| Warning::Unknown {
+                name: name.clone(),
+                nearest: nearest(name, known),
             })
             .collect()
+    }
+
+    /// The errors of names of settings that went.
+    fn gone_names(&self) -> impl Iterator<Item = SettingsError> {
+        let ours = self.values.keys().filter(|name| name.starts_with(PREFIX));
+        ours.filter_map(|name| {
+            Some(SettingsError::Gone {
+                instead: gone(name)?,
+                name: name.clone(),
+            })
+        })
     }
 
     /// Warns of names with one letter's difference to an env name of `rows` without weirgate's prefix, such
@@ -199,18 +204,6 @@ impl Typed {
     }
 }
 
-/// Settings that went, each with what took its place.
-const GONE: [(&str, &str); 2] = [
-    (
-        "wildcards-per-ip-max",
-        "an address gets a pattern only while it holds fewer than are free of --all-wildcards-max",
-    ),
-    (
-        "proxy-connections-per-ip-max",
-        "an address gets a connection only while it holds fewer than are free of --proxy-connections-max",
-    ),
-];
-
 /// Returns what took the place of a setting that went. `name` is the flag with its dashes, or the env name.
 pub fn gone(name: &str) -> Option<&'static str> {
     let flag = name.trim_start_matches("--").trim_start_matches(PREFIX);
@@ -231,16 +224,17 @@ pub fn collect(
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<Typed>, Vec<SettingsError>> {
     let mut all = Vec::new();
-    let mut errors = Vec::new();
+    let mut errors: Vec<_> = env.gone_names().collect();
     for setting in rows {
-        let typed = flag(setting.flag).filter(|text| !text.trim().is_empty());
+        let typed = setting.is_flag().then(|| flag(setting.flag)).flatten();
+        let typed = typed.filter(|text| !text.trim().is_empty());
         let found = match typed {
             Some(text) => Ok(Some((text, Source::Flag))),
             None => from_env(&setting, env, warnings),
         };
         match found {
             Ok(found) => {
-                let default = || (setting.default.to_owned(), Source::Default);
+                let default = || (setting.default(), Source::Default);
                 let (text, source) = found.unwrap_or_else(default);
                 all.push(Typed {
                     setting,
@@ -314,7 +308,8 @@ fn nearest(unknown: &str, known: &[Setting]) -> Option<String> {
     if original.is_some() {
         return Some(typed.to_owned());
     }
-    let names = known.iter().map(Setting::weirgate_env);
+    let flags = known.iter().filter(|row| row.is_flag());
+    let names = flags.map(Setting::weirgate_env);
     let distance = |name: &str| {
         let name = name.strip_prefix(PREFIX).unwrap_or(name);
         match name.strip_prefix(typed) {

@@ -96,13 +96,13 @@ metric_names! { |at|
         "Messages between the bus and the event loop; at the maximum the bus waits."
         => at.turn.shell.bus_queue_messages;
     BUS_QUEUE_MESSAGES_MAX = Gauge "weirgate_bus_queue_messages_max" []
-        "Room between the bus and the event loop (--bus-queue-messages-max)."
+        "Room between the bus and the event loop."
         => at.turn.shell.bus_queue_messages_max;
     BUS_QUEUE_BYTES = Gauge "weirgate_bus_queue_bytes" []
         "Bytes of messages between the bus and the event loop; when there is no more room, the bus waits."
         => at.turn.shell.bus_queue_bytes;
     BUS_QUEUE_BYTES_MAX = Gauge "weirgate_bus_queue_bytes_max" []
-        "Room for bytes between the bus and the event loop (--bus-queue-bytes-max)."
+        "Room for bytes between the bus and the event loop (a share of --memory-max)."
         => at.turn.shell.bus_queue_bytes_max;
     FRAMES_SENT = Counter "weirgate_frames_sent_total" []
         "Frames taken whole by the kernel, counted once per client."
@@ -238,10 +238,10 @@ metric_names! { |at|
         "Subscriptions refused by the permissions of the bus."
         => IfAny(at.bus().map(BusStatus::refused));
     BUS_LOOK_BACKS_LIMITED = Counter "weirgate_bus_look_backs_limited_total" []
-        "Searches for the last good message of a subject that ended at --look-back-messages-max."
+        "Searches for the last good message of a subject that ended at 200 messages."
         => IfAny(at.bus().map(BusStatus::look_backs_limited));
     BUS_RETAINED_LIMITED = Counter "weirgate_bus_retained_limited_total" []
-        "Patterns with more last values than --retained-subjects-max or 512 KiB."
+        "Patterns with more last values than 1,000 or 512 KiB."
         => IfAny(at.bus().map(BusStatus::retained_limited));
     BUS_RETAINED_REFUSED = Counter "weirgate_bus_retained_refused_total" []
         "Names and patterns whose last values (--retained) JetStream refused, or did not send within 5 s."
@@ -317,10 +317,10 @@ metric_names! { |at|
     CANDLE_PAIRS = Gauge "weirgate_candle_pairs" []
         "Pairs of a symbol and an interval for which trades are added to candles (--candles).";
     CANDLE_PAIRS_MAX = Gauge "weirgate_candle_pairs_max" []
-        "Pairs of a symbol and an interval that candles may have (--candle-pairs-max).";
+        "Pairs of a symbol and an interval that candles may have.";
     CANDLE_TRADES_DROPPED = Counter "weirgate_candle_trades_dropped_total" ["reason"]
         "Trades that candles lack: too late (once for each interval), over 10 s ahead of the clock, \
-            without a readable price or time, or of a symbol beyond --candle-pairs-max.";
+            without a readable price or time, or of a symbol beyond the limit on pairs.";
     AUTH_REFUSALS = Counter "weirgate_auth_refusals_total" ["reason"]
         "Clients refused because of a token, by reason.";
     TOKENS_WITHOUT_ROLE = Counter "weirgate_tokens_without_role_total" []

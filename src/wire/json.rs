@@ -69,6 +69,9 @@ impl From<sonic_rs::Error> for JsonError {
     }
 }
 
+/// How deep JSON of a bus, of a client or of a service may nest.
+pub const JSON_DEPTH_MAX: usize = 512;
+
 /// JSON from outside that a parser may read: UTF-8, of limited depth, without broken escapes. The syntax is checked
 /// as far as a lookup reads.
 #[derive(Clone, Copy, Debug)]

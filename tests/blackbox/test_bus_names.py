@@ -24,7 +24,7 @@ def is_up(weirgate):
 
 def nats_gateway(start_weirgate, kind, url, ca):
     if kind == "events":
-        return start_weirgate("events", "--events-bus", url, "--events-bus-ca", ca, env=ENV)
+        return start_weirgate("events", "--events-bus", url, "--nats-ca", ca, env=ENV)
     flag = "--bus" if kind == "channels" else "--nats-url"
     return start_weirgate(kind, flag, url, "--nats-ca", ca)
 
@@ -109,13 +109,10 @@ def impostor(started, certificates):
 def redis_gateway(start_weirgate, kind, sentinel, certificates, *more):
     """A gateway whose sentinel is asked where its master with TLS is; `more` are flags that begin with `tls-`."""
     url = f"rediss://gw:{PASSWORD}@nowhere.invalid"
-    if kind == "events":
-        flags = ["--events-bus", url, "--events-bus-sentinels", sentinel, "--events-bus-sentinel-master", "main",
-                 "--events-bus-ca", certificates.ca]
-        return start_weirgate("events", *flags, *(f"--events-bus-{one}" for one in more), env=ENV)
-    flags = ["--redis-url", url, "--redis-sentinels", sentinel, "--redis-sentinel-master", "main",
+    env = ENV if kind == "events" else {}
+    flags = ["--events-bus" if kind == "events" else "--redis-url", url, "--redis-sentinels", sentinel, "--redis-sentinel-master", "main",
              "--redis-ca-file", certificates.ca]
-    return start_weirgate(kind, *flags, *(f"--redis-{one}" for one in more))
+    return start_weirgate(kind, *flags, *(f"--redis-{one}" for one in more), env=env)
 
 
 REDIS_KINDS = ["trades", "channels", "events"]
@@ -129,9 +126,8 @@ async def test_a_sentinel_without_tls_names_no_master_with_tls(kind, master, imp
         await until(lambda: not weirgate.alive() or impostor.told, 20, "the end of the start")
         assert impostor.told == []
         assert weirgate.wait(10) == 2
-    flags = "events-bus" if kind == "events" else "redis"
-    words = f"--{flags}-sentinels: the sentinel 127.0.0.1:{link.port} has no TLS"
-    remedy = f"write rediss:// for each sentinel, or set --{flags}-tls-name"
+    words = f"--redis-sentinels: the sentinel 127.0.0.1:{link.port} has no TLS"
+    remedy = f"write rediss:// for each sentinel, or set --redis-tls-name"
     weirgate.logs(words, remedy)
 
 
@@ -178,5 +174,3 @@ def test_a_name_for_a_certificate_needs_tls(start_weirgate, redis_server):
     wrong.logs("--redis-tls-name: a server without TLS has no certificate; write rediss://")
     wrong = start_weirgate(TRADES.name, "--redis-tls-name", "a b", redis=redis_server)
     assert wrong.wait(20) == 2 and "allowed: a DNS name or an IP address" in wrong.log()
-    wrong = start_weirgate("events", "--events-bus", "nats://127.0.0.1:1", "--events-bus-tls-name", "a.example", env=ENV)
-    assert wrong.wait(20) == 2 and "allowed: none without a bus on Redis" in wrong.log()

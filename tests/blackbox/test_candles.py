@@ -18,6 +18,10 @@ def now_ms():
     return time.time_ns() // 1_000_000
 
 
+# A symbol has candles of three intervals.
+SYMBOLS_MAX = 10_000
+
+
 def by_the_program(trades):
     """The candles of one second, each as a line."""
     done = subprocess.run([sys.executable, PROGRAM], input=json.dumps(trades), capture_output=True, text=True, check=True)
@@ -30,7 +34,7 @@ def line(candle):
 
 
 async def test_closed_candles_are_those_of_another_program_over_the_same_trades(start_weirgate, redis_server):
-    weirgate = start_weirgate("trades", "--candles", "--candle-grace-ms", "3000", redis=redis_server).wait_ready()
+    weirgate = start_weirgate("trades", "--candles", redis=redis_server).wait_ready()
     trades, closed, running, numbers = [], [], 0, random.Random(1)
     async with websockets.connect(f"ws://127.0.0.1:{weirgate.port}/") as client:
         await client.send(json.dumps({"action": "subscribe_candles", "symbols": ["A", "B"], "interval": "1s"}))
@@ -52,8 +56,12 @@ async def test_closed_candles_are_those_of_another_program_over_the_same_trades(
 
 
 async def test_metrics_tell_of_candles_and_of_trades_that_candles_lack(start_weirgate, redis_server):
-    weirgate = start_weirgate("trades", "--candles", "--candle-pairs-max", "3", redis=redis_server).wait_ready()
+    weirgate = start_weirgate("trades", "--candles", redis=redis_server).wait_ready()
     with redis_server.client() as redis:
+        pipe = redis.pipeline(transaction=False)
+        for n in range(SYMBOLS_MAX - 1):
+            pipe.publish(f"channel:trade:S{n}", json.dumps({"price": 1}))
+        pipe.execute()
         for symbol, trade in (("A", {"price": 1}), ("B", {"price": 1}), ("A", {"price": "x"}),
                               ("A", {"price": 1, "timestamp": 5}), ("A", {"price": 1, "timestamp": now_ms() + 60_000})):
             redis.publish(f"channel:trade:{symbol}", json.dumps(trade))
@@ -62,9 +70,9 @@ async def test_metrics_tell_of_candles_and_of_trades_that_candles_lack(start_wei
         metrics = scrape(weirgate)
         return {reason: metrics.sum("weirgate_candle_trades_dropped_total", reason=reason)
                 for reason in ("pairs_max", "unreadable", "late", "early")}
-    await until(lambda: dropped() == {"pairs_max": 1, "unreadable": 1, "late": 3, "early": 1}, 10, "all counted")
+    await until(lambda: dropped() == {"pairs_max": 1, "unreadable": 1, "late": 3, "early": 1}, 30, "all counted")
     metrics = scrape(weirgate)
-    assert metrics.sum("weirgate_candle_pairs") == metrics.sum("weirgate_candle_pairs_max") == 3
+    assert metrics.sum("weirgate_candle_pairs") == metrics.sum("weirgate_candle_pairs_max") == 3 * SYMBOLS_MAX
     async with websockets.connect(f"ws://127.0.0.1:{weirgate.port}/") as client:
         await client.recv()
         await client.send(json.dumps({"action": "subscribe_candles", "symbols": ["B"], "interval": "1s"}))

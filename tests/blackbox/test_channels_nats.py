@@ -237,7 +237,6 @@ async def test_settings_of_the_bus(start_weirgate):
             (["--bus", "nats://a,redis://b"], "one URL of Redis, or URLs of NATS servers"),
             (["--bus", "http://a"], "nats://HOST:PORT"),
             (["--bus", "redis://a", "--redis-url", "redis://b"], "beside --redis-url"),
-            (["--bus", "nats://a", "--channel-name-bytes-max", "4096"], "at most 3072, for NATS"),
             (["--retained"], "unless --bus names NATS")):
         weirgate = start_weirgate("channels", *flags)
         assert weirgate.wait(10) == 2
@@ -379,7 +378,7 @@ async def test_conflation_on_redis_is_by_glob(redis_server, start_weirgate):
 
 async def test_last_values_of_a_pattern(nats, on_nats):
     """One value for each subject, from each stream that holds some, up to the limit; none behind a live message."""
-    weirgate = on_nats(nats, "--retained", "--retained-subjects-max", "50")
+    weirgate = on_nats(nats, "--retained")
     publisher = await bus(nats)
     streams = publisher.jetstream(timeout=10)
     await streams.add_stream(name="ONE", subjects=["kept.one.*", "many.>"])
@@ -396,13 +395,15 @@ async def test_last_values_of_a_pattern(nats, on_nats):
     await client.wait_for(lambda c: len(c.data) == 5, 10, "the live message")
     assert client.short()[4] == ("kept.one.a", "kept.>", 3) and "retained" not in client.data[4]
 
-    for n in range(80):
-        await streams.publish(f"many.{n}", b"1")
+    for n in range(1_030):
+        await publisher.publish(f"many.{n}", b"1")
+    await publisher.flush()
+    await streams.publish("many.last", b"1")
     limited = await connect(weirgate, "many.*")
-    await limited.wait_for(lambda c: len(c.data) == 50, 10, "as many as are allowed")
+    await limited.wait_for(lambda c: len(c.data) == 1_000, 20, "as many as are allowed")
     await until(lambda: scrape(weirgate).sum("weirgate_bus_retained_limited_total") == 1, 10, "the limit counted")
     await limited.ask("ping")
-    assert len(limited.data) == 50 and limited.missing == 0
+    assert len(limited.data) == 1_000 and limited.missing == 0
     weirgate.logs("a pattern has more last values than are sent")
 
     async def consumers():

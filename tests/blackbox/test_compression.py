@@ -1,5 +1,6 @@
 """Real clients in two languages, with and without permessage-deflate: all get the same text."""
 import asyncio
+import contextlib
 import json
 import random
 
@@ -242,10 +243,13 @@ async def test_requests_that_refer_to_earlier_ones_are_read_from_three_clients(r
 
 
 async def test_over_the_limit_of_all_clients_further_ones_are_told_and_nobody_is_closed(redis_server, start_weirgate):
-    weirgate = start_weirgate("channels", "--inflate-windows-bytes-max", "32768", redis=redis_server,
+    memory = 64 * 1024 * 1024
+    weirgate = start_weirgate("channels", "--memory-max", str(memory), redis=redis_server,
                               env={"DEFAULT_ROLE": "internal"}).wait_ready()
     url = f"ws://127.0.0.1:{weirgate.port}/ws"
-    async with websockets.connect(url) as first:
+    async with contextlib.AsyncExitStack() as stack:
+        windows = memory // 1000 * 120 // 32_768
+        first, *_ = [await stack.enter_async_context(websockets.connect(url)) for _ in range(windows)]
         assert first.response.headers["Sec-WebSocket-Extensions"] == "permessage-deflate"
         for _ in range(2):
             extensions, answers = await ask_in_python(url)

@@ -98,7 +98,7 @@ def test_the_answer_and_the_pages_beside_it(start_weirgate, stream):
     assert clients(weirgate) == (2, 2)
     refused = stream(weirgate, "/ws/stream", sends=["x"] * 33)
     assert (refused.status, json.loads(refused.reader.read())) == (
-        400, {"detail": "more send parameters than --event-stream-sends-max"})
+        400, {"detail": "too many parameters send in one request"})
 
 
 def test_channels_subscribe_by_the_query(start_weirgate, redis_server, stream):

@@ -46,13 +46,14 @@ async def test_the_token_comes_before_the_body(start_weirgate):
 
 
 async def test_a_body_over_its_limit_is_refused(start_weirgate):
-    weirgate = start_weirgate("events", "--broadcast-bytes-max", "2000", env=ENV).wait_ready()
-    announced = head_only(weirgate.port, "Content-Length: 2001", f"X-Internal-Token: {TOKEN}")
+    # A broadcast has 3 % of the memory.
+    weirgate = start_weirgate("events", "--memory-max", "67108864", env=ENV).wait_ready()
+    announced = head_only(weirgate.port, f"Content-Length: {67_108 * 30 + 1}", f"X-Internal-Token: {TOKEN}")
     assert announced == (413, {"detail": "Content Too Large"})
     link = http.client.HTTPConnection("127.0.0.1", weirgate.port, timeout=20)
-    link.request("POST", "/internal/broadcast", iter([b"x" * 1500] * 2), {"X-Internal-Token": TOKEN}, encode_chunked=True)
+    link.request("POST", "/internal/broadcast", iter([b"x" * 1_500_000] * 2), {"X-Internal-Token": TOKEN}, encode_chunked=True)
     assert link.getresponse().status == 413, "in chunks"
-    assert push(weirgate, "e", {"x": "x" * 1900}, "nobody") == (200, {"sent": 0})
+    assert push(weirgate, "e", {"x": "x" * 1_900_000}, "nobody") == (200, {"sent": 0})
 
 
 async def test_what_is_wrong_is_named(start_weirgate):

@@ -22,8 +22,8 @@ def replica(redis_server, started):
 
 def sentinel_flags(sentinel):
     # The first sentinel is away.
-    return ["--events-bus-sentinels", f"127.0.0.1:1,127.0.0.1:{sentinel}",
-            "--events-bus-sentinel-master", "main", "--events-bus-wait-ms", "300"]
+    return ["--events-bus", "redis://sentinels", "--redis-sentinels", f"127.0.0.1:1,127.0.0.1:{sentinel}",
+            "--redis-sentinel-master", "main", "--events-bus-wait-ms", "300"]
 
 
 def knows_replica(sentinel, replica):
@@ -84,8 +84,12 @@ def tls_url(request, start_nats, started, certificates):
     return f"rediss://127.0.0.1:{started[-1].tls_port}"
 
 
+def authority(url, certificates):
+    return ["--nats-ca" if url.startswith("tls:") else "--redis-ca-file", certificates.ca]
+
+
 async def test_pushes_go_over_tls_with_an_authority_of_ones_own(start_weirgate, tls_url, certificates):
-    flags = ["--events-bus", tls_url, "--events-bus-ca", certificates.ca, "--events-bus-wait-ms", "5000"]
+    flags = ["--events-bus", tls_url, *authority(tls_url, certificates), "--events-bus-wait-ms", "5000"]
     instances = [start_weirgate("events", *flags, env=ENV) for _ in range(2)]
     await know_each_other(instances)
     async with device(instances[1], "a", compression=None) as client:
@@ -98,7 +102,7 @@ async def test_pushes_go_over_tls_with_an_authority_of_ones_own(start_weirgate, 
 
 @pytest.mark.parametrize("trusted", ["another", "the system's"])
 async def test_an_unknown_authority_is_refused_and_said(start_weirgate, tls_url, other_certificates, trusted):
-    ca = ["--events-bus-ca", other_certificates.ca] if trusted == "another" else []
+    ca = authority(tls_url, other_certificates) if trusted == "another" else []
     weirgate = start_weirgate("events", "--events-bus", tls_url, *ca, env=ENV).wait_ready()
     words = "invalid peer certificate: UnknownIssuer"
     await until(lambda: words in weirgate.log(), 20, f"the reason\n{weirgate.log_tail()}")
@@ -109,10 +113,10 @@ async def test_an_unknown_authority_is_refused_and_said(start_weirgate, tls_url,
 
 async def test_a_nats_server_that_wants_a_certificate_gets_it(start_weirgate, start_nats, certificates):
     server = start_nats(config=certificates.nats_config(verify=True))
-    flags = ["--events-bus", f"tls://127.0.0.1:{server.port}", "--events-bus-ca", certificates.ca]
+    flags = ["--events-bus", f"tls://127.0.0.1:{server.port}", "--nats-ca", certificates.ca]
     without = start_weirgate("events", *flags, env=ENV).wait_ready()
     await until(lambda: "ertificate" in without.log(), 20, f"the reason\n{without.log_tail()}")
     certificate, key = certificates.client
-    more = ["--events-bus-cert", certificate, "--events-bus-key", key]
+    more = ["--nats-cert", certificate, "--nats-key", key]
     await know_each_other([start_weirgate("events", *flags, *more, env=ENV) for _ in range(2)])
     assert (await pushed(without, {}, "a"))["bus"] == "away"

@@ -40,8 +40,8 @@ def data_of(number, length):
 
 
 def start(start_weirgate, server, *, part, whole, wait_ms=8_000):
-    """An instance that sends parts of so many bytes and takes bodies of so many."""
-    flags = bus_flags(server, "--events-bus-message-bytes-max", str(part), "--broadcast-bytes-max", str(whole))
+    """An instance that sends parts of so many bytes and takes bodies of so many, which are 3 % of its memory."""
+    flags = bus_flags(server, "--events-bus-message-bytes-max", str(part), "--memory-max", str(whole // 30 * 1_000))
     return start_weirgate("events", *flags, "--events-bus-wait-ms", str(wait_ms), env=ENV)
 
 
@@ -58,7 +58,7 @@ async def read(client, sizes, came):
 
 async def a_round(start_weirgate, server, choice, count):
     """Returns how many pushes came at the other instance, and how many were told as missing there."""
-    wholes = [size(choice, 256 * KIB, 8 * MIB) for _ in range(2)]
+    wholes = [size(choice, 2 * MIB, 8 * MIB) // 30 * 30 for _ in range(2)]
     # Each push that the other instance refuses waits for so long, or for a tenth of that.
     settings = [{"part": size(choice, KIB, 4 * MIB), "whole": whole, "wait_ms": 2_000} for whole in wholes]
     instances = [start(start_weirgate, server, **one) for one in settings]

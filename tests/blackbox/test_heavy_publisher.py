@@ -17,7 +17,7 @@ KIB, MIB = 1024, 1024 * 1024
 SECONDS = float(os.environ.get("TEST_PUBLISHER_S", "4"))
 MIB_S = int(os.environ.get("TEST_PUBLISHER_MIB_S", "20"))
 MESSAGE_BYTES = 64 * KIB
-# What may wait between the bus and the loop: --bus-queue-bytes-max, and messages without an acknowledgement.
+# What may wait between the bus and the loop: 64 MiB of messages, and messages without an acknowledgement.
 BUS_QUEUE_BYTES, UNACKNOWLEDGED = 64 * MIB, 512 * MESSAGE_BYTES
 # The allocator, send queues (two of --send-queue-hard-bytes), and the frames of a turn.
 REST_BYTES = 48 * MIB

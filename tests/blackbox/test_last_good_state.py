@@ -51,16 +51,3 @@ async def test_a_restart_keeps_the_last_good_state(nats, start_weirgate, was_the
     async with publisher(nats) as bus:
         await bus.flow({"n": 2})
     await client.wait_for(lambda c: c.state()["flow"] == {"n": 2}, 5, "the next message")
-
-
-async def test_the_look_back_has_a_limit_that_is_logged_and_counted(nats, start_weirgate):
-    await published(nats, {"n": 1}, {"ts": 1, "levels": []}, 6)
-    weirgate = start_weirgate("levels", "--look-back-messages-max", "5", nats=nats).wait_ready()
-    for subject in [FLOW, LEVELS]:
-        [line] = weirgate.lines_with("--look-back-messages-max", subject)
-        assert "WARN" in line, line
-    assert metric(weirgate, "weirgate_bus_look_backs_limited_total") == 2
-    client = await connect(weirgate.port)
-    async with publisher(nats) as bus:
-        await bus.flow({"n": 2})
-    await client.wait_for(lambda c: c.newest and c.state() == {"flow": {"n": 2}}, 5, "the next message, and nothing old")

@@ -138,18 +138,19 @@ async def test_client_addresses_are_on_the_admin_address_alone(nats, start_weirg
 
 
 async def test_every_limit_has_its_value(redis_server, start_weirgate):
-    weirgate, admin = await started(start_weirgate, "channels", "--all-wildcards-max", "7", redis=redis_server)
+    weirgate, admin = await started(start_weirgate, "channels", "--all-channels-max", "7", redis=redis_server)
     client = await subscriber(CHANNELS, weirgate, ["AAPL", "MSFT"])
     now = await surveyed(admin, lambda now: now["survey"]["topics"] == 2)
     limits = {limit.pop("name"): limit for limit in now["limits"]}
     assert all(list(limit) == ["about", "is_bytes", "now", "max"] and limit["about"] for limit in limits.values()), limits
     values = {name: (limit["now"], limit["max"]) for name, limit in limits.items()}
-    assert values["--all-channels-max"][0] == 2 and values["--all-wildcards-max"] == (0, 7), values
+    assert values["--all-channels-max"] == (2, 7), values
     assert values["--connections-max"] == (now["numbers"]["connections"], now["numbers"]["connections_max"]), values
     assert 1 <= values["--connections-max"][0] < values["--connections-max"][1], values
     assert 10 < values["ulimit -n"][0] < values["ulimit -n"][1], values
     assert limits["--frame-bytes-max"]["is_bytes"] and values["--frame-bytes-max"][1] == 512 * 1024 * 1024
-    assert "--calls-max" not in limits, "no services here"
+    assert values["unfinished-bytes"] == (0, 64 * 1024 * 1024), values
+    assert "--proxy-connections-max" not in limits, "no services here"
     client.abort()
 
 

@@ -51,7 +51,7 @@ def publisher(server, kind, stop, published):
 @pytest.mark.parametrize("how", ["killed", "over_its_buffer"])
 async def test_redis_throws_weirgate_out(kind, how, redis_server, start_weirgate):
     # The watchers read no byte while this program publishes: what Redis still delivers has room in their queues.
-    roomy = ["--bus-queue-messages-max", "1", "--send-queue-hard-bytes", "100000000"]
+    roomy = ["--send-queue-hard-bytes", "100000000"]
     args = roomy if how == "over_its_buffer" else []
     weirgate = start_weirgate(kind.name, *args, redis=redis_server).wait_ready()
     clients = await watchers(kind, weirgate)

@@ -1,449 +1,149 @@
-//! Limits that are no settings: named constants, with the line of code that says so.
+//! The table of constants in `docs/reference/limits.md`, compared with the source.
 
-use weirgate::hub::CloseReason;
-use weirgate::settings::Shows;
-use weirgate::telemetry::names;
+use crate::tables::{scaled_bytes, scaled_ms, thousands};
+use crate::{check_test, read};
 
-/// One limit that is no setting.
-pub(crate) struct Fixed {
-    pub(crate) what: &'static str,
-    pub(crate) value: &'static str,
-    pub(crate) beyond: &'static str,
-    pub(crate) shows: Shows,
-    /// File, and a piece of it.
-    pub(crate) code: (&'static str, &'static str),
-    pub(crate) test: &'static str,
+/// A row of the table: cells as they are in the document.
+struct Fixed {
+    what: String,
+    value: String,
+    shows: String,
+    /// The constant or field, and its file.
+    name: String,
+    file: String,
+    test: (String, String),
 }
 
-pub(crate) const FIXED: &[Fixed] = &[
-    Fixed {
-        what: "Header of the PROXY protocol with its extensions",
-        value: "4 KiB",
-        beyond: "the connection is closed",
-        shows: Shows::Reason(CloseReason::ProxyHeader),
-        code: (
-            "src/reactor/handshakes.rs",
-            "HEADER_BYTES_MAX: usize = 4 * 1024;",
-        ),
-        test: "src/reactor/handshakes.rs::anything_else_is_no_header",
-    },
-    Fixed {
-        what: "Bytes from a client of an event stream after its request",
-        value: "16 KiB",
-        beyond: "the close event with code 1002",
-        shows: Shows::Reason(CloseReason::ProtocolError),
-        code: (
-            "src/hub/protocol/event_stream.rs",
-            "IGNORED_BYTES_MAX: usize = 16 * 1024;",
-        ),
-        test: "tests/protocols/event_stream.rs::a_little_input_is_ignored_and_much_ends_the_stream",
-    },
-    Fixed {
-        what: "Payload of a ping, a pong or a close (RFC 6455 §5.5)",
-        value: "125 bytes",
-        beyond: "close 1002",
-        shows: Shows::Reason(CloseReason::ProtocolError),
-        code: (
-            "src/wire/encode.rs",
-            "CONTROL_PAYLOAD_BYTES_MAX: usize = 125;",
-        ),
-        test: "src/wire/frame_reader/tests.rs::violations_are_refused",
-    },
-    Fixed {
-        what: "Buffer for inflated bytes, kept between messages for all clients together",
-        value: "64 KiB",
-        beyond: "the buffer is freed after the message",
-        shows: Shows::Metric(names::PROCESS_RESIDENT_MEMORY),
-        code: (
-            "src/wire/frame_reader/payload.rs",
-            "SCRATCH_BYTES_KEPT: usize = 64 * 1024;",
-        ),
-        test: "src/wire/frame_reader/tests.rs::an_idle_reader_is_small_and_keeps_nothing",
-    },
-    Fixed {
-        what: "Frames in one write to one client",
-        value: "256",
-        beyond: "the rest goes with the next flush",
-        shows: Shows::Metric(names::MESSAGES_WAITING),
-        code: ("src/hub/send_queue.rs", "FRAMES_MAX: usize = 256;"),
-        test: "tests/hub_rules/queue.rs::a_long_queue_goes_out_in_writes_of_so_many_frames",
-    },
-    Fixed {
-        what: "Known addresses before idle addresses are forgotten, if addresses are limited",
-        value: "1,024, then twice the number of active addresses",
-        beyond: "idle addresses are forgotten",
-        shows: Shows::Metric(names::ADDRESSES),
-        code: (
-            "src/admission/address_limits.rs",
-            "SWEEP_ADDRESSES_MIN: usize = 1024;",
-        ),
-        test: "src/admission/address_limits.rs::addresses_that_went_are_forgotten_and_others_are_not",
-    },
-    Fixed {
-        what: "A token (JWT or key)",
-        value: "8 KiB",
-        beyond: "refused",
-        shows: Shows::Metric(names::AUTH_REFUSALS),
-        code: ("src/auth/verify.rs", "TOKEN_BYTES_MAX: usize = 8 * 1024;"),
-        test: "src/auth/verify/tests.rs::what_is_no_token_is_refused_before_anything_is_read",
-    },
-    Fixed {
-        what: "Memory of the names of one client's own (`{sub}` and `{claim:NAME}` in the table, `channels` in the token)",
-        value: "the text in the token, and 48 bytes for each name: at most 9 KiB, or 90 KiB with `--channels-max` over 1,500; all \
-                clients together: times `--connections-max`",
-        beyond: "the token is refused",
-        shows: Shows::Metric(names::AUTH_REFUSALS),
-        code: ("src/auth/verify.rs", "TOKEN_BYTES_MAX: usize = 8 * 1024;"),
-        test: "tests/client_memory.rs::names_of_a_client_take_no_more_than_their_text",
-    },
-    Fixed {
-        what: "Keys for the check of tokens",
-        value: "64",
-        beyond: "the start ends with status 2; a changed file is ignored",
-        shows: Shows::Metric(names::RELOADS),
-        code: ("src/auth/keys.rs", "KEYS_MAX: usize = 64;"),
-        test: "src/auth/keys/tests.rs::a_set_is_read_for_what_it_is_good_for",
-    },
-    Fixed {
-        what: "The key set at --jwt-jwks-url",
-        value: "1 MiB",
-        beyond: "not taken: the last good keys stay",
-        shows: Shows::Metric(names::KEY_FETCHES),
-        code: (
-            "src/files/keys.rs",
-            "KEY_SET_BYTES_MAX: usize = 1024 * 1024;",
-        ),
-        test: "src/files/key_fetches.rs::the_last_good_set_stays_until_another_good_one",
-    },
-    Fixed {
-        what: "A fetch of that key set, from the look-up of the name to the last byte",
-        value: "5 s",
-        beyond: "ended: the last good keys stay",
-        shows: Shows::Metric(names::KEY_FETCHES),
-        code: (
-            "src/files/keys.rs",
-            "FETCH_TIMEOUT: Duration = Duration::from_secs(5);",
-        ),
-        test: "src/http/fetch.rs::an_endless_or_slow_document_ends_at_its_limits",
-    },
-    Fixed {
-        what: "Fetches of that key set for tokens with an unknown key id",
-        value: "1 a minute",
-        beyond: "clients with an unknown key id are asked to try again after the minute",
-        shows: Shows::Metric(names::KEY_FETCHES),
-        code: (
-            "src/files/key_fetches.rs",
-            "FETCH_AGAIN_MS: u64 = 60 * 1000;",
-        ),
-        test: "src/files/key_fetches.rs::tokens_with_unknown_keys_cause_one_fetch_a_minute",
-    },
-    Fixed {
-        what: "Keys of one algorithm without a key id or with the same key id; keys tried for a token \
-               without a key id",
-        value: "4",
-        beyond: "the start ends with status 2; a changed file is not taken; the token is refused",
-        shows: Shows::Metric(names::AUTH_REFUSALS),
-        code: ("src/auth/keys.rs", "KEYS_ALIKE_MAX: usize = 4;"),
-        test: "src/auth/keys/tests.rs::a_token_without_a_key_id_is_tried_with_few_keys",
-    },
-    Fixed {
-        what: "Steps of the check whether a role permits a pattern",
-        value: "50,000",
-        beyond: "the pattern is refused",
-        shows: Shows::Elsewhere("`errors` of `subscribed`"),
-        code: ("src/auth/acl.rs", "PATTERN_STEPS_MAX: usize = 50_000;"),
-        test: "src/auth/acl/tests.rs::a_pattern_that_needs_too_much_is_refused_and_that_is_remembered",
-    },
-    Fixed {
-        what: "Steps of matching in one request of a channels client, for all of its entries; in one turn, for the names that new \
-               tokens have to grant again",
-        value: "100 for each entry that it may have: 100,000",
-        beyond: "the entries that are left are refused; the names that are left are judged in the next turn",
-        shows: Shows::Elsewhere("`errors` of `subscribed`"),
-        code: (
-            "src/gateways/channels/judge.rs",
-            "STEPS_PER_ENTRY: usize = 100;",
-        ),
-        test: "tests/channels_gateway/requests.rs::a_request_has_one_budget_of_matching_steps",
-    },
-    Fixed {
-        what: "Patterns of one role whose answer is remembered",
-        value: "1,024, of 255 bytes at the most",
-        beyond: "what was not asked for lately is looked at again",
-        shows: Shows::Elsewhere("nothing: only its cost differs"),
-        code: ("src/auth/match_budget.rs", "VERDICTS_MAX: usize = 1_024;"),
-        test: "src/auth/match_budget.rs::what_is_asked_for_is_kept_and_the_rest_is_bounded",
-    },
-    Fixed {
-        what: "Entries of one request of a channels client",
-        value: "1,000, or twice the number of names that the client may hold",
-        beyond: "an error, and no entry is checked",
-        shows: Shows::Elsewhere("the client's `error`"),
-        code: (
-            "src/gateways/channels/mod.rs",
-            "ENTRIES_MAX: usize = 1_000;",
-        ),
-        test: "tests/channels_gateway/requests.rs::a_request_with_very_many_entries_is_refused_whole",
-    },
-    Fixed {
-        what: "Symbols in a request to subscribe",
-        value: "5",
-        beyond: "an error, and the request adds nothing",
-        shows: Shows::Elsewhere("the client's `error`"),
-        code: (
-            "src/gateways/trades/request.rs",
-            "SYMBOLS_PER_REQUEST_MAX: usize = 5;",
-        ),
-        test: "src/gateways/trades/request.rs::what_is_wrong_is_said_with_its_place",
-    },
-    Fixed {
-        what: "Length of a symbol",
-        value: "10 UTF-16 units",
-        beyond: "an error, and the request changes nothing",
-        shows: Shows::Elsewhere("the client's `error`"),
-        code: (
-            "src/gateways/trades/request.rs",
-            "SYMBOL_UNITS_MAX: usize = 10;",
-        ),
-        test: "src/gateways/trades/request.rs::what_is_wrong_is_said_with_its_place",
-    },
-    Fixed {
-        what: "A user's name in the log",
-        value: "64 characters",
-        beyond: "cut",
-        shows: Shows::Elsewhere("the log line"),
-        code: ("src/gateways/access.rs", "USER_CHARS_MAX: usize = 64;"),
-        test: "tests/blackbox/test_trades_settings.py::test_the_log_tells_who_it_was",
-    },
-    Fixed {
-        what: "Wait of `subscribed` for the bus",
-        value: "1 s; on NATS `--bus-settle-ms` more",
-        beyond: "sent nevertheless",
-        shows: Shows::Elsewhere("nothing: the protocol defines this limit"),
-        code: (
-            "src/gateways/channels/answer.rs",
-            "BUS_WAIT_US: u64 = 1_000_000;",
-        ),
-        test: "tests/channels_gateway/waiting.rs::nobody_waits_longer_than_a_second",
-    },
-    Fixed {
-        what: "Responses to one channels client that wait for the bus",
-        value: "64, and 64 KiB",
-        beyond: "weirgate stops reading from the client until some responses are sent",
-        shows: Shows::Metric(names::CLIENTS_PAUSED),
-        code: (
-            "src/gateways/channels/answer.rs",
-            "ANSWERS_MAX: usize = 64;",
-        ),
-        test: "tests/channels_gateway/waiting.rs::a_client_with_many_answers_waiting_is_not_read",
-    },
-    Fixed {
-        what: "Waiting messages of one device's connection",
-        value: "64, or 1 MiB",
-        beyond: "weirgate stops reading from the connection until there is room",
-        shows: Shows::Metric(names::CLIENTS_PAUSED),
-        code: (
-            "src/gateways/events/connection.rs",
-            "WAITING_MAX: u64 = 64;",
-        ),
-        test: "tests/events_gateway.rs::who_sends_too_much_is_not_read_until_there_is_room",
-    },
-    Fixed {
-        what: "Unsent bytes of one device's connection before its next message is processed",
-        value: "16 KiB",
-        beyond: "the message waits until the device has read earlier responses",
-        shows: Shows::Metric(names::MESSAGES_WAITING),
-        code: (
-            "src/gateways/events/connection.rs",
-            "UNSENT_BYTES_MAX: usize = 16 * 1024;",
-        ),
-        test: "tests/events_gateway.rs::who_asks_for_more_than_it_reads_waits_for_itself",
-    },
-    Fixed {
-        what: "Large broadcasts and responses of services (over 256 KiB) parsed at the same time",
-        value: "2",
-        beyond: "the next large body waits; smaller bodies do not wait",
-        shows: Shows::Elsewhere("the client's side"),
-        code: ("src/http/body.rs", "PLACES: usize = 2;"),
-        test: "tests/calls/main.rs::calls_go_on_while_large_answers_are_read_two_at_a_time",
-    },
-    Fixed {
-        what: "Replies of services, and parts of broadcasts of 500 devices each, that the loop \
-            takes in one turn",
-        value: "64",
-        beyond: "the rest waits for the next turn",
-        shows: Shows::Metric(names::LOOP_TURNS),
-        code: ("src/reactor/turn.rs", "INPUTS_MAX: usize = 64;"),
-        test: "tests/blackbox/test_events_large.py::test_a_broadcast_to_very_many_devices_has_many_turns",
-    },
-    Fixed {
-        what: "Pairs of a symbol and an interval whose candles are closed or shown in one turn because their time has \
-            come",
-        value: "256",
-        beyond: "the rest waits for the next turn",
-        shows: Shows::Metric(names::LOOP_TURNS),
-        code: (
-            "src/gateways/trades/candles/mod.rs",
-            "DUE_PAIRS_MAX: usize = 256;",
-        ),
-        test: "tests/trades_gateway/candles.rs::many_candles_that_end_together_are_closed_over_several_turns",
-    },
-    Fixed {
-        what: "How far ahead of the clock the timestamp of a trade may be, for candles",
-        value: "10 s",
-        beyond: "the trade is in no candle",
-        shows: Shows::Metric(names::CANDLE_TRADES_DROPPED),
-        code: (
-            "src/gateways/trades/candles/mod.rs",
-            "EARLY_MS_MAX: i64 = 10_000;",
-        ),
-        test: "tests/trades_gateway/candles.rs::trades_from_the_future_and_unreadable_ones_are_counted_and_in_no_candle",
-    },
-    Fixed {
-        what: "Time of one turn for accepting and for clients that cost little, and as much for the others",
-        value: "2 ms",
-        beyond: "the others are read in the next turn",
-        shows: Shows::Metric(names::LOOP_BUDGETS_SPENT),
-        code: ("src/reactor/turn/reading.rs", "READ_US_MAX: u64 = 2_000;"),
-        test: "tests/turns.rs::clients_that_cost_much_do_not_keep_others_waiting",
-    },
-    Fixed {
-        what: "Bytes of one read, inflated, above which a client is read behind those that cost little",
-        value: "16 KiB",
-        beyond: "the client is read behind the flush of the turn",
-        shows: Shows::Elsewhere("nowhere"),
-        code: (
-            "src/reactor/turn/reading.rs",
-            "LITTLE_BYTES_MAX: usize = 16 * 1024;",
-        ),
-        test: "tests/turns.rs::clients_that_cost_much_do_not_keep_others_waiting",
-    },
-    Fixed {
-        what: "Time of one flush",
-        value: "4 ms",
-        beyond: "the clients that are left have their writes in the next turn, before the others",
-        shows: Shows::Metric(names::LOOP_BUDGETS_SPENT),
-        code: ("src/reactor/turn.rs", "FLUSH_US_MAX: u64 = 4_000;"),
-        test: "tests/hub_rules/queue.rs::a_flush_without_time_goes_on_where_it_stopped",
-    },
-    Fixed {
-        what: "Sockets closed in one turn",
-        value: "128",
-        beyond: "the others are closed in the next turns",
-        shows: Shows::Metric(names::LOOP_BUDGETS_SPENT),
-        code: ("src/reactor/turn/outputs.rs", "EFFECTS_MAX: usize = 128;"),
-        test: "tests/blackbox/test_limits_turns.py::test_clients_that_leave_at_once_are_closed_in_many_turns",
-    },
-    Fixed {
-        what: "Bytes compressed before the next clients are written to",
-        value: "256 KiB",
-        beyond: "the clients behind them have their writes in the next batch",
-        shows: Shows::Metric(names::DEFLATE_ENCODINGS),
-        code: (
-            "src/hub/flush.rs",
-            "BATCH_DEFLATED_BYTES: usize = 256 * 1024;",
-        ),
-        test: "tests/hub_rules/queue.rs::a_batch_compresses_so_many_bytes",
-    },
-    Fixed {
-        what: "Entries in the heap of deadlines",
-        value: "1,024, or 4 for each connection",
-        beyond: "entries that have been replaced are swept out",
-        shows: Shows::Elsewhere("`weirgate_connections`, of which the entries are a multiple"),
-        code: (
-            "src/hub/deadlines.rs",
-            "SWEEP_ENTRIES_PER_SESSION: usize = 4;",
-        ),
-        test: "tests/hub_rules/deadlines.rs::stale_deadlines_are_swept_out",
-    },
-    Fixed {
-        what: "Time without deadlines after the process stood still for more than 1.5 s",
-        value: "1 s",
-        beyond: "deadlines count again, though clients go on sending",
-        shows: Shows::Metric(names::LOOP_TURN_DURATION),
-        code: (
-            "src/reactor/turn/interrupts.rs",
-            "CATCH_UP_US_MAX: u64 = 1_000_000;",
-        ),
-        test: "src/reactor/turn/interrupts.rs::clients_that_never_stop_do_not_stop_the_clock",
-    },
-    Fixed {
-        what: "Time for the whole call of a service",
-        value: "6 times `--http-timeout-s`",
-        beyond: "`upstream_error`, \"Upstream timeout\"",
-        shows: Shows::Metric(names::UPSTREAM_CALLS),
-        code: ("src/kinds/events/mod.rs", "WHOLE_SILENCES: u32 = 6;"),
-        test: "tests/calls/main.rs::a_slow_service_has_time_while_it_goes_on",
-    },
-    Fixed {
-        what: "Idle time of a kept connection to a service",
-        value: "4 s",
-        beyond: "the next call or request opens a new connection",
-        shows: Shows::Metric(names::PROCESS_OPEN_FDS),
-        code: (
-            "src/http/services/pool.rs",
-            "KEPT_FOR: Duration = Duration::from_secs(4);",
-        ),
-        test: "tests/calls/main.rs::a_kept_connection_that_turns_out_closed_is_replaced",
-    },
-    Fixed {
-        what: "Open files: connections, and the needs of the gateway",
-        value: "the hard limit, `ulimit -Hn`; 64 are kept, and events keeps `--calls-max` and twice \
-                `--proxy-connections-max`; clients have at least a quarter",
-        beyond: "503 with `Retry-After`, as over `--connections-max`",
-        shows: Shows::Metric(names::CONNECTIONS_MAX),
-        code: ("src/run/process.rs", "FILES_KEPT: usize = 64;"),
-        test: "tests/blackbox/test_descriptors.py::test_clients_leave_descriptors_for_the_bus",
-    },
-    Fixed {
-        what: "Refused connections not ended yet, over the limit on open files",
-        value: "16",
-        beyond: "closed without an answer",
-        shows: Shows::Reason(CloseReason::ConnectionLimit),
-        code: ("src/run/process.rs", "REFUSED_MAX: usize = 16;"),
-        test: "tests/hub_rules/closing.rs::beyond_the_room_for_refusals_a_connection_is_not_answered",
-    },
-    Fixed {
-        what: "Pause after a failed accept, for example without free file descriptors",
-        value: "10 to 500 ms, doubling",
-        beyond: "new clients wait; one log line a second",
-        shows: Shows::Metric(names::ACCEPT_ERRORS),
-        code: ("src/reactor/listeners.rs", "RETRY_MAX_US: u64 = 500_000;"),
-        test: "tests/blackbox/test_descriptors.py::test_running_out_of_descriptors_is_survived",
-    },
-    Fixed {
-        what: "Log lines about ended connections",
-        value: "10 a second",
-        beyond: "counted, and reported as `lines_left_out` in the next line, or within two seconds",
-        shows: Shows::Metric(names::CLIENT_CLOSES),
-        code: ("src/reactor/turn.rs", "END_LINES_PER_SECOND: u32 = 10;"),
-        test: "tests/blackbox/test_limits_logs.py::test_a_flood_of_ends_is_no_flood_of_lines",
-    },
-    Fixed {
-        what: "Log lines in the queue for standard output",
-        value: "4,096",
-        beyond: "left out, counted, and reported once there is room; no thread waits",
-        shows: Shows::Metric(names::LOG_LINES_LEFT_OUT),
-        code: (
-            "src/telemetry/logging.rs",
-            "WAITING_LINES_MAX: usize = 4096;",
-        ),
-        test: "src/telemetry/logging.rs::what_does_not_fit_is_left_out_and_told_of",
-    },
-    Fixed {
-        what: "A request's path in a log line, up to `;`, `?`, `&`, `=` or `#`",
-        value: "128 characters",
-        beyond: "cut",
-        shows: Shows::Elsewhere("the line"),
-        code: ("src/hub/session/record.rs", "PATH_CHARS_MAX: usize = 128;"),
-        test: "tests/blackbox/test_limits_logs.py::test_one_line_says_how_a_connection_ended",
-    },
-    Fixed {
-        what: "Log lines about bad messages from the bus",
-        value: "5 a second",
-        beyond: "counted, and reported in the next line",
-        shows: Shows::Metric(names::BUS_MESSAGES_BAD),
-        code: ("src/feeds/bad_log.rs", "LINES_PER_SECOND: u32 = 5;"),
-        test: "src/feeds/bad_log.rs::the_rate_is_bounded_and_what_was_left_out_is_said",
-    },
+/// The text and the file of a link to a file of this repository.
+fn link(cell: &str) -> Option<(String, String)> {
+    let (text, file) = cell.strip_prefix('[')?.split_once("](../../")?;
+    Some((text.to_owned(), file.strip_suffix(')')?.to_owned()))
+}
+
+fn fixed() -> Vec<Fixed> {
+    let text = read("docs/reference/limits.md");
+    let (_, table) = text.split_once("\n## Fixed\n").expect("a section");
+    let lines = table.lines().filter(|line| line.starts_with("| "));
+    let row = |line: &str| {
+        let cells: Vec<_> = line.trim_matches(['|', ' ']).split(" | ").collect();
+        let [what, value, _, shows, place, test] = cells[..] else {
+            panic!("not six cells: {line}");
+        };
+        let in_file = place.split_once(" in ");
+        let in_file = in_file.and_then(|(name, file)| Some((name, link(file)?.1)));
+        let (name, file) = in_file.unwrap_or_else(|| panic!("{what}: {place}"));
+        Fixed {
+            what: what.to_owned(),
+            value: value.to_owned(),
+            shows: shows.to_owned(),
+            name: name.trim_matches('`').to_owned(),
+            file,
+            test: link(test).unwrap_or_else(|| panic!("{what}: {test}")),
+        }
+    };
+    lines.skip(2).map(row).collect()
+}
+
+/// The value of `NAME: TYPE = EXPRESSION;` or `NAME: EXPRESSION,`, if it is a number, a product of numbers or a time.
+fn value_of(source: &str, name: &str) -> Option<Vec<String>> {
+    let is_apart = |at: usize| !source[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+    let mut places = source.match_indices(name).filter(|(at, _)| is_apart(*at));
+    places.find_map(|(at, _)| {
+        let rest = source[at + name.len()..].strip_prefix(':')?;
+        let end = rest.find([';', ',', '\n'])?;
+        let declared = rest.get(..end)?;
+        let expression = declared
+            .split_once('=')
+            .map_or(declared, |(_, value)| value);
+        shown(name, expression.trim())
+    })
+}
+
+/// How a document may write the value of an expression.
+fn shown(name: &str, expression: &str) -> Option<Vec<String>> {
+    let factor_ms = match expression.strip_prefix("Duration::from_") {
+        Some(time) if time.starts_with("secs") => 1_000,
+        Some(_) => 1,
+        None => 0,
+    };
+    let numbers = match factor_ms {
+        0 => expression,
+        _ => expression.split_once('(')?.1.trim_end_matches(')'),
+    };
+    let factors = numbers
+        .split('*')
+        .map(|factor| factor.trim().replace('_', ""));
+    let factors: Option<Vec<u64>> = factors.map(|factor| factor.parse().ok()).collect();
+    let n: u64 = factors?.into_iter().product();
+    let lower = name.to_lowercase();
+    Some(match () {
+        () if factor_ms > 0 => vec![scaled_ms(n * factor_ms)],
+        () if lower.contains("_us") => vec![scaled_ms(n / 1_000), format!("{} ms", n / 1_000)],
+        () if lower.contains("_ms") => vec![scaled_ms(n), format!("{} ms", thousands(n))],
+        () => vec![scaled_bytes(n), thousands(n)],
+    })
+}
+
+/// Constants that the document shows in other words: 1 a minute, 32 KiB for 15 bits, a tenth.
+const IN_WORDS: [&str; 4] = [
+    "FETCH_AGAIN_MS",
+    "DECODINGS_MAX",
+    "WINDOW_BITS",
+    "LATE_SHARE",
 ];
+
+#[test]
+fn every_constant_has_a_test_that_is_there() {
+    let all = fixed();
+    assert!(all.len() > 100, "{}", all.len());
+    let metrics = read("src/telemetry/names.rs");
+    for Fixed {
+        what, shows, test, ..
+    } in all
+    {
+        let metric = shows.split('`').find(|word| word.starts_with("weirgate_"));
+        let metric = metric.and_then(|word| word.split('{').next());
+        let is_there = metric.is_none_or(|name| metrics.contains(&format!("\"{name}\"")));
+        assert!(is_there, "{what}: no metric {shows}");
+        let (words, file) = test;
+        check_test(&what, &format!("{file}::{}", words.replace(' ', "_")));
+    }
+}
+
+/// A value that is no number, such as a share of something, is words in the document: then the name has to be in the
+/// file.
+#[test]
+fn constants_are_what_the_code_says() {
+    let all = fixed();
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for Fixed {
+        what,
+        value,
+        name,
+        file,
+        ..
+    } in &all
+    {
+        let source = read(file);
+        assert!(source.contains(name), "{what}: no {name} in {file}");
+        let Some(forms) = value_of(&source, name) else {
+            continue;
+        };
+        compared += 1;
+        let is_apart = |c: char| !(c.is_alphanumeric() || c == ',');
+        let is_whole = |form: &String| {
+            let mut places = value.match_indices(form.as_str());
+            places.any(|(at, _)| {
+                let (before, behind) = (&value[..at], &value[at + form.len()..]);
+                let ends = behind.strip_prefix(',').unwrap_or(behind);
+                (before.is_empty() || before.ends_with(is_apart))
+                    && (ends.is_empty() || ends.starts_with(is_apart))
+            })
+        };
+        if !forms.iter().any(is_whole) && !IN_WORDS.contains(&name.as_str()) {
+            wrong.push(format!("{what}: {value}, not {forms:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(compared * 10 > all.len() * 9, "{compared} are compared");
+}

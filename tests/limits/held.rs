@@ -33,14 +33,14 @@ pub(crate) const HELD: &[Held] = &[
     Held {
         of: "received_bytes",
         what: "unfinished heads and messages, and what was read of a client before a pause",
-        limit: "--unfinished-bytes-max",
+        limit: "share `unfinished-bytes`",
         rule: Rule::GivingWay,
         gateways: ALL,
     },
     Held {
         of: "http_bytes",
         what: "plain HTTP requests that were read before they are used",
-        limit: "32 MiB; 6 % of `--memory-max`",
+        limit: "share `http-bytes`",
         rule: Rule::GivingWay,
         gateways: ALL,
     },
@@ -61,7 +61,7 @@ pub(crate) const HELD: &[Held] = &[
     Held {
         of: "resumed_messages",
         what: "missed messages that wait for clients that came back",
-        limit: "4,194,304; 3 % of `--memory-max`, 16 bytes each",
+        limit: "share `resumed-bytes`, 16 bytes each",
         rule: Rule::Granting,
         gateways: ALL,
     },
@@ -75,14 +75,14 @@ pub(crate) const HELD: &[Held] = &[
     Held {
         of: "patterns",
         what: "patterns that clients hold",
-        limit: "--all-wildcards-max",
+        limit: "1,000",
         rule: Rule::Granting,
         gateways: "channels",
     },
     Held {
         of: "name_bytes",
         what: "bytes of the names that clients hold",
-        limit: "--all-channel-name-bytes-max",
+        limit: "share `all-channel-name-bytes`",
         rule: Rule::Granting,
         gateways: "channels",
     },
@@ -110,7 +110,7 @@ pub(crate) const HELD: &[Held] = &[
     Held {
         of: "calls",
         what: "calls to services under way; `calls_lobby`, `calls_measurement` and `calls_simulation`: the part of a service",
-        limit: "--calls-max",
+        limit: "100",
         rule: Rule::Granting,
         gateways: "events",
     },

@@ -3,40 +3,16 @@
 //!
 //! `UPDATE_DOCS=1 cargo test --test limits` writes the documents anew.
 
-mod calls;
-mod check;
-mod compression;
-mod files;
 mod fixed;
-mod frames;
 mod held;
-mod history;
-mod http;
-mod instances;
-mod nats;
-mod operator;
-mod redis;
+mod schema;
 mod tables;
-mod tls;
 
 use std::fs;
 use std::path::PathBuf;
 
-use calls::CALLS;
-use check::CHECK;
-use compression::COMPRESSION;
-use files::FILES;
-use fixed::{FIXED, Fixed};
-use frames::FRAMES;
-use history::HISTORY;
-use http::HTTP;
-use instances::INSTANCES;
-use nats::NATS;
-use operator::OPERATOR;
-use redis::REDIS;
 use tables::settings;
-use tls::TLS;
-use weirgate::settings::{self, Setting};
+use weirgate::settings::Setting;
 
 const BEGIN: &str = "<!-- made from the settings table: UPDATE_DOCS=1 cargo test --test limits -->";
 const END: &str = "<!-- end of what is made -->";
@@ -81,24 +57,6 @@ fn limits() -> Vec<Setting> {
     limits
 }
 
-/// The limits that are no settings.
-fn fixed_limits() -> impl Iterator<Item = &'static Fixed> {
-    FIXED
-        .iter()
-        .chain(CHECK)
-        .chain(COMPRESSION)
-        .chain(HISTORY)
-        .chain(FILES)
-        .chain(FRAMES)
-        .chain(CALLS)
-        .chain(INSTANCES)
-        .chain(HTTP)
-        .chain(NATS)
-        .chain(OPERATOR)
-        .chain(REDIS)
-        .chain(TLS)
-}
-
 #[test]
 fn the_document_of_limits_is_what_the_table_says() {
     check_made("docs/reference/limits.md", &tables::limits(&limits()));
@@ -107,6 +65,17 @@ fn the_document_of_limits_is_what_the_table_says() {
 #[test]
 fn the_document_of_settings_is_what_the_table_says() {
     check_made("docs/reference/settings.md", &tables::all_settings());
+}
+
+#[test]
+fn the_schema_of_settings_is_what_the_table_says() {
+    let (name, made) = ("docs/reference/settings.schema.json", schema::schema());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(path(name), made).expect("the schema can be written");
+    } else {
+        let is_same = fs::read_to_string(path(name)).is_ok_and(|found| found == made);
+        assert!(is_same, "{name}: UPDATE_DOCS=1 cargo test --test limits");
+    }
 }
 
 /// `FILE::NAME` names a function of that file.
@@ -124,17 +93,6 @@ fn every_limit_has_a_test_that_is_there() {
     for setting in limits() {
         check_test(setting.flag, setting.limit.expect("a limit").test);
     }
-    for fixed in fixed_limits() {
-        check_test(fixed.what, fixed.test);
-    }
-}
-
-#[test]
-fn fixed_limits_are_what_the_code_says() {
-    for fixed in fixed_limits() {
-        let (file, code) = fixed.code;
-        assert!(read(file).contains(code), "{}: {code}", fixed.what);
-    }
 }
 
 /// A number of bytes, milliseconds or things that has "max" in its name is a limit, and some other
@@ -144,7 +102,7 @@ fn what_sounds_like_a_limit_is_one() {
     for setting in settings() {
         let flag = setting.flag;
         let sounds = ["-max", "timeout", "-stall", "hard", "soft", "per-ip"];
-        if sounds.iter().any(|word| flag.contains(word)) {
+        if setting.memory_part.is_some() || sounds.iter().any(|word| flag.contains(word)) {
             assert!(
                 setting.limit.is_some(),
                 "--{flag} says nothing of what is beyond it"
@@ -158,8 +116,7 @@ fn what_sounds_like_a_limit_is_one() {
 fn the_parts_of_the_memory_leave_room_for_the_program() {
     for kind in weirgate::kinds::GATEWAYS {
         let rows = kind.rows.settings();
-        let of_rows: u16 = rows.iter().filter_map(|row| row.memory_part).sum();
-        let sum = of_rows + settings::HTTP_MEMORY_PART + settings::RESUME_MEMORY_PART;
+        let sum: u16 = rows.iter().filter_map(|row| row.memory_part).sum();
         assert!((300..=850).contains(&sum), "{}: {sum}", kind.name);
     }
 }

@@ -3,9 +3,8 @@
 use std::fmt::Write;
 
 use weirgate::kinds::GATEWAYS;
-use weirgate::settings::{self, Heading, Kind, Rows, Setting, Shows, Unit};
+use weirgate::settings::{self, Given, Heading, Kind, Rows, Setting, Shows, Unit};
 
-use crate::fixed_limits;
 use crate::held::HELD;
 
 /// The gateways in the order of the documents, where it is not that of the list: the demo beside the
@@ -19,7 +18,6 @@ fn commands() -> Vec<(&'static str, Rows)> {
     all.sort_by_key(|(name, _)| place(name).unwrap_or(FIRST.len()));
     all.extend([
         ("token", Rows::TOKEN),
-        ("health", Rows::HEALTH),
         ("tail", Rows::TAIL),
         ("top", Rows::TOP),
     ]);
@@ -38,7 +36,6 @@ fn on(setting: &Setting) -> Option<Vec<&'static str>> {
     let gateways = GATEWAYS.iter().map(|kind| (kind.name, kind.rows));
     let others = [
         ("token", Rows::TOKEN),
-        ("health", Rows::HEALTH),
         ("tail", Rows::TAIL),
         ("top", Rows::TOP),
     ];
@@ -52,32 +49,38 @@ fn on(setting: &Setting) -> Option<Vec<&'static str>> {
 pub(crate) fn value(setting: &Setting) -> String {
     let shown = match setting.kind {
         Kind::Number { unit, .. } => {
-            let n = setting.default.parse().expect("a number");
+            let n = setting.default().parse().expect("a number");
             match (unit, n) {
                 (Unit::Count, 0) if setting.help.contains("0 for no limit") => {
                     "no limit".to_owned()
                 }
                 (Unit::Count, n) => thousands(n),
-                (Unit::Bytes, n) => scaled(
-                    n,
-                    &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)],
-                    "bytes",
-                ),
-                (Unit::Milliseconds, n) => {
-                    scaled(n, &[("h", 3_600_000), ("min", 60_000), ("s", 1_000)], "ms")
-                }
+                (Unit::Bytes, n) => scaled_bytes(n),
+                (Unit::Milliseconds, n) => match n.is_multiple_of(60_000) && n > 0 {
+                    true => scaled(n, &[("h", 3_600_000), ("min", 60_000)], "ms"),
+                    false => scaled_ms(n),
+                },
                 (Unit::Microseconds, n) => scaled(n, &[("s", 1_000_000), ("ms", 1_000)], "us"),
                 (Unit::Seconds, n) => format!("{n} s"),
                 (Unit::Minutes, n) => format!("{n} min"),
                 (Unit::Hertz, n) => format!("{n} Hz"),
             }
         }
-        _ => setting.default.to_owned(),
+        _ => setting.default(),
     };
     match shown.is_empty() {
         true => "unset".to_owned(),
         false => shown,
     }
+}
+
+pub(crate) fn scaled_bytes(n: u64) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    scaled(n, &units, "bytes")
+}
+
+pub(crate) fn scaled_ms(n: u64) -> String {
+    scaled(n, &[("s", 1_000)], "ms")
 }
 
 /// In the largest unit that leaves a whole number.
@@ -89,7 +92,7 @@ fn scaled(n: u64, units: &[(&str, u64)], smallest: &str) -> String {
     }
 }
 
-fn thousands(n: u64) -> String {
+pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().collect();
     let groups = groups.iter().map(|group| String::from_utf8_lossy(group));
@@ -187,7 +190,11 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
         };
         let beyond = |row: &Setting| row.limit.map_or("", |limit| limit.beyond).to_owned();
         heading(&mut out, setting.heading, &mut last, &columns);
-        let what = format!("{}<br>`--{}`, {}", setting.help, setting.flag, env(setting));
+        let names = match setting.given {
+            Given::Nowhere => format!("a share, `{}`", setting.name()),
+            _ => format!("`{}`, {}", setting.name(), env(setting)),
+        };
+        let what = format!("{}<br>{names}", setting.help);
         let cells: [&str; 5] = [
             &what,
             &(by_gateway(setting, value) + &memory_part(setting)),
@@ -198,32 +205,6 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
         row(&mut out, &cells);
     }
     out += &held();
-    out += "\n## Fixed\n\nThese limits are constants in the source.\n\n";
-    row(
-        &mut out,
-        &[
-            "limit",
-            "value",
-            "over the limit",
-            "shows as",
-            "where",
-            "test",
-        ],
-    );
-    row(&mut out, &["---"; 6]);
-    for fixed in fixed_limits() {
-        let file = format!("[{0}](../../{0})", fixed.code.0);
-        let shown = shows(fixed.shows);
-        let cells = [
-            fixed.what,
-            fixed.value,
-            fixed.beyond,
-            &shown,
-            &file,
-            &test(fixed.test),
-        ];
-        row(&mut out, &cells);
-    }
     out
 }
 
@@ -231,11 +212,12 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
 pub(crate) fn all_settings() -> String {
     let mut out = String::new();
     let mut last = None;
-    for setting in &settings() {
-        let columns = ["flag", "env", "default", "allowed", "meaning"];
+    let set = settings();
+    for setting in set.iter().filter(|row| row.given != Given::Nowhere) {
+        let columns = ["flag", "env", "default", "allowed", "meaning", "gateways"];
         heading(&mut out, setting.heading, &mut last, &columns);
-        let default = match setting.default {
-            "" => "unset".to_owned(),
+        let default = match setting.default() {
+            default if default.is_empty() => "unset".to_owned(),
             default => format!("`{default}`"),
         };
         let mut what = setting.help.to_owned() + ".";
@@ -245,10 +227,11 @@ pub(crate) fn all_settings() -> String {
         if let Some(limit) = setting.limit {
             what = format!("{what} Over the limit: {}.", limit.beyond);
         }
-        if let Some(names) = on(setting) {
-            what = format!("{what} Only for {}.", names.join(", "));
-        }
-        let flag = format!("`--{}`", setting.flag);
+        let flag = match setting.is_flag() {
+            true => format!("`--{}`", setting.flag),
+            false => "none".to_owned(),
+        };
+        let gateways = on(setting).map_or_else(|| "all".to_owned(), |names| names.join(", "));
         row(
             &mut out,
             &[
@@ -257,6 +240,7 @@ pub(crate) fn all_settings() -> String {
                 &default,
                 &setting.kind.allowed(),
                 &what,
+                &gateways,
             ],
         );
     }

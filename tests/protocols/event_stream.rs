@@ -135,7 +135,7 @@ fn messages_over_a_limit_are_refused() {
         ..allowed()
     };
     for (target, wrong) in [
-        ("/ws?send=1&send=2&send=3", "--event-stream-sends-max"),
+        ("/ws?send=1&send=2&send=3", "too many parameters send"),
         ("/ws?send=1234", "--message-bytes-max"),
         ("/ws?send=%ff", "not UTF-8"),
     ] {

@@ -81,7 +81,7 @@ fn of_values() {
             &["channels"],
             &[("REDIS_PORT", "0"), ("REDIS_HOST", "h")],
             2,
-            &["--redis-port (env REDIS_PORT) is \"0\"", "a port from 1"],
+            &["REDIS_PORT (env REDIS_PORT) is \"0\"", "a port from 1"],
         ),
         (
             &["demo", "--send-queue-soft-bytes=2000000"],
@@ -198,7 +198,9 @@ fn of_values() {
             &["events", "--proxy-connections-per-ip-max=0"],
             &[],
             2,
-            &["-max is gone: an address gets a connection only while"],
+            &[
+                "error: --proxy-connections-per-ip-max is gone: an address gets a connection only while",
+            ],
         ),
         (
             &["demo", "--redis-url=x"],
@@ -210,7 +212,7 @@ fn of_values() {
             &["channels", "--wildcards-per-ip-max=5"],
             &[],
             2,
-            &["--wildcards-per-ip-max is gone: an address gets a pattern only while"],
+            &["error: --wildcards-per-ip-max is gone: an address gets a pattern only while"],
         ),
         (
             &["demo", "--port"],
@@ -221,17 +223,24 @@ fn of_values() {
     ]);
 }
 
+/// Of whichever gateway the setting was: a start says in one line what took its place.
 #[test]
-fn the_environment_may_have_a_setting_that_went() {
-    let output = Command::new(env!("CARGO_BIN_EXE_weirgate"))
-        .args(["channels", "--check"])
-        .env("WEIRGATE_WILDCARDS_PER_IP_MAX", "5")
-        .output()
-        .expect("weirgate runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let told =
-        "WEIRGATE_WILDCARDS_PER_IP_MAX is no setting any more and is ignored: an address gets";
-    assert!(output.status.success() && text.contains(told), "{text}");
+fn of_settings_that_went() {
+    for (args, env) in [
+        (&["demo", "--all-wildcards-max=5"][..], &[][..]),
+        (&["channels", "--all-wildcards-max", "5", "--check"], &[]),
+        (&["demo"], &[("WEIRGATE_ALL_WILDCARDS_MAX", "5")]),
+        (
+            &["events", "--check"],
+            &[("WEIRGATE_ALL_WILDCARDS_MAX", "5")],
+        ),
+    ] {
+        let run = weirgate(args, env);
+        assert_eq!((run.status, run.stdout.as_str()), (2, ""), "{args:?}");
+        let instead = " is gone: all clients together may hold 1000 different patterns\n";
+        assert!(run.stderr.ends_with(instead), "{}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    }
 }
 
 #[test]

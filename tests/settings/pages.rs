@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use weirgate::kinds::GATEWAYS;
-use weirgate::settings::Kind;
+use weirgate::settings::{Kind, Setting};
 
 use crate::{refused, shown};
 
@@ -14,7 +14,8 @@ fn the_short_help_has_a_dozen_settings_on_a_line_each() {
         let help = shown(&[gateway.name, "-h"], &[]);
         let list = help.split("\nSettings:\n").nth(1).expect("a list");
         let lines: Vec<_> = list.lines().take_while(|line| !line.is_empty()).collect();
-        let rows = gateway.rows.settings();
+        let mut rows = gateway.rows.settings();
+        rows.retain(Setting::is_flag);
         let mut marked: Vec<_> = rows.iter().filter(|row| row.in_short_help).collect();
         marked.sort_by_key(|row| !row.leads_short_help);
         assert!((10..=14).contains(&marked.len()), "{}", gateway.name);
@@ -22,8 +23,9 @@ fn the_short_help_has_a_dozen_settings_on_a_line_each() {
         assert_eq!(lines.len(), marked.len(), "{help}");
         for (line, row) in lines.iter().zip(&marked) {
             assert!(line.starts_with(&format!("      --{}", row.flag)), "{line}");
-            let has_default = !row.default.is_empty() && !matches!(row.kind, Kind::Switch);
-            let default = format!(" [default: {}]", row.default);
+            let default = row.default();
+            let has_default = !default.is_empty() && !matches!(row.kind, Kind::Switch);
+            let default = format!(" [default: {default}]");
             assert_eq!(line.ends_with(&default), has_default, "{line}");
         }
         let (some, all) = (marked.len(), rows.len());
@@ -39,7 +41,8 @@ fn the_short_help_has_a_dozen_settings_on_a_line_each() {
 fn the_long_help_has_all_settings_in_groups() {
     for gateway in GATEWAYS {
         let help = shown(&[gateway.name, "--help"], &[]);
-        for row in gateway.rows.settings() {
+        let rows = gateway.rows.settings().into_iter();
+        for row in rows.filter(Setting::is_flag) {
             let heading = format!("\n{}:\n", row.heading.0);
             let group = help.split(&heading).nth(1).expect("a group");
             let group = group.split("\n\n\n").next().unwrap_or_default();
@@ -104,7 +107,8 @@ fn zsh_reads_its_completions_and_knows_every_flag() {
     );
     let script = shown(&["completions", "zsh"], &[]);
     assert!(script.starts_with("#compdef weirgate\n"));
-    for row in GATEWAYS.iter().flat_map(|gateway| gateway.rows.settings()) {
+    let rows = GATEWAYS.iter().flat_map(|gateway| gateway.rows.settings());
+    for row in rows.filter(Setting::is_flag) {
         assert!(
             script.contains(&format!("--{}=", row.flag)),
             "--{}",
@@ -140,7 +144,7 @@ fn there_is_a_manual_page_for_each_command_and_it_has_every_flag() {
             "{page}"
         );
         let unescaped = page.replace('\\', "");
-        for row in gateway.rows.settings() {
+        for row in gateway.rows.settings().iter().filter(|row| row.is_flag()) {
             assert!(
                 unescaped.contains(&format!("fB--{}fR", row.flag)),
                 "--{}",

@@ -10,10 +10,10 @@ use crate::commands::args::{For, arg, flag, switch, value};
 use crate::commands::program::Exit;
 use crate::run::{Dialect, GatewayKind, Program};
 use crate::settings::typed::Env;
-use crate::settings::{Checked, Rows, Setting};
+use crate::settings::{Checked, ListenSettings, Rows, Setting, TailSettings, flag as known};
 
 /// The settings of `weirgate tail` from the gateway.
-const TAKES: [&str; 2] = ["listen", "port"];
+const TAKES: [&str; 2] = [known!("listen"), known!("port")];
 const AFTER: &str = "\
 A gateway of this machine is found by its name, at the address and the port that it reads from the
 same env. Messages go to standard output, one on each line; the state of the connection goes to
@@ -39,7 +39,7 @@ pub(in crate::commands) fn command(program: &Program, made_for: For) -> Command 
     let names = program.names(", ");
     let of_gateway = |row: &Setting| match TAKES.contains(&row.flag) {
         // The defaults differ between gateways.
-        true => arg(&row.default("").original_env(&[]), made_for),
+        true => arg(&row.original_env(&[]), made_for).help(row.help),
         false => arg(row, made_for),
     };
     Command::new("tail")
@@ -143,7 +143,7 @@ pub(in crate::commands) fn read(
             .collect(),
         subscribe,
         send: many("send").cloned().collect(),
-        token: checked.secret("token"),
+        token: checked.get::<TailSettings>().token,
         ca_file: matches.get_one("ca-file").cloned(),
         style: match (is_on("pretty"), is_on("raw")) {
             (true, _) => Style::Pretty,
@@ -165,12 +165,13 @@ fn target(
     checked: &Checked,
 ) -> Result<Target, String> {
     let text = flag(matches, "target").unwrap_or_default();
+    let addrs = checked.get::<ListenSettings>().addrs();
     match of {
-        Some(kind) if checked.listen().is_empty() => Err(format!(
+        Some(kind) if addrs.is_empty() => Err(format!(
             "{0} has no port without TLS here: give the URL, wss://HOST:PORT{1}",
             kind.name, kind.dialect.path
         )),
-        Some(kind) => Ok(Target::here(&checked.listen(), kind.dialect.path)),
+        Some(kind) => Ok(Target::here(&addrs, kind.dialect.path)),
         None if !text.contains(['.', ':', '/']) => {
             let names = program.names(", ");
             Err(format!(

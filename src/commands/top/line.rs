@@ -13,10 +13,10 @@ use crate::commands::program::Exit;
 use crate::listening::ListenAddr;
 use crate::run::Program;
 use crate::settings::typed::Env;
-use crate::settings::{Rows, SecretText, Setting};
+use crate::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings, flag};
 
 /// The setting of `weirgate top` from a gateway.
-const TAKES: &str = "admin-addr";
+const TAKES: &str = flag!("admin-addr");
 /// The most processes: each has a line and a thread.
 pub(super) const TARGETS_MAX: usize = 32;
 const AFTER: &str = "\
@@ -85,9 +85,9 @@ pub(in crate::commands) fn read(
     let parsed: Result<Vec<Target>, String> = typed.map(|text| parse(text)).collect();
     let mut targets = parsed?;
     if targets.is_empty() {
-        targets.extend(checked.admin_addr().map(here));
+        targets.extend(checked.get::<ListenSettings>().admin_addr.map(here));
     }
-    let authorization = checked.secret("authorization");
+    let authorization = checked.get::<TopSettings>().authorization;
     let is_header = |text: &SecretText| HeaderValue::from_str(text.expose()).is_ok();
     if !authorization.as_ref().is_none_or(is_header) {
         return Err("--authorization is no value of a header".to_owned().into());

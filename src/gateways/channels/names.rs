@@ -27,6 +27,16 @@ pub struct AllClientsLimits {
     pub name_bytes_max: usize,
 }
 
+impl Default for AllClientsLimits {
+    fn default() -> Self {
+        Self {
+            names_max: 100_000,
+            patterns_max: 1_000,
+            name_bytes_max: 16 * 1024 * 1024,
+        }
+    }
+}
+
 /// A limit over all clients, in the order of the labels of the metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {

@@ -50,9 +50,7 @@ pub(super) fn check(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Reque
             return Err(bad_request("a send parameter is not UTF-8"));
         };
         if count > limits.event_stream_sends_max {
-            return Err(bad_request(
-                "more send parameters than --event-stream-sends-max",
-            ));
+            return Err(bad_request("too many parameters send in one request"));
         }
         if message.len() > limits.message_bytes_max {
             return Err(bad_request("a send parameter is over --message-bytes-max"));

@@ -1,32 +1,40 @@
 //! `weirgate channels`: its start and its pages.
 
-mod bus;
 mod rows;
 
 use std::sync::Arc;
 
-use self::bus::{ChannelsBus, OpenBus, wrong_history_name};
-use self::rows::{conflated, kept_names, syntax};
+use std::time::Duration;
+
+use self::rows::{ChannelsSettings, kept_names, own_flag};
 use super::auth::{
     AclFile, access_metrics, acl, authenticator, check_table, warn_of, warn_of_ignored_tokens,
 };
-use crate::auth::{Authenticator, NamePatterns, NameSyntax};
+use super::bus::Bus;
+use super::reading::{OpenBus, Reading, open, stream_settings, wrong_history_name};
+use crate::auth::{Acl, Authenticator, NamePatterns, NameSyntax, TokenNameLimits};
 use crate::base::Clock;
 use crate::feeds::Subscription;
 use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use crate::gateways::channels::{
-    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
-    KeptNames,
+    ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats, KeptNames,
 };
 use crate::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
-use crate::hub::{FrameBytes, TopicName};
+use crate::hub::{FrameBytes, Limits, TopicName};
 use crate::run::{
-    CommonSettings, GatewayKind, Parts, Prepared, Print, Reload, RunError, TokenUse, say,
+    CommonSettings, GatewayKind, Parts, Prepared, Print, Reload, RoleTable, RunError, TokenUse, say,
 };
-use crate::settings::{Checked, Part, Rows};
+use crate::settings::{
+    BusSettings, Checked, Part, RedisAccess, Rows, StreamSettings, flag, has_flag,
+};
 use crate::sources::BusInterest;
+use crate::sources::nats::Settle;
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry, names};
+use crate::wire::json::JSON_DEPTH_MAX;
 use crate::wire::object_writer::{ObjectWriter, iso_utc};
+
+/// Bytes of a name or pattern that a client subscribes to.
+const NAME_BYTES_MAX: usize = 512;
 
 /// `weirgate channels`.
 pub(super) const CHANNELS: GatewayKind = GatewayKind::new(
@@ -37,8 +45,8 @@ pub(super) const CHANNELS: GatewayKind = GatewayKind::new(
         Part::BusMessages,
         Part::Nats,
         Part::Redis,
+        Part::RedisUrl,
         Part::RedisHost,
-        Part::Json,
         Part::History,
         Part::HistoryMarks,
         Part::Stream,
@@ -47,37 +55,49 @@ pub(super) const CHANNELS: GatewayKind = GatewayKind::new(
         Part::Tokens,
     ])
     .own(&[rows::OWN])
-    .changes(rows::CHANGES),
+    .changes(rows::CHANGES)
+    .defaults(rows::defaults),
     start,
 )
 .check(rows::check)
 .prints(PRINTS)
 .dialect(super::dialects::CHANNELS)
 .tokens(TokenUse::Roles(|checked| {
-    acl(checked.path("acl").as_deref(), rows::syntax(checked))
+    let own: ChannelsSettings = checked.get();
+    Ok(RoleTable {
+        acl: table(&own)?,
+        limits: TokenNameLimits {
+            names_max: own.channels_max,
+            name_bytes_max: NAME_BYTES_MAX,
+        },
+        default_role: own.default_role,
+        file: own.acl,
+    })
 }));
+
+/// The table of roles.
+fn table(own: &ChannelsSettings) -> Result<Acl, RunError> {
+    acl(own.acl.as_deref(), own.syntax())
+}
 
 const PRINTS: &[Print] = &[Print {
     flag: "print-acl",
     help: "Show the table of who may subscribe to what, as JSON, and exit",
-    text: |checked| {
-        let file = checked.path("acl");
-        acl(file.as_deref(), rows::syntax(checked)).map(|acl| acl.to_json())
-    },
+    text: |checked| table(&checked.get()).map(|acl| acl.to_json()),
 }];
 
 fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let auth = checked.auth();
-    let bus = ChannelsBus::of(checked)?;
-    let retained = checked.switch("retained");
-    let conflated = conflated_names(checked)?;
+    let own: ChannelsSettings = checked.get();
+    let bus = bus(checked, &own)?;
+    let conflated = conflated_names(&own)?;
     let (authenticator, keys) = authenticator(&auth, clock)?;
-    let gateway_settings = gateway_settings(checked, &common, authenticator)?;
-    let acl_file = checked.path("acl").map(|path| {
+    let gateway_settings = gateway_settings(checked, &own, &common, authenticator)?;
+    let acl_file = own.acl.as_deref().map(|path| {
         let settings = &gateway_settings;
         let default = (settings.default_role.as_str(), auth.required);
-        AclFile::new(&path, settings.acl.clone(), default)
+        AclFile::new(path, settings.acl.clone(), default)
     });
     let (acl_file, tables) = acl_file.unzip();
     warn_of(&auth, &gateway_settings.authenticator);
@@ -87,33 +107,54 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
 
     let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
     let bus_name = bus.name();
-    let syntax = gateway_settings.acl.syntax();
+    let syntax = own.syntax();
+    let (shown, settle) = ((bus.title(), bus.address()), settle(checked, &own));
+    let bus_wait = match syntax {
+        NameSyntax::Redis => Duration::ZERO,
+        NameSyntax::Nats => settle.time,
+    };
+    let bus_message_bytes_max = checked.get::<BusSettings>().message_bytes_max;
     let OpenBus {
         source,
         interest,
         question,
-    } = bus.open(Arc::clone(&status), &gateway_settings.acl)?;
-    let shown = bus.shown();
+    } = open(
+        bus,
+        Reading {
+            payload_bytes_max: bus_message_bytes_max,
+            stream: stream_settings(checked),
+            names: own
+                .history_names
+                .iter()
+                .map(|name| named(syntax, name))
+                .collect(),
+            needs_names: false,
+            kept: marks(checked, &own),
+            acl: Some(&gateway_settings.acl),
+            settle,
+        },
+        Arc::clone(&status),
+    )?;
     let stats = Arc::new(ChannelsStats::default());
     let frame_bytes = FrameBytes::default();
     let feed_settings = ChannelsFeedSettings {
-        json_depth_max: checked.number("json-depth-max"),
-        bus_message_bytes_max: checked.number("bus-message-bytes-max"),
+        json_depth_max: JSON_DEPTH_MAX,
+        bus_message_bytes_max,
     };
     let feed = ChannelsFeed::new(feed_settings, frame_bytes.clone());
     let feed = match conflated {
         Some(names) => feed.conflating(move |name| names.matches(name)),
         None => feed,
     };
-    let retained_bytes_max = checked.number("retained-bytes-max");
+    let retained_bytes_max = own.retained_bytes_max;
     let metrics = metrics(&stats, retained_bytes_max, interest.as_ref());
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
-    let gateway = gateway.with_slow_bus(bus.settle().as_micros() as u64);
-    let gateway = match retained {
+    let gateway = gateway.with_slow_bus(bus_wait.as_micros() as u64);
+    let gateway = match own.retained {
         true => gateway.with_retained(retained_bytes_max),
         false => gateway,
     };
-    let gateway = match kept_feed(checked)? {
+    let gateway = match kept_feed(checked, syntax)? {
         Some(names) => gateway.with_kept(names),
         None => gateway,
     };
@@ -163,23 +204,22 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
 }
 
 /// Names whose messages are conflated for slow clients.
-fn conflated_names(checked: &Checked) -> Result<Option<NamePatterns>, RunError> {
-    let names = conflated(checked);
-    if names.is_empty() {
+fn conflated_names(own: &ChannelsSettings) -> Result<Option<NamePatterns>, RunError> {
+    if own.conflated.is_empty() {
         return Ok(None);
     }
-    let patterns = NamePatterns::new(syntax(checked), &names);
+    let patterns = NamePatterns::new(own.syntax(), &own.conflated);
     let wrong = |(name, error)| RunError::Settings(format!("--conflate {name}: {error}"));
     patterns.map(Some).map_err(wrong)
 }
 
 /// The names of the kept feed; `None` without a history.
-fn kept_feed(checked: &Checked) -> Result<Option<KeptNames>, RunError> {
+fn kept_feed(checked: &Checked, syntax: NameSyntax) -> Result<Option<KeptNames>, RunError> {
     let names = kept_names(checked);
     if names.is_empty() {
         return Ok(None);
     }
-    let kept = KeptNames::new(syntax(checked), names);
+    let kept = KeptNames::new(syntax, names);
     let kept = kept.map_err(wrong_history_name)?;
     Ok(Some(match checked.stream() {
         Some(_) => kept.of_stream(),
@@ -187,46 +227,67 @@ fn kept_feed(checked: &Checked) -> Result<Option<KeptNames>, RunError> {
     }))
 }
 
-/// The channel of the marks; `None` if there are none.
-fn marks_channel(checked: &Checked) -> Option<String> {
-    let keeps = checked.number::<u64>("history-ms") > 0 && checked.stream().is_none();
-    let has_marks = keeps && syntax(checked) == NameSyntax::Redis;
-    has_marks.then(|| checked.text("history-channel"))
+/// The bus: `--bus`, or Redis at `--redis-url`.
+fn bus(checked: &Checked, own: &ChannelsSettings) -> Result<Bus, RunError> {
+    match own.bus.expose().is_empty() {
+        true => Bus::at(
+            checked,
+            flag!("redis-url"),
+            &checked.get::<RedisAccess>().url,
+        ),
+        false => Bus::at(checked, own_flag!("bus"), &own.bus),
+    }
+}
+
+fn settle(checked: &Checked, own: &ChannelsSettings) -> Settle {
+    Settle {
+        time: Duration::from_millis(own.settle_ms),
+        always: checked.is_set(own_flag!("bus-settle-ms")),
+    }
+}
+
+/// The channel of the marks, if the messages of names are kept.
+fn marks(checked: &Checked, own: &ChannelsSettings) -> Option<String> {
+    let has_names = !own.history_names.is_empty();
+    has_names.then(|| checked.get::<StreamSettings>().marks_channel)
+}
+
+/// The channel of the marks, which no client gets; `None` if there are none.
+fn marks_channel(checked: &Checked, own: &ChannelsSettings) -> Option<String> {
+    let keeps = checked.get::<Limits>().history.keep_us > 0;
+    marks(checked, own).filter(|_| keeps && own.syntax() == NameSyntax::Redis)
 }
 
 fn gateway_settings(
     checked: &Checked,
+    own: &ChannelsSettings,
     common: &CommonSettings,
     authenticator: Authenticator,
 ) -> Result<ChannelsGatewaySettings, RunError> {
-    let per_second = "messages-per-second-max";
-    let rate = checked.number(per_second);
+    let rate = own.messages_per_second_max;
+    let has_rate = checked.is_set(own_flag!("messages-per-second-max"));
     Ok(ChannelsGatewaySettings {
-        channels_max: checked.number("channels-max"),
-        name_bytes_max: checked.number("channel-name-bytes-max"),
-        patterns_max: checked.number("wildcards-max"),
-        all_clients: AllClientsLimits {
-            names_max: checked.number("all-channels-max"),
-            patterns_max: checked.number("all-wildcards-max"),
-            name_bytes_max: checked.number("all-channel-name-bytes-max"),
-        },
+        channels_max: own.channels_max,
+        name_bytes_max: NAME_BYTES_MAX,
+        patterns_max: own.patterns_max,
+        all_clients: own.all_clients,
         inbound_per_second: rate,
-        renewals_per_second: checked.number("renewals-per-second-max"),
+        renewals_per_second: own.renewals_per_second_max,
         // Unlimited by default.
-        outbound_per_second: checked.is_set(per_second).then_some(rate),
-        default_role: checked.text("default-role"),
-        json_depth_max: checked.number("json-depth-max"),
+        outbound_per_second: has_rate.then_some(rate),
+        default_role: own.default_role.clone(),
+        json_depth_max: JSON_DEPTH_MAX,
         origins: common.origins(),
         authenticator,
-        acl: acl(checked.path("acl").as_deref(), syntax(checked))?,
-        marks_channel: marks_channel(checked),
+        acl: table(own)?,
+        marks_channel: marks_channel(checked, own),
     })
 }
 
 /// Carries out an output of the gateway: passes the interest of the clients to the bus, unless the whole
 /// stream is read.
 fn carry_out(interest: Option<&BusInterest>, syntax: NameSyntax, output: ChannelsOutput) {
-    let ask = |name: &TopicName| subscription(syntax, name);
+    let ask = |name: &TopicName| named(syntax, name.as_str());
     match (output, interest) {
         (ChannelsOutput::GapTold { clients }, _) => {
             tracing::warn!(
@@ -246,10 +307,10 @@ fn carry_out(interest: Option<&BusInterest>, syntax: NameSyntax, output: Channel
     }
 }
 
-fn subscription(syntax: NameSyntax, name: &TopicName) -> Subscription {
-    match syntax.is_pattern(name.as_str()) {
-        true => Subscription::pattern(name.as_str()),
-        false => Subscription::channel(name.as_str()),
+fn named(syntax: NameSyntax, name: &str) -> Subscription {
+    match syntax.is_pattern(name) {
+        true => Subscription::pattern(name),
+        false => Subscription::channel(name),
     }
 }
 

@@ -1,11 +1,83 @@
 //! The settings of `weirgate channels`: the bus, and the limits of a client.
 
-use crate::auth::{NamePatterns, NameSyntax, SUBJECT_BYTES_MAX};
+use std::path::PathBuf;
+
+use crate::auth::{NamePatterns, NameSyntax};
+use crate::gateways::channels::AllClientsLimits;
+use crate::hub::Limits;
 use crate::kinds::bus;
 use crate::settings::{
-    Change, Checked, Form, Heading, Kind, MistakenEnv, Refused, Setting, SettingsError, Shows,
+    Change, Checked, Form, Groups, Heading, Kind, ListenSettings, MistakenEnv, RedisAccess,
+    Refused, SecretUrl, Setting, SettingsError, Shows, With, field, flag, has_flag,
 };
 use crate::telemetry::names;
+
+/// The settings of `weirgate channels`.
+#[derive(Clone)]
+pub(super) struct ChannelsSettings {
+    /// The bus; empty: Redis at `--redis-url`.
+    pub(super) bus: SecretUrl,
+    pub(super) settle_ms: u64,
+    pub(super) retained: bool,
+    pub(super) retained_bytes_max: usize,
+    pub(super) history_names: Vec<String>,
+    pub(super) conflated: Vec<String>,
+    pub(super) channels_max: usize,
+    pub(super) patterns_max: usize,
+    pub(super) all_clients: AllClientsLimits,
+    pub(super) messages_per_second_max: u32,
+    pub(super) renewals_per_second_max: u32,
+    pub(super) default_role: String,
+    pub(super) acl: Option<PathBuf>,
+}
+
+impl Default for ChannelsSettings {
+    fn default() -> Self {
+        Self {
+            bus: SecretUrl::new(""),
+            settle_ms: 300,
+            retained: false,
+            retained_bytes_max: 64 * 1024 * 1024,
+            history_names: Vec::new(),
+            conflated: Vec::new(),
+            channels_max: 50,
+            patterns_max: 5,
+            all_clients: AllClientsLimits::default(),
+            messages_per_second_max: 1_000,
+            renewals_per_second_max: 500,
+            default_role: "user".to_owned(),
+            acl: None,
+        }
+    }
+}
+
+impl ChannelsSettings {
+    /// The syntax of names on the bus.
+    pub(super) fn syntax(&self) -> NameSyntax {
+        match self.bus.expose().is_empty() || bus::is_redis(&self.bus) {
+            true => NameSyntax::Redis,
+            false => NameSyntax::Nats,
+        }
+    }
+}
+
+/// The defaults of the contract.
+pub(super) fn defaults(groups: &mut Groups) {
+    groups.of::<ListenSettings>().port = Some(8889);
+    groups.of::<Limits>().message_bytes_max = 2 * 1024 * 1024;
+    groups.of::<RedisAccess>().host = Some("localhost".to_owned());
+}
+
+/// The name of a row of this gateway; another name does not compile.
+macro_rules! own_flag {
+    ($name:literal) => {
+        const {
+            assert!(has_flag(&[$crate::kinds::channels::rows::OWN], $name));
+            $name
+        }
+    };
+}
+pub(super) use own_flag;
 
 /// Names and patterns with space between them.
 static NAMES: Form = Form {
@@ -24,16 +96,6 @@ fn words(text: &str) -> Vec<String> {
     words.map(str::to_owned).collect()
 }
 
-/// The names and patterns of `--conflate`.
-pub(super) fn conflated(checked: &Checked) -> Vec<String> {
-    words(&checked.text("conflate"))
-}
-
-/// The names and patterns of `--history-names`.
-pub(super) fn history_names(checked: &Checked) -> Vec<String> {
-    words(&checked.text("history-names"))
-}
-
 const HEADING: Heading = Heading("Channels");
 
 /// The effect of the limits over all clients, and the test of these limits.
@@ -46,7 +108,7 @@ pub(super) const OWN: &[Setting] = &[
         HEADING,
         "bus",
         Kind::OptionalUrls(bus::SCHEMES),
-        "",
+        field!(ChannelsSettings, bus),
         "NATS or Redis to relay; empty: Redis at --redis-url",
     )
     .more(
@@ -56,14 +118,18 @@ pub(super) const OWN: &[Setting] = &[
     // Without a URL the bus is the Redis of this machine, which may well be there.
     .mistaken_env(MistakenEnv {
         name: "NATS_URL",
-        unless: &["redis-url", "redis-host", "redis-sentinels"],
+        unless: &[
+            flag!("redis-url"),
+            flag!("redis-host"),
+            flag!("redis-sentinels"),
+        ],
     })
     .leads_short_help(),
     Setting::ms(
         HEADING,
         "bus-settle-ms",
         (0, 60_000),
-        "300",
+        field!(ChannelsSettings, settle_ms),
         "How long `subscribed` waits until all servers of a NATS cluster know of it",
     )
     .more(
@@ -74,31 +140,18 @@ pub(super) const OWN: &[Setting] = &[
         HEADING,
         "retained",
         Kind::Switch,
-        "false",
+        field!(ChannelsSettings, retained),
         "Send the last value of each name behind `subscribed`; NATS with JetStream only",
     )
     .more(
         "The value is the last message of the stream that holds the subject; a pattern has one for each \
          subject. Subjects in no stream have none.",
     ),
-    Setting::count(
-        HEADING,
-        "retained-subjects-max",
-        (1, 10_000),
-        "1000",
-        "Last values that are sent for one pattern",
-    )
-    .more("With --retained. They have at most 512 KiB together.")
-    .limit(
-        "the further values are not sent; a log line",
-        Shows::Metric(names::BUS_RETAINED_LIMITED),
-        "tests/blackbox/test_channels_nats.py::test_last_values_of_a_pattern",
-    ),
     Setting::bytes(
         HEADING,
         "retained-bytes-max",
         (1_048_576, 17_179_869_184),
-        "67108864",
+        field!(ChannelsSettings, retained_bytes_max),
         "Bytes of last values that wait for all clients",
     )
     .more(
@@ -115,7 +168,10 @@ pub(super) const OWN: &[Setting] = &[
         HEADING,
         "history-names",
         Kind::Form(&NAMES),
-        "",
+        &With::<ChannelsSettings, String> {
+            set: |channels, text| channels.history_names = words(&text),
+            get: |channels| channels.history_names.join(" "),
+        },
         "Names and patterns of which messages are kept; may be repeated",
     )
     .more(
@@ -126,7 +182,10 @@ pub(super) const OWN: &[Setting] = &[
         HEADING,
         "conflate",
         Kind::Form(&NAMES),
-        "",
+        &With::<ChannelsSettings, String> {
+            set: |channels, text| channels.conflated = words(&text),
+            get: |channels| channels.conflated.join(" "),
+        },
         "Names of which slow clients get the newest message only; may be repeated",
     )
     .more(
@@ -136,7 +195,7 @@ pub(super) const OWN: &[Setting] = &[
         HEADING,
         "channels-max",
         (0, 100_000),
-        "50",
+        field!(ChannelsSettings, channels_max),
         "Names that a client may hold, including patterns; 0 allows none",
     )
     .original_env(&["MAX_CHANNELS_PER_CLIENT"])
@@ -145,23 +204,11 @@ pub(super) const OWN: &[Setting] = &[
         Shows::Elsewhere("`errors` of `subscribed`"),
         "tests/channels_gateway/requests.rs::limits_are_looked_at_in_the_contracts_order",
     ),
-    Setting::bytes(
-        HEADING,
-        "channel-name-bytes-max",
-        (1, 65_536),
-        "512",
-        "Bytes of a name or pattern that a client subscribes to",
-    )
-    .limit(
-        "an error in the response, and the next entry is checked",
-        Shows::Elsewhere("`errors` of `subscribed`"),
-        "tests/channels_gateway/requests.rs::a_name_that_is_too_long_is_refused_without_a_copy",
-    ),
     Setting::count(
         HEADING,
         "wildcards-max",
         (0, 100_000),
-        "5",
+        field!(ChannelsSettings, patterns_max),
         "Patterns (names with wildcards) that a client may hold; 0 allows none",
     )
     .original_env(&["MAX_WILDCARD_SUBSCRIPTIONS"])
@@ -174,7 +221,7 @@ pub(super) const OWN: &[Setting] = &[
         HEADING,
         "all-channels-max",
         (1, 10_000_000),
-        "100000",
+        field!(ChannelsSettings, all_clients.names_max),
         "Different names that all clients together may hold, including patterns",
     )
     .more(
@@ -188,28 +235,12 @@ pub(super) const OWN: &[Setting] = &[
     ),
     Setting::bytes(
         HEADING,
-        "all-channel-name-bytes-max",
+        "all-channel-name-bytes",
         (1_024, 1_073_741_824),
-        "16777216",
-        "Bytes of the different names and patterns that all clients together hold",
+        field!(ChannelsSettings, all_clients.name_bytes_max),
+        "The different names and patterns that all clients together hold",
     )
-    .memory_part(10)
-    .limit(
-        ALL_BEYOND,
-        Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
-        ALL_TEST,
-    ),
-    Setting::count(
-        HEADING,
-        "all-wildcards-max",
-        (0, 1_000_000),
-        "1000",
-        "Different patterns that all clients together may hold",
-    )
-    .more(
-        "Redis compares every publication with each pattern: 1,000 patterns cost 0.05 to 0.6 ms \
-        per publication. weirgate compares each name of --history-names with each pattern once.",
-    )
+    .share(10)
     .limit(
         ALL_BEYOND,
         Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
@@ -219,7 +250,7 @@ pub(super) const OWN: &[Setting] = &[
         HEADING,
         "messages-per-second-max",
         (1, 1_000_000),
-        "1000",
+        field!(ChannelsSettings, messages_per_second_max),
         "Messages per second from a client",
     )
     .more(
@@ -236,7 +267,7 @@ pub(super) const OWN: &[Setting] = &[
         HEADING,
         "renewals-per-second-max",
         (1, 1_000_000),
-        "500",
+        field!(ChannelsSettings, renewals_per_second_max),
         "New tokens per second of all clients, on open connections",
     )
     .more(
@@ -252,7 +283,7 @@ pub(super) const OWN: &[Setting] = &[
         HEADING,
         "default-role",
         Kind::Text,
-        "user",
+        field!(ChannelsSettings, default_role),
         "Role of clients without a role in the token, or without --require-auth",
     )
     .original_env(&["DEFAULT_ROLE"]),
@@ -260,7 +291,7 @@ pub(super) const OWN: &[Setting] = &[
         HEADING,
         "acl",
         Kind::Text,
-        "",
+        field!(ChannelsSettings, acl),
         "JSON file with the names and patterns of each role",
     )
     .more(
@@ -276,68 +307,58 @@ pub(super) const CHANGES: &[Change] = &[
     ("listen", |row| row.original_env(&["REDIS_WS_GATEWAY_HOST"])),
     ("port", |row| {
         let row = row.original_env(&["REDIS_WS_GATEWAY_PORT"]);
-        row.default("8889").more("")
+        row.more("")
     }),
-    ("message-bytes-max", |row| row.default("2097152")),
     ("require-auth", |row| row.leads_short_help()),
     ("jwt-secret", |row| row.leads_short_help()),
 ];
 
 /// Checks the settings against each other: the bus, names on the bus.
 pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
-    let urls = checked.url("bus");
+    let own: ChannelsSettings = checked.get();
+    let syntax = own.syntax();
     let mut wrong = Vec::new();
     let mut refuse = |flag, value: &str, allowed| {
         wrong.push(checked.refused(flag, &Refused::new(value, allowed)));
     };
-    if checked.switch("retained") && syntax(checked) != NameSyntax::Nats {
-        refuse("retained", "true", "false, unless --bus names NATS");
+    let retained = own_flag!("retained");
+    let history_names = own_flag!("history-names");
+    if own.retained && syntax != NameSyntax::Nats {
+        refuse(retained, "true", "false, unless --bus names NATS");
     }
-    if let Some(allowed) = wrong_names(checked) {
-        refuse("history-names", &checked.text("history-names"), allowed);
+    if let Some(allowed) = wrong_names(checked, &own) {
+        refuse(history_names, &own.history_names.join(" "), allowed);
     }
     if let Some(stream) = checked.stream() {
-        if checked.switch("retained") {
-            refuse("retained", "true", "false, with --stream");
+        if own.retained {
+            refuse(retained, "true", "false, with --stream");
         }
-        if syntax(checked) == NameSyntax::Nats && !is_stream_name(&stream) {
-            refuse("stream", &stream, STREAM_ALLOWED);
+        if syntax == NameSyntax::Nats && !is_stream_name(&stream) {
+            refuse(flag!("stream"), &stream, STREAM_ALLOWED);
         }
     }
-    if let Err((name, _)) = NamePatterns::new(syntax(checked), &history_names(checked)) {
-        refuse("history-names", &name, NAMES_ALLOWED);
+    if let Err((name, _)) = NamePatterns::new(syntax, &own.history_names) {
+        refuse(history_names, &name, NAMES_ALLOWED);
     }
-    if let Err((name, _)) = NamePatterns::new(syntax(checked), &conflated(checked)) {
-        refuse("conflate", &name, NAMES_ALLOWED);
+    if let Err((name, _)) = NamePatterns::new(syntax, &own.conflated) {
+        refuse(own_flag!("conflate"), &name, NAMES_ALLOWED);
     }
-    if urls.expose().is_empty() {
-        return wrong;
+    let (bus, urls) = (own_flag!("bus"), own.bus.expose());
+    if bus::is_wrong(&own.bus) {
+        refuse(bus, urls, bus::ALLOWED);
     }
-    if bus::is_wrong(&urls) {
-        refuse("bus", urls.expose(), bus::ALLOWED);
-    }
-    let name_bytes_max: usize = checked.number("channel-name-bytes-max");
-    if bus::is_redis(&urls) {
-        let is_set = |flag| checked.is_set(flag);
-        if is_set("redis-url") || is_set("redis-sentinels") {
-            let allowed = "no URL of Redis, beside --redis-url and --redis-sentinels";
-            refuse("bus", urls.expose(), allowed);
-        }
-    } else if name_bytes_max > SUBJECT_BYTES_MAX {
-        let allowed = "at most 3072, for NATS";
-        refuse(
-            "channel-name-bytes-max",
-            &name_bytes_max.to_string(),
-            allowed,
-        );
+    let redis = [flag!("redis-url"), flag!("redis-sentinels")];
+    if bus::is_redis(&own.bus) && redis.iter().any(|flag| checked.is_set(flag)) {
+        let allowed = "no URL of Redis, beside --redis-url and --redis-sentinels";
+        refuse(bus, urls, allowed);
     }
     wrong
 }
 
 /// What `--history-names` may be, if it is wrong beside the other settings.
-fn wrong_names(checked: &Checked) -> Option<&'static str> {
-    let has_names = !history_names(checked).is_empty();
-    let keeps = checked.number::<u64>("history-ms") > 0;
+fn wrong_names(checked: &Checked, own: &ChannelsSettings) -> Option<&'static str> {
+    let has_names = !own.history_names.is_empty();
+    let keeps = checked.get::<Limits>().history.keep_us > 0;
     match (checked.stream(), keeps, has_names) {
         (Some(_), _, true) => Some("nothing, with --stream: all names of the stream are kept"),
         (None, true, false) => Some("at least one name, with --history-ms"),
@@ -356,21 +377,13 @@ fn is_stream_name(name: &str) -> bool {
 
 /// The names and patterns of the kept feed; with `--stream` all names.
 pub(super) fn kept_names(checked: &Checked) -> Vec<String> {
-    let all = match syntax(checked) {
+    let own: ChannelsSettings = checked.get();
+    let all = match own.syntax() {
         NameSyntax::Redis => "*",
         NameSyntax::Nats => ">",
     };
     match checked.stream() {
         Some(_) => vec![all.to_owned()],
-        None => history_names(checked),
-    }
-}
-
-/// The syntax of names on the bus.
-pub(super) fn syntax(checked: &Checked) -> NameSyntax {
-    let urls = checked.url("bus");
-    match urls.expose().is_empty() || bus::is_redis(&urls) {
-        true => NameSyntax::Redis,
-        false => NameSyntax::Nats,
+        None => own.history_names,
     }
 }

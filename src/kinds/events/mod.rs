@@ -14,6 +14,7 @@ use rustls::ClientConfig;
 
 use self::broadcast::Pusher;
 use self::bus::Bus;
+use self::rows::EventsSettings;
 use self::to_loop::ToLoop;
 use crate::base::{Clock, Finding, LateWake, tls_roots};
 use crate::feeds::NoFeed;
@@ -31,19 +32,28 @@ use crate::kinds::auth::warn_of_short;
 use crate::run::{CommonSettings, GatewayKind, Inputs, Parts, Prepared, Question, RunError, say};
 use crate::settings::{Checked, Part, Rows};
 use crate::telemetry::{GatewayMetric, Telemetry, names};
+use crate::wire::json::JSON_DEPTH_MAX;
 use crate::wire::object_writer::ObjectWriter;
 
 /// `weirgate events`.
 pub(super) const EVENTS: GatewayKind = GatewayKind::new(
     "events",
     "Route devices' requests to HTTP services, and push events to devices",
-    Rows::gateway(&[Part::Json, Part::History, Part::StopCode])
+    Rows::gateway(&[Part::Nats, Part::Redis, Part::History, Part::StopCode])
         .own(&[rows::OWN, bus::ROWS])
-        .changes(rows::CHANGES),
+        .changes(rows::CHANGES)
+        .defaults(rows::defaults),
     start,
 )
 .check(bus::check)
 .dialect(super::dialects::EVENTS);
+
+/// Calls in flight at once, over all services. A tenth is reserved for each service, so a hanging service does not take
+/// the slots of the other services.
+const CALLS_MAX: usize = 100;
+
+/// Bytes of one response of a service to a call.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The length of a whole call, in timeouts for silence (contract events, `HTTP_TIMEOUT_SECONDS`).
 const WHOLE_SILENCES: u32 = 6;
@@ -53,21 +63,22 @@ const WHOLE_SILENCES: u32 = 6;
 const CLOSE_BYTES_MIN: usize = 1024 * 1024;
 
 fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
-    let mut gateway_settings = gateway_settings(checked);
+    let own: EventsSettings = checked.get();
     let mut common = CommonSettings::new(checked);
+    let mut gateway_settings = gateway_settings(&own, &common);
     common.limits.message_bytes_max = CLOSE_BYTES_MIN.max(4 * gateway_settings.message_bytes_max);
-    common.service_connections_max = service_connections_max(checked);
-    let token = checked.secret("internal-auth-token");
+    common.service_connections_max = service_connections_max(&own);
+    let token = own.internal_auth_token.clone();
     if token.is_none() {
         tracing::warn!("INTERNAL_AUTH_TOKEN is not set: nobody can push events");
     }
     warn_of_short("INTERNAL_AUTH_TOKEN", token.as_ref());
     let access = InternalAccess {
         token: token.map(|token| token.expose().to_owned()),
-        body_bytes_max: checked.number("broadcast-bytes-max"),
+        body_bytes_max: own.broadcast_bytes_max,
     };
     let stats = Arc::new(EventsStats::default());
-    let services = services(checked)?;
+    let services = services(&own)?;
     let away = ServicesAway::of(&services);
     let (input, inputs) = unbounded();
     let to_loop = ToLoop {
@@ -75,15 +86,15 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         wake: LateWake::default(),
         frame_bytes: FrameBytes::default(),
         clock,
-        json_depth_max: gateway_settings.json_depth_max,
+        json_depth_max: JSON_DEPTH_MAX,
     };
     let inputs = Inputs {
         receiver: inputs,
         wake: to_loop.wake.clone(),
     };
     let frame_bytes = to_loop.frame_bytes.clone();
-    let proxy = Proxy::new(proxy_settings(checked, &services, &common, clock));
-    let calls = start_calls(checked, services.clone().into(), to_loop.clone())?;
+    let proxy = Proxy::new(proxy_settings(&own, &services, &common, clock));
+    let calls = start_calls(&own, services.clone().into(), to_loop.clone())?;
     let (bus, to_start) = Bus::prepare(checked, to_loop.clone())?.unzip();
     let to_start = to_start.unwrap_or_default();
     gateway_settings.shares_pushes = bus.is_some();
@@ -102,7 +113,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     metrics.push(away.metric());
     metrics.extend(bus.iter().flat_map(Bus::metrics));
     let (away_stats, bus_stats, bus_health) = (away.clone(), bus.clone(), bus.clone());
-    let urls = EventsService::ALL.map(|service| upstream(checked, service).to_string());
+    let urls = EventsService::ALL.map(|service| upstream(&own, service).to_string());
     let bus_address = bus.as_ref().map(|bus| bus.address.clone());
     let gateway = EventsGateway::new(gateway_settings, common.origins(), Arc::clone(&stats));
     let waiting = Arc::new(gateway.waiting_bytes().clone());
@@ -176,40 +187,40 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     }))
 }
 
-fn gateway_settings(checked: &Checked) -> EventsGatewaySettings {
+fn gateway_settings(own: &EventsSettings, common: &CommonSettings) -> EventsGatewaySettings {
     // A fraction of a message does not count.
-    let whole = checked.milli("rate-limit-burst") / 1000;
+    let whole = own.rate_burst_milli.max(0) / 1000;
     EventsGatewaySettings {
-        message_bytes_max: checked.number("message-bytes-max"),
+        message_bytes_max: common.limits.message_bytes_max,
         rate_burst: u32::try_from(whole).unwrap_or(u32::MAX).max(1),
-        rate_per_second_milli: checked.milli("rate-limit-rps"),
-        calls_max: checked.number("calls-max"),
-        orphans_max: checked.number("orphans-max"),
-        waiting_bytes_max: checked.number("waiting-bytes-max"),
-        json_depth_max: checked.number("json-depth-max"),
+        rate_per_second_milli: own.rate_per_second_milli.max(0).unsigned_abs(),
+        calls_max: CALLS_MAX,
+        orphans_max: own.orphans_max,
+        waiting_bytes_max: own.waiting_bytes_max,
+        json_depth_max: JSON_DEPTH_MAX,
         shares_pushes: false,
     }
 }
 
 /// The connections of calls, and of the proxy to each service with proxied paths.
-fn service_connections_max(checked: &Checked) -> usize {
+fn service_connections_max(own: &EventsSettings) -> usize {
     let proxied = EventsService::ALL
         .iter()
         .filter(|s| !s.proxied().is_empty());
-    let to_one: usize = checked.number("proxy-connections-max");
-    let calls: usize = checked.number("calls-max");
-    calls + proxied.count() * to_one
+    CALLS_MAX + proxied.count() * own.proxy_connections_max
 }
 
 /// The services, ordered by number.
-fn services(checked: &Checked) -> Result<[services::Service; EventsService::ALL.len()], RunError> {
+fn services(
+    own: &EventsSettings,
+) -> Result<[services::Service; EventsService::ALL.len()], RunError> {
     let wants_tls = EventsService::ALL
         .iter()
-        .any(|&s| upstream(checked, s).wants_tls());
-    let ca_file = checked.path("upstream-ca-file");
+        .any(|&s| upstream(own, s).wants_tls());
+    let ca_file = &own.upstream_ca_file;
     let tls = wants_tls.then(|| tls(ca_file.as_deref())).transpose()?;
     let service = |service: EventsService| {
-        services::Service::new(service.label(), upstream(checked, service), tls.clone())
+        services::Service::new(service.label(), upstream(own, service), tls.clone())
     };
     Ok(EventsService::ALL.map(service))
 }
@@ -231,13 +242,16 @@ fn question(service: &services::Service) -> Question {
 }
 
 /// The address of a service.
-fn upstream(checked: &Checked, service: EventsService) -> Upstream {
-    let flag = match service {
-        EventsService::Lobby => "lobby-url",
-        EventsService::Measurement => "measurement-url",
-        EventsService::Simulation => "simulation-url",
+fn upstream(own: &EventsSettings, service: EventsService) -> Upstream {
+    let url = match service {
+        EventsService::Lobby => &own.lobby_url,
+        EventsService::Measurement => &own.measurement_url,
+        EventsService::Simulation => &own.simulation_url,
     };
-    checked.formed(flag, Upstream::parse)
+    match Upstream::parse(url) {
+        Some(upstream) => upstream,
+        None => unreachable!("the form of the row reads it"),
+    }
 }
 
 fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RunError> {
@@ -248,7 +262,7 @@ fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RunError> {
 }
 
 fn proxy_settings(
-    checked: &Checked,
+    own: &EventsSettings,
     services: &[services::Service],
     common: &CommonSettings,
     clock: Clock,
@@ -266,24 +280,24 @@ fn proxy_settings(
     ProxySettings {
         services: services.map(proxied).collect(),
         inner_paths: &INNER_PATHS,
-        silence_timeout_ms: checked.number("proxy-silence-timeout-ms"),
-        service_connections_max: checked.number("proxy-connections-max"),
+        silence_timeout_ms: own.proxy_silence_timeout_ms,
+        service_connections_max: own.proxy_connections_max,
         held: common.limits.http_held.clone(),
-        trusted_proxies: checked.networks("trusted-proxies"),
+        trusted_proxies: common.limits.trusted_proxies.clone(),
         clock,
     }
 }
 
 fn start_calls(
-    checked: &Checked,
+    own: &EventsSettings,
     services: Vec<services::Service>,
     to_loop: ToLoop,
 ) -> Result<Calls, RunError> {
-    let silence = Duration::from_millis(checked.milli("http-timeout-s"));
+    let silence = Duration::from_millis(own.http_timeout_ms.unsigned_abs());
     let limits = CallLimits {
         silence,
         whole: silence * WHOLE_SILENCES,
-        answer_bytes_max: checked.number("upstream-answer-bytes-max"),
+        answer_bytes_max: ANSWER_BYTES_MAX,
     };
     let replied = move |reply| to_loop.send([Input::Reply(reply)]);
     let calls = Calls::start(services, CALL_PATH, limits, Box::new(replied));

@@ -1,8 +1,57 @@
 //! The services behind the events gateway, and the limits of a device.
 
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use crate::admission::TrustedProxies;
 use crate::http::services::Upstream;
-use crate::settings::{Change, Form, Heading, Kind, Refused, Setting, Shows, Unit};
+use crate::hub::Limits;
+use crate::settings::{
+    Change, Form, Groups, Heading, Kind, Milli, Refused, SecretText, Setting, Shows, Unit, With,
+    field,
+};
 use crate::telemetry::names;
+
+/// The settings of `weirgate events`.
+#[derive(Clone)]
+pub(super) struct EventsSettings {
+    pub(super) lobby_url: String,
+    pub(super) measurement_url: String,
+    pub(super) simulation_url: String,
+    pub(super) upstream_ca_file: Option<PathBuf>,
+    pub(super) internal_auth_token: Option<SecretText>,
+    /// For a connect, and for each silence of a service.
+    pub(super) http_timeout_ms: i64,
+    pub(super) proxy_silence_timeout_ms: u64,
+    pub(super) proxy_connections_max: usize,
+    /// Bytes of the body of a broadcast.
+    pub(super) broadcast_bytes_max: usize,
+    pub(super) rate_per_second_milli: i64,
+    pub(super) rate_burst_milli: i64,
+    pub(super) orphans_max: usize,
+    pub(super) waiting_bytes_max: usize,
+}
+
+impl Default for EventsSettings {
+    fn default() -> Self {
+        let service = |name| format!("http://{name}:8000");
+        Self {
+            lobby_url: service("lobby"),
+            measurement_url: service("measurement"),
+            simulation_url: service("simulation"),
+            upstream_ca_file: None,
+            internal_auth_token: None,
+            http_timeout_ms: 10_000,
+            proxy_silence_timeout_ms: 60_000,
+            proxy_connections_max: 256,
+            broadcast_bytes_max: 64 * 1024 * 1024,
+            rate_per_second_milli: 10_000,
+            rate_burst_milli: 20_000,
+            orphans_max: 10_000,
+            waiting_bytes_max: 16 * 1024 * 1024,
+        }
+    }
+}
 
 const SERVICES: Heading = Heading("Services");
 const DEVICES: Heading = Heading("Devices");
@@ -29,7 +78,7 @@ pub(super) const OWN: &[Setting] = &[
         SERVICES,
         "lobby-url",
         Kind::Form(&SERVICE),
-        "http://lobby:8000",
+        field!(EventsSettings, lobby_url),
         "Service for lobby.* and role.*",
     )
     .more(
@@ -42,7 +91,7 @@ pub(super) const OWN: &[Setting] = &[
         SERVICES,
         "measurement-url",
         Kind::Form(&SERVICE),
-        "http://measurement:8000",
+        field!(EventsSettings, measurement_url),
         "Service for measurement jobs",
     )
     .more("For jobs and audio of measurement.*, and for analysis.*.")
@@ -52,7 +101,7 @@ pub(super) const OWN: &[Setting] = &[
         SERVICES,
         "simulation-url",
         Kind::Form(&SERVICE),
-        "http://simulation:8000",
+        field!(EventsSettings, simulation_url),
         "Service for simulation.*",
     )
     .original_env(&["SIMULATION_URL"])
@@ -61,14 +110,14 @@ pub(super) const OWN: &[Setting] = &[
         SERVICES,
         "upstream-ca-file",
         Kind::Path,
-        "",
+        field!(EventsSettings, upstream_ca_file),
         "Certificates (PEM) to trust in place of the system's, for https:// services",
     ),
     Setting::new(
         SERVICES,
         "internal-auth-token",
         Kind::Secret,
-        "",
+        field!(EventsSettings, internal_auth_token),
         "Required value of X-Internal-Token for /internal/broadcast",
     )
     .more("Empty: nobody can push.")
@@ -78,7 +127,10 @@ pub(super) const OWN: &[Setting] = &[
         SERVICES,
         "http-timeout-s",
         Kind::decimal(Unit::Seconds, (1, 86_400_000)),
-        "10",
+        &With::<EventsSettings, Milli> {
+            set: |events, milli| events.http_timeout_ms = milli.0,
+            get: |events| Milli(events.http_timeout_ms),
+        },
         "Time limit for the connect to a service, and for each silence of a service",
     )
     .more("The whole call may take six times as long.")
@@ -88,40 +140,11 @@ pub(super) const OWN: &[Setting] = &[
         Shows::Metric(names::UPSTREAM_CALLS),
         "tests/calls/main.rs::a_service_that_says_nothing_is_given_up",
     ),
-    Setting::count(
-        SERVICES,
-        "calls-max",
-        (1, 10_000),
-        "100",
-        "Calls in flight at once, over all services",
-    )
-    .more(
-        "A tenth is reserved for each service, so a hanging service does not take the slots \
-        of the other services. A client address gets a slot while it holds fewer than are free, so \
-        one address has at most half.",
-    )
-    .limit(
-        "the call waits until another call has ended; client addresses take turns",
-        Shows::Metric(names::UPSTREAM_CALLS_IN_FLIGHT),
-        "src/gateways/events/calls.rs::addresses_whose_calls_take_long_leave_slots_to_the_others",
-    ),
-    Setting::bytes(
-        SERVICES,
-        "upstream-answer-bytes-max",
-        (KIB, 1024 * MIB),
-        "67108864",
-        "Bytes of one response of a service to a call",
-    )
-    .limit(
-        "`upstream_error`, \"Upstream answer too large\"",
-        Shows::Metric(names::UPSTREAM_CALLS),
-        "tests/calls/main.rs::an_answer_over_its_limit_is_not_read_to_its_end",
-    ),
     Setting::ms(
         SERVICES,
         "proxy-silence-timeout-ms",
         (1, 86_400_000),
-        "60000",
+        field!(EventsSettings, proxy_silence_timeout_ms),
         "Time limit for a connect of the proxy, and for each silence of a service",
     )
     .more("Time during which the client sends the request body does not count.")
@@ -134,7 +157,7 @@ pub(super) const OWN: &[Setting] = &[
         SERVICES,
         "proxy-connections-max",
         (1, 10_000),
-        "256",
+        field!(EventsSettings, proxy_connections_max),
         "Connections of the proxy to one service at once, shared between addresses",
     )
     .more(
@@ -149,12 +172,12 @@ pub(super) const OWN: &[Setting] = &[
     ),
     Setting::bytes(
         SERVICES,
-        "broadcast-bytes-max",
+        "broadcast-bytes",
         (KIB, 1024 * MIB),
-        "67108864",
-        "Bytes of the body of one /internal/broadcast",
+        field!(EventsSettings, broadcast_bytes_max),
+        "The body of one /internal/broadcast",
     )
-    .memory_part(30)
+    .share(30)
     .limit(
         "413",
         Shows::Elsewhere("the response"),
@@ -164,7 +187,10 @@ pub(super) const OWN: &[Setting] = &[
         DEVICES,
         "rate-limit-rps",
         Kind::decimal(Unit::Count, (-1_000_000_000_000, 1_000_000_000_000)),
-        "10.0",
+        &With::<EventsSettings, Milli> {
+            set: |events, milli| events.rate_per_second_milli = milli.0,
+            get: |events| Milli(events.rate_per_second_milli),
+        },
         "Messages per second of one connection; 0 or less allows only the burst",
     )
     .original_env(&["RATE_LIMIT_RPS"])
@@ -177,7 +203,10 @@ pub(super) const OWN: &[Setting] = &[
         DEVICES,
         "rate-limit-burst",
         Kind::decimal(Unit::Count, (-1_000_000_000_000, 1_000_000_000_000)),
-        "20",
+        &With::<EventsSettings, Milli> {
+            set: |events, milli| events.rate_burst_milli = milli.0,
+            get: |events| Milli(events.rate_burst_milli),
+        },
         "Burst of messages of one connection; at least 1",
     )
     .original_env(&["RATE_LIMIT_BURST"])
@@ -190,7 +219,7 @@ pub(super) const OWN: &[Setting] = &[
         DEVICES,
         "orphans-max",
         (0, 1_000_000),
-        "10000",
+        field!(EventsSettings, orphans_max),
         "Waiting messages of disconnected devices, still to be forwarded",
     )
     .more(
@@ -206,7 +235,7 @@ pub(super) const OWN: &[Setting] = &[
         DEVICES,
         "waiting-bytes-max",
         (MIB, 1024 * 1024 * MIB),
-        "16777216",
+        field!(EventsSettings, waiting_bytes_max),
         "Bytes of unanswered messages of all devices together",
     )
     .more(
@@ -225,7 +254,7 @@ pub(super) const OWN: &[Setting] = &[
 /// The shared rows with the defaults of the contract.
 pub(super) const CHANGES: &[Change] = &[
     ("trusted-proxies", |row| {
-        row.default("127.0.0.1").more(
+        row.more(
             "Addresses and networks, separated by commas: 10.0.0.7,10.1.0.0/16. The client's \
                 address, for the limits by address, in the log and for services, is the \
                 right-most address in X-Forwarded-For outside of this list. With * the client's \
@@ -235,7 +264,6 @@ pub(super) const CHANGES: &[Change] = &[
     }),
     ("message-bytes-max", |row| {
         row.kind(Kind::number(Unit::Bytes, (1, 64 * MIB)))
-            .default("65536")
             .more(
                 "If a message is over four times this number and over 1 MiB, the connection \
                 is closed with 1009.",
@@ -255,12 +283,24 @@ pub(super) const CHANGES: &[Change] = &[
                     instance tells the device that it cannot know.",
                 )
     }),
-    ("json-depth-max", |row| {
-        row.help("Nesting of JSON in a message, a response or a broadcast")
-            .limit(
-                "refused like invalid JSON",
-                Shows::Metric(names::EVENT_ERRORS),
-                "tests/blackbox/test_events_limits.py::test_json_may_be_so_deep_and_no_deeper",
-            )
+    ("redis-sentinels", |row| {
+        row.more(
+            "HOST:PORT each, or redis://USER:PASSWORD@HOST:PORT. Then only user, password and TLS of --events-bus \
+             are used.",
+        )
+    }),
+    ("redis-tls-name", |row| {
+        row.more(
+            "Default: the host of --events-bus, or the address that sentinels name over TLS. Required for a master \
+             with TLS behind sentinels without TLS. Not for the certificates of sentinels.",
+        )
     }),
 ];
+
+/// The defaults of the contract.
+pub(super) fn defaults(groups: &mut Groups) {
+    let limits: &mut Limits = groups.of();
+    limits.message_bytes_max = 65_536;
+    let loopback = Ipv4Addr::LOCALHOST.to_string().parse();
+    limits.trusted_proxies = TrustedProxies::Networks(loopback.into_iter().collect());
+}

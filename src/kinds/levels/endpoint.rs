@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::gateways::LevelsGateway;
-use crate::settings::{Checked, Form, Refused};
+use crate::settings::{Form, Refused};
 
 /// The syntax of one endpoint.
 const ONE: &str = "PATH=KEY[,KEY…]";
@@ -16,11 +16,6 @@ pub(super) static FORM: Form = Form {
     is_url: false,
     read: |text| parse(text).map(|endpoints| shown(&endpoints)),
 };
-
-/// The endpoints of `--endpoint`.
-pub(super) fn of(checked: &Checked) -> Vec<EndpointSettings> {
-    checked.formed("endpoint", |text| parse(text).ok())
-}
 
 /// Paths of plain HTTP. A path with `/` at the end includes everything below, except for `/` alone.
 const HTTP_PATHS: [&str; 10] = [
@@ -57,7 +52,7 @@ pub(super) struct EndpointSettings {
 ///
 /// # Errors
 /// The first endpoint that is not allowed.
-fn parse(text: &str) -> Result<Vec<EndpointSettings>, Refused> {
+pub(super) fn parse(text: &str) -> Result<Vec<EndpointSettings>, Refused> {
     let mut endpoints: Vec<EndpointSettings> = Vec::new();
     for item in text.split_whitespace() {
         let endpoint = parse_one(item).and_then(|endpoint| {
@@ -115,7 +110,7 @@ impl fmt::Display for EndpointSettings {
 }
 
 /// The endpoints separated by space, as [`parse`] reads them.
-fn shown(endpoints: &[EndpointSettings]) -> String {
+pub(super) fn shown(endpoints: &[EndpointSettings]) -> String {
     let shown: Vec<_> = endpoints.iter().map(EndpointSettings::to_string).collect();
     shown.join(" ")
 }

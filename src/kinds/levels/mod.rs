@@ -7,6 +7,7 @@ mod rows;
 mod slow;
 mod start;
 
+use self::rows::LevelsSettings;
 use self::start::{demo, start};
 use crate::feeds::levels::KEYS;
 use crate::run::GatewayKind;
@@ -21,11 +22,10 @@ pub(super) const LEVELS: GatewayKind = GatewayKind::new(
         Part::BusMessages,
         Part::JetStream,
         Part::Nats,
-        Part::Json,
-        Part::SharedWindow,
         Part::StopCode,
     ])
-    .own(&[rows::OF_LEVELS, rows::OF_BOTH]),
+    .own(&[rows::OF_LEVELS, rows::OF_BOTH])
+    .defaults(rows::defaults),
     start,
 )
 .check(contradictions)
@@ -35,15 +35,10 @@ pub(super) const LEVELS: GatewayKind = GatewayKind::new(
 pub(super) const DEMO: GatewayKind = GatewayKind::new(
     "demo",
     "Run the levels gateway with a simulated market, without a broker",
-    Rows::gateway(&[
-        Part::Bus,
-        Part::BusMessages,
-        Part::Json,
-        Part::SharedWindow,
-        Part::StopCode,
-    ])
-    .own(&[rows::OF_BOTH, rows::OF_DEMO])
-    .changes(rows::DEMO_CHANGES),
+    Rows::gateway(&[Part::Bus, Part::BusMessages, Part::StopCode])
+        .own(&[rows::OF_BOTH, rows::OF_DEMO])
+        .changes(rows::DEMO_CHANGES)
+        .defaults(rows::demo_defaults),
     demo,
 )
 .check(unknown_keys)
@@ -51,12 +46,12 @@ pub(super) const DEMO: GatewayKind = GatewayKind::new(
 
 /// The endpoints with keys outside the payload.
 fn unknown_keys(checked: &Checked) -> Vec<SettingsError> {
-    let relays = relay::of(checked);
-    let relayed = relays.iter().map(|relay| relay.key.as_str());
+    let own: LevelsSettings = checked.get();
+    let relayed = own.relays.iter().map(|relay| relay.key.as_str());
     let known: Vec<_> = KEYS.into_iter().chain(relayed).collect();
-    let endpoints = endpoint::of(checked);
-    let refused = endpoints.iter().filter_map(|e| e.unknown_key(&known));
-    refused.map(|r| checked.refused("endpoint", &r)).collect()
+    let refused = own.endpoints.iter().filter_map(|e| e.unknown_key(&known));
+    let flag = rows::OF_BOTH[0].flag;
+    refused.map(|r| checked.refused(flag, &r)).collect()
 }
 
 /// The settings of `weirgate levels` that exclude each other.

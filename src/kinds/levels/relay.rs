@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::feeds::levels::{KEYS, SEQ_KEY, SUBJECTS};
-use crate::settings::{Checked, Form, Refused};
+use crate::settings::{Form, Refused};
 
 /// The durable consumers of the two permanent subjects, in the order of [`SUBJECTS`].
 pub(super) const DURABLES: [&str; SUBJECTS.len()] = ["gateway_levels", "gateway_flow"];
@@ -19,14 +19,6 @@ pub(super) static FORM: Form = Form {
     is_url: false,
     read: |text| parse(text).map(|relays| shown(&relays)),
 };
-
-/// The relays of `--relay`; none on a gateway without this setting.
-pub(super) fn of(checked: &Checked) -> Vec<RelaySettings> {
-    match checked.has("relay") {
-        true => checked.formed("relay", |text| parse(text).ok()),
-        false => Vec::new(),
-    }
-}
 
 /// The longest name of a stream or consumer that nats-server accepts.
 const NAME_BYTES_MAX: usize = 255;
@@ -48,7 +40,7 @@ pub(super) struct RelaySettings {
 ///
 /// # Errors
 /// The first relay that is not allowed.
-fn parse(text: &str) -> Result<Vec<RelaySettings>, Refused> {
+pub(super) fn parse(text: &str) -> Result<Vec<RelaySettings>, Refused> {
     let mut relays = Vec::new();
     for item in text.split_whitespace() {
         let relay = parse_one(item).and_then(|relay| relay.beside(&relays));
@@ -155,7 +147,7 @@ impl fmt::Display for RelaySettings {
 }
 
 /// The relays separated by space, as [`parse`] reads them.
-fn shown(relays: &[RelaySettings]) -> String {
+pub(super) fn shown(relays: &[RelaySettings]) -> String {
     let shown: Vec<_> = relays.iter().map(RelaySettings::to_string).collect();
     shown.join(" ")
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 
-use super::endpoint::{self, EndpointSettings};
+use super::endpoint::EndpointSettings;
 use super::pages::{health_route, keys_route, slow_route, tab_route};
-use super::relay::{self, DURABLES, RelaySettings};
-use super::rows::{self, Market};
+use super::relay::{DURABLES, RelaySettings};
+use super::rows::{self, DemoSettings, LevelsSettings, Market};
 use super::slow::SlowLine;
 use super::{DEMO, LEVELS};
 use crate::base::{Clock, LateWake, detached};
@@ -19,15 +19,17 @@ use crate::feeds::levels::{
 use crate::gateways::{DemoGateway, LevelsGateway, LevelsPath};
 use crate::http::{Route, page};
 use crate::hub::{FrameBytes, Gateway, TopicName};
-use crate::kinds::bus::NATS;
+use crate::kinds::bus::nats;
 use crate::run::{CommonSettings, Inputs, Listening, Parts, Prepared, Question, RunError, say};
-use crate::settings::{Checked, SecretUrl};
-use crate::sources::Source;
-use crate::sources::nats::{
-    self, LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec,
-};
-use crate::sources::simulated::{SimulatedSettings, SimulatedSource};
+use crate::settings::{BusSettings, Checked, NatsAccess, SecretUrl, flag};
+use crate::sources::nats::{LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec};
+use crate::sources::simulated::SimulatedSource;
+use crate::sources::{self, Source};
 use crate::telemetry::BusStatus;
+use crate::wire::json::JSON_DEPTH_MAX;
+
+/// Messages fetched of a subject to find its last good one, if the newest is bad.
+const LOOK_BACK_MESSAGES_MAX: u64 = 200;
 
 /// Frames the banner.
 const RULE: &str = "============================================================";
@@ -37,32 +39,29 @@ const SUBSCRIBED: &str = "✅ Gateway subscribed to NATS subjects";
 
 /// Assembles the levels gateway on NATS.
 pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
-    let url = checked.url(NATS.url);
-    let access = NATS.nats(checked)?;
-    let is_ephemeral = checked.switch("ephemeral");
-    let look_back_messages_max = checked.number("look-back-messages-max");
-    let market = rows::market(checked);
-    let plan = LevelsPlan::new(
-        LEVELS.name,
-        checked,
-        relay::of(checked),
-        market != Market::Off,
-    );
+    let NatsAccess {
+        urls: url,
+        ephemeral,
+        ..
+    } = checked.get();
+    let access = nats(checked, flag!("nats-url"), &url)?;
+    let market = rows::market(&checked.get());
+    let plan = LevelsPlan::new(LEVELS.name, checked, market != Market::Off);
     let status = plan.bus_status(clock);
     let judge = LevelsJudge::new(&plan.feed);
     let look_back = LookBack {
-        messages_max: look_back_messages_max,
+        messages_max: LOOK_BACK_MESSAGES_MAX,
         is_good: Arc::new(move |subject, payload| judge.is_good(subject, payload)),
     };
     let settings = NatsSettings {
         streams_optional: market == Market::IfThere,
-        ephemeral: is_ephemeral,
+        ephemeral,
         look_back,
         ..stream_settings(access, &plan)
     };
     let asked = format!("NATS at {url}");
     let for_question = settings.clone();
-    let question = Question::new(asked, move || nats::ask(&for_question));
+    let question = Question::new(asked, move || sources::nats::ask(&for_question));
     let source = NatsSource::new(settings, Arc::clone(&status));
     let subscribing = Arc::clone(&status);
     plan.parts(
@@ -84,19 +83,15 @@ pub(super) fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunErro
 
 /// Assembles the levels gateway on a simulated market.
 pub(super) fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
-    let market = SimulatedSettings {
-        levels: checked.number("levels"),
-        seed: checked.number("seed"),
-    };
-    let rate_hz = f64::from(checked.number::<u32>("rate-hz"));
-    let mut plan = LevelsPlan::new(DEMO.name, checked, Vec::new(), true);
-    if !checked.is_set("listen") {
+    let DemoSettings { market, rate_hz } = checked.get();
+    let mut plan = LevelsPlan::new(DEMO.name, checked, true);
+    if !checked.is_set(flag!("listen")) {
         let addrs = &mut plan.common.reactor.listen.addrs;
         let other = addrs.first().and_then(|addr| addr.other_loopback());
         addrs.extend(other);
     }
     let status = plan.bus_status(clock);
-    let source = SimulatedSource::new(market, rate_hz, Arc::clone(&status));
+    let source = SimulatedSource::new(market, f64::from(rate_hz), Arc::clone(&status));
     let (questions, inputs) = unbounded();
     let wake = LateWake::default();
     let line = SlowLine::default();
@@ -199,19 +194,15 @@ struct LevelsPlan {
 }
 
 impl LevelsPlan {
-    fn new(
-        gateway: &'static str,
-        checked: &Checked,
-        relays: Vec<RelaySettings>,
-        has_market: bool,
-    ) -> Self {
-        let endpoints = endpoint::of(checked);
+    fn new(gateway: &'static str, checked: &Checked, has_market: bool) -> Self {
+        let own: LevelsSettings = checked.get();
+        let bus_message_bytes_max = checked.get::<BusSettings>().message_bytes_max;
         Self {
             gateway,
             common: CommonSettings::new(checked),
-            feed: feed_settings(checked, &relays, &endpoints),
-            paths: paths(&endpoints),
-            relays,
+            feed: feed_settings(&own, bus_message_bytes_max),
+            paths: paths(&own.endpoints),
+            relays: own.relays,
             has_market,
         }
     }
@@ -263,11 +254,7 @@ fn topic(endpoint: &EndpointSettings) -> TopicName {
     endpoint.path.clone().into()
 }
 
-fn feed_settings(
-    checked: &Checked,
-    relays: &[RelaySettings],
-    endpoints: &[EndpointSettings],
-) -> LevelsFeedSettings {
+fn feed_settings(own: &LevelsSettings, bus_message_bytes_max: usize) -> LevelsFeedSettings {
     let relay = |relay: &RelaySettings| Relay {
         subject: relay.subject.clone(),
         key: relay.key.clone(),
@@ -277,12 +264,12 @@ fn feed_settings(
         keys: endpoint.keys.clone(),
     };
     LevelsFeedSettings {
-        json_depth_max: checked.number("json-depth-max"),
-        session_length_min: checked.number("session-length-min"),
-        bus_message_bytes_max: checked.number("bus-message-bytes-max"),
-        relays: relays.iter().map(relay).collect(),
-        endpoints: endpoints.iter().map(endpoint).collect(),
-        is_numbered: checked.switch("state-seq"),
+        json_depth_max: JSON_DEPTH_MAX,
+        session_length_min: own.session_length_min,
+        bus_message_bytes_max,
+        relays: own.relays.iter().map(relay).collect(),
+        endpoints: own.endpoints.iter().map(endpoint).collect(),
+        is_numbered: own.is_numbered,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tokens: the requirement, the keys and rules, the names of claims.
 
-use super::super::groups::KEY_SET_URL;
+use super::super::field::{With, field};
+use super::super::groups::{AuthSettings, KEY_SET_URL, KeySetUrl};
 use super::super::kind::Kind;
 use super::super::setting::{Heading, Part, Setting};
 use super::HOUR_MS;
@@ -10,7 +11,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::TOKENS,
         "require-auth",
         Kind::Switch,
-        "false",
+        field!(AuthSettings, required),
         "Refuse clients without a valid token: close with 1008",
     )
     .more("By default tokens are ignored.")
@@ -21,7 +22,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::TOKENS,
         "gateway-api-key",
         Kind::Secret,
-        "",
+        field!(AuthSettings, api_key),
         "API key; a client with this key as token is an admin",
     )
     .original_env(&["GATEWAY_API_KEY"])
@@ -30,7 +31,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::TOKENS,
         "jwt-secret",
         Kind::Secret,
-        "",
+        field!(AuthSettings, jwt_secret),
         "Secret of HS256 tokens; 32 bytes or more",
     )
     .original_env(&["JWT_SECRET"])
@@ -40,7 +41,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::TOKENS,
         "jwt-secret-before",
         Kind::Secret,
-        "",
+        field!(AuthSettings, jwt_secret_before),
         "The secret before --jwt-secret: tokens of both are valid",
     )
     .more("For the time in which tokens of the old secret are still in use.")
@@ -50,7 +51,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::TOKENS,
         "jwt-public-key-files",
         Kind::Paths,
-        "",
+        field!(AuthSettings, public_key_files),
         "PEM files with public keys, for RS256, ES256 (P-256) and EdDSA (Ed25519)",
     )
     .more("Several files are separated by commas. Changed files are read again.")
@@ -60,7 +61,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::TOKENS,
         "jwt-jwks-file",
         Kind::Path,
-        "",
+        field!(AuthSettings, jwks_file),
         "File with a JSON Web Key Set, for RS256, ES256 and EdDSA",
     )
     .more("A changed file is read again; a broken file leaves the keys unchanged.")
@@ -70,7 +71,10 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::TOKENS,
         "jwt-jwks-url",
         Kind::Form(&KEY_SET_URL),
-        "",
+        &With::<AuthSettings, String> {
+            set: |auth, url| auth.jwks_url = KeySetUrl::parse(&url),
+            get: |_| String::new(),
+        },
         "URL of a JSON Web Key Set, for RS256, ES256 and EdDSA",
     )
     .more(
@@ -83,7 +87,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::TOKENS,
         "jwt-jwks-ca-file",
         Kind::Path,
-        "",
+        field!(AuthSettings, jwks_ca_file),
         "PEM file with the authorities for --jwt-jwks-url, instead of the system's",
     )
     .original_env(&["JWT_JWKS_CA_FILE"])
@@ -92,7 +96,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::TOKENS,
         "jwt-audience",
         Kind::Text,
-        "",
+        field!(AuthSettings, rules.audiences),
         "Required aud of tokens; several are separated by commas",
     )
     .more("Empty: a token with an audience is refused, because the token is for another receiver.")
@@ -102,7 +106,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::TOKENS,
         "jwt-issuer",
         Kind::Text,
-        "",
+        field!(AuthSettings, rules.issuers),
         "Required iss of tokens; several are separated by commas; empty for any",
     )
     .original_env(&["JWT_ISSUER"])
@@ -111,7 +115,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::TOKENS,
         "jwt-leeway-ms",
         (0, HOUR_MS),
-        "0",
+        field!(AuthSettings, rules.leeway_ms),
         "How far the issuer's clock may differ, for exp and nbf",
     )
     .more("For nbf at least 5 s.")
@@ -120,7 +124,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::TOKENS,
         "jwt-role-claim",
         Kind::Text,
-        "role",
+        field!(AuthSettings, rules.role),
         "The claim with the role or a list of roles; dots lead into objects",
     )
     .more(
@@ -132,7 +136,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::TOKENS,
         "jwt-user-claim",
         Kind::Text,
-        "sub",
+        field!(AuthSettings, rules.user),
         "The claim with the user",
     )
     .part(Part::Tokens),
@@ -140,7 +144,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::TOKENS,
         "jwt-symbols-claim",
         Kind::Text,
-        "maxSymbols",
+        field!(AuthSettings, rules.symbols_max),
         "The claim with the user's symbol limit, a whole number",
     )
     .part(Part::Tokens),
@@ -148,7 +152,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::TOKENS,
         "jwt-channels-claim",
         Kind::Text,
-        "channels",
+        field!(AuthSettings, rules.names),
         "The claim with a list of names that the token grants beside the role",
     )
     .more("Names and patterns of the bus, at most as many as a client may hold. Only for channels.")

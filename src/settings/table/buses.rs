@@ -1,16 +1,16 @@
 //! The access to a bus: the NATS connection, the Redis connection.
 
-use super::super::groups::TLS_NAME;
+use super::super::field::field;
+use super::super::groups::{NatsAccess, RedisAccess, TLS_NAME};
 use super::super::kind::Kind;
-use super::super::setting::{Heading, Part, Setting, Shows};
-use crate::telemetry::names;
+use super::super::setting::{Heading, Part, Setting};
 
 pub(super) static NATS: &[Setting] = &[
     Setting::new(
         Heading::NATS,
         "nats-url",
         Kind::Urls(&["nats", "tls"]),
-        "nats://nats:4222",
+        field!(NatsAccess, urls),
         "NATS servers, separated by commas",
     )
     .more("nats://USER:PASSWORD@HOST:PORT or nats://TOKEN@HOST:PORT; shown without the secret.")
@@ -21,7 +21,7 @@ pub(super) static NATS: &[Setting] = &[
         Heading::NATS,
         "nats-user",
         Kind::Text,
-        "",
+        field!(NatsAccess, user),
         "User for servers without a login in the URL",
     )
     .original_env(&["NATS_USER"])
@@ -30,7 +30,7 @@ pub(super) static NATS: &[Setting] = &[
         Heading::NATS,
         "nats-password",
         Kind::Secret,
-        "",
+        field!(NatsAccess, password),
         "Password of --nats-user",
     )
     .more("A flag is visible in the list of processes; the environment is not.")
@@ -40,7 +40,7 @@ pub(super) static NATS: &[Setting] = &[
         Heading::NATS,
         "nats-token",
         Kind::Secret,
-        "",
+        field!(NatsAccess, token),
         "Token for servers without a login in the URL",
     )
     .original_env(&["NATS_TOKEN"])
@@ -49,7 +49,7 @@ pub(super) static NATS: &[Setting] = &[
         Heading::NATS,
         "nats-creds",
         Kind::Path,
-        "",
+        field!(NatsAccess, creds),
         "Credentials file with the user's JWT and the seed of the user's key",
     )
     .more(
@@ -62,7 +62,7 @@ pub(super) static NATS: &[Setting] = &[
         Heading::NATS,
         "nats-nkey",
         Kind::Path,
-        "",
+        field!(NatsAccess, nkey),
         "File with the seed of the user's nkey",
     )
     .original_env(&["NATS_NKEY"])
@@ -71,7 +71,7 @@ pub(super) static NATS: &[Setting] = &[
         Heading::NATS,
         "nats-ca",
         Kind::Path,
-        "",
+        field!(NatsAccess, ca),
         "PEM file of the certificate authorities to trust for the servers",
     )
     .more(
@@ -84,7 +84,7 @@ pub(super) static NATS: &[Setting] = &[
         Heading::NATS,
         "nats-cert",
         Kind::Path,
-        "",
+        field!(NatsAccess, cert),
         "PEM file of the client certificate, for servers with mutual TLS",
     )
     .more("If set, every connection uses TLS, whatever the URL says.")
@@ -94,7 +94,7 @@ pub(super) static NATS: &[Setting] = &[
         Heading::NATS,
         "nats-key",
         Kind::Path,
-        "",
+        field!(NatsAccess, key),
         "PEM file of the key of --nats-cert",
     )
     .original_env(&["NATS_KEY"])
@@ -103,26 +103,11 @@ pub(super) static NATS: &[Setting] = &[
         Heading::NATS,
         "ephemeral",
         Kind::Switch,
-        "false",
+        field!(NatsAccess, ephemeral),
         "Use ephemeral consumers, so every replica gets every message",
     )
     .more("By default one instance holds the durable consumers gateway_levels and gateway_flow.")
     .in_short_help()
-    .part(Part::JetStream),
-    Setting::count(
-        Heading::NATS,
-        "look-back-messages-max",
-        (0, 10_000),
-        "200",
-        "Messages fetched of a subject to find its last good one, if the newest is bad",
-    )
-    .more("At a start, and after an outage with more than 4 messages. 0 fetches none.")
-    .limit(
-        "clients get no state of the subject until its next good message; a log line",
-        Shows::Metric(names::BUS_LOOK_BACKS_LIMITED),
-        "tests/blackbox/test_last_good_state.py::\
-        test_the_look_back_has_a_limit_that_is_logged_and_counted",
-    )
     .part(Part::JetStream),
 ];
 
@@ -131,39 +116,39 @@ pub(super) static REDIS: &[Setting] = &[
         Heading::REDIS,
         "redis-url",
         Kind::OptionalUrl(&["redis", "rediss"]),
-        "",
+        field!(RedisAccess, url),
         "URL of Redis; rediss:// uses TLS",
     )
     .more(
-        "Overrides --redis-host and --redis-port. redis://USER:PASSWORD@HOST:PORT/DATABASE; shown \
+        "Overrides REDIS_HOST and REDIS_PORT. redis://USER:PASSWORD@HOST:PORT/DATABASE; shown \
          without the password.",
     )
     .original_env(&["REDIS_URL"])
     .in_short_help()
-    .part(Part::Redis),
+    .part(Part::RedisUrl),
     Setting::new(
         Heading::REDIS,
         "redis-host",
         Kind::Text,
-        "localhost",
+        field!(RedisAccess, host),
         "Host name or address of Redis",
     )
-    .original_env(&["REDIS_HOST"])
+    .original_env_only(&["REDIS_HOST"])
     .part(Part::RedisHost),
     Setting::new(
         Heading::REDIS,
         "redis-port",
         Kind::Port,
-        "6379",
+        field!(RedisAccess, port),
         "Port of Redis",
     )
-    .original_env(&["REDIS_PORT"])
+    .original_env_only(&["REDIS_PORT"])
     .part(Part::RedisHost),
     Setting::new(
         Heading::REDIS,
         "redis-sentinels",
         Kind::OptionalUrls(&["redis", "rediss"]),
-        "",
+        field!(RedisAccess, sentinels),
         "Sentinels, separated by commas: the sentinels name the Redis master",
     )
     .more(
@@ -176,7 +161,7 @@ pub(super) static REDIS: &[Setting] = &[
         Heading::REDIS,
         "redis-sentinel-master",
         Kind::Text,
-        "",
+        field!(RedisAccess, master_name),
         "Name of the Redis master in the configuration of the sentinels",
     )
     .original_env(&["REDIS_SENTINEL_MASTER"])
@@ -185,7 +170,7 @@ pub(super) static REDIS: &[Setting] = &[
         Heading::REDIS,
         "redis-ca-file",
         Kind::Path,
-        "",
+        field!(RedisAccess, ca_file),
         "PEM file with the certificates to trust for rediss://; empty: the system's",
     )
     .part(Part::Redis),
@@ -193,7 +178,7 @@ pub(super) static REDIS: &[Setting] = &[
         Heading::REDIS,
         "redis-tls-name",
         Kind::Form(&TLS_NAME),
-        "",
+        field!(RedisAccess, tls_name),
         "Name that the certificate of the Redis server must have",
     )
     .more(

@@ -1,10 +1,15 @@
 //! The listen addresses of a gateway, TLS towards clients, and the limits of clients.
 
+use super::super::field::{With, field};
+use super::super::groups::TlsSettings;
 use super::super::kind::Kind;
-use super::super::listen::{ADMIN, LISTEN, MODE, OWNER};
+use super::super::listen::{
+    ADMIN, ADMIN_FIELD, LISTEN, LISTEN_FIELD, ListenSettings, MODE, MODE_FIELD, OWNER, OWNER_FIELD,
+};
 use super::super::setting::{Heading, Setting, Shows};
 use super::{GIB, HOUR_MS, KIB, MIB};
-use crate::hub::CloseReason;
+use crate::hub::{CloseReason, Limits};
+use crate::listening::tls::OldestVersion;
 use crate::telemetry::names;
 
 pub(super) static LISTENING: &[Setting] = &[
@@ -12,7 +17,7 @@ pub(super) static LISTENING: &[Setting] = &[
         Heading::LISTENING,
         "listen",
         Kind::Form(&LISTEN),
-        "0.0.0.0",
+        &LISTEN_FIELD,
         "Address to listen on, or unix:PATH",
     )
     .more(
@@ -25,7 +30,7 @@ pub(super) static LISTENING: &[Setting] = &[
         Heading::LISTENING,
         "port",
         Kind::PortOrOff,
-        "8000",
+        field!(ListenSettings, port),
         "Port for WebSocket and HTTP",
     )
     .more("PORT is read when GATEWAY_PORT is not set. off: only --tls-port or unix sockets.")
@@ -35,7 +40,7 @@ pub(super) static LISTENING: &[Setting] = &[
         Heading::LISTENING,
         "reuse-port",
         Kind::Switch,
-        "false",
+        field!(ListenSettings, options.reuse_port),
         "Share the port with other processes of the same user (SO_REUSEPORT)",
     )
     .more(
@@ -46,38 +51,25 @@ pub(super) static LISTENING: &[Setting] = &[
         Heading::LISTENING,
         "unix-socket-mode",
         Kind::Form(&MODE),
-        "0660",
+        &MODE_FIELD,
         "Mode of unix sockets: connecting needs the right to write",
     ),
     Setting::new(
         Heading::LISTENING,
         "unix-socket-owner",
         Kind::Form(&OWNER),
-        "",
+        &OWNER_FIELD,
         "Owner of unix sockets: USER, USER:GROUP or :GROUP",
     )
     .more(
         "Names are looked up in /etc/passwd and /etc/group. Without root rights: a group of the \
          process.",
     ),
-    Setting::count(
-        Heading::LISTENING,
-        "listen-backlog",
-        (1, 65_535),
-        "4096",
-        "Connections that may wait in the kernel to be accepted",
-    )
-    .more("The system may lower this number (net.core.somaxconn).")
-    .limit(
-        "the kernel drops the handshake, and the client's kernel tries again",
-        Shows::Elsewhere("`nstat TcpExtListenOverflows`"),
-        "tests/blackbox/test_limits_turns.py::test_a_full_backlog_is_served_once_there_is_time",
-    ),
     Setting::new(
         Heading::LISTENING,
         "admin-addr",
         Kind::Form(&ADMIN),
-        "",
+        &ADMIN_FIELD,
         "Address for the operator's page, /metrics, /stats and /ready",
     )
     .more(
@@ -92,7 +84,7 @@ pub(super) static TLS: &[Setting] = &[
         Heading::TLS,
         "tls-port",
         Kind::PortOrOff,
-        "off",
+        field!(ListenSettings, tls_port),
         "Port for WebSocket and HTTP over TLS, or off",
     )
     .more("Beside --port, on the IP addresses of --listen; --port off leaves TLS alone."),
@@ -100,7 +92,7 @@ pub(super) static TLS: &[Setting] = &[
         Heading::TLS,
         "tls-cert",
         Kind::Paths,
-        "",
+        field!(TlsSettings, certificates),
         "PEM file with the certificate chain, the server's first",
     )
     .more(
@@ -111,7 +103,7 @@ pub(super) static TLS: &[Setting] = &[
         Heading::TLS,
         "tls-key",
         Kind::Paths,
-        "",
+        field!(TlsSettings, keys),
         "PEM file with the key of --tls-cert",
     )
     .more("As many files as --tls-cert, in the same order."),
@@ -119,21 +111,32 @@ pub(super) static TLS: &[Setting] = &[
         Heading::TLS,
         "tls-client-ca",
         Kind::Path,
-        "",
+        field!(TlsSettings, client_ca),
         "PEM file with authorities: each client has to show a certificate of theirs",
     ),
     Setting::new(
         Heading::TLS,
         "tls-min",
         Kind::Choice(&["1.2", "1.3"]),
-        "1.2",
+        &With::<TlsSettings, String> {
+            set: |tls, word| {
+                tls.oldest = match word.as_str() {
+                    "1.3" => OldestVersion::Tls13,
+                    _ => OldestVersion::Tls12,
+                }
+            },
+            get: |tls| {
+                let is_13 = tls.oldest == OldestVersion::Tls13;
+                (if is_13 { "1.3" } else { "1.2" }).to_owned()
+            },
+        },
         "Oldest version of TLS that clients may speak",
     ),
     Setting::count(
         Heading::TLS,
         "tls-handshakes-max",
         (1, 100_000),
-        "1024",
+        field!(TlsSettings, handshakes_max),
         "Handshakes under way at once",
     )
     .limit(
@@ -146,7 +149,7 @@ pub(super) static TLS: &[Setting] = &[
         Heading::TLS,
         "tls-handshakes-per-ip-max",
         (1, 100_000),
-        "64",
+        field!(TlsSettings, handshakes_per_ip_max),
         "Handshakes under way at once of one address",
     )
     .limit(
@@ -158,7 +161,7 @@ pub(super) static TLS: &[Setting] = &[
         Heading::TLS,
         "tls-held-bytes-max",
         (64 * KIB, 1024 * GIB),
-        "67108864",
+        field!(TlsSettings, held_bytes_max),
         "Bytes that TLS holds for all clients together",
     )
     .more(
@@ -179,7 +182,7 @@ pub(super) static CLIENTS: &[Setting] = &[
         Heading::CLIENTS,
         "allowed-origins",
         Kind::Origins,
-        "",
+        field!(ListenSettings, allowed_origins),
         "Origins of web pages that may connect; empty or * for any",
     )
     .more("In the form of browsers, separated by commas: https://example.com,http://a:8080.")
@@ -188,7 +191,10 @@ pub(super) static CLIENTS: &[Setting] = &[
         Heading::CLIENTS,
         "connections-max",
         (0, 10_000_000),
-        "0",
+        &With::<Limits, Option<usize>> {
+            set: |limits, most| limits.connections_max = most.unwrap_or(usize::MAX),
+            get: |limits| Some(limits.connections_max).filter(|most| *most < usize::MAX),
+        },
         "Connections at once, HTTP included; 0 for no limit",
     )
     .more("Never more than the limit on open files has room for, beside the needs of the gateway.")
@@ -202,7 +208,7 @@ pub(super) static CLIENTS: &[Setting] = &[
         Heading::CLIENTS,
         "connections-per-ip-max",
         (0, 10_000_000),
-        "0",
+        field!(Limits, per_ip.connections_max),
         "Connections of one address at once, HTTP included; 0 for no limit",
     )
     .more("All clients of an IPv6 /64 count as one address.")
@@ -215,7 +221,7 @@ pub(super) static CLIENTS: &[Setting] = &[
         Heading::CLIENTS,
         "connection-rate-per-ip",
         (0, 1_000_000),
-        "0",
+        field!(Limits, per_ip.connections_per_second),
         "New connections a second of one address; 0 for no limit",
     )
     .limit(
@@ -223,23 +229,11 @@ pub(super) static CLIENTS: &[Setting] = &[
         Shows::Reason(CloseReason::ConnectionRatePerIp),
         "tests/blackbox/test_limits_by_ip.py::test_an_address_opens_so_many_connections_a_second",
     ),
-    Setting::count(
-        Heading::CLIENTS,
-        "connection-burst-per-ip",
-        (1, 1_000_000),
-        "20",
-        "Burst of new connections of one address, if the rate is limited",
-    )
-    .limit(
-        "`--connection-rate-per-ip` applies",
-        Shows::Reason(CloseReason::ConnectionRatePerIp),
-        "src/admission/address_limits.rs::a_burst_is_let_in_and_then_so_many_a_second",
-    ),
     Setting::new(
         Heading::CLIENTS,
         "trusted-proxies",
         Kind::Networks,
-        "",
+        field!(Limits, trusted_proxies),
         "Proxies with a trusted X-Forwarded-For",
     )
     .more(
@@ -254,7 +248,7 @@ pub(super) static CLIENTS: &[Setting] = &[
         Heading::CLIENTS,
         "proxy-protocol",
         Kind::Switch,
-        "false",
+        field!(ListenSettings, proxy_protocol),
         "Connections of --trusted-proxies begin with a header of the PROXY protocol",
     )
     .more(
@@ -265,7 +259,7 @@ pub(super) static CLIENTS: &[Setting] = &[
         Heading::CLIENTS,
         "handshake-timeout-ms",
         (100, HOUR_MS),
-        "10000",
+        field!(us Limits, handshake_us),
         "Time from the accept of a connection to the end of the request head",
     )
     .limit(
@@ -277,7 +271,7 @@ pub(super) static CLIENTS: &[Setting] = &[
         Heading::CLIENTS,
         "head-bytes-max",
         (256, MIB),
-        "16384",
+        field!(Limits, head_bytes_max),
         "Bytes of a request head",
     )
     .limit(
@@ -285,66 +279,24 @@ pub(super) static CLIENTS: &[Setting] = &[
         Shows::Reason(CloseReason::BadRequest),
         "tests/hub_rules/reading.rs::a_head_may_be_as_large_as_its_limit_and_no_larger",
     ),
-    Setting::count(
-        Heading::CLIENTS,
-        "head-headers-max",
-        (8, 1024),
-        "100",
-        "Header lines in a request head",
-    )
-    .limit(
-        "431",
-        Shows::Reason(CloseReason::BadRequest),
-        "tests/http_plane/limits.rs::heads_that_are_too_large_and_what_is_no_head_are_refused",
-    ),
     Setting::new(
         Heading::CLIENTS,
         "event-stream",
         Kind::Switch,
-        "false",
+        field!(Limits, event_stream),
         "Clients may get messages as Server-Sent Events instead of a WebSocket",
     )
     .more("For clients behind networks that break WebSockets, and for curl."),
-    Setting::count(
-        Heading::CLIENTS,
-        "event-stream-sends-max",
-        (0, 1_024),
-        "32",
-        "Parameters send in a request for an event stream",
-    )
-    .more("Each is one message of the client. --head-bytes-max limits their bytes together.")
-    .limit(
-        "400",
-        Shows::Reason(CloseReason::BadRequest),
-        "tests/protocols/event_stream.rs::messages_over_a_limit_are_refused",
-    ),
     Setting::bytes(
         Heading::CLIENTS,
         "message-bytes-max",
         (125, 64 * MIB),
-        "1048576",
+        field!(Limits, message_bytes_max),
         "Bytes of one message from a client, all fragments together, inflated",
     )
     .limit(
         "close 1009",
         Shows::Reason(CloseReason::MessageTooBig),
         "tests/blackbox/test_limits_turns.py::test_a_message_over_its_limit_is_closed_with_1009",
-    ),
-    Setting::bytes(
-        Heading::CLIENTS,
-        "unfinished-bytes-max",
-        (64 * KIB, 1024 * GIB),
-        "67108864",
-        "Memory of what all clients together have sent and weirgate cannot handle yet",
-    )
-    .more(
-        "What has arrived of heads and messages that are not whole yet, and of the input of paused clients. At \
-         least --message-bytes-max; a client alone may always finish.",
-    )
-    .memory_part(60)
-    .limit(
-        "clients are dropped, first those that have held the most memory for the longest",
-        Shows::Reason(CloseReason::MessageMemory),
-        "tests/hub_rules/unfinished.rs::past_the_limit_of_all_clients_those_go_that_hold_most_for_longest",
     ),
 ];

@@ -1,9 +1,12 @@
 //! The send queues of clients, the care of connections, and the messages kept for clients after a reconnection.
 
+use super::super::field::field;
+use super::super::groups::StreamSettings;
 use super::super::kind::Kind;
+use super::super::listen::ListenSettings;
 use super::super::setting::{Heading, Part, Setting, Shows};
 use super::{GIB, HOUR_MS, KIB, MIB};
-use crate::hub::CloseReason;
+use crate::hub::{CloseReason, Limits};
 use crate::telemetry::names;
 
 pub(super) static ROWS: &[Setting] = &[
@@ -11,7 +14,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::SEND_QUEUE,
         "send-queue-soft-bytes",
         (4 * KIB, GIB),
-        "262144",
+        field!(Limits, send_queue.soft_bytes),
         "Bytes in the send queue of a client before the client is slow",
     )
     .limit(
@@ -24,7 +27,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::SEND_QUEUE,
         "send-queue-soft-for-ms",
         (0, HOUR_MS),
-        "10000",
+        field!(us Limits, send_queue.soft_for_us),
         "How long a client may stay over the soft limit",
     )
     .more("Applies only if frames cannot be conflated.")
@@ -37,7 +40,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::SEND_QUEUE,
         "send-queue-hard-bytes",
         (4 * KIB, GIB),
-        "1048576",
+        field!(Limits, send_queue.hard_bytes),
         "Bytes in the send queue of a client, if frames cannot be conflated",
     )
     .more(
@@ -53,7 +56,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::SEND_QUEUE,
         "send-queue-conflate-after-ms",
         (1, HOUR_MS),
-        "1000",
+        field!(us Limits, send_queue.conflate_after_us),
         "Age of the oldest waiting frame before a send queue is conflated",
     )
     .limit(
@@ -65,7 +68,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::SEND_QUEUE,
         "send-queue-stall-ms",
         (100, HOUR_MS),
-        "30000",
+        field!(us Limits, send_queue.stall_us),
         "How long the kernel may take no byte for a client while frames wait",
     )
     .more(
@@ -81,7 +84,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::SEND_QUEUE,
         "frame-bytes-max",
         (MIB, 1024 * GIB),
-        "536870912",
+        field!(Limits, frame_bytes_max),
         "Memory of the frames that wait for clients that read nothing",
     )
     .more("A frame counts once, however many clients wait for it.")
@@ -92,30 +95,18 @@ pub(super) static ROWS: &[Setting] = &[
         Shows::Reason(CloseReason::FrameMemory),
         "tests/hub_rules/memory.rs::past_the_memory_limit_the_client_goes_whose_end_frees_most",
     ),
-    Setting::bytes(
-        Heading::SEND_QUEUE,
-        "control-bytes-max",
-        (256, MIB),
-        "4096",
-        "Waiting pongs of one client",
-    )
-    .limit(
-        "weirgate stops reading from the client until the pongs are sent",
-        Shows::Metric(names::CLIENTS_PAUSED),
-        "tests/hub_rules/reading.rs::pongs_that_wait_are_bounded_and_none_is_lost",
-    ),
     Setting::ms(
         Heading::CONNECTION,
         "ping-interval-ms",
         (0, HOUR_MS),
-        "20000",
+        field!(us Limits, ping_interval_us),
         "Time between pings to a client; 0 sends none",
     ),
     Setting::ms(
         Heading::CONNECTION,
         "pong-timeout-ms",
         (100, HOUR_MS),
-        "20000",
+        field!(us Limits, pong_timeout_us),
         "Time from a ping to the pong",
     )
     .more(
@@ -127,83 +118,19 @@ pub(super) static ROWS: &[Setting] = &[
         Shows::Reason(CloseReason::PongTimeout),
         "tests/hub_rules/deadlines.rs::a_client_without_a_pong_is_closed_when_its_time_is_over",
     ),
-    Setting::ms(
-        Heading::CONNECTION,
-        "close-timeout-ms",
-        (10, HOUR_MS),
-        "5000",
-        "Time from the close frame to the end of the connection",
-    )
-    .limit(
-        "the connection is cut; the first reason stays",
-        Shows::Elsewhere("the age in the log line of the connection"),
-        "tests/hub_rules/closing.rs::a_peer_that_never_ends_is_let_go_at_the_deadline",
-    ),
     Setting::count(
         Heading::CONNECTION,
         "deflate-level",
         (0, 9),
-        "4",
+        field!(Limits, deflate_level),
         "Compression for clients that offer permessage-deflate; 0 for none",
     )
     .more("A message is compressed once for all clients, not for each. 1 is fastest, 9 is smallest."),
-    Setting::new(
-        Heading::CONNECTION,
-        "deflate-window",
-        Kind::Choice(&["shared", "none"]),
-        "shared",
-        "What a compressed message may refer to: earlier messages of its topic, or none",
-    )
-    .more(
-        "With shared, a message is compressed once with the message before it in its topic, for \
-            all clients that got that message last. The size of a message then tells how much has \
-            changed.",
-    )
-    .part(Part::SharedWindow),
-    Setting::bytes(
-        Heading::CONNECTION,
-        "deflate-min-bytes",
-        (0, GIB),
-        "256",
-        "Messages below this many bytes are not compressed",
-    )
-    .more("Clients with compression get such messages in stored blocks."),
-    Setting::bytes(
-        Heading::CONNECTION,
-        "deflate-max-bytes",
-        (0, GIB),
-        "1048576",
-        "Messages above this many bytes are not compressed",
-    )
-    .more("All clients wait during a compression: 4 to 12 ms for each MiB at level 4.")
-    .limit(
-        "sent in stored blocks, which compress nothing (RFC 7692 §7.2.3.3)",
-        Shows::Metric(names::DEFLATE_ENCODINGS),
-        "tests/hub_rules/queue.rs::payloads_outside_the_bounds_of_compression_go_in_stored_blocks",
-    ),
-    Setting::bytes(
-        Heading::CONNECTION,
-        "inflate-windows-bytes-max",
-        (0, 1024 * GIB),
-        "536870912",
-        "Memory of what compressed messages of clients may refer to",
-    )
-    .more(
-        "A client that may refer to its earlier messages counts with its whole window, 32 KiB or less \
-            as offered, and needs as much as it has sent: a few short messages, some hundred bytes.",
-    )
-    .memory_part(120)
-    .limit(
-        "`client_no_context_takeover` in the answer to further clients: their messages refer to no \
-            earlier ones; nobody is closed",
-        Shows::Metric(names::INFLATE_WINDOWS_REFUSED),
-        "tests/hub_rules/inflate.rs::over_the_limit_of_all_clients_the_answer_changes_and_nobody_is_closed",
-    ),
     Setting::bytes(
         Heading::CONNECTION,
         "tcp-notsent-lowat-bytes",
         (0, GIB),
-        "16384",
+        field!(ListenSettings, options.notsent_lowat_bytes),
         "Unsent bytes in the kernel per client; 0 for the default of the kernel",
     )
     .more("Bytes in the kernel cannot be conflated, so this number should be small.")
@@ -219,7 +146,7 @@ pub(super) static HISTORY: &[Setting] = &[
         Heading::HISTORY,
         "history-ms",
         (0, 24 * HOUR_MS),
-        "0",
+        field!(us Limits, history.keep_us),
         "How long messages are kept for clients that resume; 0 for none",
     )
     .more(
@@ -236,7 +163,7 @@ pub(super) static HISTORY: &[Setting] = &[
         Heading::HISTORY,
         "history-bytes-max",
         (64 * KIB, 16 * GIB),
-        "67108864",
+        field!(Limits, history.bytes_max),
         "Memory of all kept messages; at most half of --frame-bytes-max",
     )
     .more(
@@ -254,7 +181,7 @@ pub(super) static HISTORY: &[Setting] = &[
         Heading::HISTORY,
         "history-channel",
         Kind::Text,
-        "weirgate:mark",
+        field!(StreamSettings, marks_channel),
         "Redis channel on which instances publish a mark each second",
     )
     .more(
@@ -266,7 +193,7 @@ pub(super) static HISTORY: &[Setting] = &[
         Heading::HISTORY,
         "stream",
         Kind::Text,
-        "",
+        field!(StreamSettings, name),
         "Stream to read in place of pub/sub; empty: none",
     )
     .more(

@@ -12,8 +12,10 @@ mod clients;
 mod delivery;
 mod process;
 
+use super::field::{Groups, field};
+use super::groups::{TailSettings, TopSettings};
 use super::kind::Kind;
-use super::setting::{Heading, Part, Setting, Shows};
+use super::setting::{Defaults, Heading, Part, Setting};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -32,32 +34,16 @@ static AFTER_OWN: &[&[Setting]] = &[
     delivery::ROWS,
     delivery::HISTORY,
     budgets::ROWS,
-    HEALTH,
     TAIL,
     TOP,
 ];
-
-/// The health check.
-static HEALTH: &[Setting] = &[Setting::ms(
-    Heading::HEALTH,
-    "health-timeout-ms",
-    (1, MINUTE_MS),
-    "2000",
-    "Time limit for the response",
-)
-.limit(
-    "the check fails",
-    Shows::Elsewhere("exit status 1"),
-    "src/commands/health.rs::silence_and_a_closed_port_end_in_time",
-)
-.part(Part::Health)];
 
 /// `weirgate tail`.
 static TAIL: &[Setting] = &[Setting::new(
     Heading::TAIL,
     "token",
     Kind::Secret,
-    "",
+    field!(TailSettings, token),
     "Token for the gateway, sent as Authorization: Bearer TOKEN",
 )
 .more("A token given as a flag is moved to the environment at once, out of the list of processes.")
@@ -68,7 +54,7 @@ static TOP: &[Setting] = &[Setting::new(
     Heading::TOP,
     "authorization",
     Kind::Secret,
-    "",
+    field!(TopSettings, authorization),
     "Header for a proxy with a login: Bearer TOKEN, or Basic BASE64 of USER:PASSWORD",
 )
 .more("A value given as a flag is moved to the environment at once, out of the list of processes.")
@@ -81,21 +67,30 @@ pub type Change = (&'static str, fn(Setting) -> Setting);
 /// The rows of one gateway, or of another command.
 ///
 /// ```
-/// use weirgate::settings::{Change, Heading, Part, Rows, Setting};
+/// use weirgate::settings::{At, Checked, Groups, Heading, Part, Rows, Setting};
+///
+/// #[derive(Clone)]
+/// struct Ticks {
+///     interval_ms: u64,
+/// }
+///
+/// impl Default for Ticks {
+///     fn default() -> Self {
+///         Self { interval_ms: 250 }
+///     }
+/// }
 ///
 /// const OWN: &[Setting] = &[Setting::ms(
 ///     Heading("Ticks"),
 ///     "tick-interval-ms",
 ///     (1, 60_000),
-///     "250",
+///     &At(|ticks: &mut Ticks| &mut ticks.interval_ms),
 ///     "Time between two ticks",
 /// )];
-/// const CHANGES: &[Change] = &[("port", |row| row.default("8090"))];
 ///
-/// let rows = Rows::gateway(&[Part::Bus]).own(&[OWN]).changes(CHANGES).settings();
-/// let port = rows.iter().find(|row| row.flag == "port");
-/// assert_eq!(port.map(|row| row.default), Some("8090"));
-/// assert!(rows.iter().any(|row| row.flag == "tick-interval-ms"));
+/// let rows = Rows::gateway(&[Part::Bus]).own(&[OWN]).settings();
+/// let ticks = rows.iter().find(|row| row.flag == "tick-interval-ms");
+/// assert_eq!(ticks.map(Setting::default).as_deref(), Some("250"));
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Rows {
@@ -104,14 +99,12 @@ pub struct Rows {
     parts: &'static [Part],
     own: &'static [&'static [Setting]],
     changes: &'static [Change],
+    defaults: Defaults,
 }
 
 impl Rows {
     /// The rows of `weirgate token`: the rules for tokens.
     pub const TOKEN: Self = Self::only(&[Part::Tokens]);
-
-    /// The rows of `weirgate health`, besides the address and the port of the gateway.
-    pub const HEALTH: Self = Self::only(&[Part::Health]);
 
     /// The rows of `weirgate tail`, besides the address and the port of the gateway.
     pub const TAIL: Self = Self::only(&[Part::Tail]);
@@ -136,6 +129,7 @@ impl Rows {
             parts,
             own: &[],
             changes: &[],
+            defaults: Defaults(|_| {}),
         }
     }
 
@@ -153,6 +147,13 @@ impl Rows {
         self
     }
 
+    /// Writes defaults that differ from those of the groups.
+    #[must_use]
+    pub const fn defaults(mut self, defaults: fn(&mut Groups)) -> Self {
+        self.defaults = Defaults(defaults);
+        self
+    }
+
     /// Returns the rows, in the order of `--help`.
     pub fn settings(&self) -> Vec<Setting> {
         let before = shared(BEFORE_OWN).filter_map(|row| self.shared(row));
@@ -161,7 +162,13 @@ impl Rows {
     }
 
     fn own_rows(&self) -> impl Iterator<Item = Setting> {
-        self.own.iter().copied().flatten().copied()
+        let own = self.own.iter().copied().flatten();
+        own.map(|row| self.with_defaults(*row))
+    }
+
+    fn with_defaults(&self, row: Setting) -> Setting {
+        let defaults = self.defaults;
+        Setting { defaults, ..row }
     }
 
     /// Returns a row of the shared table with the changes, or `None` if the row is not included.
@@ -169,7 +176,8 @@ impl Rows {
         let here = self.every && row.part == Part::Every || self.parts.contains(&row.part);
         let of_row = |change: &&Change| change.0 == row.flag;
         let changed = |row, change: &Change| change.1(row);
-        here.then(|| self.changes.iter().filter(of_row).fold(*row, changed))
+        let all = self.changes.iter().filter(of_row);
+        here.then(|| self.with_defaults(all.fold(*row, changed)))
     }
 
     /// The flags of [`changes`](Self::changes) that no included row has.
@@ -181,6 +189,39 @@ impl Rows {
             .filter(|flag| rows.iter().all(|row| row.flag != *flag))
             .collect()
     }
+}
+
+/// Returns the name of a row of the shared table; stops a compilation with another name.
+pub(crate) const fn shared_flag(name: &'static str) -> &'static str {
+    assert!(
+        has_flag(BEFORE_OWN, name) || has_flag(AFTER_OWN, name),
+        "no row of the shared table has this name"
+    );
+    name
+}
+
+/// Whether one of the rows has this name.
+pub(crate) const fn has_flag(parts: &[&[Setting]], name: &str) -> bool {
+    let mut part = 0;
+    while part < parts.len() {
+        let mut row = 0;
+        while row < parts[part].len() {
+            if is_equal(parts[part][row].flag.as_bytes(), name.as_bytes()) {
+                return true;
+            }
+            row += 1;
+        }
+        part += 1;
+    }
+    false
+}
+
+const fn is_equal(one: &[u8], other: &[u8]) -> bool {
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
 }
 
 fn shared(parts: &'static [&'static [Setting]]) -> impl Iterator<Item = &'static Setting> {
@@ -206,6 +247,8 @@ pub fn table(of: &[Rows]) -> Vec<Setting> {
 impl Setting {
     /// Whether the rows are equal in everything shown about them.
     pub fn is_same(&self, other: &Self) -> bool {
-        format!("{self:?}") == format!("{other:?}")
+        self.flag == other.flag
+            && format!("{self:?}") == format!("{other:?}")
+            && self.default() == other.default()
     }
 }

@@ -1,9 +1,13 @@
 //! Logs, readiness and stop.
 
+use super::super::field::{With, field};
+use super::super::groups::{BusSettings, ProcessSettings, RESUME_BYTES};
 use super::super::kind::{Kind, Unit};
 use super::super::setting::{Heading, Part, Setting, Shows};
-use super::{GIB, HOUR_MS};
-use crate::hub::CloseReason;
+use super::{GIB, HOUR_MS, KIB, MIB};
+use crate::admission::Holding;
+use crate::hub::{CloseReason, Limits};
+use crate::telemetry::logging::LogFormat;
 use crate::telemetry::names;
 
 pub(super) static ROWS: &[Setting] = &[
@@ -11,7 +15,18 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::LOGS,
         "log-format",
         Kind::Choice(&["text", "json"]),
-        "text",
+        &With::<ProcessSettings, String> {
+            set: |process, word| {
+                process.log_format = match word.as_str() {
+                    "json" => LogFormat::Json,
+                    _ => LogFormat::Text,
+                }
+            },
+            get: |process| {
+                let is_json = process.log_format == LogFormat::Json;
+                (if is_json { "json" } else { "text" }).to_owned()
+            },
+        },
         "Log lines as text or as JSON objects",
     )
     .more("On standard output. Text is short and coloured in a terminal, unless NO_COLOR is set.")
@@ -20,7 +35,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::LOGS,
         "log-filter",
         Kind::LogFilter,
-        "info",
+        field!(ProcessSettings, log_filter),
         "Level of log lines, such as warn, or directives",
     )
     .more(
@@ -33,7 +48,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::LOGS,
         "log-filter-file",
         Kind::Path,
-        "",
+        field!(ProcessSettings, log_filter_file),
         "File with the log filter, read again at SIGHUP; overrides --log-filter",
     )
     .more("Directives on one line or several. A line that begins with # is a comment."),
@@ -41,7 +56,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::LIFECYCLE,
         "ready-bus-grace-ms",
         (0, 24 * HOUR_MS),
-        "30000",
+        field!(BusSettings, ready_grace_ms),
         "How long the bus may be away while /ready stays 200",
     )
     .limit(
@@ -54,28 +69,16 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::LIFECYCLE,
         "bus-away-exit-s",
         Kind::number(Unit::Seconds, (0, 24 * 60 * 60)),
-        "0",
+        field!(BusSettings, away_exit_s),
         "How long the bus may be away before the process exits with 1; 0: without end",
     )
     .more("The process stops as after a signal. For a supervisor that restarts the process.")
     .part(Part::Bus),
     Setting::ms(
         Heading::LIFECYCLE,
-        "loop-stall-ms",
-        (10, HOUR_MS),
-        "2000",
-        "Longest time since the last turn of the event loop while /ready stays 200",
-    )
-    .limit(
-        "`/ready` is 503",
-        Shows::Metric(names::LOOP_LAST_TURN),
-        "src/http/readiness.rs::a_loop_that_does_not_turn_is_told",
-    ),
-    Setting::ms(
-        Heading::LIFECYCLE,
         "drain-delay-ms",
         (0, HOUR_MS),
-        "0",
+        field!(us ProcessSettings, drain.delay_us),
         "At a stop: how long new clients are still accepted while /ready is 503",
     )
     .more("A load balancer gets this time to notice. Then new clients get 503."),
@@ -83,7 +86,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::LIFECYCLE,
         "drain-ms",
         (0, HOUR_MS),
-        "0",
+        field!(us ProcessSettings, drain.spread_us),
         "At a stop: spread the closes over this time",
     )
     .more("Clients then do not all reconnect to the next instance in the same moment.")
@@ -92,7 +95,10 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::LIFECYCLE,
         "stop-code",
         Kind::Choice(&["1012", "1001"]),
-        "1012",
+        &With::<Limits, String> {
+            set: |limits, word| limits.stop_code = if word == "1001" { 1001 } else { 1012 },
+            get: |limits| limits.stop_code.to_string(),
+        },
         "At a stop: the close code of clients, 1012 (restart) or 1001 (going away)",
     )
     .more(
@@ -104,7 +110,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::LIFECYCLE,
         "close-retry-after-ms",
         (0, 300_000),
-        "0",
+        field!(Limits, close_retry_after_ms),
         "At a stop: how long clients are asked to wait before they reconnect; 0 for none",
     )
     .more(
@@ -115,7 +121,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::LIFECYCLE,
         "stop-timeout-ms",
         (100, HOUR_MS),
-        "5000",
+        field!(us ProcessSettings, stop_timeout_us),
         "At a stop: time limit, in addition to --drain-delay-ms and --drain-ms",
     )
     .more("A second signal ends the process at once.")
@@ -128,7 +134,7 @@ pub(super) static ROWS: &[Setting] = &[
         Heading::MEMORY,
         "memory-max",
         (0, 1024 * GIB),
-        "0",
+        field!(ProcessSettings, memory_max),
         "Memory that the limits below share; 0: three quarters of the memory limit",
     )
     .more(
@@ -141,4 +147,93 @@ pub(super) static ROWS: &[Setting] = &[
         Shows::Elsewhere("`--check`; as those limits"),
         "src/settings/memory.rs::a_limit_that_nobody_has_set_has_its_part",
     ),
+    Setting::bytes(
+        Heading::MEMORY,
+        "unfinished-bytes",
+        (64 * KIB, 1024 * GIB),
+        field!(Limits, unfinished_bytes_max),
+        "What all clients together have sent and weirgate cannot handle yet",
+    )
+    .more(
+        "What has arrived of heads and messages that are not whole yet, and of the input of paused clients. At \
+         least --message-bytes-max; a client alone may always finish.",
+    )
+    .share(60)
+    .limit(
+        "clients are dropped, first those that have held the most memory for the longest",
+        Shows::Reason(CloseReason::MessageMemory),
+        "tests/hub_rules/unfinished.rs::past_the_limit_of_all_clients_those_go_that_hold_most_for_longest",
+    ),
+    Setting::bytes(
+        Heading::MEMORY,
+        "inflate-window-bytes",
+        (0, 1024 * GIB),
+        field!(Limits, inflate_windows_bytes_max),
+        "What compressed messages of clients may refer to",
+    )
+    .more(
+        "A client that may refer to its earlier messages counts with its whole window, 32 KiB or less \
+            as offered, and needs as much as it has sent: a few short messages, some hundred bytes.",
+    )
+    .share(120)
+    .limit(
+        "`client_no_context_takeover` in the answer to further clients: their messages refer to no \
+            earlier ones; nobody is closed",
+        Shows::Metric(names::INFLATE_WINDOWS_REFUSED),
+        "tests/hub_rules/inflate.rs::over_the_limit_of_all_clients_the_answer_changes_and_nobody_is_closed",
+    ),
+    Setting::bytes(
+        Heading::MEMORY,
+        "http-bytes",
+        (64 * KIB, 32 * MIB),
+        &With::<Limits, u64> {
+            set: |limits, bytes| limits.http_held = Holding::new("http_bytes", bytes),
+            get: |limits| limits.http_held.max(),
+        },
+        "Plain HTTP requests that are read before they are used, of all clients",
+    )
+    .more(
+        "Behind a head, behind a request that is being answered, and small request bodies for services by their announced \
+         length. An address gets more only while it has less than is free.",
+    )
+    .share(60)
+    .limit(
+        "not read; a small body is passed on in pieces, as a large one: the request takes a connection to the service \
+         first. What comes from the loop all the same makes room: those end first that have the most bytes times the \
+         time since their last progress",
+        Shows::Reason(CloseReason::HttpMemory),
+        "tests/http_plane/limits.rs::over_their_limit_bytes_that_came_with_connections_give_way",
+    ),
+    Setting::bytes(
+        Heading::MEMORY,
+        "resumed-bytes",
+        (RESUME_BYTES, 64 * MIB),
+        &With::<Limits, u64> {
+            set: |limits, bytes| limits.resume_messages_max = bytes / RESUME_BYTES,
+            get: |limits| limits.resume_messages_max * RESUME_BYTES,
+        },
+        "Missed messages that wait for clients that came back: 16 bytes for each",
+    )
+    .more("Their texts are kept once, with --history-ms.")
+    .share(30)
+    .limit(
+        "a client that comes back is told: `large`; an address gets more only while it holds less than what is left",
+        Shows::Metric(names::RESUMES),
+        "tests/trades_gateway/resume_limits.rs::no_more_is_sent_again_to_an_address_that_holds_what_is_left",
+    ),
+    Setting::bytes(
+        Heading::MEMORY,
+        "bus-queue-bytes",
+        (KIB, 1024 * GIB),
+        field!(BusSettings, queue_bytes_max),
+        "Messages between the bus and the loop",
+    )
+    .more("One message of any size always has room.")
+    .share(60)
+    .limit(
+        "the bus waits; JetStream keeps the rest",
+        Shows::Metric(names::BUS_QUEUE_BYTES),
+        "src/sources/mod.rs::large_messages_wait_at_the_bus_and_not_in_memory",
+    )
+    .part(Part::Bus),
 ];

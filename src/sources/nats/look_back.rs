@@ -36,7 +36,7 @@ impl LookedBack {
             Self::Limited(bad) => tracing::warn!(
                 subject,
                 bad,
-                "no good message of a subject was found within --look-back-messages-max"
+                "no good message of a subject was found among as many as are looked at"
             ),
             Self::Failed(error, bad) => tracing::warn!(
                 %error,

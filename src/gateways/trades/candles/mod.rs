@@ -49,6 +49,16 @@ pub struct CandleSettings {
     pub pairs_max: usize,
 }
 
+/// A symbol has three pairs: 10,000 symbols.
+impl Default for CandleSettings {
+    fn default() -> Self {
+        Self {
+            grace_ms: 500,
+            pairs_max: 30_000,
+        }
+    }
+}
+
 /// A message for the members of a topic.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Update {

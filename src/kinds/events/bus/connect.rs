@@ -10,9 +10,8 @@ use crate::feeds::{BusEvent, Subscription};
 use crate::gateways::events::bus::{
     ExchangeSettings, InstanceId, LINE_BYTES_MAX, MESSAGE_BYTES_MAX,
 };
-use crate::kinds::bus::{Bus, BusRows, is_redis, nats_question, redis_question};
+use crate::kinds::bus::{Bus, nats_error, nats_question, redis_error, redis_question};
 use crate::run::{Question, RunError};
-use crate::settings::Checked;
 use crate::sources::nats::{
     NatsNeeds, NatsSettings, NatsSubjectsSettings, NatsSubjectsSource, Settle,
 };
@@ -25,13 +24,6 @@ const EVENTS_MAX: usize = 1_024;
 /// The bytes of these events. One message of any size has room.
 const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The settings of the bus.
-const ROWS: BusRows = BusRows {
-    url: "events-bus",
-    prefix: "events-bus",
-    redis_ca: "events-bus-ca",
-};
-
 /// The ends of the channels to the connection threads.
 pub(super) struct Connection {
     pub(super) publisher: Publisher,
@@ -41,21 +33,6 @@ pub(super) struct Connection {
     pub(super) taken: TakenBytes,
     /// The events of the publishing connection, if publishing has a connection of its own.
     pub(super) publishing: Option<Receiver<BusEvent>>,
-}
-
-/// The bus that the settings name, if any.
-///
-/// # Errors
-/// An address is not valid, or a file cannot be used.
-pub(super) fn bus_of(checked: &Checked) -> Result<Option<Bus>, RunError> {
-    let urls = checked.url(ROWS.url);
-    let has_sentinels = !checked.url("events-bus-sentinels").expose().is_empty();
-    checked.leave_unused(ROWS.prefix);
-    Ok(match (urls.expose().is_empty(), has_sentinels) {
-        (true, false) => None,
-        (false, false) if !is_redis(&urls) => Some(Bus::Nats(ROWS.nats(checked)?)),
-        _ => Some(Bus::Redis(ROWS.redis(checked)?)),
-    })
 }
 
 /// Makes the connections, and the check of the bus for `--check --connect`. Each connection has a thread in
@@ -122,10 +99,9 @@ fn redis(
         ..RedisNeeds::default()
     };
     let question = redis_question(&settings, needs);
-    let wrong = |error| ROWS.redis_error(error);
-    let (source, interest) = RedisSource::new(settings.clone(), status()).map_err(wrong)?;
+    let (source, interest) = RedisSource::new(settings.clone(), status()).map_err(redis_error)?;
     subscribe(&interest, subjects);
-    let (publishing, publisher) = RedisPublisher::new(settings, status()).map_err(wrong)?;
+    let (publishing, publisher) = RedisPublisher::new(settings, status()).map_err(redis_error)?;
     let (events, taken) = run("bus-subscribe", source, clock, threads);
     // The publisher's events are short: `Up` and `Down`.
     let (sender, received) = bounded(EVENTS_MAX);
@@ -163,8 +139,7 @@ fn nats(
     };
     let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
     let (source, interest, publisher) =
-        NatsSubjectsSource::publishing(settings, sent_bytes_max, status)
-            .map_err(|error| RunError::Settings(error.to_string()))?;
+        NatsSubjectsSource::publishing(settings, sent_bytes_max, status).map_err(nats_error)?;
     subscribe(&interest, subjects);
     let (events, taken) = run("bus", source, clock, threads);
     let connection = Connection {

@@ -19,8 +19,10 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded, unbounded};
 use tokio::sync::oneshot;
 
-use self::connect::{bus_of, connect};
+use self::connect::connect;
+use self::rows::EventsBusSettings;
 use self::thread::{BusThread, Command, Threads};
+use super::rows::EventsSettings;
 use super::to_loop::ToLoop;
 use crate::gateways::events::bus::{BusStats, Exchange, ExchangeSettings, InstanceId, PushOutcome};
 use crate::http::Bytes;
@@ -31,6 +33,12 @@ use crate::telemetry::{GatewayMetric, names};
 use crate::wire::object_writer::ObjectWriter;
 
 pub(super) use self::rows::{ROWS, check};
+
+/// Pushes that wait for the counts of other instances at once.
+const WAITING_MAX: usize = 1_000;
+
+/// Instances on the bus, this one included.
+const INSTANCES_MAX: usize = 64;
 
 /// Bytes of the bodies of pushes that wait for other instances. A single push of any size has room.
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -86,19 +94,20 @@ impl Bus {
         checked: &Checked,
         to_loop: ToLoop,
     ) -> Result<Option<(Self, ToStart)>, RunError> {
-        let settings = ExchangeSettings {
-            wait_us: checked.micros("events-bus-wait-ms"),
-            message_bytes_max: checked.number("events-bus-message-bytes-max"),
-            push_bytes_max: checked.number("broadcast-bytes-max"),
-            instances_max: checked.number("events-bus-instances-max"),
-        };
-        let pushes_max = checked.number("events-bus-waiting-max");
-        let name = checked.text("events-bus-name");
-        let Some(bus) = bus_of(checked)? else {
+        let own: EventsBusSettings = checked.get();
+        if own.urls.expose().is_empty() {
             return Ok(None);
+        }
+        let settings = ExchangeSettings {
+            wait_us: own.wait_ms * 1_000,
+            message_bytes_max: own.message_bytes_max,
+            push_bytes_max: checked.get::<EventsSettings>().broadcast_bytes_max,
+            instances_max: INSTANCES_MAX,
         };
+        let bus = bus::Bus::at(checked, ROWS[0].flag, &own.urls)?;
+        let name = own.name;
         let (commands, received) = unbounded();
-        let handle = Self::new(commands.clone(), pushes_max, &bus);
+        let handle = Self::new(commands.clone(), WAITING_MAX, &bus);
         let (me, clock) = (handle.instance.clone(), to_loop.clock);
         let mut threads = Threads::default();
         let (connection, question) = connect(bus, &name, &me, &settings, clock, &mut threads)?;

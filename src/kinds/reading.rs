@@ -1,0 +1,203 @@
+//! The source of a bus, from what a gateway reads there: the same for every bus and gateway, except for the streams of
+//! levels and the exchange of events.
+
+use std::sync::Arc;
+
+use super::bus::{Bus, nats_error, nats_question, redis_error, redis_question};
+use crate::auth::{Acl, NameError, NameSyntax, is_pattern};
+use crate::feeds::Subscription;
+use crate::hub::Limits;
+use crate::run::{Question, RunError};
+use crate::settings::Checked;
+use crate::sources::nats::{
+    NatsNeeds, NatsSettings, NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle,
+};
+use crate::sources::redis::{RedisNeeds, RedisSettings, RedisSource, RedisStreamSource};
+use crate::sources::{BusInterest, KeptFeed, Source, StreamSettings};
+use crate::telemetry::BusStatus;
+
+/// Last values that are sent for one pattern.
+const RETAINED_SUBJECTS_MAX: usize = 1_000;
+
+/// The stream that is read in place of pub/sub.
+pub(super) fn stream_settings(checked: &Checked) -> Option<StreamSettings> {
+    Some(StreamSettings {
+        name: checked.stream()?,
+        history_ms: checked.get::<Limits>().history.keep_us / 1000,
+        only: None,
+    })
+}
+
+/// What a gateway reads of its bus.
+pub(super) struct Reading<'a> {
+    /// Bytes of a message; a larger message is cut.
+    pub(super) payload_bytes_max: usize,
+    /// The stream that is read in place of pub/sub.
+    pub(super) stream: Option<StreamSettings>,
+    /// Names that are read from the start.
+    pub(super) names: Vec<Subscription>,
+    /// Whether the gateway cannot work without these names.
+    pub(super) needs_names: bool,
+    /// The channel of the marks, if the messages of these names are kept.
+    pub(super) kept: Option<String>,
+    /// The table of what clients may request.
+    pub(super) acl: Option<&'a Acl>,
+    /// When a name counts as confirmed on NATS.
+    pub(super) settle: Settle,
+}
+
+/// A source that does not run yet.
+pub(super) struct OpenBus {
+    pub(super) source: Box<dyn Source>,
+    /// The interest of the clients; `None` for a stream, which is read whole.
+    pub(super) interest: Option<BusInterest>,
+    /// The check of the bus for `--check --connect`.
+    pub(super) question: Question,
+}
+
+/// Makes the source of a bus.
+///
+/// # Errors
+/// The settings are not valid, or no file descriptor is left.
+pub(super) fn open(
+    bus: Bus,
+    reading: Reading<'_>,
+    status: Arc<BusStatus>,
+) -> Result<OpenBus, RunError> {
+    match bus {
+        Bus::Redis(settings) => open_redis(
+            RedisSettings {
+                payload_bytes_max: reading.payload_bytes_max,
+                needs_all_names: reading.needs_names,
+                ..settings
+            },
+            reading,
+            status,
+        ),
+        Bus::Nats(settings) => open_nats(settings, reading, status),
+    }
+}
+
+fn open_redis(
+    settings: RedisSettings,
+    reading: Reading<'_>,
+    status: Arc<BusStatus>,
+) -> Result<OpenBus, RunError> {
+    if let Some(stream) = reading.stream {
+        let needs = RedisNeeds {
+            stream: Some(stream.name.clone()),
+            ..RedisNeeds::default()
+        };
+        let question = redis_question(&settings, needs);
+        let source = RedisStreamSource::new(settings, stream, status).map_err(redis_error)?;
+        return Ok(OpenBus {
+            source: Box::new(source),
+            interest: None,
+            question,
+        });
+    }
+    let mut needs = reading.acl.map_or_else(RedisNeeds::default, redis_needs);
+    let wanted = match reading.needs_names {
+        true => &mut needs.subscriptions,
+        false => &mut needs.requests,
+    };
+    wanted.extend(reading.names.iter().cloned());
+    let marks = reading.kept.as_deref().map(Subscription::channel);
+    needs.requests.extend(marks);
+    needs.marks.clone_from(&reading.kept);
+    let question = redis_question(&settings, needs);
+    let (mut source, interest) = RedisSource::new(settings, status).map_err(redis_error)?;
+    if let Some(feed) = subscribed(NameSyntax::Redis, &reading, &interest)? {
+        let marks = reading.kept.unwrap_or_default();
+        source = source.with_kept(feed, &marks).map_err(redis_error)?;
+    }
+    Ok(OpenBus {
+        source: Box::new(source),
+        interest: Some(interest),
+        question,
+    })
+}
+
+fn open_nats(
+    nats: NatsSettings,
+    reading: Reading<'_>,
+    status: Arc<BusStatus>,
+) -> Result<OpenBus, RunError> {
+    if let Some(stream) = reading.stream {
+        let needs = NatsNeeds {
+            stream: Some(stream.name.clone()),
+            ..NatsNeeds::default()
+        };
+        let question = nats_question(&nats, needs);
+        let source = NatsStreamSource::new(nats, reading.payload_bytes_max, stream, status);
+        return Ok(OpenBus {
+            source: Box::new(source.map_err(nats_error)?),
+            interest: None,
+            question,
+        });
+    }
+    let requests = reading.acl.into_iter().flat_map(Acl::all_names);
+    let needs = NatsNeeds {
+        requests: requests.map(str::to_owned).collect(),
+        ..NatsNeeds::default()
+    };
+    let question = nats_question(&nats, needs);
+    let settings = NatsSubjectsSettings {
+        nats,
+        payload_bytes_max: reading.payload_bytes_max,
+        retained_subjects_max: RETAINED_SUBJECTS_MAX,
+        settle: reading.settle,
+    };
+    let opened = NatsSubjectsSource::new(settings, status);
+    let (mut source, interest) = opened.map_err(nats_error)?;
+    if let Some(feed) = subscribed(NameSyntax::Nats, &reading, &interest)? {
+        source = source.with_kept(feed);
+    }
+    Ok(OpenBus {
+        source: Box::new(source),
+        interest: Some(interest),
+        question,
+    })
+}
+
+/// Subscribes to the names of the start. Returns their kept feed, if their messages are kept.
+fn subscribed(
+    syntax: NameSyntax,
+    reading: &Reading<'_>,
+    interest: &BusInterest,
+) -> Result<Option<KeptFeed>, RunError> {
+    for name in &reading.names {
+        interest.subscribe(name.clone());
+    }
+    if reading.kept.is_none() {
+        return Ok(None);
+    }
+    let feed = KeptFeed::new(syntax, reading.names.clone());
+    feed.map(Some).map_err(wrong_history_name)
+}
+
+/// The error of a name in `--history-names`.
+pub(super) fn wrong_history_name((name, error): (String, NameError)) -> RunError {
+    RunError::Settings(format!("--history-names {name}: {error}"))
+}
+
+/// All subscriptions that the table permits: its names, its patterns, and for each pattern an example of a
+/// matching name, because Redis has separate rules for patterns.
+fn redis_needs(acl: &Acl) -> RedisNeeds {
+    let mut requests = Vec::new();
+    for name in acl.all_names() {
+        if !is_pattern(name) {
+            requests.push(Subscription::channel(name));
+            continue;
+        }
+        requests.push(Subscription::pattern(name));
+        if !name.contains(['[', '\\']) {
+            let example = name.replace('*', "example").replace('?', "x");
+            requests.push(Subscription::channel(example));
+        }
+    }
+    RedisNeeds {
+        requests,
+        ..RedisNeeds::default()
+    }
+}
