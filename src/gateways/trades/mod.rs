@@ -16,9 +16,7 @@ use self::candles::{Candles, Interval, Update};
 use self::client::{Client, Content, Held, holds_trades, user_for_log};
 use self::request::{Accepts, Asked, BadRequest, Request};
 use self::users::Users;
-use super::access::{
-    AccessStats, RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
-};
+use super::access::{AccessStats, Rated, RequestRate, TokenEnd, close_of, uuid};
 use super::count::Count;
 use super::history::{Follow, Statuses, gets_newest, last_event_id, write_recovered};
 use crate::auth::{Authenticator, Identity, Origins, Token, first_protocol};
@@ -379,9 +377,7 @@ impl Gateway for TradesGateway {
             Rated::Taken => {}
             Rated::Dropped => return self.carry_out(core, key, client, None),
             Rated::DroppedAndTold => {
-                let answer = answer::error(core, RATE_LIMIT_EXCEEDED);
-                core.send(key, &answer);
-                return self.carry_out(core, key, client, None);
+                return self.carry_out(core, key, client, Some(Err(BadRequest::RateLimit)));
             }
         }
         let text = match message {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use sonic_rs::LazyValue;
 
+use super::super::access::RATE_LIMIT_EXCEEDED;
 use super::super::history::{Since, read_last, read_since};
 use super::super::members::{members, text_of};
 use super::candles::Interval;
@@ -56,6 +57,8 @@ pub(super) enum BadRequest {
     Interval(&'static str),
     /// A `last` out of range, with the reason.
     Last(&'static str),
+    /// The client sends more than its rate.
+    RateLimit,
 }
 
 /// The limits and features of a gateway.
@@ -85,6 +88,7 @@ impl fmt::Display for BadRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotJson(error) => write!(f, "Invalid message: {error}"),
+            Self::RateLimit => f.write_str(RATE_LIMIT_EXCEEDED),
             Self::NoAction => f.write_str("Invalid message format: missing action field"),
             Self::Unknown(action) => write!(f, "Unknown action: {action}"),
             Self::Symbols { action, why } => write!(f, "Invalid {action} message: {why}"),
