@@ -49,7 +49,7 @@ pub(crate) const HTTP: &[Fixed] = &[
         beyond: "the rest stays in the socket until it is known who serves the request",
         shows: Shows::Metric(names::PROCESS_RESIDENT_MEMORY),
         code: (
-            "src/hub/session/input.rs",
+            "src/hub/session/reading.rs",
             "HEAD_READ_BYTES: usize = 2 * 1024;",
         ),
         test: "tests/http_plane/upgrades.rs::the_loop_reads_a_head_and_a_little_of_what_http_gets",
