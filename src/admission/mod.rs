@@ -7,7 +7,6 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod address_limits;
-mod chosen;
 mod client_address;
 mod fair_queue;
 mod held_bytes;
@@ -15,9 +14,8 @@ mod holding;
 mod token_bucket;
 
 pub use address_limits::{AddressLimits, AddressPlace, AddressRefusal, Addresses, address_group};
-pub use chosen::Chosen;
 pub use client_address::{ClientAddr, Credentials, Network, NoNetwork, Peer, TrustedProxies};
 pub use fair_queue::FairQueue;
 pub use held_bytes::HeldBytes;
-pub use holding::{Charge, Held, Holding};
+pub use holding::{Charge, Chosen, Held, Holding};
 pub use token_bucket::TokenBucket;

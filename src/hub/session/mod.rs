@@ -6,7 +6,6 @@
 
 mod delivery;
 mod due;
-mod input;
 mod lifecycle;
 mod phase;
 mod reading;
