@@ -32,7 +32,7 @@ from strangers import Service, publish, visit
 from terminal import Terminal
 
 STRANGERS, PUBLISHERS = 8, 2
-PAGES = ["/metrics", "/stats", "/health", "/ready", "/operator/", "/operator/state", "/operator/tail?topic=scan:one", "/nothing"]
+PAGES = ["/metrics", "/stats", "/health", "/ready", "/operator/", "/operator/state", "/nothing"]
 # So many times as fast time goes: budgets of lines fill up, and deadlines come early.
 TIMES = [20, 100]
 A_RUN_S = 30
