@@ -172,6 +172,39 @@ fn nothing_of_one_client_comes_to_another() {
 }
 
 #[test]
+fn a_body_that_should_not_be_there_answers_nobody() {
+    let head = get("/v1/jobs/x").replacen("GET", "HEAD", 1);
+    for (request, answer, is_kept) in [
+        (&head, "200 OK\r\nContent-Length: 40", false),
+        (&head, "200 OK\r\nTransfer-Encoding: chunked", false),
+        (&head, "200 OK", false),
+        (&head, "200 OK\r\nContent-Length: 0", true),
+        (&head, "204 No Content", true),
+        (
+            &get("/v1/jobs/x"),
+            "204 No Content\r\nContent-Length: 40",
+            false,
+        ),
+        (
+            &get("/v1/jobs/x"),
+            "304 Not Modified\r\nTransfer-Encoding: chunked",
+            false,
+        ),
+        (&get("/v1/jobs/x"), "304 Not Modified\r\nETag: a", true),
+    ] {
+        let rig = Rig::new();
+        let (mut client, mut service, _) = asked(&rig, request);
+        service.send(format!("HTTP/1.1 {answer}\r\n\r\n"));
+        assert!(client.head_text().starts_with("HTTP/1.1 "), "{answer}");
+        let mut other = rig.connect(get("/v1/jobs/z"));
+        let mut next = if is_kept { service } else { rig.accept() };
+        assert!(next.head_text().starts_with("GET /v1/jobs/z "), "{answer}");
+        next.send(ok("1"));
+        assert_eq!(other.reply().text(), "1", "{answer}");
+    }
+}
+
+#[test]
 fn a_service_may_refuse_a_body_without_reading_it() {
     let rig = Rig::new();
     for framing in ["Content-Length: 100000000", "Transfer-Encoding: chunked"] {

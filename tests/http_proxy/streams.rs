@@ -90,19 +90,21 @@ fn answers_without_a_body_keep_their_length() {
     assert!(service.head_text().starts_with("HEAD "));
     service.send("HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n");
     assert_eq!(client.head().header("content-length"), Some("12345"));
+    client.send(get("/v1/jobs/y"));
+    // The body might come all the same.
+    service = rig.accept();
     for answer in [
         "204 No Content\r\n",
         "304 Not Modified\r\nETag: \"x\"\r\n",
         "200 OK\r\nContent-Length: 0\r\n",
     ] {
-        client.send(get("/v1/jobs/y"));
         service.head_text();
         service.send(format!("HTTP/1.1 {answer}\r\n"));
         let head = client.head();
         assert!(answer.starts_with(&head.status.to_string()));
         assert_eq!(head.header("transfer-encoding"), None, "{answer}");
+        client.send(get("/v1/jobs/z"));
     }
-    client.send(get("/v1/jobs/z"));
     service.head_text();
     service.send(ok("z"));
     assert_eq!(client.reply().text(), "z");

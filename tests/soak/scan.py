@@ -32,7 +32,9 @@ from strangers import Service, publish, visit
 from terminal import Terminal
 
 STRANGERS, PUBLISHERS = 8, 2
-PAGES = ["/metrics", "/stats", "/health", "/ready", "/operator/", "/operator/state", "/operator/tail?topic=scan:one", "/nothing"]
+# At the pages, while strangers come.
+LOOKS = 5
+PAGES = ["/metrics", "/stats", "/health", "/ready", "/operator/", "/operator/state", "/nothing"]
 # So many times as fast time goes: budgets of lines fill up, and deadlines come early.
 TIMES = [20, 100]
 A_RUN_S = 30
@@ -115,7 +117,7 @@ class Scan:
                 await act(self.rng, world, *args)
 
         visits = [again(visit) for _ in range(STRANGERS)] + [again(publish, self.to_redis, self.to_nats) for _ in range(PUBLISHERS)]
-        await asyncio.gather(*visits, self.read(world, weirgate))
+        await asyncio.gather(*visits, self.read(world, weirgate, seconds))
         # The machine is slow, and the time fast.
         if not weirgate.alive() and "the loop hangs in a turn" not in weirgate.log_tail():
             self.findings.faults.append((world.gateway, "ended", weirgate.log_tail()))
@@ -125,11 +127,13 @@ class Scan:
         size = log.stat().st_size
         return size > 100 * lines and log.read_bytes().count(b"\n") >= lines
 
-    async def read(self, world, weirgate):
+    async def read(self, world, weirgate, seconds):
         """The pages of the admin address, and commands at the gateway, while strangers come."""
-        for path in PAGES:
-            status, _, body = await asyncio.to_thread(weirgate.get, path)
-            self.findings.look(f"{world.gateway} {path} {status}", body.encode())
+        for _ in range(LOOKS):
+            for path in PAGES:
+                status, _, body = await asyncio.to_thread(weirgate.get, path)
+                self.findings.look(f"{world.gateway} {path} {status}", body.encode())
+            await asyncio.sleep(seconds / LOOKS / 2)
         seen = f"{world.gateway} seen by"
         shown = token(self.rng, world.jwt_secret or secret(self.rng), sub=hostile(self.rng), role=hostile(self.rng), **{hostile(self.rng): hostile(self.rng)})
         inspected = {name: value for name, value in world.env.items() if name.startswith(("JWT_SECRET", "GATEWAY"))}

@@ -114,7 +114,7 @@ def good(rng, gateway, folder: pathlib.Path, redis, nats, services):
         tokens(rng, world, folder)
     if rng.random() < 0.5:
         world.flags.append("--event-stream")
-    world.flags += ["--log-format", world.log_format, "--admin-addr", f"127.0.0.1:{world.admin_port}", "--trusted-proxies", "127.0.0.0/8", "--admin-tail"]
+    world.flags += ["--log-format", world.log_format, "--admin-addr", f"127.0.0.1:{world.admin_port}", "--trusted-proxies", "127.0.0.0/8"]
     world.env["RUST_LOG"] = rng.choice(["trace", "debug", "info"])
     return world
 

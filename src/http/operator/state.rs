@@ -1,11 +1,12 @@
 //! `/operator/state`: a survey, the bus and the limits as JSON.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::OperatorSettings;
-use crate::base::{Clock, Now};
+use crate::base::{Clock, Now, escaped};
 use crate::http::readiness::{NotReady, not_ready};
 use crate::hub::{ClientLook, SlowLook, Survey, Why};
 use crate::telemetry::operator_state::{
@@ -91,9 +92,14 @@ pub(super) fn state(
     })
 }
 
+/// People read the text in a terminal too: of strangers' texts, all that steers one is escaped.
 fn json(value: &impl Serialize) -> String {
     // Plain values always serialise.
-    sonic_rs::to_string(value).unwrap_or_default()
+    let text = sonic_rs::to_string(value).unwrap_or_default();
+    match escaped(&text, &[]) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(shown) => shown,
+    }
 }
 
 fn status(reasons: &[NotReady], bus: Option<&ShownBus>) -> String {
@@ -338,6 +344,17 @@ mod tests {
             numbers.shell.connections_max = Some(4)
         });
         assert_eq!(read(&telemetry, clock).limits[0].max, Some(4), "in force");
+    }
+
+    #[test]
+    fn nothing_of_a_stranger_steers_the_terminal_of_who_asks() {
+        let text = "/a\u{2029}\u{202e}\u{1b}[2J\u{9b}";
+        let shown = json(&text);
+        assert_eq!(shown, r#""/a\u2029\u202e\u001b[2J\u009b""#);
+        assert_eq!(
+            serde_json::from_str::<String>(&shown).ok().as_deref(),
+            Some(text)
+        );
     }
 
     #[test]

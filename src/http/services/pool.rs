@@ -8,7 +8,8 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper::{Request, Response};
+use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use hyper::{Method, Request, Response, StatusCode};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
@@ -79,6 +80,9 @@ struct Connection<B> {
     sender: SendRequest<B>,
     activity: Activity,
     address: SocketAddr,
+    /// The last answer announced a body that it may not have: a service that sends the body all the same, as some do to
+    /// `HEAD`, would answer the next request with it.
+    may_send_more: bool,
 }
 
 /// A connection in use. Dropping this ends the connection; [`Lease::keep`] returns the connection to the
@@ -91,9 +95,9 @@ pub(in crate::http) struct Lease<B> {
 }
 
 impl<B> Lease<B> {
-    /// Returns the connection to the pool.
+    /// Returns the connection to the pool, if the answer has a clear end.
     pub(in crate::http) fn keep(self) {
-        if !self.connection.sender.is_closed() {
+        if !self.connection.sender.is_closed() && !self.connection.may_send_more {
             lock(&self.kept).push(self.connection);
         }
     }
@@ -269,6 +273,7 @@ impl<B: Again> Pool<B> {
             sender,
             activity,
             address,
+            may_send_more: false,
         })
     }
 
@@ -279,9 +284,13 @@ impl<B: Again> Pool<B> {
         excused: impl Fn() -> bool,
     ) -> Result<Response<Incoming>, Fault<B>> {
         let Connection {
-            sender, activity, ..
+            sender,
+            activity,
+            may_send_more,
+            ..
         } = connection;
         activity.ask();
+        let is_head = request.method() == Method::HEAD;
         let is_idempotent = request.method().is_idempotent();
         let copy = again(&request);
         let send = async {
@@ -295,7 +304,10 @@ impl<B: Again> Pool<B> {
         };
         let sent = activity.unless_silent(self.policy.silence, excused, send);
         let (unsent, error) = match sent.await {
-            Some(Ok(answer)) => return Ok(answer),
+            Some(Ok(answer)) => {
+                *may_send_more = announces_too_much(is_head, &answer);
+                return Ok(answer);
+            }
             Some(Err(ended)) => ended,
             None => {
                 let silent = Failure::new(FailureReason::Timeout, "the service is silent");
@@ -322,6 +334,19 @@ impl<B: Again> Pool<B> {
                 Err(Fault::Failed(Failure::new(reason, error)))
             }
         }
+    }
+}
+
+/// Whether an answer without a body by its request or status (RFC 9110 §6.4.1) says that there is one, or, to `HEAD`, does
+/// not say that there is none.
+fn announces_too_much<B>(is_head: bool, answer: &Response<B>) -> bool {
+    let length = answer.headers().get(CONTENT_LENGTH);
+    let has_length = length.is_some_and(|length| length != "0");
+    match answer.status() {
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => {
+            has_length || answer.headers().contains_key(TRANSFER_ENCODING)
+        }
+        _ => is_head && (has_length || length.is_none()),
     }
 }
 
