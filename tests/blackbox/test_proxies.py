@@ -48,24 +48,19 @@ async def test_with_the_line_of_the_recipe_clients_have_their_own_addresses(nats
         await until(lambda: f"client={address} " in weirgate.log(), 5, f"{address} in the log")
 
 
-CHAINS = {"nginx, HAProxy": [Haproxy, Nginx], "HAProxy, nginx, Caddy": [Caddy, Nginx, Haproxy], "Varnish, Apache": [Apache, Varnish]}
-
-
 @pytest.mark.parametrize("over", ["tcp", "unix"])
-@pytest.mark.parametrize("chain", CHAINS)
-async def test_behind_several_proxies_clients_have_their_own_addresses(start_weirgate, started, tmp_path, chain, over):
-    """What the client writes itself into the header, and the proxies behind the first one, count nowhere."""
+@pytest.mark.parametrize("inner", [Nginx, Haproxy])
+async def test_behind_two_proxies_clients_have_their_own_addresses(start_weirgate, started, tmp_path, inner, over):
+    """What the client writes itself into the header, and the proxy behind nginx, count nowhere."""
     path = tmp_path / "http.sock"
-    if over == "unix" and CHAINS[chain][0] is Apache:
-        over = "tcp"
     listen = ("--listen", f"unix:{path}", "--listen", "127.0.0.1") if over == "unix" else ()
     weirgate = start_weirgate("demo", *listen, "--trusted-proxies", "127.0.0.1,unix").wait_ready()
     behind = path if over == "unix" else weirgate.port
-    for kind in CHAINS[chain]:
+    for kind in (inner, Nginx):
         started.append(proxy := kind(behind))
         await until(lambda port=proxy.port: is_there(port), 20, f"{kind.__name__} serves")
         behind = proxy.port
-    client = await connect(proxy.port, source="127.0.0.9", headers=["X-Forwarded-For: 203.0.113.7", "Forwarded: for=203.0.113.8"])
+    client = await connect(proxy.port, source="127.0.0.9", extra=["X-Forwarded-For: 203.0.113.7", "Forwarded: for=203.0.113.8"])
     client.abort()
     await until(lambda: "client=127.0.0.9 " in weirgate.log(), 10, "the address in the log")
     assert "203.0.113" not in weirgate.log()

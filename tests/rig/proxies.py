@@ -89,7 +89,7 @@ class Proxy:
         children = subprocess.run(["ps", "-o", "args=", "--ppid", str(self.process.pid)], capture_output=True, text=True).stdout
         return len(children.splitlines()) - self.processes
 
-    def wait_until_it_listens(self, seconds=10):
+    def wait_until_it_listens(self, seconds=30):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:

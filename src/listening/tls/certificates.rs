@@ -372,7 +372,7 @@ impl ResolvesServerCert for ByName {
         let mut checked = all
             .iter()
             .filter(|one| one.key.choose_scheme(offered).is_some());
-        checked.next().or(all.first()).cloned()
+        checked.next().or_else(|| all.first()).cloned()
     }
 }
 
