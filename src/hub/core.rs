@@ -31,7 +31,14 @@ use crate::base::SplitMix64;
 use crate::wire::deflate::InflateWindows;
 use crate::wire::frame_reader::FrameScratch;
 
-/// The state of one hub without its gateway.
+/// The state of one hub without its gateway, which acts through it.
+///
+/// | methods | file |
+/// | --- | --- |
+/// | what is: `now`, `limits`, `stats`, `peer`, `phase`, members, counts; `send`, `publish`, `close`; `join`, `leave` | here |
+/// | a new client: `admit_peer`, `read_head`, `admit_request`, then `open` or `refuse` | `handshake.rs` |
+/// | `pause_reading`, `resume_reading`, `probe`; after a loss on the bus `lose`, then `walk` and `take_loss` for each client | `reading.rs`, `telling.rs` |
+/// | `missed` or `newest`, then `send_missed`; room: `fits`, `replay`, `tell_room`; a stop: `set_busy` | `resume.rs`, `flush.rs`, `drain.rs` |
 #[derive(Debug)]
 pub struct Core {
     pub(super) now: Now,

@@ -40,6 +40,18 @@ pub enum Entrance<'a> {
 /// states of all clients. By default a callback does nothing, and a publication goes to the members of
 /// its topic.
 ///
+/// # Which call is which
+/// | calls | methods |
+/// | --- | --- |
+/// | questions, which change nothing | [`entrance`](Self::entrance), [`streams_at`](Self::streams_at), [`has_room_for`](Self::has_room_for), [`poll_timeout`](Self::poll_timeout), [`holdings`](Self::holdings), [`stop_code`](Self::stop_code), [`pong_timeout_code`](Self::pong_timeout_code), [`render`](Self::render) |
+/// | of one client | [`admit`](Self::admit), [`handle_opened`](Self::handle_opened), [`handle_message`](Self::handle_message), [`handle_answered`](Self::handle_answered), [`handle_deadline`](Self::handle_deadline), [`handle_room`](Self::handle_room), [`reads_to_the_end`](Self::reads_to_the_end), [`handle_stopping`](Self::handle_stopping), [`handle_closed`](Self::handle_closed) |
+/// | of the bus and of other threads | [`handle_publication`](Self::handle_publication), [`handle_notice`](Self::handle_notice), [`handle_emptied`](Self::handle_emptied), [`handle_input`](Self::handle_input), [`handle_timeout`](Self::handle_timeout) |
+/// | work for other threads | [`poll_output`](Self::poll_output) |
+///
+/// The order for one client: `entrance`, `admit`, and `handle_opened` if the client was accepted and stays; then the others in any
+/// order; at a stop `handle_stopping`; at last `handle_closed`. What a call ends follows behind the call: first
+/// `handle_emptied` for each topic without members, then `handle_closed` for each ended client.
+///
 /// # Examples
 /// Every client is a member of one topic:
 /// ```

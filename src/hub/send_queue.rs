@@ -269,9 +269,13 @@ impl SendQueue {
         Pushed::QueuedOverSoft
     }
 
-    /// Whether the queue is still above the soft limit, to be called when the clock runs out.
-    pub(super) fn is_over_soft(&mut self, limits: &SendQueueLimits) -> bool {
-        self.bytes_behind() > limits.soft_bytes
+    /// Whether the queue is still above the soft limit, to be called when the clock runs out; otherwise the clock stops.
+    pub(super) fn stays_over_soft(&mut self, limits: &SendQueueLimits) -> bool {
+        let over = self.bytes_behind() > limits.soft_bytes;
+        if !over {
+            self.over_soft_since = None;
+        }
+        over
     }
 
     /// Replayed frames that wait.
@@ -300,10 +304,6 @@ impl SendQueue {
         let replayed = self.data.heavy_front();
         let first = self.data.get(replayed);
         self.counted_bytes() - first.map_or(0, |entry| entry.frame.queue_bytes())
-    }
-
-    pub(super) fn forget_soft(&mut self) {
-        self.over_soft_since = None;
     }
 
     /// Removes the frames with one of these keys, except begun and replayed frames. Returns frames and

@@ -88,8 +88,8 @@ impl TopCommand {
     pub fn run(mut self) -> Result<(), TopError> {
         hide_secret("--authorization", Rows::TOP, self.authorization.as_ref());
         // A terminal without escape sequences and a pipe get one table.
-        let is_able = env::var_os("TERM").is_none_or(|term| term != "dumb");
-        self.is_once |= !self.is_json && !(io::stdout().is_terminal() && is_able);
+        let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+        self.is_once |= !self.is_json && (is_dumb || !io::stdout().is_terminal());
         let begun = Instant::now();
         let stop = Stop::at_signals().map_err(TopError::System)?;
         let processes: Vec<Shared> = self

@@ -251,7 +251,10 @@ fn broker(state: &OperatorState, bus: &ShownBus) -> Vec<Piece> {
     }];
     let at_unix_ms = state.numbers.bus_last_message_unix_ms;
     let age_ms = at_unix_ms.map(|at| state.age_ms(at));
-    let newest = age_ms.map_or("none yet".to_owned(), |ms| format!("{} ago", duration(ms)));
+    let newest = age_ms.map_or_else(
+        || "none yet".to_owned(),
+        |ms| format!("{} ago", duration(ms)),
+    );
     let is_old = age_ms.is_some_and(|ms| ms > OLD_MS);
     pieces.push(Piece::if_any(
         format!("newest message {newest}"),
@@ -282,7 +285,9 @@ fn broker(state: &OperatorState, bus: &ShownBus) -> Vec<Piece> {
 
 fn clients(state: &OperatorState) -> Vec<Piece> {
     let numbers = &state.numbers;
-    let max = numbers.connections_max.map_or("no limit".to_owned(), whole);
+    let max = numbers
+        .connections_max
+        .map_or_else(|| "no limit".to_owned(), whole);
     let connections = count(numbers.connections);
     let mut pieces = vec![
         Piece::plain(count(numbers.clients)),

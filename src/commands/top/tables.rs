@@ -103,7 +103,7 @@ pub(super) fn tables(state: &OperatorState) -> Vec<Table> {
                 vec![
                     who(&end.client, end.user.as_ref(), end.tls.as_ref()),
                     Piece::new(end.full_reason(), tone_of_end(&end.reason)),
-                    Piece::plain(code.map_or("-".to_owned(), |code| code.to_string())),
+                    Piece::plain(code.map_or_else(|| "-".to_owned(), |code| code.to_string())),
                     Piece::plain(duration(state.age_ms(end.at_unix_ms))),
                     Piece::plain(duration(end.age_ms)),
                     Piece::plain(whole(end.traffic.messages_out)),
@@ -180,13 +180,14 @@ fn limit(limit: &ShownLimit) -> Vec<Piece> {
         share if share >= NEAR => Tone::Wait,
         _ => Tone::Plain,
     };
-    let shown = max.map_or("-".to_owned(), |_| {
-        format!("{} %", decimal(share * 100.0, 0))
-    });
+    let shown = max.map_or_else(
+        || "-".to_owned(),
+        |_| format!("{} %", decimal(share * 100.0, 0)),
+    );
     vec![
         Piece::plain(&limit.name),
         Piece::plain(show(limit.now)),
-        Piece::plain(max.map_or("no limit".to_owned(), show)),
+        Piece::plain(max.map_or_else(|| "no limit".to_owned(), show)),
         Piece::new(shown, tone),
     ]
 }

@@ -188,11 +188,7 @@ impl Session {
         if since.is_none_or(|since| now.mono_us <= since + limits.soft_for_us) {
             return false;
         }
-        let over = self.queue.is_over_soft(limits);
-        if !over {
-            self.queue.forget_soft();
-        }
-        over
+        self.queue.stays_over_soft(limits)
     }
 
     fn is_slot_due(&self, now: Now) -> bool {

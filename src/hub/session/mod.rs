@@ -6,6 +6,7 @@
 
 mod delivery;
 mod due;
+mod input;
 mod lifecycle;
 mod phase;
 mod reading;
