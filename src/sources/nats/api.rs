@@ -45,6 +45,8 @@ pub(super) enum ApiError {
     NoJetStream,
     #[error("this user may not {0}")]
     NotPermitted(String),
+    #[error("the stream has no leader: the server is cut off from its cluster")]
+    NoLeader,
     #[error("no answer within {} ms", .0.as_millis())]
     NoAnswer(Duration),
     #[error("the connection was lost")]
@@ -86,7 +88,11 @@ impl ApiError {
     pub(super) fn is_an_answer(&self) -> bool {
         !matches!(
             self,
-            Self::NotPermitted(_) | Self::NoAnswer(_) | Self::Lost | Self::Connection(_)
+            Self::NotPermitted(_)
+                | Self::NoLeader
+                | Self::NoAnswer(_)
+                | Self::Lost
+                | Self::Connection(_)
         )
     }
 
@@ -95,7 +101,9 @@ impl ApiError {
         match self {
             Self::NoJetStream | Self::Lost | Self::Connection(_) => true,
             Self::NotPermitted(what) => what.ends_with(INBOXES),
-            Self::Refused { .. } | Self::NoAnswer(_) | Self::Unreadable(_) => false,
+            Self::Refused { .. } | Self::NoLeader | Self::NoAnswer(_) | Self::Unreadable(_) => {
+                false
+            }
         }
     }
 
@@ -142,6 +150,14 @@ impl Api {
 
     pub(super) fn stream_info(&self, stream: &str) -> Result<StreamInfo, ApiError> {
         parse(&self.ask(&format!("STREAM.INFO.{stream}"), b"")?)
+    }
+
+    /// Whether somebody leads the stream: what it stores is delivered.
+    ///
+    /// # Errors
+    /// The answer says nothing of that.
+    pub(super) fn has_leader(&self, stream: &str) -> Result<(), ApiError> {
+        leader(read(&self.ask(&format!("STREAM.INFO.{stream}"), b"")?)?)
     }
 
     /// The name of the stream that stores `subject`. Of the streams with subjects of their own,
@@ -320,6 +336,20 @@ fn moved(stream: &str, info: &[u8], deliver_subject: &str) -> Result<Vec<u8>, Ap
         "action": "update",
     }))
     .map_err(unreadable)
+}
+
+/// Checks whether an answer about a stream of a cluster names its leader. A server that was cut off from its cluster
+/// answers for ever.
+///
+/// # Errors
+/// Nobody leads the stream.
+pub(super) fn leader(answer: Json<'_>) -> Result<(), ApiError> {
+    let is_clustered = answer.text(&["cluster", "name"]).is_some();
+    let leader = answer.text(&["cluster", "leader"]).unwrap_or_default();
+    match is_clustered && leader.is_empty() {
+        true => Err(ApiError::NoLeader),
+        false => Ok(()),
+    }
 }
 
 /// The error in an answer, if any.

@@ -316,7 +316,8 @@ fn has_jetstream(
         }
         while let Some(op) = wire.next_op()? {
             if let Op::Message(message) = op {
-                let is_refused = |answer| api::refusal(answer).is_some();
+                let is_refused =
+                    |answer| api::refusal(answer).is_some() || api::leader(answer).is_err();
                 let is_answer = !api::read(&message.payload).is_ok_and(is_refused);
                 answer = Some(message.status.is_none() && is_answer);
             }

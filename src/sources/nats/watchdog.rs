@@ -216,7 +216,8 @@ fn ask_of_consumer(api: &Api, watched: &WatchedConsumer) -> Vec<Answer> {
     }
     // On a server that is cut off from its cluster a consumer answers for itself, and gets nothing.
     if let Some(Answer::Pending(..)) = answer
-        && let Err(ApiError::NoAnswer(_)) = api.stream_info(&watched.target.stream)
+        && let Err(ApiError::NoAnswer(_) | ApiError::NoLeader) =
+            api.has_leader(&watched.target.stream)
     {
         return Vec::new();
     }

@@ -26,7 +26,7 @@ struct Account {
     streams: u64,
     reserved_storage: u64,
     limits: Limits,
-    tiers: HashMap<String, Account>,
+    tiers: HashMap<String, Self>,
 }
 
 #[derive(Deserialize, Default)]

@@ -62,8 +62,10 @@ impl Overlap {
         delivery: Delivery,
         now: Instant,
     ) -> Option<Delivery> {
-        let is_late = |(came, _): &mut (Instant, u64)| now >= *came + self.window;
-        while self.old.pop_front_if(is_late).is_some() {}
+        let is_late = |(came, _): &(Instant, u64)| now >= *came + self.window;
+        while self.old.front().is_some_and(is_late) {
+            self.old.pop_front();
+        }
         let key = self.key(by, &delivery);
         if let Some(at) = self.old.iter().position(|(_, other)| *other == key) {
             self.old.remove(at);

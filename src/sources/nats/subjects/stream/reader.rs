@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use self::answers::{Limits, Retention, StreamInfo, created};
 use self::consumer::Consumer;
+use super::super::super::api::ApiError;
 use super::super::super::error::NatsError;
 use super::super::super::position::AckSubject;
 use super::super::super::protocol::{self, Delivery};
@@ -256,10 +257,13 @@ impl StreamReader {
                 self.make_consumer(self.last.filter(|_| self.keeps), now, out);
                 Ok(())
             }
-            // Any answer shows that the stream has a leader.
+            // Any other answer shows that the stream has a leader.
             Step::Read(consumer) if consumer.is_checking() => {
-                consumer.is_checked();
-                if let Ok(StreamInfo { head, .. }) = StreamInfo::read(&delivery.payload) {
+                let info = StreamInfo::read(&delivery.payload);
+                if !matches!(info, Err(ApiError::NoLeader)) {
+                    consumer.is_checked();
+                }
+                if let Ok(StreamInfo { head, .. }) = info {
                     let [newest, read] =
                         [head, self.last.or(self.empty_at)].map(|id| id.map_or(0, |id| id.major));
                     self.head = head;

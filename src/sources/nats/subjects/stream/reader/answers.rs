@@ -72,9 +72,10 @@ impl Limits {
 
 impl StreamInfo {
     /// # Errors
-    /// JetStream refuses, or the answer cannot be read.
+    /// JetStream refuses, the answer cannot be read, or nobody leads the stream.
     pub(super) fn read(answer: &[u8]) -> Result<Self, ApiError> {
         let answer = open(answer)?;
+        api::leader(answer)?;
         let time_ns = |path: &[&str]| answer.text(path).as_deref().and_then(unix_ns);
         let major = answer.number(&["state", "last_seq"]);
         let major = major.ok_or_else(|| ApiError::Unreadable("no state".to_owned()))?;
@@ -202,6 +203,22 @@ mod tests {
         let refused = StreamInfo::read(missing).expect_err("no stream");
         assert_eq!(refused.to_string(), "error 10059: stream not found");
         assert!(StreamInfo::read(b"{}").is_err());
+        for (cluster, leads) in [
+            (
+                r#"{"name":"c","leader":"n1","replicas":[{"name":"n0"}]}"#,
+                true,
+            ),
+            (
+                r#"{"name":"c","replicas":[{"name":"n0","current":false}]}"#,
+                false,
+            ),
+            (r#"{"leader":"n1"}"#, true),
+            ("null", true),
+        ] {
+            let answer = format!(r#"{{"state":{{"last_seq":0}},"cluster":{cluster}}}"#);
+            let read = StreamInfo::read(answer.as_bytes());
+            assert_eq!(!matches!(read, Err(ApiError::NoLeader)), leads, "{cluster}");
+        }
         let deep = format!(r#"{{"state":{}"#, "[".repeat(100_000));
         for error in [
             StreamInfo::read(deep.as_bytes()).expect_err("too deep"),

@@ -75,7 +75,8 @@ fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
 
 #[test]
 fn a_consumer_that_beats_on_a_server_without_the_stream_is_left() {
-    for is_answered in [true, false] {
+    // The server says nothing, or that nobody leads the stream.
+    for (is_answered, words) in [(true, None), (false, None), (false, Some("no leader"))] {
         let mut bench = Bench::new(0);
         bench.read(100);
         bench.now += Duration::from_secs(3);
@@ -88,7 +89,11 @@ fn a_consumer_that_beats_on_a_server_without_the_stream_is_left() {
         );
         bench.reader.ponged();
         bench.server.take(&mut bench.out);
-        if !is_answered {
+        if words.is_some() {
+            let answer = bench.server.line.front_mut().expect("the answer");
+            answer.payload = br#"{"state":{"last_seq":0},"cluster":{"name":"c"}}"#.to_vec();
+            bench.read(1);
+        } else if !is_answered {
             bench.server.line.clear();
         }
         let mut beat = || {
