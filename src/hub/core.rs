@@ -84,6 +84,8 @@ pub struct Core {
     pub(super) memory: FrameMemory,
     pub(super) surveys: Surveys,
     pub(super) waits: Waits,
+    /// Times from pings to pongs since the shell took them, microseconds.
+    pub(super) pongs_us: Vec<u32>,
     pub(super) history: Option<Box<History>>,
     pub(super) render: Render,
     /// Missed messages that wait for resuming clients.
@@ -131,6 +133,7 @@ impl Core {
             surveys: Surveys::default(),
             render: |message, _, _| Arc::clone(message.frame),
             waits: Waits::default(),
+            pongs_us: Vec::new(),
             history: History::new(limits.history, &frame_bytes).map(Box::new),
             resumed_messages: Holding::new("resumed_messages", limits.resume_messages_max),
             limits,

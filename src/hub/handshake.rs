@@ -18,6 +18,9 @@ use crate::wire::upgrade::UpgradeError;
 const LOST: &str =
     "This WebSocket request came without Upgrade and Connection: a proxy on the way took them off";
 
+/// Times of pongs that wait for the shell, which takes them in each turn.
+const PONGS_MAX: usize = 4_096;
+
 impl Core {
     /// The windows to which compressed messages of clients may refer.
     pub fn inflate_windows(&self) -> &InflateWindows {
@@ -227,6 +230,15 @@ impl Core {
 }
 
 impl Core {
+    /// Notes the time of a pong that was just read.
+    pub(super) fn note_pong(&mut self, key: SessionKey) {
+        let session = self.clients.session_mut(key);
+        let after_us = session.and_then(|session| session.take_pong_us());
+        if self.pongs_us.len() < PONGS_MAX {
+            self.pongs_us.extend(after_us);
+        }
+    }
+
     /// Notes that the gateway itself holds back the bytes of a client, behind the socket.
     pub fn set_paced(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session_mut(key) {

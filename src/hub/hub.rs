@@ -278,6 +278,11 @@ impl<G: Gateway> Hub<G> {
             .look(now, late_us, &mut core.clients, trusted, tx);
     }
 
+    /// Takes the times from pings to pongs since the last call, microseconds; the memory stays.
+    pub fn take_pongs_us(&mut self) -> impl Iterator<Item = u32> {
+        self.core.pongs_us.drain(..)
+    }
+
     /// The largest send queue since the last call, in bytes.
     pub fn take_send_queue_peak(&mut self) -> u64 {
         std::mem::take(&mut self.core.clients.stats.send_queue_peak_bytes)

@@ -224,7 +224,8 @@ impl<G: Gateway> Hub<G> {
             let needs_input = !announced || !matches!(step, Step::Message(_));
             let goes_on = !needs_input || input.len() < left;
             match step {
-                Step::Ping | Step::Pong => {}
+                Step::Ping => {}
+                Step::Pong => self.core.note_pong(key),
                 Step::PeerClosed(_) => self.core.start_closing(key, CloseReason::PeerClosed),
                 Step::Violation(code, reason) => {
                     self.core.close(key, code, reason, Closing::Now);

@@ -97,6 +97,9 @@ impl Report {
         self.times.late_us = self.lateness.total_us();
         self.times.late_last_second_us = self.lateness.last_second_us();
         self.times.last_minute = self.latency.summary(ended.mono_us);
+        for us in hub.take_pongs_us() {
+            self.times.pongs.observe_us(us.into());
+        }
         let peak = hub.take_send_queue_peak();
         let send_queue_peak_bytes = self.peak(began, peak);
         if feed.caught_up {

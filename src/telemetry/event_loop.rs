@@ -114,6 +114,8 @@ pub struct RecentLatency {
 pub struct LoopTimes {
     /// Turns, each without its wait for events.
     pub turns: DurationCounts,
+    /// From a ping that has left until its pong.
+    pub pongs: DurationCounts,
     /// Polling without sleeping.
     pub spin: SpinCounts,
     /// Lateness of the loop, microseconds: since the start.

@@ -216,6 +216,9 @@ metric_names! { |at|
         "Lateness of the event loop: of each quarter of a second, the longest turn, wait of a message for its turn, or \
             sleep beyond its time, from 20 ms on."
         => at.turn.times.late_us as f64 / 1e6;
+    PONG_SECONDS = Histogram "weirgate_pong_seconds" []
+        "Time from a ping that has left until its pong, through the client's program."
+        => at.turn.times.pongs;
     STAGE_DURATION = Histogram "weirgate_stage_duration_seconds" ["stage"]
         "Time of a message in each stage; first_write and last_write count from the arrival."
         => ByLabel(at.turn.times.stages());

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use weirgate::admission::TrustedProxies;
 use weirgate::hub::{CALLS_MAX, Effect, Limits, SAMPLED_MAX, Sample, SessionKey, SlowLook, Why};
 
+use super::deadlines::pinged;
 use super::{SECOND, small_queue, state, symbols};
 use crate::world::World;
+use crate::world::client::frame;
 use crate::world::state::State;
 use crate::world::toys::Symbols;
 
@@ -143,6 +145,25 @@ fn a_late_loop_is_not_the_fault_of_the_client() {
     let slow = world.slow(key).expect("it waited");
     assert_eq!(slow.why, Some(Why::Gateway));
     assert_eq!(&*slow.say, "our loop was late: 300 ms in the last second");
+}
+
+#[test]
+fn a_pong_says_how_long_the_way_through_the_client_is() {
+    let mut world = symbols(pinged());
+    let key = world.reader(None, usize::MAX);
+    while world.client(key).pings == 0 {
+        world.advance(SECOND / 10);
+    }
+    assert_eq!(world.hub.take_pongs_us().next(), None);
+    world.advance(SECOND / 4);
+    world.send(key, &frame(0x8a, b""));
+    assert_eq!(world.hub.take_pongs_us().collect::<Vec<_>>(), [LOOK as u32]);
+    world.send(key, &frame(0x8a, b""));
+    assert_eq!(
+        world.hub.take_pongs_us().next(),
+        None,
+        "a pong without a ping"
+    );
 }
 
 #[test]

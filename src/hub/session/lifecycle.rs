@@ -131,6 +131,7 @@ impl Session {
             protocol,
             ping: Ping::Idle,
             bytes_read: 0,
+            pong_us: None,
             close: None,
             peer_ended: false,
             is_broken: false,
@@ -314,7 +315,7 @@ impl Session {
                     let bytes_out = self.queue.bytes_out();
                     let ahead_us = open.under_way_us(bytes_out).min(limits.send_queue.stall_us);
                     let due_us = now.mono_us + limits.pong_timeout_us + ahead_us;
-                    open.ping.sent(due_us, bytes_out);
+                    open.ping.sent(now.mono_us, due_us, bytes_out);
                 }
                 let ripe =
                     |close: &mut PendingClose| data_out || (close.how == Closing::Now && blocked);

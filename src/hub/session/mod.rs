@@ -415,7 +415,9 @@ impl Session {
         let step = open.protocol.read(input, control, scratch);
         match step {
             Some(Step::Pong) => {
-                open.bytes_read = open.ping.answered().unwrap_or(open.bytes_read);
+                if let Some((bytes_read, after_us)) = open.ping.answered(now.mono_us) {
+                    (open.bytes_read, open.pong_us) = (bytes_read, Some(after_us));
+                }
             }
             Some(Step::PeerClosed(code)) => cold.record.code = code,
             Some(Step::Violation(..)) => open.is_broken = true,

@@ -39,6 +39,8 @@ pub(super) struct Open {
     pub(super) ping: Ping,
     /// Bytes that the kernel had taken when the last answered ping left: the client has read these.
     pub(super) bytes_read: u64,
+    /// Time from the ping to the pong that was just read, microseconds.
+    pub(super) pong_us: Option<u32>,
     /// A close waits for data to go out: all data, or as much as the kernel takes at once.
     pub(super) close: Option<PendingClose>,
     /// The peer has ended its side, and may still read.
@@ -143,6 +145,8 @@ pub(super) enum Ping {
         pong_due: u64,
         /// Bytes that the kernel had taken with the ping.
         bytes_out: u64,
+        /// When the ping left, microseconds of the monotonic clock, cut to 32 bits: `pong_due` moves.
+        sent_us: u32,
     },
     /// No pong came in time. Reported once: the close may have to wait for this turn's flush.
     Missed,
@@ -150,21 +154,25 @@ pub(super) enum Ping {
 
 impl Ping {
     /// Notes that the control part went out.
-    pub(super) fn sent(&mut self, pong_due: u64, bytes_out: u64) {
+    pub(super) fn sent(&mut self, now_us: u64, pong_due: u64, bytes_out: u64) {
         *self = match *self {
             Self::Queued { answered: true } => Self::Sent {
                 pong_due,
                 bytes_out,
+                sent_us: now_us as u32,
             },
             Self::Queued { answered: false } => Self::Idle,
             other => other,
         };
     }
 
-    /// Handles a pong, also without a ping. Returns the bytes that the client has read with the ping.
-    pub(super) fn answered(&mut self) -> Option<u64> {
+    /// Handles a pong, also without a ping. Returns the bytes that the client has read with the ping, and the time since
+    /// the ping has left, microseconds.
+    pub(super) fn answered(&mut self, now_us: u64) -> Option<(u64, u32)> {
         match std::mem::take(self) {
-            Self::Sent { bytes_out, .. } => Some(bytes_out),
+            Self::Sent {
+                bytes_out, sent_us, ..
+            } => Some((bytes_out, (now_us as u32).wrapping_sub(sent_us))),
             Self::Idle | Self::Queued { .. } | Self::Missed => None,
         }
     }
@@ -255,13 +263,15 @@ mod tests {
     #[test]
     fn only_a_sign_of_life_that_is_answered_has_a_deadline() {
         let mut ping = Ping::Idle;
-        ping.sent(5, 0);
+        ping.sent(1, 5, 0);
         assert_eq!(ping, Ping::Idle);
         for (answered, pong_due) in [(true, Some(5)), (false, None)] {
             ping = Ping::Queued { answered };
             assert_eq!(ping.pong_due(), None, "it has not left");
-            ping.sent(5, 0);
+            ping.sent(u64::from(u32::MAX), 5, 7);
             assert_eq!(ping.pong_due(), pong_due);
+            let after = ping.answered(u64::from(u32::MAX) + 3);
+            assert_eq!(after, answered.then_some((7, 3)));
         }
     }
 }

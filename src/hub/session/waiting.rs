@@ -1,6 +1,7 @@
 //! Whether the send queue waits for the kernel, and for how long.
 
 use super::Session;
+use super::phase::Phase;
 
 impl Session {
     /// Begins the wait of a queue that the kernel did not take whole, or ends the wait of an empty queue; `None` if
@@ -21,6 +22,14 @@ impl Session {
     /// Whether the gateway itself holds the bytes back.
     pub(in crate::hub) fn is_paced(&self) -> bool {
         self.is_paced
+    }
+
+    /// Takes the time from a ping to the pong that was just read, microseconds.
+    pub(in crate::hub) fn take_pong_us(&mut self) -> Option<u32> {
+        match &mut self.cold.phase {
+            Phase::Open(open) => open.pong_us.take(),
+            _ => None,
+        }
     }
 
     /// Time since the kernel last took a byte of the queue, microseconds; 0 if nothing waits.
