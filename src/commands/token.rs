@@ -338,7 +338,9 @@ impl TokenCommand {
             identity.roles = vec![self.shown_role(&rights.role, &identity)];
         }
         if let TokenUse::Claims(symbols_max) = gateway.tokens {
-            identity.symbols_max = identity.symbols_max.or_else(|| Some(symbols_max(checked)));
+            identity
+                .symbols_max
+                .get_or_insert_with(|| symbols_max(checked));
         }
         Ok(good(&identity, now.unix_ms) + &grants)
     }

@@ -176,7 +176,7 @@ impl TradesGateway {
             (n, _) => format!("Successfully subscribed to candles of {n} symbol(s)"),
         };
         let mut data = answer::symbols(content, "subscribed", &new, client);
-        let why = newest.err().or(missed.and_then(Result::err));
+        let why = newest.err().or_else(|| missed.and_then(Result::err));
         if let (Some(NotRecovered::Large), Some(requests)) = (why, requests) {
             requests.charge_search(core.now());
         }
