@@ -93,8 +93,8 @@ impl Feed for Refuses {
     }
 }
 
-/// Sends so many messages of 64 KiB each time that it is told to.
-struct Bursts(mpsc::Receiver<usize>);
+/// Sends so many messages, of so many bytes each, each time that it is told to.
+struct Bursts(mpsc::Receiver<usize>, usize);
 
 impl Source for Bursts {
     fn run(self: Box<Self>, link: SourceLink) {
@@ -103,7 +103,7 @@ impl Source for Bursts {
                 let message = BusMessage {
                     subject: "bad".into(),
                     pattern: None,
-                    payload: vec![0; 64 * 1024],
+                    payload: vec![0; self.1],
                     position: None,
                     place: Place::Outside,
                     received: link.now(),
@@ -191,7 +191,21 @@ fn start_spinning(spin_us: u64) -> (Listening, mpsc::Sender<usize>) {
 }
 
 /// Any toy; the sender starts bursts of messages.
-fn start_toy<G, F>(mut common: CommonSettings, feed: F, toy: G) -> (Listening, mpsc::Sender<usize>)
+fn start_toy<G, F>(common: CommonSettings, feed: F, toy: G) -> (Listening, mpsc::Sender<usize>)
+where
+    G: Gateway<In = Infallible, Out = Infallible> + Send + 'static,
+    F: Feed<Event = BusEvent> + Send + 'static,
+{
+    start_with(common, feed, toy, 64 * 1024)
+}
+
+/// The same with messages of so many bytes.
+fn start_with<G, F>(
+    mut common: CommonSettings,
+    feed: F,
+    toy: G,
+    message_bytes: usize,
+) -> (Listening, mpsc::Sender<usize>)
 where
     G: Gateway<In = Infallible, Out = Infallible> + Send + 'static,
     F: Feed<Event = BusEvent> + Send + 'static,
@@ -202,7 +216,7 @@ where
     thread::spawn(move || {
         let status = Arc::new(BusStatus::new(&[], 0));
         Parts::new("toy", common, feed, toy)
-            .source(Bursts(bursts), status)
+            .source(Bursts(bursts, message_bytes), status)
             .run(Clock::start(), |listening| {
                 send.send(listening.clone()).expect("the test listens");
             })
@@ -330,6 +344,17 @@ fn a_client_that_costs_much_does_not_wait_for_those_of_another_address() {
 #[test]
 fn messages_that_are_refused_have_their_share_of_a_turn() {
     let (addr, burst) = start();
+    a_burst_does_not_keep_others_waiting(addr, &burst);
+}
+
+/// Ten bytes each: the bytes alone would allow all of them in a turn.
+#[test]
+fn small_messages_have_their_share_of_a_turn() {
+    let (listening, burst) = start_with(CommonSettings::default(), Refuses::default(), Toy, 10);
+    a_burst_does_not_keep_others_waiting(port(&listening), &burst);
+}
+
+fn a_burst_does_not_keep_others_waiting(addr: SocketAddr, burst: &mpsc::Sender<usize>) {
     let mut bystander = Client::connect(addr);
     bystander.round_trip();
     burst.send(200).expect("it runs");

@@ -28,6 +28,11 @@ use crate::wire::head::{self, HeadError, HeadScanner};
 /// Bytes to read from the socket at a time.
 const READ_BYTES: usize = 8 * 1024;
 
+/// Bytes at the begin of a body that are read in small pieces, and a piece of them. hyper asks for two pieces more than
+/// the handler reads, and those of a request that waits for a connection to a service would be counted nowhere.
+const BODY_BEGIN_BYTES: u64 = 64 * 1024;
+const BODY_BEGIN_PIECE_BYTES: usize = 2 * 1024;
+
 /// Bytes that a connection may read ahead, behind a request that is answered.
 const AHEAD_BYTES_MAX: usize = 256 * 1024;
 
@@ -85,6 +90,8 @@ struct State {
     given: usize,
     passed: usize,
     next: Next,
+    /// Bytes of the present body that hyper has.
+    body_bytes: u64,
     time: Clock,
     /// The reactor has decided that the first head is served here, even if the head asks for a WebSocket.
     decided: bool,
@@ -109,6 +116,7 @@ impl Gate {
             given: 0,
             passed: 0,
             next: Next::Head(HeadScanner::default()),
+            body_bytes: 0,
             time,
             decided,
         })))
@@ -241,6 +249,7 @@ impl State {
             _ => Err(HeadError::too_large(&rest[..bytes_max])),
         };
         self.clock.head_ended();
+        self.body_bytes = 0;
         let decided = std::mem::take(&mut self.decided);
         (self.passed, self.next) = match verdict {
             Err(error) => (self.passed, Next::Stopped(Stop::BadHead(error))),
@@ -268,6 +277,10 @@ impl State {
             return Poll::Ready(Ok(()));
         };
         let certain = usize::try_from(body.certain()).unwrap_or(usize::MAX);
+        let certain = match self.body_bytes < BODY_BEGIN_BYTES {
+            true => certain.min(BODY_BEGIN_PIECE_BYTES),
+            false => certain,
+        };
         let before = buf.filled().len();
         let outcome = if certain >= buf.remaining() {
             Pin::new(&mut self.stream).poll_read(cx, buf)
@@ -281,6 +294,7 @@ impl State {
         self.clock.body_read(outcome.is_pending());
         ready!(outcome)?;
         let n = buf.filled().len() - before;
+        self.body_bytes += n as u64;
         body.pass(n as u64);
         if body.is_end() {
             self.next = Next::Head(HeadScanner::default());

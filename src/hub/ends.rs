@@ -1,6 +1,7 @@
 //! The end of a client: its last phase, its end, and what is counted then.
 
 use super::core::Core;
+use super::limits::{CLIENT_COST, FRAME_COST, TOPIC_COST};
 use super::session::{Departed, Pauses};
 use super::{CloseReason, Effect, PhaseKind, SessionKey};
 
@@ -40,6 +41,7 @@ impl Core {
     /// Counts the remains of a session. If the session was open, removes its memberships and notes the
     /// end for the gateway.
     fn count_left(&mut self, key: SessionKey, left: Departed) {
+        self.charge(FRAME_COST * left.frames as usize);
         if left.moved.from == PhaseKind::Open {
             if let Some(peer) = self.peer(key) {
                 self.count_behind_proxy(peer, false);
@@ -61,13 +63,22 @@ impl Core {
         }
     }
 
-    /// Drops the clients over a limit of their queue.
+    /// Drops the clients over a limit of their queue, as many as the budget of the turn allows: those who read nothing
+    /// may all meet the limit with one message.
     pub(super) fn reap(&mut self) {
         while let Some(key) = self.clients.to_arm.pop() {
             self.arm(key);
         }
-        while let Some((key, reason)) = self.clients.over.pop() {
+        while !self.has_spent()
+            && let Some((key, reason)) = self.clients.over.pop()
+        {
+            self.charge(CLIENT_COST + TOPIC_COST * self.joined_count(key));
             self.end(key, reason, true);
         }
+    }
+
+    /// The time to go on with [`Self::reap`].
+    pub(super) fn reap_deadline(&self) -> Option<u64> {
+        (!self.clients.over.is_empty()).then_some(self.now.mono_us)
     }
 }

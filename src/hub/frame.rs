@@ -44,7 +44,7 @@ pub enum Class {
 pub struct ConflationKey(pub u64);
 
 /// Bytes of all frames alive, and of those that the history keeps, each counted once however many queues share the
-/// frame. An encoding counts from the moment in which it is made.
+/// frame; and of long queues. An encoding counts from the moment in which it is made.
 #[derive(Clone, Debug, Default)]
 pub struct FrameBytes(Arc<[AtomicU64; 2]>);
 
@@ -64,6 +64,42 @@ impl FrameBytes {
         for sum in &self.0[..1 + usize::from(is_kept)] {
             sum.fetch_add(bytes as u64, Ordering::Relaxed);
         }
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0[0].fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// The memory of a long queue of frames, counted among the bytes of the frames until this is dropped.
+#[derive(Debug)]
+pub(super) struct QueueRoom {
+    alive: FrameBytes,
+    bytes: usize,
+}
+
+impl QueueRoom {
+    /// Counts nothing yet, where the frame counts.
+    pub(super) fn beside(frame: &Frame) -> Self {
+        let alive = frame.alive.clone();
+        Self { alive, bytes: 0 }
+    }
+
+    /// Counts so many bytes instead.
+    pub(super) fn set(&mut self, bytes: usize) {
+        self.alive.add(bytes, false);
+        self.alive
+            .give_back(std::mem::replace(&mut self.bytes, bytes));
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for QueueRoom {
+    fn drop(&mut self) {
+        self.alive.give_back(self.bytes);
     }
 }
 
@@ -272,7 +308,7 @@ impl Drop for Frame {
     fn drop(&mut self) {
         self.set_kept(false);
         let bytes = self.memory_bytes();
-        self.alive.0[0].fetch_sub(bytes as u64, Ordering::Relaxed);
+        self.alive.give_back(bytes);
     }
 }
 

@@ -255,6 +255,7 @@ impl<G: Gateway> Hub<G> {
         let dues = [
             self.core.deadlines.next(),
             self.core.drain_deadline(),
+            self.core.reap_deadline(),
             self.core.walk_deadline(),
             self.core.history_deadline(),
             self.gateway.poll_timeout(),

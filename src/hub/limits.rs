@@ -10,6 +10,8 @@ pub const FRAME_WALK_MAX: usize = 8_192;
 pub(super) const CLIENT_COST: usize = 256;
 /// The cost of a topic of the client.
 pub(super) const TOPIC_COST: usize = 32;
+/// The cost of a frame in the queue of a client that ends.
+pub(super) const FRAME_COST: usize = 4;
 /// Slots in one call of a walk, with or without a client.
 pub(super) const WALK_SLOTS_MAX: usize = 4_096;
 

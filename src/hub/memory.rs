@@ -1,6 +1,7 @@
 //! Frame memory: which clients are dropped when too much memory waits for clients that read nothing.
 //!
-//! Many queues share a frame, so the end of a client frees only the frames without another holder.
+//! Many queues share a frame, so the end of a client frees only the frames without another holder, and the memory
+//! of a long queue itself, which counts like frames.
 //! Holders are not counted at each delivery, but by a walk over the queues, which begins only while all
 //! frames alive are over their limit. A frame's own reference count shows whether the queues of blocked
 //! clients hold all references. Frames held by another thread, the feed or a topic are not freed by any
@@ -70,7 +71,8 @@ impl Walk {
             let Some(session) = sessions.get(slot).filter(|s| s.is_blocked()) else {
                 continue;
             };
-            let mut share = 0;
+            let mut share = session.queue_room_bytes() as u64;
+            self.held_bytes += share;
             for frame in session.frames() {
                 looked += 1;
                 let bytes = frame.memory_bytes() as u64;
@@ -109,13 +111,22 @@ struct Choice<'a> {
 }
 
 impl Choice<'_> {
+    fn blocked(&self, key: SessionKey) -> Option<&Session> {
+        self.clients.session(key).filter(|s| s.is_blocked())
+    }
+
     fn frames(&self, key: SessionKey) -> impl Iterator<Item = &Arc<Frame>> {
-        let session = self.clients.session(key).filter(|s| s.is_blocked());
-        session.into_iter().flat_map(Session::frames)
+        self.blocked(key).into_iter().flat_map(Session::frames)
+    }
+
+    /// Memory of the client's queue itself.
+    fn room_bytes(&self, key: SessionKey) -> u64 {
+        let room = self.blocked(key).map(Session::queue_room_bytes);
+        room.unwrap_or_default() as u64
     }
 
     fn take(&mut self, key: SessionKey) {
-        let (mut bytes, mut frames) = (0, 0);
+        let (mut bytes, mut frames) = (self.room_bytes(key), 0);
         for frame in self.frames(key) {
             frames += 1;
             if is_held_by_counted(frame, frame.count(self.number)) {
@@ -127,7 +138,7 @@ impl Choice<'_> {
     }
 
     fn give_back(&mut self, key: SessionKey) {
-        let mut bytes = 0;
+        let mut bytes = self.room_bytes(key);
         for frame in self.frames(key) {
             let counted = frame.count_back(self.number);
             if is_held_by_counted(frame, counted) {
@@ -175,6 +186,12 @@ impl Core {
     /// Whether a flush is needed to find the holders of the frames.
     pub(super) fn has_to_walk(&self) -> bool {
         self.memory.walk.is_some() || self.is_walk_due()
+    }
+
+    /// Memory of the client's send queue itself that counts among the bytes of frames.
+    pub fn queue_room_bytes(&self, key: SessionKey) -> usize {
+        let session = self.clients.session(key);
+        session.map_or(0, Session::queue_room_bytes)
     }
 
     /// The time of the next walk, while a walk is wanted.

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Frame;
+use super::frame::QueueRoom;
 
 /// Room of a new ring: with the two inline entries a burst of 16, in one allocation instead of three.
 const RING_ENTRIES: usize = 14;
@@ -16,6 +17,9 @@ const RING_ENTRIES: usize = 14;
 pub(super) trait Weigh {
     /// The weight, constant while the value is in the queue.
     fn weight(&self) -> usize;
+
+    /// Where the memory of a queue counts that is longer than a burst.
+    fn room(&self) -> Option<QueueRoom>;
 }
 
 /// First in, first out; the first two entries are inline, the others in a ring on the heap.
@@ -35,6 +39,19 @@ struct Ring<T> {
     heavies: usize,
     /// So many entries in front are known to have a weight.
     heavy: usize,
+    /// The counted memory, once the ring has grown.
+    room: Option<QueueRoom>,
+}
+
+impl<T: Weigh> Ring<T> {
+    /// Counts the ring's memory, which has become larger.
+    #[cold]
+    fn has_grown(&mut self, value: &T) {
+        self.room = self.room.take().or_else(|| value.room());
+        if let Some(room) = &mut self.room {
+            room.set(self.entries.capacity() * size_of::<T>());
+        }
+    }
 }
 
 impl<T> Default for Queue<T> {
@@ -61,6 +78,12 @@ impl<T: Weigh> Queue<T> {
     pub(super) fn heavies(&self) -> usize {
         let inline = self.head.iter().flatten().filter(|e| e.weight() > 0);
         inline.count() + self.rest.as_ref().map_or(0, |r| r.heavies)
+    }
+
+    /// The counted memory of the queue.
+    pub(super) fn room_bytes(&self) -> usize {
+        let room = self.rest.as_ref().and_then(|r| r.room.as_ref());
+        room.map_or(0, QueueRoom::bytes)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -114,8 +137,13 @@ impl<T: Weigh> Queue<T> {
                     weight: 0,
                     heavies: 0,
                     heavy: 0,
+                    room: None,
                 })
             });
+            if rest.entries.len() == rest.entries.capacity() {
+                rest.entries.reserve(1);
+                rest.has_grown(&value);
+            }
             rest.weight += value.weight();
             rest.heavies += usize::from(value.weight() > 0);
             rest.entries.push_back(value);
@@ -195,6 +223,10 @@ impl Weigh for Entry {
             false => 0,
         }
     }
+
+    fn room(&self) -> Option<QueueRoom> {
+        Some(QueueRoom::beside(&self.frame))
+    }
 }
 
 /// A queued message costs each client only an entry; the clients share the body.
@@ -206,11 +238,15 @@ mod tests {
     use std::cell::Cell;
     use std::collections::VecDeque;
 
-    use super::{Queue, Weigh};
+    use super::{Queue, QueueRoom, Weigh};
 
     impl Weigh for u32 {
         fn weight(&self) -> usize {
             *self as usize % 3
+        }
+
+        fn room(&self) -> Option<QueueRoom> {
+            None
         }
     }
 
@@ -261,6 +297,10 @@ mod tests {
         fn weight(&self) -> usize {
             self.0.set(self.0.get() + 1);
             self.1
+        }
+
+        fn room(&self) -> Option<QueueRoom> {
+            None
         }
     }
 

@@ -126,6 +126,11 @@ impl SendQueue {
         self.data.iter().map(|entry| &entry.frame)
     }
 
+    /// The memory of the queue itself that counts among the bytes of frames.
+    pub(super) fn room_bytes(&self) -> usize {
+        self.data.room_bytes()
+    }
+
     pub(super) fn data_is_empty(&self) -> bool {
         self.data.is_empty()
     }

@@ -104,6 +104,11 @@ impl Core {
         self.message_bytes = self.message_bytes.saturating_add(cost);
     }
 
+    /// Adds the cost of a message to so many topics.
+    pub fn charge_topics(&mut self, topics: usize) {
+        self.charge(CLIENT_COST * topics);
+    }
+
     /// Whether the budget of the turn is used up: the rest of the work is for the next turn.
     pub(super) fn has_spent(&self) -> bool {
         self.message_bytes > self.limits.turn_all_message_bytes_max

@@ -4,6 +4,7 @@
 //! costly messages, and last the deadlines, so that a client is judged after the writes to it. A flush
 //! follows on each step with something to send.
 
+mod bus;
 mod interrupts;
 mod outputs;
 mod reading;
@@ -21,7 +22,7 @@ use self::interrupts::{Freeze, stop_signals};
 use self::outputs::{Ends, log_drops_left_out, log_left_out};
 use self::reading::FirstReads;
 use super::listeners::{ListenError, Listeners};
-use super::report::{Report, log_lines};
+use super::report::Report;
 use super::seams::{ReactorSettings, Seams};
 use super::sockets::{Cost, Room, Sockets};
 use super::unread::{End, Unread};
@@ -29,7 +30,7 @@ use crate::admission::ClientAddr;
 use crate::base::{Clock, LogBudget, Spin, Wake};
 use crate::hub::{CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, earliest};
 use crate::listening::ListenAddr;
-use crate::telemetry::{Budget, Phase, Stage};
+use crate::telemetry::{Budget, Phase};
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
@@ -45,9 +46,6 @@ const HTTP_LOOK_US: u64 = 2_000;
 
 /// Time of one flush; the other clients get their writes in the next turn.
 const FLUSH_US_MAX: u64 = 4_000;
-
-/// Inputs of the gateway in one turn; the rest waits for the next turn.
-const INPUTS_MAX: usize = 64;
 
 /// Time before the end of a stop for refusing connections that were accepted before the port was left to
 /// other processes.
@@ -410,66 +408,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.seams.telemetry.event_loop.set_draining();
             self.hub.drain(now, plan);
         }
-    }
-
-    /// Handles input of other threads for the gateway, publications included.
-    fn take_inputs(&mut self, now: Now) {
-        for _ in 0..self.seams.inputs.len().min(INPUTS_MAX) {
-            if !self.hub.takes_publications() {
-                self.report.spent(Budget::Publications);
-                return;
-            }
-            let Ok(input) = self.seams.inputs.try_recv() else {
-                return;
-            };
-            self.hub.handle_input(now, input);
-        }
-    }
-
-    /// Takes bus events from the channel, up to a part that the send queues can take; the rest follows after
-    /// a flush. An event counts at least its payload: a refused message costs time too.
-    fn take_bus(&mut self, began: Now) {
-        let budget = self.settings.budgets.publication_bytes_max;
-        let mut bytes = 0;
-        for _ in 0..self.seams.bus.len() {
-            if bytes >= budget || !self.hub.takes_publications() {
-                self.report.spent(Budget::Publications);
-                return;
-            }
-            let Ok(event) = self.seams.bus.try_recv() else {
-                return;
-            };
-            let payload_bytes = (self.seams.event_bytes)(&event);
-            self.seams.bus_bytes.give_back(payload_bytes);
-            bytes += self.take_event(began, event).max(payload_bytes);
-        }
-    }
-
-    /// Processes a bus event up to the send queues. Returns the bytes that each member of its topics got.
-    fn take_event(&mut self, began: Now, event: F::Event) -> usize {
-        let now = self.since(began);
-        if let Some(notice) = self.feed.notice(&event) {
-            self.hub.handle_notice(now, &notice);
-        }
-        self.feed.event(now, event, &mut self.publications);
-        log_lines(&mut self.feed);
-        if self.publications.is_empty() {
-            return 0;
-        }
-        let made_us = self.clock.mono_us();
-        let mut bytes = 0;
-        for publication in self.publications.drain(..) {
-            if publication.deliver {
-                let received_us = publication.frame.received().mono_us;
-                self.report.taken(received_us, now.mono_us);
-            }
-            bytes += publication.frame.queue_bytes();
-            self.hub.handle_publication(now, &publication);
-        }
-        self.report.stage(Stage::Feed, now.mono_us, made_us);
-        let queued_us = self.clock.mono_us();
-        self.report.stage(Stage::Queue, made_us, queued_us);
-        bytes
     }
 
     fn flush(&mut self, began: Now) {

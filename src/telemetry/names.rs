@@ -133,7 +133,8 @@ metric_names! { |at|
         "Largest send queue of one client in the last 10 to 20 seconds."
         => at.turn.hub.send_queue_peak_bytes;
     FRAME_BYTES_ALIVE = Gauge "weirgate_frame_bytes_alive" []
-        "Memory of all frames in bytes; a frame counts once, in however many queues."
+        "Memory of all frames in bytes, and of queues with more than 16 frames; a frame counts once, in \
+         however many queues."
         => at.turn.shell.frame_bytes_alive;
     FRAME_BYTES_MAX = Gauge "weirgate_frame_bytes_max" []
         "Memory allowed for frames that wait for clients that read nothing (--frame-bytes-max); over \

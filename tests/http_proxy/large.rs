@@ -3,6 +3,9 @@
 use std::io::{Read, Write};
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
+
+use weirgate::http::HttpSettings;
 
 use crate::rig::{Rig, post};
 
@@ -49,14 +52,28 @@ fn read(mut from: impl Read, bytes: usize) -> usize {
     most
 }
 
-/// In a process of its own: the memory of tests beside it would count.
 #[test]
 fn large_bodies_pass_both_ways_in_little_memory() {
+    alone(
+        "large::large_bodies_pass_both_ways_in_little_memory",
+        pass_large_bodies,
+    );
+}
+
+#[test]
+fn uploads_that_wait_for_a_connection_take_little_memory() {
+    alone(
+        "large::uploads_that_wait_for_a_connection_take_little_memory",
+        wait_with_uploads,
+    );
+}
+
+/// Runs a test in a process of its own: the memory of tests beside it would count.
+fn alone(name: &str, test: impl FnOnce()) {
     const ALONE: &str = "LARGE_BODY_ALONE";
     if std::env::var_os(ALONE).is_some() {
-        return pass_large_bodies();
+        return test();
     }
-    let name = "large::large_bodies_pass_both_ways_in_little_memory";
     let alone = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name])
         .env(ALONE, "1")
@@ -67,6 +84,33 @@ fn large_bodies_pass_both_ways_in_little_memory() {
         alone.status.success() && said.contains("1 passed"),
         "{said}"
     );
+}
+
+fn wait_with_uploads() {
+    const COUNT: usize = 400;
+    let rig = Rig::with(
+        |settings| settings.service_connections_max = 1,
+        HttpSettings::default(),
+    );
+    let head = post("/v1/jobs/x", "Content-Length: 1000000", "");
+    let mut before = 0;
+    let clients: Vec<_> = (0..=COUNT)
+        .map(|n| {
+            let mut client = rig.connect(&head);
+            if n == 0 {
+                rig.wait_for_places(1);
+                before = resident_bytes();
+            }
+            client.stream.set_nonblocking(true).unwrap();
+            // As much as the kernel takes.
+            let _ = client.stream.write(&[b'x'; 200_000]);
+            client
+        })
+        .collect();
+    thread::sleep(Duration::from_secs(2));
+    let each = resident_bytes().saturating_sub(before) / COUNT;
+    assert!(each < 32_000, "{each} bytes each");
+    drop(clients);
 }
 
 fn pass_large_bodies() {

@@ -121,6 +121,32 @@ fn clients_go_together_where_only_that_frees_enough() {
 }
 
 #[test]
+fn the_places_of_very_many_small_frames_count_and_are_given_back() {
+    let mut world = symbols(little_memory());
+    let same: Vec<_> = (0..30).map(|_| world.stuck("A")).collect();
+    let short = world.stuck("B");
+    world.queue("B", 10);
+    // The frames alone are far below the limit, whoever waits for them.
+    for n in 0..200 {
+        world.queue("A", 1);
+        if n % 20 == 0 {
+            world.settle();
+        }
+    }
+    world.settle();
+    world.advance(SECOND);
+    let gone = world.dropped(&same).iter().filter(|gone| **gone).count();
+    assert!((1..30).contains(&gone), "{gone} of 30");
+    assert_eq!(world.dropped(&[short]), [false]);
+    assert!(world.frame_bytes.alive() <= LIMIT);
+    for key in [same, vec![short]].concat() {
+        world.open_window(key, usize::MAX);
+    }
+    world.settle();
+    assert_eq!(world.frame_bytes.alive(), 0);
+}
+
+#[test]
 fn a_walk_looks_at_so_much_in_a_flush() {
     let mut world = symbols(Limits {
         frame_walk_max: 10,

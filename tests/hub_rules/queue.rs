@@ -42,6 +42,44 @@ fn the_hard_limit_counts_what_waits_behind_the_first_frame() {
     }
 }
 
+/// With a hundred thousand clients that read nothing, dropping all of them in the turn of the message would delay
+/// everybody else.
+#[test]
+fn clients_that_meet_a_limit_together_are_dropped_over_several_turns() {
+    let mut world = symbols(Limits {
+        turn_all_message_bytes_max: 2_700,
+        ..small_queue()
+    });
+    let keys: Vec<_> = (0..60).map(|_| world.reader(None, 0)).collect();
+    world.publish(5_000);
+    world.publish(2_001);
+    world.held = true;
+    world.hub.renew_reading();
+    world.publish(10);
+    let mut before = 0;
+    for turn in 1..=4 {
+        let dropped = world.hub.stats().closes_for(CloseReason::SendQueueHard);
+        let new = dropped - before;
+        assert!((1..=11).contains(&new), "{new} in turn {turn}");
+        assert_eq!(world.hub.poll_timeout(), Some(world.now.mono_us));
+        before = dropped;
+        // Who is still to be dropped gets nothing behind the gap, however much room there is.
+        for key in &keys {
+            world.open_window(*key, usize::MAX);
+        }
+        world.hub.flush(world.now, &mut world.net);
+        world.publish(10);
+        world.advance(0);
+    }
+    world.held = false;
+    world.settle();
+    let stats = world.hub.stats();
+    assert_eq!(stats.closes_for(CloseReason::SendQueueHard), 60);
+    for key in keys {
+        assert!(world.texts(key).len() <= 2, "behind the gap");
+    }
+}
+
 #[test]
 fn the_soft_limit_drops_after_its_time_and_not_before() {
     for (behind, dropped) in [(1_000, false), (1_001, true)] {

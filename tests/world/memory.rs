@@ -130,6 +130,15 @@ impl<G: Gateway<Out: Output>> World<G> {
         queued
     }
 
+    /// Memory of long queues themselves.
+    fn rooms(&self, blocked_only: bool) -> u64 {
+        let there = self.net.sockets.iter();
+        let there = there.filter(|(_, socket)| socket.blocked || !blocked_only);
+        there
+            .map(|(key, _)| self.hub.core().queue_room_bytes(*key) as u64)
+            .sum()
+    }
+
     /// Called after each flush: checks that every drop for frame memory was necessary.
     pub(crate) fn look_at_memory(&mut self) {
         let Some(ledger) = self.net.ledger.clone() else {
@@ -147,7 +156,7 @@ impl<G: Gateway<Out: Output>> World<G> {
         }
         self.memory.walk_ended_at = Some(self.now.mono_us);
         if self.walks_at_once() {
-            let held = self.queued(&ledger, true).bytes_held_alone();
+            let held = self.queued(&ledger, true).bytes_held_alone() + self.rooms(true);
             assert!(
                 held <= max,
                 "{held} bytes are left to clients that read nothing"
@@ -168,7 +177,9 @@ impl<G: Gateway<Out: Output>> World<G> {
             assert!(self.net.sockets[key].blocked, "{key:?} reads what it gets");
             let frames = ledger.stories[key].waiting.iter();
             let gone: Vec<&Watched> = frames.map(|waiting| &waiting.frame).collect();
-            let without = left.bytes_with(&gone);
+            // The room of its queue has gone with it: at most twice the places, and some.
+            let room = 64 * gone.len() as u64 + 1_024;
+            let without = left.bytes_with(&gone) + self.rooms(true) + room;
             assert!(
                 without > max,
                 "{key:?} was dropped in vain: {without} of {max}"
@@ -191,7 +202,7 @@ impl<G: Gateway<Out: Output>> World<G> {
     /// `outside`: memory of frames outside of all queues; `None` if the gateway keeps some.
     pub(crate) fn check_memory(&self, ledger: &Ledger, outside: Option<u64>) {
         let alive = self.frame_bytes.alive();
-        let waiting = self.queued(ledger, false).bytes();
+        let waiting = self.queued(ledger, false).bytes() + self.rooms(false);
         let shares_window = self.hub.core().limits().deflate_window == DeflateWindow::Shared;
         match outside {
             Some(outside) if shares_window => {
@@ -203,7 +214,7 @@ impl<G: Gateway<Out: Output>> World<G> {
             None => assert!(alive >= waiting, "bytes of frames"),
         }
         let max = self.hub.core().limits().frame_bytes_max;
-        let held = self.queued(ledger, true).bytes_held_alone();
+        let held = self.queued(ledger, true).bytes_held_alone() + self.rooms(true);
         let rests = self.memory.walk_ended_at;
         let rests = rests.is_some_and(|at| self.now.mono_us < at + REST_US);
         assert!(

@@ -210,6 +210,7 @@ impl Push {
 
     /// Queues the event for the devices, and reports the total if this is the last part.
     pub(super) fn deliver(self, core: &mut Core, stats: &EventsStats) {
+        core.charge_topics(self.devices.len());
         let is_kept = self.frame.queue_bytes() <= RESUME_BYTES_MAX;
         // The position of the last device is good for all: nothing comes between the devices of a part.
         let position = core.position_ahead(self.devices.len());

@@ -155,8 +155,10 @@ impl Session {
     }
 
     fn push(&mut self, now: Now, frame: &Arc<Frame>, limits: &SendQueueLimits) -> Delivered {
-        if self.intake == Intake::Closed {
-            return Delivered::Refused;
+        match self.intake {
+            Intake::Open => {}
+            Intake::Over => return Delivered::Over(None),
+            Intake::Closed => return Delivered::Refused,
         }
         let pushed = self.queue.push(now, frame, limits);
         match pushed {
@@ -173,12 +175,14 @@ impl Session {
     fn over(&mut self, reason: CloseReason) -> Delivered {
         let first = self.intake != Intake::Over;
         self.intake = Intake::Over;
+        // Later frames would hide the gap: they come here too.
+        self.is_limited = true;
         Delivered::Over(first.then_some(reason))
     }
 
     /// Puts a replayed frame in the send queue.
     pub(in crate::hub) fn replay(&mut self, now: Now, frame: &Arc<Frame>) -> Delivered {
-        if !self.takes_data() {
+        if self.intake != Intake::Open {
             return Delivered::Refused;
         }
         self.queue.replay(now, frame);

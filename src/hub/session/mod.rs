@@ -246,6 +246,11 @@ impl Session {
         self.queue.bytes() + self.slots().map_or(0, Slots::bytes)
     }
 
+    /// Memory of the send queue itself, if the queue is longer than a burst.
+    pub(super) fn queue_room_bytes(&self) -> usize {
+        self.queue.room_bytes()
+    }
+
     /// Whether the client has a rate of its own.
     pub(super) fn has_own_rate(&self) -> bool {
         self.slots().is_some()

@@ -163,7 +163,7 @@ pub(super) const OWN: &[Setting] = &[
     .more(
         "An address gets another one only while it holds fewer than are free: half of all alone, a third beside \
          another. The clients of one IPv6 /64 count as one, and so do all clients behind a proxy that \
-         `--trusted-proxies` does not name.",
+         `--trusted-proxies` does not name. Each may need 200 KiB for the bytes on their way.",
     )
     .limit(
         "a request waits for a connection, at most `--proxy-silence-timeout-ms`, then 504; uploads that crawl give way",

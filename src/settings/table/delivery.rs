@@ -87,7 +87,10 @@ pub(super) static ROWS: &[Setting] = &[
         field!(Limits, frame_bytes_max),
         "Memory of the frames that wait for clients that read nothing",
     )
-    .more("A frame counts once, however many clients wait for it.")
+    .more(
+        "A frame counts once, however many clients wait for it; each place in a queue of more than 16 frames \
+         counts with 16 to 32 bytes.",
+    )
     .memory_part(300)
     .limit(
         "slow clients are dropped, first those with the largest share of the frames, until enough \
