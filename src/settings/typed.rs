@@ -208,9 +208,9 @@ impl Typed {
 pub fn gone(name: &str) -> Option<&'static str> {
     let flag = name.trim_start_matches("--").trim_start_matches(PREFIX);
     let flag = flag.to_ascii_lowercase().replace('_', "-");
-    let mut all = GONE.iter();
+    let mut all = GONE.lines().filter_map(|line| line.split_once(' '));
     all.find(|(gone, _)| *gone == flag)
-        .map(|(_, instead)| *instead)
+        .map(|(_, instead)| instead)
 }
 
 /// Finds the text of each row. Precedence, highest first: flag, env names in order, default.
