@@ -86,7 +86,7 @@ async def test_redis_throws_weirgate_out(kind, how, redis_server, start_weirgate
     if kind is CHANNELS:
         assert [client.missing for client in clients] == [1] * len(clients)
         assert metrics.sum("weirgate_gaps_told_total") == len(clients)
-        weirgate.logs("each misses one seq")
+        weirgate.logs("each affected client sees one gap in seq")
         idle.say({"action": "ping"})
         await idle.wait_for(lambda c: len(c.answers) == 3, 10, "the pong")
         assert idle.missing == 0
