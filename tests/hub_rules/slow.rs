@@ -167,6 +167,19 @@ fn a_pong_says_how_long_the_way_through_the_client_is() {
 }
 
 #[test]
+fn a_loop_that_is_a_little_late_hides_no_cause() {
+    let mut world = symbols(limits());
+    let key = world.reader(None, 0);
+    world.publish(100);
+    for look in 1..=8 {
+        world.looks(1, 100_000, some_frozen);
+        let why = world.slow(key).and_then(|slow| slow.why);
+        assert_ne!(why, Some(Why::Gateway), "at look {look}");
+    }
+    assert_eq!(world.slow(key).and_then(|slow| slow.why), Some(Why::Client));
+}
+
+#[test]
 fn without_numbers_of_the_kernel_nothing_is_guessed() {
     let mut world = symbols(limits());
     let key = world.reader(None, 0);

@@ -300,8 +300,14 @@ impl Waits {
         if !waits {
             return None;
         }
+        let sampled = wait.sampled.as_ref();
+        let has_none = sampled.is_some_and(|sampled| sampled.has_none);
         if waited_us < slow_us + look.late_us {
-            return Some(Found::new(Why::Gateway, late(look.late_us)));
+            // A wait that has just begun may be a long one: the second sample decides.
+            return match pair.is_some() || has_none {
+                true => Some(Found::new(Why::Gateway, late(look.late_us))),
+                false => wait.slow_since_us.map(|_| Found::AsBefore),
+            };
         }
         if session.is_paced() {
             return Some(Found::new(Why::Paced, "the demo holds its bytes back"));
@@ -321,10 +327,6 @@ impl Waits {
                 (None, None) => Some(Found::new(Why::Unclear, say())),
             };
         }
-        let has_none = wait
-            .sampled
-            .as_ref()
-            .is_some_and(|sampled| sampled.has_none);
         let is_pending = |since_us| look.now_us < since_us + PENDING_US;
         Some(match wait.sampled {
             Some(_) if has_none && has_proxy => self.proxy(&session.peer(), String::new()),
