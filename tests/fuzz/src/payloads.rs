@@ -6,7 +6,8 @@ use weirgate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use weirgate::feeds::levels::Normaliser;
 use weirgate::feeds::trades::{TradesFeed, TradesFeedSettings};
 use weirgate::feeds::{BusEvent, BusMessage};
-use weirgate::hub::{Feed, FrameBytes, Place, Publication};
+use weirgate::gateways::channels::ChannelsGateway;
+use weirgate::hub::{Feed, FrameBytes, Gateway, Message, Place, Publication, TopicName};
 
 use super::client::NOW;
 use super::requests::DEPTH_MAX;
@@ -119,12 +120,20 @@ pub(crate) fn channels(data: &[u8]) -> u64 {
         json_depth_max: DEPTH_MAX,
         bus_message_bytes_max: BYTES_MAX,
     };
-    let mut feed = ChannelsFeed::new(settings, FrameBytes::default());
-    let event = message(channel, Some(pattern).filter(|p| !p.is_empty()), payload);
-    let publication = published(&mut feed, event);
-    let body = publication
-        .as_ref()
-        .map_or(&b""[..], |publication| publication.frame.body());
+    let alive = FrameBytes::default();
+    let mut feed = ChannelsFeed::new(settings, alive.clone());
+    let pattern_name = Some(pattern).filter(|pattern| !pattern.is_empty());
+    let publication = published(&mut feed, message(channel, pattern_name, payload));
+    let copy = publication.as_ref().map(|publication| {
+        let message = Message {
+            name: channel,
+            frame: &publication.frame,
+            position: None,
+        };
+        let pattern = pattern_name.map(|pattern| TopicName::from(pattern.to_owned()));
+        ChannelsGateway::render(&message, pattern.as_ref(), &alive)
+    });
+    let body = copy.as_ref().map_or(&b""[..], |copy| copy.body());
     // The number of the message precedes the body.
     let whole = [&b"{\"type\":\"data\",\"seq\":1"[..], body].concat();
     let whole = if publication.is_some() {
