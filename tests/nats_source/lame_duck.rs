@@ -86,7 +86,10 @@ fn names_move_to_another_server_before_the_connection_ends() {
     // taken for the copy of another.
     let equal = came[&("ticks.equal".to_owned(), true)].len() as u64;
     let published = counts.iter().sum::<u64>();
-    assert!(equal <= published && equal + 4 >= published, "{equal} of {published}");
+    assert!(
+        equal <= published && equal + 4 >= published,
+        "{equal} of {published}"
+    );
 }
 
 #[test]
