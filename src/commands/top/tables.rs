@@ -50,6 +50,7 @@ pub(super) fn tables(state: &OperatorState) -> Vec<Table> {
             heads: &[
                 "Topic or path",
                 "State",
+                "Why",
                 ">Waits",
                 ">Oldest",
                 ">Connected",
@@ -155,6 +156,7 @@ fn slow(client: &ShownClient) -> Vec<Piece> {
         who(&client.client, client.user.as_ref(), client.tls.as_ref()),
         what(client),
         Piece::new(state, tone),
+        Piece::plain(client.why.as_deref().unwrap_or("-")),
         Piece::plain(bytes(client.queue_bytes as f64)),
         Piece::plain(maybe_duration(client.oldest_ms)),
         Piece::plain(duration(client.age_ms)),
