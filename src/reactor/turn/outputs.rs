@@ -4,13 +4,12 @@
 
 use std::collections::VecDeque;
 
+use tracing::Level;
+
 use super::Reactor;
 use crate::admission::HeldBytes;
-use crate::base::LogLine;
 use crate::http::Handover;
-use crate::hub::{
-    CloseReason, Dropped, Effect, Ended, Feed, Gateway, Now, Permit, SessionKey, Why,
-};
+use crate::hub::{CloseReason, Effect, Ended, Feed, Gateway, Now, Permit, SessionKey, Why};
 use crate::reactor::handshakes::Job;
 use crate::telemetry::{Budget, EndedAt, HitLimit, ShellStats, Surveyed};
 
@@ -73,6 +72,38 @@ impl Ends {
     }
 }
 
+/// The line of an ended connection. A macro, because the level of a line is a constant; a field without a value is not shown.
+macro_rules! log_ended {
+    ($level:expr, $ended:ident, $limit:ident, $line:ident) => {{
+        let dropped = $ended.dropped.as_ref();
+        tracing::event!(
+            $level,
+            client = %$ended.client,
+            peer = %$ended.peer,
+            user = $ended.user.as_deref(),
+            tls = $ended.tls,
+            path = &*$ended.path,
+            reason = $ended.reason.label(),
+            refusal = $ended.refusal,
+            why = dropped.and_then(|dropped| dropped.why).map(Why::label),
+            say = dropped.map(|dropped| &*dropped.say).filter(|say| !say.is_empty()),
+            limit = $limit.map(tracing::field::display),
+            waited_bytes = dropped.map(|dropped| dropped.bytes),
+            waited_messages = dropped.map(|dropped| dropped.messages),
+            untaken_ms = dropped.map(|dropped| dropped.untaken_us / 1000),
+            code = $ended.code,
+            age_ms = $ended.age_us / 1000,
+            bytes_in = $ended.traffic.bytes_in,
+            bytes_out = $ended.traffic.bytes_out,
+            messages_in = $ended.traffic.messages_in,
+            messages_out = $ended.traffic.messages_out,
+            conflated = $ended.traffic.messages_conflated,
+            lines_left_out = $line.suppressed,
+            "connection ended"
+        );
+    }};
+}
+
 impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Carries out some of the hub's effects; the rest follows in the next turns. The kernel takes 10 us to
     /// close a socket, and thousands of clients can leave at once.
@@ -112,16 +143,14 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Logs an ended connection, within the limit of lines.
+    /// Logs an ended connection, within the limit of lines. A client that weirgate has dropped is a warning with what it lost.
     fn log_end(&mut self, ended: &Ended, limit: Option<HitLimit>) {
         let now = self.clock.now();
-        if let Some(dropped) = &ended.dropped {
-            if let Some(line) = self.drop_lines.line(now) {
-                log_drop(ended, dropped, limit, line);
-            }
-            return;
-        }
-        let Some(line) = self.end_lines.line(now) else {
+        let lines = match ended.dropped {
+            Some(_) => &mut self.drop_lines,
+            None => &mut self.end_lines,
+        };
+        let Some(line) = lines.line(now) else {
             return;
         };
         if ended.reason == CloseReason::UpgradeLost {
@@ -136,25 +165,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             );
             return;
         }
-        tracing::info!(
-            client = %ended.client,
-            peer = %ended.peer,
-            user = ended.user.as_deref(),
-            tls = ended.tls,
-            path = &*ended.path,
-            reason = ended.reason.label(),
-            refusal = ended.refusal,
-            limit = limit.map(tracing::field::display),
-            code = ended.code,
-            age_ms = ended.age_us / 1000,
-            bytes_in = ended.traffic.bytes_in,
-            bytes_out = ended.traffic.bytes_out,
-            messages_in = ended.traffic.messages_in,
-            messages_out = ended.traffic.messages_out,
-            conflated = ended.traffic.messages_conflated,
-            lines_left_out = line.suppressed,
-            "connection ended"
-        );
+        match ended.dropped {
+            Some(_) => log_ended!(Level::WARN, ended, limit, line),
+            None => log_ended!(Level::INFO, ended, limit, line),
+        }
     }
 
     fn hand_over(&mut self, key: SessionKey, read: HeldBytes, permit: Permit) {
@@ -235,33 +249,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             inflate_windows_refused: windows.refused(),
         }
     }
-}
-
-/// Logs a client that weirgate has dropped, with what it lost.
-fn log_drop(ended: &Ended, dropped: &Dropped, limit: Option<HitLimit>, line: LogLine) {
-    tracing::warn!(
-        client = %ended.client,
-        peer = %ended.peer,
-        user = ended.user.as_deref(),
-        tls = ended.tls,
-        path = &*ended.path,
-        reason = ended.reason.label(),
-        why = dropped.why.map(Why::label),
-        say = Some(&*dropped.say).filter(|say| !say.is_empty()),
-        limit = limit.map(tracing::field::display),
-        waited_bytes = dropped.bytes,
-        waited_messages = dropped.messages,
-        untaken_ms = dropped.untaken_us / 1000,
-        code = ended.code,
-        age_ms = ended.age_us / 1000,
-        bytes_in = ended.traffic.bytes_in,
-        bytes_out = ended.traffic.bytes_out,
-        messages_in = ended.traffic.messages_in,
-        messages_out = ended.traffic.messages_out,
-        conflated = ended.traffic.messages_conflated,
-        lines_left_out = line.suppressed,
-        "connection ended"
-    );
 }
 
 /// Logs the number of lines about dropped clients that were left out, if no further line says so.
