@@ -269,7 +269,7 @@ pub(super) fn log_left_out(lines: Option<u64>) {
 mod tests {
     use super::*;
     use crate::admission::{ClientAddr, Peer};
-    use crate::hub::Traffic;
+    use crate::hub::{Dropped, Traffic};
 
     fn ended(reason: CloseReason) -> Ended {
         Ended {
