@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::super::error::{NatsError, Stop};
 use super::super::protocol::{Delivery, Op};
 use super::super::wire::Wire;
+use super::overlap::Overlap;
 use super::session::Session;
 use super::sids::Sids;
 use crate::base::{Now, Wake};
@@ -49,7 +50,7 @@ impl Session<'_> {
         let Some(mut before) = self.before.take() else {
             return Ok(());
         };
-        if self.overlap.is_full() {
+        if self.overlap.as_ref().is_some_and(Overlap::is_full) {
             return Err(NatsError::LameDuck.into());
         }
         if self.source.ledger.is_restored() && before.last_ping.is_none() {
@@ -64,7 +65,9 @@ impl Session<'_> {
                 if let Op::Message(delivery) = op
                     && let Some(by) = before.sids.get(delivery.sid)
                 {
-                    self.overlap.take_old(by, &delivery, now);
+                    if let Some(overlap) = &mut self.overlap {
+                        overlap.take_old(by, &delivery, now);
+                    }
                     self.hand_over(&by.clone(), delivery, received)?;
                 }
             }
@@ -76,7 +79,8 @@ impl Session<'_> {
             false => self.before = Some(before),
             true => {
                 before.wire.leave(&before.waiter);
-                for delivery in self.overlap.end() {
+                let rest = self.overlap.as_mut().map(Overlap::end);
+                for delivery in rest.into_iter().flatten() {
                     if let Some(by) = self.sids.get(delivery.sid).cloned() {
                         self.hand_over(&by, delivery, received)?;
                     }

@@ -66,10 +66,6 @@ impl Overlap {
         while self.old.front().is_some_and(is_late) {
             self.old.pop_front();
         }
-        if self.has_ended && self.old.is_empty() {
-            // Nearly always: nothing is hashed.
-            return Some(delivery);
-        }
         let key = self.key(by, &delivery);
         if let Some(at) = self.old.iter().position(|(_, other)| *other == key) {
             self.old.remove(at);
@@ -81,6 +77,11 @@ impl Overlap {
         self.new_bytes += bytes(&delivery);
         self.new.push_back((key, delivery));
         None
+    }
+
+    /// Whether the old connection has ended, and no copy of its messages can come any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.has_ended && self.old.is_empty()
     }
 
     /// Whether too much waits.

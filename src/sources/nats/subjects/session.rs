@@ -40,7 +40,7 @@ pub(super) struct Session<'a> {
     /// The connection to a server in lame duck mode, until this one has all names.
     pub(super) before: Option<Before>,
     /// The copies on both connections.
-    pub(super) overlap: Overlap,
+    pub(super) overlap: Option<Overlap>,
     /// The changes without an answer, in order, each with the number of the ping behind the change.
     asked: VecDeque<(u64, Asked)>,
     retained: Retained,
@@ -65,10 +65,7 @@ impl<'a> Session<'a> {
         second: &'a mut Second,
         relay: &'a mut Relay<NatsError>,
     ) -> Self {
-        let mut overlap = Overlap::new(source.settings.settle.time);
-        if before.is_none() {
-            drop(overlap.end());
-        }
+        let window = source.settings.settle.time;
         Self {
             settle: source.settings.settle.after(wire.info.is_clustered()),
             retained: Retained::new(source.settings.retained_subjects_max),
@@ -77,8 +74,8 @@ impl<'a> Session<'a> {
             second,
             relay,
             sids,
+            overlap: before.is_some().then(|| Overlap::new(window)),
             before,
-            overlap,
             asked: VecDeque::new(),
             retried: Instant::now(),
         }
@@ -252,11 +249,16 @@ impl<'a> Session<'a> {
         if self.before.is_none() && !self.settle.is_zero() && is_restoring() {
             return Ok(());
         }
-        let now = Instant::now();
-        match self.overlap.take_new(&subscription, delivery, now) {
-            Some(delivery) => self.hand_over(&subscription, delivery, received),
-            None => Ok(()),
+        let Some(overlap) = &mut self.overlap else {
+            return self.hand_over(&subscription, delivery, received);
+        };
+        let delivery = overlap.take_new(&subscription, delivery, Instant::now());
+        if overlap.is_over() {
+            self.overlap = None;
         }
+        delivery.map_or(Ok(()), |delivery| {
+            self.hand_over(&subscription, delivery, received)
+        })
     }
 
     /// Sends the last values, and the ends of questions.
