@@ -145,8 +145,8 @@ ROWS = {
     "Process": [
         ("Slow clients", "Clients whose send queue waited for half of the last second, by cause.", "short",
          ("sum by (why) (weirgate_slow_clients{$i})", "{{why}}")),
-        ("Lateness", "Seconds a second for which clients wait for the loop itself.", "percentunit",
-         (rate("weirgate_late_seconds_total"), "late")),
+        ("Lateness", "Seconds a second for which clients wait for the loop itself; behind: each client gets the newest states only.", "percentunit",
+         (rate("weirgate_late_seconds_total"), "late"), (rate("weirgate_behind_seconds_total"), "behind")),
         ("Turns of the loop", "Time of one turn, without its wait.", "s",
          *((quantile(share, "weirgate_loop_turn_duration_seconds_bucket{$i}"), name) for share, name in ((0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")))),
         ("Budgets used up", "How often a budget of a turn was used up, so that the rest waited for the next turn.", "ops",

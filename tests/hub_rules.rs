@@ -6,6 +6,7 @@ mod hub_rules {
     use super::*;
 
     mod addresses;
+    mod behind;
     mod closing;
     mod deadlines;
     mod inflate;

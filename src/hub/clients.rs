@@ -26,6 +26,8 @@ pub(super) struct Clients {
     pub(super) to_arm: Vec<SessionKey>,
     /// Sessions that get the newest message without its position.
     pub(super) ahead: Vec<SessionKey>,
+    /// Whether a state was replaced that waited only for the loop.
+    pub(super) replaced_unsent: bool,
     pub(super) stats: HubStats,
 }
 
@@ -86,6 +88,15 @@ impl Clients {
         }
     }
 
+    /// Removes the states from a send queue that newer states in the queue replace.
+    pub(super) fn skip_to_newest(&mut self, slot: u32) {
+        if let Some(session) = self.sessions.get_mut(slot as usize) {
+            let (frames, bytes) = session.skip_to_newest();
+            self.stats.messages_conflated += u64::from(frames);
+            self.stats.count_removed(frames, bytes);
+        }
+    }
+
     /// Opens the client's slot: the frames that waited go into the send queue.
     pub(super) fn open_slot(&mut self, now: Now, limits: &Limits, key: SessionKey) {
         let frames = self.session_mut(key).map(|session| session.open_slot(now));
@@ -132,11 +143,13 @@ impl Clients {
             Delivered::Queued(_) => {}
         }
         let is_held = matches!(delivered, Delivered::Held { .. });
+        let is_replaced = matches!(delivered, Delivered::Queued(Pushed::Conflated { .. }));
         if is_held || matches!(delivered, Delivered::Queued(Pushed::QueuedOverSoft)) {
             self.to_arm.push(key);
         }
         if let Some(session) = session_of(&mut self.sessions, key) {
             count_queued(&mut self.stats, session, frame);
+            self.replaced_unsent |= is_replaced && session.keeps_up();
             if !is_held {
                 enlist(session, key.slot, &mut self.dirty);
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
+use super::behind::Behind;
 use super::clients::Clients;
 use super::deadlines::Deadlines;
 use super::deflated::Compressor;
@@ -81,6 +82,7 @@ pub struct Core {
     pub(super) scratch: Scratch,
     /// Receivers of the message being published, in the order of their memory; empty otherwise.
     ordered: SlotSet,
+    pub(super) behind: Behind,
     pub(super) memory: FrameMemory,
     pub(super) surveys: Surveys,
     pub(super) waits: Waits,
@@ -129,6 +131,7 @@ impl Core {
             frame_scratch: FrameScratch::new(),
             scratch: Scratch::default(),
             ordered: SlotSet::default(),
+            behind: Behind::default(),
             memory: FrameMemory::default(),
             surveys: Surveys::default(),
             render: |message, _, _| Arc::clone(message.frame),
@@ -261,13 +264,19 @@ impl Core {
     /// requested.
     pub fn publish(&mut self, publication: &Publication) {
         self.keep(publication);
-        if self.limits.deflate_window == DeflateWindow::Shared {
-            self.link(publication);
+        if publication.deliver && self.has_to_wait(publication) {
+            return self.hold_state(publication);
         }
+        self.link(publication);
         self.topics.retain(publication);
-        if !publication.deliver {
-            return;
+        if publication.deliver {
+            self.deliver(publication);
+            self.note_replaced();
         }
+    }
+
+    /// Puts the frame in the queue of every member.
+    pub(super) fn deliver(&mut self, publication: &Publication) {
         let queued = self.clients.stats.messages_queued;
         self.deliver_to_members(publication);
         if self.clients.stats.messages_queued > queued {
@@ -303,6 +312,7 @@ impl Core {
         }
         // The losses so far concern the topics so far.
         self.tell(key);
+        self.release_before_join(topic);
         let (joined, retained) = self.topics.join(key, topic);
         if let Some(frame) = retained {
             self.send(key, &frame);
@@ -382,10 +392,14 @@ impl Core {
     // ---- inside
 
     /// Lets later frames of the topic refer to this frame.
-    fn link(&mut self, publication: &Publication) {
+    pub(super) fn link(&mut self, publication: &Publication) {
         let frame = &publication.frame;
+        let is_shared = self.limits.deflate_window == DeflateWindow::Shared;
         // A lead would come between the bodies of two frames, with another length for each client.
-        if frame.lead() != Lead::None || !self.compressor.may_refer(frame.body().len()) {
+        if !is_shared
+            || frame.lead() != Lead::None
+            || !self.compressor.may_refer(frame.body().len())
+        {
             return;
         }
         let Some(newest) = self.topics.newest(publication) else {

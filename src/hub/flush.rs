@@ -35,6 +35,13 @@ use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey};
 /// Sessions in one batch.
 const BATCH_SESSIONS: usize = 128;
 
+/// Bytes in all send queues from which a flush takes several turns.
+const LONG_FLUSH_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Bytes of states in one write during such a flush: if states are skipped before its end, clients that were written to
+/// first have got little more than the others.
+const LONG_FLUSH_STATE_BYTES: usize = 16 * 1024;
+
 /// Bytes deflated in one batch; the last payload may exceed the limit.
 const BATCH_DEFLATED_BYTES: usize = 256 * 1024;
 
@@ -146,6 +153,7 @@ impl Scratch {
 struct Plan {
     key: SessionKey,
     leads: Range<usize>,
+    /// The most bytes of the write; behind the gathering, its bytes.
     bytes: usize,
 }
 
@@ -155,6 +163,7 @@ impl Core {
     pub(super) fn flush_dirty(&mut self, tx: &mut dyn Transmit) {
         let is_over = !self.scratch.is_under_way() || self.flush_rounds(tx);
         if is_over {
+            self.release_states(tx);
             self.scratch.begin(&mut self.clients.dirty);
             self.flush_rounds(tx);
         }
@@ -164,7 +173,7 @@ impl Core {
     /// Whether some clients wait for a write that the kernel may take.
     pub(super) fn has_unflushed(&self) -> bool {
         let listed = || self.clients.dirty.iter().any(|list| !list.is_empty());
-        self.scratch.is_under_way() || listed()
+        self.scratch.is_under_way() || listed() || self.holds_states()
     }
 
     /// Returns false if the time was over before the end.
@@ -180,6 +189,8 @@ impl Core {
     /// Writes to the next clients of the round: to fewer than usual if many bytes have to be
     /// deflated.
     fn flush_batch(&mut self, round: usize, tx: &mut dyn Transmit) {
+        let is_behind = self.behind.is_holding();
+        let is_long = self.clients.stats.send_queue_bytes > LONG_FLUSH_BYTES;
         let scratch = &mut self.scratch;
         scratch.plans.clear();
         scratch.leads.clear();
@@ -190,9 +201,13 @@ impl Core {
             && let Some(slot) = scratch.rounds[round].take()
         {
             planned += 1;
+            if is_behind {
+                self.clients.skip_to_newest(slot);
+            }
             let plan = plan(
                 &mut self.clients,
                 &self.limits,
+                is_long,
                 &mut self.compressor,
                 &mut scratch.leads,
                 slot,
@@ -202,12 +217,11 @@ impl Core {
         }
 
         let mut slices = recycle(take(&mut scratch.slices));
-        let bytes_max = self.limits.write_bytes_max;
         for plan in &mut scratch.plans {
             let from = slices.len();
             if let Some(session) = self.clients.session(plan.key) {
                 let leads = &scratch.leads[plan.leads.clone()];
-                session.gather(bytes_max, leads, &mut slices);
+                session.gather(plan.bytes, leads, &mut slices);
             }
             plan.bytes = slices[from..].iter().map(|s| s.len()).sum();
             // From here on the range is the range of this plan's slices.
@@ -320,6 +334,7 @@ impl Core {
 fn plan(
     clients: &mut Clients,
     limits: &Limits,
+    is_long: bool,
     compressor: &mut Compressor,
     leads: &mut Vec<u8>,
     slot: u32,
@@ -327,14 +342,18 @@ fn plan(
     let session = clients.sessions.get_mut(slot as usize)?;
     let key = session.key(slot as usize);
     let from = leads.len();
+    let bytes = match is_long && session.has_several_states() {
+        true => limits.write_bytes_max.min(LONG_FLUSH_STATE_BYTES),
+        false => limits.write_bytes_max,
+    };
     let stats = &mut clients.stats;
-    let writes = session.prepare_write(limits.write_bytes_max, leads, |frame, client| {
+    let writes = session.prepare_write(bytes, leads, |frame, client| {
         compressor.encode(frame, client, stats);
     });
     writes.then_some(Plan {
         key,
         leads: from..leads.len(),
-        bytes: 0,
+        bytes,
     })
 }
 

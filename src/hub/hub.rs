@@ -185,6 +185,7 @@ impl<G: Gateway> Hub<G> {
         self.renew_reading();
         self.core.advance_drain();
         self.core.look_at_history();
+        self.core.look_at_behind();
         while !self.core.has_spent()
             && let Some((at, key)) = self.core.deadlines.pop_due(now.mono_us)
         {

@@ -9,6 +9,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+mod behind;
 mod clients;
 mod core;
 mod deadlines;
@@ -79,6 +80,6 @@ pub use session::{Accepted, ClientLook, ClientState, MaxRate};
 pub use shell::{Dropped, Effect, Ended, Permit, Secured, Traffic, Transmit, Write};
 pub use slow::waits::{CALLS_MAX, SAMPLED_MAX, SlowLook};
 pub use slow::{Sample, Why};
-pub use stats::{HistoryStats, HubStats, PhaseKind, SendError, SlowStats};
+pub use stats::{BehindStats, HistoryStats, HubStats, PhaseKind, SendError, SlowStats};
 pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Survey};
 pub use topics::{Joined, Left, TopicLook};

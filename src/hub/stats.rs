@@ -109,6 +109,19 @@ pub struct HubStats {
     pub resumes_refused: [u64; NotRecovered::ALL.len()],
     /// Slow clients.
     pub slow: SlowStats,
+    /// Whether the loop is behind.
+    pub behind: BehindStats,
+}
+
+/// Whether the loop cannot write every message to every client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BehindStats {
+    /// Gauge: whether the loop is behind.
+    pub is_behind: bool,
+    /// Time behind, all together, microseconds.
+    pub behind_us: u64,
+    /// States that were replaced before they were in a send queue.
+    pub states_replaced: u64,
 }
 
 /// Slow clients by cause, in the order of [`Why::ALL`].

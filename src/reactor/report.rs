@@ -1,12 +1,12 @@
 //! The numbers of the loop: copies its own numbers and those of the hub and the feed for other threads at the
 //! end of each turn. Also logs the lines of the feed.
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::latency::Latency;
 use super::lateness::Lateness;
 use crate::base::SpinCounts;
-use crate::hub::{Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now};
+use crate::hub::{BehindStats, Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now};
 use crate::telemetry::{Budget, EventLoop, LoopTimes, ShellStats, Stage};
 
 /// The largest send queue is reported for the last window and the window before: a scrape interval of 15 s
@@ -28,6 +28,8 @@ pub(super) struct Report {
     retry_at_us: Option<u64>,
     lateness: Lateness,
     latency: Latency,
+    /// What was last logged of the time behind.
+    behind: BehindStats,
 }
 
 impl Report {
@@ -100,6 +102,7 @@ impl Report {
         for us in hub.take_pongs_us() {
             self.times.pongs.observe_us(us.into());
         }
+        self.log_behind(hub.stats().behind);
         let peak = hub.take_send_queue_peak();
         let send_queue_peak_bytes = self.peak(began, peak);
         if feed.caught_up {
@@ -115,6 +118,23 @@ impl Report {
             numbers.times = self.times;
         });
         self.retry_at_us = (!copied).then_some(ended.mono_us + RETRY_US);
+    }
+
+    fn log_behind(&mut self, now: BehindStats) {
+        if now.is_behind == self.behind.is_behind {
+            return;
+        }
+        if now.is_behind {
+            warn!(
+                "behind: the loop cannot write every message to every client, so each gets only the newest states; \
+                another process, compression or fewer messages help"
+            );
+        } else {
+            let seconds = (now.behind_us - self.behind.behind_us) as f64 / 1e6;
+            let replaced = now.states_replaced - self.behind.states_replaced;
+            info!(seconds, replaced, "no longer behind");
+        }
+        self.behind = now;
     }
 
     /// The time by which the next turn has to come, if the last turn could not copy its numbers.

@@ -217,6 +217,13 @@ metric_names! { |at|
         "Lateness of the event loop: of each quarter of a second, the longest turn, wait of a message for its turn, or \
             sleep beyond its time, from 20 ms on."
         => at.turn.times.late_us as f64 / 1e6;
+    BEHIND = Gauge "weirgate_behind" []
+        "1 while the loop cannot write every message to every client: the newest states wait until the flush has reached \
+            everybody."
+        => u64::from(at.turn.hub.behind.is_behind);
+    BEHIND_SECONDS = Counter "weirgate_behind_seconds_total" []
+        "Time in which the loop was behind."
+        => at.turn.hub.behind.behind_us as f64 / 1e6;
     PONG_SECONDS = Histogram "weirgate_pong_seconds" []
         "Time from a ping that has left until its pong, through the client's program."
         => at.turn.times.pongs;

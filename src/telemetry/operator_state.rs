@@ -28,6 +28,8 @@ pub struct OperatorState {
     pub status: String,
     /// Time since the last turn of the loop, milliseconds.
     pub last_turn_age_ms: u64,
+    /// Whether the loop cannot write every message to every client.
+    pub behind: bool,
     /// The numbers of the whole process.
     pub numbers: Numbers,
     /// Ended connections since the start, by reason; only reasons with ends.

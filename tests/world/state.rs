@@ -87,18 +87,18 @@ impl Gateway for State {
         );
     }
 
-    /// `TOPIC/KEY`: publishes another keyed message of that topic, which new clients do not get.
+    /// `TOPIC/KEY`: publishes another message of that topic, which new clients do not get; without a key if it is no number.
     fn handle_input(&mut self, core: &mut Core, _: &mut ByClient<()>, input: In) {
         let In::Publish(name, body) = input else {
             return;
         };
         let (topic, key) = name.split_once('/').expect("a topic and a key");
-        let key = ConflationKey(key.parse().expect("a number"));
-        let frame = Frame::text(core.frame_bytes())
-            .key(key)
-            .received(core.now())
-            .body(body.as_bytes())
-            .finish();
+        let frame = Frame::text(core.frame_bytes()).received(core.now());
+        let frame = match key.parse() {
+            Ok(number) => frame.key(ConflationKey(number)),
+            Err(_) => frame,
+        };
+        let frame = frame.body(body.as_bytes()).finish();
         let publication = Publication::new(topic.to_owned().into(), frame);
         self.handle_publication(core, &publication);
     }

@@ -43,7 +43,7 @@ async function ask() {
 }
 
 /** The colour of the pill. */
-const colourOf = ({ ready, bus }) => (!ready ? "closed" : bus && bus.away_ms !== null ? "stale" : "open");
+const colourOf = ({ ready, bus, behind }) => (!ready ? "closed" : behind || (bus && bus.away_ms !== null) ? "stale" : "open");
 
 function say([text, status]) {
   put(byId("status"), text);

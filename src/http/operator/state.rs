@@ -60,7 +60,8 @@ pub(super) fn state(
         uptime_seconds: telemetry.uptime_seconds(now),
         ready: reasons.is_empty(),
         reasons: reasons.iter().map(|r| r.as_str().to_owned()).collect(),
-        status: status(&reasons, bus.as_ref()),
+        status: status(&reasons, bus.as_ref(), at.turn.hub.behind.is_behind),
+        behind: at.turn.hub.behind.is_behind,
         last_turn_age_ms: telemetry.event_loop.last_turn_age_ms(now),
         numbers: numbers(&at),
         closes: closes.map(|(reason, n)| (reason.to_owned(), n)).collect(),
@@ -102,13 +103,18 @@ fn json(value: &impl Serialize) -> String {
     }
 }
 
-fn status(reasons: &[NotReady], bus: Option<&ShownBus>) -> String {
+fn status(reasons: &[NotReady], bus: Option<&ShownBus>, is_behind: bool) -> String {
     if !reasons.is_empty() {
         let reasons: Vec<_> = reasons.iter().map(|reason| reason.words()).collect();
         return format!("Not ready: {}", reasons.join(", "));
     }
     let is_away = bus.is_some_and(|bus| bus.away_ms.is_some());
-    if is_away { "Bus away" } else { "Ready" }.to_owned()
+    let status = match (is_away, is_behind) {
+        (true, _) => "Bus away",
+        (false, true) => "Behind",
+        (false, false) => "Ready",
+    };
+    status.to_owned()
 }
 
 fn numbers(at: &Reading<'_>) -> Numbers {

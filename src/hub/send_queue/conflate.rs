@@ -32,7 +32,7 @@ impl SendQueue {
         } else if self.is_conflating() && self.data.len() < 1 << self.conflate_at {
             (0, 0)
         } else {
-            let newest = self.newest(key);
+            let newest = self.newest(Some(key));
             if is_large && self.bytes_of(&newest) > limits.hard_bytes {
                 return Pushed::Over(CloseReason::SendQueueHard);
             }
@@ -61,9 +61,15 @@ impl SendQueue {
         self.counts_over(limits.soft_bytes) || age > limits.conflate_after_us
     }
 
+    /// Removes older frames of the same keys, as a queue that conflates would.
+    pub(in crate::hub) fn skip_to_newest(&mut self) -> (u32, usize) {
+        let newest = self.newest(None);
+        self.keep(&newest)
+    }
+
     /// The index of the newest frame of each key; none for `replaced`, whose new frame is about to be
     /// pushed.
-    fn newest(&self, replaced: ConflationKey) -> Newest {
+    fn newest(&self, replaced: Option<ConflationKey>) -> Newest {
         let mut newest = Newest::default();
         for (index, entry) in self.data.iter().enumerate() {
             if !entry.is_replayed()
@@ -72,7 +78,7 @@ impl SendQueue {
                 newest.insert(key, index);
             }
         }
-        newest.insert(replaced, usize::MAX);
+        newest.extend(replaced.map(|key| (key, usize::MAX)));
         newest
     }
 

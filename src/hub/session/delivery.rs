@@ -228,6 +228,22 @@ impl Session {
         self.queue.last_seq += 1;
     }
 
+    /// Whether several frames wait, the first with a conflation key.
+    pub(in crate::hub) fn has_several_states(&self) -> bool {
+        let first = self.queue.entries().next();
+        self.queue.frames() > 2 && first.is_some_and(|frame| frame.key().is_some())
+    }
+
+    /// Removes older frames of the same keys from a queue of several frames; returns frames and bytes.
+    pub(in crate::hub) fn skip_to_newest(&mut self) -> (u32, usize) {
+        if self.queue.frames() < 3 {
+            return (0, 0);
+        }
+        let (frames, bytes) = self.queue.skip_to_newest();
+        self.cold.record.traffic.messages_conflated += u64::from(frames);
+        (frames, bytes)
+    }
+
     /// Removes the keyed frames that were not begun and have one of these keys; returns frames and
     /// bytes. Touches nothing cold if no frame waits.
     pub(in crate::hub) fn forget(&mut self, keys: &[ConflationKey]) -> (u32, usize) {

@@ -14,6 +14,12 @@ impl Session {
         turns.then_some(waits)
     }
 
+    /// Whether everything that waits has waited for the loop alone: the kernel has taken whatever was written since the
+    /// queue was last empty.
+    pub(in crate::hub) fn keeps_up(&self) -> bool {
+        self.is_listed() && !self.waits
+    }
+
     /// Notes that the gateway itself holds the bytes back.
     pub(in crate::hub) fn set_paced(&mut self) {
         self.is_paced = true;

@@ -70,8 +70,11 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 let received_us = publication.frame.received().mono_us;
                 self.report.taken(received_us, now.mono_us);
             }
-            bytes += publication.frame.queue_bytes();
             self.hub.handle_publication(now, &publication);
+            // What is held is in no send queue.
+            if !self.hub.core().holds_states() {
+                bytes += publication.frame.queue_bytes();
+            }
         }
         self.report.stage(Stage::Feed, now.mono_us, made_us);
         let queued_us = self.clock.mono_us();

@@ -1,0 +1,237 @@
+//! States while the loop is behind: each client has the newest after a round, and no round is endless.
+
+use weirgate::hub::{Limits, SendQueueLimits, SessionKey};
+
+use super::{SECOND, small_queue, state};
+use crate::world::state::State;
+use crate::world::{Random, World};
+
+/// Two batches of a flush.
+const CLIENTS: usize = 256;
+
+/// Members of "levels" that take everything, and a loop with time for one batch in a turn.
+fn late_loop() -> (World<State>, Vec<SessionKey>) {
+    let mut world = state(Limits {
+        send_queue: SendQueueLimits {
+            stall_us: 3_600 * SECOND,
+            ..SendQueueLimits::default()
+        },
+        ping_interval_us: 0,
+        ..Limits::default()
+    });
+    let keys = (0..CLIENTS).map(|_| world.connect("/ws", None)).collect();
+    world.held = true;
+    (world, keys)
+}
+
+/// A turn of a busy loop: so many messages, and the writes of one batch.
+fn turn(world: &mut World<State>, messages: impl IntoIterator<Item = u64>) {
+    for n in messages {
+        world.publish("levels/1", &n.to_string());
+    }
+    world.net.batches_max = Some(world.net.batches + 1);
+    world.hub.flush(world.now, &mut world.net);
+    world.now = world.now.plus_us(SECOND * 5 / 4);
+}
+
+/// The loop has time for everything.
+fn idle(world: &mut World<State>) {
+    world.net.batches_max = None;
+    world.held = false;
+    world.settle();
+}
+
+fn texts(world: &mut World<State>, keys: &[SessionKey]) -> Vec<Vec<String>> {
+    keys.iter().map(|key| world.texts(*key)).collect()
+}
+
+fn is_behind(world: &World<State>) -> bool {
+    world.hub.stats().behind.is_behind
+}
+
+#[test]
+fn a_state_that_waits_for_the_loop_alone_is_held_when_it_is_replaced() {
+    let (mut world, keys) = late_loop();
+    // The second batch waits for over a second, and the next state replaces the first.
+    turn(&mut world, [1]);
+    turn(&mut world, []);
+    turn(&mut world, [2]);
+    assert!(!is_behind(&world), "every client has the first");
+    world.now = world.now.plus_us(2 * SECOND);
+    world.publish("levels/1", "3");
+    assert!(is_behind(&world), "a batch has waited for 2 s");
+    let queued = world.hub.stats().messages_queued;
+    for n in 4..100 {
+        world.publish("levels/1", &n.to_string());
+    }
+    let stats = world.hub.stats().clone();
+    assert_eq!(stats.behind.states_replaced, 95);
+    assert_eq!(stats.messages_queued, queued + 95 * CLIENTS as u64);
+    idle(&mut world);
+    for texts in texts(&mut world, &keys) {
+        assert_eq!(texts.last().map(String::as_str), Some("99"));
+        assert!(texts.len() <= 4, "{texts:?}");
+    }
+    world.hub.check_invariants();
+}
+
+#[test]
+fn every_client_gets_the_same_states_and_a_round_has_one_write_for_each() {
+    let (mut world, keys) = late_loop();
+    turn(&mut world, [0]);
+    world.now = world.now.plus_us(2 * SECOND);
+    turn(&mut world, [1, 2]);
+    assert!(is_behind(&world));
+    turn(&mut world, [3]);
+    drop(texts(&mut world, &keys));
+    let writes = world.net.writes;
+    for n in 0..40 {
+        turn(&mut world, [10 + 2 * n, 11 + 2 * n]);
+    }
+    assert!(is_behind(&world));
+    let turns = 40 * CLIENTS as u64 / 2;
+    assert!(
+        world.net.writes - writes <= turns,
+        "a write for each in two turns"
+    );
+    let got = texts(&mut world, &keys);
+    let counts: Vec<usize> = got.iter().map(Vec::len).collect();
+    let (least, most) = (counts.iter().min().copied(), counts.iter().max().copied());
+    // Every 10 s, states go into the send queues as a try.
+    let is_fair = least.map(|n| n * 10) >= most.map(|n| n * 8);
+    assert!(least >= Some(10) && is_fair, "{least:?} of {most:?}");
+}
+
+#[test]
+fn the_time_behind_ends_by_itself_with_every_state_delivered() {
+    let (mut world, keys) = late_loop();
+    turn(&mut world, [0]);
+    world.now = world.now.plus_us(2 * SECOND);
+    turn(&mut world, [1, 2]);
+    assert!(is_behind(&world));
+    idle(&mut world);
+    for n in 3..13 {
+        world.publish("levels/1", &n.to_string());
+        world.advance(SECOND / 5);
+    }
+    assert!(!is_behind(&world), "2 s with time for everything");
+    let behind_us = world.hub.stats().behind.behind_us;
+    for texts in texts(&mut world, &keys) {
+        let newest: Vec<String> = (3..13).map(|n| n.to_string()).collect();
+        assert_eq!(texts[texts.len() - 10..], newest);
+    }
+    world.publish("levels/1", "later");
+    world.advance(10 * SECOND);
+    assert_eq!(world.hub.stats().behind.behind_us, behind_us);
+}
+
+#[test]
+fn a_client_that_reads_slowly_puts_nobody_behind() {
+    let mut world = state(small_queue());
+    let (slow, fast) = (world.viewer(0), world.connect("/ws", None));
+    for n in 0..40 {
+        world.publish("levels/1", &n.to_string());
+        world.advance(SECOND / 5);
+        if n % 8 == 7 {
+            // Writable again: for a moment only the loop has to come, and another state comes first.
+            world.held = true;
+            world.open_window(slow, 1);
+            world.publish("levels/1", "meanwhile");
+            world.held = false;
+            world.settle();
+        }
+        assert!(!is_behind(&world), "{n}");
+    }
+    assert_eq!(world.texts(fast).len(), 45);
+    assert!(world.hub.stats().messages_conflated > 20);
+}
+
+#[test]
+fn a_message_without_a_key_comes_after_the_states_that_were_held_before_it() {
+    let (mut world, keys) = late_loop();
+    turn(&mut world, [0]);
+    world.now = world.now.plus_us(2 * SECOND);
+    for (topic, body) in [("levels/1", "a"), ("levels/2", "b"), ("levels/1", "c")] {
+        world.publish(topic, body);
+    }
+    assert!(is_behind(&world));
+    world.publish("levels/1", "d");
+    world.publish("levels/none", "e");
+    idle(&mut world);
+    for texts in texts(&mut world, &keys) {
+        assert_eq!(texts[texts.len() - 3..], ["b", "d", "e"]);
+    }
+}
+
+#[test]
+fn a_new_client_gets_no_state_from_before_it_came() {
+    let (mut world, _) = late_loop();
+    turn(&mut world, [0]);
+    world.now = world.now.plus_us(2 * SECOND);
+    world.publish("levels/1", "a");
+    world.publish("levels/1", "before");
+    assert!(is_behind(&world));
+    world.net.batches_max = None;
+    world.held = false;
+    let new = world.connect("/ws", None);
+    assert_eq!(world.texts(new), Vec::<String>::new());
+    world.publish("levels/1", "after");
+    world.settle();
+    assert_eq!(world.texts(new), ["after"]);
+}
+
+/// Whatever comes when, each client gets a part of what was published, in order, once, and the newest at last.
+#[test]
+fn at_random_the_newest_arrives_and_nothing_comes_twice() {
+    for seed in 0..40 {
+        let mut random = Random::new(seed);
+        let (mut world, mut keys) = late_loop();
+        let mut was_behind = false;
+        for n in 0..400 {
+            match random.below(20) {
+                0..11 => {
+                    let key = ["0", "1", "2", "none"][random.below(4) as usize];
+                    world.publish(&format!("levels/{key}"), &format!("{key} {n}"));
+                }
+                11..17 => turn(&mut world, []),
+                17 => {
+                    let key = keys[random.below(keys.len() as u64) as usize];
+                    world.net.sockets.get_mut(&key).expect("a socket").room = 0;
+                }
+                18 => {
+                    let key = keys[random.below(keys.len() as u64) as usize];
+                    world.open_window(key, usize::MAX);
+                }
+                _ if keys.len() < CLIENTS + 4 => {
+                    idle(&mut world);
+                    keys.push(world.connect("/ws", None));
+                    world.held = true;
+                }
+                _ => {}
+            }
+            was_behind |= is_behind(&world);
+        }
+        assert!(was_behind, "seed {seed}");
+        keys.iter()
+            .for_each(|key| world.open_window(*key, usize::MAX));
+        idle(&mut world);
+        for key in ["0", "1", "2", "none"] {
+            world.publish(&format!("levels/{key}"), &format!("{key} 400"));
+        }
+        world.advance(3 * SECOND);
+        assert!(!is_behind(&world), "seed {seed}");
+        world.hub.check_invariants();
+        for texts in texts(&mut world, &keys) {
+            for key in ["0", "1", "2", "none"] {
+                let of_key = texts.iter().filter_map(|text| text.split_once(' '));
+                let numbers = of_key.filter(|(k, _)| *k == key).map(|(_, n)| n);
+                let numbers: Vec<u64> = numbers.map(|n| n.parse().expect("a number")).collect();
+                assert!(
+                    numbers.is_sorted_by(|a, b| a < b),
+                    "seed {seed}: {numbers:?}"
+                );
+                assert_eq!(numbers.last(), Some(&400), "seed {seed}, key {key}");
+            }
+        }
+    }
+}
