@@ -202,18 +202,14 @@ impl ChannelsGateway {
     /// within.
     pub(super) fn publish_live(&mut self, core: &mut Core, publication: &Publication) {
         let topic = &publication.topic;
-        let Some(subject) = &publication.subject else {
-            self.came_live(core, topic, None);
-            return core.publish_copy(publication, None);
-        };
-        self.came_live(core, topic, Some(subject));
-        core.publish_copy(publication, Some(topic));
-        if self.names.asked.covers(topic) {
+        self.publish_newest(core, publication, topic);
+        if let Some(subject) = &publication.subject
+            && self.names.asked.covers(topic)
+        {
             let within = self.patterns.matching(subject, Some(topic));
             let within: Vec<TopicName> = within.cloned().collect();
             for pattern in within {
-                self.came_live(core, &pattern, Some(subject));
-                core.publish_copy(publication, Some(&pattern));
+                self.publish_newest(core, publication, &pattern);
             }
         }
     }
