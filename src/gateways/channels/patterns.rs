@@ -214,6 +214,15 @@ impl ChannelsGateway {
         }
     }
 
+    /// Publishes a live message of a name to its members, or of a subject to those of the pattern `name`.
+    fn publish_newest(&mut self, core: &mut Core, publication: &Publication, name: &TopicName) {
+        let subject = publication.subject.as_ref();
+        if self.retained.passed(name, subject) {
+            self.ask_retained(core);
+        }
+        core.publish_copy(publication, subject.map(|_| name));
+    }
+
     /// Takes patterns from the clients of the address that brought them: a message has too many copies, or the pattern
     /// costs too much. The clients miss a number, and get an error.
     pub(super) fn give_up_over(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {

@@ -212,7 +212,7 @@ impl Retained {
 
     /// Handles a live message, which is newer than the subject's value in a stream; `subject` if the name is a pattern.
     /// Returns true if clients stopped waiting.
-    fn passed(&mut self, name: &TopicName, subject: Option<&Arc<str>>) -> bool {
+    pub(super) fn passed(&mut self, name: &TopicName, subject: Option<&Arc<str>>) -> bool {
         let Some(waiting) = self.waiting.get(name) else {
             return false;
         };
@@ -455,20 +455,6 @@ impl Retained {
 }
 
 impl ChannelsGateway {
-    /// Publishes a live message of a name to its members, or of a subject to those of the pattern `name`.
-    pub(super) fn publish_newest(
-        &mut self,
-        core: &mut Core,
-        publication: &Publication,
-        name: &TopicName,
-    ) {
-        let subject = publication.subject.as_ref();
-        if self.retained.passed(name, subject) {
-            self.ask_retained(core);
-        }
-        core.publish_copy(publication, subject.map(|_| name));
-    }
-
     /// Sends a last value to the clients that wait for it.
     pub(super) fn replay_value(&mut self, core: &mut Core, value: &Publication) {
         let (topic, subject) = (&value.topic, value.subject.as_ref());
