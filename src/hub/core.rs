@@ -48,8 +48,6 @@ pub struct Core {
     pub(super) topics: Topics,
     pub(super) deadlines: Deadlines,
     pub(super) effects: VecDeque<Effect>,
-    /// Topics whose last member ended, for the gateway.
-    pub(super) emptied: VecDeque<TopicName>,
     /// Sessions that were open and have ended, for the gateway.
     pub(super) ended: VecDeque<(SessionKey, CloseReason)>,
     /// Sessions that a stop closes.
@@ -114,7 +112,6 @@ impl Core {
             topics: Topics::default(),
             deadlines: Deadlines::default(),
             effects: VecDeque::new(),
-            emptied: VecDeque::new(),
             ended: VecDeque::new(),
             stopping: VecDeque::new(),
             roomy: Vec::new(),
@@ -359,7 +356,7 @@ impl Core {
         match session.begin_close(now, PendingClose { code, reason, how }, due) {
             CloseBegun::Ignored => {}
             CloseBegun::Waits => {
-                self.leave_topics(key);
+                self.topics.leave_all(key.slot);
                 self.arm(key);
             }
             CloseBegun::Written => self.start_closing(key, reason),
@@ -438,10 +435,6 @@ impl Core {
                 });
             }
         }
-    }
-
-    pub(super) fn leave_topics(&mut self, key: SessionKey) {
-        self.emptied.extend(self.topics.leave_all(key.slot));
     }
 
     /// A client closed at a stop, or with 1013 ("try again later", the registry of RFC 6455 §11.7),

@@ -46,7 +46,7 @@ impl Core {
             if let Some(peer) = self.peer(key) {
                 self.count_behind_proxy(peer, false);
             }
-            self.leave_topics(key);
+            self.topics.leave_all(key.slot);
             self.ended.push_back((key, left.reason));
         }
         self.no_room.remove(&key);

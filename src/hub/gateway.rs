@@ -27,6 +27,8 @@ pub enum Admission<C> {
 pub enum Entrance<'a> {
     /// Clients, for pages of these origins; requests from other origins are refused with 403.
     Clients(&'a Origins),
+    /// The same, but no event streams, which [`Limits::event_stream`] allows elsewhere.
+    WebSockets(&'a Origins),
     /// Pages: the HTTP side handles any request.
     Http,
     /// Nothing for clients: 403.
@@ -43,14 +45,13 @@ pub enum Entrance<'a> {
 /// # Which call is which
 /// | calls | methods |
 /// | --- | --- |
-/// | questions, which change nothing | [`entrance`](Self::entrance), [`streams_at`](Self::streams_at), [`has_room_for`](Self::has_room_for), [`poll_timeout`](Self::poll_timeout), [`holdings`](Self::holdings), [`stop_code`](Self::stop_code), [`pong_timeout_code`](Self::pong_timeout_code), [`render`](Self::render) |
+/// | questions, which change nothing | [`entrance`](Self::entrance), [`has_room_for`](Self::has_room_for), [`poll_timeout`](Self::poll_timeout), [`holdings`](Self::holdings), [`close_code`](Self::close_code), [`render`](Self::render) |
 /// | of one client | [`admit`](Self::admit), [`handle_opened`](Self::handle_opened), [`handle_message`](Self::handle_message), [`handle_answered`](Self::handle_answered), [`handle_deadline`](Self::handle_deadline), [`handle_room`](Self::handle_room), [`reads_to_the_end`](Self::reads_to_the_end), [`handle_stopping`](Self::handle_stopping), [`handle_closed`](Self::handle_closed) |
-/// | of the bus and of other threads | [`handle_publication`](Self::handle_publication), [`handle_notice`](Self::handle_notice), [`handle_emptied`](Self::handle_emptied), [`handle_input`](Self::handle_input), [`handle_timeout`](Self::handle_timeout) |
+/// | of the bus and of other threads | [`handle_publication`](Self::handle_publication), [`handle_notice`](Self::handle_notice), [`handle_input`](Self::handle_input), [`handle_timeout`](Self::handle_timeout) |
 /// | work for other threads | [`poll_output`](Self::poll_output) |
 ///
 /// The order for one client: `entrance`, `admit`, and `handle_opened` if the client was accepted and stays; then the others in any
-/// order; at a stop `handle_stopping`; at last `handle_closed`. What a call ends follows behind the call: first
-/// `handle_emptied` for each topic without members, then `handle_closed` for each ended client.
+/// order; at a stop `handle_stopping`; at last `handle_closed`. What a call ends follows behind the call.
 ///
 /// # Examples
 /// Every client is a member of one topic:
@@ -96,12 +97,6 @@ pub trait Gateway {
     fn entrance(&self, path: &str) -> Entrance<'_> {
         let _ = path;
         Entrance::Clients(Origins::any())
-    }
-
-    /// Whether clients may ask for an event stream at `path`, if [`Limits::event_stream`] allows event
-    /// streams. By default wherever [`entrance`](Self::entrance) has clients.
-    fn streams_at(&self, path: &str) -> bool {
-        matches!(self.entrance(path), Entrance::Clients(_))
     }
 
     /// Decides on a whole request, valid in its protocol, that [`entrance`](Self::entrance) accepts.
@@ -176,7 +171,7 @@ pub trait Gateway {
     }
 
     /// Called when the connection of a client has ended. The client is a member of no topic and can
-    /// receive nothing more.
+    /// receive nothing more. [`Core::member_count`] says whether others hold its topics.
     fn handle_closed(
         &mut self,
         core: &mut Core,
@@ -185,13 +180,6 @@ pub trait Gateway {
         reason: CloseReason,
     ) {
         let _ = (core, key, client, reason);
-    }
-
-    /// Called when the last member of a topic has ended, and no client has joined the topic since. Not
-    /// called when the last member leaves: then [`Core::leave`] returns
-    /// [`Left::Last`](super::Left::Last).
-    fn handle_emptied(&mut self, core: &mut Core, topic: &TopicName) {
-        let _ = (core, topic);
     }
 
     /// The frame of a message of the feed for the members of its own name, or of a pattern. Made at most once for each, when
@@ -244,13 +232,11 @@ pub trait Gateway {
         Vec::new()
     }
 
-    /// The close at a stop of the process. By default [`Limits::stop_code`] without a text.
-    fn stop_code(&self, limits: &Limits) -> CloseCode {
-        CloseCode::bare(limits.stop_code)
-    }
-
-    /// The close for a missing pong.
-    fn pong_timeout_code(&self) -> CloseCode {
-        CloseCode::new(1011, "keepalive ping timeout")
+    /// The close for a missing pong, and at a stop of the process. By default [`Limits::stop_code`] without a text at a stop.
+    fn close_code(&self, reason: CloseReason, limits: &Limits) -> CloseCode {
+        match reason {
+            CloseReason::ShuttingDown => CloseCode::bare(limits.stop_code),
+            _ => CloseCode::new(1011, "keepalive ping timeout"),
+        }
     }
 }

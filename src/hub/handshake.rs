@@ -254,17 +254,6 @@ impl Core {
     }
 }
 
-/// Whether the path has clients.
-fn has_clients<G: Gateway>(gateway: &G, head: &RequestHead<'_>) -> bool {
-    matches!(gateway.entrance(head.path()), Entrance::Clients(_))
-}
-
-/// Whether the path has clients, and the page that sends the request may be one of them.
-fn may_connect<G: Gateway>(gateway: &G, head: &RequestHead<'_>) -> bool {
-    let entrance = gateway.entrance(head.path());
-    matches!(entrance, Entrance::Clients(origins) if origins.allow(head))
-}
-
 impl<G: Gateway> Hub<G> {
     /// Handles a whole request head; `input` has the bytes behind the head.
     pub(super) fn judge_head(&mut self, key: SessionKey, read: Vec<u8>, input: &mut &[u8]) {
@@ -276,17 +265,15 @@ impl<G: Gateway> Hub<G> {
                 return;
             }
         };
+        let entrance = self.gateway.entrance(head.path());
         let draining = core.drain.is_some_and(|d| d.closing);
         let asks_stream = core.limits.event_stream && head.asks_event_stream();
         let (speaks, stream) = if head.asks_upgrade() {
             (Some(Speaks::WebSocket), None)
-        } else if asks_stream && self.gateway.streams_at(head.path()) {
+        } else if asks_stream && let Entrance::Clients(origins) = entrance {
             // A page that may never connect is not asked to come back, and a monitor not at all.
-            let may_return = |head: &&RequestHead<'_>| {
-                head.method() == "GET" && may_connect(&self.gateway, head)
-            };
-            let stream = Some(&head).filter(may_return);
-            (Some(Speaks::EventStream), stream)
+            let may_return = head.method() == "GET" && origins.allow(&head);
+            (Some(Speaks::EventStream), may_return.then_some(&head))
         } else {
             (None, None)
         };
@@ -300,13 +287,15 @@ impl<G: Gateway> Hub<G> {
         }
         let Some(speaks) = speaks else {
             match head.lost_upgrade() {
-                Some(header) if has_clients(&self.gateway, &head) => core.refuse_lost(key, header),
+                Some(header) if !matches!(entrance, Entrance::Http | Entrance::None) => {
+                    core.refuse_lost(key, header);
+                }
                 _ => core.hand_to_http(key, read, input),
             }
             return;
         };
-        let (refusal, text) = match self.gateway.entrance(head.path()) {
-            Entrance::Clients(origins) if origins.allow(&head) => {
+        let (refusal, text) = match entrance {
+            Entrance::Clients(origins) | Entrance::WebSockets(origins) if origins.allow(&head) => {
                 self.judge_request(key, &head, speaks);
                 return;
             }
@@ -315,7 +304,7 @@ impl<G: Gateway> Hub<G> {
                 return;
             }
             Entrance::None => ("path", "No WebSocket here"),
-            Entrance::Clients(_) => ("origin", "Origin not allowed"),
+            _ => ("origin", "Origin not allowed"),
         };
         core.set_refusal(key, refusal);
         let forbidden = RequestRefusal::new(403, text);

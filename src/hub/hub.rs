@@ -17,7 +17,7 @@ use super::session::{Due, Pause};
 use super::shell::{Effect, Permit, Secured, Transmit};
 use super::{
     BusNotice, ByClient, CloseCode, CloseReason, Closing, HubStats, Now, Publication, SessionKey,
-    TopicName, room,
+    room,
 };
 use crate::admission::Peer;
 
@@ -367,7 +367,10 @@ impl<G: Gateway> Hub<G> {
     // ---- inside
 
     fn session_due(&mut self, key: SessionKey) {
-        let pong_timeout = self.gateway.pong_timeout_code();
+        let pong_timeout = {
+            let limits = &self.core.limits;
+            self.gateway.close_code(CloseReason::PongTimeout, limits)
+        };
         self.core.client_due(key, pong_timeout);
         let now = self.core.now;
         let session = self.core.clients.session_mut(key);
@@ -383,9 +386,7 @@ impl<G: Gateway> Hub<G> {
     pub(super) fn settle(&mut self) {
         loop {
             self.core.reap();
-            if let Some(topic) = self.core.emptied.pop_front() {
-                self.tell_emptied(&topic);
-            } else if let Some((key, reason)) = self.core.ended.pop_front() {
+            if let Some((key, reason)) = self.core.ended.pop_front() {
                 self.tell_closed(key, reason);
             } else if let Some(key) = self.core.stopping.pop_front() {
                 self.stop(key);
@@ -411,16 +412,9 @@ impl<G: Gateway> Hub<G> {
         if let Some(client) = self.clients.get_mut(key) {
             self.gateway.handle_stopping(&mut self.core, key, client);
         }
-        let code = self.gateway.stop_code(&self.core.limits);
         let reason = CloseReason::ShuttingDown;
+        let code = self.gateway.close_code(reason, &self.core.limits);
         self.core.close(key, code, reason, Closing::Graceful);
-    }
-
-    fn tell_emptied(&mut self, topic: &TopicName) {
-        // A client may have joined in the meantime.
-        if self.core.member_count(topic) == 0 {
-            self.gateway.handle_emptied(&mut self.core, topic);
-        }
     }
 
     fn tell_closed(&mut self, key: SessionKey, reason: CloseReason) {

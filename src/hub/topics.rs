@@ -188,28 +188,23 @@ impl Topics {
         let joined = self.joined.get(session.slot as usize)?;
         let at = joined.iter().position(|j| j.topic == key)?;
         let keys = self.topics[key.0 as usize].keys.clone();
-        let last = self.remove(session.slot, at);
-        Some((keys, last.is_some()))
+        Some((keys, self.remove(session.slot, at)))
     }
 
-    /// Leaves all topics; returns the names of the topics without members left.
-    pub(super) fn leave_all(&mut self, slot: u32) -> Vec<TopicName> {
-        let mut emptied = Vec::new();
-        let Some(count) = self.joined.get(slot as usize).map(Vec::len) else {
-            return emptied;
-        };
-        for at in (0..count).rev() {
-            emptied.extend(self.remove(slot, at));
+    /// Leaves all topics.
+    pub(super) fn leave_all(&mut self, slot: u32) {
+        if let Some(count) = self.joined.get(slot as usize).map(Vec::len) {
+            for at in (0..count).rev() {
+                self.remove(slot, at);
+            }
+            self.joined[slot as usize] = Vec::new();
+            room::trim(&mut self.joined, Vec::is_empty);
         }
-        self.joined[slot as usize] = Vec::new();
-        room::trim(&mut self.joined, Vec::is_empty);
-        emptied
     }
 
     /// Removes entry `at` from the session's list and the member from the topic, and corrects the index
-    /// of the entry that moved into the gap on each side. Returns the name if the topic has no member
-    /// left.
-    fn remove(&mut self, slot: u32, at: usize) -> Option<TopicName> {
+    /// of the entry that moved into the gap on each side. Returns true if the topic has no member left.
+    fn remove(&mut self, slot: u32, at: usize) -> bool {
         let gone = self.joined[slot as usize].swap_remove(at);
         self.memberships -= 1;
         if let Some(moved) = self.joined[slot as usize].get(at) {
@@ -225,13 +220,12 @@ impl Topics {
         }
         room::shrink(&mut topic.members);
         if !topic.members.is_empty() {
-            return None;
+            return false;
         }
         topic.out_of_order = false;
         topic.last_slot = 0;
-        let name = topic.name.clone();
         self.forget_if_unused(gone.topic);
-        Some(name)
+        true
     }
 
     /// Sets or clears the retained frame and remembers the conflation key.

@@ -18,7 +18,8 @@ const TOPIC: TopicName = TopicName::fixed("a");
 struct Told {
     joined: Vec<Joined>,
     left: Vec<Left>,
-    emptied: usize,
+    /// Members that ended and left nobody.
+    empty: usize,
 }
 
 enum In {
@@ -49,9 +50,8 @@ impl Gateway for Told {
         }
     }
 
-    fn handle_emptied(&mut self, core: &mut Core, topic: &TopicName) {
-        assert_eq!((topic, core.member_count(topic)), (&TOPIC, 0));
-        self.emptied += 1;
+    fn handle_closed(&mut self, core: &mut Core, _: SessionKey, (): (), _: CloseReason) {
+        self.empty += usize::from(core.member_count(&TOPIC) == 0);
     }
 }
 
@@ -71,22 +71,21 @@ fn joins_and_leaves_say_who_is_the_first_and_the_last() {
     use Joined::{Already, Another, First, NotOpen};
     assert_eq!(told.joined, [First, Already, Another, NotOpen]);
     assert_eq!(told.left, [Left::Others, Left::NoMember, Left::Last]);
-    assert_eq!(told.emptied, 0, "nobody ended in it");
 }
 
 #[test]
-fn a_topic_is_emptied_when_its_last_member_ends_and_nobody_has_joined_since() {
+fn a_topic_is_empty_when_its_last_member_has_ended_and_nobody_has_joined_since() {
     let mut world = World::new(Limits::default(), Told::default(), 1);
     let [a, b, c] = [(); 3].map(|()| world.connect("/", None));
     world.hub.handle_input(world.now, In::Join(a));
     world.hub.handle_input(world.now, In::Join(b));
     world.end(a, true);
     world.hub.handle_input(world.now, In::Replace(b, c));
-    assert_eq!(world.hub.gateway().emptied, 0);
+    assert_eq!(world.hub.gateway().empty, 0);
     world.end(c, false);
     let told = world.hub.gateway();
     assert_eq!(told.joined, [Joined::First, Joined::Another, Joined::First]);
-    assert_eq!(told.emptied, 1);
+    assert_eq!(told.empty, 1);
 }
 
 /// A number that the core was told to skip is given to no message, and the next message has the next

@@ -363,6 +363,20 @@ fn a_client_too_slow_for_closed_candles_is_dropped() {
 }
 
 #[test]
+fn candles_are_watched_until_the_last_client_has_ended() {
+    let mut bench = Bench::usual();
+    let [first, second] = [(); 2].map(|()| bench.client());
+    for key in [first, second] {
+        bench.watch(key, r#"["A"]"#, "1m");
+    }
+    bench.world.end(first, false);
+    bench.trade("A", 0, "1");
+    assert_eq!(briefs(&bench.candles(second)), [(-40_000, 1.0, 1, false)]);
+    bench.world.end(second, false);
+    assert!(bench.world.hub.gateway().is_idle());
+}
+
+#[test]
 fn candles_count_as_symbols_of_a_client_and_of_a_user() {
     let mut bench = Bench::usual();
     let refused = "Cannot subscribe: would exceed maximum of 10 symbols per connection. Currently \

@@ -103,12 +103,9 @@ impl Gateway for State {
         self.handle_publication(core, &publication);
     }
 
-    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+        self.told.closed(core);
         self.told.ledger.borrow_mut().closed(key, reason);
-    }
-
-    fn handle_emptied(&mut self, _: &mut Core, topic: &TopicName) {
-        self.told.emptied(topic);
     }
 
     fn poll_output(&mut self) -> Option<Out> {

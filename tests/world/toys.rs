@@ -2,7 +2,7 @@
 //! overlapping topics, ten thousand topics, calls with pushes. (The fourth, a state under conflation,
 //! is in [`super::state`].) Every call of the core is also reported to the ledger.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use weirgate::auth::Origins;
 use weirgate::hub::{
@@ -88,6 +88,8 @@ pub(crate) fn admit<C>(
 pub(crate) struct Told {
     pub(crate) ledger: Shared,
     pub(crate) outputs: VecDeque<Out>,
+    /// Topics with members.
+    topics: BTreeSet<TopicName>,
 }
 
 impl Told {
@@ -98,7 +100,7 @@ impl Told {
         let is_new = matches!(joined, Joined::First | Joined::Another);
         let expected = self.ledger.borrow_mut().join(core.now(), key, topic);
         assert_eq!(is_new, expected, "join {topic}");
-        if joined == Joined::First {
+        if joined == Joined::First && self.topics.insert(name.clone()) {
             self.outputs.push_back(Out::Interest(name, true));
         }
         is_new
@@ -110,12 +112,19 @@ impl Told {
         let expected = self.ledger.borrow_mut().leave(key, topic);
         assert_eq!(left != Left::NoMember, expected, "leave {topic}");
         if left == Left::Last {
-            self.emptied(&name);
+            self.topics.remove(&name);
+            self.outputs.push_back(Out::Interest(name, false));
         }
     }
 
-    pub(crate) fn emptied(&mut self, topic: &TopicName) {
-        self.outputs.push_back(Out::Interest(topic.clone(), false));
+    /// Ends the interest in the topics whose last members have ended.
+    pub(crate) fn closed(&mut self, core: &Core) {
+        let all = std::mem::take(&mut self.topics);
+        let is_held = |topic: &TopicName| core.member_count(topic) > 0;
+        let (held, gone) = all.into_iter().partition::<BTreeSet<_>, _>(is_held);
+        self.topics = held;
+        let ends = gone.into_iter().map(|topic| Out::Interest(topic, false));
+        self.outputs.extend(ends);
     }
 }
 
@@ -253,13 +262,10 @@ impl Gateway for Numbered {
         }
     }
 
-    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+        self.told.closed(core);
         self.told.ledger.borrow_mut().closed(key, reason);
         self.closed.push((key, reason));
-    }
-
-    fn handle_emptied(&mut self, _: &mut Core, topic: &TopicName) {
-        self.told.emptied(topic);
     }
 
     fn poll_output(&mut self) -> Option<Out> {
@@ -319,13 +325,10 @@ impl Gateway for Symbols {
         }
     }
 
-    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+        self.told.closed(core);
         self.told.ledger.borrow_mut().closed(key, reason);
         self.closed.push((key, reason));
-    }
-
-    fn handle_emptied(&mut self, _: &mut Core, topic: &TopicName) {
-        self.told.emptied(topic);
     }
 
     fn poll_output(&mut self) -> Option<Out> {
@@ -443,13 +446,10 @@ impl Gateway for Devices {
         self.told.ledger.borrow_mut().closing(key);
     }
 
-    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, _: Device, reason: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, _: Device, reason: CloseReason) {
+        self.told.closed(core);
         self.told.ledger.borrow_mut().closed(key, reason);
         self.closed.push((key, reason));
-    }
-
-    fn handle_emptied(&mut self, _: &mut Core, topic: &TopicName) {
-        self.told.emptied(topic);
     }
 
     fn poll_output(&mut self) -> Option<Out> {

@@ -270,12 +270,6 @@ impl Answers {
         is_resuming
     }
 
-    /// The names whose last values follow the waiting answers.
-    pub(super) fn retained(&self) -> impl Iterator<Item = &TopicName> {
-        let waiting = self.waiting.iter();
-        waiting.flat_map(|waiting| &waiting.behind.retained)
-    }
-
     /// Ends the wait of all answers for the name.
     pub(super) fn settle(&mut self, name: &TopicName) {
         for waiting in &mut self.waiting {

@@ -1,6 +1,6 @@
 //! What the gateway requests from the bus: each name once, and the bus's response.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use foldhash::quality::RandomState;
 
@@ -27,6 +27,8 @@ pub(super) struct Asked {
     number: u64,
     /// Losses of the connection so far.
     losses: u64,
+    /// Patterns of the table of roles that the bus has refused on this connection, though it may grant narrower ones.
+    pub(super) refused_covers: HashSet<TopicName, RandomState>,
 }
 
 /// A requested name.
@@ -121,6 +123,8 @@ impl Asked {
     /// no new response on the next connection unless the bus confirms them.
     pub(super) fn lost(&mut self) {
         self.losses += 1;
+        // The next connection may have other rights.
+        self.refused_covers.clear();
     }
 
     /// Returns true if the messages of the name come, while the bus is there.

@@ -90,7 +90,8 @@ impl ChannelsGateway {
     /// Handles a pattern that the bus refuses, though it may grant the narrower ones within.
     fn ask_for_each(&mut self, cover: &TopicName, within: &[TopicName]) {
         if !within.is_empty() {
-            self.refused_covers.insert(cover.clone());
+            let refused = &mut self.names.asked.refused_covers;
+            refused.insert(cover.clone());
         }
         for name in within {
             self.patterns.remove(name);
@@ -102,8 +103,6 @@ impl ChannelsGateway {
     /// confirmed names: each such client misses a number, which the core counts.
     pub(super) fn lost(&mut self) {
         self.names.asked.lost();
-        // The next connection may have other rights.
-        self.refused_covers.clear();
         self.retained.lost();
     }
 

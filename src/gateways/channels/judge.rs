@@ -102,7 +102,7 @@ impl ChannelsGateway {
             _ => None,
         };
         let cover = cover.map(TopicName::from);
-        let cover = cover.filter(|cover| !self.refused_covers.contains(cover));
+        let cover = cover.filter(|cover| !self.names.asked.refused_covers.contains(cover));
         let way = match &cover {
             _ if is_kept => Way::Kept,
             None => Way::Asked,

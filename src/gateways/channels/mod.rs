@@ -24,10 +24,7 @@ mod resume;
 mod retained;
 mod stats;
 
-use std::collections::HashSet;
 use std::sync::Arc;
-
-use foldhash::quality::RandomState;
 
 use self::answer::{Answer, Answers, BUS_WAIT_US, Behind, Resumed};
 use self::authenticate::Renewals;
@@ -54,7 +51,6 @@ use crate::wire::head::RequestHead;
 pub use self::asked::Interest;
 pub use self::kept::KeptNames;
 pub use self::names::AllClientsLimits;
-pub use self::retained::RetainedRequest;
 pub use self::stats::ChannelsStats;
 
 /// A request may name twice as many channels as a client may hold, and at least this many.
@@ -99,8 +95,6 @@ pub struct ChannelsGateway {
     names: Names,
     /// The patterns that the gateway matches.
     patterns: HeldPatterns,
-    /// Patterns of the table that the bus has refused on this connection.
-    refused_covers: HashSet<TopicName, RandomState>,
     retained: Retained,
     /// `None`: there is no kept feed.
     kept: Option<KeptNames>,
@@ -122,7 +116,7 @@ pub enum ChannelsOutput {
     /// Asks the bus.
     Interest(Interest),
     /// Asks the bus for the last values of a name or pattern.
-    Retained(RetainedRequest),
+    Retained(Interest),
     /// Logs how many clients were notified of a loss of the bus.
     GapTold {
         /// At least 1.
@@ -143,8 +137,7 @@ impl ChannelsGateway {
         Self {
             names: Names::new(settings.all_clients, settings.acl.syntax(), of_client),
             patterns: HeldPatterns::default(),
-            refused_covers: HashSet::default(),
-            retained: Retained::new(settings.acl.syntax()),
+            retained: Retained::new(settings.acl.syntax(), 0),
             kept: None,
             statuses: Statuses::new(Answer::status),
             renewals: Renewals::new(settings.renewals_per_second),
@@ -161,7 +154,7 @@ impl ChannelsGateway {
     /// `bytes_max` bytes of values wait for all clients.
     #[must_use]
     pub fn with_retained(mut self, bytes_max: usize) -> Self {
-        self.retained.switch_on(bytes_max);
+        self.retained = Retained::new(self.syntax(), bytes_max);
         self
     }
 
@@ -330,7 +323,7 @@ impl Gateway for ChannelsGateway {
     }
 
     fn handle_closed(&mut self, core: &mut Core, key: SessionKey, client: Client, _: CloseReason) {
-        self.retained.closed(key, client.answers.retained());
+        self.retained.closed(key);
         self.ask_retained(core);
         for name in self.names.let_all_go(client.held) {
             self.forget(&name);
@@ -339,7 +332,7 @@ impl Gateway for ChannelsGateway {
     }
 
     fn holdings(&self) -> Vec<Holding> {
-        let all = self.names.sums().iter().chain([self.retained.bytes()]);
+        let all = self.names.sums().iter().chain([&self.retained.bytes]);
         all.cloned().collect()
     }
 
@@ -384,7 +377,7 @@ impl Gateway for ChannelsGateway {
     ) {
         self.statuses.note(core, notice);
         match notice {
-            BusNotice::Up => self.retained.up(),
+            BusNotice::Up => self.retained.is_up = true,
             BusNotice::Down => self.retained.down(),
             BusNotice::Gap => self.lost(),
             BusNotice::Skipped {
@@ -426,7 +419,7 @@ impl Gateway for ChannelsGateway {
         if let Some(change) = self.names.asked.next_change() {
             return Some(ChannelsOutput::Interest(change));
         }
-        if let Some(request) = self.retained.next_request() {
+        if let Some(request) = self.retained.requests.pop_front() {
             return Some(ChannelsOutput::Retained(request));
         }
         let clients = self.gap_told.take()?;

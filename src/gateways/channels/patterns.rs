@@ -202,20 +202,25 @@ impl ChannelsGateway {
     /// within.
     pub(super) fn publish_live(&mut self, core: &mut Core, publication: &Publication) {
         let topic = &publication.topic;
-        let Some(subject) = &publication.subject else {
-            self.came_live(core, topic, None);
-            return core.publish_copy(publication, None);
-        };
-        self.came_live(core, topic, Some(subject));
-        core.publish_copy(publication, Some(topic));
-        if self.names.asked.covers(topic) {
+        self.publish_newest(core, publication, topic);
+        if let Some(subject) = &publication.subject
+            && self.names.asked.covers(topic)
+        {
             let within = self.patterns.matching(subject, Some(topic));
             let within: Vec<TopicName> = within.cloned().collect();
             for pattern in within {
-                self.came_live(core, &pattern, Some(subject));
-                core.publish_copy(publication, Some(&pattern));
+                self.publish_newest(core, publication, &pattern);
             }
         }
+    }
+
+    /// Publishes a live message of a name to its members, or of a subject to those of the pattern `name`.
+    fn publish_newest(&mut self, core: &mut Core, publication: &Publication, name: &TopicName) {
+        let subject = publication.subject.as_ref();
+        if self.retained.passed(name, subject) {
+            self.ask_retained(core);
+        }
+        core.publish_copy(publication, subject.map(|_| name));
     }
 
     /// Takes patterns from the clients of the address that brought them: a message has too many copies, or the pattern

@@ -94,7 +94,7 @@ impl ChannelsGateway {
         if is_kept {
             return;
         }
-        if self.retained.is_on() {
+        if self.retained.bytes.max() > 0 {
             self.retained.want(&name, key);
             behind.retained.insert(name.clone());
         }

@@ -1,100 +1,100 @@
-//! The last values of names: which clients wait for values from the streams of the bus.
+//! The last values of names outside of the kept feed: which clients wait for values from the streams of the bus, and for
+//! how many names at a time the bus is asked.
 //!
-//! A client waits from its request on, so that a live message in between is known to be newer: no value of
-//! the same subject follows. The bus is asked after the client's `subscribed`, for as many names as the
-//! client has room for ([`turns`]); so only send queues hold values, and later publications wait behind the
-//! values. At most one question for a name is open, for all clients whose turn has come. A question ends with
-//! the last client that waits.
+//! A client waits from its request on, so that a live message in between is known to be newer: no value of that subject
+//! follows. The bus is asked after the client's `subscribed`, once for all clients whose turn has come.
+//!
+//! A client has a share of bytes: the bus is asked for names until the share is used up, and for the next names when the
+//! client has taken these values. So only send queues hold values, and later messages wait behind them. The shares are a
+//! [`Holding`]; clients without a share wait in a line by turns of addresses. A share ends after a time, so a client that
+//! takes a byte now and then keeps no client waiting for ever; then the memory of all frames bounds its values.
 
-mod turns;
-
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::mem;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use self::turns::Turns;
-use super::{ChannelsGateway, ChannelsStats};
-use crate::admission::{ClientAddr, Holding};
+use super::ChannelsGateway;
+use super::asked::Interest;
+use crate::admission::{Charge, ClientAddr, FairQueue, Holding};
 use crate::auth::NameSyntax;
 use crate::hub::{Core, Publication, SessionKey, TopicName};
 
 /// The most subjects of a pattern remembered as live while clients wait. If there are more, older values
 /// cannot be told from newer, and the waiting clients get no values.
 const LIVE_MAX: usize = 10_000;
-
 /// Bytes of these subjects, over all patterns.
 const LIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
-
 /// The cost of a subject beside its bytes.
 const LIVE_ENTRY_BYTES: usize = 64;
+/// Bytes of last values that may wait for a client: as many as a pattern may have. A single value may be larger.
+const CLIENT_BYTES_MAX: usize = 512 * 1024;
+/// The least size assumed for the value of an exact name before the value has come.
+const VALUE_BYTES: usize = 32 * 1024;
+/// After this time a client that has not taken its values no longer counts in the limit of all clients.
+const SHARE_US: u64 = 60_000_000;
 
-/// A question for the last values of a name, or the end of a question.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RetainedRequest {
-    /// A name or a pattern.
-    pub name: TopicName,
-    /// The number that the values and the end of the response carry.
-    pub number: u64,
-    /// False if no client waits for the response any more.
-    pub wanted: bool,
-}
-
-/// A waiting client.
-#[derive(Clone, Copy, Debug)]
-struct Waiter {
-    state: State,
-    /// Count of the name's live messages before the request of the client.
-    since: u64,
-}
-
-/// The progress of a client.
+/// The progress of a client's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// The `subscribed` has not gone out.
     Unanswered,
     /// The client's turn has not come.
     Ready,
-    /// The next question is for this client, after the response to the open question.
-    Next,
-    /// The bus was asked.
-    Asked,
+    /// The name is in the question of this number, which is open or the next.
+    Asked(u64),
 }
 
+/// A client that waits for last values.
 #[derive(Debug, Default)]
-struct Waiting {
-    clients: HashMap<SessionKey, Waiter, RandomState>,
-    /// The clients of the next question.
-    next: HashSet<SessionKey, RandomState>,
-    asked: Option<Asked>,
-    /// Count of the live messages.
-    count: u64,
+struct Turn {
+    /// Each name with the progress, and the number of the newest live message at the request.
+    names: BTreeMap<TopicName, (State, u64)>,
+    /// Names in questions.
+    asked: usize,
+    /// The client's part of the bytes of all clients, and its begin.
+    share: Option<(Charge, u64)>,
+    /// Known from the first room on.
+    address: Option<ClientAddr>,
+    /// Bytes sent to the client, perhaps not taken yet.
+    sent: usize,
+    /// The size of the largest value so far.
+    largest: usize,
+    /// The client waits for room or in the line, or has names in questions.
+    is_busy: bool,
 }
 
-/// The number of the newest live message of each subject of a pattern.
-type Live = HashMap<Arc<str>, u64, RandomState>;
-
-/// The open question.
-#[derive(Debug)]
-struct Asked {
-    number: u64,
-    /// The clients of the question; some may have stopped waiting.
-    clients: Vec<SessionKey>,
-}
+/// A question for the last values of a name: the number, and the clients. Some may have stopped waiting.
+type Question = (u64, Vec<SessionKey>);
 
 /// Clients that wait for last values.
 #[derive(Debug)]
 pub(super) struct Retained {
-    is_on: bool,
-    waiting: HashMap<TopicName, Waiting, RandomState>,
-    /// Patterns of `waiting` with live messages on this connection.
-    live: HashMap<TopicName, Live, RandomState>,
-    /// Names of `waiting` with an open question.
-    open: HashSet<TopicName, RandomState>,
-    turns: Turns,
-    requests: VecDeque<RetainedRequest>,
+    syntax: NameSyntax,
+    /// The bus is there. After a return clients are asked for again with [`Self::client_up`].
+    pub(super) is_up: bool,
+    clients: HashMap<SessionKey, Turn, RandomState>,
+    waiting: HashMap<TopicName, HashSet<SessionKey, RandomState>, RandomState>,
+    /// Questions that the bus has, and the questions behind them.
+    open: HashMap<TopicName, Question, RandomState>,
+    next: HashMap<TopicName, Question, RandomState>,
+    /// Of patterns of `waiting` with live messages on this connection: the number of the newest for each subject.
+    live: HashMap<TopicName, HashMap<Arc<str>, u64, RandomState>, RandomState>,
+    /// Clients with room.
+    line: FairQueue<SessionKey>,
+    /// Clients for which the hub is to report room.
+    rooms: Vec<SessionKey>,
+    /// The clients with a share, oldest first.
+    shares: BTreeSet<(u64, SessionKey)>,
+    /// Bytes of values that may wait for all clients, including open questions.
+    pub(super) bytes: Holding,
+    /// Questions for the bus, and ends of questions.
+    pub(super) requests: VecDeque<Interest>,
     /// The number of the newest question.
     number: u64,
+    /// Count of the live messages of patterns.
+    count: u64,
     /// Clients times names.
     waiters: usize,
     /// The bytes of the live subjects.
@@ -103,148 +103,170 @@ pub(super) struct Retained {
     given_up: u64,
 }
 
+impl Turn {
+    fn is_asked(&self, name: &TopicName, number: u64) -> bool {
+        let waiter = self.names.get(name);
+        waiter.is_some_and(|(state, _)| *state == State::Asked(number))
+    }
+
+    /// Counts a value for the client. Returns true if the client has room for the value.
+    fn has_room(&mut self, is_pattern: bool, bytes: usize) -> bool {
+        self.largest = self.largest.max(bytes);
+        // The values of a pattern come together, and have the whole share.
+        if !is_pattern && self.sent > 0 && self.sent + bytes > CLIENT_BYTES_MAX {
+            return false;
+        }
+        self.sent += bytes;
+        if let Some((share, begin_us)) = &mut self.share {
+            share.set(share.amount().max(self.sent as u64), *begin_us);
+        }
+        true
+    }
+}
+
 impl Retained {
-    /// A table that is switched off.
-    pub(super) fn new(syntax: NameSyntax) -> Self {
+    /// A table for at most `bytes_max` bytes of values in the send queues of all clients; 0: there are no last values.
+    pub(super) fn new(syntax: NameSyntax, bytes_max: usize) -> Self {
         Self {
-            is_on: false,
+            syntax,
+            is_up: false,
+            clients: HashMap::default(),
             waiting: HashMap::default(),
+            open: HashMap::default(),
+            next: HashMap::default(),
             live: HashMap::default(),
-            open: HashSet::default(),
-            turns: Turns::new(syntax),
+            line: FairQueue::default(),
+            rooms: Vec::new(),
+            shares: BTreeSet::new(),
+            bytes: Holding::new("last_values", bytes_max as u64),
             requests: VecDeque::new(),
             number: 0,
+            count: 0,
             waiters: 0,
             live_bytes: 0,
             given_up: 0,
         }
     }
 
-    /// Bytes of values that may wait for all clients.
-    pub(super) fn bytes(&self) -> &Holding {
-        self.turns.bytes()
-    }
-
-    /// Switches on. `bytes_max` bounds the last values in the send queues of all clients.
-    pub(super) fn switch_on(&mut self, bytes_max: usize) {
-        self.is_on = true;
-        self.turns.limit(bytes_max);
-    }
-
-    pub(super) fn is_on(&self) -> bool {
-        self.is_on
-    }
-
     /// Notes a client that has asked for the name, and waits for its `subscribed`.
     pub(super) fn want(&mut self, name: &TopicName, key: SessionKey) {
+        let names = &mut self.clients.entry(key).or_default().names;
+        let waiter = (State::Unanswered, self.count);
+        names.entry(name.clone()).or_insert(waiter);
         let waiting = self.waiting.entry(name.clone()).or_default();
-        let since = waiting.count;
-        self.waiters += usize::from(!waiting.clients.contains_key(&key));
-        waiting.clients.entry(key).or_insert(Waiter {
-            state: State::Unanswered,
-            since,
-        });
+        self.waiters += usize::from(waiting.insert(key));
     }
 
     /// Handles the `subscribed` of a client.
     pub(super) fn answered(&mut self, name: &TopicName, key: SessionKey) {
-        let waiting = self.waiting.get_mut(name);
-        if let Some(waiter) = waiting.and_then(|waiting| waiting.clients.get_mut(&key))
-            && waiter.state == State::Unanswered
+        let turn = self.clients.get_mut(&key);
+        if let Some((state, _)) = turn.and_then(|turn| turn.names.get_mut(name))
+            && *state == State::Unanswered
         {
-            waiter.state = State::Ready;
-            self.turns.ready(key, name.clone());
+            *state = State::Ready;
+            self.client_up(key);
         }
     }
 
-    /// Handles a client that has left the name.
+    /// Handles a client that has left the name, or needs no value any more.
     pub(super) fn forget(&mut self, name: &TopicName, key: SessionKey) {
-        self.remove(name, key);
-        self.turns.left(key, name);
+        self.stop_waiting(name, key);
+        let turn = self.clients.get_mut(&key);
+        match turn.and_then(|turn| turn.names.remove(name)) {
+            Some((State::Asked(_), _)) => self.unasked(key),
+            _ => self.forget_if_idle(key),
+        }
     }
 
-    /// Handles the end of a client; `unanswered` are the names without a `subscribed`.
-    pub(super) fn closed<'a>(
-        &mut self,
-        key: SessionKey,
-        unanswered: impl Iterator<Item = &'a TopicName>,
-    ) {
-        for name in unanswered {
-            self.remove(name, key);
+    /// Handles the end of a client.
+    pub(super) fn closed(&mut self, key: SessionKey) {
+        let Some(turn) = self.clients.remove(&key) else {
+            return;
+        };
+        if let Some((_, begin_us)) = turn.share {
+            self.shares.remove(&(begin_us, key));
         }
-        for name in self.turns.remove(key) {
-            self.remove(&name, key);
+        self.line.remove(&key);
+        for name in turn.names.keys() {
+            self.stop_waiting(name, key);
         }
     }
 
     /// Handles a client that has taken its values.
     pub(super) fn room(&mut self, key: SessionKey, address: ClientAddr) {
-        self.turns.room(key, address);
+        let Some(turn) = self.clients.get_mut(&key) else {
+            return;
+        };
+        turn.sent = 0;
+        turn.address = Some(address);
+        if let Some((_, begin_us)) = turn.share.take() {
+            self.shares.remove(&(begin_us, key));
+        }
+        if self.is_up && turn.names.values().any(|(state, _)| *state == State::Ready) {
+            self.line.push(address, key);
+        } else {
+            turn.is_busy = false;
+            self.forget_if_idle(key);
+        }
     }
 
     /// Handles a live message, which is newer than the subject's value in a stream; `subject` if the name is a pattern.
     /// Returns true if clients stopped waiting.
-    pub(super) fn came_live(&mut self, name: &TopicName, subject: Option<&Arc<str>>) -> bool {
-        if self.waiting.is_empty() {
-            return false;
-        }
-        let Some(waiting) = self.waiting.get_mut(name) else {
+    pub(super) fn passed(&mut self, name: &TopicName, subject: Option<&Arc<str>>) -> bool {
+        let Some(waiting) = self.waiting.get(name) else {
             return false;
         };
         if let Some(subject) = subject {
-            waiting.count += 1;
+            self.count += 1;
             let live = self.live.entry(name.clone()).or_default();
             if let Some(newest) = live.get_mut(subject) {
-                *newest = waiting.count;
+                *newest = self.count;
                 return false;
             }
             let bytes = subject.len() + LIVE_ENTRY_BYTES;
             if live.len() < LIVE_MAX && self.live_bytes + bytes <= LIVE_BYTES_MAX {
                 self.live_bytes += bytes;
-                live.insert(Arc::clone(subject), waiting.count);
+                live.insert(Arc::clone(subject), self.count);
                 return false;
             }
-            self.given_up += waiting.clients.len() as u64;
+            self.given_up += waiting.len() as u64;
         }
-        self.remove_all(name);
+        let clients: Vec<SessionKey> = waiting.iter().copied().collect();
+        clients.into_iter().for_each(|key| self.forget(name, key));
         true
     }
 
-    /// Returns the clients that get the last value that has just come, of `bytes` bytes.
-    pub(super) fn take(
+    /// Returns the clients that get the last value that has just come, of `bytes` bytes; `subject` if the name is a pattern.
+    fn receivers(
         &mut self,
         name: &TopicName,
         (subject, number): (Option<&Arc<str>>, u64),
         bytes: usize,
     ) -> Vec<SessionKey> {
-        let Some(waiting) = self.waiting.get_mut(name) else {
-            return Vec::new();
-        };
-        let asked = waiting.asked.as_ref();
-        let Some(asked) = asked.filter(|asked| asked.number == number) else {
+        let open = self.open.get(name);
+        let Some((_, clients)) = open.filter(|(open, _)| *open == number) else {
             return Vec::new();
         };
         let live = subject.and_then(|subject| self.live.get(name)?.get(subject));
-        let live = live.copied().unwrap_or(0);
-        let waits = |waiter: &Waiter| waiter.state == State::Asked && live <= waiter.since;
-        let mut takers = Vec::new();
-        for key in &asked.clients {
-            let waiter = waiting.clients.get_mut(key);
-            let Some(waiter) = waiter.filter(|waiter| waits(waiter)) else {
-                continue;
-            };
-            if self.turns.takes(*key, name, bytes) {
-                takers.push(*key);
-            } else {
-                waiter.state = State::Ready;
-                self.turns.again(*key, name);
+        let live = live.map_or(0, |live| *live);
+        let (mut receivers, mut others) = (Vec::new(), Vec::new());
+        for key in clients {
+            if let Some(turn) = self.clients.get_mut(key)
+                && turn.is_asked(name, number)
+                && live <= turn.names[name].1
+            {
+                match turn.has_room(subject.is_some(), bytes) {
+                    true => receivers.push(*key),
+                    false => others.push(*key),
+                }
             }
         }
+        others.into_iter().for_each(|key| self.again(name, key));
         if subject.is_none() {
             // An exact name has only this value.
             self.ended(name, number);
         }
-        takers
+        receivers
     }
 
     /// Handles the loss of a connection: its live messages are older than all values of the next connection.
@@ -253,173 +275,192 @@ impl Retained {
         self.live_bytes = 0;
     }
 
-    /// Handles the bus coming back.
-    pub(super) fn up(&mut self) {
-        self.turns.up();
-    }
-
     /// Asks for a client that may wait since the bus was away.
     pub(super) fn client_up(&mut self, key: SessionKey) {
-        self.turns.client_up(key);
+        if self.is_up
+            && let Some(turn) = self.clients.get_mut(&key)
+            && !turn.is_busy
+        {
+            turn.is_busy = true;
+            self.rooms.push(key);
+        }
     }
 
     /// Handles the bus going away: open questions get no response.
     pub(super) fn down(&mut self) {
-        self.turns.down();
+        self.is_up = false;
         // Each client of a question has a share of the bytes, so these are few.
-        for name in std::mem::take(&mut self.open) {
-            let Some(waiting) = self.waiting.get_mut(&name) else {
-                continue;
-            };
-            let asked = waiting.asked.take();
-            let asked = asked.map_or_else(Vec::new, |Asked { number, clients }| {
-                self.requests.push_back(RetainedRequest::end(&name, number));
-                clients
-            });
-            for key in asked.into_iter().chain(waiting.next.drain()) {
-                if let Some(waiter) = waiting.clients.get_mut(&key)
-                    && matches!(waiter.state, State::Next | State::Asked)
-                {
-                    waiter.state = State::Ready;
-                    self.turns.again(key, &name);
-                }
-            }
+        for (name, (number, mut clients)) in mem::take(&mut self.open) {
+            self.request(&name, number, false);
+            clients.extend(self.next.remove(&name).into_iter().flat_map(|next| next.1));
+            clients.into_iter().for_each(|key| self.again(&name, key));
         }
     }
 
     /// Handles the end of the question `number`, with or without a value before.
     pub(super) fn ended(&mut self, name: &TopicName, number: u64) {
-        let Some(waiting) = self.waiting.get_mut(name) else {
+        if self.open.get(name).is_none_or(|(open, _)| *open != number) {
             return;
-        };
-        let Some(asked) = waiting.asked.take_if(|asked| asked.number == number) else {
-            return;
-        };
-        self.open.remove(name);
-        let clients = &waiting.clients;
-        let is_asked = |key: &SessionKey| clients.get(key).is_some_and(|w| w.state == State::Asked);
-        let answered: Vec<_> = asked.clients.into_iter().filter(is_asked).collect();
-        for key in answered {
-            self.forget(name, key);
         }
-        self.question(name);
+        let clients = self.open.remove(name).map(|(_, clients)| clients);
+        for key in clients.into_iter().flatten() {
+            let turn = self.clients.get(&key);
+            if turn.is_some_and(|turn| turn.is_asked(name, number)) {
+                self.forget(name, key);
+            }
+        }
+        self.ask_next(name);
     }
 
-    /// The next time at which a question may be due without another event.
+    /// The next time at which a question may be due without another event: the end of the oldest share, if a client waits
+    /// in the line.
     pub(super) fn due_us(&self) -> Option<u64> {
-        self.turns.due_us()
+        let (begin_us, _) = self.shares.first().filter(|_| !self.line.is_empty())?;
+        Some(begin_us + SHARE_US)
     }
 
-    /// Takes the next question for the bus, or the end of a question.
-    pub(super) fn next_request(&mut self) -> Option<RetainedRequest> {
-        self.requests.pop_front()
-    }
-
-    /// Updates the counts.
-    pub(super) fn store(&mut self, stats: &ChannelsStats) {
-        stats.retained_waiting.set(self.waiters);
-        stats.retained_bytes.set(self.turns.bytes().held() as usize);
-        stats
-            .retained_given_up
-            .add(std::mem::take(&mut self.given_up));
-    }
-
-    /// Asks for the names of the clients whose turn has come. To be called after every other call.
-    pub(super) fn ask(&mut self, now_us: u64) {
-        let mut asked = Vec::new();
-        while let Some((key, names)) = self.turns.next(now_us) {
-            for name in names {
-                if let Some(waiting) = self.waiting.get_mut(&name)
-                    && let Some(waiter) = waiting.clients.get_mut(&key)
-                {
-                    waiter.state = State::Next;
-                    waiting.next.insert(key);
-                    asked.push(name);
-                }
+    /// Gives shares to the next clients in the line, and asks for their names. To be called after every other call.
+    ///
+    /// An address that is passed over holds at least as much as is free, and a share is free: there are no more such
+    /// addresses than shares in the limit.
+    fn ask(&mut self, now_us: u64) {
+        while let Some((begin_us, key)) = self.shares.first().copied()
+            && begin_us + SHARE_US <= now_us
+        {
+            self.shares.pop_first();
+            if let Some(turn) = self.clients.get_mut(&key) {
+                turn.share = None;
             }
         }
-        asked.iter().for_each(|name| self.question(name));
+        let mut names = Vec::new();
+        let bytes = self.bytes.clone();
+        while self.is_up
+            && (bytes.held() == 0 || bytes.held() + CLIENT_BYTES_MAX as u64 <= bytes.max())
+            && let Some(key) = self.line.pop_of(|address| bytes.has_room_for(address))
+        {
+            names.extend(self.begin_turn(key, now_us));
+        }
+        names.iter().for_each(|name| self.ask_next(name));
     }
 
-    /// Asks for all clients whose turn has come, if no question is open.
-    fn question(&mut self, name: &TopicName) {
-        let Some(waiting) = self.waiting.get_mut(name) else {
-            return;
+    /// Gives a share to the client. Returns the names that have to be asked for.
+    fn begin_turn(&mut self, key: SessionKey, now_us: u64) -> Vec<TopicName> {
+        let (mut names, mut bytes) = (Vec::new(), 0);
+        let Some(turn) = self.clients.get_mut(&key) else {
+            return names;
         };
-        if waiting.asked.is_some() || waiting.next.is_empty() {
+        let ready = turn.names.iter_mut();
+        for (name, (state, _)) in ready.filter(|(_, (state, _))| *state == State::Ready) {
+            let more = match self.syntax.is_pattern(name.as_str()) {
+                true => CLIENT_BYTES_MAX,
+                false => turn.largest.max(VALUE_BYTES),
+            };
+            if !names.is_empty() && bytes + more > CLIENT_BYTES_MAX {
+                break;
+            }
+            bytes += more;
+            let (number, clients) = self.next.entry(name.clone()).or_insert_with(|| {
+                self.number += 1;
+                (self.number, Vec::new())
+            });
+            clients.push(key);
+            *state = State::Asked(*number);
+            names.push(name.clone());
+        }
+        turn.is_busy = !names.is_empty();
+        turn.asked += names.len();
+        if let Some(address) = turn.address.filter(|_| turn.is_busy) {
+            // Room was found: a single value may be larger than a share.
+            let share = self.bytes.hold(address, bytes as u64, now_us);
+            turn.share = Some((share, now_us));
+            self.shares.insert((now_us, key));
+        }
+        self.forget_if_idle(key);
+        names
+    }
+
+    /// Asks the next question about the name, if no question is open and clients wait.
+    fn ask_next(&mut self, name: &TopicName) {
+        if self.open.contains_key(name) {
             return;
         }
-        self.open.insert(name.clone());
-        self.number += 1;
-        let clients: Vec<SessionKey> = waiting.next.drain().collect();
-        for key in &clients {
-            if let Some(waiter) = waiting.clients.get_mut(key) {
-                waiter.state = State::Asked;
-            }
+        let waits = |(number, clients): &Question| {
+            let mut turns = clients.iter().filter_map(|key| self.clients.get(key));
+            turns.any(|turn| turn.is_asked(name, *number))
+        };
+        if let Some(question) = self.next.remove(name).filter(waits) {
+            self.request(name, question.0, true);
+            self.open.insert(name.clone(), question);
         }
-        waiting.asked = Some(Asked {
-            number: self.number,
-            clients,
-        });
-        self.requests.push_back(RetainedRequest {
+    }
+
+    fn request(&mut self, name: &TopicName, number: u64, wanted: bool) {
+        self.requests.push_back(Interest {
             name: name.clone(),
-            number: self.number,
-            wanted: true,
+            wanted,
+            number,
         });
     }
 
-    /// Removes all clients that wait for the name.
-    fn remove_all(&mut self, name: &TopicName) {
-        let waiting = self.waiting.get(name);
-        let clients = waiting.into_iter().flat_map(|w| w.clients.keys());
-        let clients: Vec<SessionKey> = clients.copied().collect();
-        for key in clients {
-            self.forget(name, key);
+    /// Queues the name for another question.
+    fn again(&mut self, name: &TopicName, key: SessionKey) {
+        let turn = self.clients.get_mut(&key);
+        if let Some((state, _)) = turn.and_then(|turn| turn.names.get_mut(name))
+            && matches!(state, State::Asked(_))
+        {
+            *state = State::Ready;
+            self.unasked(key);
         }
     }
 
-    /// Removes a client; the last takes the name and the open question along.
-    fn remove(&mut self, name: &TopicName, key: SessionKey) {
-        let Some(waiting) = self.waiting.get_mut(name) else {
+    /// Handles a client with one name less in questions.
+    fn unasked(&mut self, key: SessionKey) {
+        let Some(turn) = self.clients.get_mut(&key) else {
             return;
         };
-        self.waiters -= usize::from(waiting.clients.remove(&key).is_some());
-        waiting.next.remove(&key);
-        if !waiting.clients.is_empty() {
+        turn.asked -= 1;
+        if turn.asked == 0 {
+            if let Some((share, begin_us)) = &mut turn.share {
+                share.set(turn.sent as u64, *begin_us);
+            }
+            self.rooms.push(key);
+        }
+    }
+
+    /// Removes a client of the name; the last takes the name and its questions along.
+    fn stop_waiting(&mut self, name: &TopicName, key: SessionKey) {
+        let Some(clients) = self.waiting.get_mut(name) else {
+            return;
+        };
+        self.waiters -= usize::from(clients.remove(&key));
+        if !clients.is_empty() {
             return;
         }
-        if let Some(Asked { number, .. }) = waiting.asked {
-            self.requests.push_back(RetainedRequest::end(name, number));
+        self.waiting.remove(name);
+        self.next.remove(name);
+        if let Some((number, _)) = self.open.remove(name) {
+            self.request(name, number, false);
         }
         let live = self.live.remove(name).unwrap_or_default();
-        self.live_bytes -= live
-            .keys()
-            .map(|s| s.len() + LIVE_ENTRY_BYTES)
-            .sum::<usize>();
-        self.open.remove(name);
-        self.waiting.remove(name);
+        let bytes = live.keys().map(|subject| subject.len() + LIVE_ENTRY_BYTES);
+        self.live_bytes -= bytes.sum::<usize>();
+    }
+
+    fn forget_if_idle(&mut self, key: SessionKey) {
+        let turn = self.clients.get(&key);
+        if turn.is_some_and(|turn| !turn.is_busy && turn.names.is_empty()) {
+            self.clients.remove(&key);
+        }
     }
 }
 
 impl ChannelsGateway {
-    /// Handles a live message of the name.
-    pub(super) fn came_live(
-        &mut self,
-        core: &mut Core,
-        name: &TopicName,
-        subject: Option<&Arc<str>>,
-    ) {
-        if self.retained.came_live(name, subject) {
-            self.ask_retained(core);
-        }
-    }
-
     /// Sends a last value to the clients that wait for it.
     pub(super) fn replay_value(&mut self, core: &mut Core, value: &Publication) {
         let (topic, subject) = (&value.topic, value.subject.as_ref());
         let frame = core.render(value, subject.map(|_| topic));
         let of = (subject, value.request.unwrap_or_default());
-        for key in self.retained.take(topic, of, frame.queue_bytes()) {
+        for key in self.retained.receivers(topic, of, frame.queue_bytes()) {
             core.replay(key, &frame);
         }
         self.ask_retained(core);
@@ -427,22 +468,16 @@ impl ChannelsGateway {
 
     /// Asks the bus for the clients whose turn has come, and registers for the room that other clients need.
     pub(super) fn ask_retained(&mut self, core: &mut Core) {
-        if self.retained.is_on() {
-            self.retained.ask(core.now().mono_us);
-            for key in self.retained.turns.take_rooms() {
+        let (retained, stats) = (&mut self.retained, &self.stats);
+        if retained.bytes.max() > 0 {
+            retained.ask(core.now().mono_us);
+            for key in retained.rooms.drain(..) {
                 core.tell_room(key);
             }
-            self.retained.store(&self.stats);
-        }
-    }
-}
-
-impl RetainedRequest {
-    fn end(name: &TopicName, number: u64) -> Self {
-        Self {
-            name: name.clone(),
-            number,
-            wanted: false,
+            stats.retained_waiting.set(retained.waiters);
+            stats.retained_bytes.set(retained.bytes.held() as usize);
+            let given_up = mem::take(&mut retained.given_up);
+            stats.retained_given_up.add(given_up);
         }
     }
 }

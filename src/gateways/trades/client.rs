@@ -117,6 +117,13 @@ impl Held {
         self.symbols.len() + candles.map(Vec::len).sum::<usize>()
     }
 
+    /// The symbols with candles, by interval.
+    pub(super) fn candles(&self) -> impl Iterator<Item = (Interval, &TopicName)> {
+        let lists = self.candles.iter().flat_map(|lists| lists.iter());
+        let by_interval = Interval::ALL.into_iter().zip(lists);
+        by_interval.flat_map(|(interval, list)| list.iter().map(move |symbol| (interval, symbol)))
+    }
+
     pub(super) fn add(&mut self, content: Content, symbols: &[TopicName]) {
         self.list(content).extend_from_slice(symbols);
     }

@@ -228,9 +228,9 @@ impl TradesGateway {
     ) {
         let gone = client.select(content, asked, true);
         for symbol in &gone {
-            let topic = content.topic(symbol);
-            if core.leave(key, &topic) == Left::Last {
-                self.unwatch(core, &topic);
+            let left = core.leave(key, &content.topic(symbol));
+            if let (Left::Last, Content::Candles(interval)) = (left, content) {
+                self.unwatch(core, interval, symbol);
             }
         }
         client.remove(content, &gone);
@@ -278,12 +278,10 @@ impl TradesGateway {
         answer::success(core, "Connected to WebSocket Gateway", data, None)
     }
 
-    /// Handles the end of a topic's last member.
-    fn unwatch(&mut self, core: &Core, topic: &TopicName) {
-        if let Some(candles) = &mut self.candles
-            && let Some((interval, symbol)) = Interval::of_topic(topic)
-        {
-            candles.unwatch(core.now(), interval, symbol);
+    /// Handles the end of the last member of a topic of candles.
+    fn unwatch(&mut self, core: &Core, interval: Interval, symbol: &TopicName) {
+        if let Some(candles) = &mut self.candles {
+            candles.unwatch(core.now(), interval, symbol.as_str());
         }
     }
 
@@ -318,14 +316,12 @@ impl Gateway for TradesGateway {
     type In = Infallible;
     type Out = Infallible;
 
-    /// Accepts every path (contract trades, row "listens").
-    fn entrance(&self, _: &str) -> Entrance<'_> {
-        Entrance::Clients(&self.settings.origins)
-    }
-
-    /// Not every path, because pages have paths too.
-    fn streams_at(&self, path: &str) -> bool {
-        matches!(path, "/" | "/ws")
+    /// Accepts every path (contract trades, row "listens"); event streams not at every path, because pages have paths too.
+    fn entrance(&self, path: &str) -> Entrance<'_> {
+        match path {
+            "/" | "/ws" => Entrance::Clients(&self.settings.origins),
+            _ => Entrance::WebSockets(&self.settings.origins),
+        }
     }
 
     fn admit(
@@ -420,10 +416,11 @@ impl Gateway for TradesGateway {
         self.users.leave(core, key, &client.held);
         self.held -= count;
         self.stats.subscriptions.set(self.held);
-    }
-
-    fn handle_emptied(&mut self, core: &mut Core, topic: &TopicName) {
-        self.unwatch(core, topic);
+        for (interval, symbol) in client.held.candles() {
+            if core.member_count(&interval.topic(symbol.as_str())) == 0 {
+                self.unwatch(core, interval, symbol);
+            }
+        }
     }
 
     /// Relays the trade to the symbol's members, then publishes the resulting candles.
@@ -460,11 +457,10 @@ impl Gateway for TradesGateway {
         match never {}
     }
 
-    fn stop_code(&self, _: &Limits) -> CloseCode {
-        CloseCode::new(1001, "Server shutting down")
-    }
-
-    fn pong_timeout_code(&self) -> CloseCode {
-        CloseCode::new(1000, "Heartbeat timeout")
+    fn close_code(&self, reason: CloseReason, _: &Limits) -> CloseCode {
+        match reason {
+            CloseReason::ShuttingDown => CloseCode::new(1001, "Server shutting down"),
+            _ => CloseCode::new(1000, "Heartbeat timeout"),
+        }
     }
 }

@@ -223,7 +223,8 @@ impl TradesGateway {
             return;
         }
         for silent in self.users.settle(core, key, &client.held, more) {
-            let (code, reason) = (self.pong_timeout_code(), CloseReason::PongTimeout);
+            let reason = CloseReason::PongTimeout;
+            let code = self.close_code(reason, core.limits());
             core.close(silent, code, reason, Closing::Now);
         }
         let request = Ok(Request::Subscribe(waiting.content, waiting.asked));

@@ -54,12 +54,6 @@ impl Interval {
     pub(in crate::gateways::trades) fn topic(self, symbol: &str) -> TopicName {
         TopicName::from(format!("candle:{}:{symbol}", self.label()))
     }
-
-    /// The interval and the symbol of a topic of candles; `None` for another topic.
-    pub(in crate::gateways::trades) fn of_topic(topic: &TopicName) -> Option<(Self, &str)> {
-        let (label, symbol) = topic.as_str().strip_prefix("candle:")?.split_once(':')?;
-        Some((Self::named(label)?, symbol))
-    }
 }
 
 /// The error for a trade of a closed candle.
@@ -382,13 +376,8 @@ mod tests {
     fn topics_of_candles_are_those_of_no_symbol_that_a_client_can_hold() {
         for interval in Interval::ALL {
             let topic = interval.topic("A:B");
-            assert_eq!(Interval::of_topic(&topic), Some((interval, "A:B")));
             assert_ne!(topic.as_str(), topic.as_str().to_uppercase());
             assert_eq!(Interval::named(interval.label()), Some(interval));
-        }
-        for other in ["AAPL", "candle:AAPL", "candle:2m:AAPL", "CANDLE:1M:A"] {
-            let topic = TopicName::from(other.to_owned());
-            assert_eq!(Interval::of_topic(&topic), None, "{other}");
         }
     }
 }
