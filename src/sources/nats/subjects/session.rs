@@ -199,7 +199,7 @@ impl<'a> Session<'a> {
         if is_quiet
             && self
                 .second
-                .has_other(None, &self.source.settings.nats, self.wire)
+                .has_other(&[], &self.source.settings.nats, self.wire)
         {
             return Err(NatsError::LameDuck.into());
         }
