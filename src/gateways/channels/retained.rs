@@ -242,7 +242,7 @@ impl Retained {
         }
         if subject.is_none() {
             // An exact name has only this value.
-            self.ended(name, number);
+            let _ = self.ended(name, number);
         }
         takers
     }
@@ -287,22 +287,23 @@ impl Retained {
         }
     }
 
-    /// Handles the end of the question `number`, with or without a value before.
-    pub(super) fn ended(&mut self, name: &TopicName, number: u64) {
+    /// Handles the end of the question `number`, with or without a value before. Returns the clients that have waited.
+    pub(super) fn ended(&mut self, name: &TopicName, number: u64) -> Vec<SessionKey> {
         let Some(waiting) = self.waiting.get_mut(name) else {
-            return;
+            return Vec::new();
         };
         let Some(asked) = waiting.asked.take_if(|asked| asked.number == number) else {
-            return;
+            return Vec::new();
         };
         self.open.remove(name);
         let clients = &waiting.clients;
         let is_asked = |key: &SessionKey| clients.get(key).is_some_and(|w| w.state == State::Asked);
         let answered: Vec<_> = asked.clients.into_iter().filter(is_asked).collect();
-        for key in answered {
-            self.forget(name, key);
+        for key in &answered {
+            self.forget(name, *key);
         }
         self.question(name);
+        answered
     }
 
     /// The next time at which a question may be due without another event.
