@@ -247,7 +247,7 @@ fn acknowledgements_that_are_refused_are_told() {
 }
 
 /// Puts an error of JetStream in place of the answers to its requests, of the same length.
-fn unavailable(bytes: &mut Vec<u8>) {
+fn unavailable(bytes: &mut [u8]) {
     let error = br#"{"error":{"code":503,"err_code":10008,"description":"JetStream system temporarily unavailable"}}"#;
     let mut at = 0;
     while let Some(line) = bytes[at..].windows(2).position(|two| two == b"\r\n") {
