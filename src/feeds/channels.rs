@@ -197,9 +197,11 @@ impl Feed for ChannelsFeed {
             BusEvent::RetainedEnd {
                 subscription,
                 number,
+                is_refused,
             } => Some(BusNotice::RetainedEnd {
                 topic: topic_of(subscription),
                 number: *number,
+                is_refused: *is_refused,
             }),
             BusEvent::Skipped {
                 subscription,

@@ -89,6 +89,8 @@ pub enum BusEvent {
         subscription: Subscription,
         /// The number of the question.
         number: u64,
+        /// The bus has refused to give values, or some of them.
+        is_refused: bool,
     },
 }
 

@@ -142,6 +142,8 @@ pub enum BusNotice {
         topic: TopicName,
         /// The number of the request.
         number: u64,
+        /// The bus has refused to send values, or some of them.
+        is_refused: bool,
     },
 }
 

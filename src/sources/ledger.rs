@@ -78,6 +78,8 @@ pub(super) struct Ledger {
     restoring: HashSet<Subscription>,
     /// Names that settle, ordered by the end of the wait.
     settling: BTreeMap<u64, Settling>,
+    /// Refused names for which the server has no room.
+    without_room: HashSet<Subscription>,
 }
 
 #[derive(Debug)]
@@ -150,6 +152,7 @@ impl Ledger {
         self.queue.clear();
         self.restoring.clear();
         self.settling.clear();
+        self.without_room.clear();
         self.asked = 0;
         self.asked_bytes = 0;
         let mut has_carried = false;
@@ -289,6 +292,22 @@ impl Ledger {
         number
     }
 
+    /// Notes that a refused name found no room on the server.
+    pub(super) fn lacks_room(&mut self, subscription: Subscription) {
+        let entry = self.names(subscription.is_pattern).get(&subscription.name);
+        if entry.is_some_and(Entry::is_refused) {
+            self.without_room.insert(subscription);
+        }
+    }
+
+    /// Queues a name that found no room: another name was given up.
+    pub(super) fn has_room(&mut self) {
+        let next = self.without_room.iter().next().cloned();
+        if let Some(next) = next.and_then(|next| self.without_room.take(&next)) {
+            self.enqueue(&next);
+        }
+    }
+
     /// Records that the server ended a subscription by itself. If the name is wanted, returns the number of
     /// the newest request.
     pub(super) fn revoked(&mut self, subscription: &Subscription) -> Option<u64> {
@@ -316,8 +335,7 @@ impl Ledger {
     pub(super) fn retry_refused(&mut self) {
         for is_pattern in [false, true] {
             let names = self.names(is_pattern).iter();
-            let is_refused = |entry: &Entry| entry.wanted && entry.server == Server::Refused;
-            let refused = names.filter(|(_, entry)| is_refused(entry));
+            let refused = names.filter(|(_, entry)| entry.is_refused());
             let refused: Vec<_> = refused.map(|(name, _)| Arc::clone(name)).collect();
             for name in refused {
                 self.enqueue(&Subscription { name, is_pattern });
@@ -326,7 +344,7 @@ impl Ledger {
     }
 
     pub(super) fn has_refused(&self) -> bool {
-        self.wanted().any(|entry| entry.server == Server::Refused)
+        self.wanted().any(Entry::is_refused)
     }
 
     /// The wanted names that are confirmed, each with the number of its newest request.
@@ -342,9 +360,7 @@ impl Ledger {
 
     /// The numbers of wanted names that the server refuses, and of all wanted names.
     pub(super) fn refused_of_wanted(&self) -> (usize, usize) {
-        let refused = self
-            .wanted()
-            .filter(|entry| entry.server == Server::Refused);
+        let refused = self.wanted().filter(|entry| entry.is_refused());
         (refused.count(), self.wanted().count())
     }
 
@@ -435,6 +451,7 @@ impl Ledger {
         if names.get(&subscription.name).is_some_and(Entry::is_idle) {
             names.remove(&subscription.name);
             self.restoring.remove(subscription);
+            self.without_room.remove(subscription);
         }
     }
 }
@@ -448,6 +465,11 @@ impl Entry {
     /// Whether the server has the name.
     fn stands(&self) -> bool {
         matches!(self.server, Server::Settling(_) | Server::Confirmed)
+    }
+
+    /// Whether the server refuses a name that is wanted.
+    fn is_refused(&self) -> bool {
+        self.wanted && self.server == Server::Refused
     }
 
     /// Whether the ledger can forget the name.

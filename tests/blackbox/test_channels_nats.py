@@ -119,7 +119,7 @@ async def test_roles_and_subjects_that_are_none(nats, on_nats):
 
 
 async def test_what_the_server_does_not_permit(start_nats, on_nats):
-    """The client is told that it is subscribed, as with Redis, and the refusal is counted and logged."""
+    """The client is told that it is subscribed, and then that the bus refuses the name; the refusal is counted and logged."""
     server = start_nats(config="""authorization { users: [
         { user: gw, password: p, permissions: { subscribe: { deny: "secret.>" } } }
         { user: feed, password: f } ] }""")
@@ -130,9 +130,43 @@ async def test_what_the_server_does_not_permit(start_nats, on_nats):
     await say(publisher, "open.a", 2)
     await client.wait_for(lambda c: c.data, 10, "what is open")
     assert client.short() == [("open.a", None, 2)]
+    assert [m["error"] for m in client.answers if m["type"] == "error"] == ["Refused by the bus: secret.a"]
     await until(lambda: scrape(weirgate).sum("weirgate_bus_subscriptions_refused_total") == 1, 10, "weirgate_bus_subscriptions_refused_total")
     weirgate.logs("NATS refused a subscription", "secret.a")
     assert "gw:p@" not in weirgate.log()
+    await publisher.close()
+
+
+async def test_names_over_the_subscriptions_of_the_server_are_told_and_asked_for_again(start_nats, on_nats):
+    """A server with room for 5: the clients of the others hear of it, and get messages as soon as a name is given up."""
+    server = start_nats(config="max_subscriptions: 5")
+    weirgate = on_nats(server)
+    publisher = await bus(server)
+    holds, waits = await connect(weirgate), await connect(weirgate)
+    assert (await holds.ask("subscribe", *"abcde"))["channels"] == [*"abcde"]
+    assert (await waits.ask("subscribe", *"fgh"))["channels"] == [*"fgh"]
+    errors = lambda client: sorted(m["error"] for m in client.answers if m["type"] == "error")
+    await waits.wait_for(lambda c: errors(c) == [f"Refused by the bus: {name}" for name in "fgh"], 10, "the errors")
+    assert errors(holds) == [] and scrape(weirgate).sum("weirgate_bus_subscriptions_refused_total") == 3
+    weirgate.logs("NATS refused a subscription")
+
+    async def come(names):
+        """Which of the names get messages."""
+        before = len(waits.data)
+        for name in "fgh":
+            await say(publisher, name, 1)
+        await waits.ask("ping")
+        await waits.wait_for(lambda c: len(c.data) - before >= names, 5, f"messages of {names} names")
+        assert len(waits.data) - before == names
+    await come(0)
+    for given_up, names in (("a", 1), ("b", 2)):
+        await holds.ask("unsubscribe", given_up)
+        await until(lambda: waiting_changes(weirgate) == 0, 10, "asked again")
+        await come(names)
+    assert holds.open and waits.missing == 0 and len(errors(waits)) == 3
+    await holds.ask("unsubscribe", *"cde")
+    await until(lambda: waiting_changes(weirgate) == 0, 10, "asked again")
+    await come(3)
     await publisher.close()
 
 
@@ -317,12 +351,13 @@ async def test_last_values_without_jetstream_or_its_permission(start_nats, on_na
         { user: gw, password: p, permissions: { publish: { deny: ">" } } }
         { user: feed, password: f } ] }""")
     weirgate = on_nats(server, "--retained", url=server.url.replace("://", "://gw:p@"))
-    client = await connect(weirgate, "a.1")
+    client = await connect(weirgate, "a.1", "a.2")
     publisher = await bus(server, user="feed", password="f")
     await say(publisher, "a.1", 1)
     await client.wait_for(lambda c: c.data, 10, "the live message")
     await until(lambda: "Permissions Violation for Publish" in weirgate.log(), 10, "the missing permission told")
     assert client.short() == [("a.1", None, 1)]
+    await client.wait_for(lambda c: any(m.get("error") == "No last values from the bus: a.2" for m in c.answers), 20, "the error")
     await publisher.close()
 
 

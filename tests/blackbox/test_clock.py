@@ -60,7 +60,7 @@ class Clients:
         self.over_tls = await websockets.connect(f"wss://127.0.0.1:{self.weirgate.tls_port}{self.path}", ssl=self.authority.context())
         self.stream = await asyncio.to_thread(Stream, port, self.path, sends=[self.message] if self.message else ())
         self.unfinished = await self.raw(upgrade_request(port, self.path))
-        await asyncio.wait_for(self.unfinished[0].readuntil(b"\r\n\r\n"), 10)
+        await asyncio.wait_for(self.unfinished[0].readuntil(b"\r\n\r\n"), 10 * PATIENCE)
         self.unfinished[1].write(client_frame(TEXT, b"x" * 10)[:10])
         for client in [self.plain, self.over_tls]:
             if self.message:
@@ -79,7 +79,7 @@ class Clients:
         clock.step(ahead_s)
         await asyncio.sleep(0.2)
         writer.write(request[60:])
-        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 101"), ahead_s
+        assert (await asyncio.wait_for(reader.readline(), 10 * PATIENCE)).startswith(b"HTTP/1.1 101"), ahead_s
         writer.close()
         for client in [self.plain, self.over_tls]:
             await asyncio.wait_for(await client.ping(), 10 * PATIENCE)
@@ -91,15 +91,17 @@ class Clients:
             while "423" not in str(await take()):
                 pass
 
-        async def again():
-            while True:
-                await publish()
-                await asyncio.sleep(0.1)
-
-        publishing = asyncio.create_task(again())
         everybody = [self.plain.recv, self.over_tls.recv, lambda: asyncio.to_thread(self.stream.event)]
-        await asyncio.wait_for(asyncio.gather(*map(comes, everybody)), 20 * PATIENCE)
-        publishing.cancel()
+        coming = asyncio.gather(*map(comes, everybody))
+        end, failed = time.monotonic() + 20 * PATIENCE, None
+        while not coming.done():
+            assert time.monotonic() < end, f"not everybody got a message; the last fault of the publisher: {failed!r}"
+            try:
+                await publish()
+            except Exception as error:  # The bus has just started, and may take nothing yet.
+                failed = error
+            await asyncio.wait([coming], timeout=0.1)
+        await coming
 
     async def go(self):
         """The begun message may end, and everybody leaves."""

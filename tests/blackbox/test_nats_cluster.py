@@ -137,9 +137,27 @@ async def test_a_server_that_is_cut_off_from_its_cluster_is_left(kind, start_nat
             link.cut()
         for subject in names.values():
             await again(lambda subject=subject: stream.publish(subject, b'{"n": 1}'))
+        # Until then a server that was the leader takes itself for it.
+        cut_off = await bus(servers[0])
+        for name in names:
+            await until_leaderless(cut_off.jetstream(timeout=1), name)
+        await cut_off.close()
         count = lambda: scrape(weirgate).sum("weirgate_bus_messages_total") + scrape(weirgate).sum("weirgate_bus_messages_bad_total")
         await until(lambda: count() >= len(names), 30, "what the others have stored")
         await publisher.close()
+
+
+async def until_leaderless(stream, name):
+    """Returns once JetStream names no leader of the stream."""
+    end = time.monotonic() + 120
+    while True:
+        try:
+            if not (await stream.stream_info(name)).cluster.leader:
+                return
+        except (nats_py.errors.Error, asyncio.TimeoutError):
+            return
+        assert time.monotonic() < end
+        await asyncio.sleep(0.5)
 
 
 async def again(ask):

@@ -7,7 +7,7 @@ const SHARE: usize = 512 * 1024;
 
 impl Bench {
     /// A bus with last values, which is there.
-    fn retaining() -> Self {
+    pub(super) fn retaining() -> Self {
         Self::retaining_with(settings(), 1 << 26)
     }
 
@@ -19,7 +19,7 @@ impl Bench {
     }
 
     /// A value that a stream holds, for the newest question about this name or pattern.
-    fn value(&mut self, subject: &str, pattern: Option<&str>, value: &str) {
+    pub(super) fn value(&mut self, subject: &str, pattern: Option<&str>, value: &str) {
         let number = self.newest_question(pattern.unwrap_or(subject));
         self.numbered_value(subject, pattern, value, number);
     }
@@ -44,7 +44,7 @@ impl Bench {
         self.bus(BusEvent::LastValue { message, number });
     }
 
-    fn newest_question(&self, name: &str) -> u64 {
+    pub(super) fn newest_question(&self, name: &str) -> u64 {
         let asked = &mut self.world.outputs.retained.iter().rev();
         let found = asked.find(|(asked, _)| asked == name);
         found.expect("a question").1
@@ -63,6 +63,7 @@ impl Bench {
         self.bus(BusEvent::RetainedEnd {
             subscription,
             number,
+            is_refused: false,
         });
     }
 
@@ -105,7 +106,7 @@ impl Bench {
     }
 
     /// What came since the last call: the data, and whether it was a last value.
-    fn values(&mut self, key: SessionKey) -> Vec<(Value, bool)> {
+    pub(super) fn values(&mut self, key: SessionKey) -> Vec<(Value, bool)> {
         let got = self.got(key).into_iter();
         let data = got.filter(|message| message["type"] == "data");
         data.map(|message| (message["data"].clone(), message["retained"] == true))

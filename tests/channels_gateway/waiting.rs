@@ -121,6 +121,85 @@ fn who_changes_his_mind_waits_for_nothing() {
 }
 
 #[test]
+fn a_name_that_the_bus_refuses_is_an_error_for_each_of_its_clients() {
+    let mut bench = Bench::up(settings());
+    let [waits, later, other] = [(); 3].map(|()| bench.client());
+    bench.subscribe(other, &["indicators:a"]);
+    bench.confirm("indicators:a");
+    assert_eq!(bench.kinds(other), kinds(&[("subscribed", 2)]));
+    bench.subscribe(waits, &["market:tick"]);
+    bench.refuse("market:tick");
+    bench.subscribe(later, &["market:tick"]);
+    for key in [waits, later] {
+        let got = bench.got(key);
+        assert_eq!(got[0]["channels"], json!(["market:tick"]));
+        let error = [&got[1]["type"], &got[1]["error"], &got[1]["requestId"]];
+        assert_eq!(
+            error,
+            [
+                &json!("error"),
+                &json!("Refused by the bus: market:tick"),
+                &json!(null)
+            ]
+        );
+        assert_eq!(got.len(), 2);
+    }
+    bench.confirm("market:tick");
+    bench.publish("market:tick", &[], "1");
+    assert_eq!(bench.kinds(waits), kinds(&[("data", 4)]));
+    // The bus takes the name away: a number is missing.
+    bench.refuse("market:tick");
+    assert_eq!(bench.kinds(waits), kinds(&[("error", 6)]));
+    assert_eq!(bench.kinds(other), []);
+}
+
+/// A name that everybody holds is refused: the errors go out over several turns.
+#[test]
+fn the_errors_of_many_clients_wait_for_the_budget_of_a_turn() {
+    let mut bench = Bench::up(settings());
+    let keys: Vec<SessionKey> = (0..600).map(|_| bench.client()).collect();
+    for key in &keys {
+        bench.subscribe(*key, &["market:tick"]);
+    }
+    bench.world.held = true;
+    bench.refuse("market:tick");
+    bench.world.held = false;
+    bench.world.settle();
+    for key in keys {
+        assert_eq!(bench.kinds(key), kinds(&[("subscribed", 2), ("error", 3)]));
+    }
+}
+
+#[test]
+fn last_values_that_the_bus_refuses_are_an_error_for_who_waits_for_them() {
+    let mut bench = Bench::retaining();
+    let (first, second) = (bench.client(), bench.client());
+    for (key, name) in [(first, "market:tick:*"), (second, "market:tick")] {
+        bench.subscribe(key, &[name]);
+        bench.confirm(name);
+        bench.bus(BusEvent::RetainedEnd {
+            subscription: match name.contains('*') {
+                true => Subscription::pattern(name),
+                false => Subscription::channel(name),
+            },
+            number: bench.newest_question(name),
+            is_refused: true,
+        });
+        let got = bench.got(key);
+        let kinds: Vec<_> = got.iter().map(|message| &message["type"]).collect();
+        assert_eq!(kinds, ["subscribed", "error"]);
+        let error = format!("No last values from the bus: {name}");
+        assert_eq!(got[1]["error"], error.as_str());
+    }
+    // The values of another time, and the end without a refusal.
+    bench.subscribe(first, &["market:tick:*"]);
+    bench.value("market:tick:a", Some("market:tick:*"), "1");
+    bench.end("market:tick:*");
+    assert_eq!(bench.values(first).len(), 1);
+    assert_eq!(bench.kinds(second), []);
+}
+
+#[test]
 fn a_client_with_many_answers_waiting_is_not_read() {
     let mut bench = Bench::up(settings());
     let key = bench.client();

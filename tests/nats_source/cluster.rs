@@ -7,7 +7,7 @@ use weirgate_test_support::NatsCluster;
 use super::*;
 
 /// Elections after the loss of a leader take seconds.
-const ELECTED_WITHIN: Duration = Duration::from_secs(40);
+pub(super) const ELECTED_WITHIN: Duration = Duration::from_secs(40);
 
 /// A cluster with the streams, three replicas each, and how many messages were published.
 struct Day {

@@ -245,3 +245,67 @@ fn acknowledgements_that_are_refused_are_told() {
     assert!(source.status.has_stall(Stall::AcksRefused));
     assert_eq!(source.status.consumers()[1].stall(), None);
 }
+
+/// Puts an error of JetStream in place of the answers to its requests, of the same length.
+fn unavailable(bytes: &mut [u8]) {
+    let error = br#"{"error":{"code":503,"err_code":10008,"description":"JetStream system temporarily unavailable"}}"#;
+    let mut at = 0;
+    while let Some(line) = bytes[at..].windows(2).position(|two| two == b"\r\n") {
+        let (head, payload) = bytes[at..].split_at_mut(line + 2);
+        let size = String::from_utf8_lossy(head);
+        let size = size
+            .starts_with("MSG ")
+            .then(|| size.trim().rsplit(' ').next());
+        let size = size.flatten().and_then(|size| size.parse().ok());
+        if let Some(payload) = size.and_then(|size: usize| payload.get_mut(..size))
+            && payload.starts_with(b"{")
+        {
+            payload.fill(b' ');
+            payload[..error.len()].copy_from_slice(error);
+        }
+        at += line + 2 + size.unwrap_or(0);
+    }
+}
+
+#[test]
+fn a_server_on_which_jetstream_works_no_more_is_left_whatever_it_answers() {
+    for (what, is_deaf, up, down) in [
+        ("nothing", true, true, false),
+        ("that nobody is there", false, true, false),
+        ("that it is unavailable", false, false, true),
+    ] {
+        let (one, other) = (NatsServer::start(), NatsServer::start());
+        make_streams(&jetstream(&other.url()));
+        let _deaf = is_deaf.then(|| {
+            let connection = nats::connect(one.url()).expect("a connection");
+            let subscription = connection.subscribe("$JS.NON.>").expect("subscribed");
+            (connection, subscription)
+        });
+        let is_stuck = Arc::new(AtomicBool::new(false));
+        let [asked, answered] = [up, down].map(|is| (is, Arc::clone(&is_stuck)));
+        let ask = move |bytes: &mut Vec<u8>| {
+            for at in 0..bytes.len().saturating_sub(8) {
+                if asked.0 && asked.1.load(SeqCst) && bytes[at..].starts_with(b"$JS.API.") {
+                    bytes[at..at + 8].copy_from_slice(b"$JS.NON.");
+                }
+            }
+        };
+        let answer = move |bytes: &mut Vec<u8>| {
+            if answered.0 && answered.1.load(SeqCst) {
+                unavailable(bytes);
+            }
+        };
+        let stuck = through(&one, ask, answer);
+        let source = run(settings(&format!("{stuck},{}", other.url())));
+        source.until("CaughtUp");
+        is_stuck.store(true, SeqCst);
+        eventually_within(Duration::from_secs(30), what, || {
+            source.status.reconnects() == 1 && source.status.subscribed()
+        });
+        publish(&jetstream(&other.url()), LEVELS, 0..1);
+        assert!(
+            source.until("levels 0").contains(&"Down".to_owned()),
+            "{what}"
+        );
+    }
+}

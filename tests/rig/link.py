@@ -59,6 +59,10 @@ class Link:
             far_reader, far_writer = await self._connect()
         except OSError:
             return writer.transport.abort()
+        # The link may have been cut meanwhile.
+        if self._is_cut:
+            writer.transport.abort()
+            return far_writer.transport.abort()
         for end in (writer, far_writer):
             self._writers.add(end)
         for way in (("there", reader, far_writer), ("back", far_reader, writer)):

@@ -137,6 +137,11 @@ impl Asked {
         self.state(name).is_some_and(|state| state != State::Waits)
     }
 
+    /// Returns true if the bus has refused the newest request for the name.
+    pub(super) fn is_refused(&self, name: &TopicName) -> bool {
+        self.state(name) == Some(State::Refused)
+    }
+
     fn state(&self, name: &TopicName) -> Option<State> {
         let (state, losses) = self.wanted.get(name)?.response;
         match state {

@@ -3,11 +3,18 @@
 use std::sync::Arc;
 
 use super::ChannelsGateway;
+use super::answer::{Answer, Behind};
 use super::asked::State;
 use super::client::Client;
 use super::kept::holds_kept;
 use super::names::Way;
 use crate::hub::{ByClient, Core, Place, SessionKey, TopicName};
+
+/// The error about a name that the bus does not subscribe to.
+pub(super) const REFUSED: &str = "Refused by the bus";
+
+/// Clients that get an error of the bus in one turn.
+const TOLD_PER_TURN: usize = 256;
 
 /// With more members, a round over several turns ends the wait of their answers.
 const SETTLED_AT_ONCE_MAX: usize = 1_024;
@@ -35,6 +42,10 @@ impl ChannelsGateway {
         }
         for name in &names {
             core.set_active(name, self.names.active(name));
+        }
+        if !stands && before != State::Refused {
+            let members = core.members(name).collect();
+            self.tell_later(REFUSED, name, members);
         }
         match before {
             State::Stands if !stands => {
@@ -76,6 +87,32 @@ impl ChannelsGateway {
             Some(next) => Some((next, is_asked)),
             None => is_asked.then_some((0, true)),
         };
+    }
+
+    /// Notes an error about a name for these clients. Each client gets it behind its waiting answers.
+    pub(super) fn tell_later(&mut self, error: &str, name: &TopicName, clients: Vec<SessionKey>) {
+        if !clients.is_empty() {
+            let error = format!("{error}: {}", name.as_str());
+            self.untold.push_back((error, clients));
+        }
+    }
+
+    /// Sends errors of the bus to the next clients.
+    pub(super) fn tell_next(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+        for _ in 0..TOLD_PER_TURN {
+            let Some((error, keys)) = self.untold.front_mut() else {
+                return;
+            };
+            match keys.pop() {
+                Some(key) => {
+                    let answer = Answer::error(error, "null");
+                    if let Some(client) = clients.get_mut(key) {
+                        self.answer(core, key, client, answer, Behind::default());
+                    }
+                }
+                None => drop(self.untold.pop_front()),
+            }
+        }
     }
 
     /// Ends the wait of a client's answers for the names that are confirmed or refused.

@@ -24,6 +24,7 @@ mod resume;
 mod retained;
 mod stats;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::answer::{Answer, Answers, BUS_WAIT_US, Behind, Resumed};
@@ -106,6 +107,8 @@ pub struct ChannelsGateway {
     bus_wait_us: u64,
     /// The next slot of the round over clients whose names were confirmed, and whether another name was since.
     settling: Option<(usize, bool)>,
+    /// Errors of the bus about a name, and the clients that have not got them.
+    untold: VecDeque<(String, Vec<SessionKey>)>,
     /// Clients notified of a loss of the bus, for the log.
     gap_told: Option<u64>,
 }
@@ -146,6 +149,7 @@ impl ChannelsGateway {
             stats,
             bus_wait_us: BUS_WAIT_US,
             settling: None,
+            untold: VecDeque::new(),
             gap_told: None,
         }
     }
@@ -338,7 +342,8 @@ impl Gateway for ChannelsGateway {
 
     fn poll_timeout(&self) -> Option<u64> {
         let own = [self.retained.due_us(), self.statuses.due_us()];
-        let over = (self.patterns.has_over() || self.settling.is_some()).then_some(0);
+        let has_over = self.patterns.has_over() || !self.untold.is_empty();
+        let over = (has_over || self.settling.is_some()).then_some(0);
         let all = own.into_iter().chain([self.renewals.due_us(), over]);
         all.flatten().min()
     }
@@ -346,6 +351,7 @@ impl Gateway for ChannelsGateway {
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         self.look_at_all(core, clients);
         self.settle_next(core, clients);
+        self.tell_next(core, clients);
         self.judge_next(core, clients);
         self.give_up_over(core, clients);
         self.ask_retained(core);
@@ -391,7 +397,16 @@ impl Gateway for ChannelsGateway {
                 number,
                 stands,
             } => self.settle(core, clients, topic, *number, *stands),
-            BusNotice::RetainedEnd { topic, number } => self.retained.ended(topic, *number),
+            BusNotice::RetainedEnd {
+                topic,
+                number,
+                is_refused,
+            } => {
+                let answered = self.retained.ended(topic, *number);
+                if *is_refused {
+                    self.tell_later("No last values from the bus", topic, answered);
+                }
+            }
         }
         self.ask_retained(core);
     }

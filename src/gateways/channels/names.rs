@@ -352,6 +352,11 @@ impl Names {
         self.of_way(name, Asked::is_settled)
     }
 
+    /// Returns true if the bus has refused the newest request for the name.
+    pub(super) fn is_refused(&self, name: &TopicName) -> bool {
+        self.of_way(name, Asked::is_refused)
+    }
+
     /// Updates the counts; `subscriptions` are clients times names.
     pub(super) fn store(&self, stats: &ChannelsStats, subscriptions: usize) {
         let [names, patterns, bytes] = self.sums.each_ref().map(|sum| sum.held() as usize);

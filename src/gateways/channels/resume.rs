@@ -7,6 +7,7 @@
 use super::super::history::{Follow, gets_newest};
 use super::ChannelsGateway;
 use super::answer::{Answer, Behind, Resumed};
+use super::bus::REFUSED;
 use super::client::Client;
 use super::judge::Verdict;
 use super::kept::{holds_kept, wanted};
@@ -98,7 +99,9 @@ impl ChannelsGateway {
             self.retained.want(&name, key);
             behind.retained.insert(name.clone());
         }
-        if self.statuses.is_up() && !self.names.is_settled(&name) {
+        if self.names.is_refused(&name) {
+            self.tell_later(REFUSED, &name, vec![key]);
+        } else if self.statuses.is_up() && !self.names.is_settled(&name) {
             behind.unconfirmed.insert(name);
         }
     }

@@ -264,7 +264,7 @@ impl Retained {
         others.into_iter().for_each(|key| self.again(name, key));
         if subject.is_none() {
             // An exact name has only this value.
-            self.ended(name, number);
+            let _ = self.ended(name, number);
         }
         receivers
     }
@@ -297,19 +297,19 @@ impl Retained {
         }
     }
 
-    /// Handles the end of the question `number`, with or without a value before.
-    pub(super) fn ended(&mut self, name: &TopicName, number: u64) {
+    /// Handles the end of the question `number`, with or without a value before. Returns the clients that have waited.
+    pub(super) fn ended(&mut self, name: &TopicName, number: u64) -> Vec<SessionKey> {
         if self.open.get(name).is_none_or(|(open, _)| *open != number) {
-            return;
+            return Vec::new();
         }
-        let clients = self.open.remove(name).map(|(_, clients)| clients);
-        for key in clients.into_iter().flatten() {
-            let turn = self.clients.get(&key);
-            if turn.is_some_and(|turn| turn.is_asked(name, number)) {
-                self.forget(name, key);
-            }
-        }
+        let (_, mut clients) = self.open.remove(name).unwrap_or_default();
+        clients.retain(|key| {
+            let turn = self.clients.get(key);
+            turn.is_some_and(|turn| turn.is_asked(name, number))
+        });
+        clients.iter().for_each(|key| self.forget(name, *key));
         self.ask_next(name);
+        clients
     }
 
     /// The next time at which a question may be due without another event: the end of the oldest share, if a client waits

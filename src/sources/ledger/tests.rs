@@ -411,6 +411,34 @@ fn a_name_that_the_server_takes_away_is_refused_and_asked_for_again() {
     assert_eq!(ledger.unanswered(), [0, 0, 0]);
 }
 
+#[test]
+fn a_name_without_room_is_asked_for_again_when_another_is_given_up() {
+    let mut ledger = Ledger::default();
+    let [held, first, gone, denied] = ["h", "f", "g", "d"].map(Subscription::channel);
+    ledger.connected();
+    ledger.want(&held, 1);
+    assert!(ledger.next_change().is_some());
+    ledger.confirmed(&held, true);
+    for (number, name) in [&first, &gone, &denied].into_iter().enumerate() {
+        ledger.want(name, number as u64);
+        assert!(ledger.next_change().is_some());
+        assert_eq!(ledger.refused(name, true), Some(number as u64));
+        if name != &denied {
+            ledger.lacks_room(name.clone());
+        }
+    }
+    ledger.unwant(&gone);
+    ledger.unwant(&held);
+    assert!(ledger.next_change().is_some_and(|change| !change.wanted));
+    ledger.has_room();
+    let again = ledger.next_change().expect("a change");
+    assert!(again.wanted && again.names.iter().eq([&first.name]));
+    assert_eq!(ledger.refused(&first, true), None, "told once");
+    ledger.lacks_room(first);
+    ledger.has_room();
+    assert!(ledger.next_change().is_some() && ledger.without_room.is_empty());
+}
+
 /// A thousand names wait together, and a name that came and went while settling leaves nothing.
 #[test]
 fn names_settle_together() {

@@ -19,6 +19,8 @@ use crate::wire::json::{self, Json, JsonError};
 
 /// How long an answer may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
+/// The status of an answer by which only the server answers, as in HTTP.
+const UNAVAILABLE: u64 = 503;
 /// How often a request without an answer looks for the server's refusal, which arrives beside the answers.
 const REFUSAL_LOOK: Duration = Duration::from_millis(20);
 /// The shorter limit while other subjects wait.
@@ -41,6 +43,9 @@ pub(super) struct Api {
 pub(super) enum ApiError {
     #[error("error {code}: {description}")]
     Refused { code: u64, description: String },
+    /// JetStream is without a leader or a resource, or switched off: only the server answers.
+    #[error("error {code}: {description}")]
+    Unavailable { code: u64, description: String },
     #[error("JetStream is not there")]
     NoJetStream,
     #[error("this user may not {0}")]
@@ -65,7 +70,7 @@ impl ApiError {
 
     pub(super) fn code(&self) -> Option<u64> {
         match self {
-            Self::Refused { code, .. } => Some(*code),
+            Self::Refused { code, .. } | Self::Unavailable { code, .. } => Some(*code),
             _ => None,
         }
     }
@@ -84,16 +89,10 @@ impl ApiError {
             .is_some_and(|c| Self::CONSUMER_EXISTS.contains(&c))
     }
 
-    /// Whether JetStream said anything at all.
+    /// Whether JetStream has answered, even with an error. A server that is cut off from its cluster answers that
+    /// JetStream is unavailable.
     pub(super) fn is_an_answer(&self) -> bool {
-        !matches!(
-            self,
-            Self::NotPermitted(_)
-                | Self::NoLeader
-                | Self::NoAnswer(_)
-                | Self::Lost
-                | Self::Connection(_)
-        )
+        matches!(self, Self::Refused { .. } | Self::Unreadable(_))
     }
 
     /// Whether no other question would fare better on this connection.
@@ -101,9 +100,11 @@ impl ApiError {
         match self {
             Self::NoJetStream | Self::Lost | Self::Connection(_) => true,
             Self::NotPermitted(what) => what.ends_with(INBOXES),
-            Self::Refused { .. } | Self::NoLeader | Self::NoAnswer(_) | Self::Unreadable(_) => {
-                false
-            }
+            Self::Refused { .. }
+            | Self::Unavailable { .. }
+            | Self::NoLeader
+            | Self::NoAnswer(_)
+            | Self::Unreadable(_) => false,
         }
     }
 
@@ -148,16 +149,12 @@ impl Api {
         }
     }
 
+    /// The state of a stream with a leader: what it stores is delivered.
     pub(super) fn stream_info(&self, stream: &str) -> Result<StreamInfo, ApiError> {
-        parse(&self.ask(&format!("STREAM.INFO.{stream}"), b"")?)
-    }
-
-    /// Whether somebody leads the stream: what it stores is delivered.
-    ///
-    /// # Errors
-    /// The answer says nothing of that.
-    pub(super) fn has_leader(&self, stream: &str) -> Result<(), ApiError> {
-        leader(read(&self.ask(&format!("STREAM.INFO.{stream}"), b"")?)?)
+        let answer = self.ask(&format!("STREAM.INFO.{stream}"), b"")?;
+        let answer = read(&answer)?;
+        leader(answer)?;
+        Ok(answer.parse()?)
     }
 
     /// The name of the stream that stores `subject`. Of the streams with subjects of their own,
@@ -256,9 +253,7 @@ impl Api {
     /// refuses the request.
     pub(super) fn permits(&self, verb: &str) -> Result<(), ApiError> {
         match self.ask(verb, b"{") {
-            Err(error) if !error.is_an_answer() || matches!(error, ApiError::NoJetStream) => {
-                Err(error)
-            }
+            Err(error) if !error.is_an_answer() => Err(error),
             _ => Ok(()),
         }
     }
@@ -356,9 +351,11 @@ pub(super) fn leader(answer: Json<'_>) -> Result<(), ApiError> {
 pub(super) fn refusal(answer: Json<'_>) -> Option<ApiError> {
     answer.get(&["error"])?;
     let description = answer.text(&["error", "description"]);
-    Some(ApiError::Refused {
-        code: answer.number(&["error", "err_code"]).unwrap_or(0),
-        description: description.unwrap_or_else(|| "no description".to_owned()),
+    let description = description.unwrap_or_else(|| "no description".to_owned());
+    let code = answer.number(&["error", "err_code"]).unwrap_or(0);
+    Some(match answer.number(&["error", "code"]) {
+        Some(UNAVAILABLE) => ApiError::Unavailable { code, description },
+        _ => ApiError::Refused { code, description },
     })
 }
 
@@ -434,6 +431,11 @@ mod tests {
         let error = refusal(refused).expect("a refusal");
         assert!(error.consumer_is_missing() && !error.stream_is_missing());
         assert_eq!(error.to_string(), "error 10014: consumer not found");
+        let cut_off =
+            br#"{"error":{"code":503,"err_code":10008,"description":"temporarily unavailable"}}"#;
+        let unavailable = refusal(cut_off).expect("a refusal");
+        assert!(!unavailable.is_an_answer() && error.is_an_answer());
+        assert_eq!(unavailable.code(), Some(10_008));
         // An unknown code, and no code at all.
         assert!(refusal(br#"{"error":{"err_code":99999}}"#).is_some());
         assert!(refusal(br#"{"error":{}}"#).is_some());

@@ -34,7 +34,9 @@ impl Session<'_> {
             // Only the first silence is waited for in full; more waits would delay the good
             // subjects.
             let api = if failures.is_empty() { usual } else { &hasty };
-            match self.attach(index, api) {
+            let attached = self.attach(index, api);
+            self.subscriptions[index].health = Health::new(Instant::now());
+            match attached {
                 Ok(()) => {}
                 Err(Stop::Bus(error)) if !error.is_of_all() => failures.push((index, error)),
                 Err(stop) => return Err(stop),
@@ -65,12 +67,13 @@ impl Session<'_> {
         }
         let subscription = &mut self.subscriptions[index];
         let (data, link) = (&mut *self.data, &self.relay.link);
-        subscription.health = Health::new(Instant::now());
         let unnamed = self.settings.ephemeral;
         if let Err(stop) = subscription.attach(api, data, self.settings, link, unnamed) {
             subscription.let_go();
             return Err(stop);
         }
+        // An attempt that fails is no answer of JetStream.
+        subscription.health = Health::new(Instant::now());
         forget(&self.relay.status, subscription);
         if subscription.take_look_back_limited() {
             self.relay.status.count_look_back_limited();
@@ -202,16 +205,13 @@ impl Session<'_> {
     /// answers: this server may be cut off from the others of its cluster.
     fn check_jetstream(&mut self, told: Duration) -> Result<(), Stop> {
         let now = Instant::now();
-        let read = |s: &&Subscription| !s.presence.is_left_out() && !s.target.stream.is_empty();
-        let mut read = self.subscriptions.iter().filter(read);
-        let Some(stream) = self.stream_read() else {
-            return Ok(());
-        };
-        if !read.all(|s| s.health.hears_nothing(now, told)) {
+        let is_read = |s: &&Subscription| !s.presence.is_left_out();
+        let mut read = self.subscriptions.iter().filter(is_read).peekable();
+        if read.peek().is_none() || !read.all(|s| s.health.hears_nothing(now, told)) {
             return Ok(());
         }
-        let (settings, wire) = (self.settings, &self.data.wire);
-        match self.second.has_answer_elsewhere(&stream, settings, wire) {
+        let (streams, settings, wire) = (self.streams_read(), self.settings, &self.data.wire);
+        match self.second.has_answer_elsewhere(&streams, settings, wire) {
             true => Err(NatsError::ElsewhereOnly.into()),
             // News may have come meanwhile.
             false => Ok(()),

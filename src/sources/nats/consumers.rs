@@ -245,7 +245,7 @@ pub(super) fn look_for(api: &Api, streams: &[StreamSpec]) -> Result<Presence, Na
         // Only the first silence is waited for in full.
         let api = if unanswered.is_none() { api } else { &hasty };
         match api.stream_info(&stream.name) {
-            Ok(_) => return Ok(Presence::Wanted),
+            Ok(_) | Err(ApiError::NoLeader) => return Ok(Presence::Wanted),
             Err(error) if error.stream_is_missing() => {}
             Err(error) if error.is_of_all() => unanswered = Some((stream, error)),
             // Without this permission the stream could not be read either.

@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use super::api;
+use super::api::{self, ANSWER_TIMEOUT};
 use super::error::{NatsError, Stop};
 use super::protocol::{self, Op};
 use super::settings::{Endpoint, NatsSettings, learn};
@@ -198,27 +198,27 @@ impl Second {
         })
     }
 
-    /// Asks another server, by turns, about a stream while JetStream is silent on a connection that is well. An answer
-    /// there is a reason to leave.
+    /// Asks another server, by turns, about the streams that are read, while JetStream is silent on a connection that is
+    /// well. An answer there about one of them is a reason to leave.
     pub(super) fn has_answer_elsewhere(
         &mut self,
-        stream: &str,
+        streams: &[String],
         settings: &NatsSettings,
         wire: &Wire,
     ) -> bool {
         self.tries += 1;
         let others = others(self.learned.clone(), settings, wire, self.tries);
         let answers =
-            |server: &Endpoint| has_jetstream(server, stream, settings).is_ok_and(|is| is);
+            |server: &Endpoint| has_jetstream(server, streams, settings).is_ok_and(|is| is);
         self.better = others.into_iter().find(answers);
         self.better.is_some()
     }
 
     /// Looks for another server while the one in use is in lame duck mode, by turns. Without other servers, the
-    /// connection stays until the server ends it. `stream`: another server has to know of it.
+    /// connection stays until the server ends it. `streams`: another server has to answer about one of them.
     pub(super) fn has_other(
         &mut self,
-        stream: Option<&str>,
+        streams: &[String],
         settings: &NatsSettings,
         wire: &Wire,
     ) -> bool {
@@ -227,8 +227,8 @@ impl Second {
             return false;
         }
         self.looked = Some(now);
-        if let Some(stream) = stream {
-            return self.has_answer_elsewhere(stream, settings, wire);
+        if !streams.is_empty() {
+            return self.has_answer_elsewhere(streams, settings, wire);
         }
         self.tries += 1;
         let others = others(self.learned.clone(), settings, wire, self.tries);
@@ -297,19 +297,26 @@ fn open(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Wire, Waiter), 
     Ok((wire, waiter))
 }
 
-/// Whether JetStream answers about a stream at a server, in [`PATIENCE`].
+/// Whether JetStream answers at a server in time: about one of the streams, or at all if none is known.
 fn has_jetstream(
     endpoint: &Endpoint,
-    stream: &str,
+    streams: &[String],
     settings: &NatsSettings,
 ) -> Result<bool, NatsError> {
     let (mut wire, mut waiter) = open(endpoint, settings)?;
-    let (reply, until) = (inbox(), Instant::now() + PATIENCE.handshake);
+    let (reply, until) = (inbox(), Instant::now() + ANSWER_TIMEOUT);
     protocol::subscribe(wire.out(), &reply, None, 1);
-    let subject = format!("$JS.API.STREAM.INFO.{stream}");
-    protocol::publish(wire.out(), &subject, &reply, b"");
-    let mut answer = None;
-    while answer.is_none() && Instant::now() < until {
+    let of_streams = streams
+        .iter()
+        .map(|stream| format!("$JS.API.STREAM.INFO.{stream}"));
+    let in_general = streams.is_empty().then(|| "$JS.API.INFO".to_owned());
+    let mut unanswered = 0;
+    for question in of_streams.chain(in_general) {
+        protocol::publish(wire.out(), &question, &reply, b"");
+        unanswered += 1;
+    }
+    let mut is_answered = false;
+    while !is_answered && unanswered > 0 && Instant::now() < until {
         wire.flush(&mut waiter)?;
         if !wire.read(&mut waiter)? {
             waiter.wait(until).map_err(|error| wire.lost(&error))?;
@@ -318,13 +325,14 @@ fn has_jetstream(
             if let Op::Message(message) = op {
                 let is_refused =
                     |answer| api::refusal(answer).is_some() || api::leader(answer).is_err();
-                let is_answer = !api::read(&message.payload).is_ok_and(is_refused);
-                answer = Some(message.status.is_none() && is_answer);
+                let is_good = !api::read(&message.payload).is_ok_and(is_refused);
+                is_answered |= message.status.is_none() && is_good;
+                unanswered -= 1;
             }
         }
     }
     wire.leave(&waiter);
-    Ok(answer.unwrap_or(false))
+    Ok(is_answered)
 }
 
 #[cfg(test)]

@@ -140,9 +140,9 @@ impl Session<'_> {
             }
         }
         self.take_refusals(watchdog)?;
-        let stream = self.stream_read();
+        let streams = self.streams_read();
         let (settings, wire) = (self.settings, &self.data.wire);
-        if self.second.has_other(stream.as_deref(), settings, wire) {
+        if self.second.has_other(&streams, settings, wire) {
             return Err(NatsError::LameDuck.into());
         }
         let api_due = state.api_answered + self.patience();
@@ -333,11 +333,11 @@ impl Session<'_> {
         }
     }
 
-    /// A stream with a subject that is read.
-    pub(super) fn stream_read(&self) -> Option<String> {
+    /// The streams with a subject that is read, as far as they are known.
+    pub(super) fn streams_read(&self) -> Vec<String> {
         let read = |s: &&Subscription| !s.presence.is_left_out() && !s.target.stream.is_empty();
-        let first = self.subscriptions.iter().find(read);
-        first.map(|s| s.target.stream.clone())
+        let read = self.subscriptions.iter().filter(read);
+        read.map(|s| s.target.stream.clone()).collect()
     }
 
     pub(super) fn watched(&self) -> Vec<Watched> {

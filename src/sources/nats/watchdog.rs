@@ -203,7 +203,7 @@ fn ask(api: &Api, watched: &Watched) -> Vec<Answer> {
     }
 }
 
-/// Any answer, even an error, shows that JetStream works.
+/// An answer of JetStream, even an error, shows that it works.
 fn other(error: &ApiError) -> Option<Answer> {
     error.is_an_answer().then_some(Answer::Other)
 }
@@ -216,8 +216,9 @@ fn ask_of_consumer(api: &Api, watched: &WatchedConsumer) -> Vec<Answer> {
     }
     // On a server that is cut off from its cluster a consumer answers for itself, and gets nothing.
     if let Some(Answer::Pending(..)) = answer
-        && let Err(ApiError::NoAnswer(_) | ApiError::NoLeader) =
-            api.has_leader(&watched.target.stream)
+        && let Err(error) = api.stream_info(&watched.target.stream)
+        && !error.is_an_answer()
+        && !matches!(error, ApiError::NotPermitted(_))
     {
         return Vec::new();
     }
@@ -305,7 +306,6 @@ impl Health {
     /// Records an attempt to attach, successful or not.
     pub(super) fn attached(&mut self, now: Instant) {
         self.attached = now;
-        self.handed = now;
     }
 
     /// Records the hand-over of a message.
@@ -363,7 +363,8 @@ impl Health {
             0 => None,
             _ => Some(self.holds_since.unwrap_or(now)),
         };
-        let nothing_comes = self.holds_since.is_some_and(is_long_ago) && is_long_ago(self.handed);
+        let came = self.handed.max(self.attached);
+        let nothing_comes = self.holds_since.is_some_and(is_long_ago) && is_long_ago(came);
         let stall = if self.acks_refused.is_some() || (nothing_comes && counts.is_full) {
             Some(Stall::AcksRefused)
         } else {

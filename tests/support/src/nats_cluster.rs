@@ -76,6 +76,20 @@ impl NatsCluster {
         self.servers.len()
     }
 
+    /// The index of the server that leads JetStream, as the servers say. `None` while they elect it.
+    pub fn leader(&self) -> Option<usize> {
+        let says = |server: &NatsServer| {
+            let log = server.log();
+            let line = log
+                .lines()
+                .rev()
+                .find(|line| line.contains("metadata leader"))?;
+            Some(line.to_owned())
+        };
+        let leads = |server| says(server).is_some_and(|line| line.contains("Self is new"));
+        self.servers.iter().position(leads)
+    }
+
     /// The index of a server, by name.
     pub fn index_of(&self, name: &str) -> Option<usize> {
         (0..self.servers.len()).find(|index| name == format!("n{index}"))

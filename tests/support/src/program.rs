@@ -53,8 +53,7 @@ impl Program {
             }
             let child = self.child.as_mut();
             let ended = child.and_then(|child| child.try_wait().ok().flatten());
-            let log = || fs::read_to_string(self.log_path()).unwrap_or_default();
-            assert!(ended.is_none(), "{name} ended: {ended:?}\n{}", log());
+            assert!(ended.is_none(), "{name} ended: {ended:?}\n{}", self.log());
             thread::sleep(Duration::from_millis(10));
         }
         panic!("{name} does not answer on port {}", self.port);
@@ -108,6 +107,11 @@ impl Program {
         let pid = child.id().to_string();
         let done = Command::new("kill").args([signal, &pid]).status();
         assert!(done.is_ok_and(|s| s.success()), "kill {signal} {pid}");
+    }
+
+    /// The output of the program since its last start.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
     fn log_path(&self) -> PathBuf {

@@ -199,7 +199,7 @@ impl<'a> Session<'a> {
         if is_quiet
             && self
                 .second
-                .has_other(None, &self.source.settings.nats, self.wire)
+                .has_other(&[], &self.source.settings.nats, self.wire)
         {
             return Err(NatsError::LameDuck.into());
         }
@@ -282,12 +282,13 @@ impl<'a> Session<'a> {
                     },
                 },
                 Told::End { question, lack } => {
-                    if let Some(lack) = lack {
-                        self.count_lack(&question, &lack);
+                    if let Some(lack) = &lack {
+                        self.count_lack(&question, lack);
                     }
                     BusEvent::RetainedEnd {
                         subscription: question.subscription,
                         number: question.number,
+                        is_refused: matches!(lack, Some(Lack::Refused(_))),
                     }
                 }
             };
@@ -328,6 +329,10 @@ impl<'a> Session<'a> {
             words,
         } = asked;
         let was_alone = change.names.len() == 1;
+        let lacks_room = words.as_deref().is_some_and(|words| {
+            let words = words.to_ascii_lowercase();
+            words.contains("maximum subscriptions exceeded")
+        });
         let settled = Instant::now() + self.settle;
         for name in change.names {
             let is_refused = refused.contains(&name);
@@ -338,6 +343,7 @@ impl<'a> Session<'a> {
             if !change.wanted {
                 self.sids.remove(&subscription.name);
                 self.source.ledger.confirmed(&subscription, false);
+                self.source.ledger.has_room();
             } else if is_refused || words.is_some() {
                 // The server may have accepted this name, if the error was about another.
                 if let Some(sid) = self.sids.remove(&subscription.name) {
@@ -346,7 +352,10 @@ impl<'a> Session<'a> {
                 let is_known = is_refused || was_alone;
                 if let Some(number) = self.source.ledger.refused(&subscription, is_known) {
                     let reason = words.as_deref().unwrap_or("no permission to subscribe");
-                    self.tell_refused(subscription, number, reason)?;
+                    self.tell_refused(subscription.clone(), number, reason)?;
+                }
+                if lacks_room {
+                    self.source.ledger.lacks_room(subscription);
                 }
             } else if !self.settle.is_zero() {
                 self.source.ledger.settles(&subscription, settled);

@@ -91,12 +91,13 @@ impl NatsStreamSource {
         }
         relay.link.wake_at_end(&self.wake);
         self.reader.connected(Instant::now(), wire.out());
+        let streams = [self.reader.stream().to_owned()];
         let stop = loop {
             if let Err(stop) = self.turn(wire, relay) {
                 break stop;
             }
             before = before.filter(|_| !self.reader.stands);
-            if second.has_other(Some(self.reader.stream()), &self.settings, wire) {
+            if second.has_other(&streams, &self.settings, wire) {
                 break NatsError::LameDuck.into();
             }
         };

@@ -257,10 +257,10 @@ impl StreamReader {
                 self.make_consumer(self.last.filter(|_| self.keeps), now, out);
                 Ok(())
             }
-            // Any other answer shows that the stream has a leader.
             Step::Read(consumer) if consumer.is_checking() => {
                 let info = StreamInfo::read(&delivery.payload);
-                if !matches!(info, Err(ApiError::NoLeader)) {
+                // An answer shows that the stream has a leader.
+                if info.as_ref().err().is_none_or(ApiError::is_an_answer) {
                     consumer.is_checked();
                 }
                 if let Ok(StreamInfo { head, .. }) = info {
