@@ -175,7 +175,7 @@ pub(super) static ROWS: &[Setting] = &[
         "A client that may refer to its earlier messages counts with its whole window, 32 KiB or less \
             as offered, and needs as much as it has sent: a few short messages, some hundred bytes.",
     )
-    .share(120)
+    .share(90)
     .limit(
         "`client_no_context_takeover` in the answer to further clients: their messages refer to no \
             earlier ones; nobody is closed",
