@@ -115,6 +115,13 @@ pub(crate) const HELD: &[Held] = &[
         gateways: "events",
     },
     Held {
+        of: "proxy_bytes",
+        what: "buffers of the connections to all services for the proxy, 200 KiB each",
+        limit: "share `proxy-bytes`",
+        rule: Rule::Granting,
+        gateways: "events",
+    },
+    Held {
         of: "proxy_connections",
         what: "connections to a service for the proxy",
         limit: "--proxy-connections-max",
