@@ -37,6 +37,9 @@ const EARLY_MS_MAX: i64 = 10_000;
 /// The time between two searches for unneeded symbols, while there is no room for a new symbol.
 const SWEEP_INTERVAL_US: u64 = 1_000_000;
 
+/// Slots that one call looks at in such a search; the next call goes on.
+const SWEEP_SLOTS_MAX: usize = 256;
+
 /// Pairs handled in a turn: at the end of a minute all are due.
 const DUE_PAIRS_MAX: usize = 256;
 
@@ -163,6 +166,8 @@ pub(super) struct Candles {
     /// The next time to handle a watched pair. An entry may be early, but is never late.
     due: BTreeSet<(u64, Pair)>,
     next_sweep_us: u64,
+    /// The next slot of a search under way; 0 for none.
+    sweep_from: usize,
 }
 
 impl Candles {
@@ -180,6 +185,7 @@ impl Candles {
             with_candles: HashSet::default(),
             due: BTreeSet::new(),
             next_sweep_us: 0,
+            sweep_from: 0,
         }
     }
 
@@ -225,7 +231,7 @@ impl Candles {
         }
         let pairs = |count: usize| (count + 1) * Interval::ALL.len();
         let has_room = |this: &Self| pairs(this.with_candles.len()) <= this.settings.pairs_max;
-        if !has_room(self) && now.mono_us >= self.next_sweep_us {
+        if !has_room(self) && (self.sweep_from > 0 || now.mono_us >= self.next_sweep_us) {
             self.next_sweep_us = now.mono_us + SWEEP_INTERVAL_US;
             self.sweep(now);
         }
@@ -406,12 +412,19 @@ impl Candles {
         self.due.insert((due_us, pair));
     }
 
-    /// Forgets candles that ended unwatched, and symbols without candles.
+    /// Forgets candles of some slots that ended unwatched, and symbols without candles.
     fn sweep(&mut self, now: Now) {
-        let slots: Vec<u32> = self.with_candles.iter().copied().collect();
-        for slot in slots {
-            self.forget_ended(now, slot);
+        let end = (self.sweep_from + SWEEP_SLOTS_MAX).min(self.symbols.capacity());
+        for slot in self.sweep_from as u32..end as u32 {
+            if self.with_candles.contains(&slot) {
+                self.forget_ended(now, slot);
+            }
         }
+        self.sweep_from = if end < self.symbols.capacity() {
+            end
+        } else {
+            0
+        };
     }
 
     /// Forgets the ended candles of unwatched pairs.
@@ -447,6 +460,38 @@ mod tests {
     use super::*;
 
     const HOUR_MS: i64 = 3_600_000;
+
+    /// A new symbol without room: the search for ended candles is a part of the symbols for each.
+    #[test]
+    fn the_search_for_room_goes_on_with_the_next_symbol() {
+        let settings = CandleSettings {
+            grace_ms: 500,
+            pairs_max: 3_000,
+        };
+        let mut candles = Candles::new(settings, 8, Arc::default());
+        let at = |mono_us, unix_ms| Now { mono_us, unix_ms };
+        let message =
+            |ms: i64| format!(r#"{{"type":"trade","data":{{"price":1}},"timestamp":{ms}}}"#);
+        let mut take = |now: Now, symbol: String| {
+            let message = message(now.unix_ms);
+            candles.take(now, &symbol, message.as_bytes(), &mut Vec::new());
+            candles.with_candles.len()
+        };
+        for n in 0..1_000 {
+            take(at(1, HOUR_MS), format!("old{n}"));
+        }
+        let later = at(2_000_000, 2 * HOUR_MS);
+        let mut before = 1_000;
+        for n in 0..3_000 {
+            let symbols = take(later, format!("new{n}"));
+            assert!(symbols + SWEEP_SLOTS_MAX >= before, "{before} to {symbols}");
+            before = symbols;
+        }
+        assert_eq!(candles.with_candles.len(), 1_000);
+        let all = candles.with_candles.iter();
+        let names = all.map(|slot| &candles.symbols[*slot as usize].name);
+        assert_eq!(names.filter(|name| name.starts_with("old")).count(), 0);
+    }
 
     /// Publishes trades of a pair from a bus that never rests: deadlines stay few.
     #[test]
