@@ -30,6 +30,7 @@ use weirgate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
 use weirgate::feeds::{BusEvent, BusMessage, Fault, Subscription};
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, KeptNames,
+    NAME_BYTES, NAME_OF_CLIENT_BYTES,
 };
 use weirgate::hub::{CloseReason, Feed, HistoryLimits, Limits, Mark, Place, Position, SessionKey};
 use world::World;
@@ -44,7 +45,7 @@ fn settings() -> ChannelsGatewaySettings {
         all_clients: AllClientsLimits {
             names_max: 100_000,
             patterns_max: 1_000,
-            name_bytes_max: 1 << 24,
+            name_bytes_max: 1 << 28,
         },
         inbound_per_second: 1_000,
         renewals_per_second: 1_000,

@@ -5,11 +5,27 @@
 mod world;
 
 use std::alloc::System;
-use std::sync::{Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use std::{io, thread};
 
+use crossbeam_channel::{Receiver, bounded};
+use serde_json::json;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use weirgate::auth::{Acl, Identity, NameSyntax, Rights, RightsCheck, TokenNameLimits};
-use weirgate::hub::{Limits, SessionKey};
+use weirgate::admission::Holding;
+use weirgate::auth::{
+    Acl, Authenticator, Identity, NameSyntax, Origins, Rights, RightsCheck, TokenNameLimits,
+};
+use weirgate::base::Clock;
+use weirgate::feeds::{BusEvent, Subscription};
+use weirgate::gateways::channels::{
+    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput,
+};
+use weirgate::hub::{Core, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, Transmit, Write};
+use weirgate::sources::redis::{RedisEndpoint, RedisSettings, RedisSource};
+use weirgate::sources::{BusInterest, Source, SourceLink};
+use weirgate::telemetry::BusStatus;
 use world::World;
 use world::client::{Compressor, frame, request_with};
 use world::toys::Symbols;
@@ -137,5 +153,143 @@ fn names_of_a_client_take_no_more_than_their_text() {
             assert!(kept < text + 48 * limits.names_max, "{kept} for {text}");
             drop(first);
         }
+    }
+}
+
+/// Takes everything that is written.
+#[derive(Default)]
+struct Sink;
+
+impl Transmit for Sink {
+    fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>) {
+        wrote.extend(batch.iter().map(|write| {
+            let bytes = write.slices.iter().map(|slice| slice.len());
+            Ok(bytes.sum())
+        }));
+    }
+}
+
+/// A gateway of channels without limits of a client, and the thread of a bus that is away.
+struct Names {
+    hub: Hub<ChannelsGateway>,
+    now: Now,
+    interest: BusInterest,
+    /// The thread goes on while somebody takes its events.
+    events: Receiver<BusEvent>,
+}
+
+impl Names {
+    fn new() -> Self {
+        let settings = ChannelsGatewaySettings {
+            channels_max: 1_000,
+            name_bytes_max: 512,
+            patterns_max: 1_000,
+            all_clients: AllClientsLimits {
+                names_max: 1_000_000,
+                patterns_max: 1_000_000,
+                name_bytes_max: 1 << 40,
+            },
+            inbound_per_second: 1_000,
+            renewals_per_second: 1,
+            outbound_per_second: None,
+            default_role: "user".to_owned(),
+            json_depth_max: 8,
+            origins: Origins::default(),
+            authenticator: Authenticator::default(),
+            acl: Acl::default(),
+            marks_channel: None,
+        };
+        let frame_bytes = FrameBytes::default();
+        let gateway = ChannelsGateway::new(settings, Arc::default());
+        let hub = Hub::new(Core::new(Limits::default(), frame_bytes, 1), gateway);
+        let endpoint = RedisEndpoint::parse("redis://127.0.0.1:1").expect("an address");
+        let status = Arc::new(BusStatus::new(&[], 1));
+        let mut bus = RedisSettings::new(endpoint);
+        bus.times.reconnect_delay_max_ms = 100;
+        let source = RedisSource::new(bus, status);
+        let (source, interest) = source.expect("a source");
+        let (sender, events) = bounded(16);
+        let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
+        thread::spawn(move || Box::new(source).run(link));
+        let now = Now {
+            mono_us: 1,
+            unix_ms: 1,
+        };
+        Self {
+            hub,
+            now,
+            interest,
+            events,
+        }
+    }
+
+    fn connect(&mut self, ip: [u8; 4]) -> SessionKey {
+        let peer = SocketAddr::from((ip, 4_000));
+        let key = self.hub.handle_accepted(self.now, peer);
+        self.send(key, &request_with("/ws", None));
+        key
+    }
+
+    fn send(&mut self, key: SessionKey, bytes: &[u8]) {
+        self.hub.handle_bytes(self.now, key, bytes);
+        while let Some(output) = self.hub.poll_output() {
+            let ChannelsOutput::Interest(change) = output else {
+                continue;
+            };
+            let name = Subscription::channel(change.name.shared());
+            self.interest.subscribe_numbered(name, change.number);
+        }
+        self.hub.renew_reading();
+        while self.hub.flush(self.now, &mut Sink) {}
+        while self.hub.poll_effect().is_some() {}
+    }
+
+    /// Waits until the thread of the bus has all names.
+    fn settle(&self) {
+        while self.interest.unanswered().waiting > 0 {
+            self.events.try_iter().for_each(drop);
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn subscribe(&mut self, key: SessionKey, names: &[String]) {
+        let request = json!({"action": "subscribe", "channels": names}).to_string();
+        self.send(key, &frame(0x81, request.as_bytes()));
+    }
+
+    fn charged(&self) -> u64 {
+        let held = self.hub.gateway().holdings();
+        let bytes = held.iter().map(Holding::counts);
+        let bytes = bytes.filter(|counts| counts.name == "name_bytes");
+        bytes.map(|counts| counts.held).sum()
+    }
+}
+
+/// What 100,000 names of single clients take, and what further clients take that hold the same names.
+#[test]
+fn names_are_charged_what_they_take() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut names = Names::new();
+    let keys: Vec<_> = (0..200).map(|n| names.connect([127, 0, 0, n])).collect();
+    let text = |n: usize| format!("market:tick:{n:06}:{}", "x".repeat(100));
+    let all: Vec<String> = (0..100_000).map(text).collect();
+    let mut grown = |keys: &[SessionKey]| {
+        let before = (bytes_in_use() as u64, names.charged());
+        for (key, of_client) in keys.iter().zip(all.chunks(1_000)) {
+            for request in of_client.chunks(50) {
+                names.now.mono_us += 1_000_000;
+                names.subscribe(*key, request);
+            }
+        }
+        names.settle();
+        let (bytes, charged) = (bytes_in_use() as u64, names.charged());
+        let each = |grown: u64| grown / all.len() as u64;
+        (each(bytes - before.0), each(charged - before.1))
+    };
+    for keys in keys.chunks(100) {
+        let (bytes, charged) = grown(keys);
+        println!("{bytes} bytes in use for each name of a client, {charged} charged");
+        assert!(bytes <= charged, "{bytes} bytes for {charged}");
+        assert!(charged <= bytes + bytes / 2, "{bytes} bytes for {charged}");
     }
 }

@@ -100,6 +100,7 @@ fn proxy() -> Proxy {
         inner_paths: &[],
         silence_timeout_ms: 1,
         service_connections_max: 1,
+        buffers: Holding::new("proxy_bytes", 1),
         held: Holding::new("http", 1),
         trusted_proxies: TrustedProxies::None,
         clock: Clock::start(),

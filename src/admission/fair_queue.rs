@@ -11,6 +11,9 @@ use slab::Slab;
 
 use super::{ClientAddr, address_group};
 
+/// The most addresses that one call looks at: a turn with many addresses is no longer than with few.
+const LOOKS_MAX: usize = 1024;
+
 /// Capacity up to which an empty queue keeps its memory; after a storm the memory is freed.
 const ROOM_KEPT: usize = 1024;
 
@@ -127,20 +130,18 @@ impl<T: Copy + Eq + Hash> FairQueue<T> {
     }
 
     /// Like [`pop`](Self::pop), but skips the addresses that `may` refuses: they keep their entries, and
-    /// their turn comes behind all others.
+    /// their turn comes behind all others. `None` also after 1,024 refused addresses; the next call goes on behind them.
     pub fn pop_of(&mut self, mut may: impl FnMut(ClientAddr) -> bool) -> Option<T> {
-        let (first, lines) = (self.turn?, &self.lines.0);
-        let mut line = &lines[first];
-        while !may(line.value.client) {
-            if line.after == first {
-                return None;
+        for _ in 0..LOOKS_MAX.min(self.lines.0.len()) {
+            let line = &self.lines.0[self.turn?];
+            self.turn = Some(line.after);
+            if may(line.value.client) {
+                let (entry, _) = self.entries.0[line.value.head?].value;
+                self.remove(&entry);
+                return Some(entry);
             }
-            line = &lines[line.after];
         }
-        self.turn = Some(line.after);
-        let (entry, _) = self.entries.0[line.value.head?].value;
-        self.remove(&entry);
-        Some(entry)
+        None
     }
 
     /// Removes an entry at any position; the others keep their order. The cost does not depend on the number
@@ -229,6 +230,29 @@ mod tests {
         assert_eq!(queue.pop_of(|_| false), None);
         assert_eq!(queue.pop_of(|client| client != ip(3)), Some(10));
         assert_eq!(drained(&mut queue), [21, 30, 11, 31]);
+    }
+
+    /// So many looks are a turn; the one address that may have it is found in a later turn.
+    #[test]
+    fn a_call_looks_at_a_thousand_addresses_and_the_next_goes_on() {
+        let mut queue = FairQueue::default();
+        let address = |n: u32| ClientAddr::from(IpAddr::from(n.to_be_bytes()));
+        (0..10_000).for_each(|n| queue.push(address(n), n));
+        let mut calls = 0;
+        let found = loop {
+            let mut looks = 0;
+            let found = queue.pop_of(|client| {
+                looks += 1;
+                client == address(9_999)
+            });
+            assert!(looks <= LOOKS_MAX, "{looks}");
+            calls += 1;
+            if found.is_some() || calls == 20 {
+                break found;
+            }
+        };
+        assert_eq!((found, calls), (Some(9_999), 10));
+        assert_eq!(queue.pop(), Some(0));
     }
 
     #[test]

@@ -337,31 +337,30 @@ impl Charge {
         self.of.state().set(self.at, self.amount);
     }
 
-    /// Charges `more` to the holder in addition, by the granting rule. `least`: other addresses hold the same already, so
-    /// the sum does not grow, and an address that holds less than `least` gets it even if nothing is free. Returns false,
+    /// Charges `more` to the holder in addition, by the granting rule. `shared`: so much of it is in the sum already, for
+    /// others that hold the same. An address that holds less than `least` gets it even if little is free. Returns false,
     /// and counts, without room.
-    pub fn grant_more(&mut self, more: u64, least: Option<u64>) -> bool {
+    pub fn grant_more(&mut self, more: u64, shared: u64, least: u64) -> bool {
         let mut state = self.of.state();
         let free = state.free(self.of.0.max);
-        let bound = free.max(least.unwrap_or_default());
         let held = state.of(state.holders[self.at].address);
-        let has_room = held < bound && (least.is_some() || more <= free);
+        let has_room = held < free.max(least) && more - shared <= free;
         if has_room {
             self.amount += more;
             state.set(self.at, self.amount);
-            state.held -= if least.is_some() { more } else { 0 };
+            state.held -= shared;
         } else {
             state.refused += 1;
         }
         has_room
     }
 
-    /// Gives a part back. `others_hold`: other addresses still hold the same, so the sum does not shrink.
-    pub fn give_back(&mut self, part: u64, others_hold: bool) {
+    /// Gives a part back. `shared`: so much of it stays in the sum, for others that still hold the same.
+    pub fn give_back(&mut self, part: u64, shared: u64) {
         let mut state = self.of.state();
         self.amount -= part;
         state.set(self.at, self.amount);
-        state.held += if others_hold { part } else { 0 };
+        state.held += shared;
     }
 
     /// Records progress that no smaller amount shows. A time to come: the holder is not still until then.

@@ -145,12 +145,12 @@ fn pattern(message: &BusMessage) -> Option<&Arc<str>> {
 /// The topic: the pattern that matched, or the channel.
 fn topic(message: &BusMessage) -> TopicName {
     let name = pattern(message).unwrap_or(&message.subject);
-    TopicName::from(name.to_string())
+    TopicName::from(Arc::clone(name))
 }
 
 /// The topic of a subscription's messages.
 fn topic_of(subscription: &Subscription) -> TopicName {
-    TopicName::from(subscription.name.to_string())
+    TopicName::from(Arc::clone(&subscription.name))
 }
 
 impl Feed for ChannelsFeed {

@@ -96,7 +96,7 @@ impl TradesFeed {
         Ok(Publication {
             deliver: !message.quiet,
             place: message.place,
-            ..Publication::new(symbol.to_owned().into(), self.frame(now, message)?)
+            ..Publication::new(symbol.into(), self.frame(now, message)?)
         })
     }
 
@@ -112,7 +112,7 @@ impl TradesFeed {
             deliver: false,
             place: Place::LeftOut(position),
             ..Publication::new(
-                symbol(&message.subject)?.to_owned().into(),
+                symbol(&message.subject)?.into(),
                 Frame::text(&self.alive).finish(),
             )
         })

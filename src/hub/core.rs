@@ -231,7 +231,7 @@ impl Core {
         self.addresses.known()
     }
 
-    /// Entries in the heap of deadlines: a few for each session.
+    /// Entries among the deadlines: at most one for each session.
     pub fn deadline_entries(&self) -> usize {
         self.deadlines.len()
     }
@@ -421,19 +421,12 @@ impl Core {
         key
     }
 
-    /// Puts the session's earliest deadline in the heap, if there is no earlier entry.
+    /// Moves the session's entry among the deadlines to its earliest deadline, unless it is there earlier.
     pub(super) fn arm(&mut self, key: SessionKey) {
         let limits = &self.limits;
         let session = self.clients.session_mut(key);
-        if let Some(at) = session.and_then(|session| session.arm(limits)) {
-            self.deadlines.arm(at, key);
-            if self.deadlines.is_overfull(self.clients.sessions.len()) {
-                let clients = &self.clients;
-                self.deadlines.sweep(|at, key| {
-                    let session = clients.session(key);
-                    session.is_some_and(|session| session.is_armed_at(at))
-                });
-            }
+        if let Some((before, at)) = session.and_then(|session| session.arm(limits)) {
+            self.deadlines.arm(key, before, at);
         }
     }
 

@@ -1,14 +1,11 @@
 //! Deadlines: the timers of a session, and the next time at which the core has to run without an event.
 //!
-//! The core has a heap with lazy removal: a session is armed for its earliest deadline. If that
-//! deadline moves later, the entry stays, fires early, and the session is armed again. So pushing back
-//! a deadline, which happens at every pong, costs nothing. When stale entries outnumber the sessions by
-//! far, a sweep removes the stale entries; as many calls of [`Deadlines::arm`] have paid for the sweep.
+//! A session has one entry, for its earliest deadline. If that deadline moves later, the entry stays, fires early,
+//! and the session is armed again. So pushing back a deadline, which happens at every pong, costs nothing.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 
-use super::{SessionKey, room};
+use super::SessionKey;
 
 /// The purpose of a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,12 +92,6 @@ impl Timers {
     }
 }
 
-/// Entries for each session above which stale entries are removed.
-const SWEEP_ENTRIES_PER_SESSION: usize = 4;
-
-/// The lowest number of entries for a sweep.
-const SWEEP_ENTRIES_MIN: usize = 1024;
-
 /// The earliest of some times; `None` if none is set. Asked in each turn: a loop over `flatten` costs ten times
 /// the instructions.
 pub(crate) fn earliest<const N: usize>(times_us: [Option<u64>; N]) -> Option<u64> {
@@ -112,45 +103,35 @@ pub(crate) fn earliest<const N: usize>(times_us: [Option<u64>; N]) -> Option<u64
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Deadlines {
-    heap: BinaryHeap<Reverse<(u64, SessionKey)>>,
-}
+pub(super) struct Deadlines(BTreeSet<(u64, SessionKey)>);
 
 impl Deadlines {
-    pub(super) fn arm(&mut self, at_us: u64, session: SessionKey) {
-        self.heap.push(Reverse((at_us, session)));
+    /// Moves the session's entry to an earlier time, or makes the entry.
+    pub(super) fn arm(&mut self, session: SessionKey, before_us: Option<u64>, at_us: u64) {
+        self.disarm(session, before_us);
+        self.0.insert((at_us, session));
     }
 
-    /// Entries, including stale entries.
+    /// Removes the session's entry, if there is one.
+    pub(super) fn disarm(&mut self, session: SessionKey, at_us: Option<u64>) {
+        let entry = at_us.map(|at_us| (at_us, session));
+        let is_there = entry.is_none_or(|entry| self.0.remove(&entry));
+        debug_assert!(is_there, "the entry of {session:?}");
+    }
+
+    /// Entries: one for each session with a deadline.
     pub(super) fn len(&self) -> usize {
-        self.heap.len()
+        self.0.len()
     }
 
-    /// Whether stale entries are to be removed.
-    pub(super) fn is_overfull(&self, sessions: usize) -> bool {
-        self.heap.len() > SWEEP_ENTRIES_MIN.max(SWEEP_ENTRIES_PER_SESSION * sessions)
-    }
-
-    /// Keeps the entries for which `is_current` returns true.
-    pub(super) fn sweep(&mut self, is_current: impl Fn(u64, SessionKey) -> bool) {
-        self.heap.retain(|Reverse((at, key))| is_current(*at, *key));
-    }
-
-    /// The time of the earliest entry, which may be stale.
+    /// The time of the earliest entry.
     pub(super) fn next(&self) -> Option<u64> {
-        self.heap.peek().map(|Reverse((at, _))| *at)
+        self.0.first().map(|(at_us, _)| *at_us)
     }
 
-    pub(super) fn pop_due(&mut self, now_us: u64) -> Option<(u64, SessionKey)> {
-        let Reverse((at, _)) = self.heap.peek()?;
-        if *at > now_us {
-            return None;
-        }
-        let due = self.heap.pop().map(|Reverse(entry)| entry);
-        if room::is_too_large(self.heap.len(), self.heap.capacity()) {
-            self.heap.shrink_to(2 * self.heap.len());
-        }
-        due
+    pub(super) fn pop_due(&mut self, now_us: u64) -> Option<SessionKey> {
+        let due = self.next().is_some_and(|at_us| at_us <= now_us);
+        due.then(|| self.0.pop_first())?.map(|(_, session)| session)
     }
 }
 

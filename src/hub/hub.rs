@@ -144,7 +144,8 @@ impl<G: Gateway> Hub<G> {
 
     /// Handles the end of a socket; the slot is free again.
     pub fn handle_released(&mut self, key: SessionKey) {
-        if let Some(session) = self.core.clients.session(key) {
+        if let Some(session) = self.core.clients.session_mut(key) {
+            self.core.deadlines.disarm(key, session.disarm());
             debug_assert_eq!(self.core.topics.joined_count(key.slot), 0);
             if session.is_listed() {
                 self.core.unlist(key.slot);
@@ -187,11 +188,11 @@ impl<G: Gateway> Hub<G> {
         self.core.look_at_history();
         self.core.look_at_behind();
         while !self.core.has_spent()
-            && let Some((at, key)) = self.core.deadlines.pop_due(now.mono_us)
+            && let Some(key) = self.core.deadlines.pop_due(now.mono_us)
         {
             self.core.charge(CLIENT_COST);
-            let session = self.core.clients.session_mut(key);
-            if session.is_some_and(|session| session.disarm(at)) {
+            if let Some(session) = self.core.clients.session_mut(key) {
+                session.disarm();
                 self.session_due(key);
                 self.core.arm(key);
             }

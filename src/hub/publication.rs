@@ -1,37 +1,103 @@
 //! The output of a feed for the hub.
 
-use std::borrow::{Borrow, Cow};
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Frame, FrameBytes, Mark, Now, Place, Position};
 
-/// The name of a topic. Feeds make names, gateways join topics by name; the hub only compares names.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct TopicName(pub Cow<'static, str>);
+/// The name of a topic. Feeds make names, gateways join topics by name; the hub only compares names. Clones share the text,
+/// so a name of a client is stored once.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct TopicName(Text);
+
+#[derive(Clone)]
+enum Text {
+    Fixed(&'static str),
+    Shared(Arc<str>),
+}
 
 impl TopicName {
     /// Makes a name known at compile time, without an allocation.
     pub const fn fixed(name: &'static str) -> Self {
-        Self(Cow::Borrowed(name))
+        Self(Text::Fixed(name))
     }
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            Text::Fixed(name) => name,
+            Text::Shared(name) => name,
+        }
+    }
+
+    /// The name for another thread, without a copy of a shared text.
+    pub fn shared(&self) -> Arc<str> {
+        match &self.0 {
+            Text::Fixed(name) => Arc::from(*name),
+            Text::Shared(name) => Arc::clone(name),
+        }
+    }
+}
+
+impl<T: Into<Arc<str>>> From<T> for TopicName {
+    fn from(name: T) -> Self {
+        Self(Text::Shared(name.into()))
+    }
+}
+
+impl From<TopicName> for String {
+    fn from(name: TopicName) -> Self {
+        name.as_str().to_owned()
+    }
+}
+
+impl Default for TopicName {
+    fn default() -> Self {
+        Self::fixed("")
+    }
+}
+
+impl fmt::Debug for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
     }
 }
 
 impl Borrow<str> for TopicName {
     fn borrow(&self) -> &str {
-        &self.0
+        self.as_str()
     }
 }
 
-impl From<String> for TopicName {
-    fn from(name: String) -> Self {
-        Self(Cow::Owned(name))
+impl PartialEq for TopicName {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for TopicName {}
+
+impl Hash for TopicName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl PartialOrd for TopicName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for TopicName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
     }
 }
 

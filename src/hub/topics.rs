@@ -375,7 +375,8 @@ impl Topics {
         }
         let key = TopicKey(self.topics.insert(Topic {
             name: name.clone(),
-            members: Vec::new(),
+            // Most topics of channels have a single member.
+            members: Vec::with_capacity(1),
             out_of_order: false,
             last_slot: 0,
             retained: None,

@@ -197,9 +197,7 @@ static NEAR: &[(&str, ReadNumber)] = &[
         Some(at.turn.shell.bus_queue_bytes)
     }),
     ("all-channels-max", |at| at.sum(&names::SUBSCRIBED_NAMES)),
-    ("all-channel-name-bytes", |at| {
-        at.sum(&names::SUBSCRIBED_NAME_BYTES)
-    }),
+    ("all-channel-name-bytes", |at| at.held("name_bytes")),
     ("retained-bytes-max", |at| at.sum(&names::RETAINED_BYTES)),
     (flag!("history-bytes-max"), |at| {
         at.turn.hub.history.map(|history| history.bytes)

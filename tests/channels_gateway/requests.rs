@@ -100,6 +100,8 @@ fn ask(bench: &mut Bench, key: SessionKey, names: &[&str]) -> (usize, Value) {
 fn names_of_all_clients_together_are_bounded_and_an_address_leaves_room_for_others() {
     let all = settings().all_clients;
     let long = |n: usize| format!("market:tick:{n}{}", "x".repeat(87));
+    let of_eight = 8 * ((NAME_BYTES + NAME_OF_CLIENT_BYTES) as usize + long(10).len());
+    let bytes_error = format!("channel name bytes exceeded ({of_eight})");
     for (all_clients, name, error) in [
         (
             AllClientsLimits {
@@ -119,11 +121,11 @@ fn names_of_all_clients_together_are_bounded_and_an_address_leaves_room_for_othe
         ),
         (
             AllClientsLimits {
-                name_bytes_max: 800,
+                name_bytes_max: of_eight,
                 ..all
             },
             &long,
-            "channel name bytes exceeded (800)",
+            &bytes_error,
         ),
     ] {
         let mut bench = Bench::new(ChannelsGatewaySettings {

@@ -12,7 +12,7 @@ use weirgate::admission::{HeldBytes, Holding, Peer, TrustedProxies};
 use weirgate::base::Clock;
 use weirgate::gateways::events::{self, INNER_PATHS};
 use weirgate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
-use weirgate::http::services::{Service, ServicesAway, Upstream};
+use weirgate::http::services::{CONNECTION_BYTES, Service, ServicesAway, Upstream};
 use weirgate::http::{Handover, HttpHandle, HttpPlane, HttpSettings, Site};
 use weirgate::hub::{FeedStats, Now, Permit};
 use weirgate::telemetry::{Build, Telemetry};
@@ -46,6 +46,7 @@ pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
         inner_paths: &INNER_PATHS,
         silence_timeout_ms: 60_000,
         service_connections_max: 256,
+        buffers: Holding::new("proxy_bytes", 512 * CONNECTION_BYTES),
         held: HttpSettings::default().held,
         trusted_proxies: TrustedProxies::None,
         clock: Clock::start(),

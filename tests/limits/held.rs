@@ -81,7 +81,7 @@ pub(crate) const HELD: &[Held] = &[
     },
     Held {
         of: "name_bytes",
-        what: "bytes of the names that clients hold",
+        what: "memory of the names that clients hold: 640 bytes and the text for each, 96 bytes for each client with a name",
         limit: "share `all-channel-name-bytes`",
         rule: Rule::Granting,
         gateways: "channels",
@@ -111,6 +111,13 @@ pub(crate) const HELD: &[Held] = &[
         of: "calls",
         what: "calls to services under way; `calls_lobby`, `calls_measurement` and `calls_simulation`: the part of a service",
         limit: "100",
+        rule: Rule::Granting,
+        gateways: "events",
+    },
+    Held {
+        of: "proxy_bytes",
+        what: "buffers of the connections to all services for the proxy, 200 KiB each",
+        limit: "share `proxy-bytes`",
         rule: Rule::Granting,
         gateways: "events",
     },

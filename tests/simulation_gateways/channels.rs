@@ -242,7 +242,7 @@ impl Contract for Channels {
             all_clients: AllClientsLimits {
                 names_max: 100_000,
                 patterns_max: 1_000,
-                name_bytes_max: 1 << 24,
+                name_bytes_max: 1 << 28,
             },
             inbound_per_second: 1_000_000,
             renewals_per_second: 1_000,

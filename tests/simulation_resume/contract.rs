@@ -205,7 +205,7 @@ impl Contract for Channels {
             all_clients: AllClientsLimits {
                 names_max: 1_000,
                 patterns_max: 1_000,
-                name_bytes_max: 1 << 20,
+                name_bytes_max: 1 << 24,
             },
             inbound_per_second: 1_000,
             renewals_per_second: 1_000,

@@ -22,8 +22,6 @@ from prometheus import scrape
 from stage import Stage
 
 MIB = 1024 * 1024
-# The documented cost of a connection to a service.
-PROXIED_BYTES = 200 * 1024
 UNCHARGED_MIB_MAX = 32
 # Seconds in which the state is looked at, after the last client has entered it.
 LOOK_S = 4
@@ -34,7 +32,7 @@ def charged(weirgate):
     metrics = scrape(weirgate)
     sums = {labels["of"]: value for name, labels, value in metrics.samples if name == "weirgate_held"}
     held = {of: value for of, value in sums.items() if of.endswith("_bytes")}
-    return {**held, "proxied": PROXIED_BYTES * sums.get("proxy_connections", 0), "frames": metrics.sum("weirgate_frame_bytes_alive"),
+    return {**held, "frames": metrics.sum("weirgate_frame_bytes_alive"),
             "inflate windows": metrics.sum("weirgate_inflate_window_bytes")}
 
 

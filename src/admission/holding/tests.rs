@@ -299,22 +299,22 @@ fn what_several_addresses_hold_counts_once_and_taking_it_over_gains_nothing() {
         } else {
             (other, one)
         };
-        while taker.grant_more(1, None) {}
+        while taker.grant_more(1, 0, 0) {}
         // All that the taker can have of the giver's, which the giver then gives up.
         let mut left = giver.amount();
-        while left > 0 && taker.grant_more(1, Some(0)) {
-            giver.give_back(1, true);
+        while left > 0 && taker.grant_more(1, 1, 0) {
+            giver.give_back(1, 1);
             left -= 1;
         }
-        giver.give_back(left, false);
+        giver.give_back(left, 0);
         assert!(names.held() <= 48, "{round}: {names:?}");
     }
     let mut third = names.hold(v4(3), 0, 0);
-    assert!(third.grant_more(1, None));
+    assert!(third.grant_more(1, 0, 0));
     // With nothing free, what others hold is there for those that hold little.
     let _rest = names.hold(v4(4), 64 - names.held(), 0);
-    assert!(!third.grant_more(1, None) && !third.grant_more(1, Some(1)));
-    assert!(third.grant_more(1, Some(2)) && names.held() == 64);
-    third.give_back(1, true);
+    assert!(!third.grant_more(1, 0, 0) && !third.grant_more(1, 1, 1));
+    assert!(third.grant_more(1, 1, 2) && names.held() == 64);
+    third.give_back(1, 1);
     assert_eq!((names.held(), third.amount()), (64, 1));
 }

@@ -26,22 +26,22 @@ pub(super) struct Asked {
     /// The number of the newest change.
     number: u64,
     /// Losses of the connection so far.
-    losses: u64,
+    losses: u32,
     /// Patterns of the table of roles that the bus has refused on this connection, though it may grant narrower ones.
     pub(super) refused_covers: HashSet<TopicName, RandomState>,
 }
 
-/// A requested name.
+/// A requested name. There are many: the numbers are no larger than they have to be.
 #[derive(Debug)]
 struct Wanted {
     /// The number of the request.
     number: u64,
     /// The response, behind so many losses of the connection.
-    response: (State, u64),
+    response: (State, u32),
     /// So many names get their messages by this request.
-    uses: usize,
+    uses: u32,
     /// So many of them are other names, which this pattern covers.
-    covers: usize,
+    covers: u32,
 }
 
 /// The bus's response to the request for a name.
@@ -58,7 +58,7 @@ impl Asked {
     pub(super) fn want(&mut self, name: &TopicName, covers: bool) {
         if let Some(wanted) = self.wanted.get_mut(name) {
             wanted.uses += 1;
-            wanted.covers += usize::from(covers);
+            wanted.covers += u32::from(covers);
             return;
         }
         self.change(name, true);
@@ -66,7 +66,7 @@ impl Asked {
             number: self.number,
             response: (State::Waits, self.losses),
             uses: 1,
-            covers: usize::from(covers),
+            covers: u32::from(covers),
         };
         self.wanted.insert(name.clone(), wanted);
     }
@@ -76,7 +76,7 @@ impl Asked {
         let wanted = self.wanted.get_mut(name);
         let is_last = wanted.is_some_and(|wanted| {
             wanted.uses -= 1;
-            wanted.covers -= usize::from(covers);
+            wanted.covers -= u32::from(covers);
             wanted.uses == 0
         });
         if is_last {

@@ -17,7 +17,7 @@ const BESIDE_COVERS_MAX: usize = 5;
 
 /// The verdict on an entry of a request.
 pub(super) enum Verdict {
-    Granted,
+    Granted(TopicName),
     /// An error for this entry; the next entries are still checked.
     Refused(String),
     /// An error for this entry, because the role may not hold the name.
@@ -80,11 +80,11 @@ impl ChannelsGateway {
     /// Grants the name if the limits of all clients leave room for the client's address.
     fn room(&mut self, client: &mut Client, name: &str, check: &mut RightsCheck) -> Verdict {
         match self.names.hold(&mut client.held, name) {
-            Ok(is_new) => {
+            Ok((name, is_new)) => {
                 if is_new {
-                    self.begin(client, TopicName::from(name.to_owned()), check);
+                    self.begin(client, &name, check);
                 }
-                Verdict::Granted
+                Verdict::Granted(name)
             }
             Err((limit, max)) => {
                 self.stats.limited[limit as usize].add(1);
@@ -94,9 +94,9 @@ impl ChannelsGateway {
     }
 
     /// Finds the way of the messages of a name that nobody has held.
-    fn begin(&mut self, client: &Client, name: TopicName, check: &mut RightsCheck) {
-        let matcher = matcher(self.syntax(), &name);
-        let is_kept = self.is_kept(&name);
+    fn begin(&mut self, client: &Client, name: &TopicName, check: &mut RightsCheck) {
+        let matcher = matcher(self.syntax(), name);
+        let is_kept = self.is_kept(name);
         let cover = match &matcher {
             Some(_) if !is_kept => self.settings.acl.cover(check, name.as_str()),
             _ => None,
@@ -118,6 +118,6 @@ impl ChannelsGateway {
                 address: client.held.address(),
             });
         }
-        self.names.set_way(&name, way);
+        self.names.set_way(name, way);
     }
 }

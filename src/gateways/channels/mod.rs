@@ -51,7 +51,7 @@ use crate::wire::head::RequestHead;
 
 pub use self::asked::Interest;
 pub use self::kept::KeptNames;
-pub use self::names::AllClientsLimits;
+pub use self::names::{AllClientsLimits, NAME_BYTES, NAME_OF_CLIENT_BYTES};
 pub use self::stats::ChannelsStats;
 
 /// A request may name twice as many channels as a client may hold, and at least this many.
@@ -133,9 +133,8 @@ impl ChannelsGateway {
 
     /// A gateway without clients, and without a bus until the first notice of the bus.
     pub fn new(settings: ChannelsGatewaySettings, stats: Arc<ChannelsStats>) -> Self {
-        let bytes = settings
-            .channels_max
-            .saturating_mul(settings.name_bytes_max);
+        let of_name = (NAME_BYTES + NAME_OF_CLIENT_BYTES) as usize + settings.name_bytes_max;
+        let bytes = settings.channels_max.saturating_mul(of_name);
         let of_client = [settings.channels_max, settings.patterns_max, bytes];
         Self {
             names: Names::new(settings.all_clients, settings.acl.syntax(), of_client),

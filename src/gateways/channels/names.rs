@@ -1,8 +1,8 @@
 //! The names that clients hold, in sums over all clients with a share for each client address.
 //!
 //! A name counts once in the sums, and for each address with a client that holds it: an address could otherwise get
-//! everything by taking over the names of another address. A client holds a name from the grant on, also while it waits
-//! to join with an answer.
+//! everything by taking over the names of another address. The entry of a client counts for each client. A client holds
+//! a name from the grant on, also while it waits to join with an answer.
 
 use std::collections::HashMap;
 
@@ -23,16 +23,23 @@ pub struct AllClientsLimits {
     pub names_max: usize,
     /// Patterns. Redis compares every publication with each of them.
     pub patterns_max: usize,
-    /// Bytes of all names.
+    /// Memory of all names and of the clients that hold them: [`NAME_BYTES`], [`NAME_OF_CLIENT_BYTES`].
     pub name_bytes_max: usize,
 }
+
+/// Memory of a name beside its text: the entries in the tables of the gateway, of the hub and of the thread of the bus.
+/// A test compares the constants with what the allocator says.
+pub const NAME_BYTES: u64 = 640;
+
+/// Memory of one client that holds a name.
+pub const NAME_OF_CLIENT_BYTES: u64 = 96;
 
 impl Default for AllClientsLimits {
     fn default() -> Self {
         Self {
             names_max: 100_000,
             patterns_max: 1_000,
-            name_bytes_max: 16 * 1024 * 1024,
+            name_bytes_max: 256 * 1024 * 1024,
         }
     }
 }
@@ -94,6 +101,8 @@ pub(super) struct Names {
     pub(super) asked: Asked,
     /// The names with [`Way::AskedBesideCover`].
     beside_covers: usize,
+    /// Bytes of the texts.
+    text_bytes: usize,
 }
 
 /// A name that somebody holds.
@@ -122,6 +131,25 @@ pub(super) struct Held {
     /// In ascending order.
     ids: Vec<u32>,
     patterns: usize,
+}
+
+/// What a client's name is charged, in the order of [`ALL`].
+struct Amounts {
+    all: [u64; 3],
+    /// What is in the sums for other addresses.
+    shared: [u64; 3],
+}
+
+impl Amounts {
+    /// `others_of`: whether other clients of the address hold the name. `others`: whether other addresses do.
+    fn new(syntax: NameSyntax, name: &str, others_of: bool, others: bool) -> Self {
+        let memory = NAME_BYTES + name.len() as u64;
+        let name = [1, u64::from(syntax.is_pattern(name)), memory];
+        let mut all = if others_of { [0; 3] } else { name };
+        all[Full::NameBytes as usize] += NAME_OF_CLIENT_BYTES;
+        let shared = if others && !others_of { name } else { [0; 3] };
+        Self { all, shared }
+    }
 }
 
 impl Held {
@@ -157,21 +185,24 @@ impl OfAddress {
         }
     }
 
-    /// Charges a name; `least` if other addresses hold it. On an error nothing is charged.
-    fn grant(&mut self, amounts: [u64; 3], least: Option<[u64; 3]>) -> Result<(), Full> {
+    /// Charges a name for a client; `least` if somebody holds it. On an error nothing is charged.
+    fn grant(&mut self, amounts: &Amounts, least: Option<[u64; 3]>) -> Result<(), Full> {
         for (at, full) in ALL.into_iter().enumerate() {
-            let least = least.map(|least| least[at]);
-            if amounts[at] > 0 && !self.charges[at].grant_more(amounts[at], least) {
-                self.give_back(&amounts[..at], least.is_some());
+            let least = least.map_or(0, |least| least[at]);
+            let (more, shared) = (amounts.all[at], amounts.shared[at]);
+            if more > 0 && !self.charges[at].grant_more(more, shared, least) {
+                self.give_back(amounts, at);
                 return Err(full);
             }
         }
         Ok(())
     }
 
-    fn give_back(&mut self, amounts: &[u64], others_hold: bool) {
-        for (charge, amount) in self.charges.iter_mut().zip(amounts) {
-            charge.give_back(*amount, others_hold);
+    /// Gives the first `count` amounts back.
+    fn give_back(&mut self, amounts: &Amounts, count: usize) {
+        let amounts = amounts.all.iter().zip(amounts.shared).take(count);
+        for (charge, (all, shared)) in self.charges.iter_mut().zip(amounts) {
+            charge.give_back(*all, shared);
         }
     }
 }
@@ -193,6 +224,7 @@ impl Names {
             addresses: HashMap::default(),
             asked: Asked::default(),
             beside_covers: 0,
+            text_bytes: 0,
         }
     }
 
@@ -201,33 +233,34 @@ impl Names {
         &self.sums
     }
 
-    fn amounts(syntax: NameSyntax, name: &str) -> [u64; 3] {
-        [1, u64::from(syntax.is_pattern(name)), name.len() as u64]
-    }
-
-    /// Grants the name to the client, which may hold it already. Returns whether nobody has held the name: then the
-    /// caller finds its way ([`Self::set_way`]).
+    /// Grants the name to the client, which may hold it already. Returns the name, and whether nobody has held it: then
+    /// the caller finds its way ([`Self::set_way`]).
     ///
     /// # Errors
     /// The limit that leaves no room for the name, with its value.
-    pub(super) fn hold(&mut self, client: &mut Held, name: &str) -> Result<bool, (Full, u64)> {
+    pub(super) fn hold(
+        &mut self,
+        client: &mut Held,
+        name: &str,
+    ) -> Result<(TopicName, bool), (Full, u64)> {
         let known = self.ids.get(name).copied();
-        let place = known.map_or(Err(0), |id| client.ids.binary_search(&id));
-        if place.is_ok() {
-            return Ok(false);
+        if let Some(id) = known
+            && client.ids.binary_search(&id).is_ok()
+        {
+            return Ok((self.entries[id as usize].name.clone(), false));
         }
-        let amounts = Self::amounts(self.syntax, name);
         let entry = self.addresses.entry(client.address);
         let of = entry.or_insert_with(|| OfAddress::new(&self.sums, client.address));
         let is_new_there = known.is_none_or(|id| !of.clients.contains_key(&id));
-        if is_new_there && let Err(full) = of.grant(amounts, known.map(|_| self.least)) {
+        let amounts = Amounts::new(self.syntax, name, !is_new_there, known.is_some());
+        if let Err(full) = of.grant(&amounts, known.map(|_| self.least)) {
             if of.clients.is_empty() {
                 self.addresses.remove(&client.address);
             }
             return Err((full, self.sums[full as usize].max()));
         }
         let id = known.unwrap_or_else(|| {
-            let name = TopicName::from(name.to_owned());
+            let name = TopicName::from(name);
             let id = self.entries.insert(Entry {
                 name: name.clone(),
                 clients: 0,
@@ -243,8 +276,9 @@ impl Names {
         entry.addresses += u32::from(is_new_there);
         let at = client.ids.partition_point(|held| *held < id);
         client.ids.insert(at, id);
-        client.patterns += amounts[Full::Patterns as usize] as usize;
-        Ok(known.is_none())
+        client.patterns += usize::from(self.syntax.is_pattern(name));
+        self.text_bytes += if known.is_none() { name.len() } else { 0 };
+        Ok((entry.name.clone(), known.is_none()))
     }
 
     /// Sets the way of a held name's messages, and asks the bus for what the way needs.
@@ -308,21 +342,24 @@ impl Names {
         let of = self.addresses.get_mut(&address)?;
         let clients = of.clients.get_mut(&id)?;
         *clients -= 1;
-        if *clients == 0 {
+        let others_of = *clients > 0;
+        if !others_of {
             of.clients.remove(&id);
             entry.addresses -= 1;
-            let amounts = Self::amounts(self.syntax, entry.name.as_str());
-            of.give_back(&amounts, entry.addresses > 0);
-            if of.clients.is_empty() {
-                self.addresses.remove(&address);
-            }
         }
         entry.clients -= 1;
+        let name = entry.name.as_str();
+        let amounts = Amounts::new(self.syntax, name, others_of, entry.addresses > 0);
+        of.give_back(&amounts, ALL.len());
+        if of.clients.is_empty() {
+            self.addresses.remove(&address);
+        }
         if entry.clients > 0 {
             return None;
         }
         let Entry { name, way, .. } = self.entries.remove(id as usize);
         self.ids.remove(&name);
+        self.text_bytes -= name.as_str().len();
         self.end_way(&name, way);
         Some(name)
     }
@@ -359,10 +396,10 @@ impl Names {
 
     /// Updates the counts; `subscriptions` are clients times names.
     pub(super) fn store(&self, stats: &ChannelsStats, subscriptions: usize) {
-        let [names, patterns, bytes] = self.sums.each_ref().map(|sum| sum.held() as usize);
+        let [names, patterns, _] = self.sums.each_ref().map(|sum| sum.held() as usize);
         stats.subscriptions.set(subscriptions);
         stats.channels.set(names - patterns);
         stats.patterns.set(patterns);
-        stats.name_bytes.set(bytes);
+        stats.name_bytes.set(self.text_bytes);
     }
 }

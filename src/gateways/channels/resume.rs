@@ -33,8 +33,7 @@ impl ChannelsGateway {
         let mut check = self.check(client);
         for name in names {
             match self.judge(client, &name, &mut check) {
-                Verdict::Granted => {
-                    let topic = TopicName::from(name.clone());
+                Verdict::Granted(topic) => {
                     self.grant(core, key, client, topic, &mut behind);
                     granted.push(name);
                 }

@@ -59,6 +59,8 @@ pub struct ProxySettings {
     /// Connections to a service at once; an address gets more only while it holds less than what is free. Further
     /// requests wait, as long as for an answer.
     pub service_connections_max: usize,
+    /// The buffers of all connections, each [`CONNECTION_BYTES`](super::services::CONNECTION_BYTES).
+    pub buffers: Holding,
     /// Room for small request bodies, which are read before their requests get connections; without room a small body
     /// is passed on in pieces, as a large one.
     pub held: Holding,
@@ -86,16 +88,18 @@ struct Behind {
 struct Shared {
     inner_paths: InnerPaths,
     silence: Duration,
+    buffers: Holding,
     held: Holding,
     clock: Clock,
     trusted_proxies: TrustedProxies,
 }
 
 impl Proxy {
-    /// The connections that clients hold: a sum for each service.
+    /// The connections that clients hold: a sum for each service, and the sum of their buffers.
     pub fn holdings(&self) -> impl Iterator<Item = Holding> {
         let services = self.services.iter();
-        services.map(|(behind, _)| behind.places.held().clone())
+        let places = services.map(|(behind, _)| behind.places.held().clone());
+        places.chain([self.shared.buffers.clone()])
     }
 
     /// A proxy without connections.
@@ -111,7 +115,11 @@ impl Proxy {
             let watch = Watch::new(&service, Arc::clone(&stats), settings.clock);
             let behind = Behind {
                 pool: Pool::new(service, policy),
-                places: Places::new(settings.service_connections_max, settings.clock),
+                places: Places::new(
+                    settings.service_connections_max,
+                    settings.buffers.clone(),
+                    settings.clock,
+                ),
                 watch: Arc::new(watch),
                 stats,
             };
@@ -122,6 +130,7 @@ impl Proxy {
             shared: Arc::new(Shared {
                 inner_paths: settings.inner_paths,
                 silence,
+                buffers: settings.buffers,
                 held: settings.held,
                 clock: settings.clock,
                 trusted_proxies: settings.trusted_proxies,

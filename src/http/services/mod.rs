@@ -26,6 +26,7 @@ use crate::telemetry::{Durations, GatewayMetric};
 use crate::wire::object_writer::ObjectWriter;
 
 pub(super) use self::link::{Activity, USER_AGENT, connect};
+pub use self::places::CONNECTION_BYTES;
 pub(super) use self::places::{Place, Places};
 pub(super) use self::pool::{Again, Ended, Failure, FailureReason, Lease, Policy, Pool};
 pub(super) use self::redirects::{Redirects, place};

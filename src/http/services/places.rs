@@ -1,5 +1,5 @@
 //! The places for the requests of clients among the connections to a service: a [`Holding`] with the granting rule, and
-//! the requests without a place, which wait.
+//! the requests without a place, which wait. A place comes with its buffers, of which all services have one sum.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,16 +15,20 @@ use crate::base::Clock;
 /// A request body this far behind its least speed gives way to a request without a place, microseconds.
 const STILL_US: u64 = 1_000_000;
 
-/// How often a request without a place looks for such a body.
+/// How often a request without a place looks for such a body, and for buffers of other services.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The places of a service. Clones share the places.
 #[derive(Clone)]
 pub(in crate::http) struct Places(Arc<Inner>);
 
+/// The most bytes that a connection needs for what is on its way, in hyper's buffers on both sides.
+pub const CONNECTION_BYTES: u64 = 200 * 1024;
+
 #[derive(Debug)]
 struct Inner {
     held: Holding,
+    buffers: Holding,
     clock: Clock,
     waiting: Mutex<Waiting>,
 }
@@ -41,8 +45,8 @@ struct Waiting {
 /// The place of a request, given back on drop.
 #[derive(Debug)]
 pub(in crate::http) struct Place {
-    /// `None` while the place is given back.
-    charge: Option<Charge>,
+    /// The place and its buffers; `None` while they are given back.
+    charges: Option<[Charge; 2]>,
     of: Arc<Inner>,
 }
 
@@ -53,9 +57,11 @@ struct Waits {
 }
 
 impl Places {
-    pub(in crate::http) fn new(places_max: usize, clock: Clock) -> Self {
+    /// `buffers` is the sum for all services.
+    pub(in crate::http) fn new(places_max: usize, buffers: Holding, clock: Clock) -> Self {
         Self(Arc::new(Inner {
             held: Holding::new("proxy_connections", places_max as u64),
+            buffers,
             clock,
             waiting: Mutex::default(),
         }))
@@ -82,8 +88,9 @@ impl Places {
         let place = loop {
             match timeout(LOOK_AGAIN, &mut granted).await {
                 Ok(place) => break place.ok(),
-                Err(_) => of.held.make_way_for(client, STILL_US, of.clock.mono_us()),
+                Err(_) => of.make_way_for(client),
             }
+            of.hand_out();
         };
         drop(waiting);
         place
@@ -109,18 +116,42 @@ impl Inner {
     }
 
     fn grant(self: &Arc<Self>, client: ClientAddr) -> Option<Place> {
-        let charge = self.held.grant(client, 1)?;
-        charge.progress(u64::MAX);
+        let place = self.held.grant(client, 1)?;
+        let charges = [place, self.buffers.grant(client, CONNECTION_BYTES)?];
+        charges.iter().for_each(|charge| charge.progress(u64::MAX));
         Some(Place {
-            charge: Some(charge),
+            charges: Some(charges),
             of: Arc::clone(self),
         })
+    }
+
+    fn has_room_for(&self, client: ClientAddr) -> bool {
+        let buffers = &self.buffers;
+        let is_free = buffers.held() + CONNECTION_BYTES <= buffers.max();
+        self.held.has_room_for(client) && is_free && buffers.has_room_for(client)
+    }
+
+    /// Chooses a body that crawls, of this service or, where its places are free, of any.
+    fn make_way_for(&self, client: ClientAddr) {
+        let full = match self.held.has_room_for(client) {
+            true => &self.buffers,
+            false => &self.held,
+        };
+        full.make_way_for(client, STILL_US, self.clock.mono_us());
+    }
+
+    /// Gives the places that are free to the requests that wait.
+    fn hand_out(self: &Arc<Self>) {
+        while let Some((place, request)) = self.next() {
+            // A request that waits no longer drops the place, which goes to the next.
+            let _ = request.send(place);
+        }
     }
 
     /// The next waiting request whose address may have a place, with the place.
     fn next(self: &Arc<Self>) -> Option<(Place, oneshot::Sender<Place>)> {
         let mut waiting = self.waiting();
-        let may = |client| self.held.has_room_for(client);
+        let may = |client| self.has_room_for(client);
         let number = waiting.turns.pop_of(may)?;
         let (client, request) = waiting.requests.remove(&number)?;
         Some((self.grant(client)?, request))
@@ -140,14 +171,14 @@ impl Place {
             true => u64::MAX,
             false => now_us.saturating_sub(behind.as_micros() as u64),
         };
-        self.charge
-            .iter()
-            .for_each(|charge| charge.progress(progress_us));
+        let charges = self.charges.iter().flatten();
+        charges.for_each(|charge| charge.progress(progress_us));
     }
 
     /// Whether another request needs the place more. The task is woken when one does.
     pub(in crate::http) fn gives_way(&self, cx: &Context<'_>) -> bool {
-        self.charge.as_ref().is_some_and(|charge| {
+        let mut charges = self.charges.iter().flatten();
+        charges.any(|charge| {
             charge.wake_with(cx.waker());
             charge.gives_way()
         })
@@ -156,11 +187,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        drop(self.charge.take());
-        while let Some((place, request)) = self.of.next() {
-            // A request that waits no longer drops the place, which goes to the next.
-            let _ = request.send(place);
-        }
+        drop(self.charges.take());
+        self.of.hand_out();
     }
 }
 
@@ -183,6 +211,10 @@ mod tests {
 
     use super::*;
 
+    fn many_buffers() -> Holding {
+        Holding::new("proxy_bytes", 100 * CONNECTION_BYTES)
+    }
+
     fn ip(text: &str) -> ClientAddr {
         text.parse::<IpAddr>().unwrap().into()
     }
@@ -201,7 +233,7 @@ mod tests {
     #[test]
     fn every_address_finds_a_place_and_those_without_one_wait_by_turns() {
         run(async {
-            let places = Places::new(4, Clock::start());
+            let places = Places::new(4, many_buffers(), Clock::start());
             let mut held = Vec::new();
             for client in ["2001:db8::1", "2001:db8::2", "192.0.2.1"] {
                 held.push(at_once(&places, client).await.expect("a place"));
@@ -239,7 +271,7 @@ mod tests {
     #[test]
     fn a_body_that_crawls_gives_way_and_a_request_that_left_takes_no_place() {
         run(async {
-            let places = Places::new(2, Clock::start());
+            let places = Places::new(2, many_buffers(), Clock::start());
             let crawls = at_once(&places, "192.0.2.1").await.expect("a place");
             let works = at_once(&places, "192.0.2.2").await.expect("a place");
             assert!(at_once(&places, "192.0.2.3").await.is_none());
@@ -258,6 +290,40 @@ mod tests {
             assert!(place.await.is_some());
             ends.await.expect("chosen");
             assert!(!works.gives_way(&Context::from_waker(Waker::noop())));
+        });
+    }
+
+    /// Buffers that one service gives back are for the requests of another, and so are those of a body that crawls.
+    #[test]
+    fn the_buffers_of_all_services_are_one_sum() {
+        run(async {
+            let buffers = Holding::new("proxy_bytes", 3 * CONNECTION_BYTES);
+            let service = || Places::new(8, buffers.clone(), Clock::start());
+            let (one, other) = (service(), service());
+            let of_one = at_once(&one, "192.0.2.1").await.expect("a place");
+            let of_other = at_once(&other, "192.0.2.2").await.expect("a place");
+            assert!(at_once(&other, "192.0.2.1").await.is_none(), "its share");
+            let third = at_once(&one, "192.0.2.3").await.expect("a place");
+            let wait = |address: &'static str| {
+                let other = other.clone();
+                spawn_local(async move { other.place(ip(address), |_| {}).await })
+            };
+            let waits = wait("192.0.2.4");
+            yield_now().await;
+            drop(third);
+            let fourth = waits.await.expect("a task").expect("a place");
+            assert_eq!(buffers.held(), 3 * CONNECTION_BYTES);
+            of_one.is_behind(Duration::from_secs(2));
+            let waits = wait("192.0.2.5");
+            poll_fn(|cx| match of_one.gives_way(cx) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            })
+            .await;
+            drop(of_one);
+            let fifth = waits.await.expect("a task").expect("a place");
+            drop((of_other, fourth, fifth));
+            assert_eq!(buffers.held(), 0);
         });
     }
 }

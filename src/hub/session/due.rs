@@ -34,28 +34,19 @@ pub(in crate::hub) enum Due {
 }
 
 impl Session {
-    /// Returns the moment for the heap of deadlines, if there is no earlier entry.
-    pub(in crate::hub) fn arm(&mut self, limits: &Limits) -> Option<u64> {
+    /// Returns the moment of the session's entry among the deadlines, and the moment that the entry has to move to, if
+    /// that is earlier.
+    pub(in crate::hub) fn arm(&mut self, limits: &Limits) -> Option<(Option<u64>, u64)> {
         let at = self.next_deadline(limits)?;
         if self.cold.armed_at.is_some_and(|armed| armed <= at) {
             return None;
         }
-        self.cold.armed_at = Some(at);
-        Some(at)
+        Some((self.cold.armed_at.replace(at), at))
     }
 
-    /// Whether the entry of the heap at this moment is the session's current entry.
-    pub(in crate::hub) fn is_armed_at(&self, at: u64) -> bool {
-        self.cold.armed_at == Some(at)
-    }
-
-    /// Handles an entry of the heap; returns false if an earlier entry has replaced this entry.
-    pub(in crate::hub) fn disarm(&mut self, at: u64) -> bool {
-        let current = self.is_armed_at(at);
-        if current {
-            self.cold.armed_at = None;
-        }
-        current
+    /// Takes the moment of the session's entry among the deadlines, which is removed.
+    pub(in crate::hub) fn disarm(&mut self) -> Option<u64> {
+        self.cold.armed_at.take()
     }
 
     /// The next moment at which something is due without an event.

@@ -87,7 +87,7 @@ enum Sending {
 struct Cold {
     phase: Phase,
     timers: Timers,
-    /// The earliest entry in the heap of deadlines.
+    /// The moment of the entry among the deadlines.
     armed_at: Option<u64>,
     reading: Reading,
     /// What is kept of the client's input.

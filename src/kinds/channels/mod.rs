@@ -126,7 +126,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
             names: own
                 .history_names
                 .iter()
-                .map(|name| named(syntax, name))
+                .map(|name| named(syntax, &TopicName::from(name.as_str())))
                 .collect(),
             needs_names: false,
             kept: marks(checked, &own),
@@ -287,7 +287,7 @@ fn gateway_settings(
 /// Carries out an output of the gateway: passes the interest of the clients to the bus, unless the whole
 /// stream is read.
 fn carry_out(interest: Option<&BusInterest>, syntax: NameSyntax, output: ChannelsOutput) {
-    let ask = |name: &TopicName| named(syntax, name.as_str());
+    let ask = |name: &TopicName| named(syntax, name);
     match (output, interest) {
         (ChannelsOutput::GapTold { clients }, _) => {
             tracing::warn!(
@@ -307,10 +307,10 @@ fn carry_out(interest: Option<&BusInterest>, syntax: NameSyntax, output: Channel
     }
 }
 
-fn named(syntax: NameSyntax, name: &str) -> Subscription {
-    match syntax.is_pattern(name) {
-        true => Subscription::pattern(name),
-        false => Subscription::channel(name),
+fn named(syntax: NameSyntax, name: &TopicName) -> Subscription {
+    Subscription {
+        name: name.shared(),
+        is_pattern: syntax.is_pattern(name.as_str()),
     }
 }
 

@@ -238,9 +238,10 @@ pub(super) const OWN: &[Setting] = &[
         "all-channel-name-bytes",
         (1_024, 1_073_741_824),
         field!(ChannelsSettings, all_clients.name_bytes_max),
-        "The different names and patterns that all clients together hold",
+        "Memory of the names and patterns that clients hold",
     )
-    .share(10)
+    .more("640 bytes and the text for each different name, and 96 bytes for each client that holds a name.")
+    .share(40)
     .limit(
         ALL_BEYOND,
         Shows::Metric(names::SUBSCRIPTIONS_LIMITED),

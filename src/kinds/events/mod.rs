@@ -16,6 +16,7 @@ use self::broadcast::Pusher;
 use self::bus::Bus;
 use self::rows::EventsSettings;
 use self::to_loop::ToLoop;
+use crate::admission::Holding;
 use crate::base::{Clock, Finding, LateWake, tls_roots};
 use crate::feeds::NoFeed;
 use crate::gateways::events::{
@@ -282,6 +283,7 @@ fn proxy_settings(
         inner_paths: &INNER_PATHS,
         silence_timeout_ms: own.proxy_silence_timeout_ms,
         service_connections_max: own.proxy_connections_max,
+        buffers: Holding::new("proxy_bytes", own.proxy_bytes_max),
         held: common.limits.http_held.clone(),
         trusted_proxies: common.limits.trusted_proxies.clone(),
         clock,

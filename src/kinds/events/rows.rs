@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::admission::TrustedProxies;
-use crate::http::services::Upstream;
+use crate::http::services::{CONNECTION_BYTES, Upstream};
 use crate::hub::Limits;
 use crate::settings::{
     Change, Form, Groups, Heading, Kind, Milli, Refused, SecretText, Setting, Shows, Unit, With,
@@ -24,6 +24,7 @@ pub(super) struct EventsSettings {
     pub(super) http_timeout_ms: i64,
     pub(super) proxy_silence_timeout_ms: u64,
     pub(super) proxy_connections_max: usize,
+    pub(super) proxy_bytes_max: u64,
     /// Bytes of the body of a broadcast.
     pub(super) broadcast_bytes_max: usize,
     pub(super) rate_per_second_milli: i64,
@@ -44,6 +45,7 @@ impl Default for EventsSettings {
             http_timeout_ms: 10_000,
             proxy_silence_timeout_ms: 60_000,
             proxy_connections_max: 256,
+            proxy_bytes_max: 2 * 256 * CONNECTION_BYTES,
             broadcast_bytes_max: 64 * 1024 * 1024,
             rate_per_second_milli: 10_000,
             rate_burst_milli: 20_000,
@@ -163,12 +165,26 @@ pub(super) const OWN: &[Setting] = &[
     .more(
         "An address gets another one only while it holds fewer than are free: half of all alone, a third beside \
          another. The clients of one IPv6 /64 count as one, and so do all clients behind a proxy that \
-         `--trusted-proxies` does not name. Each may need 200 KiB for the bytes on their way.",
+         `--trusted-proxies` does not name. Each counts with 200 KiB for the bytes on their way, in the share `proxy-bytes` of \
+         `--memory-max`: more connections need more memory.",
     )
     .limit(
         "a request waits for a connection, at most `--proxy-silence-timeout-ms`, then 504; uploads that crawl give way",
         Shows::Metric(names::PROXY_WAITS),
         "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
+    ),
+    Setting::bytes(
+        SERVICES,
+        "proxy-bytes",
+        (CONNECTION_BYTES, 1024 * 1024 * MIB),
+        field!(EventsSettings, proxy_bytes_max),
+        "Buffers of the connections of the proxy to all services: 200 KiB each",
+    )
+    .share(40)
+    .limit(
+        "as `--proxy-connections-max`",
+        Shows::Metric(names::PROXY_WAITS),
+        "src/http/services/places.rs::the_buffers_of_all_services_are_one_sum",
     ),
     Setting::bytes(
         SERVICES,

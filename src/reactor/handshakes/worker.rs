@@ -122,8 +122,13 @@ impl Sockets {
         self.look_us = now_us + LOOK_AGAIN.as_micros() as u64;
         let places = &self.limits.places;
         let may = |client: &ClientAddr| places.of(*client) < self.limits.per_ip_max;
-        let others = self.waiting.clients().filter(may).count();
-        places.make_way(others as u64, STILL_US, now_us);
+        // More than all places cannot be freed.
+        let others = self
+            .waiting
+            .clients()
+            .filter(may)
+            .take(places.max() as usize);
+        places.make_way(others.count() as u64, STILL_US, now_us);
     }
 
     /// Why a handshake has to give way, if it has to.

@@ -175,7 +175,7 @@ pub(super) static ROWS: &[Setting] = &[
         "A client that may refer to its earlier messages counts with its whole window, 32 KiB or less \
             as offered, and needs as much as it has sent: a few short messages, some hundred bytes.",
     )
-    .share(120)
+    .share(90)
     .limit(
         "`client_no_context_takeover` in the answer to further clients: their messages refer to no \
             earlier ones; nobody is closed",
@@ -196,7 +196,7 @@ pub(super) static ROWS: &[Setting] = &[
         "Behind a head, behind a request that is being answered, and small request bodies for services by their announced \
          length. An address gets more only while it has less than is free.",
     )
-    .share(60)
+    .share(40)
     .limit(
         "not read; a small body is passed on in pieces, as a large one: the request takes a connection to the service \
          first. What comes from the loop all the same makes room: those end first that have the most bytes times the \

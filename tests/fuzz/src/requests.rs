@@ -28,7 +28,7 @@ fn channels_gateway() -> Bench<ChannelsGateway> {
         all_clients: AllClientsLimits {
             names_max: 100_000,
             patterns_max: 1_000,
-            name_bytes_max: 1 << 24,
+            name_bytes_max: 1 << 28,
         },
         inbound_per_second: 1_000,
         renewals_per_second: 1_000,

@@ -37,6 +37,9 @@ const EARLY_MS_MAX: i64 = 10_000;
 /// The time between two searches for unneeded symbols, while there is no room for a new symbol.
 const SWEEP_INTERVAL_US: u64 = 1_000_000;
 
+/// Slots that one call looks at in such a search; the next call goes on.
+const SWEEP_SLOTS_MAX: usize = 256;
+
 /// Pairs handled in a turn: at the end of a minute all are due.
 const DUE_PAIRS_MAX: usize = 256;
 
@@ -163,6 +166,8 @@ pub(super) struct Candles {
     /// The next time to handle a watched pair. An entry may be early, but is never late.
     due: BTreeSet<(u64, Pair)>,
     next_sweep_us: u64,
+    /// The next slot of a search under way; 0 for none.
+    sweep_from: usize,
 }
 
 impl Candles {
@@ -180,6 +185,7 @@ impl Candles {
             with_candles: HashSet::default(),
             due: BTreeSet::new(),
             next_sweep_us: 0,
+            sweep_from: 0,
         }
     }
 
@@ -225,7 +231,7 @@ impl Candles {
         }
         let pairs = |count: usize| (count + 1) * Interval::ALL.len();
         let has_room = |this: &Self| pairs(this.with_candles.len()) <= this.settings.pairs_max;
-        if !has_room(self) && now.mono_us >= self.next_sweep_us {
+        if !has_room(self) && (self.sweep_from > 0 || now.mono_us >= self.next_sweep_us) {
             self.next_sweep_us = now.mono_us + SWEEP_INTERVAL_US;
             self.sweep(now);
         }
@@ -406,12 +412,19 @@ impl Candles {
         self.due.insert((due_us, pair));
     }
 
-    /// Forgets candles that ended unwatched, and symbols without candles.
+    /// Forgets candles of some slots that ended unwatched, and symbols without candles.
     fn sweep(&mut self, now: Now) {
-        let slots: Vec<u32> = self.with_candles.iter().copied().collect();
-        for slot in slots {
-            self.forget_ended(now, slot);
+        let end = (self.sweep_from + SWEEP_SLOTS_MAX).min(self.symbols.capacity());
+        for slot in self.sweep_from as u32..end as u32 {
+            if self.with_candles.contains(&slot) {
+                self.forget_ended(now, slot);
+            }
         }
+        self.sweep_from = if end < self.symbols.capacity() {
+            end
+        } else {
+            0
+        };
     }
 
     /// Forgets the ended candles of unwatched pairs.
@@ -443,43 +456,4 @@ impl Candles {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOUR_MS: i64 = 3_600_000;
-
-    /// Publishes trades of a pair from a bus that never rests: deadlines stay few.
-    #[test]
-    fn a_watched_pair_has_one_deadline_and_an_unwatched_one_none() {
-        let settings = CandleSettings {
-            grace_ms: 500,
-            pairs_max: 3,
-        };
-        let mut candles = Candles::new(settings, 8, Arc::default());
-        let mut now = Now {
-            mono_us: 1_000_000,
-            unix_ms: HOUR_MS,
-        };
-        let mut out = Vec::new();
-        let message = br#"{"type":"trade","data":{"price":1},"timestamp":5}"#;
-        let mut publish = |candles: &mut Candles, times: usize| {
-            for _ in 0..times {
-                now = now.plus_us(1_000);
-                candles.take(now, "A", message, &mut out);
-                assert!(candles.due.len() <= 1);
-            }
-            (now, out.drain(..).count())
-        };
-        assert_eq!(publish(&mut candles, 10_000).1, 0, "nobody watches");
-        assert_eq!(candles.poll_timeout(), None);
-        let (now, _) = publish(&mut candles, 1);
-        candles.watch(now, Interval::Second, "A");
-        let (now, updates) = publish(&mut candles, 10_000);
-        // 40 messages of the running candle and 10 closes.
-        assert_eq!(updates, 50);
-        assert!(candles.poll_timeout().expect("a deadline") <= now.mono_us + 250_000 + GRID_US);
-        candles.unwatch(now, Interval::Second, "A");
-        assert_eq!(candles.poll_timeout(), None);
-        assert!(candles.is_unwatched());
-    }
-}
+mod tests;

@@ -1,0 +1,69 @@
+use super::*;
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// A new symbol without room: the search for ended candles is a part of the symbols for each.
+#[test]
+fn the_search_for_room_goes_on_with_the_next_symbol() {
+    let settings = CandleSettings {
+        grace_ms: 500,
+        pairs_max: 3_000,
+    };
+    let mut candles = Candles::new(settings, 8, Arc::default());
+    let at = |mono_us, unix_ms| Now { mono_us, unix_ms };
+    let message = |ms: i64| format!(r#"{{"type":"trade","data":{{"price":1}},"timestamp":{ms}}}"#);
+    let mut take = |now: Now, symbol: String| {
+        let message = message(now.unix_ms);
+        candles.take(now, &symbol, message.as_bytes(), &mut Vec::new());
+        candles.with_candles.len()
+    };
+    for n in 0..1_000 {
+        take(at(1, HOUR_MS), format!("old{n}"));
+    }
+    let later = at(2_000_000, 2 * HOUR_MS);
+    let mut before = 1_000;
+    for n in 0..3_000 {
+        let symbols = take(later, format!("new{n}"));
+        assert!(symbols + SWEEP_SLOTS_MAX >= before, "{before} to {symbols}");
+        before = symbols;
+    }
+    assert_eq!(candles.with_candles.len(), 1_000);
+    let all = candles.with_candles.iter();
+    let names = all.map(|slot| &candles.symbols[*slot as usize].name);
+    assert_eq!(names.filter(|name| name.starts_with("old")).count(), 0);
+}
+
+/// Publishes trades of a pair from a bus that never rests: deadlines stay few.
+#[test]
+fn a_watched_pair_has_one_deadline_and_an_unwatched_one_none() {
+    let settings = CandleSettings {
+        grace_ms: 500,
+        pairs_max: 3,
+    };
+    let mut candles = Candles::new(settings, 8, Arc::default());
+    let mut now = Now {
+        mono_us: 1_000_000,
+        unix_ms: HOUR_MS,
+    };
+    let mut out = Vec::new();
+    let message = br#"{"type":"trade","data":{"price":1},"timestamp":5}"#;
+    let mut publish = |candles: &mut Candles, times: usize| {
+        for _ in 0..times {
+            now = now.plus_us(1_000);
+            candles.take(now, "A", message, &mut out);
+            assert!(candles.due.len() <= 1);
+        }
+        (now, out.drain(..).count())
+    };
+    assert_eq!(publish(&mut candles, 10_000).1, 0, "nobody watches");
+    assert_eq!(candles.poll_timeout(), None);
+    let (now, _) = publish(&mut candles, 1);
+    candles.watch(now, Interval::Second, "A");
+    let (now, updates) = publish(&mut candles, 10_000);
+    // 40 messages of the running candle and 10 closes.
+    assert_eq!(updates, 50);
+    assert!(candles.poll_timeout().expect("a deadline") <= now.mono_us + 250_000 + GRID_US);
+    candles.unwatch(now, Interval::Second, "A");
+    assert_eq!(candles.poll_timeout(), None);
+    assert!(candles.is_unwatched());
+}
