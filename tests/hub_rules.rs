@@ -7,6 +7,7 @@ mod hub_rules {
 
     mod addresses;
     mod closing;
+    mod cuts;
     mod deadlines;
     mod inflate;
     mod memory;

@@ -184,6 +184,7 @@ impl<G: Gateway> Hub<G> {
         self.core.now = now;
         self.renew_reading();
         self.core.advance_drain();
+        self.core.advance_cuts();
         self.core.look_at_history();
         while !self.core.has_spent()
             && let Some((at, key)) = self.core.deadlines.pop_due(now.mono_us)
@@ -255,6 +256,7 @@ impl<G: Gateway> Hub<G> {
         let dues = [
             self.core.deadlines.next(),
             self.core.drain_deadline(),
+            self.core.cuts_deadline(),
             self.core.reap_deadline(),
             self.core.walk_deadline(),
             self.core.history_deadline(),

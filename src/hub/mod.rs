@@ -11,6 +11,7 @@
 
 mod clients;
 mod core;
+mod cuts;
 mod deadlines;
 mod deflated;
 mod drain;
@@ -52,6 +53,7 @@ mod window;
 
 pub use self::core::Core;
 pub use crate::base::Now;
+pub use cuts::{CutDone, CutRequest, REVOKED};
 pub(crate) use deadlines::earliest;
 pub use drain::DrainPlan;
 pub use encodings::Encoded;
