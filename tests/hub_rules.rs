@@ -8,6 +8,7 @@ mod hub_rules {
     mod addresses;
     mod behind;
     mod closing;
+    mod cuts;
     mod deadlines;
     mod inflate;
     mod memory;

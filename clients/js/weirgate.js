@@ -283,10 +283,12 @@ export class Connection extends EventTarget {
 
   /** Full jitter: all clients lost the same server at once. At most the time since the loss: a short loss is over soon. */
   #delay(close) {
-    const { code, opened, attempt, status = 0, retryAfterMs = 0 } = close;
+    const { code, reason, opened, attempt, status = 0, retryAfterMs = 0 } = close;
     const { backoffMinMs, backoffMaxMs, token } = this.options;
+    // An operator has cut the client off, and the new token too.
+    const isCut = reason === "revoked" && this.#refused?.close.reason === reason;
     // A new token may be admitted.
-    if (typeof token === "function" && (code === 1008 || status === 401)) this.#refused = { token: this.#token, close };
+    if (typeof token === "function" && !isCut && (code === 1008 || status === 401)) this.#refused = { token: this.#token, close };
     else if (FINAL.has(code) || (status >= 400 && status < 500 && !PASSING.has(status))) return false;
     // A failed handshake may be a 503, hidden from scripts: never retried at once.
     const least = code === 1013 ? LATER_MS : opened ? SETTLE_MS : backoffMinMs;

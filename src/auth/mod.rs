@@ -12,6 +12,7 @@ mod keys;
 mod match_budget;
 mod names;
 mod origins;
+mod revoked;
 mod rights;
 mod subject;
 mod token;
@@ -24,6 +25,7 @@ pub use keys::{Algorithm, KEYS_MAX, KeyError, KeySet};
 pub use match_budget::{MatchBudget, OverBudget, Remembered};
 pub use names::{NameError, NamePatterns, NameSyntax};
 pub use origins::Origins;
+pub use revoked::{Connected, Cut, Full, REFUSED_MS, Revoked, TokenMarks};
 pub use rights::{
     CLAIM_BYTES_MAX, ClaimFault, Rights, RightsCheck, TemplateError, TokenNameLimits,
 };

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
@@ -12,6 +13,7 @@ use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
 use super::claims::{self, find};
 use super::key_ring::KeyRing;
 use super::keys::Algorithm;
+use super::revoked::TokenMarks;
 use super::token::{ApiKey, Token};
 use crate::base::Now;
 use crate::wire::json::{self, object_entries};
@@ -45,7 +47,30 @@ pub struct Identity {
     pub texts: BTreeMap<String, Option<String>>,
     /// The end of the token, and of the connection: unix milliseconds, leeway included.
     pub expires_unix_ms: Option<i64>,
+    /// When the token was made (`iat`), unix milliseconds.
+    pub issued_unix_ms: Option<i64>,
+    /// The beginning of the SHA-256 of the signed part, in hexadecimal digits; `None` without a JWT.
+    pub digest: Option<Box<str>>,
 }
+
+impl Identity {
+    /// The marks by which an operator finds connections with this token. `roles`: those of the connection, if not those
+    /// of the token count.
+    pub fn marks(&self, roles: Option<&str>) -> TokenMarks {
+        let own = || self.roles.iter().map(|role| role.as_str().into()).collect();
+        let jti = self.texts.get("jti").and_then(Option::as_deref);
+        TokenMarks {
+            jti: jti.map(Into::into),
+            roles: roles.map_or_else(own, |role| [role.into()].into()),
+            digest: self.digest.clone(),
+            issued_unix_ms: self.issued_unix_ms,
+            expires_unix_ms: self.expires_unix_ms,
+        }
+    }
+}
+
+/// Bytes of a token's hash that tell the token apart.
+const DIGEST_BYTES: usize = 16;
 
 impl Default for Identity {
     fn default() -> Self {
@@ -57,6 +82,8 @@ impl Default for Identity {
             names: Ok(Vec::new()),
             texts: BTreeMap::new(),
             expires_unix_ms: None,
+            issued_unix_ms: None,
+            digest: None,
         }
     }
 }
@@ -115,6 +142,9 @@ pub enum Refusal {
     /// The names in the token are no list of names of the bus, too many or too long.
     #[error("its names are no list of names of the bus, too many or too long")]
     Names,
+    /// An operator has cut the token, the user or the address off.
+    #[error("an operator has cut it off")]
+    Revoked,
 }
 
 impl Refusal {
@@ -144,11 +174,12 @@ impl Refusal {
                 | Self::Issuer
                 | Self::Role
                 | Self::Names
+                | Self::Revoked
         )
     }
 
     /// All refusals, without their times.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Missing,
         Self::TooLong,
         Self::NotAToken,
@@ -164,6 +195,7 @@ impl Refusal {
         Self::Issuer,
         Self::Role,
         Self::Names,
+        Self::Revoked,
     ];
 
     /// The metric label.
@@ -184,6 +216,7 @@ impl Refusal {
             Self::Issuer => "issuer",
             Self::Role => "role",
             Self::Names => "names",
+            Self::Revoked => "revoked",
         }
     }
 }
@@ -267,8 +300,15 @@ impl Authenticator {
                 ..Identity::default()
             });
         }
-        let claims = decode(self.signed_claims(token, now)?)?;
-        self.rules.judge(&members(&claims)?, now.unix_ms)
+        let (message, claims) = self.signed_claims(token, now)?;
+        let identity = self.rules.judge(&members(&decode(claims)?)?, now.unix_ms)?;
+        let hash = digest(&SHA256, message.as_bytes());
+        let digits = hash.as_ref().iter().take(DIGEST_BYTES);
+        let digits: String = digits.map(|byte| format!("{byte:02x}")).collect();
+        Ok(Identity {
+            digest: Some(digits.into()),
+            ..identity
+        })
     }
 
     /// The user in a refused token whose signature is good, for operators; `None` for any other token.
@@ -288,8 +328,8 @@ impl Authenticator {
         .ok()?
     }
 
-    /// The encoded claims of a JWT, after the check of the signature.
-    fn signed_claims<'a>(&self, token: &'a Token, now: Now) -> Result<&'a str, Refusal> {
+    /// The signed part of a JWT and its encoded claims, after the check of the signature.
+    fn signed_claims<'a>(&self, token: &'a Token, now: Now) -> Result<(&'a str, &'a str), Refusal> {
         let (message, signature) = split(token.expose()).ok_or(Refusal::NotAToken)?;
         let (header, claims) = message.split_once('.').ok_or(Refusal::NotAToken)?;
         let header = decode(header)?;
@@ -298,7 +338,7 @@ impl Authenticator {
         let id = key_id.as_deref();
         match keys.check(algorithm, id, message, signature) {
             Err(Refusal::UnknownKey) => Err(self.keys.unknown_key(algorithm, id, now.mono_us)),
-            checked => checked.map(|()| claims),
+            checked => checked.map(|()| (message, claims)),
         }
     }
 }
@@ -378,6 +418,8 @@ impl ClaimRules {
                 }),
             texts: texts(claims),
             expires_unix_ms: expires,
+            issued_unix_ms: time(claims, "iat").ok().flatten(),
+            digest: None,
         };
         // Last: a client that comes again is admitted then.
         match u32::try_from(wait_ms) {

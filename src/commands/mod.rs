@@ -6,6 +6,7 @@
 
 mod args;
 pub mod check;
+pub mod disconnect;
 pub mod health;
 mod link;
 pub mod pages;
@@ -23,6 +24,7 @@ use clap::{Arg, ArgMatches, Command};
 
 use self::args::{For, arg, flag, switch, with_default};
 use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
+use self::disconnect::DisconnectCommand;
 use self::health::HealthCheck;
 use self::pages::PageFiles;
 pub use self::program::Exit;
@@ -63,6 +65,8 @@ pub enum Invocation {
     Tail(Box<TailCommand>),
     /// Show running gateways.
     Top(Box<TopCommand>),
+    /// Cut clients of running gateways off.
+    Disconnect(Box<DisconnectCommand>),
     /// Publish on a bus.
     Publish(Box<PublishCommand>),
     /// Write manual pages.
@@ -83,6 +87,7 @@ pub fn main(program: &'static Program) -> ExitCode {
         Ok(Invocation::Token(command)) => ended(command.run().map(|text| show(&text))),
         Ok(Invocation::Tail(command)) => ended(command.run()),
         Ok(Invocation::Top(command)) => ended(command.run()),
+        Ok(Invocation::Disconnect(command)) => ended(command.run()),
         Ok(Invocation::Publish(command)) => ended(command.run().map(|text| show(&text))),
         Ok(Invocation::Write(files)) => ended(files.write()),
         Ok(Invocation::Show(text)) => {
@@ -173,6 +178,10 @@ impl Program {
             Some(("top", matches)) => {
                 let command = top::line::read(self, matches, &env)?;
                 Ok(Invocation::Top(Box::new(command)))
+            }
+            Some(("disconnect", matches)) => {
+                let command = disconnect::read(self, matches, &env)?;
+                Ok(Invocation::Disconnect(Box::new(command)))
             }
             Some(("publish", matches)) => {
                 let command = publish::line::read(matches)?;
@@ -283,6 +292,7 @@ fn command(program: &Program, made_for: For) -> Command {
         .subcommand(token::command(program, made_for))
         .subcommand(tail::line::command(program, made_for))
         .subcommand(top::line::command(program, made_for))
+        .subcommand(disconnect::command(program, made_for))
         .subcommand(publish::line::command())
         .subcommand(version_command())
         .subcommand(pages::completions_command())

@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::count::{Count, labelled};
 use crate::admission::TokenBucket;
 use crate::auth::{Identity, Refusal};
-use crate::hub::{CloseCode, CloseReason, Closing, Core, Now, SessionKey};
+use crate::hub::{CloseCode, CloseReason, Closing, Core, Now, REVOKED, SessionKey};
 
 /// The close for a refused token and for an expired token.
 const AUTHENTICATION_FAILED: CloseCode =
@@ -21,6 +21,7 @@ pub(super) fn close_of(refusal: Refusal) -> CloseCode {
     match refusal {
         Refusal::KeysDue { wait_ms } => later("Keys of tokens are due", wait_ms),
         Refusal::BeginsSoon { wait_ms } => later("Token is not valid yet", wait_ms),
+        Refusal::Revoked => REVOKED,
         _ => AUTHENTICATION_FAILED,
     }
 }
@@ -37,16 +38,8 @@ const TELL_LIMITED_EVERY_US: u64 = 1_000_000;
 /// The end of a token is checked again after this time, because the wall clock may be set.
 const LOOK_AT_END_EVERY_MS: i64 = 60_000;
 
-/// The longest user name in the log.
-const USER_CHARS_MAX: usize = 64;
-
 /// The bytes of a hash in the log: enough to find the lines of one name.
 const HASH_BYTES_SHOWN: usize = 6;
-
-/// Returns the user of a token for the log and the operator's page.
-pub(super) fn shown_user(user: &str) -> Box<str> {
-    user.chars().take(USER_CHARS_MAX).collect()
-}
 
 /// Returns a name that a client gives itself, for the log and the operator's page: the beginning of the name's SHA-256.
 /// A device's id is all that opens the pushes of the device, and a name may be a mail address.

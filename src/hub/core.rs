@@ -8,6 +8,7 @@ use foldhash::quality::RandomState;
 
 use super::behind::Behind;
 use super::clients::Clients;
+use super::cuts::Cuts;
 use super::deadlines::Deadlines;
 use super::deflated::Compressor;
 use super::drain::Drain;
@@ -28,6 +29,7 @@ use super::{
     PhaseKind, Publication, Render, Retain, SessionKey, TopicName,
 };
 use crate::admission::{Addresses, ClientAddr, FairQueue, Holding, Peer};
+use crate::auth::TokenMarks;
 use crate::base::SplitMix64;
 use crate::wire::deflate::InflateWindows;
 use crate::wire::frame_reader::FrameScratch;
@@ -71,6 +73,7 @@ pub struct Core {
     pub(super) message_bytes: usize,
     pub(super) received: Received,
     pub(super) drain: Option<Drain>,
+    pub(super) cuts: Cuts,
     /// Clients with work under way in the gateway; some of the clients may have ended.
     pub(super) busy: HashSet<SessionKey, RandomState>,
     pub(super) frame_scratch: FrameScratch,
@@ -124,6 +127,7 @@ impl Core {
             message_bytes: 0,
             received: Received::new(limits.unfinished_bytes_max),
             drain: None,
+            cuts: Cuts::default(),
             busy: HashSet::default(),
             frame_scratch: FrameScratch::new(),
             scratch: Scratch::default(),
@@ -376,6 +380,14 @@ impl Core {
     pub fn set_user(&mut self, key: SessionKey, user: Box<str>) {
         if let Some(session) = self.clients.session_mut(key) {
             session.record().user = Some(user);
+        }
+    }
+
+    /// Sets the user and the marks of a new token.
+    pub fn set_token(&mut self, key: SessionKey, user: Option<Box<str>>, marks: Arc<TokenMarks>) {
+        if let Some(session) = self.clients.session_mut(key) {
+            let record = session.record();
+            (record.user, record.marks) = (user, Some(marks));
         }
     }
 

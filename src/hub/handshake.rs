@@ -7,8 +7,9 @@ use super::hub::Hub;
 use super::protocol::{Request, RequestRefusal, Speaks, event_stream};
 use super::shell::Effect;
 use super::slow::waits::is_proxy;
-use super::{Accepted, CloseReason, Closing, SessionKey};
+use super::{Accepted, CloseReason, Closing, REVOKED, SessionKey};
 use crate::admission::{AddressRefusal, ClientAddr, HeldBytes, Peer};
+use crate::auth::Refusal;
 use crate::wire::deflate::InflateWindows;
 use crate::wire::head::{self, HeadError, RequestHead};
 use crate::wire::response;
@@ -323,6 +324,14 @@ impl<G: Gateway> Hub<G> {
             return;
         }
         match self.gateway.admit(core, key, head) {
+            Admission::Accept(mut accepted, _)
+                if core.is_revoked(key, accepted.user.as_deref(), accepted.marks.as_deref()) =>
+            {
+                accepted.refusal = Some(Refusal::Revoked.label());
+                if core.open(key, head, speaks, accepted) {
+                    core.close(key, REVOKED, CloseReason::Revoked, Closing::Now);
+                }
+            }
             Admission::Accept(accepted, client) => {
                 if core.open(key, head, speaks, accepted) {
                     let client = self.clients.insert(key, client);

@@ -185,6 +185,7 @@ impl<G: Gateway> Hub<G> {
         self.core.now = now;
         self.renew_reading();
         self.core.advance_drain();
+        self.core.advance_cuts();
         self.core.look_at_history();
         self.core.look_at_behind();
         while !self.core.has_spent()
@@ -257,6 +258,7 @@ impl<G: Gateway> Hub<G> {
         let dues = [
             self.core.deadlines.next(),
             self.core.drain_deadline(),
+            self.core.cuts_deadline(),
             self.core.reap_deadline(),
             self.core.walk_deadline(),
             self.core.history_deadline(),

@@ -1,5 +1,7 @@
 //! The key of a connection, and a table by client for gateways.
 
+use std::fmt;
+
 use super::room;
 
 /// A connection, from accept to the end of the socket. The slot is free again only after the shell has
@@ -25,6 +27,13 @@ impl SessionKey {
             slot: bits as u32,
             generation: (bits >> 32) as u32,
         }
+    }
+}
+
+/// As operators see and name a connection.
+impl fmt::Display for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.slot, self.generation)
     }
 }
 

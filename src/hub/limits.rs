@@ -2,6 +2,7 @@
 //! reason that shows an excess.
 
 use crate::admission::{AddressLimits, Holding, TrustedProxies};
+use crate::auth::Revoked;
 
 /// Sessions and frames that one flush looks at while frames are over their limit: about 0.3 ms.
 pub const FRAME_WALK_MAX: usize = 8_192;
@@ -133,6 +134,8 @@ pub struct Limits {
     pub per_ip: AddressLimits,
     /// The proxies that may say which address a client comes from.
     pub trusted_proxies: TrustedProxies,
+    /// The users, tokens and addresses that are refused.
+    pub revoked: Revoked,
     /// Time between pings; 0 sends none.
     pub ping_interval_us: u64,
     /// Time from a ping that has left for the kernel to the pong.
@@ -186,6 +189,7 @@ impl Default for Limits {
             sockets_max: usize::MAX,
             per_ip: AddressLimits::default(),
             trusted_proxies: TrustedProxies::None,
+            revoked: Revoked::default(),
             ping_interval_us: 20_000_000,
             pong_timeout_us: 20_000_000,
             close_timeout_us: 5_000_000,

@@ -12,6 +12,7 @@
 mod behind;
 mod clients;
 mod core;
+mod cuts;
 mod deadlines;
 mod deflated;
 mod drain;
@@ -53,6 +54,7 @@ mod window;
 
 pub use self::core::Core;
 pub use crate::base::Now;
+pub use cuts::{CutDone, CutRequest, REVOKED};
 pub(crate) use deadlines::earliest;
 pub use drain::DrainPlan;
 pub use encodings::Encoded;

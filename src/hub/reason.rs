@@ -85,6 +85,8 @@ labelled! {
         ConnectionsPerIp = "connections_per_ip",
         /// The address opens connections faster than allowed.
         ConnectionRatePerIp = "connection_rate_per_ip",
+        /// An operator has cut the client off: 1008, `revoked`.
+        Revoked = "revoked",
         /// The process stops: 1012 (or the code of the gateway or of `--stop-code`).
         ShuttingDown = "shutting_down",
     }

@@ -193,7 +193,7 @@ impl Core {
             topics: topics as u64,
             topic: joined.next().filter(|_| topics == 1).cloned(),
             slow: self.waits.of(self.now, key),
-            ..session.look(self.now)
+            ..session.look(key, self.now)
         })
     }
 

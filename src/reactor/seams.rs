@@ -8,7 +8,7 @@ use super::handshakes::Handshakes;
 use super::listeners::ListenSettings;
 use crate::base::{TakenBytes, Wake};
 use crate::http::{Handover, HttpHandle, WayBack};
-use crate::hub::{CloseReason, DrainPlan, Feed, Gateway};
+use crate::hub::{CloseReason, CutRequest, DrainPlan, Feed, Gateway};
 use crate::telemetry::{HitLimit, Telemetry};
 
 /// Limits of a turn, so that each kind of work comes to its turn.
@@ -82,6 +82,8 @@ pub struct Seams<G: Gateway, F: Feed> {
     pub event_bytes: fn(&F::Event) -> usize,
     /// Input of other threads for the gateway.
     pub inputs: Receiver<G::In>,
+    /// Requests of operators to close clients.
+    pub cuts: Receiver<CutRequest>,
     /// Passes work of the gateway to other threads; must not block.
     pub output: Box<dyn FnMut(G::Out)>,
     /// Takes over sockets of plain HTTP requests.
@@ -100,7 +102,7 @@ impl<G: Gateway, F: Feed> Seams<G, F> {
         let handshakes = self.handshakes.as_ref();
         let have_entered = handshakes.is_some_and(Handshakes::have_entered);
         let is_empty = self.bus.is_empty() && self.inputs.is_empty() && self.returned.is_empty();
-        have_entered || !is_empty
+        have_entered || !is_empty || !self.cuts.is_empty()
     }
 }
 

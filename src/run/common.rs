@@ -55,6 +55,8 @@ pub struct CommonSettings {
     pub log_filter_file: Option<PathBuf>,
     /// Seconds without a bus until the process ends; `None` for no end.
     pub bus_away_exit_s: Option<u64>,
+    /// The file with refused users and tokens, if there is a file.
+    pub revoked_file: Option<PathBuf>,
 }
 
 impl Default for CommonSettings {
@@ -95,6 +97,7 @@ impl CommonSettings {
             bus_queue_bytes_max: bus.queue_bytes_max,
             log_filter_file: checked.get::<ProcessSettings>().log_filter_file,
             bus_away_exit_s: bus.away_exit_s,
+            revoked_file: checked.get::<ProcessSettings>().revoked_file,
         }
     }
 
@@ -110,6 +113,7 @@ impl CommonSettings {
         OperatorSettings {
             ready: self.ready,
             limits: self.near_limits.clone(),
+            revoked: self.limits.revoked.clone(),
             is_loopback,
         }
     }
@@ -119,6 +123,24 @@ impl CommonSettings {
         let handshakes = self.tls.iter().map(|tls| tls.handshakes.places.clone());
         let bytes = [&self.limits.http_held, &self.tls_held];
         bytes.into_iter().cloned().chain(handshakes)
+    }
+
+    /// Two listeners of this process at one address. With `--reuse-port` both would listen, and the kernel would give each
+    /// client to either.
+    pub(super) fn twice(&self) -> Option<String> {
+        let listen = &self.reactor.listen;
+        let plain = listen.addrs.iter().map(|addr| ("--listen", addr));
+        let tls = listen.tls_addrs.iter().map(|addr| ("--tls-port", addr));
+        let admin = self.admin_addr.iter().map(|addr| ("--admin-addr", addr));
+        let all: Vec<_> = plain.chain(tls).chain(admin).collect();
+        let meets = |(number, (flag, addr)): (usize, &(&str, &ListenAddr))| {
+            let mut before = all[..number].iter();
+            let (other, met) = before.find(|(other, met)| other != flag && addr.overlaps(met))?;
+            Some(format!(
+                "{flag}: {addr} is in use by {other} ({met}); allowed: an address or a port of its own"
+            ))
+        };
+        all.iter().enumerate().find_map(meets)
     }
 
     /// The permitted origins, for the HTTP side.

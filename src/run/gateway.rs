@@ -11,6 +11,7 @@ use super::log_filter::LogFilterFile;
 use super::prepared::{Prepared, Question, alone};
 use super::process::{Listening, bound_connections, build, held_metrics, log_start, seed};
 use super::reload::{Reload, Reloads};
+use super::revoked_file::Cuts;
 use super::tls::{TlsInForce, handshake_metrics};
 use super::watches::StatsLine;
 use super::{RunError, watchdog, watches};
@@ -77,6 +78,8 @@ pub struct Parts<G: Gateway, F> {
     awaits_keys: Option<Arc<AtomicBool>>,
     /// Read just before listening.
     tls: Option<TlsInForce>,
+    /// As well.
+    cuts: Option<Cuts>,
     inputs: Inputs<G::In>,
     output: Box<dyn FnMut(G::Out)>,
     threads: Option<StartThreads>,
@@ -128,6 +131,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             reloads: Vec::new(),
             awaits_keys: None,
             tls: None,
+            cuts: None,
             inputs: Inputs::none(),
             output: Box::new(|_| {}),
             threads: None,
@@ -301,7 +305,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     }
 
     fn before_listening(&mut self, clock: Clock) -> Result<(), RunError> {
-        if let Some(text) = twice(&self.common) {
+        if let Some(text) = self.common.twice() {
             return Err(RunError::Settings(text));
         }
         if let Some(tls) = &self.common.tls {
@@ -314,6 +318,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             checked.map_err(|error| RunError::listen(addr, error))?;
         }
         bound_connections(&mut self.common);
+        self.cuts = Some(Cuts::new(&self.common, clock)?);
         Ok(())
     }
 
@@ -329,6 +334,12 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let counted = feed.stats().clone();
         let telemetry = Telemetry::new(build(self.name), counted, self.status, clock.now());
         let (mut parts, mut metrics) = (self.reloads, self.metrics);
+        let (cutter, cuts, revoked_file) = match self.cuts {
+            Some(cuts) => cuts,
+            None => Cuts::new(&common, clock)?,
+        }
+        .into_parts();
+        parts.extend(revoked_file);
         let handshakes = Arc::new(HandshakeCounts::default());
         let tls = self.tls.as_ref().map(TlsInForce::in_force);
         if let Some(in_force) = self.tls {
@@ -351,7 +362,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
 
         let mut routes = pages::status_routes(&telemetry, clock, common.ready, self.stats_head);
         routes.extend((self.routes)(&telemetry));
-        let operator = operator::routes(&telemetry, clock, common.operator());
+        let operator = operator::routes(&telemetry, clock, common.operator(), cutter.clone());
         let site = Site {
             routes,
             fallback: self.fallback,
@@ -368,6 +379,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let mut stopping = None;
         let seams = |wake: &Wake| {
             self.inputs.wake.set(wake);
+            cutter.wake.set(wake);
             if let Some(source) = self.source {
                 let loop_wake = wake.clone();
                 let waking = Box::new(move || loop_wake.wake());
@@ -392,6 +404,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                 bus_bytes,
                 event_bytes: BusEvent::payload_bytes,
                 inputs: self.inputs.receiver,
+                cuts,
                 output: self.output,
                 http: http.handle(back),
                 returned,
@@ -437,24 +450,6 @@ fn reloads(mut parts: Vec<Box<dyn Reload>>, common: &CommonSettings) -> Reloads 
         parts.push(Box::new(LogFilterFile(path.clone())));
     }
     Reloads::new(parts)
-}
-
-/// Two listeners of this process at one address. With `--reuse-port` both would listen, and the kernel would give each
-/// client to either.
-fn twice(common: &CommonSettings) -> Option<String> {
-    let listen = &common.reactor.listen;
-    let plain = listen.addrs.iter().map(|addr| ("--listen", addr));
-    let tls = listen.tls_addrs.iter().map(|addr| ("--tls-port", addr));
-    let admin = common.admin_addr.iter().map(|addr| ("--admin-addr", addr));
-    let all: Vec<_> = plain.chain(tls).chain(admin).collect();
-    let meets = |(number, (flag, addr)): (usize, &(&str, &ListenAddr))| {
-        let mut before = all[..number].iter();
-        let (other, met) = before.find(|(other, met)| other != flag && addr.overlaps(met))?;
-        Some(format!(
-            "{flag}: {addr} is in use by {other} ({met}); allowed: an address or a port of its own"
-        ))
-    };
-    all.iter().enumerate().find_map(meets)
 }
 
 /// Starts the HTTP side, with the operator's page on an admin address. Returns the address of the admin

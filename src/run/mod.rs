@@ -8,6 +8,7 @@
 //! | `prepared` | a gateway just before listening, the checks before a start, and the log of a start |
 //! | `process` | the first steps of every process, and where it listens |
 //! | `reload` | files to read again at SIGHUP, and key files after a change |
+//! | `revoked_file` | the file with refused users and tokens |
 //! | `log_filter` | the log filter in a file |
 //! | `tls` | the files of TLS towards clients |
 //! | `watches` | threads beside the loop: the end when the bus stays away, numbers in the log, freed memory, notifications to systemd |
@@ -22,6 +23,7 @@ mod log_filter;
 mod prepared;
 mod process;
 mod reload;
+mod revoked_file;
 mod tls;
 mod watchdog;
 mod watches;

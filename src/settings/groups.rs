@@ -78,6 +78,8 @@ pub struct ProcessSettings {
     pub spin_us: u64,
     /// What the limits over all clients share, bytes; 0: nothing is shared.
     pub memory_max: u64,
+    /// A file with refused users and tokens.
+    pub revoked_file: Option<PathBuf>,
 }
 
 impl Default for ProcessSettings {
@@ -90,6 +92,7 @@ impl Default for ProcessSettings {
             stop_timeout_us: 5_000_000,
             spin_us: 0,
             memory_max: 0,
+            revoked_file: None,
         }
     }
 }

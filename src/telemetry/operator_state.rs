@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::auth::Cut;
 use crate::hub::{TopicLook, Traffic};
 
 /// A process at one moment.
@@ -54,6 +55,10 @@ pub struct OperatorState {
     pub ends: Vec<ShownEnd>,
     /// The limits of this gateway that have a present value.
     pub limits: Vec<ShownLimit>,
+    /// The users, tokens and addresses that are refused.
+    pub revoked: u64,
+    /// The newest of these, the newest first.
+    pub revoked_newest: Vec<Cut>,
 }
 
 impl OperatorState {
@@ -240,6 +245,8 @@ pub struct ShownSurvey {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ShownClient {
+    /// The connection, for `weirgate disconnect --session`.
+    pub session: String,
     /// The client's address.
     pub client: String,
     /// The user, as the client's token, certificate or message says.

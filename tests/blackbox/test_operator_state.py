@@ -12,7 +12,7 @@ from prometheus import Metrics, scrape
 from redis_gateways import CHANNELS, subscriber
 from waiting import until
 
-CLIENT = ["client", "user", "tls", "path", "state", "age_ms", "queue_messages", "queue_bytes", "oldest_ms", "stuck_ms", "bytes_in", "bytes_out",
+CLIENT = ["session", "client", "user", "tls", "path", "state", "age_ms", "queue_messages", "queue_bytes", "oldest_ms", "stuck_ms", "bytes_in", "bytes_out",
           "messages_in", "messages_out", "conflated", "topics", "topic", "recent_messages", "why", "say", "slow_ms", "kernel"]
 SURVEY = ["age_ms", "took_us", "slices", "interval_ms", "clients", "clients_waiting", "clients_blocked", "clients_conflating", "slowest", "busiest",
           "topics", "busiest_topics"]

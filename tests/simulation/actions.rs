@@ -1,7 +1,8 @@
 //! What happens: clients that connect, speak, read or do not, break rules or vanish; a feed that
 //! publishes; services that answer; time that passes.
 
-use weirgate::hub::{CloseReason, Frame, SessionKey};
+use weirgate::auth::Cut;
+use weirgate::hub::{CloseReason, CutRequest, Frame, SessionKey};
 
 use super::choices;
 use super::run::{ALL, Peer, Run, Toy};
@@ -387,6 +388,19 @@ impl<T: Toy> Run<T> {
         let (now, hub) = (self.world.now, &mut self.world.hub);
         hub.handle_progress(now, key);
         hub.handle_failed(now, key, reason, reset);
+        self.world.settle();
+    }
+
+    /// An operator cuts a client off.
+    pub(crate) fn cut_off(&mut self) {
+        let Some(key) = self.anyone() else { return };
+        self.peers.get_mut(&key).expect("a peer").cut_off = true;
+        let chosen = format!(r#"{{"session": "{key}"}}"#);
+        let request = CutRequest {
+            cut: Cut::read(chosen.as_bytes()).ok(),
+            tell: Box::new(|done| assert!(done.clients <= 1, "{done:?}")),
+        };
+        self.world.hub.cut(self.world.now, request);
         self.world.settle();
     }
 

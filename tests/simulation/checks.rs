@@ -93,6 +93,7 @@ impl<T: Toy> Run<T> {
                 peer.tls_failed == Some(reason)
             }
             CloseReason::Policy => true,
+            CloseReason::Revoked => peer.cut_off,
             CloseReason::ProtocolError | CloseReason::BadUtf8 | CloseReason::MessageTooBig => {
                 peer.violated.is_some_and(|(r, _)| r == reason)
             }
@@ -144,6 +145,7 @@ impl<T: Toy> Run<T> {
         let codes: &[u16] = match reason {
             CloseReason::PeerClosed => &[peer.close_sent.unwrap_or(0)],
             CloseReason::Policy => &[1000, 1008],
+            CloseReason::Revoked => &[1008],
             CloseReason::PongTimeout => &[1011],
             CloseReason::ShuttingDown => &[1012],
             CloseReason::ProtocolError | CloseReason::BadUtf8 | CloseReason::MessageTooBig => {

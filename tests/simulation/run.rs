@@ -143,6 +143,8 @@ pub(crate) struct Peer {
     pub(crate) broken: bool,
     /// The shell has ended it.
     pub(crate) tls_failed: Option<CloseReason>,
+    /// An operator has cut it off.
+    pub(crate) cut_off: bool,
     /// Has its place among the connections of its address.
     pub(crate) placed: bool,
 }
@@ -293,6 +295,7 @@ impl<T: Toy> Run<T> {
             81 if self.random.chance(80) => self.break_socket(),
             81 => self.break_tls(),
             82 => self.fall_silent(),
+            83 if self.random.chance(50) => self.cut_off(),
             83 => self.spurious_writable(),
             84..88 => self.answer_calls(),
             88..91 => self.bulk(),

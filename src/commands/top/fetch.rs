@@ -22,7 +22,7 @@ const DEPTH_MAX: usize = 32;
 
 /// The reason for no reading.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FetchError {
+pub(in crate::commands) enum FetchError {
     #[error("no connection: {0}")]
     Unreachable(io::Error),
     #[error("no TLS: {0}")]
@@ -33,10 +33,31 @@ pub(super) enum FetchError {
     TooLarge,
     #[error("the answer is no HTTP, or broke off")]
     Broken,
-    #[error("{PATH}: status {status}; {advice}")]
-    Refused { status: u16, advice: &'static str },
+    #[error("{path}: status {status}; {advice}")]
+    Refused {
+        path: &'static str,
+        status: u16,
+        advice: &'static str,
+    },
     #[error("what answers there is no gateway's admin address, or of another version of weirgate")]
     NoGateway,
+}
+
+impl FetchError {
+    /// A response with another status.
+    pub(in crate::commands) const fn refused(path: &'static str, status: u16) -> Self {
+        let advice = match status {
+            401 | 403 => {
+                "use --authorization if a proxy asks for a login, and an IP address or localhost as host"
+            }
+            _ => "is this the address of --admin-addr?",
+        };
+        Self::Refused {
+            path,
+            status,
+            advice,
+        }
+    }
 }
 
 /// Reads the state of a process once. Blocks for five seconds at most, and for the look-up of a name.
@@ -48,6 +69,23 @@ pub(super) fn read(
     ca_file: Option<&Path>,
     authorization: Option<&SecretText>,
 ) -> Result<OperatorState, FetchError> {
+    match exchange(target, ca_file, authorization, ("GET", ""))? {
+        (200, body) => state(&body).ok_or(FetchError::NoGateway),
+        (status, _) => Err(FetchError::refused(PATH, status)),
+    }
+}
+
+/// Sends a request to an admin address: a method and a body of JSON. Returns status and body of the response. Blocks for
+/// five seconds at most, and for the look-up of a name.
+///
+/// # Errors
+/// There is no whole response.
+pub(in crate::commands) fn exchange(
+    target: &Target,
+    ca_file: Option<&Path>,
+    authorization: Option<&SecretText>,
+    (method, body): (&str, &str),
+) -> Result<(u16, Vec<u8>), FetchError> {
     let until = Instant::now() + READING_TIMEOUT;
     let stream = target.open(ca_file, until).map_err(|error| match error {
         LinkError::Unreachable(error) if is_timeout(&error) => FetchError::Timeout,
@@ -57,9 +95,13 @@ pub(super) fn read(
     let login = authorization.map_or_else(String::new, |text| {
         format!("Authorization: {}\r\n", text.expose())
     });
+    let length = match body.len() {
+        0 => String::new(),
+        n => format!("Content-Type: application/json\r\nContent-Length: {n}\r\n"),
+    };
     // HTTP/1.0: the body is not chunked.
     let request = format!(
-        "GET {} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n{login}\r\n",
+        "{method} {} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n{login}{length}\r\n{body}",
         target.path, target.authority
     );
     let is_whole = |answer: &[u8]| matches!(Answer::of(answer), Some(answer) if answer.is_whole());
@@ -68,7 +110,14 @@ pub(super) fn read(
         true => FetchError::Timeout,
         false => FetchError::Broken,
     })?;
-    parse(&answer)
+    if answer.len() >= ANSWER_BYTES_MAX {
+        return Err(FetchError::TooLarge);
+    }
+    let answer = Answer::of(&answer).ok_or(FetchError::Broken)?;
+    match answer.length.is_some() && !answer.is_whole() {
+        true => Err(FetchError::Broken),
+        false => Ok((answer.status, answer.body.to_vec())),
+    }
 }
 
 /// The response so far, behind a whole head.
@@ -98,25 +147,6 @@ impl<'a> Answer<'a> {
 
     fn is_whole(&self) -> bool {
         self.length.is_some_and(|length| self.body.len() >= length)
-    }
-}
-
-fn parse(answer: &[u8]) -> Result<OperatorState, FetchError> {
-    if answer.len() >= ANSWER_BYTES_MAX {
-        return Err(FetchError::TooLarge);
-    }
-    let answer = Answer::of(answer).ok_or(FetchError::Broken)?;
-    match answer.status {
-        200 if answer.length.is_some() && !answer.is_whole() => Err(FetchError::Broken),
-        200 => state(answer.body).ok_or(FetchError::NoGateway),
-        status @ (401 | 403) => Err(FetchError::Refused {
-            status,
-            advice: "use --authorization if a proxy asks for a login, and an IP address or localhost as host",
-        }),
-        status => Err(FetchError::Refused {
-            status,
-            advice: "is this the address of --admin-addr?",
-        }),
     }
 }
 
@@ -303,13 +333,13 @@ pub(super) mod samples {
      "consumers":[{"name":"gateway_flow","subject":"market.flow","lag":40,"away_ms":null,"stalled":false}]},
     "survey":{"age_ms":900,"took_us":12,"slices":1,"interval_ms":1000,"clients":3,"clients_waiting":2,"clients_blocked":1,
      "clients_conflating":1,"slowest":[
-      {"client":"10.0.0.1","user":"ann","path":"/ws/stream","state":"conflating","age_ms":5000,"queue_messages":3,"queue_bytes":65536,"oldest_ms":1200,"stuck_ms":1100,"conflated":17,"messages_in":1,"messages_out":400,"bytes_in":10,"bytes_out":9000,"topics":1,"topic":"levels","recent_messages":0},
-      {"client":"10.0.0.2","user":null,"path":"/ws/stream","state":"waiting","age_ms":3700000,"queue_messages":1,"queue_bytes":900,"oldest_ms":4,"stuck_ms":4,"conflated":0,"messages_in":1,"messages_out":51000,"bytes_in":10,"bytes_out":9000,"topics":3,"topic":null,"recent_messages":0}],
-     "busiest":[{"client":"2001:db8::17","user":null,"path":"/ws/stream","state":"idle","age_ms":61000,"queue_messages":0,"queue_bytes":0,"oldest_ms":null,"stuck_ms":null,"conflated":0,"messages_in":5,"messages_out":1234,"bytes_in":10,"bytes_out":9000,"topics":1,"topic":"levels","recent_messages":14}],
+      {"session":"7-19","client":"10.0.0.1","user":"ann","path":"/ws/stream","state":"conflating","age_ms":5000,"queue_messages":3,"queue_bytes":65536,"oldest_ms":1200,"stuck_ms":1100,"conflated":17,"messages_in":1,"messages_out":400,"bytes_in":10,"bytes_out":9000,"topics":1,"topic":"levels","recent_messages":0},
+      {"session":"3-2","client":"10.0.0.2","user":null,"path":"/ws/stream","state":"waiting","age_ms":3700000,"queue_messages":1,"queue_bytes":900,"oldest_ms":4,"stuck_ms":4,"conflated":0,"messages_in":1,"messages_out":51000,"bytes_in":10,"bytes_out":9000,"topics":3,"topic":null,"recent_messages":0}],
+     "busiest":[{"session":"4-4","client":"2001:db8::17","user":null,"path":"/ws/stream","state":"idle","age_ms":61000,"queue_messages":0,"queue_bytes":0,"oldest_ms":null,"stuck_ms":null,"conflated":0,"messages_in":5,"messages_out":1234,"bytes_in":10,"bytes_out":9000,"topics":1,"topic":"levels","recent_messages":14}],
      "topics":1,"busiest_topics":[{"name":"levels","members":3,"recent_messages":14,"recent_bytes":233470}]},
     "ends":[{"at_unix_ms":1700000004000,"client":"10.0.0.9","peer":"10.0.0.9:4711","user":null,"path":"/ws/stream","reason":"send_stalled","code":1013,"age_ms":31000,"bytes_in":1,"bytes_out":2,"messages_in":3,"messages_out":400,"conflated":80},
      {"at_unix_ms":1700000001000,"client":"10.0.0.8","peer":"10.0.0.8:4712","user":"bob","path":"/ws/stream","reason":"peer_closed","code":null,"age_ms":900,"bytes_in":1,"bytes_out":2,"messages_in":3,"messages_out":4,"conflated":0}],
-    "limits":[
+    "revoked":2,"revoked_newest":[{"user":"eve","until":1700003600},{"role":"guest","address":"10.0.0.3"}],"limits":[
      {"name":"--connections-max","about":"Connections at once","is_bytes":false,"now":95,"max":100},
      {"name":"--frame-bytes-max","about":"Memory of frames","is_bytes":true,"now":268435456,"max":536870912},
      {"name":"--all-wildcards-max","about":"Patterns","is_bytes":false,"now":2,"max":null}]}"#;

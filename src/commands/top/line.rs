@@ -40,17 +40,10 @@ pub(in crate::commands) fn command(program: &Program, made_for: For) -> Command 
         "Examples:\n  {name} top 127.0.0.1:9100\n  {name} top http://a:9100 http://b:9100\n  \
          {name} top --once unix:/run/weirgate/admin.sock"
     );
-    let urls = Arg::new("target")
-        .value_name("URL")
-        .action(ArgAction::Append)
-        .num_args(0..);
-    let authorities =
-        "PEM file with the certificates to trust for https:// [default: the system's]";
     Command::new("top")
         .about("Show running gateways: rates, slow clients, limits; live in the terminal")
         .after_help(format!("{examples}\n\n{AFTER}"))
         .args_override_self(true)
-        .arg(urls.help("Admin addresses: http://HOST:PORT, HOST:PORT or unix:PATH"))
         .arg(switch("once", "Print everything once and end"))
         .arg(switch(
             "json",
@@ -66,8 +59,21 @@ pub(in crate::commands) fn command(program: &Program, made_for: For) -> Command 
             .default_value("1000")
             .hide_default_value(true),
         )
-        .arg(value("ca-file", "FILE", authorities).value_parser(value_parser!(PathBuf)))
-        .args(rows().iter().map(|row| arg(row, made_for)))
+        .args(address_args(made_for))
+}
+
+/// The arguments of a command that asks admin addresses.
+pub(in crate::commands) fn address_args(made_for: For) -> impl Iterator<Item = Arg> {
+    let urls = Arg::new("target")
+        .value_name("URL")
+        .action(ArgAction::Append)
+        .num_args(0..)
+        .help("Admin addresses: http://HOST:PORT, HOST:PORT or unix:PATH");
+    let authorities =
+        "PEM file with the certificates to trust for https:// [default: the system's]";
+    let authorities = value("ca-file", "FILE", authorities).value_parser(value_parser!(PathBuf));
+    let rows: Vec<Arg> = rows().iter().map(|row| arg(row, made_for)).collect();
+    [urls, authorities].into_iter().chain(rows)
 }
 
 /// `weirgate top`, from its arguments.
@@ -79,13 +85,32 @@ pub(in crate::commands) fn read(
     matches: &ArgMatches,
     env: &Env,
 ) -> Result<TopCommand, Exit> {
+    Ok(TopCommand {
+        is_once: matches.get_flag("once"),
+        is_json: matches.get_flag("json"),
+        interval_ms: matches.get_one("interval-ms").copied().unwrap_or(1_000),
+        ..addresses(program, matches, env, ("top", PATH))?
+    })
+}
+
+/// The admin addresses of a command line, for requests of `path`. `words`: the command, for its errors.
+///
+/// # Errors
+/// The error in the arguments, for the user.
+pub(in crate::commands) fn addresses(
+    program: &Program,
+    matches: &ArgMatches,
+    env: &Env,
+    (words, path): (&str, &str),
+) -> Result<TopCommand, Exit> {
     let checked = program.checked(rows(), matches, env, |_| Vec::new());
     let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
     let typed = matches.get_many::<String>("target").unwrap_or_default();
-    let parsed: Result<Vec<Target>, String> = typed.map(|text| parse(text)).collect();
+    let parsed: Result<Vec<Target>, String> = typed.map(|text| parse(text, path)).collect();
     let mut targets = parsed?;
     if targets.is_empty() {
-        targets.extend(checked.get::<ListenSettings>().admin_addr.map(here));
+        let admin_addr = checked.get::<ListenSettings>().admin_addr;
+        targets.extend(admin_addr.map(|addr| here(addr, path)));
     }
     let authorization = checked.get::<TopSettings>().authorization;
     let is_header = |text: &SecretText| HeaderValue::from_str(text.expose()).is_ok();
@@ -96,25 +121,25 @@ pub(in crate::commands) fn read(
     match targets.len() {
         0 => Err(Exit::from(format!(
             "no address to ask: start the gateway with --admin-addr 127.0.0.1:9100, then use \
-             {name} top 127.0.0.1:9100"
+             {name} {words} 127.0.0.1:9100"
         ))),
         n if n > TARGETS_MAX => {
             Err(format!("{n} addresses; allowed: at most {TARGETS_MAX}").into())
         }
         _ => Ok(TopCommand {
             targets,
-            is_once: matches.get_flag("once"),
-            is_json: matches.get_flag("json"),
-            interval_ms: matches.get_one("interval-ms").copied().unwrap_or(1_000),
+            is_once: true,
+            is_json: false,
+            interval_ms: 1_000,
             ca_file: matches.get_one("ca-file").cloned(),
             authorization,
         }),
     }
 }
 
-/// The state of the process of this machine with this admin address.
-fn here(addr: ListenAddr) -> Target {
-    let mut target = Target::here(std::slice::from_ref(&addr), PATH);
+/// A path of the process of this machine with this admin address.
+fn here(addr: ListenAddr, path: &str) -> Target {
+    let mut target = Target::here(std::slice::from_ref(&addr), path);
     let mut loopback = addr.to_connect().into_iter();
     target.shown = loopback.next().unwrap_or(addr).to_string();
     target
@@ -124,10 +149,10 @@ fn here(addr: ListenAddr) -> Target {
 ///
 /// # Errors
 /// The error, without the URL: the URL may contain a password.
-fn parse(text: &str) -> Result<Target, String> {
+fn parse(text: &str, wanted: &str) -> Result<Target, String> {
     match text.strip_prefix("unix:") {
         Some("") => return Err("unix: needs the path of a socket".to_owned()),
-        Some(path) => return Ok(here(ListenAddr::Unix(path.into()))),
+        Some(path) => return Ok(here(ListenAddr::Unix(path.into()), wanted)),
         None => {}
     }
     let mut target = Target::parse(text, "--authorization")?;
@@ -136,7 +161,7 @@ fn parse(text: &str) -> Result<Target, String> {
     let base = path.trim_end_matches('/').trim_end_matches("/operator");
     let scheme = if target.tls { "https://" } else { "" };
     target.shown = format!("{scheme}{}{base}", target.authority);
-    target.path = format!("{base}{PATH}");
+    target.path = format!("{base}{wanted}");
     Ok(target)
 }
 
@@ -160,7 +185,7 @@ mod tests {
                 false,
             ),
         ] {
-            let target = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            let target = parse(text, PATH).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(target.to_string(), shown, "{text}");
             let want = (format!("{base}{PATH}"), authority, tls);
             assert_eq!(
@@ -170,7 +195,7 @@ mod tests {
             );
         }
         let all = ListenAddr::from(std::net::SocketAddr::from(([0, 0, 0, 0], 9100)));
-        assert_eq!(here(all).to_string(), "127.0.0.1:9100");
+        assert_eq!(here(all, PATH).to_string(), "127.0.0.1:9100");
     }
 
     #[test]
@@ -183,7 +208,7 @@ mod tests {
             "http://h:secret",
             "unix:",
         ] {
-            let error = parse(text).expect_err(text);
+            let error = parse(text, PATH).expect_err(text);
             assert!(!error.contains("secret"), "{error}");
         }
     }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use super::fetch::FetchError;
 use super::tables::{Table, tables, tone_of_end};
 use super::words::{Piece, Tone, count, duration, maybe_bytes, rate, safe, whole};
+use crate::auth::Cut;
 use crate::listening::tls::{ENDS_SOON_S, ENDS_VERY_SOON_S};
 use crate::telemetry::operator_state::{Numbers, OperatorState, ShownBus, ShownTls};
 
@@ -151,6 +152,7 @@ impl Process {
             lines.push(("Rates/s", self.in_and_out()));
             lines.push(("Lost/s", self.lost(&state.numbers)));
             lines.push(("Ends", self.ends(state)));
+            lines.extend((state.revoked > 0).then(|| ("Refused", refused(state))));
         }
         for (_, pieces) in &mut lines {
             pieces.truncate(PIECES_MAX);
@@ -206,6 +208,27 @@ impl Process {
     pub(super) fn tables(&self) -> Vec<Table> {
         self.state.as_ref().map(tables).unwrap_or_default()
     }
+}
+
+/// The number of users, tokens and addresses that are refused, and the newest of them.
+fn refused(state: &OperatorState) -> Vec<Piece> {
+    let shown = |cut: &Cut| {
+        let named = [
+            ("user", cut.user.clone()),
+            ("jti", cut.jti.clone()),
+            ("address", cut.address.map(|ip| ip.to_string())),
+            ("role", cut.role.clone()),
+            ("token", cut.token.clone()),
+        ];
+        let named = named
+            .into_iter()
+            .filter_map(|(name, text)| Some(format!("{name} {}", text?)));
+        Piece::plain(named.collect::<Vec<_>>().join(" "))
+    };
+    let newest = state.revoked_newest.iter().map(shown);
+    std::iter::once(Piece::plain(whole(state.revoked)))
+        .chain(newest)
+        .collect()
 }
 
 fn bus(state: &OperatorState) -> Vec<Piece> {

@@ -56,6 +56,7 @@ pub(super) fn tables(state: &OperatorState) -> Vec<Table> {
                 ">Connected",
                 ">Messages",
                 ">Skipped",
+                "Session",
             ],
             rows: rows(survey.map(|survey| &*survey.slowest), slow),
             none: "No client waits: every send queue is empty.",
@@ -81,6 +82,7 @@ pub(super) fn tables(state: &OperatorState) -> Vec<Table> {
                 ">To it",
                 ">Connected",
                 ">From it",
+                "Session",
             ],
             rows: rows(survey.map(|survey| &*survey.busiest), |client| {
                 vec![
@@ -90,6 +92,7 @@ pub(super) fn tables(state: &OperatorState) -> Vec<Table> {
                     Piece::plain(whole(client.traffic.messages_out)),
                     Piece::plain(duration(client.age_ms)),
                     Piece::plain(whole(client.traffic.messages_in)),
+                    Piece::plain(&client.session),
                 ]
             }),
             none: "No messages since the last look.",
@@ -162,6 +165,7 @@ fn slow(client: &ShownClient) -> Vec<Piece> {
         Piece::plain(duration(client.age_ms)),
         Piece::plain(whole(client.queue_messages)),
         Piece::plain(whole(client.traffic.messages_conflated)),
+        Piece::plain(&client.session),
     ]
 }
 

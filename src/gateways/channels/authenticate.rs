@@ -2,16 +2,17 @@
 //! a rate for all clients together, and a share for each address.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::super::access::{TokenEnd, close_of, shown_user};
+use super::super::access::{TokenEnd, close_of};
 use super::ChannelsGateway;
 use super::answer::{Answer, Behind};
 use super::client::{Again, Client};
 use super::stats::Renewal;
 use crate::admission::{ClientAddr, TokenBucket};
-use crate::auth::{Identity, OverBudget, Refusal, Rights, Token, TokenNameLimits};
+use crate::auth::{Identity, OverBudget, Refusal, Rights, Token, TokenMarks, TokenNameLimits};
 use crate::hub::{ByClient, Core, SessionKey, TopicName};
 use crate::wire::head::RequestHead;
 
@@ -20,6 +21,9 @@ const EVERY_US: u64 = 1_000_000;
 
 /// The new tokens of an address count for this time.
 const SHARED_US: u64 = 1_000_000;
+
+/// A good token: the identity and the rights in it, and the marks for operators.
+type Judged = (Identity, Rights, Arc<TokenMarks>);
 
 /// The new tokens of all clients on living connections.
 #[derive(Debug)]
@@ -69,13 +73,15 @@ impl ChannelsGateway {
     pub(super) fn identify(
         &self,
         core: &Core,
+        key: SessionKey,
         head: &RequestHead<'_>,
-    ) -> Result<(Identity, Rights), Refusal> {
+    ) -> Result<Judged, Refusal> {
         if self.settings.authenticator.required {
-            return self.judge_token(core, Token::find(head).as_ref());
+            return self.judge_token(core, key, Token::find(head).as_ref());
         }
         let role = self.settings.default_role.clone();
-        Ok((Identity::default(), Rights::of_role(role)))
+        let marks = Arc::clone(&self.marks_without_token);
+        Ok((Identity::default(), Rights::of_role(role), marks))
     }
 
     /// Returns the identity and the rights in a token.
@@ -85,8 +91,9 @@ impl ChannelsGateway {
     pub(super) fn judge_token(
         &self,
         core: &Core,
+        key: SessionKey,
         token: Option<&Token>,
-    ) -> Result<(Identity, Rights), Refusal> {
+    ) -> Result<Judged, Refusal> {
         let settings = &self.settings;
         let authenticator = &settings.authenticator;
         let identity = authenticator.identify(token, core.now())?;
@@ -100,7 +107,11 @@ impl ChannelsGateway {
         if identity.lacks_role_claim {
             self.stats.access.count_without_role();
         }
-        Ok((identity, rights))
+        let marks = Arc::new(identity.marks(Some(&rights.role)));
+        match core.is_revoked(key, identity.user.as_deref(), Some(&marks)) {
+            true => Err(Refusal::Revoked),
+            false => Ok((identity, rights, marks)),
+        }
     }
 
     /// Replaces the token of a client. With the rights of the new token, every name of the client is judged
@@ -121,7 +132,7 @@ impl ChannelsGateway {
             self.stats.count_renewal(Renewal::Limited);
             return error("Too many new tokens");
         }
-        let (identity, rights) = match self.judge_token(core, Some(token)) {
+        let (identity, rights, marks) = match self.judge_token(core, key, Some(token)) {
             Ok(judged) => judged,
             Err(refusal) => {
                 self.stats.access.count_refusal(refusal);
@@ -134,10 +145,7 @@ impl ChannelsGateway {
         client.rights = rights;
         client.table = self.table;
         client.token_end = TokenEnd::of(&identity);
-        core.set_user(
-            key,
-            shown_user(identity.user.as_deref().unwrap_or_default()),
-        );
+        core.set_token(key, identity.user.map(Into::into), marks);
         let mut again = Box::new(Again {
             request_id: request_id.to_owned(),
             ..Again::default()

@@ -35,13 +35,11 @@ use self::names::{Held, Names};
 use self::patterns::HeldPatterns;
 use self::request::{Action, Request, RequestLimits};
 use self::retained::Retained;
-use super::access::{
-    RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, shown_user, uuid,
-};
+use super::access::{RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid};
 use super::history::{Statuses, last_event_id};
 use crate::admission::{ClientAddr, Holding};
 use crate::auth::{
-    Acl, Authenticator, Identity, NameSyntax, Origins, Rights, Token, bearer_protocol,
+    Acl, Authenticator, Identity, NameSyntax, Origins, Rights, Token, TokenMarks, bearer_protocol,
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Core, Entrance, Frame, FrameBytes,
@@ -92,6 +90,8 @@ pub struct ChannelsGatewaySettings {
 #[derive(Debug)]
 pub struct ChannelsGateway {
     settings: ChannelsGatewaySettings,
+    /// Of clients without a token: the default role.
+    marks_without_token: Arc<TokenMarks>,
     stats: Arc<ChannelsStats>,
     names: Names,
     /// The patterns that the gateway matches.
@@ -144,6 +144,7 @@ impl ChannelsGateway {
             statuses: Statuses::new(Answer::status),
             renewals: Renewals::new(settings.renewals_per_second),
             table: 0,
+            marks_without_token: Arc::new(Identity::default().marks(Some(&settings.default_role))),
             settings,
             stats,
             bus_wait_us: BUS_WAIT_US,
@@ -262,9 +263,10 @@ impl Gateway for ChannelsGateway {
             outbound_per_second: self.settings.outbound_per_second,
             ..Accepted::default()
         };
-        match self.identify(core, head) {
-            Ok((identity, rights)) => {
-                accepted.user = identity.user.as_deref().map(shown_user);
+        match self.identify(core, key, head) {
+            Ok((identity, rights, marks)) => {
+                accepted.user = identity.user.as_deref().map(Into::into);
+                accepted.marks = Some(marks);
                 let client = Client {
                     is_stream: head.asks_event_stream(),
                     last_event_id: last_event_id(head),
@@ -277,7 +279,7 @@ impl Gateway for ChannelsGateway {
                 accepted.refusal = Some(refusal.label());
                 let tokens = &self.settings.authenticator;
                 let user = tokens.refused_user(Token::find(head).as_ref(), refusal);
-                accepted.user = user.as_deref().map(shown_user);
+                accepted.user = user.map(Into::into);
                 Admission::AcceptThenClose(accepted, close_of(refusal))
             }
         }

@@ -42,6 +42,9 @@ pub(super) fn open(core: &mut Core, key: SessionKey, connection: &mut Connection
         return core.send(key, &frame);
     };
     let since = connection.since.take();
+    if !may_be(core, key, &device) {
+        return;
+    }
     if since.is_some() || core.has_history() {
         answer(core, key, &device, since.as_deref(), ASKED_BY_ADDRESS);
     }
@@ -61,6 +64,9 @@ pub(super) fn identify(
     let device = message.device_id();
     let device = device.ok_or((Code::BadRequest, "identify requires data.device_id"))?;
     let device = TopicName::from(device);
+    if !may_be(core, key, &device) {
+        return Ok(());
+    }
     let since = message.since().or(connection.since.as_deref());
     let since = since.filter(|_| !connection.is_gone());
     answer(core, key, &device, since.as_deref(), message.request());
@@ -91,8 +97,13 @@ fn answer(
     follow.send(core, key);
 }
 
-fn bind(core: &mut Core, key: SessionKey, connection: &mut Connection, device: TopicName) {
+/// Sets the user, and closes the client of a device that an operator has cut off.
+fn may_be(core: &mut Core, key: SessionKey, device: &TopicName) -> bool {
     core.set_user(key, shown_hashed(device.as_str()));
+    !core.close_revoked(key)
+}
+
+fn bind(core: &mut Core, key: SessionKey, connection: &mut Connection, device: TopicName) {
     core.join(key, &device);
     connection.device = Some(device);
 }

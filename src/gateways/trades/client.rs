@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use url::form_urlencoded;
 
-use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed, shown_user};
+use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed};
 use super::candles::Interval;
 use super::request::{Asked, BadRequest, Request};
 use crate::hub::{Core, Now, SessionKey, TopicName};
@@ -54,7 +54,7 @@ pub(super) fn holds_trades(_: &Core, _: SessionKey, client: &Client) -> bool {
 /// The user of a client for the log: the token's user, else the hash of `?userId=`.
 pub(super) fn user_for_log(of_token: Option<&str>, head: &RequestHead<'_>) -> Option<Box<str>> {
     if let Some(user) = of_token {
-        return Some(shown_user(user));
+        return Some(user.into());
     }
     form_urlencoded::parse(head.query()?.as_bytes())
         .find(|(name, user)| name == "userId" && !user.is_empty())

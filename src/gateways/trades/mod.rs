@@ -19,7 +19,7 @@ use self::users::Users;
 use super::access::{AccessStats, Rated, RequestRate, TokenEnd, close_of, uuid};
 use super::count::Count;
 use super::history::{Follow, Statuses, gets_newest, last_event_id, write_recovered};
-use crate::auth::{Authenticator, Identity, Origins, Token, first_protocol};
+use crate::auth::{Authenticator, Identity, Origins, Refusal, Token, first_protocol};
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Core, Entrance, Frame,
     Gateway, Incoming, Joined, Left, Limits, NotRecovered, Publication, SessionKey, TopicName,
@@ -327,7 +327,7 @@ impl Gateway for TradesGateway {
     fn admit(
         &mut self,
         core: &mut Core,
-        _: SessionKey,
+        key: SessionKey,
         head: &RequestHead<'_>,
     ) -> Admission<Client> {
         let mut accepted = Accepted {
@@ -336,9 +336,16 @@ impl Gateway for TradesGateway {
         };
         let tokens = &self.settings.authenticator;
         let token = Token::find(head);
-        let identity = match tokens.identify(token.as_ref(), core.now()) {
+        let judged = tokens.identify(token.as_ref(), core.now());
+        let judged = judged.and_then(|identity| {
+            let marks = identity.marks(None);
+            let is_revoked = core.is_revoked(key, identity.user.as_deref(), Some(&marks));
+            accepted.marks = Some(Arc::new(marks));
+            (!is_revoked).then_some(identity).ok_or(Refusal::Revoked)
+        });
+        let identity = match judged {
             Ok(identity) => identity,
-            Err(refusal) if tokens.required => {
+            Err(refusal) if tokens.required || refusal == Refusal::Revoked => {
                 self.stats.access.count_refusal(refusal);
                 accepted.refusal = Some(refusal.label());
                 let user = tokens.refused_user(token.as_ref(), refusal);

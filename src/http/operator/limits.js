@@ -1,11 +1,11 @@
-// How near the limits are.
-import { Bar } from "./tables.js";
+// How near the limits are, and who is refused.
+import { Bar, Pairs } from "./tables.js";
 import { attribute, byId, bytes, decimal, put, scale } from "./values.js";
 
 /** From here on a bar has another colour. */
 const NEAR = 0.7, VERY_NEAR = 0.9;
 
-const bars = new Map();
+const bars = new Map(), refused = new Pairs("refused");
 
 const shareOf = ({ now, max }) => (max ? now / max : 0);
 
@@ -23,4 +23,14 @@ export function drawLimits(limits) {
   });
   const box = byId("limits");
   if (order.some((node, n) => box.children[n] !== node) || box.children.length !== order.length) box.replaceChildren(...order);
+}
+
+/** Users, tokens and addresses that an operator has cut off, the newest first. */
+export function drawRefused({ revoked, revoked_newest: newest }) {
+  byId("refused-card").hidden = !revoked;
+  put(byId("refused-about"), revoked > newest.length ? `${newest.length} of ${decimal(revoked, 0)}` : "");
+  refused.draw(newest.map(({ until, ...chosen }) => [
+    Object.entries(chosen).map(([name, text]) => `${name} ${text}`).join(", "),
+    until ? `until ${new Date(until * 1000).toISOString().slice(0, 16).replace("T", " ")} UTC` : "while in the file",
+  ]));
 }

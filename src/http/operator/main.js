@@ -1,6 +1,6 @@
 // The operator's page: asks for the state once a second, and shows the state.
 import { drawBus } from "./bus.js";
-import { drawLimits } from "./limits.js";
+import { drawLimits, drawRefused } from "./limits.js";
 import { Pairs, drawEnds, drawSurvey } from "./tables.js";
 import { drawTls } from "./tls.js";
 import { attribute, byId, bytes, decimal, duration, put } from "./values.js";
@@ -95,6 +95,7 @@ function draw(state) {
   drawBus(state);
   drawTls(state);
   drawLimits(state.limits);
+  drawRefused(state);
   drawSurvey(state);
   drawEnds(state);
   put(byId("version"), state.version);

@@ -4,6 +4,7 @@
 //! Plain files inside the binary, and a JSON document with all data of the page. The document has what must
 //! not be in `/metrics` too: client addresses, users, names of topics.
 
+mod disconnect;
 mod state;
 
 use std::net::IpAddr;
@@ -16,9 +17,11 @@ use hyper::http::uri::Authority;
 use super::files::{self, File};
 use super::readiness::ReadyLimits;
 use super::site::{Answer, RequestParts, Route};
+use crate::auth::Revoked;
 use crate::base::Clock;
 use crate::telemetry::Telemetry;
 
+pub use disconnect::Cutter;
 pub use state::{NearLimit, ReadNumber, client};
 
 /// The files of the page; some are shared with the public page.
@@ -41,16 +44,24 @@ pub struct OperatorSettings {
     pub ready: ReadyLimits,
     /// Limits, each with its present value.
     pub limits: Vec<NearLimit>,
+    /// The users, tokens and addresses that are refused.
+    pub revoked: Revoked,
     /// Whether the admin address is reachable only from this machine; then `localhost` is the only name for
     /// the address.
     pub is_loopback: bool,
 }
 
 /// The routes of the page, for the admin address only.
-pub fn routes(telemetry: &Arc<Telemetry>, clock: Clock, settings: OperatorSettings) -> Vec<Route> {
+pub fn routes(
+    telemetry: &Arc<Telemetry>,
+    clock: Clock,
+    settings: OperatorSettings,
+    cutter: Cutter,
+) -> Vec<Route> {
     let telemetry = Arc::clone(telemetry);
     let is_loopback = settings.is_loopback;
     let mut routes = files::routes(FILES);
+    routes.push(disconnect::route(cutter, is_loopback));
     routes.push(Route::get("/operator/state", move |request| {
         if is_of_another_page(request, is_loopback) {
             return Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins");
@@ -101,7 +112,13 @@ mod tests {
             ..OperatorSettings::default()
         };
         let clock = Clock::start();
-        let routes = routes(&telemetry(clock), clock, settings);
+        let cutter = Cutter {
+            revoked: Revoked::default(),
+            requests: crossbeam_channel::unbounded().0,
+            wake: crate::base::LateWake::default(),
+            clock,
+        };
+        let routes = routes(&telemetry(clock), clock, settings, cutter);
         let mut request = Request::get(path);
         for (name, value) in headers {
             request = request.header(name, *value);

@@ -45,6 +45,7 @@ pub(super) fn state(
     let now = clock.now();
     let at = Reading::now(telemetry);
     let build = telemetry.build();
+    let (revoked, revoked_newest) = settings.revoked.newest(now.unix_ms);
     let reasons = not_ready(telemetry, now, &settings.ready);
     let bus = telemetry.bus().map(|status| bus(status, now));
     let surveyed = at.surveyed.as_deref();
@@ -90,6 +91,8 @@ pub(super) fn state(
             .iter()
             .filter_map(|l| limit(l, &at))
             .collect(),
+        revoked: revoked as u64,
+        revoked_newest,
     })
 }
 
@@ -220,6 +223,7 @@ pub fn client(look: &ClientLook) -> String {
 
 fn shown_client(look: &ClientLook) -> ShownClient {
     ShownClient {
+        session: look.session.to_string(),
         client: look.client.to_string(),
         user: look.user.as_deref().map(str::to_owned),
         tls: look.tls.map(str::to_owned),

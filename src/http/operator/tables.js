@@ -27,7 +27,7 @@ function clock(unixMs) {
   return new Date(unixMs).toLocaleTimeString("en-GB");
 }
 
-const WHO = { name: "Client", className: "who", text: who, title: (row) => `${who(row)} ${overTls(row)}` };
+const WHO = { name: "Client", className: "who", text: who, title: (row) => `${who(row)} ${overTls(row)}, session ${row.session}` };
 const WHAT = { name: "Topic or path", className: "what middle", text: what };
 const WHY = { name: "Why", className: "why", text: ({ why }) => why ?? "–", title: ({ why, say }) => say ?? why ?? "" };
 const STATE = { name: "State", className: "state", text: ({ state }) => STATES[state]?.[0] ?? state, tone: ({ state }) => STATES[state]?.[1] ?? "" };

@@ -1,9 +1,12 @@
 //! From one phase to the next: the request head, the 101, the close, the end.
 
+use std::sync::Arc;
+
 use super::phase::{AfterWrite, Head, LastWords, Open, PendingClose, Phase, Ping};
 use super::slots::Slots;
 use super::{Intake, Moved, Pause, Pauses, Sending, Session};
 use crate::admission::TokenBucket;
+use crate::auth::TokenMarks;
 use crate::hub::deadlines::{Timer, Timers};
 use crate::hub::protocol::{Encoding, Protocol};
 use crate::hub::send_queue::SendQueue;
@@ -23,6 +26,8 @@ pub struct Accepted {
     pub max_rate: Option<MaxRate>,
     /// The user, for the log line when the client ends.
     pub user: Option<Box<str>>,
+    /// The marks of the client's token.
+    pub marks: Option<Arc<TokenMarks>>,
     /// The reason if the client is closed at once, for the same line: the label of a metric.
     pub refusal: Option<&'static str>,
 }
@@ -122,6 +127,7 @@ impl Session {
         if accepted.user.is_some() {
             cold.record.user = accepted.user;
         }
+        cold.record.marks = accepted.marks;
         cold.record.refusal = accepted.refusal;
         cold.timers.stop(Timer::Handshake);
         if let Some(at) = first_ping_at {

@@ -1,12 +1,20 @@
 //! The view of operators on a connection: the client at a moment, and the log line at the end.
 
+use std::sync::Arc;
+
 use super::{PhaseKind, Sending, Session};
 use crate::admission::{ClientAddr, Peer};
+use crate::auth::{Connected, TokenMarks};
 use crate::hub::reason::labelled;
-use crate::hub::{CloseReason, Dropped, Ended, Now, Secured, SlowLook, TopicName, Traffic};
+use crate::hub::{
+    CloseReason, Dropped, Ended, Now, Secured, SessionKey, SlowLook, TopicName, Traffic,
+};
 
 /// Characters of a request's path in the record: enough to recognize the client.
 const PATH_CHARS_MAX: usize = 128;
+
+/// Characters of a user that the log and the page show.
+const USER_CHARS_MAX: usize = 64;
 
 /// Bytes before parameters of a path or a query, and between their names and values.
 const PARAMETERS: &[u8] = b";?&=#";
@@ -35,6 +43,8 @@ labelled! {
 /// A client at a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientLook {
+    /// The connection.
+    pub session: SessionKey,
     /// The client's address: the peer's, or what a trusted proxy says.
     pub client: ClientAddr,
     /// The user, as the client's token, certificate or message says.
@@ -80,6 +90,8 @@ pub(in crate::hub) struct Record {
     tls: Option<&'static str>,
     /// The user, if the gateway has set a user, or the client has shown a certificate.
     pub(in crate::hub) user: Option<Box<str>>,
+    /// The marks of the client's token.
+    pub(in crate::hub) marks: Option<Arc<TokenMarks>>,
     /// The reason of the refusal, if known more exactly than by the reason of the close.
     pub(in crate::hub) refusal: Option<&'static str>,
     accepted: Now,
@@ -99,6 +111,7 @@ impl Record {
             path: Box::default(),
             tls: None,
             user: None,
+            marks: None,
             refusal: None,
             accepted: now,
             code: None,
@@ -137,7 +150,7 @@ impl Record {
             peer: self.peer,
             client: self.client,
             tls: self.tls,
-            user: self.user.take(),
+            user: self.user.as_deref().map(shown_user),
             refusal: self.refusal,
             path: std::mem::take(&mut self.path),
             reason,
@@ -193,13 +206,28 @@ impl Session {
         }
     }
 
+    /// The client as a cut sees it. `session`: its key as text.
+    pub(in crate::hub) fn connected<'a>(&'a self, session: &'a str) -> Connected<'a> {
+        let record = &self.cold.record;
+        Connected {
+            user: record.user.as_deref(),
+            address: match record.client {
+                ClientAddr::Ip(ip) => Some(ip),
+                ClientAddr::Unix => None,
+            },
+            session,
+            marks: record.marks.as_deref(),
+        }
+    }
+
     /// The client with all numbers, without topics.
-    pub(in crate::hub) fn look(&self, now: Now) -> ClientLook {
+    pub(in crate::hub) fn look(&self, session: SessionKey, now: Now) -> ClientLook {
         let record = &self.cold.record;
         let waits = self.has_waiting();
         ClientLook {
+            session,
             client: record.client,
-            user: record.user.clone(),
+            user: record.user.as_deref().map(shown_user),
             tls: record.tls,
             path: record.path.clone(),
             state: self.state(),
@@ -225,6 +253,11 @@ impl Session {
             ..Dropped::default()
         }
     }
+}
+
+/// A user for the log and the operator's page.
+fn shown_user(user: &str) -> Box<str> {
+    user.chars().take(USER_CHARS_MAX).collect()
 }
 
 /// The index of the first byte of [`PARAMETERS`] in a path, plain or percent-encoded any number of

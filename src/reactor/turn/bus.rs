@@ -15,6 +15,9 @@ const INPUTS_MAX: usize = 64;
 impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Handles input of other threads for the gateway, publications included.
     pub(super) fn take_inputs(&mut self, now: Now) {
+        while let Ok(request) = self.seams.cuts.try_recv() {
+            self.hub.cut(now, request);
+        }
         let inputs = self.seams.inputs.len().min(INPUTS_MAX);
         let most = self.hub.message_bytes() + self.hub.core().limits().turn_all_message_bytes_max;
         for _ in 0..inputs {

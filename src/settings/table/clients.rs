@@ -1,13 +1,14 @@
 //! The listen addresses of a gateway, TLS towards clients, and the limits of clients.
 
 use super::super::field::{With, field};
-use super::super::groups::TlsSettings;
+use super::super::groups::{ProcessSettings, TlsSettings};
 use super::super::kind::Kind;
 use super::super::listen::{
     ADMIN, ADMIN_FIELD, LISTEN, LISTEN_FIELD, ListenSettings, MODE, MODE_FIELD, OWNER, OWNER_FIELD,
 };
 use super::super::setting::{Heading, Setting, Shows};
 use super::{GIB, HOUR_MS, KIB, MIB};
+use crate::auth::Revoked;
 use crate::hub::{CloseReason, Limits};
 use crate::listening::tls::OldestVersion;
 use crate::telemetry::names;
@@ -254,6 +255,33 @@ pub(super) static CLIENTS: &[Setting] = &[
     .more(
         "For load balancers of TCP, which can add no X-Forwarded-For. Versions 1 and 2, on every address of \
          --listen, with or without TLS. A connection of these proxies without a header is closed.",
+    ),
+    Setting::new(
+        Heading::CLIENTS,
+        "revoked-file",
+        Kind::Path,
+        field!(ProcessSettings, revoked_file),
+        "File with users, tokens and addresses to refuse, read again at SIGHUP",
+    )
+    .more(
+        "A JSON object on each line, as POST /operator/disconnect of the admin address takes it, such as \
+         {\"user\": \"ann\", \"until\": 1790000000}. Clients that a changed file refuses are closed with 1008.",
+    ),
+    Setting::count(
+        Heading::CLIENTS,
+        "revoked-max",
+        (1, 1_000_000),
+        &With::<Limits, u64> {
+            set: |limits, max| limits.revoked = Revoked::new(usize::try_from(max).unwrap_or(usize::MAX)),
+            get: |limits| limits.revoked.max() as u64,
+        },
+        "Users, tokens and addresses that are refused at once",
+    )
+    .more("From --revoked-file and from POST /operator/disconnect together. Entries that have ended make room.")
+    .limit(
+        "507, and nobody is disconnected; a file is not taken. A list that forgets would let a user back",
+        Shows::Elsewhere("`revoked` of `/operator/state`"),
+        "src/auth/revoked/tests.rs::a_full_list_refuses_and_forgets_nobody",
     ),
     Setting::ms(
         Heading::CLIENTS,

@@ -425,7 +425,9 @@ class Core:
         """Full jitter, because every client lost the same server in the same moment. The random part is at most the
         time since the loss, so clients are back soon after a short outage."""
         options, status = self.options, close.status or 0
-        if options.has_token and (close.code == 1008 or status == 401):
+        # An operator has cut the client off, and the new token too.
+        is_cut = close.reason == "revoked" and self._refused is not None and self._refused[1].reason == "revoked"
+        if options.has_token and not is_cut and (close.code == 1008 or status == 401):
             # A new token may be admitted.
             self._refused = (self._dialed, close)
         elif close.code in _FINAL or (400 <= status < 500 and status not in _PASSING):

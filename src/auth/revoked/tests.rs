@@ -1,0 +1,193 @@
+use super::*;
+use crate::base::SplitMix64;
+
+const NOW: i64 = 1_700_000_000_000;
+const HOUR: i64 = 60 * 60 * 1000;
+
+fn cut(json: &str) -> Cut {
+    Cut::read(json.as_bytes()).unwrap_or_else(|wrong| panic!("{json}: {wrong}"))
+}
+
+fn marks(jti: &str, roles: &[&str], issued: Option<i64>) -> TokenMarks {
+    TokenMarks {
+        jti: Some(jti.into()),
+        roles: roles.iter().map(|role| (*role).into()).collect(),
+        digest: Some(format!("digest of {jti}").into()),
+        issued_unix_ms: issued,
+        expires_unix_ms: None,
+    }
+}
+
+fn of<'a>(user: &'a str, marks: &'a TokenMarks) -> Connected<'a> {
+    Connected {
+        user: Some(user),
+        address: Some(IpAddr::from([192, 0, 2, 1])),
+        session: "1-1",
+        marks: Some(marks),
+    }
+}
+
+#[test]
+fn what_chooses_nobody_is_refused_with_the_reason() {
+    for (json, words) in [
+        ("", "wanted: a JSON object"),
+        ("[]", "wanted: a JSON object"),
+        ("{}", "wanted: a JSON object"),
+        (r#"{"until":5}"#, "wanted: a JSON object"),
+        (r#"{"user":null}"#, "wanted: a JSON object"),
+        (r#"{"user":""}"#, "user: 1 to 8192 bytes"),
+        (r#"{"user":7}"#, "wanted: a JSON object"),
+        (r#"{"users":"ann"}"#, "users"),
+        (r#"{"user":"a","user":"b"}"#, "user"),
+        (r#"{"address":"192.0.2"}"#, "address"),
+        (r#"{"user":"ann","until":"tomorrow"}"#, "wanted"),
+    ] {
+        let wrong = Cut::read(json.as_bytes()).expect_err(json);
+        assert!(
+            wrong.contains(words) && !wrong.contains('\n'),
+            "{json}: {wrong}"
+        );
+    }
+    let long = format!(r#"{{"user":"{}"}}"#, "a".repeat(TOKEN_BYTES_MAX + 1));
+    assert!(Cut::read(long.as_bytes()).is_err());
+    let mapped = cut(r#"{"address":"::ffff:192.0.2.1"}"#);
+    assert_eq!(mapped.address, Some(IpAddr::from([192, 0, 2, 1])));
+}
+
+#[test]
+fn a_role_or_a_connection_alone_is_closed_and_may_come_back() {
+    for (json, lasts) in [
+        (r#"{"role":"guest"}"#, false),
+        (r#"{"role":"guest","until":5}"#, false),
+        (r#"{"session":"1-1"}"#, false),
+        (r#"{"session":"1-1","user":"ann"}"#, false),
+        (r#"{"role":"guest","user":"ann"}"#, true),
+        (r#"{"address":"::1"}"#, true),
+        (r#"{"jti":"a"}"#, true),
+        (r#"{"token":"a"}"#, true),
+    ] {
+        assert_eq!(cut(json).refused().is_some(), lasts, "{json}");
+    }
+    // The token of the connection is refused, and nobody else.
+    let own = marks("a", &[], None);
+    let refused = cut(r#"{"session":"1-1","user":"ann"}"#)
+        .of_token(&own)
+        .expect("a token");
+    assert!(refused.matches(&of("bob", &own)));
+    assert!(!refused.matches(&of("ann", &marks("b", &[], None))));
+}
+
+#[test]
+fn a_user_is_refused_until_the_latest_token_ends_and_older_tokens_for_a_day() {
+    let list = Revoked::new(8);
+    let (old, new) = (
+        marks("a", &[], Some(NOW)),
+        marks("b", &[], Some(NOW + HOUR)),
+    );
+    let bare = marks("c", &[], None);
+    let refused = cut(r#"{"user":"ann"}"#);
+    assert_eq!(list.add(&refused, NOW), Ok(None));
+    // Before the walk has found the tokens.
+    assert!(list.refuse(&of("ann", &new), NOW + 2 * HOUR));
+    let shown = list.settle(&refused, Some(NOW + 2 * HOUR - 1), None, NOW);
+    assert_eq!(shown.until, Some((NOW + 2 * HOUR) / 1000));
+    for (at, verdicts) in [
+        (NOW, [true, true, true]),
+        (NOW + 2 * HOUR - 2, [true, true, true]),
+        (NOW + 2 * HOUR - 1, [true, false, false]),
+        (NOW + 24 * HOUR - 1, [true, false, false]),
+        (NOW + 24 * HOUR, [false, false, false]),
+    ] {
+        let given = [&old, &new, &bare].map(|marks| list.refuse(&of("ann", marks), at));
+        assert_eq!(given, verdicts, "{at}");
+        assert!(!list.refuse(&of("bob", &old), at));
+    }
+    // The same again, with nobody connected, changes no end.
+    let before = list.add(&refused, NOW + HOUR).expect("room");
+    assert_eq!(before, Some(NOW + 2 * HOUR - 1));
+    let again = list.settle(&refused, None, before, NOW + HOUR);
+    assert_eq!(again.until, shown.until);
+    // A given end holds for all tokens.
+    let until = cut(&format!(
+        r#"{{"user":"ann","until":{}}}"#,
+        (NOW + HOUR) / 1000
+    ));
+    list.add(&until, NOW).expect("room");
+    list.settle(&until, Some(NOW + 9 * HOUR), None, NOW);
+    assert!(list.refuse(&of("ann", &old), NOW + HOUR - 1));
+    assert!(!list.refuse(&of("ann", &old), NOW + HOUR));
+    assert_eq!(list.newest(NOW).0, 1);
+}
+
+#[test]
+fn a_full_list_refuses_and_forgets_nobody() {
+    let list = Revoked::new(2);
+    let file = [cut(r#"{"user":"filed"}"#)];
+    list.replace_file(&file, NOW).expect("room");
+    let [ann, bob] = ["ann", "bob"].map(|user| cut(&format!(r#"{{"user":"{user}"}}"#)));
+    list.add(&ann, NOW).expect("room");
+    assert!(!list.has_room());
+    assert_eq!(list.add(&bob, NOW), Err(Full(2)));
+    assert_eq!(list.add(&ann, NOW + 1), Ok(Some(NOW + 24 * HOUR)));
+    let two = [file[0].clone(), cut(r#"{"jti":"a"}"#)];
+    assert_eq!(list.replace_file(&two, NOW), Err(Full(2)));
+    let own = marks("a", &[], None);
+    assert!(list.refuse(&of("filed", &own), i64::MAX - 1));
+    assert!(!list.refuse(&of("bob", &own), NOW));
+    // What has ended makes room.
+    assert_eq!(list.add(&bob, NOW + 25 * HOUR), Ok(None));
+    assert!(!list.refuse(&of("ann", &own), NOW + 25 * HOUR));
+    list.replace_file(&[], NOW).expect("room");
+    assert!(!list.refuse(&of("filed", &own), NOW));
+}
+
+/// Against a list that looks at every entry.
+#[test]
+fn random_lists_refuse_as_each_entry_says() {
+    let mut random = SplitMix64::new(7);
+    for _ in 0..300 {
+        let mut pick = |of: u64| (random.next_u64() % of).to_string();
+        let list = Revoked::new(64);
+        let mut entries = Vec::new();
+        for _ in 0..12 {
+            let mut given = Vec::new();
+            for name in ["user", "jti", "role", "token"] {
+                if pick(2) == "0" {
+                    given.push(format!(r#""{name}":"{}""#, pick(3)));
+                }
+            }
+            if pick(4) == "0" {
+                given.push(format!(r#""address":"192.0.2.{}""#, pick(3)));
+            }
+            let Ok(cut) = Cut::read(format!("{{{}}}", given.join(",")).as_bytes()) else {
+                continue;
+            };
+            if let Some(refused) = cut.refused() {
+                list.add(&refused, NOW).expect("room");
+                entries.push(refused);
+            }
+        }
+        for _ in 0..40 {
+            let roles: Vec<Box<str>> = (0..pick(3).len() + 1).map(|_| pick(3).into()).collect();
+            let own = TokenMarks {
+                jti: (pick(3) != "0").then(|| pick(3).into()),
+                roles: roles.into(),
+                digest: Some(pick(3).into()),
+                ..TokenMarks::default()
+            };
+            let (user, last) = (pick(3), pick(3).parse().unwrap_or(0));
+            let connected = Connected {
+                user: (pick(4) != "0").then_some(&*user),
+                address: (pick(4) != "0").then_some(IpAddr::from([192, 0, 2, last])),
+                session: "",
+                marks: (pick(5) != "0").then_some(&own),
+            };
+            let wanted = entries.iter().any(|entry| entry.matches(&connected));
+            assert_eq!(
+                list.refuse(&connected, NOW),
+                wanted,
+                "{entries:?} {connected:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Clients that an operator cuts off: a walk over the sessions in slices, as at a stop, and the check at every door.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use super::core::Core;
+use super::gateway::Gateway;
+use super::hub::Hub;
+use super::limits::CLIENT_COST;
+use super::session::Session;
+use super::{CloseCode, CloseReason, Closing, Now, PhaseKind, SessionKey};
+use crate::auth::{Connected, Cut, REFUSED_MS, Refusal, Revoked, TokenMarks};
+
+/// The close of a client that is cut off, and of one that comes back.
+pub const REVOKED: CloseCode = CloseCode::new(Refusal::CLOSE_CODE, Refusal::Revoked.label());
+
+/// A request to close clients.
+pub struct CutRequest {
+    /// The clients; `None` for all whom the list refuses.
+    pub cut: Option<Cut>,
+    /// Called after the last client.
+    pub tell: Box<dyn FnOnce(CutDone) + Send>,
+}
+
+/// The outcome of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CutDone {
+    /// Closed clients.
+    pub clients: u64,
+    /// The latest end of their tokens, Unix milliseconds; of a token without an end, a day from now.
+    pub latest_end: Option<i64>,
+    /// The token that is refused from now on, of a request for one connection.
+    pub refused: Option<Cut>,
+}
+
+impl fmt::Debug for CutRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CutRequest").field(&self.cut).finish()
+    }
+}
+
+/// The requests; the first is under way.
+#[derive(Debug, Default)]
+pub(super) struct Cuts {
+    requests: VecDeque<CutRequest>,
+    next_slot: usize,
+    done: CutDone,
+}
+
+impl Core {
+    /// The users, tokens and addresses that are refused.
+    pub fn revoked(&self) -> &Revoked {
+        &self.limits.revoked
+    }
+
+    /// Whether an operator has cut off the user or the token of this client, or its address. `user` and `marks`: those of a
+    /// token that the client does not have yet.
+    pub fn is_revoked(
+        &self,
+        key: SessionKey,
+        user: Option<&str>,
+        marks: Option<&TokenMarks>,
+    ) -> bool {
+        let list = &self.limits.revoked;
+        let Some(session) = self.clients.session(key).filter(|_| !list.is_empty()) else {
+            return false;
+        };
+        let own = session.connected("");
+        let connected = Connected {
+            user: user.or(own.user),
+            marks: marks.or(own.marks),
+            ..own
+        };
+        list.refuse(&connected, self.now.unix_ms)
+    }
+
+    /// Closes a client whose user or address was cut off. Returns true for such a client.
+    pub fn close_revoked(&mut self, key: SessionKey) -> bool {
+        let is_revoked = self.is_revoked(key, None, None);
+        if is_revoked {
+            self.set_refusal(key, Refusal::Revoked.label());
+            self.close(key, REVOKED, CloseReason::Revoked, Closing::Now);
+        }
+        is_revoked
+    }
+
+    /// The time of the next [`advance_cuts`](Self::advance_cuts).
+    pub(super) fn cuts_deadline(&self) -> Option<u64> {
+        (!self.cuts.requests.is_empty()).then_some(0)
+    }
+
+    /// Closes clients, as many in a call as the budget of the turn allows.
+    pub(super) fn advance_cuts(&mut self) {
+        while let Some(request) = self.cuts.requests.front() {
+            let cut = request.cut.clone();
+            while self.cuts.next_slot < self.clients.sessions.capacity() {
+                if self.has_spent() {
+                    return;
+                }
+                self.charge(CLIENT_COST);
+                let slot = self.cuts.next_slot;
+                self.cuts.next_slot += 1;
+                self.cut_slot(slot, cut.as_ref());
+            }
+            self.cuts.next_slot = 0;
+            let done = std::mem::take(&mut self.cuts.done);
+            if let Some(request) = self.cuts.requests.pop_front() {
+                (request.tell)(done);
+            }
+        }
+    }
+
+    fn cut_slot(&mut self, slot: usize, cut: Option<&Cut>) {
+        let session = self.clients.sessions.get_mut(slot);
+        let is_open = |s: &&mut Session| s.phase() == PhaseKind::Open && s.takes_data();
+        let Some(session) = session.filter(is_open) else {
+            return;
+        };
+        let (key, now) = (session.key(slot), self.now.unix_ms);
+        let text = key.to_string();
+        let connected = session.connected(&text);
+        let is_chosen = match cut {
+            Some(cut) => cut.matches(&connected),
+            None => self.limits.revoked.refuse(&connected, now),
+        };
+        if !is_chosen {
+            return;
+        }
+        let done = &mut self.cuts.done;
+        done.clients += 1;
+        let end = connected.marks.and_then(|marks| marks.expires_unix_ms);
+        let end = end.unwrap_or_else(|| now.saturating_add(REFUSED_MS));
+        done.latest_end = done.latest_end.max(Some(end));
+        if let (Some(cut), Some(marks)) = (cut, connected.marks)
+            && cut.session.is_some()
+            && let Some(refused) = cut.of_token(marks)
+        {
+            let revoked = &self.limits.revoked;
+            // The list had room when the request came.
+            if let Ok(before) = revoked.add(&refused, now) {
+                done.refused = Some(revoked.settle(&refused, Some(end), before, now));
+            }
+        }
+        self.set_refusal(key, Refusal::Revoked.label());
+        self.close(key, REVOKED, CloseReason::Revoked, Closing::Now);
+    }
+}
+
+impl<G: Gateway> Hub<G> {
+    /// Closes the clients of an operator's choice, which [`handle_timeout`](Self::handle_timeout) continues.
+    pub fn cut(&mut self, now: Now, request: CutRequest) {
+        self.core.now = now;
+        self.core.cuts.requests.push_back(request);
+        self.core.advance_cuts();
+        self.settle();
+    }
+}

@@ -1,0 +1,60 @@
+//! Clients that an operator cuts off.
+
+use std::net::IpAddr;
+use std::sync::mpsc;
+
+use weirgate::auth::Cut;
+use weirgate::hub::{CloseReason, CutRequest, Limits, PhaseKind};
+
+use crate::world::World;
+use crate::world::toys::Numbered;
+
+#[test]
+fn a_cut_takes_its_turns_and_nobody_of_it_comes_in_meanwhile() {
+    let limits = Limits {
+        // Eight clients in a turn.
+        turn_all_message_bytes_max: 8 * 256,
+        ..Limits::default()
+    };
+    let revoked = limits.revoked.clone();
+    let mut world = World::new(limits, Numbered::default(), 1);
+    let [theirs, other] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
+    let connect = |world: &mut World<Numbered>, ip| world.connect_from(ip, "/ws", None);
+    let keys: Vec<_> = (0..100)
+        .map(|n| connect(&mut world, if n % 2 == 0 { theirs } else { other }))
+        .collect();
+    let cut = Cut::read(br#"{"address": "192.0.2.1"}"#).expect("a cut");
+    revoked.add(&cut, world.now.unix_ms).expect("room");
+    let (tell, told) = mpsc::channel();
+    let request = CutRequest {
+        cut: Some(cut),
+        tell: Box::new(move |done| tell.send(done).expect("the test waits")),
+    };
+    world.hub.renew_reading();
+    world.hub.cut(world.now, request);
+    let is_open =
+        |world: &World<Numbered>, key| world.hub.core().phase(key) == Some(PhaseKind::Open);
+    let left = keys.iter().filter(|key| is_open(&world, **key)).count();
+    assert!((90..100).contains(&left), "{left} are open after a turn");
+    assert!(told.try_recv().is_err(), "the walk goes on");
+    assert_eq!(world.hub.poll_timeout(), Some(0));
+    // Behind the walk and before it alike.
+    let late = connect(&mut world, theirs);
+    assert!(!is_open(&world, late));
+    world.settle();
+    while told
+        .try_recv()
+        .map(|done| assert_eq!(done.clients, 50))
+        .is_err()
+    {
+        world.advance(1);
+    }
+    for (n, key) in keys.iter().enumerate() {
+        assert_eq!(is_open(&world, *key), n % 2 == 1, "client {n}");
+    }
+    let close = (1008, "revoked".to_owned());
+    assert_eq!(world.client(keys[0]).close, Some(close.clone()));
+    assert_eq!(world.client(late).close, Some(close));
+    let stats = world.hub.stats();
+    assert_eq!(stats.closes_for(CloseReason::Revoked), 51);
+}
