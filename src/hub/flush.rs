@@ -189,7 +189,7 @@ impl Core {
     /// Writes to the next clients of the round: to fewer than usual if many bytes have to be
     /// deflated.
     fn flush_batch(&mut self, round: usize, tx: &mut dyn Transmit) {
-        let is_behind = self.behind.is_holding();
+        let is_behind = self.behind.is_holding;
         let is_long = self.clients.stats.send_queue_bytes > LONG_FLUSH_BYTES;
         let scratch = &mut self.scratch;
         scratch.plans.clear();

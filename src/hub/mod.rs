@@ -39,6 +39,7 @@ mod queue;
 mod reading;
 mod reason;
 mod received;
+mod release;
 mod resume;
 pub(crate) mod room;
 mod send_queue;

@@ -1,0 +1,108 @@
+//! The way of states that are held while the loop is behind ([`super::behind`]): who has to wait, and when what waits goes
+//! to the members.
+
+use std::mem::take;
+
+use super::behind::{LINGER_US, STATES_MAX};
+use super::core::Core;
+use super::shell::Transmit;
+use super::{Place, Publication, Retain, TopicName};
+
+impl Core {
+    /// Whether the publication is to be held. If not, nothing of its topic is held any more: messages keep their order.
+    #[inline]
+    pub(super) fn has_to_wait(&mut self, publication: &Publication) -> bool {
+        if !self.behind.concerns(&publication.topic) {
+            return false;
+        }
+        let may_wait = publication.frame.key().is_some() && publication.place == Place::Outside;
+        let waits = may_wait && self.behind.states < STATES_MAX;
+        if !waits {
+            self.release(&publication.topic);
+        }
+        waits
+    }
+
+    /// Begins to hold states, if the last message has replaced a state that waited only for the loop. Shortly after an end
+    /// it is enough that much waits: the end was a try.
+    #[inline]
+    pub(super) fn note_replaced(&mut self) {
+        let replaces = take(&mut self.clients.replaced_unsent);
+        let is_late = replaces || self.clients.stats.behind.is_behind && self.much_waits();
+        if is_late && self.scratch.is_under_way() && !self.behind.is_holding {
+            let stats = &mut self.clients.stats.behind;
+            self.behind.begin(self.now.mono_us, stats);
+        }
+    }
+
+    /// Whether more than a 16th of the soft limit waits for a client on average.
+    fn much_waits(&self) -> bool {
+        let stats = &self.clients.stats;
+        stats.send_queue_bytes > stats.open * (self.limits.send_queue.soft_bytes as u64 / 16)
+    }
+
+    /// Holds a state for the members; new clients get the state at once.
+    pub(super) fn hold_state(&mut self, publication: &Publication) {
+        self.topics.retain(publication);
+        let members = self.topics.member_count(&publication.topic) as u64;
+        if members > 0 && self.behind.hold(publication) {
+            let stats = &mut self.clients.stats;
+            stats.behind.states_replaced += 1;
+            stats.messages_queued += members;
+            stats.messages_conflated += members;
+        }
+    }
+
+    /// Sends what is held of a topic, before a client joins that must not get a message from before the join. A retained
+    /// state is the client's first frame, and does not come twice.
+    pub(super) fn release_before_join(&mut self, topic: &TopicName) {
+        let held = (self.behind.states > 0).then(|| self.behind.held.get(topic));
+        let is_retained = |p: &Publication| p.retain == Retain::Set;
+        if held
+            .flatten()
+            .is_some_and(|held| !held.states.iter().all(is_retained))
+        {
+            self.release(topic);
+        }
+    }
+
+    fn release(&mut self, topic: &TopicName) {
+        for mut publication in self.behind.take(topic) {
+            // The topic has retained the frame already.
+            publication.retain = Retain::Keep;
+            self.link(&publication);
+            self.deliver(&publication);
+        }
+    }
+
+    /// Whether states wait for the end of the flush.
+    pub fn holds_states(&self) -> bool {
+        self.behind.states > 0
+    }
+
+    /// Sends what is held while `tx` has time, after a flush that has reached everybody.
+    pub(super) fn release_states(&mut self, tx: &dyn Transmit) {
+        let stats = &mut self.clients.stats.behind;
+        if !stats.is_behind {
+            return;
+        }
+        let in_round = self.behind.next_released().is_some();
+        if !in_round && (self.behind.is_holding || self.behind.states > 0) {
+            self.behind.end_round(self.now.mono_us, stats);
+        }
+        while tx.has_time()
+            && let Some(topic) = self.behind.next_released()
+        {
+            self.release(&topic);
+        }
+    }
+
+    /// Ends the time behind, if no round has held states for some time.
+    pub(super) fn look_at_behind(&mut self) {
+        let behind = &self.behind;
+        let until_us = behind.counted_us + LINGER_US;
+        if !behind.is_holding && behind.states == 0 && self.now.mono_us >= until_us {
+            self.clients.stats.behind.is_behind = false;
+        }
+    }
+}
