@@ -30,7 +30,8 @@ const WALK_BYTES: usize = 4;
 /// The share of the bytes for names of topics.
 const NAMES_SHARE: usize = 4;
 /// Memory of an entry beside the frame's bytes: the entry, the frame's other fields, the id.
-const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<Frame>() + size_of::<StoredId>();
+const ENTRY_BYTES: usize =
+    size_of::<Entry>() + size_of::<u32>() + size_of::<Frame>() + size_of::<StoredId>();
 /// Memory of a copy beside the frame's bytes and the pattern.
 const COPY_BYTES: usize = size_of::<(Option<TopicName>, Arc<Frame>)>() + size_of::<Frame>();
 /// The share of the bytes that copies have, before messages are forgotten for them.
@@ -50,8 +51,6 @@ struct Entry {
     frame: Option<Arc<Frame>>,
     /// What the gateway has rendered, for clients of the own name (`None`) and of patterns.
     copies: Vec<(Option<TopicName>, Arc<Frame>)>,
-    /// Index of the topic's name.
-    name: u32,
 }
 
 impl Entry {
@@ -130,6 +129,8 @@ pub(super) struct History {
     limits: HistoryLimits,
     places: Places,
     entries: VecDeque<Entry>,
+    /// The index of each entry's name: most of a walk looks at nothing else, and the entries have far more memory.
+    topics: VecDeque<u32>,
     names: Names,
     /// The number of the newest forgotten message.
     forgotten: u64,
@@ -149,6 +150,7 @@ impl History {
             limits,
             places: Places::default(),
             entries: VecDeque::new(),
+            topics: VecDeque::new(),
             names: Names::new(limits.bytes_max / NAMES_SHARE),
             forgotten: 0,
             left_out: 0,
@@ -210,8 +212,8 @@ impl History {
             position,
             frame: frame.cloned(),
             copies: Vec::new(),
-            name,
         });
+        self.topics.push_back(name);
         self.forget_excess();
     }
 
@@ -224,7 +226,7 @@ impl History {
     ) -> Option<Arc<Frame>> {
         let newest = self.entries.back_mut();
         let newest = newest.filter(|newest| newest.position == position)?;
-        let topic = self.names.topic(newest.name);
+        let topic = self.names.topic(*self.topics.back()?);
         let copy = newest.copy(topic, pattern, &mut self.memory);
         self.forget_excess();
         copy
@@ -300,9 +302,10 @@ impl History {
             ..Missed::default()
         };
         let outcome = outcome.and_then(|()| {
+            missed.frames.reserve_exact(found.copies.len());
             found.copies.iter().try_for_each(|(at, name)| {
                 let entry = &mut self.entries[*at];
-                let topic = self.names.topic(entry.name);
+                let topic = self.names.topic(self.topics[*at]);
                 let frame = entry.copy(topic, name.pattern(), &mut self.memory);
                 missed.push((entry.number, name.rank()), frame, bytes_max)
             })
@@ -323,17 +326,17 @@ impl History {
     ) -> Outcome {
         // The messages so far, by the index of the topic.
         let mut seen = vec![0; self.names.slots()];
-        for (at, entry) in self.entries.iter().enumerate().rev() {
+        for (at, &topic) in self.topics.iter().enumerate().rev() {
             found.walked += 1;
-            let seen = &mut seen[entry.name as usize];
+            let seen = &mut seen[topic as usize];
             *seen += 1;
             if *seen > count {
                 continue;
             }
-            let names = matching.of(entry.name, &self.names)?;
+            let names = matching.of(topic, &self.names)?;
             // Backwards, as the whole list.
             for name in names.iter().rev() {
-                found.push(at, entry.frame.as_ref(), name)?;
+                found.push(at, self.entries[at].frame.as_ref(), name)?;
             }
         }
         Ok(())
@@ -366,10 +369,11 @@ impl History {
         mut matching: Matching<'_, 'w>,
     ) -> Outcome {
         found.walked = self.entries.len() - first;
-        for (at, entry) in self.entries.range(first..).enumerate() {
-            for name in matching.of(entry.name, &self.names)? {
+        for (at, &topic) in (first..).zip(self.topics.range(first..)) {
+            for name in matching.of(topic, &self.names)? {
+                let entry = &self.entries[at];
                 if entry.number > since.of(name) {
-                    found.push(first + at, entry.frame.as_ref(), name)?;
+                    found.push(at, entry.frame.as_ref(), name)?;
                 }
             }
         }
@@ -438,7 +442,8 @@ impl History {
 
     /// Returns false if there is none.
     fn forget_oldest(&mut self) -> bool {
-        let Some(mut entry) = self.entries.pop_front() else {
+        let (Some(mut entry), Some(topic)) = (self.entries.pop_front(), self.topics.pop_front())
+        else {
             return false;
         };
         entry.drop_copies(&mut self.memory);
@@ -451,9 +456,9 @@ impl History {
         }
         self.forgotten = entry.number;
         self.places.forgot(entry.number);
-        self.names.forget_message(entry.name, entry.number);
+        self.names.forget_message(topic, entry.number);
         if self.entries.is_empty() {
-            self.entries = VecDeque::new();
+            (self.entries, self.topics) = Default::default();
         }
         true
     }
