@@ -31,6 +31,12 @@ export interface Channel<Data, Message> {
   message: Message | undefined;
   /** "away": the server gets no messages, so `value` may be old. */
   bus: Bus | undefined;
+  /** Whether `value` may be old: the server's bus is away, or nothing has come for `staleMs`. */
+  stale: boolean;
+  /** How often the bus has lost messages so far. */
+  lost: number;
+  /** Whether the last resume of the name has missed nothing; undefined before the first, and without a history on the server. */
+  recovered: boolean | undefined;
   /** Why the server refuses the name. */
   error: string | undefined;
 }

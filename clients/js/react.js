@@ -21,7 +21,10 @@ export function useFeed(source, deps = []) {
 export function useChannel(client, name) {
   return useStore((take) => {
     if (!client) return () => {};
-    const show = (news) => take({ status: client.status, client, bus: client.bus, error: Object.values(sub.refused)[0], ...news });
+    const show = (news) => {
+      const { status, bus, lost, recovered: all } = client, recovered = all?.[name] ?? (Object(all) === all ? undefined : all);
+      take({ status, client, bus, stale: status === "stale", lost, recovered, error: Object.values(sub.refused)[0], ...news });
+    };
     const sub = client.subscribe(name, (value, message) => show({ value, message }));
     const leave = listen(client, ["status", "subscribed", "bus", "error"], () => show());
     show();

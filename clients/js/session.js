@@ -1,6 +1,7 @@
 import { Connection, RequestError } from "./weirgate.js";
 
 export class Session extends Connection {
+  recovered;
   // Whether the server still has to answer a position of this connection.
   isResuming = false;
 
@@ -34,6 +35,7 @@ export class Session extends Connection {
       this.#isPicturing = !pos && this.position && last && (!since || why.some((one) => one !== "off"));
       if (!this.#isPicturing) this.options.since = pos;
     }
+    this.recovered = detail.recovered ?? this.recovered;
     this.emit(type, detail);
   }
 

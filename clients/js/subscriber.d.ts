@@ -53,8 +53,12 @@ export interface Subscription<Item> extends PromiseLike<Answer>, AsyncIterable<I
 export class Subscriber<Events, Item> extends Session<Events, Item> {
   /** The names granted on this connection. */
   readonly subscriptions: ReadonlySet<string>;
-  /** As the server has said on this connection; undefined before, and without a history on the server. */
+  /** As the server has said on this connection; undefined before. While it is "away", `status` is "stale". */
   readonly bus: Bus | undefined;
+  /** How often the bus has lost messages so far. */
+  readonly lost: number;
+  /** The `recovered` of the newest acknowledgement that has one. */
+  readonly recovered: boolean | Record<string, boolean> | undefined;
   ping(options?: RequestOptions): Promise<{ timestamp: number | string }>;
   /** The server has admitted the client with a token. Another token may be granted more, so refused names are asked for again. */
   protected admitted(address: string | URL, token?: string | null): void;

@@ -76,6 +76,7 @@ class Subscription extends EventTarget {
 
 export class Subscriber extends Session {
   bus;
+  lost = 0;
 
   // Each name with its subscriptions: "wanted", "asked" for, "live", "refused", "limited" (refused for now), or "gone".
   // `since`: the position up to which the client has all messages of the name.
@@ -149,7 +150,9 @@ export class Subscriber extends Session {
   reported({ bus, lost = false }) {
     if (bus === this.bus && !lost) return;
     this.bus = bus;
+    if (lost) this.lost += 1;
     this.emit("bus", bus, { lost });
+    this.refresh();
   }
 
   opened(...as) {
@@ -236,7 +239,7 @@ export class Subscriber extends Session {
   /** A position that has moved without the name would skip messages of the name. */
   #more({ group, since, isKnown }) {
     const { position } = this, { last } = this.options, isResumed = !group && position && since === position;
-    return { since: isResumed ? since : undefined, last: !group && (isResumed || !isKnown) ? last : undefined };
+    return { since: isResumed ? since : undefined, last: !group && (isResumed || !isKnown) ? last : undefined, status: true };
   }
 
   #request(action, part, state) {

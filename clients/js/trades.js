@@ -15,7 +15,7 @@ export class Trades extends Subscriber {
     return [symbols].flat().map((symbol) => symbol.toUpperCase());
   }
   message(action, symbols, _, interval, more) {
-    return interval ? { action: `${action}_candles`, symbols, interval } : { action, symbols, ...more };
+    return { ...(interval ? { action: `${action}_candles`, symbols, interval } : { action, symbols }), ...more };
   }
 
   subscribeCandles(symbols, interval, handler) {

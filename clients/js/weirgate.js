@@ -236,10 +236,7 @@ export class Connection extends EventTarget {
     if (!isKept) {
       this.#freshAt = this.#heardAt;
       this.#silences = 0;
-      if (this.status === "stale") {
-        this.#become("open");
-        this.#arm();
-      }
+      this.refresh();
     }
     this.emit("message", data, { kept: isKept });
     const isTyped = this.kind !== "message";
@@ -316,9 +313,17 @@ export class Connection extends EventTarget {
     return this.#silenceMs > 0 && this.#answerBy === Infinity ? this.#heardAt + this.#silenceMs : Infinity;
   }
 
+  /** A server whose bus is away has nothing new. */
   #isStale(at) {
     const { staleMs } = this.options;
-    return staleMs > 0 && at - this.#freshAt >= staleMs;
+    return this.bus === "away" || (staleMs > 0 && at - this.#freshAt >= staleMs);
+  }
+
+  refresh() {
+    const status = this.#isStale(now()) ? "stale" : "open";
+    if (this.#openedAt === null || status === this.status) return;
+    this.#become(status);
+    this.#arm();
   }
 
   /** Sets the timer to the next deadline; if a deadline moved back, the timer fires early and is set again. */

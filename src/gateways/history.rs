@@ -2,7 +2,7 @@
 //!
 //! Clients get the status when the bus goes and comes back, now and then with a young position, behind the
 //! newest messages of a `last`, and before the close of a stop. A client on a quiet name learns from the status: nothing is missing, and where
-//! to go on after a cut. Must not know a contract: the gateway makes the frames.
+//! to go on after a cut. Without a history, clients that ask for the status get it when the bus goes and comes back. Must not know a contract: the gateway makes the frames.
 
 use std::sync::Arc;
 
@@ -203,6 +203,11 @@ pub(super) fn last_event_id(head: &RequestHead<'_>) -> Option<Box<str>> {
     Some(short(id).into())
 }
 
+/// Whether a request asks for the status of the bus.
+pub(super) fn read_status(status: Option<&LazyValue<'_>>) -> bool {
+    status.is_some_and(|status| json::value(status) == Ok(true))
+}
+
 /// The contents of a status.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Status {
@@ -269,7 +274,7 @@ impl Statuses {
             _ => return,
         };
         self.due_us = Some(self.due_us.map_or(due_us, |due| due.min(due_us)));
-        if core.has_history() && core.is_telling() {
+        if core.is_telling() {
             let status = self.now(core, true);
             let frame = (self.make)(
                 core,
@@ -279,6 +284,21 @@ impl Statuses {
                 },
             );
             core.set_loss_frame(frame);
+        }
+    }
+
+    /// Handles a request with `"status":true`: the client gets statuses from now on, and hears at once of a bus that is away.
+    pub(super) fn ask(&self, core: &mut Core, key: SessionKey) {
+        if core.ask_status(key) && !self.is_up {
+            let status = self.now(core, false);
+            let frame = (self.make)(
+                core,
+                Status {
+                    position: None,
+                    ..status
+                },
+            );
+            core.send(key, &frame);
         }
     }
 
@@ -315,7 +335,7 @@ impl Statuses {
         let next = core.walk(clients, first, |core, key, client| {
             let holds = holds(core, key, client) && core.position().is_some();
             let has_lost = core.take_loss(key);
-            if has_history {
+            if core.gets_status(key) {
                 core.send(key, &frames[usize::from(has_lost)][usize::from(holds)]);
             }
         });

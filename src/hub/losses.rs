@@ -10,7 +10,7 @@ pub(super) struct Losses {
     pub(super) count: u64,
     /// So many losses are known to all clients.
     pub(super) told: u64,
-    /// What tells a client of losses, if messages are kept.
+    /// What tells a client of losses, if it gets statuses.
     pub(super) frame: Option<Arc<Frame>>,
     /// Clients that missed a number since [`Core::take_gaps_told`](super::Core::take_gaps_told).
     pub(super) gaps_told: u64,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::core::Core;
 use super::limits::{CLIENT_COST, TOPIC_COST, WALK_SLOTS_MAX};
 use super::losses::Active;
+use super::session::Session;
 use super::{ByClient, Frame, SessionKey, TopicName};
 
 impl Core {
@@ -90,9 +91,22 @@ impl Core {
         }
     }
 
+    /// The client wants the status of the bus. Returns true for the first time.
+    pub fn ask_status(&mut self, key: SessionKey) -> bool {
+        let session = self.clients.session_mut(key);
+        session.is_some_and(|session| !session.ask_status())
+    }
+
+    /// Whether the client gets the status of the bus: with a history every client, otherwise those that have asked.
+    pub fn gets_status(&self, key: SessionKey) -> bool {
+        let asked = || self.clients.session(key).is_some_and(Session::asks_status);
+        self.has_history() || asked()
+    }
+
     #[cold]
     fn tell_now(&mut self, key: SessionKey) {
         if self.take_loss(key)
+            && self.gets_status(key)
             && let Some(frame) = &self.losses.frame
         {
             self.clients.deliver(self.now, &self.limits, key, frame);

@@ -215,3 +215,27 @@ test("trades: the newest trade of a symbol, and whether the gateway gets any", a
   await act(async () => root.unmount());
   trades.close();
 });
+
+test("a dead bus, a loss and a resume are shown", async () => {
+  const channels = new Channels("ws://feed.example/", { WebSocket: Socket }), socket = Socket.all.at(-1);
+  const [Shown, seen] = shown(() => useChannel(channels, "a"));
+  let root;
+  await act(async () => { root = create(createElement(Shown)); });
+  socket.open();
+  await tick();
+  const [{ requestId, status }] = socket.sent.splice(0);
+  assert.equal(status, true);
+  socket.message({ type: "subscribed", channels: ["a"], errors: [], requestId, seq: 1, recovered: { a: false }, why: { a: "gap" } });
+  frame();
+  const now = () => [seen.feed.status, seen.feed.bus, seen.feed.stale, seen.feed.lost, seen.feed.recovered];
+  assert.deepEqual(now(), ["open", undefined, false, 0, false]);
+  socket.message({ type: "status", seq: 2, bus: "away" });
+  socket.message({ type: "pong", seq: 3, requestId: null });
+  frame();
+  assert.deepEqual(now(), ["stale", "away", true, 0, false]);
+  socket.message({ type: "status", seq: 4, bus: "up", lost: true });
+  frame();
+  assert.deepEqual(now(), ["open", "up", false, 1, false]);
+  act(() => root.unmount());
+  channels.close();
+});

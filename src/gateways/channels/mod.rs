@@ -214,6 +214,9 @@ impl ChannelsGateway {
         request: Request,
     ) -> Option<(Answer, Behind)> {
         let id = request.id.as_str();
+        if request.status {
+            self.statuses.ask(core, key);
+        }
         let at_once = |answer| (answer, Behind::default());
         Some(match request.action {
             Action::Subscribe(names, since, last) => {

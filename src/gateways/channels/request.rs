@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use sonic_rs::LazyValue;
 
-use super::super::history::{Since, read_last, read_since};
+use super::super::history::{Since, read_last, read_since, read_status};
 use super::super::members::{members, text_of};
 use crate::auth::Token;
 use crate::wire::json::{self, JsonError, check_json, compact};
@@ -42,6 +42,8 @@ pub(super) struct Request {
     pub(super) action: Action,
     /// The id's JSON text, or `null`.
     pub(super) id: String,
+    /// Whether the client wants the status of the bus from now on.
+    pub(super) status: bool,
 }
 
 impl Request {
@@ -50,13 +52,22 @@ impl Request {
         Self {
             action: Action::Wrong(error.into()),
             id: "null".to_owned(),
+            status: false,
         }
     }
 
     /// Reads a text message.
     pub(super) fn parse(text: &str, limits: RequestLimits) -> Self {
         let depth_max = limits.depth_max;
-        let names = ["action", "channels", "since", "last", "token", "requestId"];
+        let names = [
+            "action",
+            "channels",
+            "since",
+            "last",
+            "token",
+            "requestId",
+            "status",
+        ];
         match members(text.as_bytes(), depth_max, names) {
             Ok(members) => Self::read(members, limits),
             // The text may be JSON all the same.
@@ -68,7 +79,7 @@ impl Request {
     }
 
     fn read(
-        [action, channels, since, last, token, id]: [Option<LazyValue<'_>>; 6],
+        [action, channels, since, last, token, id, status]: [Option<LazyValue<'_>>; 7],
         limits: RequestLimits,
     ) -> Self {
         let channels = || read_channels(channels.as_ref(), limits.entries_max);
@@ -94,6 +105,7 @@ impl Request {
         Self {
             action: action.unwrap_or_else(Action::Wrong),
             id: raw(id.as_ref()).to_owned(),
+            status: read_status(status.as_ref()),
         }
     }
 }

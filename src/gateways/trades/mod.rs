@@ -394,6 +394,9 @@ impl Gateway for TradesGateway {
         };
         match Request::parse(&text, accepts) {
             Ok(Request::Subscribe(content, asked)) => {
+                if asked.status {
+                    self.statuses.ask(core, key);
+                }
                 self.ask(core, key, client, content, asked);
             }
             request => self.carry_out(core, key, client, Some(request)),

@@ -5,7 +5,7 @@ use std::fmt;
 use sonic_rs::LazyValue;
 
 use super::super::access::RATE_LIMIT_EXCEEDED;
-use super::super::history::{Since, read_last, read_since};
+use super::super::history::{Since, read_last, read_since, read_status};
 use super::super::members::{members, text_of};
 use super::candles::Interval;
 use super::client::Content;
@@ -35,6 +35,8 @@ pub(super) struct Asked {
     pub(super) since: Since,
     /// The newest trades of each symbol, so many, without a position.
     pub(super) last: Option<usize>,
+    /// Whether the client wants the status of the bus from now on.
+    pub(super) status: bool,
 }
 
 /// Why a message is not a request; the text is for the client.
@@ -128,14 +130,16 @@ impl Request {
     /// Reads a message. Members outside the contract are ignored; the last of repeated members counts.
     pub(super) fn parse(text: &str, accepts: Accepts) -> Result<Self, BadRequest> {
         let depth_max = accepts.json_depth_max;
-        let names = ["action", "symbols", "interval", "since", "last"];
+        let names = ["action", "symbols", "interval", "since", "last", "status"];
         let read = members(text.as_bytes(), depth_max, names);
-        let [action, symbols, interval, since, last] = read.map_err(|error| match error {
-            // Another JSON value is not a request, but still JSON.
-            JsonError::NotAnObject => check_json(text.as_bytes(), depth_max)
-                .map_or_else(BadRequest::NotJson, |_| BadRequest::NoAction),
-            error => BadRequest::NotJson(error),
-        })?;
+        let [action, symbols, interval, since, last, status] =
+            read.map_err(|error| match error {
+                // Another JSON value is not a request, but still JSON.
+                JsonError::NotAnObject => check_json(text.as_bytes(), depth_max)
+                    .map_or_else(BadRequest::NotJson, |_| BadRequest::NoAction),
+                error => BadRequest::NotJson(error),
+            })?;
+        let status = read_status(status.as_ref());
         let action = action.as_ref().and_then(text_of);
         match action.as_deref() {
             None => Err(BadRequest::NoAction),
@@ -147,6 +151,7 @@ impl Request {
                     symbols,
                     since: read_since(since.as_ref()),
                     last: read_last(last).map_err(BadRequest::Last)?,
+                    status,
                 };
                 Ok(Self::Subscribe(Content::Trades, asked))
             }
@@ -161,6 +166,7 @@ impl Request {
                     // Candles are not resumed, not even by an event stream.
                     since: Since::Null,
                     last: None,
+                    status,
                 };
                 Ok(Self::Subscribe(read_interval(action, interval)?, asked))
             }
@@ -247,6 +253,7 @@ mod tests {
             symbols,
             since,
             last: None,
+            status: false,
         };
         Request::Subscribe(content, asked)
     }

@@ -218,6 +218,16 @@ impl Session {
         rate.is_none_or(|rate| rate.holds(frames, now.mono_us))
     }
 
+    /// Notes that the client wants the status of the bus; returns whether it did before.
+    pub(in crate::hub) fn ask_status(&mut self) -> bool {
+        std::mem::replace(&mut self.cold.asks_status, true)
+    }
+
+    /// Whether the client has asked for the status of the bus.
+    pub(in crate::hub) fn asks_status(&self) -> bool {
+        self.cold.asks_status
+    }
+
     /// Notes that the client knows of so many losses of the bus from here on; returns the number before.
     pub(in crate::hub) fn know_losses(&mut self, losses: u64) -> u64 {
         std::mem::replace(&mut self.cold.losses_known, losses)

@@ -102,6 +102,8 @@ struct Cold {
     resumed: Option<Charge>,
     /// The losses of the bus that the client knows of.
     losses_known: u64,
+    /// The client has asked for the status of the bus.
+    asks_status: bool,
     record: Record,
 }
 
@@ -157,6 +159,7 @@ impl Session {
             is_silent: false,
             resumed: None,
             losses_known: 0,
+            asks_status: false,
             record: Record::new(peer, now),
         };
         Self {

@@ -356,8 +356,18 @@ class _Subscriber(_Session[Item]):
 
     @property
     def bus(self) -> Bus | None:
-        """As the server has said on this connection; None before, and without a history on the server."""
+        """As the server has said on this connection; None before. While it is "away", `status` is "stale"."""
         return self._core.bus
+
+    @property
+    def lost(self) -> int:
+        """How often the bus has lost messages so far."""
+        return self._core.lost
+
+    @property
+    def recovered(self) -> bool | dict[str, bool] | None:
+        """The `recovered` of the newest answer that has one: whether the missed messages have followed."""
+        return self._core.recovered
 
     def subscribe(self, names: str | Iterable[str], handler: Callable[..., object] | None = None) -> Subscription[Item]:
         """Wants the names until `unsubscribe()` of the returned Subscription, connected or not. `handler` gets each message

@@ -137,6 +137,7 @@ class ChannelsCore(SubscriberCore):
         if type == "error":
             return self._refuse_request(request, "refused", message.get("error"))
         if type == "subscribed":
+            self.recovered = message.get("recovered", self.recovered)
             self._emit("subscribed", message)
         if request is not None:
             self._settle(request, message)

@@ -263,9 +263,7 @@ class Core:
         if not kept:
             self._fresh_at = now
             self._silences = 0
-            if self.status == "stale":
-                self._become("open")
-                self._arm()
+            self.refresh()
         self._emit("message", data, kept)
         if self.kind == "message":
             return
@@ -359,6 +357,17 @@ class Core:
         """Requests a response; returns the longest wait in ms, 0 if the protocol has no such request."""
         return 0.0
 
+    # Whether the server has said that its bus is away: it has nothing new.
+    @property
+    def is_away(self) -> bool:
+        return False
+
+    def refresh(self) -> None:
+        status: Status = "stale" if self._is_stale() else "open"
+        if self.status in ("open", "stale") and status != self.status:
+            self._become(status)
+            self._arm()
+
     # ---- Inside
 
     def _finish(self, close: Close) -> None:
@@ -438,7 +447,7 @@ class Core:
         return max(least, min(close.retry_after_ms, _RETRY_AFTER_MAX_MS)) + self.random() * window
 
     def _is_stale(self) -> bool:
-        return 0 < self.stale_ms <= self.now - self._fresh_at
+        return self.is_away or 0 < self.stale_ms <= self.now - self._fresh_at
 
     def _silent_at(self, link: _Link) -> float:
         return link.heard_at + link.silence_ms if link.silence_ms > 0 and link.answer_by == math.inf else math.inf

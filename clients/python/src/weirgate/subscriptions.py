@@ -125,6 +125,8 @@ class SubscriberCore(SessionCore):
         self._resuming = 0
         self._given = self.options.since
         self.bus: Bus | None = None
+        self.lost = 0
+        self.recovered: bool | dict[str, bool] | None = None
         self._admitted_as: tuple[str, str | None] | None = None
 
     # ---- For programs
@@ -195,7 +197,13 @@ class SubscriberCore(SessionCore):
         bus, is_lost = message.get("bus"), message.get("lost", False)
         if bus != self.bus or is_lost:
             self.bus = bus
+            self.lost += bool(is_lost)
             self._emit("bus", bus, is_lost)
+            self.refresh()
+
+    @property
+    def is_away(self) -> bool:
+        return self.bus == "away"
 
     def admitted(self, address: str, token: str | None) -> None:
         """The server has admitted the client with a token. Another token may be granted more."""
@@ -321,11 +329,11 @@ class SubscriberCore(SessionCore):
     def _more(self, entry: _Entry) -> dict[str, Any]:
         """The members of a request. A position that has moved without the name would skip messages of the name."""
         if entry.group:
-            return {}
+            return {"status": True}
         more: dict[str, Any] = {"since": entry.since} if entry.since and entry.since == self.position else {}
         if self.options.last is not None and (more or not entry.is_known):
             more["last"] = self.options.last
-        return more
+        return more | {"status": True}
 
     def _request(self, action: str, part: list[_Entry], state: State) -> None:
         names, more = [entry.name for entry in part], self._more(part[0]) if state == "asked" else {}
@@ -458,5 +466,6 @@ class TradesCore(SubscriberCore):
         if request is not None and is_asked and (action != "subscribe" or set(request.message["symbols"]) <= set(current)):
             self._settle(request, data or {"timestamp": timestamp})
         if action == "subscribe" and not interval:
+            self.recovered = data.get("recovered", self.recovered)
             self.acknowledged(message.get("pos"), data.get("recovered"), is_pictured(request, [data.get("why")]))
             self._emit("subscribed", data)

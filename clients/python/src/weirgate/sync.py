@@ -197,6 +197,14 @@ class _Subscriber(Connection[Item]):
     def bus(self) -> Bus | None:
         return self._inner.bus
 
+    @property
+    def lost(self) -> int:
+        return self._inner.lost
+
+    @property
+    def recovered(self) -> bool | dict[str, bool] | None:
+        return self._inner.recovered
+
     def subscribe(self, names: str | Iterable[str], handler: Callable[..., object] | None = None) -> Subscription[Item]:
         """Wants the names until `unsubscribe()` of the returned Subscription; does not wait for the server."""
         return self._subscription(handler, lambda: self._inner.subscribe(names, handler))
