@@ -7,6 +7,7 @@ mod hub_rules {
 
     mod addresses;
     mod behind;
+    mod buffered;
     mod closing;
     mod cuts;
     mod deadlines;

@@ -1,7 +1,7 @@
 //! The newest states, held while the loop is behind: one write for each client and round, whatever the rate of the bus.
 //!
-//! A client whose kernel has taken everything so far waits only for the loop. If a state of such a client is replaced in
-//! its send queue while a flush is under way, the loop is behind: each further push would cost time and deliver nothing.
+//! If a state is replaced in the send queue of a client with room in the kernel, while a flush is under way, the client has
+//! waited only for the loop, and the loop is behind: each further push would cost time and deliver nothing.
 //! From then on the newest state of each topic and key is held here, and goes to all members once the flush has reached
 //! everybody; states that wait in a send queue are skipped for newer ones in the queue. The end is a round in which no
 //! state was replaced, or, as a try, [`TRY_AFTER_US`].
@@ -68,13 +68,13 @@ impl Behind {
         self.counted_us = now_us;
     }
 
-    /// Whether a publication of the topic has to wait, or would overtake what waits.
+    /// Whether a publication of the topic has to wait, or would overtake a state.
     #[inline]
     pub(super) fn concerns(&self, topic: &TopicName) -> bool {
         self.is_holding || self.states > 0 && self.held.contains_key(topic)
     }
 
-    /// Holds the newest state of a topic and key; returns whether an older one was replaced.
+    /// Holds the newest state of a topic and key; returns whether an older state was replaced.
     pub(super) fn hold(&mut self, publication: &Publication) -> bool {
         let topic = &publication.topic;
         let held = self.held.entry(topic.clone()).or_insert_with(|| {

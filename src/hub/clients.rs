@@ -8,7 +8,7 @@ use super::room::SlabRoom;
 use super::send_queue::Pushed;
 use super::session::{Delivered, Pause, Session};
 use super::slot_set::SlotSet;
-use super::{CloseReason, Frame, HubStats, Limits, Now, PhaseKind, SessionKey};
+use super::{CloseReason, Frame, HubStats, Limits, Now, PhaseKind, SessionKey, Why};
 
 /// Sessions by slot, the sessions to be flushed, and the sessions to be dropped.
 #[derive(Debug, Default)]
@@ -94,6 +94,14 @@ impl Clients {
             let (frames, bytes) = session.skip_to_newest();
             self.stats.messages_conflated += u64::from(frames);
             self.stats.count_removed(frames, bytes);
+        }
+    }
+
+    /// Lets the states of a client wait for pongs.
+    pub(super) fn set_gate(&mut self, now: Now, key: SessionKey) {
+        if let Some(session) = self.session_mut(key) {
+            session.set_gate(now);
+            self.stats.slow.clients[Why::Buffered as usize] += 1;
         }
     }
 

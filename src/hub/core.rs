@@ -435,9 +435,9 @@ impl Core {
 
     /// Moves the session's entry among the deadlines to its earliest deadline, unless it is there earlier.
     pub(super) fn arm(&mut self, key: SessionKey) {
-        let limits = &self.limits;
+        let (now, limits) = (self.now, &self.limits);
         let session = self.clients.session_mut(key);
-        if let Some((before, at)) = session.and_then(|session| session.arm(limits)) {
+        if let Some((before, at)) = session.and_then(|session| session.arm(now, limits)) {
             self.deadlines.arm(key, before, at);
         }
     }

@@ -11,7 +11,7 @@ use super::session::Session;
 use super::{CloseCode, CloseReason, Closing, Now, PhaseKind, SessionKey};
 use crate::auth::{Connected, Cut, REFUSED_MS, Refusal, Revoked, TokenMarks};
 
-/// The close of a client that is cut off, and of one that comes back.
+/// The close of a client at a cut, and after a return.
 pub const REVOKED: CloseCode = CloseCode::new(Refusal::CLOSE_CODE, Refusal::Revoked.label());
 
 /// A request to close clients.
@@ -29,7 +29,7 @@ pub struct CutDone {
     pub clients: u64,
     /// The latest end of their tokens, Unix milliseconds; of a token without an end, a day from now.
     pub latest_end: Option<i64>,
-    /// The token that is refused from now on, of a request for one connection.
+    /// The token to refuse from now on, of a request for one connection.
     pub refused: Option<Cut>,
 }
 

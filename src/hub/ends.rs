@@ -28,10 +28,12 @@ impl Core {
     pub(super) fn end(&mut self, key: SessionKey, reason: CloseReason, reset: bool) {
         let now = self.now;
         let session = self.clients.session_mut(key);
+        let gated = session.as_ref().and_then(|session| session.gate_look(now));
         let Some((left, mut ended)) = session.and_then(|session| session.end(now, reason)) else {
             return;
         };
         let told = self.waits.remove(now, key, &mut self.clients.stats.slow);
+        let told = told.or(gated.and_then(|look| Some((look.why?, look.say))));
         ended.note_slow(told);
         self.count_left(key, left);
         self.effects
@@ -41,6 +43,7 @@ impl Core {
     /// Counts the remains of a session. If the session was open, removes its memberships and notes the
     /// end for the gateway.
     fn count_left(&mut self, key: SessionKey, left: Departed) {
+        self.clients.stats.slow.count_gate(left.gated_us);
         self.charge(FRAME_COST * left.frames as usize);
         if left.moved.from == PhaseKind::Open {
             if let Some(peer) = self.peer(key) {

@@ -324,6 +324,7 @@ impl Core {
         if control_out {
             self.resume(key, Pause::Control);
         }
+        self.look_at_gate(key);
         self.clients.mark_dirty(key);
         self.arm(key);
     }

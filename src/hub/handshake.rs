@@ -238,6 +238,7 @@ impl Core {
         if self.pongs_us.len() < PONGS_MAX {
             self.pongs_us.extend(after_us);
         }
+        self.look_at_gate(key);
     }
 
     /// Notes that the gateway itself holds back the bytes of a client, behind the socket.

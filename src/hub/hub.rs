@@ -452,6 +452,7 @@ impl Core {
             Due::Stop => self.stop_client(key),
             Due::Ping => self.clients.mark_dirty(key),
             Due::Slot => self.clients.open_slot(now, limits, key),
+            Due::Gate => self.clients.set_gate(now, key),
         }
     }
 }

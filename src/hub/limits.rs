@@ -140,6 +140,8 @@ pub struct Limits {
     pub ping_interval_us: u64,
     /// Time from a ping that has left for the kernel to the pong.
     pub pong_timeout_us: u64,
+    /// Time from a ping to the pong after which the client counts as behind deep buffers, and its states wait for pongs.
+    pub buffered_after_us: u64,
     /// Time from the hub's close frame to the end of the socket.
     pub close_timeout_us: u64,
     /// The close code at a stop, for gateways without a stop code.
@@ -192,6 +194,7 @@ impl Default for Limits {
             revoked: Revoked::default(),
             ping_interval_us: 20_000_000,
             pong_timeout_us: 20_000_000,
+            buffered_after_us: 1_000_000,
             close_timeout_us: 5_000_000,
             stop_code: 1012,
             close_retry_after_ms: 0,

@@ -1,12 +1,12 @@
-//! The way of states that are held while the loop is behind ([`super::behind`]): who has to wait, and when what waits goes
-//! to the members.
+//! The way of states that wait outside of the send queues: while the loop is behind ([`super::behind`]), or for the pong
+//! of a client behind deep buffers.
 
 use std::mem::take;
 
 use super::behind::{LINGER_US, STATES_MAX};
 use super::core::Core;
 use super::shell::Transmit;
-use super::{Place, Publication, Retain, TopicName};
+use super::{Place, Publication, Retain, SessionKey, TopicName};
 
 impl Core {
     /// Whether the publication is to be held. If not, nothing of its topic is held any more: messages keep their order.
@@ -53,7 +53,7 @@ impl Core {
         }
     }
 
-    /// Sends what is held of a topic, before a client joins that must not get a message from before the join. A retained
+    /// Sends the held states of a topic before a client joins: nobody gets a message from before the join. A retained
     /// state is the client's first frame, and does not come twice.
     pub(super) fn release_before_join(&mut self, topic: &TopicName) {
         let held = (self.behind.states > 0).then(|| self.behind.held.get(topic));
@@ -80,7 +80,7 @@ impl Core {
         self.behind.states > 0
     }
 
-    /// Sends what is held while `tx` has time, after a flush that has reached everybody.
+    /// Sends held states while `tx` has time, after a flush to everybody.
     pub(super) fn release_states(&mut self, tx: &dyn Transmit) {
         let stats = &mut self.clients.stats.behind;
         if !stats.is_behind {
@@ -104,5 +104,24 @@ impl Core {
         if !behind.is_holding && behind.states == 0 && self.now.mono_us >= until_us {
             self.clients.stats.behind.is_behind = false;
         }
+    }
+}
+
+impl Core {
+    /// Puts a ping behind the last state of a client with a gate, and opens or ends the gate.
+    pub(super) fn look_at_gate(&mut self, key: SessionKey) {
+        let now = self.now;
+        let Some(session) = self
+            .clients
+            .session_mut(key)
+            .filter(|session| session.has_gate())
+        else {
+            return;
+        };
+        let gated_us = session.take_wide_gate(now);
+        session.ping_behind(now);
+        self.clients.stats.slow.count_gate(gated_us);
+        self.clients.mark_dirty(key);
+        self.arm(key);
     }
 }

@@ -26,6 +26,8 @@ labelled! {
         Unclear = "unclear",
         /// The demo holds the bytes back.
         Paced = "paced",
+        /// Buffers on the way hold seconds of the client's line.
+        Buffered = "buffered",
     }
 }
 

@@ -136,6 +136,14 @@ pub struct SlowStats {
 }
 
 impl SlowStats {
+    /// Counts the end of a gate after so long, microseconds.
+    pub(super) fn count_gate(&mut self, gated_us: Option<u64>) {
+        if let Some(us) = gated_us {
+            self.clients[Why::Buffered as usize] -= 1;
+            self.slow_us[Why::Buffered as usize] += us;
+        }
+    }
+
     /// Clients that are slow, by cause: the labels of a metric.
     pub fn by_cause(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         Why::ALL.map(Why::label).into_iter().zip(self.clients)

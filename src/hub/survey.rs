@@ -145,7 +145,7 @@ impl Walk {
             let state = session.state();
             survey.clients_blocked += u64::from(session.is_blocked());
             survey.clients_conflating += u64::from(state == ClientState::Conflating);
-            let is_slow = waits.is_slow(key);
+            let is_slow = waits.is_slow(key) || session.has_gate();
             survey.clients_waiting += u64::from(session.has_waiting());
             if session.has_waiting() || is_slow {
                 let oldest_us = session.oldest_us(now).unwrap_or(0);
@@ -192,7 +192,10 @@ impl Core {
         Some(ClientLook {
             topics: topics as u64,
             topic: joined.next().filter(|_| topics == 1).cloned(),
-            slow: self.waits.of(self.now, key),
+            slow: self
+                .waits
+                .of(self.now, key)
+                .or_else(|| session.gate_look(self.now)),
             ..session.look(key, self.now)
         })
     }

@@ -99,7 +99,7 @@ fn a_client_that_reads_nothing_is_named_within_a_second_and_a_half() {
     assert!(world.slow(frozen).is_some(), "three seconds count");
     world.looks(3, 0, some_frozen);
     assert!(world.slow(frozen).is_none() && world.hub.slow_due().is_some());
-    assert_eq!(world.hub.stats().slow.clients, [0; 8]);
+    assert_eq!(world.hub.stats().slow.clients, [0; Why::ALL.len()]);
     world.looks(41, 0, some_frozen);
     assert_eq!(world.hub.slow_due(), None, "nobody is looked at");
 }
@@ -127,7 +127,7 @@ fn a_wait_ends_with_the_queue_whatever_empties_it() {
     assert_eq!(world.slow(key).and_then(|slow| slow.why), Some(Why::Client));
     world.hub.handle_ended(world.now, key, true);
     world.settle();
-    assert_eq!(world.hub.stats().slow.clients, [0; 8]);
+    assert_eq!(world.hub.stats().slow.clients, [0; Why::ALL.len()]);
     assert_eq!(world.hub.slow_due(), None);
 }
 

@@ -54,6 +54,8 @@ pub(crate) fn limits(random: &mut Random) -> Limits {
         },
         ping_interval_us: random.pick(&[0, SECOND, 5 * SECOND, 20 * SECOND]),
         pong_timeout_us: random.between(SECOND, 15 * SECOND),
+        // The ledger knows no gates: `hub_rules::buffered` has these.
+        buffered_after_us: u64::MAX,
         close_timeout_us: random.between(200_000, 5 * SECOND),
         turn_message_bytes_max: random.between(10, 60_000) as usize,
         turn_all_message_bytes_max: random.between(10, 120_000) as usize,

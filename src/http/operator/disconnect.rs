@@ -22,7 +22,7 @@ static POST: [Method; 1] = [Method::POST];
 /// Bytes of a request: a user may be as long as a token.
 const BODY_BYTES_MAX: usize = 16 * 1024;
 
-/// Cuts clients off: the list of those that are refused, and the way of requests to the loop.
+/// Cuts clients off: the list of refusals, and the way of requests to the loop.
 #[derive(Clone, Debug)]
 pub struct Cutter {
     /// The list.
@@ -35,7 +35,7 @@ pub struct Cutter {
     pub clock: Clock,
 }
 
-/// The response, and what `weirgate disconnect` reads.
+/// The response, as `weirgate disconnect` reads it.
 #[derive(Debug, Serialize)]
 struct Shown {
     disconnected: u64,
@@ -44,7 +44,7 @@ struct Shown {
 }
 
 impl Cutter {
-    /// Closes clients: those of a cut, or all whom the list refuses. `tell` is called after the last client.
+    /// Closes the clients of a cut, or of the whole list. `tell` is called after the last client.
     pub fn close(&self, cut: Option<Cut>, tell: impl FnOnce(CutDone) + Send + 'static) {
         let tell = Box::new(tell);
         // Fails only after the end of the loop.

@@ -71,14 +71,15 @@ impl Session {
         frame: &Arc<Frame>,
         limits: &SendQueueLimits,
     ) -> Option<Delivered> {
+        let under_way = self.under_way();
         if self.intake == Intake::Open
             && let Some(slots) = self.cold.slots.as_mut()
         {
             match frame
                 .key()
-                .map(|key| slots.judge(now, key, frame, limits.hard_bytes))
+                .map(|key| slots.judge(now, key, frame, (under_way, limits.hard_bytes)))
             {
-                None if frame.has_position() && slots.count() > 0 => {
+                None if frame.has_position() && slots.has_rate() && slots.count() > 0 => {
                     return Some(Self::overtakes(frame));
                 }
                 None | Some(Slotted::Leaves) => {}

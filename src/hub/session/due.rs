@@ -31,13 +31,15 @@ pub(in crate::hub) enum Due {
     Ping,
     /// The client's slot opens.
     Slot,
+    /// A pong is late: the client is behind deep buffers.
+    Gate,
 }
 
 impl Session {
     /// Returns the moment of the session's entry among the deadlines, and the moment that the entry has to move to, if
     /// that is earlier.
-    pub(in crate::hub) fn arm(&mut self, limits: &Limits) -> Option<(Option<u64>, u64)> {
-        let at = self.next_deadline(limits)?;
+    pub(in crate::hub) fn arm(&mut self, now: Now, limits: &Limits) -> Option<(Option<u64>, u64)> {
+        let at = self.next_deadline(now, limits)?;
         if self.cold.armed_at.is_some_and(|armed| armed <= at) {
             return None;
         }
@@ -50,7 +52,7 @@ impl Session {
     }
 
     /// The next moment at which something is due without an event.
-    fn next_deadline(&self, limits: &Limits) -> Option<u64> {
+    fn next_deadline(&self, now: Now, limits: &Limits) -> Option<u64> {
         let cold = &self.cold;
         let pong = match &cold.phase {
             Phase::Open(open) => open.ping.pong_due(),
@@ -60,7 +62,15 @@ impl Session {
         let soft = self.queue.over_soft_since();
         let soft = soft.map(|since| since + limits.send_queue.soft_for_us + 1);
         let slot = self.slots().and_then(Slots::due_us);
-        let all = [cold.timers.next(), pong, self.stall_due(limits), soft, slot];
+        let gate = self.gate_due(now, limits);
+        let all = [
+            cold.timers.next(),
+            pong,
+            self.stall_due(limits),
+            soft,
+            slot,
+            gate,
+        ];
         all.into_iter().flatten().min()
     }
 
@@ -118,6 +128,12 @@ impl Session {
                 reason: CloseReason::SendQueueSoft,
                 reset: true,
             };
+        }
+        if self
+            .gate_due(now, limits)
+            .is_some_and(|at| at <= now.mono_us)
+        {
+            return Due::Gate;
         }
         if self.is_slot_due(now) {
             return Due::Slot;
@@ -204,7 +220,7 @@ impl Session {
     }
 
     /// Puts a ping in the control part, unless an earlier ping is under way.
-    fn ping(&mut self, now: Now) {
+    pub(super) fn ping(&mut self, now: Now) {
         if let Phase::Open(open) = &mut self.cold.phase
             && open.ping == Ping::Idle
         {

@@ -58,6 +58,8 @@ pub(in crate::hub) struct Departed {
     pub(in crate::hub) bytes: usize,
     /// The reasons why the session was not read until then.
     pub(in crate::hub) pauses: Pauses,
+    /// For how long states have waited for pongs until then, microseconds.
+    pub(in crate::hub) gated_us: Option<u64>,
 }
 
 impl Session {
@@ -122,7 +124,7 @@ impl Session {
         }
         if let Some(rate) = accepted.max_rate {
             self.is_limited = true;
-            cold.slots = Some(Box::new(Slots::new(rate)));
+            cold.slots = Some(Box::new(Slots::new(Some(rate))));
         }
         if accepted.user.is_some() {
             cold.record.user = accepted.user;
@@ -202,6 +204,7 @@ impl Session {
     ) -> Departed {
         self.intake = Intake::Closed;
         let waited = self.waiting(now);
+        let gated_us = self.gate_look(now).map(|look| look.slow_us);
         let held = self.drop_held();
         let queued = self.queue.discard_waiting();
         let (frames, bytes) = (held.0 + queued.0, held.1 + queued.1);
@@ -224,6 +227,7 @@ impl Session {
             frames,
             bytes,
             pauses: reading.pauses(),
+            gated_us,
         }
     }
 
@@ -268,6 +272,7 @@ impl Session {
         }
         self.intake = Intake::Closed;
         let waited = self.waiting(now);
+        let gated_us = self.gate_look(now).map(|look| look.slow_us);
         let held = self.drop_held();
         let (frames, bytes) = (self.queue.frames() as u32, self.queue.bytes());
         let (frames, bytes) = (held.0 + frames, held.1 + bytes);
@@ -295,6 +300,7 @@ impl Session {
             frames,
             bytes,
             pauses,
+            gated_us,
         };
         let dropped = match was {
             Phase::Open(_) => Some(waited),

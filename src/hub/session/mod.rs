@@ -6,6 +6,7 @@
 
 mod delivery;
 mod due;
+mod gate;
 mod input;
 mod lifecycle;
 mod phase;
@@ -47,7 +48,7 @@ pub(super) struct Session {
     generation: u32,
     intake: Intake,
     sending: Sending,
-    /// Whether a token bucket or the client's own rate limits the queue's input.
+    /// Whether a token bucket, the client's own rate or a gate limits the queue's input.
     is_limited: bool,
     /// Whether the gateway waits until the queue has room.
     room_wanted: bool,
@@ -256,7 +257,7 @@ impl Session {
 
     /// Whether the client has a rate of its own.
     pub(super) fn has_own_rate(&self) -> bool {
-        self.slots().is_some()
+        self.slots().is_some_and(Slots::has_rate)
     }
 
     /// The slots of a client with a rate of its own. Without a limit, nothing cold is touched.
@@ -372,7 +373,10 @@ impl Session {
         Written {
             wrote,
             short,
-            follows: wrote.control_out || !self.queue.is_empty() || !self.takes_data(),
+            follows: wrote.control_out
+                || !self.queue.is_empty()
+                || !self.takes_data()
+                || self.is_limited,
         }
     }
 
@@ -424,7 +428,12 @@ impl Session {
         match step {
             Some(Step::Pong) => {
                 if let Some((bytes_read, after_us)) = open.ping.answered(now.mono_us) {
+                    let answered = bytes_read - open.bytes_read;
                     (open.bytes_read, open.pong_us) = (bytes_read, Some(after_us));
+                    let left = self.queue.bytes_out() - bytes_read;
+                    if let Some(gate) = cold.slots.as_mut().and_then(|slots| slots.gate.as_mut()) {
+                        gate.answered(after_us, answered, left + self.queue.bytes() as u64);
+                    }
                 }
             }
             Some(Step::PeerClosed(code)) => cold.record.code = code,

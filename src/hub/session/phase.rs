@@ -184,6 +184,16 @@ impl Ping {
         }
     }
 
+    /// When the ping left, microseconds of the monotonic clock, if a pong is awaited.
+    pub(super) fn sent_at(self, now_us: u64) -> Option<u64> {
+        match self {
+            Self::Sent { sent_us, .. } => {
+                Some(now_us - u64::from((now_us as u32).wrapping_sub(sent_us)))
+            }
+            Self::Idle | Self::Queued { .. } | Self::Missed => None,
+        }
+    }
+
     pub(super) fn pong_due(self) -> Option<u64> {
         match self {
             Self::Sent { pong_due, .. } => Some(pong_due),

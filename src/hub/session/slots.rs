@@ -14,6 +14,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use url::form_urlencoded;
 
+use super::gate::Gate;
 use crate::hub::{ConflationKey, Frame, Now, RequestRefusal};
 use crate::wire::head::RequestHead;
 
@@ -75,7 +76,10 @@ pub(super) enum Slotted {
 /// The slots of a client.
 #[derive(Debug)]
 pub(super) struct Slots {
+    /// 0: the client has no rate of its own.
     interval_us: u64,
+    /// Of a client behind deep buffers.
+    pub(super) gate: Option<Gate>,
     /// When the next slot opens, microseconds of the monotonic clock.
     next_us: u64,
     held: HashMap<ConflationKey, Held, RandomState>,
@@ -85,10 +89,11 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Slots; the first is open.
-    pub(super) fn new(rate: MaxRate) -> Self {
+    /// Slots; the first is open. Without a rate every slot is open, unless a gate is closed.
+    pub(super) fn new(rate: Option<MaxRate>) -> Self {
         Self {
-            interval_us: rate.interval_us,
+            interval_us: rate.map_or(0, |rate| rate.interval_us),
+            gate: None,
             next_us: 0,
             held: HashMap::default(),
             bytes: 0,
@@ -96,15 +101,31 @@ impl Slots {
         }
     }
 
-    /// Decides on a frame; at most `bytes_max` bytes wait behind the first frame.
+    /// Whether the client has a rate of its own.
+    pub(super) fn has_rate(&self) -> bool {
+        self.interval_us > 0
+    }
+
+    /// Decides on a frame, with so many bytes under way to the client; at most `bytes_max` bytes wait behind the first frame.
     pub(super) fn judge(
         &mut self,
         now: Now,
         key: ConflationKey,
         frame: &Arc<Frame>,
-        bytes_max: usize,
+        (under_way, bytes_max): (u64, usize),
     ) -> Slotted {
-        if self.held.is_empty() && now.mono_us >= self.next_us {
+        let has_rate = self.has_rate();
+        let mut gate = self.gate.as_mut().filter(|_| !frame.has_position());
+        if gate.is_none() && !has_rate {
+            return Slotted::Leaves;
+        }
+        let is_slot = self.held.is_empty() && now.mono_us >= self.next_us;
+        let bytes = frame.queue_bytes();
+        if is_slot
+            && gate
+                .as_mut()
+                .is_none_or(|gate| gate.takes(under_way, bytes))
+        {
             self.next_us = now.mono_us + self.interval_us;
             return Slotted::Leaves;
         }
@@ -126,7 +147,8 @@ impl Slots {
 
     /// When the slot opens for which frames wait.
     pub(super) fn due_us(&self) -> Option<u64> {
-        (!self.held.is_empty()).then_some(self.next_us)
+        let is_closed = self.gate.as_ref().is_some_and(|gate| gate.is_closed);
+        (!self.held.is_empty() && !is_closed).then_some(self.next_us)
     }
 
     /// Opens the slot: returns the held frames, oldest first. Without a held frame the slot is not used up.
@@ -142,6 +164,9 @@ impl Slots {
             false => now.mono_us + self.interval_us,
         };
         self.bytes = 0;
+        if let Some(gate) = &mut self.gate {
+            (gate.is_closed, gate.has_left) = (true, true);
+        }
         let mut held: Vec<Held> = std::mem::take(&mut self.held).into_values().collect();
         held.sort_unstable_by_key(|held| held.number);
         held.into_iter().map(|held| held.frame).collect()

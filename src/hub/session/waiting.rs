@@ -1,7 +1,10 @@
-//! Whether the send queue waits for the kernel, and for how long.
+//! Whether the send queue waits for the kernel, and states for the pong behind the last state; for how long.
 
-use super::Session;
+use super::gate::Gate;
 use super::phase::Phase;
+use super::slots::Slots;
+use super::{Intake, Session};
+use crate::hub::{Limits, Now, SlowLook, Why};
 
 impl Session {
     /// Begins the wait of a queue that the kernel did not take whole, or ends the wait of an empty queue; `None` if
@@ -44,5 +47,83 @@ impl Session {
             true => now_us.saturating_sub(self.queue.progress_at()),
             false => 0,
         }
+    }
+}
+
+impl Session {
+    /// Bytes that wait, or are under way: behind the last ping that was answered.
+    pub(super) fn under_way(&self) -> u64 {
+        let bytes_read = match &self.cold.phase {
+            Phase::Open(open) => open.bytes_read,
+            _ => 0,
+        };
+        self.queue.bytes_out() - bytes_read + self.queue.bytes() as u64
+    }
+
+    /// The moment from which the pong under way is late, unless there is a gate already.
+    pub(super) fn gate_due(&self, now: Now, limits: &Limits) -> Option<u64> {
+        let Phase::Open(open) = &self.cold.phase else {
+            return None;
+        };
+        // A pong of a client that is not read may be in the kernel.
+        if self.has_gate() || self.cold.reading.is_paused() {
+            return None;
+        }
+        let sent_us = open.ping.sent_at(now.mono_us)?;
+        Some(sent_us.saturating_add(limits.buffered_after_us))
+    }
+
+    /// Whether states wait for the pong behind the last state.
+    pub(in crate::hub) fn has_gate(&self) -> bool {
+        self.slots().is_some_and(|slots| slots.gate.is_some())
+    }
+
+    pub(in crate::hub) fn set_gate(&mut self, now: Now) {
+        self.is_limited = true;
+        let slots = self
+            .cold
+            .slots
+            .get_or_insert_with(|| Box::new(Slots::new(None)));
+        slots.gate = Some(Gate::new(now));
+    }
+
+    fn gate(&mut self) -> Option<&mut Gate> {
+        let slots = self.cold.slots.as_mut().filter(|_| self.is_limited)?;
+        slots.gate.as_mut()
+    }
+
+    /// Takes away a wide gate; returns its age, microseconds.
+    pub(in crate::hub) fn take_wide_gate(&mut self, now: Now) -> Option<u64> {
+        let slots = self.cold.slots.as_mut().filter(|_| self.is_limited)?;
+        let gate = slots.gate.take_if(|gate| gate.is_wide())?;
+        if slots.count() == 0 && !slots.has_rate() && self.intake == Intake::Open {
+            self.cold.slots = None;
+            self.is_limited = self.cold.rate.is_some();
+        }
+        Some(gate.age_us(now))
+    }
+
+    /// Puts a ping behind the last state, if its pong says when the next may leave.
+    pub(in crate::hub) fn ping_behind(&mut self, now: Now) {
+        let is_out = self.queue.is_empty();
+        if let Some(gate) = self.gate()
+            && is_out
+            && (gate.is_closed || gate.has_left)
+        {
+            gate.has_left = false;
+            self.ping(now);
+        }
+    }
+
+    /// For operators.
+    pub(in crate::hub) fn gate_look(&self, now: Now) -> Option<SlowLook> {
+        let gate = self.slots()?.gate.as_ref()?;
+        Some(SlowLook {
+            why: Some(Why::Buffered),
+            say: gate.say().into(),
+            slow_us: gate.age_us(now),
+            kernel: None,
+            lost_permille: 0,
+        })
     }
 }

@@ -1,0 +1,156 @@
+//! The gate of a client behind unseen buffers, such as a base station or a proxy: states wait here, where newer states replace
+//! the older, and not there.
+//!
+//! A gate is made when a pong takes longer than [`LATE_US`]. From then on a state leaves only while few bytes are under
+//! way: the pong of a ping behind the last state says so. The window of bytes begins at one state, doubles if the pong for
+//! the whole window comes in time, and is halved with every late pong. A client far away, or late a single time, has its
+//! whole window after some round trips, and the gate ends; so does a gate without a waiting state. Frames with a position
+//! are never held back, because a position promises everything before.
+
+use crate::hub::Now;
+
+/// A longer pong says that bytes are queued on the way, as [`Limits::buffered_after_us`](crate::hub::Limits).
+const LATE_US: u32 = 1_000_000;
+
+/// A pong so much longer than the shortest, or half as long again, is behind a queue.
+const QUEUED_US: u32 = 100_000;
+
+/// Pongs in time after a late pong, before the window grows again.
+const PONGS_AFTER_LATE: u8 = 16;
+
+/// Pongs in time without a waiting state, then the gate ends.
+const PONGS_UNUSED_MAX: u8 = 16;
+
+/// Bytes under way without a gate: a send queue conflates from there on.
+const WINDOW_BYTES_MAX: u64 = 256 * 1024;
+
+/// What may be under way to a client.
+#[derive(Debug)]
+pub(super) struct Gate {
+    since_us: u64,
+    /// Bytes that may be under way; at least one state may.
+    window_bytes: u64,
+    least_pong_us: u32,
+    last_pong_us: u32,
+    /// Pongs in time before the window may grow.
+    pongs_to_wait: u8,
+    /// Pongs in time since a state last had to wait.
+    pongs_unused: u8,
+    /// The next state waits for a pong.
+    pub(super) is_closed: bool,
+    /// A state has left since the last ping.
+    pub(super) has_left: bool,
+}
+
+impl Gate {
+    /// A gate for a client whose pong is late.
+    pub(super) fn new(now: Now) -> Self {
+        Self {
+            since_us: now.mono_us,
+            window_bytes: 0,
+            least_pong_us: u32::MAX,
+            last_pong_us: LATE_US,
+            pongs_to_wait: 0,
+            pongs_unused: 0,
+            is_closed: true,
+            has_left: false,
+        }
+    }
+
+    /// Whether a state of so many bytes may leave with so many bytes under way.
+    pub(super) fn takes(&mut self, under_way: u64, bytes: usize) -> bool {
+        self.is_closed = under_way > 0 && under_way + bytes as u64 > self.window_bytes;
+        match self.is_closed {
+            true => self.pongs_unused = 0,
+            false => self.has_left = true,
+        }
+        !self.is_closed
+    }
+
+    /// Handles a pong: its ping was behind `answered` bytes, and `under_way` bytes have left since.
+    pub(super) fn answered(&mut self, pong_us: u32, answered: u64, under_way: u64) {
+        self.last_pong_us = pong_us;
+        self.least_pong_us = self.least_pong_us.min(pong_us);
+        let margin_us = QUEUED_US.max(self.least_pong_us / 2);
+        let is_late = pong_us > LATE_US || pong_us - self.least_pong_us > margin_us;
+        self.pongs_unused = match is_late {
+            true => 0,
+            false => self.pongs_unused.saturating_add(1),
+        };
+        if is_late {
+            self.window_bytes /= 2;
+            self.pongs_to_wait = PONGS_AFTER_LATE;
+        } else if self.pongs_to_wait > 0 {
+            self.pongs_to_wait -= 1;
+        } else if answered >= self.window_bytes {
+            self.window_bytes = 2 * answered;
+        }
+        self.is_closed = under_way > 0 && under_way >= self.window_bytes;
+    }
+
+    /// Whether the gate has nothing left to hold back.
+    pub(super) fn is_wide(&self) -> bool {
+        self.window_bytes >= WINDOW_BYTES_MAX || self.pongs_unused >= PONGS_UNUSED_MAX
+    }
+
+    /// For how long there has been a gate, microseconds.
+    pub(super) fn age_us(&self, now: Now) -> u64 {
+        now.mono_us.saturating_sub(self.since_us)
+    }
+
+    /// For operators, with figures.
+    pub(super) fn say(&self) -> String {
+        let seconds = f64::from(self.last_pong_us) / 1e6;
+        format!("its pong takes {seconds:.1} s: states wait here, not in the buffers on the way")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed() -> Gate {
+        Gate::new(Now::default())
+    }
+
+    #[test]
+    fn one_state_at_a_time_is_under_way_while_pongs_are_late() {
+        let mut gate = closed();
+        assert!(!gate.takes(9, 1));
+        for _ in 0..99 {
+            gate.answered(LATE_US + 1, 10_000, 0);
+            assert!(!gate.is_closed && !gate.is_wide());
+            assert!(gate.takes(0, 10_000) && !gate.takes(10_000, 10_000));
+        }
+    }
+
+    #[test]
+    fn a_client_far_away_has_no_gate_after_some_pongs() {
+        let mut gate = closed();
+        let mut pongs = 0;
+        while !gate.is_wide() {
+            assert!(!gate.takes(1, 1 << 40));
+            // The feed brings more than may leave.
+            gate.answered(
+                300_000 + pongs % 2 * 90_000,
+                gate.window_bytes.max(2_000),
+                0,
+            );
+            pongs += 1;
+        }
+        assert_eq!(pongs, 8);
+    }
+
+    #[test]
+    fn a_thin_line_keeps_its_gate() {
+        // 20 kB/s, states of 4 kB: as much as may be under way is, and its pong says so.
+        let mut gate = closed();
+        for _ in 0..200 {
+            let bytes = gate.window_bytes.max(4_000) / 4_000 * 4_000;
+            let pong_us = 20_000 + bytes as u32 * 50;
+            gate.answered(pong_us, bytes, 0);
+            assert!(!gate.takes(bytes, 4_000) || gate.window_bytes > bytes);
+            assert!(gate.window_bytes <= 32_000, "{}", gate.window_bytes);
+        }
+    }
+}
