@@ -116,6 +116,7 @@ impl Checked {
             errors.extend(checked.tls_errors());
             errors.extend(checked.history_errors());
             errors.extend(checked.headers_from_nobody());
+            errors.extend(checked.cookie_of_any_page());
             errors.extend(check(&checked));
             errors.extend(checked.no_redis());
         }

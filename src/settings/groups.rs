@@ -313,6 +313,8 @@ pub struct AuthSettings {
     pub jwks_ca_file: Option<PathBuf>,
     /// The rules for claims, and the names of the claims.
     pub rules: ClaimRules,
+    /// The name of the cookie with the token; empty: cookies are not read.
+    pub token_cookie: String,
 }
 
 impl Default for AuthSettings {
@@ -326,6 +328,7 @@ impl Default for AuthSettings {
             jwks_file: None,
             jwks_url: None,
             jwks_ca_file: None,
+            token_cookie: String::new(),
             rules: ClaimRules {
                 begin_leeway_ms: BEGIN_LEEWAY_MS,
                 ..ClaimRules::default()
