@@ -80,6 +80,8 @@ pub struct ProcessSettings {
     pub memory_max: u64,
     /// A file with refused users and tokens.
     pub revoked_file: Option<PathBuf>,
+    /// The CPU of the loop, and the CPU of the thread of the bus; empty: any.
+    pub cpus: Vec<usize>,
 }
 
 impl Default for ProcessSettings {
@@ -93,6 +95,7 @@ impl Default for ProcessSettings {
             spin_us: 0,
             memory_max: 0,
             revoked_file: None,
+            cpus: Vec::new(),
         }
     }
 }
