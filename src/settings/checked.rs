@@ -44,6 +44,7 @@ const PAIRS: &[(&str, &str)] = &[
     (flag!("tls-cert"), flag!("tls-key")),
     (flag!("nats-user"), flag!("nats-password")),
     (flag!("nats-cert"), flag!("nats-key")),
+    (flag!("redis-cert"), flag!("redis-key")),
     (flag!("redis-sentinels"), flag!("redis-sentinel-master")),
 ];
 

@@ -199,6 +199,10 @@ pub struct RedisAccess {
     pub master_name: String,
     /// Certificates to trust in place of the system's.
     pub ca_file: Option<PathBuf>,
+    /// The client's own certificate.
+    pub certificate: Option<PathBuf>,
+    /// The key of the client's own certificate.
+    pub key: Option<PathBuf>,
     /// The name that the server's certificate must have.
     pub tls_name: Option<String>,
 }
@@ -212,6 +216,8 @@ impl Default for RedisAccess {
             sentinels: SecretUrl::new(""),
             master_name: String::new(),
             ca_file: None,
+            certificate: None,
+            key: None,
             tls_name: None,
         }
     }
