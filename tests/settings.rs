@@ -262,6 +262,8 @@ fn wrong_values() {
             &[],
         ),
         (&["levels", "--port=off"], &[]),
+        (&["levels", "--cpus=2,x"], &[]),
+        (&["channels", "--token-cookie=feed"], &[]),
         (&["channels", "--jwt-jwks-url=http://idp/keys"], &[]),
         (
             &["trades"],

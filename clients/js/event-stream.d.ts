@@ -9,6 +9,8 @@
  * token is refused, because queries are in logs. A ping gets a local response if data came from the gateway in the last 45 s.
  */
 export class EventStream {
+  /** "include": the browser sends cookies to a gateway of another origin too (`--token-cookie`, `--allowed-origins`). */
+  static credentials: "same-origin" | "include" | "omit";
   constructor(url: string | URL, protocols?: string | string[]);
   /** Like a WebSocket: 0 connecting, 1 open, 2 closing, 3 closed. */
   readonly readyState: number;

@@ -59,6 +59,8 @@ export class EventStream extends Shape {
   #id;
   #due = 0;
 
+  static credentials = "same-origin";
+
   constructor(url, protocols = []) {
     super();
     this.#url = new URL(url, globalThis.location?.href);
@@ -140,7 +142,7 @@ export class EventStream extends Shape {
     }
     for (const message of messages) url.searchParams.append("send", message);
     try {
-      const response = await fetch(url, { headers: asked, signal: abort.signal, cache: "no-store" });
+      const response = await fetch(url, { headers: asked, signal: abort.signal, cache: "no-store", credentials: EventStream.credentials });
       const { headers, ok, status } = response;
       if (!ok || !headers.get("content-type")?.startsWith("text/event-stream")) {
         abort.abort();

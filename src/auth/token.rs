@@ -92,6 +92,16 @@ fn is_bearer(name: &str) -> bool {
     name.eq_ignore_ascii_case(BEARER)
 }
 
+/// The token in the first cookie of this name (RFC 6265 §5.4), with or without quotes.
+pub(super) fn in_cookie(head: &RequestHead<'_>, name: &str) -> Option<Token> {
+    let mut pairs = head
+        .header_values("cookie")
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
+    let (_, value) = pairs.find(|(found, _)| *found == name)?;
+    Token::new(value.trim_matches('"'))
+}
+
 /// The subprotocol to echo for gateways without a subprotocol of their own: `bearer`, if offered
 /// (a browser ends a connection whose offer is not answered).
 pub fn bearer_protocol(head: &RequestHead<'_>) -> Option<String> {
@@ -135,6 +145,28 @@ mod tests {
         let other = "Authorization: Bearer one\r\nSec-WebSocket-Protocol: v1\r\n";
         assert_eq!(found("/ws", other).as_deref(), Some("one"));
         assert_eq!(found("/ws", ""), None);
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        for (lines, want) in [
+            ("Cookie: sid=a.b.c\r\n", Some("a.b.c")),
+            ("cookie: x=1; sid=\"a.b.c\"; y=2\r\n", Some("a.b.c")),
+            (
+                "Cookie: x=sid=no; sid=a=b\r\nCookie: sid=later\r\n",
+                Some("a=b"),
+            ),
+            ("Cookie: x=1\r\nCookie: sid=a\r\n", Some("a")),
+            ("Cookie: SID=a; xsid=b; sid\r\n", None),
+            ("Cookie: sid=\r\n", None),
+            ("Set-Cookie: sid=a\r\n", None),
+            ("", None),
+        ] {
+            let request = request("/ws", lines);
+            let head = parse(&request, 100).expect("a good head");
+            let found = in_cookie(&head, "sid").map(|token| token.expose().to_owned());
+            assert_eq!(found.as_deref(), want, "{lines}");
+        }
     }
 
     #[test]

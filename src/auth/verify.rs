@@ -14,8 +14,9 @@ use super::claims::{self, find};
 use super::key_ring::KeyRing;
 use super::keys::Algorithm;
 use super::revoked::TokenMarks;
-use super::token::{ApiKey, Token};
+use super::token::{self, ApiKey, Token};
 use crate::base::Now;
+use crate::wire::head::RequestHead;
 use crate::wire::json::{self, object_entries};
 
 /// The longest token. A request head holds twice as much at the most.
@@ -272,9 +273,18 @@ pub struct Authenticator {
     pub keys: KeyRing,
     /// The rules for the claims.
     pub rules: ClaimRules,
+    /// The name of the cookie with the token; `None`: cookies are not read.
+    pub cookie: Option<String>,
 }
 
 impl Authenticator {
+    /// The token of a request: as [`Token::find`], else the cookie. A program's own choice comes before what its browser
+    /// adds to every request.
+    pub fn token(&self, head: &RequestHead<'_>) -> Option<Token> {
+        let cookie = || token::in_cookie(head, self.cookie.as_deref()?);
+        Token::find(head).or_else(cookie)
+    }
+
     /// Whether nobody can connect: tokens are required and there is no key.
     pub fn admits_nobody(&self) -> bool {
         self.required && !self.has_keys()

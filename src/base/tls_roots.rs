@@ -2,7 +2,7 @@
 //!
 //! Used by the sources and by calls to services. Reads files at the start only.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{Clock, regular_file};
 use rustls::client::WantsClientCert;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::ProducesTickets;
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
@@ -58,6 +58,27 @@ pub fn client_config(
 /// As of [`client_config`].
 pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TrustError> {
     Ok(Arc::new(client_config(ca_file)?.with_no_client_auth()))
+}
+
+/// A client that shows its own certificate, from two PEM files, if there is one.
+///
+/// # Errors
+/// A file has the wrong content, or they do not belong together; the text names the file.
+pub fn showing(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    own: Option<&(PathBuf, PathBuf)>,
+) -> Result<ClientConfig, String> {
+    let Some((certificate, key)) = own else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let not = |path: &Path, what: &str| format!("{} does not hold {what}", path.display());
+    let chain = certificates(certificate)
+        .ok()
+        .filter(|chain| !chain.is_empty());
+    let chain = chain.ok_or_else(|| not(certificate, "certificates"))?;
+    let parsed = PrivateKeyDer::from_pem_file(key).map_err(|_| not(key, "a private key"))?;
+    let showing = builder.with_client_auth_cert(chain, parsed);
+    showing.map_err(|error| error.to_string())
 }
 
 /// The cryptography of all TLS in the process.

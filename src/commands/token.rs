@@ -315,6 +315,7 @@ impl TokenCommand {
                 .and_then(|key| ApiKey::new(key.expose())),
             keys: KeyRing::new(KeyFiles::new(&self.auth).read()?),
             rules: self.auth.rules.clone(),
+            cookie: None,
         };
         let identity = authenticator.identify(token, now);
         let mut identity = identity.map_err(TokenError::Refused)?;

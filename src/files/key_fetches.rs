@@ -324,6 +324,7 @@ mod tests {
             jwks_url: KeySetUrl::parse(&format!("http://{addr}/keys")),
             jwks_ca_file: None,
             rules: ClaimRules::default(),
+            token_cookie: String::new(),
         }
     }
 

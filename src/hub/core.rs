@@ -8,7 +8,6 @@ use foldhash::quality::RandomState;
 
 use super::behind::Behind;
 use super::clients::Clients;
-use super::cuts::Cuts;
 use super::deadlines::Deadlines;
 use super::deflated::Compressor;
 use super::drain::Drain;
@@ -18,7 +17,7 @@ use super::losses::Losses;
 use super::memory::FrameMemory;
 use super::received::Received;
 use super::session::{CloseBegun, PendingClose, Session};
-use super::shell::{Effect, Permit};
+use super::shell::{Cuts, Effect, Permit};
 use super::slot_set::SlotSet;
 use super::slow::waits::Waits;
 use super::survey::Surveys;

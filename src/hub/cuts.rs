@@ -1,58 +1,15 @@
 //! Clients that an operator cuts off: a walk over the sessions in slices, as at a stop, and the check at every door.
 
-use std::collections::VecDeque;
-use std::fmt;
-
 use super::core::Core;
 use super::gateway::Gateway;
 use super::hub::Hub;
 use super::limits::CLIENT_COST;
 use super::session::Session;
-use super::{CloseCode, CloseReason, Closing, Now, PhaseKind, SessionKey};
-use crate::auth::{Connected, Cut, REFUSED_MS, Refusal, Revoked, TokenMarks};
-
-/// The close of a client at a cut, and after a return.
-pub const REVOKED: CloseCode = CloseCode::new(Refusal::CLOSE_CODE, Refusal::Revoked.label());
-
-/// A request to close clients.
-pub struct CutRequest {
-    /// The clients; `None` for all whom the list refuses.
-    pub cut: Option<Cut>,
-    /// Called after the last client.
-    pub tell: Box<dyn FnOnce(CutDone) + Send>,
-}
-
-/// The outcome of a request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CutDone {
-    /// Closed clients.
-    pub clients: u64,
-    /// The latest end of their tokens, Unix milliseconds; of a token without an end, a day from now.
-    pub latest_end: Option<i64>,
-    /// The token to refuse from now on, of a request for one connection.
-    pub refused: Option<Cut>,
-}
-
-impl fmt::Debug for CutRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CutRequest").field(&self.cut).finish()
-    }
-}
-
-/// The requests; the first is under way.
-#[derive(Debug, Default)]
-pub(super) struct Cuts {
-    requests: VecDeque<CutRequest>,
-    next_slot: usize,
-    done: CutDone,
-}
+use super::shell::CutRequest;
+use super::{CloseReason, Closing, Now, PhaseKind, REVOKED, SessionKey};
+use crate::auth::{Connected, Cut, REFUSED_MS, Refusal, TokenMarks};
 
 impl Core {
-    /// The users, tokens and addresses that are refused.
-    pub fn revoked(&self) -> &Revoked {
-        &self.limits.revoked
-    }
-
     /// Whether an operator has cut off the user or the token of this client, or its address. `user` and `marks`: those of a
     /// token that the client does not have yet.
     pub fn is_revoked(

@@ -55,7 +55,6 @@ mod window;
 
 pub use self::core::Core;
 pub use crate::base::Now;
-pub use cuts::{CutDone, CutRequest, REVOKED};
 pub(crate) use deadlines::earliest;
 pub use drain::DrainPlan;
 pub use encodings::Encoded;
@@ -77,10 +76,12 @@ pub use publication::{
     BusNotice, Feed, FeedLine, FeedNotice, FeedStats, Message, Publication, Retain, SubjectStats,
     TopicName,
 };
-pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
+pub use reason::{CloseCode, CloseReason, Closing, NotRecovered, REVOKED};
 pub use resume::RESUME_BYTES_MAX;
 pub use session::{Accepted, ClientLook, ClientState, MaxRate};
-pub use shell::{Dropped, Effect, Ended, Permit, Secured, Traffic, Transmit, Write};
+pub use shell::{
+    CutDone, CutRequest, Dropped, Effect, Ended, Permit, Secured, Traffic, Transmit, Write,
+};
 pub use slow::waits::{CALLS_MAX, SAMPLED_MAX, SlowLook};
 pub use slow::{Sample, Why};
 pub use stats::{BehindStats, HistoryStats, HubStats, PhaseKind, SendError, SlowStats};

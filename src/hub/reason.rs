@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use crate::auth::Refusal;
+
 /// Makes an enum whose variants have a label each, with the list of all variants.
 macro_rules! labelled {
     (
@@ -155,6 +157,9 @@ impl CloseCode {
         }
     }
 }
+
+/// The close of a client that is cut off, and of one that comes back.
+pub const REVOKED: CloseCode = CloseCode::new(Refusal::CLOSE_CODE, Refusal::Revoked.label());
 
 /// The data that the client still gets before the close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! The interface between the core and the shell, which owns the sockets: work on sockets, writes, and ended
 //! connections.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -8,6 +10,40 @@ use serde::{Deserialize, Serialize};
 
 use super::{CloseReason, Sample, SessionKey, Why};
 use crate::admission::{AddressPlace, ClientAddr, HeldBytes, Peer};
+use crate::auth::Cut;
+
+/// A request to close clients.
+pub struct CutRequest {
+    /// The clients; `None` for all whom the list refuses.
+    pub cut: Option<Cut>,
+    /// Called after the last client.
+    pub tell: Box<dyn FnOnce(CutDone) + Send>,
+}
+
+/// The outcome of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CutDone {
+    /// Closed clients.
+    pub clients: u64,
+    /// The latest end of their tokens, Unix milliseconds; of a token without an end, a day from now.
+    pub latest_end: Option<i64>,
+    /// The token that is refused from now on, of a request for one connection.
+    pub refused: Option<Cut>,
+}
+
+impl fmt::Debug for CutRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CutRequest").field(&self.cut).finish()
+    }
+}
+
+/// The requests; the first is under way.
+#[derive(Debug, Default)]
+pub(super) struct Cuts {
+    pub(super) requests: VecDeque<CutRequest>,
+    pub(super) next_slot: usize,
+    pub(super) done: CutDone,
+}
 
 /// Work on a socket.
 #[derive(Debug)]

@@ -101,6 +101,7 @@ pub(super) fn authenticator(
         api_key: api_key.and_then(|key| ApiKey::new(key.expose())),
         keys: keys.ring(),
         rules: settings.rules.clone(),
+        cookie: Some(settings.token_cookie.clone()).filter(|name| !name.is_empty()),
     };
     let (may_change, question) = (keys.may_change(), keys.url().map(question));
     let keys = Arc::new(Mutex::new(keys));
@@ -335,6 +336,7 @@ mod tests {
             jwks_file: None,
             jwks_url: None,
             jwks_ca_file: None,
+            token_cookie: String::new(),
             rules: crate::auth::ClaimRules::default(),
         };
         tracing::subscriber::with_default(subscriber, || {

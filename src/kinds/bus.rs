@@ -107,6 +107,7 @@ pub(super) fn redis(
     }
     settings.master_name = access.master_name;
     settings.tls_ca_file = access.ca_file;
+    settings.tls_client = access.certificate.zip(access.key);
     settings.server.tls_name = access.tls_name;
     if settings.server.tls_name.is_some() && !settings.server.tls {
         let text = "--redis-tls-name: a server without TLS has no certificate; write rediss://";
@@ -119,6 +120,7 @@ pub(super) fn redis(
 pub(super) fn redis_error(error: RedisError) -> RunError {
     RunError::Settings(match error {
         RedisError::NobodyTrusted(error) => format!("--redis-ca-file: {error}"),
+        RedisError::OwnCertificate(error) => format!("--redis-cert and --redis-key: {error}"),
         RedisError::PlainSentinel { .. } => format!(
             "--redis-sentinels: {error}; write rediss:// for each sentinel, or set --redis-tls-name"
         ),

@@ -57,6 +57,8 @@ pub struct CommonSettings {
     pub bus_away_exit_s: Option<u64>,
     /// The file with refused users and tokens, if there is a file.
     pub revoked_file: Option<PathBuf>,
+    /// The CPU of the loop, and the CPU of the thread of the bus; empty: any.
+    pub cpus: Vec<usize>,
 }
 
 impl Default for CommonSettings {
@@ -98,6 +100,7 @@ impl CommonSettings {
             log_filter_file: checked.get::<ProcessSettings>().log_filter_file,
             bus_away_exit_s: bus.away_exit_s,
             revoked_file: checked.get::<ProcessSettings>().revoked_file,
+            cpus: checked.get::<ProcessSettings>().cpus,
         }
     }
 

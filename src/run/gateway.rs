@@ -7,6 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded, never};
 
 use super::common::CommonSettings;
+use super::cpus;
 use super::log_filter::LogFilterFile;
 use super::prepared::{Prepared, Question, alone};
 use super::process::{Listening, bound_connections, build, held_metrics, log_start, seed};
@@ -317,6 +318,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             let checked = addr.check(&listen.options);
             checked.map_err(|error| RunError::listen(addr, error))?;
         }
+        cpus::check(&self.common.cpus)?;
         bound_connections(&mut self.common);
         self.cuts = Some(Cuts::new(&self.common, clock)?);
         Ok(())
@@ -388,7 +390,11 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                     .spinning(common.reactor.spin_us);
                 stopping = Some(link.stopping());
                 // The thread ends with the process, because a source may block on its broker without limit.
-                detached("source", move || source.run(link))?;
+                let cpu = common.cpus.get(1).copied();
+                detached("source", move || {
+                    cpus::pin(cpu);
+                    source.run(link);
+                })?;
             }
             let (back, returned) = way_back(wake);
             let has_headers = common.reactor.listen.has_headers();
@@ -430,6 +436,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             self.stats_line,
             self.turn_max,
         )?;
+        cpus::pin(common.cpus.first().copied());
         reactor.run().map_err(RunError::Loop)?;
         http.stop(HTTP_STOP);
         if let Some(source) = stopping {

@@ -9,6 +9,7 @@
 //! | `process` | the first steps of every process, and where it listens |
 //! | `reload` | files to read again at SIGHUP, and key files after a change |
 //! | `revoked_file` | the file with refused users and tokens |
+//! | `cpus` | the CPUs of the loop and of the thread of the bus |
 //! | `log_filter` | the log filter in a file |
 //! | `tls` | the files of TLS towards clients |
 //! | `watches` | threads beside the loop: the end when the bus stays away, numbers in the log, freed memory, notifications to systemd |
@@ -17,6 +18,7 @@
 //! (`examples/ticker.rs`).
 
 mod common;
+mod cpus;
 mod gateway;
 mod kind;
 mod log_filter;

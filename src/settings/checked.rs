@@ -44,6 +44,7 @@ const PAIRS: &[(&str, &str)] = &[
     (flag!("tls-cert"), flag!("tls-key")),
     (flag!("nats-user"), flag!("nats-password")),
     (flag!("nats-cert"), flag!("nats-key")),
+    (flag!("redis-cert"), flag!("redis-key")),
     (flag!("redis-sentinels"), flag!("redis-sentinel-master")),
 ];
 
@@ -116,6 +117,7 @@ impl Checked {
             errors.extend(checked.tls_errors());
             errors.extend(checked.history_errors());
             errors.extend(checked.headers_from_nobody());
+            errors.extend(checked.cookie_of_any_page());
             errors.extend(check(&checked));
             errors.extend(checked.no_redis());
         }

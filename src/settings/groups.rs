@@ -80,6 +80,8 @@ pub struct ProcessSettings {
     pub memory_max: u64,
     /// A file with refused users and tokens.
     pub revoked_file: Option<PathBuf>,
+    /// The CPU of the loop, and the CPU of the thread of the bus; empty: any.
+    pub cpus: Vec<usize>,
 }
 
 impl Default for ProcessSettings {
@@ -93,6 +95,7 @@ impl Default for ProcessSettings {
             spin_us: 0,
             memory_max: 0,
             revoked_file: None,
+            cpus: Vec::new(),
         }
     }
 }
@@ -196,6 +199,10 @@ pub struct RedisAccess {
     pub master_name: String,
     /// Certificates to trust in place of the system's.
     pub ca_file: Option<PathBuf>,
+    /// The client's own certificate.
+    pub certificate: Option<PathBuf>,
+    /// The key of the client's own certificate.
+    pub key: Option<PathBuf>,
     /// The name that the server's certificate must have.
     pub tls_name: Option<String>,
 }
@@ -209,6 +216,8 @@ impl Default for RedisAccess {
             sentinels: SecretUrl::new(""),
             master_name: String::new(),
             ca_file: None,
+            certificate: None,
+            key: None,
             tls_name: None,
         }
     }
@@ -313,6 +322,8 @@ pub struct AuthSettings {
     pub jwks_ca_file: Option<PathBuf>,
     /// The rules for claims, and the names of the claims.
     pub rules: ClaimRules,
+    /// The name of the cookie with the token; empty: cookies are not read.
+    pub token_cookie: String,
 }
 
 impl Default for AuthSettings {
@@ -326,6 +337,7 @@ impl Default for AuthSettings {
             jwks_file: None,
             jwks_url: None,
             jwks_ca_file: None,
+            token_cookie: String::new(),
             rules: ClaimRules {
                 begin_leeway_ms: BEGIN_LEEWAY_MS,
                 ..ClaimRules::default()

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::checked::{Checked, flag};
 use super::error::{SettingsError, Warning};
 use super::field::With;
+use super::groups::AuthSettings;
 use super::kind::{Form, Refused, parse_addr};
 use crate::admission::{ClientAddr, TrustedProxies};
 use crate::hub::Limits;
@@ -279,6 +280,22 @@ impl Checked {
         let nobody = has_headers && self.headers_from() == TrustedProxies::None;
         let allowed = "false, unless --trusted-proxies names the proxies";
         nobody.then(|| self.refused(flag!("proxy-protocol"), &Refused::new("true", allowed)))
+    }
+
+    /// A cookie for tokens, though any page may connect, or a name that no cookie can have (RFC 6265 §4.1.1).
+    pub(super) fn cookie_of_any_page(&self) -> Option<SettingsError> {
+        let name = self.get::<AuthSettings>().token_cookie;
+        let is_name =
+            |byte: u8| byte.is_ascii_graphic() && !br#"()<>@,;:\"/[]?={}"#.contains(&byte);
+        let allowed = match self.get::<ListenSettings>().allowed_origins.is_empty() {
+            true => {
+                "a name only with --allowed-origins, because any page could use the cookie of its visitor"
+            }
+            false if !name.bytes().all(is_name) => "letters, digits and - _ . without spaces",
+            false => return None,
+        };
+        let refused = || self.refused(flag!("token-cookie"), &Refused::new(&name, allowed));
+        (!name.is_empty()).then(refused)
     }
 
     /// The options of the listening sockets.

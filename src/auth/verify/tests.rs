@@ -20,6 +20,7 @@ fn authenticator() -> Authenticator {
         api_key: ApiKey::new("the-key"),
         keys: KeyRing::new(keys),
         rules: ClaimRules::default(),
+        cookie: None,
     }
 }
 

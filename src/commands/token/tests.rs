@@ -22,6 +22,7 @@ fn command(action: TokenAction) -> TokenCommand {
             jwks_url: None,
             jwks_ca_file: None,
             rules,
+            token_cookie: String::new(),
         },
         judge: None,
     }

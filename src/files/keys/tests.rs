@@ -38,6 +38,7 @@ fn settings(pem: &[&Path], jwks: Option<&Path>) -> AuthSettings {
         jwks_url: None,
         jwks_ca_file: None,
         rules: ClaimRules::default(),
+        token_cookie: String::new(),
     }
 }
 

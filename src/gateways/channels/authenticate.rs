@@ -77,7 +77,7 @@ impl ChannelsGateway {
         head: &RequestHead<'_>,
     ) -> Result<Judged, Refusal> {
         if self.settings.authenticator.required {
-            return self.judge_token(core, key, Token::find(head).as_ref());
+            return self.judge_token(core, key, self.settings.authenticator.token(head).as_ref());
         }
         let role = self.settings.default_role.clone();
         let marks = Arc::clone(&self.marks_without_token);

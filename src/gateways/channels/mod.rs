@@ -39,7 +39,7 @@ use super::access::{RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of,
 use super::history::{Statuses, last_event_id};
 use crate::admission::{ClientAddr, Holding};
 use crate::auth::{
-    Acl, Authenticator, Identity, NameSyntax, Origins, Rights, Token, TokenMarks, bearer_protocol,
+    Acl, Authenticator, Identity, NameSyntax, Origins, Rights, TokenMarks, bearer_protocol,
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Core, Entrance, Frame, FrameBytes,
@@ -281,7 +281,7 @@ impl Gateway for ChannelsGateway {
                 self.stats.access.count_refusal(refusal);
                 accepted.refusal = Some(refusal.label());
                 let tokens = &self.settings.authenticator;
-                let user = tokens.refused_user(Token::find(head).as_ref(), refusal);
+                let user = tokens.refused_user(tokens.token(head).as_ref(), refusal);
                 accepted.user = user.map(Into::into);
                 Admission::AcceptThenClose(accepted, close_of(refusal))
             }

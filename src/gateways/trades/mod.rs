@@ -19,7 +19,7 @@ use self::users::Users;
 use super::access::{AccessStats, Rated, RequestRate, TokenEnd, close_of, uuid};
 use super::count::Count;
 use super::history::{Follow, Statuses, gets_newest, last_event_id, write_recovered};
-use crate::auth::{Authenticator, Identity, Origins, Refusal, Token, first_protocol};
+use crate::auth::{Authenticator, Identity, Origins, Refusal, first_protocol};
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Core, Entrance, Frame,
     Gateway, Incoming, Joined, Left, Limits, NotRecovered, Publication, SessionKey, TopicName,
@@ -335,7 +335,7 @@ impl Gateway for TradesGateway {
             ..Accepted::default()
         };
         let tokens = &self.settings.authenticator;
-        let token = Token::find(head);
+        let token = tokens.token(head);
         let judged = tokens.identify(token.as_ref(), core.now());
         let judged = judged.and_then(|identity| {
             let marks = identity.marks(None);

@@ -29,6 +29,18 @@ pub(super) static ROWS: &[Setting] = &[
     .part(Part::Tokens),
     Setting::new(
         Heading::TOKENS,
+        "token-cookie",
+        Kind::Text,
+        field!(AuthSettings, token_cookie),
+        "Cookie with the token, for pages of --allowed-origins",
+    )
+    .more(
+        "A browser sends the cookie by itself, and no script of the page needs to read the cookie (HttpOnly). Read if the \
+         request has no other token. Needs --allowed-origins: any page could use the cookie of its visitor otherwise.",
+    )
+    .part(Part::Tokens),
+    Setting::new(
+        Heading::TOKENS,
         "jwt-secret",
         Kind::Secret,
         field!(AuthSettings, jwt_secret),

@@ -176,6 +176,23 @@ pub(super) static REDIS: &[Setting] = &[
     .part(Part::Redis),
     Setting::new(
         Heading::REDIS,
+        "redis-cert",
+        Kind::Path,
+        field!(RedisAccess, certificate),
+        "PEM file of the client certificate, for servers with tls-auth-clients",
+    )
+    .more("For the server of rediss:// and for sentinels with TLS.")
+    .part(Part::Redis),
+    Setting::new(
+        Heading::REDIS,
+        "redis-key",
+        Kind::Path,
+        field!(RedisAccess, key),
+        "PEM file of the key of --redis-cert",
+    )
+    .part(Part::Redis),
+    Setting::new(
+        Heading::REDIS,
         "redis-tls-name",
         Kind::Form(&TLS_NAME),
         field!(RedisAccess, tls_name),

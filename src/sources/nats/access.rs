@@ -12,8 +12,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nats::Options;
 use nkeys::KeyPair;
 use rustls::ClientConfig;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
 
 use crate::base::{tls_roots, without_mark};
 
@@ -186,17 +184,8 @@ fn not(path: &Path, what: &str) -> io::Error {
 pub(super) fn tls_config(tls: &Tls) -> io::Result<ClientConfig> {
     let trusting = tls_roots::client_config(tls.ca.as_deref());
     let builder = trusting.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-    let Some((certificate, key)) = &tls.client else {
-        return Ok(builder.with_no_client_auth());
-    };
-    let chain = tls_roots::certificates(certificate)
-        .ok()
-        .filter(|chain| !chain.is_empty());
-    let chain = chain.ok_or_else(|| not(certificate, "certificates"))?;
-    let parsed = PrivateKeyDer::from_pem_file(key).map_err(|_| not(key, "a private key"))?;
-    builder
-        .with_client_auth_cert(chain, parsed)
-        .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+    let showing = tls_roots::showing(builder, tls.client.as_ref());
+    showing.map_err(|text| io::Error::new(ErrorKind::InvalidData, text))
 }
 
 #[cfg(test)]

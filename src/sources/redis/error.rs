@@ -18,6 +18,9 @@ pub enum RedisError {
     /// The settings: the certificates to trust cannot be read.
     #[error(transparent)]
     NobodyTrusted(#[from] TrustError),
+    /// The settings: the client's own certificate or its key cannot be read.
+    #[error("{0}")]
+    OwnCertificate(String),
     /// The settings: an attacker could name the master.
     #[error(
         "the sentinel {sentinel} has no TLS, so an attacker could name another master with TLS and a \

@@ -56,7 +56,8 @@ impl Servers {
             true => {
                 settings.check_tls_name()?;
                 let trusting = tls_roots::client_config(settings.tls_ca_file.as_deref())?;
-                Some(Arc::new(trusting.with_no_client_auth()))
+                let showing = tls_roots::showing(trusting, settings.tls_client.as_ref());
+                Some(Arc::new(showing.map_err(RedisError::OwnCertificate)?))
             }
             false => None,
         };

@@ -27,6 +27,8 @@ pub struct RedisSettings {
     pub master_name: String,
     /// Certificates (PEM) to trust instead of the system's, for `rediss://`.
     pub tls_ca_file: Option<PathBuf>,
+    /// The client's own certificate and its key (PEM), for servers that ask for one.
+    pub tls_client: Option<(PathBuf, PathBuf)>,
     /// The most bytes of a payload that is kept whole. A larger payload is cut behind the first byte over the
     /// limit.
     pub payload_bytes_max: usize,
@@ -47,6 +49,7 @@ impl RedisSettings {
             sentinels: Vec::new(),
             master_name: String::new(),
             tls_ca_file: None,
+            tls_client: None,
             payload_bytes_max: 16 * 1024 * 1024,
             connect_timeout_ms: 1_000,
             times: LinkTimes::default(),

@@ -17,6 +17,7 @@ fn authenticator(audiences: bool) -> Authenticator {
     let mut keys = KeySet::default();
     keys.add_secret(SECRET).expect("a good secret");
     Authenticator {
+        cookie: None,
         required: true,
         api_key: ApiKey::new("the-key"),
         keys: KeyRing::new(keys),

@@ -17,6 +17,7 @@ fn judge(keys: &Result<KeySet, KeyError>, token: &str) -> Result<(), String> {
         api_key: None,
         keys: KeyRing::new(keys.clone()),
         rules: ClaimRules::default(),
+        cookie: None,
     };
     let token = Token::new(token).ok_or("empty")?;
     let signed = authenticator.signed_claims(&token, now());
