@@ -1,6 +1,7 @@
 //! A plain HTTP connection, from the hand-over to its end or to its return to the reactor: hyper behind the
 //! gate, the clock, and a polite close.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -24,7 +25,7 @@ use super::client_stream::ClientStream;
 use super::gate::{Client, Gate, HeadLimits, Stop};
 use super::handover::{ConnectionClock, Ends, Handover, HttpSettings, Idle, WayBack, Work};
 use super::service::Found;
-use super::site::{Handler, LateAnswer, RequestParts, Site};
+use super::site::{GivesWay, Handler, LateAnswer, RequestParts, Site};
 use crate::admission::{HeldBytes, Peer};
 use crate::base::Clock;
 use crate::hub::CloseReason;
@@ -129,17 +130,19 @@ pub(super) async fn serve(
     let decided = !read.is_empty();
     let time = server.ends.clock();
     let gate = Gate::new(stream, read, decided, limits, Rc::clone(&clock), time);
+    let gives_way = Rc::default();
     let requests = Requests {
         server: Rc::clone(&server),
         clock: Rc::clone(&clock),
         gate: gate.clone(),
+        gives_way: Rc::clone(&gives_way),
         peer,
         is_tls,
     };
     let mut http = server
         .protocol
         .serve_connection(TokioIo::new(gate.clone()), requests);
-    let end = run(&mut http, &gate, &clock, &mut stopping).await;
+    let end = run(&mut http, (&gate, &gives_way), &clock, &mut stopping).await;
     // Also drops the work of a handler, and hyper's hold of the gate.
     drop(http);
     let Some((stream, stop)) = gate.into_parts() else {
@@ -194,7 +197,7 @@ fn refusal(status: u16, detail: &str) -> Vec<u8> {
 
 async fn run(
     http: &mut http1::Connection<TokioIo<Gate>, Requests>,
-    gate: &Gate,
+    (gate, gives_way): (&Gate, &RefCell<Option<GivesWay>>),
     clock: &ConnectionClock,
     stopping: &mut watch::Receiver<bool>,
 ) -> End {
@@ -224,6 +227,14 @@ async fn run(
         }
         if let Some(reason) = gate.gives_way(cx) {
             return Poll::Ready(End::GivesWay(reason));
+        }
+        // hyper asks for no more of an answer that its client does not take.
+        if gives_way
+            .borrow()
+            .as_ref()
+            .is_some_and(|gives_way| gives_way(cx))
+        {
+            return Poll::Ready(End::GivesWay(CloseReason::HttpMemory));
         }
         let client = match clock.is_working() {
             true => gate.look_for_client(cx),
@@ -276,6 +287,7 @@ struct Requests {
     server: Rc<Server>,
     clock: Rc<ConnectionClock>,
     gate: Gate,
+    gives_way: Rc<RefCell<Option<GivesWay>>>,
     peer: Peer,
     is_tls: bool,
 }
@@ -293,6 +305,7 @@ impl service::Service<Request<Incoming>> for Requests {
         let asked = origin.map(|origin| (ORIGIN, origin.clone())).into_iter();
         let (asked, body_read) = (asked.collect::<HeaderMap>(), body.progress());
         let (version, gate) = (head.version, self.gate.clone());
+        let gives_way = Rc::clone(&self.gives_way);
         let parts = RequestParts {
             head,
             peer: self.peer,
@@ -300,7 +313,7 @@ impl service::Service<Request<Incoming>> for Requests {
         };
         let (server, clock) = (Rc::clone(&self.server), Rc::clone(&self.clock));
         Box::pin(async move {
-            let (answer, work) = match server.site.find(&parts) {
+            let (mut answer, work) = match server.site.find(&parts) {
                 Found::Answer(answer) => (answer.into(), None),
                 Found::Handler(Handler::Ready(answer)) => (answer(&parts).into(), None),
                 Found::Handler(Handler::Later(answer)) => {
@@ -308,6 +321,7 @@ impl service::Service<Request<Incoming>> for Requests {
                     (answer(parts, body).await, Some(work))
                 }
             };
+            *gives_way.borrow_mut() = answer.gives_way.take();
             let response = server.response(&asked, &body_read, answer, work);
             // HTTP/1.0 has no other end of a body of unknown length (RFC 9112 §6.3).
             let has_length = response.headers().contains_key(header::CONTENT_LENGTH)

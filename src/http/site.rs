@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Context;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -364,7 +365,12 @@ pub struct LateAnswer {
     pub body: AnswerBody,
     /// A service's answer: only CORS headers are added, and only if the service has set none.
     pub is_passed_on: bool,
+    /// For an answer of a service, which holds a connection.
+    pub gives_way: Option<GivesWay>,
 }
+
+/// Whether the answer has to end, because others need what it holds. The task is woken when it has to.
+pub(super) type GivesWay = Box<dyn Fn(&Context<'_>) -> bool>;
 
 impl From<Answer> for LateAnswer {
     fn from(answer: Answer) -> Self {
@@ -373,6 +379,7 @@ impl From<Answer> for LateAnswer {
             headers: answer.headers,
             body: Box::pin(Full::new(answer.body).map_err(BoxError::from)),
             is_passed_on: false,
+            gives_way: None,
         }
     }
 }

@@ -66,7 +66,7 @@ impl Clients {
             return;
         };
         if session.deliver_at_once(now, frame, &limits.send_queue) {
-            count_queued(&mut self.stats, session, frame);
+            count_queued(&mut self.stats, session, frame.queue_bytes());
             enlist(session, key.slot, &mut self.dirty);
             return;
         }
@@ -120,10 +120,13 @@ impl Clients {
     }
 
     /// Puts a replayed frame in one send queue, if the client takes data.
-    pub(super) fn replay(&mut self, now: Now, key: SessionKey, frame: &Arc<Frame>) {
-        if let Some(session) = self.session_mut(key) {
-            let delivered = session.replay(now, frame);
-            self.delivered(key, frame, delivered);
+    pub(super) fn replay(&mut self, now: Now, key: SessionKey, frame: Arc<Frame>) {
+        let bytes = frame.queue_bytes();
+        if let Some(session) = session_of(&mut self.sessions, key)
+            && session.replay(now, frame)
+        {
+            count_queued(&mut self.stats, session, bytes);
+            enlist(session, key.slot, &mut self.dirty);
         }
     }
 
@@ -156,7 +159,7 @@ impl Clients {
             self.to_arm.push(key);
         }
         if let Some(session) = session_of(&mut self.sessions, key) {
-            count_queued(&mut self.stats, session, frame);
+            count_queued(&mut self.stats, session, frame.queue_bytes());
             self.replaced_unsent |= is_replaced && session.keeps_up();
             if !is_held {
                 enlist(session, key.slot, &mut self.dirty);
@@ -223,10 +226,10 @@ pub(super) fn session_of(sessions: &mut Slab<Session>, key: SessionKey) -> Optio
 
 /// Counts a frame queued for the session.
 #[inline]
-fn count_queued(stats: &mut HubStats, session: &Session, frame: &Frame) {
+fn count_queued(stats: &mut HubStats, session: &Session, bytes: usize) {
     stats.messages_queued += 1;
     stats.messages_waiting += 1;
-    stats.send_queue_bytes += frame.queue_bytes() as u64;
+    stats.send_queue_bytes += bytes as u64;
     let peak = &mut stats.send_queue_peak_bytes;
     *peak = (*peak).max(session.queue_bytes() as u64);
 }

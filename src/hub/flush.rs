@@ -381,7 +381,7 @@ impl Core {
     /// for all: the limits of the queue do not count replayed frames.
     pub fn replay(&mut self, key: SessionKey, frame: &Arc<Frame>) -> bool {
         self.tell(key);
-        self.clients.replay(self.now, key, frame);
+        self.clients.replay(self.now, key, Arc::clone(frame));
         self.is_open(key)
     }
 

@@ -117,7 +117,7 @@ impl Core {
             self.clients.open_slot(self.now, &self.limits, key);
         }
         for (_, frame) in missed.frames {
-            self.clients.replay(self.now, key, &frame);
+            self.clients.replay(self.now, key, frame);
         }
         missed.has_newest
     }

@@ -184,7 +184,7 @@ impl SendQueue {
         };
         if !meets_limit {
             self.start_progress(now);
-            self.append(frame, false);
+            self.append(Arc::clone(frame), false);
         }
         !meets_limit
     }
@@ -207,14 +207,14 @@ impl SendQueue {
             None => self.check_limits(now, limits),
         };
         if !matches!(outcome, Pushed::Over(_)) {
-            self.append(frame, false);
+            self.append(Arc::clone(frame), false);
         }
         outcome
     }
 
     /// Queues a frame that counts for no limit of the queue, and that no newer frame replaces. The
     /// caller limits the number of waiting replayed frames.
-    pub(super) fn replay(&mut self, now: Now, frame: &Arc<Frame>) {
+    pub(super) fn replay(&mut self, now: Now, frame: Arc<Frame>) {
         self.start_progress(now);
         self.append(frame, true);
     }
@@ -227,10 +227,10 @@ impl SendQueue {
         }
     }
 
-    fn append(&mut self, frame: &Arc<Frame>, is_replayed: bool) {
-        let seq = self.number(frame);
+    fn append(&mut self, frame: Arc<Frame>, is_replayed: bool) {
+        let seq = self.number(&frame);
         self.bytes += frame.queue_bytes();
-        let entry = Entry::new(Arc::clone(frame), seq, is_replayed);
+        let entry = Entry::new(frame, seq, is_replayed);
         self.data.push_back(entry);
     }
 

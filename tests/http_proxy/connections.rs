@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
@@ -247,4 +248,41 @@ fn uploads_that_crawl_give_way_whatever_the_number_of_addresses_and_slow_ones_do
     taker.take(100_000 - 3_001);
     taker.send(ok("done"));
     assert_eq!(slow.reply().text(), "done");
+}
+
+/// Of two clients with a large answer each, another request takes the place of the one that reads nothing.
+#[test]
+fn an_answer_that_its_client_does_not_take_gives_way() {
+    const BYTES: usize = 20_000_000;
+    let rig = Rig::with(
+        |settings| settings.service_connections_max = 2,
+        HttpSettings::default(),
+    );
+    let begin = |last: u8| {
+        let client = rig.connect_as([192, 0, 2, last].into(), get("/v1/jobs/large"));
+        let mut service = rig.accept();
+        service.head_text();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n");
+        service.send(head);
+        let sending = thread::spawn(move || service.stream.write_all(&vec![b'x'; BYTES]).is_ok());
+        (client, sending)
+    };
+    let (_unread, cut) = begin(1);
+    let (mut reads, whole) = begin(2);
+    let reading = thread::spawn(move || {
+        reads.head_text();
+        for _ in 0..BYTES / 100_000 {
+            reads.take(100_000);
+            thread::sleep(Duration::from_millis(35));
+        }
+    });
+    let mut third = rig.connect_as([192, 0, 2, 3].into(), get("/v1/jobs/third"));
+    let mut service = rig.accept();
+    assert!(service.head_text().starts_with("GET /v1/jobs/third "));
+    service.send(ok("3"));
+    assert_eq!(third.reply().text(), "3");
+    assert!(!reading.is_finished(), "it is not the place of the other");
+    reading.join().expect("a client that reads stays");
+    assert!(whole.join().expect("a thread"), "the whole answer");
+    assert!(!cut.join().expect("a thread"));
 }

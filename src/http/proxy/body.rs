@@ -228,10 +228,22 @@ impl Body for ToClient {
         let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.waits_since = None;
+                let bytes = frame
+                    .as_ref()
+                    .and_then(|frame| frame.as_ref().ok()?.data_ref());
+                let place = self.lease.as_ref().and_then(Lease::place);
+                if let (Some(place), Some(bytes)) = (place, bytes) {
+                    place.is_taking(bytes.len());
+                }
                 self.ended = frame.is_none() || self.incoming.is_end_stream();
                 frame.map(|frame| frame.map(without_bad_trailers).map_err(BoxError::from))
             }
             Poll::Pending => {
+                // The client has taken all there is.
+                let place = self.lease.as_ref().and_then(Lease::place);
+                if let Some(place) = place.filter(|_| self.waits_since.is_none()) {
+                    place.is_behind(Duration::ZERO);
+                }
                 let why = ready!(self.poll_end(cx));
                 Some(Err(io::Error::new(io::ErrorKind::TimedOut, why).into()))
             }

@@ -258,6 +258,7 @@ impl Shared {
         exchange: Exchange,
     ) -> LateAnswer {
         let (mut head, incoming) = answer.into_parts();
+        let place = lease.place_kept();
         headers::to_client(&mut head.headers);
         let mut body = ToClient::new(incoming, lease, upload, exchange, self.silence);
         body.hides_end = head.status == StatusCode::NOT_MODIFIED;
@@ -266,6 +267,10 @@ impl Shared {
             headers: head.headers,
             body: Box::pin(body),
             is_passed_on: true,
+            gives_way: Some(Box::new(move |cx| {
+                let place = place.upgrade();
+                place.is_some_and(|place| place.gives_way(cx))
+            })),
         }
     }
 

@@ -15,6 +15,9 @@ use crate::base::Clock;
 /// A request body this far behind its least speed gives way to a request without a place, microseconds.
 const STILL_US: u64 = 1_000_000;
 
+/// A client that takes an answer more slowly gives way to a request without a place.
+const TAKEN_BYTES_PER_SECOND_MIN: u64 = 32 * 1024;
+
 /// How often a request without a place looks for such a body, and for buffers of other services.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -173,6 +176,14 @@ impl Place {
         };
         let charges = self.charges.iter().flatten();
         charges.for_each(|charge| charge.progress(progress_us));
+    }
+
+    /// Records that the client has to take so many bytes of the answer, at the least speed while others wait.
+    pub(in crate::http) fn is_taking(&self, bytes: usize) {
+        let us = bytes as u64 * 1_000_000 / TAKEN_BYTES_PER_SECOND_MIN;
+        let until_us = self.of.clock.mono_us() + us;
+        let charges = self.charges.iter().flatten();
+        charges.for_each(|charge| charge.progress(until_us));
     }
 
     /// Whether another request needs the place more. The task is woken when one does.

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -105,6 +105,11 @@ impl<B> Lease<B> {
     /// The place of the request, if counted here.
     pub(in crate::http) fn place(&self) -> Option<&Place> {
         self.place.as_deref()
+    }
+
+    /// The place of the request, if counted here, as long as the request has it.
+    pub(in crate::http) fn place_kept(&self) -> Weak<Place> {
+        self.place.as_ref().map(Arc::downgrade).unwrap_or_default()
     }
 
     /// The activity of the connection.

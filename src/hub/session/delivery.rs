@@ -181,13 +181,13 @@ impl Session {
         Delivered::Over(first.then_some(reason))
     }
 
-    /// Puts a replayed frame in the send queue.
-    pub(in crate::hub) fn replay(&mut self, now: Now, frame: &Arc<Frame>) -> Delivered {
-        if self.intake != Intake::Open {
-            return Delivered::Refused;
+    /// Puts a replayed frame in the send queue, if the client takes data; returns whether it does.
+    pub(in crate::hub) fn replay(&mut self, now: Now, frame: Arc<Frame>) -> bool {
+        let is_open = self.intake == Intake::Open;
+        if is_open {
+            self.queue.replay(now, frame);
         }
-        self.queue.replay(now, frame);
-        Delivered::Queued(Pushed::Queued)
+        is_open
     }
 
     /// [`Self::finds_room`] returns `true` once from here on.

@@ -169,7 +169,8 @@ pub(super) const OWN: &[Setting] = &[
          `--memory-max`: more connections need more memory.",
     )
     .limit(
-        "a request waits for a connection, at most `--proxy-silence-timeout-ms`, then 504; uploads that crawl give way",
+        "a request waits for a connection, at most `--proxy-silence-timeout-ms`, then 504; uploads that crawl and answers that \
+         their clients do not take give way",
         Shows::Metric(names::PROXY_WAITS),
         "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
     ),
