@@ -8,14 +8,13 @@
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
 mod names;
-mod places;
 mod wanted;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::names::Names;
-use self::places::Places;
+use self::names::Places;
 pub(super) use self::wanted::merge_charge;
 use self::wanted::{After, Found, MATCH_STEPS_MAX, Matching};
 pub use self::wanted::{Missed, Outcome, Wanted};

@@ -18,7 +18,6 @@
 
 mod common;
 mod gateway;
-mod kind;
 mod log_filter;
 mod prepared;
 mod process;
@@ -37,7 +36,7 @@ use crate::telemetry::logging::LoggingError;
 
 pub use self::common::CommonSettings;
 pub use self::gateway::{Inputs, Parts};
-pub use self::kind::{Dialect, GatewayKind, Print, Program, RoleTable, TokenUse};
+pub use self::prepared::{Dialect, GatewayKind, Print, Program, RoleTable, TokenUse};
 pub use self::prepared::{Prepared, Question, TIMEOUT_FLAG};
 pub use self::process::Listening;
 pub use self::reload::{Reload, Reloaded};
