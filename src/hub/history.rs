@@ -1,6 +1,6 @@
 //! The newest messages of a kept feed, for clients that resume.
 //!
-//! Each message of the feed has a number ([`places`]); messages that no topic gets (bad messages) have no
+//! Each message of the feed has a number ([`names`]); messages that no topic gets (bad messages) have no
 //! entry. All topics share one list, in the order of the feed; a resume walks the list from the position on
 //! and takes the messages of the topics. Therefore a topic costs a message nothing, and the messages of
 //! several topics come in the order of the feed.

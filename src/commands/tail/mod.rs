@@ -7,8 +7,7 @@
 //! | file | has |
 //! | --- | --- |
 //! | `line` | the flags |
-//! | `output` | printing, counting and measuring |
-//! | `error` | the reasons for no connection, in words, with advice |
+//! | `error` | printing, counting and measuring; the reasons for no connection, in words, with advice |
 
 mod error;
 pub(super) mod line;
