@@ -197,7 +197,7 @@ impl History {
         let Some(number) = self.places.next(position) else {
             return;
         };
-        let name = self.names.came(topic);
+        let name = self.names.add(topic);
         if frame.is_none() {
             self.left_out = number;
             self.names.left_out(name, number);

@@ -327,7 +327,7 @@ metric_names! { |at|
     RETAINED_BYTES_MAX = Gauge "weirgate_retained_bytes_max" []
         "Bytes of last values that may wait in send queues (--retained-bytes-max).";
     RETAINED_GIVEN_UP = Counter "weirgate_retained_given_up_total" []
-        "Patterns whose last values a client did not get because too many subjects came live meanwhile.";
+        "Patterns whose last values a client did not get because too many subjects had live messages meanwhile.";
     SUBSCRIPTION_CHANGES = Gauge "weirgate_subscription_changes" ["stage"]
         "Names to subscribe or unsubscribe on the bus: waiting for its thread, queued there, asked and \
             not answered, settling (--bus-settle-ms).";

@@ -61,7 +61,7 @@ impl Names {
     }
 
     /// Handles a new message of a topic. Returns the topic's index.
-    pub(super) fn came(&mut self, topic: &TopicName) -> u32 {
+    pub(super) fn add(&mut self, topic: &TopicName) -> u32 {
         let id = match self.by_topic.get(topic) {
             Some(&id) => id,
             None => self.insert(topic),
