@@ -5,26 +5,24 @@
 
 pub mod build_info;
 mod clock;
-mod finding;
 mod left_addresses;
 mod log_budget;
 pub mod memory_limit;
 mod plain_text;
 mod queue_bytes;
 mod random;
-mod spin;
 pub mod tls_roots;
 mod wake;
 
 pub use clock::{Clock, Now};
-pub use finding::Finding;
 pub use left_addresses::{Left, LeftAddresses};
 pub use log_budget::{LogBudget, LogLine};
+pub use plain_text::Finding;
 pub use plain_text::{escaped, escaped_bytes, is_host, without_mark};
 pub use queue_bytes::{QueueBytes, TakenBytes};
 pub use random::SplitMix64;
-pub use spin::{Spin, SpinCounts};
 pub use wake::{LateWake, Wake};
+pub use wake::{Spin, SpinCounts};
 
 use std::fs::OpenOptions;
 use std::io::{self, Read as _};

@@ -1,4 +1,9 @@
 //! Text of strangers (clients, servers, tokens) for people: in a terminal, in a log line, in a table.
+//!
+//! The findings of a check, in words for the operator.
+//!
+//! Pure. Made by the start of a gateway for a check (`run`), and by the checks of brokers and services for
+//! `--check --connect` (`sources`, `kinds`); shown by `commands`.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -76,6 +81,40 @@ fn steers(c: char) -> bool {
                 | '\u{fff9}'..='\u{fffb}'
                 | '\u{e0000}'..='\u{e007f}'
         )
+}
+
+/// One finding, without secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Good.
+    Good(String),
+    /// The gateway starts and works, but probably not as intended.
+    Warning(String),
+    /// The gateway does not start, or can never do its work.
+    Error(String),
+}
+
+impl Finding {
+    /// The word in front of the text, for people and for programs.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Good(_) => "ok",
+            Self::Warning(_) => "warning",
+            Self::Error(_) => "error",
+        }
+    }
+
+    /// The text, without the word in front of it.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Good(text) | Self::Warning(text) | Self::Error(text) => text,
+        }
+    }
+
+    /// Whether the finding is an error.
+    pub fn is_error(&self) -> bool {
+        matches!(self, Self::Error(_))
+    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,7 @@
 
 use clap::{ArgMatches, Command};
 
-use super::args::{For, flag, value};
-use super::program::Exit;
+use super::program::{Exit, For, flag, value};
 use super::top::TopCommand;
 use super::top::fetch::{FetchError, exchange};
 use super::top::line;

@@ -14,9 +14,9 @@ use clap::{Arg, ArgMatches, Command};
 use rustls::{ClientConnection, StreamOwned};
 use socket2::Socket;
 
-use super::args::{For, arg};
 use super::link::{Stream, host_of, left};
 use super::program::Exit;
+use super::program::{For, arg};
 use crate::listening::ListenAddr;
 use crate::listening::tls::of_own_certificate;
 use crate::run::{GatewayKind, Program};

@@ -4,7 +4,6 @@
 //! A [`Program`] is a list of gateways. Subcommands, `--help`, `--check`, the environment name
 //! `WEIRGATE_GATEWAY`, `health` and `token` are made from the list. Called by `main`.
 
-mod args;
 pub mod check;
 pub mod disconnect;
 pub mod health;
@@ -22,12 +21,12 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command};
 
-use self::args::{For, arg, flag, switch, with_default};
 use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
 use self::disconnect::DisconnectCommand;
 use self::health::HealthCheck;
 use self::pages::PageFiles;
 pub use self::program::Exit;
+use self::program::{For, arg, flag, switch, with_default};
 use self::program::{
     complain, complain_styled, show, show_styled, version_json, version_line, version_text,
 };

@@ -10,8 +10,8 @@ use chrono::DateTime;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 
-use super::args::{For, arg, flag};
 use super::program::{Exit, chosen};
+use super::program::{For, arg, flag};
 use crate::auth::{
     Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, TOKEN_BYTES_MAX, Token,
 };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::bad_log::BadMessageLog;
+use super::BadMessageLog;
 use super::{BusEvent, BusMessage, Subscription, TooLarge, broadcast_unix_ms, check_size};
 use crate::hub::{
     BusNotice, ConflationKey, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, Place,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::bad_log::BadMessageLog;
+use super::BadMessageLog;
 use super::{BusEvent, BusMessage, TooLarge, broadcast_unix_ms, check_size};
 use crate::hub::{
     BusNotice, CopyRank, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, POSITION_BYTES_MAX,

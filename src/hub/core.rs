@@ -54,7 +54,7 @@ pub struct Core {
     /// Sessions that a stop closes.
     pub(super) stopping: VecDeque<SessionKey>,
     /// Sessions with the room for which the gateway waits.
-    pub(super) roomy: Vec<SessionKey>,
+    pub(super) with_room: Vec<SessionKey>,
     /// Sessions that are read again.
     pub(super) resumed: Vec<SessionKey>,
     /// Sessions that had their share of this turn; their addresses take turns in further reading.
@@ -116,7 +116,7 @@ impl Core {
             effects: VecDeque::new(),
             ended: VecDeque::new(),
             stopping: VecDeque::new(),
-            roomy: Vec::new(),
+            with_room: Vec::new(),
             resumed: Vec::new(),
             next_turn: FairQueue::default(),
             no_room: FairQueue::default(),

@@ -290,7 +290,7 @@ impl Core {
         stats.count_removed(written.wrote.frames, written.wrote.bytes);
         stats.writes_short += u64::from(written.short);
         if session.finds_room() {
-            self.roomy.push(key);
+            self.with_room.push(key);
         }
         if let Some(waits) = session.turns_waiting() {
             self.waits.turned(now, key, waits);
@@ -399,7 +399,7 @@ impl Core {
     pub(super) fn note_room(&mut self, key: SessionKey) {
         let session = self.clients.session_mut(key);
         if session.is_some_and(|session| session.finds_room()) {
-            self.roomy.push(key);
+            self.with_room.push(key);
         }
     }
 }

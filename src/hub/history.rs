@@ -1,6 +1,6 @@
 //! The newest messages of a kept feed, for clients that resume.
 //!
-//! Each message of the feed has a number ([`places`]); messages that no topic gets (bad messages) have no
+//! Each message of the feed has a number ([`names`]); messages that no topic gets (bad messages) have no
 //! entry. All topics share one list, in the order of the feed; a resume walks the list from the position on
 //! and takes the messages of the topics. Therefore a topic costs a message nothing, and the messages of
 //! several topics come in the order of the feed.
@@ -8,14 +8,13 @@
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
 mod names;
-mod places;
 mod wanted;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::names::Names;
-use self::places::Places;
+use self::names::Places;
 pub(super) use self::wanted::merge_charge;
 use self::wanted::{After, Found, MATCH_STEPS_MAX, Matching};
 pub use self::wanted::{Missed, Outcome, Wanted};
@@ -198,7 +197,7 @@ impl History {
         let Some(number) = self.places.next(position) else {
             return;
         };
-        let name = self.names.came(topic);
+        let name = self.names.add(topic);
         if frame.is_none() {
             self.left_out = number;
             self.names.left_out(name, number);

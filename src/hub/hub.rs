@@ -393,7 +393,7 @@ impl<G: Gateway> Hub<G> {
                 self.tell_closed(key, reason);
             } else if let Some(key) = self.core.stopping.pop_front() {
                 self.stop(key);
-            } else if let Some(key) = self.core.roomy.pop() {
+            } else if let Some(key) = self.core.with_room.pop() {
                 self.tell_room(key);
             } else if let Some(key) = self.core.resumed.pop() {
                 self.read_on(key);

@@ -225,7 +225,7 @@ impl Core {
             return;
         }
         // The kept frames would count as frames that no drop frees; later frames do not need them.
-        self.windows.let_go();
+        self.windows.release();
         self.memory.over_since.get_or_insert(self.now.mono_us);
         let mut walk = match self.memory.walk.take() {
             Some(walk) => walk,

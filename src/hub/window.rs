@@ -119,7 +119,7 @@ impl Windows {
     }
 
     /// Releases all frames: memory is short.
-    pub(super) fn let_go(&mut self) {
+    pub(super) fn release(&mut self) {
         self.kept = VecDeque::new();
         self.bytes = 0;
     }
@@ -165,7 +165,7 @@ mod tests {
         assert!(alive.alive() <= kept && alive.alive() > kept - 41_000);
         windows.link(&mut newest, &frame(&alive, 2 * KEPT_BYTES_MAX), false);
         assert!(newest.upgrade().is_some(), "one of any size");
-        windows.let_go();
+        windows.release();
         assert_eq!(alive.alive(), 0);
         let next = frame(&alive, 300);
         windows.link(&mut newest, &next, false);

@@ -1,4 +1,6 @@
 //! The latency of the last minute: from the arrival of a message until the write to the last client that takes bytes.
+//!
+//! How late the loop is: its longest turn, its longest wait for a message, and sleep beyond its time.
 
 use crate::telemetry::RecentLatency;
 
@@ -93,6 +95,57 @@ impl Latency {
     }
 }
 
+/// Less than this is no lateness.
+const LATE_FROM_US: u64 = 20_000;
+
+/// The length of a window; the lateness of a window is the longest in it.
+const WINDOW_US: u64 = 250_000;
+
+/// The lateness of the loop.
+#[derive(Debug, Default)]
+pub(super) struct Lateness {
+    /// The longest in this window.
+    longest_us: u64,
+    window_began_us: u64,
+    /// The last windows: a second.
+    windows_us: [u64; 4],
+    total_us: u64,
+}
+
+impl Lateness {
+    /// Records a turn, or the wait of a message for its turn.
+    pub(super) fn observe_us(&mut self, us: u64) {
+        self.longest_us = self.longest_us.max(us);
+    }
+
+    /// Ends the window if its time is over.
+    pub(super) fn tick(&mut self, now_us: u64) {
+        if now_us < self.window_began_us + WINDOW_US {
+            return;
+        }
+        self.window_began_us = now_us;
+        let longest_us = std::mem::take(&mut self.longest_us);
+        let late_us = if longest_us >= LATE_FROM_US {
+            longest_us
+        } else {
+            0
+        };
+        self.windows_us.rotate_left(1);
+        self.windows_us[3] = late_us;
+        self.total_us += late_us;
+    }
+
+    /// The lateness of the last second, microseconds.
+    pub(super) fn last_second_us(&self) -> u64 {
+        self.windows_us.iter().sum()
+    }
+
+    /// The lateness since the start, microseconds.
+    pub(super) fn total_us(&self) -> u64 {
+        self.total_us
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,5 +181,33 @@ mod tests {
             assert_eq!(latency.summary(second * 1_000_000), now, "at {second} s");
         }
         assert_eq!(latency.summary(90_000_000), RecentLatency::default());
+    }
+}
+
+#[cfg(test)]
+mod lateness_tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_of_each_window_counts_for_a_second() {
+        let mut lateness = Lateness::default();
+        let mut second = |at_ms: u64, observed_ms: &[u64]| {
+            observed_ms
+                .iter()
+                .for_each(|ms| lateness.observe_us(ms * 1_000));
+            lateness.tick(at_ms * 1_000);
+            [
+                lateness.last_second_us() / 1_000,
+                lateness.total_us() / 1_000,
+            ]
+        };
+        assert_eq!(second(250, &[19]), [0, 0]);
+        assert_eq!(second(300, &[100, 300]), [0, 0], "the window is open");
+        assert_eq!(second(500, &[20]), [300, 300]);
+        assert_eq!(second(750, &[40]), [340, 340]);
+        assert_eq!(second(1_000, &[]), [340, 340]);
+        assert_eq!(second(1_250, &[]), [340, 340]);
+        assert_eq!(second(1_500, &[]), [40, 340]);
+        assert_eq!(second(1_750, &[]), [0, 340]);
     }
 }

@@ -6,7 +6,6 @@
 
 mod handshakes;
 mod latency;
-mod lateness;
 mod listeners;
 mod report;
 mod seams;

@@ -2,10 +2,9 @@
 //!
 //! | file | has |
 //! | --- | --- |
-//! | `kind` | a program as a list of gateways; a gateway as a value, with the protocol for a client in a terminal |
 //! | `gateway` | from feed, gateway and source to a running loop: the same for every gateway |
 //! | `common` | the settings of every gateway; the metric of each limit |
-//! | `prepared` | a gateway just before listening, the checks before a start, and the log of a start |
+//! | `prepared` | a gateway just before listening, the checks before a start, and the log of a start; a program as a list of gateways; a gateway as a value, with the protocol for a client in a terminal |
 //! | `process` | the first steps of every process, and where it listens |
 //! | `reload` | files to read again at SIGHUP, and key files after a change |
 //! | `revoked_file` | the file with refused users and tokens |
@@ -20,7 +19,6 @@
 mod common;
 mod cpus;
 mod gateway;
-mod kind;
 mod log_filter;
 mod prepared;
 mod process;
@@ -39,7 +37,7 @@ use crate::telemetry::logging::LoggingError;
 
 pub use self::common::CommonSettings;
 pub use self::gateway::{Inputs, Parts};
-pub use self::kind::{Dialect, GatewayKind, Print, Program, RoleTable, TokenUse};
+pub use self::prepared::{Dialect, GatewayKind, Print, Program, RoleTable, TokenUse};
 pub use self::prepared::{Prepared, Question, TIMEOUT_FLAG};
 pub use self::process::Listening;
 pub use self::reload::{Reload, Reloaded};

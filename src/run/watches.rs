@@ -122,19 +122,19 @@ const CONNECTIONS_MIN: u64 = 128;
 
 /// The most connections since memory was returned the last time.
 #[derive(Debug, Default)]
-struct Ebb {
+struct Decline {
     most: u64,
 }
 
-impl Ebb {
+impl Decline {
     /// Takes the current number of connections. Returns true once most of many connections have ended.
-    fn has_come(&mut self, connections: u64) -> bool {
+    fn has_begun(&mut self, connections: u64) -> bool {
         self.most = self.most.max(connections);
-        let has_come = self.most >= CONNECTIONS_MIN && connections <= self.most / 2;
-        if has_come {
+        let has_begun = self.most >= CONNECTIONS_MIN && connections <= self.most / 2;
+        if has_begun {
             self.most = connections;
         }
-        has_come
+        has_begun
     }
 }
 
@@ -145,11 +145,11 @@ impl Ebb {
 /// ended. With `malloc_trim(3)` glibc returns this memory too.
 fn after_storms(telemetry: Arc<Telemetry>) -> io::Result<()> {
     let run = move || {
-        let mut ebb = Ebb::default();
+        let mut decline = Decline::default();
         loop {
             thread::sleep(MEMORY_LOOK);
             let connections = telemetry.event_loop.read(LoopNumbers::all_connections);
-            if ebb.has_come(connections) {
+            if decline.has_begun(connections) {
                 // The connections that ended last are freed by then.
                 thread::sleep(MEMORY_LOOK);
                 give_back();
@@ -249,8 +249,11 @@ mod tests {
     use super::*;
 
     fn looks(counts: &[u64]) -> Vec<bool> {
-        let mut ebb = Ebb::default();
-        counts.iter().map(|count| ebb.has_come(*count)).collect()
+        let mut decline = Decline::default();
+        counts
+            .iter()
+            .map(|count| decline.has_begun(*count))
+            .collect()
     }
 
     #[test]

@@ -13,7 +13,6 @@
 mod checked;
 mod error;
 mod field;
-mod gone;
 mod groups;
 mod kind;
 mod listen;

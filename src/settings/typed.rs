@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 
+use super::error::GONE;
 use super::error::{SettingsError, Warning};
-use super::gone::GONE;
 use super::kind::{Kind, Value};
 use super::memory;
 use super::setting::Setting;

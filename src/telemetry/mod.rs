@@ -7,7 +7,6 @@
 mod bus_status;
 mod event_loop;
 pub mod logging;
-mod metric;
 pub mod names;
 mod operator;
 pub mod operator_state;

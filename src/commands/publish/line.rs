@@ -7,7 +7,7 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{BrokerUrl, Messages, PublishCommand};
 use crate::base::SplitMix64;
-use crate::commands::args::{flag, switch, value};
+use crate::commands::program::{flag, switch, value};
 
 /// The default message.
 const EXAMPLE: &str = r#"{"n":{number},"time":{time},"value":{walk}}"#;

@@ -1,13 +1,18 @@
 //! The errors of connections: in words, with advice for the user.
+//!
+//! The output of `weirgate tail`: printing, counting and measuring.
 
-use std::io;
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
 
 use tungstenite::Error;
 use tungstenite::http::Response;
 use tungstenite::protocol::CloseFrame;
 
-use crate::base::escaped;
+use super::super::program::complain;
+use crate::base::{escaped, escaped_bytes};
 use crate::run::Dialect;
+use crate::wire::json;
 
 /// The most characters shown of a server's text.
 const WORDS_MAX: usize = 200;
@@ -202,6 +207,141 @@ fn shown(words: &str) -> String {
     }
 }
 
+/// The deepest JSON that is printed over several lines; deeper JSON is printed unchanged.
+const PRETTY_DEPTH_MAX: usize = 128;
+/// Time between two lines about the rate.
+const RATE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The format of printed messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// On one line: line breaks become spaces.
+    Line,
+    /// JSON over several lines, indented.
+    Pretty,
+    /// Unchanged, with a line break at the end; messages about the connection too.
+    Raw,
+}
+
+/// Whether a session continues.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    GoOn,
+    End,
+}
+
+/// Standard output, with counts.
+#[derive(Debug)]
+pub(super) struct Output {
+    style: Style,
+    /// A terminal interprets control characters; any other reader gets the bytes of a message.
+    is_terminal: bool,
+    count: Option<u64>,
+    messages: u64,
+    line: Vec<u8>,
+    rate: Option<Rate>,
+}
+
+/// Messages and bytes since the last line about the rate.
+#[derive(Debug)]
+struct Rate {
+    since: Instant,
+    messages: u64,
+    bytes: u64,
+}
+
+impl Output {
+    pub(super) fn new(style: Style, rate: bool, count: Option<u64>, now: Instant) -> Self {
+        Self {
+            style,
+            is_terminal: io::stdout().is_terminal(),
+            count,
+            messages: 0,
+            line: Vec::new(),
+            rate: rate.then_some(Rate::since(now)),
+        }
+    }
+
+    /// The number of printed messages.
+    pub(super) fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Prints a message, and flushes, so that a reader gets the message at once.
+    pub(super) fn print(&mut self, message: &[u8]) -> io::Result<Next> {
+        self.line.clear();
+        render(self.style, message, &mut self.line);
+        if self.is_terminal {
+            self.line = escaped_bytes(&self.line, &['\n', '\t']).into_bytes();
+        }
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(&self.line)?;
+        stdout.flush()?;
+        self.messages += 1;
+        if let Some(rate) = &mut self.rate {
+            rate.messages += 1;
+            rate.bytes += message.len() as u64;
+        }
+        match self.count {
+            Some(count) if self.messages >= count => Ok(Next::End),
+            _ => Ok(Next::GoOn),
+        }
+    }
+
+    /// Prints the line about the rate, if due.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let Some(rate) = &mut self.rate else { return };
+        let passed = now.saturating_duration_since(rate.since);
+        if passed >= RATE_INTERVAL {
+            complain(&rate.line(passed, self.messages));
+            *rate = Rate::since(now);
+        }
+    }
+}
+
+impl Rate {
+    fn since(now: Instant) -> Self {
+        Self {
+            since: now,
+            messages: 0,
+            bytes: 0,
+        }
+    }
+
+    fn line(&self, passed: Duration, all: u64) -> String {
+        let seconds = passed.as_secs_f64();
+        let messages = self.messages as f64 / seconds;
+        let bytes = self.bytes as f64 / seconds;
+        format!("{messages:.1} messages/s, {bytes:.0} bytes/s, {all} messages in all")
+    }
+}
+
+/// Formats a message for printing, with a line break.
+fn render(style: Style, message: &[u8], line: &mut Vec<u8>) {
+    match style {
+        Style::Raw => line.extend_from_slice(message),
+        // A line break in JSON is white space between two tokens.
+        Style::Line => line.extend(message.iter().map(|&byte| match byte {
+            b'\n' | b'\r' => b' ',
+            byte => byte,
+        })),
+        Style::Pretty => match pretty(message) {
+            Some(text) => line.extend_from_slice(text.as_bytes()),
+            None => line.extend_from_slice(message),
+        },
+    }
+    line.push(b'\n');
+}
+
+/// Returns indented JSON with all digits, or `None` if the message is not JSON, or nested too deeply.
+fn pretty(message: &[u8]) -> Option<String> {
+    let value = json::read(message, PRETTY_DEPTH_MAX)
+        .ok()?
+        .parse_with_digits()
+        .ok()?;
+    sonic_rs::to_string_pretty(&value).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,5 +403,50 @@ mod tests {
         );
         assert!(!wrong.may_pass());
         assert!(refused(503, "").may_pass() && refused(429, "").may_pass());
+    }
+}
+
+#[cfg(test)]
+mod output_tests {
+    use super::*;
+
+    fn rendered(style: Style, message: &str) -> String {
+        let mut line = Vec::new();
+        render(style, message.as_bytes(), &mut line);
+        String::from_utf8(line).expect("UTF-8")
+    }
+
+    #[test]
+    fn a_message_is_one_line_unless_it_is_to_be_pretty_or_raw() {
+        let message = "{\"b\":1.50,\r\n\"a\":[1e400,\"x y\"]}";
+        assert_eq!(
+            rendered(Style::Line, message),
+            "{\"b\":1.50,  \"a\":[1e400,\"x y\"]}\n"
+        );
+        assert_eq!(rendered(Style::Raw, message), format!("{message}\n"));
+        let want = "{\n  \"b\": 1.50,\n  \"a\": [\n    1e400,\n    \"x y\"\n  ]\n}\n";
+        assert_eq!(rendered(Style::Pretty, message), want);
+    }
+
+    #[test]
+    fn what_is_no_json_or_too_deep_is_printed_as_it_came() {
+        for text in ["hello", "", "{\"a\":", &"[".repeat(100_000)] {
+            assert_eq!(rendered(Style::Pretty, text), format!("{text}\n"));
+        }
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        assert_eq!(rendered(Style::Pretty, &deep), format!("{deep}\n"));
+    }
+
+    #[test]
+    fn the_rate_is_of_the_time_that_passed() {
+        let rate = Rate {
+            since: Instant::now(),
+            messages: 30,
+            bytes: 1_500,
+        };
+        assert_eq!(
+            rate.line(Duration::from_millis(1_500), 31),
+            "20.0 messages/s, 1000 bytes/s, 31 messages in all"
+        );
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Style, TailCommand, Target};
-use crate::commands::args::{For, arg, flag, switch, value};
 use crate::commands::program::Exit;
+use crate::commands::program::{For, arg, flag, switch, value};
 use crate::run::{Dialect, GatewayKind, Program};
 use crate::settings::typed::Env;
 use crate::settings::{Checked, ListenSettings, Rows, Setting, TailSettings, flag as known};

@@ -7,12 +7,10 @@
 //! | file | has |
 //! | --- | --- |
 //! | `line` | the flags |
-//! | `output` | printing, counting and measuring |
-//! | `error` | the reasons for no connection, in words, with advice |
+//! | `error` | printing, counting and measuring; the reasons for no connection, in words, with advice |
 
 mod error;
 pub(super) mod line;
-mod output;
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -28,9 +26,9 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{ClientRequestBuilder, Error, Message, WebSocket, client};
 
+pub use self::error::Style;
 pub use self::error::TailError;
-pub use self::output::Style;
-use self::output::{Next, Output};
+use self::error::{Next, Output};
 pub use super::link::Target;
 use super::link::{LinkError, Stream, is_timeout};
 use super::program::{complain, hide_secret};

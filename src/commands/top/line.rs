@@ -7,9 +7,9 @@ use hyper::header::HeaderValue;
 
 use super::TopCommand;
 use super::fetch::PATH;
-use crate::commands::args::{For, arg, switch, value};
 use crate::commands::link::Target;
 use crate::commands::program::Exit;
+use crate::commands::program::{For, arg, switch, value};
 use crate::listening::ListenAddr;
 use crate::run::Program;
 use crate::settings::typed::Env;

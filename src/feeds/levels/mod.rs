@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use self::cache::{Cache, View};
 use self::reader::{Kind, Reader};
-use super::bad_log::BadMessageLog;
+use super::BadMessageLog;
 use super::{BusEvent, BusMessage, LastSeen, check_size};
 use crate::hub::{Feed, FeedLine, FeedStats, FrameBytes, Now, Publication, TopicName};
 use crate::wire::json::check_json;

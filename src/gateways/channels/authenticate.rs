@@ -198,7 +198,7 @@ impl ChannelsGateway {
                 client.again = Some(again);
                 return None;
             }
-            if granted != Ok(true) && self.let_go(core, key, client, name.clone()) {
+            if granted != Ok(true) && self.release(core, key, client, name.clone()) {
                 again.revoked.push(name);
             }
             is_first = false;

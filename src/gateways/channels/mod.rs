@@ -333,7 +333,7 @@ impl Gateway for ChannelsGateway {
     fn handle_closed(&mut self, core: &mut Core, key: SessionKey, client: Client, _: CloseReason) {
         self.retained.closed(key);
         self.ask_retained(core);
-        for name in self.names.let_all_go(client.held) {
+        for name in self.names.release_all(client.held) {
             self.forget(&name);
         }
         self.names.store(&self.stats, core.memberships());

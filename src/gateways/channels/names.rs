@@ -317,7 +317,7 @@ impl Names {
     }
 
     /// Handles a client that lets a name go. Returns true if no client holds the name any more.
-    pub(super) fn let_go(&mut self, client: &mut Held, name: &TopicName) -> bool {
+    pub(super) fn release(&mut self, client: &mut Held, name: &TopicName) -> bool {
         let Some(id) = self.ids.get(name).copied() else {
             return false;
         };
@@ -326,18 +326,18 @@ impl Names {
         };
         client.ids.remove(at);
         client.patterns -= usize::from(self.syntax.is_pattern(name.as_str()));
-        self.release(client.address, id).is_some()
+        self.release_id(client.address, id).is_some()
     }
 
     /// Handles a client that has ended. Returns the names that no client holds any more.
-    pub(super) fn let_all_go(&mut self, client: Held) -> Vec<TopicName> {
+    pub(super) fn release_all(&mut self, client: Held) -> Vec<TopicName> {
         let ids = client.ids.into_iter();
-        ids.filter_map(|id| self.release(client.address, id))
+        ids.filter_map(|id| self.release_id(client.address, id))
             .collect()
     }
 
     /// Returns the name if no client holds it any more.
-    fn release(&mut self, address: ClientAddr, id: u32) -> Option<TopicName> {
+    fn release_id(&mut self, address: ClientAddr, id: u32) -> Option<TopicName> {
         let entry = &mut self.entries[id as usize];
         let of = self.addresses.get_mut(&address)?;
         let clients = of.clients.get_mut(&id)?;

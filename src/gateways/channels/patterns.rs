@@ -238,7 +238,7 @@ impl ChannelsGateway {
                     .get_mut(key)
                     .filter(|_| client_addr == Some(address))
                 {
-                    self.let_go(core, key, client, name.as_str().to_owned());
+                    self.release(core, key, client, name.as_str().to_owned());
                     let error = limit.error(max as u64);
                     let error = format!("{error}, no longer subscribed: {}", name.as_str());
                     let answer = Answer::error(&error, "null");

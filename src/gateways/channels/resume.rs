@@ -40,7 +40,7 @@ impl ChannelsGateway {
                 Verdict::Refused(error) => errors.push(error),
                 Verdict::Denied(error) => {
                     // Held under an older table: a client that gets "denied" loses the name.
-                    self.let_go(core, key, client, name);
+                    self.release(core, key, client, name);
                     errors.push(error);
                 }
                 Verdict::Full(error) => {
@@ -62,7 +62,7 @@ impl ChannelsGateway {
         request_id: &str,
     ) -> Answer {
         let mut gone = names;
-        gone.retain(|name| self.let_go(core, key, client, name.clone()));
+        gone.retain(|name| self.release(core, key, client, name.clone()));
         self.names.store(&self.stats, core.memberships());
         Answer::unsubscribed(&gone, request_id)
     }
@@ -116,7 +116,7 @@ impl ChannelsGateway {
     }
 
     /// Returns false if the client does not hold the name.
-    pub(super) fn let_go(
+    pub(super) fn release(
         &mut self,
         core: &mut Core,
         key: SessionKey,
@@ -127,7 +127,7 @@ impl ChannelsGateway {
         if core.leave(key, &topic) == Left::NoMember && !client.answers.forget_resume(&topic) {
             return false;
         }
-        if self.names.let_go(&mut client.held, &topic) {
+        if self.names.release(&mut client.held, &topic) {
             self.forget(&topic);
         }
         client.answers.settle(&topic);

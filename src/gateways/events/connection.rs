@@ -9,7 +9,7 @@ use foldhash::quality::RandomState;
 
 use super::EventsStats;
 use super::call::EventsService;
-use super::message::Message;
+use super::call::Message;
 use crate::admission::{Charge, ClientAddr, Holding, TokenBucket};
 use crate::hub::{Incoming, SessionKey, TopicName};
 use crate::wire::traceparent::Trace;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::super::history::{END_BYTES_MAX, ended};
 use super::super::members::members;
+use super::call::Message;
 use super::call::{AnswerReader, CallFailure, ServiceAnswer};
-use super::message::Message;
 use crate::hub::{CopyRank, Core, Frame, FrameBuilder, FrameBytes, Now, Position};
 use crate::wire::json::{check_json, compact, text_of};
 use crate::wire::object_writer::ObjectWriter;

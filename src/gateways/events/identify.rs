@@ -6,9 +6,9 @@ use url::form_urlencoded;
 
 use super::super::access::shown_hashed;
 use super::super::history::{Follow, last_event_id, short, write_recovered};
+use super::call::{Message, is_device_id};
 use super::connection::Connection;
 use super::envelope::{self, Code};
-use super::message::{Message, is_device_id};
 use crate::hub::{Core, SessionKey, TopicName};
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;

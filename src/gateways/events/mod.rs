@@ -12,7 +12,6 @@ mod circuit;
 mod connection;
 mod envelope;
 mod identify;
-mod message;
 mod stats;
 
 use std::collections::VecDeque;
@@ -21,11 +20,11 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use self::call::Message;
 use self::call::{Call, Reply};
 use self::calls::{Calls, Leave};
 use self::connection::{Calling, Connection, Content, Orphans, Rest, Waiting};
 use self::envelope::Code;
-use self::message::Message;
 use crate::admission::{ClientAddr, Holding, TokenBucket};
 use crate::auth::Origins;
 use crate::hub::{

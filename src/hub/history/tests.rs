@@ -5,7 +5,7 @@ mod streams;
 
 use std::cell::Cell;
 
-use super::places::{FORGOTTEN_IDS_MAX, MARKS_MAX};
+use super::names::{FORGOTTEN_IDS_MAX, MARKS_MAX};
 use super::wanted::CopyPlace;
 use super::*;
 use crate::auth::NamePatterns;

@@ -2,8 +2,8 @@
 
 use tokio::sync::oneshot;
 
+use super::ToLoop;
 use super::bus::Bus;
-use super::to_loop::ToLoop;
 use crate::gateways::events::Input;
 use crate::gateways::events::broadcast::refusal;
 use crate::gateways::events::bus::PushOutcome;

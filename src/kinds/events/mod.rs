@@ -1,27 +1,28 @@
 //! `weirgate events`, the gateway between devices and HTTP services: its start and its pages.
+//!
+//! The way of replies and pushes to the loop, for other threads.
 
 mod broadcast;
 mod bus;
 mod rows;
-mod to_loop;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{Sender, unbounded};
 use rustls::ClientConfig;
 
 use self::broadcast::Pusher;
 use self::bus::Bus;
 use self::rows::EventsSettings;
-use self::to_loop::ToLoop;
 use crate::admission::Holding;
 use crate::base::{Clock, Finding, LateWake, tls_roots};
 use crate::feeds::NoFeed;
+use crate::gateways::events::broadcast::{Broadcast, Wrong};
 use crate::gateways::events::{
     BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsService, EventsStats,
-    INNER_PATHS, Input,
+    INNER_PATHS, Input, Push,
 };
 use crate::http::calls::{CallLimits, Calls};
 use crate::http::internal::{self, InternalAccess};
@@ -344,4 +345,44 @@ fn gateway_metrics(stats: &Arc<EventsStats>) -> Vec<GatewayMetric> {
         number(&names::PUSHES, |s| s.pushes.get()),
         number(&names::MESSAGES_FORGOTTEN, |s| s.messages_forgotten.get()),
     ]
+}
+
+/// The input of the loop, and all that makes frames of pushes. Clones lead to the same loop.
+#[derive(Clone)]
+struct ToLoop {
+    input: Sender<Input>,
+    wake: LateWake,
+    frame_bytes: FrameBytes,
+    clock: Clock,
+    json_depth_max: usize,
+}
+
+impl ToLoop {
+    /// Sends inputs, and wakes the loop.
+    fn send(&self, inputs: impl IntoIterator<Item = Input>) {
+        for input in inputs {
+            // Fails only after the end of the loop.
+            let _ = self.input.send(input);
+        }
+        self.wake.wake();
+    }
+
+    /// Reads the body of a broadcast; `tell` gets the number of deliveries.
+    ///
+    /// # Errors
+    /// All errors of the body.
+    fn read(
+        &self,
+        body: &[u8],
+        tell: impl FnOnce(u64) + Send + 'static,
+    ) -> Result<Vec<Push>, Vec<Wrong>> {
+        let broadcast = Broadcast::parse(body, self.json_depth_max)?;
+        let now = self.clock.now();
+        Ok(Push::parts(
+            broadcast,
+            &self.frame_bytes,
+            now,
+            Box::new(tell),
+        ))
+    }
 }

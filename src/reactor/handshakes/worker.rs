@@ -13,10 +13,10 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustls::HandshakeKind;
 
-use super::hello::{HELLO_BYTES_MAX, is_request, may_begin};
 use super::{
     Beginning, Entered, HandshakeCounts, HandshakeLimits, Job, Outcome, secured, take_header,
 };
+use super::{HELLO_BYTES_MAX, is_request, may_begin};
 use crate::admission::{Charge, Chosen, ClientAddr, FairQueue, Holding, Peer};
 use crate::base::{Clock, Wake};
 use crate::hub::{CloseReason, SessionKey};

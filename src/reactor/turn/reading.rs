@@ -64,9 +64,9 @@ impl FirstReads {
         is_tried
     }
 
-    /// Records a try; `came`: the socket held bytes.
-    fn tried(&mut self, came: bool) {
-        self.pays = came;
+    /// Records a try; `found`: the socket held bytes.
+    fn tried(&mut self, found: bool) {
+        self.pays = found;
     }
 }
 
@@ -332,7 +332,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.look_for_end(now, key);
     }
 
-    /// Returns how many bytes came, and whether the budget is used up with possibly unread bytes left.
+    /// Returns how many bytes it has read, and whether the budget is used up with possibly unread bytes left.
     fn read_one(&mut self, now: Now, key: SessionKey) -> (usize, bool) {
         let bytes_max = self.settings.budgets.read_bytes_max;
         let mut bytes = 0;

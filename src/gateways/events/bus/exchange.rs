@@ -193,7 +193,7 @@ impl Exchange {
         if message == Message::Gone {
             return self.handle_gone(now, &from);
         }
-        match self.instances.heard(now.mono_us, &from) {
+        match self.instances.note_alive(now.mono_us, &from) {
             Some(true) => self.count_others(now, &from, "another instance is on the bus"),
             Some(false) => {}
             None => return self.ignore(now, Ignored::Instances, Some(&from)),

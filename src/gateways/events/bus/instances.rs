@@ -16,7 +16,7 @@ const REMEMBERED_US: u64 = 60_000_000;
 /// Another instance.
 #[derive(Debug)]
 struct Instance {
-    heard_us: u64,
+    alive_us: u64,
     is_there: bool,
     /// The instance let a push wait in vain, and has not answered since: pushes wait for the instance only
     /// briefly.
@@ -78,9 +78,9 @@ impl Instances {
 
     /// Records a message from this instance. Returns `Some(true)` if the instance was absent before; `None`
     /// if there are too many instances.
-    pub(super) fn heard(&mut self, now_us: u64, id: &InstanceId) -> Option<bool> {
+    pub(super) fn note_alive(&mut self, now_us: u64, id: &InstanceId) -> Option<bool> {
         if let Some(instance) = self.known.get_mut(id) {
-            instance.heard_us = now_us;
+            instance.alive_us = now_us;
             let is_new = !std::mem::replace(&mut instance.is_there, true);
             instance.is_late &= !is_new;
             return Some(is_new);
@@ -89,7 +89,7 @@ impl Instances {
             return None;
         }
         let instance = Instance {
-            heard_us: now_us,
+            alive_us: now_us,
             is_there: true,
             is_late: false,
             last: None,
@@ -102,7 +102,7 @@ impl Instances {
     /// Makes room: removes the instance that has been absent for the longest time.
     fn forget_one(&mut self) -> bool {
         let away = self.known.iter().filter(|(_, one)| !one.is_there);
-        let oldest = away.min_by_key(|(_, one)| one.heard_us);
+        let oldest = away.min_by_key(|(_, one)| one.alive_us);
         let oldest = oldest.map(|(id, _)| id.clone());
         oldest.is_some_and(|id| self.known.remove(&id).is_some())
     }
@@ -142,14 +142,14 @@ impl Instances {
     /// Restarts the time of silence of all present instances, because no message could come until now.
     pub(super) fn begin_anew(&mut self, now_us: u64) {
         for instance in self.known.values_mut().filter(|one| one.is_there) {
-            instance.heard_us = now_us;
+            instance.alive_us = now_us;
             instance.is_late = false;
         }
     }
 
     /// Returns the instances that have become silent. Forgets instances that are absent for long.
     pub(super) fn silent(&mut self, now_us: u64) -> Vec<InstanceId> {
-        let for_us = |one: &Instance| now_us.saturating_sub(one.heard_us);
+        let for_us = |one: &Instance| now_us.saturating_sub(one.alive_us);
         self.known
             .retain(|_, one| one.is_there || for_us(one) < REMEMBERED_US);
         let mut silent = Vec::new();

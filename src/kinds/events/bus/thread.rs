@@ -14,7 +14,7 @@ use crate::feeds::BusEvent;
 use crate::gateways::events::Input;
 use crate::gateways::events::bus::{Action, BusStats, Exchange, InstanceId, PushOutcome, To};
 use crate::http::Bytes;
-use crate::kinds::events::to_loop::ToLoop;
+use crate::kinds::events::ToLoop;
 use crate::run::RunError;
 
 /// Pushes of other instances in the loop, not delivered yet. At this number the thread stops reading the bus.
