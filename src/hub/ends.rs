@@ -33,7 +33,7 @@ impl Core {
             return;
         };
         let told = self.waits.remove(now, key, &mut self.clients.stats.slow);
-        let told = told.or(gated.and_then(|look| Some((look.why?, look.say))));
+        let told = told.or_else(|| gated.and_then(|look| Some((look.why?, look.say))));
         ended.note_slow(told);
         self.count_left(key, left);
         self.effects

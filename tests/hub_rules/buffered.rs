@@ -48,7 +48,7 @@ impl Line {
             let made_us = text.trim_start_matches('.').parse().expect("a time");
             self.states.push((sent, now_us, made_us));
         }
-        let pings = world.client(self.key).pings as usize;
+        let pings = world.client(self.key).pings;
         self.pings.resize(pings, (sent, now_us));
         let step_bytes = self.bytes_per_s as f64 * STEP_US as f64 / 1e6;
         self.came = (self.came + step_bytes).min(sent as f64);
