@@ -51,7 +51,7 @@ async def test_a_dead_redis_is_told_within_two_seconds_and_its_end_too(kind, red
             await asyncio.to_thread(redis_server.start)
             news = []
             while ("up", True) not in news and news[-1:] != [("up", False)]:
-                market.tick.Append(await told(plain, 10))
+                news.append(await told(plain, 10))
             await until(lambda: (client.bus, client.status) == ("up", "open"), 10, "the client says so")
             assert client.lost == 1
             assert stream.until(lambda message: message["type"] == "status" and message["bus"] == "up")

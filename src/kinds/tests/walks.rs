@@ -12,6 +12,8 @@ pub(super) fn partner(flag: &str) -> Option<&'static str> {
         "nats-password" => "--nats-user=x",
         "nats-cert" => "--nats-key=x",
         "nats-key" => "--nats-cert=x",
+        "redis-cert" => "--redis-key=x",
+        "redis-key" => "--redis-cert=x",
         "redis-sentinels" => "--redis-sentinel-master=x",
         "redis-sentinel-master" => "--redis-sentinels=x",
         _ => return None,
@@ -27,6 +29,7 @@ pub(super) fn form_value(flag: &str) -> &'static str {
         "redis-tls-name" => "redis.example",
         "admin-addr" => "127.0.0.1:9100",
         "unix-socket-owner" => ":0",
+        "cpus" => "0",
         _ => "https://other:1/base",
     }
 }
