@@ -295,6 +295,9 @@ impl Core {
         if let Some(waits) = session.turns_waiting() {
             self.waits.turned(now, key, waits);
         }
+        if written.asks_early {
+            session.ping_early(now, &self.limits);
+        }
         if written.follows {
             self.after_write(key, written.wrote.control_out);
         }

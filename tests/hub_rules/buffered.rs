@@ -181,3 +181,23 @@ fn without_pings_and_for_frames_without_a_key_nothing_waits() {
     (0..9).for_each(|_| world.publish("levels/none", "at once"));
     assert_eq!(world.net.sockets[&line.key].bytes - sent, 9 * 9);
 }
+
+/// A proxy takes megabytes before the first interval of pings is over.
+#[test]
+fn the_first_ping_comes_early_where_much_was_sent() {
+    let mut world = state(pinged());
+    let mut line = Line::new(&mut world, 20_000, 40_000);
+    let oldest_us = oldest(&mut world, &mut line, 20, 17_000, 100);
+    assert!(oldest_us <= 3 * SECOND, "{oldest_us}");
+    assert!(world.client(line.key).pings > 20);
+    // A client that got little is asked at the interval.
+    let mut world = state(Limits {
+        ping_interval_us: 600 * SECOND,
+        ..pinged()
+    });
+    let mut line = Line::new(&mut world, 20_000_000, 40_000);
+    oldest(&mut world, &mut line, 20, 500, 15);
+    let before = world.client(line.key).pings;
+    oldest(&mut world, &mut line, 20, 20_000, 4);
+    assert_eq!(world.client(line.key).pings, before + 1);
+}

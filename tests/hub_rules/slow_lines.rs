@@ -81,7 +81,8 @@ fn a_proxy_with_full_buffers_has_time_for_what_it_holds() {
         limits.pong_timeout_us = 300 * SECOND;
         limits.trusted_proxies = TrustedProxies::Networks(vec![proxy.parse().unwrap()]);
         let mut world = symbols(limits);
-        let key = world.reader(None, bytes);
+        // And the first ping.
+        let key = world.reader(None, bytes + 2_usize);
         (0..10).for_each(|_| drop(world.publish(bytes / 8)));
         let begin_us = world.now.mono_us;
         while world.reason(key).is_none() {

@@ -4,7 +4,7 @@
     slow_lines.py [--seconds 300] [--only WORD]
 
 Each gateway direct, over TLS, and behind nginx, HAProxy, Caddy, Apache and Varnish with the files of deploy/. Exit status 1 if a client was cut,
-or if nothing came for longer than the queue of its line lasts.
+if nothing came for longer than the queue of its line lasts, or if a state of levels was over 5 s old in the second half.
 """
 import argparse
 import asyncio
@@ -13,6 +13,7 @@ import dataclasses
 import http.client
 import json
 import pathlib
+import re
 import socket
 import sys
 import tempfile
@@ -36,6 +37,7 @@ UP_MESSAGE_BYTES = 60_000
 FEED_BYTES_PER_S = 19_000
 MESSAGE_BYTES = 1_000
 SILENCE_MAX_S = 10
+AGE_MAX_S = 5
 PATHS = {"levels": "/ws/stream", "trades": "/", "channels": "/ws", "events": "/ws?device_id=%s"}
 ROUTES = {"direct": None, "TLS": None, "nginx": Nginx, "HAProxy": Haproxy, "Caddy": Caddy, "Apache": Apache, "Varnish": Varnish}
 SUBSCRIBE = {"trades": {"action": "subscribe", "symbols": ["A"]}, "channels": {"action": "subscribe", "channels": ["market:tick:A"]}}
@@ -102,6 +104,7 @@ class Stay:
     bytes: int = 0
     messages: int = 0
     silence_s: float = 0.0
+    oldest_s: float = 0.0
     lived_s: float = 0.0
     end: str = ""
 
@@ -124,6 +127,8 @@ async def stay(one, context, seconds):
                     message = await asyncio.wait_for(client.recv(), left)
                     one.silence_s = max(one.silence_s, time.monotonic() - heard_at)
                     heard_at = time.monotonic()
+                    if one.gateway == "levels" and time.monotonic() - begin > seconds / 2:
+                        one.oldest_s = max(one.oldest_s, age_s(message))
                     if one.way == "down":
                         one.bytes, one.messages = one.bytes + len(message), one.messages + 1
         except websockets.ConnectionClosed as error:
@@ -132,6 +137,11 @@ async def stay(one, context, seconds):
         if sending:
             sending.cancel()
         client.transport.abort()
+
+
+def age_s(message):
+    """How old a state of the demo is."""
+    return time.time() - int(re.search(r'"ts":(\d+)', message)[1]) / 1000
 
 
 async def send_up(one, client):
@@ -222,13 +232,14 @@ def answers(port):
 
 def report(stays, closes, seconds):
     faults = 0
-    print(f"{'gateway':9} {'route':8} {'way':5} {'stayed':>8} {'messages':>9} {'kB':>8} {'queue KiB':>10} {'silence s':>10}")
+    print(f"{'gateway':9} {'route':8} {'way':5} {'stayed':>8} {'messages':>9} {'kB':>8} {'queue KiB':>10} {'silence s':>10} {'oldest s':>9}")
     for one in stays:
         wrong = one.end or ("silent" if one.way == "down" and (one.silence_s > SILENCE_MAX_S or not one.messages) else "")
+        wrong = wrong or ("old" if one.oldest_s > AGE_MAX_S else "")
         faults += bool(wrong)
         print(f"{one.gateway:9} {one.route:8} {one.way:5} {one.lived_s:7.0f}s {one.messages:9} {one.bytes / 1000:8.0f} "
-              f"{one.line.queued_bytes_max / 1024:10.0f} {one.silence_s:10.1f}  {wrong}")
-    print(f"{faults} of {len(stays)} clients were cut or silent within {seconds} s; closes: {closes}")
+              f"{one.line.queued_bytes_max / 1024:10.0f} {one.silence_s:10.1f} {one.oldest_s:9.1f}  {wrong}")
+    print(f"{faults} of {len(stays)} clients were cut, silent or had old states within {seconds} s; closes: {closes}")
     return faults
 
 

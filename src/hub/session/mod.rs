@@ -42,6 +42,9 @@ use reading::Reading;
 use record::Record;
 use slots::Slots;
 
+/// Bytes after which the first ping is sent at the latest: a proxy may take megabytes until the first interval is over.
+const FIRST_PING_BYTES: u64 = 256 * 1024;
+
 /// One connection, from the accept until its socket is released.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -131,6 +134,8 @@ pub(super) struct Written {
     pub(super) wrote: Wrote,
     /// The kernel took less than offered.
     pub(super) short: bool,
+    /// Whether an early ping is due.
+    pub(super) asks_early: bool,
     /// Whether [`Session::after_write`] has to be called: not in the common case of an open session
     /// with an empty queue.
     pub(super) follows: bool,
@@ -370,13 +375,18 @@ impl Session {
         if short {
             self.sending = Sending::Blocked;
         }
+        let bytes_out = self.queue.bytes_out();
+        let asks_early =
+            bytes_out >= FIRST_PING_BYTES && bytes_out - (taken as u64) < FIRST_PING_BYTES;
         Written {
             wrote,
             short,
             follows: wrote.control_out
                 || !self.queue.is_empty()
                 || !self.takes_data()
-                || self.is_limited,
+                || self.is_limited
+                || asks_early,
+            asks_early,
         }
     }
 

@@ -103,6 +103,14 @@ impl Session {
         Some(gate.age_us(now))
     }
 
+    /// Puts the first ping behind the bytes so far, unless a ping was answered or there are none.
+    pub(in crate::hub) fn ping_early(&mut self, now: Now, limits: &Limits) {
+        let is_first = matches!(&self.cold.phase, Phase::Open(open) if open.bytes_read == 0);
+        if is_first && limits.ping_interval_us > 0 {
+            self.ping(now);
+        }
+    }
+
     /// Puts a ping behind the last state, if its pong says when the next may leave.
     pub(in crate::hub) fn ping_behind(&mut self, now: Now) {
         let is_out = self.queue.is_empty();
