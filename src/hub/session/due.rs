@@ -2,7 +2,7 @@
 
 use super::phase::{Phase, Ping};
 use super::slots::Slots;
-use super::{Session, Timers};
+use super::{Cold, Session, Timers};
 use crate::admission::Peer;
 use crate::hub::deadlines::Timer;
 use crate::hub::{CloseReason, Limits, Now};
@@ -244,5 +244,23 @@ impl Session {
     /// be closed, for which the result is false.
     pub(in crate::hub) fn take_gateway_due(&mut self, now: Now) -> bool {
         self.cold.timers.take_due(Timer::Gateway, now.mono_us) && self.takes_data()
+    }
+}
+
+impl Cold {
+    /// Moves the deadline of a pong that may stand behind bytes: some of them have arrived just now, and the next ones
+    /// have `next_us`.
+    pub(super) fn note_life(&mut self, now: Now, next_us: u64) {
+        self.heard_us = now.mono_us;
+        self.is_silent = false;
+        if let Phase::Open(open) = &mut self.phase {
+            open.ping.allow_until(now.mono_us + next_us);
+        }
+    }
+
+    /// Notes that the client has read bytes: how long it may pause is for the stall limit to say.
+    pub(super) fn note_reading(&mut self, now: Now, limits: &Limits) {
+        let next_us = limits.pong_timeout_us.max(limits.send_queue.stall_us);
+        self.note_life(now, next_us);
     }
 }

@@ -111,24 +111,6 @@ struct Cold {
     record: Record,
 }
 
-impl Cold {
-    /// Moves the deadline of a pong that may stand behind bytes: some of them have arrived just now, and the next ones
-    /// have `next_us`.
-    fn note_life(&mut self, now: Now, next_us: u64) {
-        self.heard_us = now.mono_us;
-        self.is_silent = false;
-        if let Phase::Open(open) = &mut self.phase {
-            open.ping.allow_until(now.mono_us + next_us);
-        }
-    }
-
-    /// Notes that the client has read bytes: how long it may pause is for the stall limit to say.
-    fn note_reading(&mut self, now: Now, limits: &Limits) {
-        let next_us = limits.pong_timeout_us.max(limits.send_queue.stall_us);
-        self.note_life(now, next_us);
-    }
-}
-
 /// The effect of one write.
 pub(super) struct Written {
     pub(super) wrote: Wrote,
