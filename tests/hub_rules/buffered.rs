@@ -201,3 +201,17 @@ fn the_first_ping_comes_early_where_much_was_sent() {
     oldest(&mut world, &mut line, 20, 20_000, 4);
     assert_eq!(world.client(line.key).pings, before + 1);
 }
+
+/// Some networks drop pings: states come all the same until the pong's deadline.
+#[test]
+fn a_client_whose_pings_are_lost_goes_on_with_states() {
+    let mut world = state(pinged());
+    let mut line = Line::new(&mut world, 1_000_000, 0);
+    line.pongs = usize::MAX / 2;
+    let oldest_us = oldest(&mut world, &mut line, 20, 2_000, 40);
+    assert_eq!(gates(&world), 1);
+    assert!(
+        (SECOND..=7 * SECOND / 2).contains(&oldest_us),
+        "{oldest_us}"
+    );
+}

@@ -21,6 +21,10 @@ const PONGS_AFTER_LATE: u8 = 16;
 /// Pongs in time without a waiting state, then the gate ends.
 const PONGS_UNUSED_MAX: u8 = 16;
 
+/// A state waits so long for a pong, or so many times as long as the last pong took.
+const WAIT_US_MIN: u64 = 3_000_000;
+const WAIT_PONGS: u64 = 3;
+
 /// Bytes under way without a gate: a send queue conflates from there on.
 const WINDOW_BYTES_MAX: u64 = 256 * 1024;
 
@@ -40,6 +44,8 @@ pub(super) struct Gate {
     pub(super) is_closed: bool,
     /// A state has left since the last ping.
     pub(super) has_left: bool,
+    /// When the last state left, or the gate was made, microseconds of the monotonic clock.
+    left_us: u64,
 }
 
 impl Gate {
@@ -54,17 +60,29 @@ impl Gate {
             pongs_unused: 0,
             is_closed: true,
             has_left: false,
+            left_us: now.mono_us,
         }
     }
 
     /// Whether a state of so many bytes may leave with so many bytes under way.
-    pub(super) fn takes(&mut self, under_way: u64, bytes: usize) -> bool {
+    pub(super) fn takes(&mut self, now: Now, under_way: u64, bytes: usize) -> bool {
         self.is_closed = under_way > 0 && under_way + bytes as u64 > self.window_bytes;
         match self.is_closed {
             true => self.pongs_unused = 0,
-            false => self.has_left = true,
+            false => self.leaves(now),
         }
         !self.is_closed
+    }
+
+    /// Notes that a state leaves.
+    pub(super) fn leaves(&mut self, now: Now) {
+        self.has_left = true;
+        self.left_us = now.mono_us;
+    }
+
+    /// When a closed gate lets a state through without a pong: some networks drop pings.
+    pub(super) fn opens_us(&self) -> u64 {
+        self.left_us + WAIT_US_MIN.max(WAIT_PONGS * u64::from(self.last_pong_us))
     }
 
     /// Handles a pong: its ping was behind `answered` bytes, and `under_way` bytes have left since.
@@ -116,11 +134,14 @@ mod tests {
     #[test]
     fn one_state_at_a_time_is_under_way_while_pongs_are_late() {
         let mut gate = closed();
-        assert!(!gate.takes(9, 1));
+        assert!(!gate.takes(Now::default(), 9, 1));
         for _ in 0..99 {
             gate.answered(LATE_US + 1, 10_000, 0);
             assert!(!gate.is_closed && !gate.is_wide());
-            assert!(gate.takes(0, 10_000) && !gate.takes(10_000, 10_000));
+            assert!(
+                gate.takes(Now::default(), 0, 10_000)
+                    && !gate.takes(Now::default(), 10_000, 10_000)
+            );
         }
     }
 
@@ -129,7 +150,7 @@ mod tests {
         let mut gate = closed();
         let mut pongs = 0;
         while !gate.is_wide() {
-            assert!(!gate.takes(1, 1 << 40));
+            assert!(!gate.takes(Now::default(), 1, 1 << 40));
             // The feed brings more than may leave.
             gate.answered(
                 300_000 + pongs % 2 * 90_000,
@@ -149,7 +170,7 @@ mod tests {
             let bytes = gate.window_bytes.max(4_000) / 4_000 * 4_000;
             let pong_us = 20_000 + bytes as u32 * 50;
             gate.answered(pong_us, bytes, 0);
-            assert!(!gate.takes(bytes, 4_000) || gate.window_bytes > bytes);
+            assert!(!gate.takes(Now::default(), bytes, 4_000) || gate.window_bytes > bytes);
             assert!(gate.window_bytes <= 32_000, "{}", gate.window_bytes);
         }
     }

@@ -124,7 +124,7 @@ impl Slots {
         if is_slot
             && gate
                 .as_mut()
-                .is_none_or(|gate| gate.takes(under_way, bytes))
+                .is_none_or(|gate| gate.takes(now, under_way, bytes))
         {
             self.next_us = now.mono_us + self.interval_us;
             return Slotted::Leaves;
@@ -147,8 +147,9 @@ impl Slots {
 
     /// When the slot opens for which frames wait.
     pub(super) fn due_us(&self) -> Option<u64> {
-        let is_closed = self.gate.as_ref().is_some_and(|gate| gate.is_closed);
-        (!self.held.is_empty() && !is_closed).then_some(self.next_us)
+        let gate = self.gate.as_ref().filter(|gate| gate.is_closed);
+        let due_us = gate.map_or(self.next_us, |gate| self.next_us.max(gate.opens_us()));
+        (!self.held.is_empty()).then_some(due_us)
     }
 
     /// Opens the slot: returns the held frames, oldest first. Without a held frame the slot is not used up.
@@ -165,7 +166,8 @@ impl Slots {
         };
         self.bytes = 0;
         if let Some(gate) = &mut self.gate {
-            (gate.is_closed, gate.has_left) = (true, true);
+            gate.is_closed = true;
+            gate.leaves(now);
         }
         let mut held: Vec<Held> = std::mem::take(&mut self.held).into_values().collect();
         held.sort_unstable_by_key(|held| held.number);
