@@ -122,7 +122,7 @@ impl Client {
             .expect("sent");
     }
 
-    /// The next message, of less than 64 KiB.
+    /// The next message, of less than 64 KiB; pings are passed over.
     fn text(&mut self) -> String {
         let mut header = [0; 2];
         self.0.read_exact(&mut header).expect("a frame");
@@ -134,7 +134,11 @@ impl Client {
         }
         let mut text = vec![0; bytes];
         self.0.read_exact(&mut text).expect("a payload");
-        String::from_utf8(text).expect("text")
+        let is_ping = header[0] & 0x0f == 9;
+        match is_ping {
+            true => self.text(),
+            false => String::from_utf8(text).expect("text"),
+        }
     }
 
     /// Sends a short message, whose echo has to come.

@@ -248,7 +248,7 @@ async def test_over_the_limit_of_all_clients_further_ones_are_told_and_nobody_is
                               env={"DEFAULT_ROLE": "internal"}).wait_ready()
     url = f"ws://127.0.0.1:{weirgate.port}/ws"
     async with contextlib.AsyncExitStack() as stack:
-        windows = memory // 1000 * 120 // 32_768
+        windows = memory // 1000 * 90 // 32_768
         first, *_ = [await stack.enter_async_context(websockets.connect(url)) for _ in range(windows)]
         assert first.response.headers["Sec-WebSocket-Extensions"] == "permessage-deflate"
         for _ in range(2):

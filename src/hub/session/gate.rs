@@ -22,7 +22,7 @@ const PONGS_AFTER_LATE: u8 = 16;
 const PONGS_UNUSED_MAX: u8 = 16;
 
 /// A state waits so long for a pong, or so many times as long as the last pong took.
-const WAIT_US_MIN: u64 = 3_000_000;
+const WAIT_US_MIN: u64 = 1_500_000;
 const WAIT_PONGS: u64 = 3;
 
 /// Bytes under way without a gate: a send queue conflates from there on.
@@ -36,6 +36,8 @@ pub(super) struct Gate {
     window_bytes: u64,
     least_pong_us: u32,
     last_pong_us: u32,
+    /// A state waits so long for a pong.
+    wait_us: u64,
     /// Pongs in time before the window may grow.
     pongs_to_wait: u8,
     /// Pongs in time since a state last had to wait.
@@ -56,6 +58,7 @@ impl Gate {
             window_bytes: 0,
             least_pong_us: u32::MAX,
             last_pong_us: LATE_US,
+            wait_us: WAIT_US_MIN,
             pongs_to_wait: 0,
             pongs_unused: 0,
             is_closed: true,
@@ -82,12 +85,13 @@ impl Gate {
 
     /// When a closed gate lets a state through without a pong: some networks drop pings.
     pub(super) fn opens_us(&self) -> u64 {
-        self.left_us + WAIT_US_MIN.max(WAIT_PONGS * u64::from(self.last_pong_us))
+        self.left_us + self.wait_us
     }
 
     /// Handles a pong: its ping was behind `answered` bytes, and `under_way` bytes have left since.
     pub(super) fn answered(&mut self, pong_us: u32, answered: u64, under_way: u64) {
         self.last_pong_us = pong_us;
+        self.wait_us = WAIT_US_MIN.max(WAIT_PONGS * u64::from(pong_us));
         self.least_pong_us = self.least_pong_us.min(pong_us);
         let margin_us = QUEUED_US.max(self.least_pong_us / 2);
         let is_late = pong_us > LATE_US || pong_us - self.least_pong_us > margin_us;
