@@ -79,9 +79,11 @@ pub(super) fn scheme(url: &str) -> Option<&str> {
 /// Hides the part before the last `@`, except for a user name with a password, and hides query and fragment. The
 /// last `@` of the whole text: a password that is not percent-encoded may contain `@`, `/`, `?`.
 fn masked(url: &str) -> String {
-    let (scheme, rest) = match url.split_once("://") {
-        Some((scheme, rest)) => (format!("{scheme}://"), rest),
-        None => (String::new(), url),
+    let (scheme, rest) = match (scheme(url), url.split_once("://")) {
+        (Some(scheme), Some((_, rest))) => (format!("{scheme}://"), rest),
+        // Text before `://` that is no scheme may be a password.
+        (None, Some(_)) => return "***".to_owned(),
+        _ => (String::new(), url),
     };
     let (user_info, host) = match rest.rsplit_once('@') {
         Some((user_info, host)) => (Some(user_info), host),
@@ -118,6 +120,9 @@ mod tests {
             ("nats://nats/?auth=s3cret", "nats://nats/?***"),
             ("nats://nats/#s3cret", "nats://nats/#***"),
             ("nats://s3cret:@nats", "nats://***@nats"),
+            ("ann:s3cret://s3cret@nats", "***"),
+            ("ann:s3cret://nats", "***"),
+            ("s3cret_1://s3cret@nats", "***"),
             ("nats://a:4222,b:4222", "nats://a:4222,b:4222"),
             (
                 "nats://a:s3cret@h, tls://s3cret@i",

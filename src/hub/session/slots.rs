@@ -116,7 +116,9 @@ impl Slots {
     ) -> Slotted {
         let has_rate = self.has_rate();
         let mut gate = self.gate.as_mut().filter(|_| !frame.has_position());
-        if gate.is_none() && !has_rate {
+        // What is held leaves first, also after the end of a gate.
+        let is_free = gate.is_none() && self.held.is_empty();
+        if !has_rate && (is_free || frame.has_position()) {
             return Slotted::Leaves;
         }
         let is_slot = self.held.is_empty() && now.mono_us >= self.next_us;
@@ -200,12 +202,27 @@ impl Slots {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::FrameBytes;
     use crate::wire::head;
 
     fn of(query: &str) -> Result<Option<u64>, RequestRefusal> {
         let text = format!("GET /ws{query} HTTP/1.1\r\nHost: a\r\n\r\n");
         let head = head::parse(text.as_bytes(), 10).expect("a head");
         MaxRate::of(&head).map(|rate| rate.map(|rate| rate.interval_us))
+    }
+
+    #[test]
+    fn no_state_overtakes_what_waits_when_a_gate_ends() {
+        let (now, key, alive) = (Now::default(), ConflationKey(1), FrameBytes::default());
+        let frame = || Frame::text(&alive).key(key).body(b"x").finish();
+        let mut slots = Slots::new(None);
+        slots.gate = Some(Gate::new(now));
+        let mut judged = |slots: &mut Slots| slots.judge(now, key, &frame(), (9, 99));
+        assert!(matches!(judged(&mut slots), Slotted::Held(None)));
+        slots.gate = None;
+        assert!(matches!(judged(&mut slots), Slotted::Held(Some(_))));
+        assert_eq!(slots.open(now).len(), 1);
+        assert!(matches!(judged(&mut slots), Slotted::Leaves));
     }
 
     #[test]

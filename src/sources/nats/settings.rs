@@ -266,8 +266,11 @@ pub fn redacted(urls: &str) -> String {
 }
 
 fn redacted_one(url: &str) -> String {
+    // Text before `://` that is no scheme may be a password.
+    let is_scheme = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric());
     let (scheme, rest) = match url.find("://") {
-        Some(at) => url.split_at(at + 3),
+        Some(at) if is_scheme(&url[..at]) => url.split_at(at + 3),
+        Some(_) => return "***".to_owned(),
         None => ("", url),
     };
     match rest.rsplit_once('@') {
