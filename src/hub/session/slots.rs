@@ -217,7 +217,7 @@ mod tests {
         let frame = || Frame::text(&alive).key(key).body(b"x").finish();
         let mut slots = Slots::new(None);
         slots.gate = Some(Gate::new(now));
-        let mut judged = |slots: &mut Slots| slots.judge(now, key, &frame(), (9, 99));
+        let judged = |slots: &mut Slots| slots.judge(now, key, &frame(), (9, 99));
         assert!(matches!(judged(&mut slots), Slotted::Held(None)));
         slots.gate = None;
         assert!(matches!(judged(&mut slots), Slotted::Held(Some(_))));
