@@ -246,24 +246,26 @@ fn entries<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
     entries.filter(|entry| !entry.is_empty()).collect()
 }
 
-/// The pieces of a list between separators outside of quotes (RFC 9110 §5.6.4). Quotes are looked for from the end, where the
-/// nearest proxy has written: a client that begins a quotation further left could otherwise hide the rest.
+/// The pieces of a list between separators outside of quotes (RFC 9110 §5.6.4). Quotes pair from the end, where the nearest
+/// proxy has written, and one without another is none: a client that begins a quotation further left could otherwise hide
+/// the rest.
 fn pieces(list: &[u8], separator: u8) -> Vec<&[u8]> {
-    let is_escaped = |at: usize| {
-        let before = list[..at].iter().rev();
-        before.take_while(|byte| **byte == b'\\').count() % 2 == 1
+    let is_quote = |at: &usize| {
+        let before = list[..*at].iter().rev();
+        list[*at] == b'"' && before.take_while(|byte| **byte == b'\\').count() % 2 == 0
     };
-    let (mut found, mut end, mut is_quoted) = (Vec::new(), list.len(), false);
-    for (at, byte) in list.iter().enumerate().rev() {
-        if *byte == b'"' && !is_escaped(at) {
-            is_quoted = !is_quoted;
-        } else if *byte == separator && !is_quoted {
-            found.push(&list[at + 1..end]);
-            end = at;
-        }
+    let mut quotes: Vec<usize> = (0..list.len()).filter(is_quote).collect();
+    if quotes.len() % 2 == 1 {
+        quotes.remove(0);
     }
-    found.push(&list[..end]);
-    found.reverse();
+    let is_quoted = |at: usize| quotes.partition_point(|quote| *quote < at) % 2 == 1;
+    let is_separator = |at: &usize| list[*at] == separator && !is_quoted(*at);
+    let mut from = 0;
+    let mut found = Vec::new();
+    for at in (0..list.len()).filter(is_separator).chain([list.len()]) {
+        found.push(&list[from..at]);
+        from = at + 1;
+    }
     found
 }
 
