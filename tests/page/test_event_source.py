@@ -188,11 +188,11 @@ async def test_nothing_is_lost_when_instances_are_killed(start_weirgate, redis_s
 
 
 async def test_a_page_in_the_list_may_send_credentials(start_weirgate):
-    async with Site(None) as site, open_page(site.origin("127.0.0.1") + "/page") as page:
-        listed = start_weirgate("demo", "--allowed-origins", site.origin("127.0.0.1")).wait_ready()
+    async with Site(None) as site, page_of(site) as page:
+        listed = start_weirgate("demo", "--allowed-origins", origin_of(site)).wait_ready()
         anybody = start_weirgate("demo").wait_ready()
         for weirgate, expected in ((listed, 1), (anybody, 2)):
-            await page.js(LISTEN.replace('"%s")', '"%s", { withCredentials: true })') % url_at(weirgate.port))
+            await page.js(listen(weirgate.port, with_cookies=True))
             await page.until("source.readyState > 0", 20, "an answer")
             assert await page.js("source.readyState") == expected
             assert await page.js(f"fetch('{weirgate.http_url}/health', {{ credentials: 'include' }}).then(() => 1, () => 2)") == expected
