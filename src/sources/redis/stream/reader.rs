@@ -7,8 +7,8 @@
 //!
 //! Where the last entry is gone, the counters of the stream are a second proof: as many entries were removed as were
 //! read, and the oldest entry was not read. Alone the counters prove less: a stream made anew can have any, but
-//! needs for these as many entries as the old one in its whole life, within the time of an answer. Those of another
-//! server prove nothing: it may lack entries.
+//! needs for these more entries than the old one had in its whole life, within the time of an answer. So the old one
+//! must have had as many as now seem to be new. Those of another server prove nothing: it may lack entries.
 
 mod answers;
 
@@ -315,8 +315,9 @@ impl StreamReader {
         let is_gone = |id| counters.length == 0 || id < counters.first;
         let gone = entries.iter().filter(|entry| is_gone(entry.id)).count() as u64;
         let removed = counters.added.checked_sub(counters.length);
-        // Of an empty stream, made anew, only the last id tells.
-        let is_same = counters.last >= self.after;
+        // Of an empty stream, made anew, only the last id tells. A young stream soon has the counters of before.
+        let is_same =
+            counters.last >= self.after && counters.added <= counted.added.saturating_mul(2);
         is_same && is_gone(self.after) && removed == Some(counted.added + gone)
     }
 

@@ -216,6 +216,21 @@ fn a_stream_made_anew_proves_nothing_though_it_is_empty_and_had_as_many_entries(
     assert!(read(&mut reader, &mut server).contains(&Told::Lost));
 }
 
+/// Ids go on above the old ones, and as many entries were trimmed as the short life before had.
+#[test]
+fn a_young_stream_made_anew_with_the_counters_of_before_is_a_loss() {
+    let mut server = Server::new();
+    server.step(&Step::Add(1));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    read(&mut reader, &mut server);
+    server.step(&Step::Add(4));
+    server.step(&Step::Trim(5));
+    server.added = 0;
+    server.step(&Step::Add(6));
+    server.step(&Step::Trim(1));
+    assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+}
+
 #[test]
 fn the_counters_of_another_server_prove_nothing() {
     let mut server = Server::new();
