@@ -373,11 +373,6 @@ mod tests {
         let long = [b"PROXY TCP4 ".as_slice(), &[b'1'; 120]].concat();
         assert_eq!(read_header(&long), (Beginning::Other, 0));
     }
-}
-
-#[cfg(test)]
-mod hello_tests {
-    use super::*;
 
     /// A ClientHello of so many bytes, in records of at most `of` bytes.
     fn hello(bytes: usize, of: usize) -> Vec<u8> {

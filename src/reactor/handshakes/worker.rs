@@ -14,9 +14,9 @@ use mio::{Events, Interest, Poll, Token};
 use rustls::HandshakeKind;
 
 use super::{
-    Beginning, Entered, HandshakeCounts, HandshakeLimits, Job, Outcome, secured, take_header,
+    Beginning, Entered, HELLO_BYTES_MAX, HandshakeCounts, HandshakeLimits, Job, Outcome,
+    is_request, may_begin, secured, take_header,
 };
-use super::{HELLO_BYTES_MAX, is_request, may_begin};
 use crate::admission::{Charge, Chosen, ClientAddr, FairQueue, Holding, Peer};
 use crate::base::{Clock, Wake};
 use crate::hub::{CloseReason, SessionKey};
