@@ -41,8 +41,6 @@ pub struct TlsSettings {
     pub oldest: OldestVersion,
     /// Handshakes under way at once.
     pub handshakes_max: u64,
-    /// The same of one address.
-    pub handshakes_per_ip_max: u64,
     /// What TLS holds for all clients together, bytes.
     pub held_bytes_max: u64,
 }
@@ -55,7 +53,6 @@ impl Default for TlsSettings {
             client_ca: None,
             oldest: OldestVersion::default(),
             handshakes_max: 1024,
-            handshakes_per_ip_max: 64,
             held_bytes_max: 64 * 1024 * 1024,
         }
     }
