@@ -81,7 +81,7 @@ pub(crate) const HELD: &[Held] = &[
     },
     Held {
         of: "name_bytes",
-        what: "memory of the names that clients hold: 640 bytes and the text for each, 96 bytes for each client with a name",
+        what: "memory of the names that clients hold: 640 bytes and the text for each, 96 bytes for each client with a name; answers that wait for the bus",
         limit: "share `all-channel-name-bytes`",
         rule: Rule::Granting,
         gateways: "channels",

@@ -240,7 +240,7 @@ pub(super) const OWN: &[Setting] = &[
         field!(ChannelsSettings, all_clients.name_bytes_max),
         "Memory of the names and patterns that clients hold",
     )
-    .more("640 bytes and the text for each different name, and 96 bytes for each client that holds a name.")
+    .more("640 bytes and the text for each different name, 96 bytes for each client that holds a name, and answers that wait for the bus.")
     .share(40)
     .limit(
         ALL_BEYOND,
