@@ -83,8 +83,8 @@ pub(super) struct Entered {
 
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The header was read. It names the client, or the connection is one of the proxy itself.
-    Header(Accepted, Option<SocketAddr>),
+    /// The header was read. Its client is the peer, if it names one.
+    Header(Accepted),
     /// The handshake is over.
     Handshake(TcpStream, Box<TlsSession>, Secured),
     /// The socket is closed.

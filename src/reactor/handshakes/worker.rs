@@ -303,10 +303,10 @@ impl Worker {
             Some((stream, Stage::Header { peer, is_tls })) => {
                 let accepted = Accepted {
                     stream,
-                    peer,
+                    peer: peer.behind_header(client),
                     is_tls,
                 };
-                self.finish(key, Outcome::Header(accepted, client));
+                self.finish(key, Outcome::Header(accepted));
             }
             _ => self.finish(key, Outcome::Failed(CloseReason::SocketError, None)),
         }
