@@ -64,7 +64,7 @@ ROWS = {
         ("From arrival to the last client", "From a message's arrival in the process until every client that takes bytes was written to.", "s",
          (stage("last_write", 0.5), "p50"), (stage("last_write"), "p99"), (stage("last_write", 0.999), "p99.9")),
         ("Stages, p99", "Where the time goes.", "s",
-         *((stage(name), name) for name in ("bus_to_feed", "feed", "queue", "first_write", "last_write"))),
+         *((stage(name), name) for name in ("bus", "bus_to_feed", "feed", "queue", "first_write", "last_write"))),
         ("Messages to clients", "Queued is sent, conflated, shed, dropped or waiting; messages per second.", "ops",
          (rate("weirgate_frames_sent_total"), "sent"), (rate("weirgate_messages_conflated_total"), "conflated"),
          (rate("weirgate_messages_shed_total"), "shed"), (rate("weirgate_messages_dropped_total"), "dropped")),

@@ -28,7 +28,7 @@ impl Core {
             marks: marks.or(own.marks),
             ..own
         };
-        list.refuse(&connected, self.now.unix_ms)
+        list.refuse(&connected, self.now.unix_ms())
     }
 
     /// Closes a client whose user or address was cut off. Returns true for such a client.
@@ -77,7 +77,7 @@ impl Core {
         let Some(session) = session.filter(is_open) else {
             return;
         };
-        let (key, now) = (session.key(slot), self.now.unix_ms);
+        let (key, now) = (session.key(slot), self.now.unix_ms());
         let text = key.to_string();
         let connected = session.connected(&text);
         let is_chosen = match cut {

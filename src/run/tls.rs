@@ -78,7 +78,7 @@ impl TlsInForce {
 
     /// A handshake of this process with itself for each certificate, for `--check --connect`.
     pub(super) fn question(&self) -> Question {
-        let (in_force, now_s) = (self.in_force.clone(), self.clock.now().unix_ms / 1000);
+        let (in_force, now_s) = (self.in_force.clone(), self.clock.now().unix_ms() / 1000);
         Question::new("TLS", move || {
             let tls = in_force.now();
             let each = tls.facts.iter();
@@ -148,7 +148,7 @@ fn greeted(tls: &ServerTls, facts: &CertificateFacts, now_s: i64) -> Finding {
 
 /// Logs complaints about certificates.
 fn warn(all: &[CertificateFacts], clock: Clock) {
-    let now_s = clock.now().unix_ms / 1000;
+    let now_s = clock.now().unix_ms() / 1000;
     for facts in all {
         for complaint in complaints(facts, now_s) {
             tracing::warn!(file = %facts.file.display(), "the certificate {complaint}");

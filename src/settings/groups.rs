@@ -108,6 +108,8 @@ pub struct BusSettings {
     pub queue_bytes_max: usize,
     /// Bytes of a message; a larger message is skipped.
     pub message_bytes_max: usize,
+    /// Whether clients get the time at which each message came from the bus.
+    pub is_stamped: bool,
 }
 
 impl Default for BusSettings {
@@ -117,6 +119,7 @@ impl Default for BusSettings {
             away_exit_s: None,
             queue_bytes_max: 64 * 1024 * 1024,
             message_bytes_max: 16 * 1024 * 1024,
+            is_stamped: false,
         }
     }
 }

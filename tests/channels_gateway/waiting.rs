@@ -235,7 +235,7 @@ fn who_leaves_while_answers_wait_leaves_nothing_behind() {
 #[test]
 fn a_name_stands_while_its_last_holder_ends() {
     let mut bench = Bench::up(super::admission::with_auth());
-    let in_a_second = bench.world.now.unix_ms / 1000 + 1;
+    let in_a_second = bench.world.now.unix_ms() / 1000 + 1;
     let ends = bench
         .world
         .connect(&super::admission::target(in_a_second), None);

@@ -117,7 +117,7 @@ impl Answer {
     /// Returns the frame, with the time of the call, and with the position behind which the client is.
     pub(super) fn frame(mut self, core: &Core, position: Option<Position>) -> Arc<Frame> {
         let now = core.now();
-        self.body.string("timestamp", &iso_utc(now.unix_ms));
+        self.body.string("timestamp", &iso_utc(now.unix_ms()));
         let body = self.body.finish_open();
         // The lead has opened the object and holds its first members.
         let body = format!(",{}", body.trim_start_matches('{'));
