@@ -62,7 +62,7 @@ pub(super) fn to_service(
         Peer::Unix(_) if forwarded.peer_is_trusted => {}
         peer if peer.is_last_of(lines) => {}
         peer => {
-            // A service that trusts the balancer would believe what an unknown client has written.
+            // A service that trusts the load balancer would believe what an unknown client has written.
             if matches!(peer, Peer::Unnamed(_)) {
                 headers.remove(&list);
             }
