@@ -110,6 +110,7 @@ fn names_move_to_another_server_before_the_connection_ends() {
     // the new connection had the subscription: within 250 ms, in which each publisher has at most 125.
     let equal = came[&("ticks.equal".to_owned(), true)].len() as u64;
     let published = counts.iter().sum::<u64>();
+    println!("EQUAL {equal} of {published}");
     assert!(
         equal <= published && equal + 250 >= published,
         "{equal} of {published}"

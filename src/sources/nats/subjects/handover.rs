@@ -65,7 +65,10 @@ impl Session<'_> {
                 if let Op::Message(delivery) = op
                     && let Some(by) = before.sids.get(delivery.sid)
                 {
-                    if let Some(overlap) = &mut self.overlap {
+                    // Before this connection asked for the name, no server sends it a copy.
+                    if let Some(overlap) = &mut self.overlap
+                        && self.sids.of(&by.name).is_some()
+                    {
                         overlap.take_old(by, &delivery, now);
                     }
                     self.hand_over(&by.clone(), delivery, received)?;

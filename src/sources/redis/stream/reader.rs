@@ -315,10 +315,13 @@ impl StreamReader {
         let is_gone = |id| counters.length == 0 || id < counters.first;
         let gone = entries.iter().filter(|entry| is_gone(entry.id)).count() as u64;
         let removed = counters.added.checked_sub(counters.length);
-        // Of an empty stream, made anew, only the last id tells. A young stream soon has the counters of before.
+        // Only the last id tells an empty stream from one that was made anew. A young stream soon has the counters of
+        // before.
+        let last = entries.last().map_or(self.after, |entry| entry.id);
+        let is_last = counters.length > 0 || counters.last == last;
         let is_same =
             counters.last >= self.after && counters.added <= counted.added.saturating_mul(2);
-        is_same && is_gone(self.after) && removed == Some(counted.added + gone)
+        is_same && is_last && is_gone(self.after) && removed == Some(counted.added + gone)
     }
 
     /// Begins to count, if the entries are not counted.

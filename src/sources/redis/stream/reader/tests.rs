@@ -216,6 +216,20 @@ fn a_stream_made_anew_proves_nothing_though_it_is_empty_and_had_as_many_entries(
     assert!(read(&mut reader, &mut server).contains(&Told::Lost));
 }
 
+/// As above, where all of the new life is trimmed: its last id is another one.
+#[test]
+fn a_young_stream_made_anew_and_emptied_with_the_counters_of_before_is_a_loss() {
+    let mut server = Server::new();
+    server.step(&Step::Add(2));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    read(&mut reader, &mut server);
+    server.step(&Step::Trim(2));
+    server.added = 0;
+    server.step(&Step::Add(2));
+    server.step(&Step::Trim(2));
+    assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+}
+
 /// Ids go on above the old ones, and as many entries were trimmed as the short life before had.
 #[test]
 fn a_young_stream_made_anew_with_the_counters_of_before_is_a_loss() {
