@@ -8,8 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::super::history::{Status, ended};
+use super::super::members::max_hz;
 use crate::admission::{Charge, ClientAddr, Holding};
-use crate::hub::{CopyRank, Core, Frame, Lead, NotRecovered, Outcome, Position, TopicName};
+use crate::hub::{
+    CopyRank, Core, Frame, Lead, MaxRate, NotRecovered, Outcome, Position, TopicName,
+};
 use crate::wire::object_writer::{ObjectWriter, iso_utc};
 
 /// An answer without its number and its time.
@@ -59,6 +62,12 @@ impl Answer {
 
     pub(super) fn pong(request_id: &str) -> Self {
         Self::new(r#"{"type":"pong","seq":"#).to(request_id)
+    }
+
+    pub(super) fn rate(rate: Option<MaxRate>, request_id: &str) -> Self {
+        let mut answer = Self::new(r#"{"type":"rate","seq":"#);
+        answer.body.raw("max_hz", &max_hz(rate));
+        answer.to(request_id)
     }
 
     pub(super) fn error(error: &str, request_id: &str) -> Self {

@@ -4,7 +4,7 @@ use super::gate::Gate;
 use super::phase::Phase;
 use super::slots::Slots;
 use super::{Intake, Session};
-use crate::hub::{Limits, Now, SlowLook, Why};
+use crate::hub::{Limits, MaxRate, Now, SlowLook, Why};
 
 impl Session {
     /// Begins the wait of a queue that the kernel did not take whole, or ends the wait of an empty queue; `None` if
@@ -93,12 +93,29 @@ impl Session {
     }
 
     pub(in crate::hub) fn set_gate(&mut self, now: Now) {
+        self.slots_mut().gate = Some(Gate::new(now));
+    }
+
+    /// Sets or ends the client's own rate, behind the end of a slot.
+    pub(in crate::hub) fn set_max_rate(&mut self, now: Now, rate: Option<MaxRate>) {
+        self.slots_mut().set_rate(now, rate);
+        self.rest_slots();
+    }
+
+    fn slots_mut(&mut self) -> &mut Slots {
         self.is_limited = true;
-        let slots = self
-            .cold
-            .slots
-            .get_or_insert_with(|| Box::new(Slots::new(None)));
-        slots.gate = Some(Gate::new(now));
+        let slots = &mut self.cold.slots;
+        slots.get_or_insert_with(|| Box::new(Slots::new(None)))
+    }
+
+    /// Frees slots that hold nothing back.
+    fn rest_slots(&mut self) {
+        let is_idle =
+            |slots: &Slots| slots.count() == 0 && !slots.has_rate() && slots.gate.is_none();
+        if self.intake == Intake::Open && self.cold.slots.as_deref().is_some_and(is_idle) {
+            self.cold.slots = None;
+            self.is_limited = self.cold.rate.is_some();
+        }
     }
 
     fn gate(&self) -> Option<&Gate> {
@@ -119,10 +136,7 @@ impl Session {
     pub(in crate::hub) fn take_wide_gate(&mut self, now: Now) -> Option<u64> {
         let slots = self.cold.slots.as_mut()?;
         let gate = slots.gate.take_if(|gate| gate.is_wide())?;
-        if slots.count() == 0 && !slots.has_rate() && self.intake == Intake::Open {
-            self.cold.slots = None;
-            self.is_limited = self.cold.rate.is_some();
-        }
+        self.rest_slots();
         Some(gate.age_us(now))
     }
 
