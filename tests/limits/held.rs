@@ -39,7 +39,7 @@ pub(crate) const HELD: &[Held] = &[
     },
     Held {
         of: "http_bytes",
-        what: "plain HTTP requests that were read before they are used",
+        what: "plain HTTP: requests that were read before they are used, and answers that wait to be written",
         limit: "share `http-bytes`",
         rule: Rule::GivingWay,
         gateways: ALL,
