@@ -162,13 +162,13 @@ impl ChannelsGateway {
     pub(super) fn send_ready(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         let now = core.now();
         while !core.has_requests(key) {
-            let ready = client.answers.pop_ready(now.mono_us, client.is_stream);
+            let ready = client.answers.pop_ready(now.mono_us, client.is_stream());
             if ready.is_empty() {
                 break;
             }
             self.send(core, key, client, ready);
         }
-        if !client.answers.are_too_many() && client.again.is_none() {
+        if !client.answers.are_too_many() && !client.is_judged_again() {
             core.resume_reading(key);
         }
         let end = client.token_end.due_us(now);
