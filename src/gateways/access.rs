@@ -1,6 +1,8 @@
 //! Shared by the gateways with tokens and rates: the close for a refused token, the end of a token, the rate
 //! of requests, the counters of both; and the identifiers of connections.
 
+use std::num::NonZeroU64;
+
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::count::{Count, labelled};
@@ -95,7 +97,7 @@ impl TokenEnd {
 #[derive(Debug)]
 pub(super) struct RequestRate {
     bucket: TokenBucket,
-    told_us: Option<u64>,
+    told_us: Option<NonZeroU64>,
 }
 
 /// The verdict on a message.
@@ -124,11 +126,11 @@ impl RequestRate {
             return Rated::Taken;
         }
         stats.requests_limited.add(1);
-        let told_lately = |at| now.mono_us - at < TELL_LIMITED_EVERY_US;
+        let told_lately = |at: NonZeroU64| now.mono_us - at.get() < TELL_LIMITED_EVERY_US;
         if self.told_us.is_some_and(told_lately) {
             return Rated::Dropped;
         }
-        self.told_us = Some(now.mono_us);
+        self.told_us = NonZeroU64::new(now.mono_us);
         Rated::DroppedAndTold
     }
 

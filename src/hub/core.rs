@@ -48,6 +48,8 @@ pub struct Core {
     pub(super) clients: Clients,
     pub(super) topics: Topics,
     pub(super) deadlines: Deadlines,
+    /// The path of the last request.
+    pub(super) last_path: Arc<str>,
     pub(super) effects: VecDeque<Effect>,
     /// Sessions that were open and have ended, for the gateway.
     pub(super) ended: VecDeque<(SessionKey, CloseReason)>,
@@ -112,6 +114,7 @@ impl Core {
             now: Now::default(),
             clients: Clients::default(),
             topics: Topics::default(),
+            last_path: Arc::default(),
             deadlines: Deadlines::default(),
             effects: VecDeque::new(),
             ended: VecDeque::new(),

@@ -27,7 +27,7 @@ mod stats;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::answer::{Answer, Answers, BUS_WAIT_US, Behind, Resumed};
+use self::answer::{Answer, BUS_WAIT_US, Behind, Resumed};
 use self::authenticate::Renewals;
 use self::client::Client;
 use self::kept::holds_kept;
@@ -213,18 +213,12 @@ impl ChannelsGateway {
 
     fn client(&self, core: &Core, key: SessionKey, identity: &Identity, rights: Rights) -> Client {
         let address = core.client_addr(key).unwrap_or(ClientAddr::Unix);
-        Client {
-            rights,
-            table: self.table,
-            again: None,
-            token_end: TokenEnd::of(identity),
-            authenticated_us: None,
-            held: Held::new(address),
-            requests: RequestRate::new(self.settings.inbound_per_second, core.now()),
-            answers: Answers::default(),
-            is_stream: false,
-            last_event_id: None,
-        }
+        Client::new(
+            (rights, self.table),
+            TokenEnd::of(identity),
+            Held::new(address),
+            RequestRate::new(self.settings.inbound_per_second, core.now()),
+        )
     }
 
     /// Returns the answer to a request, with the names before and behind the answer. `None`: the answer follows.
@@ -242,8 +236,8 @@ impl ChannelsGateway {
         let at_once = |answer| (answer, Behind::default());
         Some(match request.action {
             Action::Subscribe(names, since, last) => {
-                let since = since.or(client.last_event_id.as_deref());
-                let resumed = Resumed::new(since, last, client.is_stream);
+                let since = since.or(client.last_event_id());
+                let resumed = Resumed::new(since, last, client.is_stream());
                 self.subscribe(core, key, client, (names, resumed), id)
             }
             Action::Unsubscribe(names) => at_once(self.unsubscribe(core, key, client, names, id)),
@@ -302,11 +296,10 @@ impl Gateway for ChannelsGateway {
             Ok((identity, rights, marks)) => {
                 accepted.user = identity.user.as_deref().map(Into::into);
                 accepted.marks = Some(marks);
-                let client = Client {
-                    is_stream: head.asks_event_stream(),
-                    last_event_id: last_event_id(head),
-                    ..self.client(core, key, &identity, rights)
-                };
+                let mut client = self.client(core, key, &identity, rights);
+                if head.asks_event_stream() {
+                    client.set_stream(last_event_id(head));
+                }
                 Admission::Accept(accepted, client)
             }
             Err(refusal) => {

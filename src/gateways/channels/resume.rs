@@ -164,7 +164,7 @@ impl ChannelsGateway {
     pub(super) fn send_ready(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         let now = core.now();
         while !core.has_requests(key) {
-            let ready = client.answers.pop_ready(now.mono_us, client.is_stream);
+            let ready = client.answers.pop_ready(now.mono_us, client.is_stream());
             if ready.is_empty() {
                 break;
             }
@@ -172,7 +172,7 @@ impl ChannelsGateway {
             let (bytes, address) = (self.names.bytes(), client.held.address());
             client.answers.charge(bytes, address, now.mono_us);
         }
-        if !client.answers.are_too_many() && client.again.is_none() {
+        if !client.answers.are_too_many() && !client.is_judged_again() {
             core.resume_reading(key);
         }
         let end = client.token_end.due_us(now);

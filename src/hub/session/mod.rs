@@ -16,6 +16,7 @@ mod slots;
 mod waiting;
 
 use std::io::IoSlice;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::deadlines::{Timer, Timers};
@@ -91,8 +92,8 @@ enum Sending {
 struct Cold {
     phase: Phase,
     timers: Timers,
-    /// The moment of the entry among the deadlines.
-    armed_at: Option<u64>,
+    /// The moment of the entry among the deadlines; the clock begins at a second.
+    armed_at: Option<NonZeroU64>,
     reading: Reading,
     /// What is kept of the client's input.
     received: Option<Charge>,
