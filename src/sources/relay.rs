@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::outage::{Failure, Outages};
+use super::outage::{Failure, Outages, shown};
 use super::{LoopGone, Source, SourceLink};
-use crate::base::Spin;
-use crate::feeds::{BusEvent, Fault};
+use crate::base::{LogBudget, Spin};
+use crate::feeds::{BusEvent, Fault, Subscription};
 use crate::telemetry::BusStatus;
 
 /// The part of the thread that differs from bus to bus.
@@ -164,6 +164,25 @@ impl<E: Error> Relay<E> {
             self.status.count_reconnect();
         }
         Ok(recovery.away.map(|away| away.as_millis() as u64))
+    }
+
+    /// Logs a subscription that the bus refuses.
+    pub(super) fn log_refused(
+        &self,
+        bus: &str,
+        subscription: &Subscription,
+        reason: &str,
+        lines: &mut LogBudget,
+    ) {
+        if let Some(line) = lines.line(self.link.now()) {
+            tracing::warn!(
+                name = shown(&subscription.name),
+                is_pattern = subscription.is_pattern,
+                reason,
+                lines_left_out = line.suppressed,
+                "{bus} refused a subscription; asking again every 30 s"
+            );
+        }
     }
 
     /// Whether all subscriptions were confirmed on the connection in use.
