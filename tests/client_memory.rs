@@ -213,7 +213,7 @@ impl Names {
         thread::spawn(move || Box::new(source).run(link));
         let now = Now {
             mono_us: 1,
-            unix_ms: 1,
+            unix_us: 1_000,
         };
         Self {
             hub,

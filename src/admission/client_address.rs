@@ -15,6 +15,9 @@ pub enum Peer {
     Unix(Option<Credentials>),
     /// The client that a trusted proxy names in a header of the PROXY protocol.
     Proxied(SocketAddr),
+    /// A trusted proxy that names no client in its header, as for its own health check; `None` over a unix socket.
+    /// Anybody may have written the request.
+    Unnamed(Option<SocketAddr>),
 }
 
 /// The connecting program on this machine, as the kernel recorded at the connect (`SO_PEERCRED`).
@@ -30,9 +33,29 @@ impl Peer {
     /// Returns the client's address for a connection without a trusted proxy.
     pub fn client(&self) -> ClientAddr {
         match self {
-            Self::Tcp(addr) | Self::Proxied(addr) => addr.ip().into(),
-            Self::Unix(_) => ClientAddr::Unix,
+            Self::Tcp(addr) | Self::Proxied(addr) | Self::Unnamed(Some(addr)) => addr.ip().into(),
+            Self::Unix(_) | Self::Unnamed(None) => ClientAddr::Unix,
         }
+    }
+
+    /// Returns the peer of a proxy whose header of the PROXY protocol was read; `client`: whom the header names.
+    pub fn behind_header(self, client: Option<SocketAddr>) -> Self {
+        match (client, self) {
+            (Some(client), _) => Self::Proxied(client),
+            (None, Self::Tcp(addr)) => Self::Unnamed(Some(addr)),
+            (None, _) => Self::Unnamed(None),
+        }
+    }
+
+    /// Whether a list of addresses already ends with the client that a proxy has named before: one that reads HTTP says
+    /// the same twice. `lines`: of `X-Forwarded-For`.
+    pub fn is_last_of<'a>(&self, lines: impl Iterator<Item = &'a [u8]>) -> bool {
+        let Self::Proxied(client) = self else {
+            return false;
+        };
+        let last = entries(lines).pop();
+        let last = last.and_then(|entry| address(str::from_utf8(entry).ok()?));
+        last.is_some_and(|last| ClientAddr::from(last) == client.ip().into())
     }
 }
 
@@ -45,8 +68,8 @@ impl From<SocketAddr> for Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(addr) | Self::Proxied(addr) => addr.fmt(f),
-            Self::Unix(None) => f.write_str("unix"),
+            Self::Tcp(addr) | Self::Proxied(addr) | Self::Unnamed(Some(addr)) => addr.fmt(f),
+            Self::Unix(None) | Self::Unnamed(None) => f.write_str("unix"),
             Self::Unix(Some(Credentials { pid, uid })) => write!(f, "unix:pid={pid},uid={uid}"),
         }
     }
@@ -155,7 +178,7 @@ impl TrustedProxies {
     /// of the PROXY protocol names is not: the header came from the last proxy.
     pub fn trusts_peer(&self, peer: &Peer) -> bool {
         match (self, peer) {
-            (Self::Any, Peer::Proxied(_)) => false,
+            (Self::Any, Peer::Proxied(_)) | (_, Peer::Unnamed(_)) => false,
             _ => self.trusts(peer.client()),
         }
     }
@@ -243,6 +266,8 @@ fn element(element: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
 
     fn network(text: &str) -> Option<String> {
@@ -415,6 +440,29 @@ mod tests {
         assert_eq!(client(&listed, "192.0.2.9"), ("192.0.2.9".into(), false));
         let any = client(&TrustedProxies::Any, "192.0.2.9");
         assert_eq!(any, ("192.0.2.9".into(), false));
+        let balancer: Peer = SocketAddr::new("10.0.0.1".parse().unwrap(), 9).into();
+        for (peer, shown) in [(balancer, "10.0.0.1"), (Peer::Unix(None), "unix")] {
+            let unnamed = peer.behind_header(None);
+            for trusted in [&listed, &proxies("unix"), &TrustedProxies::Any] {
+                let of = |_| says.iter().map(|line| line.as_bytes());
+                assert_eq!(trusted.client(&unnamed, of).to_string(), shown);
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_that_a_list_ends_with_is_known_in_every_spelling() {
+        let at = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 4711);
+        let is_last = |ip: &str, lines: &[&str]| {
+            let peer = Peer::Unix(None).behind_header(Some(at(ip)));
+            peer.is_last_of(lines.iter().map(|line| line.as_bytes()))
+        };
+        assert!(is_last("192.0.2.1", &["198.51.100.7, 192.0.2.1:80, "]));
+        assert!(is_last("::ffff:192.0.2.1", &["198.51.100.7", "192.0.2.1"]));
+        assert!(is_last("2001:db8::7", &["\"[2001:DB8:0::7]:1\""]));
+        assert!(!is_last("192.0.2.1", &["192.0.2.1, 198.51.100.7"]));
+        assert!(!is_last("192.0.2.1", &["192.0.2.1, unknown"]) && !is_last("192.0.2.1", &[]));
+        assert!(!Peer::Tcp(at("192.0.2.1")).is_last_of(iter::once(&b"192.0.2.1"[..])));
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl TokenEnd {
     pub(super) fn due_us(self, now: Now) -> Option<u64> {
         self.0.map(|at| {
             let left_ms = at
-                .saturating_sub(now.unix_ms)
+                .saturating_sub(now.unix_ms())
                 .clamp(0, LOOK_AT_END_EVERY_MS);
             now.mono_us + left_ms.unsigned_abs() * 1000
         })
@@ -72,7 +72,7 @@ impl TokenEnd {
 
     /// Returns true if the token has ended at `now`; false for a token without an end.
     fn has_come(self, now: Now) -> bool {
-        self.0.is_some_and(|at| at <= now.unix_ms)
+        self.0.is_some_and(|at| at <= now.unix_ms())
     }
 
     /// Closes the client if the token has ended. Returns true for an ended token.
@@ -196,7 +196,7 @@ mod tests {
     fn at(mono_us: u64) -> Now {
         Now {
             mono_us,
-            unix_ms: 1_700_000_000_000,
+            unix_us: 1_700_000_000_000 * 1_000,
         }
     }
 

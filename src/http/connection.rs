@@ -110,7 +110,7 @@ pub(super) async fn serve(
         Err(error) => return debug!(%peer, %error, "HTTP connection could not be taken over"),
     };
     let settings = &server.settings;
-    if server.clock.now().unix_ms <= 0 {
+    if server.clock.now().unix_ms() <= 0 {
         // hyper writes a date, and ends the process without one.
         let detail = "The clock of this machine is before 1970";
         return linger(stream, &refusal(503, detail), settings).await;

@@ -239,6 +239,8 @@ impl Core {
             self.pongs_us.extend(after_us);
         }
         self.look_at_gate(key);
+        self.clients.mark_dirty(key);
+        self.arm(key);
     }
 
     /// Notes that the gateway itself holds back the bytes of a client, behind the socket.

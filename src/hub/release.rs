@@ -121,7 +121,5 @@ impl Core {
         let gated_us = session.take_wide_gate(now);
         session.ping_behind(now);
         self.clients.stats.slow.count_gate(gated_us);
-        self.clients.mark_dirty(key);
-        self.arm(key);
     }
 }

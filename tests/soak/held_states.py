@@ -203,6 +203,17 @@ class UnreadAnswer(Http):
     request = b"GET /v1/measurement/big HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
+class UnreadSmallAnswer(UnreadAnswer):
+    """One of 30 KB: the service has done its part, and the client still reads nothing."""
+    name, answer_bytes = "a small answer that is not read", 30_000
+
+
+class UnreadPages(Http):
+    """Pages of the gateway itself, asked for one behind the other, of which the client reads nothing."""
+    name, receive_bytes = "own pages that are not read", 2_048
+    request = b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n" * 40
+
+
 class Resuming(State):
     """1,500 missed messages for a client that does not read."""
     name, gateway, path, receive_bytes = "resuming", "channels", "/ws", 4_096
@@ -328,5 +339,5 @@ class NamesOfPatterns(State):
 
 STATES = [HalfHead(), HalfFrame(), Fragments(), HalfDeflated(), DeflateWindow(), HalfRecord(), InHandshake(), HalfHello(), KeyUpdates(),
           PausedForPongs(), PausedUnanswered(), OwnRate(), BegunBody(), BodyHandedOver(), BodyFromLoop(), Pipelined(),
-          UnreadAnswer(), Resuming(), ResumingPatterns(), Last(), Retained(), FullQueue(), FullQueueOfSmall(), EventStream(), Names(),
+          UnreadAnswer(), UnreadSmallAnswer(), UnreadPages(), Resuming(), ResumingPatterns(), Last(), Retained(), FullQueue(), FullQueueOfSmall(), EventStream(), Names(),
           NamesOfPatterns()]

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::super::history::{Status, ended};
+use crate::admission::{Charge, ClientAddr, Holding};
 use crate::hub::{CopyRank, Core, Frame, Lead, NotRecovered, Outcome, Position, TopicName};
 use crate::wire::object_writer::{ObjectWriter, iso_utc};
 
@@ -116,7 +117,7 @@ impl Answer {
     /// Returns the frame, with the time of the call, and with the position behind which the client is.
     pub(super) fn frame(mut self, core: &Core, position: Option<Position>) -> Arc<Frame> {
         let now = core.now();
-        self.body.string("timestamp", &iso_utc(now.unix_ms));
+        self.body.string("timestamp", &iso_utc(now.unix_ms()));
         let body = self.body.finish_open();
         // The lead has opened the object and holds its first members.
         let body = format!(",{}", body.trim_start_matches('{'));
@@ -199,6 +200,8 @@ struct Waiting {
 pub(super) struct Answers {
     waiting: VecDeque<Waiting>,
     bytes: usize,
+    /// What the bytes hold of those of all clients.
+    charge: Option<Charge>,
     /// Count of the names that the client joins with an answer.
     resuming: usize,
 }
@@ -223,6 +226,19 @@ impl Answers {
             behind,
             due_us,
         });
+    }
+
+    /// Charges the answers that wait, and ends their wait without room for them: each may be as large as its request.
+    pub(super) fn charge(&mut self, of: &Holding, client: ClientAddr, now_us: u64) {
+        let bytes = self.bytes as u64;
+        match &mut self.charge {
+            _ if bytes == 0 => self.charge = None,
+            None => self.charge = Some(of.hold(client, bytes, now_us)),
+            Some(charge) => charge.set(bytes, now_us),
+        }
+        if bytes > 0 && !of.has_room_for(client) {
+            self.settle_all();
+        }
     }
 
     /// Removes the first answer, or all of them `together`, if they wait for nothing, or the first has waited long

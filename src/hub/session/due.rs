@@ -88,8 +88,10 @@ impl Session {
         };
         let under_way_us = open.under_way_us(self.queue.bytes_out());
         let peer = self.peer();
-        let has_proxy =
-            || matches!(peer, Peer::Proxied(_)) || limits.trusted_proxies.trusts_peer(&peer);
+        let has_proxy = || {
+            matches!(peer, Peer::Proxied(_) | Peer::Unnamed(_))
+                || limits.trusted_proxies.trusts_peer(&peer)
+        };
         if under_way_us == 0 || !has_proxy() {
             return 0;
         }

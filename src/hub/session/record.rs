@@ -288,7 +288,7 @@ mod tests {
         let peer = Peer::Unix(None);
         let now = Now {
             mono_us: 0,
-            unix_ms: 0,
+            unix_us: 0,
         };
         let mut record = Record::new(peer, now);
         record.set_path(path);

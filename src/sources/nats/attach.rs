@@ -150,7 +150,7 @@ impl Session<'_> {
         let hasty = self.api.hasty();
         let subscription = &mut self.subscriptions[index];
         subscription.send_acks(self.data);
-        match subscription.take_over(&hasty, self.data, &self.relay.link) {
+        match subscription.take_over(&hasty, self.data, self.relay) {
             Ok(()) => watchdog.watch(self.watched()),
             Err(Stop::Bus(error)) if !error.is_of_all() => {
                 let subject = &subscription.spec.subject;

@@ -89,7 +89,7 @@ impl RedisStreamSource {
                 });
                 let answer = connection.answer(Some(&mut *relay), asked, patience)?;
                 let received = relay.link.now();
-                let now_ms = u64::try_from(received.unix_ms).unwrap_or(0);
+                let now_ms = u64::try_from(received.unix_ms()).unwrap_or(0);
                 let bytes = connection.answer_bytes();
                 let taken = self.reader.take(answer, bytes, now_ms, &mut told);
                 if !told.is_empty() {

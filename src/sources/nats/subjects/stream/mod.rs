@@ -148,7 +148,7 @@ impl NatsStreamSource {
     /// Handles all operations that were read.
     fn take_all(&mut self, wire: &mut Wire, relay: &mut Relay<NatsError>) -> Result<(), Stop> {
         let received = relay.link.now();
-        let unix_ms = u64::try_from(received.unix_ms).unwrap_or(0);
+        let unix_ms = u64::try_from(received.unix_ms()).unwrap_or(0);
         let now = (Instant::now(), unix_ms.saturating_mul(MS_NS));
         let mut told = Vec::new();
         while let Some(op) = wire.next_op()? {
