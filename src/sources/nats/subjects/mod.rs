@@ -345,12 +345,8 @@ impl Bus for NatsSubjectsSource {
     const NAME: &'static str = "NATS";
     const OUTAGE_LOSES_MESSAGES: bool = true;
 
-    fn status(&self) -> &Arc<BusStatus> {
-        &self.status
-    }
-
-    fn times(&self) -> &LinkTimes {
-        &self.settings.nats.times
+    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+        (&self.status, &self.settings.nats.times)
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {

@@ -216,7 +216,7 @@ fn a_stream_made_anew_proves_nothing_though_it_is_empty_and_had_as_many_entries(
     assert!(read(&mut reader, &mut server).contains(&Told::Lost));
 }
 
-/// All of the new life is trimmed, and its last id is another one.
+/// All entries of the short life after are trimmed, as many as before: the last id is another one.
 #[test]
 fn a_young_stream_made_anew_and_emptied_with_the_counters_of_before_is_a_loss() {
     let mut server = Server::new();
