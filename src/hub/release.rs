@@ -108,7 +108,7 @@ impl Core {
 }
 
 impl Core {
-    /// Sets or ends the client's own rate; what waited for its slot leaves now.
+    /// Sets or ends the client's own rate; messages that waited for its slot leave now.
     pub fn set_max_rate(&mut self, key: SessionKey, rate: Option<MaxRate>) {
         self.clients.open_slot(self.now, &self.limits, key);
         if let Some(session) = self

@@ -186,7 +186,7 @@ impl HubStats {
         self.closes[reason as usize] += 1;
     }
 
-    /// Counts frames that newer ones have replaced.
+    /// Counts frames that newer frames have replaced.
     pub(super) fn count_conflated(&mut self, (frames, bytes): (u32, usize)) {
         self.messages_conflated += u64::from(frames);
         self.count_removed(frames, bytes);

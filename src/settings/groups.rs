@@ -108,7 +108,7 @@ pub struct BusSettings {
     pub queue_bytes_max: usize,
     /// Bytes of a message; a larger message is skipped.
     pub message_bytes_max: usize,
-    /// Whether clients get the time at which each message came from the bus.
+    /// Whether clients get the arrival time of each message from the bus.
     pub is_stamped: bool,
 }
 

@@ -28,7 +28,7 @@ pub(super) trait Bus {
     /// Whether messages published during an outage are lost. If false, the bus keeps them for weirgate.
     const OUTAGE_LOSES_MESSAGES: bool;
 
-    /// The status of the bus, for other threads, and the times at which to connect again.
+    /// The status of the bus, for other threads, and the times of the next attempts to connect.
     fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes);
 
     /// Runs a connection from the attempt to connect until the loss. Calls [`Relay::stands`] as soon as

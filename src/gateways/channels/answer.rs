@@ -212,7 +212,7 @@ pub(super) struct Answers(Option<Box<Queue>>);
 struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    /// What the bytes hold of those of all clients.
+    /// The bytes' charge among the bytes of all clients.
     charge: Option<Charge>,
     /// Count of the names that the client joins with an answer.
     resuming: usize,
@@ -250,7 +250,7 @@ impl Answers {
         });
     }
 
-    /// Charges the answers that wait, and ends their wait without room for them: each may be as large as its request.
+    /// Charges the answers that wait, and ends their wait without room: each may be as large as its request.
     pub(super) fn charge(&mut self, of: &Holding, client: ClientAddr, now_us: u64) {
         let bytes = self.bytes as u64;
         match &mut self.charge {

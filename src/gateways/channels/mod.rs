@@ -181,14 +181,14 @@ impl ChannelsGateway {
         self
     }
 
-    /// Lets clients ask for a rate of their own for these names, of which slow clients get the newest message only.
+    /// Lets clients ask for a rate of their own for these names: slow clients get their newest message only.
     #[must_use]
     pub fn with_conflated(mut self, names: NamePatterns) -> Self {
         self.conflated = Some(names);
         self
     }
 
-    /// Whether a client may be sent fewer messages: it holds no name, or one of which messages may be skipped.
+    /// Whether a client may be sent fewer messages: it holds no name, or a name with messages that may be skipped.
     fn may_skip(&self, core: &Core, key: SessionKey) -> bool {
         let Some(conflated) = &self.conflated else {
             return false;

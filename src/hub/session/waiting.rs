@@ -51,7 +51,7 @@ impl Session {
 }
 
 impl Session {
-    /// Notes a pong: what was written before its ping has come.
+    /// Notes a pong: all bytes before its ping have come.
     pub(super) fn was_answered(&mut self, now: Now) {
         if let Phase::Open(open) = &mut self.cold.phase
             && let Some((bytes_read, after_us)) = open.ping.answered(now.mono_us)

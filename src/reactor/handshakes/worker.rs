@@ -83,7 +83,7 @@ pub(super) struct Sockets {
     waiting: FairQueue<SessionKey>,
     /// Sockets with a handshake under way that may hold bytes.
     ready: FairQueue<SessionKey>,
-    /// One for each handshake under way.
+    /// A place for each handshake under way.
     places: Holding,
     /// The next look at handshakes that stand still.
     look_us: u64,
@@ -106,7 +106,7 @@ impl Sockets {
         self.waiting.pop_of(|client| places.has_room_for(client))
     }
 
-    /// Chooses handshakes that stand still, one for each address that waits for a place and has fewer than half of all:
+    /// Chooses handshakes that stand still, a handshake for each address that waits for a place and has fewer than half of all:
     /// otherwise silent clients would delay all others until the deadline. A storm of clients moves on by itself.
     fn make_way(&mut self, now_us: u64) {
         if self.waiting.is_empty() || now_us < self.look_us {

@@ -7,7 +7,7 @@
 //!
 //! Where the last entry is gone, the counters of the stream are a second proof: as many entries were removed as were
 //! read, and the oldest entry was not read. Alone the counters prove less: a stream made anew can have any, but
-//! needs for these more entries than the old one had in its whole life, within the time of an answer. So the old one
+//! needs for these more entries than the old stream had in its whole life, within the time of an answer. So the old stream
 //! must have had as many as now seem to be new. Those of another server prove nothing: it may lack entries.
 
 mod answers;
@@ -315,7 +315,7 @@ impl StreamReader {
         let is_gone = |id| counters.length == 0 || id < counters.first;
         let gone = entries.iter().filter(|entry| is_gone(entry.id)).count() as u64;
         let removed = counters.added.checked_sub(counters.length);
-        // Only the last id tells an empty stream from one that was made anew. A young stream soon has the counters of
+        // Only the last id tells an empty stream from a new stream. A young stream soon has the counters of
         // before.
         let last = entries.last().map_or(self.after, |entry| entry.id);
         let is_last = counters.length > 0 || counters.last == last;
