@@ -252,13 +252,15 @@ impl Answers {
 
     /// Charges the answers that wait, and ends their wait without room: each may be as large as its request.
     pub(super) fn charge(&mut self, of: &Holding, client: ClientAddr, now_us: u64) {
-        let bytes = self.bytes as u64;
-        match &mut self.charge {
-            _ if bytes == 0 => self.charge = None,
-            None => self.charge = Some(of.hold(client, bytes, now_us)),
+        let Some(queue) = &mut self.0 else {
+            return;
+        };
+        let bytes = queue.bytes as u64;
+        match &mut queue.charge {
+            None => queue.charge = Some(of.hold(client, bytes, now_us)),
             Some(charge) => charge.set(bytes, now_us),
         }
-        if bytes > 0 && !of.has_room_for(client) {
+        if !of.has_room_for(client) {
             self.settle_all();
         }
     }
