@@ -303,8 +303,13 @@ impl State {
         if let Poll::Ready(Ok(bytes)) = outcome {
             // Heads are not told apart: what is left is a little more.
             self.written += *bytes;
-            while let Some(first) = self.unwritten.pop_front_if(|first| *first <= self.written) {
+            while let Some(first) = self
+                .unwritten
+                .front()
+                .filter(|first| **first <= self.written)
+            {
                 self.written -= first;
+                self.unwritten.pop_front();
             }
         }
     }
