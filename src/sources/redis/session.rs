@@ -144,7 +144,7 @@ impl Session<'_, '_> {
         }
         next.ok_or_else(|| {
             let silent_ms = heard.elapsed().as_millis() as u64;
-            RedisError::Silent { silent_ms }.into()
+            RedisError::Silent(silent_ms).into()
         })
     }
 

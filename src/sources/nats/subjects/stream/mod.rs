@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use self::reader::StreamReader;
 use super::super::error::{NatsError, Stop, refused};
 use super::super::protocol::Op;
-use super::super::servers::{Second, Servers};
+use super::super::servers::{Second, Servers, waiter};
 use super::super::settings::NatsSettings;
 use super::super::wire::Wire;
 use super::{LINES_PER_SECOND, log_error};
@@ -61,8 +61,7 @@ impl NatsStreamSource {
         stream: StreamSettings,
         status: Arc<BusStatus>,
     ) -> Result<Self, NatsError> {
-        let waiter = Waiter::new("the NATS source");
-        let (waiter, wake) = waiter.map_err(|source| NatsError::NoPoll { source })?;
+        let (waiter, wake) = waiter("the NATS source")?;
         Ok(Self {
             settings,
             payload_bytes_max: payload_bytes_max.max(PAYLOAD_BYTES_MIN),
