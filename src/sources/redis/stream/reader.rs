@@ -65,6 +65,7 @@ pub struct StreamReader {
     may_ask_state: bool,
     /// Whether the stream has so few entries that the last one may be trimmed before the proof.
     is_short: bool,
+    /// While nothing was read, the stream may be made anew without a loss, so each answer counts anew.
     counted: Option<Counted>,
     /// The process of the server (its `run_id`), and whether this connection is to that process.
     server: Option<String>,
@@ -172,7 +173,7 @@ impl StreamReader {
                 vec![words(&["XRANGE", key, &from, "+", "COUNT", &count])]
             }
             Step::Wait => {
-                asks_state = is_large || self.is_short;
+                asks_state = is_large || self.is_short || !self.was_read;
                 asks_entry &= !is_large || self.idle.is_multiple_of(IDLE_PROOFS);
                 let (count, block) = (self.held_max.to_string(), BLOCK_MS.to_string());
                 vec![words(&[
@@ -373,6 +374,9 @@ impl StreamReader {
         let is_first = *came == 0;
         *is_proved |= is_first && (!was_read || entry.id == after);
         *came += 1;
+        if is_first && !was_read {
+            self.counted = None;
+        }
         match *is_proved && !(is_first && was_read) {
             true => self.entry(entry, out),
             false => Ok(()),
@@ -392,6 +396,7 @@ impl StreamReader {
             self.step = Step::Look;
             return;
         }
+        self.count_from(state);
         if came < asked {
             // The last entries of before the start may be gone.
             self.old_until = None;
@@ -434,6 +439,10 @@ impl StreamReader {
                 return Ok(());
             }
             out.push(Told::Lost);
+            self.counted = None;
+            self.count_from(state);
+        }
+        if !self.was_read {
             self.counted = None;
             self.count_from(state);
         }
