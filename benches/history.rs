@@ -55,6 +55,7 @@ impl Bench {
         let feed_settings = TradesFeedSettings {
             json_depth_max: 512,
             bus_message_bytes_max: 1 << 20,
+            is_stamped: false,
         };
         let gateway = TradesGateway::new(settings, Arc::default());
         let mut bench = Self {

@@ -12,7 +12,7 @@ use weirgate::wire::json::check_depth;
 
 const NOW: Now = Now {
     mono_us: 1_000_000,
-    unix_ms: 1_715_693_832_250,
+    unix_us: 1_715_693_832_250 * 1_000,
 };
 
 /// Ten full levels with predictions, in a publisher's form: without white space.
@@ -50,7 +50,7 @@ fn normalise(c: &mut Criterion) {
     group.bench_function("normalise", |b| {
         b.iter(|| {
             out.clear();
-            let viewport = normaliser.normalise(black_box(&levels), NOW.unix_ms, &mut out);
+            let viewport = normaliser.normalise(black_box(&levels), NOW.unix_ms(), &mut out);
             assert!(viewport.is_ok());
         });
     });

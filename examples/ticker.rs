@@ -110,7 +110,7 @@ impl Feed for TickFeed {
         self.0.caught_up |= matches!(event, BusEvent::CaughtUp);
         if let BusEvent::Message(tick) = event {
             self.0.subjects[0].messages += 1;
-            self.0.last_message_unix_ms = Some(tick.received.unix_ms);
+            self.0.last_message_unix_ms = Some(tick.received.unix_ms());
             let frame = Frame::text(&self.1)
                 .key(ConflationKey(0))
                 .body(b"{\"tick\":");

@@ -99,6 +99,7 @@ impl Bench {
             ChannelsFeedSettings {
                 json_depth_max: 512,
                 bus_message_bytes_max: 1 << 20,
+                is_stamped: false,
             },
             world.frame_bytes.clone(),
         );

@@ -213,7 +213,7 @@ impl Names {
         thread::spawn(move || Box::new(source).run(link));
         let now = Now {
             mono_us: 1,
-            unix_ms: 1,
+            unix_us: 1_000,
         };
         Self {
             hub,
@@ -292,4 +292,32 @@ fn names_are_charged_what_they_take() {
         assert!(bytes <= charged, "{bytes} bytes for {charged}");
         assert!(charged <= bytes + bytes / 2, "{bytes} bytes for {charged}");
     }
+}
+
+/// Most clients hold a single name.
+#[test]
+fn a_client_with_one_name_takes_less_than_a_kilobyte() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    // With the first client a power of two: tables have no room to spare.
+    const CLIENTS: usize = 8_191;
+    let mut names = Names::new();
+    let one = ["market:tick:NIFTY".to_owned()];
+    let first = names.connect([127, 0, 0, 1]);
+    names.subscribe(first, &one);
+    names.settle();
+    // Until here, what all clients share. The answer of a name that the bus has not confirmed would wait.
+    let before = bytes_in_use();
+    let keys: Vec<_> = (0..CLIENTS)
+        .map(|_| names.connect([127, 0, 0, 1]))
+        .collect();
+    let open = (bytes_in_use() - before) / CLIENTS;
+    for key in &keys {
+        names.subscribe(*key, &one);
+    }
+    names.now.mono_us += 2_000_000;
+    names.hub.handle_timeout(names.now);
+    while names.hub.flush(names.now, &mut Sink) {}
+    let kept = (bytes_in_use() - before) / CLIENTS;
+    println!("{open} bytes for each open client, {kept} with a name");
+    assert!(kept <= 1_000, "{kept} bytes for each client");
 }

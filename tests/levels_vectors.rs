@@ -16,7 +16,7 @@ type Object = BTreeMap<String, Box<RawValue>>;
 /// The clock that messages without `ts` see: within the first 15 minutes, 14 after the open.
 const NOW: Now = Now {
     mono_us: 1_000_000,
-    unix_ms: 1_721_137_499_999,
+    unix_us: 1_721_137_499_999 * 1_000,
 };
 
 #[test]
@@ -127,7 +127,7 @@ fn same_payload(mut want: Value, got: &Value, now_fields: bool) -> Result<(), St
         got.retain(|key, value| want.get(key).is_some() || value.get("spot").is_none());
     }
     if let (true, Some(levels)) = (now_fields, want.get_mut("levels")) {
-        levels["ts"] = NOW.unix_ms.into();
+        levels["ts"] = NOW.unix_ms().into();
         for level in levels["levels"].as_array_mut().ok_or("no list")? {
             level["is_first_15m"] = true.into();
             level["bars_since_open"] = 14.into();

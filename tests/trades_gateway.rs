@@ -113,6 +113,7 @@ fn feed(world: &World<TradesGateway>) -> TradesFeed {
     let settings = TradesFeedSettings {
         json_depth_max: 512,
         bus_message_bytes_max: 1 << 20,
+        is_stamped: false,
     };
     TradesFeed::new(settings, world.frame_bytes.clone())
 }

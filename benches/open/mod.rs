@@ -14,7 +14,7 @@ use weirgate::hub::{
 /// The instant at which the clients connect.
 pub(crate) const NOW: Now = Now {
     mono_us: 1_000_000,
-    unix_ms: 1_715_693_832_250,
+    unix_us: 1_715_693_832_250 * 1_000,
 };
 
 /// Sockets that take all bytes at once.

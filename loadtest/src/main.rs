@@ -29,6 +29,7 @@ mod stamp;
 mod stats;
 mod storm;
 mod syscalls;
+mod tail;
 mod tls;
 mod wire;
 
@@ -60,6 +61,8 @@ enum Command {
     Limit(limit::LimitArgs),
     /// Measure servers and the raw limits in turn, round by round
     Compare(compare::CompareArgs),
+    /// Measure the slowest deliveries at a rate, and where they lost their time
+    Tail(tail::TailArgs),
     /// Make the page of an earlier `compare --json`
     Report(compare::ReportArgs),
     /// Measure a server's resident memory per idle client
@@ -114,6 +117,7 @@ fn run(command: Command) -> Result<(), Fault> {
         Command::Publish(command) => publish::run(command, &stop),
         Command::Limit(args) => limit::run(&args, stop),
         Command::Compare(args) => compare::run(&args, &stop),
+        Command::Tail(args) => tail::run(&args, &stop),
         Command::Report(args) => compare::report(&args),
         Command::Memory(args) => memory::run(&args, &stop),
         Command::Slow(command) => slow::run(command, &stop),

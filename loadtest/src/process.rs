@@ -130,6 +130,16 @@ impl Family {
         Ok(first.cpu_us()? + others.sum::<u64>())
     }
 
+    /// The open accounts of all present threads, to be read often (sched-stats(5)).
+    pub(crate) fn accounts(&self) -> Vec<fs::File> {
+        let tasks = self
+            .0
+            .iter()
+            .flat_map(|process| process.tasks().unwrap_or_default());
+        let open = |task: PathBuf| fs::File::open(task.join("schedstat")).ok();
+        tasks.filter_map(open).collect()
+    }
+
     /// The process ids.
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.0.iter().map(|process| process.pid).collect()

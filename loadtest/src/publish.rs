@@ -112,6 +112,15 @@ pub(crate) struct Publisher {
     wake_up_us: u64,
     /// Delay of each message after the intended time, microseconds.
     late: Histogram<u64>,
+    /// The same of each message, if kept.
+    delays: Option<Vec<Sent>>,
+}
+
+/// When a message was due, and how late it was sent, microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) due_us: u64,
+    pub(crate) late_us: u64,
 }
 
 impl Publisher {
@@ -123,6 +132,7 @@ impl Publisher {
             payload: Payload::new(bytes),
             wake_up_us: 0,
             late: histogram(),
+            delays: None,
         })
     }
 
@@ -148,6 +158,16 @@ impl Publisher {
     /// Sets the payload size of later messages.
     pub(crate) fn resize(&mut self, bytes: usize) {
         self.payload = self.payload.resized(bytes);
+    }
+
+    /// Keeps the delay of each later message.
+    pub(crate) fn keep_delays(&mut self) {
+        self.delays = Some(Vec::new());
+    }
+
+    /// Takes the kept delays.
+    pub(crate) fn take_delays(&mut self) -> Vec<Sent> {
+        self.delays.take().unwrap_or_default()
     }
 
     /// Takes the delays of messages since the last call, microseconds.
@@ -203,8 +223,11 @@ impl Publisher {
     /// Adds a message to the next write, stamped with the due time: if the publisher cannot keep up, the stamp is
     /// older and the latency includes the delay.
     fn add(&mut self, n: u64, due_us: u64) {
-        self.late
-            .saturating_record(clock::now_us().saturating_sub(due_us));
+        let late_us = clock::now_us().saturating_sub(due_us);
+        self.late.saturating_record(late_us);
+        if let Some(delays) = &mut self.delays {
+            delays.push(Sent { due_us, late_us });
+        }
         let payload = self.payload.stamped(due_us, n);
         self.outlet.add(&self.subject, payload);
     }

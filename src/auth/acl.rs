@@ -1,6 +1,7 @@
 //! The permissions of roles: a table from role to names and patterns.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::match_budget::{MatchBudget, OverBudget, Verdicts};
 use super::names::{NameError, NamePatterns, NameSyntax};
@@ -78,6 +79,8 @@ pub enum AclError {
 
 #[derive(Clone, Debug)]
 struct Role {
+    /// The name, shared by the rights of all clients.
+    name: Arc<str>,
     /// The position in the table, from 0.
     rank: usize,
     /// As given, to be shown.
@@ -194,6 +197,7 @@ impl Acl {
                 .insert(at, (name.clone(), cover.map_err(wrong)?));
         }
         let table = Role {
+            name: role.as_str().into(),
             set: NamePatterns::new(self.syntax, &plain).map_err(wrong)?,
             rank: self.roles.len(),
             names,
@@ -285,9 +289,16 @@ impl Acl {
         default_role: &str,
         limits: TokenNameLimits,
     ) -> Result<Rights, Refusal> {
-        let role = self.role_of(identity)?.unwrap_or(default_role).to_owned();
-        let templates = self.templates(&role);
+        let role = self.role_of(identity)?.unwrap_or(default_role);
+        let templates = self.templates(role);
+        let role = self.shared_name(role);
         Rights::new(self.syntax, role, identity, templates, limits)
+    }
+
+    /// The name of a role, the same text for all clients.
+    pub fn shared_name(&self, role: &str) -> Arc<str> {
+        let known = self.roles.get(role);
+        known.map_or_else(|| role.into(), |role| Arc::clone(&role.name))
     }
 
     /// The names and patterns of a client beside the role's.

@@ -222,8 +222,8 @@ pub struct TokenNameLimits {
 /// The role of a client, and the names that are the client's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
-    /// The role in the table.
-    pub role: String,
+    /// The role in the table; one text for all of its clients.
+    pub role: Arc<str>,
     /// `None` for most clients.
     own: Option<Arc<Own>>,
 }
@@ -250,7 +250,7 @@ pub struct RightsCheck {
 
 impl Rights {
     /// The rights of a role, without names of its own.
-    pub fn of_role(role: String) -> Self {
+    pub fn of_role(role: Arc<str>) -> Self {
         Self { role, own: None }
     }
 
@@ -261,7 +261,7 @@ impl Rights {
     /// are not granted.
     pub(super) fn new(
         syntax: NameSyntax,
-        role: String,
+        role: Arc<str>,
         identity: &Identity,
         templates: &[Template],
         limits: TokenNameLimits,

@@ -311,7 +311,9 @@ impl Authenticator {
             });
         }
         let (message, claims) = self.signed_claims(token, now)?;
-        let identity = self.rules.judge(&members(&decode(claims)?)?, now.unix_ms)?;
+        let identity = self
+            .rules
+            .judge(&members(&decode(claims)?)?, now.unix_ms())?;
         let hash = digest(&SHA256, message.as_bytes());
         let digits = hash.as_ref().iter().take(DIGEST_BYTES);
         let digits: String = digits.map(|byte| format!("{byte:02x}")).collect();

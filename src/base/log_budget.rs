@@ -78,7 +78,7 @@ mod tests {
 
     const START: Now = Now {
         mono_us: 5_000_000,
-        unix_ms: 0,
+        unix_us: 0,
     };
 
     #[test]

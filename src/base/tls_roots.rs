@@ -106,7 +106,7 @@ struct WallTime(Clock);
 impl WallTime {
     /// Since 1970, milliseconds; 0 before.
     fn unix_ms(&self) -> u64 {
-        self.0.now().unix_ms.unsigned_abs()
+        self.0.now().unix_ms().unsigned_abs()
     }
 }
 

@@ -239,7 +239,7 @@ impl TokenCommand {
     pub fn run(self) -> Result<String, TokenError> {
         let now = Clock::start().now();
         match &self.action {
-            TokenAction::Mint(claims) => self.mint(claims, now.unix_ms),
+            TokenAction::Mint(claims) => self.mint(claims, now.unix_ms()),
             TokenAction::Inspect(token) => {
                 let token = match token {
                     Some(token) => Some(token.clone()),
@@ -320,7 +320,7 @@ impl TokenCommand {
         let identity = authenticator.identify(token, now);
         let mut identity = identity.map_err(TokenError::Refused)?;
         let Some((gateway, checked)) = &self.judge else {
-            return Ok(good(&identity, now.unix_ms));
+            return Ok(good(&identity, now.unix_ms()));
         };
         let mut grants = format!("\n  gateway:  {}", gateway.name);
         if let TokenUse::Roles(table) = gateway.tokens {
@@ -343,7 +343,7 @@ impl TokenCommand {
                 .symbols_max
                 .get_or_insert_with(|| symbols_max(checked));
         }
-        Ok(good(&identity, now.unix_ms) + &grants)
+        Ok(good(&identity, now.unix_ms()) + &grants)
     }
 }
 

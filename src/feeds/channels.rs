@@ -11,7 +11,10 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::BadMessageLog;
-use super::{BusEvent, BusMessage, Subscription, TooLarge, broadcast_unix_ms, check_size};
+use super::{
+    BusEvent, BusMessage, STAMP_BYTES, Subscription, TooLarge, broadcast_unix_ms, check_size,
+    write_stamp,
+};
 use crate::hub::{
     BusNotice, ConflationKey, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, Place,
     Publication, TopicName,
@@ -29,6 +32,8 @@ pub struct ChannelsFeedSettings {
     pub json_depth_max: usize,
     /// Bytes of a bus message; larger messages are counted, logged and skipped.
     pub bus_message_bytes_max: usize,
+    /// Whether each message has its arrival time from the bus; no part of the contract.
+    pub is_stamped: bool,
 }
 
 /// Turns publications of the bus into publications on topics with the name of the channel or pattern.
@@ -90,7 +95,7 @@ impl ChannelsFeed {
             return None;
         }
         counts.messages += 1;
-        self.stats.last_message_unix_ms = Some(message.received.unix_ms);
+        self.stats.last_message_unix_ms = Some(message.received.unix_ms());
         if message.payload.is_empty() && !is_deletion {
             return None;
         }
@@ -104,12 +109,14 @@ impl ChannelsFeed {
         })
     }
 
-    /// What all clients get of a message, whatever name they have it by: `,"data":…,"timestamp":…`, with `"retained":true`
+    /// What all clients get of a message, whatever name they have it by: `,"data":…,"timestamp":…`, `"recv_us":…` with `--stamp`, and `"retained":true`
     /// behind the data of a last value. If the value was deleted, the data is `null,"deleted":true`. The gateway adds
     /// the rest.
     fn frame(&self, now: Now, message: &BusMessage, is_deletion: bool) -> Arc<Frame> {
         let mut frame = Frame::text(&self.alive)
-            .with_capacity(message.payload.len() + 80)
+            .with_capacity(
+                message.payload.len() + 80 + usize::from(self.settings.is_stamped) * STAMP_BYTES,
+            )
             .received(message.received);
         if let Some(key) = self.key(message) {
             frame = frame.key(key);
@@ -130,6 +137,10 @@ impl ChannelsFeed {
         let time = iso_utc(broadcast_unix_ms(now, message));
         for part in [",\"timestamp\":\"", &time, "\""] {
             body.extend_from_slice(part.as_bytes());
+        }
+        if self.settings.is_stamped {
+            body.push(b',');
+            write_stamp(message.received, body);
         }
         frame.finish()
     }
@@ -239,13 +250,14 @@ mod tests {
 
     const NOW: Now = Now {
         mono_us: 5,
-        unix_ms: 1_767_954_600_007,
+        unix_us: 1_767_954_600_007 * 1_000,
     };
 
     fn feed() -> ChannelsFeed {
         let settings = ChannelsFeedSettings {
             json_depth_max: 8,
             bus_message_bytes_max: 100,
+            is_stamped: false,
         };
         ChannelsFeed::new(settings, FrameBytes::default())
     }
@@ -289,6 +301,19 @@ mod tests {
         let by_pattern = published(&mut feed, message("a:b", Some("a:*"), b"1"));
         let want = r#","data":1,"timestamp":"2026-01-09T10:30:00.007Z""#;
         assert_eq!(by_pattern, Some(("a:*".to_owned(), want.to_owned())));
+    }
+
+    #[test]
+    fn a_stamp_is_the_time_at_the_bus_socket_in_microseconds() {
+        let mut feed = feed();
+        feed.settings.is_stamped = true;
+        let BusEvent::Message(mut early) = message("a", None, b"1") else {
+            panic!("a message");
+        };
+        early.received.unix_us -= 1;
+        let text = published(&mut feed, BusEvent::Message(early)).map(|(_, text)| text);
+        let want = r#","data":1,"timestamp":"2026-01-09T10:30:00.007Z","recv_us":1767954600006999"#;
+        assert_eq!(text.as_deref(), Some(want));
     }
 
     #[test]
@@ -369,7 +394,7 @@ mod tests {
         assert!(published(&mut feed, message("c", None, &[b'1'; 100])).is_some());
         let counts = &feed.stats().subjects[0];
         assert_eq!((counts.messages, counts.messages_bad), (2, 2));
-        assert_eq!(feed.stats().last_message_unix_ms, Some(NOW.unix_ms));
+        assert_eq!(feed.stats().last_message_unix_ms, Some(NOW.unix_ms()));
     }
 
     #[test]

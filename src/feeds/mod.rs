@@ -244,9 +244,21 @@ fn check_size(payload: &[u8], bytes_max: usize) -> Result<(), TooLarge> {
 /// other instances broadcast the message.
 fn broadcast_unix_ms(now: Now, message: &BusMessage) -> i64 {
     match message.quiet && message.place != Place::Outside {
-        true => message.received.unix_ms,
-        false => now.unix_ms,
+        true => message.received.unix_ms(),
+        false => now.unix_ms(),
     }
+}
+
+/// The key of a message's arrival time from the bus, where messages have stamps.
+pub const STAMP_KEY: &str = "recv_us";
+
+/// The bytes of `,"recv_us":` and a time of this century.
+const STAMP_BYTES: usize = 27;
+
+/// Appends the arrival time of a message at the bus socket, Unix microseconds, as a member of an object:
+/// `"recv_us":1700000000000000`. For an old message of a stream it is the time of storage.
+fn write_stamp(received: Now, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("\"{STAMP_KEY}\":{}", received.unix_us).as_bytes());
 }
 
 /// A feed without publications, caught up from the start.
@@ -400,7 +412,7 @@ mod bad_log_tests {
     fn the_rate_is_bounded_and_what_was_left_out_is_said() {
         let start = Now {
             mono_us: 5_000_000,
-            unix_ms: 0,
+            unix_us: 0,
         };
         let mut log = BadMessageLog::default();
         let bad_message = FeedLine::BadMessage {
@@ -425,7 +437,7 @@ mod bad_log_tests {
     fn what_was_left_out_is_said_without_another_bad_message() {
         let at = |us: u64| Now {
             mono_us: 5_000_000 + us,
-            unix_ms: 0,
+            unix_us: 0,
         };
         let mut log = BadMessageLog::default();
         for us in 0..7 {

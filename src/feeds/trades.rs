@@ -9,7 +9,9 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::BadMessageLog;
-use super::{BusEvent, BusMessage, TooLarge, broadcast_unix_ms, check_size};
+use super::{
+    BusEvent, BusMessage, STAMP_BYTES, TooLarge, broadcast_unix_ms, check_size, write_stamp,
+};
 use crate::hub::{
     BusNotice, CopyRank, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, POSITION_BYTES_MAX,
     Place, Publication,
@@ -50,6 +52,8 @@ pub struct TradesFeedSettings {
     pub json_depth_max: usize,
     /// Bytes of a bus message; larger messages are counted, logged and skipped.
     pub bus_message_bytes_max: usize,
+    /// Whether each message has its arrival time from the bus; no part of the contract.
+    pub is_stamped: bool,
 }
 
 /// Turns trades on the bus into publications on topics named like their symbols.
@@ -78,7 +82,7 @@ impl TradesFeed {
         match made {
             Ok(publication) => {
                 counts.messages += 1;
-                self.stats.last_message_unix_ms = Some(message.received.unix_ms);
+                self.stats.last_message_unix_ms = Some(message.received.unix_ms());
                 Some(publication)
             }
             Err(why) => {
@@ -132,6 +136,7 @@ impl TradesFeed {
             .with_capacity(
                 message.payload.len()
                     + 64
+                    + usize::from(self.settings.is_stamped) * STAMP_BYTES
                     + message.place.position().map_or(0, |_| POSITION_BYTES_MAX),
             )
             .received(message.received);
@@ -151,6 +156,10 @@ impl TradesFeed {
         }
         let time = broadcast_unix_ms(now, message);
         out.extend_from_slice(format!("}},\"timestamp\":{time}").as_bytes());
+        if self.settings.is_stamped {
+            out.push(b',');
+            write_stamp(message.received, out);
+        }
         Ok(match message.place.position() {
             Some(position) => {
                 let frame = frame
@@ -215,13 +224,14 @@ mod tests {
 
     const NOW: Now = Now {
         mono_us: 5_000_000,
-        unix_ms: 1_700_000_000_123,
+        unix_us: 1_700_000_000_123 * 1_000,
     };
 
     fn feed() -> TradesFeed {
         let settings = TradesFeedSettings {
             json_depth_max: 8,
             bus_message_bytes_max: 300,
+            is_stamped: false,
         };
         TradesFeed::new(settings, FrameBytes::default())
     }
@@ -271,6 +281,16 @@ mod tests {
     }
 
     #[test]
+    fn a_stamp_is_the_time_at_the_bus_socket_in_microseconds() {
+        let mut feed = feed();
+        feed.settings.is_stamped = true;
+        let body =
+            r#"{"type":"trade","data":{},"timestamp":1700000000123,"recv_us":1700000000123000}"#;
+        let got = published(&mut feed, "channel:trade:A", b"{}");
+        assert_eq!(got, Some(("A".to_owned(), body.to_owned())));
+    }
+
+    #[test]
     fn the_channel_decides_whose_trade_it_is() {
         let topic = |channel: &str| published(&mut feed(), channel, b"{}").map(|p| p.0);
         assert_eq!(topic("channel:trade:aapl").as_deref(), Some("aapl"));
@@ -312,7 +332,7 @@ mod tests {
         assert_eq!(feed.stats().last_message_unix_ms, None);
         assert!(published(&mut feed, "channel:trade:A", b"{}").is_some());
         assert_eq!(feed.stats().subjects[0].messages, 1);
-        assert_eq!(feed.stats().last_message_unix_ms, Some(NOW.unix_ms));
+        assert_eq!(feed.stats().last_message_unix_ms, Some(NOW.unix_ms()));
     }
 
     #[test]

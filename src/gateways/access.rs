@@ -1,6 +1,8 @@
 //! Shared by the gateways with tokens and rates: the close for a refused token, the end of a token, the rate
 //! of requests, the counters of both; and the identifiers of connections.
 
+use std::num::NonZeroU64;
+
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::count::{Count, labelled};
@@ -64,7 +66,7 @@ impl TokenEnd {
     pub(super) fn due_us(self, now: Now) -> Option<u64> {
         self.0.map(|at| {
             let left_ms = at
-                .saturating_sub(now.unix_ms)
+                .saturating_sub(now.unix_ms())
                 .clamp(0, LOOK_AT_END_EVERY_MS);
             now.mono_us + left_ms.unsigned_abs() * 1000
         })
@@ -72,7 +74,7 @@ impl TokenEnd {
 
     /// Returns true if the token has ended at `now`; false for a token without an end.
     fn has_come(self, now: Now) -> bool {
-        self.0.is_some_and(|at| at <= now.unix_ms)
+        self.0.is_some_and(|at| at <= now.unix_ms())
     }
 
     /// Closes the client if the token has ended. Returns true for an ended token.
@@ -95,7 +97,7 @@ impl TokenEnd {
 #[derive(Debug)]
 pub(super) struct RequestRate {
     bucket: TokenBucket,
-    told_us: Option<u64>,
+    told_us: Option<NonZeroU64>,
 }
 
 /// The verdict on a message.
@@ -124,11 +126,11 @@ impl RequestRate {
             return Rated::Taken;
         }
         stats.requests_limited.add(1);
-        let told_lately = |at| now.mono_us - at < TELL_LIMITED_EVERY_US;
+        let told_lately = |at: NonZeroU64| now.mono_us - at.get() < TELL_LIMITED_EVERY_US;
         if self.told_us.is_some_and(told_lately) {
             return Rated::Dropped;
         }
-        self.told_us = Some(now.mono_us);
+        self.told_us = NonZeroU64::new(now.mono_us);
         Rated::DroppedAndTold
     }
 
@@ -196,7 +198,7 @@ mod tests {
     fn at(mono_us: u64) -> Now {
         Now {
             mono_us,
-            unix_ms: 1_700_000_000_000,
+            unix_us: 1_700_000_000_000 * 1_000,
         }
     }
 

@@ -110,7 +110,7 @@ pub(super) async fn serve(
         Err(error) => return debug!(%peer, %error, "HTTP connection could not be taken over"),
     };
     let settings = &server.settings;
-    if server.clock.now().unix_ms <= 0 {
+    if server.clock.now().unix_ms() <= 0 {
         // hyper writes a date, and ends the process without one.
         let detail = "The clock of this machine is before 1970";
         return linger(stream, &refusal(503, detail), settings).await;
@@ -201,7 +201,7 @@ fn refusal(status: u16, detail: &str) -> Vec<u8> {
     answer
 }
 
-/// The charge for what hyper has of answers that the client does not take.
+/// The charge for answers in hyper that the client does not take.
 struct Unwritten<'s> {
     of: &'s Holding,
     client: ClientAddr,
@@ -209,7 +209,7 @@ struct Unwritten<'s> {
 }
 
 impl Unwritten<'_> {
-    /// Charges so many bytes. Returns whether they have to go, because those of all clients are too many.
+    /// Charges so many bytes. Returns whether they have to go, because all clients together have too many.
     fn gives_way(&mut self, bytes: usize, now_us: u64, cx: &Context<'_>) -> bool {
         if bytes == 0 {
             self.charge = None;
@@ -361,7 +361,7 @@ impl service::Service<Request<Incoming>> for Requests {
                 }
             };
             *gives_way.borrow_mut() = answer.gives_way.take();
-            // Until the service has done its part, its connection has a charge for what is on its way.
+            // Until the service has done its part, its connection has a charge for the bytes on their way.
             gate.set_charged(answer.is_passed_on);
             let of = (gate.clone(), is_tls);
             let response = server.response(&asked, &body_read, answer, work, of);

@@ -98,7 +98,7 @@ struct State {
     decided: bool,
     /// The sizes of pieces of answers that hyper has, and has not written whole: a piece stays in memory until then.
     unwritten: VecDeque<usize>,
-    /// How much of the first one is written.
+    /// How much of the first answer is written.
     written: usize,
     /// These bytes are charged with the connection to a service.
     is_charged: bool,
@@ -137,7 +137,7 @@ impl Gate {
         self.0.borrow_mut().unwritten.push_back(bytes);
     }
 
-    /// Records whether the connection to a service has a charge for what is on its way.
+    /// Records whether the connection to a service has a charge for the bytes on their way.
     pub(super) fn set_charged(&self, is_charged: bool) {
         self.0.borrow_mut().is_charged = is_charged;
     }

@@ -153,7 +153,7 @@ mod tests {
             for mono_us in [5_000_000, 5_000_001, 5_999_999, 6_000_000] {
                 let now = Now {
                     mono_us,
-                    unix_ms: 0,
+                    unix_us: 0,
                 };
                 log_attempt(&attempts, "/internal/broadcast", peer, now);
             }

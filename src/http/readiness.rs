@@ -115,7 +115,7 @@ mod tests {
 
     const START: Now = Now {
         mono_us: 100_000_000,
-        unix_ms: 1_700_000_000_000,
+        unix_us: 1_700_000_000_000 * 1_000,
     };
 
     fn telemetry(bus: Option<Arc<BusStatus>>) -> Arc<Telemetry> {
@@ -186,7 +186,7 @@ mod tests {
         bus.consumers()[0].set_away(START.mono_us);
         for step_ms in [-3_600_000, 3_600_000] {
             let mut now = START.plus_us(3_000_000);
-            now.unix_ms += step_ms;
+            now.unix_us += step_ms * 1_000;
             assert!(telemetry.event_loop.turn_ended(now, |_| {}));
             let found = not_ready(&telemetry, now, &ReadyLimits::default());
             assert_eq!(found, []);

@@ -48,6 +48,8 @@ pub struct Core {
     pub(super) clients: Clients,
     pub(super) topics: Topics,
     pub(super) deadlines: Deadlines,
+    /// The path of the last request.
+    pub(super) last_path: Arc<str>,
     pub(super) effects: VecDeque<Effect>,
     /// Sessions that were open and have ended, for the gateway.
     pub(super) ended: VecDeque<(SessionKey, CloseReason)>,
@@ -112,6 +114,7 @@ impl Core {
             now: Now::default(),
             clients: Clients::default(),
             topics: Topics::default(),
+            last_path: Arc::default(),
             deadlines: Deadlines::default(),
             effects: VecDeque::new(),
             ended: VecDeque::new(),
@@ -328,10 +331,9 @@ impl Core {
             return Left::NoMember;
         };
         if let Some(session) = self.clients.session_mut(key) {
-            let (frames, bytes) = session.forget(&keys);
-            if frames > 0 {
-                self.clients.stats.messages_conflated += u64::from(frames);
-                self.clients.stats.count_removed(frames, bytes);
+            let forgotten = session.forget(&keys);
+            if forgotten.0 > 0 {
+                self.clients.stats.count_conflated(forgotten);
                 self.note_room(key);
                 self.note_wait(key);
             }

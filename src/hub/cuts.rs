@@ -28,17 +28,21 @@ impl Core {
             marks: marks.or(own.marks),
             ..own
         };
-        list.refuse(&connected, self.now.unix_ms)
+        list.refuse(&connected, self.now.unix_ms())
     }
 
     /// Closes a client whose user or address was cut off. Returns true for such a client.
     pub fn close_revoked(&mut self, key: SessionKey) -> bool {
         let is_revoked = self.is_revoked(key, None, None);
         if is_revoked {
-            self.set_refusal(key, Refusal::Revoked.label());
-            self.close(key, REVOKED, CloseReason::Revoked, Closing::Now);
+            self.revoke(key);
         }
         is_revoked
+    }
+
+    fn revoke(&mut self, key: SessionKey) {
+        self.set_refusal(key, Refusal::Revoked.label());
+        self.close(key, REVOKED, CloseReason::Revoked, Closing::Now);
     }
 
     /// The time of the next [`advance_cuts`](Self::advance_cuts).
@@ -73,7 +77,7 @@ impl Core {
         let Some(session) = session.filter(is_open) else {
             return;
         };
-        let (key, now) = (session.key(slot), self.now.unix_ms);
+        let (key, now) = (session.key(slot), self.now.unix_ms());
         let text = key.to_string();
         let connected = session.connected(&text);
         let is_chosen = match cut {
@@ -98,8 +102,7 @@ impl Core {
                 done.refused = Some(revoked.settle(&refused, Some(end), before, now));
             }
         }
-        self.set_refusal(key, Refusal::Revoked.label());
-        self.close(key, REVOKED, CloseReason::Revoked, Closing::Now);
+        self.revoke(key);
     }
 }
 

@@ -59,7 +59,7 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return false;
         };
-        session.record().set_path(head.path());
+        session.record().set_path(head.path(), &mut self.last_path);
         let peer = session.peer();
         let trusted = &self.limits.trusted_proxies;
         if !trusted.trusts_peer(&peer) {
@@ -238,6 +238,8 @@ impl Core {
             self.pongs_us.extend(after_us);
         }
         self.look_at_gate(key);
+        self.clients.mark_dirty(key);
+        self.arm(key);
     }
 
     /// Notes that the gateway itself holds back the bytes of a client, behind the socket.

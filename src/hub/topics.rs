@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use foldhash::quality::RandomState;
 use serde::{Deserialize, Serialize};
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::losses::{Active, Times};
 use super::{ConflationKey, Frame, Publication, Retain, SessionKey, TopicName, room};
@@ -112,7 +113,8 @@ impl Topic {
 pub(super) struct Topics {
     topics: Slab<Topic>,
     by_name: HashMap<TopicName, TopicKey, RandomState>,
-    joined: Vec<Vec<Membership>>,
+    /// Most clients are members of a topic or two.
+    joined: Vec<SmallVec<[Membership; 2]>>,
     /// Members, over all topics.
     memberships: usize,
 }
@@ -151,7 +153,7 @@ impl Topics {
         let key = self.key_or_insert(name);
         let slot = session.slot as usize;
         if self.joined.len() <= slot {
-            self.joined.resize_with(slot + 1, Vec::new);
+            self.joined.resize_with(slot + 1, SmallVec::new);
         }
         let joined = &mut self.joined[slot];
         if joined.iter().any(|j| j.topic == key) {
@@ -193,12 +195,12 @@ impl Topics {
 
     /// Leaves all topics.
     pub(super) fn leave_all(&mut self, slot: u32) {
-        if let Some(count) = self.joined.get(slot as usize).map(Vec::len) {
+        if let Some(count) = self.joined.get(slot as usize).map(SmallVec::len) {
             for at in (0..count).rev() {
                 self.remove(slot, at);
             }
-            self.joined[slot as usize] = Vec::new();
-            room::trim(&mut self.joined, Vec::is_empty);
+            self.joined[slot as usize] = SmallVec::new();
+            room::trim(&mut self.joined, SmallVec::is_empty);
         }
     }
 
@@ -345,7 +347,7 @@ impl Topics {
 
     /// The number of topics of a session.
     pub(super) fn joined_count(&self, slot: u32) -> usize {
-        self.joined.get(slot as usize).map_or(0, Vec::len)
+        self.joined.get(slot as usize).map_or(0, SmallVec::len)
     }
 
     /// Notes whether the bus delivers the topic's messages, behind so many losses.
@@ -413,7 +415,7 @@ impl Topics {
             }
         }
         let members: usize = self.topics.iter().map(|(_, t)| t.members.len()).sum();
-        let joined: usize = self.joined.iter().map(Vec::len).sum();
+        let joined: usize = self.joined.iter().map(SmallVec::len).sum();
         assert_eq!((members, members), (joined, self.memberships));
     }
 }

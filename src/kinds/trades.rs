@@ -179,7 +179,11 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     warn_of(&auth, &gateway_settings.authenticator);
 
     let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
-    let bus_message_bytes_max = checked.get::<BusSettings>().message_bytes_max;
+    let BusSettings {
+        message_bytes_max: bus_message_bytes_max,
+        is_stamped,
+        ..
+    } = checked.get();
     let bus = Bus::Redis(redis(
         checked,
         flag!("redis-url"),
@@ -200,6 +204,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let feed_settings = TradesFeedSettings {
         json_depth_max: JSON_DEPTH_MAX,
         bus_message_bytes_max,
+        is_stamped,
     };
     let feed = TradesFeed::new(feed_settings, frame_bytes.clone());
     let metrics = metrics(&stats, gateway_settings.candles.as_ref());

@@ -3,8 +3,7 @@
 
 use tracing::{info, warn};
 
-use super::latency::Latency;
-use super::latency::Lateness;
+use super::latency::{Latency, Lateness};
 use crate::base::SpinCounts;
 use crate::hub::{BehindStats, Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now};
 use crate::telemetry::{Budget, EventLoop, LoopTimes, ShellStats, Stage};
@@ -228,7 +227,7 @@ mod tests {
         let mut report = Report::default();
         let at = |s: u64| Now {
             mono_us: s * 1_000_000,
-            unix_ms: 0,
+            unix_us: 0,
         };
         assert_eq!(report.peak(at(1), 5), 5);
         assert_eq!(report.peak(at(10), 9), 9);

@@ -88,7 +88,7 @@ impl RevokedFile {
     fn take(&mut self, text: io::Result<Vec<u8>>) -> Result<bool, String> {
         let cuts = lines(&self.path, text)?;
         let Cutter { revoked, clock, .. } = &self.cutter;
-        let replaced = revoked.replace_file(&cuts, clock.now().unix_ms);
+        let replaced = revoked.replace_file(&cuts, clock.now().unix_ms());
         replaced.map_err(|full| format!("--revoked-file {}: {full}", self.path.display()))?;
         let has_changed = self.in_force != cuts;
         self.in_force = cuts;

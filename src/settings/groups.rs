@@ -41,8 +41,6 @@ pub struct TlsSettings {
     pub oldest: OldestVersion,
     /// Handshakes under way at once.
     pub handshakes_max: u64,
-    /// The same of one address.
-    pub handshakes_per_ip_max: u64,
     /// What TLS holds for all clients together, bytes.
     pub held_bytes_max: u64,
 }
@@ -55,7 +53,6 @@ impl Default for TlsSettings {
             client_ca: None,
             oldest: OldestVersion::default(),
             handshakes_max: 1024,
-            handshakes_per_ip_max: 64,
             held_bytes_max: 64 * 1024 * 1024,
         }
     }
@@ -111,6 +108,8 @@ pub struct BusSettings {
     pub queue_bytes_max: usize,
     /// Bytes of a message; a larger message is skipped.
     pub message_bytes_max: usize,
+    /// Whether clients get the arrival time of each message from the bus.
+    pub is_stamped: bool,
 }
 
 impl Default for BusSettings {
@@ -120,6 +119,7 @@ impl Default for BusSettings {
             away_exit_s: None,
             queue_bytes_max: 64 * 1024 * 1024,
             message_bytes_max: 16 * 1024 * 1024,
+            is_stamped: false,
         }
     }
 }

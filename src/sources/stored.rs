@@ -15,7 +15,6 @@ use crate::feeds::{BusEvent, BusMessage, Place, Position, StoredId, Subscription
 
 /// The most log lines about entries, a second.
 const LINES_PER_SECOND: u32 = 5;
-const MS_NS: u64 = 1_000_000;
 
 /// The stream of a source.
 #[derive(Clone, Debug)]
@@ -84,6 +83,16 @@ pub enum Times {
     MinorNs,
 }
 
+impl Times {
+    /// The time of storage, Unix microseconds.
+    const fn stored_us(self, id: StoredId) -> u64 {
+        match self {
+            Self::MajorMs => id.major.saturating_mul(1_000),
+            Self::MinorNs => id.minor / 1_000,
+        }
+    }
+}
+
 impl StreamFeed {
     /// The way for this stream.
     pub fn new(settings: StreamSettings, times: Times) -> Self {
@@ -98,7 +107,7 @@ impl StreamFeed {
 
     /// Handles an attempt to connect. Before the first one, no client was taken.
     pub fn connecting(&mut self, now: Now) {
-        self.started_ms.get_or_insert(now.unix_ms);
+        self.started_ms.get_or_insert_with(|| now.unix_ms());
     }
 
     /// Hands over a result of a reader about bytes of the time `received`.
@@ -116,8 +125,14 @@ impl StreamFeed {
             let stream = shown(&self.settings.name);
             tracing::info!(stream, away_ms, "reading the stream");
         }
-        if let Told::Behind { messages, ms } = told {
-            relay.status.set_stream_behind(messages, ms);
+        match told {
+            Told::Behind { messages, ms } => relay.status.set_stream_behind(messages, ms),
+            Told::Message {
+                id, is_old: false, ..
+            } => relay
+                .status
+                .count_arrival(received, self.times.stored_us(id)),
+            _ => {}
         }
         match self.event(received, told) {
             Some(event) => relay.link.send(event),
@@ -153,7 +168,7 @@ impl StreamFeed {
                     position: None,
                     place: Place::Kept(Some(Position::stored(self.names, id))),
                     received,
-                    quiet: is_old && received.unix_ms < started_ms,
+                    quiet: is_old && received.unix_ms() < started_ms,
                 };
                 BusEvent::of(message, is_deletion)
             }
@@ -179,12 +194,8 @@ impl StreamFeed {
 
     /// The time at which an old message came: when the message was stored.
     fn stored(&self, now: Now, id: StoredId) -> Now {
-        let stored_ms = match self.times {
-            Times::MajorMs => id.major,
-            Times::MinorNs => id.minor / MS_NS,
-        };
         Now {
-            unix_ms: i64::try_from(stored_ms).unwrap_or(now.unix_ms),
+            unix_us: i64::try_from(self.times.stored_us(id)).unwrap_or(now.unix_us),
             ..now
         }
     }
@@ -270,11 +281,11 @@ mod tests {
         let start_ms = 1_700_000_000_000;
         let start = Now {
             mono_us: 1,
-            unix_ms: 1_700_000_000_000,
+            unix_us: 1_700_000_000_000 * 1_000,
         };
         let id = |times, ms: u64| match times {
             Times::MajorMs => (ms, 7),
-            Times::MinorNs => (7, ms * MS_NS),
+            Times::MinorNs => (7, ms * 1_000_000),
         };
         for times in [Times::MajorMs, Times::MinorNs] {
             let mut feed = StreamFeed::new(settings.clone(), times);
@@ -282,9 +293,9 @@ mod tests {
             let now = start.plus_us(9_000_000);
             feed.connecting(now);
             for (stored_ms, is_old, quiet, came_ms) in [
-                (start_ms - 1, true, true, start.unix_ms - 1),
-                (start_ms, true, false, start.unix_ms),
-                (start_ms + 9_000, false, false, now.unix_ms),
+                (start_ms - 1, true, true, start.unix_ms() - 1),
+                (start_ms, true, false, start.unix_ms()),
+                (start_ms + 9_000, false, false, now.unix_ms()),
             ] {
                 let (major, minor) = id(times, stored_ms);
                 let told = Told::Message {
@@ -297,7 +308,7 @@ mod tests {
                 let Some(BusEvent::Message(message)) = feed.event(now, told) else {
                     panic!("no message");
                 };
-                let got = (message.quiet, message.received.unix_ms);
+                let got = (message.quiet, message.received.unix_ms());
                 assert_eq!(got, (quiet, came_ms), "{times:?} {stored_ms}");
             }
         }

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 
+use super::samples::{DurationCounts, Durations};
 use crate::base::{Now, SpinCounts};
 
 /// The state of a bus connection.
@@ -21,6 +22,7 @@ pub struct BusStatus {
     subscription_refused: AtomicBool,
     positions_shared: AtomicBool,
     stream_behind: Behind,
+    arrivals: Durations,
     consumers: Vec<ConsumerStatus>,
 }
 
@@ -211,6 +213,19 @@ impl BusStatus {
         behind.ms.store(ms.try_into().unwrap_or(i64::MAX), Relaxed);
     }
 
+    /// Counts a message that came at `received` and was stored at `stored_us` of the Unix time of the bus. A message
+    /// from the future, by clocks that differ, was on its way for no time.
+    pub fn count_arrival(&self, received: Now, stored_us: u64) {
+        let received_us = u64::try_from(received.unix_us).unwrap_or(0);
+        self.arrivals
+            .observe_us(received_us.saturating_sub(stored_us));
+    }
+
+    /// Returns the times from storage at the bus until the arrival.
+    pub fn arrivals(&self) -> DurationCounts {
+        self.arrivals.counts()
+    }
+
     /// Returns the consumers, in the order of [`Self::new`].
     pub fn consumers(&self) -> &[ConsumerStatus] {
         &self.consumers
@@ -374,7 +389,7 @@ mod tests {
     fn at(ms: u64) -> Now {
         Now {
             mono_us: ms * 1_000,
-            unix_ms: [0, i64::MAX][(ms % 2) as usize],
+            unix_us: [0, i64::MAX][(ms % 2) as usize],
         }
     }
 

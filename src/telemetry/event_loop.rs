@@ -308,7 +308,7 @@ impl EventLoop {
     pub fn new(feed: FeedStats, now: Now) -> Self {
         let numbers = LoopNumbers {
             feed,
-            turn_ended_unix_ms: now.unix_ms,
+            turn_ended_unix_ms: now.unix_ms(),
             ..LoopNumbers::default()
         };
         Self {
@@ -327,7 +327,7 @@ impl EventLoop {
         self.last_turn_mono_us.store(now.mono_us, Relaxed);
         self.numbers.try_write(|numbers| {
             fill(numbers);
-            numbers.turn_ended_unix_ms = now.unix_ms;
+            numbers.turn_ended_unix_ms = now.unix_ms();
         })
     }
 

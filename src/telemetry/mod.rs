@@ -308,6 +308,12 @@ impl<'a> Reading<'a> {
         [("loop", self.turn.times.spin)].into_iter().chain(source)
     }
 
+    /// Returns the stages of a message, on the way before its arrival included.
+    fn stages(&self) -> impl Iterator<Item = (&'static str, DurationCounts)> {
+        let arrivals = self.bus().map(|bus| ("bus", bus.arrivals()));
+        arrivals.into_iter().chain(self.turn.times.stages())
+    }
+
     /// Version, commit, gateway, features.
     fn build_labels(&self) -> [&'a str; 4] {
         let build = &self.telemetry.build;

@@ -234,8 +234,9 @@ metric_names! { |at|
         "Time from a ping that has left until its pong, through the client's program."
         => at.turn.times.pongs;
     STAGE_DURATION = Histogram "weirgate_stage_duration_seconds" ["stage"]
-        "Time of a message in each stage; first_write and last_write count from the arrival."
-        => ByLabel(at.turn.times.stages());
+        "Time of a message in each stage; bus from storage at the bus until the arrival, first_write and last_write \
+            from the arrival."
+        => ByLabel(at.stages());
     CAUGHT_UP = Gauge "weirgate_caught_up" []
         "1 once the backlog at start is in the cache."
         => at.telemetry.event_loop.caught_up();
@@ -325,7 +326,7 @@ metric_names! { |at|
     RETAINED_BYTES = Gauge "weirgate_retained_bytes" []
         "Bytes of last values that may wait in send queues, those that JetStream was asked for included.";
     RETAINED_BYTES_MAX = Gauge "weirgate_retained_bytes_max" []
-        "Bytes of last values that may wait in send queues (--retained-bytes-max).";
+        "Bytes of last values that may wait in send queues (the share retained-bytes of --memory-max).";
     RETAINED_GIVEN_UP = Counter "weirgate_retained_given_up_total" []
         "Patterns whose last values a client did not get because too many subjects had live messages meanwhile.";
     SUBSCRIPTION_CHANGES = Gauge "weirgate_subscription_changes" ["stage"]

@@ -3,7 +3,7 @@ use crate::hub::{CloseReason, HistoryStats};
 
 const NOW: Now = Now {
     mono_us: 10_000_000,
-    unix_ms: 1_700_000_000_500,
+    unix_us: 1_700_000_000_500 * 1_000,
 };
 
 fn telemetry() -> Arc<Telemetry> {

@@ -69,7 +69,7 @@ impl<'a> RequestHead<'a> {
         self.has_token("upgrade", "websocket") && self.has_token("connection", "upgrade")
     }
 
-    /// What is missing in a request for a WebSocket: `Sec-WebSocket-Key` is there, but no `Upgrade`, or no `Connection` with
+    /// The part that is missing in a request for a WebSocket: `Sec-WebSocket-Key` is there, but no `Upgrade`, or no `Connection` with
     /// `Upgrade`, or the version is 1.0. A proxy on the way takes both headers away, and has a version of its own, unless it is
     /// configured to pass them (RFC 9110 §7.6.1).
     pub fn lost_upgrade(&self) -> Option<&'static str> {

@@ -53,7 +53,7 @@ async def test_metrics_parse_and_hold_the_names(nats, start_weirgate):
     assert metrics.sum("weirgate_frames_sent_total") == 5
     assert metrics.sum("weirgate_bus_messages_total") == 5
     stage = "weirgate_stage_duration_seconds_count"
-    for name in ("bus_to_feed", "feed", "queue", "first_write", "last_write"):
+    for name in ("bus", "bus_to_feed", "feed", "queue", "first_write", "last_write"):
         assert metrics.sum(stage, stage=name) == 5, name
     for name in metrics.types:
         assert name.startswith(("weirgate_", "process_")), f"{name} has a strange prefix"

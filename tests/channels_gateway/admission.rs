@@ -59,7 +59,7 @@ const OF_ANOTHER_KEY: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6Im5leHQifQ.e30.AA";
 #[test]
 fn a_token_that_begins_soon_may_come_again_then() {
     let mut bench = Bench::new(with_auth());
-    let nbf = bench.world.now.unix_ms / 1000 + 7;
+    let nbf = bench.world.now.unix_ms() / 1000 + 7;
     let soon = token(&json!({"role": "user", "nbf": nbf}));
     let target = to(&format!("/ws?token={soon}"));
     let later = "Token is not valid yet retry_after_ms=7000".to_owned();
@@ -222,7 +222,7 @@ fn without_required_tokens_nobody_is_refused_for_one() {
 #[test]
 fn a_connection_ends_when_its_token_does() {
     let mut bench = Bench::new(with_auth());
-    let exp = bench.world.now.unix_ms / 1000 + 90;
+    let exp = bench.world.now.unix_ms() / 1000 + 90;
     let key = bench.world.connect(&target(exp), None);
     bench.subscribe(key, &["market:tick"]);
     assert_eq!(
@@ -247,9 +247,9 @@ fn a_connection_ends_when_its_token_does() {
 #[test]
 fn a_clock_that_was_set_is_believed_within_a_minute() {
     let mut bench = Bench::new(with_auth());
-    let exp = bench.world.now.unix_ms / 1000 + 7_200;
+    let exp = bench.world.now.unix_ms() / 1000 + 7_200;
     let key = bench.world.connect(&target(exp), None);
-    bench.world.now.unix_ms += 7_200_000;
+    bench.world.now.unix_us += 7_200_000_000;
     bench.world.advance(60 * SECOND);
     assert!(bench.world.client(key).close.is_some());
 }

@@ -77,7 +77,7 @@ fn telemetry(proxy: &Proxy, away: ServicesAway) -> Arc<Telemetry> {
     };
     let now = Now {
         mono_us: 0,
-        unix_ms: 0,
+        unix_us: 0,
     };
     let telemetry = Telemetry::new(build, FeedStats::default(), None, now);
     let mut metrics = proxy.metrics();

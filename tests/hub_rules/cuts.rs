@@ -24,7 +24,7 @@ fn a_cut_takes_its_turns_and_nobody_of_it_comes_in_meanwhile() {
         .map(|n| connect(&mut world, if n % 2 == 0 { theirs } else { other }))
         .collect();
     let cut = Cut::read(br#"{"address": "192.0.2.1"}"#).expect("a cut");
-    revoked.add(&cut, world.now.unix_ms).expect("room");
+    revoked.add(&cut, world.now.unix_ms()).expect("room");
     let (tell, told) = mpsc::channel();
     let request = CutRequest {
         cut: Some(cut),

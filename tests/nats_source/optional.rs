@@ -9,7 +9,7 @@ use weirgate::telemetry::ConsumerStatus;
 /// Behind every grace.
 const LATE: Now = Now {
     mono_us: u64::MAX,
-    unix_ms: 0,
+    unix_us: 0,
 };
 
 const NEWS: &str = "news.flash";

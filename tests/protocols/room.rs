@@ -133,7 +133,7 @@ impl Room {
             net: Net::default(),
             now: Now {
                 mono_us: 1_000_000,
-                unix_ms: 1_715_629_300_000,
+                unix_us: 1_715_629_300_000 * 1_000,
             },
             frame_bytes,
         }

@@ -36,19 +36,19 @@ pub(super) struct Trade {
 impl Trade {
     pub(super) fn random(random: &mut Random, now: Now) -> Self {
         let ms = |random: &mut Random, most: i64| random.below(most as u64) as i64;
-        let at_ms = now.unix_ms
+        let at_ms = now.unix_ms()
             + match random.below(20) {
                 0 => EARLY_MS_MAX + 1 + ms(random, 2_000),
                 1 => EARLY_MS_MAX,
                 2..4 => ms(random, 3_000),
                 4..6 => -ms(random, 4_000),
                 6 => -ms(random, 400_000),
-                7..10 => -(now.unix_ms % 500),
+                7..10 => -(now.unix_ms() % 500),
                 _ => -ms(random, 300),
             };
         let (time, at_ms) = match random.below(16) {
-            0 => (String::new(), Some(now.unix_ms)),
-            1 => (r#""timestamp":null,"#.to_owned(), Some(now.unix_ms)),
+            0 => (String::new(), Some(now.unix_ms())),
+            1 => (r#""timestamp":null,"#.to_owned(), Some(now.unix_ms())),
             2 => (r#""timestamp":"soon","#.to_owned(), None),
             3 => (format!(r#""timestamp":"{at_ms}","#), Some(at_ms)),
             4 => (format!(r#""timestamp":{at_ms}.9,"#), Some(at_ms)),
@@ -146,13 +146,13 @@ impl Market {
             self.unreadable += 1;
             return;
         };
-        if at_ms > now.unix_ms + EARLY_MS_MAX {
+        if at_ms > now.unix_ms() + EARLY_MS_MAX {
             self.early += 1;
             return;
         }
         for (interval, (_, ms)) in INTERVALS.iter().enumerate() {
             let start_ms = at_ms / ms * ms;
-            if self.closes_ms(interval, start_ms) <= now.unix_ms {
+            if self.closes_ms(interval, start_ms) <= now.unix_ms() {
                 self.late += 1;
                 continue;
             }
@@ -172,7 +172,7 @@ impl Market {
     /// The newest candle, if it is not closed.
     fn running(&self, now: Now, pair: &Pair) -> Option<(i64, &Candle)> {
         let (start_ms, candle) = self.candles.get(pair)?.last_key_value()?;
-        let is_open = self.closes_ms(pair.0, *start_ms) > now.unix_ms;
+        let is_open = self.closes_ms(pair.0, *start_ms) > now.unix_ms();
         is_open.then_some((*start_ms, candle))
     }
 
@@ -225,7 +225,7 @@ impl View {
         let (newest_ms, candle) = newest.expect("a candle");
         assert_eq!((*newest_ms, candle.trades.len()), (start_ms, count));
         let closes_ms = market.closes_ms(pair.0, start_ms);
-        assert!(now.unix_ms <= closes_ms + GRID_MS, "{pair:?} not closed");
+        assert!(now.unix_ms() <= closes_ms + GRID_MS, "{pair:?} not closed");
         if is_first && now == self.since {
             return;
         }
@@ -236,24 +236,27 @@ impl View {
 
     fn closed(&mut self, now: Now, market: &Market, pair: &Pair, start_ms: i64, fast: bool) {
         let closes_ms = market.closes_ms(pair.0, start_ms);
-        assert!(closes_ms <= now.unix_ms, "{pair:?} {start_ms} closed early");
+        assert!(
+            closes_ms <= now.unix_ms(),
+            "{pair:?} {start_ms} closed early"
+        );
         // It was closed with others that hold the pair, when this client had just subscribed.
-        let is_old = closes_ms <= self.since.unix_ms;
+        let is_old = closes_ms <= self.since.unix_ms();
         if is_old {
-            assert!(closes_ms + GRID_MS >= self.since.unix_ms && self.closed_ms.is_none());
+            assert!(closes_ms + GRID_MS >= self.since.unix_ms() && self.closed_ms.is_none());
         } else {
-            let next = market.next_closed(pair, self.closed_ms, self.since.unix_ms);
+            let next = market.next_closed(pair, self.closed_ms, self.since.unix_ms());
             assert_eq!(next, Some(start_ms), "{pair:?}: lost, or not in order");
         }
-        let late_ms = now.unix_ms - closes_ms;
+        let late_ms = now.unix_ms() - closes_ms;
         assert!(!fast || late_ms <= GRID_MS, "{pair:?} {late_ms} ms late");
         self.closed_ms = Some(start_ms);
     }
 
     /// A closed candle that had to come by now.
     fn closed_due(&self, now: Now, market: &Market, pair: &Pair) -> Option<i64> {
-        let next_ms = market.next_closed(pair, self.closed_ms, self.since.unix_ms);
-        next_ms.filter(|start_ms| market.closes_ms(pair.0, *start_ms) + GRID_MS < now.unix_ms)
+        let next_ms = market.next_closed(pair, self.closed_ms, self.since.unix_ms());
+        next_ms.filter(|start_ms| market.closes_ms(pair.0, *start_ms) + GRID_MS < now.unix_ms())
     }
 
     /// The newest state had to come by now.

@@ -261,6 +261,7 @@ impl Contract for Channels {
         let settings = ChannelsFeedSettings {
             json_depth_max: 32,
             bus_message_bytes_max: 5_000,
+            is_stamped: false,
         };
         bench.contract.feed = Some(ChannelsFeed::new(settings, bench.world.frame_bytes.clone()));
     }

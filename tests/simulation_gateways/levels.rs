@@ -44,6 +44,7 @@ fn settings() -> LevelsFeedSettings {
     };
     LevelsFeedSettings {
         bus_message_bytes_max: 5_000,
+        is_stamped: false,
         relays: vec![Relay {
             subject: "more.stuff".to_owned(),
             key: "more".to_owned(),

@@ -138,6 +138,7 @@ impl Contract for Trades {
         let settings = TradesFeedSettings {
             json_depth_max: 32,
             bus_message_bytes_max: 5_000,
+            is_stamped: false,
         };
         bench.contract.feed = Some(TradesFeed::new(settings, bench.world.frame_bytes.clone()));
         // At some moment of the longest interval.

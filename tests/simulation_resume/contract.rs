@@ -126,6 +126,7 @@ impl Contract for Trades {
         let settings = TradesFeedSettings {
             json_depth_max: 32,
             bus_message_bytes_max: setup.bus_message_bytes_max,
+            is_stamped: false,
         };
         TradesFeed::new(settings, alive)
     }
@@ -225,6 +226,7 @@ impl Contract for Channels {
         let settings = ChannelsFeedSettings {
             json_depth_max: 32,
             bus_message_bytes_max: setup.bus_message_bytes_max,
+            is_stamped: false,
         };
         let feed = ChannelsFeed::new(settings, alive);
         match &setup.conflated {

@@ -91,7 +91,7 @@ impl<C: Contract> Run<C> {
             late: None,
             now: Now {
                 mono_us: SECOND,
-                unix_ms: 1_715_629_300_000,
+                unix_us: 1_715_629_300_000 * 1_000,
             },
             elsewhere: 0,
             random,
@@ -160,7 +160,7 @@ impl<C: Contract> Run<C> {
             is_junk,
             ..Item::default()
         };
-        self.redis.add(item, self.now.unix_ms);
+        self.redis.add(item, self.now.unix_ms());
     }
 
     /// More than a client gets again.
@@ -174,7 +174,7 @@ impl<C: Contract> Run<C> {
                 channel: format!("{}{}", C::PREFIX, C::CHANNELS[0]),
                 ..Item::default()
             };
-            self.redis.add(item, self.now.unix_ms);
+            self.redis.add(item, self.now.unix_ms());
         }
     }
 
@@ -198,7 +198,7 @@ impl<C: Contract> Run<C> {
 
     /// What happens to a stream beside new messages.
     fn spoil_stream(&mut self) {
-        let now_ms = self.now.unix_ms;
+        let now_ms = self.now.unix_ms();
         let stream = self.redis.stream.as_mut().expect("a stream");
         let behind_ms = self.random.pick(&[0, 0, 1_000, 20_000]);
         match self.random.below(10) {

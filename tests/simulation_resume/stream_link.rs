@@ -93,7 +93,7 @@ impl StreamLink {
             return Vec::new();
         };
         let mut told = Vec::new();
-        let now_ms = u64::try_from(now.unix_ms).expect("a time");
+        let now_ms = u64::try_from(now.unix_ms()).expect("a time");
         for answer in answers {
             let parts = match answer {
                 // The entries of an answer leave one by one, and then the list without them.

@@ -56,7 +56,7 @@ impl Bench {
 
     /// A trade with a timestamp so many ms after now.
     fn trade(&mut self, symbol: &str, after_ms: i64, price: &str) {
-        let at_ms = self.world.now.unix_ms + after_ms;
+        let at_ms = self.world.now.unix_ms() + after_ms;
         self.publish(
             symbol,
             &format!(r#"{{"timestamp":{at_ms},"price":{price},"volume":2}}"#),

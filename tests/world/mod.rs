@@ -157,7 +157,7 @@ impl<G: Gateway<Out: Output>> World<G> {
             net: Net::default(),
             now: Now {
                 mono_us: 1_000_000,
-                unix_ms: 1_715_629_300_000,
+                unix_us: 1_715_629_300_000 * 1_000,
             },
             outputs: Default::default(),
             to_http: Vec::new(),

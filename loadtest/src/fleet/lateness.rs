@@ -84,7 +84,8 @@ impl RunDelay {
     }
 }
 
-fn waited_us(schedstat: &File) -> Option<u64> {
+/// The time in the run queue of a thread, of its open `schedstat`, microseconds.
+pub(crate) fn waited_us(schedstat: &File) -> Option<u64> {
     let mut text = [0; 96];
     let length = schedstat.read_at(&mut text, 0).ok()?;
     let text = std::str::from_utf8(&text[..length]).ok()?;

@@ -27,7 +27,7 @@ pub(crate) use connect::connect;
 pub(crate) use freshness::Freshness;
 use hdrhistogram::Histogram;
 use lateness::RunDelay;
-pub(crate) use lateness::{LATE_SHARE_MAX, Percentiles, histogram};
+pub(crate) use lateness::{LATE_SHARE_MAX, Percentiles, histogram, waited_us};
 pub(crate) use link::Link;
 use returning::Jitter;
 pub(crate) use returning::Returns;
@@ -82,6 +82,8 @@ pub(crate) struct Fleet {
     /// Time for which the loop waited for a CPU before and in a turn, recorded for each message to a
     /// reader in the turn, microseconds.
     pub(crate) late: Histogram<u64>,
+    /// The turns in which the loop waited for a CPU, if kept: the end, and the wait, microseconds.
+    pub(crate) late_turns: Option<Vec<(u64, u64)>>,
     run_delay: RunDelay,
     throttle_at_us: u64,
     /// Delays before clients reconnect; `None`: clients do not reconnect.
@@ -107,6 +109,7 @@ impl Fleet {
             readers: Tally::new(),
             throttled: Tally::new(),
             late: histogram(),
+            late_turns: None,
             run_delay: RunDelay::default(),
             throttle_at_us: 0,
             jitter: None,
@@ -302,6 +305,11 @@ impl Fleet {
         let late_us = self.run_delay.take_us();
         if read > 0 {
             self.late.saturating_record_n(late_us, read);
+        }
+        if late_us > 0
+            && let Some(turns) = &mut self.late_turns
+        {
+            turns.push((clock::now_us(), late_us));
         }
         self.read_throttled();
         self.come_back()

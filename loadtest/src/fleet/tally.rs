@@ -58,6 +58,8 @@ pub(crate) struct Tally {
 /// Every latency of a range of messages, microseconds.
 pub(crate) struct Samples {
     first_n: u64,
+    /// Only the largest latency of each message.
+    keeps_slowest: bool,
     /// For each message, in the order of arrival.
     pub(crate) latencies_us: Vec<Vec<u32>>,
 }
@@ -67,14 +69,27 @@ impl Samples {
     pub(crate) fn new(first_n: u64, count: u64, clients: usize) -> Self {
         Self {
             first_n,
+            keeps_slowest: false,
             latencies_us: (0..count).map(|_| Vec::with_capacity(clients)).collect(),
         }
     }
 
+    /// Room for the largest latency of each message.
+    pub(crate) fn slowest(first_n: u64, count: u64) -> Self {
+        Self {
+            keeps_slowest: true,
+            ..Self::new(first_n, count, 1)
+        }
+    }
+
     fn keep(&mut self, n: u64, latency_us: u64) {
+        let latency_us = latency_us.min(u64::from(u32::MAX)) as u32;
         let index = n.checked_sub(self.first_n).map(|index| index as usize);
         if let Some(of_message) = index.and_then(|index| self.latencies_us.get_mut(index)) {
-            of_message.push(latency_us.min(u64::from(u32::MAX)) as u32);
+            match of_message.first_mut().filter(|_| self.keeps_slowest) {
+                Some(slowest) => *slowest = latency_us.max(*slowest),
+                None => of_message.push(latency_us),
+            }
         }
     }
 }
@@ -131,6 +146,12 @@ impl Tally {
     /// Counts the end of a connection.
     pub(crate) fn ended(&mut self, how: String) {
         *self.ends.entry(how).or_default() += 1;
+    }
+
+    /// The largest latency of each sampled message, 0 for one that did not arrive.
+    pub(crate) fn slowest_us(&self) -> impl Iterator<Item = u64> {
+        let messages = self.samples.iter().flat_map(|kept| &kept.latencies_us);
+        messages.map(|of_message| of_message.iter().copied().max().unwrap_or(0).into())
     }
 
     /// The figures of the latency so far.

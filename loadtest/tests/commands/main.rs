@@ -2,6 +2,7 @@
 
 mod buses;
 mod compare;
+mod tail;
 mod tls;
 
 use std::io::{BufRead, BufReader, Read};

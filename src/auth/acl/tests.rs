@@ -3,7 +3,7 @@
 use super::*;
 
 fn check(role: &str, steps: usize) -> RightsCheck {
-    RightsCheck::new(&Rights::of_role(role.to_owned()), steps)
+    RightsCheck::new(&Rights::of_role(role.into()), steps)
 }
 
 fn grants(acl: &mut Acl, role: &str, name: &str) -> bool {

@@ -7,7 +7,7 @@ const NOW_MS: i64 = 1_700_000_000_500;
 
 fn now() -> Now {
     Now {
-        unix_ms: NOW_MS,
+        unix_us: NOW_MS * 1_000,
         ..Now::default()
     }
 }

@@ -200,7 +200,7 @@ impl PublishCommand {
             }
             let message = match (progress.held.take(), &mut self.messages) {
                 (Some(held), _) => held,
-                (None, Messages::Made(template)) => template.next(Clock::start().now().unix_ms),
+                (None, Messages::Made(template)) => template.next(Clock::start().now().unix_ms()),
                 (None, Messages::Lines) => match next_line(input, progress.published + 1)? {
                     Some(line) => line,
                     None => break,

@@ -30,7 +30,7 @@ fn command(action: TokenAction) -> TokenCommand {
 
 fn at(unix_ms: i64) -> Now {
     Now {
-        unix_ms,
+        unix_us: unix_ms.saturating_mul(1_000),
         ..Now::default()
     }
 }

@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::super::write_stamp;
 use super::normalise::write_string;
 use crate::hub::{ConflationKey, Frame, FrameBytes, Now, Publication, Retain, TopicName};
 
@@ -13,9 +14,6 @@ const CONFLATION_KEY: ConflationKey = ConflationKey(0);
 
 /// The key of the message number, where messages have numbers.
 pub(super) const SEQ_KEY: &str = "seq";
-
-/// The most bytes of `,"seq":` and a number.
-const SEQ_BYTES_MAX: usize = 27;
 
 /// A key of the payload, with the newest value if there is a value.
 #[derive(Debug)]
@@ -29,13 +27,15 @@ struct Part {
 #[derive(Debug)]
 pub(super) struct Cache {
     parts: Vec<Part>,
+    /// Whether payloads have the time of receipt.
+    is_stamped: bool,
     /// Counts the frames.
     alive: FrameBytes,
 }
 
 impl Cache {
     /// Creates a cache without values.
-    pub(super) fn new(keys: &[&str], alive: FrameBytes) -> Self {
+    pub(super) fn new(keys: &[&str], is_stamped: bool, alive: FrameBytes) -> Self {
         let part = |key: &&str| {
             let mut text = Vec::new();
             write_string(key, &mut text);
@@ -47,6 +47,7 @@ impl Cache {
         };
         Self {
             parts: keys.iter().map(part).collect(),
+            is_stamped,
             alive,
         }
     }
@@ -66,22 +67,31 @@ impl Cache {
         self.known(parts).next().is_none()
     }
 
-    /// The payload of `parts` as a frame, stamped with the message's time of receipt; `seq` comes behind the
-    /// parts.
+    /// The payload of `parts` as a frame of the message's time of receipt; `seq` and the stamp come behind the parts.
     pub(super) fn frame(&self, parts: &[usize], seq: Option<u64>, received: Now) -> Arc<Frame> {
-        let seq_bytes = seq.map_or(0, |_| SEQ_BYTES_MAX);
+        let mut more = Vec::new();
+        if let Some(seq) = seq {
+            more.extend_from_slice(format!("\"{SEQ_KEY}\":{seq}").as_bytes());
+        }
+        if self.is_stamped {
+            if !more.is_empty() {
+                more.push(b',');
+            }
+            write_stamp(received, &mut more);
+        }
         let mut frame = Frame::text(&self.alive)
-            .with_capacity(self.payload_bytes(parts) + seq_bytes)
+            .with_capacity(self.payload_bytes(parts) + 1 + more.len())
             .key(CONFLATION_KEY)
             .received(received);
         let payload = frame.payload();
         self.write(parts, payload);
-        if let Some(seq) = seq {
+        if !more.is_empty() {
             payload.pop();
             if !self.is_empty(parts) {
                 payload.push(b',');
             }
-            payload.extend_from_slice(format!("\"{SEQ_KEY}\":{seq}}}").as_bytes());
+            payload.extend_from_slice(&more);
+            payload.push(b'}');
         }
         frame.finish()
     }
@@ -235,16 +245,14 @@ impl View {
         let received = self.pending.take()?;
         let next = self.next_seq();
         let seq = if self.is_quiet { next } else { self.delivered };
-        let frame = cache.frame(&self.parts, seq, received);
         let is_known = match &self.frame {
-            Some(published) => published.body() == frame.body(),
+            Some(published) => {
+                let again = cache.frame(&self.parts, seq, published.received());
+                published.body() == again.body()
+            }
             None => cache.is_empty(&self.parts),
         };
-        match is_known {
-            true => None,
-            false if seq == next => Some(frame),
-            false => Some(cache.frame(&self.parts, next, received)),
-        }
+        (!is_known).then(|| cache.frame(&self.parts, next, received))
     }
 }
 
@@ -254,7 +262,7 @@ mod tests {
 
     const NOW: Now = Now {
         mono_us: 1,
-        unix_ms: 2,
+        unix_us: 2 * 1_000,
     };
 
     #[test]
@@ -275,7 +283,7 @@ mod tests {
             ),
         ];
         for (values, all, last) in cases {
-            let mut cache = Cache::new(&keys, FrameBytes::default());
+            let mut cache = Cache::new(&keys, false, FrameBytes::default());
             for (part, value) in values.into_iter().enumerate() {
                 cache.set(part, value.map(|v| v.as_bytes().to_vec()));
                 assert_eq!(cache.value_bytes(part), value.map_or(0, str::len));
@@ -285,6 +293,14 @@ mod tests {
                 let comma = if payload == "{}" { "" } else { "," };
                 let expected = format!("{}{comma}\"seq\":7}}", &payload[..payload.len() - 1]);
                 assert_eq!(String::from_utf8_lossy(numbered.body()), expected);
+                cache.is_stamped = true;
+                for (seq, number) in [(None, ""), (Some(7), r#""seq":7,"#)] {
+                    let stamped = cache.frame(parts, seq, NOW);
+                    let open = &payload[..payload.len() - 1];
+                    let expected = format!("{open}{comma}{number}\"recv_us\":2000}}");
+                    assert_eq!(String::from_utf8_lossy(stamped.body()), expected);
+                }
+                cache.is_stamped = false;
                 let frame = cache.frame(parts, None, NOW);
                 assert_eq!(String::from_utf8_lossy(frame.body()), payload);
                 assert_eq!(cache.payload_bytes(parts), payload.len(), "{payload}");

@@ -64,6 +64,8 @@ pub struct LevelsFeedSettings {
     /// Whether each payload has the number of its broadcast, so that a client can count skipped broadcasts;
     /// no part of the contract.
     pub is_numbered: bool,
+    /// Whether each payload has the arrival time of its newest message; no part of the contract.
+    pub is_stamped: bool,
 }
 
 /// An additional subject: its last message, untouched, under a key.
@@ -93,6 +95,7 @@ impl Default for LevelsFeedSettings {
             relays: Vec::new(),
             endpoints: Vec::new(),
             is_numbered: false,
+            is_stamped: false,
         }
     }
 }
@@ -166,7 +169,7 @@ impl LevelsFeed {
             normaliser: Normaliser::new(settings.json_depth_max, settings.session_length_min),
             subjects: contents.into_iter().map(subject).collect(),
             views: [everything].into_iter().chain(endpoints).collect(),
-            cache: Cache::new(&keys, alive),
+            cache: Cache::new(&keys, settings.is_stamped, alive),
             stats: FeedStats::of(names),
             bad_log: BadMessageLog::default(),
             settings,
@@ -211,7 +214,7 @@ impl LevelsFeed {
         }
         stats.messages += 1;
         stats.last_message_us = Some(received.mono_us);
-        self.stats.last_message_unix_ms = Some(received.unix_ms);
+        self.stats.last_message_unix_ms = Some(received.unix_ms());
         let parts = content.parts();
         for view in self.views.iter_mut().filter(|view| view.shows(&parts)) {
             match quiet {
@@ -235,7 +238,7 @@ impl LevelsFeed {
                 let last = self.cache.value_bytes(LEVELS);
                 let mut levels = Vec::with_capacity(last + last / 8);
                 let normaliser = &mut self.normaliser;
-                let viewport = normaliser.normalise(payload, received.unix_ms, &mut levels)?;
+                let viewport = normaliser.normalise(payload, received.unix_ms(), &mut levels)?;
                 let viewport = viewport.map(|text| text.as_bytes().to_vec());
                 levels.shrink_to(levels.len() + levels.len() / 4);
                 self.cache.set(LEVELS, Some(levels));

@@ -6,7 +6,7 @@ use crate::hub::Retain;
 
 const START: Now = Now {
     mono_us: 10_000_000,
-    unix_ms: 1_721_137_499_999,
+    unix_us: 1_721_137_499_999 * 1_000,
 };
 
 mod properties;
@@ -154,7 +154,10 @@ fn each_good_message_is_one_broadcast_of_everything_known() {
     ];
     assert_eq!(bench.took(), expected);
     assert_eq!(bench.retained.as_deref(), Some(expected[3].as_str()));
-    assert_eq!(bench.feed.stats().last_message_unix_ms, Some(START.unix_ms));
+    assert_eq!(
+        bench.feed.stats().last_message_unix_ms,
+        Some(START.unix_ms())
+    );
 }
 
 #[test]

@@ -8,7 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::super::history::{Status, ended};
-use crate::hub::{CopyRank, Core, Frame, Lead, NotRecovered, Outcome, Position, TopicName};
+use super::super::members::max_hz;
+use crate::admission::{Charge, ClientAddr, Holding};
+use crate::hub::{
+    CopyRank, Core, Frame, Lead, MaxRate, NotRecovered, Outcome, Position, TopicName,
+};
 use crate::wire::object_writer::{ObjectWriter, iso_utc};
 
 /// An answer without its number and its time.
@@ -58,6 +62,12 @@ impl Answer {
 
     pub(super) fn pong(request_id: &str) -> Self {
         Self::new(r#"{"type":"pong","seq":"#).to(request_id)
+    }
+
+    pub(super) fn rate(rate: Option<MaxRate>, request_id: &str) -> Self {
+        let mut answer = Self::new(r#"{"type":"rate","seq":"#);
+        answer.body.raw("max_hz", &max_hz(rate));
+        answer.to(request_id)
     }
 
     pub(super) fn error(error: &str, request_id: &str) -> Self {
@@ -116,7 +126,7 @@ impl Answer {
     /// Returns the frame, with the time of the call, and with the position behind which the client is.
     pub(super) fn frame(mut self, core: &Core, position: Option<Position>) -> Arc<Frame> {
         let now = core.now();
-        self.body.string("timestamp", &iso_utc(now.unix_ms));
+        self.body.string("timestamp", &iso_utc(now.unix_ms()));
         let body = self.body.finish_open();
         // The lead has opened the object and holds its first members.
         let body = format!(",{}", body.trim_start_matches('{'));
@@ -194,11 +204,16 @@ struct Waiting {
     due_us: u64,
 }
 
-/// The waiting answers of a client.
+/// The waiting answers of a client; no memory while none wait.
 #[derive(Debug, Default)]
-pub(super) struct Answers {
+pub(super) struct Answers(Option<Box<Queue>>);
+
+#[derive(Debug, Default)]
+struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
+    /// The bytes' charge among the bytes of all clients.
+    charge: Option<Charge>,
     /// Count of the names that the client joins with an answer.
     resuming: usize,
 }
@@ -206,94 +221,125 @@ pub(super) struct Answers {
 impl Answers {
     /// Returns true if too many answers wait to accept more requests.
     pub(super) fn are_too_many(&self) -> bool {
-        self.waiting.len() > ANSWERS_MAX || self.bytes > ANSWER_BYTES_MAX
+        let queue = self.0.as_ref();
+        queue.is_some_and(|q| q.waiting.len() > ANSWERS_MAX || q.bytes > ANSWER_BYTES_MAX)
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = &Waiting> {
+        self.0.iter().flat_map(|queue| &queue.waiting)
+    }
+
+    fn waiting_mut(&mut self) -> impl Iterator<Item = &mut Waiting> {
+        self.0.iter_mut().flat_map(|queue| &mut queue.waiting)
     }
 
     /// The latest time at which the first answer goes out.
     pub(super) fn due_us(&self) -> Option<u64> {
-        self.waiting.front().map(|first| first.due_us)
+        self.waiting().next().map(|first| first.due_us)
     }
 
     /// Queues an answer that waits until its names are confirmed, and until `due_us` at the latest.
     pub(super) fn push(&mut self, answer: Answer, behind: Behind, due_us: u64) {
-        self.bytes += answer.bytes();
-        self.resuming += behind.resuming().count();
-        self.waiting.push_back(Waiting {
+        let queue = self.0.get_or_insert_default();
+        queue.bytes += answer.bytes();
+        queue.resuming += behind.resuming().count();
+        queue.waiting.push_back(Waiting {
             answer,
             behind,
             due_us,
         });
     }
 
+    /// Charges the answers that wait, and ends their wait without room: each may be as large as its request.
+    pub(super) fn charge(&mut self, of: &Holding, client: ClientAddr, now_us: u64) {
+        let Some(queue) = &mut self.0 else {
+            return;
+        };
+        let bytes = queue.bytes as u64;
+        match &mut queue.charge {
+            None => queue.charge = Some(of.hold(client, bytes, now_us)),
+            Some(charge) => charge.set(bytes, now_us),
+        }
+        if !of.has_room_for(client) {
+            self.settle_all();
+        }
+    }
+
     /// Removes the first answer, or all of them `together`, if they wait for nothing, or the first has waited long
     /// enough. Otherwise nothing.
     pub(super) fn pop_ready(&mut self, now_us: u64, together: bool) -> Vec<(Answer, Behind)> {
-        let count = match together {
-            true => self.waiting.len(),
-            false => self.waiting.len().min(1),
-        };
         let is_late = self.due_us().is_some_and(|due| due <= now_us);
-        let mut first = self.waiting.iter().take(count);
+        let Some(queue) = &mut self.0 else {
+            return Vec::new();
+        };
+        let count = match together {
+            true => queue.waiting.len(),
+            false => queue.waiting.len().min(1),
+        };
+        let mut first = queue.waiting.iter().take(count);
         if !is_late && !first.all(|waiting| waiting.behind.unconfirmed.is_empty()) {
             return Vec::new();
         }
-        let ready = self.waiting.drain(..count);
+        let ready = queue.waiting.drain(..count);
         let ready: Vec<_> = ready.map(|ready| (ready.answer, ready.behind)).collect();
         for (answer, behind) in &ready {
-            self.bytes -= answer.bytes();
-            self.resuming -= behind.resuming().count();
+            queue.bytes -= answer.bytes();
+            queue.resuming -= behind.resuming().count();
+        }
+        if queue.waiting.is_empty() {
+            self.0 = None;
         }
         ready
     }
 
     /// The names that the client joins with an answer.
     pub(super) fn resuming(&self) -> impl Iterator<Item = &TopicName> {
-        let waiting = self.waiting.iter();
-        waiting.flat_map(|waiting| waiting.behind.resuming())
+        self.waiting().flat_map(|waiting| waiting.behind.resuming())
     }
 
     /// Returns true if the client joins the name with a waiting answer.
     pub(super) fn is_resuming(&self, name: &TopicName) -> bool {
-        self.resuming > 0 && self.resuming().any(|resuming| resuming == name)
+        let is_any = self.0.as_ref().is_some_and(|queue| queue.resuming > 0);
+        is_any && self.resuming().any(|resuming| resuming == name)
     }
 
     /// Cancels the resume of a name. Returns false if no waiting answer resumes the name.
     pub(super) fn forget_resume(&mut self, name: &TopicName) -> bool {
         let is_resuming = self.is_resuming(name);
-        if is_resuming {
-            let waiting = self.waiting.iter_mut();
+        if is_resuming && let Some(queue) = &mut self.0 {
+            let waiting = queue.waiting.iter_mut();
             for resumed in waiting.filter_map(|waiting| waiting.behind.resumed.as_mut()) {
                 resumed.names.retain(|resuming| resuming != name);
             }
-            self.resuming -= 1;
+            queue.resuming -= 1;
         }
         is_resuming
     }
 
     /// Ends the wait of all answers for the name.
     pub(super) fn settle(&mut self, name: &TopicName) {
-        for waiting in &mut self.waiting {
+        for waiting in self.waiting_mut() {
             waiting.behind.unconfirmed.remove(name);
         }
     }
 
     /// Ends the wait of all answers for the names that are settled.
     pub(super) fn settle_if(&mut self, is_settled: impl Fn(&TopicName) -> bool) {
-        for waiting in &mut self.waiting {
+        for waiting in self.waiting_mut() {
             waiting.behind.unconfirmed.retain(|name| !is_settled(name));
         }
     }
 
     /// Ends all waits: while the bus is away, nothing will be confirmed soon.
     pub(super) fn settle_all(&mut self) {
-        for waiting in &mut self.waiting {
+        for waiting in self.waiting_mut() {
             waiting.behind.unconfirmed.clear();
         }
     }
 
     /// Returns true if no answer waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.0.is_none()
     }
 }
 
@@ -336,7 +382,7 @@ mod tests {
                 assert_eq!(answers.pop_ready(now_us, false).len(), 1, "{end}");
             }
             assert!(answers.pop_ready(now_us, false).is_empty());
-            assert_eq!((answers.is_empty(), answers.bytes), (true, 0), "{end}");
+            assert!(answers.is_empty(), "{end}");
         }
     }
 }

@@ -79,7 +79,7 @@ impl ChannelsGateway {
         if self.settings.authenticator.required {
             return self.judge_token(core, key, self.settings.authenticator.token(head).as_ref());
         }
-        let role = self.settings.default_role.clone();
+        let role = self.settings.acl.shared_name(&self.settings.default_role);
         let marks = Arc::clone(&self.marks_without_token);
         Ok((Identity::default(), Rights::of_role(role), marks))
     }
@@ -146,16 +146,16 @@ impl ChannelsGateway {
         client.table = self.table;
         client.token_end = TokenEnd::of(&identity);
         core.set_token(key, identity.user.map(Into::into), marks);
-        let mut again = Box::new(Again {
+        let mut again = Again {
             request_id: request_id.to_owned(),
             ..Again::default()
-        });
+        };
         if !is_same {
             let joined = core.joined(key).chain(client.answers.resuming());
             let names: BTreeSet<&str> = joined.map(TopicName::as_str).collect();
             again.names = names.into_iter().rev().map(str::to_owned).collect();
         }
-        client.again = Some(again);
+        client.set_again(again);
         let answer = self.judge_again(core, key, client);
         if answer.is_none() {
             core.pause_reading(key);
@@ -188,14 +188,14 @@ impl ChannelsGateway {
         key: SessionKey,
         client: &mut Client,
     ) -> Option<Answer> {
-        let mut again = client.again.take()?;
+        let mut again = client.take_again()?;
         let mut check = self.check(client);
         let mut is_first = true;
         while let Some(name) = again.names.pop() {
             let granted = self.settings.acl.grants(&mut check, &name);
             if granted == Err(OverBudget) && !is_first {
                 again.names.push(name);
-                client.again = Some(again);
+                client.set_again(again);
                 return None;
             }
             if granted != Ok(true) && self.release(core, key, client, name.clone()) {
@@ -212,12 +212,12 @@ impl ChannelsGateway {
     fn may_authenticate(&mut self, core: &Core, client: &mut Client) -> bool {
         let now_us = core.now().mono_us;
         let is_early = client
-            .authenticated_us
+            .authenticated_us()
             .is_some_and(|at| now_us < at.saturating_add(EVERY_US));
         if is_early || !self.renewals.take(client.held.address(), now_us) {
             return false;
         }
-        client.authenticated_us = Some(now_us);
+        client.set_authenticated(now_us);
         true
     }
 }

@@ -11,19 +11,84 @@ pub struct Client {
     pub(super) rights: Rights,
     /// The number of the table that the rights are of.
     pub(super) table: u64,
-    /// The names that a new token has to be judged for.
-    pub(super) again: Option<Box<Again>>,
     pub(super) token_end: TokenEnd,
-    /// When the client last sent a new token, microseconds of the monotonic clock.
-    pub(super) authenticated_us: Option<u64>,
     /// The names that the client holds: its topics in the hub, and those that it joins with an answer.
     pub(super) held: Held,
     pub(super) requests: RequestRate,
     pub(super) answers: Answers,
+    /// `None` for most clients.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few clients have: those that send new tokens, and event streams.
+#[derive(Debug, Default)]
+struct Rare {
+    again: Option<Again>,
+    authenticated_us: Option<u64>,
+    is_stream: bool,
+    last_event_id: Option<Box<str>>,
+}
+
+impl Client {
+    /// A client without names, with the rights of the table of this number.
+    pub(super) fn new(
+        (rights, table): (Rights, u64),
+        token_end: TokenEnd,
+        held: Held,
+        requests: RequestRate,
+    ) -> Self {
+        Self {
+            rights,
+            table,
+            token_end,
+            held,
+            requests,
+            answers: Answers::default(),
+            rare: None,
+        }
+    }
+
+    /// Makes an event stream of the client, one that comes back if it has the id of an event.
+    pub(super) fn set_stream(&mut self, last_event_id: Option<Box<str>>) {
+        let rare = self.rare.get_or_insert_default();
+        rare.is_stream = true;
+        rare.last_event_id = last_event_id;
+    }
+
     /// Answers to an event stream go out together: a position is good for all of its names.
-    pub(super) is_stream: bool,
-    /// Of an event stream that comes back.
-    pub(super) last_event_id: Option<Box<str>>,
+    pub(super) fn is_stream(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.is_stream)
+    }
+
+    /// The id of an event stream that comes back.
+    pub(super) fn last_event_id(&self) -> Option<&str> {
+        self.rare.as_ref()?.last_event_id.as_deref()
+    }
+
+    /// When the client last sent a new token, microseconds of the monotonic clock.
+    pub(super) fn authenticated_us(&self) -> Option<u64> {
+        self.rare.as_ref()?.authenticated_us
+    }
+
+    /// The client has sent a new token.
+    pub(super) fn set_authenticated(&mut self, now_us: u64) {
+        self.rare.get_or_insert_default().authenticated_us = Some(now_us);
+    }
+
+    /// Whether names have to be judged for a new token.
+    pub(super) fn is_judged_again(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.again.is_some())
+    }
+
+    /// The names that a new token has to be judged for.
+    pub(super) fn take_again(&mut self) -> Option<Again> {
+        self.rare.as_mut()?.again.take()
+    }
+
+    /// Sets the names that a new token has to be judged for.
+    pub(super) fn set_again(&mut self, again: Again) {
+        self.rare.get_or_insert_default().again = Some(again);
+    }
 }
 
 /// The names of a client with a new token that are not judged yet, and the answer to the token.

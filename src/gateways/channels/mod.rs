@@ -27,7 +27,7 @@ mod stats;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::answer::{Answer, Answers, BUS_WAIT_US, Behind, Resumed};
+use self::answer::{Answer, BUS_WAIT_US, Behind, Resumed};
 use self::authenticate::Renewals;
 use self::client::Client;
 use self::kept::holds_kept;
@@ -39,7 +39,8 @@ use super::access::{RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of,
 use super::history::{Statuses, last_event_id};
 use crate::admission::{ClientAddr, Holding};
 use crate::auth::{
-    Acl, Authenticator, Identity, NameSyntax, Origins, Rights, TokenMarks, bearer_protocol,
+    Acl, Authenticator, Identity, NamePatterns, NameSyntax, Origins, Rights, TokenMarks,
+    bearer_protocol,
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Core, Entrance, Frame, FrameBytes,
@@ -101,6 +102,8 @@ pub struct ChannelsGateway {
     kept: Option<KeptNames>,
     statuses: Statuses,
     renewals: Renewals,
+    /// Of these names slow clients get the newest message only.
+    conflated: Option<NamePatterns>,
     /// The number of tables that came before the present table.
     table: u64,
     /// The longest wait of an answer for the bus, microseconds.
@@ -143,6 +146,7 @@ impl ChannelsGateway {
             kept: None,
             statuses: Statuses::new(Answer::status),
             renewals: Renewals::new(settings.renewals_per_second),
+            conflated: None,
             table: 0,
             marks_without_token: Arc::new(Identity::default().marks(Some(&settings.default_role))),
             settings,
@@ -177,6 +181,24 @@ impl ChannelsGateway {
         self
     }
 
+    /// Lets clients ask for a rate of their own for these names: slow clients get their newest message only.
+    #[must_use]
+    pub fn with_conflated(mut self, names: NamePatterns) -> Self {
+        self.conflated = Some(names);
+        self
+    }
+
+    /// Whether a client may be sent fewer messages: it holds no name, or a name with messages that may be skipped.
+    fn may_skip(&self, core: &Core, key: SessionKey) -> bool {
+        let Some(conflated) = &self.conflated else {
+            return false;
+        };
+        let syntax = self.syntax();
+        let may =
+            |name: &TopicName| syntax.is_pattern(name.as_str()) || conflated.matches(name.as_str());
+        core.joined_count(key) == 0 || core.joined(key).any(may)
+    }
+
     fn syntax(&self) -> NameSyntax {
         self.settings.acl.syntax()
     }
@@ -191,18 +213,12 @@ impl ChannelsGateway {
 
     fn client(&self, core: &Core, key: SessionKey, identity: &Identity, rights: Rights) -> Client {
         let address = core.client_addr(key).unwrap_or(ClientAddr::Unix);
-        Client {
-            rights,
-            table: self.table,
-            again: None,
-            token_end: TokenEnd::of(identity),
-            authenticated_us: None,
-            held: Held::new(address),
-            requests: RequestRate::new(self.settings.inbound_per_second, core.now()),
-            answers: Answers::default(),
-            is_stream: false,
-            last_event_id: None,
-        }
+        Client::new(
+            (rights, self.table),
+            TokenEnd::of(identity),
+            Held::new(address),
+            RequestRate::new(self.settings.inbound_per_second, core.now()),
+        )
     }
 
     /// Returns the answer to a request, with the names before and behind the answer. `None`: the answer follows.
@@ -220,8 +236,8 @@ impl ChannelsGateway {
         let at_once = |answer| (answer, Behind::default());
         Some(match request.action {
             Action::Subscribe(names, since, last) => {
-                let since = since.or(client.last_event_id.as_deref());
-                let resumed = Resumed::new(since, last, client.is_stream);
+                let since = since.or(client.last_event_id());
+                let resumed = Resumed::new(since, last, client.is_stream());
                 self.subscribe(core, key, client, (names, resumed), id)
             }
             Action::Unsubscribe(names) => at_once(self.unsubscribe(core, key, client, names, id)),
@@ -229,6 +245,16 @@ impl ChannelsGateway {
                 at_once(self.authenticate(core, key, client, &token, id)?)
             }
             Action::Ping => at_once(Answer::pong(id)),
+            Action::Rate(rate) if rate.is_some() && !self.may_skip(core, key) => {
+                at_once(Answer::error(
+                    "No rate: every message of these names is delivered (no name of --conflate)",
+                    id,
+                ))
+            }
+            Action::Rate(rate) => {
+                core.set_max_rate(key, rate);
+                at_once(Answer::rate(rate, id))
+            }
             Action::Unknown(action) => {
                 at_once(Answer::error(&format!("Unknown action: {action}"), id))
             }
@@ -270,11 +296,10 @@ impl Gateway for ChannelsGateway {
             Ok((identity, rights, marks)) => {
                 accepted.user = identity.user.as_deref().map(Into::into);
                 accepted.marks = Some(marks);
-                let client = Client {
-                    is_stream: head.asks_event_stream(),
-                    last_event_id: last_event_id(head),
-                    ..self.client(core, key, &identity, rights)
-                };
+                let mut client = self.client(core, key, &identity, rights);
+                if head.asks_event_stream() {
+                    client.set_stream(last_event_id(head));
+                }
                 Admission::Accept(accepted, client)
             }
             Err(refusal) => {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::ChannelsStats;
 use super::asked::Asked;
@@ -128,9 +129,9 @@ struct OfAddress {
 pub(super) struct Held {
     /// The address group that the names count for.
     address: ClientAddr,
-    /// In ascending order.
-    ids: Vec<u32>,
-    patterns: usize,
+    /// In ascending order; most clients hold few.
+    ids: SmallVec<[u32; 4]>,
+    patterns: u32,
 }
 
 /// What a client's name is charged, in the order of [`ALL`].
@@ -157,7 +158,7 @@ impl Held {
     pub(super) fn new(client: ClientAddr) -> Self {
         Self {
             address: address_group(client),
-            ids: Vec::new(),
+            ids: SmallVec::new(),
             patterns: 0,
         }
     }
@@ -168,7 +169,7 @@ impl Held {
     }
 
     pub(super) fn patterns(&self) -> usize {
-        self.patterns
+        self.patterns as usize
     }
 
     /// The address group of the client.
@@ -233,6 +234,11 @@ impl Names {
         &self.sums
     }
 
+    /// The memory of names, and of answers with names that wait.
+    pub(super) fn bytes(&self) -> &Holding {
+        &self.sums[Full::NameBytes as usize]
+    }
+
     /// Grants the name to the client, which may hold it already. Returns the name, and whether nobody has held it: then
     /// the caller finds its way ([`Self::set_way`]).
     ///
@@ -276,7 +282,7 @@ impl Names {
         entry.addresses += u32::from(is_new_there);
         let at = client.ids.partition_point(|held| *held < id);
         client.ids.insert(at, id);
-        client.patterns += usize::from(self.syntax.is_pattern(name));
+        client.patterns += u32::from(self.syntax.is_pattern(name));
         self.text_bytes += if known.is_none() { name.len() } else { 0 };
         Ok((entry.name.clone(), known.is_none()))
     }
@@ -325,7 +331,7 @@ impl Names {
             return false;
         };
         client.ids.remove(at);
-        client.patterns -= usize::from(self.syntax.is_pattern(name.as_str()));
+        client.patterns -= u32::from(self.syntax.is_pattern(name.as_str()));
         self.release_id(client.address, id).is_some()
     }
 

@@ -152,6 +152,8 @@ impl ChannelsGateway {
     ) {
         let due_us = core.now().mono_us + self.bus_wait_us;
         client.answers.push(answer, behind, due_us);
+        let (bytes, address) = (self.names.bytes(), client.held.address());
+        client.answers.charge(bytes, address, core.now().mono_us);
         self.send_ready(core, key, client);
         if client.answers.are_too_many() && !core.has_requests(key) {
             core.pause_reading(key);
@@ -162,13 +164,15 @@ impl ChannelsGateway {
     pub(super) fn send_ready(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         let now = core.now();
         while !core.has_requests(key) {
-            let ready = client.answers.pop_ready(now.mono_us, client.is_stream);
+            let ready = client.answers.pop_ready(now.mono_us, client.is_stream());
             if ready.is_empty() {
                 break;
             }
             self.send(core, key, client, ready);
+            let (bytes, address) = (self.names.bytes(), client.held.address());
+            client.answers.charge(bytes, address, now.mono_us);
         }
-        if !client.answers.are_too_many() && client.again.is_none() {
+        if !client.answers.are_too_many() && !client.is_judged_again() {
             core.resume_reading(key);
         }
         let end = client.token_end.due_us(now);

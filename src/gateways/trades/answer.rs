@@ -79,7 +79,7 @@ pub(super) fn candle(core: &Core, update: &Update) -> Arc<Frame> {
 }
 
 fn placed(core: &Core, mut object: ObjectWriter, position: Option<Position>) -> Arc<Frame> {
-    object.number("timestamp", core.now().unix_ms);
+    object.number("timestamp", core.now().unix_ms());
     let frame = Frame::text(core.frame_bytes())
         .answer()
         .received(core.now())

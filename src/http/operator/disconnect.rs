@@ -54,7 +54,7 @@ impl Cutter {
 
     /// Cuts clients off. The refusal begins before the first close.
     async fn cut(&self, cut: Cut) -> Result<Shown, Full> {
-        let now = || self.clock.now().unix_ms;
+        let now = || self.clock.now().unix_ms();
         let refused = cut.refused();
         if cut.session.is_some() && !self.revoked.has_room() {
             return Err(Full(self.revoked.max()));

@@ -45,7 +45,7 @@ pub(super) fn state(
     let now = clock.now();
     let at = Reading::now(telemetry);
     let build = telemetry.build();
-    let (revoked, revoked_newest) = settings.revoked.newest(now.unix_ms);
+    let (revoked, revoked_newest) = settings.revoked.newest(now.unix_ms());
     let reasons = not_ready(telemetry, now, &settings.ready);
     let bus = telemetry.bus().map(|status| bus(status, now));
     let surveyed = at.surveyed.as_deref();
@@ -57,7 +57,7 @@ pub(super) fn state(
     json(&OperatorState {
         gateway: build.gateway.to_owned(),
         version: build.version.to_owned(),
-        now_unix_ms: now.unix_ms,
+        now_unix_ms: now.unix_ms(),
         uptime_seconds: telemetry.uptime_seconds(now),
         ready: reasons.is_empty(),
         reasons: reasons.iter().map(|r| r.as_str().to_owned()).collect(),

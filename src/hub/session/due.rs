@@ -1,5 +1,7 @@
 //! Work that is due for a session without an event: pings, pongs, stalls, closes.
 
+use std::num::NonZeroU64;
+
 use super::phase::{Phase, Ping};
 use super::slots::Slots;
 use super::{Cold, Session, Timers};
@@ -39,16 +41,19 @@ impl Session {
     /// Returns the moment of the session's entry among the deadlines, and the moment that the entry has to move to, if
     /// that is earlier.
     pub(in crate::hub) fn arm(&mut self, now: Now, limits: &Limits) -> Option<(Option<u64>, u64)> {
-        let at = self.next_deadline(now, limits)?;
-        if self.cold.armed_at.is_some_and(|armed| armed <= at) {
+        // No moment is 0, which stands for no entry.
+        let at = self.next_deadline(now, limits)?.max(1);
+        let armed_at = self.cold.armed_at.map(NonZeroU64::get);
+        if armed_at.is_some_and(|armed| armed <= at) {
             return None;
         }
-        Some((self.cold.armed_at.replace(at), at))
+        self.cold.armed_at = NonZeroU64::new(at);
+        Some((armed_at, at))
     }
 
     /// Takes the moment of the session's entry among the deadlines, which is removed.
     pub(in crate::hub) fn disarm(&mut self) -> Option<u64> {
-        self.cold.armed_at.take()
+        self.cold.armed_at.take().map(NonZeroU64::get)
     }
 
     /// The next moment at which something is due without an event.

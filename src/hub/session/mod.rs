@@ -16,6 +16,7 @@ mod slots;
 mod waiting;
 
 use std::io::IoSlice;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::deadlines::{Timer, Timers};
@@ -91,8 +92,8 @@ enum Sending {
 struct Cold {
     phase: Phase,
     timers: Timers,
-    /// The moment of the entry among the deadlines.
-    armed_at: Option<u64>,
+    /// The moment of the entry among the deadlines; the clock begins at a second.
+    armed_at: Option<NonZeroU64>,
     reading: Reading,
     /// What is kept of the client's input.
     received: Option<Charge>,
@@ -418,16 +419,7 @@ impl Session {
         let control = self.queue.control(now);
         let step = open.protocol.read(input, control, scratch);
         match step {
-            Some(Step::Pong) => {
-                if let Some((bytes_read, after_us)) = open.ping.answered(now.mono_us) {
-                    let answered = bytes_read - open.bytes_read;
-                    (open.bytes_read, open.pong_us) = (bytes_read, Some(after_us));
-                    let left = self.queue.bytes_out() - bytes_read;
-                    if let Some(gate) = cold.slots.as_mut().and_then(|slots| slots.gate.as_mut()) {
-                        gate.answered(after_us, answered, left + self.queue.bytes() as u64);
-                    }
-                }
-            }
+            Some(Step::Pong) => self.was_answered(now),
             Some(Step::PeerClosed(code)) => cold.record.code = code,
             Some(Step::Violation(..)) => open.is_broken = true,
             _ => {}

@@ -85,7 +85,7 @@ pub(in crate::hub) struct Record {
     /// The client's address: the peer's, or what a trusted proxy says.
     pub(in crate::hub) client: ClientAddr,
     /// Path of the request up to its parameters, cut to [`PATH_CHARS_MAX`].
-    path: Box<str>,
+    path: Arc<str>,
     /// The version of TLS; `None` for a plain connection.
     tls: Option<&'static str>,
     /// The user, if the gateway has set a user, or the client has shown a certificate.
@@ -108,7 +108,7 @@ impl Record {
         Self {
             peer,
             client: peer.client(),
-            path: Box::default(),
+            path: Arc::default(),
             tls: None,
             user: None,
             marks: None,
@@ -132,11 +132,16 @@ impl Record {
         self.user = secured.user;
     }
 
-    /// Keeps the path, without parameters: a client may have put a token there.
-    pub(in crate::hub) fn set_path(&mut self, path: &str) {
+    /// Keeps the path, without parameters: a client may have put a token there. `last` is the path of another client:
+    /// most clients have the same, and share its text.
+    pub(in crate::hub) fn set_path(&mut self, path: &str, last: &mut Arc<str>) {
         let path = &path[..parameters_begin(path)];
         let cut = path.char_indices().nth(PATH_CHARS_MAX);
-        self.path = path[..cut.map_or(path.len(), |(at, _)| at)].into();
+        let path = &path[..cut.map_or(path.len(), |(at, _)| at)];
+        if **last != *path {
+            *last = path.into();
+        }
+        self.path = Arc::clone(last);
     }
 
     pub(super) fn ended(
@@ -152,7 +157,7 @@ impl Record {
             tls: self.tls,
             user: self.user.as_deref().map(shown_user),
             refusal: self.refusal,
-            path: std::mem::take(&mut self.path),
+            path: Box::from(&*self.path),
             reason,
             code: self.code,
             age_us: now.mono_us - self.accepted.mono_us,
@@ -229,7 +234,7 @@ impl Session {
             client: record.client,
             user: record.user.as_deref().map(shown_user),
             tls: record.tls,
-            path: record.path.clone(),
+            path: Box::from(&*record.path),
             state: self.state(),
             age_us: now.mono_us.saturating_sub(record.accepted.mono_us),
             queue_messages: self.queued_frames() as u64,
@@ -288,10 +293,10 @@ mod tests {
         let peer = Peer::Unix(None);
         let now = Now {
             mono_us: 0,
-            unix_ms: 0,
+            unix_us: 0,
         };
         let mut record = Record::new(peer, now);
-        record.set_path(path);
+        record.set_path(path, &mut Arc::default());
         String::from(
             record
                 .ended(now, CloseReason::Policy, Traffic::default(), None)

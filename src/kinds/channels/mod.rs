@@ -113,7 +113,11 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         NameSyntax::Redis => Duration::ZERO,
         NameSyntax::Nats => settle.time,
     };
-    let bus_message_bytes_max = checked.get::<BusSettings>().message_bytes_max;
+    let BusSettings {
+        message_bytes_max: bus_message_bytes_max,
+        is_stamped,
+        ..
+    } = checked.get();
     let OpenBus {
         source,
         interest,
@@ -140,16 +144,20 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let feed_settings = ChannelsFeedSettings {
         json_depth_max: JSON_DEPTH_MAX,
         bus_message_bytes_max,
+        is_stamped,
     };
     let feed = ChannelsFeed::new(feed_settings, frame_bytes.clone());
-    let feed = match conflated {
-        Some(names) => feed.conflating(move |name| names.matches(name)),
-        None => feed,
-    };
     let retained_bytes_max = own.retained_bytes_max;
     let metrics = metrics(&stats, retained_bytes_max, interest.as_ref());
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
     let gateway = gateway.with_slow_bus(bus_wait.as_micros() as u64);
+    let (feed, gateway) = match conflated {
+        Some(names) => {
+            let gateway = gateway.with_conflated(names.clone());
+            (feed.conflating(move |name| names.matches(name)), gateway)
+        }
+        None => (feed, gateway),
+    };
     let gateway = match own.retained {
         true => gateway.with_retained(retained_bytes_max),
         false => gateway,
@@ -382,7 +390,7 @@ fn health_route(telemetry: &Arc<Telemetry>, clock: Clock, bus: &'static str) -> 
         object.string("service", service);
         write_connected(&mut object, &telemetry, bus);
         object.number("clients_connected", telemetry.event_loop.clients());
-        object.string("timestamp", &iso_utc(clock.now().unix_ms));
+        object.string("timestamp", &iso_utc(clock.now().unix_ms()));
         Answer::json(StatusCode::OK, object.finish()).no_store()
     })
 }
@@ -400,5 +408,5 @@ fn stats_head(
     object.number("channels_subscribed", stats.channels.get());
     object.number("patterns_subscribed", stats.patterns.get());
     write_connected(object, telemetry, bus);
-    object.string("timestamp", &iso_utc(clock.now().unix_ms));
+    object.string("timestamp", &iso_utc(clock.now().unix_ms()));
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::feeds::STAMP_KEY;
 use crate::feeds::levels::{KEYS, SEQ_KEY, SUBJECTS};
 use crate::settings::{Form, Refused};
 
@@ -85,7 +86,7 @@ impl RelaySettings {
                 "each subject once, and {always} always are relayed"
             ));
         }
-        let keys = [KEYS[0], KEYS[1], KEYS[2], SEQ_KEY];
+        let keys = [KEYS[0], KEYS[1], KEYS[2], SEQ_KEY, STAMP_KEY];
         if taken(|relay| &relay.key, &keys) {
             let always = keys.join(", ");
             return Err(format!("each key once, and {always} are taken"));
@@ -214,8 +215,12 @@ mod tests {
                 "market.flow always are relayed",
             ),
             ("a=k a=l", "a=l", "each subject once"),
-            ("a=viewport", "a=viewport", "viewport, seq are taken"),
-            ("a=seq", "a=seq", "viewport, seq are taken"),
+            (
+                "a=viewport",
+                "a=viewport",
+                "viewport, seq, recv_us are taken",
+            ),
+            ("a=seq", "a=seq", "viewport, seq, recv_us are taken"),
             ("a=k b=k", "b=k", "each key once"),
             ("a=k.l b=k_l", "b=k_l", "gateway_k_l is taken"),
             (

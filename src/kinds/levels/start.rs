@@ -196,11 +196,11 @@ struct LevelsPlan {
 impl LevelsPlan {
     fn new(gateway: &'static str, checked: &Checked, has_market: bool) -> Self {
         let own: LevelsSettings = checked.get();
-        let bus_message_bytes_max = checked.get::<BusSettings>().message_bytes_max;
+        let bus: BusSettings = checked.get();
         Self {
             gateway,
             common: CommonSettings::new(checked),
-            feed: feed_settings(&own, bus_message_bytes_max),
+            feed: feed_settings(&own, &bus),
             paths: paths(&own.endpoints),
             relays: own.relays,
             has_market,
@@ -254,7 +254,7 @@ fn topic(endpoint: &EndpointSettings) -> TopicName {
     endpoint.path.clone().into()
 }
 
-fn feed_settings(own: &LevelsSettings, bus_message_bytes_max: usize) -> LevelsFeedSettings {
+fn feed_settings(own: &LevelsSettings, bus: &BusSettings) -> LevelsFeedSettings {
     let relay = |relay: &RelaySettings| Relay {
         subject: relay.subject.clone(),
         key: relay.key.clone(),
@@ -266,10 +266,11 @@ fn feed_settings(own: &LevelsSettings, bus_message_bytes_max: usize) -> LevelsFe
     LevelsFeedSettings {
         json_depth_max: JSON_DEPTH_MAX,
         session_length_min: own.session_length_min,
-        bus_message_bytes_max,
+        bus_message_bytes_max: bus.message_bytes_max,
         relays: own.relays.iter().map(relay).collect(),
         endpoints: own.endpoints.iter().map(endpoint).collect(),
         is_numbered: own.is_numbered,
+        is_stamped: bus.is_stamped,
     }
 }
 

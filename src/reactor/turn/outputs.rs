@@ -317,7 +317,7 @@ mod tests {
         let mut ends = Ends::default();
         let at = |mono_us| Now {
             mono_us,
-            unix_ms: 0,
+            unix_us: 0,
         };
         ends.push(at(0), None, ended(CloseReason::ConnectionLimit));
         for us in 1..=1_000 {

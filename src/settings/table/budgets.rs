@@ -68,4 +68,16 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/blackbox/test_limits_turns.py::test_bus_messages_over_a_limit_are_skipped_and_counted",
     )
     .part(Part::BusMessages),
+    Setting::new(
+        Heading::BUS,
+        "stamp",
+        Kind::Switch,
+        field!(BusSettings, is_stamped),
+        "Tell clients when each message came from the bus: recv_us",
+    )
+    .more(
+        "Unix time in microseconds at the bus socket, in each message. A client with the same time takes the one-way \
+         latency from it. The replaced gateways have no such key.",
+    )
+    .part(Part::BusMessages),
 ];

@@ -55,7 +55,7 @@ impl Session<'_> {
         }
         let (interval, subscriptions) = (self.interval(), self.subscriptions.len());
         let watchdog = Watchdog::start(self.api, &self.data.wake, interval, subscriptions)
-            .map_err(|source| NatsError::NoThread { source })?;
+            .map_err(NatsError::NoThread)?;
         watchdog.watch(self.watched());
         Ok(watchdog)
     }
@@ -150,7 +150,7 @@ impl Session<'_> {
         let hasty = self.api.hasty();
         let subscription = &mut self.subscriptions[index];
         subscription.send_acks(self.data);
-        match subscription.take_over(&hasty, self.data, &self.relay.link) {
+        match subscription.take_over(&hasty, self.data, self.relay) {
             Ok(()) => watchdog.watch(self.watched()),
             Err(Stop::Bus(error)) if !error.is_of_all() => {
                 let subject = &subscription.spec.subject;
@@ -229,7 +229,7 @@ impl Session<'_> {
         let attached = subscription.attach(&hasty, self.data, self.settings, link, true);
         let subject = &subscription.spec.subject;
         match attached {
-            Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost | NatsError::Ended { .. }))) => {
+            Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost | NatsError::Ended(_)))) => {
                 return Err(stop);
             }
             Err(Stop::Bus(error)) => {

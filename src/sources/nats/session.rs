@@ -201,7 +201,7 @@ impl Session<'_> {
             let mut subscriptions = self.subscriptions.iter_mut();
             // Others come from a consumer that was left a moment ago.
             if let Some(subscription) = subscriptions.find(|s| s.reads(&message)) {
-                subscription.relay(message, self.data, &self.relay.link)?;
+                subscription.relay(message, self.data, self.relay)?;
             }
         }
         Ok(())
@@ -210,7 +210,7 @@ impl Session<'_> {
     pub(super) fn relay_gaps(&mut self) -> Result<(), Stop> {
         for subscription in self.subscriptions.iter_mut() {
             for message in subscription.take_gap() {
-                subscription.relay(message, self.data, &self.relay.link)?;
+                subscription.relay(message, self.data, self.relay)?;
             }
         }
         Ok(())
@@ -318,7 +318,7 @@ impl Session<'_> {
             None if self.data.has_news()? || !watchdog.reports.is_empty() => Ok(Instant::now()),
             None => {
                 let silent_ms = heard.elapsed().as_millis() as u64;
-                Err(NatsError::Silent { silent_ms }.into())
+                Err(NatsError::Silent(silent_ms).into())
             }
         }
     }

@@ -12,9 +12,11 @@ use super::position::{AckSubject, Cursor, StreamState};
 use super::protocol::Delivery;
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 use super::watchdog::Health;
+use crate::base::Now;
 use crate::feeds::{BusEvent, BusMessage, Place};
 use crate::sources::SourceLink;
 use crate::sources::outage::Attempts;
+use crate::sources::relay::Relay;
 
 /// The longest wait for a message of a gap; the messages are in the stream already.
 const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -193,7 +195,7 @@ impl Subscription {
         &mut self,
         api: &Api,
         data: &mut Data,
-        link: &SourceLink,
+        relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
         let start = self.cursor.reached().unwrap_or(0) + 1;
         let Some(durable) = self.stand_on_durable(api, data, start)? else {
@@ -206,7 +208,7 @@ impl Subscription {
         };
         while self.cursor.reached().is_none_or(|r| r < delivered) {
             match data.next_of(&unnamed.inbox, GAP_MESSAGE_TIMEOUT)? {
-                Some(message) => self.relay(message, data, link)?,
+                Some(message) => self.relay(message, data, relay)?,
                 None => break,
             }
         }
@@ -332,13 +334,13 @@ impl Subscription {
         found.tell(&self.spec.subject);
         match found {
             LookedBack::Good(good, _) => {
-                self.hand_over(*good, true, link)?;
+                self.hand_over(*good, true, link.now(), link)?;
             }
             LookedBack::Limited(_) => self.was_look_back_limited = true,
             LookedBack::Failed(ApiError::Lost, _) => return Err(NatsError::Lost.into()),
             LookedBack::NewestIsGood | LookedBack::NoneIsGood(_) | LookedBack::Failed(..) => {}
         }
-        self.hand_over(last, true, link)
+        self.hand_over(last, true, link.now(), link)
     }
 
     /// Whether a search for the last good message ended at its limit since the last call.
@@ -358,7 +360,7 @@ impl Subscription {
         &mut self,
         message: Delivery,
         data: &mut Data,
-        link: &SourceLink,
+        relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
         if message.status == Some(100) {
             answer_control(message, data);
@@ -377,7 +379,7 @@ impl Subscription {
             .is_none_or(|r| ack.stream_sequence > r);
         let now = Instant::now();
         if news {
-            if !link.has_room(message.payload.len()) {
+            if !relay.link.has_room(message.payload.len()) {
                 // The wait may be long, and the server would redeliver messages handed over.
                 self.send_acks(data);
                 data.flush()?;
@@ -388,7 +390,13 @@ impl Subscription {
                 payload: message.payload,
                 is_deletion: message.is_deletion,
             };
-            self.hand_over(message, quiet, link)?;
+            let received = relay.link.now();
+            if !quiet {
+                relay
+                    .status
+                    .count_arrival(received, ack.stored_unix_ns / 1_000);
+            }
+            self.hand_over(message, quiet, received, &relay.link)?;
             self.cursor.reach(ack.stream_sequence);
             self.health.handed(now);
         }
@@ -415,14 +423,20 @@ impl Subscription {
         self.standing.as_ref().and_then(|s| s.acks.due())
     }
 
-    fn hand_over(&self, fetched: Fetched, quiet: bool, link: &SourceLink) -> Result<(), Stop> {
+    fn hand_over(
+        &self,
+        fetched: Fetched,
+        quiet: bool,
+        received: Now,
+        link: &SourceLink,
+    ) -> Result<(), Stop> {
         let message = BusMessage {
             subject: Arc::clone(&self.subject),
             pattern: None,
             payload: fetched.payload,
             position: Some(self.cursor.position(fetched.sequence)),
             place: Place::Outside,
-            received: link.now(),
+            received,
             quiet,
         };
         Ok(link.send(BusEvent::of(message, fetched.is_deletion))?)

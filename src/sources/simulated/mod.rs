@@ -58,7 +58,7 @@ impl SimulatedSource {
         }
         link.send(BusEvent::Up)?;
         link.send(BusEvent::CaughtUp)?;
-        let epoch = start.unix_ms.saturating_mul(1_000_000);
+        let epoch = start.unix_ms().saturating_mul(1_000_000);
         let subjects: [Arc<str>; 2] = SUBJECTS.map(Arc::from);
         let mut schedule = Schedule::new(start.mono_us, 2.0 * self.rate_hz);
         for sent in 0_u64.. {
@@ -73,8 +73,8 @@ impl SimulatedSource {
                 sequence: sent / 2 + 1,
             };
             let payload = match is_flow {
-                true => self.market.market_flow(received.unix_ms),
-                false => self.market.levels_signals(received.unix_ms),
+                true => self.market.market_flow(received.unix_ms()),
+                false => self.market.levels_signals(received.unix_ms()),
             };
             link.send(BusEvent::Message(BusMessage {
                 subject: Arc::clone(&subjects[usize::from(is_flow)]),

@@ -11,7 +11,7 @@ use weirgate::hub::{
 /// The time of every message.
 pub(crate) const NOW: Now = Now {
     mono_us: 1_000_000,
-    unix_ms: 1_700_000_000_123,
+    unix_us: 1_700_000_000_123 * 1_000,
 };
 
 /// The bytes written to each client.

@@ -141,7 +141,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     let mut object = ObjectWriter::new();
     object.strings("role", table.iter().copied());
     let mut acl = Acl::from_json(object.finish().as_bytes()).expect("a table");
-    let rights = Rights::of_role("role".to_owned());
+    let rights = Rights::of_role("role".into());
     let Ok(granted) = acl.grants(&mut RightsCheck::new(&rights, usize::MAX), asked) else {
         return outcome("more steps than a pattern may take");
     };

@@ -25,7 +25,7 @@ thread_local! {
 pub(crate) fn levels(data: &[u8]) -> u64 {
     let mut out = Vec::new();
     let made = NORMALISER.with_borrow_mut(|normaliser| {
-        let viewport = normaliser.normalise(data, NOW.unix_ms, &mut out);
+        let viewport = normaliser.normalise(data, NOW.unix_ms(), &mut out);
         viewport.map(|viewport| viewport.unwrap_or_default().to_owned())
     });
     let viewport = match &made {
@@ -88,6 +88,7 @@ pub(crate) fn trades(data: &[u8]) -> u64 {
     let settings = TradesFeedSettings {
         json_depth_max: DEPTH_MAX,
         bus_message_bytes_max: BYTES_MAX,
+        is_stamped: false,
     };
     let mut feed = TradesFeed::new(settings, FrameBytes::default());
     let event = message(&channel, Some("channel:trade:*"), payload);
@@ -119,6 +120,7 @@ pub(crate) fn channels(data: &[u8]) -> u64 {
     let settings = ChannelsFeedSettings {
         json_depth_max: DEPTH_MAX,
         bus_message_bytes_max: BYTES_MAX,
+        is_stamped: false,
     };
     let alive = FrameBytes::default();
     let mut feed = ChannelsFeed::new(settings, alive.clone());

@@ -59,7 +59,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     let audiences = kind & 2 != 0;
     let token = Token::new(text.clone());
     let now = Now {
-        unix_ms: NOW_MS,
+        unix_us: NOW_MS * 1_000,
         ..Now::default()
     };
     let identity = authenticator(audiences).identify(token.as_ref(), now);

@@ -72,7 +72,7 @@ fn a_day_of_trades_gives_the_candles_of_a_program_of_ten_lines() {
             0 => String::new(),
             n => format!(r#","volume":{}.{:02}"#, n * n, random.below(100)),
         };
-        let at_ms = bench.world.now.unix_ms - late_ms * i64::from(random.chance(30));
+        let at_ms = bench.world.now.unix_ms() - late_ms * i64::from(random.chance(30));
         let symbol = SYMBOLS[which];
         let (whole, cents) = (price / 100, price % 100);
         let trade = format!(

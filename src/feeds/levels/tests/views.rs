@@ -37,6 +37,10 @@ impl Desk {
     }
 
     fn with(is_numbered: bool) -> Self {
+        Self::of(is_numbered, false)
+    }
+
+    fn of(is_numbered: bool, is_stamped: bool) -> Self {
         let relay = |subject: &str, key: &str| Relay {
             subject: subject.to_owned(),
             key: key.to_owned(),
@@ -55,6 +59,7 @@ impl Desk {
                 endpoint(MIXED, &["depth", "viewport"]),
             ],
             is_numbered,
+            is_stamped,
             ..LevelsFeedSettings::default()
         };
         let topics = [ALL, FLOW_ONLY, MIXED];
@@ -207,6 +212,23 @@ fn numbers_count_the_broadcasts_of_each_topic() {
     desk.message("market.flow", true, "1");
     desk.event(BusEvent::CaughtUp);
     assert!(desk.took()[1].is_empty());
+}
+
+#[test]
+fn a_stamp_is_no_change() {
+    let mut desk = Desk::of(false, true);
+    let stamp = START.unix_us;
+    let loud = desk.loud("market.flow", "1")[1].clone();
+    assert_eq!(loud, [format!(r#"{{"flow":1,"recv_us":{stamp}}}"#)]);
+    desk.now = desk.now.plus_us(1);
+    desk.message("market.flow", true, "1");
+    desk.event(BusEvent::CaughtUp);
+    assert!(desk.took()[1].is_empty());
+    desk.message("market.flow", true, "2");
+    desk.event(BusEvent::CaughtUp);
+    let stamp = stamp + 1;
+    let flow = desk.took()[1].clone();
+    assert_eq!(flow, [format!(r#"{{"flow":2,"recv_us":{stamp}}}"#)]);
 }
 
 #[test]

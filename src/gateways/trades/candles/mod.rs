@@ -191,10 +191,10 @@ impl Candles {
 
     /// Takes a trade, as the message for clients.
     pub(super) fn take(&mut self, now: Now, symbol: &str, message: &[u8], out: &mut Vec<Update>) {
-        let Some(trade) = Trade::read(message, self.json_depth_max, now.unix_ms) else {
+        let Some(trade) = Trade::read(message, self.json_depth_max, now.unix_ms()) else {
             return self.stats.count_dropped(Dropped::Unreadable);
         };
-        if trade.at_ms > now.unix_ms + EARLY_MS_MAX {
+        if trade.at_ms > now.unix_ms() + EARLY_MS_MAX {
             return self.stats.count_dropped(Dropped::Early);
         }
         // This check also keeps the numbers below far from overflow.
@@ -308,7 +308,7 @@ impl Candles {
     // ---- inside
 
     fn horizon_ms(&self, now: Now) -> i64 {
-        now.unix_ms - i64::from(self.settings.grace_ms)
+        now.unix_ms() - i64::from(self.settings.grace_ms)
     }
 
     fn watch_of(&mut self, pair: Pair) -> Option<&mut Watch> {
@@ -396,7 +396,7 @@ impl Candles {
         let shown_us = (watch.is_changed).then(|| watch.sent_us.unwrap_or(0) + SPACING_US);
         let end_ms = symbol.series[pair.interval as usize].next_end_ms();
         let closed_us = end_ms.map(|end_ms| {
-            let wait_ms = (end_ms + grace_ms - now.unix_ms).max(0);
+            let wait_ms = (end_ms + grace_ms - now.unix_ms()).max(0);
             now.mono_us + 1_000 * wait_ms.unsigned_abs()
         });
         let Some(due_us) = shown_us.into_iter().chain(closed_us).min() else {

@@ -10,10 +10,13 @@ fn the_search_for_room_goes_on_with_the_next_symbol() {
         pairs_max: 3_000,
     };
     let mut candles = Candles::new(settings, 8, Arc::default());
-    let at = |mono_us, unix_ms| Now { mono_us, unix_ms };
+    let at = |mono_us, unix_ms| Now {
+        mono_us,
+        unix_us: unix_ms * 1_000,
+    };
     let message = |ms: i64| format!(r#"{{"type":"trade","data":{{"price":1}},"timestamp":{ms}}}"#);
     let mut take = |now: Now, symbol: String| {
-        let message = message(now.unix_ms);
+        let message = message(now.unix_ms());
         candles.take(now, &symbol, message.as_bytes(), &mut Vec::new());
         candles.with_candles.len()
     };
@@ -43,7 +46,7 @@ fn a_watched_pair_has_one_deadline_and_an_unwatched_one_none() {
     let mut candles = Candles::new(settings, 8, Arc::default());
     let mut now = Now {
         mono_us: 1_000_000,
-        unix_ms: HOUR_MS,
+        unix_us: HOUR_MS * 1_000,
     };
     let mut out = Vec::new();
     let message = br#"{"type":"trade","data":{"price":1},"timestamp":5}"#;

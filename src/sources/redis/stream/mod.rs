@@ -89,7 +89,7 @@ impl RedisStreamSource {
                 });
                 let answer = connection.answer(Some(&mut *relay), asked, patience)?;
                 let received = relay.link.now();
-                let now_ms = u64::try_from(received.unix_ms).unwrap_or(0);
+                let now_ms = u64::try_from(received.unix_ms()).unwrap_or(0);
                 let bytes = connection.answer_bytes();
                 let taken = self.reader.take(answer, bytes, now_ms, &mut told);
                 if !told.is_empty() {
@@ -112,12 +112,8 @@ impl Bus for RedisStreamSource {
     const NAME: &'static str = "Redis";
     const OUTAGE_LOSES_MESSAGES: bool = false;
 
-    fn status(&self) -> &Arc<BusStatus> {
-        &self.status
-    }
-
-    fn times(&self) -> &LinkTimes {
-        &self.servers.settings.times
+    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+        (&self.status, &self.servers.settings.times)
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
