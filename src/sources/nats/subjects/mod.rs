@@ -300,13 +300,14 @@ impl NatsSubjectsSource {
             publishing.begin(wire, before.is_some())?;
         }
         // A route of a cluster can be down for a moment: what is published at another server meanwhile never comes
-        // here, and nothing says so.
+        // here, and nothing says so. The INFO does not tell of leaf nodes, only the settings may.
+        let is_alone = !wire.info.is_clustered() && self.settings.settle.after(false).is_zero();
         if let Some(kept) = &mut self.kept
-            && kept.connected(!wire.info.is_clustered())
+            && kept.connected(is_alone)
         {
             tracing::warn!(
                 url = wire.endpoint.url(),
-                "NATS is a cluster, where messages of subjects can be lost unseen: messages have no position, and \
+                "NATS has several servers, so messages of subjects can be lost unseen: messages have no position, and \
                  nobody resumes (`off`). Let a JetStream stream store the subjects, and read it with --stream"
             );
         }
