@@ -109,7 +109,7 @@ slow-lines: deps build ## 20 kB/s behind 600 KiB, and 60 kB at 1,500 B/s upwards
 behind: deps build ## One core that is not enough: 2,000 clients of levels in a tenth of a core: age of a state, who gets how many (90 seconds; idle machine)
 	.venv/bin/python tests/soak/behind.py
 
-uncharged: deps build ## 2,500 clients in each of 26 states: resident memory beyond what the sums of weirgate_held count (six minutes); NAME, CLIENTS
+uncharged: deps build ## 2,500 clients in each of 28 states: resident memory beyond what the sums of weirgate_held count (six minutes); NAME, CLIENTS
 	.venv/bin/python tests/soak/uncharged.py --clients $(or $(CLIENTS),2500) $(if $(NAME),--only '$(NAME)')
 
 at-once: deps build ## 1,000 honest clients of each gateway for a minute beside all attacks on it at once: turns, waits (ten minutes; idle machine); NAME
