@@ -112,7 +112,7 @@ behind: deps build ## One core that is not enough: 2,000 clients of levels in a 
 how-large: deps build ## 10,000 idle clients of each gateway: resident memory of each, a stop that tells all (three minutes); GATEWAYS, CLIENTS, PROCESSES
 	.venv/bin/python tests/soak/how_large.py --clients $(or $(CLIENTS),10000) --processes $(or $(PROCESSES),1) $(if $(GATEWAYS),--gateways $(GATEWAYS))
 
-uncharged: deps build ## 2,500 clients in each of 26 states: resident memory beyond what the sums of weirgate_held count (six minutes); NAME, CLIENTS
+uncharged: deps build ## 2,500 clients in each of 28 states: resident memory beyond what the sums of weirgate_held count (six minutes); NAME, CLIENTS
 	.venv/bin/python tests/soak/uncharged.py --clients $(or $(CLIENTS),2500) $(if $(NAME),--only '$(NAME)')
 
 at-once: deps build ## 1,000 honest clients of each gateway for a minute beside all attacks on it at once: turns, waits (ten minutes; idle machine); NAME
