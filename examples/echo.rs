@@ -10,16 +10,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
+use weirgate::admission::Holding;
 use weirgate::base::Clock;
 use weirgate::feeds::NoFeed;
 use weirgate::hub::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incoming, SessionKey};
 use weirgate::listening::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
-use weirgate::reactor::HandshakeLimits;
 use weirgate::run::{ClientTls, CommonSettings, Parts};
 use weirgate::wire::head::RequestHead;
 
-/// Handshakes under way at once: all are of one address.
-const HANDSHAKES_MAX: u64 = 1_024;
+/// Handshakes under way at once: one address has half of them.
+const HANDSHAKES_MAX: u64 = 2_048;
 
 /// Sends every message back.
 struct Echo;
@@ -65,7 +65,7 @@ fn tls(options: &ArgMatches) -> Result<ClientTls, Box<dyn Error>> {
             client_ca: None,
             oldest: OldestVersion::default(),
         },
-        handshakes: HandshakeLimits::new(HANDSHAKES_MAX, HANDSHAKES_MAX),
+        handshakes: Holding::new("tls_handshakes", HANDSHAKES_MAX),
     })
 }
 

@@ -137,7 +137,7 @@ ROWS = {
          ("max by (of) (weirgate_held{$i} / (weirgate_held_max{$i} > 0))", "{{of}}"),
          ("max(weirgate_history_bytes{$i} / weirgate_history_bytes_max{$i})", "bytes of history"),
          ("max(weirgate_candle_pairs{$i} / weirgate_candle_pairs_max{$i})", "candles")),
-        ("Unanswered messages of devices", "Events gateway: bytes that wait or are being answered; one client address fills half of --waiting-bytes-max.", "bytes",
+        ("Unanswered messages of devices", "Events gateway: bytes that wait or are being answered; one client address fills half of the share waiting-bytes of --memory-max.", "bytes",
          ("weirgate_event_waiting_bytes{$i}", "{{instance}}")),
         ("Clients that are not read", "By reason; turn lasts for some turns of the loop only.", "short",
          ("sum by (reason) (weirgate_clients_paused{$i})", "{{reason}}")),

@@ -21,6 +21,7 @@ for version in "${versions[@]}"; do
     cargo test --locked --quiet --test nats_source || failed+=("$version: nats_source")
     .venv/bin/python -m pytest -q -n "${WORKERS:-3}" --dist loadgroup \
         tests/contracts tests/blackbox/test_bus_faults.py tests/blackbox/test_broker_away.py \
+        tests/blackbox/test_key_value.py \
         || failed+=("$version: pytest")
 done
 if [ ${#failed[@]} -gt 0 ]; then

@@ -15,6 +15,9 @@ pub enum Peer {
     Unix(Option<Credentials>),
     /// The client that a trusted proxy names in a header of the PROXY protocol.
     Proxied(SocketAddr),
+    /// A trusted proxy that names no client in its header, as for its own health check; `None` over a unix socket.
+    /// Anybody may have written the request.
+    Unnamed(Option<SocketAddr>),
 }
 
 /// The connecting program on this machine, as the kernel recorded at the connect (`SO_PEERCRED`).
@@ -30,9 +33,29 @@ impl Peer {
     /// Returns the client's address for a connection without a trusted proxy.
     pub fn client(&self) -> ClientAddr {
         match self {
-            Self::Tcp(addr) | Self::Proxied(addr) => addr.ip().into(),
-            Self::Unix(_) => ClientAddr::Unix,
+            Self::Tcp(addr) | Self::Proxied(addr) | Self::Unnamed(Some(addr)) => addr.ip().into(),
+            Self::Unix(_) | Self::Unnamed(None) => ClientAddr::Unix,
         }
+    }
+
+    /// Returns the peer of a proxy whose header of the PROXY protocol was read; `client`: whom the header names.
+    pub fn behind_header(self, client: Option<SocketAddr>) -> Self {
+        match (client, self) {
+            (Some(client), _) => Self::Proxied(client),
+            (None, Self::Tcp(addr)) => Self::Unnamed(Some(addr)),
+            (None, _) => Self::Unnamed(None),
+        }
+    }
+
+    /// Whether a list of addresses already ends with the client that a proxy has named before: one that reads HTTP says
+    /// the same twice. `lines`: of `X-Forwarded-For`.
+    pub fn is_last_of<'a>(&self, lines: impl Iterator<Item = &'a [u8]>) -> bool {
+        let Self::Proxied(client) = self else {
+            return false;
+        };
+        let last = entries(lines).pop();
+        let last = last.and_then(|entry| address(str::from_utf8(entry).ok()?));
+        last.is_some_and(|last| ClientAddr::from(last) == client.ip().into())
     }
 }
 
@@ -45,8 +68,8 @@ impl From<SocketAddr> for Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(addr) | Self::Proxied(addr) => addr.fmt(f),
-            Self::Unix(None) => f.write_str("unix"),
+            Self::Tcp(addr) | Self::Proxied(addr) | Self::Unnamed(Some(addr)) => addr.fmt(f),
+            Self::Unix(None) | Self::Unnamed(None) => f.write_str("unix"),
             Self::Unix(Some(Credentials { pid, uid })) => write!(f, "unix:pid={pid},uid={uid}"),
         }
     }
@@ -155,6 +178,7 @@ impl TrustedProxies {
     /// of the PROXY protocol names is not: the header came from the last proxy.
     pub fn trusts_peer(&self, peer: &Peer) -> bool {
         match (self, peer) {
+            (_, Peer::Unnamed(_)) => false,
             (Self::Any, Peer::Proxied(_)) => false,
             _ => self.trusts(peer.client()),
         }
@@ -214,12 +238,35 @@ impl TrustedProxies {
 
 type Read = fn(&str) -> Option<IpAddr>;
 
-/// The entries of a list over all its lines, but for empty ones. A comma within quotes separates too: only the client
-/// writes such entries, and other bytes than text in one entry say nothing about the entries beside it.
+/// The entries of a list over all its lines, but for empty ones. Other bytes than text in one entry say nothing about the
+/// entries beside it.
 fn entries<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
-    let entries = lines.flat_map(|line| line.split(|byte| *byte == b','));
+    let entries = lines.flat_map(|line| pieces(line, b','));
     let entries = entries.map(<[u8]>::trim_ascii);
     entries.filter(|entry| !entry.is_empty()).collect()
+}
+
+/// The pieces of a list between separators outside of quotes (RFC 9110 §5.6.4). Quotes pair from the end, where the nearest
+/// proxy has written, and one without another is none: a client that begins a quotation further left could otherwise hide
+/// the rest.
+fn pieces(list: &[u8], separator: u8) -> Vec<&[u8]> {
+    let is_quote = |at: &usize| {
+        let before = list[..*at].iter().rev();
+        list[*at] == b'"' && before.take_while(|byte| **byte == b'\\').count() % 2 == 0
+    };
+    let mut quotes: Vec<usize> = (0..list.len()).filter(is_quote).collect();
+    if quotes.len() % 2 == 1 {
+        quotes.remove(0);
+    }
+    let is_quoted = |at: usize| quotes.partition_point(|quote| *quote < at) % 2 == 1;
+    let is_separator = |at: &usize| list[*at] == separator && !is_quoted(*at);
+    let mut from = 0;
+    let mut found = Vec::new();
+    for at in (0..list.len()).filter(is_separator).chain([list.len()]) {
+        found.push(&list[from..at]);
+        from = at + 1;
+    }
+    found
 }
 
 /// Reads an entry of `X-Forwarded-For`. Some proxies add the port, quotes, or the zone of a link-local address.
@@ -236,211 +283,11 @@ fn address(entry: &str) -> Option<IpAddr> {
 
 /// Reads an element of `Forwarded` (RFC 7239 §4).
 fn element(element: &str) -> Option<IpAddr> {
-    let mut pairs = element.split(';').filter_map(|pair| pair.split_once('='));
+    let pairs = pieces(element.as_bytes(), b';').into_iter();
+    let mut pairs = pairs.filter_map(|pair| str::from_utf8(pair).ok()?.split_once('='));
     let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
     address(value.trim())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn network(text: &str) -> Option<String> {
-        text.parse::<Network>().ok().map(|n| n.to_string())
-    }
-
-    fn proxies(list: &str) -> TrustedProxies {
-        TrustedProxies::Networks(list.split(' ').map(|n| n.parse().unwrap()).collect())
-    }
-
-    fn addr(ip: &str) -> ClientAddr {
-        ip.parse::<IpAddr>().unwrap().into()
-    }
-
-    fn client(trusted: &TrustedProxies, peer: &str, lines: &[&str]) -> String {
-        let peer = match peer {
-            "unix" => Peer::Unix(None),
-            ip => std::net::SocketAddr::new(ip.parse().unwrap(), 4711).into(),
-        };
-        let of = |name| {
-            let lines = lines
-                .iter()
-                .map(|line| match line.strip_prefix("Forwarded: ") {
-                    Some(line) => ("forwarded", line.as_bytes()),
-                    None => ("x-forwarded-for", line.as_bytes()),
-                });
-            lines.filter_map(move |(of, line)| (of == name).then_some(line))
-        };
-        trusted.client(&peer, of).to_string()
-    }
-
-    #[test]
-    fn networks_are_read_and_shown_without_their_host_bits() {
-        for (typed, shown) in [
-            ("10.1.2.3", "10.1.2.3"),
-            ("10.1.2.3/32", "10.1.2.3"),
-            ("10.1.2.3/8", "10.0.0.0/8"),
-            ("10.1.2.3/0", "0.0.0.0/0"),
-            ("10.1.2.3/08", "10.0.0.0/8"),
-            ("fd00:1::2/16", "fd00::/16"),
-            ("::1", "::1"),
-            ("::/0", "::/0"),
-            ("::ffff:10.1.2.3", "10.1.2.3"),
-            ("::ffff:a01:203", "10.1.2.3"),
-            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
-            ("::ffff:0.0.0.0/96", "0.0.0.0/0"),
-            ("unix", "unix"),
-        ] {
-            assert_eq!(network(typed).as_deref(), Some(shown), "{typed}");
-        }
-        for bad in [
-            "",
-            "10.0.0",
-            "10.0.0.0/33",
-            "::/129",
-            "10.0.0.0/",
-            "/8",
-            "a/8",
-            "10.0.0.0/-1",
-            "10.0.0.0/256",
-            "10.0.0.0/8/8",
-            " 10.0.0.0/8",
-            "fe80::1%eth0",
-            "::ffff:10.0.0.0/8",
-            "::ffff:10.0.0.0/95",
-        ] {
-            assert_eq!(network(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_network_has_its_own_addresses_only() {
-        let trusted = proxies("10.0.0.0/8 fd00::/8 192.0.2.1");
-        for ip in ["10.255.0.1", "fdff::1", "192.0.2.1", "::ffff:10.0.0.1"] {
-            assert!(trusted.trusts(addr(ip)), "{ip}");
-        }
-        for ip in ["11.0.0.1", "fe00::1", "192.0.2.2", "::a00:1"] {
-            assert!(!trusted.trusts(addr(ip)), "{ip}");
-        }
-        assert!(!trusted.trusts(ClientAddr::Unix));
-        let mapped = proxies("::ffff:10.0.0.0/104");
-        assert!(mapped.trusts(addr("10.0.0.1")) && mapped.trusts(addr("::ffff:10.0.0.1")));
-    }
-
-    #[test]
-    fn the_client_is_the_right_most_that_is_no_proxy_of_ours() {
-        let trusted = proxies("10.0.0.0/8");
-        for (lines, expected) in [
-            (&["198.51.100.7"][..], "198.51.100.7"),
-            // The client may write anything left of the proxy's entry.
-            (&["203.0.113.1, 198.51.100.7"], "198.51.100.7"),
-            (&["198.51.100.7, 10.0.0.2,10.0.0.3"], "198.51.100.7"),
-            (&["203.0.113.1", "198.51.100.7"], "198.51.100.7"),
-            (&["198.51.100.7:4711"], "198.51.100.7"),
-            (&["[2001:db8::7]:4711"], "2001:db8::7"),
-            (&["2001:db8::7"], "2001:db8::7"),
-            (&["::ffff:198.51.100.7"], "198.51.100.7"),
-            (&["10.0.0.9"], "10.0.0.9"),
-            (&["198.51.100.7, unknown, 10.0.0.2"], "10.0.0.2"),
-            (&["_hidden"], "10.0.0.1"),
-            (&["\"[2001:db8::7]:4711\""], "2001:db8::7"),
-            (&["\"2001:db8::7\""], "2001:db8::7"),
-            (&["\"198.51.100.7:4711\""], "198.51.100.7"),
-            (&["2001:db8::7%eth0"], "2001:db8::7"),
-            (&["[2001:db8::7%25eth0]:4711"], "2001:db8::7"),
-            (&["198.51.100.7, "], "198.51.100.7"),
-            (&["198.51.100.7,,10.0.0.2,"], "198.51.100.7"),
-            (&["198.51.100.7", ""], "198.51.100.7"),
-            (&["Forwarded: for=198.51.100.7"], "198.51.100.7"),
-            (
-                &["Forwarded: for=203.0.113.1, proto=https;For=\"[2001:db8::7]:4711\";by=_x"],
-                "2001:db8::7",
-            ),
-            (
-                &[
-                    "Forwarded: for=198.51.100.7",
-                    "Forwarded: for=10.0.0.2;host=\"a",
-                ],
-                "198.51.100.7",
-            ),
-            (&["Forwarded: for=\"x, for=198.51.100.7"], "198.51.100.7"),
-            (&["Forwarded: for=unknown"], "10.0.0.1"),
-            (&["Forwarded: proto=https"], "10.0.0.1"),
-            (
-                &["Forwarded: for=203.0.113.1", "198.51.100.7"],
-                "198.51.100.7",
-            ),
-            (&[], "10.0.0.1"),
-        ] {
-            assert_eq!(client(&trusted, "10.0.0.1", lines), expected, "{lines:?}");
-        }
-        // Bytes of the client that are no text hide nothing of the proxy's entry.
-        let peer = std::net::SocketAddr::new("10.0.0.1".parse().expect("an address"), 4711).into();
-        let lines = [&b"203.0.113.1, \xff, 198.51.100.7"[..], b"\xff,10.0.0.2"];
-        for (lines, expected) in [(&lines[..1], "198.51.100.7"), (&lines, "10.0.0.2")] {
-            let of = |name| {
-                lines
-                    .iter()
-                    .copied()
-                    .filter(move |_| name == "x-forwarded-for")
-            };
-            let client = trusted.client(&peer, of);
-            assert_eq!(client.to_string(), expected, "{lines:?}");
-        }
-        let stranger = client(&trusted, "192.0.2.9", &["198.51.100.7"]);
-        assert_eq!(stranger, "192.0.2.9", "nobody asked this one");
-        assert_eq!(client(&TrustedProxies::None, "::1", &["192.0.2.1"]), "::1");
-        let any = client(
-            &TrustedProxies::Any,
-            "192.0.2.9",
-            &["203.0.113.1, 10.0.0.2"],
-        );
-        assert_eq!(
-            any, "10.0.0.2",
-            "the rest the client may have written itself"
-        );
-    }
-
-    #[test]
-    fn behind_a_header_of_a_proxy_only_a_listed_proxy_is_believed() {
-        let says = ["203.0.113.1"];
-        let client = |trusted: &TrustedProxies, ip: &str| {
-            let peer = Peer::Proxied(std::net::SocketAddr::new(ip.parse().unwrap(), 4711));
-            let of = |_| says.iter().map(|line: &&str| line.as_bytes());
-            let client = trusted.client(&peer, of);
-            (client.to_string(), trusted.trusts_peer(&peer))
-        };
-        let listed = proxies("10.0.0.0/8");
-        assert_eq!(client(&listed, "10.0.0.1"), ("203.0.113.1".into(), true));
-        assert_eq!(client(&listed, "192.0.2.9"), ("192.0.2.9".into(), false));
-        let any = client(&TrustedProxies::Any, "192.0.2.9");
-        assert_eq!(any, ("192.0.2.9".into(), false));
-    }
-
-    #[test]
-    fn a_proxy_behind_a_unix_socket_is_believed_where_that_is_said() {
-        let says = &["203.0.113.1, 198.51.100.7"];
-        for (trusted, expected) in [
-            (proxies("unix"), "198.51.100.7"),
-            (proxies("unix 198.51.100.0/24"), "203.0.113.1"),
-            (proxies("0.0.0.0/0 ::/0"), "unix"),
-            (TrustedProxies::Any, "198.51.100.7"),
-            (TrustedProxies::None, "unix"),
-        ] {
-            assert_eq!(client(&trusted, "unix", says), expected, "{trusted:?}");
-        }
-        assert_eq!(client(&proxies("unix"), "unix", &[]), "unix");
-        assert_eq!(client(&proxies("unix"), "192.0.2.9", says), "192.0.2.9");
-    }
-
-    #[test]
-    fn a_peer_without_an_address_is_shown_as_the_program_that_it_is() {
-        let credentials = Credentials { pid: 812, uid: 33 };
-        let local = Peer::Unix(Some(credentials));
-        assert_eq!(local.to_string(), "unix:pid=812,uid=33");
-        assert_eq!(Peer::Unix(None).to_string(), "unix");
-        assert_eq!(local.client().to_string(), "unix");
-        let mapped = Peer::from(SocketAddr::new("::ffff:192.0.2.1".parse().unwrap(), 9));
-        assert_eq!(mapped.client().to_string(), "192.0.2.1");
-    }
-}
+mod tests;

@@ -286,7 +286,7 @@ impl Refusals {
 
 /// The list is full: nothing was added. A list that forgets would let a user back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the list of refused users and tokens is full (--revoked-max {0})")]
+#[error("the list of refused users and tokens is full: {0} entries")]
 pub struct Full(pub usize);
 
 /// The users, tokens and addresses that are refused at every door. Copies share the list.

@@ -32,7 +32,7 @@ pub struct ChannelsFeedSettings {
     pub json_depth_max: usize,
     /// Bytes of a bus message; larger messages are counted, logged and skipped.
     pub bus_message_bytes_max: usize,
-    /// Whether each message has the time at which it came from the bus; no part of the contract.
+    /// Whether each message has its arrival time from the bus; no part of the contract.
     pub is_stamped: bool,
 }
 

@@ -249,13 +249,13 @@ fn broadcast_unix_ms(now: Now, message: &BusMessage) -> i64 {
     }
 }
 
-/// The key of the time at which a message came from the bus, where messages have stamps.
+/// The key of a message's arrival time from the bus, where messages have stamps.
 pub const STAMP_KEY: &str = "recv_us";
 
 /// The bytes of `,"recv_us":` and a time of this century.
 const STAMP_BYTES: usize = 27;
 
-/// Appends the time at which the bus socket gave a message, Unix microseconds, as a member of an object:
+/// Appends the arrival time of a message at the bus socket, Unix microseconds, as a member of an object:
 /// `"recv_us":1700000000000000`. For an old message of a stream it is the time of storage.
 fn write_stamp(received: Now, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("\"{STAMP_KEY}\":{}", received.unix_us).as_bytes());

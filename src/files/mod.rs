@@ -4,10 +4,13 @@
 mod key_fetches;
 mod keys;
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use crate::base::{regular_file, without_mark};
 
@@ -17,13 +20,39 @@ pub use keys::{KeyFileError, KeyFiles, KeyUrl, KeyWatch, KeysChanged, KeysInForc
 /// Larger files have other content.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
+/// A start waits so long for the content of a pipe, such as the output of a program that decrypts.
+const PIPE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Reads a file at the start of the process; a pipe is a file too.
 ///
 /// # Errors
-/// An error of the system, or the file has more than 1 MiB.
+/// An error of the system, the file has more than 1 MiB, or a pipe has no end within 10 s.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     has_size(path)?;
-    without_mark(fs::read(path)?)
+    let content = match fs::metadata(path)?.file_type().is_fifo() {
+        true => read_pipe(path, PIPE_TIMEOUT),
+        false => regular_file(path),
+    };
+    content.and_then(without_mark)
+}
+
+/// The thread stays where nobody ever writes: the start is over then.
+fn read_pipe(path: &Path, timeout: Duration) -> io::Result<Vec<u8>> {
+    let (sender, read) = mpsc::channel();
+    let pipe = path.to_owned();
+    thread::spawn(move || {
+        let mut content = Vec::new();
+        let open = File::open(pipe).map(|pipe| pipe.take(FILE_BYTES_MAX + 1));
+        let read = open.and_then(|mut pipe| pipe.read_to_end(&mut content));
+        // Nobody waits any more.
+        let _ = sender.send(read.map(|_| content));
+    });
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "a pipe without an end");
+    let content = read.recv_timeout(timeout).map_err(late)??;
+    match content.len() as u64 > FILE_BYTES_MAX {
+        true => Err(too_large()),
+        false => Ok(content),
+    }
 }
 
 /// Reads a file again. A pipe has no more content, and a read would wait forever.
@@ -36,11 +65,15 @@ pub(crate) fn read_again(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn has_size(path: &Path) -> io::Result<()> {
-    if fs::metadata(path)?.len() > FILE_BYTES_MAX {
-        let what = format!("over {FILE_BYTES_MAX} bytes");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    match fs::metadata(path)?.len() > FILE_BYTES_MAX {
+        true => Err(too_large()),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+fn too_large() -> io::Error {
+    let what = format!("over {FILE_BYTES_MAX} bytes");
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 /// The fingerprint of a file: inode, length, and the times of the last modification and of the last change of the inode.
@@ -104,6 +137,7 @@ fn prints(paths: &[PathBuf]) -> Vec<Print> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
 
     use super::*;
 
@@ -132,6 +166,29 @@ mod tests {
         fs::write(&path, b"\xff\xfe{\0}\0").expect("written");
         let error = read_again(&path).expect_err("UTF-16").to_string();
         assert!(error.contains("UTF-16"), "{error}");
+    }
+
+    #[test]
+    fn a_pipe_is_read_at_the_start_and_has_its_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [silent, path] = ["silent", "pipe"].map(|name| folder.path().join(name));
+        for pipe in [&silent, &path] {
+            let made = Command::new("mkfifo").arg(pipe).status().expect("mkfifo");
+            assert!(made.success());
+        }
+        let silent = read_pipe(&silent, Duration::from_millis(50));
+        let silent = silent.expect_err("nobody writes").to_string();
+        assert_eq!(silent, "a pipe without an end");
+        let error = read_again(&path).expect_err("a pipe").to_string();
+        assert_eq!(error, "not a regular file");
+        let writer = path.clone();
+        let writes = thread::spawn(move || fs::write(writer, "\u{feff}text"));
+        assert_eq!(read(&path).expect("the text"), b"text");
+        writes.join().expect("a thread").expect("written");
+        let error = read(Path::new("/dev/zero"))
+            .expect_err("no end")
+            .to_string();
+        assert_eq!(error, "not a regular file");
     }
 
     #[test]

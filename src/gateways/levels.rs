@@ -1,5 +1,5 @@
 //! `weirgate levels` towards clients: a topic for each path, whose retained frame is the first message.
-//! Messages from clients are ignored.
+//! Messages from clients are ignored, but for a request for a rate of the client's own.
 //!
 //! `weirgate demo` is the same, and its page may ask for the numbers of its connections. A tab names a connection in
 //! the query of the request: `/ws/stream?name=NAME`. Every client that knows the name may ask for the connection's
@@ -11,12 +11,18 @@ use std::convert::Infallible;
 use foldhash::quality::RandomState;
 use url::form_urlencoded;
 
+use super::members::{max_hz, members, read_max_rate, text_of};
 use crate::auth::Origins;
 use crate::hub::{
-    Accepted, Admission, ByClient, ClientLook, CloseReason, Core, Entrance, Gateway, MaxRate,
-    SessionKey, TopicName,
+    Accepted, Admission, ByClient, ClientLook, CloseReason, Core, Entrance, Frame, Gateway,
+    Incoming, MaxRate, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
+use crate::wire::json::JSON_DEPTH_MAX;
+use crate::wire::object_writer::ObjectWriter;
+
+/// Bytes of a request for a rate; longer messages are ignored.
+const RATE_BYTES_MAX: usize = 256;
 
 /// Bytes of a tab's name; a longer name is ignored.
 const NAME_BYTES_MAX: usize = 64;
@@ -87,6 +93,45 @@ impl Gateway for LevelsGateway {
         if let Some(topic) = topic {
             core.join(key, topic);
         }
+    }
+
+    /// A request for a rate; everything else that clients say is ignored.
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        _: &mut Self::Client,
+        message: Incoming<'_>,
+    ) {
+        let Incoming::Text(text) = message else {
+            return;
+        };
+        if text.len() > RATE_BYTES_MAX {
+            return;
+        }
+        let Ok([action, rate]) = members(text.as_bytes(), JSON_DEPTH_MAX, ["action", "max_hz"])
+        else {
+            return;
+        };
+        if action.as_ref().and_then(text_of).as_deref() != Some("rate") {
+            return;
+        }
+        let mut answer = ObjectWriter::new();
+        match read_max_rate(rate.as_ref()) {
+            Ok(rate) => {
+                core.set_max_rate(key, rate);
+                answer.string("type", "rate");
+                answer.raw("max_hz", &max_hz(rate));
+            }
+            Err(error) => {
+                answer.string("type", "error");
+                answer.string("error", error);
+            }
+        }
+        let frame = Frame::text(core.frame_bytes())
+            .answer()
+            .received(core.now());
+        core.send(key, &frame.body(answer.finish().as_bytes()).finish());
     }
 
     fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<Self::Client>, never: Infallible) {
@@ -186,6 +231,17 @@ impl Gateway for DemoGateway {
             core.set_paced(key);
         }
         self.levels.handle_opened(core, key, &mut client.topic);
+    }
+
+    fn handle_message(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Self::Client,
+        message: Incoming<'_>,
+    ) {
+        self.levels
+            .handle_message(core, key, &mut client.topic, message);
     }
 
     fn handle_closed(&mut self, _: &mut Core, _: SessionKey, client: Self::Client, _: CloseReason) {

@@ -2,6 +2,7 @@
 
 use sonic_rs::LazyValue;
 
+use crate::hub::MaxRate;
 use crate::wire::json::{self, JsonError, object_entries};
 
 /// Returns the members of an object with these names. Other members are ignored; the last of repeated members
@@ -24,4 +25,23 @@ pub(super) fn members<'a, const N: usize>(
 /// Returns the text of a JSON string; `None` for another value.
 pub(super) fn text_of(value: &LazyValue<'_>) -> Option<String> {
     json::text_of(value.as_raw_str())
+}
+
+/// Reads `max_hz` of a request for a rate of the client's own; `null` ends the rate.
+///
+/// # Errors
+/// What is wrong, for the client.
+pub(super) fn read_max_rate(
+    value: Option<&LazyValue<'_>>,
+) -> Result<Option<MaxRate>, &'static str> {
+    const WANTED: &str = "max_hz must be a number from 0.1 to 1000, or null";
+    match value.ok_or(WANTED)?.as_raw_str() {
+        "null" => Ok(None),
+        number => MaxRate::parse(number).map(Some).ok_or(WANTED),
+    }
+}
+
+/// A rate as JSON, for answers.
+pub(super) fn max_hz(rate: Option<MaxRate>) -> String {
+    rate.map_or_else(|| "null".to_owned(), |rate| rate.hz().to_string())
 }

@@ -184,21 +184,31 @@ impl Client {
     async fn call(&self, call: Call) -> Result<ServiceAnswer, CallFailure> {
         self.stats.begin();
         let begun = Instant::now();
-        let answer = timeout(self.limits.whole, self.exchange(call)).await;
+        let mut lease = None;
+        let answer = timeout(self.limits.whole, self.exchange(call, &mut lease)).await;
         let result = answer.unwrap_or(Err(CallFailure::Timeout));
+        match (&result, lease) {
+            (Ok(_), Some(lease)) => lease.keep(),
+            (Err(CallFailure::Timeout), Some(lease)) => lease.cut(&"the answer is late"),
+            (Err(CallFailure::Unreachable), Some(lease)) => lease.cut(&"the answer broke off"),
+            _ => {}
+        }
         self.stats.end(outcome(&result));
         self.stats.observe(begun.elapsed());
         result
     }
 
-    async fn exchange(&self, call: Call) -> Result<ServiceAnswer, CallFailure> {
+    /// Makes a call; `lease` is the connection with the head of the answer.
+    async fn exchange(
+        &self,
+        call: Call,
+        lease: &mut Option<Lease<Full<Bytes>>>,
+    ) -> Result<ServiceAnswer, CallFailure> {
         let request = self.request(Bytes::from(call.body), &call.trace);
         // The gateway bounds the calls at once.
         let sent = self.pool.send(None, request, || false).await;
-        let (response, lease) = sent.map_err(|failure| why(&failure))?;
-        let answer = self.answer(response, &lease).await?;
-        lease.keep();
-        Ok(answer)
+        let (response, connection) = sent.map_err(|failure| why(&failure))?;
+        self.answer(response, lease.insert(connection)).await
     }
 
     fn request(&self, body: Bytes, trace: &Trace) -> Request<Full<Bytes>> {

@@ -26,7 +26,7 @@ use super::gate::{Client, Gate, HeadLimits, Stop};
 use super::handover::{ConnectionClock, Ends, Handover, HttpSettings, Idle, WayBack, Work};
 use super::service::Found;
 use super::site::{GivesWay, Handler, LateAnswer, RequestParts, Site};
-use crate::admission::{HeldBytes, Peer};
+use crate::admission::{Charge, ClientAddr, HeldBytes, Holding, Peer};
 use crate::base::Clock;
 use crate::hub::CloseReason;
 use crate::wire::response;
@@ -130,7 +130,7 @@ pub(super) async fn serve(
     let decided = !read.is_empty();
     let time = server.ends.clock();
     let gate = Gate::new(stream, read, decided, limits, Rc::clone(&clock), time);
-    let gives_way = Rc::default();
+    let gives_way = Rc::<RefCell<Option<GivesWay>>>::default();
     let requests = Requests {
         server: Rc::clone(&server),
         clock: Rc::clone(&clock),
@@ -142,7 +142,13 @@ pub(super) async fn serve(
     let mut http = server
         .protocol
         .serve_connection(TokioIo::new(gate.clone()), requests);
-    let end = run(&mut http, (&gate, &gives_way), &clock, &mut stopping).await;
+    let unwritten = Unwritten {
+        of: &settings.held,
+        client: peer.client(),
+        charge: None,
+    };
+    let holds = (&gate, &*gives_way, unwritten);
+    let end = run(&server, &mut http, holds, &clock, &mut stopping).await;
     // Also drops the work of a handler, and hyper's hold of the gate.
     drop(http);
     let Some((stream, stop)) = gate.into_parts() else {
@@ -195,9 +201,38 @@ fn refusal(status: u16, detail: &str) -> Vec<u8> {
     answer
 }
 
+/// The charge for answers in hyper that the client does not take.
+struct Unwritten<'s> {
+    of: &'s Holding,
+    client: ClientAddr,
+    charge: Option<Charge>,
+}
+
+impl Unwritten<'_> {
+    /// Charges so many bytes. Returns whether they have to go, because all clients together have too many.
+    fn gives_way(&mut self, bytes: usize, now_us: u64, cx: &Context<'_>) -> bool {
+        if bytes == 0 {
+            self.charge = None;
+            return false;
+        }
+        let (of, client) = (self.of, self.client);
+        let charge = self
+            .charge
+            .get_or_insert_with(|| of.hold(client, 0, now_us));
+        let before = charge.amount();
+        charge.set(bytes as u64, now_us);
+        if charge.amount() > before {
+            of.make_room(now_us);
+        }
+        charge.wake_with(cx.waker());
+        charge.gives_way()
+    }
+}
+
 async fn run(
+    server: &Server,
     http: &mut http1::Connection<TokioIo<Gate>, Requests>,
-    (gate, gives_way): (&Gate, &RefCell<Option<GivesWay>>),
+    (gate, gives_way, mut unwritten): (&Gate, &RefCell<Option<GivesWay>>, Unwritten<'_>),
     clock: &ConnectionClock,
     stopping: &mut watch::Receiver<bool>,
 ) -> End {
@@ -227,6 +262,9 @@ async fn run(
         }
         if let Some(reason) = gate.gives_way(cx) {
             return Poll::Ready(End::GivesWay(reason));
+        }
+        if unwritten.gives_way(gate.uncharged(), server.clock.mono_us(), cx) {
+            return Poll::Ready(End::GivesWay(CloseReason::HttpMemory));
         }
         // hyper asks for no more of an answer that its client does not take.
         if gives_way
@@ -312,6 +350,7 @@ impl service::Service<Request<Incoming>> for Requests {
             is_tls: self.is_tls,
         };
         let (server, clock) = (Rc::clone(&self.server), Rc::clone(&self.clock));
+        let is_tls = self.is_tls;
         Box::pin(async move {
             let (mut answer, work) = match server.site.find(&parts) {
                 Found::Answer(answer) => (answer.into(), None),
@@ -322,7 +361,10 @@ impl service::Service<Request<Incoming>> for Requests {
                 }
             };
             *gives_way.borrow_mut() = answer.gives_way.take();
-            let response = server.response(&asked, &body_read, answer, work);
+            // Until the service has done its part, its connection has a charge for the bytes on their way.
+            gate.set_charged(answer.is_passed_on);
+            let of = (gate.clone(), is_tls);
+            let response = server.response(&asked, &body_read, answer, work, of);
             // HTTP/1.0 has no other end of a body of unknown length (RFC 9112 §6.3).
             let has_length = response.headers().contains_key(header::CONTENT_LENGTH)
                 || response.body().size_hint().exact().is_some();
@@ -333,16 +375,20 @@ impl service::Service<Request<Incoming>> for Requests {
 }
 
 impl Server {
-    /// Converts an answer for hyper. `asked` is the request's `Origin`.
+    /// Converts an answer for hyper. `asked` is the request's `Origin`, `gate` that of the connection.
     fn response(
         &self,
         asked: &HeaderMap,
         body_read: &Progress,
         answer: LateAnswer,
         work: Option<Work>,
+        (gate, is_tls): (Gate, bool),
     ) -> Response<Outgoing> {
         let mut response = Response::new(Outgoing {
             body: answer.body,
+            gate,
+            // hyper copies what is to be sealed.
+            is_copied: answer.is_passed_on || is_tls,
             _work: work,
         });
         *response.status_mut() = answer.status;
@@ -363,6 +409,9 @@ impl Server {
 /// The body for hyper, and the work of the handler.
 struct Outgoing {
     body: AnswerBody,
+    gate: Gate,
+    /// The bytes are this connection's alone; otherwise they may be a page that all clients share.
+    is_copied: bool,
     /// Held so that the work ends with the body.
     _work: Option<Work>,
 }
@@ -375,7 +424,14 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.body.as_mut().poll_frame(cx)
+        let frame = self.body.as_mut().poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(data) = frame.data_ref()
+            && (self.is_copied || data.is_unique())
+        {
+            self.gate.took_piece(data.len());
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -384,5 +440,11 @@ impl Body for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.gate.set_charged(false);
     }
 }

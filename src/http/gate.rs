@@ -8,6 +8,7 @@
 //! starts. Bytes behind a request in progress are read here, within limits, to detect the end of the client.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::mem;
@@ -95,6 +96,12 @@ struct State {
     time: Clock,
     /// The reactor has decided that the first head is served here, even if the head asks for a WebSocket.
     decided: bool,
+    /// The sizes of pieces of answers that hyper has, and has not written whole: a piece stays in memory until then.
+    unwritten: VecDeque<usize>,
+    /// How much of the first answer is written.
+    written: usize,
+    /// These bytes are charged with the connection to a service.
+    is_charged: bool,
 }
 
 impl Gate {
@@ -119,7 +126,30 @@ impl Gate {
             body_bytes: 0,
             time,
             decided,
+            unwritten: VecDeque::new(),
+            written: 0,
+            is_charged: false,
         })))
+    }
+
+    /// Records that hyper has taken a piece of an answer's body.
+    pub(super) fn took_piece(&self, bytes: usize) {
+        self.0.borrow_mut().unwritten.push_back(bytes);
+    }
+
+    /// Records whether the connection to a service has a charge for the bytes on their way.
+    pub(super) fn set_charged(&self, is_charged: bool) {
+        self.0.borrow_mut().is_charged = is_charged;
+    }
+
+    /// Bytes of memory of answers that wait to be written, and have no charge. A buffer that grows has room for twice what is
+    /// in it.
+    pub(super) fn uncharged(&self) -> usize {
+        let state = self.0.borrow();
+        match state.is_charged {
+            true => 0,
+            false => 2 * state.unwritten.iter().sum::<usize>(),
+        }
     }
 
     /// Returns the socket, and why the gate stopped, if this is the last holder. The second is `None` if hyper
@@ -268,6 +298,22 @@ impl State {
         true
     }
 
+    fn wrote(&mut self, outcome: &Poll<io::Result<usize>>) {
+        self.clock.wrote(outcome.is_pending());
+        if let Poll::Ready(Ok(bytes)) = outcome {
+            // Heads are not told apart: what is left is a little more.
+            self.written += *bytes;
+            while let Some(first) = self
+                .unwritten
+                .front()
+                .filter(|first| **first <= self.written)
+            {
+                self.written -= first;
+                self.unwritten.pop_front();
+            }
+        }
+    }
+
     /// Reads a body directly into hyper's buffer, as far as the bytes are certain to be of the body.
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // hyper has everything that was read here.
@@ -392,7 +438,7 @@ impl AsyncWrite for Gate {
     ) -> Poll<io::Result<usize>> {
         let gate = &mut *self.0.borrow_mut();
         let outcome = Pin::new(&mut gate.stream).poll_write(cx, buf);
-        gate.clock.wrote(outcome.is_pending());
+        gate.wrote(&outcome);
         outcome
     }
 
@@ -403,7 +449,7 @@ impl AsyncWrite for Gate {
     ) -> Poll<io::Result<usize>> {
         let gate = &mut *self.0.borrow_mut();
         let outcome = Pin::new(&mut gate.stream).poll_write_vectored(cx, bufs);
-        gate.clock.wrote(outcome.is_pending());
+        gate.wrote(&outcome);
         outcome
     }
 
@@ -412,7 +458,10 @@ impl AsyncWrite for Gate {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().stream).poll_flush(cx)
+        let gate = &mut *self.0.borrow_mut();
+        // hyper flushes once it has written all that it has.
+        (gate.unwritten, gate.written) = (VecDeque::new(), 0);
+        Pin::new(&mut gate.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

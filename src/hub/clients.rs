@@ -91,9 +91,7 @@ impl Clients {
     /// Removes the states from a send queue that newer states in the queue replace.
     pub(super) fn skip_to_newest(&mut self, slot: u32) {
         if let Some(session) = self.sessions.get_mut(slot as usize) {
-            let (frames, bytes) = session.skip_to_newest();
-            self.stats.messages_conflated += u64::from(frames);
-            self.stats.count_removed(frames, bytes);
+            self.stats.count_conflated(session.skip_to_newest());
         }
     }
 
@@ -148,8 +146,7 @@ impl Clients {
             }
             Delivered::Held { frames, bytes }
             | Delivered::Queued(Pushed::Conflated { frames, bytes }) => {
-                self.stats.messages_conflated += u64::from(frames);
-                self.stats.count_removed(frames, bytes);
+                self.stats.count_conflated((frames, bytes));
             }
             Delivered::Queued(_) => {}
         }

@@ -331,10 +331,9 @@ impl Core {
             return Left::NoMember;
         };
         if let Some(session) = self.clients.session_mut(key) {
-            let (frames, bytes) = session.forget(&keys);
-            if frames > 0 {
-                self.clients.stats.messages_conflated += u64::from(frames);
-                self.clients.stats.count_removed(frames, bytes);
+            let forgotten = session.forget(&keys);
+            if forgotten.0 > 0 {
+                self.clients.stats.count_conflated(forgotten);
                 self.note_room(key);
                 self.note_wait(key);
             }

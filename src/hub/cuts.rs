@@ -35,10 +35,14 @@ impl Core {
     pub fn close_revoked(&mut self, key: SessionKey) -> bool {
         let is_revoked = self.is_revoked(key, None, None);
         if is_revoked {
-            self.set_refusal(key, Refusal::Revoked.label());
-            self.close(key, REVOKED, CloseReason::Revoked, Closing::Now);
+            self.revoke(key);
         }
         is_revoked
+    }
+
+    fn revoke(&mut self, key: SessionKey) {
+        self.set_refusal(key, Refusal::Revoked.label());
+        self.close(key, REVOKED, CloseReason::Revoked, Closing::Now);
     }
 
     /// The time of the next [`advance_cuts`](Self::advance_cuts).
@@ -98,8 +102,7 @@ impl Core {
                 done.refused = Some(revoked.settle(&refused, Some(end), before, now));
             }
         }
-        self.set_refusal(key, Refusal::Revoked.label());
-        self.close(key, REVOKED, CloseReason::Revoked, Closing::Now);
+        self.revoke(key);
     }
 }
 

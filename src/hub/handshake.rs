@@ -16,8 +16,7 @@ use crate::wire::response;
 use crate::wire::upgrade::UpgradeError;
 
 /// The detail for a client whose request for a WebSocket came without its upgrade.
-const LOST: &str =
-    "This WebSocket request came without Upgrade and Connection: a proxy on the way took them off";
+const LOST: &str = "This WebSocket request came without Upgrade and Connection, or as HTTP/1.0: a proxy on the way took them off";
 
 /// Times of pongs that wait for the shell, which takes them in each turn.
 const PONGS_MAX: usize = 4_096;
@@ -155,7 +154,7 @@ impl Core {
         self.start_closing(key, CloseReason::PeerGone);
     }
 
-    /// Refuses a request for a WebSocket from which a proxy on the way has taken this header.
+    /// Refuses a request for a WebSocket from which a proxy on the way has taken this header, or the version.
     fn refuse_lost(&mut self, key: SessionKey, header: &'static str) {
         self.set_refusal(key, header);
         let refusal = RequestRefusal {
@@ -239,6 +238,8 @@ impl Core {
             self.pongs_us.extend(after_us);
         }
         self.look_at_gate(key);
+        self.clients.mark_dirty(key);
+        self.arm(key);
     }
 
     /// Notes that the gateway itself holds back the bytes of a client, behind the socket.
@@ -270,7 +271,8 @@ impl<G: Gateway> Hub<G> {
         let entrance = self.gateway.entrance(head.path());
         let draining = core.drain.is_some_and(|d| d.closing);
         let asks_stream = core.limits.event_stream && head.asks_event_stream();
-        let (speaks, stream) = if head.asks_upgrade() {
+        let lost = head.lost_upgrade();
+        let (speaks, stream) = if head.asks_upgrade() && lost.is_none() {
             (Some(Speaks::WebSocket), None)
         } else if asks_stream && let Entrance::Clients(origins) = entrance {
             // A page that may never connect is not asked to come back, and a monitor not at all.
@@ -288,7 +290,7 @@ impl<G: Gateway> Hub<G> {
             return;
         }
         let Some(speaks) = speaks else {
-            match head.lost_upgrade() {
+            match lost {
                 Some(header) if !matches!(entrance, Entrance::Http | Entrance::None) => {
                     core.refuse_lost(key, header);
                 }

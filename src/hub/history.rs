@@ -13,8 +13,7 @@ mod wanted;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::names::Names;
-use self::names::Places;
+use self::names::{Names, Places};
 pub(super) use self::wanted::merge_charge;
 use self::wanted::{After, Found, MATCH_STEPS_MAX, Matching};
 pub use self::wanted::{Missed, Outcome, Wanted};

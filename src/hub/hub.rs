@@ -5,7 +5,6 @@
 //! are getters. After any input, call `flush`, then take effects and outputs until there are none.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 use super::core::Core;
 use super::deadlines::earliest;
@@ -82,12 +81,12 @@ impl<G: Gateway> Hub<G> {
         self.core.clients.stats.count_close(reason);
     }
 
-    /// Handles the header by which a trusted proxy names its client, before the first byte of the client: the
-    /// client's address counts from here on.
-    pub fn handle_proxied(&mut self, now: Now, key: SessionKey, client: SocketAddr) {
+    /// Handles the header by which a trusted proxy names its client, or nobody, before the first byte of the client:
+    /// this peer counts from here on.
+    pub fn handle_proxied(&mut self, now: Now, key: SessionKey, peer: Peer) {
         self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {
-            session.record().set_peer(Peer::Proxied(client));
+            session.record().set_peer(peer);
             self.core.admit_peer(key);
         }
         self.settle();

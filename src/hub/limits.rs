@@ -7,6 +7,9 @@ use crate::auth::Revoked;
 /// Sessions and frames that one flush looks at while frames are over their limit: about 0.3 ms.
 pub const FRAME_WALK_MAX: usize = 8_192;
 
+/// A longer pong says that bytes are queued on the way.
+pub(super) const LATE_PONG_US: u32 = 1_000_000;
+
 /// The cost of a client in a walk over clients, in bytes of messages: about a nanosecond each.
 pub(super) const CLIENT_COST: usize = 256;
 /// The cost of a topic of the client.
@@ -194,7 +197,7 @@ impl Default for Limits {
             revoked: Revoked::default(),
             ping_interval_us: 20_000_000,
             pong_timeout_us: 20_000_000,
-            buffered_after_us: 1_000_000,
+            buffered_after_us: u64::from(LATE_PONG_US),
             close_timeout_us: 5_000_000,
             stop_code: 1012,
             close_retry_after_ms: 0,

@@ -6,7 +6,7 @@ use std::mem::take;
 use super::behind::{LINGER_US, STATES_MAX};
 use super::core::Core;
 use super::shell::Transmit;
-use super::{Place, Publication, Retain, SessionKey, TopicName};
+use super::{MaxRate, Place, Publication, Retain, SessionKey, TopicName};
 
 impl Core {
     /// Whether the publication is to be held. If not, nothing of its topic is held any more: messages keep their order.
@@ -108,6 +108,18 @@ impl Core {
 }
 
 impl Core {
+    /// Sets or ends the client's own rate; messages that waited for its slot leave now.
+    pub fn set_max_rate(&mut self, key: SessionKey, rate: Option<MaxRate>) {
+        self.clients.open_slot(self.now, &self.limits, key);
+        if let Some(session) = self
+            .clients
+            .session_mut(key)
+            .filter(|session| session.takes_data())
+        {
+            session.set_max_rate(self.now, rate);
+        }
+    }
+
     /// Puts a ping behind the last state of a client with a gate, and opens or ends the gate.
     pub(super) fn look_at_gate(&mut self, key: SessionKey) {
         let now = self.now;
@@ -121,7 +133,5 @@ impl Core {
         let gated_us = session.take_wide_gate(now);
         session.ping_behind(now);
         self.clients.stats.slow.count_gate(gated_us);
-        self.clients.mark_dirty(key);
-        self.arm(key);
     }
 }

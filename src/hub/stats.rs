@@ -186,6 +186,12 @@ impl HubStats {
         self.closes[reason as usize] += 1;
     }
 
+    /// Counts frames that newer frames have replaced.
+    pub(super) fn count_conflated(&mut self, (frames, bytes): (u32, usize)) {
+        self.messages_conflated += u64::from(frames);
+        self.count_removed(frames, bytes);
+    }
+
     pub(super) fn count_removed(&mut self, frames: u32, bytes: usize) {
         self.messages_waiting -= u64::from(frames);
         self.send_queue_bytes -= bytes as u64;

@@ -113,7 +113,7 @@ impl Topic {
 pub(super) struct Topics {
     topics: Slab<Topic>,
     by_name: HashMap<TopicName, TopicKey, RandomState>,
-    /// Most clients are members of one topic or two.
+    /// Most clients are members of a topic or two.
     joined: Vec<SmallVec<[Membership; 2]>>,
     /// Members, over all topics.
     memberships: usize,

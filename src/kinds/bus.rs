@@ -121,7 +121,7 @@ pub(super) fn redis_error(error: RedisError) -> RunError {
     RunError::Settings(match error {
         RedisError::NobodyTrusted(error) => format!("--redis-ca-file: {error}"),
         RedisError::OwnCertificate(error) => format!("--redis-cert and --redis-key: {error}"),
-        RedisError::PlainSentinel { .. } => format!(
+        RedisError::PlainSentinel(_) => format!(
             "--redis-sentinels: {error}; write rediss:// for each sentinel, or set --redis-tls-name"
         ),
         error => error.to_string(),

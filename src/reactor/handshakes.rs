@@ -33,23 +33,6 @@ use crate::base::{Clock, Wake};
 use crate::hub::{CloseReason, Secured, SessionKey};
 use crate::listening::tls::{ServerTlsInForce, TlsSession};
 
-/// The limits of handshakes.
-#[derive(Clone, Debug)]
-pub struct HandshakeLimits {
-    /// Handshakes under way, from the client's first message on; further clients wait for their turn.
-    pub places: Holding,
-    /// Handshakes under way of one address.
-    pub per_ip_max: u64,
-}
-
-impl HandshakeLimits {
-    /// At most so many handshakes, of all clients and of one address.
-    pub fn new(under_way_max: u64, per_ip_max: u64) -> Self {
-        let places = Holding::new("tls_handshakes", under_way_max);
-        Self { places, per_ip_max }
-    }
-}
-
 /// Counts of the thread.
 #[derive(Debug, Default)]
 pub struct HandshakeCounts {
@@ -100,8 +83,8 @@ pub(super) struct Entered {
 
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The header was read. It names the client, or the connection is one of the proxy itself.
-    Header(Accepted, Option<SocketAddr>),
+    /// The header was read. Its client is the peer, if it names one.
+    Header(Accepted),
     /// The handshake is over.
     Handshake(TcpStream, Box<TlsSession>, Secured),
     /// The socket is closed.
@@ -127,14 +110,14 @@ pub struct Handshakes {
 }
 
 impl Handshakes {
-    /// Starts the thread; `tls` is `None` for headers of proxies alone. The sessions count in `held`. `wake` wakes
-    /// the loop.
+    /// Starts the thread; `tls` is `None` for headers of proxies alone. Handshakes have `places` from the client's first
+    /// message on, and the sessions count in `held`. `wake` wakes the loop.
     ///
     /// # Errors
     /// The system refuses a descriptor or a thread.
     pub fn start(
         tls: Option<ServerTlsInForce>,
-        limits: HandshakeLimits,
+        places: Holding,
         held: &Holding,
         clock: Clock,
         wake: &Wake,
@@ -155,7 +138,7 @@ impl Handshakes {
             clock,
             held: held.clone(),
             chosen: Chosen::new(own_wake.waker()),
-            sockets: worker::Sockets::new(limits),
+            sockets: worker::Sockets::new(places),
         };
         thread::Builder::new()
             .name("handshakes".to_owned())
@@ -373,11 +356,6 @@ mod tests {
         let long = [b"PROXY TCP4 ".as_slice(), &[b'1'; 120]].concat();
         assert_eq!(read_header(&long), (Beginning::Other, 0));
     }
-}
-
-#[cfg(test)]
-mod hello_tests {
-    use super::*;
 
     /// A ClientHello of so many bytes, in records of at most `of` bytes.
     fn hello(bytes: usize, of: usize) -> Vec<u8> {

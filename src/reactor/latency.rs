@@ -182,11 +182,6 @@ mod tests {
         }
         assert_eq!(latency.summary(90_000_000), RecentLatency::default());
     }
-}
-
-#[cfg(test)]
-mod lateness_tests {
-    use super::*;
 
     #[test]
     fn the_longest_of_each_window_counts_for_a_second() {

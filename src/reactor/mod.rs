@@ -14,7 +14,7 @@ mod tcp_info;
 mod turn;
 mod unread;
 
-pub use handshakes::{HandshakeCounts, HandshakeLimits, Handshakes};
+pub use handshakes::{HandshakeCounts, Handshakes};
 pub use listeners::{ListenError, ListenSettings};
 pub use seams::{ReactorSettings, Seams, TurnBudgets, way_back};
 pub use turn::{BindError, Reactor};

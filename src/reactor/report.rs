@@ -3,8 +3,7 @@
 
 use tracing::{info, warn};
 
-use super::latency::Latency;
-use super::latency::Lateness;
+use super::latency::{Latency, Lateness};
 use crate::base::SpinCounts;
 use crate::hub::{BehindStats, Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now};
 use crate::telemetry::{Budget, EventLoop, LoopTimes, ShellStats, Stage};

@@ -123,7 +123,7 @@ impl CommonSettings {
 
     /// What is held for clients beside the core and the gateway.
     pub(super) fn holdings(&self) -> impl Iterator<Item = Holding> {
-        let handshakes = self.tls.iter().map(|tls| tls.handshakes.places.clone());
+        let handshakes = self.tls.iter().map(|tls| tls.handshakes.clone());
         let bytes = [&self.limits.http_held, &self.tls_held];
         bytes.into_iter().cloned().chain(handshakes)
     }
@@ -223,7 +223,7 @@ static NEAR: &[(&str, ReadNumber)] = &[
     }),
     ("all-channels-max", |at| at.sum(&names::SUBSCRIBED_NAMES)),
     ("all-channel-name-bytes", |at| at.held("name_bytes")),
-    ("retained-bytes-max", |at| at.sum(&names::RETAINED_BYTES)),
+    ("retained-bytes", |at| at.sum(&names::RETAINED_BYTES)),
     (flag!("history-bytes-max"), |at| {
         at.turn.hub.history.map(|history| history.bytes)
     }),
@@ -232,9 +232,7 @@ static NEAR: &[(&str, ReadNumber)] = &[
         let services = at.values(&names::PROXY_REQUESTS_IN_FLIGHT);
         services.map(|(_, requests)| requests).max()
     }),
-    ("waiting-bytes-max", |at| {
-        at.sum(&names::EVENT_WAITING_BYTES)
-    }),
+    ("waiting-bytes", |at| at.sum(&names::EVENT_WAITING_BYTES)),
 ];
 
 /// Bytes of the largest send queue in the newest survey: the metric is a peak, which outlives the queue.

@@ -25,7 +25,7 @@ use crate::http::{
 };
 use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub};
 use crate::listening::{ListenAddr, ListenOptions};
-use crate::reactor::{HandshakeCounts, HandshakeLimits, Handshakes, Reactor, Seams, way_back};
+use crate::reactor::{HandshakeCounts, Handshakes, Reactor, Seams, way_back};
 use crate::sources::{Source, SourceLink};
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
 
@@ -399,11 +399,11 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             let (back, returned) = way_back(wake);
             let has_headers = common.reactor.listen.has_headers();
             let handshakes = (tls.is_some() || has_headers).then(|| {
-                let limits = common.tls.as_ref().map(|tls| tls.handshakes.clone());
+                let places = common.tls.as_ref().map(|tls| tls.handshakes.clone());
                 // Headers of proxies alone.
-                let limits = limits.unwrap_or_else(|| HandshakeLimits::new(0, 0));
+                let places = places.unwrap_or_else(|| Holding::new("tls_handshakes", 0));
                 let held = &common.tls_held;
-                Handshakes::start(tls, limits, held, clock, wake, &handshakes)
+                Handshakes::start(tls, places, held, clock, wake, &handshakes)
             });
             Ok(Seams {
                 bus,

@@ -7,13 +7,14 @@ use rustls::server::ProducesTickets;
 use super::RunError;
 use super::prepared::Question;
 use super::reload::{Reload, Reloaded};
+use crate::admission::Holding;
 use crate::base::{Clock, Finding, tls_roots};
 use crate::files::Prints;
 use crate::listening::tls::{
     CertificateError, CertificateFacts, ENDS_SOON_S, ServerTls, ServerTlsFiles, ServerTlsInForce,
     greet_itself,
 };
-use crate::reactor::{HandshakeCounts, HandshakeLimits};
+use crate::reactor::HandshakeCounts;
 use crate::settings::{Checked, TlsSettings};
 use crate::telemetry::{GatewayMetric, names};
 
@@ -24,8 +25,8 @@ const DAY_S: i64 = 24 * 3600;
 pub struct ClientTls {
     /// The files.
     pub files: ServerTlsFiles,
-    /// The limits of handshakes.
-    pub handshakes: HandshakeLimits,
+    /// Places for handshakes under way.
+    pub handshakes: Holding,
 }
 
 impl ClientTls {
@@ -35,7 +36,7 @@ impl ClientTls {
         let tls: TlsSettings = checked.get();
         Some(Self {
             files,
-            handshakes: HandshakeLimits::new(tls.handshakes_max, tls.handshakes_per_ip_max),
+            handshakes: Holding::new("tls_handshakes", tls.handshakes_max),
         })
     }
 }

@@ -176,6 +176,12 @@ events-bus-key use --nats-key
 events-bus-creds use --nats-creds
 events-bus-nkey use --nats-nkey
 events-bus-ca use --redis-ca-file or --nats-ca, for the kind of --events-bus
+retained-bytes-max a fixed share of --memory-max; --check shows the shares
+waiting-bytes-max a fixed share of --memory-max; --check shows the shares
+renewals-per-second-max all clients together may send 500 new tokens a second
+orphans-max 10000 messages of devices that have gone may wait
+revoked-max 10000 users, tokens and addresses may be refused
+tls-handshakes-per-ip-max an address gets a handshake only while it holds fewer than are free of --tls-handshakes-max
 redis-host use REDIS_HOST in the environment, or --redis-url
 redis-port use REDIS_PORT in the environment, or --redis-url
 node-env use NODE_ENV in the environment";

@@ -41,8 +41,6 @@ pub struct TlsSettings {
     pub oldest: OldestVersion,
     /// Handshakes under way at once.
     pub handshakes_max: u64,
-    /// The same of one address.
-    pub handshakes_per_ip_max: u64,
     /// What TLS holds for all clients together, bytes.
     pub held_bytes_max: u64,
 }
@@ -55,7 +53,6 @@ impl Default for TlsSettings {
             client_ca: None,
             oldest: OldestVersion::default(),
             handshakes_max: 1024,
-            handshakes_per_ip_max: 64,
             held_bytes_max: 64 * 1024 * 1024,
         }
     }
@@ -111,7 +108,7 @@ pub struct BusSettings {
     pub queue_bytes_max: usize,
     /// Bytes of a message; a larger message is skipped.
     pub message_bytes_max: usize,
-    /// Whether clients get the time at which each message came from the bus.
+    /// Whether clients get the arrival time of each message from the bus.
     pub is_stamped: bool,
 }
 

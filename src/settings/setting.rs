@@ -123,7 +123,7 @@ pub enum Given {
     Anywhere,
     /// Only by the env names of the replaced gateways.
     OriginalEnv,
-    /// Nowhere: a share of `--memory-max`.
+    /// Nowhere: a constant, or a share of `--memory-max`.
     Nowhere,
 }
 
@@ -317,6 +317,12 @@ impl Setting {
         self.memory_part(thousandths)
     }
 
+    /// Makes the row a constant: a limit that is documented, and that nobody sets.
+    pub const fn constant(mut self) -> Self {
+        self.given = Given::Nowhere;
+        self
+    }
+
     /// Sets the part of the shared table.
     pub(super) const fn part(mut self, part: Part) -> Self {
         self.part = part;
@@ -335,7 +341,7 @@ impl Setting {
         groups
     }
 
-    /// Returns the name for people: the flag, an env name, or the name of a share.
+    /// Returns the name for people: the flag, an env name, or the name of a constant or a share.
     pub fn name(&self) -> String {
         match (self.given, self.original_env) {
             (Given::OriginalEnv, [name, ..]) => (*name).to_owned(),

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::outage::{Failure, Outages};
+use super::outage::{Failure, Outages, shown};
 use super::{LoopGone, Source, SourceLink};
-use crate::base::Spin;
-use crate::feeds::{BusEvent, Fault};
+use crate::base::{LogBudget, Spin};
+use crate::feeds::{BusEvent, Fault, Subscription};
 use crate::telemetry::BusStatus;
 
 /// The part of the thread that differs from bus to bus.
@@ -28,11 +28,8 @@ pub(super) trait Bus {
     /// Whether messages published during an outage are lost. If false, the bus keeps them for weirgate.
     const OUTAGE_LOSES_MESSAGES: bool;
 
-    /// The status of the bus, for other threads.
-    fn status(&self) -> &Arc<BusStatus>;
-
-    /// The times at which to connect again.
-    fn times(&self) -> &LinkTimes;
+    /// The status of the bus, for other threads, and the times of the next attempts to connect.
+    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes);
 
     /// Runs a connection from the attempt to connect until the loss. Calls [`Relay::stands`] as soon as
     /// all subscriptions are confirmed.
@@ -102,13 +99,13 @@ pub(super) struct Relay<E> {
 
 impl<E: Error> Relay<E> {
     fn new<B: Bus<Error = E>>(link: SourceLink, bus: &B) -> Self {
-        let times = bus.times();
+        let (status, times) = bus.shared();
         // Processes that start together in containers can have the same clock and process id.
         let seed = RandomState::new().hash_one(link.now().mono_us);
         Self {
             spin: Spin::new(link.spin_us()),
             link,
-            status: Arc::clone(bus.status()),
+            status: Arc::clone(status),
             outages: Outages::new(
                 times.reconnect_delay_min_ms,
                 times.reconnect_delay_max_ms,
@@ -167,6 +164,25 @@ impl<E: Error> Relay<E> {
             self.status.count_reconnect();
         }
         Ok(recovery.away.map(|away| away.as_millis() as u64))
+    }
+
+    /// Logs a subscription that the bus refuses.
+    pub(super) fn log_refused(
+        &self,
+        bus: &str,
+        subscription: &Subscription,
+        reason: &str,
+        lines: &mut LogBudget,
+    ) {
+        if let Some(line) = lines.line(self.link.now()) {
+            tracing::warn!(
+                name = shown(&subscription.name),
+                is_pattern = subscription.is_pattern,
+                reason,
+                lines_left_out = line.suppressed,
+                "{bus} refused a subscription; asking again every 30 s"
+            );
+        }
     }
 
     /// Whether all subscriptions were confirmed on the connection in use.
@@ -344,18 +360,15 @@ mod tests {
         const NAME: &'static str = "the toy bus";
         const OUTAGE_LOSES_MESSAGES: bool = LOSES;
 
-        fn status(&self) -> &Arc<BusStatus> {
-            &self.status
-        }
-
-        fn times(&self) -> &LinkTimes {
-            &LinkTimes {
+        fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+            let times = &LinkTimes {
                 reconnect_delay_min_ms: 1,
                 reconnect_delay_max_ms: 1,
                 ping_interval_ms: 0,
                 ping_timeout_ms: 0,
                 silence_max_ms: 0,
-            }
+            };
+            (&self.status, times)
         }
 
         fn connect_and_relay(&mut self, relay: &mut Relay<Trouble>) -> Stop<Trouble> {

@@ -326,7 +326,7 @@ metric_names! { |at|
     RETAINED_BYTES = Gauge "weirgate_retained_bytes" []
         "Bytes of last values that may wait in send queues, those that JetStream was asked for included.";
     RETAINED_BYTES_MAX = Gauge "weirgate_retained_bytes_max" []
-        "Bytes of last values that may wait in send queues (--retained-bytes-max).";
+        "Bytes of last values that may wait in send queues (the share retained-bytes of --memory-max).";
     RETAINED_GIVEN_UP = Counter "weirgate_retained_given_up_total" []
         "Patterns whose last values a client did not get because too many subjects had live messages meanwhile.";
     SUBSCRIPTION_CHANGES = Gauge "weirgate_subscription_changes" ["stage"]

@@ -69,15 +69,17 @@ impl<'a> RequestHead<'a> {
         self.has_token("upgrade", "websocket") && self.has_token("connection", "upgrade")
     }
 
-    /// The header that is missing in a request for a WebSocket: `Sec-WebSocket-Key` is there, but no `Upgrade`, or no
-    /// `Connection` with `Upgrade`. A proxy on the way takes both away, unless it is configured to pass them (RFC 9110 §7.6.1).
+    /// The part that is missing in a request for a WebSocket: `Sec-WebSocket-Key` is there, but no `Upgrade`, or no `Connection` with
+    /// `Upgrade`, or the version is 1.0. A proxy on the way takes both headers away, and has a version of its own, unless it is
+    /// configured to pass them (RFC 9110 §7.6.1).
     pub fn lost_upgrade(&self) -> Option<&'static str> {
-        if self.asks_upgrade() || self.header("sec-websocket-key").is_none() {
-            return None;
-        }
-        match self.has_token("upgrade", "websocket") {
-            true => Some("Connection"),
-            false => Some("Upgrade"),
+        self.header("sec-websocket-key")?;
+        if !self.has_token("upgrade", "websocket") {
+            Some("Upgrade")
+        } else if !self.asks_upgrade() {
+            Some("Connection")
+        } else {
+            (self.minor_version() == 0).then_some("HTTP/1.1")
         }
     }
 
@@ -278,7 +280,8 @@ mod tests {
             ("Connection: Upgrade\r\n", "", Some("Connection")),
             ("Upgrade: websocket\r\n", "", Some("Upgrade")),
             ("Sec-WebSocket-Key", "X-Key", None),
-            ("HTTP/1.1", "HTTP/1.0", None),
+            ("HTTP/1.1", "HTTP/1.0", Some("HTTP/1.1")),
+            ("HTTP/1.1", "HTTP/1.1", None),
         ] {
             let request = request(from, to);
             let head = parse(&request, 100).expect("a good head");

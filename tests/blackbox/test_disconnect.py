@@ -85,7 +85,7 @@ def gateway(start_weirgate):
 
 async def test_one_of_many_users_is_gone_within_a_second_and_back_nowhere(gateway, redis_server):
     """All come and go, resume and renew."""
-    channels = gateway("channels", "--event-stream", "--history-ms", "60000", "--history-names", "a", "--renewals-per-second-max", "1000",
+    channels = gateway("channels", "--event-stream", "--history-ms", "60000", "--history-names", "a",
                        REDIS_URL=f"redis://127.0.0.1:{redis_server.port}", DEFAULT_ROLE="admin")
     users, closes, opened, ends = [f"u{n}" for n in range(30)], [], [], time.monotonic() + 8
     token_ends = int(time.time()) + 12
@@ -184,8 +184,9 @@ async def test_each_condition_chooses_its_own(gateway):
     assert "Refused  4" in shown and "jti a1" in shown, shown
 
 
-async def test_bad_requests_change_nothing(gateway):
-    channels = gateway("channels", "--revoked-max", "1")
+async def test_bad_requests_change_nothing(gateway, tmp_path):
+    (tmp_path / "revoked").write_text("".join(f'{{"user":"u{n}"}}\n' for n in range(9_999)))
+    channels = gateway("channels", "--revoked-file", str(tmp_path / "revoked"))
     token = user_token("ann")
     client = await channels.connect(token)
     await client.recv()
@@ -196,7 +197,7 @@ async def test_bad_requests_change_nothing(gateway):
         assert channels.post({"user": "ann"}, **headers)[0] == 403, headers
     assert channels.post({"user": "bob"})[0] == 200
     status, answer = channels.post({"user": "ann"})
-    assert status == 507 and "--revoked-max 1" in answer["detail"]
+    assert status == 507 and "10000 entries" in answer["detail"]
     await client.send('{"action":"ping"}')
     assert json.loads(await client.recv())["type"] == "pong"
 

@@ -71,9 +71,13 @@ def status_of_upgrade(port):
 def assert_comes_back(port, accept):
     status, headers, body = ask(port, Accept=accept, Origin="https://page.example")
     assert (status, body) == (200, b"retry: 2000\n\n"), accept
-    names = ("content-type", "cache-control", "access-control-allow-origin")
-    assert [headers.get(name) for name in names] == ["text/event-stream", "no-store", "*"]
+    names = ("content-type", "cache-control", "access-control-allow-origin", "access-control-allow-credentials", "vary")
+    # A page that sends cookies may not read what any page may read.
+    assert [headers.get(name) for name in names] == ["text/event-stream", "no-store", "https://page.example", "true", "Origin"]
     assert "retry-after" not in headers
+    same_origin = ask(port, Accept=accept)
+    assert (same_origin[0], same_origin[2]) == (200, b"retry: 2000\n\n")
+    assert not same_origin[1].get("access-control-allow-origin")
 
 
 @pytest.mark.parametrize("kind", PROXIES)

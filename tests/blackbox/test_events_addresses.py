@@ -1,5 +1,6 @@
-"""A service whose name has two addresses, the first of which takes connections and never answers."""
+"""A service whose name has two addresses, the first of which takes connections and never answers, or not to the end."""
 import asyncio
+import http.client
 import json
 import socket
 import subprocess
@@ -35,8 +36,16 @@ def two_addresses(tmp_path):
     return {"LD_PRELOAD": str(library)}
 
 
-@pytest.mark.parametrize("message", ["Upstream unreachable", "Upstream timeout"])
-async def test_a_request_goes_to_another_address_than_the_one_that_failed_last(start_weirgate, two_addresses, message):
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+# What the first address says after a request before it is silent, or closes.
+FAILURES = {"closes": (b"", True), "silent": (b"", False), "half a head": (HEAD[:30], False), "half a body": (HEAD + b"{", False),
+            "half a body and closes": (HEAD + b"{", True), "no HTTP": (b"+OK\r\n", True)}
+
+
+@pytest.mark.parametrize("how", FAILURES)
+async def test_a_request_goes_to_another_address_than_the_one_that_failed_last(start_weirgate, two_addresses, how):
+    words, closes = FAILURES[how]
+    message = "Upstream unreachable" if closes else "Upstream timeout"
     lobby = Service(lambda asked: asked["message"]["event"])
     port, taken = lobby.server.server_port, []
     first = socket.create_server(("127.0.0.2", port))
@@ -44,7 +53,10 @@ async def test_a_request_goes_to_another_address_than_the_one_that_failed_last(s
     def take():
         while True:
             taken.append(first.accept()[0])
-            if message == "Upstream unreachable":
+            if words:
+                taken[-1].recv(4096)
+                taken[-1].sendall(words)
+            if closes:
                 taken[-1].close()
     threading.Thread(target=take, daemon=True).start()
     env = {**two_addresses, "LOBBY_URL": f"http://two.test:{port}", "HTTP_TIMEOUT_SECONDS": "1"}
@@ -56,3 +68,24 @@ async def test_a_request_goes_to_another_address_than_the_one_that_failed_last(s
             assert (answer["error"] or {}).get("message") == (None if n else message)
     assert (len(taken), lobby.events()) == (1, [f"lobby.{n}" for n in range(1, 4)])
     lobby.stop()
+
+
+def test_the_proxy_does_so_too(start_weirgate, two_addresses):
+    served, taken = Service(), []
+    first = socket.create_server(("127.0.0.2", served.server.server_port))
+
+    def take():
+        while True:
+            taken.append(first.accept()[0])
+            with taken[-1]:
+                taken[-1].recv(4096)
+                taken[-1].sendall(HEAD + b"{")
+    threading.Thread(target=take, daemon=True).start()
+    env = {**two_addresses, "MEASUREMENT_URL": f"http://two.test:{served.server.server_port}"}
+    weirgate = start_weirgate("events", env=env).wait_ready()
+    with pytest.raises(http.client.IncompleteRead):
+        weirgate.get("/v1/measurement/x")
+    # The service knows POST alone.
+    assert [weirgate.get("/v1/measurement/x")[0] for _ in range(3)] == [501] * 3
+    assert len(taken) == 1
+    served.stop()

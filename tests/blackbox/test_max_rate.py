@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+import websockets
 import weirgate as weirgate_clients
 from bus import publisher
 from clients import connect, upgrade_request
@@ -129,6 +130,35 @@ async def test_a_value_out_of_range_is_refused_with_its_reason(start_weirgate, r
         writer.close()
     assert scrape(weirgate).sum("weirgate_client_closes_total", reason="bad_request") == len(values)
     weirgate.logs("bad_request")
+
+
+async def rate(client, max_hz):
+    """Asks for a rate, and returns the response; what came before is thrown away."""
+    await client.send(json.dumps({"action": "rate", "max_hz": max_hz}))
+    while (message := json.loads(await asyncio.wait_for(client.recv(), 10))).get("type") not in ("rate", "error"):
+        pass
+    return message
+
+
+async def test_a_client_of_levels_changes_its_rate_while_connected(start_weirgate):
+    weirgate = start_weirgate("demo", "--rate-hz", "20").wait_ready()
+    uri = f"ws://127.0.0.1:{weirgate.port}/ws/stream"
+    async with websockets.connect(uri) as client, websockets.connect(uri) as other:
+        for noise in ("", "hello", "[1]", '{"action":"ping"}', json.dumps({"action": "rate", "max_hz": 1, "pad": "x" * 300})):
+            await client.send(noise)
+        for wrong in (0, "2", None, [2], 1e9):
+            if wrong is not None:
+                assert (await rate(client, wrong))["error"] == "max_hz must be a number from 0.1 to 1000, or null"
+        assert await rate(client, 0.5) == {"type": "rate", "max_hz": 0.5}
+        begin = time.monotonic()
+        for _ in range(4):
+            await client.recv()
+        assert time.monotonic() - begin > 3, "three slots of two seconds, and less of the first"
+        assert await rate(client, None) == {"type": "rate", "max_hz": None}
+        for _ in range(20):
+            assert "type" not in json.loads(await asyncio.wait_for(client.recv(), 1)), "every state again"
+        for _ in range(100):
+            assert "type" not in json.loads(await asyncio.wait_for(other.recv(), 1)), "nobody else notices"
 
 
 async def test_trades_know_no_rate(redis_server, start_weirgate):

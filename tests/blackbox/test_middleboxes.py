@@ -17,6 +17,7 @@ STRIPPING = {
     "nginx": lambda port: Nginx(port, replace=[*PLAIN, ("proxy_http_version 1.1;", "")]),
     "nginx with HTTP/1.1": lambda port: Nginx(port, replace=PLAIN),
     "nginx with Upgrade alone": lambda port: Nginx(port, replace=PLAIN[1:]),
+    "nginx with HTTP/1.0 and both": lambda port: Nginx(port, replace=[("proxy_http_version 1.1;", "")]),
     "Apache": lambda port: Apache(port, replace=[(" upgrade=websocket", "")]),
     "Varnish": lambda port: Varnish(port, replace=[("return (pipe);", "return (pass);")]),
 }
@@ -42,7 +43,7 @@ async def test_a_handshake_without_its_upgrade_is_told(start_weirgate, started, 
     await until(lambda: ask(made.port, "/health")[0] == 200, 10, "the proxy serves")
     status, _, body = ask(made.port, PATHS[gateway], **KEY)
     assert status == 426 and b"a proxy on the way took them off" in body, (status, body)
-    header = "Connection" if "alone" in proxy else "Upgrade"
+    header = "Connection" if "alone" in proxy else "HTTP/1.1" if "both" in proxy else "Upgrade"
     weirgate.lines_with("WARN", "deploy/", f'header="{header}"')
     assert scrape(weirgate).sum("weirgate_client_closes_total", reason="upgrade_lost") == 1
 

@@ -4,6 +4,7 @@ import socket
 import threading
 
 import pytest
+from prometheus import scrape
 from test_channels_nats import EVERYTHING, bus
 from test_events_addresses import two_addresses  # noqa: F401
 from waiting import until
@@ -15,12 +16,12 @@ USELESS = {"silent": (b"", False), "closes": (b"", True), "greets": (INFO, False
            "has no JetStream": (INFO + b"PONG\r\n", False)}
 
 
-@pytest.mark.parametrize("kind", ["levels", "channels", "a stream"])
+@pytest.mark.parametrize("kind", ["levels", "channels", "a stream", "events"])
 @pytest.mark.parametrize("fault", USELESS)
 async def test_the_second_address_serves_at_the_next_attempt(kind, fault, nats, start_weirgate, two_addresses):  # noqa: F811
     words, closes = USELESS[fault]
-    if kind == "channels" and fault == "has no JetStream":
-        pytest.skip("channels need none")
+    if kind in ("channels", "events") and fault == "has no JetStream":
+        pytest.skip("names need none")
     connection = await bus(nats)
     stream = connection.jetstream()
     for name, subject in (("LEVEL_SIGNALS", "levels.signals"), ("MARKET_DATA", "market.flow"), ("TICKS", "m.>")):
@@ -36,9 +37,11 @@ async def test_the_second_address_serves_at_the_next_attempt(kind, fault, nats, 
     threading.Thread(target=take, daemon=True).start()
     url = f"nats://two.test:{nats.port}"
     flags = {"levels": ("levels", "--nats-url", url, "--ephemeral"), "channels": ("channels", "--bus", url),
+             "events": ("events", "--events-bus", url),
              "a stream": ("channels", "--bus", url, "--history-ms", "60000", "--stream", "TICKS")}[kind]
     weirgate = start_weirgate(*flags, env={**EVERYTHING, **two_addresses})
-    await until(lambda: weirgate.ready_status() == 200, 20, "/ready")
+    up = {"events": "weirgate_events_bus_up"}.get(kind, "weirgate_bus_connected")
+    await until(lambda: weirgate.ready_status() == 200 and scrape(weirgate).sum(up) == 1, 20, "/ready")
     await asyncio.sleep(1)
     assert 1 <= len(taken) <= 2, "levels has two connections to a server"
     await connection.close()

@@ -112,6 +112,17 @@ async def test_nobody_resumes_where_a_route_can_lose_messages_unseen(start_clust
             await publisher.close()
 
 
+@pytest.mark.parametrize("settle_ms, has_positions", [("300", False), ("0", True), (None, True)])
+async def test_the_settings_say_whether_leaf_nodes_connect_to_a_server(nats, start_weirgate, settle_ms, has_positions):
+    """The server does not: with a time for its other servers, nobody resumes there either."""
+    flags = ("--bus-settle-ms", settle_ms) if settle_ms else ()
+    weirgate = await gateway(start_weirgate, nats, "--history-ms", "60000", "--history-names", "*.*", *flags)
+    client = await connect(weirgate)
+    assert ("pos" in await client.ask("subscribe", "a.b")) == has_positions
+    if not has_positions:
+        weirgate.logs("nobody resumes", "--stream")
+
+
 @pytest.mark.parametrize("kind", ["levels", "channels"])
 async def test_a_server_that_is_cut_off_from_its_cluster_is_left(kind, start_nats, start_weirgate):
     """The first server of the URL takes clients and pings, and its JetStream has no leader any more."""

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from clients import small_socket
+from prometheus import scrape
 from waiting import until
 
 COUNT, BODY_BYTES = 120, 1_000_000
@@ -59,3 +60,50 @@ async def test_bodies_that_nobody_takes_stay_small_in_memory(start_weirgate, met
         sending.cancel()
         link.close()
     service.close()
+
+
+def held(weirgate):
+    samples = scrape(weirgate).samples
+    return next(value for name, labels, value in samples if name == "weirgate_held" and labels["of"] == "http_bytes")
+
+
+async def serve_small(reader, writer):
+    while await reader.readuntil(b"\r\n\r\n"):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n" + b"x" * 30_000)
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs/a", "/metrics"])
+async def test_answers_that_wait_to_be_written_have_a_charge(start_weirgate, path):
+    """A service has done its part, or the page is the gateway's own."""
+    service = await asyncio.start_server(serve_small, "127.0.0.1", 0)
+    env = {"MEASUREMENT_URL": f"http://127.0.0.1:{service.sockets[0].getsockname()[1]}"}
+    weirgate = start_weirgate("events", env=env).wait_ready()
+    before = resident_kib(weirgate)
+    requests = [await begin(weirgate, number, f"GET {path} HTTP/1.1") for number in range(COUNT)]
+    sums = []
+
+    def settles():
+        sums.append(held(weirgate))
+        return len(sums) > 5 and sums[-1] == sums[-5] > 0
+    await until(settles, 20, "all answers wait", every=0.2)
+    grown = 1024 * (resident_kib(weirgate) - before)
+    # Beside the answers: an idle connection, and the kept connections to the service.
+    assert grown - sums[-1] < COUNT * 30_000, (grown, sums[-1])
+    for link, _ in requests:
+        link.close()
+    # The head of the request for the metrics counts.
+    await until(lambda: held(weirgate) < 1_000, 20, "nothing waits")
+    service.close()
+
+
+async def test_answers_that_nobody_takes_give_way(start_weirgate):
+    # 4 % of it are for plain HTTP.
+    weirgate = start_weirgate("events", "--memory-max", "100000000").wait_ready()
+    links = []
+    for number in range(200):
+        links.append((await begin(weirgate, number, "GET /metrics HTTP/1.1"))[0])
+        assert held(weirgate) < 4_500_000
+    ended = scrape(weirgate).sum("weirgate_client_closes_total", reason="http_memory")
+    assert 20 < ended < 200
+    for link in links:
+        link.close()

@@ -2,6 +2,7 @@
 import asyncio
 import http.client
 import json
+import re
 import socket
 import ssl
 import struct
@@ -194,6 +195,44 @@ def test_over_a_unix_socket(start_weirgate, tmp_path):
         client.sendall(v2() + upgrade_request(80))
         assert client.recv(65536).startswith(b"HTTP/1.1 101")
     weirgate.lines_with("connection ended", "client=198.51.100.7 ")
+
+
+def test_the_way_of_a_request_through_a_balancer_and_proxies_of_http(start_tls, service):
+    jobs = service(lambda asked: (200, b"{}"))
+    flags = ("--trusted-proxies", "127.0.0.0/8,203.0.113.0/24", "--proxy-protocol")
+    weirgate = start_tls("events", *flags, env={"MEASUREMENT_URL": jobs.url})
+    weirgate.logs("weirgate is listening")
+
+    def way(header, *lines):
+        """(the client of a WebSocket, the list that a service gets)."""
+        said = "".join(f"\r\nX-Forwarded-For: {line}" for line in lines).encode()
+        client = Balanced(weirgate.port, header)
+        request = upgrade_request(weirgate.port, "/ws?device_id=a").replace(b"\r\n\r\n", said + b"\r\n\r\n")
+        assert client.ask(request).startswith(b"HTTP/1.1 101")
+        client.ask(client_frame(8, b"\x03\xe8"))
+        client.close()
+        ended = len(clients) + 1
+        while len(lines_of_ends := weirgate.lines_with("connection ended")) < ended:
+            time.sleep(0.02)
+        clients.append(re.search(r"client=(\S+)", lines_of_ends[-1])[1])
+        asked = Balanced(weirgate.port, header)
+        asked.ask(b"POST /v1/measurement/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2" + said + b"\r\n\r\n{}")
+        asked.close()
+        return clients[-1], jobs.headers[-1]["X-Forwarded-For"]
+
+    clients = []
+    assert way(v1("198.51.100.7")) == ("198.51.100.7", "198.51.100.7")
+    # The client writes what it likes; a proxy of HTTP with headers of both kinds says the same twice.
+    assert way(v1("198.51.100.7"), "192.0.2.55") == ("198.51.100.7", "192.0.2.55, 198.51.100.7")
+    assert way(v2("198.51.100.7"), "192.0.2.55, 198.51.100.7") == ("198.51.100.7", "192.0.2.55, 198.51.100.7")
+    # A trusted proxy of HTTP, before or behind others, in front of the balancer.
+    assert way(v1("203.0.113.9"), "192.0.2.55, 198.51.100.7") == ("198.51.100.7", "192.0.2.55, 198.51.100.7, 203.0.113.9")
+    assert way(v2("203.0.113.9"), "192.0.2.55", "198.51.100.7, 203.0.113.8") == (
+        "198.51.100.7", "192.0.2.55, 198.51.100.7, 203.0.113.8, 203.0.113.9")
+    assert way(v1("203.0.113.9"), "198.51.100.7, 203.0.113.9") == ("198.51.100.7", "198.51.100.7, 203.0.113.9")
+    # A client that the balancer does not name has written the rest itself.
+    for unnamed in (b"PROXY UNKNOWN\r\n", v2(command=0)):
+        assert way(unnamed, "192.0.2.55") == ("127.0.0.1", "127.0.0.1")
 
 
 def test_a_kept_connection_stays_with_its_client(start_tls):

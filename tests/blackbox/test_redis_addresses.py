@@ -60,7 +60,7 @@ async def test_a_failure_behind_the_connect_leads_to_the_next_address(start_weir
     assert "two.test" in weirgate.log_tail()
 
 
-@pytest.mark.parametrize("how", ["silent", "closes"])
+@pytest.mark.parametrize("how", FAILURES)
 async def test_the_name_of_a_sentinel_and_of_the_bus_of_events_too(start_weirgate, redis_server, two_addresses, how):  # noqa: F811
     first = First(redis_server.port, how)
     weirgate = start_weirgate("events", "--events-bus", url(redis_server), env={**two_addresses})

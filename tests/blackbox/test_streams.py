@@ -207,6 +207,29 @@ async def test_a_frozen_server_loses_nothing(start, feed):
     assert scrape(one).sum("weirgate_bus_gaps_total") == 0
 
 
+async def test_a_pause_within_a_large_message_costs_nothing(start, feed):
+    """The line stands still for 2 s in the middle of a message: the message is not read again."""
+    size, back = 900_000, 0
+
+    def count(data):
+        nonlocal back
+        if back < size / 3 <= back + len(data):
+            link.black_hole()
+            asyncio.get_running_loop().call_later(2, link.mend)
+        back += len(data)
+        return data
+    port = feed.server.port
+    async with Link(port, change=count).running() as link:
+        far = dataclasses.replace(feed, server=Url(feed.server.url.replace(str(port), str(link.port))))
+        weirgate = start(far)
+        await ready(weirgate)
+        client, _ = await subscribe(weirgate, feed, ["A"])
+        back = 0
+        await feed.publish("A", "x" * size, 1)
+        assert await got(client, 2) == ["x" * size, 1]
+    assert back < 1.5 * size and not any(answer.get("lost") for answer in client.answers)
+
+
 @pytest.mark.parametrize("how", ["trim", "anew"])
 async def test_what_the_stream_has_lost_is_told(start, feed, how):
     """Trimmed or purged, or deleted and made anew: the numbers of the new stream name other messages."""

@@ -46,7 +46,7 @@ async def page(weirgate, authority):
 
 async def test_handshakes_under_way_are_bounded_and_others_wait(start_tls, authority):
     weirgate = start_tls("demo", "--tls-handshakes-max", "2", "--handshake-timeout-ms", "60000").wait_ready()
-    strangers = begun(weirgate, 40, "127.0.0.2")
+    strangers = begun(weirgate, 20, "127.0.0.2") + begun(weirgate, 20, "127.0.0.3")
     seen = []
 
     def both():
@@ -81,7 +81,7 @@ async def test_clients_that_are_silent_or_slow_with_their_first_message_take_no_
 
 
 async def test_an_address_that_begins_handshakes_delays_no_other(start_tls, authority):
-    weirgate = start_tls("demo", "--tls-handshakes-per-ip-max", "3", "--handshake-timeout-ms", "60000").wait_ready()
+    weirgate = start_tls("demo", "--tls-handshakes-max", "6", "--handshake-timeout-ms", "60000").wait_ready()
     strangers = begun(weirgate, 50, "127.0.0.2")
     await until(lambda: open_handshakes(weirgate) == (3, 47), 20, "three of the address under way")
     for _ in range(5):

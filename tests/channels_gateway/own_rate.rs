@@ -105,3 +105,86 @@ fn what_waits_leaves_before_an_answer_a_status_and_newest_messages() {
     kept.bench.world.settle();
     assert_eq!(told(&mut kept, key), of(&[held, status]));
 }
+
+/// The types or the data of what came since the last call.
+fn kinds_of(kept: &mut Kept, key: SessionKey) -> Vec<Value> {
+    told(kept, key).into_iter().map(|(kind, _)| kind).collect()
+}
+
+#[test]
+fn a_rate_is_set_and_ended_while_connected() {
+    let patterns = NamePatterns::new(NameSyntax::Redis, &[CONFLATED.to_owned()]).expect("a name");
+    let mut kept = Kept::made(settings(), limits(), |gateway| {
+        gateway.with_conflated(patterns)
+    });
+    kept.bench.feed = kept.bench.feed.conflating(|name| name == CONFLATED);
+    let rate = |kept: &mut Kept, key, max_hz: Value| {
+        kept.bench
+            .say(key, &json!({"action": "rate", "max_hz": max_hz}));
+        kept.bench.got(key)
+    };
+    let key = kept.bench.client();
+    let answer = rate(&mut kept, key, json!(0.1));
+    let [answer] = &answer[..] else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(
+        (&answer["type"], &answer["max_hz"]),
+        (&json!("rate"), &json!(0.1))
+    );
+    kept.bench.subscribe(key, &[CONFLATED, TICK]);
+    kept.bench.got(key);
+    for n in ["1", "2", "3"] {
+        kept.publish(CONFLATED, n);
+        kept.publish(TICK, n);
+    }
+    let want = [json!(1), json!(1), json!(2), json!(3)];
+    assert_eq!(kinds_of(&mut kept, key), want, "the newest waits");
+    // A faster rate begins at once: what waits leaves before the answer.
+    let answers = rate(&mut kept, key, json!(2));
+    assert_eq!(data(&answers), [json!(3), Value::Null]);
+    kept.publish(CONFLATED, "4");
+    assert_eq!(kinds_of(&mut kept, key), [Value::Null; 0]);
+    kept.bench.world.advance(SECOND / 2);
+    assert_eq!(kinds_of(&mut kept, key), [json!(4)]);
+    kept.publish(CONFLATED, "5");
+    let answers = rate(&mut kept, key, Value::Null);
+    assert_eq!(data(&answers), [json!(5), Value::Null]);
+    assert_eq!(answers[1]["max_hz"], Value::Null);
+    for n in ["6", "7"] {
+        kept.publish(CONFLATED, n);
+    }
+    assert_eq!(kinds_of(&mut kept, key), [json!(6), json!(7)]);
+    kept.bench.world.hub.check_invariants();
+}
+
+#[test]
+fn a_rate_is_refused_where_every_message_is_delivered() {
+    let patterns = NamePatterns::new(NameSyntax::Redis, &[CONFLATED.to_owned()]).expect("a name");
+    for conflates in [false, true] {
+        let mut kept = Kept::made(settings(), limits(), |gateway| match conflates {
+            true => gateway.with_conflated(patterns.clone()),
+            false => gateway,
+        });
+        let key = kept.bench.client();
+        kept.bench.subscribe(key, &[TICK]);
+        kept.bench.got(key);
+        let answers = |kept: &mut Kept, max_hz: Value| {
+            kept.bench
+                .say(key, &json!({"action": "rate", "max_hz": max_hz}));
+            let got = kept.bench.got(key);
+            got.iter()
+                .map(|one| one["type"].clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(answers(&mut kept, json!(1)), [json!("error")]);
+        assert_eq!(answers(&mut kept, Value::Null), [json!("rate")]);
+        for wrong in [json!(0), json!("1"), json!(1e9), json!([1]), json!(true)] {
+            assert_eq!(answers(&mut kept, wrong), [json!("error")]);
+        }
+        kept.bench.subscribe(key, &[CONFLATED]);
+        kept.bench.got(key);
+        let want = if conflates { "rate" } else { "error" };
+        assert_eq!(answers(&mut kept, json!(1)), [json!(want)]);
+    }
+}

@@ -30,9 +30,7 @@ impl Kept {
     }
 
     pub(super) fn with(settings: ChannelsGatewaySettings, limits: HistoryLimits) -> Self {
-        let names = KEPT.map(str::to_owned).to_vec();
-        let names = KeptNames::new(NameSyntax::Redis, names).expect("names");
-        Self::of(settings, limits, names)
+        Self::made(settings, limits, |gateway| gateway)
     }
 
     pub(super) fn of(
@@ -40,11 +38,30 @@ impl Kept {
         limits: HistoryLimits,
         names: KeptNames,
     ) -> Self {
+        Self::limited(settings, limits, |gateway| gateway.with_kept(names))
+    }
+
+    /// With another gateway made of the usual one.
+    pub(super) fn made(
+        settings: ChannelsGatewaySettings,
+        limits: HistoryLimits,
+        make: impl FnOnce(ChannelsGateway) -> ChannelsGateway,
+    ) -> Self {
+        let names = KeptNames::new(NameSyntax::Redis, KEPT.map(str::to_owned).to_vec());
+        let names = names.expect("names");
+        Self::limited(settings, limits, |gateway| make(gateway.with_kept(names)))
+    }
+
+    fn limited(
+        settings: ChannelsGatewaySettings,
+        limits: HistoryLimits,
+        make: impl FnOnce(ChannelsGateway) -> ChannelsGateway,
+    ) -> Self {
         let settings = ChannelsGatewaySettings {
             acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
             ..settings
         };
-        let bench = Bench::limited(settings, limits, |gateway| gateway.with_kept(names));
+        let bench = Bench::limited(settings, limits, make);
         let mut kept = Self { bench, count: 0 };
         kept.begin(MARK);
         kept

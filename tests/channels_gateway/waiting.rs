@@ -1,5 +1,8 @@
 //! `subscribed` is sent when it is true, and no later than a second.
 
+use weirgate::admission::Holding;
+use weirgate::hub::Gateway as _;
+
 use super::*;
 
 #[test]
@@ -290,4 +293,36 @@ fn the_answers_of_many_members_wait_for_the_budget_of_a_turn() {
     for key in keys {
         assert_eq!(bench.kinds(key), kinds(&[("subscribed", 2)]));
     }
+}
+
+#[test]
+fn answers_that_wait_are_charged_and_go_out_without_room_for_them() {
+    let mut settings = settings();
+    settings.all_clients.name_bytes_max = 20_000;
+    let mut bench = Bench::up(settings);
+    let held = |bench: &Bench| {
+        let all = bench.world.hub.gateway().holdings();
+        let bytes = all.iter().map(Holding::counts);
+        let bytes = bytes.filter(|held| held.name == "name_bytes");
+        bytes.map(|held| held.held).sum::<u64>()
+    };
+    let (key, other) = (bench.client(), bench.client_from([127, 0, 0, 2]));
+    bench.subscribe(key, &["market:tick"]);
+    let of_name = held(&bench);
+    let mut asked = 0;
+    while asked < 90 && bench.kinds(key).is_empty() {
+        bench.say(
+            key,
+            &json!({"action": "ping", "requestId": "x".repeat(1_000)}),
+        );
+        asked += 1;
+    }
+    assert!(
+        (8..=10).contains(&asked),
+        "{asked}: an address has half of all"
+    );
+    assert!(held(&bench) <= of_name, "given back with the answers");
+    bench.subscribe(other, &["market:tick:B"]);
+    bench.confirm("market:tick:B");
+    assert_eq!(bench.kinds(other), kinds(&[("subscribed", 2)]));
 }

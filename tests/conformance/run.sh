@@ -122,7 +122,7 @@ abuse_levels() {
     "$python" -c 'import nats' 2>/dev/null || fail "no nats-py: run scripts/install-test-deps.sh"
     local port nats_port store rc=0 flags
     port=$(free_port)
-    serves "$port" "--port PORT" "--port off --tls-port PORT --tls-handshakes-per-ip-max 1024"
+    serves "$port" "--port PORT" "--port off --tls-port PORT --tls-handshakes-max 2048"
     nats_port=$(free_port)
     store=$(mktemp -d "${TMPDIR:-/tmp}/weirgate-nats.XXXXXX")
     nats-server -js -a 127.0.0.1 -p "$nats_port" -sd "$store" >"$out/nats.log" 2>&1 &
@@ -166,7 +166,7 @@ tls_demo() {
     read -ra tls <<<"$(tls_on "$(key_of "$key")")"
     mkdir -p "$out/tls/$name"
     cp "${tls[1]}" "${tls[3]}" "$out/tls/$name"
-    "$weirgate" demo --listen 127.0.0.1 --port off --tls-port "$port" --tls-handshakes-per-ip-max 1024 \
+    "$weirgate" demo --listen 127.0.0.1 --port off --tls-port "$port" --tls-handshakes-max 2048 \
         --tls-cert "$out/tls/$name/cert.pem" --tls-key "$out/tls/$name/key.pem" "$@" >"$out/tls-$name.log" 2>&1 &
     started+=($!)
     wait_for "$port" weirgate

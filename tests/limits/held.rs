@@ -39,7 +39,7 @@ pub(crate) const HELD: &[Held] = &[
     },
     Held {
         of: "http_bytes",
-        what: "plain HTTP requests that were read before they are used",
+        what: "plain HTTP: requests that were read before they are used, and answers that wait to be written",
         limit: "share `http-bytes`",
         rule: Rule::GivingWay,
         gateways: ALL,
@@ -81,7 +81,7 @@ pub(crate) const HELD: &[Held] = &[
     },
     Held {
         of: "name_bytes",
-        what: "memory of the names that clients hold: 640 bytes and the text for each, 96 bytes for each client with a name",
+        what: "memory of the names that clients hold: 640 bytes and the text for each, 96 bytes for each client with a name; answers that wait for the bus",
         limit: "share `all-channel-name-bytes`",
         rule: Rule::Granting,
         gateways: "channels",
@@ -89,21 +89,21 @@ pub(crate) const HELD: &[Held] = &[
     Held {
         of: "last_values",
         what: "bytes of last values that wait for clients (`--retained`)",
-        limit: "--retained-bytes-max",
+        limit: "share `retained-bytes`",
         rule: Rule::Granting,
         gateways: "channels",
     },
     Held {
         of: "waiting_bytes",
         what: "messages of devices that wait or are being answered",
-        limit: "--waiting-bytes-max",
+        limit: "share `waiting-bytes`",
         rule: Rule::Granting,
         gateways: "events",
     },
     Held {
         of: "orphans",
         what: "messages of devices that have gone",
-        limit: "--orphans-max",
+        limit: "10,000",
         rule: Rule::Granting,
         gateways: "events",
     },

@@ -191,6 +191,7 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
         let beyond = |row: &Setting| row.limit.map_or("", |limit| limit.beyond).to_owned();
         heading(&mut out, setting.heading, &mut last, &columns);
         let names = match setting.given {
+            Given::Nowhere if setting.memory_part.is_none() => "a constant".to_owned(),
             Given::Nowhere => format!("a share, `{}`", setting.name()),
             _ => format!("`{}`, {}", setting.name(), env(setting)),
         };

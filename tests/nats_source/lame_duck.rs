@@ -106,12 +106,13 @@ fn names_move_to_another_server_before_the_connection_ends() {
         let want: Vec<String> = (0..count).map(|number| number.to_string()).collect();
         assert_eq!(came[&of], want, "{of:?}");
     }
-    // Copies are recognised by subject and payload, so an equal message may be taken for the copy of one that came before
-    // the new connection had the subscription: within 250 ms, in which each publisher has at most 125.
+    // Copies are recognised by subject and payload, and nothing else tells equal messages apart. What came while the
+    // request for the name was on its way to the servers of the publishers has no copy, so later ones are taken for it:
+    // within 50 ms each of the two publishers has at most 25.
     let equal = came[&("ticks.equal".to_owned(), true)].len() as u64;
     let published = counts.iter().sum::<u64>();
     assert!(
-        equal <= published && equal + 250 >= published,
+        equal <= published && equal + 50 >= published,
         "{equal} of {published}"
     );
 }
@@ -190,6 +191,9 @@ fn a_stream_moves_to_another_server_before_the_connection_ends() {
                 came[at].push(String::from_utf8_lossy(&m.payload).parse::<u64>());
             }
             BusEvent::Up | BusEvent::CaughtUp | BusEvent::Head(_) => {}
+            // JetStream may give the next consumer to the server in lame duck mode, which never answers: the next
+            // attempt reads on, and nothing is lost.
+            BusEvent::Down(fault) if fault.0.contains("no answer") => {}
             other => panic!("{other:?}"),
         }
     }

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.xdist_group("chromium")
 IS_DEAD = "source.readyState === 2"
 LISTEN = """void (() => {
   globalThis.counts = { opens: 0, ends: 0, messages: 0 };
-  globalThis.source = new EventSource("%s");
+  globalThis.source = new EventSource("%s", { withCredentials: %s });
   source.onopen = () => { counts.opens += 1; };
   source.onerror = () => { counts.ends += 1; };
   source.onmessage = () => { counts.messages += 1; };
@@ -28,10 +28,22 @@ LISTEN = """void (() => {
 @contextlib.asynccontextmanager
 async def listening_to(port):
     """A page of another origin, with an EventSource at the demo's path on `port` if there is one."""
-    async with Site(None) as site, open_page(site.origin("127.0.0.1") + "/page") as page:
+    async with Site(None) as site, page_of(site) as page:
         if port:
-            await page.js(LISTEN % url_at(port))
+            await page.js(listen(port))
         yield page
+
+
+def page_of(site):
+    return open_page(origin_of(site) + "/page")
+
+
+def origin_of(site):
+    return site.origin("127.0.0.1")
+
+
+def listen(port, with_cookies=False):
+    return LISTEN % (url_at(port), str(with_cookies).lower())
 
 
 def start_demo(start_weirgate, port, *flags):
@@ -54,19 +66,22 @@ async def test_a_restart_behind_a_proxy_without_the_recipe_ends_it_for_ever(star
 
 @pytest.mark.parametrize("kind", [Nginx, Haproxy, Caddy])
 async def test_a_killed_gateway_behind_a_recipe(start_weirgate, started, kind):
+    """Of a page that sends cookies, too."""
     port = free_port()
-    weirgate = start_demo(start_weirgate, port)
-    proxy = kind(port)
-    started.append(proxy)
-    await until(lambda: is_served(proxy.port), 10, "the proxy serves")
-    async with listening_to(proxy.port) as page:
+    async with Site(None) as site, page_of(site) as page:
+        flags = ("--allowed-origins", origin_of(site))
+        weirgate = start_demo(start_weirgate, port, *flags)
+        proxy = kind(port)
+        started.append(proxy)
+        await until(lambda: is_served(proxy.port), 10, "the proxy serves")
+        await page.js(listen(proxy.port, with_cookies=True))
         await page.until("counts.messages > 0", 20, "the first state")
         weirgate.kill()
         # The end of the stream, and of two streams that only say when to come back.
         await page.until(f"counts.ends >= 3 || {IS_DEAD}", 20, "two attempts in vain")
         assert not await page.js(IS_DEAD)
         assert await page.js("counts.opens") >= 3
-        start_demo(start_weirgate, port)
+        start_demo(start_weirgate, port, *flags)
         await page.js("void (counts.messages = 0)")
         await page.until(f"counts.messages > 0 || {IS_DEAD}", 20, "the stream is back")
         assert not await page.js(IS_DEAD)
@@ -92,7 +107,7 @@ async def test_a_gateway_that_stops(start_weirgate):
     others = [Stream(port, "/ws/stream") for _ in range(8)]
     async with listening_to(None) as page:
         weirgate.send(signal.SIGTERM)
-        await page.js(LISTEN % url_at(port))
+        await page.js(listen(port))
         await page.until(f"counts.ends > 0 || {IS_DEAD}", 20, "a refusal")
         assert not await page.js(IS_DEAD)
         assert await page.js("[counts.opens, counts.messages].join()") == "1,0"
@@ -173,11 +188,11 @@ async def test_nothing_is_lost_when_instances_are_killed(start_weirgate, redis_s
 
 
 async def test_a_page_in_the_list_may_send_credentials(start_weirgate):
-    async with Site(None) as site, open_page(site.origin("127.0.0.1") + "/page") as page:
-        listed = start_weirgate("demo", "--allowed-origins", site.origin("127.0.0.1")).wait_ready()
+    async with Site(None) as site, page_of(site) as page:
+        listed = start_weirgate("demo", "--allowed-origins", origin_of(site)).wait_ready()
         anybody = start_weirgate("demo").wait_ready()
         for weirgate, expected in ((listed, 1), (anybody, 2)):
-            await page.js(LISTEN.replace('"%s")', '"%s", { withCredentials: true })') % url_at(weirgate.port))
+            await page.js(listen(weirgate.port, with_cookies=True))
             await page.until("source.readyState > 0", 20, "an answer")
             assert await page.js("source.readyState") == expected
             assert await page.js(f"fetch('{weirgate.http_url}/health', {{ credentials: 'include' }}).then(() => 1, () => 2)") == expected

@@ -26,7 +26,7 @@ def flags(args, certificate):
         return [], None
     port = free_port()
     return ["--tls-port", str(port), "--tls-cert", str(certificate[0]), "--tls-key", str(certificate[1]),
-            "--tls-handshakes-per-ip-max", "1000"], port
+            "--tls-handshakes-max", "2000"], port
 
 
 def lead(context):

@@ -19,6 +19,8 @@ class State:
     """`connect` gives an idle client of the kind, `enter` brings all clients into the state. `answer_bytes`: of a service's large answer.
     `more_each`: what an idle client of the kind needs beyond what `connect` gives."""
     more_each = 0
+    # So many that most stay below the limit: memory of those that are ended stays with the process for a while.
+    count_max = 10_000
     name, gateway, flags, tls, on_nats, answer_bytes = "", "demo", (), False, False, 0
     path, receive_bytes, extra = "/ws/stream", None, ()
 
@@ -203,6 +205,17 @@ class UnreadAnswer(Http):
     request = b"GET /v1/measurement/big HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
+class UnreadSmallAnswer(UnreadAnswer):
+    """One of 30 KB: the service has done its part, and the client still reads nothing."""
+    name, answer_bytes, count_max = "a small answer that is not read", 30_000, 1_000
+
+
+class UnreadPages(Http):
+    """A page of the gateway itself, of which the client reads nothing."""
+    name, receive_bytes, count_max = "own pages that are not read", 2_048, 800
+    request = b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
 class Resuming(State):
     """1,500 missed messages for a client that does not read."""
     name, gateway, path, receive_bytes = "resuming", "channels", "/ws", 4_096
@@ -328,5 +341,5 @@ class NamesOfPatterns(State):
 
 STATES = [HalfHead(), HalfFrame(), Fragments(), HalfDeflated(), DeflateWindow(), HalfRecord(), InHandshake(), HalfHello(), KeyUpdates(),
           PausedForPongs(), PausedUnanswered(), OwnRate(), BegunBody(), BodyHandedOver(), BodyFromLoop(), Pipelined(),
-          UnreadAnswer(), Resuming(), ResumingPatterns(), Last(), Retained(), FullQueue(), FullQueueOfSmall(), EventStream(), Names(),
+          UnreadAnswer(), UnreadSmallAnswer(), UnreadPages(), Resuming(), ResumingPatterns(), Last(), Retained(), FullQueue(), FullQueueOfSmall(), EventStream(), Names(),
           NamesOfPatterns()]

@@ -21,8 +21,7 @@ def serve_badly(pipe, big):
     kept = []
 
     def answer(link):
-        head = link.recv(2_048)
-        if b"/big " in head:
+        while b"/big " in link.recv(2_048):
             link.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % big + bytes(big))
         kept.append(link)
     while True:

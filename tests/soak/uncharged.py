@@ -24,7 +24,7 @@ from stage import Stage
 MIB = 1024 * 1024
 UNCHARGED_MIB_MAX = 32
 # Seconds in which the state is looked at, after the last client has entered it.
-LOOK_S = 4
+LOOK_S = 12
 
 
 def charged(weirgate):
@@ -94,7 +94,7 @@ def main():
     rows = []
     for state in STATES:
         if state.name.startswith(args.only):
-            rows.append(measure(state, args.clients))
+            rows.append(measure(state, min(args.clients, state.count_max)))
             print(f"uncharged: {state.name}: {rows[-1]['without MiB']:.1f} MiB without a charge", flush=True)
     show(rows)
     over = [row for row in rows if row["without MiB"] > UNCHARGED_MIB_MAX]

@@ -214,12 +214,12 @@ fn publish(
 }
 
 fn text(tail: &Tail) -> String {
-    let figures: [(&str, fn(&Latency) -> f64, Option<f64>); 4] = [
-        ("p50", |l| l.p50_ms, tail.stands.p50_ms),
-        ("p99", |l| l.p99_ms, tail.stands.p99_ms),
-        ("p99.9", |l| l.p999_ms, tail.stands.p999_ms),
-        ("max", |l| l.max_ms, tail.stands.max_ms),
-    ];
+    type Of = fn(&Latency) -> f64;
+    let p50: (Of, _) = (|l| l.p50_ms, tail.stands.p50_ms);
+    let p99: (Of, _) = (|l| l.p99_ms, tail.stands.p99_ms);
+    let p999: (Of, _) = (|l| l.p999_ms, tail.stands.p999_ms);
+    let max: (Of, _) = (|l| l.max_ms, tail.stands.max_ms);
+    let figures = [("p50", p50), ("p99", p99), ("p99.9", p999), ("max", max)];
     let mut rows = vec![row(&[
         &"bus to client",
         &"ms",
@@ -227,7 +227,7 @@ fn text(tail: &Tail) -> String {
         &"clients late ms",
         &"",
     ])];
-    for (name, of, stands) in figures {
+    for (name, (of, stands)) in figures {
         let late = if stands.is_some() {
             ""
         } else {

@@ -64,7 +64,7 @@ pub struct LevelsFeedSettings {
     /// Whether each payload has the number of its broadcast, so that a client can count skipped broadcasts;
     /// no part of the contract.
     pub is_numbered: bool,
-    /// Whether each payload has the time at which its newest message came from the bus; no part of the contract.
+    /// Whether each payload has the arrival time of its newest message; no part of the contract.
     pub is_stamped: bool,
 }
 

@@ -8,7 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::super::history::{Status, ended};
-use crate::hub::{CopyRank, Core, Frame, Lead, NotRecovered, Outcome, Position, TopicName};
+use super::super::members::max_hz;
+use crate::admission::{Charge, ClientAddr, Holding};
+use crate::hub::{
+    CopyRank, Core, Frame, Lead, MaxRate, NotRecovered, Outcome, Position, TopicName,
+};
 use crate::wire::object_writer::{ObjectWriter, iso_utc};
 
 /// An answer without its number and its time.
@@ -58,6 +62,12 @@ impl Answer {
 
     pub(super) fn pong(request_id: &str) -> Self {
         Self::new(r#"{"type":"pong","seq":"#).to(request_id)
+    }
+
+    pub(super) fn rate(rate: Option<MaxRate>, request_id: &str) -> Self {
+        let mut answer = Self::new(r#"{"type":"rate","seq":"#);
+        answer.body.raw("max_hz", &max_hz(rate));
+        answer.to(request_id)
     }
 
     pub(super) fn error(error: &str, request_id: &str) -> Self {
@@ -202,6 +212,8 @@ pub(super) struct Answers(Option<Box<Queue>>);
 struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
+    /// The bytes' charge among the bytes of all clients.
+    charge: Option<Charge>,
     /// Count of the names that the client joins with an answer.
     resuming: usize,
 }
@@ -236,6 +248,21 @@ impl Answers {
             behind,
             due_us,
         });
+    }
+
+    /// Charges the answers that wait, and ends their wait without room: each may be as large as its request.
+    pub(super) fn charge(&mut self, of: &Holding, client: ClientAddr, now_us: u64) {
+        let Some(queue) = &mut self.0 else {
+            return;
+        };
+        let bytes = queue.bytes as u64;
+        match &mut queue.charge {
+            None => queue.charge = Some(of.hold(client, bytes, now_us)),
+            Some(charge) => charge.set(bytes, now_us),
+        }
+        if !of.has_room_for(client) {
+            self.settle_all();
+        }
     }
 
     /// Removes the first answer, or all of them `together`, if they wait for nothing, or the first has waited long

@@ -39,7 +39,8 @@ use super::access::{RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of,
 use super::history::{Statuses, last_event_id};
 use crate::admission::{ClientAddr, Holding};
 use crate::auth::{
-    Acl, Authenticator, Identity, NameSyntax, Origins, Rights, TokenMarks, bearer_protocol,
+    Acl, Authenticator, Identity, NamePatterns, NameSyntax, Origins, Rights, TokenMarks,
+    bearer_protocol,
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Core, Entrance, Frame, FrameBytes,
@@ -101,6 +102,8 @@ pub struct ChannelsGateway {
     kept: Option<KeptNames>,
     statuses: Statuses,
     renewals: Renewals,
+    /// Of these names slow clients get the newest message only.
+    conflated: Option<NamePatterns>,
     /// The number of tables that came before the present table.
     table: u64,
     /// The longest wait of an answer for the bus, microseconds.
@@ -143,6 +146,7 @@ impl ChannelsGateway {
             kept: None,
             statuses: Statuses::new(Answer::status),
             renewals: Renewals::new(settings.renewals_per_second),
+            conflated: None,
             table: 0,
             marks_without_token: Arc::new(Identity::default().marks(Some(&settings.default_role))),
             settings,
@@ -175,6 +179,24 @@ impl ChannelsGateway {
     pub fn with_kept(mut self, names: KeptNames) -> Self {
         self.kept = Some(names);
         self
+    }
+
+    /// Lets clients ask for a rate of their own for these names: slow clients get their newest message only.
+    #[must_use]
+    pub fn with_conflated(mut self, names: NamePatterns) -> Self {
+        self.conflated = Some(names);
+        self
+    }
+
+    /// Whether a client may be sent fewer messages: it holds no name, or a name with messages that may be skipped.
+    fn may_skip(&self, core: &Core, key: SessionKey) -> bool {
+        let Some(conflated) = &self.conflated else {
+            return false;
+        };
+        let syntax = self.syntax();
+        let may =
+            |name: &TopicName| syntax.is_pattern(name.as_str()) || conflated.matches(name.as_str());
+        core.joined_count(key) == 0 || core.joined(key).any(may)
     }
 
     fn syntax(&self) -> NameSyntax {
@@ -223,6 +245,16 @@ impl ChannelsGateway {
                 at_once(self.authenticate(core, key, client, &token, id)?)
             }
             Action::Ping => at_once(Answer::pong(id)),
+            Action::Rate(rate) if rate.is_some() && !self.may_skip(core, key) => {
+                at_once(Answer::error(
+                    "No rate: every message of these names is delivered (no name of --conflate)",
+                    id,
+                ))
+            }
+            Action::Rate(rate) => {
+                core.set_max_rate(key, rate);
+                at_once(Answer::rate(rate, id))
+            }
             Action::Unknown(action) => {
                 at_once(Answer::error(&format!("Unknown action: {action}"), id))
             }

@@ -234,6 +234,11 @@ impl Names {
         &self.sums
     }
 
+    /// The memory of names, and of answers with names that wait.
+    pub(super) fn bytes(&self) -> &Holding {
+        &self.sums[Full::NameBytes as usize]
+    }
+
     /// Grants the name to the client, which may hold it already. Returns the name, and whether nobody has held it: then
     /// the caller finds its way ([`Self::set_way`]).
     ///

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use sonic_rs::LazyValue;
 
 use super::super::history::{Since, read_last, read_since, read_status};
-use super::super::members::{members, text_of};
+use super::super::members::{members, read_max_rate, text_of};
 use crate::auth::Token;
+use crate::hub::MaxRate;
 use crate::wire::json::{self, JsonError, check_json, compact};
 
 /// Limits of a request.
@@ -30,6 +31,8 @@ pub(super) enum Action {
     /// With a new token.
     Authenticate(Token),
     Ping,
+    /// With the client's own rate from now on.
+    Rate(Option<MaxRate>),
     /// Another action: its name for the error.
     Unknown(String),
     /// Not a request: the error for a person.
@@ -67,6 +70,7 @@ impl Request {
             "token",
             "requestId",
             "status",
+            "max_hz",
         ];
         match members(text.as_bytes(), depth_max, names) {
             Ok(members) => Self::read(members, limits),
@@ -79,7 +83,7 @@ impl Request {
     }
 
     fn read(
-        [action, channels, since, last, token, id, status]: [Option<LazyValue<'_>>; 7],
+        [action, channels, since, last, token, id, status, max_hz]: [Option<LazyValue<'_>>; 8],
         limits: RequestLimits,
     ) -> Self {
         let channels = || read_channels(channels.as_ref(), limits.entries_max);
@@ -98,6 +102,10 @@ impl Request {
                 token.map(Action::Authenticate)
             }
             Some("ping") => Ok(Action::Ping),
+            Some("rate") => {
+                let rate = read_max_rate(max_hz.as_ref());
+                rate.map(Action::Rate).map_err(Cow::Borrowed)
+            }
             Some(other) => Ok(Action::Unknown(other.to_owned())),
             None if action == "null" => Ok(Action::Unknown("None".to_owned())),
             None => Ok(Action::Unknown(compact(action))),

@@ -152,6 +152,8 @@ impl ChannelsGateway {
     ) {
         let due_us = core.now().mono_us + self.bus_wait_us;
         client.answers.push(answer, behind, due_us);
+        let (bytes, address) = (self.names.bytes(), client.held.address());
+        client.answers.charge(bytes, address, core.now().mono_us);
         self.send_ready(core, key, client);
         if client.answers.are_too_many() && !core.has_requests(key) {
             core.pause_reading(key);
@@ -167,6 +169,8 @@ impl ChannelsGateway {
                 break;
             }
             self.send(core, key, client, ready);
+            let (bytes, address) = (self.names.bytes(), client.held.address());
+            client.answers.charge(bytes, address, now.mono_us);
         }
         if !client.answers.are_too_many() && !client.is_judged_again() {
             core.resume_reading(key);

@@ -59,6 +59,8 @@ pub(super) enum BadRequest {
     Interval(&'static str),
     /// A `last` out of range, with the reason.
     Last(&'static str),
+    /// A rate of the client's own: no trade may be left out, and running candles have a pace of their own.
+    Rate,
     /// The client sends more than its rate.
     RateLimit,
 }
@@ -90,6 +92,7 @@ impl fmt::Display for BadRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotJson(error) => write!(f, "Invalid message: {error}"),
+            Self::Rate => f.write_str("No rate: every trade is delivered"),
             Self::RateLimit => f.write_str(RATE_LIMIT_EXCEEDED),
             Self::NoAction => f.write_str("Invalid message format: missing action field"),
             Self::Unknown(action) => write!(f, "Unknown action: {action}"),
@@ -144,6 +147,7 @@ impl Request {
         match action.as_deref() {
             None => Err(BadRequest::NoAction),
             Some("ping") => Ok(Self::Ping),
+            Some("rate") => Err(BadRequest::Rate),
             Some("subscribe") => {
                 let symbols = read_symbols("subscribe", symbols, SYMBOLS_PER_REQUEST_MAX)?;
                 let last = last.as_ref().filter(|_| accepts.last);
@@ -314,6 +318,10 @@ mod tests {
                 "Invalid message format: missing action field",
             ),
             (r#"{"action":"PING"}"#.to_owned(), "Unknown action: PING"),
+            (
+                r#"{"action":"rate","max_hz":2}"#.to_owned(),
+                "No rate: every trade is delivered",
+            ),
             (
                 r#"{"action":"subscribe"}"#.to_owned(),
                 "Invalid subscribe message: symbols is missing",

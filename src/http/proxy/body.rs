@@ -254,7 +254,10 @@ impl Body for ToClient {
                 let outcome = Outcome::of_broken(&self.upload);
                 self.exchange.refuse(outcome);
             }
-            Some(Err(error)) => self.exchange.fail(Outcome::Cut, error.as_ref()),
+            Some(Err(error)) => {
+                self.lease.iter().for_each(|lease| lease.cut(error));
+                self.exchange.fail(Outcome::Cut, error.as_ref());
+            }
             Some(Ok(_)) | None => {}
         }
         Poll::Ready(frame)

@@ -5,7 +5,7 @@ use hyper::header::{
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
-use crate::admission::ClientAddr;
+use crate::admission::{ClientAddr, Peer};
 use crate::wire::traceparent;
 
 /// The headers of a single connection, besides the names in `Connection`.
@@ -24,7 +24,7 @@ static HOP_BY_HOP: [HeaderName; 8] = [
 #[derive(Clone, Debug)]
 pub(super) struct Forwarded<'a> {
     /// The other end of the client's connection.
-    pub(super) peer: ClientAddr,
+    pub(super) peer: Peer,
     /// Whether the other end is a trusted proxy: then the proxy's headers on the client's scheme and host
     /// count.
     pub(super) peer_is_trusted: bool,
@@ -55,10 +55,19 @@ pub(super) fn to_service(
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     let asked_host = headers.insert(HOST, forwarded.host.clone());
+    let list = HeaderName::from_static("x-forwarded-for");
+    let lines = headers.get_all(&list).iter().map(HeaderValue::as_bytes);
     match forwarded.peer {
         // A trusted proxy without an address: the last entry of the list is already the last with an address.
-        ClientAddr::Unix if forwarded.peer_is_trusted => {}
-        peer => append_forwarded_for(headers, peer),
+        Peer::Unix(_) if forwarded.peer_is_trusted => {}
+        peer if peer.is_last_of(lines) => {}
+        peer => {
+            // A service that trusts the load balancer would believe what an unknown client has written.
+            if matches!(peer, Peer::Unnamed(_)) {
+                headers.remove(&list);
+            }
+            append_forwarded_for(headers, list, peer.client());
+        }
     }
     let add = |headers: &mut HeaderMap, name, value| match headers.entry(name) {
         Entry::Occupied(_) if forwarded.peer_is_trusted => {}
@@ -138,8 +147,7 @@ fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
         .map(<[u8]>::trim_ascii)
 }
 
-fn append_forwarded_for(headers: &mut HeaderMap, peer: ClientAddr) {
-    let name = HeaderName::from_static("x-forwarded-for");
+fn append_forwarded_for(headers: &mut HeaderMap, name: HeaderName, peer: ClientAddr) {
     let mut list: Vec<u8> = Vec::new();
     for line in headers.get_all(&name) {
         if !line.is_empty() {
@@ -169,10 +177,12 @@ fn trace(headers: &mut HeaderMap, random: impl FnMut() -> u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
     use super::*;
     use proptest::prelude::*;
+
+    const PROXY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 9), 4711));
 
     fn map(lines: &[(&str, &str)]) -> HeaderMap {
         let line = |(name, value): &(&str, &str)| {
@@ -197,10 +207,10 @@ mod tests {
     }
 
     fn asked(headers: HeaderMap, peer_is_trusted: bool) -> HeaderMap {
-        asked_by(IpAddr::from([10, 0, 0, 9]).into(), headers, peer_is_trusted)
+        asked_by(PROXY.into(), headers, peer_is_trusted)
     }
 
-    fn asked_by(peer: ClientAddr, mut headers: HeaderMap, peer_is_trusted: bool) -> HeaderMap {
+    fn asked_by(peer: Peer, mut headers: HeaderMap, peer_is_trusted: bool) -> HeaderMap {
         let host = HeaderValue::from_static("service:8001");
         let forwarded = Forwarded {
             peer,
@@ -217,7 +227,7 @@ mod tests {
     fn a_proxy_behind_a_unix_socket_adds_no_address_if_it_is_trusted() {
         let forwarded_for = |peer_is_trusted| {
             let headers = map(&[("x-forwarded-for", "198.51.100.7")]);
-            let headers = asked_by(ClientAddr::Unix, headers, peer_is_trusted);
+            let headers = asked_by(Peer::Unix(None), headers, peer_is_trusted);
             headers["x-forwarded-for"].clone()
         };
         assert_eq!(forwarded_for(true), "198.51.100.7");
@@ -225,6 +235,26 @@ mod tests {
             forwarded_for(false),
             "198.51.100.7, unix",
             "anybody may have written it"
+        );
+    }
+
+    #[test]
+    fn the_list_of_addresses_is_the_way_that_the_request_took() {
+        let balancer = || Peer::from(PROXY);
+        let forwarded_for = |peer, list| {
+            let headers = asked_by(peer, map(&[("x-forwarded-for", list)]), false);
+            headers["x-forwarded-for"].clone()
+        };
+        let client = |ip| Some(SocketAddr::new(IpAddr::from(ip), 4711));
+        let named = balancer().behind_header(client([192, 0, 2, 1]));
+        assert_eq!(forwarded_for(named, "1.1.1.1"), "1.1.1.1, 192.0.2.1");
+        // A proxy of HTTP with headers of the PROXY protocol says the same in both.
+        let twice = "1.1.1.1, 192.0.2.1";
+        assert_eq!(forwarded_for(named, twice), twice);
+        assert_eq!(
+            forwarded_for(balancer().behind_header(None), "1.1.1.1"),
+            "10.0.0.9",
+            "nobody vouches for the rest"
         );
     }
 

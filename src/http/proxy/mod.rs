@@ -347,7 +347,7 @@ impl Shared {
         *request.uri_mut() = uri;
         *request.headers_mut() = parts.head.headers;
         let forwarded = headers::Forwarded {
-            peer: parts.peer.client(),
+            peer: parts.peer,
             peer_is_trusted: self.trusted_proxies.trusts_peer(&parts.peer),
             is_tls: parts.is_tls,
             target_host,

@@ -200,7 +200,7 @@ pub(in crate::http) async fn connect(
 ) -> io::Result<(TokioIo<Box<dyn Bytes>>, SocketAddr)> {
     let upstream = &service.upstream;
     let found = lookup_host((upstream.host.as_str(), upstream.port)).await?;
-    let addresses = service.in_turn(found.collect());
+    let addresses = service.left.in_turn(found.collect());
     let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
     let each = silence / addresses.len().max(1) as u32;
     for address in addresses {
@@ -209,7 +209,7 @@ pub(in crate::http) async fn connect(
             Ok(Err(error)) => error,
             Err(_) => io::Error::new(ErrorKind::TimedOut, "connecting took too long"),
         };
-        service.leave(address, failure.to_string());
+        service.left.leave(address, failure.to_string());
     }
     Err(failure)
 }

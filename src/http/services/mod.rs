@@ -40,7 +40,28 @@ pub struct Service {
     tls: Option<TlsConnector>,
     /// Both shared by all clones.
     answering: Arc<Answering>,
-    left: Arc<Mutex<LeftAddresses>>,
+    left: Left,
+}
+
+/// The addresses of the host that failed last.
+#[derive(Clone, Debug, Default)]
+struct Left(Arc<Mutex<LeftAddresses>>);
+
+impl Left {
+    /// Orders the addresses of the host: an address that failed is tried last.
+    fn in_turn(&self, addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        self.lock().in_turn(addresses)
+    }
+
+    /// Records a connection to this address, or a request there, without a whole answer.
+    fn leave(&self, address: SocketAddr, why: String) {
+        self.lock().leave(address, Instant::now(), why);
+    }
+
+    /// No holder of this lock can panic.
+    fn lock(&self) -> MutexGuard<'_, LeftAddresses> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The name and the address.
@@ -59,23 +80,8 @@ impl Service {
             upstream,
             tls: tls.map(TlsConnector::from),
             answering: Arc::new(Answering::new(name)),
-            left: Arc::default(),
+            left: Left::default(),
         }
-    }
-
-    /// Orders the addresses of the host: an address whose connection or request failed is tried last.
-    fn in_turn(&self, addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-        self.left_addresses().in_turn(addresses)
-    }
-
-    /// Records a connection to this address, or a request there, without an answer.
-    fn leave(&self, address: SocketAddr, why: String) {
-        self.left_addresses().leave(address, Instant::now(), why);
-    }
-
-    /// No holder of this lock can panic.
-    fn left_addresses(&self) -> MutexGuard<'_, LeftAddresses> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The value of the label `service` in metrics.

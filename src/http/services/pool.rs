@@ -1,5 +1,6 @@
 //! The connections to a service: kept for a while, each with one request at a time.
 
+use std::fmt::Display;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,9 +14,9 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use super::Service;
 use super::link::{self, Activity};
 use super::places::Place;
+use super::{Left, Service};
 use crate::http::body::BoxError;
 
 /// A connection unused for this long is not reused. Less than the 5 s after which common servers close idle
@@ -90,6 +91,7 @@ struct Connection<B> {
 pub(in crate::http) struct Lease<B> {
     connection: Connection<B>,
     kept: Kept<B>,
+    left: Left,
     /// Held for the count of connections to the service; `None` where another owner counts.
     place: Option<Arc<Place>>,
 }
@@ -100,6 +102,11 @@ impl<B> Lease<B> {
         if !self.connection.sender.is_closed() && !self.connection.may_send_more {
             lock(&self.kept).push(self.connection);
         }
+    }
+
+    /// Handles an answer that broke off behind its head: another address of the host is tried first.
+    pub(in crate::http) fn cut(&self, why: &dyn Display) {
+        self.left.leave(self.connection.address, why.to_string());
     }
 
     /// The place of the request, if counted here.
@@ -222,10 +229,10 @@ impl<B: Again> Pool<B> {
                 Some(connection) => connection,
                 None => self.connect().await?,
             };
-            let address = connection.address;
             let mut lease = Lease {
                 connection,
                 kept: Arc::clone(&self.kept),
+                left: self.service.left.clone(),
                 place,
             };
             let answer = self.exchange(&mut lease.connection, request, &excused);
@@ -241,7 +248,7 @@ impl<B: Again> Pool<B> {
                 Err(Fault::Failed(failure)) => failure,
             };
             if failure.is_silence() {
-                self.service.leave(address, failure.cause.to_string());
+                lease.cut(&failure.cause);
             }
             return Err(failure);
         }

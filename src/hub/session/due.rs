@@ -41,7 +41,8 @@ impl Session {
     /// Returns the moment of the session's entry among the deadlines, and the moment that the entry has to move to, if
     /// that is earlier.
     pub(in crate::hub) fn arm(&mut self, now: Now, limits: &Limits) -> Option<(Option<u64>, u64)> {
-        let at = self.next_deadline(now, limits)?;
+        // No moment is 0, which stands for no entry.
+        let at = self.next_deadline(now, limits)?.max(1);
         let armed_at = self.cold.armed_at.map(NonZeroU64::get);
         if armed_at.is_some_and(|armed| armed <= at) {
             return None;
@@ -92,8 +93,10 @@ impl Session {
         };
         let under_way_us = open.under_way_us(self.queue.bytes_out());
         let peer = self.peer();
-        let has_proxy =
-            || matches!(peer, Peer::Proxied(_)) || limits.trusted_proxies.trusts_peer(&peer);
+        let has_proxy = || {
+            matches!(peer, Peer::Proxied(_) | Peer::Unnamed(_))
+                || limits.trusted_proxies.trusts_peer(&peer)
+        };
         if under_way_us == 0 || !has_proxy() {
             return 0;
         }

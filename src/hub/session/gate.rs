@@ -1,16 +1,14 @@
 //! The gate of a client behind unseen buffers, such as a base station or a proxy: states wait here, where newer states replace
 //! the older, and not there.
 //!
-//! A gate is made when a pong takes longer than [`LATE_US`]. From then on a state leaves only while few bytes are under
+//! A gate is made when a pong takes longer than [`LATE_PONG_US`]. From then on a state leaves only while few bytes are under
 //! way: the pong of a ping behind the last state says so. The window of bytes begins at one state, doubles if the pong for
 //! the whole window comes in time, and is halved with every late pong. A client far away, or late a single time, has its
 //! whole window after some round trips, and the gate ends; so does a gate without a waiting state. Frames with a position
 //! are never held back, because a position promises everything before.
 
 use crate::hub::Now;
-
-/// A longer pong says that bytes are queued on the way, as [`Limits::buffered_after_us`](crate::hub::Limits).
-const LATE_US: u32 = 1_000_000;
+use crate::hub::limits::LATE_PONG_US;
 
 /// A pong so much longer than the shortest, or half as long again, is behind a queue.
 const QUEUED_US: u32 = 100_000;
@@ -57,7 +55,7 @@ impl Gate {
             since_us: now.mono_us,
             window_bytes: 0,
             least_pong_us: u32::MAX,
-            last_pong_us: LATE_US,
+            last_pong_us: LATE_PONG_US,
             wait_us: WAIT_US_MIN,
             pongs_to_wait: 0,
             pongs_unused: 0,
@@ -94,7 +92,7 @@ impl Gate {
         self.wait_us = WAIT_US_MIN.max(WAIT_PONGS * u64::from(pong_us));
         self.least_pong_us = self.least_pong_us.min(pong_us);
         let margin_us = QUEUED_US.max(self.least_pong_us / 2);
-        let is_late = pong_us > LATE_US || pong_us - self.least_pong_us > margin_us;
+        let is_late = pong_us > LATE_PONG_US || pong_us - self.least_pong_us > margin_us;
         self.pongs_unused = match is_late {
             true => 0,
             false => self.pongs_unused.saturating_add(1),
@@ -140,7 +138,7 @@ mod tests {
         let mut gate = closed();
         assert!(!gate.takes(Now::default(), 9, 1));
         for _ in 0..99 {
-            gate.answered(LATE_US + 1, 10_000, 0);
+            gate.answered(LATE_PONG_US + 1, 10_000, 0);
             assert!(!gate.is_closed && !gate.is_wide());
             assert!(
                 gate.takes(Now::default(), 0, 10_000)

@@ -204,7 +204,7 @@ impl Session {
     ) -> Departed {
         self.intake = Intake::Closed;
         let waited = self.waiting(now);
-        let gated_us = self.gate_look(now).map(|look| look.slow_us);
+        let gated_us = self.gated_us(now);
         let held = self.drop_held();
         let queued = self.queue.discard_waiting();
         let (frames, bytes) = (held.0 + queued.0, held.1 + queued.1);
@@ -272,7 +272,7 @@ impl Session {
         }
         self.intake = Intake::Closed;
         let waited = self.waiting(now);
-        let gated_us = self.gate_look(now).map(|look| look.slow_us);
+        let gated_us = self.gated_us(now);
         let held = self.drop_held();
         let (frames, bytes) = (self.queue.frames() as u32, self.queue.bytes());
         let (frames, bytes) = (held.0 + frames, held.1 + bytes);

@@ -419,16 +419,7 @@ impl Session {
         let control = self.queue.control(now);
         let step = open.protocol.read(input, control, scratch);
         match step {
-            Some(Step::Pong) => {
-                if let Some((bytes_read, after_us)) = open.ping.answered(now.mono_us) {
-                    let answered = bytes_read - open.bytes_read;
-                    (open.bytes_read, open.pong_us) = (bytes_read, Some(after_us));
-                    let left = self.queue.bytes_out() - bytes_read;
-                    if let Some(gate) = cold.slots.as_mut().and_then(|slots| slots.gate.as_mut()) {
-                        gate.answered(after_us, answered, left + self.queue.bytes() as u64);
-                    }
-                }
-            }
+            Some(Step::Pong) => self.was_answered(now),
             Some(Step::PeerClosed(code)) => cold.record.code = code,
             Some(Step::Violation(..)) => open.is_broken = true,
             _ => {}

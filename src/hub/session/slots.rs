@@ -1,4 +1,4 @@
-//! The client's own rate, `?max_hz=2` in the request (contract: protocol-levels.md, protocol-channels.md): frames
+//! The client's own rate, `?max_hz=2` in the request or set later (contract: protocol-levels.md, protocol-channels.md): frames
 //! with a conflation key wait for the client's next slot, a slot every interval, and the newest frame of each key
 //! leaves.
 //!
@@ -44,7 +44,13 @@ impl MaxRate {
         rate.transpose()
     }
 
-    fn parse(value: &str) -> Option<Self> {
+    /// The times a second, in thousandths.
+    pub fn hz(self) -> f64 {
+        (1e9 / self.interval_us as f64).round() / 1e3
+    }
+
+    /// Reads a decimal number of times a second; `None` out of range, or for another text.
+    pub fn parse(value: &str) -> Option<Self> {
         // Without signs, exponents, `inf` and `nan`, which the parser of Rust takes.
         let is_decimal = value.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         let hz = value.parse::<f64>().ok().filter(|_| is_decimal)?;
@@ -99,6 +105,12 @@ impl Slots {
             bytes: 0,
             numbered: 0,
         }
+    }
+
+    /// Sets or ends the rate; nothing is held.
+    pub(super) fn set_rate(&mut self, now: Now, rate: Option<MaxRate>) {
+        self.interval_us = rate.map_or(0, |rate| rate.interval_us);
+        self.next_us = self.next_us.min(now.mono_us + self.interval_us);
     }
 
     /// Whether the client has a rate of its own.

@@ -4,7 +4,7 @@ use super::gate::Gate;
 use super::phase::Phase;
 use super::slots::Slots;
 use super::{Intake, Session};
-use crate::hub::{Limits, Now, SlowLook, Why};
+use crate::hub::{Limits, MaxRate, Now, SlowLook, Why};
 
 impl Session {
     /// Begins the wait of a queue that the kernel did not take whole, or ends the wait of an empty queue; `None` if
@@ -51,6 +51,20 @@ impl Session {
 }
 
 impl Session {
+    /// Notes a pong: all bytes before its ping have come.
+    pub(super) fn was_answered(&mut self, now: Now) {
+        if let Phase::Open(open) = &mut self.cold.phase
+            && let Some((bytes_read, after_us)) = open.ping.answered(now.mono_us)
+        {
+            let answered = bytes_read - open.bytes_read;
+            (open.bytes_read, open.pong_us) = (bytes_read, Some(after_us));
+            let under_way = self.under_way();
+            if let Some(gate) = self.gate_mut() {
+                gate.answered(after_us, answered, under_way);
+            }
+        }
+    }
+
     /// Bytes that wait, or are under way: behind the last ping that was answered.
     pub(super) fn under_way(&self) -> u64 {
         let bytes_read = match &self.cold.phase {
@@ -75,31 +89,54 @@ impl Session {
 
     /// Whether states wait for the pong behind the last state.
     pub(in crate::hub) fn has_gate(&self) -> bool {
-        self.slots().is_some_and(|slots| slots.gate.is_some())
+        self.gate().is_some()
     }
 
     pub(in crate::hub) fn set_gate(&mut self, now: Now) {
-        self.is_limited = true;
-        let slots = self
-            .cold
-            .slots
-            .get_or_insert_with(|| Box::new(Slots::new(None)));
-        slots.gate = Some(Gate::new(now));
+        self.slots_mut().gate = Some(Gate::new(now));
     }
 
-    fn gate(&mut self) -> Option<&mut Gate> {
+    /// Sets or ends the client's own rate, behind the end of a slot.
+    pub(in crate::hub) fn set_max_rate(&mut self, now: Now, rate: Option<MaxRate>) {
+        self.slots_mut().set_rate(now, rate);
+        self.rest_slots();
+    }
+
+    fn slots_mut(&mut self) -> &mut Slots {
+        self.is_limited = true;
+        let slots = &mut self.cold.slots;
+        slots.get_or_insert_with(|| Box::new(Slots::new(None)))
+    }
+
+    /// Frees slots that hold nothing back.
+    fn rest_slots(&mut self) {
+        let is_idle =
+            |slots: &Slots| slots.count() == 0 && !slots.has_rate() && slots.gate.is_none();
+        if self.intake == Intake::Open && self.cold.slots.as_deref().is_some_and(is_idle) {
+            self.cold.slots = None;
+            self.is_limited = self.cold.rate.is_some();
+        }
+    }
+
+    fn gate(&self) -> Option<&Gate> {
+        self.slots()?.gate.as_ref()
+    }
+
+    fn gate_mut(&mut self) -> Option<&mut Gate> {
         let slots = self.cold.slots.as_mut().filter(|_| self.is_limited)?;
         slots.gate.as_mut()
     }
 
+    /// For how long the client has had a gate, microseconds.
+    pub(super) fn gated_us(&self, now: Now) -> Option<u64> {
+        Some(self.gate()?.age_us(now))
+    }
+
     /// Takes away a wide gate; returns its age, microseconds.
     pub(in crate::hub) fn take_wide_gate(&mut self, now: Now) -> Option<u64> {
-        let slots = self.cold.slots.as_mut().filter(|_| self.is_limited)?;
+        let slots = self.cold.slots.as_mut()?;
         let gate = slots.gate.take_if(|gate| gate.is_wide())?;
-        if slots.count() == 0 && !slots.has_rate() && self.intake == Intake::Open {
-            self.cold.slots = None;
-            self.is_limited = self.cold.rate.is_some();
-        }
+        self.rest_slots();
         Some(gate.age_us(now))
     }
 
@@ -114,7 +151,7 @@ impl Session {
     /// Puts a ping behind the last state, if its pong says when the next may leave.
     pub(in crate::hub) fn ping_behind(&mut self, now: Now) {
         let is_out = self.queue.is_empty();
-        if let Some(gate) = self.gate()
+        if let Some(gate) = self.gate_mut()
             && is_out
             && (gate.is_closed || gate.has_left)
         {
@@ -125,7 +162,7 @@ impl Session {
 
     /// For operators.
     pub(in crate::hub) fn gate_look(&self, now: Now) -> Option<SlowLook> {
-        let gate = self.slots()?.gate.as_ref()?;
+        let gate = self.gate()?;
         Some(SlowLook {
             why: Some(Why::Buffered),
             say: gate.say().into(),

@@ -147,14 +147,17 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         is_stamped,
     };
     let feed = ChannelsFeed::new(feed_settings, frame_bytes.clone());
-    let feed = match conflated {
-        Some(names) => feed.conflating(move |name| names.matches(name)),
-        None => feed,
-    };
     let retained_bytes_max = own.retained_bytes_max;
     let metrics = metrics(&stats, retained_bytes_max, interest.as_ref());
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
     let gateway = gateway.with_slow_bus(bus_wait.as_micros() as u64);
+    let (feed, gateway) = match conflated {
+        Some(names) => {
+            let gateway = gateway.with_conflated(names.clone());
+            (feed.conflating(move |name| names.matches(name)), gateway)
+        }
+        None => (feed, gateway),
+    };
     let gateway = match own.retained {
         true => gateway.with_retained(retained_bytes_max),
         false => gateway,

@@ -149,7 +149,7 @@ pub(super) const OWN: &[Setting] = &[
     ),
     Setting::bytes(
         HEADING,
-        "retained-bytes-max",
+        "retained-bytes",
         (1_048_576, 17_179_869_184),
         field!(ChannelsSettings, retained_bytes_max),
         "Bytes of last values that wait for all clients",
@@ -158,7 +158,7 @@ pub(super) const OWN: &[Setting] = &[
         "With --retained. A client has 512 KiB of them at most, or one larger value, and counts from the \
          question until it has taken the values, for 60 s at most.",
     )
-    .memory_part(50)
+    .share(50)
     .limit(
         "the client gets its values later; an address gets more only while it holds less than is left free",
         Shows::Metric(names::RETAINED_BYTES),
@@ -240,7 +240,7 @@ pub(super) const OWN: &[Setting] = &[
         field!(ChannelsSettings, all_clients.name_bytes_max),
         "Memory of the names and patterns that clients hold",
     )
-    .more("640 bytes and the text for each different name, and 96 bytes for each client that holds a name.")
+    .more("640 bytes and the text for each different name, 96 bytes for each client that holds a name, and answers that wait for the bus.")
     .share(40)
     .limit(
         ALL_BEYOND,
@@ -266,7 +266,7 @@ pub(super) const OWN: &[Setting] = &[
     ),
     Setting::count(
         HEADING,
-        "renewals-per-second-max",
+        "renewals-per-second",
         (1, 1_000_000),
         field!(ChannelsSettings, renewals_per_second_max),
         "New tokens per second of all clients, on open connections",
@@ -275,6 +275,7 @@ pub(super) const OWN: &[Setting] = &[
         "A client may send a new token once a second. Clients of one address leave a part for the clients of others: in each second \
         an address has as many as are left for all.",
     )
+    .constant()
     .limit(
         "an error in the response; the old token stays",
         Shows::Metric(names::RENEWALS),

@@ -234,7 +234,7 @@ pub(super) const OWN: &[Setting] = &[
     ),
     Setting::count(
         DEVICES,
-        "orphans-max",
+        "orphans",
         (0, 1_000_000),
         field!(EventsSettings, orphans_max),
         "Waiting messages of disconnected devices, still to be forwarded",
@@ -243,6 +243,7 @@ pub(super) const OWN: &[Setting] = &[
         "A client address may leave messages while it has left fewer than are free, so the devices \
         of one address fill half of the limit, and those of each further address half of the rest.",
     )
+    .constant()
     .limit(
         "the newest messages of the disconnecting device are dropped",
         Shows::Metric(names::MESSAGES_FORGOTTEN),
@@ -250,7 +251,7 @@ pub(super) const OWN: &[Setting] = &[
     ),
     Setting::bytes(
         DEVICES,
-        "waiting-bytes-max",
+        "waiting-bytes",
         (MIB, 1024 * 1024 * MIB),
         field!(EventsSettings, waiting_bytes_max),
         "Bytes of unanswered messages of all devices together",
@@ -260,7 +261,7 @@ pub(super) const OWN: &[Setting] = &[
         half of the limit, and each further address half of the rest. The last message may exceed \
         the limit.",
     )
-    .memory_part(30)
+    .share(30)
     .limit(
         "messages stay in the sockets of the devices, and client addresses take turns; unread messages of a disconnecting device are dropped",
         Shows::Metric(names::EVENT_WAITING_BYTES),

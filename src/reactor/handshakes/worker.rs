@@ -14,9 +14,9 @@ use mio::{Events, Interest, Poll, Token};
 use rustls::HandshakeKind;
 
 use super::{
-    Beginning, Entered, HandshakeCounts, HandshakeLimits, Job, Outcome, secured, take_header,
+    Beginning, Entered, HELLO_BYTES_MAX, HandshakeCounts, Job, Outcome, is_request, may_begin,
+    secured, take_header,
 };
-use super::{HELLO_BYTES_MAX, is_request, may_begin};
 use crate::admission::{Charge, Chosen, ClientAddr, FairQueue, Holding, Peer};
 use crate::base::{Clock, Wake};
 use crate::hub::{CloseReason, SessionKey};
@@ -83,45 +83,39 @@ pub(super) struct Sockets {
     waiting: FairQueue<SessionKey>,
     /// Sockets with a handshake under way that may hold bytes.
     ready: FairQueue<SessionKey>,
-    limits: HandshakeLimits,
+    /// A place for each handshake under way.
+    places: Holding,
     /// The next look at handshakes that stand still.
     look_us: u64,
 }
 
 impl Sockets {
-    pub(super) fn new(limits: HandshakeLimits) -> Self {
+    pub(super) fn new(places: Holding) -> Self {
         Self {
             all: HashMap::default(),
             waiting: FairQueue::default(),
             ready: FairQueue::default(),
-            limits,
+            places,
             look_us: 0,
         }
     }
 
-    fn is_full(&self) -> bool {
-        let places = &self.limits.places;
-        places.held() >= places.max()
-    }
-
     /// The next socket to begin a handshake.
     fn next_waiting(&mut self) -> Option<SessionKey> {
-        let limits = &self.limits;
-        let may = |client| limits.places.of(client) < limits.per_ip_max;
-        (!self.is_full())
-            .then(|| self.waiting.pop_of(may))
-            .flatten()
+        let places = &self.places;
+        self.waiting.pop_of(|client| places.has_room_for(client))
     }
 
-    /// If all places are taken, chooses handshakes that stand still, one for each address that waits for a place:
+    /// Chooses handshakes that stand still, a handshake for each address that waits for a place and has fewer than half of all:
     /// otherwise silent clients would delay all others until the deadline. A storm of clients moves on by itself.
     fn make_way(&mut self, now_us: u64) {
-        if self.waiting.is_empty() || now_us < self.look_us || !self.is_full() {
+        if self.waiting.is_empty() || now_us < self.look_us {
             return;
         }
         self.look_us = now_us + LOOK_AGAIN.as_micros() as u64;
-        let places = &self.limits.places;
-        let may = |client: &ClientAddr| places.of(*client) < self.limits.per_ip_max;
+        let places = &self.places;
+        let has_few = |client: ClientAddr| 2 * places.of(client) < places.max();
+        let may = |client: &ClientAddr| has_few(*client) && !places.has_room_for(*client);
         // More than all places cannot be freed.
         let others = self
             .waiting
@@ -175,7 +169,7 @@ impl Worker {
             self.wake.awake();
             let has_messages = !self.jobs.is_empty() || !self.chosen.is_empty();
             let has_work = !self.sockets.ready.is_empty() || has_messages;
-            let may_give_way = self.sockets.is_full() && !self.sockets.waiting.is_empty();
+            let may_give_way = !self.sockets.waiting.is_empty();
             let timeout = match has_work {
                 true => Some(Duration::ZERO),
                 false => may_give_way.then_some(LOOK_AGAIN),
@@ -309,10 +303,10 @@ impl Worker {
             Some((stream, Stage::Header { peer, is_tls })) => {
                 let accepted = Accepted {
                     stream,
-                    peer,
+                    peer: peer.behind_header(client),
                     is_tls,
                 };
-                self.finish(key, Outcome::Header(accepted, client));
+                self.finish(key, Outcome::Header(accepted));
             }
             _ => self.finish(key, Outcome::Failed(CloseReason::SocketError, None)),
         }
@@ -329,7 +323,7 @@ impl Worker {
         let session = session.map_err(io::Error::other)?;
         session.wake_with(&self.chosen.waker(key));
         let now_us = self.clock.mono_us();
-        let place = self.sockets.limits.places.hold(socket.client, 1, now_us);
+        let place = self.sockets.places.hold(socket.client, 1, now_us);
         place.wake_with(&self.chosen.waker(key));
         socket.stage = Stage::Handshake(Handshake {
             session: Box::new(session),
@@ -406,7 +400,7 @@ impl Worker {
     }
 
     fn tell(&self) {
-        let under_way = self.sockets.limits.places.held();
+        let under_way = self.sockets.places.held();
         self.counts.under_way.store(under_way, Relaxed);
         let waiting = self.sockets.waiting.len() as u64;
         self.counts.waiting.store(waiting, Relaxed);
@@ -465,9 +459,9 @@ mod tests {
 
     #[test]
     fn while_others_wait_handshakes_that_stand_still_give_way_and_no_others() {
-        let limits = HandshakeLimits::new(4, 2);
-        let mut sockets = Sockets::new(limits.clone());
-        let hold = |address, now_us| limits.places.hold(ip(address), 1, now_us);
+        let all = Holding::new("tls_handshakes", 4);
+        let mut sockets = Sockets::new(all.clone());
+        let hold = |address, now_us| all.hold(ip(address), 1, now_us);
         let places = [hold(1, 0), hold(1, 10), hold(2, 20), hold(3, 900_000)];
         let gives_way = |now_us, sockets: &mut Sockets| {
             sockets.make_way(now_us);

@@ -160,7 +160,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 path = &*ended.path,
                 header = ended.refusal,
                 lines_left_out = line.suppressed,
-                "a request for a WebSocket came without this header: a proxy on the way took it off; deploy/ has \
+                "a request for a WebSocket came without this header or version: a proxy on the way took it off; deploy/ has \
                  settings for nginx, HAProxy, Caddy, Apache and Varnish"
             );
             return;

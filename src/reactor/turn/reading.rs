@@ -263,10 +263,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             }
             // A session that has ended meanwhile needs no socket.
             _ if !self.is_awaited(key) => {}
-            Outcome::Header(accepted, client) => {
-                if let Some(client) = client {
-                    self.hub.handle_proxied(now, key, client);
-                }
+            Outcome::Header(accepted) => {
+                self.hub.handle_proxied(now, key, accepted.peer);
                 self.enter(now, key, accepted);
             }
             Outcome::Handshake(stream, tls, secured) => {

@@ -140,23 +140,12 @@ pub(super) static TLS: &[Setting] = &[
         field!(TlsSettings, handshakes_max),
         "Handshakes under way at once",
     )
+    .more("An address gets a place only while it holds fewer than are free: half of all alone, a third beside another.")
     .limit(
         "further clients wait; addresses take turns, and for each address that waits the handshake ends that \
          has stood still for the longest, at least 1 s",
         Shows::Metric(names::TLS_HANDSHAKES_OPEN),
         "tests/blackbox/test_tls_limits.py::test_handshakes_under_way_are_bounded_and_others_wait",
-    ),
-    Setting::count(
-        Heading::TLS,
-        "tls-handshakes-per-ip-max",
-        (1, 100_000),
-        field!(TlsSettings, handshakes_per_ip_max),
-        "Handshakes under way at once of one address",
-    )
-    .limit(
-        "further clients of the address wait",
-        Shows::Metric(names::TLS_HANDSHAKES_OPEN),
-        "tests/blackbox/test_tls_limits.py::test_an_address_that_begins_handshakes_delays_no_other",
     ),
     Setting::bytes(
         Heading::TLS,
@@ -269,7 +258,7 @@ pub(super) static CLIENTS: &[Setting] = &[
     ),
     Setting::count(
         Heading::CLIENTS,
-        "revoked-max",
+        "revoked",
         (1, 1_000_000),
         &With::<Limits, u64> {
             set: |limits, max| limits.revoked = Revoked::new(usize::try_from(max).unwrap_or(usize::MAX)),
@@ -278,6 +267,7 @@ pub(super) static CLIENTS: &[Setting] = &[
         "Users, tokens and addresses that are refused at once",
     )
     .more("From --revoked-file and from POST /operator/disconnect together. Entries that have ended make room.")
+    .constant()
     .limit(
         "507, and nobody is disconnected; a file is not taken. A list that forgets would let a user back",
         Shows::Elsewhere("`revoked` of `/operator/state`"),

@@ -190,11 +190,12 @@ pub(super) static ROWS: &[Setting] = &[
             set: |limits, bytes| limits.http_held = Holding::new("http_bytes", bytes),
             get: |limits| limits.http_held.max(),
         },
-        "Plain HTTP requests that are read before they are used, of all clients",
+        "Plain HTTP: requests read before they are used, answers that wait to be written, of all clients",
     )
     .more(
         "Behind a head, behind a request that is being answered, and small request bodies for services by their announced \
-         length. An address gets more only while it has less than is free.",
+         length. An address gets more only while it has less than is free. Of answers what a client does not take, twice: a \
+         buffer that grows has so much room. While a service still answers, its connection has a charge of its own.",
     )
     .share(40)
     .limit(

@@ -55,7 +55,7 @@ impl Session<'_> {
         }
         let (interval, subscriptions) = (self.interval(), self.subscriptions.len());
         let watchdog = Watchdog::start(self.api, &self.data.wake, interval, subscriptions)
-            .map_err(|source| NatsError::NoThread { source })?;
+            .map_err(NatsError::NoThread)?;
         watchdog.watch(self.watched());
         Ok(watchdog)
     }
@@ -229,7 +229,7 @@ impl Session<'_> {
         let attached = subscription.attach(&hasty, self.data, self.settings, link, true);
         let subject = &subscription.spec.subject;
         match attached {
-            Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost | NatsError::Ended { .. }))) => {
+            Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost | NatsError::Ended(_)))) => {
                 return Err(stop);
             }
             Err(Stop::Bus(error)) => {

@@ -79,11 +79,10 @@ impl Link {
             url: endpoint.url(),
             reason,
         };
-        let wrong_file = |source| NatsError::File { source };
-        let login = Login::read(&endpoint.auth, &settings.credentials).map_err(wrong_file)?;
+        let login = Login::read(&endpoint.auth, &settings.credentials).map_err(NatsError::File)?;
         let (lost_sender, lost) = bounded(0);
         let (options, url) = if info.is_tls(endpoint, settings) {
-            let config = tls_config(&settings.tls).map_err(wrong_file)?;
+            let config = tls_config(&settings.tls).map_err(NatsError::File)?;
             let far = Far {
                 stream: greeted,
                 line: &line,

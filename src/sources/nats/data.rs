@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::api::ApiError;
 use super::error::{NatsError, Refusals};
 use super::protocol::{self, Delivery, Op};
+use super::servers::waiter;
 use super::settings::{Endpoint, NatsSettings};
 use super::wire::{Patience, Wire};
 use crate::base::Wake;
@@ -69,8 +70,7 @@ impl Data {
         settings: &NatsSettings,
         refusals: Refusals,
     ) -> Result<Self, NatsError> {
-        let waiter = Waiter::new("the NATS source");
-        let (mut waiter, wake) = waiter.map_err(|source| NatsError::NoPoll { source })?;
+        let (mut waiter, wake) = waiter("the NATS source")?;
         let bytes_max = PAYLOAD_BYTES_MAX;
         let wire = Wire::open(&mut waiter, endpoint, settings, bytes_max, Patience::USUAL)?;
         Ok(Self {

@@ -55,26 +55,17 @@ pub enum NatsError {
         bytes: usize,
     },
     /// The settings: a file with credentials or certificates.
-    #[error("cannot go to NATS: {source}; check the setting that names this file")]
-    File {
-        /// The file, and its fault.
-        source: io::Error,
-    },
+    #[error("cannot go to NATS: {0}; check the setting that names this file")]
+    File(#[source] io::Error),
     /// The server or the network: an established connection is gone.
     #[error("the connection to NATS was lost")]
     Lost,
     /// The server or the network: an established connection has ended.
-    #[error("the connection to NATS was lost ({reason})")]
-    Ended {
-        /// The error of the system or of the server.
-        reason: String,
-    },
-    /// The server or the network: the connection is open, and nothing comes back.
-    #[error("NATS has not answered for {silent_ms} ms; giving this connection up")]
-    Silent {
-        /// The length of the silence, milliseconds.
-        silent_ms: u64,
-    },
+    #[error("the connection to NATS was lost ({0})")]
+    Ended(String),
+    /// The server or the network: the connection is open, and nothing comes back for so many milliseconds.
+    #[error("NATS has not answered for {0} ms; giving this connection up")]
+    Silent(u64),
     /// The server: JetStream does not answer there, and answers at another server.
     #[error(
         "JetStream does not answer at this NATS server, and answers at another one; going there"
@@ -84,17 +75,11 @@ pub enum NatsError {
     #[error("this NATS server is about to stop (lame duck mode); going to another one")]
     LameDuck,
     /// The system: no thread to ask the server from.
-    #[error("no thread to watch NATS with ({source}); check the limit on processes")]
-    NoThread {
-        /// The system's error.
-        source: io::Error,
-    },
+    #[error("no thread to watch NATS with ({0}); check the limit on processes")]
+    NoThread(#[source] io::Error),
     /// The system: nothing to wait for NATS with.
-    #[error("no poll to wait for NATS with ({source}); check the limit on open files")]
-    NoPoll {
-        /// The system's error.
-        source: io::Error,
-    },
+    #[error("no poll to wait for NATS with ({0}); check the limit on open files")]
+    NoPoll(#[source] io::Error),
     /// The server: this user lacks a permission needed for the relay.
     #[error("NATS does not let this user {what}; change the permissions of this user")]
     NotPermitted {
@@ -143,7 +128,7 @@ impl NatsError {
     pub fn may_pass(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable { .. } | Self::Lost | Self::Ended { .. } | Self::Silent { .. }
+            Self::Unreachable { .. } | Self::Lost | Self::Ended(_) | Self::Silent(_)
         )
     }
 

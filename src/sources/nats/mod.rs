@@ -158,12 +158,8 @@ impl Bus for NatsSource {
     /// The streams keep the messages.
     const OUTAGE_LOSES_MESSAGES: bool = false;
 
-    fn status(&self) -> &Arc<BusStatus> {
-        &self.status
-    }
-
-    fn times(&self) -> &LinkTimes {
-        &self.settings.times
+    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+        (&self.status, &self.settings.times)
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {

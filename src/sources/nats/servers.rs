@@ -10,7 +10,7 @@ use super::protocol::{self, Op};
 use super::settings::{Endpoint, NatsSettings, learn};
 use super::subjects::inbox;
 use super::wire::{Patience, Wire};
-use crate::base::LeftAddresses;
+use crate::base::{LeftAddresses, Wake};
 use crate::sources::relay::{Found, Probe, Relay};
 use crate::sources::socket::Waiter;
 
@@ -121,7 +121,7 @@ impl Servers {
         let configured: Vec<_> = settings.endpoints().flatten().collect();
         learn(&mut self.learned, wire.neighbours().collect(), &configured);
         if let Stop::Bus(error) = stop {
-            let is_usual = matches!(error, NatsError::Lost | NatsError::Ended { .. });
+            let is_usual = matches!(error, NatsError::Lost | NatsError::Ended(_));
             let times = [wire.opened, Instant::now()];
             let why = error.to_string();
             self.left.ended(wire.peer, times, is_usual, why);
@@ -290,9 +290,13 @@ fn log_in(endpoint: &Endpoint, is_used: bool, settings: &NatsSettings) -> Found 
     }
 }
 
+/// A poll for a thread, and the waker.
+pub(super) fn waiter(sleeper: &'static str) -> Result<(Waiter, Wake), NatsError> {
+    Waiter::new(sleeper).map_err(NatsError::NoPoll)
+}
+
 fn open(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Wire, Waiter), NatsError> {
-    let waiter = Waiter::new("the second connection to NATS");
-    let (mut waiter, _) = waiter.map_err(|source| NatsError::NoPoll { source })?;
+    let (mut waiter, _) = waiter("the second connection to NATS")?;
     let wire = Wire::open(&mut waiter, endpoint, settings, PAYLOAD_BYTES_MAX, PATIENCE)?;
     Ok((wire, waiter))
 }

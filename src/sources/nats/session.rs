@@ -318,7 +318,7 @@ impl Session<'_> {
             None if self.data.has_news()? || !watchdog.reports.is_empty() => Ok(Instant::now()),
             None => {
                 let silent_ms = heard.elapsed().as_millis() as u64;
-                Err(NatsError::Silent { silent_ms }.into())
+                Err(NatsError::Silent(silent_ms).into())
             }
         }
     }

@@ -76,8 +76,7 @@ impl Wire {
         payload_bytes_max: usize,
         patience: Patience,
     ) -> Result<Self, NatsError> {
-        let wrong_file = |source| NatsError::File { source };
-        let login = Login::read(&endpoint.auth, &settings.credentials).map_err(wrong_file)?;
+        let login = Login::read(&endpoint.auth, &settings.credentials).map_err(NatsError::File)?;
         let unreachable = |source| endpoint.unreachable(settings, source);
         let tcp = match endpoint.address {
             Some(address) => waiter.connect_to(address, patience.connect),
@@ -96,7 +95,7 @@ impl Wire {
         };
         let is_tls = info.is_tls(endpoint, settings);
         let stream = if is_tls {
-            let config = Arc::new(tls_config(&settings.tls).map_err(wrong_file)?);
+            let config = Arc::new(tls_config(&settings.tls).map_err(NatsError::File)?);
             Stream::tls(tcp, &endpoint.tls_name, &config).map_err(unreachable)?
         } else {
             Stream::Plain(tcp)
@@ -320,7 +319,7 @@ impl Wire {
     /// The error for a server that has answered no ping.
     pub(super) fn silent(&self) -> NatsError {
         let silent_ms = self.heard.elapsed().as_millis() as u64;
-        NatsError::Silent { silent_ms }
+        NatsError::Silent(silent_ms)
     }
 
     /// The error for the end of the connection; the server's last words may tell the reason.
@@ -329,7 +328,7 @@ impl Wire {
             Some(words) => format!("{error}: {words}"),
             None => error.to_string(),
         };
-        NatsError::Ended { reason }
+        NatsError::Ended(reason)
     }
 
     /// Waits at a stop until the server has taken everything. What comes meanwhile is for nobody.

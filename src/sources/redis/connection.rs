@@ -175,14 +175,14 @@ impl<'w> Connection<'w> {
     /// Writes as much as the socket takes.
     #[inline]
     pub(super) fn flush(&mut self) -> Result<(), RedisError> {
-        self.io.flush(self.waiter).map_err(lost)
+        self.io.flush(self.waiter).map_err(RedisError::Lost)
     }
 
     /// Reads once. Returns false if there is nothing to read. The caller has to take all values with
     /// [`Self::next_value`] before the next read.
     #[inline]
     pub(super) fn read(&mut self) -> Result<bool, RedisError> {
-        let has_read = self.io.read(self.waiter).map_err(lost)?;
+        let has_read = self.io.read(self.waiter).map_err(RedisError::Lost)?;
         if has_read {
             self.heard = Instant::now();
         }
@@ -202,7 +202,7 @@ impl<'w> Connection<'w> {
 
     /// Whether there may be something to read.
     pub(super) fn has_input(&mut self) -> Result<bool, RedisError> {
-        self.waiter.wait(Instant::now()).map_err(lost)?;
+        self.waiter.wait(Instant::now()).map_err(RedisError::Lost)?;
         Ok(self.waiter.readable)
     }
 
@@ -215,8 +215,11 @@ impl<'w> Connection<'w> {
         until: Instant,
     ) -> Result<(), RedisError> {
         let left = until.saturating_duration_since(Instant::now());
-        if !relay.spin(left, || self.waiter.look()).map_err(lost)? {
-            self.waiter.wait(until).map_err(lost)?;
+        if !relay
+            .spin(left, || self.waiter.look())
+            .map_err(RedisError::Lost)?
+        {
+            self.waiter.wait(until).map_err(RedisError::Lost)?;
         }
         Ok(())
     }
@@ -245,11 +248,14 @@ impl<'w> Connection<'w> {
             let since = self.heard.max(asked);
             if since.elapsed() >= patience {
                 let silent_ms = since.elapsed().as_millis() as u64;
-                return Err(RedisError::Silent { silent_ms });
+                return Err(RedisError::Silent(silent_ms));
             }
             match &mut relay {
                 Some(relay) => self.wait(relay, since + patience)?,
-                None => self.waiter.wait(since + patience).map_err(lost)?,
+                None => self
+                    .waiter
+                    .wait(since + patience)
+                    .map_err(RedisError::Lost)?,
             }
         }
     }
@@ -290,9 +296,9 @@ impl<'w> Connection<'w> {
             match self.answer(None, asked, patience) {
                 Ok(value) if is_answer(&value) => answers.push(value),
                 Ok(_) => {}
-                Err(RedisError::Lost { .. }) if !answers.is_empty() => break,
-                Err(RedisError::Lost { source }) => return Err(self.no_answer(source)),
-                Err(RedisError::Silent { .. }) => {
+                Err(RedisError::Lost(_)) if !answers.is_empty() => break,
+                Err(RedisError::Lost(source)) => return Err(self.no_answer(source)),
+                Err(RedisError::Silent(_)) => {
                     let silent = "it accepted the connection and says nothing";
                     let error = io::Error::new(ErrorKind::TimedOut, silent);
                     return Err(self.no_answer(error));
@@ -314,8 +320,7 @@ impl<'w> Connection<'w> {
 
     /// The error for a server that is no master any more.
     pub(super) fn moved(&self) -> RedisError {
-        let server = self.server();
-        RedisError::Moved { server }
+        RedisError::Moved(self.server())
     }
 
     /// The error for a value that the server should not have sent.
@@ -343,10 +348,6 @@ impl<'w> Connection<'w> {
             false => RedisError::Unreachable { server, source },
         }
     }
-}
-
-fn lost(source: io::Error) -> RedisError {
-    RedisError::Lost { source }
 }
 
 /// Returns an error if the refusal of `command` makes the connection useless.

@@ -10,11 +10,8 @@ use crate::sources::{outage, relay};
 pub enum RedisError {
     /// The settings: the URL cannot be used. The text does not show the URL, because the fault may be a
     /// misplaced password.
-    #[error("no Redis URL: {reason}; write redis://[user:password@]host[:6379][/database]")]
-    BadUrl {
-        /// The fault in the URL.
-        reason: &'static str,
-    },
+    #[error("no Redis URL: {0}; write redis://[user:password@]host[:6379][/database]")]
+    BadUrl(&'static str),
     /// The settings: the certificates to trust cannot be read.
     #[error(transparent)]
     NobodyTrusted(#[from] TrustError),
@@ -23,19 +20,13 @@ pub enum RedisError {
     OwnCertificate(String),
     /// The settings: an attacker could name the master.
     #[error(
-        "the sentinel {sentinel} has no TLS, so an attacker could name another master with TLS and a \
+        "the sentinel {0} has no TLS, so an attacker could name another master with TLS and a \
          certificate of its own"
     )]
-    PlainSentinel {
-        /// Host and port.
-        sentinel: String,
-    },
+    PlainSentinel(String),
     /// The system: no file descriptor is left to wait on.
-    #[error("cannot wait for Redis ({source}); check the limit on open files")]
-    System {
-        /// The error of the system.
-        source: io::Error,
-    },
+    #[error("cannot wait for Redis ({0}); check the limit on open files")]
+    System(#[source] io::Error),
     /// The network or the server: nobody answers at the address.
     #[error(
         "cannot reach Redis at {server} ({source}); check its address, whether it has TLS, and that it runs"
@@ -88,31 +79,22 @@ pub enum RedisError {
         /// The role in the server's response.
         role: String,
     },
-    /// The sentinels, or the server: the role of the server has changed.
-    #[error("{server} has another role now, or another server is the master; leaving it")]
-    Moved {
-        /// Host and port of the old master.
-        server: String,
-    },
+    /// The sentinels, or the server: the role of the server (host and port) has changed.
+    #[error("{0} has another role now, or another server is the master; leaving it")]
+    Moved(String),
     /// The server or the network: a working connection is gone.
-    #[error("the connection to Redis was lost ({source})")]
-    Lost {
-        /// The error of the system.
-        source: io::Error,
-    },
-    /// The server or the network: the connection is open, and nothing comes back.
-    #[error("Redis has not answered for {silent_ms} ms; giving this connection up")]
-    Silent {
-        /// The duration of the silence, milliseconds.
-        silent_ms: u64,
-    },
+    #[error("the connection to Redis was lost ({0})")]
+    Lost(#[source] io::Error),
+    /// The server or the network: the connection is open, and nothing comes back for so many milliseconds.
+    #[error("Redis has not answered for {0} ms; giving this connection up")]
+    Silent(u64),
 }
 
 impl RedisError {
     /// Whether another attempt may succeed: the server is away, or starts.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Lost { .. } | Self::Silent { .. } => true,
+            Self::Unreachable { .. } | Self::Lost(_) | Self::Silent(_) => true,
             Self::Refused { reason, .. } => is_temporary(reason),
             _ => false,
         }

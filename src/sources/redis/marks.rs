@@ -261,8 +261,7 @@ impl MarkPublisher {
             channel: Arc::clone(&channel),
             to_publish,
         };
-        detached("redis-marks", move || thread.run(servers, waiter))
-            .map_err(|source| RedisError::System { source })?;
+        detached("redis-marks", move || thread.run(servers, waiter)).map_err(RedisError::System)?;
         Ok(Self {
             channel,
             marks,

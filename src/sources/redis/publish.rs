@@ -85,12 +85,8 @@ impl Bus for RedisPublisher {
     const NAME: &'static str = "Redis (to publish)";
     const OUTAGE_LOSES_MESSAGES: bool = false;
 
-    fn status(&self) -> &Arc<BusStatus> {
-        &self.status
-    }
-
-    fn times(&self) -> &LinkTimes {
-        &self.servers.settings.times
+    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+        (&self.status, &self.servers.settings.times)
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
@@ -128,7 +124,7 @@ impl Session<'_, '_> {
         let give_up = self.asked.front().map(|asked| since(asked) + SILENCE_MAX);
         if give_up.is_some_and(|at| Instant::now() >= at) {
             let silent_ms = SILENCE_MAX.as_millis() as u64;
-            return Err(RedisError::Silent { silent_ms }.into());
+            return Err(RedisError::Silent(silent_ms).into());
         }
         // Messages left in the outbox wait for room, and so for the socket.
         let until = give_up.unwrap_or_else(|| Instant::now() + SILENCE_MAX);

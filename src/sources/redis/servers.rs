@@ -28,7 +28,7 @@ const SECOND_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// A poll for a thread, and the waker.
 pub(super) fn waiter(sleeper: &'static str) -> Result<(Waiter, Wake), RedisError> {
-    Waiter::new(sleeper).map_err(|source| RedisError::System { source })
+    Waiter::new(sleeper).map_err(RedisError::System)
 }
 
 /// The way to the server, over all connections.
@@ -151,7 +151,7 @@ impl Servers {
     /// its end.
     pub(super) fn ended(&mut self, stop: &Stop) {
         if let (Some((address, since)), Stop::Bus(error)) = (self.used.take(), stop) {
-            let is_usual = matches!(error, RedisError::Lost { .. });
+            let is_usual = matches!(error, RedisError::Lost(_));
             let times = [since, Instant::now()];
             self.left.ended(address, times, is_usual, error.to_string());
         }
@@ -187,7 +187,7 @@ impl Servers {
                 }
             }
         };
-        detached("redis-sentinel", watch).map_err(|source| RedisError::System { source })
+        detached("redis-sentinel", watch).map_err(RedisError::System)
     }
 
     /// The first answer of a sentinel, beginning with the sentinel of the last answer.

@@ -144,7 +144,7 @@ impl Session<'_, '_> {
         }
         next.ok_or_else(|| {
             let silent_ms = heard.elapsed().as_millis() as u64;
-            RedisError::Silent { silent_ms }.into()
+            RedisError::Silent(silent_ms).into()
         })
     }
 
@@ -336,15 +336,8 @@ impl Session<'_, '_> {
             self.show_refusals();
         }
         self.relay.status.count_refused();
-        if let Some(line) = self.lines.line(self.relay.link.now()) {
-            tracing::warn!(
-                name = shown(&subscription.name),
-                is_pattern = subscription.is_pattern,
-                reason,
-                lines_left_out = line.suppressed,
-                "Redis refused a subscription; asking again every 30 s"
-            );
-        }
+        let relay = &self.relay;
+        relay.log_refused("Redis", &subscription, &reason, self.lines);
         Ok(self.relay.link.send(BusEvent::Refused {
             subscription,
             number,

@@ -64,9 +64,7 @@ impl RedisSettings {
         let is_told = self.server.tls && self.server.tls_name.is_none();
         let mut plain = self.sentinels.iter().filter(|sentinel| !sentinel.tls);
         match plain.next().filter(|_| is_told) {
-            Some(sentinel) => Err(RedisError::PlainSentinel {
-                sentinel: sentinel.address(),
-            }),
+            Some(sentinel) => Err(RedisError::PlainSentinel(sentinel.address())),
             None => Ok(()),
         }
     }
@@ -129,20 +127,21 @@ impl RedisEndpoint {
     }
 
     fn parse_with(url: &str, default_port: u16) -> Result<Self, RedisError> {
-        let bad = |reason| RedisError::BadUrl { reason };
         if !url.contains("://") {
-            return Err(bad("it does not begin with redis:// or rediss://"));
+            return Err(RedisError::BadUrl(
+                "it does not begin with redis:// or rediss://",
+            ));
         }
-        let url = Url::parse(url).map_err(|error| bad(words(error)))?;
+        let url = Url::parse(url).map_err(|error| RedisError::BadUrl(words(error)))?;
         let tls = match url.scheme() {
             "redis" => false,
             "rediss" => true,
-            _ => return Err(bad("the scheme is neither redis nor rediss")),
+            _ => return Err(RedisError::BadUrl("the scheme is neither redis nor rediss")),
         };
         // An @ behind the host means that the password was cut off at its own /, ? or #.
         let behind = [Some(url.path()), url.query(), url.fragment()];
         if behind.into_iter().flatten().any(|part| part.contains('@')) {
-            return Err(bad(
+            return Err(RedisError::BadUrl(
                 "special characters in the password must be percent-encoded",
             ));
         }
@@ -150,14 +149,16 @@ impl RedisEndpoint {
             Some(Host::Ipv6(address)) => address.to_string(),
             Some(Host::Ipv4(address)) => address.to_string(),
             Some(Host::Domain(name)) if is_host(&decoded(name)) => decoded(name),
-            Some(Host::Domain(name)) if !name.is_empty() => return Err(bad("the host is no name")),
-            _ => return Err(bad("it names no host")),
+            Some(Host::Domain(name)) if !name.is_empty() => {
+                return Err(RedisError::BadUrl("the host is no name"));
+            }
+            _ => return Err(RedisError::BadUrl("it names no host")),
         };
         let database = match url.path().trim_matches('/') {
             "" => 0,
             number => number
                 .parse()
-                .map_err(|_| bad("the database behind the slash is no number"))?,
+                .map_err(|_| RedisError::BadUrl("the database behind the slash is no number"))?,
         };
         Ok(Self {
             host,

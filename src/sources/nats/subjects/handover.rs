@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::super::error::{NatsError, Stop};
 use super::super::protocol::{Delivery, Op};
+use super::super::servers;
 use super::super::wire::Wire;
 use super::overlap::Overlap;
 use super::session::Session;
@@ -31,8 +32,7 @@ impl Before {
     /// Sets the connection of `waiter` aside.
     pub(super) fn new(mut wire: Wire, waiter: &Waiter, sids: Sids) -> Result<Self, NatsError> {
         wire.set_aside(waiter);
-        let own = Waiter::new("the NATS source");
-        let (mut own, wake) = own.map_err(|source| NatsError::NoPoll { source })?;
+        let (mut own, wake) = servers::waiter("the NATS source")?;
         wire.wait_with(&mut own)?;
         Ok(Self {
             wire,
@@ -65,7 +65,10 @@ impl Session<'_> {
                 if let Op::Message(delivery) = op
                     && let Some(by) = before.sids.get(delivery.sid)
                 {
-                    if let Some(overlap) = &mut self.overlap {
+                    // Before this connection asked for the name, no server sends it a copy.
+                    if let Some(overlap) = &mut self.overlap
+                        && self.sids.of(&by.name).is_some()
+                    {
                         overlap.take_old(by, &delivery, now);
                     }
                     self.hand_over(&by.clone(), delivery, received)?;

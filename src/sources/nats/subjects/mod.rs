@@ -44,7 +44,7 @@ use self::session::Session;
 use self::sids::Sids;
 use super::error::{NatsError, Stop};
 use super::protocol;
-use super::servers::{Second, Servers};
+use super::servers::{Second, Servers, waiter};
 use super::settings::NatsSettings;
 use super::wire::Wire;
 use crate::base::{LogBudget, Now, Wake};
@@ -195,9 +195,7 @@ impl Publishing {
         match &self.not_permitted {
             _ if Instant::now() < due => Ok(due),
             Some(subject) => Err(NatsError::not_permitted("publish", subject)),
-            None => Err(NatsError::Silent {
-                silent_ms: MESSAGE_SILENCE_MAX.as_millis() as u64,
-            }),
+            None => Err(NatsError::Silent(MESSAGE_SILENCE_MAX.as_millis() as u64)),
         }
     }
 
@@ -273,8 +271,7 @@ impl NatsSubjectsSource {
         settings: NatsSubjectsSettings,
         status: Arc<BusStatus>,
     ) -> Result<(Self, BusInterest, Wake), NatsError> {
-        let waiter = Waiter::new("the NATS source");
-        let (waiter, wake) = waiter.map_err(|source| NatsError::NoPoll { source })?;
+        let (waiter, wake) = waiter("the NATS source")?;
         let (handle, wishes) = interest::interest(wake.clone());
         let source = Self {
             settings,
@@ -303,13 +300,14 @@ impl NatsSubjectsSource {
             publishing.begin(wire, before.is_some())?;
         }
         // A route of a cluster can be down for a moment: what is published at another server meanwhile never comes
-        // here, and nothing says so.
+        // here, and nothing says so. The INFO does not tell of leaf nodes, only the settings may.
+        let is_alone = !wire.info.is_clustered() && self.settings.settle.after(false).is_zero();
         if let Some(kept) = &mut self.kept
-            && kept.connected(!wire.info.is_clustered())
+            && kept.connected(is_alone)
         {
             tracing::warn!(
                 url = wire.endpoint.url(),
-                "NATS is a cluster, where messages of subjects can be lost unseen: messages have no position, and \
+                "NATS has several servers, so messages of subjects can be lost unseen: messages have no position, and \
                  nobody resumes (`off`). Let a JetStream stream store the subjects, and read it with --stream"
             );
         }
@@ -345,12 +343,8 @@ impl Bus for NatsSubjectsSource {
     const NAME: &'static str = "NATS";
     const OUTAGE_LOSES_MESSAGES: bool = true;
 
-    fn status(&self) -> &Arc<BusStatus> {
-        &self.status
-    }
-
-    fn times(&self) -> &LinkTimes {
-        &self.settings.nats.times
+    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+        (&self.status, &self.settings.nats.times)
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {

@@ -418,15 +418,8 @@ impl<'a> Session<'a> {
             let subject = shown(&subscription.name);
             return Err(NatsError::not_permitted("subscribe", &subject).into());
         }
-        if let Some(line) = self.source.lines.line(self.relay.link.now()) {
-            tracing::warn!(
-                name = shown(&subscription.name),
-                is_pattern = subscription.is_pattern,
-                reason,
-                lines_left_out = line.suppressed,
-                "NATS refused a subscription; asking again every 30 s"
-            );
-        }
+        let (relay, lines) = (&self.relay, &mut self.source.lines);
+        relay.log_refused("NATS", &subscription, reason, lines);
         let kept = self.source.kept.as_mut();
         if kept.is_some_and(|kept| kept.settle(&subscription, false)) {
             self.relay.link.send(BusEvent::Gap { lost: None })?;

@@ -112,12 +112,8 @@ impl Bus for RedisStreamSource {
     const NAME: &'static str = "Redis";
     const OUTAGE_LOSES_MESSAGES: bool = false;
 
-    fn status(&self) -> &Arc<BusStatus> {
-        &self.status
-    }
-
-    fn times(&self) -> &LinkTimes {
-        &self.servers.settings.times
+    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+        (&self.status, &self.servers.settings.times)
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {

@@ -7,8 +7,8 @@
 //!
 //! Where the last entry is gone, the counters of the stream are a second proof: as many entries were removed as were
 //! read, and the oldest entry was not read. Alone the counters prove less: a stream made anew can have any, but
-//! needs for these as many entries as the old one in its whole life, within the time of an answer. Those of another
-//! server prove nothing: it may lack entries.
+//! needs for these more entries than the old stream had in its whole life, within the time of an answer. So the old stream
+//! must have had as many as now seem to be new. Those of another server prove nothing: it may lack entries.
 
 mod answers;
 
@@ -65,6 +65,7 @@ pub struct StreamReader {
     may_ask_state: bool,
     /// Whether the stream has so few entries that the last one may be trimmed before the proof.
     is_short: bool,
+    /// While nothing was read, the stream may be made anew without a loss, so each answer counts anew.
     counted: Option<Counted>,
     /// The process of the server (its `run_id`), and whether this connection is to that process.
     server: Option<String>,
@@ -172,7 +173,7 @@ impl StreamReader {
                 vec![words(&["XRANGE", key, &from, "+", "COUNT", &count])]
             }
             Step::Wait => {
-                asks_state = is_large || self.is_short;
+                asks_state = is_large || self.is_short || !self.was_read;
                 asks_entry &= !is_large || self.idle.is_multiple_of(IDLE_PROOFS);
                 let (count, block) = (self.held_max.to_string(), BLOCK_MS.to_string());
                 vec![words(&[
@@ -315,9 +316,13 @@ impl StreamReader {
         let is_gone = |id| counters.length == 0 || id < counters.first;
         let gone = entries.iter().filter(|entry| is_gone(entry.id)).count() as u64;
         let removed = counters.added.checked_sub(counters.length);
-        // Of an empty stream, made anew, only the last id tells.
-        let is_same = counters.last >= self.after;
-        is_same && is_gone(self.after) && removed == Some(counted.added + gone)
+        // Only the last id tells an empty stream from a new stream. A young stream soon has the counters of
+        // before.
+        let last = entries.last().map_or(self.after, |entry| entry.id);
+        let is_last = counters.length > 0 || counters.last == last;
+        let is_same =
+            counters.last >= self.after && counters.added <= counted.added.saturating_mul(2);
+        is_same && is_last && is_gone(self.after) && removed == Some(counted.added + gone)
     }
 
     /// Begins to count, if the entries are not counted.
@@ -369,6 +374,9 @@ impl StreamReader {
         let is_first = *came == 0;
         *is_proved |= is_first && (!was_read || entry.id == after);
         *came += 1;
+        if is_first && !was_read {
+            self.counted = None;
+        }
         match *is_proved && !(is_first && was_read) {
             true => self.entry(entry, out),
             false => Ok(()),
@@ -388,6 +396,7 @@ impl StreamReader {
             self.step = Step::Look;
             return;
         }
+        self.count_from(state);
         if came < asked {
             // The last entries of before the start may be gone.
             self.old_until = None;
@@ -430,6 +439,10 @@ impl StreamReader {
                 return Ok(());
             }
             out.push(Told::Lost);
+            self.counted = None;
+            self.count_from(state);
+        }
+        if !self.was_read {
             self.counted = None;
             self.count_from(state);
         }

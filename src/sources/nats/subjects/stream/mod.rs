@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use self::reader::StreamReader;
 use super::super::error::{NatsError, Stop, refused};
 use super::super::protocol::Op;
-use super::super::servers::{Second, Servers};
+use super::super::servers::{Second, Servers, waiter};
 use super::super::settings::NatsSettings;
 use super::super::wire::Wire;
 use super::{LINES_PER_SECOND, log_error};
@@ -61,8 +61,7 @@ impl NatsStreamSource {
         stream: StreamSettings,
         status: Arc<BusStatus>,
     ) -> Result<Self, NatsError> {
-        let waiter = Waiter::new("the NATS source");
-        let (waiter, wake) = waiter.map_err(|source| NatsError::NoPoll { source })?;
+        let (waiter, wake) = waiter("the NATS source")?;
         Ok(Self {
             settings,
             payload_bytes_max: payload_bytes_max.max(PAYLOAD_BYTES_MIN),
@@ -118,11 +117,16 @@ impl NatsStreamSource {
             return Err(Stop::LoopGone);
         }
         let has_read = wire.read(&mut self.waiter)?;
+        // The next heartbeat is behind a message on its way, so the pings alone judge the silence.
+        let carried = match wire.message_within() {
+            Some(_) => Instant::now(),
+            None => wire.carried,
+        };
         match has_read {
             true => self.take_all(wire, relay)?,
             false => {
                 let now = Instant::now();
-                self.reader.tick((now, wire.carried), wire.out())?;
+                self.reader.tick((now, carried), wire.out())?;
                 if self.reader.check(now, wire.out()) {
                     wire.ping();
                 }
@@ -133,7 +137,7 @@ impl NatsStreamSource {
         let until = next.ok_or_else(|| wire.silent())?;
         wire.flush(&mut self.waiter)?;
         if !has_read {
-            let dues = [self.reader.due(wire.carried), self.reader.work_due()];
+            let dues = [self.reader.due(carried), self.reader.work_due()];
             let until = dues.into_iter().flatten().fold(until, Instant::min);
             wire.wait(&mut self.waiter, relay, until)?;
         }
@@ -207,12 +211,8 @@ impl Bus for NatsStreamSource {
     const NAME: &'static str = "NATS";
     const OUTAGE_LOSES_MESSAGES: bool = false;
 
-    fn status(&self) -> &Arc<BusStatus> {
-        &self.status
-    }
-
-    fn times(&self) -> &LinkTimes {
-        &self.settings.times
+    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+        (&self.status, &self.settings.times)
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {

@@ -216,6 +216,62 @@ fn a_stream_made_anew_proves_nothing_though_it_is_empty_and_had_as_many_entries(
     assert!(read(&mut reader, &mut server).contains(&Told::Lost));
 }
 
+/// Nothing was read, so nothing is lost, and nobody hears of the other life.
+#[test]
+fn the_counters_of_a_look_count_no_more_once_the_stream_is_made_anew_before_anything_was_read() {
+    for all in [false, true] {
+        let mut server = Server::new();
+        server.step(&Step::Add(12));
+        let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+        let mut told = Vec::new();
+        for command in reader.commands() {
+            let taken = reader.take(server.answer(&command), 100, NOW_MS, &mut told);
+            taken.expect("a good answer");
+        }
+        server.step(&Step::Trim(12));
+        server.added = 0;
+        server.step(&Step::Add(if all { 20 } else { 0 }));
+        read(&mut reader, &mut server);
+        server.step(&Step::Add(if all { 0 } else { 20 }));
+        read(&mut reader, &mut server);
+        server.step(&Step::Add(13));
+        server.step(&Step::Trim(32));
+        assert!(
+            read(&mut reader, &mut server).contains(&Told::Lost),
+            "{all}"
+        );
+    }
+}
+
+/// All entries of the short life after are trimmed, as many as before: the last id is another one.
+#[test]
+fn a_young_stream_made_anew_and_emptied_with_the_counters_of_before_is_a_loss() {
+    let mut server = Server::new();
+    server.step(&Step::Add(2));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    read(&mut reader, &mut server);
+    server.step(&Step::Trim(2));
+    server.added = 0;
+    server.step(&Step::Add(2));
+    server.step(&Step::Trim(2));
+    assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+}
+
+/// Ids go on above the old ones, and as many entries were trimmed as the short life before had.
+#[test]
+fn a_young_stream_made_anew_with_the_counters_of_before_is_a_loss() {
+    let mut server = Server::new();
+    server.step(&Step::Add(1));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    read(&mut reader, &mut server);
+    server.step(&Step::Add(4));
+    server.step(&Step::Trim(5));
+    server.added = 0;
+    server.step(&Step::Add(6));
+    server.step(&Step::Trim(1));
+    assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+}
+
 #[test]
 fn the_counters_of_another_server_prove_nothing() {
     let mut server = Server::new();
