@@ -443,9 +443,7 @@ impl StreamReader {
             out.push(Told::Lost);
             self.counted = None;
         }
-        if !self.was_read {
-            self.counted = None;
-        }
+        self.counted = self.counted.filter(|_| self.was_read);
         self.idle = self.idle.wrapping_add(1);
         if entries.len() >= self.held_max {
             self.step = CATCH_UP;
