@@ -327,7 +327,9 @@ impl StreamReader {
 
     /// Begins to count, if the entries are not counted.
     fn count_from(&mut self, state: State) {
-        let counted = state.counters.map(|of| Counted {
+        // Below the last entry, the stream was made anew behind the entries of the same answer.
+        let counters = state.counters.filter(|of| of.last >= self.after);
+        let counted = counters.map(|of| Counted {
             id: of.last,
             added: of.added,
         });
@@ -440,19 +442,16 @@ impl StreamReader {
             }
             out.push(Told::Lost);
             self.counted = None;
-            self.count_from(state);
         }
-        if !self.was_read {
-            self.counted = None;
-            self.count_from(state);
-        }
+        self.counted = self.counted.filter(|_| self.was_read);
         self.idle = self.idle.wrapping_add(1);
         if entries.len() >= self.held_max {
             self.step = CATCH_UP;
         }
-        entries
-            .into_iter()
-            .try_for_each(|entry| self.entry(entry, out))
+        let mut entries = entries.into_iter();
+        entries.try_for_each(|entry| self.entry(entry, out))?;
+        self.count_from(state);
+        Ok(())
     }
 
     fn entry(&mut self, entry: Entry, out: &mut Vec<Told>) -> Result<(), Trouble> {
