@@ -269,6 +269,10 @@ impl StreamReader {
         };
         if let Some(counters) = state.counters {
             self.is_short = counters.length < ENTRIES_MAX as u64;
+            // In the life of a stream neither goes back. A later answer of the next life may look as the first life did.
+            let is_of_next =
+                |counted: &Counted| counters.added < counted.added || counters.last < counted.id;
+            self.counted.take_if(|counted| is_of_next(counted));
         }
         Ok(state)
     }

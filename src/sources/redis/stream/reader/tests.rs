@@ -272,6 +272,26 @@ fn a_young_stream_made_anew_with_the_counters_of_before_is_a_loss() {
     assert!(read(&mut reader, &mut server).contains(&Told::Lost));
 }
 
+/// The next life had fewer entries in one answer, and the counters of the first life in the next answer.
+#[test]
+fn counters_that_went_back_once_prove_nothing_later() {
+    let mut server = Server::new();
+    server.step(&Step::Add(20));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    read(&mut reader, &mut server);
+    let before = server.last;
+    server.step(&Step::Anew);
+    server.step(&Step::Add(9));
+    let mut log = Log::default();
+    log.take(&mut reader, &mut server);
+    server.last = before;
+    server.step(&Step::Add(11));
+    server.step(&Step::Trim(20));
+    server.step(&Step::Add(1));
+    log.take_all(&mut reader, &mut server);
+    assert!(log.told.contains(&Told::Lost));
+}
+
 #[test]
 fn the_counters_of_another_server_prove_nothing() {
     let mut server = Server::new();
