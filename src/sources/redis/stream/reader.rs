@@ -33,8 +33,7 @@ const IDLE_PROOFS: u32 = 10;
 /// before Redis 7.0 can answer.
 pub(in crate::sources::redis) const STATE: &str = "\
     local i,s=redis.pcall('XINFO','STREAM',KEYS[1]),{} for n=1,#i,2 do s[i[n]]=i[n+1] end \
-    return {#redis.call('XRANGE',KEYS[1],ARGV[1],ARGV[1]),s['entries-added'],s['length'],\
-    s['recorded-first-entry-id'],s['last-generated-id']}";
+    return {#redis.call('XRANGE',KEYS[1],ARGV[1],ARGV[1]),s['entries-added'],s['length'],s['recorded-first-entry-id'],s['last-generated-id']}";
 
 /// The fields of an entry.
 pub(super) const CHANNEL: &[u8] = b"channel";
@@ -270,9 +269,8 @@ impl StreamReader {
         if let Some(counters) = state.counters {
             self.is_short = counters.length < ENTRIES_MAX as u64;
             // In the life of a stream neither goes back. A later answer of the next life may look as the first life did.
-            let is_of_next =
-                |counted: &Counted| counters.added < counted.added || counters.last < counted.id;
-            self.counted.take_if(|counted| is_of_next(counted));
+            self.counted
+                .take_if(|of| counters.added < of.added || counters.last < of.id);
         }
         Ok(state)
     }
@@ -324,8 +322,7 @@ impl StreamReader {
         // before.
         let last = entries.last().map_or(self.after, |entry| entry.id);
         let is_last = counters.length > 0 || counters.last == last;
-        let is_same =
-            counters.last >= self.after && counters.added <= counted.added.saturating_mul(2);
+        let is_same = counters.last >= self.after && counters.added / 2 <= counted.added;
         is_same && is_last && is_gone(self.after) && removed == Some(counted.added + gone)
     }
 
