@@ -126,11 +126,12 @@ impl RequestRate {
             return Rated::Taken;
         }
         stats.requests_limited.add(1);
-        let told_lately = |at: NonZeroU64| now.mono_us - at.get() < TELL_LIMITED_EVERY_US;
+        let told_lately =
+            |at: NonZeroU64| now.mono_us.saturating_sub(at.get()) < TELL_LIMITED_EVERY_US;
         if self.told_us.is_some_and(told_lately) {
             return Rated::Dropped;
         }
-        self.told_us = NonZeroU64::new(now.mono_us);
+        self.told_us = NonZeroU64::new(now.mono_us.max(1));
         Rated::DroppedAndTold
     }
 

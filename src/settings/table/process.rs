@@ -190,7 +190,7 @@ pub(super) static ROWS: &[Setting] = &[
             set: |limits, bytes| limits.http_held = Holding::new("http_bytes", bytes),
             get: |limits| limits.http_held.max(),
         },
-        "Plain HTTP: requests read before they are used, answers that wait to be written, of all clients",
+        "Plain HTTP: requests read before they are used, answers that wait to be written",
     )
     .more(
         "Behind a head, behind a request that is being answered, and small request bodies for services by their announced \
