@@ -250,19 +250,17 @@ impl Answers {
         });
     }
 
-    /// Charges the answers that wait, and ends their wait without room: each may be as large as its request.
-    pub(super) fn charge(&mut self, of: &Holding, client: ClientAddr, now_us: u64) {
+    /// Charges the answers that wait: each may be as large as its request. Returns false without room for them.
+    pub(super) fn charge(&mut self, of: &Holding, client: ClientAddr, now_us: u64) -> bool {
         let Some(queue) = &mut self.0 else {
-            return;
+            return true;
         };
         let bytes = queue.bytes as u64;
         match &mut queue.charge {
             None => queue.charge = Some(of.hold(client, bytes, now_us)),
             Some(charge) => charge.set(bytes, now_us),
         }
-        if !of.has_room_for(client) {
-            self.settle_all();
-        }
+        of.has_room_for(client)
     }
 
     /// Removes the first answer, or all of them `together`, if they wait for nothing, or the first has waited long
@@ -285,6 +283,9 @@ impl Answers {
         for (answer, behind) in &ready {
             queue.bytes -= answer.bytes();
             queue.resuming -= behind.resuming().count();
+        }
+        if let Some(charge) = &mut queue.charge {
+            charge.set(queue.bytes as u64, now_us);
         }
         if queue.waiting.is_empty() {
             self.0 = None;

@@ -152,9 +152,13 @@ impl ChannelsGateway {
     ) {
         let due_us = core.now().mono_us + self.bus_wait_us;
         client.answers.push(answer, behind, due_us);
-        let (bytes, address) = (self.names.bytes(), client.held.address());
-        client.answers.charge(bytes, address, core.now().mono_us);
         self.send_ready(core, key, client);
+        // Most answers have left: only those that wait have a charge.
+        let (bytes, address) = (self.names.bytes(), client.held.address());
+        if !client.answers.charge(bytes, address, core.now().mono_us) {
+            client.answers.settle_all();
+            self.send_ready(core, key, client);
+        }
         if client.answers.are_too_many() && !core.has_requests(key) {
             core.pause_reading(key);
         }
@@ -169,8 +173,6 @@ impl ChannelsGateway {
                 break;
             }
             self.send(core, key, client, ready);
-            let (bytes, address) = (self.names.bytes(), client.held.address());
-            client.answers.charge(bytes, address, now.mono_us);
         }
         if !client.answers.are_too_many() && !client.is_judged_again() {
             core.resume_reading(key);
