@@ -28,8 +28,7 @@ const PIPE_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// An error of the system, the file has more than 1 MiB, or a pipe has no end within 10 s.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    has_size(path)?;
-    let content = match fs::metadata(path)?.file_type().is_fifo() {
+    let content = match metadata(path)?.file_type().is_fifo() {
         true => read_pipe(path, PIPE_TIMEOUT),
         false => regular_file(path),
     };
@@ -60,14 +59,16 @@ fn read_pipe(path: &Path, timeout: Duration) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As [`read`], or the path names no regular file any more.
 pub(crate) fn read_again(path: &Path) -> io::Result<Vec<u8>> {
-    has_size(path)?;
+    metadata(path)?;
     regular_file(path).and_then(without_mark)
 }
 
-fn has_size(path: &Path) -> io::Result<()> {
-    match fs::metadata(path)?.len() > FILE_BYTES_MAX {
+/// Fails for a file that is too large.
+fn metadata(path: &Path) -> io::Result<fs::Metadata> {
+    let metadata = fs::metadata(path)?;
+    match metadata.len() > FILE_BYTES_MAX {
         true => Err(too_large()),
-        false => Ok(()),
+        false => Ok(metadata),
     }
 }
 
