@@ -303,11 +303,11 @@ async fn linger(mut stream: ClientStream, mut answer: &[u8], settings: &HttpSett
         }
         // After a fault hyper has not ended our half; ending twice does no harm.
         let _ = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
-        let mut scratch = vec![0; 4096];
         let mut left = settings.linger_bytes_max;
         while left > 0 {
             stream.readable().await?;
-            match stream.try_discard(&mut scratch) {
+            // On the stack and not across an await: thousands may linger at the same time.
+            match stream.try_discard(&mut [0; 4096]) {
                 Ok(0) => break,
                 Ok(n) => left = left.saturating_sub(n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -33,6 +33,10 @@ use crate::base::SplitMix64;
 use crate::wire::deflate::InflateWindows;
 use crate::wire::frame_reader::FrameScratch;
 
+/// The share of a client of an interval at which all clients get something, and the longest interval.
+const PACED_CLIENT_US: u64 = 400;
+const PACED_US_MAX: u64 = 45_000_000;
+
 /// The state of one hub without its gateway, which acts through it.
 ///
 /// | methods | file |
@@ -160,6 +164,12 @@ impl Core {
     /// The limits in force.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// An interval at which each open client gets something: at least `least_us`, and so long that all of them
+    /// together get 2,500 in a second, up to 45 s, because many proxies end a connection without a byte for a minute.
+    pub fn paced_us(&self, least_us: u64) -> u64 {
+        least_us.max((self.stats().open * PACED_CLIENT_US).min(PACED_US_MAX))
     }
 
     /// Counters and gauges.

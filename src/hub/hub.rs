@@ -432,11 +432,12 @@ impl<G: Gateway> Hub<G> {
 impl Core {
     /// Does one piece of due work of a session, except the gateway's work.
     pub(super) fn client_due(&mut self, key: SessionKey, pong_timeout: CloseCode) {
+        let ping_us = self.paced_us(self.limits.ping_interval_us);
         let (now, limits) = (self.now, &self.limits);
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
-        match session.due(now, limits) {
+        match session.due(now, limits, ping_us) {
             Due::Nothing => {}
             Due::HandshakeTimeout => {
                 let late = RequestRefusal::new(408, "Request timeout");

@@ -400,11 +400,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             }
             let plan = self.settings.drain;
             tracing::info!(clients = self.hub.stats().open, "stopping");
-            let phases = plan.delay_us + plan.spread_us;
-            let timeout_us = self.settings.stop_timeout_us;
+            let stop_us = self.settings.stop_us(self.hub.core().connections() as u64);
             // The deadline is for the end of the process, not of the last client.
-            let last_turn_us = timeout_us - timeout_us / 20;
-            self.stop_at_us = Some(now.mono_us + phases + last_turn_us);
+            let margin_us = self.settings.stop_timeout_us / 20;
+            self.stop_at_us = Some(now.mono_us + stop_us - margin_us);
             self.seams.telemetry.event_loop.set_draining();
             self.hub.drain(now, plan);
         }

@@ -29,7 +29,7 @@ pub(super) fn start(
     stats_line: Option<StatsLine>,
     turn_max: Duration,
 ) -> Result<BusAway, RunError> {
-    notify_systemd(telemetry, clock, stop_at_most(&common.reactor));
+    notify_systemd(telemetry, clock, common.reactor.clone());
     let stop_timeout = Duration::from_micros(common.reactor.stop_timeout_us);
     watchdog::watch(Arc::clone(telemetry), turn_max, stop_timeout)?;
     if let Some(line) = stats_line {
@@ -43,12 +43,6 @@ pub(super) fn start(
         watching.map_err(RunError::Thread)?;
     }
     Ok(bus_away)
-}
-
-/// The longest duration of a stop, including the HTTP side.
-fn stop_at_most(reactor: &ReactorSettings) -> Duration {
-    let drain = &reactor.drain;
-    Duration::from_micros(drain.delay_us + drain.spread_us + reactor.stop_timeout_us)
 }
 
 /// The time between two looks at the bus.
@@ -173,25 +167,25 @@ fn give_back() {
 /// The longest delay of the notification of a stop.
 const STOP_LOOK: Duration = Duration::from_millis(100);
 
-/// Notifies systemd that the gateway listens, and later of turns and stop (sd_notify(3)). `stop_at_most` is the longest
-/// duration of a stop. Without NOTIFY_SOCKET nothing happens.
+/// Notifies systemd that the gateway listens, and later of turns and stop (sd_notify(3)). Without
+/// NOTIFY_SOCKET nothing happens.
 ///
 /// `READY=1` is sent when the gateway listens, even without a bus: the gateway serves the last state and retries, and a
 /// start timeout of systemd would end this. `/ready` tells whether the gateway should get traffic.
-fn notify_systemd(telemetry: &Arc<Telemetry>, clock: Clock, stop_at_most: Duration) {
+fn notify_systemd(telemetry: &Arc<Telemetry>, clock: Clock, reactor: ReactorSettings) {
     if std::env::var_os("NOTIFY_SOCKET").is_none_or(|path| path.is_empty()) {
         return;
     }
     tell(&[NotifyState::Ready]);
     let telemetry = Arc::clone(telemetry);
-    let notify = move || notify_of_turns(&telemetry, clock, stop_at_most);
+    let notify = move || notify_of_turns(&telemetry, clock, &reactor);
     if let Err(error) = detached("systemd", notify) {
         // A unit with WatchdogSec= restarts the gateway then.
         tracing::warn!(%error, "systemd cannot be told of the loop");
     }
 }
 
-fn notify_of_turns(telemetry: &Telemetry, clock: Clock, stop_at_most: Duration) {
+fn notify_of_turns(telemetry: &Telemetry, clock: Clock, reactor: &ReactorSettings) {
     let mut pulse = sd_notify::watchdog_enabled().map(Pulse::new);
     let mut stop_told = false;
     loop {
@@ -199,7 +193,8 @@ fn notify_of_turns(telemetry: &Telemetry, clock: Clock, stop_at_most: Duration) 
         if telemetry.event_loop.draining() && !stop_told {
             stop_told = true;
             // The unit's TimeoutStopSec= may be shorter than the configured drain.
-            let micros = u32::try_from(stop_at_most.as_micros()).unwrap_or(u32::MAX);
+            let connections = telemetry.event_loop.read(LoopNumbers::all_connections);
+            let micros = u32::try_from(reactor.stop_us(connections)).unwrap_or(u32::MAX);
             tell(&[
                 NotifyState::Stopping,
                 NotifyState::ExtendTimeoutUsec(micros),

@@ -76,6 +76,43 @@ fn pings_that_a_long_turn_delayed_are_spread_again() {
 }
 
 #[test]
+fn very_many_clients_get_2500_pings_a_second() {
+    const CLIENTS: usize = 1_000;
+    const TENTH: u64 = SECOND / 10;
+    let mut world = symbols(Limits {
+        ping_interval_us: TENTH,
+        pong_timeout_us: 600 * SECOND,
+        ..Limits::default()
+    });
+    let keys: Vec<_> = (0..CLIENTS)
+        .map(|_| world.reader(None, usize::MAX))
+        .collect();
+    let pings =
+        |world: &World<_>| -> usize { keys.iter().map(|key| world.client(*key).pings).sum() };
+    let answer = |world: &mut World<_>| {
+        for key in &keys {
+            world.send(*key, &frame(0x8a, b""));
+        }
+    };
+    world.advance(TENTH);
+    assert_eq!(pings(&world), CLIENTS, "the first as they open");
+    answer(&mut world);
+    world.advance(2 * TENTH);
+    assert_eq!(pings(&world), CLIENTS, "the next are due after 400 ms");
+    world.advance(2 * TENTH);
+    assert_eq!(pings(&world), 2 * CLIENTS);
+    for key in &keys[100..] {
+        world.send(*key, &frame(0x88, b""));
+    }
+    for _ in 0..6 {
+        answer(&mut world);
+        world.advance(TENTH);
+    }
+    let last: usize = keys[..100].iter().map(|key| world.client(*key).pings).sum();
+    assert!(last >= 4 * 100, "{last} pings of the hundred that are left");
+}
+
+#[test]
 fn a_client_without_a_pong_is_closed_when_its_time_is_over() {
     let mut world = symbols(pinged());
     let key = world.reader(None, usize::MAX);

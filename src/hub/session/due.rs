@@ -103,8 +103,9 @@ impl Session {
         under_way_us.min(PROXY_STALLS_MAX * limits.send_queue.stall_us)
     }
 
-    /// Handles one piece of due work, or returns work for the core; nothing of the gateway's.
-    pub(in crate::hub) fn due(&mut self, now: Now, limits: &Limits) -> Due {
+    /// Handles one piece of due work, or returns work for the core; nothing of the gateway's. `ping_us` is the time from
+    /// a ping to the next.
+    pub(in crate::hub) fn due(&mut self, now: Now, limits: &Limits, ping_us: u64) -> Due {
         let due = |timers: &Timers, timer| timers.is_due(timer, now.mono_us);
         let stalled = self.stall_due(limits).is_some_and(|at| at <= now.mono_us);
         let cold = &self.cold;
@@ -114,7 +115,7 @@ impl Session {
                 reason: CloseReason::SendStalled,
                 reset: true,
             },
-            Phase::Open(_) => self.open_due(now, limits),
+            Phase::Open(_) => self.open_due(now, limits, ping_us),
             Phase::Closing(closing) if stalled || due(&cold.timers, Timer::End) => Due::End {
                 reason: closing.reason,
                 reset: !self.queue.is_empty(),
@@ -123,7 +124,7 @@ impl Session {
         }
     }
 
-    fn open_due(&mut self, now: Now, limits: &Limits) -> Due {
+    fn open_due(&mut self, now: Now, limits: &Limits, ping_us: u64) -> Due {
         if self.pong_due(now, limits) {
             return Due::PongTimeout;
         }
@@ -145,11 +146,10 @@ impl Session {
         if self.is_slot_due(now) {
             return Due::Slot;
         }
-        let interval = limits.ping_interval_us;
         if self
             .cold
             .timers
-            .push_back(Timer::Ping, now.mono_us, interval)
+            .push_back(Timer::Ping, now.mono_us, ping_us)
         {
             self.ping(now);
             return Due::Ping;

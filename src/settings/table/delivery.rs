@@ -104,7 +104,8 @@ pub(super) static ROWS: &[Setting] = &[
         (0, HOUR_MS),
         field!(us Limits, ping_interval_us),
         "Time between pings to a client; 0 sends none",
-    ),
+    )
+    .more("Longer with over 50,000 clients, up to 45000: all together get 2,500 in a second."),
     Setting::ms(
         Heading::CONNECTION,
         "pong-timeout-ms",
