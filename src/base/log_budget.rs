@@ -24,6 +24,13 @@ pub struct LogLine {
     pub suppressed: u64,
 }
 
+impl Default for LogBudget {
+    /// One line a second.
+    fn default() -> Self {
+        Self::new(1)
+    }
+}
+
 impl LogBudget {
     /// A full budget.
     pub const fn new(lines_per_second: u32) -> Self {

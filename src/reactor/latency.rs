@@ -118,10 +118,10 @@ impl Lateness {
         self.longest_us = self.longest_us.max(us);
     }
 
-    /// Ends the window if its time is over.
-    pub(super) fn tick(&mut self, now_us: u64) {
+    /// Ends the window if its time is over, and returns its lateness, microseconds.
+    pub(super) fn tick(&mut self, now_us: u64) -> Option<u64> {
         if now_us < self.window_began_us + WINDOW_US {
-            return;
+            return None;
         }
         self.window_began_us = now_us;
         let longest_us = std::mem::take(&mut self.longest_us);
@@ -133,6 +133,7 @@ impl Lateness {
         self.windows_us.rotate_left(1);
         self.windows_us[3] = late_us;
         self.total_us += late_us;
+        Some(late_us)
     }
 
     /// The lateness of the last second, microseconds.

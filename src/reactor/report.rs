@@ -4,7 +4,7 @@
 use tracing::{info, warn};
 
 use super::latency::{Latency, Lateness};
-use crate::base::SpinCounts;
+use crate::base::{LogBudget, SpinCounts};
 use crate::hub::{BehindStats, Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now};
 use crate::telemetry::{Budget, EventLoop, LoopTimes, ShellStats, Stage};
 
@@ -29,7 +29,12 @@ pub(super) struct Report {
     latency: Latency,
     /// What was last logged of the time behind.
     behind: BehindStats,
+    /// At most one line a second about a late loop.
+    late_lines: LogBudget,
 }
+
+/// The lateness from which the loop has a line in the log, microseconds.
+const LATE_LINE_US: u64 = 500_000;
 
 impl Report {
     /// Records a message that arrived at `received_us`; its frame goes to clients.
@@ -94,7 +99,9 @@ impl Report {
         let took_us = ended.mono_us.saturating_sub(began.mono_us);
         self.times.turns.observe_us(took_us);
         self.lateness.observe_us(took_us);
-        self.lateness.tick(ended.mono_us);
+        if let Some(late_us) = self.lateness.tick(ended.mono_us) {
+            self.log_late(ended, late_us);
+        }
         self.times.late_us = self.lateness.total_us();
         self.times.late_last_second_us = self.lateness.last_second_us();
         self.times.last_minute = self.latency.summary(ended.mono_us);
@@ -117,6 +124,19 @@ impl Report {
             numbers.times = self.times;
         });
         self.retry_at_us = (!copied).then_some(ended.mono_us + RETRY_US);
+    }
+
+    fn log_late(&mut self, now: Now, late_us: u64) {
+        if late_us >= LATE_LINE_US
+            && let Some(line) = self.late_lines.line(now)
+        {
+            let (late_ms, lines_left_out) = (late_us / 1_000, line.suppressed);
+            warn!(
+                late_ms,
+                lines_left_out,
+                "the loop was late: a long turn, a core that others use, or a process or machine that stood still"
+            );
+        }
     }
 
     fn log_behind(&mut self, now: BehindStats) {

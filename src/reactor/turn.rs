@@ -19,7 +19,7 @@ use mio::{Events, Poll, Token};
 use signal_hook_mio::v1_0::Signals;
 
 use self::interrupts::{Freeze, stop_signals};
-use self::outputs::{Ends, log_drops_left_out, log_left_out};
+use self::outputs::{EndLines, Ends};
 use self::reading::FirstReads;
 use super::listeners::{ListenError, Listeners};
 use super::report::Report;
@@ -56,12 +56,6 @@ const NO_ADDRESS: ClientAddr = ClientAddr::Unix;
 
 /// Looks at the channels between two polls while the loop spins; a look costs a few nanoseconds.
 const LOOKS_PER_POLL: u32 = 16;
-
-/// Log lines about ended connections; the next line has the number of suppressed lines.
-const END_LINES_PER_SECOND: u32 = 10;
-
-/// The same about clients that weirgate has dropped: no refusal takes a line of these.
-const DROP_LINES_PER_SECOND: u32 = 128;
 
 /// The error of [`Reactor::bind`].
 #[derive(Debug)]
@@ -100,8 +94,7 @@ pub struct Reactor<G: Gateway, F: Feed> {
     first_reads: FirstReads,
     freeze: Freeze,
     spin: Spin,
-    end_lines: LogBudget,
-    drop_lines: LogBudget,
+    end_lines: EndLines,
     ends: Ends,
     /// The latest time at which a stop ends.
     stop_at_us: Option<u64>,
@@ -154,8 +147,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             first_costly: 0,
             first_reads: FirstReads::default(),
             freeze: Freeze::default(),
-            end_lines: LogBudget::new(END_LINES_PER_SECOND),
-            drop_lines: LogBudget::new(DROP_LINES_PER_SECOND),
+            end_lines: EndLines::default(),
             ends: Ends::default(),
             stop_at_us: None,
             refuse_until_us: 0,
@@ -190,8 +182,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.carry_out(effect);
         }
         self.begin(Phase::Ended);
-        log_left_out(self.end_lines.left_out_at_end());
-        log_drops_left_out(self.drop_lines.left_out_at_end());
+        self.end_lines.log_left_out(LogBudget::left_out_at_end);
         Ok(())
     }
 

@@ -23,6 +23,7 @@
 mod asked;
 mod interest;
 mod kept;
+mod lag;
 mod ledger;
 pub mod nats;
 mod outage;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::lag::StreamLag;
 use super::outage::{Failure, Outages, shown};
 use super::{LoopGone, Source, SourceLink};
 use crate::base::{LogBudget, Spin};
@@ -93,6 +94,7 @@ impl<E> From<LoopGone> for Stop<E> {
 pub(super) struct Relay<E> {
     pub(super) link: SourceLink,
     pub(super) status: Arc<BusStatus>,
+    pub(super) lag: StreamLag,
     spin: Spin,
     outages: Outages<E>,
 }
@@ -106,6 +108,7 @@ impl<E: Error> Relay<E> {
             spin: Spin::new(link.spin_us()),
             link,
             status: Arc::clone(status),
+            lag: StreamLag::default(),
             outages: Outages::new(
                 times.reconnect_delay_min_ms,
                 times.reconnect_delay_max_ms,

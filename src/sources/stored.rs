@@ -126,7 +126,7 @@ impl StreamFeed {
             tracing::info!(stream, away_ms, "reading the stream");
         }
         match told {
-            Told::Behind { messages, ms } => relay.status.set_stream_behind(messages, ms),
+            Told::Behind { messages, ms } => relay.lag.told(&relay.status, messages, ms),
             Told::Message {
                 id, is_old: false, ..
             } => relay

@@ -49,6 +49,8 @@ pub struct OperatorState {
     pub slow: BTreeMap<String, u64>,
     /// Lateness of the event loop in the last second.
     pub late_ms: u64,
+    /// Lateness of the event loop since the start.
+    pub late_all_ms: u64,
     /// From the arrival of a message until the write to the last client, in the last minute; `None` without messages.
     pub latency: Option<ShownLatency>,
     /// Connections that ended last, the newest first.

@@ -11,10 +11,11 @@ class Link:
 
     `change` is an attacker on the path: gets the data on the way back, and returns the data to pass on. `delay_s`: delay of
     every byte, in each direction. `buffer_bytes`: small buffers, so a stalled reader is soon noticed; default: the buffers of
-    the system. `heads` has the first data from either end, `there` and `back`: for a single connection, the handshake."""
+    the system. `bytes_per_s`, which may change: the rate of the way back, None for no limit. `heads` has the first data from either end, `there` and `back`: for a single connection, the handshake."""
 
     def __init__(self, to_port, change=lambda data: data, delay_s=0.0, buffer_bytes=None):
         self.to_port, self.change, self.delay_s, self.url, self.port = to_port, change, delay_s, None, None
+        self.bytes_per_s = None
         self.buffer_bytes, self.limit, self.heads = buffer_bytes, buffer_bytes or 65_536, {"there": b"", "back": b""}
         self._open = asyncio.Event()
         self._open.set()
@@ -101,6 +102,8 @@ class Link:
                     self.heads[way] += data
                 if way == "back":
                     data = self.change(data)
+                    if self.bytes_per_s:
+                        await asyncio.sleep(len(data) / self.bytes_per_s)
                 if self.delay_s:
                     loop.call_later(self.delay_s, self._write, writer, data)
                 else:

@@ -267,7 +267,9 @@ impl Brokers {
                 settings,
                 jetstream,
             } => Broker::Nats(NatsSender::connect(settings, *jetstream)?),
-            Self::Redis { senders, stream } => Broker::Redis(senders.connect()?, stream.as_deref()),
+            Self::Redis { senders, stream } => {
+                Broker::Redis(Box::new(senders.connect()?), stream.as_deref())
+            }
         })
     }
 }
@@ -276,7 +278,7 @@ impl Brokers {
 enum Broker<'w> {
     Nats(NatsSender),
     /// With the stream that gets the messages.
-    Redis(RedisSender<'w>, Option<&'w str>),
+    Redis(Box<RedisSender<'w>>, Option<&'w str>),
 }
 
 impl Broker<'_> {

@@ -9,6 +9,7 @@
 //! | `process`, `tables` | the facts and tables of a process, as texts with a tone |
 //! | `page` | the lines for a pipe or a terminal |
 
+mod facts;
 pub(super) mod fetch;
 pub(super) mod line;
 mod page;

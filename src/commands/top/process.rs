@@ -3,15 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 
+use super::facts::{bus, clients, latency, queues, refused, tls};
 use super::fetch::FetchError;
 use super::tables::{Table, tables, tone_of_end};
 use super::words::{Piece, Tone, count, duration, maybe_bytes, rate, safe, whole};
-use crate::auth::Cut;
-use crate::listening::tls::{ENDS_SOON_S, ENDS_VERY_SOON_S};
-use crate::telemetry::operator_state::{Numbers, OperatorState, ShownBus, ShownTls};
+use crate::telemetry::operator_state::{Numbers, OperatorState};
 
-/// The age from which the newest message of an available bus is marked, milliseconds.
-const OLD_MS: u64 = 10_000;
 /// The period of rates, milliseconds: over a shorter period rates would jump.
 const RATE_OVER_MS: u64 = 5_000;
 /// The most facts of a line.
@@ -147,10 +144,11 @@ impl Process {
         if let Some(state) = &self.state {
             lines.push(("Bus", bus(state)));
             lines.push(("Clients", clients(state)));
+            lines.push(("Latency", latency(state)));
             lines.extend(state.tls.map(|shown| ("TLS", tls(state, shown))));
             lines.push(("Queues", queues(&state.numbers)));
             lines.push(("Rates/s", self.in_and_out()));
-            lines.push(("Lost/s", self.lost(&state.numbers)));
+            lines.push(("Lost", self.lost(&state.numbers)));
             lines.push(("Ends", self.ends(state)));
             lines.extend((state.revoked > 0).then(|| ("Refused", refused(state))));
         }
@@ -172,7 +170,7 @@ impl Process {
         .into()
     }
 
-    /// Messages that clients did not get, by reason.
+    /// Messages that clients did not get since the start, by reason.
     fn lost(&self, numbers: &Numbers) -> Vec<Piece> {
         let reasons: [(&str, Counter, Tone); 5] = [
             ("skipped", |n| n.messages_conflated, Tone::Wait),
@@ -181,15 +179,15 @@ impl Process {
             ("bad", |n| n.bus_messages_bad, Tone::Bad),
             ("gaps", |n| n.bus_gaps, Tone::Bad),
         ];
-        let known = reasons
-            .into_iter()
-            .filter(|(_, counter, _)| counter(numbers).is_some());
-        let pieces = known.map(|(name, counter, tone)| {
-            let value = self.per_second(counter);
-            let is_any = value.is_some_and(|value| value > 0.0);
-            Piece::if_any(format!("{name} {}", rate(value)), is_any, tone)
+        let known = reasons.into_iter().filter_map(|(name, counter, tone)| {
+            let all = format!("{name} {}", whole(counter(numbers)?));
+            let grows = self.per_second(counter).filter(|value| *value > 0.0);
+            Some(match grows {
+                Some(_) => Piece::new(format!("{all} (+{}/s)", rate(grows)), tone),
+                None => Piece::plain(all),
+            })
         });
-        pieces.collect()
+        known.collect()
     }
 
     /// Ended connections since the start, by reason, the most first.
@@ -208,138 +206,6 @@ impl Process {
     pub(super) fn tables(&self) -> Vec<Table> {
         self.state.as_ref().map(tables).unwrap_or_default()
     }
-}
-
-/// The number of users, tokens and addresses that are refused, and the newest of them.
-fn refused(state: &OperatorState) -> Vec<Piece> {
-    let shown = |cut: &Cut| {
-        let named = [
-            ("user", cut.user.clone()),
-            ("jti", cut.jti.clone()),
-            ("address", cut.address.map(|ip| ip.to_string())),
-            ("role", cut.role.clone()),
-            ("token", cut.token.clone()),
-        ];
-        let named = named
-            .into_iter()
-            .filter_map(|(name, text)| Some(format!("{name} {}", text?)));
-        Piece::plain(named.collect::<Vec<_>>().join(" "))
-    };
-    let newest = state.revoked_newest.iter().map(shown);
-    std::iter::once(Piece::plain(whole(state.revoked)))
-        .chain(newest)
-        .collect()
-}
-
-fn bus(state: &OperatorState) -> Vec<Piece> {
-    let mut pieces = match &state.bus {
-        Some(bus) => broker(state, bus),
-        None => vec![Piece::plain("none")],
-    };
-    pieces.extend(state.services.iter().map(|service| match service.away {
-        true => Piece::new(format!("{} does not answer", service.name), Tone::Bad),
-        false => Piece::new(format!("{} up", service.name), Tone::Good),
-    }));
-    pieces
-}
-
-fn tls(state: &OperatorState, tls: ShownTls) -> Vec<Piece> {
-    let left_ms = tls
-        .certificate_ends_unix_ms
-        .saturating_sub(state.now_unix_ms);
-    let ends = match u64::try_from(left_ms) {
-        Ok(ms) if ms > 0 => format!("certificate ends in {}", duration(ms)),
-        _ => "certificate has ended".to_owned(),
-    };
-    let tone = match left_ms {
-        ms if ms < ENDS_VERY_SOON_S * 1_000 => Tone::Bad,
-        ms if ms < ENDS_SOON_S * 1_000 => Tone::Wait,
-        _ => Tone::Plain,
-    };
-    vec![
-        Piece::new(ends, tone),
-        Piece::plain(format!("handshakes {}", whole(tls.handshakes_full))),
-        Piece::plain(format!("resumed {}", whole(tls.handshakes_resumed))),
-        Piece::plain(format!("failed {}", whole(tls.handshakes_failed))),
-        Piece::plain(format!("open {}", whole(tls.handshakes_open))),
-    ]
-}
-
-fn broker(state: &OperatorState, bus: &ShownBus) -> Vec<Piece> {
-    let mut pieces = vec![match (bus.away_ms, bus.connected, bus.subscribed) {
-        (Some(ms), _, _) => Piece::new(format!("away for {}", duration(ms)), Tone::Bad),
-        (_, _, true) => Piece::new("up", Tone::Good),
-        (_, true, _) => Piece::new("connected, not subscribed", Tone::Bad),
-        _ => Piece::new("away", Tone::Bad),
-    }];
-    let at_unix_ms = state.numbers.bus_last_message_unix_ms;
-    let age_ms = at_unix_ms.map(|at| state.age_ms(at));
-    let newest = age_ms.map_or_else(
-        || "none yet".to_owned(),
-        |ms| format!("{} ago", duration(ms)),
-    );
-    let is_old = age_ms.is_some_and(|ms| ms > OLD_MS);
-    pieces.push(Piece::if_any(
-        format!("newest message {newest}"),
-        is_old,
-        Tone::Wait,
-    ));
-    pieces.push(Piece::plain(format!(
-        "{} reconnects",
-        whole(bus.reconnects)
-    )));
-    if bus.refused > 0 {
-        let text = format!("{} refused subscriptions", whole(bus.refused));
-        pieces.push(Piece::new(text, Tone::Bad));
-    }
-    for consumer in &bus.consumers {
-        let name = &consumer.name;
-        pieces.push(match (consumer.away_ms, consumer.stalled, consumer.lag) {
-            (Some(ms), _, _) => Piece::new(format!("{name} away for {}", duration(ms)), Tone::Bad),
-            (_, true, _) => Piece::new(format!("{name} stalled"), Tone::Bad),
-            (_, _, Some(lag)) if lag > 0 => {
-                Piece::new(format!("{name} {} behind", whole(lag)), Tone::Wait)
-            }
-            _ => continue,
-        });
-    }
-    pieces
-}
-
-fn clients(state: &OperatorState) -> Vec<Piece> {
-    let numbers = &state.numbers;
-    let max = numbers
-        .connections_max
-        .map_or_else(|| "no limit".to_owned(), whole);
-    let connections = count(numbers.connections);
-    let mut pieces = vec![
-        Piece::plain(count(numbers.clients)),
-        Piece::plain(format!("connections {connections} / {max}")),
-    ];
-    if let Some(survey) = &state.survey {
-        let states = [
-            ("waiting", survey.clients_waiting, Tone::Plain),
-            ("blocked", survey.clients_blocked, Tone::Wait),
-            ("skipping", survey.clients_conflating, Tone::Wait),
-        ];
-        pieces.extend(states.map(|(name, value, tone)| {
-            Piece::if_any(format!("{} {name}", whole(value)), value > 0, tone)
-        }));
-    }
-    pieces
-}
-
-fn queues(numbers: &Numbers) -> Vec<Piece> {
-    let size = |value: Option<u64>| maybe_bytes(value.map(|value| value as f64));
-    [
-        format!("{} messages", count(numbers.messages_waiting)),
-        size(numbers.send_queue_bytes),
-        format!("largest {}", size(numbers.send_queue_peak_bytes)),
-        format!("frames {}", size(numbers.frame_bytes)),
-        format!("from bus {}", count(numbers.bus_queue_messages)),
-    ]
-    .map(Piece::plain)
-    .into()
 }
 
 #[cfg(test)]

@@ -82,6 +82,7 @@ pub(super) fn state(
             by_cause.map(|(why, n)| (why.to_owned(), n)).collect()
         },
         late_ms: at.turn.times.late_last_second_us / 1_000,
+        late_all_ms: at.turn.times.late_us / 1_000,
         latency: latency(&at.turn.times.last_minute),
         ends: surveyed.map_or_else(Vec::new, |s| {
             s.ends.iter().map(|one| end(one, now)).collect()

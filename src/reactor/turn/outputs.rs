@@ -8,6 +8,7 @@ use tracing::Level;
 
 use super::Reactor;
 use crate::admission::HeldBytes;
+use crate::base::LogBudget;
 use crate::http::Handover;
 use crate::hub::{CloseReason, Effect, Ended, Feed, Gateway, Now, Permit, SessionKey, Why};
 use crate::reactor::handshakes::Job;
@@ -104,6 +105,44 @@ macro_rules! log_ended {
     }};
 }
 
+/// Log lines about ended connections, and as many about limits; the next line has the number of suppressed lines.
+const END_LINES_PER_SECOND: u32 = 10;
+
+/// The same about clients that weirgate has dropped: no refusal takes a line of these.
+const DROP_LINES_PER_SECOND: u32 = 128;
+
+/// The log lines about ended connections: of clients that weirgate has dropped, of limits that were hit, of all others.
+pub(super) struct EndLines {
+    drops: LogBudget,
+    limits: LogBudget,
+    others: LogBudget,
+}
+
+impl Default for EndLines {
+    fn default() -> Self {
+        Self {
+            drops: LogBudget::new(DROP_LINES_PER_SECOND),
+            limits: LogBudget::new(END_LINES_PER_SECOND),
+            others: LogBudget::new(END_LINES_PER_SECOND),
+        }
+    }
+}
+
+impl EndLines {
+    /// Logs the numbers of lines that were left out, if no further line says so.
+    pub(super) fn log_left_out(&mut self, left_out: impl Fn(&mut LogBudget) -> Option<u64>) {
+        if let Some(lines_left_out) = left_out(&mut self.others) {
+            tracing::info!(lines_left_out, "more connections ended");
+        }
+        if let Some(lines_left_out) = left_out(&mut self.limits) {
+            tracing::warn!(lines_left_out, "more connections ended at limits");
+        }
+        if let Some(lines_left_out) = left_out(&mut self.drops) {
+            tracing::warn!(lines_left_out, "more clients were dropped");
+        }
+    }
+}
+
 impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Carries out some of the hub's effects; the rest follows in the next turns. The kernel takes 10 us to
     /// close a socket, and thousands of clients can leave at once.
@@ -143,12 +182,14 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Logs an ended connection, within the limit of lines. A client that weirgate has dropped is a warning with what it lost.
+    /// Logs an ended connection, within the limit of lines. A client that weirgate has dropped is a warning with what it
+    /// lost, and a limit that was hit is one too: neither hides behind the clients that just leave.
     fn log_end(&mut self, ended: &Ended, limit: Option<HitLimit>) {
         let now = self.clock.now();
-        let lines = match ended.dropped {
-            Some(_) => &mut self.drop_lines,
-            None => &mut self.end_lines,
+        let lines = match (&ended.dropped, limit) {
+            (Some(_), _) => &mut self.end_lines.drops,
+            (None, Some(_)) => &mut self.end_lines.limits,
+            (None, None) => &mut self.end_lines.others,
         };
         let Some(line) = lines.line(now) else {
             return;
@@ -165,9 +206,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             );
             return;
         }
-        match ended.dropped {
-            Some(_) => log_ended!(Level::WARN, ended, limit, line),
-            None => log_ended!(Level::INFO, ended, limit, line),
+        match ended.dropped.is_some() || limit.is_some() {
+            true => log_ended!(Level::WARN, ended, limit, line),
+            false => log_ended!(Level::INFO, ended, limit, line),
         }
     }
 
@@ -214,8 +255,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         let ended = self.since(began);
         self.now_us = ended.mono_us;
-        log_left_out(self.end_lines.left_out(began));
-        log_drops_left_out(self.drop_lines.left_out(began));
+        self.end_lines.log_left_out(|lines| lines.left_out(began));
         while let Some(reason) = self.seams.http.next_end() {
             self.hub.count_close(reason);
         }
@@ -248,20 +288,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             inflate_window_bytes_granted: windows.granted_bytes(),
             inflate_windows_refused: windows.refused(),
         }
-    }
-}
-
-/// Logs the number of lines about dropped clients that were left out, if no further line says so.
-pub(super) fn log_drops_left_out(lines: Option<u64>) {
-    if let Some(lines_left_out) = lines {
-        tracing::warn!(lines_left_out, "more clients were dropped");
-    }
-}
-
-/// Logs the number of lines about ended connections that were left out, if no further line says so.
-pub(super) fn log_left_out(lines: Option<u64>) {
-    if let Some(lines_left_out) = lines {
-        tracing::info!(lines_left_out, "more connections ended");
     }
 }
 

@@ -34,6 +34,8 @@ pub(super) struct Connection<'w> {
     /// The time of the last read bytes, at first of the connection: the only clock of silence. A large answer over
     /// a thin line is no silence.
     pub(super) heard: Instant,
+    /// The first byte after the last command.
+    answers_since: Option<Instant>,
     /// The server, and the user.
     pub(super) endpoint: RedisEndpoint,
     /// The address of the server in use.
@@ -84,6 +86,7 @@ impl<'w> Connection<'w> {
             io,
             reader,
             heard: Instant::now(),
+            answers_since: None,
             endpoint: endpoint.clone(),
             address,
             has_moved: Arc::default(),
@@ -165,6 +168,7 @@ impl<'w> Connection<'w> {
     /// Puts a command behind the bytes that wait to be written.
     pub(super) fn queue<T: AsRef<[u8]>>(&mut self, command: &[T]) {
         pack(self.io.out(), command.iter());
+        self.answers_since = None;
     }
 
     /// The number of bytes that wait to be written.
@@ -185,6 +189,7 @@ impl<'w> Connection<'w> {
         let has_read = self.io.read(self.waiter).map_err(RedisError::Lost)?;
         if has_read {
             self.heard = Instant::now();
+            self.answers_since.get_or_insert(self.heard);
         }
         Ok(has_read)
     }
@@ -240,6 +245,9 @@ impl<'w> Connection<'w> {
             }
             self.flush()?;
             if self.read()? {
+                if let (Some(relay), Some(since)) = (&mut relay, self.answers_since) {
+                    relay.lag.answer_comes_for(&relay.status, since.elapsed());
+                }
                 continue;
             }
             // TLS may have produced bytes to send during the read.

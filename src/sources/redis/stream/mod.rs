@@ -103,6 +103,7 @@ impl RedisStreamSource {
                     Trouble::Refused(words) => connection.refused("to read the stream", &words),
                 })?;
             }
+            relay.lag.answer_comes_for(&relay.status, Duration::ZERO);
         }
     }
 }
