@@ -21,9 +21,6 @@ const MAX: usize = 10_000;
 /// The entries that `newest` names.
 const NEWEST_MAX: usize = 20;
 
-/// The nesting of a cut: an object of texts.
-const DEPTH_MAX: usize = 4;
-
 /// The marks of a connection's token that a cut can name, beside the user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenMarks {
@@ -87,7 +84,7 @@ impl Cut {
     pub fn read(text: &[u8]) -> Result<Self, String> {
         const WANTED: &str =
             "wanted: a JSON object with user, jti, address, role, session or token";
-        let read = json::read(text, DEPTH_MAX).map_err(|_| WANTED.to_owned())?;
+        let read = json::read(text).map_err(|_| WANTED.to_owned())?;
         let mut cut: Self = read.parse().map_err(|error| {
             let error = error.to_string();
             // Behind the first line, the parser shows the text.
