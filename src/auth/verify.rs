@@ -13,7 +13,6 @@ use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
 use super::claims::{self, find};
 use super::key_ring::KeyRing;
 use super::keys::Algorithm;
-use super::revoked::TokenMarks;
 use super::token::{self, ApiKey, Token};
 use crate::base::Now;
 use crate::wire::head::RequestHead;
@@ -84,6 +83,21 @@ impl Default for Identity {
             digest: None,
         }
     }
+}
+
+/// The marks of a connection's token that a cut can name, beside the user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenMarks {
+    /// The id of the token (`jti`).
+    pub jti: Option<Box<str>>,
+    /// The roles: that of the connection, or those of the token where roles decide nothing.
+    pub roles: Box<[Box<str>]>,
+    /// The beginning of the SHA-256 of the token's signed part, in hexadecimal digits; `None` without a JWT.
+    pub digest: Option<Box<str>>,
+    /// When the token was made (`iat`), Unix milliseconds.
+    pub issued_unix_ms: Option<i64>,
+    /// The end of the token, Unix milliseconds, leeway included.
+    pub expires_unix_ms: Option<i64>,
 }
 
 /// Why a token admits nobody: the label of the metric. The client gets no reason.

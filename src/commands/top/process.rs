@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use super::fetch::FetchError;
 use super::tables::{Table, tables, tone_of_end};
 use super::words::{Piece, Tone, count, duration, maybe_bytes, rate, safe, whole};
-use crate::auth::Cut;
 use crate::listening::tls::{ENDS_SOON_S, ENDS_VERY_SOON_S};
 use crate::telemetry::operator_state::{Numbers, OperatorState, ShownBus, ShownTls};
 
@@ -212,7 +211,7 @@ impl Process {
 
 /// The number of users, tokens and addresses that are refused, and the newest of them.
 fn refused(state: &OperatorState) -> Vec<Piece> {
-    let shown = |cut: &Cut| {
+    let newest = state.revoked_newest.iter().map(|cut| {
         let named = [
             ("user", cut.user.clone()),
             ("jti", cut.jti.clone()),
@@ -224,8 +223,7 @@ fn refused(state: &OperatorState) -> Vec<Piece> {
             .into_iter()
             .filter_map(|(name, text)| Some(format!("{name} {}", text?)));
         Piece::plain(named.collect::<Vec<_>>().join(" "))
-    };
-    let newest = state.revoked_newest.iter().map(shown);
+    });
     std::iter::once(Piece::plain(whole(state.revoked)))
         .chain(newest)
         .collect()

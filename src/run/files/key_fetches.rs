@@ -247,7 +247,7 @@ mod tests {
 
     use super::*;
     use crate::auth::{Authenticator, ClaimRules, Refusal, Token};
-    use crate::files::KeyFiles;
+    use crate::run::files::KeyFiles;
     use crate::settings::{AuthSettings, KeySetUrl};
 
     /// The times of the fetches until `end_ms`, with a look each 200 ms.

@@ -9,32 +9,17 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use foldhash::quality::RandomState;
 use serde::{Deserialize, Serialize};
 
-use super::verify::TOKEN_BYTES_MAX;
+use crate::auth::{TOKEN_BYTES_MAX, TokenMarks};
 use crate::wire::json;
 
 /// A refusal lasts so long if no token says when it ends; and so long tokens from before the refusal stay refused.
-pub const REFUSED_MS: i64 = 24 * 60 * 60 * 1000;
+pub(super) const REFUSED_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The most entries, without a setting.
 const MAX: usize = 10_000;
 
 /// The entries that `newest` names.
 const NEWEST_MAX: usize = 20;
-
-/// The marks of a connection's token that a cut can name, beside the user.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TokenMarks {
-    /// The id of the token (`jti`).
-    pub jti: Option<Box<str>>,
-    /// The roles: that of the connection, or those of the token where roles decide nothing.
-    pub roles: Box<[Box<str>]>,
-    /// The beginning of the SHA-256 of the token's signed part, in hexadecimal digits; `None` without a JWT.
-    pub digest: Option<Box<str>>,
-    /// When the token was made (`iat`), Unix milliseconds.
-    pub issued_unix_ms: Option<i64>,
-    /// The end of the token, Unix milliseconds, leeway included.
-    pub expires_unix_ms: Option<i64>,
-}
 
 /// A connection, as a cut sees it.
 #[derive(Clone, Copy, Debug)]
