@@ -267,8 +267,8 @@ mod tests {
             data: r#"{"n":1.50}"#.to_owned(),
             device_ids: ["a", "é", "a"].map(str::to_owned).to_vec(),
         };
-        assert_eq!(Broadcast::parse(body, 16), Ok(want));
-        let nobody = Broadcast::parse(br#"{"event":"e","targets":{}}"#, 16).expect("good");
+        assert_eq!(Broadcast::parse(body), Ok(want));
+        let nobody = Broadcast::parse(br#"{"event":"e","targets":{}}"#).expect("good");
         assert_eq!((nobody.data.as_str(), nobody.device_ids.len()), ("{}", 0));
     }
 
@@ -317,7 +317,7 @@ mod tests {
                 one(r#","targets","device_ids",1"#, NO_TEXT),
             ),
         ] {
-            let all = Broadcast::parse(body.as_bytes(), 16).expect_err(&body);
+            let all = Broadcast::parse(body.as_bytes()).expect_err(&body);
             assert_eq!(
                 refusal(&all),
                 format!(r#"{{"detail":[{wrong}]}}"#),

@@ -272,7 +272,7 @@ mod message_tests {
     use super::*;
 
     fn parsed(text: &str) -> Option<[String; 4]> {
-        Message::parse(text, 16).map(|m| [m.name, m.event, m.request_id, m.data])
+        Message::parse(text).map(|m| [m.name, m.event, m.request_id, m.data])
     }
 
     #[test]
@@ -325,7 +325,7 @@ mod message_tests {
     fn a_device_id_has_one_to_two_hundred_characters() {
         let id = |id: &str| {
             let text = format!(r#"{{"event":"identify","data":{{"device_id":{id}}}}}"#);
-            Message::parse(&text, 16).expect("a message").device_id()
+            Message::parse(&text).expect("a message").device_id()
         };
         let long = |n: usize| format!("\"{}\"", "é".repeat(n));
         assert_eq!(id(r#"" a""#).as_deref(), Some(" a"));

@@ -272,7 +272,7 @@ mod tests {
             body: body.as_bytes().to_vec(),
             unknown_coding: None,
         };
-        outcome(Ok(answer), 8)
+        outcome(Ok(answer))
     }
 
     #[test]
@@ -358,14 +358,14 @@ mod tests {
                 unknown_coding: Some("br".to_owned()),
             };
             let result = result.map(str::to_owned).map_err(str::to_owned);
-            assert_eq!(outcome(Ok(answer), 8), result);
+            assert_eq!(outcome(Ok(answer)), result);
         }
         for (failure, message) in [
             (CallFailure::Timeout, "Upstream timeout"),
             (CallFailure::Unreachable, "Upstream unreachable"),
             (CallFailure::TooLarge, "Upstream answer too large"),
         ] {
-            assert_eq!(outcome(Err(failure), 8), Err(message.to_owned()));
+            assert_eq!(outcome(Err(failure)), Err(message.to_owned()));
         }
     }
 }

@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(later, [&[0][..], &minutes].concat());
     }
 
-    const JWKS: &str = include_str!("../../tests/vectors/tokens/jwks.json");
+    const JWKS: &str = include_str!("../../../tests/vectors/tokens/jwks.json");
 
     /// A server of key sets: each connection gets the current text, `None` no answer at all.
     fn serve(text: &Arc<Mutex<Option<String>>>) -> SocketAddr {

@@ -224,7 +224,7 @@ proptest! {
         prop_assert_eq!(check_json(deepest.as_bytes()), Ok(deepest.as_str()));
         if depth > 0 {
             let too_deep = around(513 - depth);
-            prop_assert!(matches!(check_json(too_deep.as_bytes()), Err(JsonError::TooDeep { .. })));
+            prop_assert!(check_json(too_deep.as_bytes()).is_err());
         }
     }
 

@@ -264,7 +264,7 @@ mod tests {
 
     fn read(data: &str) -> Option<Trade> {
         let message = format!(r#"{{"type":"trade","data":{data},"timestamp":77}}"#);
-        Trade::read(message.as_bytes(), 8, 99)
+        Trade::read(message.as_bytes(), 99)
     }
 
     fn shown(data: &str) -> Option<(i64, String, String)> {
@@ -319,7 +319,7 @@ mod tests {
         ] {
             assert_eq!(read(data), None, "{data}");
         }
-        assert_eq!(Trade::read(b"{}", 8, 99), None);
+        assert_eq!(Trade::read(b"{}", 99), None);
     }
 
     fn trade(at_ms: i64, price: i64) -> Trade {
