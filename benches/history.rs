@@ -47,13 +47,11 @@ impl Bench {
             server_id: "bench".to_owned(),
             symbols_max: 5,
             inbound_per_second: None,
-            json_depth_max: 512,
             origins: Origins::default(),
             authenticator: Authenticator::default(),
             candles: None,
         };
         let feed_settings = TradesFeedSettings {
-            json_depth_max: 512,
             bus_message_bytes_max: 1 << 20,
             is_stamped: false,
         };

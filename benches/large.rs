@@ -68,7 +68,7 @@ fn broadcast(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_function(format!("{mib} MiB"), |b| {
             b.iter_with_large_drop(|| {
-                let broadcast = Broadcast::parse(black_box(&body), 512).expect("JSON");
+                let broadcast = Broadcast::parse(black_box(&body)).expect("JSON");
                 Push::parts(broadcast, &alive, Now::default(), Box::new(|_| {}))
             });
         });

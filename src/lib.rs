@@ -11,7 +11,6 @@ pub mod auth;
 pub mod base;
 pub mod commands;
 pub mod feeds;
-pub mod files;
 pub mod gateways;
 pub mod http;
 pub mod hub;

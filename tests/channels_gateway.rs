@@ -51,7 +51,6 @@ fn settings() -> ChannelsGatewaySettings {
         renewals_per_second: 1_000,
         outbound_per_second: None,
         default_role: "user".to_owned(),
-        json_depth_max: 512,
         origins: Origins::default(),
         authenticator: Authenticator::default(),
         acl: Acl::default(),
@@ -97,7 +96,6 @@ impl Bench {
         let world = World::new(limits, gateway, 1);
         let feed = ChannelsFeed::new(
             ChannelsFeedSettings {
-                json_depth_max: 512,
                 bus_message_bytes_max: 1 << 20,
                 is_stamped: false,
             },

@@ -194,7 +194,6 @@ impl Names {
             renewals_per_second: 1,
             outbound_per_second: None,
             default_role: "user".to_owned(),
-            json_depth_max: 8,
             origins: Origins::default(),
             authenticator: Authenticator::default(),
             acl: Acl::default(),

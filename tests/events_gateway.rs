@@ -36,7 +36,6 @@ fn settings() -> EventsGatewaySettings {
         calls_max: 100,
         orphans_max: 10,
         waiting_bytes_max: 1_000_000,
-        json_depth_max: 64,
         shares_pushes: false,
     }
 }

@@ -32,7 +32,6 @@ fn settings(required: bool) -> TradesGatewaySettings {
         server_id: "ws-gateway-0a1b2c3d".to_owned(),
         symbols_max: 5,
         inbound_per_second: None,
-        json_depth_max: 512,
         origins: Origins::new([]),
         authenticator: Authenticator {
             required,
@@ -111,7 +110,6 @@ fn publish(world: &mut World<TradesGateway>, feed: &mut TradesFeed, channel: &st
 
 fn feed(world: &World<TradesGateway>) -> TradesFeed {
     let settings = TradesFeedSettings {
-        json_depth_max: 512,
         bus_message_bytes_max: 1 << 20,
         is_stamped: false,
     };

@@ -14,9 +14,6 @@ use crate::wire::object_writer::quoted;
 /// request's budget.
 const PATTERN_STEPS_MAX: usize = 50_000;
 
-/// The table is an object of lists.
-const DEPTH_MAX: usize = 2;
-
 /// The default table (contract channels: who may do what).
 const DEFAULT: [(&str, &[&str]); 3] = [
     (
@@ -148,7 +145,7 @@ impl Acl {
     /// The fault in the table, and its place.
     pub fn read(syntax: NameSyntax, text: &[u8]) -> Result<Self, AclError> {
         let mut acl = Self::empty(syntax);
-        for entry in object_entries(text, DEPTH_MAX)? {
+        for entry in object_entries(text)? {
             let (role, names) = entry?;
             let role = role.into_owned();
             match json::value(&names) {

@@ -35,9 +35,6 @@ const RSA_BITS_MIN: usize = 2048;
 /// The largest RSA key: the library checks no signature of a larger one.
 const RSA_BITS_MAX: usize = 8192;
 
-/// A key set is flat JSON: a list of objects with texts.
-const JWKS_DEPTH_MAX: usize = 16;
-
 /// The accepted algorithms, each with its own kind of key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
@@ -208,7 +205,7 @@ impl KeySet {
 
     /// `or` decides about a broken key.
     fn add_set(&mut self, text: &[u8], or: fn(KeyError) -> ReadKey) -> Result<(), KeyError> {
-        let set: Value = json::read(text, JWKS_DEPTH_MAX)?.parse()?;
+        let set: Value = json::read(text)?.parse()?;
         let keys = set.get("keys").and_then(Value::as_array);
         let mut added = self.clone();
         for (jwk, number) in keys.ok_or(KeyError::NoSet)?.iter().zip(1..) {

@@ -12,7 +12,6 @@ mod keys;
 mod match_budget;
 mod names;
 mod origins;
-mod revoked;
 mod rights;
 mod subject;
 mod token;
@@ -25,10 +24,9 @@ pub use keys::{Algorithm, KEYS_MAX, KeyError, KeySet};
 pub use match_budget::{MatchBudget, OverBudget, Remembered};
 pub use names::{NameError, NamePatterns, NameSyntax};
 pub use origins::Origins;
-pub use revoked::{Connected, Cut, Full, REFUSED_MS, Revoked, TokenMarks};
 pub use rights::{
     CLAIM_BYTES_MAX, ClaimFault, Rights, RightsCheck, TemplateError, TokenNameLimits,
 };
 pub use subject::{SUBJECT_BYTES_MAX, Subject, SubjectError};
-pub use token::{ApiKey, Token, bearer_protocol, first_protocol};
+pub use token::{ApiKey, Token, TokenMarks, bearer_protocol, first_protocol};
 pub use verify::{Authenticator, ClaimRules, Identity, Refusal, TOKEN_BYTES_MAX};

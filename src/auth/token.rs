@@ -11,6 +11,21 @@ use crate::wire::head::RequestHead;
 /// browser's script can set.
 const BEARER: &str = "bearer";
 
+/// The marks of a connection's token that a cut can name, beside the user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenMarks {
+    /// The id of the token (`jti`).
+    pub jti: Option<Box<str>>,
+    /// The roles: that of the connection, or those of the token where roles decide nothing.
+    pub roles: Box<[Box<str>]>,
+    /// The beginning of the SHA-256 of the token's signed part, in hexadecimal digits; `None` without a JWT.
+    pub digest: Option<Box<str>>,
+    /// When the token was made (`iat`), Unix milliseconds.
+    pub issued_unix_ms: Option<i64>,
+    /// The end of the token, Unix milliseconds, leeway included.
+    pub expires_unix_ms: Option<i64>,
+}
+
 /// A key or a JWT from a client. Shown as `***`, so that no log, error or metric can contain the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);

@@ -13,17 +13,13 @@ use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
 use super::claims::{self, find};
 use super::key_ring::KeyRing;
 use super::keys::Algorithm;
-use super::revoked::TokenMarks;
-use super::token::{self, ApiKey, Token};
+use super::token::{self, ApiKey, Token, TokenMarks};
 use crate::base::Now;
 use crate::wire::head::RequestHead;
 use crate::wire::json::{self, object_entries};
 
 /// The longest token. A request head holds twice as much at the most.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
-
-/// The deepest nesting of claims. Good claims are flat.
-const CLAIMS_DEPTH_MAX: usize = 32;
 
 /// A token that begins within this time may come again; a later begin is refused for good.
 const BEGINS_SOON_MS: i64 = 5 * 60 * 1000;
@@ -372,7 +368,7 @@ pub(super) type Members<'a> = BTreeMap<Cow<'a, str>, LazyValue<'a>>;
 /// (RFC 7515 §4, RFC 7519 §4).
 pub(super) fn members(json: &[u8]) -> Result<Members<'_>, Refusal> {
     let mut members = Members::new();
-    let entries = object_entries(json, CLAIMS_DEPTH_MAX).map_err(|_| Refusal::NotAToken)?;
+    let entries = object_entries(json).map_err(|_| Refusal::NotAToken)?;
     for entry in entries {
         let (name, value) = entry.map_err(|_| Refusal::NotAToken)?;
         if members.insert(name, value).is_some() {

@@ -16,7 +16,7 @@ use crate::auth::{
     Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, TOKEN_BYTES_MAX, Token,
 };
 use crate::base::{Clock, Now};
-use crate::files::{KeyFileError, KeyFiles};
+use crate::run::files::{KeyFileError, KeyFiles};
 use crate::run::{GatewayKind, Program, RoleTable, RunError, TokenUse};
 use crate::settings::typed::{Env, GATEWAY_ENV};
 use crate::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};

@@ -28,8 +28,6 @@ const FAMILY: &str = "channels";
 /// Settings of a [`ChannelsFeed`].
 #[derive(Clone, Debug)]
 pub struct ChannelsFeedSettings {
-    /// Levels of nesting up to which a payload counts as JSON.
-    pub json_depth_max: usize,
     /// Bytes of a bus message; larger messages are counted, logged and skipped.
     pub bus_message_bytes_max: usize,
     /// Whether each message has its arrival time from the bus; no part of the contract.
@@ -123,7 +121,7 @@ impl ChannelsFeed {
         }
         let body = frame.payload();
         body.extend_from_slice(br#","data":"#);
-        match check_json(&message.payload, self.settings.json_depth_max) {
+        match check_json(&message.payload) {
             _ if is_deletion => body.extend_from_slice(br#"null,"deleted":true"#),
             Ok(json) => body.extend_from_slice(json.as_bytes()),
             Err(_) => {
@@ -255,7 +253,6 @@ mod tests {
 
     fn feed() -> ChannelsFeed {
         let settings = ChannelsFeedSettings {
-            json_depth_max: 8,
             bus_message_bytes_max: 100,
             is_stamped: false,
         };

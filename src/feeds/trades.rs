@@ -48,8 +48,6 @@ pub enum BadTrade {
 /// Settings of a [`TradesFeed`].
 #[derive(Clone, Debug)]
 pub struct TradesFeedSettings {
-    /// Levels of nesting that a payload may have.
-    pub json_depth_max: usize,
     /// Bytes of a bus message; larger messages are counted, logged and skipped.
     pub bus_message_bytes_max: usize,
     /// Whether each message has its arrival time from the bus; no part of the contract.
@@ -109,7 +107,7 @@ impl TradesFeed {
     fn left_out(&self, message: &BusMessage, why: &BadTrade) -> Option<Publication> {
         let is_limited = matches!(
             why,
-            BadTrade::TooLarge(_) | BadTrade::NotJson(JsonError::TooDeep(_))
+            BadTrade::TooLarge(_) | BadTrade::NotJson(JsonError::TooDeep { .. })
         );
         let position = message.place.position().filter(|_| is_limited)?;
         Some(Publication {
@@ -126,7 +124,7 @@ impl TradesFeed {
     /// history `"pos"` is the last member.
     fn frame(&self, now: Now, message: &BusMessage) -> Result<Arc<Frame>, JsonError> {
         let mut fields = [const { None }; FIELDS.len()];
-        for entry in object_entries(&message.payload, self.settings.json_depth_max)? {
+        for entry in object_entries(&message.payload)? {
             let (key, value) = entry?;
             if let Some(index) = FIELDS.iter().position(|field| *field == key) {
                 fields[index] = Some(value);
@@ -229,7 +227,6 @@ mod tests {
 
     fn feed() -> TradesFeed {
         let settings = TradesFeedSettings {
-            json_depth_max: 8,
             bus_message_bytes_max: 300,
             is_stamped: false,
         };

@@ -18,7 +18,6 @@ use crate::hub::{
     Incoming, MaxRate, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
-use crate::wire::json::JSON_DEPTH_MAX;
 use crate::wire::object_writer::ObjectWriter;
 
 /// Bytes of a request for a rate; longer messages are ignored.
@@ -109,8 +108,7 @@ impl Gateway for LevelsGateway {
         if text.len() > RATE_BYTES_MAX {
             return;
         }
-        let Ok([action, rate]) = members(text.as_bytes(), JSON_DEPTH_MAX, ["action", "max_hz"])
-        else {
+        let Ok([action, rate]) = members(text.as_bytes(), ["action", "max_hz"]) else {
             return;
         };
         if action.as_ref().and_then(text_of).as_deref() != Some("rate") {

@@ -9,11 +9,10 @@ use crate::wire::json::{self, JsonError, object_entries};
 /// counts.
 pub(super) fn members<'a, const N: usize>(
     json: &'a [u8],
-    depth_max: usize,
     names: [&str; N],
 ) -> Result<[Option<LazyValue<'a>>; N], JsonError> {
     let mut found = [const { None }; N];
-    for entry in object_entries(json, depth_max)? {
+    for entry in object_entries(json)? {
         let (key, value) = entry?;
         if let Some(at) = names.iter().position(|name| *name == key) {
             found[at] = Some(value);

@@ -4,10 +4,11 @@ use super::core::Core;
 use super::gateway::Gateway;
 use super::hub::Hub;
 use super::limits::CLIENT_COST;
+use super::revoked::{Connected, Cut, REFUSED_MS};
 use super::session::Session;
 use super::shell::CutRequest;
 use super::{CloseReason, Closing, Now, PhaseKind, REVOKED, SessionKey};
-use crate::auth::{Connected, Cut, REFUSED_MS, Refusal, TokenMarks};
+use crate::auth::{Refusal, TokenMarks};
 
 impl Core {
     /// Whether an operator has cut off the user or the token of this client, or its address. `user` and `marks`: those of a

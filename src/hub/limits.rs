@@ -1,8 +1,8 @@
 //! The named limits of the core. The process passes the values; every limit has a counter or a close
 //! reason that shows an excess.
 
+use super::revoked::Revoked;
 use crate::admission::{AddressLimits, Holding, TrustedProxies};
-use crate::auth::Revoked;
 
 /// Sessions and frames that one flush looks at while frames are over their limit: about 0.3 ms.
 pub const FRAME_WALK_MAX: usize = 8_192;

@@ -41,6 +41,7 @@ mod reason;
 mod received;
 mod release;
 mod resume;
+mod revoked;
 pub(crate) mod room;
 mod send_queue;
 mod session;
@@ -78,6 +79,7 @@ pub use publication::{
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered, REVOKED};
 pub use resume::RESUME_BYTES_MAX;
+pub use revoked::{Connected, Cut, Full, Revoked};
 pub use session::{Accepted, ClientLook, ClientState, MaxRate};
 pub use shell::{
     CutDone, CutRequest, Dropped, Effect, Ended, Permit, Secured, Traffic, Transmit, Write,

@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CloseReason, Sample, SessionKey, Why};
+use super::{CloseReason, Cut, Sample, SessionKey, Why};
 use crate::admission::{AddressPlace, ClientAddr, HeldBytes, Peer};
-use crate::auth::Cut;
 
 /// A request to close clients.
 pub struct CutRequest {

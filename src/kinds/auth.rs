@@ -12,11 +12,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::auth::{Acl, AclChanges, ApiKey, Authenticator, KeySet, NameSyntax};
 use crate::base::{Clock, Finding, LateWake};
 use crate::feeds::BusEvent;
-use crate::files::{
-    self, KeyFetchStats, KeyFetches, KeyFiles, KeyUrl, KeyWatch, KeysChanged, KeysInForce,
-};
 use crate::gateways::AccessStats;
 use crate::hub::{Feed, Gateway};
+use crate::run::files::{
+    self, KeyFetchStats, KeyFetches, KeyFiles, KeyUrl, KeyWatch, KeysChanged, KeysInForce,
+};
 use crate::run::{Inputs, Parts, Question, Reload, Reloaded, RunError};
 use crate::settings::{AuthSettings, SecretText};
 use crate::telemetry::{GatewayMetric, names};

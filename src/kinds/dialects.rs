@@ -9,9 +9,6 @@ use crate::gateways::events::EventsGateway;
 use crate::run::Dialect;
 use crate::wire::json;
 
-/// The deepest message of a gateway in which `weirgate tail` looks for its own answers.
-const DEPTH_MAX: usize = 512;
-
 /// Symbols in a `subscribe` of trades.
 const SYMBOLS_PER_REQUEST: usize = 5;
 
@@ -133,12 +130,12 @@ fn quoted(value: &(impl Serialize + ?Sized)) -> String {
 
 /// The text under a path of keys.
 fn text(message: &str, path: &[&str]) -> Option<String> {
-    json::read(message.as_bytes(), DEPTH_MAX).ok()?.text(path)
+    json::read(message.as_bytes()).ok()?.text(path)
 }
 
 /// The texts of a list.
 fn texts(message: &str, key: &str) -> Vec<String> {
-    let message = json::read(message.as_bytes(), DEPTH_MAX).ok();
+    let message = json::read(message.as_bytes()).ok();
     let list = message.and_then(|message| message.get(&[key]));
     list.and_then(|list| json::value(&list).ok())
         .unwrap_or_default()

@@ -24,7 +24,6 @@ use crate::settings::{
 use crate::sources::StreamSettings;
 use crate::sources::nats::Settle;
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry, names};
-use crate::wire::json::JSON_DEPTH_MAX;
 use crate::wire::object_writer::ObjectWriter;
 
 /// `weirgate trades`.
@@ -202,7 +201,6 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     };
     let frame_bytes = FrameBytes::default();
     let feed_settings = TradesFeedSettings {
-        json_depth_max: JSON_DEPTH_MAX,
         bus_message_bytes_max,
         is_stamped,
     };
@@ -286,7 +284,6 @@ fn gateway_settings(
         server_id: server_id(),
         symbols_max: own.symbols_max,
         inbound_per_second: own.messages_per_second_max,
-        json_depth_max: JSON_DEPTH_MAX,
         origins: common.origins(),
         authenticator,
         candles: own.candles.then(CandleSettings::default),

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::files;
 use super::reload::{Reload, Reloaded};
-use crate::files;
 use crate::settings::{Checked, Kind, ProcessSettings, flag};
 use crate::telemetry::logging;
 

@@ -7,6 +7,7 @@
 //! | `prepared` | a gateway just before listening, the checks before a start, and the log of a start; a program as a list of gateways; a gateway as a value, with the protocol for a client in a terminal |
 //! | `process` | the first steps of every process, and where it listens |
 //! | `reload` | files to read again at SIGHUP, and key files after a change |
+//! | `files` | files in settings, and their changes; the keys of tokens, in files and at a URL |
 //! | `revoked_file` | the file with refused users and tokens |
 //! | `cpus` | the CPUs of the loop and of the thread of the bus |
 //! | `log_filter` | the log filter in a file |
@@ -18,6 +19,7 @@
 
 mod common;
 mod cpus;
+pub mod files;
 mod gateway;
 mod log_filter;
 mod prepared;

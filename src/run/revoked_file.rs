@@ -9,12 +9,11 @@ use crossbeam_channel::{Receiver, unbounded};
 
 use super::RunError;
 use super::common::CommonSettings;
+use super::files;
 use super::reload::{Reload, Reloaded};
-use crate::auth::Cut;
 use crate::base::{Clock, LateWake};
-use crate::files;
 use crate::http::operator::Cutter;
-use crate::hub::CutRequest;
+use crate::hub::{Cut, CutRequest};
 
 /// The file, and what it held at the last reading.
 pub(super) struct RevokedFile {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use rustls::server::ProducesTickets;
 
 use super::RunError;
+use super::files::Prints;
 use super::prepared::Question;
 use super::reload::{Reload, Reloaded};
 use crate::admission::Holding;
 use crate::base::{Clock, Finding, tls_roots};
-use crate::files::Prints;
 use crate::listening::tls::{
     CertificateError, CertificateFacts, ENDS_SOON_S, ServerTls, ServerTlsFiles, ServerTlsInForce,
     greet_itself,

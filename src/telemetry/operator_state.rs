@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::auth::Cut;
-use crate::hub::{TopicLook, Traffic};
+use crate::hub::{Cut, TopicLook, Traffic};
 
 /// A process at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

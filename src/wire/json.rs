@@ -15,22 +15,18 @@ use std::borrow::Cow;
 use memchr::memchr;
 use sonic_rs::{Deserialize, JsonValueTrait, LazyValue, ObjectJsonIter, Value};
 
-/// The error for arrays and objects nested deeper than the limit.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("JSON nests deeper than {depth_max} levels at byte {offset}")]
-pub struct TooDeep {
-    /// Offset of the first bracket over the limit, in bytes.
-    pub offset: usize,
-    /// The limit.
-    pub depth_max: usize,
-}
+/// How deep JSON may nest.
+pub const JSON_DEPTH_MAX: usize = 512;
 
 /// The reason why a text is not the expected JSON.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
-    /// Nested deeper than the limit.
-    #[error(transparent)]
-    TooDeep(#[from] TooDeep),
+    /// Nested deeper than [`JSON_DEPTH_MAX`] levels.
+    #[error("JSON nests deeper than {JSON_DEPTH_MAX} levels at byte {offset}")]
+    TooDeep {
+        /// Offset of the first bracket over the limit, in bytes.
+        offset: usize,
+    },
     /// Not a JSON text (RFC 8259 §2).
     #[error("not JSON at byte {offset}: {what}")]
     Syntax {
@@ -69,9 +65,6 @@ impl From<sonic_rs::Error> for JsonError {
     }
 }
 
-/// How deep JSON of a bus, of a client or of a service may nest.
-pub const JSON_DEPTH_MAX: usize = 512;
-
 /// JSON from outside that a parser may read: UTF-8, of limited depth, without broken escapes. The syntax is checked
 /// as far as a lookup reads.
 #[derive(Clone, Copy, Debug)]
@@ -80,10 +73,10 @@ pub struct Json<'a>(&'a str);
 /// Checks what a parser of JSON needs checked. See [`check_json`] for a text that has to be JSON to its end.
 ///
 /// # Errors
-/// The text is not UTF-8, nested deeper than `depth_max` levels, or has a broken escape.
-pub fn read(text: &[u8], depth_max: usize) -> Result<Json<'_>, JsonError> {
+/// The text is not UTF-8, nested deeper than [`JSON_DEPTH_MAX`] levels, or has a broken escape.
+pub fn read(text: &[u8]) -> Result<Json<'_>, JsonError> {
     let checked = check_utf8(text)?;
-    check_depth(text, depth_max)?;
+    check_depth(text)?;
     check_unicode_escapes(text)?;
     Ok(Json(checked))
 }
@@ -137,11 +130,14 @@ pub fn text_of(raw: &str) -> Option<String> {
     is_string.then(|| sonic_rs::from_str(raw).ok()).flatten()
 }
 
-/// Refuses a text nested deeper than `depth_max` levels. Looks only at brackets outside strings; the parser
+/// Refuses a text nested deeper than [`JSON_DEPTH_MAX`] levels. Looks only at brackets outside strings; the parser
 /// checks the rest.
-pub fn check_depth(text: &[u8], depth_max: usize) -> Result<(), TooDeep> {
-    // Most texts have fewer brackets than `depth_max`: the count is vectorised.
-    if count_openings(text) <= depth_max {
+///
+/// # Errors
+/// The place of the first bracket over the limit.
+pub fn check_depth(text: &[u8]) -> Result<(), JsonError> {
+    // Most texts have fewer brackets than that: the count is vectorised.
+    if count_openings(text) <= JSON_DEPTH_MAX {
         return Ok(());
     }
     let mut depth = 0_usize;
@@ -154,8 +150,8 @@ pub fn check_depth(text: &[u8], depth_max: usize) -> Result<(), TooDeep> {
             }
             b'[' | b'{' => {
                 depth += 1;
-                if depth > depth_max {
-                    return Err(TooDeep { offset, depth_max });
+                if depth > JSON_DEPTH_MAX {
+                    return Err(JsonError::TooDeep { offset });
                 }
             }
             b']' | b'}' => depth = depth.saturating_sub(1),
@@ -188,13 +184,13 @@ fn after_string(text: &[u8], mut offset: usize) -> usize {
     }
 }
 
-/// Checks that the whole text is one JSON value: UTF-8, no byte-order mark, at most `depth_max` levels deep,
+/// Checks that the whole text is one JSON value: UTF-8, no byte-order mark, at most [`JSON_DEPTH_MAX`] levels deep,
 /// no lone surrogate escapes, only white space behind the value. Returns the text as `str`.
 ///
 /// # Errors
 /// The kind of the error and its offset in bytes.
-pub fn check_json(text: &[u8], depth_max: usize) -> Result<&str, JsonError> {
-    let json = read(text, depth_max)?;
+pub fn check_json(text: &[u8]) -> Result<&str, JsonError> {
+    let json = read(text)?;
     json.parse::<LazyValue<'_>>()?;
     Ok(json.0)
 }
@@ -271,8 +267,8 @@ pub fn compact(json: &str) -> String {
 /// Returns the entries of an object in their order, repeated keys included, each value as its own text.
 /// Checks like [`check_json`]: depth and encoding at once, syntax errors at their entry, and bytes behind the
 /// object as a last error. Callers must not act on an entry before the iterator has ended.
-pub fn object_entries(text: &[u8], depth_max: usize) -> Result<ObjectEntries<'_>, JsonError> {
-    check_depth(text, depth_max)?;
+pub fn object_entries(text: &[u8]) -> Result<ObjectEntries<'_>, JsonError> {
+    check_depth(text)?;
     let start = skip_space(text, 0);
     if text.get(start) != Some(&b'{') {
         return Err(JsonError::NotAnObject);

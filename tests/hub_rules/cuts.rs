@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 use std::sync::mpsc;
 
-use weirgate::auth::Cut;
-use weirgate::hub::{CloseReason, CutRequest, Limits, PhaseKind};
+use weirgate::hub::{CloseReason, Cut, CutRequest, Limits, PhaseKind};
 
 use crate::world::World;
 use crate::world::toys::Numbered;

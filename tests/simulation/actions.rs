@@ -1,8 +1,7 @@
 //! What happens: clients that connect, speak, read or do not, break rules or vanish; a feed that
 //! publishes; services that answer; time that passes.
 
-use weirgate::auth::Cut;
-use weirgate::hub::{CloseReason, CutRequest, Frame, SessionKey};
+use weirgate::hub::{CloseReason, Cut, CutRequest, Frame, SessionKey};
 
 use super::choices;
 use super::run::{ALL, Peer, Run, Toy};

@@ -248,7 +248,6 @@ impl Contract for Channels {
             renewals_per_second: 1_000,
             outbound_per_second: None,
             default_role: "user".to_owned(),
-            json_depth_max: 32,
             origins: Origins::default(),
             authenticator: Authenticator::default(),
             acl: Acl::from_json(GRANTED.as_bytes()).expect("a table"),
@@ -259,7 +258,6 @@ impl Contract for Channels {
 
     fn begin(bench: &mut Bench<Self>) {
         let settings = ChannelsFeedSettings {
-            json_depth_max: 32,
             bus_message_bytes_max: 5_000,
             is_stamped: false,
         };

@@ -143,7 +143,6 @@ impl Contract for Events {
                 calls_max: random.pick(&[3, 10, 100]),
                 orphans_max: random.pick(&[2, 1_000]),
                 waiting_bytes_max: random.pick(&[500, 1_000_000]),
-                json_depth_max: 32,
                 shares_pushes: false,
             },
             next: None,

@@ -123,7 +123,6 @@ impl Contract for Trades {
             server_id: "ws-gateway-0a1b2c3d".to_owned(),
             symbols_max: SYMBOLS_MAX,
             inbound_per_second: None,
-            json_depth_max: 32,
             origins: Origins::new([]),
             authenticator: Authenticator::default(),
             candles: self.market.as_ref().map(|market| CandleSettings {
@@ -136,7 +135,6 @@ impl Contract for Trades {
 
     fn begin(bench: &mut Bench<Self>) {
         let settings = TradesFeedSettings {
-            json_depth_max: 32,
             bus_message_bytes_max: 5_000,
             is_stamped: false,
         };

@@ -114,7 +114,6 @@ impl Contract for Trades {
             server_id: "ws-gateway-0a1b2c3d".to_owned(),
             symbols_max: 5,
             inbound_per_second: None,
-            json_depth_max: 32,
             origins: Origins::new([]),
             authenticator: Authenticator::default(),
             candles: None,
@@ -124,7 +123,6 @@ impl Contract for Trades {
 
     fn feed(setup: &Setup, alive: FrameBytes) -> TradesFeed {
         let settings = TradesFeedSettings {
-            json_depth_max: 32,
             bus_message_bytes_max: setup.bus_message_bytes_max,
             is_stamped: false,
         };
@@ -212,7 +210,6 @@ impl Contract for Channels {
             renewals_per_second: 1_000,
             outbound_per_second: None,
             default_role: "user".to_owned(),
-            json_depth_max: 32,
             origins: Origins::default(),
             authenticator: Authenticator::default(),
             acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
@@ -224,7 +221,6 @@ impl Contract for Channels {
 
     fn feed(setup: &Setup, alive: FrameBytes) -> ChannelsFeed {
         let settings = ChannelsFeedSettings {
-            json_depth_max: 32,
             bus_message_bytes_max: setup.bus_message_bytes_max,
             is_stamped: false,
         };

@@ -207,8 +207,6 @@ fn shown(words: &str) -> String {
     }
 }
 
-/// The deepest JSON that is printed over several lines; deeper JSON is printed unchanged.
-const PRETTY_DEPTH_MAX: usize = 128;
 /// Time between two lines about the rate.
 const RATE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -335,10 +333,7 @@ fn render(style: Style, message: &[u8], line: &mut Vec<u8>) {
 
 /// Returns indented JSON with all digits, or `None` if the message is not JSON, or nested too deeply.
 fn pretty(message: &[u8]) -> Option<String> {
-    let value = json::read(message, PRETTY_DEPTH_MAX)
-        .ok()?
-        .parse_with_digits()
-        .ok()?;
+    let value = json::read(message).ok()?.parse_with_digits().ok()?;
     sonic_rs::to_string_pretty(&value).ok()
 }
 

@@ -1,7 +1,6 @@
 //! The facts of a process as texts with a tone, from its state alone.
 
 use super::words::{Piece, Tone, count, duration, maybe_bytes, whole};
-use crate::auth::Cut;
 use crate::listening::tls::{ENDS_SOON_S, ENDS_VERY_SOON_S};
 use crate::telemetry::operator_state::{Numbers, OperatorState, ShownBus, ShownTls};
 
@@ -12,7 +11,7 @@ const LATE_MS: u64 = 5_000;
 
 /// The number of users, tokens and addresses that are refused, and the newest of them.
 pub(super) fn refused(state: &OperatorState) -> Vec<Piece> {
-    let shown = |cut: &Cut| {
+    let newest = state.revoked_newest.iter().map(|cut| {
         let named = [
             ("user", cut.user.clone()),
             ("jti", cut.jti.clone()),
@@ -24,8 +23,7 @@ pub(super) fn refused(state: &OperatorState) -> Vec<Piece> {
             .into_iter()
             .filter_map(|(name, text)| Some(format!("{name} {}", text?)));
         Piece::plain(named.collect::<Vec<_>>().join(" "))
-    };
-    let newest = state.revoked_newest.iter().map(shown);
+    });
     std::iter::once(Piece::plain(whole(state.revoked)))
         .chain(newest)
         .collect()

@@ -17,8 +17,6 @@ const READING_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The most headers of a response: proxies add some.
 const HEADERS_MAX: usize = 64;
-/// Nesting of the JSON; a gateway needs five levels.
-const DEPTH_MAX: usize = 32;
 
 /// The reason for no reading.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +150,7 @@ impl<'a> Answer<'a> {
 
 /// Returns `None` if the text is not the state of a gateway.
 fn state(text: &[u8]) -> Option<OperatorState> {
-    let state: OperatorState = json::read(text, DEPTH_MAX).ok()?.parse().ok()?;
+    let state: OperatorState = json::read(text).ok()?.parse().ok()?;
     (!state.gateway.is_empty()).then_some(state)
 }
 

@@ -51,8 +51,6 @@ const VIEWPORT: usize = 2;
 /// Settings of a [`LevelsFeed`].
 #[derive(Clone, Debug)]
 pub struct LevelsFeedSettings {
-    /// Levels of nesting that a message may have.
-    pub json_depth_max: usize,
     /// Minutes from the open to the end of the session: the maximum of `bars_since_open`.
     pub session_length_min: u32,
     /// Bytes of a bus message; larger messages are counted, logged and skipped.
@@ -89,7 +87,6 @@ pub struct Endpoint {
 impl Default for LevelsFeedSettings {
     fn default() -> Self {
         Self {
-            json_depth_max: 512,
             session_length_min: 240,
             bus_message_bytes_max: 16 * 1024 * 1024,
             relays: Vec::new(),
@@ -166,7 +163,7 @@ impl LevelsFeed {
             last_seen: LastSeen::default(),
         };
         Self {
-            normaliser: Normaliser::new(settings.json_depth_max, settings.session_length_min),
+            normaliser: Normaliser::new(settings.session_length_min),
             subjects: contents.into_iter().map(subject).collect(),
             views: [everything].into_iter().chain(endpoints).collect(),
             cache: Cache::new(&keys, settings.is_stamped, alive),
@@ -245,7 +242,7 @@ impl LevelsFeed {
                 self.cache.set(VIEWPORT, viewport);
             }
             Content::Value(part) => {
-                let text = check_json(payload, self.settings.json_depth_max)?;
+                let text = check_json(payload)?;
                 let is_null = Reader::new(text).kind() == Kind::Null;
                 let value = (!is_null).then(|| mem::take(payload));
                 self.cache.set(part, value);
@@ -307,7 +304,6 @@ impl Feed for LevelsFeed {
 #[derive(Clone, Debug)]
 pub struct LevelsJudge {
     normaliser: Normaliser,
-    json_depth_max: usize,
     bus_message_bytes_max: usize,
 }
 
@@ -315,8 +311,7 @@ impl LevelsJudge {
     /// Creates a judge for the feed with these settings.
     pub fn new(settings: &LevelsFeedSettings) -> Self {
         Self {
-            normaliser: Normaliser::new(settings.json_depth_max, settings.session_length_min),
-            json_depth_max: settings.json_depth_max,
+            normaliser: Normaliser::new(settings.session_length_min),
             bus_message_bytes_max: settings.bus_message_bytes_max,
         }
     }
@@ -331,7 +326,7 @@ impl LevelsJudge {
             let mut normaliser = self.normaliser.clone();
             return normaliser.normalise(payload, 0, &mut Vec::new()).is_ok();
         }
-        check_json(payload, self.json_depth_max).is_ok()
+        check_json(payload).is_ok()
     }
 }
 

@@ -31,16 +31,13 @@ const SPY_UNKNOWN: &str = r#"{"spot":null,"bid":null,"ask":null}"#;
 /// Turns `levels.signals` messages into the output for clients (contract: "Normalisation").
 #[derive(Clone, Debug)]
 pub struct Normaliser {
-    json_depth_max: usize,
     session: SessionClock,
 }
 
 impl Normaliser {
-    /// `json_depth_max`: levels of nesting allowed; `session_length_min`: the maximum of
-    /// `bars_since_open`.
-    pub fn new(json_depth_max: usize, session_length_min: u32) -> Self {
+    /// `session_length_min`: the maximum of `bars_since_open`.
+    pub fn new(session_length_min: u32) -> Self {
         Self {
-            json_depth_max,
             session: SessionClock::new(session_length_min),
         }
     }
@@ -56,7 +53,7 @@ impl Normaliser {
         now_unix_ms: i64,
         out: &mut Vec<u8>,
     ) -> Result<Option<&'a str>, BadMessage> {
-        let message = Message::read(check_json(message, self.json_depth_max)?)?;
+        let message = Message::read(check_json(message)?)?;
         let ts = Timestamp::read(message.ts, now_unix_ms)?;
         let session = self.session.context(ts.ms);
         let session = session.ok_or(BadMessage::TsOutOfRange)?;

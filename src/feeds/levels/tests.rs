@@ -449,12 +449,12 @@ fn gaps_are_counted() {
 #[test]
 fn it_judges_as_the_feed_does() {
     let settings = LevelsFeedSettings {
-        bus_message_bytes_max: 100,
-        json_depth_max: 5,
+        bus_message_bytes_max: 2_000,
         ..LevelsFeedSettings::default()
     };
     let judge = LevelsJudge::new(&settings);
-    let large = format!("[\"{}\"]", "x".repeat(100));
+    let large = format!("[\"{}\"]", "x".repeat(2_000));
+    let deep = "[".repeat(513) + &"]".repeat(513);
     let payloads = [
         "",
         "{",
@@ -462,7 +462,7 @@ fn it_judges_as_the_feed_does() {
         "null",
         "5",
         "[]",
-        "[[[[[[]]]]]]",
+        &deep,
         &large,
         r#"{"ts":1700000000000,"levels":[]}"#,
         r#"{"ts":[]}"#,

@@ -75,8 +75,6 @@ pub struct ChannelsGatewaySettings {
     pub outbound_per_second: Option<u32>,
     /// The role of a client without a role.
     pub default_role: String,
-    /// Levels of nesting that a request may have.
-    pub json_depth_max: usize,
     /// Origins of pages that may connect.
     pub origins: Origins,
     /// Checks tokens.
@@ -205,7 +203,6 @@ impl ChannelsGateway {
 
     fn request_limits(&self) -> RequestLimits {
         RequestLimits {
-            depth_max: self.settings.json_depth_max,
             entries_max: ENTRIES_MAX.max(2 * self.settings.channels_max),
             reads_last: self.kept.is_some(),
         }

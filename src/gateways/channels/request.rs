@@ -13,8 +13,6 @@ use crate::wire::json::{self, JsonError, check_json, compact};
 /// Limits of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestLimits {
-    /// Levels of nesting.
-    pub(super) depth_max: usize,
     /// Entries of `channels`, because each may be compared with the whole table of roles.
     pub(super) entries_max: usize,
     /// Whether `last` is read; otherwise `last` is an unknown member.
@@ -61,7 +59,6 @@ impl Request {
 
     /// Reads a text message.
     pub(super) fn parse(text: &str, limits: RequestLimits) -> Self {
-        let depth_max = limits.depth_max;
         let names = [
             "action",
             "channels",
@@ -72,10 +69,10 @@ impl Request {
             "status",
             "max_hz",
         ];
-        match members(text.as_bytes(), depth_max, names) {
+        match members(text.as_bytes(), names) {
             Ok(members) => Self::read(members, limits),
             // The text may be JSON all the same.
-            Err(JsonError::NotAnObject) if check_json(text.as_bytes(), depth_max).is_ok() => {
+            Err(JsonError::NotAnObject) if check_json(text.as_bytes()).is_ok() => {
                 Self::wrong("Message must be a JSON object")
             }
             Err(_) => Self::wrong("Invalid JSON"),
@@ -145,7 +142,6 @@ mod tests {
 
     fn parse(text: &str) -> (Action, String) {
         let limits = RequestLimits {
-            depth_max: 8,
             entries_max: 100,
             reads_last: true,
         };

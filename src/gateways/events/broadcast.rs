@@ -12,7 +12,7 @@ use sonic_rs::LazyValue;
 use super::super::members::{members, text_of};
 use super::{EventsStats, envelope};
 use crate::hub::{Core, Frame, FrameBytes, Now, Place, Publication, RESUME_BYTES_MAX, TopicName};
-use crate::wire::json::{self, JsonError, TooDeep, check_json, compact};
+use crate::wire::json::{self, JsonError, check_json, compact};
 use crate::wire::object_writer::ObjectWriter;
 
 /// An event and its devices.
@@ -53,13 +53,12 @@ impl Broadcast {
     ///
     /// # Errors
     /// Returns all errors of the body.
-    pub fn parse(body: &[u8], depth_max: usize) -> Result<Self, Vec<Wrong>> {
-        if let Err(error) = check_json(body, depth_max) {
+    pub fn parse(body: &[u8]) -> Result<Self, Vec<Wrong>> {
+        if let Err(error) = check_json(body) {
             return Err(vec![Wrong::new([Step::Index(offset(&error))], NO_JSON)]);
         }
         // The text was checked: members can only fail for another value than an object.
-        let Ok([event, data, targets]) = members(body, usize::MAX, ["event", "data", "targets"])
-        else {
+        let Ok([event, data, targets]) = members(body, ["event", "data", "targets"]) else {
             return Err(vec![Wrong::new([], NO_OBJECT)]);
         };
         let mut wrong = Vec::new();
@@ -110,7 +109,7 @@ pub fn refusal(wrong: &[Wrong]) -> String {
 /// The byte at which a text stops being JSON.
 fn offset(error: &JsonError) -> usize {
     match error {
-        JsonError::TooDeep(TooDeep { offset, .. })
+        JsonError::TooDeep { offset }
         | JsonError::Syntax { offset, .. }
         | JsonError::NotUtf8 { offset }
         | JsonError::BrokenEscape { offset } => *offset,
@@ -141,7 +140,7 @@ fn read_targets(targets: Option<&LazyValue<'_>>) -> Result<Vec<String>, Vec<Wron
     const DEVICE_IDS: Step = Step::Member("device_ids");
     let targets = targets.ok_or_else(|| vec![Wrong::new([TARGETS], REQUIRED)])?;
     let targets = targets.as_raw_str().as_bytes();
-    let Ok([ids]) = members(targets, usize::MAX, ["device_ids"]) else {
+    let Ok([ids]) = members(targets, ["device_ids"]) else {
         return Err(vec![Wrong::new([TARGETS], NO_OBJECT)]);
     };
     let Some(ids) = ids else {
@@ -268,8 +267,8 @@ mod tests {
             data: r#"{"n":1.50}"#.to_owned(),
             device_ids: ["a", "é", "a"].map(str::to_owned).to_vec(),
         };
-        assert_eq!(Broadcast::parse(body, 16), Ok(want));
-        let nobody = Broadcast::parse(br#"{"event":"e","targets":{}}"#, 16).expect("good");
+        assert_eq!(Broadcast::parse(body), Ok(want));
+        let nobody = Broadcast::parse(br#"{"event":"e","targets":{}}"#).expect("good");
         assert_eq!((nobody.data.as_str(), nobody.device_ids.len()), ("{}", 0));
     }
 
@@ -318,7 +317,7 @@ mod tests {
                 one(r#","targets","device_ids",1"#, NO_TEXT),
             ),
         ] {
-            let all = Broadcast::parse(body.as_bytes(), 16).expect_err(&body);
+            let all = Broadcast::parse(body.as_bytes()).expect_err(&body);
             assert_eq!(
                 refusal(&all),
                 format!(r#"{{"detail":[{wrong}]}}"#),

@@ -173,9 +173,9 @@ pub(super) struct Message {
 impl Message {
     /// Reads a message; `None` if the text is not JSON or of another shape (contract: row `bad_request`).
     /// Other members are ignored; the last of repeated members counts.
-    pub(super) fn parse(text: &str, depth_max: usize) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let names = ["event", "request_id", "data"];
-        let [event, request_id, data] = members(text.as_bytes(), depth_max, names).ok()?;
+        let [event, request_id, data] = members(text.as_bytes(), names).ok()?;
         let event = event?;
         let name = text_of(&event).filter(|name| !name.is_empty())?;
         let request_id = match &request_id {
@@ -217,7 +217,7 @@ impl Message {
     /// The member of `data` with this name.
     fn member(&self, name: &str) -> Option<LazyValue<'_>> {
         // The whole message was checked: neither depth nor syntax can fail here.
-        let [member] = members(self.data.as_bytes(), usize::MAX, [name]).ok()?;
+        let [member] = members(self.data.as_bytes(), [name]).ok()?;
         member
     }
 }
@@ -272,7 +272,7 @@ mod message_tests {
     use super::*;
 
     fn parsed(text: &str) -> Option<[String; 4]> {
-        Message::parse(text, 16).map(|m| [m.name, m.event, m.request_id, m.data])
+        Message::parse(text).map(|m| [m.name, m.event, m.request_id, m.data])
     }
 
     #[test]
@@ -325,7 +325,7 @@ mod message_tests {
     fn a_device_id_has_one_to_two_hundred_characters() {
         let id = |id: &str| {
             let text = format!(r#"{{"event":"identify","data":{{"device_id":{id}}}}}"#);
-            Message::parse(&text, 16).expect("a message").device_id()
+            Message::parse(&text).expect("a message").device_id()
         };
         let long = |n: usize| format!("\"{}\"", "é".repeat(n));
         assert_eq!(id(r#"" a""#).as_deref(), Some(" a"));

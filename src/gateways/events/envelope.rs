@@ -178,8 +178,8 @@ fn whole(frame: FrameBuilder, open: &[u8], position: Option<Position>) -> Arc<Fr
 }
 
 /// Returns a reader that answers `message` with the service's answer.
-pub(super) fn reader(origin: Origin, message: Arc<Message>, depth_max: usize) -> AnswerReader {
-    AnswerReader::new(move |answer| match outcome(answer, depth_max) {
+pub(super) fn reader(origin: Origin, message: Arc<Message>) -> AnswerReader {
+    AnswerReader::new(move |answer| match outcome(answer) {
         Ok(data) => Ok(response(&origin, message.request(), &data, None)),
         Err(why) => {
             let code = Code::UpstreamError;
@@ -189,12 +189,9 @@ pub(super) fn reader(origin: Origin, message: Arc<Message>, depth_max: usize) ->
 }
 
 /// Returns `data` of the response, or the message of the `upstream_error`.
-fn outcome(
-    outcome: Result<ServiceAnswer, CallFailure>,
-    depth_max: usize,
-) -> Result<String, String> {
+fn outcome(outcome: Result<ServiceAnswer, CallFailure>) -> Result<String, String> {
     match outcome {
-        Ok(answer) => read(&answer, depth_max),
+        Ok(answer) => read(&answer),
         Err(CallFailure::Timeout) => Err("Upstream timeout".to_owned()),
         Err(CallFailure::Unreachable) => Err(UNREACHABLE.to_owned()),
         Err(CallFailure::TooLarge) => Err("Upstream answer too large".to_owned()),
@@ -202,10 +199,10 @@ fn outcome(
 }
 
 /// The same for an answer. Redirects are not followed, so they are answers too (recorded case `upstream_answers`).
-fn read(answer: &ServiceAnswer, depth_max: usize) -> Result<String, String> {
+fn read(answer: &ServiceAnswer) -> Result<String, String> {
     let unreadable = unreadable(answer);
     if answer.status >= 400 {
-        let detail = unreadable.unwrap_or_else(|| detail(&answer.body, depth_max));
+        let detail = unreadable.unwrap_or_else(|| detail(&answer.body));
         return Err(format!("Upstream error ({}): {detail}", answer.status));
     }
     if let Some(what) = unreadable {
@@ -220,7 +217,7 @@ fn read(answer: &ServiceAnswer, depth_max: usize) -> Result<String, String> {
     if is_blank(&answer.body) {
         return Ok("null".to_owned());
     }
-    let text = check_json(&answer.body, depth_max);
+    let text = check_json(&answer.body);
     text.map(compact)
         .map_err(|_| "Upstream sent invalid JSON".to_owned())
 }
@@ -250,11 +247,11 @@ fn is_json(content_type: &str) -> bool {
 
 /// Returns the last `detail` of a JSON object, else the whole body; strings without their quotes, other JSON
 /// without white space, other text unchanged.
-fn detail(body: &[u8], depth_max: usize) -> String {
-    let Ok(text) = check_json(body, depth_max) else {
+fn detail(body: &[u8]) -> String {
+    let Ok(text) = check_json(body) else {
         return String::from_utf8_lossy(body).into_owned();
     };
-    match members(body, depth_max, ["detail"]) {
+    match members(body, ["detail"]) {
         Ok([Some(detail)]) => shown(detail.as_raw_str()),
         _ => shown(text),
     }
@@ -275,7 +272,7 @@ mod tests {
             body: body.as_bytes().to_vec(),
             unknown_coding: None,
         };
-        outcome(Ok(answer), 8)
+        outcome(Ok(answer))
     }
 
     #[test]
@@ -361,14 +358,14 @@ mod tests {
                 unknown_coding: Some("br".to_owned()),
             };
             let result = result.map(str::to_owned).map_err(str::to_owned);
-            assert_eq!(outcome(Ok(answer), 8), result);
+            assert_eq!(outcome(Ok(answer)), result);
         }
         for (failure, message) in [
             (CallFailure::Timeout, "Upstream timeout"),
             (CallFailure::Unreachable, "Upstream unreachable"),
             (CallFailure::TooLarge, "Upstream answer too large"),
         ] {
-            assert_eq!(outcome(Err(failure), 8), Err(message.to_owned()));
+            assert_eq!(outcome(Err(failure)), Err(message.to_owned()));
         }
     }
 }

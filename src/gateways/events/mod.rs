@@ -54,8 +54,6 @@ pub struct EventsGatewaySettings {
     pub orphans_max: usize,
     /// Bytes of messages that wait or are being answered, over all connections.
     pub waiting_bytes_max: usize,
-    /// Levels of nesting that a message or an answer may have.
-    pub json_depth_max: usize,
     /// Whether pushes of other instances come: then positions wait for [`Input::Others`].
     pub shares_pushes: bool,
 }
@@ -183,7 +181,7 @@ impl EventsGateway {
             return refuse(core, Code::RateLimited, "Too many messages");
         }
         let message = match &content {
-            Content::Text(text) => Message::parse(text, self.settings.json_depth_max),
+            Content::Text(text) => Message::parse(text),
             Content::Binary | Content::TooLarge => None,
         };
         let Some(message) = message else {
@@ -239,11 +237,7 @@ impl EventsGateway {
                     service: calling.service,
                     body: request(connection, &calling.message).into_bytes(),
                     trace: given.unwrap_or_else(|| Trace::made(|| core.random())),
-                    reader: envelope::reader(
-                        (&*core).into(),
-                        Arc::clone(&calling.message),
-                        self.settings.json_depth_max,
-                    ),
+                    reader: envelope::reader((&*core).into(), Arc::clone(&calling.message)),
                 });
                 None
             }

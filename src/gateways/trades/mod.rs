@@ -39,8 +39,6 @@ pub struct TradesGatewaySettings {
     pub symbols_max: usize,
     /// Messages that a client may send, a second; `None` for no limit.
     pub inbound_per_second: Option<u32>,
-    /// Levels of nesting that a message may have.
-    pub json_depth_max: usize,
     /// Origins of pages that may connect.
     pub origins: Origins,
     /// Checks tokens.
@@ -79,7 +77,7 @@ impl TradesGateway {
     pub fn new(settings: TradesGatewaySettings, stats: Arc<TradesStats>) -> Self {
         let candles = settings.candles.clone().map(|of_candles| {
             let stats = Arc::clone(&stats.candles);
-            Candles::new(of_candles, settings.json_depth_max, stats)
+            Candles::new(of_candles, stats)
         });
         Self {
             settings,
@@ -388,7 +386,6 @@ impl Gateway for TradesGateway {
             Incoming::Binary(bytes) => String::from_utf8_lossy(bytes),
         };
         let accepts = Accepts {
-            json_depth_max: self.settings.json_depth_max,
             candles: self.candles.is_some(),
             last: core.has_history(),
         };

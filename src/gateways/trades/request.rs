@@ -68,8 +68,6 @@ pub(super) enum BadRequest {
 /// The limits and features of a gateway.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Accepts {
-    /// Levels of nesting that a message may have.
-    pub(super) json_depth_max: usize,
     /// Whether there are requests for candles.
     pub(super) candles: bool,
     /// Whether `last` is read; otherwise `last` is an unknown member.
@@ -132,13 +130,12 @@ impl fmt::Display for BadSymbols {
 impl Request {
     /// Reads a message. Members outside the contract are ignored; the last of repeated members counts.
     pub(super) fn parse(text: &str, accepts: Accepts) -> Result<Self, BadRequest> {
-        let depth_max = accepts.json_depth_max;
         let names = ["action", "symbols", "interval", "since", "last", "status"];
-        let read = members(text.as_bytes(), depth_max, names);
+        let read = members(text.as_bytes(), names);
         let [action, symbols, interval, since, last, status] =
             read.map_err(|error| match error {
                 // Another JSON value is not a request, but still JSON.
-                JsonError::NotAnObject => check_json(text.as_bytes(), depth_max)
+                JsonError::NotAnObject => check_json(text.as_bytes())
                     .map_or_else(BadRequest::NotJson, |_| BadRequest::NoAction),
                 error => BadRequest::NotJson(error),
             })?;
@@ -241,7 +238,6 @@ mod tests {
 
     fn parsed_with(text: &str, candles: bool) -> Result<Request, String> {
         let accepts = Accepts {
-            json_depth_max: 512,
             candles,
             last: true,
         };

@@ -8,11 +8,10 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::is_of_another_page;
-use crate::auth::{Cut, Full, Revoked};
 use crate::base::{Clock, LateWake};
 use crate::http::body::RequestBody;
 use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
-use crate::hub::{CutDone, CutRequest};
+use crate::hub::{Cut, CutDone, CutRequest, Full, Revoked};
 
 /// The path.
 pub(super) const PATH: &str = "/operator/disconnect";

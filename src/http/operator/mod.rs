@@ -17,8 +17,8 @@ use hyper::http::uri::Authority;
 use super::files::{self, File};
 use super::readiness::ReadyLimits;
 use super::site::{Answer, RequestParts, Route};
-use crate::auth::Revoked;
 use crate::base::Clock;
+use crate::hub::Revoked;
 use crate::telemetry::Telemetry;
 
 pub use disconnect::Cutter;

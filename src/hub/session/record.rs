@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::{PhaseKind, Sending, Session};
 use crate::admission::{ClientAddr, Peer};
-use crate::auth::{Connected, TokenMarks};
+use crate::auth::TokenMarks;
 use crate::hub::reason::labelled;
 use crate::hub::{
-    CloseReason, Dropped, Ended, Now, Secured, SessionKey, SlowLook, TopicName, Traffic,
+    CloseReason, Connected, Dropped, Ended, Now, Secured, SessionKey, SlowLook, TopicName, Traffic,
 };
 
 /// Characters of a request's path in the record: enough to recognize the client.

@@ -30,7 +30,6 @@ use crate::settings::{
 use crate::sources::BusInterest;
 use crate::sources::nats::Settle;
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry, names};
-use crate::wire::json::JSON_DEPTH_MAX;
 use crate::wire::object_writer::{ObjectWriter, iso_utc};
 
 /// Bytes of a name or pattern that a client subscribes to.
@@ -142,7 +141,6 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let stats = Arc::new(ChannelsStats::default());
     let frame_bytes = FrameBytes::default();
     let feed_settings = ChannelsFeedSettings {
-        json_depth_max: JSON_DEPTH_MAX,
         bus_message_bytes_max,
         is_stamped,
     };
@@ -284,7 +282,6 @@ fn gateway_settings(
         // Unlimited by default.
         outbound_per_second: has_rate.then_some(rate),
         default_role: own.default_role.clone(),
-        json_depth_max: JSON_DEPTH_MAX,
         origins: common.origins(),
         authenticator,
         acl: table(own)?,

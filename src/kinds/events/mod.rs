@@ -34,7 +34,6 @@ use crate::kinds::auth::warn_of_short;
 use crate::run::{CommonSettings, GatewayKind, Inputs, Parts, Prepared, Question, RunError, say};
 use crate::settings::{Checked, Part, Rows};
 use crate::telemetry::{GatewayMetric, Telemetry, names};
-use crate::wire::json::JSON_DEPTH_MAX;
 use crate::wire::object_writer::ObjectWriter;
 
 /// `weirgate events`.
@@ -88,7 +87,6 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         wake: LateWake::default(),
         frame_bytes: FrameBytes::default(),
         clock,
-        json_depth_max: JSON_DEPTH_MAX,
     };
     let inputs = Inputs {
         receiver: inputs,
@@ -199,7 +197,6 @@ fn gateway_settings(own: &EventsSettings, common: &CommonSettings) -> EventsGate
         calls_max: CALLS_MAX,
         orphans_max: own.orphans_max,
         waiting_bytes_max: own.waiting_bytes_max,
-        json_depth_max: JSON_DEPTH_MAX,
         shares_pushes: false,
     }
 }
@@ -354,7 +351,6 @@ struct ToLoop {
     wake: LateWake,
     frame_bytes: FrameBytes,
     clock: Clock,
-    json_depth_max: usize,
 }
 
 impl ToLoop {
@@ -376,7 +372,7 @@ impl ToLoop {
         body: &[u8],
         tell: impl FnOnce(u64) + Send + 'static,
     ) -> Result<Vec<Push>, Vec<Wrong>> {
-        let broadcast = Broadcast::parse(body, self.json_depth_max)?;
+        let broadcast = Broadcast::parse(body)?;
         let now = self.clock.now();
         Ok(Push::parts(
             broadcast,

@@ -26,7 +26,6 @@ use crate::sources::nats::{LookBack, NatsSettings, NatsSource, StreamSpec, Subsc
 use crate::sources::simulated::SimulatedSource;
 use crate::sources::{self, Source};
 use crate::telemetry::BusStatus;
-use crate::wire::json::JSON_DEPTH_MAX;
 
 /// Messages fetched of a subject to find its last good one, if the newest is bad.
 const LOOK_BACK_MESSAGES_MAX: u64 = 200;
@@ -264,7 +263,6 @@ fn feed_settings(own: &LevelsSettings, bus: &BusSettings) -> LevelsFeedSettings 
         keys: endpoint.keys.clone(),
     };
     LevelsFeedSettings {
-        json_depth_max: JSON_DEPTH_MAX,
         session_length_min: own.session_length_min,
         bus_message_bytes_max: bus.message_bytes_max,
         relays: own.relays.iter().map(relay).collect(),

@@ -8,8 +8,7 @@ use super::super::listen::{
 };
 use super::super::setting::{Heading, Setting, Shows};
 use super::{GIB, HOUR_MS, KIB, MIB};
-use crate::auth::Revoked;
-use crate::hub::{CloseReason, Limits};
+use crate::hub::{CloseReason, Limits, Revoked};
 use crate::listening::tls::OldestVersion;
 use crate::telemetry::names;
 
@@ -271,7 +270,7 @@ pub(super) static CLIENTS: &[Setting] = &[
     .limit(
         "507, and nobody is disconnected; a file is not taken. A list that forgets would let a user back",
         Shows::Elsewhere("`revoked` of `/operator/state`"),
-        "src/auth/revoked/tests.rs::a_full_list_refuses_and_forgets_nobody",
+        "src/hub/revoked/tests.rs::a_full_list_refuses_and_forgets_nobody",
     ),
     Setting::ms(
         Heading::CLIENTS,

@@ -14,7 +14,7 @@ use nats::jetstream::{ConsumerConfig, ConsumerInfo, StreamConfig, StreamInfo};
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
 use super::error::{INBOXES, Refusal, Refusals};
-use super::protocol::{JSON_DEPTH_MAX, are_of_deletion};
+use super::protocol::are_of_deletion;
 use crate::wire::json::{self, Json, JsonError};
 
 /// How long an answer may take.
@@ -403,7 +403,7 @@ pub(super) fn first_stream(answer: Json<'_>) -> Result<Option<String>, ApiError>
 /// # Errors
 /// The answer is not UTF-8, or nested too deeply.
 pub(super) fn read(answer: &[u8]) -> Result<Json<'_>, JsonError> {
-    json::read(answer, JSON_DEPTH_MAX)
+    json::read(answer)
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(answer: &[u8]) -> Result<T, ApiError> {

@@ -30,7 +30,6 @@ use super::api::Api;
 use super::error::{NatsError, Refusals};
 use super::info::Info;
 use super::loopback::{Door, Gate, Hold, Loopback};
-use super::protocol::JSON_DEPTH_MAX;
 use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
 use super::wire::{LATE, Patience, greeting, no_greeting};
 use crate::base::detached;
@@ -270,7 +269,7 @@ fn shake_hands(tls: &mut ClientConnection, far: &mut TcpStream, until: Instant) 
 
 /// The server's first line, for the crate.
 fn plain_info(line: &str) -> io::Result<Vec<u8>> {
-    let json = json::read(line.trim_start_matches("INFO ").as_bytes(), JSON_DEPTH_MAX);
+    let json = json::read(line.trim_start_matches("INFO ").as_bytes());
     let info = json.and_then(|json| json.parse());
     let mut info: sonic_rs::Value = info.map_err(io::Error::other)?;
     if let Some(info) = info.as_object_mut() {

@@ -3,7 +3,6 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use super::protocol::JSON_DEPTH_MAX;
 use super::settings::{Endpoint, NatsSettings};
 use crate::wire::json::{self, JsonError};
 
@@ -52,7 +51,7 @@ impl Info {
     /// The line is not JSON, or nested too deeply.
     pub(super) fn read(line: &str) -> Result<Self, JsonError> {
         let json = line.trim_start_matches("INFO ");
-        json::read(json.as_bytes(), JSON_DEPTH_MAX)?.parse()
+        json::read(json.as_bytes())?.parse()
     }
 
     /// Whether to speak TLS with this server.

@@ -17,7 +17,6 @@ use mio::{Events, Interest, Poll, Token};
 use rustls::crypto::SecureRandom;
 use sonic_rs::JsonValueMutTrait;
 
-use super::protocol::JSON_DEPTH_MAX;
 use super::settings::CLIENT_NAME;
 use crate::base::Wake;
 use crate::wire::json;
@@ -247,7 +246,7 @@ impl Gate {
         };
         let (line, rest) = self.line.split_at(end);
         let json = line.strip_prefix(b"CONNECT ").ok_or_else(stranger)?;
-        let connect = json::read(json, JSON_DEPTH_MAX).and_then(|json| json.parse());
+        let connect = json::read(json).and_then(|json| json.parse());
         let mut connect: sonic_rs::Value = connect.map_err(|_| stranger())?;
         let fields = connect.as_object_mut().ok_or_else(stranger)?;
         let name = fields

@@ -11,8 +11,6 @@ use super::position::AckSubject;
 
 /// The longest line. The server's first line lists the servers of a cluster.
 pub(super) const LINE_BYTES_MAX: usize = 256 * 1024;
-/// The deepest JSON that a server sends about itself and its streams has a handful of levels.
-pub(super) const JSON_DEPTH_MAX: usize = 64;
 /// Bytes kept of the headers of a message: enough for all headers of a consumer's heartbeat.
 const HEADER_BYTES_KEPT: usize = 1024;
 /// The header of a heartbeat with the number of the consumer's last delivery (NATS ADR-9).

@@ -2,55 +2,54 @@ use proptest::prelude::*;
 
 use super::*;
 
-const DEPTH_MAX: usize = 512;
-
 fn nested(depth: usize) -> String {
     "[".repeat(depth) + &"]".repeat(depth)
 }
 
 fn entries(text: &str) -> Result<Vec<(String, String)>, JsonError> {
-    object_entries(text.as_bytes(), DEPTH_MAX)?
+    object_entries(text.as_bytes())?
         .map(|entry| entry.map(|(key, value)| (key.into_owned(), value.as_raw_str().to_owned())))
         .collect()
 }
 
 #[test]
 fn depth_is_counted_outside_strings() {
-    assert_eq!(check_depth(nested(512).as_bytes(), 512), Ok(()));
-    let too_deep = check_depth(nested(513).as_bytes(), 512);
-    assert_eq!(
-        too_deep,
-        Err(TooDeep {
-            offset: 512,
-            depth_max: 512
-        })
-    );
+    let too_deep = |offset| Err(JsonError::TooDeep { offset });
+    assert_eq!(check_depth(nested(512).as_bytes()), Ok(()));
+    assert_eq!(check_depth(nested(513).as_bytes()), too_deep(512));
     let quoted = format!(r#"["\"{}\\","{{"]"#, "[".repeat(600));
-    assert_eq!(check_depth(quoted.as_bytes(), 2), Ok(()));
-    assert!(check_depth(br#"["\\",[["#, 2).is_err());
-    let flat = "[[],{}],".repeat(1000);
-    assert_eq!(check_depth(flat.as_bytes(), 2), Ok(()));
-    assert!(check_depth(flat.as_bytes(), 1).is_err());
+    assert_eq!(check_depth(quoted.as_bytes()), Ok(()));
+    let behind = r#"["\\","#.to_owned() + &"{".repeat(512);
+    assert_eq!(check_depth(behind.as_bytes()), too_deep(6 + 511));
+    let open = "[".repeat(511);
+    let flat = open.clone() + &"[],{},".repeat(1000);
+    assert_eq!(check_depth(flat.as_bytes()), Ok(()));
+    let flat = open + "[{}],";
+    assert_eq!(check_depth(flat.as_bytes()), too_deep(512));
 }
 
 #[test]
 fn depth_survives_texts_that_are_no_json() {
     for text in ["", "\"", "\"\\", "]]]}", "\"\\\"", "[\"", "[[[\"[[["] {
-        let _ = check_depth(text.as_bytes(), 1);
-        let _ = check_json(text.as_bytes(), 1);
+        let _ = check_depth(text.as_bytes());
+        let _ = check_json(text.as_bytes());
         let _ = entries(text);
     }
-    assert!(check_depth(b"]]]][[[", 2).is_err());
+    let closed_first = "]]]]".to_owned() + &"[".repeat(513);
+    assert_eq!(
+        check_depth(closed_first.as_bytes()),
+        Err(JsonError::TooDeep { offset: 4 + 512 })
+    );
 }
 
 #[test]
 fn a_deep_text_is_refused_before_the_stack_overflows() {
     let text = "{\"a\":".to_owned() + &"[".repeat(1_000_000);
     assert!(matches!(
-        check_json(text.as_bytes(), DEPTH_MAX),
-        Err(JsonError::TooDeep(_))
+        check_json(text.as_bytes()),
+        Err(JsonError::TooDeep { .. })
     ));
-    assert!(matches!(entries(&text), Err(JsonError::TooDeep(_))));
+    assert!(matches!(entries(&text), Err(JsonError::TooDeep { .. })));
 }
 
 #[test]
@@ -64,7 +63,7 @@ fn json_is_what_rfc_8259_says() {
         "\"\u{10ffff}\"",
         "null\n",
     ] {
-        assert_eq!(check_json(good.as_bytes(), DEPTH_MAX), Ok(good), "{good}");
+        assert_eq!(check_json(good.as_bytes()), Ok(good), "{good}");
     }
     for bad in [
         "",
@@ -93,7 +92,7 @@ fn json_is_what_rfc_8259_says() {
         "\"a",
         "{}\0",
     ] {
-        assert!(check_json(bad.as_bytes(), DEPTH_MAX).is_err(), "{bad:?}");
+        assert!(check_json(bad.as_bytes()).is_err(), "{bad:?}");
     }
     for bad in [
         &b"\"\xff\""[..],
@@ -101,9 +100,9 @@ fn json_is_what_rfc_8259_says() {
         b"[\"\xed\xa0\x80\"]",
         b"{}\xff",
     ] {
-        assert!(check_json(bad, DEPTH_MAX).is_err(), "{bad:?}");
+        assert!(check_json(bad).is_err(), "{bad:?}");
         assert!(
-            object_entries(bad, DEPTH_MAX).map_or(true, |mut e| e.any(|entry| entry.is_err())),
+            object_entries(bad).map_or(true, |mut e| e.any(|entry| entry.is_err())),
             "{bad:?}"
         );
     }
@@ -120,14 +119,14 @@ fn lone_surrogate_escapes_are_refused() {
         (r#"{"a":"\\\ud800"}"#, 8),
     ] {
         let lone = Err(JsonError::BrokenEscape { offset });
-        assert_eq!(check_json(bad.as_bytes(), DEPTH_MAX), lone, "{bad}");
+        assert_eq!(check_json(bad.as_bytes()), lone, "{bad}");
         assert_eq!(entries(bad).map(|_| ""), lone, "{bad}");
     }
 }
 
 #[test]
 fn an_error_says_what_and_where_on_one_line() {
-    let error = check_json(b"[1,\n oops]", DEPTH_MAX).expect_err("not JSON");
+    let error = check_json(b"[1,\n oops]").expect_err("not JSON");
     let text = error.to_string();
     assert!(text.starts_with("not JSON at byte "), "{text}");
     assert!(!text.contains('\n') && !text.contains("oops"), "{text}");
@@ -218,10 +217,14 @@ fn depth(text: &str) -> usize {
 proptest! {
     #[test]
     fn generated_json_is_json_and_its_depth_exact(text in json_text()) {
+        prop_assert_eq!(check_json(text.as_bytes()), Ok(text.as_str()));
         let depth = depth(&text);
-        prop_assert_eq!(check_json(text.as_bytes(), depth), Ok(text.as_str()));
+        let around = |levels| "[".repeat(levels) + &text + &"]".repeat(levels);
+        let deepest = around(512 - depth);
+        prop_assert_eq!(check_json(deepest.as_bytes()), Ok(deepest.as_str()));
         if depth > 0 {
-            prop_assert!(check_depth(text.as_bytes(), depth - 1).is_err());
+            let too_deep = around(513 - depth);
+            prop_assert!(check_json(too_deep.as_bytes()).is_err());
         }
     }
 
@@ -232,8 +235,8 @@ proptest! {
             bytes.remove(cut.index(bytes.len()));
         }
         bytes.extend_from_slice(more.as_bytes());
-        let checked = check_json(&bytes, DEPTH_MAX);
-        let iterated = object_entries(&bytes, DEPTH_MAX).and_then(|mut e| e.try_for_each(|entry| entry.map(|_| ())));
+        let checked = check_json(&bytes);
+        let iterated = object_entries(&bytes).and_then(|mut e| e.try_for_each(|entry| entry.map(|_| ())));
         match iterated {
             Err(JsonError::NotAnObject) => {}
             iterated => prop_assert_eq!(iterated.is_ok(), checked.is_ok(), "{:?} {:?}", iterated, checked),
@@ -242,9 +245,9 @@ proptest! {
 
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(br#"[]{}",:\u0d8"#.to_vec())], 0..200)) {
-        let _ = check_depth(&bytes, 3);
-        let _ = check_json(&bytes, 100);
-        if let Ok(mut entries) = object_entries(&bytes, 100) {
+        let _ = check_depth(&bytes);
+        let _ = check_json(&bytes);
+        if let Ok(mut entries) = object_entries(&bytes) {
             let _ = entries.try_for_each(|entry| entry.map(|_| ()));
         }
     }
@@ -280,21 +283,21 @@ fn the_gate_refuses_depth_before_any_parser_sees_it() {
         format!(r#"["\u12"," ,{deep}"]"#),
         format!(r#"{{"b":"\u12","a":",{deep}"}}"#),
     ] {
-        let error = read(text.as_bytes(), 64).expect_err("not for a parser");
+        let error = read(text.as_bytes()).expect_err("not for a parser");
         let is_named = matches!(
             error,
-            JsonError::TooDeep(_) | JsonError::BrokenEscape { .. }
+            JsonError::TooDeep { .. } | JsonError::BrokenEscape { .. }
         );
         assert!(is_named, "{error}");
-        assert!(check_json(text.as_bytes(), 64).is_err());
-        assert!(object_entries(text.as_bytes(), 64).is_err());
+        assert!(check_json(text.as_bytes()).is_err());
+        assert!(object_entries(text.as_bytes()).is_err());
     }
     assert_eq!(text_of(&deep), None);
 }
 
 #[test]
 fn values_are_found_by_their_path() {
-    let json = read(br#"{"a":{"b":"\u0041","n":7},"l":["x","y"]}"#, 2).expect("JSON");
+    let json = read(br#"{"a":{"b":"\u0041","n":7},"l":["x","y"]}"#).expect("JSON");
     assert_eq!(json.text(&["a", "b"]).as_deref(), Some("A"));
     assert_eq!(json.number(&["a", "n"]), Some(7));
     assert_eq!(json.text(&["a", "n"]), None);
@@ -303,13 +306,13 @@ fn values_are_found_by_their_path() {
     assert_eq!(value(&list), Ok(vec!["x".to_owned(), "y".to_owned()]));
     assert!(value::<Vec<u8>>(&list).is_err());
     assert!(
-        read(b"{} {}", 2)
+        read(b"{} {}")
             .expect("no deep JSON")
             .parse::<sonic_rs::Value>()
             .is_err()
     );
     assert!(
-        read(b"[1] [2]", 2)
+        read(b"[1] [2]")
             .expect("no deep JSON")
             .parse_with_digits()
             .is_err()

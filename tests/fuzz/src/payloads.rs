@@ -10,7 +10,6 @@ use weirgate::gateways::channels::ChannelsGateway;
 use weirgate::hub::{Feed, FrameBytes, Gateway, Message, Place, Publication, TopicName};
 
 use super::client::NOW;
-use super::requests::DEPTH_MAX;
 use super::{oracle, outcome};
 
 /// More than any input has.
@@ -19,7 +18,7 @@ const BYTES_MAX: usize = 1 << 20;
 const SESSION_LENGTH_MIN: u32 = 240;
 
 thread_local! {
-    static NORMALISER: RefCell<Normaliser> = RefCell::new(Normaliser::new(DEPTH_MAX, SESSION_LENGTH_MIN));
+    static NORMALISER: RefCell<Normaliser> = RefCell::new(Normaliser::new(SESSION_LENGTH_MIN));
 }
 
 pub(crate) fn levels(data: &[u8]) -> u64 {
@@ -86,7 +85,6 @@ pub(crate) fn trades(data: &[u8]) -> u64 {
     };
     let channel = format!("channel:trade:{symbol}");
     let settings = TradesFeedSettings {
-        json_depth_max: DEPTH_MAX,
         bus_message_bytes_max: BYTES_MAX,
         is_stamped: false,
     };
@@ -118,7 +116,6 @@ pub(crate) fn channels(data: &[u8]) -> u64 {
     };
     let payload = parts.next().unwrap_or_default();
     let settings = ChannelsFeedSettings {
-        json_depth_max: DEPTH_MAX,
         bus_message_bytes_max: BYTES_MAX,
         is_stamped: false,
     };

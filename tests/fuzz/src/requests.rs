@@ -13,9 +13,6 @@ use weirgate::wire::object_writer::ObjectWriter;
 use super::client::Bench;
 use super::{choices, oracle, outcome};
 
-/// Allowed nesting, as in the oracle.
-pub(crate) const DEPTH_MAX: usize = 32;
-
 /// Messages of one client.
 const MESSAGES_MAX: usize = 6;
 
@@ -34,7 +31,6 @@ fn channels_gateway() -> Bench<ChannelsGateway> {
         renewals_per_second: 1_000,
         outbound_per_second: None,
         default_role: "internal".to_owned(),
-        json_depth_max: DEPTH_MAX,
         origins: Origins::default(),
         authenticator: Authenticator::default(),
         acl: Acl::default(),
@@ -48,7 +44,6 @@ fn trades_gateway() -> Bench<TradesGateway> {
         server_id: "ws-gateway-0a1b2c3d".to_owned(),
         symbols_max: 5,
         inbound_per_second: None,
-        json_depth_max: DEPTH_MAX,
         origins: Origins::default(),
         authenticator: Authenticator::default(),
         candles: Some(CandleSettings {
@@ -67,7 +62,6 @@ fn events_gateway() -> Bench<EventsGateway> {
         calls_max: 100_000,
         orphans_max: 1_000,
         waiting_bytes_max: 1 << 30,
-        json_depth_max: DEPTH_MAX,
         shares_pushes: false,
     };
     Bench::new(EventsGateway::new(
@@ -158,7 +152,7 @@ pub(crate) fn events(data: &[u8]) -> u64 {
 }
 
 pub(crate) fn broadcasts(data: &[u8]) -> u64 {
-    let read = Broadcast::parse(data, DEPTH_MAX);
+    let read = Broadcast::parse(data);
     let ours = match &read {
         Ok(broadcast) => {
             let mut object = ObjectWriter::new();

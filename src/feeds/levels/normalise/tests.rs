@@ -5,7 +5,7 @@ const NOW_MS: i64 = 1_721_137_499_999;
 
 fn normalise(message: &str) -> Result<(String, Option<String>), BadMessage> {
     let mut out = Vec::new();
-    let viewport = Normaliser::new(512, 240).normalise(message.as_bytes(), NOW_MS, &mut out)?;
+    let viewport = Normaliser::new(240).normalise(message.as_bytes(), NOW_MS, &mut out)?;
     let viewport = viewport.map(str::to_owned);
     Ok((String::from_utf8(out).expect("text"), viewport))
 }
@@ -103,7 +103,7 @@ fn the_session_follows_from_ts_or_now() {
     assert!(capped.contains("\"bars_since_open\":240,"), "{capped}");
     let mut out = Vec::new();
     let message = br#"{"levels":[{}],"ts":1721160000000}"#;
-    let result = Normaliser::new(512, 390).normalise(message, 0, &mut out);
+    let result = Normaliser::new(390).normalise(message, 0, &mut out);
     assert_eq!(result, Ok(None));
     assert!(String::from_utf8_lossy(&out).contains("\"bars_since_open\":390,"));
 }

@@ -157,7 +157,6 @@ struct Watch {
 #[derive(Debug)]
 pub(super) struct Candles {
     settings: CandleSettings,
-    json_depth_max: usize,
     stats: Arc<CandleStats>,
     slots: HashMap<Arc<str>, u32, RandomState>,
     symbols: Slab<Symbol>,
@@ -171,14 +170,9 @@ pub(super) struct Candles {
 }
 
 impl Candles {
-    pub(super) fn new(
-        settings: CandleSettings,
-        json_depth_max: usize,
-        stats: Arc<CandleStats>,
-    ) -> Self {
+    pub(super) fn new(settings: CandleSettings, stats: Arc<CandleStats>) -> Self {
         Self {
             settings,
-            json_depth_max,
             stats,
             slots: HashMap::default(),
             symbols: Slab::new(),
@@ -191,7 +185,7 @@ impl Candles {
 
     /// Takes a trade, as the message for clients.
     pub(super) fn take(&mut self, now: Now, symbol: &str, message: &[u8], out: &mut Vec<Update>) {
-        let Some(trade) = Trade::read(message, self.json_depth_max, now.unix_ms()) else {
+        let Some(trade) = Trade::read(message, now.unix_ms()) else {
             return self.stats.count_dropped(Dropped::Unreadable);
         };
         if trade.at_ms > now.unix_ms() + EARLY_MS_MAX {

@@ -209,9 +209,9 @@ pub(super) struct Trade {
 impl Trade {
     /// Reads the message of a trade as sent to clients. A trade without a timestamp happened now. `None`
     /// without a price, or if the price or timestamp is not a number.
-    pub(super) fn read(message: &[u8], depth_max: usize, now_ms: i64) -> Option<Self> {
+    pub(super) fn read(message: &[u8], now_ms: i64) -> Option<Self> {
         let names = ["timestamp", "price", "volume"];
-        let [at, price, volume] = members(data_of(message)?, depth_max, names).ok()?;
+        let [at, price, volume] = members(data_of(message)?, names).ok()?;
         let at_ms = match at.filter(|at| at.as_raw_str() != "null") {
             Some(at) => i64::try_from(number(&at)?.floor()).ok()?,
             None => now_ms,
@@ -264,7 +264,7 @@ mod tests {
 
     fn read(data: &str) -> Option<Trade> {
         let message = format!(r#"{{"type":"trade","data":{data},"timestamp":77}}"#);
-        Trade::read(message.as_bytes(), 8, 99)
+        Trade::read(message.as_bytes(), 99)
     }
 
     fn shown(data: &str) -> Option<(i64, String, String)> {
@@ -319,7 +319,7 @@ mod tests {
         ] {
             assert_eq!(read(data), None, "{data}");
         }
-        assert_eq!(Trade::read(b"{}", 8, 99), None);
+        assert_eq!(Trade::read(b"{}", 99), None);
     }
 
     fn trade(at_ms: i64, price: i64) -> Trade {

@@ -9,7 +9,7 @@ fn the_search_for_room_goes_on_with_the_next_symbol() {
         grace_ms: 500,
         pairs_max: 3_000,
     };
-    let mut candles = Candles::new(settings, 8, Arc::default());
+    let mut candles = Candles::new(settings, Arc::default());
     let at = |mono_us, unix_ms| Now {
         mono_us,
         unix_us: unix_ms * 1_000,
@@ -43,7 +43,7 @@ fn a_watched_pair_has_one_deadline_and_an_unwatched_one_none() {
         grace_ms: 500,
         pairs_max: 3,
     };
-    let mut candles = Candles::new(settings, 8, Arc::default());
+    let mut candles = Candles::new(settings, Arc::default());
     let mut now = Now {
         mono_us: 1_000_000,
         unix_us: HOUR_MS * 1_000,

@@ -320,7 +320,6 @@ mod tests {
             wake: LateWake::default(),
             frame_bytes: FrameBytes::default(),
             clock,
-            json_depth_max: 8,
         };
         let stats = Arc::<BusStats>::default();
         let exchange = Exchange::new(InstanceId::from("me"), settings, Arc::clone(&stats));

@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     fn json(text: &str) -> Json<'_> {
-        json::read(text.as_bytes(), 64).expect("JSON")
+        json::read(text.as_bytes()).expect("JSON")
     }
 
     const STREAMS: &str = r#"{"total":3,"streams":[

@@ -10,7 +10,6 @@ use std::time::Duration;
 use super::Prints;
 use crate::auth::{KeyError, KeyRing, KeySet};
 use crate::base::tls_roots::{self, TrustError};
-use crate::files;
 use crate::http::{Fetch, FetchError, FetchLimits};
 use crate::settings::{AuthSettings, KeySetUrl};
 
@@ -81,7 +80,7 @@ impl KeyFiles {
     /// # Errors
     /// The first error.
     pub fn read(&self) -> Result<KeySet, KeyFileError> {
-        let texts = self.texts(files::read)?;
+        let texts = self.texts(super::read)?;
         let Some(url) = KeyUrl::of(&self.0)? else {
             return self.keys(&texts, None);
         };
@@ -99,7 +98,7 @@ impl KeyFiles {
     /// The first error.
     pub fn in_force(self) -> Result<(KeysInForce, KeyWatch), KeyFileError> {
         let prints = Prints::now(self.paths().cloned());
-        let texts = self.texts(files::read)?;
+        let texts = self.texts(super::read)?;
         let ring = KeyRing::new(self.keys(&texts, None)?);
         let url = KeyUrl::of(&self.0)?;
         if url.is_some() {
@@ -269,7 +268,7 @@ impl KeyWatch {
     /// The first file that cannot be read.
     pub fn read_again(&mut self) -> Result<Option<Vec<Vec<u8>>>, KeyFileError> {
         self.prints.will_read();
-        let texts = self.files.texts(files::read_again)?;
+        let texts = self.files.texts(super::read_again)?;
         Ok((!self.prints.have_changed()).then_some(texts))
     }
 }

@@ -247,7 +247,7 @@ mod tests {
 
     use super::*;
     use crate::auth::{Authenticator, ClaimRules, Refusal, Token};
-    use crate::files::KeyFiles;
+    use crate::run::files::KeyFiles;
     use crate::settings::{AuthSettings, KeySetUrl};
 
     /// The times of the fetches until `end_ms`, with a look each 200 ms.
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(later, [&[0][..], &minutes].concat());
     }
 
-    const JWKS: &str = include_str!("../../tests/vectors/tokens/jwks.json");
+    const JWKS: &str = include_str!("../../../tests/vectors/tokens/jwks.json");
 
     /// A server of key sets: each connection gets the current text, `None` no answer at all.
     fn serve(text: &Arc<Mutex<Option<String>>>) -> SocketAddr {

@@ -9,35 +9,17 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use foldhash::quality::RandomState;
 use serde::{Deserialize, Serialize};
 
-use super::verify::TOKEN_BYTES_MAX;
+use crate::auth::{TOKEN_BYTES_MAX, TokenMarks};
 use crate::wire::json;
 
 /// A refusal lasts so long if no token says when it ends; and so long tokens from before the refusal stay refused.
-pub const REFUSED_MS: i64 = 24 * 60 * 60 * 1000;
+pub(super) const REFUSED_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The most entries, without a setting.
 const MAX: usize = 10_000;
 
 /// The entries that `newest` names.
 const NEWEST_MAX: usize = 20;
-
-/// The nesting of a cut: an object of texts.
-const DEPTH_MAX: usize = 4;
-
-/// The marks of a connection's token that a cut can name, beside the user.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TokenMarks {
-    /// The id of the token (`jti`).
-    pub jti: Option<Box<str>>,
-    /// The roles: that of the connection, or those of the token where roles decide nothing.
-    pub roles: Box<[Box<str>]>,
-    /// The beginning of the SHA-256 of the token's signed part, in hexadecimal digits; `None` without a JWT.
-    pub digest: Option<Box<str>>,
-    /// When the token was made (`iat`), Unix milliseconds.
-    pub issued_unix_ms: Option<i64>,
-    /// The end of the token, Unix milliseconds, leeway included.
-    pub expires_unix_ms: Option<i64>,
-}
 
 /// A connection, as a cut sees it.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +69,7 @@ impl Cut {
     pub fn read(text: &[u8]) -> Result<Self, String> {
         const WANTED: &str =
             "wanted: a JSON object with user, jti, address, role, session or token";
-        let read = json::read(text, DEPTH_MAX).map_err(|_| WANTED.to_owned())?;
+        let read = json::read(text).map_err(|_| WANTED.to_owned())?;
         let mut cut: Self = read.parse().map_err(|error| {
             let error = error.to_string();
             // Behind the first line, the parser shows the text.

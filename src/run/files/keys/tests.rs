@@ -23,9 +23,9 @@ impl Both {
     }
 }
 
-const JWKS: &str = include_str!("../../../tests/vectors/tokens/jwks.json");
-const RSA: &str = include_str!("../../../tests/vectors/tokens/rsa.pem");
-const P256: &str = include_str!("../../../tests/vectors/tokens/p256.pem");
+const JWKS: &str = include_str!("../../../../tests/vectors/tokens/jwks.json");
+const RSA: &str = include_str!("../../../../tests/vectors/tokens/rsa.pem");
+const P256: &str = include_str!("../../../../tests/vectors/tokens/p256.pem");
 
 fn settings(pem: &[&Path], jwks: Option<&Path>) -> AuthSettings {
     AuthSettings {
