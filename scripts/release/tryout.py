@@ -22,7 +22,7 @@ import threading
 import time
 
 import make
-from project import CHART, DIST, ROOT, SIGNERS, TARGET, TARGETS, TRY_SIGNERS, Missing, glibc, install, output, run, tools, version
+from project import CHART, DIST, ROOT, SIGNERS, TARGET, TARGETS, TRY_SIGNERS, Missing, glibc, host, install, output, run, tools, version
 
 WORK = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-release-"))
 # What a program gets of the environment of this process.
@@ -124,7 +124,7 @@ def serves(binary, runner=()):
     about = json.loads(output([*runner, binary, "version", "--json"], env=BARE))
     ensure(about["version"] == version(), f"{binary} is version {about['version']}")
     secret = {**BARE, "JWT_SECRET": "a secret of more than 32 bytes for this try"}
-    token = output([*runner, binary, "token", "mint", "--sub", "ann"], env=secret).strip()
+    token = output([*runner, binary, "token", "mint", "--user", "ann"], env=secret).strip()
     ensure("ann" in output([*runner, binary, "token", "inspect", token], env=secret), "the token is not read")
     with served(binary, runner) as url:
         output([wheel(), "-c", PYTHON_CLIENT, url], cwd=WORK)
@@ -282,7 +282,7 @@ def sbom():
 def source():
     """The source is whole: cargo reads it, and it names its commit."""
     folder = unpacked(only(f"weirgate-{version()}-source.tar.gz"), "source")
-    run(["cargo", "metadata", "--locked", "--offline", "--format-version", "1"], cwd=folder)
+    run(["cargo", "fetch", "--locked", "--target", host()], cwd=folder)
     commit = re.search(r'ARCHIVED: &str = "(\w{40})"', (folder / "build.rs").read_text())
     ensure(commit, "build.rs does not have the commit")
     return f"cargo reads it; commit {commit.group(1)[:12]}"
