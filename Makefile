@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines rotation uncharged at-once behind check-starts how-large
+.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test release release-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines rotation uncharged at-once behind check-starts how-large
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -181,10 +181,16 @@ deploy-test: deps build ## Rolling deploys under 1,000 clients behind nginx: lev
 	$(DEPLOY) "$(CHANNELS) $(DRAIN)" --gateway channels --rolls 10
 	$(DEPLOY) "$(TRADES) --stream ticks" --gateway trades --stream ticks --kill --all --rolls 10
 
-deb: ## The Debian package in target/debian, with manual pages, completions and documents (cargo-deb; minutes)
+release: ## All of a release in dist/: archives, deb, rpm, clients, chart, SBOM, sums, signature (an hour; apt, pip, npm, rustup); RELEASE_KEY, RELEASE_STRICT=1, PARTS
+	scripts/release/make.py $(PARTS)
+
+release-test: ## Unpack, install, start and use each part of dist/ (minutes; root, apt, pip, npm); PARTS
+	scripts/release/tryout.py $(PARTS)
+
+deb: ## The Debian package in target/debian, with manual pages, completions and documents (minutes)
 	scripts/deb.sh
 
-deb-test: ## Build the Debian package, install it here, run it, remove it (cargo-deb, root; minutes)
+deb-test: ## Build the Debian package, install it here, run it, remove it (root; minutes)
 	scripts/deb-test.sh
 
 deny: ## Licences, sources and advisories of all dependencies (installs cargo-deny)
@@ -214,7 +220,7 @@ screenshots: deps build ## The pictures of the pages in docs/images, from the de
 
 clean: ## Remove everything that was built or installed here
 	cargo clean
-	rm -rf target .venv tests/node/node_modules
+	rm -rf target dist .venv tests/node/node_modules
 
 deps:
 	@scripts/install-test-deps.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the Debian package, installs it on this machine, reads its manual pages, runs the demo from it, removes and
 # purges it, and looks for what is left. lintian looks at the package too where it is installed. Needs Debian or Ubuntu,
-# cargo-deb, and root (or sudo without a password). PROFILE and NO_BUILD: see scripts/deb.sh.
+# and root (or sudo without a password). PROFILE and NO_BUILD: see scripts/deb.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +11,6 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 installed() { dpkg-query -W -f '${Status}' weirgate 2>/dev/null || true; }
 
 command -v dpkg >/dev/null || die "no dpkg: this is for Debian and Ubuntu"
-command -v cargo-deb >/dev/null || die "no cargo-deb. Run: cargo install cargo-deb --locked"
 as_root true || die "needs root, or sudo without a password"
 [ -z "$(installed)" ] || die "weirgate is installed here already: dpkg -P weirgate"
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and cargo does not bring; quick and silent when all of it is there.
 #
-# nats-server, redis-server, nginx, HAProxy, Caddy, Apache, Varnish, strace, ip, systemd-analyze, zsh, fish, mandoc and Chromium, a Python
+# nats-server, redis-server, nginx, HAProxy, Caddy, Apache, Varnish, strace, ip, systemd-analyze, ssh-keygen, zsh, fish, mandoc and Chromium, a Python
 # environment in .venv, Node packages in tests/node.
 # Debian packages come through apt-get (sudo where we are not root). Where that is not allowed it prints the
 # command that a person has to run, and fails: nothing is skipped.
@@ -32,6 +32,8 @@ need npm npm
 need curl curl
 need strace strace
 need ip iproute2
+need ssh-keygen openssh-client
+need readelf binutils
 need chromium chromium
 need zsh zsh
 need fish fish

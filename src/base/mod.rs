@@ -18,7 +18,7 @@ pub use clock::{Clock, Now};
 pub use left_addresses::{Left, LeftAddresses};
 pub use log_budget::{LogBudget, LogLine};
 pub use plain_text::Finding;
-pub use plain_text::{escaped, escaped_bytes, is_host, without_mark};
+pub use plain_text::{escaped, escaped_bytes, is_host, unix_socket_url, without_mark};
 pub use queue_bytes::{QueueBytes, TakenBytes};
 pub use random::SplitMix64;
 pub use wake::{LateWake, Wake};

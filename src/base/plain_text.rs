@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::io;
 
+use url::Url;
+
 /// Escapes the characters that steer a terminal or change the display of the text around, as in JSON (`\u001b`,
 /// RFC 8259 §7); `kept` characters stay. In JSON such characters occur only within strings, so JSON keeps its value.
 pub fn escaped<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
@@ -55,6 +57,17 @@ pub fn without_mark(mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
         )),
         _ => Ok(bytes),
     }
+}
+
+/// Reads the URL of a unix socket, `unix://[USER[:PASSWORD]@]/PATH[?QUERY]` or `redis+unix://…`, as `unix://…` with a host of
+/// no meaning: a URL with a user needs a host (WHATWG URL, host-missing). Returns `None` for any other text.
+pub fn unix_socket_url(text: &str) -> Option<Url> {
+    let (scheme, rest) = text.trim().split_once("://")?;
+    let is_unix = ["unix", "redis+unix"].contains(&&*scheme.to_ascii_lowercase());
+    let (user, path) = rest.split_at(rest.find('/')?);
+    let is_alone = user.is_empty() || user.ends_with('@');
+    let url = Url::parse(&format!("unix://{user}socket{path}")).ok()?;
+    (is_unix && is_alone && url.path().len() > 1).then_some(url)
 }
 
 /// Whether a text can be a host's name or address: without quotes, and without what a shell or a template would have

@@ -10,10 +10,10 @@ use crate::sources::nats::{self, Credentials, NatsNeeds, NatsSettings, Tls};
 use crate::sources::redis::{self, RedisEndpoint, RedisError, RedisNeeds, RedisSettings};
 
 /// The URL schemes of a bus that may be Redis or NATS.
-pub(super) const SCHEMES: &[&str] = &["redis", "rediss", "nats", "tls"];
+pub(super) const SCHEMES: &[&str] = &["redis", "rediss", "unix", "nats", "tls"];
 
 /// The schemes of Redis; `rediss` is with TLS.
-const REDIS_SCHEMES: [&str; 2] = ["redis", "rediss"];
+const REDIS_SCHEMES: [&str; 4] = ["redis", "rediss", "unix", "redis+unix"];
 
 /// The allowed URLs of a bus, for an error.
 pub(super) const ALLOWED: &str = "one URL of Redis, or URLs of NATS servers, with their scheme";
@@ -178,9 +178,8 @@ impl Bus {
 
 /// The address of Redis for people, without user and password.
 pub(super) fn shown_redis(source: &RedisSettings) -> String {
-    let scheme = if source.server.tls { "rediss" } else { "redis" };
     if source.sentinels.is_empty() {
-        return format!("{scheme}://{}", source.server.address());
+        return format!("{}://{}", source.server.scheme(), source.server.address());
     }
     let sentinels: Vec<_> = source
         .sentinels
@@ -224,6 +223,8 @@ mod tests {
             ("nats://a,b", false, true),
             ("NATS://a", false, false),
             ("REDISS://a", true, false),
+            ("unix://u:p@/run/r.sock?db=1", true, false),
+            ("redis+unix:///run/r.sock", true, false),
             ("redis://a,redis://b", true, true),
             ("redis://a,nats://b", true, true),
             ("localhost", false, true),

@@ -155,8 +155,8 @@ const CHANGES: &[Change] = &[
     ("redis-url", |row| {
         row.help("URL of Redis; required unless --redis-sentinels is set")
             .more(
-                "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS; shown without the \
-                 password.",
+                "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or \
+                 unix://USER:PASSWORD@/PATH?db=DATABASE; shown without the password.",
             )
     }),
     ("require-auth", |row| {

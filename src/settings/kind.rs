@@ -9,7 +9,7 @@ use url::Url;
 
 use super::secret::{SecretText, SecretUrl, scheme};
 use crate::admission::TrustedProxies;
-use crate::base::is_host;
+use crate::base::{is_host, unix_socket_url};
 use crate::telemetry::logging;
 
 /// The unit of a number. The flag's name ends with the unit, so values are shown without the unit.
@@ -233,13 +233,10 @@ impl Kind {
             Self::Port => "a port from 1 to 65535".into(),
             Self::PortOrOff => "a port from 1 to 65535, 0 for a free one, or off".into(),
             Self::Urls(schemes) | Self::OptionalUrls(schemes) => {
-                let forms: Vec<_> = schemes.iter().map(|s| format!("{s}://HOST:PORT")).collect();
-                format!("{}, several with commas between them", forms.join(" or "))
+                let forms = url_forms(schemes, "HOST:PORT");
+                format!("{forms}, several with commas between them")
             }
-            Self::OptionalUrl(schemes) => {
-                let forms = schemes.iter().map(|s| format!("{s}://HOST:PORT/DATABASE"));
-                forms.collect::<Vec<_>>().join(" or ")
-            }
+            Self::OptionalUrl(schemes) => url_forms(schemes, "HOST:PORT/DATABASE"),
             Self::Switch => "true or false; also yes, on, 1, or no, off, 0".into(),
             Self::Choice(words) => words.join(" or "),
             Self::Origins => {
@@ -322,9 +319,18 @@ impl Kind {
 }
 
 /// The schemes that an error shows of a refused URL: any other may be part of a password.
-const SCHEMES: [&str; 10] = [
-    "ftp", "http", "https", "nats", "redis", "rediss", "tcp", "tls", "ws", "wss",
+const SCHEMES: [&str; 11] = [
+    "ftp", "http", "https", "nats", "redis", "rediss", "tcp", "tls", "unix", "ws", "wss",
 ];
+
+/// The forms of URLs for an error: `unix` has a path in place of `rest`.
+fn url_forms(schemes: &[&str], rest: &str) -> String {
+    let form = |scheme: &&str| match *scheme {
+        "unix" => "unix:///PATH".to_owned(),
+        scheme => format!("{scheme}://{rest}"),
+    };
+    schemes.iter().map(form).collect::<Vec<_>>().join(" or ")
+}
 
 /// Whether a text that is no URL by its setting is one all the same, with a user and a password.
 fn has_login(text: &str) -> bool {
@@ -405,23 +411,31 @@ pub(super) fn parse_addr(text: &str) -> Option<IpAddr> {
 }
 
 fn parse_urls(text: &str, schemes: &[&str]) -> Option<Value> {
-    let good = |part: &str| {
-        let part = part.trim();
-        let scheme = schemes.first().copied().unwrap_or("");
-        let url = match part.contains("://") {
-            true => Url::parse(part),
-            false => Url::parse(&format!("{scheme}://{part}")),
-        };
-        url.is_ok_and(|url| {
-            let host = url.host_str().is_some_and(is_host_of_url);
-            let bare = matches!(url.path(), "" | "/") && url.query().is_none();
-            host && bare && schemes.contains(&url.scheme()) && url.port() != Some(0)
-        })
+    let default = schemes.first().copied().unwrap_or("");
+    let good = |part: &str| match part.contains("://") {
+        true => is_server(part.trim(), schemes),
+        false => is_server(&format!("{default}://{}", part.trim()), schemes),
     };
     // Lists that are put together end with a comma.
     let list = text.trim_end().trim_end_matches(',');
     let is_good = list.split(',').all(good);
     is_good.then(|| Value::Urls(SecretUrl::new(list)))
+}
+
+/// Whether a URL names a server of one of these schemes; of Redis also a database and a query.
+fn is_server(text: &str, schemes: &[&str]) -> bool {
+    if unix_socket_url(text).is_some() {
+        return schemes.contains(&"unix");
+    }
+    Url::parse(text).is_ok_and(|url| {
+        let host = url.host_str().is_some_and(is_host_of_url);
+        let path = url.path().trim_matches('/');
+        let rest = match url.scheme() {
+            "redis" | "rediss" => path.is_empty() || path.parse::<u32>().is_ok(),
+            _ => path.is_empty() && url.query().is_none(),
+        };
+        host && rest && schemes.contains(&url.scheme()) && url.port() != Some(0)
+    })
 }
 
 /// Whether the host of a URL can be one. Characters beyond ASCII are encoded there.
@@ -430,13 +444,7 @@ fn is_host_of_url(host: &str) -> bool {
 }
 
 fn parse_url(text: &str, schemes: &[&str]) -> Option<Value> {
-    let is_good = |url: Url| {
-        let host = url.host_str().is_some_and(is_host_of_url);
-        let database = url.path().trim_matches('/');
-        let database = database.is_empty() || database.parse::<u32>().is_ok();
-        host && database && schemes.contains(&url.scheme()) && url.port() != Some(0)
-    };
-    let good = text.is_empty() || Url::parse(text).is_ok_and(is_good);
+    let good = text.is_empty() || is_server(text, schemes);
     good.then(|| Value::Urls(SecretUrl::new(text)))
 }
 

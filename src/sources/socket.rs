@@ -4,10 +4,11 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
+use mio::net::{TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
@@ -146,6 +147,18 @@ impl Waiter {
                 Err(error)
             }
         }
+    }
+
+    /// Connects to a unix socket, and waits for that socket from here on. The kernel accepts or refuses at once.
+    ///
+    /// # Errors
+    /// The error of the system; `WouldBlock` if too many connections wait for the server.
+    pub(super) fn connect_unix(&mut self, path: &str) -> io::Result<TcpStream> {
+        // Reading and writing are the same system calls for both families.
+        let stream = OwnedFd::from(UnixStream::connect(path)?);
+        let mut stream = TcpStream::from_std(stream.into());
+        self.adopt(&mut stream)?;
+        Ok(stream)
     }
 
     fn finish_connect(&mut self, tcp: &TcpStream, until: Instant) -> io::Result<()> {

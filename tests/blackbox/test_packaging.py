@@ -364,7 +364,7 @@ def test_the_package_has_all_its_parts(package_files):
     for source, target, _ in package["assets"]:
         made = source.removeprefix("target/package/")
         if made != source:
-            # As cargo-deb does it: what is above the first star stays behind.
+            # What is above the first star stays behind.
             above = package_files / made.split("*")[0]
             found = [path for path in package_files.glob(made) if path.is_file()]
             assert found, f"{source}: scripts/package_files.py does not make it"

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 from certificates import TlsRedis
-from processes import weirgate_binary
+from processes import free_port, weirgate_binary
 from redis_gateways import BOTH, publish, subscriber
 from waiting import until
 
@@ -38,6 +38,42 @@ async def test_a_gateway_shows_its_certificate_and_logs_in_as_a_user(kind, serve
     checked = await asyncio.to_thread(subprocess.run, [weirgate_binary(), *flags(kind, server, certificates, *own), "--check", "--connect"],
                                       capture_output=True, text=True)
     assert checked.returncode == 0, checked
+
+
+async def test_the_bus_of_events_and_publish_show_it_too(server, start_weirgate, certificates):
+    certificate, key = certificates.client
+    url = f"rediss://gate:se%40cret@127.0.0.1:{server.tls_port}"
+    own = ["--redis-ca-file", certificates.ca, "--redis-cert", certificate, "--redis-key", key]
+    weirgate = start_weirgate("events", "--events-bus", url, *own)
+    await until(lambda: server.client().pubsub_channels(), 20, "the bus")
+    checked = await asyncio.to_thread(subprocess.run, [weirgate_binary(), "events", "--events-bus", url, *own, "--check", "--connect", "--port", "0"],
+                                      capture_output=True, text=True)
+    # The services of the gateway are away.
+    assert "may publish to weirgate.events" in checked.stdout and weirgate.alive(), checked
+    publish_it = [weirgate_binary(), "publish", url, "a", "hello", "--ca-file", certificates.ca]
+    for more, status, words in [(["--cert", certificate, "--key", key], 0, ""), (["--cert", certificate], 2, "--key"), ([], 1, "")]:
+        done = await asyncio.to_thread(subprocess.run, [*publish_it, *more], capture_output=True, text=True)
+        assert done.returncode == status and words in done.stderr, (more, done)
+
+
+@pytest.mark.parametrize("kind", BOTH, ids=lambda kind: kind.name)
+async def test_a_sentinel_and_its_master_ask_for_certificates(kind, started, certificates, start_sentinel, start_weirgate):
+    tls = certificates.redis_config(port := free_port())
+    server = TlsRedis(certificates, "--tls-auth-clients", "yes")
+    started.append(server)
+    # The sentinel speaks TLS with the master, and with clients at a port of its own.
+    start_sentinel(server.tls_port, *tls, "tls-auth-clients yes", "tls-replication yes")
+    certificate, key = certificates.client
+    flags = ["--redis-url", "rediss://ignored", "--redis-sentinels", f"rediss://127.0.0.1:{port}", "--redis-sentinel-master", "main",
+             "--redis-ca-file", certificates.ca, "--redis-cert", certificate, "--redis-key", key]
+    weirgate = start_weirgate(kind.name, *flags).wait_ready()
+    client = await subscriber(kind, weirgate, ["A"])
+    with server.client() as redis:
+        await until(lambda: publish(redis, kind, "A", 7) > 0, 10, "the name asked for")
+    await client.wait_for(lambda c: c.prices, 10, "data")
+    checked = await asyncio.to_thread(subprocess.run, [weirgate_binary(), kind.name, *flags, "--check", "--connect", "--port", "0"],
+                                      capture_output=True, text=True)
+    assert checked.returncode == 0 and f"the sentinel at 127.0.0.1:{port}" in checked.stdout, checked
 
 
 async def test_without_a_certificate_the_bus_is_away_and_a_wrong_file_is_named(server, start_weirgate, certificates):

@@ -33,7 +33,7 @@ pub(in crate::commands) fn command() -> Command {
         let arg = Arg::new(name).value_name(placeholder);
         arg.help(help)
     };
-    let url = "nats://HOST:4222, tls://…, redis://HOST:6379 or rediss://…";
+    let url = "nats://HOST:4222, tls://…, redis://HOST:6379, rediss://… or unix:///PATH";
     let name = "The subject of NATS, or the channel of Redis";
     let message = format!("The message; - for each line of standard input [default: {EXAMPLE}]");
     Command::new("publish")
@@ -46,7 +46,8 @@ pub(in crate::commands) fn command() -> Command {
         .args(flags())
 }
 
-fn flags() -> [Arg; 7] {
+fn flags() -> [Arg; 9] {
+    let file = |name, help| value(name, "FILE", help).value_parser(value_parser!(PathBuf));
     let stored = "Wait until a JetStream stream has stored each message";
     let retry = "Go on after the broker was away, instead of ending";
     let authorities = "PEM file with the certificates to trust for TLS [default: the system's]";
@@ -60,9 +61,10 @@ fn flags() -> [Arg; 7] {
             "Add to this Redis stream, in the form that weirgate reads, in place of PUBLISH",
         ),
         switch("retry", retry),
-        value("creds", "FILE", "Credentials file of a NATS user")
-            .value_parser(value_parser!(PathBuf)),
-        value("ca-file", "FILE", authorities).value_parser(value_parser!(PathBuf)),
+        file("creds", "Credentials file of a NATS user"),
+        file("ca-file", authorities),
+        file("cert", "PEM file of the client certificate, for TLS").requires("key"),
+        file("key", "PEM file of the key of --cert").requires("cert"),
     ]
 }
 
@@ -83,7 +85,8 @@ pub(in crate::commands) fn read(matches: &ArgMatches) -> Result<PublishCommand, 
     let is_nats = matches!(url, BrokerUrl::Nats(_));
     check_name(&name, is_nats)?;
     let jetstream = matches.get_flag("jetstream");
-    let creds: Option<PathBuf> = matches.get_one("creds").cloned();
+    let file = |name| matches.get_one::<PathBuf>(name).cloned();
+    let creds = file("creds");
     if !is_nats && (jetstream || creds.is_some()) {
         return Err("--jetstream and --creds are for NATS, and the URL is that of Redis".into());
     }
@@ -111,7 +114,8 @@ pub(in crate::commands) fn read(matches: &ArgMatches) -> Result<PublishCommand, 
         stream,
         retry: matches.get_flag("retry"),
         creds,
-        ca_file: matches.get_one("ca-file").cloned(),
+        ca_file: file("ca-file"),
+        certificate: file("cert").zip(file("key")),
     })
 }
 
@@ -119,7 +123,7 @@ fn broker_url(url: &str) -> Result<BrokerUrl, String> {
     let scheme = url.split_once("://").map(|(scheme, _)| scheme);
     match scheme.unwrap_or_default().to_ascii_lowercase().as_str() {
         "nats" | "tls" => Ok(BrokerUrl::Nats(url.to_owned())),
-        "redis" | "rediss" => Ok(BrokerUrl::Redis(url.to_owned())),
+        "redis" | "rediss" | "unix" | "redis+unix" => Ok(BrokerUrl::Redis(url.to_owned())),
         "ws" | "wss" => Err(
             "clients cannot publish through a gateway; give the URL of the \
             broker, nats://HOST:4222 or redis://HOST:6379"

@@ -41,6 +41,8 @@ pub struct PublishCommand {
     pub creds: Option<PathBuf>,
     /// The authorities for TLS; `None` for the system's authorities.
     pub ca_file: Option<PathBuf>,
+    /// The client certificate and its key (PEM), for a broker that asks for a certificate.
+    pub certificate: Option<(PathBuf, PathBuf)>,
 }
 
 /// The URL of a broker, by its kind.
@@ -48,7 +50,7 @@ pub struct PublishCommand {
 pub enum BrokerUrl {
     /// `nats://` or `tls://`.
     Nats(String),
-    /// `redis://` or `rediss://`.
+    /// `redis://`, `rediss://` or `unix://`.
     Redis(String),
 }
 
@@ -229,7 +231,7 @@ impl PublishCommand {
                 let credentials = creds.map_or(Credentials::None, Credentials::CredsFile);
                 let tls = Tls {
                     ca: self.ca_file.clone(),
-                    ..Tls::default()
+                    client: self.certificate.clone(),
                 };
                 Brokers::Nats {
                     settings: NatsSettings::plain(url, credentials, tls),
@@ -239,6 +241,7 @@ impl PublishCommand {
             BrokerUrl::Redis(url) => {
                 let mut settings = RedisSettings::new(RedisEndpoint::parse(url)?);
                 settings.tls_ca_file.clone_from(&self.ca_file);
+                settings.tls_client.clone_from(&self.certificate);
                 Brokers::Redis {
                     senders: RedisSenders::new(settings)?,
                     stream: self.stream.clone(),

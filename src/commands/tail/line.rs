@@ -179,7 +179,7 @@ fn target(
             ))
         }
         None => match text.split_once("://") {
-            Some(("nats" | "redis" | "rediss" | "tls", _)) => Err(
+            Some(("nats" | "redis" | "redis+unix" | "rediss" | "tls" | "unix", _)) => Err(
                 "the URL is that of a broker; tail connects to a gateway, for example \
                  ws://HOST:8000/ws"
                     .to_owned(),

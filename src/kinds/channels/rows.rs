@@ -112,8 +112,8 @@ pub(super) const OWN: &[Setting] = &[
         "NATS or Redis to relay; empty: Redis at --redis-url",
     )
     .more(
-        "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS; nats://USER:PASSWORD@HOST:PORT, \
-         tls:// for TLS, several NATS servers with commas between them; shown without the secret.",
+        "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or unix://USER:PASSWORD@/PATH?db=DATABASE; \
+         nats://USER:PASSWORD@HOST:PORT, tls:// for TLS, several NATS servers with commas between them; shown without the secret.",
     )
     // Without a URL the bus is the Redis of this machine, which may well be there.
     .mistaken_env(MistakenEnv {

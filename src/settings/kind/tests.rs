@@ -102,12 +102,15 @@ fn urls_need_a_scheme_that_fits_and_a_host() {
 
 #[test]
 fn one_url_may_name_a_database_or_be_absent() {
-    let kind = Kind::OptionalUrl(&["redis", "rediss"]);
+    let kind = Kind::OptionalUrl(&["redis", "rediss", "unix"]);
     for good in [
         "",
         "redis://h",
         "rediss://u:p@h:1/2",
         "redis://:p@[::1]:6379/",
+        "redis://h?password=p",
+        "unix:///run/redis.sock",
+        "redis+unix://u:p@/run/redis.sock?db=2",
     ] {
         assert!(kind.parse(good).is_some(), "{good}");
     }
@@ -120,6 +123,8 @@ fn one_url_may_name_a_database_or_be_absent() {
         "redis://h:0",
         "redis://`h`",
         "redis://${HOST}:6379",
+        "unix://h/run/redis.sock",
+        "unix:///",
     ] {
         assert!(kind.parse(bad).is_none(), "{bad}");
     }
@@ -127,6 +132,17 @@ fn one_url_may_name_a_database_or_be_absent() {
         shown(kind, "redis://u:p@h/1").as_deref(),
         Some("redis://u:***@h/1")
     );
+    assert_eq!(
+        shown(kind, "unix://u:p@/run/r.sock?password=p").as_deref(),
+        Some("unix://u:***@/run/r.sock?***")
+    );
+    let list = Kind::OptionalUrls(&["redis", "nats"]);
+    for good in ["redis://u:p@h/2", "nats://a,nats://b/"] {
+        assert!(list.parse(good).is_some(), "{good}");
+    }
+    for bad in ["redis://h/x", "nats://a/2", "unix:///run/redis.sock"] {
+        assert!(list.parse(bad).is_none(), "{bad}");
+    }
 }
 
 #[test]

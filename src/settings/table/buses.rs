@@ -115,13 +115,13 @@ pub(super) static REDIS: &[Setting] = &[
     Setting::new(
         Heading::REDIS,
         "redis-url",
-        Kind::OptionalUrl(&["redis", "rediss"]),
+        Kind::OptionalUrl(&["redis", "rediss", "unix"]),
         field!(RedisAccess, url),
         "URL of Redis; rediss:// uses TLS",
     )
     .more(
-        "Overrides REDIS_HOST and REDIS_PORT. redis://USER:PASSWORD@HOST:PORT/DATABASE; shown \
-         without the password.",
+        "Overrides REDIS_HOST and REDIS_PORT. redis://USER:PASSWORD@HOST:PORT/DATABASE, or \
+         unix://USER:PASSWORD@/PATH?db=DATABASE; shown without the password.",
     )
     .original_env(&["REDIS_URL"])
     .in_short_help()
@@ -147,7 +147,7 @@ pub(super) static REDIS: &[Setting] = &[
     Setting::new(
         Heading::REDIS,
         "redis-sentinels",
-        Kind::OptionalUrls(&["redis", "rediss"]),
+        Kind::OptionalUrls(&["redis", "rediss", "unix"]),
         field!(RedisAccess, sentinels),
         "Sentinels, separated by commas: the sentinels name the Redis master",
     )

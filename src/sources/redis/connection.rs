@@ -53,7 +53,10 @@ impl<'w> Connection<'w> {
         tls: Option<&Arc<ClientConfig>>,
         timeout: Duration,
     ) -> Result<Self, RedisError> {
-        let connected = waiter.connect_to(address, timeout);
+        let connected = match &endpoint.socket {
+            Some(path) => waiter.connect_unix(path),
+            None => waiter.connect_to(address, timeout),
+        };
         let opened = connected.and_then(|tcp| match tls {
             Some(config) if endpoint.tls => {
                 let name = endpoint.tls_name.as_ref().unwrap_or(&endpoint.host);

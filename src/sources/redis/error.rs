@@ -10,7 +10,9 @@ use crate::sources::{outage, relay};
 pub enum RedisError {
     /// The settings: the URL cannot be used. The text does not show the URL, because the fault may be a
     /// misplaced password.
-    #[error("no Redis URL: {0}; write redis://[user:password@]host[:6379][/database]")]
+    #[error(
+        "no Redis URL: {0}; write redis://[user:password@]host[:6379][/database] or unix:///path"
+    )]
     BadUrl(&'static str),
     /// The settings: the certificates to trust cannot be read.
     #[error(transparent)]

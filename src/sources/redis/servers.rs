@@ -2,7 +2,7 @@
 //! the sentinels, and a second connection beside a silent connection.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
@@ -25,6 +25,9 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// The time for making the second connection, and again for the log-in there. Meanwhile neither the
 /// silent connection nor the watch over the sentinels is read.
 const SECOND_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// The address of a server at a unix socket, which has none.
+const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A poll for a thread, and the waker.
 pub(super) fn waiter(sleeper: &'static str) -> Result<(Waiter, Wake), RedisError> {
@@ -132,8 +135,13 @@ impl Servers {
             source,
         };
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
-        let found = (endpoint.host.as_str(), endpoint.port).to_socket_addrs();
-        let addresses = self.left.in_turn(found.map_err(unreachable)?.collect());
+        let found = match endpoint.socket {
+            Some(_) => Ok(vec![NO_ADDRESS]),
+            None => (endpoint.host.as_str(), endpoint.port)
+                .to_socket_addrs()
+                .map(Iterator::collect),
+        };
+        let addresses = self.left.in_turn(found.map_err(unreachable)?);
         let none = io::Error::new(ErrorKind::NotFound, "the name has no address");
         let mut last = unreachable(none);
         for address in addresses {
@@ -239,6 +247,7 @@ impl Servers {
                     Some((host, port)) => Ok(RedisEndpoint {
                         host,
                         port,
+                        socket: None,
                         ..server.clone()
                     }),
                     None => Err(connection.wrong("its answer is no address")),

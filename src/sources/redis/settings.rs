@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::error::RedisError;
-use crate::base::is_host;
+use crate::base::{is_host, unix_socket_url};
 use crate::sources::LinkTimes;
 
 /// The default port of a Redis server.
@@ -77,6 +77,8 @@ pub struct RedisEndpoint {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// The path of a unix socket, in place of host and port.
+    pub socket: Option<String>,
     /// Through TLS (`rediss://`).
     pub tls: bool,
     /// The name that the server's certificate must have; `None`: the host.
@@ -96,6 +98,7 @@ impl RedisEndpoint {
         Self {
             host: host.to_owned(),
             port,
+            socket: None,
             tls: false,
             tls_name: None,
             username: None,
@@ -104,9 +107,9 @@ impl RedisEndpoint {
         }
     }
 
-    /// Reads `redis://[user:password@]host[:port][/database]`, or `rediss://…` for TLS. User and
-    /// password may be percent-encoded. The part behind a question mark is for other clients and
-    /// ignored.
+    /// Reads `redis://[user:password@]host[:port][/database]`, `rediss://…` for TLS, or `unix://[user:password@]/path`
+    /// (also `redis+unix://`). User, password and path may be percent-encoded. The query may have `db`, `user` or
+    /// `username`, and `pass` or `password`, as redis-py, redis-rs and ioredis read them; the rest is for other clients.
     ///
     /// # Errors
     /// [`RedisError::BadUrl`]; the text shows nothing of the URL.
@@ -129,14 +132,23 @@ impl RedisEndpoint {
     fn parse_with(url: &str, default_port: u16) -> Result<Self, RedisError> {
         if !url.contains("://") {
             return Err(RedisError::BadUrl(
-                "it does not begin with redis:// or rediss://",
+                "it does not begin with redis://, rediss:// or unix://",
             ));
         }
-        let url = Url::parse(url).map_err(|error| RedisError::BadUrl(words(error)))?;
+        let unix = unix_socket_url(url);
+        let socket = unix.as_ref().map(|url| decoded(url.path()));
+        let url = unix.map_or_else(|| Url::parse(url), Ok);
+        let url = url.map_err(|error| RedisError::BadUrl(words(error)))?;
         let tls = match url.scheme() {
             "redis" => false,
             "rediss" => true,
-            _ => return Err(RedisError::BadUrl("the scheme is neither redis nor rediss")),
+            "unix" if socket.is_some() => false,
+            "unix" | "redis+unix" => return Err(RedisError::BadUrl("it is not unix:///PATH")),
+            _ => {
+                return Err(RedisError::BadUrl(
+                    "the scheme is not redis, rediss or unix",
+                ));
+            }
         };
         // An @ behind the host means that the password was cut off at its own /, ? or #.
         let behind = [Some(url.path()), url.query(), url.fragment()];
@@ -154,36 +166,61 @@ impl RedisEndpoint {
             }
             _ => return Err(RedisError::BadUrl("it names no host")),
         };
-        let database = match url.path().trim_matches('/') {
+        let mut database = match socket {
+            Some(_) => String::new(),
+            None => url.path().trim_matches('/').to_owned(),
+        };
+        let mut username = Some(decoded(url.username())).filter(|name| !name.is_empty());
+        let mut password = url.password().map(decoded);
+        for (key, value) in url.query_pairs() {
+            match &*key {
+                "db" => database = value.into_owned(),
+                "user" | "username" => username = Some(value.into_owned()),
+                "pass" | "password" => password = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        let database = match &*database {
             "" => 0,
             number => number
                 .parse()
-                .map_err(|_| RedisError::BadUrl("the database behind the slash is no number"))?,
+                .map_err(|_| RedisError::BadUrl("the database is no number"))?,
         };
         Ok(Self {
             host,
             port: url.port().unwrap_or(default_port),
+            socket,
             tls,
             tls_name: None,
-            username: Some(decoded(url.username())).filter(|name| !name.is_empty()),
-            password: url.password().map(decoded),
+            username,
+            password,
             database,
         })
     }
 
     /// The same with the address in use, if the host is a name.
     pub(super) fn address_at(&self, address: SocketAddr) -> String {
-        match address.ip().to_string() == self.host {
+        match self.socket.is_some() || address.ip().to_string() == self.host {
             true => self.address(),
             false => format!("{} ({})", self.address(), address.ip()),
         }
     }
 
-    /// Host and port, for people and for logs.
+    /// Host and port, or the path of the socket, for people and for logs.
     pub fn address(&self) -> String {
-        match self.host.contains(':') {
-            true => format!("[{}]:{}", self.host, self.port),
-            false => format!("{}:{}", self.host, self.port),
+        match (&self.socket, self.host.contains(':')) {
+            (Some(path), _) => path.escape_debug().to_string(),
+            (None, true) => format!("[{}]:{}", self.host, self.port),
+            (None, false) => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    /// The scheme of the URL.
+    pub fn scheme(&self) -> &'static str {
+        match (&self.socket, self.tls) {
+            (Some(_), _) => "unix",
+            (None, true) => "rediss",
+            (None, false) => "redis",
         }
     }
 }
@@ -191,13 +228,14 @@ impl RedisEndpoint {
 /// The URL, with the password as `***`.
 impl fmt::Display for RedisEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.tls { "rediss://" } else { "redis://" })?;
+        write!(f, "{}://", self.scheme())?;
         match (&self.username, &self.password) {
             (user, Some(_)) => write!(f, "{}:***@", user.as_deref().unwrap_or_default())?,
             (Some(user), None) => write!(f, "{user}@")?,
             (None, None) => {}
         }
-        write!(f, "{}/{}", self.address(), self.database)
+        let database = if self.socket.is_some() { "?db=" } else { "/" };
+        write!(f, "{}{database}{}", self.address(), self.database)
     }
 }
 
@@ -244,6 +282,11 @@ mod tests {
             ("redis://u:p@my-host_1", "redis://u:***@my-host_1:6379/0"),
             ("redis://u@h", "redis://u@h:6379/0"),
             ("REDIS://u:@h", "redis://u@h:6379/0"),
+            ("redis://h/2?db=3", "redis://h:6379/3"),
+            ("unix:///run/r.sock", "unix:///run/r.sock?db=0"),
+            ("unix://u:p@/r.sock?db=2", "unix://u:***@/r.sock?db=2"),
+            ("Redis+Unix:///a%20b?x=1", "unix:///a b?db=0"),
+            ("unix://:p@/a:b//c", "unix://:***@/a:b//c?db=0"),
         ] {
             assert_eq!(parsed(url).to_string(), want, "{url}");
         }
@@ -256,6 +299,15 @@ mod tests {
             ("redis://a%3Ab:x@y@h", Some("a:b"), Some("x@y")),
             ("redis://u:%zz+@h", Some("u"), Some("%zz+")),
             ("redis://u:@h", Some("u"), None),
+            ("redis://u@h", Some("u"), None),
+            ("unix://u:p%40%2F%3F@/s", Some("u"), Some("p@/?")),
+            (
+                "unix:///s?username=u%40x&password=p%26q",
+                Some("u@x"),
+                Some("p&q"),
+            ),
+            ("rediss://h?user=u&pass=p", Some("u"), Some("p")),
+            ("redis://a:b@h?password=c", Some("a"), Some("c")),
         ] {
             let endpoint = parsed(url);
             assert_eq!(endpoint.username.as_deref(), user, "{url}");
@@ -270,7 +322,14 @@ mod tests {
             "redis",
             "h:6379",
             "http://h",
-            "unix:///run/redis.sock",
+            "unix://",
+            "unix:///",
+            "unix://secret",
+            "unix://u:secret@",
+            "unix://u:secret@host/run/redis.sock",
+            "unix://u:sec/ret@/run/redis.sock",
+            "unix:///run/redis.sock?db=secret",
+            "redis+unix://host/run/redis.sock",
             "redis://",
             "redis://u:secret@",
             "redis://u:secret@h:x",

@@ -64,7 +64,7 @@ pub(in crate::kinds::events) const ROWS: &[Setting] = &[
         "Redis or NATS through which several instances share pushes",
     )
     .more(
-        "redis://USER:PASSWORD@HOST:PORT, rediss:// for TLS; nats://USER:PASSWORD@HOST:PORT, tls:// \
+        "redis://USER:PASSWORD@HOST:PORT, rediss:// for TLS, or unix://USER:PASSWORD@/PATH; nats://USER:PASSWORD@HOST:PORT, tls:// \
          for TLS, several NATS servers with commas between them; shown without the secret. The settings \
          redis-* or nats-* add sentinels, certificates and logins. Empty: a push reaches the devices of this \
          instance only.",
