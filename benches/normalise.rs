@@ -45,7 +45,7 @@ fn normalise(c: &mut Criterion) {
     let levels = ten_levels();
     let mut group = c.benchmark_group("levels");
     group.throughput(Throughput::Bytes(levels.len() as u64));
-    let mut normaliser = Normaliser::new(512, 240);
+    let mut normaliser = Normaliser::new(240);
     let mut out = Vec::with_capacity(32 * 1024);
     group.bench_function("normalise", |b| {
         b.iter(|| {

@@ -83,7 +83,7 @@ def deb(binary, path, architecture):
     data = {name: source if isinstance(source, bytes) else source.read_bytes() for name, (source, _) in files.items()}
     sums = "".join(f"{hashlib.md5(data[name]).hexdigest()}  {name}\n" for name in sorted(data) if f"/{name}" not in about["conf-files"])
     control = {
-        "Package": "weirgate", "Version": f"{version()}-1", "Architecture": architecture, "Maintainer": maintainer(),
+        "Package": "weirgate", "Version": f"{version()}-1", "Architecture": architecture, "Maintainer": about["maintainer"],
         "Installed-Size": str(sum(len(each) // 1024 + 1 for each in data.values())), "Depends": ", ".join(depends(binary)),
         "Recommends": about["recommends"], "Section": about["section"], "Priority": about["priority"],
         "Description": "\n ".join([description, *about["extended-description"].strip().splitlines()]),
@@ -97,12 +97,6 @@ def deb(binary, path, architecture):
         }
         laid(files | {f"DEBIAN/{name}": entry for name, entry in control_files.items()}, root)
         run(["dpkg-deb", "--root-owner-group", "-Zxz", "--build", root, path], env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch())})
-
-
-def maintainer():
-    """Name and address, as the changelog of the package has them."""
-    [line] = [line for line in (ROOT / metadata()[1]["changelog"]).read_text().splitlines() if line.startswith(" -- ")]
-    return line.removeprefix(" -- ").split("  ")[0]
 
 
 SPEC = """

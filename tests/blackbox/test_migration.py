@@ -7,7 +7,7 @@ from processes import ROOT, weirgate_binary
 
 # The words of others that the pages quote.
 OTHERS = {"--scale", "--unix-socket", "--bus-away-exit-s", "--locked", "--profile", "--target", "--rm", "--build", "--now", "--signal",
-          "--remap-path-prefix", "--env-file", "--build-arg", "--set"}
+          "--remap-path-prefix", "--env-file", "--build-arg", "--set", "--check", "--ignore-missing"}
 
 
 def printed(*argv):

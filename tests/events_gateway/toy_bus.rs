@@ -186,7 +186,7 @@ impl Instance {
                 number,
                 body,
             } => {
-                let broadcast = Broadcast::parse(&body, 64).expect("a broadcast");
+                let broadcast = Broadcast::parse(&body).expect("a broadcast");
                 let devices: Vec<_> = broadcast.device_ids.iter().map(|id| &**id).collect();
                 let sent = push(&mut self.world, &devices, &broadcast.data);
                 if !self.is_hung {
