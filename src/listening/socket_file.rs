@@ -101,7 +101,7 @@ fn remove_if_nobody_listens(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     if !found.file_type().is_socket() {
-        let text = "a file that is no socket is there; it stays as it is";
+        let text = "a file that is not a socket is there; it stays as it is";
         return Err(io::Error::new(ErrorKind::AlreadyExists, text));
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;

@@ -148,7 +148,7 @@ fn check_name(name: &str, is_nats: bool) -> Result<(), String> {
     match name.split('.').all(is_token) {
         true => Ok(()),
         false => Err(format!(
-            "{name:?} is no subject of NATS to publish on: words with dots between them, without \
+            "{name:?} is not a subject of NATS to publish on: words with dots between them, without \
              spaces and wildcards"
         )),
     }

@@ -175,7 +175,7 @@ fn target(
         None if !text.contains(['.', ':', '/']) => {
             let names = program.names(", ");
             Err(format!(
-                "{text:?} is no gateway ({names}) and no URL such as ws://HOST:PORT/PATH"
+                "{text:?} is neither a gateway ({names}) nor a URL such as ws://HOST:PORT/PATH"
             ))
         }
         None => match text.split_once("://") {

@@ -29,7 +29,7 @@ pub(in crate::commands) enum FetchError {
     Timeout,
     #[error("the answer is larger than {} MB", ANSWER_BYTES_MAX >> 20)]
     TooLarge,
-    #[error("the answer is no HTTP, or broke off")]
+    #[error("the answer is not HTTP, or broke off")]
     Broken,
     #[error("{path}: status {status}; {advice}")]
     Refused {
@@ -37,7 +37,7 @@ pub(in crate::commands) enum FetchError {
         status: u16,
         advice: &'static str,
     },
-    #[error("what answers there is no gateway's admin address, or of another version of weirgate")]
+    #[error("what answers there is not a gateway's admin address, or is of another version of weirgate")]
     NoGateway,
 }
 
