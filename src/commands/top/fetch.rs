@@ -37,7 +37,9 @@ pub(in crate::commands) enum FetchError {
         status: u16,
         advice: &'static str,
     },
-    #[error("what answers there is not a gateway's admin address, or is of another version of weirgate")]
+    #[error(
+        "what answers there is not a gateway's admin address, or is of another version of weirgate"
+    )]
     NoGateway,
 }
 

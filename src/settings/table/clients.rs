@@ -74,7 +74,7 @@ pub(super) static LISTENING: &[Setting] = &[
     )
     .more(
         "And for /internal/*. This address responds even while the event loop hangs. Unset: there \
-        is not an operator's page, and the other pages are on the public port.",
+        is no operator's page, and the other pages are on the public port.",
     )
     .in_short_help(),
 ];
