@@ -253,7 +253,7 @@ mod tests {
 
     fn feed() -> ChannelsFeed {
         let settings = ChannelsFeedSettings {
-            bus_message_bytes_max: 100,
+            bus_message_bytes_max: 1_100,
             is_stamped: false,
         };
         ChannelsFeed::new(settings, FrameBytes::default())
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn json_stays_as_it_is_and_other_text_becomes_raw() {
-        let nested = format!("{}{}", "[".repeat(9), "]".repeat(9));
+        let nested = format!("{}{}", "[".repeat(513), "]".repeat(513));
         for (payload, data) in [
             (&b"null"[..], "null"),
             (b"12345678901234567890.10", "12345678901234567890.10"),
@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(published(&mut feed, message("c", None, b"")), None);
         // Last values have no numbers that could be skipped.
         for is_value in [false, true] {
-            let large = message("c:d", Some("c:*"), &[b'1'; 101]);
+            let large = message("c:d", Some("c:*"), &[b'1'; 1_101]);
             let event = match large {
                 BusEvent::Message(message) if is_value => {
                     BusEvent::LastValue { message, number: 7 }

@@ -291,7 +291,7 @@ mod tests {
         for path in [&file, &link, &folder.path().to_owned()] {
             let error = listen(path).expect_err("taken");
             assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
-            assert!(error.to_string().contains("no socket"), "{error}");
+            assert!(error.to_string().contains("is not a socket"), "{error}");
         }
         assert_eq!(fs::read_to_string(&link).expect("both"), "kept");
         let datagrams = folder.path().join("datagrams");

@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn any_other_answer_is_an_error_that_says_what_came() {
         let cases: [(&'static str, &str); 5] = [
-            ("hello\r\n\r\n", "no HTTP"),
+            ("hello\r\n\r\n", "is not HTTP"),
             (
                 "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n",
                 "--admin-addr",
@@ -269,7 +269,7 @@ mod tests {
             ),
             (
                 "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
-                "no gateway",
+                "is not a gateway",
             ),
             (
                 "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}",
