@@ -18,12 +18,13 @@ import random
 import subprocess
 import sys
 import time
-import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/rig"), str(ROOT / "tests/blackbox")]
 
-GATEWAY, FIRST, HEALTHY = "10.9.0.1", 10, 10
+from thin_line import GATEWAY, far_side, run, state
+
+FIRST, HEALTHY = 10, 10
 EVERY_S, BYTES, RIGHT_MIN, FIRST_S_MAX = 0.05, 6_144, 0.99, 2.4
 CAUSE = {"never": "client", "slowly": "client", "thin": "network", "proxied": "proxy", "silent": "silent"}
 
@@ -60,37 +61,20 @@ async def reads(address, port, kind, figure, receive_bytes):
             return
 
 
-async def far_side(port, clients):
+async def all_read(port, clients):
     await asyncio.gather(*(reads(address, port, *client) for address, client in clients.items()))
 
 
 # ---- the near side
 
 
-def run(*words, within=None):
-    subprocess.run([*(["nsenter", "-t", str(within), "-n"] if within else []), *map(str, words)], check=True)
-
-
-def line(far, clients):
-    """A line between both sides with an address for each client, thin for some."""
-    run("ip", "link", "set", "lo", "up")
-    run("ip", "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", far)
-    run("ip", "addr", "add", f"{GATEWAY}/24", "dev", "near")
-    run("ip", "link", "set", "near", "up")
-    run("ip", "link", "set", "far", "up", within=far)
-    for address in clients:
-        run("ip", "addr", "add", f"{address}/32", "dev", "far", within=far)
-    run("ip", "route", "add", f"{GATEWAY}/32", "dev", "far", within=far)
+def shape(clients):
+    """Makes the line thin for some."""
     run("tc", "qdisc", "add", "dev", "near", "root", "handle", "1:", "htb", "r2q", "1")
     for n, (address, (kind, kbit, _)) in enumerate(clients.items(), 10):
         if kind == "thin":
-            run("tc", "class", "add", "dev", "near", "parent", "1:", "classid", f"1:{n}", "htb", "rate", f"{kbit}kbit", "quantum", 1_514)
+            run("tc", "class", "add", "dev", "near", "parent", "1:", "classid", f"1:{n}", "htb", "rate", f"{kbit}kbit", "quantum", "1514")
             run("tc", "filter", "add", "dev", "near", "parent", "1:", "protocol", "ip", "u32", "match", "ip", "dst", address, "flowid", f"1:{n}")
-
-
-def state(admin):
-    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/operator/state", timeout=5) as answer:
-        return json.load(answer)
 
 
 async def look(admin, seconds, after=lambda now: None):
@@ -118,9 +102,8 @@ async def measure(args):
     from test_slow_clients import steady_feed
     clients = plan(args.seed)
     healthy = {f"10.9.0.{100 + n}": ("healthy", 0, 262_144) for n in range(HEALTHY)}
-    far = subprocess.Popen(["unshare", "-n", "sleep", str(args.seconds + 120)])
-    await asyncio.sleep(0.5)
-    line(far.pid, {**clients, **healthy})
+    far = far_side(GATEWAY, [*clients, *healthy], args.seconds + 120)
+    shape(clients)
     nats = NatsServer()
     nats.start()
     admin = free_port()
@@ -158,7 +141,7 @@ def main():
     parser.add_argument("--far", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.far:
-        return asyncio.run(far_side(int(args.far[0]), json.loads(args.far[1])))
+        return asyncio.run(all_read(int(args.far[0]), json.loads(args.far[1])))
     if os.environ.get("CAUSES_INSIDE") != "1":
         os.execvpe("unshare", ["unshare", "-Urn", sys.executable, *sys.argv], {**os.environ, "CAUSES_INSIDE": "1"})
     clients, healthy, (verdicts, first_s), counts = asyncio.run(measure(args))

@@ -107,6 +107,12 @@ impl RedisEndpoint {
         }
     }
 
+    /// Whether this is the scheme of a URL of Redis, in any case of letters.
+    pub fn has_scheme(scheme: &str) -> bool {
+        let all = ["redis", "rediss", "unix", "redis+unix"];
+        all.iter().any(|one| one.eq_ignore_ascii_case(scheme))
+    }
+
     /// Reads `redis://[user:password@]host[:port][/database]`, `rediss://…` for TLS, or `unix://[user:password@]/path`
     /// (also `redis+unix://`). User, password and path may be percent-encoded. The query may have `db`, `user` or
     /// `username`, and `pass` or `password`, as redis-py, redis-rs and ioredis read them; the rest is for other clients.
