@@ -116,7 +116,7 @@ fn errors_are_no_answers() {
 
 #[test]
 fn who_calls_a_service_that_hangs_gets_errors_and_the_others_answers() {
-    let server = format!("{} --http-timeout-s 0.5", gateway());
+    let server = format!("env HTTP_TIMEOUT_SECONDS=0.5 {}", gateway());
     let args = [
         "--devices",
         "20",

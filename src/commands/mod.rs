@@ -37,7 +37,7 @@ use self::top::TopCommand;
 use crate::base::memory_limit;
 use crate::run::{GatewayKind, Print, Program, RunError};
 use crate::settings::typed::Env;
-use crate::settings::{Checked, Kind, Setting};
+use crate::settings::{Checked, Given, Kind, Setting};
 use crate::telemetry::logging;
 
 const SOURCES: &str = "\
@@ -310,11 +310,29 @@ fn gateway(program: &Program, kind: &GatewayKind, made_for: For) -> Command {
     Command::new(kind.name)
         .about(kind.about)
         .after_help(short)
-        .after_long_help(SOURCES)
+        .after_long_help(format!("{}{SOURCES}", env_only(kind)))
         .args_override_self(true)
         .args(check::args())
         .args(kind.prints.iter().map(|p: &Print| switch(p.flag, p.help)))
         .args(in_order(&rows, made_for).map(|row| of_gateway(row, made_for)))
+}
+
+/// The settings of the replaced gateway that are no flags.
+fn env_only(kind: &GatewayKind) -> String {
+    let rows = kind.rows.settings().into_iter();
+    let rows = rows.filter(|row| row.given == Given::OriginalEnv);
+    let lines = rows.map(|row| {
+        format!(
+            "  {:28}{}\n",
+            row.name(),
+            with_default(row.help.to_owned(), &row)
+        )
+    });
+    let lines: String = lines.collect();
+    match lines.is_empty() {
+        true => lines,
+        false => format!("Only in the environment:\n{lines}\n"),
+    }
 }
 
 /// The rows in the order of the help: `-h` begins with the rows that lead.

@@ -107,7 +107,12 @@ fn inspect_args(program: &Program, made_for: For) -> Vec<Arg> {
             rows.push(row);
         }
     }
-    rows.iter().map(|row| arg(row, made_for)).collect()
+    args_of(&rows, made_for)
+}
+
+fn args_of(rows: &[Setting], made_for: For) -> Vec<Arg> {
+    let flags = rows.iter().filter(|row| row.is_flag());
+    flags.map(|row| arg(row, made_for)).collect()
 }
 
 /// The subcommand.
@@ -117,7 +122,7 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
             .about(about)
             .after_help("The settings are the gateway's own, read from the same env.")
             .args_override_self(true)
-            .args(Rows::TOKEN.settings().iter().map(|row| arg(row, made_for)))
+            .args(args_of(&Rows::TOKEN.settings(), made_for))
     };
     let claim =
         |name, placeholder, help| Arg::new(name).long(name).value_name(placeholder).help(help);

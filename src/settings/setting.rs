@@ -355,9 +355,12 @@ impl Setting {
         self.given == Given::Anywhere
     }
 
-    /// Returns the name with the source of its value: `--port (env GATEWAY_PORT)`.
+    /// Returns the name with the source of its value, where that is another name: `--port (env GATEWAY_PORT)`.
     pub fn named(&self, source: &Source) -> String {
-        format!("{} ({source})", self.name())
+        match source {
+            Source::Env(name) if *name == self.name() => self.name(),
+            _ => format!("{} ({source})", self.name()),
+        }
     }
 
     /// Returns the env name of every setting: `WEIRGATE_` and the flag in capitals.

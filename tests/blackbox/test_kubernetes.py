@@ -164,7 +164,7 @@ def test_a_rolling_update_takes_no_pod_away_before_its_time(gateway):
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
 def test_an_init_container_checks_what_the_gateway_starts_with(gateway, tmp_path):
-    values = {"checkFirst": True, "extraArgs": ["--send-queue-soft-for-ms", "9000"], "secretFiles": ["keys"],
+    values = {"checkFirst": True, "extraArgs": ["--send-queue-stall-ms", "9000"], "secretFiles": ["keys"],
               "envFrom": [{"secretRef": {"name": "weirgate-env"}, "prefix": "WEIRGATE_"}],
               "files": {"filter": "info"}, "settings": {"WEIRGATE_LOG_FILTER_FILE": "/etc/weirgate/files/filter"}}
     documents = rendered(gateway, values=values)
@@ -176,7 +176,7 @@ def test_an_init_container_checks_what_the_gateway_starts_with(gateway, tmp_path
     status, text = run([weirgate_binary(), *pod.args(first)], pod.environment(first))
     assert (status, text.splitlines()[0]) == (0, f"weirgate {gateway}: the settings are good"), text
     assert re.search(r"--connections-max +99 +env WEIRGATE_CONNECTIONS_MAX$", text, re.M), text
-    assert re.search(r"--send-queue-soft-for-ms +9000 +flag$", text, re.M), text
+    assert re.search(r"--send-queue-stall-ms +9000 +flag$", text, re.M), text
     # A file that is not there keeps the pod from starting.
     pod.project("files", {"other": "info"})
     status, text = run([weirgate_binary(), *pod.args(first)], pod.environment(first))

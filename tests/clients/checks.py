@@ -35,20 +35,20 @@ class Bench:
     async def __aexit__(self, *error):
         await self.stack.aclose()
 
-    async def feed(self, make, *flags):
+    async def feed(self, make, *flags, **env):
         """A feed with its broker, and a ready gateway on it."""
         feed = make()
         brokers = await feed.start()
         self.stack.push_async_callback(feed.stop)
         tls_flags, port = self.trust.flags() if self.trust else ([], None)
-        gateway = Weirgate(feed.name, *feed.flags, *flags, *tls_flags, **brokers)
+        gateway = Weirgate(feed.name, *feed.flags, *flags, *tls_flags, env=env, **brokers)
         self.stack.callback(gateway.discard)
         gateway.client_port = port or gateway.port
         return feed, gateway.wait_ready()
 
-    async def channels(self, *flags):
+    async def channels(self, *flags, **env):
         """A ready gateway of channels."""
-        return (await self.feed(Channels, *flags))[1]
+        return (await self.feed(Channels, *flags, **env))[1]
 
     async def program(self, port, target="/ws", *protocols):
         """A program of the client; `opened()` waits for its WebSocket."""
@@ -240,7 +240,7 @@ async def bad_token(bench):
 
 
 async def with_tokens(bench):
-    return await bench.channels("--require-auth", "--gateway-api-key", TOKEN)
+    return await bench.channels("--require-auth", GATEWAY_API_KEY=TOKEN)
 
 
 def shows(got, want):

@@ -193,7 +193,8 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
         let names = match setting.given {
             Given::Nowhere if setting.memory_part.is_none() => "a constant".to_owned(),
             Given::Nowhere => format!("a share, `{}`", setting.name()),
-            _ => format!("`{}`, {}", setting.name(), env(setting)),
+            Given::OriginalEnv => env(setting),
+            Given::Anywhere => format!("`{}`, {}", setting.name(), env(setting)),
         };
         let what = format!("{}<br>{names}", setting.help);
         let cells: [&str; 5] = [

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 
-use crate::weirgate;
+use crate::{shown, weirgate};
 
 /// Arguments, environment, the exit status, and the texts that name setting, source and remedy.
 type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], i32, &'a [&'a str]);
@@ -81,7 +81,7 @@ fn of_values() {
             &["channels"],
             &[("REDIS_PORT", "0"), ("REDIS_HOST", "h")],
             2,
-            &["REDIS_PORT (env REDIS_PORT) is \"0\"", "a port from 1"],
+            &["error: REDIS_PORT is \"0\"", "a port from 1"],
         ),
         (
             &["demo", "--send-queue-soft-bytes=2000000"],
@@ -241,6 +241,15 @@ fn of_settings_that_went() {
         assert!(run.stderr.ends_with(instead), "{}", run.stderr);
         assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
     }
+    // Only a name of the replaced gateway is left: the environment of that gateway goes on to work.
+    let run = weirgate(&["events", "--rate-limit-rps=5"], &[]);
+    let instead = " is gone: use RATE_LIMIT_RPS in the environment\n";
+    assert!(
+        run.status == 2 && run.stderr.ends_with(instead),
+        "{}",
+        run.stderr
+    );
+    shown(&["events", "--check"], &[("RATE_LIMIT_RPS", "5")]);
 }
 
 #[test]

@@ -124,7 +124,9 @@ fn a_token_is_judged_by_the_table_of_its_gateway() {
     assert_eq!(line(&told, "names:"), "names:    a, b:*");
     let (_, told) = inspect("idle", &["--acl", acl]);
     assert_eq!(line(&told, "names:"), "names:    none");
-    let (_, told) = inspect("", &["--acl", acl, "--default-role=guest"]);
+    let token = mint("");
+    let args = ["token", "inspect", token.trim(), "--acl", acl];
+    let told = shown(&args, &[env[0], ("DEFAULT_ROLE", "guest")]);
     assert_eq!(line(&told, "role:"), "role:     guest (the default role)");
     // The names of the user and of the token.
     std::fs::write(&file, r#"{"user": ["a", "b:{sub}:*"]}"#).expect("written");

@@ -69,7 +69,7 @@ class Levels(Kind):
 class Trades(Kind):
     name, gateway, path, client_ca = "trades", "trades", "/", True
     subscribe = b'{"action":"subscribe","symbols":["H"]}'
-    flags = ("--history-ms", "60000", "--send-queue-soft-for-ms", "10000")
+    flags = ("--history-ms", "60000")
     attacks = [attacks.replays_unread, attacks.made_up_chains, attacks.pings_unread, attacks.bus_cuts]
 
     @staticmethod
@@ -118,7 +118,7 @@ class Stream(Kind):
 
 class Events(Kind):
     name, gateway, path, by_request = "events", "events", "/ws?device_id={}", True
-    flags = ("--http-timeout-s", "5", "--proxy-silence-timeout-ms", "5000")
+    flags = ("--proxy-silence-timeout-ms", "5000")
     attacks = [attacks.begun_records, attacks.unanswered, attacks.handed_over, attacks.idle_admins, attacks.slow_calls, attacks.orphans,
                attacks.slow_uploads, attacks.begun_uploads]
 
@@ -203,7 +203,7 @@ class Arena:
             stack.callback(service.kill)
             helpers.append(service.pid)
             url = f"http://127.0.0.1:{ours.recv()}"
-            env |= {"MEASUREMENT_URL": url, "LOBBY_URL": url, "SIMULATION_URL": url}
+            env |= {"MEASUREMENT_URL": url, "LOBBY_URL": url, "SIMULATION_URL": url, "HTTP_TIMEOUT_SECONDS": "5"}
         if kind.gateway == "channels":
             roles = folder / "roles.json"
             roles.write_text('{"user": ["%s"]}' % (">" if nats_url else "*"))

@@ -22,7 +22,7 @@ class State:
     # So many that most stay below the limit: memory of those that are ended stays with the process for a while.
     count_max = 10_000
     name, gateway, flags, tls, on_nats, answer_bytes = "", "demo", (), False, False, 0
-    path, receive_bytes, extra = "/ws/stream", None, ()
+    path, receive_bytes, extra, env = "/ws/stream", None, (), {}
 
     def prepare(self, stage):
         """Before the gateway starts."""
@@ -140,7 +140,7 @@ class PausedForPongs(State):
 class PausedUnanswered(State):
     """Messages of devices behind as many as may wait for a service that does not answer."""
     name, gateway, path = "paused for its answers", "events", "/ws?device_id=d{}"
-    flags = ("--rate-limit-rps", "100000", "--rate-limit-burst", "100000")
+    env = {"RATE_LIMIT_RPS": "100000", "RATE_LIMIT_BURST": "100000"}
 
     def connect(self, stage, n):
         return stage.opened(n, self.path.format(n))

@@ -62,7 +62,7 @@ class Stage:
             roles.write_text('{"user": ["%s"]}' % (">" if state.on_nats else "*"))
             flags += ["--acl", str(roles)]
         state.prepare(self)
-        self.weirgate = Weirgate(state.gateway, *flags, redis=self.redis, env=env)
+        self.weirgate = Weirgate(state.gateway, *flags, redis=self.redis, env={**env, **state.env})
         self.port = self.weirgate.port
         stack.callback(self.weirgate.discard)
         self.weirgate.wait_for("/health" if state.gateway == "events" else "/ready")

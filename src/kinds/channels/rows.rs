@@ -211,7 +211,7 @@ pub(super) const OWN: &[Setting] = &[
         field!(ChannelsSettings, patterns_max),
         "Patterns (names with wildcards) that a client may hold; 0 allows none",
     )
-    .original_env(&["MAX_WILDCARD_SUBSCRIPTIONS"])
+    .original_env_only(&["MAX_WILDCARD_SUBSCRIPTIONS"])
     .limit(
         "an error in the response, and the next entry is checked",
         Shows::Elsewhere("`errors` of `subscribed`"),
@@ -288,7 +288,7 @@ pub(super) const OWN: &[Setting] = &[
         field!(ChannelsSettings, default_role),
         "Role of clients without a role in the token, or without --require-auth",
     )
-    .original_env(&["DEFAULT_ROLE"]),
+    .original_env_only(&["DEFAULT_ROLE"]),
     Setting::new(
         HEADING,
         "acl",

@@ -123,8 +123,7 @@ pub(super) const OWN: &[Setting] = &[
         "Required value of X-Internal-Token for /internal/broadcast",
     )
     .more("Empty: nobody can push.")
-    .original_env(&["INTERNAL_AUTH_TOKEN"])
-    .in_short_help(),
+    .original_env_only(&["INTERNAL_AUTH_TOKEN"]),
     Setting::new(
         SERVICES,
         "http-timeout-s",
@@ -136,7 +135,7 @@ pub(super) const OWN: &[Setting] = &[
         "Time limit for the connect to a service, and for each silence of a service",
     )
     .more("The whole call may take six times as long.")
-    .original_env(&["HTTP_TIMEOUT_SECONDS"])
+    .original_env_only(&["HTTP_TIMEOUT_SECONDS"])
     .limit(
         "`upstream_error`, \"Upstream timeout\"",
         Shows::Metric(names::UPSTREAM_CALLS),
@@ -210,7 +209,7 @@ pub(super) const OWN: &[Setting] = &[
         },
         "Messages per second of one connection; 0 or less allows only the burst",
     )
-    .original_env(&["RATE_LIMIT_RPS"])
+    .original_env_only(&["RATE_LIMIT_RPS"])
     .limit(
         "`rate_limited`, and the message is dropped",
         Shows::Metric(names::EVENT_ERRORS),
@@ -226,9 +225,9 @@ pub(super) const OWN: &[Setting] = &[
         },
         "Burst of messages of one connection; at least 1",
     )
-    .original_env(&["RATE_LIMIT_BURST"])
+    .original_env_only(&["RATE_LIMIT_BURST"])
     .limit(
-        "`--rate-limit-rps` applies",
+        "`RATE_LIMIT_RPS` applies",
         Shows::Metric(names::EVENT_ERRORS),
         "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
     ),

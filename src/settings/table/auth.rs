@@ -25,7 +25,7 @@ pub(super) static ROWS: &[Setting] = &[
         field!(AuthSettings, api_key),
         "API key; a client with this key as token is an admin",
     )
-    .original_env(&["GATEWAY_API_KEY"])
+    .original_env_only(&["GATEWAY_API_KEY"])
     .part(Part::Tokens),
     Setting::new(
         Heading::TOKENS,

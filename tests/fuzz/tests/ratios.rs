@@ -93,7 +93,7 @@ fn settings_with_a_fraction() {
         let exact = (random.next_u64() % 1_000_000) as f64 / 16.0;
         let any = double(&mut random);
         let lines = format!(
-            "\u{3}--rate-limit-rps={tie}\nRATE_LIMIT_RPS={exact:?}\nHTTP_TIMEOUT_SECONDS={any:?}"
+            "\u{3}RATE_LIMIT_BURST={tie}\nRATE_LIMIT_RPS={exact:?}\nHTTP_TIMEOUT_SECONDS={any:?}"
         );
         weirgate_fuzz_targets::run("settings", lines.as_bytes());
     }
