@@ -8,7 +8,6 @@ mod bus;
 mod interrupts;
 mod outputs;
 mod reading;
-mod slow;
 
 use std::hint;
 use std::io;
@@ -415,6 +414,14 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let first_write_us = self.sockets.take_first_write_us();
         let ended_us = self.clock.mono_us();
         self.report.flushed(first_write_us, ended_us);
+    }
+
+    /// Looks at some of the clients whose send queue waits, if a look is due.
+    fn look_at_slow(&mut self) {
+        if self.hub.slow_due().is_some_and(|at| at <= self.now_us) {
+            let (now, late_us) = (self.clock.now(), self.report.late_us());
+            self.hub.look_at_slow(now, late_us, &mut self.sockets);
+        }
     }
 }
 

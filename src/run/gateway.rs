@@ -7,10 +7,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded, never};
 
 use super::common::CommonSettings;
-use super::cpus;
 use super::log_filter::LogFilterFile;
 use super::prepared::{Prepared, Question, alone};
-use super::process::{Listening, bound_connections, build, held_metrics, log_start, seed};
+use super::process::{
+    Listening, bound_connections, build, check_cpus, held_metrics, log_start, pin, seed,
+};
 use super::reload::{Reload, Reloads};
 use super::revoked_file::Cuts;
 use super::tls::{TlsInForce, handshake_metrics};
@@ -318,7 +319,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             let checked = addr.check(&listen.options);
             checked.map_err(|error| RunError::listen(addr, error))?;
         }
-        cpus::check(&self.common.cpus)?;
+        check_cpus(&self.common.cpus)?;
         bound_connections(&mut self.common);
         self.cuts = Some(Cuts::new(&self.common, clock)?);
         Ok(())
@@ -392,7 +393,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                 // The thread ends with the process, because a source may block on its broker without limit.
                 let cpu = common.cpus.get(1).copied();
                 detached("source", move || {
-                    cpus::pin(cpu);
+                    pin(cpu);
                     source.run(link);
                 })?;
             }
@@ -436,7 +437,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             self.stats_line,
             self.turn_max,
         )?;
-        cpus::pin(common.cpus.first().copied());
+        pin(common.cpus.first().copied());
         reactor.run().map_err(RunError::Loop)?;
         http.stop(HTTP_STOP);
         if let Some(source) = stopping {

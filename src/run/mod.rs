@@ -18,7 +18,6 @@
 //! (`examples/ticker.rs`).
 
 mod common;
-mod cpus;
 pub mod files;
 mod gateway;
 mod log_filter;

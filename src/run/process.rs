@@ -1,13 +1,16 @@
-//! The first steps of every process, the addresses to listen on, and the first log lines.
+//! The first steps of every process, the addresses to listen on, the first log lines, and the CPUs of the loop and of the
+//! thread of the bus (`--cpus`).
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use rlimit::Resource;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::common::CommonSettings;
 use super::{RunError, log_filter};
@@ -252,9 +255,49 @@ pub(super) fn held_metrics(holdings: &[Holding]) -> [GatewayMetric; 4] {
     ]
 }
 
+/// Checks that the process may use these CPUs: this thread moves there for a moment, because an isolated CPU is not among
+/// those on which the process runs by itself.
+///
+/// # Errors
+/// A CPU does not exist, or is not for this process.
+pub(super) fn check_cpus(cpus: &[usize]) -> Result<(), RunError> {
+    let Ok(before) = sched_getaffinity(None) else {
+        return Ok(());
+    };
+    let may_use = |cpu: &&usize| move_to(**cpu).is_ok();
+    let wrong = cpus.iter().find(|cpu| !may_use(cpu));
+    // Fails only if the CPUs were taken away meanwhile.
+    let _ = sched_setaffinity(None, &before);
+    let Some(wrong) = wrong else {
+        return Ok(());
+    };
+    let all = (0..CpuSet::MAX_CPU).filter(|cpu| before.is_set(*cpu));
+    let all: Vec<String> = all.map(|cpu| cpu.to_string()).collect();
+    Err(RunError::Settings(format!(
+        "--cpus: there is no CPU {wrong} for this process; it runs on {}",
+        all.join(", ")
+    )))
+}
+
+fn move_to(cpu: usize) -> io::Result<()> {
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Keeps this thread, and threads that it starts from now on, on one CPU.
+pub(super) fn pin(cpu: Option<usize>) {
+    if let Some(Err(error)) = cpu.map(move_to) {
+        tracing::warn!(cpu, %error, "a thread could not be kept on its CPU");
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::room_for_clients;
+    use super::*;
 
     #[test]
     fn clients_leave_open_files_for_the_bus_and_services() {
@@ -263,5 +306,34 @@ mod tests {
         assert_eq!(room_for_clients(96, 0), 32);
         assert_eq!(room_for_clients(100, 612), 25, "a quarter is theirs");
         assert_eq!(room_for_clients(usize::MAX, 0), usize::MAX - 64);
+    }
+
+    #[test]
+    fn a_cpu_that_is_not_there_is_named_with_those_that_are() {
+        assert!(check_cpus(&[]).is_ok());
+        let allowed = sched_getaffinity(None).expect("the CPUs of this process");
+        let first = (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu));
+        let first = first.expect("a CPU");
+        assert!(check_cpus(&[first, first]).is_ok());
+        let after = sched_getaffinity(None).expect("the CPUs of this thread");
+        assert_eq!(after.count(), allowed.count());
+        for wrong in [CpuSet::MAX_CPU - 1, CpuSet::MAX_CPU, usize::MAX] {
+            let error = check_cpus(&[first, wrong])
+                .expect_err("no such CPU")
+                .to_string();
+            assert!(
+                error.contains(&format!(
+                    "no CPU {wrong} for this process; it runs on {first}"
+                )),
+                "{error}"
+            );
+        }
+        std::thread::spawn(move || {
+            pin(Some(first));
+            let own = sched_getaffinity(None).expect("the CPUs of this thread");
+            assert_eq!((own.count(), own.is_set(first)), (1, true));
+        })
+        .join()
+        .expect("a thread");
     }
 }

@@ -1,8 +1,8 @@
 //! `weirgate events`, the gateway between devices and HTTP services: its start and its pages.
 //!
-//! The way of replies and pushes to the loop, for other threads.
+//! The way of replies and pushes to the loop, for other threads, and `POST /internal/broadcast`: from a body to the
+//! response with the number of devices.
 
-mod broadcast;
 mod bus;
 mod rows;
 
@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
 use rustls::ClientConfig;
+use tokio::sync::oneshot;
 
-use self::broadcast::Pusher;
 use self::bus::Bus;
 use self::rows::EventsSettings;
 use crate::admission::Holding;
 use crate::base::{Clock, Finding, LateWake, tls_roots};
 use crate::feeds::NoFeed;
-use crate::gateways::events::broadcast::{Broadcast, Wrong};
+use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
+use crate::gateways::events::bus::PushOutcome;
 use crate::gateways::events::{
     BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsService, EventsStats,
     INNER_PATHS, Input, Push,
@@ -28,7 +29,9 @@ use crate::http::calls::{CallLimits, Calls};
 use crate::http::internal::{self, InternalAccess};
 use crate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
 use crate::http::services::{self, ServicesAway, Upstream};
-use crate::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
+use crate::http::{
+    Answer, Bytes, ClientModule, FrontPage, Route, StatusCode, aside, client_routes,
+};
 use crate::hub::FrameBytes;
 use crate::kinds::auth::warn_of_short;
 use crate::run::{CommonSettings, GatewayKind, Inputs, Parts, Prepared, Question, RunError, say};
@@ -381,4 +384,70 @@ impl ToLoop {
             Box::new(tell),
         ))
     }
+}
+
+/// Turns the body of a broadcast into the response.
+#[derive(Clone)]
+struct Pusher {
+    to_loop: ToLoop,
+    /// The other instances.
+    bus: Option<Bus>,
+}
+
+impl Pusher {
+    async fn answer(self, body: Bytes) -> Answer {
+        let shared = match self.bus.as_ref().map(|bus| (bus, bus.room(body.len()))) {
+            None => None,
+            Some((bus, Some(room))) => Some((bus, room)),
+            Some((_, None)) => {
+                let detail = "Too many pushes wait for other instances";
+                return Answer::detail(StatusCode::SERVICE_UNAVAILABLE, detail);
+            }
+        };
+        let (sent, told) = oneshot::channel();
+        let tell = move |count| {
+            // The client may have gone.
+            let _ = sent.send(count);
+        };
+        let (bytes, to_loop, whole) = (body.len(), self.to_loop.clone(), body.clone());
+        match aside(bytes, move || to_loop.read(&body, tell)).await {
+            // After the end of the loop the push is dropped, with its `sent`.
+            Some(Ok(parts)) => self.to_loop.send(parts.into_iter().map(Input::Push)),
+            Some(Err(wrong)) => {
+                return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, refusal(&wrong));
+            }
+            None => {
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                return Answer::detail(status, "Internal Server Error");
+            }
+        }
+        // The devices here do not wait for the bus.
+        let others = shared.map(|(bus, room)| bus.push(whole, room));
+        let Ok(count) = told.await else {
+            return stopping();
+        };
+        let mut object = ObjectWriter::new();
+        match others {
+            None => object.number("sent", count),
+            Some(others) => match others.await {
+                Ok(outcome) => write_shared(&mut object, count, &outcome),
+                Err(_) => return stopping(),
+            },
+        }
+        Answer::json(StatusCode::OK, object.finish())
+    }
+}
+
+/// The response after the end of the loop.
+fn stopping() -> Answer {
+    Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "Stopping")
+}
+
+/// Writes the deliveries of all instances, and the ids of the missing instances.
+fn write_shared(object: &mut ObjectWriter, count: u64, others: &PushOutcome) {
+    object.number("sent", count.saturating_add(others.sent));
+    object.string("bus", if others.is_up { "up" } else { "away" });
+    object.number("instances", 1 + others.answered as u64);
+    let missing = others.missing.iter().map(|id| id.as_str());
+    object.strings("missing", missing);
 }

@@ -6,7 +6,6 @@
 //! gateway.
 
 mod auth;
-mod budgets;
 mod buses;
 mod clients;
 mod delivery;
@@ -33,7 +32,7 @@ static AFTER_OWN: &[&[Setting]] = &[
     clients::CLIENTS,
     delivery::ROWS,
     delivery::HISTORY,
-    budgets::ROWS,
+    process::LOOP,
     TAIL,
     TOP,
 ];
