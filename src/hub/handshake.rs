@@ -7,7 +7,7 @@ use super::hub::Hub;
 use super::protocol::{Request, RequestRefusal, Speaks, event_stream};
 use super::shell::Effect;
 use super::slow::waits::is_proxy;
-use super::{Accepted, CloseReason, Closing, REVOKED, SessionKey};
+use super::{Accepted, CloseReason, Closing, Content, REVOKED, SessionKey};
 use crate::admission::{AddressRefusal, ClientAddr, HeldBytes, Peer};
 use crate::auth::Refusal;
 use crate::wire::deflate::InflateWindows;
@@ -20,6 +20,19 @@ const LOST: &str = "This WebSocket request came without Upgrade and Connection, 
 
 /// Times of pongs that wait for the shell, which takes them in each turn.
 const PONGS_MAX: usize = 4_096;
+
+/// The kind of frames that a client asks for with `?payload=binary`. The first `payload` counts, where the gateway
+/// `has_binary` frames.
+fn content(head: &RequestHead<'_>, has_binary: bool) -> Result<Content, RequestRefusal> {
+    let payload = head.parameters("payload").next();
+    let why = match (payload.as_deref(), has_binary) {
+        (Some("binary"), true) => return Ok(Content::Binary),
+        (Some("binary"), false) => "payload=binary is for weirgate channels only",
+        (Some(_), true) => "payload must be binary",
+        _ => return Ok(Content::Text),
+    };
+    Err(RequestRefusal::new(400, why))
+}
 
 impl Core {
     /// The windows to which compressed messages of clients may refer.
@@ -318,9 +331,13 @@ impl<G: Gateway> Hub<G> {
     /// Handles a client's request for a path that has clients.
     fn judge_request(&mut self, key: SessionKey, head: &RequestHead<'_>, speaks: Speaks) {
         let core = &mut self.core;
-        if let Err(refusal) = speaks.check(head, &core.limits) {
-            core.refuse_request(key, refusal);
-            return;
+        let checked = speaks.check(head, &core.limits);
+        let content = match checked.and_then(|()| content(head, G::HAS_BINARY)) {
+            Ok(content) => content,
+            Err(refusal) => return core.refuse_request(key, refusal),
+        };
+        if let Some(session) = core.clients.session_mut(key) {
+            session.set_content(content);
         }
         if head.method() == "HEAD" {
             core.answer_head(key, head);

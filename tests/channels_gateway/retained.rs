@@ -96,7 +96,7 @@ impl Bench {
         key
     }
 
-    fn stop(&mut self, key: SessionKey) {
+    pub(super) fn stop(&mut self, key: SessionKey) {
         let socket = self.world.net.sockets.get_mut(&key);
         socket.expect("a socket").room = 0;
     }
