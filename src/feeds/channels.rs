@@ -109,7 +109,7 @@ impl ChannelsFeed {
     /// frame is binary unless the payload is JSON. The gateway adds the rest. Without a payload, clients that get text get
     /// deletions alone.
     fn frame(&self, now: Now, message: &BusMessage, is_deletion: bool) -> Arc<Frame> {
-        let is_json = || check_json(&message.payload, self.settings.json_depth_max).is_ok();
+        let is_json = || check_json(&message.payload).is_ok();
         let frame = match is_deletion || is_json() {
             true => Frame::text(&self.alive),
             false if message.payload.is_empty() => Frame::binary(&self.alive).binary_only(),
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_payload_stays_as_it_is_and_the_frame_says_whether_it_is_json() {
-        let nested = format!("{}{}", "[".repeat(9), "]".repeat(9));
+        let nested = format!("{}{}", "[".repeat(513), "]".repeat(513));
         for (payload, is_json) in [
             (&b" {\"a\":1,\"a\":2}"[..], true),
             ("\"é\\u00e9\"\n".as_bytes(), true),
@@ -357,7 +357,9 @@ mod tests {
             (b"", false),
         ] {
             let mut out = Vec::new();
-            feed().event(NOW, message("c", None, payload), &mut out);
+            let mut feed = feed();
+            feed.settings.bus_message_bytes_max = 2_000;
+            feed.event(NOW, message("c", None, payload), &mut out);
             let frame = &out[0].frame;
             let parts: Vec<&[u8]> = frame.body().splitn(2, |&byte| byte == b'\n').collect();
             assert_eq!(parts[1], payload);
