@@ -1,5 +1,6 @@
 """What the scripts of a release share: the version and its date, the targets, tools, and archives of the same bytes each time."""
 import dataclasses
+import functools
 import gzip
 import io
 import json
@@ -62,6 +63,7 @@ TARGETS = [
 ]
 
 
+@functools.cache
 def host():
     """The triple of this machine."""
     return re.search(r"^host: (\S+)", output(["rustc", "-vV"]), re.M).group(1)
@@ -98,6 +100,7 @@ def tools():
     return TOOLS / "bin"
 
 
+@functools.cache
 def epoch():
     """The time of everything in a release: that of the commit, seconds."""
     if given := os.environ.get("SOURCE_DATE_EPOCH"):

@@ -54,7 +54,7 @@ pub enum ClaimFault {
     #[error("the token has no such claim")]
     Missing,
     /// The claim is a number, a list or the like.
-    #[error("the claim is no text")]
+    #[error("the claim is not a text")]
     NoText,
     /// The claim is an empty text.
     #[error("the claim is empty")]

@@ -254,7 +254,7 @@ mod tests {
 
     fn feed() -> ChannelsFeed {
         let settings = ChannelsFeedSettings {
-            bus_message_bytes_max: 100,
+            bus_message_bytes_max: 1_100,
             is_stamped: false,
         };
         ChannelsFeed::new(settings, FrameBytes::default())
@@ -358,7 +358,6 @@ mod tests {
         ] {
             let mut out = Vec::new();
             let mut feed = feed();
-            feed.settings.bus_message_bytes_max = 2_000;
             feed.event(NOW, message("c", None, payload), &mut out);
             let frame = &out[0].frame;
             let parts: Vec<&[u8]> = frame.body().splitn(2, |&byte| byte == b'\n').collect();
@@ -374,7 +373,7 @@ mod tests {
         let mut feed = feed();
         // Last values have no numbers that could be skipped.
         for is_value in [false, true] {
-            let large = message("c:d", Some("c:*"), &[b'1'; 101]);
+            let large = message("c:d", Some("c:*"), &[b'1'; 1_101]);
             let event = match large {
                 BusEvent::Message(message) if is_value => {
                     BusEvent::LastValue { message, number: 7 }

@@ -227,7 +227,7 @@ mod tests {
 
     fn feed() -> TradesFeed {
         let settings = TradesFeedSettings {
-            bus_message_bytes_max: 300,
+            bus_message_bytes_max: 1_100,
             is_stamped: false,
         };
         TradesFeed::new(settings, FrameBytes::default())
@@ -308,8 +308,8 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_counted_and_skipped() {
-        let deep = format!("{{\"price\":{}{}}}", "[".repeat(8), "]".repeat(8));
-        let large = format!("{{\"price\":\"{}\"}}", "x".repeat(300));
+        let deep = format!("{{\"price\":{}{}}}", "[".repeat(512), "]".repeat(512));
+        let large = format!("{{\"price\":\"{}\"}}", "x".repeat(1_100));
         let bad: [&[u8]; 9] = [
             b"not json",
             b"",

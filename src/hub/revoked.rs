@@ -347,7 +347,7 @@ impl Revoked {
     }
 
     /// Sets the end of a new refusal: the latest end of the tokens that were cut, or of the earlier refusal. Without both it
-    /// lasts for [`REFUSED_MS`]. Returns the entry as another process can take it.
+    /// lasts for `REFUSED_MS`. Returns the entry as another process can take it.
     pub fn settle(
         &self,
         refused: &Cut,

@@ -12,16 +12,12 @@ use crate::sources::redis::{self, RedisEndpoint, RedisError, RedisNeeds, RedisSe
 /// The URL schemes of a bus that may be Redis or NATS.
 pub(super) const SCHEMES: &[&str] = &["redis", "rediss", "unix", "nats", "tls"];
 
-/// The schemes of Redis; `rediss` is with TLS.
-const REDIS_SCHEMES: [&str; 4] = ["redis", "rediss", "unix", "redis+unix"];
-
 /// The allowed URLs of a bus, for an error.
 pub(super) const ALLOWED: &str = "one URL of Redis, or URLs of NATS servers, with their scheme";
 
 /// Whether a URL is of Redis. Returns false if all URLs are of NATS, and without URLs.
 pub(super) fn is_redis(urls: &SecretUrl) -> bool {
-    let is_one = |scheme: &str| (REDIS_SCHEMES.iter()).any(|one| one.eq_ignore_ascii_case(scheme));
-    schemes(urls).any(is_one)
+    schemes(urls).any(RedisEndpoint::has_scheme)
 }
 
 /// Whether the URLs name no single bus: a URL has no scheme, or Redis is among several URLs.

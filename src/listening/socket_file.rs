@@ -101,7 +101,7 @@ fn remove_if_nobody_listens(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     if !found.file_type().is_socket() {
-        let text = "a file that is no socket is there; it stays as it is";
+        let text = "a file that is not a socket is there; it stays as it is";
         return Err(io::Error::new(ErrorKind::AlreadyExists, text));
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -291,7 +291,7 @@ mod tests {
         for path in [&file, &link, &folder.path().to_owned()] {
             let error = listen(path).expect_err("taken");
             assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
-            assert!(error.to_string().contains("no socket"), "{error}");
+            assert!(error.to_string().contains("is not a socket"), "{error}");
         }
         assert_eq!(fs::read_to_string(&link).expect("both"), "kept");
         let datagrams = folder.path().join("datagrams");

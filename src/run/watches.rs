@@ -29,7 +29,7 @@ pub(super) fn start(
     stats_line: Option<StatsLine>,
     turn_max: Duration,
 ) -> Result<BusAway, RunError> {
-    notify_systemd(telemetry, clock, common.reactor.clone());
+    notify_systemd(telemetry, clock, &common.reactor);
     let stop_timeout = Duration::from_micros(common.reactor.stop_timeout_us);
     watchdog::watch(Arc::clone(telemetry), turn_max, stop_timeout)?;
     if let Some(line) = stats_line {
@@ -172,12 +172,12 @@ const STOP_LOOK: Duration = Duration::from_millis(100);
 ///
 /// `READY=1` is sent when the gateway listens, even without a bus: the gateway serves the last state and retries, and a
 /// start timeout of systemd would end this. `/ready` tells whether the gateway should get traffic.
-fn notify_systemd(telemetry: &Arc<Telemetry>, clock: Clock, reactor: ReactorSettings) {
+fn notify_systemd(telemetry: &Arc<Telemetry>, clock: Clock, reactor: &ReactorSettings) {
     if std::env::var_os("NOTIFY_SOCKET").is_none_or(|path| path.is_empty()) {
         return;
     }
     tell(&[NotifyState::Ready]);
-    let telemetry = Arc::clone(telemetry);
+    let (telemetry, reactor) = (Arc::clone(telemetry), reactor.clone());
     let notify = move || notify_of_turns(&telemetry, clock, &reactor);
     if let Err(error) = detached("systemd", notify) {
         // A unit with WatchdogSec= restarts the gateway then.

@@ -3,10 +3,8 @@
 
 use std::time::Duration;
 
-use crate::telemetry::BusStatus;
+use crate::telemetry::{BusStatus, STREAM_LATE_MS};
 
-/// From here on behind, a line in the log says so, milliseconds.
-const LOGGED_FROM_MS: u64 = 5_000;
 /// No longer behind, milliseconds.
 const LOGGED_UNTIL_MS: u64 = 1_000;
 
@@ -36,7 +34,7 @@ impl StreamLag {
     fn show(&mut self, status: &BusStatus, ms: u64) {
         let messages = self.told.and_then(|(messages, _)| messages);
         status.set_stream_behind(messages, ms);
-        if !self.is_logged && ms > LOGGED_FROM_MS {
+        if !self.is_logged && ms > STREAM_LATE_MS {
             self.is_logged = true;
             tracing::warn!(
                 behind_ms = ms,

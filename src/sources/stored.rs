@@ -122,6 +122,7 @@ impl StreamFeed {
     ) -> Result<(), LoopGone> {
         if told == Told::Stands {
             let away_ms = relay.stands()?;
+            relay.status.set_positions_shared(true);
             let stream = shown(&self.settings.name);
             tracing::info!(stream, away_ms, "reading the stream");
         }

@@ -6,6 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Re
 use super::samples::{DurationCounts, Durations};
 use crate::base::{Now, SpinCounts};
 
+/// The time behind the newest message of a stream from which the reader is late, milliseconds: the log and `weirgate top` say
+/// so, and the alert begins.
+pub const STREAM_LATE_MS: u64 = 5_000;
+
 /// The state of a bus connection.
 #[derive(Debug, Default)]
 pub struct BusStatus {

@@ -22,7 +22,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
-pub use bus_status::{BusStatus, ConsumerStatus, Stall};
+pub use bus_status::{BusStatus, ConsumerStatus, STREAM_LATE_MS, Stall};
 pub use event_loop::{
     Budget, EventLoop, LoopNumbers, LoopTimes, Phase, RecentLatency, ShellStats, Slot, Stage,
 };

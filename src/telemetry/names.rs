@@ -309,7 +309,8 @@ metric_names! { |at|
             they are too many."
         => ByLabel(at.turn.resumes());
     POSITIONS_SHARED = Gauge "weirgate_positions_shared" []
-        "1 while positions are valid on other instances too: marks come on the channel of --history-channel."
+        "1 while positions are valid on other instances too: with --stream, or while marks come on the channel of \
+            --history-channel."
         => IfAny(at.turn.hub.history.and_then(|_| at.bus()).map(BusStatus::positions_shared));
     STREAM_BEHIND_MESSAGES = Gauge "weirgate_stream_behind_messages" []
         "Messages that the stream (--stream) has and that were not read, when its last messages were; absent if the \

@@ -17,7 +17,7 @@ const ANNEX_BYTES_MAX: u32 = 8 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// Not a hexadecimal number, or too many digits.
-    #[error("chunk size is no number")]
+    #[error("chunk size is not a number")]
     ChunkSize,
     /// A line does not end with CR LF, or a chunk not where its size says.
     #[error("chunk or its line has no clear end")]

@@ -339,7 +339,7 @@ impl<'a> RequestHead<'a> {
     fn check_body_length(&self) -> Result<(), HeadError> {
         let mut length = None;
         for value in self.raw_values("content-length") {
-            let value = decimal(value).ok_or(HeadError::Body("Content-Length is no number"))?;
+            let value = decimal(value).ok_or(HeadError::Body("Content-Length is not a number"))?;
             if length.is_some_and(|length| length != value) {
                 return Err(HeadError::Body("Content-Length headers differ"));
             }

@@ -10,7 +10,7 @@ from test_channels_nats import EVERYTHING, bus, connect
 from waiting import until
 
 DEEP = b'{"a":' + b"[" * 100_000
-NAMED = "nests deeper than 64 levels"
+NAMED = "nests deeper than 512 levels"
 
 
 @pytest.fixture

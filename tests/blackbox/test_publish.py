@@ -241,7 +241,7 @@ async def test_a_broker_that_goes_away_ends_it(redis_server, nats, started):
     (("ws://h:8000/ws", "c"), "clients cannot publish through a gateway"),
     (("h:6379", "c"), "neither nats://HOST:4222 nor redis://HOST:6379"),
     (("http://u:secret@h", "c"), "neither nats://"),
-    (("nats://h", "a.*", "x"), "no subject of NATS to publish on"),
+    (("nats://h", "a.*", "x"), "is not a subject of NATS to publish on"),
     (("redis://h", "c", "x", "--jetstream"), "for NATS"),
     (("redis://h", "c", "--rate", "0"), "allowed: a number from 0.001"),
     (("redis://h", "c", "--count", "-1"), "--count"),

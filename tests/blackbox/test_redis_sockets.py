@@ -1,6 +1,7 @@
 """A Redis at a unix socket, and logins in every form of a URL: gateways, the bus of events, sentinels, publish, and the check of all."""
 import asyncio
 import subprocess
+import tempfile
 
 import pytest
 from instances import ENV, know_each_other, pushed, received
@@ -14,15 +15,17 @@ USER, ESCAPED, PASSWORD = "gate", "p%40%2F%3A%3F", "p@/:?"
 
 
 @pytest.fixture
-def server(started, tmp_path):
+def server(started):
     """A redis-server at a unix socket with a space in its path, with the user `gate`, and `open` without a password."""
-    server = RedisServer("--unixsocket", str(tmp_path / "a redis.sock"), "--unixsocketperm", "700")
-    started.append(server)
-    server.path = str(tmp_path / "a%20redis.sock")
-    with server.client() as connection:
-        connection.execute_command("ACL", "SETUSER", USER, "on", f">{PASSWORD}", "~*", "&*", "+@all")
-        connection.execute_command("ACL", "SETUSER", "open", "on", "nopass", "~*", "&*", "+@all")
-    return server
+    # Redis shows 77 bytes of the path at most.
+    with tempfile.TemporaryDirectory() as short:
+        server = RedisServer("--unixsocket", f"{short}/a redis.sock", "--unixsocketperm", "700")
+        started.append(server)
+        server.path = f"{short}/a%20redis.sock"
+        with server.client() as connection:
+            connection.execute_command("ACL", "SETUSER", USER, "on", f">{PASSWORD}", "~*", "&*", "+@all")
+            connection.execute_command("ACL", "SETUSER", "open", "on", "nopass", "~*", "&*", "+@all")
+        yield server
 
 
 def urls(server):

@@ -207,7 +207,7 @@ async def test_what_is_no_websocket_ends_with_words(start_weirgate, nats):
 
 @pytest.mark.parametrize(("args", "words"), [
     ((), "GATEWAY|URL"),
-    (("trade",), '"trade" is no gateway (levels, trades, channels, events, demo) and no URL'),
+    (("trade",), '"trade" is neither a gateway (levels, trades, channels, events, demo) nor a URL'),
     (("nats://127.0.0.1:4222",), "that of a broker"),
     (("ftp://h/",), "does not begin with ws://"),
     (("ws://u:secret@h/",), "use --token"),

@@ -249,8 +249,8 @@ async def test_without_an_address_or_an_answer_it_says_what_to_do(start_weirgate
 
 
 @pytest.mark.parametrize("answer, words", [
-    (b"hello\r\n\r\n", "no HTTP"),
-    (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{\"a\":", "no gateway"),
+    (b"hello\r\n\r\n", "is not HTTP"),
+    (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{\"a\":", "is not a gateway"),
     (b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000_000, "larger than"),
 ], ids=["no HTTP", "half an object", "100 MB"])
 async def test_a_server_that_is_no_gateway_is_bounded(answer, words):

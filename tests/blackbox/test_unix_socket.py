@@ -119,7 +119,7 @@ async def test_the_file_of_the_socket(start_weirgate, path):
 def test_no_other_file_is_touched_and_errors_name_what_is_wrong(path):
     path.write_text("kept")
     status, text = run("demo", "--listen", f"unix:{path}")
-    assert status == 1 and f"cannot listen on unix:{path}: a file that is no socket is there" in text
+    assert status == 1 and f"cannot listen on unix:{path}: a file that is not a socket is there" in text
     assert path.read_text() == "kept"
     long = "/" + "x" * 107
     status, text = run("demo", "--listen", f"unix:{long}")

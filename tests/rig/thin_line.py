@@ -25,23 +25,33 @@ def run(*words, within=None):
     subprocess.run([*entered, *words], check=True)
 
 
-def state():
+def state(admin=ADMIN):
+    """The operator's state, None without an answer."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/operator/state", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin}/operator/state", timeout=5) as answer:
             return json.load(answer)
     except OSError:
         return None
 
 
-def main(weirgate):
-    far = subprocess.Popen(["unshare", "-n", "sleep", "60"])
+def far_side(gateway, clients, seconds):
+    """A process in a namespace with these addresses, which ends by itself; the line to them is the device `near`."""
+    far = subprocess.Popen(["unshare", "-n", "sleep", str(seconds)])
     time.sleep(0.3)
     run("ip", "link", "set", "lo", "up")
     run("ip", "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", str(far.pid))
-    run("ip", "addr", "add", f"{GATEWAY}/24", "dev", "near")
+    run("ip", "addr", "add", f"{gateway}/24", "dev", "near")
     run("ip", "link", "set", "near", "up")
-    run("ip", "addr", "add", f"{CLIENT}/24", "dev", "far", within=far.pid)
     run("ip", "link", "set", "far", "up", within=far.pid)
+    # Each is the first of its net: the end of one takes no other away.
+    for address in clients:
+        run("ip", "addr", "add", f"{address}/32", "dev", "far", within=far.pid)
+    run("ip", "route", "add", f"{gateway}/32", "dev", "far", within=far.pid)
+    return far
+
+
+def main(weirgate):
+    far = far_side(GATEWAY, [CLIENT], 60)
     run("tc", "qdisc", "add", "dev", "near", "root", "tbf", "rate", "64kbit", "burst", "4kb", "latency", "3s")
     gateway = subprocess.Popen([weirgate, "demo", "--listen", GATEWAY, "--port", str(PORT), "--admin-addr", f"127.0.0.1:{ADMIN}"],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -63,4 +73,5 @@ def main(weirgate):
             process.kill()
 
 
-main(sys.argv[1])
+if __name__ == "__main__":
+    main(sys.argv[1])

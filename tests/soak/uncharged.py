@@ -28,9 +28,8 @@ UNCHARGED_MIB_MAX = 32
 LOOK_S = 18
 
 
-def charged(weirgate):
+def charged(metrics):
     """{sum: bytes} of all that has a limit over all clients."""
-    metrics = scrape(weirgate)
     sums = {labels["of"]: value for name, labels, value in metrics.samples if name == "weirgate_held"}
     held = {of: value for of, value in sums.items() if of.endswith("_bytes")}
     return {**held, "frames": metrics.sum("weirgate_frame_bytes_alive"),
@@ -49,9 +48,10 @@ def settled(weirgate, seconds=5):
 def look_at(weirgate, idle, before):
     """((bytes without a charge, bytes grown, {sum: bytes more}), clients ended so far)."""
     grown = resident_kib(weirgate.pid) * 1024 - idle
-    after = charged(weirgate)
+    metrics = scrape(weirgate)
+    after = charged(metrics)
     more = {of: after[of] - before.get(of, 0) for of in after}
-    return (grown - sum(more.values()), grown, more), scrape(weirgate).sum("weirgate_client_closes_total")
+    return (grown - sum(more.values()), grown, more), metrics.sum("weirgate_client_closes_total")
 
 
 def measure(state, count):
@@ -64,7 +64,7 @@ def measure(state, count):
         stack.callback(lambda: [client.close() for client in clients])
         for n in range(count):
             clients.append(state.connect(stage, n))
-        idle, before = settled(weirgate) + state.more_each * count, charged(weirgate)
+        idle, before = settled(weirgate) + state.more_each * count, charged(scrape(weirgate))
         state.enter(stage, clients)
         looks = []
         end = time.monotonic() + LOOK_S

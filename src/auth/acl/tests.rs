@@ -203,12 +203,14 @@ fn a_table_is_read_and_shown() {
     let read = Acl::from_json(shown.as_bytes()).expect("its own text");
     assert_eq!(read.to_json(), shown);
     assert!(Acl::from_json(b"{}").is_ok_and(|acl| !acl.knows("user")));
+    let deep = format!(r#"{{"a": {}}}"#, "[".repeat(512));
     for (bad, says) in [
+        (deep.as_str(), "deeper than 512"),
         ("", "not a JSON object"),
         ("[]", "not a JSON object"),
         (r#"{"a": "x"}"#, "role \"a\": not a list of texts"),
         (r#"{"a": [1]}"#, "role \"a\": not a list of texts"),
-        (r#"{"a": [["x"]]}"#, "deeper than 2"),
+        (r#"{"a": [["x"]]}"#, "role \"a\": not a list of texts"),
         (r#"{"a": [], "a": []}"#, "role \"a\" stands there twice"),
         (r#"{"a": []} x"#, "more after the end"),
         (r#"{"a": ["[à-é]*"]}"#, "outside of ASCII"),

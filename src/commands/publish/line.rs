@@ -8,6 +8,7 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use super::{BrokerUrl, Messages, PublishCommand};
 use crate::base::SplitMix64;
 use crate::commands::program::{flag, switch, value};
+use crate::sources::redis::RedisEndpoint;
 
 /// The default message.
 const EXAMPLE: &str = r#"{"n":{number},"time":{time},"value":{walk}}"#;
@@ -123,7 +124,7 @@ fn broker_url(url: &str) -> Result<BrokerUrl, String> {
     let scheme = url.split_once("://").map(|(scheme, _)| scheme);
     match scheme.unwrap_or_default().to_ascii_lowercase().as_str() {
         "nats" | "tls" => Ok(BrokerUrl::Nats(url.to_owned())),
-        "redis" | "rediss" | "unix" | "redis+unix" => Ok(BrokerUrl::Redis(url.to_owned())),
+        scheme if RedisEndpoint::has_scheme(scheme) => Ok(BrokerUrl::Redis(url.to_owned())),
         "ws" | "wss" => Err(
             "clients cannot publish through a gateway; give the URL of the \
             broker, nats://HOST:4222 or redis://HOST:6379"
@@ -148,7 +149,7 @@ fn check_name(name: &str, is_nats: bool) -> Result<(), String> {
     match name.split('.').all(is_token) {
         true => Ok(()),
         false => Err(format!(
-            "{name:?} is no subject of NATS to publish on: words with dots between them, without \
+            "{name:?} is not a subject of NATS to publish on: words with dots between them, without \
              spaces and wildcards"
         )),
     }
@@ -241,9 +242,9 @@ mod tests {
             (&["redis://secret", ""], "is empty"),
             (&["redis://secret", "c", "m", "--jetstream"], "for NATS"),
             (&["nats://secret", "c", "m", "--stream", "k"], "for Redis"),
-            (&["nats://secret", "a b"], "no subject"),
-            (&["nats://secret", "a.*"], "no subject"),
-            (&["nats://secret", "a..b"], "no subject"),
+            (&["nats://secret", "a b"], "is not a subject"),
+            (&["nats://secret", "a.*"], "is not a subject"),
+            (&["nats://secret", "a..b"], "is not a subject"),
             (&["redis://h", "c", "--rate", "0"], "allowed: a number"),
             (&["redis://h", "c", "--rate", "nan"], "allowed: a number"),
             (&["redis://h", "c", "--count", "0"], "--count"),

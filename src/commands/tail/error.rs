@@ -428,7 +428,7 @@ mod output_tests {
         for text in ["hello", "", "{\"a\":", &"[".repeat(100_000)] {
             assert_eq!(rendered(Style::Pretty, text), format!("{text}\n"));
         }
-        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        let deep = format!("{}{}", "[".repeat(513), "]".repeat(513));
         assert_eq!(rendered(Style::Pretty, &deep), format!("{deep}\n"));
     }
 

@@ -11,6 +11,7 @@ use crate::commands::program::{For, arg, flag, switch, value};
 use crate::run::{Dialect, GatewayKind, Program};
 use crate::settings::typed::Env;
 use crate::settings::{Checked, ListenSettings, Rows, Setting, TailSettings, flag as known};
+use crate::sources::redis::RedisEndpoint;
 
 /// The settings of `weirgate tail` from the gateway.
 const TAKES: [&str; 2] = [known!("listen"), known!("port")];
@@ -175,15 +176,19 @@ fn target(
         None if !text.contains(['.', ':', '/']) => {
             let names = program.names(", ");
             Err(format!(
-                "{text:?} is no gateway ({names}) and no URL such as ws://HOST:PORT/PATH"
+                "{text:?} is neither a gateway ({names}) nor a URL such as ws://HOST:PORT/PATH"
             ))
         }
         None => match text.split_once("://") {
-            Some(("nats" | "redis" | "redis+unix" | "rediss" | "tls" | "unix", _)) => Err(
-                "the URL is that of a broker; tail connects to a gateway, for example \
-                 ws://HOST:8000/ws"
-                    .to_owned(),
-            ),
+            Some((scheme, _))
+                if ["nats", "tls"].contains(&scheme) || RedisEndpoint::has_scheme(scheme) =>
+            {
+                Err(
+                    "the URL is that of a broker; tail connects to a gateway, for example \
+                     ws://HOST:8000/ws"
+                        .to_owned(),
+                )
+            }
             _ => Target::parse(&text, "--token"),
         },
     }

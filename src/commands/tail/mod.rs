@@ -330,7 +330,7 @@ impl<'a> Session<'a> {
         let mut known = self.command.known.iter();
         let Some((name, dialect)) = known.find(|(_, known)| (known.is_greeting)(text)) else {
             complain(
-                "the first message is no greeting of a gateway with subscriptions, so --subscribe \
+                "the first message is not a greeting of a gateway with subscriptions, so --subscribe \
                  was not sent",
             );
             return Ok(());

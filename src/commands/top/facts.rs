@@ -2,12 +2,11 @@
 
 use super::words::{Piece, Tone, count, duration, maybe_bytes, whole};
 use crate::listening::tls::{ENDS_SOON_S, ENDS_VERY_SOON_S};
+use crate::telemetry::STREAM_LATE_MS;
 use crate::telemetry::operator_state::{Numbers, OperatorState, ShownBus, ShownTls};
 
 /// The age from which the newest message of an available bus is marked, milliseconds.
 const OLD_MS: u64 = 10_000;
-/// The time behind the newest message of a stream at which the alert begins, milliseconds.
-const LATE_MS: u64 = 5_000;
 
 /// The number of users, tokens and addresses that are refused, and the newest of them.
 pub(super) fn refused(state: &OperatorState) -> Vec<Piece> {
@@ -95,7 +94,11 @@ fn broker(state: &OperatorState, bus: &ShownBus) -> Vec<Piece> {
     if let Some(ms) = bus.stream_behind_ms.filter(|ms| *ms > 0) {
         let messages = bus.stream_behind.filter(|messages| *messages > 0);
         let messages = messages.map_or_else(String::new, |n| format!("{} messages, ", whole(n)));
-        let tone = if ms > LATE_MS { Tone::Bad } else { Tone::Wait };
+        let tone = if ms > STREAM_LATE_MS {
+            Tone::Bad
+        } else {
+            Tone::Wait
+        };
         let text = format!("stream {messages}{} behind", duration(ms));
         pieces.push(Piece::new(text, tone));
     }

@@ -29,7 +29,7 @@ pub(in crate::commands) enum FetchError {
     Timeout,
     #[error("the answer is larger than {} MB", ANSWER_BYTES_MAX >> 20)]
     TooLarge,
-    #[error("the answer is no HTTP, or broke off")]
+    #[error("the answer is not HTTP, or broke off")]
     Broken,
     #[error("{path}: status {status}; {advice}")]
     Refused {
@@ -37,7 +37,9 @@ pub(in crate::commands) enum FetchError {
         status: u16,
         advice: &'static str,
     },
-    #[error("what answers there is no gateway's admin address, or of another version of weirgate")]
+    #[error(
+        "what answers there is not a gateway's admin address, or is of another version of weirgate"
+    )]
     NoGateway,
 }
 
@@ -256,7 +258,7 @@ mod tests {
     #[test]
     fn any_other_answer_is_an_error_that_says_what_came() {
         let cases: [(&'static str, &str); 5] = [
-            ("hello\r\n\r\n", "no HTTP"),
+            ("hello\r\n\r\n", "is not HTTP"),
             (
                 "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n",
                 "--admin-addr",
@@ -267,7 +269,7 @@ mod tests {
             ),
             (
                 "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
-                "no gateway",
+                "is not a gateway",
             ),
             (
                 "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}",

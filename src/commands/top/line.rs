@@ -115,7 +115,9 @@ pub(in crate::commands) fn addresses(
     let authorization = checked.get::<TopSettings>().authorization;
     let is_header = |text: &SecretText| HeaderValue::from_str(text.expose()).is_ok();
     if !authorization.as_ref().is_none_or(is_header) {
-        return Err("--authorization is no value of a header".to_owned().into());
+        return Err("--authorization is not a value of a header"
+            .to_owned()
+            .into());
     }
     let name = program.name;
     match targets.len() {

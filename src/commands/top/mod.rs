@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `line` | the flags |
 //! | `fetch` | one reading of a process, bounded in time and bytes |
-//! | `process`, `tables` | the facts and tables of a process, as texts with a tone |
+//! | `process`, `facts`, `tables` | the readings, facts and tables of a process, as texts with a tone |
 //! | `page` | the lines for a pipe or a terminal |
 
 mod facts;

@@ -254,7 +254,7 @@ mod tests {
             process
                 .away
                 .as_ref()
-                .is_some_and(|why| why.contains("no gateway"))
+                .is_some_and(|why| why.contains("is not a gateway"))
         );
         assert_eq!(short(&process)[0], "3", "what was known stays");
         process.take(5_000, Ok(state()));

@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn what_is_no_request() {
-        let deep = format!("{{\"x\":{}{}}}", "[".repeat(8), "]".repeat(8));
+        let deep = format!("{{\"x\":{}{}}}", "[".repeat(512), "]".repeat(512));
         for text in [
             "",
             "hello",

@@ -296,8 +296,8 @@ mod message_tests {
     fn other_shapes_are_no_messages() {
         let deep = format!(
             r#"{{"event":"a","data":{{"x":{}{}}}}}"#,
-            "[".repeat(15),
-            "]".repeat(15)
+            "[".repeat(511),
+            "]".repeat(511)
         );
         for text in [
             "",

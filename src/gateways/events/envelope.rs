@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn what_is_wrong_upstream_is_said() {
         let invalid = Err("Upstream sent invalid JSON".to_owned());
-        let deep = format!("{}{}", "[".repeat(9), "]".repeat(9));
+        let deep = format!("{}{}", "[".repeat(513), "]".repeat(513));
         for body in ["<html>", "\u{a0}", "{\"a\":NaN}", &deep] {
             assert_eq!(answer(200, "application/json", body), invalid, "{body}");
         }

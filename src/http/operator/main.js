@@ -55,7 +55,7 @@ function say([text, status]) {
 /** Less than this share of a core in the loop is nothing to look at. */
 const BUSY = 0.8;
 
-function drawRates({ numbers, latency, late_ms: late, late_all_ms: lateInAll }) {
+function drawRates({ numbers, latency, late_ms: late }) {
   rates.push(numbers);
   const count = (name) => decimal(rates.perSecond(name), 1);
   const size = (name) => (rates.perSecond(name) === null ? "–" : bytes(rates.perSecond(name)));
@@ -78,7 +78,6 @@ function drawRates({ numbers, latency, late_ms: late, late_all_ms: lateInAll }) 
     ["Processor", cpu === null ? "–" : `${decimal(100 * cpu, 1)} %`],
     ["Loop busy", busy === null ? "–" : `${decimal(100 * busy, 1)} %`, busy > BUSY ? "wait" : ""],
     ["Loop late", `${decimal(late, 0)} ms`, late ? "wait" : ""],
-    ["Since the start", duration(lateInAll)],
     ["Latency p50", ms((l) => l.p50_ms)],
     ["Latency p99", ms((l) => l.p99_ms)],
     ["Latency p99.9", ms((l) => l.p999_ms)],

@@ -141,7 +141,7 @@ pub(super) const OWN: &[Setting] = &[
         "retained",
         Kind::Switch,
         field!(ChannelsSettings, retained),
-        "Send the last value of each name behind `subscribed`; NATS with JetStream only",
+        "Send the last value of each name after `subscribed`; NATS with JetStream only",
     )
     .more(
         "The value is the last message of the stream that holds the subject; a pattern has one for each \

@@ -432,7 +432,7 @@ mod tests {
             }
         });
         let wrong = failed();
-        assert!(wrong.contains("no NATS server"), "{wrong}");
+        assert!(wrong.contains("is not a NATS server"), "{wrong}");
         other.join().unwrap();
     }
 

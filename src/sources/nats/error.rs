@@ -12,7 +12,7 @@ use crate::sources::relay;
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
     /// The settings: the URL cannot be used.
-    #[error("{url} is no NATS URL: {reason}; write nats://host:4222")]
+    #[error("{url} is not a NATS URL: {reason}; write nats://host:4222")]
     BadUrl {
         /// The URL, secrets hidden.
         url: String,

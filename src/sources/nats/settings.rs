@@ -149,7 +149,7 @@ impl Endpoint {
             None => (None, rest),
         };
         let place = place.split(['/', '?', '#']).next().unwrap_or_default();
-        let (host, port) = host_and_port(place).ok_or_else(|| bad("the port is no number"))?;
+        let (host, port) = host_and_port(place).ok_or_else(|| bad("the port is not a number"))?;
         if host.is_empty() {
             return Err(bad("it names no host"));
         }
@@ -289,7 +289,7 @@ fn split(urls: &str) -> impl Iterator<Item = &str> {
     urls.split(',').map(str::trim).filter(|url| !url.is_empty())
 }
 
-/// Returns `None` if the port is no number.
+/// Returns `None` if the port is not a number.
 fn host_and_port(place: &str) -> Option<(&str, u16)> {
     if let Some(v6) = place.strip_prefix('[') {
         let (host, rest) = v6.split_once(']')?;

@@ -383,7 +383,7 @@ pub(super) fn greeting(mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> 
         Ok(line) if line.starts_with("INFO ") && line.ends_with('\n') => Ok(line),
         _ => Err(io::Error::new(
             ErrorKind::InvalidData,
-            "what answers there is no NATS server",
+            "what answers there is not a NATS server",
         )),
     }
 }

@@ -250,7 +250,7 @@ impl Servers {
                         socket: None,
                         ..server.clone()
                     }),
-                    None => Err(connection.wrong("its answer is no address")),
+                    None => Err(connection.wrong("its answer is not an address")),
                 },
                 Value::Error(words) => Err(connection.wrong(&words)),
                 Value::Nil => Err(connection.wrong("it knows no master of this name")),

@@ -107,6 +107,12 @@ impl RedisEndpoint {
         }
     }
 
+    /// Whether this is the scheme of a URL of Redis, in any case of letters.
+    pub fn has_scheme(scheme: &str) -> bool {
+        let all = ["redis", "rediss", "unix", "redis+unix"];
+        all.iter().any(|one| one.eq_ignore_ascii_case(scheme))
+    }
+
     /// Reads `redis://[user:password@]host[:port][/database]`, `rediss://…` for TLS, or `unix://[user:password@]/path`
     /// (also `redis+unix://`). User, password and path may be percent-encoded. The query may have `db`, `user` or
     /// `username`, and `pass` or `password`, as redis-py, redis-rs and ioredis read them; the rest is for other clients.
@@ -162,7 +168,7 @@ impl RedisEndpoint {
             Some(Host::Ipv4(address)) => address.to_string(),
             Some(Host::Domain(name)) if is_host(&decoded(name)) => decoded(name),
             Some(Host::Domain(name)) if !name.is_empty() => {
-                return Err(RedisError::BadUrl("the host is no name"));
+                return Err(RedisError::BadUrl("the host is not a name"));
             }
             _ => return Err(RedisError::BadUrl("it names no host")),
         };
@@ -184,7 +190,7 @@ impl RedisEndpoint {
             "" => 0,
             number => number
                 .parse()
-                .map_err(|_| RedisError::BadUrl("the database is no number"))?,
+                .map_err(|_| RedisError::BadUrl("the database is not a number"))?,
         };
         Ok(Self {
             host,
@@ -254,12 +260,12 @@ fn words(error: url::ParseError) -> &'static str {
     match error {
         url::ParseError::EmptyHost => "it names no host",
         url::ParseError::InvalidPort => {
-            "the port is no number (special characters in a password must be percent-encoded)"
+            "the port is not a number (special characters in a password must be percent-encoded)"
         }
         url::ParseError::InvalidIpv4Address | url::ParseError::InvalidIpv6Address => {
-            "the host is no address"
+            "the host is not an address"
         }
-        _ => "the host is no name",
+        _ => "the host is not a name",
     }
 }
 

@@ -494,7 +494,7 @@ mod tests {
             else {
                 panic!("{told:?}");
             };
-            assert!(lack.to_string().contains("deeper than 64"), "{lack}");
+            assert!(lack.to_string().contains("deeper than 512"), "{lack}");
         }
     }
 }

@@ -224,7 +224,7 @@ mod tests {
             StreamInfo::read(deep.as_bytes()).expect_err("too deep"),
             created(deep.as_bytes()).expect_err("too deep"),
         ] {
-            assert!(error.to_string().contains("deeper than 64"), "{error}");
+            assert!(error.to_string().contains("deeper than 512"), "{error}");
         }
     }
 
