@@ -302,6 +302,13 @@ impl Frame {
         self.make(key, || Some(encode(self)));
     }
 
+    /// The payload as JSON text, made by `quote` at the first call: for the frames of a name and of its patterns.
+    pub fn json_with(&self, quote: impl FnOnce() -> Vec<u8>) -> &[u8] {
+        let key = Key::of(Kind::Json, FrameId::NONE);
+        let json = self.make(key, || Some(Encoded::new(quote(), 0, 0)));
+        json.map_or(&[], Encoded::body)
+    }
+
     fn make(&self, key: Key, make: impl FnOnce() -> Option<Encoded>) -> Option<&Encoded> {
         self.encodings.get_or_make(key, || {
             let encoded = make()?;

@@ -18,20 +18,19 @@ use crate::wire::upgrade::UpgradeError;
 /// The detail for a client whose request for a WebSocket came without its upgrade.
 const LOST: &str = "This WebSocket request came without Upgrade and Connection, or as HTTP/1.0: a proxy on the way took them off";
 
+/// The gateway has no binary messages, and a client that asks for them could not read others.
+const NO_BINARY: &str = "payload=binary is for weirgate channels only";
 /// Times of pongs that wait for the shell, which takes them in each turn.
 const PONGS_MAX: usize = 4_096;
 
-/// The kind of frames that a client asks for with `?payload=binary`. The first `payload` counts, where the gateway
-/// `has_binary` frames.
+/// The kind of frames that a client asks for: binary with `?payload=binary`, where the gateway `has_binary` frames. The first
+/// `payload` counts; another value means nothing.
 fn content(head: &RequestHead<'_>, has_binary: bool) -> Result<Content, RequestRefusal> {
-    let payload = head.parameters("payload").next();
-    let why = match (payload.as_deref(), has_binary) {
-        (Some("binary"), true) => return Ok(Content::Binary),
-        (Some("binary"), false) => "payload=binary is for weirgate channels only",
-        (Some(_), true) => "payload must be binary",
-        _ => return Ok(Content::Text),
-    };
-    Err(RequestRefusal::new(400, why))
+    match head.parameters("payload").next().as_deref() {
+        Some("binary") if has_binary => Ok(Content::Binary),
+        Some("binary") => Err(RequestRefusal::new(400, NO_BINARY)),
+        _ => Ok(Content::Text),
+    }
 }
 
 impl Core {

@@ -176,8 +176,9 @@ impl Core {
     /// for them.
     pub fn publish_copy(&mut self, publication: &Publication, pattern: Option<&TopicName>) {
         let topic = pattern.unwrap_or(&publication.topic);
-        for content in Content::ALL {
-            if publication.frame.is_for(content) && self.topics.count_of(topic, content) > 0 {
+        let counts = self.topics.counts(topic);
+        for (content, members) in Content::ALL.into_iter().zip(counts) {
+            if members > 0 && publication.frame.is_for(content) {
                 self.publish_content(publication, (topic, pattern), content);
             }
         }

@@ -339,9 +339,12 @@ impl Topics {
         })
     }
 
-    /// Members that get frames with this content.
-    pub(super) fn count_of(&self, name: &TopicName, content: Content) -> usize {
-        self.find(name).map_or(0, |topic| topic.count(content))
+    /// Members by the content of the frames that they get, as in [`Content::ALL`].
+    pub(super) fn counts(&self, name: &TopicName) -> [usize; 2] {
+        let topic = self.find(name);
+        topic.map_or([0; 2], |topic| {
+            Content::ALL.map(|content| topic.count(content))
+        })
     }
 
     /// Slots of the table, including empty slots.

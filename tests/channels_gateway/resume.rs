@@ -181,7 +181,7 @@ fn who_comes_back_gets_what_was_missed_behind_the_answer_and_in_order() {
     );
     kept.bench.world.end(key, true);
     for n in 3..=5 {
-        kept.publish(TICK, &n.to_string());
+        kept.publish(TICK, n.to_string());
     }
     let (back, answer, got) = kept.comes_back(&[TICK], &at(3));
     assert_eq!(answer["recovered"], json!({ TICK: true }));

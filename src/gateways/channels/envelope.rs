@@ -4,7 +4,6 @@
 //! The frame of the publication (feed of channels) has the end of the object, without position, then a line feed, then the
 //! payload. The frame is binary unless the payload is JSON.
 
-use std::borrow::Cow;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
@@ -34,11 +33,10 @@ pub(super) fn render(
     let pattern = pattern.map(TopicName::as_str);
     let name = quoted(message.name);
     let pattern_text = pattern.map_or_else(|| "null".to_owned(), quoted);
-    let data;
     let (frame, [data_name, data, line_end, payload]) = match content {
         Content::Text => {
-            data = text_of(payload, unit.content());
-            (Frame::text(alive), [&br#","data":"#[..], &data, b"", b""])
+            let data = json_of(payload, unit);
+            (Frame::text(alive), [&br#","data":"#[..], data, b"", b""])
         }
         Content::Binary => (Frame::binary(alive), [&b""[..], b"", b"\n", payload]),
     };
@@ -67,13 +65,13 @@ pub(super) fn render(
 }
 
 /// The payload as a JSON value; a deletion has none.
-fn text_of(payload: &[u8], content: Content) -> Cow<'_, [u8]> {
-    match content {
-        _ if payload.is_empty() => Cow::Borrowed(b"null"),
-        Content::Text => Cow::Borrowed(payload),
-        Content::Binary => {
+fn json_of<'a>(payload: &'a [u8], unit: &'a Frame) -> &'a [u8] {
+    match unit.content() {
+        _ if payload.is_empty() => b"null",
+        Content::Text => payload,
+        Content::Binary => unit.json_with(|| {
             let text = quoted(&String::from_utf8_lossy(payload));
-            Cow::Owned(format!("{{\"raw\":{text}}}").into_bytes())
-        }
+            format!("{{\"raw\":{text}}}").into_bytes()
+        }),
     }
 }
