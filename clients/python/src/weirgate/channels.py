@@ -118,6 +118,14 @@ class ChannelsCore(SubscriberCore):
 
     # ---- Messages
 
+    def parse(self, data: Any) -> Any:
+        """A binary message is a line of JSON and the payload."""
+        if not self.options.payload or isinstance(data, str):
+            return super().parse(data)
+        head, _, payload = data.partition(b"\n")
+        message = super().parse(head)
+        return message | {"data": None if message.get("deleted") else payload}
+
     def receive(self, message: Any, kept: bool) -> None:
         self.hear(message)
         self._count_seq(message.get("seq", 0))

@@ -70,6 +70,7 @@ class Options:
     names_max: int = 10_000
     device_id: str | None = None
     max_hz: float | None = None
+    payload: Literal["binary"] | None = None
     since: str | None = None
     """The position, which moves with the messages."""
     last: int | None = None
@@ -268,7 +269,7 @@ class Core:
         if self.kind == "message":
             return
         try:
-            state = json.loads(data, parse_constant=_no_constant)
+            state = self.parse(data)
             if not isinstance(state, dict):
                 raise ValueError("not an object")
             self.receive(state, kept)
@@ -342,13 +343,17 @@ class Core:
     @property
     def query(self) -> dict[str, Any]:
         """The parameters of the address, without those that are None."""
-        return {"device_id": self.options.device_id, "max_hz": self.options.max_hz}
+        options = self.options
+        return {"device_id": options.device_id, "max_hz": options.max_hz, "payload": options.payload}
 
     def opened(self, address: str, token: str | None) -> None:
         pass
 
     def changed(self, status: Status) -> None:
         pass
+
+    def parse(self, data: Any) -> Any:
+        return json.loads(data, parse_constant=_no_constant)
 
     def receive(self, message: Any, kept: bool) -> None:
         self._emit("state", message, kept)
