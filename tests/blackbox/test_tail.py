@@ -147,9 +147,10 @@ async def test_the_state_of_levels_in_three_styles_and_by_rate(start_weirgate, s
 async def test_binary_messages_are_lines_too_and_raw_is_every_byte(redis_server, start_weirgate, start_tail):
     weirgate = start_weirgate("channels", redis=redis_server).wait_ready()
     url = f"ws://localhost:{weirgate.port}/ws?payload=binary"
-    shown, raw = (start_tail(url, "--subscribe", "market:tick", *style, "--count", count) for style, count in (([], 2), (["--raw"], 4)))
-    for one in (shown, raw):
-        await one.says("market:tick")
+    shown = start_tail(url, "--subscribe", "market:tick", "--count", 2)
+    await shown.says("subscribed to market:tick")
+    raw = start_tail(url, "--subscribe", "market:tick", "--count", 4, "--raw")
+    await raw.says("subscribed to market:tick")
     payloads = [b"\x82\xa3bid\n\0", b"7"]
     for payload in payloads:
         redis_server.client().publish("market:tick", payload)
