@@ -160,7 +160,9 @@ impl Pair {
         if is_far && queued_us >= QUEUED_RTT_US && in_flight >= (2 * mss).max(window * 3 / 10) {
             return Cause::Queued;
         }
-        let round_bytes = self.rate() * f64::from(now.rtt_us) / 1e6;
+        // Acknowledgements that wait for a slow reader lengthen the round trip; they are no distance.
+        let distance_us = now.rtt_us.min(now.min_rtt_us.saturating_mul(2));
+        let round_bytes = self.rate() * f64::from(distance_us) / 1e6;
         let may_be_under_way = u64::from(now.cwnd_segments) * mss;
         if now.is_closed() {
             return Cause::Closed;
