@@ -41,6 +41,10 @@ class ChannelsCore(SubscriberCore):
     def ping_message(self, request_id: str) -> dict[str, Any]:
         return {"action": "ping", "requestId": request_id}
 
+    @property
+    def query(self) -> dict[str, Any]:
+        return super().query | {"payload": self.options.payload}
+
     def opened(self, address: str, token: str | None) -> None:
         self._seq = 0
         self._address, self._token = address, token

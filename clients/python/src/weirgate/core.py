@@ -5,7 +5,6 @@ All times are milliseconds on the driver's monotonic clock.
 """
 from __future__ import annotations
 
-import json
 import math
 import random as _random
 import re
@@ -14,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
+
+from .strict_json import read_json
 
 Status = Literal["connecting", "open", "stale", "waiting", "closed"]
 
@@ -339,12 +340,10 @@ class Core:
         return None if self._due_at == math.inf else self._due_at
 
     # ---- Methods for typed clients to override.
-
     @property
     def query(self) -> dict[str, Any]:
         """The parameters of the address, without those that are None."""
-        options = self.options
-        return {"device_id": options.device_id, "max_hz": options.max_hz, "payload": options.payload}
+        return {"device_id": self.options.device_id, "max_hz": self.options.max_hz}
 
     def opened(self, address: str, token: str | None) -> None:
         pass
@@ -353,7 +352,7 @@ class Core:
         pass
 
     def parse(self, data: Any) -> Any:
-        return json.loads(data, parse_constant=_no_constant)
+        return read_json(data)
 
     def receive(self, message: Any, kept: bool) -> None:
         self._emit("state", message, kept)
@@ -499,7 +498,3 @@ class LevelsCore(Core):
             self._emit("gap", Gap(last + 1, seq - 1))
         self.state = message
         super().receive(message, kept)
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")
