@@ -109,6 +109,17 @@ fn payloads_are_whole_and_the_other_clients_get_what_they_would_get() {
     );
 }
 
+/// A payload that is no JSON is quoted once, for the name and all patterns.
+#[test]
+fn the_json_text_of_a_payload_is_made_once() {
+    let alive = weirgate::hub::FrameBytes::default();
+    let frame = weirgate::hub::Frame::binary(&alive).body(b"\xff").finish();
+    let before = alive.alive();
+    assert_eq!(frame.json_with(|| b"{}".to_vec()), b"{}");
+    assert_eq!(alive.alive(), before + 2);
+    assert_eq!(frame.json_with(|| unreachable!("made already")), b"{}");
+}
+
 /// However many clients of both kinds, names and resumes: a message is rendered once for each kind of client of each name.
 #[test]
 fn the_second_kind_of_client_costs_a_frame_of_a_message_and_name() {
