@@ -167,7 +167,8 @@ impl Pair {
         if now.is_closed() {
             return Cause::Closed;
         }
-        if round_bytes * 2.0 >= window as f64 && may_be_under_way > window {
+        // A window of less than a segment is one that the client's program has filled.
+        if window >= mss && round_bytes * 2.0 >= window as f64 && may_be_under_way > window {
             return Cause::Window;
         }
         let limited_us = self.grown(|s| s.window_limited_us);

@@ -173,6 +173,12 @@ fn each_rule_has_its_edges() {
         Reads,
         "the path allows no more than the window"
     );
+    assert_eq!(window(100_000, 100_000, 1_000, 5), Window);
+    assert_eq!(
+        window(100_000, 100_000, 999, 5),
+        Reads,
+        "the client's program has filled the window, with a segment under way"
+    );
     let closed = |window_bytes, acked_bytes| {
         cause(|s| (s.window_bytes, s.acked_bytes) = (window_bytes, acked_bytes))
     };
