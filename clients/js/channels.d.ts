@@ -12,7 +12,7 @@ export interface ChannelMessage<Data = any> {
   data: Data;
   /** The last value, from before the subscription. */
   retained?: true;
-  /** The key of a NATS key-value bucket was deleted; `data` is null. */
+  /** The key of a NATS key-value bucket was deleted; `data` is null, also with `payload: "binary"`. */
   deleted?: true;
   /** ISO 8601, UTC. */
   timestamp: string;
@@ -43,6 +43,11 @@ export interface ChannelsAcknowledgement {
 export { Gap };
 
 export interface ChannelsOptions<Data = any> extends SubscriberOptions<Channels<Data>>, HistoryOptions<ChannelsAcknowledgement> {
+  /**
+   * "binary": `data` is a Uint8Array with the bytes of the payload as published, JSON or not: `Channels<Uint8Array>`. Default:
+   * the payload as JSON, or `{raw: text}`.
+   */
+  payload?: "binary";
   onData?: (message: ChannelMessage<Data>) => void;
   onWelcome?: (welcome: ChannelsWelcome) => void;
   /** Called before the first message after a gap. Never with the replaced gateway: its numbers do not show gaps. */

@@ -12,6 +12,15 @@ export class Channels extends Subscriber {
   #endsAt;
   #timer;
 
+  /** A binary message is a line of JSON and the payload. */
+  parse = (data) => {
+    if (typeof data === "string") return JSON.parse(data);
+    const bytes = new Uint8Array(data), end = bytes.indexOf(10);
+    const message = JSON.parse(new TextDecoder().decode(bytes.subarray(0, end)));
+    message.data = message.deleted ? null : bytes.subarray(end + 1);
+    return message;
+  };
+
   get kind() {
     return "data";
   }

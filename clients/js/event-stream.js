@@ -195,7 +195,7 @@ export class EventStream extends Shape {
       const { type, data } = parsed(event.data);
       if (ANSWERS.has(type) && !data?.connectionId) this.#due -= 1;
       // The client keeps positions too.
-      if (this.#due) event.data &&= event.data.replace(/(,"pos":")[^"]+(?="\}$)/, `$1${this.#id}`);
+      if (this.#due) event.data &&= event.data.replace(/(,"pos":")[^"]+(?="\}(\n[\w+/=]*)?$)/, `$1${this.#id}`);
     }
     if (!this.#due) this.#id = event.id || this.#id;
   }
@@ -206,8 +206,7 @@ export class EventStream extends Shape {
       this.#stop();
       return this.#closed(code ?? 1006, reason ?? "", true);
     }
-    const bytes = () => Uint8Array.from(atob(data), (one) => one.charCodeAt(0)).buffer;
-    this.onmessage?.({ data: event === "binary" ? bytes() : data });
+    this.onmessage?.({ data: event === "binary" ? unpacked(data) : data });
   }
 
   #stop() {
@@ -248,6 +247,7 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
       if (!known || now() - known.at > BACK_MS) origins.set(origin, (known = { stood: false, failed: 0, broken: 0, waitMs: FIRST_MS, at: Infinity }));
       const isStream = !WebSocket || known.broken >= BROKEN_MAX || known.failed >= (known.stood ? FAILURES_MAX : 1);
       const socket = (this.#socket = new (isStream ? EventStream : WebSocket)(url, protocols));
+      socket.binaryType = this.binaryType;
       const end = (event) => {
         clearTimeout(this.#timer);
         socket.onopen = socket.onclose = socket.onmessage = null;
@@ -327,6 +327,15 @@ function parsed(text) {
   } catch {
     return {};
   }
+}
+
+/** A binary message: lines of text, then base64. */
+function unpacked(data) {
+  const at = data.lastIndexOf("\n") + 1, head = new TextEncoder().encode(data.slice(0, at)), text = atob(data.slice(at));
+  const bytes = new Uint8Array(head.length + text.length);
+  bytes.set(head);
+  for (let n = 0; n < text.length; n += 1) bytes[head.length + n] = text.charCodeAt(n);
+  return bytes.buffer;
 }
 
 /** An old position would bring messages again. */

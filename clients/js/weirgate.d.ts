@@ -168,6 +168,8 @@ export class Connection<State = LevelsState, Events = ConnectionEvents<State>, I
   /** The handshake has succeeded, with this address and token. Overridden by typed clients, as the next three. */
   protected opened(address: string | URL, token?: string | null): void;
   protected changed(status: Status): void;
+  /** The object of a message. */
+  protected parse(data: any): any;
   /** A parsed message. */
   protected receive(message: any, kept: boolean): void;
   /** Requests a response; returns the longest wait in ms, 0 if the protocol has no such request. */

@@ -42,6 +42,7 @@ export class Connection extends EventTarget {
   reconnects = 0;
   retryAt = 0;
   end;
+  parse = JSON.parse;
 
   #url;
   #socket = null;
@@ -140,8 +141,8 @@ export class Connection extends EventTarget {
     return "message";
   }
   get query() {
-    const { deviceId, maxHz } = this.options;
-    return { device_id: deviceId, max_hz: maxHz };
+    const { deviceId, maxHz, payload } = this.options;
+    return { device_id: deviceId, max_hz: maxHz, payload };
   }
   opened() {}
   changed() {}
@@ -194,6 +195,7 @@ export class Connection extends EventTarget {
     const socket = new WebSocket(url.href, offered);
     let fault;
     this.#socket = socket;
+    if (this.options.payload) socket.binaryType = "arraybuffer";
     socket.onopen = () => this.#opened(given, token);
     socket.onmessage = (event) => this.#message(event.data);
     socket.onclose = ({ code, reason }) => {
@@ -243,7 +245,7 @@ export class Connection extends EventTarget {
     if (!this.#socket || !(isTyped || this.options.onState)) return;
     let state;
     try {
-      state = JSON.parse(data);
+      state = this.parse(data);
       if (isTyped && (Object(state) !== state || Array.isArray(state))) throw new TypeError("not an object");
     } catch (error) {
       return this.emit("bad", error, { data });

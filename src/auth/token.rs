@@ -3,7 +3,6 @@
 use std::fmt;
 
 use subtle::ConstantTimeEq;
-use url::form_urlencoded;
 
 use crate::wire::head::RequestHead;
 
@@ -91,10 +90,7 @@ fn in_authorization(head: &RequestHead<'_>) -> Option<Token> {
 
 /// The token in the query. The last `token` counts, as in the replaced gateway.
 fn in_query(head: &RequestHead<'_>) -> Option<Token> {
-    form_urlencoded::parse(head.query()?.as_bytes())
-        .filter(|(name, _)| name == "token")
-        .last()
-        .and_then(|(_, token)| Token::new(token))
+    head.parameters("token").last().and_then(Token::new)
 }
 
 fn in_protocols(head: &RequestHead<'_>) -> Option<Token> {

@@ -2,7 +2,7 @@
 //!
 //! The bus sends a message once for the name and once for each matching pattern. A client with several
 //! subscriptions gets its copies in the order of the bus (Redis: the channel first), and nothing is
-//! matched here. The payload stays unchanged; the gateway renders the rest of a message. Must not know a client, a broker or a clock. Called by the reactor, through
+//! matched here. The payload stays unchanged; the gateway renders the messages. Must not know a client, a broker or a clock. Called by the reactor, through
 //! [`crate::hub::Feed`].
 
 use std::hash::BuildHasher;
@@ -20,7 +20,7 @@ use crate::hub::{
     Publication, TopicName,
 };
 use crate::wire::json::check_json;
-use crate::wire::object_writer::{iso_utc, quoted};
+use crate::wire::object_writer::iso_utc;
 
 /// The number of channels is unbounded, so all channels are counted together.
 const FAMILY: &str = "channels";
@@ -94,9 +94,6 @@ impl ChannelsFeed {
         }
         counts.messages += 1;
         self.stats.last_message_unix_ms = Some(message.received.unix_ms());
-        if message.payload.is_empty() && !is_deletion {
-            return None;
-        }
         Some(Publication {
             // The gateway knows the clients that wait for the last value.
             deliver: !message.quiet,
@@ -107,11 +104,18 @@ impl ChannelsFeed {
         })
     }
 
-    /// What all clients get of a message, whatever name they have it by: `,"data":…,"timestamp":…`, `"recv_us":…` with `--stamp`, and `"retained":true`
-    /// behind the data of a last value. If the value was deleted, the data is `null,"deleted":true`. The gateway adds
-    /// the rest.
+    /// What all clients get of a message, whatever name they have it by: `,"timestamp":…`, with `"recv_us":…` for `--stamp`,
+    /// behind `"retained":true` of a last value and `"deleted":true` of a deletion; then a line feed and the payload. The
+    /// frame is binary unless the payload is JSON. The gateway adds the rest. Without a payload, clients that get text get
+    /// deletions alone.
     fn frame(&self, now: Now, message: &BusMessage, is_deletion: bool) -> Arc<Frame> {
-        let mut frame = Frame::text(&self.alive)
+        let is_json = || check_json(&message.payload).is_ok();
+        let frame = match is_deletion || is_json() {
+            true => Frame::text(&self.alive),
+            false if message.payload.is_empty() => Frame::binary(&self.alive).binary_only(),
+            false => Frame::binary(&self.alive),
+        };
+        let mut frame = frame
             .with_capacity(
                 message.payload.len() + 80 + usize::from(self.settings.is_stamped) * STAMP_BYTES,
             )
@@ -120,14 +124,8 @@ impl ChannelsFeed {
             frame = frame.key(key);
         }
         let body = frame.payload();
-        body.extend_from_slice(br#","data":"#);
-        match check_json(&message.payload) {
-            _ if is_deletion => body.extend_from_slice(br#"null,"deleted":true"#),
-            Ok(json) => body.extend_from_slice(json.as_bytes()),
-            Err(_) => {
-                let text = String::from_utf8_lossy(&message.payload);
-                body.extend_from_slice(format!("{{\"raw\":{}}}", quoted(&text)).as_bytes());
-            }
+        if is_deletion {
+            body.extend_from_slice(br#","deleted":true"#);
         }
         if message.quiet && message.place == Place::Outside {
             body.extend_from_slice(br#","retained":true"#);
@@ -140,6 +138,8 @@ impl ChannelsFeed {
             body.push(b',');
             write_stamp(message.received, body);
         }
+        body.push(b'\n');
+        body.extend_from_slice(&message.payload);
         frame.finish()
     }
 }
@@ -245,6 +245,7 @@ impl Feed for ChannelsFeed {
 mod tests {
     use super::*;
     use crate::feeds::Fault;
+    use crate::hub::{Class, Content};
 
     const NOW: Now = Now {
         mono_us: 5,
@@ -271,7 +272,7 @@ mod tests {
         })
     }
 
-    /// The topic of a publication, and the text behind the number.
+    /// The topic of a publication, and its body.
     fn published(feed: &mut ChannelsFeed, event: BusEvent) -> Option<(String, String)> {
         let mut out = Vec::new();
         let subject = match &event {
@@ -293,10 +294,10 @@ mod tests {
     fn a_message_goes_to_its_channel_or_to_the_pattern_that_brought_it() {
         let mut feed = feed();
         let exact = published(&mut feed, message("a\"b", None, b"{\"p\": 1.50}"));
-        let want = r#","data":{"p": 1.50},"timestamp":"2026-01-09T10:30:00.007Z""#;
+        let want = ",\"timestamp\":\"2026-01-09T10:30:00.007Z\"\n{\"p\": 1.50}";
         assert_eq!(exact, Some(("a\"b".to_owned(), want.to_owned())));
         let by_pattern = published(&mut feed, message("a:b", Some("a:*"), b"1"));
-        let want = r#","data":1,"timestamp":"2026-01-09T10:30:00.007Z""#;
+        let want = ",\"timestamp\":\"2026-01-09T10:30:00.007Z\"\n1";
         assert_eq!(by_pattern, Some(("a:*".to_owned(), want.to_owned())));
     }
 
@@ -309,8 +310,8 @@ mod tests {
         };
         early.received.unix_us -= 1;
         let text = published(&mut feed, BusEvent::Message(early)).map(|(_, text)| text);
-        let want = r#","data":1,"timestamp":"2026-01-09T10:30:00.007Z","recv_us":1767954600006999"#;
-        assert_eq!(text.as_deref(), Some(want));
+        let want = r#","timestamp":"2026-01-09T10:30:00.007Z","recv_us":1767954600006999"#;
+        assert_eq!(text, Some(format!("{want}\n1")));
     }
 
     #[test]
@@ -335,40 +336,41 @@ mod tests {
             let mut out = Vec::new();
             feed.event(NOW, event, &mut out);
             let body = String::from_utf8_lossy(out[0].frame.body());
-            let want = format!(r#","data":null,"deleted":true{retained},"timestamp""#);
-            assert!(body.starts_with(&want), "{body}");
+            let want = format!(r#","deleted":true{retained},"timestamp""#);
+            assert!(body.starts_with(&want) && body.ends_with("\"\n"), "{body}");
+            assert_eq!(out[0].frame.content(), Content::Text);
         }
     }
 
     #[test]
-    fn json_stays_as_it_is_and_other_text_becomes_raw() {
+    fn a_payload_stays_as_it_is_and_the_frame_says_whether_it_is_json() {
         let nested = format!("{}{}", "[".repeat(513), "]".repeat(513));
-        for (payload, data) in [
-            (&b"null"[..], "null"),
-            (b"12345678901234567890.10", "12345678901234567890.10"),
-            (b"\"s\"", "\"s\""),
-            (b"{\"a\":1,\"a\":2}", "{\"a\":1,\"a\":2}"),
-            (b" [1] ", " [1] "),
-            ("\"é\\u00e9\"".as_bytes(), "\"é\\u00e9\""),
-            (b"plain \"text\"\n", "{\"raw\":\"plain \\\"text\\\"\\n\"}"),
-            (b"{\"a\":", "{\"raw\":\"{\\\"a\\\":\"}"),
-            (b"NaN", "{\"raw\":\"NaN\"}"),
-            (b"\xff{}", "{\"raw\":\"\u{fffd}{}\"}"),
-            (b"\"\\ud800\"", "{\"raw\":\"\\\"\\\\ud800\\\"\"}"),
-            (b"\xef\xbb\xbf1", "{\"raw\":\"\u{feff}1\"}"),
-            (nested.as_bytes(), &format!("{{\"raw\":\"{nested}\"}}")),
+        for (payload, is_json) in [
+            (&b" {\"a\":1,\"a\":2}"[..], true),
+            ("\"é\\u00e9\"\n".as_bytes(), true),
+            (b"plain text", false),
+            (b"NaN", false),
+            (b"\xff{}", false),
+            (b"\"\\ud800\"", false),
+            (b"\xef\xbb\xbf1", false),
+            (nested.as_bytes(), false),
+            (b"", false),
         ] {
-            let (_, text) = published(&mut feed(), message("c", None, payload)).expect("published");
-            let (_, text) = text.split_once(",\"data\":").expect("data");
-            let (text, _) = text.split_once(",\"timestamp\"").expect("a timestamp");
-            assert_eq!(text, data);
+            let mut out = Vec::new();
+            let mut feed = feed();
+            feed.event(NOW, message("c", None, payload), &mut out);
+            let frame = &out[0].frame;
+            let parts: Vec<&[u8]> = frame.body().splitn(2, |&byte| byte == b'\n').collect();
+            assert_eq!(parts[1], payload);
+            assert_eq!(frame.content() == Content::Text, is_json, "{payload:?}");
+            let for_all = frame.class() == Class::Data;
+            assert_eq!(for_all, !payload.is_empty(), "{payload:?}");
         }
     }
 
     #[test]
-    fn what_is_empty_or_too_large_goes_to_nobody_and_is_counted() {
+    fn what_is_too_large_goes_to_nobody_and_is_counted() {
         let mut feed = feed();
-        assert_eq!(published(&mut feed, message("c", None, b"")), None);
         // Last values have no numbers that could be skipped.
         for is_value in [false, true] {
             let large = message("c:d", Some("c:*"), &[b'1'; 1_101]);
@@ -390,7 +392,7 @@ mod tests {
         }
         assert!(published(&mut feed, message("c", None, &[b'1'; 100])).is_some());
         let counts = &feed.stats().subjects[0];
-        assert_eq!((counts.messages, counts.messages_bad), (2, 2));
+        assert_eq!((counts.messages, counts.messages_bad), (1, 2));
         assert_eq!(feed.stats().last_message_unix_ms, Some(NOW.unix_ms()));
     }
 

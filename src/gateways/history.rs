@@ -72,8 +72,12 @@ impl Since {
     }
 }
 
-/// Ends the frame of a JSON object that lacks its `}`, with the position as the last member.
-pub(super) fn ended(frame: FrameBuilder, position: Option<Position>, copy: CopyRank) -> Arc<Frame> {
+/// Ends a JSON object that lacks its `}`, with the position as the last member.
+pub(super) fn ended(
+    frame: FrameBuilder,
+    position: Option<Position>,
+    copy: CopyRank,
+) -> FrameBuilder {
     let frame = match position {
         Some(position) => frame
             .body(br#","pos":""#)
@@ -81,7 +85,7 @@ pub(super) fn ended(frame: FrameBuilder, position: Option<Position>, copy: CopyR
             .body(b"\""),
         None => frame,
     };
-    frame.body(b"}").finish()
+    frame.body(b"}")
 }
 
 /// The longest end of an object with a position.

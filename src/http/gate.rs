@@ -142,14 +142,16 @@ impl Gate {
         self.0.borrow_mut().is_charged = is_charged;
     }
 
-    /// Bytes of memory of answers that wait to be written, and have no charge. A buffer that grows has room for twice what is
-    /// in it.
+    /// Bytes of memory that have no charge yet: of answers that wait to be written, where a buffer that grows has room for
+    /// twice what is in it; and hyper's buffer of a begun body, also while the request waits for a connection to a service.
     pub(super) fn uncharged(&self) -> usize {
         let state = self.0.borrow();
-        match state.is_charged {
-            true => 0,
-            false => 2 * state.unwritten.iter().sum::<usize>(),
+        if state.is_charged {
+            return 0;
         }
+        let has_begun = matches!(state.next, Next::Body(_)) && state.body_bytes > 0;
+        let body = if has_begun { READ_BYTES } else { 0 };
+        body + 2 * state.unwritten.iter().sum::<usize>()
     }
 
     /// Returns the socket, and why the gate stopped, if this is the last holder. The second is `None` if hyper
@@ -225,7 +227,13 @@ impl State {
     fn forget(&mut self, bytes: usize) {
         if bytes > 0 {
             let now_us = self.time.mono_us();
-            self.read.change(now_us, |read| drop(read.drain(..bytes)));
+            self.read.change(now_us, |read| {
+                read.drain(..bytes);
+                // An idle connection keeps no buffer, and neither does one that waits for its service.
+                if read.is_empty() {
+                    *read = Vec::new();
+                }
+            });
             self.passed -= bytes;
             self.given = 0;
         }
@@ -368,7 +376,7 @@ impl State {
             let outcome = Pin::new(stream).poll_read(cx, &mut buf);
             let n = buf.filled().len();
             read.truncate(len + n);
-            // An idle connection keeps no buffer, and no connection keeps a large buffer that was needed once.
+            // No connection keeps a large buffer that was needed once.
             if read.is_empty() {
                 *read = Vec::new();
             } else if read.capacity() > 8 * READ_BYTES && read.len() < READ_BYTES {
@@ -413,6 +421,9 @@ impl AsyncRead for Gate {
                 let part = waiting.get(..buf.remaining()).unwrap_or(waiting);
                 buf.put_slice(part);
                 gate.given += part.len();
+                if gate.given == gate.read.len() {
+                    gate.forget(gate.given);
+                }
                 return Poll::Ready(Ok(()));
             }
             let is_judged = gate.read.len() == gate.passed;

@@ -24,8 +24,8 @@ use super::survey::Surveys;
 use super::topics::{Joined, KEYS_MAX, Left, Topics};
 use super::window::Windows;
 use super::{
-    CloseCode, CloseReason, Closing, DeflateWindow, Frame, FrameBytes, HubStats, Lead, Limits, Now,
-    PhaseKind, Publication, Render, Retain, SessionKey, TopicName,
+    CloseCode, CloseReason, Closing, Content, DeflateWindow, Frame, FrameBytes, HubStats, Lead,
+    Limits, Now, PhaseKind, Publication, Render, Retain, SessionKey, TopicName,
 };
 use crate::admission::{Addresses, ClientAddr, FairQueue, Holding, Peer};
 use crate::auth::TokenMarks;
@@ -192,6 +192,12 @@ impl Core {
         self.clients.session(key).map(Session::client_addr)
     }
 
+    /// The kind of frames in which the client gets the messages of the feed.
+    pub fn content(&self, key: SessionKey) -> Content {
+        let session = self.clients.session(key);
+        session.map_or_else(Content::default, Session::content)
+    }
+
     /// Whether the session is open and takes data.
     pub fn is_open(&self, key: SessionKey) -> bool {
         self.clients.session(key).is_some_and(Session::takes_data)
@@ -326,7 +332,7 @@ impl Core {
         // The losses so far concern the topics so far.
         self.tell(key);
         self.release_before_join(topic);
-        let (joined, retained) = self.topics.join(key, topic);
+        let (joined, retained) = self.topics.join(key, topic, self.content(key));
         if let Some(frame) = retained {
             self.send(key, &frame);
         }

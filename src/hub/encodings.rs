@@ -68,6 +68,8 @@ pub(super) enum Kind {
     After,
     /// As an event of an event stream.
     Event,
+    /// As JSON text, for the frames of clients that get text.
+    Json,
 }
 
 impl Kind {
@@ -76,7 +78,7 @@ impl Kind {
     pub(super) fn is_deflated(self) -> bool {
         match self {
             Self::Alone | Self::Small | Self::Stored | Self::After => true,
-            Self::Plain | Self::Event => false,
+            Self::Plain | Self::Event | Self::Json => false,
         }
     }
 }

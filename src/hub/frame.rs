@@ -12,13 +12,19 @@ use super::protocol::websocket::{self, HEADER_ROOM};
 use super::window::Link;
 use super::{CopyRank, Now, Position};
 
-/// The kind of a payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The kind of a payload, and the kind of frames in which a client gets the messages of the feed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Content {
     /// UTF-8.
+    #[default]
     Text,
     /// Any bytes.
     Binary,
+}
+
+impl Content {
+    /// Both kinds.
+    pub const ALL: [Self; 2] = [Self::Text, Self::Binary];
 }
 
 /// The bytes before the shared body, rendered per connection at write time.
@@ -35,6 +41,8 @@ pub enum Lead {
 pub enum Class {
     /// May be conflated (with a key) or shed (by a rate).
     Data,
+    /// The same, and only clients that ask for binary frames get the message.
+    BinaryOnly,
     /// A response to the client: neither conflated nor shed.
     Answer,
 }
@@ -178,6 +186,11 @@ impl Frame {
         &self.body()[self.position_at as usize..][..usize::from(self.position_bytes)]
     }
 
+    /// Whether clients of this kind get the message of the frame.
+    pub(super) fn is_for(&self, content: Content) -> bool {
+        self.class != Class::BinaryOnly || content == Content::Binary
+    }
+
     /// The bytes before the body for each connection.
     pub fn lead(&self) -> Lead {
         self.lead
@@ -289,6 +302,13 @@ impl Frame {
         self.make(key, || Some(encode(self)));
     }
 
+    /// The payload as JSON text, made by `quote` at the first call: for the frames of a name and of its patterns.
+    pub fn json_with(&self, quote: impl FnOnce() -> Vec<u8>) -> &[u8] {
+        let key = Key::of(Kind::Json, FrameId::NONE);
+        let json = self.make(key, || Some(Encoded::new(quote(), 0, 0)));
+        json.map_or(&[], Encoded::body)
+    }
+
     fn make(&self, key: Key, make: impl FnOnce() -> Option<Encoded>) -> Option<&Encoded> {
         self.encodings.get_or_make(key, || {
             let encoded = make()?;
@@ -360,6 +380,13 @@ impl FrameBuilder {
     pub fn answer(mut self) -> Self {
         self.class = Class::Answer;
         self.key = None;
+        self
+    }
+
+    /// Keeps the message of the frame from clients that get text.
+    #[must_use]
+    pub fn binary_only(mut self) -> Self {
+        self.class = Class::BinaryOnly;
         self
     }
 

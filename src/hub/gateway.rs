@@ -91,6 +91,9 @@ pub trait Gateway {
     /// Work for other threads; [`Infallible`](std::convert::Infallible) for none.
     type Out;
 
+    /// Whether [`render`](Self::render) makes binary frames too, for clients that ask for them with `?payload=binary`.
+    const HAS_BINARY: bool = false;
+
     /// The kind of a request's path, which is as the client sent it. By default clients at every path,
     /// for pages of any origin. Called for upgrades and requests of event streams:
     /// other requests go to the HTTP side.
@@ -182,8 +185,8 @@ pub trait Gateway {
         let _ = (core, key, client, reason);
     }
 
-    /// The frame of a message of the feed for the members of its own name, or of a pattern. Made at most once for each, when
-    /// first wanted: live or by a resume. By default the frame of the publication.
+    /// The frame of a message of the feed for the members of its own name, or of a pattern. Made at most once for each and for
+    /// each kind of content, when first wanted: live or by a resume. By default the frame of the publication.
     fn render(
         message: &Message<'_>,
         pattern: Option<&TopicName>,

@@ -7,7 +7,7 @@ use super::hub::Hub;
 use super::protocol::{Request, RequestRefusal, Speaks, event_stream};
 use super::shell::Effect;
 use super::slow::waits::is_proxy;
-use super::{Accepted, CloseReason, Closing, REVOKED, SessionKey};
+use super::{Accepted, CloseReason, Closing, Content, REVOKED, SessionKey};
 use crate::admission::{AddressRefusal, ClientAddr, HeldBytes, Peer};
 use crate::auth::Refusal;
 use crate::wire::deflate::InflateWindows;
@@ -18,8 +18,20 @@ use crate::wire::upgrade::UpgradeError;
 /// The detail for a client whose request for a WebSocket came without its upgrade.
 const LOST: &str = "This WebSocket request came without Upgrade and Connection, or as HTTP/1.0: a proxy on the way took them off";
 
+/// The gateway has no binary messages, and a client that asks for them could not read others.
+const NO_BINARY: &str = "payload=binary is for weirgate channels only";
 /// Times of pongs that wait for the shell, which takes them in each turn.
 const PONGS_MAX: usize = 4_096;
+
+/// The kind of frames that a client asks for: binary with `?payload=binary`, where the gateway `has_binary` frames. The first
+/// `payload` counts; another value means nothing.
+fn content(head: &RequestHead<'_>, has_binary: bool) -> Result<Content, RequestRefusal> {
+    match head.parameters("payload").next().as_deref() {
+        Some("binary") if has_binary => Ok(Content::Binary),
+        Some("binary") => Err(RequestRefusal::new(400, NO_BINARY)),
+        _ => Ok(Content::Text),
+    }
+}
 
 impl Core {
     /// The windows to which compressed messages of clients may refer.
@@ -318,9 +330,13 @@ impl<G: Gateway> Hub<G> {
     /// Handles a client's request for a path that has clients.
     fn judge_request(&mut self, key: SessionKey, head: &RequestHead<'_>, speaks: Speaks) {
         let core = &mut self.core;
-        if let Err(refusal) = speaks.check(head, &core.limits) {
-            core.refuse_request(key, refusal);
-            return;
+        let checked = speaks.check(head, &core.limits);
+        let content = match checked.and_then(|()| content(head, G::HAS_BINARY)) {
+            Ok(content) => content,
+            Err(refusal) => return core.refuse_request(key, refusal),
+        };
+        if let Some(session) = core.clients.session_mut(key) {
+            session.set_content(content);
         }
         if head.method() == "HEAD" {
             core.answer_head(key, head);

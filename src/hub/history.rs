@@ -18,8 +18,8 @@ pub(super) use self::wanted::merge_charge;
 use self::wanted::{After, Found, MATCH_STEPS_MAX, Matching};
 pub use self::wanted::{Missed, Outcome, Wanted};
 use super::{
-    FeedNotice, Frame, FrameBytes, HistoryLimits, HistoryStats, Message, NotRecovered, Position,
-    Render, StoredId, TopicName,
+    Content, FeedNotice, Frame, FrameBytes, HistoryLimits, HistoryStats, Message, NotRecovered,
+    Position, Render, StoredId, TopicName,
 };
 use crate::auth::MatchBudget;
 
@@ -47,7 +47,7 @@ struct Entry {
     position: Position,
     /// `None`: the message was left out, so nobody gets it again.
     frame: Option<Arc<Frame>>,
-    /// What the gateway has rendered, for clients of the own name (`None`) and of patterns.
+    /// What the gateway has rendered, for clients of the own name (`None`) and of patterns; of each kind of content.
     copies: Vec<(Option<TopicName>, Arc<Frame>)>,
 }
 
@@ -57,17 +57,22 @@ impl Entry {
         &mut self,
         topic: &TopicName,
         pattern: Option<&TopicName>,
+        content: Content,
         memory: &mut Memory,
     ) -> Option<Arc<Frame>> {
-        let frame = self.frame.as_ref()?;
+        let frame = self.frame_for(content)?;
         let mut copies = self.copies.iter();
-        if let Some((_, copy)) = copies.find(|(of, _)| of.as_ref() == pattern) {
+        let is_it = |(of, copy): &&(Option<TopicName>, Arc<Frame>)| {
+            of.as_ref() == pattern && copy.content() == content
+        };
+        if let Some((_, copy)) = copies.find(is_it) {
             return Some(Arc::clone(copy));
         }
         let message = Message {
             name: topic.as_str(),
             frame,
             position: Some(self.position),
+            content,
         };
         let copy = (memory.render)(&message, pattern, &memory.frames);
         if !Arc::ptr_eq(frame, &copy) {
@@ -77,6 +82,12 @@ impl Entry {
             memory.first_copied = memory.first_copied.min(self.number);
         }
         Some(copy)
+    }
+
+    /// The frame of the publication, if clients of this kind get the message.
+    fn frame_for(&self, content: Content) -> Option<&Arc<Frame>> {
+        let frame = self.frame.as_ref();
+        frame.filter(|frame| frame.is_for(content))
     }
 
     fn drop_copies(&mut self, memory: &mut Memory) {
@@ -221,11 +232,12 @@ impl History {
         &mut self,
         position: Position,
         pattern: Option<&TopicName>,
+        content: Content,
     ) -> Option<Arc<Frame>> {
         let newest = self.entries.back_mut();
         let newest = newest.filter(|newest| newest.position == position)?;
         let topic = self.names.topic(*self.topics.back()?);
-        let copy = newest.copy(topic, pattern, &mut self.memory);
+        let copy = newest.copy(topic, pattern, content, &mut self.memory);
         self.forget_excess();
         copy
     }
@@ -241,12 +253,12 @@ impl History {
     }
 
     /// The messages after a position by the wanted names, oldest first, and for each name whether everything
-    /// is there.
+    /// is there. The client gets frames of one kind, and at most so many bytes.
     pub(super) fn missed(
         &mut self,
         since: &str,
         wanted: &[Wanted<'_>],
-        bytes_max: usize,
+        of: (Content, usize),
     ) -> (Missed, Vec<Outcome>) {
         let since = match self.places.find(since) {
             Ok(since) => since,
@@ -259,7 +271,7 @@ impl History {
         let good = wanted.iter().zip(&outcomes);
         let good = good.filter(|(_, outcome)| outcome.is_ok());
         let names = good.map(|(wanted, _)| wanted);
-        let (missed, found) = self.search(names, bytes_max, |history, found, matching| {
+        let (missed, found) = self.search(names, of, |history, found, matching| {
             history.find(found, (since, first), matching)
         });
         for outcome in &mut outcomes {
@@ -274,12 +286,11 @@ impl History {
         &mut self,
         wanted: &[Wanted<'_>],
         count: usize,
-        bytes_max: usize,
+        of: (Content, usize),
     ) -> (Missed, Outcome) {
-        let (mut newest, found) =
-            self.search(wanted.iter(), bytes_max, |history, found, matching| {
-                history.find_newest(found, count, matching)
-            });
+        let (mut newest, found) = self.search(wanted.iter(), of, |history, found, matching| {
+            history.find_newest(found, count, matching)
+        });
         newest.frames.reverse();
         (newest, found)
     }
@@ -289,10 +300,13 @@ impl History {
     fn search<'w>(
         &mut self,
         wanted: impl Iterator<Item = &'w Wanted<'w>>,
-        bytes_max: usize,
+        (content, bytes_max): (Content, usize),
         find: impl FnOnce(&Self, &mut Found<'w>, Matching<'_, 'w>) -> Outcome,
     ) -> (Missed, Outcome) {
-        let (mut found, mut budget) = (Found::new(bytes_max), MatchBudget::new(MATCH_STEPS_MAX));
+        let (mut found, mut budget) = (
+            Found::new(content, bytes_max),
+            MatchBudget::new(MATCH_STEPS_MAX),
+        );
         let matching = Matching::new(wanted, &self.names, &mut budget);
         let outcome = matching.and_then(|matching| find(self, &mut found, matching));
         let mut missed = Missed {
@@ -304,7 +318,7 @@ impl History {
             found.copies.iter().try_for_each(|(at, name)| {
                 let entry = &mut self.entries[*at];
                 let topic = self.names.topic(self.topics[*at]);
-                let frame = entry.copy(topic, name.pattern(), &mut self.memory);
+                let frame = entry.copy(topic, name.pattern(), content, &mut self.memory);
                 missed.push((entry.number, name.rank()), frame, bytes_max)
             })
         });
@@ -327,14 +341,17 @@ impl History {
         for (at, &topic) in self.topics.iter().enumerate().rev() {
             found.walked += 1;
             let seen = &mut seen[topic as usize];
-            *seen += 1;
-            if *seen > count {
+            if *seen == count {
                 continue;
             }
             let names = matching.of(topic, &self.names)?;
+            let (entry, content) = (&self.entries[at], found.content);
+            // What the client would not have got does not count.
+            let is_left_out = || entry.frame.is_none() || entry.frame_for(content).is_some();
+            *seen += usize::from(names.is_empty() || is_left_out());
             // Backwards, as the whole list.
             for name in names.iter().rev() {
-                found.push(at, self.entries[at].frame.as_ref(), name)?;
+                found.push(at, entry.frame_for(content), name)?;
             }
         }
         Ok(())
@@ -371,7 +388,7 @@ impl History {
             for name in matching.of(topic, &self.names)? {
                 let entry = &self.entries[at];
                 if entry.number > since.of(name) {
-                    found.push(at, entry.frame.as_ref(), name)?;
+                    found.push(at, entry.frame_for(found.content), name)?;
                 }
             }
         }

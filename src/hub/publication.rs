@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Frame, FrameBytes, Mark, Now, Place, Position};
+use super::{Content, Frame, FrameBytes, Mark, Now, Place, Position};
 
 /// The name of a topic. Feeds make names, gateways join topics by name; the hub only compares names. Clones share the text,
 /// so a name of a client is stored once.
@@ -117,7 +117,7 @@ pub enum Retain {
 pub struct Publication {
     /// Topic whose members get the frame.
     pub topic: TopicName,
-    /// Frame for the members, shared by all send queues.
+    /// Frame for the members that get this kind of content, shared by all send queues.
     pub frame: Arc<Frame>,
     /// `false`: only the retained frame and the history change (quiet catch-up); members get nothing now.
     pub deliver: bool,
@@ -146,11 +146,12 @@ impl Publication {
     }
 
     /// The message, for [`Gateway::render`](super::Gateway::render).
-    pub(super) fn message(&self) -> Message<'_> {
+    pub(super) fn message(&self, content: Content) -> Message<'_> {
         Message {
             name: self.subject.as_deref().unwrap_or(self.topic.as_str()),
             frame: &self.frame,
             position: self.place.position(),
+            content,
         }
     }
 }
@@ -164,6 +165,8 @@ pub struct Message<'a> {
     pub frame: &'a Arc<Frame>,
     /// The position, if there is one.
     pub position: Option<Position>,
+    /// The kind of frame that clients get; [`Gateway::HAS_BINARY`](super::Gateway::HAS_BINARY).
+    pub content: Content,
 }
 
 /// [`Gateway::render`](super::Gateway::render).

@@ -44,7 +44,7 @@ impl Core {
     /// Holds a state for the members; new clients get the state at once.
     pub(super) fn hold_state(&mut self, publication: &Publication) {
         self.topics.retain(publication);
-        let members = self.topics.member_count(&publication.topic) as u64;
+        let members = self.topics.receiver_count(publication) as u64;
         if members > 0 && self.behind.hold(publication) {
             let stats = &mut self.clients.stats;
             stats.behind.states_replaced += 1;

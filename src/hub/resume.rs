@@ -9,8 +9,8 @@ use super::core::Core;
 use super::history::Missed;
 use super::session::Session;
 use super::{
-    BusNotice, FeedNotice, Frame, Mark, Message, NotRecovered, Outcome, Place, Point, Position,
-    Publication, Render, SessionKey, TopicName, Wanted,
+    BusNotice, Content, FeedNotice, Frame, Mark, Message, NotRecovered, Outcome, Place, Point,
+    Position, Publication, Render, SessionKey, TopicName, Wanted,
 };
 use crate::admission::Holding;
 
@@ -70,12 +70,12 @@ impl Core {
         wanted: &[Wanted<'_>],
         count: usize,
     ) -> Result<Missed, NotRecovered> {
-        let bytes_max = self.resume_room((key, beside));
+        let (content, bytes_max) = (self.content(key), self.resume_room((key, beside)));
         let history = self.history.as_mut().filter(|history| !history.is_off);
         let Some(history) = history.filter(|_| !self.is_filling) else {
             return Ok(Missed::default());
         };
-        let (mut newest, found) = history.newest(wanted, count, bytes_max);
+        let (mut newest, found) = history.newest(wanted, count, (content, bytes_max));
         newest.has_newest = !newest.is_empty();
         self.charge(newest.cost);
         found.and_then(|()| self.charge_messages(key, newest))
@@ -136,14 +136,14 @@ impl Core {
             .iter()
             .map(|wanted| self.topics.has(key, wanted.name));
         let may_resume = !has_own_rate && !held.any(|is_held| is_held);
-        let bytes_max = self.resume_room((key, beside));
+        let (content, bytes_max) = (self.content(key), self.resume_room((key, beside)));
         let history = self.history.as_mut().filter(|_| may_resume);
         let history = history.filter(|history| !history.is_off);
         let history = history.ok_or(NotRecovered::Off)?;
         if self.is_filling {
             return Err(NotRecovered::Epoch);
         }
-        let (missed, outcomes) = history.missed(since, wanted, bytes_max);
+        let (missed, outcomes) = history.missed(since, wanted, (content, bytes_max));
         // The next request waits for the next turn, as after a large message, also behind a search in vain.
         self.charge(missed.cost);
         Ok((self.charge_messages(key, missed)?, outcomes))
@@ -162,24 +162,40 @@ impl Core {
         }
     }
 
-    /// The frame of a message of the feed for clients of its own name, or of a pattern.
-    pub fn render(&self, publication: &Publication, pattern: Option<&TopicName>) -> Arc<Frame> {
-        (self.render)(&publication.message(), pattern, self.frame_bytes())
+    /// The frame of a message of the feed for clients of its own name, or of a pattern, that get this content.
+    pub fn render(
+        &self,
+        publication: &Publication,
+        pattern: Option<&TopicName>,
+        content: Content,
+    ) -> Arc<Frame> {
+        (self.render)(&publication.message(content), pattern, self.frame_bytes())
     }
 
-    /// Publishes a message of the feed to the members of its own name, or of a pattern: the frame that the gateway renders
+    /// Publishes a message of the feed to the members of its own name, or of a pattern: the frames that the gateway renders
     /// for them.
     pub fn publish_copy(&mut self, publication: &Publication, pattern: Option<&TopicName>) {
         let topic = pattern.unwrap_or(&publication.topic);
-        if self.member_count(topic) == 0 {
-            return;
+        let counts = self.topics.counts(topic);
+        for (content, members) in Content::ALL.into_iter().zip(counts) {
+            if members > 0 && publication.frame.is_for(content) {
+                self.publish_content(publication, (topic, pattern), content);
+            }
         }
-        let message = publication.message();
+    }
+
+    fn publish_content(
+        &mut self,
+        publication: &Publication,
+        (topic, pattern): (&TopicName, Option<&TopicName>),
+        content: Content,
+    ) {
+        let message = publication.message(content);
         let kept = message.position.and_then(|position| {
             let history = self.history.as_mut()?;
-            history.copy_of_newest(position, pattern)
+            history.copy_of_newest(position, pattern, content)
         });
-        let frame = kept.unwrap_or_else(|| self.render(publication, pattern));
+        let frame = kept.unwrap_or_else(|| self.render(publication, pattern, content));
         self.publish(&Publication {
             deliver: publication.deliver,
             ..Publication::new(topic.clone(), frame)

@@ -160,12 +160,15 @@ impl Pair {
         if is_far && queued_us >= QUEUED_RTT_US && in_flight >= (2 * mss).max(window * 3 / 10) {
             return Cause::Queued;
         }
-        let round_bytes = self.rate() * f64::from(now.rtt_us) / 1e6;
+        // Acknowledgements that wait for a slow reader lengthen the round trip; they are no distance.
+        let distance_us = now.rtt_us.min(now.min_rtt_us.saturating_mul(2));
+        let round_bytes = self.rate() * f64::from(distance_us) / 1e6;
         let may_be_under_way = u64::from(now.cwnd_segments) * mss;
         if now.is_closed() {
             return Cause::Closed;
         }
-        if round_bytes * 2.0 >= window as f64 && may_be_under_way > window {
+        // A window of less than a segment is one that the client's program has filled.
+        if window >= mss && round_bytes * 2.0 >= window as f64 && may_be_under_way > window {
             return Cause::Window;
         }
         let limited_us = self.grown(|s| s.window_limited_us);

@@ -13,7 +13,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::losses::{Active, Times};
-use super::{ConflationKey, Frame, Publication, Retain, SessionKey, TopicName, room};
+use super::{ConflationKey, Content, Frame, Publication, Retain, SessionKey, TopicName, room};
 
 /// Members from which the order of their sessions in memory matters.
 const SCATTERED_MEMBERS_MIN: usize = 32;
@@ -33,6 +33,7 @@ struct Member {
     joined_at: u32,
     /// The number of the retained frame that the member got on joining.
     retained: u32,
+    content: Content,
 }
 
 /// A topic in a session's list.
@@ -47,6 +48,8 @@ struct Membership {
 struct Topic {
     name: TopicName,
     members: Vec<Member>,
+    /// Members that get binary frames.
+    binary: u32,
     /// Whether a member is or was in front of a member with a smaller slot.
     out_of_order: bool,
     /// Slot of the client that joined last.
@@ -101,6 +104,14 @@ impl Topic {
         self.out_of_order && self.members.len() >= SCATTERED_MEMBERS_MIN
     }
 
+    /// Members that get frames with this content.
+    fn count(&self, content: Content) -> usize {
+        match content {
+            Content::Text => self.members.len() - self.binary as usize,
+            Content::Binary => self.binary as usize,
+        }
+    }
+
     fn holds(&self, frame: &Arc<Frame>) -> bool {
         self.retained
             .as_ref()
@@ -149,6 +160,7 @@ impl Topics {
         &mut self,
         session: SessionKey,
         name: &TopicName,
+        content: Content,
     ) -> (Joined, Option<Arc<Frame>>) {
         let key = self.key_or_insert(name);
         let slot = session.slot as usize;
@@ -170,7 +182,9 @@ impl Topics {
             session,
             joined_at: joined.len() as u32 - 1,
             retained: topic.retained_number,
+            content,
         });
+        topic.binary += u32::from(content == Content::Binary);
         self.memberships += 1;
         let joined = match topic.members.len() {
             1 => Joined::First,
@@ -214,7 +228,8 @@ impl Topics {
             members[moved.member_at as usize].joined_at = at as u32;
         }
         let topic = &mut self.topics[gone.topic.0 as usize];
-        topic.members.swap_remove(gone.member_at as usize);
+        let member = topic.members.swap_remove(gone.member_at as usize);
+        topic.binary -= u32::from(member.content == Content::Binary);
         if let Some(moved) = topic.members.get(gone.member_at as usize) {
             let list = &mut self.joined[moved.session.slot as usize];
             list[moved.joined_at as usize].member_at = gone.member_at;
@@ -239,7 +254,9 @@ impl Topics {
             (None, Retain::Keep | Retain::Clear) => return,
         };
         let topic = &mut self.topics[key.0 as usize];
-        if publication.deliver {
+        // Of a message for both kinds of members, the text counts.
+        let is_second = publication.frame.content() == Content::Binary && topic.binary > 0;
+        if publication.deliver && !(is_second && topic.count(Content::Text) > 0) {
             topic.counts.messages += 1;
             topic.counts.bytes += publication.frame.queue_bytes() as u64;
         }
@@ -271,7 +288,8 @@ impl Topics {
         Some(&mut self.topics[key.0 as usize].newest)
     }
 
-    /// The receivers of a publication. A frame that was retained quietly and is delivered now does not
+    /// The receivers of a publication: of a topic with members that get binary frames, those that get frames with
+    /// this content. A frame that was retained quietly and is delivered now does not
     /// go again to members that got the frame on joining.
     pub(super) fn receivers(
         &self,
@@ -281,8 +299,10 @@ impl Topics {
         let repeated = topic.filter(|t| t.holds(&publication.frame));
         let got = repeated.map(|t| t.retained_number);
         let members = topic.into_iter().flat_map(|t| &t.members);
+        let is_mixed = topic.is_some_and(|t| t.binary > 0);
+        let of = Some(publication.frame.content()).filter(|_| is_mixed);
         let keys = members
-            .filter(move |m| got != Some(m.retained))
+            .filter(move |m| got != Some(m.retained) && of.is_none_or(|of| of == m.content))
             .map(|m| m.session);
         Receivers {
             scattered: topic.is_some_and(Topic::is_scattered),
@@ -308,6 +328,23 @@ impl Topics {
 
     pub(super) fn member_count(&self, name: &TopicName) -> usize {
         self.find(name).map_or(0, |topic| topic.members.len())
+    }
+
+    /// The number of [`Self::receivers`], with those that got the frame on joining.
+    pub(super) fn receiver_count(&self, publication: &Publication) -> usize {
+        let topic = self.find(&publication.topic);
+        topic.map_or(0, |topic| match topic.binary {
+            0 => topic.members.len(),
+            _ => topic.count(publication.frame.content()),
+        })
+    }
+
+    /// Members by the content of the frames that they get, as in [`Content::ALL`].
+    pub(super) fn counts(&self, name: &TopicName) -> [usize; 2] {
+        let topic = self.find(name);
+        topic.map_or([0; 2], |topic| {
+            Content::ALL.map(|content| topic.count(content))
+        })
     }
 
     /// Slots of the table, including empty slots.
@@ -379,6 +416,7 @@ impl Topics {
             name: name.clone(),
             // Most topics of channels have a single member.
             members: Vec::with_capacity(1),
+            binary: 0,
             out_of_order: false,
             last_slot: 0,
             retained: None,
@@ -405,6 +443,11 @@ impl Topics {
     pub(super) fn check_invariants(&self) {
         for (key, topic) in &self.topics {
             assert!(!topic.members.is_empty() || topic.retained.is_some());
+            let binary = topic
+                .members
+                .iter()
+                .filter(|m| m.content == Content::Binary);
+            assert_eq!(topic.binary as usize, binary.count());
             assert_eq!(self.by_name[&topic.name].0 as usize, key);
             for (at, member) in topic.members.iter().enumerate() {
                 let joined = self.joined[member.session.slot as usize][member.joined_at as usize];

@@ -4,9 +4,11 @@
 //! colon, folded lines, unclear body lengths are refused. The HTTP side applies the same rules to the heads
 //! of plain requests.
 
+use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
 use httparse::{EMPTY_HEADER, Header, Request, Status};
+use url::form_urlencoded;
 
 /// Finds the end of a head that arrives in pieces; looks at each byte once.
 #[derive(Clone, Copy, Debug, Default)]
@@ -259,6 +261,13 @@ impl<'a> RequestHead<'a> {
     /// The target's query without its `?`, not decoded. Never to be logged: queries contain tokens.
     pub fn query(&self) -> Option<&'a str> {
         self.query
+    }
+
+    /// The values of the query's parameters with this name, decoded as a form (URL Standard §5.1).
+    pub fn parameters(&self, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
+        let all = form_urlencoded::parse(self.query.unwrap_or_default().as_bytes());
+        all.filter(move |(own, _)| own == name)
+            .map(|(_, value)| value)
     }
 
     /// 0 for HTTP/1.0, 1 for HTTP/1.1.

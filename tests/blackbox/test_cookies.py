@@ -1,28 +1,23 @@
 """A token in a cookie, set by the Flask application of docs/guides/cookies.md as it stands there."""
 import http.client
 import json
-import re
 import subprocess
-import sys
 import urllib.parse
 
 import pytest
 import websockets
+from cookie_application import CookieApplication
 from event_stream import Stream
-from processes import ROOT, Process, free_port, minted_token, weirgate_binary
+from processes import minted_token, weirgate_binary
 from waiting import until
 
 SECRET = "thirty-two bytes of a test secret"
-GUIDE = (ROOT / "docs" / "guides" / "cookies.md").read_text()
 
 
 @pytest.fixture
 def application(started, tmp_path):
-    (tmp_path / "application.py").write_text(re.search(r"```python\n(.*?)```", GUIDE, re.DOTALL)[1])
-    port = free_port()
-    argv = [sys.executable, "-m", "flask", "--app", tmp_path / "application.py", "run", "--port", port]
-    started.append(Process(argv, env={"SESSION_SECRET": "of the session", "JWT_SECRET": SECRET}))
-    return port
+    started.append(CookieApplication(tmp_path, SECRET))
+    return started[-1].port
 
 
 def asked(port, path, cookies="", **form):

@@ -1,8 +1,6 @@
 """An operator cuts clients off: `POST /operator/disconnect`, `weirgate disconnect`, `--revoked-file`."""
 import asyncio
-import base64
-import hashlib
-import hmac
+import functools
 import json
 import random
 import signal
@@ -12,6 +10,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+import tokens
 import websockets
 from processes import free_port, weirgate_binary
 from waiting import until
@@ -20,14 +19,8 @@ SECRET = "thirty-two bytes of a test secret"
 CUT = (1008, "revoked")
 
 
-def jwt(**claims):
-    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
-    body = b".".join(parts)
-    return (body + b"." + base64.urlsafe_b64encode(hmac.digest(SECRET.encode(), body, hashlib.sha256)).rstrip(b"=")).decode()
-
-
-def user_token(user, lives_s=600, **claims):
-    return jwt(sub=user, role="user", iat=int(time.time()), exp=int(time.time()) + lives_s, **claims)
+jwt = functools.partial(tokens.jwt, SECRET)
+user_token = functools.partial(tokens.user_token, SECRET)
 
 
 class Gateway:

@@ -1,8 +1,5 @@
 """Event streams (Server-Sent Events) of every gateway, read from plain sockets and with curl."""
-import base64
 import contextlib
-import hashlib
-import hmac
 import itertools
 import json
 import re
@@ -16,6 +13,7 @@ from event_stream import ACCEPT, Stream
 from processes import ROOT, system_binary
 from prometheus import scrape
 from services import TOKEN, push
+from tokens import jwt
 
 
 @pytest.fixture
@@ -30,14 +28,6 @@ def wait_for(condition, seconds, what):
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
         time.sleep(0.05)
-
-
-def jwt(secret, **claims):
-    """A token with HS256."""
-    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
-    body = b".".join(parts)
-    signature = hmac.digest(secret.encode(), body, hashlib.sha256)
-    return (body + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
 
 
 def clients(weirgate):

@@ -74,6 +74,20 @@ def test_lines_of_standard_input_are_published_as_they_are(redis_server):
     assert run(redis_server.url, "c", "-")[:2] == (0, "published 0 messages on c\n")
 
 
+def test_the_bytes_of_a_file_are_published_as_they_are(redis_server, tmp_path):
+    file = tmp_path / "payload"
+    with redis_server.client() as client:
+        for payload in (bytes(range(256)) + b"\r\n{number}\n", b""):
+            file.write_bytes(payload)
+            for kind in ([], ["--count", 2, "--rate", 1000]):
+                status, out, _ = run(redis_server.url, "c", f"@{file}", *kind, "--stream", "s")
+                assert status == 0 and out.startswith(f"published {2 if kind else 1} message")
+            assert [fields[b"data"] for _, fields in client.xrange("s")] == [payload] * 3
+            client.delete("s")
+    status, _, told = run(redis_server.url, "c", f"@{tmp_path}/none")
+    assert status == 2 and f"cannot read {tmp_path}/none: No such file" in told
+
+
 def test_the_rate_is_kept_and_a_signal_ends_it(redis_server, started):
     begun = time.monotonic()
     status, out, _ = run(redis_server.url, "c", "x", "--count", 5, "--rate", 10)

@@ -144,6 +144,24 @@ async def test_the_state_of_levels_in_three_styles_and_by_rate(start_weirgate, s
     assert float(line.split()[0]) > 1 and len(rate.lines()) > 1, line
 
 
+async def test_binary_messages_are_lines_too_and_raw_is_every_byte(redis_server, start_weirgate, start_tail):
+    weirgate = start_weirgate("channels", redis=redis_server).wait_ready()
+    url = f"ws://localhost:{weirgate.port}/ws?payload=binary"
+    shown = start_tail(url, "--subscribe", "market:tick", "--count", 2)
+    await shown.says("subscribed to market:tick")
+    raw = start_tail(url, "--subscribe", "market:tick", "--count", 4, "--raw")
+    await raw.says("subscribed to market:tick")
+    payloads = [b"\x82\xa3bid\n\0", b"7"]
+    for payload in payloads:
+        redis_server.client().publish("market:tick", payload)
+    assert [one.wait(10) for one in (shown, raw)] == [0, 0]
+    first, second = shown.lines()
+    head, payload = first.rsplit(" ", 1)
+    assert json.loads(head)["seq"] == 3 and payload == r"\x82\xa3bid\u000a\u0000"
+    assert json.loads(second.rsplit(" ", 1)[0])["channel"] == "market:tick" and second.endswith("} 7")
+    assert [b'"}\n' + payload + b"\n" in raw.out.read_bytes() for payload in payloads] == [True, True]
+
+
 async def test_a_device_says_who_it_is_sends_and_gets_pushes(start_weirgate, start_tail, service):
     lobby = service(lambda asked: {"code": "ABC123"})
     weirgate = start_weirgate("events", env={"LOBBY_URL": lobby.url, "INTERNAL_AUTH_TOKEN": TOKEN}).wait_ready()

@@ -155,8 +155,9 @@ async def test_a_gateway_that_is_away_comes_back_by_itself(start_weirgate, start
     view = start_top(f"127.0.0.1:{admin}", f"http://127.0.0.1:{other}/operator/", "--interval-ms", "250")
     await view.shows(r"Ready[\s\S]*Ready")
     first.kill()
-    shown = await view.shows(r"Away for")
-    assert "Ready" in shown and "no connection" in shown
+    # The answer under way at the kill breaks off: the words of the next look are meant.
+    shown = await view.shows(r"Away for[\s\S]*no connection")
+    assert "Ready" in shown
     await gateway(start_weirgate, "demo", admin=admin)
     await view.shows(r"Ready[\s\S]*Ready")
 

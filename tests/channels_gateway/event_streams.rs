@@ -23,7 +23,7 @@ fn stream(sends: &[Value]) -> (Kept, SessionKey) {
 fn stream_with(sends: &[Value], header: &str) -> (Kept, SessionKey) {
     let mut kept = Kept::with(settings(), limits());
     for n in 1..=4 {
-        kept.publish([OTHER, TICK][n % 2], &n.to_string());
+        kept.publish([OTHER, TICK][n % 2], n.to_string());
     }
     let key = comes(&mut kept, sends, header);
     (kept, key)
@@ -154,7 +154,7 @@ fn the_position_of_now_follows_newest_messages_of_any_request() {
         let header = format!("Last-Event-ID: {}\r\n", at(5));
         let mut kept = Kept::with(settings(), limits());
         for (n, name) in [OTHER, TICK, TICK, TICK, TICK].iter().enumerate() {
-            kept.publish(name, &n.to_string());
+            kept.publish(name, n.to_string());
         }
         let key = comes(&mut kept, &[newest.clone(), last], &header);
         let mut want = of(&[("connected", None), ("subscribed", None)]);

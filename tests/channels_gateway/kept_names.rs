@@ -192,7 +192,7 @@ fn a_pattern_with_last_is_a_picture_of_all_its_names() {
     let mut kept = Kept::new();
     for round in 0..3 {
         for name in ["market:a", "market:b", TICK] {
-            kept.publish(name, &format!("{round}"));
+            kept.publish(name, format!("{round}"));
         }
     }
     kept.publish("market:b", "9");
@@ -345,7 +345,7 @@ fn a_name_that_is_to_the_letter_a_held_pattern_comes_once() {
     assert_eq!(answer["recovered"], json!({"market:*": true}));
     assert_eq!(positions(&missed), positions(&got));
     // A message that is skipped is one lost number.
-    kept.publish("market:*", &"1".repeat((1 << 20) + 1));
+    kept.publish("market:*", "1".repeat((1 << 20) + 1));
     kept.publish("market:x", "2");
     let next = kept.bench.got(key);
     let number = |messages: &[Value]| messages[0]["seq"].as_u64().expect("a number");
@@ -365,7 +365,7 @@ fn a_client_that_asks_again_and_again_for_too_much_uses_up_its_rate() {
     };
     let mut kept = Kept::with(settings, limits);
     for _ in 0..5 {
-        kept.publish(TICK, &format!("\"{}\"", "x".repeat(1_000_000)));
+        kept.publish(TICK, format!("\"{}\"", "x".repeat(1_000_000)));
     }
     let key = kept.bench.client();
     for _ in 0..50 {

@@ -87,12 +87,12 @@ impl Kept {
         Position::counted(5, MARK, count)
     }
 
-    fn message(&mut self, subject: &str, payload: &str) -> BusMessage {
+    fn message(&mut self, subject: &str, payload: impl AsRef<[u8]>) -> BusMessage {
         self.count += 1;
         BusMessage {
             subject: subject.into(),
             pattern: Some(KEPT[0].into()),
-            payload: payload.as_bytes().to_vec(),
+            payload: payload.as_ref().to_vec(),
             position: None,
             place: Place::Kept(Some(Self::position(self.count))),
             received: self.bench.world.now,
@@ -100,7 +100,7 @@ impl Kept {
         }
     }
 
-    pub(super) fn publish(&mut self, subject: &str, payload: &str) {
+    pub(super) fn publish(&mut self, subject: &str, payload: impl AsRef<[u8]>) {
         let message = self.message(subject, payload);
         self.bench.bus(BusEvent::Message(message));
     }
@@ -181,7 +181,7 @@ fn who_comes_back_gets_what_was_missed_behind_the_answer_and_in_order() {
     );
     kept.bench.world.end(key, true);
     for n in 3..=5 {
-        kept.publish(TICK, &n.to_string());
+        kept.publish(TICK, n.to_string());
     }
     let (back, answer, got) = kept.comes_back(&[TICK], &at(3));
     assert_eq!(answer["recovered"], json!({ TICK: true }));

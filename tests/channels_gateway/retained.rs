@@ -96,7 +96,7 @@ impl Bench {
         key
     }
 
-    fn stop(&mut self, key: SessionKey) {
+    pub(super) fn stop(&mut self, key: SessionKey) {
         let socket = self.world.net.sockets.get_mut(&key);
         socket.expect("a socket").room = 0;
     }
@@ -342,17 +342,17 @@ fn messages_behind_values_have_the_limits_of_the_queue_and_a_stalled_client_its_
 
     let (mut bench, key) = stopped();
     for _ in 0..11 {
-        bench.publish("market:tick:A", &[], &large(100_000));
+        bench.publish("market:tick:A", &[], large(100_000));
     }
     assert!(bench.world.hub.core().is_open(key), "1 MiB of them");
     for _ in 0..2 {
-        bench.publish("market:tick:A", &[], &large(100_000));
+        bench.publish("market:tick:A", &[], large(100_000));
     }
     assert_eq!(ended(&bench, CloseReason::SendQueueHard), 1);
 
     let (mut bench, _) = stopped();
     for _ in 0..5 {
-        bench.publish("market:tick:A", &[], &large(100_000));
+        bench.publish("market:tick:A", &[], large(100_000));
     }
     bench.world.advance(11 * SECOND);
     assert_eq!(ended(&bench, CloseReason::SendQueueSoft), 1);
@@ -381,7 +381,7 @@ fn values_take_no_token_of_the_rate_and_stay_when_newer_messages_are_conflated()
     let key = bench.stopped_client(HERE, &["market:tick:A"]);
     bench.last_value("market:tick:A", Some("0"));
     for n in 1..100 {
-        bench.publish("market:tick:A", &[], &format!("[{n},{}]", large(10_000)));
+        bench.publish("market:tick:A", &[], format!("[{n},{}]", large(10_000)));
     }
     // Its queue never becomes empty: values of other names come all the same.
     bench.subscribe(key, &["market:tick:B"]);

@@ -196,6 +196,29 @@ fn a_value_out_of_range_is_refused_with_its_reason() {
     assert_eq!((closes, world.hub.stats().opened), (1, 0));
 }
 
+#[test]
+fn binary_messages_are_refused_where_there_are_none() {
+    let mut world = state(Limits::default());
+    for (path, status) in [
+        ("/ws?payload=binary", 400),
+        ("/ws?payload=binary&payload=json", 400),
+        ("/ws?payload=json", 101),
+        ("/ws?payload=", 101),
+    ] {
+        let key = world.accept(usize::MAX);
+        world.send(key, &crate::world::client::request(path, None));
+        let got = world.net.sockets[&key].client.status();
+        assert_eq!(got, Some(status), "{path}");
+        if status == 400 {
+            let body = world.sent(key);
+            assert!(
+                body.ends_with(r#"{"detail":"payload=binary is for weirgate channels only"}"#),
+                "{body}"
+            );
+        }
+    }
+}
+
 /// Whatever happens: the newest of each key arrives. If the kernel takes everything: at two moments a second.
 #[test]
 fn at_random_the_newest_arrives_and_no_slot_comes_early() {

@@ -116,7 +116,7 @@ fn bytes_are_base64_in_events_of_their_own_type() {
         .body(&[0, 10, 255])
         .finish();
     room.publish(frame);
-    assert_eq!(room.take(key), "data: AAr/\nevent: binary\n\n");
+    assert_eq!(room.take(key), "event: binary\ndata: AAr/\n\n");
 }
 
 #[test]

@@ -57,6 +57,7 @@ pub(crate) struct Client {
     /// The compressor of the client's own messages, with context takeover if agreed.
     compressor: Compressor,
     pub(crate) texts: Vec<String>,
+    pub(crate) binaries: Vec<Vec<u8>>,
     /// Messages so far, including those already taken.
     pub(crate) messages: usize,
     pub(crate) deflated: usize,
@@ -204,20 +205,23 @@ impl Client {
         assert_ne!(first & 0x80, 0, "server frames are not fragmented");
         assert_eq!(first & 0x30, 0, "reserved bits");
         match (first & 0x0f, first & 0x40 != 0) {
-            (1, deflated) => {
+            (opcode @ (1 | 2), deflated) => {
                 assert!(
                     deflated || self.window_bits.is_none(),
                     "a message without compression, which some clients cannot take"
                 );
                 self.messages += 1;
                 let bytes = payload.len();
-                let text = if deflated {
+                let message = if deflated {
                     self.inflate(payload)
                 } else {
                     payload
                 };
-                self.deflated += usize::from(bytes < text.len());
-                self.texts.push(String::from_utf8(text).expect("text"));
+                self.deflated += usize::from(bytes < message.len());
+                match opcode {
+                    1 => self.texts.push(String::from_utf8(message).expect("text")),
+                    _ => self.binaries.push(message),
+                }
             }
             (8, false) if payload.is_empty() => self.close = Some((1005, String::new())),
             (8, false) => {

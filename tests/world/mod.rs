@@ -415,6 +415,12 @@ impl<G: Gateway<Out: Output>> World<G> {
         socket.client.take_rest()
     }
 
+    /// Takes the binary messages received by a client since the last call.
+    pub(crate) fn binaries(&mut self, key: SessionKey) -> Vec<Vec<u8>> {
+        let socket = self.net.sockets.get_mut(&key).expect("a client");
+        std::mem::take(&mut socket.client.binaries)
+    }
+
     /// Takes the text messages received by a client since the last call.
     pub(crate) fn texts(&mut self, key: SessionKey) -> Vec<String> {
         let socket = self.net.sockets.get_mut(&key).expect("a client");

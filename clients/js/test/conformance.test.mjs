@@ -30,12 +30,15 @@ const TOLD = {
   error: ({ code }) => ["error", code],
   trade: (trade, timestamp) => ["trade", trade, timestamp],
   candle: ({ symbol, close, closed }) => ["candle", symbol, close, closed],
-  data: ({ channel, data }) => ["data", channel, data],
+  data: ({ channel, data }) => ["data", channel, shown(data)],
   subscribed: ({ channels, subscribed = channels, recovered = null, why }) => ["subscribed", subscribed, recovered, ...(why ? [why] : [])],
   bus: (bus, lost) => ["bus", bus, ...(lost ? ["lost"] : [])],
   gap: ({ first, last }) => ["gap", first, last],
   push: ({ event, data }) => ["push", event, data],
 };
+
+/** Bytes as base64. */
+const shown = (data) => (data instanceof Uint8Array ? { base64: btoa(String.fromCharCode(...data)) } : data);
 
 /** A token of a case: a text, or the claims of a JWT. */
 // Browsers run these cases too, and have no Buffer.
@@ -92,6 +95,11 @@ class Run {
   unreachable(code) { latest().end(1006, "", { message: `connect ${code}`, error: Object.assign(new Error(), { code }) }); }
   message(value) { latest().message(JSON.stringify(value)); }
   text(text) { latest().message(text); }
+  binary(head, base64) {
+    assert.equal(latest().binaryType, "arraybuffer");
+    const bytes = Uint8Array.from(`${JSON.stringify(head)}\n${atob(base64)}`, (one) => one.charCodeAt(0));
+    latest().message(bytes.buffer);
+  }
   end(code, reason) { latest().end(code, reason); }
   token(token) { this.asked.at(-1).resolve(textOf(token)); }
   late_token(number, token) { this.asked[number - 1].resolve(textOf(token)); }
@@ -103,7 +111,7 @@ class Run {
     this.calls.set(label, call);
     call.sub = subscribe((...args) => {
       if (call.fails) throw new Error("the handler fails");
-      call.got.push(args[0]);
+      call.got.push(shown(args[0]));
     });
     call.sub.then((value) => (call.value = value), (error) => (call.error = error));
   }

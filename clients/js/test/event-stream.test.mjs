@@ -191,6 +191,29 @@ test("a stream goes on from the newest position, and old positions are not sent 
   assert.equal((await reopened(here, subscribe("d")))[1], "p8", "an id alone counts");
 });
 
+test("a binary message is its lines and the bytes of its base64; the position in the head waits for the answers too", async () => {
+  const { asked, url } = await streams();
+  const { stream, got } = streamOf(`${url}&payload=binary`), here = { asked, stream };
+  const write = async (head, bytes, id) => {
+    const { length } = got;
+    asked.at(-1).response.write(`event: binary\ndata: ${JSON.stringify(head)}\ndata: ${Buffer.from(bytes).toString("base64")}\nid: ${id}\n\n`);
+    await until(() => got.length > length, 5_000, "the message");
+    assert.ok(got[length] instanceof ArrayBuffer);
+    return Buffer.from(got[length]).toString("latin1");
+  };
+  await until(() => stream.readyState === 1, 5_000, "open");
+  assert.equal(asked[0].url.searchParams.get("payload"), "binary");
+  await reopened(here, { ...subscribe("é"), since: "s1" });
+  const head = (pos) => ({ type: "data", channel: "a", pos }), shown = (pos, bytes) => `${JSON.stringify(head(pos))}\n${bytes}`;
+  const tricky = '\n,"pos":"p0"}';
+  assert.equal(await write(head("p1"), tricky, "p1"), shown("s1", tricky), "not answered yet");
+  assert.equal(await write(head("p2"), "", "p2"), shown("s1", ""));
+  asked.at(-1).response.write('data: {"type":"subscribed"}\n\n');
+  await until(() => got.length === 3, 5_000, "the answer");
+  assert.equal(await write(head("p3"), [0, 255, 10, 128], "p3"), shown("p3", "\0\xff\n\x80"));
+  assert.equal((await reopened(here, subscribe("b")))[1], "p3");
+});
+
 test("a device: the position in the address goes with the first id, and only an identify has a position", async () => {
   const { asked, url } = await streams();
   const { stream } = streamOf(`${url}&since=s1`), here = { asked, stream };
@@ -349,43 +372,51 @@ async function linkTo(port) {
   return Object.assign(link, { port: server.address().port, cut: () => sockets.forEach((socket) => socket.destroy()) });
 }
 
-test("channels with a history: nothing twice and nothing lost while a stream is cut, or opened anew for another name", async () => {
-  const redis = await startRedis(), port = freePort();
-  const flags = ["--event-stream", "--history-ms", "60000", "--history-names", "market:*"];
-  startWeirgate(["channels", ...flags], { REDIS_URL: redis.url, REDIS_WS_GATEWAY_PORT: `${port}` });
-  await ready(port);
-  const link = await linkTo(port), got = [], gaps = [];
-  const channels = new Channels(`ws://127.0.0.1:${link.port}/ws`, {
-    WebSocket: EventStream, backoffMinMs: 50, backoffMaxMs: 100, onData: ({ data }) => got.push(data), onGap: (gap) => gaps.push(gap),
-  });
-  open.push(() => channels.close());
-  let published = 0;
-  const publish = async (count) => {
-    for (; count > 0; count -= 1) await redis.publish("market:tick:a", (published += 1));
-  };
-  const all = (what) => until(() => got.length >= published, 10_000, what);
-  await channels.subscribe("market:tick:a");
-  await publish(5);
-  await all("live");
-  link.waitMs = 300;
-  link.cut();
-  await publish(2);
-  await all("what was missed after a cut");
-  await publish(3);
-  await all("live again");
-  // The stream is opened anew, with the position of now and not that of the first resume.
-  for (const name of ["market:tick:b", "market:tick:c"]) {
-    link.waitMs = name.endsWith("c") ? 1_000 : 0;
-    const more = channels.subscribe(name);
+/** A payload that is no text, and its number. */
+const bytesOf = (n) => Buffer.of(n, 10, 0, 255), numberOf = (bytes) => (Buffer.compare(bytes, bytesOf(bytes[0])) === 0 ? bytes[0] : bytes);
+
+for (const payload of [undefined, "binary"]) {
+  test(`channels with a history, ${payload ?? "JSON"}: nothing twice and nothing lost while a stream is cut, or opened anew for another name`, async () => {
+    const redis = await startRedis(), port = freePort();
+    const flags = ["--event-stream", "--history-ms", "60000", "--history-names", "market:*"];
+    startWeirgate(["channels", ...flags], { REDIS_URL: redis.url, REDIS_WS_GATEWAY_PORT: `${port}` });
+    await ready(port);
+    const link = await linkTo(port), got = [], gaps = [];
+    const channels = new Channels(`ws://127.0.0.1:${link.port}/ws`, {
+      WebSocket: EventStream, backoffMinMs: 50, backoffMaxMs: 100, payload, onData: ({ data }) => got.push(payload ? numberOf(data) : data), onGap: (gap) => gaps.push(gap),
+    });
+    open.push(() => channels.close());
+    let published = 0;
+    const publish = async (count) => {
+      for (; count > 0; count -= 1) {
+        published += 1;
+        await redis.publish("market:tick:a", payload ? bytesOf(published) : published);
+      }
+    };
+    const all = (what) => until(() => got.length >= published, 10_000, what);
+    await channels.subscribe("market:tick:a");
+    await publish(5);
+    await all("live");
+    link.waitMs = 300;
+    link.cut();
     await publish(2);
-    await more;
-    await publish(1);
-    await all(`while the stream was opened for ${name}`);
-  }
-  await new Promise((go) => setTimeout(go, 300));
-  assert.deepEqual(got, Array.from({ length: published }, (_, n) => n + 1));
-  assert.deepEqual(gaps, []);
-});
+    await all("what was missed after a cut");
+    await publish(3);
+    await all("live again");
+    // The stream is opened anew, with the position of now and not that of the first resume.
+    for (const name of ["market:tick:b", "market:tick:c"]) {
+      link.waitMs = name.endsWith("c") ? 1_000 : 0;
+      const more = channels.subscribe(name);
+      await publish(2);
+      await more;
+      await publish(1);
+      await all(`while the stream was opened for ${name}`);
+    }
+    await new Promise((go) => setTimeout(go, 300));
+    assert.deepEqual(got, Array.from({ length: published }, (_, n) => n + 1));
+    assert.deepEqual(gaps, []);
+  });
+}
 
 test("events: a device identifies and has its answers", async () => {
   const lobby = createServer((request, response) => {

@@ -22,8 +22,8 @@ function run(name, code) {
   return execFileSync(process.execPath, ["--no-warnings", name], { cwd: project, encoding: "utf8" }).trim();
 }
 
-test("sizes, joined and compressed: 5 kB for levels, 10 for channels, 9.5 for trades, 6.5 for events, 1 for the hooks, 5 for event streams", () => {
-  const sizes = { weirgate: 5_000, channels: 10_000, trades: 9_500, events: 6_500, react: 1_000, "event-stream": 5_000 };
+test("sizes, joined and compressed: 5 kB for levels, 10.2 for channels, 9.5 for trades, 6.5 for events, 1 for the hooks, 5 for event streams", () => {
+  const sizes = { weirgate: 5_000, channels: 10_200, trades: 9_500, events: 6_500, react: 1_000, "event-stream": 5_000 };
   const loads = { channels: ["weirgate", "session", "subscriber"], trades: ["weirgate", "session", "subscriber"], events: ["weirgate", "session"] };
   for (const [name, most] of Object.entries(sizes)) {
     const all = size(...(loads[name] ?? []), name);

@@ -49,19 +49,19 @@ export async function until(condition, ms, what) {
 export const ready = (port) =>
   until(() => fetch(`http://127.0.0.1:${port}/ready`).then(({ ok }) => ok, () => false), 20_000, "ready");
 
-/** Starts a redis-server; returns the URL, and a function for publishing. */
+/** Starts a redis-server; returns the URL, and a function that publishes bytes, or a value as JSON. */
 export async function startRedis() {
   const port = freePort();
   const path = `${process.env.PATH}:/usr/sbin`;
   start("redis-server", ["--port", `${port}`, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"], { PATH: path });
   const command = async (...words) => {
     const socket = dial(port, "127.0.0.1");
-    const parts = words.map((word) => `$${Buffer.byteLength(word)}\r\n${word}\r\n`);
-    socket.write(`*${words.length}\r\n${parts.join("")}`);
+    const parts = words.map((word) => [`$${Buffer.byteLength(word)}\r\n`, word, "\r\n"]);
+    socket.write(Buffer.concat([`*${words.length}\r\n`, ...parts.flat()].map((part) => Buffer.from(part))));
     const [answer] = await once(socket, "data");
     socket.destroy();
     return String(answer);
   };
   await until(() => command("PING").then((answer) => answer.startsWith("+PONG"), () => false), 20_000, "redis-server");
-  return { url: `redis://127.0.0.1:${port}`, publish: (channel, value) => command("PUBLISH", channel, JSON.stringify(value)) };
+  return { url: `redis://127.0.0.1:${port}`, publish: (channel, value) => command("PUBLISH", channel, value instanceof Uint8Array ? value : JSON.stringify(value)) };
 }

@@ -265,21 +265,26 @@ async function linkTo(port) {
   return Object.assign(link, { port: server.address().port });
 }
 
-for (const [kind, Client, name, names, recovered] of [
+/** A payload that is no text, and its number. */
+const bytesOf = (n) => Buffer.of(n, 10, 0, 255), numberOf = (bytes) => (Buffer.compare(bytes, bytesOf(bytes[0])) === 0 ? bytes[0] : bytes);
+
+for (const [kind, Client, name, names, recovered, payload] of [
   ["channels", Channels, "market:tick", ["--history-names", "market:*"], { "market:tick": true }],
+  ["channels", Channels, "market:tick", ["--history-names", "market:*"], { "market:tick": true }, "binary"],
   ["trades", Trades, "AAPL", [], true],
 ]) {
-  test(`${kind}: what was missed while the network was away comes when it is back, and over a restart of the program`, async () => {
+  test(`${kind}${payload ? `, ${payload}` : ""}: what was missed while the network was away comes when it is back, and over a restart of the program`, async () => {
     const [redis, port] = [await startRedis(), freePort()];
     startWeirgate([kind, "--history-ms", "60000", ...names], { REDIS_WS_GATEWAY_PORT: `${port}`, WS_PORT: `${port}`, REDIS_URL: redis.url });
     await ready(port);
     const link = await linkTo(port), got = [], told = [], gaps = [];
-    const publish = (n) => (kind === "trades" ? redis.publish(`channel:trade:${name}`, { symbol: name, price: n }) : redis.publish(name, n));
+    const publish = (n) => (kind === "trades" ? redis.publish(`channel:trade:${name}`, { symbol: name, price: n }) : redis.publish(name, payload ? bytesOf(n) : n));
     const made = (since) => new Client(`ws://127.0.0.1:${link.port}/${kind === "trades" ? "" : "ws"}`, {
       WebSocket,
       since,
+      payload,
       onTrade: ({ price }) => got.push(price),
-      onData: ({ data }) => got.push(data),
+      onData: ({ data }) => got.push(payload ? numberOf(data) : data),
       onSubscribed: (answer) => told.push(answer.recovered),
       onGap: (gap) => gaps.push(gap),
     });

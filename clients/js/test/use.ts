@@ -56,6 +56,12 @@ async function main() {
   const channels = new Channels(new URL("ws://localhost:8889/ws"), { tokenIn: "query", onGap: ({ first, last }) => last - first });
   const { refused: reasons } = await channels.subscribe("market:tick:*", (data, { channel, pattern }) => [data, channel, pattern]);
   for await (const { channel, data, seq } of channels) console.log(channel, data, seq);
+  const bytes = new Channels<Uint8Array>("ws://localhost:8889/ws", { payload: "binary", onData: ({ data }) => data.byteLength });
+  for await (const { data } of bytes) console.log(data[0] + 1);
+  // @ts-expect-error there is no other kind
+  new Channels("ws://localhost:8889/ws", { payload: "text" });
+  // @ts-expect-error trades have no payloads
+  new Trades("ws://localhost:8080", { payload: "binary" });
   for await (const { first } of channels.iterate("gap")) console.log(first + 1);
 
   interface Tick { price: number }

@@ -22,7 +22,7 @@ class FakeSocket {
     this.onopen?.({});
   }
   message(data) {
-    this.onmessage?.({ data: typeof data === "string" ? data : JSON.stringify(data) });
+    this.onmessage?.({ data: typeof data === "string" || data instanceof ArrayBuffer ? data : JSON.stringify(data) });
   }
   /** The server or the network ends the connection, or the handshake fails. */
   end(code = 1006, reason = "", fault = {}) {

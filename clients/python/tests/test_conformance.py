@@ -14,6 +14,12 @@ FOLDER = pathlib.Path(__file__).resolve().parents[2] / "conformance"
 CORES = {"connection": Core, "levels": LevelsCore, "trades": TradesCore, "channels": ChannelsCore, "events": DevicesCore}
 CASES = [(file.name, case) for file in sorted(FOLDER.glob("*.json")) for case in json.loads(file.read_text())["cases"]]
 
+
+def shown(data):
+    """Bytes as base64."""
+    return {"base64": base64.b64encode(data).decode()} if isinstance(data, bytes) else data
+
+
 # The form of an event in a case.
 TOLD = {
     "status": lambda status: ["status", status],
@@ -26,7 +32,7 @@ TOLD = {
     "error": lambda error: ["error", error.code],
     "trade": lambda trade, timestamp: ["trade", trade, timestamp],
     "candle": lambda candle: ["candle", candle["symbol"], candle["close"], candle["closed"]],
-    "data": lambda message: ["data", message["channel"], message["data"]],
+    "data": lambda message: ["data", message["channel"], shown(message["data"])],
     "subscribed": lambda told: ["subscribed", told["channels"] if "channels" in told else told["subscribed"], told.get("recovered"),
                                 *([told["why"]] if "why" in told else [])],
     "bus": lambda bus, lost: ["bus", bus, *(["lost"] if lost else [])],
@@ -93,7 +99,7 @@ class Run:
         if label in self.failing:
             self.core.report(RequestError("handler"))
         else:
-            self.handled[label].append(details[0])
+            self.handled[label].append(shown(details[0]))
 
     def dialed(self, token):
         self.attempts_made += 1
@@ -140,6 +146,9 @@ class Run:
 
     def do_text(self, text):
         self.core.handle_message(self.now, text)
+
+    def do_binary(self, head, text):
+        self.core.handle_message(self.now, json.dumps(head).encode() + b"\n" + base64.b64decode(text))
 
     def do_end(self, code, reason=""):
         self.core.handle_closed(self.now, code, reason)

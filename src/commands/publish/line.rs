@@ -1,5 +1,6 @@
 //! The flags of `weirgate publish`, and the template of its messages.
 
+use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 
@@ -20,11 +21,12 @@ Examples:
   weirgate publish redis://127.0.0.1:6379 market:tick:NIFTY '{\"ltp\":{walk}}' --rate 5
   weirgate publish nats://127.0.0.1:4222 news.flash 'hello' --jetstream
   weirgate publish redis://127.0.0.1:6379 market:tick:NIFTY 'hello' --stream ticks
+  weirgate publish nats://127.0.0.1:4222 news.flash @message.bin
   cat messages.jsonl | weirgate publish redis://127.0.0.1:6379 news:all - --rate 100
 
 In MESSAGE, {number} is the number of the message from 1, {time} the Unix time in milliseconds,
 {walk} a number that changes a little with each message, from 100.00 on. Lines of standard input
-are published as they are. Without --count and --rate one message is published; with --rate alone,
+and the bytes of a file are published as they are. Without --count and --rate one message is published; with --rate alone,
 messages until Ctrl-C. With --retry, messages on their way when the broker goes away may be
 missing, and one may come twice. Exit status: 0, or 1 if the broker is away or refuses a message.";
 
@@ -36,14 +38,16 @@ pub(in crate::commands) fn command() -> Command {
     };
     let url = "nats://HOST:4222, tls://…, redis://HOST:6379, rediss://… or unix:///PATH";
     let name = "The subject of NATS, or the channel of Redis";
-    let message = format!("The message; - for each line of standard input [default: {EXAMPLE}]");
+    let message = format!(
+        "The message; @FILE for the bytes of a file, - for each line of standard input [default: {EXAMPLE}]"
+    );
     Command::new("publish")
         .about("Publish messages on a NATS subject or a Redis channel")
         .after_help(HELP)
         .args_override_self(true)
         .arg(place("url", "URL", url.to_owned()).required(true))
         .arg(place("name", "SUBJECT|CHANNEL", name.to_owned()).required(true))
-        .arg(place("message", "MESSAGE|-", message).allow_hyphen_values(true))
+        .arg(place("message", "MESSAGE|@FILE|-", message).allow_hyphen_values(true))
         .args(flags())
 }
 
@@ -100,11 +104,15 @@ pub(in crate::commands) fn read(matches: &ArgMatches) -> Result<PublishCommand, 
     let seed = RandomState::new().hash_one(0);
     let messages = match flag(matches, "message").as_deref() {
         Some("-") => Messages::Lines,
+        Some(text) if let Some(path) = text.strip_prefix('@') => {
+            let bytes = fs::read(path).map_err(|error| format!("cannot read {path}: {error}"));
+            Messages::File(bytes?)
+        }
         text => Messages::Made(Template::new(text.unwrap_or(EXAMPLE), seed)),
     };
     let rate: Option<f64> = matches.get_one("rate").copied();
     let count: Option<u64> = matches.get_one("count").copied();
-    let is_single = rate.is_none() && matches!(messages, Messages::Made(_));
+    let is_single = rate.is_none() && !matches!(messages, Messages::Lines);
     Ok(PublishCommand {
         url,
         name,

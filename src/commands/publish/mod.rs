@@ -69,6 +69,8 @@ impl std::fmt::Debug for BrokerUrl {
 pub enum Messages {
     /// A text with placeholders.
     Made(Template),
+    /// The bytes of a file.
+    File(Vec<u8>),
     /// The lines of standard input.
     Lines,
 }
@@ -191,7 +193,7 @@ impl PublishCommand {
             begun: Instant::now(),
             before: progress.published,
         };
-        let is_endless = self.count.is_none() && matches!(self.messages, Messages::Made(_));
+        let is_endless = self.count.is_none() && !matches!(self.messages, Messages::Lines);
         if is_endless && pace.before == 0 {
             complain(&format!("publishing on {}; Ctrl-C ends it", self.name));
         }
@@ -203,6 +205,7 @@ impl PublishCommand {
             let message = match (progress.held.take(), &mut self.messages) {
                 (Some(held), _) => held,
                 (None, Messages::Made(template)) => template.next(Clock::start().now().unix_ms()),
+                (None, Messages::File(bytes)) => bytes.clone(),
                 (None, Messages::Lines) => match next_line(input, progress.published + 1)? {
                     Some(line) => line,
                     None => break,

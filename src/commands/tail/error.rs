@@ -266,9 +266,12 @@ impl Output {
     }
 
     /// Prints a message, and flushes, so that a reader gets the message at once.
-    pub(super) fn print(&mut self, message: &[u8]) -> io::Result<Next> {
+    pub(super) fn print(&mut self, message: &[u8], is_binary: bool) -> io::Result<Next> {
         self.line.clear();
-        render(self.style, message, &mut self.line);
+        match is_binary && self.style != Style::Raw {
+            true => render_binary(self.style, message, &mut self.line),
+            false => render(self.style, message, &mut self.line),
+        }
         if self.is_terminal {
             self.line = escaped_bytes(&self.line, &['\n', '\t']).into_bytes();
         }
@@ -329,6 +332,20 @@ fn render(style: Style, message: &[u8], line: &mut Vec<u8>) {
         },
     }
     line.push(b'\n');
+}
+
+/// Formats a binary message. The bytes behind a line of JSON, as of channels, are escaped, so that each can be told and a
+/// line is a message.
+fn render_binary(style: Style, message: &[u8], line: &mut Vec<u8>) {
+    let mut parts = message.splitn(2, |&byte| byte == b'\n');
+    match (parts.next(), parts.next()) {
+        (Some(head), Some(payload)) if json::read(head).is_ok() => {
+            render(style, head, line);
+            line.pop();
+            line.extend_from_slice(format!(" {}\n", escaped_bytes(payload, &[])).as_bytes());
+        }
+        _ => render(style, message, line),
+    }
 }
 
 /// Returns indented JSON with all digits, or `None` if the message is not JSON, or nested too deeply.
@@ -421,6 +438,25 @@ mod output_tests {
         assert_eq!(rendered(Style::Raw, message), format!("{message}\n"));
         let want = "{\n  \"b\": 1.50,\n  \"a\": [\n    1e400,\n    \"x y\"\n  ]\n}\n";
         assert_eq!(rendered(Style::Pretty, message), want);
+    }
+
+    #[test]
+    fn a_binary_message_is_its_object_and_its_bytes_escaped() {
+        let rendered = |style, message: &[u8]| {
+            let mut line = Vec::new();
+            render_binary(style, message, &mut line);
+            String::from_utf8(line).expect("UTF-8")
+        };
+        let message = b"{\"seq\":3}\n\x82\xa3bid\n\xc3\xa9\0";
+        let shown = "\\x82\\xa3bid\\u000a\u{e9}\\u0000\n";
+        assert_eq!(
+            rendered(Style::Line, message),
+            format!("{{\"seq\":3}} {shown}")
+        );
+        let pretty = rendered(Style::Pretty, message);
+        assert_eq!(pretty, format!("{{\n  \"seq\": 3\n}} {shown}"));
+        assert_eq!(rendered(Style::Line, b"{}\n"), "{} \n");
+        assert_eq!(rendered(Style::Line, b"other\n{}"), "other {}\n");
     }
 
     #[test]

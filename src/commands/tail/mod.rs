@@ -253,8 +253,8 @@ impl<'a> Session<'a> {
             self.silent_ticks = 0;
         }
         match read {
-            Ok(Message::Text(text)) => self.message(link, text.as_bytes()),
-            Ok(Message::Binary(bytes)) => self.message(link, &bytes),
+            Ok(Message::Text(text)) => self.message(link, text.as_bytes(), false),
+            Ok(Message::Binary(bytes)) => self.message(link, &bytes, true),
             Ok(Message::Close(frame)) => {
                 self.closed = frame;
                 Ok(Next::GoOn)
@@ -285,7 +285,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn message(&mut self, link: &mut Link, message: &[u8]) -> Result<Next, TailError> {
+    fn message(
+        &mut self,
+        link: &mut Link,
+        message: &[u8],
+        is_binary: bool,
+    ) -> Result<Next, TailError> {
         let text = std::str::from_utf8(message).unwrap_or_default();
         if self.greeting_until.is_some() {
             self.meet(link, text)?;
@@ -302,7 +307,7 @@ impl<'a> Session<'a> {
         if status.is_some() && self.command.style != Style::Raw {
             return Ok(Next::GoOn);
         }
-        match self.output.print(message) {
+        match self.output.print(message, is_binary) {
             Ok(next) => Ok(next),
             // A closed reader (`weirgate tail … | head -1`) has enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Next::End),

@@ -135,7 +135,7 @@ impl Answer {
             .lead(Lead::Seq(self.lead))
             .received(now)
             .body(body.as_bytes());
-        ended(frame, position, CopyRank::LAST)
+        ended(frame, position, CopyRank::LAST).finish()
     }
 }
 

@@ -1,5 +1,8 @@
-//! The messages of the bus as clients get them. What they share is the frame of the publication: the data and the time
-//! (feed of channels). A client gets a copy for its exact name and one for each of its patterns.
+//! The messages of the bus as clients get them: as text, or for clients that ask for binary messages as a line of text and
+//! the bytes of the payload. A client gets a copy for its exact name and one for each of its patterns.
+//!
+//! The frame of the publication (feed of channels) has the end of the object, without position, then a line feed, then the
+//! payload. The frame is binary unless the payload is JSON.
 
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
@@ -7,38 +10,68 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use super::super::history::{END_BYTES_MAX, ended};
-use crate::hub::{ConflationKey, CopyRank, Frame, FrameBytes, Lead, Message, TopicName};
+use crate::hub::{ConflationKey, Content, CopyRank, Frame, FrameBytes, Lead, Message, TopicName};
 use crate::wire::object_writer::quoted;
 
 /// The text before the number.
 const LEAD: Lead = Lead::Seq(r#"{"type":"data","seq":"#);
 
-/// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…,"pos":…}`. Each copy has a position of its own,
-/// because a client may be cut between two copies, and is replaced by copies of the same kind.
+/// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…,"pos":…}`, or the same without `data`, a line feed
+/// and the payload. Each copy has a position of its own, because a client may be cut between two copies, and is replaced by
+/// copies of the same kind.
 pub(super) fn render(
     message: &Message<'_>,
     pattern: Option<&TopicName>,
     alive: &FrameBytes,
 ) -> Arc<Frame> {
+    let (unit, content) = (message.frame, message.content);
+    let mut parts = unit.body().splitn(2, |&byte| byte == b'\n');
+    let (end, payload) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
     let pattern = pattern.map(TopicName::as_str);
     let name = quoted(message.name);
     let pattern_text = pattern.map_or_else(|| "null".to_owned(), quoted);
+    let (frame, [data_name, data, line_end, payload]) = match content {
+        Content::Text => {
+            let data = json_of(payload, unit);
+            (Frame::text(alive), [&br#","data":"#[..], data, b"", b""])
+        }
+        Content::Binary => (Frame::binary(alive), [&b""[..], b"", b"\n", payload]),
+    };
     let parts = [
         br#","channel":"#,
         name.as_bytes(),
         br#","pattern":"#,
         pattern_text.as_bytes(),
-        message.frame.body(),
+        data_name,
+        data,
+        end,
     ];
-    let mut copy = Frame::text(alive)
-        .with_capacity(parts.iter().map(|part| part.len()).sum::<usize>() + END_BYTES_MAX)
+    let bytes: usize = parts.iter().map(|part| part.len()).sum();
+    let mut copy = frame
+        .with_capacity(bytes + END_BYTES_MAX + line_end.len() + payload.len())
         .lead(LEAD)
-        .received(message.frame.received());
-    if let Some(ConflationKey(key)) = message.frame.key() {
-        let key = FixedState::default().hash_one((key, pattern));
+        .received(unit.received());
+    if let Some(ConflationKey(key)) = unit.key() {
+        let key = FixedState::default().hash_one((key, pattern, content == Content::Text));
         copy = copy.key(ConflationKey(key));
     }
     let copy = parts.into_iter().fold(copy, |copy, part| copy.body(part));
     let rank = pattern.map_or(CopyRank::LAST, CopyRank::of_pattern);
-    ended(copy, message.position, rank)
+    let copy = ended(copy, message.position, rank);
+    copy.body(line_end).body(payload).finish()
+}
+
+/// The payload as a JSON value; a deletion has none.
+fn json_of<'a>(payload: &'a [u8], unit: &'a Frame) -> &'a [u8] {
+    match unit.content() {
+        _ if payload.is_empty() => b"null",
+        Content::Text => payload,
+        Content::Binary => unit.json_with(|| {
+            let text = quoted(&String::from_utf8_lossy(payload));
+            format!("{{\"raw\":{text}}}").into_bytes()
+        }),
+    }
 }

@@ -266,6 +266,8 @@ impl Gateway for ChannelsGateway {
     type In = Acl;
     type Out = ChannelsOutput;
 
+    const HAS_BINARY: bool = true;
+
     fn entrance(&self, path: &str) -> Entrance<'_> {
         match path {
             Self::PATH => Entrance::Clients(&self.settings.origins),

@@ -236,12 +236,13 @@ impl Retained {
         true
     }
 
-    /// Returns the clients that get the last value that has just come, of `bytes` bytes; `subject` if the name is a pattern.
+    /// Returns the clients that get the last value that has just come, of so many bytes; `subject` if the name is a
+    /// pattern.
     fn receivers(
         &mut self,
         name: &TopicName,
         (subject, number): (Option<&Arc<str>>, u64),
-        bytes: usize,
+        mut bytes_for: impl FnMut(SessionKey) -> usize,
     ) -> Vec<SessionKey> {
         let open = self.open.get(name);
         let Some((_, clients)) = open.filter(|(open, _)| *open == number) else {
@@ -255,7 +256,7 @@ impl Retained {
                 && turn.is_asked(name, number)
                 && live <= turn.names[name].1
             {
-                match turn.has_room(subject.is_some(), bytes) {
+                match turn.has_room(subject.is_some(), bytes_for(*key)) {
                     true => receivers.push(*key),
                     false => others.push(*key),
                 }
@@ -458,9 +459,17 @@ impl ChannelsGateway {
     /// Sends a last value to the clients that wait for it.
     pub(super) fn replay_value(&mut self, core: &mut Core, value: &Publication) {
         let (topic, subject) = (&value.topic, value.subject.as_ref());
-        let frame = core.render(value, subject.map(|_| topic));
         let of = (subject, value.request.unwrap_or_default());
-        for key in self.retained.receivers(topic, of, frame.queue_bytes()) {
+        let mut frames = [None, None];
+        let mut frame_for = |core: &Core, key| {
+            let content = core.content(key);
+            let frame = &mut frames[content as usize];
+            let render = || core.render(value, subject.map(|_| topic), content);
+            Arc::clone(frame.get_or_insert_with(render))
+        };
+        let bytes_for = |key| frame_for(core, key).queue_bytes();
+        for key in self.retained.receivers(topic, of, bytes_for) {
+            let frame = frame_for(core, key);
             core.replay(key, &frame);
         }
         self.ask_retained(core);

@@ -174,7 +174,7 @@ fn answer(origin: &Origin, envelope: &Envelope<'_>, position: Option<Position>) 
 /// Ends the frame of an object without the `}`, in one allocation.
 fn whole(frame: FrameBuilder, open: &[u8], position: Option<Position>) -> Arc<Frame> {
     let frame = frame.with_capacity(open.len() + END_BYTES_MAX).body(open);
-    ended(frame, position, CopyRank::LAST)
+    ended(frame, position, CopyRank::LAST).finish()
 }
 
 /// Returns a reader that answers `message` with the service's answer.

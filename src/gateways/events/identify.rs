@@ -2,8 +2,6 @@
 //!
 //! With a history, the answer to a device has a position, so that even the first push is not lost in a cut.
 
-use url::form_urlencoded;
-
 use super::super::access::shown_hashed;
 use super::super::history::{Follow, last_event_id, short, write_recovered};
 use super::call::{Message, is_device_id};
@@ -18,20 +16,15 @@ const ASKED_BY_ADDRESS: (&str, &str) = ("\"identify\"", "null");
 
 /// Reads the device and the position of a request.
 pub(super) fn read_query(head: &RequestHead<'_>, connection: &mut Connection) {
-    let device = last_of(head, "device_id").filter(|id| is_device_id(id));
-    connection.device = device.map(TopicName::from);
+    let device = head.parameters("device_id").last();
+    let device = device.filter(|id| is_device_id(id));
+    connection.device = device.map(|id| TopicName::from(id.into_owned()));
     // An event stream comes back with the first address, so the position in the header is newer.
     connection.since = last_event_id(head).or_else(|| {
-        let since = last_of(head, "since").filter(|since| !since.is_empty())?;
+        let since = head.parameters("since").last();
+        let since = since.filter(|since| !since.is_empty())?;
         Some(short(&since).into())
     });
-}
-
-/// The last of the parameters with this name.
-fn last_of(head: &RequestHead<'_>, name: &str) -> Option<String> {
-    let parameters = form_urlencoded::parse(head.query()?.as_bytes());
-    let (_, value) = parameters.filter(|(key, _)| key == name).last()?;
-    Some(value.into_owned())
 }
 
 /// Handles a new connection. A device with the id in the address gets an answer only if the device asks for

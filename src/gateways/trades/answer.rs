@@ -84,5 +84,5 @@ fn placed(core: &Core, mut object: ObjectWriter, position: Option<Position>) -> 
         .answer()
         .received(core.now())
         .body(object.finish_open().as_bytes());
-    ended(frame, position, CopyRank::LAST)
+    ended(frame, position, CopyRank::LAST).finish()
 }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use url::form_urlencoded;
-
 use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed};
 use super::candles::Interval;
 use super::request::{Asked, BadRequest, Request};
@@ -56,9 +54,8 @@ pub(super) fn user_for_log(of_token: Option<&str>, head: &RequestHead<'_>) -> Op
     if let Some(user) = of_token {
         return Some(user.into());
     }
-    form_urlencoded::parse(head.query()?.as_bytes())
-        .find(|(name, user)| name == "userId" && !user.is_empty())
-        .map(|(_, user)| shown_hashed(&user))
+    let user = head.parameters("userId").find(|user| !user.is_empty());
+    user.map(|user| shown_hashed(&user))
 }
 
 /// The content to which a client subscribes for a symbol.

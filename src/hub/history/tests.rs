@@ -101,7 +101,9 @@ impl Bench {
             .collect();
         let wanted: Vec<_> = topics.iter().map(Wanted::exact).collect();
         let since = since.to_string();
-        let (missed, outcomes) = self.history.missed(&since, &wanted, 1 << 20);
+        let (missed, outcomes) = self
+            .history
+            .missed(&since, &wanted, (Content::Text, 1 << 20));
         outcomes.into_iter().collect::<Outcome>()?;
         let text = |(_, frame): &(CopyPlace, Arc<Frame>)| {
             String::from_utf8_lossy(frame.body()).into_owned()
@@ -373,16 +375,24 @@ fn frames_for_clients_of_patterns_go_before_messages() {
         }];
         match stars % 3 {
             0 => {
-                let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 20);
+                let (missed, outcomes) =
+                    bench
+                        .history
+                        .missed(&since, &wanted, (Content::Text, 1 << 20));
                 assert_eq!((outcomes, missed.frames.len()), (vec![Ok(())], 40));
             }
             1 => {
-                let (newest, _) = bench.history.newest(&wanted, 1, 1 << 20);
+                let (newest, _) = bench.history.newest(&wanted, 1, (Content::Text, 1 << 20));
                 assert_eq!(newest.frames.len(), 40);
             }
             _ => {
                 let newest = position(0, 40);
-                assert!(bench.history.copy_of_newest(newest, Some(&name)).is_some());
+                assert!(
+                    bench
+                        .history
+                        .copy_of_newest(newest, Some(&name), Content::Text)
+                        .is_some()
+                );
             }
         }
         assert!(bench.history.memory() <= 1 << 17);
@@ -426,7 +436,9 @@ fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
     ];
     let since = position(0, 0).to_string();
     for _ in 0..2 {
-        let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 20);
+        let (missed, outcomes) = bench
+            .history
+            .missed(&since, &wanted, (Content::Text, 1 << 20));
         assert_eq!(outcomes, [Ok(()), Ok(())]);
         let texts: Vec<_> = missed
             .frames
@@ -445,12 +457,16 @@ fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
     bench
         .history
         .keep(0, left_out, &TopicName::fixed("z"), None);
-    let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 20);
+    let (missed, outcomes) = bench
+        .history
+        .missed(&since, &wanted, (Content::Text, 1 << 20));
     assert_eq!(
         (outcomes, missed.frames.len()),
         (vec![Err(NotRecovered::Window), Ok(())], 1)
     );
     let after = left_out.to_string();
-    let (_, outcomes) = bench.history.missed(&after, &wanted, 1 << 20);
+    let (_, outcomes) = bench
+        .history
+        .missed(&after, &wanted, (Content::Text, 1 << 20));
     assert_eq!(outcomes, [Ok(()), Ok(())]);
 }

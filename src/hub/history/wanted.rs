@@ -8,7 +8,7 @@ use foldhash::quality::RandomState;
 use super::names::Names;
 use crate::admission::Charge;
 use crate::auth::{MatchBudget, NamePatterns, OverBudget};
-use crate::hub::{CopyRank, Frame, NotRecovered, TopicName};
+use crate::hub::{Content, CopyRank, Frame, NotRecovered, TopicName};
 
 /// The most steps of matching in one search, about a millisecond. Patterns of the usual kinds need a step or
 /// two for a name.
@@ -120,16 +120,19 @@ pub(super) struct Found<'a> {
     pub(super) copies: Vec<(usize, &'a Wanted<'a>)>,
     /// Queue bytes of the copies, without what makes a text longer in JSON.
     pub(super) bytes: usize,
+    /// The kind of frames.
+    pub(super) content: Content,
     bytes_max: usize,
     /// Entries visited.
     pub(super) walked: usize,
 }
 
 impl<'a> Found<'a> {
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(super) fn new(content: Content, bytes_max: usize) -> Self {
         Self {
             copies: Vec::new(),
             bytes: 0,
+            content,
             bytes_max,
             walked: 0,
         }

@@ -2,13 +2,14 @@
 //! response to a plain `GET`. The messages of the client are in the query of the request, as parameters
 //! `send`.
 
+use std::borrow::Cow;
 use std::vec;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
-use crate::hub::{CloseCode, CloseReason, Content, Encoded, Frame, Limits};
+use crate::hub::{CloseCode, CloseReason, Content, Encoded, Frame, Lead, Limits};
 use crate::wire::event_stream::{self, COMMENT, DATA, Page};
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
@@ -22,19 +23,27 @@ const IGNORED_BYTES_MAX: usize = 16 * 1024;
 const RETRY_MS: u64 = 1_000;
 const RETRY_SPREAD_MS: u64 = 4_000;
 
-/// Makes the event of a frame. A text is the event's data; bytes are base64 in an event of type `binary`.
+/// Makes the event of a frame. A text is the event's data; bytes are base64 in an event of type `binary`. Bytes behind a
+/// lead begin with the rest of a line of text, which stays.
 pub(in crate::hub) fn encode(frame: &Frame) -> Encoded {
     let mut event = DATA.to_vec();
-    match frame.content() {
-        Content::Text => event_stream::end_data(&mut event, frame.body(), frame.position()),
-        Content::Binary => {
-            event.extend_from_slice(BASE64_STANDARD.encode(frame.body()).as_bytes());
-            // The fields of an event may come in any order.
-            event.extend_from_slice(b"\nevent: binary\n\n");
-        }
+    let mut text = Cow::Borrowed(frame.body());
+    if frame.content() == Content::Binary {
+        event.splice(..0, *BINARY);
+        let has_line = frame.lead() != Lead::None;
+        let end = text.iter().position(|&byte| has_line && byte == b'\n');
+        let (line, bytes) = frame.body().split_at(end.map_or(0, |end| end + 1));
+        text = [line, BASE64_STANDARD.encode(bytes).as_bytes()]
+            .concat()
+            .into();
     }
-    Encoded::new(event, 0, DATA.len() as u8)
+    let body_at = event.len() as u8;
+    event_stream::end_data(&mut event, &text, frame.position());
+    Encoded::new(event, 0, body_at)
 }
+
+/// The type of events with bytes.
+const BINARY: &[u8; 14] = b"event: binary\n";
 
 const fn bad_request(detail: &'static str) -> RequestRefusal {
     RequestRefusal::new(400, detail)

@@ -99,13 +99,13 @@ impl Session {
     fn overtakes(frame: &Frame) -> Delivered {
         match frame.class() {
             Class::Answer => Delivered::SlotFirst,
-            Class::Data => Delivered::Ahead,
+            _ => Delivered::Ahead,
         }
     }
 
     /// Sheds a frame over the client's rate; `None` if the frame is within the rate.
     fn shed(&mut self, now: Now, frame: &Frame) -> Option<Delivered> {
-        if self.intake == Intake::Closed || frame.class() != Class::Data {
+        if self.intake == Intake::Closed || frame.class() == Class::Answer {
             return None;
         }
         let rate = self.cold.rate.as_mut();

@@ -25,7 +25,7 @@ use super::protocol::{Encoding, Step, event_stream};
 use super::send_queue::{SendQueue, Wrote};
 use super::shell::Permit;
 use super::stats::{Moved, PhaseKind};
-use super::{Frame, Limits, Now, SessionKey};
+use super::{Content, Frame, Limits, Now, SessionKey};
 use crate::admission::{AddressPlace, Charge, ClientAddr, Peer, TokenBucket};
 use crate::wire::frame_reader::FrameScratch;
 
@@ -62,6 +62,7 @@ pub(super) struct Session {
     waits: bool,
     /// Whether the gateway itself holds the bytes back, behind the socket.
     is_paced: bool,
+    content: Content,
     queue: SendQueue,
     cold: Box<Cold>,
 }
@@ -160,6 +161,7 @@ impl Session {
             has_resumed: false,
             waits: false,
             is_paced: false,
+            content: Content::Text,
             queue: SendQueue::default(),
             cold: Box::new(cold),
         }
@@ -212,6 +214,15 @@ impl Session {
             Phase::Open(open) => open.protocol.holds_messages(),
             _ => false,
         }
+    }
+
+    /// The kind of frames in which the client gets the messages of the feed.
+    pub(super) fn content(&self) -> Content {
+        self.content
+    }
+
+    pub(super) fn set_content(&mut self, content: Content) {
+        self.content = content;
     }
 
     pub(super) fn peer(&self) -> Peer {

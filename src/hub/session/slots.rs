@@ -12,7 +12,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use url::form_urlencoded;
 
 use super::gate::Gate;
 use crate::hub::{ConflationKey, Frame, Now, RequestRefusal};
@@ -38,9 +37,8 @@ impl MaxRate {
     /// # Errors
     /// The value is no decimal number in the range.
     pub fn of(head: &RequestHead<'_>) -> Result<Option<Self>, RequestRefusal> {
-        let mut pairs = form_urlencoded::parse(head.query().unwrap_or_default().as_bytes());
-        let value = pairs.find(|(name, _)| name == PARAMETER);
-        let rate = value.map(|(_, value)| Self::parse(&value).ok_or(REFUSAL));
+        let value = head.parameters(PARAMETER).next();
+        let rate = value.map(|value| Self::parse(&value).ok_or(REFUSAL));
         rate.transpose()
     }
 

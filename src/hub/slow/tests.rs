@@ -154,17 +154,30 @@ fn each_rule_has_its_edges() {
         Reads,
         "less than 30 % of the window"
     );
-    let window = |rtt_us, window_bytes, cwnd_segments| {
+    let window = |rtt_us, min_rtt_us, window_bytes, cwnd_segments| {
         cause(|s| {
-            (s.rtt_us, s.window_bytes, s.cwnd_segments) = (rtt_us, window_bytes, cwnd_segments)
+            (s.rtt_us, s.min_rtt_us) = (rtt_us, min_rtt_us);
+            (s.window_bytes, s.cwnd_segments) = (window_bytes, cwnd_segments);
         })
     };
-    assert_eq!(window(100_000, 4_000, 5), Window);
-    assert_eq!(window(99_000, 4_000, 5), Reads);
+    assert_eq!(window(100_000, 100_000, 4_000, 5), Window);
+    assert_eq!(window(99_000, 99_000, 4_000, 5), Reads);
+    assert_eq!(window(150_000, 50_000, 4_000, 5), Window);
     assert_eq!(
-        window(100_000, 4_000, 4),
+        window(150_000, 49_999, 4_000, 5),
+        Reads,
+        "the round trip is long because the client reads in pieces"
+    );
+    assert_eq!(
+        window(100_000, 100_000, 4_000, 4),
         Reads,
         "the path allows no more than the window"
+    );
+    assert_eq!(window(100_000, 100_000, 1_000, 5), Window);
+    assert_eq!(
+        window(100_000, 100_000, 999, 5),
+        Reads,
+        "the client's program has filled the window, with a segment under way"
     );
     let closed = |window_bytes, acked_bytes| {
         cause(|s| (s.window_bytes, s.acked_bytes) = (window_bytes, acked_bytes))

@@ -7,7 +7,9 @@ use weirgate::feeds::levels::Normaliser;
 use weirgate::feeds::trades::{TradesFeed, TradesFeedSettings};
 use weirgate::feeds::{BusEvent, BusMessage};
 use weirgate::gateways::channels::ChannelsGateway;
-use weirgate::hub::{Feed, FrameBytes, Gateway, Message, Place, Publication, TopicName};
+use weirgate::hub::{Content, Feed, FrameBytes, Gateway, Message, Place, Publication, TopicName};
+
+use weirgate::wire::json::check_json;
 
 use super::client::NOW;
 use super::{oracle, outcome};
@@ -123,23 +125,28 @@ pub(crate) fn channels(data: &[u8]) -> u64 {
     let mut feed = ChannelsFeed::new(settings, alive.clone());
     let pattern_name = Some(pattern).filter(|pattern| !pattern.is_empty());
     let publication = published(&mut feed, message(channel, pattern_name, payload));
-    let copy = publication.as_ref().map(|publication| {
+    let render = |content| {
+        let publication = publication.as_ref()?;
         let message = Message {
             name: channel,
             frame: &publication.frame,
             position: None,
+            content,
         };
         let pattern = pattern_name.map(|pattern| TopicName::from(pattern.to_owned()));
-        ChannelsGateway::render(&message, pattern.as_ref(), &alive)
-    });
-    let body = copy.as_ref().map_or(&b""[..], |copy| copy.body());
-    // The number of the message precedes the body.
-    let whole = [&b"{\"type\":\"data\",\"seq\":1"[..], body].concat();
-    let whole = if publication.is_some() {
-        whole
-    } else {
-        Vec::new()
+        let copy = ChannelsGateway::render(&message, pattern.as_ref(), &alive);
+        // The number of the message precedes the body.
+        Some([&b"{\"type\":\"data\",\"seq\":1"[..], copy.body()].concat())
     };
+    if let Some(copy) = render(Content::Binary) {
+        let mut parts = copy.splitn(2, |&b| b == b'\n');
+        let object = parts.next().unwrap_or_default();
+        assert!(check_json(object).is_ok());
+        assert_eq!(parts.next(), Some(payload));
+    }
+    // Without a payload there is no text.
+    let text = render(Content::Text).filter(|_| !payload.is_empty());
+    let whole = text.unwrap_or_default();
     oracle::python_agrees(&[
         b"channels",
         channel.as_bytes(),
@@ -147,7 +154,7 @@ pub(crate) fn channels(data: &[u8]) -> u64 {
         payload,
         &whole,
     ]);
-    let raw = body.windows(7).any(|part| part == b"{\"raw\":");
+    let raw = whole.windows(7).any(|part| part == b"{\"raw\":");
     outcome((
         publication.is_some(),
         raw,

@@ -41,6 +41,10 @@ class ChannelsCore(SubscriberCore):
     def ping_message(self, request_id: str) -> dict[str, Any]:
         return {"action": "ping", "requestId": request_id}
 
+    @property
+    def query(self) -> dict[str, Any]:
+        return super().query | {"payload": self.options.payload}
+
     def opened(self, address: str, token: str | None) -> None:
         self._seq = 0
         self._address, self._token = address, token
@@ -117,6 +121,14 @@ class ChannelsCore(SubscriberCore):
             self._outputs.append(Renew(False))
 
     # ---- Messages
+
+    def parse(self, data: Any) -> Any:
+        """A binary message is a line of JSON and the payload."""
+        if not self.options.payload or isinstance(data, str):
+            return super().parse(data)
+        head, _, payload = data.partition(b"\n")
+        message = super().parse(head)
+        return message | {"data": None if message.get("deleted") else payload}
 
     def receive(self, message: Any, kept: bool) -> None:
         self.hear(message)

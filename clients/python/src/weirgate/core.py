@@ -5,7 +5,6 @@ All times are milliseconds on the driver's monotonic clock.
 """
 from __future__ import annotations
 
-import json
 import math
 import random as _random
 import re
@@ -14,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
+
+from .strict_json import read_json
 
 Status = Literal["connecting", "open", "stale", "waiting", "closed"]
 
@@ -70,6 +71,7 @@ class Options:
     names_max: int = 10_000
     device_id: str | None = None
     max_hz: float | None = None
+    payload: Literal["binary"] | None = None
     since: str | None = None
     """The position, which moves with the messages."""
     last: int | None = None
@@ -268,7 +270,7 @@ class Core:
         if self.kind == "message":
             return
         try:
-            state = json.loads(data, parse_constant=_no_constant)
+            state = self.parse(data)
             if not isinstance(state, dict):
                 raise ValueError("not an object")
             self.receive(state, kept)
@@ -338,7 +340,6 @@ class Core:
         return None if self._due_at == math.inf else self._due_at
 
     # ---- Methods for typed clients to override.
-
     @property
     def query(self) -> dict[str, Any]:
         """The parameters of the address, without those that are None."""
@@ -349,6 +350,9 @@ class Core:
 
     def changed(self, status: Status) -> None:
         pass
+
+    def parse(self, data: Any) -> Any:
+        return read_json(data)
 
     def receive(self, message: Any, kept: bool) -> None:
         self._emit("state", message, kept)
@@ -494,7 +498,3 @@ class LevelsCore(Core):
             self._emit("gap", Gap(last + 1, seq - 1))
         self.state = message
         super().receive(message, kept)
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")

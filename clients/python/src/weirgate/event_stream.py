@@ -25,7 +25,7 @@ _WAITING_MAX = 256
 # The types of responses.
 _ANSWERS = {"success", "subscribed", "unsubscribed", "pong", "response", "error"}
 _FIELD = re.compile(r"(data|event|id): ?(.*)", re.DOTALL)
-_POSITION = re.compile(r'(,"pos":")[^"]+(?="\}$)')
+_POSITION = re.compile(r'(,"pos":")[^"]+(?="\}(\n[\w+/=]*)?$)')
 
 
 class EventStream:
@@ -219,7 +219,7 @@ class EventStream:
             close = _parsed(event.get("data", ""))
             self._end(close.get("code", 1006), close.get("reason", ""))
         elif "data" in event:
-            yield base64.b64decode(event["data"]) if event.get("event") == "binary" else event["data"]
+            yield _unpacked(event["data"]) if event.get("event") == "binary" else event["data"]
 
     def _end(self, code: int, reason: str) -> None:
         if self.close_code is None:
@@ -231,6 +231,12 @@ class _Refused(ConnectionError):
     def __init__(self, status: int) -> None:
         super().__init__(f"HTTP status {status}")
         self.status = status
+
+
+def _unpacked(data: str) -> bytes:
+    """A binary message: lines of text, then base64."""
+    at = data.rfind("\n") + 1
+    return data[:at].encode() + base64.b64decode(data[at:])
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class ChannelMessage(TypedDict, Generic[Data]):
     retained: NotRequired[bool]
     """The last value, from before the subscription."""
     deleted: NotRequired[bool]
-    """The key of a NATS key-value bucket was deleted; `data` is None."""
+    """The key of a NATS key-value bucket was deleted; `data` is None, also with `payload="binary"`."""
 
 
 class ConnectionOptions(TypedDict, total=False):
@@ -161,6 +161,9 @@ class TradesOptions(SubscriberOptions, HistoryOptions, total=False):
 
 
 class ChannelsOptions(SubscriberOptions, HistoryOptions, Generic[Data], total=False):
+    payload: Literal["binary"]
+    """`data` is the bytes of the payload as published, JSON or not: `Channels[bytes]`. Without: the payload as JSON, or
+    `{"raw": text}`."""
     on_data: Callable[[ChannelMessage[Data]], object]
     on_welcome: Callable[[dict[str, Any]], object]
     on_gap: Callable[[Gap], object]

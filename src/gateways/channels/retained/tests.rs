@@ -31,7 +31,7 @@ fn request(retained: &mut Retained) -> Option<(TopicName, u64)> {
 
 fn receivers(retained: &mut Retained, name: &TopicName, subject: &str, number: u64) -> Vec<u32> {
     let subject = Some(subject.into()).filter(|_| retained.syntax.is_pattern(name.as_str()));
-    let takers = retained.receivers(name, (subject.as_ref(), number), 10);
+    let takers = retained.receivers(name, (subject.as_ref(), number), |_| 10);
     let mut slots: Vec<u32> = takers.iter().map(|key| key.slot).collect();
     slots.sort_unstable();
     slots

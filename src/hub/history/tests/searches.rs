@@ -29,8 +29,10 @@ fn a_search_has_one_budget_of_matching_steps() {
             patterns: Some(&patterns),
         };
         let wanted: Vec<_> = names.iter().map(wanted).collect();
-        let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 22);
-        let (newest, outcome) = bench.history.newest(&wanted, 1, 1 << 22);
+        let (missed, outcomes) = bench
+            .history
+            .missed(&since, &wanted, (Content::Text, 1 << 22));
+        let (newest, outcome) = bench.history.newest(&wanted, 1, (Content::Text, 1 << 22));
         for (found, outcome) in [(missed, outcomes[0]), (newest, outcome)] {
             let got = outcome.ok().map(|()| found.frames.len() / 5);
             assert_eq!(got, count, "{pattern}");
@@ -54,16 +56,20 @@ fn a_search_for_too_much_makes_no_frame() {
         name: &name,
         patterns: Some(&patterns),
     }];
-    let (missed, outcomes) = bench.history.missed(&since, &wanted, 50_000);
+    let (missed, outcomes) = bench
+        .history
+        .missed(&since, &wanted, (Content::Text, 50_000));
     assert_eq!(outcomes, [Err(NotRecovered::Large)]);
     assert!(missed.is_empty() && missed.cost > 50_000, "the work counts");
-    let (newest, outcome) = bench.history.newest(&wanted, 1, 50_000);
+    let (newest, outcome) = bench.history.newest(&wanted, 1, (Content::Text, 50_000));
     assert_eq!(
         (outcome, newest.is_empty()),
         (Err(NotRecovered::Large), true)
     );
     assert_eq!(MADE.get(), 0);
-    let (missed, outcomes) = bench.history.missed(&since, &wanted, 200_000);
+    let (missed, outcomes) = bench
+        .history
+        .missed(&since, &wanted, (Content::Text, 200_000));
     assert_eq!((outcomes, missed.frames.len()), (vec![Ok(())], 100));
     assert_eq!(MADE.get(), 100);
 }
@@ -82,14 +88,16 @@ fn a_name_that_is_wanted_twice_brings_each_message_once() {
         patterns: Some(&patterns),
     };
     let wanted = [Wanted::exact(&exact), by_pattern].repeat(3);
-    let (missed, outcomes) = bench.history.missed(&since, &wanted, 1 << 20);
+    let (missed, outcomes) = bench
+        .history
+        .missed(&since, &wanted, (Content::Text, 1 << 20));
     assert_eq!(outcomes, [Ok(()); 6], "each is answered");
     assert_eq!(
         missed.frames.len(),
         2 * 3,
         "a copy for each of the two names"
     );
-    let (newest, _) = bench.history.newest(&wanted, 2, 1 << 20);
+    let (newest, _) = bench.history.newest(&wanted, 2, (Content::Text, 1 << 20));
     assert_eq!(newest.frames.len(), 2 * 2);
 }
 

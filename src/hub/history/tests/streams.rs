@@ -105,7 +105,9 @@ fn a_client_between_two_copies_of_the_head_is_told_that_the_second_is_not_there(
     let topic = TopicName::from("a".to_owned());
     let since = format!("{}.1", stored(5, 50));
     let wanted = [Wanted::exact(&topic)];
-    let (_, outcomes) = bench.history.missed(&since, &wanted, 1 << 20);
+    let (_, outcomes) = bench
+        .history
+        .missed(&since, &wanted, (Content::Text, 1 << 20));
     assert_eq!(outcomes, [Err(NotRecovered::Window)]);
 }
 
