@@ -186,10 +186,10 @@ redis-host use REDIS_HOST in the environment, or --redis-url
 redis-port use REDIS_PORT in the environment, or --redis-url
 node-env use NODE_ENV in the environment
 internal-auth-token use INTERNAL_AUTH_TOKEN in the environment
-http-timeout-s use HTTP_TIMEOUT_SECONDS in the environment
 rate-limit-rps use RATE_LIMIT_RPS in the environment
 rate-limit-burst use RATE_LIMIT_BURST in the environment
 wildcards-max use MAX_WILDCARD_SUBSCRIPTIONS in the environment
 default-role use DEFAULT_ROLE in the environment
 gateway-api-key use GATEWAY_API_KEY in the environment
-send-queue-soft-for-ms a client may stay over --send-queue-soft-bytes for 10 s";
+jwt-secret use JWT_SECRET in the environment
+jwt-secret-before use JWT_SECRET_BEFORE in the environment";

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.xdist_group("chromium")
 ROWS = """[...document.querySelectorAll('#%s tbody tr')].map(tr => [...tr.children].map(cell => cell.textContent))"""
 PAIRS = """Object.fromEntries([...document.querySelectorAll('#%s dt')].map(dt => [dt.textContent, dt.nextElementSibling.textContent]))"""
 KIB = 1024
-# Over the soft limit for 10 s, so that several surveys see it, and then dropped for that.
-OVER_THE_SOFT_LIMIT = ["--send-queue-hard-bytes", str(256 * KIB * KIB)]
+# Over the soft limit for so long that several surveys see it, and then dropped for that.
+SLOW_FOR_5_S = ["--send-queue-soft-for-ms", "5000", "--send-queue-hard-bytes", str(256 * KIB * KIB)]
 
 
 def state(port):
@@ -122,7 +122,7 @@ async def test_levels(start_nats, start_weirgate):
 
 @pytest.mark.parametrize("kind", [TRADES, CHANNELS], ids=lambda kind: kind.name)
 async def test_the_gateways_on_redis(kind, redis_server, start_weirgate):
-    weirgate, admin = await started(start_weirgate, kind.name, *OVER_THE_SOFT_LIMIT, redis=redis_server)
+    weirgate, admin = await started(start_weirgate, kind.name, *SLOW_FOR_5_S, redis=redis_server)
     slow = await subscriber(kind, weirgate, ["AAPL"], receive_bytes=4096)
     good = await subscriber(kind, weirgate, ["AAPL", "MSFT"])
     link = redis_server.client()
@@ -144,7 +144,7 @@ async def test_the_gateways_on_redis(kind, redis_server, start_weirgate):
 async def test_events(start_weirgate, service):
     lobby = service(lambda asked: True)
     env = {"LOBBY_URL": lobby.url, "SIMULATION_URL": f"http://127.0.0.1:{free_port()}", "INTERNAL_AUTH_TOKEN": TOKEN}
-    weirgate, admin = await started(start_weirgate, "events", *OVER_THE_SOFT_LIMIT, env=env)
+    weirgate, admin = await started(start_weirgate, "events", *SLOW_FOR_5_S, env=env)
     slow = await clients.connect(weirgate.port, receive_bytes=4096, path="/ws?device_id=tablet-7")
     async with operator(admin) as page, device(weirgate, "phone-1") as good:
         ask = json.dumps({"event": "lobby.x", "request_id": "1", "data": {}})

@@ -312,7 +312,6 @@ pub(super) const CHANGES: &[Change] = &[
         row.more("")
     }),
     ("require-auth", |row| row.leads_short_help()),
-    ("jwt-secret", |row| row.leads_short_help()),
 ];
 
 /// Checks the settings against each other: the bus, names on the bus.

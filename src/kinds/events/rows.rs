@@ -135,7 +135,7 @@ pub(super) const OWN: &[Setting] = &[
         "Time limit for the connect to a service, and for each silence of a service",
     )
     .more("The whole call may take six times as long.")
-    .original_env_only(&["HTTP_TIMEOUT_SECONDS"])
+    .original_env(&["HTTP_TIMEOUT_SECONDS"])
     .limit(
         "`upstream_error`, \"Upstream timeout\"",
         Shows::Metric(names::UPSTREAM_CALLS),

@@ -56,7 +56,7 @@ pub enum KeyFileError {
     #[error("--jwt-jwks-ca-file: {0}")]
     Authorities(TrustError),
     /// The secret cannot be added.
-    #[error("--jwt-secret: {0}")]
+    #[error("JWT_SECRET: {0}")]
     Secret(KeyError),
 }
 

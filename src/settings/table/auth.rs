@@ -46,18 +46,17 @@ pub(super) static ROWS: &[Setting] = &[
         field!(AuthSettings, jwt_secret),
         "Secret of HS256 tokens; 32 bytes or more",
     )
-    .original_env(&["JWT_SECRET"])
-    .in_short_help()
+    .original_env_only(&["JWT_SECRET"])
     .part(Part::Tokens),
     Setting::new(
         Heading::TOKENS,
         "jwt-secret-before",
         Kind::Secret,
         field!(AuthSettings, jwt_secret_before),
-        "The secret before --jwt-secret: tokens of both are valid",
+        "The secret before JWT_SECRET: tokens of both are valid",
     )
     .more("For the time in which tokens of the old secret are still in use.")
-    .original_env(&["JWT_SECRET_BEFORE"])
+    .original_env_only(&["JWT_SECRET_BEFORE"])
     .part(Part::Tokens),
     Setting::new(
         Heading::TOKENS,

@@ -19,19 +19,18 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .limit(
         "frames with a conflation key are conflated: only the newest stays; for other frames \
-            see `send-queue-soft-ms`",
+            see `--send-queue-soft-for-ms`",
         Shows::Metric(names::MESSAGES_CONFLATED),
         "tests/hub_rules/queue.rs::only_the_newest_of_each_key_stays_and_goes_to_the_tail",
     ),
     Setting::ms(
         Heading::SEND_QUEUE,
-        "send-queue-soft-ms",
+        "send-queue-soft-for-ms",
         (0, HOUR_MS),
         field!(us Limits, send_queue.soft_for_us),
         "How long a client may stay over the soft limit",
     )
     .more("Applies only if frames cannot be conflated.")
-    .constant()
     .limit(
         "the client is dropped",
         Shows::Reason(CloseReason::SendQueueSoft),
