@@ -32,7 +32,7 @@ export interface RequestOptions {
 
 /**
  * A connection with requests: each has a promise for its response, rejected with a RequestError. The feed may be quiet, so
- * silence alone is no fault: the client probes.
+ * silence alone is not a fault: the client probes.
  */
 export class Session<Events, Item> extends Connection<never, Events, Item> {
   constructor(url: Address, options?: SessionOptions<any>);

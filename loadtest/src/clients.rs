@@ -48,7 +48,7 @@ pub(crate) struct ClientsArgs {
     /// End as soon as each reader has this many messages with a stamp
     #[arg(long, value_name = "MESSAGES")]
     expect: Option<u64>,
-    /// The server may skip messages (conflation): gaps are no loss
+    /// The server may skip messages (conflation): gaps are not a loss
     #[arg(long)]
     conflating: bool,
     /// Process of the server: report its CPU and memory

@@ -118,7 +118,7 @@ impl Payload {
     }
 }
 
-/// The end of a trade, behind the fields of the conditions.
+/// The end of a trade, after the fields of the conditions.
 const AFTER_CONDITIONS: &str = r#"},"exchange":"NASDAQ"}"#;
 
 /// Appends trade `n` of a symbol. `conditions` appends the fields of its conditions, which the gateway passes on as they are.

@@ -25,7 +25,7 @@ pub(crate) fn find(head: &[u8]) -> Option<Stamp> {
     Some(Stamp { us, n })
 }
 
-/// The digits after at most 10 other bytes accepted by `fits`, and the bytes behind the digits.
+/// The digits after at most 10 other bytes accepted by `fits`, and the bytes after the digits.
 fn number(bytes: &[u8], fits: impl Fn(&[u8]) -> bool) -> Option<(u64, &[u8])> {
     let start = bytes.iter().take(11).position(u8::is_ascii_digit)?;
     let (skipped, digits) = bytes.split_at(start);

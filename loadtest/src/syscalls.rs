@@ -3,7 +3,7 @@
 //! `perf stat` on the tracepoint `raw_syscalls:sys_enter` counts every call of every thread without
 //! stopping the process. If perf is missing or not allowed, `strace -c -f` counts. strace stops the
 //! process twice at each call, so messages pile up and are joined, and the count per delivery can
-//! be too low. `/proc/PID/io` is no substitute: send(2) and epoll are not counted there.
+//! be too low. `/proc/PID/io` is not a substitute: send(2) and epoll are not counted there.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -80,7 +80,7 @@ impl fmt::Display for Peer {
 pub enum ClientAddr {
     /// An IP address. An IPv4 address mapped into IPv6 is an IPv4 address here.
     Ip(IpAddr),
-    /// A program on the other end of a unix socket, or a client behind a unix socket for which no trusted
+    /// A program on the other end of a unix socket, or a client after a unix socket for which no trusted
     /// proxy gave an address.
     Unix,
 }
@@ -103,7 +103,7 @@ impl fmt::Display for ClientAddr {
 /// A network of trusted proxies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// An address, or a network in CIDR notation: `10.0.0.7`, `10.0.0.0/8`, `fd00::/8`. Bits behind the
+    /// An address, or a network in CIDR notation: `10.0.0.7`, `10.0.0.0/8`, `fd00::/8`. Bits after the
     /// prefix are zero. Of IPv4 addresses mapped into IPv6 (`::ffff:10.0.0.0/104`) the IPv4 network, as
     /// [`ClientAddr`] has them.
     Ip(IpNet),

@@ -130,7 +130,7 @@ impl<T: Copy + Eq + Hash> FairQueue<T> {
     }
 
     /// Like [`pop`](Self::pop), but skips the addresses that `may` refuses: they keep their entries, and
-    /// their turn comes behind all others. `None` also after 1,024 refused addresses; the next call goes on behind them.
+    /// their turn comes after all others. `None` also after 1,024 refused addresses; the next call goes on after them.
     pub fn pop_of(&mut self, mut may: impl FnMut(ClientAddr) -> bool) -> Option<T> {
         for _ in 0..LOOKS_MAX.min(self.lines.0.len()) {
             let line = &self.lines.0[self.turn?];

@@ -52,7 +52,7 @@ pub enum AclError {
         /// The role's name.
         role: String,
     },
-    /// A text that is no valid name or pattern.
+    /// A text that is not a valid name or pattern.
     #[error("role {role:?}, pattern {pattern:?}: {error}")]
     Pattern {
         /// The role's name.
@@ -463,7 +463,7 @@ impl Role {
 }
 
 /// A name of the built-in table as a subject: `market:tick:*` is `market.tick.>`, any number of
-/// tokens behind the prefix.
+/// tokens after the prefix.
 fn nats_name(name: &str) -> String {
     let name = name.replace(':', ".");
     match name.strip_suffix('*') {

@@ -296,7 +296,7 @@ pub(super) struct Globs {
 /// What only the question about a pattern needs.
 #[derive(Clone, Debug)]
 struct Together {
-    /// The exact names as patterns, behind those of [`Globs::wild`].
+    /// The exact names as patterns, after those of [`Globs::wild`].
     exact: Vec<Glob>,
     /// All bytes, in sets of bytes that are the same to every pattern.
     kinds: Vec<Bytes>,
@@ -457,7 +457,7 @@ impl Globs {
         self.closed(moved.collect())
     }
 
-    /// Adds the places behind each `*`, which may match no bytes.
+    /// Adds the places after each `*`, which may match no bytes.
     fn closed(&self, mut places: Vec<Place>) -> Vec<Place> {
         let behind = places
             .iter()

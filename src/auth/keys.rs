@@ -85,7 +85,7 @@ pub enum KeyError {
     /// No PEM block.
     #[error("no PEM public key in it (-----BEGIN PUBLIC KEY-----)")]
     NoPem,
-    /// A PEM block that is no public key of an accepted kind.
+    /// A PEM block that is not a public key of an accepted kind.
     #[error("PEM block {number}: no RSA, P-256 or Ed25519 public key")]
     Pem {
         /// From 1.
@@ -311,7 +311,7 @@ fn from_rsa(modulus: &[u8], exponent: &[u8]) -> Option<DecodingKey> {
     Some(DecodingKey::from_rsa_der(&key.to_der().ok()?))
 }
 
-/// The bits of an RSA key's modulus, from the highest set bit; 0 for what is no RSA key. The crate keeps the
+/// The bits of an RSA key's modulus, from the highest set bit; 0 for what is not an RSA key. The crate keeps the
 /// key's DER (RFC 8017 §A.1.1).
 fn rsa_bits(key: &DecodingKey) -> usize {
     let der = key.try_get_as_bytes().unwrap_or_default();

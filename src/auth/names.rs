@@ -14,7 +14,7 @@ pub enum NameSyntax {
     Nats,
 }
 
-/// Why a text is no name or pattern.
+/// Why a text is not a name or pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// On Redis.

@@ -40,7 +40,7 @@ pub enum TemplateError {
     #[error("the name must begin with a fixed word: a place for a claim may not be its first part")]
     First,
     /// A wildcard of Redis before a place.
-    #[error("* and ? match separators too, and are allowed only behind the last place for a claim")]
+    #[error("* and ? match separators too, and are allowed only after the last place for a claim")]
     Wildcard,
     /// A character class or an escaped character.
     #[error("[ and \\ are not allowed in a name with a place for a claim")]
@@ -257,7 +257,7 @@ impl Rights {
     /// The rights of an identity. `templates` are the role's names with places.
     ///
     /// # Errors
-    /// [`Refusal::Names`] for the names in the token. A claim that cannot be in a name is no error: the names that need it
+    /// [`Refusal::Names`] for the names in the token. A claim that cannot be in a name is not an error: the names that need it
     /// are not granted.
     pub(super) fn new(
         syntax: NameSyntax,
@@ -370,7 +370,7 @@ impl RightsCheck {
 }
 
 impl Own {
-    /// The names made from claims, and behind them those in the token.
+    /// The names made from claims, and after them those in the token.
     fn names(&self, templates: &[Template]) -> Vec<String> {
         let claim = |place: &Piece| {
             let found = self.claims.iter().find(|(known, _)| known == place);

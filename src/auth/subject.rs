@@ -13,7 +13,7 @@ use super::match_budget::{MatchBudget, OverBudget};
 /// (`max_control_line`), and with the connection the subscriptions of all clients.
 pub const SUBJECT_BYTES_MAX: usize = 3_072;
 
-/// Why a text is no NATS subject.
+/// Why a text is not a NATS subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubjectError {
     /// The subject begins or ends with a dot, has two in a row, or is empty.

@@ -30,7 +30,7 @@ pub struct TokenMarks {
 pub struct Token(String);
 
 impl Token {
-    /// Keeps the text; an empty text is no token.
+    /// Keeps the text; an empty text is not a token.
     pub fn new(text: impl Into<String>) -> Option<Self> {
         let text = text.into();
         (!text.is_empty()).then_some(Self(text))

@@ -136,7 +136,7 @@ pub enum Refusal {
     /// The role is not in the table.
     #[error("its role is not in the table")]
     Role,
-    /// The names in the token are no list of names of the bus, too many or too long.
+    /// The names in the token are not a list of names of the bus, too many or too long.
     #[error("its names are not a list of names of the bus, or are too many or too long")]
     Names,
     /// An operator has cut the token, the user or the address off.

@@ -317,7 +317,7 @@ fn gateway(program: &Program, kind: &GatewayKind, made_for: For) -> Command {
         .args(in_order(&rows, made_for).map(|row| of_gateway(row, made_for)))
 }
 
-/// The settings of the replaced gateway that are no flags.
+/// The settings of the replaced gateway that are not flags.
 fn env_only(kind: &GatewayKind) -> String {
     let rows = kind.rows.settings().into_iter();
     let rows = rows.filter(|row| row.given == Given::OriginalEnv);

@@ -105,7 +105,7 @@ impl ChannelsFeed {
     }
 
     /// What all clients get of a message, whatever name they have it by: `,"timestamp":…`, with `"recv_us":…` for `--stamp`,
-    /// behind `"retained":true` of a last value and `"deleted":true` of a deletion; then a line feed and the payload. The
+    /// after `"retained":true` of a last value and `"deleted":true` of a deletion; then a line feed and the payload. The
     /// frame is binary unless the payload is JSON. The gateway adds the rest. Without a payload, clients that get text get
     /// deletions alone.
     fn frame(&self, now: Now, message: &BusMessage, is_deletion: bool) -> Arc<Frame> {
@@ -227,7 +227,7 @@ impl Feed for ChannelsFeed {
                     place: message.place,
                 })
             }
-            // A skipped last value is no loss: nobody has a number for it.
+            // A skipped last value is not a loss: nobody has a number for it.
             _ => event.link_notice(),
         }
     }

@@ -63,7 +63,7 @@ pub enum BusEvent {
     NoPositions,
     /// The position of the newest message of a stream without young messages.
     Head(Position),
-    /// A subscription is confirmed: every later publication comes behind this event.
+    /// A subscription is confirmed: every later publication comes after this event.
     Subscribed {
         /// The confirmed subscription.
         subscription: Subscription,
@@ -175,7 +175,7 @@ pub struct BusMessage {
     pub subject: Arc<str>,
     /// The pattern that matched, for a Redis pattern subscription.
     pub pattern: Option<Arc<str>>,
-    /// The payload, any bytes. A source with a limit cuts a larger payload behind the first byte over the
+    /// The payload, any bytes. A source with a limit cuts a larger payload after the first byte over the
     /// limit, so that the feed recognises and skips the message.
     pub payload: Vec<u8>,
     /// Position in the stream; `None` if the bus has no streams.

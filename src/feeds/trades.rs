@@ -208,8 +208,8 @@ impl Feed for TradesFeed {
     }
 }
 
-/// The symbol of a channel, unchanged: everything behind the prefix, because exchanges write `NSE:TCS` and `BTC:USD`.
-/// The names of the topics of candles are no symbols: no client could hold them, and those of candles would get a
+/// The symbol of a channel, unchanged: everything after the prefix, because exchanges write `NSE:TCS` and `BTC:USD`.
+/// The names of the topics of candles are not symbols: no client could hold them, and those of candles would get a
 /// trade.
 fn symbol(channel: &str) -> Option<&str> {
     let symbol = channel.strip_prefix("channel:trade:")?;

@@ -57,7 +57,7 @@ pub(super) fn shown_hashed(name: &str) -> Box<str> {
 pub(super) struct TokenEnd(Option<i64>);
 
 impl TokenEnd {
-    /// Returns the end of the token behind this identity.
+    /// Returns the end of the token after this identity.
     pub(super) fn of(identity: &Identity) -> Self {
         Self(identity.expires_unix_ms)
     }

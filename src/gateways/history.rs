@@ -1,6 +1,6 @@
 //! The common part of gateways with a history: the `since` of a request, and the status of the bus.
 //!
-//! Clients get the status when the bus goes and comes back, now and then with a young position, behind the
+//! Clients get the status when the bus goes and comes back, now and then with a young position, after the
 //! newest messages of a `last`, and before the close of a stop. A client on a quiet name learns from the status: nothing is missing, and where
 //! to go on after a cut. Without a history, clients that ask for the status get it when the bus goes and comes back. Must not know a contract: the gateway makes the frames.
 
@@ -57,7 +57,7 @@ pub(super) enum Since {
     Absent,
     /// `null`: the names are new to the client.
     Null,
-    /// A text of any kind, empty if the value was no short text.
+    /// A text of any kind, empty if the value was not a short text.
     At(String),
 }
 
@@ -183,7 +183,7 @@ pub(super) const WRONG_LAST: &str = "last must be a whole number from 1 to 100";
 /// Reads a `last`; `None` for `null`.
 ///
 /// # Errors
-/// The value is no whole number in range.
+/// The value is not a whole number in range.
 pub(super) fn read_last(last: Option<&LazyValue<'_>>) -> Result<Option<usize>, &'static str> {
     let Some(last) = last else {
         return Ok(None);
@@ -362,7 +362,7 @@ impl Statuses {
         }
     }
 
-    /// Sends the messages behind an answer to a client that `holds` a name of the feed or not.
+    /// Sends the messages after an answer to a client that `holds` a name of the feed or not.
     pub(super) fn send_behind(
         &self,
         core: &mut Core,

@@ -358,7 +358,7 @@ pub(super) mod tests {
         let (plain, packed) = (ask(&file, &[]), ask(&file, &gzip));
         let tags = [&plain, &packed].map(|answer| answer.headers[header::ETAG].clone());
         assert_ne!(tags[0], tags[1]);
-        // The bytes of the other form are no bytes of this form.
+        // The bytes of the other form are not bytes of this form.
         let known = (header::IF_NONE_MATCH, tags[0].to_str().unwrap());
         let again = ask(&file, &[gzip[0].clone(), known]);
         assert_eq!(again.status, StatusCode::OK);

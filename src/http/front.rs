@@ -31,7 +31,7 @@ pub struct FrontPage {
     pub status: StatusCode,
     /// The path of the client file.
     pub client: &'static str,
-    /// The arguments of `weirgate tail` behind the URL.
+    /// The arguments of `weirgate tail` after the URL.
     pub tail: &'static str,
     /// Documents of the repository.
     pub documents: &'static [&'static str],

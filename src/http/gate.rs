@@ -5,7 +5,7 @@
 //! end of the connection and finishes the earlier answers, and then the gate gives up the socket with every
 //! byte from the start of this head on. A body passes as far as hyper asks, which is as far as the handler
 //! reads; the gate determines the end of the body too, so that the gate itself decides where the next head
-//! starts. Bytes behind a request in progress are read here, within limits, to detect the end of the client.
+//! starts. Bytes after a request in progress are read here, within limits, to detect the end of the client.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -34,7 +34,7 @@ const READ_BYTES: usize = 8 * 1024;
 const BODY_BEGIN_BYTES: u64 = 64 * 1024;
 const BODY_BEGIN_PIECE_BYTES: usize = 2 * 1024;
 
-/// Bytes that a connection may read ahead, behind a request that is answered.
+/// Bytes that a connection may read ahead, after a request that is answered.
 const AHEAD_BYTES_MAX: usize = 256 * 1024;
 
 /// Limits of a head.
@@ -201,7 +201,7 @@ impl State {
         }
     }
 
-    /// Reads the bytes behind a whole request. Pending when no more bytes are there; ready with a count of waiting
+    /// Reads the bytes after a whole request. Pending when no more bytes are there; ready with a count of waiting
     /// bytes when there is no room for more, and with 0 at the end of the client's half.
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
@@ -240,7 +240,7 @@ impl State {
     }
 
     /// Whether the kernel knows of the end before a read (EPOLLRDHUP, EPOLLHUP). A client may end its half
-    /// behind a body that is still unread.
+    /// after a body that is still unread.
     fn knows_end(&self, is_whole: bool, cx: &mut Context<'_>) -> bool {
         let known = self.stream.ready(Interest::READABLE | Interest::WRITABLE);
         match pin!(known).poll(cx) {
@@ -252,7 +252,7 @@ impl State {
         }
     }
 
-    /// Judges the bytes behind the passed bytes. Returns false if more bytes must be read first.
+    /// Judges the bytes after the passed bytes. Returns false if more bytes must be read first.
     fn judge(&mut self) -> io::Result<bool> {
         let rest = self.read.get(self.passed..).unwrap_or_default();
         if rest.is_empty() {

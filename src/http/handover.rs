@@ -18,7 +18,7 @@ use crate::listening::tls::TlsSession;
 /// Limits of plain HTTP connections.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// Bytes of requests that are read before they are used: behind the head at the hand-over, behind a request that
+    /// Bytes of requests that are read before they are used: after the head at the hand-over, after a request that
     /// is answered, and small bodies for services.
     pub held: Holding,
     /// Bytes that a request head may have; over the limit: 431.
@@ -133,7 +133,7 @@ pub(super) struct ConnectionClock {
     idle: Option<Idle>,
 }
 
-/// How long a connection has been without a request in progress: an unfinished head is no request.
+/// How long a connection has been without a request in progress: an unfinished head is not a request.
 #[derive(Clone, Debug)]
 pub(super) struct Idle {
     since: Rc<Cell<Option<Instant>>>,

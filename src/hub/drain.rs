@@ -23,7 +23,7 @@ pub(super) struct Drain {
     plan: DrainPlan,
     closes_at: u64,
     pub(super) closing: bool,
-    /// The next slot whose client is to be closed; `None` behind the last.
+    /// The next slot whose client is to be closed; `None` after the last.
     next_slot: Option<usize>,
 }
 

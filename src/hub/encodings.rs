@@ -104,7 +104,7 @@ impl Key {
     }
 }
 
-/// One encoding of a frame, and others behind it.
+/// One encoding of a frame, and others after it.
 #[derive(Debug)]
 struct Made {
     key: Key,

@@ -13,7 +13,7 @@
 //!
 //! A write makes room in a send queue, and a gateway may wait for that room: for messages from before a
 //! client's subscription, such as last values. A replayed frame is in the send queue among the others,
-//! so later frames stay behind the replayed frame. A replayed frame counts for no limit of the queue,
+//! so later frames stay after the replayed frame. A replayed frame counts for no limit of the queue,
 //! takes no token of the client's rate and is never conflated: a client that reads gets all replayed
 //! frames, however slowly. The stall limit still drops a client that takes nothing.
 
@@ -153,7 +153,7 @@ impl Scratch {
 struct Plan {
     key: SessionKey,
     leads: Range<usize>,
-    /// The most bytes of the write; behind the gathering, its bytes.
+    /// The most bytes of the write; after the gathering, its bytes.
     bytes: usize,
 }
 

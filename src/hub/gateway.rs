@@ -51,7 +51,7 @@ pub enum Entrance<'a> {
 /// | work for other threads | [`poll_output`](Self::poll_output) |
 ///
 /// The order for one client: `entrance`, `admit`, and `handle_opened` if the client was accepted and stays; then the others in any
-/// order; at a stop `handle_stopping`; at last `handle_closed`. What a call ends follows behind the call.
+/// order; at a stop `handle_stopping`; at last `handle_closed`. What a call ends follows after the call.
 ///
 /// # Examples
 /// Every client is a member of one topic:

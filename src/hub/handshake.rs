@@ -39,7 +39,7 @@ impl Core {
         &self.inflate_windows
     }
 
-    /// Collects the request head; returns the head once complete, and leaves the bytes behind the head
+    /// Collects the request head; returns the head once complete, and leaves the bytes after the head
     /// in `input`. A head over the limit is refused here.
     pub(super) fn read_head(&mut self, key: SessionKey, input: &mut &[u8]) -> Option<Vec<u8>> {
         let bytes_max = self.limits.head_bytes_max;
@@ -270,7 +270,7 @@ impl Core {
 }
 
 impl<G: Gateway> Hub<G> {
-    /// Handles a whole request head; `input` has the bytes behind the head.
+    /// Handles a whole request head; `input` has the bytes after the head.
     pub(super) fn judge_head(&mut self, key: SessionKey, read: Vec<u8>, input: &mut &[u8]) {
         let core = &mut self.core;
         let head = match head::parse(&read, core.limits.head_headers_max) {

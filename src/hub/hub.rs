@@ -99,7 +99,7 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
-    /// Handles progress of bytes that the shell keeps for a client behind a write: the client reads, slowly.
+    /// Handles progress of bytes that the shell keeps for a client after a write: the client reads, slowly.
     pub fn handle_progress(&mut self, now: Now, key: SessionKey) {
         self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {
@@ -409,7 +409,7 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
-    /// Closes a client at a stop, behind the last frames of the gateway.
+    /// Closes a client at a stop, after the last frames of the gateway.
     fn stop(&mut self, key: SessionKey) {
         if let Some(client) = self.clients.get_mut(key) {
             self.gateway.handle_stopping(&mut self.core, key, client);

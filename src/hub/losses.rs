@@ -36,7 +36,7 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// Adds whether the topic is active now, behind so many losses.
+    /// Adds whether the topic is active now, after so many losses.
     pub(super) fn add(times: Option<Self>, losses: u64, active: Active) -> Option<Self> {
         // The last time behind fewer losses.
         let before = times.map(|times| match times.last < losses {
@@ -52,7 +52,7 @@ impl Times {
         Some(Self { before, last })
     }
 
-    /// Whether the topic was active when a loss came, behind the first `known` losses.
+    /// Whether the topic was active when a loss came, after the first `known` losses.
     pub(super) fn meet_loss(self, known: u64, losses: u64) -> bool {
         match self.last {
             u64::MAX => self.before < losses,

@@ -35,7 +35,7 @@ pub struct Mark {
 pub struct StoredId {
     /// JetStream: the sequence number. Redis: the milliseconds of the id.
     pub major: u64,
-    /// JetStream: the time of storage, Unix nanoseconds. Redis: the number behind the milliseconds.
+    /// JetStream: the time of storage, Unix nanoseconds. Redis: the number after the milliseconds.
     pub minor: u64,
 }
 
@@ -67,7 +67,7 @@ pub enum Point {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CopyRank(u32);
 
-/// The place of a client in a kept feed: behind a message, or behind a copy.
+/// The place of a client in a kept feed: after a message, or after a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CopyPosition {
     /// The message.
@@ -118,7 +118,7 @@ impl Mark {
 }
 
 impl Position {
-    /// The position of a message behind a mark.
+    /// The position of a message after a mark.
     pub fn counted(names: u32, mark: Mark, count: u64) -> Self {
         let point = Point::Counted { mark, count };
         Self { names, point }
@@ -131,7 +131,7 @@ impl Position {
     }
 
     /// Appends the text. Every kept message has a position, so the text is written without a formatter, and
-    /// the text of a mark once for all messages behind the mark.
+    /// the text of a mark once for all messages after the mark.
     pub(super) fn append(self, out: &mut Vec<u8>) {
         let numbers = match self.point {
             Point::Counted { mark, count } => {

@@ -59,7 +59,7 @@ labelled! {
         Policy = "policy",
         /// The peer broke RFC 6455 or RFC 7692: 1002.
         ProtocolError = "protocol_error",
-        /// Text that is no UTF-8: 1007.
+        /// Text that is not UTF-8: 1007.
         BadUtf8 = "bad_utf8",
         /// A message over the limit: 1009.
         MessageTooBig = "message_too_big",
@@ -174,7 +174,7 @@ pub enum Closing {
 labelled! {
     /// Why a client gets no missed messages.
     pub enum NotRecovered {
-        /// The text is no position of this feed.
+        /// The text is not a position of this feed.
         Bad = "bad",
         /// There is no history, or the client is a member already.
         Off = "off",

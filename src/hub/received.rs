@@ -2,7 +2,7 @@
 //! All of it together is one [`Holding`], whose rule is giving way.
 //!
 //! Progress is another doubling of a message's memory, so that a client cannot look busy with single bytes; another
-//! message; and every change of the input that waits behind a pause.
+//! message; and every change of the input that waits after a pause.
 
 use std::task::Waker;
 

@@ -120,7 +120,7 @@ impl Core {
         }
     }
 
-    /// Puts a ping behind the last state of a client with a gate, and opens or ends the gate.
+    /// Puts a ping after the last state of a client with a gate, and opens or ends the gate.
     pub(super) fn look_at_gate(&mut self, key: SessionKey) {
         let now = self.now;
         let Some(session) = self

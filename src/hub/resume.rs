@@ -144,7 +144,7 @@ impl Core {
             return Err(NotRecovered::Epoch);
         }
         let (missed, outcomes) = history.missed(since, wanted, (content, bytes_max));
-        // The next request waits for the next turn, as after a large message, also behind a search in vain.
+        // The next request waits for the next turn, as after a large message, also after a search in vain.
         self.charge(missed.cost);
         Ok((self.charge_messages(key, missed)?, outcomes))
     }
@@ -259,7 +259,7 @@ impl Core {
 }
 
 /// Positions of a feed without a bus: the gateway publishes the messages, and this instance alone counts them,
-/// behind a mark that no other instance knows.
+/// after a mark that no other instance knows.
 impl Core {
     /// Begins the feed: messages have positions from here on. Nothing happens without a history, or after
     /// an earlier call.

@@ -44,7 +44,7 @@ impl SlabRoom {
         self.due_at = self.due_at.max(slab.len() / 4);
     }
 
-    /// An entry was removed: gives back the room behind the last entry, if few are left of many.
+    /// An entry was removed: gives back the room after the last entry, if few are left of many.
     pub(super) fn removed<T>(&mut self, slab: &mut Slab<T>) {
         if slab.capacity() > ROOM_KEPT && slab.len() <= self.due_at {
             self.due_at = slab.len() / 2;

@@ -172,7 +172,7 @@ impl SendQueue {
         self.progress_at
     }
 
-    /// Notes that the kernel took bytes that the shell keeps behind a write.
+    /// Notes that the kernel took bytes that the shell keeps after a write.
     pub(super) fn note_progress(&mut self, now: Now) {
         self.progress_at = now.mono_us;
     }
@@ -210,7 +210,7 @@ impl SendQueue {
         if self.push_at_once(now, frame, limits) {
             return Pushed::Queued;
         }
-        // For an empty queue only: a frame that replaces the last frame is no progress of a client that
+        // For an empty queue only: a frame that replaces the last frame is not progress of a client that
         // reads nothing.
         self.start_progress(now);
         let outcome = match frame.key() {
@@ -264,7 +264,7 @@ impl SendQueue {
         self.last_seq
     }
 
-    /// For frames without a key: limits the bytes behind the first frame. The first frame does not
+    /// For frames without a key: limits the bytes after the first frame. The first frame does not
     /// count, so that an empty queue takes a frame of any size.
     fn check_limits(&mut self, now: Now, limits: &SendQueueLimits) -> Pushed {
         let is_over = self.counts_over(limits.least_bytes());

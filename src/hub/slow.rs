@@ -18,7 +18,7 @@ labelled! {
         Network = "network",
         /// Nothing on the way acknowledges.
         Silent = "silent",
-        /// The peer is a proxy; what is behind it cannot be seen.
+        /// The peer is a proxy; what is after it cannot be seen.
         Proxy = "proxy",
         /// The event loop was late.
         Gateway = "gateway",
@@ -160,7 +160,7 @@ impl Pair {
         if is_far && queued_us >= QUEUED_RTT_US && in_flight >= (2 * mss).max(window * 3 / 10) {
             return Cause::Queued;
         }
-        // Acknowledgements that wait for a slow reader lengthen the round trip; they are no distance.
+        // Acknowledgements that wait for a slow reader lengthen the round trip; they are not a distance.
         let distance_us = now.rtt_us.min(now.min_rtt_us.saturating_mul(2));
         let round_bytes = self.rate() * f64::from(distance_us) / 1e6;
         let may_be_under_way = u64::from(now.cwnd_segments) * mss;

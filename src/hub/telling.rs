@@ -1,4 +1,4 @@
-//! Losses of the bus: each client hears of a loss before it gets anything from behind the loss.
+//! Losses of the bus: each client hears of a loss before it gets anything from after the loss.
 //!
 //! A hundred thousand clients in one turn would delay every message, so a round of the gateway tells them over several
 //! turns ([`Core::walk`]). A client that gets a message or an answer meanwhile hears of the loss before. Therefore each
@@ -129,7 +129,7 @@ impl Core {
     }
 
     /// Calls `each` for the clients from slot `first` on, while the budget of the turn lasts, and for one at least.
-    /// Returns the slot at which the walk goes on; `None` behind the last.
+    /// Returns the slot at which the walk goes on; `None` after the last.
     pub fn walk<C>(
         &mut self,
         clients: &mut ByClient<C>,

@@ -84,7 +84,7 @@ pub(super) struct Windows {
 }
 
 impl Windows {
-    /// Links a frame behind the newest of the topic; `is_retained`: the topic keeps the frame. A frame
+    /// Links a frame after the newest of the topic; `is_retained`: the topic keeps the frame. A frame
     /// with a number does not change. Returns true if the windows of all clients have to be forgotten.
     pub(super) fn link(
         &mut self,

@@ -33,7 +33,7 @@ fn schemes(urls: &SecretUrl) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether a text may be a host: no URL, and no port behind a name. An IPv6 address has several colons.
+/// Whether a text may be a host: no URL, and no port after a name. An IPv6 address has several colons.
 fn is_host_alone(text: &str) -> bool {
     is_host(text) && text.matches(':').count() != 1
 }

@@ -8,7 +8,7 @@
 //! handshakes under way. Further sockets wait without a byte of memory for TLS.
 //!
 //! The header of the PROXY protocol, in both versions:
-//! <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. The bytes behind the header stay in the socket.
+//! <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. The bytes after the header stay in the socket.
 //!
 //! The first message of a client of TLS, before it takes a place: whether it is whole. Pure.
 
@@ -195,7 +195,7 @@ enum Beginning {
     Left,
 }
 
-/// Takes a header from a socket, and nothing behind the header.
+/// Takes a header from a socket, and nothing after the header.
 ///
 /// # Errors
 /// The socket has failed.
@@ -262,7 +262,7 @@ fn may_begin(seen: &[u8]) -> bool {
     whole || seen.len() >= HELLO_BYTES_MAX
 }
 
-/// Whether bytes that are no record of TLS begin a request of plain HTTP.
+/// Whether bytes that are not a record of TLS begin a request of plain HTTP.
 fn is_request(bytes: &[u8]) -> bool {
     let methods = [
         b"GET ", b"HEAD", b"POST", b"PUT ", b"OPTI", b"DELE", b"PATC",
@@ -394,7 +394,7 @@ mod tests {
         let large = hello(9000, 16_000);
         assert!(!may_begin(&large[..HELLO_BYTES_MAX - 1]));
         assert!(may_begin(&large[..HELLO_BYTES_MAX]));
-        // Empty records are no end.
+        // Empty records are not an end.
         let empty = [HANDSHAKE, 3, 1, 0, 0].repeat(HELLO_BYTES_MAX / 5 + 1);
         assert!(!may_begin(&empty[..100]));
         assert!(may_begin(&empty[..HELLO_BYTES_MAX]));

@@ -95,7 +95,7 @@ impl Latency {
     }
 }
 
-/// Less than this is no lateness.
+/// Less than this is not lateness.
 const LATE_FROM_US: u64 = 20_000;
 
 /// The length of a window; the lateness of a window is the longest in it.

@@ -286,13 +286,13 @@ impl Sockets {
         !self.chosen.is_empty()
     }
 
-    /// Whether the socket has a pending error, such as a reset behind the end of the peer's side.
+    /// Whether the socket has a pending error, such as a reset after the end of the peer's side.
     pub(super) fn has_failed(&mut self, key: SessionKey) -> bool {
         let stream = self.stream(key);
         stream.is_some_and(|stream| !matches!(stream.take_error(), Ok(None)))
     }
 
-    /// Ends the sending side, behind the kept records of TLS. An error means that the peer has left already.
+    /// Ends the sending side, after the kept records of TLS. An error means that the peer has left already.
     pub(super) fn half_close(&mut self, key: SessionKey) {
         let Some(socket) = socket_of(&mut self.slots, key) else {
             return;

@@ -13,7 +13,7 @@ pub(super) enum Unread {
     Hoped,
     /// Possibly bytes: a read that fills less than its buffer empties the socket.
     Bytes,
-    /// Also input behind a short read: the peer's end, an error, bytes behind urgent data. Only a read that
+    /// Also input after a short read: the peer's end, an error, bytes behind urgent data. Only a read that
     /// would block, or an end, shows that nothing is left.
     End,
 }

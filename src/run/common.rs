@@ -184,7 +184,7 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
     }
 }
 
-/// The limits that end connections, by the reason of the end. A stop is no fault, and a bad request may exceed several.
+/// The limits that end connections, by the reason of the end. A stop is not a fault, and a bad request may exceed several.
 fn hit_limits(checked: &Checked) -> impl Iterator<Item = (CloseReason, HitLimit)> {
     let limits = checked.values().iter().filter_map(|value| {
         let (Some(limit), Value::Number(max)) = (value.setting.limit, &value.value) else {

@@ -59,7 +59,7 @@ pub enum RunError {
         addr: ListenAddr,
         /// The error of the system.
         error: io::Error,
-        /// The settings with the address, behind a semicolon; may be empty.
+        /// The settings with the address, after a semicolon; may be empty.
         settings: String,
     },
     /// weirgate: a thread could not be started.

@@ -2,7 +2,7 @@
 //! needed for this.
 //!
 //! A turn lasts milliseconds. A turn of 30 s never ends by itself, and until then no client is served, and no signal is
-//! taken. A process that stood still is no hang: a stopped process, a machine that was asleep, a debugger, a quota of the
+//! taken. A process that stood still is not a hang: a stopped process, a machine that was asleep, a debugger, a quota of the
 //! CPU that is used up. So the clock on the wall counts for nothing here. A turn's time is the CPU time that the loop used,
 //! and the ticks of this thread during which the loop waited inside of the turn, for a lock or the kernel.
 

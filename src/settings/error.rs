@@ -22,7 +22,7 @@ pub enum SettingsError {
     /// An env value that is not UTF-8.
     #[error("{name} is not UTF-8 text")]
     NotText {
-        /// The env name, behind the flag of its setting, if any.
+        /// The env name, after the flag of its setting, if any.
         name: String,
     },
     /// A required setting is not set.

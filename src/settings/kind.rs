@@ -76,7 +76,7 @@ pub enum Kind {
     PortOrOff,
     /// URLs separated by commas. The first scheme is the default.
     Urls(&'static [&'static str]),
-    /// One URL of these schemes, with an optional database behind the slash; or empty.
+    /// One URL of these schemes, with an optional database after the slash; or empty.
     OptionalUrl(&'static [&'static str]),
     /// As [`Kind::Urls`], or empty.
     OptionalUrls(&'static [&'static str]),
@@ -332,7 +332,7 @@ fn url_forms(schemes: &[&str], rest: &str) -> String {
     schemes.iter().map(form).collect::<Vec<_>>().join(" or ")
 }
 
-/// Whether a text that is no URL by its setting is one all the same, with a user and a password.
+/// Whether a text that is not a URL by its setting is one all the same, with a user and a password.
 fn has_login(text: &str) -> bool {
     text.rsplit_once('@')
         .is_some_and(|(login, _)| login.contains(':'))

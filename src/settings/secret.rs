@@ -81,7 +81,7 @@ pub(super) fn scheme(url: &str) -> Option<&str> {
 fn masked(url: &str) -> String {
     let (scheme, rest) = match (scheme(url), url.split_once("://")) {
         (Some(scheme), Some((_, rest))) => (format!("{scheme}://"), rest),
-        // Text before `://` that is no scheme may be a password.
+        // Text before `://` that is not a scheme may be a password.
         (None, Some(_)) => return "***".to_owned(),
         _ => (String::new(), url),
     };

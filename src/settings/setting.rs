@@ -141,7 +141,7 @@ impl fmt::Debug for Defaults {
 /// A setting. The row has everything shown or read about the setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
-    /// The flag without its dashes: kebab-case, the unit last. The name of a row that is no flag.
+    /// The flag without its dashes: kebab-case, the unit last. The name of a row that is not a flag.
     pub flag: &'static str,
     /// Where the setting can be set.
     pub given: Given,

@@ -2,7 +2,7 @@
 //! counted. Pure.
 //!
 //! A bus hands the same messages in the same order to each of its connections, so two connections with
-//! the same mark count the same messages behind the mark. Three rules make the counts equal: a message
+//! the same mark count the same messages after the mark. Three rules make the counts equal: a message
 //! counts before anybody looks into it, because two versions of weirgate may judge differently; a
 //! message that several kept names match counts once; and no mark counts before all kept names are
 //! subscribed. Where messages can be missed unseen, nothing is counted at all: a doubt means that no
@@ -141,7 +141,7 @@ impl KeptFeed {
     }
 
     /// Counts from a mark among the messages. `None` if nothing is counted yet, or if the
-    /// message is no mark, or has come before.
+    /// message is not a mark, or has come before.
     pub fn marked(&mut self, payload: &[u8]) -> Option<BusEvent> {
         let Count::Since(..) = self.count else {
             return None;

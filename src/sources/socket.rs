@@ -1,5 +1,5 @@
 //! A socket and a waker in a single poll, for a thread that waits for both: neither reading nor
-//! writing ever blocks, and TLS is no special case.
+//! writing ever blocks, and TLS is not a special case.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};

@@ -36,7 +36,7 @@ pub enum Told {
         id: StoredId,
         /// The subject or channel.
         subject: String,
-        /// The payload, cut behind the first byte over the limit.
+        /// The payload, cut after the first byte over the limit.
         payload: Vec<u8>,
         /// Whether the value of the subject was deleted; the payload is empty.
         is_deletion: bool,

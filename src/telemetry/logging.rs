@@ -244,7 +244,7 @@ impl LogLines {
     }
 }
 
-/// Writes a line. A closed standard output is no failure. `told`: the number of left-out lines already
+/// Writes a line. A closed standard output is not a failure. `told`: the number of left-out lines already
 /// reported.
 fn write_out(job: Job, left_out: &AtomicU64, told: &mut u64, out: &mut dyn Write) {
     match job {

@@ -59,7 +59,7 @@ fn text(path: &str) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 
-/// Returns the number behind `key` at the start of a line.
+/// Returns the number after `key` at the start of a line.
 fn number_after(text: &str, key: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
     rest.split_whitespace().next()?.parse().ok()

@@ -47,7 +47,7 @@ enum State {
         size: u64,
         digits: u32,
     },
-    /// White space behind the size: padding of some senders.
+    /// White space after the size: padding of some senders.
     SizeSpace {
         size: u64,
     },
@@ -55,13 +55,13 @@ enum State {
     Extension {
         size: u64,
     },
-    /// The LF behind a chunk's size line.
+    /// The LF after a chunk's size line.
     SizeLf {
         size: u64,
     },
     /// The rest of a chunk.
     Data(u64),
-    /// CR, then LF behind a chunk.
+    /// CR, then LF after a chunk.
     DataCr,
     DataLf,
     /// The start of a line of the trailer section, its name, its value, then its LF.
@@ -117,7 +117,7 @@ impl BodyScanner {
     /// Returns how many of `bytes`, which come next, belong to the body.
     ///
     /// # Errors
-    /// The chunks have no clear end; nothing behind them can be trusted.
+    /// The chunks have no clear end; nothing after them can be trusted.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, BodyError> {
         let mut taken = 0;
         while taken < bytes.len() && !self.is_end() {
@@ -137,7 +137,7 @@ impl BodyScanner {
         Ok(taken)
     }
 
-    /// Returns the state behind a byte of framing.
+    /// Returns the state after a byte of framing.
     fn framing(&mut self, byte: u8) -> Result<State, BodyError> {
         Ok(match (self.state, byte) {
             (State::Size { size, digits }, _) if byte.is_ascii_hexdigit() => {

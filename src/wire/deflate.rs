@@ -92,7 +92,7 @@ impl Deflater {
 const SPARE_BYTES: usize = 64;
 /// The bytes that a sender cuts off and a receiver appends (§7.2.1, §7.2.2).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
-/// An empty, final stored block: ends the stream only behind a whole message.
+/// An empty, final stored block: ends the stream only after a whole message.
 const END: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 
 /// The reason why a message could not be inflated.
@@ -106,7 +106,7 @@ pub enum InflateError {
     Corrupt,
 }
 
-/// Inflates whole messages, one after the other, each alone or behind the earlier text of its client.
+/// Inflates whole messages, one after the other, each alone or after the earlier text of its client.
 #[derive(Debug)]
 pub struct Inflater {
     state: Decompress,

@@ -17,7 +17,7 @@ pub struct HeadScanner {
 }
 
 impl HeadScanner {
-    /// Returns the end of the head, behind its empty line. `buf` is all input so far, from the first byte on.
+    /// Returns the end of the head, after its empty line. `buf` is all input so far, from the first byte on.
     pub fn end(&mut self, buf: &[u8]) -> Option<usize> {
         // The last three bytes may be the start of the empty line.
         let from = (self.scanned as usize).saturating_sub(3).min(buf.len());

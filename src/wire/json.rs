@@ -173,7 +173,7 @@ fn count_openings(text: &[u8]) -> usize {
         .sum()
 }
 
-/// Returns the offset behind the closing quote of a string whose text begins at `offset`.
+/// Returns the offset after the closing quote of a string whose text begins at `offset`.
 fn after_string(text: &[u8], mut offset: usize) -> usize {
     loop {
         match text.get(offset) {
@@ -185,7 +185,7 @@ fn after_string(text: &[u8], mut offset: usize) -> usize {
 }
 
 /// Checks that the whole text is one JSON value: UTF-8, no byte-order mark, at most [`JSON_DEPTH_MAX`] levels deep,
-/// no lone surrogate escapes, only white space behind the value. Returns the text as `str`.
+/// no lone surrogate escapes, only white space after the value. Returns the text as `str`.
 ///
 /// # Errors
 /// The kind of the error and its offset in bytes.
@@ -265,7 +265,7 @@ pub fn compact(json: &str) -> String {
 }
 
 /// Returns the entries of an object in their order, repeated keys included, each value as its own text.
-/// Checks like [`check_json`]: depth and encoding at once, syntax errors at their entry, and bytes behind the
+/// Checks like [`check_json`]: depth and encoding at once, syntax errors at their entry, and bytes after the
 /// object as a last error. Callers must not act on an entry before the iterator has ended.
 pub fn object_entries(text: &[u8]) -> Result<ObjectEntries<'_>, JsonError> {
     check_depth(text)?;
@@ -292,7 +292,7 @@ pub struct ObjectEntries<'a> {
 }
 
 impl<'a> ObjectEntries<'a> {
-    /// Checks the text behind the last value: one brace, and white space.
+    /// Checks the text after the last value: one brace, and white space.
     fn check_end(&self) -> Result<(), JsonError> {
         let brace = skip_space(self.text, self.seen);
         let end = skip_space(self.text, brace + 1);

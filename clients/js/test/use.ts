@@ -10,7 +10,7 @@ const feed = connect("ws://localhost:8000/ws/stream", { onState: ({ levels }) =>
 const status: Status = feed.status;
 connect("ws://localhost/", { token: "text", maxHz: 0.5 });
 connect("ws://localhost/", { token: async () => "text" });
-// @ts-expect-error a token is no number
+// @ts-expect-error a token is not a number
 connect("ws://localhost/", { token: 5 });
 connect(async () => new URL("ws://localhost/"), { token: async ({ refused }) => (refused ? "new" : null), retry: () => false });
 

@@ -153,7 +153,7 @@ impl CompareArgs {
         }
     }
 
-    /// The name of a limit. A limit over TLS says so: figures of the two kinds are no pair.
+    /// The name of a limit. A limit over TLS says so: figures of the two kinds are not a pair.
     fn limit_name(&self, role: Role) -> String {
         let limit = if self.limit_tls { "TLS limit" } else { "limit" };
         match role {

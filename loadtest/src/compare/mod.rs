@@ -70,7 +70,7 @@ pub(crate) struct CompareArgs {
     /// Subject of all servers of levels [default: market.flow]
     #[arg(long)]
     subject: Option<String>,
-    /// Run only the measured server: start it and its bus for each part, and stop both behind it
+    /// Run only the measured server: start it and its bus for each part, and stop both after it
     #[arg(long)]
     solo: bool,
     /// Measure a part again if loadtest itself was late (p50 or p99 refused), at most this often

@@ -91,7 +91,7 @@ pub(crate) struct DeployArgs {
     /// Publish to this Redis stream, for a server with --stream; trades and channels only
     #[arg(long, value_name = "KEY")]
     stream: Option<String>,
-    /// A resume that is not recovered is no failure
+    /// A resume that is not recovered is not a failure
     #[arg(long)]
     allow_false: bool,
     /// Repetitions of the whole run, each with fresh processes

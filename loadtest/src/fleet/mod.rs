@@ -45,7 +45,7 @@ const SCRATCH_BYTES: usize = 256 * 1024;
 const THROTTLE_TICK_US: u64 = 50_000;
 /// The requested receive buffer of stuck and throttled clients; the kernel doubles the size.
 const SMALL_RCVBUF_BYTES: usize = 4096;
-/// A token that is no client's number.
+/// A token that is not a client's number.
 const ALARM: Token = Token(usize::MAX);
 
 /// The destination and options of the clients.

@@ -15,7 +15,7 @@ pub(crate) trait Talk {
     /// [`HEAD_BYTES`](crate::stamp::HEAD_BYTES). Returns the text to send.
     fn heard(&mut self, client: usize, text: &[u8], now_us: u64) -> Option<String>;
 
-    /// The open connection of the client ended; a refused attempt is no end. Only called for clients
+    /// The open connection of the client ended; a refused attempt is not an end. Only called for clients
     /// that reconnect.
     fn cut(&mut self, client: usize, now_us: u64);
 }

@@ -195,7 +195,7 @@ impl Caller {
             self.times.connected_us = clock::now_us();
         }
         if !self.has_asked {
-            // The socket is fresh: the buffer has room for the whole request. TLS takes it behind its handshake.
+            // The socket is fresh: the buffer has room for the whole request. TLS takes it after its handshake.
             match stream.write_all(request) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 written => written?,

@@ -145,7 +145,7 @@ fn the_client_is_the_right_most_that_is_no_proxy_of_ours() {
     ] {
         assert_eq!(client(&trusted, "10.0.0.1", lines), expected, "{lines:?}");
     }
-    // Bytes of the client that are no text hide nothing of the proxy's entry.
+    // Bytes of the client that are not a text hide nothing of the proxy's entry.
     let peer = std::net::SocketAddr::new("10.0.0.1".parse().expect("an address"), 4711).into();
     let lines = [&b"203.0.113.1, \xff, 198.51.100.7"[..], b"\xff,10.0.0.2"];
     for (lines, expected) in [(&lines[..1], "198.51.100.7"), (&lines, "10.0.0.2")] {

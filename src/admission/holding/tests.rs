@@ -126,7 +126,7 @@ fn those_give_way_who_hold_much_for_long_and_not_those_who_move_or_hold_little()
     let mut crawls = bytes.hold(v4(3), 300, 0);
     let large = bytes.hold(v4(4), 300, 9 * SECOND);
     moving.set(350, 10 * SECOND - 1);
-    // More bytes are no progress.
+    // More bytes are not progress.
     crawls.set(350, 10 * SECOND - 1);
     bytes.make_room(10 * SECOND);
     let gives_way: Vec<_> = [&moving, &crawls, &large].map(Charge::gives_way).into();

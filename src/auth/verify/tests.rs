@@ -116,7 +116,7 @@ fn a_token_has_its_time() {
             Some(NotYetValid),
             Some(BeginsSoon { wait_ms: 240_500 }),
         ),
-        // The time of the making is no rule of RFC 7519 §4.1.6.
+        // The time of the making is not a rule of RFC 7519 §4.1.6.
         (r#"{"iat":1700009999}"#, None, None),
         // Refused for good, whatever the time.
         (

@@ -198,7 +198,7 @@ fn meaning(code: u16, reason: &str) -> (&'static str, &'static str) {
     }
 }
 
-/// A server's text behind a number: one line, bounded, in brackets.
+/// A server's text after a number: one line, bounded, in brackets.
 fn shown(words: &str) -> String {
     let fit: String = words.trim().chars().take(WORDS_MAX).collect();
     match escaped(&fit, &[]) {
@@ -334,7 +334,7 @@ fn render(style: Style, message: &[u8], line: &mut Vec<u8>) {
     line.push(b'\n');
 }
 
-/// Formats a binary message. The bytes behind a line of JSON, as of channels, are escaped, so that each can be told and a
+/// Formats a binary message. The bytes after a line of JSON, as of channels, are escaped, so that each can be told and a
 /// line is a message.
 fn render_binary(style: Style, message: &[u8], line: &mut Vec<u8>) {
     let mut parts = message.splitn(2, |&byte| byte == b'\n');

@@ -120,7 +120,7 @@ pub(in crate::commands) fn exchange(
     }
 }
 
-/// The response so far, behind a whole head.
+/// The response so far, after a whole head.
 struct Answer<'a> {
     status: u16,
     length: Option<usize>,
@@ -128,7 +128,7 @@ struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// Returns `None` before the end of the head, and for what is no HTTP.
+    /// Returns `None` before the end of the head, and for what is not HTTP.
     fn of(answer: &'a [u8]) -> Option<Self> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut head = httparse::Response::new(&mut headers);

@@ -11,7 +11,7 @@ const FACT_NAME_COLUMNS: usize = 9;
 const COLUMNS_MIN: usize = 4;
 /// The first column of a table on a narrow page keeps this width at least.
 const FIRST_COLUMNS_MIN: usize = 12;
-/// The first letter of the wide scripts: a letter behind it may take two columns of a terminal.
+/// The first letter of the wide scripts: a letter after it may take two columns of a terminal.
 const WIDE_FROM: char = '\u{1100}';
 /// The end of a text that was cut.
 const CUT: char = '…';

@@ -51,7 +51,7 @@ impl Process {
             }
         };
         let before = self.state.as_ref().map_or(0, |state| state.uptime_seconds);
-        // Another process counts from 0, and an outage is no interval.
+        // Another process counts from 0, and an outage is not an interval.
         if state.uptime_seconds < before || self.away.take().is_some() {
             self.numbers.clear();
         }

@@ -67,7 +67,7 @@ impl Cache {
         self.known(parts).next().is_none()
     }
 
-    /// The payload of `parts` as a frame of the message's time of receipt; `seq` and the stamp come behind the parts.
+    /// The payload of `parts` as a frame of the message's time of receipt; `seq` and the stamp come after the parts.
     pub(super) fn frame(&self, parts: &[usize], seq: Option<u64>, received: Now) -> Arc<Frame> {
         let mut more = Vec::new();
         if let Some(seq) = seq {

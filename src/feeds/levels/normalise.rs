@@ -180,13 +180,13 @@ impl<'a> Instruments<'a> {
         if has_spot {
             self.by_key.insert(key, (usize::MAX, text));
         } else if !self.by_key.is_empty() {
-            // The last value under a key counts, and this value is no instrument.
+            // The last value under a key counts, and this value is not an instrument.
             self.by_key.remove(&key);
         }
         Ok(())
     }
 
-    /// Finds the places. A repeated key may have come first with a value that is no instrument, so a second
+    /// Finds the places. A repeated key may have come first with a value that is not an instrument, so a second
     /// pass over all keys is needed; not for a single instrument.
     fn find_places(&mut self, message: &'a str) -> Result<(), BadMessage> {
         if self.by_key.len() < 2 {

@@ -41,7 +41,7 @@ enum Id<'a> {
 
 impl<'a> Id<'a> {
     /// Returns `None` for empty values (null, false, zero, the empty string), and for arrays and objects,
-    /// which are no ids.
+    /// which are not ids.
     fn of(raw: &'a str) -> Option<Self> {
         match Kind::of(raw) {
             _ if !is_truthy(raw) => None,
@@ -148,7 +148,7 @@ impl<'a> Predictions<'a> {
     }
 }
 
-/// The non-empty `level_id` of a target, and the target's text. A value that is no object has no id.
+/// The non-empty `level_id` of a target, and the target's text. A value that is not an object has no id.
 fn read_target<'a>(reader: &mut Reader<'a>) -> Result<(Option<Id<'a>>, &'a str), BadMessage> {
     let mut level_id = "null";
     let target = reader.object(|reader, key| {

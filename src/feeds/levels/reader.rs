@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::feeds::TooLarge;
 use crate::wire::json::{JsonError, text_of};
 
-/// A position in checked text. Methods that take a value move behind the value.
+/// A position in checked text. Methods that take a value move after the value.
 #[derive(Clone, Debug)]
 pub(super) struct Reader<'a> {
     text: &'a str,
@@ -62,7 +62,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes the next value. If the value is an array, `entry` is called at each entry and has to take
-    /// the entry. Returns the text. A value that is no array has no entries.
+    /// the entry. Returns the text. A value that is not an array has no entries.
     pub(super) fn array(
         &mut self,
         entry: impl FnMut(&mut Self) -> Result<(), BadMessage>,
@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Moves from the opening quote behind the closing quote. Returns whether there are escapes.
+    /// Moves from the opening quote after the closing quote. Returns whether there are escapes.
     fn skip_string(&mut self) -> bool {
         let mut has_escapes = false;
         let mut bytes = self.rest().iter();
@@ -143,7 +143,7 @@ impl<'a> Reader<'a> {
         has_escapes
     }
 
-    /// Moves from an opening bracket behind the matching closing bracket.
+    /// Moves from an opening bracket after the matching closing bracket.
     fn skip_container(&mut self) {
         let mut depth = 0_usize;
         while let Some(found) = self.rest().iter().position(|&b| is_structural(b)) {
@@ -249,7 +249,7 @@ pub enum BadMessage {
     /// Not JSON, or nested deeper than allowed.
     #[error(transparent)]
     NotJson(#[from] JsonError),
-    /// A `levels.signals` message that is no object.
+    /// A `levels.signals` message that is not an object.
     #[error("not an object")]
     NotAnObject,
     /// A field whose value has a type that the contract does not take.

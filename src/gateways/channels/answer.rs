@@ -1,5 +1,5 @@
 //! The gateway's own messages (contract channels: row messages). The number of the message is the first
-//! member behind the type, because the number is known only when the message is queued.
+//! member after the type, because the number is known only when the message is queued.
 //!
 //! An answer waits until the bus has confirmed the names in the answer: for a second at the most, or longer
 //! on a bus that confirms late. Answers to a client go out in their order.
@@ -123,7 +123,7 @@ impl Answer {
         self.body.bytes()
     }
 
-    /// Returns the frame, with the time of the call, and with the position behind which the client is.
+    /// Returns the frame, with the time of the call, and with the position after which the client is.
     pub(super) fn frame(mut self, core: &Core, position: Option<Position>) -> Arc<Frame> {
         let now = core.now();
         self.body.string("timestamp", &iso_utc(now.unix_ms()));
@@ -154,7 +154,7 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 pub(super) struct Behind {
     /// Names that the answer waits for.
     pub(super) unconfirmed: BTreeSet<TopicName>,
-    /// Names whose last values go to the client behind the answer.
+    /// Names whose last values go to the client after the answer.
     pub(super) retained: BTreeSet<TopicName>,
     /// `None`: the request has no `since` and no `last`.
     pub(super) resumed: Option<Resumed>,

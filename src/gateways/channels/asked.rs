@@ -36,7 +36,7 @@ pub(super) struct Asked {
 struct Wanted {
     /// The number of the request.
     number: u64,
-    /// The response, behind so many losses of the connection.
+    /// The response, after so many losses of the connection.
     response: (State, u32),
     /// So many names get their messages by this request.
     uses: u32,

@@ -81,7 +81,7 @@ impl ChannelsGateway {
         let next = core.walk(clients, first, |core, key, client| {
             self.settle_client(core, key, client);
         });
-        // Names that were confirmed behind the beginning of a round have a round of their own.
+        // Names that were confirmed after the beginning of a round have a round of their own.
         let is_asked = is_asked && !is_next;
         self.settling = match next {
             Some(next) => Some((next, is_asked)),
@@ -89,7 +89,7 @@ impl ChannelsGateway {
         };
     }
 
-    /// Notes an error about a name for these clients. Each client gets it behind its waiting answers.
+    /// Notes an error about a name for these clients. Each client gets it after its waiting answers.
     pub(super) fn tell_later(&mut self, error: &str, name: &TopicName, clients: Vec<SessionKey>) {
         if !clients.is_empty() {
             let error = format!("{error}: {}", name.as_str());

@@ -156,7 +156,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// Sends clients the last value of each name behind `subscribed`, where the bus holds a value. At most
+    /// Sends clients the last value of each name after `subscribed`, where the bus holds a value. At most
     /// `bytes_max` bytes of values wait for all clients.
     #[must_use]
     pub fn with_retained(mut self, bytes_max: usize) -> Self {
@@ -218,7 +218,7 @@ impl ChannelsGateway {
         )
     }
 
-    /// Returns the answer to a request, with the names before and behind the answer. `None`: the answer follows.
+    /// Returns the answer to a request, with the names before and after the answer. `None`: the answer follows.
     fn carry_out(
         &mut self,
         core: &mut Core,

@@ -36,7 +36,7 @@ const ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Memory of an answer beside the text of the name and the matching patterns.
 const ANSWER_BYTES: usize = 2 * size_of::<(Box<str>, Matching, usize)>();
 
-/// The matcher of a name; `None` if the name is no pattern, or one that only the bus can match.
+/// The matcher of a name; `None` if the name is not a pattern, or one that only the bus can match.
 pub(super) fn matcher(syntax: NameSyntax, name: &TopicName) -> Option<NamePatterns> {
     let text = name.as_str();
     let is_pattern = syntax.is_pattern(text) && syntax.can_match(text);

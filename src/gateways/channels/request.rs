@@ -22,7 +22,7 @@ pub(super) struct RequestLimits {
 /// The action of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// With the position behind which the client resumes, and the number of newest messages of each name
+    /// With the position after which the client resumes, and the number of newest messages of each name
     /// for a client without a position.
     Subscribe(Vec<String>, Since, Option<usize>),
     Unsubscribe(Vec<String>),

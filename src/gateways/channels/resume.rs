@@ -182,7 +182,7 @@ impl ChannelsGateway {
         core.set_deadline(key, due.into_iter().chain(end).min());
     }
 
-    /// Sends answers, and the messages behind all of them.
+    /// Sends answers, and the messages after all of them.
     fn send(
         &mut self,
         core: &mut Core,
@@ -222,7 +222,7 @@ impl ChannelsGateway {
         self.ask_retained(core);
     }
 
-    /// Adds the messages behind an answer. Returns the outcome for each name to resume.
+    /// Adds the messages after an answer. Returns the outcome for each name to resume.
     fn find(
         &self,
         core: &mut Core,

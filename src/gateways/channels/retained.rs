@@ -5,7 +5,7 @@
 //! follows. The bus is asked after the client's `subscribed`, once for all clients whose turn has come.
 //!
 //! A client has a share of bytes: the bus is asked for names until the share is used up, and for the next names when the
-//! client has taken these values. So only send queues hold values, and later messages wait behind them. The shares are a
+//! client has taken these values. So only send queues hold values, and later messages wait after them. The shares are a
 //! [`Holding`]; clients without a share wait in a line by turns of addresses. A share ends after a time, so a client that
 //! takes a byte now and then keeps no client waiting for ever; then the memory of all frames bounds its values.
 
@@ -76,7 +76,7 @@ pub(super) struct Retained {
     pub(super) is_up: bool,
     clients: HashMap<SessionKey, Turn, RandomState>,
     waiting: HashMap<TopicName, HashSet<SessionKey, RandomState>, RandomState>,
-    /// Questions that the bus has, and the questions behind them.
+    /// Questions that the bus has, and the questions after them.
     open: HashMap<TopicName, Question, RandomState>,
     next: HashMap<TopicName, Question, RandomState>,
     /// Of patterns of `waiting` with live messages on this connection: the number of the newest for each subject.

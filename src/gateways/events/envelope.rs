@@ -86,7 +86,7 @@ impl From<&Core> for Origin {
     }
 }
 
-/// Returns the response to a request with this event and id, perhaps with a position behind the other members;
+/// Returns the response to a request with this event and id, perhaps with a position after the other members;
 /// `data` is JSON without white space.
 pub(super) fn response(
     origin: &Origin,

@@ -67,7 +67,7 @@ pub(super) fn identify(
     Ok(())
 }
 
-/// Answers, and sends the missed pushes behind the answer. The device joins in the same call: no push can come
+/// Answers, and sends the missed pushes after the answer. The device joins in the same call: no push can come
 /// between.
 fn answer(
     core: &mut Core,

@@ -8,7 +8,7 @@ use super::client::{Content, Held};
 use crate::hub::{CopyRank, Core, Frame, Position, TopicName};
 use crate::wire::object_writer::ObjectWriter;
 
-/// `{"type":"success","message":…,"data":…,"timestamp":ms}`, perhaps with the position of the newest trade behind the
+/// `{"type":"success","message":…,"data":…,"timestamp":ms}`, perhaps with the position of the newest trade after the
 /// other members.
 pub(super) fn success(
     core: &Core,

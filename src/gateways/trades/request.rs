@@ -31,7 +31,7 @@ pub(super) enum Request {
 pub(super) struct Asked {
     /// One to five symbols.
     pub(super) symbols: Vec<String>,
-    /// The position behind which the client resumes.
+    /// The position after which the client resumes.
     pub(super) since: Since,
     /// The newest trades of each symbol, so many, without a position.
     pub(super) last: Option<usize>,

@@ -59,7 +59,7 @@ function read() {
   try {
     state = JSON.parse(newest);
   } catch {
-    // Counted with whatever else is no object.
+    // Counted with whatever else is not an object.
   }
   const json = newest;
   newest = null;
@@ -70,7 +70,7 @@ function read() {
   drawn = state;
   untaken = { json, kept: newestKept, at: performance.now() };
   const ts = timeOf(state);
-  // The first message of a connection may be a kept state: its age is no latency.
+  // The first message of a connection may be a kept state: its age is not a latency.
   if (ts !== null && ts !== newestTs && !newestIsFirst) {
     latencies.push(newestAt - ts);
     if (latencies.length > LATENCIES) latencies.shift();

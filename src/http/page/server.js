@@ -25,7 +25,7 @@ export async function ask(now = performance.now()) {
     server.ages = await json("page/keys");
     server.agesAt = performance.now();
   } catch {
-    // No answer is no news: the feed itself says that the server is away.
+    // No answer is not news: the feed itself says that the server is away.
   }
 }
 

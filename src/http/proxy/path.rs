@@ -66,7 +66,7 @@ impl ProxiedPath {
 }
 
 /// Returns the segments that a service may read as the first of a path. Behind two slashes, the segment
-/// behind a host counts too: `//x/gateway` names the host `x` (RFC 3986 §4.2) for `new URL` in JavaScript,
+/// after a host counts too: `//x/gateway` names the host `x` (RFC 3986 §4.2) for `new URL` in JavaScript,
 /// `urlsplit` in Python and `parse_url` in PHP. Some of these end the host at `\`, others only at `/`: every
 /// segment before the `/` counts.
 fn may_begin(path: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -104,7 +104,7 @@ impl<B> Lease<B> {
         }
     }
 
-    /// Handles an answer that broke off behind its head: another address of the host is tried first.
+    /// Handles an answer that broke off after its head: another address of the host is tried first.
     pub(in crate::http) fn cut(&self, why: &dyn Display) {
         self.left.leave(self.connection.address, why.to_string());
     }

@@ -159,7 +159,7 @@ impl Names {
                 self.room.removed(&mut self.table);
             }
         }
-        // Topics with a message now and then leave places behind them.
+        // Topics with a message now and then leave places after them.
         if self.quiet.len() > 2 * self.quiet_count + 64 {
             let table = &self.table;
             self.quiet

@@ -177,7 +177,7 @@ impl After {
         }
     }
 
-    /// The number behind which all copies are missed.
+    /// The number after which all copies are missed.
     pub(super) fn whole(self) -> u64 {
         let is_part = self.copy < CopyRank::LAST;
         self.number.saturating_sub(u64::from(is_part))

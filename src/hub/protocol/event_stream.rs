@@ -14,7 +14,7 @@ use crate::wire::event_stream::{self, COMMENT, DATA, Page};
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
 
-/// Bytes behind the request that are read and ignored.
+/// Bytes after the request that are read and ignored.
 const IGNORED_BYTES_MAX: usize = 16 * 1024;
 
 /// An `EventSource` comes back after this time at the earliest, in milliseconds, as after the
@@ -23,7 +23,7 @@ const IGNORED_BYTES_MAX: usize = 16 * 1024;
 const RETRY_MS: u64 = 1_000;
 const RETRY_SPREAD_MS: u64 = 4_000;
 
-/// Makes the event of a frame. A text is the event's data; bytes are base64 in an event of type `binary`. Bytes behind a
+/// Makes the event of a frame. A text is the event's data; bytes are base64 in an event of type `binary`. Bytes after a
 /// lead begin with the rest of a line of text, which stays.
 pub(in crate::hub) fn encode(frame: &Frame) -> Encoded {
     let mut event = DATA.to_vec();

@@ -36,7 +36,7 @@ impl Protocol {
     /// shared by all clients.
     ///
     /// Each step takes input, except a violation and a message that [`holds_messages`](Self::holds_messages) has
-    /// announced. The hub does not rely on this: behind another step without input, the rest of `input` is
+    /// announced. The hub does not rely on this: after another step without input, the rest of `input` is
     /// discarded. A violation is the last step: the hub reads no further, even if the close waits for queued
     /// messages.
     pub(super) fn read(
@@ -82,7 +82,7 @@ impl Protocol {
         }
     }
 
-    /// Reads and discards input behind the hub's last control bytes. Returns whether the client's close
+    /// Reads and discards input after the hub's last control bytes. Returns whether the client's close
     /// has come; until then the hub's side of the connection stays open. No close of an event stream is
     /// awaited.
     pub(super) fn reads_last_words(&mut self, input: &[u8]) -> bool {

@@ -249,7 +249,7 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// The bytes behind the lead: the whole frame if there is no lead.
+    /// The bytes after the lead: the whole frame if there is no lead.
     #[inline]
     fn body(&self) -> &'a [u8] {
         match self.entry.frame.lead() {

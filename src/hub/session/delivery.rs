@@ -91,7 +91,7 @@ impl Session {
     }
 
     /// The way of a frame with a position, past frames that wait for the slot and have earlier positions. A
-    /// client that is cut behind the position would never get these frames, and be told that nothing is missing.
+    /// client that is cut after the position would never get these frames, and be told that nothing is missing.
     ///
     /// Answers and statuses are rare, and a client without the position of an answer would forget its own: the
     /// slot opens before. A busy name without a key would open a slot with every message, and the rate that the

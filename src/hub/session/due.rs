@@ -41,7 +41,7 @@ impl Session {
     /// Returns the moment of the session's entry among the deadlines, and the moment that the entry has to move to, if
     /// that is earlier.
     pub(in crate::hub) fn arm(&mut self, now: Now, limits: &Limits) -> Option<(Option<u64>, u64)> {
-        // No moment is 0: that is no entry.
+        // No moment is 0: that is not an entry.
         let at = self.next_deadline(now, limits)?.max(1);
         let armed_at = self.cold.armed_at.map(NonZeroU64::get);
         if armed_at.is_some_and(|armed| armed <= at) {

@@ -2,7 +2,7 @@
 //! the older, and not there.
 //!
 //! A gate is made when a pong takes longer than [`LATE_PONG_US`]. From then on a state leaves only while few bytes are under
-//! way: the pong of a ping behind the last state says so. The window of bytes begins at one state, doubles if the pong for
+//! way: the pong of a ping after the last state says so. The window of bytes begins at one state, doubles if the pong for
 //! the whole window comes in time, and is halved with every late pong. A client far away, or late a single time, has its
 //! whole window after some round trips, and the gate ends; so does a gate without a waiting state. Frames with a position
 //! are never held back, because a position promises everything before.
@@ -86,7 +86,7 @@ impl Gate {
         self.left_us + self.wait_us
     }
 
-    /// Handles a pong: its ping was behind `answered` bytes, and `under_way` bytes have left since.
+    /// Handles a pong: its ping was after `answered` bytes, and `under_way` bytes have left since.
     pub(super) fn answered(&mut self, pong_us: u32, answered: u64, under_way: u64) {
         self.last_pong_us = pong_us;
         self.wait_us = WAIT_US_MIN.max(WAIT_PONGS * u64::from(pong_us));

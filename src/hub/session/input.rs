@@ -22,7 +22,7 @@ impl Session {
         }
     }
 
-    /// The most bytes for one read of the socket. A client may be paused behind its next message, and what was
+    /// The most bytes for one read of the socket. A client may be paused after its next message, and what was
     /// read by then is kept; what is left in the socket slows the client alone. So a read brings little, and
     /// as much again as is kept of a large message.
     pub(in crate::hub) fn read_bytes_max(&self) -> usize {

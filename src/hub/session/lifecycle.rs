@@ -63,7 +63,7 @@ pub(in crate::hub) struct Departed {
 }
 
 impl Session {
-    /// Collects the request head. Returns the head once whole, with the bytes behind the head left in
+    /// Collects the request head. Returns the head once whole, with the bytes after the head left in
     /// the input; `None` until then, or if no head is awaited.
     ///
     /// # Errors
@@ -193,7 +193,7 @@ impl Session {
         }
     }
 
-    /// Starts closing, with the last control bytes queued: drops the frames behind the frame that was
+    /// Starts closing, with the last control bytes queued: drops the frames after the frame that was
     /// begun. The session then lives until the control bytes are out and the peer has ended, or until
     /// `due`.
     pub(in crate::hub) fn start_closing(
@@ -231,7 +231,7 @@ impl Session {
         }
     }
 
-    /// Handles input behind the hub's last control bytes; returns false if the session does not close.
+    /// Handles input after the hub's last control bytes; returns false if the session does not close.
     pub(in crate::hub) fn read_last_words(&mut self, input: &[u8]) -> bool {
         let Phase::Closing(closing) = &mut self.cold.phase else {
             return false;

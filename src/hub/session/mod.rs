@@ -384,7 +384,7 @@ impl Session {
         }
     }
 
-    /// Notes that the kernel took bytes that the shell keeps behind a write.
+    /// Notes that the kernel took bytes that the shell keeps after a write.
     pub(super) fn note_progress(&mut self, now: Now, limits: &Limits) {
         self.queue.note_progress(now);
         self.cold.note_reading(now, limits);
@@ -402,7 +402,7 @@ impl Session {
 
     /// Reads the next bytes of `input` up to a step; `None`: no step for now. While reading is paused,
     /// and while more than `control_bytes_max` wait in the control part, the input is kept for later.
-    /// Input behind a violation is discarded.
+    /// Input after a violation is discarded.
     pub(super) fn read(
         &mut self,
         now: Now,

@@ -109,7 +109,7 @@ impl LastWords {
         self.read(held);
     }
 
-    /// Handles input behind the hub's last control bytes.
+    /// Handles input after the hub's last control bytes.
     pub(super) fn read(&mut self, input: &[u8]) {
         self.listening
             .take_if(|protocol| protocol.reads_last_words(input));

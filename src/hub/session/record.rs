@@ -276,7 +276,7 @@ fn parameters_begin(path: &str) -> usize {
     (0..path.len()).find(begins).unwrap_or(path.len())
 }
 
-/// The byte that two hexadecimal digits behind a `%` mean, once each `%25` is decoded to `%`.
+/// The byte that two hexadecimal digits after a `%` mean, once each `%25` is decoded to `%`.
 fn decoded(mut encoded: &[u8]) -> Option<u8> {
     while let Some(rest) = encoded.strip_prefix(b"25") {
         encoded = rest;

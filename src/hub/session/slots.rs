@@ -35,7 +35,7 @@ impl MaxRate {
     /// counts.
     ///
     /// # Errors
-    /// The value is no decimal number in the range.
+    /// The value is not a decimal number in the range.
     pub fn of(head: &RequestHead<'_>) -> Result<Option<Self>, RequestRefusal> {
         let value = head.parameters(PARAMETER).next();
         let rate = value.map(|value| Self::parse(&value).ok_or(REFUSAL));
@@ -116,7 +116,7 @@ impl Slots {
         self.interval_us > 0
     }
 
-    /// Decides on a frame, with so many bytes under way to the client; at most `bytes_max` bytes wait behind the first frame.
+    /// Decides on a frame, with so many bytes under way to the client; at most `bytes_max` bytes wait after the first frame.
     pub(super) fn judge(
         &mut self,
         now: Now,

@@ -1,4 +1,4 @@
-//! Whether the send queue waits for the kernel, and states for the pong behind the last state; for how long.
+//! Whether the send queue waits for the kernel, and states for the pong after the last state; for how long.
 
 use super::gate::Gate;
 use super::phase::Phase;
@@ -65,7 +65,7 @@ impl Session {
         }
     }
 
-    /// Bytes that wait, or are under way: behind the last ping that was answered.
+    /// Bytes that wait, or are under way: after the last ping that was answered.
     pub(super) fn under_way(&self) -> u64 {
         let bytes_read = match &self.cold.phase {
             Phase::Open(open) => open.bytes_read,
@@ -87,7 +87,7 @@ impl Session {
         Some(sent_us.saturating_add(limits.buffered_after_us))
     }
 
-    /// Whether states wait for the pong behind the last state.
+    /// Whether states wait for the pong after the last state.
     pub(in crate::hub) fn has_gate(&self) -> bool {
         self.gate().is_some()
     }
@@ -96,7 +96,7 @@ impl Session {
         self.slots_mut().gate = Some(Gate::new(now));
     }
 
-    /// Sets or ends the client's own rate, behind the end of a slot.
+    /// Sets or ends the client's own rate, after the end of a slot.
     pub(in crate::hub) fn set_max_rate(&mut self, now: Now, rate: Option<MaxRate>) {
         self.slots_mut().set_rate(now, rate);
         self.rest_slots();
@@ -148,7 +148,7 @@ impl Session {
         }
     }
 
-    /// Puts a ping behind the last state, if its pong says when the next may leave.
+    /// Puts a ping after the last state, if its pong says when the next may leave.
     pub(in crate::hub) fn ping_behind(&mut self, now: Now) {
         let is_out = self.queue.is_empty();
         if let Some(gate) = self.gate_mut()

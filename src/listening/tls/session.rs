@@ -163,7 +163,7 @@ impl TlsSession {
         client_name(self.connection.peer_certificates()?.first()?)
     }
 
-    /// Processes bytes of the network, behind the input that [waits](Self::has_input). Returns the count of plain bytes
+    /// Processes bytes of the network, after the input that [waits](Self::has_input). Returns the count of plain bytes
     /// in `into`; plain bytes without room wait. `raw` is opened in place. After the handshake the step ends with the
     /// record that makes it cost as much as a record of the size of `into`, and further records wait.
     ///
@@ -302,10 +302,10 @@ impl TlsSession {
         }
     }
 
-    /// Keeps the library's alert for the client after an error, behind what the library had to send before.
+    /// Keeps the library's alert for the client after an error, after what the library had to send before.
     /// Plain bytes before the error are dropped.
     fn keep_alert(&mut self, incoming: &mut [u8]) {
-        // With nothing more to send the library would read on behind the error.
+        // With nothing more to send the library would read on after the error.
         while self.connection.wants_write() {
             let status = self.connection.process_tls_records(incoming);
             match status.state {

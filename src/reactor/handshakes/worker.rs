@@ -69,7 +69,7 @@ struct Handshake {
 
 /// The outcome of a step.
 enum Step {
-    /// Bytes may wait in the socket, behind so many.
+    /// Bytes may wait in the socket, after so many.
     Again(usize),
     /// An event of the poll comes first.
     Wait,
@@ -430,7 +430,7 @@ fn step(stream: &mut TcpStream, session: &mut TlsSession, buffer: &mut [u8]) -> 
         Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Step::Again(0)),
         Err(error) => return Err(error),
     };
-    // Plain bytes behind the handshake wait in the session.
+    // Plain bytes after the handshake wait in the session.
     let opened = session.open(&mut buffer[..read], &mut []);
     let sent = session.send_kept(|bytes| stream.write(bytes));
     opened.and(sent)?;

@@ -161,7 +161,7 @@ impl TlsBuffers {
             read = stream.read(&mut self.raw[..room])?;
         }
         let opened = session.open(&mut self.raw[..read], buf);
-        // A broken connection shows itself at the next read or write, behind these plain bytes.
+        // A broken connection shows itself at the next read or write, after these plain bytes.
         let _ = session.send_kept(|bytes| stream.write(bytes));
         let plain_bytes = opened?;
         let raw_bytes = match session.has_input() {

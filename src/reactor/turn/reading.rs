@@ -23,7 +23,7 @@ const READ_US_MAX: u64 = 2_000;
 /// Bytes of one read, inflated, above which a client is costly.
 const LITTLE_BYTES_MAX: usize = 16 * 1024;
 
-/// The kinds of clients that are read behind the flush.
+/// The kinds of clients that are read after the flush.
 const COSTLY: [Costly; 4] = [
     Costly::Share,
     Costly::Room,

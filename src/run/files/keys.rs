@@ -218,7 +218,7 @@ impl KeyUrl {
     /// Fetches the text of the set. Blocks for five seconds at the most.
     ///
     /// # Errors
-    /// There is no answer, or the answer is no document of at most 1 MiB.
+    /// There is no answer, or the answer is not a document of at most 1 MiB.
     pub fn fetch(&self) -> Result<Vec<u8>, FetchError> {
         self.fetch.get()
     }

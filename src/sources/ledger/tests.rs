@@ -492,7 +492,7 @@ fn a_connection_is_restored_when_its_names_have_settled() {
     // No confirmation was sent for the settling name: nobody needs to know of its loss.
     assert!(world.ledger.lost());
     world.ledger.connected();
-    // The revoked name is asked for alone, before or behind the other.
+    // The revoked name is asked for alone, before or after the other.
     let again: Vec<_> = std::iter::from_fn(|| world.ledger.next_change()).collect();
     world.ledger.settles(&kept, Instant::now());
     assert!(again.iter().any(|change| change.names.contains(&kept.name)));

@@ -72,7 +72,7 @@ impl Session<'_> {
             subscription.let_go();
             return Err(stop);
         }
-        // An attempt that fails is no answer of JetStream.
+        // An attempt that fails is not an answer of JetStream.
         subscription.health = Health::new(Instant::now());
         forget(&self.relay.status, subscription);
         if subscription.take_look_back_limited() {

@@ -123,7 +123,7 @@ impl Data {
     }
 
     /// Waits until the server has taken everything. Returns false after so long without a byte: the answer comes
-    /// behind the messages that are on their way.
+    /// after the messages that are on their way.
     fn confirm(&mut self, timeout: Duration) -> Result<bool, NatsError> {
         let ping = self.wire.ping();
         while !self.wire.is_answered(ping) {

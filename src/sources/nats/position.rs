@@ -89,7 +89,7 @@ impl Cursor {
     /// Takes in the state of the stream, reported by the server now.
     ///
     /// A stream made anew while this process ran is read from the start: all messages are news. A
-    /// stream of the same creation time with a last sequence behind the cursor (restored from a
+    /// stream of the same creation time with a last sequence after the cursor (restored from a
     /// backup, or the host lost power before a sync) is reported as a new stream too; otherwise
     /// everything would be dropped as old until the stream has caught up. The messages of such a
     /// stream are history, so the relay starts over from the last message.

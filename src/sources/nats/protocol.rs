@@ -107,7 +107,7 @@ struct Body {
     headers: Vec<u8>,
     headers_left: usize,
     payload_left: usize,
-    /// The missing bytes of the line end behind the payload.
+    /// The missing bytes of the line end after the payload.
     end_left: usize,
 }
 

@@ -266,7 +266,7 @@ pub fn redacted(urls: &str) -> String {
 }
 
 fn redacted_one(url: &str) -> String {
-    // Text before `://` that is no scheme may be a password.
+    // Text before `://` that is not a scheme may be a password.
     let is_scheme = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric());
     let (scheme, rest) = match url.find("://") {
         Some(at) if is_scheme(&url[..at]) => url.split_at(at + 3),

@@ -147,7 +147,7 @@ impl Wire {
                     return Err(self.refused(format!("{tls}{error}")));
                 }
             }
-            // Operations behind the PONG are taken too: a server of a cluster sends another INFO there.
+            // Operations after the PONG are taken too: a server of a cluster sends another INFO there.
             let mut is_in = false;
             while let Some(op) = self.next_op()? {
                 match op {
@@ -257,7 +257,7 @@ impl Wire {
         }
     }
 
-    /// Bytes behind a malformed operation may be anything, so none of them is read.
+    /// Bytes after a malformed operation may be anything, so none of them is read.
     fn wrong(&mut self, malformed: Malformed) -> NatsError {
         self.malformed = Some(malformed);
         self.refused(malformed.to_string())
@@ -276,7 +276,7 @@ impl Wire {
         urls.filter_map(move |address| self.endpoint.neighbour(address, is_tls))
     }
 
-    /// Queues a PING behind the commands. Returns the number of the ping: [`Self::is_answered`].
+    /// Queues a PING after the commands. Returns the number of the ping: [`Self::is_answered`].
     pub(super) fn ping(&mut self) -> u64 {
         protocol::ping(self.io.out());
         self.pings += 1;

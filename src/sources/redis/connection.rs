@@ -32,7 +32,7 @@ pub(super) struct Connection<'w> {
     io: Buffered,
     reader: Reader,
     /// The time of the last read bytes, at first of the connection: the only clock of silence. A large answer over
-    /// a thin line is no silence.
+    /// a thin line is not silence.
     pub(super) heard: Instant,
     /// The first byte after the last command.
     answers_since: Option<Instant>,
@@ -329,7 +329,7 @@ impl<'w> Connection<'w> {
         }
     }
 
-    /// The error for a server that is no master any more.
+    /// The error for a server that is not a master any more.
     pub(super) fn moved(&self) -> RedisError {
         RedisError::Moved(self.server())
     }

@@ -73,7 +73,7 @@ pub enum RedisError {
         /// Why the last sentinel did not help.
         reason: String,
     },
-    /// The sentinels: the named server is no master (yet, or any more).
+    /// The sentinels: the named server is not a master (yet, or any more).
     #[error("{server} is a {role} and not the master")]
     NotMaster {
         /// Host and port.

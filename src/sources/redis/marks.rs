@@ -130,7 +130,7 @@ impl Session<'_, '_> {
         );
     }
 
-    /// Takes a message on the marks' channel. A copy by a pattern is no mark.
+    /// Takes a message on the marks' channel. A copy by a pattern is not a mark.
     pub(super) fn take_mark(&mut self, is_copy: bool, payload: &[u8]) -> Result<(), Stop> {
         if let Some(kept) = &mut self.kept
             && !is_copy
@@ -210,7 +210,7 @@ struct Learned {
     /// Whether the server was a lone master when the connection was made, and whether that has changed.
     was_lone_master: bool,
     has_changed: AtomicBool,
-    /// The links of a server that is no lone master, as a hash; 0 before the first answer. And whether they were
+    /// The links of a server that is not a lone master, as a hash; 0 before the first answer. And whether they were
     /// others since the reading thread has looked.
     links: AtomicU64,
     has_lost: AtomicBool,
@@ -221,7 +221,7 @@ struct Learned {
     master_ms: AtomicU64,
 }
 
-/// A question for the role, behind a mark to publish.
+/// A question for the role, after a mark to publish.
 #[derive(Debug)]
 struct ToPublish {
     /// `None`: this user may not publish marks, or not read them.
@@ -254,7 +254,7 @@ struct MarkPublisher {
 impl MarkPublisher {
     /// Starts the thread. The thread ends with this value.
     fn start(servers: Servers, channel: Arc<str>) -> Result<Self, RedisError> {
-        // A single mark at a time: a mark behind a slow answer would be useless.
+        // A single mark at a time: a mark after a slow answer would be useless.
         let (marks, to_publish) = bounded(1);
         let (waiter, _) = waiter("the publisher of marks")?;
         let thread = MarkThread {
@@ -307,7 +307,7 @@ impl MarkPublisher {
         !self.learned.is_refused.load(Relaxed) && self.holds()
     }
 
-    /// Asks for the role, behind a mark, if the thread is not busy with the question before.
+    /// Asks for the role, after a mark, if the thread is not busy with the question before.
     fn ask(&mut self, mark: Option<Mark>) {
         self.next = Some(Instant::now() + INTERVAL);
         // Full: the server is slow. Ended: the thread could not go on.

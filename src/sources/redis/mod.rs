@@ -5,7 +5,7 @@
 //!
 //! - Events come in the order in which Redis sends, over all channels and patterns, with
 //!   [`BusEvent::Subscribed`] among them: messages published after the confirmation of Redis come
-//!   behind `Subscribed`.
+//!   after `Subscribed`.
 //! - While Redis is there, each [`BusInterest::subscribe`] is answered by `Subscribed`, by
 //!   [`BusEvent::Refused`] (Redis's rules forbid the name; asked again every 30 s and after each
 //!   reconnection, reported once), or, if the link is lost first, by [`BusEvent::Down`]. A request for

@@ -94,7 +94,7 @@ struct Bulk {
     to_keep: usize,
     is_cut: bool,
     to_discard: usize,
-    /// The missing bytes of the line end behind the string.
+    /// The missing bytes of the line end after the string.
     to_end: usize,
 }
 

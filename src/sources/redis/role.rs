@@ -18,7 +18,7 @@ pub fn says_lone_master(hello: &Value) -> bool {
     value_of(b"mode") == b"standalone" && value_of(b"role") == b"master"
 }
 
-/// A hash of the links in the answers to [`LINKS`], never 0. A refusal is no link.
+/// A hash of the links in the answers to [`LINKS`], never 0. A refusal is not a link.
 pub(super) fn links_in(answers: &[Value]) -> u64 {
     let mut links = Vec::new();
     for answer in answers {

@@ -29,7 +29,7 @@ pub struct RedisSettings {
     pub tls_ca_file: Option<PathBuf>,
     /// The client's own certificate and its key (PEM), for servers that ask for one.
     pub tls_client: Option<(PathBuf, PathBuf)>,
-    /// The most bytes of a payload that is kept whole. A larger payload is cut behind the first byte over the
+    /// The most bytes of a payload that is kept whole. A larger payload is cut after the first byte over the
     /// limit.
     pub payload_bytes_max: usize,
     /// The time that an address may take to accept a connection, milliseconds.
@@ -156,7 +156,7 @@ impl RedisEndpoint {
                 ));
             }
         };
-        // An @ behind the host means that the password was cut off at its own /, ? or #.
+        // An @ after the host means that the password was cut off at its own /, ? or #.
         let behind = [Some(url.path()), url.query(), url.fragment()];
         if behind.into_iter().flatten().any(|part| part.contains('@')) {
             return Err(RedisError::BadUrl(

@@ -11,7 +11,7 @@ pub(super) const LEVELS_MAX: usize = 1_000;
 const STRIKE_STEP: f64 = 5.0;
 /// A shown level stays until another is nearer by this distance, in points.
 const STAY: f64 = 4.0;
-/// The advantage in distance of a level that is no strike, in points.
+/// The advantage in distance of a level that is not a strike, in points.
 const NAMED: f64 = 9.0;
 /// The longest step between two clock values, in seconds: after a pause the market continues from its
 /// last state.

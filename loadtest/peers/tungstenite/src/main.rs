@@ -76,7 +76,7 @@ fn accept(
         let stream = std::net::TcpStream::from(stream);
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
-        // A connection that is no WebSocket is dropped.
+        // A connection that is not a WebSocket is dropped.
         let Ok(client) = tungstenite::accept(stream.try_clone()?) else {
             continue;
         };

@@ -282,7 +282,7 @@ impl Heard {
         let is_new = self.last.is_some() || client == SCOUT;
         let is_whole = match serde_json::from_slice(text) {
             Ok(message) => is_whole(&message, is_new),
-            // The start of a long response: the messages behind it say what it says.
+            // The start of a long response: the messages after it say what it says.
             Err(_) => text.starts_with(br#"{"type":"subscribed""#).then_some(true),
         };
         match is_whole {

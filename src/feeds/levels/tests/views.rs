@@ -208,7 +208,7 @@ fn numbers_count_the_broadcasts_of_each_topic() {
     desk.event(BusEvent::CaughtUp);
     assert_eq!(desk.took()[1], [r#"{"flow":99,"seq":3}"#]);
     assert_eq!(desk.loud("market.flow", "1")[1], [r#"{"flow":1,"seq":4}"#]);
-    // A message without a change is no broadcast.
+    // A message without a change is not a broadcast.
     desk.message("market.flow", true, "1");
     desk.event(BusEvent::CaughtUp);
     assert!(desk.took()[1].is_empty());

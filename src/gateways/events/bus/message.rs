@@ -1,4 +1,4 @@
-//! The form of published messages: a line of words, and behind the line a part of a push's body.
+//! The form of published messages: a line of words, and after the line a part of a push's body.
 //!
 //! | line | meaning |
 //! | --- | --- |

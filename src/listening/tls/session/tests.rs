@@ -331,7 +331,7 @@ fn an_unfinished_record_is_bounded() {
     }
 }
 
-/// What the network did not take goes out behind what it did not take before.
+/// What the network did not take goes out after what it did not take before.
 #[test]
 fn kept_records_keep_their_order() {
     let (mut client, mut session) = greeted(VERSIONS[0]);
@@ -438,7 +438,7 @@ fn a_session_that_stands_still_gives_way_to_one_that_moves() {
     assert!(!idle.gives_way(), "it moved before its thread had looked");
 }
 
-/// Sending is no progress of reading: a client that reads nothing cannot look busy with records of its own.
+/// Sending is not progress of reading: a client that reads nothing cannot look busy with records of its own.
 #[test]
 fn each_direction_has_its_own_progress() {
     let held = Holding::new("tls", 100);

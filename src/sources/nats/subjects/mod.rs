@@ -4,7 +4,7 @@
 //! Callers request subjects through a [`BusInterest`], without waiting. The events are the same as
 //! from the Redis source ([`crate::sources::interest`], [`crate::sources::ledger`]), in the order
 //! in which the server sends, over all subjects: [`BusEvent::Subscribed`] once the server has
-//! answered a PING behind the SUB; [`BusEvent::Refused`] if the server's permissions forbid a
+//! answered a PING after the SUB; [`BusEvent::Refused`] if the server's permissions forbid a
 //! subject (asked again every 30 s and after each reconnection, reported once); for a lost
 //! connection a [`BusEvent::Gap`], if any subscription was confirmed, and a [`BusEvent::Down`].
 //!

@@ -41,7 +41,7 @@ pub(super) struct Session<'a> {
     pub(super) before: Option<Before>,
     /// The copies on both connections.
     pub(super) overlap: Option<Overlap>,
-    /// The changes without an answer, in order, each with the number of the ping behind the change.
+    /// The changes without an answer, in order, each with the number of the ping after the change.
     asked: VecDeque<(u64, Asked)>,
     retained: Retained,
     /// When refused names were asked for again.
@@ -159,7 +159,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Queues commands for the changes that are due, each change with a PING behind it.
+    /// Queues commands for the changes that are due, each change with a PING after it.
     fn ask(&mut self) {
         while self.wire.queued_bytes() < QUEUED_BYTES_MAX {
             let Some(change) = self.source.ledger.next_change() else {

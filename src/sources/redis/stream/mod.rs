@@ -5,7 +5,7 @@
 //!   subscribed, and an outage loses nothing: the stream keeps the messages.
 //! - Each connection begins with a look at the newest entry and at the last entry that was read. If the latter
 //!   is gone, and the counters of the stream do not prove that nothing else is, messages were lost:
-//!   [`BusEvent::Gap`](crate::feeds::BusEvent::Gap). The same is asked behind each `XREAD`: entries may have come
+//!   [`BusEvent::Gap`](crate::feeds::BusEvent::Gap). The same is asked after each `XREAD`: entries may have come
 //!   and gone since the answer before.
 //! - What is there already comes by `XRANGE`, in answers as large as the sizes of the entries allow; the parser
 //!   holds one entry at a time.

@@ -3,7 +3,7 @@
 //! Both parts of an entry's id are compared: an entry that is still in the stream proves that nothing behind
 //! the entry was trimmed. Each answer is proved, because nobody knows how long an answer was on its way. While there
 //! is much to read, an answer begins with the last entry of before, and its entries leave one by one. At the end of
-//! the stream a command waits for the next entries, and the last entry is asked for behind the answer.
+//! the stream a command waits for the next entries, and the last entry is asked for after the answer.
 //!
 //! Where the last entry is gone, the counters of the stream are a second proof: as many entries were removed as were
 //! read, and the oldest entry was not read. Alone the counters prove less: a stream made anew can have any, but
@@ -52,7 +52,7 @@ pub struct StreamReader {
     answers: Vec<(Value, usize)>,
     /// Whether a first look has set `after`.
     has_begun: bool,
-    /// The next entry to read is the first one behind this id.
+    /// The next entry to read is the first one after this id.
     after: StoredId,
     /// Whether the entry `after` was read, and is in the stream if nothing was lost.
     was_read: bool,
@@ -88,7 +88,7 @@ enum Step {
         /// Whether the last read entry was the first.
         is_proved: bool,
     },
-    /// The next entries, and whether the last read entry is still there behind them.
+    /// The next entries, and whether the last read entry is still there after them.
     Wait,
 }
 
@@ -306,7 +306,7 @@ impl StreamReader {
         }
     }
 
-    /// Whether nothing was lost before these entries, the first ones behind the last entry some time ago.
+    /// Whether nothing was lost before these entries, the first ones after the last entry some time ago.
     fn is_proved(&self, state: State, entries: &[Entry]) -> bool {
         if state.is_there == Some(true) && self.was_read {
             return true;
@@ -328,7 +328,7 @@ impl StreamReader {
 
     /// Begins to count, if the entries are not counted.
     fn count_from(&mut self, state: State) {
-        // Below the last entry, the stream was made anew behind the entries of the same answer.
+        // Below the last entry, the stream was made anew after the entries of the same answer.
         let counters = state.counters.filter(|of| of.last >= self.after);
         let counted = counters.map(|of| Counted {
             id: of.last,

@@ -27,7 +27,7 @@ fn a_step_opens_as_many_records_as_large_ones_would_cost() {
     }
 }
 
-/// A session that has got key updates, with so many bytes of data behind each: how many were let through.
+/// A session that has got key updates, with so many bytes of data after each: how many were let through.
 fn key_updates(count: usize, data: &[u8]) -> usize {
     let (mut client, mut session) = greeted(VERSIONS[0]);
     client.set_buffer_limit(None);

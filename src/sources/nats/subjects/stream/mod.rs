@@ -50,7 +50,7 @@ pub struct NatsStreamSource {
 }
 
 impl NatsStreamSource {
-    /// Makes a source, which keeps `status` up to date. A payload over `payload_bytes_max` is cut behind the
+    /// Makes a source, which keeps `status` up to date. A payload over `payload_bytes_max` is cut after the
     /// first byte over the limit, or later.
     ///
     /// # Errors
@@ -117,7 +117,7 @@ impl NatsStreamSource {
             return Err(Stop::LoopGone);
         }
         let has_read = wire.read(&mut self.waiter)?;
-        // The next heartbeat is behind a message on its way, so the pings alone judge the silence.
+        // The next heartbeat is after a message on its way, so the pings alone judge the silence.
         let carried = match wire.message_within() {
             Some(_) => Instant::now(),
             None => wire.carried,

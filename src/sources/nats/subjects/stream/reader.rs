@@ -132,7 +132,7 @@ impl StreamReader {
     }
 
     /// The time of the next [`Self::tick`]. `heard` is when the last bytes of a message arrived, whole or not: over
-    /// a slow link an answer can be behind a large message.
+    /// a slow link an answer can be after a large message.
     pub(super) fn due(&self, heard: Instant) -> Option<Instant> {
         let since = self.asked.map_or(heard, |asked| asked.max(heard));
         match &self.step {
@@ -153,7 +153,7 @@ impl StreamReader {
         Some(consumer.ack_due.map_or(check, |due| due.min(check)))
     }
 
-    /// Handles the PONG behind a question.
+    /// Handles the PONG after a question.
     pub(super) fn ponged(&mut self) {
         if let Step::Read(consumer) = &mut self.step {
             consumer.is_asked();

@@ -4,7 +4,7 @@ use super::{CHANNEL, DATA, Trouble};
 use crate::feeds::StoredId;
 use crate::sources::redis::resp::Value;
 
-/// The answer to the question behind an answer.
+/// The answer to the question after an answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct State {
     /// Whether the last read entry is there; `None`: not asked, or no answer.
@@ -108,7 +108,7 @@ impl Entry {
     }
 }
 
-/// The channel and the payload of an entry. A payload over the limit is cut behind the first byte over the
+/// The channel and the payload of an entry. A payload over the limit is cut after the first byte over the
 /// limit.
 pub(super) fn message(fields: Vec<Value>) -> Result<(String, Vec<u8>), &'static str> {
     let (mut channel, mut data) = (None, None);

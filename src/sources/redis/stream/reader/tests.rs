@@ -347,7 +347,7 @@ fn how_far_it_is_behind_is_known_in_the_middle_of_much() {
         Told::Behind { messages, .. } => *messages,
         _ => None,
     });
-    // One by waiting, then sixteen behind the last one.
+    // One by waiting, then sixteen after the last one.
     assert_eq!(behind.collect::<Vec<_>>(), [23, 7, 0]);
 }
 

@@ -404,7 +404,7 @@ fn all_holes_of_a_backlog_are_one_loss() {
 #[test]
 fn a_large_message_over_a_slow_link_is_no_silence() {
     let mut bench = Bench::new(1);
-    // The answer comes behind the message.
+    // The answer comes after the message.
     for is_made in [false, true] {
         for _ in 0..40 {
             bench.now += SILENCE_MAX / 2;
