@@ -61,6 +61,9 @@ class Pages:
                 self.page(path / "README.md")
                 return f"{begin}{target.rstrip('/')}/README.md{anchor or ''}{end}"
             return "]"
+        elif any(part.startswith(".") for part in path.relative_to(ROOT).parts):
+            # No page can be in a hidden folder.
+            return "]"
         elif path.suffix == ".md":
             self.page(path)
         elif path.suffix in PICTURES:
