@@ -24,6 +24,8 @@ def test_flags_and_environment_exist(name):
     help_text = "".join(printed(gateway, "--help") for gateway in ("levels", "trades", "channels", "events"))
     flags = set(re.findall(r"--[a-z][a-z-]+", help_text))
     env = {word for found in re.findall(r"\[env:\s+([^\]]+)\]", help_text) for word in re.findall(r"[A-Z_]+", found)}
+    # The names of the section "Only in the environment".
+    env |= set(re.findall(r"^  ([A-Z_]{4,}) ", help_text, re.MULTILINE))
     env |= {"WEIRGATE_" + flag.removeprefix("--").replace("-", "_").upper() for flag in flags} | {"WEIRGATE_GATEWAY", "RUST_LOG"}
     text = page(name)
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - flags - OTHERS == set()

@@ -30,7 +30,7 @@ FILES = {
     "events": ("events", ["weirgate", "session", "events"]),
 }
 # Bytes that a browser loads at most.
-SIZES = {"weirgate": 5_000, "trades": 9_000, "channels": 9_000, "events": 6_500, "event-stream": 3_600}
+SIZES = {"weirgate": 5_000, "trades": 9_000, "channels": 9_000, "events": 6_500, "event-stream": 3_700}
 
 
 EMPTY = "<!doctype html><title>empty</title><link rel=icon href=data:,>"
