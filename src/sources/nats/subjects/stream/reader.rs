@@ -81,8 +81,8 @@ enum Step {
     Away,
     /// A delivery is missing.
     Pause { until: Instant },
-    /// Asked for the state of the stream.
-    Look,
+    /// Asked for the state of the stream, and will ask again: servers that elect a leader drop the question.
+    Look { again: Instant },
     /// A consumer was asked for, and delivers if made.
     Read(Consumer),
 }
@@ -138,19 +138,10 @@ impl StreamReader {
         match &self.step {
             Step::Away => None,
             Step::Pause { until } => Some(*until),
-            Step::Look => Some(since + ANSWER_TIMEOUT),
+            Step::Look { .. } => Some(since + ANSWER_TIMEOUT),
             Step::Read(consumer) if !consumer.is_made => Some(since + ANSWER_TIMEOUT),
             Step::Read(_) => Some(since + SILENCE_MAX),
         }
-    }
-
-    /// The time of the next acknowledgement, or of the next question about the stream.
-    pub(super) fn work_due(&self) -> Option<Instant> {
-        let Step::Read(consumer) = &self.step else {
-            return None;
-        };
-        let check = consumer.check_due();
-        Some(consumer.ack_due.map_or(check, |due| due.min(check)))
     }
 
     /// Handles the PONG after a question.
@@ -241,7 +232,7 @@ impl StreamReader {
         }
         match &mut self.step {
             Step::Away | Step::Pause { .. } => Ok(()),
-            Step::Look => {
+            Step::Look { .. } => {
                 let info = match StreamInfo::read(&delivery.payload) {
                     Err(error) if error.stream_is_missing() => {
                         self.pause(now + UNUSABLE_PAUSE, out);

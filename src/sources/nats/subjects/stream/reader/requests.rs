@@ -1,6 +1,6 @@
 //! The requests of the reader: the state of the stream, consumers and their ends. Pure.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::super::super::protocol;
 use super::answers::{create, rfc_3339};
@@ -8,7 +8,22 @@ use super::consumer::Consumer;
 use super::{Step, StreamReader};
 use crate::feeds::StoredId;
 
+/// The pause before a question about the stream is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
+
 impl StreamReader {
+    /// The time of the next acknowledgement, or of the next question about the stream.
+    pub(in super::super) fn work_due(&self) -> Option<Instant> {
+        match &self.step {
+            Step::Away | Step::Pause { .. } => None,
+            Step::Look { again } => Some(*again),
+            Step::Read(consumer) => {
+                let check = consumer.check_due();
+                Some(consumer.ack_due.map_or(check, |due| due.min(check)))
+            }
+        }
+    }
+
     /// Handles the refusal of an answer to flow control.
     pub(in super::super) fn without_flow_control(&mut self, now: Instant, out: &mut Vec<u8>) {
         self.limits.without_flow_control();
@@ -23,15 +38,23 @@ impl StreamReader {
 
     /// Asks about the stream, if due. Returns whether a PING has to follow: [`Self::ponged`].
     pub(in super::super) fn check(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
-        let Step::Read(consumer) = &mut self.step else {
-            return false;
-        };
-        let asks = now >= consumer.check_due() && consumer.checks(now);
-        if asks {
-            let subject = format!("$JS.API.STREAM.INFO.{}", self.stream);
-            self.request(&subject, b"", out);
+        match &mut self.step {
+            Step::Look { again } if now >= *again => {
+                *again = now + AGAIN;
+                // With the same number, so the first answer counts.
+                self.last_request -= 1;
+                self.request_info(out);
+                false
+            }
+            Step::Read(consumer) if now >= consumer.check_due() => {
+                let asks = consumer.checks(now);
+                if asks {
+                    self.request_info(out);
+                }
+                asks
+            }
+            _ => false,
         }
-        asks
     }
 
     /// Looks at the stream later.
@@ -58,13 +81,17 @@ impl StreamReader {
     pub(super) fn look(&mut self, now: Instant, out: &mut Vec<u8>) {
         self.leave_consumer(out);
         self.ask_stream(now, out);
-        self.step = Step::Look;
+        self.step = Step::Look { again: now + AGAIN };
     }
 
     pub(super) fn ask_stream(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.request_info(out);
+        self.asked = Some(now);
+    }
+
+    fn request_info(&mut self, out: &mut Vec<u8>) {
         let subject = format!("$JS.API.STREAM.INFO.{}", self.stream);
         self.request(&subject, b"", out);
-        self.asked = Some(now);
     }
 
     /// Subscribes to the deliveries of the consumer; without that it sends nothing.

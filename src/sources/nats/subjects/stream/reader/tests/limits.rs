@@ -69,7 +69,7 @@ fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
         );
         bench.now += UNUSABLE_PAUSE;
         bench.tick().expect("another look");
-        assert!(matches!(bench.reader.step, Step::Look));
+        assert!(matches!(bench.reader.step, Step::Look { .. }));
     }
 }
 
@@ -145,4 +145,42 @@ fn each_consumer_is_deleted_before_the_next_and_at_a_stop() {
     bench.out.clear();
     bench.reader.stop(&mut bench.out);
     assert!(deleted(&bench.out) && !bench.reader.owes());
+}
+
+#[test]
+fn a_question_that_an_election_drops_is_asked_again_and_its_first_answer_counts() {
+    let mut bench = Bench::new(3);
+    let asked = |out: &[u8]| {
+        let text = String::from_utf8_lossy(out).into_owned();
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with("PUB $JS.API.STREAM.INFO"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut all = asked(&bench.out);
+    bench.out.clear();
+    let begun = bench.now;
+    for second in 1..5 {
+        assert_eq!(
+            bench.reader.work_due(),
+            Some(begun + second * Duration::from_secs(1))
+        );
+        bench.now = begun + second * Duration::from_secs(1);
+        bench.tick().expect("within the time for an answer");
+        assert!(!bench.reader.check(bench.now, &mut bench.out), "no PING");
+        all.extend(asked(&bench.out));
+        bench.server.take(&mut bench.out);
+        bench.out.clear();
+    }
+    assert_eq!(all.len(), 5, "{all:?}");
+    assert!(all.iter().all(|line| *line == all[0]), "{all:?}");
+    // Four answers come at once: one consumer is asked for.
+    bench.read(4);
+    let made = String::from_utf8_lossy(&bench.out)
+        .matches("CONSUMER.CREATE")
+        .count();
+    assert!(made <= 1, "{made}");
+    bench.read(1_000);
+    assert!(bench.reader.stands);
+    bench.check();
 }
