@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 LINES_MAX = 500
 # Taken over whole from their authors, and replaced whole.
 TAKEN_OVER = {
-    "tests/conformance/abuse.py", "tests/conformance/autobahn.sh",
+    "tests/conformance/autobahn.sh",
     "tests/contracts/check_levels.py", "tests/contracts/check_levels_behaviour.py", "tests/contracts/check_transcripts.py",
     "tests/contracts/check_events.py",
 }

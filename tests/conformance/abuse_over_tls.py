@@ -1,21 +1,21 @@
 """abuse.py against a server that speaks TLS at the port of --ws: abuse_over_tls.py CERTIFICATE OPTION…; the options are those of abuse.py.
 
-Every socket that abuse.py makes is one of TLS, whose handshake comes before the first byte. A cut stays a cut of TCP.
+Every socket that the suite makes is one of TLS, whose handshake comes before the first byte. A cut stays a cut of TCP.
 """
 import contextlib
 import socket
 import ssl
 import sys
 import threading
-import types
 
 import abuse
+from attacks import sockets
 
 CHUNK = 65_536
 
 
 class TlsSocket:
-    """A socket as abuse.py uses it. One thread may read while another one writes."""
+    """A socket as the suite uses it. One thread may read while another one writes."""
     context = None
 
     def __init__(self, connected=None):
@@ -115,5 +115,5 @@ def create_connection(*args, **kwargs):
 
 if __name__ == "__main__":
     TlsSocket.context = ssl.create_default_context(cafile=sys.argv.pop(1))
-    abuse.socket = types.SimpleNamespace(**{**vars(socket), "socket": TlsSocket, "create_connection": create_connection})
+    sockets.new, sockets.connected = TlsSocket, create_connection
     sys.exit(abuse.main())
