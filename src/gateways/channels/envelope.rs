@@ -8,6 +8,7 @@ use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
+use memchr::memchr;
 
 use super::super::history::{END_BYTES_MAX, ended};
 use crate::hub::{ConflationKey, Content, CopyRank, Frame, FrameBytes, Lead, Message, TopicName};
@@ -25,11 +26,9 @@ pub(super) fn render(
     alive: &FrameBytes,
 ) -> Arc<Frame> {
     let (unit, content) = (message.frame, message.content);
-    let mut parts = unit.body().splitn(2, |&byte| byte == b'\n');
-    let (end, payload) = (
-        parts.next().unwrap_or_default(),
-        parts.next().unwrap_or_default(),
-    );
+    let body = unit.body();
+    let (end, rest) = body.split_at(memchr(b'\n', body).unwrap_or(body.len()));
+    let payload = rest.get(1..).unwrap_or_default();
     let pattern = pattern.map(TopicName::as_str);
     let name = quoted(message.name);
     let pattern_text = pattern.map_or_else(|| "null".to_owned(), quoted);
