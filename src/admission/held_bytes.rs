@@ -32,9 +32,12 @@ impl HeldBytes {
         Self { bytes, charge }
     }
 
-    /// Changes the bytes, and charges what there is then.
+    /// Changes the bytes, and charges what there is then. Without bytes, no room for some is kept: it has no charge.
     pub fn change<T>(&mut self, now_us: u64, change: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let result = change(&mut self.bytes);
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
         let before = self.charge.amount();
         self.charge.set(self.bytes.len() as u64, now_us);
         if self.charge.amount() > before {

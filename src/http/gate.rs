@@ -227,13 +227,7 @@ impl State {
     fn forget(&mut self, bytes: usize) {
         if bytes > 0 {
             let now_us = self.time.mono_us();
-            self.read.change(now_us, |read| {
-                read.drain(..bytes);
-                // An idle connection keeps no buffer, and neither does one that waits for its service.
-                if read.is_empty() {
-                    *read = Vec::new();
-                }
-            });
+            self.read.change(now_us, |read| drop(read.drain(..bytes)));
             self.passed -= bytes;
             self.given = 0;
         }
@@ -377,9 +371,7 @@ impl State {
             let n = buf.filled().len();
             read.truncate(len + n);
             // No connection keeps a large buffer that was needed once.
-            if read.is_empty() {
-                *read = Vec::new();
-            } else if read.capacity() > 8 * READ_BYTES && read.len() < READ_BYTES {
+            if read.capacity() > 8 * READ_BYTES && read.len() < READ_BYTES {
                 read.shrink_to(2 * READ_BYTES);
             }
             (outcome, n)

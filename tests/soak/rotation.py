@@ -12,8 +12,6 @@ import asyncio
 import base64
 import collections
 import contextlib
-import hashlib
-import hmac
 import json
 import pathlib
 import secrets
@@ -30,8 +28,9 @@ sys.path[:0] = [str(ROOT / "tests" / "rig"), str(ROOT / "clients" / "python" / "
 
 import websockets
 import weirgate as clients_of_weirgate
-from identity_provider import KeySetServer, SigningKey, base64_url
+from identity_provider import KeySetServer, SigningKey
 from processes import RedisServer, StartError, Weirgate, node_binary
+from tokens import jwt
 
 KINDS = ["url", "file", "secret"]
 TOKEN_S = 30
@@ -66,8 +65,7 @@ class Keys:
         claims = {"role": "user", "sub": "ann", "jti": secrets.token_hex(8), "exp": int(time.time()) + TOKEN_S}
         if kind != "secret":
             return self.kept[kind][-1].token(**claims)
-        signed = ".".join(base64_url(json.dumps(part).encode()) for part in ({"alg": "HS256"}, claims))
-        return f"{signed}.{base64_url(hmac.digest(self.signs.encode(), signed.encode(), hashlib.sha256))}"
+        return jwt(self.signs, **claims)
 
 
 def token_server(keys):

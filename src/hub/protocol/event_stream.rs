@@ -7,6 +7,7 @@ use std::vec;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use memchr::memchr;
 
 use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
 use crate::hub::{CloseCode, CloseReason, Content, Encoded, Frame, Lead, Limits};
@@ -30,9 +31,12 @@ pub(in crate::hub) fn encode(frame: &Frame) -> Encoded {
     let mut text = Cow::Borrowed(frame.body());
     if frame.content() == Content::Binary {
         event.splice(..0, *BINARY);
-        let has_line = frame.lead() != Lead::None;
-        let end = text.iter().position(|&byte| has_line && byte == b'\n');
-        let (line, bytes) = frame.body().split_at(end.map_or(0, |end| end + 1));
+        let body = frame.body();
+        let end = match frame.lead() {
+            Lead::None => None,
+            _ => memchr(b'\n', body),
+        };
+        let (line, bytes) = body.split_at(end.map_or(0, |end| end + 1));
         text = [line, BASE64_STANDARD.encode(bytes).as_bytes()]
             .concat()
             .into();

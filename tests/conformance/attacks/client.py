@@ -186,6 +186,13 @@ class Conn:
                 return "close", (struct.unpack("!H", f[1][:2])[0] if len(f[1]) >= 2 else 1005)
         return "open", None
 
+    def next(self, op):
+        """The next frame with this opcode, or None."""
+        f = self.frame()
+        while f and f[0] != op:
+            f = self.frame()
+        return f
+
     def pong(self, tag=None, timeout=3.0):
         """Ping and wait for its pong; the time it took, or None."""
         tag = tag or os.urandom(8)

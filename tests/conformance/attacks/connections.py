@@ -8,6 +8,17 @@ from attacks.checks import MB, Fail, check, need
 from attacks.client import Bystander, Conn, alive, frame, request, ws, zframe
 
 
+def begun(t):
+    """A socket whose connection is under way."""
+    s = sockets.new()
+    s.setblocking(False)
+    try:
+        s.connect((t.host, t.port))
+    except BlockingIOError:
+        pass
+    return s
+
+
 @check("churn: 5,000 connects, half with a close, half cut", "conns")
 def _(t):
     t.need_pid()
@@ -88,13 +99,7 @@ def _(t):
     t0 = time.time()
     try:
         for _ in range(1000):
-            s = sockets.new()
-            s.setblocking(False)
-            try:
-                s.connect((t.host, t.port))
-            except BlockingIOError:
-                pass
-            ss.append(s)
+            ss.append(begun(t))
         ok = 0
         for s in ss:
             s.settimeout(10)
@@ -160,13 +165,7 @@ def _(t):
         ss = []
         try:
             for _ in range(60):
-                s = sockets.new()
-                s.setblocking(False)
-                try:
-                    s.connect((t.host, t.port))
-                except BlockingIOError:
-                    pass
-                ss.append(s)
+                ss.append(begun(t))
             time.sleep(0.5)
             need(t.running(), "the server died")
             c0 = t.cpu()

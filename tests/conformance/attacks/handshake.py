@@ -34,9 +34,7 @@ def _(t):
         for b in frame(9, b"split"):
             c.s.send(bytes([b]))
             time.sleep(0.001)
-        f = c.frame()
-        while f and f[0] != 10:
-            f = c.frame()
+        f = c.next(10)
         need(f and f[1] == b"split", "no pong to a ping sent byte by byte")
 
 
@@ -55,9 +53,7 @@ def _(t):
         st, hs, raw = c.head()
         need(not raw.startswith(b"\x8a"), "the pong came before the 101")
         need(st == 101, "refused (%d)" % st)
-        f = c.frame()
-        while f and f[0] != 10:
-            f = c.frame()
+        f = c.next(10)
         need(f and f[1] == b"early", "the ping that came with the request got no pong")
 
 

@@ -42,14 +42,13 @@ impl StreamReader {
             Step::Look { again } if now >= *again => {
                 *again = now + AGAIN;
                 // With the same number, so the first answer counts.
-                self.last_request -= 1;
-                self.request_info(out);
+                self.send(&self.info_subject(), b"", out);
                 false
             }
             Step::Read(consumer) if now >= consumer.check_due() => {
                 let asks = consumer.checks(now);
                 if asks {
-                    self.request_info(out);
+                    self.request(&self.info_subject(), b"", out);
                 }
                 asks
             }
@@ -85,13 +84,12 @@ impl StreamReader {
     }
 
     pub(super) fn ask_stream(&mut self, now: Instant, out: &mut Vec<u8>) {
-        self.request_info(out);
+        self.request(&self.info_subject(), b"", out);
         self.asked = Some(now);
     }
 
-    fn request_info(&mut self, out: &mut Vec<u8>) {
-        let subject = format!("$JS.API.STREAM.INFO.{}", self.stream);
-        self.request(&subject, b"", out);
+    fn info_subject(&self) -> String {
+        format!("$JS.API.STREAM.INFO.{}", self.stream)
     }
 
     /// Subscribes to the deliveries of the consumer; without that it sends nothing.
@@ -107,6 +105,11 @@ impl StreamReader {
 
     pub(super) fn request(&mut self, subject: &str, body: &[u8], out: &mut Vec<u8>) {
         self.last_request += 1;
+        self.send(subject, body, out);
+    }
+
+    /// Sends a request with the number of the last one.
+    fn send(&self, subject: &str, body: &[u8], out: &mut Vec<u8>) {
         let reply = format!("{}.answer.{}", self.inbox, self.last_request);
         protocol::publish(out, subject, &reply, body);
     }
