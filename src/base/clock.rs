@@ -1,6 +1,6 @@
 //! The clocks of the process: read only here, handed to the pure core as [`Now`].
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use rustix::time::{ClockId, clock_gettime};
 
 /// One instant on both clocks. The shell reads the clocks once per turn; a simulation makes instants up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,33 +38,34 @@ impl Now {
 /// The process's clocks. One origin for all threads, so that stamps can be compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    origin: Instant,
+    origin_us: i64,
 }
 
 impl Clock {
     /// Starts the monotonic clock at one second, so that subtracting a short time never underflows.
     pub fn start() -> Self {
         Self {
-            origin: Instant::now(),
+            origin_us: micros(ClockId::Monotonic) - 1_000_000,
         }
     }
 
-    /// Reads both clocks.
+    /// Reads both clocks. A time before 1970 is 1970.
     pub fn now(&self) -> Now {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
         Now {
             mono_us: self.mono_us(),
-            unix_us: unix.map_or(0, |d| micros(d) as i64),
+            unix_us: micros(ClockId::Realtime).max(0),
         }
     }
 
     /// Reads the monotonic clock alone, as [`Now::mono_us`]: half the cost.
     pub fn mono_us(&self) -> u64 {
-        1_000_000 + micros(self.origin.elapsed())
+        (micros(ClockId::Monotonic) - self.origin_us) as u64
     }
 }
 
-/// `Duration::as_micros` without its 128 bits.
-fn micros(passed: Duration) -> u64 {
-    passed.as_secs() * 1_000_000 + u64::from(passed.subsec_micros())
+/// A clock of the kernel in microseconds: a third of the instructions of `Instant` and `Duration`, and the loop looks
+/// ten times a turn.
+fn micros(clock: ClockId) -> i64 {
+    let time = clock_gettime(clock);
+    time.tv_sec * 1_000_000 + time.tv_nsec / 1_000
 }

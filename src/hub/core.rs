@@ -21,7 +21,7 @@ use super::shell::{Cuts, Effect, Permit};
 use super::slot_set::SlotSet;
 use super::slow::waits::Waits;
 use super::survey::Surveys;
-use super::topics::{Joined, KEYS_MAX, Left, Topics};
+use super::topics::{Joined, KEYS_MAX, Left, TopicKey, Topics};
 use super::window::Windows;
 use super::{
     CloseCode, CloseReason, Closing, Content, DeflateWindow, Frame, FrameBytes, HubStats, Lead,
@@ -286,27 +286,29 @@ impl Core {
         if publication.deliver && self.has_to_wait(publication) {
             return self.hold_state(publication);
         }
-        self.link(publication);
-        self.topics.retain(publication);
-        if publication.deliver {
-            self.deliver(publication);
+        let Some(topic) = self.topics.of(publication) else {
+            return;
+        };
+        self.link(topic, publication);
+        if self.topics.retain(topic, publication) && publication.deliver {
+            self.deliver(topic, publication);
             self.note_replaced();
         }
     }
 
     /// Puts the frame in the queue of every member.
-    pub(super) fn deliver(&mut self, publication: &Publication) {
+    pub(super) fn deliver(&mut self, topic: TopicKey, publication: &Publication) {
         let queued = self.clients.stats.messages_queued;
-        self.deliver_to_members(publication);
+        self.deliver_to_members(topic, publication);
         if self.clients.stats.messages_queued > queued {
             self.scratch.published(&publication.frame);
         }
     }
 
-    fn deliver_to_members(&mut self, publication: &Publication) {
+    fn deliver_to_members(&mut self, topic: TopicKey, publication: &Publication) {
         let frame = &publication.frame;
         self.tell_members(&publication.topic);
-        let receivers = self.topics.receivers(publication);
+        let receivers = self.topics.receivers(topic, frame);
         if !receivers.scattered {
             for key in receivers.keys {
                 self.clients.deliver(self.now, &self.limits, key, frame);
@@ -418,7 +420,7 @@ impl Core {
     // ---- inside
 
     /// Lets later frames of the topic refer to this frame.
-    pub(super) fn link(&mut self, publication: &Publication) {
+    pub(super) fn link(&mut self, topic: TopicKey, publication: &Publication) {
         let frame = &publication.frame;
         let is_shared = self.limits.deflate_window == DeflateWindow::Shared;
         // A lead would come between the bodies of two frames, with another length for each client.
@@ -428,9 +430,7 @@ impl Core {
         {
             return;
         }
-        let Some(newest) = self.topics.newest(publication) else {
-            return;
-        };
+        let newest = self.topics.newest(topic);
         let is_retained = publication.retain == Retain::Set;
         if self.windows.link(newest, frame, is_retained) {
             for (_, session) in &mut self.clients.sessions {

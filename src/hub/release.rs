@@ -43,8 +43,13 @@ impl Core {
 
     /// Holds a state for the members; new clients get the state at once.
     pub(super) fn hold_state(&mut self, publication: &Publication) {
-        self.topics.retain(publication);
-        let members = self.topics.receiver_count(publication) as u64;
+        let Some(topic) = self.topics.of(publication) else {
+            return;
+        };
+        if !self.topics.retain(topic, publication) {
+            return;
+        }
+        let members = self.topics.receiver_count(topic, &publication.frame) as u64;
         if members > 0 && self.behind.hold(publication) {
             let stats = &mut self.clients.stats;
             stats.behind.states_replaced += 1;
@@ -70,8 +75,10 @@ impl Core {
         for mut publication in self.behind.take(topic) {
             // The topic has retained the frame already.
             publication.retain = Retain::Keep;
-            self.link(&publication);
-            self.deliver(&publication);
+            if let Some(topic) = self.topics.of(&publication) {
+                self.link(topic, &publication);
+                self.deliver(topic, &publication);
+            }
         }
     }
 

@@ -22,8 +22,9 @@ const SCATTERED_MEMBERS_MIN: usize = 32;
 /// other keys are sent to a client that leaves, like frames without a key.
 pub(super) const KEYS_MAX: usize = 64;
 
+/// The place of a topic in the table, until the topic is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct TopicKey(u32);
+pub(super) struct TopicKey(u32);
 
 /// A session in a topic.
 #[derive(Clone, Copy, Debug)]
@@ -245,14 +246,17 @@ impl Topics {
         true
     }
 
-    /// Sets or clears the retained frame and remembers the conflation key.
-    pub(super) fn retain(&mut self, publication: &Publication) {
-        let known = self.by_name.get(&publication.topic).copied();
-        let key = match (known, publication.retain) {
-            (Some(key), _) => key,
-            (None, Retain::Set) => self.key_or_insert(&publication.topic),
-            (None, Retain::Keep | Retain::Clear) => return,
-        };
+    /// The topic of a publication, for the next calls about the publication; `None`: no members, and nothing to retain.
+    pub(super) fn of(&mut self, publication: &Publication) -> Option<TopicKey> {
+        match publication.retain {
+            Retain::Set => Some(self.key_or_insert(&publication.topic)),
+            Retain::Keep | Retain::Clear => self.by_name.get(&publication.topic).copied(),
+        }
+    }
+
+    /// Sets or clears the retained frame and remembers the conflation key. Returns false for a topic without members,
+    /// which may be gone.
+    pub(super) fn retain(&mut self, key: TopicKey, publication: &Publication) -> bool {
         let topic = &mut self.topics[key.0 as usize];
         // Of a message for both kinds of members, the text counts.
         let is_second = publication.frame.content() == Content::Binary && topic.binary > 0;
@@ -275,17 +279,15 @@ impl Topics {
         {
             topic.keys.push(conflation);
         }
+        let has_members = !topic.members.is_empty();
         self.forget_if_unused(key);
+        has_members
     }
 
     /// The newest frame of the topic to which later frames may refer; to be called before
     /// [`Self::retain`].
-    pub(super) fn newest(&mut self, publication: &Publication) -> Option<&mut Weak<Frame>> {
-        let key = match publication.retain {
-            Retain::Set => self.key_or_insert(&publication.topic),
-            Retain::Keep | Retain::Clear => *self.by_name.get(&publication.topic)?,
-        };
-        Some(&mut self.topics[key.0 as usize].newest)
+    pub(super) fn newest(&mut self, key: TopicKey) -> &mut Weak<Frame> {
+        &mut self.topics[key.0 as usize].newest
     }
 
     /// The receivers of a publication: of a topic with members that get binary frames, those that get frames with
@@ -293,19 +295,18 @@ impl Topics {
     /// go again to members that got the frame on joining.
     pub(super) fn receivers(
         &self,
-        publication: &Publication,
+        key: TopicKey,
+        frame: &Arc<Frame>,
     ) -> Receivers<impl Iterator<Item = SessionKey>> {
-        let topic = self.find(&publication.topic);
-        let repeated = topic.filter(|t| t.holds(&publication.frame));
-        let got = repeated.map(|t| t.retained_number);
-        let members = topic.into_iter().flat_map(|t| &t.members);
-        let is_mixed = topic.is_some_and(|t| t.binary > 0);
-        let of = Some(publication.frame.content()).filter(|_| is_mixed);
+        let topic = &self.topics[key.0 as usize];
+        let got = topic.holds(frame).then_some(topic.retained_number);
+        let of = (topic.binary > 0).then(|| frame.content());
+        let members = topic.members.iter();
         let keys = members
             .filter(move |m| got != Some(m.retained) && of.is_none_or(|of| of == m.content))
             .map(|m| m.session);
         Receivers {
-            scattered: topic.is_some_and(Topic::is_scattered),
+            scattered: topic.is_scattered(),
             keys,
         }
     }
@@ -331,12 +332,12 @@ impl Topics {
     }
 
     /// The number of [`Self::receivers`], with those that got the frame on joining.
-    pub(super) fn receiver_count(&self, publication: &Publication) -> usize {
-        let topic = self.find(&publication.topic);
-        topic.map_or(0, |topic| match topic.binary {
+    pub(super) fn receiver_count(&self, key: TopicKey, frame: &Frame) -> usize {
+        let topic = &self.topics[key.0 as usize];
+        match topic.binary {
             0 => topic.members.len(),
-            _ => topic.count(publication.frame.content()),
-        })
+            _ => topic.count(frame.content()),
+        }
     }
 
     /// Members by the content of the frames that they get, as in [`Content::ALL`].

@@ -31,7 +31,7 @@ pub(super) fn render(
     let payload = rest.get(1..).unwrap_or_default();
     let pattern = pattern.map(TopicName::as_str);
     let name = quoted(message.name);
-    let pattern_text = pattern.map_or_else(|| "null".to_owned(), quoted);
+    let pattern_text = pattern.map(quoted);
     let (frame, [data_name, data, line_end, payload]) = match content {
         Content::Text => {
             let data = json_of(payload, unit);
@@ -43,7 +43,7 @@ pub(super) fn render(
         br#","channel":"#,
         name.as_bytes(),
         br#","pattern":"#,
-        pattern_text.as_bytes(),
+        pattern_text.as_deref().unwrap_or("null").as_bytes(),
         data_name,
         data,
         end,

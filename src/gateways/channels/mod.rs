@@ -44,7 +44,7 @@ use crate::auth::{
 };
 use crate::hub::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Core, Entrance, Frame, FrameBytes,
-    Gateway, Incoming, MaxRate, Message, Place, Publication, SessionKey, TopicName,
+    Gateway, Incoming, MaxRate, Message, Place, Publication, SessionKey, TopicName, earliest,
 };
 use crate::wire::head::RequestHead;
 
@@ -369,11 +369,10 @@ impl Gateway for ChannelsGateway {
     }
 
     fn poll_timeout(&self) -> Option<u64> {
-        let own = [self.retained.due_us(), self.statuses.due_us()];
         let has_over = self.patterns.has_over() || !self.untold.is_empty();
         let over = (has_over || self.settling.is_some()).then_some(0);
-        let all = own.into_iter().chain([self.renewals.due_us(), over]);
-        all.flatten().min()
+        let (retained, renewals) = (self.retained.due_us(), self.renewals.due_us());
+        earliest([retained, self.statuses.due_us(), renewals, over])
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
