@@ -135,7 +135,7 @@ impl Glob {
     /// Reads a pattern. Every text is a pattern.
     ///
     /// # Errors
-    /// The meaning is not the same everywhere.
+    /// The meaning of the pattern depends on the machine of the server.
     pub fn parse(pattern: &str) -> Result<Self, GlobError> {
         let mut rest = pattern.as_bytes();
         let mut pieces = Vec::new();

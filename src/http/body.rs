@@ -18,8 +18,8 @@ use super::pace::{BodyTooSlow, Pace};
 /// Why an answer body breaks off.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The body of a request. Only requested pieces are read from the client; a client that expects `100
-/// Continue` gets it at the request for the first piece. A body below its least speed breaks off.
+/// The body of a request. Only requested pieces are read from the client; a client that expects `100 Continue` gets
+/// it at the request for the first piece. A body below its least speed ends with an error.
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,

@@ -1,8 +1,9 @@
 //! Calls of services for the loop: a `POST` each, on a thread of their own.
 //!
-//! The loop hands a call over and continues; the answer comes back over a channel. Follows no redirect, keeps
-//! no cookie, asks for no coding, and reads an answer with any (RFC 9110 §8.4: services may use a coding without
-//! being asked). The gateway bounds the calls at once, and interprets the answers. Called by `kinds`.
+//! The loop hands a call over and continues; the answer comes back over a channel. Follows no redirect, keeps no
+//! cookie, asks for no content coding, and decodes an answer that has a coding (RFC 9110 §8.4: services may use a
+//! coding without being asked). The gateway bounds the calls at once, and interprets the answers. Called by
+//! `kinds`.
 
 use std::io::{self, Read};
 use std::rc::Rc;
@@ -262,8 +263,8 @@ impl Client {
     }
 }
 
-/// Whether to repeat a call. Only if the service cannot have taken the call: nothing was written, or the
-/// service reset the connection, closed before the service read the whole call.
+/// Whether to repeat a call. Only if the service cannot have taken the call: nothing was written, or the service
+/// closed the connection before it had read the whole call, and so reset it.
 fn goes_again(ended: &Ended) -> bool {
     (ended.is_unsent || ended.is_reset) && !ended.heard && ended.after < CLOSE_MEETS_REQUEST
 }

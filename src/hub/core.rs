@@ -70,8 +70,8 @@ pub struct Core {
     pub(super) no_room: FairQueue<SessionKey>,
     /// Whether room may have become free since the last search in `no_room` without success.
     pub(super) room_was_freed: bool,
-    /// The history is read from the bus, and clients get none of its messages as they come: no position is
-    /// told, and nobody resumes.
+    /// The history is being filled with stored messages of the bus, which no client gets live. Meanwhile no client
+    /// gets a position, and none can resume.
     pub(super) is_filling: bool,
     pub(super) losses: Losses,
     /// Message bytes of all clients, and the cost of other work, since [`super::Hub::renew_reading`].

@@ -433,8 +433,9 @@ impl History {
         self.entries.partition_point(|entry| entry.number < number)
     }
 
-    /// While all need too much memory, drops the oldest copies, which can be made again, as long as they have more than
-    /// their share, then forgets the oldest messages. So no client can use up the memory of messages with patterns.
+    /// While messages and copies need too much memory: drops the oldest copies, which can be made again, as long as
+    /// copies have more than their share; then forgets the oldest messages. So no client can displace messages by
+    /// asking for many patterns.
     fn forget_excess(&mut self) {
         let copies_max = self.limits.bytes_max / COPIES_SHARE;
         while self.memory() > self.limits.bytes_max

@@ -81,8 +81,8 @@ impl<G: Gateway> Hub<G> {
         self.core.clients.stats.count_close(reason);
     }
 
-    /// Handles the header by which a trusted proxy names its client, or nobody, before the first byte of the client:
-    /// this peer counts from here on.
+    /// Handles the header by which a trusted proxy names its client, or no client, before the client's first byte:
+    /// from here on `peer` is the session's peer.
     pub fn handle_proxied(&mut self, now: Now, key: SessionKey, peer: Peer) {
         self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {

@@ -193,7 +193,7 @@ impl CopyRank {
 
 impl CopyPosition {
     /// Reads the text of a position ([`Display`](fmt::Display) of [`Position`]), with or without the rank of a copy
-    /// behind; no other text.
+    /// after it. Accepts no other text.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if text.len() > POSITION_BYTES_MAX {
             return None;

@@ -1,8 +1,9 @@
-//! What clients have sent and the hub cannot handle yet: unfinished heads and messages, and input of paused clients.
-//! All of it together is one [`Holding`], whose rule is giving way.
+//! What clients have sent and the hub cannot handle yet: unfinished heads and messages, and input of paused
+//! clients. All of it together is one [`Holding`]: over its limit, clients that hold much without progress are
+//! dropped.
 //!
-//! Progress is another doubling of a message's memory, so that a client cannot look busy with single bytes; another
-//! message; and every change of the input that waits after a pause.
+//! As progress counts each doubling of a message's memory, so that a client cannot look busy with single bytes;
+//! each further message; and each change of the input that waits after a pause.
 
 use std::task::Waker;
 

@@ -1,8 +1,9 @@
-//! Losses of the bus: each client hears of a loss before it gets anything from after the loss.
+//! Losses of the bus: each client is notified of a loss before it gets anything from after the loss.
 //!
-//! A hundred thousand clients in one turn would delay every message, so a round of the gateway tells them over several
-//! turns ([`Core::walk`]). A client that gets a message or an answer meanwhile hears of the loss before. Therefore each
-//! session knows a number of losses, and all losses that a session does not know are one for its client.
+//! Notifying a hundred thousand clients in one turn would delay every message, so the gateway does it in a round
+//! over several turns ([`Core::walk`]). If a client gets a message or an answer meanwhile, the notice of the loss
+//! goes first. Therefore each session has the number of losses that its client knows of; all later losses are a
+//! single loss for the client.
 
 use std::sync::Arc;
 
@@ -42,8 +43,9 @@ impl Core {
         self.losses.count != self.losses.told
     }
 
-    /// Notes that the client knows of all losses from here on. Returns true if it did not. A client
-    /// with a topic that was active misses a number, whatever the number of losses.
+    /// Notes that the client knows of all losses from here on. Returns true if it did not know of all. If the bus
+    /// delivered a topic of the client at one of these losses, the client misses one number, whatever the number of
+    /// losses.
     pub fn take_loss(&mut self, key: SessionKey) -> bool {
         let all = self.losses.count;
         let session = self.clients.session_mut(key);

@@ -1,5 +1,5 @@
-//! The settings of every gateway, in the types of their users. For the operator's page: the limits, each with
-//! its present value.
+//! The settings of every gateway, each in the type of the module that uses it. For the operator's page: the limits,
+//! each with its present value.
 
 use std::path::PathBuf;
 

@@ -243,8 +243,8 @@ impl Checked {
         self.get::<StreamSettings>().name
     }
 
-    /// A time that is shorter than the positions of quiet names are old, and more memory than slow clients
-    /// leave.
+    /// The faults of the history's settings: a time shorter than the age that the position of a quiet name may
+    /// have, or more memory than the limits of slow clients leave.
     pub(super) fn history_errors(&self) -> Vec<SettingsError> {
         let limits = self.get::<Limits>();
         let history = limits.history;

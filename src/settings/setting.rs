@@ -255,8 +255,8 @@ impl Setting {
         self
     }
 
-    /// Puts the setting among the dozen of `-h`. The line with the default must fit a terminal of 100
-    /// columns.
+    /// Puts the setting among the dozen settings that `-h` shows. The line with the default must fit a terminal of
+    /// 100 columns.
     pub const fn in_short_help(mut self) -> Self {
         self.in_short_help = true;
         self

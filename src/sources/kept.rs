@@ -88,9 +88,9 @@ impl KeptFeed {
         })
     }
 
-    /// Handles a new connection: no name is subscribed, no mark counts. `is_sure`: the server can miss no
-    /// message of a publisher unseen, while this connection lasts. Returns whether that is in doubt for the
-    /// first time.
+    /// Handles a new connection: no name is subscribed, no mark counts. `is_sure`: while this connection lasts, the
+    /// server cannot lose a message without a sign. Returns true if that was sure on the connection before, and no
+    /// longer is.
     pub fn connected(&mut self, is_sure: bool) -> bool {
         self.count = Count::Waits;
         for name in &mut self.names {
@@ -171,9 +171,9 @@ impl KeptFeed {
         }
     }
 
-    /// The place of a message by a subscription; counts the message. `None`: another copy of a
-    /// message, which counts by the earliest name of the list that is subscribed. A name that the bus refuses
-    /// brings no message.
+    /// Counts a message that came by a subscription, and returns its place. `None` for another copy of a message:
+    /// it counts once, by the earliest subscribed name of the list that matches. A name that the bus refuses brings
+    /// no message.
     pub fn place(&mut self, by: &str, is_pattern: bool, subject: &str) -> Option<Place> {
         let is_by = |name: &Name| {
             name.subscription.is_pattern == is_pattern && &*name.subscription.name == by

@@ -1,5 +1,6 @@
-//! How far the reader of a stream is behind the newest message: what the reader said last, and for how long the answer
-//! has been coming that is read now. Over a thin line a single answer takes minutes, and all it holds was stored before.
+//! How far the reader of a stream is behind the newest message: the distance that the reader reported last, and the
+//! time for which the present answer has been arriving. Over a slow line a single answer takes minutes, and
+//! everything in it was stored before.
 
 use std::time::Duration;
 

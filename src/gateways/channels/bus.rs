@@ -143,8 +143,8 @@ impl ChannelsGateway {
         self.retained.lost();
     }
 
-    /// Goes on with the round over the clients: losses, statuses, and answers that wait while the bus is away, when
-    /// nothing will be confirmed soon.
+    /// Continues the round over the clients: sends losses and statuses, and while the bus is away ends the wait of
+    /// answers, because no confirmation will come soon.
     pub(super) fn look_at_all(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         let mut statuses = self.statuses;
         statuses.handle_timeout(core, clients, |core, key, client| {

@@ -11,8 +11,9 @@ use crate::hub::TopicName;
 /// default limits, less than a millisecond.
 const STEPS_PER_ENTRY: usize = 100;
 
-/// The patterns that the bus is asked for though a pattern of the table covers them: with few patterns, such as those of a
-/// single client, the bus sends nothing that nobody wants. For each of them, the bus sends another copy of a message.
+/// So many patterns are requested from the bus although an entry of the table covers them. While patterns are few,
+/// such as those of a single client, the bus then sends no message that nobody wants. The price is a copy of a
+/// message for each of these patterns.
 const BESIDE_COVERS_MAX: usize = 5;
 
 /// The verdict on an entry of a request.

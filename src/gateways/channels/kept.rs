@@ -18,7 +18,7 @@ impl KeptNames {
     /// The list of names and patterns.
     ///
     /// # Errors
-    /// The first text of another kind, and why.
+    /// The first text that is neither, and why.
     pub fn new(syntax: NameSyntax, names: Vec<String>) -> Result<Self, (String, NameError)> {
         Ok(Self {
             syntax,

@@ -322,7 +322,7 @@ impl Retained {
 
     /// Gives shares to the next clients in the line, and asks for their names. To be called after every other call.
     ///
-    /// An address that is passed over holds at least as much as is free, and a share is free: there are no more such
+    /// The search is bounded: an address without room holds at least as much as is free, so there are no more such
     /// addresses than shares in the limit.
     fn ask(&mut self, now_us: u64) {
         while let Some((begin_us, key)) = self.shares.first().copied()

@@ -29,8 +29,8 @@ pub struct Call {
     pub reader: AnswerReader,
 }
 
-/// Makes frames from the outcome of a call. The caller reads, not the loop: an answer may be large, and only
-/// its client should wait. Pure, as the whole gateway is.
+/// Makes frames from the outcome of a call. The thread of the call makes the frames, not the loop: an answer may be
+/// large, and only its client should wait. Pure, as the whole gateway is.
 #[derive(Clone)]
 pub struct AnswerReader(Arc<dyn Fn(Result<ServiceAnswer, CallFailure>) -> ForClient + Send + Sync>);
 

@@ -349,8 +349,8 @@ impl<B: Again> Pool<B> {
     }
 }
 
-/// Whether an answer without a body by its request or status (RFC 9110 §6.4.1) says that there is one, or, to `HEAD`, does
-/// not say that there is none.
+/// Whether an answer that can have no body, by its request or status (RFC 9110 §6.4.1), announces a body
+/// nevertheless; to `HEAD`, also if it does not say that the body is empty.
 fn announces_too_much<B>(is_head: bool, answer: &Response<B>) -> bool {
     let length = answer.headers().get(CONTENT_LENGTH);
     let has_length = length.is_some_and(|length| length != "0");

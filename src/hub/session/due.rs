@@ -255,8 +255,8 @@ impl Session {
 }
 
 impl Cold {
-    /// Moves the deadline of a pong that may stand behind bytes: some of them have arrived just now, and the next ones
-    /// have `next_us`.
+    /// Extends the deadline of a pong that may be queued after other bytes of the client: some of these have just
+    /// arrived, and the next may take `next_us`.
     pub(super) fn note_life(&mut self, now: Now, next_us: u64) {
         self.heard_us = now.mono_us;
         self.is_silent = false;

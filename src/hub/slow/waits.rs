@@ -146,8 +146,8 @@ impl Waits {
         wait.since_us = waits.then_some(now.mono_us);
     }
 
-    /// Forgets a client that ends. Returns the verdict, if it is young; a client that waits without a verdict is
-    /// unclear.
+    /// Forgets a client that ends. Returns its verdict, if recent; for a client that waits without a verdict,
+    /// [`Why::Unclear`].
     pub(in crate::hub) fn remove(
         &mut self,
         now: Now,

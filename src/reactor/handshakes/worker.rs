@@ -28,12 +28,12 @@ pub(super) const WAKER: Token = Token(usize::MAX);
 /// Steps of handshakes between two looks at the poll, so that new clients join their turn.
 const STEPS: usize = 16;
 
-/// A handshake that does not move for so long gives way while others wait: enough for a client far away, and little of
-/// the time of those others.
+/// A handshake that does not move for so long gives way while others wait: enough for a client far away, and short
+/// for the clients that wait.
 const STILL_US: u64 = 1_000_000;
 
-/// The time that a byte of the client moves a handshake on: with less, a client that sends a byte now and then would
-/// keep its place.
+/// How much a byte of the client moves the time of a handshake's last progress forward, up to now. A single byte is
+/// therefore little progress: a client that sends a byte now and then does not keep its place.
 const BYTE_MOVES_US: u64 = 100_000;
 
 /// The wait for the next look at handshakes that stand still, while clients wait.
@@ -106,8 +106,9 @@ impl Sockets {
         self.waiting.pop_of(|client| places.has_room_for(client))
     }
 
-    /// Chooses handshakes that stand still, a handshake for each address that waits for a place and has fewer than half of all:
-    /// otherwise silent clients would delay all others until the deadline. A storm of clients moves on by itself.
+    /// Chooses handshakes without progress to give way, one for each address that waits for a place and has fewer
+    /// than half of all. Otherwise silent clients would delay all others until the deadline. In a storm of honest
+    /// clients the handshakes make progress, and none gives way.
     fn make_way(&mut self, now_us: u64) {
         if self.waiting.is_empty() || now_us < self.look_us {
             return;

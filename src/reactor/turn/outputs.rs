@@ -17,8 +17,8 @@ use crate::telemetry::{Budget, EndedAt, HitLimit, ShellStats, Surveyed};
 /// Effects in one turn, such as sockets to close; the rest waits for the next turn.
 const EFFECTS_MAX: usize = 128;
 
-/// Ends that are kept: this many ends by clients, and as many others but drops. In a shared list, clients that come and
-/// go would displace all other ends.
+/// So many ends by clients are kept, and as many other ends, without drops ([`DROPS_MAX`]). In a shared list,
+/// clients that come and go would displace all other ends.
 const ENDS_MAX: usize = 25;
 
 /// Drops that are kept. Refusals, which a single page without a token causes every second, displace none.
@@ -182,8 +182,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Logs an ended connection, within the limit of lines. A client that weirgate has dropped is a warning with what it
-    /// lost, and a limit that was hit is one too: neither hides behind the clients that just leave.
+    /// Logs an ended connection, within the limit of lines. A client that weirgate has dropped is logged as a
+    /// warning with its losses, and a limit that was hit as a warning too. Each kind has a limit of its own, so
+    /// clients that just leave do not use up the lines of the others.
     fn log_end(&mut self, ended: &Ended, limit: Option<HitLimit>) {
         let now = self.clock.now();
         let lines = match (&ended.dropped, limit) {

@@ -1,14 +1,14 @@
-//! Reading a Redis stream over all connections: the next commands, and the sense of the answers. Pure.
+//! Reading a Redis stream over all connections: the next commands, and the meaning of the answers. Pure.
 //!
-//! Both parts of an entry's id are compared: an entry that is still in the stream proves that nothing behind
-//! the entry was trimmed. Each answer is proved, because nobody knows how long an answer was on its way. While there
-//! is much to read, an answer begins with the last entry of before, and its entries leave one by one. At the end of
-//! the stream a command waits for the next entries, and the last entry is asked for after the answer.
+//! Both parts of an entry's id are compared: an entry that is still in the stream proves that nothing after it was
+//! trimmed. Each answer is proved, however short its way seems. While there is much to read, an answer begins with
+//! the last entry of the answer before, and its entries leave the parser one by one. At the end of the stream, the
+//! last entry is asked for after each answer.
 //!
-//! Where the last entry is gone, the counters of the stream are a second proof: as many entries were removed as were
-//! read, and the oldest entry was not read. Alone the counters prove less: a stream made anew can have any, but
-//! needs for these more entries than the old stream had in its whole life, within the time of an answer. So the old stream
-//! must have had as many as now seem to be new. Those of another server prove nothing: it may lack entries.
+//! Where the last entry is gone, the counters of the stream are a second proof: as many entries were removed as
+//! were read, and the oldest entry was not read. The counters alone prove less: a stream made anew can have the
+//! same, but only with more entries than the old stream had in its whole life, added within the time of an answer.
+//! So they count only if the old stream had as many entries as now seem new. Those of another server prove nothing.
 
 mod answers;
 
@@ -347,9 +347,9 @@ impl StreamReader {
         }
     }
 
-    /// Goes on where nothing proves that all is there: the last entry is gone, or no entry was read so far. The
-    /// newest entry may be below the last one: after a failover to a server whose clock is behind, new ids begin
-    /// below, where nobody would ever look.
+    /// Continues after a loss: the last entry is gone, or none was read so far, so nothing proves that no entry is
+    /// missing. If the newest entry is below the last one, reading continues from there: after a failover to a
+    /// server whose clock is behind, new ids are lower, and would never be read otherwise.
     fn go_on(&mut self, newest: Option<StoredId>, out: &mut Vec<Told>) {
         out.push(Told::Lost);
         (self.was_read, self.counted) = (false, None);

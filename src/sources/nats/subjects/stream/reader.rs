@@ -1,8 +1,10 @@
-//! Reading a JetStream stream over all connections, through consumers: the next requests, the sense of answers. Pure.
+//! Reading a JetStream stream over all connections, through consumers: the next requests, and the meaning of
+//! answers. Pure.
 //!
-//! Both parts of an id are compared, the sequence number and the time of storage. A consumer that goes on begins
-//! at the last message that was handed over, and not behind, if there are newer ones: the first delivery proves that
-//! the message is the same. Ways to read skip what is gone (purged, made anew, restored), and counters miss some ways.
+//! Both parts of an id are compared, the sequence number and the time of storage. A consumer that goes on begins at
+//! the last message that was handed over, and not behind, if there are newer ones: the first delivery proves that
+//! the message is the same. Without this proof nothing would be noticed: a consumer skips messages that are gone
+//! (purged, made anew, restored), and the stream's counters do not show every such case.
 
 mod answers;
 mod consumer;

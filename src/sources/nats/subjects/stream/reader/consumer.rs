@@ -30,14 +30,15 @@ pub(super) struct Consumer {
     pub(super) sequence: u64,
     /// The number of heartbeats since the last delivery.
     pub(super) idle_beats: u32,
-    /// When the state of the stream was asked for last, and the heartbeats since the server has taken the question,
-    /// until the answer.
+    /// When this reader last asked for the state of the stream.
     checked: Instant,
+    /// Heartbeats since the server has taken that question; `None` once it is answered.
     unanswered: Option<u32>,
-    /// The newest message without an acknowledgement, the number of such messages, and the time of the
-    /// acknowledgement.
+    /// The reply subject of the newest message without an acknowledgement.
     pub(super) ack: Option<String>,
+    /// The number of messages without an acknowledgement.
     pub(super) unacked: u64,
+    /// When these messages have to be acknowledged.
     pub(super) ack_due: Option<Instant>,
 }
 
@@ -106,7 +107,7 @@ impl Consumer {
         last.is_some_and(|last| last > self.sequence) || waits && self.idle_beats >= IDLE_BEATS_MAX
     }
 
-    /// Notes a message to acknowledge; the acknowledgement of the newest is one of all. The server stops at
+    /// Notes a message to acknowledge; acknowledging the newest acknowledges all before it. The server stops at
     /// `pending_max` messages.
     pub(super) fn owe(&mut self, reply: String, pending_max: u64, now: Instant, out: &mut Vec<u8>) {
         self.ack = Some(reply);
