@@ -381,7 +381,7 @@ impl Charge {
         self.of.state().holders[self.at].is_leaving
     }
 
-    /// Who is woken when this holder is chosen to give way: at once, if that has happened already.
+    /// Sets the waker that is called when this holder is chosen to give way: at once, if that has happened already.
     pub fn wake_with(&self, waker: &Waker) {
         let mut state = self.of.state();
         let holder = &mut state.holders[self.at];

@@ -298,7 +298,8 @@ impl Statuses {
         }
     }
 
-    /// Handles a request with `"status":true`: the client gets statuses from now on, and hears at once of a bus that is away.
+    /// Handles a request with `"status":true`: the client gets statuses from now on, and one at once if the bus is
+    /// away.
     pub(super) fn ask(&self, core: &mut Core, key: SessionKey) {
         if core.ask_status(key) && !self.is_up {
             let status = self.now(core, false);
@@ -325,8 +326,8 @@ impl Statuses {
         self.due_us
     }
 
-    /// Tells the next clients of losses and, with a history, of the status. `holds` returns true for a client with
-    /// a name of the feed.
+    /// Notifies the next clients of losses and, with a history, of the status. `holds` returns true for a client
+    /// with a name of the feed.
     pub(super) fn handle_timeout<C>(
         &mut self,
         core: &mut Core,

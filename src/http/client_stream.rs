@@ -245,7 +245,7 @@ mod tests {
     use super::*;
     use crate::listening::tls::session_tests::{VERSIONS, greeted, sent};
 
-    /// What a client gets read whose records are these, one after the other.
+    /// The plain bytes that are read of a client with these records.
     fn read_of(texts: &[&[u8]], takes_no_more: bool, into_bytes: usize) -> Vec<u8> {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("its address");

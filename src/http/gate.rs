@@ -305,7 +305,7 @@ impl State {
     fn wrote(&mut self, outcome: &Poll<io::Result<usize>>) {
         self.clock.wrote(outcome.is_pending());
         if let Poll::Ready(Ok(bytes)) = outcome {
-            // Heads are not told apart: what is left is a little more.
+            // Heads are not distinguished: the rest that is left is a little larger.
             self.written += *bytes;
             while let Some(first) = self
                 .unwritten

@@ -140,7 +140,7 @@ pub(super) struct Idle {
     awaited: AwaitedIdle,
 }
 
-/// Who is woken when a connection becomes idle.
+/// The task to wake when a connection becomes idle.
 pub(super) type AwaitedIdle = Rc<RefCell<Option<Waker>>>;
 
 impl Idle {

@@ -146,7 +146,7 @@ impl Choice<'_> {
         self.freed_bytes -= bytes;
     }
 
-    /// Returns the candidates whose end frees so much, or all that can be freed; no candidate in vain.
+    /// Returns candidates whose end frees so much, or as much as can be freed; no more candidates than needed.
     fn make(&mut self, candidates: Vec<Reverse<(u64, SessionKey)>>, bytes: u64) -> Vec<SessionKey> {
         let mut chosen = Vec::new();
         for Reverse((_, key)) in candidates {

@@ -232,7 +232,7 @@ pub enum FeedNotice {
     NoPositions,
     /// The position of the newest message of a stream without young messages.
     Head(Position),
-    /// Messages were lost before the last [`BusNotice::Gap`], of which clients have heard.
+    /// Messages were lost before the last [`BusNotice::Gap`], of which clients have been notified.
     Hole,
 }
 

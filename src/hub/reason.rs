@@ -73,7 +73,7 @@ labelled! {
         SendQueueHard = "send_queue_hard",
         /// All frames together exceeded their limit, and the client was among those that held the most.
         FrameMemory = "frame_memory",
-        /// The TLS of all clients held more bytes than allowed, and those of this client stood still the longest.
+        /// The TLS of all clients held more bytes than allowed, and this client's bytes had waited the longest.
         TlsMemory = "tls_memory",
         /// The plain HTTP requests of all clients held more bytes than allowed, and this client's request was
         /// chosen: it had held much for long.

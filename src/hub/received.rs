@@ -10,7 +10,7 @@ use std::task::Waker;
 use super::{Now, SessionKey};
 use crate::admission::{Charge, Chosen, ClientAddr, Holding};
 
-/// The sum over all clients, and who of them gives way.
+/// The sum over all clients, and the clients chosen to give way.
 #[derive(Debug)]
 pub(super) struct Received {
     held: Holding,
@@ -26,7 +26,7 @@ impl Received {
         }
     }
 
-    /// Chooses who gives way, if more is held than the limit allows. Returns who was chosen.
+    /// If more is held than the limit allows, chooses clients to give way. Returns them.
     pub(super) fn make_room(&self, now: Now) -> Vec<SessionKey> {
         self.held.make_room(now.mono_us);
         self.chosen.take()

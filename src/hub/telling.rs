@@ -19,7 +19,7 @@ impl Core {
         self.losses.count += 1;
     }
 
-    /// Sets what tells a client of all losses so far: a frame without a position.
+    /// Sets the frame that notifies a client of all losses so far. It has no position.
     pub fn set_loss_frame(&mut self, frame: Arc<Frame>) {
         self.losses.frame = Some(frame);
     }
@@ -76,7 +76,7 @@ impl Core {
         self.topics.set_active(topic, self.losses.count, active);
     }
 
-    /// Tells the client of losses that it does not know of, before anything else.
+    /// Notifies the client of losses that it does not know of, before anything else.
     #[inline]
     pub(super) fn tell(&mut self, key: SessionKey) {
         if self.is_telling() {
@@ -84,7 +84,7 @@ impl Core {
         }
     }
 
-    /// Tells the members of a topic.
+    /// Notifies the members of a topic.
     #[inline]
     pub(super) fn tell_members(&mut self, topic: &TopicName) {
         if self.is_telling() {

@@ -396,7 +396,7 @@ impl Topics {
         topic.active = Times::add(topic.active, losses, active);
     }
 
-    /// Whether a topic of the session was active when a loss came, after the first `known` losses.
+    /// Whether a topic of the session was active at a loss after the first `known` losses.
     pub(super) fn was_active(&self, slot: u32, known: u64, losses: u64) -> bool {
         let own = self.joined.get(slot as usize).into_iter().flatten();
         let mut active = own.filter_map(|joined| self.topics[joined.topic.0 as usize].active);

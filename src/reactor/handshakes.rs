@@ -91,7 +91,7 @@ pub(super) enum Outcome {
     Failed(CloseReason, Option<&'static str>),
 }
 
-/// What a session tells of its client. Reads the client's certificate, if the client has shown one.
+/// The facts about a client that its session knows. Reads the client's certificate, if the client has shown one.
 pub(super) fn secured(tls: &TlsSession) -> Secured {
     Secured {
         version: tls.version(),

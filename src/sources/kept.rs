@@ -120,7 +120,7 @@ impl KeptFeed {
         matches!(self.count, Count::Waits) && self.names.iter().all(|name| name.stands)
     }
 
-    /// Begins to count from a mark of this connection alone, or tells that nothing is counted.
+    /// Begins to count from a mark of this connection alone, or reports that nothing is counted.
     pub fn begin(&mut self) -> BusEvent {
         if !self.is_sure {
             self.count = Count::Off;

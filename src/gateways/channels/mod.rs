@@ -102,7 +102,7 @@ pub struct ChannelsGateway {
     renewals: Renewals,
     /// Of these names slow clients get the newest message only.
     conflated: Option<NamePatterns>,
-    /// The number of tables that came before the present table.
+    /// The number of earlier tables.
     table: u64,
     /// The longest wait of an answer for the bus, microseconds.
     bus_wait_us: u64,

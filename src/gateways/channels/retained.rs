@@ -21,8 +21,8 @@ use crate::admission::{Charge, ClientAddr, FairQueue, Holding};
 use crate::auth::NameSyntax;
 use crate::hub::{Core, Publication, SessionKey, TopicName};
 
-/// The most subjects of a pattern remembered as live while clients wait. If there are more, older values
-/// cannot be told from newer, and the waiting clients get no values.
+/// The most subjects of a pattern remembered as live while clients wait. If there are more, older values cannot be
+/// distinguished from newer values, and the waiting clients get none.
 const LIVE_MAX: usize = 10_000;
 /// Bytes of these subjects, over all patterns.
 const LIVE_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -111,7 +111,7 @@ impl Names {
         self.table.capacity()
     }
 
-    /// Whether certainly nothing came on an unknown topic after a number.
+    /// Whether it is certain that an unknown topic had no message after a number.
     pub(super) fn knows_since(&self, since: u64) -> Outcome {
         match since < self.forgotten {
             true => Err(NotRecovered::Window),

@@ -15,8 +15,8 @@ use crate::hub::{Encoded, Frame, Lead, Now};
 
 impl SendQueue {
     /// Has `encode` make the encodings for the next write of this many bytes: exactly for the frames of
-    /// [`Self::outgoing`]. If another client deflated one more frame before the write is put together,
-    /// that frame would not match its rendered lead.
+    /// [`Self::outgoing`]. Otherwise another client could deflate one more of these frames before the write is put
+    /// together, and the lead, which was rendered for a plain frame, would not match.
     pub(in crate::hub) fn encode_next(
         &self,
         bytes_max: usize,

@@ -32,8 +32,7 @@ labelled! {
         Blocked = "blocked",
         /// Blocked for so long that newer messages replace older ones.
         Conflating = "conflating",
-        /// Messages without a replacement are over the soft limit: the client is dropped unless the
-        /// client reads in time.
+        /// Frames without a conflation key are over the soft limit: unless the client reads in time, it is dropped.
         OverSoft = "over_soft_limit",
         /// The connection is about to end.
         Closing = "closing",

@@ -385,7 +385,8 @@ impl TlsSession {
         }
     }
 
-    /// Who is woken when the session is chosen to give way: the thread that has the session.
+    /// Sets the waker that is called when the session is chosen to give way: it wakes the thread that has the
+    /// session.
     pub fn wake_with(&self, waker: &Waker) {
         self.input.wake_with(waker);
         self.output.wake_with(waker);

@@ -77,7 +77,7 @@ pub struct Exchange {
     /// The stop of this instance is announced. Another message would make the other instances count this
     /// instance again.
     is_leaving: bool,
-    /// The announcement came back from the bus, so the other instances have got the announcement.
+    /// The bus has delivered the announcement to this instance too, so the other instances have got it.
     has_left: bool,
     lines: LogBudget,
 }

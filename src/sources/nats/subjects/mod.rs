@@ -299,8 +299,8 @@ impl NatsSubjectsSource {
         if let Some(publishing) = &mut self.publishing {
             publishing.begin(wire, before.is_some())?;
         }
-        // A route of a cluster can be down for a moment: what is published at another server meanwhile never comes
-        // here, and nothing says so. The INFO does not tell of leaf nodes, only the settings may.
+        // A route of a cluster can be down for a moment: messages published at another server meanwhile never
+        // arrive here, and nothing reports that. The INFO does not name leaf nodes; the settings may.
         let is_alone = !wire.info.is_clustered() && self.settings.settle.after(false).is_zero();
         if let Some(kept) = &mut self.kept
             && kept.connected(is_alone)

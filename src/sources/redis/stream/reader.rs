@@ -318,8 +318,7 @@ impl StreamReader {
         let is_gone = |id| counters.length == 0 || id < counters.first;
         let gone = entries.iter().filter(|entry| is_gone(entry.id)).count() as u64;
         let removed = counters.added.checked_sub(counters.length);
-        // Only the last id tells an empty stream from a new stream. A young stream soon has the counters of
-        // before.
+        // Only the last id distinguishes an empty stream from a new one: a new stream soon has the same counters.
         let last = entries.last().map_or(self.after, |entry| entry.id);
         let is_last = counters.length > 0 || counters.last == last;
         let is_same = counters.last >= self.after && counters.added / 2 <= counted.added;

@@ -338,7 +338,7 @@ impl StreamReader {
             self.old_until = None;
             match (self.last, self.head) {
                 (None, _) => self.is_empty(told),
-                // What came while nobody listened is gone.
+                // Messages that were delivered while nobody listened are gone.
                 (Some(last), Some(head)) if !self.keeps && head.major > last.major => {
                     self.lost(told);
                     return self.look(now, out);
@@ -359,7 +359,7 @@ impl StreamReader {
         let head = self.head.unwrap_or(NO_MESSAGE);
         match self.empty_at.replace(head) {
             Some(before) if before == head => return,
-            // What came in between is gone.
+            // Messages that were delivered in between are gone.
             Some(_) => told.push(Told::Lost),
             None => {}
         }
