@@ -2,10 +2,10 @@
 //! in the token.
 //!
 //! A name of the table may have places for claims: `orders.{sub}`, `desks.{claim:desk}.>`. Each place is a whole
-//! token of the name, the first token is a word of the table, and a claim fills a place with letters, digits and `-
-//! _ @ | =`; every other byte is escaped as in a URL ([`escaped`]). So no claim can hold a wildcard or a separator,
-//! and two claims never fill a place with the same text. On Redis no wildcard may come before a place, because `*`
-//! matches separators too. So an entry of the table never gives two users the same name.
+//! token of the name, the first token is a word of the table, and a claim fills a place with letters, digits and
+//! `- _ @ | =`; every other byte is escaped as in a URL ([`escaped`]). So no claim can hold a wildcard or a
+//! separator, and two claims never fill a place with the same text. On Redis no wildcard may come before a place,
+//! because `*` matches separators too. So an entry of the table never gives two users the same name.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -101,7 +101,7 @@ impl KeptFeed {
 
     /// Notes the answer of the bus for a name; any other name is ignored. Returns whether the feed has ended: the
     /// bus has taken away a name that was subscribed, and messages are missing from here on. The next call of
-    /// [`begin`](Self::begin) begins another.
+    /// [`begin`](Self::begin) begins a new feed.
     pub fn settle(&mut self, subscription: &Subscription, stands: bool) -> bool {
         let mut names = self.names.iter_mut();
         let Some(name) = names.find(|name| name.subscription == *subscription) else {

@@ -11,8 +11,8 @@ const IDLE_BEATS_MAX: u32 = 3;
 const CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// The heartbeats within five seconds, the time for an answer.
 const UNANSWERED_BEATS_MAX: u32 = 10;
-/// The share of a consumer's messages without acknowledgement that are acknowledged together, and the longest
-/// wait for so many.
+/// Messages are acknowledged together: this share of the messages that a consumer may have without acknowledgement,
+/// or after the longest wait.
 pub(super) const ACKED_SHARE: u64 = 4;
 pub(super) const ACK_WAIT: Duration = Duration::from_millis(100);
 /// A consumer on a connection.
