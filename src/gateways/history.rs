@@ -148,8 +148,8 @@ impl Follow {
         Ok(())
     }
 
-    /// The position in the last answer to a client that `holds` a name of the feed. `None` if messages follow,
-    /// because each of them has a position.
+    /// The position in the last answer to a client that `holds` a name of the feed. `None` for a client that goes
+    /// on from its own position, and if messages follow, because each of them has a position.
     pub(super) fn position(&self, core: &Core, holds: bool) -> Option<Position> {
         let is_told = holds && !self.has_recovered && self.messages.is_empty();
         core.position().filter(|_| is_told)
@@ -379,8 +379,8 @@ impl Statuses {
         }
     }
 
-    /// Sends the status to a client that `holds` a name of the feed or not; nothing without a history. Before a
-    /// close the client misses nothing on its way to another instance.
+    /// Sends the status to a client that `holds` a name of the feed or not; nothing without a history. With the
+    /// position of a status before a close, the client can resume on another instance without a loss.
     pub(super) fn send_last(&self, core: &mut Core, key: SessionKey, holds: bool) {
         if core.has_history() {
             let position = core.position().filter(|_| holds);

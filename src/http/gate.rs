@@ -29,9 +29,8 @@ use crate::wire::head::{self, HeadError, HeadScanner};
 /// Bytes to read from the socket at a time.
 const READ_BYTES: usize = 8 * 1024;
 
-/// So many bytes at the beginning of a body are read in small pieces, each of the second number of bytes. hyper
-/// asks for two pieces more than the handler reads. While a request waits for a connection to a service, no limit
-/// counts these pieces.
+/// The first so many bytes of a body are read in small pieces, because no limit counts the two pieces that hyper
+/// reads ahead of the handler while the request waits for a connection to a service.
 const BODY_BEGIN_BYTES: u64 = 64 * 1024;
 const BODY_BEGIN_PIECE_BYTES: usize = 2 * 1024;
 

@@ -128,8 +128,8 @@ impl CommonSettings {
         bytes.into_iter().cloned().chain(handshakes)
     }
 
-    /// Two listeners of this process at one address. With `--reuse-port` both would listen, and the kernel would give each
-    /// client to either.
+    /// Returns the error if two listeners of this process have the same address. With `--reuse-port` both would
+    /// listen, and the kernel would give each client to either of them.
     pub(super) fn twice(&self) -> Option<String> {
         let listen = &self.reactor.listen;
         let plain = listen.addrs.iter().map(|addr| ("--listen", addr));

@@ -141,8 +141,8 @@ impl EventsService {
         }
     }
 
-    /// The service of an event; `None` for an unknown event. The lobby keeps the state of measurement
-    /// sessions; measurement jobs have no state.
+    /// The service of an event; `None` for an unknown event. Events of measurement sessions go to the lobby, which
+    /// keeps their state; only measurement jobs, which have no state, go to the measurement service.
     pub(super) fn of(event: &str) -> Option<Self> {
         let (family, name) = event.split_once('.')?;
         match (family, name) {
