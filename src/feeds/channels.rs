@@ -202,7 +202,7 @@ impl Feed for ChannelsFeed {
             } => Some(BusNotice::Settled {
                 topic: topic_of(subscription),
                 number: *number,
-                stands: matches!(event, BusEvent::Subscribed { .. }),
+                is_confirmed: matches!(event, BusEvent::Subscribed { .. }),
             }),
             BusEvent::RetainedEnd {
                 subscription,
@@ -401,12 +401,12 @@ mod tests {
     fn the_gateway_hears_of_the_bus() {
         let mut feed = feed();
         let fault = || Fault("gone".to_owned());
-        let settled = |name: &str, number, stands| {
+        let settled = |name: &str, number, is_confirmed| {
             let topic = TopicName::from(name.to_owned());
             Some(BusNotice::Settled {
                 topic,
                 number,
-                stands,
+                is_confirmed,
             })
         };
         let subscribed = |subscription, number| BusEvent::Subscribed {

@@ -285,7 +285,7 @@ impl Statuses {
             _ => return,
         };
         self.due_us = Some(self.due_us.map_or(due_us, |due| due.min(due_us)));
-        if core.is_telling() {
+        if core.is_notifying() {
             let status = self.now(core, true);
             let frame = (self.make)(
                 core,
@@ -356,8 +356,8 @@ impl Statuses {
         self.round = next.map(|next| (next, losses));
         self.due_us = Some(now_us);
         if self.round.is_none() {
-            core.losses_are_told(losses);
-            self.due_us = match (core.is_telling(), has_history) {
+            core.note_losses_known(losses);
+            self.due_us = match (core.is_notifying(), has_history) {
                 (true, _) => Some(now_us + LOSS_US),
                 (false, true) => Some(now_us + interval_us(core)),
                 (false, false) => None,

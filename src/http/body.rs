@@ -162,7 +162,7 @@ impl Body for RequestBody {
             Poll::Ready(frame) => {
                 let data = frame.as_ref().and_then(|frame| frame.as_ref().ok());
                 let data = data.and_then(Frame::data_ref);
-                self.pace.came(data.map_or(0, Bytes::len));
+                self.pace.note_received(data.map_or(0, Bytes::len));
                 Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
             }
             Poll::Pending if self.pace.poll_late(cx).is_ready() => {

@@ -167,7 +167,7 @@ impl Client {
         let policy = Policy {
             silence: limits.silence,
             buffer_bytes_max: BUFFER_BYTES_MAX,
-            goes_again,
+            may_resend,
         };
         Self {
             path: format!("{}{path}", service.upstream().base_path()),
@@ -265,7 +265,7 @@ impl Client {
 
 /// Whether to repeat a call. Only if the service cannot have taken the call: nothing was written, or the service
 /// closed the connection before it had read the whole call, and so reset it.
-fn goes_again(ended: &Ended) -> bool {
+fn may_resend(ended: &Ended) -> bool {
     (ended.is_unsent || ended.is_reset) && !ended.heard && ended.after < CLOSE_MEETS_REQUEST
 }
 
@@ -350,7 +350,7 @@ mod tests {
             ..reset
         };
         for ended in [reset, unsent] {
-            assert!(goes_again(&ended), "{ended:?}");
+            assert!(may_resend(&ended), "{ended:?}");
             let heard = Ended {
                 heard: true,
                 ..ended
@@ -359,14 +359,14 @@ mod tests {
                 after: CLOSE_MEETS_REQUEST,
                 ..ended
             };
-            assert!(!goes_again(&heard), "{ended:?}");
-            assert!(!goes_again(&late), "{ended:?}");
+            assert!(!may_resend(&heard), "{ended:?}");
+            assert!(!may_resend(&late), "{ended:?}");
         }
         let cut = Ended {
             is_reset: false,
             ..reset
         };
-        assert!(!goes_again(&cut));
+        assert!(!may_resend(&cut));
     }
 
     fn read_as(coding: &str, body: &[u8]) -> Result<Vec<u8>, CallFailure> {

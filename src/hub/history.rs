@@ -266,7 +266,7 @@ impl History {
         };
         let whole = since.whole();
         let first = self.entries.partition_point(|entry| entry.number <= whole);
-        let judge = |wanted: &Wanted<'_>| self.judge(since.of(wanted), wanted);
+        let judge = |wanted: &Wanted<'_>| self.judge(since.number_for(wanted), wanted);
         let mut outcomes: Vec<Outcome> = wanted.iter().map(judge).collect();
         let good = wanted.iter().zip(&outcomes);
         let good = good.filter(|(_, outcome)| outcome.is_ok());
@@ -344,7 +344,7 @@ impl History {
             if *seen == count {
                 continue;
             }
-            let names = matching.of(topic, &self.names)?;
+            let names = matching.names_for(topic, &self.names)?;
             let (entry, content) = (&self.entries[at], found.content);
             // What the client would not have got does not count.
             let is_left_out = || entry.frame.is_none() || entry.frame_for(content).is_some();
@@ -385,9 +385,9 @@ impl History {
     ) -> Outcome {
         found.walked = self.entries.len() - first;
         for (at, &topic) in (first..).zip(self.topics.range(first..)) {
-            for name in matching.of(topic, &self.names)? {
+            for name in matching.names_for(topic, &self.names)? {
                 let entry = &self.entries[at];
-                if entry.number > since.of(name) {
+                if entry.number > since.number_for(name) {
                     found.push(at, entry.frame_for(found.content), name)?;
                 }
             }

@@ -389,11 +389,11 @@ impl<G: Gateway> Hub<G> {
         loop {
             self.core.reap();
             if let Some((key, reason)) = self.core.ended.pop_front() {
-                self.tell_closed(key, reason);
+                self.report_closed(key, reason);
             } else if let Some(key) = self.core.stopping.pop_front() {
                 self.stop(key);
             } else if let Some(key) = self.core.with_room.pop() {
-                self.tell_room(key);
+                self.report_room(key);
             } else if let Some(key) = self.core.resumed.pop() {
                 self.read_on(key);
             } else {
@@ -419,7 +419,7 @@ impl<G: Gateway> Hub<G> {
         self.core.close(key, code, reason, Closing::Graceful);
     }
 
-    fn tell_closed(&mut self, key: SessionKey, reason: CloseReason) {
+    fn report_closed(&mut self, key: SessionKey, reason: CloseReason) {
         // A client that was accepted only to be closed never belonged to the gateway.
         if let Some(client) = self.clients.remove(key) {
             self.gateway

@@ -202,7 +202,7 @@ pub enum BusNotice {
         number: u64,
         /// `true`: the bus has subscribed, so messages published from here on arrive; `false`: the bus
         /// has refused, and no messages will come.
-        stands: bool,
+        is_confirmed: bool,
     },
     /// The bus has sent all last values of a topic: as publications before this notice, if there are
     /// any.

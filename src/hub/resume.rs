@@ -112,7 +112,7 @@ impl Core {
             return false;
         };
         session.hold_resumed(missed.charge);
-        self.tell(key);
+        self.notify_loss(key);
         if !missed.frames.is_empty() {
             // Some of the messages may be newer than those that wait for the client's slot.
             self.clients.open_slot(self.now, &self.limits, key);

@@ -30,16 +30,16 @@ impl Core {
     }
 
     /// All clients know of so many losses.
-    pub fn losses_are_told(&mut self, losses: u64) {
+    pub fn note_losses_known(&mut self, losses: u64) {
         self.losses.told = losses;
-        if !self.is_telling() {
+        if !self.is_notifying() {
             self.losses.frame = None;
         }
     }
 
     /// Whether some clients may not know of a loss.
     #[inline]
-    pub fn is_telling(&self) -> bool {
+    pub fn is_notifying(&self) -> bool {
         self.losses.count != self.losses.told
     }
 
@@ -78,18 +78,18 @@ impl Core {
 
     /// Notifies the client of losses that it does not know of, before anything else.
     #[inline]
-    pub(super) fn tell(&mut self, key: SessionKey) {
-        if self.is_telling() {
-            self.tell_now(key);
+    pub(super) fn notify_loss(&mut self, key: SessionKey) {
+        if self.is_notifying() {
+            self.notify_now(key);
         }
     }
 
     /// Notifies the members of a topic.
     #[inline]
-    pub(super) fn tell_members(&mut self, topic: &TopicName) {
-        if self.is_telling() {
+    pub(super) fn notify_members(&mut self, topic: &TopicName) {
+        if self.is_notifying() {
             let members: Vec<_> = self.members(topic).collect();
-            members.into_iter().for_each(|key| self.tell_now(key));
+            members.into_iter().for_each(|key| self.notify_now(key));
         }
     }
 
@@ -106,7 +106,7 @@ impl Core {
     }
 
     #[cold]
-    fn tell_now(&mut self, key: SessionKey) {
+    fn notify_now(&mut self, key: SessionKey) {
         if self.take_loss(key)
             && self.gets_status(key)
             && let Some(frame) = &self.losses.frame

@@ -184,7 +184,7 @@ impl Wishes {
     /// Takes the oldest changes, at most [`TAKEN_MAX`]. If more wait, the next wait of the source ends at
     /// once. Later changes wake the source again.
     fn take(&self) -> Vec<(Subscription, Change)> {
-        self.wake.awake();
+        self.wake.arm();
         let (taken, has_more) = self.shared.changes().take();
         if has_more {
             self.wake.wake();

@@ -57,7 +57,7 @@ impl ChannelsGateway {
             return Verdict::Refused(format!("Invalid subject: {name}"));
         }
         let kept = self.kept.as_ref();
-        if kept.is_some_and(|kept| kept.refuse(name)) {
+        if kept.is_some_and(|kept| kept.cannot_match(name)) {
             return Verdict::Refused(format!("Range outside of ASCII in pattern: {name}"));
         }
         if syntax.is_pattern(name) && client.held.patterns() >= settings.patterns_max {
@@ -69,7 +69,7 @@ impl ChannelsGateway {
             return Verdict::Refused(denied());
         }
         match settings.acl.grants(check, name) {
-            Ok(true) => self.room(client, name, check),
+            Ok(true) => self.hold_name(client, name, check),
             Ok(false) => Verdict::Denied(match settings.acl.fault(check, name) {
                 Some((place, fault)) => format!("{} ({place}: {fault})", denied()),
                 None => denied(),
@@ -79,11 +79,11 @@ impl ChannelsGateway {
     }
 
     /// Grants the name if the limits of all clients leave room for the client's address.
-    fn room(&mut self, client: &mut Client, name: &str, check: &mut RightsCheck) -> Verdict {
+    fn hold_name(&mut self, client: &mut Client, name: &str, check: &mut RightsCheck) -> Verdict {
         match self.names.hold(&mut client.held, name) {
             Ok((name, is_new)) => {
                 if is_new {
-                    self.begin(client, &name, check);
+                    self.choose_way(client, &name, check);
                 }
                 Verdict::Granted(name)
             }
@@ -95,7 +95,7 @@ impl ChannelsGateway {
     }
 
     /// Finds the way of the messages of a name that nobody has held.
-    fn begin(&mut self, client: &Client, name: &TopicName, check: &mut RightsCheck) {
+    fn choose_way(&mut self, client: &Client, name: &TopicName, check: &mut RightsCheck) {
         let matcher = matcher(self.syntax(), name);
         let is_kept = self.is_kept(name);
         let cover = match &matcher {

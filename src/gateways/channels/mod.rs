@@ -377,7 +377,7 @@ impl Gateway for ChannelsGateway {
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        self.look_at_all(core, clients);
+        self.continue_round(core, clients);
         self.settle_next(core, clients);
         self.tell_next(core, clients);
         self.judge_next(core, clients);
@@ -423,8 +423,8 @@ impl Gateway for ChannelsGateway {
             BusNotice::Settled {
                 topic,
                 number,
-                stands,
-            } => self.settle(core, clients, topic, *number, *stands),
+                is_confirmed,
+            } => self.settle(core, clients, topic, *number, *is_confirmed),
             BusNotice::RetainedEnd {
                 topic,
                 number,
@@ -448,7 +448,7 @@ impl Gateway for ChannelsGateway {
     /// Handles room in the send queue: the client has taken its last values.
     fn handle_room(&mut self, core: &mut Core, key: SessionKey, _: &mut Client) {
         if let Some(address) = core.client_addr(key) {
-            self.retained.room(key, address);
+            self.retained.values_taken(key, address);
             self.ask_retained(core);
         }
     }

@@ -385,7 +385,7 @@ impl Names {
         let way = self.ids.get(name).map(|id| &self.entries[*id as usize].way);
         match way {
             Some(Way::Kept) => Active::Always,
-            Some(_) if self.of_way(name, Asked::stands) => Active::UntilLoss,
+            Some(_) if self.of_way(name, Asked::is_confirmed) => Active::UntilLoss,
             _ => Active::No,
         }
     }

@@ -218,7 +218,7 @@ impl ChannelsGateway {
     /// Publishes a live message of a name to its members, or of a subject to those of the pattern `name`.
     fn publish_newest(&mut self, core: &mut Core, publication: &Publication, name: &TopicName) {
         let subject = publication.subject.as_ref();
-        if self.retained.passed(name, subject) {
+        if self.retained.note_live(name, subject) {
             self.ask_retained(core);
         }
         core.publish_copy(publication, subject.map(|_| name));

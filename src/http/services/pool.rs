@@ -35,7 +35,7 @@ pub(in crate::http) struct Policy {
     pub(in crate::http) buffer_bytes_max: usize,
     /// Whether to repeat a request whose connection ended without an answer, on the next connection. Called
     /// only if the request can be copied; a new connection is the last attempt.
-    pub(in crate::http) goes_again: fn(&Ended) -> bool,
+    pub(in crate::http) may_resend: fn(&Ended) -> bool,
 }
 
 /// How a connection ended during a request.
@@ -334,7 +334,7 @@ impl<B: Again> Pool<B> {
             is_idempotent,
         };
         match unsent.or(copy) {
-            Some(again) if (self.policy.goes_again)(&ended) => Err(Fault::Stale(Box::new(again))),
+            Some(again) if (self.policy.may_resend)(&ended) => Err(Fault::Stale(Box::new(again))),
             _ => {
                 let reason = if error.is_parse_too_large() {
                     FailureReason::HeadTooLarge

@@ -167,7 +167,7 @@ impl Worker {
         let mut events = Events::with_capacity(256);
         let mut buffer = vec![0; READ_BYTES].into_boxed_slice();
         loop {
-            self.wake.awake();
+            self.wake.arm();
             let has_messages = !self.jobs.is_empty() || !self.chosen.is_empty();
             let has_work = !self.sockets.ready.is_empty() || has_messages;
             let may_give_way = !self.sockets.waiting.is_empty();
@@ -181,7 +181,7 @@ impl Worker {
                     tracing::error!(%error, "the thread of handshakes cannot poll");
                     std::process::exit(1);
                 }
-                _ => self.wake.will_look(),
+                _ => self.wake.disarm(),
             }
             for event in events.iter().filter(|event| event.token() != WAKER) {
                 self.look_at(SessionKey::from_bits(event.token().0 as u64), event);
@@ -207,7 +207,7 @@ impl Worker {
                     self.handshake_failed(key, CloseReason::TlsError);
                 }
             }
-            self.tell();
+            self.publish_counts();
         }
     }
 
@@ -400,7 +400,7 @@ impl Worker {
         self.the_loop.wake();
     }
 
-    fn tell(&self) {
+    fn publish_counts(&self) {
         let under_way = self.sockets.places.held();
         self.counts.under_way.store(under_way, Relaxed);
         let waiting = self.sockets.waiting.len() as u64;

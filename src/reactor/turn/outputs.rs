@@ -249,7 +249,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     /// Ends a turn that began at `began`: publishes the numbers of the loop.
-    pub(super) fn tell(&mut self, began: Now) {
+    pub(super) fn publish_numbers(&mut self, began: Now) {
         if !self.hub.is_flushing() {
             // Messages of this turn that no client took.
             self.report.flushed(None, began.mono_us);

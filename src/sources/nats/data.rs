@@ -89,7 +89,7 @@ impl Data {
     pub(super) fn take_woken(&mut self) -> bool {
         let is_woken = std::mem::take(&mut self.is_woken) | self.waiter.take_woken();
         if is_woken {
-            self.wake.awake();
+            self.wake.arm();
         }
         is_woken
     }

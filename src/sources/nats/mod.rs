@@ -129,7 +129,7 @@ impl NatsSource {
             data.leave();
         }
         let watchdog = watchdog?;
-        let away_ms = session.relay.stands()?;
+        let away_ms = session.relay.report_up()?;
         session.relay.status.set_subscription_refused(false);
         let url = redacted(&self.settings.urls);
         tracing::info!(url, away_ms, "subscribed on NATS");

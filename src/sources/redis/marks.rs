@@ -76,8 +76,8 @@ impl Kept {
     }
 
     /// Notes the answer of the server for a name.
-    pub(super) fn settle(&mut self, subscription: &Subscription, stands: bool) {
-        self.feed.settle(subscription, stands);
+    pub(super) fn settle(&mut self, subscription: &Subscription, is_subscribed: bool) {
+        self.feed.settle(subscription, is_subscribed);
     }
 
     /// Whether a message on this channel is a mark. No client gets marks.

@@ -413,7 +413,7 @@ impl Exchange {
         }
         let mut missing = waiting.expected;
         missing.retain(|id| !waiting.answered.contains(id));
-        self.tell(
+        self.report(
             number,
             PushOutcome {
                 is_up: matches!(self.link, Link::Up { .. }),
@@ -427,7 +427,7 @@ impl Exchange {
     /// Reports a push that only this instance delivers.
     fn tell_away(&mut self, number: u64) {
         let missing = self.instances.there().cloned().collect();
-        self.tell(
+        self.report(
             number,
             PushOutcome {
                 is_up: false,
@@ -438,7 +438,7 @@ impl Exchange {
         );
     }
 
-    fn tell(&mut self, number: u64, mut outcome: PushOutcome) {
+    fn report(&mut self, number: u64, mut outcome: PushOutcome) {
         outcome.missing.sort_unstable();
         if !outcome.is_up || !outcome.missing.is_empty() {
             self.stats.incomplete.add(1);

@@ -319,7 +319,7 @@ impl NatsSubjectsSource {
         session.restore()?;
         session.source.has_stood = true;
         session.begin_feed()?;
-        let away_ms = session.relay.stands()?;
+        let away_ms = session.relay.report_up()?;
         session.relay.link.send(BusEvent::CaughtUp)?;
         let url = session.wire.endpoint.url();
         match session.source.ledger.refused_of_wanted() {

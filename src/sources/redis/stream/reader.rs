@@ -71,8 +71,8 @@ pub struct StreamReader {
     is_same_server: bool,
     /// The last entry from before the start of this process, until the entry is read.
     old_until: Option<StoredId>,
-    /// Whether [`Told::Stands`] was said on this connection.
-    stands: bool,
+    /// Whether [`Told::CaughtUp`] was said on this connection.
+    is_caught_up: bool,
 }
 
 /// The commands whose answers are next.
@@ -135,7 +135,7 @@ impl StreamReader {
             server: None,
             is_same_server: false,
             old_until: None,
-            stands: false,
+            is_caught_up: false,
         }
     }
 
@@ -146,7 +146,7 @@ impl StreamReader {
         self.answers.clear();
         self.may_ask_state = true;
         self.is_same_server = false;
-        self.stands = false;
+        self.is_caught_up = false;
     }
 
     /// The next commands. [`Self::take`] takes the answers.
@@ -213,7 +213,7 @@ impl StreamReader {
         if self.takes_entries() {
             let parts = entries(answer)?;
             if !parts.is_empty() {
-                return self.came(Entry::read(Value::Array(parts))?, bytes, out);
+                return self.catch_up(Entry::read(Value::Array(parts))?, bytes, out);
             }
             answer = Value::Nil;
         }
@@ -302,7 +302,7 @@ impl StreamReader {
         self.is_short |= is_gone;
         self.step = if is_gone { Step::Wait } else { CATCH_UP };
         if self.old_until.is_none() {
-            self.stand(out);
+            self.report_caught_up(out);
         }
     }
 
@@ -364,7 +364,7 @@ impl StreamReader {
     }
 
     /// Takes an entry that was there already. Without the proof nothing is handed over: a look comes first.
-    fn came(&mut self, entry: Entry, bytes: usize, out: &mut Vec<Told>) -> Result<(), Trouble> {
+    fn catch_up(&mut self, entry: Entry, bytes: usize, out: &mut Vec<Told>) -> Result<(), Trouble> {
         self.measure(bytes);
         let (after, was_read) = (self.after, self.was_read);
         let Step::CatchUp {
@@ -402,7 +402,7 @@ impl StreamReader {
         if came < asked {
             // The last entries of before the start may be gone.
             self.old_until = None;
-            self.stand(out);
+            self.report_caught_up(out);
             self.step = Step::Wait;
             return out.push(Told::Behind {
                 messages: Some(0),
@@ -468,7 +468,7 @@ impl StreamReader {
         let is_old = self.old_until.is_some_and(|until| id <= until);
         if !is_old {
             self.old_until = None;
-            self.stand(out);
+            self.report_caught_up(out);
         }
         out.push(match message(fields) {
             Ok((subject, payload)) => Told::Message {
@@ -482,15 +482,15 @@ impl StreamReader {
         });
         if self.old_until == Some(id) {
             self.old_until = None;
-            self.stand(out);
+            self.report_caught_up(out);
         }
         Ok(())
     }
 
-    fn stand(&mut self, out: &mut Vec<Told>) {
-        if !self.stands {
-            self.stands = true;
-            out.push(Told::Stands);
+    fn report_caught_up(&mut self, out: &mut Vec<Told>) {
+        if !self.is_caught_up {
+            self.is_caught_up = true;
+            out.push(Told::CaughtUp);
         }
     }
 }

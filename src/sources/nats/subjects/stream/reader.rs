@@ -72,8 +72,8 @@ pub(super) struct StreamReader {
     pub(super) keeps: bool,
     /// When the last request left.
     asked: Option<Instant>,
-    /// Whether [`Told::Stands`] was said on this connection.
-    pub(super) stands: bool,
+    /// Whether [`Told::CaughtUp`] was said on this connection.
+    pub(super) is_caught_up: bool,
     step: Step,
 }
 
@@ -110,7 +110,7 @@ impl StreamReader {
             made: None,
             keeps: true,
             asked: None,
-            stands: false,
+            is_caught_up: false,
             step: Step::Away,
         }
     }
@@ -127,7 +127,7 @@ impl StreamReader {
 
     /// Handles a new connection.
     pub(super) fn connected(&mut self, now: Instant, out: &mut Vec<u8>) {
-        self.stands = false;
+        self.is_caught_up = false;
         self.step = Step::Away;
         protocol::subscribe(out, &format!("{}.answer.*", self.inbox), None, ANSWERS_SID);
         self.look(now, out);
@@ -347,7 +347,7 @@ impl StreamReader {
             }
         }
         if self.old_until.is_none() && !waits {
-            self.stand(told);
+            self.report_caught_up(told);
         }
         if is_empty {
             self.is_behind(0, told);
@@ -395,7 +395,7 @@ impl StreamReader {
             if id == expected {
                 if ack.pending == 0 || self.old_until.is_none_or(|until| id.major >= until) {
                     self.old_until = None;
-                    self.stand(told);
+                    self.report_caught_up(told);
                 }
             } else {
                 self.lost(told);
@@ -430,7 +430,7 @@ impl StreamReader {
         let is_old = self.old_until.is_some_and(|until| id.major <= until);
         if !is_old {
             self.old_until = None;
-            self.stand(told);
+            self.report_caught_up(told);
         }
         told.push(Told::Message {
             id,
@@ -441,7 +441,7 @@ impl StreamReader {
         });
         if pending == 0 || self.old_until == Some(id.major) {
             self.old_until = None;
-            self.stand(told);
+            self.report_caught_up(told);
         }
         self.is_behind(pending, told);
     }
@@ -473,10 +473,10 @@ impl StreamReader {
         }
     }
 
-    fn stand(&mut self, told: &mut Vec<Told>) {
-        if !self.stands {
-            self.stands = true;
-            told.push(Told::Stands);
+    fn report_caught_up(&mut self, told: &mut Vec<Told>) {
+        if !self.is_caught_up {
+            self.is_caught_up = true;
+            told.push(Told::CaughtUp);
         }
     }
 
