@@ -69,7 +69,7 @@ struct Holder {
 pub struct Held {
     /// The label in metrics and in the documents.
     pub name: &'static str,
-    /// What all clients hold, in bytes or places.
+    /// A limited amount of bytes or places that all clients hold together.
     pub held: u64,
     /// The limit.
     pub max: u64,
@@ -79,7 +79,7 @@ pub struct Held {
     pub gave_way: u64,
 }
 
-/// What a holder has of a [`Holding`], given back on drop.
+/// A holder's amount of a [`Holding`], given back on drop.
 pub struct Charge {
     of: Holding,
     at: usize,
@@ -87,7 +87,7 @@ pub struct Charge {
 }
 
 impl Holding {
-    /// Nothing held, of at most `max` bytes or places; `name` is the label in metrics and in the documents.
+    /// An empty holding of at most `max` bytes or places; `name` is the label in metrics and in the documents.
     pub fn new(name: &'static str, max: u64) -> Self {
         let state = Mutex::default();
         Self(Arc::new(Inner { name, max, state }))

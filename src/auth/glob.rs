@@ -293,7 +293,7 @@ pub(super) struct Globs {
     together: OnceLock<Together>,
 }
 
-/// What only the question about a pattern needs.
+/// The part that only the question about a pattern needs.
 #[derive(Clone, Debug)]
 struct Together {
     /// The exact names as patterns, after those of [`Globs::wild`].

@@ -175,7 +175,7 @@ mod tests {
         assert!(ring.asks_for_newer());
         fetched(&ring, 131, 191);
         assert_eq!(judged(&ring, "next", 132), Refusal::UnknownKey);
-        // Of another algorithm, this is another key.
+        // The same id with another algorithm is another key.
         let other = ring.unknown_key(Algorithm::Es256, Some("next"), 132_000_000);
         assert_eq!(other, due_in(59));
         // The provider published the key late.

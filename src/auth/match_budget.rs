@@ -69,7 +69,7 @@ pub struct Remembered<V> {
 }
 
 impl<V> Remembered<V> {
-    /// Nothing yet; a half has at most half of this weight, or a single value.
+    /// An empty cache. Each half has at most half of this weight, or a single value.
     pub fn new(weight_max: usize) -> Self {
         Self {
             newer: HashMap::default(),

@@ -369,7 +369,7 @@ impl Core {
         let due = self.now.mono_us + self.limits.close_timeout_us;
         let now = self.now;
         let code = self.with_retry_after(code, reason);
-        // What waits for a slot leaves before the close.
+        // Frames that wait for a slot leave before the close.
         self.clients.open_slot(now, &self.limits, key);
         let Some(session) = self.clients.session_mut(key) else {
             return;

@@ -55,7 +55,7 @@ impl Compressor {
         std::mem::take(&mut self.bytes)
     }
 
-    /// Makes the encoding that [`best`] then finds for a client.
+    /// Makes the encoding for this client, unless a fitting encoding exists. [`best`] then returns it.
     pub(super) fn encode(&mut self, frame: &Frame, client: Inflates, stats: &mut HubStats) {
         let after = after(client);
         if after.is_some_and(|key| self.after(frame, key, stats)) {

@@ -47,7 +47,8 @@ struct Entry {
     position: Position,
     /// `None`: the message was left out, so nobody gets it again.
     frame: Option<Arc<Frame>>,
-    /// What the gateway has rendered, for clients of the own name (`None`) and of patterns; of each kind of content.
+    /// The frames that the gateway has rendered, for clients of the own name (`None`) and of patterns, for each
+    /// kind of content.
     copies: Vec<(Option<TopicName>, Arc<Frame>)>,
 }
 
@@ -107,11 +108,11 @@ impl Entry {
 #[derive(Debug)]
 struct Memory {
     render: Render,
-    /// What messages and copies need, with all of their encodings.
+    /// The memory of messages and copies, with all of their encodings.
     frames: FrameBytes,
     /// Bytes of the copies, without the encodings that clients need.
     copies: usize,
-    /// What the copies need beside their frames.
+    /// The memory of the copies beside their frames.
     beside: usize,
     /// No message with a lower number has copies.
     first_copied: u64,
@@ -346,7 +347,7 @@ impl History {
             }
             let names = matching.names_for(topic, &self.names)?;
             let (entry, content) = (&self.entries[at], found.content);
-            // What the client would not have got does not count.
+            // A message that the client would not have got does not count.
             let is_left_out = || entry.frame.is_none() || entry.frame_for(content).is_some();
             *seen += usize::from(names.is_empty() || is_left_out());
             // Backwards, as the whole list.

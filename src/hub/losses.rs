@@ -8,7 +8,7 @@ use super::Frame;
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     pub(super) count: u64,
-    /// So many losses are known to all clients.
+    /// The number of losses that all clients know of.
     pub(super) told: u64,
     /// The frame that notifies a client of losses, if it gets statuses.
     pub(super) frame: Option<Arc<Frame>>,

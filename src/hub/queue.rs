@@ -37,7 +37,7 @@ struct Ring<T> {
     weight: usize,
     /// Entries with a weight.
     heavies: usize,
-    /// So many entries in front are known to have a weight.
+    /// The number of entries in front that are known to have a weight.
     heavy: usize,
     /// The counted memory, once the ring has grown.
     room: Option<QueueRoom>,

@@ -312,7 +312,7 @@ impl Core {
         self.resume(key, Pause::Gateway);
     }
 
-    /// What clients have sent and cannot be handled yet: unfinished messages, and input of paused clients.
+    /// The input of clients that cannot be handled yet: unfinished messages, and input of paused clients.
     pub fn received(&self) -> &Holding {
         self.received.holding()
     }

@@ -313,7 +313,7 @@ impl SendQueue {
         self.bytes > limit && self.counted_bytes() > limit
     }
 
-    /// The same bytes without the first frame that counts.
+    /// The counted bytes behind the first counted frame: one frame may always wait, however large.
     fn bytes_behind(&mut self) -> usize {
         let replayed = self.data.heavy_front();
         let first = self.data.get(replayed);

@@ -143,7 +143,7 @@ pub struct Ended {
     pub age_us: u64,
     /// The traffic of the whole connection.
     pub traffic: Traffic,
-    /// What a client lost that weirgate has dropped; `None` for any other end.
+    /// The losses of a client that weirgate has dropped; `None` for any other end.
     pub dropped: Option<Dropped>,
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Report {
     retry_at_us: Option<u64>,
     lateness: Lateness,
     latency: Latency,
-    /// What was last logged of the time behind.
+    /// The state of the time behind that was logged last.
     behind: BehindStats,
     /// At most one line a second about a late loop.
     late_lines: LogBudget,

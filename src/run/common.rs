@@ -31,7 +31,7 @@ pub struct CommonSettings {
     pub reactor: ReactorSettings,
     /// TLS towards clients; `None` for plain connections alone.
     pub tls: Option<ClientTls>,
-    /// What the TLS of all clients holds, on all threads.
+    /// The bytes that the TLS of all clients holds, on all threads.
     pub tls_held: Holding,
     /// The limits of the core.
     pub limits: Limits,

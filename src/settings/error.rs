@@ -40,7 +40,7 @@ pub enum SettingsError {
     Gone {
         /// The env name.
         name: String,
-        /// What took the place of the setting.
+        /// The replacement of the setting.
         instead: &'static str,
     },
     /// Two exclusive settings are both set.

@@ -149,7 +149,7 @@ pub struct Setting {
     pub original_env: &'static [&'static str],
     /// The field of the group that the value is written to.
     pub field: &'static dyn Field,
-    /// What the gateway of the row has as other defaults.
+    /// Other defaults of the gateway of the row.
     pub(super) defaults: Defaults,
     /// The allowed values, and whether they are secret.
     pub kind: Kind,

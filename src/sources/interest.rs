@@ -206,7 +206,8 @@ impl Wishes {
         self.shared.questions_asked.store(asked as u64, Relaxed);
     }
 
-    /// Applies changes to the ledger while there is no connection: at least as many as wait at the call.
+    /// Applies the waiting changes to the ledger while there is no connection. Changes that arrive meanwhile may be
+    /// applied too.
     pub(super) fn take_into(&self, ledger: &mut Ledger) {
         let mut left = self.shared.waiting();
         loop {

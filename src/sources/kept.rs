@@ -33,7 +33,7 @@ enum Count {
     Waits,
     /// Nothing is counted on this connection.
     Off,
-    /// So many messages since the mark.
+    /// The number of messages since the mark.
     Since(Mark, u64),
 }
 

@@ -1,4 +1,4 @@
-//! What the gateway requests from the bus: each name once, and the bus's response.
+//! The gateway's requests to the bus: each name once, and the bus's response.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -38,9 +38,9 @@ struct Wanted {
     number: u64,
     /// The response, after so many losses of the connection.
     response: (State, u32),
-    /// So many names get their messages by this request.
+    /// The number of names that get their messages by this request.
     uses: u32,
-    /// So many of them are other names, which this pattern covers.
+    /// The number of other names among these, which this pattern covers.
     covers: u32,
 }
 

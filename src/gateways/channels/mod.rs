@@ -100,7 +100,7 @@ pub struct ChannelsGateway {
     kept: Option<KeptNames>,
     statuses: Statuses,
     renewals: Renewals,
-    /// Of these names slow clients get the newest message only.
+    /// The names of which slow clients get only the newest message.
     conflated: Option<NamePatterns>,
     /// The number of earlier tables.
     table: u64,

@@ -115,7 +115,7 @@ struct Entry {
     way: Way,
 }
 
-/// What the clients of an address hold.
+/// The names that the clients of an address hold.
 #[derive(Debug)]
 struct OfAddress {
     /// In the order of [`ALL`].
@@ -134,10 +134,10 @@ pub(super) struct Held {
     patterns: u32,
 }
 
-/// What a client's name is charged, in the order of [`ALL`].
+/// The amounts charged for a client's name, in the order of [`ALL`].
 struct Amounts {
     all: [u64; 3],
-    /// What is in the sums for other addresses.
+    /// The part that is in the sums already for other addresses.
     shared: [u64; 3],
 }
 

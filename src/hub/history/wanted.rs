@@ -201,9 +201,9 @@ pub struct Missed {
     /// Newest messages of names are among the messages: they may be older than messages of other names that the
     /// client has.
     pub(in crate::hub) has_newest: bool,
-    /// What the messages hold of those that wait for resuming clients.
+    /// The charge for the messages, among all that wait for resuming clients.
     pub(in crate::hub) charge: Option<Charge>,
-    /// What the search costs in the budget of message bytes.
+    /// The cost of the search in the budget of message bytes.
     pub(in crate::hub) cost: usize,
 }
 

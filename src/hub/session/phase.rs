@@ -85,7 +85,7 @@ pub(super) struct LastWords {
     pub(super) half_closed: bool,
     /// The peer has ended its side.
     pub(super) peer_ended: bool,
-    /// What waited when the session began to close.
+    /// The frames that waited when the session began to close.
     pub(super) waited: Dropped,
 }
 

@@ -248,7 +248,7 @@ impl Session {
         }
     }
 
-    /// What waits, for the line about a client that is dropped.
+    /// The waiting frames, for the line about a client that is dropped.
     pub(super) fn waiting(&self, now: Now) -> Dropped {
         Dropped {
             messages: self.queued_frames() as u64,

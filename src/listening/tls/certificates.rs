@@ -397,7 +397,7 @@ impl ServerTlsInForce {
         self.locked().clone()
     }
 
-    /// What the certificates in force say.
+    /// The facts of the certificates in force.
     pub fn facts(&self) -> Vec<CertificateFacts> {
         self.locked().facts.clone()
     }

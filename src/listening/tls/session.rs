@@ -262,7 +262,7 @@ impl TlsSession {
                     return Err(invalid(error));
                 }
             }
-            // Nothing follows the end. Of a part of a record the library has seen the header.
+            // Nothing follows the end. The library has seen the header of an unfinished record.
             if self.has_ended || shown > read {
                 break;
             }

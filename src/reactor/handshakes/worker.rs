@@ -155,7 +155,7 @@ pub(super) struct Worker {
     pub(super) the_loop: Wake,
     pub(super) counts: Arc<HandshakeCounts>,
     pub(super) clock: Clock,
-    /// What the TLS of all clients holds.
+    /// The bytes that the TLS of all clients holds.
     pub(super) held: Holding,
     /// Handshakes chosen to give way, for what they hold.
     pub(super) chosen: Chosen<SessionKey>,

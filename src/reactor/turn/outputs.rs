@@ -108,7 +108,7 @@ macro_rules! log_ended {
 /// Log lines about ended connections, and as many about limits; the next line has the number of suppressed lines.
 const END_LINES_PER_SECOND: u32 = 10;
 
-/// The same about clients that weirgate has dropped: no refusal takes a line of these.
+/// Lines about clients that weirgate has dropped: refusals take none of these.
 const DROP_LINES_PER_SECOND: u32 = 128;
 
 /// The log lines about ended connections: of clients that weirgate has dropped, of limits that were hit, of all others.

@@ -27,7 +27,7 @@ const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub(super) const BLOCK_MS: u64 = 1_000;
 /// Entries over so many bytes are not sent again as a proof, if the server takes [`STATE`].
 const PROOF_BYTES_MAX: usize = 4 * 1024;
-/// Of so many answers without an entry one is proved, if the proof is a large entry.
+/// If the proof is a large entry, one of so many answers without an entry is proved.
 const IDLE_PROOFS: u32 = 10;
 /// Whether an entry is there, and the counters, without a value of an entry. Not every user may ask, and no server
 /// before Redis 7.0 can answer.
