@@ -98,8 +98,8 @@ impl Consumer {
             .is_some_and(|beats| beats >= UNANSWERED_BEATS_MAX)
     }
 
-    /// Takes a heartbeat with the number of the last delivery. Returns whether a delivery or the answer that the
-    /// consumer was made is missing; `waits`: a delivery is waited for.
+    /// Takes a heartbeat with the number of the last delivery. Returns true if a delivery is missing, or the answer
+    /// that the consumer was made. `waits`: the reader waits for a delivery.
     pub(super) fn misses(&mut self, last: Option<u64>, waits: bool) -> bool {
         self.idle_beats += 1;
         self.unanswered = self.unanswered.map(|beats| beats + 1);
