@@ -232,7 +232,7 @@ impl RequestRefusal {
     }
 
     /// Returns a refusal that passes, with 503 or 429: the client may come back, but not at once. The wait is that
-    /// of [`event_stream::RETRY_MS`].
+    /// of `event_stream::RETRY_MS`.
     pub(super) const fn for_now(status: u16, detail: &'static str) -> Self {
         Self {
             headers: &[("Retry-After", "1")],
